@@ -1,0 +1,79 @@
+//! Where everything is in the object store: every name derives from its inputs.
+//!
+//! ```text
+//! raw/<name>                            what publishers upload
+//! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
+//! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
+//! staging/<batch_id>/...                the merger's work in progress
+//! dataset/<batch_id>/part-00000.csv     the joined rides
+//! dataset/<batch_id>/manifest.json      written last: the dataset is complete
+//! weather/<station>/<year>.csv          the cache
+//! models/<model>/<id>/model.json        the artefact
+//! models/<model>/champion.json          the alias scorers follow
+//! ```
+
+/// Prefix of what publishers upload.
+pub const RAW: &str = "raw";
+/// Prefix of the claims.
+pub const BATCHES: &str = "batches";
+/// Prefix of the datasets.
+pub const DATASET: &str = "dataset";
+/// Prefix of the models.
+pub const MODELS: &str = "models";
+/// The model family trained on all rides.
+pub const GLOBAL_MODEL: &str = "service-request";
+
+/// The claim on a batch id.
+pub fn claim(batch_id: &str) -> String {
+    format!("{BATCHES}/{batch_id}.json")
+}
+
+/// The rejected rides of a batch.
+pub fn rejected(batch_id: &str) -> String {
+    format!("rejected/{batch_id}.ndjson")
+}
+
+/// Everything of a batch that is in progress.
+pub fn staging(batch_id: &str) -> String {
+    format!("staging/{batch_id}")
+}
+
+/// A staged chunk. Ten digits, so that a listing is in the order of the batch.
+pub fn staged_chunk(batch_id: &str, chunk: u32) -> String {
+    format!("staging/{batch_id}/chunk-{chunk:010}")
+}
+
+/// The staged account of the splitter.
+pub fn staged_split(batch_id: &str) -> String {
+    format!("staging/{batch_id}/split.json")
+}
+
+/// A part of a dataset.
+pub fn dataset_part(batch_id: &str, part: u32) -> String {
+    format!("{DATASET}/{batch_id}/part-{part:05}.csv")
+}
+
+/// The manifest of a dataset.
+pub fn manifest(batch_id: &str) -> String {
+    format!("{DATASET}/{batch_id}/manifest.json")
+}
+
+/// The cached weather of one station in one year.
+pub fn weather(station: &str, year: i16) -> String {
+    format!("weather/{station}/{year:04}.csv")
+}
+
+/// A model artefact.
+pub fn model(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/model.json")
+}
+
+/// The metrics of a model, for tools that want no coefficients.
+pub fn metrics(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/metrics.json")
+}
+
+/// The alias scorers follow.
+pub fn champion(model: &str) -> String {
+    format!("{MODELS}/{model}/champion.json")
+}

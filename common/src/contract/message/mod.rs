@@ -1,0 +1,211 @@
+//! Every message of the fleet: one type, one file, one JSON Schema (`schemas/<name>.v<N>.json`).
+//!
+//! A message is JSON. The AMQP `type` property carries its [`Kind`], `name.vN`; a reader ignores fields it does not
+//! know and parks a major version it does not know, with the reason. A released schema is frozen: a change that an old
+//! reader could not live with is a new major version beside the old one.
+
+mod batch_split;
+mod dataset_ready;
+mod enriched_chunk;
+mod model_promoted;
+mod model_rejected;
+mod ride_batch;
+mod ride_chunk;
+mod score_request;
+mod score_response;
+
+pub use batch_split::BatchSplit;
+pub use dataset_ready::DatasetReady;
+pub use enriched_chunk::{EnrichedChunk, EnrichedRide};
+pub use model_promoted::ModelPromoted;
+pub use model_rejected::ModelRejected;
+pub use ride_batch::{BatchContent, RideBatch};
+pub use ride_chunk::RideChunk;
+pub use score_request::{PrecipitationUnit, ScoreRequest, ScoreRide, TemperatureUnit, Units};
+pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+
+use bytes::Bytes;
+use serde::{Serialize, de::DeserializeOwned};
+use std::fmt;
+
+/// Name and major version of a message, written `name.vN`: its wire name, routing key and schema name.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Kind {
+    /// In kebab case.
+    pub name: &'static str,
+    /// Major version.
+    pub major: u16,
+}
+
+impl fmt::Display for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}.v{}", self.name, self.major)
+    }
+}
+
+/// Every kind there is, in the order of the flow.
+pub const KINDS: [Kind; 9] = [
+    RideBatch::KIND,
+    RideChunk::KIND,
+    BatchSplit::KIND,
+    EnrichedChunk::KIND,
+    DatasetReady::KIND,
+    ModelPromoted::KIND,
+    ModelRejected::KIND,
+    ScoreRequest::KIND,
+    ScoreResponse::KIND,
+];
+
+/// A type that is a message.
+pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// Its wire name.
+    const KIND: Kind;
+    /// The exchange it is published to; see [`super::topology`].
+    const EXCHANGE: &'static str;
+    /// Whether a publish that no queue takes is a failure.
+    const MANDATORY: bool = true;
+
+    /// Stable: the same inputs give the same id, so that a resend is recognised.
+    fn message_id(&self) -> String;
+
+    /// The batch it belongs to, for logs and filters.
+    fn batch_id(&self) -> Option<&str> {
+        None
+    }
+
+    /// What the types of the fields alone cannot say. Runs after decoding.
+    ///
+    /// # Errors
+    /// The path of the offending field and what is wrong with it.
+    fn check(&self) -> Result<(), Violation> {
+        Ok(())
+    }
+}
+
+/// A field that breaks the contract of its message.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("at {path}: {why}")]
+pub struct Violation {
+    /// As in `rides[3].latitude`.
+    pub path: String,
+    /// In words.
+    pub why: String,
+}
+
+impl Violation {
+    /// A violation at `path`.
+    pub fn new(path: impl Into<String>, why: impl fmt::Display) -> Self {
+        Self { path: path.into(), why: why.to_string() }
+    }
+}
+
+/// Why a body is not the message it should be.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Undecodable {
+    /// The name is known here, its major version is not: parked until a worker that knows it runs.
+    #[error("{kind} is a version this worker does not know; it reads {known}")]
+    UnknownVersion {
+        /// As it came.
+        kind: String,
+        /// What would have been read.
+        known: String,
+    },
+    /// A message this worker does not read at all.
+    #[error("{kind} is no message this worker reads; it reads {known}")]
+    UnknownKind {
+        /// As it came.
+        kind: String,
+        /// What would have been read.
+        known: String,
+    },
+    /// Not JSON, or JSON of another shape.
+    #[error("{kind} {violation}")]
+    Malformed {
+        /// What it should have been.
+        kind: Kind,
+        /// Where and why.
+        violation: Violation,
+    },
+}
+
+impl Undecodable {
+    /// The stable code under which it is parked.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::UnknownVersion { .. } => "unknown_version",
+            Self::UnknownKind { .. } => "unknown_kind",
+            Self::Malformed { .. } => "malformed",
+        }
+    }
+}
+
+/// What a worker reads: one message, or an enum over several.
+pub trait Input: Sized + Send + 'static {
+    /// The kinds it reads.
+    const KINDS: &'static [Kind];
+
+    /// Decodes a body of the given kind, one of [`Input::KINDS`].
+    ///
+    /// # Errors
+    /// When the body breaks the message's contract.
+    fn decode(kind: Kind, body: &Bytes) -> Result<Self, Undecodable>;
+
+    /// The batch it belongs to, for logs.
+    fn batch_id(&self) -> Option<&str>;
+}
+
+impl<M: Message> Input for M {
+    const KINDS: &'static [Kind] = &[M::KIND];
+
+    fn decode(_: Kind, body: &Bytes) -> Result<Self, Undecodable> {
+        decode(body)
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        Message::batch_id(self)
+    }
+}
+
+/// Finds which of `known` the wire name `kind` is. Without a wire name, a worker that reads one kind takes it as that.
+///
+/// # Errors
+/// An unknown kind or version, which is parked, never dropped.
+pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Undecodable> {
+    let names = || known.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ");
+    let Some(wire) = kind else {
+        return match known {
+            [only] => Ok(*only),
+            _ => Err(Undecodable::UnknownKind { kind: "a message without a type".to_owned(), known: names() }),
+        };
+    };
+    let (name, major) = wire.rsplit_once(".v").unwrap_or((wire, ""));
+    if let Some(found) = known.iter().find(|k| k.name == name && k.major.to_string() == major) {
+        return Ok(*found);
+    }
+    let kind = wire.chars().take(100).collect();
+    if known.iter().any(|k| k.name == name) {
+        Err(Undecodable::UnknownVersion { kind, known: names() })
+    } else {
+        Err(Undecodable::UnknownKind { kind, known: names() })
+    }
+}
+
+/// Decodes and checks a message; the error names the path of the offending field.
+///
+/// # Errors
+/// [`Undecodable::Malformed`].
+pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
+    let malformed = |violation| Undecodable::Malformed { kind: M::KIND, violation };
+    match serde_json::from_slice::<M>(body) {
+        Ok(message) => message.check().map(|()| message).map_err(malformed),
+        // The fast path knows no paths: read again, slowly, to say where.
+        Err(first) => {
+            let mut json = serde_json::Deserializer::from_slice(body);
+            let violation = match serde_path_to_error::deserialize::<_, M>(&mut json) {
+                Err(error) => Violation::new(error.path().to_string(), error.inner()),
+                Ok(_) => Violation::new(".", first),
+            };
+            Err(malformed(violation))
+        }
+    }
+}

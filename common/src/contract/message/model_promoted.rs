@@ -1,0 +1,29 @@
+//! `model-promoted.v1`: scorers follow this model from now on.
+
+use super::{Kind, Message};
+use crate::contract::topology;
+use serde::{Deserialize, Serialize};
+
+/// The champion of a model family changed. An event: every scorer replica gets its own copy.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelPromoted {
+    /// Model family, e.g. `service-request`.
+    pub model: String,
+    /// The new champion.
+    pub model_id: String,
+    /// Path of its artefact in the object store.
+    pub object: String,
+    /// The champion before it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub previous_model_id: Option<String>,
+}
+
+impl Message for ModelPromoted {
+    const KIND: Kind = Kind { name: "model-promoted", major: 1 };
+    const EXCHANGE: &'static str = topology::EVENTS;
+    const MANDATORY: bool = false;
+
+    fn message_id(&self) -> String {
+        format!("{}/{}/model-promoted", self.model, self.model_id)
+    }
+}

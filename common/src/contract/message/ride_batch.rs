@@ -1,0 +1,93 @@
+//! `ride-batch.v1`: rides as a publisher hands them in.
+
+use super::{Kind, Message, Violation};
+use crate::contract::topology;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A batch of rides, inline while it is small, else a reference into the object store (claim check).
+///
+/// This type is what *publishers* write. The splitter reads more than this: see `schemas/README.md` for the raw
+/// documents it takes as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RideBatch {
+    /// Chosen by the publisher, else derived from the batch's bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<String>,
+    /// Where it came from, for people: a file name, a host.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// The rides, or where they are.
+    #[serde(flatten)]
+    pub content: BatchContent,
+}
+
+/// Where the rides of a batch are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum BatchContent {
+    /// In the message itself.
+    Inline {
+        /// As they come: validated one by one by the splitter, not here.
+        rides: Vec<Value>,
+    },
+    /// In the object store.
+    Reference {
+        /// Path in the store, below `raw/`.
+        object: String,
+        /// SHA-256 of the object's bytes, 64 hex digits.
+        sha256: String,
+    },
+}
+
+impl Message for RideBatch {
+    const KIND: Kind = Kind { name: "ride-batch", major: 1 };
+    const EXCHANGE: &'static str = topology::INGEST;
+
+    fn message_id(&self) -> String {
+        let name = match (&self.batch_id, &self.content) {
+            (Some(batch_id), _) => batch_id.clone(),
+            (None, BatchContent::Reference { sha256, .. }) => sha256.chars().take(16).collect(),
+            (None, BatchContent::Inline { rides }) => {
+                let bytes = serde_json::to_vec(rides).unwrap_or_default();
+                format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))
+            }
+        };
+        format!("{name}/ride-batch")
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        self.batch_id.as_deref()
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        if let Some(batch_id) = &self.batch_id {
+            check_batch_id("batch_id", batch_id)?;
+        }
+        if let BatchContent::Reference { object, sha256 } = &self.content {
+            check_sha256("sha256", sha256)?;
+            if !object.starts_with("raw/") || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
+                return Err(Violation::new("object", "expected a path below raw/ without empty or dotted parts"));
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A batch id is part of object names: 1 to 64 of `A-Z a-z 0-9 _ -`.
+pub(super) fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
+    if (1..=64).contains(&batch_id.len()) && batch_id.bytes().all(fits) {
+        Ok(())
+    } else {
+        Err(Violation::new(path, "expected 1 to 64 of A-Z a-z 0-9 _ -"))
+    }
+}
+
+pub(super) fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
+    if sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+        Ok(())
+    } else {
+        Err(Violation::new(path, "expected 64 lower-case hex digits"))
+    }
+}

@@ -1,0 +1,14 @@
+//! The contract between the workers, as data and pure functions.
+//!
+//! Nothing in here does I/O, reads a clock or an environment variable, draws a random number or names an async
+//! runtime or a broker client; a test holds that (`tests/house_rules.rs`).
+
+pub mod dataset;
+pub mod envelope;
+pub mod features;
+pub mod layout;
+pub mod message;
+pub mod model;
+pub mod outcome;
+pub mod ride;
+pub mod topology;

@@ -1,0 +1,346 @@
+//! Every exchange, queue, binding and retry rung of the fleet, as data. This is the one place that says who is
+//! connected to whom; [`crate::runtime::amqp`] and [`crate::runtime::memory`] build what it says.
+//!
+//! ```text
+//! ingest ──#──────────────────▶ splitter
+//! work ────ride-chunk.#───────▶ weather-fetcher
+//! work ────enriched-chunk.#───▶ merger
+//! work ────batch-split.#──────▶ merger
+//! events ──dataset-ready.#────▶ trainer
+//! rpc ─────#──────────────────▶ scorer
+//! events ──model-promoted.#───▶ (one temporary queue per scorer replica)
+//!
+//! retry ───<queue>.retry.<n>──▶ <queue>.retry.<n> ── after its delay ──▶ <queue>
+//! dead ────<queue>────────────▶ <queue>.dead
+//! ```
+//!
+//! Bindings take every version of a message (`ride-chunk.#`), so that one this fleet does not know yet is parked by a
+//! worker with its reason instead of being unroutable.
+
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// Where publishers hand in batches. Takes any routing key.
+pub const INGEST: &str = "ingest";
+/// Work between the stages, routed by kind.
+pub const WORK: &str = "work";
+/// What has happened, for whoever wants to know.
+pub const EVENTS: &str = "events";
+/// Requests for scores.
+pub const RPC: &str = "rpc";
+/// Rungs: messages that wait before they are tried again.
+pub const RETRY: &str = "retry";
+/// Dead letters.
+pub const DEAD: &str = "dead";
+
+/// The work queues, named after their workers.
+pub mod queue {
+    #![allow(missing_docs)]
+    pub const SPLITTER: &str = "splitter";
+    pub const WEATHER_FETCHER: &str = "weather-fetcher";
+    pub const MERGER: &str = "merger";
+    pub const TRAINER: &str = "trainer";
+    pub const SCORER: &str = "scorer";
+    /// In the order of the flow.
+    pub const ALL: [&str; 5] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER];
+}
+
+/// Delay of each retry rung in milliseconds.
+pub const RUNGS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
+/// Attempts at a message before it is a dead letter, the first included.
+pub const ATTEMPTS_MAX: u32 = 5;
+/// Bytes a work queue holds before it refuses publishes and so slows the stage before it.
+pub const WORK_QUEUE_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// Deliveries of one message without an acknowledgement (a process that dies on it) before the broker dead-letters it.
+pub const DELIVERY_LIMIT: i64 = 20;
+/// Milliseconds a score request may wait when it names no deadline.
+pub const SCORE_TTL_MS: i64 = 60_000;
+/// Requests the scorer's queue holds before it refuses more.
+pub const SCORER_QUEUE_LENGTH_MAX: i64 = 100_000;
+
+/// The whole topology.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Topology {
+    /// Exchanges, all durable.
+    pub exchanges: Vec<Exchange>,
+    /// Queues, all durable.
+    pub queues: Vec<Queue>,
+    /// Bindings.
+    pub bindings: Vec<Binding>,
+    /// What every replica of a worker gets a copy of, through a temporary queue of its own.
+    pub subscriptions: Vec<Subscription>,
+}
+
+/// One exchange.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exchange {
+    /// Its name.
+    pub name: String,
+    /// How it routes.
+    pub kind: ExchangeKind,
+}
+
+/// How an exchange routes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ExchangeKind {
+    /// By routing key, equal.
+    Direct,
+    /// By routing key, with `*` for one word and `#` for any number.
+    Topic,
+}
+
+/// One queue.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// What it is for.
+    pub role: Role,
+    /// The `x-` arguments it is declared with. Changing one needs the queue to be deleted first.
+    pub arguments: BTreeMap<&'static str, Argument>,
+}
+
+/// What a queue is for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Role {
+    /// A worker reads it.
+    Work,
+    /// Messages wait here for another attempt.
+    Rung {
+        /// The work queue.
+        of: String,
+        /// How long at most.
+        delay_ms: u64,
+    },
+    /// Messages that were given up, with their reason.
+    Dead {
+        /// The work queue.
+        of: String,
+    },
+}
+
+/// A queue argument.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Argument {
+    /// A number.
+    Integer(i64),
+    /// A text.
+    Text(String),
+}
+
+/// Messages of `exchange` whose routing key matches go to `queue`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Binding {
+    /// From.
+    pub exchange: String,
+    /// Pattern for topic exchanges, the key itself for direct ones.
+    pub routing_key: String,
+    /// To.
+    pub queue: String,
+}
+
+/// Messages that every replica of `worker` gets a copy of.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Subscription {
+    /// The worker.
+    pub worker: String,
+    /// From.
+    pub exchange: String,
+    /// Pattern.
+    pub routing_key: String,
+}
+
+impl Topology {
+    /// The topology of a fleet, every name prefixed by `namespace` (empty for none), so that several fleets can share a
+    /// virtual host.
+    pub fn of_fleet(namespace: &str) -> Self {
+        let name = |plain: &str| format!("{namespace}{plain}");
+        let exchange = |plain: &str, kind| Exchange { name: name(plain), kind };
+        let exchanges = vec![
+            exchange(INGEST, ExchangeKind::Topic),
+            exchange(WORK, ExchangeKind::Topic),
+            exchange(EVENTS, ExchangeKind::Topic),
+            exchange(RPC, ExchangeKind::Topic),
+            exchange(RETRY, ExchangeKind::Direct),
+            exchange(DEAD, ExchangeKind::Direct),
+        ];
+        let binding = |from: &str, routing_key: &str, to: &str| Binding {
+            exchange: name(from),
+            routing_key: routing_key.to_owned(),
+            queue: name(to),
+        };
+        let mut bindings = vec![
+            binding(INGEST, "#", queue::SPLITTER),
+            binding(WORK, "ride-chunk.#", queue::WEATHER_FETCHER),
+            binding(WORK, "enriched-chunk.#", queue::MERGER),
+            binding(WORK, "batch-split.#", queue::MERGER),
+            binding(EVENTS, "dataset-ready.#", queue::TRAINER),
+            binding(RPC, "#", queue::SCORER),
+        ];
+        let mut queues = Vec::new();
+        for plain in queue::ALL {
+            let of = name(plain);
+            queues.push(Queue { name: of.clone(), role: Role::Work, arguments: work_arguments(plain, namespace) });
+            for (index, delay_ms) in rungs_of(plain).iter().enumerate() {
+                let rung = rung_queue(plain, index);
+                queues.push(Queue {
+                    name: name(&rung),
+                    role: Role::Rung { of: of.clone(), delay_ms: *delay_ms },
+                    arguments: rung_arguments(plain, *delay_ms, namespace),
+                });
+                bindings.push(Binding { exchange: name(RETRY), routing_key: name(&rung), queue: name(&rung) });
+            }
+            bindings.push(Binding { exchange: name(RETRY), routing_key: of.clone(), queue: of.clone() });
+            let dead = name(&dead_queue(plain));
+            queues.push(Queue {
+                name: dead.clone(),
+                role: Role::Dead { of: of.clone() },
+                arguments: BTreeMap::from([("x-queue-type", text("quorum"))]),
+            });
+            bindings.push(Binding { exchange: name(DEAD), routing_key: of, queue: dead });
+        }
+        let subscriptions = vec![Subscription {
+            worker: queue::SCORER.to_owned(),
+            exchange: name(EVENTS),
+            routing_key: "model-promoted.#".to_owned(),
+        }];
+        Self { exchanges, queues, bindings, subscriptions }
+    }
+
+    /// The queue of that name.
+    pub fn queue(&self, name: &str) -> Option<&Queue> {
+        self.queues.iter().find(|queue| queue.name == name)
+    }
+}
+
+/// The rungs of a work queue. A score request is answered or expired, never retried.
+pub fn rungs_of(queue: &str) -> &'static [u64] {
+    if queue == queue::SCORER { &[] } else { &RUNGS_MS }
+}
+
+/// Name of a rung queue.
+pub fn rung_queue(queue: &str, rung: usize) -> String {
+    format!("{queue}.retry.{rung}")
+}
+
+/// Name of a dead-letter queue.
+pub fn dead_queue(queue: &str) -> String {
+    format!("{queue}.dead")
+}
+
+fn text(value: impl Into<String>) -> Argument {
+    Argument::Text(value.into())
+}
+
+fn work_arguments(plain: &str, namespace: &str) -> BTreeMap<&'static str, Argument> {
+    if plain == queue::SCORER {
+        // Requests live for seconds: no replication, and an expired one is no dead letter.
+        return BTreeMap::from([
+            ("x-queue-type", text("classic")),
+            ("x-message-ttl", Argument::Integer(SCORE_TTL_MS)),
+            ("x-max-length", Argument::Integer(SCORER_QUEUE_LENGTH_MAX)),
+            ("x-overflow", text("reject-publish")),
+        ]);
+    }
+    BTreeMap::from([
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT)),
+        ("x-dead-letter-exchange", text(format!("{namespace}{DEAD}"))),
+        ("x-dead-letter-routing-key", text(format!("{namespace}{plain}"))),
+        // Both together, else the broker may lose a message while it dead-letters it.
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+        ("x-max-length-bytes", Argument::Integer(WORK_QUEUE_BYTES_MAX)),
+    ])
+}
+
+fn rung_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'static str, Argument> {
+    BTreeMap::from([
+        ("x-queue-type", text("quorum")),
+        ("x-message-ttl", Argument::Integer(i64::try_from(delay_ms).unwrap_or(i64::MAX))),
+        ("x-dead-letter-exchange", text(format!("{namespace}{RETRY}"))),
+        ("x-dead-letter-routing-key", text(format!("{namespace}{plain}"))),
+        ("x-dead-letter-strategy", text("at-least-once")),
+        ("x-overflow", text("reject-publish")),
+    ])
+}
+
+/// Whether a topic exchange's `pattern` takes `routing_key` (AMQP 0-9-1 §3.1.3.3).
+pub fn topic_matches(pattern: &str, routing_key: &str) -> bool {
+    fn words(pattern: &[&str], key: &[&str]) -> bool {
+        match (pattern.split_first(), key.split_first()) {
+            (None, None) => true,
+            (Some((&"#", rest)), _) => {
+                words(rest, key) || key.split_first().is_some_and(|(_, tail)| words(pattern, tail))
+            }
+            (Some((&"*", rest)), Some((_, tail))) => words(rest, tail),
+            (Some((word, rest)), Some((first, tail))) => word == first && words(rest, tail),
+            _ => false,
+        }
+    }
+    let key: Vec<&str> = if routing_key.is_empty() { Vec::new() } else { routing_key.split('.').collect() };
+    words(&pattern.split('.').collect::<Vec<_>>(), &key)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::contract::message::KINDS;
+
+    #[test]
+    fn topic_patterns_match_as_amqp_says() {
+        for (pattern, key, expected) in [
+            ("#", "", true),
+            ("#", "a.b", true),
+            ("ride-chunk.#", "ride-chunk.v1", true),
+            ("ride-chunk.#", "ride-chunk", true),
+            ("ride-chunk.*", "ride-chunk", false),
+            ("ride-chunk.#", "ride-chunks.v1", false),
+            ("*.v1", "a.v1", true),
+            ("#.v1", "a.b.v1", true),
+            ("a.#.b", "a.b", true),
+        ] {
+            assert_eq!(topic_matches(pattern, key), expected, "{pattern} {key}");
+        }
+    }
+
+    #[test]
+    fn every_binding_and_dead_letter_leads_somewhere() {
+        let topology = Topology::of_fleet("ns.");
+        let exchange = |name: &str| topology.exchanges.iter().any(|e| e.name == name);
+        for binding in &topology.bindings {
+            assert!(exchange(&binding.exchange) && topology.queue(&binding.queue).is_some(), "{binding:?}");
+        }
+        for queue in &topology.queues {
+            let Some(Argument::Text(dlx)) = queue.arguments.get("x-dead-letter-exchange") else { continue };
+            let Some(Argument::Text(key)) = queue.arguments.get("x-dead-letter-routing-key") else {
+                panic!("{queue:?}")
+            };
+            assert!(
+                topology.bindings.iter().any(|b| b.exchange == *dlx && b.routing_key == *key),
+                "{} dead-letters to nowhere",
+                queue.name
+            );
+        }
+    }
+
+    #[test]
+    fn every_message_that_must_arrive_has_a_queue() {
+        let topology = Topology::of_fleet("");
+        for kind in
+            KINDS.iter().filter(|kind| !matches!(kind.name, "model-promoted" | "model-rejected" | "score-response"))
+        {
+            let key = kind.to_string();
+            let takers = topology.bindings.iter().filter(|b| {
+                topology.exchanges.iter().any(|e| e.name == b.exchange && e.kind == ExchangeKind::Topic)
+                    && b.routing_key != "#"
+                    && topic_matches(&b.routing_key, &key)
+            });
+            let open = matches!(kind.name, "ride-batch" | "score-request");
+            assert_eq!(takers.count(), usize::from(!open), "{kind}");
+        }
+    }
+}

@@ -1,0 +1,147 @@
+//! The port to a message broker: what the runtime needs of one, and nothing more.
+//!
+//! Two brokers stand behind it, [`super::amqp`] and [`super::memory`]; one conformance suite (`tests/`) holds both to the
+//! words written here.
+
+use crate::contract::{envelope::Properties, outcome::Outgoing};
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::watch;
+
+/// A broker one can connect to.
+#[async_trait]
+pub trait Broker: Send + Sync + 'static {
+    /// Connects once, under a deadline. `name` shows in the broker's own list of connections.
+    async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, BrokerError>;
+
+    /// What it is, for logs; without credentials.
+    fn describe(&self) -> String;
+}
+
+/// An open connection. Dropping it gives every unacknowledged delivery back.
+#[async_trait]
+pub trait Connection: Send + Sync {
+    /// Declares the fleet's topology; changes nothing where it is there already.
+    async fn declare(&self) -> Result<(), BrokerError>;
+
+    /// A publisher whose confirms are on.
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError>;
+
+    /// Reads a work queue; at most `prefetch` deliveries are unacknowledged at any time.
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// Reads what is published to `exchange` with a matching routing key from now on, through a temporary queue that
+    /// ends with the connection.
+    async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
+
+    /// A temporary queue for answers, with its name for `reply_to`. Deliveries count as acknowledged.
+    async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError>;
+
+    /// How many messages wait in a queue and how many consumers it has.
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
+
+    /// Whether publishing is possible right now; changes are seen by every receiver.
+    fn state(&self) -> watch::Receiver<ConnectionState>;
+
+    /// Says goodbye; errors are of no consequence.
+    async fn close(&self);
+}
+
+/// Publishes; shared by any number of tasks.
+#[async_trait]
+pub trait Publisher: Send + Sync {
+    /// Publishes one message and waits until the broker has taken responsibility for it. Waits, too, while the broker
+    /// is blocked by an alarm.
+    async fn publish(&self, message: Outgoing) -> Result<(), PublishError>;
+}
+
+/// Deliveries, one after the other.
+#[async_trait]
+pub trait Consumer: Send {
+    /// The next delivery; an error when there can be none any more.
+    async fn next(&mut self) -> Result<Delivery, BrokerError>;
+}
+
+/// Settles one delivery. Dropping it unsettled leaves the message unacknowledged: the broker delivers it again once
+/// the connection ends.
+#[async_trait]
+pub trait Settle: Send + Sync {
+    /// The message is done with.
+    async fn ack(self: Box<Self>) -> Result<(), BrokerError>;
+    /// Back into the queue; counted by the broker's delivery limit.
+    async fn requeue(self: Box<Self>) -> Result<(), BrokerError>;
+}
+
+/// A message as it came.
+pub struct Delivery {
+    /// Its properties.
+    pub properties: Properties,
+    /// Its body.
+    pub body: Bytes,
+    /// The exchange it came through, by its logical name.
+    pub exchange: String,
+    /// Its routing key.
+    pub routing_key: String,
+    /// Whether the broker knows that it was delivered before.
+    pub redelivered: bool,
+    /// Settles it.
+    pub settle: Box<dyn Settle>,
+}
+
+/// What a queue holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Depth {
+    /// Messages ready for delivery.
+    pub messages: u64,
+    /// Consumers.
+    pub consumers: u64,
+}
+
+/// Whether a connection can be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ConnectionState {
+    /// It can.
+    Open,
+    /// The broker takes no publishes for now (an alarm), for this reason.
+    Blocked(String),
+    /// It is gone, for this reason.
+    Closed(String),
+}
+
+/// Why a publish did not succeed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PublishError {
+    /// The queue is full: try again later. This is how a slow stage pushes back.
+    #[error("the broker refused the message: the queue is full")]
+    Refused,
+    /// No queue takes it: the topology is not what it should be.
+    #[error("no queue takes {routing_key} from exchange {exchange:?}")]
+    Unroutable {
+        /// Exchange.
+        exchange: String,
+        /// Routing key.
+        routing_key: String,
+    },
+    /// The connection was lost, or no confirm came in time; the message may or may not have arrived.
+    #[error("no confirm: {0}")]
+    Unconfirmed(String),
+}
+
+/// Why a broker cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BrokerError {
+    /// Lost, unreachable, or too slow: connecting again may help.
+    #[error("{0}")]
+    Lost(String),
+    /// The broker has something else under that name than the topology says.
+    #[error("{what} is there already with other arguments. {details}")]
+    Mismatch {
+        /// Queue or exchange.
+        what: String,
+        /// Both sides, and the way out.
+        details: String,
+    },
+    /// Refused for good: credentials, permissions, protocol.
+    #[error("{0}")]
+    Refused(String),
+}

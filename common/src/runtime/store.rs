@@ -1,0 +1,93 @@
+//! The object store: a local folder by default, or what the URL names. The only state the workers share.
+
+use crate::contract::outcome::Failure;
+use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use std::sync::Arc;
+
+/// A handle to the object store.
+pub type Store = Arc<dyn ObjectStore>;
+
+/// Opens the store at a folder's path or a URL (`file:///…`, `memory:///`). A folder is made when it is not there.
+///
+/// # Errors
+/// When the place cannot be used, saying what would work.
+pub fn open(place: &str) -> anyhow::Result<Store> {
+    use anyhow::Context;
+    if place.starts_with("memory:") {
+        return Ok(Arc::new(object_store::memory::InMemory::new()));
+    }
+    let folder = match place.split_once("://") {
+        Some(("file", path)) => path,
+        Some((scheme, _)) => {
+            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder's path, file:///… or memory:///")
+        }
+        None => place,
+    };
+    std::fs::create_dir_all(folder).with_context(|| format!("store.url: cannot make the folder {folder}"))?;
+    let store = object_store::local::LocalFileSystem::new_with_prefix(folder)
+        .with_context(|| format!("store.url: cannot use the folder {folder}"))?
+        .with_automatic_cleanup(false);
+    Ok(Arc::new(store))
+}
+
+/// A store that fails is waited out: the input stays in its queue until the store is back.
+pub fn outage(error: object_store::Error) -> Failure {
+    Failure::outage("object store", error)
+}
+
+/// Reads a small object whole; `None` when it is not there.
+///
+/// # Errors
+/// [`outage`].
+pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Failure> {
+    match store.get(&Path::from(path)).await {
+        Ok(found) => found.bytes().await.map(Some).map_err(outage),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(outage(error)),
+    }
+}
+
+/// Reads a small JSON object; `None` when it is not there.
+///
+/// # Errors
+/// [`outage`], and permanently when the object is not the JSON it should be.
+pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str) -> Result<Option<T>, Failure> {
+    let Some(bytes) = read(store, path).await? else { return Ok(None) };
+    match serde_json::from_slice(&bytes) {
+        Ok(value) => Ok(Some(value)),
+        Err(error) => Err(Failure::permanent("broken_object", format!("{path}: {error}"))),
+    }
+}
+
+/// Writes an object, replacing what was there. It becomes visible whole or not at all.
+///
+/// # Errors
+/// [`outage`].
+pub async fn write(store: &Store, path: &str, body: impl Into<PutPayload>) -> Result<(), Failure> {
+    store.put(&Path::from(path), body.into()).await.map(drop).map_err(outage)
+}
+
+/// Writes an object unless there is one: the winner of a race gets `true`.
+///
+/// # Errors
+/// [`outage`].
+pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> Result<bool, Failure> {
+    let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
+    match store.put_opts(&Path::from(path), body.into(), options).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+        Err(error) => Err(outage(error)),
+    }
+}
+
+/// Whether an object is there.
+///
+/// # Errors
+/// [`outage`].
+pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
+    match store.head(&Path::from(path)).await {
+        Ok(_) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
+        Err(error) => Err(outage(error)),
+    }
+}

@@ -1,1 +1,9 @@
-//! x
+//! The fleet, tested as a whole.
+//!
+//! `contract` schemas, examples, types and topology against each other · `conformance` both brokers and the worker loop ·
+//! `fleet` five workers, rides in, probability out · `command` the `wildrydes` command as a person uses it.
+
+mod command;
+mod conformance;
+mod contract;
+mod fleet;

@@ -47,5 +47,6 @@ mod tests {
         assert!((9_700..10_300).contains(&share), "{share} of 100000");
     }
 
-    const PINNED: &[u32] = &[];
+    /// Computed with the reference implementation of xxHash through its Python binding.
+    const PINNED: &[u32] = &[3, 12, 15, 17, 49, 56, 78, 83];
 }

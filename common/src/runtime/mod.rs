@@ -8,11 +8,22 @@
 //!                                          └─ memory  in this process, no server
 //! ```
 
+pub mod amqp;
 pub mod broker;
+pub mod client;
 pub mod config;
+pub mod memory;
+pub mod process;
+pub mod shutdown;
 pub mod store;
+pub mod telemetry;
+pub mod trace;
 pub mod worker;
 
+pub use amqp::AmqpBroker;
 pub use broker::{Broker, Connection};
+pub use memory::MemoryBroker;
+pub use process::Process;
+pub use shutdown::Shutdown;
 pub use store::Store;
 pub use worker::Worker;

@@ -1,10 +1,23 @@
 //! The worker trait and the loop around it.
+//!
+//! ```text
+//! connect ─▶ declare ─▶ consume ─▶ ┌ decode ─▶ handle ─▶ publish ─▶ confirms ┐ ─▶ acknowledge
+//!    ▲                             └──────── failed: decide() ───────────────┘    (or: rung, dead letter,
+//!    └── backoff with jitter ◀── whatever breaks the connection, until give-up     confirmed first)
+//! ```
+
+mod delivery;
+mod session;
+
+pub use session::{RunError, RunOptions, run};
 
 use crate::contract::{
     envelope::{Envelope, Properties},
-    message::{Input, Undecodable},
+    message::{Input, Kind, Undecodable, recognise},
     outcome::{Failure, Outgoing, Outputs},
 };
+use bytes::Bytes;
+use futures::future::{BoxFuture, FutureExt};
 
 /// A stage of the fleet: reads the queue of its name, says what to publish.
 ///
@@ -15,6 +28,8 @@ pub trait Worker: Send + Sync + 'static {
     const NAME: &'static str;
     /// What it reads.
     type In: Input;
+    /// Messages handled at the same time, unless the configuration says otherwise.
+    const CONCURRENCY: u16 = 4;
 
     /// Does the work of one message.
     fn handle(&self, envelope: Envelope<Self::In>) -> impl Future<Output = Result<Outputs, Failure>> + Send;
@@ -27,5 +42,54 @@ pub trait Worker: Send + Sync + 'static {
     /// An answer to a request that could not be read. With one, the message is done with; without, it is a dead letter.
     fn answer_undecodable(&self, _properties: &Properties, _why: &Undecodable) -> Option<Outgoing> {
         None
+    }
+
+    /// An answer to a request whose handler failed. With one, the message is done with; without, [`decide`] says.
+    ///
+    /// [`decide`]: crate::contract::outcome::decide
+    fn answer_failure(&self, _properties: &Properties, _failure: &Failure) -> Option<Outgoing> {
+        None
+    }
+}
+
+/// A worker over bytes, so that the loop is compiled once and not once per worker.
+trait ErasedWorker: Send + Sync {
+    fn name(&self) -> &'static str;
+    fn connected(&self) -> BoxFuture<'_, Result<(), Failure>>;
+    fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable>;
+    fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing>;
+    fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing>;
+}
+
+/// A message that was read, and the way to have it handled.
+struct Decoded<'a> {
+    kind: Kind,
+    batch_id: Option<String>,
+    handle: Box<dyn FnOnce(Properties) -> BoxFuture<'a, Result<Outputs, Failure>> + Send + 'a>,
+}
+
+impl<W: Worker> ErasedWorker for W {
+    fn name(&self) -> &'static str {
+        W::NAME
+    }
+
+    fn connected(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        Worker::connected(self).boxed()
+    }
+
+    fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable> {
+        let kind = recognise(wire_kind, W::In::KINDS)?;
+        let payload = W::In::decode(kind, body)?;
+        let batch_id = payload.batch_id().map(str::to_owned);
+        let handle = move |properties| self.handle(Envelope { payload, properties }).boxed();
+        Ok(Decoded { kind, batch_id, handle: Box::new(handle) })
+    }
+
+    fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
+        Worker::answer_undecodable(self, properties, why)
+    }
+
+    fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
+        Worker::answer_failure(self, properties, failure)
     }
 }

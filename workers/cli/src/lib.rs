@@ -1,1 +1,154 @@
-//! x
+//! The `wildrydes` command: the whole job in one process, or the developer's and operator's hands on a fleet.
+//!
+//! ```text
+//! arguments   the command line                 fleet     the five workers in this process
+//! job         upload → publish → follow        report    what one shows a colleague
+//! demo, bench, score, status, topology         generate  made-up rides and weather with a known truth
+//! ```
+
+mod arguments;
+mod bench;
+mod demo;
+mod fleet;
+pub mod generate;
+mod job;
+mod progress;
+mod report;
+mod score;
+mod status;
+mod topology;
+
+use anyhow::Context;
+use arguments::{Arguments, Command, Shared};
+use clap::{CommandFactory, Parser};
+use common::runtime::{
+    AmqpBroker, Store,
+    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings},
+    shutdown, store, telemetry,
+};
+use std::{process::ExitCode, sync::Arc};
+
+/// What ended the command short of success.
+#[derive(Debug)]
+pub(crate) enum Failed {
+    /// Something broke: exit code 1.
+    Broken(anyhow::Error),
+    /// Arguments or configuration are wrong: exit code 2.
+    Misused(anyhow::Error),
+    /// A batch was refused: exit code 3.
+    Refused(String),
+    /// No model came of the rides: exit code 4.
+    NoModel,
+}
+
+impl<E: Into<anyhow::Error>> From<E> for Failed {
+    fn from(error: E) -> Self {
+        Self::Broken(error.into())
+    }
+}
+
+/// Everything a command needs.
+pub(crate) struct Session {
+    configuration: Configuration,
+    shared: Shared,
+}
+
+impl Session {
+    fn section<S: Settings>(&self) -> Result<S, Failed> {
+        self.configuration.section().map_err(|error| Failed::Misused(error.into()))
+    }
+
+    fn store(&self) -> Result<Store, Failed> {
+        store::open(&self.store_place()?).map_err(Failed::Misused)
+    }
+
+    fn store_place(&self) -> Result<String, Failed> {
+        Ok(self.section::<StoreSettings>()?.url)
+    }
+
+    fn broker(&self) -> Result<Arc<AmqpBroker>, Failed> {
+        Ok(Arc::new(AmqpBroker::new(self.section::<BrokerSettings>()?)))
+    }
+}
+
+/// Runs the command that the arguments name.
+pub async fn run() -> ExitCode {
+    let arguments = Arguments::parse();
+    if let Command::Completions { shell } = arguments.command {
+        clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut std::io::stdout());
+        return ExitCode::SUCCESS;
+    }
+    let json = arguments.shared.json;
+    let (told, code) = match dispatch(arguments).await {
+        Ok(()) => return ExitCode::SUCCESS,
+        Err(Failed::Broken(error)) => (format!("{error:#}"), 1),
+        Err(Failed::Misused(error)) => (format!("{error:#}"), 2),
+        Err(Failed::Refused(why)) => (why, 3),
+        Err(Failed::NoModel) => return ExitCode::from(4),
+    };
+    match json {
+        true => println!("{}", serde_json::json!({ "error": told, "exit_code": code })),
+        false => eprintln!("error: {told}"),
+    }
+    ExitCode::from(code)
+}
+
+async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
+    let Arguments { command, shared } = arguments;
+    let configuration = configuration(&shared, &command)?;
+    start_logs(&configuration, &shared, &command)?;
+    let context = Session { configuration, shared };
+    match command {
+        Command::Demo(options) => demo::demo(&context, &options).await,
+        Command::Run(options) => job::run(&context, &options.files).await,
+        Command::Ingest(options) => job::ingest(&context, &options).await,
+        Command::Score(options) => score::score(&context, &options).await,
+        Command::Status(options) => status::status(&context, options.batch.as_deref()).await,
+        Command::Generate(options) => demo::generate(&options),
+        Command::Topology(command) => topology::topology(&context, &command).await,
+        Command::Up => up(&context).await,
+        Command::Bench(options) => bench::bench(&context, &options).await,
+        Command::Completions { .. } => Ok(()),
+    }
+}
+
+/// The layers of the configuration, flags last.
+fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Failed> {
+    let mut overrides = shared.overrides.clone();
+    let mut set = |key: &str, value: Option<String>| {
+        if let Some(value) = value {
+            overrides.push((key.to_owned(), value));
+        }
+    };
+    set("store.url", shared.store.clone());
+    set("broker.url", shared.broker.clone());
+    if let Command::Run(run) = command {
+        set("weather.source", run.weather.weather.clone());
+        set("weather.stations", run.weather.stations.clone());
+        set("weather.max_station_km", run.weather.max_station_km.map(|km| km.to_string()));
+        set("splitter.chunk_size", run.chunk_size.map(|size| size.to_string()));
+    }
+    Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))
+}
+
+/// A fleet logs; a command that a person waits for shows progress and a result, and logs when asked.
+fn start_logs(configuration: &Configuration, shared: &Shared, command: &Command) -> Result<(), Failed> {
+    let mut settings: LogSettings = configuration.section().map_err(|error| Failed::Misused(error.into()))?;
+    if !matches!(command, Command::Up) {
+        settings.level = match shared.verbose {
+            0 => "error".to_owned(),
+            1 => "info".to_owned(),
+            _ => "debug".to_owned(),
+        };
+        settings.format = LogFormat::Human;
+    }
+    telemetry::start(&settings).map_err(Failed::Misused)
+}
+
+/// `up`: all five workers in one process.
+async fn up(context: &Session) -> Result<(), Failed> {
+    let shutdown = shutdown::on_signal().context("installing signal handlers")?;
+    let fleet = fleet::Fleet::start(context, context.broker()?, context.store()?, shutdown)?;
+    Ok(fleet.finished().await?)
+}
+

@@ -1,2 +1,8 @@
-//! x
-fn main() {}
+//! The `wildrydes` command.
+
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    wildrydes::run().await
+}

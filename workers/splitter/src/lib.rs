@@ -1,1 +1,326 @@
-//! x
+//! The first stage of the fleet: a batch of rides in, chunks of validated rides and an account of the batch out.
+//!
+//! ```text
+//!  ride-batch ──▶ source     the bytes: inline or by reference, fingerprinted, decompressed, piece by piece
+//!                   │
+//!                document    the rides in them, whatever form the document has
+//!                   │
+//!                 ride       one ride: read, validated, normalised
+//!                   │
+//!                 split      chunks ──▶ ride-chunk …   rejects ──▶ rejected/<batch_id>.ndjson   account ──▶ batch-split
+//! ```
+//!
+//! A batch is read twice. The first time only its structure is looked at and its bytes are fingerprinted, so that a
+//! document that is broken at its end is refused before anything of it went on; then the batch id is claimed for these
+//! bytes. The second time the chunks are made, as fast as the broker takes them. Either way only a window of the
+//! document is in memory.
+
+pub mod document;
+mod pass;
+pub mod ride;
+mod source;
+pub mod split;
+
+use bytes::Bytes;
+use common::{
+    contract::{
+        dataset::{Claim, Manifest},
+        envelope::{Envelope, Properties},
+        layout,
+        message::{BatchSplit, Input, Kind, Message, RideBatch, Undecodable},
+        outcome::{Failure, Outputs},
+        topology::queue,
+    },
+    runtime::{
+        Store, Worker,
+        config::{Problem, Settings as Section},
+        store,
+    },
+};
+use document::{Header, Options, Refusal};
+use object_store::path::Path;
+use serde::{Deserialize, Serialize};
+use source::{Encoding, Limits, ReadError, Source};
+use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};
+
+/// Settings of the splitter.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Rides in one chunk; 1 gives a message per ride. A batch keeps the size it was first cut with.
+    pub chunk_size: u32,
+    /// Bytes of one ride at most; a bigger one is rejected as `ride_too_large`.
+    pub ride_bytes_max: usize,
+    /// Bytes a compressed batch may expand to.
+    pub decompressed_bytes_max: u64,
+    /// Times its size a compressed batch may expand to, looked at from 16 MiB on.
+    pub expansion_max: u64,
+    /// Bytes read and worked on in one go.
+    pub read_buffer_bytes: usize,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            chunk_size: 1000,
+            ride_bytes_max: 64 * 1024,
+            decompressed_bytes_max: 64 * 1024 * 1024 * 1024,
+            expansion_max: 1000,
+            read_buffer_bytes: 1024 * 1024,
+        }
+    }
+}
+
+impl Section for Settings {
+    const SECTION: &'static str = "splitter";
+
+    fn check(&self) -> Result<(), Problem> {
+        fn within<N: PartialOrd + std::fmt::Display>(
+            key: &'static str,
+            value: N,
+            min: N,
+            max: N,
+        ) -> Result<(), Problem> {
+            if value >= min && value <= max { Ok(()) } else { Err(Problem::new(key, value, format!("{min} to {max}"))) }
+        }
+        within("chunk_size", self.chunk_size, 1, 20_000)?;
+        within("ride_bytes_max", self.ride_bytes_max, 1024, 1024 * 1024)?;
+        within("decompressed_bytes_max", self.decompressed_bytes_max, 1, u64::MAX)?;
+        within("expansion_max", self.expansion_max, 1, 1_000_000)?;
+        within("read_buffer_bytes", self.read_buffer_bytes, 4096, 8 * 1024 * 1024)
+    }
+}
+
+/// A batch as it came: it may be one of many documents, in many compressions, so nothing is decoded here.
+#[derive(Debug, Clone)]
+pub struct IncomingBatch(pub Bytes);
+
+impl Input for IncomingBatch {
+    const KINDS: &'static [Kind] = &[RideBatch::KIND];
+
+    fn decode(_: Kind, body: &Bytes) -> Result<Self, Undecodable> {
+        Ok(Self(body.clone()))
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        None
+    }
+}
+
+/// The worker.
+#[derive(Debug, Clone)]
+pub struct Splitter {
+    settings: Settings,
+    store: Store,
+}
+
+impl Splitter {
+    /// A splitter that reads referenced batches from `store`, and keeps claims and rejects there.
+    pub fn new(settings: Settings, store: Store) -> Self {
+        Self { settings, store }
+    }
+
+    fn limits(&self) -> Limits {
+        Limits {
+            piece_bytes: self.settings.read_buffer_bytes,
+            decompressed_bytes_max: self.settings.decompressed_bytes_max,
+            expansion_max: self.settings.expansion_max,
+        }
+    }
+
+    fn options(&self, lines: bool) -> Options {
+        Options { lines, ride_bytes_max: self.settings.ride_bytes_max }
+    }
+
+    /// Follows the batch to its bytes, however it came, and reads them once.
+    async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
+        let source = Source::Inline { body, encoding: told_encoding(properties)? };
+        let options = self.options(properties.content_type.as_deref().is_some_and(is_lines_type));
+        let survey = pass::survey(&source, options, self.limits()).await?;
+        let Some(object) = survey.header.object.clone() else {
+            return Ok(Batch { source, options, header: survey.header.clone(), survey });
+        };
+        let reference = survey.header;
+        let path = referenced_path(&object, &reference)?;
+        let options = self.options(is_lines_name(&object));
+        let source = Source::Object { store: self.store.clone(), path: path.clone(), etag: None };
+        let survey = pass::survey(&source, options, self.limits()).await?;
+        if reference.sha256.as_deref() != Some(&survey.fingerprint.sha256) {
+            let found = &survey.fingerprint.sha256;
+            let told = reference.sha256.as_deref().unwrap_or_default();
+            let why =
+                format!("{object} has sha256 {found}, the message says {told}; upload it again, or publish it anew");
+            return Err(Failure::permanent("object_changed", why));
+        }
+        if survey.header.object.is_some() {
+            return Err(Failure::permanent("bad_reference", format!("{object} is a reference itself")));
+        }
+        let header = Header {
+            batch_id: reference.batch_id.or_else(|| survey.header.batch_id.clone()),
+            source: reference.source.or_else(|| survey.header.source.clone()),
+            ..Header::default()
+        };
+        let source = Source::Object { store: self.store.clone(), path, etag: survey.fingerprint.etag.clone() };
+        Ok(Batch { source, options, header, survey })
+    }
+
+    /// Makes the batch id stand for these bytes, for ever; returns how they are cut.
+    async fn claim(&self, wanted: Claim) -> Result<Claim, Failure> {
+        let path = layout::claim(&wanted.batch_id);
+        let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
+        if store::create(&self.store, &path, json).await? {
+            return Ok(wanted);
+        }
+        let Some(kept) = store::read_json::<Claim>(&self.store, &path).await? else {
+            return Err(Failure::transient(format!("{path} was there and is gone")));
+        };
+        check_same_bytes(&wanted.batch_id, &wanted.sha256, &kept.sha256)?;
+        Ok(Claim { chunk_size: kept.chunk_size.max(1), ..kept })
+    }
+}
+
+impl Worker for Splitter {
+    const NAME: &'static str = queue::SPLITTER;
+    type In = IncomingBatch;
+
+    async fn handle(&self, envelope: Envelope<IncomingBatch>) -> Result<Outputs, Failure> {
+        let Batch { source, options, header, survey } = self.find(envelope.payload.0, &envelope.properties).await?;
+        if survey.given_ids > GIVEN_IDS_MAX as u64 {
+            return Err(too_many_ride_ids(TooManyRideIds));
+        }
+        let sha256 = survey.fingerprint.sha256;
+        let batch_id = match header.batch_id {
+            Some(batch_id) => checked_batch_id(batch_id)?,
+            None => sha256.chars().take(16).collect(),
+        };
+        let manifest = store::read_json::<Manifest>(&self.store, &layout::manifest(&batch_id)).await?;
+        if let Some(manifest) = &manifest {
+            check_same_bytes(&batch_id, &sha256, &manifest.sha256)?;
+        }
+        let wanted = Claim {
+            batch_id: batch_id.clone(),
+            sha256: sha256.clone(),
+            chunk_size: self.settings.chunk_size.max(1),
+            source: header.source,
+        };
+        let claim = self.claim(wanted).await?;
+        if let Some(manifest) = manifest {
+            return Outputs::one(&account_again(manifest, claim.chunk_size)?);
+        }
+        chunks_of(survey.rides, claim.chunk_size)?;
+        let split = Split::new(&batch_id, claim.chunk_size);
+        let reading = source.open(self.limits()).await.map_err(read_failure)?;
+        let rejects = Path::from(layout::rejected(&batch_id));
+        let cutting = pass::Cutting::new(reading, options, split, sha256, self.store.clone(), rejects);
+        Ok(Outputs::streamed(cutting.into_stream()))
+    }
+}
+
+/// A batch that was found and is whole.
+struct Batch {
+    source: Source,
+    options: Options,
+    header: Header,
+    survey: pass::Survey,
+}
+
+/// The dataset is complete already: only the account is said again, for whoever has not heard yet.
+fn account_again(manifest: Manifest, chunk_size: u32) -> Result<BatchSplit, Failure> {
+    Ok(BatchSplit {
+        chunks: chunks_of(manifest.accepted, chunk_size)?,
+        batch_id: manifest.batch_id,
+        sha256: manifest.sha256,
+        received: manifest.received,
+        accepted: manifest.accepted,
+        rejected: manifest.rejected,
+        rejected_by_reason: manifest.rejected_by_reason,
+    })
+}
+
+fn chunks_of(rides: u64, chunk_size: u32) -> Result<u32, Failure> {
+    u32::try_from(rides.div_ceil(chunk_size.max(1).into())).map_err(|_| {
+        let why = format!("{rides} rides in chunks of {chunk_size} are too many chunks to number; raise chunk_size");
+        Failure::permanent("too_many_chunks", why)
+    })
+}
+
+fn check_same_bytes(batch_id: &str, sha256: &str, taken_by: &str) -> Result<(), Failure> {
+    if sha256 == taken_by {
+        return Ok(());
+    }
+    let why =
+        format!("batch {batch_id} is taken by bytes with sha256 {taken_by}, these have {sha256}; choose another id");
+    Err(Failure::permanent("batch_id_conflict", why))
+}
+
+fn checked_batch_id(batch_id: String) -> Result<String, Failure> {
+    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    if (1..=64).contains(&batch_id.len()) && batch_id.bytes().all(fits) {
+        return Ok(batch_id);
+    }
+    let shown: String = batch_id.chars().take(100).collect();
+    Err(Failure::permanent("invalid_batch_id", format!("{shown:?}: expected 1 to 64 of A-Z a-z 0-9 _ -")))
+}
+
+/// Publishers name objects, so a name must not lead out of what is theirs.
+fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
+    let bad = |why: String| Err(Failure::permanent("bad_reference", why));
+    let shown: String = object.chars().take(200).collect();
+    let below_raw = object.strip_prefix(layout::RAW).is_some_and(|rest| rest.starts_with('/'));
+    if !below_raw || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
+        return bad(format!("object {shown:?}: expected a path below raw/ without empty or dotted parts"));
+    }
+    let is_hex = |sha256: &str| sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if !reference.sha256.as_deref().is_some_and(is_hex) {
+        return bad(format!("sha256 of {shown:?}: expected 64 lower-case hex digits"));
+    }
+    Ok(Path::from(object))
+}
+
+fn told_encoding(properties: &Properties) -> Result<Option<Encoding>, Failure> {
+    match properties.content_encoding.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("" | "identity") => Ok(None),
+        Some("gzip" | "x-gzip") => Ok(Some(Encoding::Gzip)),
+        Some("zstd") => Ok(Some(Encoding::Zstd)),
+        Some(other) => {
+            let shown: String = other.chars().take(100).collect();
+            Err(Failure::permanent("bad_compression", format!("content_encoding {shown:?}: expected gzip or zstd")))
+        }
+    }
+}
+
+fn is_lines_type(content_type: &str) -> bool {
+    let essence = content_type.split(';').next().unwrap_or_default().trim();
+    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
+        .iter()
+        .any(|lines| essence.eq_ignore_ascii_case(lines))
+}
+
+fn is_lines_name(object: &str) -> bool {
+    let name = object.to_ascii_lowercase();
+    let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    plain.ends_with(".ndjson") || plain.ends_with(".jsonl")
+}
+
+fn refused(refusal: Refusal) -> Failure {
+    Failure::permanent(refusal.code, refusal)
+}
+
+fn too_many_ride_ids(error: TooManyRideIds) -> Failure {
+    Failure::permanent("too_many_ride_ids", error)
+}
+
+fn read_failure(error: ReadError) -> Failure {
+    match error {
+        ReadError::Missing(_) => Failure::permanent("object_missing", error),
+        // Read again from its start: if it is still what the message says, all is well.
+        ReadError::Replaced(_) => Failure::transient(error),
+        ReadError::Store(error) => store::outage(error),
+        ReadError::CutShort(_) => Failure::permanent("cut_short", error),
+        ReadError::Corrupt { .. } => Failure::permanent("bad_compression", error),
+        ReadError::Expands(_) => Failure::permanent("expands_too_much", error),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,1 +1,224 @@
-//! x
+//! Joins rides with the weather of their day: NOAA's daily observations at the nearest station that has them.
+//!
+//! ```text
+//!  ride-chunk ─▶ join ──────────────────▶ enriched-chunk
+//!                │  ▲  which stations lie near?   nearest   k-d tree over the station list
+//!     needs some │  │ knows them
+//!  station-years ▼  │
+//!               weather   memory ─▶ object store ─▶ client   one request per station and year
+//!                                                    │
+//!                                   lines ─▶ ghcn ◀──┘  source: bucket, folder or NCEI access service
+//! ```
+//!
+//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`client`] and
+//! [`weather`] do the I/O. Start reading at [`join`].
+
+pub mod cache;
+pub mod client;
+pub mod ghcn;
+pub mod join;
+pub mod lines;
+pub mod nearest;
+pub mod source;
+pub mod station_year;
+pub mod weather;
+
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    client::{Client, Manners},
+    join::{Join, Reach},
+    nearest::{REACH_KM_MAX, StationIndex},
+    source::{Place, Source},
+    weather::{WeatherCache, outage},
+};
+use anyhow::Context;
+use common::{
+    contract::{
+        envelope::Envelope,
+        message::{EnrichedChunk, EnrichedRide, RideChunk},
+        outcome::{Failure, Outputs},
+        ride::Ride,
+    },
+    runtime::{
+        Store, Worker,
+        config::{self, Problem},
+    },
+};
+use serde::{Deserialize, Serialize};
+use std::{
+    collections::HashMap,
+    num::NonZeroU32,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+use tokio::sync::OnceCell;
+
+/// Rides of one year in a chunk from which on an index of that year is worth its making.
+const YEAR_INDEX_RIDES_MIN: usize = 32;
+
+/// Section `[weather]` of the configuration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Settings {
+    /// Where weather comes from: a folder or URL in the layout of NOAA's open-data bucket (`csv/by_station/<ID>.csv`), or
+    /// the NCEI access service, known by the path `/access/services/data/v1` or by `ncei+https://<host>`.
+    pub source: String,
+    /// Path or URL of `ghcnd-stations.txt`, plain or gzip; where not given, in the source itself or at NOAA's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub stations: Option<String>,
+    /// Farther stations are not asked, kilometres.
+    pub max_station_km: f64,
+    /// Requests to the service per second at most. A folder knows no limit.
+    pub requests_per_second: u32,
+    /// The longest silence of the service, milliseconds.
+    pub request_timeout_ms: u64,
+    /// Days after its end from which on a year's weather counts as final and is kept in the object store. NOAA's
+    /// files by station lag behind by up to four months.
+    pub settled_days: u16,
+    /// A URL or mail address for the operators of the service, sent with the `User-Agent`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub contact: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            source: "https://noaa-ghcn-pds.s3.amazonaws.com".to_owned(),
+            stations: None,
+            max_station_km: 100.0,
+            requests_per_second: 5,
+            request_timeout_ms: 30_000,
+            settled_days: 180,
+            contact: None,
+        }
+    }
+}
+
+impl Settings {
+    fn places(&self) -> Result<(Source, Option<Place>), Problem> {
+        let source = Source::parse(&self.source).map_err(|expected| Problem::new("source", &self.source, expected))?;
+        let stations = self.stations.as_deref().map(Place::parse).transpose();
+        let given = self.stations.as_deref().unwrap_or_default();
+        Ok((source, stations.map_err(|expected| Problem::new("stations", given, expected))?))
+    }
+
+    fn manners(&self) -> Result<Manners, Problem> {
+        let rate = NonZeroU32::new(self.requests_per_second).filter(|rate| rate.get() <= 1_000);
+        let expected = "1 to 1000 requests per second";
+        let requests_per_second =
+            rate.ok_or_else(|| Problem::new("requests_per_second", self.requests_per_second, expected))?;
+        if !(1..=600_000).contains(&self.request_timeout_ms) {
+            return Err(Problem::new("request_timeout_ms", self.request_timeout_ms, "1 to 600000 milliseconds"));
+        }
+        let contact = self.contact.clone();
+        if let Some(text) = contact.as_ref().filter(|text| !text.bytes().all(|byte| matches!(byte, b' '..=b'~'))) {
+            return Err(Problem::new("contact", text, "printable ASCII: a URL or mail address"));
+        }
+        Ok(Manners { requests_per_second, timeout: Duration::from_millis(self.request_timeout_ms), contact })
+    }
+}
+
+impl config::Settings for Settings {
+    const SECTION: &'static str = "weather";
+
+    fn check(&self) -> Result<(), Problem> {
+        if !(self.max_station_km > 0.0 && self.max_station_km <= REACH_KM_MAX) {
+            let expected = format!("kilometres above 0, up to {REACH_KM_MAX}");
+            return Err(Problem::new("max_station_km", self.max_station_km, expected));
+        }
+        self.places()?;
+        self.manners().map(drop)
+    }
+}
+
+/// The weather-fetcher: a ride chunk in, an enriched chunk out.
+#[derive(Debug)]
+pub struct WeatherFetcher {
+    weather: WeatherCache,
+    stations: OnceCell<Arc<StationIndex>>,
+    max_station_km: f64,
+}
+
+impl WeatherFetcher {
+    /// Asks nothing yet: the station list is read when the first chunk comes, so that a service that is away delays the
+    /// work but not the start.
+    ///
+    /// # Errors
+    /// When a setting cannot be used, or names a folder or file that is not there.
+    pub fn new(settings: Settings, store: Store) -> anyhow::Result<Self> {
+        config::Settings::check(&settings).context("[weather]")?;
+        let (source, stations) = settings.places().context("[weather]")?;
+        if let Source::Bucket(Place::File(folder)) = &source
+            && !folder.is_dir()
+        {
+            anyhow::bail!("weather.source = {}: there is no such folder", folder.display());
+        }
+        let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?)
+            .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")?;
+        let missing = |place: &Place| matches!(place, Place::File(path) if !path.is_file());
+        if client.stations_places().iter().all(missing) {
+            let places: Vec<String> = client.stations_places().iter().map(Place::to_string).collect();
+            anyhow::bail!(
+                "weather.stations: there is no station list at {}; give the path or URL of NOAA's ghcnd-stations.txt",
+                places.join(" or ")
+            );
+        }
+        let weather = WeatherCache::new(client, store, settings.settled_days);
+        Ok(Self { weather, stations: OnceCell::new(), max_station_km: settings.max_station_km })
+    }
+
+    async fn stations(&self) -> Result<&Arc<StationIndex>, Failure> {
+        let load = || async {
+            let started = Instant::now();
+            let client = self.weather.client();
+            let list = client.stations().await.map_err(|unavailable| outage(&unavailable))?;
+            let inventory = client.inventory().await.map_err(|unavailable| outage(&unavailable))?;
+            let listed = list.len();
+            let index = StationIndex::new(list, inventory.as_ref());
+            tracing::info!(
+                listed,
+                of_use = index.len(),
+                inventory = inventory.is_some(),
+                took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
+                "station list loaded"
+            );
+            Ok(Arc::new(index))
+        };
+        self.stations.get_or_try_init(load).await
+    }
+
+    fn reach(&self, all: &Arc<StationIndex>, rides: &[Ride]) -> Reach {
+        let mut by_year: HashMap<i16, usize> = HashMap::new();
+        for ride in rides {
+            *by_year.entry(ride.statustime.date().0).or_default() += 1;
+        }
+        let many = by_year.into_iter().filter(|(_, rides)| *rides >= YEAR_INDEX_RIDES_MIN);
+        let by_year = many.map(|(year, _)| (year, self.weather.index(year, all))).collect();
+        Reach { all: Arc::clone(all), by_year, max_km: self.max_station_km }
+    }
+}
+
+impl Worker for WeatherFetcher {
+    const NAME: &'static str = "weather-fetcher";
+    type In = RideChunk;
+
+    async fn handle(&self, envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {
+        let RideChunk { batch_id, chunk, rides } = envelope.payload;
+        let stations = self.stations().await?;
+        let reach = self.reach(stations, &rides);
+        let mut join = Join::new(&reach, &rides);
+        let mut fetched = HashMap::new();
+        loop {
+            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.known(key)));
+            if needed.is_empty() {
+                break;
+            }
+            fetched = self.weather.fetch(stations, needed).await?;
+        }
+        let weather = join.finish();
+        let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
+        Outputs::one(&EnrichedChunk { batch_id, chunk, rides })
+    }
+}

@@ -1,2 +1,10 @@
-//! x
-fn main() {}
+//! The weather-fetcher as a process: chunks in, chunks with weather out.
+
+use common::runtime::Process;
+use weather_fetcher::WeatherFetcher;
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let process = Process::start("weather-fetcher", "Joins every ride with NOAA's daily weather at the nearest useful station");
+    process.run(WeatherFetcher::new(process.settings(), process.store())?).await
+}

@@ -1,12 +1,12 @@
 //! `enriched-chunk.v1`: a ride chunk whose rides know their weather.
 
-use super::{Kind, Message, Violation, ride_batch::check_batch_id};
+use super::{Kind, Message, Violation, object, ride_batch::check_batch_id};
 use crate::contract::{
-    ride::{Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
+    ride::{self, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
     topology,
 };
 use compact_str::CompactString;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
 /// The rides of one chunk, joined with weather.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +16,7 @@ pub struct EnrichedChunk {
     /// Position of this chunk in the batch, from 0.
     pub chunk: u32,
     /// The rides, in the order of the ride chunk.
+    #[serde(deserialize_with = "object::list")]
     pub rides: Vec<EnrichedRide>,
 }
 
@@ -23,8 +24,8 @@ pub struct EnrichedChunk {
 ///
 /// The fields of [`Ride`] stand here again instead of being flattened in: serde buffers flattened content, which would
 /// double the time this, the hottest message of the fleet, takes to read.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(try_from = "Wire", into = "Wire")]
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(try_from = "Wire")]
 pub struct EnrichedRide {
     /// The ride.
     pub ride: Ride,
@@ -32,54 +33,43 @@ pub struct EnrichedRide {
     pub weather: Weather,
 }
 
-#[derive(Clone, Serialize, Deserialize)]
+#[derive(Deserialize)]
 struct Wire {
     ride_id: CompactString,
     #[serde(default)]
     name: CompactString,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     breed: Option<CompactString>,
     statustime: StatusTime,
+    #[serde(deserialize_with = "ride::latitude")]
     latitude: f64,
+    #[serde(deserialize_with = "ride::longitude")]
     longitude: f64,
+    #[serde(deserialize_with = "ride::not_negative")]
     distance: f64,
+    #[serde(deserialize_with = "ride::finite")]
     healthpoints: f64,
+    #[serde(deserialize_with = "ride::finite")]
     magicpoints: f64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     fieldservice: Option<Label>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     groundstation: Option<CompactString>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    station_km: Option<f64>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    station_km: Option<Kilometres>,
     tmin: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     tmax: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     prcp: Option<i32>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
     weather_missing: Option<WeatherMissing>,
 }
+
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct Kilometres(#[serde(deserialize_with = "ride::not_negative")] f64);
 
 impl TryFrom<Wire> for EnrichedRide {
     type Error = &'static str;
 
     fn try_from(wire: Wire) -> Result<Self, Self::Error> {
-        if !(-90.0..=90.0).contains(&wire.latitude) {
-            return Err("latitude: expected degrees from -90 to 90");
-        }
-        if !(-180.0..=180.0).contains(&wire.longitude) {
-            return Err("longitude: expected degrees from -180 to 180");
-        }
-        if wire.distance.is_nan() || wire.distance < 0.0 {
-            return Err("distance: expected a number not below 0");
-        }
         let weather = match (wire.groundstation, wire.station_km, wire.tmin, wire.tmax, wire.prcp, wire.weather_missing)
         {
-            (Some(groundstation), Some(station_km), Some(tmin), Some(tmax), Some(prcp), None) => {
-                if station_km.is_nan() || station_km < 0.0 {
-                    return Err("station_km: expected a number not below 0");
-                }
+            (Some(groundstation), Some(Kilometres(station_km)), Some(tmin), Some(tmax), Some(prcp), None) => {
                 Weather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp })
             }
             (None, None, None, None, None, Some(reason)) => Weather::Missing(reason),
@@ -105,34 +95,35 @@ impl TryFrom<Wire> for EnrichedRide {
     }
 }
 
-impl From<EnrichedRide> for Wire {
-    fn from(EnrichedRide { ride, weather }: EnrichedRide) -> Self {
-        let (observed, weather_missing) = match weather {
-            Weather::Observed(observation) => (Some(observation), None),
-            Weather::Missing(reason) => (None, Some(reason)),
-        };
-        let (groundstation, station_km, tmin, tmax, prcp) = match observed {
-            Some(o) => (Some(o.groundstation), Some(o.station_km), Some(o.tmin), Some(o.tmax), Some(o.prcp)),
-            None => (None, None, None, None, None),
-        };
-        Self {
-            ride_id: ride.ride_id,
-            name: ride.name,
-            breed: ride.breed,
-            statustime: ride.statustime,
-            latitude: ride.latitude,
-            longitude: ride.longitude,
-            distance: ride.distance,
-            healthpoints: ride.healthpoints,
-            magicpoints: ride.magicpoints,
-            fieldservice: ride.fieldservice,
-            groundstation,
-            station_km,
-            tmin,
-            tmax,
-            prcp,
-            weather_missing,
+impl Serialize for EnrichedRide {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let Self { ride, weather } = self;
+        let mut wire = serializer.serialize_struct("EnrichedRide", 15)?;
+        wire.serialize_field("ride_id", &ride.ride_id)?;
+        wire.serialize_field("name", &ride.name)?;
+        if let Some(breed) = &ride.breed {
+            wire.serialize_field("breed", breed)?;
         }
+        wire.serialize_field("statustime", &ride.statustime)?;
+        wire.serialize_field("latitude", &ride.latitude)?;
+        wire.serialize_field("longitude", &ride.longitude)?;
+        wire.serialize_field("distance", &ride.distance)?;
+        wire.serialize_field("healthpoints", &ride.healthpoints)?;
+        wire.serialize_field("magicpoints", &ride.magicpoints)?;
+        if let Some(label) = &ride.fieldservice {
+            wire.serialize_field("fieldservice", label)?;
+        }
+        match weather {
+            Weather::Observed(observation) => {
+                wire.serialize_field("groundstation", &observation.groundstation)?;
+                wire.serialize_field("station_km", &observation.station_km)?;
+                wire.serialize_field("tmin", &observation.tmin)?;
+                wire.serialize_field("tmax", &observation.tmax)?;
+                wire.serialize_field("prcp", &observation.prcp)?;
+            }
+            Weather::Missing(reason) => wire.serialize_field("weather_missing", reason)?,
+        }
+        wire.end()
     }
 }
 

@@ -9,6 +9,7 @@ mod dataset_ready;
 mod enriched_chunk;
 mod model_promoted;
 mod model_rejected;
+mod object;
 mod ride_batch;
 mod ride_chunk;
 mod score_request;
@@ -25,6 +26,7 @@ pub use score_request::{PrecipitationUnit, ScoreRequest, ScoreRide, TemperatureU
 pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
 
 use bytes::Bytes;
+use object::Object;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -196,12 +198,12 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
 /// [`Undecodable::Malformed`].
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
     let malformed = |violation| Undecodable::Malformed { kind: M::KIND, violation };
-    match serde_json::from_slice::<M>(body) {
-        Ok(message) => message.check().map(|()| message).map_err(malformed),
+    match serde_json::from_slice(body) {
+        Ok(Object::<M>(message)) => message.check().map(|()| message).map_err(malformed),
         // The fast path knows no paths: read again, slowly, to say where.
         Err(first) => {
             let mut json = serde_json::Deserializer::from_slice(body);
-            let violation = match serde_path_to_error::deserialize::<_, M>(&mut json) {
+            let violation = match serde_path_to_error::deserialize::<_, Object<M>>(&mut json) {
                 Err(error) => Violation::new(error.path().to_string(), error.inner()),
                 Ok(_) => Violation::new(".", first),
             };

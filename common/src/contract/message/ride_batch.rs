@@ -10,12 +10,13 @@ use serde_json::Value;
 /// This type is what *publishers* write. The splitter reads more than this: see `schemas/README.md` for the raw
 /// documents it takes as they are.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Wire")]
 pub struct RideBatch {
     /// Chosen by the publisher, else derived from the batch's bytes.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
     /// Where it came from, for people: a file name, a host.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
     /// The rides, or where they are.
     #[serde(flatten)]
@@ -23,7 +24,7 @@ pub struct RideBatch {
 }
 
 /// Where the rides of a batch are.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum BatchContent {
     /// In the message itself.
@@ -38,6 +39,28 @@ pub enum BatchContent {
         /// SHA-256 of the object's bytes, 64 hex digits.
         sha256: String,
     },
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    batch_id: Option<String>,
+    source: Option<String>,
+    rides: Option<Vec<Value>>,
+    object: Option<String>,
+    sha256: Option<String>,
+}
+
+impl TryFrom<Wire> for RideBatch {
+    type Error = &'static str;
+
+    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
+        let content = match (wire.rides, wire.object, wire.sha256) {
+            (Some(rides), None, None) => BatchContent::Inline { rides },
+            (None, Some(object), Some(sha256)) => BatchContent::Reference { object, sha256 },
+            _ => return Err("expected either rides, or object and sha256"),
+        };
+        Ok(Self { batch_id: wire.batch_id, source: wire.source, content })
+    }
 }
 
 impl Message for RideBatch {

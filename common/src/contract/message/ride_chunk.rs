@@ -1,6 +1,6 @@
 //! `ride-chunk.v1`: some of a batch's accepted rides, in the order of the batch.
 
-use super::{Kind, Message, Violation, ride_batch::check_batch_id};
+use super::{Kind, Message, Violation, object, ride_batch::check_batch_id};
 use crate::contract::{ride::Ride, topology};
 use serde::{Deserialize, Serialize};
 
@@ -12,6 +12,7 @@ pub struct RideChunk {
     /// Position of this chunk in the batch, from 0.
     pub chunk: u32,
     /// Validated rides.
+    #[serde(deserialize_with = "object::list")]
     pub rides: Vec<Ride>,
 }
 

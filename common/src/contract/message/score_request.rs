@@ -1,6 +1,6 @@
 //! `score-request.v1`: how likely do these rides end in a service request?
 
-use super::{Kind, Message, Violation};
+use super::{Kind, Message, Violation, object};
 use crate::contract::topology;
 use serde::{Deserialize, Serialize};
 
@@ -10,9 +10,10 @@ pub struct ScoreRequest {
     /// Chosen by the client; comes back as the message id's first part.
     pub request_id: String,
     /// Units of the weather features; NOAA's own when left out.
-    #[serde(default)]
+    #[serde(default, deserialize_with = "object::object")]
     pub units: Units,
     /// At least one.
+    #[serde(deserialize_with = "object::list")]
     pub rides: Vec<ScoreRide>,
 }
 

@@ -1,6 +1,6 @@
 //! `score-response.v1`: the probabilities, or why there are none.
 
-use super::{Kind, Message, Violation};
+use super::{Kind, Message, Violation, object};
 use serde::{Deserialize, Serialize};
 
 /// The answer to one score request: either `scores` with the one model that made them all, or `error`.
@@ -18,18 +18,19 @@ pub struct ScoreResponse {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
     /// One per ride, in the order of the request.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::list")]
     pub scores: Vec<Score>,
     /// Why the whole request has no answer.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
     pub error: Option<ScoreError>,
 }
 
 /// The answer for one ride.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "WireScore")]
 pub struct Score {
     /// As in the request.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub ride_id: Option<String>,
     /// Scored, or why not.
     #[serde(flatten)]
@@ -37,7 +38,7 @@ pub struct Score {
 }
 
 /// A probability, or the error of this one ride.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ScoreOutcome {
     /// The ride was scored.
@@ -52,6 +53,28 @@ pub enum ScoreOutcome {
         /// Why.
         error: ScoreError,
     },
+}
+
+#[derive(Deserialize)]
+struct WireScore {
+    ride_id: Option<String>,
+    probability: Option<f64>,
+    service: Option<bool>,
+    #[serde(default, deserialize_with = "object::optional")]
+    error: Option<ScoreError>,
+}
+
+impl TryFrom<WireScore> for Score {
+    type Error = &'static str;
+
+    fn try_from(wire: WireScore) -> Result<Self, Self::Error> {
+        let outcome = match (wire.probability, wire.service, wire.error) {
+            (Some(probability), Some(service), None) => ScoreOutcome::Scored { probability, service },
+            (None, None, Some(error)) => ScoreOutcome::Failed { error },
+            _ => return Err("expected either probability and service, or error"),
+        };
+        Ok(Self { ride_id: wire.ride_id, outcome })
+    }
 }
 
 /// A typed error.
@@ -111,9 +134,19 @@ impl Message for ScoreResponse {
     }
 
     fn check(&self) -> Result<(), Violation> {
-        let scored = !self.scores.is_empty() && self.model_id.is_some() && self.threshold.is_some();
-        if scored == self.error.is_some() {
-            return Err(Violation::new(".", "expected scores with model_id and threshold, or error alone"));
+        let threshold = match (&self.model, &self.model_id, self.threshold, &self.error) {
+            (Some(_), Some(_), Some(threshold), None) if !self.scores.is_empty() => threshold,
+            (None, None, None, Some(_)) if self.scores.is_empty() => return Ok(()),
+            _ => return Err(Violation::new(".", "expected either model, model_id, threshold and scores, or error")),
+        };
+        let share = 0.0..=1.0;
+        if !share.contains(&threshold) {
+            return Err(Violation::new("threshold", "expected a number from 0 to 1"));
+        }
+        for (index, score) in self.scores.iter().enumerate() {
+            if matches!(score.outcome, ScoreOutcome::Scored { probability, .. } if !share.contains(&probability)) {
+                return Err(Violation::new(format!("scores[{index}].probability"), "expected a number from 0 to 1"));
+            }
         }
         Ok(())
     }

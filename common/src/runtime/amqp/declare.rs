@@ -1,0 +1,108 @@
+//! Declares the topology, and says clearly when the broker has something else.
+
+use super::{convert::short, translate, within};
+use crate::{
+    contract::topology::{Argument, ExchangeKind, Topology},
+    runtime::broker::BrokerError,
+};
+use lapin::{
+    Channel, ErrorKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+use std::time::Duration;
+
+/// AMQP reply code of a declaration that differs from what is there.
+const PRECONDITION_FAILED: u16 = 406;
+
+pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Duration) -> Result<(), BrokerError> {
+    for exchange in &topology.exchanges {
+        let kind = match exchange.kind {
+            ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+            ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+        };
+        let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+        let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
+        checked(deadline, &format!("exchange {}", exchange.name), declared).await?;
+    }
+    for queue in &topology.queues {
+        let mut arguments = FieldTable::default();
+        for (name, value) in &queue.arguments {
+            let value = match value {
+                Argument::Integer(value) => AMQPValue::LongLongInt(*value),
+                Argument::Text(value) => AMQPValue::LongString(value.as_str().into()),
+            };
+            arguments.insert(short(name), value);
+        }
+        let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let declared = channel.queue_declare(short(&queue.name), options, arguments);
+        checked(deadline, &format!("queue {}", queue.name), declared).await?;
+    }
+    for binding in &topology.bindings {
+        let bound = channel.queue_bind(
+            short(&binding.queue),
+            short(&binding.exchange),
+            short(&binding.routing_key),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        within(deadline, &format!("binding {} to {}", binding.queue, binding.exchange), bound).await?;
+    }
+    Ok(())
+}
+
+async fn checked<T>(
+    deadline: Duration,
+    what: &str,
+    declared: impl Future<Output = lapin::Result<T>>,
+) -> Result<(), BrokerError> {
+    let Ok(result) = tokio::time::timeout(deadline, declared).await else {
+        return Err(BrokerError::Lost(format!("declaring {what}: no answer within {} ms", deadline.as_millis())));
+    };
+    match result {
+        Ok(_) => Ok(()),
+        Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => {
+                Err(BrokerError::Mismatch { what: what.to_owned(), details: both_sides(amqp.get_message().as_str()) })
+            }
+            _ => Err(translate(&format!("declaring {what}"), error)),
+        },
+    }
+}
+
+/// Turns the broker's `inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'` into both
+/// sides and the way out.
+fn both_sides(message: &str) -> String {
+    let between = |from: &str, to: &str| {
+        let start = message.find(from)? + from.len();
+        let end = message[start..].find(to)? + start;
+        Some(&message[start..end])
+    };
+    let found = (
+        between("inequivalent arg '", "'"),
+        between("received ", " but current is"),
+        message.split("current is ").nth(1),
+    );
+    let sides = match found {
+        (Some(argument), Some(wanted), Some(current)) => {
+            format!("{argument}: this fleet wants {wanted}, the broker has {current}.")
+        }
+        _ => format!("The broker says: {message}."),
+    };
+    format!(
+        "{sides} Either drain and delete it and run `wildrydes topology apply`, or give this fleet names of its own with \
+         broker.namespace."
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_mismatch_names_both_sides() {
+        let said = "PRECONDITION_FAILED - inequivalent arg 'x-max-length-bytes' for queue 'splitter' in vhost '/': \
+                    received '5' but current is '10'";
+        let told = super::both_sides(said);
+        assert!(told.starts_with("x-max-length-bytes: this fleet wants '5', the broker has '10'."), "{told}");
+        assert!(super::both_sides("something else").contains("something else"));
+    }
+}

@@ -1,0 +1,308 @@
+//! RabbitMQ behind the port, through lapin: the only place that names it.
+//!
+//! Two TCP connections a process: one publishes, one consumes, because a broker under an alarm stops reading from the
+//! connection that publishes, acknowledgements included. No automatic recovery: when anything breaks, the caller
+//! connects anew, declares and consumes from the top. Every await has a deadline.
+
+mod convert;
+mod declare;
+mod publisher;
+
+use super::broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, Publisher, Settle};
+use super::config::BrokerSettings;
+use crate::contract::topology::Topology;
+use async_trait::async_trait;
+use convert::short;
+use futures::StreamExt;
+use lapin::{
+    Channel, ConnectionProperties, ErrorKind, Event,
+    options::{
+        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
+        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+    },
+    types::FieldTable,
+};
+use std::time::Duration;
+use tokio::sync::watch;
+
+/// A RabbitMQ broker.
+#[derive(Debug, Clone)]
+pub struct AmqpBroker {
+    settings: BrokerSettings,
+}
+
+impl AmqpBroker {
+    /// The broker the settings name. Nothing is connected yet.
+    pub fn new(settings: BrokerSettings) -> Self {
+        Self { settings }
+    }
+
+    async fn open(&self, name: &str) -> Result<lapin::Connection, BrokerError> {
+        let deadline = Duration::from_millis(self.settings.connect_timeout_ms);
+        let properties = ConnectionProperties::default()
+            .with_connection_name(name.into())
+            .configure_backoff(|backoff| backoff.with_max_times(0));
+        within(deadline, "connecting", lapin::Connection::connect(self.settings.url.reveal(), properties))
+            .await
+            .map_err(|error| match error {
+                BrokerError::Lost(why) => BrokerError::Lost(format!("{}: {why}", self.settings.url)),
+                other => other,
+            })
+    }
+}
+
+#[async_trait]
+impl Broker for AmqpBroker {
+    async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, BrokerError> {
+        let publishing = self.open(&format!("{name} (publishing)")).await?;
+        let consuming = self.open(&format!("{name} (consuming)")).await?;
+        let (state, _) = watch::channel(ConnectionState::Open);
+        for connection in [&publishing, &consuming] {
+            tokio::spawn(follow_events(connection.events_listener().boxed(), state.clone()));
+        }
+        let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
+        let namespace = self.settings.namespace.clone();
+        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace }))
+    }
+
+    fn describe(&self) -> String {
+        self.settings.url.to_string()
+    }
+}
+
+/// lapin's events do not fan out: this one listener tells the others.
+async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, state: watch::Sender<ConnectionState>) {
+    while let Some(event) = events.next().await {
+        let next = match event {
+            Event::ConnectionBlocked(reason) => ConnectionState::Blocked(reason),
+            Event::ConnectionUnblocked => ConnectionState::Open,
+            Event::Error(error) => ConnectionState::Closed(error.to_string()),
+            _ => continue,
+        };
+        let closed = matches!(next, ConnectionState::Closed(_));
+        state.send_if_modified(|now| {
+            let changes = !matches!(now, ConnectionState::Closed(_)) && *now != next;
+            if changes {
+                *now = next;
+            }
+            changes
+        });
+        if closed {
+            return;
+        }
+    }
+}
+
+struct AmqpConnection {
+    publishing: lapin::Connection,
+    consuming: lapin::Connection,
+    state: watch::Sender<ConnectionState>,
+    deadline: Duration,
+    namespace: String,
+}
+
+impl AmqpConnection {
+    async fn channel(&self, connection: &lapin::Connection) -> Result<Channel, BrokerError> {
+        within(self.deadline, "opening a channel", connection.create_channel()).await
+    }
+
+    /// A queue of our own that ends with the connection. 4.3 refuses transient queues that are not exclusive.
+    async fn temporary_queue(&self, channel: &Channel) -> Result<String, BrokerError> {
+        let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let declared = channel.queue_declare(short(""), options, FieldTable::default());
+        let queue = within(self.deadline, "declaring a temporary queue", declared).await?;
+        Ok(queue.name().to_string())
+    }
+
+    async fn start(
+        &self,
+        channel: Channel,
+        queue: &str,
+        prefetch: u16,
+        no_ack: bool,
+    ) -> Result<Box<dyn Consumer>, BrokerError> {
+        if !no_ack {
+            within(self.deadline, "setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default()))
+                .await?;
+        }
+        let options = BasicConsumeOptions { no_ack, ..Default::default() };
+        let started = channel.basic_consume(short(queue), short(""), options, FieldTable::default());
+        let consumer = within(self.deadline, &format!("consuming from {queue}"), started).await?;
+        let (namespace, deadline) = (self.namespace.clone(), self.deadline);
+        Ok(Box::new(AmqpConsumer { consumer, _channel: channel, no_ack, namespace, deadline }))
+    }
+}
+
+#[async_trait]
+impl Connection for AmqpConnection {
+    async fn declare(&self) -> Result<(), BrokerError> {
+        let channel = self.channel(&self.consuming).await?;
+        declare::declare(&channel, &Topology::of_fleet(&self.namespace), self.deadline).await?;
+        within(self.deadline, "closing a channel", channel.close(200, short("declared"))).await
+    }
+
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        let channel = self.channel(&self.publishing).await?;
+        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
+        within(self.deadline, "turning confirms on", confirms).await?;
+        let state = self.state.subscribe();
+        Ok(Box::new(publisher::AmqpPublisher::start(channel, state, self.deadline, self.namespace.clone())))
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let channel = self.channel(&self.consuming).await?;
+        self.start(channel, &format!("{}{queue}", self.namespace), prefetch, false).await
+    }
+
+    async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let channel = self.channel(&self.consuming).await?;
+        let queue = self.temporary_queue(&channel).await?;
+        let pattern = convert::routing_key(&self.namespace, exchange, pattern);
+        let exchange = format!("{}{exchange}", self.namespace);
+        let bound = channel.queue_bind(
+            short(&queue),
+            short(&exchange),
+            short(&pattern),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
+        within(self.deadline, &format!("binding to {exchange}"), bound).await?;
+        self.start(channel, &queue, prefetch, false).await
+    }
+
+    async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError> {
+        let channel = self.channel(&self.consuming).await?;
+        let queue = self.temporary_queue(&channel).await?;
+        let consumer = self.start(channel, &queue, 0, true).await?;
+        Ok((queue, consumer))
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        let channel = self.channel(&self.consuming).await?;
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let name = format!("{}{queue}", self.namespace);
+        let declared = channel.queue_declare(short(&name), options, FieldTable::default());
+        let found = within(self.deadline, &format!("looking at {name}"), declared).await?;
+        let depth = Depth { messages: found.message_count().into(), consumers: found.consumer_count().into() };
+        within(self.deadline, "closing a channel", channel.close(200, short("looked"))).await?;
+        Ok(depth)
+    }
+
+    fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    async fn close(&self) {
+        for connection in [&self.consuming, &self.publishing] {
+            // The broker notices by itself if the goodbye does not get through.
+            let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
+        }
+    }
+}
+
+struct AmqpConsumer {
+    consumer: lapin::Consumer,
+    _channel: Channel,
+    no_ack: bool,
+    namespace: String,
+    deadline: Duration,
+}
+
+#[async_trait]
+impl Consumer for AmqpConsumer {
+    async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        match self.consumer.next().await {
+            Some(Ok(delivery)) => {
+                let settle = AmqpSettle { acker: (!self.no_ack).then_some(delivery.acker), deadline: self.deadline };
+                let plain = |name: &str| name.strip_prefix(&self.namespace).unwrap_or(name).to_owned();
+                let exchange = plain(delivery.exchange.as_str());
+                let routing_key = match convert::routes_by_queue(&exchange) {
+                    true => plain(delivery.routing_key.as_str()),
+                    false => delivery.routing_key.to_string(),
+                };
+                Ok(Delivery {
+                    properties: convert::from_amqp(&delivery.properties),
+                    body: delivery.data.into(),
+                    exchange,
+                    routing_key,
+                    redelivered: delivery.redelivered,
+                    settle: Box::new(settle),
+                })
+            }
+            Some(Err(error)) => Err(translate("consuming", error)),
+            None => Err(BrokerError::Lost("the broker ended the consumer (was the queue deleted?)".to_owned())),
+        }
+    }
+}
+
+struct AmqpSettle {
+    acker: Option<lapin::Acker>,
+    deadline: Duration,
+}
+
+#[async_trait]
+impl Settle for AmqpSettle {
+    async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
+        let Some(acker) = self.acker else { return Ok(()) };
+        settled(within(self.deadline, "acknowledging", acker.ack(BasicAckOptions::default())).await?)
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
+        let Some(acker) = self.acker else { return Ok(()) };
+        settled(within(self.deadline, "requeueing", acker.reject(BasicRejectOptions { requeue: true })).await?)
+    }
+}
+
+/// `Ok(false)` means the channel had died and nothing was settled.
+fn settled(reached_the_broker: bool) -> Result<(), BrokerError> {
+    match reached_the_broker {
+        true => Ok(()),
+        false => Err(BrokerError::Lost("the channel closed before the delivery was settled".to_owned())),
+    }
+}
+
+impl AmqpBroker {
+    /// Deletes the fleet's exchanges and queues with all that is in them: for benchmarks and tests that made their own.
+    ///
+    /// # Errors
+    /// When the broker cannot be used.
+    pub async fn remove_topology(&self) -> Result<(), BrokerError> {
+        let connection = self.open("removing a topology").await?;
+        let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
+        let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
+        let topology = Topology::of_fleet(&self.settings.namespace);
+        for queue in &topology.queues {
+            let deleted = channel.queue_delete(short(&queue.name), QueueDeleteOptions::default());
+            within(deadline, &format!("deleting queue {}", queue.name), deleted).await?;
+        }
+        for exchange in &topology.exchanges {
+            let deleted = channel.exchange_delete(short(&exchange.name), ExchangeDeleteOptions::default());
+            within(deadline, &format!("deleting exchange {}", exchange.name), deleted).await?;
+        }
+        within(deadline, "closing", connection.close(200, short("goodbye"))).await
+    }
+}
+
+/// Awaits an AMQP operation under a deadline.
+async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    operation: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(deadline, operation).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(translate(what, error)),
+        Err(_) => Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis()))),
+    }
+}
+
+fn translate(what: &str, error: lapin::Error) -> BrokerError {
+    /// AMQP reply codes after which trying again as before cannot help (AMQP 0-9-1 §1.2).
+    const FOR_GOOD: [u16; 3] = [402, 403, 530];
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) if FOR_GOOD.contains(&amqp.get_id()) => {
+            BrokerError::Refused(format!("{what}: {}", amqp.get_message()))
+        }
+        _ => BrokerError::Lost(format!("{what}: {error}")),
+    }
+}

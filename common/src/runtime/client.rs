@@ -1,0 +1,146 @@
+//! A publisher and requester: what the command line and the gateway use to talk to a fleet.
+
+use super::{
+    broker::{Broker, BrokerError, Connection, Consumer, Depth, PublishError, Publisher},
+    trace::TraceContext,
+};
+use crate::contract::{
+    envelope::TRACEPARENT,
+    message::{Message, ScoreRequest, ScoreResponse, Undecodable, decode},
+    outcome::{Failure, Outgoing},
+};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::oneshot, task::JoinHandle};
+
+/// Why a request to the fleet has no answer.
+#[derive(Debug, thiserror::Error)]
+pub enum ClientError {
+    /// The broker cannot be used.
+    #[error("{0}")]
+    Broker(#[from] BrokerError),
+    /// The broker did not take the message.
+    #[error("not published: {0}")]
+    Publish(#[from] PublishError),
+    /// The message cannot be written.
+    #[error("{0}")]
+    Unencodable(#[from] Failure),
+    /// Nobody answered in time.
+    #[error("no answer within {} ms: is a scorer running?", .0.as_millis())]
+    NoAnswer(Duration),
+    /// The answer cannot be read.
+    #[error("the answer cannot be read: {0}")]
+    Undecodable(#[from] Undecodable),
+}
+
+type Waiting = Arc<Mutex<HashMap<String, oneshot::Sender<bytes::Bytes>>>>;
+
+/// A connection to a fleet.
+pub struct Client {
+    connection: Box<dyn Connection>,
+    publisher: Box<dyn Publisher>,
+    app_id: String,
+    reply_to: String,
+    waiting: Waiting,
+    replies: JoinHandle<()>,
+}
+
+impl Client {
+    /// Connects and declares the topology, so that what is published has somewhere to go.
+    ///
+    /// # Errors
+    /// When the broker cannot be used.
+    pub async fn connect(broker: &dyn Broker, name: &str) -> Result<Self, ClientError> {
+        let connection = broker.connect(name).await?;
+        connection.declare().await?;
+        let publisher = connection.publisher().await?;
+        let (reply_to, mut consumer) = connection.reply_queue().await?;
+        let waiting = Waiting::default();
+        let waiting_in_task = Arc::clone(&waiting);
+        let replies = tokio::spawn(async move {
+            while let Ok(delivery) = consumer.next().await {
+                let id = delivery.properties.correlation_id.unwrap_or_default();
+                let asked = waiting_in_task.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+                match asked {
+                    // Whoever asked may have given up in this very moment.
+                    Some(answer) => drop(answer.send(delivery.body)),
+                    None => tracing::debug!(correlation_id = id, "an answer nobody waits for any more"),
+                }
+            }
+        });
+        let app_id = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
+        Ok(Self { connection, publisher, app_id, reply_to, waiting, replies })
+    }
+
+    /// Publishes a message, starting a new trace; returns the trace id once the broker has taken the message.
+    ///
+    /// # Errors
+    /// When the broker does not take it.
+    pub async fn publish<M: Message>(&self, message: &M) -> Result<String, ClientError> {
+        let mut outgoing = Outgoing::message(message)?;
+        let trace = TraceContext::new();
+        outgoing.properties.set_text(TRACEPARENT, trace.to_string());
+        outgoing.properties.app_id = Some(self.app_id.clone());
+        self.publisher.publish(outgoing).await?;
+        Ok(trace.trace_id())
+    }
+
+    /// Asks for scores and waits for the answer.
+    ///
+    /// # Errors
+    /// When nobody answers within `deadline`, or the broker cannot be used. A typed error of the scorer is an answer.
+    pub async fn score(&self, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, ClientError> {
+        let mut outgoing = Outgoing::message(request)?;
+        let id = outgoing.properties.message_id.clone().unwrap_or_default();
+        outgoing.properties.correlation_id = Some(id.clone());
+        outgoing.properties.reply_to = Some(self.reply_to.clone());
+        outgoing.properties.expiration_ms = Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
+        outgoing.properties.persistent = false;
+        outgoing.properties.app_id = Some(self.app_id.clone());
+        outgoing.properties.set_text(TRACEPARENT, TraceContext::new().to_string());
+        let (answer, answered) = oneshot::channel();
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), answer);
+        let exchange = async {
+            self.publisher.publish(outgoing).await?;
+            answered.await.map_err(|_| ClientError::NoAnswer(deadline))
+        };
+        let body = match tokio::time::timeout(deadline, exchange).await {
+            Ok(done) => done,
+            Err(_) => Err(ClientError::NoAnswer(deadline)),
+        };
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
+        Ok(decode(&body?)?)
+    }
+
+    /// Listens to what is published to an exchange from now on; `pattern` as in `dataset-ready.#`.
+    ///
+    /// # Errors
+    /// When the broker cannot be used.
+    pub async fn listen(&self, exchange: &str, pattern: &str) -> Result<Box<dyn Consumer>, ClientError> {
+        /// Deliveries held at most.
+        const PREFETCH: u16 = 100;
+        Ok(self.connection.subscribe(exchange, pattern, PREFETCH).await?)
+    }
+
+    /// What a queue holds.
+    ///
+    /// # Errors
+    /// When the broker cannot be used, or there is no such queue.
+    pub async fn depth(&self, queue: &str) -> Result<Depth, ClientError> {
+        Ok(self.connection.depth(queue).await?)
+    }
+
+    /// Says goodbye.
+    pub async fn close(self) {
+        self.connection.close().await;
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        self.replies.abort();
+    }
+}

@@ -1,0 +1,443 @@
+//! The in-process broker: the same topology and the same behaviour as RabbitMQ, no server.
+//!
+//! It routes, confirms, limits by prefetch and by bytes, waits on rungs, redelivers what a lost consumer held,
+//! and parks what is delivered too often. It keeps nothing on disk: a batch whose process was killed is handed in again,
+//! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
+
+use super::broker::{
+    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle,
+};
+use crate::contract::{
+    envelope::{Header, Properties},
+    outcome::Outgoing,
+    topology::{self, Argument, Binding, ExchangeKind, Role, Topology, topic_matches},
+};
+use async_trait::async_trait;
+use bytes::Bytes;
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Notify, watch},
+    time::Instant,
+};
+
+/// Bytes a work queue holds before it lets publishers wait.
+const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// A broker in this process; clones share it.
+#[derive(Clone, Default)]
+pub struct MemoryBroker {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    topology: Topology,
+    state: Mutex<State>,
+    /// Something became ready for delivery.
+    ready: Notify,
+    /// Something was taken: a waiting publisher may find room.
+    room: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self { topology: Topology::of_fleet(""), state: Mutex::default(), ready: Notify::new(), room: Notify::new() }
+    }
+}
+
+#[derive(Default)]
+struct State {
+    queues: HashMap<String, Queue>,
+    /// Bindings of temporary queues.
+    bindings: Vec<Binding>,
+    /// Unacknowledged deliveries by tag.
+    unacked: BTreeMap<u64, Held>,
+    next_tag: u64,
+    next_name: u64,
+}
+
+#[derive(Default)]
+struct Queue {
+    ready: VecDeque<Stored>,
+    bytes: usize,
+    consumers: u64,
+}
+
+struct Held {
+    queue: String,
+    consumer: u64,
+    message: Stored,
+}
+
+#[derive(Clone)]
+struct Stored {
+    exchange: String,
+    routing_key: String,
+    properties: Properties,
+    body: Bytes,
+    deliveries: i64,
+    expires: Option<Instant>,
+}
+
+impl MemoryBroker {
+    /// An empty broker.
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Shared {
+    fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queues a message goes to.
+    fn route(&self, state: &State, exchange: &str, routing_key: &str) -> Vec<String> {
+        if exchange.is_empty() {
+            return state.queues.keys().filter(|name| *name == routing_key).cloned().collect();
+        }
+        let topic = self.topology.exchanges.iter().any(|e| e.name == exchange && e.kind == ExchangeKind::Topic);
+        let takes = |binding: &&Binding| {
+            binding.exchange == exchange
+                && if topic {
+                    topic_matches(&binding.routing_key, routing_key)
+                } else {
+                    binding.routing_key == routing_key
+                }
+        };
+        let mut queues: Vec<String> =
+            self.topology.bindings.iter().chain(&state.bindings).filter(takes).map(|b| b.queue.clone()).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
+    fn limit(&self, queue: &str, argument: &str) -> Option<i64> {
+        match self.topology.queue(queue)?.arguments.get(argument)? {
+            Argument::Integer(value) => Some(*value),
+            Argument::Text(_) => None,
+        }
+    }
+
+    /// Puts a message into one queue; a rung gives it back after its delay.
+    fn enqueue(self: &Arc<Self>, state: &mut State, queue: &str, mut message: Stored) {
+        if let Some(Role::Rung { of, delay_ms }) = self.topology.queue(queue).map(|found| &found.role) {
+            let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |wish| wish.min(*delay_ms));
+            let (shared, of) = (Arc::downgrade(self), of.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                if let Some(shared) = shared.upgrade() {
+                    message.exchange = topology::RETRY.to_owned();
+                    message.routing_key.clone_from(&of);
+                    shared.enqueue(&mut shared.state(), &of, message);
+                }
+            });
+            return;
+        }
+        let ttl_ms = self.limit(queue, "x-message-ttl").and_then(|ms| u64::try_from(ms).ok());
+        let expiration_ms = [message.properties.expiration_ms, ttl_ms].into_iter().flatten().min();
+        message.expires = expiration_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let queue = state.queues.entry(queue.to_owned()).or_default();
+        queue.bytes += message.body.len();
+        queue.ready.push_back(message);
+        self.ready.notify_waiters();
+    }
+
+    fn is_full(&self, state: &State, queue: &str) -> bool {
+        let bounded = self.limit(queue, "x-max-length-bytes").is_some();
+        bounded && state.queues.get(queue).is_some_and(|queue| queue.bytes >= QUEUE_BYTES_MAX)
+    }
+
+    /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
+    fn give_back(self: &Arc<Self>, state: &mut State, held: Held) {
+        let Held { queue, mut message, .. } = held;
+        let limit = self.limit(&queue, "x-delivery-limit");
+        if limit.is_some_and(|limit| message.deliveries > limit) {
+            message
+                .properties
+                .headers
+                .insert("x-first-death-reason".to_owned(), Header::Text("delivery_limit".to_owned()));
+            for dead in self.route(state, topology::DEAD, &queue) {
+                self.enqueue(state, &dead, message.clone());
+            }
+            return;
+        }
+        if let Some(found) = state.queues.get_mut(&queue) {
+            found.bytes += message.body.len();
+            found.ready.push_front(message);
+        }
+        self.ready.notify_waiters();
+    }
+}
+
+#[async_trait]
+impl Broker for MemoryBroker {
+    async fn connect(&self, _name: &str) -> Result<Box<dyn Connection>, BrokerError> {
+        let (state, _) = watch::channel(ConnectionState::Open);
+        Ok(Box::new(MemoryConnection { shared: Arc::clone(&self.shared), state, temporary: Mutex::default() }))
+    }
+
+    fn describe(&self) -> String {
+        "the in-process broker".to_owned()
+    }
+}
+
+struct MemoryConnection {
+    shared: Arc<Shared>,
+    state: watch::Sender<ConnectionState>,
+    temporary: Mutex<Vec<String>>,
+}
+
+impl MemoryConnection {
+    fn consumer(&self, queue: String, prefetch: u16, no_ack: bool) -> Box<dyn Consumer> {
+        let mut state = self.shared.state();
+        state.next_tag += 1;
+        let id = state.next_tag;
+        state.queues.entry(queue.clone()).or_default().consumers += 1;
+        let prefetch = if prefetch == 0 { usize::MAX } else { prefetch.into() };
+        Box::new(MemoryConsumer {
+            shared: Arc::clone(&self.shared),
+            id,
+            queue,
+            prefetch,
+            no_ack,
+            closed: self.state.subscribe(),
+        })
+    }
+
+    fn temporary_queue(&self, bindings: impl IntoIterator<Item = (String, String)>) -> String {
+        let mut state = self.shared.state();
+        state.next_name += 1;
+        let name = format!("temporary-{}", state.next_name);
+        state.queues.insert(name.clone(), Queue::default());
+        for (exchange, routing_key) in bindings {
+            state.bindings.push(Binding { exchange, routing_key, queue: name.clone() });
+        }
+        self.temporary.lock().unwrap_or_else(PoisonError::into_inner).push(name.clone());
+        name
+    }
+}
+
+impl Drop for MemoryConnection {
+    fn drop(&mut self) {
+        self.state.send_replace(ConnectionState::Closed("the connection was dropped".to_owned()));
+        let mut state = self.shared.state();
+        for name in self.temporary.lock().unwrap_or_else(PoisonError::into_inner).drain(..) {
+            state.queues.remove(&name);
+            state.bindings.retain(|binding| binding.queue != name);
+            state.unacked.retain(|_, held| held.queue != name);
+        }
+    }
+}
+
+#[async_trait]
+impl Connection for MemoryConnection {
+    async fn declare(&self) -> Result<(), BrokerError> {
+        let mut state = self.shared.state();
+        for queue in &self.shared.topology.queues {
+            state.queues.entry(queue.name.clone()).or_default();
+        }
+        Ok(())
+    }
+
+    async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
+        Ok(Box::new(MemoryPublisher { shared: Arc::clone(&self.shared) }))
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        if !self.shared.state().queues.contains_key(queue) {
+            return Err(BrokerError::Lost(format!("there is no queue {queue}")));
+        }
+        Ok(self.consumer(queue.to_owned(), prefetch, false))
+    }
+
+    async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
+        let queue = self.temporary_queue([(exchange.to_owned(), pattern.to_owned())]);
+        Ok(self.consumer(queue, prefetch, false))
+    }
+
+    async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError> {
+        let queue = self.temporary_queue([]);
+        Ok((queue.clone(), self.consumer(queue, 0, true)))
+    }
+
+    async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
+        match self.shared.state().queues.get(queue) {
+            Some(found) => Ok(Depth { messages: found.ready.len() as u64, consumers: found.consumers }),
+            None => Err(BrokerError::Lost(format!("there is no queue {queue}"))),
+        }
+    }
+
+    fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.state.subscribe()
+    }
+
+    async fn close(&self) {
+        self.state.send_replace(ConnectionState::Closed("closed".to_owned()));
+    }
+}
+
+struct MemoryPublisher {
+    shared: Arc<Shared>,
+}
+
+#[async_trait]
+impl Publisher for MemoryPublisher {
+    async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        loop {
+            let room = self.shared.room.notified();
+            tokio::pin!(room);
+            // Registered before looking, so that room made in between is not missed.
+            room.as_mut().enable();
+            {
+                let mut state = self.shared.state();
+                let queues = self.shared.route(&state, message.exchange, &message.routing_key);
+                if queues.is_empty() {
+                    return match message.mandatory {
+                        false => Ok(()),
+                        true => Err(PublishError::Unroutable {
+                            exchange: message.exchange.to_owned(),
+                            routing_key: message.routing_key,
+                        }),
+                    };
+                }
+                if !queues.iter().any(|queue| self.shared.is_full(&state, queue)) {
+                    for queue in queues {
+                        let stored = Stored {
+                            exchange: message.exchange.to_owned(),
+                            routing_key: message.routing_key.clone(),
+                            properties: message.properties.clone(),
+                            body: message.body.clone(),
+                            deliveries: 0,
+                            expires: None,
+                        };
+                        self.shared.enqueue(&mut state, &queue, stored);
+                    }
+                    return Ok(());
+                }
+            }
+            room.await;
+        }
+    }
+}
+
+struct MemoryConsumer {
+    shared: Arc<Shared>,
+    id: u64,
+    queue: String,
+    prefetch: usize,
+    no_ack: bool,
+    closed: watch::Receiver<ConnectionState>,
+}
+
+impl MemoryConsumer {
+    fn take(&self) -> Result<Option<Delivery>, BrokerError> {
+        let mut state = self.shared.state();
+        let held = state.unacked.values().filter(|held| held.consumer == self.id).count();
+        if held >= self.prefetch {
+            return Ok(None);
+        }
+        let Some(queue) = state.queues.get_mut(&self.queue) else {
+            return Err(BrokerError::Lost(format!("queue {} is gone", self.queue)));
+        };
+        let now = Instant::now();
+        let mut message = loop {
+            let Some(message) = queue.ready.pop_front() else { return Ok(None) };
+            queue.bytes -= message.body.len();
+            if message.expires.is_none_or(|at| at > now) {
+                break message;
+            }
+        };
+        message.deliveries += 1;
+        state.next_tag += 1;
+        let tag = state.next_tag;
+        let delivery = Delivery {
+            properties: message.properties.clone(),
+            body: message.body.clone(),
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+            redelivered: message.deliveries > 1,
+            settle: Box::new(MemorySettle { shared: Arc::clone(&self.shared), tag: (!self.no_ack).then_some(tag) }),
+        };
+        if !self.no_ack {
+            state.unacked.insert(tag, Held { queue: self.queue.clone(), consumer: self.id, message });
+        }
+        drop(state);
+        self.shared.room.notify_waiters();
+        Ok(Some(delivery))
+    }
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let ready = shared.ready.notified();
+            tokio::pin!(ready);
+            ready.as_mut().enable();
+            if let ConnectionState::Closed(why) = &*self.closed.borrow() {
+                return Err(BrokerError::Lost(why.clone()));
+            }
+            if let Some(delivery) = self.take()? {
+                return Ok(delivery);
+            }
+            tokio::select! {
+                () = ready => {}
+                _ = self.closed.changed() => {}
+            }
+        }
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        let mut state = self.shared.state();
+        if let Some(queue) = state.queues.get_mut(&self.queue) {
+            queue.consumers -= 1;
+        }
+        let mine: Vec<u64> =
+            state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
+        // Newest first, so that the oldest ends up at the front again.
+        for tag in mine.into_iter().rev() {
+            if let Some(held) = state.unacked.remove(&tag) {
+                self.shared.give_back(&mut state, held);
+            }
+        }
+    }
+}
+
+struct MemorySettle {
+    shared: Arc<Shared>,
+    tag: Option<u64>,
+}
+
+impl MemorySettle {
+    fn settle(&self, done: impl FnOnce(&Arc<Shared>, &mut State, Held)) -> Result<(), BrokerError> {
+        let Some(tag) = self.tag else { return Ok(()) };
+        let mut state = self.shared.state();
+        let Some(held) = state.unacked.remove(&tag) else {
+            return Err(BrokerError::Lost("the delivery was given back already".to_owned()));
+        };
+        done(&self.shared, &mut state, held);
+        drop(state);
+        // A prefetch slot is free.
+        self.shared.ready.notify_waiters();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Settle for MemorySettle {
+    async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle(|_, _, _| {})
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle(|shared, state, held| shared.give_back(state, held))
+    }
+}

@@ -1,0 +1,93 @@
+//! One worker as one process: arguments, configuration, logs, broker, store, signals.
+
+use super::{
+    AmqpBroker, Store,
+    config::{BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override},
+    shutdown, store, telemetry,
+    worker::{RunOptions, Worker, run},
+};
+use clap::Parser;
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+/// Arguments every worker takes.
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Configuration, weakest first: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY environment variables,
+--set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer.
+
+Examples:
+  WILDRYDES__BROKER__URL=amqp://user:password@rabbit:5672/%2f WILDRYDES__STORE__URL=/var/lib/wildrydes merger
+  splitter --config wildrydes.toml --set splitter.chunk_size=500 --set run.concurrency=2
+
+SIGTERM and SIGINT finish what is being handled, up to run.drain_deadline_ms. Ends with 0 after a clean shutdown, 1 when
+the broker stayed away or work was left unfinished, 2 when arguments or configuration are wrong.")]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "WILDRYDES_CONFIG")]
+    config: Option<PathBuf>,
+    /// One setting; may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
+    overrides: Vec<(String, String)>,
+}
+
+/// A worker's process, ready to run.
+pub struct Process {
+    configuration: Configuration,
+}
+
+impl Process {
+    /// Reads arguments and configuration and starts the logs. Ends the process with 2 when they are wrong.
+    pub fn start(name: &'static str, about: &'static str) -> Self {
+        let command =
+            <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
+        let matches = command.get_matches();
+        let arguments =
+            <Arguments as clap::FromArgMatches>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let started = Configuration::load(arguments.config.as_deref(), &arguments.overrides)
+            .map_err(anyhow::Error::from)
+            .and_then(|configuration| {
+                telemetry::start(&configuration.section::<LogSettings>()?)?;
+                Ok(Self { configuration })
+            });
+        started.unwrap_or_else(|error| exit_misconfigured(&error))
+    }
+
+    /// One section of the configuration. Ends the process with 2 when it is wrong.
+    pub fn settings<S: Settings>(&self) -> S {
+        self.configuration.section().unwrap_or_else(|error| exit_misconfigured(&error.into()))
+    }
+
+    /// The object store. Ends the process with 2 when it cannot be used.
+    pub fn store(&self) -> Store {
+        store::open(&self.settings::<StoreSettings>().url).unwrap_or_else(|error| exit_misconfigured(&error))
+    }
+
+    /// Runs the worker against RabbitMQ until a signal.
+    ///
+    /// # Errors
+    /// When the broker stays away, or work was left unfinished at the drain deadline.
+    pub async fn run<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
+        let broker = self.settings::<BrokerSettings>();
+        let options = run_options::<W>(&self.settings(), &broker);
+        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown::on_signal()?).await?;
+        Ok(())
+    }
+}
+
+/// The options of a worker under these settings.
+pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> RunOptions {
+    let concurrency = run.concurrency.unwrap_or(W::CONCURRENCY);
+    RunOptions {
+        concurrency: concurrency.into(),
+        prefetch: run.prefetch.unwrap_or(concurrency.saturating_mul(2)),
+        drain_deadline: Duration::from_millis(run.drain_deadline_ms),
+        handle_timeout: Duration::from_millis(run.handle_timeout_ms),
+        give_up_after: Duration::from_millis(broker.give_up_after_ms),
+        version: env!("CARGO_PKG_VERSION"),
+    }
+}
+
+fn exit_misconfigured(error: &anyhow::Error) -> ! {
+    eprintln!("error: {error:#}");
+    std::process::exit(2);
+}

@@ -1,0 +1,22 @@
+//! Shutdown is a token passed in: whoever holds it learns that it is time to go.
+
+pub use tokio_util::sync::CancellationToken as Shutdown;
+
+/// A token that is cancelled by SIGTERM or SIGINT (Ctrl-C). A second signal ends the process at once.
+///
+/// # Errors
+/// When the handlers cannot be installed.
+pub fn on_signal() -> std::io::Result<Shutdown> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let shutdown = Shutdown::new();
+    let token = shutdown.clone();
+    tokio::spawn(async move {
+        let name = tokio::select! { _ = terminate.recv() => "SIGTERM", _ = interrupt.recv() => "SIGINT" };
+        tracing::info!(signal = name, "shutting down; a second signal ends at once");
+        token.cancel();
+        tokio::select! { _ = terminate.recv() => {}, _ = interrupt.recv() => {} }
+        std::process::exit(130);
+    });
+    Ok(shutdown)
+}

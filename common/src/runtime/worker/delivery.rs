@@ -1,0 +1,252 @@
+//! One delivery: handled, judged, settled. Nothing is acknowledged before whatever replaces it is confirmed.
+
+use super::ErasedWorker;
+use crate::{
+    contract::{
+        envelope::{self, Properties},
+        outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide},
+        topology,
+    },
+    runtime::{
+        broker::{Delivery, PublishError, Publisher, Settle},
+        shutdown::Shutdown,
+        trace::TraceContext,
+    },
+};
+use futures::{FutureExt, TryStreamExt};
+use std::{
+    panic::AssertUnwindSafe,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+use tracing::{Instrument, debug, info_span, warn};
+
+/// Publishes of one handler awaiting their confirms at the same time.
+const CONFIRM_WINDOW: usize = 32;
+/// First and longest pause before a refused publish (a full queue) is tried again.
+const REFUSED_PAUSE_MS: (u64, u64) = (20, 1_000);
+
+/// The connection cannot be used any more; every unacknowledged message will be delivered again.
+pub(super) struct SessionBroken(pub(super) String);
+
+pub(super) struct Deliverer {
+    pub(super) worker: Arc<dyn ErasedWorker>,
+    pub(super) publisher: Box<dyn Publisher>,
+    pub(super) policy: RetryPolicy,
+    pub(super) app_id: String,
+    pub(super) handle_timeout: Duration,
+    pub(super) shutdown: Shutdown,
+}
+
+/// How one attempt can end short of success.
+enum AttemptError {
+    Failed(Failure),
+    Broken(SessionBroken),
+}
+
+impl From<Failure> for AttemptError {
+    fn from(failure: Failure) -> Self {
+        Self::Failed(failure)
+    }
+}
+
+impl Deliverer {
+    pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), SessionBroken> {
+        let Delivery { properties, body, exchange, routing_key, redelivered, settle } = delivery;
+        let trace = TraceContext::of(&properties).unwrap_or_default();
+        let history = History { attempt: properties.attempt(), outages: properties.count(envelope::OUTAGES, 0) };
+        let span = info_span!(
+            "delivery",
+            worker = self.worker.name(),
+            message_id = properties.message_id.as_deref().unwrap_or(""),
+            batch_id = tracing::field::Empty,
+            attempt = history.attempt,
+            redelivered,
+            trace_id = trace.trace_id(),
+        );
+        let received = Received { properties, body, exchange, routing_key };
+        async {
+            let started = Instant::now();
+            let outcome = self.attempt(&received, trace).await;
+            let elapsed_ms = started.elapsed().as_millis() as u64;
+            let failure = match outcome {
+                Ok(published) => {
+                    debug!(elapsed_ms, published, "done");
+                    None
+                }
+                Err(AttemptError::Failed(failure)) => Some(failure),
+                Err(AttemptError::Broken(broken)) => return Err(broken),
+            };
+            self.settle(received, settle, failure, history, trace).await
+        }
+        .instrument(span)
+        .await
+    }
+
+    /// Decodes, handles and publishes; the number of messages published.
+    async fn attempt(&self, received: &Received, trace: TraceContext) -> Result<u64, AttemptError> {
+        let Received { properties, body, routing_key, .. } = received;
+        let wire_kind = properties.kind.as_deref().or_else(|| kind_in_routing_key(routing_key));
+        let handled = async {
+            let decoded = match self.worker.decode(wire_kind, body) {
+                Ok(decoded) => decoded,
+                Err(why) => match self.worker.answer_undecodable(properties, &why) {
+                    Some(answer) => return Ok(Outputs::all(vec![answer])),
+                    None => return Err(Failure::permanent(why.reason(), &why)),
+                },
+            };
+            if let Some(batch_id) = &decoded.batch_id {
+                tracing::Span::current().record("batch_id", batch_id);
+            }
+            debug!(kind = %decoded.kind, "handling");
+            (decoded.handle)(properties.clone()).await
+        };
+        let handled = tokio::time::timeout(self.handle_timeout, AssertUnwindSafe(handled).catch_unwind()).await;
+        let outputs = match handled {
+            Ok(Ok(outputs)) => outputs?,
+            Ok(Err(panic)) => return Err(panicked(panic.as_ref()).into()),
+            Err(_) => {
+                let why = format!("the handler took longer than {} s", self.handle_timeout.as_secs());
+                return Err(Failure::transient(why).into());
+            }
+        };
+        let publishing = outputs
+            .into_stream()
+            .map_err(AttemptError::Failed)
+            .map_ok(|outgoing| async { self.publish(outgoing, trace).await.map_err(AttemptError::Broken) })
+            .try_buffer_unordered(CONFIRM_WINDOW)
+            .try_fold(0, |published, ()| async move { Ok(published + 1) });
+        match AssertUnwindSafe(publishing).catch_unwind().await {
+            Ok(published) => published,
+            Err(panic) => Err(panicked(panic.as_ref()).into()),
+        }
+    }
+
+    /// Does what [`decide`] says.
+    async fn settle(
+        &self,
+        received: Received,
+        settle: Box<dyn Settle>,
+        failure: Option<Failure>,
+        history: History,
+        trace: TraceContext,
+    ) -> Result<(), SessionBroken> {
+        if let Some(failure) = &failure
+            && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
+        {
+            warn!(failure = %failure, "answered with an error");
+            self.publish(answer, trace).await?;
+        } else {
+            let judged = match &failure {
+                Some(failure) => Err(failure),
+                None => Ok(()),
+            };
+            match decide(judged, history, &self.policy, rand::random()) {
+                Verdict::Ack => {}
+                Verdict::Retry { rung, delay_ms, next } => {
+                    let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
+                    warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
+                    let queue = topology::rung_queue(self.worker.name(), rung);
+                    self.publish(received.retried(queue, delay_ms, history, next, &why), trace).await?;
+                }
+                Verdict::DeadLetter { reason, why } => {
+                    tracing::error!(reason, why, "dead letter");
+                    self.publish(received.dead(self.worker.name(), history, reason, &why), trace).await?;
+                }
+            }
+        }
+        settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
+    }
+
+    /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
+    async fn publish(&self, mut outgoing: Outgoing, trace: TraceContext) -> Result<(), SessionBroken> {
+        outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
+        outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
+        outgoing.properties.set_text(envelope::TRACEPARENT, trace.child().to_string());
+        let mut pause_ms = REFUSED_PAUSE_MS.0;
+        loop {
+            match self.publisher.publish(outgoing.clone()).await {
+                Ok(()) => return Ok(()),
+                Err(PublishError::Refused) => {
+                    if pause_ms == REFUSED_PAUSE_MS.1 {
+                        warn!(
+                            routing_key = outgoing.routing_key,
+                            "the queue is full; waiting for the stage after this one"
+                        );
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
+                        () = self.shutdown.cancelled() => {
+                            return Err(SessionBroken("shut down while waiting for a full queue".to_owned()));
+                        }
+                    }
+                    pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
+                }
+                Err(error) => return Err(SessionBroken(error.to_string())),
+            }
+        }
+    }
+}
+
+/// A delivery without its settlement: what a retry or a dead letter is made of.
+struct Received {
+    properties: Properties,
+    body: bytes::Bytes,
+    exchange: String,
+    routing_key: String,
+}
+
+impl Received {
+    fn retried(self, rung_queue: String, delay_ms: u64, now: History, next: History, why: &str) -> Outgoing {
+        let mut outgoing = self.republished(topology::RETRY, rung_queue, now, why);
+        outgoing.properties.set_count(envelope::ATTEMPT, next.attempt);
+        outgoing.properties.set_count(envelope::OUTAGES, next.outages);
+        outgoing.properties.expiration_ms = Some(delay_ms);
+        outgoing
+    }
+
+    fn dead(self, queue: &str, now: History, reason: &str, why: &str) -> Outgoing {
+        let mut outgoing = self.republished(topology::DEAD, queue.to_owned(), now, why);
+        outgoing.properties.set_text(envelope::REASON, reason);
+        outgoing.properties.set_text(envelope::WHY, cut(why));
+        outgoing.properties.set_text(envelope::DEAD_AT, jiff::Timestamp::now().strftime("%FT%TZ").to_string());
+        outgoing.properties.expiration_ms = None;
+        outgoing
+    }
+
+    /// The same body and properties, with one more line of history and where it was first published.
+    fn republished(self, exchange: &'static str, routing_key: String, now: History, why: &str) -> Outgoing {
+        let mut properties = self.properties;
+        let line = format!("attempt {}: {}", now.attempt, cut(why).replace('\n', " "));
+        let mut lines: Vec<&str> =
+            properties.text(envelope::HISTORY).map(|all| all.lines().collect()).unwrap_or_default();
+        lines.push(&line);
+        let kept = lines[lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)..].join("\n");
+        properties.set_text(envelope::HISTORY, kept);
+        if properties.text(envelope::ORIGINAL_EXCHANGE).is_none() {
+            properties.set_text(envelope::ORIGINAL_EXCHANGE, self.exchange);
+            properties.set_text(envelope::ORIGINAL_ROUTING_KEY, self.routing_key);
+        }
+        properties.persistent = true;
+        Outgoing { exchange, routing_key, properties, body: self.body, mandatory: true }
+    }
+}
+
+/// A foreign publisher may leave the type out; a routing key like `ride-batch.v2` says it as well.
+fn kind_in_routing_key(routing_key: &str) -> Option<&str> {
+    let (name, major) = routing_key.rsplit_once(".v")?;
+    (!name.is_empty() && !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit())).then_some(routing_key)
+}
+
+fn cut(why: &str) -> &str {
+    &why[..why.floor_char_boundary(envelope::WHY_BYTES_MAX)]
+}
+
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
+    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Failure::transient(format!("the handler panicked: {}", said.unwrap_or("without a message")))
+}
+
+fn unix_seconds() -> u64 {
+    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+}

@@ -1,0 +1,296 @@
+//! The loop around a worker: one session per connection, from the top whenever it breaks.
+
+use super::{
+    ErasedWorker, Worker,
+    delivery::{Deliverer, SessionBroken},
+};
+use crate::{
+    contract::{
+        outcome::RetryPolicy,
+        topology::{self, Topology},
+    },
+    runtime::{
+        broker::{Broker, BrokerError, Connection, ConnectionState, Consumer},
+        shutdown::Shutdown,
+    },
+};
+use futures::{StreamExt, stream};
+use std::{
+    collections::BTreeMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
+use tokio::task::JoinSet;
+use tracing::{error, info, warn};
+
+/// How a worker is run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Messages handled at the same time.
+    pub concurrency: usize,
+    /// Unacknowledged deliveries at most; those beyond `concurrency` wait in this process.
+    pub prefetch: u16,
+    /// How long running handlers may take to finish after a shutdown was asked for.
+    pub drain_deadline: Duration,
+    /// How long one handler may take, its publishing not counted.
+    pub handle_timeout: Duration,
+    /// How long to try to reach the broker before giving up.
+    pub give_up_after: Duration,
+    /// Version for the `app_id` property.
+    pub version: &'static str,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            prefetch: 8,
+            drain_deadline: Duration::from_secs(20),
+            handle_timeout: Duration::from_secs(20 * 60),
+            give_up_after: Duration::from_secs(5 * 60),
+            version: env!("CARGO_PKG_VERSION"),
+        }
+    }
+}
+
+/// Why a worker stopped without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Trying again cannot help.
+    #[error("{worker} cannot use the broker: {source}")]
+    Broker {
+        /// The worker.
+        worker: &'static str,
+        /// Why.
+        source: BrokerError,
+    },
+    /// The broker stayed away.
+    #[error("{worker} gave up after {} s without the broker: {last}", .after.as_secs())]
+    GaveUp {
+        /// The worker.
+        worker: &'static str,
+        /// How long it tried.
+        after: Duration,
+        /// What went wrong last.
+        last: String,
+    },
+    /// Handlers that were still running when the drain deadline passed; their messages will be delivered again.
+    #[error("{worker} left {} unfinished at the drain deadline, to be delivered again: {}", .messages.len(), .messages.join(", "))]
+    Stragglers {
+        /// The worker.
+        worker: &'static str,
+        /// Their message ids.
+        messages: Vec<String>,
+    },
+}
+
+/// Runs a worker until `shutdown`, reconnecting whenever the connection breaks.
+///
+/// # Errors
+/// [`RunError`]: the process should end with a failure, so that whoever supervises it notices.
+pub async fn run<W: Worker>(
+    worker: Arc<W>,
+    broker: Arc<dyn Broker>,
+    options: RunOptions,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    run_erased(worker, broker, options, shutdown).await
+}
+
+/// First and longest pause between two attempts to connect.
+const BACKOFF_MS: (u64, u64) = (200, 10_000);
+
+async fn run_erased(
+    worker: Arc<dyn ErasedWorker>,
+    broker: Arc<dyn Broker>,
+    options: RunOptions,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let name = worker.name();
+    let mut failing_since: Option<Instant> = None;
+    let mut backoff_ms = BACKOFF_MS.0;
+    loop {
+        let healthy = |since: &mut Option<Instant>, backoff: &mut u64| {
+            *since = None;
+            *backoff = BACKOFF_MS.0;
+        };
+        let session = session(&worker, broker.as_ref(), &options, &shutdown, || {
+            healthy(&mut failing_since, &mut backoff_ms);
+        });
+        let problem = match session.await {
+            Ok(()) => return Ok(()),
+            Err(Ended::Stragglers(messages)) => return Err(RunError::Stragglers { worker: name, messages }),
+            Err(Ended::Broken(source @ (BrokerError::Refused(_) | BrokerError::Mismatch { .. }))) => {
+                return Err(RunError::Broker { worker: name, source });
+            }
+            Err(Ended::Broken(BrokerError::Lost(why))) => why,
+        };
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        let since = *failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > options.give_up_after {
+            return Err(RunError::GaveUp { worker: name, after: options.give_up_after, last: problem });
+        }
+        let pause = Duration::from_millis(rand::random_range(backoff_ms / 2..=backoff_ms));
+        warn!(worker = name, broker = broker.describe(), problem, retry_in_ms = pause.as_millis() as u64, "no broker");
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
+    }
+}
+
+enum Ended {
+    Broken(BrokerError),
+    Stragglers(Vec<String>),
+}
+
+impl From<BrokerError> for Ended {
+    fn from(error: BrokerError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn session(
+    worker: &Arc<dyn ErasedWorker>,
+    broker: &dyn Broker,
+    options: &RunOptions,
+    shutdown: &Shutdown,
+    healthy: impl FnOnce(),
+) -> Result<(), Ended> {
+    let name = worker.name();
+    let connection = tokio::select! {
+        connected = broker.connect(name) => connected?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let consumers = open(worker, connection.as_ref(), options).await?;
+    healthy();
+    info!(worker = name, broker = broker.describe(), "consuming");
+
+    let deliverer = Arc::new(Deliverer {
+        worker: Arc::clone(worker),
+        publisher: connection.publisher().await?,
+        policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
+        app_id: format!("{name}/{}", options.version),
+        handle_timeout: options.handle_timeout,
+        shutdown: shutdown.clone(),
+    });
+    let active = Active::default();
+    let mut state = connection.state();
+    let mut deliveries = stream::select_all(consumers.into_iter().map(|consumer| {
+        stream::unfold(consumer, |mut consumer| async {
+            let next = consumer.next().await;
+            Some((next, consumer))
+        })
+        .boxed()
+    }));
+    let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
+    loop {
+        tokio::select! {
+            () = shutdown.cancelled() => break,
+            Some(done) = running.join_next() => finished(done)?,
+            changed = state.changed() => {
+                let now = state.borrow_and_update().clone();
+                match now {
+                    ConnectionState::Blocked(reason) => {
+                        warn!(worker = name, reason, "the broker takes no publishes for now; waiting");
+                    }
+                    ConnectionState::Open => info!(worker = name, "the broker takes publishes again"),
+                    ConnectionState::Closed(why) => return Err(BrokerError::Lost(why).into()),
+                }
+                if changed.is_err() {
+                    return Err(BrokerError::Lost("the connection is gone".to_owned()).into());
+                }
+            }
+            Some(delivery) = deliveries.next(), if running.len() < options.concurrency => {
+                let delivery = delivery?;
+                let deliverer = Arc::clone(&deliverer);
+                let guard = active.enter(delivery.properties.message_id.as_deref());
+                running.spawn(async move {
+                    let done = deliverer.deliver(delivery).await;
+                    drop(guard);
+                    done
+                });
+            }
+        }
+    }
+    let drained = drain(&mut running, options.drain_deadline).await;
+    let stragglers = active.names();
+    connection.close().await;
+    match drained {
+        true => Ok(()),
+        false => {
+            error!(worker = name, messages = stragglers.join(", "), "unfinished at the drain deadline");
+            Err(Ended::Stragglers(stragglers))
+        }
+    }
+}
+
+/// Declares, lets the worker catch up, and opens its queue and its subscriptions; these first, so that nothing is missed
+/// between catching up and listening.
+async fn open(
+    worker: &Arc<dyn ErasedWorker>,
+    connection: &dyn Connection,
+    options: &RunOptions,
+) -> Result<Vec<Box<dyn Consumer>>, BrokerError> {
+    connection.declare().await?;
+    let mut consumers = Vec::new();
+    for subscription in Topology::of_fleet("").subscriptions.iter().filter(|s| s.worker == worker.name()) {
+        consumers
+            .push(connection.subscribe(&subscription.exchange, &subscription.routing_key, options.prefetch).await?);
+    }
+    worker.connected().await.map_err(|failure| BrokerError::Lost(format!("not ready: {failure}")))?;
+    consumers.push(connection.consume(worker.name(), options.prefetch).await?);
+    Ok(consumers)
+}
+
+fn finished(done: Result<Result<(), SessionBroken>, tokio::task::JoinError>) -> Result<(), BrokerError> {
+    match done {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(SessionBroken(why))) => Err(BrokerError::Lost(why)),
+        Err(error) => Err(BrokerError::Lost(format!("a delivery task ended unexpectedly: {error}"))),
+    }
+}
+
+/// Waits for running handlers; `false` when the deadline passed first.
+async fn drain(running: &mut JoinSet<Result<(), SessionBroken>>, deadline: Duration) -> bool {
+    let all = async {
+        while let Some(done) = running.join_next().await {
+            if let Err(error) = finished(done) {
+                warn!(%error, "while draining; the message will be delivered again");
+            }
+        }
+    };
+    tokio::time::timeout(deadline, all).await.is_ok()
+}
+
+/// The messages being handled, to name those left over.
+#[derive(Default, Clone)]
+struct Active(Arc<Mutex<(u64, BTreeMap<u64, String>)>>);
+
+struct Guard {
+    active: Active,
+    key: u64,
+}
+
+impl Active {
+    fn enter(&self, message_id: Option<&str>) -> Guard {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.0 += 1;
+        let key = inner.0;
+        inner.1.insert(key, message_id.unwrap_or("a message without an id").to_owned());
+        Guard { active: self.clone(), key }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.values().cloned().collect()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.active.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.key);
+    }
+}

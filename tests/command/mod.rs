@@ -1,0 +1,119 @@
+//! The `wildrydes` command as a person uses it: what it prints, how it fails.
+
+use common::contract::topology::Topology;
+use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use std::process::{Command, Output};
+
+fn failed(command: &mut Command, code: i32) -> String {
+    let Output { status, stdout, stderr } = output(command);
+    let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert_eq!(status.code(), Some(code), "{command:?}\n{out}\n{err}");
+    format!("{out}{err}")
+}
+
+/// One command, no server: a report one would show a colleague, and the command that goes on from it works as printed.
+#[test]
+fn the_demo_ends_with_the_report_and_the_next_command_works() {
+    let folder = tempfile::tempdir().unwrap();
+    let demo = || {
+        let mut demo = wildrydes();
+        demo.current_dir(folder.path()).args(["demo", "--rides", "4000"]);
+        demo
+    };
+    let report = succeed(&mut demo());
+    for part in ["received", "4,000", "rejected", "odds multiplied by", "truth", "ROC AUC", "was: service", "sha256", "Score a ride next"] {
+        assert!(report.contains(part), "{part} is missing\n{report}");
+    }
+    let next = report.lines().skip_while(|line| !line.contains("Score a ride next")).nth(1).expect("a command").trim();
+    let words: Vec<&str> = next.split_whitespace().collect();
+    assert_eq!(words[0], "wildrydes");
+    let scored = succeed(wildrydes().current_dir(folder.path()).args(&words[1..]));
+    assert!(scored.contains("% likely to end in a service request"), "{scored}");
+    assert_eq!(succeed(&mut demo()), report, "the same seed, the same report");
+}
+
+/// A document that is cut off is refused as a whole, with the place and what was expected.
+#[test]
+fn a_document_cut_short_is_refused_with_the_place() {
+    let input = Input::of(50);
+    let whole = std::fs::read(&input.rides).unwrap();
+    let (cut, store) = (input.folder().join("cut.json"), input.folder().join("store"));
+    std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
+    let mut run = wildrydes();
+    run.arg("run").arg(&cut).arg("--weather").arg(&input.weather).arg("--store").arg(&store);
+    let said = failed(&mut run, 3);
+    for part in ["cut.json was refused by the splitter", "cut_short", &format!("{}", whole.len() / 2), "line"] {
+        assert!(said.contains(part), "{part} is missing\n{said}");
+    }
+    assert!(!store.join("dataset").exists() && !store.join("staging").exists(), "nothing of it was ingested");
+}
+
+/// Rides without labels give a dataset, no model, the reason, and an exit code of their own.
+#[test]
+fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
+    let input = Input::of(10);
+    let rides = input.folder().join("unlabelled.ndjson");
+    succeed(wildrydes().args(["generate", "rides", "--unlabelled", "--form", "ndjson", "--rides", "500"]).arg(&rides));
+    let mut run = wildrydes();
+    run.arg("run").arg(&rides).arg("--weather").arg(&input.weather).arg("--store").arg(input.folder().join("store"));
+    let said = failed(&mut run, 4);
+    assert!(said.contains("No model:") && said.contains("too_few_rides"), "{said}");
+}
+
+#[test]
+fn configuration_errors_name_the_key_and_what_would_be_right() {
+    let input = Input::of(10);
+    let mut run = wildrydes();
+    run.arg("run").arg(&input.rides).args(["--chunk-size", "0"]).arg("--store").arg(input.folder().join("store"));
+    let said = failed(&mut run, 2);
+    for part in ["splitter.chunk_size = 0", "WILDRYDES__SPLITTER__CHUNK_SIZE", "1 to"] {
+        assert!(said.contains(part), "{part} is missing\n{said}");
+    }
+    let said = failed(wildrydes().args(["topology", "apply", "--broker", "amqp://user:hunter2@host/"]), 2);
+    assert!(said.contains("broker.url") && !said.contains("hunter2"), "{said}");
+}
+
+#[test]
+fn help_shows_examples_and_every_command() {
+    let help = succeed(wildrydes().arg("--help"));
+    for part in ["Examples:", "demo", "run", "ingest", "score", "status", "generate", "topology", "up", "Exit codes"] {
+        assert!(help.contains(part), "{part} is missing\n{help}");
+    }
+    assert!(succeed(wildrydes().args(["completions", "bash"])).contains("_wildrydes"));
+}
+
+#[test]
+fn the_topology_is_shown_as_table_json_and_picture() {
+    let topology = Topology::of_fleet("");
+    let table = succeed(wildrydes().args(["topology", "show"]));
+    let dot = succeed(wildrydes().args(["topology", "show", "--dot"]));
+    let json = told(wildrydes().args(["topology", "show"]));
+    assert_eq!(json, serde_json::to_value(&topology).unwrap());
+    for queue in &topology.queues {
+        assert!(table.contains(&queue.name) && dot.contains(&format!("\"{}\"", queue.name)), "{}", queue.name);
+    }
+    assert!(dot.starts_with("digraph") && dot.trim_end().ends_with('}'));
+}
+
+/// A queue that is there with other arguments is told with both sides and the way out, and nothing is changed.
+#[tokio::test]
+async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
+    use lapin::{options::QueueDeclareOptions, types::FieldTable};
+    let settings = pipeline_tests::rabbitmq::settings();
+    let connection = lapin::Connection::connect(settings.url.reveal(), Default::default()).await.unwrap();
+    let channel = connection.create_channel().await.unwrap();
+    let name = format!("{}splitter", settings.namespace);
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("classic".into()));
+    channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+    let mut apply = wildrydes();
+    apply.args(["topology", "apply", "--broker", settings.url.reveal(), "--set"]);
+    apply.arg(format!("broker.namespace={}", settings.namespace));
+    let said = tokio::task::spawn_blocking(move || failed(&mut apply, 1)).await.unwrap();
+    for part in [name.as_str(), "this fleet wants", "the broker has", "broker.namespace"] {
+        assert!(said.contains(part), "{part} is missing\n{said}");
+    }
+    channel.queue_delete(name.as_str().into(), Default::default()).await.unwrap();
+    connection.close(200, "done".into()).await.unwrap();
+}

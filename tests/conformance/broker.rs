@@ -1,0 +1,233 @@
+//! The port itself.
+
+use super::{SOON, next, on_both_brokers};
+use bytes::Bytes;
+use common::{
+    contract::{
+        envelope::{Header, Properties},
+        outcome::Outgoing,
+        topology::{self, queue},
+    },
+    runtime::{
+        Broker,
+        broker::{Connection, PublishError},
+    },
+};
+use futures::{StreamExt, stream};
+use std::{collections::BTreeSet, sync::Arc};
+
+on_both_brokers! {
+    what_is_published_is_delivered_once_with_its_properties;
+    what_a_lost_connection_held_is_delivered_again;
+    a_settled_message_stays_settled;
+    a_mandatory_message_without_a_queue_is_refused;
+    no_more_than_the_prefetch_is_held;
+    many_publishers_at_once_lose_and_double_nothing;
+    a_rung_gives_back_after_its_delay;
+    dead_letters_are_kept_apart;
+    a_message_that_keeps_coming_back_is_parked;
+    every_subscriber_gets_its_own_copy;
+    a_reply_queue_takes_answers_by_its_name;
+    an_unread_score_request_expires;
+}
+
+fn message(exchange: &'static str, routing_key: &str, id: &str) -> Outgoing {
+    let properties = Properties { message_id: Some(id.to_owned()), persistent: true, ..Properties::default() };
+    let body = Bytes::from(format!("{{\"id\":{id:?}}}"));
+    Outgoing { exchange, routing_key: routing_key.to_owned(), properties, body, mandatory: true }
+}
+
+async fn connect(broker: &Arc<dyn Broker>) -> Box<dyn Connection> {
+    let connection = broker.connect("conformance").await.unwrap();
+    connection.declare().await.unwrap();
+    connection
+}
+
+async fn what_is_published_is_delivered_once_with_its_properties(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let mut sent = message(topology::WORK, "ride-chunk.v1", "a");
+    sent.properties.kind = Some("ride-chunk.v1".to_owned());
+    sent.properties.set_count("x-attempt", 2);
+    sent.properties.headers.insert("flag".to_owned(), Header::Boolean(true));
+    publisher.publish(sent.clone()).await.unwrap();
+
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 10).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.properties, sent.properties);
+    assert_eq!(delivery.body, sent.body);
+    assert_eq!((delivery.exchange.as_str(), delivery.routing_key.as_str()), (topology::WORK, "ride-chunk.v1"));
+    assert!(!delivery.redelivered);
+    delivery.settle.ack().await.unwrap();
+    assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 0);
+}
+
+async fn what_a_lost_connection_held_is_delivered_again(broker: Arc<dyn Broker>) {
+    let first = connect(&broker).await;
+    let publisher = first.publisher().await.unwrap();
+    for id in ["a", "b"] {
+        publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+    }
+    let mut consumer = first.consume(queue::WEATHER_FETCHER, 10).await.unwrap();
+    let (a, b) = (next(&mut consumer).await, next(&mut consumer).await);
+    b.settle.ack().await.unwrap();
+    drop(consumer);
+    first.close().await;
+    drop(first);
+
+    let second = connect(&broker).await;
+    let mut consumer = second.consume(queue::WEATHER_FETCHER, 10).await.unwrap();
+    let again = next(&mut consumer).await;
+    assert_eq!(again.properties.message_id, a.properties.message_id);
+    assert!(again.redelivered);
+    assert!(a.settle.ack().await.is_err(), "the old delivery can no longer be settled");
+    again.settle.ack().await.unwrap();
+}
+
+async fn a_settled_message_stays_settled(broker: Arc<dyn Broker>) {
+    let first = connect(&broker).await;
+    first.publisher().await.unwrap().publish(message(topology::INGEST, "anything", "a")).await.unwrap();
+    let mut consumer = first.consume(queue::SPLITTER, 10).await.unwrap();
+    next(&mut consumer).await.settle.ack().await.unwrap();
+    drop(consumer);
+    first.close().await;
+    drop(first);
+
+    let second = connect(&broker).await;
+    second.publisher().await.unwrap().publish(message(topology::INGEST, "anything", "b")).await.unwrap();
+    let mut consumer = second.consume(queue::SPLITTER, 10).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.properties.message_id.as_deref(), Some("b"));
+    delivery.settle.ack().await.unwrap();
+}
+
+async fn a_mandatory_message_without_a_queue_is_refused(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let refused = publisher.publish(message(topology::WORK, "no-such-message.v1", "a")).await;
+    assert!(matches!(refused, Err(PublishError::Unroutable { .. })), "{refused:?}");
+    let event = Outgoing { mandatory: false, ..message(topology::EVENTS, "model-promoted.v1", "b") };
+    publisher.publish(event).await.unwrap();
+}
+
+async fn no_more_than_the_prefetch_is_held(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    for id in 0..5 {
+        publisher.publish(message(topology::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
+    }
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 2).await.unwrap();
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 3, "two are held, three wait");
+    first.settle.ack().await.unwrap();
+    let third = next(&mut consumer).await;
+    assert_eq!(third.properties.message_id.as_deref(), Some("2"));
+    for delivery in [second, third] {
+        delivery.settle.ack().await.unwrap();
+    }
+    for _ in 0..2 {
+        next(&mut consumer).await.settle.ack().await.unwrap();
+    }
+}
+
+async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let ids: Vec<String> = (0..1_000).map(|id| id.to_string()).collect();
+    stream::iter(&ids)
+        .for_each_concurrent(64, |id| async {
+            publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+        })
+        .await;
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 100).await.unwrap();
+    let mut seen = BTreeSet::new();
+    for _ in &ids {
+        let delivery = next(&mut consumer).await;
+        assert!(seen.insert(delivery.properties.message_id.unwrap()), "delivered twice");
+        delivery.settle.ack().await.unwrap();
+    }
+    assert_eq!(seen, ids.into_iter().collect());
+    assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 0);
+}
+
+async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let mut waiting = message(topology::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
+    waiting.properties.expiration_ms = Some(200);
+    publisher.publish(waiting).await.unwrap();
+    let mut consumer = connection.consume(queue::MERGER, 10).await.unwrap();
+    assert_eq!(connection.depth(queue::MERGER).await.unwrap().messages, 0, "not before its delay");
+    let back = next(&mut consumer).await;
+    assert_eq!(back.properties.message_id.as_deref(), Some("a"));
+    assert_eq!(back.properties.expiration_ms, None, "the delay must not follow it into the work queue");
+    back.settle.ack().await.unwrap();
+}
+
+async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(message(topology::DEAD, queue::TRAINER, "a")).await.unwrap();
+    let mut consumer = connection.consume(&topology::dead_queue(queue::TRAINER), 10).await.unwrap();
+    let dead = next(&mut consumer).await;
+    assert_eq!(dead.properties.message_id.as_deref(), Some("a"));
+    dead.settle.ack().await.unwrap();
+    assert_eq!(connection.depth(queue::TRAINER).await.unwrap().messages, 0);
+}
+
+async fn a_message_that_keeps_coming_back_is_parked(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    connection.publisher().await.unwrap().publish(message(topology::INGEST, "x", "poison")).await.unwrap();
+    let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
+    let mut deliveries = 0;
+    let mut parked = connection.consume(&topology::dead_queue(queue::SPLITTER), 1).await.unwrap();
+    let dead = loop {
+        tokio::select! {
+            delivery = consumer.next() => {
+                deliveries += 1;
+                assert!(deliveries <= topology::DELIVERY_LIMIT + 1, "the limit is not kept");
+                delivery.unwrap().settle.requeue().await.unwrap();
+            }
+            dead = tokio::time::timeout(SOON, parked.next()) => break dead.expect("parked").unwrap(),
+        }
+    };
+    assert_eq!(dead.properties.message_id.as_deref(), Some("poison"));
+    assert_eq!(dead.properties.text("x-first-death-reason"), Some("delivery_limit"));
+    assert_eq!(deliveries, topology::DELIVERY_LIMIT + 1);
+    dead.settle.ack().await.unwrap();
+}
+
+async fn every_subscriber_gets_its_own_copy(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let mut one = connection.subscribe(topology::EVENTS, "model-promoted.#", 10).await.unwrap();
+    let mut two = connection.subscribe(topology::EVENTS, "#", 10).await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(message(topology::EVENTS, "model-promoted.v1", "a")).await.unwrap();
+    for consumer in [&mut one, &mut two] {
+        let event = next(consumer).await;
+        assert_eq!(event.properties.message_id.as_deref(), Some("a"));
+        event.settle.ack().await.unwrap();
+    }
+}
+
+async fn a_reply_queue_takes_answers_by_its_name(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let (name, mut replies) = connection.reply_queue().await.unwrap();
+    let answer = Outgoing { mandatory: false, ..message("", &name, "answer") };
+    connection.publisher().await.unwrap().publish(answer).await.unwrap();
+    assert_eq!(next(&mut replies).await.properties.message_id.as_deref(), Some("answer"));
+}
+
+async fn an_unread_score_request_expires(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let mut late = message(topology::RPC, "score-request.v1", "late");
+    late.properties.expiration_ms = Some(1);
+    publisher.publish(late).await.unwrap();
+    tokio::time::sleep(std::time::Duration::from_millis(50)).await;
+    publisher.publish(message(topology::RPC, "score-request.v1", "in time")).await.unwrap();
+    let mut consumer = connection.consume(queue::SCORER, 10).await.unwrap();
+    let delivery = next(&mut consumer).await;
+    assert_eq!(delivery.properties.message_id.as_deref(), Some("in time"));
+    delivery.settle.ack().await.unwrap();
+}

@@ -1,0 +1,41 @@
+//! One suite for both brokers: what `common::runtime::broker` promises, and what the worker loop makes of it.
+
+mod broker;
+mod worker;
+
+use common::runtime::{Broker, MemoryBroker, broker::{Consumer, Delivery}};
+use pipeline_tests::rabbitmq;
+use std::{sync::Arc, time::Duration};
+
+/// Runs one test body on the in-process broker and on RabbitMQ.
+macro_rules! on_both_brokers {
+    ($($(#[$attribute:meta])* $name:ident;)*) => {
+        mod in_process {
+            $($(#[$attribute])* #[tokio::test] async fn $name() { super::$name(crate::conformance::in_process()).await; })*
+        }
+        mod on_rabbitmq {
+            $($(#[$attribute])* #[tokio::test] async fn $name() {
+                let broker = pipeline_tests::rabbitmq::broker();
+                super::$name(std::sync::Arc::new(broker.clone())).await;
+                broker.remove_topology().await.unwrap();
+            })*
+        }
+    };
+}
+use on_both_brokers;
+
+fn in_process() -> Arc<dyn Broker> {
+    Arc::new(MemoryBroker::new())
+}
+
+/// Long enough for a loaded machine; a test that waits this long fails.
+const SOON: Duration = Duration::from_secs(30);
+
+async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
+    tokio::time::timeout(SOON, consumer.next()).await.expect("a delivery should come").expect("the consumer should live")
+}
+
+#[test]
+fn a_real_rabbitmq_is_there() {
+    assert!(rabbitmq::rabbitmq().url.starts_with("amqp"));
+}

@@ -1,0 +1,371 @@
+//! The loop around a worker, on both brokers: what happens to a message whatever its handler does.
+
+use super::{SOON, next, on_both_brokers};
+use bytes::Bytes;
+use common::{
+    contract::{
+        envelope::{self, Envelope, Properties},
+        message::{BatchSplit, DatasetReady, Message, ModelPromoted},
+        outcome::{Failure, Outgoing, Outputs},
+        topology::{self, queue},
+    },
+    runtime::{
+        Broker, Shutdown, Worker,
+        broker::Connection,
+        worker::{RunError, RunOptions, run},
+    },
+};
+use futures::{FutureExt, future::BoxFuture, stream};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Semaphore, task::JoinHandle};
+
+on_both_brokers! {
+    outputs_are_published_and_the_input_is_acknowledged;
+    a_failed_attempt_is_tried_again_and_says_so;
+    the_last_attempt_ends_among_the_dead_letters_with_its_history;
+    a_permanent_failure_is_a_dead_letter_at_once;
+    an_outage_spends_no_attempt;
+    a_panic_is_one_failed_attempt_and_not_the_end;
+    an_error_in_streamed_outputs_fails_the_attempt;
+    what_cannot_be_read_is_parked_with_its_reason;
+    no_more_run_at_once_than_the_concurrency;
+    a_shutdown_lets_running_handlers_finish;
+    a_straggler_is_named_and_delivered_again;
+}
+
+type Handler = dyn Fn(Envelope<BatchSplit>) -> BoxFuture<'static, Result<Outputs, Failure>> + Send + Sync;
+
+/// Reads the merger's queue with whatever handler a test wants.
+struct Scripted {
+    handler: Box<Handler>,
+}
+
+impl Worker for Scripted {
+    const NAME: &'static str = queue::MERGER;
+    type In = BatchSplit;
+
+    async fn handle(&self, envelope: Envelope<BatchSplit>) -> Result<Outputs, Failure> {
+        (self.handler)(envelope).await
+    }
+}
+
+struct Running {
+    connection: Box<dyn Connection>,
+    shutdown: Shutdown,
+    task: JoinHandle<Result<(), RunError>>,
+}
+
+fn options() -> RunOptions {
+    RunOptions { concurrency: 2, prefetch: 4, drain_deadline: SOON, ..RunOptions::default() }
+}
+
+async fn start<F>(broker: &Arc<dyn Broker>, options: RunOptions, handler: impl Fn(Envelope<BatchSplit>) -> F + Send + Sync + 'static) -> Running
+where
+    F: Future<Output = Result<Outputs, Failure>> + Send + 'static,
+{
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    let shutdown = Shutdown::new();
+    let worker = Scripted { handler: Box::new(move |envelope| handler(envelope).boxed()) };
+    let task = tokio::spawn(run(Arc::new(worker), Arc::clone(broker), options, shutdown.clone()));
+    Running { connection, shutdown, task }
+}
+
+impl Running {
+    async fn publish(&self, outgoing: Outgoing) {
+        self.connection.publisher().await.unwrap().publish(outgoing).await.unwrap();
+    }
+
+    async fn dead(&self) -> Properties {
+        let mut dead = self.connection.consume(&topology::dead_queue(queue::MERGER), 1).await.unwrap();
+        let delivery = next(&mut dead).await;
+        delivery.settle.ack().await.unwrap();
+        delivery.properties
+    }
+
+    /// Stops the worker and holds it to having left nothing behind.
+    async fn finish(self) {
+        self.shutdown.cancel();
+        tokio::time::timeout(SOON, self.task).await.expect("the worker should stop").unwrap().unwrap();
+        let mut queues = vec![queue::MERGER.to_owned(), topology::dead_queue(queue::MERGER)];
+        queues.extend((0..topology::RUNGS_MS.len()).map(|rung| topology::rung_queue(queue::MERGER, rung)));
+        for name in queues {
+            assert_eq!(self.connection.depth(&name).await.unwrap().messages, 0, "{name} should be empty");
+        }
+    }
+}
+
+fn input(batch_id: &str) -> BatchSplit {
+    BatchSplit {
+        batch_id: batch_id.to_owned(),
+        sha256: "0".repeat(64),
+        chunks: 0,
+        received: 0,
+        accepted: 0,
+        rejected: 0,
+        rejected_by_reason: Default::default(),
+    }
+}
+
+fn output(batch_id: &str) -> DatasetReady {
+    DatasetReady { batch_id: batch_id.to_owned(), manifest: "m".to_owned(), manifest_sha256: "0".repeat(64), rides: 0 }
+}
+
+async fn outputs_are_published_and_the_input_is_acknowledged(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move { Outputs::one(&output(&envelope.payload.batch_id)) }).await;
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    let mut sent = Outgoing::message(&input("b")).unwrap();
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    sent.properties.set_text(envelope::TRACEPARENT, trace);
+    running.publish(sent).await;
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("b").message_id()));
+    assert_eq!(event.properties.kind.as_deref(), Some("dataset-ready.v1"));
+    assert_eq!(event.properties.app_id.as_deref(), Some(concat!("merger/", env!("CARGO_PKG_VERSION"))));
+    let carried = event.properties.text(envelope::TRACEPARENT).unwrap();
+    assert_eq!(carried[..36], trace[..36], "the same trace");
+    assert_ne!(carried, trace, "another span");
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+async fn a_failed_attempt_is_tried_again_and_says_so(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        match envelope.properties.attempt() {
+            1 => Err(Failure::transient("not yet")),
+            attempt => {
+                assert_eq!(envelope.properties.text(envelope::HISTORY), Some("attempt 1: not yet"));
+                Outputs::one(&output(&format!("attempt-{attempt}")))
+            }
+        }
+    })
+    .await;
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    running.publish(Outgoing::message(&input("b")).unwrap()).await;
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("attempt-2").message_id()));
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |_| async { Err(Failure::transient("still not")) }).await;
+    let mut sent = Outgoing::message(&input("b")).unwrap();
+    sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
+    sent.properties.set_text(envelope::HISTORY, "attempt 4: not yet");
+    sent.properties.set_text("mine", "kept");
+    running.publish(sent.clone()).await;
+    let dead = running.dead().await;
+    assert_eq!(dead.message_id, sent.properties.message_id);
+    assert_eq!(dead.kind, sent.properties.kind);
+    assert_eq!(dead.text("mine"), Some("kept"));
+    assert_eq!(dead.text(envelope::REASON), Some("attempts_exhausted"));
+    assert_eq!(dead.text(envelope::WHY), Some("attempt 5 of 5 failed: still not"));
+    assert_eq!(dead.text(envelope::HISTORY), Some("attempt 4: not yet\nattempt 5: attempt 5 of 5 failed: still not"));
+    assert_eq!(dead.text(envelope::ORIGINAL_EXCHANGE), Some(topology::WORK));
+    assert_eq!(dead.text(envelope::ORIGINAL_ROUTING_KEY), Some("batch-split.v1"));
+    running.finish().await;
+}
+
+async fn a_permanent_failure_is_a_dead_letter_at_once(broker: Arc<dyn Broker>) {
+    let handled = Arc::new(AtomicU32::new(0));
+    let count = Arc::clone(&handled);
+    let running = start(&broker, options(), move |_| {
+        count.fetch_add(1, Ordering::Relaxed);
+        async { Err(Failure::permanent("batch_id_conflict", "other bytes")) }
+    })
+    .await;
+    running.publish(Outgoing::message(&input("b")).unwrap()).await;
+    let dead = running.dead().await;
+    assert_eq!(dead.text(envelope::REASON), Some("batch_id_conflict"));
+    assert_eq!(dead.text(envelope::WHY), Some("other bytes"));
+    assert_eq!(handled.load(Ordering::Relaxed), 1);
+    running.finish().await;
+}
+
+async fn an_outage_spends_no_attempt(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        match envelope.properties.count(envelope::OUTAGES, 0) {
+            0 => Err(Failure::outage("weather service", "connection refused")),
+            _ => Outputs::one(&output(&format!("attempt-{}", envelope.properties.attempt()))),
+        }
+    })
+    .await;
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    let mut sent = Outgoing::message(&input("b")).unwrap();
+    sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
+    running.publish(sent).await;
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("attempt-5").message_id()));
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+async fn a_panic_is_one_failed_attempt_and_not_the_end(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        assert_ne!(envelope.properties.attempt(), topology::ATTEMPTS_MAX, "on purpose");
+        Outputs::one(&output(&envelope.payload.batch_id))
+    })
+    .await;
+    let mut sent = Outgoing::message(&input("panics")).unwrap();
+    sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
+    running.publish(sent).await;
+    let dead = running.dead().await;
+    assert!(dead.text(envelope::WHY).unwrap().contains("panicked"), "{dead:?}");
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    running.publish(Outgoing::message(&input("fine")).unwrap()).await;
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("fine").message_id()));
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+async fn an_error_in_streamed_outputs_fails_the_attempt(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        let failed = Err(Failure::permanent("cut_short", envelope.payload.batch_id));
+        Ok(Outputs::streamed(stream::iter([failed])))
+    })
+    .await;
+    running.publish(Outgoing::message(&input("line 7")).unwrap()).await;
+    let dead = running.dead().await;
+    assert_eq!((dead.text(envelope::REASON), dead.text(envelope::WHY)), (Some("cut_short"), Some("line 7")));
+    running.finish().await;
+}
+
+async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |_| async { panic!("never handled") }).await;
+    let good = Outgoing::message(&input("b")).unwrap();
+    let with_kind = |kind: &str| {
+        let properties = Properties { kind: Some(kind.to_owned()), ..good.properties.clone() };
+        Outgoing { properties, ..good.clone() }
+    };
+    for (sent, reason, said) in [
+        (with_kind("batch-split.v2"), "unknown_version", "batch-split.v2"),
+        (with_kind("batch-spilt.v1"), "unknown_kind", "batch-spilt.v1"),
+        (Outgoing { body: Bytes::from_static(b"{\"batch_id\":"), ..good.clone() }, "malformed", "EOF"),
+        (Outgoing { body: Bytes::from_static(b"{\"batch_id\":\"b\",\"sha256\":7}"), ..good.clone() }, "malformed", "sha256"),
+    ] {
+        running.publish(sent).await;
+        let dead = running.dead().await;
+        assert_eq!(dead.text(envelope::REASON), Some(reason));
+        assert!(dead.text(envelope::WHY).unwrap().contains(said), "{dead:?}");
+    }
+    // A message without a type is taken as the one kind this worker reads, and one whose routing key says more by that.
+    let mut untyped = good.clone();
+    untyped.properties.kind = None;
+    untyped.routing_key = "batch-split.v7".to_owned();
+    running.publish(untyped).await;
+    assert_eq!(running.dead().await.text(envelope::REASON), Some("unknown_version"));
+    running.finish().await;
+}
+
+async fn no_more_run_at_once_than_the_concurrency(broker: Arc<dyn Broker>) {
+    let (gate, at_once, most) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
+    let entered = Arc::new(Semaphore::new(0));
+    let (gate_in, most_in, entered_in) = (Arc::clone(&gate), Arc::clone(&most), Arc::clone(&entered));
+    let running = start(&broker, options(), move |_| {
+        let (gate, at_once, most, entered) =
+            (Arc::clone(&gate_in), Arc::clone(&at_once), Arc::clone(&most_in), Arc::clone(&entered_in));
+        async move {
+            most.fetch_max(at_once.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            entered.add_permits(1);
+            gate.acquire().await.map_err(Failure::transient)?.forget();
+            at_once.fetch_sub(1, Ordering::SeqCst);
+            Ok(Outputs::none())
+        }
+    })
+    .await;
+    for id in 0..6 {
+        running.publish(Outgoing::message(&input(&id.to_string())).unwrap()).await;
+    }
+    for _ in 0..6 {
+        tokio::time::timeout(SOON, entered.acquire()).await.expect("a handler should start").unwrap().forget();
+        gate.add_permits(1);
+    }
+    running.finish().await;
+    assert!(most.load(Ordering::SeqCst) <= 2);
+}
+
+async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
+    let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entered_in, gate_in) = (Arc::clone(&entered), Arc::clone(&gate));
+    let running = start(&broker, options(), move |envelope| {
+        let (entered, gate) = (Arc::clone(&entered_in), Arc::clone(&gate_in));
+        async move {
+            entered.add_permits(1);
+            gate.acquire().await.map_err(Failure::transient)?.forget();
+            Outputs::one(&output(&envelope.payload.batch_id))
+        }
+    })
+    .await;
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    running.publish(Outgoing::message(&input("b")).unwrap()).await;
+    tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
+    running.shutdown.cancel();
+    gate.add_permits(1);
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("b").message_id()));
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+async fn a_straggler_is_named_and_delivered_again(broker: Arc<dyn Broker>) {
+    let entered = Arc::new(Semaphore::new(0));
+    let entered_in = Arc::clone(&entered);
+    let hasty = RunOptions { drain_deadline: Duration::from_millis(10), ..options() };
+    let running = start(&broker, hasty, move |_| {
+        entered_in.add_permits(1);
+        std::future::pending()
+    })
+    .await;
+    running.publish(Outgoing::message(&input("slow")).unwrap()).await;
+    tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
+    running.shutdown.cancel();
+    let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should stop").unwrap();
+    let told = ended.expect_err("unfinished work is no success").to_string();
+    assert!(told.contains(&input("slow").message_id()), "{told}");
+    let mut again = running.connection.consume(queue::MERGER, 1).await.unwrap();
+    let delivery = next(&mut again).await;
+    assert!(delivery.redelivered);
+    delivery.settle.ack().await.unwrap();
+}
+
+/// A scorer's replica hears events through a subscription of its own.
+#[tokio::test]
+async fn subscriptions_reach_every_replica_of_a_worker() {
+    struct Replica(Arc<Semaphore>);
+    impl Worker for Replica {
+        const NAME: &'static str = queue::SCORER;
+        type In = ModelPromoted;
+        async fn handle(&self, _: Envelope<ModelPromoted>) -> Result<Outputs, Failure> {
+            self.0.add_permits(1);
+            Ok(Outputs::none())
+        }
+        async fn connected(&self) -> Result<(), Failure> {
+            self.0.add_permits(1);
+            Ok(())
+        }
+    }
+    let broker: Arc<dyn Broker> = super::in_process();
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    let (heard, shutdown) = (Arc::new(Semaphore::new(0)), Shutdown::new());
+    let replicas: Vec<_> = (0..2)
+        .map(|_| tokio::spawn(run(Arc::new(Replica(Arc::clone(&heard))), Arc::clone(&broker), options(), shutdown.clone())))
+        .collect();
+    let wait = |permits| tokio::time::timeout(SOON, heard.acquire_many(permits));
+    wait(2).await.expect("both connect").unwrap().forget();
+    let event = ModelPromoted { model: "m".into(), model_id: "1".into(), object: "o".into(), previous_model_id: None };
+    connection.publisher().await.unwrap().publish(Outgoing::message(&event).unwrap()).await.unwrap();
+    wait(2).await.expect("both hear of it").unwrap().forget();
+    shutdown.cancel();
+    for replica in replicas {
+        replica.await.unwrap().unwrap();
+    }
+}

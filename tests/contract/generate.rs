@@ -1,0 +1,340 @@
+//! Any message of each kind, and any stored document: what this fleet could ever write.
+
+use common::contract::{
+    dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    message::{
+        BatchContent, BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted, ModelRejected,
+        PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
+        ScoreResponse, ScoreRide, TemperatureUnit, Units,
+    },
+    model::{
+        CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
+        TrainingSettings,
+    },
+    ride::{Counts, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
+};
+use proptest::{collection::vec, option, prelude::*};
+use serde_json::{Value, json};
+
+fn text() -> impl Strategy<Value = String> {
+    ".{0,30}"
+}
+
+fn batch_id() -> impl Strategy<Value = String> {
+    "[A-Za-z0-9_-]{1,64}"
+}
+
+fn sha256() -> impl Strategy<Value = String> {
+    "[0-9a-f]{64}"
+}
+
+fn number() -> impl Strategy<Value = f64> {
+    prop_oneof![any::<f64>().prop_filter("JSON has no NaN and no infinity", |x| x.is_finite()), Just(f64::MAX)]
+}
+
+fn not_negative() -> impl Strategy<Value = f64> {
+    number().prop_map(f64::abs)
+}
+
+fn counts() -> impl Strategy<Value = Counts> {
+    proptest::collection::btree_map("[a-z_]{1,20}", any::<u64>(), 0..4)
+}
+
+fn statustime() -> impl Strategy<Value = StatusTime> {
+    (0u32..=9999, 1u32..=12, 1u32..=28, 0u32..24, 0u32..60, 0u32..60, 0u32..1000).prop_map(
+        |(year, month, day, hour, minute, second, milli)| {
+            let text = format!("{year:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{milli:03}");
+            text.parse().expect("a time")
+        },
+    )
+}
+
+prop_compose! {
+    fn ride()(
+        ride_id in text(), name in text(), breed in option::of(text()), statustime in statustime(),
+        latitude in -90.0..=90.0, longitude in -180.0..=180.0, distance in not_negative(), healthpoints in number(),
+        magicpoints in number(), label in option::of(any::<bool>()),
+    ) -> Ride {
+        Ride {
+            ride_id: ride_id.into(), name: name.into(), breed: breed.map(Into::into), statustime, latitude, longitude,
+            distance, healthpoints, magicpoints, fieldservice: label.map(Label),
+        }
+    }
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
+    let observed = ("[A-Z0-9]{11}", not_negative(), any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
+        |(groundstation, station_km, tmin, tmax, prcp)| {
+            Weather::Observed(Observation { groundstation: groundstation.into(), station_km, tmin, tmax, prcp })
+        },
+    );
+    prop_oneof![
+        observed,
+        Just(Weather::Missing(WeatherMissing::NoStationInReach)),
+        Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
+    ]
+}
+
+pub fn ride_batch() -> impl Strategy<Value = RideBatch> {
+    let raw_ride = prop_oneof![
+        Just(Value::Null),
+        text().prop_map(Value::from),
+        ride().prop_map(|ride| serde_json::to_value(ride).expect("a ride is JSON")),
+        text().prop_map(|name| json!({ "Name": name, "latitude": "north" })),
+    ];
+    let content = prop_oneof![
+        vec(raw_ride, 0..4).prop_map(|rides| BatchContent::Inline { rides }),
+        ("raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}", sha256())
+            .prop_map(|(object, sha256)| BatchContent::Reference { object, sha256 }),
+    ];
+    (option::of(batch_id()), option::of(text()), content).prop_map(|(batch_id, source, content)| RideBatch {
+        batch_id,
+        source,
+        content,
+    })
+}
+
+pub fn ride_chunk() -> impl Strategy<Value = RideChunk> {
+    (batch_id(), any::<u32>(), vec(ride(), 0..4)).prop_map(|(batch_id, chunk, rides)| RideChunk {
+        batch_id,
+        chunk,
+        rides,
+    })
+}
+
+pub fn batch_split() -> impl Strategy<Value = BatchSplit> {
+    (batch_id(), sha256(), any::<u32>(), any::<u64>(), any::<u64>(), counts()).prop_map(
+        |(batch_id, sha256, chunks, received, other, rejected_by_reason)| {
+            let accepted = received.min(other);
+            let rejected = received - accepted;
+            BatchSplit { batch_id, sha256, chunks, received, accepted, rejected, rejected_by_reason }
+        },
+    )
+}
+
+pub fn enriched_chunk() -> impl Strategy<Value = EnrichedChunk> {
+    let rides = vec((ride(), weather()).prop_map(|(ride, weather)| EnrichedRide { ride, weather }), 0..4);
+    (batch_id(), any::<u32>(), rides).prop_map(|(batch_id, chunk, rides)| EnrichedChunk { batch_id, chunk, rides })
+}
+
+pub fn dataset_ready() -> impl Strategy<Value = DatasetReady> {
+    (batch_id(), text(), sha256(), any::<u64>()).prop_map(|(batch_id, manifest, manifest_sha256, rides)| DatasetReady {
+        batch_id,
+        manifest,
+        manifest_sha256,
+        rides,
+    })
+}
+
+pub fn model_promoted() -> impl Strategy<Value = ModelPromoted> {
+    (text(), text(), text(), option::of(text())).prop_map(|(model, model_id, object, previous_model_id)| {
+        ModelPromoted { model, model_id, object, previous_model_id }
+    })
+}
+
+pub fn model_rejected() -> impl Strategy<Value = ModelRejected> {
+    (text(), text(), text(), text()).prop_map(|(model, model_id, reason, why)| ModelRejected {
+        model,
+        model_id,
+        reason,
+        why,
+    })
+}
+
+pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
+    let temperature = prop_oneof![
+        Just(TemperatureUnit::CelsiusTenths),
+        Just(TemperatureUnit::Celsius),
+        Just(TemperatureUnit::Fahrenheit),
+    ];
+    let precipitation = prop_oneof![
+        Just(PrecipitationUnit::MillimetreTenths),
+        Just(PrecipitationUnit::Millimetre),
+        Just(PrecipitationUnit::Inch),
+    ];
+    let feature = || option::of(number());
+    let ride = (option::of(text()), feature(), feature(), feature(), feature(), feature(), feature()).prop_map(
+        |(ride_id, distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
+            ride_id,
+            distance,
+            healthpoints,
+            magicpoints,
+            tmin,
+            tmax,
+            prcp,
+        },
+    );
+    (text(), temperature, precipitation, vec(ride, 1..4)).prop_map(|(request_id, temperature, precipitation, rides)| {
+        ScoreRequest { request_id, units: Units { temperature, precipitation }, rides }
+    })
+}
+
+fn score_error() -> impl Strategy<Value = ScoreError> {
+    let code = prop_oneof![
+        Just(ScoreErrorCode::NoModel),
+        Just(ScoreErrorCode::MalformedRequest),
+        Just(ScoreErrorCode::UnknownVersion),
+        Just(ScoreErrorCode::MissingFeature),
+        Just(ScoreErrorCode::ImpossibleFeature),
+        Just(ScoreErrorCode::DeadlineExceeded),
+        Just(ScoreErrorCode::Internal),
+    ];
+    (code, text(), option::of(text())).prop_map(|(code, message, field)| ScoreError { code, message, field })
+}
+
+pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
+    let outcome = prop_oneof![
+        (0.0..=1.0, any::<bool>()).prop_map(|(probability, service)| ScoreOutcome::Scored { probability, service }),
+        score_error().prop_map(|error| ScoreOutcome::Failed { error }),
+    ];
+    let score = (option::of(text()), outcome).prop_map(|(ride_id, outcome)| Score { ride_id, outcome });
+    let scored = (text(), text(), text(), 0.0..=1.0, vec(score, 1..4)).prop_map(
+        |(request_id, model, model_id, threshold, scores)| ScoreResponse {
+            request_id,
+            model: Some(model),
+            model_id: Some(model_id),
+            threshold: Some(threshold),
+            scores,
+            error: None,
+        },
+    );
+    prop_oneof![
+        scored,
+        (text(), score_error()).prop_map(|(request_id, error)| ScoreResponse::failed(request_id, error))
+    ]
+}
+
+pub fn claim() -> impl Strategy<Value = Claim> {
+    (batch_id(), sha256(), any::<u32>(), option::of(text())).prop_map(|(batch_id, sha256, chunk_size, source)| Claim {
+        batch_id,
+        sha256,
+        chunk_size,
+        source,
+    })
+}
+
+pub fn manifest() -> impl Strategy<Value = Manifest> {
+    let file = (text(), any::<u64>(), any::<u64>(), sha256()).prop_map(|(path, bytes, rows, sha256)| DatasetFile {
+        path,
+        bytes,
+        rows,
+        sha256,
+    });
+    let totals = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>());
+    (batch_id(), sha256(), totals, counts(), counts(), counts(), vec(file, 0..3)).prop_map(
+        |(batch_id, sha256, totals, rejected_by_reason, without_weather, stations, files)| {
+            let (received, accepted, rejected, labelled, trainable) = totals;
+            Manifest {
+                schema: MANIFEST_SCHEMA.to_owned(),
+                batch_id,
+                sha256,
+                columns: COLUMNS.map(str::to_owned).to_vec(),
+                received,
+                accepted,
+                rejected,
+                rejected_by_reason,
+                without_weather,
+                labelled,
+                trainable,
+                stations,
+                files,
+            }
+        },
+    )
+}
+
+fn metrics() -> impl Strategy<Value = Metrics> {
+    let ratio = || option::of(0.0..=1.0);
+    let confusion = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
+        |(true_negative, false_positive, false_negative, true_positive)| Confusion {
+            true_negative,
+            false_positive,
+            false_negative,
+            true_positive,
+        },
+    );
+    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number()).prop_map(
+        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier)| Metrics {
+            rides,
+            confusion,
+            accuracy,
+            precision,
+            recall,
+            f1,
+            roc_auc,
+            log_loss,
+            brier,
+        },
+    )
+}
+
+pub fn model() -> impl Strategy<Value = Model> {
+    let coefficient = (text(), text(), [number(), number(), number()], [number(), number(), number()]).prop_map(
+        |(feature, unit, [per_unit, standardised, mean], [std_dev, min, max])| Coefficient {
+            feature,
+            unit,
+            per_unit,
+            standardised,
+            mean,
+            std_dev,
+            min,
+            max,
+        },
+    );
+    let trained_on =
+        (batch_id(), sha256()).prop_map(|(batch_id, manifest_sha256)| TrainedOn { batch_id, manifest_sha256 });
+    let settings = (number(), number(), any::<u64>()).prop_map(|(alpha, threshold, rides_min)| TrainingSettings {
+        alpha,
+        threshold,
+        rides_min,
+    });
+    let counts = any::<[u64; 8]>().prop_map(
+        |[rides, unlabelled, without_weather, duplicates, train, train_service, test, test_service]| TrainingCounts {
+            rides,
+            unlabelled,
+            without_weather,
+            duplicates,
+            train,
+            train_service,
+            test,
+            test_service,
+        },
+    );
+    let names = (text(), text(), text());
+    let numbers = [number(), number(), number(), number()];
+    let parts = (vec(trained_on, 0..3), vec(coefficient, 0..3), metrics(), option::of(metrics()));
+    (names, settings, counts, numbers, parts).prop_map(
+        |(
+            (model, model_id, trainer),
+            settings,
+            counts,
+            [intercept, intercept_standardised, threshold, gradient_norm],
+            (datasets, coefficients, train, test),
+        )| Model {
+            schema: MODEL_SCHEMA.to_owned(),
+            model,
+            model_id,
+            trainer,
+            settings,
+            datasets,
+            counts,
+            intercept,
+            intercept_standardised,
+            coefficients,
+            threshold,
+            gradient_norm,
+            train,
+            test,
+        },
+    )
+}
+
+pub fn champion() -> impl Strategy<Value = Champion> {
+    (text(), text(), text(), vec(text(), 0..3)).prop_map(|(model, model_id, object, history)| Champion {
+        schema: CHAMPION_SCHEMA.to_owned(),
+        model,
+        model_id,
+        object,
+        history,
+    })
+}

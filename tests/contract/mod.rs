@@ -1,0 +1,13 @@
+//! What is written down about the fleet, held against what the code does: schemas, AsyncAPI document, house rules.
+
+mod asyncapi;
+mod generate;
+mod house_rules;
+mod schemas;
+
+use std::path::PathBuf;
+
+/// The folder of the project.
+fn project() -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
+}

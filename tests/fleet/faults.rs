@@ -1,0 +1,48 @@
+//! Killed workers change no byte.
+
+use pipeline_tests::processes::{Fleet, Input, dataset_sha256, told};
+use std::path::Path;
+
+fn staged_chunks(store: &Path, batch_id: &str) -> usize {
+    let staging = std::fs::read_dir(store.join("staging").join(batch_id));
+    staging.map_or(0, |entries| {
+        entries.flatten().filter(|entry| entry.file_name().to_string_lossy().starts_with("chunk-")).count()
+    })
+}
+
+fn is_ready(store: &Path, batch_id: &str) -> bool {
+    store.join("dataset").join(batch_id).join("manifest.json").is_file()
+}
+
+/// `kill -9` of each worker in the middle of a batch of 200,000 rides, then a restart: the fingerprint of the dataset is
+/// that of an undisturbed run, and so is the model.
+#[tokio::test]
+async fn killing_any_worker_in_the_middle_changes_no_byte() {
+    let input = Input::of(200_000);
+    let undisturbed = input.run(&[]);
+    let mut fleet = Fleet::start(1, &input.weather);
+    let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
+    let batch_id = submitted["batch_id"].as_str().unwrap().to_owned();
+    let mut disturbed = 0;
+    for (name, chunks) in [("splitter", 1), ("weather-fetcher", 30), ("merger", 60), ("splitter", 90), ("merger", 120), ("weather-fetcher", 150)] {
+        fleet.wait_for("progress", |store| staged_chunks(store, &batch_id) >= chunks || is_ready(store, &batch_id));
+        disturbed += u32::from(!is_ready(&fleet.store(), &batch_id));
+        fleet.kill(name, 0);
+        fleet.launch(name, 0);
+    }
+    assert!(disturbed >= 3, "only {disturbed} kills fell into the batch");
+    fleet.kill("trainer", 0);
+    fleet.wait_for("the dataset", |store| is_ready(store, &batch_id));
+    fleet.launch("trainer", 0);
+    fleet.kill("scorer", 0);
+    fleet.launch("scorer", 0);
+    let again = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    assert_eq!(dataset_sha256(&again), dataset_sha256(&undisturbed));
+    assert_eq!(again["batches"][0]["manifest"], undisturbed["batches"][0]["manifest"]);
+    let champion = "models/service-request/champion.json";
+    fleet.wait_for("the champion", |store| store.join(champion).is_file());
+    let champion = std::fs::read_to_string(fleet.store().join(champion)).unwrap();
+    assert!(champion.contains(undisturbed["model"]["model_id"].as_str().unwrap()), "{champion}");
+    fleet.wait_for("the staging area to be empty", |store| staged_chunks(store, &batch_id) == 0);
+    fleet.finish().await;
+}

@@ -1,0 +1,140 @@
+//! Rides in, probability out: in one process, and as processes on RabbitMQ.
+
+mod faults;
+mod foreign;
+mod real;
+
+use pipeline_tests::processes::{Fleet, Input, dataset_sha256, succeed, told};
+use serde_json::Value;
+use std::collections::BTreeSet;
+
+/// What the made-up rides were labelled with, and four standard errors of an estimate from 20,000 of them.
+const TRUTH: [(&str, f64, f64); 6] = [
+    ("distance", 0.75, 0.125),
+    ("healthpoints", 0.0, 0.002),
+    ("magicpoints", -0.011, 0.0013),
+    ("tmin", -0.004, 0.0027),
+    ("tmax", -0.003, 0.0025),
+    ("prcp", 0.007, 0.0009),
+];
+
+fn coefficient(told: &Value, feature: &str) -> f64 {
+    let coefficients = told["model"]["coefficients"].as_array().expect("coefficients");
+    let found = coefficients.iter().find(|c| c["feature"] == feature).expect("the feature");
+    found["per_unit"].as_f64().expect("a number")
+}
+
+/// The demo's data: 20,000 rides, every one accounted for, the known truth recovered.
+#[test]
+fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
+    let told = Input::of(20_000).run(&[]);
+    let manifest = &told["batches"][0]["manifest"];
+    let count = |name: &str| manifest[name].as_u64().unwrap();
+    assert_eq!(count("received"), 20_000);
+    assert_eq!(count("accepted") + count("rejected"), 20_000);
+    let by_reason: u64 = manifest["rejected_by_reason"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    assert_eq!(by_reason, count("rejected"));
+    assert!(count("rejected") > 0, "the made-up rides hold some bad ones");
+    let counts = &told["model"]["counts"];
+    assert_eq!(counts["train"].as_u64().unwrap() + counts["test"].as_u64().unwrap(), count("trainable"));
+    for (feature, truth, tolerance) in TRUTH {
+        let found = coefficient(&told, feature);
+        assert!((found - truth).abs() < tolerance, "{feature}: {found}, the truth is {truth}");
+    }
+    assert!(told["model"]["test"]["roc_auc"].as_f64().unwrap() > 0.7);
+}
+
+/// The fingerprint of the dataset depends on the batch's bytes and the weather alone.
+#[tokio::test]
+async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_of_processes() {
+    let input = Input::of(3_000);
+    let expected = input.run(&[]);
+    for chunk_size in ["1", "7", "2999", "20000"] {
+        assert_eq!(dataset_sha256(&input.run(&["--chunk-size", chunk_size])), dataset_sha256(&expected), "{chunk_size}");
+    }
+    let fleet = Fleet::start(2, &input.weather);
+    let first = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    assert_eq!(dataset_sha256(&first), dataset_sha256(&expected));
+    // Publishing a batch again changes nothing, and still tells that its dataset is ready.
+    let again = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    assert_eq!(again, first);
+    // The same batch id with other bytes is refused.
+    let other = input.folder().join("other.json");
+    std::fs::write(&other, "[]").unwrap();
+    let id = first["batches"][0]["batch_id"].as_str().unwrap();
+    let refused = fleet.wildrydes().args(["ingest", "--batch-id", id]).arg(&other).output().unwrap();
+    assert_eq!(refused.status.code(), Some(3));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("batch_id_conflict"));
+    drain_dead_letter(&fleet, "splitter", "batch_id_conflict").await;
+    // The model is the same one, too: a pure function of the datasets and settings.
+    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
+    let champion = std::fs::read(fleet.store().join("models/service-request/champion.json")).unwrap();
+    let champion: Value = serde_json::from_slice(&champion).unwrap();
+    assert_eq!(champion["model_id"], expected["model"]["model_id"]);
+    fleet.finish().await;
+}
+
+/// One trace id leads from the publisher through every worker's log; every line of a delivery names its batch.
+#[tokio::test]
+async fn one_trace_spans_all_workers() {
+    let input = Input::of(2_500);
+    let fleet = Fleet::start(1, &input.weather);
+    let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
+    let (trace_id, batch_id) = (submitted["trace_id"].clone(), submitted["batch_id"].clone());
+    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
+    // The scorer hears of the promotion a moment later.
+    fleet.wait_for("the scorer's line", |_| workers_with(&fleet.logs(), &trace_id).contains("scorer"));
+    let logs = fleet.logs();
+    let workers = workers_with(&logs, &trace_id);
+    let expected: BTreeSet<String> = common::contract::topology::queue::ALL.iter().map(ToString::to_string).collect();
+    assert_eq!(workers, expected);
+    let joined = logs.iter().filter(|line| line["span"]["worker"] == "merger" && line["message"] == "done");
+    assert!(joined.clone().count() >= 3 && joined.clone().all(|line| line["span"]["batch_id"] == batch_id));
+    fleet.finish().await;
+}
+
+fn workers_with(logs: &[Value], trace_id: &Value) -> BTreeSet<String> {
+    let mine = logs.iter().filter(|line| line["span"]["trace_id"] == *trace_id);
+    mine.filter_map(|line| line["span"]["worker"].as_str().map(str::to_owned)).collect()
+}
+
+/// Scores come from the promoted model, whole, and swap with the next promotion.
+#[tokio::test]
+async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
+    let input = Input::of(4_000);
+    let fleet = Fleet::start(1, &input.weather);
+    let mut ask = fleet.wildrydes();
+    ask.args(["score", "--fleet", "--distance", "30", "--healthpoints", "300", "--magicpoints", "300"]);
+    ask.args(["--tmin", "18", "--tmax", "27", "--prcp", "0", "--units", "celsius", "--timeout-ms", "60000"]);
+    let too_early = ask.output().unwrap();
+    assert!(!too_early.status.success());
+    assert!(String::from_utf8_lossy(&too_early.stderr).contains("wildrydes demo"), "{too_early:?}");
+    succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
+    let champion = std::fs::read(fleet.store().join("models/service-request/champion.json")).unwrap();
+    let champion: Value = serde_json::from_slice(&champion).unwrap();
+    let answer = told(&mut ask);
+    assert_eq!(answer["model_id"], champion["model_id"]);
+    let probability = answer["scores"][0]["probability"].as_f64().unwrap();
+    assert!((0.0..=1.0).contains(&probability));
+    // The same formula by hand, from the artefact.
+    let model = std::fs::read(fleet.store().join(champion["object"].as_str().unwrap())).unwrap();
+    let told = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
+    let features = [("distance", 30.0), ("healthpoints", 300.0), ("magicpoints", 300.0), ("tmin", 180.0), ("tmax", 270.0), ("prcp", 0.0)];
+    let log_odds = features.iter().map(|(name, x)| coefficient(&told, name) * x).sum::<f64>()
+        + told["model"]["intercept"].as_f64().unwrap();
+    assert!((probability - 1.0 / (1.0 + (-log_odds).exp())).abs() < 1e-12);
+    fleet.finish().await;
+}
+
+/// Takes the one dead letter a test expects off its queue.
+async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
+    use common::runtime::Broker;
+    let broker = common::runtime::AmqpBroker::new(fleet.broker.clone());
+    let connection = broker.connect("test").await.unwrap();
+    let mut dead = connection.consume(&common::contract::topology::dead_queue(queue), 1).await.unwrap();
+    let delivery = tokio::time::timeout(pipeline_tests::processes::SOON, dead.next()).await.expect("a dead letter").unwrap();
+    assert_eq!(delivery.properties.text("x-reason"), Some(reason));
+    delivery.settle.ack().await.unwrap();
+    connection.close().await;
+}

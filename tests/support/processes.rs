@@ -1,0 +1,256 @@
+//! The fleet as real processes, each worker its own, and the `wildrydes` command.
+
+use crate::rabbitmq;
+use common::{
+    contract::topology::{self, queue},
+    runtime::{AmqpBroker, Broker, config::BrokerSettings},
+};
+use serde_json::Value;
+use std::{
+    collections::BTreeMap,
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Output, Stdio},
+    sync::OnceLock,
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// Long enough for a loaded machine; a test that waits this long fails.
+pub const SOON: Duration = Duration::from_secs(120);
+
+/// The folder of this build's binaries, all of them built.
+fn binaries() -> &'static Path {
+    static FOLDER: OnceLock<PathBuf> = OnceLock::new();
+    FOLDER.get_or_init(|| {
+        // <target>/<profile>/deps/pipeline-…
+        let test = std::env::current_exe().expect("the test has a path");
+        let folder = test.ancestors().nth(2).expect("tests are below the profile's folder").to_owned();
+        let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
+        let mut build = Command::new(env!("CARGO"));
+        build.current_dir(root).args(["build", "--quiet", "--workspace", "--bins"]);
+        build.arg("--target-dir").arg(folder.parent().expect("the profile's folder is below the target's"));
+        if folder.ends_with("release") {
+            build.arg("--release");
+        }
+        assert!(build.status().expect("cargo runs").success(), "the workers should build");
+        folder
+    })
+}
+
+/// A `wildrydes` command without configuration of its own.
+pub fn wildrydes() -> Command {
+    command("wildrydes")
+}
+
+fn command(binary: &str) -> Command {
+    let mut command = Command::new(binaries().join(binary));
+    for (name, _) in std::env::vars().filter(|(name, _)| name.starts_with("WILDRYDES_") || name == "RUST_LOG") {
+        command.env_remove(name);
+    }
+    command
+}
+
+/// Runs a command to its end; its output, and what it printed when it should have succeeded.
+pub fn output(command: &mut Command) -> Output {
+    command.stdin(Stdio::null()).output().expect("the command starts")
+}
+
+/// Runs a command that should succeed; its standard output.
+pub fn succeed(command: &mut Command) -> String {
+    let ended = output(command);
+    let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert!(ended.status.success(), "{command:?} ended with {}\n{out}\n{err}", ended.status);
+    out.into_owned()
+}
+
+/// Runs a command that should succeed with `--json`; what it told.
+pub fn told(command: &mut Command) -> Value {
+    serde_json::from_str(&succeed(command.arg("--json"))).expect("--json prints JSON")
+}
+
+/// Made-up rides and weather in a folder.
+pub struct Input {
+    folder: TempDir,
+    /// The rides.
+    pub rides: PathBuf,
+    /// A folder in the layout of NOAA's bucket.
+    pub weather: PathBuf,
+}
+
+impl Input {
+    /// Makes up that many rides.
+    pub fn of(rides: u64) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let (file, weather) = (folder.path().join("rides.json"), folder.path().join("weather"));
+        succeed(wildrydes().args(["generate", "rides", "--rides", &rides.to_string()]).arg(&file));
+        succeed(wildrydes().args(["generate", "weather"]).arg(&weather));
+        Self { folder, rides: file, weather }
+    }
+
+    /// The folder, for more files.
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The whole job in one process, on a store of its own; what it told.
+    pub fn run(&self, more: &[&str]) -> Value {
+        let store = tempfile::tempdir().expect("a temporary folder");
+        let mut run = wildrydes();
+        run.arg("run").arg(&self.rides).arg("--weather").arg(&self.weather).arg("--store").arg(store.path());
+        told(run.args(more))
+    }
+}
+
+/// The fingerprint of the only dataset that was told of.
+pub fn dataset_sha256(told: &Value) -> String {
+    let batches = told["batches"].as_array().expect("batches");
+    assert_eq!(batches.len(), 1, "{told}");
+    batches[0]["manifest_sha256"].as_str().expect("a fingerprint").to_owned()
+}
+
+/// Worker processes on a namespace of their own on the real broker, and their store.
+pub struct Fleet {
+    /// Settings of their broker.
+    pub broker: BrokerSettings,
+    folder: TempDir,
+    weather: String,
+    environment: Vec<(String, String)>,
+    running: BTreeMap<(String, usize), Child>,
+    started: usize,
+}
+
+impl Fleet {
+    /// Starts `copies` processes of each worker.
+    pub fn start(copies: usize, weather: &Path) -> Self {
+        Self::start_with(copies, weather, &[])
+    }
+
+    /// The same, with more environment variables.
+    pub fn start_with(copies: usize, weather: &Path, environment: &[(&str, &str)]) -> Self {
+        let mut fleet = Self {
+            environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
+            broker: rabbitmq::settings(),
+            folder: tempfile::tempdir().expect("a temporary folder"),
+            weather: weather.display().to_string(),
+            running: BTreeMap::new(),
+            started: 0,
+        };
+        for name in queue::ALL {
+            for copy in 0..copies {
+                fleet.launch(name, copy);
+            }
+        }
+        fleet
+    }
+
+    /// Where the fleet's objects are.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Starts (again) one copy of a worker.
+    pub fn launch(&mut self, name: &str, copy: usize) {
+        self.started += 1;
+        let log = File::create(self.folder.path().join(format!("{:03}-{name}-{copy}.log", self.started))).expect("a log");
+        let child = self.configured(command(name)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
+        let before = self.running.insert((name.to_owned(), copy), child.expect("the worker starts"));
+        assert!(before.is_none(), "{name} {copy} runs already");
+    }
+
+    /// `kill -9`.
+    pub fn kill(&mut self, name: &str, copy: usize) {
+        let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
+        child.kill().expect("it can be killed");
+        child.wait().expect("it ends");
+    }
+
+    /// A `wildrydes` command on this fleet.
+    pub fn wildrydes(&self) -> Command {
+        self.configured(wildrydes())
+    }
+
+    fn configured(&self, mut command: Command) -> Command {
+        command
+            .env("WILDRYDES__BROKER__URL", self.broker.url.reveal())
+            .env("WILDRYDES__BROKER__NAMESPACE", &self.broker.namespace)
+            .env("WILDRYDES__STORE__URL", self.store())
+            .env("WILDRYDES__WEATHER__SOURCE", &self.weather)
+            .env("WILDRYDES__LOG__LEVEL", "debug")
+            .envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command
+    }
+
+    /// Everything the workers logged, one JSON object a line.
+    pub fn logs(&self) -> Vec<Value> {
+        let mut files: Vec<_> = std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|f| f.path()).collect();
+        files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
+        files.sort();
+        let mut lines = Vec::new();
+        for file in files {
+            let text = std::fs::read_to_string(&file).expect("a log");
+            // The last line of a killed process may be cut.
+            lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
+        }
+        lines
+    }
+
+    /// Waits until a condition on the store holds.
+    pub fn wait_for(&self, what: &str, condition: impl Fn(&Path) -> bool) {
+        let deadline = Instant::now() + SOON;
+        while !condition(&self.store()) {
+            assert!(Instant::now() < deadline, "waited in vain for {what}\n{}", self.tail());
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// The last lines of every log, for a failure's message.
+    pub fn tail(&self) -> String {
+        let lines = self.logs();
+        let notable = lines.iter().filter(|line| line["level"] != "DEBUG" && line["level"] != "INFO");
+        notable.rev().take(30).map(|line| format!("{line}\n")).collect()
+    }
+
+    /// Asks every worker to end (SIGTERM), and holds them to a clean exit and to empty queues; only the trainer's rungs
+    /// and dead letters may be asked after by the test itself.
+    pub async fn finish(mut self) {
+        for ((name, copy), child) in &mut self.running {
+            let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+            assert!(asked.success(), "{name} {copy} had ended by itself");
+        }
+        let deadline = Instant::now() + SOON;
+        for ((name, copy), child) in &mut self.running {
+            let status = loop {
+                match child.try_wait().expect("it can be waited for") {
+                    Some(status) => break status,
+                    None => assert!(Instant::now() < deadline, "{name} {copy} does not end"),
+                }
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            };
+            assert!(status.success(), "{name} {copy} ended with {status}");
+        }
+        self.running.clear();
+        let broker = AmqpBroker::new(self.broker.clone());
+        let connection = broker.connect("test").await.expect("the broker lives");
+        for name in queue::ALL {
+            let mut names = vec![name.to_owned(), topology::dead_queue(name)];
+            names.extend((0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung)));
+            for name in names {
+                let depth = connection.depth(&name).await.expect("the queue is there");
+                assert_eq!(depth.messages, 0, "{name} should be empty\n{}", self.tail());
+            }
+        }
+        connection.close().await;
+        broker.remove_topology().await.expect("the queues can be removed");
+    }
+}
+
+impl Drop for Fleet {
+    fn drop(&mut self) {
+        for child in self.running.values_mut() {
+            // A failed test: nothing may stay behind.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+    }
+}

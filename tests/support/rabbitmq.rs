@@ -1,0 +1,214 @@
+//! A real RabbitMQ for the tests, found in this order:
+//!
+//! 1. `WILDRYDES_TEST_AMQP_URL`, a broker that is running already;
+//! 2. Docker, through testcontainers: the image in `WILDRYDES_RABBITMQ_IMAGE`, else a current official one;
+//! 3. a `rabbitmq-server` on the PATH, started on free ports in a temporary folder.
+//!
+//! Never a silent skip: without any of them every test that needs one fails and says how to get one. One broker serves
+//! the whole test process; each test has a namespace of its own. What was started is removed when the process ends,
+//! however it ends: a small watcher holds the other end of a pipe.
+
+use anyhow::{Context, bail};
+use common::runtime::{
+    AmqpBroker,
+    config::{AmqpUrl, BrokerSettings},
+};
+use std::{
+    net::TcpListener,
+    path::Path,
+    process::{Child, ChildStdin, Command, Stdio},
+    sync::{
+        OnceLock,
+        atomic::{AtomicU32, Ordering},
+    },
+    time::{Duration, Instant},
+};
+use testcontainers::{
+    GenericImage, ImageExt,
+    core::{IntoContainerPort, WaitFor},
+    runners::SyncRunner,
+};
+
+/// The image that is used unless `WILDRYDES_RABBITMQ_IMAGE` names another.
+const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
+
+/// A running broker.
+#[derive(Debug)]
+pub struct RabbitMq {
+    /// `amqp://…`
+    pub url: String,
+    /// How it was found.
+    pub origin: String,
+    /// Keeps the watcher waiting; closed by the end of this process.
+    _watcher: Option<ChildStdin>,
+}
+
+/// The broker of this test process, started at the first call.
+///
+/// # Panics
+/// When there is none to be had, saying how to get one.
+pub fn rabbitmq() -> &'static RabbitMq {
+    static BROKER: OnceLock<Result<RabbitMq, String>> = OnceLock::new();
+    let found = BROKER.get_or_init(|| {
+        // testcontainers' blocking runner brings a runtime of its own, which must not start inside a test's.
+        let start = std::thread::spawn(|| find().map_err(|error| format!("{error:#}")));
+        let found = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
+        if let Ok(broker) = &found {
+            eprintln!("RabbitMQ for the tests: {}", broker.origin);
+        }
+        found
+    });
+    match found {
+        Ok(broker) => broker,
+        Err(why) => panic!("{why}"),
+    }
+}
+
+/// Settings of a fleet of its own on the broker.
+pub fn settings() -> BrokerSettings {
+    static NEXT: AtomicU32 = AtomicU32::new(0);
+    BrokerSettings {
+        url: AmqpUrl::new(&rabbitmq().url),
+        namespace: format!("test-{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
+        give_up_after_ms: 60_000,
+        ..BrokerSettings::default()
+    }
+}
+
+/// A fleet of its own on the broker.
+pub fn broker() -> AmqpBroker {
+    AmqpBroker::new(settings())
+}
+
+fn find() -> anyhow::Result<RabbitMq> {
+    if let Some(url) = std::env::var("WILDRYDES_TEST_AMQP_URL").ok().filter(|url| !url.is_empty()) {
+        let origin = "WILDRYDES_TEST_AMQP_URL".to_owned();
+        return Ok(RabbitMq { url, origin, _watcher: None });
+    }
+    let mut tried = Vec::new();
+    if succeeds("docker", &["info"]) {
+        match from_docker() {
+            Ok(broker) => return Ok(broker),
+            Err(error) => tried.push(format!("Docker is here, but: {error:#}")),
+        }
+    } else {
+        tried.push("Docker: no engine answers `docker info`".to_owned());
+    }
+    let server = ["rabbitmq-server", "/usr/sbin/rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"];
+    match server.into_iter().find(|path| on_path(path)) {
+        Some(server) => match from_server(server) {
+            Ok(broker) => return Ok(broker),
+            Err(error) => tried.push(format!("{server} is here, but: {error:#}")),
+        },
+        None => tried.push("rabbitmq-server: not on the PATH".to_owned()),
+    }
+    bail!(
+        "these tests need a RabbitMQ (3.10 or later) and found none.\n  {}\nGive them one: start Docker; or install \
+         rabbitmq-server (`apt-get install rabbitmq-server`); or set WILDRYDES_TEST_AMQP_URL=amqp://user:password@host:5672/%2f. \
+         `tests/run` does the first that works.",
+        tried.join("\n  ")
+    )
+}
+
+fn from_docker() -> anyhow::Result<RabbitMq> {
+    let image = std::env::var("WILDRYDES_RABBITMQ_IMAGE").unwrap_or_else(|_| OFFICIAL_IMAGE.to_owned());
+    let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
+    let container = GenericImage::new(name, tag)
+        .with_exposed_port(5672.tcp())
+        .with_wait_for(WaitFor::message_on_stdout("Server startup complete"))
+        .with_startup_timeout(Duration::from_secs(120))
+        .start()
+        .with_context(|| format!("starting {image}"))?;
+    let port = container.get_host_port_ipv4(5672)?;
+    let id = container.id().to_owned();
+    // The watcher removes it: a static is never dropped.
+    std::mem::forget(container);
+    let watcher = watch(&format!("docker rm -f -v {id}"))?;
+    Ok(RabbitMq {
+        url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
+        origin: format!("container {image}"),
+        _watcher: Some(watcher),
+    })
+}
+
+fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
+    let folder = tempfile::Builder::new().prefix("wildrydes-rabbitmq-").tempdir()?.keep();
+    let (port, distribution_port) = (free_port()?, free_port()?);
+    let config = folder.join("rabbitmq.conf");
+    std::fs::write(
+        &config,
+        format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\nlog.console = true\n"),
+    )?;
+    std::fs::write(folder.join("enabled_plugins"), "[].\n")?;
+    std::fs::write(folder.join("advanced.config"), "[].\n")?;
+    let mut child = Command::new(server)
+        .env("RABBITMQ_NODENAME", format!("wildrydes-{port}@localhost"))
+        .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
+        .env("RABBITMQ_CONFIG_FILE", &config)
+        .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
+        .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
+        .env("RABBITMQ_MNESIA_BASE", folder.join("data"))
+        .env("RABBITMQ_LOG_BASE", folder.join("log"))
+        .env("RABBITMQ_PID_FILE", folder.join("pid"))
+        .env("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "-kernel inet_dist_use_interface {127,0,0,1}")
+        .env("HOME", &folder)
+        .stdin(Stdio::null())
+        .stdout(std::fs::File::create(folder.join("stdout"))?)
+        .stderr(std::fs::File::create(folder.join("stderr"))?)
+        .spawn()
+        .with_context(|| format!("starting {server}"))?;
+    let pid = child.id();
+    // The server is a shell around the virtual machine, which leads away: both go.
+    let watcher = watch(&format!(
+        "pkill -TERM -P {pid}; kill {pid}; sleep 2; pkill -KILL -P {pid}; kill -9 {pid}; rm -rf '{}'",
+        folder.display()
+    ))?;
+    await_startup(&mut child, &folder)?;
+    Ok(RabbitMq {
+        url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
+        origin: format!("{server} in {}", folder.display()),
+        _watcher: Some(watcher),
+    })
+}
+
+fn await_startup(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(90);
+    loop {
+        let printed = std::fs::read_to_string(folder.join("stdout")).unwrap_or_default();
+        if printed.contains("completed with") || printed.contains("Server startup complete") {
+            return Ok(());
+        }
+        let ended = child.try_wait()?;
+        if ended.is_some() || Instant::now() > deadline {
+            let errors = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
+            bail!("it did not start.\n{printed}\n{errors}");
+        }
+        std::thread::sleep(Duration::from_millis(100));
+    }
+}
+
+/// Runs `cleanup` in a shell as soon as this process is gone, by whatever way.
+fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
+    let mut child = Command::new("sh")
+        // A session of its own: Ctrl-C for the tests must not end the watcher first.
+        .args(["-c", &format!("trap '' INT TERM HUP; read -r _; {{ {cleanup}; }} >/dev/null 2>&1")])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    child.stdin.take().context("the watcher has no standard input")
+}
+
+fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+}
+
+fn succeeds(program: &str, arguments: &[&str]) -> bool {
+    let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn on_path(program: &str) -> bool {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&folders).any(|folder| folder.join(program).is_file())
+}

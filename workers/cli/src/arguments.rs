@@ -1,0 +1,263 @@
+//! The command line.
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use common::runtime::config::parse_override;
+use std::path::PathBuf;
+
+const EXAMPLES: &str = "\
+Examples:
+  wildrydes demo                                     the whole job on made-up rides, no server, no network
+  wildrydes run rides.json --weather noaa/           the whole job on your rides, in this process
+  wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
+  wildrydes up --broker amqp://localhost             all five workers in one process on RabbitMQ
+  wildrydes ingest rides.json --broker amqp://localhost
+
+Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 a batch was refused, 4 no model came of the rides.";
+
+/// Rides in, probability out: joins unicorn rides with NOAA's weather and tells how likely a ride ends in a service
+/// request.
+#[derive(Debug, Parser)]
+#[command(name = "wildrydes", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+    /// Options of every command.
+    #[command(flatten)]
+    pub shared: Shared,
+}
+
+/// Options of every command.
+#[derive(Debug, Clone, Args)]
+pub struct Shared {
+    /// Object store: a folder, or a URL [default: wildrydes-data]
+    #[arg(long, global = true, value_name = "DIR|URL")]
+    pub store: Option<String>,
+    /// RabbitMQ, as amqp://user:password@host:5672/vhost [default: that of the configuration]
+    #[arg(long, global = true, value_name = "URL")]
+    pub broker: Option<String>,
+    /// Configuration file (TOML)
+    #[arg(long, global = true, value_name = "FILE", env = "WILDRYDES_CONFIG")]
+    pub config: Option<PathBuf>,
+    /// One setting, as in trainer.alpha=0.5; may be given several times
+    #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
+    pub overrides: Vec<(String, String)>,
+    /// Results as JSON on standard output
+    #[arg(long, global = true)]
+    pub json: bool,
+    /// Log what happens on standard error (twice: every delivery)
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub verbose: u8,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Make up rides and weather with a known truth and run the whole job on them, in this process
+    Demo(Demo),
+    /// Run the whole job on files, in this process, without any server
+    Run(Run),
+    /// Hand files in to a fleet and follow them until their dataset is ready
+    Ingest(Ingest),
+    /// How likely does a ride end in a service request?
+    Score(Score),
+    /// What has become of the batches, and what waits in the queues
+    Status(Status),
+    /// Make up believable rides or weather
+    #[command(subcommand)]
+    Generate(Generate),
+    /// Show or declare exchanges and queues
+    #[command(subcommand)]
+    Topology(TopologyCommand),
+    /// Run all five workers in one process against RabbitMQ
+    Up,
+    /// Measure rides per second from file to model, in process and (with --broker) on RabbitMQ
+    Bench(Bench),
+    /// Print a completion script for a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// `demo`
+#[derive(Debug, Args)]
+pub struct Demo {
+    /// How many rides to make up
+    #[arg(long, default_value_t = 20_000)]
+    pub rides: u64,
+    /// Same seed, same rides
+    #[arg(long, default_value_t = 42)]
+    pub seed: u64,
+    /// Where input and results go
+    #[arg(long, default_value = "wildrydes-demo", value_name = "DIR")]
+    pub dir: PathBuf,
+}
+
+/// `run`
+#[derive(Debug, Args)]
+pub struct Run {
+    /// Ride files: a JSON array, {"travel_data": […]}, NDJSON or concatenated objects; plain, gzip or zstd
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Weather options.
+    #[command(flatten)]
+    pub weather: Weather,
+    /// Rides per message
+    #[arg(long, value_name = "N")]
+    pub chunk_size: Option<u32>,
+}
+
+/// Where weather comes from.
+#[derive(Debug, Clone, Args)]
+pub struct Weather {
+    /// A folder in the layout of NOAA's bucket, or a URL [default: NOAA's open-data bucket]
+    #[arg(long, value_name = "URL|DIR")]
+    pub weather: Option<String>,
+    /// NOAA's station list, ghcnd-stations.txt[.gz] [default: the one beside the weather]
+    #[arg(long, value_name = "URL|FILE")]
+    pub stations: Option<String>,
+    /// How far a ride's station may be
+    #[arg(long, value_name = "KM")]
+    pub max_station_km: Option<f64>,
+}
+
+/// `ingest`
+#[derive(Debug, Args)]
+pub struct Ingest {
+    /// Ride files, as for `run`
+    #[arg(required = true, value_name = "FILE")]
+    pub files: Vec<PathBuf>,
+    /// Batch id, for one file [default: derived from its bytes]
+    #[arg(long, value_name = "ID")]
+    pub batch_id: Option<String>,
+    /// Return once the broker has confirmed, without waiting for the dataset
+    #[arg(long)]
+    pub detach: bool,
+}
+
+/// `score`
+#[derive(Debug, Args)]
+pub struct Score {
+    /// Miles
+    #[arg(long)]
+    pub distance: f64,
+    /// Health points at the end of the ride
+    #[arg(long)]
+    pub healthpoints: f64,
+    /// Magic points burnt
+    #[arg(long)]
+    pub magicpoints: f64,
+    /// Lowest temperature of the day
+    #[arg(long, allow_negative_numbers = true)]
+    pub tmin: f64,
+    /// Highest temperature of the day
+    #[arg(long, allow_negative_numbers = true)]
+    pub tmax: f64,
+    /// Precipitation of the day
+    #[arg(long)]
+    pub prcp: f64,
+    /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches
+    #[arg(long, value_enum, default_value_t = UnitSystem::Noaa)]
+    pub units: UnitSystem,
+    /// How long to wait for an answer
+    #[arg(long, default_value_t = 5_000, value_name = "MS")]
+    pub timeout_ms: u64,
+    /// Ask the fleet on the configured broker instead of scoring in this process with the store's champion
+    #[arg(long)]
+    pub fleet: bool,
+}
+
+/// Units of the weather on the command line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum UnitSystem {
+    /// Tenths of °C, tenths of mm
+    Noaa,
+    /// °C, mm
+    Celsius,
+    /// °F, inches
+    Fahrenheit,
+}
+
+/// `status`
+#[derive(Debug, Args)]
+pub struct Status {
+    /// One batch, in detail [default: all batches, one line each]
+    pub batch: Option<String>,
+}
+
+/// `generate`
+#[derive(Debug, Subcommand)]
+pub enum Generate {
+    /// Rides around Manhattan, some of them bad, labelled from a known truth
+    Rides {
+        /// Where to
+        file: PathBuf,
+        /// How many
+        #[arg(long, default_value_t = 20_000)]
+        rides: u64,
+        /// Same seed, same rides
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+        /// Form of the document
+        #[arg(long, value_enum, default_value_t = Form::TravelData)]
+        form: Form,
+        /// Share of bad rides
+        #[arg(long, default_value_t = 0.002)]
+        bad_share: f64,
+        /// Leave the labels out
+        #[arg(long)]
+        unlabelled: bool,
+    },
+    /// A folder in the layout of NOAA's bucket
+    Weather {
+        /// Where to
+        dir: PathBuf,
+        /// Same seed, same weather
+        #[arg(long, default_value_t = 42)]
+        seed: u64,
+    },
+}
+
+/// Form of a ride document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    /// {"travel_data": […]}
+    TravelData,
+    /// A JSON array
+    Array,
+    /// One object a line
+    Ndjson,
+    /// Objects one after the other
+    Concatenated,
+}
+
+/// `topology`
+#[derive(Debug, Subcommand)]
+pub enum TopologyCommand {
+    /// Print every exchange, queue, binding and rung (--json for machines)
+    Show {
+        /// As a picture, for Graphviz: wildrydes topology show --dot | dot -Tsvg > topology.svg
+        #[arg(long)]
+        dot: bool,
+    },
+    /// Declare it on the broker; changes nothing where it is there already
+    Apply,
+}
+
+/// `bench`
+#[derive(Debug, Args)]
+pub struct Bench {
+    /// Rides
+    #[arg(long, default_value_t = 1_000_000)]
+    pub rides: u64,
+    /// Rides per message
+    #[arg(long, default_value_t = 1_000)]
+    pub chunk_size: u32,
+    /// Runs of each; the median counts
+    #[arg(long, default_value_t = 3)]
+    pub runs: u32,
+    /// Where input and results go; removed afterwards [default: a temporary folder]
+    #[arg(long, value_name = "DIR")]
+    pub dir: Option<PathBuf>,
+}

@@ -1,0 +1,66 @@
+//! `demo` and `generate`: the whole job on made-up rides with a known truth.
+
+use crate::{
+    Failed, Session,
+    arguments::{Demo, Form, Generate, Shared},
+    generate::{self, DocumentForm, RidesOptions, WeatherOptions},
+    job,
+    report::{self, KnownTruth},
+};
+use anyhow::Context;
+use common::runtime::config::Configuration;
+
+/// `demo`
+pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed> {
+    let input = options.dir.join("input");
+    let weather = input.join("weather");
+    let rides = input.join(format!("rides-{}-seed-{}.json", options.rides, options.seed));
+    std::fs::create_dir_all(&weather).with_context(|| format!("making the folder {}", weather.display()))?;
+    let weather_options = WeatherOptions { seed: options.seed, ..WeatherOptions::default() };
+    let rides_options = RidesOptions { rides: options.rides, seed: options.seed, ..RidesOptions::default() };
+    generate::write_weather(&weather, &weather_options)?;
+    generate::write_rides(&rides, DocumentForm::TravelData, &rides_options)?;
+    if !session.shared.json {
+        eprintln!("made up {} rides and a year of weather in {}", options.rides, input.display());
+    }
+    let place = options.dir.join("store");
+    let mut overrides = vec![
+        ("store.url".to_owned(), place.display().to_string()),
+        ("weather.source".to_owned(), weather.display().to_string()),
+    ];
+    overrides.extend(session.shared.overrides.clone());
+    let shared = Shared { overrides: overrides.clone(), ..session.shared.clone() };
+    let configuration =
+        Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
+    let session = Session { configuration, shared };
+    let store = session.store()?;
+    let outcome = job::in_process(&session, &store, &[rides]).await?;
+    let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
+    report::print(&session, &store, &outcome, Some(&truth)).await
+}
+
+/// `generate`
+pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
+    match options {
+        Generate::Rides { file, rides, seed, form, bad_share, unlabelled } => {
+            let form = match form {
+                Form::TravelData => DocumentForm::TravelData,
+                Form::Array => DocumentForm::Array,
+                Form::Ndjson => DocumentForm::Ndjson,
+                Form::Concatenated => DocumentForm::Concatenated,
+            };
+            let options = RidesOptions {
+                rides: *rides,
+                seed: *seed,
+                bad_share: *bad_share,
+                labelled: !unlabelled,
+                ..RidesOptions::default()
+            };
+            generate::write_rides(file, form, &options)?;
+        }
+        Generate::Weather { dir, seed } => {
+            generate::write_weather(dir, &WeatherOptions { seed: *seed, ..WeatherOptions::default() })?;
+        }
+    }
+    Ok(())
+}

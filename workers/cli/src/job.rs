@@ -1,0 +1,366 @@
+//! The job: upload, publish, follow each batch to its dataset, and to the model when the fleet runs in this process.
+
+use crate::{
+    Failed, Session,
+    arguments::Ingest,
+    fleet::Fleet,
+    progress::{Step, Unit},
+    report,
+};
+use anyhow::Context;
+use common::{
+    contract::{
+        dataset::Claim,
+        envelope,
+        layout,
+        message::{BatchContent, BatchSplit, DatasetReady, Message, ModelPromoted, ModelRejected, RideBatch, decode},
+        topology,
+    },
+    runtime::{
+        Broker, MemoryBroker, Shutdown, Store,
+        broker::{Consumer, Delivery},
+        client::Client,
+        store,
+        trace::TraceContext,
+    },
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
+use sha2::{Digest, Sha256};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+use tokio::io::AsyncReadExt;
+
+/// A file that was handed in.
+pub(crate) struct Submitted {
+    /// As on the command line.
+    pub(crate) file: PathBuf,
+    /// Known beforehand unless the document names another inside.
+    pub(crate) batch_id: String,
+    trace_id: String,
+}
+
+/// What became of a batch.
+pub(crate) enum BatchOutcome {
+    /// Its dataset is ready.
+    Ready(DatasetReady),
+    /// It is a dead letter.
+    Refused {
+        /// The queue whose dead letters it is among.
+        queue: String,
+        /// Stable code.
+        reason: String,
+        /// In words.
+        why: String,
+    },
+}
+
+/// What became of the training.
+pub(crate) enum ModelOutcome {
+    /// There is a model.
+    Promoted(ModelPromoted),
+    /// There is none, and why.
+    Rejected(ModelRejected),
+}
+
+/// What became of all.
+pub(crate) struct Outcome {
+    /// In the order of the command line.
+    pub(crate) batches: Vec<(Submitted, BatchOutcome)>,
+    /// The last word of the trainer, when it was waited for.
+    pub(crate) model: Option<ModelOutcome>,
+}
+
+/// `run`: everything in this process.
+pub(crate) async fn run(session: &Session, files: &[PathBuf]) -> Result<(), Failed> {
+    let store = session.store()?;
+    let outcome = in_process(session, &store, files).await?;
+    report::print(session, &store, &outcome, None).await
+}
+
+/// Runs the whole job on the in-process broker.
+pub(crate) async fn in_process(session: &Session, store: &Store, files: &[PathBuf]) -> Result<Outcome, Failed> {
+    with_fleet(session, Arc::new(MemoryBroker::new()), store, files).await
+}
+
+/// Runs the whole job with the five workers in this process, on either broker.
+pub(crate) async fn with_fleet(
+    session: &Session,
+    broker: Arc<dyn Broker>,
+    store: &Store,
+    files: &[PathBuf],
+) -> Result<Outcome, Failed> {
+    let shutdown = Shutdown::new();
+    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown)?;
+    let client = Client::connect(broker.as_ref(), "wildrydes").await?;
+    let quiet = session.shared.json;
+    let mut follower = Follower::start(&client).await?;
+    let mut submitted = Vec::new();
+    for file in files {
+        submitted.push(submit(&client, store, file, None, quiet).await?);
+    }
+    let followed = tokio::select! {
+        followed = follower.follow(store, submitted, true, quiet) => followed?,
+        error = fleet.failure() => return Err(Failed::Broken(error)),
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(Failed::Broken(anyhow::anyhow!("interrupted; run the same command again to go on where it stopped")));
+        }
+    };
+    client.close().await;
+    fleet.stop().await?;
+    Ok(followed)
+}
+
+/// `ingest`: to a fleet.
+pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Failed> {
+    if options.batch_id.is_some() && options.files.len() > 1 {
+        return Err(Failed::Misused(anyhow::anyhow!("--batch-id names one batch: give one file, or leave it out")));
+    }
+    let store = session.store()?;
+    let client = Client::connect(session.broker()?.as_ref(), "wildrydes").await?;
+    let quiet = session.shared.json;
+    let mut follower = Follower::start(&client).await?;
+    let mut submitted = Vec::new();
+    for file in &options.files {
+        submitted.push(submit(&client, &store, file, options.batch_id.as_deref(), quiet).await?);
+    }
+    if options.detach {
+        for batch in &submitted {
+            match session.shared.json {
+                true => println!("{}", serde_json::json!({ "file": batch.file, "batch_id": batch.batch_id, "trace_id": batch.trace_id })),
+                false => println!("{}: batch {} (trace {})", batch.file.display(), batch.batch_id, batch.trace_id),
+            }
+        }
+        return Ok(());
+    }
+    let outcome = tokio::select! {
+        outcome = follower.follow(&store, submitted, false, quiet) => outcome?,
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            return Err(Failed::Broken(anyhow::anyhow!(
+                "no longer following; the fleet goes on. Look with `wildrydes status`, or run the same command again"
+            )));
+        }
+    };
+    client.close().await;
+    report::print(session, &store, &outcome, None).await
+}
+
+/// Uploads a file, unless it is there already, and publishes a reference to it.
+async fn submit(client: &Client, store: &Store, file: &Path, batch_id: Option<&str>, quiet: bool) -> Result<Submitted, Failed> {
+    let about = || file.display().to_string();
+    let size = tokio::fs::metadata(file).await.with_context(about)?.len();
+    let sha256 = fingerprint(file).await.with_context(about)?;
+    let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let object = format!("{}/{}-{}", layout::RAW, &sha256[..16], name.chars().map(fits).collect::<String>());
+    let there = store.head(&ObjectPath::from(object.as_str())).await.is_ok_and(|found| found.size == size);
+    if !there {
+        upload(store, file, &object, size, quiet).await.with_context(|| format!("uploading {}", file.display()))?;
+    }
+    let batch = RideBatch {
+        batch_id: batch_id.map(str::to_owned),
+        source: Some(name.into_owned()),
+        content: BatchContent::Reference { object, sha256: sha256.clone() },
+    };
+    batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
+    let trace_id = client.publish(&batch).await?;
+    let batch_id = batch_id.map_or_else(|| sha256[..16].to_owned(), str::to_owned);
+    Ok(Submitted { file: file.to_owned(), batch_id, trace_id })
+}
+
+/// SHA-256 of a file, 64 hex digits.
+async fn fingerprint(file: &Path) -> anyhow::Result<String> {
+    let file = file.to_owned();
+    tokio::task::spawn_blocking(move || {
+        let mut hasher = Sha256::new();
+        let mut reader = std::fs::File::open(file)?;
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match std::io::Read::read(&mut reader, &mut buffer)? {
+                0 => return Ok(hex::encode(hasher.finalize())),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    })
+    .await?
+}
+
+async fn upload(store: &Store, file: &Path, object: &str, size: u64, quiet: bool) -> anyhow::Result<()> {
+    /// Parts being written at the same time.
+    const PARTS_MAX: usize = 4;
+    let step = Step::start(format!("uploading {}", shown(file)), Unit::Bytes, size, quiet);
+    let mut reader = tokio::fs::File::open(file).await?;
+    let mut writer = WriteMultipart::new(store.put_multipart(&ObjectPath::from(object)).await?);
+    let mut sent = 0;
+    loop {
+        let mut buffer = bytes::BytesMut::with_capacity(1 << 20);
+        if reader.read_buf(&mut buffer).await? == 0 {
+            break;
+        }
+        sent += buffer.len() as u64;
+        writer.wait_for_capacity(PARTS_MAX).await?;
+        writer.put(buffer.freeze());
+        step.at(sent);
+    }
+    writer.finish().await?;
+    step.done(sent);
+    Ok(())
+}
+
+fn shown(file: &Path) -> String {
+    file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
+/// Listens to everything that tells what becomes of a batch.
+struct Follower {
+    heard: stream::SelectAll<stream::BoxStream<'static, anyhow::Result<Delivery>>>,
+}
+
+impl Follower {
+    /// Starts listening; before anything is published, so that nothing is missed.
+    async fn start(client: &Client) -> Result<Self, Failed> {
+        let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
+        for queue in topology::queue::ALL {
+            consumers.push(client.listen(topology::DEAD, queue).await?);
+        }
+        let heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+        Ok(Self { heard })
+    }
+
+    /// Waits until every batch is ready or refused, and, `to_the_model`, until the trainer has had its say on each.
+    async fn follow(
+        &mut self,
+        store: &Store,
+        submitted: Vec<Submitted>,
+        to_the_model: bool,
+        quiet: bool,
+    ) -> Result<Outcome, Failed> {
+        let mut batches: Vec<(Submitted, Option<BatchOutcome>, bool)> =
+            submitted.into_iter().map(|submitted| (submitted, None, !to_the_model)).collect();
+        let mut model = None;
+        let mut progress = Progress::new(quiet);
+        let mut tick = tokio::time::interval(Duration::from_millis(500));
+        while let Some(waiting) = batches.iter().find(|(_, outcome, trained)| outcome.is_none() || !trained) {
+            let delivery = tokio::select! {
+                heard = self.heard.next() => heard.context("the broker closed the connection")??,
+                _ = tick.tick() => {
+                    progress.look(store, &waiting.0, waiting.1.is_some()).await;
+                    continue;
+                }
+            };
+            let trace_id = TraceContext::of(&delivery.properties).map(TraceContext::trace_id).unwrap_or_default();
+            let kind = delivery.properties.kind.clone().unwrap_or_default();
+            let told = delivery.body.clone();
+            let mine = |submitted: &Submitted, batch_id: Option<&str>| {
+                submitted.trace_id == trace_id || batch_id == Some(submitted.batch_id.as_str())
+            };
+            if delivery.exchange == topology::DEAD {
+                let text = |name: &str| delivery.properties.text(name).unwrap_or_default().to_owned();
+                for (_, outcome, trained) in batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)) {
+                    let (queue, reason, why) = (delivery.routing_key.clone(), text(envelope::REASON), text(envelope::WHY));
+                    outcome.get_or_insert(BatchOutcome::Refused { queue, reason, why });
+                    *trained = true;
+                }
+            } else if kind == DatasetReady::KIND.to_string() {
+                let ready: DatasetReady = decode(&told)?;
+                for (submitted, outcome, _) in batches.iter_mut().filter(|(s, ..)| mine(s, Some(&ready.batch_id))) {
+                    submitted.batch_id.clone_from(&ready.batch_id);
+                    outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
+                }
+            } else if kind == ModelPromoted::KIND.to_string() || kind == ModelRejected::KIND.to_string() {
+                let mut concerned = batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)).peekable();
+                if concerned.peek().is_some() {
+                    model = Some(match kind == ModelPromoted::KIND.to_string() {
+                        true => ModelOutcome::Promoted(decode(&told)?),
+                        false => ModelOutcome::Rejected(decode(&told)?),
+                    });
+                }
+                concerned.for_each(|(_, _, trained)| *trained = true);
+            }
+            delivery.settle.ack().await?;
+        }
+        progress.finish();
+        let batches = batches.into_iter().filter_map(|(submitted, outcome, _)| Some((submitted, outcome?))).collect();
+        Ok(Outcome { batches, model })
+    }
+}
+
+fn deliveries(consumer: Box<dyn Consumer>) -> impl stream::Stream<Item = anyhow::Result<Delivery>> {
+    stream::try_unfold(consumer, |mut consumer| async {
+        let delivery = consumer.next().await?;
+        Ok(Some((delivery, consumer)))
+    })
+}
+
+/// How far a batch is, read off the store: staged chunks of all chunks.
+struct Progress {
+    step: Option<(String, Step)>,
+    training: bool,
+    rides: u64,
+    quiet: bool,
+}
+
+impl Progress {
+    fn new(quiet: bool) -> Self {
+        Self { step: None, training: false, rides: 0, quiet }
+    }
+
+    async fn look(&mut self, store: &Store, batch: &Submitted, dataset_ready: bool) {
+        if self.quiet {
+            return;
+        }
+        if dataset_ready {
+            self.finish();
+            if !std::mem::replace(&mut self.training, true) {
+                eprintln!("training");
+            }
+            return;
+        }
+        // Progress is a courtesy: what cannot be read now is shown later.
+        let Some(position) = staged(store, &batch.batch_id).await else { return };
+        if self.step.as_ref().is_none_or(|(batch_id, _)| *batch_id != batch.batch_id) {
+            self.finish();
+            let title = format!("joining {}", shown(&batch.file));
+            self.step = Some((batch.batch_id.clone(), Step::start(title, Unit::Rides, 0, self.quiet)));
+        }
+        if let Some((_, step)) = &mut self.step {
+            if let Some(total) = position.total {
+                step.set_length(total);
+            }
+            self.rides = position.rides;
+            step.at(position.rides);
+        }
+    }
+
+    fn finish(&mut self) {
+        if let Some((_, step)) = self.step.take() {
+            step.done(self.rides);
+        }
+    }
+}
+
+/// How much of a batch is staged.
+pub(crate) struct Staged {
+    /// Rides in staged chunks (the last chunk counts as a full one).
+    pub(crate) rides: u64,
+    /// Accepted rides, once the splitter has counted them.
+    pub(crate) total: Option<u64>,
+}
+
+/// Reads how far a batch is; `None` when nothing of it is in progress.
+pub(crate) async fn staged(store: &Store, batch_id: &str) -> Option<Staged> {
+    let claim: Claim = store::read_json(store, &layout::claim(batch_id)).await.ok()??;
+    let split: Option<BatchSplit> = store::read_json(store, &layout::staged_split(batch_id)).await.ok()?;
+    let prefix = ObjectPath::from(layout::staging(batch_id));
+    let chunks = store.list(Some(&prefix)).try_fold(0u64, |count, found| async move {
+        Ok(count + u64::from(found.location.filename().is_some_and(|name| name.starts_with("chunk-"))))
+    });
+    let total = split.map(|split| split.accepted);
+    let rides = chunks.await.ok()? * u64::from(claim.chunk_size);
+    Some(Staged { rides: total.map_or(rides, |total| rides.min(total)), total })
+}

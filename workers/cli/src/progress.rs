@@ -1,0 +1,84 @@
+//! Progress: bars on a terminal, plain lines otherwise, silence with `--json`. Always on standard error.
+
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use std::{io::IsTerminal, time::Duration};
+
+/// Progress of one step of work.
+pub(crate) struct Step {
+    bar: Option<ProgressBar>,
+    lines: bool,
+    title: String,
+    unit: Unit,
+    length: u64,
+    told_percent: std::sync::atomic::AtomicU64,
+}
+
+/// What is counted.
+#[derive(Clone, Copy)]
+pub(crate) enum Unit {
+    Bytes,
+    Rides,
+}
+
+impl Step {
+    /// Starts a step of `length` units; 0 when not known yet.
+    pub(crate) fn start(title: impl Into<String>, unit: Unit, length: u64, quiet: bool) -> Self {
+        let title = title.into();
+        let terminal = std::io::stderr().is_terminal();
+        let bar = (terminal && !quiet).then(|| {
+            let template = match unit {
+                Unit::Bytes => "{prefix:<28} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12} {elapsed:>4}",
+                Unit::Rides => "{prefix:<28} {wide_bar} {human_pos:>10} of {human_len:<10} {per_sec:>12} {elapsed:>4}",
+            };
+            let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let bar = ProgressBar::new(length).with_style(style).with_prefix(title.clone());
+            bar.enable_steady_tick(Duration::from_millis(200));
+            bar
+        });
+        Self { bar, lines: !terminal && !quiet, title, unit, length, told_percent: 0.into() }
+    }
+
+    /// So far.
+    pub(crate) fn at(&self, position: u64) {
+        use std::sync::atomic::Ordering::Relaxed;
+        if let Some(bar) = &self.bar {
+            bar.set_position(position);
+        }
+        // On no terminal: one line at each quarter.
+        let percent = if self.length == 0 { 0 } else { position * 100 / self.length / 25 * 25 };
+        if self.lines && percent > self.told_percent.load(Relaxed) && percent < 100 {
+            self.told_percent.store(percent, Relaxed);
+            eprintln!("{}: {percent} %", self.title);
+        }
+    }
+
+    /// The length, once known.
+    pub(crate) fn set_length(&mut self, length: u64) {
+        self.length = length;
+        if let Some(bar) = &self.bar {
+            bar.set_length(length);
+        }
+    }
+
+    /// Done; `what` replaces the bar.
+    pub(crate) fn done(self, amount: u64) {
+        let amount = match self.unit {
+            Unit::Bytes => HumanBytes(amount).to_string(),
+            Unit::Rides => format!("{} rides", HumanCount(amount)),
+        };
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+        if self.bar.is_some() || self.lines {
+            eprintln!("{}: {amount}", self.title);
+        }
+    }
+}
+
+impl Drop for Step {
+    fn drop(&mut self) {
+        if let Some(bar) = &self.bar {
+            bar.finish_and_clear();
+        }
+    }
+}

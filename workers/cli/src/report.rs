@@ -1,0 +1,244 @@
+//! What one shows a colleague.
+
+use crate::{
+    Failed, Session,
+    job::{BatchOutcome, ModelOutcome, Outcome, Submitted},
+};
+use common::{
+    contract::{
+        dataset::Manifest,
+        layout,
+        message::DatasetReady,
+        model::{Coefficient, Metrics, Model},
+        ride::Counts,
+    },
+    runtime::{Store, store},
+};
+use indicatif::HumanCount;
+use serde_json::json;
+use std::{collections::BTreeMap, fmt::Write};
+
+/// The coefficients that made-up rides were labelled with, log-odds per original unit, in the order of the features.
+pub(crate) struct KnownTruth {
+    /// One per feature.
+    pub(crate) coefficients: [f64; 6],
+}
+
+/// Prints the outcome; the error tells the exit code.
+pub(crate) async fn print(
+    session: &Session,
+    store: &Store,
+    outcome: &Outcome,
+    truth: Option<&KnownTruth>,
+) -> Result<(), Failed> {
+    let mut ready: Vec<(&Submitted, &DatasetReady, Manifest)> = Vec::new();
+    let mut refused = Vec::new();
+    for (submitted, became) in &outcome.batches {
+        match became {
+            BatchOutcome::Ready(dataset) => {
+                let manifest = store::read_json(store, &dataset.manifest).await?;
+                let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
+                ready.push((submitted, dataset, manifest));
+            }
+            BatchOutcome::Refused { queue, reason, why } => {
+                let file = submitted.file.display();
+                refused.push(format!("{file} was refused by the {queue}: {reason}: {why}"));
+            }
+        }
+    }
+    let model: Option<Model> = match &outcome.model {
+        Some(ModelOutcome::Promoted(promoted)) => store::read_json(store, &promoted.object).await?,
+        _ => None,
+    };
+    let place = session.store_place()?;
+    if session.shared.json {
+        println!("{}", serde_json::to_string_pretty(&as_json(&ready, &refused, outcome, model.as_ref()))?);
+    } else {
+        let mut text = String::new();
+        if !ready.is_empty() {
+            rides(&mut text, &ready, model.as_ref())?;
+        }
+        match (&outcome.model, &model) {
+            (_, Some(model)) => {
+                coefficients(&mut text, model, truth)?;
+                test(&mut text, model)?;
+            }
+            (Some(ModelOutcome::Rejected(rejected)), None) => {
+                writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
+            }
+            _ => {}
+        }
+        if !ready.is_empty() {
+            files(&mut text, &place, &ready, model.as_ref())?;
+        }
+        if let Some(model) = &model {
+            next(&mut text, &place, model)?;
+        }
+        print!("{text}");
+    }
+    match (refused.is_empty(), &outcome.model) {
+        (false, _) => Err(Failed::Refused(refused.join("\n"))),
+        (true, Some(ModelOutcome::Rejected(_))) => Err(Failed::NoModel),
+        (true, _) => Ok(()),
+    }
+}
+
+fn as_json(
+    ready: &[(&Submitted, &DatasetReady, Manifest)],
+    refused: &[String],
+    outcome: &Outcome,
+    model: Option<&Model>,
+) -> serde_json::Value {
+    let batches: Vec<_> = ready
+        .iter()
+        .map(|(submitted, dataset, manifest)| {
+            json!({
+                "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
+                "manifest_sha256": dataset.manifest_sha256,
+            })
+        })
+        .collect();
+    let no_model = match &outcome.model {
+        Some(ModelOutcome::Rejected(rejected)) => Some(json!({ "reason": rejected.reason, "why": rejected.why })),
+        _ => None,
+    };
+    json!({ "batches": batches, "refused": refused, "model": model, "no_model": no_model })
+}
+
+/// `invalid_statustime 8, missing_latitude 1`
+fn by_reason(counts: &Counts) -> String {
+    let mut largest_first: Vec<_> = counts.iter().collect();
+    largest_first.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), reason.as_str()));
+    largest_first.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+}
+
+fn rides(
+    text: &mut String,
+    ready: &[(&Submitted, &DatasetReady, Manifest)],
+    model: Option<&Model>,
+) -> std::fmt::Result {
+    let mut rejected = Counts::new();
+    let mut without_weather = Counts::new();
+    let mut stations: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut received, mut accepted) = (0, 0);
+    for (_, _, manifest) in ready {
+        received += manifest.received;
+        accepted += manifest.accepted;
+        for (into, from) in [(&mut rejected, &manifest.rejected_by_reason), (&mut without_weather, &manifest.without_weather)] {
+            for (reason, count) in from {
+                *into.entry(reason.clone()).or_default() += count;
+            }
+        }
+        for (station, count) in &manifest.stations {
+            *stations.entry(station).or_default() += count;
+        }
+    }
+    let mut line = |name: &str, count: u64, more: &str| writeln!(text, "  {name:<16}{:>12}   {more}", HumanCount(count).to_string());
+    line("received", received, "")?;
+    line("rejected", rejected.values().sum(), &by_reason(&rejected))?;
+    line("in the dataset", accepted, "")?;
+    line("… no weather", without_weather.values().sum(), &by_reason(&without_weather))?;
+    if let Some(model) = model {
+        let counts = &model.counts;
+        let share = |service: u64, of: u64| format!("{:.1} % ended in a service request", 100.0 * service as f64 / of.max(1) as f64);
+        line("trained on", counts.train, &share(counts.train_service, counts.train))?;
+        line("kept for testing", counts.test, &share(counts.test_service, counts.test))?;
+        if counts.unlabelled > 0 {
+            line("… no label", counts.unlabelled, "not trained on")?;
+        }
+        if counts.duplicates > 0 {
+            line("… doubles", counts.duplicates, "ride ids that stand in an earlier batch, trained on once")?;
+        }
+    }
+    text.insert_str(0, "\nRides\n");
+    let mut served: Vec<_> = stations.into_iter().collect();
+    served.sort_by_key(|(station, count)| (std::cmp::Reverse(*count), *station));
+    let shown = 8;
+    writeln!(text, "\nWeather stations")?;
+    for (station, count) in served.iter().take(shown) {
+        writeln!(text, "  {station:<16}{:>12} rides", HumanCount(*count).to_string())?;
+    }
+    if served.len() > shown {
+        let rest: u64 = served[shown..].iter().map(|(_, count)| count).sum();
+        writeln!(text, "  {:<16}{:>12} rides", format!("{} others", served.len() - shown), HumanCount(rest).to_string())?;
+    }
+    Ok(())
+}
+
+/// How a feature is spoken of: words, and how many of its units make a step one can imagine.
+fn step_of(feature: &str) -> (&'static str, f64) {
+    match feature {
+        "distance" => ("each mile farther", 1.0),
+        "healthpoints" => ("each 10 health points more", 10.0),
+        "magicpoints" => ("each 10 magic points burnt", 10.0),
+        "tmin" => ("each 10 °C warmer at night (tmin)", 100.0),
+        "tmax" => ("each 10 °C warmer by day (tmax)", 100.0),
+        "prcp" => ("each 10 mm more rain (prcp)", 100.0),
+        _ => ("each unit more", 1.0),
+    }
+}
+
+fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
+    let known = if truth.is_some() { "truth" } else { "" };
+    writeln!(text, "\nWhat makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit")?;
+    for (index, Coefficient { feature, per_unit, .. }) in model.coefficients.iter().enumerate() {
+        let (words, units) = step_of(feature);
+        let factor = (per_unit * units).exp();
+        let truth = truth.and_then(|truth| truth.coefficients.get(index)).map_or(String::new(), |b| format!("{b:+.4}"));
+        writeln!(text, "  {words:<52}{:>12} {:>12} {truth:>9}", format!("× {factor:.3}"), format!("{per_unit:+.6}"))?;
+    }
+    Ok(())
+}
+
+fn test(text: &mut String, model: &Model) -> std::fmt::Result {
+    let Some(metrics) = &model.test else {
+        return writeln!(text, "\nNo ride was kept for testing: too few.");
+    };
+    let Metrics { confusion, .. } = metrics;
+    let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
+    writeln!(text, "\nOn the {} rides the model never saw", HumanCount(metrics.rides))?;
+    writeln!(
+        text,
+        "  ROC AUC {}   log-loss {:.4}   Brier {:.4}   accuracy {}   precision {}   recall {}   F1 {}",
+        metrics.roc_auc.map_or("–".to_owned(), |auc| format!("{auc:.4}")),
+        metrics.log_loss,
+        metrics.brier,
+        percent(Some(metrics.accuracy)),
+        percent(metrics.precision),
+        percent(metrics.recall),
+        percent(metrics.f1),
+    )?;
+    writeln!(text, "\n  {:<24}{:>16}{:>16}", format!("at threshold {}", model.threshold), "said: no", "said: service")?;
+    writeln!(text, "  {:<24}{:>16}{:>16}", "was: no service", confusion.true_negative, confusion.false_positive)?;
+    writeln!(text, "  {:<24}{:>16}{:>16}", "was: service", confusion.false_negative, confusion.true_positive)
+}
+
+fn files(
+    text: &mut String,
+    place: &str,
+    ready: &[(&Submitted, &DatasetReady, Manifest)],
+    model: Option<&Model>,
+) -> std::fmt::Result {
+    writeln!(text, "\nFiles, below {place}")?;
+    for (_, dataset, manifest) in ready {
+        for file in &manifest.files {
+            writeln!(text, "  {:<52} {} rides, sha256 {}", file.path, HumanCount(file.rows), file.sha256)?;
+        }
+        writeln!(text, "  {:<52} sha256 {}", dataset.manifest, dataset.manifest_sha256)?;
+        if manifest.rejected > 0 {
+            writeln!(text, "  {:<52} every rejected ride with its reason", layout::rejected(&dataset.batch_id))?;
+        }
+    }
+    if let Some(model) = model {
+        writeln!(text, "  {:<52} coefficients, metrics, what it was trained on", layout::model(&model.model, &model.model_id))?;
+    }
+    Ok(())
+}
+
+/// How to go on: a ride at the training mean.
+fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
+    let flags: Vec<String> =
+        model.coefficients.iter().map(|c| format!("--{} {}", c.feature, c.mean.round())).collect();
+    let store = if place == "wildrydes-data" { String::new() } else { format!(" --store {place}") };
+    writeln!(text, "\nScore a ride next\n  wildrydes{store} score {}", flags.join(" "))
+}

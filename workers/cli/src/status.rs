@@ -1,0 +1,141 @@
+//! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
+
+use crate::{Failed, Session, job::staged};
+use common::{
+    contract::{
+        dataset::{Claim, Manifest},
+        layout,
+        topology::{dead_queue, queue, rung_queue, rungs_of},
+    },
+    runtime::{Store, client::Client, store},
+};
+use futures::TryStreamExt;
+use serde::Serialize;
+
+#[derive(Serialize)]
+struct BatchStatus {
+    batch_id: String,
+    state: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    source: Option<String>,
+    sha256: String,
+    chunk_size: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    staged_rides: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    accepted: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    manifest: Option<Manifest>,
+}
+
+#[derive(Serialize)]
+struct QueueStatus {
+    queue: String,
+    messages: u64,
+    consumers: u64,
+    waiting_for_retry: u64,
+    dead: u64,
+}
+
+/// `status`
+pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(), Failed> {
+    let store = session.store()?;
+    let mut batches = Vec::new();
+    for claim in claims(&store, batch).await? {
+        batches.push(look(&store, claim).await?);
+    }
+    if let Some(batch_id) = batch
+        && batches.is_empty()
+    {
+        return Err(Failed::Broken(anyhow::anyhow!(
+            "no batch {batch_id} in {}: not handed in yet, or refused (look at the dead letters of the splitter)",
+            session.store_place()?
+        )));
+    }
+    let asked = session.shared.broker.is_some() || std::env::var_os("WILDRYDES__BROKER__URL").is_some();
+    let queues = if asked { queues(session).await? } else { Vec::new() };
+    if session.shared.json {
+        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "batches": batches, "queues": queues }))?);
+        return Ok(());
+    }
+    for status in &batches {
+        println!("{}", line(status));
+        if batch.is_some()
+            && let Some(manifest) = &status.manifest
+        {
+            println!("{}", serde_json::to_string_pretty(manifest)?);
+        }
+    }
+    if batches.is_empty() {
+        println!("no batches in {}", session.store_place()?);
+    }
+    if !queues.is_empty() {
+        println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
+    }
+    for q in queues {
+        println!("{:<18}{:>10}{:>11}{:>9}{:>7}", q.queue, q.messages, q.consumers, q.waiting_for_retry, q.dead);
+    }
+    Ok(())
+}
+
+async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<Claim>, Failed> {
+    if let Some(batch_id) = batch {
+        return Ok(store::read_json(store, &layout::claim(batch_id)).await?.into_iter().collect());
+    }
+    let prefix = object_store::path::Path::from(layout::BATCHES);
+    let mut paths: Vec<String> =
+        store.list(Some(&prefix)).map_ok(|found| found.location.to_string()).try_collect().await?;
+    paths.sort_unstable();
+    let mut claims = Vec::new();
+    for path in paths {
+        claims.extend(store::read_json::<Claim>(store, &path).await?);
+    }
+    Ok(claims)
+}
+
+async fn look(store: &Store, claim: Claim) -> Result<BatchStatus, Failed> {
+    let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
+    let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
+    Ok(BatchStatus {
+        state: if manifest.is_some() { "ready" } else { "in progress" },
+        staged_rides: progress.as_ref().map(|progress| progress.rides),
+        accepted: manifest.as_ref().map(|m| m.accepted).or(progress.and_then(|progress| progress.total)),
+        batch_id: claim.batch_id,
+        source: claim.source,
+        sha256: claim.sha256,
+        chunk_size: claim.chunk_size,
+        manifest,
+    })
+}
+
+fn line(status: &BatchStatus) -> String {
+    let source = status.source.as_deref().unwrap_or_default();
+    let id = &status.batch_id;
+    match (&status.manifest, status.staged_rides) {
+        (Some(m), _) => format!(
+            "{id:<18} ready        {} received, {} rejected, {} to train on   {source}",
+            m.received, m.rejected, m.trainable
+        ),
+        (None, staged) => {
+            let of = status.accepted.map_or("an unknown number".to_owned(), |total| total.to_string());
+            format!("{id:<18} in progress  {} of {of} rides joined   {source}", staged.unwrap_or(0))
+        }
+    }
+}
+
+async fn queues(session: &Session) -> Result<Vec<QueueStatus>, Failed> {
+    let client = Client::connect(session.broker()?.as_ref(), "wildrydes status").await?;
+    let mut all = Vec::new();
+    for name in queue::ALL {
+        let depth = client.depth(name).await?;
+        let mut waiting_for_retry = 0;
+        for rung in 0..rungs_of(name).len() {
+            waiting_for_retry += client.depth(&rung_queue(name, rung)).await?.messages;
+        }
+        let dead = client.depth(&dead_queue(name)).await?.messages;
+        let (messages, consumers) = (depth.messages, depth.consumers);
+        all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead });
+    }
+    client.close().await;
+    Ok(all)
+}

@@ -1,0 +1,237 @@
+//! A batch's objects in the store: staging them, joining them, clearing them away.
+
+use crate::{
+    Settings,
+    join::{self, JoinError, Part, Parts, Statistics, Step},
+};
+use bytes::{Buf, BytesMut};
+use common::{
+    contract::{
+        layout,
+        message::{BatchSplit, EnrichedChunk},
+        outcome::Failure,
+    },
+    runtime::store::{self, Store},
+};
+use futures::{StreamExt, TryStreamExt, future, stream};
+use object_store::{Error, ObjectMeta, ObjectStoreExt, buffered::BufWriter, path::Path};
+use tokio::io::AsyncWriteExt;
+
+/// Rows gathered before they are handed to the upload.
+const GATHER_BYTES: usize = 256 * 1024;
+/// Requests of one upload in flight at once.
+const UPLOADS_MAX: usize = 2;
+
+impl From<JoinError> for Failure {
+    fn from(error: JoinError) -> Self {
+        let reason = match error {
+            JoinError::BrokenChunk { .. } | JoinError::BrokenManifest { .. } => "broken_object",
+            JoinError::CountsDisagree { .. } => "counts_disagree",
+            JoinError::Unencodable(_) => "unencodable",
+        };
+        Self::permanent(reason, error)
+    }
+}
+
+/// Stages a chunk. The first version stays: whoever reads it later reads the same, even while it is staged again.
+pub(crate) async fn stage_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<(), Failure> {
+    let object = join::staged(&chunk.rides)?;
+    store::create(store, &layout::staged_chunk(&chunk.batch_id, chunk.chunk), object).await.map(drop)
+}
+
+/// Stages the splitter's account, unless the store has another one of this batch.
+pub(crate) async fn stage_split(store: &Store, split: &BatchSplit) -> Result<(), Failure> {
+    let path = layout::staged_split(&split.batch_id);
+    let object = serde_json::to_vec(split).map_err(JoinError::from)?;
+    if store::create(store, &path, object).await? {
+        return Ok(());
+    }
+    match store::read_json::<BatchSplit>(store, &path).await? {
+        Some(staged) if staged != *split => Err(conflict(split, &staged.sha256)),
+        // Gone again: the batch was finished meanwhile, which the manifest will tell.
+        _ => Ok(()),
+    }
+}
+
+/// The same batch id for other bytes, or for the same bytes counted another way.
+pub(crate) fn conflict(split: &BatchSplit, known_sha256: &str) -> Failure {
+    let BatchSplit { batch_id, sha256, .. } = split;
+    let why = if sha256 == known_sha256 {
+        format!("batch {batch_id} was split before with other counts")
+    } else {
+        format!("batch {batch_id} stands for bytes with SHA-256 {known_sha256}, not {sha256}")
+    };
+    Failure::permanent("batch_id_conflict", why)
+}
+
+/// What the store says of the manifest; `None` while the batch is in progress.
+pub(crate) async fn manifest(store: &Store, batch_id: &str) -> Result<Option<ObjectMeta>, Failure> {
+    match store.head(&Path::from(layout::manifest(batch_id))).await {
+        Ok(found) => Ok(Some(found)),
+        Err(Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(store::outage(error)),
+    }
+}
+
+/// Which of these chunks are staged.
+pub(crate) async fn staged(store: &Store, batch_id: &str, chunks: Vec<u32>) -> Result<Vec<(u32, bool)>, Failure> {
+    let width = chunks.len();
+    let probe = |chunk| async move {
+        let found = store::exists(store, &layout::staged_chunk(batch_id, chunk)).await?;
+        Ok((chunk, found))
+    };
+    stream::iter(chunks).map(probe).buffer_unordered(width).try_collect().await
+}
+
+/// Joins the staged chunks into the dataset, the manifest last. `false` when something that was staged is gone: another
+/// process finished the batch, or somebody removed it.
+pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<bool, Failure> {
+    let mut upload = Upload::open(store, settings, &split.batch_id);
+    let total = match upload.rows(split, settings.read_ahead).await {
+        Ok(Some(total)) => total,
+        other => {
+            upload.abort().await;
+            return other.map(|_| false);
+        }
+    };
+    let manifest = join::manifest(split, total, upload.finish().await?)?;
+    let bytes = join::manifest_bytes(&manifest)?;
+    let path = layout::manifest(&split.batch_id);
+    if !store::create(store, &path, bytes.clone()).await? {
+        let written = store::read(store, &path).await?;
+        if written.is_some_and(|written| written != bytes) {
+            let why = format!("{path} is there already and tells of another dataset; it is kept as it is");
+            return Err(Failure::permanent("dataset_differs", why));
+        }
+    }
+    tracing::info!(
+        batch_id = split.batch_id,
+        rides = manifest.accepted,
+        files = manifest.files.len(),
+        "dataset joined"
+    );
+    Ok(true)
+}
+
+/// Removes what is staged of a finished batch, the splitter's account last: while it is there, this is not done yet.
+pub(crate) async fn clear(store: &Store, batch_id: &str) -> Result<(), Failure> {
+    let split = Path::from(layout::staged_split(batch_id));
+    if !store::exists(store, split.as_ref()).await? {
+        return Ok(());
+    }
+    let last = split.clone();
+    let others = store
+        .list(Some(&Path::from(layout::staging(batch_id))))
+        .map_ok(|found| found.location)
+        .try_filter(move |path| future::ready(*path != last))
+        .boxed();
+    let mut removed = store.delete_stream(others);
+    while let Some(outcome) = removed.next().await {
+        gone(outcome.map(drop))?;
+    }
+    gone(store.delete(&split).await)
+}
+
+/// Removes one staged chunk of a finished batch.
+pub(crate) async fn clear_chunk(store: &Store, batch_id: &str, chunk: u32) -> Result<(), Failure> {
+    gone(store.delete(&Path::from(layout::staged_chunk(batch_id, chunk))).await)
+}
+
+fn gone(outcome: object_store::Result<()>) -> Result<(), Failure> {
+    match outcome {
+        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
+        Err(error) => Err(store::outage(error)),
+    }
+}
+
+/// The parts of one dataset on their way into the store; each becomes visible when it is complete.
+struct Upload<'a> {
+    store: &'a Store,
+    batch_id: &'a str,
+    upload_bytes: usize,
+    parts: Parts,
+    writer: BufWriter,
+    gathered: BytesMut,
+    complete: Vec<Part>,
+}
+
+impl<'a> Upload<'a> {
+    fn open(store: &'a Store, settings: &Settings, batch_id: &'a str) -> Self {
+        let upload_bytes = settings.upload_bytes;
+        Self {
+            store,
+            batch_id,
+            upload_bytes,
+            parts: Parts::new(settings.part_bytes_max),
+            writer: writer(store, batch_id, upload_bytes, 0),
+            gathered: BytesMut::from(join::header().as_slice()),
+            complete: Vec::new(),
+        }
+    }
+
+    /// Writes the rows of every chunk in the order of the batch; `None` when a chunk is gone.
+    async fn rows(&mut self, split: &BatchSplit, read_ahead: usize) -> Result<Option<Statistics>, Failure> {
+        let store = self.store;
+        let read = |chunk| async move {
+            let object = store::read(store, &layout::staged_chunk(&split.batch_id, chunk)).await?;
+            Ok::<_, Failure>((chunk, object))
+        };
+        let mut staged = stream::iter(0..split.chunks).map(read).buffered(read_ahead);
+        let mut total = Statistics::default();
+        while let Some((chunk, object)) = staged.try_next().await? {
+            let Some(mut csv) = object else { return Ok(None) };
+            let (statistics, start) = join::open_staged(chunk, &csv)?;
+            csv.advance(start);
+            for step in self.parts.push(&csv, statistics.rides) {
+                match step {
+                    Step::Write(range) => self.write(csv.get(range).unwrap_or_default()).await?,
+                    Step::Close(part) => self.close(part).await?,
+                }
+            }
+            total.add(&statistics);
+        }
+        Ok(Some(total))
+    }
+
+    async fn write(&mut self, rows: &[u8]) -> Result<(), Failure> {
+        self.gathered.extend_from_slice(rows);
+        if self.gathered.len() >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+    }
+
+    async fn flush(&mut self) -> Result<(), Failure> {
+        let gathered = self.gathered.split().freeze();
+        self.writer.put(gathered).await.map_err(store::outage)
+    }
+
+    async fn close(&mut self, part: Part) -> Result<(), Failure> {
+        self.flush().await?;
+        let next = writer(self.store, self.batch_id, self.upload_bytes, part.number.saturating_add(1));
+        let mut full = std::mem::replace(&mut self.writer, next);
+        full.shutdown().await.map_err(|error| Failure::outage("object store", error))?;
+        self.gathered.extend_from_slice(&join::header());
+        self.complete.push(part);
+        Ok(())
+    }
+
+    async fn finish(mut self) -> Result<Vec<Part>, Failure> {
+        if let Err(failure) = self.flush().await {
+            self.abort().await;
+            return Err(failure);
+        }
+        self.writer.shutdown().await.map_err(|error| Failure::outage("object store", error))?;
+        self.complete.push(self.parts.finish());
+        Ok(self.complete)
+    }
+
+    /// Gives up the open part. Should that fail too, the store's own rule for unfinished uploads has to remove it.
+    async fn abort(mut self) {
+        if let Err(error) = self.writer.abort().await {
+            tracing::debug!(batch_id = self.batch_id, %error, "an unfinished upload stays behind");
+        }
+    }
+}
+
+fn writer(store: &Store, batch_id: &str, upload_bytes: usize, part: u32) -> BufWriter {
+    let path = Path::from(layout::dataset_part(batch_id, part));
+    BufWriter::with_capacity(Store::clone(store), path, upload_bytes).with_max_concurrency(UPLOADS_MAX)
+}

@@ -1,0 +1,230 @@
+//! Features in, probabilities out: every ride of a request by one and the same model.
+
+use common::contract::{
+    features::{FEATURE_COUNT, FEATURES},
+    message::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units},
+    model::Model,
+};
+use std::ops::RangeInclusive;
+
+/// Temperatures a station on earth could report, tenths of °C.
+const TEMPERATURE: RangeInclusive<f64> = -1000.0..=700.0;
+
+/// Why a ride cannot be scored.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Unscorable {
+    /// A feature the model needs is absent.
+    #[error("{0} is missing: the model needs it")]
+    Missing(&'static str),
+    /// A feature has a value that cannot be.
+    #[error("{feature} is {value}: expected {expected}")]
+    Impossible {
+        /// Feature.
+        feature: &'static str,
+        /// As in the request.
+        value: f64,
+        /// What would be right, in the request's units.
+        expected: String,
+    },
+}
+
+impl Unscorable {
+    fn feature(&self) -> &'static str {
+        match self {
+            Self::Missing(feature) | Self::Impossible { feature, .. } => feature,
+        }
+    }
+
+    fn code(&self) -> ScoreErrorCode {
+        match self {
+            Self::Missing(_) => ScoreErrorCode::MissingFeature,
+            Self::Impossible { .. } => ScoreErrorCode::ImpossibleFeature,
+        }
+    }
+}
+
+/// Scores every ride of a request. A ride that cannot be scored has its error in its place, with the path of the field.
+pub fn score(model: &Model, request: &ScoreRequest) -> ScoreResponse {
+    let scores = request.rides.iter().enumerate().map(|(index, ride)| Score {
+        ride_id: ride.ride_id.clone(),
+        outcome: match probability(model, ride, request.units) {
+            Ok(probability) => ScoreOutcome::Scored { probability, service: probability >= model.threshold },
+            Err(why) => ScoreOutcome::Failed {
+                error: ScoreError {
+                    code: why.code(),
+                    message: why.to_string(),
+                    field: Some(format!("rides[{index}].{}", why.feature())),
+                },
+            },
+        },
+    });
+    ScoreResponse {
+        request_id: request.request_id.clone(),
+        model: Some(model.model.clone()),
+        model_id: Some(model.model_id.clone()),
+        threshold: Some(model.threshold),
+        scores: scores.collect(),
+        error: None,
+    }
+}
+
+/// The probability that a ride ends in a service request, 0 … 1.
+///
+/// # Errors
+/// The first feature, in the order of [`FEATURES`], that is missing or cannot be.
+pub fn probability(model: &Model, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    let probability = model.probability(&features(ride, units)?);
+    // The log-odds of values near the end of what a number can hold are none.
+    if probability.is_nan() {
+        let value = ride.distance.unwrap_or_default();
+        return Err(Unscorable::Impossible { feature: "distance", value, expected: "values one can compute with".into() });
+    }
+    Ok(probability)
+}
+
+/// The features in the order of [`FEATURES`] and the units of the dataset.
+fn features(ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
+    let mut features = [0.0; FEATURE_COUNT];
+    for (slot, feature) in features.iter_mut().zip(FEATURES) {
+        *slot = read(feature.name, ride, units)?;
+    }
+    if let (Some(tmin), Some(tmax)) = (ride.tmin, ride.tmax)
+        && tmin > tmax
+    {
+        return Err(Unscorable::Impossible { feature: "tmin", value: tmin, expected: format!("at most tmax, {tmax}") });
+    }
+    Ok(features)
+}
+
+fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    let any = |value: f64| value.is_finite().then_some(value);
+    let not_negative = |value: f64| (0.0..=f64::MAX).contains(&value).then_some(value);
+    let temperature = |value| Some(units.temperature.to_celsius_tenths(value)).filter(|value| TEMPERATURE.contains(value));
+    let precipitation = |value| not_negative(units.precipitation.to_millimetre_tenths(value));
+    let (given, checked, expected) = match feature {
+        "distance" => (ride.distance, ride.distance.and_then(not_negative), "miles, not negative"),
+        "healthpoints" => (ride.healthpoints, ride.healthpoints.and_then(any), "a number"),
+        "magicpoints" => (ride.magicpoints, ride.magicpoints.and_then(any), "a number"),
+        "tmin" => (ride.tmin, ride.tmin.and_then(temperature), "a temperature from -100 °C to 70 °C"),
+        "tmax" => (ride.tmax, ride.tmax.and_then(temperature), "a temperature from -100 °C to 70 °C"),
+        "prcp" => (ride.prcp, ride.prcp.and_then(precipitation), "an amount of rain, not negative"),
+        _ => (None, None, "a feature of score-request.v1"),
+    };
+    match (given, checked) {
+        (_, Some(value)) => Ok(value),
+        (Some(value), None) => Err(Unscorable::Impossible { feature, value, expected: expected.to_owned() }),
+        (None, None) => Err(Unscorable::Missing(feature)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::artefact::tests::model;
+    use common::contract::message::{Message, PrecipitationUnit, TemperatureUnit};
+    use proptest::prelude::*;
+
+    fn ride() -> ScoreRide {
+        ScoreRide {
+            ride_id: Some("r".to_owned()),
+            distance: Some(30.0),
+            healthpoints: Some(300.0),
+            magicpoints: Some(310.0),
+            tmin: Some(50.0),
+            tmax: Some(150.0),
+            prcp: Some(25.4),
+        }
+    }
+
+    fn request(rides: Vec<ScoreRide>) -> ScoreRequest {
+        ScoreRequest { request_id: "q".to_owned(), units: Units::default(), rides }
+    }
+
+    fn error(ride: ScoreRide, units: Units) -> ScoreError {
+        let response = score(&model("m"), &ScoreRequest { units, ..request(vec![ride]) });
+        match &response.scores[0].outcome {
+            ScoreOutcome::Failed { error } => error.clone(),
+            other => panic!("{other:?}"),
+        }
+    }
+
+    #[test]
+    fn a_ride_is_scored_by_the_formula_and_decided_at_the_threshold() {
+        let mut model = model("m");
+        let log_odds = -19.2 + 0.75 * 30.0 - 0.011 * 310.0 - 0.004 * 50.0 - 0.003 * 150.0 + 0.007 * 25.4;
+        let expected = 1.0 / (1.0 + f64::exp(-log_odds));
+        for (threshold, decision) in [(expected + 1e-9, false), (expected - 1e-9, true)] {
+            model.threshold = threshold;
+            let response = score(&model, &request(vec![ride()]));
+            response.check().unwrap();
+            let ScoreOutcome::Scored { probability, service } = response.scores[0].outcome else { panic!("{response:?}") };
+            assert!((probability - expected).abs() < 1e-12);
+            assert_eq!(service, decision);
+        }
+    }
+
+    #[test]
+    fn the_same_weather_in_any_unit_has_the_same_score() {
+        let metric = ScoreRide { tmin: Some(5.0), tmax: Some(15.0), prcp: Some(2.54), ..ride() };
+        let imperial = ScoreRide { tmin: Some(41.0), tmax: Some(59.0), prcp: Some(0.1), ..ride() };
+        let expected = probability(&model("m"), &ride(), Units::default()).unwrap();
+        for (ride, temperature, precipitation) in [
+            (metric, TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
+            (imperial, TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
+        ] {
+            let found = probability(&model("m"), &ride, Units { temperature, precipitation }).unwrap();
+            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+        }
+    }
+
+    #[test]
+    fn one_ride_that_cannot_be_scored_leaves_its_neighbours_their_score() {
+        let response = score(&model("m"), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
+        response.check().unwrap();
+        assert!(matches!(response.scores[0].outcome, ScoreOutcome::Scored { .. }));
+        assert_eq!(response.scores[0].outcome, response.scores[2].outcome);
+        let ScoreOutcome::Failed { error } = &response.scores[1].outcome else { panic!("{response:?}") };
+        assert_eq!((error.code, error.field.as_deref()), (ScoreErrorCode::MissingFeature, Some("rides[1].tmin")));
+        assert!(response.scores.iter().all(|score| score.ride_id.as_deref() == Some("r")));
+    }
+
+    #[test]
+    fn what_cannot_be_is_refused_by_its_field() {
+        let impossible = |ride, units, field: &str| {
+            let error = error(ride, units);
+            assert_eq!(error.code, ScoreErrorCode::ImpossibleFeature, "{error:?}");
+            assert_eq!(error.field, Some(format!("rides[0].{field}")), "{error:?}");
+        };
+        let celsius = Units { temperature: TemperatureUnit::Celsius, ..Units::default() };
+        impossible(ScoreRide { distance: Some(-0.1), ..ride() }, Units::default(), "distance");
+        impossible(ScoreRide { distance: Some(f64::INFINITY), ..ride() }, Units::default(), "distance");
+        impossible(ScoreRide { healthpoints: Some(f64::NAN), ..ride() }, Units::default(), "healthpoints");
+        impossible(ScoreRide { magicpoints: Some(f64::NEG_INFINITY), ..ride() }, Units::default(), "magicpoints");
+        impossible(ScoreRide { tmin: Some(-1_001.0), ..ride() }, Units::default(), "tmin");
+        impossible(ScoreRide { tmin: Some(50.0), tmax: Some(71.0), ..ride() }, celsius, "tmax");
+        impossible(ScoreRide { tmin: Some(150.5), ..ride() }, Units::default(), "tmin");
+        impossible(ScoreRide { prcp: Some(-1.0), ..ride() }, Units::default(), "prcp");
+        assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
+    }
+
+    fn number() -> impl Strategy<Value = Option<f64>> {
+        proptest::option::weighted(0.9, prop_oneof![Just(0.0), -2_000.0f64..2_000.0, any::<f64>()])
+    }
+
+    proptest! {
+        #[test]
+        fn every_ride_has_a_probability_or_an_error_that_names_a_feature(
+            (distance, healthpoints, magicpoints) in (number(), number(), number()),
+            (tmin, tmax, prcp) in (number(), number(), number()),
+        ) {
+            let ride = ScoreRide { ride_id: None, distance, healthpoints, magicpoints, tmin, tmax, prcp };
+            let response = score(&model("m"), &request(vec![ride]));
+            prop_assert_eq!(response.check(), Ok(()));
+            if let ScoreOutcome::Failed { error } = &response.scores[0].outcome {
+                let field = error.field.as_deref().unwrap_or_default();
+                let feature = field.strip_prefix("rides[0].");
+                prop_assert!(FEATURES.iter().any(|known| Some(known.name) == feature), "{}", field);
+            }
+        }
+    }
+}

@@ -1,0 +1,275 @@
+use super::*;
+use crate::artefact::tests::{champion, model};
+use common::{
+    contract::{
+        message::{ScoreOutcome, ScoreRide, Units, recognise},
+        model::logistic,
+    },
+    runtime::config::Settings as _,
+};
+use futures::StreamExt;
+use object_store::memory::InMemory;
+
+fn memory() -> Store {
+    Arc::new(InMemory::new())
+}
+
+fn scorer(store: &Store) -> Scorer {
+    Scorer::new(Settings::default(), Arc::clone(store))
+}
+
+/// The artefact `id`, whose log-odds at all features 0 are `intercept`.
+async fn put_model(store: &Store, id: &str, intercept: f64) {
+    let artefact = Model { intercept, ..model(id) };
+    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), serde_json::to_vec(&artefact).unwrap()).await.unwrap();
+}
+
+/// Says that the last of the line is champion now.
+async fn put_champion(store: &Store, line: &[&str]) {
+    let body = serde_json::to_vec(&champion(line)).unwrap();
+    store::write(store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
+}
+
+/// The event: `id` was promoted.
+async fn promote(scorer: &Scorer, id: &str) {
+    let Champion { model, model_id, object, .. } = champion(&[id]);
+    let promoted = ModelPromoted { model, model_id, object, previous_model_id: None };
+    let envelope = Envelope { payload: ScorerIn::Promoted(promoted), properties: Properties::default() };
+    assert_eq!(scorer.handle(envelope).await.unwrap().into_stream().count().await, 0);
+}
+
+fn properties() -> Properties {
+    Properties {
+        reply_to: Some("answers".to_owned()),
+        correlation_id: Some("c".to_owned()),
+        message_id: Some("q/score-request".to_owned()),
+        ..Properties::default()
+    }
+}
+
+fn request(rides: usize) -> ScoreRequest {
+    let zero = Some(0.0);
+    let ride = ScoreRide {
+        ride_id: None,
+        distance: zero,
+        healthpoints: zero,
+        magicpoints: zero,
+        tmin: zero,
+        tmax: zero,
+        prcp: zero,
+    };
+    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), rides: vec![ride; rides] }
+}
+
+async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {
+    let envelope = Envelope { payload: ScorerIn::Score(request(rides)), properties: properties() };
+    let outgoing: Vec<_> = scorer.handle(envelope).await?.into_stream().collect().await;
+    let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
+    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
+    assert_eq!(reply.properties.correlation_id.as_deref(), Some("c"));
+    let response: ScoreResponse = common::contract::message::decode(&reply.body).unwrap();
+    assert_eq!(response.request_id, "q");
+    Ok(response)
+}
+
+fn code(response: &ScoreResponse) -> ScoreErrorCode {
+    response.error.as_ref().unwrap().code
+}
+
+#[tokio::test]
+async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
+    let store = memory();
+    let scorer = scorer(&store);
+    scorer.connected().await.unwrap();
+    assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
+    put_model(&store, "a", 1.0).await;
+    put_champion(&store, &["a"]).await;
+    // No event came: the request itself is the occasion to look.
+    let response = ask(&scorer, 3).await.unwrap();
+    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 3));
+    for score in response.scores {
+        let ScoreOutcome::Scored { probability, service } = score.outcome else { panic!("{score:?}") };
+        assert!((probability - logistic(1.0)).abs() < 1e-15 && service);
+    }
+}
+
+#[tokio::test]
+async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
+    let store = memory();
+    let scorer = scorer(&store);
+    for id in ["a", "b"] {
+        put_model(&store, id, 0.0).await;
+    }
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    assert_eq!(scorer.serves().as_deref(), Some("a"));
+    put_champion(&store, &["a", "b"]).await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    promote(&scorer, "a").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    // A slow trainer put its own generation back into the alias, and has not repaired it yet.
+    put_champion(&store, &["a"]).await;
+    promote(&scorer, "a").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    // Back to an older model on purpose is a new generation.
+    put_champion(&store, &["a", "b", "a"]).await;
+    promote(&scorer, "a").await;
+    assert_eq!(scorer.serves().as_deref(), Some("a"));
+}
+
+#[tokio::test]
+async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_stays() {
+    let store = memory();
+    let scorer = scorer(&store);
+    put_model(&store, "a", 0.0).await;
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    put_champion(&store, &["a", "b"]).await;
+    let whole = serde_json::to_vec(&model("b")).unwrap();
+    let other = serde_json::to_vec(&model("x")).unwrap();
+    for body in [None, Some(&whole[..whole.len() / 2]), Some(&[][..]), Some(&other)] {
+        if let Some(body) = body {
+            store::write(&store, &layout::model(layout::GLOBAL_MODEL, "b"), body.to_vec()).await.unwrap();
+        }
+        promote(&scorer, "b").await;
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+    }
+    store::write(&store, &layout::champion(layout::GLOBAL_MODEL), b"{".to_vec()).await.unwrap();
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("a"));
+    put_champion(&store, &["a", "b"]).await;
+    put_model(&store, "b", 0.0).await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+}
+
+#[tokio::test]
+async fn a_half_written_first_model_is_no_model() {
+    let store = memory();
+    let scorer = scorer(&store);
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
+    put_model(&store, "a", 0.0).await;
+    assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn every_answer_is_of_one_model_while_models_are_swapped() {
+    let store = memory();
+    let scorer = Arc::new(scorer(&store));
+    let ids: Vec<String> = (0..40).map(|index| index.to_string()).collect();
+    for (index, id) in (0i32..).zip(&ids) {
+        put_model(&store, id, f64::from(index) / 10.0).await;
+    }
+    put_champion(&store, &["0"]).await;
+    scorer.connected().await.unwrap();
+    let asking = (0..4).map(|_| {
+        let scorer = Arc::clone(&scorer);
+        tokio::spawn(async move {
+            for _ in 0..200 {
+                let response = ask(&scorer, 20).await.unwrap();
+                let expected = logistic(response.model_id.unwrap().parse::<f64>().unwrap() / 10.0);
+                for score in response.scores {
+                    let ScoreOutcome::Scored { probability, .. } = score.outcome else { panic!("{score:?}") };
+                    assert!((probability - expected).abs() < 1e-15);
+                }
+            }
+        })
+    });
+    let asking: Vec<_> = asking.collect();
+    let mut line = Vec::new();
+    for id in &ids {
+        line.push(id.as_str());
+        put_champion(&store, &line).await;
+        promote(&scorer, id).await;
+        assert_eq!(scorer.serves().as_ref(), Some(id));
+    }
+    for task in asking {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_error() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store::open(folder.path().to_str().unwrap()).unwrap();
+    let (family, aside) = (folder.path().join("models/service-request"), folder.path().join("aside"));
+    std::fs::create_dir(folder.path().join("models")).unwrap();
+    // A file where a folder should be: every reading fails.
+    std::fs::write(&family, "").unwrap();
+    let scorer = scorer(&store);
+    scorer.connected().await.unwrap();
+    let failure = ask(&scorer, 1).await.unwrap_err();
+    assert!(matches!(failure, Failure::Outage { .. }), "{failure}");
+    let reply = scorer.answer_failure(&properties(), &failure).unwrap();
+    assert_eq!(code(&serde_json::from_slice(&reply.body).unwrap()), ScoreErrorCode::Internal);
+
+    std::fs::remove_file(&family).unwrap();
+    for id in ["a", "b"] {
+        put_model(&store, id, 0.0).await;
+    }
+    put_champion(&store, &["a"]).await;
+    assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+    put_champion(&store, &["a", "b"]).await;
+    std::fs::rename(&family, &aside).unwrap();
+    std::fs::write(&family, "").unwrap();
+    promote(&scorer, "b").await;
+    assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+
+    // The store is back; no further event comes, requests are the occasion to read the champion again.
+    std::fs::remove_file(&family).unwrap();
+    std::fs::rename(&aside, &family).unwrap();
+    while ask(&scorer, 1).await.unwrap().model_id.as_deref() != Some("b") {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_request_too_large_or_without_a_way_back_is_refused() {
+    let store = memory();
+    put_model(&store, "a", 0.0).await;
+    put_champion(&store, &["a"]).await;
+    let scorer = Scorer::new(Settings { rides_max: 10, ..Settings::default() }, store);
+    scorer.connected().await.unwrap();
+    assert_eq!(ask(&scorer, 10).await.unwrap().scores.len(), 10);
+    let response = ask(&scorer, 11).await.unwrap();
+    assert_eq!(code(&response), ScoreErrorCode::MalformedRequest);
+    assert_eq!(response.error.unwrap().field.as_deref(), Some("rides"));
+
+    let envelope = Envelope { payload: ScorerIn::Score(request(1)), properties: Properties::default() };
+    let failure = scorer.handle(envelope).await.unwrap_err();
+    assert!(matches!(failure, Failure::Permanent { reason: "no_reply_to", .. }), "{failure}");
+    assert_eq!(scorer.answer_failure(&Properties::default(), &failure), None);
+}
+
+#[test]
+fn what_cannot_be_read_is_answered_with_the_path_of_the_field() {
+    let scorer = scorer(&memory());
+    let reply = |properties: &Properties, why: &Undecodable| -> ScoreResponse {
+        serde_json::from_slice(&scorer.answer_undecodable(properties, why).unwrap().body).unwrap()
+    };
+    let body = Bytes::from_static(br#"{"request_id":"q","rides":[{"tmin":"cold"}]}"#);
+    let malformed = ScorerIn::decode(ScoreRequest::KIND, &body).unwrap_err();
+    let response = reply(&properties(), &malformed);
+    assert_eq!((response.request_id.as_str(), code(&response)), ("c", ScoreErrorCode::MalformedRequest));
+    assert_eq!(response.error.unwrap().field.as_deref(), Some("rides[0].tmin"));
+
+    let by_message_id = Properties { correlation_id: None, ..properties() };
+    let unknown = recognise(Some("score-request.v9"), ScorerIn::KINDS).unwrap_err();
+    let response = reply(&by_message_id, &unknown);
+    assert_eq!((response.request_id.as_str(), code(&response)), ("q", ScoreErrorCode::UnknownVersion));
+
+    let foreign = recognise(None, ScorerIn::KINDS).unwrap_err();
+    assert_eq!(code(&reply(&properties(), &foreign)), ScoreErrorCode::MalformedRequest);
+    assert_eq!(scorer.answer_undecodable(&Properties::default(), &foreign), None);
+}
+
+#[test]
+fn settings_are_checked_by_name() {
+    assert_eq!(Settings::default().check(), Ok(()));
+    let key = |settings: Settings| settings.check().unwrap_err().key;
+    assert_eq!(key(Settings { model: "../x".to_owned(), ..Settings::default() }), "model");
+    assert_eq!(key(Settings { rides_max: 0, ..Settings::default() }), "rides_max");
+}

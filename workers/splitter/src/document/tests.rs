@@ -1,0 +1,367 @@
+use super::*;
+use crate::ride::{Judged, Outline};
+use proptest::prelude::*;
+
+const LINES: Options = Options { lines: true, ride_bytes_max: 1024 };
+const ANY: Options = Options { lines: false, ride_bytes_max: 1024 };
+
+/// What was found: each element's bytes, and whether it is an object (`o`), something else (`n`), broken (`b`) or too
+/// large (`l`).
+type Found = Vec<(char, String)>;
+
+fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Found, Header), Refusal> {
+    let mut document = Document::new(options);
+    let mut found = Vec::new();
+    let mut pull = |document: &mut Document| -> Result<(), Refusal> {
+        while let Some(element) = document.pull::<T>()? {
+            assert_eq!(element.index, found.len() as u64);
+            let kind = match element.content {
+                Content::Object(_) => 'o',
+                Content::NotAnObject => 'n',
+                Content::Broken => 'b',
+                Content::TooLarge => 'l',
+            };
+            found.push((kind, String::from_utf8_lossy(element.raw.trim_ascii()).into_owned()));
+        }
+        Ok(())
+    };
+    for piece in pieces {
+        document.push(piece);
+        pull(&mut document)?;
+    }
+    document.end();
+    pull(&mut document)?;
+    assert_eq!(document.elements(), found.len() as u64);
+    Ok((found, document.header().clone()))
+}
+
+/// Parses whole, byte by byte, in both passes: all must agree.
+fn parse_with(options: Options, text: impl AsRef<[u8]>) -> Result<(Found, Header), Refusal> {
+    let text = text.as_ref();
+    let whole = parse_in::<Outline>(options, &[text]);
+    let bytes: Vec<&[u8]> = text.chunks(1).collect();
+    assert_eq!(parse_in::<Outline>(options, &bytes), whole, "byte by byte");
+    assert_eq!(parse_in::<Judged>(options, &[text]), whole, "second pass");
+    assert_eq!(parse_in::<Judged>(options, &bytes), whole, "second pass, byte by byte");
+    whole
+}
+
+fn parse(text: impl AsRef<[u8]>) -> Result<(Found, Header), Refusal> {
+    parse_with(ANY, text)
+}
+
+fn found(text: impl AsRef<[u8]>) -> String {
+    shown(parse(text))
+}
+
+/// As in `o{"a":1} n7`, or the refusal's code and place.
+fn shown(parsed: Result<(Found, Header), Refusal>) -> String {
+    match parsed {
+        Ok((found, _)) => found.iter().map(|(kind, raw)| format!("{kind}{raw}")).collect::<Vec<_>>().join(" "),
+        Err(Refusal { code, offset, line, column, .. }) => format!("{code} {offset} {line}:{column}"),
+    }
+}
+
+#[test]
+fn every_form_gives_the_same_rides() {
+    let expected = r#"o{"a":1} o{"b":[2]}"#;
+    for text in [
+        r#"[{"a":1},{"b":[2]}]"#,
+        "\u{feff} [ {\"a\":1} , {\"b\":[2]} ] \n\n",
+        r#"{"travel_data":[{"a":1},{"b":[2]}]}"#,
+        r#"{"Travel_Data":[{"a":1},{"b":[2]}]}"#,
+        r#"{"x":{"rides":[]},"source":"s","RIDES":[{"a":1},{"b":[2]}],"y":[1],"batch_id":"b"}"#,
+        "{\"a\":1}\n{\"b\":[2]}\n",
+        "\n\r\n{\"a\":1}\r\n  \n{\"b\":[2]}",
+        r#"{"a":1}{"b":[2]}"#,
+        "{\"a\":1} {\"b\":[2]}\n",
+    ] {
+        assert_eq!(found(text), expected, "{text}");
+    }
+    assert_eq!(found("{\n\"a\":1\n}\n{\n\"b\":[2]\n}\n"), "o{\n\"a\":1\n} o{\n\"b\":[2]\n}");
+    assert_eq!(shown(parse_with(LINES, "{\"a\":1}\n{\"b\":[2]}")), expected);
+}
+
+#[test]
+fn empty_batches_are_batches_and_nothing_is_not() {
+    for text in ["[]", " [ ] ", r#"{"rides":[]}"#, r#"{"a":1,"travel_data":[ ],"b":2}"#] {
+        assert_eq!(found(text), "", "{text}");
+    }
+    for (text, place) in [("", "empty 0 1:1"), (" \n \t", "empty 4 2:3"), ("\u{feff}", "empty 3 1:4")] {
+        assert_eq!(found(text), place);
+        assert_eq!(shown(parse_with(LINES, text)), place);
+    }
+}
+
+#[test]
+fn elements_that_are_no_objects_are_elements() {
+    let text = r#"[1, -2.5e3 ,true,null,"x",[[]],{"a":1},1e999]"#;
+    assert_eq!(found(text), r#"n1 n-2.5e3 ntrue nnull n"x" n[[]] o{"a":1} n1e999"#);
+    assert_eq!(found("{}\n5\nnull\n[1]\n"), "o{} n5 nnull n[1]");
+}
+
+#[test]
+fn a_header_is_read_wherever_it_stands() {
+    for text in [
+        r#"{"batch_id":"b","source":"s","rides":[{}]}"#,
+        r#"{"rides":[{}],"Source":"s","BATCH_ID":"b"}"#,
+        r#"{"source":"s","rides":[{}],"batch_id":"b","sha256":null}"#,
+    ] {
+        let (_, header) = parse(text).unwrap();
+        assert_eq!((header.batch_id.as_deref(), header.source.as_deref()), (Some("b"), Some("s")), "{text}");
+    }
+    let (found, header) = parse(r#"{"object":"raw/x","sha256":"00","batch_id":"b"}"#).unwrap();
+    assert!(found.is_empty());
+    assert_eq!((header.object.as_deref(), header.sha256.as_deref()), (Some("raw/x"), Some("00")));
+    let (_, header) = parse("{\"batch_id\":\"b\",\"a\":1}\n{}\n").unwrap();
+    assert_eq!(header, Header::default(), "members of a ride are no header");
+    let (_, header) = parse(r#"{"source":{"host":"h"},"rides":[]}"#).unwrap();
+    assert_eq!(header.source, None);
+}
+
+#[test]
+fn a_ride_may_have_members_that_look_like_a_batch() {
+    let ride = r#"{"statustime":"x","rides":7,"object":"unicorn"}"#;
+    assert_eq!(found(ride), format!("o{ride}"));
+    assert_eq!(found(format!("{ride}\n{ride}\n")), format!("o{ride} o{ride}"));
+}
+
+#[test]
+fn documents_that_are_no_batch_are_refused_with_the_place() {
+    for (text, expected) in [
+        ("hello", "not_a_batch 0 1:1"),
+        ("7", "not_a_batch 0 1:1"),
+        ("\n <html>\n</html>\n", "not_a_batch 2 2:2"),
+        (r#"{"rides":7}"#, "not_a_batch 9 1:10"),
+        (r#"{"rides":null}"#, "not_a_batch 9 1:10"),
+        (r#"{"batch_id":7,"rides":[]}"#, "not_a_batch 12 1:13"),
+        (r#"{"rides":[],"batch_id":[]}"#, "not_a_batch 23 1:24"),
+        (r#"{"batch_id":"a","batch_id":"b","rides":[]}"#, "not_a_batch 27 1:28"),
+        (r#"{"rides":[],"travel_data":[]}"#, "not_a_batch 12 1:13"),
+        (r#"{"object":"raw/x","rides":[]}"#, "not_a_batch 18 1:19"),
+        (r#"{"rides":[],"object":"raw/x"}"#, "not_a_batch 21 1:22"),
+        (r#"{"object":7}"#, "o{\"object\":7}"),
+        (r#"[{"a":1},]"#, "invalid_json 9 1:10"),
+        (r#"[{"a":1} {"b":2}]"#, "invalid_json 9 1:10"),
+        (r#"[,{"a":1}]"#, "invalid_json 1 1:2"),
+        ("[\n{\"a\":1},\n{\"a\":tru}\n]", "invalid_json 19 3:9"),
+        ("[{\"a\":1}]\nx", "invalid_json 10 2:1"),
+        ("{\"rides\":[]}{}", "invalid_json 12 1:13"),
+        ("{\"rides\":[] \"a\":1}", "invalid_json 12 1:13"),
+        ("{\"object\":\"raw/x\"}\n{}\n", "invalid_json 19 2:1"),
+        ("{\"a\":1}{\"b\":2},{}", "invalid_json 14 1:15"),
+        ("{\n\"a\":1\n}\n[]", "invalid_json 10 4:1"),
+        ("[{\"a\":1}", "cut_short 8 1:9"),
+        ("[{\"a\":1},\n", "cut_short 10 2:1"),
+        ("[{\"a\":[", "cut_short 7 1:8"),
+        ("[tru", "cut_short 4 1:5"),
+        ("[-", "cut_short 2 1:3"),
+        ("[{\"a\":1e", "cut_short 8 1:9"),
+        ("[tru]", "invalid_json 4 1:5"),
+        ("{\"rides\":[]", "cut_short 11 1:12"),
+        ("{\"rides\"", "cut_short 8 1:9"),
+        ("{\"a\":\n{\"b\":1}\n", "cut_short 14 3:1"),
+        ("{\"a\":1}{\"b\"", "cut_short 11 1:12"),
+        ("{\n\"a\":1}\n{\"b\"\n", "cut_short 14 4:1"),
+    ] {
+        assert_eq!(found(text), expected, "{text}");
+    }
+    assert_eq!(found(b"[{\"a\":\"\xFF\"}]"), "invalid_json 7 1:8");
+    assert_eq!(found(b"\xFF\xFE[\0]\0"), "not_a_batch 0 1:1");
+    let refusal = parse(r#"[{"a":1 "b":2}]"#).unwrap_err();
+    assert_eq!(refusal.to_string(), "expected `,` or `}`, at byte 8 (line 1, column 9)");
+}
+
+#[test]
+fn a_broken_line_is_one_broken_ride() {
+    let text = "{\"a\":1}\n{\"a\":\n\nx\n{\"a\":1}{\"b\":2}\n[1]\n{\"b\":2}\n";
+    let expected = r#"o{"a":1} b{"a": bx b{"a":1}{"b":2} n[1] o{"b":2}"#;
+    assert_eq!(found(text), expected);
+    assert_eq!(shown(parse_with(LINES, text)), expected);
+    assert_eq!(found(b"{\"a\":1}\n{\"a\":\"\xFF\"}\n{}"), "o{\"a\":1} b{\"a\":\"\u{fffd}\"} o{}");
+    assert_eq!(shown(parse_with(LINES, "{\"rides\":[{}]}\n")), "o{\"rides\":[{}]}");
+}
+
+#[test]
+fn the_second_line_saves_a_broken_first() {
+    for first in ["garbage", "{\"a\":tru,", "{\"a\" 1}", "{\"a\":1}]", "{\"a\":1,\"b\":"] {
+        assert_eq!(
+            found(format!("{first}\n{{\"b\":2}}\n{{\"c\":3}}\n")),
+            format!("b{first} o{{\"b\":2}} o{{\"c\":3}}")
+        );
+    }
+    assert_eq!(found("garbage\n{\"b\":2}"), "not_a_batch 0 1:1", "not a line yet");
+    assert_eq!(found("garbage\n[1]\n{\"b\":2}\n"), "not_a_batch 0 1:1");
+}
+
+#[test]
+fn a_last_line_that_is_cut_short_refuses_the_document() {
+    assert_eq!(found("{\"a\":1}\n{\"a\":"), "cut_short 13 2:6");
+    assert_eq!(shown(parse_with(LINES, "{\"a\":1}\n{\"a\":\"x")), "cut_short 15 2:8");
+    assert_eq!(found("{\"a\":1}\n{\"a\":}"), "o{\"a\":1} b{\"a\":}");
+}
+
+#[test]
+fn a_ride_that_is_too_large_is_set_apart() {
+    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3_000));
+    assert_eq!(found(format!("[{{}},{large},{{}}]")), format!("o{{}} l{large} o{{}}"));
+    assert_eq!(found(format!("{{}}\n{large}\n{{}}")), format!("o{{}} l{} o{{}}", &large[..HEAD_BYTES]));
+    let huge = format!("[{{\"a\":\"{}\"}}]", "x".repeat(1024 * LARGE_FACTOR));
+    assert_eq!(found(huge), "ride_too_large 1 1:2");
+}
+
+#[test]
+fn the_window_stays_small_whatever_comes() {
+    let small = 64 * 1024;
+    let feed = |options: Options, start: &str, filler: &str| -> Result<usize, Refusal> {
+        let mut document = Document::new(options);
+        document.push(start.as_bytes());
+        let mut largest = 0;
+        for _ in 0..2_000 {
+            while document.pull::<Outline>()?.is_some() {}
+            document.push(filler.as_bytes());
+            largest = largest.max(document.window.len());
+        }
+        Ok(largest)
+    };
+    let (blanks, letters, brackets) = (" \n".repeat(256), "x".repeat(512), "[".repeat(512));
+    for (options, start) in [(ANY, ""), (ANY, "["), (ANY, "[{}"), (ANY, "[]"), (ANY, "{}{}"), (LINES, "{}\n")] {
+        assert!(feed(options, start, &blanks).unwrap() < small, "{start}");
+    }
+    assert!(feed(ANY, "{}", &" ".repeat(512)).unwrap() < small);
+    assert!(feed(LINES, "{}\n", &letters).unwrap() < small);
+    for start in ["[\"", "[{\"a\":\"", "{\"", "{\"a\":\"", "{}{\"", "{\"rides\":[],\"a\":\""] {
+        assert_eq!(feed(ANY, start, &letters).unwrap_err().code, "ride_too_large", "{start}");
+    }
+    assert_eq!(feed(ANY, "[{\"a\":", &brackets).unwrap_err().code, "ride_too_large");
+    assert_eq!(feed(ANY, "{ ", &blanks).unwrap_err().code, "ride_too_large");
+    assert_eq!(feed(ANY, "garbage", &letters).unwrap_err().code, "not_a_batch");
+}
+
+#[test]
+fn deep_nesting_does_no_harm() {
+    let options = Options { lines: false, ride_bytes_max: 1024 * 1024 };
+    let depth = 200_000;
+    let deep = format!("[{{\"a\":{}{}}}]", "[".repeat(depth), "]".repeat(depth));
+    let whole = parse_in::<Judged>(options, &[deep.as_bytes()]).unwrap().0;
+    assert_eq!(whole.iter().map(|(kind, _)| *kind).collect::<String>(), "o");
+    let open = "{\"a\":".repeat(depth);
+    assert_eq!(parse_in::<Judged>(options, &[open.as_bytes()]).unwrap_err().code, "cut_short");
+}
+
+/// A small JSON object on one line, its texts full of what may confuse.
+fn object() -> impl Strategy<Value = String> {
+    let value = prop_oneof![
+        any::<i32>().prop_map(|n| n.to_string()),
+        "[a-z\\[\\]{},:\"\\\\ é\n]{0,12}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+        Just("[1,{\"rides\":[]}]".to_owned()),
+        Just("1e999".to_owned()),
+    ];
+    let key = prop_oneof![Just("latitude".to_owned()), Just("Name".to_owned()), "[a-z]{1,4}"];
+    proptest::collection::vec((key, value), 0..4).prop_map(|members| {
+        let written: Vec<_> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
+        format!("{{{}}}", written.join(","))
+    })
+}
+
+fn cut<'a>(text: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+    let mut places: Vec<_> = cuts.iter().map(|cut| cut % (text.len() + 1)).chain([0, text.len()]).collect();
+    places.sort_unstable();
+    places.windows(2).map(|pair| &text[pair[0]..pair[1]]).collect()
+}
+
+const HOSTILE: &[&[u8]] = &[
+    b"{",
+    b"}",
+    b"[",
+    b"]",
+    b",",
+    b":",
+    b"\"",
+    b"\n",
+    b" ",
+    b"\\",
+    b"\\u",
+    b"\\ud800",
+    b"1",
+    b"-",
+    b"e999",
+    b"tru",
+    b"null",
+    b"\"rides\":[",
+    b"\"object\":",
+    b"{\"latitude\":1}",
+    b"{}\n",
+    b"\xFF",
+    b"\xEF\xBB\xBF",
+    b"\x01",
+    b"\"name\":",
+    b"\"na\\u006de\":",
+];
+
+proptest! {
+    #[test]
+    fn all_forms_and_all_cuts_give_the_same_rides(
+        rides in proptest::collection::vec(object(), 2..12), cuts in proptest::collection::vec(any::<usize>(), 0..8),
+    ) {
+        let expected: Found = rides.iter().map(|ride| ('o', ride.clone())).collect();
+        for text in [
+            format!("[{}]", rides.join(",")),
+            format!("[\n  {}\n]\n", rides.join(",\n  ")),
+            format!("{{\"batch_id\":\"b\",\"travel_data\":[{}],\"source\":\"s\"}}", rides.join(" , ")),
+            format!("{{\"rides\":[{}]}}", rides.join(",\n")),
+            rides.join("\n"),
+            rides.join("\r\n\n") + "\n",
+            rides.concat(),
+            rides.join(" "),
+        ] {
+            let (found, _) = parse_in::<Judged>(ANY, &cut(text.as_bytes(), &cuts)).unwrap();
+            prop_assert_eq!(&found, &expected, "{}", text);
+        }
+        let spread: Vec<_> = rides.iter().map(|ride| ride.replacen('{', "{\n  ", 1)).collect();
+        let (found, _) = parse_in::<Judged>(ANY, &cut(spread.join("\n").as_bytes(), &cuts)).unwrap();
+        let expected: Found = spread.into_iter().map(|ride| ('o', ride)).collect();
+        prop_assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn a_truncated_array_is_refused_wherever_it_is_cut(
+        rides in proptest::collection::vec(object(), 0..6), at in any::<proptest::sample::Index>(),
+        (start, end) in prop_oneof![
+            Just(("[", "]")), Just(("{\"travel_data\":[\n", "]}")), Just(("{\"a\":1,\n\"rides\":[", "],\"b\":\"c\"}")),
+        ],
+    ) {
+        let text = format!("{start}{}{end}", rides.join(",\n"));
+        let kept = &text.as_bytes()[..at.index(text.len())];
+        let refusal = parse_in::<Outline>(ANY, &[kept]).unwrap_err();
+        prop_assert!(matches!(refusal.code, "cut_short" | "empty"), "{:?}", refusal);
+        prop_assert_eq!(refusal.offset, kept.len() as u64);
+    }
+
+    #[test]
+    fn hostile_input_never_panics_and_both_passes_agree(
+        text in proptest::collection::vec(proptest::sample::select(HOSTILE), 0..24),
+        lines in any::<bool>(), cuts in proptest::collection::vec(any::<usize>(), 0..4),
+    ) {
+        let text = text.concat();
+        let options = Options { lines, ride_bytes_max: 16 };
+        let whole = parse_in::<Outline>(options, &[&text]);
+        prop_assert_eq!(&parse_in::<Judged>(options, &[&text]), &whole);
+        let pieces = cut(&text, &cuts);
+        let in_pieces = parse_in::<Judged>(options, &pieces);
+        prop_assert_eq!(&parse_in::<Outline>(options, &pieces), &in_pieces);
+        prop_assert_eq!(in_pieces.ok(), whole.ok());
+    }
+
+    #[test]
+    fn cuts_change_nothing_for_hostile_input(
+        text in proptest::collection::vec(prop_oneof![
+            Just("{"), Just("}"), Just("["), Just("]"), Just(","), Just(":1"), Just("\"a\""), Just("\n"), Just("7"),
+            Just("{\"a\":1}"), Just("{}\n"), Just("\"rides\":["),
+        ], 0..16),
+        cuts in proptest::collection::vec(any::<usize>(), 0..6),
+    ) {
+        let text = text.concat();
+        prop_assert_eq!(parse_in::<Judged>(ANY, &cut(text.as_bytes(), &cuts)), parse_in::<Judged>(ANY, &[text.as_bytes()]));
+    }
+}

@@ -1,0 +1,241 @@
+//! Rides in, chunks, rejects and the account out.
+
+use crate::{
+    document::{Content, Element, HEAD_BYTES},
+    ride::Judged,
+};
+use common::contract::{
+    message::{BatchSplit, RideChunk},
+    ride::{RejectReason, Ride},
+};
+use compact_str::CompactString;
+use serde::Serialize;
+use serde_json::{Value, value::RawValue};
+use std::{
+    collections::{BTreeMap, HashSet},
+    hash::{BuildHasherDefault, Hasher},
+};
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Rides of one batch that may bring their own `ride_id`: what is remembered of them to find doubles, 16 bytes each,
+/// is the only thing here that grows with a batch. It ends up at 75 MB, 110 MB while it grows for the last time.
+pub const GIVEN_IDS_MAX: usize = 3_500_000;
+
+/// The batch brings more `ride_id`s than can be remembered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected at most {GIVEN_IDS_MAX} rides with a ride_id of their own; publish the batch in parts")]
+pub struct TooManyRideIds;
+
+/// Cuts one batch.
+#[derive(Debug)]
+pub struct Split {
+    batch_id: String,
+    /// `{batch_id}-`.
+    prefix: CompactString,
+    chunk_size: usize,
+    rides: Vec<Ride>,
+    chunks: u32,
+    accepted: u64,
+    rejected: BTreeMap<RejectReason, u64>,
+    reject_lines: Vec<u8>,
+    given_ids: HashSet<u128, BuildHasherDefault<AlreadyHashed>>,
+}
+
+impl Split {
+    /// A split of `batch_id` into chunks of `chunk_size` rides (at least 1).
+    pub fn new(batch_id: &str, chunk_size: u32) -> Self {
+        let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
+        Self {
+            batch_id: batch_id.to_owned(),
+            prefix: compact_str::format_compact!("{batch_id}-"),
+            chunk_size,
+            rides: Vec::new(),
+            chunks: 0,
+            accepted: 0,
+            rejected: BTreeMap::new(),
+            reject_lines: Vec::new(),
+            given_ids: HashSet::default(),
+        }
+    }
+
+    /// Takes the next element of the document: a ride more for the chunk, or a line more for the rejects.
+    ///
+    /// # Errors
+    /// When there are more given ids than can be remembered.
+    pub fn take(&mut self, element: Element<'_, Judged>) -> Result<(), TooManyRideIds> {
+        let Element { index, raw, content } = element;
+        let verdict = match content {
+            Content::Object(Judged::Accepted(ride)) if ride.ride_id.is_empty() => {
+                Ok(Ride { ride_id: self.generated_id(index), ..ride })
+            }
+            Content::Object(Judged::Accepted(ride)) => {
+                if self.is_duplicate(&ride.ride_id, index)? {
+                    Err(RejectReason::DuplicateRideId)
+                } else {
+                    Ok(ride)
+                }
+            }
+            Content::Object(Judged::Rejected { reason, ride_id }) => {
+                if !ride_id.is_empty() {
+                    self.is_duplicate(&ride_id, index)?;
+                }
+                Err(reason)
+            }
+            Content::NotAnObject => Err(RejectReason::NotAnObject),
+            Content::Broken => Err(RejectReason::InvalidJson),
+            Content::TooLarge => Err(RejectReason::RideTooLarge),
+        };
+        match verdict {
+            Ok(ride) => {
+                self.accepted += 1;
+                self.rides.push(ride);
+            }
+            Err(reason) => {
+                *self.rejected.entry(reason).or_default() += 1;
+                write_reject(&mut self.reject_lines, index, reason, raw);
+            }
+        }
+        Ok(())
+    }
+
+    /// The next chunk, when it is full.
+    pub fn full_chunk(&mut self) -> Option<RideChunk> {
+        if self.rides.len() >= self.chunk_size { self.chunk() } else { None }
+    }
+
+    /// The rides since the last full chunk, if there are any.
+    pub fn last_chunk(&mut self) -> Option<RideChunk> {
+        if self.rides.is_empty() { None } else { self.chunk() }
+    }
+
+    fn chunk(&mut self) -> Option<RideChunk> {
+        let following = Vec::with_capacity(self.rides.len());
+        let chunk = self.chunks;
+        self.chunks = chunk.checked_add(1)?;
+        Some(RideChunk { batch_id: self.batch_id.clone(), chunk, rides: std::mem::replace(&mut self.rides, following) })
+    }
+
+    /// Lines for `rejected/<batch_id>.ndjson` that nobody has taken yet.
+    pub fn reject_lines(&self) -> &[u8] {
+        &self.reject_lines
+    }
+
+    /// The lines are written.
+    pub fn forget_reject_lines(&mut self) {
+        self.reject_lines.clear();
+    }
+
+    /// The account of the batch.
+    pub fn account(&self, sha256: &str) -> BatchSplit {
+        let rejected: u64 = self.rejected.values().sum();
+        BatchSplit {
+            batch_id: self.batch_id.clone(),
+            sha256: sha256.to_owned(),
+            chunks: self.chunks,
+            received: self.accepted + rejected,
+            accepted: self.accepted,
+            rejected,
+            rejected_by_reason: self.rejected.iter().map(|(why, count)| (why.as_str().to_owned(), *count)).collect(),
+        }
+    }
+
+    fn generated_id(&self, index: u64) -> CompactString {
+        let mut digits = [0; 20];
+        let mut ride_id = self.prefix.clone();
+        ride_id.push_str(decimal(index, &mut digits));
+        ride_id
+    }
+
+    /// Whether a given id came before, or is what another ride's generated id is.
+    fn is_duplicate(&mut self, ride_id: &str, index: u64) -> Result<bool, TooManyRideIds> {
+        if let Some(digits) = ride_id.strip_prefix(self.prefix.as_str())
+            && let Ok(number) = digits.parse::<u64>()
+            && digits == decimal(number, &mut [0; 20])
+        {
+            return Ok(number != index);
+        }
+        let came_before = !self.given_ids.insert(xxh3_128(ride_id.as_bytes()));
+        if self.given_ids.len() > GIVEN_IDS_MAX { Err(TooManyRideIds) } else { Ok(came_before) }
+    }
+}
+
+fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &str {
+    let mut used = 0;
+    for digit in digits.iter_mut().rev() {
+        *digit = b'0' + (value % 10) as u8;
+        value /= 10;
+        used += 1;
+        if value == 0 {
+            break;
+        }
+    }
+    let start = digits.len() - used;
+    std::str::from_utf8(digits.get(start..).unwrap_or_default()).unwrap_or_default()
+}
+
+#[derive(Serialize)]
+struct Reject<'a> {
+    index: u64,
+    field: Option<&'static str>,
+    reason: RejectReason,
+    ride: AsItCame<'a>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum AsItCame<'a> {
+    Json(&'a RawValue),
+    Text(&'a str),
+}
+
+/// One line. The ride stands in it as it came, less its line breaks; as a text when it is no JSON, or none that every
+/// reader can read (nested too deeply, a number beyond `f64`), and then only its first [`HEAD_BYTES`] when it is too
+/// large.
+fn write_reject(lines: &mut Vec<u8>, index: u64, reason: RejectReason, raw: &[u8]) {
+    let kept = match reason {
+        RejectReason::RideTooLarge => raw.get(..HEAD_BYTES).unwrap_or(raw),
+        _ => raw,
+    };
+    let text = String::from_utf8_lossy(kept.trim_ascii());
+    let one_line = match serde_json::from_str::<Value>(&text) {
+        Ok(_) => Some(without_line_breaks(&text)),
+        Err(_) => None,
+    };
+    let json = one_line.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
+    let ride = json.map_or(AsItCame::Text(&text), AsItCame::Json);
+    let start = lines.len();
+    match serde_json::to_writer(&mut *lines, &Reject { index, field: reason.field(), reason, ride }) {
+        Ok(()) => lines.push(b'\n'),
+        Err(_) => lines.truncate(start),
+    }
+}
+
+/// In JSON a line break can only stand between tokens, and so can the indentation after it.
+fn without_line_breaks(json: &str) -> String {
+    let mut one_line = String::with_capacity(json.len());
+    for (nth, line) in json.split(['\n', '\r']).enumerate() {
+        one_line.push_str(if nth == 0 { line } else { line.trim_ascii_start() });
+    }
+    one_line
+}
+
+/// The keys are hashes.
+#[derive(Debug, Default)]
+struct AlreadyHashed(u64);
+
+impl Hasher for AlreadyHashed {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.0 = self.0.rotate_left(8) ^ u64::from(*byte);
+        }
+    }
+    fn write_u128(&mut self, hash: u128) {
+        self.0 = hash as u64;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,403 @@
+use super::*;
+use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
+use common::contract::{
+    message::{RideChunk, decode},
+    outcome::Outgoing,
+    ride::Ride,
+};
+use futures::{StreamExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+use std::sync::Arc;
+use tokio::io::AsyncWriteExt;
+
+const GOOD: &str = r#"{"Name":"Twilight","StatusTime":"2018-04-25 17:03:05","Latitude":40.5,"Longitude":-74,"Distance":29.5,"HealthPoints":291,"MagicPoints":292,"FieldService":1}"#;
+const BAD: &str = r#"{"Name":"Nightmare","StatusTime":"2018-04-25 17:03:05","Latitude":140.5}"#;
+
+fn memory() -> Store {
+    Arc::new(InMemory::new())
+}
+
+fn splitter(store: &Store, chunk_size: u32) -> Splitter {
+    Splitter::new(Settings { chunk_size, read_buffer_bytes: 4096, ..Settings::default() }, store.clone())
+}
+
+fn sha256(bytes: &[u8]) -> String {
+    hex::encode(Sha256::digest(bytes))
+}
+
+async fn gzip(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = GzipEncoder::new(Vec::new());
+    encoder.write_all(plain).await.unwrap();
+    encoder.shutdown().await.unwrap();
+    encoder.into_inner()
+}
+
+async fn zstd(plain: &[u8]) -> Vec<u8> {
+    let mut encoder = ZstdEncoder::new(Vec::new());
+    encoder.write_all(plain).await.unwrap();
+    encoder.shutdown().await.unwrap();
+    encoder.into_inner()
+}
+
+#[derive(Debug, PartialEq)]
+struct Published {
+    chunks: Vec<RideChunk>,
+    account: BatchSplit,
+}
+
+impl Published {
+    fn rides(&self) -> Vec<&Ride> {
+        self.chunks.iter().flat_map(|chunk| &chunk.rides).collect()
+    }
+}
+
+async fn publish_with(splitter: &Splitter, body: &[u8], properties: Properties) -> Result<Published, Failure> {
+    let payload = IncomingBatch(Bytes::copy_from_slice(body));
+    let outputs = splitter.handle(Envelope { payload, properties }).await?;
+    let mut published: Vec<Outgoing> = outputs.into_stream().try_collect().await?;
+    let account = published.pop().unwrap();
+    assert_eq!(account.routing_key, "batch-split.v1", "the account comes last");
+    let chunks = published.iter().map(|chunk| decode(&chunk.body).unwrap()).collect();
+    Ok(Published { chunks, account: decode(&account.body).unwrap() })
+}
+
+async fn publish(splitter: &Splitter, body: impl AsRef<[u8]>) -> Result<Published, Failure> {
+    publish_with(splitter, body.as_ref(), Properties::default()).await
+}
+
+async fn refused_with(splitter: &Splitter, body: impl AsRef<[u8]>) -> &'static str {
+    match publish(splitter, body).await {
+        Err(Failure::Permanent { reason, .. }) => reason,
+        other => panic!("{other:?}"),
+    }
+}
+
+async fn upload(store: &Store, object: &str, bytes: &[u8]) -> String {
+    store.put(&Path::from(object), bytes.to_vec().into()).await.unwrap();
+    json!({"object": object, "sha256": sha256(bytes)}).to_string()
+}
+
+async fn stored_objects(store: &Store) -> Vec<String> {
+    let mut names: Vec<String> =
+        store.list(None).map_ok(|found| found.location.to_string()).try_collect().await.unwrap();
+    names.sort();
+    names
+}
+
+async fn rejects(store: &Store, batch_id: &str) -> Vec<Value> {
+    let bytes = store::read(store, &layout::rejected(batch_id)).await.unwrap().unwrap_or_default();
+    let lines = std::str::from_utf8(&bytes).unwrap().lines();
+    lines.map(|line| serde_json::from_str(line).unwrap()).collect()
+}
+
+#[tokio::test]
+async fn the_chunk_size_changes_nothing_but_the_chunks() {
+    let rides: Vec<_> = (0..2_500).map(|n| if n % 100 == 7 { BAD } else { GOOD }).collect();
+    let body = format!("{{\"batch_id\":\"b\",\"rides\":[{}]}}", rides.join(","));
+    let (one, thousand) = (memory(), memory());
+    let by_one = publish(&splitter(&one, 1), &body).await.unwrap();
+    let by_thousand = publish(&splitter(&thousand, 1000), &body).await.unwrap();
+    assert_eq!(by_one.rides(), by_thousand.rides());
+    assert_eq!((by_one.account.chunks, by_thousand.account.chunks), (2475, 3));
+    assert_eq!((by_one.account.received, by_one.account.accepted, by_one.account.rejected), (2500, 2475, 25));
+    assert_eq!(by_one.account, BatchSplit { chunks: 2475, ..by_thousand.account });
+    let lines = rejects(&one, "b").await;
+    assert_eq!(lines, rejects(&thousand, "b").await);
+    assert_eq!(lines.len(), 25);
+    let first: Value = serde_json::from_str(BAD).unwrap();
+    assert_eq!(lines[0], json!({"index": 7, "field": "latitude", "reason": "latitude_out_of_range", "ride": first}));
+}
+
+#[tokio::test]
+async fn every_form_and_compression_gives_the_same_rides_inline_and_by_reference() {
+    let forms = [
+        ("array", format!("[{GOOD},{BAD},{GOOD}]")),
+        ("travel_data.json", format!("{{\"travel_data\":[{GOOD},\n{BAD},\n{GOOD}]}}")),
+        ("rides.json", format!("{{\"rides\":[{GOOD},{BAD},{GOOD}],\"source\":\"s\"}}")),
+        ("lines", format!("{GOOD}\n{BAD}\n{GOOD}\n")),
+        ("told.ndjson", format!("{GOOD}\n{BAD}\n{GOOD}")),
+        ("concatenated", format!("{GOOD}{BAD}\n{GOOD}")),
+    ];
+    let mut seen = Vec::new();
+    for (name, plain) in &forms {
+        let plain = plain.as_bytes();
+        let (head, tail) = plain.split_at(plain.len() / 3);
+        let bodies = [
+            plain.to_vec(),
+            gzip(plain).await,
+            [gzip(head).await, gzip(tail).await].concat(),
+            zstd(plain).await,
+            [zstd(head).await, zstd(tail).await].concat(),
+        ];
+        for body in bodies {
+            let store = memory();
+            let inline = publish(&splitter(&store, 2), &body).await.unwrap();
+            assert_eq!(inline.account.sha256, sha256(&body), "the bytes as they came");
+            assert_eq!(inline.account.batch_id, sha256(&body)[..16]);
+            let store = memory();
+            let reference = upload(&store, &format!("raw/in/{name}"), &body).await;
+            assert_eq!(publish(&splitter(&store, 2), reference).await.unwrap(), inline, "{name}");
+            seen.push(inline);
+        }
+    }
+    let values = |published: &Published| {
+        let rides = published.rides().into_iter().cloned();
+        rides
+            .map(|ride| Ride { ride_id: ride.ride_id.split('-').next_back().unwrap().into(), ..ride })
+            .collect::<Vec<_>>()
+    };
+    assert!(seen.iter().all(|published| values(published) == values(&seen[0])));
+    assert_eq!(values(&seen[0]).iter().map(|ride| ride.ride_id.as_str()).collect::<Vec<_>>(), ["0", "2"]);
+}
+
+#[tokio::test]
+async fn content_type_and_encoding_are_believed() {
+    let told = |content_type: Option<&str>, encoding: Option<&str>| Properties {
+        content_type: content_type.map(str::to_owned),
+        content_encoding: encoding.map(str::to_owned),
+        ..Properties::default()
+    };
+    let lines = format!("garbage\ngarbage\n{GOOD}");
+    let store = memory();
+    let worker = splitter(&store, 10);
+    let as_lines = told(Some("application/x-ndjson; charset=utf-8"), None);
+    let published = publish_with(&worker, lines.as_bytes(), as_lines).await.unwrap();
+    assert_eq!((published.account.accepted, published.account.rejected), (1, 2));
+    assert_eq!(refused_with(&worker, &lines).await, "not_a_batch");
+    let zipped = gzip(format!("[{GOOD}]").as_bytes()).await;
+    assert!(publish_with(&worker, &zipped, told(None, Some("GZIP"))).await.is_ok());
+    for (body, encoding) in [(lines.as_bytes(), "gzip"), (&zipped, "zstd"), (&zipped, "br")] {
+        let failure = publish_with(&worker, body, told(None, Some(encoding))).await.unwrap_err();
+        assert!(matches!(failure, Failure::Permanent { reason: "bad_compression", .. }), "{failure:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_refused_batch_leaves_no_trace() {
+    let store = memory();
+    let worker = splitter(&store, 1);
+    let half = [GOOD; 50].join(",");
+    let zipped = gzip(format!("[{half}]").as_bytes()).await;
+    let mut corrupt = zipped.clone();
+    let middle = corrupt.len() - 6;
+    corrupt[middle] ^= 0xFF;
+    for (body, code) in [
+        (b"".to_vec(), "empty"),
+        (b" \n ".to_vec(), "empty"),
+        (b"hello".to_vec(), "not_a_batch"),
+        (format!("[{half},{GOOD}").into_bytes(), "cut_short"),
+        (format!("[{half},{BAD} {GOOD}]").into_bytes(), "invalid_json"),
+        (format!("{{\"rides\":[{half}]}} x").into_bytes(), "invalid_json"),
+        (format!("{{\"batch_id\":\"a/b\",\"rides\":[{half}]}}").into_bytes(), "invalid_batch_id"),
+        (format!("{{\"batch_id\":\"\",\"rides\":[{half}]}}").into_bytes(), "invalid_batch_id"),
+        (zipped[..zipped.len() - 9].to_vec(), "cut_short"),
+        (corrupt, "bad_compression"),
+        ([zipped.as_slice(), b"trailing garbage"].concat(), "bad_compression"),
+        (zstd(b"[").await, "cut_short"),
+        (gzip(b"").await, "empty"),
+    ] {
+        assert_eq!(refused_with(&worker, &body).await, code, "{}", String::from_utf8_lossy(&body));
+        let reference = upload(&store, "raw/x", &body).await;
+        assert_eq!(refused_with(&worker, reference).await, code);
+    }
+    assert_eq!(stored_objects(&store).await, ["raw/x"]);
+    let failure = publish(&worker, "[{}\n{}]").await.unwrap_err();
+    assert_eq!(failure.to_string(), "invalid_json: expected `,` or `]`, at byte 4 (line 2, column 1)");
+}
+
+#[tokio::test]
+async fn what_expands_beyond_all_measure_is_refused() {
+    let lines = "{}\n".repeat(8 * 1024 * 1024).into_bytes();
+    let bomb = zstd(&lines).await;
+    let store = memory();
+    assert_eq!(refused_with(&splitter(&store, 1000), &bomb).await, "expands_too_much");
+    let settings = Settings { decompressed_bytes_max: 100_000, ..Settings::default() };
+    let small = gzip(&lines[..200_001]).await;
+    assert_eq!(refused_with(&Splitter::new(settings, store), &small).await, "expands_too_much");
+}
+
+#[tokio::test]
+async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
+    let store = memory();
+    let body = format!("{{\"batch_id\":\"b\",\"source\":\"s\",\"rides\":[{GOOD},{BAD},{GOOD}]}}");
+    let first = publish(&splitter(&store, 1), &body).await.unwrap();
+    let objects = stored_objects(&store).await;
+    assert_eq!(objects, ["batches/b.json", "rejected/b.ndjson"]);
+    let claim: Claim = store::read_json(&store, "batches/b.json").await.unwrap().unwrap();
+    assert_eq!(
+        claim,
+        Claim { batch_id: "b".into(), sha256: sha256(body.as_bytes()), chunk_size: 1, source: Some("s".into()) }
+    );
+    assert_eq!(publish(&splitter(&store, 1000), &body).await.unwrap(), first);
+    assert_eq!(stored_objects(&store).await, objects);
+}
+
+#[tokio::test]
+async fn a_batch_id_stands_for_one_sequence_of_bytes() {
+    let store = memory();
+    let worker = splitter(&store, 1);
+    let body = |rides: &str| format!("{{\"batch_id\":\"b\",\"rides\":[{rides}]}}");
+    publish(&worker, body(GOOD)).await.unwrap();
+    assert_eq!(refused_with(&worker, body("")).await, "batch_id_conflict");
+    assert_eq!(stored_objects(&store).await, ["batches/b.json"]);
+}
+
+#[tokio::test]
+async fn a_complete_dataset_is_announced_again_and_not_made_again() {
+    let store = memory();
+    let worker = splitter(&store, 2);
+    let body = format!("{{\"batch_id\":\"b\",\"rides\":[{GOOD},{BAD},{GOOD},{GOOD}]}}");
+    let first = publish(&worker, &body).await.unwrap();
+    let manifest = Manifest {
+        schema: "dataset-manifest.v1".into(),
+        batch_id: "b".into(),
+        sha256: first.account.sha256.clone(),
+        columns: Vec::new(),
+        received: 4,
+        accepted: 3,
+        rejected: 1,
+        rejected_by_reason: first.account.rejected_by_reason.clone(),
+        without_weather: Default::default(),
+        labelled: 3,
+        trainable: 3,
+        stations: Default::default(),
+        files: Vec::new(),
+    };
+    store::write(&store, &layout::manifest("b"), serde_json::to_vec(&manifest).unwrap()).await.unwrap();
+    let again = publish(&splitter(&store, 1), &body).await.unwrap();
+    assert_eq!(again, Published { chunks: Vec::new(), account: first.account });
+    let other = body.replace("29.5", "29.6");
+    assert_eq!(refused_with(&worker, other).await, "batch_id_conflict");
+}
+
+#[tokio::test]
+async fn references_are_checked() {
+    let store = memory();
+    let worker = splitter(&store, 10);
+    let body = format!("{{\"batch_id\":\"inner\",\"source\":\"inner\",\"rides\":[{GOOD}]}}");
+    let sha = sha256(body.as_bytes());
+    upload(&store, "raw/batch.json", body.as_bytes()).await;
+    let reference = |object: &str, sha256: &str| json!({"object": object, "sha256": sha256}).to_string();
+    for (object, sha256, code) in [
+        ("raw/other.json", sha.as_str(), "object_missing"),
+        ("raw/batch.json", &sha256(b"other"), "object_changed"),
+        ("raw/batch.json", "", "bad_reference"),
+        ("raw/batch.json", &sha.to_uppercase(), "bad_reference"),
+        ("dataset/b/manifest.json", &sha, "bad_reference"),
+        ("rawest/batch.json", &sha, "bad_reference"),
+        ("raw/../raw/batch.json", &sha, "bad_reference"),
+        ("raw/.hidden", &sha, "bad_reference"),
+        ("raw//batch.json", &sha, "bad_reference"),
+        ("raw/", &sha, "bad_reference"),
+        ("/raw/batch.json", &sha, "bad_reference"),
+    ] {
+        assert_eq!(refused_with(&worker, reference(object, sha256)).await, code, "{object} {sha256}");
+    }
+    assert_eq!(refused_with(&worker, r#"{"object":"raw/batch.json"}"#).await, "bad_reference");
+    let to_itself = upload(&store, "raw/again", reference("raw/batch.json", &sha).as_bytes()).await;
+    assert_eq!(refused_with(&worker, to_itself).await, "bad_reference");
+    assert_eq!(stored_objects(&store).await, ["raw/again", "raw/batch.json"]);
+
+    let named = json!({"batch_id": "outer", "object": "raw/batch.json", "sha256": sha}).to_string();
+    assert_eq!(publish(&worker, named).await.unwrap().account.batch_id, "outer");
+    let unnamed = publish(&worker, reference("raw/batch.json", &sha)).await.unwrap();
+    assert_eq!((unnamed.account.batch_id.as_str(), unnamed.account.sha256), ("inner", sha));
+}
+
+#[tokio::test]
+async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
+    let store = memory();
+    let worker = splitter(&store, 1);
+    let path = Path::from("raw/x");
+    upload(&store, "raw/x", b"[]").await;
+    let source = Source::Object { store: store.clone(), path: path.clone(), etag: None };
+    let etag = source.open(worker.limits()).await.unwrap().finish().await.unwrap().etag;
+    upload(&store, "raw/x", b"[{}]").await;
+    let stale = Source::Object { store: store.clone(), path, etag };
+    let failure = stale.open(worker.limits()).await.map(drop).map_err(read_failure).unwrap_err();
+    assert!(matches!(failure, Failure::Transient { .. }), "{failure:?}");
+
+    let reading = source.open(worker.limits()).await.unwrap();
+    let rejects = Path::from("rejected/b.ndjson");
+    let split = Split::new("b", 1);
+    let other = sha256(b"[]");
+    let cutting = pass::Cutting::new(reading, worker.options(false), split, other, store.clone(), rejects);
+    let published: Vec<_> = cutting.into_stream().collect().await;
+    assert!(matches!(published.as_slice(), [Err(Failure::Transient { .. })]), "{published:?}");
+    assert_eq!(stored_objects(&store).await, ["raw/x"]);
+}
+
+#[tokio::test]
+async fn a_store_that_is_away_is_waited_for() {
+    let away = object_store::Error::Generic { store: "test", source: "no route".into() };
+    assert!(matches!(read_failure(ReadError::Store(away)), Failure::Outage { dependency: "object store", .. }));
+}
+
+#[tokio::test]
+async fn rejects_of_any_number_are_written_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store::open(folder.path().to_str().unwrap()).unwrap();
+    let bad = format!("{{\"note\":\"{}\"}}", "x".repeat(500));
+    let rides = 20_000;
+    let reference =
+        upload(&store, "raw/bad.json", format!("[{}]", vec![bad.as_str(); rides].join(",")).as_bytes()).await;
+    let published = publish(&splitter(&store, 1000), reference).await.unwrap();
+    assert_eq!((published.account.chunks, published.account.rejected), (0, rides as u64));
+    let lines = rejects(&store, &published.account.batch_id).await;
+    assert!(lines.iter().enumerate().all(|(index, line)| line["index"] == index) && lines.len() == rides);
+}
+
+#[tokio::test]
+async fn an_empty_batch_has_an_account() {
+    let published = publish(&splitter(&memory(), 10), "[]").await.unwrap();
+    assert_eq!((published.account.received, published.account.chunks), (0, 0));
+}
+
+#[test]
+fn settings_are_checked_with_their_bounds() {
+    assert_eq!(Settings::default().check(), Ok(()));
+    for chunk_size in [0, 20_001] {
+        let problem = Settings { chunk_size, ..Settings::default() }.check().unwrap_err();
+        assert_eq!((problem.key, problem.expected.as_str()), ("chunk_size", "1 to 20000"));
+    }
+    assert!(serde_json::from_value::<Settings>(json!({"chunk": 1})).is_err());
+}
+
+#[tokio::test]
+async fn real_files_give_the_known_counts() {
+    let rides = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/rides");
+    if !rides.is_dir() {
+        eprintln!("skipped: {} is not there", rides.display());
+        return;
+    }
+    let split_file = async |name: &str| {
+        let store: Store = memory();
+        let bytes = std::fs::read(rides.join(name)).unwrap();
+        let reference = upload(&store, &format!("raw/{name}"), &bytes).await;
+        publish(&Splitter::new(Settings::default(), store), reference).await.unwrap()
+    };
+    let generated = split_file("ride_data.json").await.account;
+    assert_eq!(generated.batch_id, "450c7f9391a7a29b");
+    assert_eq!(
+        (generated.received, generated.accepted, generated.rejected, generated.chunks),
+        (20_000, 19_961, 39, 20)
+    );
+    let reasons = json!({
+        "invalid_statustime": 8, "invalid_fieldservice": 7, "negative_distance": 6, "latitude_out_of_range": 5,
+        "longitude_out_of_range": 3, "invalid_longitude": 3, "missing_statustime": 3, "invalid_latitude": 2,
+        "missing_latitude": 1, "missing_longitude": 1,
+    });
+    assert_eq!(serde_json::to_value(&generated.rejected_by_reason).unwrap(), reasons);
+    let early = split_file("workshop-v1-travel-data.json").await.account;
+    assert_eq!((early.received, early.rejected), (10_417, 0));
+    let array = split_file("workshop-v2-array.json").await;
+    let concatenated = split_file("workshop-v2-concatenated.json").await;
+    assert_eq!((array.account.received, concatenated.account.received), (7_755, 7_755));
+    let values = |published: &Published| {
+        published.rides().iter().map(|ride| Ride { ride_id: "".into(), ..(*ride).clone() }).collect::<Vec<_>>()
+    };
+    assert_eq!(values(&array), values(&concatenated));
+    assert_eq!(array.account.rejected, concatenated.account.rejected);
+}

@@ -1,0 +1,209 @@
+//! Streams the files of datasets out of the object store and into rows, on as many cores as there are.
+
+use crate::rows::{Columns, Parsed, Rides, RowError, first_record, parse, whole_records};
+use bytes::Bytes;
+use common::{
+    contract::{
+        dataset::{DatasetFile, Manifest},
+        features::TEST_SHARE,
+        model::TrainingCounts,
+        outcome::Failure,
+    },
+    runtime::store::{self, Store},
+};
+use futures::{StreamExt, stream};
+use object_store::{ObjectStoreExt, path::Path};
+use sha2::{Digest, Sha256};
+use std::{collections::HashSet, collections::VecDeque, ops::Range, sync::Arc};
+use tokio::task::JoinHandle;
+
+const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
+/// Blocks asked of the store ahead of their use.
+const READ_AHEAD: usize = 2;
+
+/// Everything there is to train on and test with.
+#[derive(Debug, Default)]
+pub struct Loaded {
+    /// To train on.
+    pub train: Rides,
+    /// Held out.
+    pub test: Rides,
+    /// How many rides went where.
+    pub counts: TrainingCounts,
+}
+
+/// Reads the datasets, which come by rising batch id. A ride that stands in several with a label and weather counts in
+/// the first only.
+///
+/// # Errors
+/// [`Failure::Outage`] when the store is away; permanently (`dataset_changed`, `broken_dataset`) when a file is not what
+/// its manifest says.
+pub async fn load(store: &Store, manifests: &[Manifest], threads: usize) -> Result<Loaded, Failure> {
+    let mut loading = Loading::new(manifests);
+    for manifest in manifests {
+        let before = loading.seen();
+        for file in &manifest.files {
+            read_file(store, file, threads, &mut loading).await?;
+        }
+        loading.check(manifest, before)?;
+    }
+    Ok(loading.finish())
+}
+
+struct Loading {
+    loaded: Loaded,
+    /// Ids of the rides so far; only kept where there is more than one dataset, since within one they are unique.
+    known: Option<HashSet<u128>>,
+}
+
+impl Loading {
+    fn new(manifests: &[Manifest]) -> Self {
+        let trainable: u64 = manifests.iter().map(|manifest| manifest.trainable).sum();
+        // With room from the start: a vector that grows is there twice for a moment.
+        let room = |share: f64| (trainable as f64 * share * 1.02) as usize + 1_000;
+        Self {
+            loaded: Loaded {
+                train: Rides::with_capacity(room(1.0 - TEST_SHARE)),
+                test: Rides::with_capacity(room(TEST_SHARE)),
+                counts: TrainingCounts::default(),
+            },
+            known: (manifests.len() > 1).then(HashSet::new),
+        }
+    }
+
+    fn add(&mut self, parsed: Parsed) {
+        let Loaded { train, test, counts } = &mut self.loaded;
+        counts.rides += parsed.rides;
+        counts.unlabelled += parsed.unlabelled;
+        counts.without_weather += parsed.without_weather;
+        for row in parsed.rows {
+            if self.known.as_mut().is_some_and(|known| !known.insert(row.ride)) {
+                counts.duplicates += 1;
+            } else {
+                let side = if row.test { &mut *test } else { &mut *train };
+                side.push(row.features, row.service);
+            }
+        }
+    }
+
+    /// Rides, and those of them that can be trained on.
+    fn seen(&self) -> (u64, u64) {
+        let Loaded { train, test, counts } = &self.loaded;
+        (counts.rides, (train.len() + test.len()) as u64 + counts.duplicates)
+    }
+
+    fn check(&self, manifest: &Manifest, before: (u64, u64)) -> Result<(), Failure> {
+        let after = self.seen();
+        let found = (after.0 - before.0, after.1 - before.1);
+        let expected = (manifest.accepted, manifest.trainable);
+        if found == expected {
+            return Ok(());
+        }
+        let why = format!(
+            "dataset {}: {} rides, {} of them trainable; its manifest says {} and {}",
+            manifest.batch_id, found.0, found.1, expected.0, expected.1
+        );
+        Err(Failure::permanent("broken_dataset", why))
+    }
+
+    fn finish(mut self) -> Loaded {
+        let Loaded { train, test, counts } = &mut self.loaded;
+        counts.train = train.len() as u64;
+        counts.train_service = train.services() as u64;
+        counts.test = test.len() as u64;
+        counts.test_service = test.services() as u64;
+        self.loaded
+    }
+}
+
+type Parsing = JoinHandle<Result<Parsed, RowError>>;
+
+async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &mut Loading) -> Result<(), Failure> {
+    let path = Path::from(file.path.as_str());
+    let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
+    let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
+    let size = match store.head(&path).await {
+        Ok(meta) => meta.size,
+        Err(object_store::Error::NotFound { .. }) => return Err(changed("the file is gone".to_owned())),
+        Err(error) => return Err(store::outage(error)),
+    };
+    if size != file.bytes {
+        return Err(changed(format!("{size} bytes; its manifest says {}", file.bytes)));
+    }
+    let mut blocks =
+        stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
+    let mut cutter = Cutter::default();
+    let mut columns: Option<Arc<Columns>> = None;
+    let mut parsing: VecDeque<Parsing> = VecDeque::new();
+    while let Some(block) = blocks.next().await {
+        let block = block.map_err(store::outage)?;
+        let (returned, mut records) = blocking(move || cutter.cut(&block)).await?;
+        cutter = returned;
+        if columns.is_none() {
+            let Some(end) = first_record(&records) else { continue };
+            columns = Some(Arc::new(Columns::from_header(records.get(..end).unwrap_or_default()).map_err(broken)?));
+            records.drain(..end);
+        }
+        let Some(columns) = columns.clone() else { continue };
+        while parsing.len() >= threads.max(1) {
+            finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
+        }
+        parsing.push_back(tokio::task::spawn_blocking(move || parse(&columns, &records)));
+    }
+    while !parsing.is_empty() {
+        finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
+    }
+    let Cutter { carry, sha256 } = cutter;
+    if hex::encode(sha256.finalize()) != file.sha256 {
+        return Err(changed("its SHA-256 is not the one in its manifest".to_owned()));
+    }
+    if !carry.is_empty() || columns.is_none() {
+        return Err(broken(RowError::Csv("the last record has no line end".to_owned())));
+    }
+    Ok(())
+}
+
+async fn finish_oldest(parsing: &mut VecDeque<Parsing>, loading: &mut Loading) -> Result<Result<(), RowError>, Failure> {
+    let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
+    Ok(joined(oldest.await)?.map(|parsed| loading.add(parsed)))
+}
+
+/// Cuts blocks where records end, and hashes them on the way.
+#[derive(Default)]
+struct Cutter {
+    /// The start of a record whose end is still to come.
+    carry: Vec<u8>,
+    sha256: Sha256,
+}
+
+impl Cutter {
+    /// The records that are whole with this block.
+    fn cut(mut self, block: &Bytes) -> (Self, Vec<u8>) {
+        self.sha256.update(block);
+        let mut records = std::mem::take(&mut self.carry);
+        records.extend_from_slice(block);
+        let end = whole_records(&records);
+        self.carry = records.get(end..).unwrap_or_default().to_vec();
+        records.truncate(end);
+        (self, records)
+    }
+}
+
+fn block_ranges(size: u64) -> impl Iterator<Item = Range<u64>> {
+    (0..size.div_ceil(BLOCK_BYTES)).map(move |index| index * BLOCK_BYTES..((index + 1) * BLOCK_BYTES).min(size))
+}
+
+/// Runs work that takes long away from the threads that serve the broker's heartbeats. A panic in it goes on here.
+///
+/// # Errors
+/// Transient when the process is shutting down.
+pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    joined(tokio::task::spawn_blocking(work).await)
+}
+
+fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
+    result.map_err(|error| match error.try_into_panic() {
+        Ok(panic) => std::panic::resume_unwind(panic),
+        Err(error) => Failure::transient(error),
+    })
+}

@@ -1,0 +1,315 @@
+//! Dataset files to rows: which rides can be trained on, and which of them are held out.
+//!
+//! A file is read in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
+
+use common::contract::features::{FEATURE_COUNT, FEATURES, is_test_ride};
+use csv::ByteRecord;
+use xxhash_rust::xxh3::xxh3_128;
+
+/// Rides that can be trained on or tested with: one entry per ride in both vectors.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Rides {
+    /// In the order of [`FEATURES`], original units, finite.
+    pub features: Vec<[f64; FEATURE_COUNT]>,
+    /// Whether service was asked for.
+    pub service: Vec<bool>,
+}
+
+impl Rides {
+    /// Without rides, but with room for `capacity` of them.
+    pub fn with_capacity(capacity: usize) -> Self {
+        Self { features: Vec::with_capacity(capacity), service: Vec::with_capacity(capacity) }
+    }
+
+    /// Number of rides.
+    pub fn len(&self) -> usize {
+        self.service.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.service.is_empty()
+    }
+
+    /// Adds one ride.
+    pub fn push(&mut self, features: [f64; FEATURE_COUNT], service: bool) {
+        self.features.push(features);
+        self.service.push(service);
+    }
+
+    /// Number of rides that ended in a service request.
+    pub fn services(&self) -> usize {
+        self.service.iter().filter(|service| **service).count()
+    }
+}
+
+/// Why a dataset file cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RowError {
+    /// The header line lacks a column.
+    #[error("the header has no column {0}")]
+    MissingColumn(&'static str),
+    /// The file ends within its header line.
+    #[error("the file has no header line")]
+    MissingHeader,
+    /// Not CSV, or a record with too few or too many fields.
+    #[error("{0}")]
+    Csv(String),
+    /// A field that is not what its column holds.
+    #[error("ride {ride_id:?}: {column} is {value:?}, expected {expected}")]
+    Field {
+        /// As far as it can be read.
+        ride_id: String,
+        /// Column.
+        column: &'static str,
+        /// As it stands in the file.
+        value: String,
+        /// What would be right.
+        expected: &'static str,
+    },
+}
+
+/// Where the columns that matter here are, read from a file's header line.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Columns {
+    count: usize,
+    ride_id: usize,
+    fieldservice: usize,
+    features: [usize; FEATURE_COUNT],
+}
+
+const LABEL: &str = "fieldservice";
+const WEATHER: [&str; 3] = ["tmin", "tmax", "prcp"];
+
+impl Columns {
+    /// Finds the columns in a file's header line.
+    ///
+    /// # Errors
+    /// When it is no CSV or a column is missing.
+    pub fn from_header(line: &[u8]) -> Result<Self, RowError> {
+        let mut header = ByteRecord::new();
+        let found = reader(line).read_byte_record(&mut header).map_err(|error| RowError::Csv(error.to_string()))?;
+        if !found {
+            return Err(RowError::MissingHeader);
+        }
+        let position = |name: &'static str| {
+            header.iter().position(|field| field == name.as_bytes()).ok_or(RowError::MissingColumn(name))
+        };
+        let mut features = [0; FEATURE_COUNT];
+        for (index, feature) in features.iter_mut().zip(FEATURES) {
+            *index = position(feature.name)?;
+        }
+        Ok(Self { count: header.len(), ride_id: position("ride_id")?, fieldservice: position(LABEL)?, features })
+    }
+}
+
+/// One ride that can be trained on.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Row {
+    /// In the order of [`FEATURES`], original units, finite.
+    pub features: [f64; FEATURE_COUNT],
+    /// Whether service was asked for.
+    pub service: bool,
+    /// Whether it is held out; see [`is_test_ride`].
+    pub test: bool,
+    /// `xxh3_128` of the ride's id: two rides with the same value are the same ride.
+    pub ride: u128,
+}
+
+/// What a block of records holds.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Parsed {
+    /// Rides in the block.
+    pub rides: u64,
+    /// … of which have no label.
+    pub unlabelled: u64,
+    /// … of which have a label but no weather.
+    pub without_weather: u64,
+    /// The others, in the order of the file.
+    pub rows: Vec<Row>,
+}
+
+/// Number of bytes at the start of `block` that are whole records. `block` starts where a record starts; a quoted field
+/// may hold line ends.
+pub fn whole_records(block: &[u8]) -> usize {
+    let quotes = block.iter().filter(|byte| **byte == b'"').count();
+    let mut within_quotes = quotes % 2 == 1;
+    for (index, byte) in block.iter().enumerate().rev() {
+        match byte {
+            b'\n' if !within_quotes => return index + 1,
+            b'"' => within_quotes = !within_quotes,
+            _ => {}
+        }
+    }
+    0
+}
+
+/// Number of bytes of the first record of `block`, its line end included; `None` when it does not end there.
+pub fn first_record(block: &[u8]) -> Option<usize> {
+    let mut within_quotes = false;
+    for (index, byte) in block.iter().enumerate() {
+        match byte {
+            b'\n' if !within_quotes => return Some(index + 1),
+            b'"' => within_quotes = !within_quotes,
+            _ => {}
+        }
+    }
+    None
+}
+
+/// Reads the records of a block without its header line.
+///
+/// # Errors
+/// When a record is not what the columns say, with the ride and the field.
+pub fn parse(columns: &Columns, block: &[u8]) -> Result<Parsed, RowError> {
+    let mut reader = reader(block);
+    let mut record = ByteRecord::new();
+    let mut parsed = Parsed::default();
+    while reader.read_byte_record(&mut record).map_err(|error| RowError::Csv(error.to_string()))? {
+        if record.len() != columns.count {
+            let (found, wanted) = (record.len(), columns.count);
+            return Err(RowError::Csv(format!("a record has {found} fields, its header {wanted}")));
+        }
+        parsed.rides += 1;
+        match read(columns, &record)? {
+            Ride::Unlabelled => parsed.unlabelled += 1,
+            Ride::WithoutWeather => parsed.without_weather += 1,
+            Ride::Trainable(row) => parsed.rows.push(row),
+        }
+    }
+    Ok(parsed)
+}
+
+enum Ride {
+    Unlabelled,
+    WithoutWeather,
+    Trainable(Row),
+}
+
+fn read(columns: &Columns, record: &ByteRecord) -> Result<Ride, RowError> {
+    let field = |index: usize| record.get(index).unwrap_or_default();
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let wrong = |column, value: &[u8], expected| {
+        Err(RowError::Field { ride_id: text(field(columns.ride_id)), column, value: text(value), expected })
+    };
+    let service = match field(columns.fieldservice) {
+        b"" => return Ok(Ride::Unlabelled),
+        b"0" => false,
+        b"1" => true,
+        other => return wrong(LABEL, other, "0, 1 or nothing"),
+    };
+    let is_weather = |name| WEATHER.contains(&name);
+    let named = || FEATURES.iter().zip(columns.features).map(|(feature, index)| (feature.name, field(index)));
+    if named().all(|(name, value)| !is_weather(name) || value.is_empty()) {
+        return Ok(Ride::WithoutWeather);
+    }
+    let mut features = [0.0; FEATURE_COUNT];
+    for (slot, (name, value)) in features.iter_mut().zip(named()) {
+        *slot = match std::str::from_utf8(value).ok().and_then(|number| number.parse::<f64>().ok()) {
+            Some(number) if number.is_finite() => number,
+            _ if is_weather(name) => return wrong(name, value, "a number, or no weather at all"),
+            _ => return wrong(name, value, "a number"),
+        };
+    }
+    let id = field(columns.ride_id);
+    let Ok(ride_id) = std::str::from_utf8(id) else {
+        return wrong("ride_id", id, "UTF-8");
+    };
+    Ok(Ride::Trainable(Row { features, service, test: is_test_ride(ride_id), ride: xxh3_128(id) }))
+}
+
+fn reader(block: &[u8]) -> csv::Reader<&[u8]> {
+    csv::ReaderBuilder::new().has_headers(false).buffer_capacity(1 << 16).from_reader(block)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::contract::dataset::COLUMNS;
+    use proptest::prelude::*;
+
+    fn columns() -> Columns {
+        Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap()
+    }
+
+    const TRAINABLE: &str = "a-0,Twilight,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,1,USW00094728,20.7,111,156,241\n";
+
+    #[test]
+    fn every_ride_is_trainable_or_counted_by_reason() {
+        let block = format!(
+            "{TRAINABLE}a-1,\"Line\nend \"\"quoted\"\"\",,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,,USW00094728,20.7,1,2,3\n\
+             a-2,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,0,,,,,\n\
+             a-3,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292.25,0,USW00094728,20.7,-5,2,0\n"
+        );
+        let parsed = parse(&columns(), block.as_bytes()).unwrap();
+        assert_eq!((parsed.rides, parsed.unlabelled, parsed.without_weather), (4, 1, 1));
+        let features: Vec<_> = parsed.rows.iter().map(|row| (row.features, row.service)).collect();
+        assert_eq!(
+            features,
+            [([29.5, 291.0, 292.0, 111.0, 156.0, 241.0], true), ([29.5, 291.0, 292.25, -5.0, 2.0, 0.0], false)]
+        );
+        assert!(parsed.rows.iter().zip(["a-0", "a-3"]).all(|(row, id)| row.test == is_test_ride(id)));
+    }
+
+    #[test]
+    fn columns_are_found_by_name_in_any_order() {
+        let columns = Columns::from_header(b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,ride_id\n");
+        let parsed = parse(&columns.unwrap(), b"6,4,?,5,1,3,1,2,id\n").unwrap();
+        assert_eq!(parsed.rows[0].features, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
+        assert_eq!(Columns::from_header(b"ride_id,distance\n"), Err(RowError::MissingColumn("healthpoints")));
+        assert_eq!(Columns::from_header(b""), Err(RowError::MissingHeader));
+    }
+
+    #[test]
+    fn a_broken_field_names_its_ride_and_column() {
+        for (from, to, expected) in [
+            (",1,USW", ",2,USW", r#"ride "a-0": fieldservice is "2", expected 0, 1 or nothing"#),
+            (",111,", ",,", r#"ride "a-0": tmin is "", expected a number, or no weather at all"#),
+            (",29.5,", ",inf,", r#"ride "a-0": distance is "inf", expected a number"#),
+            (",29.5,", ",", "a record has 14 fields, its header 15"),
+        ] {
+            let error = parse(&columns(), TRAINABLE.replace(from, to).as_bytes()).unwrap_err();
+            assert_eq!(error.to_string(), expected);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn wherever_a_file_is_cut_the_rows_are_the_same(
+            names in proptest::collection::vec("[a\"\n,]{0,6}", 1..20), size in 1usize..400
+        ) {
+            let mut writer = csv::Writer::from_writer(Vec::new());
+            for (index, name) in names.iter().enumerate() {
+                let id = format!("{name}{index}");
+                let n = index.to_string();
+                let row = [&id, name, "", "", "", "", &n, "1", "2", "1", "", "", "3", "4", "5"];
+                writer.write_record(row).unwrap();
+            }
+            let file = writer.into_inner().unwrap();
+            let whole = parse(&columns(), &file).unwrap();
+            prop_assert_eq!(whole.rows.len(), names.len());
+            prop_assert_eq!(whole_records(&file), file.len());
+
+            let (mut pieces, mut carry) = (Parsed::default(), Vec::new());
+            for block in file.chunks(size) {
+                carry.extend_from_slice(block);
+                let cut = whole_records(&carry);
+                let rest = carry.split_off(cut);
+                let piece = parse(&columns(), &carry).unwrap();
+                pieces.rides += piece.rides;
+                pieces.rows.extend(piece.rows);
+                carry = rest;
+            }
+            prop_assert!(carry.is_empty());
+            prop_assert_eq!(pieces, whole);
+        }
+
+        #[test]
+        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+            let _ = Columns::from_header(&bytes);
+            let _ = parse(&columns(), &bytes);
+            prop_assert!(whole_records(&bytes) <= bytes.len());
+            prop_assert!(first_record(&bytes).is_none_or(|end| end <= bytes.len()));
+        }
+    }
+}

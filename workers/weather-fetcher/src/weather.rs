@@ -1,0 +1,257 @@
+//! The weather of station-years: from memory, else from the object store, else from the source; each asked for once.
+
+use crate::{
+    cache::{Memory, Years},
+    client::{Client, Unavailable},
+    join::StationYearKey,
+    nearest::StationIndex,
+    station_year::StationYear,
+};
+use common::{
+    contract::{layout, outcome::Failure},
+    runtime::store::{self, Store},
+};
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp, civil};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Instant,
+};
+
+/// Memory for station-years: about 28,000 of them.
+const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Stations asked for at a time, for one message.
+const AT_A_TIME: usize = 8;
+/// Nothing in GHCN-Daily is older: its `by_year` files begin with 1750.
+const FIRST_YEAR: i16 = 1750;
+/// How long a year that can still change is believed.
+const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
+
+/// One request in the making; those who want the same wait for it and share its failure.
+type Flight = Arc<tokio::sync::Mutex<Option<(Instant, Failure)>>>;
+
+/// Everything that is known, and the means to know more.
+#[derive(Debug)]
+pub struct WeatherCache {
+    client: Client,
+    store: Store,
+    settled_days: u16,
+    memory: Mutex<Memory>,
+    years: Mutex<Years>,
+    flights: Mutex<HashMap<u32, Flight>>,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// How long the source's word about a year holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Standing {
+    /// There can be no observation: not asked for.
+    Impossible,
+    /// It may still change.
+    Unsettled,
+    /// It will not change any more.
+    Settled,
+}
+
+fn standing(year: i16, now: Timestamp, settled_days: u16) -> Standing {
+    let this_year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
+    if !(FIRST_YEAR..=this_year).contains(&year) {
+        return Standing::Impossible;
+    }
+    let over = civil::date(year.saturating_add(1).min(9999), 1, 1).to_zoned(jiff::tz::TimeZone::UTC);
+    let settling = SignedDuration::from_hours(24 * i64::from(settled_days));
+    match over.map(|over| over.timestamp().saturating_add(settling)) {
+        Ok(Ok(settled)) if settled <= now => Standing::Settled,
+        _ => Standing::Unsettled,
+    }
+}
+
+/// A weather service that is away, or talks nonsense, is waited out.
+pub fn outage(unavailable: &Unavailable) -> Failure {
+    Failure::Outage {
+        dependency: "weather service",
+        why: unavailable.to_string(),
+        retry_after: unavailable.retry_after(),
+    }
+}
+
+impl WeatherCache {
+    /// Nothing known yet. A year counts as settled `settled_days` after its end.
+    pub fn new(client: Client, store: Store, settled_days: u16) -> Self {
+        Self {
+            client,
+            store,
+            settled_days,
+            memory: Mutex::new(Memory::new(MEMORY_BYTES_MAX)),
+            years: Mutex::default(),
+            flights: Mutex::default(),
+        }
+    }
+
+    /// The client it asks with.
+    pub fn client(&self) -> &Client {
+        &self.client
+    }
+
+    /// What is in memory.
+    pub fn known(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
+        lock(&self.memory).get(key, Timestamp::now())
+    }
+
+    /// An index of the stations that may be of use in a year.
+    pub fn index(&self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
+        lock(&self.years).index(year, all)
+    }
+
+    /// Gets these years of these stations.
+    ///
+    /// # Errors
+    /// An outage of the weather service or of the object store. What was had before it stays known.
+    pub async fn fetch(
+        &self,
+        all: &StationIndex,
+        needed: BTreeMap<u32, BTreeSet<i16>>,
+    ) -> Result<HashMap<StationYearKey, Arc<StationYear>>, Failure> {
+        let failed = &AtomicBool::new(false);
+        let mut answers = futures::stream::iter(needed)
+            .map(|(station, years)| async move {
+                // Requests under way are seen to their end, so that none has to be made twice; no new ones are begun.
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(Vec::new());
+                }
+                let answer = self.station(station, all.id(station).as_str(), years).await;
+                failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+                answer
+            })
+            .buffer_unordered(AT_A_TIME);
+        let mut found = HashMap::new();
+        let mut failure = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(known) => found.extend(known),
+                Err(first) => {
+                    failure.get_or_insert(first);
+                }
+            }
+        }
+        failure.map_or(Ok(found), Err)
+    }
+
+    async fn station(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let joined = Instant::now();
+        let flight = Arc::clone(lock(&self.flights).entry(station).or_default());
+        let answer = async {
+            let mut landed = flight.lock().await;
+            if let Some((at, failure)) = landed.as_ref()
+                && *at >= joined
+            {
+                return Err(failure.clone());
+            }
+            let answer = self.station_alone(station, id, years).await;
+            *landed = answer.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
+            answer
+        }
+        .await;
+        let mut flights = lock(&self.flights);
+        // The map and this task hold it: nobody waits any more.
+        if Arc::strong_count(&flight) <= 2 {
+            flights.remove(&station);
+        }
+        answer
+    }
+
+    async fn station_alone(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let now = Timestamp::now();
+        let mut known = Vec::with_capacity(years.len());
+        let mut unknown = BTreeSet::new();
+        for year in years {
+            let key = (station, year);
+            let found = match standing(year, now, self.settled_days) {
+                Standing::Impossible => Some(Arc::default()),
+                _ if let Some(found) = self.known(key) => Some(found),
+                Standing::Settled if !self.client.source().is_folder() => self.read_stored(id, year).await?.map(Arc::new),
+                Standing::Settled | Standing::Unsettled => None,
+            };
+            match found {
+                Some(weather) => known.push((key, self.remember(key, weather, now))),
+                None => {
+                    unknown.insert(year);
+                }
+            }
+        }
+        if unknown.is_empty() {
+            return Ok(known);
+        }
+        let fetched = self.client.station_years(id, &unknown).await.map_err(|unavailable| outage(&unavailable))?;
+        tracing::debug!(station = id, years = ?unknown, "weather fetched");
+        for (year, weather) in fetched {
+            let key = (station, year);
+            if standing(year, now, self.settled_days) == Standing::Settled && !self.client.source().is_folder() {
+                store::write(&self.store, &layout::weather(id, year), weather.to_csv(year)).await?;
+            }
+            known.push((key, self.remember(key, Arc::new(weather), now)));
+        }
+        Ok(known)
+    }
+
+    fn remember(&self, key: StationYearKey, weather: Arc<StationYear>, now: Timestamp) -> Arc<StationYear> {
+        let settled = standing(key.1, now, self.settled_days) != Standing::Unsettled;
+        if settled && weather.is_empty() {
+            lock(&self.years).note_useless(key);
+        }
+        let stale_at = if settled { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
+        lock(&self.memory).put(key, Arc::clone(&weather), stale_at);
+        weather
+    }
+
+    /// A cached object that cannot be read is as good as none: it is fetched and written again.
+    async fn read_stored(&self, id: &str, year: i16) -> Result<Option<StationYear>, Failure> {
+        let path = layout::weather(id, year);
+        let Some(bytes) = store::read(&self.store, &path).await? else { return Ok(None) };
+        match StationYear::from_csv(year, &bytes) {
+            Ok(weather) => Ok(Some(weather)),
+            Err(malformed) => {
+                tracing::warn!(path, %malformed, "a cached station-year cannot be read and is fetched again");
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_year_settles_some_days_after_its_end() {
+        let at = |text: &str| text.parse().unwrap();
+        for (year, now, expected) in [
+            (2018, "2019-06-29T23:59:59Z", Standing::Unsettled),
+            (2018, "2019-06-30T00:00:00Z", Standing::Settled),
+            (2018, "2018-01-01T00:00:00Z", Standing::Unsettled),
+            (2018, "2017-12-31T23:59:59Z", Standing::Impossible),
+            (1749, "2019-01-01T00:00:00Z", Standing::Impossible),
+            (1750, "2019-01-01T00:00:00Z", Standing::Settled),
+            (9999, "2019-01-01T00:00:00Z", Standing::Impossible),
+        ] {
+            assert_eq!(standing(year, at(now), 180), expected, "{year} at {now}");
+        }
+    }
+}

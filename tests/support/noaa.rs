@@ -53,9 +53,8 @@ impl Data {
     /// With this observation of all three elements, in memory: date as `YYYYMMDD`, tenths of °C, °C and mm.
     pub fn with_day(self, station: &str, date: &str, (tmin, tmax, prcp): (i32, i32, i32)) -> Self {
         let path = format!("csv/by_station/{station}.csv");
-        let mut text = self.read(&path).unwrap_or_else(|| {
-            b"ID,DATE,ELEMENT,DATA_VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n".to_vec()
-        });
+        let mut text =
+            self.read(&path).unwrap_or_else(|| b"ID,DATE,ELEMENT,DATA_VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n".to_vec());
         for (element, value) in [("PRCP", prcp), ("TMAX", tmax), ("TMIN", tmin)] {
             text.extend_from_slice(format!("{station},{date},{element},{value},,,W,2400\n").as_bytes());
         }
@@ -158,8 +157,7 @@ impl Noaa {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let log = Mutex::new(Log::default());
-        let shared =
-            Arc::new(Shared { data, log, held: watch::Sender::new(0), released: watch::Sender::new(false) });
+        let shared = Arc::new(Shared { data, log, held: watch::Sender::new(0), released: watch::Sender::new(false) });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;

@@ -1,7 +1,7 @@
 //! The contract between the workers, as data and pure functions.
 //!
 //! Nothing in here does I/O, reads a clock or an environment variable, draws a random number or names an async
-//! runtime or a broker client; a test holds that (`tests/house_rules.rs`).
+//! runtime or a broker client; a test holds that (`tests/contract/house_rules.rs`).
 
 pub mod dataset;
 pub mod envelope;

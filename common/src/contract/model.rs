@@ -77,7 +77,7 @@ pub struct TrainingCounts {
     pub unlabelled: u64,
     /// Left out: no weather (of the labelled ones).
     pub without_weather: u64,
-    /// Left out: the same ride id stands in a batch with a smaller id.
+    /// Left out: the same ride id stands, with label and weather, in a batch with a smaller id.
     pub duplicates: u64,
     /// Trained on.
     pub train: u64,
@@ -102,7 +102,8 @@ pub struct Coefficient {
     pub standardised: f64,
     /// Mean over the training rides, original units.
     pub mean: f64,
-    /// Standard deviation over the training rides (denominator n), original units.
+    /// Standard deviation over the training rides (denominator n), original units; 0 for a constant feature, whose
+    /// weight is 0.
     pub std_dev: f64,
     /// Smallest value trained on.
     pub min: f64,

@@ -77,7 +77,11 @@ pub fn probability(model: &Model, ride: &ScoreRide, units: Units) -> Result<f64,
     // The log-odds of values near the end of what a number can hold are none.
     if probability.is_nan() {
         let value = ride.distance.unwrap_or_default();
-        return Err(Unscorable::Impossible { feature: "distance", value, expected: "values one can compute with".into() });
+        return Err(Unscorable::Impossible {
+            feature: "distance",
+            value,
+            expected: "values one can compute with".into(),
+        });
     }
     Ok(probability)
 }
@@ -99,7 +103,8 @@ fn features(ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unsc
 fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
     let any = |value: f64| value.is_finite().then_some(value);
     let not_negative = |value: f64| (0.0..=f64::MAX).contains(&value).then_some(value);
-    let temperature = |value| Some(units.temperature.to_celsius_tenths(value)).filter(|value| TEMPERATURE.contains(value));
+    let temperature =
+        |value| Some(units.temperature.to_celsius_tenths(value)).filter(|value| TEMPERATURE.contains(value));
     let precipitation = |value| not_negative(units.precipitation.to_millimetre_tenths(value));
     let (given, checked, expected) = match feature {
         "distance" => (ride.distance, ride.distance.and_then(not_negative), "miles, not negative"),
@@ -157,7 +162,9 @@ mod tests {
             model.threshold = threshold;
             let response = score(&model, &request(vec![ride()]));
             response.check().unwrap();
-            let ScoreOutcome::Scored { probability, service } = response.scores[0].outcome else { panic!("{response:?}") };
+            let ScoreOutcome::Scored { probability, service } = response.scores[0].outcome else {
+                panic!("{response:?}")
+            };
             assert!((probability - expected).abs() < 1e-12);
             assert_eq!(service, decision);
         }

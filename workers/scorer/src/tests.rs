@@ -21,7 +21,9 @@ fn scorer(store: &Store) -> Scorer {
 /// The artefact `id`, whose log-odds at all features 0 are `intercept`.
 async fn put_model(store: &Store, id: &str, intercept: f64) {
     let artefact = Model { intercept, ..model(id) };
-    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), serde_json::to_vec(&artefact).unwrap()).await.unwrap();
+    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), serde_json::to_vec(&artefact).unwrap())
+        .await
+        .unwrap();
 }
 
 /// Says that the last of the line is champion now.

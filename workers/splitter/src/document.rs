@@ -233,6 +233,7 @@ impl Document {
         }
     }
 
+    #[inline(always)]
     fn step<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         match self.form {
             Form::Elements { expect, in_object } => self.element(expect, in_object),
@@ -281,6 +282,7 @@ impl Document {
         }
     }
 
+    #[inline(always)]
     fn element<T: FromObject>(&mut self, expect: Expect, in_object: bool) -> Result<Step<T>, Refusal> {
         match (self.peek(), expect) {
             (None, _) => self.wait_or_cut_short("expected the rest of the array of rides"),
@@ -359,6 +361,7 @@ impl Document {
     }
 
     /// The ride at the cursor.
+    #[inline(always)]
     fn ride<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         let (end, read) = match self.object(start) {

@@ -87,22 +87,33 @@ enum Key {
 }
 
 impl Key {
+    #[inline]
     fn of(name: &[u8]) -> Self {
-        let (key, spelled): (Self, &[u8]) = match name.len() {
-            4 => (Self::Name, b"name"),
-            5 => (Self::Breed, b"breed"),
-            7 => (Self::RideId, b"ride_id"),
-            8 if matches!(name.first(), Some(b'l' | b'L')) => (Self::Latitude, b"latitude"),
-            8 => (Self::Distance, b"distance"),
-            9 => (Self::Longitude, b"longitude"),
-            10 => (Self::Statustime, b"statustime"),
-            11 => (Self::Magicpoints, b"magicpoints"),
-            12 if matches!(name.first(), Some(b'h' | b'H')) => (Self::Healthpoints, b"healthpoints"),
-            12 => (Self::Fieldservice, b"fieldservice"),
-            _ => return Self::Unknown,
-        };
-        if name.eq_ignore_ascii_case(spelled) { key } else { Self::Unknown }
+        match name.len() {
+            4 if is(name, b"name") => Self::Name,
+            5 if is(name, b"breed") => Self::Breed,
+            // Of all characters here only the underscore is no letter, and shares its place with DEL.
+            7 if is(name, b"ride_id") && name.get(4) == Some(&b'_') => Self::RideId,
+            8 if is(name, b"latitude") => Self::Latitude,
+            8 if is(name, b"distance") => Self::Distance,
+            9 if is(name, b"longitude") => Self::Longitude,
+            10 if is(name, b"statustime") => Self::Statustime,
+            11 if is(name, b"magicpoints") => Self::Magicpoints,
+            12 if is(name, b"healthpoints") => Self::Healthpoints,
+            12 if is(name, b"fieldservice") => Self::Fieldservice,
+            _ => Self::Unknown,
+        }
     }
+}
+
+/// Whether `name` is `letters` in any case. A fixed length lets the compiler compare whole words.
+#[inline]
+fn is<const LENGTH: usize>(name: &[u8], letters: &[u8; LENGTH]) -> bool {
+    const LOWER_CASE: u8 = 0x20;
+    <&[u8; LENGTH]>::try_from(name).is_ok_and(|name| {
+        let differing = name.iter().zip(letters).fold(0, |bits, (a, b)| bits | ((a | LOWER_CASE) ^ (b | LOWER_CASE)));
+        differing == 0
+    })
 }
 
 /// Reads a [`Key`] without checking it for UTF-8. In a hurry it gives up on a key it could misjudge: serde_json lets

@@ -255,8 +255,7 @@ impl Plan {
     async fn read(store: &Store, settings: TrainingSettings) -> Result<Self, Failure> {
         let listing =
             store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await.map_err(store::outage)?.common_prefixes;
-        let batch_ids: Vec<String> =
-            listing.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect();
+        let batch_ids: Vec<String> = listing.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect();
         let mut found: Vec<(Manifest, TrainedOn)> = stream::iter(batch_ids)
             .map(|batch_id| read_manifest(store, batch_id))
             .buffer_unordered(MANIFESTS_AT_ONCE)

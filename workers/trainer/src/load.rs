@@ -130,8 +130,7 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
     if size != file.bytes {
         return Err(changed(format!("{size} bytes; its manifest says {}", file.bytes)));
     }
-    let mut blocks =
-        stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
+    let mut blocks = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
     let mut cutter = Cutter::default();
     let mut columns: Option<Arc<Columns>> = None;
     let mut parsing: VecDeque<Parsing> = VecDeque::new();
@@ -163,7 +162,10 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
     Ok(())
 }
 
-async fn finish_oldest(parsing: &mut VecDeque<Parsing>, loading: &mut Loading) -> Result<Result<(), RowError>, Failure> {
+async fn finish_oldest(
+    parsing: &mut VecDeque<Parsing>,
+    loading: &mut Loading,
+) -> Result<Result<(), RowError>, Failure> {
     let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
     Ok(joined(oldest.await)?.map(|parsed| loading.add(parsed)))
 }

@@ -81,13 +81,17 @@ mod tests {
     fn known_values() {
         // Probabilities 0.9, 0.6, 0.4 and 0.2 of which the second and the fourth are wrong at one half.
         let log_odds = |p: f64| (p / (1.0 - p)).ln();
-        let metrics = evaluate([(0.9, true), (0.6, false), (0.4, false), (0.2, true)].map(|(p, y)| (log_odds(p), y)), 0.5)
-            .unwrap();
+        let metrics =
+            evaluate([(0.9, true), (0.6, false), (0.4, false), (0.2, true)].map(|(p, y)| (log_odds(p), y)), 0.5)
+                .unwrap();
         assert_eq!(
             metrics.confusion,
             Confusion { true_negative: 1, false_positive: 1, false_negative: 1, true_positive: 1 }
         );
-        assert_eq!((metrics.accuracy, metrics.precision, metrics.recall, metrics.f1), (0.5, Some(0.5), Some(0.5), Some(0.5)));
+        assert_eq!(
+            (metrics.accuracy, metrics.precision, metrics.recall, metrics.f1),
+            (0.5, Some(0.5), Some(0.5), Some(0.5))
+        );
         assert_eq!(metrics.roc_auc, Some(0.5));
         let log_loss = -(0.9f64.ln() + 0.4f64.ln() + 0.6f64.ln() + 0.2f64.ln()) / 4.0;
         assert!((metrics.log_loss - log_loss).abs() < 1e-15);

@@ -232,7 +232,8 @@ mod tests {
         Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap()
     }
 
-    const TRAINABLE: &str = "a-0,Twilight,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,1,USW00094728,20.7,111,156,241\n";
+    const TRAINABLE: &str =
+        "a-0,Twilight,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,1,USW00094728,20.7,111,156,241\n";
 
     #[test]
     fn every_ride_is_trainable_or_counted_by_reason() {
@@ -253,7 +254,8 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_in_any_order() {
-        let columns = Columns::from_header(b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,ride_id\n");
+        let columns =
+            Columns::from_header(b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,ride_id\n");
         let parsed = parse(&columns.unwrap(), b"6,4,?,5,1,3,1,2,id\n").unwrap();
         assert_eq!(parsed.rows[0].features, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(Columns::from_header(b"ride_id,distance\n"), Err(RowError::MissingColumn("healthpoints")));

@@ -12,9 +12,14 @@ use std::{collections::BTreeMap, fmt::Write, sync::Arc};
 
 /// A ride as a line of a dataset: `service` `None` has no label, `weather` false no weather.
 fn line(ride_id: &str, seed: u64, service: Option<bool>, weather: bool) -> String {
-    let spread = |salt: u64, range: u64| seed.wrapping_add(salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40 & 0xFFFF % range;
+    let spread =
+        |salt: u64, range: u64| seed.wrapping_add(salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40 & 0xFFFF % range;
     let label = service.map_or("", |service| if service { "1" } else { "0" });
-    let weather = if weather { format!("USW00094728,1.000000,{},{},{}", spread(1, 99), spread(2, 99), spread(3, 99)) } else { ",,,,".to_owned() };
+    let weather = if weather {
+        format!("USW00094728,1.000000,{},{},{}", spread(1, 99), spread(2, 99), spread(3, 99))
+    } else {
+        ",,,,".to_owned()
+    };
     let (distance, health, magic) = (29 + spread(4, 3), 290 + spread(5, 90), 290 + spread(6, 90));
     format!("{ride_id},\"a,\nb\",,2018-04-25 17:03:05.722,40.6,-74.1,{distance}.5,{health},{magic},{label},{weather}\n")
 }
@@ -141,7 +146,8 @@ async fn the_model_accounts_for_every_ride_of_every_dataset() {
     assert_eq!(model.model_id, promoted.model_id);
     assert_eq!(model.datasets.iter().map(|d| d.batch_id.as_str()).collect::<Vec<_>>(), ["a", "b"]);
     assert!(model.coefficients.iter().zip(FEATURES).all(|(c, f)| c.feature == f.name && c.unit == f.unit));
-    let report: Report = store::read_json(&store, &layout::metrics(&model.model, &model.model_id)).await.unwrap().unwrap();
+    let report: Report =
+        store::read_json(&store, &layout::metrics(&model.model, &model.model_id)).await.unwrap().unwrap();
     assert_eq!((report.counts, report.test), (model.counts, model.test));
 }
 
@@ -203,14 +209,27 @@ async fn every_refusal_says_why_and_leaves_the_champion_alone() {
     let dry = |n: u64| (0..n).map(|i| line(&format!("a-{i}"), i, Some(i % 2 == 0), false)).collect::<Vec<_>>();
     let separable = (0..400).map(|i| {
         let (head, tail) = (format!("a-{i},,,2018-04-25 17:03:05.722,40.6,-74.1"), "USW00094728,1.0");
-        format!("{head},{i},{},{},{},{tail},{},{},{}\n", i * 7 % 31, i * 5 % 29, u8::from(i >= 200), i % 3, i % 5, i % 11)
+        format!(
+            "{head},{i},{},{},{},{tail},{},{},{}\n",
+            i * 7 % 31,
+            i * 5 % 29,
+            u8::from(i >= 200),
+            i % 3,
+            i % 5,
+            i % 11
+        )
     });
     let unpenalised = Settings { alpha: 0.0, ..Settings::default() };
     let small = Settings { rides_min: 10, rides_max: 500, ..Settings::default() };
     for (lines, settings, reason, why) in [
         (lines("a", 1_000, 0), Settings::default(), "one_class_only", "0 of "),
         (lines("a", 1_000, 16), Settings::default(), "one_class_only", " ended in a service request"),
-        (lines("a", 99, 8), Settings::default(), "too_few_rides", "99 rides have a label and weather (99 rides in all)"),
+        (
+            lines("a", 99, 8),
+            Settings::default(),
+            "too_few_rides",
+            "99 rides have a label and weather (99 rides in all)",
+        ),
         (Vec::new(), Settings::default(), "too_few_rides", "0 rides have a label"),
         (unlabelled(500), Settings::default(), "too_few_rides", "0 rides have a label and weather (500 rides in all)"),
         (dry(500), Settings::default(), "no_weather", "none of 500 labelled rides has weather"),
@@ -298,7 +317,8 @@ async fn blocks_and_files_are_joined_without_a_seam() {
     let plan = Plan::read(&store, TrainingSettings::default()).await.unwrap();
     let loaded = load::load(&store, &plan.manifests, 2).await.unwrap();
     for (side, test) in [(&loaded.train, false), (&loaded.test, true)] {
-        let expected: Vec<_> = rows.iter().filter(|row| row.test == test).map(|row| (row.features, row.service)).collect();
+        let expected: Vec<_> =
+            rows.iter().filter(|row| row.test == test).map(|row| (row.features, row.service)).collect();
         let found: Vec<_> = side.features.iter().copied().zip(side.service.iter().copied()).collect();
         assert!(found == expected, "rows differ");
     }

@@ -275,8 +275,8 @@ impl Problem<'_> {
                 for j in 0..PARAMETERS {
                     sums.gradient[j] += residual * x[j];
                     let weighted = curvature * x[j];
-                    for k in 0..=j {
-                        sums.hessian[j][k] += weighted * x[k];
+                    for (sum, other) in sums.hessian[j][..=j].iter_mut().zip(&x) {
+                        *sum += weighted * other;
                     }
                 }
             }
@@ -294,9 +294,9 @@ impl Problem<'_> {
             }
         }
         let ridge = self.alpha / n;
-        for j in 0..FEATURE_COUNT {
-            mean.loss += 0.5 * ridge * parameters[j].powi(2);
-            mean.gradient[j] += ridge * parameters[j];
+        for (j, weight) in parameters.iter().enumerate().take(FEATURE_COUNT) {
+            mean.loss += 0.5 * ridge * weight.powi(2);
+            mean.gradient[j] += ridge * weight;
             mean.hessian[j][j] += ridge;
             if self.scaler.is_constant(j) {
                 // Its column is all zeros; without a penalty nothing else would hold its weight at 0.
@@ -394,7 +394,8 @@ fn over_blocks<T: Send>(rides: &Rides, threads: usize, work: impl Fn(&[Features]
             .chunks(share)
             .map(|share| scope.spawn(move || share.iter().map(|(x, y)| work(x, y)).collect::<Vec<_>>()))
             .collect();
-        let joined = running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
+        let joined =
+            running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.flatten().collect()
     })
 }

@@ -76,8 +76,11 @@ impl Memory {
 
 /// Years whose own index is kept.
 const YEARS_MAX: usize = 4;
-/// Stations found useless before an index is made again without them.
+/// Stations newly found useless from which on an index is made again without them, besides an eighth of those found
+/// before: so that it is not made again and again.
 const USELESS_MIN: usize = 32;
+/// Times an index is of use before it is made again without even a single useless station.
+const USES_MIN: u32 = 64;
 
 #[derive(Debug)]
 struct Year {
@@ -86,7 +89,16 @@ struct Year {
     useless: HashSet<u32>,
     /// How many of them the index is already without.
     left_out: usize,
+    /// How often it was of use since it was made.
+    uses: u32,
     used: u64,
+}
+
+impl Year {
+    fn is_worth_remaking(&self) -> bool {
+        let found = self.useless.len() - self.left_out;
+        found >= USELESS_MIN + self.left_out / 8 || (found > 0 && self.uses >= USES_MIN)
+    }
 }
 
 /// For the years in use, an index of only the stations that may be of use in them: most stations of the list closed long
@@ -105,10 +117,12 @@ impl Years {
         let uses = self.uses;
         if let Some(known) = self.years.get_mut(&year) {
             known.used = uses;
-            if known.useless.len() >= USELESS_MIN + 2 * known.left_out {
+            if known.is_worth_remaking() {
                 known.index = Arc::new(all.only(year, &known.useless));
                 known.left_out = known.useless.len();
+                known.uses = 0;
             }
+            known.uses = known.uses.saturating_add(1);
             return Arc::clone(&known.index);
         }
         if self.years.len() >= YEARS_MAX {
@@ -117,7 +131,7 @@ impl Years {
         }
         let useless = HashSet::new();
         let index = Arc::new(all.only(year, &useless));
-        self.years.insert(year, Year { index: Arc::clone(&index), useless, left_out: 0, used: uses });
+        self.years.insert(year, Year { index: Arc::clone(&index), useless, left_out: 0, uses: 1, used: uses });
         index
     }
 
@@ -186,6 +200,10 @@ mod tests {
             years.note_useless((station, 1999));
         }
         assert_eq!(years.index(2018, &all).len(), 60);
+        years.note_useless((40, 2018));
+        assert_eq!(years.index(2018, &all).len(), 60, "not for a single one");
+        (0..USES_MIN).for_each(|_| drop(years.index(2018, &all)));
+        assert_eq!(years.index(2018, &all).len(), 59, "unless it stays in use");
         assert_eq!(years.index(1999, &all).len(), 100, "what is not in use is not remembered");
         for year in 2000..2010 {
             years.index(year, &all);

@@ -302,7 +302,11 @@ impl Client {
 }
 
 /// Hands a text on piece by piece, decompressed when it is gzip, whatever its name.
-async fn consume<T: Text>(place: &Place, body: impl AsyncRead + Send + Unpin, text: T) -> Result<T::Output, Unavailable> {
+async fn consume<T: Text>(
+    place: &Place,
+    body: impl AsyncRead + Send + Unpin,
+    text: T,
+) -> Result<T::Output, Unavailable> {
     let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
     let mut body = BufReader::with_capacity(READ_BYTES, body);
     if body.fill_buf().await.map_err(broken)?.starts_with(&[0x1f, 0x8b]) {

@@ -324,7 +324,10 @@ mod tests {
         let error = read(StationList::default(), "<html><body>We will be back soon</body></html>\n").unwrap_err();
         assert_eq!((error.line, error.column), (1, "ID"));
         let error = read(StationList::default(), &(padded(PARK) + "USW00094789  90.6386  -73.7622\n")).unwrap_err();
-        assert_eq!(error.to_string(), r#"line 2, column LATITUDE: "90.6386" where degrees from -90 to 90 was expected"#);
+        assert_eq!(
+            error.to_string(),
+            r#"line 2, column LATITUDE: "90.6386" where degrees from -90 to 90 was expected"#
+        );
     }
 
     #[test]

@@ -143,3 +143,121 @@ impl<'a> Join<'a> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{
+        ghcn::Station,
+        lines::Line,
+        nearest::haversine_km,
+        station_year::{Date, DayWeather, Days, Element},
+    };
+    use proptest::prelude::*;
+    use std::collections::HashSet;
+
+    fn ride((latitude, longitude): (f64, f64), (year, day): (i16, i8)) -> Ride {
+        Ride {
+            ride_id: "r".into(),
+            name: "n".into(),
+            breed: None,
+            statustime: jiff::civil::date(year, 7, day).at(12, 0, 0, 0).into(),
+            latitude,
+            longitude,
+            distance: 1.0,
+            healthpoints: 1.0,
+            magicpoints: 1.0,
+            fieldservice: None,
+        }
+    }
+
+    /// A station-year whose days of July are complete where `days` has a bit.
+    fn july(station: usize, year: i16, days: u8) -> StationYear {
+        let mut july = Days::default();
+        for day in (1..=8).filter(|day| days >> (day - 1) & 1 == 1) {
+            for element in Element::ALL {
+                let line = Line { number: 1, text: b"", ended: true };
+                july.set(Date { year, month: 7, day }, element, station as i32, &line).unwrap();
+            }
+        }
+        july.finish()
+    }
+
+    fn by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &Ride, max_km: f64) -> Weather {
+        let km = |s: &Station| haversine_km((ride.latitude, ride.longitude), (s.latitude, s.longitude));
+        let mut near: Vec<_> = (0..list.len()).map(|at| (km(&list[at]), at)).filter(|(km, _)| *km <= max_km).collect();
+        near.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| list[a.1].id.cmp(&list[b.1].id)));
+        let (year, month, day) = ride.statustime.date();
+        let weather = |at: usize| years[at][usize::from(year == 2019)].day(month, day);
+        let found = near.iter().find_map(|(km, at)| weather(*at).map(|weather| (*km, *at, weather)));
+        match found {
+            Some((station_km, at, DayWeather { tmin, tmax, prcp })) => Weather::Observed(Observation {
+                groundstation: list[at].id.clone(),
+                station_km,
+                tmin: tmin.into(),
+                tmax: tmax.into(),
+                prcp: prcp.into(),
+            }),
+            None if near.is_empty() => Weather::Missing(WeatherMissing::NoStationInReach),
+            None => Weather::Missing(WeatherMissing::NoObservationOnDate),
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn every_ride_gets_what_a_scan_gives_and_nothing_is_asked_for_twice(
+            stations in proptest::collection::vec(((-20i32..20, -20i32..20), any::<u8>(), any::<u8>()), 0..40),
+            rides in proptest::collection::vec(((-25i32..25, -25i32..25), (2018i16..=2019, 1i8..=8)), 1..30),
+            max_km in 1.0f64..400.0,
+            years_of_their_own in any::<bool>(),
+        ) {
+            let place = |(lat, lon): (i32, i32)| (f64::from(lat) / 10.0, f64::from(lon) / 10.0);
+            let list: Vec<Station> = stations.iter().enumerate().map(|(at, (at_place, ..))| {
+                let (latitude, longitude) = place(*at_place);
+                Station { id: format!("XX{:09}", 99 - at).into(), latitude, longitude }
+            }).collect();
+            let years: Vec<Vec<StationYear>> = stations.iter().enumerate()
+                .map(|(at, (_, a, b))| vec![july(at, 2018, *a), july(at, 2019, *b)]).collect();
+            let rides: Vec<Ride> = rides.into_iter().map(|(at, date)| ride(place(at), date)).collect();
+            let all = Arc::new(StationIndex::new(list.clone(), None));
+            let mut by_year = HashMap::new();
+            if years_of_their_own {
+                let empty: HashSet<u32> =
+                    (0..list.len()).filter(|at| years[*at][0].is_empty()).map(|at| at as u32).collect();
+                by_year.insert(2018, Arc::new(all.only(2018, &empty)));
+            }
+            let reach = Reach { all, by_year, max_km };
+            let mut join = Join::new(&reach, &rides);
+            let mut told: HashMap<StationYearKey, Arc<StationYear>> = HashMap::new();
+            loop {
+                let needed = join.advance(|key| told.remove(&key));
+                if needed.is_empty() {
+                    break;
+                }
+                prop_assert!(told.is_empty(), "asked for and not looked up");
+                for (station, of) in needed {
+                    for year in of {
+                        told.insert((station, year), Arc::new(years[station as usize][usize::from(year == 2019)].clone()));
+                    }
+                }
+            }
+            let known: HashSet<StationYearKey> = join.known.keys().copied().collect();
+            let weather = join.finish();
+            for (ride, weather) in rides.iter().zip(&weather) {
+                prop_assert_eq!(weather, &by_scan(&list, &years, ride, max_km));
+            }
+            // Nothing was asked for that no ride had to pass by.
+            for (station, year) in known {
+                let at = &list[station as usize];
+                let passed = rides.iter().zip(&weather).any(|(ride, weather)| {
+                    let km = haversine_km((ride.latitude, ride.longitude), (at.latitude, at.longitude));
+                    ride.statustime.date().0 == year && match weather {
+                        Weather::Observed(observation) => km <= observation.station_km,
+                        Weather::Missing(_) => km <= max_km,
+                    }
+                });
+                prop_assert!(passed, "{} in {year}", at.id);
+            }
+        }
+    }
+}

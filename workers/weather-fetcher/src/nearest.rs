@@ -16,8 +16,9 @@ pub const REACH_KM_MAX: f64 = 10_000.0;
 
 /// Distances closer than this, on the unit sphere, are told apart by haversine: a centimetre.
 const TIE: f64 = 1e-5 / EARTH_KM;
-/// Stations asked of the tree at first; four times as many each time that was not enough.
-const FIRST_HANDFUL: usize = 4;
+/// Stations asked of the tree at first, the nearest and the one that shows it is the nearest; four times as many each time
+/// that was not enough.
+const FIRST_HANDFUL: usize = 2;
 
 /// A place on Earth with what its haversine needs computed once.
 #[derive(Debug, Clone, Copy)]
@@ -42,7 +43,8 @@ impl Place {
     fn km_to(&self, other: &Self) -> f64 {
         let half_latitude = ((other.latitude - self.latitude) / 2.0).sin();
         let half_longitude = ((other.longitude - self.longitude) / 2.0).sin();
-        let a = half_latitude * half_latitude + self.cos_latitude * other.cos_latitude * half_longitude * half_longitude;
+        let a =
+            half_latitude * half_latitude + self.cos_latitude * other.cos_latitude * half_longitude * half_longitude;
         let km = 2.0 * EARTH_KM * a.sqrt().min(1.0).asin();
         (km * 1e6).round() / 1e6
     }
@@ -111,7 +113,10 @@ impl StationIndex {
 
     /// The id of a station; empty for a number that is none.
     pub fn id(&self, station: u32) -> CompactString {
-        usize::try_from(station).ok().and_then(|at| self.stations.get(at)).map_or_else(CompactString::default, |s| s.id.clone())
+        usize::try_from(station)
+            .ok()
+            .and_then(|at| self.stations.get(at))
+            .map_or_else(CompactString::default, |s| s.id.clone())
     }
 
     /// Whether a station may have days of `year` with all three elements, as far as the inventory tells.
@@ -191,7 +196,8 @@ impl Nearby {
             self.passed = tied.last().map_or(self.passed, |&(distance, _)| distance);
             self.next = end;
             if self.group.len() > 1 {
-                self.group.sort_by(|a, b| b.km.total_cmp(&a.km).then_with(|| index.id(b.station).cmp(&index.id(a.station))));
+                self.group
+                    .sort_by(|a, b| b.km.total_cmp(&a.km).then_with(|| index.id(b.station).cmp(&index.id(a.station))));
             }
         }
     }

@@ -1,6 +1,6 @@
 //! Where weather comes from.
 
-use std::{fmt, path::PathBuf};
+use std::{collections::BTreeSet, fmt, path::PathBuf};
 
 /// Path of the NCEI access service on its host.
 const ACCESS_PATH: &str = "/access/services/data/v1";
@@ -110,6 +110,15 @@ impl Source {
         matches!(self, Self::Bucket(Place::File(_)))
     }
 
+    /// Which years of a station come with one request.
+    pub fn at_once(&self, years: BTreeSet<i16>) -> Vec<BTreeSet<i16>> {
+        match self {
+            _ if years.is_empty() => Vec::new(),
+            Self::Bucket(_) => vec![years],
+            Self::Access(_) => years.into_iter().map(|year| BTreeSet::from([year])).collect(),
+        }
+    }
+
     /// Where all years of one station are, for a source that has them in one file.
     pub fn by_station(&self, station: &str) -> Option<Place> {
         match self {
@@ -184,7 +193,7 @@ mod tests {
         let names: Vec<String> = folder.stations(None).iter().map(Place::to_string).collect();
         assert_eq!(names, ["/noaa/ghcnd-stations.txt", "/noaa/ghcnd-stations.txt.gz"]);
         let given = Place::parse("/lists/ghcnd-stations.txt.gz").unwrap();
-        assert_eq!(folder.stations(Some(&given)), [given.clone()]);
+        assert_eq!(folder.stations(Some(&given)), std::slice::from_ref(&given));
         assert_eq!(folder.inventory(Some(&given))[0].to_string(), "/noaa/ghcnd-inventory.txt");
         let access = Source::parse("ncei+https://www.ncei.noaa.gov").unwrap();
         let beside = "https://www.ncei.noaa.gov/pub/data/ghcn/daily/ghcnd-inventory.txt";

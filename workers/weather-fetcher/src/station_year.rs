@@ -69,9 +69,9 @@ impl Date {
             [a, b, c, d, b'-', e, f, b'-', g, h] | [a, b, c, d, e, f, g, h] => [a, b, c, d, e, f, g, h],
             _ => return None,
         };
-        let number = digits.iter().try_fold(0i32, |number, byte| {
-            byte.is_ascii_digit().then(|| number * 10 + i32::from(byte - b'0'))
-        })?;
+        let number = digits
+            .iter()
+            .try_fold(0i32, |number, byte| byte.is_ascii_digit().then(|| number * 10 + i32::from(byte - b'0')))?;
         let date = jiff::civil::Date::new(
             i16::try_from(number / 10_000).ok()?,
             i8::try_from(number / 100 % 100).ok()?,

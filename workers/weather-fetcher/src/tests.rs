@@ -90,7 +90,7 @@ fn why(result: Result<Weather, Failure>) -> (String, Option<Duration>) {
 }
 
 /// What is true of both services.
-async fn each_service(noaa: &Noaa) -> [Settings; 2] {
+fn each_service(noaa: &Noaa) -> [Settings; 2] {
     let stations = Some(format!("{}/ghcnd-stations.txt", noaa.url()));
     [of(noaa.url()), Settings { stations, ..of(noaa.ncei_url()) }]
 }
@@ -98,7 +98,7 @@ async fn each_service(noaa: &Noaa) -> [Settings; 2] {
 #[tokio::test]
 async fn a_ride_gets_the_nearest_station_with_all_three_elements() {
     let noaa = Noaa::start(new_york()).await.unwrap();
-    for settings in each_service(&noaa).await {
+    for settings in each_service(&noaa) {
         let fetcher = fetcher(Settings { contact: Some("ops@example.org".to_owned()), ..settings }, &memory_store());
         let rides = vec![
             in_harlem("2018-04-25 23:59:59.999"),
@@ -187,7 +187,7 @@ async fn what_is_not_there_is_remembered() {
     let data = new_york().with_station("USC00300000", 40.80, -73.94);
     let noaa = Noaa::start(data).await.unwrap();
     let store = memory_store();
-    for settings in each_service(&noaa).await {
+    for settings in each_service(&noaa) {
         let fetcher = fetcher(settings, &store);
         for _ in 0..3 {
             assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
@@ -238,7 +238,7 @@ async fn a_service_that_fails_once_is_asked_again() {
     ];
     for fault in faults {
         let noaa = Noaa::start(new_york()).await.unwrap();
-        for settings in each_service(&noaa).await {
+        for settings in each_service(&noaa) {
             noaa.fail_next(PARK, 1, fault.clone());
             let before = noaa.requests(PARK);
             let weather = enrich_one(&fetcher(settings, &memory_store())).await;
@@ -261,7 +261,7 @@ async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
     ];
     for (fault, part, tries) in cases {
         let noaa = Noaa::start(new_york()).await.unwrap();
-        for settings in each_service(&noaa).await {
+        for settings in each_service(&noaa) {
             noaa.fail_next(PARK, 3, fault.clone());
             let store = memory_store();
             let before = noaa.requests(PARK);

@@ -165,8 +165,8 @@ impl WeatherCache {
         }
         .await;
         let mut flights = lock(&self.flights);
-        // The map and this task hold it: nobody waits any more.
-        if Arc::strong_count(&flight) <= 2 {
+        drop(flight);
+        if flights.get(&station).is_some_and(|flight| Arc::strong_count(flight) == 1) {
             flights.remove(&station);
         }
         answer
@@ -186,7 +186,9 @@ impl WeatherCache {
             let found = match standing(year, now, self.settled_days) {
                 Standing::Impossible => Some(Arc::default()),
                 _ if let Some(found) = self.known(key) => Some(found),
-                Standing::Settled if !self.client.source().is_folder() => self.read_stored(id, year).await?.map(Arc::new),
+                Standing::Settled if !self.client.source().is_folder() => {
+                    self.read_stored(id, year).await?.map(Arc::new)
+                }
                 Standing::Settled | Standing::Unsettled => None,
             };
             match found {
@@ -196,17 +198,21 @@ impl WeatherCache {
                 }
             }
         }
-        if unknown.is_empty() {
-            return Ok(known);
-        }
-        let fetched = self.client.station_years(id, &unknown).await.map_err(|unavailable| outage(&unavailable))?;
-        tracing::debug!(station = id, years = ?unknown, "weather fetched");
-        for (year, weather) in fetched {
-            let key = (station, year);
-            if standing(year, now, self.settled_days) == Standing::Settled && !self.client.source().is_folder() {
-                store::write(&self.store, &layout::weather(id, year), weather.to_csv(year)).await?;
+        for years in self.client.source().at_once(unknown) {
+            let fetched = self.client.station_years(id, &years).await.map_err(|unavailable| outage(&unavailable))?;
+            tracing::debug!(station = id, ?years, "weather fetched");
+            let mut settled = Vec::new();
+            for (year, weather) in fetched {
+                if standing(year, now, self.settled_days) == Standing::Settled && !self.client.source().is_folder() {
+                    settled.push((layout::weather(id, year), weather.to_csv(year)));
+                }
+                let key = (station, year);
+                known.push((key, self.remember(key, Arc::new(weather), now)));
             }
-            known.push((key, self.remember(key, Arc::new(weather), now)));
+            // In memory first: a store that is away costs no second request.
+            for (path, text) in settled {
+                store::write(&self.store, &path, text).await?;
+            }
         }
         Ok(known)
     }

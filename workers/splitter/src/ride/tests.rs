@@ -62,6 +62,13 @@ fn reads_a_ride_whatever_the_case_of_its_keys() {
 }
 
 #[test]
+fn what_only_resembles_a_key_is_none() {
+    for name in ["ride\u{7f}id", "Latitud\u{c5}", "nam\u{5}", "nome", "status_time", "rideid", "latitude ", ""] {
+        assert_eq!(Key::of(name.as_bytes()), Key::Unknown, "{name}");
+    }
+}
+
+#[test]
 fn says_of_every_field_what_is_wrong_with_it() {
     use RejectReason as Why;
     let invalid_numbers = [r#""""#, r#""abc""#, "true", "[1]", r#"{"a":{"b":[]}}"#, "1e999", r#""1e2""#, r#""nan""#];

@@ -21,7 +21,17 @@ fn the_demo_ends_with_the_report_and_the_next_command_works() {
         demo
     };
     let report = succeed(&mut demo());
-    for part in ["received", "4,000", "rejected", "odds multiplied by", "truth", "ROC AUC", "was: service", "sha256", "Score a ride next"] {
+    for part in [
+        "received",
+        "4,000",
+        "rejected",
+        "odds multiplied by",
+        "truth",
+        "ROC AUC",
+        "was: service",
+        "sha256",
+        "Score a ride next",
+    ] {
         assert!(report.contains(part), "{part} is missing\n{report}");
     }
     let next = report.lines().skip_while(|line| !line.contains("Score a ride next")).nth(1).expect("a command").trim();

@@ -3,7 +3,10 @@
 mod broker;
 mod worker;
 
-use common::runtime::{Broker, MemoryBroker, broker::{Consumer, Delivery}};
+use common::runtime::{
+    Broker, MemoryBroker,
+    broker::{Consumer, Delivery},
+};
 use pipeline_tests::rabbitmq;
 use std::{sync::Arc, time::Duration};
 
@@ -32,7 +35,10 @@ fn in_process() -> Arc<dyn Broker> {
 const SOON: Duration = Duration::from_secs(30);
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    tokio::time::timeout(SOON, consumer.next()).await.expect("a delivery should come").expect("the consumer should live")
+    tokio::time::timeout(SOON, consumer.next())
+        .await
+        .expect("a delivery should come")
+        .expect("the consumer should live")
 }
 
 #[test]

@@ -65,7 +65,11 @@ fn options() -> RunOptions {
     RunOptions { concurrency: 2, prefetch: 4, drain_deadline: SOON, ..RunOptions::default() }
 }
 
-async fn start<F>(broker: &Arc<dyn Broker>, options: RunOptions, handler: impl Fn(Envelope<BatchSplit>) -> F + Send + Sync + 'static) -> Running
+async fn start<F>(
+    broker: &Arc<dyn Broker>,
+    options: RunOptions,
+    handler: impl Fn(Envelope<BatchSplit>) -> F + Send + Sync + 'static,
+) -> Running
 where
     F: Future<Output = Result<Outputs, Failure>> + Send + 'static,
 {
@@ -118,7 +122,8 @@ fn output(batch_id: &str) -> DatasetReady {
 }
 
 async fn outputs_are_published_and_the_input_is_acknowledged(broker: Arc<dyn Broker>) {
-    let running = start(&broker, options(), |envelope| async move { Outputs::one(&output(&envelope.payload.batch_id)) }).await;
+    let running =
+        start(&broker, options(), |envelope| async move { Outputs::one(&output(&envelope.payload.batch_id)) }).await;
     let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
     let mut sent = Outgoing::message(&input("b")).unwrap();
     let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
@@ -249,7 +254,11 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
         (with_kind("batch-split.v2"), "unknown_version", "batch-split.v2"),
         (with_kind("batch-spilt.v1"), "unknown_kind", "batch-spilt.v1"),
         (Outgoing { body: Bytes::from_static(b"{\"batch_id\":"), ..good.clone() }, "malformed", "EOF"),
-        (Outgoing { body: Bytes::from_static(b"{\"batch_id\":\"b\",\"sha256\":7}"), ..good.clone() }, "malformed", "sha256"),
+        (
+            Outgoing { body: Bytes::from_static(b"{\"batch_id\":\"b\",\"sha256\":7}"), ..good.clone() },
+            "malformed",
+            "sha256",
+        ),
     ] {
         running.publish(sent).await;
         let dead = running.dead().await;
@@ -357,7 +366,9 @@ async fn subscriptions_reach_every_replica_of_a_worker() {
     connection.declare().await.unwrap();
     let (heard, shutdown) = (Arc::new(Semaphore::new(0)), Shutdown::new());
     let replicas: Vec<_> = (0..2)
-        .map(|_| tokio::spawn(run(Arc::new(Replica(Arc::clone(&heard))), Arc::clone(&broker), options(), shutdown.clone())))
+        .map(|_| {
+            tokio::spawn(run(Arc::new(Replica(Arc::clone(&heard))), Arc::clone(&broker), options(), shutdown.clone()))
+        })
         .collect();
     let wait = |permits| tokio::time::timeout(SOON, heard.acquire_many(permits));
     wait(2).await.expect("both connect").unwrap().forget();

@@ -24,7 +24,14 @@ async fn killing_any_worker_in_the_middle_changes_no_byte() {
     let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let batch_id = submitted["batch_id"].as_str().unwrap().to_owned();
     let mut disturbed = 0;
-    for (name, chunks) in [("splitter", 1), ("weather-fetcher", 30), ("merger", 60), ("splitter", 90), ("merger", 120), ("weather-fetcher", 150)] {
+    for (name, chunks) in [
+        ("splitter", 1),
+        ("weather-fetcher", 30),
+        ("merger", 60),
+        ("splitter", 90),
+        ("merger", 120),
+        ("weather-fetcher", 150),
+    ] {
         fleet.wait_for("progress", |store| staged_chunks(store, &batch_id) >= chunks || is_ready(store, &batch_id));
         disturbed += u32::from(!is_ready(&fleet.store(), &batch_id));
         fleet.kill(name, 0);

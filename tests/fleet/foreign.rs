@@ -26,7 +26,23 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
     assert!(published.contains("from-python"), "{published}");
     fleet.wait_for("the dataset", |store| store.join("dataset/from-python/manifest.json").is_file());
     fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
-    let ride = ["score", "--distance", "30", "--healthpoints", "295", "--magicpoints", "301", "--tmin", "111", "--tmax", "156", "--prcp", "0", "--timeout", "60"];
+    let ride = [
+        "score",
+        "--distance",
+        "30",
+        "--healthpoints",
+        "295",
+        "--magicpoints",
+        "301",
+        "--tmin",
+        "111",
+        "--tmax",
+        "156",
+        "--prcp",
+        "0",
+        "--timeout",
+        "60",
+    ];
     let scored = succeed(&mut client(&ride));
     assert!(scored.contains("probability"), "{scored}");
     fleet.finish().await;

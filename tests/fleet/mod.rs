@@ -32,7 +32,8 @@ fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
     let count = |name: &str| manifest[name].as_u64().unwrap();
     assert_eq!(count("received"), 20_000);
     assert_eq!(count("accepted") + count("rejected"), 20_000);
-    let by_reason: u64 = manifest["rejected_by_reason"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
+    let by_reason: u64 =
+        manifest["rejected_by_reason"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(by_reason, count("rejected"));
     assert!(count("rejected") > 0, "the made-up rides hold some bad ones");
     let counts = &told["model"]["counts"];
@@ -50,7 +51,11 @@ async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_o
     let input = Input::of(3_000);
     let expected = input.run(&[]);
     for chunk_size in ["1", "7", "2999", "20000"] {
-        assert_eq!(dataset_sha256(&input.run(&["--chunk-size", chunk_size])), dataset_sha256(&expected), "{chunk_size}");
+        assert_eq!(
+            dataset_sha256(&input.run(&["--chunk-size", chunk_size])),
+            dataset_sha256(&expected),
+            "{chunk_size}"
+        );
     }
     let fleet = Fleet::start(2, &input.weather);
     let first = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
@@ -120,7 +125,14 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     // The same formula by hand, from the artefact.
     let model = std::fs::read(fleet.store().join(champion["object"].as_str().unwrap())).unwrap();
     let told = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
-    let features = [("distance", 30.0), ("healthpoints", 300.0), ("magicpoints", 300.0), ("tmin", 180.0), ("tmax", 270.0), ("prcp", 0.0)];
+    let features = [
+        ("distance", 30.0),
+        ("healthpoints", 300.0),
+        ("magicpoints", 300.0),
+        ("tmin", 180.0),
+        ("tmax", 270.0),
+        ("prcp", 0.0),
+    ];
     let log_odds = features.iter().map(|(name, x)| coefficient(&told, name) * x).sum::<f64>()
         + told["model"]["intercept"].as_f64().unwrap();
     assert!((probability - 1.0 / (1.0 + (-log_odds).exp())).abs() < 1e-12);
@@ -133,7 +145,8 @@ async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
     let broker = common::runtime::AmqpBroker::new(fleet.broker.clone());
     let connection = broker.connect("test").await.unwrap();
     let mut dead = connection.consume(&common::contract::topology::dead_queue(queue), 1).await.unwrap();
-    let delivery = tokio::time::timeout(pipeline_tests::processes::SOON, dead.next()).await.expect("a dead letter").unwrap();
+    let delivery =
+        tokio::time::timeout(pipeline_tests::processes::SOON, dead.next()).await.expect("a dead letter").unwrap();
     assert_eq!(delivery.properties.text("x-reason"), Some(reason));
     delivery.settle.ack().await.unwrap();
     connection.close().await;

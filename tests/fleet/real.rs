@@ -49,10 +49,29 @@ async fn the_labelled_rides_give_the_known_counts_coefficients_and_metrics() {
     let header = dataset.headers().unwrap().clone();
     let ride = dataset.records().next().unwrap().unwrap();
     let field = |name: &str| &ride[header.iter().position(|column| column == name).unwrap()];
-    let joined = ["ride_id", "name", "statustime", "latitude", "longitude", "groundstation", "station_km", "tmin", "tmax", "prcp"];
+    let joined = [
+        "ride_id",
+        "name",
+        "statustime",
+        "latitude",
+        "longitude",
+        "groundstation",
+        "station_km",
+        "tmin",
+        "tmax",
+        "prcp",
+    ];
     let expected = [
-        "450c7f9391a7a29b-0", "Twilight", "2018-04-25 17:03:05.722", "40.626722", "-74.110954", "USW00094728", "20.715330",
-        "111", "156", "241",
+        "450c7f9391a7a29b-0",
+        "Twilight",
+        "2018-04-25 17:03:05.722",
+        "40.626722",
+        "-74.110954",
+        "USW00094728",
+        "20.715330",
+        "111",
+        "156",
+        "241",
     ];
     assert_eq!(joined.map(field), expected);
 

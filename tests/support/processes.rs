@@ -152,7 +152,8 @@ impl Fleet {
     /// Starts (again) one copy of a worker.
     pub fn launch(&mut self, name: &str, copy: usize) {
         self.started += 1;
-        let log = File::create(self.folder.path().join(format!("{:03}-{name}-{copy}.log", self.started))).expect("a log");
+        let log =
+            File::create(self.folder.path().join(format!("{:03}-{name}-{copy}.log", self.started))).expect("a log");
         let child = self.configured(command(name)).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn();
         let before = self.running.insert((name.to_owned(), copy), child.expect("the worker starts"));
         assert!(before.is_none(), "{name} {copy} runs already");
@@ -183,7 +184,8 @@ impl Fleet {
 
     /// Everything the workers logged, one JSON object a line.
     pub fn logs(&self) -> Vec<Value> {
-        let mut files: Vec<_> = std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|f| f.path()).collect();
+        let mut files: Vec<_> =
+            std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|f| f.path()).collect();
         files.retain(|path| path.extension().is_some_and(|extension| extension == "log"));
         files.sort();
         let mut lines = Vec::new();

@@ -49,10 +49,20 @@ pub(crate) async fn bench(session: &Session, options: &Bench) -> Result<(), Fail
 async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<(), Failed> {
     let (weather, rides) = (folder.join("weather"), folder.join("rides.json"));
     generate::write_weather(&weather, &WeatherOptions::default())?;
-    generate::write_rides(&rides, DocumentForm::TravelData, &RidesOptions { rides: options.rides, ..RidesOptions::default() })?;
+    generate::write_rides(
+        &rides,
+        DocumentForm::TravelData,
+        &RidesOptions { rides: options.rides, ..RidesOptions::default() },
+    )?;
     let bytes = std::fs::metadata(&rides).context("the rides just written")?.len();
     if !session.shared.json {
-        println!("{} rides, {} MB, chunks of {}; {} runs each", options.rides, bytes / 1_000_000, options.chunk_size, options.runs);
+        println!(
+            "{} rides, {} MB, chunks of {}; {} runs each",
+            options.rides,
+            bytes / 1_000_000,
+            options.chunk_size,
+            options.runs
+        );
     }
     let mut overrides = session.shared.overrides.clone();
     overrides.push(("weather.source".to_owned(), weather.display().to_string()));
@@ -73,7 +83,10 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     }
     let (memory, rabbitmq) = (median(in_process), (with_broker).then(|| median(on_rabbitmq)));
     if session.shared.json {
-        println!("{}", serde_json::json!({ "rides": options.rides, "chunk_size": options.chunk_size, "in_process": memory, "rabbitmq": rabbitmq }));
+        println!(
+            "{}",
+            serde_json::json!({ "rides": options.rides, "chunk_size": options.chunk_size, "in_process": memory, "rabbitmq": rabbitmq })
+        );
         return Ok(());
     }
     print("in process", &memory);
@@ -109,7 +122,11 @@ async fn once(
     let seconds = started.elapsed().as_secs_f64();
     match outcome.model {
         Some(ModelOutcome::Promoted(_)) => {}
-        _ => return Err(Failed::Broken(anyhow::anyhow!("the run ended without a model: the figures would mean nothing"))),
+        _ => {
+            return Err(Failed::Broken(anyhow::anyhow!(
+                "the run ended without a model: the figures would mean nothing"
+            )));
+        }
     }
     let figures = Figures {
         seconds,
@@ -155,6 +172,7 @@ fn cpu_of(process: &Path) -> Duration {
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
     // The second field, the name, may hold blanks and brackets: count from behind it.
     let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u32 = behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    let ticks: u32 =
+        behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     TICK * ticks
 }

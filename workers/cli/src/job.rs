@@ -11,8 +11,7 @@ use anyhow::Context;
 use common::{
     contract::{
         dataset::Claim,
-        envelope,
-        layout,
+        envelope, layout,
         message::{BatchContent, BatchSplit, DatasetReady, Message, ModelPromoted, ModelRejected, RideBatch, decode},
         topology,
     },
@@ -131,7 +130,10 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
     if options.detach {
         for batch in &submitted {
             match session.shared.json {
-                true => println!("{}", serde_json::json!({ "file": batch.file, "batch_id": batch.batch_id, "trace_id": batch.trace_id })),
+                true => println!(
+                    "{}",
+                    serde_json::json!({ "file": batch.file, "batch_id": batch.batch_id, "trace_id": batch.trace_id })
+                ),
                 false => println!("{}: batch {} (trace {})", batch.file.display(), batch.batch_id, batch.trace_id),
             }
         }
@@ -151,7 +153,13 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
 }
 
 /// Uploads a file, unless it is there already, and publishes a reference to it.
-async fn submit(client: &Client, store: &Store, file: &Path, batch_id: Option<&str>, quiet: bool) -> Result<Submitted, Failed> {
+async fn submit(
+    client: &Client,
+    store: &Store,
+    file: &Path,
+    batch_id: Option<&str>,
+    quiet: bool,
+) -> Result<Submitted, Failed> {
     let about = || file.display().to_string();
     let size = tokio::fs::metadata(file).await.with_context(about)?.len();
     let sha256 = fingerprint(file).await.with_context(about)?;
@@ -262,12 +270,14 @@ impl Follower {
             if delivery.exchange == topology::DEAD {
                 let text = |name: &str| delivery.properties.text(name).unwrap_or_default().to_owned();
                 for (_, outcome, trained) in batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)) {
-                    let (queue, reason, why) = (delivery.routing_key.clone(), text(envelope::REASON), text(envelope::WHY));
+                    let (queue, reason, why) =
+                        (delivery.routing_key.clone(), text(envelope::REASON), text(envelope::WHY));
                     outcome.get_or_insert(BatchOutcome::Refused { queue, reason, why });
                     *trained = true;
                 }
             } else if kind == DatasetReady::KIND.to_string() {
                 let ready: DatasetReady = decode(&told)?;
+                progress.rides = ready.rides;
                 for (submitted, outcome, _) in batches.iter_mut().filter(|(s, ..)| mine(s, Some(&ready.batch_id))) {
                     submitted.batch_id.clone_from(&ready.batch_id);
                     outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));

@@ -151,4 +151,3 @@ async fn up(context: &Session) -> Result<(), Failed> {
     let fleet = fleet::Fleet::start(context, context.broker()?, context.store()?, shutdown)?;
     Ok(fleet.finished().await?)
 }
-

@@ -1,7 +1,10 @@
 //! Progress: bars on a terminal, plain lines otherwise, silence with `--json`. Always on standard error.
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
-use std::{io::IsTerminal, time::Duration};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 /// Progress of one step of work.
 pub(crate) struct Step {
@@ -11,6 +14,7 @@ pub(crate) struct Step {
     unit: Unit,
     length: u64,
     told_percent: std::sync::atomic::AtomicU64,
+    started: Instant,
 }
 
 /// What is counted.
@@ -27,7 +31,9 @@ impl Step {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let template = match unit {
-                Unit::Bytes => "{prefix:<28} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12} {elapsed:>4}",
+                Unit::Bytes => {
+                    "{prefix:<28} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12} {elapsed:>4}"
+                }
                 Unit::Rides => "{prefix:<28} {wide_bar} {human_pos:>10} of {human_len:<10} {per_sec:>12} {elapsed:>4}",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
@@ -35,7 +41,7 @@ impl Step {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { bar, lines: !terminal && !quiet, title, unit, length, told_percent: 0.into() }
+        Self { bar, lines: !terminal && !quiet, title, unit, length, told_percent: 0.into(), started: Instant::now() }
     }
 
     /// So far.
@@ -44,9 +50,10 @@ impl Step {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
         }
-        // On no terminal: one line at each quarter.
+        // On no terminal: a line at each quarter of what takes its time.
         let percent = if self.length == 0 { 0 } else { position * 100 / self.length / 25 * 25 };
-        if self.lines && percent > self.told_percent.load(Relaxed) && percent < 100 {
+        let slow = self.started.elapsed() > Duration::from_secs(3);
+        if self.lines && slow && percent > self.told_percent.load(Relaxed) && percent < 100 {
             self.told_percent.store(percent, Relaxed);
             eprintln!("{}: {percent} %", self.title);
         }

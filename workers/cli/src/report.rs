@@ -107,9 +107,17 @@ fn as_json(
 
 /// `invalid_statustime 8, missing_latitude 1`
 fn by_reason(counts: &Counts) -> String {
+    /// Reasons that fit on a line; the manifest has them all.
+    const SHOWN: usize = 5;
     let mut largest_first: Vec<_> = counts.iter().collect();
     largest_first.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), reason.as_str()));
-    largest_first.iter().map(|(reason, count)| format!("{reason} {count}")).collect::<Vec<_>>().join(", ")
+    let mut shown: Vec<String> =
+        largest_first.iter().take(SHOWN).map(|(reason, count)| format!("{reason} {count}")).collect();
+    if largest_first.len() > SHOWN {
+        let rest: u64 = largest_first[SHOWN..].iter().map(|(_, count)| **count).sum();
+        shown.push(format!("{} other reasons {rest}", largest_first.len() - SHOWN));
+    }
+    shown.join(", ")
 }
 
 fn rides(
@@ -124,7 +132,9 @@ fn rides(
     for (_, _, manifest) in ready {
         received += manifest.received;
         accepted += manifest.accepted;
-        for (into, from) in [(&mut rejected, &manifest.rejected_by_reason), (&mut without_weather, &manifest.without_weather)] {
+        for (into, from) in
+            [(&mut rejected, &manifest.rejected_by_reason), (&mut without_weather, &manifest.without_weather)]
+        {
             for (reason, count) in from {
                 *into.entry(reason.clone()).or_default() += count;
             }
@@ -133,14 +143,19 @@ fn rides(
             *stations.entry(station).or_default() += count;
         }
     }
-    let mut line = |name: &str, count: u64, more: &str| writeln!(text, "  {name:<16}{:>12}   {more}", HumanCount(count).to_string());
+    let mut line = |name: &str, count: u64, more: &str| -> std::fmt::Result {
+        let line = format!("  {name:<16}{:>12}   {more}", HumanCount(count).to_string());
+        writeln!(text, "{}", line.trim_end())
+    };
     line("received", received, "")?;
     line("rejected", rejected.values().sum(), &by_reason(&rejected))?;
     line("in the dataset", accepted, "")?;
     line("… no weather", without_weather.values().sum(), &by_reason(&without_weather))?;
     if let Some(model) = model {
         let counts = &model.counts;
-        let share = |service: u64, of: u64| format!("{:.1} % ended in a service request", 100.0 * service as f64 / of.max(1) as f64);
+        let share = |service: u64, of: u64| {
+            format!("{:.1} % ended in a service request", 100.0 * service as f64 / of.max(1) as f64)
+        };
         line("trained on", counts.train, &share(counts.train_service, counts.train))?;
         line("kept for testing", counts.test, &share(counts.test_service, counts.test))?;
         if counts.unlabelled > 0 {
@@ -160,7 +175,12 @@ fn rides(
     }
     if served.len() > shown {
         let rest: u64 = served[shown..].iter().map(|(_, count)| count).sum();
-        writeln!(text, "  {:<16}{:>12} rides", format!("{} others", served.len() - shown), HumanCount(rest).to_string())?;
+        writeln!(
+            text,
+            "  {:<16}{:>12} rides",
+            format!("{} others", served.len() - shown),
+            HumanCount(rest).to_string()
+        )?;
     }
     Ok(())
 }
@@ -230,15 +250,18 @@ fn files(
         }
     }
     if let Some(model) = model {
-        writeln!(text, "  {:<52} coefficients, metrics, what it was trained on", layout::model(&model.model, &model.model_id))?;
+        writeln!(
+            text,
+            "  {:<52} coefficients, metrics, what it was trained on",
+            layout::model(&model.model, &model.model_id)
+        )?;
     }
     Ok(())
 }
 
 /// How to go on: a ride at the training mean.
 fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
-    let flags: Vec<String> =
-        model.coefficients.iter().map(|c| format!("--{} {}", c.feature, c.mean.round())).collect();
+    let flags: Vec<String> = model.coefficients.iter().map(|c| format!("--{} {}", c.feature, c.mean.round())).collect();
     let store = if place == "wildrydes-data" { String::new() } else { format!(" --store {place}") };
     writeln!(text, "\nScore a ride next\n  wildrydes{store} score {}", flags.join(" "))
 }

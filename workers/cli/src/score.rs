@@ -8,12 +8,7 @@ use common::{
     contract::message::{
         PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units,
     },
-    runtime::{
-        Broker, MemoryBroker, Shutdown,
-        client::Client,
-        process::run_options,
-        worker::run,
-    },
+    runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -83,8 +78,16 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
             if !session.shared.json {
                 let threshold = response.threshold.unwrap_or_default();
                 let decision = if *service { "service is likely" } else { "no service expected" };
-                println!("{:.1} % likely to end in a service request: {decision} (threshold {:.0} %)", probability * 100.0, threshold * 100.0);
-                println!("model {} {}", response.model.as_deref().unwrap_or_default(), response.model_id.as_deref().unwrap_or_default());
+                println!(
+                    "{:.1} % likely to end in a service request: {decision} (threshold {:.0} %)",
+                    probability * 100.0,
+                    threshold * 100.0
+                );
+                println!(
+                    "model {} {}",
+                    response.model.as_deref().unwrap_or_default(),
+                    response.model_id.as_deref().unwrap_or_default()
+                );
             }
             Ok(())
         }

@@ -52,7 +52,8 @@ fn table(topology: &Topology) -> Result<String, std::fmt::Error> {
             .filter(|binding| binding.queue == queue.name)
             .map(|binding| format!("{}: {}", binding.exchange, binding.routing_key))
             .collect();
-        let arguments: Vec<String> = queue.arguments.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
+        let arguments: Vec<String> =
+            queue.arguments.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
         for line in 0..fed.len().max(arguments.len()) {
             let name = if line == 0 { queue.name.as_str() } else { "" };
             let cell = |cells: &[String]| cells.get(line).cloned().unwrap_or_default();
@@ -74,9 +75,15 @@ fn shown(argument: &Argument) -> String {
 }
 
 fn dot(topology: &Topology) -> Result<String, std::fmt::Error> {
-    let mut text = String::from("digraph wildrydes {\n  rankdir=LR; node [fontname=\"sans-serif\"]; edge [fontname=\"sans-serif\", fontsize=10];\n");
+    let mut text = String::from(
+        "digraph wildrydes {\n  rankdir=LR; node [fontname=\"sans-serif\"]; edge [fontname=\"sans-serif\", fontsize=10];\n",
+    );
     for exchange in &topology.exchanges {
-        writeln!(text, "  \"x:{0}\" [label=\"{0}\", shape=diamond, style=filled, fillcolor=\"#e8e0ff\"];", exchange.name)?;
+        writeln!(
+            text,
+            "  \"x:{0}\" [label=\"{0}\", shape=diamond, style=filled, fillcolor=\"#e8e0ff\"];",
+            exchange.name
+        )?;
     }
     for queue in &topology.queues {
         let (shape, colour) = match queue.role {

@@ -128,3 +128,33 @@ pub(crate) fn readable<T>(read: Result<Option<T>, Failure>) -> Result<Option<T>,
 fn encode(champion: &Champion) -> Result<Vec<u8>, Failure> {
     serde_json::to_vec_pretty(champion).map_err(|error| Failure::permanent("unencodable", error))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use object_store::memory::InMemory;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn the_slower_of_two_writers_repairs_what_it_puts_back() {
+        let store: Store = Arc::new(InMemory::new());
+        let champion = |model_id: &str, history: &[&str]| Champion {
+            schema: CHAMPION_SCHEMA.to_owned(),
+            model: "m".to_owned(),
+            model_id: model_id.to_owned(),
+            object: layout::model("m", model_id),
+            history: history.iter().map(|id| (*id).to_owned()).collect(),
+        };
+        let (first, second) = (champion("a", &[]), champion("b", &["a"]));
+        for champion in [&first, &second] {
+            let path = generation_path("m", generation(champion));
+            assert!(store::create(&store, &path, encode(champion).unwrap()).await.unwrap());
+        }
+        // The first one's writer comes last; also when it dies before it looks again, the next reader finds the second.
+        assert_eq!(publish_alias(&store, first.clone()).await.unwrap(), second);
+        let alias: Champion = store::read_json(&store, &layout::champion("m")).await.unwrap().unwrap();
+        assert_eq!(alias, second);
+        store::write(&store, &layout::champion("m"), encode(&first).unwrap()).await.unwrap();
+        assert_eq!(current(&store, "m").await.unwrap(), Some(second));
+    }
+}

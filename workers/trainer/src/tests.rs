@@ -7,13 +7,16 @@ use common::{
     },
     runtime::config::Settings as _,
 };
-use object_store::{ObjectStoreExt, memory::InMemory};
-use std::{collections::BTreeMap, fmt::Write, sync::Arc};
+use object_store::{
+    ObjectStoreExt,
+    memory::InMemory,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
+use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
 /// A ride as a line of a dataset: `service` `None` has no label, `weather` false no weather.
 fn line(ride_id: &str, seed: u64, service: Option<bool>, weather: bool) -> String {
-    let spread =
-        |salt: u64, range: u64| seed.wrapping_add(salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40 & 0xFFFF % range;
+    let spread = |salt: u64, range: u64| (seed.wrapping_add(salt).wrapping_mul(0x9E37_79B9_7F4A_7C15) >> 40) % range;
     let label = service.map_or("", |service| if service { "1" } else { "0" });
     let weather = if weather {
         format!("USW00094728,1.000000,{},{},{}", spread(1, 99), spread(2, 99), spread(3, 99))
@@ -326,7 +329,11 @@ async fn blocks_and_files_are_joined_without_a_seam() {
 
 #[tokio::test]
 async fn trainers_that_promote_at_once_leave_one_line_of_champions() {
-    let store: Store = memory();
+    // With a latency, so that all of them look before the first one writes.
+    let latency = Duration::from_millis(1);
+    let latencies =
+        ThrottleConfig { wait_get_per_call: latency, wait_put_per_call: latency, ..ThrottleConfig::default() };
+    let store: Store = Arc::new(ThrottledStore::new(InMemory::new(), latencies));
     let ready = put_dataset(&store, "a", &[lines("a", 500, 6)]).await;
     let template = model(&store, &promoted(&trainer(&store), &ready).await).await;
     let rivals: Vec<Model> = (0..8u8)

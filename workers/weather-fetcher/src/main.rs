@@ -5,6 +5,7 @@ use weather_fetcher::WeatherFetcher;
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
-    let process = Process::start("weather-fetcher", "Joins every ride with NOAA's daily weather at the nearest useful station");
+    let process =
+        Process::start("weather-fetcher", "Joins every ride with NOAA's daily weather at the nearest useful station");
     process.run(WeatherFetcher::new(process.settings(), process.store())?).await
 }

@@ -134,7 +134,7 @@ fn exchanging_the_labels_exchanges_the_signs() {
 
 #[test]
 fn more_rides_than_linfa_looks_at_still_give_the_optimum_over_all() {
-    let rides = drawn(120_001, 0.5);
+    let rides = drawn(SAMPLE_MAX + 1, 0.5);
     let fit = fit(&rides, 1.0, 2).unwrap();
     assert!(fit.gradient_norm < GRADIENT_MAX);
     assert!(gradient_norm(&rides, &fit, 1.0) < 2.0 * GRADIENT_MAX);
@@ -142,9 +142,9 @@ fn more_rides_than_linfa_looks_at_still_give_the_optimum_over_all() {
 
 #[test]
 fn the_number_of_threads_changes_no_bit() {
-    let rides = drawn(5 * BLOCK + 7, 0.0);
+    let rides = drawn(3 * BLOCK + 7, 0.0);
     let alone = fit(&rides, 1.0, 1).unwrap();
-    for threads in [2, 3, 6, 64] {
+    for threads in [2, 3, 64] {
         assert_eq!(fit(&rides, 1.0, threads).unwrap(), alone, "{threads} threads");
     }
 }

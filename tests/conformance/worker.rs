@@ -237,9 +237,9 @@ async fn an_error_in_streamed_outputs_fails_the_attempt(broker: Arc<dyn Broker>)
         Ok(Outputs::streamed(stream::iter([failed])))
     })
     .await;
-    running.publish(Outgoing::message(&input("line 7")).unwrap()).await;
+    running.publish(Outgoing::message(&input("line-7")).unwrap()).await;
     let dead = running.dead().await;
-    assert_eq!((dead.text(envelope::REASON), dead.text(envelope::WHY)), (Some("cut_short"), Some("line 7")));
+    assert_eq!((dead.text(envelope::REASON), dead.text(envelope::WHY)), (Some("cut_short"), Some("line-7")));
     running.finish().await;
 }
 

@@ -8,6 +8,9 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
+/// The largest body RabbitMQ takes since 4.0.
+pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
 /// A broker one can connect to.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
@@ -121,6 +124,12 @@ pub enum PublishError {
         exchange: String,
         /// Routing key.
         routing_key: String,
+    },
+    /// No broker takes it: it would close the channel and with it everything that is under way.
+    #[error("a message of {bytes} bytes is more than the {MESSAGE_BYTES_MAX} a broker takes")]
+    TooLarge {
+        /// Size of the body.
+        bytes: usize,
     },
     /// The connection was lost, or no confirm came in time; the message may or may not have arrived.
     #[error("no confirm: {0}")]

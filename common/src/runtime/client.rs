@@ -20,19 +20,19 @@ use tokio::{sync::oneshot, task::JoinHandle};
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The broker cannot be used.
-    #[error("{0}")]
+    #[error(transparent)]
     Broker(#[from] BrokerError),
     /// The broker did not take the message.
-    #[error("not published: {0}")]
+    #[error("not published")]
     Publish(#[from] PublishError),
     /// The message cannot be written.
-    #[error("{0}")]
+    #[error(transparent)]
     Unencodable(#[from] Failure),
     /// Nobody answered in time.
     #[error("no answer within {} ms: is a scorer running?", .0.as_millis())]
     NoAnswer(Duration),
     /// The answer cannot be read.
-    #[error("the answer cannot be read: {0}")]
+    #[error("the answer cannot be read")]
     Undecodable(#[from] Undecodable),
 }
 
@@ -70,6 +70,8 @@ impl Client {
                     None => tracing::debug!(correlation_id = id, "an answer nobody waits for any more"),
                 }
             }
+            // Nothing will be answered any more: whoever waits learns it now.
+            waiting_in_task.lock().unwrap_or_else(PoisonError::into_inner).clear();
         });
         let app_id = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
         Ok(Self { connection, publisher, app_id, reply_to, waiting, replies })
@@ -94,7 +96,8 @@ impl Client {
     /// When nobody answers within `deadline`, or the broker cannot be used. A typed error of the scorer is an answer.
     pub async fn score(&self, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, ClientError> {
         let mut outgoing = Outgoing::message(request)?;
-        let id = outgoing.properties.message_id.clone().unwrap_or_default();
+        // Not the request's id: the same request may be asked twice at once.
+        let id = format!("{:032x}", rand::random::<u128>());
         outgoing.properties.correlation_id = Some(id.clone());
         outgoing.properties.reply_to = Some(self.reply_to.clone());
         outgoing.properties.expiration_ms = Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));
@@ -105,7 +108,9 @@ impl Client {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner).insert(id.clone(), answer);
         let exchange = async {
             self.publisher.publish(outgoing).await?;
-            answered.await.map_err(|_| ClientError::NoAnswer(deadline))
+            answered
+                .await
+                .map_err(|_| BrokerError::Lost("the connection was lost before the answer came".to_owned()).into())
         };
         let body = match tokio::time::timeout(deadline, exchange).await {
             Ok(done) => done,

@@ -112,6 +112,15 @@ impl Configuration {
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| ConfigError::Source(format!("{}: {error}", path.display())))?;
+            // Parsed by itself first: an error of the merged configuration shows the line, which may hold a password.
+            let parsed = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
+            if let Err(error) = parsed {
+                return Err(ConfigError::Source(format!(
+                    "{}: {}",
+                    path.display(),
+                    without_excerpt(&error.to_string())
+                )));
+            }
             builder = builder.add_source(File::from_str(&text, FileFormat::Toml));
         }
         let environment =
@@ -127,6 +136,11 @@ impl Configuration {
             Some(section) => Err(ConfigError::UnknownSection { section }),
             None => Ok(Self(merged)),
         }
+    }
+
+    /// Whether a layer sets this key.
+    pub fn sets(&self, key: &str) -> bool {
+        self.0.get::<config::Value>(key).is_ok()
     }
 
     /// Reads and checks one section.
@@ -147,6 +161,16 @@ impl Configuration {
         settings.check().map_err(|problem| ConfigError::Value { section, key: problem.key, problem })?;
         Ok(settings)
     }
+}
+
+/// A TOML error without the line it quotes: where and why, not what stands there.
+fn without_excerpt(error: &str) -> String {
+    let quoted = |line: &&str| {
+        line.trim_start()
+            .split_once('|')
+            .is_some_and(|(number, _)| number.trim().parse::<u32>().is_ok() || number.trim().is_empty())
+    };
+    error.lines().filter(|line| !quoted(line)).collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
 /// `--set` gives text: numbers and truth values are read as such.
@@ -202,7 +226,8 @@ impl Settings for BrokerSettings {
             return Err(Problem::new("namespace", &self.namespace, "at most 64 of A-Z a-z 0-9 - _ ."));
         }
         Problem::unless_within("connect_timeout_ms", self.connect_timeout_ms, 100..=600_000)?;
-        Problem::unless_within("confirm_timeout_ms", self.confirm_timeout_ms, 100..=3_600_000)
+        Problem::unless_within("confirm_timeout_ms", self.confirm_timeout_ms, 100..=3_600_000)?;
+        Problem::unless_within("give_up_after_ms", self.give_up_after_ms, 0..=86_400_000)
     }
 }
 
@@ -246,12 +271,17 @@ impl AmqpUrl {
 
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let shown = self.0.split_once("://").and_then(|(scheme, rest)| {
-            let (user_info, host) = rest.rsplit_once('@')?;
-            let (user, _) = user_info.split_once(':')?;
-            Some(format!("{scheme}://{user}:…@{host}"))
-        });
-        f.write_str(shown.as_deref().unwrap_or(&self.0))
+        // Also where it is no URL at all: whatever stands between a colon and the last @ may be a password.
+        let (scheme, rest) = match self.0.find("://") {
+            Some(at) => self.0.split_at(at + 3),
+            None => ("", self.0.as_str()),
+        };
+        match rest.rsplit_once('@') {
+            Some((user_info, host)) => {
+                write!(f, "{scheme}{}:…@{host}", user_info.split(':').next().unwrap_or_default())
+            }
+            None => f.write_str(&self.0),
+        }
     }
 }
 
@@ -292,7 +322,7 @@ pub struct RunSettings {
     /// Messages handled at the same time; each worker has its own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
-    /// Deliveries held at most; twice the concurrency by default.
+    /// Deliveries held at most; each worker has its own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
     /// How long running handlers may take to finish once a shutdown was asked for.
@@ -312,7 +342,9 @@ impl Settings for RunSettings {
 
     fn check(&self) -> Result<(), Problem> {
         Problem::unless_within("concurrency", self.concurrency.unwrap_or(1), 1..=1_000)?;
-        Problem::unless_within("prefetch", self.prefetch.unwrap_or(1), 1..=10_000)?;
+        let at_least = self.concurrency.unwrap_or(1);
+        Problem::unless_within("prefetch", self.prefetch.unwrap_or(at_least), at_least..=10_000)?;
+        Problem::unless_within("drain_deadline_ms", self.drain_deadline_ms, 0..=3_600_000)?;
         Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=86_400_000)
     }
 }
@@ -378,6 +410,15 @@ mod tests {
     }
 
     #[test]
+    fn a_broken_file_is_named_with_the_place_and_without_its_text() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("broken.toml");
+        std::fs::write(&path, "[run]\n[broker]\nurl = \"amqp://u:hunter2@h/%2f\n").unwrap();
+        let told = Configuration::load(Some(&path), &[]).unwrap_err().to_string();
+        assert!(told.contains("broken.toml") && told.contains("line 3") && !told.contains("hunter2"), "{told}");
+    }
+
+    #[test]
     fn a_file_is_read_below_the_overrides() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.toml");
@@ -405,7 +446,14 @@ mod tests {
     #[test]
     fn a_broker_url_is_checked_and_never_shows_its_password() {
         let settings = |url: &str| load(&[("broker.url", url)]).unwrap().section::<BrokerSettings>();
-        for wrong in ["amqp://host/", "http://host", "host:5672", "amqp://[::1]:5672/%2f", "amqp://u:hunter2@host/"] {
+        for wrong in [
+            "u:hunter2@host:5672",
+            "amqp://host/",
+            "http://host",
+            "host:5672",
+            "amqp://[::1]:5672/%2f",
+            "amqp://u:hunter2@host/",
+        ] {
             let told = settings(wrong).unwrap_err().to_string();
             assert!(told.contains("broker.url") && !told.contains("hunter2"), "{told}");
         }

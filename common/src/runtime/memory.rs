@@ -5,7 +5,8 @@
 //! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
 
 use super::broker::{
-    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle,
+    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, MESSAGE_BYTES_MAX, PublishError,
+    Publisher, Settle,
 };
 use crate::contract::{
     envelope::{Header, Properties},
@@ -245,7 +246,7 @@ impl Connection for MemoryConnection {
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
-        Ok(Box::new(MemoryPublisher { shared: Arc::clone(&self.shared) }))
+        Ok(Box::new(MemoryPublisher { shared: Arc::clone(&self.shared), closed: self.state.subscribe() }))
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -283,12 +284,20 @@ impl Connection for MemoryConnection {
 
 struct MemoryPublisher {
     shared: Arc<Shared>,
+    closed: watch::Receiver<ConnectionState>,
 }
 
 #[async_trait]
 impl Publisher for MemoryPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        if message.body.len() > MESSAGE_BYTES_MAX {
+            return Err(PublishError::TooLarge { bytes: message.body.len() });
+        }
+        let mut closed = self.closed.clone();
         loop {
+            if let ConnectionState::Closed(why) = &*closed.borrow_and_update() {
+                return Err(PublishError::Unconfirmed(why.clone()));
+            }
             let room = self.shared.room.notified();
             tokio::pin!(room);
             // Registered before looking, so that room made in between is not missed.
@@ -320,7 +329,10 @@ impl Publisher for MemoryPublisher {
                     return Ok(());
                 }
             }
-            room.await;
+            tokio::select! {
+                () = room => {}
+                _ = closed.changed() => {}
+            }
         }
     }
 }

@@ -79,7 +79,7 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
     let concurrency = run.concurrency.unwrap_or(W::CONCURRENCY);
     RunOptions {
         concurrency: concurrency.into(),
-        prefetch: run.prefetch.unwrap_or(concurrency.saturating_mul(2)),
+        prefetch: run.prefetch.unwrap_or(W::PREFETCH.max(concurrency)),
         drain_deadline: Duration::from_millis(run.drain_deadline_ms),
         handle_timeout: Duration::from_millis(run.handle_timeout_ms),
         give_up_after: Duration::from_millis(broker.give_up_after_ms),

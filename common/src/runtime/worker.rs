@@ -30,6 +30,8 @@ pub trait Worker: Send + Sync + 'static {
     type In: Input;
     /// Messages handled at the same time, unless the configuration says otherwise.
     const CONCURRENCY: u16 = 4;
+    /// Deliveries held at most, those waiting for their turn included, unless the configuration says otherwise.
+    const PREFETCH: u16 = Self::CONCURRENCY.saturating_mul(2);
 
     /// Does the work of one message.
     fn handle(&self, envelope: Envelope<Self::In>) -> impl Future<Output = Result<Outputs, Failure>> + Send;

@@ -4,7 +4,7 @@
 use super::convert::{routing_key, short, to_amqp};
 use crate::{
     contract::outcome::Outgoing,
-    runtime::broker::{ConnectionState, PublishError, Publisher},
+    runtime::broker::{ConnectionState, MESSAGE_BYTES_MAX, PublishError, Publisher},
 };
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -42,17 +42,20 @@ impl AmqpPublisher {
         let mut state = self.state.clone();
         tokio::pin!(step);
         loop {
-            let overdue = tokio::time::sleep(self.deadline);
+            let now = state.borrow_and_update().clone();
+            if let ConnectionState::Closed(why) = now {
+                return Err(PublishError::Unconfirmed(why));
+            }
             tokio::select! {
                 done = &mut step => return Ok(done),
-                () = overdue => match &*state.borrow_and_update() {
-                    ConnectionState::Blocked(_) => {}
-                    ConnectionState::Closed(why) => return Err(PublishError::Unconfirmed(why.clone())),
-                    ConnectionState::Open => {
-                        let why = format!("nothing within {} ms", self.deadline.as_millis());
-                        return Err(PublishError::Unconfirmed(why));
-                    }
+                // Starts the deadline anew: an alarm came or went.
+                changed = state.changed() => if changed.is_err() {
+                    return Err(PublishError::Unconfirmed("the connection is gone".to_owned()));
                 },
+                () = tokio::time::sleep(self.deadline), if now == ConnectionState::Open => {
+                    let why = format!("nothing within {} ms", self.deadline.as_millis());
+                    return Err(PublishError::Unconfirmed(why));
+                }
             }
         }
     }
@@ -61,6 +64,9 @@ impl AmqpPublisher {
 #[async_trait]
 impl Publisher for AmqpPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
+        if message.body.len() > MESSAGE_BYTES_MAX {
+            return Err(PublishError::TooLarge { bytes: message.body.len() });
+        }
         let gone = || PublishError::Unconfirmed("the connection is closed".to_owned());
         let (answer, confirmed) = oneshot::channel();
         self.patiently(self.jobs.send((message, answer))).await?.map_err(|_| gone())?;

@@ -13,7 +13,10 @@ use crate::{
         trace::TraceContext,
     },
 };
-use futures::{FutureExt, TryStreamExt};
+use futures::{
+    FutureExt, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use std::{
     panic::AssertUnwindSafe,
     sync::Arc,
@@ -25,6 +28,9 @@ use tracing::{Instrument, debug, info_span, warn};
 const CONFIRM_WINDOW: usize = 32;
 /// First and longest pause before a refused publish (a full queue) is tried again.
 const REFUSED_PAUSE_MS: (u64, u64) = (20, 1_000);
+/// How long to wait for a full queue before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
+/// which would end the consumer and count against the delivery limit.
+const REFUSED_MAX: Duration = Duration::from_secs(20 * 60);
 
 /// The connection cannot be used any more; every unacknowledged message will be delivered again.
 pub(super) struct SessionBroken(pub(super) String);
@@ -47,6 +53,16 @@ enum AttemptError {
 impl From<Failure> for AttemptError {
     fn from(failure: Failure) -> Self {
         Self::Failed(failure)
+    }
+}
+
+impl From<AttemptError> for SessionBroken {
+    /// For messages that must get out whatever happens: retries, dead letters, answers.
+    fn from(error: AttemptError) -> Self {
+        match error {
+            AttemptError::Broken(broken) => broken,
+            AttemptError::Failed(failure) => Self(failure.to_string()),
+        }
     }
 }
 
@@ -105,15 +121,12 @@ impl Deliverer {
         let outputs = match handled {
             Ok(Ok(outputs)) => outputs?,
             Ok(Err(panic)) => return Err(panicked(panic.as_ref()).into()),
-            Err(_) => {
-                let why = format!("the handler took longer than {} s", self.handle_timeout.as_secs());
-                return Err(Failure::transient(why).into());
-            }
+            Err(_) => return Err(too_slow(self.handle_timeout).into()),
         };
-        let publishing = outputs
-            .into_stream()
+        let pulled = under_deadline(outputs.into_stream(), self.handle_timeout);
+        let publishing = pulled
             .map_err(AttemptError::Failed)
-            .map_ok(|outgoing| async { self.publish(outgoing, trace).await.map_err(AttemptError::Broken) })
+            .map_ok(|outgoing| self.publish(outgoing, trace))
             .try_buffer_unordered(CONFIRM_WINDOW)
             .try_fold(0, |published, ()| async move { Ok(published + 1) });
         match AssertUnwindSafe(publishing).catch_unwind().await {
@@ -159,14 +172,24 @@ impl Deliverer {
     }
 
     /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
-    async fn publish(&self, mut outgoing: Outgoing, trace: TraceContext) -> Result<(), SessionBroken> {
+    async fn publish(&self, mut outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
         outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
         outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
         outgoing.properties.set_text(envelope::TRACEPARENT, trace.child().to_string());
         let mut pause_ms = REFUSED_PAUSE_MS.0;
+        let started = Instant::now();
         loop {
             match self.publisher.publish(outgoing.clone()).await {
                 Ok(()) => return Ok(()),
+                Err(PublishError::Refused) if !outgoing.mandatory => {
+                    // An event or an answer whose taker is full is the taker's loss: it must not hold up the others.
+                    warn!(routing_key = outgoing.routing_key, "not taken: the queue is full");
+                    return Ok(());
+                }
+                Err(PublishError::Refused) if started.elapsed() > REFUSED_MAX => {
+                    let why = format!("full for {} s", REFUSED_MAX.as_secs());
+                    return Err(Failure::outage("the queue after this stage", why).into());
+                }
                 Err(PublishError::Refused) => {
                     if pause_ms == REFUSED_PAUSE_MS.1 {
                         warn!(
@@ -177,15 +200,35 @@ impl Deliverer {
                     tokio::select! {
                         () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                         () = self.shutdown.cancelled() => {
-                            return Err(SessionBroken("shut down while waiting for a full queue".to_owned()));
+                            return Err(AttemptError::Broken(SessionBroken("shut down while waiting for a full queue".to_owned())));
                         }
                     }
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
                 }
-                Err(error) => return Err(SessionBroken(error.to_string())),
+                Err(error @ PublishError::TooLarge { .. }) => {
+                    return Err(Failure::permanent("message_too_large", error).into());
+                }
+                Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),
             }
         }
     }
+}
+
+type OutgoingStream = BoxStream<'static, Result<Outgoing, Failure>>;
+
+/// A lazy stream, each pull of which is as much work as a handler does and has the same deadline.
+fn under_deadline(outputs: OutgoingStream, deadline: Duration) -> OutgoingStream {
+    let pull = move |mut outputs: OutgoingStream| async move {
+        match tokio::time::timeout(deadline, outputs.next()).await {
+            Ok(next) => Some((next?, outputs)),
+            Err(_) => Some((Err(too_slow(deadline)), stream::empty().boxed())),
+        }
+    };
+    stream::unfold(outputs, pull).boxed()
+}
+
+fn too_slow(deadline: Duration) -> Failure {
+    Failure::transient(format!("the handler took longer than {} s", deadline.as_secs()))
 }
 
 /// A delivery without its settlement: what a retry or a dead letter is made of.

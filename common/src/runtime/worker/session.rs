@@ -10,7 +10,7 @@ use crate::{
         topology::{self, Topology},
     },
     runtime::{
-        broker::{Broker, BrokerError, Connection, ConnectionState, Consumer},
+        broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Publisher},
         shutdown::Shutdown,
     },
 };
@@ -97,6 +97,9 @@ pub async fn run<W: Worker>(
     run_erased(worker, broker, options, shutdown).await
 }
 
+/// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
+/// up to the give-up.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// First and longest pause between two attempts to connect.
 const BACKOFF_MS: (u64, u64) = (200, 10_000);
 
@@ -158,20 +161,22 @@ async fn session(
     broker: &dyn Broker,
     options: &RunOptions,
     shutdown: &Shutdown,
-    healthy: impl FnOnce(),
+    mut healthy: impl FnMut(),
 ) -> Result<(), Ended> {
     let name = worker.name();
     let connection = tokio::select! {
         connected = broker.connect(name) => connected?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let consumers = open(worker, connection.as_ref(), options).await?;
-    healthy();
+    let (publisher, consumers) = tokio::select! {
+        opened = open(worker, connection.as_ref(), options) => opened?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
     info!(worker = name, broker = broker.describe(), "consuming");
 
     let deliverer = Arc::new(Deliverer {
         worker: Arc::clone(worker),
-        publisher: connection.publisher().await?,
+        publisher,
         policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
         app_id: format!("{name}/{}", options.version),
         handle_timeout: options.handle_timeout,
@@ -187,10 +192,22 @@ async fn session(
         .boxed()
     }));
     let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
+    let quiet = tokio::time::sleep(HEALTHY_AFTER);
+    tokio::pin!(quiet);
+    let mut proven = false;
     loop {
         tokio::select! {
             () = shutdown.cancelled() => break,
-            Some(done) = running.join_next() => finished(done)?,
+            Some(done) = running.join_next() => {
+                finished(done)?;
+                if !std::mem::replace(&mut proven, true) {
+                    healthy();
+                }
+            }
+            () = &mut quiet, if !proven => {
+                proven = true;
+                healthy();
+            }
             changed = state.changed() => {
                 let now = state.borrow_and_update().clone();
                 match now {
@@ -234,16 +251,19 @@ async fn open(
     worker: &Arc<dyn ErasedWorker>,
     connection: &dyn Connection,
     options: &RunOptions,
-) -> Result<Vec<Box<dyn Consumer>>, BrokerError> {
+) -> Result<(Box<dyn Publisher>, Vec<Box<dyn Consumer>>), BrokerError> {
     connection.declare().await?;
+    let publisher = connection.publisher().await?;
     let mut consumers = Vec::new();
     for subscription in Topology::of_fleet("").subscriptions.iter().filter(|s| s.worker == worker.name()) {
         consumers
             .push(connection.subscribe(&subscription.exchange, &subscription.routing_key, options.prefetch).await?);
     }
-    worker.connected().await.map_err(|failure| BrokerError::Lost(format!("not ready: {failure}")))?;
+    let ready = tokio::time::timeout(options.handle_timeout, worker.connected()).await;
+    let not_ready = |why: String| BrokerError::Lost(format!("not ready: {why}"));
+    ready.map_err(|_| not_ready("catching up took too long".to_owned()))?.map_err(|why| not_ready(why.to_string()))?;
     consumers.push(connection.consume(worker.name(), options.prefetch).await?);
-    Ok(consumers)
+    Ok((publisher, consumers))
 }
 
 fn finished(done: Result<Result<(), SessionBroken>, tokio::task::JoinError>) -> Result<(), BrokerError> {

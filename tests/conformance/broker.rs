@@ -154,10 +154,11 @@ async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     let mut waiting = message(topology::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
-    waiting.properties.expiration_ms = Some(200);
+    waiting.properties.expiration_ms = Some(1_000);
     publisher.publish(waiting).await.unwrap();
-    let mut consumer = connection.consume(queue::MERGER, 10).await.unwrap();
+    // Before there is a consumer, which would take it at once.
     assert_eq!(connection.depth(queue::MERGER).await.unwrap().messages, 0, "not before its delay");
+    let mut consumer = connection.consume(queue::MERGER, 10).await.unwrap();
     let back = next(&mut consumer).await;
     assert_eq!(back.properties.message_id.as_deref(), Some("a"));
     assert_eq!(back.properties.expiration_ms, None, "the delay must not follow it into the work queue");

@@ -55,13 +55,13 @@ impl Worker for Scripted {
     }
 }
 
-struct Running {
-    connection: Box<dyn Connection>,
-    shutdown: Shutdown,
-    task: JoinHandle<Result<(), RunError>>,
+pub(super) struct Running {
+    pub(super) connection: Box<dyn Connection>,
+    pub(super) shutdown: Shutdown,
+    pub(super) task: JoinHandle<Result<(), RunError>>,
 }
 
-fn options() -> RunOptions {
+pub(super) fn options() -> RunOptions {
     RunOptions { concurrency: 2, prefetch: 4, drain_deadline: SOON, ..RunOptions::default() }
 }
 
@@ -73,16 +73,29 @@ async fn start<F>(
 where
     F: Future<Output = Result<Outputs, Failure>> + Send + 'static,
 {
+    start_apart(broker, Arc::clone(broker), options, handler).await
+}
+
+/// The worker on one broker, the test's own connection on another: the same one, reached another way.
+pub(super) async fn start_apart<F>(
+    broker: &Arc<dyn Broker>,
+    workers_broker: Arc<dyn Broker>,
+    options: RunOptions,
+    handler: impl Fn(Envelope<BatchSplit>) -> F + Send + Sync + 'static,
+) -> Running
+where
+    F: Future<Output = Result<Outputs, Failure>> + Send + 'static,
+{
     let connection = broker.connect("test").await.unwrap();
     connection.declare().await.unwrap();
     let shutdown = Shutdown::new();
     let worker = Scripted { handler: Box::new(move |envelope| handler(envelope).boxed()) };
-    let task = tokio::spawn(run(Arc::new(worker), Arc::clone(broker), options, shutdown.clone()));
+    let task = tokio::spawn(run(Arc::new(worker), workers_broker, options, shutdown.clone()));
     Running { connection, shutdown, task }
 }
 
 impl Running {
-    async fn publish(&self, outgoing: Outgoing) {
+    pub(super) async fn publish(&self, outgoing: Outgoing) {
         self.connection.publisher().await.unwrap().publish(outgoing).await.unwrap();
     }
 
@@ -94,7 +107,7 @@ impl Running {
     }
 
     /// Stops the worker and holds it to having left nothing behind.
-    async fn finish(self) {
+    pub(super) async fn finish(self) {
         self.shutdown.cancel();
         tokio::time::timeout(SOON, self.task).await.expect("the worker should stop").unwrap().unwrap();
         let mut queues = vec![queue::MERGER.to_owned(), topology::dead_queue(queue::MERGER)];
@@ -105,7 +118,7 @@ impl Running {
     }
 }
 
-fn input(batch_id: &str) -> BatchSplit {
+pub(super) fn input(batch_id: &str) -> BatchSplit {
     BatchSplit {
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
@@ -117,7 +130,7 @@ fn input(batch_id: &str) -> BatchSplit {
     }
 }
 
-fn output(batch_id: &str) -> DatasetReady {
+pub(super) fn output(batch_id: &str) -> DatasetReady {
     DatasetReady { batch_id: batch_id.to_owned(), manifest: "m".to_owned(), manifest_sha256: "0".repeat(64), rides: 0 }
 }
 
@@ -304,7 +317,9 @@ async fn no_more_run_at_once_than_the_concurrency(broker: Arc<dyn Broker>) {
 async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (entered_in, gate_in) = (Arc::clone(&entered), Arc::clone(&gate));
-    let running = start(&broker, options(), move |envelope| {
+    // One at a time, so that the second message cannot have been begun before the shutdown was noticed.
+    let one_at_a_time = RunOptions { concurrency: 1, ..options() };
+    let running = start(&broker, one_at_a_time, move |envelope| {
         let (entered, gate) = (Arc::clone(&entered_in), Arc::clone(&gate_in));
         async move {
             entered.add_permits(1);
@@ -314,14 +329,25 @@ async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     })
     .await;
     let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
-    running.publish(Outgoing::message(&input("b")).unwrap()).await;
+    running.publish(Outgoing::message(&input("running")).unwrap()).await;
     tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
     running.shutdown.cancel();
-    gate.add_permits(1);
+    let late = Outgoing::message(&input("late")).unwrap();
+    running.publish(late.clone()).await;
+    // Let the loop see the shutdown while the handler still runs, then let as many finish as want to.
+    tokio::task::yield_now().await;
+    gate.add_permits(2);
     let event = next(&mut events).await;
-    assert_eq!(event.properties.message_id, Some(output("b").message_id()));
+    assert_eq!(event.properties.message_id, Some(output("running").message_id()));
     event.settle.ack().await.unwrap();
-    running.finish().await;
+    tokio::time::timeout(SOON, running.task).await.expect("the worker should stop").unwrap().unwrap();
+    assert_eq!(entered.available_permits(), 0, "what came after the shutdown is not begun");
+    let mut left = running.connection.consume(queue::MERGER, 2).await.unwrap();
+    let delivery = next(&mut left).await;
+    assert_eq!(delivery.properties.message_id, late.properties.message_id);
+    delivery.settle.ack().await.unwrap();
+    assert_eq!(running.connection.depth(queue::MERGER).await.unwrap().messages, 0);
+    assert_eq!(running.connection.depth(queue::TRAINER).await.unwrap().messages, 0);
 }
 
 async fn a_straggler_is_named_and_delivered_again(broker: Arc<dyn Broker>) {

@@ -1,12 +1,14 @@
 //! Rides in, probability out: in one process, and as processes on RabbitMQ.
 
+mod deliveries;
 mod faults;
 mod foreign;
 mod real;
+mod weather;
 
-use pipeline_tests::processes::{Fleet, Input, dataset_sha256, succeed, told};
+use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes};
 use serde_json::Value;
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, process::Command, time::Instant};
 
 /// What the made-up rides were labelled with, and four standard errors of an estimate from 20,000 of them.
 const TRUTH: [(&str, f64, f64); 6] = [
@@ -72,9 +74,7 @@ async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_o
     assert!(String::from_utf8_lossy(&refused.stderr).contains("batch_id_conflict"));
     drain_dead_letter(&fleet, "splitter", "batch_id_conflict").await;
     // The model is the same one, too: a pure function of the datasets and settings.
-    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
-    let champion = std::fs::read(fleet.store().join("models/service-request/champion.json")).unwrap();
-    let champion: Value = serde_json::from_slice(&champion).unwrap();
+    let champion = fleet.champion();
     assert_eq!(champion["model_id"], expected["model"]["model_id"]);
     fleet.finish().await;
 }
@@ -86,7 +86,7 @@ async fn one_trace_spans_all_workers() {
     let fleet = Fleet::start(1, &input.weather);
     let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let (trace_id, batch_id) = (submitted["trace_id"].clone(), submitted["batch_id"].clone());
-    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
+    fleet.champion();
     // The scorer hears of the promotion a moment later.
     fleet.wait_for("the scorer's line", |_| workers_with(&fleet.logs(), &trace_id).contains("scorer"));
     let logs = fleet.logs();
@@ -115,11 +115,9 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     assert!(!too_early.status.success());
     assert!(String::from_utf8_lossy(&too_early.stderr).contains("wildrydes demo"), "{too_early:?}");
     succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
-    fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
-    let champion = std::fs::read(fleet.store().join("models/service-request/champion.json")).unwrap();
-    let champion: Value = serde_json::from_slice(&champion).unwrap();
-    let answer = told(&mut ask);
-    assert_eq!(answer["model_id"], champion["model_id"]);
+    let champion = fleet.champion();
+    // The scorer hears of the promotion a moment after the alias is written.
+    let answer = answer_of(&mut ask, &champion["model_id"]);
     let probability = answer["scores"][0]["probability"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&probability));
     // The same formula by hand, from the artefact.
@@ -136,7 +134,30 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     let log_odds = features.iter().map(|(name, x)| coefficient(&told, name) * x).sum::<f64>()
         + told["model"]["intercept"].as_f64().unwrap();
     assert!((probability - 1.0 / (1.0 + (-log_odds).exp())).abs() < 1e-12);
+    // More rides, another model: the running scorer answers with it, and in between with the one before, never an error.
+    let more = input.folder().join("more.json");
+    succeed(wildrydes().args(["generate", "rides", "--rides", "3000", "--seed", "8"]).arg(&more));
+    succeed(fleet.wildrydes().arg("ingest").arg(&more));
+    let first = &champion["model_id"];
+    fleet.wait_for("another champion", |_| fleet.champion()["model_id"] != *first);
+    let second = fleet.champion();
+    let answer = answer_of(&mut ask, &second["model_id"]);
+    assert_ne!(answer["scores"][0]["probability"].as_f64().unwrap(), probability);
     fleet.finish().await;
+}
+
+/// Asks until the answer is that model's; every answer until then is a whole one, too.
+fn answer_of(ask: &mut Command, model_id: &Value) -> Value {
+    ask.arg("--json");
+    let deadline = Instant::now() + SOON;
+    loop {
+        let ended = ask.output().expect("the command starts");
+        let answer: Option<Value> = serde_json::from_slice(&ended.stdout).ok();
+        if let Some(answer) = answer.filter(|answer| answer["model_id"] == *model_id) {
+            return answer;
+        }
+        assert!(Instant::now() < deadline, "no answer of {model_id}: {ended:?}");
+    }
 }
 
 /// Takes the one dead letter a test expects off its queue.
@@ -145,8 +166,7 @@ async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
     let broker = common::runtime::AmqpBroker::new(fleet.broker.clone());
     let connection = broker.connect("test").await.unwrap();
     let mut dead = connection.consume(&common::contract::topology::dead_queue(queue), 1).await.unwrap();
-    let delivery =
-        tokio::time::timeout(pipeline_tests::processes::SOON, dead.next()).await.expect("a dead letter").unwrap();
+    let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
     assert_eq!(delivery.properties.text("x-reason"), Some(reason));
     delivery.settle.ack().await.unwrap();
     connection.close().await;

@@ -1,5 +1,7 @@
-//! What the tests of the whole fleet stand on: a real RabbitMQ, a stub of NOAA's services, the fleet as processes.
+//! What the tests of the whole fleet stand on: a real RabbitMQ, a wire to it that can be cut, a stub of NOAA's services,
+//! the fleet as processes.
 
+pub mod cut;
 pub mod noaa;
 pub mod processes;
 pub mod rabbitmq;

@@ -8,6 +8,7 @@ use common::{
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
+    ffi::{OsStr, OsString},
     fs::File,
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
@@ -114,29 +115,39 @@ pub struct Fleet {
     /// Settings of their broker.
     pub broker: BrokerSettings,
     folder: TempDir,
-    weather: String,
+    weather: OsString,
     environment: Vec<(String, String)>,
     running: BTreeMap<(String, usize), Child>,
     started: usize,
 }
 
 impl Fleet {
-    /// Starts `copies` processes of each worker.
-    pub fn start(copies: usize, weather: &Path) -> Self {
+    /// Starts `copies` processes of each worker; `weather` is a folder or a URL.
+    pub fn start(copies: usize, weather: impl AsRef<OsStr>) -> Self {
         Self::start_with(copies, weather, &[])
     }
 
     /// The same, with more environment variables.
-    pub fn start_with(copies: usize, weather: &Path, environment: &[(&str, &str)]) -> Self {
+    pub fn start_with(copies: usize, weather: impl AsRef<OsStr>, environment: &[(&str, &str)]) -> Self {
+        Self::start_some(&queue::ALL, copies, weather, environment)
+    }
+
+    /// The same, of these workers alone; the others can be launched later.
+    pub fn start_some(
+        workers: &[&str],
+        copies: usize,
+        weather: impl AsRef<OsStr>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut fleet = Self {
             environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
             broker: rabbitmq::settings(),
             folder: tempfile::tempdir().expect("a temporary folder"),
-            weather: weather.display().to_string(),
+            weather: weather.as_ref().to_owned(),
             running: BTreeMap::new(),
             started: 0,
         };
-        for name in queue::ALL {
+        for name in workers {
             for copy in 0..copies {
                 fleet.launch(name, copy);
             }
@@ -206,15 +217,38 @@ impl Fleet {
         }
     }
 
-    /// The last lines of every log, for a failure's message.
+    /// The champion's alias, once there is one.
+    pub fn champion(&self) -> Value {
+        let path = "models/service-request/champion.json";
+        self.wait_for("the champion", |store| store.join(path).is_file());
+        let champion = std::fs::read(self.store().join(path)).expect("it can be read");
+        serde_json::from_slice(&champion).expect("it is JSON")
+    }
+
+    /// The manifest of a batch's dataset, once there is one.
+    pub fn manifest(&self, batch_id: &str) -> Value {
+        let path = format!("dataset/{batch_id}/manifest.json");
+        self.wait_for("the dataset", |store| store.join(&path).is_file());
+        let manifest = std::fs::read(self.store().join(path)).expect("it can be read");
+        serde_json::from_slice(&manifest).expect("it is JSON")
+    }
+
+    /// Deliveries a worker has done its work on, acknowledged or about to be.
+    pub fn done(&self, worker: &str) -> usize {
+        let done = |line: &&Value| line["span"]["worker"] == worker && line["message"] == "done";
+        self.logs().iter().filter(done).count()
+    }
+
+    /// The last 30 lines of the logs that are warnings or worse, newest first, for a failure's message.
     pub fn tail(&self) -> String {
         let lines = self.logs();
         let notable = lines.iter().filter(|line| line["level"] != "DEBUG" && line["level"] != "INFO");
         notable.rev().take(30).map(|line| format!("{line}\n")).collect()
     }
 
-    /// Asks every worker to end (SIGTERM), and holds them to a clean exit and to empty queues; only the trainer's rungs
-    /// and dead letters may be asked after by the test itself.
+    /// Asks every worker to end (SIGTERM) and holds them to a clean exit, and every queue of every worker, its rungs and
+    /// its dead letters to be empty; then removes them. A test waits for the work it caused before it calls this: what a
+    /// worker has not begun by then stays in its queue.
     pub async fn finish(mut self) {
         for ((name, copy), child) in &mut self.running {
             let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");

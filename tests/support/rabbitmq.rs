@@ -39,8 +39,25 @@ pub struct RabbitMq {
     pub url: String,
     /// How it was found.
     pub origin: String,
-    /// Keeps the watcher waiting; closed by the end of this process.
+    /// `http://…` of its management API, where it answers.
+    pub management: Option<String>,
+    container: Option<String>,
+    /// Keeps the watcher waiting; closed by the end of this process at the latest.
     _watcher: Option<ChildStdin>,
+}
+
+impl RabbitMq {
+    /// Runs `rabbitmqctl` in its container.
+    ///
+    /// # Panics
+    /// When it runs in none, or the command fails.
+    pub fn ctl(&self, arguments: &[&str]) {
+        let id = self.container.as_deref().expect("a broker in a container");
+        let mut command = Command::new("docker");
+        command.args(["exec", id, "rabbitmqctl"]).args(arguments);
+        let ended = command.stdin(Stdio::null()).output().expect("docker runs");
+        assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
+    }
 }
 
 /// The broker of this test process, started at the first call.
@@ -64,11 +81,30 @@ pub fn rabbitmq() -> &'static RabbitMq {
     }
 }
 
+/// A broker for one test alone, to do to it what no other test should suffer; removed when dropped. `None`, said aloud,
+/// where the tests' broker is no container.
+///
+/// # Panics
+/// When it does not start.
+pub fn of_its_own() -> Option<RabbitMq> {
+    if rabbitmq().container.is_none() {
+        eprintln!("not run: a broker of its own needs Docker, and this is {}", rabbitmq().origin);
+        return None;
+    }
+    let started = std::thread::spawn(from_docker).join().expect("starting the broker panicked");
+    Some(started.expect("a second container starts like the first"))
+}
+
 /// Settings of a fleet of its own on the broker.
 pub fn settings() -> BrokerSettings {
+    settings_on(rabbitmq())
+}
+
+/// Settings of a fleet of its own on that broker.
+pub fn settings_on(broker: &RabbitMq) -> BrokerSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     BrokerSettings {
-        url: AmqpUrl::new(&rabbitmq().url),
+        url: AmqpUrl::new(&broker.url),
         namespace: format!("test-{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
         give_up_after_ms: 60_000,
         ..BrokerSettings::default()
@@ -83,7 +119,7 @@ pub fn broker() -> AmqpBroker {
 fn find() -> anyhow::Result<RabbitMq> {
     if let Some(url) = std::env::var("WILDRYDES_TEST_AMQP_URL").ok().filter(|url| !url.is_empty()) {
         let origin = "WILDRYDES_TEST_AMQP_URL".to_owned();
-        return Ok(RabbitMq { url, origin, _watcher: None });
+        return Ok(RabbitMq { url, origin, management: None, container: None, _watcher: None });
     }
     let mut tried = Vec::new();
     if succeeds("docker", &["info"]) {
@@ -115,11 +151,13 @@ fn from_docker() -> anyhow::Result<RabbitMq> {
     let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
     let container = GenericImage::new(name, tag)
         .with_exposed_port(5672.tcp())
+        .with_exposed_port(15672.tcp())
         .with_wait_for(WaitFor::message_on_stdout("Server startup complete"))
         .with_startup_timeout(Duration::from_secs(120))
         .start()
         .with_context(|| format!("starting {image}"))?;
     let port = container.get_host_port_ipv4(5672)?;
+    let management = container.get_host_port_ipv4(15672)?;
     let id = container.id().to_owned();
     // The watcher removes it: a static is never dropped.
     std::mem::forget(container);
@@ -127,23 +165,31 @@ fn from_docker() -> anyhow::Result<RabbitMq> {
     Ok(RabbitMq {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("container {image}"),
+        management: management_api(management),
+        container: Some(id),
         _watcher: Some(watcher),
     })
 }
 
 fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
     let folder = tempfile::Builder::new().prefix("wildrydes-rabbitmq-").tempdir()?.keep();
-    let (port, distribution_port) = (free_port()?, free_port()?);
+    let [port, management, distribution_port, epmd_port] = free_ports()?;
     let config = folder.join("rabbitmq.conf");
     std::fs::write(
         &config,
-        format!("listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\nlog.console = true\n"),
+        format!(
+            "listeners.tcp.1 = 127.0.0.1:{port}\nloopback_users.guest = true\nlog.console = true\n\
+             management.tcp.ip = 127.0.0.1\nmanagement.tcp.port = {management}\n"
+        ),
     )?;
-    std::fs::write(folder.join("enabled_plugins"), "[].\n")?;
+    std::fs::write(folder.join("enabled_plugins"), "[rabbitmq_management].\n")?;
     std::fs::write(folder.join("advanced.config"), "[].\n")?;
     let mut child = Command::new(server)
         .env("RABBITMQ_NODENAME", format!("wildrydes-{port}@localhost"))
         .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
+        // A name server of its own, on loopback too: another's may be older, and this one can be ended.
+        .env("ERL_EPMD_PORT", epmd_port.to_string())
+        .env("ERL_EPMD_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_CONFIG_FILE", &config)
         .env("RABBITMQ_ADVANCED_CONFIG_FILE", folder.join("advanced.config"))
         .env("RABBITMQ_ENABLED_PLUGINS_FILE", folder.join("enabled_plugins"))
@@ -158,15 +204,20 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
         .spawn()
         .with_context(|| format!("starting {server}"))?;
     let pid = child.id();
-    // The server is a shell around the virtual machine, which leads away: both go.
+    // The server is a shell around the virtual machine, which leads away: both go. The name server stays behind until it
+    // is told, and heeds that only once no node is registered any more.
     let watcher = watch(&format!(
-        "pkill -TERM -P {pid}; kill {pid}; sleep 2; pkill -KILL -P {pid}; kill -9 {pid}; rm -rf '{}'",
+        "pkill -TERM -P {pid}; kill {pid}; sleep 2; pkill -KILL -P {pid}; kill -9 {pid}; \
+         epmd=$(command -v epmd || ls /usr/lib*/erlang/erts-*/bin/epmd | head -n 1); \
+         for try in 1 2 3 4 5; do sleep 1; \"$epmd\" -port {epmd_port} -kill && break; done; rm -rf '{}'",
         folder.display()
     ))?;
     await_startup(&mut child, &folder)?;
     Ok(RabbitMq {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("{server} in {}", folder.display()),
+        management: management_api(management),
+        container: None,
         _watcher: Some(watcher),
     })
 }
@@ -187,7 +238,7 @@ fn await_startup(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Runs `cleanup` in a shell as soon as this process is gone, by whatever way.
+/// Runs `cleanup` in a shell as soon as the handle is dropped or this process is gone, by whatever way.
 fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
     let mut child = Command::new("sh")
         // A session of its own: Ctrl-C for the tests must not end the watcher first.
@@ -199,8 +250,19 @@ fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
     child.stdin.take().context("the watcher has no standard input")
 }
 
-fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+/// Different ones, because all are held until the last is known.
+fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+    let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
+    let ports =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<Vec<_>>>()?;
+    ports.try_into().map_err(|_| anyhow::anyhow!("as many ports as listeners"))
+}
+
+/// The management API behind a port, when it answers; a container's port takes connections even with nothing behind it.
+fn management_api(port: u16) -> Option<String> {
+    let api = format!("http://guest:guest@127.0.0.1:{port}");
+    let ask = ["--silent", "--fail", "--max-time", "10", "--retry", "3", "--retry-all-errors"];
+    succeeds("curl", &[&ask[..], &[&format!("{api}/api/overview")]].concat()).then_some(api)
 }
 
 fn succeeds(program: &str, arguments: &[&str]) -> bool {

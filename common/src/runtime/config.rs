@@ -301,13 +301,15 @@ impl Serialize for AmqpUrl {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// A folder's path, or a URL. All workers of a fleet name the same place.
+    /// A folder's path (or `file:///…`). All workers of a fleet name the same place.
     pub url: String,
+    /// Whether a write is on the disk before it counts: survives a power failure of the machine, at the price of speed.
+    pub fsync: bool,
 }
 
 impl Default for StoreSettings {
     fn default() -> Self {
-        Self { url: "wildrydes-data".to_owned() }
+        Self { url: "wildrydes-data".to_owned(), fsync: false }
     }
 }
 

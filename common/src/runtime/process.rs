@@ -59,7 +59,7 @@ impl Process {
 
     /// The object store. Ends the process with 2 when it cannot be used.
     pub fn store(&self) -> Store {
-        store::open(&self.settings::<StoreSettings>().url).unwrap_or_else(|error| exit_misconfigured(&error))
+        store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
     /// Runs the worker against RabbitMQ until a signal.

@@ -1,5 +1,6 @@
 //! The object store: a local folder by default, or what the URL names. The only state the workers share.
 
+use super::config::StoreSettings;
 use crate::contract::outcome::Failure;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use std::sync::Arc;
@@ -7,26 +8,25 @@ use std::sync::Arc;
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
 
-/// Opens the store at a folder's path or a URL (`file:///…`, `memory:///`). A folder is made when it is not there.
+/// Opens the store the settings name: a folder, by its path or as `file:///…`. It is made when it is not there.
 ///
 /// # Errors
 /// When the place cannot be used, saying what would work.
-pub fn open(place: &str) -> anyhow::Result<Store> {
+pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
     use anyhow::Context;
-    if place.starts_with("memory:") {
-        return Ok(Arc::new(object_store::memory::InMemory::new()));
-    }
+    let place = settings.url.as_str();
     let folder = match place.split_once("://") {
         Some(("file", path)) => path,
         Some((scheme, _)) => {
-            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder's path, file:///… or memory:///")
+            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder that all workers see, or file:///…")
         }
         None => place,
     };
     std::fs::create_dir_all(folder).with_context(|| format!("store.url: cannot make the folder {folder}"))?;
     let store = object_store::local::LocalFileSystem::new_with_prefix(folder)
         .with_context(|| format!("store.url: cannot use the folder {folder}"))?
-        .with_automatic_cleanup(false);
+        .with_automatic_cleanup(false)
+        .with_fsync(settings.fsync);
     Ok(Arc::new(store))
 }
 

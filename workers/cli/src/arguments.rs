@@ -30,8 +30,8 @@ pub struct Arguments {
 /// Options of every command.
 #[derive(Debug, Clone, Args)]
 pub struct Shared {
-    /// Object store: a folder, or a URL [default: wildrydes-data]
-    #[arg(long, global = true, value_name = "DIR|URL")]
+    /// Object store: a folder that all workers of a fleet see [default: wildrydes-data]
+    #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<String>,
     /// RabbitMQ, as amqp://user:password@host:5672/vhost [default: that of the configuration]
     #[arg(long, global = true, value_name = "URL")]
@@ -56,18 +56,48 @@ pub enum Command {
     /// Make up rides and weather with a known truth and run the whole job on them, in this process
     Demo(Demo),
     /// Run the whole job on files, in this process, without any server
+    #[command(after_help = "\
+Examples:
+  wildrydes run rides.json                                weather from NOAA's open-data bucket, over the network
+  wildrydes run rides.json.gz --weather noaa/             from a folder in that bucket's layout, no network
+  wildrydes run a.json b.ndjson --store results --json")]
     Run(Run),
     /// Hand files in to a fleet and follow them until their dataset is ready
+    #[command(after_help = "\
+Examples:
+  wildrydes ingest rides.json --broker amqp://user:password@rabbit/%2f --store /srv/wildrydes
+  wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
     /// How likely does a ride end in a service request?
+    #[command(after_help = "\
+Examples:
+  wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
+  wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json")]
     Score(Score),
     /// What has become of the batches, and what waits in the queues
+    #[command(after_help = "\
+Examples:
+  wildrydes status                                        all batches of the store
+  wildrydes status 450c7f9391a7a29b                       one batch with its manifest
+  wildrydes status --broker amqp://user:password@rabbit/%2f   the queues as well")]
     Status(Status),
     /// Make up believable rides or weather
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes generate rides rides.json --rides 100000
+  wildrydes generate weather weather/ && wildrydes run rides.json --weather weather/"
+    )]
     Generate(Generate),
     /// Show or declare exchanges and queues
-    #[command(subcommand)]
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes topology show --dot | dot -Tsvg > topology.svg
+  wildrydes topology apply --broker amqp://user:password@rabbit/%2f"
+    )]
     Topology(TopologyCommand),
     /// Run all five workers in one process against RabbitMQ
     Up,

@@ -14,7 +14,6 @@ use anyhow::Context;
 use common::runtime::{
     AmqpBroker, Broker, MemoryBroker,
     config::{BrokerSettings, Configuration},
-    store,
 };
 use serde::Serialize;
 use std::{
@@ -116,7 +115,7 @@ async fn once(
     let configuration =
         Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
     let session = Session { configuration, shared };
-    let store = store::open(&place.display().to_string())?;
+    let store = session.store()?;
     let (fleet_cpu, broker_cpu, started) = (own_cpu(), broker_cpu(), Instant::now());
     let outcome = job::with_fleet(&session, broker, &store, &[rides.to_owned()]).await?;
     let seconds = started.elapsed().as_secs_f64();
@@ -134,7 +133,6 @@ async fn once(
         fleet_cpu_seconds: (own_cpu() - fleet_cpu).as_secs_f64(),
         broker_cpu_seconds: (self::broker_cpu() - broker_cpu).as_secs_f64(),
     };
-    std::fs::remove_dir_all(place).context("removing a run's store")?;
     Ok(figures)
 }
 

@@ -23,11 +23,11 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     if !session.shared.json {
         eprintln!("made up {} rides and a year of weather in {}", options.rides, input.display());
     }
-    let place = options.dir.join("store");
-    let mut overrides = vec![
-        ("store.url".to_owned(), place.display().to_string()),
-        ("weather.source".to_owned(), weather.display().to_string()),
-    ];
+    // Rides of another seed would be trained on as well: each demo has a store of its own.
+    let place = options.dir.join(format!("store-{}-seed-{}", options.rides, options.seed));
+    let place = session.shared.store.clone().unwrap_or_else(|| place.display().to_string());
+    let mut overrides =
+        vec![("store.url".to_owned(), place), ("weather.source".to_owned(), weather.display().to_string())];
     overrides.extend(session.shared.overrides.clone());
     let shared = Shared { overrides: overrides.clone(), ..session.shared.clone() };
     let configuration =

@@ -29,7 +29,7 @@ use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
+    time::{Duration, Instant},
 };
 use tokio::io::AsyncReadExt;
 
@@ -63,6 +63,13 @@ pub(crate) enum ModelOutcome {
     Promoted(ModelPromoted),
     /// There is none, and why.
     Rejected(ModelRejected),
+    /// The training is a dead letter.
+    Failed {
+        /// Stable code.
+        reason: String,
+        /// In words.
+        why: String,
+    },
 }
 
 /// What became of all.
@@ -102,7 +109,7 @@ pub(crate) async fn with_fleet(
         submitted.push(submit(&client, store, file, None, quiet).await?);
     }
     let followed = tokio::select! {
-        followed = follower.follow(store, submitted, true, quiet) => followed?,
+        followed = follower.follow(&client, store, submitted, true, quiet) => followed?,
         error = fleet.failure() => return Err(Failed::Broken(error)),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
@@ -140,7 +147,7 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
         return Ok(());
     }
     let outcome = tokio::select! {
-        outcome = follower.follow(&store, submitted, false, quiet) => outcome?,
+        outcome = follower.follow(&client, &store, submitted, false, quiet) => outcome?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             return Err(Failed::Broken(anyhow::anyhow!(
@@ -243,6 +250,7 @@ impl Follower {
     /// Waits until every batch is ready or refused, and, `to_the_model`, until the trainer has had its say on each.
     async fn follow(
         &mut self,
+        client: &Client,
         store: &Store,
         submitted: Vec<Submitted>,
         to_the_model: bool,
@@ -257,7 +265,7 @@ impl Follower {
             let delivery = tokio::select! {
                 heard = self.heard.next() => heard.context("the broker closed the connection")??,
                 _ = tick.tick() => {
-                    progress.look(store, &waiting.0, waiting.1.is_some()).await;
+                    progress.look(client, store, &waiting.0, waiting.1.is_some()).await;
                     continue;
                 }
             };
@@ -268,11 +276,17 @@ impl Follower {
                 submitted.trace_id == trace_id || batch_id == Some(submitted.batch_id.as_str())
             };
             if delivery.exchange == topology::DEAD {
-                let text = |name: &str| delivery.properties.text(name).unwrap_or_default().to_owned();
+                // The broker itself parks what is delivered too often, with a header of its own.
+                let text = |name: &str| delivery.properties.text(name);
+                let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown").to_owned();
+                let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer").to_owned();
                 for (_, outcome, trained) in batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)) {
-                    let (queue, reason, why) =
-                        (delivery.routing_key.clone(), text(envelope::REASON), text(envelope::WHY));
-                    outcome.get_or_insert(BatchOutcome::Refused { queue, reason, why });
+                    let (queue, reason, why) = (delivery.routing_key.clone(), reason.clone(), why.clone());
+                    if outcome.is_some() {
+                        model = Some(ModelOutcome::Failed { reason, why });
+                    } else {
+                        *outcome = Some(BatchOutcome::Refused { queue, reason, why });
+                    }
                     *trained = true;
                 }
             } else if kind == DatasetReady::KIND.to_string() {
@@ -313,14 +327,18 @@ struct Progress {
     training: bool,
     rides: u64,
     quiet: bool,
+    started: Instant,
+    asked: bool,
 }
 
 impl Progress {
     fn new(quiet: bool) -> Self {
-        Self { step: None, training: false, rides: 0, quiet }
+        Self { step: None, training: false, rides: 0, quiet, started: Instant::now(), asked: false }
     }
 
-    async fn look(&mut self, store: &Store, batch: &Submitted, dataset_ready: bool) {
+    async fn look(&mut self, client: &Client, store: &Store, batch: &Submitted, dataset_ready: bool) {
+        /// How long a batch may lie untouched before one asks whether anybody reads it.
+        const PATIENCE: Duration = Duration::from_secs(5);
         if self.quiet {
             return;
         }
@@ -332,7 +350,18 @@ impl Progress {
             return;
         }
         // Progress is a courtesy: what cannot be read now is shown later.
-        let Some(position) = staged(store, &batch.batch_id).await else { return };
+        let Some(position) = staged(store, &batch.batch_id).await else {
+            if self.started.elapsed() > PATIENCE && !self.asked {
+                self.asked = true;
+                let splitter = client.depth(topology::queue::SPLITTER).await;
+                if splitter.is_ok_and(|depth| depth.consumers == 0) {
+                    eprintln!(
+                        "nobody reads the queue `splitter` yet: start the workers (`wildrydes up`); the batch waits for them"
+                    );
+                }
+            }
+            return;
+        };
         if self.step.as_ref().is_none_or(|(batch_id, _)| *batch_id != batch.batch_id) {
             self.finish();
             let title = format!("joining {}", shown(&batch.file));

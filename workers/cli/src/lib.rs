@@ -37,8 +37,10 @@ pub(crate) enum Failed {
     Misused(anyhow::Error),
     /// A batch was refused: exit code 3.
     Refused(String),
-    /// No model came of the rides: exit code 4.
+    /// No model came of the rides, as was printed: exit code 4.
     NoModel,
+    /// Something broke, as was printed: exit code 1.
+    Told,
 }
 
 impl<E: Into<anyhow::Error>> From<E> for Failed {
@@ -59,7 +61,7 @@ impl Session {
     }
 
     fn store(&self) -> Result<Store, Failed> {
-        store::open(&self.store_place()?).map_err(Failed::Misused)
+        store::open(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
     fn store_place(&self) -> Result<String, Failed> {
@@ -85,6 +87,7 @@ pub async fn run() -> ExitCode {
         Err(Failed::Misused(error)) => (format!("{error:#}"), 2),
         Err(Failed::Refused(why)) => (why, 3),
         Err(Failed::NoModel) => return ExitCode::from(4),
+        Err(Failed::Told) => return ExitCode::FAILURE,
     };
     match json {
         true => println!("{}", serde_json::json!({ "error": told, "exit_code": code })),
@@ -97,6 +100,11 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
     let Arguments { command, shared } = arguments;
     let configuration = configuration(&shared, &command)?;
     start_logs(&configuration, &shared, &command)?;
+    if shared.broker.is_some() && matches!(command, Command::Demo(_) | Command::Run(_)) {
+        return Err(Failed::Misused(anyhow::anyhow!(
+            "this command runs everything in this process, without a broker: leave --broker out, or use `wildrydes ingest`"
+        )));
+    }
     let context = Session { configuration, shared };
     match command {
         Command::Demo(options) => demo::demo(&context, &options).await,

@@ -51,7 +51,7 @@ impl Step {
             bar.set_position(position);
         }
         // On no terminal: a line at each quarter of what takes its time.
-        let percent = if self.length == 0 { 0 } else { position * 100 / self.length / 25 * 25 };
+        let percent = (position * 100).checked_div(self.length).unwrap_or(0) / 25 * 25;
         let slow = self.started.elapsed() > Duration::from_secs(3);
         if self.lines && slow && percent > self.told_percent.load(Relaxed) && percent < 100 {
             self.told_percent.store(percent, Relaxed);

@@ -66,6 +66,9 @@ pub(crate) async fn print(
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
             }
+            (Some(ModelOutcome::Failed { reason, why }), None) => {
+                writeln!(text, "\nNo model: the training failed: {why} ({reason}).")?;
+            }
             _ => {}
         }
         if !ready.is_empty() {
@@ -78,7 +81,7 @@ pub(crate) async fn print(
     }
     match (refused.is_empty(), &outcome.model) {
         (false, _) => Err(Failed::Refused(refused.join("\n"))),
-        (true, Some(ModelOutcome::Rejected(_))) => Err(Failed::NoModel),
+        (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) => Err(Failed::NoModel),
         (true, _) => Ok(()),
     }
 }
@@ -100,6 +103,7 @@ fn as_json(
         .collect();
     let no_model = match &outcome.model {
         Some(ModelOutcome::Rejected(rejected)) => Some(json!({ "reason": rejected.reason, "why": rejected.why })),
+        Some(ModelOutcome::Failed { reason, why }) => Some(json!({ "reason": reason, "why": why })),
         _ => None,
     };
     json!({ "batches": batches, "refused": refused, "model": model, "no_model": no_model })
@@ -262,6 +266,11 @@ fn files(
 /// How to go on: a ride at the training mean.
 fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
     let flags: Vec<String> = model.coefficients.iter().map(|c| format!("--{} {}", c.feature, c.mean.round())).collect();
-    let store = if place == "wildrydes-data" { String::new() } else { format!(" --store {place}") };
-    writeln!(text, "\nScore a ride next\n  wildrydes{store} score {}", flags.join(" "))
+    let store = if place == "wildrydes-data" { String::new() } else { format!(" --store '{place}'") };
+    // As this command was called, so that the line can be copied.
+    let this = match std::env::var_os("CARGO") {
+        Some(_) => "cargo run --release --".to_owned(),
+        None => std::env::args().next().unwrap_or_else(|| "wildrydes".to_owned()),
+    };
+    writeln!(text, "\nScore a ride next\n  {this} score{store} {}", flags.join(" "))
 }

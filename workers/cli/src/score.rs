@@ -69,9 +69,10 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
                 ScoreErrorCode::NoModel => " (`wildrydes demo` or `wildrydes run` make one; --store names where it is)",
                 _ => "",
             };
-            match session.shared.json {
-                true => Err(Failed::NoModel),
-                false => Err(Failed::Broken(anyhow::anyhow!("{}{way_out}", error.message))),
+            match (session.shared.json, error.code) {
+                (true, ScoreErrorCode::NoModel) => Err(Failed::NoModel),
+                (true, _) => Err(Failed::Told),
+                (false, _) => Err(Failed::Broken(anyhow::anyhow!("{}{way_out}", error.message))),
             }
         }
         (None, Some(ScoreOutcome::Scored { probability, service })) => {

@@ -52,7 +52,7 @@ pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(),
             session.store_place()?
         )));
     }
-    let asked = session.shared.broker.is_some() || std::env::var_os("WILDRYDES__BROKER__URL").is_some();
+    let asked = session.configuration.sets("broker.url");
     let queues = if asked { queues(session).await? } else { Vec::new() };
     if session.shared.json {
         println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "batches": batches, "queues": queues }))?);

@@ -27,7 +27,9 @@ use common::{
         dataset::{Claim, Manifest},
         envelope::{Envelope, Properties},
         layout,
-        message::{BatchSplit, Input, Kind, Message, RideBatch, Undecodable},
+        message::{
+            BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
+        },
         outcome::{Failure, Outputs},
         topology::queue,
     },
@@ -39,18 +41,27 @@ use common::{
 };
 use document::{Header, Options, Refusal};
 use object_store::path::Path;
+use ride::RIDE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
 use source::{Encoding, Limits, ReadError, Source};
 use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};
+
+/// Rides in one chunk at most. RabbitMQ 4 takes messages of up to 16 MiB (16,777,216 bytes). With weather a ride is at
+/// most 1,250 bytes of JSON: an id of 256 (128, each escaped), name and breed of 256 each, nine numbers of up to 24, and
+/// less than 270 of keys, moment and station. 10,000 of them are 12.5 MB, whatever the publisher puts in.
+pub const CHUNK_SIZE_MAX: u32 = 10_000;
+/// Bytes of an object's path at most, and of each part of it: what S3 and common file systems take, less what a store
+/// may append to a name while it writes.
+const OBJECT_PATH_BYTES_MAX: usize = 1024;
+const OBJECT_PART_BYTES_MAX: usize = 240;
 
 /// Settings of the splitter.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Rides in one chunk; 1 gives a message per ride. A batch keeps the size it was first cut with.
+    /// Rides in one chunk, up to [`CHUNK_SIZE_MAX`]; 1 gives a message per ride. A batch keeps the size it was first
+    /// cut with.
     pub chunk_size: u32,
-    /// Bytes of one ride at most; a bigger one is rejected as `ride_too_large`.
-    pub ride_bytes_max: usize,
     /// Bytes a compressed batch may expand to.
     pub decompressed_bytes_max: u64,
     /// Times its size a compressed batch may expand to, looked at from 16 MiB on.
@@ -63,7 +74,6 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             chunk_size: 1000,
-            ride_bytes_max: 64 * 1024,
             decompressed_bytes_max: 64 * 1024 * 1024 * 1024,
             expansion_max: 1000,
             read_buffer_bytes: 1024 * 1024,
@@ -83,8 +93,7 @@ impl Section for Settings {
         ) -> Result<(), Problem> {
             if value >= min && value <= max { Ok(()) } else { Err(Problem::new(key, value, format!("{min} to {max}"))) }
         }
-        within("chunk_size", self.chunk_size, 1, 20_000)?;
-        within("ride_bytes_max", self.ride_bytes_max, 1024, 1024 * 1024)?;
+        within("chunk_size", self.chunk_size, 1, CHUNK_SIZE_MAX)?;
         within("decompressed_bytes_max", self.decompressed_bytes_max, 1, u64::MAX)?;
         within("expansion_max", self.expansion_max, 1, 1_000_000)?;
         within("read_buffer_bytes", self.read_buffer_bytes, 4096, 8 * 1024 * 1024)
@@ -128,21 +137,21 @@ impl Splitter {
         }
     }
 
-    fn options(&self, lines: bool) -> Options {
-        Options { lines, ride_bytes_max: self.settings.ride_bytes_max }
+    fn options(lines: bool) -> Options {
+        Options { lines, ride_bytes_max: RIDE_BYTES_MAX }
     }
 
     /// Follows the batch to its bytes, however it came, and reads them once.
     async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
         let source = Source::Inline { body, encoding: told_encoding(properties)? };
-        let options = self.options(properties.content_type.as_deref().is_some_and(is_lines_type));
+        let options = Self::options(properties.content_type.as_deref().is_some_and(is_lines_type));
         let survey = pass::survey(&source, options, self.limits()).await?;
         let Some(object) = survey.header.object.clone() else {
             return Ok(Batch { source, options, header: survey.header.clone(), survey });
         };
         let reference = survey.header;
         let path = referenced_path(&object, &reference)?;
-        let options = self.options(is_lines_name(&object));
+        let options = Self::options(is_lines_name(&object));
         let source = Source::Object { store: self.store.clone(), path: path.clone(), etag: None };
         let survey = pass::survey(&source, options, self.limits()).await?;
         if reference.sha256.as_deref() != Some(&survey.fingerprint.sha256) {
@@ -182,15 +191,24 @@ impl Splitter {
 impl Worker for Splitter {
     const NAME: &'static str = queue::SPLITTER;
     type In = IncomingBatch;
+    /// Memory is bounded for one batch: one set of ids, one zstd window.
+    const CONCURRENCY: u16 = 1;
+    /// A batch may take long, and one that only waits would age towards the broker's `consumer_timeout`.
+    const PREFETCH: u16 = 1;
 
     async fn handle(&self, envelope: Envelope<IncomingBatch>) -> Result<Outputs, Failure> {
         let Batch { source, options, header, survey } = self.find(envelope.payload.0, &envelope.properties).await?;
-        if survey.given_ids > GIVEN_IDS_MAX as u64 {
+        if survey.ride_ids.given > GIVEN_IDS_MAX as u64 {
             return Err(too_many_ride_ids(TooManyRideIds));
         }
         let sha256 = survey.fingerprint.sha256;
         let batch_id = match header.batch_id {
-            Some(batch_id) => checked_batch_id(batch_id)?,
+            Some(batch_id) => {
+                let shown: String = batch_id.chars().take(100).collect();
+                check_batch_id(&format!("{shown:?}"), &batch_id)
+                    .map_err(|violation| Failure::permanent("invalid_batch_id", violation))?;
+                batch_id
+            }
             None => sha256.chars().take(16).collect(),
         };
         let manifest = store::read_json::<Manifest>(&self.store, &layout::manifest(&batch_id)).await?;
@@ -208,7 +226,7 @@ impl Worker for Splitter {
             return Outputs::one(&account_again(manifest, claim.chunk_size)?);
         }
         chunks_of(survey.rides, claim.chunk_size)?;
-        let split = Split::new(&batch_id, claim.chunk_size);
+        let split = Split::new(&batch_id, claim.chunk_size, survey.ride_ids);
         let reading = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = Path::from(layout::rejected(&batch_id));
         let cutting = pass::Cutting::new(reading, options, split, sha256, self.store.clone(), rejects);
@@ -253,28 +271,23 @@ fn check_same_bytes(batch_id: &str, sha256: &str, taken_by: &str) -> Result<(), 
     Err(Failure::permanent("batch_id_conflict", why))
 }
 
-fn checked_batch_id(batch_id: String) -> Result<String, Failure> {
-    let fits = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
-    if (1..=64).contains(&batch_id.len()) && batch_id.bytes().all(fits) {
-        return Ok(batch_id);
-    }
-    let shown: String = batch_id.chars().take(100).collect();
-    Err(Failure::permanent("invalid_batch_id", format!("{shown:?}: expected 1 to 64 of A-Z a-z 0-9 _ -")))
-}
-
-/// Publishers name objects, so a name must not lead out of what is theirs.
 fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
-    let bad = |why: String| Err(Failure::permanent("bad_reference", why));
     let shown: String = object.chars().take(200).collect();
-    let below_raw = object.strip_prefix(layout::RAW).is_some_and(|rest| rest.starts_with('/'));
-    if !below_raw || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
-        return bad(format!("object {shown:?}: expected a path below raw/ without empty or dotted parts"));
+    let sha256 = reference.sha256.as_deref().unwrap_or_default();
+    check_object(&format!("object {shown:?}"), object)
+        .and_then(|()| check_sha256(&format!("sha256 of {shown:?}"), sha256))
+        .map_err(|violation| Failure::permanent("bad_reference", violation))?;
+    let path = Path::from(object);
+    // As the store writes it, where some characters take three bytes.
+    let name: &str = path.as_ref();
+    if name.len() > OBJECT_PATH_BYTES_MAX || name.split('/').any(|part| part.len() > OBJECT_PART_BYTES_MAX) {
+        let why = format!(
+            "object {shown:?}: expected a path of at most {OBJECT_PATH_BYTES_MAX} bytes, each part of at most \
+             {OBJECT_PART_BYTES_MAX}"
+        );
+        return Err(Failure::permanent("bad_reference", why));
     }
-    let is_hex = |sha256: &str| sha256.len() == 64 && sha256.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
-    if !reference.sha256.as_deref().is_some_and(is_hex) {
-        return bad(format!("sha256 of {shown:?}: expected 64 lower-case hex digits"));
-    }
-    Ok(Path::from(object))
+    Ok(path)
 }
 
 fn told_encoding(properties: &Properties) -> Result<Option<Encoding>, Failure> {
@@ -315,11 +328,23 @@ fn read_failure(error: ReadError) -> Failure {
         ReadError::Missing(_) => Failure::permanent("object_missing", error),
         // Read again from its start: if it is still what the message says, all is well.
         ReadError::Replaced(_) => Failure::transient(error),
+        ReadError::Store(error) if can_never_be_read(&error) => Failure::permanent("bad_reference", error),
         ReadError::Store(error) => store::outage(error),
         ReadError::CutShort(_) => Failure::permanent("cut_short", error),
         ReadError::Corrupt { .. } => Failure::permanent("bad_compression", error),
         ReadError::Expands(_) => Failure::permanent("expands_too_much", error),
     }
+}
+
+/// Whether it is the name that is wrong, not the store: waiting would help nobody.
+fn can_never_be_read(error: &object_store::Error) -> bool {
+    use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory};
+    if matches!(error, object_store::Error::InvalidPath { .. }) {
+        return true;
+    }
+    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
+        .filter_map(|error| error.downcast_ref::<std::io::Error>())
+        .any(|error| matches!(error.kind(), InvalidFilename | IsADirectory | NotADirectory))
 }
 
 #[cfg(test)]

@@ -1,11 +1,11 @@
 //! The two passes over a batch.
 
 use crate::{
-    document::{Content, Document, Header, Options},
+    document::{Document, Header, Options},
     read_failure, refused,
     ride::{Judged, Outline},
     source::{Fingerprint, Limits, Reading, Source},
-    split::Split,
+    split::{RideIds, Split},
     too_many_ride_ids,
 };
 use common::{
@@ -27,8 +27,7 @@ pub(crate) struct Survey {
     pub header: Header,
     /// Elements, good and bad.
     pub rides: u64,
-    /// Elements that bring a `ride_id`.
-    pub given_ids: u64,
+    pub ride_ids: RideIds,
     pub fingerprint: Fingerprint,
 }
 
@@ -36,7 +35,7 @@ pub(crate) struct Survey {
 pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) -> Result<Survey, Failure> {
     let mut reading = source.open(limits).await.map_err(read_failure)?;
     let mut document = Document::new(options);
-    let mut given_ids = 0;
+    let mut ride_ids = RideIds::default();
     loop {
         let piece = reading.next().await.map_err(read_failure)?;
         match &piece {
@@ -44,7 +43,7 @@ pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) ->
             None => document.end(),
         }
         while let Some(element) = document.pull::<Outline>().map_err(refused)? {
-            given_ids += u64::from(matches!(element.content, Content::Object(Outline { has_ride_id: true })));
+            ride_ids.count(&element.content);
         }
         if piece.is_none() {
             break;
@@ -54,7 +53,7 @@ pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) ->
     }
     let rides = document.elements();
     let fingerprint = reading.finish().await.map_err(read_failure)?;
-    Ok(Survey { header: document.header().clone(), rides, given_ids, fingerprint })
+    Ok(Survey { header: document.header().clone(), rides, ride_ids, fingerprint })
 }
 
 /// The second pass, pulled by whoever publishes what it makes.

@@ -16,8 +16,11 @@ use std::{fmt, marker::PhantomData};
 
 /// Bytes of a given `ride_id` at most.
 pub const RIDE_ID_BYTES_MAX: usize = 128;
-/// Bytes of a `name` or `breed` at most: with it, a chunk of rides is bounded in bytes, too.
+/// Bytes of a `name` or `breed` at most, written as JSON: with it, a chunk of rides is bounded in bytes, too.
 pub const TEXT_BYTES_MAX: usize = 256;
+/// Bytes of one ride at most; a bigger one is rejected as `ride_too_large`. No setting, since a batch has to be cut the
+/// same way whenever it is published again.
+pub const RIDE_BYTES_MAX: usize = 64 * 1024;
 
 /// What became of one object that should be a ride.
 #[derive(Debug, Clone, PartialEq)]
@@ -327,8 +330,20 @@ impl Kind for Moment {
 impl Kind for Text {
     type Value = CompactString;
     fn text(text: &str) -> Field<CompactString> {
-        if text.len() > TEXT_BYTES_MAX { Field::Invalid } else { Field::Given(CompactString::from(text)) }
+        // Few texts are so long that it matters how they are written.
+        let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
+        if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
     }
+}
+
+/// Bytes of a text within the quotes of JSON (RFC 8259 §7), each at most six.
+fn json_bytes(text: &str) -> usize {
+    let written = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
+        0..=0x1F => 6,
+        _ => 1,
+    };
+    text.bytes().map(written).sum()
 }
 
 impl Kind for RideId {

@@ -2,7 +2,7 @@
 
 use crate::{
     document::{Content, Element, HEAD_BYTES},
-    ride::Judged,
+    ride::{Judged, Outline},
 };
 use common::contract::{
     message::{BatchSplit, RideChunk},
@@ -17,14 +17,34 @@ use std::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Rides of one batch that may bring their own `ride_id`: what is remembered of them to find doubles, 16 bytes each,
-/// is the only thing here that grows with a batch. It ends up at 75 MB, 110 MB while it grows for the last time.
+/// Rides of one batch that may bring their own `ride_id`: what is remembered of them to find doubles, 16 bytes each in a
+/// table made as large as it has to be, is the only thing here that grows with a batch: up to 72 MB.
 pub const GIVEN_IDS_MAX: usize = 3_500_000;
 
 /// The batch brings more `ride_id`s than can be remembered.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {GIVEN_IDS_MAX} rides with a ride_id of their own; publish the batch in parts")]
 pub struct TooManyRideIds;
+
+/// Which `ride_id`s a batch brings, counted before it is cut.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RideIds {
+    /// Objects with a `ride_id`, valid or not.
+    pub given: u64,
+    /// Objects without: they get one made of their position, unless they are rejected.
+    pub absent: u64,
+}
+
+impl RideIds {
+    /// Counts one element of the document.
+    pub fn count(&mut self, content: &Content<Outline>) {
+        match content {
+            Content::Object(Outline { has_ride_id: true }) => self.given += 1,
+            Content::Object(Outline { has_ride_id: false }) => self.absent += 1,
+            Content::NotAnObject | Content::Broken | Content::TooLarge => {}
+        }
+    }
+}
 
 /// Cuts one batch.
 #[derive(Debug)]
@@ -39,11 +59,13 @@ pub struct Split {
     rejected: BTreeMap<RejectReason, u64>,
     reject_lines: Vec<u8>,
     given_ids: HashSet<u128, BuildHasherDefault<AlreadyHashed>>,
+    generates_ids: bool,
 }
 
 impl Split {
-    /// A split of `batch_id` into chunks of `chunk_size` rides (at least 1).
-    pub fn new(batch_id: &str, chunk_size: u32) -> Self {
+    /// A split of `batch_id`, which brings these `ride_ids`, into chunks of `chunk_size` rides (at least 1).
+    pub fn new(batch_id: &str, chunk_size: u32, ride_ids: RideIds) -> Self {
+        let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
         Self {
             batch_id: batch_id.to_owned(),
@@ -54,7 +76,8 @@ impl Split {
             accepted: 0,
             rejected: BTreeMap::new(),
             reject_lines: Vec::new(),
-            given_ids: HashSet::default(),
+            given_ids: HashSet::with_capacity_and_hasher(given, BuildHasherDefault::default()),
+            generates_ids: ride_ids.absent > 0,
         }
     }
 
@@ -146,9 +169,10 @@ impl Split {
         ride_id
     }
 
-    /// Whether a given id came before, or is what another ride's generated id is.
+    /// Whether a given id came before, or is what another ride's generated id would be where ids are generated.
     fn is_duplicate(&mut self, ride_id: &str, index: u64) -> Result<bool, TooManyRideIds> {
-        if let Some(digits) = ride_id.strip_prefix(self.prefix.as_str())
+        if self.generates_ids
+            && let Some(digits) = ride_id.strip_prefix(self.prefix.as_str())
             && let Ok(number) = digits.parse::<u64>()
             && digits == decimal(number, &mut [0; 20])
         {

@@ -1,4 +1,5 @@
 use super::*;
+use crate::ride::Judged;
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use common::contract::{
     message::{RideChunk, decode},
@@ -292,6 +293,11 @@ async fn references_are_checked() {
         ("raw//batch.json", &sha, "bad_reference"),
         ("raw/", &sha, "bad_reference"),
         ("/raw/batch.json", &sha, "bad_reference"),
+        (&format!("raw/{}", "x".repeat(241)), &sha, "bad_reference"),
+        (&format!("raw/{}", "{".repeat(81)), &sha, "bad_reference"),
+        (&format!("raw/{}", ["x"; 511].join("/")), &sha, "bad_reference"),
+        (&format!("raw/{}", "x".repeat(240)), &sha, "object_missing"),
+        (&format!("raw/{}", ["x"; 510].join("/")), &sha, "object_missing"),
     ] {
         assert_eq!(refused_with(&worker, reference(object, sha256)).await, code, "{object} {sha256}");
     }
@@ -321,9 +327,9 @@ async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
 
     let reading = source.open(worker.limits()).await.unwrap();
     let rejects = Path::from("rejected/b.ndjson");
-    let split = Split::new("b", 1);
+    let split = Split::new("b", 1, split::RideIds::default());
     let other = sha256(b"[]");
-    let cutting = pass::Cutting::new(reading, worker.options(false), split, other, store.clone(), rejects);
+    let cutting = pass::Cutting::new(reading, Splitter::options(false), split, other, store.clone(), rejects);
     let published: Vec<_> = cutting.into_stream().collect().await;
     assert!(matches!(published.as_slice(), [Err(Failure::Transient { .. })]), "{published:?}");
     assert_eq!(stored_objects(&store).await, ["raw/x"]);
@@ -333,6 +339,19 @@ async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
 async fn a_store_that_is_away_is_waited_for() {
     let away = object_store::Error::Generic { store: "test", source: "no route".into() };
     assert!(matches!(read_failure(ReadError::Store(away)), Failure::Outage { dependency: "object store", .. }));
+}
+
+#[tokio::test]
+async fn a_name_no_folder_can_have_is_not_waited_for() {
+    let folder = tempfile::tempdir().unwrap();
+    let store = store::open(folder.path().to_str().unwrap()).unwrap();
+    upload(&store, "raw/file", b"[]").await;
+    let inside = |object: &str| json!({"object": object, "sha256": sha256(b"[]")}).to_string();
+    assert_eq!(refused_with(&splitter(&store, 1), inside("raw/file/inside")).await, "bad_reference");
+    let long = Path::from(format!("raw/{}", "x".repeat(300)));
+    let source = Source::Object { store, path: long, etag: None };
+    let failure = source.open(splitter(&memory(), 1).limits()).await.map(drop).map_err(read_failure).unwrap_err();
+    assert!(matches!(failure, Failure::Permanent { reason: "bad_reference", .. }), "{failure:?}");
 }
 
 #[tokio::test]
@@ -356,11 +375,36 @@ async fn an_empty_batch_has_an_account() {
 }
 
 #[test]
+fn the_largest_chunk_of_the_largest_rides_is_a_message_any_broker_takes() {
+    const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+    let number = -f64::MIN_POSITIVE;
+    let texts = ["\"".repeat(128), "\u{1}".repeat(42), "\"".repeat(128)];
+    let given = json!({
+        "ride_id": texts[0], "name": texts[1], "breed": texts[2], "statustime": "2018-04-25T17:03:05.123456Z",
+        "latitude": number, "longitude": number, "distance": -number, "healthpoints": number, "magicpoints": number,
+        "fieldservice": 1,
+    });
+    let Judged::Accepted(ride) = serde_json::from_value(given).unwrap() else { panic!("expected a ride") };
+    let mut weather = json!({"groundstation": "USW00014734", "station_km": -number});
+    for element in ["tmin", "tmax", "prcp"] {
+        weather[element] = json!(i32::MIN);
+    }
+    let bytes = serde_json::to_vec(&ride).unwrap().len() + serde_json::to_vec(&weather).unwrap().len();
+    assert!(bytes <= 1_250, "{bytes}");
+    assert!(bytes * (CHUNK_SIZE_MAX as usize) + 1_024 < MESSAGE_BYTES_MAX);
+    let too_long = |text: &str| {
+        let ride = GOOD.replace("\"Twilight\"", &serde_json::to_string(text).unwrap());
+        matches!(serde_json::from_str(&ride).unwrap(), Judged::Rejected { .. })
+    };
+    assert!(!too_long(&texts[1]) && too_long(&"\u{1}".repeat(43)) && too_long(&"\"".repeat(129)));
+}
+
+#[test]
 fn settings_are_checked_with_their_bounds() {
     assert_eq!(Settings::default().check(), Ok(()));
-    for chunk_size in [0, 20_001] {
+    for chunk_size in [0, 10_001] {
         let problem = Settings { chunk_size, ..Settings::default() }.check().unwrap_err();
-        assert_eq!((problem.key, problem.expected.as_str()), ("chunk_size", "1 to 20000"));
+        assert_eq!((problem.key, problem.expected.as_str()), ("chunk_size", "1 to 10000"));
     }
     assert!(serde_json::from_value::<Settings>(json!({"chunk": 1})).is_err());
 }

@@ -1,7 +1,7 @@
 //! `ride-batch.v1`: rides as a publisher hands them in.
 
 use super::{Kind, Message, Violation};
-use crate::contract::topology;
+use crate::contract::{layout, topology};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -89,16 +89,17 @@ impl Message for RideBatch {
         }
         if let BatchContent::Reference { object, sha256 } = &self.content {
             check_sha256("sha256", sha256)?;
-            if !object.starts_with("raw/") || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
-                return Err(Violation::new("object", "expected a path below raw/ without empty or dotted parts"));
-            }
+            check_object("object", object)?;
         }
         Ok(())
     }
 }
 
 /// A batch id is part of object names: 1 to 64 of `A-Z a-z 0-9 _ -`.
-pub(super) fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
+///
+/// # Errors
+/// A violation at `path`.
+pub fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if (1..=64).contains(&batch_id.len()) && batch_id.bytes().all(fits) {
         Ok(())
@@ -107,10 +108,27 @@ pub(super) fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation
     }
 }
 
-pub(super) fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
+/// A SHA-256 is 64 lower-case hex digits, so that two of them can be compared as texts.
+///
+/// # Errors
+/// A violation at `path`.
+pub fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
     if sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         Ok(())
     } else {
         Err(Violation::new(path, "expected 64 lower-case hex digits"))
     }
+}
+
+/// Publishers name objects, so a name must not lead out of what is theirs: a path below `raw/` without empty or dotted
+/// parts.
+///
+/// # Errors
+/// A violation at `path`.
+pub fn check_object(path: &str, object: &str) -> Result<(), Violation> {
+    let below_raw = object.strip_prefix(layout::RAW).is_some_and(|rest| rest.starts_with('/'));
+    if !below_raw || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
+        return Err(Violation::new(path, "expected a path below raw/ without empty or dotted parts"));
+    }
+    Ok(())
 }

@@ -8,11 +8,22 @@ fn ride(members: &str) -> String {
     format!("{{{members}{RIDE}")
 }
 
+fn ride_ids(document: &str, lines: bool) -> RideIds {
+    let mut parser = Document::new(Options { lines, ride_bytes_max: 4096 });
+    parser.push(document.as_bytes());
+    parser.end();
+    let mut ride_ids = RideIds::default();
+    while let Some(element) = parser.pull().unwrap() {
+        ride_ids.count(&element.content);
+    }
+    ride_ids
+}
+
 fn split(chunk_size: u32, document: &str, lines: bool) -> (Vec<RideChunk>, Vec<Value>, BatchSplit) {
     let mut parser = Document::new(Options { lines, ride_bytes_max: 4096 });
     parser.push(document.as_bytes());
     parser.end();
-    let mut split = Split::new("batch", chunk_size);
+    let mut split = Split::new("batch", chunk_size, ride_ids(document, lines));
     let mut chunks = Vec::new();
     while let Some(element) = parser.pull::<Judged>().unwrap() {
         split.take(element).unwrap();
@@ -60,6 +71,19 @@ fn an_id_that_came_before_rejects_the_ride() {
     let duplicate = "duplicate_ride_id";
     assert_eq!(told, [(1, duplicate), (4, duplicate), (6, duplicate), (7, "latitude_out_of_range"), (8, duplicate)]);
     assert_eq!(rejects[0]["field"], "ride_id");
+}
+
+#[test]
+fn where_every_ride_brings_its_id_any_numbering_is_theirs() {
+    let numbered =
+        |from: u64| (0..4).map(|n| ride(&format!("\"ride_id\":\"batch-{}\",", n + from))).collect::<Vec<_>>();
+    let (chunks, rejects, _) = split(10, &format!("[7,{}]", numbered(1).join(",")), false);
+    assert_eq!(ids(&chunks), ["batch-1", "batch-2", "batch-3", "batch-4"]);
+    assert_eq!(rejects.len(), 1);
+    let twice = [numbered(1), numbered(1)].concat().join(",");
+    let (chunks, rejects, _) = split(10, &format!("[{twice}]"), false);
+    assert_eq!((ids(&chunks).len(), rejects.len()), (4, 4));
+    assert!(rejects.iter().all(|line| line["reason"] == "duplicate_ride_id"));
 }
 
 #[test]

@@ -1,0 +1,175 @@
+//! What only a real broker, or the want of one, can do to a connection: a wire cut in the middle of the work, a full
+//! queue, an alarm, nobody there.
+
+use super::{
+    SOON, next,
+    worker::{input, options, output, start_apart},
+};
+use common::{
+    contract::{
+        envelope::Properties,
+        message::Message,
+        outcome::{Failure, Outgoing, Outputs},
+        topology::{self, queue},
+    },
+    runtime::{
+        AmqpBroker, Broker,
+        broker::{ConnectionState, PublishError},
+        config::{AmqpUrl, BrokerSettings},
+        worker::{RunError, RunOptions},
+    },
+};
+use lapin::{
+    options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
+    types::{AMQPValue, FieldTable},
+};
+use pipeline_tests::{cut::Wire, rabbitmq};
+use std::{collections::BTreeSet, net::TcpListener, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+
+fn message(exchange: &'static str, routing_key: &str) -> Outgoing {
+    let properties = Properties { persistent: true, ..Properties::default() };
+    Outgoing { exchange, routing_key: routing_key.to_owned(), properties, body: "{}".into(), mandatory: true }
+}
+
+/// The wire is cut three times in the middle of 400 messages, once for longer: the worker connects again by itself, every
+/// message is handled and acknowledged, and every output is there.
+#[tokio::test]
+async fn a_cut_wire_loses_no_message() {
+    const MESSAGES: usize = 400;
+    let settings = rabbitmq::settings();
+    let (wire, through) = Wire::to(&settings).await.unwrap();
+    let straight: Arc<dyn Broker> = Arc::new(AmqpBroker::new(settings.clone()));
+    let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
+    let (entered_in, gate_in) = (Arc::clone(&entered), Arc::clone(&gate));
+    let many = RunOptions { concurrency: 16, prefetch: 32, ..options() };
+    let running = start_apart(&straight, Arc::new(AmqpBroker::new(through)), many, move |envelope| {
+        let (entered, gate) = (Arc::clone(&entered_in), Arc::clone(&gate_in));
+        async move {
+            entered.add_permits(1);
+            gate.acquire().await.map_err(Failure::transient)?.forget();
+            Outputs::one(&output(&envelope.payload.batch_id))
+        }
+    })
+    .await;
+    let publisher = running.connection.publisher().await.unwrap();
+    let ids: BTreeSet<String> = (0..MESSAGES).map(|id| id.to_string()).collect();
+    for id in &ids {
+        publisher.publish(Outgoing::message(&input(id)).unwrap()).await.unwrap();
+    }
+    for cut in 0..3 {
+        // 50 more are let through, and when the cut falls handlers wait, publish or acknowledge.
+        gate.add_permits(50);
+        let begun = tokio::time::timeout(SOON, entered.acquire_many(50 + 1)).await;
+        begun.expect("the worker should go on").unwrap().forget();
+        wire.refuse(cut == 1);
+        wire.cut();
+        if cut == 1 {
+            tokio::time::timeout(SOON, wire.refused(2)).await.expect("the worker should try to connect again");
+            wire.refuse(false);
+        }
+    }
+    gate.add_permits(MESSAGES * 10);
+    let mut events = running.connection.consume(queue::TRAINER, 100).await.unwrap();
+    let mut missing: BTreeSet<String> = ids.iter().map(|id| output(id).message_id()).collect();
+    while !missing.is_empty() {
+        let event = next(&mut events).await;
+        missing.remove(&event.properties.message_id.unwrap());
+        event.settle.ack().await.unwrap();
+    }
+    assert!(wire.carried() >= 4 * 2, "four times connected, twice each: {}", wire.carried());
+    running.finish().await;
+    AmqpBroker::new(settings).remove_topology().await.unwrap();
+}
+
+/// With nobody behind the port a worker gives up in the stated time, saying where it looked, without the password.
+#[tokio::test]
+async fn a_worker_gives_up_on_a_closed_port_and_says_where_it_looked() {
+    let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = AmqpUrl::new(format!("amqp://someone:hunter2@127.0.0.1:{port}/%2f"));
+    let nobody = AmqpBroker::new(BrokerSettings { url, ..BrokerSettings::default() });
+    let hasty = RunOptions { give_up_after: Duration::from_secs(1), ..options() };
+    let aside: Arc<dyn Broker> = super::in_process();
+    let running = start_apart(&aside, Arc::new(nobody), hasty, |_| async { Ok(Outputs::none()) }).await;
+    let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should give up").unwrap();
+    let error = ended.expect_err("no broker is no success");
+    assert!(matches!(error, RunError::GaveUp { worker: queue::MERGER, .. }), "{error}");
+    let told = error.to_string();
+    assert!(told.contains(&format!("127.0.0.1:{port}")) && !told.contains("hunter2"), "{told}");
+}
+
+/// A queue at its limit refuses a publish, which is told from an unroutable one, and takes it once there is room.
+#[tokio::test]
+async fn a_full_queue_refuses_until_there_is_room() {
+    let settings = rabbitmq::settings();
+    let broker = AmqpBroker::new(settings.clone());
+    let connection = broker.connect("conformance").await.unwrap();
+    connection.declare().await.unwrap();
+    let raw = lapin::Connection::connect(settings.url.reveal(), Default::default()).await.unwrap();
+    let channel = raw.create_channel().await.unwrap();
+    let (name, exchange) = (format!("{}tiny", settings.namespace), format!("{}{}", settings.namespace, topology::WORK));
+    let mut arguments = FieldTable::default();
+    // A classic queue keeps the limit to the message; a quorum queue may take a few more.
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
+    arguments.insert("x-max-length".into(), AMQPValue::LongInt(1));
+    arguments.insert("x-overflow".into(), AMQPValue::LongString("reject-publish".into()));
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
+    let bound = channel.queue_bind(
+        name.as_str().into(),
+        exchange.as_str().into(),
+        "tiny.#".into(),
+        QueueBindOptions::default(),
+        FieldTable::default(),
+    );
+    bound.await.unwrap();
+
+    let publisher = connection.publisher().await.unwrap();
+    let tiny = || message(topology::WORK, "tiny.v1");
+    publisher.publish(tiny()).await.unwrap();
+    assert_eq!(publisher.publish(tiny()).await, Err(PublishError::Refused));
+    // The refusal is of that queue alone, and of that moment.
+    publisher.publish(message(topology::WORK, "ride-chunk.v1")).await.unwrap();
+    let taken = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap();
+    assert!(taken.is_some(), "the first message is there");
+    publisher.publish(tiny()).await.unwrap();
+
+    channel.queue_delete(name.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
+    raw.close(200, "done".into()).await.unwrap();
+    connection.close().await;
+    broker.remove_topology().await.unwrap();
+}
+
+/// While the broker has an alarm a publish neither succeeds nor fails, however long its deadline has passed, and the
+/// connection says why; afterwards it succeeds.
+#[tokio::test]
+async fn an_alarm_is_seen_and_waited_out() {
+    let Some(own) = tokio::task::spawn_blocking(rabbitmq::of_its_own).await.unwrap() else { return };
+    const CONFIRM_MS: u64 = 2_000;
+    let settings = BrokerSettings { confirm_timeout_ms: CONFIRM_MS, ..rabbitmq::settings_on(&own) };
+    let connection = AmqpBroker::new(settings).connect("conformance").await.unwrap();
+    connection.declare().await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    let mut state = connection.state();
+    own.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
+    // The alarm comes within a second or so, and the broker tells of it once something is published.
+    let publish = loop {
+        let mut publish = publisher.publish(message(topology::WORK, "ride-chunk.v1"));
+        tokio::select! {
+            biased;
+            done = &mut publish => done.unwrap(),
+            blocked = state.wait_for(|now| matches!(now, ConnectionState::Blocked(_))) => {
+                let now = blocked.unwrap().clone();
+                assert_eq!(now, ConnectionState::Blocked("low on memory".to_owned()));
+                break publish;
+            }
+        }
+    };
+    tokio::pin!(publish);
+    let overdue = tokio::time::timeout(Duration::from_millis(CONFIRM_MS * 2), &mut publish).await;
+    assert!(overdue.is_err(), "neither success nor failure during an alarm: {overdue:?}");
+    own.ctl(&["set_vm_memory_high_watermark", "0.6"]);
+    tokio::time::timeout(SOON, publish).await.expect("the alarm is over").unwrap();
+    assert_eq!(*state.borrow_and_update(), ConnectionState::Open);
+    connection.close().await;
+}

@@ -109,7 +109,7 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     let input = Input::of(4_000);
     let fleet = Fleet::start(1, &input.weather);
     let mut ask = fleet.wildrydes();
-    ask.args(["score", "--fleet", "--distance", "30", "--healthpoints", "300", "--magicpoints", "300"]);
+    ask.args(["score", "--json", "--fleet", "--distance", "30", "--healthpoints", "300", "--magicpoints", "300"]);
     ask.args(["--tmin", "18", "--tmax", "27", "--prcp", "0", "--units", "celsius", "--timeout-ms", "60000"]);
     let too_early = ask.output().unwrap();
     assert!(!too_early.status.success());
@@ -117,7 +117,7 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
     let champion = fleet.champion();
     // The scorer hears of the promotion a moment after the alias is written.
-    let answer = answer_of(&mut ask, &champion["model_id"]);
+    let answer = answer_of(&mut ask, &champion["model_id"], None);
     let probability = answer["scores"][0]["probability"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&probability));
     // The same formula by hand, from the artefact.
@@ -141,20 +141,21 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     let first = &champion["model_id"];
     fleet.wait_for("another champion", |_| fleet.champion()["model_id"] != *first);
     let second = fleet.champion();
-    let answer = answer_of(&mut ask, &second["model_id"]);
+    let answer = answer_of(&mut ask, &second["model_id"], Some(first));
     assert_ne!(answer["scores"][0]["probability"].as_f64().unwrap(), probability);
     fleet.finish().await;
 }
 
-/// Asks until the answer is that model's; every answer until then is a whole one, too.
-fn answer_of(ask: &mut Command, model_id: &Value) -> Value {
-    ask.arg("--json");
+/// Asks until the answer is that model's; until then answers come from the model before, when there was one.
+fn answer_of(ask: &mut Command, model_id: &Value, before: Option<&Value>) -> Value {
     let deadline = Instant::now() + SOON;
     loop {
         let ended = ask.output().expect("the command starts");
-        let answer: Option<Value> = serde_json::from_slice(&ended.stdout).ok();
-        if let Some(answer) = answer.filter(|answer| answer["model_id"] == *model_id) {
-            return answer;
+        let answer: Option<Value> = serde_json::from_slice(&ended.stdout).ok().filter(|_| ended.status.success());
+        match answer {
+            Some(answer) if answer["model_id"] == *model_id => return answer,
+            Some(answer) => assert_eq!(Some(&answer["model_id"]), before),
+            None => assert_eq!(before, None, "an answer was dropped: {ended:?}"),
         }
         assert!(Instant::now() < deadline, "no answer of {model_id}: {ended:?}");
     }

@@ -130,7 +130,8 @@ fn find() -> anyhow::Result<RabbitMq> {
     } else {
         tried.push("Docker: no engine answers `docker info`".to_owned());
     }
-    let server = ["rabbitmq-server", "/usr/sbin/rabbitmq-server", "/usr/lib/rabbitmq/bin/rabbitmq-server"];
+    // Debian's own first: what it puts on the PATH is a wrapper that changes the user, who may not read our folder.
+    let server = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server", "/usr/sbin/rabbitmq-server"];
     match server.into_iter().find(|path| on_path(path)) {
         Some(server) => match from_server(server) {
             Ok(broker) => return Ok(broker),

@@ -77,7 +77,8 @@ pub struct DatasetFile {
 }
 
 /// Which bytes a batch id stands for, and how they are cut: written once, before the first chunk is published, and kept.
-/// It makes a resend cut the same way whatever the settings are by then, and refuses other bytes under the same id.
+/// Other bytes under the same id are refused. The same bytes are cut the same way whenever they come again: the chunk size
+/// is the one setting on which that depends, and the claim's counts, whatever the settings say by then.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Claim {
     /// The batch.

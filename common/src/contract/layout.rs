@@ -9,7 +9,10 @@
 //! dataset/<batch_id>/manifest.json      written last: the dataset is complete
 //! weather/<station>/<year>.csv          the cache
 //! models/<model>/<id>/model.json        the artefact
-//! models/<model>/champion.json          the alias scorers follow
+//! models/<model>/<id>/metrics.json      how good it is
+//! models/<model>/<id>/rejected.json     instead of both: why no model came of these datasets
+//! models/<model>/champion/<n>.json      the n-th champion, n from 1 in ten digits, written once
+//! models/<model>/champion.json          the alias scorers follow: a copy of the highest
 //! ```
 
 /// Prefix of what publishers upload.
@@ -71,6 +74,16 @@ pub fn model(model: &str, model_id: &str) -> String {
 /// The metrics of a model, for tools that want no coefficients.
 pub fn metrics(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/metrics.json")
+}
+
+/// Why no model came of the inputs that `model_id` derives from.
+pub fn model_rejected(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/rejected.json")
+}
+
+/// A champion by its number, from 1.
+pub fn champion_generation(model: &str, generation: usize) -> String {
+    format!("{MODELS}/{model}/champion/{generation:010}.json")
 }
 
 /// The alias scorers follow.

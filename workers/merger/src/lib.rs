@@ -151,6 +151,8 @@ pub struct Merger {
     settings: Settings,
     store: Store,
     batches: Mutex<Recent<Arc<Batch>>>,
+    /// One join at a time: each holds chunks read ahead and parts being uploaded, whatever the number of batches.
+    joining: tokio::sync::Mutex<()>,
 }
 
 /// What this process remembers of one batch. Forgetting it costs probes, nothing else.
@@ -200,7 +202,7 @@ impl Merger {
     /// A merger on this store.
     pub fn new(settings: Settings, store: Store) -> Self {
         let batches = Mutex::new(Recent::new(settings.known_bytes_max));
-        Self { settings, store, batches }
+        Self { settings, store, batches, joining: tokio::sync::Mutex::default() }
     }
 
     fn batches(&self) -> MutexGuard<'_, Recent<Arc<Batch>>> {
@@ -258,9 +260,11 @@ impl Merger {
                 round.covered = covers;
                 return Ok(Outputs::none());
             };
+            let joining = self.joining.lock().await;
             if !dataset::join(&self.store, &self.settings, &split).await? {
                 batch.forget_arrivals();
             }
+            drop(joining);
             if let ControlFlow::Break(outputs) = self.look_for_manifest(batch, round, input).await? {
                 return Ok(outputs);
             }

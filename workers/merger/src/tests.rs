@@ -165,6 +165,24 @@ async fn every_order_gives_the_same_dataset() {
 }
 
 #[tokio::test]
+async fn batches_are_joined_one_after_the_other() {
+    let store = memory();
+    let merger = merger(&store);
+    let messages = batch(20, 8);
+    let (last, others) = messages.split_last().unwrap();
+    deliver_all(&merger, others).await;
+    let another = merger.joining.lock().await;
+    let mut waiting = std::pin::pin!(deliver(&merger, last));
+    for _ in 0..100 {
+        assert!(futures::poll!(&mut waiting).is_pending());
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(store::exists(&store, &layout::manifest(BATCH)).await, Ok(false));
+    drop(another);
+    assert_eq!(waiting.await.unwrap().len(), 1);
+}
+
+#[tokio::test]
 async fn the_dataset_does_not_depend_on_the_chunk_size() {
     for worker in [merger, small_parts] {
         let expected = undisturbed(&batch(100, 1000), worker).await;

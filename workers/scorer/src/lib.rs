@@ -54,7 +54,7 @@ pub struct Settings {
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { model: layout::GLOBAL_MODEL.to_owned(), rides_max: 100_000 }
+        Self { model: layout::GLOBAL_MODEL.to_owned(), rides_max: 10_000 }
     }
 }
 
@@ -67,7 +67,7 @@ impl config::Settings for Settings {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         if self.rides_max == 0 {
-            return Err(Problem::new("rides_max", self.rides_max, "at least 1, e.g. 100000"));
+            return Err(Problem::new("rides_max", self.rides_max, "at least 1, e.g. 10000"));
         }
         Ok(())
     }
@@ -147,7 +147,10 @@ impl Scorer {
 
 impl Worker for Scorer {
     const NAME: &'static str = "scorer";
-    const CONCURRENCY: u16 = 64;
+    /// Enough to keep the broker busy (an answer takes microseconds); more would only hold more requests in memory.
+    const CONCURRENCY: u16 = 16;
+    /// As many again on their way.
+    const PREFETCH: u16 = 32;
     type In = ScorerIn;
 
     async fn handle(&self, envelope: Envelope<ScorerIn>) -> Result<Outputs, Failure> {
@@ -211,8 +214,8 @@ struct Follower {
     model: String,
     store: Store,
     served: RwLock<Option<Arc<Served>>>,
-    /// One reader at a time.
-    turn: Mutex<()>,
+    /// One reader at a time. Holds what came of the last reading.
+    turn: Mutex<Result<(), Failure>>,
     /// Readings that have ended.
     readings: AtomicU64,
     /// The last reading failed: what is served may be outdated.
@@ -225,7 +228,7 @@ impl Follower {
             model,
             store,
             served: RwLock::default(),
-            turn: Mutex::default(),
+            turn: Mutex::new(Ok(())),
             readings: AtomicU64::new(0),
             behind: AtomicBool::new(false),
         }
@@ -251,19 +254,22 @@ impl Follower {
     }
 
     /// Serves what `champion.json` says now. Of many callers at once two read, the second for all who came while the
-    /// first did.
+    /// first did; all of those get what came of it.
     ///
     /// # Errors
     /// When the store is away. What was served still is.
     async fn refresh(&self) -> Result<(), Failure> {
         let ended = self.readings.load(Ordering::Acquire);
-        let _turn = self.turn.lock().await;
-        if self.readings.load(Ordering::Acquire) >= ended + 2 {
-            return Ok(());
+        let mut last = self.turn.lock().await;
+        if self.readings.load(Ordering::Acquire) < ended + 2 {
+            *last = self.read_and_serve().await;
+            self.readings.fetch_add(1, Ordering::Release);
         }
-        let read = self.read().await;
-        self.readings.fetch_add(1, Ordering::Release);
-        match read {
+        last.clone()
+    }
+
+    async fn read_and_serve(&self) -> Result<(), Failure> {
+        match self.read().await {
             Ok(Some(served)) => {
                 tracing::info!(model = %self.model, model_id = %served.model.model_id, "serving");
                 *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));

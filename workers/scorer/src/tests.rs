@@ -5,7 +5,7 @@ use common::{
         message::{ScoreOutcome, ScoreRide, Units, recognise},
         model::logistic,
     },
-    runtime::config::Settings as _,
+    runtime::config::{Settings as _, StoreSettings},
 };
 use futures::StreamExt;
 use object_store::memory::InMemory;
@@ -196,7 +196,9 @@ async fn every_answer_is_of_one_model_while_models_are_swapped() {
 #[tokio::test]
 async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_error() {
     let folder = tempfile::tempdir().unwrap();
-    let store = store::open(folder.path().to_str().unwrap()).unwrap();
+    let store =
+        store::open(&StoreSettings { url: folder.path().to_str().unwrap().to_owned(), ..StoreSettings::default() })
+            .unwrap();
     let (family, aside) = (folder.path().join("models/service-request"), folder.path().join("aside"));
     std::fs::create_dir(folder.path().join("models")).unwrap();
     // A file where a folder should be: every reading fails.
@@ -207,6 +209,9 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
     assert!(matches!(failure, Failure::Outage { .. }), "{failure}");
     let reply = scorer.answer_failure(&properties(), &failure).unwrap();
     assert_eq!(code(&serde_json::from_slice(&reply.body).unwrap()), ScoreErrorCode::Internal);
+    for answer in futures::future::join_all((0..20).map(|_| ask(&scorer, 1))).await {
+        assert!(matches!(answer, Err(Failure::Outage { .. })), "no request is told that there is no model: {answer:?}");
+    }
 
     std::fs::remove_file(&family).unwrap();
     for id in ["a", "b"] {

@@ -35,15 +35,10 @@ pub async fn promote(store: &Store, model: &Model) -> Result<Champion, Failure> 
             return publish_alias(store, current.clone()).await;
         }
         let next = successor(current, model);
-        if store::create(store, &generation_path(&next.model, generation(&next)), encode(&next)?).await? {
+        if store::create(store, &layout::champion_generation(&next.model, generation(&next)), encode(&next)?).await? {
             return publish_alias(store, next).await;
         }
     }
-}
-
-/// Path of a champion by its number, from 1.
-pub fn generation_path(model: &str, generation: usize) -> String {
-    format!("{}/{model}/champion/{generation:010}.json", layout::MODELS)
 }
 
 /// How many champions there were up to this one.
@@ -75,7 +70,7 @@ async fn current(store: &Store, model: &str) -> Result<Option<Champion>, Failure
 async fn higher(store: &Store, model: &str, mut known: Option<Champion>) -> Result<Option<Champion>, Failure> {
     loop {
         let next = known.as_ref().map_or(0, generation) + 1;
-        match store::read_json(store, &generation_path(model, next)).await? {
+        match store::read_json(store, &layout::champion_generation(model, next)).await? {
             Some(champion) => known = Some(champion),
             None => return Ok(known),
         }
@@ -147,7 +142,7 @@ mod tests {
         };
         let (first, second) = (champion("a", &[]), champion("b", &["a"]));
         for champion in [&first, &second] {
-            let path = generation_path("m", generation(champion));
+            let path = layout::champion_generation("m", generation(champion));
             assert!(store::create(&store, &path, encode(champion).unwrap()).await.unwrap());
         }
         // The first one's writer comes last; also when it dies before it looks again, the next reader finds the second.

@@ -17,8 +17,9 @@
 //! | [`load`] | streams the datasets out of the store |
 //! | [`champion`] | which model the scorers follow |
 //!
-//! A model is a pure function of its dataset manifests and settings, and so is its id: whatever number of events says that
-//! datasets are ready, and however often, each set of datasets is trained on once.
+//! A model is a pure function of its dataset manifests and settings, and so is its id: a set of datasets that a model or a
+//! refusal is there for is not trained on again, however many events say that they are ready. Two processes that come to
+//! the same set at the same time both train on it, and write the same bytes.
 
 pub mod champion;
 pub mod load;
@@ -47,8 +48,8 @@ use load::{Loaded, blocking};
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::num::NonZero;
-use tokio::sync::Mutex;
+use std::{num::NonZero, sync::Arc};
+use tokio::sync::{Mutex, OwnedMutexGuard};
 use train::{Fit, FitError};
 
 /// Manifests asked of the store at once.
@@ -64,8 +65,9 @@ pub struct Settings {
     pub threshold: f64,
     /// Fewer rides with a label and weather than this are refused.
     pub rides_min: u64,
-    /// More rides with a label and weather than this are refused: each takes about 50 bytes of memory, and 20 more where
-    /// there is more than one dataset.
+    /// More rides with a label and weather than this are refused. Each takes 50 bytes of memory, and up to 25 more while
+    /// the model is judged; where there is more than one dataset, 20 to 40 more while they are loaded. So 4,000,000 take
+    /// 300 to 360 MB.
     pub rides_max: u64,
 }
 
@@ -117,7 +119,7 @@ pub enum Refusal {
     },
     /// More than the memory this process may use.
     #[error(
-        "{trainable} rides have a label and weather: at most {rides_max} fit (trainer.rides_max; about 70 bytes each)"
+        "{trainable} rides have a label and weather: at most {rides_max} fit (trainer.rides_max; up to 90 bytes each)"
     )]
     TooManyRides {
         /// Rides with a label and weather, duplicates included.
@@ -167,20 +169,35 @@ pub struct Report {
     pub test: Option<Metrics>,
 }
 
+/// The right to train.
+type Turn = OwnedMutexGuard<()>;
+
+/// Computes away from the broker's heartbeats, holding the `turn` to the end of it: a handler that is given up ends its
+/// own share, but not the computation, and the next training must not begin beside it.
+async fn in_turn<T: Send + 'static>(turn: &Arc<Turn>, work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
+    let turn = Arc::clone(turn);
+    let holding = move || {
+        let done = work();
+        drop(turn);
+        done
+    };
+    blocking(holding).await
+}
+
 /// The worker: trains on every complete dataset each time one more is.
 pub struct Trainer {
     settings: Settings,
     store: Store,
     threads: usize,
     /// One training at a time: it uses every core, and memory for all rides. Who waited mostly finds the work done.
-    turn: Mutex<()>,
+    turn: Arc<Mutex<()>>,
 }
 
 impl Trainer {
     /// A trainer with checked settings on this store.
     pub fn new(settings: Settings, store: Store) -> Self {
         let threads = std::thread::available_parallelism().map_or(1, NonZero::get);
-        Self { settings, store, threads, turn: Mutex::new(()) }
+        Self { settings, store, threads, turn: Arc::default() }
     }
 
     fn training_settings(&self) -> TrainingSettings {
@@ -188,13 +205,13 @@ impl Trainer {
         TrainingSettings { alpha, threshold, rides_min }
     }
 
-    async fn train(&self, plan: &Plan) -> Result<Result<Model, Refusal>, Failure> {
+    async fn train(&self, plan: &Plan, announced: &str, turn: &Arc<Turn>) -> Result<Result<Model, Refusal>, Failure> {
         if let Some(model) = known_model(&self.store, plan).await? {
             return Ok(Ok(model));
         }
-        let loaded = load::load(&self.store, &plan.manifests, self.threads).await?;
+        let loaded = load::load(&self.store, &plan.manifests, announced, self.threads).await?;
         let (plan_of_model, threads) = (plan.clone(), self.threads);
-        let trained = blocking(move || build(&plan_of_model, loaded, threads)).await?;
+        let trained = in_turn(turn, move || build(&plan_of_model, loaded, threads)).await?;
         if let Ok(model) = &trained {
             write_model(&self.store, model).await?;
         }
@@ -209,19 +226,24 @@ impl Trainer {
             why: refusal.to_string(),
         };
         tracing::warn!(model_id = %rejected.model_id, reason = %rejected.reason, why = %rejected.why, "no model");
-        store::write(&self.store, &rejected_path(plan), pretty(&rejected)?).await?;
+        let path = layout::model_rejected(&plan.model, &plan.model_id);
+        store::write(&self.store, &path, pretty(&rejected)?).await?;
         Ok(rejected)
     }
 }
 
 impl Worker for Trainer {
     const NAME: &'static str = "trainer";
+    /// One training uses every core, and memory for all rides.
     const CONCURRENCY: u16 = 1;
+    /// A delivery that only waits for a long training would age towards the broker's `consumer_timeout`.
+    const PREFETCH: u16 = 1;
     type In = DatasetReady;
 
     async fn handle(&self, envelope: Envelope<DatasetReady>) -> Result<Outputs, Failure> {
-        let _turn = self.turn.lock().await;
-        let plan = Plan::read(&self.store, self.training_settings()).await?;
+        let turn: Arc<Turn> = Arc::new(Arc::clone(&self.turn).lock_owned().await);
+        let announced = envelope.payload.batch_id.as_str();
+        let plan = Plan::read(&self.store, self.training_settings(), announced).await?;
         plan.check_has(&envelope.payload)?;
 
         let trainable = plan.trainable();
@@ -232,7 +254,7 @@ impl Worker for Trainer {
         if let Some(rejected) = known_refusal(&self.store, &plan).await? {
             return Outputs::one(&rejected);
         }
-        match self.train(&plan).await? {
+        match self.train(&plan, announced, &turn).await? {
             Ok(model) => Outputs::one(&announcement(champion::promote(&self.store, &model).await?)),
             Err(refusal) => Outputs::one(&self.refuse(&plan, &refusal).await?),
         }
@@ -252,12 +274,15 @@ struct Plan {
 
 impl Plan {
     /// Every dataset that has its manifest by now.
-    async fn read(store: &Store, settings: TrainingSettings) -> Result<Self, Failure> {
+    async fn read(store: &Store, settings: TrainingSettings, announced: &str) -> Result<Self, Failure> {
         let listing =
             store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await.map_err(store::outage)?.common_prefixes;
         let batch_ids: Vec<String> = listing.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect();
         let mut found: Vec<(Manifest, TrainedOn)> = stream::iter(batch_ids)
-            .map(|batch_id| read_manifest(store, batch_id))
+            .map(|batch_id| async move {
+                let read = read_manifest(store, &batch_id).await;
+                read.map_err(|failure| load::passes_unless_announced(failure, &batch_id, announced))
+            })
             .buffer_unordered(MANIFESTS_AT_ONCE)
             .try_filter_map(async |manifest| Ok(manifest))
             .try_collect()
@@ -288,8 +313,8 @@ impl Plan {
     }
 }
 
-async fn read_manifest(store: &Store, batch_id: String) -> Result<Option<(Manifest, TrainedOn)>, Failure> {
-    let path = layout::manifest(&batch_id);
+async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest, TrainedOn)>, Failure> {
+    let path = layout::manifest(batch_id);
     let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
     let broken = |why: String| Failure::permanent("broken_dataset", format!("{path}: {why}"));
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
@@ -299,7 +324,8 @@ async fn read_manifest(store: &Store, batch_id: String) -> Result<Option<(Manife
     if manifest.batch_id != batch_id {
         return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
     }
-    Ok(Some((manifest, TrainedOn { batch_id, manifest_sha256: hex::encode(Sha256::digest(&bytes)) })))
+    let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
+    Ok(Some((manifest, TrainedOn { batch_id: batch_id.to_owned(), manifest_sha256 })))
 }
 
 /// The first 16 hex digits of a SHA-256 over everything a model follows from.
@@ -385,12 +411,9 @@ async fn known_model(store: &Store, plan: &Plan) -> Result<Option<Model>, Failur
 
 /// A refusal for want of memory is no longer known: `rides_max`, which is no part of the id, allows these rides by now.
 async fn known_refusal(store: &Store, plan: &Plan) -> Result<Option<ModelRejected>, Failure> {
-    let known: Option<ModelRejected> = champion::readable(store::read_json(store, &rejected_path(plan)).await)?;
+    let path = layout::model_rejected(&plan.model, &plan.model_id);
+    let known: Option<ModelRejected> = champion::readable(store::read_json(store, &path).await)?;
     Ok(known.filter(|rejected| rejected.reason != TOO_MANY_RIDES))
-}
-
-fn rejected_path(plan: &Plan) -> String {
-    format!("{}/{}/{}/rejected.json", layout::MODELS, plan.model, plan.model_id)
 }
 
 fn announcement(champion: Champion) -> ModelPromoted {

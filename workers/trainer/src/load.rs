@@ -37,17 +37,38 @@ pub struct Loaded {
 ///
 /// # Errors
 /// [`Failure::Outage`] when the store is away; permanently (`dataset_changed`, `broken_dataset`) when a file is not what
-/// its manifest says.
-pub async fn load(store: &Store, manifests: &[Manifest], threads: usize) -> Result<Loaded, Failure> {
+/// its manifest says, if it belongs to the dataset `announced` by the message at hand; else transiently.
+pub async fn load(store: &Store, manifests: &[Manifest], announced: &str, threads: usize) -> Result<Loaded, Failure> {
     let mut loading = Loading::new(manifests);
     for manifest in manifests {
-        let before = loading.seen();
-        for file in &manifest.files {
-            read_file(store, file, threads, &mut loading).await?;
-        }
-        loading.check(manifest, before)?;
+        let read = read_dataset(store, manifest, threads, &mut loading).await;
+        read.map_err(|failure| passes_unless_announced(failure, &manifest.batch_id, announced))?;
     }
     Ok(loading.finish())
+}
+
+/// A dataset that is damaged or vanishes is a failure for ever of the message that announced it, and of no other: by the
+/// next attempt it may be mended, or gone altogether, which is no failure.
+pub(crate) fn passes_unless_announced(failure: Failure, batch_id: &str, announced: &str) -> Failure {
+    match failure {
+        Failure::Permanent { reason, why } if batch_id != announced => {
+            Failure::transient(format!("{reason}: {why}; mend or remove dataset {batch_id}"))
+        }
+        other => other,
+    }
+}
+
+async fn read_dataset(
+    store: &Store,
+    manifest: &Manifest,
+    threads: usize,
+    loading: &mut Loading,
+) -> Result<(), Failure> {
+    let before = loading.seen();
+    for file in &manifest.files {
+        read_file(store, file, threads, loading).await?;
+    }
+    loading.check(manifest, before)
 }
 
 struct Loading {
@@ -67,7 +88,7 @@ impl Loading {
                 test: Rides::with_capacity(room(TEST_SHARE)),
                 counts: TrainingCounts::default(),
             },
-            known: (manifests.len() > 1).then(HashSet::new),
+            known: (manifests.len() > 1).then(|| HashSet::with_capacity(usize::try_from(trainable).unwrap_or(0))),
         }
     }
 

@@ -304,6 +304,36 @@ async fn what_is_not_as_its_manifest_says_is_never_trained_on() {
 }
 
 #[tokio::test]
+async fn damage_to_another_dataset_fails_only_this_attempt() {
+    let store = memory();
+    put_dataset(&store, "damaged", &[lines("x", 500, 6)]).await;
+    let ready = put_dataset(&store, "good", &[lines("a", 500, 6)]).await;
+    let manifest = layout::manifest("damaged");
+    for path in [layout::dataset_part("damaged", 0), manifest.clone()] {
+        store::write(&store, &path, "{").await.unwrap();
+        let failure = handle(&trainer(&store), &ready).await.unwrap_err();
+        assert!(matches!(&failure, Failure::Transient { why, .. } if why.contains("damaged")), "{failure:?}");
+    }
+    store.delete(&Path::from(manifest)).await.unwrap();
+    let model = model(&store, &promoted(&trainer(&store), &ready).await).await;
+    assert_eq!(model.datasets.iter().map(|dataset| dataset.batch_id.as_str()).collect::<Vec<_>>(), ["good"]);
+}
+
+#[tokio::test]
+async fn a_training_that_was_given_up_ends_before_the_next_begins() {
+    let trainer = trainer(&memory());
+    let turn: Arc<Turn> = Arc::new(Arc::clone(&trainer.turn).lock_owned().await);
+    let (end, ended) = std::sync::mpsc::channel();
+    let mut training = Box::pin(in_turn(&turn, move || ended.recv().unwrap()));
+    assert!(futures::poll!(&mut training).is_pending());
+    drop(training);
+    drop(turn);
+    assert!(trainer.turn.try_lock().is_err());
+    end.send(()).unwrap();
+    drop(trainer.turn.lock().await);
+}
+
+#[tokio::test]
 async fn blocks_and_files_are_joined_without_a_seam() {
     // About ten megabytes in two files: several blocks each, whose borders fall anywhere.
     let store = memory();
@@ -317,8 +347,8 @@ async fn blocks_and_files_are_joined_without_a_seam() {
     all.iter().for_each(|line| body.write_str(line).unwrap());
     let columns = rows::Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap();
     let rows = rows::parse(&columns, body.as_bytes()).unwrap().rows;
-    let plan = Plan::read(&store, TrainingSettings::default()).await.unwrap();
-    let loaded = load::load(&store, &plan.manifests, 2).await.unwrap();
+    let plan = Plan::read(&store, TrainingSettings::default(), "a").await.unwrap();
+    let loaded = load::load(&store, &plan.manifests, "a", 2).await.unwrap();
     for (side, test) in [(&loaded.train, false), (&loaded.test, true)] {
         let expected: Vec<_> =
             rows.iter().filter(|row| row.test == test).map(|row| (row.features, row.service)).collect();
@@ -356,7 +386,7 @@ async fn trainers_that_promote_at_once_leave_one_line_of_champions() {
     line.push(champion.model_id.clone());
     let mut expected: Vec<_> = rivals.iter().map(|rival| rival.model_id.clone()).chain([template.model_id]).collect();
     for (index, model_id) in line.iter().enumerate() {
-        let path = champion::generation_path(&champion.model, index + 1);
+        let path = layout::champion_generation(&champion.model, index + 1);
         let generation: Champion = store::read_json(&store, &path).await.unwrap().unwrap();
         assert_eq!((&generation.model_id, generation.history.as_slice()), (model_id, &line[..index]));
     }

@@ -198,7 +198,8 @@ impl Client {
         self.first_of(&self.inventory, || Lines::new(InventoryList::default())).await
     }
 
-    /// These years of a station. A station or year the source does not have is an empty one.
+    /// These years of a station; `None` for what the source does not have, an empty one where it has the station but
+    /// nothing of the year.
     ///
     /// # Errors
     /// When any of them cannot be had whole; those had before are lost.
@@ -206,18 +207,18 @@ impl Client {
         &self,
         station: &str,
         years: &BTreeSet<i16>,
-    ) -> Result<BTreeMap<i16, StationYear>, Unavailable> {
-        let mut found = BTreeMap::new();
+    ) -> Result<BTreeMap<i16, Option<StationYear>>, Unavailable> {
         if let Some(place) = self.source.by_station(station) {
             let rows = || Lines::new(ByStation::new(station, years.iter().copied()));
-            found = self.read(&place, rows).await?.unwrap_or_default();
+            let mut found = self.read(&place, rows).await?;
+            let of_year = |year| found.as_mut().map(|found| found.remove(&year).unwrap_or_default());
+            return Ok(years.iter().copied().zip(years.iter().copied().map(of_year)).collect());
         }
+        let mut found = BTreeMap::new();
         for &year in years {
             if let Some(place) = self.source.by_year(station, year) {
-                let answer = self.read(&place, || ghcn::AccessAnswer::new(station, year)).await?;
-                found.insert(year, answer.unwrap_or_default());
+                found.insert(year, self.read(&place, || ghcn::AccessAnswer::new(station, year)).await?);
             }
-            found.entry(year).or_default();
         }
         Ok(found)
     }

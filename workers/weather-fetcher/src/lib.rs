@@ -30,7 +30,7 @@ use crate::{
     client::{Client, Manners},
     join::{Join, Reach},
     nearest::{REACH_KM_MAX, StationIndex},
-    source::{Place, Source},
+    source::{BY_STATION, Place, Source},
     weather::{WeatherCache, outage},
 };
 use anyhow::Context;
@@ -57,6 +57,10 @@ use tokio::sync::OnceCell;
 
 /// Rides of one year in a chunk from which on an index of that year is worth its making.
 const YEAR_INDEX_RIDES_MIN: usize = 32;
+
+/// How long one chunk may take: below the 20 minutes of the runtime and the 30 of RabbitMQ's `consumer_timeout`, either of
+/// which would count slowness as a failed attempt.
+const CHUNK_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
 /// Section `[weather]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -139,6 +143,7 @@ pub struct WeatherFetcher {
     weather: WeatherCache,
     stations: OnceCell<Arc<StationIndex>>,
     max_station_km: f64,
+    deadline: Duration,
 }
 
 impl WeatherFetcher {
@@ -155,6 +160,15 @@ impl WeatherFetcher {
         {
             anyhow::bail!("weather.source = {}: there is no such folder", folder.display());
         }
+        if let Source::Bucket(Place::File(folder)) = &source
+            && !folder.join(BY_STATION).is_dir()
+        {
+            anyhow::bail!(
+                "weather.source = {}: there is no folder {BY_STATION} in it; give a folder in the layout of NOAA's bucket, \
+                 with {BY_STATION}/<ID>.csv of each station",
+                folder.display()
+            );
+        }
         let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?)
             .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")?;
         let missing = |place: &Place| matches!(place, Place::File(path) if !path.is_file());
@@ -166,7 +180,12 @@ impl WeatherFetcher {
             );
         }
         let weather = WeatherCache::new(client, store, settings.settled_days);
-        Ok(Self { weather, stations: OnceCell::new(), max_station_km: settings.max_station_km })
+        Ok(Self {
+            weather,
+            stations: OnceCell::new(),
+            max_station_km: settings.max_station_km,
+            deadline: CHUNK_DEADLINE,
+        })
     }
 
     async fn stations(&self) -> Result<&Arc<StationIndex>, Failure> {
@@ -198,14 +217,8 @@ impl WeatherFetcher {
         let by_year = many.map(|(year, _)| (year, self.weather.index(year, all))).collect();
         Reach { all: Arc::clone(all), by_year, max_km: self.max_station_km }
     }
-}
 
-impl Worker for WeatherFetcher {
-    const NAME: &'static str = "weather-fetcher";
-    type In = RideChunk;
-
-    async fn handle(&self, envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {
-        let RideChunk { batch_id, chunk, rides } = envelope.payload;
+    async fn enrich(&self, RideChunk { batch_id, chunk, rides }: RideChunk) -> Result<EnrichedChunk, Failure> {
         let stations = self.stations().await?;
         let reach = self.reach(stations, &rides);
         let mut join = Join::new(&reach, &rides);
@@ -219,6 +232,21 @@ impl Worker for WeatherFetcher {
         }
         let weather = join.finish();
         let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
-        Outputs::one(&EnrichedChunk { batch_id, chunk, rides })
+        Ok(EnrichedChunk { batch_id, chunk, rides })
+    }
+}
+
+impl Worker for WeatherFetcher {
+    const NAME: &'static str = "weather-fetcher";
+    type In = RideChunk;
+
+    async fn handle(&self, envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {
+        let late = |_| {
+            let minutes = self.deadline.as_secs() / 60;
+            let why = format!("not all answers within {minutes} minutes; what has been read is cached; going on");
+            Failure::outage("weather service", why)
+        };
+        let enriched = tokio::time::timeout(self.deadline, self.enrich(envelope.payload)).await.map_err(late)??;
+        Outputs::one(&enriched)
     }
 }

@@ -8,6 +8,8 @@ const ACCESS_PATH: &str = "/access/services/data/v1";
 const ACCESS_PREFIX: &str = "ncei+";
 /// The station list when the source itself has none.
 const NCEI_STATIONS: &str = "https://www.ncei.noaa.gov/pub/data/ghcn/daily/ghcnd-stations.txt";
+/// Where the bucket has the files of the stations.
+pub const BY_STATION: &str = "csv/by_station";
 const STATIONS: &str = "ghcnd-stations.txt";
 const INVENTORY: &str = "ghcnd-inventory.txt";
 
@@ -122,7 +124,7 @@ impl Source {
     /// Where all years of one station are, for a source that has them in one file.
     pub fn by_station(&self, station: &str) -> Option<Place> {
         match self {
-            Self::Bucket(base) => Some(base.join(&format!("csv/by_station/{station}.csv"))),
+            Self::Bucket(base) => Some(base.join(&format!("{BY_STATION}/{station}.csv"))),
             Self::Access(_) => None,
         }
     }

@@ -15,7 +15,7 @@ use common::{
 };
 use futures::{StreamExt, future::join_all};
 use noaa::{Data, Fault, Noaa};
-use std::{path::Path, time::Duration};
+use std::{path::Path, sync::Arc, time::Duration};
 
 /// Central Park has all three elements, the rain gauge nearer by does not, the far one is beyond reach of New York.
 const PARK: &str = "USW00094728";
@@ -52,7 +52,7 @@ fn in_harlem(statustime: &str) -> Ride {
 }
 
 fn memory_store() -> Store {
-    store::open("memory:").unwrap()
+    Arc::new(object_store::memory::InMemory::new())
 }
 
 fn fetcher(settings: Settings, store: &Store) -> WeatherFetcher {
@@ -189,6 +189,8 @@ async fn what_is_not_there_is_remembered() {
     let store = memory_store();
     for settings in each_service(&noaa) {
         let fetcher = fetcher(settings, &store);
+        // A source that has something of some station is believed about those it has not.
+        enrich(&fetcher, vec![ride("2018-04-25 12:00:00", 40.7789, -73.9692)]).await.unwrap();
         for _ in 0..3 {
             assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
         }
@@ -196,6 +198,32 @@ async fn what_is_not_there_is_remembered() {
     assert_eq!(noaa.requests("USC00300000"), 1, "the second fetcher read it in the store");
     let remembered = store::read(&store, "weather/USC00300000/2018.csv").await.unwrap().unwrap();
     assert_eq!(remembered, "date,tmin,tmax,prcp\n");
+}
+
+#[tokio::test]
+async fn a_source_that_has_nothing_of_any_station_is_not_believed_for_good() {
+    let noaa = Noaa::start(Data::empty().with_station(PARK, 40.7789, -73.9692)).await.unwrap();
+    let store = memory_store();
+    let fetcher = fetcher(of(noaa.url()), &store);
+    for _ in 0..2 {
+        assert_eq!(enrich_one(&fetcher).await, Ok(Weather::Missing(WeatherMissing::NoObservationOnDate)));
+    }
+    assert_eq!(noaa.requests(PARK), 1, "kept in memory");
+    assert_eq!(store::exists(&store, &format!("weather/{PARK}/2018.csv")).await, Ok(false));
+}
+
+#[tokio::test]
+async fn a_chunk_that_takes_too_long_goes_back_as_an_outage_and_goes_on() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    noaa.fail_next(PARK, 1, Fault::Hold);
+    let mut fetcher = fetcher(of(noaa.url()), &memory_store());
+    fetcher.deadline = Duration::ZERO;
+    let (text, retry_after) = why(enrich_one(&fetcher).await);
+    assert!(text.contains("what has been read is cached"), "{text}");
+    assert_eq!(retry_after, None);
+    fetcher.deadline = crate::CHUNK_DEADLINE;
+    noaa.release();
+    assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
 }
 
 #[tokio::test]
@@ -321,7 +349,9 @@ async fn a_folder_is_a_source_and_needs_no_cache() {
     let refused = |settings| format!("{:#}", WeatherFetcher::new(settings, memory_store()).unwrap_err());
     assert!(refused(of(format!("{source}/nowhere"))).contains("no such folder"));
     std::fs::remove_file(folder.path().join("ghcnd-stations.txt")).unwrap();
-    assert!(refused(of(source)).contains("no station list"));
+    assert!(refused(of(source.clone())).contains("no station list"));
+    std::fs::remove_dir_all(folder.path().join("csv/by_station")).unwrap();
+    assert!(refused(of(source)).contains("there is no folder csv/by_station in it"));
 }
 
 #[test]

@@ -28,7 +28,7 @@ const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 const AT_A_TIME: usize = 8;
 /// Nothing in GHCN-Daily is older: its `by_year` files begin with 1750.
 const FIRST_YEAR: i16 = 1750;
-/// How long a year that can still change is believed.
+/// How long one believes what can still change: a year that is not settled, or a source that had nothing of any station.
 const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
 
 /// One request in the making; those who want the same wait for it and share its failure.
@@ -43,6 +43,8 @@ pub struct WeatherCache {
     memory: Mutex<Memory>,
     years: Mutex<Years>,
     flights: Mutex<HashMap<u32, Flight>>,
+    /// Whether the source had something of some station: before that, "not found" may mean a wrong address.
+    answered: AtomicBool,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -52,8 +54,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// How long the source's word about a year holds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Standing {
-    /// There can be no observation: not asked for.
+    /// There can be no observation, ever: not asked for.
     Impossible,
+    /// There can be no observation so far: not asked for.
+    NotYet,
     /// It may still change.
     Unsettled,
     /// It will not change any more.
@@ -62,8 +66,11 @@ enum Standing {
 
 fn standing(year: i16, now: Timestamp, settled_days: u16) -> Standing {
     let this_year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
-    if !(FIRST_YEAR..=this_year).contains(&year) {
+    if year < FIRST_YEAR {
         return Standing::Impossible;
+    }
+    if year > this_year {
+        return Standing::NotYet;
     }
     let over = civil::date(year.saturating_add(1).min(9999), 1, 1).to_zoned(jiff::tz::TimeZone::UTC);
     let settling = SignedDuration::from_hours(24 * i64::from(settled_days));
@@ -92,6 +99,7 @@ impl WeatherCache {
             memory: Mutex::new(Memory::new(MEMORY_BYTES_MAX)),
             years: Mutex::default(),
             flights: Mutex::default(),
+            answered: AtomicBool::new(false),
         }
     }
 
@@ -184,7 +192,7 @@ impl WeatherCache {
         for year in years {
             let key = (station, year);
             let found = match standing(year, now, self.settled_days) {
-                Standing::Impossible => Some(Arc::default()),
+                Standing::Impossible | Standing::NotYet => Some(Arc::default()),
                 _ if let Some(found) = self.known(key) => Some(found),
                 Standing::Settled if !self.client.source().is_folder() => {
                     self.read_stored(id, year).await?.map(Arc::new)
@@ -192,7 +200,7 @@ impl WeatherCache {
                 Standing::Settled | Standing::Unsettled => None,
             };
             match found {
-                Some(weather) => known.push((key, self.remember(key, weather, now))),
+                Some(weather) => known.push((key, self.remember(key, weather, now, true))),
                 None => {
                     unknown.insert(year);
                 }
@@ -201,13 +209,19 @@ impl WeatherCache {
         for years in self.client.source().at_once(unknown) {
             let fetched = self.client.station_years(id, &years).await.map_err(|unavailable| outage(&unavailable))?;
             tracing::debug!(station = id, ?years, "weather fetched");
+            if fetched.values().any(Option::is_some) {
+                self.answered.store(true, Ordering::Relaxed);
+            }
             let mut settled = Vec::new();
             for (year, weather) in fetched {
-                if standing(year, now, self.settled_days) == Standing::Settled && !self.client.source().is_folder() {
+                let believed = weather.is_some() || self.answered.load(Ordering::Relaxed);
+                let weather = weather.unwrap_or_default();
+                let is_settled = standing(year, now, self.settled_days) == Standing::Settled;
+                if believed && is_settled && !self.client.source().is_folder() {
                     settled.push((layout::weather(id, year), weather.to_csv(year)));
                 }
                 let key = (station, year);
-                known.push((key, self.remember(key, Arc::new(weather), now)));
+                known.push((key, self.remember(key, Arc::new(weather), now, believed)));
             }
             // In memory first: a store that is away costs no second request.
             for (path, text) in settled {
@@ -217,12 +231,22 @@ impl WeatherCache {
         Ok(known)
     }
 
-    fn remember(&self, key: StationYearKey, weather: Arc<StationYear>, now: Timestamp) -> Arc<StationYear> {
-        let settled = standing(key.1, now, self.settled_days) != Standing::Unsettled;
-        if settled && weather.is_empty() {
+    /// Keeps it in memory: for good when it is `believed` and cannot change any more.
+    fn remember(
+        &self,
+        key: StationYearKey,
+        weather: Arc<StationYear>,
+        now: Timestamp,
+        believed: bool,
+    ) -> Arc<StationYear> {
+        let is_final = match standing(key.1, now, self.settled_days) {
+            Standing::Settled | Standing::Impossible => believed,
+            Standing::Unsettled | Standing::NotYet => false,
+        };
+        if is_final && weather.is_empty() {
             lock(&self.years).note_useless(key);
         }
-        let stale_at = if settled { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
+        let stale_at = if is_final { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
         lock(&self.memory).put(key, Arc::clone(&weather), stale_at);
         weather
     }
@@ -252,12 +276,42 @@ mod tests {
             (2018, "2019-06-29T23:59:59Z", Standing::Unsettled),
             (2018, "2019-06-30T00:00:00Z", Standing::Settled),
             (2018, "2018-01-01T00:00:00Z", Standing::Unsettled),
-            (2018, "2017-12-31T23:59:59Z", Standing::Impossible),
+            (2018, "2017-12-31T23:59:59Z", Standing::NotYet),
             (1749, "2019-01-01T00:00:00Z", Standing::Impossible),
             (1750, "2019-01-01T00:00:00Z", Standing::Settled),
-            (9999, "2019-01-01T00:00:00Z", Standing::Impossible),
+            (9999, "2019-01-01T00:00:00Z", Standing::NotYet),
         ] {
             assert_eq!(standing(year, at(now), 180), expected, "{year} at {now}");
+        }
+    }
+
+    #[test]
+    fn only_what_is_final_is_kept_for_good_and_found_useless() {
+        let client = || {
+            let source = crate::source::Source::parse("https://localhost:1").unwrap();
+            let manners = crate::client::Manners {
+                requests_per_second: std::num::NonZeroU32::MIN,
+                timeout: std::time::Duration::from_secs(1),
+                contact: None,
+            };
+            Client::new(source, None, &manners).unwrap()
+        };
+        let station = crate::ghcn::Station { id: "USW00094728".into(), latitude: 40.0, longitude: -74.0 };
+        let all = StationIndex::new(vec![station], None);
+        let now: Timestamp = "2019-06-01T00:00:00Z".parse().unwrap();
+        let later = now.saturating_add(UNSETTLED_FOR).unwrap();
+        for (year, believed, expected) in
+            [(1700, true, true), (2017, true, true), (2017, false, false), (2018, true, false), (2020, true, false)]
+        {
+            let store: Store = Arc::new(object_store::memory::InMemory::new());
+            let cache = WeatherCache::new(client(), store, 180);
+            cache.index(year, &all);
+            cache.remember((0, year), Arc::default(), now, believed);
+            assert!(lock(&cache.memory).get((0, year), now).is_some());
+            assert_eq!(lock(&cache.memory).get((0, year), later).is_some(), expected, "{year}");
+            // Enough of others that the index is made again without the useless.
+            (1..64).for_each(|other| lock(&cache.years).note_useless((other, year)));
+            assert_eq!(cache.index(year, &all).len(), usize::from(!expected), "{year}");
         }
     }
 }

@@ -11,7 +11,8 @@ pub struct ModelRejected {
     pub model: String,
     /// The id the model would have had: derived from its inputs.
     pub model_id: String,
-    /// Stable code: `one_class_only`, `too_few_rides`, `no_weather`, `not_converged`.
+    /// Stable code: `too_few_rides`, `too_many_rides`, `no_weather`, `one_class_only`, `not_converged`,
+    /// `feature_out_of_range`.
     pub reason: String,
     /// In words, with the numbers.
     pub why: String,

@@ -247,9 +247,44 @@ impl Fleet {
     }
 
     /// Asks every worker to end (SIGTERM) and holds them to a clean exit, and every queue of every worker, its rungs and
-    /// its dead letters to be empty; then removes them. A test waits for the work it caused before it calls this: what a
-    /// worker has not begun by then stays in its queue.
+    /// its dead letters to be empty; then removes them. Work that a worker had not begun on when it was asked to end goes
+    /// to a new process first.
     pub async fn finish(mut self) {
+        self.end().await;
+        let broker = AmqpBroker::new(self.broker.clone());
+        let connection = broker.connect("test").await.expect("the broker lives");
+        let depth = async |name: &str| connection.depth(name).await.expect("the queue is there").messages;
+        let deadline = Instant::now() + SOON;
+        loop {
+            let mut left = Vec::new();
+            for name in queue::ALL {
+                if depth(name).await > 0 {
+                    left.push(name);
+                }
+            }
+            if left.is_empty() {
+                break;
+            }
+            for name in left {
+                self.launch(name, 0);
+                while depth(name).await > 0 {
+                    assert!(Instant::now() < deadline, "{name} should be empty\n{}", self.tail());
+                    tokio::time::sleep(Duration::from_millis(10)).await;
+                }
+            }
+            self.end().await;
+        }
+        for name in queue::ALL {
+            let rungs = (0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung));
+            for name in rungs.chain([topology::dead_queue(name)]) {
+                assert_eq!(depth(&name).await, 0, "{name} should be empty\n{}", self.tail());
+            }
+        }
+        connection.close().await;
+        broker.remove_topology().await.expect("the queues can be removed");
+    }
+
+    async fn end(&mut self) {
         for ((name, copy), child) in &mut self.running {
             let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
             assert!(asked.success(), "{name} {copy} had ended by itself");
@@ -266,18 +301,6 @@ impl Fleet {
             assert!(status.success(), "{name} {copy} ended with {status}");
         }
         self.running.clear();
-        let broker = AmqpBroker::new(self.broker.clone());
-        let connection = broker.connect("test").await.expect("the broker lives");
-        for name in queue::ALL {
-            let mut names = vec![name.to_owned(), topology::dead_queue(name)];
-            names.extend((0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung)));
-            for name in names {
-                let depth = connection.depth(&name).await.expect("the queue is there");
-                assert_eq!(depth.messages, 0, "{name} should be empty\n{}", self.tail());
-            }
-        }
-        connection.close().await;
-        broker.remove_topology().await.expect("the queues can be removed");
     }
 }
 

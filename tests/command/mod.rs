@@ -111,6 +111,8 @@ fn the_topology_is_shown_as_table_json_and_picture() {
 async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
     use lapin::{options::QueueDeclareOptions, types::FieldTable};
     let settings = pipeline_tests::rabbitmq::settings();
+    // Before there is a connection: the first test to need the binaries waits here until they are built.
+    let mut apply = wildrydes();
     let connection = lapin::Connection::connect(settings.url.reveal(), Default::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
     let name = format!("{}splitter", settings.namespace);
@@ -118,7 +120,6 @@ async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), lapin::types::AMQPValue::LongString("classic".into()));
     channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
-    let mut apply = wildrydes();
     apply.args(["topology", "apply", "--broker", settings.url.reveal(), "--set"]);
     apply.arg(format!("broker.namespace={}", settings.namespace));
     let said = tokio::task::spawn_blocking(move || failed(&mut apply, 1)).await.unwrap();

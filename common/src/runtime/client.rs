@@ -2,6 +2,7 @@
 
 use super::{
     broker::{Broker, BrokerError, Connection, Consumer, Depth, PublishError, Publisher},
+    host,
     trace::TraceContext,
 };
 use crate::contract::{
@@ -97,7 +98,7 @@ impl Client {
     pub async fn score(&self, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, ClientError> {
         let mut outgoing = Outgoing::message(request)?;
         // Not the request's id: the same request may be asked twice at once.
-        let id = format!("{:032x}", rand::random::<u128>());
+        let id = format!("{:032x}", host::random_range(0..=u128::MAX));
         outgoing.properties.correlation_id = Some(id.clone());
         outgoing.properties.reply_to = Some(self.reply_to.clone());
         outgoing.properties.expiration_ms = Some(u64::try_from(deadline.as_millis()).unwrap_or(u64::MAX));

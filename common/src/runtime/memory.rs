@@ -330,6 +330,7 @@ impl Publisher for MemoryPublisher {
                 }
             }
             tokio::select! {
+                biased;
                 () = room => {}
                 _ = closed.changed() => {}
             }
@@ -399,6 +400,7 @@ impl Consumer for MemoryConsumer {
                 return Ok(delivery);
             }
             tokio::select! {
+                biased;
                 () = ready => {}
                 _ = self.closed.changed() => {}
             }

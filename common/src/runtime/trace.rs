@@ -1,5 +1,6 @@
 //! W3C Trace Context: one trace from the publisher through every worker, carried in the `traceparent` header.
 
+use super::host::random_range;
 use crate::contract::envelope::{Properties, TRACEPARENT};
 use std::fmt;
 
@@ -14,12 +15,12 @@ pub struct TraceContext {
 impl TraceContext {
     /// A new trace.
     pub fn new() -> Self {
-        Self { trace_id: rand::random_range(1..=u128::MAX), span_id: rand::random_range(1..=u64::MAX), sampled: true }
+        Self { trace_id: random_range(1..=u128::MAX), span_id: random_range(1..=u64::MAX), sampled: true }
     }
 
     /// Another span of the same trace.
     pub fn child(self) -> Self {
-        Self { span_id: rand::random_range(1..=u64::MAX), ..self }
+        Self { span_id: random_range(1..=u64::MAX), ..self }
     }
 
     /// The context a message came with.

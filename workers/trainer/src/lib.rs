@@ -40,11 +40,12 @@ use common::{
     runtime::{
         Worker,
         config::{self, Problem},
+        host::offload,
         store::{self, Store},
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use load::{Loaded, blocking};
+use load::Loaded;
 use object_store::path::Path;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -181,7 +182,7 @@ async fn in_turn<T: Send + 'static>(turn: &Arc<Turn>, work: impl FnOnce() -> T +
         drop(turn);
         done
     };
-    blocking(holding).await
+    offload(holding).await
 }
 
 /// The worker: trains on every complete dataset each time one more is.

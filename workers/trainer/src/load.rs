@@ -9,13 +9,16 @@ use common::{
         model::TrainingCounts,
         outcome::Failure,
     },
-    runtime::store::{self, Store},
+    runtime::{
+        host::offload,
+        store::{self, Store},
+    },
 };
+use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use sha2::{Digest, Sha256};
 use std::{collections::HashSet, collections::VecDeque, ops::Range, sync::Arc};
-use tokio::task::JoinHandle;
 
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks asked of the store ahead of their use.
@@ -137,7 +140,7 @@ impl Loading {
     }
 }
 
-type Parsing = JoinHandle<Result<Parsed, RowError>>;
+type Parsing = BoxFuture<'static, Result<Result<Parsed, RowError>, Failure>>;
 
 async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &mut Loading) -> Result<(), Failure> {
     let path = Path::from(file.path.as_str());
@@ -157,7 +160,7 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
     let mut parsing: VecDeque<Parsing> = VecDeque::new();
     while let Some(block) = blocks.next().await {
         let block = block.map_err(store::outage)?;
-        let (returned, mut records) = blocking(move || cutter.cut(&block)).await?;
+        let (returned, mut records) = offload(move || cutter.cut(&block)).await?;
         cutter = returned;
         if columns.is_none() {
             let Some(end) = first_record(&records) else { continue };
@@ -168,7 +171,7 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
         while parsing.len() >= threads.max(1) {
             finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
         }
-        parsing.push_back(tokio::task::spawn_blocking(move || parse(&columns, &records)));
+        parsing.push_back(offload(move || parse(&columns, &records)));
     }
     while !parsing.is_empty() {
         finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
@@ -188,7 +191,7 @@ async fn finish_oldest(
     loading: &mut Loading,
 ) -> Result<Result<(), RowError>, Failure> {
     let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
-    Ok(joined(oldest.await)?.map(|parsed| loading.add(parsed)))
+    Ok(oldest.await?.map(|parsed| loading.add(parsed)))
 }
 
 /// Cuts blocks where records end, and hashes them on the way.
@@ -214,19 +217,4 @@ impl Cutter {
 
 fn block_ranges(size: u64) -> impl Iterator<Item = Range<u64>> {
     (0..size.div_ceil(BLOCK_BYTES)).map(move |index| index * BLOCK_BYTES..((index + 1) * BLOCK_BYTES).min(size))
-}
-
-/// Runs work that takes long away from the threads that serve the broker's heartbeats. A panic in it goes on here.
-///
-/// # Errors
-/// Transient when the process is shutting down.
-pub(crate) async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, Failure> {
-    joined(tokio::task::spawn_blocking(work).await)
-}
-
-fn joined<T>(result: Result<T, tokio::task::JoinError>) -> Result<T, Failure> {
-    result.map_err(|error| match error.try_into_panic() {
-        Ok(panic) => std::panic::resume_unwind(panic),
-        Err(error) => Failure::transient(error),
-    })
 }

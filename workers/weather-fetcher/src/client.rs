@@ -2,24 +2,27 @@
 
 use crate::{
     ghcn::{self, ByStation, Inventory, InventoryList, Station, StationList},
+    http::{Answer, Http, chain},
     lines::{Lines, Malformed, Text},
     source::{Place, Source},
     station_year::StationYear,
 };
 use async_compression::tokio::bufread::GzipDecoder;
-use futures::TryStreamExt;
+use common::runtime::host;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
-use reqwest::{StatusCode, header};
+use reqwest::StatusCode;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    error::Error,
     io,
     num::NonZeroU32,
     sync::{Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader};
+use tokio::{
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    time::Instant,
+};
 use tokio_util::io::StreamReader;
 
 /// Tries of one request before the service counts as away.
@@ -32,9 +35,6 @@ const SIT_OUT_MAX: Duration = Duration::from_secs(5);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Bytes of one text at most, decompressed. The largest of NOAA's in use, the inventory, has 35 MB.
 const TEXT_BYTES_MAX: u64 = 256 * 1024 * 1024;
-/// A whole answer may take as many times longer than the longest silence.
-const TOTAL_TIMEOUTS: u32 = 10;
-const REDIRECTS_MAX: usize = 5;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why weather cannot be had right now.
@@ -135,38 +135,23 @@ pub struct Client {
     source: Source,
     stations: Vec<Place>,
     inventory: Vec<Place>,
-    http: reqwest::Client,
+    http: Box<dyn Http>,
     limiter: DefaultDirectRateLimiter,
     paused_until: Mutex<Option<Instant>>,
 }
 
 impl Client {
-    /// A client of `source`; `stations` is where the station list is, when it is not where the source has it.
-    ///
-    /// # Errors
-    /// When the machine has no certificates to check a service by.
-    pub fn new(source: Source, stations: Option<&Place>, manners: &Manners) -> Result<Self, reqwest::Error> {
-        // Several crates of a process may have installed the same provider: whoever came first is fine.
-        rustls::crypto::ring::default_provider().install_default().ok();
-        let mut user_agent = format!("wildrydes-weather-fetcher/{}", env!("CARGO_PKG_VERSION"));
-        if let Some(contact) = &manners.contact {
-            user_agent.push_str(&format!(" (+{contact})"));
-        }
-        let http = reqwest::Client::builder()
-            .user_agent(user_agent)
-            .connect_timeout(manners.timeout)
-            .read_timeout(manners.timeout)
-            .timeout(manners.timeout * TOTAL_TIMEOUTS)
-            .redirect(reqwest::redirect::Policy::custom(same_host))
-            .build()?;
-        Ok(Self {
+    /// A client of `source`, asked over `http`; `stations` is where the station list is, when it is not where the source
+    /// has it.
+    pub fn new(source: Source, stations: Option<&Place>, manners: &Manners, http: Box<dyn Http>) -> Self {
+        Self {
             stations: source.stations(stations),
             inventory: source.inventory(stations),
             source,
             http,
             limiter: DefaultDirectRateLimiter::direct(governor::Quota::per_second(manners.requests_per_second)),
             paused_until: Mutex::new(None),
-        })
+        }
     }
 
     /// The source it asks.
@@ -266,24 +251,22 @@ impl Client {
             }
             tracing::warn!(%place, tried, why = %failure, "the weather service failed; trying again");
             let backoff = RETRY_BASE * 2u32.saturating_pow(tried - 1);
-            tokio::time::sleep(wish.max(backoff.mul_f64(rand::random_range(0.5..1.0)))).await;
+            tokio::time::sleep(wish.max(backoff.mul_f64(host::random_range(0.5..1.0)))).await;
             tried += 1;
         }
     }
 
     async fn request<T: Text>(&self, place: &Place, url: &str, text: T) -> Result<Option<T::Output>, Unavailable> {
-        let broken = |error: reqwest::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
-        let response = self.http.get(url).send().await.map_err(broken)?;
-        let status = response.status();
+        let broken = |why| Unavailable::Broken { place: place.to_string(), why };
+        let Answer { status, retry_after: wish, body } = self.http.get(url).await.map_err(broken)?;
         if status == StatusCode::NOT_FOUND {
             return Ok(None);
         }
         if status != StatusCode::OK {
-            let header = response.headers().get(header::RETRY_AFTER).and_then(|value| value.to_str().ok());
-            let retry_after = header.and_then(|value| retry_after(value, Timestamp::now()));
+            let retry_after = wish.and_then(|value| retry_after(&value, host::now()));
             return Err(Unavailable::Status { place: place.to_string(), status, retry_after });
         }
-        let body = StreamReader::new(response.bytes_stream().map_err(io::Error::other));
+        let body = StreamReader::new(body);
         consume(place, body, text).await.map(Some)
     }
 
@@ -336,31 +319,6 @@ async fn pour<T: Text>(place: &Place, mut body: impl AsyncRead + Unpin, mut text
         }
         text.feed(piece).map_err(babble)?;
     }
-}
-
-/// A service may move a file about, but nobody else is asked in its place.
-fn same_host(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
-    let same = attempt.previous().first().is_some_and(|first| {
-        let to = attempt.url();
-        let scheme_kept = first.scheme() == to.scheme() || to.scheme() == "https";
-        scheme_kept && first.host_str() == to.host_str()
-    });
-    if same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
-}
-
-/// An error with what caused it: HTTP errors tell the interesting part only there.
-fn chain(error: &dyn Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        let more = error.to_string();
-        if !text.contains(&more) {
-            text.push_str(": ");
-            text.push_str(&more);
-        }
-        cause = error.source();
-    }
-    text
 }
 
 /// Reads a `Retry-After` (RFC 9110 §10.2.3): seconds, or an HTTP date.

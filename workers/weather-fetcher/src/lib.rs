@@ -10,12 +10,13 @@
 //!                                   lines ─▶ ghcn ◀──┘  source: bucket, folder or NCEI access service
 //! ```
 //!
-//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`client`] and
-//! [`weather`] do the I/O. Start reading at [`join`].
+//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`http`], [`client`]
+//! and [`weather`] do the I/O. Start reading at [`join`].
 
 pub mod cache;
 pub mod client;
 pub mod ghcn;
+pub mod http;
 pub mod join;
 pub mod lines;
 pub mod nearest;
@@ -28,6 +29,7 @@ mod tests;
 
 use crate::{
     client::{Client, Manners},
+    http::{Http, Reqwest},
     join::{Join, Reach},
     nearest::{REACH_KM_MAX, StationIndex},
     source::{BY_STATION, Place, Source},
@@ -47,13 +49,8 @@ use common::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{
-    collections::HashMap,
-    num::NonZeroU32,
-    sync::Arc,
-    time::{Duration, Instant},
-};
-use tokio::sync::OnceCell;
+use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
+use tokio::{sync::OnceCell, time::Instant};
 
 /// Rides of one year in a chunk from which on an index of that year is worth its making.
 const YEAR_INDEX_RIDES_MIN: usize = 32;
@@ -154,6 +151,16 @@ impl WeatherFetcher {
     /// When a setting cannot be used, or names a folder or file that is not there.
     pub fn new(settings: Settings, store: Store) -> anyhow::Result<Self> {
         config::Settings::check(&settings).context("[weather]")?;
+        let http = Reqwest::new(&settings.manners().context("[weather]")?)
+            .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")?;
+        Self::over(Box::new(http), settings, store)
+    }
+
+    /// As [`Self::new`], over another way to the service: for simulations.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn over(http: Box<dyn Http>, settings: Settings, store: Store) -> anyhow::Result<Self> {
         let (source, stations) = settings.places().context("[weather]")?;
         if let Source::Bucket(Place::File(folder)) = &source
             && !folder.is_dir()
@@ -169,8 +176,7 @@ impl WeatherFetcher {
                 folder.display()
             );
         }
-        let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?)
-            .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")?;
+        let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?, http);
         let missing = |place: &Place| matches!(place, Place::File(path) if !path.is_file());
         if client.stations_places().iter().all(missing) {
             let places: Vec<String> = client.stations_places().iter().map(Place::to_string).collect();

@@ -9,7 +9,10 @@ use crate::{
 };
 use common::{
     contract::{layout, outcome::Failure},
-    runtime::store::{self, Store},
+    runtime::{
+        host,
+        store::{self, Store},
+    },
 };
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, civil};
@@ -19,8 +22,8 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    time::Instant,
 };
+use tokio::time::Instant;
 
 /// Memory for station-years: about 28,000 of them.
 const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
@@ -110,7 +113,7 @@ impl WeatherCache {
 
     /// What is in memory.
     pub fn known(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
-        lock(&self.memory).get(key, Timestamp::now())
+        lock(&self.memory).get(key, host::now())
     }
 
     /// An index of the stations that may be of use in a year.
@@ -186,7 +189,7 @@ impl WeatherCache {
         id: &str,
         years: BTreeSet<i16>,
     ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
-        let now = Timestamp::now();
+        let now = host::now();
         let mut known = Vec::with_capacity(years.len());
         let mut unknown = BTreeSet::new();
         for year in years {
@@ -294,7 +297,8 @@ mod tests {
                 timeout: std::time::Duration::from_secs(1),
                 contact: None,
             };
-            Client::new(source, None, &manners).unwrap()
+            let http = crate::http::Reqwest::new(&manners).unwrap();
+            Client::new(source, None, &manners, Box::new(http))
         };
         let station = crate::ghcn::Station { id: "USW00094728".into(), latitude: 40.0, longitude: -74.0 };
         let all = StationIndex::new(vec![station], None);

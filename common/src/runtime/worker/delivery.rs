@@ -9,6 +9,7 @@ use crate::{
     },
     runtime::{
         broker::{Delivery, PublishError, Publisher, Settle},
+        host,
         shutdown::Shutdown,
         trace::TraceContext,
     },
@@ -17,11 +18,8 @@ use futures::{
     FutureExt, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use std::{
-    panic::AssertUnwindSafe,
-    sync::Arc,
-    time::{Duration, Instant, SystemTime},
-};
+use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
+use tokio::time::Instant;
 use tracing::{Instrument, debug, info_span, warn};
 
 /// Publishes of one handler awaiting their confirms at the same time.
@@ -154,7 +152,7 @@ impl Deliverer {
                 Some(failure) => Err(failure),
                 None => Ok(()),
             };
-            match decide(judged, history, &self.policy, rand::random()) {
+            match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
                 Verdict::Ack => {}
                 Verdict::Retry { rung, delay_ms, next } => {
                     let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
@@ -198,6 +196,7 @@ impl Deliverer {
                         );
                     }
                     tokio::select! {
+                        biased;
                         () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
                         () = self.shutdown.cancelled() => {
                             return Err(AttemptError::Broken(SessionBroken("shut down while waiting for a full queue".to_owned())));
@@ -252,7 +251,7 @@ impl Received {
         let mut outgoing = self.republished(topology::DEAD, queue.to_owned(), now, why);
         outgoing.properties.set_text(envelope::REASON, reason);
         outgoing.properties.set_text(envelope::WHY, cut(why));
-        outgoing.properties.set_text(envelope::DEAD_AT, jiff::Timestamp::now().strftime("%FT%TZ").to_string());
+        outgoing.properties.set_text(envelope::DEAD_AT, host::now().strftime("%FT%TZ").to_string());
         outgoing.properties.expiration_ms = None;
         outgoing
     }
@@ -291,5 +290,5 @@ fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
 }
 
 fn unix_seconds() -> u64 {
-    SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).map_or(0, |elapsed| elapsed.as_secs())
+    u64::try_from(host::now().as_second()).unwrap_or(0)
 }

@@ -11,6 +11,7 @@ use crate::{
     },
     runtime::{
         broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Publisher},
+        host,
         shutdown::Shutdown,
     },
 };
@@ -18,9 +19,9 @@ use futures::{StreamExt, stream};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
-    time::{Duration, Instant},
+    time::Duration,
 };
-use tokio::task::JoinSet;
+use tokio::{task::JoinSet, time::Instant};
 use tracing::{error, info, warn};
 
 /// How a worker is run.
@@ -135,9 +136,10 @@ async fn run_erased(
         if since.elapsed() > options.give_up_after {
             return Err(RunError::GaveUp { worker: name, after: options.give_up_after, last: problem });
         }
-        let pause = Duration::from_millis(rand::random_range(backoff_ms / 2..=backoff_ms));
+        let pause = Duration::from_millis(host::random_range(backoff_ms / 2..=backoff_ms));
         warn!(worker = name, broker = broker.describe(), problem, retry_in_ms = pause.as_millis() as u64, "no broker");
         tokio::select! {
+            biased;
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
@@ -165,10 +167,12 @@ async fn session(
 ) -> Result<(), Ended> {
     let name = worker.name();
     let connection = tokio::select! {
+        biased;
         connected = broker.connect(name) => connected?,
         () = shutdown.cancelled() => return Ok(()),
     };
     let (publisher, consumers) = tokio::select! {
+        biased;
         opened = open(worker, connection.as_ref(), options) => opened?,
         () = shutdown.cancelled() => return Ok(()),
     };
@@ -196,7 +200,9 @@ async fn session(
     tokio::pin!(quiet);
     let mut proven = false;
     loop {
+        // In this order, so that the same events lead to the same run; none can starve the ones below it for ever.
         tokio::select! {
+            biased;
             () = shutdown.cancelled() => break,
             Some(done) = running.join_next() => {
                 finished(done)?;

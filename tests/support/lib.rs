@@ -1,8 +1,9 @@
 //! What the tests of the whole fleet stand on: a real RabbitMQ, a wire to it that can be cut, a stub of NOAA's services,
-//! the fleet as processes.
+//! the fleet as processes, the fleet in a simulated world.
 
 pub mod cut;
 pub mod noaa;
 pub mod processes;
 pub mod rabbitmq;
 pub mod real_data;
+pub mod simulation;

@@ -36,6 +36,8 @@ pub struct MemoryBroker {
 
 struct Shared {
     topology: Topology,
+    /// Bytes a work queue holds before it lets publishers wait.
+    queue_bytes_max: usize,
     state: Mutex<State>,
     /// Something became ready for delivery.
     ready: Notify,
@@ -45,7 +47,13 @@ struct Shared {
 
 impl Default for Shared {
     fn default() -> Self {
-        Self { topology: Topology::of_fleet(""), state: Mutex::default(), ready: Notify::new(), room: Notify::new() }
+        Self {
+            topology: Topology::of_fleet(""),
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            state: Mutex::default(),
+            ready: Notify::new(),
+            room: Notify::new(),
+        }
     }
 }
 
@@ -56,6 +64,8 @@ struct State {
     bindings: Vec<Binding>,
     /// Unacknowledged deliveries by tag.
     unacked: BTreeMap<u64, Held>,
+    /// Messages on each rung.
+    waiting: BTreeMap<String, u64>,
     next_tag: u64,
     next_name: u64,
 }
@@ -87,6 +97,27 @@ impl MemoryBroker {
     /// An empty broker.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// An empty broker whose work queues let publishers wait once they hold that many bytes.
+    pub fn with_queue_bytes_max(queue_bytes_max: usize) -> Self {
+        Self { shared: Arc::new(Shared { queue_bytes_max, ..Shared::default() }) }
+    }
+
+    /// Every message of the fleet's own queues that is not done with, by queue: ready, waiting on a rung, or delivered and
+    /// unacknowledged. Queues without any are left out.
+    pub fn unfinished(&self) -> BTreeMap<String, u64> {
+        let state = self.shared.state();
+        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
+        let ready = state.queues.iter().map(|(name, queue)| (name, queue.ready.len() as u64));
+        let held = state.unacked.values().map(|held| (&held.queue, 1));
+        let waiting = state.waiting.iter().map(|(name, waiting)| (name, *waiting));
+        for (name, count) in ready.chain(held).chain(waiting) {
+            if count > 0 && self.shared.topology.queue(name).is_some() {
+                *counts.entry(name.clone()).or_default() += count;
+            }
+        }
+        counts
     }
 }
 
@@ -128,13 +159,18 @@ impl Shared {
     fn enqueue(self: &Arc<Self>, state: &mut State, queue: &str, mut message: Stored) {
         if let Some(Role::Rung { of, delay_ms }) = self.topology.queue(queue).map(|found| &found.role) {
             let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |wish| wish.min(*delay_ms));
-            let (shared, of) = (Arc::downgrade(self), of.clone());
+            *state.waiting.entry(queue.to_owned()).or_default() += 1;
+            let (shared, rung, of) = (Arc::downgrade(self), queue.to_owned(), of.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 if let Some(shared) = shared.upgrade() {
                     message.exchange = topology::RETRY.to_owned();
                     message.routing_key.clone_from(&of);
-                    shared.enqueue(&mut shared.state(), &of, message);
+                    let mut state = shared.state();
+                    if let Some(waiting) = state.waiting.get_mut(&rung) {
+                        *waiting -= 1;
+                    }
+                    shared.enqueue(&mut state, &of, message);
                 }
             });
             return;
@@ -150,7 +186,7 @@ impl Shared {
 
     fn is_full(&self, state: &State, queue: &str) -> bool {
         let bounded = self.limit(queue, "x-max-length-bytes").is_some();
-        bounded && state.queues.get(queue).is_some_and(|queue| queue.bytes >= QUEUE_BYTES_MAX)
+        bounded && state.queues.get(queue).is_some_and(|queue| queue.bytes >= self.queue_bytes_max)
     }
 
     /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
@@ -267,8 +303,10 @@ impl Connection for MemoryConnection {
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
-        match self.shared.state().queues.get(queue) {
-            Some(found) => Ok(Depth { messages: found.ready.len() as u64, consumers: found.consumers }),
+        let state = self.shared.state();
+        let waiting = state.waiting.get(queue).copied().unwrap_or_default();
+        match state.queues.get(queue) {
+            Some(found) => Ok(Depth { messages: found.ready.len() as u64 + waiting, consumers: found.consumers }),
             None => Err(BrokerError::Lost(format!("there is no queue {queue}"))),
         }
     }

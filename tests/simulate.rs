@@ -1,0 +1,144 @@
+//! Runs seeds of the simulation, as many as one likes, and shows what went wrong.
+
+use clap::Parser;
+use pipeline_tests::simulation::{Options, Outcome, Sabotage, simulate};
+use std::{
+    collections::BTreeMap,
+    process::ExitCode,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Instant,
+};
+
+/// Runs the fleet in a simulated world, once a seed, and holds it to its promises.
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Examples:
+  simulate --seeds 10000                    ten thousand seeds, on every core
+  simulate --from 4711 --seeds 1 --trace    one seed, with everything that happened
+  simulate --seeds 1000 --sabotage all      each promise broken on purpose: after how many seeds is it noticed?
+
+Ends with 0 when every promise was kept (or every sabotage noticed), else with 1.")]
+struct Arguments {
+    /// How many seeds.
+    #[arg(long, default_value_t = 1_000)]
+    seeds: u64,
+    /// The first.
+    #[arg(long, default_value_t = 0)]
+    from: u64,
+    /// Print the whole trace of every seed.
+    #[arg(long)]
+    trace: bool,
+    /// Break a promise on purpose, by name, or `all` one after the other; stops at the first seed that notices.
+    #[arg(long, value_name = "NAME")]
+    sabotage: Option<String>,
+    /// Lines of a failing seed's trace to print, from its end.
+    #[arg(long, default_value_t = 60)]
+    lines: usize,
+    /// Threads [default: one a core].
+    #[arg(long)]
+    threads: Option<usize>,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let sabotages: Vec<Option<Sabotage>> = match arguments.sabotage.as_deref() {
+        None => vec![None],
+        Some("all") => Sabotage::ALL.into_iter().map(Some).collect(),
+        Some(name) => match Sabotage::ALL.into_iter().find(|sabotage| sabotage.to_string() == name) {
+            Some(sabotage) => vec![Some(sabotage)],
+            None => {
+                let names: Vec<_> = Sabotage::ALL.iter().map(ToString::to_string).collect();
+                eprintln!("error: there is no sabotage {name}; there are {}", names.join(", "));
+                return ExitCode::from(2);
+            }
+        },
+    };
+    let mut well = true;
+    for sabotage in sabotages {
+        let found = run(&arguments, sabotage);
+        well &= found.is_some() == sabotage.is_some();
+        if let Some(outcome) = &found
+            && sabotage.is_none()
+        {
+            show(outcome, arguments.lines);
+        }
+    }
+    if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// Runs the seeds; the lowest that broke a promise.
+fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
+    let started = Instant::now();
+    let (next, stop) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
+    let worst: Mutex<Option<Outcome>> = Mutex::default();
+    let totals: Mutex<(u64, u64, f64, BTreeMap<String, u64>)> = Mutex::default();
+    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
+    let end = arguments.from.saturating_add(arguments.seeds);
+    std::thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                while !stop.load(SeqCst) {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= end {
+                        return;
+                    }
+                    let outcome = simulate(seed, Options { sabotage });
+                    if arguments.trace {
+                        println!("seed {seed}\n{}", outcome.trace.join("\n"));
+                    }
+                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+                    totals.0 += 1;
+                    totals.1 += outcome.trace.len() as u64;
+                    totals.2 += outcome.took.as_secs_f64() / 3_600.0;
+                    for (fault, count) in &outcome.faults {
+                        *totals.3.entry(fault.to_string()).or_default() += count;
+                    }
+                    drop(totals);
+                    if !outcome.broken.is_empty() {
+                        stop.store(true, SeqCst);
+                        let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+                        if worst.as_ref().is_none_or(|worst| seed < worst.seed) {
+                            *worst = Some(outcome);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    let (seeds, steps, hours, faults) = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
+    let found = worst.into_inner().unwrap_or_else(PoisonError::into_inner);
+    match (sabotage, &found) {
+        (None, _) => {
+            let faults: Vec<_> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
+            println!(
+                "{seeds} seeds in {:.1} s: {steps} steps in {hours:.0} simulated hours\nfaults: {}",
+                started.elapsed().as_secs_f64(),
+                faults.join(", ")
+            );
+        }
+        (Some(sabotage), Some(outcome)) => {
+            let broken = outcome.broken.first().map(String::as_str).unwrap_or_default();
+            println!("{sabotage:<24} noticed at seed {:<5} promise {broken}", outcome.seed);
+        }
+        (Some(sabotage), None) => println!("{sabotage:<24} NOT noticed in {seeds} seeds"),
+    }
+    found
+}
+
+fn show(outcome: &Outcome, lines: usize) {
+    println!("\nseed {} broke promises:", outcome.seed);
+    for broken in &outcome.broken {
+        println!("  {broken}");
+    }
+    println!(
+        "the last {lines} of {} lines of its trace (all: --from {} --seeds 1 --trace):",
+        outcome.trace.len(),
+        outcome.seed
+    );
+    for line in &outcome.trace[outcome.trace.len().saturating_sub(lines)..] {
+        println!("  {line}");
+    }
+}

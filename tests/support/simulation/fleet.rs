@@ -1,0 +1,196 @@
+//! Processes: each a worker in the real loop, which lives until it dies at some step, and then starts anew.
+
+use super::{
+    SIMULATED_PANIC,
+    broker::SimulatedBroker,
+    sabotage::{CountingMerger, Impatient, Mislabelling, Sabotage},
+    store::SimulatedStore,
+    weather::{SimulatedWeather, URL},
+    world::{BrokerIs, Fault, Point, Process, World},
+};
+use common::{
+    contract::{
+        envelope::{Envelope, Properties},
+        message::Undecodable,
+        outcome::{Failure, Outgoing, Outputs},
+        topology::queue,
+    },
+    runtime::{
+        Shutdown, Store, Worker,
+        worker::{RunOptions, run},
+    },
+};
+use std::{sync::Arc, time::Duration};
+
+/// Fewer rides make no model; an input has more than that or next to none.
+const RIDES_MIN: u64 = 20;
+
+/// Starts every process, and whatever goes wrong with the broker itself.
+pub fn start(world: &Arc<World>) -> Shutdown {
+    let shutdown = Shutdown::new();
+    let plan = &world.plan;
+    let chunk_size = plan.chunk_size;
+    for (&kind, &copies) in &plan.processes {
+        for copy in 0..copies {
+            let place = Place { world: Arc::clone(world), kind, copy, shutdown: shutdown.clone() };
+            match (kind, world.sabotage) {
+                (queue::SPLITTER, _) => place.supervise(move |process| {
+                    // An older and a newer version may cut differently.
+                    let chunk_size = if process.newer { chunk_size + 2 } else { chunk_size };
+                    let settings = splitter::Settings { chunk_size, ..splitter::Settings::default() };
+                    splitter::Splitter::new(settings, store(process))
+                }),
+                (queue::WEATHER_FETCHER, Some(Sabotage::OutageSpendsAttempts)) => {
+                    place.supervise(|process| Impatient(weather_fetcher(process)));
+                }
+                (queue::WEATHER_FETCHER, _) => place.supervise(weather_fetcher),
+                (queue::MERGER, Some(Sabotage::CountChunks)) => {
+                    place.supervise(|process| CountingMerger::new(store(process)));
+                }
+                (queue::MERGER, _) => place.supervise(|process| {
+                    // Several parts, each uploaded in pieces.
+                    let settings = merger::Settings {
+                        part_bytes_max: 16_000,
+                        upload_bytes: 4_000,
+                        probes_max: 4,
+                        ..merger::Settings::default()
+                    };
+                    merger::Merger::new(settings, store(process))
+                }),
+                (queue::TRAINER, _) => place.supervise(|process| {
+                    let settings = trainer::Settings { rides_min: RIDES_MIN, ..trainer::Settings::default() };
+                    trainer::Trainer::new(settings, store(process))
+                }),
+                (queue::SCORER, Some(Sabotage::MixAnswers)) => {
+                    place.supervise(|process| Mislabelling::new(scorer(process)));
+                }
+                _ => place.supervise(scorer),
+            }
+        }
+    }
+    tokio::spawn(disturb_broker(Arc::clone(world)));
+    shutdown
+}
+
+fn store(process: &Arc<Process>) -> Store {
+    Arc::new(SimulatedStore::new(process))
+}
+
+fn scorer(process: &Arc<Process>) -> scorer::Scorer {
+    scorer::Scorer::new(scorer::Settings::default(), store(process))
+}
+
+fn weather_fetcher(process: &Arc<Process>) -> weather_fetcher::WeatherFetcher {
+    let settings = weather_fetcher::Settings {
+        source: URL.to_owned(),
+        // The rate limit keeps real time.
+        requests_per_second: 1_000,
+        ..weather_fetcher::Settings::default()
+    };
+    let http = Box::new(SimulatedWeather(Arc::clone(process)));
+    weather_fetcher::WeatherFetcher::over(http, settings, store(process)).expect("settings that can be used")
+}
+
+/// One process slot.
+struct Place {
+    world: Arc<World>,
+    kind: &'static str,
+    copy: usize,
+    shutdown: Shutdown,
+}
+
+impl Place {
+    fn supervise<W: Worker>(self, make: impl Fn(&Arc<Process>) -> W + Send + 'static) {
+        tokio::spawn(async move {
+            let plan = &self.world.plan;
+            let concurrency = if W::CONCURRENCY == 1 { 1 } else { plan.concurrency };
+            for life in 1.. {
+                let name = format!("{}.{}#{life}", self.kind, self.copy);
+                let newer = plan.newer_versions && self.copy % 2 == 1;
+                let process = Process::new(&self.world, self.kind, name, newer);
+                let options = RunOptions {
+                    concurrency: concurrency.into(),
+                    prefetch: concurrency * 2,
+                    give_up_after: Duration::from_secs(60),
+                    ..RunOptions::default()
+                };
+                let worker = Arc::new(Shaken { inner: make(&process), process: Arc::clone(&process) });
+                let broker = Arc::new(SimulatedBroker(Arc::clone(&process)));
+                let stop = Shutdown::new();
+                let rollout = process.happens(Fault::Rollout);
+                let until_stopped = self.world.moment(Duration::from_secs(60));
+                let ask_to_stop = async {
+                    if rollout {
+                        tokio::time::sleep(until_stopped).await;
+                        process.tell("✗ Rollout: asked to end");
+                        stop.cancel();
+                    }
+                    std::future::pending::<()>().await;
+                };
+                tokio::select! {
+                    biased;
+                    () = self.shutdown.cancelled() => return,
+                    () = process.died() => {}
+                    () = ask_to_stop => {}
+                    ended = run(worker, broker, options, stop.clone()) => match ended {
+                        Ok(()) => process.tell("ended"),
+                        Err(why) => process.tell(format_args!("ended: {why}")),
+                    },
+                }
+                tokio::time::sleep(self.world.moment(Duration::from_secs(5))).await;
+            }
+        });
+    }
+}
+
+/// A worker whose process may die around its handler, and whose handler may panic.
+struct Shaken<W> {
+    inner: W,
+    process: Arc<Process>,
+}
+
+impl<W: Worker> Worker for Shaken<W> {
+    const NAME: &'static str = W::NAME;
+    type In = W::In;
+    const CONCURRENCY: u16 = W::CONCURRENCY;
+    const PREFETCH: u16 = W::PREFETCH;
+
+    async fn handle(&self, envelope: Envelope<Self::In>) -> Result<Outputs, Failure> {
+        let what = envelope.properties.message_id.clone().unwrap_or_default();
+        self.process.step(Point::BeforeHandle, &what).await;
+        // An event has no further attempt: it would end as the dead letter of a scorer, which no promise is about.
+        if !what.ends_with("/model-promoted") && self.process.happens(Fault::Panic) {
+            self.process.tell(format_args!("✗ Panic {what}"));
+            std::panic::panic_any(format!("{SIMULATED_PANIC} {what}"));
+        }
+        let handled = self.inner.handle(envelope).await;
+        self.process.step(Point::AfterHandle, &what).await;
+        handled
+    }
+
+    async fn connected(&self) -> Result<(), Failure> {
+        self.inner.connected().await
+    }
+
+    fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
+        self.inner.answer_undecodable(properties, why)
+    }
+
+    fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
+        self.inner.answer_failure(properties, failure)
+    }
+}
+
+/// The broker goes away and comes back, or takes no publishes for a while.
+async fn disturb_broker(world: Arc<World>) {
+    while !world.is_calm() {
+        tokio::time::sleep(world.moment(Duration::from_secs(30))).await;
+        for (fault, is) in [(Fault::BrokerRestart, BrokerIs::Down), (Fault::Blocked, BrokerIs::Blocked)] {
+            if world.happens(fault, "broker") {
+                world.set_broker(is);
+                tokio::time::sleep(world.moment(Duration::from_secs(120))).await;
+                world.set_broker(BrokerIs::Up);
+            }
+        }
+    }
+}

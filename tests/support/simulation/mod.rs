@@ -1,0 +1,132 @@
+//! The fleet in a world made of a seed: the five workers on the in-process broker, with a simulated store, clock and weather
+//! service, in one thread and in virtual time, so that hours pass in milliseconds and the same seed gives the same run.
+//!
+//! ```text
+//!  publisher ─┐                                            ┌─ asker (scores)
+//!             ▼                                            ▼
+//!  the real workers, in the real loop around them (common::runtime::worker::run), each a process that can die
+//!             │ broker.rs           │ store.rs           │ weather.rs
+//!             ▼                     ▼                    ▼
+//!        MemoryBroker            InMemory           three stations
+//!             └───── at every step [`World::step`] may crash the process; every answer may come late, twice or never
+//! ```
+//!
+//! * [`plan`]: what is drawn from the seed: processes, settings, how likely each fault is;
+//! * [`world`]: steps, faults, the trace;
+//! * [`input`]: the batches; [`clients`]: who hands them in, and who asks for scores;
+//! * [`fleet`]: processes and their restarts;
+//! * [`promises`]: whether DESIGN's promises were kept, looked at from the outputs alone;
+//! * [`sabotage`]: promises broken on purpose, to see that it shows.
+
+mod broker;
+mod clients;
+mod fleet;
+mod input;
+mod plan;
+mod promises;
+mod sabotage;
+mod store;
+mod weather;
+mod world;
+
+pub use plan::Plan;
+pub use sabotage::Sabotage;
+pub use world::{Fault, Point};
+
+use common::runtime::host;
+use input::Input;
+use promises::Ended;
+use std::{
+    collections::{BTreeMap, HashMap},
+    panic,
+    sync::{Arc, LazyLock, Mutex, Once, PoisonError},
+    time::Duration,
+};
+use world::World;
+
+/// What became of one run.
+#[derive(Debug, Clone)]
+pub struct Outcome {
+    /// The seed.
+    pub seed: u64,
+    /// Of every line of the trace: two runs are the same when it is.
+    pub trace_hash: u64,
+    /// Every step of every process and every fault, in order.
+    pub trace: Vec<String>,
+    /// Promises that were broken; empty when all is well.
+    pub broken: Vec<String>,
+    /// How often each fault happened.
+    pub faults: BTreeMap<Fault, u64>,
+    /// Virtual time that passed.
+    pub took: Duration,
+}
+
+/// How a run may differ from the plan of its seed.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Options {
+    /// A promise broken on purpose.
+    pub sabotage: Option<Sabotage>,
+}
+
+/// Runs one seed to its quiet end and looks at what came of it.
+pub fn simulate(seed: u64, options: Options) -> Outcome {
+    let plan = Plan::of_seed(seed);
+    let input = Input::of_plan(&plan);
+    let mut ended = run(&plan, &input, options.sabotage);
+    let mut broken = std::mem::take(&mut ended.broken);
+    let expected = undisturbed(&input, ended.winner(&input));
+    broken.extend(promises::check(&input, &ended, &expected));
+    Outcome { seed, trace_hash: ended.trace_hash, trace: ended.trace, broken, faults: ended.faults, took: ended.took }
+}
+
+/// The same input without a fault, one process each; kept, since many seeds share their input.
+fn undisturbed(input: &Input, winner: usize) -> Arc<Ended> {
+    type Known = HashMap<(u64, usize), Arc<Ended>>;
+    static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
+    let key = (input.number, winner);
+    if let Some(known) = KNOWN.lock().unwrap_or_else(PoisonError::into_inner).get(&key) {
+        return Arc::clone(known);
+    }
+    let ended = Arc::new(run(&Plan::undisturbed(input.number), &input.won_by(winner), None));
+    assert!(ended.broken.is_empty(), "without a fault, input {}: {:?}", input.number, ended.broken);
+    KNOWN.lock().unwrap_or_else(PoisonError::into_inner).insert(key, Arc::clone(&ended));
+    ended
+}
+
+fn run(plan: &Plan, input: &Input, sabotage: Option<Sabotage>) -> Ended {
+    silence_simulated_panics();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .expect("a runtime of one thread");
+    runtime.block_on(async {
+        let epoch = "2020-06-01T00:00:00Z".parse().expect("a date");
+        let _host = host::Simulation::begin(plan.seed, epoch);
+        let world = World::new(plan.clone(), sabotage);
+        let shutdown = fleet::start(&world);
+        let clients = clients::start(&world, input);
+        let settled = clients::until_quiet(&world, clients).await;
+        let ended = Ended::look(&world, settled).await;
+        shutdown.cancel();
+        ended
+    })
+}
+
+/// Marks a panic that belongs to the simulation.
+const SIMULATED_PANIC: &str = "simulated:";
+
+/// A handler that panics on purpose is no news.
+fn silence_simulated_panics() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        let before = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            let simulated =
+                info.payload().downcast_ref::<String>().is_some_and(|said| said.starts_with(SIMULATED_PANIC));
+            if !simulated {
+                before(info);
+            }
+        }));
+    });
+}

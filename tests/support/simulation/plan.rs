@@ -1,0 +1,79 @@
+//! What is drawn from the seed before anything runs.
+
+use super::world::Fault;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use std::{collections::BTreeMap, time::Duration};
+
+/// Different inputs; seeds share them, so that the undisturbed run of each is needed once.
+pub const INPUTS: u64 = 24;
+
+/// The circumstances of a run, as data.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// The seed.
+    pub seed: u64,
+    /// Which input.
+    pub input: u64,
+    /// Processes of each worker.
+    pub processes: BTreeMap<&'static str, usize>,
+    /// Messages a process handles at once.
+    pub concurrency: u16,
+    /// Rides a chunk.
+    pub chunk_size: u32,
+    /// Bytes a queue holds before publishers wait.
+    pub queue_bytes_max: usize,
+    /// The longest a message, a confirm or a store takes on its way.
+    pub latency_max: Duration,
+    /// Whether every second process is of a newer version, which says more than the older ones know.
+    pub newer_versions: bool,
+    /// How likely each fault is wherever it can happen.
+    pub rates: BTreeMap<Fault, f64>,
+    /// How long the publisher goes on.
+    pub busy: Duration,
+}
+
+impl Plan {
+    /// The plan of a seed.
+    pub fn of_seed(seed: u64) -> Self {
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed_0f_a_91a7);
+        let mut processes = BTreeMap::new();
+        for worker in common::contract::topology::queue::ALL {
+            processes.insert(worker, random.random_range(1..=3));
+        }
+        let mut rates = BTreeMap::new();
+        for fault in Fault::ALL {
+            // Some runs know nothing of a fault, some a lot.
+            if random.random_bool(0.6) {
+                rates.insert(fault, fault.likely() * random.random_range(0.2..3.0));
+            }
+        }
+        Self {
+            seed,
+            input: seed % INPUTS,
+            processes,
+            concurrency: random.random_range(1..=6),
+            chunk_size: [1, 3, 7, 20, 1000][random.random_range(0..5)],
+            queue_bytes_max: [2_000, 16_000, 16 * 1024 * 1024][random.random_range(0..3)],
+            latency_max: Duration::from_millis([2, 30, 400][random.random_range(0..3)]),
+            newer_versions: random.random_bool(0.4),
+            rates,
+            busy: Duration::from_secs([2, 60, 1_800][random.random_range(0..3)]),
+        }
+    }
+
+    /// The plan of a run without any fault.
+    pub fn undisturbed(input: u64) -> Self {
+        Self {
+            seed: input,
+            input,
+            processes: common::contract::topology::queue::ALL.into_iter().map(|worker| (worker, 1)).collect(),
+            concurrency: 1,
+            chunk_size: 1000,
+            queue_bytes_max: 16 * 1024 * 1024,
+            latency_max: Duration::from_millis(1),
+            newer_versions: false,
+            rates: BTreeMap::new(),
+            busy: Duration::from_secs(1),
+        }
+    }
+}

@@ -1,0 +1,254 @@
+//! Whether the promises were kept, judged by what the fleet put out and by nothing else: the store, the dead letters, the
+//! answers. The number before each complaint is that of the promise.
+
+use super::{
+    input::{Fate, Input},
+    world::{Fault, World},
+};
+use bytes::Bytes;
+use common::{
+    contract::{
+        dataset::Claim,
+        envelope, layout,
+        message::{ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
+        model::{Champion, Model},
+        topology::{dead_queue, queue},
+    },
+    runtime::Broker,
+};
+use futures::{FutureExt, TryStreamExt};
+use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use serde::de::DeserializeOwned;
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
+
+/// A dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Letter {
+    queue: &'static str,
+    reason: String,
+    body: Bytes,
+}
+
+/// What a run left behind.
+pub struct Ended {
+    objects: BTreeMap<String, Bytes>,
+    letters: Vec<Letter>,
+    settled: bool,
+    pub broken: Vec<String>,
+    pub trace: Vec<String>,
+    pub trace_hash: u64,
+    pub faults: BTreeMap<Fault, u64>,
+    pub took: Duration,
+}
+
+impl Ended {
+    pub async fn look(world: &World, settled: bool) -> Self {
+        let mut objects = BTreeMap::new();
+        let found: Vec<_> = world.objects.list(None).try_collect().await.expect("memory can be listed");
+        for meta in found {
+            let bytes = world.objects.get(&meta.location).await.expect("listed").bytes().await.expect("in memory");
+            objects.insert(meta.location.to_string(), bytes);
+        }
+        let mut letters = Vec::new();
+        let connection = world.core.connect("promises").await.expect("the core takes connections");
+        connection.declare().await.expect("the core takes declarations");
+        for name in queue::ALL {
+            let dead = dead_queue(name);
+            let count = connection.depth(&dead).await.expect("the queue is there").messages;
+            let mut consumer = connection.consume(&dead, 0).await.expect("the queue is there");
+            for _ in 0..count {
+                let delivery = consumer.next().await.expect("as many as counted");
+                let text = |name| delivery.properties.text(name);
+                let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("none").to_owned();
+                letters.push(Letter { queue: name, reason, body: delivery.body });
+            }
+        }
+        letters.sort();
+        let took = world.elapsed();
+        let (trace_hash, trace, broken, faults) = world.conclude();
+        Self { objects, letters, settled, broken, trace, trace_hash, faults, took }
+    }
+
+    /// Which of the contested submissions became the dataset.
+    pub fn winner(&self, input: &Input) -> usize {
+        let contested = input.submissions.iter().filter(|submission| matches!(submission.fate, Fate::Contested(_)));
+        let claim = self.json::<Claim>(&layout::claim("contested"));
+        contested
+            .map(|submission| &submission.sha256)
+            .position(|sha256| claim.as_ref().is_some_and(|claim| claim.sha256 == *sha256))
+            .unwrap_or(0)
+    }
+
+    fn json<T: DeserializeOwned>(&self, path: &str) -> Option<T> {
+        serde_json::from_slice(self.objects.get(path)?).ok()
+    }
+
+    fn below<'a>(&'a self, prefix: &str) -> BTreeMap<&'a str, &'a Bytes> {
+        let named = self.objects.iter().filter(|(path, _)| path.starts_with(prefix));
+        named.map(|(path, bytes)| (path.as_str(), bytes)).collect()
+    }
+}
+
+/// Everything that can be judged at the end.
+pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
+    let mut broken = Vec::new();
+    if !ended.settled {
+        return broken;
+    }
+    every_ride_is_somewhere_once(input, ended, &mut broken);
+    // 2 and 3: the same bytes as without a fault, and nothing besides.
+    for prefix in ["dataset/", "rejected/"] {
+        let (found, wanted) = (ended.below(prefix), expected.below(prefix));
+        for path in found.keys().chain(wanted.keys()).copied().collect::<BTreeSet<_>>() {
+            match (found.get(path), wanted.get(path)) {
+                (Some(found), Some(wanted)) if found == wanted => {}
+                (Some(_), Some(_)) => broken.push(format!("2: {path} has other bytes than without faults")),
+                (None, _) => broken.push(format!("2: {path} is missing")),
+                (Some(_), None) => broken.push(format!("2: {path} should not be there")),
+            }
+        }
+    }
+    same_model(ended, expected, &mut broken);
+    for path in ended.below("staging/").keys() {
+        broken.push(format!("6: {path} is left in the staging area for ever"));
+    }
+    broken
+}
+
+fn every_ride_is_somewhere_once(input: &Input, ended: &Ended, broken: &mut Vec<String>) {
+    let winner = ended.winner(input);
+    let mut contested = 0;
+    let mut explained: BTreeSet<(&str, &str, &Bytes)> = BTreeSet::new();
+    for submission in &input.submissions {
+        let (dataset, letter) = match &submission.fate {
+            Fate::Dataset(batch_id) => (Some(batch_id), None),
+            Fate::DeadLetter(queue, reason) => (None, Some((*queue, *reason))),
+            Fate::Contested(batch_id) => {
+                contested += 1;
+                if contested == winner + 1 {
+                    (Some(batch_id), None)
+                } else {
+                    (None, Some((queue::SPLITTER, "batch_id_conflict")))
+                }
+            }
+        };
+        if let Some(batch_id) = dataset
+            && let Err(why) = account(ended, batch_id, submission.rides)
+        {
+            broken.push(format!("1: {} ({batch_id}): {why}", submission.name));
+        }
+        if let Some((queue, reason)) = letter {
+            let is_it = |letter: &&Letter| {
+                letter.queue == queue && letter.reason == reason && letter.body == submission.message.body
+            };
+            if ended.letters.iter().any(|letter| is_it(&letter)) {
+                explained.insert((queue, reason, &submission.message.body));
+            } else {
+                broken.push(format!("1: {} is no dead letter of {queue} for {reason}", submission.name));
+            }
+        }
+    }
+    for letter in &ended.letters {
+        if !explained.contains(&(letter.queue, letter.reason.as_str(), &letter.body)) {
+            broken.push(format!("1: a dead letter of {} for {} that should not be", letter.queue, letter.reason));
+        }
+    }
+}
+
+/// Each ride of a batch is in the dataset or among the rejected, once.
+fn account(ended: &Ended, batch_id: &str, rides: usize) -> Result<(), String> {
+    let mut seen = vec![0; rides];
+    let mut count = |index: Option<usize>, from: &str| match index.and_then(|index| seen.get_mut(index)) {
+        Some(seen) => {
+            *seen += 1;
+            Ok(())
+        }
+        None => Err(format!("a ride of {from} was never submitted")),
+    };
+    for (path, bytes) in
+        ended.below(&format!("dataset/{batch_id}/")).into_iter().filter(|(path, _)| path.ends_with(".csv"))
+    {
+        for row in csv::Reader::from_reader(bytes.as_ref()).records() {
+            let row = row.map_err(|error| format!("{path}: {error}"))?;
+            let id = row.get(0).and_then(|id| id.strip_prefix(&format!("{batch_id}-")));
+            count(id.and_then(|index| index.parse().ok()), path)?;
+        }
+    }
+    if let Some(rejected) = ended.objects.get(&layout::rejected(batch_id)) {
+        for line in rejected.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+            let line: serde_json::Value = serde_json::from_slice(line).map_err(|error| error.to_string())?;
+            count(line["index"].as_u64().and_then(|index| usize::try_from(index).ok()), "the rejected")?;
+        }
+    }
+    match (seen.iter().filter(|seen| **seen == 0).count(), seen.iter().filter(|seen| **seen > 1).count()) {
+        (0, 0) => Ok(()),
+        (lost, doubled) => Err(format!("of {rides} rides {lost} are lost and {doubled} are doubled")),
+    }
+}
+
+fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
+    let alias = layout::champion(layout::GLOBAL_MODEL);
+    let champion = |ended: &Ended| ended.json::<Champion>(&alias);
+    match (champion(ended), champion(expected)) {
+        (None, None) => {}
+        (Some(found), Some(wanted)) => {
+            let artefact = |ended: &Ended, champion: &Champion| ended.objects.get(&champion.object).cloned();
+            if found.model_id != wanted.model_id || artefact(ended, &found) != artefact(expected, &wanted) {
+                let (found, wanted) = (found.model_id, wanted.model_id);
+                broken.push(format!("4: the champion is {found}; without faults it is {wanted}"));
+            }
+        }
+        (found, wanted) => broken.push(format!(
+            "4: champion {:?}; without faults it is {:?}",
+            found.map(|c| c.model_id),
+            wanted.map(|c| c.model_id)
+        )),
+    }
+}
+
+/// Reads from the store's memory, which never waits.
+fn read<T: DeserializeOwned>(world: &World, path: &str) -> Option<T> {
+    let found = world.objects.get(&Path::from(path)).now_or_never()?.ok()?;
+    serde_json::from_slice(&found.bytes().now_or_never()?.ok()?).ok()
+}
+
+/// 4, after every write: whoever reads the alias now finds a whole model.
+pub fn look_at_champion(world: &World) {
+    let alias = layout::champion(layout::GLOBAL_MODEL);
+    let Some(champion) = read::<Champion>(world, &alias) else { return };
+    if read::<Model>(world, &champion.object).is_none_or(|model| model.model_id != champion.model_id) {
+        world.break_promise(format!("4: {alias} leads to {}, which is not a whole model", champion.object));
+    }
+}
+
+/// 5, at every answer: it names one model, and the scores are that model's.
+pub fn look_at_scores(world: &World, request: &ScoreRequest, response: &ScoreResponse) {
+    let Some(model_id) = &response.model_id else {
+        let known = |code| matches!(code, ScoreErrorCode::NoModel | ScoreErrorCode::Internal);
+        if !response.error.as_ref().is_some_and(|error| known(error.code)) {
+            world.break_promise(format!("5: neither a model nor an error that says why: {response:?}"));
+        }
+        return;
+    };
+    let Some(model) = read::<Model>(world, &layout::model(layout::GLOBAL_MODEL, model_id)) else {
+        world.break_promise(format!("5: scored by {model_id}, which is not there"));
+        return;
+    };
+    for (ride, score) in request.rides.iter().zip(&response.scores) {
+        let features = [ride.distance, ride.healthpoints, ride.magicpoints, ride.tmin, ride.tmax, ride.prcp];
+        let features: Option<Vec<f64>> = features.into_iter().collect();
+        let as_it_should = match (&score.outcome, features) {
+            (ScoreOutcome::Scored { probability, .. }, Some(features)) => {
+                probability.to_bits() == model.probability(&features).to_bits()
+            }
+            (ScoreOutcome::Failed { error }, None) => error.code == ScoreErrorCode::MissingFeature,
+            _ => false,
+        };
+        if !as_it_should || request.rides.len() != response.scores.len() {
+            world.break_promise(format!("5: the scores are not those of {model_id}: {response:?}"));
+        }
+    }
+}

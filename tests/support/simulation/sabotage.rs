@@ -1,0 +1,200 @@
+//! Promises broken on purpose: the mistakes that such systems are made with. The simulator must notice each.
+
+use bytes::Bytes;
+use common::{
+    contract::{
+        envelope::Envelope,
+        layout,
+        message::{BatchSplit, ScoreResponse},
+        outcome::{Failure, Outgoing, Outputs},
+        topology::queue,
+    },
+    runtime::{Store, Worker, store},
+};
+use futures::{StreamExt, TryStreamExt};
+use merger::{MergerIn, join};
+use object_store::{PutPayload, path::Path};
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{Mutex, PoisonError},
+};
+
+/// A mistake.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Sabotage {
+    /// Deliveries are acknowledged before they are handled.
+    AcknowledgeFirst,
+    /// A publish counts as done before its confirm.
+    ConfirmNotAwaited,
+    /// A delivery that comes again is taken for done.
+    SkipRedelivered,
+    /// What cannot be read is logged and deleted.
+    DeleteUnreadable,
+    /// The merger counts the chunks that arrive instead of keeping the set of them.
+    CountChunks,
+    /// The merger writes the manifest before the files.
+    ManifestFirst,
+    /// The splitter writes its claim on a batch id whether or not there is one.
+    ClaimWithoutCondition,
+    /// The trainer promotes a model before its artefact is written.
+    ChampionFirst,
+    /// An outage of the weather service spends the attempts of a message.
+    OutageSpendsAttempts,
+    /// A scorer says the id of another model than the one it scored with.
+    MixAnswers,
+    /// Queues and rungs take whatever comes.
+    NoPushBack,
+}
+
+impl Sabotage {
+    /// Every mistake.
+    pub const ALL: [Self; 11] = [
+        Self::AcknowledgeFirst,
+        Self::ConfirmNotAwaited,
+        Self::SkipRedelivered,
+        Self::DeleteUnreadable,
+        Self::CountChunks,
+        Self::ManifestFirst,
+        Self::ClaimWithoutCondition,
+        Self::ChampionFirst,
+        Self::OutageSpendsAttempts,
+        Self::MixAnswers,
+        Self::NoPushBack,
+    ];
+}
+
+impl fmt::Display for Sabotage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// Writes that wait for another one to go first.
+pub type Held = Vec<(Path, PutPayload)>;
+
+/// A merger as one writes it at first: it counts.
+pub struct CountingMerger {
+    store: Store,
+    batches: Mutex<HashMap<String, (u32, Option<BatchSplit>)>>,
+}
+
+impl CountingMerger {
+    pub fn new(store: Store) -> Self {
+        Self { store, batches: Mutex::default() }
+    }
+
+    async fn join(&self, split: &BatchSplit) -> Result<Outputs, Failure> {
+        let prefix = Path::from(layout::staging(&split.batch_id));
+        let mut paths: Vec<String> = self
+            .store
+            .list(Some(&prefix))
+            .map_ok(|found| found.location.to_string())
+            .try_collect()
+            .await
+            .map_err(store::outage)?;
+        paths.sort();
+        let mut parts = join::Parts::new(u64::MAX);
+        let (mut total, mut csv) = (join::Statistics::default(), join::header());
+        for path in &paths {
+            let Some(object) = store::read(&self.store, path).await? else { continue };
+            let (statistics, start) = join::open_staged(0, &object)?;
+            let rows = object.get(start..).unwrap_or_default();
+            let _ = parts.push(rows, statistics.rides);
+            csv.extend_from_slice(rows);
+            total.add(&statistics);
+        }
+        store::write(&self.store, &layout::dataset_part(&split.batch_id, 0), csv).await?;
+        let manifest = join::manifest(split, total, vec![parts.finish()])?;
+        let bytes = join::manifest_bytes(&manifest)?;
+        store::write(&self.store, &layout::manifest(&split.batch_id), bytes.clone()).await?;
+        self.store
+            .delete_stream(futures::stream::iter(paths.into_iter().map(|path| Ok(Path::from(path)))).boxed())
+            .try_collect::<Vec<_>>()
+            .await
+            .map_err(store::outage)?;
+        Outputs::one(&join::dataset_ready(&manifest, &bytes))
+    }
+}
+
+impl Worker for CountingMerger {
+    const NAME: &'static str = queue::MERGER;
+    type In = MergerIn;
+
+    async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
+        if let MergerIn::Chunk(chunk) = &envelope.payload {
+            let path = layout::staged_chunk(&chunk.batch_id, chunk.chunk);
+            store::write(&self.store, &path, join::staged(&chunk.rides)?).await?;
+        }
+        let complete = {
+            let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
+            let batch_id = match &envelope.payload {
+                MergerIn::Chunk(chunk) => chunk.batch_id.clone(),
+                MergerIn::Split(split) => split.batch_id.clone(),
+            };
+            let (arrived, known) = batches.entry(batch_id).or_default();
+            match envelope.payload {
+                MergerIn::Chunk(_) => *arrived += 1,
+                MergerIn::Split(split) => *known = Some(split),
+            }
+            known.clone().filter(|split| *arrived >= split.chunks)
+        };
+        match complete {
+            Some(split) => self.join(&split).await,
+            None => Ok(Outputs::none()),
+        }
+    }
+}
+
+/// A weather-fetcher that takes an outage for a failure of the message.
+pub struct Impatient<W>(pub W);
+
+impl<W: Worker> Worker for Impatient<W> {
+    const NAME: &'static str = W::NAME;
+    type In = W::In;
+
+    async fn handle(&self, envelope: Envelope<Self::In>) -> Result<Outputs, Failure> {
+        self.0.handle(envelope).await.map_err(|failure| match failure {
+            Failure::Outage { why, .. } => Failure::transient(why),
+            other => other,
+        })
+    }
+}
+
+/// A scorer that remembers which model it answered with last, and says that.
+pub struct Mislabelling<W> {
+    inner: W,
+    before: Mutex<Option<String>>,
+}
+
+impl<W> Mislabelling<W> {
+    pub fn new(inner: W) -> Self {
+        Self { inner, before: Mutex::default() }
+    }
+
+    fn mislabelled(&self, mut outgoing: Outgoing) -> Outgoing {
+        if let Ok(mut response) = serde_json::from_slice::<ScoreResponse>(&outgoing.body)
+            && response.model_id.is_some()
+        {
+            let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
+            let told = before.clone().or_else(|| response.model_id.clone());
+            *before = std::mem::replace(&mut response.model_id, told);
+            outgoing.body = Bytes::from(serde_json::to_vec(&response).expect("JSON is written as JSON"));
+        }
+        outgoing
+    }
+}
+
+impl<W: Worker> Worker for Mislabelling<W> {
+    const NAME: &'static str = W::NAME;
+    type In = W::In;
+
+    async fn handle(&self, envelope: Envelope<Self::In>) -> Result<Outputs, Failure> {
+        let outgoing: Vec<Outgoing> = self.inner.handle(envelope).await?.into_stream().try_collect().await?;
+        Ok(Outputs::all(outgoing.into_iter().map(|outgoing| self.mislabelled(outgoing)).collect()))
+    }
+
+    async fn connected(&self) -> Result<(), Failure> {
+        self.inner.connected().await
+    }
+}

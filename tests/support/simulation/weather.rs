@@ -1,0 +1,124 @@
+//! The weather service: three stations of one week, and many moods.
+
+use super::world::{Fault, Process};
+use bytes::Bytes;
+use futures::{
+    FutureExt, StreamExt,
+    future::{self, BoxFuture},
+    stream,
+};
+use std::{fmt::Write, io, sync::Arc, time::Duration};
+use weather_fetcher::http::{Answer, Http};
+
+/// Where it is said to be.
+pub const URL: &str = "http://weather.simulated";
+
+/// Station, latitude, longitude, and what it measures.
+const STATIONS: [(&str, f64, f64, Measures); 5] = [
+    ("SIM00000001", 40.70, -74.00, Measures::Everything),
+    ("SIM00000002", 40.90, -73.80, Measures::EveryOtherDay),
+    // The nearest to many rides, and of no use.
+    ("SIM00000003", 40.75, -73.95, Measures::Rain),
+    // In the list, but not to be had.
+    ("SIM00000004", 40.72, -73.98, Measures::Missing),
+    ("SIM00000005", 41.60, -73.00, Measures::Everything),
+];
+
+#[derive(Clone, Copy, PartialEq)]
+enum Measures {
+    Everything,
+    EveryOtherDay,
+    Rain,
+    Missing,
+}
+
+/// The service as one process reaches it.
+#[derive(Debug)]
+pub struct SimulatedWeather(pub Arc<Process>);
+
+impl Http for SimulatedWeather {
+    fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Answer, String>> {
+        async move {
+            let process = &self.0;
+            process.alive().await;
+            process.tell(format_args!("asks {url}"));
+            process.latency().await;
+            let found = text(url.trim_start_matches(URL).trim_start_matches('/'));
+            if process.happens(Fault::Weather) {
+                let mood = process.world.below(8);
+                process.tell(format_args!("✗ Weather mood {mood}"));
+                return match mood {
+                    0 => {
+                        tokio::time::sleep(Duration::from_secs(20 + process.world.below(600))).await;
+                        process.alive().await;
+                        Ok(answer(found))
+                    }
+                    1 => Err("connection refused".to_owned()),
+                    2 => Ok(status(429, Some("2"))),
+                    3 => Ok(status(429, Some("900"))),
+                    4 => Ok(status(503, None)),
+                    5 => Ok(answer(Some("<html>be right back</html>".to_owned()))),
+                    6 => Ok(cut_off(found.unwrap_or_default())),
+                    _ => Ok(status(500, Some("Mon, 01 Jun 2020 00:00:10 GMT"))),
+                };
+            }
+            Ok(answer(found))
+        }
+        .boxed()
+    }
+}
+
+fn answer(found: Option<String>) -> Answer {
+    match found {
+        Some(text) => {
+            let body = stream::once(future::ready(Ok(Bytes::from(text)))).boxed();
+            Answer { status: 200.try_into().expect("a status"), retry_after: None, body }
+        }
+        None => status(404, None),
+    }
+}
+
+fn status(status: u16, retry_after: Option<&str>) -> Answer {
+    Answer {
+        status: status.try_into().expect("a status"),
+        retry_after: retry_after.map(str::to_owned),
+        body: stream::empty().boxed(),
+    }
+}
+
+fn cut_off(text: String) -> Answer {
+    let half = Bytes::from(text).slice(..);
+    let half = half.slice(..half.len() / 2);
+    let broken = Err(io::Error::new(io::ErrorKind::ConnectionReset, "simulated: reset"));
+    let body = stream::iter([Ok(half), broken]).boxed();
+    Answer { status: 200.try_into().expect("a status"), retry_after: None, body }
+}
+
+fn text(path: &str) -> Option<String> {
+    if path == "ghcnd-stations.txt" {
+        let line = |(id, latitude, longitude, _): (&str, f64, f64, Measures)| {
+            format!("{:<85}\n", format!("{id:<11} {latitude:>8.4} {longitude:>9.4} {:>6}", "-999.9"))
+        };
+        return Some(STATIONS.into_iter().map(line).collect());
+    }
+    let id = path.strip_prefix("csv/by_station/")?.strip_suffix(".csv")?;
+    let (number, &(.., measures)) = STATIONS.iter().enumerate().find(|(_, (station, ..))| *station == id)?;
+    if measures == Measures::Missing {
+        return None;
+    }
+    let mut text = "ID,DATE,ELEMENT,DATA_VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n".to_owned();
+    for day in 1..=7 {
+        let values = [("PRCP", day * 13 % 40), ("TMAX", 200 + 7 * day + number), ("TMIN", 100 + 5 * day + number)];
+        for (element, value) in values {
+            let left_out = match measures {
+                Measures::Rain => element != "PRCP",
+                Measures::EveryOtherDay => day % 2 == 0,
+                Measures::Everything | Measures::Missing => false,
+            };
+            if !left_out {
+                let _ = writeln!(text, "{id},201804{day:02},{element},{value},,,W,2400");
+            }
+        }
+    }
+    Some(text)
+}

@@ -1,0 +1,369 @@
+//! The world a run takes place in: its randomness, its trace, and whatever may go wrong at a step.
+
+use super::{plan::Plan, sabotage::Sabotage};
+use common::{
+    contract::{outcome::Outgoing, topology::queue},
+    runtime::MemoryBroker,
+};
+use object_store::memory::InMemory;
+use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    hash::Hasher,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::{sync::watch, time::Instant};
+use xxhash_rust::xxh3::Xxh3;
+
+/// A place in the work of a process at which it may die.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[allow(missing_docs)]
+pub enum Point {
+    BeforeHandle,
+    AfterHandle,
+    BeforePublish,
+    /// The broker has the message, the confirm is on its way.
+    Published,
+    Confirmed,
+    BeforeAck,
+    AfterAck,
+    BeforeWrite,
+    AfterWrite,
+    BeforeRead,
+}
+
+/// What can go wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fault {
+    /// A process dies at a step.
+    Crash,
+    /// A handler panics.
+    Panic,
+    /// The connection breaks before a message reaches the broker.
+    PublishLost,
+    /// The connection breaks after the broker took a message, before the confirm arrives.
+    ConfirmLost,
+    /// The connection breaks before an acknowledgement arrives.
+    AckLost,
+    /// The broker refuses a message: its queue is full.
+    Refused,
+    /// A message arrives twice.
+    Duplicate,
+    /// A message arrives once more hours later.
+    LateDuplicate,
+    /// A delivery is overtaken by the next.
+    Reorder,
+    /// What a dead process held comes back only hours later: its connection was half open.
+    HalfOpen,
+    /// The broker goes away for a while, and with it every connection and every message it has not confirmed.
+    BrokerRestart,
+    /// The broker takes no publishes for a while.
+    Blocked,
+    /// A store operation fails without effect.
+    StoreFails,
+    /// A write takes effect, but its answer is lost.
+    WriteAnswerLost,
+    /// A conditional write meets itself: the first try took effect, the second is refused.
+    OwnConflict,
+    /// A read breaks off in the middle.
+    TornRead,
+    /// A process is asked to end (SIGTERM), as when a new version is rolled out.
+    Rollout,
+    /// The weather service does something else for a while: see `weather.rs`.
+    Weather,
+}
+
+impl Fault {
+    /// Every fault.
+    pub const ALL: [Self; 18] = [
+        Self::Crash,
+        Self::Panic,
+        Self::PublishLost,
+        Self::ConfirmLost,
+        Self::AckLost,
+        Self::Refused,
+        Self::Duplicate,
+        Self::LateDuplicate,
+        Self::Reorder,
+        Self::HalfOpen,
+        Self::BrokerRestart,
+        Self::Blocked,
+        Self::StoreFails,
+        Self::WriteAnswerLost,
+        Self::OwnConflict,
+        Self::TornRead,
+        Self::Rollout,
+        Self::Weather,
+    ];
+
+    /// How likely it is at one occasion, in a usual run.
+    pub fn likely(self) -> f64 {
+        match self {
+            Self::Crash => 0.004,
+            Self::Panic => 0.01,
+            Self::PublishLost | Self::ConfirmLost | Self::AckLost => 0.01,
+            Self::Refused | Self::StoreFails | Self::WriteAnswerLost | Self::OwnConflict | Self::TornRead => 0.02,
+            Self::Duplicate | Self::Reorder => 0.1,
+            Self::LateDuplicate => 0.02,
+            Self::HalfOpen => 0.3,
+            Self::BrokerRestart | Self::Blocked => 0.02,
+            Self::Rollout => 0.3,
+            Self::Weather => 0.15,
+        }
+    }
+
+    /// How often it may happen in one run, to each kind of worker: a message that meets more crashes and broken
+    /// connections than the delivery limit, or more failures than it has attempts, is rightly a dead letter.
+    fn most(self) -> u64 {
+        match self {
+            Self::Crash => 6,
+            Self::PublishLost | Self::ConfirmLost | Self::AckLost => 2,
+            Self::BrokerRestart => 3,
+            Self::Panic | Self::Rollout => 3,
+            _ => u64::MAX,
+        }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self:?}")
+    }
+}
+
+/// The state of the broker as every connection sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BrokerIs {
+    /// Takes everything.
+    Up,
+    /// Takes no publishes.
+    Blocked,
+    /// Gone.
+    Down,
+}
+
+/// Everything of one run.
+pub struct World {
+    pub plan: Plan,
+    pub sabotage: Option<Sabotage>,
+    /// What the broker holds.
+    pub core: MemoryBroker,
+    /// What the store holds.
+    pub objects: Arc<InMemory>,
+    pub broker: watch::Sender<BrokerIs>,
+    /// No more faults: what is there is to settle.
+    calm: AtomicBool,
+    started: Instant,
+    /// Messages that will be published once more.
+    pub late: AtomicU64,
+    state: Mutex<State>,
+    wires: Mutex<Vec<Weak<super::broker::Wire>>>,
+}
+
+struct State {
+    random: SmallRng,
+    trace: Vec<String>,
+    hash: Xxh3,
+    faults: BTreeMap<Fault, u64>,
+    by_worker: BTreeMap<(Fault, &'static str), u64>,
+    broken: Vec<String>,
+}
+
+impl World {
+    pub fn new(plan: Plan, sabotage: Option<Sabotage>) -> Arc<Self> {
+        let state = State {
+            random: SmallRng::seed_from_u64(plan.seed),
+            trace: Vec::new(),
+            hash: Xxh3::new(),
+            faults: BTreeMap::new(),
+            by_worker: BTreeMap::new(),
+            broken: Vec::new(),
+        };
+        Arc::new(Self {
+            core: MemoryBroker::with_queue_bytes_max(match sabotage {
+                Some(Sabotage::NoPushBack) => usize::MAX,
+                _ => plan.queue_bytes_max,
+            }),
+            objects: Arc::new(InMemory::new()),
+            broker: watch::Sender::new(BrokerIs::Up),
+            calm: AtomicBool::new(false),
+            started: Instant::now(),
+            late: AtomicU64::new(0),
+            state: Mutex::new(state),
+            wires: Mutex::default(),
+            plan,
+            sabotage,
+        })
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Adds a line to the trace.
+    pub fn tell(&self, who: &str, what: impl fmt::Display) {
+        let line = format!("{:>12.3} {who:<22} {what}", self.started.elapsed().as_secs_f64());
+        let mut state = self.state();
+        state.hash.write(line.as_bytes());
+        state.trace.push(line);
+    }
+
+    /// A promise was seen broken while the run went on.
+    pub fn break_promise(&self, what: String) {
+        self.tell("PROMISE", &what);
+        self.state().broken.push(what);
+    }
+
+    /// Whether this fault happens here and now, to a process of this kind.
+    pub fn happens(&self, fault: Fault, kind: &'static str) -> bool {
+        let Some(rate) = self.plan.rates.get(&fault).copied().filter(|_| !self.is_calm()) else { return false };
+        let mut state = self.state();
+        if !state.random.random_bool(rate.min(1.0)) {
+            return false;
+        }
+        let so_far = state.by_worker.entry((fault, kind)).or_default();
+        if *so_far >= fault.most() {
+            return false;
+        }
+        *so_far += 1;
+        *state.faults.entry(fault).or_default() += 1;
+        true
+    }
+
+    /// A number from the world's own randomness.
+    pub fn below(&self, bound: u64) -> u64 {
+        self.state().random.random_range(0..bound.max(1))
+    }
+
+    /// A moment, up to `max`.
+    pub fn moment(&self, max: Duration) -> Duration {
+        Duration::from_micros(self.below(u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
+    }
+
+    /// How long something is on its way.
+    pub async fn latency(&self) {
+        tokio::time::sleep(self.moment(self.plan.latency_max)).await;
+    }
+
+    pub fn is_calm(&self) -> bool {
+        self.calm.load(SeqCst)
+    }
+
+    /// From now on nothing goes wrong any more.
+    pub fn calm_down(&self) {
+        self.tell("world", "no more faults");
+        self.calm.store(true, SeqCst);
+        self.set_broker(BrokerIs::Up);
+    }
+
+    pub fn elapsed(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    pub fn add_wire(&self, wire: &Arc<super::broker::Wire>) {
+        let mut wires = self.wires.lock().unwrap_or_else(PoisonError::into_inner);
+        wires.retain(|wire| wire.strong_count() > 0);
+        wires.push(Arc::downgrade(wire));
+    }
+
+    pub fn set_broker(&self, is: BrokerIs) {
+        self.tell("broker", format_args!("{is:?}"));
+        self.broker.send_replace(is);
+        let wires: Vec<_> =
+            self.wires.lock().unwrap_or_else(PoisonError::into_inner).iter().filter_map(Weak::upgrade).collect();
+        for wire in wires {
+            wire.broker_is(is);
+        }
+    }
+
+    /// Publishes a copy of a message in some hours.
+    pub fn publish_later(self: &Arc<Self>, message: Outgoing) {
+        let world = Arc::clone(self);
+        world.late.fetch_add(1, SeqCst);
+        let after = Duration::from_secs(600 + world.below(6 * 3_600));
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            world.tell("late", format_args!("{} once more", super::broker::named(&message)));
+            super::broker::straight(&world.core, message).await;
+            world.late.fetch_sub(1, SeqCst);
+        });
+    }
+
+    /// The trace and what was counted.
+    pub fn conclude(&self) -> (u64, Vec<String>, Vec<String>, BTreeMap<Fault, u64>) {
+        let mut state = self.state();
+        let hash = state.hash.finish();
+        (hash, std::mem::take(&mut state.trace), std::mem::take(&mut state.broken), std::mem::take(&mut state.faults))
+    }
+}
+
+/// One process: from its start to its death, which may come at any step.
+pub struct Process {
+    pub world: Arc<World>,
+    /// `merger`
+    pub kind: &'static str,
+    /// `merger.1#3`: the second of its kind, in its third life.
+    pub name: String,
+    /// Of a newer version than the others.
+    pub newer: bool,
+    dead: watch::Sender<bool>,
+}
+
+impl fmt::Debug for Process {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.name)
+    }
+}
+
+impl Process {
+    pub fn new(world: &Arc<World>, kind: &'static str, name: String, newer: bool) -> Arc<Self> {
+        Arc::new(Self { world: Arc::clone(world), kind, name, newer, dead: watch::Sender::new(false) })
+    }
+
+    pub fn is_dead(&self) -> bool {
+        *self.dead.borrow()
+    }
+
+    /// Resolves when it has died.
+    pub async fn died(&self) {
+        // The sender lives as long as this process.
+        let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
+    }
+
+    /// A dead process does nothing more.
+    pub async fn alive(&self) {
+        if self.is_dead() {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    pub fn tell(&self, what: impl fmt::Display) {
+        self.world.tell(&self.name, what);
+    }
+
+    pub fn happens(&self, fault: Fault) -> bool {
+        self.world.happens(fault, self.kind)
+    }
+
+    /// A step of its work, at which it may die.
+    pub async fn step(&self, point: Point, what: &str) {
+        self.alive().await;
+        self.tell(format_args!("{point:?} {what}"));
+        if queue::ALL.contains(&self.kind) && self.happens(Fault::Crash) {
+            self.tell(format_args!("† {point:?} {what}"));
+            self.dead.send_replace(true);
+            self.alive().await;
+        }
+    }
+
+    /// Time passes; the process may have died meanwhile.
+    pub async fn latency(&self) {
+        self.world.latency().await;
+        self.alive().await;
+    }
+}

@@ -1,14 +1,11 @@
 //! Runs seeds of the simulation, as many as one likes, and shows what went wrong.
 
 use clap::Parser;
-use pipeline_tests::simulation::{Options, Outcome, Sabotage, simulate};
+use pipeline_tests::simulation::{Options, Outcome, Sabotage, first_broken};
 use std::{
     collections::BTreeMap,
     process::ExitCode,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
-    },
+    sync::{Mutex, PoisonError},
     time::Instant,
 };
 
@@ -37,9 +34,6 @@ struct Arguments {
     /// Lines of a failing seed's trace to print, from its end.
     #[arg(long, default_value_t = 60)]
     lines: usize,
-    /// Threads [default: one a core].
-    #[arg(long)]
-    threads: Option<usize>,
 }
 
 fn main() -> ExitCode {
@@ -63,7 +57,7 @@ fn main() -> ExitCode {
         if let Some(outcome) = &found
             && sabotage.is_none()
         {
-            show(outcome, arguments.lines);
+            println!("\n{}", outcome.report(arguments.lines));
         }
     }
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
@@ -72,44 +66,21 @@ fn main() -> ExitCode {
 /// Runs the seeds; the lowest that broke a promise.
 fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
     let started = Instant::now();
-    let (next, stop) = (AtomicU64::new(arguments.from), AtomicBool::new(false));
-    let worst: Mutex<Option<Outcome>> = Mutex::default();
     let totals: Mutex<(u64, u64, f64, BTreeMap<String, u64>)> = Mutex::default();
-    let threads = arguments.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from));
-    let end = arguments.from.saturating_add(arguments.seeds);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                while !stop.load(SeqCst) {
-                    let seed = next.fetch_add(1, SeqCst);
-                    if seed >= end {
-                        return;
-                    }
-                    let outcome = simulate(seed, Options { sabotage });
-                    if arguments.trace {
-                        println!("seed {seed}\n{}", outcome.trace.join("\n"));
-                    }
-                    let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
-                    totals.0 += 1;
-                    totals.1 += outcome.trace.len() as u64;
-                    totals.2 += outcome.took.as_secs_f64() / 3_600.0;
-                    for (fault, count) in &outcome.faults {
-                        *totals.3.entry(fault.to_string()).or_default() += count;
-                    }
-                    drop(totals);
-                    if !outcome.broken.is_empty() {
-                        stop.store(true, SeqCst);
-                        let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
-                        if worst.as_ref().is_none_or(|worst| seed < worst.seed) {
-                            *worst = Some(outcome);
-                        }
-                    }
-                }
-            });
+    let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    let found = first_broken(seeds, Options { sabotage }, |outcome| {
+        let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
+        if arguments.trace {
+            println!("seed {}\n{}", outcome.seed, outcome.trace.join("\n"));
+        }
+        totals.0 += 1;
+        totals.1 += outcome.trace.len() as u64;
+        totals.2 += outcome.took.as_secs_f64() / 3_600.0;
+        for (fault, count) in &outcome.faults {
+            *totals.3.entry(fault.to_string()).or_default() += count;
         }
     });
     let (seeds, steps, hours, faults) = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    let found = worst.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (sabotage, &found) {
         (None, _) => {
             let faults: Vec<_> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
@@ -126,19 +97,4 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
         (Some(sabotage), None) => println!("{sabotage:<24} NOT noticed in {seeds} seeds"),
     }
     found
-}
-
-fn show(outcome: &Outcome, lines: usize) {
-    println!("\nseed {} broke promises:", outcome.seed);
-    for broken in &outcome.broken {
-        println!("  {broken}");
-    }
-    println!(
-        "the last {lines} of {} lines of its trace (all: --from {} --seeds 1 --trace):",
-        outcome.trace.len(),
-        outcome.seed
-    );
-    for line in &outcome.trace[outcome.trace.len().saturating_sub(lines)..] {
-        println!("  {line}");
-    }
 }

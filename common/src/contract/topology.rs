@@ -51,6 +51,9 @@ pub const RUNGS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
 pub const ATTEMPTS_MAX: u32 = 5;
 /// Bytes a work queue holds before it refuses publishes and so slows the stage before it.
 pub const WORK_QUEUE_BYTES_MAX: i64 = 512 * 1024 * 1024;
+/// Bytes a rung holds before it takes no more: messages that wait pile up no further than that, and what it does not take
+/// is held by the worker, which so slows the stages before it.
+pub const RUNG_BYTES_MAX: i64 = 128 * 1024 * 1024;
 /// Deliveries of one message without an acknowledgement (a process that dies on it) before the broker dead-letters it.
 pub const DELIVERY_LIMIT: i64 = 20;
 /// Milliseconds a score request may wait when it names no deadline.
@@ -265,6 +268,7 @@ fn rung_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'sta
         ("x-dead-letter-routing-key", text(format!("{namespace}{plain}"))),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
+        ("x-max-length-bytes", Argument::Integer(RUNG_BYTES_MAX)),
     ])
 }
 

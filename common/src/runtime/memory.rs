@@ -65,9 +65,18 @@ struct State {
     /// Unacknowledged deliveries by tag.
     unacked: BTreeMap<u64, Held>,
     /// Messages on each rung.
-    waiting: BTreeMap<String, u64>,
+    waiting: BTreeMap<String, Unfinished>,
     next_tag: u64,
     next_name: u64,
+}
+
+/// What a queue holds that is not done with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: usize,
 }
 
 #[derive(Default)]
@@ -106,18 +115,20 @@ impl MemoryBroker {
 
     /// Every message of the fleet's own queues that is not done with, by queue: ready, waiting on a rung, or delivered and
     /// unacknowledged. Queues without any are left out.
-    pub fn unfinished(&self) -> BTreeMap<String, u64> {
+    pub fn unfinished(&self) -> BTreeMap<String, Unfinished> {
         let state = self.shared.state();
-        let mut counts: BTreeMap<String, u64> = BTreeMap::new();
-        let ready = state.queues.iter().map(|(name, queue)| (name, queue.ready.len() as u64));
-        let held = state.unacked.values().map(|held| (&held.queue, 1));
-        let waiting = state.waiting.iter().map(|(name, waiting)| (name, *waiting));
-        for (name, count) in ready.chain(held).chain(waiting) {
-            if count > 0 && self.shared.topology.queue(name).is_some() {
-                *counts.entry(name.clone()).or_default() += count;
+        let mut all: BTreeMap<String, Unfinished> = BTreeMap::new();
+        let ready = state.queues.iter().map(|(name, queue)| (name, queue.ready.len() as u64, queue.bytes));
+        let held = state.unacked.values().map(|held| (&held.queue, 1, held.message.body.len()));
+        let waiting = state.waiting.iter().map(|(name, waiting)| (name, waiting.messages, waiting.bytes));
+        for (name, messages, bytes) in ready.chain(held).chain(waiting) {
+            if messages > 0 && self.shared.topology.queue(name).is_some() {
+                let of_queue = all.entry(name.clone()).or_default();
+                of_queue.messages += messages;
+                of_queue.bytes += bytes;
             }
         }
-        counts
+        all
     }
 }
 
@@ -159,7 +170,9 @@ impl Shared {
     fn enqueue(self: &Arc<Self>, state: &mut State, queue: &str, mut message: Stored) {
         if let Some(Role::Rung { of, delay_ms }) = self.topology.queue(queue).map(|found| &found.role) {
             let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |wish| wish.min(*delay_ms));
-            *state.waiting.entry(queue.to_owned()).or_default() += 1;
+            let waiting = state.waiting.entry(queue.to_owned()).or_default();
+            waiting.messages += 1;
+            waiting.bytes += message.body.len();
             let (shared, rung, of) = (Arc::downgrade(self), queue.to_owned(), of.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
@@ -168,7 +181,8 @@ impl Shared {
                     message.routing_key.clone_from(&of);
                     let mut state = shared.state();
                     if let Some(waiting) = state.waiting.get_mut(&rung) {
-                        *waiting -= 1;
+                        waiting.messages -= 1;
+                        waiting.bytes -= message.body.len();
                     }
                     shared.enqueue(&mut state, &of, message);
                 }
@@ -186,7 +200,13 @@ impl Shared {
 
     fn is_full(&self, state: &State, queue: &str) -> bool {
         let bounded = self.limit(queue, "x-max-length-bytes").is_some();
-        bounded && state.queues.get(queue).is_some_and(|queue| queue.bytes >= self.queue_bytes_max)
+        let ready = state.queues.get(queue).map_or(0, |queue| queue.bytes);
+        let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.bytes);
+        bounded && ready + waiting >= self.queue_bytes_max
+    }
+
+    fn is_rung(&self, queue: &str) -> bool {
+        self.topology.queue(queue).is_some_and(|found| matches!(found.role, Role::Rung { .. }))
     }
 
     /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
@@ -304,7 +324,7 @@ impl Connection for MemoryConnection {
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let state = self.shared.state();
-        let waiting = state.waiting.get(queue).copied().unwrap_or_default();
+        let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.messages);
         match state.queues.get(queue) {
             Some(found) => Ok(Depth { messages: found.ready.len() as u64 + waiting, consumers: found.consumers }),
             None => Err(BrokerError::Lost(format!("there is no queue {queue}"))),
@@ -352,7 +372,11 @@ impl Publisher for MemoryPublisher {
                         }),
                     };
                 }
-                if !queues.iter().any(|queue| self.shared.is_full(&state, queue)) {
+                let full = queues.iter().find(|queue| self.shared.is_full(&state, queue));
+                if full.is_some_and(|queue| self.shared.is_rung(queue)) {
+                    return Err(PublishError::Refused);
+                }
+                if full.is_none() {
                     for queue in queues {
                         let stored = Stored {
                             exchange: message.exchange.to_owned(),

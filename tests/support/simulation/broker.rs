@@ -1,6 +1,7 @@
 //! The way between a process and the broker: late, twice, out of order, or broken.
 
 use super::{
+    promises,
     sabotage::Sabotage,
     world::{BrokerIs, Fault, Point, Process, World},
 };
@@ -246,6 +247,7 @@ impl Publisher for SimulatedPublisher {
             return Err(PublishError::Refused);
         }
         self.send(message.clone()).await?;
+        promises::look_at_depths(world, message.body.len());
         if !message.exchange.is_empty() && process.happens(Fault::Duplicate) {
             process.tell(format_args!("✗ Duplicate {what}"));
             self.send(message.clone()).await?;

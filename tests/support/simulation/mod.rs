@@ -38,8 +38,14 @@ use input::Input;
 use promises::Ended;
 use std::{
     collections::{BTreeMap, HashMap},
+    fmt,
+    ops::Range,
     panic,
-    sync::{Arc, LazyLock, Mutex, Once, PoisonError},
+    sync::{
+        Arc, LazyLock, Mutex, Once, PoisonError,
+        atomic::{AtomicU64, Ordering::SeqCst},
+    },
+    thread,
     time::Duration,
 };
 use world::World;
@@ -61,6 +67,21 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+impl Outcome {
+    /// What was broken, and the last `lines` lines of the trace.
+    pub fn report(&self, lines: usize) -> impl fmt::Display {
+        let trace = &self.trace[self.trace.len().saturating_sub(lines)..];
+        format!(
+            "seed {} broke promises:\n  {}\nthe end of its trace of {} lines (all of it: simulate --from {} --seeds 1 --trace):\n  {}",
+            self.seed,
+            self.broken.join("\n  "),
+            self.trace.len(),
+            self.seed,
+            trace.join("\n  ")
+        )
+    }
+}
+
 /// How a run may differ from the plan of its seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
@@ -77,6 +98,36 @@ pub fn simulate(seed: u64, options: Options) -> Outcome {
     let expected = undisturbed(&input, ended.winner(&input));
     broken.extend(promises::check(&input, &ended, &expected));
     Outcome { seed, trace_hash: ended.trace_hash, trace: ended.trace, broken, faults: ended.faults, took: ended.took }
+}
+
+/// Runs seeds on every core until one breaks a promise: the lowest that did. `each` sees every outcome.
+pub fn first_broken(seeds: Range<u64>, options: Options, each: impl Fn(&Outcome) + Sync) -> Option<Outcome> {
+    let next = AtomicU64::new(seeds.start);
+    let worst: Mutex<Option<Outcome>> = Mutex::default();
+    let threads = thread::available_parallelism().map_or(1, usize::from);
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            scope.spawn(|| {
+                loop {
+                    let seed = next.fetch_add(1, SeqCst);
+                    if seed >= seeds.end {
+                        return;
+                    }
+                    let outcome = simulate(seed, options);
+                    each(&outcome);
+                    if !outcome.broken.is_empty() {
+                        // No further seeds are begun; a lower one may still be under way.
+                        next.store(seeds.end, SeqCst);
+                        let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
+                        if worst.as_ref().is_none_or(|worst| seed < worst.seed) {
+                            *worst = Some(outcome);
+                        }
+                    }
+                }
+            });
+        }
+    });
+    worst.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The same input without a fault, one process each; kept, since many seeds share their input.

@@ -53,7 +53,7 @@ impl Plan {
             processes,
             concurrency: random.random_range(1..=6),
             chunk_size: [1, 3, 7, 20, 1000][random.random_range(0..5)],
-            queue_bytes_max: [2_000, 16_000, 16 * 1024 * 1024][random.random_range(0..3)],
+            queue_bytes_max: [1_000, 8_000, 16 * 1024 * 1024][random.random_range(0..3)],
             latency_max: Duration::from_millis([2, 30, 400][random.random_range(0..3)]),
             newer_versions: random.random_bool(0.4),
             rates,

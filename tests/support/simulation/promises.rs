@@ -12,7 +12,7 @@ use common::{
         envelope, layout,
         message::{ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
         model::{Champion, Model},
-        topology::{dead_queue, queue},
+        topology::{self, dead_queue, queue},
     },
     runtime::Broker,
 };
@@ -21,6 +21,7 @@ use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
+    sync::atomic::Ordering::SeqCst,
     time::Duration,
 };
 
@@ -206,6 +207,29 @@ fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
             found.map(|c| c.model_id),
             wanted.map(|c| c.model_id)
         )),
+    }
+}
+
+/// 6, after every publish: what waits for a worker, in its queue and on its rungs, is bounded whatever comes in.
+pub fn look_at_depths(world: &World, published: usize) {
+    /// Work queue and rungs, each with its limit.
+    const QUEUES: usize = 1 + topology::RUNGS_MS.len();
+    /// Lives of one kind of process, at most, that hold something: those that live and those that died half open.
+    const HOLDERS: usize = 16;
+    let largest = world.largest.fetch_max(published, SeqCst).max(published);
+    let held_back = HOLDERS * (usize::from(world.plan.concurrency) + 1) * largest;
+    let most = QUEUES * world.plan.queue_bytes_max + held_back;
+    let mut by_worker: BTreeMap<String, usize> = BTreeMap::new();
+    for (queue, unfinished) in world.core.unfinished() {
+        let worker = queue.split('.').next().unwrap_or_default();
+        if !queue.ends_with(".dead") && worker != queue::SCORER {
+            *by_worker.entry(worker.to_owned()).or_default() += unfinished.bytes;
+        }
+    }
+    for (worker, bytes) in by_worker {
+        if bytes > most {
+            world.break_promise(format!("6: {bytes} bytes wait for {worker}, at most {most} should"));
+        }
     }
 }
 

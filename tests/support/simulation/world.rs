@@ -13,7 +13,7 @@ use std::{
     hash::Hasher,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
-        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering::SeqCst},
     },
     time::Duration,
 };
@@ -161,6 +161,8 @@ pub struct World {
     started: Instant,
     /// Messages that will be published once more.
     pub late: AtomicU64,
+    /// The largest message so far.
+    pub largest: AtomicUsize,
     state: Mutex<State>,
     wires: Mutex<Vec<Weak<super::broker::Wire>>>,
 }
@@ -194,6 +196,7 @@ impl World {
             calm: AtomicBool::new(false),
             started: Instant::now(),
             late: AtomicU64::new(0),
+            largest: AtomicUsize::new(0),
             state: Mutex::new(state),
             wires: Mutex::default(),
             plan,

@@ -8,7 +8,7 @@ use crate::{
         topology,
     },
     runtime::{
-        broker::{Delivery, PublishError, Publisher, Settle},
+        broker::{Delivery, PublishError, Publisher},
         host,
         shutdown::Shutdown,
         trace::TraceContext,
@@ -68,30 +68,41 @@ impl Deliverer {
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), SessionBroken> {
         let Delivery { properties, body, exchange, routing_key, redelivered, settle } = delivery;
         let trace = TraceContext::of(&properties).unwrap_or_default();
-        let history = History { attempt: properties.attempt(), outages: properties.count(envelope::OUTAGES, 0) };
+        let mut received = Received { properties, body, exchange, routing_key };
+        let properties = &received.properties;
         let span = info_span!(
             "delivery",
             worker = self.worker.name(),
             message_id = properties.message_id.as_deref().unwrap_or(""),
             batch_id = tracing::field::Empty,
-            attempt = history.attempt,
+            attempt = properties.attempt(),
             redelivered,
             trace_id = trace.trace_id(),
         );
-        let received = Received { properties, body, exchange, routing_key };
         async {
             let started = Instant::now();
-            let outcome = self.attempt(&received, trace).await;
-            let elapsed_ms = started.elapsed().as_millis() as u64;
-            let failure = match outcome {
-                Ok(published) => {
-                    debug!(elapsed_ms, published, "done");
-                    None
+            loop {
+                let failure = match self.attempt(&received, trace).await {
+                    Ok(published) => {
+                        debug!(elapsed_ms = started.elapsed().as_millis() as u64, published, "done");
+                        None
+                    }
+                    Err(AttemptError::Failed(failure)) => Some(failure),
+                    Err(AttemptError::Broken(broken)) => return Err(broken),
+                };
+                match self.conclude(received, failure, trace).await? {
+                    Concluded::Done => break,
+                    Concluded::Held { message, delay_ms } => {
+                        if started.elapsed() > REFUSED_MAX {
+                            let why = format!("held for {} s beside full rungs", REFUSED_MAX.as_secs());
+                            return Err(SessionBroken(why));
+                        }
+                        self.wait(delay_ms, "beside full rungs").await?;
+                        received = message;
+                    }
                 }
-                Err(AttemptError::Failed(failure)) => Some(failure),
-                Err(AttemptError::Broken(broken)) => return Err(broken),
-            };
-            self.settle(received, settle, failure, history, trace).await
+            }
+            settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
         }
         .instrument(span)
         .await
@@ -133,47 +144,71 @@ impl Deliverer {
         }
     }
 
-    /// Does what [`decide`] says.
-    async fn settle(
+    /// Does what [`decide`] says, but for the acknowledgement.
+    async fn conclude(
         &self,
         received: Received,
-        settle: Box<dyn Settle>,
         failure: Option<Failure>,
-        history: History,
         trace: TraceContext,
-    ) -> Result<(), SessionBroken> {
+    ) -> Result<Concluded, SessionBroken> {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
         {
             warn!(failure = %failure, "answered with an error");
             self.publish(answer, trace).await?;
-        } else {
-            let judged = match &failure {
-                Some(failure) => Err(failure),
-                None => Ok(()),
-            };
-            match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
-                Verdict::Ack => {}
-                Verdict::Retry { rung, delay_ms, next } => {
-                    let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
-                    warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
-                    let queue = topology::rung_queue(self.worker.name(), rung);
-                    self.publish(received.retried(queue, delay_ms, history, next, &why), trace).await?;
-                }
-                Verdict::DeadLetter { reason, why } => {
-                    tracing::error!(reason, why, "dead letter");
-                    self.publish(received.dead(self.worker.name(), history, reason, &why), trace).await?;
+            return Ok(Concluded::Done);
+        }
+        let history = received.history();
+        let judged = failure.as_ref().map_or(Ok(()), Err);
+        match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
+            Verdict::Ack => {}
+            Verdict::Retry { rung, delay_ms, next } => {
+                let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
+                warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
+                let queue = topology::rung_queue(self.worker.name(), rung);
+                let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
+                let outgoing = self.stamped(received.retried(queue, delay_ms, history, next, &why), trace);
+                match self.publisher.publish(outgoing.clone()).await {
+                    Ok(()) => {}
+                    // Not waited for: what the rung holds comes back only if somebody reads the queue meanwhile.
+                    Err(PublishError::Refused) => {
+                        warn!(delay_ms, "the rung is full: held and tried again here");
+                        let Outgoing { mut properties, body, .. } = outgoing;
+                        properties.expiration_ms = None;
+                        let message = Received { properties, body, exchange, routing_key };
+                        return Ok(Concluded::Held { message, delay_ms });
+                    }
+                    Err(error) => return Err(SessionBroken(error.to_string())),
                 }
             }
+            Verdict::DeadLetter { reason, why } => {
+                tracing::error!(reason, why, "dead letter");
+                self.publish(received.dead(self.worker.name(), history, reason, &why), trace).await?;
+            }
         }
-        settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
+        Ok(Concluded::Done)
     }
 
-    /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
-    async fn publish(&self, mut outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
+    /// With what every message carries that leaves this worker.
+    fn stamped(&self, mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
         outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
         outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
         outgoing.properties.set_text(envelope::TRACEPARENT, trace.child().to_string());
+        outgoing
+    }
+
+    /// Waits, unless the worker is asked to end: then the message is delivered again elsewhere.
+    async fn wait(&self, delay_ms: u64, why: &str) -> Result<(), SessionBroken> {
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => Ok(()),
+            () = self.shutdown.cancelled() => Err(SessionBroken(format!("shut down while waiting {why}"))),
+        }
+    }
+
+    /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
+    async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
+        let outgoing = self.stamped(outgoing, trace);
         let mut pause_ms = REFUSED_PAUSE_MS.0;
         let started = Instant::now();
         loop {
@@ -195,13 +230,7 @@ impl Deliverer {
                             "the queue is full; waiting for the stage after this one"
                         );
                     }
-                    tokio::select! {
-                        biased;
-                        () = tokio::time::sleep(Duration::from_millis(pause_ms)) => {}
-                        () = self.shutdown.cancelled() => {
-                            return Err(AttemptError::Broken(SessionBroken("shut down while waiting for a full queue".to_owned())));
-                        }
-                    }
+                    self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
                 }
                 Err(error @ PublishError::TooLarge { .. }) => {
@@ -230,6 +259,14 @@ fn too_slow(deadline: Duration) -> Failure {
     Failure::transient(format!("the handler took longer than {} s", deadline.as_secs()))
 }
 
+/// Where a message stands once its attempt was judged.
+enum Concluded {
+    /// Whatever replaces it is confirmed: it can be acknowledged.
+    Done,
+    /// No rung takes it: it stays here, as it would have come back.
+    Held { message: Received, delay_ms: u64 },
+}
+
 /// A delivery without its settlement: what a retry or a dead letter is made of.
 struct Received {
     properties: Properties,
@@ -239,6 +276,10 @@ struct Received {
 }
 
 impl Received {
+    fn history(&self) -> History {
+        History { attempt: self.properties.attempt(), outages: self.properties.count(envelope::OUTAGES, 0) }
+    }
+
     fn retried(self, rung_queue: String, delay_ms: u64, now: History, next: History, why: &str) -> Outgoing {
         let mut outgoing = self.republished(topology::RETRY, rung_queue, now, why);
         outgoing.properties.set_count(envelope::ATTEMPT, next.attempt);

@@ -35,7 +35,7 @@ pub struct Plan {
 impl Plan {
     /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Self {
-        let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed_0f_a_91a7);
+        let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed_0fa9);
         let mut processes = BTreeMap::new();
         for worker in common::contract::topology::queue::ALL {
             processes.insert(worker, random.random_range(1..=3));

@@ -3,9 +3,9 @@
 use bytes::Bytes;
 use common::{
     contract::{
-        envelope::Envelope,
+        envelope::{Envelope, Properties},
         layout,
-        message::{BatchSplit, ScoreResponse},
+        message::{BatchSplit, ScoreResponse, Undecodable},
         outcome::{Failure, Outgoing, Outputs},
         topology::queue,
     },
@@ -196,5 +196,13 @@ impl<W: Worker> Worker for Mislabelling<W> {
 
     async fn connected(&self) -> Result<(), Failure> {
         self.inner.connected().await
+    }
+
+    fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
+        self.inner.answer_undecodable(properties, why)
+    }
+
+    fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
+        self.inner.answer_failure(properties, failure)
     }
 }

@@ -90,17 +90,12 @@ impl Deliverer {
                     Err(AttemptError::Failed(failure)) => Some(failure),
                     Err(AttemptError::Broken(broken)) => return Err(broken),
                 };
-                match self.conclude(received, failure, trace).await? {
-                    Concluded::Done => break,
-                    Concluded::Held { message, delay_ms } => {
-                        if started.elapsed() > REFUSED_MAX {
-                            let why = format!("held for {} s beside full rungs", REFUSED_MAX.as_secs());
-                            return Err(SessionBroken(why));
-                        }
-                        self.wait(delay_ms, "beside full rungs").await?;
-                        received = message;
-                    }
+                let Some(held) = self.conclude(received, failure, trace).await? else { break };
+                if started.elapsed() > REFUSED_MAX {
+                    return Err(SessionBroken(format!("held for {} s beside full rungs", REFUSED_MAX.as_secs())));
                 }
+                self.wait(held.delay_ms, "beside full rungs").await?;
+                received = held.message;
             }
             settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
         }
@@ -144,19 +139,19 @@ impl Deliverer {
         }
     }
 
-    /// Does what [`decide`] says, but for the acknowledgement.
+    /// Does what [`decide`] says, but for the acknowledgement: that is due unless the message is held.
     async fn conclude(
         &self,
         received: Received,
         failure: Option<Failure>,
         trace: TraceContext,
-    ) -> Result<Concluded, SessionBroken> {
+    ) -> Result<Option<Held>, SessionBroken> {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
         {
             warn!(failure = %failure, "answered with an error");
             self.publish(answer, trace).await?;
-            return Ok(Concluded::Done);
+            return Ok(None);
         }
         let history = received.history();
         let judged = failure.as_ref().map_or(Ok(()), Err);
@@ -176,7 +171,7 @@ impl Deliverer {
                         let Outgoing { mut properties, body, .. } = outgoing;
                         properties.expiration_ms = None;
                         let message = Received { properties, body, exchange, routing_key };
-                        return Ok(Concluded::Held { message, delay_ms });
+                        return Ok(Some(Held { message, delay_ms }));
                     }
                     Err(error) => return Err(SessionBroken(error.to_string())),
                 }
@@ -186,7 +181,7 @@ impl Deliverer {
                 self.publish(received.dead(self.worker.name(), history, reason, &why), trace).await?;
             }
         }
-        Ok(Concluded::Done)
+        Ok(None)
     }
 
     /// With what every message carries that leaves this worker.
@@ -259,12 +254,10 @@ fn too_slow(deadline: Duration) -> Failure {
     Failure::transient(format!("the handler took longer than {} s", deadline.as_secs()))
 }
 
-/// Where a message stands once its attempt was judged.
-enum Concluded {
-    /// Whatever replaces it is confirmed: it can be acknowledged.
-    Done,
-    /// No rung takes it: it stays here, as it would have come back.
-    Held { message: Received, delay_ms: u64 },
+/// A message that no rung takes: it stays here, as it would have come back.
+struct Held {
+    message: Received,
+    delay_ms: u64,
 }
 
 /// A delivery without its settlement: what a retry or a dead letter is made of.

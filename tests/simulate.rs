@@ -1,6 +1,7 @@
 //! Runs seeds of the simulation, as many as one likes, and shows what went wrong.
 
 use clap::Parser;
+use indicatif::ProgressBar;
 use pipeline_tests::simulation::{Options, Outcome, Sabotage, first_broken};
 use std::{
     collections::BTreeMap,
@@ -68,7 +69,10 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
     let started = Instant::now();
     let totals: Mutex<(u64, u64, f64, BTreeMap<String, u64>)> = Mutex::default();
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
+    // Seen on a terminal only.
+    let progress = ProgressBar::new(arguments.seeds);
     let found = first_broken(seeds, Options { sabotage }, |outcome| {
+        progress.inc(1);
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
         if arguments.trace {
             println!("seed {}\n{}", outcome.seed, outcome.trace.join("\n"));
@@ -80,6 +84,7 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
             *totals.3.entry(fault.to_string()).or_default() += count;
         }
     });
+    progress.finish_and_clear();
     let (seeds, steps, hours, faults) = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
     match (sabotage, &found) {
         (None, _) => {

@@ -34,7 +34,7 @@ pub fn start(world: &Arc<World>, input: &Input) -> JoinSet<()> {
 
 /// Waits for the clients, then for everything they started. `false` when it does not come to rest.
 pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
-    while let Some(ended) = clients.join_next().await {
+    while let Ok(Some(ended)) = tokio::time::timeout(SETTLED_WITHIN, clients.join_next()).await {
         ended.expect("a client does not fail");
     }
     world.calm_down();
@@ -45,7 +45,7 @@ pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
         if left.is_empty() && world.late.load(SeqCst) == 0 {
             break;
         }
-        if world.elapsed() > deadline {
+        if world.elapsed() > deadline || world.is_overrun() || !clients.is_empty() {
             world.break_promise(format!("1: does not come to rest: {left:?}"));
             return false;
         }

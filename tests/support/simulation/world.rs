@@ -125,7 +125,10 @@ impl Fault {
             Self::PublishLost | Self::ConfirmLost | Self::AckLost => 2,
             Self::BrokerRestart => 3,
             Self::Panic | Self::Rollout => 3,
-            _ => u64::MAX,
+            // Enough to meet everything, and an end: retries that are doubled again and again would fill any broker.
+            Self::Blocked | Self::LateDuplicate | Self::HalfOpen => 20,
+            Self::Refused | Self::Duplicate | Self::OwnConflict | Self::WriteAnswerLost | Self::Weather => 60,
+            Self::TornRead | Self::StoreFails | Self::Reorder => 120,
         }
     }
 }
@@ -147,6 +150,9 @@ pub enum BrokerIs {
     Down,
 }
 
+/// Steps of a run at most; usual ones take some thousands.
+const STEPS_MAX: usize = 300_000;
+
 /// Everything of one run.
 pub struct World {
     pub plan: Plan,
@@ -158,6 +164,7 @@ pub struct World {
     pub broker: watch::Sender<BrokerIs>,
     /// No more faults: what is there is to settle.
     calm: AtomicBool,
+    overrun: AtomicBool,
     started: Instant,
     /// Messages that will be published once more.
     pub late: AtomicU64,
@@ -194,6 +201,7 @@ impl World {
             objects: Arc::new(InMemory::new()),
             broker: watch::Sender::new(BrokerIs::Up),
             calm: AtomicBool::new(false),
+            overrun: AtomicBool::new(false),
             started: Instant::now(),
             late: AtomicU64::new(0),
             largest: AtomicUsize::new(0),
@@ -214,6 +222,14 @@ impl World {
         let mut state = self.state();
         state.hash.write(line.as_bytes());
         state.trace.push(line);
+        if state.trace.len() > STEPS_MAX {
+            self.overrun.store(true, SeqCst);
+        }
+    }
+
+    /// Whether more has happened than can be: somebody runs in circles, and nobody does anything any more.
+    pub fn is_overrun(&self) -> bool {
+        self.overrun.load(SeqCst)
     }
 
     /// A promise was seen broken while the run went on.
@@ -340,7 +356,7 @@ impl Process {
 
     /// A dead process does nothing more.
     pub async fn alive(&self) {
-        if self.is_dead() {
+        if self.is_dead() || self.world.is_overrun() {
             std::future::pending::<()>().await;
         }
     }

@@ -23,7 +23,9 @@ use arguments::{Arguments, Command, Shared};
 use clap::{CommandFactory, Parser};
 use common::runtime::{
     AmqpBroker, Store,
-    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings},
+    config::{
+        BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings, refuse_visible_password,
+    },
     shutdown, store, telemetry,
 };
 use std::{process::ExitCode, sync::Arc};
@@ -136,7 +138,9 @@ fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Fa
         set("weather.max_station_km", run.weather.max_station_km.map(|km| km.to_string()));
         set("splitter.chunk_size", run.chunk_size.map(|size| size.to_string()));
     }
-    Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))
+    refuse_visible_password(&overrides)
+        .and_then(|()| Configuration::load(shared.config.as_deref(), &overrides))
+        .map_err(|error| Failed::Misused(error.into()))
 }
 
 /// A fleet logs; a command that a person waits for shows progress and a result, and logs when asked.

@@ -2,7 +2,10 @@
 
 use super::{
     AmqpBroker, Store,
-    config::{BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override, refuse_visible_password},
+    config::{
+        BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override,
+        refuse_visible_password,
+    },
     shutdown, store, telemetry,
     worker::{RunOptions, Worker, run},
 };

@@ -3,7 +3,7 @@
 //! ```text
 //! arguments   the command line                 fleet     the five workers in this process
 //! job         upload → publish → follow        report    what one shows a colleague
-//! demo, bench, score, status, topology         generate  made-up rides and weather with a known truth
+//! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
 //! ```
 
 mod arguments;
@@ -17,15 +17,14 @@ mod report;
 mod score;
 mod status;
 mod topology;
+mod users;
 
 use anyhow::Context;
 use arguments::{Arguments, Command, Shared};
 use clap::{CommandFactory, Parser};
 use common::runtime::{
     AmqpBroker, Store,
-    config::{
-        BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings, refuse_visible_password,
-    },
+    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings, refuse_visible_password},
     shutdown, store, telemetry,
 };
 use std::{process::ExitCode, sync::Arc};

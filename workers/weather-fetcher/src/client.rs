@@ -33,8 +33,6 @@ const RETRY_BASE: Duration = Duration::from_millis(200);
 const SIT_OUT_MAX: Duration = Duration::from_secs(5);
 /// No service is believed when it wants to be left alone for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Bytes of one text at most, decompressed. The largest of NOAA's in use, the inventory, has 35 MB.
-const TEXT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why weather cannot be had right now.
@@ -73,10 +71,12 @@ pub enum Unavailable {
         malformed: Malformed,
     },
     /// A text without end.
-    #[error("{place}: more than {TEXT_BYTES_MAX} bytes")]
+    #[error("{place}: more than {bytes_max} bytes")]
     TooLarge {
         /// What was asked for.
         place: String,
+        /// Taken at most, as it comes and decompressed.
+        bytes_max: u64,
     },
     /// The list that everything starts with is not there.
     #[error("no station list at {places}: set weather.stations to the path or URL of NOAA's ghcnd-stations.txt")]
@@ -91,7 +91,9 @@ fn hint(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             ": access is refused; check weather.source, or whether this address is barred from the service"
         }
-        status if status.is_redirection() => ": a redirect to another host is not followed; check weather.source",
+        status if status.is_redirection() => {
+            ": a redirect to another host or port, or away from https, is not followed; check weather.source"
+        }
         _ => "",
     }
 }
@@ -292,7 +294,8 @@ async fn consume<T: Text>(
     text: T,
 ) -> Result<T::Output, Unavailable> {
     let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
-    let mut body = BufReader::with_capacity(READ_BYTES, body);
+    // Bounded before it is decompressed as well: compressed nothing has no end either.
+    let mut body = BufReader::with_capacity(READ_BYTES, body.take(T::BYTES_MAX + 1));
     if body.fill_buf().await.map_err(broken)?.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = GzipDecoder::new(body);
         unpacked.multiple_members(true);
@@ -314,8 +317,8 @@ async fn pour<T: Text>(place: &Place, mut body: impl AsyncRead + Unpin, mut text
             return text.finish().map_err(babble);
         }
         total += count as u64;
-        if total > TEXT_BYTES_MAX {
-            return Err(Unavailable::TooLarge { place: place.to_string() });
+        if total > T::BYTES_MAX {
+            return Err(Unavailable::TooLarge { place: place.to_string(), bytes_max: T::BYTES_MAX });
         }
         text.feed(piece).map_err(babble)?;
     }

@@ -146,9 +146,7 @@ impl Attempt {
             What::Purge(queue) => {
                 allowed(channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await)
             }
-            What::DeclareQueue(queue) => {
-                allowed(channel.queue_declare(queue.as_str().into(), durable, table()).await)
-            }
+            What::DeclareQueue(queue) => allowed(channel.queue_declare(queue.as_str().into(), durable, table()).await),
             What::DeleteQueue(queue) => {
                 allowed(channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await)
             }
@@ -337,5 +335,8 @@ async fn the_broker_has_what_is_printed() {
     }
     let table = succeed(users.wildrydes("operator").args(["topology", "users"]));
     let commands = succeed(users.wildrydes("operator").args(["topology", "users", "--rabbitmqctl"]));
-    assert!(table.contains(&users.name("scorer")) && commands.contains("rabbitmqctl set_topic_permissions"), "{commands}");
+    assert!(
+        table.contains(&users.name("scorer")) && commands.contains("rabbitmqctl set_topic_permissions"),
+        "{commands}"
+    );
 }

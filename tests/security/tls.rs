@@ -1,7 +1,8 @@
 //! TLS to the broker: verified, with the way out in every refusal, and never silently left out.
 
 use common::runtime::{
-    AmqpBroker, Broker, BrokerError,
+    AmqpBroker, Broker,
+    broker::BrokerError,
     config::{AmqpUrl, BrokerSettings},
 };
 use pipeline_tests::{

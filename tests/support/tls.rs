@@ -2,9 +2,7 @@
 
 use crate::rabbitmq::{OFFICIAL_IMAGE, rabbitmq, watch};
 use anyhow::Context;
-use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd,
-};
+use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::{
     path::{Path, PathBuf},
     process::{ChildStdin, Command, Stdio},

@@ -21,6 +21,7 @@ use lapin::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
         ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
+    protocol::AMQPErrorKind,
     types::FieldTable,
     uri::{AMQPScheme, AMQPUri},
 };
@@ -68,11 +69,8 @@ impl AmqpBroker {
 
     /// The address, with the password where a file holds it.
     fn uri(&self) -> Result<AMQPUri, BrokerError> {
-        let BrokerSettings { url, password_file, .. } = &self.settings;
-        // The parser's own words may hold the password.
-        let unreadable = |_| BrokerError::Refused(format!("broker.url = {url}: expected amqp://user@host:5672/vhost"));
-        let mut uri: AMQPUri = url.reveal().parse().map_err(unreadable)?;
-        if let Some(file) = password_file {
+        let mut uri = self.uri_as_given()?;
+        if let Some(file) = &self.settings.password_file {
             let wrong = |why: String| BrokerError::Refused(format!("broker.password_file = {file}: {why}"));
             let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
             let password = text.trim_end_matches(['\r', '\n']);
@@ -89,7 +87,14 @@ impl AmqpBroker {
     /// # Errors
     /// When the address cannot be read.
     pub fn virtual_host(&self) -> Result<String, BrokerError> {
-        Ok(self.uri()?.vhost)
+        Ok(self.uri_as_given()?.vhost)
+    }
+
+    fn uri_as_given(&self) -> Result<AMQPUri, BrokerError> {
+        let url = &self.settings.url;
+        // The parser's own words may hold the password.
+        let unreadable = |_| BrokerError::Refused(format!("broker.url = {url}: expected amqp://user@host:5672/vhost"));
+        url.reveal().parse().map_err(unreadable)
     }
 }
 
@@ -118,6 +123,8 @@ async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, s
         let next = match event {
             Event::ConnectionBlocked(reason) => ConnectionState::Blocked(reason),
             Event::ConnectionUnblocked => ConnectionState::Open,
+            // The end of one channel, which whoever used it learns there.
+            Event::Error(error) if ends_one_channel(&error) => continue,
             Event::Error(error) => ConnectionState::Closed(error.to_string()),
             _ => continue,
         };
@@ -133,6 +140,10 @@ async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, s
             return;
         }
     }
+}
+
+fn ends_one_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
 
 struct AmqpConnection {

@@ -7,3 +7,4 @@ pub mod processes;
 pub mod rabbitmq;
 pub mod real_data;
 pub mod simulation;
+pub mod tls;

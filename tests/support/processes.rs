@@ -39,6 +39,11 @@ fn binaries() -> &'static Path {
     })
 }
 
+/// A worker of this build, without configuration of its own.
+pub fn worker(name: &str) -> Command {
+    command(name)
+}
+
 /// A `wildrydes` command without configuration of its own.
 pub fn wildrydes() -> Command {
     command("wildrydes")

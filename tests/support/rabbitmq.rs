@@ -30,7 +30,7 @@ use testcontainers::{
 };
 
 /// The image that is used unless `WILDRYDES_RABBITMQ_IMAGE` names another.
-const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
+pub(crate) const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
 
 /// A running broker.
 #[derive(Debug)]
@@ -240,7 +240,7 @@ fn await_startup(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
 }
 
 /// Runs `cleanup` in a shell as soon as the handle is dropped or this process is gone, by whatever way.
-fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
+pub(crate) fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
     let mut child = Command::new("sh")
         // A session of its own: Ctrl-C for the tests must not end the watcher first.
         .args(["-c", &format!("trap '' INT TERM HUP; read -r _; {{ {cleanup}; }} >/dev/null 2>&1")])

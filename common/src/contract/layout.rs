@@ -26,6 +26,18 @@ pub const MODELS: &str = "models";
 /// The model family trained on all rides.
 pub const GLOBAL_MODEL: &str = "service-request";
 
+/// Whether `path` is a plain path below `prefix`: parts that are not empty and start with no dot, without backslashes, percent
+/// signs and control characters, which stores and systems read in ways of their own. For every path that comes out of a
+/// message or an object: it must not lead out of what it may name.
+pub fn is_below(prefix: &str, path: &str) -> bool {
+    let plain = |part: &str| {
+        !part.is_empty()
+            && !part.starts_with('.')
+            && !part.bytes().any(|byte| matches!(byte, b'\\' | b'%') || byte.is_ascii_control())
+    };
+    path.strip_prefix(prefix).and_then(|rest| rest.strip_prefix('/')).is_some_and(|rest| rest.split('/').all(plain))
+}
+
 /// The claim on a batch id.
 pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
@@ -49,6 +61,11 @@ pub fn staged_chunk(batch_id: &str, chunk: u32) -> String {
 /// The staged account of the splitter.
 pub fn staged_split(batch_id: &str) -> String {
     format!("staging/{batch_id}/split.json")
+}
+
+/// Everything of a dataset.
+pub fn dataset(batch_id: &str) -> String {
+    format!("{DATASET}/{batch_id}")
 }
 
 /// A part of a dataset.
@@ -89,4 +106,40 @@ pub fn champion_generation(model: &str, generation: usize) -> String {
 /// The alias scorers follow.
 pub fn champion(model: &str) -> String {
     format!("{MODELS}/{model}/champion.json")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_stays_below_its_prefix() {
+        for path in ["raw/a", "raw/a/b.json.gz", "raw/é {x}", "raw/a..b"] {
+            assert!(is_below(RAW, path), "{path}");
+        }
+        for path in [
+            "raw",
+            "raw/",
+            "/raw/a",
+            "raw//a",
+            "raw/a/",
+            "raw/../dataset/a",
+            "raw/..",
+            "raw/./a",
+            "raw/.hidden",
+            "raw/..\\a",
+            "raw/a\\..\\b",
+            "raw/%2e%2e/a",
+            "raw/a%2fb",
+            "raw/a\0",
+            "raw/a\n",
+            "rawer/a",
+            "dataset/a",
+            "file:///raw/a",
+            "",
+        ] {
+            assert!(!is_below(RAW, path), "{path:?}");
+        }
+        assert!(is_below(&dataset("b"), &dataset_part("b", 7)) && !is_below(&dataset("b"), &dataset_part("bb", 7)));
+    }
 }

@@ -10,5 +10,6 @@ pub mod layout;
 pub mod message;
 pub mod model;
 pub mod outcome;
+pub mod permissions;
 pub mod ride;
 pub mod topology;

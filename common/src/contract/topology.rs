@@ -17,6 +17,10 @@
 //! Bindings take every version of a message (`ride-chunk.#`), so that one this fleet does not know yet is parked by a
 //! worker with its reason instead of being unroutable.
 
+use super::message::{
+    BatchSplit, DatasetReady, EnrichedChunk, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk, ScoreRequest,
+    ScoreResponse,
+};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -45,6 +49,11 @@ pub mod queue {
     pub const ALL: [&str; 5] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER];
 }
 
+/// Who hands batches in from outside, and follows them.
+pub const PUBLISHER: &str = "publisher";
+/// Who asks for scores from outside.
+pub const CLIENT: &str = "client";
+
 /// Delay of each retry rung in milliseconds.
 pub const RUNGS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
 /// Attempts at a message before it is a dead letter, the first included.
@@ -72,6 +81,8 @@ pub struct Topology {
     pub bindings: Vec<Binding>,
     /// What every replica of a worker gets a copy of, through a temporary queue of its own.
     pub subscriptions: Vec<Subscription>,
+    /// Who publishes what. Retries and dead letters, which a worker publishes of its own queue alone, go without saying.
+    pub publications: Vec<Publication>,
 }
 
 /// One exchange.
@@ -156,6 +167,17 @@ pub struct Subscription {
     pub routing_key: String,
 }
 
+/// Messages that a worker, or somebody outside, publishes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Publication {
+    /// The worker, or [`PUBLISHER`] or [`CLIENT`].
+    pub by: String,
+    /// To; empty for answers, which go to the queue that the request names.
+    pub exchange: String,
+    /// Name of the message, without its version.
+    pub message: String,
+}
+
 impl Topology {
     /// The topology of a fleet, every name prefixed by `namespace` (empty for none), so that several fleets can share a
     /// virtual host.
@@ -167,8 +189,9 @@ impl Topology {
             exchange(WORK, ExchangeKind::Topic),
             exchange(EVENTS, ExchangeKind::Topic),
             exchange(RPC, ExchangeKind::Topic),
-            exchange(RETRY, ExchangeKind::Direct),
-            exchange(DEAD, ExchangeKind::Direct),
+            // By equal keys both of them; but only to topic exchanges can a user's routing keys be limited.
+            exchange(RETRY, ExchangeKind::Topic),
+            exchange(DEAD, ExchangeKind::Topic),
         ];
         let binding = |from: &str, routing_key: &str, to: &str| Binding {
             exchange: name(from),
@@ -210,7 +233,18 @@ impl Topology {
             exchange: name(EVENTS),
             routing_key: "model-promoted.#".to_owned(),
         }];
-        Self { exchanges, queues, bindings, subscriptions }
+        let publications = vec![
+            publication::<RideBatch>(PUBLISHER, namespace),
+            publication::<RideChunk>(queue::SPLITTER, namespace),
+            publication::<BatchSplit>(queue::SPLITTER, namespace),
+            publication::<EnrichedChunk>(queue::WEATHER_FETCHER, namespace),
+            publication::<DatasetReady>(queue::MERGER, namespace),
+            publication::<ModelPromoted>(queue::TRAINER, namespace),
+            publication::<ModelRejected>(queue::TRAINER, namespace),
+            publication::<ScoreRequest>(CLIENT, namespace),
+            publication::<ScoreResponse>(queue::SCORER, namespace),
+        ];
+        Self { exchanges, queues, bindings, subscriptions, publications }
     }
 
     /// The queue of that name.
@@ -232,6 +266,11 @@ pub fn rung_queue(queue: &str, rung: usize) -> String {
 /// Name of a dead-letter queue.
 pub fn dead_queue(queue: &str) -> String {
     format!("{queue}.dead")
+}
+
+fn publication<M: Message>(by: &str, namespace: &str) -> Publication {
+    let exchange = if M::EXCHANGE.is_empty() { String::new() } else { format!("{namespace}{}", M::EXCHANGE) };
+    Publication { by: by.to_owned(), exchange, message: M::KIND.name.to_owned() }
 }
 
 fn text(value: impl Into<String>) -> Argument {
@@ -329,6 +368,12 @@ mod tests {
                 queue.name
             );
         }
+    }
+
+    #[test]
+    fn every_message_has_one_publisher() {
+        let published: Vec<String> = Topology::of_fleet("").publications.into_iter().map(|p| p.message).collect();
+        assert_eq!(published, KINDS.map(|kind| kind.name));
     }
 
     #[test]

@@ -3,8 +3,12 @@
 //! Every section is a plain struct with a default; it is read once at start, checked, and an error names the key, the
 //! value and what would be right.
 
+mod broker;
+
+pub use broker::{AmqpUrl, BrokerSettings, Declare, refuse_visible_password};
+
 use config::{Environment, File, FileFormat};
-use serde::{Deserialize, Serialize, Serializer, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use std::{fmt, path::Path};
 
 /// Prefix of the environment variables.
@@ -188,115 +192,6 @@ fn parsed(text: &str) -> config::Value {
     }
 }
 
-/// `[broker]`: RabbitMQ.
-#[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct BrokerSettings {
-    /// `amqp://user:password@host:5672/vhost`, or `amqps://…` for TLS. `%2f` is the vhost `/`.
-    pub url: AmqpUrl,
-    /// Prefix of every exchange and queue, so that several fleets can share a vhost.
-    pub namespace: String,
-    /// Deadline for connecting.
-    pub connect_timeout_ms: u64,
-    /// Deadline for every answer of the broker, a publisher's confirm among them. Does not run during an alarm.
-    pub confirm_timeout_ms: u64,
-    /// How long to try to reach a broker that is away before the process gives up.
-    pub give_up_after_ms: u64,
-}
-
-impl Default for BrokerSettings {
-    fn default() -> Self {
-        Self {
-            url: AmqpUrl("amqp://guest:guest@127.0.0.1:5672/%2f".to_owned()),
-            namespace: String::new(),
-            connect_timeout_ms: 10_000,
-            confirm_timeout_ms: 30_000,
-            give_up_after_ms: 300_000,
-        }
-    }
-}
-
-impl Settings for BrokerSettings {
-    const SECTION: &'static str = "broker";
-
-    fn check(&self) -> Result<(), Problem> {
-        self.url.check()?;
-        let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
-        if self.namespace.len() > 64 || !self.namespace.bytes().all(fits) {
-            return Err(Problem::new("namespace", &self.namespace, "at most 64 of A-Z a-z 0-9 - _ ."));
-        }
-        Problem::unless_within("connect_timeout_ms", self.connect_timeout_ms, 100..=600_000)?;
-        Problem::unless_within("confirm_timeout_ms", self.confirm_timeout_ms, 100..=3_600_000)?;
-        Problem::unless_within("give_up_after_ms", self.give_up_after_ms, 0..=86_400_000)
-    }
-}
-
-/// A broker's address. Printing it leaves the password out.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
-#[serde(transparent)]
-pub struct AmqpUrl(String);
-
-impl AmqpUrl {
-    /// The address as given.
-    pub fn new(url: impl Into<String>) -> Self {
-        Self(url.into())
-    }
-
-    /// The whole address, password included: only for connecting.
-    pub fn reveal(&self) -> &str {
-        &self.0
-    }
-
-    fn check(&self) -> Result<(), Problem> {
-        let wrong = |expected: &str| Err(Problem::new("url", self, expected));
-        let Some((scheme, rest)) = self.0.split_once("://") else {
-            return wrong("amqp://user:password@host:5672/vhost");
-        };
-        if !matches!(scheme, "amqp" | "amqps") {
-            return wrong("the scheme amqp, or amqps for TLS");
-        }
-        let (authority, vhost) =
-            rest.split_once('/').map_or((rest, None), |(authority, vhost)| (authority, Some(vhost)));
-        if vhost == Some("") {
-            return wrong(
-                "no slash at the end (it would mean the vhost named \"\"): leave it out, or name the vhost; / is %2f",
-            );
-        }
-        if authority.contains('[') {
-            return wrong("a host name or an IPv4 address (IPv6 literals are not understood by the client library)");
-        }
-        Ok(())
-    }
-}
-
-impl fmt::Display for AmqpUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Also where it is no URL at all: whatever stands between a colon and the last @ may be a password.
-        let (scheme, rest) = match self.0.find("://") {
-            Some(at) => self.0.split_at(at + 3),
-            None => ("", self.0.as_str()),
-        };
-        match rest.rsplit_once('@') {
-            Some((user_info, host)) => {
-                write!(f, "{scheme}{}:…@{host}", user_info.split(':').next().unwrap_or_default())
-            }
-            None => f.write_str(&self.0),
-        }
-    }
-}
-
-impl fmt::Debug for AmqpUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{self}")
-    }
-}
-
-impl Serialize for AmqpUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
 /// `[store]`: the object store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -443,24 +338,5 @@ mod tests {
         assert!(told.contains("runn") && told.contains("weather"), "{told}");
         let told = load(&[("run.prefetch", "many")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
         assert!(told.contains("many") && told.contains("prefetch"), "{told}");
-    }
-
-    #[test]
-    fn a_broker_url_is_checked_and_never_shows_its_password() {
-        let settings = |url: &str| load(&[("broker.url", url)]).unwrap().section::<BrokerSettings>();
-        for wrong in [
-            "u:hunter2@host:5672",
-            "amqp://host/",
-            "http://host",
-            "host:5672",
-            "amqp://[::1]:5672/%2f",
-            "amqp://u:hunter2@host/",
-        ] {
-            let told = settings(wrong).unwrap_err().to_string();
-            assert!(told.contains("broker.url") && !told.contains("hunter2"), "{told}");
-        }
-        let good = settings("amqps://u:hunter2@host:5671/%2f").unwrap();
-        assert_eq!(good.url.to_string(), "amqps://u:…@host:5671/%2f");
-        assert!(!format!("{good:?}{}", serde_json::to_string(&good).unwrap()).contains("hunter2"));
     }
 }

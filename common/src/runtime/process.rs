@@ -2,7 +2,10 @@
 
 use super::{
     AmqpBroker, Store,
-    config::{BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override},
+    config::{
+        BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override,
+        refuse_visible_password,
+    },
     shutdown, store, telemetry,
     worker::{RunOptions, Worker, run},
 };
@@ -16,14 +19,14 @@ Configuration, weakest first: built-in defaults, --config FILE (TOML), WILDRYDES
 --set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer.
 
 Examples:
-  WILDRYDES__BROKER__URL=amqp://user:password@rabbit:5672/%2f WILDRYDES__STORE__URL=/var/lib/wildrydes merger
+  WILDRYDES__BROKER__URL=amqp://merger@rabbit:5672/%2f WILDRYDES__BROKER__PASSWORD_FILE=/run/secrets/merger merger
   splitter --config wildrydes.toml --set splitter.chunk_size=500 --set run.concurrency=2
 
 SIGTERM and SIGINT finish what is being handled, up to run.drain_deadline_ms. Ends with 0 after a clean shutdown, 1 when
 the broker stayed away or work was left unfinished, 2 when arguments or configuration are wrong.")]
 struct Arguments {
     /// Configuration file (TOML).
-    #[arg(long, value_name = "FILE", env = "WILDRYDES_CONFIG")]
+    #[arg(long, value_name = "FILE", env = "WILDRYDES_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
     /// One setting; may be given several times.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
@@ -43,7 +46,8 @@ impl Process {
         let matches = command.get_matches();
         let arguments =
             <Arguments as clap::FromArgMatches>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
-        let started = Configuration::load(arguments.config.as_deref(), &arguments.overrides)
+        let started = refuse_visible_password(&arguments.overrides)
+            .and_then(|()| Configuration::load(arguments.config.as_deref(), &arguments.overrides))
             .map_err(anyhow::Error::from)
             .and_then(|configuration| {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;

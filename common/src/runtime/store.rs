@@ -1,7 +1,10 @@
 //! The object store: a local folder by default, or what the URL names. The only state the workers share.
 
+mod confined;
+
 use super::config::StoreSettings;
 use crate::contract::outcome::Failure;
+use confined::Confined;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use std::sync::Arc;
 
@@ -27,7 +30,7 @@ pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
         .with_context(|| format!("store.url: cannot use the folder {folder}"))?
         .with_automatic_cleanup(false)
         .with_fsync(settings.fsync);
-    Ok(Arc::new(store))
+    Ok(Arc::new(Confined::new(store)))
 }
 
 /// A store that fails is waited out: the input stays in its queue until the store is back.

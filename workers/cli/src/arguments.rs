@@ -33,11 +33,12 @@ pub struct Shared {
     /// Object store: a folder that all workers of a fleet see [default: wildrydes-data]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<String>,
-    /// RabbitMQ, as amqp://user:password@host:5672/vhost [default: that of the configuration]
+    /// RabbitMQ, as amqp://user@host:5672/vhost; a password belongs into the environment (WILDRYDES__BROKER__URL) or into
+    /// a file (broker.password_file) [default: that of the configuration]
     #[arg(long, global = true, value_name = "URL")]
     pub broker: Option<String>,
     /// Configuration file (TOML)
-    #[arg(long, global = true, value_name = "FILE", env = "WILDRYDES_CONFIG")]
+    #[arg(long, global = true, value_name = "FILE", env = "WILDRYDES_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
     /// One setting, as in trainer.alpha=0.5; may be given several times
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
@@ -65,7 +66,7 @@ Examples:
     /// Hand files in to a fleet and follow them until their dataset is ready
     #[command(after_help = "\
 Examples:
-  wildrydes ingest rides.json --broker amqp://user:password@rabbit/%2f --store /srv/wildrydes
+  wildrydes ingest rides.json --broker amqp://publisher@rabbit/%2f --set broker.password_file=secret
   wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
     /// How likely does a ride end in a service request?
@@ -79,7 +80,7 @@ Examples:
 Examples:
   wildrydes status                                        all batches of the store
   wildrydes status 450c7f9391a7a29b                       one batch with its manifest
-  wildrydes status --broker amqp://user:password@rabbit/%2f   the queues as well")]
+  wildrydes status --broker amqp://localhost/%2f              the queues as well")]
     Status(Status),
     /// Make up believable rides or weather
     #[command(
@@ -90,13 +91,14 @@ Examples:
   wildrydes generate weather weather/ && wildrydes run rides.json --weather weather/"
     )]
     Generate(Generate),
-    /// Show or declare exchanges and queues
+    /// Show or declare exchanges, queues and users
     #[command(
         subcommand,
         after_help = "\
 Examples:
   wildrydes topology show --dot | dot -Tsvg > topology.svg
-  wildrydes topology apply --broker amqp://user:password@rabbit/%2f"
+  wildrydes topology apply --broker amqp://localhost/%2f
+  wildrydes topology users --passwords secrets --generate --definitions > definitions.json"
     )]
     Topology(TopologyCommand),
     /// Run all five workers in one process against RabbitMQ
@@ -273,6 +275,25 @@ pub enum TopologyCommand {
     },
     /// Declare it on the broker; changes nothing where it is there already
     Apply,
+    /// Print one RabbitMQ user for each worker and outsider, with the least it needs (--json for machines)
+    Users(Users),
+}
+
+/// `topology users`
+#[derive(Debug, Args)]
+pub struct Users {
+    /// As definitions for RabbitMQ (load_definitions, rabbitmqctl import_definitions), the passwords hashed
+    #[arg(long, requires = "passwords", conflicts_with = "rabbitmqctl")]
+    pub definitions: bool,
+    /// As commands that make the users
+    #[arg(long)]
+    pub rabbitmqctl: bool,
+    /// Where the passwords are: the file USER/password of each user below this folder
+    #[arg(long, value_name = "DIR")]
+    pub passwords: Option<PathBuf>,
+    /// Make up the passwords that are not there yet
+    #[arg(long, requires = "passwords")]
+    pub generate: bool,
 }
 
 /// `bench`

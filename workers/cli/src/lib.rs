@@ -3,7 +3,7 @@
 //! ```text
 //! arguments   the command line                 fleet     the five workers in this process
 //! job         upload → publish → follow        report    what one shows a colleague
-//! demo, bench, score, status, topology         generate  made-up rides and weather with a known truth
+//! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
 //! ```
 
 mod arguments;
@@ -17,13 +17,14 @@ mod report;
 mod score;
 mod status;
 mod topology;
+mod users;
 
 use anyhow::Context;
 use arguments::{Arguments, Command, Shared};
 use clap::{CommandFactory, Parser};
 use common::runtime::{
     AmqpBroker, Store,
-    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings},
+    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings, refuse_visible_password},
     shutdown, store, telemetry,
 };
 use std::{process::ExitCode, sync::Arc};
@@ -136,7 +137,9 @@ fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Fa
         set("weather.max_station_km", run.weather.max_station_km.map(|km| km.to_string()));
         set("splitter.chunk_size", run.chunk_size.map(|size| size.to_string()));
     }
-    Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))
+    refuse_visible_password(&overrides)
+        .and_then(|()| Configuration::load(shared.config.as_deref(), &overrides))
+        .map_err(|error| Failed::Misused(error.into()))
 }
 
 /// A fleet logs; a command that a person waits for shows progress and a result, and logs when asked.

@@ -1,9 +1,12 @@
 //! `topology`: show it, declare it.
 
-use crate::{Failed, Session, arguments::TopologyCommand};
+use crate::{Failed, Session, arguments::TopologyCommand, users::users};
 use common::{
     contract::topology::{Argument, ExchangeKind, Role, Topology},
-    runtime::{Broker, config::BrokerSettings},
+    runtime::{
+        AmqpBroker, Broker,
+        config::{BrokerSettings, Declare},
+    },
 };
 use std::fmt::Write;
 
@@ -17,8 +20,11 @@ pub(crate) async fn topology(session: &Session, command: &TopologyCommand) -> Re
             println!("{}", serde_json::to_string_pretty(&topology)?);
         }
         TopologyCommand::Show { dot: false } => print!("{}", table(&topology)?),
+        TopologyCommand::Users(options) => users(session, options)?,
         TopologyCommand::Apply => {
-            let broker = session.broker()?;
+            // Not content with what is there: its arguments are compared, too.
+            let settings = BrokerSettings { declare: Declare::Always, ..session.section()? };
+            let broker = AmqpBroker::new(settings);
             let connection = broker.connect("wildrydes topology").await?;
             connection.declare().await?;
             connection.close().await;
@@ -63,6 +69,11 @@ fn table(topology: &Topology) -> Result<String, std::fmt::Error> {
     for subscription in &topology.subscriptions {
         let fed = format!("{}: {}", subscription.exchange, subscription.routing_key);
         writeln!(text, "{:<26}{fed:<34}one temporary queue per process", format!("(each {})", subscription.worker))?;
+    }
+    writeln!(text, "\n{:<26}{:<34}to", "publisher", "message")?;
+    for publication in &topology.publications {
+        let to = if publication.exchange.is_empty() { "the queue that asked" } else { &publication.exchange };
+        writeln!(text, "{:<26}{:<34}{to}", publication.by, publication.message)?;
     }
     Ok(text)
 }

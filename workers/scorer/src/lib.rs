@@ -295,6 +295,11 @@ impl Follower {
         {
             return Ok(None);
         }
+        if !layout::is_below(layout::MODELS, &champion.object) {
+            let why =
+                format!("{alias}: its object is {:?}; expected a path below {}/", champion.object, layout::MODELS);
+            return Err(Failure::permanent("unusable_model", why));
+        }
         let usable = match store::read_json::<Model>(&self.store, &champion.object).await? {
             Some(model) => artefact::check(&model, &champion).map(|()| model),
             None => Err(Unusable::Missing(champion.object.clone())),

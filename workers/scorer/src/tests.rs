@@ -147,6 +147,28 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
 }
 
 #[tokio::test]
+async fn a_champion_is_read_from_among_the_models_alone() {
+    let store = memory();
+    let scorer = scorer(&store);
+    put_model(&store, "a", 1.0).await;
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    put_model(&store, "b", 2.0).await;
+    let body = store::read(&store, &layout::model(layout::GLOBAL_MODEL, "b")).await.unwrap().unwrap();
+    store::write(&store, "raw/model.json", body).await.unwrap();
+    for elsewhere in ["raw/model.json", "models/../raw/model.json", "/models/x", "models/%2e%2e/raw/model.json"] {
+        let astray = Champion { object: elsewhere.to_owned(), ..champion(&["a", "b"]) };
+        let body = serde_json::to_vec(&astray).unwrap();
+        store::write(&store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
+        promote(&scorer, "b").await;
+        assert_eq!(scorer.serves().as_deref(), Some("a"), "{elsewhere}");
+    }
+    put_champion(&store, &["a", "b"]).await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+}
+
+#[tokio::test]
 async fn a_half_written_first_model_is_no_model() {
     let store = memory();
     let scorer = scorer(&store);

@@ -226,6 +226,44 @@ async fn what_expands_beyond_all_measure_is_refused() {
 }
 
 #[tokio::test]
+async fn many_small_bombs_are_one_large_one() {
+    let piece = " ".repeat(1024 * 1024).into_bytes();
+    let store = memory();
+    let gentle = Settings { expansion_max: 100, ..Settings::default() };
+    for packed in [gzip(&piece).await, zstd(&piece).await] {
+        let bombs = [packed.repeat(40), b"[]".to_vec()].concat();
+        let worker = Splitter::new(gentle.clone(), store.clone());
+        assert_eq!(refused_with(&worker, &bombs).await, "expands_too_much");
+        let reference = upload(&store, "raw/bomb", &bombs).await;
+        assert_eq!(refused_with(&worker, reference).await, "expands_too_much");
+    }
+    // However little each member holds: nothing, compressed many times over, is an empty batch.
+    assert_eq!(refused_with(&splitter(&store, 1), gzip(b"").await.repeat(50_000)).await, "empty");
+    assert_eq!(refused_with(&splitter(&store, 1), zstd(b"").await.repeat(50_000)).await, "empty");
+}
+
+#[tokio::test]
+async fn a_frame_that_wants_a_large_window_is_refused() {
+    use async_compression::{Level, zstd::CParameter};
+    let with_window = async |log: u32| {
+        let parameters = [CParameter::window_log(log)];
+        let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &parameters);
+        // Not all at once, else the frame tells its size and needs no larger window.
+        for _ in 0..2 {
+            encoder.write_all(b"[ ").await.unwrap();
+            encoder.flush().await.unwrap();
+            encoder.write_all(b"]").await.unwrap();
+        }
+        encoder.shutdown().await.unwrap();
+        encoder.into_inner()
+    };
+    let refusal = async |log| publish(&splitter(&memory(), 1), with_window(log).await).await.unwrap_err().to_string();
+    let (fits, too_large) = (refusal(25).await, refusal(26).await);
+    assert!(fits.starts_with("invalid_json"), "{fits}");
+    assert!(too_large.starts_with("bad_compression") && too_large.contains("memory"), "{too_large}");
+}
+
+#[tokio::test]
 async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     let store = memory();
     let body = format!("{{\"batch_id\":\"b\",\"source\":\"s\",\"rides\":[{GOOD},{BAD},{GOOD}]}}");
@@ -296,6 +334,11 @@ async fn references_are_checked() {
         ("rawest/batch.json", &sha, "bad_reference"),
         ("raw/../raw/batch.json", &sha, "bad_reference"),
         ("raw/.hidden", &sha, "bad_reference"),
+        ("raw/%2e%2e/raw/batch.json", &sha, "bad_reference"),
+        ("raw\\batch.json", &sha, "bad_reference"),
+        ("raw/..\\..\\etc\\passwd", &sha, "bad_reference"),
+        ("file:///raw/batch.json", &sha, "bad_reference"),
+        ("raw/batch.json\0", &sha, "bad_reference"),
         ("raw//batch.json", &sha, "bad_reference"),
         ("raw/", &sha, "bad_reference"),
         ("/raw/batch.json", &sha, "bad_reference"),
@@ -358,6 +401,20 @@ async fn a_name_no_folder_can_have_is_not_waited_for() {
     let source = Source::Object { store, path: long, etag: None };
     let failure = source.open(splitter(&memory(), 1).limits()).await.map(drop).map_err(read_failure).unwrap_err();
     assert!(matches!(failure, Failure::Permanent { reason: "bad_reference", .. }), "{failure:?}");
+}
+
+/// A link below `raw/` that leads out of it is no way to have other files read.
+#[tokio::test]
+async fn a_link_out_of_raw_is_not_followed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path().join("store");
+    std::fs::create_dir_all(root.join("raw")).unwrap();
+    std::fs::write(folder.path().join("secret"), "[]").unwrap();
+    std::os::unix::fs::symlink("../../secret", root.join("raw/link")).unwrap();
+    let reference = json!({"object": "raw/link", "sha256": sha256(b"[]")}).to_string();
+    let failure = publish(&splitter(&in_folder(&root), 1), reference).await.unwrap_err();
+    assert!(matches!(failure, Failure::Permanent { reason: "bad_reference", .. }), "{failure:?}");
+    assert!(failure.to_string().contains("leads out"), "{failure}");
 }
 
 #[tokio::test]

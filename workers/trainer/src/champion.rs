@@ -94,6 +94,9 @@ async fn publish_alias(store: &Store, mut champion: Champion) -> Result<Champion
 
 /// A dataset that was removed since is no reason to keep a champion that knew it.
 async fn is_outdated(store: &Store, model: &Model, champion: &Champion) -> Result<bool, Failure> {
+    if !layout::is_below(layout::MODELS, &champion.object) {
+        return Ok(false);
+    }
     let Some(champion) = readable(store::read_json::<Model>(store, &champion.object).await)? else {
         return Ok(false);
     };

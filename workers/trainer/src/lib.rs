@@ -325,6 +325,10 @@ async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest
     if manifest.batch_id != batch_id {
         return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
     }
+    let own = layout::dataset(batch_id);
+    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&own, &file.path)) {
+        return Err(broken(format!("it names {:?}, which is not below {own}/", file.path)));
+    }
     let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
     Ok(Some((manifest, TrainedOn { batch_id: batch_id.to_owned(), manifest_sha256 })))
 }

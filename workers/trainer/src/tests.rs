@@ -298,6 +298,16 @@ async fn what_is_not_as_its_manifest_says_is_never_trained_on() {
     store::write(&store, &ready.manifest, bytes).await.unwrap();
     assert_eq!(reason(&store, &DatasetReady { manifest_sha256, ..ready.clone() }).await, "broken_dataset");
 
+    for elsewhere in ["raw/part-00000.csv", "dataset/aa/part-00000.csv", "dataset/a/../../raw/x", "/etc/passwd"] {
+        let mut astray = lying.clone();
+        elsewhere.clone_into(&mut astray.files[0].path);
+        let bytes = serde_json::to_vec(&astray).unwrap();
+        let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
+        store::write(&store, &ready.manifest, bytes).await.unwrap();
+        let failure = handle(&trainer(&store), &DatasetReady { manifest_sha256, ..ready.clone() }).await.unwrap_err();
+        assert!(failure.to_string().contains("which is not below"), "{failure}");
+    }
+
     let missing = DatasetReady { batch_id: "b".to_owned(), ..ready };
     assert!(matches!(handle(&trainer(&store), &missing).await, Err(Failure::Transient { .. })));
     assert_eq!(alias(&store).await, None);

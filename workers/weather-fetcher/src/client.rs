@@ -33,8 +33,6 @@ const RETRY_BASE: Duration = Duration::from_millis(200);
 const SIT_OUT_MAX: Duration = Duration::from_secs(5);
 /// No service is believed when it wants to be left alone for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-/// Bytes of one text at most, decompressed. The largest of NOAA's in use, the inventory, has 35 MB.
-const TEXT_BYTES_MAX: u64 = 256 * 1024 * 1024;
 const READ_BYTES: usize = 64 * 1024;
 
 /// Why weather cannot be had right now.
@@ -73,10 +71,12 @@ pub enum Unavailable {
         malformed: Malformed,
     },
     /// A text without end.
-    #[error("{place}: more than {TEXT_BYTES_MAX} bytes")]
+    #[error("{place}: more than {bytes_max} bytes")]
     TooLarge {
         /// What was asked for.
         place: String,
+        /// Taken at most, as it comes and decompressed.
+        bytes_max: u64,
     },
     /// The list that everything starts with is not there.
     #[error("no station list at {places}: set weather.stations to the path or URL of NOAA's ghcnd-stations.txt")]
@@ -91,7 +91,9 @@ fn hint(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             ": access is refused; check weather.source, or whether this address is barred from the service"
         }
-        status if status.is_redirection() => ": a redirect to another host is not followed; check weather.source",
+        status if status.is_redirection() => {
+            ": a redirect to another host or port, or away from https, is not followed; check weather.source"
+        }
         _ => "",
     }
 }
@@ -292,13 +294,19 @@ async fn consume<T: Text>(
     text: T,
 ) -> Result<T::Output, Unavailable> {
     let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
-    let mut body = BufReader::with_capacity(READ_BYTES, body);
-    if body.fill_buf().await.map_err(broken)?.starts_with(&[0x1f, 0x8b]) {
+    // Bounded before it is decompressed as well: compressed nothing need not have an end either.
+    let mut came = body.take(T::BYTES_MAX + 1);
+    let mut body = BufReader::with_capacity(READ_BYTES, &mut came);
+    let poured = if body.fill_buf().await.map_err(broken)?.starts_with(&[0x1f, 0x8b]) {
         let mut unpacked = GzipDecoder::new(body);
         unpacked.multiple_members(true);
         pour(place, unpacked, text).await
     } else {
         pour(place, body, text).await
+    };
+    match came.limit() {
+        0 => Err(Unavailable::TooLarge { place: place.to_string(), bytes_max: T::BYTES_MAX }),
+        _ => poured,
     }
 }
 
@@ -314,8 +322,8 @@ async fn pour<T: Text>(place: &Place, mut body: impl AsyncRead + Unpin, mut text
             return text.finish().map_err(babble);
         }
         total += count as u64;
-        if total > TEXT_BYTES_MAX {
-            return Err(Unavailable::TooLarge { place: place.to_string() });
+        if total > T::BYTES_MAX {
+            return Err(Unavailable::TooLarge { place: place.to_string(), bytes_max: T::BYTES_MAX });
         }
         text.feed(piece).map_err(babble)?;
     }
@@ -337,6 +345,33 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lines::Rows;
+
+    async fn gzip(plain: &[u8]) -> Vec<u8> {
+        let mut packed = Vec::new();
+        async_compression::tokio::bufread::GzipEncoder::new(plain).read_to_end(&mut packed).await.unwrap();
+        packed
+    }
+
+    #[tokio::test]
+    async fn a_text_without_end_is_given_up_compressed_or_not() {
+        let place = Place::Url("https://noaa.test/x".to_owned());
+        let year = || ghcn::AccessAnswer::new("USW00094728", 2018);
+        let beyond = usize::try_from(ghcn::AccessAnswer::BYTES_MAX).unwrap() + 1;
+        let blanks = vec![b' '; beyond];
+        let nothing = gzip(b"").await.repeat(beyond / 20 + 1);
+        let zeros = gzip(&vec![0; 64 * 1024]).await.repeat(beyond / (64 * 1024) + 1);
+        for body in [&blanks, &gzip(&blanks).await, &zeros, &nothing] {
+            let told = consume(&place, body.as_slice(), year()).await.unwrap_err();
+            let bytes_max = ghcn::AccessAnswer::BYTES_MAX;
+            assert_eq!(told, Unavailable::TooLarge { place: place.to_string(), bytes_max }, "{} bytes", body.len());
+        }
+        let list = gzip(&vec![b'\n'; usize::try_from(StationList::BYTES_MAX).unwrap() + 1]).await;
+        let told = consume(&place, list.as_slice(), Lines::new(StationList::default())).await.unwrap_err();
+        assert_eq!(told.to_string(), "https://noaa.test/x: more than 67108864 bytes");
+        let whole = consume(&place, gzip(b"[]").await.as_slice(), year()).await;
+        assert!(whole.is_ok(), "{whole:?}");
+    }
 
     #[test]
     fn retry_after_is_read_in_both_its_forms() {

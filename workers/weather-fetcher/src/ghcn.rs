@@ -42,6 +42,8 @@ pub struct StationList {
 
 impl Rows for StationList {
     type Output = Vec<Station>;
+    /// NOAA's has 11 MB.
+    const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
     fn row(&mut self, line: Line<'_>) -> Result<(), Malformed> {
         check_width(&line, 85)?;
@@ -87,6 +89,8 @@ pub struct InventoryList(Inventory);
 
 impl Rows for InventoryList {
     type Output = Inventory;
+    /// NOAA's has 35 MB.
+    const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
     fn row(&mut self, line: Line<'_>) -> Result<(), Malformed> {
         check_width(&line, 45)?;
@@ -148,6 +152,8 @@ fn unquoted(field: &[u8]) -> &[u8] {
 
 impl Rows for ByStation {
     type Output = BTreeMap<i16, StationYear>;
+    /// NOAA's has up to 100 MB.
+    const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
     fn row(&mut self, line: Line<'_>) -> Result<(), Malformed> {
         let mut fields = [&[][..]; CSV_COLUMNS.len()];
@@ -214,7 +220,7 @@ struct AccessRow {
 }
 
 /// Bytes of a year at most; a real one has some 100,000.
-const ACCESS_BYTES_MAX: usize = 4 * 1024 * 1024;
+const ACCESS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Reads an answer of the NCEI access service: one station, one year, native units. An empty array means no data; in an
 /// error, the line is the row of the array.
@@ -234,12 +240,10 @@ impl AccessAnswer {
 
 impl Text for AccessAnswer {
     type Output = StationYear;
+    const BYTES_MAX: u64 = ACCESS_BYTES_MAX;
 
     fn feed(&mut self, piece: &[u8]) -> Result<(), Malformed> {
         self.text.extend_from_slice(piece);
-        if self.text.len() > ACCESS_BYTES_MAX {
-            return Err(Malformed::new(0, "", format!("more than {ACCESS_BYTES_MAX} bytes for one year")));
-        }
         Ok(())
     }
 

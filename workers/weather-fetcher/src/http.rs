@@ -7,7 +7,7 @@ use futures::{
     future::{BoxFuture, FutureExt},
     stream::{BoxStream, StreamExt},
 };
-use reqwest::{StatusCode, header};
+use reqwest::{StatusCode, Url, header};
 use std::{error::Error, fmt, io};
 
 /// A whole answer may take as many times longer than the longest silence.
@@ -70,14 +70,18 @@ impl Http for Reqwest {
     }
 }
 
-/// A service may move a file about, but nobody else is asked in its place.
+/// A service may move a file about, but nobody else is asked in its place: another port is another service, and what is
+/// asked for over https is not fetched in the clear.
 fn same_host(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
-    let same = attempt.previous().first().is_some_and(|first| {
-        let to = attempt.url();
-        let scheme_kept = first.scheme() == to.scheme() || to.scheme() == "https";
-        scheme_kept && first.host_str() == to.host_str()
-    });
+    let same = attempt.previous().first().is_some_and(|first| is_same_service(first, attempt.url()));
     if same && attempt.previous().len() <= REDIRECTS_MAX { attempt.follow() } else { attempt.stop() }
+}
+
+fn is_same_service(first: &Url, to: &Url) -> bool {
+    let kept = first.scheme() == to.scheme() && first.port_or_known_default() == to.port_or_known_default();
+    // Both at their usual ports.
+    let secured = (first.scheme(), to.scheme()) == ("http", "https") && first.port().or(to.port()).is_none();
+    (kept || secured) && first.host_str().is_some() && first.host_str() == to.host_str()
 }
 
 /// An error with what caused it: HTTP errors tell the interesting part only there.
@@ -93,4 +97,30 @@ pub(crate) fn chain(error: &dyn Error) -> String {
         cause = error.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_the_service_itself_is_followed() {
+        for (first, to, followed) in [
+            ("https://noaa.test/a", "https://noaa.test/b", true),
+            ("https://noaa.test/a", "https://noaa.test:443/b", true),
+            ("http://noaa.test/a", "https://noaa.test/a", true),
+            ("http://noaa.test:8080/a", "http://noaa.test:8080/b", true),
+            ("https://noaa.test/a", "http://noaa.test/a", false),
+            ("https://noaa.test/a", "https://noaa.test:8443/a", false),
+            ("http://noaa.test:8080/a", "http://noaa.test/a", false),
+            ("http://noaa.test:8080/a", "https://noaa.test/a", false),
+            ("http://noaa.test/a", "https://noaa.test:8443/a", false),
+            ("https://noaa.test/a", "https://noaa.test.evil/a", false),
+            ("https://noaa.test/a", "https://user@evil.test/noaa.test", false),
+            ("https://noaa.test/a", "file:///etc/passwd", false),
+        ] {
+            let url = |text: &str| Url::parse(text).unwrap();
+            assert_eq!(is_same_service(&url(first), &url(to)), followed, "{first} to {to}");
+        }
+    }
 }

@@ -61,6 +61,8 @@ impl Line<'_> {
 pub trait Text: Send {
     /// What comes of it.
     type Output: Send;
+    /// Bytes at most, several times what NOAA's has: more is no text of NOAA's.
+    const BYTES_MAX: u64;
 
     /// The next piece, of any size.
     ///
@@ -79,6 +81,8 @@ pub trait Text: Send {
 pub trait Rows: Send {
     /// What comes of it.
     type Output: Send;
+    /// As [`Text::BYTES_MAX`].
+    const BYTES_MAX: u64;
 
     /// The next line; never an empty one.
     ///
@@ -119,6 +123,7 @@ impl<R: Rows> Lines<R> {
 
 impl<R: Rows> Text for Lines<R> {
     type Output = R::Output;
+    const BYTES_MAX: u64 = R::BYTES_MAX;
 
     fn feed(&mut self, mut piece: &[u8]) -> Result<(), Malformed> {
         while let Some(end) = piece.iter().position(|&byte| byte == b'\n') {
@@ -200,6 +205,7 @@ mod tests {
 
     impl Rows for Collect {
         type Output = Vec<(u64, Vec<u8>, bool)>;
+        const BYTES_MAX: u64 = u64::MAX;
         fn row(&mut self, line: Line<'_>) -> Result<(), Malformed> {
             self.0.push((line.number, line.text.to_vec(), line.ended));
             Ok(())

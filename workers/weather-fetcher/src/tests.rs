@@ -286,6 +286,7 @@ async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
         (Fault::Garbage, "is not what it should be", 3),
         (Fault::WrongStation, PARK, 3),
         (Fault::Redirect("http://localhost:1/elsewhere".to_owned()), "another host", 1),
+        (Fault::Redirect("http://127.0.0.1:1/elsewhere".to_owned()), "or port", 1),
     ];
     for (fault, part, tries) in cases {
         let noaa = Noaa::start(new_york()).await.unwrap();

@@ -2,9 +2,9 @@
 
 use super::{
     Kind, Message, Violation,
-    ride_batch::{check_batch_id, check_sha256},
+    ride_batch::{check_batch_id, check_below, check_sha256},
 };
-use crate::contract::topology;
+use crate::contract::{layout, topology};
 use serde::{Deserialize, Serialize};
 
 /// The manifest of a batch is written; everything it names can be read.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 pub struct DatasetReady {
     /// The batch.
     pub batch_id: String,
-    /// Path of the manifest in the object store.
+    /// Path of the manifest in the object store, below `dataset/`.
     pub manifest: String,
     /// SHA-256 of the manifest's bytes, 64 hex digits: the fingerprint of the dataset.
     pub manifest_sha256: String,
@@ -34,6 +34,7 @@ impl Message for DatasetReady {
 
     fn check(&self) -> Result<(), Violation> {
         check_batch_id("batch_id", &self.batch_id)?;
+        check_below(layout::DATASET, "manifest", &self.manifest)?;
         check_sha256("manifest_sha256", &self.manifest_sha256)
     }
 }

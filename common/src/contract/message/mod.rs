@@ -20,7 +20,7 @@ pub use dataset_ready::DatasetReady;
 pub use enriched_chunk::{EnrichedChunk, EnrichedRide};
 pub use model_promoted::ModelPromoted;
 pub use model_rejected::ModelRejected;
-pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_object, check_sha256};
+pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check_object, check_sha256};
 pub use ride_chunk::RideChunk;
 pub use score_request::{PrecipitationUnit, ScoreRequest, ScoreRide, TemperatureUnit, Units};
 pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};

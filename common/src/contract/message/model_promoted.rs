@@ -1,7 +1,7 @@
 //! `model-promoted.v1`: scorers follow this model from now on.
 
-use super::{Kind, Message};
-use crate::contract::topology;
+use super::{Kind, Message, Violation, ride_batch::check_below};
+use crate::contract::{layout, topology};
 use serde::{Deserialize, Serialize};
 
 /// The champion of a model family changed. An event: every scorer replica gets its own copy.
@@ -11,7 +11,7 @@ pub struct ModelPromoted {
     pub model: String,
     /// The new champion.
     pub model_id: String,
-    /// Path of its artefact in the object store.
+    /// Path of its artefact in the object store, below `models/`.
     pub object: String,
     /// The champion before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -25,5 +25,9 @@ impl Message for ModelPromoted {
 
     fn message_id(&self) -> String {
         format!("{}/{}/model-promoted", self.model, self.model_id)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        check_below(layout::MODELS, "object", &self.object)
     }
 }

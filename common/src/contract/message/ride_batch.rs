@@ -120,15 +120,22 @@ pub fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
     }
 }
 
-/// Publishers name objects, so a name must not lead out of what is theirs: a path below `raw/` without empty or dotted
-/// parts.
+/// Publishers name objects, so a name must not lead out of what is theirs: a plain path below `raw/`.
 ///
 /// # Errors
 /// A violation at `path`.
 pub fn check_object(path: &str, object: &str) -> Result<(), Violation> {
-    let below_raw = object.strip_prefix(layout::RAW).is_some_and(|rest| rest.starts_with('/'));
-    if !below_raw || object.split('/').any(|part| part.is_empty() || part.starts_with('.')) {
-        return Err(Violation::new(path, "expected a path below raw/ without empty or dotted parts"));
+    check_below(layout::RAW, path, object)
+}
+
+/// A path in the object store stays below `prefix`: see [`layout::is_below`].
+///
+/// # Errors
+/// A violation at `path`.
+pub fn check_below(prefix: &str, path: &str, object: &str) -> Result<(), Violation> {
+    if layout::is_below(prefix, object) {
+        return Ok(());
     }
-    Ok(())
+    let why = format!("expected a path below {prefix}/ without empty or dotted parts, \\, % and control characters");
+    Err(Violation::new(path, why))
 }

@@ -12,6 +12,8 @@ use lapin::{
 };
 use std::time::Duration;
 
+/// AMQP reply code of something that is not there.
+const NOT_FOUND: u16 = 404;
 /// AMQP reply code of a declaration that differs from what is there.
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -49,6 +51,42 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         within(deadline, &format!("binding {} to {}", binding.queue, binding.exchange), bound).await?;
     }
     Ok(())
+}
+
+/// Whether every exchange and queue is there, which needs no permission. Bindings cannot be looked at.
+///
+/// What is missing may be made at any moment, so it is no refusal for good.
+pub(super) async fn look(channel: &Channel, topology: &Topology, deadline: Duration) -> Result<(), BrokerError> {
+    for exchange in &topology.exchanges {
+        let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+        // A passive declaration does not compare the kind.
+        let kind = lapin::ExchangeKind::Topic;
+        let found = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
+        there(deadline, &format!("exchange {}", exchange.name), found).await?;
+    }
+    for queue in &topology.queues {
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        let found = channel.queue_declare(short(&queue.name), options, FieldTable::default());
+        there(deadline, &format!("queue {}", queue.name), found).await?;
+    }
+    Ok(())
+}
+
+async fn there<T>(
+    deadline: Duration,
+    what: &str,
+    found: impl Future<Output = lapin::Result<T>>,
+) -> Result<(), BrokerError> {
+    match tokio::time::timeout(deadline, found).await {
+        Ok(Ok(_)) => Ok(()),
+        Ok(Err(error)) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) if amqp.get_id() == NOT_FOUND => Err(BrokerError::Lost(format!(
+                "{what} is not there, and this user may not make it: run `wildrydes topology apply` as the operator"
+            ))),
+            _ => Err(translate(&format!("looking at {what}"), error)),
+        },
+        Err(_) => Err(BrokerError::Lost(format!("looking at {what}: no answer within {} ms", deadline.as_millis()))),
+    }
 }
 
 async fn checked<T>(

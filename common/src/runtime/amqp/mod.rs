@@ -7,9 +7,10 @@
 mod convert;
 mod declare;
 mod publisher;
+mod tls;
 
 use super::broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, Publisher, Settle};
-use super::config::BrokerSettings;
+use super::config::{BrokerSettings, Declare};
 use crate::contract::topology::Topology;
 use async_trait::async_trait;
 use convert::short;
@@ -20,7 +21,9 @@ use lapin::{
         BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
         ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
+    protocol::AMQPErrorKind,
     types::FieldTable,
+    uri::{AMQPScheme, AMQPUri},
 };
 use std::time::Duration;
 use tokio::sync::watch;
@@ -42,12 +45,56 @@ impl AmqpBroker {
         let properties = ConnectionProperties::default()
             .with_connection_name(name.into())
             .configure_backoff(|backoff| backoff.with_max_times(0));
-        within(deadline, "connecting", lapin::Connection::connect(self.settings.url.reveal(), properties))
-            .await
-            .map_err(|error| match error {
-                BrokerError::Lost(why) => BrokerError::Lost(format!("{}: {why}", self.settings.url)),
-                other => other,
-            })
+        let uri = self.uri()?;
+        let connector = match uri.scheme {
+            AMQPScheme::AMQPS => Some(tls::connector(&self.settings)?),
+            AMQPScheme::AMQP => None,
+        };
+        let connecting = tls::connect(uri, connector, properties);
+        let error = match tokio::time::timeout(deadline, connecting).await {
+            Ok(Ok(connection)) => return Ok(connection),
+            Ok(Err(error)) => match tls::refusal(&error) {
+                Some(why) => BrokerError::Refused(why),
+                None => translate("connecting", error),
+            },
+            Err(_) => BrokerError::Lost(format!("connecting: no answer within {} ms", deadline.as_millis())),
+        };
+        let place = &self.settings.url;
+        Err(match error {
+            BrokerError::Lost(why) => BrokerError::Lost(format!("{place}: {why}")),
+            BrokerError::Refused(why) => BrokerError::Refused(format!("{place}: {why}")),
+            other => other,
+        })
+    }
+
+    /// The address, with the password where a file holds it.
+    fn uri(&self) -> Result<AMQPUri, BrokerError> {
+        let mut uri = self.uri_as_given()?;
+        if let Some(file) = &self.settings.password_file {
+            let wrong = |why: String| BrokerError::Refused(format!("broker.password_file = {file}: {why}"));
+            let text = std::fs::read_to_string(file).map_err(|error| wrong(error.to_string()))?;
+            let password = text.trim_end_matches(['\r', '\n']);
+            if password.is_empty() || password.contains('\n') {
+                return Err(wrong("expected the password in its one line".to_owned()));
+            }
+            password.clone_into(&mut uri.authority.userinfo.password);
+        }
+        Ok(uri)
+    }
+
+    /// The virtual host the address names.
+    ///
+    /// # Errors
+    /// When the address cannot be read.
+    pub fn virtual_host(&self) -> Result<String, BrokerError> {
+        Ok(self.uri_as_given()?.vhost)
+    }
+
+    fn uri_as_given(&self) -> Result<AMQPUri, BrokerError> {
+        let url = &self.settings.url;
+        // The parser's own words may hold the password.
+        let unreadable = |_| BrokerError::Refused(format!("broker.url = {url}: expected amqp://user@host:5672/vhost"));
+        url.reveal().parse().map_err(unreadable)
     }
 }
 
@@ -61,8 +108,8 @@ impl Broker for AmqpBroker {
             tokio::spawn(follow_events(connection.events_listener().boxed(), state.clone()));
         }
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
-        let namespace = self.settings.namespace.clone();
-        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace }))
+        let BrokerSettings { namespace, declare, .. } = self.settings.clone();
+        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace, declare }))
     }
 
     fn describe(&self) -> String {
@@ -76,6 +123,8 @@ async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, s
         let next = match event {
             Event::ConnectionBlocked(reason) => ConnectionState::Blocked(reason),
             Event::ConnectionUnblocked => ConnectionState::Open,
+            // The end of one channel, which whoever used it learns there.
+            Event::Error(error) if ends_one_channel(&error) => continue,
             Event::Error(error) => ConnectionState::Closed(error.to_string()),
             _ => continue,
         };
@@ -93,12 +142,17 @@ async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, s
     }
 }
 
+fn ends_one_channel(error: &lapin::Error) -> bool {
+    matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
+}
+
 struct AmqpConnection {
     publishing: lapin::Connection,
     consuming: lapin::Connection,
     state: watch::Sender<ConnectionState>,
     deadline: Duration,
     namespace: String,
+    declare: Declare,
 }
 
 impl AmqpConnection {
@@ -136,8 +190,21 @@ impl AmqpConnection {
 #[async_trait]
 impl Connection for AmqpConnection {
     async fn declare(&self) -> Result<(), BrokerError> {
-        let channel = self.channel(&self.consuming).await?;
-        declare::declare(&channel, &Topology::of_fleet(&self.namespace), self.deadline).await?;
+        let topology = Topology::of_fleet(&self.namespace);
+        let mut channel = self.channel(&self.consuming).await?;
+        let looks_only = self.declare == Declare::Never
+            || match declare::declare(&channel, &topology, self.deadline).await {
+                // A worker's own user may not, and need not; the refusal has ended the channel.
+                Err(BrokerError::Refused(why)) if self.declare == Declare::Auto => {
+                    tracing::debug!(why, "this user declares nothing; looking whether all is there");
+                    channel = self.channel(&self.consuming).await?;
+                    true
+                }
+                declared => declared.map(|()| false)?,
+            };
+        if looks_only {
+            declare::look(&channel, &topology, self.deadline).await?;
+        }
         within(self.deadline, "closing a channel", channel.close(200, short("declared"))).await
     }
 

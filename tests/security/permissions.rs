@@ -1,0 +1,342 @@
+//! One user for each worker and each kind of outsider: it does its job under it, and nothing else.
+
+use super::users::{ROLES, Users};
+use common::{
+    contract::topology::{Topology, queue},
+    runtime::{
+        AmqpBroker, Broker,
+        config::{BrokerSettings, Declare},
+    },
+};
+use lapin::{
+    BasicProperties, Channel, Connection, ErrorKind,
+    options::{
+        BasicGetOptions, BasicPublishOptions, ConfirmSelectOptions, ExchangeDeclareOptions, ExchangeDeleteOptions,
+        QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions, QueuePurgeOptions,
+    },
+    types::FieldTable,
+};
+use pipeline_tests::{
+    noaa::{Data, Fault, Noaa},
+    processes::{Input, SOON, output, succeed, told},
+    rabbitmq::settings,
+};
+use serde_json::json;
+use std::time::Instant;
+
+/// Removes what the fleet made, with rights its users do not have.
+async fn remove_topology(users: &Users) {
+    let all = BrokerSettings { namespace: users.namespace.clone(), ..settings() };
+    AmqpBroker::new(all).remove_topology().await.expect("the queues can be removed");
+}
+
+fn blocking<T>(work: impl FnOnce() -> T) -> T {
+    tokio::task::block_in_place(work)
+}
+
+/// Each worker does its job from rides to scores, retries and dead letters included, under a user of its own that may do
+/// nothing else: with the operator's user for the topology alone.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn each_worker_does_its_job_under_its_own_user() {
+    let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
+    let input = blocking(|| Input::of(2_000));
+    let expected = blocking(|| input.run(&[]));
+    let noaa = Noaa::start(Data::Folder(input.weather.clone())).await.unwrap();
+    // An outage: the chunk goes to a rung and comes back.
+    noaa.fail_next("ghcnd-stations.txt", 3, Fault::Status(503, None));
+    blocking(|| {
+        succeed(users.wildrydes("operator").args(["topology", "apply"]));
+        for (index, worker) in queue::ALL.into_iter().enumerate() {
+            // Half of them try to declare first, as they do by default; half are told not to.
+            let declare = if index % 2 == 0 { "auto" } else { "never" };
+            let environment = [
+                ("WILDRYDES__BROKER__DECLARE", declare),
+                ("WILDRYDES__WEATHER__SOURCE", &noaa.url()),
+                ("WILDRYDES__WEATHER__REQUESTS_PER_SECOND", "1000"),
+            ];
+            users.launch(worker, &environment);
+        }
+        let ingested = told(users.wildrydes("publisher").arg("ingest").arg(&input.rides));
+        assert_eq!(ingested["batches"], expected["batches"]);
+        let champion = users.store().join("models/service-request/champion.json");
+        let deadline = Instant::now() + SOON;
+        while !champion.is_file() {
+            assert!(Instant::now() < deadline, "no model\n{}", users.log("trainer"));
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        let mut score = users.wildrydes("client");
+        score.args(["score", "--fleet", "--timeout-ms", "60000", "--distance", "30", "--healthpoints", "300"]);
+        score.args(["--magicpoints", "300", "--tmin", "180", "--tmax", "270", "--prcp", "0"]);
+        let scored = told(&mut score);
+        assert_eq!(scored["model_id"], expected["model"]["model_id"], "{scored}");
+        // A batch that is refused: a dead letter, of which its publisher hears.
+        let broken = input.folder().join("broken.json");
+        std::fs::write(&broken, "[{]").unwrap();
+        let refused = output(users.wildrydes("publisher").arg("ingest").arg(&broken));
+        assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
+        assert!(users.log("weather-fetcher").contains("set aside"), "a retry took place");
+        for worker in queue::ALL {
+            assert!(!users.log(worker).contains("ACCESS_REFUSED - write"), "{}", users.log(worker));
+        }
+        users.stop();
+    });
+    remove_topology(&users).await;
+}
+
+/// Every user tries every queue and every exchange in every way there is; what is allowed is written down here once more,
+/// in other words than the patterns'.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_user_is_refused_what_is_not_its_own() {
+    let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
+    let broker = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("operator") });
+    let connection = broker.connect("operator").await.unwrap();
+    connection.declare().await.unwrap();
+    connection.close().await;
+    let mut wrong = Vec::new();
+    let mut attempts = 0;
+    for role in ROLES {
+        let connection = Connection::connect(&users.url(role), Default::default()).await.unwrap();
+        for attempt in attempts_of(&users.namespace, role) {
+            attempts += 1;
+            let channel = connection.create_channel().await.unwrap();
+            let allowed = attempt.make(&channel).await;
+            if allowed != attempt.expected {
+                wrong.push(format!("{role}: {attempt:?} was {}", if allowed { "allowed" } else { "refused" }));
+            }
+            if channel.status().connected() {
+                channel.close(200, "done".into()).await.unwrap();
+            }
+        }
+        connection.close(200, "done".into()).await.unwrap();
+    }
+    assert!(wrong.is_empty(), "of {attempts}:\n{}", wrong.join("\n"));
+    assert!(attempts > 1_000, "{attempts}");
+    remove_topology(&users).await;
+}
+
+#[derive(Debug)]
+enum What {
+    Get(String),
+    Purge(String),
+    DeclareQueue(String),
+    DeleteQueue(String),
+    DeclareExchange(String),
+    DeleteExchange(String),
+    Publish(String, String),
+    TemporaryQueue,
+    Bind(String, String),
+    BindQueue(String, String),
+}
+
+#[derive(Debug)]
+struct Attempt {
+    what: What,
+    expected: bool,
+}
+
+impl Attempt {
+    async fn make(&self, channel: &Channel) -> bool {
+        let table = FieldTable::default;
+        let temporary = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
+        let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+        match &self.what {
+            What::Get(queue) => {
+                allowed(channel.basic_get(queue.as_str().into(), BasicGetOptions { no_ack: true }).await)
+            }
+            What::Purge(queue) => {
+                allowed(channel.queue_purge(queue.as_str().into(), QueuePurgeOptions::default()).await)
+            }
+            What::DeclareQueue(queue) => allowed(channel.queue_declare(queue.as_str().into(), durable, table()).await),
+            What::DeleteQueue(queue) => {
+                allowed(channel.queue_delete(queue.as_str().into(), QueueDeleteOptions::default()).await)
+            }
+            What::DeclareExchange(exchange) => {
+                let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
+                let kind = lapin::ExchangeKind::Topic;
+                allowed(channel.exchange_declare(exchange.as_str().into(), kind, options, table()).await)
+            }
+            What::DeleteExchange(exchange) => {
+                allowed(channel.exchange_delete(exchange.as_str().into(), ExchangeDeleteOptions::default()).await)
+            }
+            What::Publish(exchange, key) => {
+                channel.confirm_select(ConfirmSelectOptions::default()).await.unwrap();
+                let options = BasicPublishOptions::default();
+                let properties = BasicProperties::default();
+                let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+                match channel.basic_publish(exchange, key, options, b"{}", properties).await {
+                    Ok(confirm) => allowed(confirm.await),
+                    Err(error) => allowed::<()>(Err(error)),
+                }
+            }
+            What::TemporaryQueue => allowed(channel.queue_declare("".into(), temporary, table()).await),
+            What::Bind(exchange, key) => match channel.queue_declare("".into(), temporary, table()).await {
+                Ok(queue) => {
+                    let (exchange, key) = (exchange.as_str().into(), key.as_str().into());
+                    let options = QueueBindOptions::default();
+                    allowed(channel.queue_bind(queue.name().clone(), exchange, key, options, table()).await)
+                }
+                Err(error) => allowed::<()>(Err(error)),
+            },
+            What::BindQueue(queue, exchange) => {
+                let (queue, exchange) = (queue.as_str().into(), exchange.as_str().into());
+                allowed(channel.queue_bind(queue, exchange, "x".into(), QueueBindOptions::default(), table()).await)
+            }
+        }
+    }
+}
+
+/// Whether the broker let it happen; a declaration with other arguments was let through to their comparison.
+fn allowed<T>(outcome: lapin::Result<T>) -> bool {
+    const ACCESS_REFUSED: u16 = 403;
+    const PRECONDITION_FAILED: u16 = 406;
+    match outcome {
+        Ok(_) => true,
+        Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) if amqp.get_id() == ACCESS_REFUSED => false,
+            ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => true,
+            _ => panic!("{error}"),
+        },
+    }
+}
+
+fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
+    let named = |plain: &str| format!("{namespace}{plain}");
+    let (operator, worker) = (role == "operator", queue::ALL.contains(&role));
+    let temporary = ["scorer", "publisher", "client", "operator"].contains(&role);
+    let mut attempts = Vec::new();
+    let mut attempt = |what, expected| attempts.push(Attempt { what, expected });
+
+    let topology = Topology::of_fleet(namespace);
+    for queue in topology.queues.iter().map(|queue| queue.name.clone()) {
+        let own = queue == named(role);
+        attempt(What::Get(queue.clone()), own || operator);
+        attempt(What::Purge(queue.clone()), own || operator);
+        attempt(What::DeclareQueue(queue.clone()), operator);
+        if !operator {
+            attempt(What::DeleteQueue(queue.clone()), false);
+            attempt(What::BindQueue(queue, named("events")), false);
+        }
+    }
+    for exchange in ["ingest", "work", "events", "rpc", "retry", "dead"].map(named) {
+        attempt(What::DeclareExchange(exchange.clone()), operator);
+        if !operator {
+            attempt(What::DeleteExchange(exchange), false);
+        }
+    }
+
+    let mut publish = |exchange: &str, key: &str, allowed: bool| {
+        let exchange = if exchange.is_empty() { String::new() } else { named(exchange) };
+        attempt(What::Publish(exchange, key.to_owned()), allowed || operator);
+    };
+    for (exchange, message, publisher) in [
+        ("ingest", "ride-batch.v1", "publisher"),
+        ("work", "ride-chunk.v1", "splitter"),
+        ("work", "ride-chunk.v2", "splitter"),
+        ("work", "batch-split.v1", "splitter"),
+        ("work", "enriched-chunk.v1", "weather-fetcher"),
+        ("work", "ride-chunk.v1.x", "nobody"),
+        ("work", "x.ride-chunk.v1", "nobody"),
+        ("work", "", "nobody"),
+        ("events", "dataset-ready.v1", "merger"),
+        ("events", "model-promoted.v1", "trainer"),
+        ("events", "model-rejected.v1", "trainer"),
+        ("rpc", "score-request.v1", "client"),
+    ] {
+        publish(exchange, message, role == publisher);
+    }
+    for of in queue::ALL {
+        // To its own rungs, of which the scorer has none; into no work queue, not even its own.
+        publish("retry", &named(&format!("{of}.retry.0")), of == role && of != "scorer");
+        publish("retry", &named(&format!("{of}.retry.3")), of == role && of != "scorer");
+        publish("retry", &named(of), false);
+        publish("dead", &named(of), of == role && worker);
+        // Whoever answers may: the default exchange knows no limits.
+        publish("", &named(of), role == "scorer");
+    }
+    // Another fleet's names, of which a pattern without quotes or anchors would take some.
+    for key in [format!("x{}", named(&format!("{role}.retry.0"))), named(&format!("{role}xretry.0"))] {
+        publish("retry", &key, false);
+    }
+
+    attempt(What::TemporaryQueue, temporary);
+    for (exchange, key) in [
+        ("events", "model-promoted.#"),
+        ("events", "model-promoted.v1"),
+        ("events", "dataset-ready.#"),
+        ("events", "#"),
+        ("work", "#"),
+        ("ingest", "#"),
+        ("rpc", "#"),
+        ("retry", "#"),
+        ("dead", "#"),
+        ("dead", "splitter"),
+    ] {
+        let expected = match role {
+            "operator" => true,
+            "publisher" => exchange == "events" || exchange == "dead",
+            "scorer" => (exchange, key) == ("events", "model-promoted.#"),
+            _ => false,
+        };
+        attempt(What::Bind(named(exchange), key.to_owned()), expected);
+    }
+    attempts
+}
+
+/// Where its user may not make what is missing, a worker says so and who can, and waits for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_waits_for_the_operator_to_make_the_topology() {
+    let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
+    for declare in [Declare::Auto, Declare::Never] {
+        let broker = AmqpBroker::new(BrokerSettings { declare, ..users.settings("merger") });
+        let connection = broker.connect("merger").await.unwrap();
+        let told = connection.declare().await.unwrap_err().to_string();
+        assert!(told.contains("is not there") && told.contains("wildrydes topology apply"), "{told}");
+        connection.close().await;
+    }
+    let strict = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("merger") });
+    let connection = strict.connect("merger").await.unwrap();
+    let told = connection.declare().await.unwrap_err().to_string();
+    assert!(told.contains("ACCESS_REFUSED"), "{told}");
+    connection.close().await;
+
+    blocking(|| {
+        users.launch("merger", &[]);
+        let deadline = Instant::now() + SOON;
+        let waits_for = |users: &Users, part: &str| {
+            while !users.log("merger").contains(part) {
+                assert!(Instant::now() < deadline, "waited in vain for {part:?}\n{}", users.log("merger"));
+                std::thread::sleep(std::time::Duration::from_millis(10));
+            }
+        };
+        waits_for(&users, "run `wildrydes topology apply` as the operator");
+        succeed(users.wildrydes("operator").args(["topology", "apply"]));
+        waits_for(&users, "consuming");
+        users.stop();
+    });
+    remove_topology(&users).await;
+}
+
+/// The broker has the users as they are printed: names, hashed passwords, tags, patterns.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_broker_has_what_is_printed() {
+    let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
+    let printed = told(users.wildrydes("operator").args(["topology", "users"]));
+    assert_eq!(printed["virtual_host"], json!("/"));
+    for user in printed["users"].as_array().unwrap() {
+        let name = user["user"].as_str().unwrap();
+        let permissions = users.told(&format!("users/{name}/permissions"));
+        for what in ["configure", "write", "read"] {
+            assert_eq!(permissions[0][what], user[what], "{name}");
+        }
+        let topics = users.told(&format!("users/{name}/topic-permissions"));
+        assert_eq!(topics.as_array().unwrap().len(), user["topics"].as_array().unwrap().len(), "{name}");
+        let tags = users.told(&format!("users/{name}"))["tags"].to_string();
+        assert_eq!(tags.contains("monitoring"), name.ends_with("operator"), "{name}: {tags}");
+    }
+    let table = succeed(users.wildrydes("operator").args(["topology", "users"]));
+    let commands = succeed(users.wildrydes("operator").args(["topology", "users", "--rabbitmqctl"]));
+    assert!(
+        table.contains(&users.name("scorer")) && commands.contains("rabbitmqctl set_topic_permissions"),
+        "{commands}"
+    );
+}

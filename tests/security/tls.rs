@@ -1,0 +1,126 @@
+//! TLS to the broker: verified, with the way out in every refusal, and never silently left out.
+
+use common::runtime::{
+    AmqpBroker, Broker,
+    broker::BrokerError,
+    config::{AmqpUrl, BrokerSettings},
+};
+use pipeline_tests::{
+    rabbitmq,
+    tls::{Certificates, TlsRabbitMq},
+};
+use std::io::Read;
+
+fn settings(host: &str, port: u16, certificates: &Certificates, authority: Option<&str>) -> BrokerSettings {
+    BrokerSettings {
+        url: AmqpUrl::new(format!("amqps://guest:guest@{host}:{port}/%2f")),
+        ca_file: authority.map(|name| certificates.file(name).display().to_string()),
+        ..BrokerSettings::default()
+    }
+}
+
+fn with_certificate(settings: BrokerSettings, certificates: &Certificates, key: &str) -> BrokerSettings {
+    BrokerSettings {
+        client_certificate_file: Some(certificates.file("client").display().to_string()),
+        client_key_file: Some(certificates.file(key).display().to_string()),
+        ..settings
+    }
+}
+
+/// Connects, declares and publishes nothing: enough for both connections to have done their handshakes.
+async fn connects(settings: BrokerSettings) -> Result<(), BrokerError> {
+    let broker = AmqpBroker::new(settings.clone());
+    let connection = broker.connect("test").await?;
+    connection.declare().await?;
+    connection.publisher().await?;
+    connection.close().await;
+    Ok(())
+}
+
+async fn refusal(settings: BrokerSettings) -> String {
+    match connects(settings).await {
+        Err(BrokerError::Refused(why)) => why,
+        other => panic!("expected a refusal for good, not {other:?}"),
+    }
+}
+
+async fn started(certificates: &Certificates, demands_certificate: bool) -> Option<TlsRabbitMq> {
+    tokio::task::block_in_place(|| TlsRabbitMq::start(certificates, demands_certificate))
+}
+
+/// A broker is spoken to when its certificate is of the named authority, for its name and of today; each of these missing is
+/// a refusal that says what to do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_is_trusted_by_its_certificate_alone() {
+    let certificates = Certificates::new();
+    let Some(broker) = started(&certificates, false).await else { return };
+    let at = |host, authority| settings(host, broker.port, &certificates, authority);
+    connects(at("localhost", Some("ca"))).await.expect("the right authority");
+    // A certificate of ours that nobody asked for does no harm.
+    connects(with_certificate(at("localhost", Some("ca")), &certificates, "client-key")).await.expect("both sides");
+
+    for (settings, parts) in [
+        (at("localhost", Some("other-ca")), ["UnknownIssuer", "broker.ca_file"]),
+        (at("localhost", None), ["UnknownIssuer", "broker.ca_file"]),
+        (at("127.0.0.1", Some("ca")), ["not valid for", "broker.url"]),
+    ] {
+        let told = refusal(settings).await;
+        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
+        assert!(told.contains(&broker.port.to_string()), "{told}");
+    }
+    tokio::task::block_in_place(|| broker.let_certificate_expire());
+    let told = refusal(at("localhost", Some("ca"))).await;
+    assert!(told.contains("expired") && told.contains("give the broker a new one"), "{told}");
+}
+
+/// A broker that demands a certificate of its clients takes ours, and refuses none.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_broker_that_demands_a_certificate_gets_ours() {
+    let certificates = Certificates::new();
+    let Some(broker) = started(&certificates, true).await else { return };
+    let bare = settings("localhost", broker.port, &certificates, Some("ca"));
+    connects(with_certificate(bare.clone(), &certificates, "client-key")).await.expect("with our certificate");
+    let told = refusal(bare.clone()).await;
+    assert!(told.contains("broker.client_certificate_file"), "{told}");
+    let told = refusal(with_certificate(bare, &certificates, "server-key")).await;
+    assert!(told.contains("broker.client_certificate_file = "), "the key of another certificate: {told}");
+}
+
+/// Files that are not there, or are no certificates, are named with their setting.
+#[tokio::test]
+async fn a_file_that_is_no_certificate_is_named() {
+    let certificates = Certificates::new();
+    let good = || settings("localhost", 1, &certificates, Some("ca"));
+    let key = certificates.file("client-key").display().to_string();
+    for (settings, setting) in [
+        (BrokerSettings { ca_file: Some("/nowhere/ca.pem".to_owned()), ..good() }, "broker.ca_file = /nowhere/ca.pem"),
+        (BrokerSettings { ca_file: Some(key), ..good() }, "broker.ca_file = "),
+        (with_certificate(good(), &certificates, "ca"), "broker.client_key_file = "),
+    ] {
+        let told = refusal(settings).await;
+        assert!(told.starts_with(setting), "{told}");
+    }
+}
+
+/// `amqps://` opens with a TLS handshake whatever listens there, and fails where no TLS is spoken: nothing of ours, least of
+/// all the password, goes out in the clear.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn amqps_is_never_spoken_in_the_clear() {
+    const HANDSHAKE: u8 = 22;
+    let certificates = Certificates::new();
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let first = std::thread::spawn(move || {
+        let (mut stream, _) = listener.accept().unwrap();
+        let mut first = [0];
+        stream.read_exact(&mut first).unwrap();
+        first[0]
+    });
+    assert!(connects(settings("127.0.0.1", port, &certificates, Some("ca"))).await.is_err());
+    assert_eq!(first.join().unwrap(), HANDSHAKE);
+
+    let plain = tokio::task::block_in_place(rabbitmq::rabbitmq).url.replace("amqp://", "amqps://");
+    let settings = BrokerSettings { url: AmqpUrl::new(plain), ..BrokerSettings::default() };
+    let told = connects(settings).await.expect_err("no TLS is spoken there").to_string();
+    assert!(told.contains("5671"), "{told}");
+}

@@ -1,0 +1,165 @@
+//! A fleet on the real broker in which everyone is a user of their own, made by what `wildrydes topology users` prints.
+
+use common::runtime::config::BrokerSettings;
+use pipeline_tests::{
+    processes::{output, succeed, wildrydes, worker},
+    rabbitmq::{rabbitmq, settings},
+};
+use serde_json::Value;
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+};
+use tempfile::TempDir;
+
+/// The roles outside the fleet, and the workers.
+pub(super) const ROLES: [&str; 8] =
+    ["splitter", "weather-fetcher", "merger", "trainer", "scorer", "publisher", "client", "operator"];
+
+/// The users of a namespace, their passwords, and what runs under them.
+pub(super) struct Users {
+    pub(super) namespace: String,
+    pub(super) folder: TempDir,
+    management: String,
+    running: Vec<(String, Child)>,
+}
+
+impl Users {
+    /// Makes users for a namespace of its own, with passwords made up; those written before stay. `None`, said aloud,
+    /// without a management API, over which definitions are imported.
+    pub(super) fn make(prepare: impl FnOnce(&Path, &str)) -> Option<Self> {
+        let Some(management) = rabbitmq().management.clone() else {
+            let origin = &rabbitmq().origin;
+            eprintln!("not run: {origin} has no management API (and curl is needed to see it)");
+            return None;
+        };
+        let namespace = settings().namespace;
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        prepare(&folder.path().join("passwords"), &namespace);
+        let users =
+            Self { namespace, folder, management: management.trim_end_matches('/').to_owned(), running: Vec::new() };
+        let mut print = wildrydes();
+        print.args(["topology", "users", "--definitions", "--generate", "--passwords"]).arg(users.passwords());
+        print.args(["--set", &format!("broker.namespace={}", users.namespace)]);
+        let definitions = users.folder.path().join("definitions.json");
+        std::fs::write(&definitions, succeed(&mut print)).expect("a file");
+        let data = format!("@{}", definitions.display());
+        users.api(&["--request", "POST", "--data-binary", &data], "definitions");
+        Some(users)
+    }
+
+    fn api(&self, arguments: &[&str], path: &str) -> Vec<u8> {
+        let mut curl = Command::new("curl");
+        curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60"]);
+        curl.args(["--header", "content-type: application/json"]).args(arguments);
+        let ended = output(curl.arg(format!("{}/api/{path}", self.management)));
+        let told = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success(), "{path}: {told}{}", String::from_utf8_lossy(&ended.stderr));
+        ended.stdout
+    }
+
+    /// What the broker's management API says.
+    pub(super) fn told(&self, path: &str) -> Value {
+        serde_json::from_slice(&self.api(&[], path)).expect("JSON")
+    }
+
+    fn passwords(&self) -> PathBuf {
+        self.folder.path().join("passwords")
+    }
+
+    /// A user's name.
+    pub(super) fn name(&self, role: &str) -> String {
+        format!("{}{role}", self.namespace)
+    }
+
+    /// The file with a user's password.
+    pub(super) fn password_file(&self, role: &str) -> PathBuf {
+        self.passwords().join(self.name(role)).join("password")
+    }
+
+    /// Where the broker is, without anybody's name.
+    fn address() -> &'static str {
+        rabbitmq().url.rsplit_once('@').expect("a URL with a user").1
+    }
+
+    /// The broker's address for a user, the password in it.
+    pub(super) fn url(&self, role: &str) -> String {
+        let password = std::fs::read_to_string(self.password_file(role)).expect("a password");
+        format!("amqp://{}:{}@{}", self.name(role), password.trim(), Self::address())
+    }
+
+    /// Settings of a user, the password in a file.
+    pub(super) fn settings(&self, role: &str) -> BrokerSettings {
+        BrokerSettings {
+            url: common::runtime::config::AmqpUrl::new(format!("amqp://{}@{}", self.name(role), Self::address())),
+            password_file: Some(self.password_file(role).display().to_string()),
+            namespace: self.namespace.clone(),
+            give_up_after_ms: 60_000,
+            ..BrokerSettings::default()
+        }
+    }
+
+    /// Where the fleet's objects are.
+    pub(super) fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// A command under a user.
+    pub(super) fn configured(&self, mut command: Command, role: &str) -> Command {
+        command
+            .env("WILDRYDES__BROKER__URL", format!("amqp://{}@{}", self.name(role), Self::address()))
+            .env("WILDRYDES__BROKER__PASSWORD_FILE", self.password_file(role))
+            .env("WILDRYDES__BROKER__NAMESPACE", &self.namespace)
+            .env("WILDRYDES__STORE__URL", self.store())
+            .env("WILDRYDES__LOG__LEVEL", "debug");
+        command
+    }
+
+    /// A `wildrydes` command under a user.
+    pub(super) fn wildrydes(&self, role: &str) -> Command {
+        self.configured(wildrydes(), role)
+    }
+
+    /// Starts a worker under its own user.
+    pub(super) fn launch(&mut self, name: &str, environment: &[(&str, &str)]) {
+        let log = File::create(self.log_file(name)).expect("a log");
+        let mut command = self.configured(worker(name), name);
+        command.envs(environment.iter().copied()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        self.running.push((name.to_owned(), command.spawn().expect("the worker starts")));
+    }
+
+    fn log_file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(format!("{name}.log"))
+    }
+
+    /// What a worker has logged.
+    pub(super) fn log(&self, name: &str) -> String {
+        std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
+    }
+
+    /// Ends every worker, each of which must still be running and end well.
+    pub(super) fn stop(&mut self) {
+        for (name, mut child) in std::mem::take(&mut self.running) {
+            let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
+            assert!(asked.success());
+            let status = child.wait().expect("it ends");
+            assert!(status.success(), "{name} ended with {status}\n{}", self.log(&name));
+        }
+    }
+}
+
+impl Drop for Users {
+    fn drop(&mut self) {
+        for (_, child) in &mut self.running {
+            // A failed test: nothing may stay behind.
+            let _ = child.kill();
+            let _ = child.wait();
+        }
+        for role in ROLES {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--max-time", "60", "--request", "DELETE"]);
+            let _ = output(curl.arg(format!("{}/api/users/{}", self.management, self.name(role))));
+        }
+    }
+}

@@ -2,10 +2,12 @@
 //!
 //! `contract` schemas, examples, types and topology against each other · `conformance` both brokers and the worker loop ·
 //! `fleet` five workers, rides in, probability out · `command` the `wildrydes` command as a person uses it ·
-//! `simulation` the fleet in a world made of a seed.
+//! `simulation` the fleet in a world made of a seed · `poison` what is hostile ends where it should, and nothing beside it
+//! suffers.
 
 mod command;
 mod conformance;
 mod contract;
 mod fleet;
+mod poison;
 mod simulation;

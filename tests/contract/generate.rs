@@ -107,6 +107,7 @@ pub fn batch_split() -> impl Strategy<Value = BatchSplit> {
         |(batch_id, sha256, chunks, received, other, rejected_by_reason)| {
             let accepted = received.min(other);
             let rejected = received - accepted;
+            let chunks = u64::from(chunks).clamp(accepted.min(1), accepted) as u32;
             BatchSplit { batch_id, sha256, chunks, received, accepted, rejected, rejected_by_reason }
         },
     )

@@ -34,6 +34,12 @@ fn binaries() -> &'static Path {
         if folder.ends_with("release") {
             build.arg("--release");
         }
+        // What cargo tells this test of itself, some build scripts take for a change, and half of the tree is built anew.
+        for (name, _) in
+            std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
+        {
+            build.env_remove(name);
+        }
         assert!(build.status().expect("cargo runs").success(), "the workers should build");
         folder
     })
@@ -211,6 +217,23 @@ impl Fleet {
             lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
         }
         lines
+    }
+
+    /// The most memory each running worker ever had resident, in bytes; `None` where the system does not say.
+    pub fn peak_memory(&self) -> Option<BTreeMap<String, u64>> {
+        let peak = |child: &Child| {
+            let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
+            let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
+            Some(line.trim().strip_suffix(" kB")?.parse::<u64>().ok()? * 1024)
+        };
+        self.running.iter().map(|((name, copy), child)| Some((format!("{name} {copy}"), peak(child)?))).collect()
+    }
+
+    /// Everything the workers wrote, whether or not it is a log line.
+    pub fn log_text(&self) -> String {
+        let files = std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|file| file.path());
+        let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
+        logs.map(|path| String::from_utf8_lossy(&std::fs::read(path).expect("a log")).into_owned()).collect()
     }
 
     /// Waits until a condition on the store holds.

@@ -11,7 +11,7 @@
 use super::{envelope::Properties, message::Message};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
-use std::{fmt, time::Duration};
+use std::{borrow::Cow, fmt, time::Duration};
 
 /// A message on its way out, encoded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -167,6 +167,19 @@ impl Failure {
     }
 }
 
+/// The two ends of a text that is longer than `bytes_max`, at most so many bytes in all: a parser's complaint says at its
+/// start what was found, which may be anything, and at its end what was expected.
+pub fn shorten(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    const GAP: &str = " … ";
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let kept = bytes_max.saturating_sub(GAP.len());
+    let head = text.floor_char_boundary(kept - kept / 2);
+    let tail = text.ceil_char_boundary(text.len() - kept / 2);
+    Cow::Owned([text.get(..head).unwrap_or_default(), GAP, text.get(tail..).unwrap_or_default()].concat())
+}
+
 /// How patient the fleet is: the rungs (from the topology) and the number of attempts.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RetryPolicy {
@@ -307,7 +320,22 @@ mod tests {
         ]
     }
 
+    #[test]
+    fn a_long_text_keeps_both_ends() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(
+            shorten("invalid type: string \"xxxxxxxxxxxxxxxx\", expected u32", 30),
+            "invalid type … , expected u32"
+        );
+    }
+
     proptest! {
+        #[test]
+        fn a_shortened_text_is_within_its_bound(text in "[aé€😀]{0,60}", bytes_max in 5usize..100) {
+            let short = shorten(&text, bytes_max);
+            prop_assert!(short.len() <= bytes_max && (text.len() > bytes_max || short == text));
+        }
+
         #[test]
         fn every_case_has_an_answer_within_its_bounds(
             result in failures(), attempt in any::<u32>(), outages in any::<u32>(), jitter in -1.0f64..2.0,

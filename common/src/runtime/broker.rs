@@ -3,13 +3,24 @@
 //! Two brokers stand behind it, [`super::amqp`] and [`super::memory`]; one conformance suite (`tests/`) holds both to the
 //! words written here.
 
-use crate::contract::{envelope::Properties, outcome::Outgoing};
+use crate::contract::{envelope::Properties, outcome::Outgoing, topology};
 use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::sync::watch;
 
 /// The largest body RabbitMQ takes since 4.0.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+/// Reason of a message that is larger, or whose answer is.
+pub const MESSAGE_TOO_LARGE: &str = "message_too_large";
+
+/// What both brokers refuse by its size. Retries and dead letters pass, whatever it is: they came from the broker, and
+/// brokers before 4.0 take up to 128 MiB from others.
+pub(super) fn check_size(message: &Outgoing) -> Result<(), PublishError> {
+    let bytes = message.body.len();
+    let came_from_there = [topology::RETRY, topology::DEAD].contains(&message.exchange);
+    if bytes > MESSAGE_BYTES_MAX && !came_from_there { Err(PublishError::TooLarge { bytes }) } else { Ok(()) }
+}
 
 /// A broker one can connect to.
 #[async_trait]
@@ -126,7 +137,10 @@ pub enum PublishError {
         routing_key: String,
     },
     /// No broker takes it: it would close the channel and with it everything that is under way.
-    #[error("a message of {bytes} bytes is more than the {MESSAGE_BYTES_MAX} a broker takes")]
+    #[error(
+        "a message of {bytes} bytes is more than the {MESSAGE_BYTES_MAX} a broker takes; put large batches into the object \
+         store and publish a reference, ask for fewer scores at once, or cut smaller chunks (splitter.chunk_size)"
+    )]
     TooLarge {
         /// Size of the body.
         bytes: usize,

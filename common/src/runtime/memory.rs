@@ -5,8 +5,8 @@
 //! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
 
 use super::broker::{
-    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, MESSAGE_BYTES_MAX, PublishError,
-    Publisher, Settle,
+    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle,
+    check_size,
 };
 use crate::contract::{
     envelope::{Header, Properties},
@@ -348,9 +348,7 @@ struct MemoryPublisher {
 #[async_trait]
 impl Publisher for MemoryPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
-        if message.body.len() > MESSAGE_BYTES_MAX {
-            return Err(PublishError::TooLarge { bytes: message.body.len() });
-        }
+        check_size(&message)?;
         let mut closed = self.closed.clone();
         loop {
             if let ConnectionState::Closed(why) = &*closed.borrow_and_update() {

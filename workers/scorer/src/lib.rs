@@ -24,13 +24,15 @@ use common::{
         envelope::{Envelope, Properties},
         layout,
         message::{
-            Input, Kind, Message, ModelPromoted, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, Undecodable,
+            Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest,
+            ScoreResponse, Undecodable,
         },
         model::{Champion, Model},
         outcome::{Failure, Outgoing, Outputs},
     },
     runtime::{
         Worker,
+        broker::MESSAGE_TOO_LARGE,
         config::{self, Problem},
         store::{self, Store},
     },
@@ -66,8 +68,8 @@ impl config::Settings for Settings {
         if self.model.is_empty() || !self.model.chars().all(is_name) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
-        if self.rides_max == 0 {
-            return Err(Problem::new("rides_max", self.rides_max, "at least 1, e.g. 10000"));
+        if !(1..=SCORE_RIDES_MAX).contains(&self.rides_max) {
+            return Err(Problem::new("rides_max", self.rides_max, format!("1 to {SCORE_RIDES_MAX}")));
         }
         Ok(())
     }
@@ -191,8 +193,12 @@ impl Worker for Scorer {
     }
 
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
-        let message = format!("the scorer failed, trying again may help: {failure}");
-        error_reply(properties, ScoreError { code: ScoreErrorCode::Internal, message, field: None })
+        let (code, message) = match failure {
+            // The request, or the answer to it.
+            Failure::Permanent { reason: MESSAGE_TOO_LARGE, why } => (ScoreErrorCode::MalformedRequest, why.clone()),
+            _ => (ScoreErrorCode::Internal, format!("the scorer failed, trying again may help: {failure}")),
+        };
+        error_reply(properties, ScoreError { code, message, field: None })
     }
 }
 

@@ -69,7 +69,7 @@ pub(crate) enum Source {
 /// Why bytes could not be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
-    #[error("there is no object {0}")]
+    #[error("there is no object {0}; upload it, then publish the batch again")]
     Missing(Path),
     #[error("{0} was replaced while it was being read")]
     Replaced(Path),

@@ -7,6 +7,9 @@ use super::{
 use crate::contract::{ride::Counts, topology};
 use serde::{Deserialize, Serialize};
 
+/// Reason codes in one account at most: there are some 25.
+const REASONS_MAX: usize = 1_000;
+
 /// The splitter's account of one batch: `received = accepted + rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchSplit {
@@ -44,6 +47,13 @@ impl Message for BatchSplit {
         check_sha256("sha256", &self.sha256)?;
         if self.accepted.checked_add(self.rejected) != Some(self.received) {
             return Err(Violation::new("received", "expected accepted + rejected"));
+        }
+        if u64::from(self.chunks) > self.accepted || (self.chunks == 0) != (self.accepted == 0) {
+            let why = format!("expected at least one of the {} accepted rides in each chunk", self.accepted);
+            return Err(Violation::new("chunks", why));
+        }
+        if self.rejected_by_reason.len() > REASONS_MAX {
+            return Err(Violation::new("rejected_by_reason", format!("expected at most {REASONS_MAX} reasons")));
         }
         Ok(())
     }

@@ -22,9 +22,10 @@ pub use model_promoted::ModelPromoted;
 pub use model_rejected::ModelRejected;
 pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check_object, check_sha256};
 pub use ride_chunk::RideChunk;
-pub use score_request::{PrecipitationUnit, ScoreRequest, ScoreRide, TemperatureUnit, Units};
+pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
 pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
 
+use super::outcome::shorten;
 use bytes::Bytes;
 use object::Object;
 use serde::{Serialize, de::DeserializeOwned};
@@ -95,11 +96,19 @@ pub struct Violation {
 }
 
 impl Violation {
-    /// A violation at `path`.
+    /// A violation at `path`. Both may quote what came, which may be of any length and hold anything: of either only so
+    /// much is kept as a person reads.
     pub fn new(path: impl Into<String>, why: impl fmt::Display) -> Self {
-        Self { path: path.into(), why: why.to_string() }
+        let legible = |text: &str, bytes_max| shorten(text, bytes_max).replace(char::is_control, "\u{FFFD}");
+        Self {
+            path: legible(&path.into(), VIOLATION_BYTES_MAX / 3),
+            why: legible(&why.to_string(), VIOLATION_BYTES_MAX),
+        }
     }
 }
+
+/// Bytes kept of [`Violation::why`], and of its path a third of that.
+const VIOLATION_BYTES_MAX: usize = 300;
 
 /// Why a body is not the message it should be.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -174,7 +183,7 @@ impl<M: Message> Input for M {
 /// An unknown kind or version, which is parked, never dropped.
 pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Undecodable> {
     let names = || known.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ");
-    let Some(wire) = kind else {
+    let Some(wire) = kind.filter(|wire| !wire.is_empty()) else {
         return match known {
             [only] => Ok(*only),
             _ => Err(Undecodable::UnknownKind { kind: "a message without a type".to_owned(), known: names() }),
@@ -184,7 +193,7 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
     if let Some(found) = known.iter().find(|k| k.name == name && k.major.to_string() == major) {
         return Ok(*found);
     }
-    let kind = wire.chars().take(100).collect();
+    let kind = wire.chars().take(100).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
     if known.iter().any(|k| k.name == name) {
         Err(Undecodable::UnknownVersion { kind, known: names() })
     } else {
@@ -199,20 +208,35 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
     let malformed = |violation| Undecodable::Malformed { kind: M::KIND, violation };
     // Checked as UTF-8 once, which is faster than string by string.
-    let read = match std::str::from_utf8(body) {
-        Ok(text) => serde_json::from_str(text),
-        Err(_) => serde_json::from_slice(body),
-    };
-    match read {
+    let text = std::str::from_utf8(body).map_err(|error| {
+        let why = not_json(body).unwrap_or_else(|| format!("expected UTF-8, byte {} is none", error.valid_up_to()));
+        malformed(Violation::new(".", why))
+    })?;
+    match serde_json::from_str(text) {
         Ok(Object::<M>(message)) => message.check().map(|()| message).map_err(malformed),
         // The fast path knows no paths: read again, slowly, to say where.
         Err(first) => {
-            let mut json = serde_json::Deserializer::from_slice(body);
-            let violation = match serde_path_to_error::deserialize::<_, Object<M>>(&mut json) {
-                Err(error) => Violation::new(error.path().to_string(), error.inner()),
-                Ok(_) => Violation::new(".", first),
+            let mut json = serde_json::Deserializer::from_str(text);
+            let read = serde_path_to_error::deserialize::<_, Object<M>>(&mut json);
+            let violation = match (not_json(body), read) {
+                (Some(why), _) => Violation::new(".", why),
+                (None, Err(error)) => Violation::new(error.path().to_string(), error.inner()),
+                (None, Ok(_)) => Violation::new(".", first),
             };
             Err(malformed(violation))
         }
+    }
+}
+
+/// What a body is that is no JSON from its first byte on, where a parser would only say that it expected a value.
+fn not_json(body: &[u8]) -> Option<String> {
+    let compressed = |how| format!("expected JSON, found {how}: only ride batches may come compressed");
+    match body {
+        [] => Some("expected an object, found an empty body".to_owned()),
+        [0x1F, 0x8B, ..] => Some(compressed("gzip")),
+        [0x28, 0xB5, 0x2F, 0xFD, ..] => Some(compressed("zstd")),
+        [0xEF, 0xBB, 0xBF, ..] => Some("expected JSON, found a byte order mark before it".to_owned()),
+        [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..] => Some("expected JSON in UTF-8, found UTF-16".to_owned()),
+        _ => None,
     }
 }

@@ -1,6 +1,6 @@
 //! JSON objects and nothing else: serde's derived structs also take an array of their fields, which no schema allows.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor, value::MapAccessDeserializer};
+use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use std::{fmt, marker::PhantomData};
 
 /// A `T` read from an object.
@@ -37,4 +37,31 @@ pub(super) fn optional<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deseriali
 /// For a field that is a list of objects.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
     Vec::deserialize(deserializer).map(|found| found.into_iter().map(|Object(value)| value).collect())
+}
+
+/// For a field that is a list of at most `MAX` objects, refused as soon as there is one more: what an object takes in
+/// memory may be many times what it takes as JSON.
+pub(super) fn list_up_to<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
+    deserializer: D,
+) -> Result<Vec<T>, D::Error> {
+    struct Elements<T, const MAX: usize>(PhantomData<T>);
+    impl<'de, T: Deserialize<'de>, const MAX: usize> Visitor<'de> for Elements<T, MAX> {
+        type Value = Vec<T>;
+
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            write!(f, "at most {MAX} objects")
+        }
+
+        fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<Vec<T>, A::Error> {
+            let mut list = Vec::new();
+            while let Some(Object(element)) = elements.next_element()? {
+                if list.len() == MAX {
+                    return Err(A::Error::invalid_length(MAX + 1, &self));
+                }
+                list.push(element);
+            }
+            Ok(list)
+        }
+    }
+    deserializer.deserialize_seq(Elements::<T, MAX>(PhantomData))
 }

@@ -4,6 +4,10 @@ use super::{Kind, Message, Violation, object};
 use crate::contract::topology;
 use serde::{Deserialize, Serialize};
 
+/// Rides in one request at most, whatever a scorer is configured to take: they are in memory before it can look, and a
+/// ride of two bytes of JSON takes 120 there.
+pub const SCORE_RIDES_MAX: usize = 100_000;
+
 /// One or many rides to score. The deadline is the AMQP `expiration`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreRequest {
@@ -12,8 +16,8 @@ pub struct ScoreRequest {
     /// Units of the weather features; NOAA's own when left out.
     #[serde(default, deserialize_with = "object::object")]
     pub units: Units,
-    /// At least one.
-    #[serde(deserialize_with = "object::list")]
+    /// At least one, at most [`SCORE_RIDES_MAX`].
+    #[serde(deserialize_with = "object::list_up_to::<_, _, SCORE_RIDES_MAX>")]
     pub rides: Vec<ScoreRide>,
 }
 

@@ -4,7 +4,7 @@
 use super::convert::{routing_key, short, to_amqp};
 use crate::{
     contract::outcome::Outgoing,
-    runtime::broker::{ConnectionState, MESSAGE_BYTES_MAX, PublishError, Publisher},
+    runtime::broker::{ConnectionState, PublishError, Publisher, check_size},
 };
 use async_trait::async_trait;
 use futures::{StreamExt, stream::FuturesUnordered};
@@ -64,9 +64,7 @@ impl AmqpPublisher {
 #[async_trait]
 impl Publisher for AmqpPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
-        if message.body.len() > MESSAGE_BYTES_MAX {
-            return Err(PublishError::TooLarge { bytes: message.body.len() });
-        }
+        check_size(&message)?;
         let gone = || PublishError::Unconfirmed("the connection is closed".to_owned());
         let (answer, confirmed) = oneshot::channel();
         self.patiently(self.jobs.send((message, answer))).await?.map_err(|_| gone())?;

@@ -4,11 +4,11 @@ use super::ErasedWorker;
 use crate::{
     contract::{
         envelope::{self, Properties},
-        outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide},
+        outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide, shorten},
         topology,
     },
     runtime::{
-        broker::{Delivery, PublishError, Publisher},
+        broker::{Delivery, MESSAGE_BYTES_MAX, MESSAGE_TOO_LARGE, PublishError, Publisher},
         host,
         shutdown::Shutdown,
         trace::TraceContext,
@@ -29,6 +29,11 @@ const REFUSED_PAUSE_MS: (u64, u64) = (20, 1_000);
 /// How long to wait for a full queue before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
 /// which would end the consumer and count against the delivery limit.
 const REFUSED_MAX: Duration = Duration::from_secs(20 * 60);
+
+/// Bytes kept of one line of history: the reason, and which attempt it was.
+const HISTORY_LINE_BYTES_MAX: usize = envelope::WHY_BYTES_MAX + 20;
+/// Bytes of the name of an exchange and of a routing key at most (AMQP 0-9-1 §4.2.5.3, short strings).
+const SHORT_BYTES_MAX: usize = 255;
 
 /// The connection cannot be used any more; every unacknowledged message will be delivered again.
 pub(super) struct SessionBroken(pub(super) String);
@@ -108,6 +113,9 @@ impl Deliverer {
         let Received { properties, body, routing_key, .. } = received;
         let wire_kind = properties.kind.as_deref().or_else(|| kind_in_routing_key(routing_key));
         let handled = async {
+            if body.len() > MESSAGE_BYTES_MAX {
+                return Err(too_large(&PublishError::TooLarge { bytes: body.len() }));
+            }
             let decoded = match self.worker.decode(wire_kind, body) {
                 Ok(decoded) => decoded,
                 Err(why) => match self.worker.answer_undecodable(properties, &why) {
@@ -149,7 +157,7 @@ impl Deliverer {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
         {
-            warn!(failure = %failure, "answered with an error");
+            warn!(failure = %shorten(&failure.to_string(), envelope::WHY_BYTES_MAX), "answered with an error");
             self.publish(answer, trace).await?;
             return Ok(None);
         }
@@ -159,10 +167,11 @@ impl Deliverer {
             Verdict::Ack => {}
             Verdict::Retry { rung, delay_ms, next } => {
                 let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
+                let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
                 let queue = topology::rung_queue(self.worker.name(), rung);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
-                let outgoing = self.stamped(received.retried(queue, delay_ms, history, next, &why), trace);
+                let outgoing = self.stamped(received.retried(queue, delay_ms, history, next, why), trace);
                 match self.publisher.publish(outgoing.clone()).await {
                     Ok(()) => {}
                     // Not waited for: what the rung holds comes back only if somebody reads the queue meanwhile.
@@ -177,8 +186,9 @@ impl Deliverer {
                 }
             }
             Verdict::DeadLetter { reason, why } => {
+                let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 tracing::error!(reason, why, "dead letter");
-                self.publish(received.dead(self.worker.name(), history, reason, &why), trace).await?;
+                self.publish(received.dead(self.worker.name(), history, reason, why), trace).await?;
             }
         }
         Ok(None)
@@ -228,9 +238,7 @@ impl Deliverer {
                     self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
                 }
-                Err(error @ PublishError::TooLarge { .. }) => {
-                    return Err(Failure::permanent("message_too_large", error).into());
-                }
+                Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
                 Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),
             }
         }
@@ -248,6 +256,10 @@ fn under_deadline(outputs: OutgoingStream, deadline: Duration) -> OutgoingStream
         }
     };
     stream::unfold(outputs, pull).boxed()
+}
+
+fn too_large(error: &PublishError) -> Failure {
+    Failure::permanent(MESSAGE_TOO_LARGE, error)
 }
 
 fn too_slow(deadline: Duration) -> Failure {
@@ -278,28 +290,33 @@ impl Received {
         outgoing.properties.set_count(envelope::ATTEMPT, next.attempt);
         outgoing.properties.set_count(envelope::OUTAGES, next.outages);
         outgoing.properties.expiration_ms = Some(delay_ms);
+        outgoing.properties.fit_headers();
         outgoing
     }
 
     fn dead(self, queue: &str, now: History, reason: &str, why: &str) -> Outgoing {
         let mut outgoing = self.republished(topology::DEAD, queue.to_owned(), now, why);
         outgoing.properties.set_text(envelope::REASON, reason);
-        outgoing.properties.set_text(envelope::WHY, cut(why));
+        outgoing.properties.set_text(envelope::WHY, why);
         outgoing.properties.set_text(envelope::DEAD_AT, host::now().strftime("%FT%TZ").to_string());
         outgoing.properties.expiration_ms = None;
+        outgoing.properties.fit_headers();
         outgoing
     }
 
     /// The same body and properties, with one more line of history and where it was first published.
     fn republished(self, exchange: &'static str, routing_key: String, now: History, why: &str) -> Outgoing {
         let mut properties = self.properties;
-        let line = format!("attempt {}: {}", now.attempt, cut(why).replace('\n', " "));
-        let mut lines: Vec<&str> =
-            properties.text(envelope::HISTORY).map(|all| all.lines().collect()).unwrap_or_default();
-        lines.push(&line);
-        let kept = lines[lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)..].join("\n");
+        let line = format!("attempt {}: {}", now.attempt, why.replace('\n', " "));
+        let before = properties.text(envelope::HISTORY).unwrap_or_default();
+        // Whoever published it may have put anything there.
+        let mut lines: Vec<_> =
+            before.lines().chain([line.as_str()]).map(|line| shorten(line, HISTORY_LINE_BYTES_MAX)).collect();
+        let kept = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
         properties.set_text(envelope::HISTORY, kept);
-        if properties.text(envelope::ORIGINAL_EXCHANGE).is_none() {
+        let original = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY].map(|name| properties.text(name));
+        // AMQP knows no longer names: whatever that is, no worker wrote it.
+        if original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
             properties.set_text(envelope::ORIGINAL_EXCHANGE, self.exchange);
             properties.set_text(envelope::ORIGINAL_ROUTING_KEY, self.routing_key);
         }
@@ -312,10 +329,6 @@ impl Received {
 fn kind_in_routing_key(routing_key: &str) -> Option<&str> {
     let (name, major) = routing_key.rsplit_once(".v")?;
     (!name.is_empty() && !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit())).then_some(routing_key)
-}
-
-fn cut(why: &str) -> &str {
-    &why[..why.floor_char_boundary(envelope::WHY_BYTES_MAX)]
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {

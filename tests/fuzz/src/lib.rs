@@ -1,0 +1,4 @@
+//! The properties, as the tests share them.
+
+#[path = "../../support/properties.rs"]
+pub mod properties;

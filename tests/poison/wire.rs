@@ -1,0 +1,206 @@
+//! What no client library sends but any peer can: written byte by byte (AMQP 0-9-1 §4.2).
+
+use super::{Neighbour, Trial, message, put};
+use common::{
+    contract::{
+        envelope,
+        message::BatchSplit,
+        topology::{self, queue},
+    },
+    runtime::{AmqpBroker, config::BrokerSettings},
+};
+use pipeline_tests::processes::{Fleet, Input, SOON};
+use std::{
+    io::{Read, Write},
+    net::TcpStream,
+};
+
+/// Flags of the properties that are sent here (§4.2.6.1), in the order in which their values follow.
+const HEADERS: u16 = 1 << 13;
+const KIND: u16 = 1 << 5;
+
+/// A connection with one open channel, confirms on.
+struct Raw {
+    stream: TcpStream,
+    namespace: String,
+}
+
+/// What the broker said to a publish.
+#[derive(Debug, PartialEq)]
+enum Answer {
+    Taken,
+    Refused(String),
+}
+
+impl Raw {
+    fn connect(settings: &BrokerSettings) -> Self {
+        let url = settings.url.reveal();
+        let (authority, _) = url.split_once("://").unwrap().1.split_once('/').unwrap();
+        let (user, address) = authority.split_once('@').unwrap();
+        let mut raw = Self { stream: TcpStream::connect(address).unwrap(), namespace: settings.namespace.clone() };
+        raw.stream.set_read_timeout(Some(SOON)).unwrap();
+        raw.stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
+        raw.expect(10, 10);
+        let login = format!("\0{}", user.replace(':', "\0"));
+        let start = [&[0, 0, 0, 0][..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
+        raw.method(0, 10, 11, &start);
+        let mut tune = raw.expect(10, 30);
+        tune.truncate(6);
+        tune.extend([0, 0]);
+        raw.method(0, 10, 31, &tune);
+        raw.method(0, 10, 40, &[&short(b"/")[..], &short(b""), &[0]].concat());
+        raw.expect(10, 41);
+        raw.method(1, 20, 10, &short(b""));
+        raw.expect(20, 11);
+        raw.method(1, 85, 10, &[0]);
+        raw.expect(85, 11);
+        raw
+    }
+
+    fn frame(&mut self, kind: u8, channel: u16, payload: &[u8]) {
+        let length = u32::try_from(payload.len()).unwrap();
+        let head = [&[kind][..], &channel.to_be_bytes(), &length.to_be_bytes()].concat();
+        self.stream.write_all(&[&head[..], payload, &[0xCE]].concat()).unwrap();
+    }
+
+    fn method(&mut self, channel: u16, class: u16, method: u16, arguments: &[u8]) {
+        self.frame(1, channel, &[&class.to_be_bytes()[..], &method.to_be_bytes(), arguments].concat());
+    }
+
+    /// Class, method and arguments of the next method.
+    fn next(&mut self) -> (u16, u16, Vec<u8>) {
+        let mut head = [0; 7];
+        self.stream.read_exact(&mut head).unwrap();
+        let mut payload = vec![0; u32::from_be_bytes([head[3], head[4], head[5], head[6]]) as usize + 1];
+        self.stream.read_exact(&mut payload).unwrap();
+        let arguments = payload[4..payload.len() - 1].to_vec();
+        (u16::from_be_bytes([payload[0], payload[1]]), u16::from_be_bytes([payload[2], payload[3]]), arguments)
+    }
+
+    fn expect(&mut self, class: u16, method: u16) -> Vec<u8> {
+        let (found_class, found_method, arguments) = self.next();
+        assert_eq!((found_class, found_method), (class, method), "{}", String::from_utf8_lossy(&arguments));
+        arguments
+    }
+
+    fn publish(&mut self, exchange: &str, routing_key: &str, flags: u16, properties: &[u8], body: &[u8]) -> Answer {
+        let exchange = format!("{}{exchange}", self.namespace);
+        let target = [&[0, 0][..], &short(exchange.as_bytes()), &short(routing_key.as_bytes()), &[0]].concat();
+        self.method(1, 60, 40, &target);
+        let size = (body.len() as u64).to_be_bytes();
+        self.frame(2, 1, &[&60u16.to_be_bytes()[..], &[0, 0], &size, &flags.to_be_bytes(), properties].concat());
+        for piece in body.chunks(100_000) {
+            self.frame(3, 1, piece);
+        }
+        match self.next() {
+            (60, 80, _) => Answer::Taken,
+            (20, 40, why) | (10, 50, why) => Answer::Refused(String::from_utf8_lossy(&why).into_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn short(text: &[u8]) -> Vec<u8> {
+    [&[u8::try_from(text.len()).unwrap()], text].concat()
+}
+
+fn long(bytes: &[u8]) -> Vec<u8> {
+    [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
+}
+
+/// A table of headers with these fields: name, and type and value as they are on the wire (§4.2.5.5, with RabbitMQ's
+/// errata).
+fn table(fields: &[(&[u8], Vec<u8>)]) -> Vec<u8> {
+    long(&fields.iter().flat_map(|(name, value)| [short(name), value.clone()].concat()).collect::<Vec<_>>())
+}
+
+/// Arrays in arrays.
+fn nested(depth: usize) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    for level in (0..depth).rev() {
+        bytes.push(b'A');
+        bytes.extend(u32::try_from(level * 5).unwrap().to_be_bytes());
+    }
+    bytes
+}
+
+fn split(batch_id: &str) -> BatchSplit {
+    BatchSplit {
+        batch_id: batch_id.to_owned(),
+        sha256: "0".repeat(64),
+        chunks: 0,
+        received: 0,
+        accepted: 0,
+        rejected: 0,
+        rejected_by_reason: Default::default(),
+    }
+}
+
+/// Headers of every type AMQP has, one after the other, and nested: the message is read and done.
+fn every_type() -> Vec<u8> {
+    let of = |kind: u8, value: &[u8]| [&[kind], value].concat();
+    table(&[
+        (b"t", of(b't', &[2])),
+        (b"b", of(b'b', &[0xFF])),
+        (b"B", of(b'B', &[0xFF])),
+        (b"s", of(b's', &[0xFF, 0xFF])),
+        (b"u", of(b'u', &[0xFF, 0xFF])),
+        (b"I", of(b'I', &[0xFF; 4])),
+        (b"i", of(b'i', &[0xFF; 4])),
+        (b"l", of(b'l', &[0x80, 0, 0, 0, 0, 0, 0, 0])),
+        (b"f", of(b'f', &f32::NAN.to_be_bytes())),
+        (b"d", of(b'd', &f64::INFINITY.to_be_bytes())),
+        (b"D", of(b'D', &[255, 0xFF, 0xFF, 0xFF, 0xFF])),
+        (b"S", of(b'S', &long(&[0, 0xFF, 0xFE]))),
+        (b"T", of(b'T', &[0xFF; 8])),
+        (b"x", of(b'x', &long(&[0xFF; 100]))),
+        (b"V", of(b'V', &[])),
+        (b"A", nested(30)),
+        (b"F", of(b'F', &table(&[(b"", of(b'F', &table(&[])))]))),
+        (b"x-attempt", of(b'd', &1e308f64.to_be_bytes())),
+        (b"x-outages", of(b'S', &long(b"-1"))),
+        (b"traceparent", of(b'x', &long(&[0xFF; 55]))),
+    ])
+}
+
+/// Headers as no library writes them: what can be read is done; what cannot ends among the dead letters; neighbours go on.
+#[tokio::test]
+async fn absurd_headers_harm_nobody() {
+    let input = Input::of(1);
+    let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
+    let broker = AmqpBroker::new(fleet.broker.clone());
+    let mut trial = Trial::start(&broker, fleet.store()).await;
+    let settings = fleet.broker.clone();
+    let poisons = tokio::task::spawn_blocking(move || {
+        let mut raw = Raw::connect(&settings);
+        let of = |kind: u8, value: &[u8]| [&[kind], value].concat();
+        let body = |batch_id: &str| serde_json::to_vec(&split(batch_id)).unwrap();
+        let kind = "batch-split.v1";
+        raw.publish(topology::WORK, kind, HEADERS, &every_type(), &body("every-type"));
+        let large = table(&[(b"large", of(b'S', &long(&vec![b'h'; 130_900])))]);
+        raw.publish(topology::WORK, kind, HEADERS, &large, &body("large"));
+        raw.publish(topology::WORK, kind, HEADERS, &large, b"hello");
+        if std::env::var("POISON_UTF8").is_ok() {
+            raw.publish(topology::WORK, kind, KIND, &short(&[0xFF, 0xFE]), &body("kind-no-utf8"));
+        }
+        if std::env::var("POISON_NEST").is_ok() {
+            raw.publish(topology::WORK, kind, HEADERS, &table(&[(b"A", nested(26_000))]), &body("nested"));
+        }
+    });
+    poisons.await.unwrap();
+    trial.publisher.publish(message(&split("good"))).await.unwrap();
+    trial.neighbours.push(Neighbour::Dataset("good".to_owned()));
+    fleet.launch(queue::MERGER, 0);
+    let started = std::time::Instant::now();
+    for id in ["every-type", "large", "good"] {
+        trial.manifest(id, id, || fleet.log_text()).await;
+        eprintln!("{id} {:?}", started.elapsed());
+    }
+    let mut dead = trial.connection.consume(&topology::dead_queue(queue::MERGER), 1).await.unwrap();
+    let delivery = tokio::time::timeout(SOON, dead.next()).await.unwrap().unwrap();
+    eprintln!("{:?}", delivery.properties.text(envelope::REASON));
+    delivery.settle.ack().await.unwrap();
+    eprintln!("{}", fleet.log_text());
+    put(&fleet.store(), "x", b"");
+    fleet.finish().await;
+}

@@ -84,7 +84,8 @@ pub fn document(data: &[u8]) {
     }
 }
 
-type Read<T> = Result<(Vec<(Vec<u8>, Content<T>)>, BatchHeader), Refusal>;
+type Whole<T> = (Vec<(Vec<u8>, Content<T>)>, BatchHeader);
+type Read<T> = Result<Whole<T>, Refusal>;
 
 fn read<T: FromObject + Debug + PartialEq>(options: Options, pieces: &[&[u8]]) -> Read<T> {
     let mut document = Document::new(options);
@@ -106,7 +107,7 @@ fn read<T: FromObject + Debug + PartialEq>(options: Options, pieces: &[&[u8]]) -
 type Found<'a> = (Vec<(&'a [u8], u8)>, &'a BatchHeader);
 
 /// What both passes must agree on.
-fn outline<T>((elements, header): &(Vec<(Vec<u8>, Content<T>)>, BatchHeader)) -> Found<'_> {
+fn outline<T>((elements, header): &Whole<T>) -> Found<'_> {
     let kind = |content: &Content<T>| match content {
         Content::Object(_) => b'o',
         Content::NotAnObject => b'n',

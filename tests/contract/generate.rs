@@ -24,6 +24,11 @@ fn batch_id() -> impl Strategy<Value = String> {
     "[A-Za-z0-9_-]{1,64}"
 }
 
+/// A plain path below a prefix of the object store.
+fn below(prefix: &'static str) -> impl Strategy<Value = String> {
+    r"(/[^/.\\%\x00-\x1f\x7f][^/\\%\x00-\x1f\x7f]{0,10}){1,3}".prop_map(move |rest| format!("{prefix}{rest}"))
+}
+
 fn sha256() -> impl Strategy<Value = String> {
     "[0-9a-f]{64}"
 }
@@ -119,16 +124,13 @@ pub fn enriched_chunk() -> impl Strategy<Value = EnrichedChunk> {
 }
 
 pub fn dataset_ready() -> impl Strategy<Value = DatasetReady> {
-    (batch_id(), text(), sha256(), any::<u64>()).prop_map(|(batch_id, manifest, manifest_sha256, rides)| DatasetReady {
-        batch_id,
-        manifest,
-        manifest_sha256,
-        rides,
+    (batch_id(), below("dataset"), sha256(), any::<u64>()).prop_map(|(batch_id, manifest, manifest_sha256, rides)| {
+        DatasetReady { batch_id, manifest, manifest_sha256, rides }
     })
 }
 
 pub fn model_promoted() -> impl Strategy<Value = ModelPromoted> {
-    (text(), text(), text(), option::of(text())).prop_map(|(model, model_id, object, previous_model_id)| {
+    (text(), text(), below("models"), option::of(text())).prop_map(|(model, model_id, object, previous_model_id)| {
         ModelPromoted { model, model_id, object, previous_model_id }
     })
 }

@@ -398,7 +398,12 @@ async fn subscriptions_reach_every_replica_of_a_worker() {
         .collect();
     let wait = |permits| tokio::time::timeout(SOON, heard.acquire_many(permits));
     wait(2).await.expect("both connect").unwrap().forget();
-    let event = ModelPromoted { model: "m".into(), model_id: "1".into(), object: "o".into(), previous_model_id: None };
+    let event = ModelPromoted {
+        model: "m".into(),
+        model_id: "1".into(),
+        object: "models/m/1/model.json".into(),
+        previous_model_id: None,
+    };
     connection.publisher().await.unwrap().publish(Outgoing::message(&event).unwrap()).await.unwrap();
     wait(2).await.expect("both hear of it").unwrap().forget();
     shutdown.cancel();

@@ -478,6 +478,9 @@ impl Consumer for MemoryConsumer {
             if let ConnectionState::Closed(why) = &*self.closed.borrow() {
                 return Err(BrokerError::Lost(why.clone()));
             }
+            if !self.counted {
+                return Err(BrokerError::Lost("the consumer was cancelled".to_owned()));
+            }
             if let Some(delivery) = self.take()? {
                 return Ok(delivery);
             }

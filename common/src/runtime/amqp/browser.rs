@@ -1,42 +1,94 @@
-//! Looking through a queue with `basic.get`. Each get of a replicated queue is a round through its log, so that several
-//! are under way, each on a channel of its own; what was got is unacknowledged until the channels close.
+//! Looking through a queue. With `basic.consume`, because a replicated queue keeps books of every `basic.get` (some 200 a
+//! second, ever slower). A consumer is sent no more than its prefetch, so that few bodies are in memory; when all of that is
+//! in hand, another one goes on from there. What was seen is unacknowledged until the channels close.
 
-use super::{delivered, translate, within};
-use crate::runtime::broker::{BrokerError, Browser, Delivery};
+use super::{delivered, short, translate, within};
+use crate::runtime::broker::{BrokerError, Browser, Delivery, Settle};
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, future::BoxFuture, stream::FuturesOrdered};
-use lapin::{Channel, message::BasicGetMessage, options::BasicGetOptions, types::ShortString};
-use std::time::Duration;
+use futures::{FutureExt, StreamExt, future::try_join_all};
+use lapin::{
+    Channel, Connection,
+    options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    types::{FieldTable, ShortString},
+};
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering::SeqCst},
+    },
+    time::Duration,
+};
 
-/// Gets under way at the same time; as many bodies are in memory at most, beside the one that was handed out.
-pub(super) const WINDOW_MAX: usize = 16;
-
-type Got = (usize, lapin::Result<Option<BasicGetMessage>>);
+/// Prefetch of the first consumer and of the largest; each has twice that of the one before. A connection has 2,047
+/// channels, so that half a million messages can be in hand.
+const WINDOW: (u16, u16) = (16, 256);
+/// How long nothing comes before the queue is asked whether there is anything.
+const SILENCE: Duration = Duration::from_millis(50);
 
 pub(super) struct AmqpBrowser {
-    pub(super) channels: Vec<Channel>,
-    pub(super) queue: ShortString,
-    pub(super) namespace: String,
-    pub(super) deadline: Duration,
-    idle: Vec<usize>,
-    asked: FuturesOrdered<BoxFuture<'static, Got>>,
-    /// Begins with one, so that whoever wants a single message does not take many.
+    connection: Arc<Connection>,
+    queue: ShortString,
+    namespace: String,
+    deadline: Duration,
+    window: u16,
+    reading: Option<Reading>,
+    /// Channels of consumers that gave all they may.
+    full: Vec<Channel>,
+}
+
+struct Reading {
+    channel: Channel,
+    consumer: lapin::Consumer,
     window: usize,
+    in_hand: Arc<AtomicUsize>,
 }
 
 impl AmqpBrowser {
-    pub(super) fn new(channels: Vec<Channel>, queue: ShortString, namespace: String, deadline: Duration) -> Self {
-        let idle = (0..channels.len()).collect();
-        Self { channels, queue, namespace, deadline, idle, asked: FuturesOrdered::new(), window: 1 }
+    pub(super) fn new(connection: Arc<Connection>, queue: &str, namespace: String, deadline: Duration) -> Self {
+        let (queue, window) = (short(queue), WINDOW.0);
+        Self { connection, queue, namespace, deadline, window, reading: None, full: Vec::new() }
     }
 
-    fn ask(&mut self) {
-        while self.asked.len() < self.window
-            && let Some(at) = self.idle.pop()
-        {
-            let (channel, queue) = (self.channels[at].clone(), self.queue.clone());
-            self.asked
-                .push_back(async move { (at, channel.basic_get(queue, BasicGetOptions::default()).await) }.boxed());
+    /// Begins, or goes on with another consumer where one has given all it may.
+    async fn begin(&mut self) -> Result<Reading, BrokerError> {
+        let channel = within(self.deadline, "opening a channel", self.connection.create_channel()).await?;
+        let window = self.window;
+        self.window = (window * 2).min(WINDOW.1);
+        within(self.deadline, "setting the prefetch", channel.basic_qos(window, BasicQosOptions::default())).await?;
+        let options = BasicConsumeOptions::default();
+        let started = channel.basic_consume(self.queue.clone(), short(""), options, FieldTable::default());
+        let consumer = within(self.deadline, &format!("looking through {}", self.queue), started).await?;
+        Ok(Reading { channel, consumer, window: window.into(), in_hand: Arc::default() })
+    }
+
+    fn hand_out(&self, reading: &Reading, delivery: lapin::message::Delivery) -> Delivery {
+        reading.in_hand.fetch_add(1, SeqCst);
+        let Delivery { properties, body, exchange, routing_key, redelivered, settle } =
+            delivered(delivery, &self.namespace, self.deadline, false);
+        let settle = Box::new(Counted { settle, in_hand: Arc::clone(&reading.in_hand) });
+        Delivery { properties, body, exchange, routing_key, redelivered, settle }
+    }
+
+    /// What comes next; `None` when the queue has nothing more for this consumer.
+    async fn next_of(&self, reading: &mut Reading) -> Result<Option<Delivery>, BrokerError> {
+        let what = format!("looking through {}", self.queue);
+        let options = QueueDeclareOptions { passive: true, ..Default::default() };
+        loop {
+            let mut come = tokio::time::timeout(SILENCE, reading.consumer.next()).await.ok();
+            let mut ready = 1;
+            if come.is_none() {
+                let asked = reading.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
+                ready = within(self.deadline, &what, asked).await?.message_count();
+                // What was on its way came before the answer.
+                come = reading.consumer.next().now_or_never();
+            }
+            match come {
+                Some(Some(Ok(delivery))) => return Ok(Some(self.hand_out(reading, delivery))),
+                Some(Some(Err(error))) => return Err(translate(&what, error)),
+                Some(None) => return Err(BrokerError::Lost(format!("{what}: the broker ended it"))),
+                None if ready == 0 => return Ok(None),
+                None => {}
+            }
         }
     }
 }
@@ -44,32 +96,46 @@ impl AmqpBrowser {
 #[async_trait]
 impl Browser for AmqpBrowser {
     async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
-        let what = format!("looking through {}", self.queue);
-        let mut empty = false;
-        loop {
-            if !empty {
-                self.ask();
+        let mut reading = match self.reading.take() {
+            Some(reading) if reading.in_hand.load(SeqCst) < reading.window => reading,
+            Some(full) => {
+                self.full.push(full.channel);
+                self.begin().await?
             }
-            let Ok(got) = tokio::time::timeout(self.deadline, self.asked.next()).await else {
-                let why = format!("{what}: no answer within {} ms", self.deadline.as_millis());
-                return Err(BrokerError::Lost(why));
-            };
-            let Some((at, got)) = got else { return Ok(None) };
-            self.idle.push(at);
-            match got.map_err(|error| translate(&what, error))? {
-                Some(message) => {
-                    self.window = (self.window * 2).min(WINDOW_MAX);
-                    return Ok(Some(delivered(message.delivery, &self.namespace, self.deadline, false)));
-                }
-                None => empty = true,
-            }
-        }
+            None => self.begin().await?,
+        };
+        let next = self.next_of(&mut reading).await;
+        self.reading = Some(reading);
+        next
     }
 
-    async fn close(self: Box<Self>) -> Result<(), BrokerError> {
-        for channel in &self.channels {
-            within(self.deadline, "closing a channel", channel.close(200, "looked".into())).await?;
-        }
+    async fn close(mut self: Box<Self>) -> Result<(), BrokerError> {
+        let channels = self.full.drain(..).chain(self.reading.take().map(|reading| reading.channel));
+        let channels: Vec<Channel> = channels.collect();
+        let closing = channels
+            .iter()
+            .map(|channel| within(self.deadline, "closing a channel", channel.close(200, short("looked"))));
+        try_join_all(closing).await.map(drop)
+    }
+}
+
+/// Settles, and makes room for another delivery.
+struct Counted {
+    settle: Box<dyn Settle>,
+    in_hand: Arc<AtomicUsize>,
+}
+
+#[async_trait]
+impl Settle for Counted {
+    async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle.ack().await?;
+        self.in_hand.fetch_sub(1, SeqCst);
+        Ok(())
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle.requeue().await?;
+        self.in_hand.fetch_sub(1, SeqCst);
         Ok(())
     }
 }

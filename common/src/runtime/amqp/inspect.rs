@@ -29,8 +29,7 @@ pub enum Presence {
 }
 
 impl AmqpBroker {
-    /// Looks for every exchange and queue of the fleet by passive declaration, which no user needs a permission for on
-    /// some versions and a configure permission on none.
+    /// Looks for every exchange and queue of the fleet by passive declaration, for which RabbitMQ asks no permission.
     ///
     /// # Errors
     /// When the broker cannot be used.

@@ -31,7 +31,7 @@ use lapin::{
     types::FieldTable,
     uri::{AMQPScheme, AMQPUri},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// A RabbitMQ broker.
@@ -115,7 +115,7 @@ impl Broker for AmqpBroker {
         }
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let BrokerSettings { namespace, declare, .. } = self.settings.clone();
-        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace, declare }))
+        Ok(Box::new(AmqpConnection { publishing, consuming: Arc::new(consuming), state, deadline, namespace, declare }))
     }
 
     fn describe(&self) -> String {
@@ -154,7 +154,7 @@ fn ends_one_channel(error: &lapin::Error) -> bool {
 
 struct AmqpConnection {
     publishing: lapin::Connection,
-    consuming: lapin::Connection,
+    consuming: Arc<lapin::Connection>,
     state: watch::Sender<ConnectionState>,
     deadline: Duration,
     namespace: String,
@@ -251,12 +251,8 @@ impl Connection for AmqpConnection {
     }
 
     async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
-        let mut channels = Vec::new();
-        for _ in 0..browser::WINDOW_MAX {
-            channels.push(self.channel(&self.consuming).await?);
-        }
-        let queue = short(&format!("{}{queue}", self.namespace));
-        Ok(Box::new(browser::AmqpBrowser::new(channels, queue, self.namespace.clone(), self.deadline)))
+        let (connection, name) = (Arc::clone(&self.consuming), format!("{}{queue}", self.namespace));
+        Ok(Box::new(browser::AmqpBrowser::new(connection, &name, self.namespace.clone(), self.deadline)))
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
@@ -275,7 +271,7 @@ impl Connection for AmqpConnection {
     }
 
     async fn close(&self) {
-        for connection in [&self.consuming, &self.publishing] {
+        for connection in [self.consuming.as_ref(), &self.publishing] {
             // The broker notices by itself if the goodbye does not get through.
             let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
         }

@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 /// Hex digits of a letter's id.
 const ID_DIGITS: usize = 12;
 /// Headers that a broker adds, and changes whenever somebody looks at a message.
-pub(super) const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// Headers that our runtime adds to a message that failed.
 const OF_THE_RUNTIME: [&str; 8] = [
     envelope::ATTEMPT,
@@ -154,10 +154,8 @@ fn batch_id(queue: &str, body: &[u8]) -> Option<String> {
 
 /// Two letters with the same id are the same in every byte.
 fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
-    let mut stable = properties.clone();
-    stable.headers.retain(|name, _| !OF_THE_QUEUE.contains(&name.as_str()));
     let mut hasher = Sha256::new();
-    for part in [queue.as_bytes(), properties_json(&stable).to_string().as_bytes(), body] {
+    for part in [queue.as_bytes(), properties_json(properties).to_string().as_bytes(), body] {
         hasher.update((part.len() as u64).to_be_bytes());
         hasher.update(part);
     }
@@ -177,14 +175,15 @@ pub(crate) fn restored(properties: &Properties) -> Properties {
     restored
 }
 
+/// The properties, less what changes with every look.
 fn properties_json(properties: &Properties) -> Value {
     let header = |value: &Header| match value {
         Header::Text(text) => json!(text),
         Header::Integer(value) => json!(value),
         Header::Boolean(value) => json!(value),
     };
-    let headers: Map<String, Value> =
-        properties.headers.iter().map(|(name, value)| (name.clone(), header(value))).collect();
+    let lasting = properties.headers.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str()));
+    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), header(value))).collect();
     let mut all = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {

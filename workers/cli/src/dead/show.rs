@@ -1,9 +1,6 @@
 //! `dead list`, `dead show`, `dead export`: looking takes nothing away.
 
-use super::{
-    Found, Letter, Letters,
-    letter::{OF_THE_QUEUE, whole},
-};
+use super::{Found, Letter, Letters, letter::whole};
 use crate::{
     Failed, Session,
     arguments::{ListDead, Which},
@@ -165,7 +162,7 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
     for (name, value) in headers.as_object().into_iter().flatten() {
         let told = [envelope::REASON, envelope::WHY, envelope::DEAD_AT, envelope::HISTORY, envelope::ATTEMPT];
         let origin = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY];
-        if ![&told[..], &origin, &OF_THE_QUEUE].concat().contains(&name.as_str()) {
+        if ![&told[..], &origin].concat().contains(&name.as_str()) {
             line("header", &format!("{name}: {}", plain(value)));
         }
     }

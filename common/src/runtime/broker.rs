@@ -75,7 +75,7 @@ pub trait Publisher: Send + Sync {
 /// Deliveries, one after the other.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery; an error when there can be none any more.
+    /// The next delivery; an error when there can be none any more. Whoever stops waiting loses none.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
 
     /// No more deliveries: those that came and were not asked for go back into the queue, those that were handed out can

@@ -3,7 +3,7 @@
 use crate::{Failed, Session};
 use common::runtime::config::BrokerSettings;
 use jiff::Timestamp;
-use reqwest::{Client, StatusCode, Url, header::DATE};
+use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
 use serde_json::Value;
 use std::time::Duration;
 
@@ -50,7 +50,15 @@ impl Management {
         let named = if base.username().is_empty() { &amqp } else { &base };
         let user = decoded(named.username());
         let user = if user.is_empty() { "guest".to_owned() } else { user };
-        let password = named.password().map(decoded).or_else(|| (user == "guest").then(|| "guest".to_owned()));
+        let in_file = |file: &String| match std::fs::read_to_string(file) {
+            Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => Err(misused(format!("broker.password_file = {file}: {error}"))),
+        };
+        let password = match (named.password(), &settings.password_file) {
+            (Some(password), _) => Some(decoded(password)),
+            (None, Some(file)) => Some(in_file(file)?),
+            (None, None) => (user == "guest").then(|| "guest".to_owned()),
+        };
         // Not in anything that is printed.
         let (_, _) = (base.set_username(""), base.set_password(None));
         let vhost = match amqp.path() {
@@ -58,8 +66,14 @@ impl Management {
             path => decoded(&path[1..]),
         };
         rustls::crypto::ring::default_provider().install_default().ok();
-        let client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none()).build();
-        let client = client.map_err(|error| misused(format!("an HTTP client: {error}")))?;
+        let mut client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if let Some(file) = &settings.ca_file {
+            let wrong = |why: String| misused(format!("broker.ca_file = {file}: {why}"));
+            let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+            let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.to_string()))?;
+            client = client.tls_certs_only(authorities);
+        }
+        let client = client.build().map_err(|error| misused(format!("an HTTP client: {error}")))?;
         Ok(Self { client, base, user, password, vhost })
     }
 

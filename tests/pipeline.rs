@@ -3,12 +3,14 @@
 //! `contract` schemas, examples, types and topology against each other · `conformance` both brokers and the worker loop ·
 //! `fleet` five workers, rides in, probability out · `command` the `wildrydes` command as a person uses it ·
 //! `security` who may do what, TLS, and that no secret is told · `simulation` the fleet in a world made of a seed · `poison`
-//! what is hostile ends where it should, and nothing beside it suffers.
+//! what is hostile ends where it should, and nothing beside it suffers · `operator` what one does when
+//! something does fail.
 
 mod command;
 mod conformance;
 mod contract;
 mod fleet;
+mod operator;
 mod poison;
 mod security;
 mod simulation;

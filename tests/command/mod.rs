@@ -87,10 +87,42 @@ fn configuration_errors_name_the_key_and_what_would_be_right() {
 #[test]
 fn help_shows_examples_and_every_command() {
     let help = succeed(wildrydes().arg("--help"));
-    for part in ["Examples:", "demo", "run", "ingest", "score", "status", "generate", "topology", "up", "Exit codes"] {
+    for part in [
+        "Examples:",
+        "demo",
+        "run",
+        "ingest",
+        "score",
+        "status",
+        "dead",
+        "replay",
+        "pause",
+        "resume",
+        "drain",
+        "doctor",
+        "generate",
+        "topology",
+        "up",
+        "Exit codes",
+    ] {
         assert!(help.contains(part), "{part} is missing\n{help}");
     }
-    assert!(succeed(wildrydes().args(["completions", "bash"])).contains("_wildrydes"));
+    for command in [
+        &["dead", "list"][..],
+        &["dead", "show"],
+        &["dead", "replay"],
+        &["dead", "drop"],
+        &["dead", "export"],
+        &["replay"],
+        &["pause"],
+        &["resume"],
+        &["drain"],
+        &["doctor"],
+    ] {
+        let help = succeed(wildrydes().args(command).arg("--help"));
+        assert!(help.contains("Examples:"), "{command:?}\n{help}");
+    }
+    assert!(succeed(wildrydes().args(["completions", "bash"])).contains("dead__subcmd__replay"));
 }
 
 #[test]

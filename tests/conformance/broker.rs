@@ -10,7 +10,7 @@ use common::{
     },
     runtime::{
         Broker,
-        broker::{Connection, PublishError},
+        broker::{Browser, Connection, Delivery, Depth, PublishError},
     },
 };
 use futures::{StreamExt, stream};
@@ -25,6 +25,9 @@ on_both_brokers! {
     many_publishers_at_once_lose_and_double_nothing;
     a_rung_gives_back_after_its_delay;
     dead_letters_are_kept_apart;
+    a_dead_letter_can_be_looked_at_any_number_of_times;
+    what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes;
+    a_cancelled_consumer_gives_back_what_was_not_begun;
     a_message_that_keeps_coming_back_is_parked;
     every_subscriber_gets_its_own_copy;
     a_reply_queue_takes_answers_by_its_name;
@@ -174,6 +177,101 @@ async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
     assert_eq!(dead.properties.message_id.as_deref(), Some("a"));
     dead.settle.ack().await.unwrap();
     assert_eq!(connection.depth(queue::TRAINER).await.unwrap().messages, 0);
+}
+
+/// RabbitMQ counts every delivery, and drops a message after 20 where a queue does not say otherwise.
+async fn a_dead_letter_can_be_looked_at_any_number_of_times(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    connection.publisher().await.unwrap().publish(message(topology::DEAD, queue::TRAINER, "a")).await.unwrap();
+    let dead = topology::dead_queue(queue::TRAINER);
+    for look in 0..45 {
+        let mut browser = connection.browse(&dead).await.unwrap();
+        let letter = looked_at(&mut browser, look).await;
+        assert_eq!(letter.properties.message_id.as_deref(), Some("a"));
+        assert!(browser.next().await.unwrap().is_none(), "there is one");
+        browser.close().await.unwrap();
+    }
+    let mut browser = connection.browse(&dead).await.unwrap();
+    looked_at(&mut browser, 45).await.settle.ack().await.unwrap();
+    browser.close().await.unwrap();
+    assert_eq!(connection.depth(&dead).await.unwrap().messages, 0);
+}
+
+/// The next letter, which a broker may still be putting back.
+async fn looked_at(browser: &mut Box<dyn Browser>, look: u32) -> Delivery {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        if let Some(letter) = browser.next().await.unwrap() {
+            return letter;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "gone after {look} looks");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+async fn what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    let ids: BTreeSet<String> = (0..100).map(|id| id.to_string()).collect();
+    for id in &ids {
+        publisher.publish(message(topology::DEAD, queue::MERGER, id)).await.unwrap();
+    }
+    let dead = topology::dead_queue(queue::MERGER);
+    let mut browser = connection.browse(&dead).await.unwrap();
+    let mut seen = BTreeSet::new();
+    while let Some(letter) = browser.next().await.unwrap() {
+        let id = letter.properties.message_id.unwrap();
+        assert_eq!(letter.body, Bytes::from(format!("{{\"id\":{id:?}}}")));
+        if id.ends_with('7') {
+            letter.settle.ack().await.unwrap();
+        }
+        assert!(seen.insert(id), "seen twice");
+    }
+    assert_eq!(seen, ids);
+    browser.close().await.unwrap();
+    let mut consumer = connection.consume(&dead, 10).await.unwrap();
+    for _ in 0..90 {
+        let letter = next(&mut consumer).await;
+        assert!(!letter.properties.message_id.unwrap().ends_with('7'), "it was acknowledged");
+        letter.settle.ack().await.unwrap();
+    }
+    assert_eq!(connection.depth(&dead).await.unwrap().messages, 0);
+}
+
+async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    for id in 0..10 {
+        publisher.publish(message(topology::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
+    }
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 5).await.unwrap();
+    let begun = next(&mut consumer).await;
+    consumer.cancel().await.unwrap();
+    // A quorum queue counts a consumer until it has settled what it was given.
+    reaches(connection.as_ref(), |depth| depth.messages == 9).await;
+    begun.settle.ack().await.unwrap();
+    reaches(connection.as_ref(), |depth| depth == Depth { messages: 9, consumers: 0 }).await;
+    drop(consumer);
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 5).await.unwrap();
+    let mut seen = BTreeSet::new();
+    for _ in 1..10 {
+        let delivery = next(&mut consumer).await;
+        seen.insert(delivery.properties.message_id.unwrap());
+        delivery.settle.ack().await.unwrap();
+    }
+    assert_eq!(seen, (1..10).map(|id| id.to_string()).collect());
+}
+
+async fn reaches(connection: &dyn Connection, expected: impl Fn(Depth) -> bool) {
+    let deadline = tokio::time::Instant::now() + SOON;
+    loop {
+        let depth = connection.depth(queue::WEATHER_FETCHER).await.unwrap();
+        if expected(depth) {
+            return;
+        }
+        assert!(tokio::time::Instant::now() < deadline, "{depth:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
 }
 
 async fn a_message_that_keeps_coming_back_is_parked(broker: Arc<dyn Broker>) {

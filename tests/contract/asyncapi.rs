@@ -4,7 +4,7 @@ use super::project;
 use common::contract::{
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
-        ScoreRequest, ScoreResponse,
+        ScoreRequest, ScoreResponse, WorkerControl,
     },
     topology::{Topology, queue, topic_matches},
 };
@@ -30,6 +30,7 @@ fn routes() -> Vec<Route> {
         of::<DatasetReady>(),
         of::<ModelPromoted>(),
         of::<ModelRejected>(),
+        of::<WorkerControl>(),
         of::<ScoreRequest>(),
         of::<ScoreResponse>(),
     ];

@@ -5,7 +5,7 @@ use common::contract::{
     message::{
         BatchContent, BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted, ModelRejected,
         PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, ScoreRide, TemperatureUnit, Units,
+        ScoreResponse, ScoreRide, TemperatureUnit, Units, WorkerControl,
     },
     model::{
         CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
@@ -144,6 +144,11 @@ pub fn model_rejected() -> impl Strategy<Value = ModelRejected> {
     })
 }
 
+pub fn worker_control() -> impl Strategy<Value = WorkerControl> {
+    (text(), any::<bool>(), text(), text(), option::of(text()))
+        .prop_map(|(worker, paused, by, at, why)| WorkerControl { worker, paused, by, at, why })
+}
+
 pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
     let temperature = prop_oneof![
         Just(TemperatureUnit::CelsiusTenths),
@@ -208,12 +213,10 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
 }
 
 pub fn claim() -> impl Strategy<Value = Claim> {
-    (batch_id(), sha256(), any::<u32>(), option::of(text())).prop_map(|(batch_id, sha256, chunk_size, source)| Claim {
-        batch_id,
-        sha256,
-        chunk_size,
-        source,
-    })
+    let object = "raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}";
+    (batch_id(), sha256(), any::<u32>(), option::of(text()), option::of(object)).prop_map(
+        |(batch_id, sha256, chunk_size, source, object)| Claim { batch_id, sha256, chunk_size, source, object },
+    )
 }
 
 pub fn manifest() -> impl Strategy<Value = Manifest> {

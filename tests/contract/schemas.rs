@@ -5,7 +5,7 @@ use common::contract::{
     dataset::{Claim, Manifest},
     message::{
         self, BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch,
-        RideChunk, ScoreRequest, ScoreResponse, Undecodable,
+        RideChunk, ScoreRequest, ScoreResponse, Undecodable, WorkerControl,
     },
     model::{Champion, Model},
 };
@@ -74,6 +74,7 @@ fn contracts() -> Vec<Contract> {
         Contract::message::<DatasetReady>(generate::dataset_ready()),
         Contract::message::<ModelPromoted>(generate::model_promoted()),
         Contract::message::<ModelRejected>(generate::model_rejected()),
+        Contract::message::<WorkerControl>(generate::worker_control()),
         Contract::message::<ScoreRequest>(generate::score_request()),
         Contract::message::<ScoreResponse>(generate::score_response()),
         Contract::document::<Claim>("claim.v1", generate::claim()),

@@ -90,4 +90,7 @@ pub struct Claim {
     /// What the publisher called it, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// Where the bytes are in the object store, to replay the batch from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
 }

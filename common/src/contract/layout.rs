@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! raw/<name>                            what publishers upload
+//! raw/inline/<sha256>[.ndjson]          what came inline, kept by the splitter so that any batch can be replayed
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
 //! staging/<batch_id>/...                the merger's work in progress
@@ -13,6 +14,8 @@
 //! models/<model>/<id>/rejected.json     instead of both: why no model came of these datasets
 //! models/<model>/champion/<n>.json      the n-th champion, n from 1 in ten digits, written once
 //! models/<model>/champion.json          the alias scorers follow: a copy of the highest
+//! control/<worker>.json                 whether a worker is paused: who said so, when, why
+//! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
 //! ```
 
 /// Prefix of what publishers upload.
@@ -41,6 +44,21 @@ pub fn is_below(prefix: &str, path: &str) -> bool {
 /// The claim on a batch id.
 pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
+}
+
+/// A batch that came inline. Its name says whether it is read line by line, as the message's content type did.
+pub fn raw_inline(sha256: &str, lines: bool) -> String {
+    format!("{RAW}/inline/{sha256}{}", if lines { ".ndjson" } else { "" })
+}
+
+/// Whether a worker is paused.
+pub fn control(worker: &str) -> String {
+    format!("control/{worker}.json")
+}
+
+/// The copy of a dead letter that was dropped.
+pub fn dropped(queue: &str, id: &str) -> String {
+    format!("dead/{queue}/{id}.json")
 }
 
 /// The rejected rides of a batch.

@@ -20,7 +20,7 @@ use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The user who makes the topology and looks after the fleet.
-pub const OPERATOR: &str = "operator";
+pub const OPERATOR: &str = topology::OPERATOR;
 /// Names of queues the broker names: the temporary ones.
 const TEMPORARY: &str = r"amq\.gen-.*";
 /// The default exchange, as permissions name it.
@@ -233,18 +233,22 @@ mod tests {
     fn a_worker_reads_its_queue_and_writes_its_messages_retries_and_dead_letters() {
         let splitter = user("splitter");
         assert_eq!(splitter.user, "n.splitter");
-        assert_eq!(splitter.configure, "^$");
-        assert_eq!(splitter.read, r"^n\.splitter$");
-        assert_eq!(splitter.write, r"^(n\.dead|n\.retry|n\.work)$");
+        // A temporary queue of its own tells it whether it is to pause.
+        assert_eq!(splitter.configure, r"^amq\.gen-.*$");
+        assert_eq!(splitter.read, r"^(amq\.gen-.*|n\.events|n\.splitter)$");
+        assert_eq!(splitter.write, r"^(amq\.gen-.*|n\.dead|n\.retry|n\.work)$");
         let topics: Vec<_> = splitter.topics.iter().map(|t| (t.exchange.as_str(), t.write.as_str())).collect();
         let retry = r"^(n\.splitter\.retry\.0|n\.splitter\.retry\.1|n\.splitter\.retry\.2|n\.splitter\.retry\.3)$";
         let expected = [
             ("n.dead", r"^n\.splitter$"),
+            ("n.events", NOTHING),
             ("n.retry", retry),
             ("n.work", r"^(batch-split\.v[0-9]+|ride-chunk\.v[0-9]+)$"),
         ];
         assert_eq!(topics, expected);
-        assert!(splitter.topics.iter().all(|topic| topic.read == NOTHING));
+        let bound = splitter.topics.iter().filter(|topic| topic.read != NOTHING);
+        let bound: Vec<_> = bound.map(|topic| (topic.exchange.as_str(), topic.read.as_str())).collect();
+        assert_eq!(bound, [("n.events", r"^worker-control\.\#$")]);
     }
 
     #[test]
@@ -254,7 +258,7 @@ mod tests {
         assert_eq!(scorer.write, r"^(amq\.default|amq\.gen-.*|n\.dead)$");
         assert_eq!(scorer.read, r"^(amq\.gen-.*|n\.events|n\.scorer)$");
         let events = scorer.topics.iter().find(|topic| topic.exchange == "n.events").unwrap();
-        assert_eq!((events.write.as_str(), events.read.as_str()), ("^$", r"^model-promoted\.\#$"));
+        assert_eq!((events.write.as_str(), events.read.as_str()), ("^$", r"^(model-promoted\.\#|worker-control\.\#)$"));
     }
 
     #[test]

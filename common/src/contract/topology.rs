@@ -9,6 +9,7 @@
 //! events ──dataset-ready.#────▶ trainer
 //! rpc ─────#──────────────────▶ scorer
 //! events ──model-promoted.#───▶ (one temporary queue per scorer replica)
+//! events ──worker-control.#───▶ (one temporary queue per replica of any worker)
 //!
 //! retry ───<queue>.retry.<n>──▶ <queue>.retry.<n> ── after its delay ──▶ <queue>
 //! dead ────<queue>────────────▶ <queue>.dead
@@ -19,7 +20,7 @@
 
 use super::message::{
     BatchSplit, DatasetReady, EnrichedChunk, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk, ScoreRequest,
-    ScoreResponse,
+    ScoreResponse, WorkerControl,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -53,6 +54,8 @@ pub mod queue {
 pub const PUBLISHER: &str = "publisher";
 /// Who asks for scores from outside.
 pub const CLIENT: &str = "client";
+/// Who looks after the fleet, as [`Publication::by`] names them.
+pub const OPERATOR: &str = "operator";
 
 /// Delay of each retry rung in milliseconds.
 pub const RUNGS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
@@ -65,6 +68,11 @@ pub const WORK_QUEUE_BYTES_MAX: i64 = 512 * 1024 * 1024;
 pub const RUNG_BYTES_MAX: i64 = 128 * 1024 * 1024;
 /// Deliveries of one message without an acknowledgement (a process that dies on it) before the broker dead-letters it.
 pub const DELIVERY_LIMIT: i64 = 20;
+/// Deliveries of one dead letter before the broker would drop it: more than anybody ever looks at it. Without a limit of
+/// its own a queue has one of 20 since RabbitMQ 4.0, and none that 3.10 would take as "no limit".
+pub const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
+/// What every replica of every worker listens to beside its work: whether it is to pause.
+pub const CONTROL_PATTERN: &str = "worker-control.#";
 /// Milliseconds a score request may wait when it names no deadline.
 pub const SCORE_TTL_MS: i64 = 60_000;
 /// Requests the scorer's queue holds before it refuses more.
@@ -170,7 +178,7 @@ pub struct Subscription {
 /// Messages that a worker, or somebody outside, publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Publication {
-    /// The worker, or [`PUBLISHER`] or [`CLIENT`].
+    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`].
     pub by: String,
     /// To; empty for answers, which go to the queue that the request names.
     pub exchange: String,
@@ -224,15 +232,20 @@ impl Topology {
             queues.push(Queue {
                 name: dead.clone(),
                 role: Role::Dead { of: of.clone() },
-                arguments: BTreeMap::from([("x-queue-type", text("quorum"))]),
+                arguments: BTreeMap::from([
+                    ("x-queue-type", text("quorum")),
+                    ("x-delivery-limit", Argument::Integer(DEAD_DELIVERY_LIMIT)),
+                ]),
             });
             bindings.push(Binding { exchange: name(DEAD), routing_key: of, queue: dead });
         }
-        let subscriptions = vec![Subscription {
-            worker: queue::SCORER.to_owned(),
+        let subscription = |worker: &str, routing_key: &str| Subscription {
+            worker: worker.to_owned(),
             exchange: name(EVENTS),
-            routing_key: "model-promoted.#".to_owned(),
-        }];
+            routing_key: routing_key.to_owned(),
+        };
+        let mut subscriptions = vec![subscription(queue::SCORER, "model-promoted.#")];
+        subscriptions.extend(queue::ALL.map(|worker| subscription(worker, CONTROL_PATTERN)));
         let publications = vec![
             publication::<RideBatch>(PUBLISHER, namespace),
             publication::<RideChunk>(queue::SPLITTER, namespace),
@@ -241,6 +254,7 @@ impl Topology {
             publication::<DatasetReady>(queue::MERGER, namespace),
             publication::<ModelPromoted>(queue::TRAINER, namespace),
             publication::<ModelRejected>(queue::TRAINER, namespace),
+            publication::<WorkerControl>(OPERATOR, namespace),
             publication::<ScoreRequest>(CLIENT, namespace),
             publication::<ScoreResponse>(queue::SCORER, namespace),
         ];
@@ -379,9 +393,9 @@ mod tests {
     #[test]
     fn every_message_that_must_arrive_has_a_queue() {
         let topology = Topology::of_fleet("");
-        for kind in
-            KINDS.iter().filter(|kind| !matches!(kind.name, "model-promoted" | "model-rejected" | "score-response"))
-        {
+        for kind in KINDS.iter().filter(|kind| {
+            !matches!(kind.name, "model-promoted" | "model-rejected" | "worker-control" | "score-response")
+        }) {
             let key = kind.to_string();
             let takers = topology.bindings.iter().filter(|b| {
                 topology.exchanges.iter().any(|e| e.name == b.exchange && e.kind == ExchangeKind::Topic)

@@ -51,6 +51,9 @@ pub trait Connection: Send + Sync {
     /// A temporary queue for answers, with its name for `reply_to`. Deliveries count as acknowledged.
     async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError>;
 
+    /// Looks through a queue without taking anything from it.
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError>;
+
     /// How many messages wait in a queue and how many consumers it has.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
@@ -72,8 +75,23 @@ pub trait Publisher: Send + Sync {
 /// Deliveries, one after the other.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery; an error when there can be none any more.
+    /// The next delivery; an error when there can be none any more. Whoever stops waiting loses none.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
+
+    /// No more deliveries: those that came and were not asked for go back into the queue, those that were handed out can
+    /// still be settled while the consumer lives.
+    async fn cancel(&mut self) -> Result<(), BrokerError>;
+}
+
+/// Messages of a queue, one after the other, each once. What is not acknowledged stays where it is; meanwhile nobody else
+/// sees it, and each look counts towards the broker's delivery limit.
+#[async_trait]
+pub trait Browser: Send {
+    /// The next message; `None` when no more are ready.
+    async fn next(&mut self) -> Result<Option<Delivery>, BrokerError>;
+
+    /// Gives back, in whatever order, what was looked at and not acknowledged. Dropping it does the same, later.
+    async fn close(self: Box<Self>) -> Result<(), BrokerError>;
 }
 
 /// Settles one delivery. Dropping it unsettled leaves the message unacknowledged: the broker delivers it again once

@@ -5,8 +5,8 @@
 //! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
 
 use super::broker::{
-    Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle,
-    check_size,
+    Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher,
+    Settle, check_size,
 };
 use crate::contract::{
     envelope::{Header, Properties},
@@ -251,19 +251,24 @@ struct MemoryConnection {
 
 impl MemoryConnection {
     fn consumer(&self, queue: String, prefetch: u16, no_ack: bool) -> Box<dyn Consumer> {
+        self.shared.state().queues.entry(queue.clone()).or_default().consumers += 1;
+        let mut consumer = self.reader(queue, prefetch, no_ack);
+        consumer.counted = true;
+        Box::new(consumer)
+    }
+
+    fn reader(&self, queue: String, prefetch: u16, no_ack: bool) -> MemoryConsumer {
         let mut state = self.shared.state();
         state.next_tag += 1;
-        let id = state.next_tag;
-        state.queues.entry(queue.clone()).or_default().consumers += 1;
-        let prefetch = if prefetch == 0 { usize::MAX } else { prefetch.into() };
-        Box::new(MemoryConsumer {
+        MemoryConsumer {
             shared: Arc::clone(&self.shared),
-            id,
+            id: state.next_tag,
             queue,
-            prefetch,
+            prefetch: if prefetch == 0 { usize::MAX } else { prefetch.into() },
             no_ack,
+            counted: false,
             closed: self.state.subscribe(),
-        })
+        }
     }
 
     fn temporary_queue(&self, bindings: impl IntoIterator<Item = (String, String)>) -> String {
@@ -320,6 +325,13 @@ impl Connection for MemoryConnection {
     async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError> {
         let queue = self.temporary_queue([]);
         Ok((queue.clone(), self.consumer(queue, 0, true)))
+    }
+
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        if !self.shared.state().queues.contains_key(queue) {
+            return Err(BrokerError::Lost(format!("there is no queue {queue}")));
+        }
+        Ok(Box::new(self.reader(queue.to_owned(), 0, false)))
     }
 
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
@@ -404,10 +416,20 @@ struct MemoryConsumer {
     queue: String,
     prefetch: usize,
     no_ack: bool,
+    /// Whether it is one of the queue's consumers; one that browses or was cancelled is not.
+    counted: bool,
     closed: watch::Receiver<ConnectionState>,
 }
 
 impl MemoryConsumer {
+    fn uncount(&mut self, state: &mut State) {
+        if let Some(queue) = state.queues.get_mut(&self.queue)
+            && std::mem::take(&mut self.counted)
+        {
+            queue.consumers -= 1;
+        }
+    }
+
     fn take(&self) -> Result<Option<Delivery>, BrokerError> {
         let mut state = self.shared.state();
         let held = state.unacked.values().filter(|held| held.consumer == self.id).count();
@@ -456,6 +478,9 @@ impl Consumer for MemoryConsumer {
             if let ConnectionState::Closed(why) = &*self.closed.borrow() {
                 return Err(BrokerError::Lost(why.clone()));
             }
+            if !self.counted {
+                return Err(BrokerError::Lost("the consumer was cancelled".to_owned()));
+            }
             if let Some(delivery) = self.take()? {
                 return Ok(delivery);
             }
@@ -466,20 +491,40 @@ impl Consumer for MemoryConsumer {
             }
         }
     }
+
+    async fn cancel(&mut self) -> Result<(), BrokerError> {
+        // Deliveries are taken as they are asked for: none waits here.
+        let shared = Arc::clone(&self.shared);
+        self.uncount(&mut shared.state());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Browser for MemoryConsumer {
+    async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
+        match &*self.closed.borrow() {
+            ConnectionState::Closed(why) => Err(BrokerError::Lost(why.clone())),
+            _ => self.take(),
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), BrokerError> {
+        Ok(())
+    }
 }
 
 impl Drop for MemoryConsumer {
     fn drop(&mut self) {
-        let mut state = self.shared.state();
-        if let Some(queue) = state.queues.get_mut(&self.queue) {
-            queue.consumers -= 1;
-        }
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state();
+        self.uncount(&mut state);
         let mine: Vec<u64> =
             state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
         // Newest first, so that the oldest ends up at the front again.
         for tag in mine.into_iter().rev() {
             if let Some(held) = state.unacked.remove(&tag) {
-                self.shared.give_back(&mut state, held);
+                shared.give_back(&mut state, held);
             }
         }
     }

@@ -12,6 +12,7 @@ pub mod amqp;
 pub mod broker;
 pub mod client;
 pub mod config;
+pub mod control;
 pub mod host;
 pub mod memory;
 pub mod process;

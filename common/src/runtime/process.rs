@@ -72,7 +72,7 @@ impl Process {
     /// When the broker stays away, or work was left unfinished at the drain deadline.
     pub async fn run<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
         let broker = self.settings::<BrokerSettings>();
-        let options = run_options::<W>(&self.settings(), &broker);
+        let options = RunOptions { control: Some(self.store()), ..run_options::<W>(&self.settings(), &broker) };
         run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown::on_signal()?).await?;
         Ok(())
     }
@@ -88,6 +88,7 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
         handle_timeout: Duration::from_millis(run.handle_timeout_ms),
         give_up_after: Duration::from_millis(broker.give_up_after_ms),
         version: env!("CARGO_PKG_VERSION"),
+        control: None,
     }
 }
 

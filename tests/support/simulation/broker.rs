@@ -13,7 +13,7 @@ use common::{
     },
     runtime::{
         Broker, Connection, MemoryBroker,
-        broker::{BrokerError, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle},
+        broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle},
     },
 };
 use serde_json::{Map, Value};
@@ -174,6 +174,11 @@ impl Connection for SimulatedConnection {
         Ok((name, self.consumer("replies", 0, inner)))
     }
 
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        self.check()?;
+        self.inner.browse(queue).await
+    }
+
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         self.check()?;
         self.inner.depth(queue).await
@@ -301,15 +306,17 @@ impl SimulatedConsumer {
             why = self.wire.breaks() => return Err(BrokerError::Lost(why)),
             first = inner.next() => first?,
         };
-        if self.process.happens(Fault::Reorder) {
-            let overtaking = tokio::time::timeout(Duration::from_millis(50), inner.next()).await;
-            if let Ok(Ok(second)) = overtaking {
-                self.process.tell(format_args!("✗ Reorder {}", self.queue));
-                self.held.push(first);
-                return Ok(second);
-            }
+        if !self.process.happens(Fault::Reorder) {
+            return Ok(first);
         }
-        Ok(first)
+        // Whoever asked may stop waiting: then it is the next.
+        self.held.push(first);
+        let overtaking = tokio::time::timeout(Duration::from_millis(50), inner.next()).await;
+        if let Ok(Ok(second)) = overtaking {
+            self.process.tell(format_args!("✗ Reorder {}", self.queue));
+            return Ok(second);
+        }
+        Ok(self.held.pop().expect("just put there"))
     }
 }
 
@@ -350,6 +357,15 @@ impl Consumer for SimulatedConsumer {
             });
             return Ok(delivery);
         }
+    }
+
+    async fn cancel(&mut self) -> Result<(), BrokerError> {
+        let Some(inner) = &mut self.inner else { return Err(BrokerError::Lost("closed".to_owned())) };
+        inner.cancel().await?;
+        for delivery in self.held.drain(..) {
+            delivery.settle.requeue().await?;
+        }
+        Ok(())
     }
 }
 

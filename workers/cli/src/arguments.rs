@@ -1,7 +1,10 @@
 //! The command line.
 
+mod operator;
+
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
+pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 use std::path::PathBuf;
 
 const EXAMPLES: &str = "\
@@ -11,8 +14,11 @@ Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes up --broker amqp://localhost             all five workers in one process on RabbitMQ
   wildrydes ingest rides.json --broker amqp://localhost
+  wildrydes doctor                                   is everything as it should be? Each finding with its remedy
+  wildrydes dead list                                what could not be processed, and why
 
-Exit codes: 0 done, 1 failed, 2 wrong arguments or configuration, 3 a batch was refused, 4 no model came of the rides.";
+Exit codes: 0 done, 1 failed (for doctor: something is broken; for pause, resume and drain: not done in time), 2 wrong
+arguments or configuration, 3 a batch was refused, 4 no model came of the rides.";
 
 /// Rides in, probability out: joins unicorn rides with NOAA's weather and tells how likely a ride ends in a service
 /// request.
@@ -82,6 +88,55 @@ Examples:
   wildrydes status 450c7f9391a7a29b                       one batch with its manifest
   wildrydes status --broker amqp://localhost/%2f              the queues as well")]
     Status(Status),
+    /// Look at the dead letters, replay them, export them, drop them
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes dead list --summary
+  wildrydes dead replay --reason attempts_exhausted --dry-run"
+    )]
+    Dead(DeadCommand),
+    /// Publish batches again from their bytes in the object store, to the same ids
+    #[command(after_help = "\
+Examples:
+  wildrydes replay 450c7f9391a7a29b                       and follow it until its dataset is ready
+  wildrydes replay --all --detach                         every batch of the store
+  wildrydes replay 450c7f9391a7a29b --dry-run
+
+A batch whose dataset is there changes nothing. To make a dataset anew, remove its folder dataset/<batch_id> first.")]
+    Replay(Replay),
+    /// Have every process of a worker stop reading its queue; kept over restarts until `resume`
+    #[command(after_help = "\
+Examples:
+  wildrydes pause weather-fetcher --why 'NOAA sends garbage'
+  wildrydes pause splitter merger
+
+What was begun is finished; what waits, waits. A paused worker keeps running and connected.")]
+    Pause(Pause),
+    /// Have a paused worker go on
+    #[command(after_help = "\
+Examples:
+  wildrydes resume weather-fetcher
+  wildrydes resume splitter weather-fetcher merger trainer scorer")]
+    Resume(Pause),
+    /// Pause the splitter and wait until nothing is in flight between the stages
+    #[command(after_help = "\
+Examples:
+  wildrydes drain --timeout 30m --why 'upgrade of the broker'
+  wildrydes resume splitter                               afterwards
+
+New batches wait in the splitter's queue. Scores are answered all the while.")]
+    Drain(Drain),
+    /// Check broker, permissions, queues, store, weather and clock; each finding with its remedy
+    #[command(after_help = "\
+Examples:
+  wildrydes doctor
+  wildrydes doctor --broker amqp://user:password@rabbit/%2f --store /srv/wildrydes --json
+  wildrydes doctor --set broker.management_url=https://rabbit.example:15671
+
+Ends with 0 when all is well, warnings included, and with 1 when something is broken.")]
+    Doctor,
     /// Make up believable rides or weather
     #[command(
         subcommand,

@@ -5,7 +5,7 @@ use common::runtime::{
     Broker, Shutdown, Store, Worker,
     config::{BrokerSettings, RunSettings},
     process::run_options,
-    worker::{RunError, run},
+    worker::{RunError, RunOptions, run},
 };
 use std::sync::Arc;
 use tokio::task::JoinSet;
@@ -17,16 +17,17 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one of each, configured by the session.
+    /// Starts one of each, configured by the session; `pausable` where an operator's `wildrydes pause` is heeded.
     pub(crate) fn start(
         session: &Session,
         broker: Arc<dyn Broker>,
         store: Store,
         shutdown: Shutdown,
+        pausable: bool,
     ) -> Result<Self, Failed> {
         let (run_settings, broker_settings) = (session.section()?, session.section()?);
         let mut fleet = Self { workers: JoinSet::new(), shutdown };
-        let place = Place { broker, run_settings, broker_settings };
+        let place = Place { broker, run_settings, broker_settings, control: pausable.then(|| store.clone()) };
         fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &place);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
         fleet.add(fetcher.map_err(Failed::Misused)?, &place);
@@ -38,6 +39,7 @@ impl Fleet {
 
     fn add<W: Worker>(&mut self, worker: W, place: &Place) {
         let options = run_options::<W>(&place.run_settings, &place.broker_settings);
+        let options = RunOptions { control: place.control.clone(), ..options };
         self.workers.spawn(run(Arc::new(worker), Arc::clone(&place.broker), options, self.shutdown.clone()));
     }
 
@@ -77,4 +79,5 @@ struct Place {
     broker: Arc<dyn Broker>,
     run_settings: RunSettings,
     broker_settings: BrokerSettings,
+    control: Option<Store>,
 }

@@ -39,7 +39,8 @@ pub(crate) struct Submitted {
     pub(crate) file: PathBuf,
     /// Known beforehand unless the document names another inside.
     pub(crate) batch_id: String,
-    trace_id: String,
+    /// By which it is known in every log.
+    pub(crate) trace_id: String,
 }
 
 /// What became of a batch.
@@ -100,7 +101,7 @@ pub(crate) async fn with_fleet(
     files: &[PathBuf],
 ) -> Result<Outcome, Failed> {
     let shutdown = Shutdown::new();
-    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown)?;
+    let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, false)?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
     let quiet = session.shared.json;
     let mut follower = Follower::start(&client).await?;
@@ -129,25 +130,42 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
     let store = session.store()?;
     let client = Client::connect(session.broker()?.as_ref(), "wildrydes").await?;
     let quiet = session.shared.json;
-    let mut follower = Follower::start(&client).await?;
+    let follower = Follower::start(&client).await?;
     let mut submitted = Vec::new();
     for file in &options.files {
         submitted.push(submit(&client, &store, file, options.batch_id.as_deref(), quiet).await?);
     }
     if options.detach {
-        for batch in &submitted {
-            match session.shared.json {
-                true => println!(
-                    "{}",
-                    serde_json::json!({ "file": batch.file, "batch_id": batch.batch_id, "trace_id": batch.trace_id })
-                ),
-                false => println!("{}: batch {} (trace {})", batch.file.display(), batch.batch_id, batch.trace_id),
-            }
-        }
+        tell_submitted(session, &submitted);
         return Ok(());
     }
+    follow_to_the_end(session, &store, client, follower, submitted).await
+}
+
+/// Names what was published, for who does not wait.
+pub(crate) fn tell_submitted(session: &Session, submitted: &[Submitted]) {
+    for batch in submitted {
+        match session.shared.json {
+            true => println!(
+                "{}",
+                serde_json::json!({ "file": batch.file, "batch_id": batch.batch_id, "trace_id": batch.trace_id })
+            ),
+            false => println!("{}: batch {} (trace {})", batch.file.display(), batch.batch_id, batch.trace_id),
+        }
+    }
+}
+
+/// Waits until every batch is ready or refused, and reports.
+pub(crate) async fn follow_to_the_end(
+    session: &Session,
+    store: &Store,
+    client: Client,
+    mut follower: Follower,
+    submitted: Vec<Submitted>,
+) -> Result<(), Failed> {
+    let quiet = session.shared.json;
     let outcome = tokio::select! {
-        outcome = follower.follow(&client, &store, submitted, false, quiet) => outcome?,
+        outcome = follower.follow(&client, store, submitted, false, quiet) => outcome?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             return Err(Failed::Broken(anyhow::anyhow!(
@@ -156,7 +174,7 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
         }
     };
     client.close().await;
-    report::print(session, &store, &outcome, None).await
+    report::print(session, store, &outcome, None).await
 }
 
 /// Uploads a file, unless it is there already, and publishes a reference to it.
@@ -232,13 +250,13 @@ fn shown(file: &Path) -> String {
 }
 
 /// Listens to everything that tells what becomes of a batch.
-struct Follower {
+pub(crate) struct Follower {
     heard: stream::SelectAll<stream::BoxStream<'static, anyhow::Result<Delivery>>>,
 }
 
 impl Follower {
     /// Starts listening; before anything is published, so that nothing is missed.
-    async fn start(client: &Client) -> Result<Self, Failed> {
+    pub(crate) async fn start(client: &Client) -> Result<Self, Failed> {
         let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
         for queue in topology::queue::ALL {
             consumers.push(client.listen(topology::DEAD, queue).await?);

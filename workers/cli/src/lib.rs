@@ -4,15 +4,21 @@
 //! arguments   the command line                 fleet     the five workers in this process
 //! job         upload → publish → follow        report    what one shows a colleague
 //! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
+//! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
 
 mod arguments;
 mod bench;
+mod control;
+mod dead;
 mod demo;
+mod doctor;
 mod fleet;
 pub mod generate;
 mod job;
+mod management;
 mod progress;
+mod replay;
 mod report;
 mod score;
 mod status;
@@ -113,6 +119,12 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Ingest(options) => job::ingest(&context, &options).await,
         Command::Score(options) => score::score(&context, &options).await,
         Command::Status(options) => status::status(&context, options.batch.as_deref()).await,
+        Command::Dead(command) => dead::dead(&context, &command).await,
+        Command::Replay(options) => replay::replay(&context, &options).await,
+        Command::Pause(options) => control::pause(&context, &options).await,
+        Command::Resume(options) => control::resume(&context, &options).await,
+        Command::Drain(options) => control::drain(&context, &options).await,
+        Command::Doctor => doctor::doctor(&context).await,
         Command::Generate(options) => demo::generate(&options),
         Command::Topology(command) => topology::topology(&context, &command).await,
         Command::Up => up(&context).await,
@@ -159,6 +171,6 @@ fn start_logs(configuration: &Configuration, shared: &Shared, command: &Command)
 /// `up`: all five workers in one process.
 async fn up(context: &Session) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal().context("installing signal handlers")?;
-    let fleet = fleet::Fleet::start(context, context.broker()?, context.store()?, shutdown)?;
+    let fleet = fleet::Fleet::start(context, context.broker()?, context.store()?, shutdown, true)?;
     Ok(fleet.finished().await?)
 }

@@ -5,9 +5,10 @@ use common::{
     contract::{
         dataset::{Claim, Manifest},
         layout,
+        message::WorkerControl,
         topology::{dead_queue, queue, rung_queue, rungs_of},
     },
-    runtime::{Store, client::Client, store},
+    runtime::{Store, client::Client, control, store},
 };
 use futures::TryStreamExt;
 use serde::Serialize;
@@ -52,10 +53,12 @@ pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(),
             session.store_place()?
         )));
     }
+    let paused = paused(&store).await?;
     let asked = session.configuration.sets("broker.url");
     let queues = if asked { queues(session).await? } else { Vec::new() };
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&serde_json::json!({ "batches": batches, "queues": queues }))?);
+        let told = serde_json::json!({ "batches": batches, "queues": queues, "paused": paused });
+        println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
     for status in &batches {
@@ -75,7 +78,23 @@ pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(),
     for q in queues {
         println!("{:<18}{:>10}{:>11}{:>9}{:>7}", q.queue, q.messages, q.consumers, q.waiting_for_retry, q.dead);
     }
+    if !paused.is_empty() {
+        println!();
+    }
+    for WorkerControl { worker, by, at, why, .. } in paused {
+        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
+        println!("{worker} is paused since {at} by {by}{why}");
+    }
     Ok(())
+}
+
+/// The workers that are paused, in the order of the flow.
+async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> {
+    let mut paused = Vec::new();
+    for worker in queue::ALL {
+        paused.extend(control::read(store, worker).await?.filter(|control| control.paused));
+    }
+    Ok(paused)
 }
 
 async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<Claim>, Failed> {

@@ -143,11 +143,13 @@ impl Splitter {
 
     /// Follows the batch to its bytes, however it came, and reads them once.
     async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
-        let source = Source::Inline { body, encoding: told_encoding(properties)? };
-        let options = Self::options(properties.content_type.as_deref().is_some_and(is_lines_type));
+        let source = Source::Inline { body: body.clone(), encoding: told_encoding(properties)? };
+        let lines = properties.content_type.as_deref().is_some_and(is_lines_type);
+        let options = Self::options(lines);
         let survey = pass::survey(&source, options, self.limits()).await?;
         let Some(object) = survey.header.object.clone() else {
-            return Ok(Batch { source, options, header: survey.header.clone(), survey });
+            let raw = Raw::Inline { object: layout::raw_inline(&survey.fingerprint.sha256, lines), body };
+            return Ok(Batch { source, options, header: survey.header.clone(), survey, raw });
         };
         let reference = survey.header;
         let path = referenced_path(&object, &reference)?;
@@ -170,17 +172,23 @@ impl Splitter {
             ..Header::default()
         };
         let source = Source::Object { store: self.store.clone(), path, etag: survey.fingerprint.etag.clone() };
-        Ok(Batch { source, options, header, survey })
+        Ok(Batch { source, options, header, survey, raw: Raw::Object(object) })
     }
 
-    /// Makes the batch id stand for these bytes, for ever; returns how they are cut.
-    async fn claim(&self, wanted: Claim) -> Result<Claim, Failure> {
+    /// Makes the batch id stand for these bytes, for ever; returns how they are cut. The bytes are kept before the claim
+    /// that says where; those that are refused are not.
+    async fn claim(&self, mut wanted: Claim, raw: Raw) -> Result<Claim, Failure> {
         let path = layout::claim(&wanted.batch_id);
-        let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
-        if store::create(&self.store, &path, json).await? {
-            return Ok(wanted);
+        let mut kept = store::read_json::<Claim>(&self.store, &path).await?;
+        if kept.is_none() {
+            wanted.object = Some(raw.kept(&self.store).await?);
+            let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
+            if store::create(&self.store, &path, json).await? {
+                return Ok(wanted);
+            }
+            kept = store::read_json(&self.store, &path).await?;
         }
-        let Some(kept) = store::read_json::<Claim>(&self.store, &path).await? else {
+        let Some(kept) = kept else {
             return Err(Failure::transient(format!("{path} was there and is gone")));
         };
         check_same_bytes(&wanted.batch_id, &wanted.sha256, &kept.sha256)?;
@@ -197,7 +205,8 @@ impl Worker for Splitter {
     const PREFETCH: u16 = 1;
 
     async fn handle(&self, envelope: Envelope<IncomingBatch>) -> Result<Outputs, Failure> {
-        let Batch { source, options, header, survey } = self.find(envelope.payload.0, &envelope.properties).await?;
+        let Batch { source, options, header, survey, raw } =
+            self.find(envelope.payload.0, &envelope.properties).await?;
         if survey.ride_ids.given > GIVEN_IDS_MAX as u64 {
             return Err(too_many_ride_ids(TooManyRideIds));
         }
@@ -220,8 +229,9 @@ impl Worker for Splitter {
             sha256: sha256.clone(),
             chunk_size: self.settings.chunk_size.max(1),
             source: header.source,
+            object: None,
         };
-        let claim = self.claim(wanted).await?;
+        let claim = self.claim(wanted, raw).await?;
         if let Some(manifest) = manifest {
             return Outputs::one(&account_again(manifest, claim.chunk_size)?);
         }
@@ -240,6 +250,28 @@ struct Batch {
     options: Options,
     header: Header,
     survey: pass::Survey,
+    raw: Raw,
+}
+
+/// Where the bytes of a batch are kept, to replay it from.
+enum Raw {
+    /// The publisher uploaded them.
+    Object(String),
+    /// They came inline and are to be written there.
+    Inline { object: String, body: Bytes },
+}
+
+impl Raw {
+    /// The object, there now; before the claim that names it.
+    async fn kept(self, store: &Store) -> Result<String, Failure> {
+        match self {
+            Self::Object(object) => Ok(object),
+            Self::Inline { object, body } => {
+                store::create(store, &object, body).await?;
+                Ok(object)
+            }
+        }
+    }
 }
 
 /// The dataset is complete already: only the account is said again, for whoever has not heard yet.

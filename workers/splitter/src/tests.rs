@@ -269,14 +269,31 @@ async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     let body = format!("{{\"batch_id\":\"b\",\"source\":\"s\",\"rides\":[{GOOD},{BAD},{GOOD}]}}");
     let first = publish(&splitter(&store, 1), &body).await.unwrap();
     let objects = stored_objects(&store).await;
-    assert_eq!(objects, ["batches/b.json", "rejected/b.ndjson"]);
+    let raw = format!("raw/inline/{}", sha256(body.as_bytes()));
+    assert_eq!(objects, ["batches/b.json", raw.as_str(), "rejected/b.ndjson"]);
+    assert_eq!(store::read(&store, &raw).await.unwrap().unwrap(), body.as_bytes(), "kept as it came");
     let claim: Claim = store::read_json(&store, "batches/b.json").await.unwrap().unwrap();
-    assert_eq!(
-        claim,
-        Claim { batch_id: "b".into(), sha256: sha256(body.as_bytes()), chunk_size: 1, source: Some("s".into()) }
-    );
+    let (batch_id, source, object) = ("b".to_owned(), Some("s".to_owned()), Some(raw.clone()));
+    assert_eq!(claim, Claim { batch_id, sha256: sha256(body.as_bytes()), chunk_size: 1, source, object });
     assert_eq!(publish(&splitter(&store, 1000), &body).await.unwrap(), first);
     assert_eq!(stored_objects(&store).await, objects);
+    // What was kept is the same batch, by reference as it was inline.
+    let reference = json!({"batch_id": "b", "object": raw, "sha256": sha256(body.as_bytes())}).to_string();
+    assert_eq!(publish(&splitter(&store, 7), reference).await.unwrap(), first);
+    assert_eq!(stored_objects(&store).await, objects);
+}
+
+#[tokio::test]
+async fn lines_that_came_inline_are_lines_when_they_are_read_again() {
+    let store = memory();
+    let body = format!("{GOOD}\n{{broken\n{GOOD}\n");
+    let properties = Properties { content_type: Some("application/x-ndjson".into()), ..Properties::default() };
+    let first = publish_with(&splitter(&store, 10), body.as_bytes(), properties).await.unwrap();
+    assert_eq!((first.account.accepted, first.account.rejected), (2, 1));
+    let claim: Claim =
+        store::read_json(&store, &layout::claim(&first.account.batch_id)).await.unwrap().expect("a claim");
+    let reference = json!({"object": claim.object, "sha256": claim.sha256}).to_string();
+    assert_eq!(publish(&splitter(&store, 10), reference).await.unwrap(), first);
 }
 
 #[tokio::test]
@@ -285,8 +302,9 @@ async fn a_batch_id_stands_for_one_sequence_of_bytes() {
     let worker = splitter(&store, 1);
     let body = |rides: &str| format!("{{\"batch_id\":\"b\",\"rides\":[{rides}]}}");
     publish(&worker, body(GOOD)).await.unwrap();
+    let objects = stored_objects(&store).await;
     assert_eq!(refused_with(&worker, body("")).await, "batch_id_conflict");
-    assert_eq!(stored_objects(&store).await, ["batches/b.json"]);
+    assert_eq!(stored_objects(&store).await, objects, "nothing is kept of what was refused");
 }
 
 #[tokio::test]

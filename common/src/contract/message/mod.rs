@@ -14,6 +14,7 @@ mod ride_batch;
 mod ride_chunk;
 mod score_request;
 mod score_response;
+mod worker_control;
 
 pub use batch_split::BatchSplit;
 pub use dataset_ready::DatasetReady;
@@ -24,6 +25,7 @@ pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check
 pub use ride_chunk::RideChunk;
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
 pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+pub use worker_control::WorkerControl;
 
 use super::outcome::shorten;
 use bytes::Bytes;
@@ -47,7 +49,7 @@ impl fmt::Display for Kind {
 }
 
 /// Every kind there is, in the order of the flow.
-pub const KINDS: [Kind; 9] = [
+pub const KINDS: [Kind; 10] = [
     RideBatch::KIND,
     RideChunk::KIND,
     BatchSplit::KIND,
@@ -55,6 +57,7 @@ pub const KINDS: [Kind; 9] = [
     DatasetReady::KIND,
     ModelPromoted::KIND,
     ModelRejected::KIND,
+    WorkerControl::KIND,
     ScoreRequest::KIND,
     ScoreResponse::KIND,
 ];

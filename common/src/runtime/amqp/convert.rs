@@ -8,6 +8,7 @@ use lapin::{
     BasicProperties,
     types::{AMQPValue, FieldTable, ShortString},
 };
+use serde_json::{Value, json};
 
 /// AMQP short strings hold 255 bytes.
 const SHORT_BYTES_MAX: usize = 255;
@@ -104,8 +105,28 @@ fn header(value: &AMQPValue) -> Option<Header> {
         AMQPValue::LongLongInt(value) => Header::Integer(*value),
         AMQPValue::Timestamp(value) => Header::Integer(i64::try_from(*value).unwrap_or(i64::MAX)),
         AMQPValue::Void => return None,
-        other => Header::Text(serde_json::to_string(other).ok()?),
+        other => Header::Text(plain(other).to_string()),
     })
+}
+
+/// A value of any AMQP type as JSON: what a broker's own headers (`x-death`) are read from.
+fn plain(value: &AMQPValue) -> Value {
+    match value {
+        AMQPValue::FieldArray(array) => array.as_slice().iter().map(plain).collect(),
+        AMQPValue::FieldTable(table) => {
+            table.inner().iter().map(|(name, value)| (name.to_string(), plain(value))).collect()
+        }
+        AMQPValue::Float(value) => json!(value),
+        AMQPValue::Double(value) => json!(value),
+        AMQPValue::DecimalValue(value) => json!(f64::from(value.value) / 10f64.powi(value.scale.into())),
+        AMQPValue::ByteArray(bytes) => json!(hex::encode(bytes.as_slice())),
+        simple => match header(simple) {
+            Some(Header::Text(text)) => Value::String(text),
+            Some(Header::Integer(value)) => json!(value),
+            Some(Header::Boolean(value)) => json!(value),
+            None => Value::Null,
+        },
+    }
 }
 
 #[cfg(test)]
@@ -131,6 +152,19 @@ mod tests {
         properties.set_text("traceparent", "00-aa-bb-01");
         properties.headers.insert("flag".into(), Header::Boolean(true));
         assert_eq!(from_amqp(&to_amqp(&properties)), properties);
+    }
+
+    #[test]
+    fn what_a_broker_says_of_a_death_is_json() {
+        let mut death = FieldTable::default();
+        death.insert("count".into(), AMQPValue::LongLongInt(1));
+        death.insert("queue".into(), AMQPValue::LongString("splitter".into()));
+        death.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+        let keys = lapin::types::FieldArray::from(vec![AMQPValue::LongString("ride-batch.v1".into())]);
+        death.insert("routing-keys".into(), AMQPValue::FieldArray(keys));
+        let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into());
+        let told = r#"[{"count":1,"queue":"splitter","routing-keys":["ride-batch.v1"],"time":1700000000}]"#;
+        assert_eq!(header(&deaths), Some(Header::Text(told.to_owned())));
     }
 
     #[test]

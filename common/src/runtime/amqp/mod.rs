@@ -4,28 +4,34 @@
 //! connection that publishes, acknowledgements included. No automatic recovery: when anything breaks, the caller
 //! connects anew, declares and consumes from the top. Every await has a deadline.
 
+mod browser;
 mod convert;
 mod declare;
+mod inspect;
 mod publisher;
 mod tls;
 
-use super::broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Depth, Publisher, Settle};
+use super::broker::{
+    Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Delivery, Depth, Publisher, Settle,
+};
 use super::config::{BrokerSettings, Declare};
 use crate::contract::topology::Topology;
 use async_trait::async_trait;
 use convert::short;
 use futures::StreamExt;
+pub use inspect::Presence;
 use lapin::{
     Channel, ConnectionProperties, ErrorKind, Event,
     options::{
-        BasicAckOptions, BasicConsumeOptions, BasicQosOptions, BasicRejectOptions, ConfirmSelectOptions,
-        ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
+        BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     protocol::AMQPErrorKind,
     types::FieldTable,
     uri::{AMQPScheme, AMQPUri},
 };
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
 /// A RabbitMQ broker.
@@ -109,7 +115,7 @@ impl Broker for AmqpBroker {
         }
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let BrokerSettings { namespace, declare, .. } = self.settings.clone();
-        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace, declare }))
+        Ok(Box::new(AmqpConnection { publishing, consuming: Arc::new(consuming), state, deadline, namespace, declare }))
     }
 
     fn describe(&self) -> String {
@@ -148,7 +154,7 @@ fn ends_one_channel(error: &lapin::Error) -> bool {
 
 struct AmqpConnection {
     publishing: lapin::Connection,
-    consuming: lapin::Connection,
+    consuming: Arc<lapin::Connection>,
     state: watch::Sender<ConnectionState>,
     deadline: Duration,
     namespace: String,
@@ -183,7 +189,7 @@ impl AmqpConnection {
         let started = channel.basic_consume(short(queue), short(""), options, FieldTable::default());
         let consumer = within(self.deadline, &format!("consuming from {queue}"), started).await?;
         let (namespace, deadline) = (self.namespace.clone(), self.deadline);
-        Ok(Box::new(AmqpConsumer { consumer, _channel: channel, no_ack, namespace, deadline }))
+        Ok(Box::new(AmqpConsumer { consumer, channel, no_ack, namespace, deadline }))
     }
 }
 
@@ -244,6 +250,11 @@ impl Connection for AmqpConnection {
         Ok((queue, consumer))
     }
 
+    async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
+        let (connection, name) = (Arc::clone(&self.consuming), format!("{}{queue}", self.namespace));
+        Ok(Box::new(browser::AmqpBrowser::new(connection, &name, self.namespace.clone(), self.deadline)))
+    }
+
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError> {
         let channel = self.channel(&self.consuming).await?;
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
@@ -260,7 +271,7 @@ impl Connection for AmqpConnection {
     }
 
     async fn close(&self) {
-        for connection in [&self.consuming, &self.publishing] {
+        for connection in [self.consuming.as_ref(), &self.publishing] {
             // The broker notices by itself if the goodbye does not get through.
             let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
         }
@@ -269,7 +280,7 @@ impl Connection for AmqpConnection {
 
 struct AmqpConsumer {
     consumer: lapin::Consumer,
-    _channel: Channel,
+    channel: Channel,
     no_ack: bool,
     namespace: String,
     deadline: Duration,
@@ -279,26 +290,43 @@ struct AmqpConsumer {
 impl Consumer for AmqpConsumer {
     async fn next(&mut self) -> Result<Delivery, BrokerError> {
         match self.consumer.next().await {
-            Some(Ok(delivery)) => {
-                let settle = AmqpSettle { acker: (!self.no_ack).then_some(delivery.acker), deadline: self.deadline };
-                let plain = |name: &str| name.strip_prefix(&self.namespace).unwrap_or(name).to_owned();
-                let exchange = plain(delivery.exchange.as_str());
-                let routing_key = match convert::routes_by_queue(&exchange) {
-                    true => plain(delivery.routing_key.as_str()),
-                    false => delivery.routing_key.to_string(),
-                };
-                Ok(Delivery {
-                    properties: convert::from_amqp(&delivery.properties),
-                    body: delivery.data.into(),
-                    exchange,
-                    routing_key,
-                    redelivered: delivery.redelivered,
-                    settle: Box::new(settle),
-                })
-            }
+            Some(Ok(delivery)) => Ok(delivered(delivery, &self.namespace, self.deadline, self.no_ack)),
             Some(Err(error)) => Err(translate("consuming", error)),
             None => Err(BrokerError::Lost("the broker ended the consumer (was the queue deleted?)".to_owned())),
         }
+    }
+
+    async fn cancel(&mut self) -> Result<(), BrokerError> {
+        let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
+        within(self.deadline, "cancelling a consumer", cancelled).await?;
+        // Deliveries that came before the broker's answer.
+        while let Some(delivery) = self.consumer.next().await {
+            let delivery = delivery.map_err(|error| translate("cancelling a consumer", error))?;
+            if !self.no_ack {
+                let back = delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false });
+                settled(within(self.deadline, "giving back a delivery", back).await?)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A delivery with the names it has within the fleet.
+fn delivered(delivery: lapin::message::Delivery, namespace: &str, deadline: Duration, no_ack: bool) -> Delivery {
+    let settle = AmqpSettle { acker: (!no_ack).then_some(delivery.acker), deadline };
+    let plain = |name: &str| name.strip_prefix(namespace).unwrap_or(name).to_owned();
+    let exchange = plain(delivery.exchange.as_str());
+    let routing_key = match convert::routes_by_queue(&exchange) {
+        true => plain(delivery.routing_key.as_str()),
+        false => delivery.routing_key.to_string(),
+    };
+    Delivery {
+        properties: convert::from_amqp(&delivery.properties),
+        body: delivery.data.into(),
+        exchange,
+        routing_key,
+        redelivered: delivery.redelivered,
+        settle: Box::new(settle),
     }
 }
 

@@ -33,6 +33,10 @@ pub struct BrokerSettings {
     pub confirm_timeout_ms: u64,
     /// How long to try to reach a broker that is away before the process gives up.
     pub give_up_after_ms: u64,
+    /// RabbitMQ's management API, for `wildrydes doctor` and `wildrydes drain`: `http://host:15672`, with the user of
+    /// `url` unless it names one. By default it is looked for on the broker's host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub management_url: Option<AmqpUrl>,
 }
 
 impl Default for BrokerSettings {
@@ -48,6 +52,7 @@ impl Default for BrokerSettings {
             connect_timeout_ms: 10_000,
             confirm_timeout_ms: 30_000,
             give_up_after_ms: 300_000,
+            management_url: None,
         }
     }
 }
@@ -58,6 +63,9 @@ impl Settings for BrokerSettings {
     fn check(&self) -> Result<(), Problem> {
         self.url.check()?;
         self.check_credentials()?;
+        if let Some(url) = self.management_url.as_ref().filter(|url| !url.reveal().starts_with("http")) {
+            return Err(Problem::new("management_url", url, "http://host:15672, or https://…"));
+        }
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if self.namespace.len() > 64 || !self.namespace.bytes().all(fits) {
             return Err(Problem::new("namespace", &self.namespace, "at most 64 of A-Z a-z 0-9 - _ ."));
@@ -191,7 +199,8 @@ impl Serialize for AmqpUrl {
 /// # Errors
 /// What to do instead, without the password.
 pub fn refuse_visible_password(overrides: &[(String, String)]) -> Result<(), ConfigError> {
-    for (_, value) in overrides.iter().filter(|(key, _)| key == "broker.url") {
+    let with_password = ["broker.url", "broker.management_url"];
+    for (_, value) in overrides.iter().filter(|(key, _)| with_password.contains(&key.as_str())) {
         let url = AmqpUrl::new(value);
         if url.user_info().1.is_some_and(|password| password != "guest") {
             let problem = Problem::new(

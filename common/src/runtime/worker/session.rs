@@ -10,12 +10,14 @@ use crate::{
         topology::{self, Topology},
     },
     runtime::{
-        broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Publisher},
+        Store,
+        broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher},
+        control::{Control, Work},
         host,
         shutdown::Shutdown,
     },
 };
-use futures::{StreamExt, stream};
+use futures::{Stream, StreamExt, stream};
 use std::{
     collections::BTreeMap,
     sync::{Arc, Mutex, PoisonError},
@@ -39,6 +41,8 @@ pub struct RunOptions {
     pub give_up_after: Duration,
     /// Version for the `app_id` property.
     pub version: &'static str,
+    /// Where it is said whether the worker is to pause; without one it never does.
+    pub control: Option<Store>,
 }
 
 impl Default for RunOptions {
@@ -50,6 +54,7 @@ impl Default for RunOptions {
             handle_timeout: Duration::from_secs(20 * 60),
             give_up_after: Duration::from_secs(5 * 60),
             version: env!("CARGO_PKG_VERSION"),
+            control: None,
         }
     }
 }
@@ -171,12 +176,13 @@ async fn session(
         connected = broker.connect(name) => connected?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    let (publisher, consumers) = tokio::select! {
+    let mut control = Control::new(name, options.control.clone());
+    let Opened { publisher, subscriptions, mut controls } = tokio::select! {
         biased;
-        opened = open(worker, connection.as_ref(), options) => opened?,
+        opened = open(worker, connection.as_ref(), &mut control, options) => opened?,
         () = shutdown.cancelled() => return Ok(()),
     };
-    info!(worker = name, broker = broker.describe(), "consuming");
+    info!(worker = name, broker = broker.describe(), "connected");
 
     let deliverer = Arc::new(Deliverer {
         worker: Arc::clone(worker),
@@ -188,7 +194,8 @@ async fn session(
     });
     let active = Active::default();
     let mut state = connection.state();
-    let mut deliveries = stream::select_all(consumers.into_iter().map(|consumer| {
+    let mut work = Work::new(name, options.prefetch);
+    let mut events = stream::select_all(subscriptions.into_iter().map(|consumer| {
         stream::unfold(consumer, |mut consumer| async {
             let next = consumer.next().await;
             Some((next, consumer))
@@ -200,6 +207,7 @@ async fn session(
     tokio::pin!(quiet);
     let mut proven = false;
     loop {
+        work.follow(&control, connection.as_ref(), running.is_empty()).await?;
         // In this order, so that the same events lead to the same run; none can starve the ones below it for ever.
         tokio::select! {
             biased;
@@ -227,7 +235,8 @@ async fn session(
                     return Err(BrokerError::Lost("the connection is gone".to_owned()).into());
                 }
             }
-            Some(delivery) = deliveries.next(), if running.len() < options.concurrency => {
+            told = controls.next() => control.hear(told?).await?,
+            delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
                 let delivery = delivery?;
                 let deliverer = Arc::clone(&deliverer);
                 let guard = active.enter(delivery.properties.message_id.as_deref());
@@ -251,25 +260,45 @@ async fn session(
     }
 }
 
-/// Declares, lets the worker catch up, and opens its queue and its subscriptions; these first, so that nothing is missed
-/// between catching up and listening.
+/// The next event, else the next work.
+async fn next_of(
+    events: &mut (impl Stream<Item = Result<Delivery, BrokerError>> + Unpin),
+    work: &mut Work,
+) -> Result<Delivery, BrokerError> {
+    tokio::select! {
+        biased;
+        Some(event) = events.next() => event,
+        delivery = work.next() => delivery,
+    }
+}
+
+struct Opened {
+    publisher: Box<dyn Publisher>,
+    subscriptions: Vec<Box<dyn Consumer>>,
+    controls: Box<dyn Consumer>,
+}
+
+/// Declares, opens the subscriptions, and lets the worker catch up and see whether it is paused; in this order, so that
+/// nothing is missed between catching up and listening.
 async fn open(
     worker: &Arc<dyn ErasedWorker>,
     connection: &dyn Connection,
+    control: &mut Control,
     options: &RunOptions,
-) -> Result<(Box<dyn Publisher>, Vec<Box<dyn Consumer>>), BrokerError> {
+) -> Result<Opened, BrokerError> {
     connection.declare().await?;
     let publisher = connection.publisher().await?;
-    let mut consumers = Vec::new();
-    for subscription in Topology::of_fleet("").subscriptions.iter().filter(|s| s.worker == worker.name()) {
-        consumers
-            .push(connection.subscribe(&subscription.exchange, &subscription.routing_key, options.prefetch).await?);
+    let mut subscriptions = Vec::new();
+    let wanted = Topology::of_fleet("").subscriptions.into_iter().filter(|s| s.worker == worker.name());
+    for wanted in wanted.filter(|wanted| wanted.routing_key != topology::CONTROL_PATTERN) {
+        subscriptions.push(connection.subscribe(&wanted.exchange, &wanted.routing_key, options.prefetch).await?);
     }
+    let controls = connection.subscribe(topology::EVENTS, topology::CONTROL_PATTERN, options.prefetch).await?;
     let ready = tokio::time::timeout(options.handle_timeout, worker.connected()).await;
     let not_ready = |why: String| BrokerError::Lost(format!("not ready: {why}"));
     ready.map_err(|_| not_ready("catching up took too long".to_owned()))?.map_err(|why| not_ready(why.to_string()))?;
-    consumers.push(connection.consume(worker.name(), options.prefetch).await?);
-    Ok((publisher, consumers))
+    control.look().await?;
+    Ok(Opened { publisher, subscriptions, controls })
 }
 
 fn finished(done: Result<Result<(), SessionBroken>, tokio::task::JoinError>) -> Result<(), BrokerError> {

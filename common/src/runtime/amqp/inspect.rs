@@ -1,0 +1,110 @@
+//! Looking at what a broker has, without changing it.
+
+use super::{AmqpBroker, convert::short, translate, within};
+use crate::{
+    contract::topology::{ExchangeKind, Topology},
+    runtime::broker::{BrokerError, Depth},
+};
+use lapin::{
+    Connection, ErrorKind,
+    options::{ExchangeDeclareOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use std::time::Duration;
+
+/// AMQP reply codes (AMQP 0-9-1 §1.2).
+const ACCESS_REFUSED: u16 = 403;
+const NOT_FOUND: u16 = 404;
+const RESOURCE_LOCKED: u16 = 405;
+
+/// What became of looking for an exchange or a queue.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Presence {
+    /// It is there; what it holds, for a queue.
+    There(Option<Depth>),
+    /// It is not.
+    Missing,
+    /// This user may not look, or it is held by another connection, as the broker says it.
+    Refused(String),
+}
+
+impl AmqpBroker {
+    /// Looks for every exchange and queue of the fleet by passive declaration, for which RabbitMQ asks no permission.
+    ///
+    /// # Errors
+    /// When the broker cannot be used.
+    pub async fn inspect(&self) -> Result<Vec<(String, Presence)>, BrokerError> {
+        let connection = self.open("wildrydes doctor").await?;
+        let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
+        let topology = Topology::of_fleet(&self.settings.namespace);
+        let mut found = Vec::new();
+        for exchange in &topology.exchanges {
+            let presence = look_for_exchange(&connection, &exchange.name, exchange.kind, deadline).await?;
+            found.push((format!("exchange {}", exchange.name), presence));
+        }
+        for queue in &topology.queues {
+            found.push((format!("queue {}", queue.name), look_for_queue(&connection, &queue.name, deadline).await?));
+        }
+        within(deadline, "closing", connection.close(200, short("goodbye"))).await?;
+        Ok(found)
+    }
+}
+
+async fn look_for_exchange(
+    connection: &Connection,
+    name: &str,
+    kind: ExchangeKind,
+    deadline: Duration,
+) -> Result<Presence, BrokerError> {
+    // A channel for each: the broker closes it when something is not there.
+    let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
+    let kind = match kind {
+        ExchangeKind::Direct => lapin::ExchangeKind::Direct,
+        ExchangeKind::Topic => lapin::ExchangeKind::Topic,
+    };
+    let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
+    let declared = channel.exchange_declare(short(name), kind, options, FieldTable::default());
+    let presence = presence(name, deadline, async { declared.await.map(|()| None) }).await?;
+    closed(&channel, deadline, presence).await
+}
+
+async fn look_for_queue(connection: &Connection, name: &str, deadline: Duration) -> Result<Presence, BrokerError> {
+    let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
+    let options = QueueDeclareOptions { passive: true, ..Default::default() };
+    let declared = channel.queue_declare(short(name), options, FieldTable::default());
+    let depth = async {
+        let queue = declared.await?;
+        Ok(Some(Depth { messages: queue.message_count().into(), consumers: queue.consumer_count().into() }))
+    };
+    let presence = presence(name, deadline, depth).await?;
+    closed(&channel, deadline, presence).await
+}
+
+async fn closed(channel: &lapin::Channel, deadline: Duration, presence: Presence) -> Result<Presence, BrokerError> {
+    if matches!(presence, Presence::There(_)) {
+        within(deadline, "closing a channel", channel.close(200, short("looked"))).await?;
+    }
+    Ok(presence)
+}
+
+async fn presence(
+    name: &str,
+    deadline: Duration,
+    declared: impl Future<Output = lapin::Result<Option<Depth>>>,
+) -> Result<Presence, BrokerError> {
+    let what = format!("looking at {name}");
+    let Ok(result) = tokio::time::timeout(deadline, declared).await else {
+        return Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis())));
+    };
+    let error = match result {
+        Ok(depth) => return Ok(Presence::There(depth)),
+        Err(error) => error,
+    };
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) if amqp.get_id() == NOT_FOUND => Ok(Presence::Missing),
+        ErrorKind::ProtocolError(amqp) if matches!(amqp.get_id(), ACCESS_REFUSED | RESOURCE_LOCKED) => {
+            Ok(Presence::Refused(amqp.get_message().to_string()))
+        }
+        _ => Err(translate(&what, error)),
+    }
+}

@@ -1,0 +1,154 @@
+//! Pausing a worker, on both brokers.
+
+use super::{SOON, on_both_brokers, worker::options};
+use common::{
+    contract::{
+        envelope::Envelope,
+        message::{BatchSplit, WorkerControl},
+        outcome::{Failure, Outgoing, Outputs},
+        topology::queue,
+    },
+    runtime::{
+        Broker, Shutdown, Store, Worker,
+        broker::{Connection, Depth},
+        config::StoreSettings,
+        control, store,
+        worker::{RunError, RunOptions, run},
+    },
+};
+use std::sync::Arc;
+use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+
+on_both_brokers! {
+    a_paused_worker_finishes_what_it_began_and_leaves_the_rest;
+    a_word_from_another_store_is_not_heeded;
+}
+
+/// Reads the merger's queue; each handler says that it began and waits to be let go.
+struct Held {
+    connected: Arc<Semaphore>,
+    began: Arc<Semaphore>,
+    go: Arc<Semaphore>,
+}
+
+impl Worker for Held {
+    const NAME: &'static str = queue::MERGER;
+    type In = BatchSplit;
+
+    async fn connected(&self) -> Result<(), Failure> {
+        self.connected.add_permits(1);
+        Ok(())
+    }
+
+    async fn handle(&self, _: Envelope<BatchSplit>) -> Result<Outputs, Failure> {
+        self.began.add_permits(1);
+        self.go.acquire().await.expect("open").forget();
+        Ok(Outputs::none())
+    }
+}
+
+fn split(batch_id: &str) -> Outgoing {
+    let split = BatchSplit {
+        batch_id: batch_id.to_owned(),
+        sha256: "a".repeat(64),
+        chunks: 0,
+        received: 0,
+        accepted: 0,
+        rejected: 0,
+        rejected_by_reason: Default::default(),
+    };
+    Outgoing::message(&split).unwrap()
+}
+
+fn word(worker: &str, paused: bool) -> WorkerControl {
+    let (by, at) = ("a test".to_owned(), "2026-11-24T03:12:40Z".to_owned());
+    WorkerControl { worker: worker.to_owned(), paused, by, at, why: None }
+}
+
+async fn say(connection: &dyn Connection, store: &Store, worker: &str, paused: bool) {
+    let word = word(worker, paused);
+    control::write(store, &word).await.unwrap();
+    connection.publisher().await.unwrap().publish(Outgoing::message(&word).unwrap()).await.unwrap();
+}
+
+/// Waits for so many messages and, where it matters, consumers: a quorum queue counts one until it has settled everything.
+async fn reaches(connection: &dyn Connection, messages: u64, consumers: impl Into<Option<u64>>) {
+    let (deadline, consumers) = (Instant::now() + SOON, consumers.into());
+    loop {
+        let depth = connection.depth(queue::MERGER).await.unwrap();
+        if depth == (Depth { messages, consumers: consumers.unwrap_or(depth.consumers) }) {
+            return;
+        }
+        assert!(Instant::now() < deadline, "{messages} messages and {consumers:?} consumers were expected: {depth:?}");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+}
+
+async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<dyn Broker>) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
+    let store = store::open(&settings).unwrap();
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    let [connected, began, go] = [0; 3].map(|permits| Arc::new(Semaphore::new(permits)));
+    let options = RunOptions { concurrency: 1, control: Some(store.clone()), ..options() };
+    let start = |shutdown: &Shutdown| -> JoinHandle<Result<(), RunError>> {
+        let worker = Held { connected: Arc::clone(&connected), began: Arc::clone(&began), go: Arc::clone(&go) };
+        tokio::spawn(run(Arc::new(worker), Arc::clone(&broker), options.clone(), shutdown.clone()))
+    };
+    let begun = || tokio::time::timeout(SOON, began.acquire());
+    let is_connected = || tokio::time::timeout(SOON, connected.acquire());
+    let publisher = connection.publisher().await.unwrap();
+    for batch_id in ["a", "b", "c"] {
+        publisher.publish(split(batch_id)).await.unwrap();
+    }
+    let shutdown = Shutdown::new();
+    let running = start(&shutdown);
+    is_connected().await.expect("it connects").unwrap().forget();
+    begun().await.expect("it begins").unwrap().forget();
+    // Another worker's pause is none of its business.
+    say(connection.as_ref(), &store, queue::TRAINER, true).await;
+    say(connection.as_ref(), &store, queue::MERGER, true).await;
+    reaches(connection.as_ref(), 2, None).await;
+    go.add_permits(1);
+    reaches(connection.as_ref(), 2, 0).await;
+    shutdown.cancel();
+    running.await.unwrap().expect("it settled what it began");
+
+    // A process that starts later is paused from the start, and goes on when it is told to.
+    let shutdown = Shutdown::new();
+    let running = start(&shutdown);
+    is_connected().await.expect("it connects").unwrap().forget();
+    reaches(connection.as_ref(), 2, 0).await;
+    assert_eq!(began.available_permits(), 0, "nothing begins while paused");
+    say(connection.as_ref(), &store, queue::MERGER, false).await;
+    go.add_permits(2);
+    for _ in 0..2 {
+        begun().await.expect("it goes on").unwrap().forget();
+    }
+    reaches(connection.as_ref(), 0, 1).await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// The object store counts; an event without it is somebody's mistake.
+async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
+    let store = store::open(&settings).unwrap();
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    let [connected, began, go] = [0, 0, 10].map(|permits| Arc::new(Semaphore::new(permits)));
+    let shutdown = Shutdown::new();
+    let worker = Held { connected, began: Arc::clone(&began), go };
+    let options = RunOptions { control: Some(store), ..options() };
+    let running = tokio::spawn(run(Arc::new(worker), Arc::clone(&broker), options, shutdown.clone()));
+    reaches(connection.as_ref(), 0, 1).await;
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(Outgoing::message(&word(queue::MERGER, true)).unwrap()).await.unwrap();
+    publisher.publish(split("a")).await.unwrap();
+    tokio::time::timeout(SOON, began.acquire()).await.expect("it works on").unwrap().forget();
+    reaches(connection.as_ref(), 0, 1).await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}

@@ -1,0 +1,201 @@
+//! `wildrydes dead`.
+
+use super::{connected, ends_with, letter, listed, listed_soon, publish};
+use bytes::Bytes;
+use common::contract::{
+    message::{BatchContent, RideBatch},
+    topology::{dead_queue, queue},
+};
+use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
+use serde_json::Value;
+use std::{process::Stdio, time::Instant};
+
+/// A batch whose object is not there yet: found, read, exported, and once the object is there replayed into the very
+/// dataset of an undisturbed run. Replayed again, it is gone.
+#[tokio::test]
+async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
+    let input = Input::of(1_000);
+    let expected = input.run(&[])["batches"][0]["manifest"].clone();
+    let sha256 = expected["sha256"].as_str().unwrap().to_owned();
+    let batch_id = &sha256[..16];
+    let fleet = Fleet::start(1, &input.weather);
+    let content = BatchContent::Reference { object: "raw/late.json".to_owned(), sha256: sha256.clone() };
+    publish(&fleet, &RideBatch { batch_id: None, source: None, content }).await;
+
+    let found = listed_soon(&fleet, 1).remove(0);
+    let id = found["id"].as_str().unwrap();
+    for (field, value) in [
+        ("queue", queue::SPLITTER),
+        ("reason", "object_missing"),
+        ("batch_id", batch_id),
+        ("type", "ride-batch.v1"),
+        ("exchange", "ingest"),
+        ("routing_key", "ride-batch.v1"),
+    ] {
+        assert_eq!(found[field], value, "{found}");
+    }
+    for (arguments, letters) in [
+        (&["--queue", "splitter", "--reason", "object_missing", "--batch", batch_id][..], 1),
+        (&["--newer-than", "1h", id][..], 1),
+        (&["--older-than", "1h"][..], 0),
+        (&["--queue", "merger"][..], 0),
+        (&["--reason", "object_changed"][..], 0),
+        (&["--batch", "another"][..], 0),
+    ] {
+        assert_eq!(listed(&fleet, arguments).len(), letters, "{arguments:?}");
+    }
+    let table = succeed(fleet.wildrydes().args(["dead", "list"]));
+    assert!(table.contains(id) && table.contains("there is no object raw/late.json"), "{table}");
+    let summary = told(fleet.wildrydes().args(["dead", "list", "--summary"]));
+    assert_eq!((&summary[0]["queue"], &summary[0]["letters"]), (&found["queue"], &Value::from(1)));
+    let shown = succeed(fleet.wildrydes().args(["dead", "show", id]));
+    for part in
+        ["object_missing", "ingest", "ride-batch.v1", "attempt 1", "\"object\": \"raw/late.json\"", "traceparent"]
+    {
+        assert!(shown.contains(part), "{part} is missing\n{shown}");
+    }
+    let file = input.folder().join("dead.ndjson");
+    succeed(fleet.wildrydes().args(["dead", "export", "--file"]).arg(&file));
+    let exported: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
+    let piped: Value = serde_json::from_str(&succeed(fleet.wildrydes().args(["dead", "export"]))).unwrap();
+    assert_eq!(exported, piped);
+    assert_eq!((&exported["id"], &exported["properties"]["headers"]["x-reason"]), (&found["id"], &found["reason"]));
+
+    let dry = succeed(fleet.wildrydes().args(["dead", "replay", id, "--dry-run"]));
+    assert!(dry.contains("1 would be replayed"), "{dry}");
+    let which = ends_with(fleet.wildrydes().args(["dead", "replay"]), 2);
+    assert!(which.contains("--all"), "{which}");
+    assert_eq!(listed(&fleet, &[]).len(), 1, "nothing of all that took it away");
+
+    std::fs::create_dir_all(fleet.store().join("raw")).unwrap();
+    std::fs::copy(&input.rides, fleet.store().join("raw/late.json")).unwrap();
+    let replayed = succeed(fleet.wildrydes().args(["dead", "replay", id]));
+    assert!(replayed.contains("1 replayed: 1 of splitter"), "{replayed}");
+    assert_eq!(fleet.manifest(batch_id), expected);
+    let again = ends_with(fleet.wildrydes().args(["dead", "replay", id]), 1);
+    assert!(again.contains("no dead letter"), "{again}");
+    fleet.champion();
+    fleet.finish().await;
+}
+
+/// `kill -9` in the middle of a replay, then the same command again: every letter is published, at most the one in hand
+/// twice, and every batch has its dataset once.
+#[tokio::test]
+async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
+    const LETTERS: u64 = 20;
+    let input = Input::of(10);
+    let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let mut replay = fleet.wildrydes();
+    let connection = connected(&fleet).await;
+    let publisher = connection.publisher().await.unwrap();
+    let ride = r#"{"name":"Twilight","statustime":"2018-04-25 17:03:05","latitude":40.7,"longitude":-74.0,"distance":9,"healthpoints":200,"magicpoints":200,"fieldservice":1}"#;
+    for at in 0..LETTERS {
+        let body = format!("{{\"batch_id\":\"killed-{at}\",\"rides\":[{ride}]}}");
+        publisher.publish(letter(&at.to_string(), "attempts_exhausted", body)).await.unwrap();
+    }
+    let dead = dead_queue(queue::SPLITTER);
+    let depth = async |name: &str| connection.depth(name).await.unwrap().messages;
+    let deadline = Instant::now() + SOON;
+    let mut child = replay
+        .args(["dead", "replay", "--all", "--rate", "4"])
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    while depth(queue::SPLITTER).await < 5 {
+        assert!(Instant::now() < deadline, "nothing is replayed");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // What the killed command held comes back.
+    while depth(&dead).await + depth(queue::SPLITTER).await < LETTERS {
+        assert!(Instant::now() < deadline, "a letter is lost");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    assert!(depth(&dead).await > 0, "it was killed in the middle");
+    succeed(fleet.wildrydes().args(["dead", "replay", "--all", "--rate", "1000"]));
+    assert_eq!(depth(&dead).await, 0);
+    let published = depth(queue::SPLITTER).await;
+    assert!((LETTERS..=LETTERS + 1).contains(&published), "{published}");
+    connection.close().await;
+    for name in queue::ALL {
+        fleet.launch(name, 0);
+    }
+    for at in 0..LETTERS {
+        assert_eq!(fleet.manifest(&format!("killed-{at}"))["accepted"], 1);
+    }
+    fleet.finish().await;
+}
+
+/// A letter leaves for good only after somebody said so, and its copy has every byte.
+#[tokio::test]
+async fn a_dropped_letter_leaves_a_copy() {
+    let input = Input::of(10);
+    let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let mut drop = fleet.wildrydes();
+    let connection = connected(&fleet).await;
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(letter("text", "bad_json", "not JSON")).await.unwrap();
+    publisher.publish(letter("binary", "bad_compression", Bytes::from_static(b"\x1f\x8b\x00"))).await.unwrap();
+    publisher.publish(letter("other", "object_missing", "{}")).await.unwrap();
+    connection.close().await;
+
+    drop.args(["dead", "drop", "--reason", "bad_compression"]);
+    let refused = ends_with(&mut drop, 2);
+    assert!(refused.contains("1 dead letters would be dropped") && refused.contains("--yes"), "{refused}");
+    let dry = succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--dry-run"]));
+    assert!(dry.contains("3 would be dropped"), "{dry}");
+    assert_eq!(listed_soon(&fleet, 3).len(), 3);
+    let told = told(fleet.wildrydes().args(["dead", "drop", "--reason", "bad_compression", "--yes"]));
+    let id = told["ids"][0].as_str().unwrap();
+    let copy = std::fs::read(fleet.store().join(format!("dead/splitter/{id}.json"))).unwrap();
+    let copy: Value = serde_json::from_slice(&copy).unwrap();
+    assert_eq!((&copy["body_base64"], &copy["message_id"]), (&Value::from("H4sA"), &Value::from("binary")));
+    assert_eq!(copy["properties"]["headers"]["x-why"], "a test wants it");
+    assert_eq!(listed_soon(&fleet, 2).len(), 2);
+    succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
+    assert_eq!(listed(&fleet, &[]).len(), 0);
+    fleet.finish().await;
+}
+
+/// What a broker itself parks, because a worker dies on it, has its reason and its origin, too, and is replayed as it was.
+#[tokio::test]
+async fn what_the_broker_parked_is_read_and_replayed_as_well() {
+    let input = Input::of(10);
+    let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let mut list = fleet.wildrydes();
+    let connection = connected(&fleet).await;
+    let content = BatchContent::Inline { rides: Vec::new() };
+    publish(&fleet, &RideBatch { batch_id: Some("poison".to_owned()), source: None, content }).await;
+    let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
+    // As a worker that dies each time.
+    while connection.depth(&dead_queue(queue::SPLITTER)).await.unwrap().messages == 0 {
+        if let Ok(delivery) = tokio::time::timeout(std::time::Duration::from_millis(200), consumer.next()).await {
+            delivery.unwrap().settle.requeue().await.unwrap();
+        }
+    }
+    drop(consumer);
+    let letters = told(list.args(["dead", "list"]))["letters"].clone();
+    let found = &letters[0];
+    assert_eq!((&found["reason"], &found["batch_id"]), (&Value::from("delivery_limit"), &Value::from("poison")));
+    assert_eq!((&found["exchange"], &found["routing_key"]), (&Value::from("ingest"), &Value::from("ride-batch.v1")));
+    assert!(found["dead_at"].is_string(), "{found}");
+    succeed(fleet.wildrydes().args(["dead", "replay", found["id"].as_str().unwrap()]));
+    let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
+    let replayed = tokio::time::timeout(SOON, consumer.next()).await.expect("it is back").unwrap();
+    let left: Vec<&String> = replayed
+        .properties
+        .headers
+        .keys()
+        .filter(|name| name.starts_with("x-") && *name != "x-delivery-count")
+        .collect();
+    assert_eq!(left, [""; 0], "nothing of its death is left");
+    connection.close().await;
+    std::mem::drop((consumer, replayed, connection));
+    for name in queue::ALL {
+        fleet.launch(name, 0);
+    }
+    assert_eq!(fleet.manifest("poison")["received"], 0);
+    fleet.finish().await;
+}

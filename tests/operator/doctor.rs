@@ -1,0 +1,89 @@
+//! `wildrydes doctor`.
+
+use super::{connected, ends_with, letter, managed};
+use pipeline_tests::{
+    processes::{Fleet, Input, succeed, told},
+    rabbitmq::rabbitmq,
+};
+use serde_json::Value;
+
+fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
+    let findings = told["findings"].as_array().expect("findings");
+    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {told}"))
+}
+
+/// All is well with a running fleet; what is not is found, said with its remedy, and is no success where it is broken.
+#[tokio::test]
+async fn what_is_wrong_is_found_and_said_with_its_remedy() {
+    let input = Input::of(10);
+    let fleet = Fleet::start(1, &input.weather);
+    fleet.wait_for("every worker to read", |_| {
+        let status = told(fleet.wildrydes().arg("status"));
+        status["queues"].as_array().unwrap().iter().all(|queue| queue["consumers"] == 1)
+    });
+    let well = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    for check in ["broker", "topology", "consumers", "dead letters", "store", "paused workers", "weather"] {
+        assert_eq!(finding(&well, check)["verdict"], "ok", "{check}: {well}");
+    }
+    let seen = rabbitmq().management.is_some();
+    for check in
+        ["queue arguments", "policies", "bindings", "dead-letter routes", "alarms", "permissions", "broker clock"]
+    {
+        assert_eq!(finding(&well, check)["verdict"], if seen { "ok" } else { "not_checked" }, "{check}: {well}");
+    }
+    assert_eq!(well["counts"]["broken"], 0, "{well}");
+    assert!(!fleet.store().join("scratch").read_dir().is_ok_and(|mut left| left.next().is_some()), "nothing is left");
+
+    // Without the management API each check that needs it says why it was not made.
+    let mut blind = fleet.wildrydes();
+    let blind = told(blind.args(["doctor", "--set", "broker.management_url=http://127.0.0.1:1"]));
+    let alarms = finding(&blind, "alarms");
+    assert_eq!(alarms["verdict"], "not_checked");
+    assert!(alarms["found"].as_str().unwrap().contains("127.0.0.1:1"), "{alarms}");
+
+    let connection = connected(&fleet).await;
+    let publisher = connection.publisher().await.unwrap();
+    let mut unknown = letter("new", "unknown_version", "{}");
+    unknown.properties.kind = Some("ride-batch.v9".to_owned());
+    publisher.publish(unknown).await.unwrap();
+    connection.close().await;
+    succeed(fleet.wildrydes().args(["pause", "trainer", "--why", "a test"]));
+    let warned = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    for (check, part) in [
+        ("dead letters", "1 in splitter.dead"),
+        ("schema versions", "ride-batch.v9"),
+        ("paused workers", "trainer since"),
+        ("consumers", "trainer"),
+    ] {
+        let finding = finding(&warned, check);
+        assert_eq!(finding["verdict"], "warning", "{finding}");
+        assert!(finding["found"].as_str().unwrap().contains(part), "{finding}");
+        assert!(finding["remedy"].is_string(), "{finding}");
+    }
+    succeed(fleet.wildrydes().args(["resume", "trainer"]));
+    succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
+
+    let away = ends_with(fleet.wildrydes().args(["doctor", "--broker", "amqp://guest:hunter2@127.0.0.1:1"]), 1);
+    assert!(away.contains("broken       broker") && away.contains("broker.url"), "{away}");
+    assert!(!away.contains("hunter2"), "{away}");
+    let nowhere = input.folder().join("no-weather");
+    let mut no_weather = fleet.wildrydes();
+    no_weather.env("WILDRYDES__WEATHER__SOURCE", &nowhere);
+    let said = ends_with(no_weather.arg("doctor"), 1);
+    assert!(said.contains("broken       weather") && said.contains("no file"), "{said}");
+    fleet.finish().await;
+}
+
+/// Queues that are not there are named, with the command that declares them.
+#[tokio::test]
+async fn an_empty_broker_is_broken_and_the_remedy_mends_it() {
+    let input = Input::of(10);
+    let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let said = ends_with(managed(&mut fleet.wildrydes()).arg("doctor"), 1);
+    assert!(said.contains("broken       topology") && said.contains("`wildrydes topology apply`"), "{said}");
+    succeed(fleet.wildrydes().args(["topology", "apply"]));
+    let mended = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    assert_eq!(finding(&mended, "topology")["verdict"], "ok", "{mended}");
+    assert_eq!(finding(&mended, "consumers")["verdict"], "warning", "nobody runs: {mended}");
+    fleet.finish().await;
+}

@@ -1,0 +1,90 @@
+//! What an operator does when something does fail, on real RabbitMQ, with the `wildrydes` command and real workers.
+
+mod dead;
+mod doctor;
+mod pause;
+mod replay;
+
+use common::{
+    contract::{
+        envelope::Properties,
+        message::Message,
+        outcome::Outgoing,
+        topology::{DEAD, queue},
+    },
+    runtime::{AmqpBroker, Broker, Connection},
+};
+use pipeline_tests::{
+    processes::{Fleet, SOON, output, told},
+    rabbitmq::rabbitmq,
+};
+use serde_json::Value;
+use std::{process::Command, time::Instant};
+
+/// The test's own connection to the fleet's broker.
+async fn connected(fleet: &Fleet) -> Box<dyn Connection> {
+    let connection = AmqpBroker::new(fleet.broker.clone()).connect("test").await.expect("the broker lives");
+    connection.declare().await.expect("the topology can be declared");
+    connection
+}
+
+async fn publish(fleet: &Fleet, message: &impl Message) {
+    let connection = connected(fleet).await;
+    let publisher = connection.publisher().await.unwrap();
+    publisher.publish(Outgoing::message(message).unwrap()).await.unwrap();
+    connection.close().await;
+}
+
+/// A letter in the splitter's dead-letter queue, as the runtime parks it.
+fn letter(id: &str, reason: &str, body: impl Into<bytes::Bytes>) -> Outgoing {
+    let mut properties = Properties {
+        kind: Some("ride-batch.v1".to_owned()),
+        message_id: Some(id.to_owned()),
+        persistent: true,
+        ..Properties::default()
+    };
+    for (name, value) in [
+        ("x-reason", reason),
+        ("x-why", "a test wants it"),
+        ("x-dead-at", "2026-11-24T03:12:40Z"),
+        ("x-original-exchange", "ingest"),
+        ("x-original-routing-key", "ride-batch.v1"),
+    ] {
+        properties.set_text(name, value);
+    }
+    Outgoing { exchange: DEAD, routing_key: queue::SPLITTER.to_owned(), properties, body: body.into(), mandatory: true }
+}
+
+/// The letters that `dead list` tells of with these arguments.
+fn listed(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
+    let told = told(fleet.wildrydes().args(["dead", "list"]).args(arguments));
+    told["letters"].as_array().expect("letters").clone()
+}
+
+/// The same, once there are so many.
+fn listed_soon(fleet: &Fleet, letters: usize) -> Vec<Value> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let found = listed(fleet, &[]);
+        if found.len() == letters {
+            return found;
+        }
+        assert!(Instant::now() < deadline, "{letters} letters were expected: {found:?}\n{}", fleet.tail());
+    }
+}
+
+/// Runs a command that should end with this code; everything it printed.
+fn ends_with(command: &mut Command, code: i32) -> String {
+    let ended = output(command);
+    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(code), "{command:?}\n{said}");
+    said
+}
+
+/// With the management API of the tests' broker, where it has one.
+fn managed<'a>(command: &'a mut Command) -> &'a mut Command {
+    if let Some(url) = &rabbitmq().management {
+        command.env("WILDRYDES__BROKER__MANAGEMENT_URL", url);
+    }
+    command
+}

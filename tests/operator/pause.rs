@@ -1,0 +1,78 @@
+//! `wildrydes pause`, `resume` and `drain`.
+
+use super::{ends_with, managed};
+use pipeline_tests::{
+    processes::{Fleet, Input, succeed, told},
+    rabbitmq::rabbitmq,
+};
+use serde_json::{Value, json};
+
+fn queue_status(fleet: &Fleet, worker: &str) -> Value {
+    let told = told(fleet.wildrydes().arg("status"));
+    let queues = told["queues"].as_array().unwrap();
+    queues.iter().find(|queue| queue["queue"] == worker).unwrap().clone()
+}
+
+/// A paused worker reads nothing, neither do those that start later, and all go on when they are told to.
+#[tokio::test]
+async fn a_pause_holds_over_restarts_until_it_is_ended() {
+    let input = Input::of(1_200);
+    let expected = input.run(&[])["batches"][0]["manifest"].clone();
+    let mut fleet = Fleet::start(2, &input.weather);
+    let said = succeed(fleet.wildrydes().args(["pause", "weather-fetcher", "--why", "a test", "--by", "ada"]));
+    assert!(said.contains("weather-fetcher is paused"), "{said}");
+    let batch = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides))["batch_id"].clone();
+    let paused_lines = |fleet: &Fleet| {
+        let paused = |line: &&Value| line["worker"] == "weather-fetcher" && line["message"] == "paused";
+        fleet.logs().iter().filter(paused).count()
+    };
+    fleet.wait_for("the chunks", |_| queue_status(&fleet, "weather-fetcher")["messages"] == 2);
+    let before = paused_lines(&fleet);
+    fleet.kill("weather-fetcher", 0);
+    fleet.launch("weather-fetcher", 0);
+    fleet.wait_for("a line of the new process", |_| paused_lines(&fleet) > before);
+    let status = succeed(fleet.wildrydes().arg("status"));
+    assert!(status.contains("weather-fetcher is paused since") && status.contains("by ada: a test"), "{status}");
+    assert_eq!(queue_status(&fleet, "weather-fetcher")["consumers"], 0);
+    assert_eq!(told(fleet.wildrydes().arg("status"))["paused"][0]["by"], "ada");
+    let said = succeed(fleet.wildrydes().args(["resume", "weather-fetcher"]));
+    assert!(said.contains("weather-fetcher goes on"), "{said}");
+    assert_eq!(fleet.manifest(batch.as_str().unwrap()), expected);
+    assert_eq!(told(fleet.wildrydes().arg("status"))["paused"], json!([]));
+    fleet.champion();
+    fleet.finish().await;
+}
+
+/// After a drain nothing is in flight: what was begun has its dataset, what is handed in waits for the resume.
+#[tokio::test]
+async fn a_drain_ends_when_nothing_is_in_flight() {
+    let input = Input::of(20_000);
+    let fleet = Fleet::start(1, &input.weather);
+    let mut drain = fleet.wildrydes();
+    let Some(_) = &rabbitmq().management else {
+        let said = ends_with(drain.arg("drain"), 1);
+        assert!(said.contains("--quiet-for"), "{said}");
+        return fleet.finish().await;
+    };
+    let closed = ends_with(drain.args(["drain", "--set", "broker.management_url=http://127.0.0.1:1"]), 1);
+    assert!(closed.contains("--quiet-for") && closed.contains("Nothing was paused"), "{closed}");
+    let first = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides))["batch_id"].clone();
+    fleet.wait_for("the batch to be begun", |store| store.join("batches").is_dir());
+    let said = succeed(managed(&mut fleet.wildrydes()).args(["drain", "--timeout", "5m"]));
+    assert!(said.contains("drained: nothing is in flight"), "{said}");
+    let finished = fleet.store().join(format!("dataset/{}/manifest.json", first.as_str().unwrap()));
+    let begun = !finished.is_file() && queue_status(&fleet, "splitter")["messages"] == 0;
+    assert!(!begun, "what was begun is finished");
+    let more = input.folder().join("more.json");
+    succeed(fleet.wildrydes().args(["generate", "rides", "--rides", "100", "--seed", "9"]).arg(&more));
+    let second = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&more))["batch_id"].clone();
+    assert!(queue_status(&fleet, "splitter")["messages"].as_u64() >= Some(1), "it waits");
+    let again = managed(&mut fleet.wildrydes()).args(["drain", "--timeout", "5m"]).output().unwrap();
+    assert!(again.status.success(), "drained is drained: {again:?}");
+    succeed(fleet.wildrydes().args(["resume", "splitter"]));
+    for batch in [first, second] {
+        fleet.manifest(batch.as_str().unwrap());
+    }
+    fleet.champion();
+    fleet.finish().await;
+}

@@ -1,0 +1,206 @@
+//! The operator's commands.
+
+use clap::{Args, Subcommand, builder::PossibleValuesParser};
+use common::contract::topology::queue;
+use std::{num::NonZeroU32, path::PathBuf, time::Duration};
+
+/// `dead`
+#[derive(Debug, Subcommand)]
+pub enum DeadCommand {
+    /// The dead letters, one line each
+    #[command(after_help = "\
+Examples:
+  wildrydes dead list                                     of every queue, the first 100
+  wildrydes dead list --summary                           how many, by queue and reason
+  wildrydes dead list --queue splitter --reason object_missing --older-than 2h
+  wildrydes dead list --batch 450c7f9391a7a29b --json")]
+    List(ListDead),
+    /// Everything about some of them, bodies included
+    #[command(after_help = "\
+Examples:
+  wildrydes dead show 3f2a9c11d0e4
+  wildrydes dead show 3f2a9c11d0e4 --full --json")]
+    Show {
+        /// As `dead list` prints them
+        #[arg(required = true, value_name = "ID")]
+        ids: Vec<String>,
+        /// Bodies of any length
+        #[arg(long)]
+        full: bool,
+    },
+    /// Publish them again to where they came from, as they were, attempts counted anew; replaying twice changes nothing
+    #[command(after_help = "\
+Examples:
+  wildrydes dead replay 3f2a9c11d0e4
+  wildrydes dead replay --reason attempts_exhausted --dry-run
+  wildrydes dead replay --queue weather-fetcher --newer-than 1d --rate 10
+  wildrydes dead replay --all
+
+Each letter leaves its queue once the broker has confirmed its replay. Whatever interrupts it, the same command goes on.")]
+    Replay {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        /// Letters per second at most
+        #[arg(long, default_value = "50", value_name = "N")]
+        rate: NonZeroU32,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Take them away for good; a copy of each stays in the object store below dead/
+    #[command(after_help = "\
+Examples:
+  wildrydes dead drop 3f2a9c11d0e4                        shows what would go, and asks
+  wildrydes dead drop --queue splitter --reason bad_json --older-than 30d --yes
+  wildrydes dead drop --all --dry-run")]
+    Drop {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// All of them
+        #[arg(long)]
+        all: bool,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
+    /// Write them to a file or standard output, one JSON object a line; they stay where they are
+    #[command(after_help = "\
+Examples:
+  wildrydes dead export --file dead.ndjson
+  wildrydes dead export --queue merger | jq -r .why | sort | uniq -c")]
+    Export {
+        /// Which ones.
+        #[command(flatten)]
+        which: Which,
+        /// Where to [default: standard output]
+        #[arg(long, value_name = "FILE")]
+        file: Option<PathBuf>,
+    },
+}
+
+/// `dead list`
+#[derive(Debug, Args)]
+pub struct ListDead {
+    /// Which ones.
+    #[command(flatten)]
+    pub which: Which,
+    /// Count them by queue and reason instead
+    #[arg(long)]
+    pub summary: bool,
+}
+
+/// Which dead letters: those that meet every condition given.
+#[derive(Debug, Clone, Default, Args)]
+pub struct Which {
+    /// Ids, as `dead list` prints them
+    #[arg(value_name = "ID")]
+    pub ids: Vec<String>,
+    /// Of this worker's queue; may be given several times
+    #[arg(long = "queue", value_name = "WORKER", value_parser = workers())]
+    pub queues: Vec<String>,
+    /// With this reason, as in object_missing
+    #[arg(long)]
+    pub reason: Option<String>,
+    /// Of this batch
+    #[arg(long, value_name = "ID")]
+    pub batch: Option<String>,
+    /// Dead for at least this long, as in 90s, 30m, 2h, 7d
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub older_than: Option<Duration>,
+    /// Dead for at most this long
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub newer_than: Option<Duration>,
+    /// So many at most; 0 for all
+    #[arg(long, value_name = "N")]
+    pub limit: Option<u64>,
+}
+
+/// `replay`
+#[derive(Debug, Args)]
+pub struct Replay {
+    /// The batches
+    #[arg(value_name = "BATCH", required_unless_present = "all")]
+    pub batches: Vec<String>,
+    /// Every batch of the store
+    #[arg(long, conflicts_with = "batches")]
+    pub all: bool,
+    /// Return once the broker has confirmed, without waiting for the dataset
+    #[arg(long)]
+    pub detach: bool,
+    /// Say what would be published, and publish nothing
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// `pause` and `resume`
+#[derive(Debug, Args)]
+pub struct Pause {
+    /// The workers
+    #[arg(required = true, value_name = "WORKER", value_parser = workers())]
+    pub workers: Vec<String>,
+    /// Why, for whoever looks later
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+    /// Who says so [default: this user on this machine]
+    #[arg(long, value_name = "NAME")]
+    pub by: Option<String>,
+    /// How long to wait until every process has heeded it
+    #[arg(long, default_value = "30s", value_name = "AGE", value_parser = age)]
+    pub timeout: Duration,
+}
+
+/// `drain`
+#[derive(Debug, Args)]
+pub struct Drain {
+    /// How long to wait until nothing is in flight [default: for ever]
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub timeout: Option<Duration>,
+    /// Without the management API, which alone tells what workers have in hand: count as drained what was empty this long
+    #[arg(long, value_name = "AGE", value_parser = age)]
+    pub quiet_for: Option<Duration>,
+    /// Why, for whoever looks later
+    #[arg(long, value_name = "TEXT")]
+    pub why: Option<String>,
+}
+
+fn workers() -> PossibleValuesParser {
+    PossibleValuesParser::new(queue::ALL)
+}
+
+/// A length of time, as in `90s`, `30m`, `2h`, `7d`.
+fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("{text:?}: expected a number with s, m, h or d, as in 30m or 2h");
+    let unit = text.chars().next_back().ok_or_else(wrong)?;
+    let seconds = match unit {
+        's' => 1,
+        'm' => 60,
+        'h' => 3_600,
+        'd' => 86_400,
+        _ => return Err(wrong()),
+    };
+    let number: u64 = text[..text.len() - 1].trim().parse().map_err(|_| wrong())?;
+    number.checked_mul(seconds).map(Duration::from_secs).ok_or_else(wrong)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_age_has_a_number_and_a_unit() {
+        let seconds = |text| age(text).map(|age| age.as_secs());
+        let ages = ["90s", "30m", "2h", "7d"].map(seconds);
+        assert_eq!(ages, [Ok(90), Ok(1_800), Ok(7_200), Ok(604_800)]);
+        for text in ["", "2", "h", "2 weeks", "-1h", "1.5h", "99999999999999999999d", "300000000000000000d", "2é"] {
+            assert!(age(text).is_err_and(|why| why.contains("30m")), "{text}");
+        }
+    }
+}

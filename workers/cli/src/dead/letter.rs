@@ -1,0 +1,216 @@
+//! One dead letter, read: what it is, why it died, where it came from, and what it was before.
+
+use base64::Engine;
+use common::{
+    contract::{
+        envelope::{self, Header, Properties},
+        topology,
+    },
+    runtime::broker::Delivery,
+};
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// Hex digits of a letter's id.
+const ID_DIGITS: usize = 12;
+/// Headers that a broker adds, and changes whenever somebody looks at a message.
+const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+/// Headers that our runtime adds to a message that failed.
+const OF_THE_RUNTIME: [&str; 8] = [
+    envelope::ATTEMPT,
+    envelope::OUTAGES,
+    envelope::HISTORY,
+    envelope::REASON,
+    envelope::WHY,
+    envelope::DEAD_AT,
+    envelope::ORIGINAL_EXCHANGE,
+    envelope::ORIGINAL_ROUTING_KEY,
+];
+/// What a broker parks a message for that was delivered too often.
+const DELIVERY_LIMIT: &str = "delivery_limit";
+
+/// A dead letter without its body.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub(crate) struct Letter {
+    /// Derived from the queue, the properties and the body: the same whenever it is looked at.
+    pub(crate) id: String,
+    /// The work queue it died in.
+    pub(crate) queue: String,
+    pub(crate) message_id: Option<String>,
+    /// `name.vN`.
+    #[serde(rename = "type")]
+    pub(crate) kind: Option<String>,
+    /// Stable code.
+    pub(crate) reason: String,
+    /// In words.
+    pub(crate) why: String,
+    /// RFC 3339.
+    #[serde(serialize_with = "as_text")]
+    pub(crate) dead_at: Option<Timestamp>,
+    pub(crate) batch_id: Option<String>,
+    pub(crate) attempts: u32,
+    pub(crate) body_bytes: usize,
+    /// Where a replay publishes it.
+    pub(crate) exchange: &'static str,
+    pub(crate) routing_key: String,
+}
+
+fn as_text<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.to_string()).serialize(serializer)
+}
+
+impl Letter {
+    /// Reads a delivery of `<queue>.dead`.
+    pub(crate) fn read(queue: &str, namespace: &str, delivery: &Delivery) -> Self {
+        let properties = &delivery.properties;
+        let deaths = deaths(properties);
+        let last = deaths.first();
+        let text = |name: &str| properties.text(name).map(str::to_owned);
+        let reason = text(envelope::REASON)
+            .or_else(|| last.map(|death| death.reason.clone()))
+            .or_else(|| text("x-first-death-reason"))
+            .unwrap_or_else(|| "unknown".to_owned());
+        let why = text(envelope::WHY).unwrap_or_else(|| match reason.as_str() {
+            DELIVERY_LIMIT => format!(
+                "delivered {} times without an answer: a worker died on it, or lost its connection, each time",
+                topology::DELIVERY_LIMIT + 1
+            ),
+            other => format!("parked by the broker: {other}"),
+        });
+        let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
+        let (exchange, routing_key) = origin(queue, namespace, properties, &deaths);
+        Self {
+            id: id(queue, properties, &delivery.body),
+            queue: queue.to_owned(),
+            message_id: properties.message_id.clone(),
+            kind: properties.kind.clone(),
+            dead_at: told.or_else(|| Timestamp::from_second(last?.time).ok()),
+            batch_id: batch_id(queue, &delivery.body),
+            attempts: properties.attempt(),
+            body_bytes: delivery.body.len(),
+            reason,
+            why,
+            exchange,
+            routing_key,
+        }
+    }
+}
+
+/// One entry of the broker's `x-death`, the latest first.
+#[derive(Debug, Deserialize)]
+struct Death {
+    queue: String,
+    reason: String,
+    #[serde(default)]
+    exchange: String,
+    #[serde(default, rename = "routing-keys")]
+    routing_keys: Vec<String>,
+    #[serde(default)]
+    time: i64,
+}
+
+fn deaths(properties: &Properties) -> Vec<Death> {
+    properties.text("x-death").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+}
+
+/// Where the message was first published to: as our runtime noted it, else as the broker did. A message of unknown origin
+/// goes straight back to its work queue.
+fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death]) -> (&'static str, String) {
+    let plain = |name: &str| name.strip_prefix(namespace).unwrap_or(name).to_owned();
+    let noted = properties
+        .text(envelope::ORIGINAL_EXCHANGE)
+        .zip(properties.text(envelope::ORIGINAL_ROUTING_KEY))
+        .map(|(exchange, key)| (exchange.to_owned(), key.to_owned()));
+    let died_here = || deaths.iter().find(|death| plain(&death.queue) == queue);
+    let seen = || died_here().and_then(|death| Some((plain(&death.exchange), death.routing_keys.first()?.clone())));
+    let known = [topology::INGEST, topology::WORK, topology::EVENTS, topology::RPC];
+    noted
+        .or_else(seen)
+        .and_then(|(exchange, key)| Some((known.into_iter().find(|known| *known == exchange)?, key)))
+        .unwrap_or((topology::RETRY, queue.to_owned()))
+}
+
+/// The batch the letter belongs to, as its body says it; one that names none has the id the splitter would give it.
+fn batch_id(queue: &str, body: &[u8]) -> Option<String> {
+    #[derive(Deserialize)]
+    struct Said {
+        batch_id: Option<String>,
+        object: Option<IgnoredAny>,
+        sha256: Option<String>,
+    }
+    let said = serde_json::from_slice::<Said>(body).ok();
+    let given = said.as_ref().and_then(|said| said.batch_id.clone());
+    if given.is_some() || queue != topology::queue::SPLITTER {
+        return given;
+    }
+    let sha256 = match said {
+        Some(Said { object: Some(_), sha256, .. }) => sha256?,
+        _ => hex::encode(Sha256::digest(body)),
+    };
+    sha256.get(..16).map(str::to_owned)
+}
+
+/// Two letters with the same id are the same in every byte.
+fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    for part in [queue.as_bytes(), properties_json(properties).to_string().as_bytes(), body] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hex::encode(hasher.finalize())[..ID_DIGITS].to_owned()
+}
+
+/// The properties as they were before anything went wrong: nothing of the failure is left, the attempts begin anew.
+pub(crate) fn restored(properties: &Properties) -> Properties {
+    let mut restored = properties.clone();
+    restored.headers.retain(|name, _| {
+        let name = name.as_str();
+        let of_the_broker =
+            name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-");
+        !of_the_broker && !OF_THE_QUEUE.contains(&name) && !OF_THE_RUNTIME.contains(&name)
+    });
+    restored.persistent = true;
+    restored
+}
+
+/// The properties, less what changes with every look.
+fn properties_json(properties: &Properties) -> Value {
+    let header = |value: &Header| match value {
+        Header::Text(text) => json!(text),
+        Header::Integer(value) => json!(value),
+        Header::Boolean(value) => json!(value),
+    };
+    let lasting = properties.headers.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str()));
+    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), header(value))).collect();
+    let mut all = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            all.insert(name.to_owned(), value);
+        }
+    };
+    put("type", properties.kind.as_ref().map(|text| json!(text)));
+    put("message_id", properties.message_id.as_ref().map(|text| json!(text)));
+    put("correlation_id", properties.correlation_id.as_ref().map(|text| json!(text)));
+    put("reply_to", properties.reply_to.as_ref().map(|text| json!(text)));
+    put("content_type", properties.content_type.as_ref().map(|text| json!(text)));
+    put("content_encoding", properties.content_encoding.as_ref().map(|text| json!(text)));
+    put("app_id", properties.app_id.as_ref().map(|text| json!(text)));
+    put("timestamp", properties.timestamp.map(|seconds| json!(seconds)));
+    put("expiration_ms", properties.expiration_ms.map(|ms| json!(ms)));
+    put("persistent", Some(json!(properties.persistent)));
+    put("headers", (!headers.is_empty()).then_some(Value::Object(headers)));
+    Value::Object(all)
+}
+
+/// Everything of a letter as one JSON object: what it is, its properties, and the body, as text or in base64.
+pub(crate) fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
+    let mut all = json!(letter);
+    all["properties"] = properties_json(properties);
+    match std::str::from_utf8(body) {
+        Ok(text) => all["body"] = json!(text),
+        Err(_) => all["body_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(body)),
+    }
+    all
+}

@@ -1,0 +1,134 @@
+//! `doctor`: is everything as it should be? Each finding with its remedy. Nothing is changed but a scratch object in the
+//! store, which is removed again.
+//!
+//! ```text
+//! broker    reached? version, features, alarms, clock     what AMQP does not tell, the management API is asked; where it
+//! queues    there? arguments, policies, bindings, depths  does not answer, a check is "not checked", with the reason
+//! store     reached? conditional writes                   paused workers, documents of unknown versions
+//! weather   reached? clock
+//! ```
+
+mod broker;
+mod outside;
+#[cfg(test)]
+mod tests;
+
+use crate::{Failed, Session};
+use serde::Serialize;
+use std::collections::BTreeMap;
+
+/// How a check came out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Verdict {
+    Ok,
+    NotChecked,
+    Warning,
+    Broken,
+}
+
+/// One thing that was looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// Stable name.
+    check: &'static str,
+    verdict: Verdict,
+    /// What was found, or why nobody looked.
+    found: String,
+    /// What to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    remedy: Option<String>,
+}
+
+/// All that was found.
+#[derive(Debug, Default)]
+pub(crate) struct Findings(Vec<Finding>);
+
+impl Findings {
+    fn add(&mut self, check: &'static str, verdict: Verdict, found: impl Into<String>, remedy: Option<String>) {
+        self.0.push(Finding { check, verdict, found: found.into(), remedy });
+    }
+
+    fn ok(&mut self, check: &'static str, found: impl Into<String>) {
+        self.add(check, Verdict::Ok, found, None);
+    }
+
+    fn warn(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
+        self.add(check, Verdict::Warning, found, Some(remedy.into()));
+    }
+
+    fn broken(&mut self, check: &'static str, found: impl Into<String>, remedy: impl Into<String>) {
+        self.add(check, Verdict::Broken, found, Some(remedy.into()));
+    }
+
+    fn not_checked(&mut self, check: &'static str, why: impl Into<String>) {
+        self.add(check, Verdict::NotChecked, why, None);
+    }
+
+    /// One finding for a check that looks at many things: the complaints, or that there are none.
+    fn judge(
+        &mut self,
+        check: &'static str,
+        fine: impl Into<String>,
+        complaints: Vec<String>,
+        verdict: Verdict,
+        remedy: &str,
+    ) {
+        match complaints.is_empty() {
+            true => self.ok(check, fine),
+            false => self.add(check, verdict, several(&complaints), Some(remedy.to_owned())),
+        }
+    }
+
+    fn count(&self, verdict: Verdict) -> usize {
+        self.0.iter().filter(|finding| finding.verdict == verdict).count()
+    }
+}
+
+/// The first few of many, and how many there are.
+fn several(items: &[String]) -> String {
+    const SHOWN: usize = 4;
+    match items.len() {
+        0..=SHOWN => items.join("; "),
+        more => format!("{}; and {} more", items[..SHOWN].join("; "), more - SHOWN),
+    }
+}
+
+/// `doctor`
+pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
+    let mut findings = Findings::default();
+    broker::examine(session, &mut findings).await?;
+    outside::examine(session, &mut findings).await?;
+    let broken = findings.count(Verdict::Broken);
+    tell(session, &findings)?;
+    match broken {
+        0 => Ok(()),
+        _ => Err(Failed::Told),
+    }
+}
+
+fn tell(session: &Session, findings: &Findings) -> Result<(), Failed> {
+    let verdicts = [Verdict::Ok, Verdict::Warning, Verdict::Broken, Verdict::NotChecked];
+    let shown = |verdict| match verdict {
+        Verdict::Ok => "ok",
+        Verdict::Warning => "warning",
+        Verdict::Broken => "broken",
+        Verdict::NotChecked => "not checked",
+    };
+    if session.shared.json {
+        let counts: BTreeMap<_, _> = verdicts.map(|verdict| (shown(verdict), findings.count(verdict))).into();
+        let told = serde_json::json!({ "findings": findings.0, "counts": counts });
+        println!("{}", serde_json::to_string_pretty(&told)?);
+        return Ok(());
+    }
+    for Finding { check, verdict, found, remedy } in &findings.0 {
+        println!("{:<12} {check:<22} {found}", shown(*verdict));
+        if let Some(remedy) = remedy {
+            println!("{:<12} {:<22} → {remedy}", "", "");
+        }
+    }
+    let counts: Vec<String> =
+        verdicts.into_iter().map(|verdict| format!("{} {}", findings.count(verdict), shown(verdict))).collect();
+    println!("\n{}", counts.join(", "));
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! The object store, what is kept in it for operators, and the weather service.
+
+use super::{Findings, Verdict, broker::skew, several};
+use crate::{
+    Failed, Session,
+    management::{cause, http_date},
+};
+use anyhow::{Context, ensure};
+use common::{
+    contract::{
+        dataset::MANIFEST_SCHEMA,
+        layout,
+        message::KINDS,
+        model::CHAMPION_SCHEMA,
+        topology::{dead_queue, queue},
+    },
+    runtime::{Broker, Store, control, host, store},
+};
+use futures::TryStreamExt;
+use object_store::{ObjectStoreExt, path::Path};
+use reqwest::{StatusCode, header::DATE};
+use serde_json::Value;
+use std::{collections::BTreeMap, time::Duration};
+use weather_fetcher::{
+    Settings as WeatherSettings,
+    source::{Place, Source},
+};
+
+/// Below this name doctor writes, and removes it again.
+const SCRATCH: &str = "scratch";
+/// Dead letters and stored documents whose versions are looked at.
+const SAMPLE_MAX: usize = 100;
+
+/// Looks at everything that is not the broker; the error is a configuration that cannot be used.
+pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+    let place = session.store_place()?;
+    let opened = match session.store() {
+        Ok(store) => Some(store),
+        Err(Failed::Misused(error)) => {
+            findings.broken("store", format!("{error:#}"), "set store.url to a folder that all workers see");
+            None
+        }
+        Err(other) => return Err(other),
+    };
+    if let Some(store) = &opened {
+        match try_out(store).await {
+            Ok(()) => findings.ok("store", format!("{place}: written, read, created once and not twice, removed")),
+            Err(error) => findings.broken(
+                "store",
+                format!("{place}: {error:#}"),
+                "is there room, is it mounted, may this user write there? A folder on a network file system must know hard links",
+            ),
+        }
+        paused(store, findings).await;
+    } else {
+        findings.not_checked("paused workers", "there is no store to read them from");
+    }
+    versions(session, opened.as_ref(), findings).await?;
+    weather(session, findings).await
+}
+
+/// Writes, reads, creates twice and removes.
+async fn try_out(store: &Store) -> anyhow::Result<()> {
+    let path = format!("{SCRATCH}/doctor-{:016x}", host::random_range(0..=u64::MAX));
+    let tried = async {
+        ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} was there before it was made");
+        let again = store::create(store, &path, "2").await.context("writing conditionally")?;
+        ensure!(!again, "conditional writes do not hold: the same object was created twice");
+        let read = store::read(store, &path).await.context("reading")?;
+        ensure!(read.as_deref() == Some(b"1"), "what was read is not what was written");
+        Ok(())
+    };
+    let tried = tried.await;
+    let removed = store.delete(&Path::from(path.as_str())).await.context("removing");
+    tried.and(removed)
+}
+
+async fn paused(store: &Store, findings: &mut Findings) {
+    let mut complaints = Vec::new();
+    for worker in queue::ALL {
+        match control::read(store, worker).await {
+            Ok(Some(word)) if word.paused => {
+                let why = word.why.map(|why| format!(": {why}")).unwrap_or_default();
+                complaints.push(format!("{worker} since {} by {}{why}", word.at, word.by));
+            }
+            Ok(_) => {}
+            Err(error) => complaints.push(format!("{}: {error}", layout::control(worker))),
+        }
+    }
+    findings.judge("paused workers", "none", complaints, Verdict::Warning, "`wildrydes resume WORKER` when it is time");
+}
+
+/// Versions that this build does not know, among dead letters and stored documents. Work queues are not looked into: each
+/// look would count as a delivery.
+async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
+    let check = "schema versions";
+    let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
+    let mut seen = 0u64;
+    let known: Vec<String> = KINDS.iter().map(ToString::to_string).collect();
+    let looked = async {
+        let connection = session.broker()?.connect("wildrydes doctor").await?;
+        for worker in queue::ALL {
+            let mut browser = connection.browse(&dead_queue(worker)).await?;
+            for _ in 0..SAMPLE_MAX {
+                let Some(letter) = browser.next().await? else { break };
+                seen += 1;
+                if let Some(kind) = letter.properties.kind.filter(|kind| !known.contains(kind)) {
+                    *unknown.entry(format!("{kind} in {}", dead_queue(worker))).or_default() += 1;
+                }
+            }
+            browser.close().await?;
+        }
+        connection.close().await;
+        Ok::<(), Failed>(())
+    };
+    let looked = looked.await;
+    if let Some(store) = store {
+        for (prefix, ending, schema) in
+            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", CHAMPION_SCHEMA)]
+        {
+            let prefix = Path::from(prefix);
+            let listed = store.list(Some(&prefix)).try_filter(|found| {
+                let wanted = found.location.as_ref().ends_with(ending);
+                async move { wanted }
+            });
+            let mut listed = std::pin::pin!(listed);
+            let mut read = 0;
+            while let Ok(Some(found)) = listed.try_next().await
+                && read < SAMPLE_MAX
+            {
+                read += 1;
+                let told = store::read_json::<Value>(store, found.location.as_ref()).await.ok().flatten();
+                let told =
+                    told.as_ref().and_then(|document| document["schema"].as_str()).unwrap_or("no schema").to_owned();
+                seen += 1;
+                if told != schema {
+                    *unknown.entry(format!("{told} in {}", found.location)).or_default() += 1;
+                }
+            }
+        }
+    }
+    let complaints: Vec<String> = unknown.into_iter().map(|(what, times)| format!("{what} ({times})")).collect();
+    match looked {
+        Err(Failed::Broken(error)) if complaints.is_empty() => {
+            findings.not_checked(check, format!("{error:#}"));
+        }
+        _ => findings.judge(
+            check,
+            format!("all {seen} dead letters and documents looked at are of versions this build knows"),
+            complaints,
+            Verdict::Warning,
+            "run workers that know them, then `wildrydes dead replay --reason unknown_version`",
+        ),
+    }
+    Ok(())
+}
+
+async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+    const TIMEOUT: Duration = Duration::from_secs(20);
+    let settings = session.section::<WeatherSettings>()?;
+    let misused =
+        |expected: &str| Failed::Misused(anyhow::anyhow!("weather.source = {}: expected {expected}", settings.source));
+    let source = Source::parse(&settings.source).map_err(misused)?;
+    let given = settings.stations.as_deref().map(Place::parse).transpose().map_err(misused)?;
+    let places = source.stations(given.as_ref());
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder().timeout(TIMEOUT).build();
+    let (mut tried, mut dates, mut found) = (Vec::new(), Vec::new(), None);
+    for place in &places {
+        match place {
+            Place::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
+            Place::File(path) => tried.push(format!("no file {}", path.display())),
+            Place::Url(url) => match client.as_ref().map_err(cause_of) {
+                Err(why) => tried.push(why),
+                Ok(client) => match client.head(url).send().await {
+                    Ok(answer) => {
+                        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
+                        dates.push(date.and_then(http_date));
+                        match answer.status() {
+                            // Some services answer no HEAD, and they are there.
+                            status if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED => {
+                                found = Some(format!("{url} answers"));
+                            }
+                            status => tried.push(format!("{url} answers {status}")),
+                        }
+                    }
+                    Err(error) => tried.push(format!("{url}: {}", cause(&error))),
+                },
+            },
+        }
+        if found.is_some() {
+            break;
+        }
+    }
+    match found {
+        Some(found) => findings.ok("weather", found),
+        None => findings.broken(
+            "weather",
+            several(&tried),
+            "is weather.source right, is the service reachable from here (a proxy, a firewall)? Meanwhile messages wait, and no attempt is spent",
+        ),
+    }
+    match dates.into_iter().flatten().next() {
+        Some(date) => skew("weather clock", "the weather service", Some(date), findings),
+        None => findings.not_checked("weather clock", "no answer with a date"),
+    }
+    Ok(())
+}
+
+fn cause_of(error: &reqwest::Error) -> String {
+    cause(error)
+}

@@ -1,0 +1,169 @@
+//! RabbitMQ's management API, for what AMQP does not tell.
+
+use crate::{Failed, Session};
+use common::runtime::config::BrokerSettings;
+use jiff::Timestamp;
+use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
+use serde_json::Value;
+use std::time::Duration;
+
+/// Port of the management API, without and with TLS.
+const PORTS: [u16; 2] = [15672, 15671];
+const TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A way to ask; nothing is asked yet.
+pub(crate) struct Management {
+    client: Client,
+    base: Url,
+    user: String,
+    password: Option<String>,
+    /// The virtual host the fleet is in.
+    pub(crate) vhost: String,
+}
+
+/// What was answered.
+pub(crate) struct Answer {
+    /// JSON.
+    pub(crate) body: Value,
+    /// When, by the clock of the broker's machine.
+    pub(crate) date: Option<Timestamp>,
+}
+
+impl Management {
+    /// The API that the configuration names, else the usual place on the broker's host.
+    pub(crate) fn new(session: &Session) -> Result<Self, Failed> {
+        let settings = session.section::<BrokerSettings>()?;
+        let misused = |why: String| Failed::Misused(anyhow::anyhow!("{why}"));
+        let amqp = Url::parse(settings.url.reveal()).map_err(|error| misused(format!("broker.url: {error}")))?;
+        let mut base = match &settings.management_url {
+            Some(url) => {
+                Url::parse(url.reveal()).map_err(|error| misused(format!("broker.management_url: {error}")))?
+            }
+            None => {
+                let tls = amqp.scheme() == "amqps";
+                let (scheme, host) = (if tls { "https" } else { "http" }, amqp.host_str().unwrap_or("localhost"));
+                let port = PORTS[usize::from(tls)];
+                Url::parse(&format!("{scheme}://{host}:{port}"))
+                    .map_err(|error| misused(format!("broker.url: {error}")))?
+            }
+        };
+        let named = if base.username().is_empty() { &amqp } else { &base };
+        let user = decoded(named.username());
+        let user = if user.is_empty() { "guest".to_owned() } else { user };
+        let in_file = |file: &String| match std::fs::read_to_string(file) {
+            Ok(text) => Ok(text.trim_end_matches(['\r', '\n']).to_owned()),
+            Err(error) => Err(misused(format!("broker.password_file = {file}: {error}"))),
+        };
+        let password = match (named.password(), &settings.password_file) {
+            (Some(password), _) => Some(decoded(password)),
+            (None, Some(file)) => Some(in_file(file)?),
+            (None, None) => (user == "guest").then(|| "guest".to_owned()),
+        };
+        // Not in anything that is printed.
+        let (_, _) = (base.set_username(""), base.set_password(None));
+        let vhost = match amqp.path() {
+            "" => "/".to_owned(),
+            path => decoded(&path[1..]),
+        };
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let mut client = Client::builder().timeout(TIMEOUT).redirect(reqwest::redirect::Policy::none());
+        if let Some(file) = &settings.ca_file {
+            let wrong = |why: String| misused(format!("broker.ca_file = {file}: {why}"));
+            let pem = std::fs::read(file).map_err(|error| wrong(error.to_string()))?;
+            let authorities = Certificate::from_pem_bundle(&pem).map_err(|error| wrong(error.to_string()))?;
+            client = client.tls_certs_only(authorities);
+        }
+        let client = client.build().map_err(|error| misused(format!("an HTTP client: {error}")))?;
+        Ok(Self { client, base, user, password, vhost })
+    }
+
+    /// The user that asks.
+    pub(crate) fn user(&self) -> &str {
+        &self.user
+    }
+
+    /// Asks for `api/<parts>`; the error says in words why there is no answer.
+    pub(crate) async fn get(&self, parts: &[&str]) -> Result<Answer, String> {
+        self.ask(parts, &[]).await
+    }
+
+    /// The same with a query.
+    pub(crate) async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.pop_if_empty().push("api").extend(parts);
+        }
+        if !query.is_empty() {
+            url.query_pairs_mut().extend_pairs(query);
+        }
+        let request = self.client.get(url).basic_auth(&self.user, self.password.as_deref());
+        let away = |error: reqwest::Error| format!("no management API at {}: {}", self.base, cause(&error));
+        let response = request.send().await.map_err(away)?;
+        let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(http_date);
+        match response.status() {
+            StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+                let (user, path) = (&self.user, parts.join("/"));
+                return Err(format!(
+                    "the user {user} may not ask the management API for {path} (it lacks a tag such as monitoring)"
+                ));
+            }
+            // A health check that fails says so with 503.
+            StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
+            other => return Err(format!("the management API answers {} with {other}", parts.join("/"))),
+        }
+        let body = response.bytes().await.map_err(away)?;
+        let body =
+            serde_json::from_slice(&body).map_err(|error| format!("no JSON from the management API: {error}"))?;
+        Ok(Answer { body, date })
+    }
+
+    /// Of every queue of the virtual host: name, ready and unacknowledged messages, consumers, arguments, policies.
+    pub(crate) async fn queues(&self) -> Result<Vec<Value>, String> {
+        let answer = self.get(&["queues", &self.vhost]).await?;
+        match answer.body {
+            Value::Array(queues) => Ok(queues),
+            _ => Err("the management API answers queues with no list".to_owned()),
+        }
+    }
+}
+
+fn decoded(text: &str) -> String {
+    let mut bytes = Vec::with_capacity(text.len());
+    let mut rest = text.as_bytes();
+    while let Some((&first, tail)) = rest.split_first() {
+        let hex = tail.get(..2).and_then(|two| std::str::from_utf8(two).ok());
+        match hex.and_then(|two| u8::from_str_radix(two, 16).ok()) {
+            Some(byte) if first == b'%' => {
+                bytes.push(byte);
+                rest = &tail[2..];
+            }
+            _ => {
+                bytes.push(first);
+                rest = tail;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}
+
+/// The innermost cause: the others repeat the URL.
+pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+    std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
+}
+
+/// `Tue, 24 Nov 2026 03:12:40 GMT`.
+pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
+    jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.replace("GMT", "+0000")).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn texts_of_urls_and_headers_are_read() {
+        assert_eq!((decoded("%2f"), decoded("a%40b%"), decoded("plain")), ("/".into(), "a@b%".into(), "plain".into()));
+        let date = http_date("Tue, 24 Nov 2026 03:12:40 GMT").map(|date| date.to_string());
+        assert_eq!(date.as_deref(), Some("2026-11-24T03:12:40Z"));
+    }
+}

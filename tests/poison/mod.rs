@@ -142,7 +142,6 @@ impl Trial {
                 let mark = poison.outgoing.properties.text(MARK).unwrap();
                 assert!(expected.insert(mark.to_owned(), poison).is_none(), "{mark} stands twice in the corpus");
             }
-            eprintln!("{name} {:?}", Instant::now());
             let mut dead = self.connection.consume(&topology::dead_queue(name), 8).await.unwrap();
             while !expected.is_empty() {
                 let Ok(delivery) = tokio::time::timeout(SOON, dead.next()).await else {
@@ -344,15 +343,12 @@ async fn every_poison_ends_as_it_should_on_rabbitmq() {
     let mut trial = Trial::start(&broker, fleet.store()).await;
     let all = poisons(&trial.reply_to).await;
     let (first, later) = parts(&all);
-    let started = Instant::now();
     trial.publish(&first).await;
-    eprintln!("published {:?}", started.elapsed());
     for name in queue::ALL {
         fleet.launch(name, 0);
     }
     fleet.wait_for("the scorer", |_| fleet.log_text().contains("\"worker\":\"scorer\",\"broker\""));
     trial.publish(&later).await;
-    eprintln!("published later {:?}", started.elapsed());
     trial.ends(&all, || fleet.tail()).await;
     match fleet.peak_memory() {
         Some(peaks) => {

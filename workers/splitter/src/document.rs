@@ -314,6 +314,10 @@ impl Document {
     }
 
     fn line<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
+        // Blanks belong to no ride, however many there are and in whatever pieces they come.
+        while self.window.get(self.at).is_some_and(u8::is_ascii_whitespace) {
+            self.at += 1;
+        }
         let from = self.at;
         let rest = self.window.get(from..).unwrap_or_default();
         let newline = memchr(b'\n', rest);
@@ -328,9 +332,8 @@ impl Document {
             self.at = end;
             return self.go(Form::Lines { skipping: true });
         }
-        let content = if line.trim_ascii().is_empty() {
-            self.at = end + usize::from(newline.is_some());
-            return Ok(if newline.is_some() { Step::Again } else { Step::Wait });
+        let content = if line.is_empty() {
+            return Ok(Step::Wait);
         } else if line.len() > self.options.ride_bytes_max {
             Content::TooLarge
         } else {

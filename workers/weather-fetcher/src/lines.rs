@@ -1,11 +1,14 @@
 //! Text that arrives in pieces, read line by line: NOAA's files are up to 100 MB and need not be in memory.
 
+use common::contract::outcome::shorten;
 use std::fmt;
 
 /// Bytes of a line at most: NOAA's longest has 85 columns. More of it is no text of NOAA's.
 const LINE_BYTES_MAX: usize = 1024;
 /// Characters of what was found that an error quotes.
 const QUOTE_CHARS_MAX: usize = 40;
+/// Bytes of an error's words at most.
+const WHY_BYTES_MAX: usize = 400;
 
 /// Text that is not what it should be: where, and what would be right.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -21,7 +24,8 @@ pub struct Malformed {
 impl Malformed {
     /// A fault at `line` and `column`.
     pub fn new(line: u64, column: &'static str, why: impl fmt::Display) -> Self {
-        Self { line, column, why: why.to_string() }
+        // A parser's own words may quote all of the text.
+        Self { line, column, why: shorten(&why.to_string(), WHY_BYTES_MAX).into_owned() }
     }
 }
 

@@ -365,3 +365,14 @@ proptest! {
         prop_assert_eq!(parse_in::<Judged>(ANY, &cut(text.as_bytes(), &cuts)), parse_in::<Judged>(ANY, &[text.as_bytes()]));
     }
 }
+
+/// Found by fuzzing: a line of blanks alone, longer than a ride may be, was a ride too large if it came in pieces, and
+/// nothing if it came at once.
+#[test]
+fn blanks_belong_to_no_ride_however_many_there_are() {
+    let ride = r#"{"a":1}"#;
+    for blanks in [" ".repeat(5_000), "\u{c}\t\r".repeat(2_000)] {
+        let text = format!("{blanks}\n{ride}\n{blanks}\n{blanks}{ride}\n{blanks}");
+        assert_eq!(shown(parse_with(LINES, &text)), format!("o{ride} o{ride}"));
+    }
+}

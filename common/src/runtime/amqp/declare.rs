@@ -1,21 +1,37 @@
 //! Declares the topology, and says clearly when the broker has something else.
 
-use super::{convert::short, translate, within};
+use super::{AmqpConnection, convert::short, translate, within};
 use crate::{
     contract::topology::{Argument, ExchangeKind, Topology},
     runtime::broker::BrokerError,
 };
 use lapin::{
-    Channel, ErrorKind,
+    ErrorKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
     types::{AMQPValue, FieldTable},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
+/// AMQP reply code of something that is not there; of a queue, too, whose node is not.
+const NOT_FOUND: u16 = 404;
+/// What RabbitMQ says then.
+const NODE_AWAY: &str = "is down or inaccessible";
 /// AMQP reply code of a declaration that differs from what is there.
 const PRECONDITION_FAILED: u16 = 406;
 
-pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Duration) -> Result<(), BrokerError> {
+/// What came of a declaration.
+enum Declared {
+    /// It is there.
+    There,
+    /// It is there, and so it was declared before, but the node of the cluster that holds it is away.
+    Away(String),
+}
+
+/// Declares what is not there yet. A queue whose node is away is passed over: it is another worker's more often than not,
+/// and the one that reads it learns so when it begins to consume.
+pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
+    let deadline = connection.deadline;
+    let mut channel = connection.channel(&connection.consuming).await?;
     for exchange in &topology.exchanges {
         let kind = match exchange.kind {
             ExchangeKind::Direct => lapin::ExchangeKind::Direct,
@@ -25,6 +41,7 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
         checked(deadline, &format!("exchange {}", exchange.name), declared).await?;
     }
+    let mut away = BTreeSet::new();
     for queue in &topology.queues {
         let mut arguments = FieldTable::default();
         for (name, value) in &queue.arguments {
@@ -36,9 +53,14 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let declared = channel.queue_declare(short(&queue.name), options, arguments);
-        checked(deadline, &format!("queue {}", queue.name), declared).await?;
+        if let Declared::Away(why) = checked(deadline, &format!("queue {}", queue.name), declared).await? {
+            tracing::warn!(queue = queue.name, why, "going on without this queue");
+            away.insert(queue.name.as_str());
+            // The refusal has ended the channel.
+            channel = connection.channel(&connection.consuming).await?;
+        }
     }
-    for binding in &topology.bindings {
+    for binding in topology.bindings.iter().filter(|binding| !away.contains(binding.queue.as_str())) {
         let bound = channel.queue_bind(
             short(&binding.queue),
             short(&binding.exchange),
@@ -48,20 +70,25 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         );
         within(deadline, &format!("binding {} to {}", binding.queue, binding.exchange), bound).await?;
     }
-    Ok(())
+    within(deadline, "closing a channel", channel.close(200, short("declared"))).await
 }
 
 async fn checked<T>(
     deadline: Duration,
     what: &str,
     declared: impl Future<Output = lapin::Result<T>>,
-) -> Result<(), BrokerError> {
+) -> Result<Declared, BrokerError> {
     let Ok(result) = tokio::time::timeout(deadline, declared).await else {
         return Err(BrokerError::Lost(format!("declaring {what}: no answer within {} ms", deadline.as_millis())));
     };
     match result {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Declared::There),
         Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(amqp)
+                if amqp.get_id() == NOT_FOUND && amqp.get_message().as_str().contains(NODE_AWAY) =>
+            {
+                Ok(Declared::Away(amqp.get_message().to_string()))
+            }
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => {
                 Err(BrokerError::Mismatch { what: what.to_owned(), details: both_sides(amqp.get_message().as_str()) })
             }

@@ -144,9 +144,7 @@ impl AmqpConnection {
 #[async_trait]
 impl Connection for AmqpConnection {
     async fn declare(&self) -> Result<(), BrokerError> {
-        let channel = self.channel(&self.consuming).await?;
-        declare::declare(&channel, &Topology::of_fleet(&self.namespace), self.deadline).await?;
-        within(self.deadline, "closing a channel", channel.close(200, short("declared"))).await
+        declare::declare(self, &Topology::of_fleet(&self.namespace)).await
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {

@@ -23,7 +23,7 @@ use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
-use pipeline_tests::{cut::Wire, rabbitmq};
+use pipeline_tests::{containers::Container, proxy::Proxy, rabbitmq};
 use std::{collections::BTreeSet, net::TcpListener, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
@@ -38,7 +38,7 @@ fn message(exchange: &'static str, routing_key: &str) -> Outgoing {
 async fn a_cut_wire_loses_no_message() {
     const MESSAGES: usize = 400;
     let settings = rabbitmq::settings();
-    let (wire, through) = Wire::to(&settings).await.unwrap();
+    let (wire, through) = Proxy::to(&settings).await.unwrap();
     let straight: Arc<dyn Broker> = Arc::new(AmqpBroker::new(settings.clone()));
     let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (entered_in, gate_in) = (Arc::clone(&entered), Arc::clone(&gate));
@@ -144,9 +144,9 @@ async fn a_full_queue_refuses_until_there_is_room() {
 /// connection says why; afterwards it succeeds.
 #[tokio::test]
 async fn an_alarm_is_seen_and_waited_out() {
-    let Some(own) = tokio::task::spawn_blocking(rabbitmq::of_its_own).await.unwrap() else { return };
+    let Some(own) = Container::start() else { return };
     const CONFIRM_MS: u64 = 2_000;
-    let settings = BrokerSettings { confirm_timeout_ms: CONFIRM_MS, ..rabbitmq::settings_on(&own) };
+    let settings = BrokerSettings { confirm_timeout_ms: CONFIRM_MS, ..own.settings() };
     let connection = AmqpBroker::new(settings).connect("conformance").await.unwrap();
     connection.declare().await.unwrap();
     let publisher = connection.publisher().await.unwrap();

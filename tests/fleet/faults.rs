@@ -1,21 +1,6 @@
 //! Killed workers change no byte.
 
 use pipeline_tests::processes::{Fleet, Input, dataset_sha256, told};
-use std::path::Path;
-
-/// Whole chunks in the staging area. What a killed process had not written to its end keeps the name the local store gave
-/// it meanwhile, `…#1`; nothing reads that, and it is no chunk.
-fn staged_chunks(store: &Path, batch_id: &str) -> usize {
-    let staging = std::fs::read_dir(store.join("staging").join(batch_id));
-    staging.map_or(0, |entries| {
-        let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
-        names.filter(|name| name.starts_with("chunk-") && !name.contains('#')).count()
-    })
-}
-
-fn is_ready(store: &Path, batch_id: &str) -> bool {
-    store.join("dataset").join(batch_id).join("manifest.json").is_file()
-}
 
 /// `kill -9` of each worker in the middle of a batch of 200,000 rides, then a restart: the fingerprint of the dataset is
 /// that of an undisturbed run, and so is the model.
@@ -35,14 +20,14 @@ async fn killing_any_worker_in_the_middle_changes_no_byte() {
         ("merger", 120),
         ("weather-fetcher", 150),
     ] {
-        fleet.wait_for("progress", |store| staged_chunks(store, &batch_id) >= chunks || is_ready(store, &batch_id));
-        disturbed += u32::from(!is_ready(&fleet.store(), &batch_id));
+        fleet.wait_for("progress", |_| fleet.staged_chunks(&batch_id) >= chunks || fleet.is_ready(&batch_id));
+        disturbed += u32::from(!fleet.is_ready(&batch_id));
         fleet.kill(name, 0);
         fleet.launch(name, 0);
     }
     assert!(disturbed >= 3, "only {disturbed} kills fell into the batch");
     fleet.kill("trainer", 0);
-    fleet.wait_for("the dataset", |store| is_ready(store, &batch_id));
+    fleet.wait_for("the dataset", |_| fleet.is_ready(&batch_id));
     fleet.launch("trainer", 0);
     fleet.kill("scorer", 0);
     fleet.launch("scorer", 0);
@@ -50,6 +35,6 @@ async fn killing_any_worker_in_the_middle_changes_no_byte() {
     assert_eq!(dataset_sha256(&again), dataset_sha256(&undisturbed));
     assert_eq!(again["batches"][0]["manifest"], undisturbed["batches"][0]["manifest"]);
     assert_eq!(fleet.champion()["model_id"], undisturbed["model"]["model_id"]);
-    fleet.wait_for("the staging area to be empty", |store| staged_chunks(store, &batch_id) == 0);
+    fleet.wait_for("the staging area to be empty", |_| fleet.staged_chunks(&batch_id) == 0);
     fleet.finish().await;
 }

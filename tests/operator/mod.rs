@@ -82,7 +82,7 @@ fn ends_with(command: &mut Command, code: i32) -> String {
 }
 
 /// With the management API of the tests' broker, where it has one.
-fn managed<'a>(command: &'a mut Command) -> &'a mut Command {
+fn managed(command: &mut Command) -> &mut Command {
     if let Some(url) = &rabbitmq().management {
         command.env("WILDRYDES__BROKER__MANAGEMENT_URL", url);
     }

@@ -1,10 +1,14 @@
-//! What the tests of the whole fleet stand on: a real RabbitMQ, a wire to it that can be cut, a stub of NOAA's services,
-//! the fleet as processes, the fleet in a simulated world, what must hold of any input.
+//! What the tests of the whole fleet stand on: a real RabbitMQ, brokers of a test's own to do harm to, a proxy that does to
+//! connections what networks do, a stub of NOAA's services, the fleet as processes, the faults it must stand, the fleet in
+//! a simulated world, what must hold of any input.
 
-pub mod cut;
+pub mod containers;
+pub mod disturbed;
+pub mod faults;
 pub mod noaa;
 pub mod processes;
 pub mod properties;
+pub mod proxy;
 pub mod rabbitmq;
 pub mod real_data;
 pub mod simulation;

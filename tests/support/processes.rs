@@ -3,7 +3,7 @@
 use crate::rabbitmq;
 use common::{
     contract::topology::{self, queue},
-    runtime::{AmqpBroker, Broker, config::BrokerSettings},
+    runtime::{AmqpBroker, Broker, broker::Depth, config::BrokerSettings},
 };
 use serde_json::Value;
 use std::{
@@ -24,9 +24,10 @@ pub const SOON: Duration = Duration::from_secs(120);
 fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
-        // <target>/<profile>/deps/pipeline-…
-        let test = std::env::current_exe().expect("the test has a path");
-        let folder = test.ancestors().nth(2).expect("tests are below the profile's folder").to_owned();
+        // <target>/<profile>/deps/pipeline-… or <target>/<profile>/chaos
+        let this = std::env::current_exe().expect("this program has a path");
+        let folder = this.parent().expect("it lies in a folder");
+        let folder = if folder.ends_with("deps") { folder.parent().expect("the profile's") } else { folder }.to_owned();
         let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("..");
         let mut build = Command::new(env!("CARGO"));
         build.current_dir(root).args(["build", "--quiet", "--workspace", "--bins"]);
@@ -130,6 +131,8 @@ pub struct Fleet {
     environment: Vec<(String, String)>,
     running: BTreeMap<(String, usize), Child>,
     started: usize,
+    /// How long to wait for anything before the test fails.
+    pub patience: Duration,
 }
 
 impl Fleet {
@@ -150,13 +153,25 @@ impl Fleet {
         weather: impl AsRef<OsStr>,
         environment: &[(&str, &str)],
     ) -> Self {
+        Self::start_on(rabbitmq::settings(), workers, copies, weather, environment)
+    }
+
+    /// The same, on a broker that need not be the one all tests share.
+    pub fn start_on(
+        broker: BrokerSettings,
+        workers: &[&str],
+        copies: usize,
+        weather: impl AsRef<OsStr>,
+        environment: &[(&str, &str)],
+    ) -> Self {
         let mut fleet = Self {
             environment: environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect(),
-            broker: rabbitmq::settings(),
+            broker,
             folder: tempfile::tempdir().expect("a temporary folder"),
             weather: weather.as_ref().to_owned(),
             running: BTreeMap::new(),
             started: 0,
+            patience: SOON,
         };
         for name in workers {
             for copy in 0..copies {
@@ -186,6 +201,30 @@ impl Fleet {
         let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
+    }
+
+    /// Stops a process where it is (SIGSTOP).
+    pub fn pause(&self, name: &str, copy: usize) {
+        self.signal("-STOP", name, copy);
+    }
+
+    /// Lets it go on (SIGCONT).
+    pub fn go_on(&self, name: &str, copy: usize) {
+        self.signal("-CONT", name, copy);
+    }
+
+    fn signal(&self, signal: &str, name: &str, copy: usize) {
+        let id = self.running[&(name.to_owned(), copy)].id().to_string();
+        let sent = Command::new("kill").args([signal, &id]).status().expect("kill runs");
+        assert!(sent.success(), "{name} {copy} had ended by itself\n{}", self.tail());
+    }
+
+    /// Memory a process has resident right now, bytes (proc(5): VmRSS); nothing where there is no /proc.
+    pub fn resident(&self, name: &str, copy: usize) -> u64 {
+        let id = self.running[&(name.to_owned(), copy)].id();
+        let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+        line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
     }
 
     /// A `wildrydes` command on this fleet.
@@ -238,11 +277,70 @@ impl Fleet {
 
     /// Waits until a condition on the store holds.
     pub fn wait_for(&self, what: &str, condition: impl Fn(&Path) -> bool) {
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + self.patience;
         while !condition(&self.store()) {
             assert!(Instant::now() < deadline, "waited in vain for {what}\n{}", self.tail());
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// Waits until a worker has logged such a message.
+    pub fn wait_for_line(&self, worker: &str, part: &str) {
+        let says = |line: &Value| {
+            let mine = line["worker"] == worker || line["span"]["worker"] == worker;
+            mine && line.to_string().contains(part)
+        };
+        let deadline = Instant::now() + self.patience;
+        while !self.logs().iter().any(says) {
+            assert!(Instant::now() < deadline, "{worker} should say {part:?}\n{}", self.tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Waits until each of these workers has connected and begun to consume that many times.
+    pub fn wait_for_sessions(&self, workers: &[&str], count: usize) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let logs = self.logs();
+            let begun = |worker: &str| {
+                logs.iter().filter(|line| line["worker"] == worker && line["message"] == "consuming").count()
+            };
+            let missing: Vec<_> = workers.iter().filter(|worker| begun(worker) < count).collect();
+            if missing.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{missing:?} should have connected {count} times\n{}", self.tail());
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// Deliveries that the broker had made before.
+    pub fn redelivered(&self) -> usize {
+        let again = |line: &&Value| line["span"]["redelivered"] == true && line["message"] == "handling";
+        self.logs().iter().filter(again).count()
+    }
+
+    /// Whole chunks in the staging area. What a killed process had not written to its end keeps the name the local store
+    /// gave it meanwhile, `…#1`; nothing reads that, and it is no chunk.
+    pub fn staged_chunks(&self, batch_id: &str) -> usize {
+        let staging = std::fs::read_dir(self.store().join("staging").join(batch_id));
+        staging.map_or(0, |entries| {
+            let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+            names.filter(|name| name.starts_with("chunk-") && !name.contains('#')).count()
+        })
+    }
+
+    /// Whether a batch's dataset is complete.
+    pub fn is_ready(&self, batch_id: &str) -> bool {
+        self.store().join("dataset").join(batch_id).join("manifest.json").is_file()
+    }
+
+    /// Messages ready in a queue, and how many consumers it has.
+    pub async fn depth(&self, name: &str) -> Depth {
+        let connection = AmqpBroker::new(self.broker.clone()).connect("test").await.expect("the broker answers");
+        let depth = connection.depth(name).await.expect("the queue is there");
+        connection.close().await;
+        depth
     }
 
     /// The champion's alias, once there is one.
@@ -282,7 +380,7 @@ impl Fleet {
         let broker = AmqpBroker::new(self.broker.clone());
         let connection = broker.connect("test").await.expect("the broker lives");
         let depth = async |name: &str| connection.depth(name).await.expect("the queue is there").messages;
-        let deadline = Instant::now() + SOON;
+        let deadline = Instant::now() + self.patience;
         loop {
             let mut left = Vec::new();
             for name in queue::ALL {

@@ -29,8 +29,19 @@ use testcontainers::{
     runners::SyncRunner,
 };
 
-/// The image that is used unless `WILDRYDES_RABBITMQ_IMAGE` names another.
-pub(crate) const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
+/// The images that are used unless the environment names others.
+const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
+const OFFICIAL_OLDEST_IMAGE: &str = "rabbitmq:3.10-management";
+
+/// The image of a current broker: `WILDRYDES_RABBITMQ_IMAGE`, else an official one.
+pub fn image() -> String {
+    std::env::var("WILDRYDES_RABBITMQ_IMAGE").unwrap_or_else(|_| OFFICIAL_IMAGE.to_owned())
+}
+
+/// The image of the oldest broker this fleet is for: `WILDRYDES_RABBITMQ_OLDEST_IMAGE`, else an official one.
+pub fn oldest_image() -> String {
+    std::env::var("WILDRYDES_RABBITMQ_OLDEST_IMAGE").unwrap_or_else(|_| OFFICIAL_OLDEST_IMAGE.to_owned())
+}
 
 /// A running broker.
 #[derive(Debug)]
@@ -41,23 +52,8 @@ pub struct RabbitMq {
     pub origin: String,
     /// `http://…` of its management API, where it answers.
     pub management: Option<String>,
-    container: Option<String>,
     /// Keeps the watcher waiting; closed by the end of this process at the latest.
     _watcher: Option<ChildStdin>,
-}
-
-impl RabbitMq {
-    /// Runs `rabbitmqctl` in its container.
-    ///
-    /// # Panics
-    /// When it runs in none, or the command fails.
-    pub fn ctl(&self, arguments: &[&str]) {
-        let id = self.container.as_deref().expect("a broker in a container");
-        let mut command = Command::new("docker");
-        command.args(["exec", id, "rabbitmqctl"]).args(arguments);
-        let ended = command.stdin(Stdio::null()).output().expect("docker runs");
-        assert!(ended.status.success(), "{command:?}: {}", String::from_utf8_lossy(&ended.stderr));
-    }
 }
 
 /// The broker of this test process, started at the first call.
@@ -81,30 +77,16 @@ pub fn rabbitmq() -> &'static RabbitMq {
     }
 }
 
-/// A broker for one test alone, to do to it what no other test should suffer; removed when dropped. `None`, said aloud,
-/// where the tests' broker is no container.
-///
-/// # Panics
-/// When it does not start.
-pub fn of_its_own() -> Option<RabbitMq> {
-    if rabbitmq().container.is_none() {
-        eprintln!("not run: a broker of its own needs Docker, and this is {}", rabbitmq().origin);
-        return None;
-    }
-    let started = std::thread::spawn(from_docker).join().expect("starting the broker panicked");
-    Some(started.expect("a second container starts like the first"))
-}
-
 /// Settings of a fleet of its own on the broker.
 pub fn settings() -> BrokerSettings {
-    settings_on(rabbitmq())
+    settings_at(&rabbitmq().url)
 }
 
-/// Settings of a fleet of its own on that broker.
-pub fn settings_on(broker: &RabbitMq) -> BrokerSettings {
+/// Settings of a fleet of its own on the broker at that address.
+pub fn settings_at(url: &str) -> BrokerSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     BrokerSettings {
-        url: AmqpUrl::new(&broker.url),
+        url: AmqpUrl::new(url),
         namespace: format!("test-{}-{}.", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed)),
         give_up_after_ms: 60_000,
         ..BrokerSettings::default()
@@ -119,7 +101,7 @@ pub fn broker() -> AmqpBroker {
 fn find() -> anyhow::Result<RabbitMq> {
     if let Some(url) = std::env::var("WILDRYDES_TEST_AMQP_URL").ok().filter(|url| !url.is_empty()) {
         let origin = "WILDRYDES_TEST_AMQP_URL".to_owned();
-        return Ok(RabbitMq { url, origin, management: None, container: None, _watcher: None });
+        return Ok(RabbitMq { url, origin, management: None, _watcher: None });
     }
     let mut tried = Vec::new();
     if succeeds("docker", &["info"]) {
@@ -148,7 +130,7 @@ fn find() -> anyhow::Result<RabbitMq> {
 }
 
 fn from_docker() -> anyhow::Result<RabbitMq> {
-    let image = std::env::var("WILDRYDES_RABBITMQ_IMAGE").unwrap_or_else(|_| OFFICIAL_IMAGE.to_owned());
+    let image = image();
     let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
     let container = GenericImage::new(name, tag)
         .with_exposed_port(5672.tcp())
@@ -167,7 +149,6 @@ fn from_docker() -> anyhow::Result<RabbitMq> {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("container {image}"),
         management: management_api(management),
-        container: Some(id),
         _watcher: Some(watcher),
     })
 }
@@ -218,7 +199,6 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
         url: format!("amqp://guest:guest@127.0.0.1:{port}/%2f"),
         origin: format!("{server} in {}", folder.display()),
         management: management_api(management),
-        container: None,
         _watcher: Some(watcher),
     })
 }
@@ -252,7 +232,7 @@ pub(crate) fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
 }
 
 /// Different ones, because all are held until the last is known.
-fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
+pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
     let ports =
         listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<std::io::Result<Vec<_>>>()?;
@@ -266,7 +246,7 @@ fn management_api(port: u16) -> Option<String> {
     succeeds("curl", &[&ask[..], &[&format!("{api}/api/overview")]].concat()).then_some(api)
 }
 
-fn succeeds(program: &str, arguments: &[&str]) -> bool {
+pub(crate) fn succeeds(program: &str, arguments: &[&str]) -> bool {
     let status = Command::new(program).args(arguments).stdout(Stdio::null()).stderr(Stdio::null()).status();
     status.is_ok_and(|status| status.success())
 }

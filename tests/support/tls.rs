@@ -1,6 +1,6 @@
 //! Certificates made on the spot, and a RabbitMQ that speaks TLS with them.
 
-use crate::rabbitmq::{OFFICIAL_IMAGE, rabbitmq, watch};
+use crate::rabbitmq::{image, rabbitmq, watch};
 use anyhow::Context;
 use rcgen::{BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, date_time_ymd};
 use std::{
@@ -121,7 +121,7 @@ impl TlsRabbitMq {
 }
 
 fn start(files: [(&str, Vec<u8>); 5], demands_certificate: bool) -> anyhow::Result<TlsRabbitMq> {
-    let image = std::env::var("WILDRYDES_RABBITMQ_IMAGE").unwrap_or_else(|_| OFFICIAL_IMAGE.to_owned());
+    let image = image();
     let (name, tag) = image.rsplit_once(':').unwrap_or((&image, "latest"));
     let verify = if demands_certificate { "verify_peer" } else { "verify_none" };
     let config = format!(

@@ -1,7 +1,7 @@
 //! A publisher and requester: what the command line and the gateway use to talk to a fleet.
 
 use super::{
-    broker::{Broker, BrokerError, Connection, Consumer, Depth, PublishError, Publisher},
+    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Depth, PublishError, Publisher},
     host,
     trace::TraceContext,
 };
@@ -15,7 +15,10 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{
+    sync::{oneshot, watch},
+    task::JoinHandle,
+};
 
 /// Why a request to the fleet has no answer.
 #[derive(Debug, thiserror::Error)]
@@ -89,6 +92,11 @@ impl Client {
         outgoing.properties.app_id = Some(self.app_id.clone());
         self.publisher.publish(outgoing).await?;
         Ok(trace.trace_id())
+    }
+
+    /// Whether publishing is possible right now.
+    pub fn state(&self) -> watch::Receiver<ConnectionState> {
+        self.connection.state()
     }
 
     /// Asks for scores and waits for the answer.

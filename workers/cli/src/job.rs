@@ -17,8 +17,8 @@ use common::{
     },
     runtime::{
         Broker, MemoryBroker, Shutdown, Store,
-        broker::{Consumer, Delivery},
-        client::Client,
+        broker::{ConnectionState, Consumer, Delivery},
+        client::{Client, ClientError},
         store,
         trace::TraceContext,
     },
@@ -28,6 +28,7 @@ use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
 use sha2::{Digest, Sha256};
 use std::{
     path::{Path, PathBuf},
+    pin::pin,
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -201,9 +202,31 @@ async fn submit(
         content: BatchContent::Reference { object, sha256: sha256.clone() },
     };
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
-    let trace_id = client.publish(&batch).await?;
+    let trace_id = published(client, &batch).await?;
     let batch_id = batch_id.map_or_else(|| sha256[..16].to_owned(), str::to_owned);
     Ok(Submitted { file: file.to_owned(), batch_id, trace_id })
+}
+
+/// Publishes, and says so when that takes long because the broker is under an alarm.
+async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientError> {
+    let mut state = client.state();
+    let mut publishing = pin!(client.publish(batch));
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut publishing => return done,
+            Ok(blocked) = state.wait_for(|now| matches!(now, ConnectionState::Blocked(_))) => {
+                if let ConnectionState::Blocked(reason) = &*blocked {
+                    eprintln!("the broker takes no publishes for now ({reason}); waiting until it does");
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            done = &mut publishing => return done,
+            _ = state.wait_for(|now| !matches!(now, ConnectionState::Blocked(_))) => {}
+        }
+    }
 }
 
 /// SHA-256 of a file, 64 hex digits.

@@ -1,23 +1,38 @@
 //! Declares the topology, and says clearly when the broker has something else.
 
-use super::{convert::short, translate, within};
+use super::{AmqpConnection, convert::short, translate, within};
 use crate::{
     contract::topology::{Argument, ExchangeKind, Topology},
     runtime::broker::BrokerError,
 };
 use lapin::{
-    Channel, ErrorKind,
+    ErrorKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    protocol::AMQPError,
     types::{AMQPValue, FieldTable},
 };
-use std::time::Duration;
+use std::{collections::BTreeSet, time::Duration};
 
-/// AMQP reply code of something that is not there.
+/// AMQP reply code of something that is not there; of a queue, too, whose node is not.
 const NOT_FOUND: u16 = 404;
+/// What RabbitMQ says then.
+const NODE_AWAY: &str = "is down or inaccessible";
 /// AMQP reply code of a declaration that differs from what is there.
 const PRECONDITION_FAILED: u16 = 406;
 
-pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Duration) -> Result<(), BrokerError> {
+/// What came of a declaration.
+enum Declared {
+    /// It is there.
+    There,
+    /// It is there, and so it was declared before, but the node of the cluster that holds it is away.
+    Away(String),
+}
+
+/// Declares what is not there yet. A queue whose node is away is passed over: it is another worker's more often than not,
+/// and the one that reads it learns so when it begins to consume.
+pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
+    let deadline = connection.deadline;
+    let mut channel = connection.channel(&connection.consuming).await?;
     for exchange in &topology.exchanges {
         let kind = match exchange.kind {
             ExchangeKind::Direct => lapin::ExchangeKind::Direct,
@@ -27,6 +42,7 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
         checked(deadline, &format!("exchange {}", exchange.name), declared).await?;
     }
+    let mut away = BTreeSet::new();
     for queue in &topology.queues {
         let mut arguments = FieldTable::default();
         for (name, value) in &queue.arguments {
@@ -38,9 +54,14 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let declared = channel.queue_declare(short(&queue.name), options, arguments);
-        checked(deadline, &format!("queue {}", queue.name), declared).await?;
+        if let Declared::Away(why) = checked(deadline, &format!("queue {}", queue.name), declared).await? {
+            tracing::warn!(queue = queue.name, why, "going on without this queue");
+            away.insert(queue.name.as_str());
+            // The refusal has ended the channel.
+            channel = connection.channel(&connection.consuming).await?;
+        }
     }
-    for binding in &topology.bindings {
+    for binding in topology.bindings.iter().filter(|binding| !away.contains(binding.queue.as_str())) {
         let bound = channel.queue_bind(
             short(&binding.queue),
             short(&binding.exchange),
@@ -50,13 +71,15 @@ pub(super) async fn declare(channel: &Channel, topology: &Topology, deadline: Du
         );
         within(deadline, &format!("binding {} to {}", binding.queue, binding.exchange), bound).await?;
     }
-    Ok(())
+    within(deadline, "closing a channel", channel.close(200, short("declared"))).await
 }
 
 /// Whether every exchange and queue is there, which needs no permission. Bindings cannot be looked at.
 ///
 /// What is missing may be made at any moment, so it is no refusal for good.
-pub(super) async fn look(channel: &Channel, topology: &Topology, deadline: Duration) -> Result<(), BrokerError> {
+pub(super) async fn look(connection: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
+    let deadline = connection.deadline;
+    let mut channel = connection.channel(&connection.consuming).await?;
     for exchange in &topology.exchanges {
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         // A passive declaration does not compare the kind.
@@ -67,19 +90,23 @@ pub(super) async fn look(channel: &Channel, topology: &Topology, deadline: Durat
     for queue in &topology.queues {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let found = channel.queue_declare(short(&queue.name), options, FieldTable::default());
-        there(deadline, &format!("queue {}", queue.name), found).await?;
+        if let Declared::Away(why) = there(deadline, &format!("queue {}", queue.name), found).await? {
+            tracing::warn!(queue = queue.name, why, "going on without this queue");
+            channel = connection.channel(&connection.consuming).await?;
+        }
     }
-    Ok(())
+    within(deadline, "closing a channel", channel.close(200, short("looked"))).await
 }
 
 async fn there<T>(
     deadline: Duration,
     what: &str,
     found: impl Future<Output = lapin::Result<T>>,
-) -> Result<(), BrokerError> {
+) -> Result<Declared, BrokerError> {
     match tokio::time::timeout(deadline, found).await {
-        Ok(Ok(_)) => Ok(()),
+        Ok(Ok(_)) => Ok(Declared::There),
         Ok(Err(error)) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) if is_away(amqp) => Ok(Declared::Away(amqp.get_message().to_string())),
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == NOT_FOUND => Err(BrokerError::Lost(format!(
                 "{what} is not there, and this user may not make it: run `wildrydes topology apply` as the operator"
             ))),
@@ -93,19 +120,24 @@ async fn checked<T>(
     deadline: Duration,
     what: &str,
     declared: impl Future<Output = lapin::Result<T>>,
-) -> Result<(), BrokerError> {
+) -> Result<Declared, BrokerError> {
     let Ok(result) = tokio::time::timeout(deadline, declared).await else {
         return Err(BrokerError::Lost(format!("declaring {what}: no answer within {} ms", deadline.as_millis())));
     };
     match result {
-        Ok(_) => Ok(()),
+        Ok(_) => Ok(Declared::There),
         Err(error) => match error.kind() {
+            ErrorKind::ProtocolError(amqp) if is_away(amqp) => Ok(Declared::Away(amqp.get_message().to_string())),
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => {
                 Err(BrokerError::Mismatch { what: what.to_owned(), details: both_sides(amqp.get_message().as_str()) })
             }
             _ => Err(translate(&format!("declaring {what}"), error)),
         },
     }
+}
+
+fn is_away(error: &AMQPError) -> bool {
+    error.get_id() == NOT_FOUND && error.get_message().as_str().contains(NODE_AWAY)
 }
 
 /// Turns the broker's `inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'` into both

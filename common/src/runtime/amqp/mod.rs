@@ -34,6 +34,10 @@ use lapin::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
+/// Seconds between heartbeats unless the URL says otherwise (`?heartbeat=30`); after two without a word either side takes
+/// the connection for dead. The broker proposes 60, with which a consumer would sit beside a dead wire for two minutes.
+const HEARTBEAT_S: u16 = 10;
+
 /// A RabbitMQ broker.
 #[derive(Debug, Clone)]
 pub struct AmqpBroker {
@@ -100,7 +104,9 @@ impl AmqpBroker {
         let url = &self.settings.url;
         // The parser's own words may hold the password.
         let unreadable = |_| BrokerError::Refused(format!("broker.url = {url}: expected amqp://user@host:5672/vhost"));
-        url.reveal().parse().map_err(unreadable)
+        let mut uri: AMQPUri = url.reveal().parse().map_err(unreadable)?;
+        uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
+        Ok(uri)
     }
 }
 
@@ -197,21 +203,16 @@ impl AmqpConnection {
 impl Connection for AmqpConnection {
     async fn declare(&self) -> Result<(), BrokerError> {
         let topology = Topology::of_fleet(&self.namespace);
-        let mut channel = self.channel(&self.consuming).await?;
-        let looks_only = self.declare == Declare::Never
-            || match declare::declare(&channel, &topology, self.deadline).await {
-                // A worker's own user may not, and need not; the refusal has ended the channel.
+        if self.declare != Declare::Never {
+            match declare::declare(self, &topology).await {
+                // A worker's own user may not, and need not.
                 Err(BrokerError::Refused(why)) if self.declare == Declare::Auto => {
                     tracing::debug!(why, "this user declares nothing; looking whether all is there");
-                    channel = self.channel(&self.consuming).await?;
-                    true
                 }
-                declared => declared.map(|()| false)?,
-            };
-        if looks_only {
-            declare::look(&channel, &topology, self.deadline).await?;
+                declared => return declared,
+            }
         }
-        within(self.deadline, "closing a channel", channel.close(200, short("declared"))).await
+        declare::look(self, &topology).await
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
@@ -399,5 +400,23 @@ fn translate(what: &str, error: lapin::Error) -> BrokerError {
             BrokerError::Refused(format!("{what}: {}", amqp.get_message()))
         }
         _ => BrokerError::Lost(format!("{what}: {error}")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AmqpBroker, BrokerSettings};
+    use crate::runtime::config::AmqpUrl;
+
+    #[test]
+    fn a_url_keeps_the_heartbeat_it_names() {
+        for (given, expected) in [
+            ("amqp://host", 10),
+            ("amqp://host/%2f?frame_max=8192", 10),
+            ("amqp://host/%2f?frame_max=8192&heartbeat=3", 3),
+        ] {
+            let settings = BrokerSettings { url: AmqpUrl::new(given), ..BrokerSettings::default() };
+            assert_eq!(AmqpBroker::new(settings).uri().unwrap().query.heartbeat, Some(expected), "{given}");
+        }
     }
 }

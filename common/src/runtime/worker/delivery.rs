@@ -230,10 +230,8 @@ impl Deliverer {
                 }
                 Err(PublishError::Refused) => {
                     if pause_ms == REFUSED_PAUSE_MS.1 {
-                        warn!(
-                            routing_key = outgoing.routing_key,
-                            "the queue is full; waiting for the stage after this one"
-                        );
+                        let Outgoing { exchange, routing_key, .. } = &outgoing;
+                        warn!(exchange, routing_key, "the queue is full; waiting until it has room");
                     }
                     self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);

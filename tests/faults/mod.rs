@@ -1,0 +1,19 @@
+//! Real faults on real brokers, each in the middle of a batch: afterwards the dataset and the model are those of the
+//! undisturbed run, the queues are empty, and the dead letters are exactly those expected. `chaos` runs the same at length.
+
+mod broker;
+mod cluster;
+mod queues;
+mod wire;
+mod workers;
+
+/// Faults that hold up the batch block the test; what it stands on needs other threads meanwhile.
+macro_rules! own_broker {
+    () => {
+        match pipeline_tests::containers::Container::start() {
+            Some(broker) => broker,
+            None => return,
+        }
+    };
+}
+use own_broker;

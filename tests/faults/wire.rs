@@ -1,0 +1,21 @@
+//! What befalls connections.
+
+use pipeline_tests::{disturbed::Plan, faults::wire, rabbitmq::settings};
+
+/// TCP resets of every connection at once, three times.
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_that_are_reset_change_no_byte() {
+    eprintln!("{:?}", wire::reset(&Plan { times: 3, ..Plan::short() }, settings()).await);
+}
+
+/// Connections that stay open and carry nothing are noticed by the heartbeat, whichever direction it is that fell silent.
+#[tokio::test(flavor = "multi_thread")]
+async fn half_open_connections_are_noticed_and_change_no_byte() {
+    eprintln!("{:?}", wire::half_open(&Plan::short(), settings(), Some(2)).await);
+}
+
+/// 50 ms each way and a narrow wire.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_long_way_to_the_broker_changes_no_byte() {
+    eprintln!("{:?}", wire::latency(&Plan { chunk_size: 100, ..Plan::short() }, settings()).await);
+}

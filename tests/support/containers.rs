@@ -1,0 +1,263 @@
+//! Brokers of a test's own, in containers, to do to them what no other test should suffer: one alone, or three as a
+//! cluster. They keep their host name, their port and their data when they are killed and started again.
+
+use crate::rabbitmq::{free_ports, image, settings_at, succeeds, watch};
+use common::runtime::config::BrokerSettings;
+use serde_json::Value;
+use std::{
+    fmt::Debug,
+    io::{Read, Write},
+    net::TcpStream,
+    process::{ChildStdin, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+/// How long a broker may take to answer after its start.
+const STARTUP_MAX: Duration = Duration::from_secs(120);
+
+/// Runs docker; what it printed.
+fn docker(arguments: &[&str]) -> String {
+    let ended = Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker runs");
+    let errors = String::from_utf8_lossy(&ended.stderr);
+    assert!(ended.status.success(), "docker {}: {errors}", arguments.join(" "));
+    String::from_utf8(ended.stdout).expect("UTF-8").trim().to_owned()
+}
+
+/// Whether brokers of their own from that image can be had; says aloud when not.
+pub fn to_be_had(image: &str) -> bool {
+    let why = if std::env::var("WILDRYDES_TEST_AMQP_URL").is_ok_and(|url| !url.is_empty()) {
+        "WILDRYDES_TEST_AMQP_URL is set"
+    } else if !succeeds("docker", &["info"]) {
+        "no Docker engine answers"
+    } else if !succeeds("docker", &["image", "inspect", image]) && !succeeds("docker", &["pull", image]) {
+        "the image cannot be pulled"
+    } else {
+        return true;
+    };
+    eprintln!("not run: a broker of its own from {image} needs Docker and the image, and {why}");
+    false
+}
+
+/// A broker in a container of its own; removed when dropped, or when this process is gone.
+#[derive(Debug)]
+pub struct Container {
+    id: String,
+    /// Its node's name without `rabbit@`.
+    pub host: String,
+    port: u16,
+    _watcher: ChildStdin,
+}
+
+impl Container {
+    /// A current broker; `None`, said aloud, where there is none to be had.
+    pub fn start() -> Option<Self> {
+        Self::from_image(&image())
+    }
+
+    /// A broker from that image; `None`, said aloud, where there is none to be had.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn from_image(image: &str) -> Option<Self> {
+        if !to_be_had(image) {
+            return None;
+        }
+        let container = Self::create(image, "broker", &[]);
+        container.start_again();
+        Some(container)
+    }
+
+    fn create(image: &str, host: &str, more: &[&str]) -> Self {
+        let [port] = free_ports().expect("a free port");
+        // A port of the host's choosing would be another one after a restart.
+        let publish = format!("127.0.0.1:{port}:5672");
+        let id = docker(&[&["create", "--hostname", host, "--publish", &publish], more, &[image]].concat());
+        let watcher = watch(&format!("docker rm -f -v {id}")).expect("a shell");
+        Self { id, host: host.to_owned(), port, _watcher: watcher }
+    }
+
+    /// `amqp://…`
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// Settings of a fleet of its own on it.
+    pub fn settings(&self) -> BrokerSettings {
+        settings_at(&self.url())
+    }
+
+    /// Runs `rabbitmqctl` in it; what that printed.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn ctl(&self, arguments: &[&str]) -> String {
+        docker(&[&["exec", &self.id, "rabbitmqctl"], arguments].concat())
+    }
+
+    /// Runs a listing `rabbitmqctl` command in it; its rows.
+    ///
+    /// # Panics
+    /// When the command fails.
+    pub fn list(&self, arguments: &[&str]) -> Vec<Value> {
+        let printed = self.ctl(&[&["--quiet", "--formatter", "json"], arguments].concat());
+        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {printed}"))
+    }
+
+    /// Its version.
+    pub fn version(&self) -> String {
+        self.ctl(&["version"])
+    }
+
+    /// `kill -9` of everything in it.
+    pub fn kill(&self) {
+        docker(&["kill", &self.id]);
+    }
+
+    /// Starts it, for the first time or again; returns once it answers.
+    pub fn start_again(&self) {
+        docker(&["start", &self.id]);
+        self.await_answer();
+    }
+
+    /// Stops it in good order and starts it again; returns once it answers.
+    pub fn restart(&self) {
+        docker(&["restart", "--time", "60", &self.id]);
+        self.await_answer();
+    }
+
+    /// Stops every process in it where it is, as SIGSTOP does.
+    pub fn pause(&self) {
+        docker(&["pause", &self.id]);
+    }
+
+    /// Lets them go on.
+    pub fn go_on(&self) {
+        docker(&["unpause", &self.id]);
+    }
+
+    /// Waits until the broker begins the AMQP handshake.
+    fn await_answer(&self) {
+        let answers = || -> std::io::Result<()> {
+            let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
+            stream.set_read_timeout(Some(Duration::from_secs(1)))?;
+            stream.write_all(b"AMQP\0\0\x09\x01")?;
+            stream.read_exact(&mut [0])
+        };
+        let deadline = Instant::now() + STARTUP_MAX;
+        while answers().is_err() {
+            if Instant::now() > deadline {
+                let logs = Command::new("docker").args(["logs", "--tail", "40", &self.id]).output();
+                panic!("{} does not answer: {logs:?}", self.host);
+            }
+            std::thread::sleep(Duration::from_millis(100));
+        }
+    }
+}
+
+/// Three brokers that form a cluster, which goes on with any two of them. Their clients reach them over another network
+/// than they each other.
+#[derive(Debug)]
+pub struct Cluster {
+    /// Its nodes.
+    pub nodes: Vec<Container>,
+    network: String,
+    _watcher: ChildStdin,
+}
+
+impl Cluster {
+    /// A current one; `None`, said aloud, where there is none to be had.
+    ///
+    /// # Panics
+    /// When it does not start.
+    pub fn from_image(image: &str) -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !to_be_had(image) {
+            return None;
+        }
+        let network = format!("wildrydes-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        docker(&["network", "create", &network]);
+        let environment = [
+            "--env=RABBITMQ_ERLANG_COOKIE=wildrydes",
+            // A node that is silent for so many seconds is taken for gone; 60 by default.
+            "--env=RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel net_ticktime 5",
+        ];
+        let nodes = ["one", "two", "three"].map(|host| Container::create(image, host, &environment));
+        let ids: Vec<&str> = nodes.iter().map(|node| node.id.as_str()).collect();
+        let network_gone = format!(
+            "docker rm -f -v {}; for try in 1 2 3 4 5; do docker network rm {network} && break; sleep 1; done",
+            ids.join(" ")
+        );
+        let watcher = watch(&network_gone).expect("a shell");
+        let cluster = Self { nodes: nodes.into(), network, _watcher: watcher };
+        for node in &cluster.nodes {
+            // A node cut off from the others stops serving until it has found them again, as three nodes should be run.
+            copy_in(node, "/etc/rabbitmq/conf.d/90-cluster.conf", "cluster_partition_handling = pause_minority\n");
+            cluster.connect(node);
+            docker(&["start", &node.id]);
+        }
+        let [first, others @ ..] = &cluster.nodes[..] else { unreachable!("three nodes") };
+        first.await_answer();
+        for node in others {
+            node.await_answer();
+            node.ctl(&["stop_app"]);
+            node.ctl(&["join_cluster", &format!("rabbit@{}", first.host)]);
+            node.ctl(&["start_app"]);
+            node.await_answer();
+        }
+        Some(cluster)
+    }
+
+    /// Joins a node to the network of the others: the end of its partition.
+    pub fn connect(&self, node: &Container) {
+        docker(&["network", "connect", "--alias", &node.host, &self.network, &node.id]);
+    }
+
+    /// Takes a node off the network of the others; its clients still reach it.
+    pub fn disconnect(&self, node: &Container) {
+        docker(&["network", "disconnect", &self.network, &node.id]);
+    }
+
+    /// The node that leads a quorum queue, and one that does not, which can be asked when the leader is gone.
+    ///
+    /// # Panics
+    /// When there is no such queue.
+    pub fn leader_of(&self, queue: &str) -> (&Container, &Container) {
+        let rows = self.nodes[0].list(&["list_queues", "name", "leader"]);
+        let row = rows.iter().find(|row| row["name"] == queue).unwrap_or_else(|| panic!("no {queue} among {rows:?}"));
+        let leads = |node: &&Container| row["leader"] == format!("rabbit@{}", node.host);
+        let leader = self.nodes.iter().find(leads).unwrap_or_else(|| panic!("nobody leads: {row}"));
+        let other = self.nodes.iter().find(|node| !leads(node)).expect("three nodes");
+        (leader, other)
+    }
+
+    /// Waits until all nodes see each other.
+    ///
+    /// # Panics
+    /// When that takes too long.
+    pub fn await_whole(&self) {
+        let deadline = Instant::now() + STARTUP_MAX;
+        for node in &self.nodes {
+            node.await_answer();
+        }
+        loop {
+            let rows = self.nodes[0].list(&["list_queues", "name", "type", "members", "online"]);
+            let count = |row: &Value, column: &str| row[column].as_array().map_or(0, Vec::len);
+            let quorum = rows.iter().filter(|row| row["type"] == "quorum");
+            let missing: Vec<&Value> = quorum.filter(|row| count(row, "online") < self.nodes.len()).collect();
+            if missing.is_empty() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "the cluster should be whole again: {missing:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+}
+
+/// Writes a file into a container, which need not run.
+fn copy_in(node: &Container, path: &str, text: &str) {
+    let folder = tempfile::tempdir().expect("a temporary folder");
+    let file = folder.path().join("file");
+    std::fs::write(&file, text).expect("it can be written");
+    docker(&["cp", file.to_str().expect("UTF-8"), &format!("{}:{path}", node.id)]);
+}

@@ -1,0 +1,42 @@
+//! The broker itself goes away and comes back.
+
+use crate::{
+    containers::Container,
+    disturbed::{Disturbed, Observed, Plan},
+};
+
+/// Restarted in good order in the middle of a batch.
+pub async fn restarted(plan: &Plan, broker: &Container) -> Observed {
+    strike(plan, broker, |broker| broker.restart()).await
+}
+
+/// `kill -9` in the middle of a batch, and started again.
+pub async fn killed(plan: &Plan, broker: &Container) -> Observed {
+    strike(plan, broker, |broker| {
+        broker.kill();
+        broker.start_again();
+    })
+    .await
+}
+
+/// Every process of it stopped where it is in the middle of a batch; its connections stay open and say nothing.
+pub async fn stopped(plan: &Plan, broker: &Container) -> Observed {
+    let away = plan.away;
+    strike(plan, broker, |broker| {
+        broker.pause();
+        // This long is the fault itself.
+        std::thread::sleep(away);
+        broker.go_on();
+    })
+    .await
+}
+
+async fn strike(plan: &Plan, broker: &Container, fault: impl Fn(&Container)) -> Observed {
+    let mut batch = Disturbed::begin(plan, broker.settings());
+    for time in 0..plan.times {
+        batch.until((time + 1) as f64 / (plan.times + 2) as f64);
+        batch.struck();
+        fault(broker);
+    }
+    batch.end("").await
+}

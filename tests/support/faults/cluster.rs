@@ -1,0 +1,58 @@
+//! A cluster of three loses one of its nodes.
+
+use crate::{
+    containers::{Cluster, Container},
+    disturbed::{Disturbed, Observed, Plan},
+    processes::Fleet,
+    proxy::Proxy,
+};
+use common::{contract::topology::queue, runtime::config::BrokerSettings};
+use std::time::Duration;
+
+/// The node that leads a queue is killed (`kill -9`); the batch is completed without it, and it comes back.
+pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
+    let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
+    let mut batch = Disturbed::begin(plan, through.clone());
+    batch.until(0.2);
+    let (leader, _) = cluster.leader_of(&format!("{}{}", through.namespace, queue::WEATHER_FETCHER));
+    leader.kill();
+    batch.struck();
+    let without = batch.await_dataset();
+    leader.start_again();
+    cluster.await_whole();
+    let notes = complete_without(leader, without, &batch.fleet);
+    batch.end(notes).await
+}
+
+/// The node that leads a queue is cut off from the other two, while its clients still reach it; the batch is completed
+/// without it, and it finds back.
+pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
+    let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
+    let mut batch = Disturbed::begin(plan, through.clone());
+    batch.until(0.2);
+    let (leader, _) = cluster.leader_of(&format!("{}{}", through.namespace, queue::MERGER));
+    cluster.disconnect(leader);
+    batch.struck();
+    let without = batch.await_dataset();
+    cluster.connect(leader);
+    cluster.await_whole();
+    let notes = complete_without(leader, without, &batch.fleet);
+    batch.end(notes).await
+}
+
+fn complete_without(leader: &Container, without: Duration, fleet: &Fleet) -> String {
+    // The scorer's queue has no copies: where it was the one away, every worker that connected anew went on without it.
+    let passed_over = fleet.logs().iter().filter(|line| line["message"] == "going on without this queue").count();
+    let seconds = without.as_secs_f64();
+    format!(
+        "complete without {} after {seconds:.0} s; the queue it alone held passed over {passed_over} times",
+        leader.host
+    )
+}
+
+/// One fleet, whatever the node.
+fn nodes(cluster: &Cluster) -> Vec<BrokerSettings> {
+    let first = cluster.nodes[0].settings();
+    let at = |node: &Container| BrokerSettings { url: node.settings().url, ..first.clone() };
+    cluster.nodes.iter().map(at).collect()
+}

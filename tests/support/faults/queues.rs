@@ -1,0 +1,109 @@
+//! Somebody empties or deletes a queue under a worker, or a dead-letter queue is full.
+
+use crate::{
+    containers::Container,
+    disturbed::{Disturbed, Observed, Plan},
+    processes::{SOON, told},
+};
+use common::{
+    contract::{
+        envelope::{self, Properties},
+        outcome::Outgoing,
+        topology::{self, dead_queue, queue},
+    },
+    runtime::{AmqpBroker, Broker},
+};
+use std::collections::BTreeSet;
+
+/// The merger's queue is purged while it works on it. What is lost is the operator's doing: `wildrydes status` shows what is
+/// missing, nothing else suffers, and publishing the batch again completes it.
+pub async fn purged(plan: &Plan, broker: &Container) -> Observed {
+    let mut batch = Disturbed::begin(plan, broker.settings());
+    batch.until(0.1);
+    // Stopped with deliveries in its hands, so that there is something to purge.
+    batch.fleet.pause(queue::MERGER, 0);
+    batch.settled(&[queue::SPLITTER, queue::WEATHER_FETCHER]).await;
+    let lost = batch.fleet.depth(queue::MERGER).await.messages;
+    assert!(lost > 0, "there should be something to lose");
+    broker.ctl(&["purge_queue", &name(&batch, queue::MERGER)]);
+    batch.struck();
+    batch.fleet.go_on(queue::MERGER, 0);
+    batch.settled(&[queue::MERGER]).await;
+    assert!(!batch.is_ready(), "{lost} messages are missing");
+    told_incomplete(&batch);
+    told(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
+    batch.end(format!("{lost} messages purged, published again")).await
+}
+
+/// The weather-fetcher's queue is deleted while it works on it: it says so and declares it anew; publishing the batch again
+/// completes it.
+pub async fn deleted(plan: &Plan, broker: &Container) -> Observed {
+    let mut batch = Disturbed::begin(plan, broker.settings());
+    batch.until(0.1);
+    batch.fleet.pause(queue::WEATHER_FETCHER, 0);
+    batch.settled(&[queue::SPLITTER, queue::MERGER]).await;
+    let lost = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
+    assert!(lost > 0, "there should be something to lose");
+    broker.ctl(&["delete_queue", &name(&batch, queue::WEATHER_FETCHER)]);
+    batch.struck();
+    batch.fleet.go_on(queue::WEATHER_FETCHER, 0);
+    batch.fleet.wait_for_line(queue::WEATHER_FETCHER, "was the queue deleted?");
+    batch.fleet.wait_for_sessions(&[queue::WEATHER_FETCHER], 2);
+    batch.settled(&[queue::WEATHER_FETCHER, queue::MERGER]).await;
+    assert!(!batch.is_ready(), "{lost} messages are missing");
+    told_incomplete(&batch);
+    told(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
+    batch.end(format!("{lost} messages gone with it, published again")).await
+}
+
+/// The splitter's dead letters are full: it waits with the next one in its hands and says so, loses none, and goes on once
+/// there is room.
+pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
+    const POISONED: usize = 6;
+    let settings = broker.settings();
+    let dead = format!("{}{}", settings.namespace, dead_queue(queue::SPLITTER));
+    let policy = r#"{"max-length":2,"overflow":"reject-publish"}"#;
+    broker.ctl(&["set_policy", "--apply-to", "queues", "full", &format!("^{}$", dead.replace('.', "\\.")), policy]);
+    let connection = AmqpBroker::new(settings.clone()).connect("test").await.expect("the broker answers");
+    connection.declare().await.expect("the topology");
+    let publisher = connection.publisher().await.expect("a publisher");
+    let poison = |id: usize| Outgoing {
+        exchange: topology::INGEST,
+        routing_key: "ride-batch.v1".to_owned(),
+        properties: Properties { message_id: Some(format!("poison-{id}")), persistent: true, ..Properties::default() },
+        body: "no rides at all".into(),
+        mandatory: true,
+    };
+    for id in 0..POISONED {
+        publisher.publish(poison(id)).await.expect("it is taken");
+    }
+    // The batch comes behind them.
+    let mut batch = Disturbed::begin(plan, settings);
+    batch.fleet.wait_for_line(queue::SPLITTER, "the queue is full");
+    tokio::time::sleep(plan.away).await;
+    batch.struck();
+    let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;
+    assert!(held < POISONED as u64, "{held} dead letters where 2 should be the limit");
+    broker.ctl(&["clear_policy", "full"]);
+    batch.await_dataset();
+    let mut expected: BTreeSet<String> = (0..POISONED).map(|id| format!("poison-{id}")).collect();
+    let mut letters = connection.consume(&dead_queue(queue::SPLITTER), 100).await.expect("a consumer");
+    while !expected.is_empty() {
+        let letter = tokio::time::timeout(SOON, letters.next()).await.expect("a dead letter").expect("a delivery");
+        assert!(letter.properties.text(envelope::REASON).is_some(), "{:?}", letter.properties);
+        expected.remove(&letter.properties.message_id.expect("its id"));
+        letter.settle.ack().await.expect("it is acknowledged");
+    }
+    connection.close().await;
+    batch.end(format!("{held} of {POISONED} dead letters fitted, the others waited")).await
+}
+
+fn name(batch: &Disturbed, queue: &str) -> String {
+    format!("{}{queue}", batch.fleet.broker.namespace)
+}
+
+/// `wildrydes status` says that the batch is not complete.
+fn told_incomplete(batch: &Disturbed) {
+    let status = told(batch.fleet.wildrydes().args(["status", &batch.batch_id]));
+    assert_eq!(status["batches"][0]["state"], "in progress", "{status}");
+}

@@ -31,7 +31,9 @@ impl Users {
     pub(super) fn make(prepare: impl FnOnce(&Path, &str)) -> Option<Self> {
         let Some(management) = rabbitmq().management.clone() else {
             let origin = &rabbitmq().origin;
-            eprintln!("not run: {origin} has no management API (and curl is needed to see it)");
+            pipeline_tests::aloud(format_args!(
+                "not run: {origin} has no management API (and curl is needed to see it)"
+            ));
             return None;
         };
         let namespace = settings().namespace;

@@ -35,7 +35,7 @@ pub fn to_be_had(image: &str) -> bool {
     } else {
         return true;
     };
-    eprintln!("not run: a broker of its own from {image} needs Docker and the image, and {why}");
+    crate::aloud(format_args!("not run: a broker of its own from {image} needs Docker and the image, and {why}"));
     false
 }
 

@@ -13,3 +13,11 @@ pub mod rabbitmq;
 pub mod real_data;
 pub mod simulation;
 pub mod tls;
+
+/// Says something on standard error that is seen though the test passes: what the print macros print, libtest keeps to
+/// itself then.
+pub fn aloud(words: impl std::fmt::Display) {
+    use std::io::Write;
+    // Nothing can be done where nobody listens.
+    let _ = writeln!(std::io::stderr(), "{words}");
+}

@@ -8,6 +8,6 @@ pub fn find(path: &str) -> Option<PathBuf> {
     if found.exists() {
         return Some(found);
     }
-    eprintln!("not run: there is no real input at {}", found.display());
+    crate::aloud(format_args!("not run: there is no real input at {}", found.display()));
     None
 }

@@ -325,7 +325,7 @@ mod tests {
         assert_eq!(shorten("short", 5), "short");
         assert_eq!(
             shorten("invalid type: string \"xxxxxxxxxxxxxxxx\", expected u32", 30),
-            "invalid type … , expected u32"
+            "invalid type: … expected u32"
         );
     }
 

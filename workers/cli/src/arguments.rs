@@ -227,13 +227,13 @@ pub struct Ingest {
 #[derive(Debug, Args)]
 pub struct Score {
     /// Miles
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub distance: f64,
     /// Health points at the end of the ride
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub healthpoints: f64,
     /// Magic points burnt
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub magicpoints: f64,
     /// Lowest temperature of the day
     #[arg(long, allow_negative_numbers = true)]
@@ -242,7 +242,7 @@ pub struct Score {
     #[arg(long, allow_negative_numbers = true)]
     pub tmax: f64,
     /// Precipitation of the day
-    #[arg(long)]
+    #[arg(long, allow_negative_numbers = true)]
     pub prcp: f64,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches
     #[arg(long, value_enum, default_value_t = UnitSystem::Noaa)]
@@ -361,7 +361,7 @@ pub struct Bench {
     #[arg(long, default_value_t = 1_000)]
     pub chunk_size: u32,
     /// Runs of each; the median counts
-    #[arg(long, default_value_t = 3)]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
     /// Where input and results go; removed afterwards [default: a temporary folder]
     #[arg(long, value_name = "DIR")]

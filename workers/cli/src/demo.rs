@@ -56,10 +56,11 @@ pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
                 labelled: !unlabelled,
                 ..RidesOptions::default()
             };
-            generate::write_rides(file, form, &options)?;
+            generate::write_rides(file, form, &options).with_context(|| format!("writing {}", file.display()))?;
         }
         Generate::Weather { dir, seed } => {
-            generate::write_weather(dir, &WeatherOptions { seed: *seed, ..WeatherOptions::default() })?;
+            let options = WeatherOptions { seed: *seed, ..WeatherOptions::default() };
+            generate::write_weather(dir, &options).with_context(|| format!("writing {}", dir.display()))?;
         }
     }
     Ok(())

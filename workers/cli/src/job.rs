@@ -370,11 +370,41 @@ struct Progress {
     quiet: bool,
     started: Instant,
     asked: bool,
+    /// When a message was last seen to wait for another attempt and told of.
+    told_of_retries: Option<Instant>,
 }
 
 impl Progress {
     fn new(quiet: bool) -> Self {
-        Self { step: None, training: false, rides: 0, quiet, started: Instant::now(), asked: false }
+        let (started, asked, told_of_retries) = (Instant::now(), false, None);
+        Self { step: None, training: false, rides: 0, quiet, started, asked, told_of_retries }
+    }
+
+    /// Says, now and then, that something is tried again: else one waits without knowing what for.
+    async fn tell_of_retries(&mut self, client: &Client) {
+        /// Between one word about it and the next.
+        const AGAIN_AFTER: Duration = Duration::from_secs(30);
+        if self.told_of_retries.is_some_and(|told| told.elapsed() < AGAIN_AFTER) {
+            return;
+        }
+        for worker in topology::queue::ALL {
+            let mut waiting = 0;
+            for rung in 0..topology::rungs_of(worker).len() {
+                waiting += client.depth(&topology::rung_queue(worker, rung)).await.map_or(0, |depth| depth.messages);
+            }
+            if waiting > 0 {
+                self.told_of_retries = Some(Instant::now());
+                let why = match worker {
+                    topology::queue::WEATHER_FETCHER => {
+                        "the weather service may be away (`--weather DIR` takes a folder instead)"
+                    }
+                    _ => "something it needs may be away",
+                };
+                eprintln!(
+                    "{waiting} messages wait to be tried again by the {worker}: {why}; its log, or -v, tells why"
+                );
+            }
+        }
     }
 
     async fn look(&mut self, client: &Client, store: &Store, batch: &Submitted, dataset_ready: bool) {
@@ -390,6 +420,7 @@ impl Progress {
             }
             return;
         }
+        self.tell_of_retries(client).await;
         // Progress is a courtesy: what cannot be read now is shown later.
         let Some(position) = staged(store, &batch.batch_id).await else {
             if self.started.elapsed() > PATIENCE && !self.asked {

@@ -92,6 +92,8 @@ pub async fn run() -> ExitCode {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failed::Broken(error)) => (format!("{error:#}"), 1),
         Err(Failed::Misused(error)) => (format!("{error:#}"), 2),
+        // The report says it all, and is the one document on standard output.
+        Err(Failed::Refused(_)) if json => return ExitCode::from(3),
         Err(Failed::Refused(why)) => (why, 3),
         Err(Failed::NoModel) => return ExitCode::from(4),
         Err(Failed::Told) => return ExitCode::FAILURE,

@@ -1,7 +1,8 @@
 //! Progress: bars on a terminal, plain lines otherwise, silence with `--json`. Always on standard error.
 
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use std::{
+    fmt,
     io::IsTerminal,
     time::{Duration, Instant},
 };
@@ -34,9 +35,19 @@ impl Step {
                 Unit::Bytes => {
                     "{prefix:<28} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12} {elapsed:>4}"
                 }
-                Unit::Rides => "{prefix:<28} {wide_bar} {human_pos:>10} of {human_len:<10} {per_sec:>12} {elapsed:>4}",
+                Unit::Rides => "{prefix:<28} {wide_bar} {human_pos:>10} {of:<13} {rate:>14} {elapsed:>4}",
             };
             let style = ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar());
+            let style = style
+                .with_key("of", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let _ = match state.len() {
+                        Some(length) if length > 0 => write!(out, "of {}", HumanCount(length)),
+                        _ => Ok(()),
+                    };
+                })
+                .with_key("rate", |state: &ProgressState, out: &mut dyn fmt::Write| {
+                    let _ = write!(out, "{}/s", HumanCount(state.per_sec() as u64));
+                });
             let bar = ProgressBar::new(length).with_style(style).with_prefix(title.clone());
             bar.enable_steady_tick(Duration::from_millis(200));
             bar

@@ -69,10 +69,12 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
                 ScoreErrorCode::NoModel => " (`wildrydes demo` or `wildrydes run` make one; --store names where it is)",
                 _ => "",
             };
-            match (session.shared.json, error.code) {
-                (true, ScoreErrorCode::NoModel) => Err(Failed::NoModel),
-                (true, _) => Err(Failed::Told),
-                (false, _) => Err(Failed::Broken(anyhow::anyhow!("{}{way_out}", error.message))),
+            if !session.shared.json {
+                eprintln!("error: {}{way_out}", error.message);
+            }
+            match error.code {
+                ScoreErrorCode::NoModel => Err(Failed::NoModel),
+                _ => Err(Failed::Told),
             }
         }
         (None, Some(ScoreOutcome::Scored { probability, service })) => {

@@ -38,9 +38,12 @@ use common::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::sync::{
-    Arc, PoisonError, RwLock,
-    atomic::{AtomicBool, AtomicU64, Ordering},
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
 };
 use tokio::sync::Mutex;
 
@@ -116,6 +119,18 @@ impl Scorer {
         self.champion.served().map(|served| served.model.model_id.clone())
     }
 
+    /// Answers within the request's `expiration`: after that nobody waits for the scores any more, only for the reason.
+    async fn answer_in_time(&self, request: &ScoreRequest, properties: &Properties) -> Result<ScoreResponse, Failure> {
+        let Some(expiration_ms) = properties.expiration_ms else { return self.answer(request).await };
+        let in_time = tokio::time::timeout(Duration::from_millis(expiration_ms), self.answer(request)).await;
+        in_time.unwrap_or_else(|_| {
+            let message =
+                format!("not answered within the {expiration_ms} ms of its expiration: the model is being read");
+            let error = ScoreError { code: ScoreErrorCode::DeadlineExceeded, message, field: None };
+            Ok(ScoreResponse::failed(&request.request_id, error))
+        })
+    }
+
     async fn answer(&self, request: &ScoreRequest) -> Result<ScoreResponse, Failure> {
         if request.rides.len() > self.rides_max {
             let message = format!("{} rides: expected at most {} in one request", request.rides.len(), self.rides_max);
@@ -169,7 +184,7 @@ impl Worker for Scorer {
                     let why = "a score request names no queue to answer to (reply_to)";
                     return Err(Failure::permanent("no_reply_to", why));
                 }
-                let reply = Outgoing::reply(&self.answer(&request).await?, &properties)?;
+                let reply = Outgoing::reply(&self.answer_in_time(&request, &properties).await?, &properties)?;
                 Ok(Outputs::all(reply.into_iter().collect()))
             }
         }

@@ -47,6 +47,7 @@ impl AmqpPublisher {
                 return Err(PublishError::Unconfirmed(why));
             }
             tokio::select! {
+                biased;
                 done = &mut step => return Ok(done),
                 // Starts the deadline anew: an alarm came or went.
                 changed = state.changed() => if changed.is_err() {
@@ -76,6 +77,7 @@ async fn publish_all(channel: Channel, mut jobs: mpsc::Receiver<(Outgoing, Answe
     let mut confirms = FuturesUnordered::new();
     loop {
         tokio::select! {
+            biased;
             // Settled ones first: the window has room again.
             Some(()) = confirms.next(), if !confirms.is_empty() => {}
             job = jobs.recv(), if confirms.len() < IN_FLIGHT_MAX => {

@@ -176,7 +176,8 @@ impl fmt::Display for AmqpUrl {
             Some((user_info, host)) => {
                 write!(f, "{scheme}{}:…@{host}", user_info.split(':').next().unwrap_or_default())
             }
-            None => f.write_str(&self.0),
+            None if scheme.is_empty() && rest.contains(':') => f.write_str("(not shown: it may hold a password)"),
+            None => f.write_str(&self.0[..self.0.find('?').unwrap_or(self.0.len())]),
         }
     }
 }

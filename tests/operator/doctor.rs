@@ -63,7 +63,9 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     succeed(fleet.wildrydes().args(["resume", "trainer"]));
     succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
 
-    let away = ends_with(fleet.wildrydes().args(["doctor", "--broker", "amqp://guest:hunter2@127.0.0.1:1"]), 1);
+    let mut nobody = fleet.wildrydes();
+    nobody.env("WILDRYDES__BROKER__URL", "amqp://guest:hunter2@127.0.0.1:1");
+    let away = ends_with(nobody.arg("doctor"), 1);
     assert!(away.contains("broken       broker") && away.contains("broker.url"), "{away}");
     assert!(!away.contains("hunter2"), "{away}");
     let nowhere = input.folder().join("no-weather");

@@ -202,7 +202,8 @@ fn allowed<T>(outcome: lapin::Result<T>) -> bool {
 fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     let named = |plain: &str| format!("{namespace}{plain}");
     let (operator, worker) = (role == "operator", queue::ALL.contains(&role));
-    let temporary = ["scorer", "publisher", "client", "operator"].contains(&role);
+    // Every worker listens whether it is to pause.
+    let temporary = worker || ["publisher", "client", "operator"].contains(&role);
     let mut attempts = Vec::new();
     let mut attempt = |what, expected| attempts.push(Attempt { what, expected });
 
@@ -240,6 +241,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         ("events", "dataset-ready.v1", "merger"),
         ("events", "model-promoted.v1", "trainer"),
         ("events", "model-rejected.v1", "trainer"),
+        ("events", "worker-control.v1", "operator"),
         ("rpc", "score-request.v1", "client"),
     ] {
         publish(exchange, message, role == publisher);
@@ -262,6 +264,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     for (exchange, key) in [
         ("events", "model-promoted.#"),
         ("events", "model-promoted.v1"),
+        ("events", "worker-control.#"),
         ("events", "dataset-ready.#"),
         ("events", "#"),
         ("work", "#"),
@@ -274,8 +277,11 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         let expected = match role {
             "operator" => true,
             "publisher" => exchange == "events" || exchange == "dead",
-            "scorer" => (exchange, key) == ("events", "model-promoted.#"),
-            _ => false,
+            "client" => false,
+            _ => {
+                let pause = (exchange, key) == ("events", "worker-control.#");
+                pause || (role == "scorer" && (exchange, key) == ("events", "model-promoted.#"))
+            }
         };
         attempt(What::Bind(named(exchange), key.to_owned()), expected);
     }

@@ -218,17 +218,15 @@ impl Cluster {
         docker(&["network", "disconnect", &self.network, &node.id]);
     }
 
-    /// The node that leads a quorum queue, and one that does not, which can be asked when the leader is gone.
+    /// The node that leads a quorum queue.
     ///
     /// # Panics
     /// When there is no such queue.
-    pub fn leader_of(&self, queue: &str) -> (&Container, &Container) {
+    pub fn leader_of(&self, queue: &str) -> &Container {
         let rows = self.nodes[0].list(&["list_queues", "name", "leader"]);
         let row = rows.iter().find(|row| row["name"] == queue).unwrap_or_else(|| panic!("no {queue} among {rows:?}"));
         let leads = |node: &&Container| row["leader"] == format!("rabbit@{}", node.host);
-        let leader = self.nodes.iter().find(leads).unwrap_or_else(|| panic!("nobody leads: {row}"));
-        let other = self.nodes.iter().find(|node| !leads(node)).expect("three nodes");
-        (leader, other)
+        self.nodes.iter().find(leads).unwrap_or_else(|| panic!("nobody leads: {row}"))
     }
 
     /// Waits until all nodes see each other.

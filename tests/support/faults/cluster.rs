@@ -6,15 +6,24 @@ use crate::{
     processes::Fleet,
     proxy::Proxy,
 };
-use common::{contract::topology::queue, runtime::config::BrokerSettings};
+use common::{
+    contract::topology::queue,
+    runtime::{AmqpBroker, Broker, config::BrokerSettings},
+};
 use std::time::Duration;
 
-/// The node that leads a queue is killed (`kill -9`); the batch is completed without it, and it comes back.
+/// The node that leads the work queues, and alone holds the scorer's, is killed (`kill -9`); the batch is completed without
+/// it, and it comes back.
 pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
-    let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
+    let nodes = nodes(cluster);
+    let (_proxy, through) = Proxy::among(&nodes).await.expect("a free port");
+    // Whoever declares a queue has it on the node it is connected to: here all on one.
+    let connection = AmqpBroker::new(nodes[1].clone()).connect("test").await.expect("the node answers");
+    connection.declare().await.expect("the topology");
+    connection.close().await;
     let mut batch = Disturbed::begin(plan, through.clone());
     batch.until(0.2);
-    let (leader, _) = cluster.leader_of(&format!("{}{}", through.namespace, queue::WEATHER_FETCHER));
+    let leader = cluster.leader_of(&format!("{}{}", through.namespace, queue::WEATHER_FETCHER));
     leader.kill();
     batch.struck();
     let without = batch.await_dataset();
@@ -30,7 +39,7 @@ pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
     let mut batch = Disturbed::begin(plan, through.clone());
     batch.until(0.2);
-    let (leader, _) = cluster.leader_of(&format!("{}{}", through.namespace, queue::MERGER));
+    let leader = cluster.leader_of(&format!("{}{}", through.namespace, queue::MERGER));
     cluster.disconnect(leader);
     batch.struck();
     let without = batch.await_dataset();

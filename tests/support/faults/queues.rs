@@ -56,8 +56,8 @@ pub async fn deleted(plan: &Plan, broker: &Container) -> Observed {
     batch.end(format!("{lost} messages gone with it, published again")).await
 }
 
-/// The splitter's dead letters are full: it waits with the next one in its hands and says so, loses none, and goes on once
-/// there is room.
+/// The splitter's dead letters are full: it waits with the next one in its hands and says so, loses none, and goes on as
+/// they are taken away.
 pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     const POISONED: usize = 6;
     let settings = broker.settings();
@@ -84,8 +84,6 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     batch.struck();
     let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;
     assert!(held < POISONED as u64, "{held} dead letters where 2 should be the limit");
-    broker.ctl(&["clear_policy", "full"]);
-    batch.await_dataset();
     let mut expected: BTreeSet<String> = (0..POISONED).map(|id| format!("poison-{id}")).collect();
     let mut letters = connection.consume(&dead_queue(queue::SPLITTER), 100).await.expect("a consumer");
     while !expected.is_empty() {
@@ -95,6 +93,8 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
         letter.settle.ack().await.expect("it is acknowledged");
     }
     connection.close().await;
+    batch.await_dataset();
+    broker.ctl(&["clear_policy", "full"]);
     batch.end(format!("{held} of {POISONED} dead letters fitted, the others waited")).await
 }
 

@@ -13,10 +13,12 @@ use lapin::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// AMQP reply code of something that is not there; of a queue, too, whose node is not.
+/// AMQP reply code of something that is not there; of a classic queue, too, whose node is not.
 const NOT_FOUND: u16 = 404;
-/// What RabbitMQ says then.
+/// What RabbitMQ says then; it may also say nothing at all.
 const NODE_AWAY: &str = "is down or inaccessible";
+/// How long to wait for word of a classic queue. It lives on one node alone; with that away RabbitMQ 4.0 does not answer.
+const CLASSIC_ANSWER_MAX: Duration = Duration::from_secs(5);
 /// AMQP reply code of a declaration that differs from what is there.
 const PRECONDITION_FAILED: u16 = 406;
 
@@ -53,11 +55,20 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
             arguments.insert(short(name), value);
         }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
+        let what = format!("queue {}", queue.name);
         let declared = channel.queue_declare(short(&queue.name), options, arguments);
-        if let Declared::Away(why) = checked(deadline, &format!("queue {}", queue.name), declared).await? {
+        let declared = match queue.arguments.get("x-queue-type") {
+            Some(Argument::Text(kind)) if kind == "classic" => {
+                let answered = tokio::time::timeout(CLASSIC_ANSWER_MAX, checked(deadline, &what, declared)).await;
+                let silent = || Declared::Away(format!("no answer within {} s", CLASSIC_ANSWER_MAX.as_secs()));
+                answered.unwrap_or_else(|_| Ok(silent()))?
+            }
+            _ => checked(deadline, &what, declared).await?,
+        };
+        if let Declared::Away(why) = declared {
             tracing::warn!(queue = queue.name, why, "going on without this queue");
             away.insert(queue.name.as_str());
-            // The refusal has ended the channel.
+            // The refusal has ended the channel; one that waits for an answer is of no use.
             channel = connection.channel(&connection.consuming).await?;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::{AmqpConnection, convert::short, translate, within};
 use crate::{
-    contract::topology::{Argument, ExchangeKind, Topology},
+    contract::topology::{Argument, ExchangeKind, Queue, Topology},
     runtime::broker::BrokerError,
 };
 use lapin::{
@@ -57,15 +57,7 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let what = format!("queue {}", queue.name);
         let declared = channel.queue_declare(short(&queue.name), options, arguments);
-        let declared = match queue.arguments.get("x-queue-type") {
-            Some(Argument::Text(kind)) if kind == "classic" => {
-                let answered = tokio::time::timeout(CLASSIC_ANSWER_MAX, checked(deadline, &what, declared)).await;
-                let silent = || Declared::Away(format!("no answer within {} s", CLASSIC_ANSWER_MAX.as_secs()));
-                answered.unwrap_or_else(|_| Ok(silent()))?
-            }
-            _ => checked(deadline, &what, declared).await?,
-        };
-        if let Declared::Away(why) = declared {
+        if let Declared::Away(why) = word_of(queue, checked(deadline, &what, declared)).await? {
             tracing::warn!(queue = queue.name, why, "going on without this queue");
             away.insert(queue.name.as_str());
             // The refusal has ended the channel; one that waits for an answer is of no use.
@@ -85,6 +77,19 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
     within(deadline, "closing a channel", channel.close(200, short("declared"))).await
 }
 
+/// What is heard of a queue; silence about a classic one means that its node is away.
+async fn word_of(
+    queue: &Queue,
+    answer: impl Future<Output = Result<Declared, BrokerError>>,
+) -> Result<Declared, BrokerError> {
+    let classic = matches!(queue.arguments.get("x-queue-type"), Some(Argument::Text(kind)) if kind == "classic");
+    if !classic {
+        return answer.await;
+    }
+    let silence = || Declared::Away(format!("no answer within {} s", CLASSIC_ANSWER_MAX.as_secs()));
+    tokio::time::timeout(CLASSIC_ANSWER_MAX, answer).await.unwrap_or_else(|_| Ok(silence()))
+}
+
 /// Whether every exchange and queue is there, which needs no permission. Bindings cannot be looked at.
 ///
 /// What is missing may be made at any moment, so it is no refusal for good.
@@ -101,7 +106,8 @@ pub(super) async fn look(connection: &AmqpConnection, topology: &Topology) -> Re
     for queue in &topology.queues {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let found = channel.queue_declare(short(&queue.name), options, FieldTable::default());
-        if let Declared::Away(why) = there(deadline, &format!("queue {}", queue.name), found).await? {
+        let what = format!("queue {}", queue.name);
+        if let Declared::Away(why) = word_of(queue, there(deadline, &what, found)).await? {
             tracing::warn!(queue = queue.name, why, "going on without this queue");
             channel = connection.channel(&connection.consuming).await?;
         }

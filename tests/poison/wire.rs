@@ -14,10 +14,12 @@ use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
+    time::{Duration, Instant},
 };
 
-/// The flag of the one property that is sent here (§4.2.6.1).
+/// Flags of the properties that are sent here, one at a time (§4.2.6.1).
 const HEADERS: u16 = 1 << 13;
+const KIND: u16 = 1 << 5;
 
 /// A connection with one open channel, confirms on.
 struct Raw {
@@ -100,6 +102,16 @@ impl Raw {
     }
 }
 
+impl Raw {
+    /// Empties a queue; how many messages were in it.
+    fn purge(&mut self, queue: &str) -> u32 {
+        let queue = format!("{}{queue}", self.namespace);
+        self.method(1, 50, 30, &[&[0, 0][..], &short(queue.as_bytes()), &[0]].concat());
+        let told = self.expect(50, 31);
+        u32::from_be_bytes([told[0], told[1], told[2], told[3]])
+    }
+}
+
 fn short(text: &[u8]) -> Vec<u8> {
     [&[u8::try_from(text.len()).unwrap()], text].concat()
 }
@@ -123,6 +135,8 @@ fn nested(depth: usize) -> Vec<u8> {
     }
     bytes
 }
+
+const SPLIT: &str = "batch-split.v1";
 
 fn split(batch_id: &str) -> BatchSplit {
     BatchSplit {
@@ -173,18 +187,17 @@ async fn absurd_headers_harm_nobody() {
     let trial = Trial::start(&broker, fleet.store()).await;
     let settings = fleet.broker.clone();
     let publishing = tokio::task::spawn_blocking(move || {
-        const KIND: &str = "batch-split.v1";
         let mut raw = Raw::connect(&settings);
         let body = |batch_id: &str| serde_json::to_vec(&split(batch_id)).unwrap();
         let text = long(&vec![b'h'; 130_900]);
         let large = table(&[(b"large", [&[b'S'][..], &text].concat())]);
         let mut taken = |properties: &[u8], body: &[u8]| {
-            assert_eq!(raw.publish(topology::WORK, KIND, HEADERS, properties, body), Answer::Taken);
+            assert_eq!(raw.publish(topology::WORK, SPLIT, HEADERS, properties, body), Answer::Taken);
         };
         taken(&every_type(), &body("every-type"));
         taken(&large, &body("large"));
         taken(&large, b"hello");
-        raw.publish(topology::WORK, KIND, 0, &[], &vec![b'x'; 17 << 20])
+        raw.publish(topology::WORK, SPLIT, 0, &[], &vec![b'x'; 17 << 20])
     });
     let too_large = publishing.await.unwrap();
     trial.publisher.publish(message(&split("good"))).await.unwrap();
@@ -210,5 +223,46 @@ async fn absurd_headers_harm_nobody() {
     }
     assert!(!fleet.log_text().contains("panicked"), "{}", fleet.log_text());
     trial.connection.close().await;
+    fleet.finish().await;
+}
+
+/// A type and the name of a header that are no UTF-8 end the connection of whoever reads them. The broker parks the two
+/// messages, and their neighbours, in the same prefetch window, succeed.
+#[tokio::test]
+async fn what_the_protocol_library_cannot_read_harms_no_neighbour() {
+    let input = Input::of(1);
+    let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
+    let broker = AmqpBroker::new(fleet.broker.clone());
+    let trial = Trial::start(&broker, fleet.store()).await;
+    let dead = topology::dead_queue(queue::MERGER);
+    let settings = fleet.broker.clone();
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut raw = Raw::connect(&settings);
+        let header = table(&[(&[0xFF], b"t\x01".to_vec())]);
+        let poisons = [(KIND, short(&[0xFF, 0xFE])), (HEADERS, header)];
+        for (nth, (flags, properties)) in poisons.into_iter().enumerate() {
+            for neighbour in 0..2 {
+                let body = serde_json::to_vec(&split(&format!("good-{nth}-{neighbour}"))).unwrap();
+                assert_eq!(raw.publish(topology::WORK, SPLIT, 0, &[], &body), Answer::Taken);
+            }
+            assert_eq!(raw.publish(topology::WORK, SPLIT, flags, &properties, b"{}"), Answer::Taken);
+        }
+        raw
+    });
+    let mut raw = publishing.await.unwrap();
+    trial.publisher.publish(message(&split("last"))).await.unwrap();
+    fleet.launch(queue::MERGER, 0);
+    for id in ["good-0-0", "good-0-1", "good-1-0", "good-1-1", "last"] {
+        trial.manifest(id, id, || fleet.log_text()).await;
+    }
+    let deadline = Instant::now() + SOON;
+    while trial.connection.depth(&dead).await.unwrap().messages < 2 {
+        assert!(Instant::now() < deadline, "the broker should park what cannot be read\n{}", fleet.tail());
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    assert!(fleet.log_text().contains("a message breaks the protocol") && !fleet.log_text().contains("panicked"));
+    trial.connection.close().await;
+    let parked = tokio::task::spawn_blocking(move || raw.purge(&topology::dead_queue(queue::MERGER))).await.unwrap();
+    assert_eq!(parked, 2, "only these two");
     fleet.finish().await;
 }

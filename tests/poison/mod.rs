@@ -37,7 +37,7 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-use tokio::task::JoinSet;
+use tokio::task::JoinHandle;
 
 /// One good message (or what belongs together) for so many poisons: at least two in every prefetch window of eight.
 const POISONS_A_NEIGHBOUR: usize = 3;
@@ -379,7 +379,7 @@ async fn every_poison_ends_as_it_should_in_one_process() {
     let (first, later) = parts(&all);
     trial.publish(&first).await;
     let store: Store = Arc::new(object_store::local::LocalFileSystem::new_with_prefix(folder.path()).unwrap());
-    let mut workers = InProcess { broker: Arc::clone(&broker), shutdown: Shutdown::new(), running: JoinSet::new() };
+    let mut workers = InProcess { broker: Arc::clone(&broker), workers: Vec::new() };
     let weather =
         weather_fetcher::Settings { source: input.weather.to_str().unwrap().to_owned(), ..Default::default() };
     workers.add(splitter::Splitter::new(Default::default(), Arc::clone(&store)));
@@ -398,11 +398,19 @@ async fn every_poison_ends_as_it_should_in_one_process() {
     workers.finish(trial.connection.as_ref()).await;
 }
 
-/// The five workers on the in-process broker.
+/// The five workers on the in-process broker, in the order of the flow.
 struct InProcess {
     broker: Arc<dyn Broker>,
+    workers: Vec<Running>,
+}
+
+type Starting = Box<dyn Fn(Shutdown) -> JoinHandle<Result<(), RunError>>>;
+
+struct Running {
+    name: &'static str,
+    start: Starting,
     shutdown: Shutdown,
-    running: JoinSet<Result<(), RunError>>,
+    task: JoinHandle<Result<(), RunError>>,
 }
 
 impl InProcess {
@@ -412,19 +420,34 @@ impl InProcess {
 
     fn add_shared<W: Worker>(&mut self, worker: Arc<W>) {
         let options = run_options::<W>(&RunSettings::default(), &BrokerSettings::default());
-        self.running.spawn(run(worker, Arc::clone(&self.broker), options, self.shutdown.clone()));
+        let broker = Arc::clone(&self.broker);
+        let start: Starting = Box::new(move |shutdown| {
+            tokio::spawn(run(Arc::clone(&worker), Arc::clone(&broker), options.clone(), shutdown))
+        });
+        let shutdown = Shutdown::new();
+        self.workers.push(Running { name: W::NAME, task: start(shutdown.clone()), start, shutdown });
     }
 
-    /// Ends the workers and holds them to having left nothing behind.
-    async fn finish(mut self, connection: &dyn Connection) {
-        self.shutdown.cancel();
-        while let Some(ended) = self.running.join_next().await {
-            ended.unwrap().unwrap();
-        }
-        for name in queue::ALL {
-            for queue in [name.to_owned(), topology::dead_queue(name)] {
-                assert_eq!(connection.depth(&queue).await.unwrap().messages, 0, "{queue} should be empty");
+    /// Ends the workers, each once its queue is empty, and holds them to having left nothing behind.
+    async fn finish(self, connection: &dyn Connection) {
+        let depth = async |name: &str| connection.depth(name).await.unwrap().messages;
+        let deadline = Instant::now() + SOON;
+        for Running { name, start, mut shutdown, mut task } in self.workers {
+            loop {
+                while depth(name).await > 0 {
+                    assert!(Instant::now() < deadline, "{name} should come to an end");
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+                shutdown.cancel();
+                task.await.unwrap().unwrap();
+                if depth(name).await == 0 {
+                    break;
+                }
+                // What it had not begun when it was asked to end.
+                shutdown = Shutdown::new();
+                task = start(shutdown.clone());
             }
+            assert_eq!(depth(&topology::dead_queue(name)).await, 0, "{name} has more dead letters");
         }
     }
 }

@@ -108,6 +108,10 @@ pub async fn run<W: Worker>(
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// First and longest pause between two attempts to connect.
 const BACKOFF_MS: (u64, u64) = (200, 10_000);
+/// How the AMQP library says that it can make nothing of what came: a foreign name that is no UTF-8, for one.
+const UNREADABLE: &str = "failed to parse";
+/// How long one message at a time is read after that.
+const CAREFUL_FOR: Duration = Duration::from_secs(30);
 
 async fn run_erased(
     worker: Arc<dyn ErasedWorker>,
@@ -118,15 +122,34 @@ async fn run_erased(
     let name = worker.name();
     let mut failing_since: Option<Instant> = None;
     let mut backoff_ms = BACKOFF_MS.0;
+    // What cannot be read ends the connection, and with it every delivery of the window comes back, counted by the broker's
+    // delivery limit. One at a time, only the culprit is counted, until the broker parks it.
+    let mut careful: Option<RunOptions> = None;
     loop {
         let healthy = |since: &mut Option<Instant>, backoff: &mut u64| {
             *since = None;
             *backoff = BACKOFF_MS.0;
         };
-        let session = session(&worker, broker.as_ref(), &options, &shutdown, || {
-            healthy(&mut failing_since, &mut backoff_ms);
-        });
-        let problem = match session.await {
+        let leave = shutdown.child_token();
+        let ended = {
+            let session = session(&worker, broker.as_ref(), careful.as_ref().unwrap_or(&options), &leave, || {
+                healthy(&mut failing_since, &mut backoff_ms);
+            });
+            tokio::pin!(session);
+            tokio::select! {
+                biased;
+                ended = &mut session => ended,
+                () = tokio::time::sleep(CAREFUL_FOR), if careful.is_some() => {
+                    leave.cancel();
+                    session.await
+                }
+            }
+        };
+        let problem = match ended {
+            Ok(()) | Err(Ended::Stragglers(_)) if leave.is_cancelled() && !shutdown.is_cancelled() => {
+                careful = None;
+                continue;
+            }
             Ok(()) => return Ok(()),
             Err(Ended::Stragglers(messages)) => return Err(RunError::Stragglers { worker: name, messages }),
             Err(Ended::Broken(source @ (BrokerError::Refused(_) | BrokerError::Mismatch { .. }))) => {
@@ -136,6 +159,11 @@ async fn run_erased(
         };
         if shutdown.is_cancelled() {
             return Ok(());
+        }
+        if problem.contains(UNREADABLE) {
+            error!(worker = name, problem, "a message breaks the protocol: one at a time until the broker parks it");
+            careful = Some(RunOptions { concurrency: 1, prefetch: 1, ..options.clone() });
+            backoff_ms = BACKOFF_MS.0;
         }
         let since = *failing_since.get_or_insert_with(Instant::now);
         if since.elapsed() > options.give_up_after {

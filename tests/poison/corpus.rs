@@ -44,6 +44,8 @@ pub struct Poison {
     pub why: Vec<String>,
     /// What must be said of headers left behind.
     pub left_behind: Option<String>,
+    /// Brokers before this major version suffer themselves.
+    pub since: u32,
     /// Published once the workers run: it is large, or needs them to listen.
     pub later: bool,
 }
@@ -77,6 +79,8 @@ struct Entry {
     answer: Option<String>,
     #[serde(default)]
     gone: bool,
+    #[serde(default)]
+    since: u32,
 }
 
 fn first() -> String {
@@ -173,6 +177,7 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
         end,
         why: entry.why.clone(),
         left_behind: entry.left_behind.clone(),
+        since: entry.since,
         later: entry.large || kind == "model-promoted",
     }
 }

@@ -22,9 +22,11 @@ const HEADERS: u16 = 1 << 13;
 const KIND: u16 = 1 << 5;
 
 /// A connection with one open channel, confirms on.
-struct Raw {
+pub(super) struct Raw {
     stream: TcpStream,
     namespace: String,
+    /// Major version of the broker, as it says itself.
+    pub(super) major: u32,
 }
 
 /// What the broker said to a publish.
@@ -35,14 +37,19 @@ enum Answer {
 }
 
 impl Raw {
-    fn connect(settings: &BrokerSettings) -> Self {
+    pub(super) fn connect(settings: &BrokerSettings) -> Self {
         let url = settings.url.reveal();
         let (authority, _) = url.split_once("://").unwrap().1.split_once('/').unwrap();
         let (user, address) = authority.split_once('@').unwrap();
-        let mut raw = Self { stream: TcpStream::connect(address).unwrap(), namespace: settings.namespace.clone() };
+        let mut raw =
+            Self { stream: TcpStream::connect(address).unwrap(), namespace: settings.namespace.clone(), major: 0 };
         raw.stream.set_read_timeout(Some(SOON)).unwrap();
         raw.stream.write_all(b"AMQP\0\0\x09\x01").unwrap();
-        raw.expect(10, 10);
+        let start = raw.expect(10, 10);
+        let field = b"\x07versionS";
+        let at = start.windows(field.len()).position(|bytes| bytes == field).unwrap() + field.len() + 4;
+        let digits = start[at..].iter().take_while(|byte| byte.is_ascii_digit()).map(|byte| char::from(*byte));
+        raw.major = digits.collect::<String>().parse().unwrap();
         let login = format!("\0{}", user.replace(':', "\0"));
         let start = [&[0, 0, 0, 0][..], &short(b"PLAIN"), &long(login.as_bytes()), &short(b"en_US")].concat();
         raw.method(0, 10, 11, &start);

@@ -61,6 +61,10 @@ pub struct Shared {
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Make up rides and weather with a known truth and run the whole job on them, in this process
+    #[command(after_help = "\
+Examples:
+  wildrydes demo                        20,000 rides, a few seconds
+  wildrydes demo --rides 1000000 --seed 7 --dir /tmp/demo")]
     Demo(Demo),
     /// Run the whole job on files, in this process, without any server
     #[command(after_help = "\
@@ -157,10 +161,22 @@ Examples:
     )]
     Topology(TopologyCommand),
     /// Run all five workers in one process against RabbitMQ
+    #[command(after_help = "\
+Examples:
+  WILDRYDES__BROKER__URL=amqp://user:password@rabbit/%2f wildrydes up --store /srv/wildrydes
+  wildrydes up --config wildrydes.toml --set splitter.chunk_size=500")]
     Up,
     /// Measure rides per second from file to model, in process and (with --broker) on RabbitMQ
+    #[command(after_help = "\
+Examples:
+  wildrydes bench --rides 200000
+  wildrydes bench --broker amqp://guest:guest@127.0.0.1:5672/%2f --runs 5 --json")]
     Bench(Bench),
     /// Print a completion script for a shell
+    #[command(after_help = "\
+Examples:
+  wildrydes completions bash > ~/.local/share/bash-completion/completions/wildrydes
+  wildrydes completions zsh > ~/.zfunc/_wildrydes")]
     Completions {
         /// The shell
         shell: clap_complete::Shell,
@@ -277,6 +293,10 @@ pub struct Status {
 #[derive(Debug, Subcommand)]
 pub enum Generate {
     /// Rides around Manhattan, some of them bad, labelled from a known truth
+    #[command(after_help = "\
+Examples:
+  wildrydes generate rides rides.json
+  wildrydes generate rides rides.ndjson --form ndjson --rides 2000000 --seed 7 --unlabelled")]
     Rides {
         /// Where to
         file: PathBuf,
@@ -297,6 +317,9 @@ pub enum Generate {
         unlabelled: bool,
     },
     /// A folder in the layout of NOAA's bucket
+    #[command(after_help = "\
+Examples:
+  wildrydes generate weather weather/ && wildrydes run rides.json --weather weather/")]
     Weather {
         /// Where to
         dir: PathBuf,
@@ -323,6 +346,11 @@ pub enum Form {
 #[derive(Debug, Subcommand)]
 pub enum TopologyCommand {
     /// Print every exchange, queue, binding and rung (--json for machines)
+    #[command(after_help = "\
+Examples:
+  wildrydes topology show
+  wildrydes topology show --json
+  wildrydes topology show --dot | dot -Tsvg > topology.svg")]
     Show {
         /// As a picture, for Graphviz: wildrydes topology show --dot | dot -Tsvg > topology.svg
         #[arg(long)]

@@ -109,19 +109,27 @@ fn as_json(
     json!({ "batches": batches, "refused": refused, "model": model, "no_model": no_model })
 }
 
-/// `invalid_statustime 8, missing_latitude 1`
+/// `invalid_statustime 8, missing_latitude 1`, the most frequent first, on as many lines as it takes.
 fn by_reason(counts: &Counts) -> String {
-    /// Reasons that fit on a line; the manifest has them all.
-    const SHOWN: usize = 5;
+    /// Where the reasons begin, and how wide they may run.
+    const INDENT: usize = 29;
+    const WIDTH: usize = 90;
     let mut largest_first: Vec<_> = counts.iter().collect();
     largest_first.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), reason.as_str()));
-    let mut shown: Vec<String> =
-        largest_first.iter().take(SHOWN).map(|(reason, count)| format!("{reason} {count}")).collect();
-    if largest_first.len() > SHOWN {
-        let rest: u64 = largest_first[SHOWN..].iter().map(|(_, count)| **count).sum();
-        shown.push(format!("{} other reasons {rest}", largest_first.len() - SHOWN));
+    let mut text = String::new();
+    let mut column = 0;
+    for (reason, count) in largest_first {
+        let one = format!("{reason} {count}");
+        if column + one.len() > WIDTH {
+            text.push_str(&format!(",\n{:INDENT$}", ""));
+            column = 0;
+        } else if column > 0 {
+            text.push_str(", ");
+        }
+        column += one.len() + 2;
+        text.push_str(&one);
     }
-    shown.join(", ")
+    text
 }
 
 fn rides(

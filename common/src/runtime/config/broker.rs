@@ -219,12 +219,7 @@ pub fn refuse_visible_password(overrides: &[(String, String)]) -> Result<(), Con
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::runtime::config::Configuration;
-
-    fn load(pairs: &[(&str, &str)]) -> Result<Configuration, ConfigError> {
-        let overrides: Vec<_> = pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Configuration::load(None, &overrides)
-    }
+    use crate::runtime::config::{Configuration, tests::load};
 
     #[test]
     fn a_broker_url_is_checked_and_never_shows_its_password() {

@@ -78,24 +78,18 @@ impl ObjectStore for SimulatedStore {
         if self.sabotaged(Sabotage::ClaimWithoutCondition) && path.as_ref().starts_with("batches/") {
             options.mode = PutMode::Overwrite;
         }
-        if self.sabotaged(Sabotage::ManifestFirst) && path.as_ref().ends_with("manifest.json") {
-            let written = self.write(format!("put {path}"), self.inner().put_opts(path, payload, options)).await;
-            let held = std::mem::take(&mut *self.held_back.lock().unwrap_or_else(PoisonError::into_inner));
-            for (path, payload) in held {
-                let put = self.inner().put_opts(&path, payload, PutOptions::default());
-                self.write(format!("put {path}"), put).await?;
-            }
-            return written;
-        }
+        let is_part = path.as_ref().starts_with("dataset/") && !path.as_ref().ends_with("manifest.json");
         let early = (self.sabotaged(Sabotage::ChampionFirst) && path.as_ref().ends_with("/model.json"))
-            || (self.sabotaged(Sabotage::ManifestFirst) && path.as_ref().starts_with("dataset/"));
+            || (self.sabotaged(Sabotage::ManifestFirst) && is_part);
         if early {
             self.held_back.lock().unwrap_or_else(PoisonError::into_inner).push((path.clone(), payload));
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
         let what = format!("{} {path}", if creates { "create" } else { "put" });
         let written = self.write(what, self.inner().put_opts(path, payload, options)).await;
-        if self.sabotaged(Sabotage::ChampionFirst) && path.as_ref().ends_with("champion.json") {
+        if (self.sabotaged(Sabotage::ManifestFirst) && path.as_ref().ends_with("manifest.json"))
+            || (self.sabotaged(Sabotage::ChampionFirst) && path.as_ref().ends_with("champion.json"))
+        {
             let held = std::mem::take(&mut *self.held_back.lock().unwrap_or_else(PoisonError::into_inner));
             for (path, payload) in held {
                 let put = self.inner().put_opts(&path, payload, PutOptions::default());

@@ -11,7 +11,7 @@ use common::contract::{
         CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
         TrainingSettings,
     },
-    ride::{Counts, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
+    ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
@@ -41,6 +41,10 @@ fn not_negative() -> impl Strategy<Value = f64> {
     number().prop_map(f64::abs)
 }
 
+fn points() -> impl Strategy<Value = f64> {
+    prop_oneof![-POINTS_MAX..=POINTS_MAX, Just(0.0), Just(POINTS_MAX)]
+}
+
 fn counts() -> impl Strategy<Value = Counts> {
     proptest::collection::btree_map("[a-z_]{1,20}", any::<u64>(), 0..4)
 }
@@ -57,8 +61,8 @@ fn statustime() -> impl Strategy<Value = StatusTime> {
 prop_compose! {
     fn ride()(
         ride_id in text(), name in text(), breed in option::of(text()), statustime in statustime(),
-        latitude in -90.0..=90.0, longitude in -180.0..=180.0, distance in not_negative(), healthpoints in number(),
-        magicpoints in number(), label in option::of(any::<bool>()),
+        latitude in -90.0..=90.0, longitude in -180.0..=180.0, distance in 0.0..=DISTANCE_MAX, healthpoints in points(),
+        magicpoints in points(), label in option::of(any::<bool>()),
     ) -> Ride {
         Ride {
             ride_id: ride_id.into(), name: name.into(), breed: breed.map(Into::into), statustime, latitude, longitude,
@@ -294,16 +298,19 @@ pub fn model() -> impl Strategy<Value = Model> {
         threshold,
         rides_min,
     });
-    let counts = any::<[u64; 8]>().prop_map(
-        |[rides, unlabelled, without_weather, duplicates, train, train_service, test, test_service]| TrainingCounts {
-            rides,
-            unlabelled,
-            without_weather,
-            duplicates,
-            train,
-            train_service,
-            test,
-            test_service,
+    let counts = any::<[u64; 9]>().prop_map(
+        |[rides, unlabelled, without_weather, out_of_range, duplicates, train, train_service, test, test_service]| {
+            TrainingCounts {
+                rides,
+                unlabelled,
+                without_weather,
+                out_of_range,
+                duplicates,
+                train,
+                train_service,
+                test,
+                test_service,
+            }
         },
     );
     let names = (text(), text(), text());

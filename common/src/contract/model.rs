@@ -77,6 +77,10 @@ pub struct TrainingCounts {
     pub unlabelled: u64,
     /// Left out: no weather (of the labelled ones).
     pub without_weather: u64,
+    /// Left out: labelled and with weather, but with a value no ride can have, in a dataset older than the bounds of
+    /// [`crate::contract::ride`].
+    #[serde(default)]
+    pub out_of_range: u64,
     /// Left out: the same ride id stands, with label and weather, in a batch with a smaller id.
     pub duplicates: u64,
     /// Trained on.

@@ -44,11 +44,11 @@ struct Wire {
     latitude: f64,
     #[serde(deserialize_with = "ride::longitude")]
     longitude: f64,
-    #[serde(deserialize_with = "ride::not_negative")]
+    #[serde(deserialize_with = "ride::distance")]
     distance: f64,
-    #[serde(deserialize_with = "ride::finite")]
+    #[serde(deserialize_with = "ride::points")]
     healthpoints: f64,
-    #[serde(deserialize_with = "ride::finite")]
+    #[serde(deserialize_with = "ride::points")]
     magicpoints: f64,
     fieldservice: Option<Label>,
     groundstation: Option<CompactString>,

@@ -52,6 +52,8 @@ pub(crate) struct Letter {
     pub(crate) batch_id: Option<String>,
     pub(crate) attempts: u32,
     pub(crate) body_bytes: usize,
+    /// Its properties hold bytes that are no UTF-8, here and in whatever is made of it: U+FFFD stands for them.
+    pub(crate) lossy: bool,
     /// Where a replay publishes it.
     pub(crate) exchange: &'static str,
     pub(crate) routing_key: String,
@@ -90,6 +92,7 @@ impl Letter {
             batch_id: batch_id(queue, &delivery.body),
             attempts: properties.attempt(),
             body_bytes: delivery.body.len(),
+            lossy: properties_json(properties).to_string().contains(char::REPLACEMENT_CHARACTER),
             reason,
             why,
             exchange,

@@ -148,6 +148,9 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
     line("dead since", &letter.dead_at.map_or_else(|| "unknown".to_owned(), time));
     line("reason", &letter.reason);
     line("why", &letter.why);
+    if letter.lossy {
+        line("lossy", "some bytes of its properties are no UTF-8; \u{FFFD} stands for them, in a copy or a replay too");
+    }
     line("attempts", &letter.attempts.to_string());
     let headers = &all["properties"]["headers"];
     for past in headers[envelope::HISTORY].as_str().into_iter().flat_map(str::lines) {

@@ -138,6 +138,21 @@ fn the_topology_is_shown_as_table_json_and_picture() {
     assert!(dot.starts_with("digraph") && dot.trim_end().ends_with('}'));
 }
 
+/// Whoever reads what a command prints may stop reading, as `head -1` does: the command ends, without a word and without a
+/// failure.
+#[test]
+fn output_that_nobody_reads_any_more_is_a_clean_end() {
+    for arguments in [&["topology", "show"][..], &["topology", "show", "--json"], &["completions", "bash"], &["--help"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = wildrydes();
+        let ended = command.args(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && said.is_empty(), "{arguments:?} ended with {}\n{said}", ended.status);
+    }
+}
+
 /// A queue that is there with other arguments is told with both sides and the way out, and nothing is changed.
 #[tokio::test]
 async fn a_mismatch_with_the_broker_is_told_with_both_sides() {

@@ -4,8 +4,12 @@
 //! arguments   the command line                 fleet     the five workers in this process
 //! job         upload → publish → follow        report    what one shows a colleague
 //! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
+//! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
+
+#[macro_use]
+mod output;
 
 mod arguments;
 mod bench;
@@ -84,7 +88,7 @@ impl Session {
 pub async fn run() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Completions { shell } = arguments.command {
-        clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut std::io::stdout());
+        clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut output::Output);
         return ExitCode::SUCCESS;
     }
     let json = arguments.shared.json;

@@ -4,6 +4,7 @@ use super::{Found, Letter, Letters, letter::whole};
 use crate::{
     Failed, Session,
     arguments::{ListDead, Which},
+    output::Output,
 };
 use anyhow::Context;
 use common::contract::envelope;
@@ -203,7 +204,7 @@ pub(super) async fn export(
             let file = std::fs::File::create(path).with_context(|| format!("writing {}", path.display()))?;
             Box::new(io::BufWriter::new(file))
         }
-        None => Box::new(io::BufWriter::new(io::stdout())),
+        None => Box::new(io::BufWriter::new(Output)),
     };
     let mut exported = 0u64;
     letters

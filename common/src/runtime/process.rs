@@ -10,7 +10,7 @@ use super::{
     worker::{RunOptions, Worker, run},
 };
 use clap::Parser;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 /// Arguments every worker takes.
 #[derive(Debug, Parser)]
@@ -53,7 +53,10 @@ impl Process {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;
                 Ok(Self { configuration })
             });
-        started.unwrap_or_else(|error| exit_misconfigured(&error))
+        started.unwrap_or_else(|error| {
+            start_logs_anyway(&arguments.overrides);
+            exit_misconfigured(&error)
+        })
     }
 
     /// One section of the configuration. Ends the process with 2 when it is wrong.
@@ -66,11 +69,20 @@ impl Process {
         store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
-    /// Runs the worker against RabbitMQ until a signal.
-    ///
-    /// # Errors
-    /// When the broker stays away, or work was left unfinished at the drain deadline.
-    pub async fn run<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
+    /// Runs the worker against RabbitMQ until a signal. Fails when the settings do, when the broker stays away, or when work
+    /// was left unfinished at the drain deadline; the log says which.
+    pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
+        let worker = worker.unwrap_or_else(|error| exit_misconfigured(&error));
+        match self.run_until_signal(worker).await {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                telemetry::fatal(&error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn run_until_signal<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
         let broker = self.settings::<BrokerSettings>();
         let options = RunOptions { control: Some(self.store()), ..run_options::<W>(&self.settings(), &broker) };
         run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown::on_signal()?).await?;
@@ -92,7 +104,15 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
     }
 }
 
+/// Where the configuration as a whole cannot be used: as far as its section on logs can be, without the file.
+fn start_logs_anyway(overrides: &[(String, String)]) {
+    let about_logs: Vec<_> = overrides.iter().filter(|(key, _)| key.starts_with("log.")).cloned().collect();
+    let settings = Configuration::load(None, &about_logs).and_then(|some| some.section::<LogSettings>());
+    // It may be this very section that is wrong: then it is told plainly.
+    let _ = telemetry::start(&settings.unwrap_or_default());
+}
+
 fn exit_misconfigured(error: &anyhow::Error) -> ! {
-    eprintln!("error: {error:#}");
+    telemetry::fatal(error);
     std::process::exit(2);
 }

@@ -281,10 +281,7 @@ async fn session(
     connection.close().await;
     match drained {
         true => Ok(()),
-        false => {
-            error!(worker = name, messages = stragglers.join(", "), "unfinished at the drain deadline");
-            Err(Ended::Stragglers(stragglers))
-        }
+        false => Err(Ended::Stragglers(stragglers)),
     }
 }
 

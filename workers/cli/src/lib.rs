@@ -75,6 +75,19 @@ impl Session {
         store::open(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
+    /// For those who only look: a store that is not there is not made.
+    fn store_if_there(&self) -> Result<Option<Store>, Failed> {
+        store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+    }
+
+    /// That there is no store, and which option names it.
+    fn no_store(&self) -> Result<String, Failed> {
+        let place = self.store_place()?;
+        Ok(format!(
+            "there is no store {place}: nothing was ever handed in there. --store (store.url) names the folder of a fleet"
+        ))
+    }
+
     fn store_place(&self) -> Result<String, Failed> {
         Ok(self.section::<StoreSettings>()?.url)
     }
@@ -92,6 +105,7 @@ pub async fn run() -> ExitCode {
         return ExitCode::SUCCESS;
     }
     let json = arguments.shared.json;
+    let is_fleet = matches!(arguments.command, Command::Up);
     let (told, code) = match dispatch(arguments).await {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failed::Broken(error)) => (format!("{error:#}"), 1),
@@ -104,6 +118,8 @@ pub async fn run() -> ExitCode {
     };
     match json {
         true => println!("{}", serde_json::json!({ "error": told, "exit_code": code })),
+        // A fleet's last word belongs into its log.
+        false if is_fleet => telemetry::fatal(&anyhow::anyhow!(told)),
         false => eprintln!("error: {told}"),
     }
     ExitCode::from(code)

@@ -8,7 +8,7 @@ use common::{
     contract::message::{
         PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units,
     },
-    runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run},
+    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, process::run_options, worker::run},
 };
 use std::{sync::Arc, time::Duration};
 
@@ -33,9 +33,19 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     let deadline = Duration::from_millis(options.timeout_ms);
     let response = match options.fleet || session.shared.broker.is_some() {
         true => ask(session.broker()?.as_ref(), &request, deadline).await?,
-        false => ask_here(session, &request, deadline).await?,
+        false => match session.store_if_there()? {
+            Some(store) => ask_here(session, store, &request, deadline).await?,
+            None => {
+                let why = format!("no model to score with: {}", session.no_store()?);
+                match session.shared.json {
+                    true => println!("{}", serde_json::json!({ "error": why, "exit_code": 4 })),
+                    false => eprintln!("error: {why}"),
+                }
+                return Err(Failed::NoModel);
+            }
+        },
     };
-    tell(session, &response)
+    tell(session, &response, options.fleet || session.shared.broker.is_some())
 }
 
 async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
@@ -46,9 +56,14 @@ async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) ->
 }
 
 /// The same scorer behind the same queue, in this process.
-async fn ask_here(session: &Session, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
+async fn ask_here(
+    session: &Session,
+    store: Store,
+    request: &ScoreRequest,
+    deadline: Duration,
+) -> Result<ScoreResponse, Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
-    let scorer = scorer::Scorer::new(session.section()?, session.store()?);
+    let scorer = scorer::Scorer::new(session.section()?, store);
     let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
     let shutdown = Shutdown::new();
     let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
@@ -58,7 +73,7 @@ async fn ask_here(session: &Session, request: &ScoreRequest, deadline: Duration)
     response
 }
 
-fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
+fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
     if session.shared.json {
         println!("{}", serde_json::to_string(response)?);
     }
@@ -66,6 +81,10 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
     match (&response.error, outcome) {
         (Some(error), _) | (None, Some(ScoreOutcome::Failed { error })) => {
             let way_out = match error.code {
+                ScoreErrorCode::NoModel if of_fleet => {
+                    " (its trainer makes one of each dataset it can learn from: `wildrydes ingest` waits for it and says why \
+                     there is none, `wildrydes status` shows whether a trainer reads its queue)"
+                }
                 ScoreErrorCode::NoModel => " (`wildrydes demo` or `wildrydes run` make one; --store names where it is)",
                 _ => "",
             };

@@ -3,9 +3,9 @@
 use common::contract::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
     message::{
-        BatchContent, BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted, ModelRejected,
-        PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, ScoreRide, TemperatureUnit, Units, WorkerControl,
+        BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted,
+        ModelRejected, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome,
+        ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WorkerControl,
     },
     model::{
         CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
@@ -172,9 +172,14 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
             prcp,
         },
     );
-    (text(), temperature, precipitation, vec(ride, 1..4)).prop_map(|(request_id, temperature, precipitation, rides)| {
-        ScoreRequest { request_id, units: Units { temperature, precipitation }, rides }
-    })
+    (text(), temperature, precipitation, any::<bool>(), vec(ride, 1..4)).prop_map(
+        |(request_id, temperature, precipitation, explain, rides)| ScoreRequest {
+            request_id,
+            units: Units { temperature, precipitation },
+            explain,
+            rides,
+        },
+    )
 }
 
 fn score_error() -> impl Strategy<Value = ScoreError> {
@@ -191,17 +196,24 @@ fn score_error() -> impl Strategy<Value = ScoreError> {
 }
 
 pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
+    let contribution =
+        (text(), number(), number(), any::<bool>()).prop_map(|(feature, value, log_odds, outside_training)| {
+            Contribution { feature, value, log_odds, outside_training }
+        });
     let outcome = prop_oneof![
-        (0.0..=1.0, any::<bool>()).prop_map(|(probability, service)| ScoreOutcome::Scored { probability, service }),
+        (0.0..=1.0, any::<bool>(), vec(contribution, 0..3)).prop_map(|(probability, service, explanation)| {
+            ScoreOutcome::Scored { probability, service, explanation }
+        }),
         score_error().prop_map(|error| ScoreOutcome::Failed { error }),
     ];
     let score = (option::of(text()), outcome).prop_map(|(ride_id, outcome)| Score { ride_id, outcome });
-    let scored = (text(), text(), text(), 0.0..=1.0, vec(score, 1..4)).prop_map(
-        |(request_id, model, model_id, threshold, scores)| ScoreResponse {
+    let scored = (text(), text(), text(), 0.0..=1.0, option::of(number()), vec(score, 1..4)).prop_map(
+        |(request_id, model, model_id, threshold, baseline_log_odds, scores)| ScoreResponse {
             request_id,
             model: Some(model),
             model_id: Some(model_id),
             threshold: Some(threshold),
+            baseline_log_odds,
             scores,
             error: None,
         },

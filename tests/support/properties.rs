@@ -296,11 +296,16 @@ pub fn scores(data: &[u8]) {
     assert_eq!(serde_json::from_slice::<Model>(&json).expect("what was written is read"), model);
     let Some(request) = round_trip::<ScoreRequest>(request) else { return };
     let response = score::score(&model, &request);
+    let otherwise = score::score(&model, &ScoreRequest { explain: !request.explain, ..request.clone() });
     assert_eq!(response.scores.len(), request.rides.len());
-    for score in &response.scores {
+    for (score, otherwise) in response.scores.iter().zip(&otherwise.scores) {
         match &score.outcome {
-            ScoreOutcome::Scored { probability, service } => {
+            ScoreOutcome::Scored { probability, service, explanation } => {
                 assert!((0.0..=1.0).contains(probability) && *service == (*probability >= model.threshold));
+                assert_eq!(explanation.len(), if request.explain { FEATURE_COUNT } else { 0 });
+                assert!(explanation.is_sorted_by(|a, b| a.log_odds.abs() >= b.log_odds.abs()));
+                let ScoreOutcome::Scored { probability: same, .. } = otherwise.outcome else { panic!("{otherwise:?}") };
+                assert_eq!(probability.to_bits(), same.to_bits(), "whether explained or not");
             }
             ScoreOutcome::Failed { error } => legible(&error.message),
         }

@@ -108,6 +108,7 @@ async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let request = ScoreRequest {
         request_id: format!("request-{number}"),
         units: Units::default(),
+        explain: number % 2 == 1,
         rides: vec![ride(21.0), ride(25.5), ScoreRide { prcp: None, ..ride(30.0) }],
     };
     let broker = SimulatedBroker(Arc::clone(process));

@@ -29,7 +29,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
         prcp: Some(options.prcp),
     };
     let request_id = format!("{:032x}", rand::random::<u128>());
-    let request = ScoreRequest { request_id, units: Units { temperature, precipitation }, rides: vec![ride] };
+    let units = Units { temperature, precipitation };
+    let request = ScoreRequest { request_id, units, explain: false, rides: vec![ride] };
     let deadline = Duration::from_millis(options.timeout_ms);
     let response = match options.fleet || session.shared.broker.is_some() {
         true => ask(session.broker()?.as_ref(), &request, deadline).await?,
@@ -77,7 +78,7 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
                 _ => Err(Failed::Told),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service })) => {
+        (None, Some(ScoreOutcome::Scored { probability, service, .. })) => {
             if !session.shared.json {
                 let threshold = response.threshold.unwrap_or_default();
                 let decision = if *service { "service is likely" } else { "no service expected" };

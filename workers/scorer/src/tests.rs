@@ -60,7 +60,7 @@ fn request(rides: usize) -> ScoreRequest {
         tmax: zero,
         prcp: zero,
     };
-    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), rides: vec![ride; rides] }
+    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides: vec![ride; rides] }
 }
 
 async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {
@@ -90,7 +90,7 @@ async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
     let response = ask(&scorer, 3).await.unwrap();
     assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 3));
     for score in response.scores {
-        let ScoreOutcome::Scored { probability, service } = score.outcome else { panic!("{score:?}") };
+        let ScoreOutcome::Scored { probability, service, .. } = score.outcome else { panic!("{score:?}") };
         assert!((probability - logistic(1.0)).abs() < 1e-15 && service);
     }
 }

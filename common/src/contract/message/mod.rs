@@ -24,7 +24,7 @@ pub use model_rejected::ModelRejected;
 pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check_object, check_sha256};
 pub use ride_chunk::RideChunk;
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
-pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+pub use score_response::{Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
 pub use worker_control::WorkerControl;
 
 use super::outcome::shorten;

@@ -4,8 +4,9 @@ use common::contract::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted,
-        ModelRejected, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome,
-        ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WorkerControl,
+        ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
+        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherError, WeatherErrorCode,
+        WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     model::{
         CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
@@ -67,14 +68,21 @@ prop_compose! {
     }
 }
 
-fn weather() -> impl Strategy<Value = Weather> {
-    let observed = ("[A-Z0-9]{11}", not_negative(), any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
-        |(groundstation, station_km, tmin, tmax, prcp)| {
-            Weather::Observed(Observation { groundstation: groundstation.into(), station_km, tmin, tmax, prcp })
+fn observation() -> impl Strategy<Value = Observation> {
+    ("[A-Z0-9]{11}", not_negative(), any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
+        |(groundstation, station_km, tmin, tmax, prcp)| Observation {
+            groundstation: groundstation.into(),
+            station_km,
+            tmin,
+            tmax,
+            prcp,
         },
-    );
+    )
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
     prop_oneof![
-        observed,
+        observation().prop_map(Weather::Observed),
         Just(Weather::Missing(WeatherMissing::NoStationInReach)),
         Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
     ]
@@ -221,6 +229,39 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
     prop_oneof![
         scored,
         (text(), score_error()).prop_map(|(request_id, error)| ScoreResponse::failed(request_id, error))
+    ]
+}
+
+pub fn weather_request() -> impl Strategy<Value = WeatherRequest> {
+    let place = (-90.0..=90.0, -180.0..=180.0, statustime())
+        .prop_map(|(latitude, longitude, statustime)| WeatherPlace { latitude, longitude, statustime });
+    (text(), vec(place, 1..4)).prop_map(|(request_id, places)| WeatherRequest { request_id, places })
+}
+
+pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
+    let error = || {
+        let code = prop_oneof![
+            Just(WeatherErrorCode::NoStationInReach),
+            Just(WeatherErrorCode::NoObservationOnDate),
+            Just(WeatherErrorCode::MalformedRequest),
+            Just(WeatherErrorCode::UnknownVersion),
+            Just(WeatherErrorCode::Unavailable),
+            Just(WeatherErrorCode::DeadlineExceeded),
+            Just(WeatherErrorCode::Internal),
+        ];
+        (code, text(), option::of(text())).prop_map(|(code, message, field)| WeatherError { code, message, field })
+    };
+    let weather = prop_oneof![
+        observation().prop_map(PlaceWeather::Observed),
+        error().prop_map(|error| PlaceWeather::Failed { error }),
+    ];
+    prop_oneof![
+        (text(), vec(weather, 1..4)).prop_map(|(request_id, weather)| WeatherResponse {
+            request_id,
+            weather,
+            error: None
+        }),
+        (text(), error()).prop_map(|(request_id, error)| WeatherResponse::failed(request_id, error)),
     ]
 }
 

@@ -6,7 +6,7 @@ use common::contract::{
     features::FEATURE_COUNT,
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
-        ScoreOutcome, ScoreRequest, ScoreResponse, decode, recognise,
+        ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
     model::{CHAMPION_SCHEMA, Champion, Model},
     outcome::{Failure, History, RetryPolicy, Verdict, decide},
@@ -221,7 +221,7 @@ fn cached(year: i16, days: &StationYear) {
 /// chunk becomes as many rows of a dataset as it has rides.
 pub fn message(data: &[u8]) {
     let Some(([which], body)) = split_first(data) else { return };
-    match which % 9 {
+    match which % 11 {
         0 => drop(round_trip::<RideBatch>(body)),
         1 => drop(round_trip::<RideChunk>(body)),
         2 => drop(round_trip::<BatchSplit>(body)),
@@ -230,7 +230,9 @@ pub fn message(data: &[u8]) {
         5 => drop(round_trip::<ModelPromoted>(body)),
         6 => drop(round_trip::<ModelRejected>(body)),
         7 => drop(round_trip::<ScoreRequest>(body)),
-        _ => drop(round_trip::<ScoreResponse>(body)),
+        8 => drop(round_trip::<ScoreResponse>(body)),
+        9 => drop(round_trip::<WeatherRequest>(body)),
+        _ => drop(round_trip::<WeatherResponse>(body)),
     }
 }
 

@@ -238,6 +238,11 @@ pub(super) fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, 
     within(deserializer, f64::MIN..=f64::MAX, "a finite number")
 }
 
+/// A distance, not negative.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Kilometres(#[serde(deserialize_with = "not_negative")] pub(super) f64);
+
 /// What the weather join found for a ride.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Weather {
@@ -248,7 +253,7 @@ pub enum Weather {
 }
 
 /// One day at one station, in the units of NOAA's GHCN-Daily.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observation {
     /// GHCN-Daily station id, 11 characters.
     pub groundstation: CompactString,

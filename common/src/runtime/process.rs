@@ -6,10 +6,12 @@ use super::{
         BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override,
         refuse_visible_password,
     },
-    shutdown, store, telemetry,
-    worker::{RunOptions, Worker, run},
+    shutdown::{self, Shutdown},
+    store, telemetry,
+    worker::{RunError, RunOptions, Worker, run},
 };
 use clap::Parser;
+use futures::FutureExt;
 use std::{path::PathBuf, sync::Arc, time::Duration};
 
 /// Arguments every worker takes.
@@ -71,11 +73,40 @@ impl Process {
     /// # Errors
     /// When the broker stays away, or work was left unfinished at the drain deadline.
     pub async fn run<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
+        Ok(self.running(worker, shutdown::on_signal()?).await?)
+    }
+
+    /// Runs two workers against RabbitMQ, each over its own connection, until a signal or until either ends.
+    ///
+    /// # Errors
+    /// As [`Self::run`], of either.
+    pub async fn run_both<A: Worker, B: Worker>(&self, first: A, second: B) -> anyhow::Result<()> {
+        let shutdown = shutdown::on_signal()?;
+        let first = self.running(first, shutdown.clone());
+        let second = self.running(second, shutdown.clone());
+        Ok(both(first, second, &shutdown).await?)
+    }
+
+    fn running<W: Worker>(&self, worker: W, shutdown: Shutdown) -> impl Future<Output = Result<(), RunError>> + use<W> {
         let broker = self.settings::<BrokerSettings>();
         let options = RunOptions { control: Some(self.store()), ..run_options::<W>(&self.settings(), &broker) };
-        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown::on_signal()?).await?;
-        Ok(())
+        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
     }
+}
+
+/// Runs two workers as one: whichever ends has the other end, too.
+///
+/// # Errors
+/// The first one's, else the second's.
+pub async fn both(
+    first: impl Future<Output = Result<(), RunError>>,
+    second: impl Future<Output = Result<(), RunError>>,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let first = first.inspect(|_| shutdown.cancel());
+    let second = second.inspect(|_| shutdown.cancel());
+    let (first, second) = futures::future::join(first, second).await;
+    first.and(second)
 }
 
 /// The options of a worker under these settings.

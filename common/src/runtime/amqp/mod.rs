@@ -262,7 +262,7 @@ impl Connection for AmqpConnection {
         let name = format!("{}{queue}", self.namespace);
         let declared = channel.queue_declare(short(&name), options, FieldTable::default());
         let found = within(self.deadline, &format!("looking at {name}"), declared).await?;
-        let depth = Depth { messages: found.message_count().into(), consumers: found.consumer_count().into() };
+        let depth = inspect::depth(&found);
         within(self.deadline, "closing a channel", channel.close(200, short("looked"))).await?;
         Ok(depth)
     }

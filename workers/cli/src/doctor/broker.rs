@@ -104,7 +104,7 @@ fn held(namespace: &str, depths: &BTreeMap<String, Depth>, findings: &mut Findin
     let (mut unread, mut nobody, mut dead) = (Vec::new(), Vec::new(), Vec::new());
     for worker in topology::queue::ALL {
         match depth(worker) {
-            Some(Depth { messages, consumers: 0 }) if *messages > 0 => {
+            Some(Depth { messages, consumers: 0, .. }) if *messages > 0 => {
                 unread.push(format!("{messages} messages in {worker}, and no process reads it"));
             }
             Some(Depth { consumers: 0, .. }) => nobody.push(worker.to_owned()),

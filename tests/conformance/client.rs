@@ -131,6 +131,10 @@ async fn a_client_looks_through_dead_letters(broker: Arc<dyn Broker>) {
     }
     let mut consumer = connection.consume(&dead, 1).await.unwrap();
     next(&mut consumer).await.settle.ack().await.unwrap();
-    assert!(client.browse("no such queue").await.is_err());
+    let missing = async {
+        let mut browser = client.browse("no such queue").await?;
+        Ok::<_, ClientError>(browser.next().await.map(drop)?)
+    };
+    assert!(missing.await.is_err());
     client.close().await;
 }

@@ -9,8 +9,8 @@ use common::contract::{
         WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     model::{
-        CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
-        TrainingSettings,
+        CHAMPION_SCHEMA, CalibrationBin, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, RocPoint,
+        TrainedOn, TrainingCounts, TrainingSettings,
     },
     ride::{Counts, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
 };
@@ -312,8 +312,21 @@ fn metrics() -> impl Strategy<Value = Metrics> {
             true_positive,
         },
     );
-    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number()).prop_map(
-        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier)| Metrics {
+    let roc_point = (number(), number(), number()).prop_map(|(threshold, false_positive_rate, true_positive_rate)| {
+        RocPoint { threshold, false_positive_rate, true_positive_rate }
+    });
+    let bin = (number(), number(), any::<u64>(), number(), number()).prop_map(
+        |(from, to, rides, mean_probability, service_share)| CalibrationBin {
+            from,
+            to,
+            rides,
+            mean_probability,
+            service_share,
+        },
+    );
+    let curves = (vec(roc_point, 0..3), vec(bin, 0..3));
+    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number(), curves).prop_map(
+        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier, (roc, calibration))| Metrics {
             rides,
             confusion,
             accuracy,
@@ -323,6 +336,8 @@ fn metrics() -> impl Strategy<Value = Metrics> {
             roc_auc,
             log_loss,
             brier,
+            roc,
+            calibration,
         },
     )
 }

@@ -199,7 +199,7 @@ impl Client {
     /// Looks through a queue without taking anything from it.
     ///
     /// # Errors
-    /// When the broker cannot be used, or there is no such queue.
+    /// When the broker cannot be used. That there is no such queue, RabbitMQ says at the first look.
     pub async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, ClientError> {
         Ok(self.connection.browse(queue).await?)
     }

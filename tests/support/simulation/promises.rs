@@ -251,8 +251,11 @@ pub fn look_at_champion(world: &World) {
     }
 }
 
+/// Tenths of °C, °C and mm, or why not.
+type Told = Result<[i32; 3], WeatherErrorCode>;
+
 /// Places whose weather is known beforehand, and how each is answered.
-const PLACES: [(f64, f64, &str, Result<[i32; 3], WeatherErrorCode>); 3] = [
+const PLACES: [(f64, f64, &str, Told); 3] = [
     (40.70, -74.00, "2018-04-03 23:59:59", Ok([115, 221, 39])),
     (0.0, 0.0, "2018-04-03 12:00:00", Err(WeatherErrorCode::NoStationInReach)),
     (40.70, -74.00, "2018-04-20 12:00:00", Err(WeatherErrorCode::NoObservationOnDate)),

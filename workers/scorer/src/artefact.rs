@@ -92,6 +92,8 @@ pub(crate) mod tests {
             roc_auc: None,
             log_loss: 0.0,
             brier: 0.0,
+            roc: Vec::new(),
+            calibration: Vec::new(),
         };
         let coefficient = |(feature, per_unit): (&common::contract::features::Feature, f64)| Coefficient {
             feature: feature.name.to_owned(),

@@ -43,7 +43,9 @@ const legend = (kind, count, words, detail) =>
 
 /** Counts by reason in words: the most frequent first, the rest behind a click. */
 function reasons(counts) {
-  const all = Object.entries(counts ?? {}).sort((a, b) => b[1] - a[1]).map(([code, count]) => `${number(count)} ${reason(code)}`);
+  const sorted = Object.entries(counts ?? {}).sort((a, b) => b[1] - a[1]);
+  if (sorted.length === 1) return reason(sorted[0][0]);
+  const all = sorted.map(([code, count]) => `${number(count)} × ${reason(code)}`);
   if (all.length <= REASONS_SHOWN + 1) return all.join(', ');
   return [all.slice(0, REASONS_SHOWN).join(', '), ', ', h('details', {}, h('summary', { data: { focus: 'reasons' } }, `and ${all.length - REASONS_SHOWN} more reasons`), all.slice(REASONS_SHOWN).join(', '))];
 }
@@ -110,7 +112,7 @@ function download(path, name, words) {
 function rejectedRides(batch) {
   const place = h('div', { class: 'rejected-rides' });
   const id = batch.batch_id;
-  const details = h('details', { class: 'rejected-details' }, h('summary', { data: { focus: `rejected ${id}` } }, `Rejected rides`), place);
+  const details = h('details', { class: 'rejected-details' }, h('summary', { data: { focus: `rejected ${id}` } }, 'Look at them'), place);
   const fill = async () => {
     opened.set(id, true);
     show(place, skeleton(3));
@@ -138,17 +140,17 @@ function row(batch) {
   const size = batch.files?.reduce((sum, file) => sum + file.bytes, 0);
   const stations = Object.keys(batch.stations ?? {}).length;
   const facts = batch.state === 'ready' ? [plural(batch.counts.received, 'ride'), stations ? `weather of ${plural(stations, 'station')}` : ''] : [];
+  const what = batch.state === 'ready' ? whereRidesWent(batch) : batch.state === 'refused' ? refusal(batch) : progress(batch);
+  const links = batch.state === 'ready' && h('div', { class: 'links' },
+    batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`) : '',
+    batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON'), rejectedRides(batch)] : '');
+  const told = [batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean);
   return h('li', { class: 'batch', data: { batchId: id, state: batch.state } },
-    h('div', { class: 'batch-head' },
+    h('div', {},
       h('h3', {}, name),
-      h('p', { class: 'mark', data: { state: batch.state } }, STATES[batch.state] ?? batch.state)),
-    h('p', { class: 'facts' }, [batch.source ? h('code', { title: 'Batch id' }, id) : '', batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean).flatMap((fact, i) => (i ? [' · ', fact] : [fact]))),
-    batch.state === 'ready' ? whereRidesWent(batch) : batch.state === 'refused' ? refusal(batch) : progress(batch),
-    batch.state === 'ready'
-      ? h('div', { class: 'links' },
-          batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`) : '',
-          batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON'), rejectedRides(batch)] : '')
-      : '');
+      h('p', { class: 'facts' }, h('span', { class: 'mark', data: { state: batch.state } }, STATES[batch.state] ?? batch.state), batch.source ? h('code', { title: 'Batch id' }, id) : ''),
+      h('p', { class: 'facts' }, told.flatMap((fact, i) => (i ? [' · ', fact] : [fact])))),
+    h('div', {}, what, links));
 }
 
 const keyOf = (batch) => JSON.stringify(batch);
@@ -183,8 +185,8 @@ function draw() {
   }
   for (const old of [...ul.children]) if (!rows.includes(old)) old.remove();
   rows.forEach((element, i) => ul.children[i] !== element && ul.insertBefore(element, ul.children[i] ?? null));
-  place.querySelector('.more')?.remove();
-  if (older) place.append(h('p', { class: 'more' }, h('button', { type: 'button', onclick: more }, 'Older batches')));
+  place.querySelector('.older')?.remove();
+  if (older) place.append(h('p', { class: 'older' }, h('button', { type: 'button', onclick: more }, 'Older batches')));
 }
 
 /** Fetches the newest batches again; those further down stay. */

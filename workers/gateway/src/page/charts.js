@@ -155,7 +155,7 @@ export function contributionsChart(rows) {
   return h('table', { class: 'contributions' },
     h('caption', { class: 'visually-hidden' }, 'What each feature adds to the log-odds of service, against an average ride'),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'This ride'),
-      h('th', { scope: 'col', 'aria-hidden': 'true' }, h('span', { class: 'sides' }, h('span', {}, '← less likely'), h('span', {}, 'more likely →'))),
+      h('th', { scope: 'col', 'aria-hidden': 'true' }, h('span', { class: 'sides' }, h('span', {}, '← less', h('span', { class: 'long' }, ' likely')), h('span', {}, 'more', h('span', { class: 'long' }, ' likely'), ' →'))),
       h('th', { scope: 'col', class: 'value' }, h('abbr', { title: 'Added to the log-odds of service, against an average ride' }, 'log-odds')))),
     h('tbody', {}, rows.map((row) => {
       const width = (Math.abs(row.logOdds) / most) * 50;

@@ -75,13 +75,13 @@ export function time(iso) {
   if (Number.isNaN(at.getTime())) return h('span', {}, String(iso));
   const today = at.toDateString() === new Date().toDateString();
   const year = at.getFullYear() === new Date().getFullYear() ? undefined : 'numeric';
-  const clock = at.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: today ? '2-digit' : undefined });
+  const clock = at.toLocaleTimeString(undefined, { hour: 'numeric', minute: '2-digit', second: today ? '2-digit' : undefined });
   const day = at.toLocaleDateString(undefined, { day: 'numeric', month: 'short', year });
   const utc = at.toISOString().replace('T', ' ').replace(/\.\d+Z/, '') + ' UTC';
   return h('time', { datetime: at.toISOString(), title: utc }, today ? clock : `${day}, ${clock}`);
 }
 
-export const clock = (date) => date.toLocaleTimeString(undefined, { hour: '2-digit', minute: '2-digit', second: '2-digit' });
+export const clock = (date) => date.toLocaleTimeString(undefined, { hour: 'numeric', minute: '2-digit', second: '2-digit' });
 
 const FIELDS = {
   ride_id: 'ride id', statustime: 'time', healthpoints: 'health points', magicpoints: 'magic points',
@@ -98,7 +98,7 @@ export function reason(code) {
   if (REASONS[code]) return REASONS[code];
   const of = (field) => FIELDS[field] ?? field.replaceAll('_', ' ');
   const parts = /^(missing|invalid)_(.+)$/.exec(code);
-  if (parts) return `${of(parts[2])} ${parts[1]}`;
+  if (parts) return `${parts[1]} ${of(parts[2])}`;
   const range = /^(.+)_out_of_range$/.exec(code);
   return range ? `${of(range[1])} out of range` : code.replaceAll('_', ' ');
 }

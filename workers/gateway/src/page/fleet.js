@@ -7,7 +7,7 @@ const WINDOW_S = 60;
 /** Where a stage stands on a wide screen: column, row. What is unknown here goes below. */
 const PLACES = {
   publisher: [1, 1], splitter: [2, 1], 'weather-fetcher': [3, 1], merger: [4, 1], trainer: [5, 1], scorer: [6, 1],
-  'weather-lookup': [3, 2], client: [4, 2],
+  'weather-lookup': ['2 / span 2', 2], client: ['4 / span 2', 2],
 };
 
 const stages = new Map();
@@ -69,7 +69,7 @@ function stage(name, takes) {
 function client() {
   const line = h('p', {}, '–');
   const element = h('article', { class: 'stage outside', id: 'stage-client', 'aria-labelledby': 'stage-client-name' },
-    h('h3', { id: 'stage-client-name' }, 'client'), h('p', { class: 'takes' }, 'through this gateway'), line);
+    h('h3', { id: 'stage-client-name' }, 'client'), h('p', {}, 'through this gateway'), line);
   const update = (gateway) => {
     const together = gateway.rides_per_rpc ? ` · ${rate(gateway.rides_per_rpc)} rides in a message` : '';
     const late = gateway.late_answers ? ` · ${plural(gateway.late_answers, 'late answer')}` : '';
@@ -142,7 +142,7 @@ function way(a, b, wide, order) {
     return { d: `M${a.left} ${ay}H${gutter + R}Q${gutter} ${ay} ${gutter} ${ay + R}V${by - R}Q${gutter} ${by} ${gutter + R} ${by}H${b.left - 1}` };
   }
   const sameRow = a.top < b.bottom && b.top < a.bottom;
-  if (sameRow && order === 1) {
+  if (sameRow && order === 1 && b.left >= a.right) {
     const y = a.top + 28;
     return { d: `M${a.right} ${y}H${b.left - 1}` };
   }
@@ -180,7 +180,7 @@ function draw() {
   lines.setAttribute('viewBox', `0 0 ${origin.width} ${origin.height}`);
   lines.setAttribute('width', origin.width);
   lines.setAttribute('height', origin.height);
-  const head = (id) => s('marker', { id, viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' }, s('path', { d: 'M0 .5 8 4 0 7.5z', class: id }));
+  const head = (id) => s('marker', { id, viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 9, markerHeight: 9, markerUnits: 'userSpaceOnUse', orient: 'auto' }, s('path', { d: 'M0 .5 8 4 0 7.5z', class: id }));
   lines.replaceChildren(s('defs', {}, head('head-still'), head('head-moving')),
     ...drawn.flatMap(({ d, label, moving, message }) => [
       s('path', { d, class: moving ? 'line moving' : 'line', 'marker-end': `url(#head-${moving ? 'moving' : 'still'})` }),

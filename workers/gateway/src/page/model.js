@@ -25,34 +25,30 @@ export function loading() {
   show(byId('model-body'), skeleton(4, '3rem'));
 }
 
-const readout = (name, value, also, title) =>
-  h('div', { title }, h('dt', {}, name), h('dd', {}, value, h('small', {}, also)));
+const three = (value) => number(value, 3);
+const READOUTS = [
+  ['ROC AUC', 'roc_auc', three, '0.5 is guessing, 1 is perfect order'],
+  ['Log loss', 'log_loss', three, 'Less is better; 0.693 is a coin'],
+  ['Brier score', 'brier', three, 'Mean squared error of the probability; less is better'],
+  ['Accuracy', 'accuracy', percent, 'Right decisions of all'],
+  ['Precision', 'precision', percent, 'Of those it called, how many asked for service'],
+  ['Recall', 'recall', percent, 'Of those that asked for service, how many it called'],
+  ['F1', 'f1', three, 'Harmonic mean of precision and recall'],
+];
 
-function readouts(model) {
-  const { train, test } = model;
-  const best = test ?? train;
-  const of = (pick, write) => {
-    const [a, b] = [pick(best), pick(train)];
-    const say = (value) => (value === null || value === undefined ? '–' : write(value));
-    return [say(a), test ? `${say(b)} in training` : 'in training'];
-  };
-  const three = (value) => number(value, 3);
-  return h('dl', { class: 'readouts' },
-    readout('ROC AUC', ...of((m) => m.roc_auc, three), '0.5 is guessing, 1 is perfect order'),
-    readout('Log loss', ...of((m) => m.log_loss, three), 'Less is better; 0.693 is a coin'),
-    readout('Brier', ...of((m) => m.brier, three), 'Mean squared error of the probability; less is better'),
-    readout('Accuracy', ...of((m) => m.accuracy, percent), 'Right decisions of all'),
-    readout('Precision', ...of((m) => m.precision, percent), 'Of those it called, how many asked for service'),
-    readout('Recall', ...of((m) => m.recall, percent), 'Of those who asked for service, how many it called'),
-    readout('F1', ...of((m) => m.f1, three), 'Harmonic mean of precision and recall'));
+function readouts({ train, test }) {
+  const say = (value, write) => (value === null || value === undefined ? '–' : write(value));
+  return h('table', { class: 'readouts' },
+    h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Measure'), test ? h('th', { scope: 'col' }, 'held out') : '', h('th', { scope: 'col' }, 'training'))),
+    h('tbody', {}, READOUTS.map(([name, key, write, title]) => h('tr', { title }, h('th', { scope: 'row' }, name), test ? h('td', {}, say(test[key], write)) : '', h('td', {}, say(train[key], write))))));
 }
 
-function confusion(metrics, threshold) {
+function confusion(metrics) {
   const { true_negative: tn, false_positive: fp, false_negative: fn, true_positive: tp } = metrics.confusion;
   const all = tn + fp + fn + tp || 1;
   const cell = (count, kind, words) => h('td', { class: kind, style: { '--share': count / all } }, h('strong', {}, number(count)), h('small', {}, words));
   return h('table', { class: 'confusion' },
-    h('caption', {}, `Said and done, from ${percent(threshold, 0)} on it says service`),
+    h('caption', { class: 'visually-hidden' }, 'What it said against what was'),
     h('thead', {}, h('tr', {}, h('td', {}), h('th', { scope: 'col' }, 'said no'), h('th', { scope: 'col' }, 'said service'))),
     h('tbody', {},
       h('tr', {}, h('th', { scope: 'row' }, 'was no'), cell(tn, 'right', 'rightly left alone'), cell(fp, 'wrong', 'called in vain')),
@@ -69,6 +65,11 @@ function odds(model) {
 }
 
 const figure = (title, lead, ...inside) => h('section', { class: 'figure' }, h('h3', {}, title), h('p', { class: 'lead' }, lead), inside);
+
+const wide = (made) => {
+  made.classList.add('wide');
+  return made;
+};
 
 const older = (what) => h('p', { class: 'missing' }, `This model was trained before ${what} were kept. The next one has them.`);
 
@@ -94,20 +95,19 @@ function draw() {
   const best = model.test ?? model.train;
   const c = model.counts;
   const share = (part, whole) => (whole ? percent(part / whole) : '–');
-  const onWhat = model.test ? `On the ${plural(c.test, 'ride')} it never saw` : `On the ${plural(c.train, 'ride')} it was trained on: none were kept for testing`;
+  const onWhat = model.test ? `On ${plural(c.test, 'ride')} it never saw, and those it was trained on.` : `On the ${plural(c.train, 'ride')} it was trained on: none were held out.`;
   const left = [[c.unlabelled, 'without label'], [c.without_weather, 'without weather'], [c.duplicates, 'seen in another batch']].filter(([count]) => count).map(([count, why]) => `${number(count)} ${why}`);
   show(byId('model-body'),
     model.model_id === family.champion.model_id ? '' : h('p', { class: 'banner' }, 'You look at an earlier champion. ', h('button', { type: 'button', class: 'link', data: { focus: 'champion' }, onclick: () => look(family.champion.model_id) }, 'Back to the champion')),
     h('div', { class: 'model-head' },
       h('p', { class: 'model-id' }, h('span', {}, model.model), h('code', { id: 'champion-id' }, model.model_id)),
       h('p', {}, `Logistic regression on ${plural(c.train, 'ride')} of ${plural(model.datasets.length, 'batch', 'batches')}, ${share(c.train_service, c.train)} of which ended in a service request.`, left.length ? ` Left out: ${left.join(', ')}.` : '')),
-    h('h3', { class: 'on-what' }, onWhat),
-    readouts(model),
     h('div', { class: 'figures' },
-      figure('What makes a request likely', 'By what a step multiplies the odds. Right of 1: more likely.', odds(model)),
-      figure('Right and wrong', '', confusion(best, model.threshold)),
+      figure('How good it is', onWhat, readouts(model)),
+      wide(figure('What makes a request likely', 'By what a step multiplies the odds. Right of 1: more likely.', odds(model))),
       figure('ROC', 'Every threshold one could decide by.', best.roc?.length ? rocChart(best, model.threshold) : older('ROC curves')),
-      figure('Calibration', 'On the dashed line what is predicted comes. Bars: how many rides.', best.calibration?.length ? calibrationChart(best) : older('calibration bins'))),
+      figure('Calibration', 'Dashed: perfect. Bars: how many rides.', best.calibration?.length ? calibrationChart(best) : older('calibration bins')),
+      figure('Right and wrong', `From ${percent(model.threshold, 0)} on it says service.`, confusion(best))),
     h('h3', { class: 'history-title' }, 'Champions'),
     history(family));
 }

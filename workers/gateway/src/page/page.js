@@ -34,7 +34,7 @@ let lastChampion;
 const button = (words, onclick) => h('button', { type: 'button', class: 'link', onclick }, words);
 
 function brokerIs({ name, state: is, why }) {
-  state('broker', 'state', is, is === 'open' ? name : `${name}: ${is}`);
+  state('broker', 'state', is, `${name}: ${is}`);
   const because = why ? ` (${why})` : '';
   if (is === 'away') banner('broker', 'bad', h('strong', {}, 'The broker is away.'), ` ${name} does not answer${because}. Nothing is lost: what was confirmed is kept, uploads and scores are refused until it is back. `, h('code', {}, 'wildrydes doctor'), ' says more.');
   else if (is === 'blocked') banner('broker', 'warn', h('strong', {}, 'The broker takes no messages.'), ` ${name} is blocked${because}. Uploads and scores are refused until it has room again; what is in the queues is still worked on.`);

@@ -89,16 +89,16 @@ function form() {
   });
   const element = h('form', { id: 'score-form', novalidate: true, 'aria-labelledby': 'score-title' },
     h('fieldset', {}, h('legend', {}, 'The ride'),
-      h('div', { class: 'fields' }, field('distance', 'Distance, miles', 30), field('healthpoints', 'Health points', 330), field('magicpoints', 'Magic points burnt', 300))),
+      h('div', { class: 'fields' }, field('distance', 'Distance, miles', 30.5), field('healthpoints', 'Health points', 330), field('magicpoints', 'Magic points burnt', 280))),
     h('fieldset', {}, h('legend', {}, 'The weather of that day'),
       h('div', { class: 'ways' }, way('by-hand', 'I know it', true), way('look-up', 'Look it up', false)),
       h('div', { id: 'by-hand' },
-        h('div', { class: 'fields' }, field('tmin', 'Lowest', 9.7), field('tmax', 'Highest', 17.6), unit('temperature', TEMPERATURES, 'Temperature in')),
-        h('div', { class: 'fields two' }, field('prcp', 'Precipitation', 4.8), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
+        h('div', { class: 'fields' }, field('tmin', 'Lowest', 6), field('tmax', 'Highest', 11), unit('temperature', TEMPERATURES, 'Temperature in')),
+        h('div', { class: 'fields two' }, field('prcp', 'Precipitation', 20), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
       h('div', { id: 'looked-up', hidden: true },
         h('div', { class: 'fields one' }, h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places)),
         h('div', { class: 'fields' }, field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654), field('statustime', 'End of the ride, UTC', '2018-04-25T17:03:05', { type: 'datetime-local', step: 1, inputmode: undefined })))),
-    h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score')));
+    h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score'), h('span', { class: 'peek', id: 'score-peek', 'aria-hidden': 'true' })));
   element.addEventListener('input', (event) => {
     if (event.target.type === 'number' || event.target.type === 'datetime-local') {
       hints();
@@ -219,6 +219,7 @@ function drawProblem(problem) {
     elsewhere.map((words) => h('p', {}, words)),
     noModel ? h('p', {}, h('a', { href: '#batches' }, 'Upload rides')) : '',
     retry ? h('p', { class: 'note' }, `Asked again in ${problem.retryAfterS} s.`) : ''));
+  show(byId('score-peek'), elsewhere.length < problem.errors.length ? 'See the field marked above.' : problem.title);
   announce(`${problem.title}. ${problem.message}`);
   if (retry) waiting = setTimeout(run, problem.retryAfterS * 1000);
 }
@@ -248,11 +249,12 @@ function drawScore(answer) {
       h('span', { class: 'level', style: { width: `${probability * 100}%` } }),
       h('span', { class: 'at threshold', style: { left: `${threshold * 100}%` } }, h('span', {}, `threshold ${number(threshold * 100, 1, 0)}`)),
       h('span', { class: 'at average', style: { left: `${baseline.probability * 100}%` } }, h('span', {}, `average ride ${number(baseline.probability * 100, 0)}`))),
-    h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Will ask for service.' : 'Will not ask for service.'), service ? ` At or above the threshold of ${percent(threshold, 0)}.` : ` Below the threshold of ${percent(threshold, 0)}.`),
+    h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Expect a service request:' : 'Expect no service request:'), service ? ` at or above the threshold of ${percent(threshold, 0)}.` : ` below the threshold of ${percent(threshold, 0)}.`),
     outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside of what the model has seen: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The answer is a guess beyond the data.') : '',
     answer.weather ? looked(answer.weather) : '',
     contributionsChart(rows),
     h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id)));
+  show(byId('score-peek'), h('strong', {}, percent(probability)), service ? 'a service request' : 'no service request');
   announce(`${percent(probability)} likely to ask for service${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside of what the model has seen.' : ''}`);
 }
 
@@ -269,5 +271,6 @@ export function championIs(model) {
   champion = model;
   hints();
   if (model && changed) run();
+  if (!model) byId('score-peek').replaceChildren();
   if (!model) show(byId('score-result'), empty('There is no model yet.', h('p', {}, 'A ride can be scored once a model is trained.'), h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
 }

@@ -35,7 +35,7 @@ let opened = new Map();
 let poll;
 
 export function loading() {
-  show(byId('batch-list'), skeleton(3, '5.5rem'));
+  show(byId('batch-list'), skeleton(4, '2.6rem'));
 }
 
 const legend = (kind, count, words, detail) =>
@@ -94,8 +94,8 @@ function refusal({ refused = {}, batch_id: id }) {
 const STATES = { queued: 'queued', in_progress: 'in progress', ready: 'ready', refused: 'refused' };
 
 /** A link to save what lies at `path`. With a key it is fetched, as links carry none. */
-function download(path, name, words) {
-  const link = h('a', { href: path, download: name, data: { focus: path } }, words);
+function download(path, name, words, of) {
+  const link = h('a', { href: path, download: name, 'aria-label': `${words}, of ${of}`, data: { focus: path } }, words);
   link.addEventListener('click', async (event) => {
     if (!hasKey()) return;
     event.preventDefault();
@@ -142,8 +142,8 @@ function row(batch) {
   const facts = batch.state === 'ready' ? [plural(batch.counts.received, 'ride'), stations ? `weather of ${plural(stations, 'station')}` : ''] : [];
   const what = batch.state === 'ready' ? whereRidesWent(batch) : batch.state === 'refused' ? refusal(batch) : progress(batch);
   const links = batch.state === 'ready' && h('div', { class: 'links' },
-    batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`) : '',
-    batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON'), rejectedRides(batch)] : '');
+    batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`, name) : '',
+    batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON', name), rejectedRides(batch)] : '');
   const told = [batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean);
   return h('li', { class: 'batch', data: { batchId: id, state: batch.state } },
     h('div', {},

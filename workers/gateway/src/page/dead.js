@@ -1,7 +1,7 @@
 // Dead letters: what no worker could handle, why, and the command that shows the rest.
 
 import { Problem, get } from './api.js';
-import { byId, bytes, copyable, empty, h, number, plural, reason, show, skeleton, time } from './dom.js';
+import { byId, bytes, calm, copyable, empty, h, number, plural, reason, show, skeleton, time } from './dom.js';
 
 const SHOWN = 100;
 
@@ -33,7 +33,7 @@ export async function refresh() {
     return;
   }
   if (!answer.letters.length) {
-    show(place, empty('No dead letters.', h('p', {}, 'Whatever came in was handled, or is on its way.')));
+    show(place, calm('None.', h('p', {}, 'Whatever came in was handled, or is on its way.')));
     return;
   }
   show(place,

@@ -58,7 +58,7 @@ export const signed = (value, digits) => (value > 0 && !/^0(\.0+)?$/.test(number
 
 export const percent = (share, digits = 1) => number(share * 100, digits) + THIN + '%';
 
-export const rate = (value) => (value === null || value === undefined ? '–' : number(value, value >= 100 ? 0 : 1));
+export const rate = (value) => (value === null || value === undefined ? '–' : number(value, value === 0 || value >= 100 ? 0 : 1));
 
 export function bytes(count) {
   const units = ['B', 'kB', 'MB', 'GB', 'TB'];
@@ -132,6 +132,9 @@ export function copyable(text, what) {
 
 /** What stands where there is nothing to show: what it means, and the way out. */
 export const empty = (title, ...way) => h('div', { class: 'empty' }, h('p', { class: 'empty-title' }, title), way);
+
+/** Where nothing is what one hopes for. */
+export const calm = (title, ...more) => h('div', { class: 'calm' }, h('p', { class: 'empty-title' }, title), more);
 
 /** Grey lines in the place of what is on its way. */
 export const skeleton = (lines, height) =>

@@ -50,6 +50,7 @@ function stage(name, takes) {
     if (queue.dead) {
       const link = dead.value.querySelector('a') ?? h('a', { href: '#dead-letters' });
       write(link, number(queue.dead));
+      link.setAttribute('aria-label', `${plural(queue.dead, 'dead letter')} of ${name}`);
       if (!link.isConnected) dead.value.replaceChildren(link);
     } else write(dead.value, number(queue.dead));
     inFlight.row.dataset.zero = retries.row.dataset.zero = 'no';

@@ -75,6 +75,7 @@ function live() {
   lostSince = undefined;
   banner('gateway');
   state('live', 'live', 'yes', 'live');
+  document.body.dataset.live = 'yes';
   fleet.live(true);
   // Whatever was told in the meantime was not heard.
   everything();
@@ -84,6 +85,7 @@ function lost(problem, waitMs) {
   if (liveSince) lostSince ??= new Date();
   const since = lostSince ? `not live since ${clock(lostSince)}` : 'not live';
   state('live', 'live', 'no', since);
+  document.body.dataset.live = 'no';
   fleet.live(false);
   if (document.hidden) return;
   if (problem.status === 401) {

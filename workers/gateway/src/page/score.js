@@ -94,10 +94,12 @@ function form() {
       h('div', { class: 'ways' }, way('by-hand', 'I know it', true), way('look-up', 'Look it up', false)),
       h('div', { id: 'by-hand' },
         h('div', { class: 'fields' }, field('tmin', 'Lowest', 6), field('tmax', 'Highest', 11), unit('temperature', TEMPERATURES, 'Temperature in')),
-        h('div', { class: 'fields two' }, field('prcp', 'Precipitation', 20), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
+        h('div', { class: 'fields' }, field('prcp', 'Precipitation', 20), unit('precipitation', PRECIPITATIONS, 'Precipitation in'))),
       h('div', { id: 'looked-up', hidden: true },
-        h('div', { class: 'fields one' }, h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places)),
-        h('div', { class: 'fields' }, field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654), field('statustime', 'End of the ride, UTC', '2018-04-25T17:03:05', { type: 'datetime-local', step: 1, inputmode: undefined })))),
+        h('div', { class: 'fields two' },
+          h('div', { class: 'field' }, h('label', { for: 'score-place' }, 'A place'), places),
+          field('statustime', 'End of the ride, UTC', '2018-04-25T17:03:05', { type: 'datetime-local', step: 1, inputmode: undefined }),
+          field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654)))),
     h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score'), h('span', { class: 'peek', id: 'score-peek', 'aria-hidden': 'true' })));
   element.addEventListener('input', (event) => {
     if (event.target.type === 'number' || event.target.type === 'datetime-local') {
@@ -221,7 +223,8 @@ function drawProblem(problem) {
     retry ? h('p', { class: 'note' }, `Asked again in ${problem.retryAfterS} s.`) : ''));
   show(byId('score-peek'), elsewhere.length < problem.errors.length ? 'See the field marked above.' : problem.title);
   announce(`${problem.title}. ${problem.message}`);
-  if (retry) waiting = setTimeout(run, problem.retryAfterS * 1000);
+  // Nobody looks: no need to ask again.
+  if (retry) waiting = setTimeout(() => document.hidden || run(), problem.retryAfterS * 1000);
 }
 
 const announce = (words) => write(byId('score-said'), words);

@@ -132,7 +132,8 @@ function properties(raw) {
 
 /** The parts of a schema, each opened when one asks: schemas may contain themselves. */
 function inside(raw, open = false) {
-  return parts(raw).map((part, i, all) => {
+  const unlike = parts(raw).filter((part, i, all) => !part.$ref || all.findIndex((other) => other.$ref === part.$ref) === i);
+  return unlike.map((part, i, all) => {
     const details = h('details', { class: 'schema' }, h('summary', {}, nameOf(part) ?? resolve(part).title ?? (all.length > 1 ? `form ${i + 1}` : 'fields')));
     const fill = () => details.childElementCount > 1 || details.append(prose(resolve(part).description), properties(part));
     details.addEventListener('toggle', () => details.open && fill());
@@ -187,21 +188,20 @@ function curl(method, path, operation, parameters) {
     return example === undefined ? whole : encodeURIComponent(example);
   });
   const query = parameters.filter((one) => one.in === 'query' && one.required).map((one) => `${one.name}=${encodeURIComponent(one.example ?? '…')}`).join('&');
-  const words = ['curl'];
-  if (method === 'head') words.push('--head');
-  else if (method !== 'get' && !(method === 'post' && operation.requestBody)) words.push('-X', method.toUpperCase());
-  if (/event-stream/.test(JSON.stringify(operation.responses?.[200]?.content ?? {}))) words.push('--no-buffer');
-  words.push(quoted(location.origin + filled + (query ? `?${query}` : '')));
-  if ((operation.security ?? api.security ?? []).some((way) => Object.keys(way).length)) words.push('-H', quoted('Authorization: Bearer KEY'));
+  const url = quoted(location.origin + filled + (query ? `?${query}` : ''));
+  const verb = method === 'head' ? '--head ' : method === 'get' || (method === 'post' && operation.requestBody) ? '' : `-X ${method.toUpperCase()} `;
+  const stream = /event-stream/.test(JSON.stringify(operation.responses?.[200]?.content ?? {})) ? '--no-buffer ' : '';
+  const words = [`curl ${verb}${stream}${url}`];
+  if ((operation.security ?? api.security ?? []).some((way) => Object.keys(way).length)) words.push(`-H ${quoted('Authorization: Bearer KEY')}`);
   const body = resolve(operation.requestBody);
   const [type, media] = Object.entries(body.content ?? {})[0] ?? [];
   if (type) {
-    words.push('-H', quoted(`Content-Type: ${type}`));
+    words.push(`-H ${quoted(`Content-Type: ${type}`)}`);
     const example = exampleOf(type, media);
     const uploads = example === undefined || !isJson(type) || resolve(media.schema).format === 'binary';
     words.push(uploads ? '--data-binary @rides.json' : `-d ${quoted(JSON.stringify(example))}`);
   }
-  return words.join(' ');
+  return words.join(' \\\n  ');
 }
 
 function content(of, what) {
@@ -241,7 +241,7 @@ function drawOperation({ method, path, operation, shared }) {
     parameters.length ? parameterRows(parameters) : '',
     body.content ? [h('h4', {}, 'Request body', body.required ? '' : h('small', {}, ' · may be left out')), prose(body.description), content(body.content, 'request')] : '',
     h('h4', {}, 'Responses'),
-    h('dl', { class: 'rows' }, Object.entries(operation.responses ?? {}).map(([status, raw]) => {
+    h('dl', { class: 'rows answers' }, Object.entries(operation.responses ?? {}).map(([status, raw]) => {
       const response = resolve(raw);
       return h('div', {},
         h('dt', {}, h('span', { class: 'status', data: { class: status[0] } }, status)),
@@ -263,7 +263,7 @@ function draw() {
     h('a', { href: `#${idOf(method, path, operation)}` }, operation.summary?.replaceAll('`', '') || `${method.toUpperCase()} ${path}`)))));
   show(byId('operations'),
     h('section', { class: 'intro' }, h('h1', {}, api.info?.title ?? 'API'), prose(api.info?.description),
-      schemes.map(([name, scheme]) => h('div', { class: 'prose' }, h('p', {}, h('strong', {}, 'Keys. '), inline(scheme.description ?? `${name}: ${scheme.type} ${scheme.scheme ?? ''}`))))),
+      schemes.map(([name, scheme]) => h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), inline(scheme.description ?? `${name}: ${scheme.type} ${scheme.scheme ?? ''}`))))),
     tags.map((tag) => h('section', { 'aria-labelledby': `tag-${tag}` }, h('h2', { id: `tag-${tag}` }, tag), described.get(tag) ? h('div', { class: 'tag-lead' }, prose(described.get(tag))) : '',
       operations.filter((one) => one.tag === tag).map(drawOperation))));
   // The document came after the page: the browser could not find the place then.

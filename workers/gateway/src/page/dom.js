@@ -10,7 +10,7 @@ function fill(element, properties, children) {
     else if (name === 'data') for (const [key, set] of Object.entries(value)) element.dataset[key] = set;
     else element.setAttribute(name, value === true ? '' : value);
   }
-  element.append(...children.flat(3).filter((child) => child !== undefined && child !== null && child !== false));
+  element.append(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
   return element;
 }
 
@@ -25,9 +25,26 @@ export const byId = (id) => document.getElementById(id);
 /** Replaces what is in `element`; the focus stays on the control of the same name. */
 export function show(element, ...children) {
   const name = element.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
-  element.replaceChildren(...children.flat(3).filter((child) => child !== undefined && child !== null && child !== false));
+  element.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
   element.removeAttribute('aria-busy');
   if (name) element.querySelector(`[data-focus="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
+}
+
+/** Runs `job` when called, yet never twice at once nor more than once in `pauseMs`: a flood of news is one look. */
+export function gently(job, pauseMs = 1000) {
+  let running = false;
+  let wanted = false;
+  return async function ask() {
+    wanted = true;
+    if (running) return;
+    running = true;
+    while (wanted) {
+      wanted = false;
+      await job();
+      await new Promise((resolve) => setTimeout(resolve, pauseMs));
+    }
+    running = false;
+  };
 }
 
 /** Writes a text where it differs, so that nothing is laid out or read aloud in vain. */

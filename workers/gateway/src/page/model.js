@@ -134,8 +134,10 @@ export async function refresh() {
         h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
       return;
     }
+    // Whoever looks at an earlier one is not torn away from it.
+    const looksBack = shown && family && shown.model_id !== family.champion.model_id;
     family = detail;
-    shown = detail.champion;
+    if (!looksBack) shown = detail.champion;
     draw();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;

@@ -1,12 +1,15 @@
 // The page: puts its parts together, keeps them true by the stream of events, and says when it cannot.
 
 import { askAgain, follow, forgetKey, get, hasKey, onKeyWanted } from './api.js';
-import { byId, clock, h, write } from './dom.js';
+import { byId, clock, gently, h, write } from './dom.js';
 import * as fleet from './fleet.js';
 import * as batches from './batches.js';
 import * as dead from './dead.js';
 import * as model from './model.js';
 import * as score from './score.js';
+
+/** News of so many batches is news of each; of more it is news of the list. */
+const BATCHES_ONE_BY_ONE = 3;
 
 /** Banners by name; each says what is wrong and the way out. */
 function banner(name, kind, ...words) {
@@ -29,7 +32,9 @@ let retryNow = () => {};
 let liveSince;
 let lostSince;
 let topologyKnown = false;
-let lastChampion;
+// Neither an id nor the lack of one: whatever comes first is news.
+let lastChampion = null;
+let lastDead;
 
 const button = (words, onclick) => h('button', { type: 'button', class: 'link', onclick }, words);
 
@@ -49,15 +54,33 @@ function snapshot(data) {
   const champion = data.champion?.model_id;
   if (champion !== lastChampion) {
     lastChampion = champion;
-    model.refresh();
+    lookAtModel();
+  }
+  const letters = data.queues.reduce((sum, queue) => sum + (queue.dead ?? 0), 0);
+  if (letters !== lastDead) {
+    lastDead = letters;
+    lookAtDead();
   }
 }
 
+const told = new Set();
+const lookAtDead = gently(dead.refresh);
+const lookAtModel = gently(model.refresh);
+const lookAtBatches = gently(async () => {
+  const ids = [...told];
+  told.clear();
+  if (ids.length > BATCHES_ONE_BY_ONE) await batches.refresh();
+  else await Promise.all(ids.map(batches.refreshOne));
+});
+
 const events = {
   fleet: snapshot,
-  batch: (data) => batches.refreshOne(data.batch_id),
-  model: () => model.refresh(),
-  dead: () => dead.refresh(),
+  batch: (data) => {
+    told.add(data.batch_id);
+    lookAtBatches();
+  },
+  model: lookAtModel,
+  dead: lookAtDead,
 };
 
 /** Everything that is fetched rather than streamed. */
@@ -67,7 +90,7 @@ async function everything() {
     fleet.build(flow);
     topologyKnown = true;
   });
-  await Promise.allSettled([topology, batches.refresh(), dead.refresh(), model.refresh()]);
+  await Promise.allSettled([topology, batches.refresh()]);
 }
 
 function live() {
@@ -83,6 +106,9 @@ function live() {
 
 function lost(problem, waitMs) {
   if (liveSince) lostSince ??= new Date();
+  // Whatever the next snapshot says is news.
+  lastChampion = null;
+  lastDead = undefined;
   const since = lostSince ? `not live since ${clock(lostSince)}` : 'not live';
   state('live', 'live', 'no', since);
   document.body.dataset.live = 'no';

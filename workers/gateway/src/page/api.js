@@ -79,7 +79,21 @@ export const get = async (path, options) => (await call(path, options)).json();
 export const post = async (path, value, options) =>
   (await call(path, { method: 'POST', body: JSON.stringify(value), ...options, headers: { 'Content-Type': 'application/json' } })).json();
 
-/** Whether a rides file is worth sending as what its name says it is. */
+/** Bytes of a batch's name that the gateway takes. */
+const SOURCE_BYTES_MAX = 200;
+
+/** A file's name, cut in its middle where it is too long. */
+function sourceOf(name) {
+  const bytes = (text) => new TextEncoder().encode(text).length;
+  let letters = [...name];
+  for (let most = letters.length - 1; bytes(letters.join('')) > SOURCE_BYTES_MAX; most--) {
+    const all = [...name];
+    letters = [...all.slice(0, Math.ceil(most / 2)), '…', ...all.slice(all.length - Math.floor(most / 2))];
+  }
+  return letters.join('');
+}
+
+/** What a file of rides is, by its name. */
 function contentType(name) {
   if (/\.gz$/i.test(name)) return 'application/gzip';
   if (/\.zst(d)?$/i.test(name)) return 'application/zstd';
@@ -98,7 +112,7 @@ export async function upload(file, progress, signal) {
       request.onabort = () => reject(new DOMException('cancelled', 'AbortError'));
     });
     request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
-    request.open('POST', `/v1/batches?source=${encodeURIComponent(file.name)}`);
+    request.open('POST', `/v1/batches?source=${encodeURIComponent(sourceOf(file.name))}`);
     request.setRequestHeader('Content-Type', contentType(file.name));
     for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
     const abort = () => request.abort();

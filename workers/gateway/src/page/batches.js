@@ -230,7 +230,7 @@ export async function refreshOne(id) {
 
 async function more() {
   try {
-    const answer = await get(`/v1/batches?limit=${PAGE}&cursor=${encodeURIComponent(older)}`);
+    const answer = await get(`/v1/batches?limit=${PAGE}&after=${encodeURIComponent(older)}`);
     const known = new Set(list.map((batch) => batch.batch_id));
     list.push(...answer.batches.filter((batch) => !known.has(batch.batch_id)));
     older = answer.next;

@@ -22,6 +22,8 @@ function row(letter) {
     cell('Look', copyable(`wildrydes dead show ${letter.id}`, 'the command that shows this letter')));
 }
 
+const newestFirst = (letters) => [...letters].sort((a, b) => (b.dead_at ?? '').localeCompare(a.dead_at ?? ''));
+
 export async function refresh() {
   const place = byId('dead-list');
   let answer;
@@ -40,7 +42,7 @@ export async function refresh() {
     h('table', { class: 'dead' },
       h('caption', { class: 'visually-hidden' }, 'Dead letters, newest first'),
       h('thead', {}, h('tr', {}, ['Queue', 'Reason', 'Batch', 'When', 'Everything about it'].map((name) => h('th', { scope: 'col' }, name)))),
-      h('tbody', {}, answer.letters.map(row))),
+      h('tbody', {}, newestFirst(answer.letters).map(row))),
     answer.total > answer.letters.length ? h('p', { class: 'note' }, `The first ${answer.letters.length} of ${number(answer.total)}. All: `, copyable('wildrydes dead list', 'the command that lists all')) : '',
     h('p', { class: 'note' }, 'Once the cause is mended, send them on their way again: ', copyable('wildrydes dead replay --help', 'the command')));
 }

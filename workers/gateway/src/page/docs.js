@@ -226,6 +226,26 @@ function parameterRows(parameters) {
   }))];
 }
 
+const isProblem = (response) => Object.keys(response.content ?? {}).join() === 'application/problem+json';
+
+/** What is answered; problems, which all look the same, in one. */
+function answers(operation) {
+  const all = Object.entries(operation.responses ?? {}).map(([status, raw]) => [status, resolve(raw)]);
+  const problems = all.filter(([, response]) => isProblem(response));
+  const status = (code) => h('span', { class: 'status', data: { class: code[0] } }, code);
+  const plain = all.filter(([, response]) => !isProblem(response)).map(([code, response]) => h('div', {},
+    h('dt', {}, status(code)),
+    h('dd', {}, prose(response.description),
+      Object.entries(response.headers ?? {}).map(([name, header]) => h('p', { class: 'type' }, 'Header ', h('code', {}, name), ` · ${resolve(header).description ?? typeWords(resolve(header).schema ?? {})}`)),
+      content(response.content, 'response'))));
+  const folded = problems.length
+    ? h('div', {}, h('dt', {}, h('span', { class: 'status', data: { class: '4' } }, '4xx, 5xx')),
+        h('dd', {}, h('details', { class: 'schema' }, h('summary', {}, `${problems.length} kinds of problem`), h('ul', { class: 'problems' }, problems.map(([code, response]) => h('li', {}, status(code), ' ', inline(response.description ?? ''))))),
+          content(problems[0][1].content, 'problem')))
+    : '';
+  return h('dl', { class: 'rows answers' }, plain, folded);
+}
+
 const idOf = (method, path, operation) => operation.operationId ?? `${method}-${path.replaceAll(/[^a-z0-9]+/gi, '-')}`;
 
 function drawOperation({ method, path, operation, shared }) {
@@ -240,17 +260,11 @@ function drawOperation({ method, path, operation, shared }) {
     prose(operation.description),
     parameters.length ? parameterRows(parameters) : '',
     body.content ? [h('h4', {}, 'Request body', body.required ? '' : h('small', {}, ' · may be left out')), prose(body.description), content(body.content, 'request')] : '',
-    h('h4', {}, 'Responses'),
-    h('dl', { class: 'rows answers' }, Object.entries(operation.responses ?? {}).map(([status, raw]) => {
-      const response = resolve(raw);
-      return h('div', {},
-        h('dt', {}, h('span', { class: 'status', data: { class: status[0] } }, status)),
-        h('dd', {}, prose(response.description),
-          Object.entries(response.headers ?? {}).map(([name, header]) => h('p', { class: 'type' }, 'Header ', h('code', {}, name), ` · ${resolve(header).description ?? typeWords(resolve(header).schema ?? {})}`)),
-          content(response.content, 'response')));
-    })),
+    h('h4', {}, 'Responses'), answers(operation),
     h('h4', {}, 'From a shell'), code(curl(method, path, operation, parameters), `the curl command of ${method} ${path}`));
 }
+
+const keyHeader = (scheme) => (scheme.type === 'http' ? `Authorization: ${scheme.scheme === 'bearer' ? 'Bearer' : scheme.scheme} KEY` : `${scheme.name}: KEY`);
 
 function draw() {
   const operations = Object.entries(api.paths ?? {}).flatMap(([path, item]) =>
@@ -263,7 +277,7 @@ function draw() {
     h('a', { href: `#${idOf(method, path, operation)}` }, operation.summary?.replaceAll('`', '') || `${method.toUpperCase()} ${path}`)))));
   show(byId('operations'),
     h('section', { class: 'intro' }, h('h1', {}, api.info?.title ?? 'API'), prose(api.info?.description),
-      schemes.map(([name, scheme]) => h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), inline(scheme.description ?? `${name}: ${scheme.type} ${scheme.scheme ?? ''}`))))),
+      schemes.length ? h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), 'Where the gateway asks for one: ', schemes.flatMap(([, scheme], i) => [i ? ', or ' : '', h('code', {}, keyHeader(scheme))]), '.')) : ''),
     tags.map((tag) => h('section', { 'aria-labelledby': `tag-${tag}` }, h('h2', { id: `tag-${tag}` }, tag), described.get(tag) ? h('div', { class: 'tag-lead' }, prose(described.get(tag))) : '',
       operations.filter((one) => one.tag === tag).map(drawOperation))));
   // The document came after the page: the browser could not find the place then.

@@ -4,11 +4,13 @@ import { byId, h, number, plural, rate, s, show, skeleton, write } from './dom.j
 import { sparkline } from './charts.js';
 
 const WINDOW_S = 60;
-/** Where a stage stands on a wide screen: column, row. What is unknown here goes below. */
+/** In the order of a ride's way, where a stage stands on a wide screen: column, row. What is unknown here goes below. */
 const PLACES = {
   publisher: [1, 1], splitter: [2, 1], 'weather-fetcher': [3, 1], merger: [4, 1], trainer: [5, 1], scorer: [6, 1],
-  'weather-lookup': ['2 / span 2', 2], client: ['4 / span 2', 2],
+  client: ['4 / span 2', 2], 'weather-lookup': ['2 / span 2', 2],
 };
+/** Who listens to a queue that has another's name. */
+const WORKERS = { 'weather-lookup': 'weather-fetcher' };
 
 const stages = new Map();
 let flow = [];
@@ -38,6 +40,13 @@ function stage(name, takes) {
     h('dl', {}, inFlight.row, consumers.row, retries.row, dead.row));
   const samples = [];
 
+  function blank() {
+    for (const value of [ready, rateText, inFlight.value, consumers.value, retries.value, dead.value]) write(value, '–');
+    for (const { row } of [inFlight, consumers, retries, dead]) row.dataset.zero = row.dataset.warn = row.dataset.bad = 'no';
+    element.dataset.alone = element.dataset.busy = 'no';
+    warning.hidden = true;
+  }
+
   function update(queue, now) {
     if (queue.rate_per_s !== null && queue.rate_per_s !== undefined) samples.push([now, queue.rate_per_s]);
     while (samples.length && now - samples[0][0] > WINDOW_S * 1000) samples.shift();
@@ -53,7 +62,6 @@ function stage(name, takes) {
       link.setAttribute('aria-label', `${plural(queue.dead, 'dead letter')} of ${name}`);
       if (!link.isConnected) dead.value.replaceChildren(link);
     } else write(dead.value, number(queue.dead));
-    inFlight.row.dataset.zero = retries.row.dataset.zero = 'no';
     for (const [what, count] of [[inFlight, queue.in_flight], [retries, queue.retries], [dead, queue.dead]]) what.row.dataset.zero = count ? 'no' : 'yes';
     dead.row.dataset.bad = queue.dead ? 'yes' : 'no';
     retries.row.dataset.warn = queue.retries ? 'yes' : 'no';
@@ -61,10 +69,11 @@ function stage(name, takes) {
     element.dataset.alone = alone ? 'yes' : 'no';
     consumers.row.dataset.warn = alone ? 'yes' : 'no';
     warning.hidden = !alone;
-    if (alone) write(warning, queue.ready ? `No consumer: ${plural(queue.ready, 'message')} wait for a ${name} to start.` : `No consumer: start a ${name}.`);
+    const worker = WORKERS[name] ?? name;
+    if (alone) write(warning, queue.ready ? `No consumer: ${plural(queue.ready, 'message')} wait for a ${worker} to start.` : `No consumer: start a ${worker}.`);
     element.dataset.busy = queue.ready ? 'yes' : 'no';
   }
-  return { element, update };
+  return { element, update, blank };
 }
 
 function client() {
@@ -87,12 +96,22 @@ function publisher() {
 
 let lines;
 
-/** Builds the stages of a topology, in the order in which the flow first names them. */
+/** Builds the stages of a topology. */
 export function build(topology) {
-  flow = topology.flow;
+  const order = Object.keys(PLACES);
+  const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
+  // One line from here to there, whatever travels on it.
+  const edges = new Map();
+  for (const { from, to, message } of topology.flow) {
+    const edge = edges.get(`${from} ${to}`);
+    if (edge) edge.message += `, ${message}`;
+    else edges.set(`${from} ${to}`, { from, to, message });
+  }
+  flow = [...edges.values()].sort((a, b) => rank(a.from) - rank(b.from) || rank(a.to) - rank(b.to));
+  const names = [...new Set(flow.flatMap((edge) => [edge.from, edge.to]))].sort((a, b) => rank(a) - rank(b));
   stages.clear();
   const outside = { publisher, client };
-  for (const name of [...new Set(flow.flatMap((edge) => [edge.from, edge.to]))]) {
+  for (const name of names) {
     const takes = flow.filter((edge) => edge.to === name).map((edge) => edge.message).join(', ');
     const made = outside[name]?.() ?? stage(name, takes);
     const place = PLACES[name];
@@ -117,7 +136,8 @@ export function loading() {
 export function update(next) {
   snapshot = next;
   const now = Date.now();
-  for (const queue of next.queues) stages.get(queue.queue)?.update(queue, now);
+  const told = new Map(next.queues.map((queue) => [queue.queue, queue]));
+  for (const [name, made] of stages) told.has(name) ? made.update?.(told.get(name), now) : made.blank?.();
   stages.get('client')?.updateGateway(next.gateway);
   const note = byId('fleet-note');
   note.hidden = !next.note;

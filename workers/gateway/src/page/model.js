@@ -128,6 +128,10 @@ export async function refresh() {
     const known = models.find((model) => model.champion) ?? models[0];
     const detail = known && (await get(`/v1/models/${encodeURIComponent(known.model)}`));
     for (const listener of heard) listener(detail?.champion ?? undefined);
+    if (!detail?.champion && detail?.history.length) {
+      show(place, empty('The champion cannot be read.', h('p', {}, 'Its alias names ', h('code', {}, detail.history[0].model_id), ', whose artefact is not in the object store. Scorers that have it loaded go on; new ones cannot.')));
+      return;
+    }
     if (!detail?.champion) {
       show(place, empty('There is no model yet.',
         h('p', {}, 'The trainer makes one as soon as enough rides with a label (', h('code', {}, 'fieldservice'), ') and weather are in the dataset; 100 unless configured otherwise.'),

@@ -57,7 +57,7 @@ function snapshot(data) {
     lookAtModel();
   }
   const letters = data.queues.reduce((sum, queue) => sum + (queue.dead ?? 0), 0);
-  if (letters !== lastDead) {
+  if (data.queues.length && letters !== lastDead) {
     lastDead = letters;
     lookAtDead();
   }

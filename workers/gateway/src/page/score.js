@@ -173,13 +173,15 @@ const soon = () => {
   byId('score-result').dataset.stale = 'yes';
 };
 
-/** Whether every field can be read as what it is; what cannot is said at its place. */
-function readable() {
-  let fine = true;
-  for (const input of document.querySelectorAll('#score-form input')) {
-    if (!input.closest('[hidden]') && input.validity.badInput) fine = !fieldError(input.name, 'Not a number: write it as 4.8.') && fine;
+/** Whether every field holds something to send; what does not is said at its place. What it means is for the gateway to judge. */
+function filledIn() {
+  const inputs = [...document.querySelectorAll('#score-form input:not([type="radio"])')].filter((input) => !input.closest('[hidden]'));
+  const wanting = inputs.filter((input) => input.validity.badInput || input.value.trim() === '');
+  for (const input of wanting) {
+    const what = input.type === 'number' ? 'a number, as in 4.8' : 'a date and a time';
+    fieldError(input.name, input.validity.badInput ? `Expected ${what}.` : `Missing: expected ${what}.`);
   }
-  return fine;
+  return !wanting.length;
 }
 
 async function run() {
@@ -187,7 +189,11 @@ async function run() {
   clearTimeout(waiting);
   inFlight?.abort();
   clearErrors();
-  if (!readable()) return;
+  if (!filledIn()) {
+    show(byId('score-peek'), 'See the field marked above.');
+    announce('Not scored: a field is not filled in.');
+    return;
+  }
   const mine = (inFlight = new AbortController());
   const result = byId('score-result');
   result.setAttribute('aria-busy', 'true');
@@ -211,8 +217,9 @@ function drawProblem(problem) {
   for (const error of problem.errors) {
     const path = String(error.field ?? '').replace(/^[/$.]+/, '').replace(/^(rides?)?\[?\d*\]?[./]/, '').replaceAll('/', '.');
     const name = INPUTS[path] ?? path;
-    const words = error.value === null || error.value === undefined ? `Missing: expected ${error.expected}.` : `Expected ${error.expected}.`;
-    if (!fieldError(name, words)) elsewhere.push(`${path || 'the ride'}: expected ${error.expected}.`);
+    const missing = /missing/.test(problem.type) && (error.value === null || error.value === undefined);
+    const words = /invalid-field/.test(problem.type) ? error.expected : `${missing ? 'Missing: expected' : 'Expected'} ${error.expected}.`;
+    if (!fieldError(name, words)) elsewhere.push(`${path || 'the ride'}: ${words}`);
   }
   const retry = problem.retryAfterS && (problem.status === 503 || problem.status === 429 || problem.status === 504);
   const noModel = /no-model/.test(problem.type);
@@ -235,14 +242,14 @@ function looked(weather) {
 }
 
 function drawScore(answer) {
-  const { probability, threshold, service, baseline } = answer;
-  const outside = answer.contributions.filter((part) => part.outside_training);
+  const { probability, threshold, service, baseline, contributions = [] } = answer;
+  const outside = contributions.filter((part) => part.outside_training);
   const name = (feature) => FEATURES[feature]?.name ?? feature;
   const range = (feature) => {
     const known = champion?.model_id === answer.model_id && champion.coefficients.find((coefficient) => coefficient.feature === feature);
     return known ? ` (trained on ${worded(feature, known.min, known.unit)} to ${worded(feature, known.max, known.unit)})` : '';
   };
-  const rows = answer.contributions.map((part) => ({
+  const rows = contributions.map((part) => ({
     feature: part.feature, name: name(part.feature), value: worded(part.feature, part.value, part.unit), logOdds: part.log_odds, outside: part.outside_training,
     words: signed(part.log_odds, 2), title: `Multiplies the odds by ${number(Math.exp(part.log_odds), 3)}, against an average ride`,
   }));
@@ -251,11 +258,11 @@ function drawScore(answer) {
     h('div', { class: 'gauge', 'aria-hidden': 'true' },
       h('span', { class: 'level', style: { width: `${probability * 100}%` } }),
       h('span', { class: 'at threshold', style: { left: `${threshold * 100}%` } }, h('span', {}, `threshold ${number(threshold * 100, 1, 0)}`)),
-      h('span', { class: 'at average', style: { left: `${baseline.probability * 100}%` } }, h('span', {}, `average ride ${number(baseline.probability * 100, 0)}`))),
+      baseline ? h('span', { class: 'at average', style: { left: `${baseline.probability * 100}%` } }, h('span', {}, `average ride ${number(baseline.probability * 100, 0)}`)) : ''),
     h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Expect a service request:' : 'Expect no service request:'), service ? ` at or above the threshold of ${percent(threshold, 0)}.` : ` below the threshold of ${percent(threshold, 0)}.`),
     outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside of what the model has seen: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The answer is a guess beyond the data.') : '',
     answer.weather ? looked(answer.weather) : '',
-    contributionsChart(rows),
+    rows.length ? contributionsChart(rows) : '',
     h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id)));
   show(byId('score-peek'), h('strong', {}, percent(probability)), service ? 'a service request' : 'no service request');
   announce(`${percent(probability)} likely to ask for service${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside of what the model has seen.' : ''}`);

@@ -194,11 +194,13 @@ function curl(method, path, operation, parameters) {
   const words = [`curl ${verb}${stream}${url}`];
   if ((operation.security ?? api.security ?? []).some((way) => Object.keys(way).length)) words.push(`-H ${quoted('Authorization: Bearer KEY')}`);
   const body = resolve(operation.requestBody);
-  const [type, media] = Object.entries(body.content ?? {})[0] ?? [];
+  const forms = Object.entries(body.content ?? {});
+  const [type, media] = forms.find(([one]) => isJson(one)) ?? forms[0] ?? [];
   if (type) {
     words.push(`-H ${quoted(`Content-Type: ${type}`)}`);
     const example = exampleOf(type, media);
-    const uploads = example === undefined || !isJson(type) || resolve(media.schema).format === 'binary';
+    // What comes as JSON or as bytes is a file.
+    const uploads = !isJson(type) || forms.some(([one]) => /octet-stream/.test(one));
     words.push(uploads ? '--data-binary @rides.json' : `-d ${quoted(JSON.stringify(example))}`);
   }
   return words.join(' \\\n  ');
@@ -208,9 +210,9 @@ function content(of, what) {
   return Object.entries(of ?? {}).map(([type, media]) => {
     const example = exampleOf(type, media);
     return [
-      h('p', { class: 'type' }, h('code', {}, type), media.schema ? ` · ${typeWords(media.schema)}` : ''),
+      h('p', { class: 'type' }, h('code', {}, type), media.schema && !/octet-stream/.test(type) ? ` · ${typeWords(media.schema)}` : ''),
       media.schema ? inside(media.schema) : '',
-      example === undefined ? '' : h('details', { class: 'schema', open: what === 'request' }, h('summary', {}, 'Example'), code(asText(example), `the example of the ${what}`)),
+      example === undefined || JSON.stringify(example) === '{}' ? '' : h('details', { class: 'schema', open: what === 'request' }, h('summary', {}, 'Example'), code(asText(example), `the example of the ${what}`)),
     ];
   });
 }
@@ -222,7 +224,7 @@ function parameterRows(parameters) {
     return h('div', {},
       h('dt', {}, h('code', {}, parameter.name), parameter.required ? h('span', { class: 'required' }, ' required') : ''),
       h('dd', {}, h('span', { class: 'type' }, `${parameter.in}, ${typeWords(parameter.schema ?? {})}`, limits(schema)), prose(parameter.description ?? schema.description), values(schema),
-        example === undefined ? '' : h('p', { class: 'type' }, 'As in ', h('code', {}, asText(example)))));
+        example === undefined || JSON.stringify(example) === '{}' ? '' : h('p', { class: 'type' }, 'As in ', h('code', {}, asText(example)))));
   }))];
 }
 
@@ -246,16 +248,16 @@ function answers(operation) {
   return h('dl', { class: 'rows answers' }, plain, folded);
 }
 
-const idOf = (method, path, operation) => operation.operationId ?? `${method}-${path.replaceAll(/[^a-z0-9]+/gi, '-')}`;
+const idOf = (method, path) => `${method}${path.replaceAll(/[^a-z0-9]+/gi, '-')}`.replace(/-$/, '');
 
 function drawOperation({ method, path, operation, shared }) {
   const own = (operation.parameters ?? []).map(resolve);
   const parameters = [...shared.map(resolve).filter((one) => !own.some((other) => other.name === one.name && other.in === one.in)), ...own];
   const body = resolve(operation.requestBody);
-  const id = idOf(method, path, operation);
+  const id = idOf(method, path);
   return h('article', { class: 'operation', id, 'aria-labelledby': `${id}-name` },
     h('h3', { id: `${id}-name` }, h('span', { class: `method ${method}` }, method.toUpperCase()), h('span', {}, path)),
-    h('p', { class: 'summary' }, inline(operation.summary ?? '')),
+    h('p', { class: 'summary' }, inline((operation.summary ?? '').replace(/\.$/, ''))),
     operation.deprecated ? h('p', { class: 'deprecated' }, 'Deprecated: it will be gone in a later version.') : '',
     prose(operation.description),
     parameters.length ? parameterRows(parameters) : '',
@@ -266,6 +268,8 @@ function drawOperation({ method, path, operation, shared }) {
 
 const keyHeader = (scheme) => (scheme.type === 'http' ? `Authorization: ${scheme.scheme === 'bearer' ? 'Bearer' : scheme.scheme} KEY` : `${scheme.name}: KEY`);
 
+const brief = (operation) => operation.summary?.replaceAll('`', '').replace(/\.$/, '');
+
 function draw() {
   const operations = Object.entries(api.paths ?? {}).flatMap(([path, item]) =>
     METHODS.filter((method) => item[method]).map((method) => ({ method, path, operation: item[method], shared: item.parameters ?? [], tag: item[method].tags?.[0] ?? 'other' })));
@@ -273,8 +277,10 @@ function draw() {
   const tags = [...new Set([...described.keys(), ...operations.map(({ tag }) => tag)])].filter((tag) => operations.some((one) => one.tag === tag));
   const schemes = Object.entries(api.components?.securitySchemes ?? {});
   write(byId('api-version'), `Version ${api.info?.version ?? '?'}, OpenAPI ${api.openapi ?? '?'}`);
-  show(byId('contents'), tags.map((tag) => h('div', {}, h('h2', {}, tag), operations.filter((one) => one.tag === tag).map(({ method, path, operation }) =>
-    h('a', { href: `#${idOf(method, path, operation)}` }, operation.summary?.replaceAll('`', '') || `${method.toUpperCase()} ${path}`)))));
+  const fold = h('details', { open: !matchMedia('(max-width: 1040px)').matches }, h('summary', {}, 'Operations'));
+  show(byId('contents'), fold);
+  fold.append(...tags.map((tag) => h('div', {}, h('h2', {}, tag), operations.filter((one) => one.tag === tag).map(({ method, path, operation }) =>
+    h('a', { href: `#${idOf(method, path)}` }, brief(operation) || `${method.toUpperCase()} ${path}`)))));
   show(byId('operations'),
     h('section', { class: 'intro' }, h('h1', {}, api.info?.title ?? 'API'), prose(api.info?.description),
       schemes.length ? h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), 'Where the gateway asks for one: ', schemes.flatMap(([, scheme], i) => [i ? ', or ' : '', h('code', {}, keyHeader(scheme))]), '.')) : ''),
@@ -291,7 +297,7 @@ function watch() {
   const seen = new Set();
   const observer = new IntersectionObserver((entries) => {
     for (const entry of entries) entry.isIntersecting ? seen.add(entry.target.id) : seen.delete(entry.target.id);
-    const here = [...links.keys()].find((id) => seen.has(id));
+    const here = [...links.keys()].findLast((id) => seen.has(id));
     for (const [id, link] of links) id === here ? link.setAttribute('aria-current', 'true') : link.removeAttribute('aria-current');
   }, { rootMargin: '-15% 0px -75% 0px' });
   for (const id of links.keys()) observer.observe(byId(id));

@@ -1,7 +1,7 @@
 //! The `wildrydes` command as a person uses it: what it prints, how it fails.
 
 use common::contract::topology::Topology;
-use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};
 use std::process::{Command, Output};
 
 fn failed(command: &mut Command, code: i32) -> String {
@@ -136,6 +136,74 @@ fn the_topology_is_shown_as_table_json_and_picture() {
         assert!(table.contains(&queue.name) && dot.contains(&format!("\"{}\"", queue.name)), "{}", queue.name);
     }
     assert!(dot.starts_with("digraph") && dot.trim_end().ends_with('}'));
+}
+
+/// Whoever reads what a command prints may stop reading, as `head -1` does: the command ends, without a word and without a
+/// failure.
+#[test]
+fn output_that_nobody_reads_any_more_is_a_clean_end() {
+    for arguments in [&["topology", "show"][..], &["topology", "show", "--json"], &["completions", "bash"], &["--help"]]
+    {
+        let (reader, writer) = std::io::pipe().unwrap();
+        drop(reader);
+        let mut command = wildrydes();
+        let ended = command.args(arguments).stdout(writer).output().unwrap();
+        let said = String::from_utf8_lossy(&ended.stderr);
+        assert!(ended.status.success() && said.is_empty(), "{arguments:?} ended with {}\n{said}", ended.status);
+    }
+}
+
+/// A worker that cannot start says why once, as an event in the format of its log, whatever is wrong.
+#[test]
+fn a_worker_that_cannot_start_says_so_once_and_in_the_format_of_its_log() {
+    let folder = tempfile::tempdir().unwrap();
+    let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let nobody = format!("amqp://127.0.0.1:{port}/%2f");
+    let a_file = folder.path().join("file");
+    std::fs::write(&a_file, "").unwrap();
+    let a_file = a_file.to_str().unwrap();
+    for (arguments, code, why) in [
+        (&["--set", "splitter.chunk_size=0"][..], 2, "splitter.chunk_size = 0"),
+        (&["--config", "not-there.toml"], 2, "not-there.toml"),
+        (&["--set", "no_section.key=1"], 2, "no_section"),
+        (&["--set", &format!("store.url={a_file}")], 2, "store.url"),
+        (&["--set", &format!("broker.url={nobody}"), "--set", "broker.give_up_after_ms=1000"], 1, "gave up after 1 s"),
+    ] {
+        let mut splitter = worker("splitter");
+        splitter.current_dir(folder.path()).env("WILDRYDES__LOG__FORMAT", "json").args(arguments);
+        let said = failed(&mut splitter, code);
+        let events: Vec<serde_json::Value> = said
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{said}")))
+            .collect();
+        let errors: Vec<_> = events.iter().filter(|event| event["level"] == "ERROR").collect();
+        let [error] = errors[..] else { panic!("told {} times\n{said}", errors.len()) };
+        assert!(error["error"].as_str().unwrap().contains(why), "{error}");
+    }
+}
+
+/// Who only looks makes no store: they say that there is none, and which option names it.
+#[test]
+fn looking_makes_no_store() {
+    let folder = tempfile::tempdir().unwrap();
+    let wildrydes = || {
+        let mut command = wildrydes();
+        command.current_dir(folder.path()).args(["--store", "nowhere"]);
+        command
+    };
+    let ride = ["--distance", "30", "--healthpoints", "300", "--magicpoints", "300"];
+    let weather = ["--tmin", "180", "--tmax", "270", "--prcp", "0"];
+    for said in [
+        succeed(wildrydes().arg("status")),
+        failed(wildrydes().args(["status", "a-batch"]), 1),
+        failed(wildrydes().args(["replay", "--all"]), 1),
+        failed(wildrydes().arg("score").args(ride).args(weather), 4),
+        failed(wildrydes().args(["score", "--json"]).args(ride).args(weather), 4),
+    ] {
+        assert!(said.contains("there is no store nowhere") && said.contains("--store"), "{said}");
+    }
+    assert_eq!(told(wildrydes().arg("status"))["batches"], serde_json::json!([]));
+    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
 }
 
 /// A queue that is there with other arguments is told with both sides and the way out, and nothing is changed.

@@ -28,6 +28,7 @@ on_both_brokers! {
     a_dead_letter_can_be_looked_at_any_number_of_times;
     what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes;
     a_cancelled_consumer_gives_back_what_was_not_begun;
+    a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it;
     a_message_that_keeps_coming_back_is_parked;
     every_subscriber_gets_its_own_copy;
     a_reply_queue_takes_answers_by_its_name;
@@ -250,7 +251,7 @@ async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Brok
     // A quorum queue counts a consumer until it has settled what it was given.
     reaches(connection.as_ref(), |depth| depth.messages == 9).await;
     begun.settle.ack().await.unwrap();
-    reaches(connection.as_ref(), |depth| depth == Depth { messages: 9, consumers: 0 }).await;
+    reaches(connection.as_ref(), |depth| (depth.messages, depth.consumers) == (9, 0)).await;
     drop(consumer);
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 5).await.unwrap();
     let mut seen = BTreeSet::new();
@@ -260,6 +261,31 @@ async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Brok
         delivery.settle.ack().await.unwrap();
     }
     assert_eq!(seen, (1..10).map(|id| id.to_string()).collect());
+}
+
+async fn a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it(broker: Arc<dyn Broker>) {
+    let connection = connect(&broker).await;
+    let publisher = connection.publisher().await.unwrap();
+    for id in ["a", "b", "c"] {
+        publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+    }
+    let mut consumer = connection.consume(queue::WEATHER_FETCHER, 2).await.unwrap();
+    let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
+    first.settle.ack().await.unwrap();
+    second.settle.requeue().await.unwrap();
+    let held = [next(&mut consumer).await, next(&mut consumer).await];
+    reaches(connection.as_ref(), |depth| (depth.messages, depth.consumers) == (0, 1)).await;
+    let depth = connection.depth(queue::WEATHER_FETCHER).await.unwrap();
+    // RabbitMQ's passive declaration knows neither: both or none.
+    match depth.unacknowledged {
+        Some(unacknowledged) => assert_eq!((unacknowledged, depth.acknowledged_total), (2, Some(1))),
+        None => assert_eq!(depth.acknowledged_total, None),
+    }
+    let tells = connection.depth(&topology::dead_queue(queue::MERGER)).await.unwrap().unacknowledged.is_some();
+    assert_eq!(tells, depth.unacknowledged.is_some());
+    for delivery in held {
+        delivery.settle.ack().await.unwrap();
+    }
 }
 
 async fn reaches(connection: &dyn Connection, expected: impl Fn(Depth) -> bool) {

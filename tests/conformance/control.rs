@@ -10,7 +10,7 @@ use common::{
     },
     runtime::{
         Broker, Shutdown, Store, Worker,
-        broker::{Connection, Depth},
+        broker::Connection,
         config::StoreSettings,
         control, store,
         worker::{RunError, RunOptions, run},
@@ -76,7 +76,7 @@ async fn reaches(connection: &dyn Connection, messages: u64, consumers: impl Int
     let (deadline, consumers) = (Instant::now() + SOON, consumers.into());
     loop {
         let depth = connection.depth(queue::MERGER).await.unwrap();
-        if depth == (Depth { messages, consumers: consumers.unwrap_or(depth.consumers) }) {
+        if (depth.messages, depth.consumers) == (messages, consumers.unwrap_or(depth.consumers)) {
             return;
         }
         assert!(Instant::now() < deadline, "{messages} messages and {consumers:?} consumers were expected: {depth:?}");

@@ -1,6 +1,7 @@
 //! One suite for both brokers: what `common::runtime::broker` promises, and what the worker loop makes of it.
 
 mod broker;
+mod client;
 mod control;
 mod wire;
 mod worker;

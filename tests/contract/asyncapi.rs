@@ -4,7 +4,7 @@ use super::project;
 use common::contract::{
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
-        ScoreRequest, ScoreResponse, WorkerControl,
+        ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
     },
     topology::{Topology, queue, topic_matches},
 };
@@ -33,6 +33,8 @@ fn routes() -> Vec<Route> {
         of::<WorkerControl>(),
         of::<ScoreRequest>(),
         of::<ScoreResponse>(),
+        of::<WeatherRequest>(),
+        of::<WeatherResponse>(),
     ];
     assert_eq!(routes.iter().map(|(kind, ..)| kind.clone()).collect::<Vec<_>>(), KINDS.map(|kind| kind.to_string()));
     routes
@@ -224,7 +226,11 @@ fn every_worker_reads_its_queue_and_every_message_has_one_sender() {
         if exchange.is_empty() {
             assert_eq!(senders.next(), None, "{kind} is an answer");
             let answers = members(operations).filter(|(_, operation)| sends(&operation["reply"]));
-            assert_eq!(answers.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["scorer-receives-score-request"]);
+            let expected = match name {
+                "score-response" => "scorer-receives-score-request",
+                _ => "weather-lookup-receives-weather-request",
+            };
+            assert_eq!(answers.map(|(name, _)| name.as_str()).collect::<Vec<_>>(), [expected]);
         } else {
             let sender = senders.next().unwrap_or_else(|| panic!("nobody sends {kind}"));
             assert_eq!(referred(&sender["channel"]), exchange, "{kind}");

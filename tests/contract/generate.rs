@@ -3,15 +3,16 @@
 use common::contract::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
     message::{
-        BatchContent, BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted, ModelRejected,
-        PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest,
-        ScoreResponse, ScoreRide, TemperatureUnit, Units, WorkerControl,
+        BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted,
+        ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
+        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherError, WeatherErrorCode,
+        WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     model::{
-        CHAMPION_SCHEMA, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, TrainedOn, TrainingCounts,
-        TrainingSettings,
+        CHAMPION_SCHEMA, CalibrationBin, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, RocPoint,
+        TrainedOn, TrainingCounts, TrainingSettings,
     },
-    ride::{Counts, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
+    ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
@@ -41,6 +42,10 @@ fn not_negative() -> impl Strategy<Value = f64> {
     number().prop_map(f64::abs)
 }
 
+fn points() -> impl Strategy<Value = f64> {
+    prop_oneof![-POINTS_MAX..=POINTS_MAX, Just(0.0), Just(POINTS_MAX)]
+}
+
 fn counts() -> impl Strategy<Value = Counts> {
     proptest::collection::btree_map("[a-z_]{1,20}", any::<u64>(), 0..4)
 }
@@ -57,8 +62,8 @@ fn statustime() -> impl Strategy<Value = StatusTime> {
 prop_compose! {
     fn ride()(
         ride_id in text(), name in text(), breed in option::of(text()), statustime in statustime(),
-        latitude in -90.0..=90.0, longitude in -180.0..=180.0, distance in not_negative(), healthpoints in number(),
-        magicpoints in number(), label in option::of(any::<bool>()),
+        latitude in -90.0..=90.0, longitude in -180.0..=180.0, distance in 0.0..=DISTANCE_MAX, healthpoints in points(),
+        magicpoints in points(), label in option::of(any::<bool>()),
     ) -> Ride {
         Ride {
             ride_id: ride_id.into(), name: name.into(), breed: breed.map(Into::into), statustime, latitude, longitude,
@@ -67,14 +72,21 @@ prop_compose! {
     }
 }
 
-fn weather() -> impl Strategy<Value = Weather> {
-    let observed = ("[A-Z0-9]{11}", not_negative(), any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
-        |(groundstation, station_km, tmin, tmax, prcp)| {
-            Weather::Observed(Observation { groundstation: groundstation.into(), station_km, tmin, tmax, prcp })
+fn observation() -> impl Strategy<Value = Observation> {
+    ("[A-Z0-9]{11}", not_negative(), any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
+        |(groundstation, station_km, tmin, tmax, prcp)| Observation {
+            groundstation: groundstation.into(),
+            station_km,
+            tmin,
+            tmax,
+            prcp,
         },
-    );
+    )
+}
+
+fn weather() -> impl Strategy<Value = Weather> {
     prop_oneof![
-        observed,
+        observation().prop_map(Weather::Observed),
         Just(Weather::Missing(WeatherMissing::NoStationInReach)),
         Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
     ]
@@ -172,9 +184,14 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
             prcp,
         },
     );
-    (text(), temperature, precipitation, vec(ride, 1..4)).prop_map(|(request_id, temperature, precipitation, rides)| {
-        ScoreRequest { request_id, units: Units { temperature, precipitation }, rides }
-    })
+    (text(), temperature, precipitation, any::<bool>(), vec(ride, 1..4)).prop_map(
+        |(request_id, temperature, precipitation, explain, rides)| ScoreRequest {
+            request_id,
+            units: Units { temperature, precipitation },
+            explain,
+            rides,
+        },
+    )
 }
 
 fn score_error() -> impl Strategy<Value = ScoreError> {
@@ -191,17 +208,24 @@ fn score_error() -> impl Strategy<Value = ScoreError> {
 }
 
 pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
+    let contribution =
+        (text(), number(), number(), any::<bool>()).prop_map(|(feature, value, log_odds, outside_training)| {
+            Contribution { feature, value, log_odds, outside_training }
+        });
     let outcome = prop_oneof![
-        (0.0..=1.0, any::<bool>()).prop_map(|(probability, service)| ScoreOutcome::Scored { probability, service }),
+        (0.0..=1.0, any::<bool>(), vec(contribution, 0..3)).prop_map(|(probability, service, explanation)| {
+            ScoreOutcome::Scored { probability, service, explanation }
+        }),
         score_error().prop_map(|error| ScoreOutcome::Failed { error }),
     ];
     let score = (option::of(text()), outcome).prop_map(|(ride_id, outcome)| Score { ride_id, outcome });
-    let scored = (text(), text(), text(), 0.0..=1.0, vec(score, 1..4)).prop_map(
-        |(request_id, model, model_id, threshold, scores)| ScoreResponse {
+    let scored = (text(), text(), text(), 0.0..=1.0, option::of(number()), vec(score, 1..4)).prop_map(
+        |(request_id, model, model_id, threshold, baseline_log_odds, scores)| ScoreResponse {
             request_id,
             model: Some(model),
             model_id: Some(model_id),
             threshold: Some(threshold),
+            baseline_log_odds,
             scores,
             error: None,
         },
@@ -209,6 +233,39 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
     prop_oneof![
         scored,
         (text(), score_error()).prop_map(|(request_id, error)| ScoreResponse::failed(request_id, error))
+    ]
+}
+
+pub fn weather_request() -> impl Strategy<Value = WeatherRequest> {
+    let place = (-90.0..=90.0, -180.0..=180.0, statustime())
+        .prop_map(|(latitude, longitude, statustime)| WeatherPlace { latitude, longitude, statustime });
+    (text(), vec(place, 1..4)).prop_map(|(request_id, places)| WeatherRequest { request_id, places })
+}
+
+pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
+    let error = || {
+        let code = prop_oneof![
+            Just(WeatherErrorCode::NoStationInReach),
+            Just(WeatherErrorCode::NoObservationOnDate),
+            Just(WeatherErrorCode::MalformedRequest),
+            Just(WeatherErrorCode::UnknownVersion),
+            Just(WeatherErrorCode::Unavailable),
+            Just(WeatherErrorCode::DeadlineExceeded),
+            Just(WeatherErrorCode::Internal),
+        ];
+        (code, text(), option::of(text())).prop_map(|(code, message, field)| WeatherError { code, message, field })
+    };
+    let weather = prop_oneof![
+        observation().prop_map(PlaceWeather::Observed),
+        error().prop_map(|error| PlaceWeather::Failed { error }),
+    ];
+    prop_oneof![
+        (text(), vec(weather, 1..4)).prop_map(|(request_id, weather)| WeatherResponse {
+            request_id,
+            weather,
+            error: None
+        }),
+        (text(), error()).prop_map(|(request_id, error)| WeatherResponse::failed(request_id, error)),
     ]
 }
 
@@ -259,8 +316,21 @@ fn metrics() -> impl Strategy<Value = Metrics> {
             true_positive,
         },
     );
-    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number()).prop_map(
-        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier)| Metrics {
+    let roc_point = (number(), number(), number()).prop_map(|(threshold, false_positive_rate, true_positive_rate)| {
+        RocPoint { threshold, false_positive_rate, true_positive_rate }
+    });
+    let bin = (number(), number(), any::<u64>(), number(), number()).prop_map(
+        |(from, to, rides, mean_probability, service_share)| CalibrationBin {
+            from,
+            to,
+            rides,
+            mean_probability,
+            service_share,
+        },
+    );
+    let curves = (vec(roc_point, 0..3), vec(bin, 0..3));
+    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number(), curves).prop_map(
+        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier, (roc, calibration))| Metrics {
             rides,
             confusion,
             accuracy,
@@ -270,6 +340,8 @@ fn metrics() -> impl Strategy<Value = Metrics> {
             roc_auc,
             log_loss,
             brier,
+            roc,
+            calibration,
         },
     )
 }
@@ -294,16 +366,19 @@ pub fn model() -> impl Strategy<Value = Model> {
         threshold,
         rides_min,
     });
-    let counts = any::<[u64; 8]>().prop_map(
-        |[rides, unlabelled, without_weather, duplicates, train, train_service, test, test_service]| TrainingCounts {
-            rides,
-            unlabelled,
-            without_weather,
-            duplicates,
-            train,
-            train_service,
-            test,
-            test_service,
+    let counts = any::<[u64; 9]>().prop_map(
+        |[rides, unlabelled, without_weather, out_of_range, duplicates, train, train_service, test, test_service]| {
+            TrainingCounts {
+                rides,
+                unlabelled,
+                without_weather,
+                out_of_range,
+                duplicates,
+                train,
+                train_service,
+                test,
+                test_service,
+            }
         },
     );
     let names = (text(), text(), text());

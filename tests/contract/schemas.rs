@@ -5,7 +5,7 @@ use common::contract::{
     dataset::{Claim, Manifest},
     message::{
         self, BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch,
-        RideChunk, ScoreRequest, ScoreResponse, Undecodable, WorkerControl,
+        RideChunk, ScoreRequest, ScoreResponse, Undecodable, WeatherRequest, WeatherResponse, WorkerControl,
     },
     model::{Champion, Model},
 };
@@ -77,6 +77,8 @@ fn contracts() -> Vec<Contract> {
         Contract::message::<WorkerControl>(generate::worker_control()),
         Contract::message::<ScoreRequest>(generate::score_request()),
         Contract::message::<ScoreResponse>(generate::score_response()),
+        Contract::message::<WeatherRequest>(generate::weather_request()),
+        Contract::message::<WeatherResponse>(generate::weather_response()),
         Contract::document::<Claim>("claim.v1", generate::claim()),
         Contract::document::<Manifest>("dataset-manifest.v1", generate::manifest()),
         Contract::document::<Model>("model.v1", generate::model()),

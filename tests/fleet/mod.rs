@@ -91,7 +91,7 @@ async fn one_trace_spans_all_workers() {
     fleet.wait_for("the scorer's line", |_| workers_with(&fleet.logs(), &trace_id).contains("scorer"));
     let logs = fleet.logs();
     let workers = workers_with(&logs, &trace_id);
-    let expected: BTreeSet<String> = common::contract::topology::queue::ALL.iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = common::contract::topology::PROCESSES.iter().map(ToString::to_string).collect();
     assert_eq!(workers, expected);
     let joined = logs.iter().filter(|line| line["span"]["worker"] == "merger" && line["message"] == "done");
     assert!(joined.clone().count() >= 3 && joined.clone().all(|line| line["span"]["batch_id"] == batch_id));

@@ -353,7 +353,7 @@ async fn every_poison_ends_as_it_should_on_rabbitmq() {
     });
     let (first, later) = parts(&all);
     trial.publish(&first, || fleet.tail()).await;
-    for name in queue::ALL {
+    for name in topology::PROCESSES {
         fleet.launch(name, 0);
     }
     fleet.wait_for("the scorer", |_| fleet.log_text().contains("\"connected\",\"worker\":\"scorer\""));
@@ -365,7 +365,10 @@ async fn every_poison_ends_as_it_should_on_rabbitmq() {
                 "most memory in MB: {:?}",
                 peaks.iter().map(|(name, bytes)| (name, bytes >> 20)).collect::<Vec<_>>()
             );
-            assert!(peaks.len() == queue::ALL.len() && peaks.values().all(|bytes| *bytes < MEMORY_MAX), "{peaks:?}");
+            assert!(
+                peaks.len() == topology::PROCESSES.len() && peaks.values().all(|bytes| *bytes < MEMORY_MAX),
+                "{peaks:?}"
+            );
         }
         None => eprintln!("not measured: this system does not tell the memory of a process"),
     }
@@ -392,7 +395,10 @@ async fn every_poison_ends_as_it_should_in_one_process() {
     let weather =
         weather_fetcher::Settings { source: input.weather.to_str().unwrap().to_owned(), ..Default::default() };
     workers.add(splitter::Splitter::new(Default::default(), Arc::clone(&store)));
-    workers.add(weather_fetcher::WeatherFetcher::new(weather, Arc::clone(&store)).unwrap());
+    let fetcher = weather_fetcher::WeatherFetcher::new(weather, Arc::clone(&store)).unwrap();
+    let lookup = fetcher.lookup();
+    workers.add(fetcher);
+    workers.add(lookup);
     workers.add(merger::Merger::new(Default::default(), Arc::clone(&store)));
     workers.add(trainer::Trainer::new(Default::default(), Arc::clone(&store)));
     let scorer = Arc::new(scorer::Scorer::new(Default::default(), store));

@@ -7,19 +7,19 @@ use common::{
         message::BatchSplit,
         topology::{self, queue},
     },
-    runtime::{AmqpBroker, config::BrokerSettings},
+    runtime::{AmqpBroker, Broker, config::BrokerSettings},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON};
+use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
     net::TcpStream,
-    time::{Duration, Instant},
 };
 
 /// Flags of the properties that are sent here, one at a time (§4.2.6.1).
 const HEADERS: u16 = 1 << 13;
 const KIND: u16 = 1 << 5;
+const MESSAGE_ID: u16 = 1 << 7;
 
 /// A connection with one open channel, confirms on.
 pub(super) struct Raw {
@@ -106,16 +106,6 @@ impl Raw {
             (20, 40, why) | (10, 50, why) => Answer::Refused(String::from_utf8_lossy(&why).into_owned()),
             other => panic!("{other:?}"),
         }
-    }
-}
-
-impl Raw {
-    /// Empties a queue; how many messages were in it.
-    fn purge(&mut self, queue: &str) -> u32 {
-        let queue = format!("{}{queue}", self.namespace);
-        self.method(1, 50, 30, &[&[0, 0][..], &short(queue.as_bytes()), &[0]].concat());
-        let told = self.expect(50, 31);
-        u32::from_be_bytes([told[0], told[1], told[2], told[3]])
     }
 }
 
@@ -233,43 +223,82 @@ async fn absurd_headers_harm_nobody() {
     fleet.finish().await;
 }
 
-/// A type and the name of a header that are no UTF-8 end the connection of whoever reads them. The broker parks the two
-/// messages, and their neighbours, in the same prefetch window, succeed.
+/// Names that are no UTF-8, and arrays in one another as deep as a frame holds, are more than the AMQP library can read. The
+/// worker is told of them all the same: what can be done is done, the rest is a dead letter with its reason, the neighbours
+/// in the same prefetch window succeed, and nothing is delivered twice.
 #[tokio::test]
-async fn what_the_protocol_library_cannot_read_harms_no_neighbour() {
+async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() {
     let input = Input::of(1);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
     let broker = AmqpBroker::new(fleet.broker.clone());
     let trial = Trial::start(&broker, fleet.store()).await;
-    let dead = topology::dead_queue(queue::MERGER);
     let settings = fleet.broker.clone();
     let publishing = tokio::task::spawn_blocking(move || {
         let mut raw = Raw::connect(&settings);
         let header = table(&[(&[0xFF], b"t\x01".to_vec())]);
-        let poisons = [(KIND, short(&[0xFF, 0xFE])), (HEADERS, header)];
-        for (nth, (flags, properties)) in poisons.into_iter().enumerate() {
-            for neighbour in 0..2 {
-                let body = serde_json::to_vec(&split(&format!("good-{nth}-{neighbour}"))).unwrap();
-                assert_eq!(raw.publish(topology::WORK, SPLIT, 0, &[], &body), Answer::Taken);
-            }
-            assert_eq!(raw.publish(topology::WORK, SPLIT, flags, &properties, b"{}"), Answer::Taken);
+        let deep = table(&[(b"deep", nested(26_000))]);
+        let body = |batch_id: &str| serde_json::to_vec(&split(batch_id)).unwrap();
+        let illegible = [
+            (KIND, short(&[0xFF, 0xFE]), b"{}".to_vec()),
+            (HEADERS, header, b"{}".to_vec()),
+            (MESSAGE_ID, short(b"id\xC3"), body("named")),
+            (HEADERS, deep, body("deep")),
+        ];
+        for (nth, (flags, properties, body_of_it)) in illegible.into_iter().enumerate() {
+            assert_eq!(raw.publish(topology::WORK, SPLIT, 0, &[], &body(&format!("good-{nth}"))), Answer::Taken);
+            assert_eq!(raw.publish(topology::WORK, SPLIT, flags, &properties, &body_of_it), Answer::Taken);
         }
-        raw
     });
-    let mut raw = publishing.await.unwrap();
+    publishing.await.unwrap();
     trial.publisher.publish(message(&split("last"))).await.unwrap();
     fleet.launch(queue::MERGER, 0);
-    for id in ["good-0-0", "good-0-1", "good-1-0", "good-1-1", "last"] {
+    for id in ["good-0", "good-1", "good-2", "good-3", "named", "deep", "last"] {
         trial.manifest(id, id, || fleet.log_text()).await;
     }
-    let deadline = Instant::now() + SOON;
-    while trial.connection.depth(&dead).await.unwrap().messages < 2 {
-        assert!(Instant::now() < deadline, "the broker should park what cannot be read\n{}", fleet.tail());
-        tokio::time::sleep(Duration::from_millis(20)).await;
+    let mut dead = trial.connection.consume(&topology::dead_queue(queue::MERGER), 2).await.unwrap();
+    let mut expected = BTreeMap::from([("unknown_kind", "\u{FFFD}\u{FFFD}"), ("malformed", "batch_id")]);
+    while !expected.is_empty() {
+        let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
+        let [reason, why] = [envelope::REASON, envelope::WHY].map(|name| delivery.properties.text(name).unwrap());
+        let words = expected.remove(reason).unwrap_or_else(|| panic!("{reason}: {why}"));
+        assert!(why.contains(words), "{why}");
+        assert_eq!(delivery.properties.headers.contains_key("\u{FFFD}"), reason == "malformed");
+        delivery.settle.ack().await.unwrap();
     }
-    assert!(fleet.log_text().contains("a message breaks the protocol") && !fleet.log_text().contains("panicked"));
+    let log = fleet.log_text();
+    assert!(!log.contains("panicked") && !log.contains("no broker"), "{log}");
     trial.connection.close().await;
-    let parked = tokio::task::spawn_blocking(move || raw.purge(&topology::dead_queue(queue::MERGER))).await.unwrap();
-    assert_eq!(parked, 2, "only these two");
+    fleet.finish().await;
+}
+
+/// Dead letters with such names, as a broker parks them, are listed, shown and exported with a mark, and dropped.
+#[tokio::test]
+async fn dead_letters_with_illegible_names_are_shown_and_dropped() {
+    let input = Input::of(1);
+    let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let connection = AmqpBroker::new(fleet.broker.clone()).connect("a test").await.unwrap();
+    connection.declare().await.unwrap();
+    connection.close().await;
+    let settings = fleet.broker.clone();
+    let publishing = tokio::task::spawn_blocking(move || {
+        let mut raw = Raw::connect(&settings);
+        let to = format!("{}{}", settings.namespace, queue::MERGER);
+        let header = table(&[(&[b'h', 0xFF], [&b"S"[..], &long(&[0xFE, b'v'])].concat())]);
+        for (flags, properties) in [(KIND, short(&[0xFF])), (HEADERS, header)] {
+            assert_eq!(raw.publish(topology::DEAD, &to, flags, &properties, b"{}"), Answer::Taken);
+        }
+        let deep = table(&[(b"deep", nested(26_000))]);
+        assert_eq!(raw.publish(topology::DEAD, &to, HEADERS, &deep, b"{}"), Answer::Taken);
+    });
+    publishing.await.unwrap();
+    let letters = told(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().clone();
+    assert_eq!(letters.iter().map(|letter| letter["lossy"] == true).collect::<Vec<_>>(), [true, true, false]);
+    let id = letters[1]["id"].as_str().unwrap();
+    let shown = succeed(fleet.wildrydes().args(["dead", "show", id]));
+    assert!(shown.contains("h\u{FFFD}: \u{FFFD}v") && shown.contains("no UTF-8"), "{shown}");
+    assert_eq!(succeed(fleet.wildrydes().args(["dead", "export"])).lines().count(), 3);
+    let dropped = told(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
+    assert_eq!(dropped["dropped"], 3);
+    assert_eq!(told(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().len(), 0);
     fleet.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use super::users::{ROLES, Users};
 use common::{
-    contract::topology::{Topology, queue},
+    contract::topology::{PROCESSES, Topology, queue},
     runtime::{
         AmqpBroker, Broker,
         config::{BrokerSettings, Declare},
@@ -46,7 +46,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
     noaa.fail_next("ghcnd-stations.txt", 3, Fault::Status(503, None));
     blocking(|| {
         succeed(users.wildrydes("operator").args(["topology", "apply"]));
-        for (index, worker) in queue::ALL.into_iter().enumerate() {
+        for (index, worker) in PROCESSES.into_iter().enumerate() {
             // Half of them try to declare first, as they do by default; half are told not to.
             let declare = if index % 2 == 0 { "auto" } else { "never" };
             let environment = [
@@ -75,7 +75,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
         let refused = output(users.wildrydes("publisher").arg("ingest").arg(&broken));
         assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
         assert!(users.log("weather-fetcher").contains("set aside"), "a retry took place");
-        for worker in queue::ALL {
+        for worker in PROCESSES {
             assert!(!users.log(worker).contains("ACCESS_REFUSED - write"), "{}", users.log(worker));
         }
         users.stop();
@@ -201,17 +201,18 @@ fn allowed<T>(outcome: lapin::Result<T>) -> bool {
 
 fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     let named = |plain: &str| format!("{namespace}{plain}");
-    let (operator, worker) = (role == "operator", queue::ALL.contains(&role));
+    let (operator, worker) = (role == "operator", PROCESSES.contains(&role));
     // Every worker listens whether it is to pause.
-    let temporary = worker || ["publisher", "client", "operator"].contains(&role);
+    let temporary = worker || ["publisher", "client", "gateway", "operator"].contains(&role);
     let mut attempts = Vec::new();
     let mut attempt = |what, expected| attempts.push(Attempt { what, expected });
 
     let topology = Topology::of_fleet(namespace);
     for queue in topology.queues.iter().map(|queue| queue.name.clone()) {
-        let own = queue == named(role);
-        attempt(What::Get(queue.clone()), own || operator);
-        attempt(What::Purge(queue.clone()), own || operator);
+        let own = queue == named(role) || (role == "weather-fetcher" && queue == named("weather-lookup"));
+        let reads = own || operator || (role == "gateway" && queue.ends_with(".dead"));
+        attempt(What::Get(queue.clone()), reads);
+        attempt(What::Purge(queue.clone()), reads);
         attempt(What::DeclareQueue(queue.clone()), operator);
         if !operator {
             attempt(What::DeleteQueue(queue.clone()), false);
@@ -243,17 +244,23 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         ("events", "model-rejected.v1", "trainer"),
         ("events", "worker-control.v1", "operator"),
         ("rpc", "score-request.v1", "client"),
+        ("rpc", "weather-request.v1", "client"),
+        ("rpc", "weather-response.v1", "nobody"),
     ] {
-        publish(exchange, message, role == publisher);
+        let as_gateway = role == "gateway" && ["publisher", "client"].contains(&publisher);
+        publish(exchange, message, role == publisher || as_gateway);
     }
+    // A publisher may use any routing key; the gateway has no need to.
+    publish("ingest", "rides", role == "publisher");
     for of in queue::ALL {
-        // To its own rungs, of which the scorer has none; into no work queue, not even its own.
+        // To its own rungs, of which queues of requests have none; into no work queue, not even its own.
         publish("retry", &named(&format!("{of}.retry.0")), of == role && of != "scorer");
         publish("retry", &named(&format!("{of}.retry.3")), of == role && of != "scorer");
         publish("retry", &named(of), false);
-        publish("dead", &named(of), of == role && worker);
+        let own = of == role || (role == "weather-fetcher" && of == "weather-lookup");
+        publish("dead", &named(of), own && worker);
         // Whoever answers may: the default exchange knows no limits.
-        publish("", &named(of), role == "scorer");
+        publish("", &named(of), role == "scorer" || role == "weather-fetcher");
     }
     // Another fleet's names, of which a pattern without quotes or anchors would take some.
     for key in [format!("x{}", named(&format!("{role}.retry.0"))), named(&format!("{role}xretry.0"))] {
@@ -276,7 +283,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     ] {
         let expected = match role {
             "operator" => true,
-            "publisher" => exchange == "events" || exchange == "dead",
+            "publisher" | "gateway" => exchange == "events" || exchange == "dead",
             "client" => false,
             _ => {
                 let pause = (exchange, key) == ("events", "worker-control.#");

@@ -14,8 +14,8 @@ use std::{
 use tempfile::TempDir;
 
 /// The roles outside the fleet, and the workers.
-pub(super) const ROLES: [&str; 8] =
-    ["splitter", "weather-fetcher", "merger", "trainer", "scorer", "publisher", "client", "operator"];
+pub(super) const ROLES: [&str; 9] =
+    ["splitter", "weather-fetcher", "merger", "trainer", "scorer", "publisher", "client", "gateway", "operator"];
 
 /// The users of a namespace, their passwords, and what runs under them.
 pub(super) struct Users {

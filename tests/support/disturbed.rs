@@ -1,7 +1,7 @@
 //! A batch on its way through a fleet of processes while something goes wrong, and what must be true afterwards.
 
 use crate::processes::{Fleet, Input, SOON, dataset_sha256, told};
-use common::{contract::topology::queue, runtime::config::BrokerSettings};
+use common::{contract::topology::PROCESSES, runtime::config::BrokerSettings};
 use serde_json::Value;
 use std::{
     ffi::OsStr,
@@ -81,7 +81,7 @@ impl Disturbed {
         environment: &[(&str, &str)],
     ) -> Self {
         let undisturbed = input.run(&[]);
-        let workers: Vec<&str> = queue::ALL.into_iter().filter(|name| !absent.contains(name)).collect();
+        let workers: Vec<&str> = PROCESSES.into_iter().filter(|name| !absent.contains(name)).collect();
         let chunk_size = plan.chunk_size.to_string();
         let environment = [&[("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())], environment].concat();
         let patient = BrokerSettings {

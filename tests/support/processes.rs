@@ -143,7 +143,7 @@ impl Fleet {
 
     /// The same, with more environment variables.
     pub fn start_with(copies: usize, weather: impl AsRef<OsStr>, environment: &[(&str, &str)]) -> Self {
-        Self::start_some(&queue::ALL, copies, weather, environment)
+        Self::start_some(&topology::PROCESSES, copies, weather, environment)
     }
 
     /// The same, of these workers alone; the others can be launched later.
@@ -392,13 +392,13 @@ impl Fleet {
                 break;
             }
             for name in left {
-                self.launch(name, 0);
+                self.launch(topology::process_of(name), 0);
                 while depth(name).await > 0 {
                     assert!(Instant::now() < deadline, "{name} should be empty\n{}", self.tail());
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
+                self.end().await;
             }
-            self.end().await;
         }
         for name in queue::ALL {
             let rungs = (0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung));

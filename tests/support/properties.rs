@@ -6,7 +6,7 @@ use common::contract::{
     features::FEATURE_COUNT,
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
-        ScoreOutcome, ScoreRequest, ScoreResponse, decode, recognise,
+        ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
     model::{CHAMPION_SCHEMA, Champion, Model},
     outcome::{Failure, History, RetryPolicy, Verdict, decide},
@@ -221,7 +221,7 @@ fn cached(year: i16, days: &StationYear) {
 /// chunk becomes as many rows of a dataset as it has rides.
 pub fn message(data: &[u8]) {
     let Some(([which], body)) = split_first(data) else { return };
-    match which % 9 {
+    match which % 11 {
         0 => drop(round_trip::<RideBatch>(body)),
         1 => drop(round_trip::<RideChunk>(body)),
         2 => drop(round_trip::<BatchSplit>(body)),
@@ -230,7 +230,9 @@ pub fn message(data: &[u8]) {
         5 => drop(round_trip::<ModelPromoted>(body)),
         6 => drop(round_trip::<ModelRejected>(body)),
         7 => drop(round_trip::<ScoreRequest>(body)),
-        _ => drop(round_trip::<ScoreResponse>(body)),
+        8 => drop(round_trip::<ScoreResponse>(body)),
+        9 => drop(round_trip::<WeatherRequest>(body)),
+        _ => drop(round_trip::<WeatherResponse>(body)),
     }
 }
 
@@ -296,11 +298,16 @@ pub fn scores(data: &[u8]) {
     assert_eq!(serde_json::from_slice::<Model>(&json).expect("what was written is read"), model);
     let Some(request) = round_trip::<ScoreRequest>(request) else { return };
     let response = score::score(&model, &request);
+    let otherwise = score::score(&model, &ScoreRequest { explain: !request.explain, ..request.clone() });
     assert_eq!(response.scores.len(), request.rides.len());
-    for score in &response.scores {
+    for (score, otherwise) in response.scores.iter().zip(&otherwise.scores) {
         match &score.outcome {
-            ScoreOutcome::Scored { probability, service } => {
+            ScoreOutcome::Scored { probability, service, explanation } => {
                 assert!((0.0..=1.0).contains(probability) && *service == (*probability >= model.threshold));
+                assert_eq!(explanation.len(), if request.explain { FEATURE_COUNT } else { 0 });
+                assert!(explanation.is_sorted_by(|a, b| a.log_odds.abs() >= b.log_odds.abs()));
+                let ScoreOutcome::Scored { probability: same, .. } = otherwise.outcome else { panic!("{otherwise:?}") };
+                assert_eq!(probability.to_bits(), same.to_bits(), "whether explained or not");
             }
             ScoreOutcome::Failed { error } => legible(&error.message),
         }

@@ -3,6 +3,8 @@
 //! ```text
 //! raw/<name>                            what publishers upload
 //! raw/inline/<sha256>[.ndjson]          what came inline, kept by the splitter so that any batch can be replayed
+//! uploads/<batch_id>.json               what was handed in over HTTP, and when
+//! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
 //! staging/<batch_id>/...                the merger's work in progress
@@ -20,6 +22,8 @@
 
 /// Prefix of what publishers upload.
 pub const RAW: &str = "raw";
+/// Prefix of what was handed in over HTTP.
+pub const UPLOADS: &str = "uploads";
 /// Prefix of the claims.
 pub const BATCHES: &str = "batches";
 /// Prefix of the datasets.
@@ -44,6 +48,16 @@ pub fn is_below(prefix: &str, path: &str) -> bool {
 /// The claim on a batch id.
 pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
+}
+
+/// The record of a batch that was handed in over HTTP.
+pub fn upload(batch_id: &str) -> String {
+    format!("{UPLOADS}/{batch_id}.json")
+}
+
+/// What was promised under an idempotency key; `fingerprint` is the SHA-256 of the key and whose it is.
+pub fn idempotency(fingerprint: &str) -> String {
+    format!("idempotency/{fingerprint}.json")
 }
 
 /// A batch that came inline. Its name says whether it is read line by line, as the message's content type did.

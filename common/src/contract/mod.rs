@@ -4,6 +4,7 @@
 //! runtime or a broker client; a test holds that (`tests/contract/house_rules.rs`).
 
 pub mod dataset;
+pub mod dead_letter;
 pub mod envelope;
 pub mod features;
 pub mod layout;

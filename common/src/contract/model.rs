@@ -77,6 +77,10 @@ pub struct TrainingCounts {
     pub unlabelled: u64,
     /// Left out: no weather (of the labelled ones).
     pub without_weather: u64,
+    /// Left out: labelled and with weather, but with a value no ride can have, in a dataset older than the bounds of
+    /// [`crate::contract::ride`].
+    #[serde(default)]
+    pub out_of_range: u64,
     /// Left out: the same ride id stands, with label and weather, in a batch with a smaller id.
     pub duplicates: u64,
     /// Trained on.
@@ -132,6 +136,38 @@ pub struct Metrics {
     pub log_loss: f64,
     /// Mean squared error of the probability.
     pub brier: f64,
+    /// The ROC curve from (0, 0) to (1, 1), thinned; empty with one class only.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub roc: Vec<RocPoint>,
+    /// What was said against what was, by probability; bins without a ride are left out.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub calibration: Vec<CalibrationBin>,
+}
+
+/// A point of the ROC curve: what comes of a threshold.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct RocPoint {
+    /// Probability from which on a ride counts as service; 1 at (0, 0), where none does.
+    pub threshold: f64,
+    /// Share of the rides without service that count as service, 0 … 1.
+    pub false_positive_rate: f64,
+    /// Share of the rides with service that count as service, 0 … 1.
+    pub true_positive_rate: f64,
+}
+
+/// The rides whose probability lies from `from` up to, but not including, `to`; the last bin includes 1.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct CalibrationBin {
+    /// Lower end.
+    pub from: f64,
+    /// Upper end.
+    pub to: f64,
+    /// Rides in it, at least one.
+    pub rides: u64,
+    /// Mean of their probabilities.
+    pub mean_probability: f64,
+    /// Share of them that ended in a service request.
+    pub service_share: f64,
 }
 
 /// Predictions against truth at the threshold; positive means service.

@@ -15,7 +15,7 @@
 //! `reply_to` queue may put messages into any other as well. Looking at a queue that is there (a passive declaration) needs no
 //! permission, purging one needs what reading it does.
 
-use super::topology::{self, DEAD, RETRY, Role, Topology, queue};
+use super::topology::{self, DEAD, PROCESSES, RETRY, Role, Topology, process_of, queue};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,7 +31,7 @@ pub const NOTHING: &str = "^$";
 /// The users of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Permissions {
-    /// One for each worker in the order of the flow, then those outside, the operator last.
+    /// One for each process in the order of the flow, then those outside, the operator last.
     pub users: Vec<UserPermissions>,
 }
 
@@ -40,7 +40,7 @@ pub struct Permissions {
 pub struct UserPermissions {
     /// The user's name: the role's, prefixed by the namespace.
     pub user: String,
-    /// The role: a worker, or who stands outside.
+    /// The role: a process, or who stands outside.
     pub role: &'static str,
     /// RabbitMQ's tags: what the user sees of the management pages.
     pub tags: &'static [&'static str],
@@ -70,9 +70,10 @@ impl Permissions {
     pub fn of_fleet(namespace: &str) -> Self {
         let topology = Topology::of_fleet(namespace);
         let mut users: Vec<UserPermissions> =
-            queue::ALL.iter().map(|worker| of_worker(&topology, worker, namespace)).collect();
+            PROCESSES.iter().map(|process| of_process(&topology, process, namespace)).collect();
         users.push(of_publisher(&topology, namespace));
         users.push(of_client(&topology, namespace));
+        users.push(of_gateway(&topology, namespace));
         users.push(of_operator(&topology, namespace));
         Self { users }
     }
@@ -143,24 +144,27 @@ impl Needs {
     }
 }
 
-fn of_worker(topology: &Topology, worker: &'static str, namespace: &str) -> UserPermissions {
-    let own = format!("{namespace}{worker}");
+/// What the workers of one process need: one worker, or two.
+fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
-    needs.read.insert(quoted(&own));
-    needs.publishes(topology, worker);
-    for queue in &topology.queues {
-        match &queue.role {
-            Role::Rung { of, .. } if *of == own => {
-                needs.publishes_with(&format!("{namespace}{RETRY}"), quoted(&queue.name));
+    for worker in queue::ALL.into_iter().filter(|worker| process_of(worker) == process) {
+        let own = format!("{namespace}{worker}");
+        needs.read.insert(quoted(&own));
+        needs.publishes(topology, worker);
+        for queue in &topology.queues {
+            match &queue.role {
+                Role::Rung { of, .. } if *of == own => {
+                    needs.publishes_with(&format!("{namespace}{RETRY}"), quoted(&queue.name));
+                }
+                Role::Dead { of } if *of == own => needs.publishes_with(&format!("{namespace}{DEAD}"), quoted(&own)),
+                Role::Work | Role::Rung { .. } | Role::Dead { .. } => {}
             }
-            Role::Dead { of } if *of == own => needs.publishes_with(&format!("{namespace}{DEAD}"), quoted(&own)),
-            Role::Work | Role::Rung { .. } | Role::Dead { .. } => {}
+        }
+        for subscription in topology.subscriptions.iter().filter(|subscription| subscription.worker == worker) {
+            needs.listens_to(&subscription.exchange, quoted(&subscription.routing_key));
         }
     }
-    for subscription in topology.subscriptions.iter().filter(|subscription| subscription.worker == worker) {
-        needs.listens_to(&subscription.exchange, quoted(&subscription.routing_key));
-    }
-    needs.into_user(worker, namespace)
+    needs.into_user(process, namespace)
 }
 
 /// Publishes batches with whatever routing key, and follows what becomes of them: events, and dead letters for the reason
@@ -177,7 +181,21 @@ fn of_publisher(topology: &Topology, namespace: &str) -> UserPermissions {
     needs.into_user(topology::PUBLISHER, namespace)
 }
 
-/// Asks for scores and reads the answers from a temporary queue.
+/// Publishes batches and requests under their own routing keys, reads the answers from a temporary queue, follows what
+/// becomes of the batches, and looks through dead letters: what may look may take, since RabbitMQ knows no difference.
+fn of_gateway(topology: &Topology, namespace: &str) -> UserPermissions {
+    let mut needs = Needs::default();
+    needs.publishes(topology, topology::PUBLISHER);
+    needs.publishes(topology, topology::CLIENT);
+    for exchange in [topology::EVENTS, DEAD] {
+        needs.listens_to(&format!("{namespace}{exchange}"), ".*".to_owned());
+    }
+    let dead = topology.queues.iter().filter(|queue| matches!(queue.role, Role::Dead { .. }));
+    needs.read.extend(dead.map(|queue| quoted(&queue.name)));
+    needs.into_user(topology::GATEWAY, namespace)
+}
+
+/// Asks for scores and for weather and reads the answers from a temporary queue.
 fn of_client(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::CLIENT);
@@ -262,12 +280,31 @@ mod tests {
     }
 
     #[test]
+    fn a_weather_fetcher_answers_lookups_beside_its_work() {
+        let fetcher = user("weather-fetcher");
+        assert_eq!(fetcher.write, r"^(amq\.default|amq\.gen-.*|n\.dead|n\.retry|n\.work)$");
+        assert_eq!(fetcher.read, r"^(amq\.gen-.*|n\.events|n\.weather-fetcher|n\.weather-lookup)$");
+        let dead = fetcher.topics.iter().find(|topic| topic.exchange == "n.dead").unwrap();
+        assert_eq!(dead.write, r"^(n\.weather-fetcher|n\.weather-lookup)$");
+        assert!(Permissions::of_fleet("n.").of_role("weather-lookup").is_none());
+    }
+
+    #[test]
     fn outsiders_reach_what_is_theirs() {
         let publisher = user("publisher");
         assert_eq!(publisher.write, r"^(amq\.gen-.*|n\.ingest)$");
         assert_eq!(publisher.read, r"^(amq\.gen-.*|n\.dead|n\.events)$");
         let client = user("client");
         assert_eq!((client.write.as_str(), client.read.as_str()), (r"^n\.rpc$", r"^amq\.gen-.*$"));
+        let gateway = user("gateway");
+        assert_eq!(gateway.configure, r"^amq\.gen-.*$");
+        assert_eq!(gateway.write, r"^(amq\.gen-.*|n\.ingest|n\.rpc)$");
+        let dead = queue::ALL.map(|name| format!(r"n\.{name}\.dead"));
+        assert!(dead.iter().all(|name| gateway.read.contains(name)) && !gateway.read.contains(r"retry"), "{gateway:?}");
+        let keys = |exchange: &str| gateway.topics.iter().find(|topic| topic.exchange == exchange).unwrap();
+        assert_eq!(keys("n.ingest").write, r"^ride-batch\.v[0-9]+$");
+        assert_eq!(keys("n.rpc").write, r"^(score-request\.v[0-9]+|weather-request\.v[0-9]+)$");
+        assert_eq!((keys("n.dead").write.as_str(), keys("n.dead").read.as_str()), (NOTHING, "^.*$"));
     }
 
     #[test]

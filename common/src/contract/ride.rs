@@ -5,6 +5,13 @@ use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 
+/// Miles of a ride at most. No ride is forty times around the earth; what is beyond is a broken meter, and one such value
+/// would outweigh all others when a model is fitted.
+pub const DISTANCE_MAX: f64 = 1_000_000.0;
+/// Health points and magic points at most, above and below 0. Any scale of points in use fits, and sums of squares of
+/// millions of them stay numbers.
+pub const POINTS_MAX: f64 = 1_000_000_000.0;
+
 /// A ride that passed validation.
 ///
 /// Short strings are stored inline ([`CompactString`] holds 24 bytes), so a ride usually costs no allocation.
@@ -26,14 +33,14 @@ pub struct Ride {
     /// Degrees east, −180 … 180.
     #[serde(deserialize_with = "longitude")]
     pub longitude: f64,
-    /// Miles, not negative.
-    #[serde(deserialize_with = "not_negative")]
+    /// Miles, 0 … [`DISTANCE_MAX`].
+    #[serde(deserialize_with = "distance")]
     pub distance: f64,
-    /// Health points of the unicorn at the end of the ride.
-    #[serde(deserialize_with = "finite")]
+    /// Health points of the unicorn at the end of the ride, at most [`POINTS_MAX`] from 0.
+    #[serde(deserialize_with = "points")]
     pub healthpoints: f64,
-    /// Magic points burnt.
-    #[serde(deserialize_with = "finite")]
+    /// Magic points burnt, at most [`POINTS_MAX`] from 0.
+    #[serde(deserialize_with = "points")]
     pub magicpoints: f64,
     /// Whether service was asked for; `None` for rides not yet labelled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -234,9 +241,18 @@ pub(super) fn not_negative<'de, D: Deserializer<'de>>(deserializer: D) -> Result
     within(deserializer, 0.0..=f64::MAX, "a number not below 0")
 }
 
-pub(super) fn finite<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
-    within(deserializer, f64::MIN..=f64::MAX, "a finite number")
+pub(super) fn distance<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    within(deserializer, 0.0..=DISTANCE_MAX, "miles from 0 to 1000000")
 }
+
+pub(super) fn points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    within(deserializer, -POINTS_MAX..=POINTS_MAX, "points from -1000000000 to 1000000000")
+}
+
+/// A distance, not negative.
+#[derive(Deserialize)]
+#[serde(transparent)]
+pub(super) struct Kilometres(#[serde(deserialize_with = "not_negative")] pub(super) f64);
 
 /// What the weather join found for a ride.
 #[derive(Debug, Clone, PartialEq)]
@@ -248,7 +264,7 @@ pub enum Weather {
 }
 
 /// One day at one station, in the units of NOAA's GHCN-Daily.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Observation {
     /// GHCN-Daily station id, 11 characters.
     pub groundstation: CompactString,
@@ -303,10 +319,13 @@ pub enum RejectReason {
     MissingDistance,
     InvalidDistance,
     NegativeDistance,
+    DistanceOutOfRange,
     MissingHealthpoints,
     InvalidHealthpoints,
+    HealthpointsOutOfRange,
     MissingMagicpoints,
     InvalidMagicpoints,
+    MagicpointsOutOfRange,
     InvalidFieldservice,
     InvalidName,
     InvalidBreed,
@@ -333,10 +352,13 @@ impl RejectReason {
             Self::MissingDistance => "missing_distance",
             Self::InvalidDistance => "invalid_distance",
             Self::NegativeDistance => "negative_distance",
+            Self::DistanceOutOfRange => "distance_out_of_range",
             Self::MissingHealthpoints => "missing_healthpoints",
             Self::InvalidHealthpoints => "invalid_healthpoints",
+            Self::HealthpointsOutOfRange => "healthpoints_out_of_range",
             Self::MissingMagicpoints => "missing_magicpoints",
             Self::InvalidMagicpoints => "invalid_magicpoints",
+            Self::MagicpointsOutOfRange => "magicpoints_out_of_range",
             Self::InvalidFieldservice => "invalid_fieldservice",
             Self::InvalidName => "invalid_name",
             Self::InvalidBreed => "invalid_breed",
@@ -354,9 +376,11 @@ impl RejectReason {
             Self::MissingStatustime | Self::InvalidStatustime => "statustime",
             Self::MissingLatitude | Self::InvalidLatitude | Self::LatitudeOutOfRange => "latitude",
             Self::MissingLongitude | Self::InvalidLongitude | Self::LongitudeOutOfRange => "longitude",
-            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance => "distance",
-            Self::MissingHealthpoints | Self::InvalidHealthpoints => "healthpoints",
-            Self::MissingMagicpoints | Self::InvalidMagicpoints => "magicpoints",
+            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance | Self::DistanceOutOfRange => {
+                "distance"
+            }
+            Self::MissingHealthpoints | Self::InvalidHealthpoints | Self::HealthpointsOutOfRange => "healthpoints",
+            Self::MissingMagicpoints | Self::InvalidMagicpoints | Self::MagicpointsOutOfRange => "magicpoints",
             Self::InvalidFieldservice => "fieldservice",
             Self::InvalidName => "name",
             Self::InvalidBreed => "breed",

@@ -7,7 +7,8 @@
 //! work ────enriched-chunk.#───▶ merger
 //! work ────batch-split.#──────▶ merger
 //! events ──dataset-ready.#────▶ trainer
-//! rpc ─────#──────────────────▶ scorer
+//! rpc ─────score-request.#────▶ scorer
+//! rpc ─────weather-request.#──▶ weather-lookup, read by the weather-fetcher beside its own queue
 //! events ──model-promoted.#───▶ (one temporary queue per scorer replica)
 //! events ──worker-control.#───▶ (one temporary queue per replica of any worker)
 //!
@@ -20,7 +21,7 @@
 
 use super::message::{
     BatchSplit, DatasetReady, EnrichedChunk, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk, ScoreRequest,
-    ScoreResponse, WorkerControl,
+    ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
 };
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -31,14 +32,14 @@ pub const INGEST: &str = "ingest";
 pub const WORK: &str = "work";
 /// What has happened, for whoever wants to know.
 pub const EVENTS: &str = "events";
-/// Requests for scores.
+/// Requests that are answered: for scores, for weather.
 pub const RPC: &str = "rpc";
 /// Rungs: messages that wait before they are tried again.
 pub const RETRY: &str = "retry";
 /// Dead letters.
 pub const DEAD: &str = "dead";
 
-/// The work queues, named after their workers.
+/// The work queues, named after the workers that read them.
 pub mod queue {
     #![allow(missing_docs)]
     pub const SPLITTER: &str = "splitter";
@@ -46,14 +47,26 @@ pub mod queue {
     pub const MERGER: &str = "merger";
     pub const TRAINER: &str = "trainer";
     pub const SCORER: &str = "scorer";
-    /// In the order of the flow.
-    pub const ALL: [&str; 5] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER];
+    pub const WEATHER_LOOKUP: &str = "weather-lookup";
+    /// In the order of the flow, then those that only answer.
+    pub const ALL: [&str; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, WEATHER_LOOKUP];
+}
+
+/// The processes of a fleet in the order of the flow; each has a binary and a user of its name.
+pub const PROCESSES: [&str; 5] =
+    [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER, queue::SCORER];
+
+/// The process that reads a work queue: that of its name, but for the lookups, which share the weather-fetcher's caches.
+pub fn process_of(queue: &str) -> &str {
+    if queue == queue::WEATHER_LOOKUP { queue::WEATHER_FETCHER } else { queue }
 }
 
 /// Who hands batches in from outside, and follows them.
 pub const PUBLISHER: &str = "publisher";
-/// Who asks for scores from outside.
+/// Who asks for scores and for weather from outside.
 pub const CLIENT: &str = "client";
+/// The HTTP service in front of the fleet: publisher and client in one, that looks at dead letters, too.
+pub const GATEWAY: &str = "gateway";
 /// Who looks after the fleet, as [`Publication::by`] names them.
 pub const OPERATOR: &str = "operator";
 
@@ -73,10 +86,10 @@ pub const DELIVERY_LIMIT: i64 = 20;
 pub const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
 /// What every replica of every worker listens to beside its work: whether it is to pause.
 pub const CONTROL_PATTERN: &str = "worker-control.#";
-/// Milliseconds a score request may wait when it names no deadline.
-pub const SCORE_TTL_MS: i64 = 60_000;
-/// Requests the scorer's queue holds before it refuses more.
-pub const SCORER_QUEUE_LENGTH_MAX: i64 = 100_000;
+/// Milliseconds a request may wait when it names no deadline.
+pub const REQUEST_TTL_MS: i64 = 60_000;
+/// Requests a queue of them holds before it refuses more.
+pub const REQUESTS_MAX: i64 = 100_000;
 
 /// The whole topology.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -178,7 +191,7 @@ pub struct Subscription {
 /// Messages that a worker, or somebody outside, publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Publication {
-    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`].
+    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`]; a [`GATEWAY`] does what the first two do.
     pub by: String,
     /// To; empty for answers, which go to the queue that the request names.
     pub exchange: String,
@@ -212,7 +225,8 @@ impl Topology {
             binding(WORK, "enriched-chunk.#", queue::MERGER),
             binding(WORK, "batch-split.#", queue::MERGER),
             binding(EVENTS, "dataset-ready.#", queue::TRAINER),
-            binding(RPC, "#", queue::SCORER),
+            binding(RPC, "score-request.#", queue::SCORER),
+            binding(RPC, "weather-request.#", queue::WEATHER_LOOKUP),
         ];
         let mut queues = Vec::new();
         for plain in queue::ALL {
@@ -257,6 +271,8 @@ impl Topology {
             publication::<WorkerControl>(OPERATOR, namespace),
             publication::<ScoreRequest>(CLIENT, namespace),
             publication::<ScoreResponse>(queue::SCORER, namespace),
+            publication::<WeatherRequest>(CLIENT, namespace),
+            publication::<WeatherResponse>(queue::WEATHER_LOOKUP, namespace),
         ];
         Self { exchanges, queues, bindings, subscriptions, publications }
     }
@@ -267,9 +283,14 @@ impl Topology {
     }
 }
 
-/// The rungs of a work queue. A score request is answered or expired, never retried.
+/// Whether a work queue holds requests, which are answered or expire.
+pub fn holds_requests(queue: &str) -> bool {
+    matches!(queue, queue::SCORER | queue::WEATHER_LOOKUP)
+}
+
+/// The rungs of a work queue. A request is never retried.
 pub fn rungs_of(queue: &str) -> &'static [u64] {
-    if queue == queue::SCORER { &[] } else { &RUNGS_MS }
+    if holds_requests(queue) { &[] } else { &RUNGS_MS }
 }
 
 /// Name of a rung queue.
@@ -292,12 +313,12 @@ fn text(value: impl Into<String>) -> Argument {
 }
 
 fn work_arguments(plain: &str, namespace: &str) -> BTreeMap<&'static str, Argument> {
-    if plain == queue::SCORER {
+    if holds_requests(plain) {
         // Requests live for seconds: no replication, and an expired one is no dead letter.
         return BTreeMap::from([
             ("x-queue-type", text("classic")),
-            ("x-message-ttl", Argument::Integer(SCORE_TTL_MS)),
-            ("x-max-length", Argument::Integer(SCORER_QUEUE_LENGTH_MAX)),
+            ("x-message-ttl", Argument::Integer(REQUEST_TTL_MS)),
+            ("x-max-length", Argument::Integer(REQUESTS_MAX)),
             ("x-overflow", text("reject-publish")),
         ]);
     }
@@ -394,7 +415,9 @@ mod tests {
     fn every_message_that_must_arrive_has_a_queue() {
         let topology = Topology::of_fleet("");
         for kind in KINDS.iter().filter(|kind| {
-            !matches!(kind.name, "model-promoted" | "model-rejected" | "worker-control" | "score-response")
+            let answer_or_event =
+                ["model-promoted", "model-rejected", "worker-control", "score-response", "weather-response"];
+            !answer_or_event.contains(&kind.name)
         }) {
             let key = kind.to_string();
             let takers = topology.bindings.iter().filter(|b| {
@@ -402,8 +425,7 @@ mod tests {
                     && b.routing_key != "#"
                     && topic_matches(&b.routing_key, &key)
             });
-            let open = matches!(kind.name, "ride-batch" | "score-request");
-            assert_eq!(takers.count(), usize::from(!open), "{kind}");
+            assert_eq!(takers.count(), usize::from(kind.name != "ride-batch"), "{kind}");
         }
     }
 }

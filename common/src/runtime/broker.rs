@@ -54,7 +54,7 @@ pub trait Connection: Send + Sync {
     /// Looks through a queue without taking anything from it.
     async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError>;
 
-    /// How many messages wait in a queue and how many consumers it has.
+    /// How many messages wait in a queue, how many consumers it has, and what else the broker tells of it.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
     /// Whether publishing is possible right now; changes are seen by every receiver.
@@ -127,6 +127,10 @@ pub struct Depth {
     pub messages: u64,
     /// Consumers.
     pub consumers: u64,
+    /// Messages delivered and not settled yet; `None` from a broker that does not tell.
+    pub unacknowledged: Option<u64>,
+    /// Messages settled since the broker started, so that two looks give a rate; `None` from a broker that does not tell.
+    pub acknowledged_total: Option<u64>,
 }
 
 /// Whether a connection can be used.

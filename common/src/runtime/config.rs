@@ -14,7 +14,8 @@ use std::{fmt, path::Path};
 /// Prefix of the environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "WILDRYDES";
 /// Every section there is.
-pub const SECTIONS: [&str; 9] = ["broker", "store", "run", "log", "splitter", "weather", "merger", "trainer", "scorer"];
+pub const SECTIONS: [&str; 10] =
+    ["broker", "store", "run", "log", "splitter", "weather", "merger", "trainer", "scorer", "gateway"];
 
 /// One section of the configuration. A missing section, and a missing key in it, takes its default; an unknown key is an
 /// error (`#[serde(default, deny_unknown_fields)]` on the struct).
@@ -154,17 +155,48 @@ impl Configuration {
     pub fn section<S: Settings>(&self) -> Result<S, ConfigError> {
         let section = S::SECTION;
         let settings = match self.0.get::<config::Value>(section) {
-            Ok(table) => serde_path_to_error::deserialize::<_, S>(table).map_err(|error| {
-                let key = error.path().to_string();
-                let why = told(section, &error.into_inner().to_string());
-                ConfigError::Shape { section, why: if key == "." { why } else { format!("{section}.{key}: {why}") } }
-            })?,
+            Ok(table) => {
+                let given = table.clone();
+                let settings = serde_path_to_error::deserialize::<_, S>(table).map_err(|error| {
+                    let key = error.path().to_string();
+                    let why = told(section, &error.into_inner().to_string());
+                    let why = if key == "." { why } else { format!("{section}.{key}: {why}") };
+                    ConfigError::Shape { section, why }
+                })?;
+                unchanged(section, given, &settings)?;
+                settings
+            }
             Err(config::ConfigError::NotFound(_)) => S::default(),
             Err(error) => return Err(ConfigError::Shape { section, why: told(section, &error.to_string()) }),
         };
         settings.check().map_err(|problem| ConfigError::Value { section, key: problem.key, problem })?;
         Ok(settings)
     }
+}
+
+/// The reader makes whole numbers of fractions (1.5 becomes 1) and of truth values (true becomes 1): refused, since nobody
+/// means that.
+fn unchanged<S: Settings>(section: &'static str, given: config::Value, read: &S) -> Result<(), ConfigError> {
+    let (Ok(given), Ok(serde_json::Value::Object(read))) = (given.into_table(), serde_json::to_value(read)) else {
+        return Ok(());
+    };
+    for (key, value) in given {
+        let number = read.get(&key).filter(|read| read.is_u64() || read.is_i64()).and_then(serde_json::Value::as_f64);
+        let Some(number) = number else { continue };
+        let same = match &value.kind {
+            config::ValueKind::Float(given) => *given == number,
+            config::ValueKind::String(given) => given.trim().parse::<f64>().is_ok_and(|given| given == number),
+            config::ValueKind::Boolean(_) => false,
+            _ => true,
+        };
+        if !same {
+            let variable = format!("{ENVIRONMENT_PREFIX}__{}__{}", section.to_uppercase(), key.to_uppercase());
+            let why =
+                format!("{section}.{key} = {value} ({variable}): expected a whole number, e.g. {}", number.max(1.0));
+            return Err(ConfigError::Shape { section, why });
+        }
+    }
+    Ok(())
 }
 
 /// A complaint as it may be told: of the broker's section without the text it quotes, which may be an address with its
@@ -336,6 +368,27 @@ mod tests {
         let configuration = Configuration::load(Some(&path), &overrides).unwrap();
         let run: RunSettings = configuration.section().unwrap();
         assert_eq!((run.concurrency, run.prefetch), (Some(3), Some(7)));
+    }
+
+    #[test]
+    fn a_whole_number_is_not_made_of_anything_else() {
+        for wrong in ["1.5", "-0.5", "true", "1e-3"] {
+            for key in ["run.prefetch", "broker.confirm_timeout_ms"] {
+                let configuration = load(&[(key, wrong)]).unwrap();
+                let told = match key {
+                    "run.prefetch" => configuration.section::<RunSettings>().map(drop),
+                    _ => configuration.section::<BrokerSettings>().map(drop),
+                };
+                let told = told.expect_err(wrong).to_string();
+                assert!(told.contains(key) && told.contains("a whole number"), "{wrong}: {told}");
+            }
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("w.toml");
+        std::fs::write(&path, "[run]\nprefetch = 2.5\n").unwrap();
+        let told = Configuration::load(Some(&path), &[]).unwrap().section::<RunSettings>().unwrap_err().to_string();
+        assert!(told.contains("run.prefetch = 2.5") && told.contains("WILDRYDES__RUN__PREFETCH"), "{told}");
+        assert_eq!(load(&[("run.prefetch", "9")]).unwrap().section::<RunSettings>().unwrap().prefetch, Some(9));
     }
 
     #[test]

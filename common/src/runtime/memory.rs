@@ -84,6 +84,8 @@ struct Queue {
     ready: VecDeque<Stored>,
     bytes: usize,
     consumers: u64,
+    /// Deliveries settled for good.
+    acknowledged: u64,
 }
 
 struct Held {
@@ -338,7 +340,12 @@ impl Connection for MemoryConnection {
         let state = self.shared.state();
         let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.messages);
         match state.queues.get(queue) {
-            Some(found) => Ok(Depth { messages: found.ready.len() as u64 + waiting, consumers: found.consumers }),
+            Some(found) => Ok(Depth {
+                messages: found.ready.len() as u64 + waiting,
+                consumers: found.consumers,
+                unacknowledged: Some(state.unacked.values().filter(|held| held.queue == queue).count() as u64),
+                acknowledged_total: Some(found.acknowledged),
+            }),
             None => Err(BrokerError::Lost(format!("there is no queue {queue}"))),
         }
     }
@@ -553,7 +560,11 @@ impl MemorySettle {
 #[async_trait]
 impl Settle for MemorySettle {
     async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
-        self.settle(|_, _, _| {})
+        self.settle(|_, state, held| {
+            if let Some(queue) = state.queues.get_mut(&held.queue) {
+                queue.acknowledged += 1;
+            }
+        })
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {

@@ -6,11 +6,13 @@ use super::{
         BrokerSettings, Configuration, LogSettings, RunSettings, Settings, StoreSettings, parse_override,
         refuse_visible_password,
     },
-    shutdown, store, telemetry,
-    worker::{RunOptions, Worker, run},
+    shutdown::{self, Shutdown},
+    store, telemetry,
+    worker::{RunError, RunOptions, Worker, run},
 };
 use clap::Parser;
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use futures::{FutureExt, TryFutureExt};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
 /// Arguments every worker takes.
 #[derive(Debug, Parser)]
@@ -53,7 +55,10 @@ impl Process {
                 telemetry::start(&configuration.section::<LogSettings>()?)?;
                 Ok(Self { configuration })
             });
-        started.unwrap_or_else(|error| exit_misconfigured(&error))
+        started.unwrap_or_else(|error| {
+            start_logs_anyway(&arguments.overrides);
+            exit_misconfigured(&error)
+        })
     }
 
     /// One section of the configuration. Ends the process with 2 when it is wrong.
@@ -66,16 +71,66 @@ impl Process {
         store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
-    /// Runs the worker against RabbitMQ until a signal.
-    ///
-    /// # Errors
-    /// When the broker stays away, or work was left unfinished at the drain deadline.
-    pub async fn run<W: Worker>(&self, worker: W) -> anyhow::Result<()> {
+    /// The broker the configuration names. Nothing is connected yet.
+    pub fn broker(&self) -> Arc<AmqpBroker> {
+        Arc::new(AmqpBroker::new(self.settings()))
+    }
+
+    /// Runs the worker against RabbitMQ until a signal. Fails when the settings do, when the broker stays away, or when work
+    /// was left unfinished at the drain deadline; the log says which.
+    pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
+        self.serve(worker, |worker, shutdown| self.running(worker, shutdown).err_into()).await
+    }
+
+    /// Runs two workers against RabbitMQ, each over its own connection, until a signal or until either ends; fails as
+    /// [`Self::run`], of either.
+    pub async fn run_both<A: Worker, B: Worker>(&self, workers: anyhow::Result<(A, B)>) -> ExitCode {
+        let running = |(first, second), shutdown: Shutdown| async move {
+            let (first, second) = (self.running(first, shutdown.clone()), self.running(second, shutdown.clone()));
+            Ok(both(first, second, &shutdown).await?)
+        };
+        self.serve(workers, running).await
+    }
+
+    /// Runs something else until a signal.
+    pub async fn serve<S, F>(&self, started: anyhow::Result<S>, serve: impl FnOnce(S, Shutdown) -> F) -> ExitCode
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let started = started.unwrap_or_else(|error| exit_misconfigured(&error));
+        let served = match shutdown::on_signal() {
+            Ok(shutdown) => serve(started, shutdown).await,
+            Err(error) => Err(error.into()),
+        };
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                telemetry::fatal(&error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn running<W: Worker>(&self, worker: W, shutdown: Shutdown) -> impl Future<Output = Result<(), RunError>> + use<W> {
         let broker = self.settings::<BrokerSettings>();
         let options = RunOptions { control: Some(self.store()), ..run_options::<W>(&self.settings(), &broker) };
-        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown::on_signal()?).await?;
-        Ok(())
+        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
     }
+}
+
+/// Runs two workers as one: whichever ends has the other end, too.
+///
+/// # Errors
+/// The first one's, else the second's.
+pub async fn both(
+    first: impl Future<Output = Result<(), RunError>>,
+    second: impl Future<Output = Result<(), RunError>>,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let first = first.inspect(|_| shutdown.cancel());
+    let second = second.inspect(|_| shutdown.cancel());
+    let (first, second) = futures::future::join(first, second).await;
+    first.and(second)
 }
 
 /// The options of a worker under these settings.
@@ -92,7 +147,15 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
     }
 }
 
+/// Where the configuration as a whole cannot be used: as far as its section on logs can be, without the file.
+fn start_logs_anyway(overrides: &[(String, String)]) {
+    let about_logs: Vec<_> = overrides.iter().filter(|(key, _)| key.starts_with("log.")).cloned().collect();
+    let settings = Configuration::load(None, &about_logs).and_then(|some| some.section::<LogSettings>());
+    // It may be this very section that is wrong: then it is told plainly.
+    let _ = telemetry::start(&settings.unwrap_or_default());
+}
+
 fn exit_misconfigured(error: &anyhow::Error) -> ! {
-    eprintln!("error: {error:#}");
+    telemetry::fatal(error);
     std::process::exit(2);
 }

@@ -4,6 +4,7 @@ mod confined;
 
 use super::config::StoreSettings;
 use crate::contract::outcome::Failure;
+use anyhow::Context;
 use confined::Confined;
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use std::sync::Arc;
@@ -16,21 +17,35 @@ pub type Store = Arc<dyn ObjectStore>;
 /// # Errors
 /// When the place cannot be used, saying what would work.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
-    use anyhow::Context;
-    let place = settings.url.as_str();
-    let folder = match place.split_once("://") {
-        Some(("file", path)) => path,
-        Some((scheme, _)) => {
-            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder that all workers see, or file:///…")
-        }
-        None => place,
-    };
+    let folder = folder(settings)?;
     std::fs::create_dir_all(folder).with_context(|| format!("store.url: cannot make the folder {folder}"))?;
     let store = object_store::local::LocalFileSystem::new_with_prefix(folder)
         .with_context(|| format!("store.url: cannot use the folder {folder}"))?
         .with_automatic_cleanup(false)
         .with_fsync(settings.fsync);
     Ok(Arc::new(Confined::new(store)))
+}
+
+/// Opens the store the settings name if it is there: for those who only look.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_if_there(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
+    match std::path::Path::new(folder(settings)?).exists() {
+        true => open(settings).map(Some),
+        false => Ok(None),
+    }
+}
+
+fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
+    let place = settings.url.as_str();
+    match place.split_once("://") {
+        Some(("file", path)) => Ok(path),
+        Some((scheme, _)) => {
+            anyhow::bail!("store.url: {scheme}:// is not built in; use a folder that all workers see, or file:///…")
+        }
+        None => Ok(place),
+    }
 }
 
 /// A store that fails is waited out: the input stays in its queue until the store is back.

@@ -4,6 +4,15 @@ use super::config::{LogFormat, LogSettings};
 use std::io::IsTerminal;
 use tracing_subscriber::{EnvFilter, fmt::format::FmtSpan, util::SubscriberInitExt};
 
+/// Tells why the process ends: as an event in the log, in the format that was chosen. Where nothing is logged, plainly.
+pub fn fatal(why: &anyhow::Error) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(error = format!("{why:#}"), "ended");
+    } else {
+        eprintln!("error: {why:#}");
+    }
+}
+
 /// Starts logging for this process. `RUST_LOG` wins over the settings.
 ///
 /// # Errors

@@ -4,7 +4,7 @@ use crate::{
     disturbed::{Observed, Plan},
     processes::{Fleet, Input, succeed, told, wildrydes},
 };
-use common::{contract::topology::queue, runtime::config::BrokerSettings};
+use common::{contract::topology::PROCESSES, runtime::config::BrokerSettings};
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
 use serde_json::Value;
 use std::{
@@ -51,7 +51,7 @@ pub async fn random(plan: &Plan, broker: BrokerSettings, kills: &Kills) -> Obser
     };
     let chunk_size = plan.chunk_size.to_string();
     let environment = [("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())];
-    let mut fleet = Fleet::start_on(broker, &queue::ALL, 1, &input.weather, &environment);
+    let mut fleet = Fleet::start_on(broker, &PROCESSES, 1, &input.weather, &environment);
     fleet.patience = plan.patience;
     let started = Instant::now();
     let submitted = succeed(fleet.wildrydes().args(["ingest", "--detach", "--json"]).args(&files));
@@ -78,7 +78,7 @@ pub async fn random(plan: &Plan, broker: BrokerSettings, kills: &Kills) -> Obser
         if ids.iter().all(|id| fleet.is_ready(id)) {
             break;
         }
-        let victim = queue::ALL[random.random_range(0..queue::ALL.len())];
+        let victim = PROCESSES[random.random_range(0..PROCESSES.len())];
         fleet.kill(victim, 0);
         fleet.launch(victim, 0);
         *victims.entry(victim).or_default() += 1;

@@ -1,4 +1,5 @@
-//! Who uses the fleet: a publisher, which goes on until each of its batches is confirmed, and somebody who asks for scores.
+//! Who uses the fleet: a publisher, which goes on until each of its batches is confirmed, and somebody who asks for
+//! scores and for weather.
 
 use super::{
     broker::SimulatedBroker,
@@ -28,7 +29,7 @@ pub fn start(world: &Arc<World>, input: &Input) -> JoinSet<()> {
         clients.spawn(publish(process, submission.clone()));
     }
     let process = Process::new(world, "asker", "asker".to_owned(), false);
-    clients.spawn(ask_for_scores(process));
+    clients.spawn(ask_now_and_then(process));
     clients
 }
 
@@ -54,6 +55,9 @@ pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
     let answered = ask(&process, 0, Duration::from_secs(300)).await;
     if !answered {
         world.break_promise("5: with everything at rest, nobody answers a score request".to_owned());
+    }
+    if !ask_for_weather(&process, 0, Duration::from_secs(300)).await {
+        world.break_promise("5: with everything at rest, nobody answers a weather request".to_owned());
     }
     true
 }
@@ -86,11 +90,32 @@ async fn publish_once(process: &Arc<Process>, message: Outgoing) -> Result<(), S
     publisher.publish(message).await.map_err(|error| error.to_string())
 }
 
-async fn ask_for_scores(process: Arc<Process>) {
+async fn ask_now_and_then(process: Arc<Process>) {
     let world = &process.world;
     for number in 1..=8 {
         tokio::time::sleep(world.moment(world.plan.busy / 4)).await;
         ask(&process, number, Duration::from_secs(30)).await;
+        ask_for_weather(&process, number, Duration::from_secs(30)).await;
+    }
+}
+
+/// The same about weather.
+async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
+    let broker = SimulatedBroker(Arc::clone(process));
+    let answer = async {
+        let client = Client::connect(&broker, "asker").await.map_err(|error| error.to_string())?;
+        client.weather(&promises::weather_request(number), deadline).await.map_err(|error| error.to_string())
+    };
+    match answer.await {
+        Ok(response) => {
+            process.tell(format_args!("weather told, error: {:?}", response.error.as_ref().map(|error| error.code)));
+            promises::look_at_weather(&process.world, &response);
+            true
+        }
+        Err(why) => {
+            process.tell(format_args!("no weather: {why}"));
+            false
+        }
     }
 }
 
@@ -108,6 +133,7 @@ async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let request = ScoreRequest {
         request_id: format!("request-{number}"),
         units: Units::default(),
+        explain: number % 2 == 1,
         rides: vec![ride(21.0), ride(25.5), ScoreRide { prcp: None, ..ride(30.0) }],
     };
     let broker = SimulatedBroker(Arc::clone(process));

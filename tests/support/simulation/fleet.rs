@@ -17,9 +17,11 @@ use common::{
     },
     runtime::{
         Shutdown, Store, Worker,
-        worker::{RunOptions, run},
+        process::both,
+        worker::{RunError, RunOptions, run},
     },
 };
+use futures::future::{BoxFuture, FutureExt};
 use std::{sync::Arc, time::Duration};
 
 /// Fewer rides make no model; an input has more than that or next to none.
@@ -40,10 +42,16 @@ pub fn start(world: &Arc<World>) -> Shutdown {
                     let settings = splitter::Settings { chunk_size, ..splitter::Settings::default() };
                     splitter::Splitter::new(settings, store(process))
                 }),
-                (queue::WEATHER_FETCHER, Some(Sabotage::OutageSpendsAttempts)) => {
-                    place.supervise(|process| Impatient(weather_fetcher(process)));
-                }
-                (queue::WEATHER_FETCHER, _) => place.supervise(weather_fetcher),
+                (queue::WEATHER_FETCHER, Some(Sabotage::OutageSpendsAttempts)) => place.supervise_both(|process| {
+                    let fetcher = weather_fetcher(process);
+                    let lookup = fetcher.lookup();
+                    (Impatient(fetcher), lookup)
+                }),
+                (queue::WEATHER_FETCHER, _) => place.supervise_both(|process| {
+                    let fetcher = weather_fetcher(process);
+                    let lookup = fetcher.lookup();
+                    (fetcher, lookup)
+                }),
                 (queue::MERGER, Some(Sabotage::CountChunks)) => {
                     place.supervise(|process| CountingMerger::new(store(process)));
                 }
@@ -101,22 +109,27 @@ struct Place {
 
 impl Place {
     fn supervise<W: Worker>(self, make: impl Fn(&Arc<Process>) -> W + Send + 'static) {
+        self.supervise_lives(move |life| life.run(make(&life.process)));
+    }
+
+    /// Two workers in one process, which die and end together.
+    fn supervise_both<A: Worker, B: Worker>(self, make: impl Fn(&Arc<Process>) -> (A, B) + Send + 'static) {
+        self.supervise_lives(move |life| {
+            let (first, second) = make(&life.process);
+            let (first, second) = (life.run(first), life.run(second));
+            let stop = life.stop.clone();
+            async move { both(first, second, &stop).await }.boxed()
+        });
+    }
+
+    fn supervise_lives(self, begin: impl Fn(&Life) -> Ending + Send + 'static) {
         tokio::spawn(async move {
-            let plan = &self.world.plan;
-            let concurrency = if W::CONCURRENCY == 1 { 1 } else { plan.concurrency };
             for life in 1.. {
                 let name = format!("{}.{}#{life}", self.kind, self.copy);
-                let newer = plan.newer_versions && self.copy % 2 == 1;
+                let newer = self.world.plan.newer_versions && self.copy % 2 == 1;
                 let process = Process::new(&self.world, self.kind, name, newer);
-                let options = RunOptions {
-                    concurrency: concurrency.into(),
-                    prefetch: concurrency * 2,
-                    give_up_after: Duration::from_secs(60),
-                    ..RunOptions::default()
-                };
-                let worker = Arc::new(Shaken { inner: make(&process), process: Arc::clone(&process) });
-                let broker = Arc::new(SimulatedBroker(Arc::clone(&process)));
                 let stop = Shutdown::new();
+                let running = begin(&Life { process: Arc::clone(&process), stop: stop.clone() });
                 let rollout = process.happens(Fault::Rollout);
                 let until_stopped = self.world.moment(Duration::from_secs(60));
                 let ask_to_stop = async {
@@ -132,7 +145,7 @@ impl Place {
                     () = self.shutdown.cancelled() => return,
                     () = process.died() => {}
                     () = ask_to_stop => {}
-                    ended = run(worker, broker, options, stop.clone()) => match ended {
+                    ended = running => match ended {
                         Ok(()) => process.tell("ended"),
                         Err(why) => process.tell(format_args!("ended: {why}")),
                     },
@@ -140,6 +153,29 @@ impl Place {
                 tokio::time::sleep(self.world.moment(Duration::from_secs(5))).await;
             }
         });
+    }
+}
+
+type Ending = BoxFuture<'static, Result<(), RunError>>;
+
+/// One life of a process.
+struct Life {
+    process: Arc<Process>,
+    stop: Shutdown,
+}
+
+impl Life {
+    /// A worker of it, over a connection of its own.
+    fn run<W: Worker>(&self, worker: W) -> Ending {
+        let concurrency = if W::CONCURRENCY == 1 { 1 } else { self.process.world.plan.concurrency };
+        let options = RunOptions {
+            concurrency: concurrency.into(),
+            prefetch: concurrency * 2,
+            give_up_after: Duration::from_secs(60),
+            ..RunOptions::default()
+        };
+        let worker = Arc::new(Shaken { inner: worker, process: Arc::clone(&self.process) });
+        run(worker, Arc::new(SimulatedBroker(Arc::clone(&self.process))), options, self.stop.clone()).boxed()
     }
 }
 

@@ -10,7 +10,10 @@ use common::{
     contract::{
         dataset::Claim,
         envelope, layout,
-        message::{ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
+        message::{
+            PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, WeatherErrorCode, WeatherPlace,
+            WeatherRequest, WeatherResponse,
+        },
         model::{Champion, Model},
         topology::{self, dead_queue, queue},
     },
@@ -222,7 +225,7 @@ pub fn look_at_depths(world: &World, published: usize) {
     let mut by_worker: BTreeMap<String, usize> = BTreeMap::new();
     for (queue, unfinished) in world.core.unfinished() {
         let worker = queue.split('.').next().unwrap_or_default();
-        if !queue.ends_with(".dead") && worker != queue::SCORER {
+        if !queue.ends_with(".dead") && !topology::holds_requests(worker) {
             *by_worker.entry(worker.to_owned()).or_default() += unfinished.bytes;
         }
     }
@@ -245,6 +248,44 @@ pub fn look_at_champion(world: &World) {
     let Some(champion) = read::<Champion>(world, &alias) else { return };
     if read::<Model>(world, &champion.object).is_none_or(|model| model.model_id != champion.model_id) {
         world.break_promise(format!("4: {alias} leads to {}, which is not a whole model", champion.object));
+    }
+}
+
+/// Tenths of °C, °C and mm, or why not.
+type Told = Result<[i32; 3], WeatherErrorCode>;
+
+/// Places whose weather is known beforehand, and how each is answered.
+const PLACES: [(f64, f64, &str, Told); 3] = [
+    (40.70, -74.00, "2018-04-03 23:59:59", Ok([115, 221, 39])),
+    (0.0, 0.0, "2018-04-03 12:00:00", Err(WeatherErrorCode::NoStationInReach)),
+    (40.70, -74.00, "2018-04-20 12:00:00", Err(WeatherErrorCode::NoObservationOnDate)),
+];
+
+/// A question about weather whose answer is known.
+pub fn weather_request(number: u64) -> WeatherRequest {
+    let place = |(latitude, longitude, at, _): (f64, f64, &str, _)| WeatherPlace {
+        latitude,
+        longitude,
+        statustime: at.parse().expect("a time"),
+    };
+    WeatherRequest { request_id: format!("weather-{number}"), places: PLACES.map(place).to_vec() }
+}
+
+/// The same of weather: what is told is what the service has, or an error that says why not.
+pub fn look_at_weather(world: &World, response: &WeatherResponse) {
+    use WeatherErrorCode::{DeadlineExceeded, Internal, Unavailable};
+    if let Some(error) = &response.error {
+        if !matches!(error.code, Unavailable | DeadlineExceeded | Internal) {
+            world.break_promise(format!("5: no error of a lookup: {response:?}"));
+        }
+        return;
+    }
+    let told = response.weather.iter().map(|weather| match weather {
+        PlaceWeather::Observed(observed) => Ok([observed.tmin, observed.tmax, observed.prcp]),
+        PlaceWeather::Failed { error } => Err(error.code),
+    });
+    if !told.eq(PLACES.map(|(.., expected)| expected)) {
+        world.break_promise(format!("5: not the weather of these places: {response:?}"));
     }
 }
 

@@ -5,7 +5,7 @@ mod operator;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
-use std::path::PathBuf;
+use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -64,14 +64,17 @@ pub enum Command {
     #[command(after_help = "\
 Examples:
   wildrydes demo                        20,000 rides, a few seconds
-  wildrydes demo --rides 1000000 --seed 7 --dir /tmp/demo")]
+  wildrydes demo --rides 1000000 --seed 7 --dir /tmp/demo
+  wildrydes demo --serve                then page and API on http://127.0.0.1:8080, until Ctrl-C")]
     Demo(Demo),
     /// Run the whole job on files, in this process, without any server
     #[command(after_help = "\
 Examples:
   wildrydes run rides.json                                weather from NOAA's open-data bucket, over the network
   wildrydes run rides.json.gz --weather noaa/             from a folder in that bucket's layout, no network
-  wildrydes run a.json b.ndjson --store results --json")]
+  wildrydes run a.json b.ndjson --store results --json
+  wildrydes run rides.json --serve                        then page and API on http://127.0.0.1:8080, until Ctrl-C
+  wildrydes run --serve=127.0.0.1:9000                    the page takes the rides")]
     Run(Run),
     /// Hand files in to a fleet and follow them until their dataset is ready
     #[command(after_help = "\
@@ -83,14 +86,16 @@ Examples:
     #[command(after_help = "\
 Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
-  wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json")]
+  wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json
+  wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
     Score(Score),
     /// What has become of the batches, and what waits in the queues
     #[command(after_help = "\
 Examples:
   wildrydes status                                        all batches of the store
   wildrydes status 450c7f9391a7a29b                       one batch with its manifest
-  wildrydes status --broker amqp://localhost/%2f              the queues as well")]
+  wildrydes status --broker amqp://localhost/%2f              the queues as well
+  wildrydes status --url http://127.0.0.1:8080             batches and queues, as a gateway sees them")]
     Status(Status),
     /// Look at the dead letters, replay them, export them, drop them
     #[command(
@@ -160,12 +165,20 @@ Examples:
   wildrydes topology users --passwords secrets --generate --definitions > definitions.json"
     )]
     Topology(TopologyCommand),
-    /// Run all five workers in one process against RabbitMQ
+    /// Run all workers in one process against RabbitMQ
     #[command(after_help = "\
 Examples:
   WILDRYDES__BROKER__URL=amqp://user:password@rabbit/%2f wildrydes up --store /srv/wildrydes
-  wildrydes up --config wildrydes.toml --set splitter.chunk_size=500")]
-    Up,
+  wildrydes up --config wildrydes.toml --set splitter.chunk_size=500
+  wildrydes up --serve                                    with the page and the HTTP API on http://127.0.0.1:8080")]
+    Up(Serve),
+    /// Make a key for the HTTP API: what its bearer keeps, and what the gateway's configuration takes
+    #[command(after_help = "\
+Examples:
+  wildrydes key dashboard                                 may look and score
+  wildrydes key feeder --scope write --requests-per-second 10
+  wildrydes key ops --scope read --scope write --json")]
+    Key(NewKey),
     /// Measure rides per second from file to model, in process and (with --broker) on RabbitMQ
     #[command(after_help = "\
 Examples:
@@ -195,14 +208,51 @@ pub struct Demo {
     /// Where input and results go
     #[arg(long, default_value = "wildrydes-demo", value_name = "DIR")]
     pub dir: PathBuf,
+    /// Page and API.
+    #[command(flatten)]
+    pub serve: Serve,
+}
+
+/// Whether the page and the HTTP API are served as well.
+#[derive(Debug, Clone, Args)]
+pub struct Serve {
+    /// Serve the page and the HTTP API as well, until Ctrl-C; --serve=ADDRESS:PORT where not on 127.0.0.1:8080
+    #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, require_equals = true,
+        default_missing_value = "127.0.0.1:8080")]
+    pub serve: Option<SocketAddr>,
+}
+
+/// `key`
+#[derive(Debug, Args)]
+pub struct NewKey {
+    /// Who is to bear it, for the gateway's logs
+    pub name: String,
+    /// What it opens: scores and everything one looks at (read), handing in batches (write)
+    #[arg(long = "scope", value_enum, default_values_t = [KeyScope::Read])]
+    pub scopes: Vec<KeyScope>,
+    /// Requests per second it may make [default: no limit]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub requests_per_second: Option<u32>,
+}
+
+/// What a key opens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum KeyScope {
+    /// Scores, and everything one looks at
+    Read,
+    /// Handing in batches
+    Write,
 }
 
 /// `run`
 #[derive(Debug, Args)]
 pub struct Run {
     /// Ride files: a JSON array, {"travel_data": […]}, NDJSON or concatenated objects; plain, gzip or zstd
-    #[arg(required = true, value_name = "FILE")]
+    #[arg(required_unless_present = "serve", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// Page and API.
+    #[command(flatten)]
+    pub serve: Serve,
     /// Weather options.
     #[command(flatten)]
     pub weather: Weather,
@@ -269,6 +319,20 @@ pub struct Score {
     /// Ask the fleet on the configured broker instead of scoring in this process with the store's champion
     #[arg(long)]
     pub fleet: bool,
+    /// Ask a gateway.
+    #[command(flatten)]
+    pub remote: Remote,
+}
+
+/// A gateway to talk to over HTTP.
+#[derive(Debug, Clone, Args)]
+pub struct Remote {
+    /// Ask a gateway at this address, as in http://127.0.0.1:8080
+    #[arg(long, value_name = "URL")]
+    pub url: Option<String>,
+    /// File with the API key, where the gateway asks for one [default: the environment variable WILDRYDES_API_KEY]
+    #[arg(long, value_name = "FILE", requires = "url")]
+    pub key_file: Option<PathBuf>,
 }
 
 /// Units of the weather on the command line.
@@ -287,6 +351,9 @@ pub enum UnitSystem {
 pub struct Status {
     /// One batch, in detail [default: all batches, one line each]
     pub batch: Option<String>,
+    /// Ask a gateway instead of the store.
+    #[command(flatten)]
+    pub remote: Remote,
 }
 
 /// `generate`

@@ -3,7 +3,6 @@
 use crate::{
     Failed, Session,
     arguments::{Drain, Pause},
-    management::Management,
 };
 use anyhow::{Context, anyhow};
 use common::{
@@ -13,6 +12,7 @@ use common::{
     },
     runtime::{client::Client, config::BrokerSettings, control, host},
 };
+use gateway::management::Management;
 use indicatif::HumanCount;
 use serde::Serialize;
 use serde_json::json;
@@ -199,7 +199,7 @@ async fn in_hand(management: &Management, namespace: &str) -> Result<Option<Vec<
 
 /// `drain`
 pub(crate) async fn drain(session: &Session, options: &Drain) -> Result<(), Failed> {
-    let management = Management::new(session)?;
+    let management = Management::new(&session.section::<BrokerSettings>()?).map_err(Failed::Misused)?;
     let namespace = session.section::<BrokerSettings>()?.namespace;
     let unseen = in_hand(&management, &namespace).await.err();
     if let Some(why) = unseen.as_ref().filter(|_| options.quiet_for.is_none()) {

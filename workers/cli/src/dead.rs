@@ -10,7 +10,6 @@
 //! what it has seen.
 
 mod act;
-mod letter;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -20,12 +19,12 @@ use crate::{
     arguments::{DeadCommand, Which},
 };
 use anyhow::Context;
+pub(crate) use common::contract::dead_letter::{self as letter, Letter};
 use common::{
     contract::topology::{dead_queue, queue},
     runtime::{Broker, Connection, broker::Delivery, config::BrokerSettings, host},
 };
 use jiff::Timestamp;
-pub(crate) use letter::Letter;
 use std::{collections::HashSet, ops::ControlFlow, time::Duration};
 
 /// `dead`
@@ -96,7 +95,7 @@ impl Letters<'_> {
             for _ in 0..waiting {
                 let Some(delivery) = browser.next().await? else { break };
                 looked += 1;
-                let letter = Letter::read(name, &self.namespace, &delivery);
+                let letter = Letter::read(name, &self.namespace, &delivery.properties, &delivery.body);
                 if !(ids.is_empty() || ids.contains(letter.id.as_str())) || !which.takes(&letter, now) {
                     continue;
                 }

@@ -6,6 +6,7 @@ use crate::{
     generate::{self, DocumentForm, RidesOptions, WeatherOptions},
     job,
     report::{self, KnownTruth},
+    serve,
 };
 use anyhow::Context;
 use common::runtime::config::Configuration;
@@ -29,13 +30,20 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let mut overrides =
         vec![("store.url".to_owned(), place), ("weather.source".to_owned(), weather.display().to_string())];
     overrides.extend(session.shared.overrides.clone());
+    if let Some(address) = options.serve.serve {
+        // As it was decided for this command.
+        overrides.extend(serve::decided(&session.section()?, address));
+    }
     let shared = Shared { overrides: overrides.clone(), ..session.shared.clone() };
     let configuration =
         Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
     let session = Session { configuration, shared };
     let store = session.store()?;
-    let outcome = job::in_process(&session, &store, &[rides]).await?;
     let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
+    if options.serve.serve.is_some() {
+        return serve::run(&session, &store, &[rides], Some(&truth)).await;
+    }
+    let outcome = job::in_process(&session, &store, &[rides]).await?;
     report::print(&session, &store, &outcome, Some(&truth)).await
 }
 

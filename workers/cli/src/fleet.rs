@@ -30,7 +30,10 @@ impl Fleet {
         let place = Place { broker, run_settings, broker_settings, control: pausable.then(|| store.clone()) };
         fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &place);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
-        fleet.add(fetcher.map_err(Failed::Misused)?, &place);
+        let fetcher = fetcher.map_err(Failed::Misused)?;
+        let lookup = fetcher.lookup();
+        fleet.add(fetcher, &place);
+        fleet.add(lookup, &place);
         fleet.add(merger::Merger::new(session.section()?, store.clone()), &place);
         fleet.add(trainer::Trainer::new(session.section()?, store.clone()), &place);
         fleet.add(scorer::Scorer::new(session.section()?, store), &place);

@@ -165,7 +165,7 @@ const NAMES: [&str; 20] = [
 const BREEDS: [&str; 6] = ["Highland", "Silverhorn", "Moonmane", "Cloudrunner", "Marsh", "Emberhoof"];
 
 /// The reasons bad rides are made for, in turn: all that a well-formed object can be rejected for.
-const BAD: [RejectReason; 20] = [
+const BAD: [RejectReason; 23] = [
     RejectReason::MissingStatustime,
     RejectReason::InvalidStatustime,
     RejectReason::MissingLatitude,
@@ -186,6 +186,9 @@ const BAD: [RejectReason; 20] = [
     RejectReason::InvalidBreed,
     RejectReason::InvalidRideId,
     RejectReason::DuplicateRideId,
+    RejectReason::DistanceOutOfRange,
+    RejectReason::HealthpointsOutOfRange,
+    RejectReason::MagicpointsOutOfRange,
 ];
 
 /// Times Square: degrees north and east.
@@ -299,6 +302,9 @@ impl RideMaker {
             Why::InvalidBreed => ride.breed = Value::Boolean(false),
             Why::InvalidRideId => ride.ride_id = Some(Value::Boolean(true)),
             Why::DuplicateRideId => ride.ride_id = Some(self.first_ride_id()),
+            Why::DistanceOutOfRange => ride.distance = Some(Value::Decimal(1_000_000.5)),
+            Why::HealthpointsOutOfRange => ride.health_points = Some(Value::Whole(1_000_000_001)),
+            Why::MagicpointsOutOfRange => ride.magic_points = Some(Value::Whole(-1_000_000_001)),
             Why::InvalidJson | Why::NotAnObject | Why::DuplicateField | Why::RideTooLarge => return,
         }
         ride.bad = Some(why);

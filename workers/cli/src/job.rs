@@ -2,10 +2,10 @@
 
 use crate::{
     Failed, Session,
-    arguments::Ingest,
+    arguments::{Ingest, Run},
     fleet::Fleet,
     progress::{Step, Unit},
-    report,
+    report, serve,
 };
 use anyhow::Context;
 use common::{
@@ -83,9 +83,12 @@ pub(crate) struct Outcome {
 }
 
 /// `run`: everything in this process.
-pub(crate) async fn run(session: &Session, files: &[PathBuf]) -> Result<(), Failed> {
+pub(crate) async fn run(session: &Session, options: &Run) -> Result<(), Failed> {
     let store = session.store()?;
-    let outcome = in_process(session, &store, files).await?;
+    if options.serve.serve.is_some() {
+        return serve::run(session, &store, &options.files, None).await;
+    }
+    let outcome = in_process(session, &store, &options.files).await?;
     report::print(session, &store, &outcome, None).await
 }
 
@@ -104,14 +107,8 @@ pub(crate) async fn with_fleet(
     let shutdown = Shutdown::new();
     let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, false)?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
-    let quiet = session.shared.json;
-    let mut follower = Follower::start(&client).await?;
-    let mut submitted = Vec::new();
-    for file in files {
-        submitted.push(submit(&client, store, file, None, quiet).await?);
-    }
     let followed = tokio::select! {
-        followed = follower.follow(&client, store, submitted, true, quiet) => followed?,
+        followed = to_the_model(session, &client, store, files) => followed?,
         error = fleet.failure() => return Err(Failed::Broken(error)),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
@@ -121,6 +118,22 @@ pub(crate) async fn with_fleet(
     client.close().await;
     fleet.stop().await?;
     Ok(followed)
+}
+
+/// Hands files in and follows them until the trainer has had its say.
+pub(crate) async fn to_the_model(
+    session: &Session,
+    client: &Client,
+    store: &Store,
+    files: &[PathBuf],
+) -> Result<Outcome, Failed> {
+    let quiet = session.shared.json;
+    let mut follower = Follower::start(client).await?;
+    let mut submitted = Vec::new();
+    for file in files {
+        submitted.push(submit(client, store, file, None, quiet).await?);
+    }
+    follower.follow(client, store, submitted, true, quiet).await
 }
 
 /// `ingest`: to a fleet.

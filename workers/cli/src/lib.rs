@@ -4,8 +4,13 @@
 //! arguments   the command line                 fleet     the five workers in this process
 //! job         upload → publish → follow        report    what one shows a colleague
 //! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
+//! serve       the page and the HTTP API            keys for them
+//! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
+
+#[macro_use]
+mod output;
 
 mod arguments;
 mod bench;
@@ -16,11 +21,12 @@ mod doctor;
 mod fleet;
 pub mod generate;
 mod job;
-mod management;
 mod progress;
+mod remote;
 mod replay;
 mod report;
 mod score;
+mod serve;
 mod status;
 mod topology;
 mod users;
@@ -30,10 +36,13 @@ use arguments::{Arguments, Command, Shared};
 use clap::{CommandFactory, Parser};
 use common::runtime::{
     AmqpBroker, Store,
-    config::{BrokerSettings, Configuration, LogFormat, LogSettings, Settings, StoreSettings, refuse_visible_password},
+    config::{
+        BrokerSettings, ConfigError, Configuration, LogFormat, LogSettings, Settings, StoreSettings,
+        refuse_visible_password,
+    },
     shutdown, store, telemetry,
 };
-use std::{process::ExitCode, sync::Arc};
+use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 /// What ended the command short of success.
 #[derive(Debug)]
@@ -71,6 +80,19 @@ impl Session {
         store::open(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
+    /// For those who only look: a store that is not there is not made.
+    fn store_if_there(&self) -> Result<Option<Store>, Failed> {
+        store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+    }
+
+    /// That there is no store, and which option names it.
+    fn no_store(&self) -> Result<String, Failed> {
+        let place = self.store_place()?;
+        Ok(format!(
+            "there is no store {place}: nothing was ever handed in there. --store (store.url) names the folder of a fleet"
+        ))
+    }
+
     fn store_place(&self) -> Result<String, Failed> {
         Ok(self.section::<StoreSettings>()?.url)
     }
@@ -84,10 +106,11 @@ impl Session {
 pub async fn run() -> ExitCode {
     let arguments = Arguments::parse();
     if let Command::Completions { shell } = arguments.command {
-        clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut std::io::stdout());
+        clap_complete::generate(shell, &mut Arguments::command(), "wildrydes", &mut output::Output);
         return ExitCode::SUCCESS;
     }
     let json = arguments.shared.json;
+    let is_fleet = matches!(arguments.command, Command::Up(_));
     let (told, code) = match dispatch(arguments).await {
         Ok(()) => return ExitCode::SUCCESS,
         Err(Failed::Broken(error)) => (format!("{error:#}"), 1),
@@ -100,6 +123,8 @@ pub async fn run() -> ExitCode {
     };
     match json {
         true => println!("{}", serde_json::json!({ "error": told, "exit_code": code })),
+        // A fleet's last word belongs into its log.
+        false if is_fleet => telemetry::fatal(&anyhow::anyhow!(told)),
         false => eprintln!("error: {told}"),
     }
     ExitCode::from(code)
@@ -117,10 +142,10 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
     let context = Session { configuration, shared };
     match command {
         Command::Demo(options) => demo::demo(&context, &options).await,
-        Command::Run(options) => job::run(&context, &options.files).await,
+        Command::Run(options) => job::run(&context, &options).await,
         Command::Ingest(options) => job::ingest(&context, &options).await,
         Command::Score(options) => score::score(&context, &options).await,
-        Command::Status(options) => status::status(&context, options.batch.as_deref()).await,
+        Command::Status(options) => status::status(&context, &options).await,
         Command::Dead(command) => dead::dead(&context, &command).await,
         Command::Replay(options) => replay::replay(&context, &options).await,
         Command::Pause(options) => control::pause(&context, &options).await,
@@ -129,7 +154,8 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Doctor => doctor::doctor(&context).await,
         Command::Generate(options) => demo::generate(&options),
         Command::Topology(command) => topology::topology(&context, &command).await,
-        Command::Up => up(&context).await,
+        Command::Up(options) => up(&context, options.serve).await,
+        Command::Key(options) => serve::key(&context, &options),
         Command::Bench(options) => bench::bench(&context, &options).await,
         Command::Completions { .. } => Ok(()),
     }
@@ -151,15 +177,26 @@ fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Fa
         set("weather.max_station_km", run.weather.max_station_km.map(|km| km.to_string()));
         set("splitter.chunk_size", run.chunk_size.map(|size| size.to_string()));
     }
-    refuse_visible_password(&overrides)
-        .and_then(|()| Configuration::load(shared.config.as_deref(), &overrides))
-        .map_err(|error| Failed::Misused(error.into()))
+    let served = match command {
+        Command::Demo(demo) => demo.serve.serve,
+        Command::Run(run) => run.serve.serve,
+        Command::Up(up) => up.serve,
+        _ => None,
+    };
+    let misused = |error: ConfigError| Failed::Misused(error.into());
+    refuse_visible_password(&overrides).map_err(misused)?;
+    let mut configuration = Configuration::load(shared.config.as_deref(), &overrides).map_err(misused)?;
+    if let Some(address) = served {
+        overrides.extend(serve::overrides(&configuration, address));
+        configuration = Configuration::load(shared.config.as_deref(), &overrides).map_err(misused)?;
+    }
+    Ok(configuration)
 }
 
 /// A fleet logs; a command that a person waits for shows progress and a result, and logs when asked.
 fn start_logs(configuration: &Configuration, shared: &Shared, command: &Command) -> Result<(), Failed> {
     let mut settings: LogSettings = configuration.section().map_err(|error| Failed::Misused(error.into()))?;
-    if !matches!(command, Command::Up) {
+    if !matches!(command, Command::Up(_)) {
         settings.level = match shared.verbose {
             0 => "error".to_owned(),
             1 => "info".to_owned(),
@@ -170,9 +207,21 @@ fn start_logs(configuration: &Configuration, shared: &Shared, command: &Command)
     telemetry::start(&settings).map_err(Failed::Misused)
 }
 
-/// `up`: all five workers in one process.
-async fn up(context: &Session) -> Result<(), Failed> {
+/// `up`: all workers in one process.
+async fn up(context: &Session, address: Option<SocketAddr>) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal().context("installing signal handlers")?;
-    let fleet = fleet::Fleet::start(context, context.broker()?, context.store()?, shutdown, true)?;
-    Ok(fleet.finished().await?)
+    let (broker, store) = (context.broker()?, context.store()?);
+    let gateway = match address {
+        Some(_) => Some(serve::bind(context, broker.clone(), store.clone()).await?),
+        None => None,
+    };
+    let fleet = fleet::Fleet::start(context, broker, store, shutdown.clone(), true)?;
+    match gateway {
+        None => Ok(fleet.finished().await?),
+        Some(gateway) => {
+            let serving = gateway.serve(shutdown.clone());
+            let (served, finished) = tokio::join!(serving, fleet.finished());
+            Ok(served.and(finished)?)
+        }
+    }
 }

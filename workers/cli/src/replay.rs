@@ -20,7 +20,10 @@ use sha2::{Digest, Sha256};
 
 /// `replay`
 pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Failed> {
-    let (store, place) = (session.store()?, session.store_place()?);
+    let Some(store) = session.store_if_there()? else {
+        return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
+    };
+    let place = session.store_place()?;
     let ids = match options.all {
         true => every_batch(&store).await?,
         false => options.batches.clone(),

@@ -173,6 +173,9 @@ fn rides(
         if counts.unlabelled > 0 {
             line("… no label", counts.unlabelled, "not trained on")?;
         }
+        if counts.out_of_range > 0 {
+            line("… absurd", counts.out_of_range, "a value no ride can have, not trained on")?;
+        }
         if counts.duplicates > 0 {
             line("… doubles", counts.duplicates, "ride ids that stand in an earlier batch, trained on once")?;
         }

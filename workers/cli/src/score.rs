@@ -3,14 +3,31 @@
 use crate::{
     Failed, Session,
     arguments::{Score, UnitSystem},
+    remote::Remote,
 };
 use common::{
-    contract::message::{
-        PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units,
+    contract::{
+        features::FEATURES,
+        message::{
+            Contribution, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
+            TemperatureUnit, Units,
+        },
     },
-    runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run},
+    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, process::run_options, worker::run},
 };
 use std::{sync::Arc, time::Duration};
+
+/// What each feature adds to the log-odds of a ride that is average in everything.
+fn reasons(explanation: &[Contribution]) {
+    if !explanation.is_empty() {
+        println!("\n{:<14}{:>10}  {:<12}{:>10}", "because of", "", "", "log-odds");
+    }
+    for Contribution { feature, value, log_odds, outside_training } in explanation {
+        let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
+        let outside = if *outside_training { "   outside of what the model was trained on" } else { "" };
+        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{outside}");
+    }
+}
 
 /// `score`
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
@@ -29,13 +46,28 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
         prcp: Some(options.prcp),
     };
     let request_id = format!("{:032x}", rand::random::<u128>());
-    let request = ScoreRequest { request_id, units: Units { temperature, precipitation }, rides: vec![ride] };
+    let units = Units { temperature, precipitation };
+    let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
     let deadline = Duration::from_millis(options.timeout_ms);
+    if let Some(remote) = Remote::of(&options.remote)? {
+        let answer = remote.score(&request, deadline).await?;
+        return tell(session, &answer, true);
+    }
     let response = match options.fleet || session.shared.broker.is_some() {
         true => ask(session.broker()?.as_ref(), &request, deadline).await?,
-        false => ask_here(session, &request, deadline).await?,
+        false => match session.store_if_there()? {
+            Some(store) => ask_here(session, store, &request, deadline).await?,
+            None => {
+                let why = format!("no model to score with: {}", session.no_store()?);
+                match session.shared.json {
+                    true => println!("{}", serde_json::json!({ "error": why, "exit_code": 4 })),
+                    false => eprintln!("error: {why}"),
+                }
+                return Err(Failed::NoModel);
+            }
+        },
     };
-    tell(session, &response)
+    tell(session, &response, options.fleet || session.shared.broker.is_some())
 }
 
 async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
@@ -46,9 +78,14 @@ async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) ->
 }
 
 /// The same scorer behind the same queue, in this process.
-async fn ask_here(session: &Session, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
+async fn ask_here(
+    session: &Session,
+    store: Store,
+    request: &ScoreRequest,
+    deadline: Duration,
+) -> Result<ScoreResponse, Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
-    let scorer = scorer::Scorer::new(session.section()?, session.store()?);
+    let scorer = scorer::Scorer::new(session.section()?, store);
     let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
     let shutdown = Shutdown::new();
     let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
@@ -58,7 +95,7 @@ async fn ask_here(session: &Session, request: &ScoreRequest, deadline: Duration)
     response
 }
 
-fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
+fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
     if session.shared.json {
         println!("{}", serde_json::to_string(response)?);
     }
@@ -66,6 +103,10 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
     match (&response.error, outcome) {
         (Some(error), _) | (None, Some(ScoreOutcome::Failed { error })) => {
             let way_out = match error.code {
+                ScoreErrorCode::NoModel if of_fleet => {
+                    " (its trainer makes one of each dataset it can learn from: `wildrydes ingest` waits for it and says why \
+                     there is none, `wildrydes status` shows whether a trainer reads its queue)"
+                }
                 ScoreErrorCode::NoModel => " (`wildrydes demo` or `wildrydes run` make one; --store names where it is)",
                 _ => "",
             };
@@ -77,7 +118,7 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
                 _ => Err(Failed::Told),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service })) => {
+        (None, Some(ScoreOutcome::Scored { probability, service, explanation })) => {
             if !session.shared.json {
                 let threshold = response.threshold.unwrap_or_default();
                 let decision = if *service { "service is likely" } else { "no service expected" };
@@ -91,6 +132,7 @@ fn tell(session: &Session, response: &ScoreResponse) -> Result<(), Failed> {
                     response.model.as_deref().unwrap_or_default(),
                     response.model_id.as_deref().unwrap_or_default()
                 );
+                reasons(explanation);
             }
             Ok(())
         }

@@ -1,6 +1,6 @@
 //! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
 
-use crate::{Failed, Session, job::staged};
+use crate::{Failed, Session, arguments::Status, job::staged, remote::Remote};
 use common::{
     contract::{
         dataset::{Claim, Manifest},
@@ -39,11 +39,22 @@ struct QueueStatus {
 }
 
 /// `status`
-pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(), Failed> {
-    let store = session.store()?;
-    let mut batches = Vec::new();
-    for claim in claims(&store, batch).await? {
-        batches.push(look(&store, claim).await?);
+pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Failed> {
+    let batch = options.batch.as_deref();
+    if let Some(remote) = Remote::of(&options.remote)? {
+        return remote.status(session, batch).await;
+    }
+    let store = session.store_if_there()?;
+    let (mut batches, mut paused) = (Vec::new(), Vec::new());
+    if let Some(store) = &store {
+        for claim in claims(store, batch).await? {
+            batches.push(look(store, claim).await?);
+        }
+        paused = self::paused(store).await?;
+    } else if batch.is_some() {
+        return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
+    } else if session.shared.json {
+        eprintln!("{}", session.no_store()?);
     }
     if let Some(batch_id) = batch
         && batches.is_empty()
@@ -53,7 +64,6 @@ pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(),
             session.store_place()?
         )));
     }
-    let paused = paused(&store).await?;
     let asked = session.configuration.sets("broker.url");
     let queues = if asked { queues(session).await? } else { Vec::new() };
     if session.shared.json {
@@ -69,7 +79,9 @@ pub(crate) async fn status(session: &Session, batch: Option<&str>) -> Result<(),
             println!("{}", serde_json::to_string_pretty(manifest)?);
         }
     }
-    if batches.is_empty() {
+    if store.is_none() {
+        println!("{}", session.no_store()?);
+    } else if batches.is_empty() {
         println!("no batches in {}", session.store_place()?);
     }
     if !queues.is_empty() {

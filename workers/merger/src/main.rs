@@ -2,9 +2,10 @@
 
 use common::runtime::Process;
 use merger::Merger;
+use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let process = Process::start("merger", "Collects the chunks of each batch into one dataset");
-    process.run(Merger::new(process.settings(), process.store())).await
+    process.run(Ok(Merger::new(process.settings(), process.store()))).await
 }

@@ -92,6 +92,8 @@ pub(crate) mod tests {
             roc_auc: None,
             log_loss: 0.0,
             brier: 0.0,
+            roc: Vec::new(),
+            calibration: Vec::new(),
         };
         let coefficient = |(feature, per_unit): (&common::contract::features::Feature, f64)| Coefficient {
             feature: feature.name.to_owned(),
@@ -112,7 +114,7 @@ pub(crate) mod tests {
             datasets: Vec::new(),
             counts: TrainingCounts::default(),
             intercept: -19.2,
-            intercept_standardised: 0.0,
+            intercept_standardised: -19.2,
             coefficients: FEATURES.iter().zip([0.75, 0.0, -0.011, -0.004, -0.003, 0.007]).map(coefficient).collect(),
             threshold: 0.5,
             gradient_norm: 0.0,

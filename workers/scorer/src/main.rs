@@ -2,9 +2,10 @@
 
 use common::runtime::Process;
 use scorer::Scorer;
+use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let process = Process::start("scorer", "Answers score requests with the champion model");
-    process.run(Scorer::new(process.settings(), process.store())).await
+    process.run(Ok(Scorer::new(process.settings(), process.store()))).await
 }

@@ -2,7 +2,9 @@
 
 use common::contract::{
     features::{FEATURE_COUNT, FEATURES},
-    message::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units},
+    message::{
+        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units,
+    },
     model::Model,
 };
 use std::ops::RangeInclusive;
@@ -47,8 +49,12 @@ impl Unscorable {
 pub fn score(model: &Model, request: &ScoreRequest) -> ScoreResponse {
     let scores = request.rides.iter().enumerate().map(|(index, ride)| Score {
         ride_id: ride.ride_id.clone(),
-        outcome: match probability(model, ride, request.units) {
-            Ok(probability) => ScoreOutcome::Scored { probability, service: probability >= model.threshold },
+        outcome: match score_ride(model, ride, request.units) {
+            Ok((features, probability)) => ScoreOutcome::Scored {
+                probability,
+                service: probability >= model.threshold,
+                explanation: if request.explain { explain(model, &features) } else { Vec::new() },
+            },
             Err(why) => ScoreOutcome::Failed {
                 error: ScoreError {
                     code: why.code(),
@@ -63,6 +69,7 @@ pub fn score(model: &Model, request: &ScoreRequest) -> ScoreResponse {
         model: Some(model.model.clone()),
         model_id: Some(model.model_id.clone()),
         threshold: Some(model.threshold),
+        baseline_log_odds: request.explain.then_some(model.intercept_standardised),
         scores: scores.collect(),
         error: None,
     }
@@ -73,7 +80,13 @@ pub fn score(model: &Model, request: &ScoreRequest) -> ScoreResponse {
 /// # Errors
 /// The first feature, in the order of [`FEATURES`], that is missing or cannot be.
 pub fn probability(model: &Model, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    let probability = model.probability(&features(ride, units)?);
+    score_ride(model, ride, units).map(|(_, probability)| probability)
+}
+
+/// The features of a ride and its probability.
+fn score_ride(model: &Model, ride: &ScoreRide, units: Units) -> Result<([f64; FEATURE_COUNT], f64), Unscorable> {
+    let features = features(ride, units)?;
+    let probability = model.probability(&features);
     // The log-odds of values near the end of what a number can hold are none.
     if probability.is_nan() {
         let value = ride.distance.unwrap_or_default();
@@ -83,7 +96,25 @@ pub fn probability(model: &Model, ride: &ScoreRide, units: Units) -> Result<f64,
             expected: "values one can compute with".into(),
         });
     }
-    Ok(probability)
+    Ok((features, probability))
+}
+
+/// What each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of
+/// [`FEATURES`]. Beside, and not instead of, [`Model::probability`], which is the same bits whoever asks.
+fn explain(model: &Model, features: &[f64; FEATURE_COUNT]) -> Vec<Contribution> {
+    let contributions = model.coefficients.iter().zip(features).map(|(coefficient, &value)| {
+        let log_odds = coefficient.per_unit * (value - coefficient.mean);
+        Contribution {
+            feature: coefficient.feature.clone(),
+            value,
+            // JSON has no infinity; and no weight is no contribution, however far the value.
+            log_odds: if coefficient.per_unit == 0.0 { 0.0 } else { log_odds.clamp(f64::MIN, f64::MAX) },
+            outside_training: value < coefficient.min || value > coefficient.max,
+        }
+    });
+    let mut contributions: Vec<Contribution> = contributions.collect();
+    contributions.sort_by(|a, b| b.log_odds.abs().total_cmp(&a.log_odds.abs()));
+    contributions
 }
 
 /// The features in the order of [`FEATURES`] and the units of the dataset.
@@ -126,7 +157,10 @@ fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Un
 mod tests {
     use super::*;
     use crate::artefact::tests::model;
-    use common::contract::message::{Message, PrecipitationUnit, TemperatureUnit};
+    use common::contract::{
+        message::{Message, PrecipitationUnit, TemperatureUnit, decode},
+        model::logistic,
+    };
     use proptest::prelude::*;
 
     fn ride() -> ScoreRide {
@@ -142,7 +176,7 @@ mod tests {
     }
 
     fn request(rides: Vec<ScoreRide>) -> ScoreRequest {
-        ScoreRequest { request_id: "q".to_owned(), units: Units::default(), rides }
+        ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides }
     }
 
     fn error(ride: ScoreRide, units: Units) -> ScoreError {
@@ -162,7 +196,7 @@ mod tests {
             model.threshold = threshold;
             let response = score(&model, &request(vec![ride()]));
             response.check().unwrap();
-            let ScoreOutcome::Scored { probability, service } = response.scores[0].outcome else {
+            let ScoreOutcome::Scored { probability, service, .. } = response.scores[0].outcome else {
                 panic!("{response:?}")
             };
             assert!((probability - expected).abs() < 1e-12);
@@ -214,19 +248,119 @@ mod tests {
         assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
     }
 
+    /// Rides as they are, and a model trained on such, `intercept` the log-odds at their mean.
+    fn explainable() -> impl Strategy<Value = (Model, ScoreRide)> {
+        let coefficient = |weight: f64, low: f64, high: f64| {
+            (-weight..weight, low..high, low..high, low..high).prop_map(|(per_unit, mean, min, max)| {
+                (per_unit, mean.clamp(min.min(max), min.max(max)), min.min(max), min.max(max))
+            })
+        };
+        let coefficients = (
+            coefficient(2.0, 0.0, 60.0),
+            coefficient(0.1, 0.0, 400.0),
+            coefficient(0.1, 0.0, 400.0),
+            coefficient(0.05, -300.0, 200.0),
+            coefficient(0.05, 0.0, 400.0),
+            coefficient(0.05, 0.0, 500.0),
+        );
+        let ride = (0.0..60.0, 0.0..400.0, 0.0..400.0, -300.0..200.0, 200.0..400.0, 0.0..500.0).prop_map(
+            |(distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
+                ride_id: None,
+                distance: Some(distance),
+                healthpoints: Some(healthpoints),
+                magicpoints: Some(magicpoints),
+                tmin: Some(tmin),
+                tmax: Some(tmax),
+                prcp: Some(prcp),
+            },
+        );
+        (coefficients, -5.0..5.0, ride).prop_map(|((a, b, c, d, e, f), intercept_standardised, ride)| {
+            let mut model = model("m");
+            model.intercept_standardised = intercept_standardised;
+            model.intercept = intercept_standardised;
+            for (coefficient, (per_unit, mean, min, max)) in model.coefficients.iter_mut().zip([a, b, c, d, e, f]) {
+                model.intercept -= per_unit * mean;
+                (coefficient.per_unit, coefficient.mean, coefficient.min, coefficient.max) = (per_unit, mean, min, max);
+            }
+            (model, ride)
+        })
+    }
+
+    fn explanation(model: &Model, ride: ScoreRide) -> (ScoreResponse, f64, Vec<Contribution>) {
+        let response = score(model, &ScoreRequest { explain: true, ..request(vec![ride]) });
+        response.check().unwrap();
+        match response.scores[0].outcome.clone() {
+            ScoreOutcome::Scored { probability, explanation, .. } => (response, probability, explanation),
+            ScoreOutcome::Failed { error } => panic!("{error:?}"),
+        }
+    }
+
+    /// The contributions come largest first, those that are equal in the order of the features, in units of the dataset;
+    /// a value beyond those trained on says so.
+    #[test]
+    fn an_explanation_is_in_order_and_knows_what_the_model_never_saw() {
+        let mut model = model("m");
+        for coefficient in &mut model.coefficients {
+            (coefficient.per_unit, coefficient.mean) = (0.0, 100.0);
+            (coefficient.min, coefficient.max) = (-50.0, 310.0);
+        }
+        model.coefficients[5].per_unit = 0.01;
+        model.coefficients[3].per_unit = -0.02;
+        let inch = ScoreRide { prcp: Some(2.0), ..ride() };
+        let units = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
+        let response = score(&model, &ScoreRequest { explain: true, units, ..request(vec![inch]) });
+        let ScoreOutcome::Scored { explanation, .. } = &response.scores[0].outcome else { panic!("{response:?}") };
+        let told: Vec<_> = explanation.iter().map(|c| (c.feature.as_str(), c.value, c.outside_training)).collect();
+        let expected = [
+            ("prcp", 508.0, true),
+            ("tmin", 50.0, false),
+            ("distance", 30.0, false),
+            ("healthpoints", 300.0, false),
+            ("magicpoints", 310.0, false),
+            ("tmax", 150.0, false),
+        ];
+        assert_eq!(told, expected);
+        assert!((explanation[0].log_odds - 4.08).abs() < 1e-12 && explanation[1].log_odds == 1.0, "{explanation:?}");
+        let plain = serde_json::to_string(&score(&model, &request(vec![ride()]))).unwrap();
+        assert!(!plain.contains("explanation") && !plain.contains("baseline"), "{plain}");
+    }
+
     fn number() -> impl Strategy<Value = Option<f64>> {
         proptest::option::weighted(0.9, prop_oneof![Just(0.0), -2_000.0f64..2_000.0, any::<f64>()])
     }
 
     proptest! {
+        /// What is told as the reason is the reason: baseline and contributions add up to the probability, which is the same
+        /// to the last bit whether or not reasons are asked for.
+        #[test]
+        fn an_explanation_adds_up_to_the_probability((model, ride) in explainable()) {
+            let (response, explained, contributions) = explanation(&model, ride.clone());
+            let plain = probability(&model, &ride, Units::default()).unwrap();
+            prop_assert_eq!(explained.to_bits(), plain.to_bits());
+            let sum: f64 = contributions.iter().map(|contribution| contribution.log_odds).sum();
+            let told = logistic(response.baseline_log_odds.unwrap() + sum);
+            prop_assert!((told - plain).abs() < 1e-12, "{} {}", told, plain);
+            prop_assert!(contributions.is_sorted_by(|a, b| a.log_odds.abs() >= b.log_odds.abs()));
+            for (contribution, coefficient) in
+                contributions.iter().flat_map(|c| model.coefficients.iter().map(move |k| (c, k)))
+            {
+                if contribution.feature == coefficient.feature {
+                    let inside = (coefficient.min..=coefficient.max).contains(&contribution.value);
+                    prop_assert_eq!(contribution.outside_training, !inside);
+                }
+            }
+        }
+
         #[test]
         fn every_ride_has_a_probability_or_an_error_that_names_a_feature(
             (distance, healthpoints, magicpoints) in (number(), number(), number()),
             (tmin, tmax, prcp) in (number(), number(), number()),
         ) {
             let ride = ScoreRide { ride_id: None, distance, healthpoints, magicpoints, tmin, tmax, prcp };
-            let response = score(&model("m"), &request(vec![ride]));
+            let response = score(&model("m"), &ScoreRequest { explain: true, ..request(vec![ride]) });
             prop_assert_eq!(response.check(), Ok(()));
+            let json = serde_json::to_vec(&response).unwrap();
+            prop_assert_eq!(decode::<ScoreResponse>(&json), Ok(response.clone()));
             if let ScoreOutcome::Failed { error } = &response.scores[0].outcome {
                 let field = error.field.as_deref().unwrap_or_default();
                 let feature = field.strip_prefix("rides[0].");

@@ -8,7 +8,11 @@ use common::{
     runtime::config::{Settings as _, StoreSettings},
 };
 use futures::StreamExt;
-use object_store::memory::InMemory;
+use object_store::{
+    memory::InMemory,
+    throttle::{ThrottleConfig, ThrottledStore},
+};
+use tokio::time::Instant;
 
 fn memory() -> Store {
     Arc::new(InMemory::new())
@@ -60,11 +64,16 @@ fn request(rides: usize) -> ScoreRequest {
         tmax: zero,
         prcp: zero,
     };
-    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), rides: vec![ride; rides] }
+    ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides: vec![ride; rides] }
 }
 
 async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {
-    let envelope = Envelope { payload: ScorerIn::Score(request(rides)), properties: properties() };
+    ask_within(scorer, rides, None).await
+}
+
+async fn ask_within(scorer: &Scorer, rides: usize, expiration_ms: Option<u64>) -> Result<ScoreResponse, Failure> {
+    let properties = Properties { expiration_ms, ..properties() };
+    let envelope = Envelope { payload: ScorerIn::Score(request(rides)), properties };
     let outgoing: Vec<_> = scorer.handle(envelope).await?.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
     assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
@@ -90,7 +99,7 @@ async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
     let response = ask(&scorer, 3).await.unwrap();
     assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 3));
     for score in response.scores {
-        let ScoreOutcome::Scored { probability, service } = score.outcome else { panic!("{score:?}") };
+        let ScoreOutcome::Scored { probability, service, .. } = score.outcome else { panic!("{score:?}") };
         assert!((probability - logistic(1.0)).abs() < 1e-15 && service);
     }
 }
@@ -253,6 +262,28 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
     while ask(&scorer, 1).await.unwrap().model_id.as_deref() != Some("b") {
         tokio::task::yield_now().await;
     }
+}
+
+/// A store that takes a minute for an object: who does not wait that long has an answer when its `expiration` ends, not after.
+#[tokio::test(start_paused = true)]
+async fn an_answer_comes_within_the_expiration_of_its_request() {
+    let inner = memory();
+    put_model(&inner, "a", 0.0).await;
+    put_champion(&inner, &["a"]).await;
+    let minute = Duration::from_secs(60);
+    let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
+    let scorer = scorer(&(Arc::new(ThrottledStore::new(inner, slow)) as Store));
+    for expiration_ms in [0, 1, 5_000] {
+        let asked = Instant::now();
+        let response = ask_within(&scorer, 1, Some(expiration_ms)).await.unwrap();
+        assert_eq!(asked.elapsed(), Duration::from_millis(expiration_ms), "told at once, when its time is over");
+        assert_eq!((code(&response), response.scores.len()), (ScoreErrorCode::DeadlineExceeded, 0));
+        let told = response.error.unwrap().message;
+        assert!(told.contains(&format!("{expiration_ms} ms")) && told.contains("being read"), "{told}");
+    }
+    // Champion and model, a minute each; from then on no request waits for the store.
+    assert_eq!(ask_within(&scorer, 1, Some(121_000)).await.unwrap().model_id.as_deref(), Some("a"));
+    assert_eq!(ask_within(&scorer, 1, Some(0)).await.unwrap().scores.len(), 1);
 }
 
 #[tokio::test]

@@ -2,9 +2,10 @@
 
 use common::runtime::Process;
 use splitter::Splitter;
+use std::process::ExitCode;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let process = Process::start("splitter", "Reads ride batches, validates every ride, publishes chunks");
-    process.run(Splitter::new(process.settings(), process.store())).await
+    process.run(Ok(Splitter::new(process.settings(), process.store()))).await
 }

@@ -5,7 +5,7 @@
 //! rare and read again, value by value, by [`FromObject::carefully`].
 
 use crate::document::FromObject;
-use common::contract::ride::{Label, RejectReason, Ride, StatusTime};
+use common::contract::ride::{DISTANCE_MAX, Label, POINTS_MAX, RejectReason, Ride, StatusTime};
 use compact_str::{CompactString, ToCompactString};
 use serde::{
     Deserialize, Deserializer,
@@ -449,14 +449,26 @@ impl Fields {
         if distance < 0.0 {
             return Err(Why::NegativeDistance);
         }
+        if distance > DISTANCE_MAX {
+            return Err(Why::DistanceOutOfRange);
+        }
+        let points = -POINTS_MAX..=POINTS_MAX;
+        let healthpoints = self.healthpoints.required(Why::MissingHealthpoints, Why::InvalidHealthpoints)?;
+        if !points.contains(&healthpoints) {
+            return Err(Why::HealthpointsOutOfRange);
+        }
+        let magicpoints = self.magicpoints.required(Why::MissingMagicpoints, Why::InvalidMagicpoints)?;
+        if !points.contains(&magicpoints) {
+            return Err(Why::MagicpointsOutOfRange);
+        }
         Ok(Ride {
             ride_id: CompactString::default(),
             statustime,
             latitude,
             longitude,
             distance,
-            healthpoints: self.healthpoints.required(Why::MissingHealthpoints, Why::InvalidHealthpoints)?,
-            magicpoints: self.magicpoints.required(Why::MissingMagicpoints, Why::InvalidMagicpoints)?,
+            healthpoints,
+            magicpoints,
             fieldservice: self.fieldservice.optional(Why::InvalidFieldservice)?,
             name: self.name.optional(Why::InvalidName)?.unwrap_or_default(),
             breed: self.breed.optional(Why::InvalidBreed)?.filter(|breed| !breed.is_empty()),

@@ -14,6 +14,7 @@
 //! | [`rows`] | dataset bytes to rows; pure |
 //! | [`train`] | rows to coefficients; pure |
 //! | [`metrics`] | predictions to quality; pure |
+//! | [`curves`] | predictions to ROC and calibration curves; pure |
 //! | [`load`] | streams the datasets out of the store |
 //! | [`champion`] | which model the scorers follow |
 //!
@@ -22,6 +23,7 @@
 //! the same set at the same time both train on it, and write the same bytes.
 
 pub mod champion;
+pub mod curves;
 pub mod load;
 pub mod metrics;
 pub mod rows;

@@ -100,6 +100,7 @@ impl Loading {
         counts.rides += parsed.rides;
         counts.unlabelled += parsed.unlabelled;
         counts.without_weather += parsed.without_weather;
+        counts.out_of_range += parsed.out_of_range;
         for row in parsed.rows {
             if self.known.as_mut().is_some_and(|known| !known.insert(row.ride)) {
                 counts.duplicates += 1;
@@ -113,7 +114,7 @@ impl Loading {
     /// Rides, and those of them that can be trained on.
     fn seen(&self) -> (u64, u64) {
         let Loaded { train, test, counts } = &self.loaded;
-        (counts.rides, (train.len() + test.len()) as u64 + counts.duplicates)
+        (counts.rides, (train.len() + test.len()) as u64 + counts.duplicates + counts.out_of_range)
     }
 
     fn check(&self, manifest: &Manifest, before: (u64, u64)) -> Result<(), Failure> {

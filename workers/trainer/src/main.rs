@@ -1,10 +1,11 @@
 //! The trainer as a process: datasets in, a model out.
 
 use common::runtime::Process;
+use std::process::ExitCode;
 use trainer::Trainer;
 
 #[tokio::main]
-async fn main() -> anyhow::Result<()> {
+async fn main() -> ExitCode {
     let process = Process::start("trainer", "Trains the service-request model on all complete datasets");
-    process.run(Trainer::new(process.settings(), process.store())).await
+    process.run(Ok(Trainer::new(process.settings(), process.store()))).await
 }

@@ -1,5 +1,6 @@
 //! How good predictions are, from log-odds: nothing overflows and no probability has to be clamped.
 
+use crate::curves::{self, Calibration};
 use common::contract::model::{Confusion, Metrics, logistic};
 
 /// Judges predictions: each the log-odds of service (finite) and whether service was asked for. `None` without any.
@@ -9,6 +10,7 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
     let mut confusion = Confusion::default();
     let (mut log_loss, mut squared_error) = (0.0, 0.0);
     let (mut positives, mut negatives) = (Vec::new(), Vec::new());
+    let mut calibration = Calibration::default();
     for (log_odds, service) in predictions {
         let cell = match (service, logistic(log_odds) >= threshold) {
             (false, false) => &mut confusion.true_negative,
@@ -17,6 +19,7 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
             (true, true) => &mut confusion.true_positive,
         };
         *cell += 1;
+        calibration.add(logistic(log_odds), service);
         let towards_error = if service { -log_odds } else { log_odds };
         log_loss += softplus(towards_error);
         squared_error += logistic(towards_error).powi(2);
@@ -26,6 +29,8 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
     if rides == 0 {
         return None;
     }
+    positives.sort_unstable_by(f64::total_cmp);
+    negatives.sort_unstable_by(f64::total_cmp);
     let Confusion { true_negative, false_positive, false_negative, true_positive } = confusion;
     let precision = ratio(true_positive, true_positive + false_positive);
     let recall = ratio(true_positive, true_positive + false_negative);
@@ -37,9 +42,24 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
         precision,
         recall,
         f1: f1.filter(|_| precision.is_some() && recall.is_some()),
-        roc_auc: roc_auc(positives, negatives),
+        roc_auc: roc_auc(&positives, &negatives),
         log_loss: log_loss / rides as f64,
         brier: squared_error / rides as f64,
+        roc: curves::roc(falling(&positives, &negatives)),
+        calibration: calibration.bins(),
+    })
+}
+
+/// The predictions of both classes, each in rising order, as one in falling order.
+fn falling<'a>(positives: &'a [f64], negatives: &'a [f64]) -> impl Iterator<Item = (f64, bool)> + Clone + 'a {
+    let (mut positives, mut negatives) = (positives.iter().rev().peekable(), negatives.iter().rev().peekable());
+    std::iter::from_fn(move || {
+        let service = match (positives.peek(), negatives.peek()) {
+            (Some(positive), Some(negative)) => positive >= negative,
+            (positive, _) => positive.is_some(),
+        };
+        let next = if service { positives.next() } else { negatives.next() };
+        next.map(|log_odds| (*log_odds, service))
     })
 }
 
@@ -53,20 +73,18 @@ fn ratio(part: u64, whole: u64) -> Option<f64> {
 }
 
 /// The share of pairs (positive, negative) in which the positive has the higher score, ties counted half: the
-/// Mann–Whitney form of the area, exact in integers until the last division.
-fn roc_auc(mut positives: Vec<f64>, mut negatives: Vec<f64>) -> Option<f64> {
+/// Mann–Whitney form of the area, exact in integers until the last division. Both in rising order.
+fn roc_auc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
     let pairs = positives.len() as u128 * negatives.len() as u128;
     if pairs == 0 {
         return None;
     }
-    positives.sort_unstable_by(f64::total_cmp);
-    negatives.sort_unstable_by(f64::total_cmp);
     let (mut below, mut up_to) = (0, 0);
     let mut won_twice = 0u128;
     for positive in positives {
-        below += negatives.iter().skip(below).take_while(|negative| **negative < positive).count();
+        below += negatives.iter().skip(below).take_while(|negative| *negative < positive).count();
         up_to = up_to.max(below);
-        up_to += negatives.iter().skip(up_to).take_while(|negative| **negative <= positive).count();
+        up_to += negatives.iter().skip(up_to).take_while(|negative| *negative <= positive).count();
         won_twice += (below + up_to) as u128;
     }
     Some(won_twice as f64 / (2 * pairs) as f64)

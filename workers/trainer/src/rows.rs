@@ -2,7 +2,10 @@
 //!
 //! A file is read in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
 
-use common::contract::features::{FEATURE_COUNT, FEATURES, is_test_ride};
+use common::contract::{
+    features::{FEATURE_COUNT, FEATURES, is_test_ride},
+    ride::{DISTANCE_MAX, POINTS_MAX},
+};
 use csv::ByteRecord;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -125,6 +128,8 @@ pub struct Parsed {
     pub unlabelled: u64,
     /// … of which have a label but no weather.
     pub without_weather: u64,
+    /// … of which have a label and weather, but a value no ride can have.
+    pub out_of_range: u64,
     /// The others, in the order of the file.
     pub rows: Vec<Row>,
 }
@@ -174,6 +179,7 @@ pub fn parse(columns: &Columns, block: &[u8]) -> Result<Parsed, RowError> {
         match read(columns, &record)? {
             Ride::Unlabelled => parsed.unlabelled += 1,
             Ride::WithoutWeather => parsed.without_weather += 1,
+            Ride::OutOfRange => parsed.out_of_range += 1,
             Ride::Trainable(row) => parsed.rows.push(row),
         }
     }
@@ -183,6 +189,7 @@ pub fn parse(columns: &Columns, block: &[u8]) -> Result<Parsed, RowError> {
 enum Ride {
     Unlabelled,
     WithoutWeather,
+    OutOfRange,
     Trainable(Row),
 }
 
@@ -210,6 +217,10 @@ fn read(columns: &Columns, record: &ByteRecord) -> Result<Ride, RowError> {
             _ if is_weather(name) => return wrong(name, value, "a number, or no weather at all"),
             _ => return wrong(name, value, "a number"),
         };
+    }
+    let max = |name| if name == "distance" { DISTANCE_MAX } else { POINTS_MAX };
+    if FEATURES.iter().zip(features).any(|(feature, value)| value.abs() > max(feature.name)) {
+        return Ok(Ride::OutOfRange);
     }
     let id = field(columns.ride_id);
     let Ok(ride_id) = std::str::from_utf8(id) else {
@@ -250,6 +261,14 @@ mod tests {
             [([29.5, 291.0, 292.0, 111.0, 156.0, 241.0], true), ([29.5, 291.0, 292.25, -5.0, 2.0, 0.0], false)]
         );
         assert!(parsed.rows.iter().zip(["a-0", "a-3"]).all(|(row, id)| row.test == is_test_ride(id)));
+    }
+
+    #[test]
+    fn a_ride_with_a_value_no_ride_can_have_is_counted_and_left_out() {
+        let absurd = |from, to| TRAINABLE.replace(from, to);
+        let block = [absurd(",29.5,", ",1e308,"), absurd(",291,", ",-1000000001,"), absurd(",292,", ",1e9,")].concat();
+        let parsed = parse(&columns(), block.as_bytes()).unwrap();
+        assert_eq!((parsed.rides, parsed.out_of_range, parsed.rows.len()), (3, 2, 1));
     }
 
     #[test]

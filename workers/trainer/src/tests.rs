@@ -131,6 +131,8 @@ async fn the_model_accounts_for_every_ride_of_every_dataset() {
     a.extend([line("a-u", 1, None, true), line("a-v", 1, None, false), line("a-w", 1, Some(true), false)]);
     // Trainable in both batches: counts in a. Without a label in a: counts in b.
     b.extend([line("a-7", 7, Some(true), true), line("a-u", 1, Some(true), true)]);
+    // From before distances had a bound: one such ride is no reason to train on none.
+    b.push(line("b-absurd", 1, Some(true), true).replacen(".5,", "e300,", 1));
     let (first, second) = b.split_at(100);
     put_dataset(&store, "a", &[a.clone()]).await;
     let ready = put_dataset(&store, "b", &[first.to_vec(), second.to_vec()]).await;
@@ -139,8 +141,9 @@ async fn the_model_accounts_for_every_ride_of_every_dataset() {
 
     let ids = (0..900).map(|i| format!("a-{i}")).chain((0..300).map(|i| format!("b-{i}"))).chain(["a-u".to_owned()]);
     let test = ids.filter(|id| is_test_ride(id)).count() as u64;
-    let TrainingCounts { rides, unlabelled, without_weather, duplicates, train, test: found, .. } = model.counts;
-    assert_eq!((rides, unlabelled, without_weather, duplicates), (1_205, 2, 1, 1));
+    let TrainingCounts { rides, unlabelled, without_weather, out_of_range, duplicates, train, test: found, .. } =
+        model.counts;
+    assert_eq!((rides, unlabelled, without_weather, out_of_range, duplicates), (1_206, 2, 1, 1, 1));
     assert_eq!((train, found), (1_201 - test, test));
     assert_eq!((model.train.rides, model.test.as_ref().unwrap().rides), (train, test));
     let confusion = model.train.confusion;

@@ -1,4 +1,4 @@
-//! Which station's weather each ride of a chunk gets.
+//! Which station's weather each ride of a chunk gets, or each place of a request.
 //!
 //! The rule: the nearest station that has all three elements on the ride's UTC date, within reach. Nothing is fetched
 //! here: a [`Join`] says which station-years it would have to know to go on, is told, and goes on from where each ride
@@ -8,7 +8,10 @@ use crate::{
     nearest::{Near, Nearby, StationIndex},
     station_year::StationYear,
 };
-use common::contract::ride::{Observation, Ride, Weather, WeatherMissing};
+use common::contract::{
+    message::WeatherPlace,
+    ride::{Observation, Weather, WeatherMissing},
+};
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::Arc,
@@ -46,7 +49,7 @@ struct Waiting {
 #[derive(Debug)]
 pub struct Join<'a> {
     reach: &'a Reach,
-    rides: &'a [Ride],
+    rides: &'a [WeatherPlace],
     weather: Vec<Weather>,
     known: HashMap<StationYearKey, Arc<StationYear>>,
     waiting: Vec<Waiting>,
@@ -55,7 +58,7 @@ pub struct Join<'a> {
 
 impl<'a> Join<'a> {
     /// The join of `rides` with the stations in `reach`.
-    pub fn new(reach: &'a Reach, rides: &'a [Ride]) -> Self {
+    pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace]) -> Self {
         let missing = Weather::Missing(WeatherMissing::NoStationInReach);
         let weather = vec![missing; rides.len()];
         Self { reach, rides, weather, known: HashMap::new(), waiting: Vec::new(), started: false }
@@ -135,7 +138,7 @@ impl<'a> Join<'a> {
         None
     }
 
-    fn why_missing(&self, ride: &Ride) -> WeatherMissing {
+    fn why_missing(&self, ride: &WeatherPlace) -> WeatherMissing {
         let all = &self.reach.all;
         match all.near(ride.latitude, ride.longitude, self.reach.max_km).next(all) {
             Some(_) => WeatherMissing::NoObservationOnDate,
@@ -156,19 +159,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::HashSet;
 
-    fn ride((latitude, longitude): (f64, f64), (year, day): (i16, i8)) -> Ride {
-        Ride {
-            ride_id: "r".into(),
-            name: "n".into(),
-            breed: None,
-            statustime: jiff::civil::date(year, 7, day).at(12, 0, 0, 0).into(),
-            latitude,
-            longitude,
-            distance: 1.0,
-            healthpoints: 1.0,
-            magicpoints: 1.0,
-            fieldservice: None,
-        }
+    fn ride((latitude, longitude): (f64, f64), (year, day): (i16, i8)) -> WeatherPlace {
+        WeatherPlace { latitude, longitude, statustime: jiff::civil::date(year, 7, day).at(12, 0, 0, 0).into() }
     }
 
     /// A station-year whose days of July are complete where `days` has a bit.
@@ -183,7 +175,7 @@ mod tests {
         july.finish()
     }
 
-    fn by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &Ride, max_km: f64) -> Weather {
+    fn by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &WeatherPlace, max_km: f64) -> Weather {
         let km = |s: &Station| haversine_km((ride.latitude, ride.longitude), (s.latitude, s.longitude));
         let mut near: Vec<_> = (0..list.len()).map(|at| (km(&list[at]), at)).filter(|(km, _)| *km <= max_km).collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| list[a.1].id.cmp(&list[b.1].id)));
@@ -218,7 +210,7 @@ mod tests {
             }).collect();
             let years: Vec<Vec<StationYear>> = stations.iter().enumerate()
                 .map(|(at, (_, a, b))| vec![july(at, 2018, *a), july(at, 2019, *b)]).collect();
-            let rides: Vec<Ride> = rides.into_iter().map(|(at, date)| ride(place(at), date)).collect();
+            let rides: Vec<WeatherPlace> = rides.into_iter().map(|(at, date)| ride(place(at), date)).collect();
             let all = Arc::new(StationIndex::new(list.clone(), None));
             let mut by_year = HashMap::new();
             if years_of_their_own {

@@ -1,24 +1,30 @@
 //! Joins rides with the weather of their day: NOAA's daily observations at the nearest station that has them.
 //!
 //! ```text
-//!  ride-chunk ─▶ join ──────────────────▶ enriched-chunk
-//!                │  ▲  which stations lie near?   nearest   k-d tree over the station list
-//!     needs some │  │ knows them
-//!  station-years ▼  │
-//!               weather   memory ─▶ object store ─▶ client   one request per station and year
-//!                                                    │
-//!                                   lines ─▶ ghcn ◀──┘  source: bucket, folder or NCEI access service
+//!       ride-chunk ─▶ WeatherFetcher ─────▶ enriched-chunk
+//!  weather-request ─▶ WeatherLookup  ─────▶ weather-response    two queues and connections, so that a question never
+//!                          │                                    waits behind a batch; one almanac
+//!                       almanac
+//!                          │
+//!                         join   which stations lie near?   nearest   k-d tree over the station list
+//!               needs some │  ▲ knows them
+//!            station-years ▼  │
+//!                       weather   memory ─▶ object store ─▶ client   one request per station and year
+//!                                                            │
+//!                                           lines ─▶ ghcn ◀──┘  source: bucket, folder or NCEI access service
 //! ```
 //!
-//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`http`], [`client`]
-//! and [`weather`] do the I/O. Start reading at [`join`].
+//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`http`], [`client`],
+//! [`weather`] and [`almanac`] do the I/O. Start reading at [`join`].
 
+pub mod almanac;
 pub mod cache;
 pub mod client;
 pub mod ghcn;
 pub mod http;
 pub mod join;
 pub mod lines;
+pub mod lookup;
 pub mod nearest;
 pub mod source;
 pub mod station_year;
@@ -27,19 +33,21 @@ pub mod weather;
 #[cfg(test)]
 mod tests;
 
+pub use lookup::WeatherLookup;
+
 use crate::{
+    almanac::Almanac,
     client::{Client, Manners},
     http::{Http, Reqwest},
-    join::{Join, Reach},
-    nearest::{REACH_KM_MAX, StationIndex},
+    nearest::REACH_KM_MAX,
     source::{BY_STATION, Place, Source},
-    weather::{WeatherCache, outage},
+    weather::WeatherCache,
 };
 use anyhow::Context;
 use common::{
     contract::{
         envelope::Envelope,
-        message::{EnrichedChunk, EnrichedRide, RideChunk},
+        message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
         outcome::{Failure, Outputs},
         ride::Ride,
     },
@@ -49,11 +57,7 @@ use common::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{collections::HashMap, num::NonZeroU32, sync::Arc, time::Duration};
-use tokio::{sync::OnceCell, time::Instant};
-
-/// Rides of one year in a chunk from which on an index of that year is worth its making.
-const YEAR_INDEX_RIDES_MIN: usize = 32;
+use std::{num::NonZeroU32, sync::Arc, time::Duration};
 
 /// How long one chunk may take: below the 20 minutes of the runtime and the 30 of RabbitMQ's `consumer_timeout`, either of
 /// which would count slowness as a failed attempt.
@@ -137,9 +141,7 @@ impl config::Settings for Settings {
 /// The weather-fetcher: a ride chunk in, an enriched chunk out.
 #[derive(Debug)]
 pub struct WeatherFetcher {
-    weather: WeatherCache,
-    stations: OnceCell<Arc<StationIndex>>,
-    max_station_km: f64,
+    almanac: Arc<Almanac>,
     deadline: Duration,
 }
 
@@ -186,57 +188,21 @@ impl WeatherFetcher {
             );
         }
         let weather = WeatherCache::new(client, store, settings.settled_days);
-        Ok(Self {
-            weather,
-            stations: OnceCell::new(),
-            max_station_km: settings.max_station_km,
-            deadline: CHUNK_DEADLINE,
-        })
+        Ok(Self { almanac: Arc::new(Almanac::new(weather, settings.max_station_km)), deadline: CHUNK_DEADLINE })
     }
 
-    async fn stations(&self) -> Result<&Arc<StationIndex>, Failure> {
-        let load = || async {
-            let started = Instant::now();
-            let client = self.weather.client();
-            let list = client.stations().await.map_err(|unavailable| outage(&unavailable))?;
-            let inventory = client.inventory().await.map_err(|unavailable| outage(&unavailable))?;
-            let listed = list.len();
-            let index = StationIndex::new(list, inventory.as_ref());
-            tracing::info!(
-                listed,
-                of_use = index.len(),
-                inventory = inventory.is_some(),
-                took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
-                "station list loaded"
-            );
-            Ok(Arc::new(index))
-        };
-        self.stations.get_or_try_init(load).await
-    }
-
-    fn reach(&self, all: &Arc<StationIndex>, rides: &[Ride]) -> Reach {
-        let mut by_year: HashMap<i16, usize> = HashMap::new();
-        for ride in rides {
-            *by_year.entry(ride.statustime.date().0).or_default() += 1;
-        }
-        let many = by_year.into_iter().filter(|(_, rides)| *rides >= YEAR_INDEX_RIDES_MIN);
-        let by_year = many.map(|(year, _)| (year, self.weather.index(year, all))).collect();
-        Reach { all: Arc::clone(all), by_year, max_km: self.max_station_km }
+    /// The worker that answers weather requests with the same station list, caches and manners.
+    pub fn lookup(&self) -> WeatherLookup {
+        WeatherLookup::new(Arc::clone(&self.almanac))
     }
 
     async fn enrich(&self, RideChunk { batch_id, chunk, rides }: RideChunk) -> Result<EnrichedChunk, Failure> {
-        let stations = self.stations().await?;
-        let reach = self.reach(stations, &rides);
-        let mut join = Join::new(&reach, &rides);
-        let mut fetched = HashMap::new();
-        loop {
-            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.known(key)));
-            if needed.is_empty() {
-                break;
-            }
-            fetched = self.weather.fetch(stations, needed).await?;
-        }
-        let weather = join.finish();
+        let place = |ride: &Ride| {
+            let Ride { latitude, longitude, statustime, .. } = *ride;
+            WeatherPlace { latitude, longitude, statustime }
+        };
+        let places: Vec<WeatherPlace> = rides.iter().map(place).collect();
+        let weather = self.almanac.weather(&places).await?;
         let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
         Ok(EnrichedChunk { batch_id, chunk, rides })
     }

@@ -1,7 +1,7 @@
 //! The worker against a stub of NOAA's services.
 
 #[path = "../../../tests/support/noaa.rs"]
-mod noaa;
+pub(crate) mod noaa;
 
 use crate::{Settings, WeatherFetcher};
 use common::{
@@ -18,11 +18,11 @@ use noaa::{Data, Fault, Noaa};
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Central Park has all three elements, the rain gauge nearer by does not, the far one is beyond reach of New York.
-const PARK: &str = "USW00094728";
+pub(crate) const PARK: &str = "USW00094728";
 const GAUGE: &str = "US1NYNY0074";
-const BOSTON: &str = "USW00014739";
+pub(crate) const BOSTON: &str = "USW00014739";
 
-fn new_york() -> Data {
+pub(crate) fn new_york() -> Data {
     Data::empty()
         .with_station(PARK, 40.7789, -73.9692)
         .with_station(GAUGE, 40.7969, -73.9330)
@@ -47,19 +47,19 @@ fn ride(statustime: &str, latitude: f64, longitude: f64) -> Ride {
     }
 }
 
-fn in_harlem(statustime: &str) -> Ride {
+pub(crate) fn in_harlem(statustime: &str) -> Ride {
     ride(statustime, 40.81, -73.94)
 }
 
-fn memory_store() -> Store {
+pub(crate) fn memory_store() -> Store {
     Arc::new(object_store::memory::InMemory::new())
 }
 
-fn fetcher(settings: Settings, store: &Store) -> WeatherFetcher {
+pub(crate) fn fetcher(settings: Settings, store: &Store) -> WeatherFetcher {
     WeatherFetcher::new(Settings { requests_per_second: 1_000, ..settings }, store.clone()).unwrap()
 }
 
-fn of(source: String) -> Settings {
+pub(crate) fn of(source: String) -> Settings {
     Settings { source, ..Settings::default() }
 }
 
@@ -73,11 +73,11 @@ async fn enrich(fetcher: &WeatherFetcher, rides: Vec<Ride>) -> Result<Vec<Weathe
     Ok(chunk.rides.into_iter().map(|ride| ride.weather).collect())
 }
 
-async fn enrich_one(fetcher: &WeatherFetcher) -> Result<Weather, Failure> {
+pub(crate) async fn enrich_one(fetcher: &WeatherFetcher) -> Result<Weather, Failure> {
     enrich(fetcher, vec![in_harlem("2018-04-25 12:00:00")]).await.map(|mut weather| weather.remove(0))
 }
 
-fn park(tmin: i32, tmax: i32, prcp: i32) -> Weather {
+pub(crate) fn park(tmin: i32, tmax: i32, prcp: i32) -> Weather {
     let station_km = crate::nearest::haversine_km((40.81, -73.94), (40.7789, -73.9692));
     Weather::Observed(Observation { groundstation: PARK.into(), station_km, tmin, tmax, prcp })
 }

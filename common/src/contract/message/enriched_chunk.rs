@@ -44,24 +44,20 @@ struct Wire {
     latitude: f64,
     #[serde(deserialize_with = "ride::longitude")]
     longitude: f64,
-    #[serde(deserialize_with = "ride::not_negative")]
+    #[serde(deserialize_with = "ride::distance")]
     distance: f64,
-    #[serde(deserialize_with = "ride::finite")]
+    #[serde(deserialize_with = "ride::points")]
     healthpoints: f64,
-    #[serde(deserialize_with = "ride::finite")]
+    #[serde(deserialize_with = "ride::points")]
     magicpoints: f64,
     fieldservice: Option<Label>,
     groundstation: Option<CompactString>,
-    station_km: Option<Kilometres>,
+    station_km: Option<ride::Kilometres>,
     tmin: Option<i32>,
     tmax: Option<i32>,
     prcp: Option<i32>,
     weather_missing: Option<WeatherMissing>,
 }
-
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Kilometres(#[serde(deserialize_with = "ride::not_negative")] f64);
 
 impl TryFrom<Wire> for EnrichedRide {
     type Error = &'static str;
@@ -69,7 +65,7 @@ impl TryFrom<Wire> for EnrichedRide {
     fn try_from(wire: Wire) -> Result<Self, Self::Error> {
         let weather = match (wire.groundstation, wire.station_km, wire.tmin, wire.tmax, wire.prcp, wire.weather_missing)
         {
-            (Some(groundstation), Some(Kilometres(station_km)), Some(tmin), Some(tmax), Some(prcp), None) => {
+            (Some(groundstation), Some(ride::Kilometres(station_km)), Some(tmin), Some(tmax), Some(prcp), None) => {
                 Weather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp })
             }
             (None, None, None, None, None, Some(reason)) => Weather::Missing(reason),

@@ -14,6 +14,8 @@ mod ride_batch;
 mod ride_chunk;
 mod score_request;
 mod score_response;
+mod weather_request;
+mod weather_response;
 mod worker_control;
 
 pub use batch_split::BatchSplit;
@@ -24,7 +26,9 @@ pub use model_rejected::ModelRejected;
 pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check_object, check_sha256};
 pub use ride_chunk::RideChunk;
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
-pub use score_response::{Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+pub use score_response::{Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};
+pub use weather_response::{PlaceWeather, WeatherError, WeatherErrorCode, WeatherResponse};
 pub use worker_control::WorkerControl;
 
 use super::outcome::shorten;
@@ -49,7 +53,7 @@ impl fmt::Display for Kind {
 }
 
 /// Every kind there is, in the order of the flow.
-pub const KINDS: [Kind; 10] = [
+pub const KINDS: [Kind; 12] = [
     RideBatch::KIND,
     RideChunk::KIND,
     BatchSplit::KIND,
@@ -60,6 +64,8 @@ pub const KINDS: [Kind; 10] = [
     WorkerControl::KIND,
     ScoreRequest::KIND,
     ScoreResponse::KIND,
+    WeatherRequest::KIND,
+    WeatherResponse::KIND,
 ];
 
 /// A type that is a message.

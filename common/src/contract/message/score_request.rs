@@ -16,6 +16,9 @@ pub struct ScoreRequest {
     /// Units of the weather features; NOAA's own when left out.
     #[serde(default, deserialize_with = "object::object")]
     pub units: Units,
+    /// Whether the answer is to say why: the contribution of each feature.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub explain: bool,
     /// At least one, at most [`SCORE_RIDES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, SCORE_RIDES_MAX>")]
     pub rides: Vec<ScoreRide>,

@@ -17,6 +17,9 @@ pub struct ScoreResponse {
     /// Probability from which on the decision is service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
+    /// Log-odds of service at the mean of the rides the model was trained on; only where the request asks to explain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_log_odds: Option<f64>,
     /// One per ride, in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::list")]
     pub scores: Vec<Score>,
@@ -47,6 +50,10 @@ pub enum ScoreOutcome {
         probability: f64,
         /// Whether the probability reaches the threshold.
         service: bool,
+        /// Why: the contributions of all features, the largest first and equal ones in the order of the features. With
+        /// [`ScoreResponse::baseline_log_odds`] they add up to the log-odds of the probability. Empty unless asked for.
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        explanation: Vec<Contribution>,
     },
     /// It could not be.
     Failed {
@@ -55,11 +62,27 @@ pub enum ScoreOutcome {
     },
 }
 
+/// What one feature adds to the log-odds of a ride.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Contribution {
+    /// Feature.
+    pub feature: String,
+    /// Its value for this ride, in the unit of the dataset.
+    pub value: f64,
+    /// Log-odds more (or, below 0, less) than at the mean of the rides the model was trained on.
+    pub log_odds: f64,
+    /// The value is smaller, or larger, than any the model was trained on: it extrapolates.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub outside_training: bool,
+}
+
 #[derive(Deserialize)]
 struct WireScore {
     ride_id: Option<String>,
     probability: Option<f64>,
     service: Option<bool>,
+    #[serde(default, deserialize_with = "object::list")]
+    explanation: Vec<Contribution>,
     #[serde(default, deserialize_with = "object::optional")]
     error: Option<ScoreError>,
 }
@@ -68,9 +91,10 @@ impl TryFrom<WireScore> for Score {
     type Error = &'static str;
 
     fn try_from(wire: WireScore) -> Result<Self, Self::Error> {
+        let explanation = wire.explanation;
         let outcome = match (wire.probability, wire.service, wire.error) {
-            (Some(probability), Some(service), None) => ScoreOutcome::Scored { probability, service },
-            (None, None, Some(error)) => ScoreOutcome::Failed { error },
+            (Some(probability), Some(service), None) => ScoreOutcome::Scored { probability, service, explanation },
+            (None, None, Some(error)) if explanation.is_empty() => ScoreOutcome::Failed { error },
             _ => return Err("expected either probability and service, or error"),
         };
         Ok(Self { ride_id: wire.ride_id, outcome })
@@ -117,6 +141,7 @@ impl ScoreResponse {
             model: None,
             model_id: None,
             threshold: None,
+            baseline_log_odds: None,
             scores: Vec::new(),
             error: Some(error),
         }
@@ -136,7 +161,7 @@ impl Message for ScoreResponse {
     fn check(&self) -> Result<(), Violation> {
         let threshold = match (&self.model, &self.model_id, self.threshold, &self.error) {
             (Some(_), Some(_), Some(threshold), None) if !self.scores.is_empty() => threshold,
-            (None, None, None, Some(_)) if self.scores.is_empty() => return Ok(()),
+            (None, None, None, Some(_)) if self.scores.is_empty() && self.baseline_log_odds.is_none() => return Ok(()),
             _ => return Err(Violation::new(".", "expected either model, model_id, threshold and scores, or error")),
         };
         let share = 0.0..=1.0;

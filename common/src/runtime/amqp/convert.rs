@@ -1,5 +1,6 @@
 //! Our properties to AMQP's and back.
 
+use super::legible::SUBSTITUTE;
 use crate::contract::{
     envelope::{Header, Properties},
     topology,
@@ -73,8 +74,13 @@ pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
     amqp.with_headers(headers)
 }
 
+/// A name or a short text as it is told: where bytes stood that are no UTF-8, the sign for that.
+pub(super) fn told(text: &str) -> String {
+    text.replace(char::from(SUBSTITUTE), "\u{FFFD}")
+}
+
 pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(ToString::to_string);
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| told(text.as_str()));
     let headers = amqp.headers().as_ref().map(FieldTable::inner).into_iter().flatten();
     Properties {
         kind: text(amqp.kind()),
@@ -87,7 +93,7 @@ pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
         timestamp: *amqp.timestamp(),
         expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
         persistent: *amqp.delivery_mode() == Some(2),
-        headers: headers.filter_map(|(name, value)| Some((name.to_string(), header(value)?))).collect(),
+        headers: headers.filter_map(|(name, value)| Some((told(name.as_str()), header(value)?))).collect(),
     }
 }
 
@@ -114,7 +120,7 @@ fn plain(value: &AMQPValue) -> Value {
     match value {
         AMQPValue::FieldArray(array) => array.as_slice().iter().map(plain).collect(),
         AMQPValue::FieldTable(table) => {
-            table.inner().iter().map(|(name, value)| (name.to_string(), plain(value))).collect()
+            table.inner().iter().map(|(name, value)| (told(name.as_str()), plain(value))).collect()
         }
         AMQPValue::Float(value) => json!(value),
         AMQPValue::Double(value) => json!(value),

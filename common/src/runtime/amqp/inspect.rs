@@ -74,7 +74,7 @@ async fn look_for_queue(connection: &Connection, name: &str, deadline: Duration)
     let declared = channel.queue_declare(short(name), options, FieldTable::default());
     let depth = async {
         let queue = declared.await?;
-        Ok(Some(Depth { messages: queue.message_count().into(), consumers: queue.consumer_count().into() }))
+        Ok(Some(depth(&queue)))
     };
     let presence = presence(name, deadline, depth).await?;
     closed(&channel, deadline, presence).await
@@ -106,5 +106,15 @@ async fn presence(
             Ok(Presence::Refused(amqp.get_message().to_string()))
         }
         _ => Err(translate(&what, error)),
+    }
+}
+
+/// What a passive declaration tells: nothing of what was delivered.
+pub(super) fn depth(queue: &lapin::Queue) -> Depth {
+    Depth {
+        messages: queue.message_count().into(),
+        consumers: queue.consumer_count().into(),
+        unacknowledged: None,
+        acknowledged_total: None,
     }
 }

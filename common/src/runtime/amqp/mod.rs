@@ -8,8 +8,10 @@ mod browser;
 mod convert;
 mod declare;
 mod inspect;
+mod legible;
 mod publisher;
 mod tls;
+mod transport;
 
 use super::broker::{
     Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Delivery, Depth, Publisher, Settle,
@@ -262,7 +264,7 @@ impl Connection for AmqpConnection {
         let name = format!("{}{queue}", self.namespace);
         let declared = channel.queue_declare(short(&name), options, FieldTable::default());
         let found = within(self.deadline, &format!("looking at {name}"), declared).await?;
-        let depth = Depth { messages: found.message_count().into(), consumers: found.consumer_count().into() };
+        let depth = inspect::depth(&found);
         within(self.deadline, "closing a channel", channel.close(200, short("looked"))).await?;
         Ok(depth)
     }
@@ -315,11 +317,11 @@ impl Consumer for AmqpConsumer {
 /// A delivery with the names it has within the fleet.
 fn delivered(delivery: lapin::message::Delivery, namespace: &str, deadline: Duration, no_ack: bool) -> Delivery {
     let settle = AmqpSettle { acker: (!no_ack).then_some(delivery.acker), deadline };
-    let plain = |name: &str| name.strip_prefix(namespace).unwrap_or(name).to_owned();
+    let plain = |name: &str| convert::told(name.strip_prefix(namespace).unwrap_or(name));
     let exchange = plain(delivery.exchange.as_str());
     let routing_key = match convert::routes_by_queue(&exchange) {
         true => plain(delivery.routing_key.as_str()),
-        false => delivery.routing_key.to_string(),
+        false => convert::told(delivery.routing_key.as_str()),
     };
     Delivery {
         properties: convert::from_amqp(&delivery.properties),

@@ -1,9 +1,10 @@
 //! TLS to the broker: always verified, by the public authorities or by those of `broker.ca_file` alone.
 
+use super::transport::{Transport, runtime};
 use crate::runtime::{broker::BrokerError, config::BrokerSettings};
+use async_rs::Runtime;
 use lapin::{
     Connection, ConnectionProperties, ErrorKind,
-    runtime::default_runtime,
     tcp::{AsyncTcpStream, RustlsConnector, RustlsConnectorConfig},
     uri::AMQPUri,
 };
@@ -65,14 +66,15 @@ pub(super) async fn connect(
 ) -> lapin::Result<Connection> {
     Connection::connector(
         uri,
-        default_runtime()?,
+        runtime(),
         async move |uri, runtime| {
             let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
-            let stream = AsyncTcpStream::connect(&runtime, place).await?;
-            match &connector {
-                Some(connector) => Ok(stream.into_rustls(connector, &uri.authority.host).await?),
-                None => Ok(stream),
-            }
+            let stream = AsyncTcpStream::connect(&Runtime::tokio_current(), place).await?;
+            let stream = match &connector {
+                Some(connector) => stream.into_rustls(connector, &uri.authority.host).await?,
+                None => stream,
+            };
+            Ok(AsyncTcpStream::Plain(Transport::from(stream)))
         },
         properties,
     )

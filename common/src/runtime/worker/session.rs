@@ -108,7 +108,7 @@ pub async fn run<W: Worker>(
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
 /// First and longest pause between two attempts to connect.
 const BACKOFF_MS: (u64, u64) = (200, 10_000);
-/// How the AMQP library says that it can make nothing of what came: a foreign name that is no UTF-8, for one.
+/// How the AMQP library says that it can make nothing of what came: a type of header it does not know, for one.
 const UNREADABLE: &str = "failed to parse";
 /// How long one message at a time is read after that.
 const CAREFUL_FOR: Duration = Duration::from_secs(30);
@@ -281,10 +281,7 @@ async fn session(
     connection.close().await;
     match drained {
         true => Ok(()),
-        false => {
-            error!(worker = name, messages = stragglers.join(", "), "unfinished at the drain deadline");
-            Err(Ended::Stragglers(stragglers))
-        }
+        false => Err(Ended::Stragglers(stragglers)),
     }
 }
 

@@ -5,7 +5,7 @@ use super::{
     letter::{restored, whole},
     show::{not_found, one_line},
 };
-use crate::{Failed, Session, arguments::Which};
+use crate::{Failed, Session, arguments::Which, output::Output};
 use anyhow::Context;
 use common::{
     contract::{layout, outcome::Outgoing},
@@ -182,7 +182,7 @@ pub(super) async fn drop_letters(
         }
         doomed.tell(session, "dropped", true, each)?;
         print!("Drop them? A copy of each stays in {} below dead/. [y/N] ", session.store_place()?);
-        io::stdout().flush().context("asking")?;
+        Output.flush().context("asking")?;
         let mut answer = String::new();
         io::stdin().read_line(&mut answer).context("asking")?;
         if !matches!(answer.trim(), "y" | "Y" | "yes") {

@@ -4,6 +4,7 @@ use super::{Found, Letter, Letters, letter::whole};
 use crate::{
     Failed, Session,
     arguments::{ListDead, Which},
+    output::Output,
 };
 use anyhow::Context;
 use common::contract::envelope;
@@ -148,6 +149,9 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
     line("dead since", &letter.dead_at.map_or_else(|| "unknown".to_owned(), time));
     line("reason", &letter.reason);
     line("why", &letter.why);
+    if letter.lossy {
+        line("lossy", "some bytes of its properties are no UTF-8; \u{FFFD} stands for them, in a copy or a replay too");
+    }
     line("attempts", &letter.attempts.to_string());
     let headers = &all["properties"]["headers"];
     for past in headers[envelope::HISTORY].as_str().into_iter().flat_map(str::lines) {
@@ -200,7 +204,7 @@ pub(super) async fn export(
             let file = std::fs::File::create(path).with_context(|| format!("writing {}", path.display()))?;
             Box::new(io::BufWriter::new(file))
         }
-        None => Box::new(io::BufWriter::new(io::stdout())),
+        None => Box::new(io::BufWriter::new(Output)),
     };
     let mut exported = 0u64;
     letters

@@ -74,7 +74,7 @@ fn parked() -> Properties {
 #[test]
 fn a_letter_of_the_runtime_says_why_and_from_where() {
     let body = br#"{"batch_id":"b","object":"raw/x","sha256":"00"}"#;
-    let letter = Letter::read("splitter", "", &delivery(parked(), body));
+    let letter = Letter::read("splitter", "", &parked(), body);
     assert_eq!((letter.reason.as_str(), letter.why.as_str()), ("object_missing", "there is no object raw/x"));
     assert_eq!((letter.exchange, letter.routing_key.as_str()), ("ingest", "ride-batch.v1"));
     assert_eq!((letter.batch_id.as_deref(), letter.attempts, letter.body_bytes), (Some("b"), 3, body.len()));
@@ -96,7 +96,7 @@ fn a_letter_of_the_broker_is_read_from_its_deaths() {
     properties.set_text("x-first-death-reason", "expired");
     properties.set_text("x-first-death-queue", "ns.splitter.retry.0");
     properties.set_text("x-last-death-reason", "delivery_limit");
-    let letter = Letter::read("splitter", "ns.", &delivery(properties.clone(), b"[]"));
+    let letter = Letter::read("splitter", "ns.", &properties.clone(), b"[]");
     assert_eq!(letter.reason, "delivery_limit");
     assert!(letter.why.contains("21 times"), "{}", letter.why);
     assert_eq!((letter.exchange, letter.routing_key.as_str()), ("ingest", "ride-batch.v1"));
@@ -107,19 +107,19 @@ fn a_letter_of_the_broker_is_read_from_its_deaths() {
 
 #[test]
 fn a_letter_of_unknown_origin_goes_back_to_its_queue() {
-    let letter = Letter::read("merger", "", &delivery(Properties::default(), b"\xff\x00"));
+    let letter = Letter::read("merger", "", &Properties::default(), b"\xff\x00");
     assert_eq!((letter.exchange, letter.routing_key.as_str()), ("retry", "merger"));
     assert_eq!((letter.reason.as_str(), letter.batch_id, letter.dead_at), ("unknown", None, None));
     // An exchange the fleet does not know is not published to.
     let mut forged = Properties::default();
     forged.set_text("x-original-exchange", "amq.topic");
     forged.set_text("x-original-routing-key", "x");
-    assert_eq!(Letter::read("merger", "", &delivery(forged, b"")).exchange, "retry");
+    assert_eq!(Letter::read("merger", "", &forged, b"").exchange, "retry");
 }
 
 #[test]
 fn an_id_stays_when_it_is_looked_at_and_differs_with_every_byte() {
-    let id = |queue: &str, properties: Properties, body: &[u8]| Letter::read(queue, "", &delivery(properties, body)).id;
+    let id = |queue: &str, properties: Properties, body: &[u8]| Letter::read(queue, "", &properties, body).id;
     let first = id("splitter", parked(), b"[]");
     assert_eq!(first.len(), 12);
     let mut looked_at = parked();
@@ -136,7 +136,7 @@ fn an_id_stays_when_it_is_looked_at_and_differs_with_every_byte() {
 
 #[test]
 fn conditions_are_met_together() {
-    let letter = Letter::read("splitter", "", &delivery(parked(), br#"{"batch_id":"b"}"#));
+    let letter = Letter::read("splitter", "", &parked(), br#"{"batch_id":"b"}"#);
     let now: Timestamp = "2026-11-24T05:12:40Z".parse().unwrap();
     let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
     let text = |text: &str| Some(text.to_owned());
@@ -160,7 +160,7 @@ fn conditions_are_met_together() {
 #[test]
 fn a_copy_keeps_bytes_that_are_no_text() {
     let delivery = delivery(parked(), b"\x1f\x8b\x00");
-    let letter = Letter::read("splitter", "", &delivery);
+    let letter = Letter::read("splitter", "", &delivery.properties, &delivery.body);
     let copy = whole(&letter, &delivery.properties, &delivery.body);
     assert_eq!(copy["body_base64"], "H4sA");
     assert_eq!(copy["properties"]["headers"]["x-reason"], "object_missing");

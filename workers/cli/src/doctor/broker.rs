@@ -1,14 +1,12 @@
 //! The broker and what is in it.
 
 use super::{Findings, Verdict, several};
-use crate::{
-    Failed, Session,
-    management::{Answer, Management},
-};
+use crate::{Failed, Session};
 use common::{
     contract::topology::{self, Argument, Binding, Queue, Role, Topology, dead_queue},
     runtime::{AmqpBroker, Broker, amqp::Presence, broker::Depth, config::BrokerSettings, host},
 };
+use gateway::management::{Answer, Management};
 use jiff::Timestamp;
 use regex::Regex;
 use serde_json::Value;
@@ -37,7 +35,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
         }
     };
     held(&settings.namespace, &depths, findings);
-    let management = Management::new(session)?;
+    let management = Management::new(&session.section::<BrokerSettings>()?).map_err(Failed::Misused)?;
     let overview = management.get(&["overview"]).await;
     version(&overview, findings);
     match &overview {
@@ -104,7 +102,7 @@ fn held(namespace: &str, depths: &BTreeMap<String, Depth>, findings: &mut Findin
     let (mut unread, mut nobody, mut dead) = (Vec::new(), Vec::new(), Vec::new());
     for worker in topology::queue::ALL {
         match depth(worker) {
-            Some(Depth { messages, consumers: 0 }) if *messages > 0 => {
+            Some(Depth { messages, consumers: 0, .. }) if *messages > 0 => {
                 unread.push(format!("{messages} messages in {worker}, and no process reads it"));
             }
             Some(Depth { consumers: 0, .. }) => nobody.push(worker.to_owned()),

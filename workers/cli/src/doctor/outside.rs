@@ -1,10 +1,7 @@
 //! The object store, what is kept in it for operators, and the weather service.
 
 use super::{Findings, Verdict, broker::skew, several};
-use crate::{
-    Failed, Session,
-    management::{cause, http_date},
-};
+use crate::{Failed, Session};
 use anyhow::{Context, ensure};
 use common::{
     contract::{
@@ -17,6 +14,7 @@ use common::{
     runtime::{Broker, Store, control, host, store},
 };
 use futures::TryStreamExt;
+use gateway::management::{cause, http_date};
 use object_store::{ObjectStoreExt, path::Path};
 use reqwest::{StatusCode, header::DATE};
 use serde_json::Value;

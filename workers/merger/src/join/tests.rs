@@ -1,5 +1,5 @@
 use super::*;
-use common::contract::ride::{Label, Observation, Ride, WeatherMissing};
+use common::contract::ride::{DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, WeatherMissing};
 use proptest::{collection::vec, option, prelude::*};
 
 fn real_ride() -> EnrichedRide {
@@ -125,8 +125,7 @@ fn a_staged_object_that_is_none_is_refused() {
 
 fn rides() -> impl Strategy<Value = EnrichedRide> {
     let text = "[ -~\u{e9}\n\r\",]{0,12}";
-    let finite =
-        prop_oneof![any::<f64>().prop_filter("finite", |x| x.is_finite()), (-1000i32..1000).prop_map(f64::from)];
+    let points = prop_oneof![-POINTS_MAX..=POINTS_MAX, (-1000i32..1000).prop_map(f64::from)];
     let weather = prop_oneof![
         ("[A-Z0-9]{11}", 0u64..100_000_000, any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
             |(station, millionths, tmin, tmax, prcp)| Weather::Observed(Observation {
@@ -140,7 +139,7 @@ fn rides() -> impl Strategy<Value = EnrichedRide> {
         Just(Weather::Missing(WeatherMissing::NoStationInReach)),
         Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
     ];
-    let numbers = (-90.0f64..=90.0, -180.0f64..=180.0, 0.0f64..1e9, finite.clone(), finite);
+    let numbers = (-90.0f64..=90.0, -180.0f64..=180.0, 0.0f64..=DISTANCE_MAX, points.clone(), points);
     (text, text, option::of(text), numbers, option::of(any::<bool>()), weather).prop_map(
         |(ride_id, name, breed, (latitude, longitude, distance, healthpoints, magicpoints), label, weather)| {
             EnrichedRide {

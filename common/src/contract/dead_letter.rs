@@ -1,13 +1,10 @@
 //! One dead letter, read: what it is, why it died, where it came from, and what it was before.
 
-use base64::Engine;
-use common::{
-    contract::{
-        envelope::{self, Header, Properties},
-        topology,
-    },
-    runtime::broker::Delivery,
+use super::{
+    envelope::{self, Header, Properties},
+    topology,
 };
+use base64::Engine;
 use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
 use serde_json::{Map, Value, json};
@@ -33,28 +30,35 @@ const DELIVERY_LIMIT: &str = "delivery_limit";
 
 /// A dead letter without its body.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Letter {
+pub struct Letter {
     /// Derived from the queue, the properties and the body: the same whenever it is looked at.
-    pub(crate) id: String,
+    pub id: String,
     /// The work queue it died in.
-    pub(crate) queue: String,
-    pub(crate) message_id: Option<String>,
+    pub queue: String,
+    /// Of the message.
+    pub message_id: Option<String>,
     /// `name.vN`.
     #[serde(rename = "type")]
-    pub(crate) kind: Option<String>,
+    pub kind: Option<String>,
     /// Stable code.
-    pub(crate) reason: String,
+    pub reason: String,
     /// In words.
-    pub(crate) why: String,
+    pub why: String,
     /// RFC 3339.
     #[serde(serialize_with = "as_text")]
-    pub(crate) dead_at: Option<Timestamp>,
-    pub(crate) batch_id: Option<String>,
-    pub(crate) attempts: u32,
-    pub(crate) body_bytes: usize,
+    pub dead_at: Option<Timestamp>,
+    /// The batch it belongs to, where its body says so.
+    pub batch_id: Option<String>,
+    /// Attempts at it.
+    pub attempts: u32,
+    /// Size of its body.
+    pub body_bytes: usize,
+    /// Its properties hold bytes that are no UTF-8, here and in whatever is made of it: U+FFFD stands for them.
+    pub lossy: bool,
     /// Where a replay publishes it.
-    pub(crate) exchange: &'static str,
-    pub(crate) routing_key: String,
+    pub exchange: &'static str,
+    /// … and with which routing key.
+    pub routing_key: String,
 }
 
 fn as_text<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -62,9 +66,8 @@ fn as_text<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok
 }
 
 impl Letter {
-    /// Reads a delivery of `<queue>.dead`.
-    pub(crate) fn read(queue: &str, namespace: &str, delivery: &Delivery) -> Self {
-        let properties = &delivery.properties;
+    /// Reads a message of `<queue>.dead`.
+    pub fn read(queue: &str, namespace: &str, properties: &Properties, body: &[u8]) -> Self {
         let deaths = deaths(properties);
         let last = deaths.first();
         let text = |name: &str| properties.text(name).map(str::to_owned);
@@ -82,14 +85,15 @@ impl Letter {
         let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
         let (exchange, routing_key) = origin(queue, namespace, properties, &deaths);
         Self {
-            id: id(queue, properties, &delivery.body),
+            id: id(queue, properties, body),
             queue: queue.to_owned(),
             message_id: properties.message_id.clone(),
             kind: properties.kind.clone(),
             dead_at: told.or_else(|| Timestamp::from_second(last?.time).ok()),
-            batch_id: batch_id(queue, &delivery.body),
+            batch_id: batch_id(queue, body),
             attempts: properties.attempt(),
-            body_bytes: delivery.body.len(),
+            body_bytes: body.len(),
+            lossy: properties_json(properties).to_string().contains(char::REPLACEMENT_CHARACTER),
             reason,
             why,
             exchange,
@@ -163,7 +167,7 @@ fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
 }
 
 /// The properties as they were before anything went wrong: nothing of the failure is left, the attempts begin anew.
-pub(crate) fn restored(properties: &Properties) -> Properties {
+pub fn restored(properties: &Properties) -> Properties {
     let mut restored = properties.clone();
     restored.headers.retain(|name, _| {
         let name = name.as_str();
@@ -205,7 +209,7 @@ fn properties_json(properties: &Properties) -> Value {
 }
 
 /// Everything of a letter as one JSON object: what it is, its properties, and the body, as text or in base64.
-pub(crate) fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
+pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
     let mut all = json!(letter);
     all["properties"] = properties_json(properties);
     match std::str::from_utf8(body) {

@@ -1,6 +1,5 @@
 //! RabbitMQ's management API, for what AMQP does not tell.
 
-use crate::{Failed, Session};
 use common::runtime::config::BrokerSettings;
 use jiff::Timestamp;
 use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
@@ -12,28 +11,30 @@ const PORTS: [u16; 2] = [15672, 15671];
 const TIMEOUT: Duration = Duration::from_secs(10);
 
 /// A way to ask; nothing is asked yet.
-pub(crate) struct Management {
+pub struct Management {
     client: Client,
     base: Url,
     user: String,
     password: Option<String>,
     /// The virtual host the fleet is in.
-    pub(crate) vhost: String,
+    pub vhost: String,
 }
 
 /// What was answered.
-pub(crate) struct Answer {
+pub struct Answer {
     /// JSON.
-    pub(crate) body: Value,
+    pub body: Value,
     /// When, by the clock of the broker's machine.
-    pub(crate) date: Option<Timestamp>,
+    pub date: Option<Timestamp>,
 }
 
 impl Management {
     /// The API that the configuration names, else the usual place on the broker's host.
-    pub(crate) fn new(session: &Session) -> Result<Self, Failed> {
-        let settings = session.section::<BrokerSettings>()?;
-        let misused = |why: String| Failed::Misused(anyhow::anyhow!("{why}"));
+    ///
+    /// # Errors
+    /// When an address, a certificate or a password's file cannot be used.
+    pub fn new(settings: &BrokerSettings) -> anyhow::Result<Self> {
+        let misused = |why: String| anyhow::anyhow!("{why}");
         let amqp = Url::parse(settings.url.reveal()).map_err(|error| misused(format!("broker.url: {error}")))?;
         let mut base = match &settings.management_url {
             Some(url) => {
@@ -78,17 +79,26 @@ impl Management {
     }
 
     /// The user that asks.
-    pub(crate) fn user(&self) -> &str {
+    pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// Asks for `api/<parts>`; the error says in words why there is no answer.
-    pub(crate) async fn get(&self, parts: &[&str]) -> Result<Answer, String> {
+    /// Asks for `api/<parts>`.
+    ///
+    /// # Errors
+    /// In words, why there is no answer.
+    pub async fn get(&self, parts: &[&str]) -> Result<Answer, String> {
         self.ask(parts, &[]).await
     }
 
     /// The same with a query.
-    pub(crate) async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.pop_if_empty().push("api").extend(parts);
@@ -118,7 +128,13 @@ impl Management {
     }
 
     /// Of every queue of the virtual host: name, ready and unacknowledged messages, consumers, arguments, policies.
-    pub(crate) async fn queues(&self) -> Result<Vec<Value>, String> {
+    ///
+    /// # Errors
+    /// As there.
+    ///
+    /// # Errors
+    /// As there.
+    pub async fn queues(&self) -> Result<Vec<Value>, String> {
         let answer = self.get(&["queues", &self.vhost]).await?;
         match answer.body {
             Value::Array(queues) => Ok(queues),
@@ -147,12 +163,12 @@ fn decoded(text: &str) -> String {
 }
 
 /// The innermost cause: the others repeat the URL.
-pub(crate) fn cause(error: &dyn std::error::Error) -> String {
+pub fn cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
 /// `Tue, 24 Nov 2026 03:12:40 GMT`.
-pub(crate) fn http_date(text: &str) -> Option<Timestamp> {
+pub fn http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.replace("GMT", "+0000")).ok()
 }
 

@@ -1,0 +1,209 @@
+//! A gateway over HTTP, for `score` and `status`.
+
+use crate::{Failed, Session, arguments};
+use anyhow::{Context, anyhow};
+use common::contract::message::{
+    Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+};
+use gateway::management::cause;
+use reqwest::{Method, StatusCode, Url};
+use serde::{Deserialize, de::DeserializeOwned};
+use serde_json::{Value, json};
+use std::time::Duration;
+
+/// What a command waits for an answer where it has no limit of its own.
+const TIMEOUT: Duration = Duration::from_secs(30);
+
+/// A gateway.
+pub(crate) struct Remote {
+    client: reqwest::Client,
+    base: Url,
+    key: Option<String>,
+}
+
+/// What an error says (RFC 9457).
+#[derive(Deserialize)]
+struct Problem {
+    #[serde(rename = "type")]
+    kind: String,
+    detail: String,
+}
+
+/// What a score request is answered with.
+#[derive(Deserialize)]
+struct Scored {
+    probability: f64,
+    service: bool,
+    threshold: f64,
+    model: String,
+    model_id: String,
+    baseline: Option<Baseline>,
+    #[serde(default)]
+    contributions: Vec<Contribution>,
+}
+
+#[derive(Deserialize)]
+struct Baseline {
+    log_odds: f64,
+}
+
+enum Answer<T> {
+    Good(T),
+    Problem(StatusCode, Problem),
+}
+
+impl Remote {
+    /// The gateway that the arguments name, if they do.
+    pub(crate) fn of(options: &arguments::Remote) -> Result<Option<Self>, Failed> {
+        let Some(url) = &options.url else { return Ok(None) };
+        let wrong = |why: String| Failed::Misused(anyhow!("--url {url}: {why}"));
+        let base =
+            Url::parse(url).map_err(|error| wrong(format!("{error}; expected one as in http://127.0.0.1:8080")))?;
+        if !matches!(base.scheme(), "http" | "https") {
+            return Err(wrong("expected http:// or https://".to_owned()));
+        }
+        let key = match &options.key_file {
+            Some(file) => {
+                let text = std::fs::read_to_string(file).with_context(|| format!("--key-file {}", file.display()));
+                Some(text.map_err(Failed::Misused)?.trim().to_owned())
+            }
+            None => std::env::var("WILDRYDES_API_KEY").ok(),
+        };
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+        Ok(Some(Self { client, base, key }))
+    }
+
+    async fn ask<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<&Value>,
+        timeout: Duration,
+    ) -> Result<Answer<T>, Failed> {
+        let url = self.base.join(path)?;
+        let mut request = self.client.request(method, url.clone()).timeout(timeout);
+        if let Some(key) = &self.key {
+            request = request.bearer_auth(key);
+        }
+        if let Some(body) = body {
+            request = request.json(body);
+        }
+        let away = |error: reqwest::Error| anyhow!("{url}: {}", cause(&error));
+        let response = request.send().await.map_err(away)?;
+        let status = response.status();
+        let bytes = response.bytes().await.map_err(away)?;
+        let foreign = || anyhow!("{url} answers {status} with something else than a gateway's JSON: is it one?");
+        if status.is_success() {
+            return Ok(Answer::Good(serde_json::from_slice(&bytes).ok().with_context(foreign)?));
+        }
+        Ok(Answer::Problem(status, serde_json::from_slice(&bytes).ok().with_context(foreign)?))
+    }
+
+    async fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failed> {
+        match self.ask(Method::GET, path, None, TIMEOUT).await? {
+            Answer::Good(answer) => Ok(answer),
+            Answer::Problem(status, problem) => Err(Failed::Broken(refused(status, &problem))),
+        }
+    }
+
+    /// One ride, as the queue would answer it.
+    pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
+        let ride = request.rides.first().context("no ride to score")?;
+        let body = json!({
+            "distance": ride.distance,
+            "healthpoints": ride.healthpoints,
+            "magicpoints": ride.magicpoints,
+            "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
+            "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
+        });
+        let answer = self.ask::<Scored>(Method::POST, "/v1/score", Some(&body), timeout).await?;
+        let request_id = request.request_id.clone();
+        match answer {
+            Answer::Good(scored) => {
+                let Scored { probability, service, threshold, model, model_id, baseline, contributions } = scored;
+                let outcome = ScoreOutcome::Scored { probability, service, explanation: contributions };
+                Ok(ScoreResponse {
+                    request_id,
+                    model: Some(model),
+                    model_id: Some(model_id),
+                    threshold: Some(threshold),
+                    baseline_log_odds: baseline.map(|baseline| baseline.log_odds),
+                    scores: vec![Score { ride_id: None, outcome }],
+                    error: None,
+                })
+            }
+            Answer::Problem(_, Problem { kind, detail }) if kind.ends_with(":no-model") => Ok(ScoreResponse::failed(
+                request_id,
+                ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None },
+            )),
+            Answer::Problem(status, problem) => Err(Failed::Broken(refused(status, &problem))),
+        }
+    }
+
+    /// `status`
+    pub(crate) async fn status(&self, session: &Session, batch: Option<&str>) -> Result<(), Failed> {
+        if let Some(batch) = batch {
+            let found: Value = self.get(&format!("/v1/batches/{batch}")).await?;
+            println!("{}", serde_json::to_string_pretty(&found)?);
+            return Ok(());
+        }
+        let fleet: Value = self.get("/v1/fleet").await?;
+        let mut batches = Vec::new();
+        let mut path = "/v1/batches?limit=500".to_owned();
+        loop {
+            let mut page: Value = self.get(&path).await?;
+            if let Value::Array(some) = page["batches"].take() {
+                batches.extend(some);
+            }
+            match page["next"].as_str() {
+                Some(next) => path = format!("/v1/batches?limit=500&after={next}"),
+                None => break,
+            }
+        }
+        if session.shared.json {
+            println!("{}", serde_json::to_string_pretty(&json!({ "batches": batches, "fleet": fleet }))?);
+            return Ok(());
+        }
+        for batch in &batches {
+            println!("{}", line(batch));
+        }
+        if batches.is_empty() {
+            println!("no batches yet");
+        }
+        println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
+        for q in fleet["queues"].as_array().into_iter().flatten() {
+            let name = q["queue"].as_str().unwrap_or_default();
+            println!("{name:<18}{:>10}{:>11}{:>9}{:>7}", q["ready"], q["consumers"], q["retries"], q["dead"]);
+        }
+        Ok(())
+    }
+}
+
+fn line(batch: &Value) -> String {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    let (id, source, counts) = (text(&batch["batch_id"]), text(&batch["source"]), &batch["counts"]);
+    let what = match batch["state"].as_str() {
+        Some("ready") => format!(
+            "ready        {} received, {} rejected, {} to train on",
+            counts["received"], counts["rejected"], counts["trainable"]
+        ),
+        Some("in_progress") => match &batch["progress"]["rides_total"] {
+            Value::Null => format!("in progress  {} rides joined", batch["progress"]["rides_joined"]),
+            total => format!("in progress  {} of {total} rides joined", batch["progress"]["rides_joined"]),
+        },
+        Some("refused") => {
+            format!("refused      {}: {}", text(&batch["refused"]["reason"]), text(&batch["refused"]["why"]))
+        }
+        _ => "queued".to_owned(),
+    };
+    format!("{id:<18} {what}   {source}")
+}
+
+fn refused(status: StatusCode, problem: &Problem) -> anyhow::Error {
+    let way_out = match status {
+        StatusCode::UNAUTHORIZED => " (--key-file, or WILDRYDES_API_KEY in the environment)",
+        _ => "",
+    };
+    anyhow!("{}{way_out}", problem.detail)
+}

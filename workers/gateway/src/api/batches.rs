@@ -1,0 +1,289 @@
+//! `/v1/batches`: rides in, datasets out.
+
+use crate::{
+    App,
+    batches::{self, Batch, Links},
+    extract::{Asked, Pieces},
+    problem::Problem,
+    server::Caller,
+    uploads::{self, Named, Upload, store_away},
+};
+use axum::{
+    Json,
+    body::Body,
+    extract::{Path, Request, State},
+    http::{HeaderMap, HeaderValue, StatusCode, header},
+    response::{IntoResponse, Response},
+};
+use common::{
+    contract::{dataset::Manifest, layout, message::check_batch_id},
+    runtime::{Store, store},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+use std::sync::Arc;
+use utoipa::{IntoParams, ToSchema};
+
+/// Bytes of an idempotency key at most.
+const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
+/// Media types that batches come in.
+const TYPES: [&str; 12] = [
+    "application/json",
+    "application/x-ndjson",
+    "application/ndjson",
+    "application/jsonl",
+    "application/x-jsonlines",
+    "application/octet-stream",
+    "application/gzip",
+    "application/x-gzip",
+    "application/zstd",
+    "application/x-zstd",
+    "text/json",
+    "text/plain",
+];
+
+/// How a batch is to be known.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Naming {
+    /// Its id; derived from its bytes when left out.
+    #[param(required = false, nullable = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    batch_id: Option<String>,
+    /// What people call it, such as the file's name.
+    #[param(required = false, nullable = false, max_length = 200)]
+    source: Option<String>,
+}
+
+/// A batch was taken in.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Accepted {
+    batch_id: String,
+    /// SHA-256 of its bytes as they came.
+    sha256: String,
+    /// As they came.
+    bytes: u64,
+    /// By which every worker's log knows it.
+    trace_id: String,
+    links: Links,
+}
+
+/// Hands in a batch of rides.
+///
+/// The body is the file itself: a JSON array, `{"travel_data": […]}`, NDJSON or concatenated objects; plain, gzip or zstd. It is
+/// answered once the broker has confirmed that the batch is queued. The same bytes again change nothing.
+#[utoipa::path(post, path = "/v1/batches", tag = "Batches", params(Naming,
+    ("Idempotency-Key" = Option<String>, Header, description = "The same key with another body is refused")),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Object = "application/json"), (String = "application/x-ndjson"))),
+    responses((status = 202, description = "It is queued", body = Accepted, headers(("Location" = String, description = "The batch")))))]
+pub(crate) async fn hand_in(
+    State(app): State<Arc<App>>,
+    Asked(naming): Asked<Naming>,
+    request: Request,
+) -> Result<Response, Problem> {
+    let headers = request.headers();
+    let lines = media_type(headers)?;
+    let who = request.extensions().get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
+    if let Some(id) = &naming.batch_id {
+        check_batch_id("batch_id", id)
+            .map_err(|violation| Problem::invalid("invalid-batch-id", "batch_id", Some(json!(id)), violation.why))?;
+    }
+    let max = 200;
+    if naming.source.as_ref().is_some_and(|source| source.len() > max) {
+        return Err(Problem::invalid("invalid-source", "source", None, format!("at most {max} bytes")));
+    }
+    let key = match headers.get("idempotency-key") {
+        None => None,
+        Some(key) => Some(
+            key.to_str()
+                .ok()
+                .filter(|key| (1..=IDEMPOTENCY_KEY_BYTES_MAX).contains(&key.len()))
+                .ok_or_else(|| {
+                    let expected = format!("1 to {IDEMPOTENCY_KEY_BYTES_MAX} visible ASCII characters");
+                    Problem::invalid("invalid-idempotency-key", "Idempotency-Key", None, expected)
+                })?
+                .to_owned(),
+        ),
+    };
+    let told = headers.get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse::<u64>().ok());
+    if told.is_some_and(|bytes| bytes > app.settings.upload_bytes_max) {
+        let max = app.settings.upload_bytes_max;
+        return Err(Problem::too_large(format!("more than the {max} bytes that a batch may have here")));
+    }
+    let Ok(_permit) = app.uploads.try_acquire() else {
+        let detail = format!("{} uploads are under way, no more are taken at once", app.settings.uploads_max);
+        return Err(Problem::unavailable("too-many-uploads", detail));
+    };
+    let idempotency = key.as_deref().map(|key| (who.as_str(), key));
+    let named = Named { batch_id: naming.batch_id, source: naming.source, lines, idempotency };
+    let pieces = Pieces::of(request.into_body(), app.stall());
+    let (Upload { batch_id, sha256, bytes, .. }, trace_id) = uploads::take_in(&app, named, pieces).await?;
+    tracing::info!(batch_id, trace_id, bytes, who, "a batch was handed in");
+    app.observer.changed(&batch_id);
+    let links = Links::of(&batch_id);
+    let location = HeaderValue::from_str(&format!("/v1/batches/{batch_id}"));
+    let location = location.map_err(|error| Problem::internal(error.to_string()))?;
+    let accepted = Accepted { batch_id, sha256, bytes, trace_id, links };
+    Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)).into_response())
+}
+
+/// Whether the body says to be one ride a line.
+fn media_type(headers: &HeaderMap) -> Result<bool, Problem> {
+    let coding =
+        headers.get(header::CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or("?").to_ascii_lowercase());
+    if let Some(coding) = coding.filter(|coding| !["gzip", "x-gzip", "zstd", "identity"].contains(&coding.as_str())) {
+        let detail = format!("Content-Encoding is {coding:?}: expected gzip, zstd or none");
+        return Err(Problem::unsupported_media_type(detail));
+    }
+    let Some(told) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
+    let told = told.to_str().unwrap_or("?");
+    let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if !TYPES.contains(&essence.as_str()) {
+        let detail = format!(
+            "Content-Type is {told:?}: expected application/json, application/x-ndjson, application/gzip, application/zstd or \
+             application/octet-stream, and the file itself as the body (curl --data-binary @rides.json -H 'Content-Type: application/json')"
+        );
+        return Err(Problem::unsupported_media_type(detail));
+    }
+    Ok(essence.contains("ndjson") || essence.contains("jsonl"))
+}
+
+/// Which batches to list.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct Listing {
+    /// How many at most.
+    #[param(required = false, minimum = 1, maximum = 500, default = 50)]
+    limit: usize,
+    /// Only those after this one: `next` of the page before.
+    #[param(required = false, nullable = false)]
+    after: Option<String>,
+}
+
+impl Default for Listing {
+    fn default() -> Self {
+        Self { limit: 50, after: None }
+    }
+}
+
+/// Batches, the newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Batches {
+    batches: Vec<Batch>,
+    /// Where the next page begins; absent on the last.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    next: Option<String>,
+}
+
+/// All batches, the newest first.
+#[utoipa::path(get, path = "/v1/batches", tag = "Batches", params(Listing),
+    responses((status = 200, description = "A page of them", body = Batches)))]
+pub(crate) async fn list(
+    State(app): State<Arc<App>>,
+    Asked(listing): Asked<Listing>,
+) -> Result<Json<Batches>, Problem> {
+    if !(1..=500).contains(&listing.limit) {
+        return Err(Problem::invalid("invalid-limit", "limit", Some(json!(listing.limit)), "1 to 500"));
+    }
+    let ids = batches::newest_first(&app.store).await.map_err(|error| store_away(&error))?;
+    let start = match &listing.after {
+        None => 0,
+        Some(after) => ids.iter().position(|id| id == after).map_or(ids.len(), |position| position + 1),
+    };
+    let more = ids.len() > start + listing.limit;
+    let page: Vec<String> = ids.into_iter().skip(start).take(listing.limit).collect();
+    let next = if more { page.last().cloned() } else { None };
+    let dead = app.observer.dead().await;
+    let looks = stream::iter(page).map(|id| {
+        let (store, dead) = (Arc::clone(&app.store), dead.clone());
+        async move { batches::look(&store, &id, &dead).await }
+    });
+    let found: Vec<Option<Batch>> = looks
+        .buffered(8)
+        .try_collect()
+        .await
+        .map_err(|failure| Problem::unavailable("store-away", failure.to_string()))?;
+    Ok(Json(Batches { batches: found.into_iter().flatten().collect(), next }))
+}
+
+/// One batch.
+#[utoipa::path(get, path = "/v1/batches/{batch_id}", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
+    responses((status = 200, description = "The batch", body = Batch)))]
+pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
+    known(&id)?;
+    let dead = app.observer.dead().await;
+    let batch = batches::look(&app.store, &id, &dead).await;
+    let batch = batch.map_err(|failure| Problem::unavailable("store-away", failure.to_string()))?;
+    batch.map(Json).ok_or_else(|| no_batch(&id))
+}
+
+fn no_batch(id: &str) -> Problem {
+    Problem::not_found(format!("no batch {id:?} is known: was it published just now, or to another fleet?"))
+}
+
+/// A name that could be a batch id; no other is looked for.
+fn known(id: &str) -> Result<(), Problem> {
+    check_batch_id("batch_id", id).map_err(|_| no_batch(id))
+}
+
+/// Its rejected rides, one JSON object a line.
+#[utoipa::path(get, path = "/v1/batches/{batch_id}/rejected", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
+    responses((status = 200, description = "Index, field, reason and the ride as it came", body = String, content_type = "application/x-ndjson")))]
+pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    known(&id)?;
+    let manifest = manifest(&app.store, &id).await?;
+    let headers = [(header::CONTENT_TYPE, HeaderValue::from_static("application/x-ndjson"))];
+    if manifest.rejected == 0 {
+        return Ok((headers, Body::empty()).into_response());
+    }
+    let found = app.store.get(&ObjectPath::from(layout::rejected(&id))).await.map_err(|error| store_away(&error))?;
+    Ok((headers, Body::from_stream(found.into_stream())).into_response())
+}
+
+/// Its dataset as one CSV document.
+#[utoipa::path(get, path = "/v1/batches/{batch_id}/dataset", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
+    responses((status = 200, description = "The rides with their weather", body = String, content_type = "text/csv")))]
+pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
+    known(&id)?;
+    let manifest = manifest(&app.store, &id).await?;
+    let store = Arc::clone(&app.store);
+    let mut bytes = 0;
+    let mut files = Vec::new();
+    let header_bytes = manifest.columns.join(",").len() as u64 + 1;
+    for (index, file) in manifest.files.into_iter().enumerate() {
+        // Every file has the header; the document has it once.
+        let skipped = if index == 0 { 0 } else { header_bytes };
+        bytes += file.bytes - skipped;
+        files.push((file.path, skipped..file.bytes));
+    }
+    let pieces = stream::iter(files).then(move |(path, range)| {
+        let store = Arc::clone(&store);
+        async move {
+            let options = object_store::GetOptions { range: Some(range.into()), ..Default::default() };
+            Ok::<_, object_store::Error>(store.get_opts(&ObjectPath::from(path), options).await?.into_stream())
+        }
+    });
+    let disposition = format!("attachment; filename=\"{id}.csv\"");
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),
+        (header::CONTENT_LENGTH, HeaderValue::from(bytes)),
+        (
+            header::CONTENT_DISPOSITION,
+            HeaderValue::from_str(&disposition).map_err(|error| Problem::internal(error.to_string()))?,
+        ),
+    ];
+    Ok((headers, Body::from_stream(pieces.try_flatten())).into_response())
+}
+
+/// The manifest of a dataset that is ready.
+async fn manifest(store: &Store, id: &str) -> Result<Manifest, Problem> {
+    let away = |failure: common::contract::outcome::Failure| Problem::unavailable("store-away", failure.to_string());
+    match store::read_json(store, &layout::manifest(id)).await.map_err(away)? {
+        Some(manifest) => Ok(manifest),
+        None => Err(Problem::not_found(format!("batch {id:?} has no dataset (yet): see /v1/batches/{id}"))),
+    }
+}

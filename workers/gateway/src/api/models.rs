@@ -1,0 +1,204 @@
+//! `/v1/models`: artefacts, metrics, the champion.
+
+use crate::{App, problem::Problem, uploads::store_away};
+use axum::{
+    Json,
+    extract::{Path, State},
+};
+use common::{
+    contract::{
+        layout,
+        model::{Champion, Metrics, Model},
+        outcome::Failure,
+    },
+    runtime::{Store, store},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path as ObjectPath;
+use serde::Serialize;
+use serde_json::Value;
+use std::sync::Arc;
+use utoipa::ToSchema;
+
+/// Champions of the past whose metrics are read.
+const HISTORY_MAX: usize = 50;
+
+/// The model families.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Models {
+    models: Vec<Family>,
+}
+
+/// A model family.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Family {
+    model: String,
+    /// The version that is served.
+    #[schema(required = true)]
+    champion: Option<String>,
+    /// Versions there are.
+    versions: usize,
+}
+
+/// A model family with its champion.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct FamilyInFull {
+    model: String,
+    /// The artefact, as `schemas/model.v1.json` describes it.
+    #[schema(value_type = Option<Object>, required = true)]
+    champion: Option<Model>,
+    /// Champions, the newest first.
+    history: Vec<PastChampion>,
+}
+
+/// A model that is or was champion.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct PastChampion {
+    model_id: String,
+    /// Rides it was trained on; absent when its artefact is gone.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    rides: Option<u64>,
+    /// On the rides it had not seen.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    test: Option<Quality>,
+}
+
+/// How good a model is.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Quality {
+    rides: u64,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    roc_auc: Option<f64>,
+    log_loss: f64,
+    brier: f64,
+    accuracy: f64,
+}
+
+impl From<&Metrics> for Quality {
+    fn from(metrics: &Metrics) -> Self {
+        let Metrics { rides, roc_auc, log_loss, brier, accuracy, .. } = *metrics;
+        Self { rides, roc_auc, log_loss, brier, accuracy }
+    }
+}
+
+/// Versions of a model family.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Versions {
+    model: String,
+    versions: Vec<String>,
+}
+
+/// The model families.
+#[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "All of them", body = Models)))]
+pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
+    let mut models = Vec::new();
+    for model in folders(&app.store, layout::MODELS).await? {
+        let champion = champion(&app.store, &model).await?.map(|champion| champion.model_id);
+        let versions = versions_of(&app.store, &model).await?.len();
+        models.push(Family { model, champion, versions });
+    }
+    Ok(Json(Models { models }))
+}
+
+/// A model family: its champion and those before.
+#[utoipa::path(get, path = "/v1/models/{model}", tag = "Models", params(("model" = String, Path, description = "Model family")),
+    responses((status = 200, description = "The family", body = FamilyInFull)))]
+pub(crate) async fn family(
+    State(app): State<Arc<App>>,
+    Path(model): Path<String>,
+) -> Result<Json<FamilyInFull>, Problem> {
+    known(&model, &model)?;
+    let Some(champion) = champion(&app.store, &model).await? else {
+        if versions_of(&app.store, &model).await?.is_empty() && model != app.settings.model {
+            return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
+        }
+        return Ok(Json(FamilyInFull { model, champion: None, history: Vec::new() }));
+    };
+    let ids = std::iter::once(&champion.model_id).chain(champion.history.iter().rev()).take(HISTORY_MAX);
+    let ids: Vec<String> = ids.cloned().collect();
+    let reads = stream::iter(ids.clone()).map(|id| {
+        let (store, path) = (Arc::clone(&app.store), layout::model(&model, &id));
+        async move { artefact(&store, &path).await }
+    });
+    let artefacts: Vec<Option<Model>> = reads.buffered(8).try_collect().await.map_err(away)?;
+    let history = ids.iter().zip(&artefacts).map(|(model_id, artefact)| PastChampion {
+        model_id: model_id.clone(),
+        rides: artefact.as_ref().map(|model| model.counts.train),
+        test: artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from),
+    });
+    let history = history.collect();
+    Ok(Json(FamilyInFull { model, history, champion: artefacts.into_iter().next().flatten() }))
+}
+
+/// The versions of a model family.
+#[utoipa::path(get, path = "/v1/models/{model}/versions", tag = "Models", params(("model" = String, Path, description = "Model family")),
+    responses((status = 200, description = "Their ids", body = Versions)))]
+pub(crate) async fn versions(
+    State(app): State<Arc<App>>,
+    Path(model): Path<String>,
+) -> Result<Json<Versions>, Problem> {
+    known(&model, &model)?;
+    let versions = versions_of(&app.store, &model).await?;
+    if versions.is_empty() && model != app.settings.model {
+        return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
+    }
+    Ok(Json(Versions { model, versions }))
+}
+
+/// One version's artefact, as the trainer wrote it.
+#[utoipa::path(get, path = "/v1/models/{model}/versions/{version}", tag = "Models",
+    params(("model" = String, Path, description = "Model family"), ("version" = String, Path, description = "Model id")),
+    responses((status = 200, description = "The artefact, as `schemas/model.v1.json` describes it", body = Object)))]
+pub(crate) async fn version(
+    State(app): State<Arc<App>>,
+    Path((model, version)): Path<(String, String)>,
+) -> Result<Json<Value>, Problem> {
+    known(&model, &version)?;
+    let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(away)?;
+    let missing = || Problem::not_found(format!("no model {model}/{version}: see /v1/models/{model}/versions"));
+    found.map(Json).ok_or_else(missing)
+}
+
+/// Names that could be a model's; no other is looked for.
+fn known(model: &str, version: &str) -> Result<(), Problem> {
+    let plain = |name: &str| {
+        !name.is_empty()
+            && name.len() <= 100
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+    };
+    match plain(model) && plain(version) {
+        true => Ok(()),
+        false => Err(Problem::not_found(format!("no model {model:?}: see /v1/models"))),
+    }
+}
+
+fn away(failure: Failure) -> Problem {
+    Problem::unavailable("store-away", failure.to_string())
+}
+
+async fn champion(store: &Store, model: &str) -> Result<Option<Champion>, Problem> {
+    store::read_json(store, &layout::champion(model)).await.map_err(away)
+}
+
+/// An artefact; one that cannot be read counts as gone.
+async fn artefact(store: &Store, path: &str) -> Result<Option<Model>, Failure> {
+    match store::read_json(store, path).await {
+        Err(Failure::Permanent { .. }) => Ok(None),
+        read => read,
+    }
+}
+
+async fn versions_of(store: &Store, model: &str) -> Result<Vec<String>, Problem> {
+    let mut ids = folders(store, &format!("{}/{model}", layout::MODELS)).await?;
+    ids.retain(|id| id != "champion");
+    Ok(ids)
+}
+
+async fn folders(store: &Store, prefix: &str) -> Result<Vec<String>, Problem> {
+    let listed =
+        store.list_with_delimiter(Some(&ObjectPath::from(prefix))).await.map_err(|error| store_away(&error))?;
+    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+}

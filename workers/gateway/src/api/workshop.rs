@@ -1,0 +1,76 @@
+//! The workshop's own request and its bare answer.
+
+use super::score::RideToScore;
+use crate::{
+    App,
+    extract::{read_json, whole},
+    problem::Problem,
+    scoring,
+};
+use axum::{
+    Json,
+    extract::{Request, State},
+};
+use serde_json::{Map, Value};
+use std::sync::Arc;
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// A ride as the workshop's clients send it: keys in any case, numbers also as strings, weather as NOAA writes it.
+#[derive(ToSchema)]
+#[schema(example = json!({"distance": 30, "healthpoints": 30, "magicpoints": 1500, "TMAX": 333, "TMIN": 300, "PRCP": 100}))]
+#[allow(dead_code)]
+pub(crate) struct WorkshopRide {
+    /// Miles.
+    distance: f64,
+    /// Health points.
+    healthpoints: f64,
+    /// Magic points.
+    magicpoints: f64,
+    /// Highest temperature, tenths of °C.
+    #[schema(rename = "TMAX")]
+    tmax: f64,
+    /// Lowest temperature, tenths of °C.
+    #[schema(rename = "TMIN")]
+    tmin: f64,
+    /// Precipitation, tenths of mm.
+    #[schema(rename = "PRCP")]
+    prcp: f64,
+}
+
+/// A JSON number, or one in a string.
+fn number(value: &Value) -> Option<f64> {
+    match value {
+        Value::Number(number) => number.as_f64(),
+        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
+        _ => None,
+    }
+}
+
+/// The workshop's endpoint: the probability as a bare number, rounded to two places.
+///
+/// Takes what its clients send, whatever they call its type: `curl -d` says it were a form.
+#[utoipa::path(post, path = "/v1/score/workshop", tag = "Scores", request_body = WorkshopRide,
+    responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, example = 0.63)))]
+pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
+    let deadline = Instant::now() + app.deadline();
+    let members: Map<String, Value> = read_json(&whole(request, &app).await?)?;
+    let mut ride = RideToScore::default();
+    for (name, value) in members {
+        let slot = match name.to_ascii_lowercase().as_str() {
+            "distance" => &mut ride.distance,
+            "healthpoints" => &mut ride.healthpoints,
+            "magicpoints" => &mut ride.magicpoints,
+            "tmax" => &mut ride.tmax,
+            "tmin" => &mut ride.tmin,
+            "prcp" => &mut ride.prcp,
+            _ => continue,
+        };
+        match number(&value) {
+            Some(number) => *slot = Some(number),
+            None => return Err(Problem::invalid("invalid-field", name, Some(value), "a number")),
+        }
+    }
+    let (_, score) = scoring::judge_one(&app, false, ride, deadline).await?;
+    Ok(Json((score.probability * 100.0).round() / 100.0))
+}

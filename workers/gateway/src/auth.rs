@@ -1,0 +1,132 @@
+//! API keys: which are known, what they open, how often they may ask.
+
+use crate::{
+    problem::Problem,
+    settings::{Auth, Scope, Settings},
+};
+use axum::http::{HeaderMap, header};
+use governor::{
+    DefaultDirectRateLimiter, Quota, RateLimiter,
+    clock::{Clock, DefaultClock},
+};
+use sha2::{Digest, Sha256};
+use std::num::NonZeroU32;
+use subtle::ConstantTimeEq;
+
+/// Decides who may come in.
+pub(crate) struct Doorkeeper {
+    off: bool,
+    keys: Vec<Known>,
+}
+
+struct Known {
+    name: String,
+    sha256: [u8; 32],
+    scopes: Vec<Scope>,
+    limiter: Option<DefaultDirectRateLimiter>,
+}
+
+impl Doorkeeper {
+    /// Knows the keys of checked settings.
+    pub(crate) fn new(settings: &Settings) -> Self {
+        let known = settings.keys.iter().map(|key| {
+            let mut sha256 = [0; 32];
+            // Checked: 64 hex digits.
+            let _ = hex::decode_to_slice(&key.sha256, &mut sha256);
+            let per_second = key.requests_per_second.and_then(NonZeroU32::new);
+            let limiter = per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
+            Known { name: key.name.clone(), sha256, scopes: key.scopes.clone(), limiter }
+        });
+        Self { off: settings.auth == Auth::Off, keys: known.collect() }
+    }
+
+    /// Lets a request with these headers in for `scope`; tells whose key it is.
+    ///
+    /// # Errors
+    /// 401, 403, 429.
+    pub(crate) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<&str, Problem> {
+        if self.off {
+            return Ok("");
+        }
+        let Some(presented) = presented(headers) else {
+            let detail = "send it as `Authorization: Bearer <key>` or `X-Api-Key: <key>`";
+            return Err(Problem::unauthorized(detail));
+        };
+        let digest: [u8; 32] = Sha256::digest(presented).into();
+        // Every known key is compared, each in constant time: how long it takes tells nothing about any of them.
+        let mut found = None;
+        for known in &self.keys {
+            if bool::from(known.sha256.ct_eq(&digest)) {
+                found = Some(known);
+            }
+        }
+        let Some(known) = found else {
+            return Err(Problem::unauthorized("this key is not known; ask whoever runs the gateway for one"));
+        };
+        if !known.scopes.contains(&scope) {
+            let has: Vec<&str> = known.scopes.iter().map(|scope| scope.name()).collect();
+            let detail = format!("the key of {} opens {}, not {}", known.name, has.join(" and "), scope.name());
+            return Err(Problem::forbidden(detail));
+        }
+        if let Some(limiter) = &known.limiter
+            && let Err(not_until) = limiter.check()
+        {
+            return Err(Problem::too_many_requests(not_until.wait_time_from(DefaultClock::default().now())));
+        }
+        Ok(&known.name)
+    }
+}
+
+/// The key a request presents.
+fn presented(headers: &HeaderMap) -> Option<&[u8]> {
+    if let Some(key) = headers.get("x-api-key") {
+        return Some(key.as_bytes());
+    }
+    let bearer = headers.get(header::AUTHORIZATION)?.as_bytes();
+    let (scheme, key) = bearer.split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| key.trim_ascii())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::settings::Key;
+    use axum::http::StatusCode;
+
+    fn doorkeeper(requests_per_second: Option<u32>) -> Doorkeeper {
+        let key = |name: &str, secret: &str, scopes: &[Scope]| Key {
+            name: name.to_owned(),
+            sha256: hex::encode(Sha256::digest(secret)),
+            scopes: scopes.to_vec(),
+            requests_per_second,
+        };
+        let keys = vec![key("reader", "r", &[Scope::Read]), key("both", "b", &[Scope::Read, Scope::Write])];
+        Doorkeeper::new(&Settings { keys, ..Settings::default() })
+    }
+
+    fn headers(name: &'static str, value: &str) -> HeaderMap {
+        HeaderMap::from_iter([(name.parse().unwrap(), value.parse().unwrap())])
+    }
+
+    #[test]
+    fn a_key_opens_its_scopes_and_nothing_else() {
+        let door = doorkeeper(None);
+        assert_eq!(door.admit(&headers("x-api-key", "r"), Scope::Read), Ok("reader"));
+        assert_eq!(door.admit(&headers("authorization", "bearer b"), Scope::Write), Ok("both"));
+        let status = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap_err().status();
+        assert_eq!(status(&headers("x-api-key", "r"), Scope::Write), StatusCode::FORBIDDEN);
+        for wrong in [headers("x-api-key", "R"), headers("authorization", "Basic b"), HeaderMap::new()] {
+            assert_eq!(status(&wrong, Scope::Read), StatusCode::UNAUTHORIZED, "{wrong:?}");
+        }
+    }
+
+    #[test]
+    fn each_key_has_a_rate_of_its_own() {
+        let door = doorkeeper(Some(2));
+        let (reader, both) = (headers("x-api-key", "r"), headers("x-api-key", "b"));
+        let first: Vec<bool> = (0..3).map(|_| door.admit(&reader, Scope::Read).is_ok()).collect();
+        assert_eq!(first, [true, true, false]);
+        assert!(door.admit(&both, Scope::Read).is_ok());
+        assert_eq!(door.admit(&reader, Scope::Read).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+}

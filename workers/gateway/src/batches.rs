@@ -1,0 +1,243 @@
+//! What has become of the batches, read off the object store, and of the dead letters what was refused.
+
+use crate::{observe::Dead, uploads::Upload};
+use common::{
+    contract::{
+        dataset::{Claim, DatasetFile, Manifest},
+        layout,
+        message::BatchSplit,
+        outcome::Failure,
+        ride::Counts,
+    },
+    runtime::{Store, store},
+};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use std::collections::{BTreeMap, HashMap};
+use utoipa::ToSchema;
+
+/// A batch and what has become of it.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Batch {
+    pub(crate) batch_id: String,
+    pub(crate) state: BatchState,
+    /// What its publisher calls it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    source: Option<String>,
+    /// When it was handed in here, RFC 3339; unknown of batches published by others.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    submitted_at: Option<String>,
+    /// SHA-256 of its bytes.
+    sha256: String,
+    /// How far it is; only while it is in progress.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    progress: Option<Progress>,
+    /// What came of its rides; once its dataset is ready.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    counts: Option<RideCounts>,
+    /// Rides served by each weather station.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    stations: Option<BTreeMap<String, u64>>,
+    /// The files of its dataset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    files: Option<Vec<FileOfDataset>>,
+    /// The fingerprint of its dataset.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    manifest_sha256: Option<String>,
+    /// Why it does not go on; an operator can replay it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    refused: Option<Refused>,
+    links: Links,
+}
+
+/// What has become of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum BatchState {
+    /// It waits for a splitter.
+    Queued,
+    /// Its rides are being joined with weather.
+    InProgress,
+    /// Its dataset is there.
+    Ready,
+    /// It, or a part of it, is a dead letter.
+    Refused,
+}
+
+/// How far a batch is.
+#[derive(Debug, Clone, Copy, Serialize, ToSchema)]
+pub(crate) struct Progress {
+    /// Rides in staged chunks, the last of which counts as full.
+    rides_joined: u64,
+    /// Accepted rides, once they are counted.
+    #[schema(required = true)]
+    rides_total: Option<u64>,
+}
+
+/// Where the rides went.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct RideCounts {
+    /// `accepted + rejected`.
+    received: u64,
+    /// In the dataset.
+    accepted: u64,
+    /// In `…/rejected`.
+    rejected: u64,
+    /// Rejected rides by reason.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    rejected_by_reason: Counts,
+    /// Rides of the dataset without weather, by reason.
+    #[schema(value_type = BTreeMap<String, u64>)]
+    without_weather: Counts,
+    /// Rides of the dataset with a label.
+    labelled: u64,
+    /// … and with weather: what can be trained on.
+    trainable: u64,
+}
+
+/// One file of a dataset.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct FileOfDataset {
+    /// In the object store.
+    path: String,
+    bytes: u64,
+    /// Rides.
+    rows: u64,
+    sha256: String,
+}
+
+/// Why a batch is refused.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Refused {
+    /// Whose dead letter it is.
+    queue: String,
+    /// Stable code.
+    reason: String,
+    /// In words.
+    why: String,
+}
+
+/// Where there is more.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Links {
+    #[serde(rename = "self")]
+    own: String,
+    rejected: String,
+    dataset: String,
+}
+
+impl Links {
+    pub(crate) fn of(batch_id: &str) -> Self {
+        let own = format!("/v1/batches/{batch_id}");
+        Self { rejected: format!("{own}/rejected"), dataset: format!("{own}/dataset"), own }
+    }
+}
+
+/// The ids of all batches, the newest first.
+pub(crate) async fn newest_first(store: &Store) -> Result<Vec<String>, object_store::Error> {
+    let mut first_seen: HashMap<String, i64> = HashMap::new();
+    for prefix in [layout::BATCHES, layout::UPLOADS] {
+        let mut found = store.list(Some(&Path::from(prefix)));
+        while let Some(object) = found.try_next().await? {
+            let Some(id) = object.location.filename().and_then(|name| name.strip_suffix(".json")) else { continue };
+            let at = object.last_modified.timestamp_millis();
+            first_seen.entry(id.to_owned()).and_modify(|known| *known = at.min(*known)).or_insert(at);
+        }
+    }
+    let mut all: Vec<(i64, String)> = first_seen.into_iter().map(|(id, at)| (at, id)).collect();
+    all.sort_unstable_by(|a, b| b.cmp(a));
+    Ok(all.into_iter().map(|(_, id)| id).collect())
+}
+
+/// One batch; `None` when nobody knows it.
+pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<Option<Batch>, Failure> {
+    let (claim, upload, manifest) = (layout::claim(batch_id), layout::upload(batch_id), layout::manifest(batch_id));
+    let (claim, upload, manifest) = futures::try_join!(
+        store::read_json::<Claim>(store, &claim),
+        store::read_json::<Upload>(store, &upload),
+        store::read(store, &manifest)
+    )?;
+    let letter = dead.of_batch(batch_id);
+    let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
+    let Some(sha256) = sha256.or_else(|| letter.map(|_| String::new())) else { return Ok(None) };
+    let manifest = match manifest {
+        Some(bytes) => {
+            let read: Manifest = serde_json::from_slice(&bytes).map_err(|error| {
+                Failure::permanent("broken_object", format!("{}: {error}", layout::manifest(batch_id)))
+            })?;
+            Some((read, hex::encode(Sha256::digest(&bytes))))
+        }
+        None => None,
+    };
+    let progress = match (&claim, &manifest) {
+        (Some(claim), None) => Some(progress(store, claim).await?),
+        _ => None,
+    };
+    let refused = if manifest.is_some() { None } else { letter };
+    let state = match (&manifest, refused, &claim) {
+        (Some(_), ..) => BatchState::Ready,
+        (None, Some(_), _) => BatchState::Refused,
+        (None, None, Some(_)) => BatchState::InProgress,
+        (None, None, None) => BatchState::Queued,
+    };
+    let mut batch = Batch {
+        batch_id: batch_id.to_owned(),
+        state,
+        source: upload.as_ref().and_then(|upload| upload.source.clone()).or(claim.and_then(|claim| claim.source)),
+        submitted_at: upload.map(|upload| upload.submitted_at),
+        sha256,
+        progress,
+        counts: None,
+        stations: None,
+        files: None,
+        manifest_sha256: None,
+        refused: refused.map(|letter| Refused {
+            queue: letter.queue.clone(),
+            reason: letter.reason.clone(),
+            why: letter.why.clone(),
+        }),
+        links: Links::of(batch_id),
+    };
+    if let Some((manifest, sha256)) = manifest {
+        batch.counts = Some(RideCounts {
+            received: manifest.received,
+            accepted: manifest.accepted,
+            rejected: manifest.rejected,
+            rejected_by_reason: manifest.rejected_by_reason,
+            without_weather: manifest.without_weather,
+            labelled: manifest.labelled,
+            trainable: manifest.trainable,
+        });
+        batch.stations = Some(manifest.stations);
+        batch.files = Some(manifest.files.into_iter().map(FileOfDataset::from).collect());
+        batch.manifest_sha256 = Some(sha256);
+    }
+    Ok(Some(batch))
+}
+
+impl From<DatasetFile> for FileOfDataset {
+    fn from(DatasetFile { path, bytes, rows, sha256 }: DatasetFile) -> Self {
+        Self { path, bytes, rows, sha256 }
+    }
+}
+
+async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
+    let split: Option<BatchSplit> = store::read_json(store, &layout::staged_split(&claim.batch_id)).await?;
+    let prefix = Path::from(layout::staging(&claim.batch_id));
+    let chunks = store.list(Some(&prefix)).try_fold(0u64, |count, found| async move {
+        Ok(count + u64::from(found.location.filename().is_some_and(|name| name.starts_with("chunk-"))))
+    });
+    let rides_total = split.map(|split| split.accepted);
+    let joined = chunks.await.map_err(store::outage)? * u64::from(claim.chunk_size);
+    Ok(Progress { rides_joined: rides_total.map_or(joined, |total| joined.min(total)), rides_total })
+}

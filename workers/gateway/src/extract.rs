@@ -1,0 +1,118 @@
+//! Reads what a request brings, and says what is wrong with it.
+
+use crate::{
+    App,
+    problem::{FieldError, Problem},
+};
+use axum::{
+    body::{Body, Bytes},
+    extract::{FromRequestParts, Request},
+    http::{HeaderMap, header, request::Parts},
+};
+use futures::StreamExt;
+use serde::de::DeserializeOwned;
+use std::time::Duration;
+
+/// The query of a URL.
+pub(crate) struct Asked<T>(pub(crate) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Query::<T>::try_from_uri(&parts.uri);
+        read.map(|query| Self(query.0)).map_err(|error| {
+            Problem::unprocessable("invalid-query", format!("the query of the URL: {}", error.body_text()))
+        })
+    }
+}
+
+/// Whether a body says it is JSON. No word at all is taken as yes.
+pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
+    let told = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let Some(told) = told else { return Ok(()) };
+    let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    if essence == "application/json" || essence.ends_with("+json") {
+        return Ok(());
+    }
+    let detail =
+        format!("Content-Type is {told:?}: expected application/json (with curl: -H 'Content-Type: application/json')");
+    Err(Problem::unsupported_media_type(detail))
+}
+
+/// The whole body, within the settings' size and patience.
+pub(crate) async fn whole(request: Request, app: &App) -> Result<Bytes, Problem> {
+    let max = app.settings.body_bytes_max;
+    let too_large = || Problem::too_large(format!("the body is larger than the {max} bytes that are taken here"));
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    if told.is_some_and(|bytes: usize| bytes > max) {
+        return Err(too_large());
+    }
+    let mut pieces = Pieces::of(request.into_body(), app.stall());
+    // One piece is the usual case: taken as it is.
+    let Some(first) = pieces.next().await? else { return Ok(Bytes::new()) };
+    let Some(second) = pieces.next().await? else {
+        return if first.len() > max { Err(too_large()) } else { Ok(first) };
+    };
+    let mut body = Vec::with_capacity(told.unwrap_or(first.len() + second.len()).min(max));
+    let mut next = Some(first);
+    let mut then = Some(second);
+    while let Some(piece) = next {
+        if body.len() + piece.len() > max {
+            return Err(too_large());
+        }
+        body.extend_from_slice(&piece);
+        next = match then.take() {
+            Some(piece) => Some(piece),
+            None => pieces.next().await?,
+        };
+    }
+    Ok(body.into())
+}
+
+/// A body piece by piece, with a limit to how long it may be silent.
+pub(crate) struct Pieces {
+    body: axum::body::BodyDataStream,
+    stall: Duration,
+}
+
+impl Pieces {
+    pub(crate) fn of(body: Body, stall: Duration) -> Self {
+        Self { body: body.into_data_stream(), stall }
+    }
+
+    /// The next piece; `None` at the end.
+    pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        match tokio::time::timeout(self.stall, self.body.next()).await {
+            Ok(Some(Ok(piece))) => Ok(Some(piece)),
+            Ok(Some(Err(error))) => Err(Problem::unreadable(format!("the body broke off: {error}"))),
+            Ok(None) => Ok(None),
+            Err(_) => Err(Problem::too_slow(self.stall)),
+        }
+    }
+}
+
+/// Reads JSON; the problem names the place.
+pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
+    let first = match serde_json::from_slice(body) {
+        Ok(value) => return Ok(value),
+        Err(first) => first,
+    };
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Err(Problem::unreadable("the body is empty: expected JSON"));
+    }
+    if !first.is_data() {
+        return Err(Problem::unreadable(format!("the body is no JSON: {first}")));
+    }
+    // Read again, slowly, to say where.
+    let mut json = serde_json::Deserializer::from_slice(body);
+    let (field, why) = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
+        Ok(_) => (".".to_owned(), first.to_string()),
+    };
+    let field = if field == "." { String::new() } else { field };
+    let place = if field.is_empty() { "the body" } else { field.as_str() };
+    let shown = common::contract::outcome::shorten(&why, 300).replace(char::is_control, "\u{FFFD}");
+    let problem = Problem::unprocessable("invalid-field", format!("{place}: {shown}"));
+    Err(problem.at(FieldError { field, value: None, expected: shown }))
+}

@@ -1,0 +1,156 @@
+//! HTTP in front of the fleet's queues, and the page that shows the fleet. It computes nothing: scores come from the
+//! scorers, weather from the weather-fetchers, datasets and models from the object store.
+//!
+//! ```text
+//!                 ┌ api/score, workshop, inference ─▶ coalesce ─▶ score-request ─▶ [rpc] ─▶ scorer
+//!  HTTP ─▶ server │ api/score (by place and time) ──▶ weather-request ─▶ [rpc] ─▶ weather-fetcher
+//!          auth   │ api/batches ───────────────────▶ object store, ride-batch ─▶ [ingest] ─▶ splitter
+//!          limits │ api/models, batches ───────────▶ object store
+//!                 └ api/fleet ─────────────────────▶ observe: depths, events, dead letters
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | [`settings`] | the section `[gateway]` |
+//! | `link` | the one connection to the broker, made anew when lost |
+//! | `scoring` | rides as clients write them, to features and back |
+//! | `coalesce` | requests that arrive together travel together |
+//! | `observe` | what the page shows: one look a second for all who watch |
+//! | `uploads` | a batch from a request's body to the splitter's queue |
+//! | `api` | every path, one file a subject; the OpenAPI document comes out of it |
+//! | [`problem`] | errors, RFC 9457 |
+//! | `auth`, `extract`, `metrics`, `server` | keys, bodies, counters, sockets |
+
+pub mod problem;
+pub mod settings;
+
+mod api;
+mod auth;
+mod batches;
+mod coalesce;
+mod extract;
+mod link;
+pub mod management;
+mod metrics;
+mod observe;
+mod page;
+mod scoring;
+mod server;
+mod uploads;
+
+pub use server::Bound;
+pub use settings::Settings;
+
+use auth::Doorkeeper;
+use coalesce::{Coalescer, Limits};
+use common::runtime::{
+    Broker, Shutdown, Store,
+    config::{BrokerSettings, Settings as _},
+};
+use link::Link;
+use management::Management;
+use metrics::Metrics;
+use observe::Observer;
+use settings::Auth;
+use std::{net::SocketAddr, sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+
+/// The gateway, not yet listening.
+pub struct Gateway {
+    settings: Settings,
+    broker: Arc<dyn Broker>,
+    namespace: String,
+    management: Option<Management>,
+    store: Store,
+}
+
+impl Gateway {
+    /// A gateway to the fleet on this broker, with this store. Nothing is connected yet.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn new(settings: Settings, broker: Arc<dyn Broker>, store: Store) -> anyhow::Result<Self> {
+        settings.check().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
+        Ok(Self { settings, broker, namespace: String::new(), management: None, store })
+    }
+
+    /// Asks RabbitMQ's management API, where these settings name one, for what AMQP does not tell.
+    ///
+    /// # Errors
+    /// When a setting cannot be used.
+    pub fn watching(mut self, broker: &BrokerSettings) -> anyhow::Result<Self> {
+        self.namespace.clone_from(&broker.namespace);
+        if broker.management_url.is_some() {
+            self.management = Some(Management::new(broker)?);
+        }
+        Ok(self)
+    }
+
+    /// Takes the port.
+    ///
+    /// # Errors
+    /// When it is taken, or the certificate cannot be used.
+    pub async fn bind(self) -> anyhow::Result<Bound> {
+        Bound::new(self).await
+    }
+
+    /// Takes the port and serves until `shutdown`.
+    ///
+    /// # Errors
+    /// As [`Self::bind`].
+    pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
+        self.bind().await?.serve(shutdown).await
+    }
+}
+
+/// What every request sees.
+pub(crate) struct App {
+    settings: Settings,
+    store: Store,
+    link: Arc<Link>,
+    coalescer: Coalescer,
+    doorkeeper: Doorkeeper,
+    /// For those on this machine alone, without keys.
+    is_private: bool,
+    metrics: Arc<Metrics>,
+    observer: Observer,
+    /// One permit each upload under way.
+    uploads: Semaphore,
+    /// One permit each request under way.
+    requests: Semaphore,
+    draining: Shutdown,
+}
+
+impl App {
+    fn start(gateway: Gateway, address: SocketAddr, shutdown: &Shutdown) -> Arc<Self> {
+        let Gateway { settings, broker, namespace, management, store } = gateway;
+        let metrics = Arc::new(Metrics::new());
+        // Those who are being answered still need the connection: it outlives the shutdown, and ends with the process.
+        let link = Arc::new(Link::start(broker, Shutdown::new()));
+        let wait = Duration::from_micros(settings.coalesce_wait_us);
+        let limits = Limits { rides_max: settings.coalesce_rides_max, wait };
+        let coalescer = Coalescer::start(&link, &metrics, limits);
+        let observer = Observer::start(&link, &metrics, store.clone(), settings.model.clone(), management, &namespace);
+        Arc::new(Self {
+            is_private: settings.auth == Auth::Off && address.ip().is_loopback(),
+            doorkeeper: Doorkeeper::new(&settings),
+            uploads: Semaphore::new(settings.uploads_max),
+            requests: Semaphore::new(settings.requests_max),
+            draining: shutdown.clone(),
+            settings,
+            store,
+            link,
+            coalescer,
+            metrics,
+            observer,
+        })
+    }
+
+    fn stall(&self) -> Duration {
+        Duration::from_millis(self.settings.stall_ms)
+    }
+
+    fn deadline(&self) -> Duration {
+        Duration::from_millis(self.settings.deadline_ms)
+    }
+}

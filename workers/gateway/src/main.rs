@@ -1,0 +1,12 @@
+//! The gateway as a process: HTTP in front of the fleet's queues.
+
+use common::runtime::Process;
+use gateway::Gateway;
+use std::process::ExitCode;
+
+#[tokio::main]
+async fn main() -> ExitCode {
+    let process = Process::start("gateway", "Scores, batches and models over HTTP, and the page that shows the fleet");
+    let gateway = Gateway::new(process.settings(), process.broker(), process.store());
+    process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
+}

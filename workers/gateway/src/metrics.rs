@@ -1,0 +1,174 @@
+//! What the gateway counts, for Prometheus.
+
+use prometheus_client::{
+    encoding::{EncodeLabelSet, text::encode},
+    metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
+    registry::Registry,
+};
+use std::{sync::Mutex, time::Duration};
+
+/// Upper bounds of the buckets of durations, seconds.
+const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
+/// Upper bounds of the buckets of rides per message.
+const RIDES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0];
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Answered {
+    route: String,
+    method: String,
+    status: u16,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct Route {
+    route: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfQueue {
+    queue: String,
+}
+
+/// The counters, and the registry that writes them out.
+pub(crate) struct Metrics {
+    registry: Registry,
+    requests: Family<Answered, Counter>,
+    seconds: Family<Route, Histogram>,
+    in_flight: Gauge,
+    rides_per_message: Histogram,
+    messages: Counter,
+    rides: Counter,
+    late_answers: Gauge,
+    uploaded_bytes: Counter,
+    broker_up: Gauge,
+    ready: Family<OfQueue, Gauge>,
+    consumers: Family<OfQueue, Gauge>,
+    dead: Family<OfQueue, Gauge>,
+    /// What was answered until the last look, and when that was.
+    last: Mutex<(u64, tokio::time::Instant)>,
+    answered: std::sync::atomic::AtomicU64,
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix("wildrydes_gateway");
+        let requests = Family::default();
+        registry.register("http_requests", "Requests answered", requests.clone());
+        let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
+        registry.register("http_request_duration_seconds", "Time to the head of the answer", seconds.clone());
+        let in_flight = Gauge::default();
+        registry.register("http_requests_in_flight", "Requests being worked on", in_flight.clone());
+        let rides_per_message = Histogram::new(RIDES);
+        registry.register("rides_per_message", "Rides that travel together to a scorer", rides_per_message.clone());
+        let (messages, rides) = (Counter::default(), Counter::default());
+        registry.register("score_messages", "Score requests sent over the queue", messages.clone());
+        registry.register("rides_sent", "Rides sent to be scored", rides.clone());
+        let late_answers = Gauge::default();
+        registry.register(
+            "late_answers",
+            "Answers that came after their deadline and were dropped",
+            late_answers.clone(),
+        );
+        let uploaded_bytes = Counter::default();
+        registry.register("uploaded_bytes", "Bytes of batches handed in", uploaded_bytes.clone());
+        let broker_up = Gauge::default();
+        registry.register("broker_up", "1 while the broker takes messages", broker_up.clone());
+        let (ready, consumers, dead) = (Family::default(), Family::default(), Family::default());
+        registry.register("queue_ready", "Messages that wait in a queue", ready.clone());
+        registry.register("queue_consumers", "Consumers of a queue", consumers.clone());
+        registry.register("queue_dead", "Dead letters of a queue", dead.clone());
+        Self {
+            registry,
+            requests,
+            seconds,
+            in_flight,
+            rides_per_message,
+            messages,
+            rides,
+            late_answers,
+            uploaded_bytes,
+            broker_up,
+            ready,
+            consumers,
+            dead,
+            last: Mutex::new((0, tokio::time::Instant::now())),
+            answered: std::sync::atomic::AtomicU64::new(0),
+        }
+    }
+
+    /// A request begins; it ends with [`Self::answered`] or when the token is dropped.
+    pub(crate) fn begins(&self) -> InFlight {
+        self.in_flight.inc();
+        InFlight(self.in_flight.clone())
+    }
+
+    /// A request was answered.
+    pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
+        let answered = Answered { route: route.to_owned(), method: method.to_owned(), status };
+        self.requests.get_or_create(&answered).inc();
+        self.seconds.get_or_create(&Route { route: route.to_owned() }).observe(took.as_secs_f64());
+        self.answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// A message with that many rides is sent to a scorer.
+    pub(crate) fn sent(&self, rides: usize) {
+        self.rides_per_message.observe(rides as f64);
+        self.messages.inc();
+        self.rides.inc_by(rides as u64);
+    }
+
+    /// Bytes of an upload came.
+    pub(crate) fn uploaded(&self, bytes: u64) {
+        self.uploaded_bytes.inc_by(bytes);
+    }
+
+    /// How the broker is, and how many answers came late.
+    pub(crate) fn link(&self, up: bool, late_answers: u64) {
+        self.broker_up.set(i64::from(up));
+        self.late_answers.set(i64::try_from(late_answers).unwrap_or(i64::MAX));
+    }
+
+    /// What a queue holds.
+    pub(crate) fn queue(&self, queue: &str, ready: u64, consumers: u64, dead: u64) {
+        let label = OfQueue { queue: queue.to_owned() };
+        for (family, value) in [(&self.ready, ready), (&self.consumers, consumers), (&self.dead, dead)] {
+            family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+        }
+    }
+
+    /// Requests being worked on.
+    pub(crate) fn in_flight(&self) -> u64 {
+        u64::try_from(self.in_flight.get()).unwrap_or(0)
+    }
+
+    /// Requests answered per second since this was last asked.
+    pub(crate) fn requests_per_second(&self) -> f64 {
+        let (answered, now) = (self.answered.load(std::sync::atomic::Ordering::Relaxed), tokio::time::Instant::now());
+        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let (before, at) = std::mem::replace(&mut *last, (answered, now));
+        let seconds = now.duration_since(at).as_secs_f64();
+        if seconds > 0.0 { (answered - before) as f64 / seconds } else { 0.0 }
+    }
+
+    /// Rides per message so far; `None` before the first.
+    pub(crate) fn rides_per_message(&self) -> Option<f64> {
+        let messages = self.messages.get();
+        (messages > 0).then(|| self.rides.get() as f64 / messages as f64)
+    }
+
+    /// Everything in OpenMetrics' text format.
+    pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+/// Counts a request as being worked on while it lives.
+pub(crate) struct InFlight(Gauge);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,459 @@
+//! What the page shows of the fleet: one look a second at most, however many watch, and none when nobody does.
+
+use crate::{
+    link::{BrokerState, Link, Reach},
+    management::Management,
+    metrics::Metrics,
+};
+use common::{
+    contract::{
+        dead_letter::Letter,
+        envelope, layout,
+        message::{DatasetReady, Message, ModelPromoted, decode},
+        model::Champion,
+        topology::{self, dead_queue, queue, rung_queue, rungs_of},
+    },
+    runtime::{
+        Store,
+        broker::{Consumer, Delivery},
+        client::{Client, ClientError},
+        host, store,
+    },
+};
+use futures::{StreamExt, stream};
+use serde::Serialize;
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
+    time::Duration,
+};
+use tokio::{
+    sync::{Mutex, broadcast},
+    time::Instant,
+};
+use utoipa::ToSchema;
+
+/// How old a look may be.
+const FRESH: Duration = Duration::from_millis(900);
+/// How old the list of dead letters may be while their number stays the same.
+const LETTERS_FRESH: Duration = Duration::from_secs(30);
+/// Dead letters of one queue that are read at most.
+pub(crate) const LETTERS_MAX: usize = 500;
+/// How long the broker may take to show them.
+const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// Events that a slow watcher may be behind.
+const EVENTS_MAX: usize = 1_024;
+
+/// The fleet at one moment.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Snapshot {
+    /// RFC 3339.
+    at: String,
+    broker: BrokerSeen,
+    /// Whether this gateway is shutting down.
+    draining: bool,
+    /// In the order of the flow.
+    pub(crate) queues: Vec<QueueSeen>,
+    /// What is not known, and how it could be.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    note: Option<String>,
+    gateway: GatewaySeen,
+    /// The model that is served.
+    #[schema(required = true)]
+    champion: Option<ChampionSeen>,
+}
+
+/// The broker.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct BrokerSeen {
+    /// Its address, without credentials.
+    name: String,
+    state: BrokerWord,
+    /// Why it is not open.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    why: Option<String>,
+}
+
+/// Whether the broker takes messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum BrokerWord {
+    /// It does.
+    Open,
+    /// Not now: an alarm.
+    Blocked,
+    /// It cannot be reached.
+    Away,
+}
+
+/// A work queue, its rungs and its dead letters.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct QueueSeen {
+    queue: String,
+    /// Messages that wait.
+    ready: u64,
+    /// Messages that a worker has in hand; null where the broker does not tell.
+    #[schema(required = true)]
+    in_flight: Option<u64>,
+    consumers: u64,
+    /// Messages that wait for another attempt.
+    retries: u64,
+    /// Dead letters.
+    dead: u64,
+    /// Messages done with per second; null where the broker does not tell.
+    #[schema(required = true)]
+    rate_per_s: Option<f64>,
+}
+
+/// This gateway.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct GatewaySeen {
+    requests_per_s: f64,
+    /// Requests being worked on.
+    in_flight: u64,
+    /// Rides that travel together to a scorer, on average; null before the first.
+    #[schema(required = true)]
+    rides_per_rpc: Option<f64>,
+    /// Answers that came after their deadline and were dropped.
+    late_answers: u64,
+}
+
+/// The champion's name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct ChampionSeen {
+    model: String,
+    model_id: String,
+}
+
+/// Something happened.
+#[derive(Debug, Clone)]
+pub(crate) enum Event {
+    /// To a batch.
+    Batch { batch_id: String, state: &'static str },
+    /// There is another champion.
+    Model { model: String, model_id: String },
+    /// A dead letter came.
+    Dead { queue: String },
+}
+
+/// A dead letter.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct DeadLetter {
+    /// The same whenever it is looked at; `wildrydes dead show` takes it.
+    id: String,
+    /// Whose.
+    pub(crate) queue: String,
+    /// Name and version of the message.
+    #[schema(required = true)]
+    kind: Option<String>,
+    #[schema(required = true)]
+    message_id: Option<String>,
+    /// Stable code.
+    pub(crate) reason: String,
+    /// In words.
+    pub(crate) why: String,
+    /// RFC 3339.
+    #[schema(required = true)]
+    dead_at: Option<String>,
+    #[schema(required = true)]
+    batch_id: Option<String>,
+    attempts: u32,
+    /// What went wrong the first time.
+    #[schema(required = true)]
+    first_error: Option<String>,
+    body_bytes: usize,
+}
+
+/// The dead letters there are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dead {
+    /// How many.
+    pub(crate) total: u64,
+    /// Of each queue the oldest.
+    pub(crate) letters: Arc<Vec<DeadLetter>>,
+}
+
+impl Dead {
+    /// One of this batch.
+    pub(crate) fn of_batch(&self, batch_id: &str) -> Option<&DeadLetter> {
+        self.letters.iter().find(|letter| letter.batch_id.as_deref() == Some(batch_id))
+    }
+}
+
+/// Looks at the fleet for all who watch.
+pub(crate) struct Observer {
+    link: Arc<Link>,
+    metrics: Arc<Metrics>,
+    store: Store,
+    model: String,
+    management: Option<Management>,
+    namespace: String,
+    latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
+    letters: Mutex<Option<(Instant, Vec<u64>, Dead)>>,
+    /// Messages done with by queue, and when that was read.
+    done: std::sync::Mutex<HashMap<&'static str, (Instant, u64)>>,
+    events: broadcast::Sender<Event>,
+}
+
+impl Observer {
+    /// Listens to events from now on; looks at nothing before it is asked to.
+    pub(crate) fn start(
+        link: &Arc<Link>,
+        metrics: &Arc<Metrics>,
+        store: Store,
+        model: String,
+        management: Option<Management>,
+        namespace: &str,
+    ) -> Self {
+        let (events, _) = broadcast::channel(EVENTS_MAX);
+        tokio::spawn(listen(Arc::clone(link), events.clone(), namespace.to_owned()));
+        Self {
+            link: Arc::clone(link),
+            metrics: Arc::clone(metrics),
+            store,
+            model,
+            management,
+            namespace: namespace.to_owned(),
+            latest: Mutex::default(),
+            letters: Mutex::default(),
+            done: std::sync::Mutex::default(),
+            events,
+        }
+    }
+
+    /// What happens from now on.
+    pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
+        self.events.subscribe()
+    }
+
+    /// Tells those who watch that something happened to a batch.
+    pub(crate) fn changed(&self, batch_id: &str) {
+        let _ = self.events.send(Event::Batch { batch_id: batch_id.to_owned(), state: "queued" });
+    }
+
+    /// The fleet, as of less than a second ago.
+    pub(crate) async fn snapshot(&self, draining: bool) -> Arc<Snapshot> {
+        let mut latest = self.latest.lock().await;
+        if let Some((at, snapshot)) = latest.as_ref()
+            && at.elapsed() < FRESH
+            && snapshot.draining == draining
+        {
+            return Arc::clone(snapshot);
+        }
+        let snapshot = Arc::new(self.look(draining).await);
+        *latest = Some((Instant::now(), Arc::clone(&snapshot)));
+        snapshot
+    }
+
+    async fn look(&self, draining: bool) -> Snapshot {
+        let (mut queues, mut note) = (Vec::new(), None);
+        let mut state = self.link.broker_state();
+        if let Ok(client) = self.link.reader() {
+            match self.queues(&client).await {
+                Ok((seen, told)) => (queues, note) = (seen, told),
+                Err(error) => state = BrokerState::Away(error.to_string()),
+            }
+        }
+        let (word, why) = match state {
+            BrokerState::Open => (BrokerWord::Open, None),
+            BrokerState::Blocked(why) => (BrokerWord::Blocked, Some(why)),
+            BrokerState::Away(why) => (BrokerWord::Away, Some(why)),
+        };
+        self.metrics.link(word == BrokerWord::Open, self.link.late_answers());
+        for seen in &queues {
+            self.metrics.queue(&seen.queue, seen.ready, seen.consumers, seen.dead);
+        }
+        let champion = store::read_json::<Champion>(&self.store, &layout::champion(&self.model)).await;
+        let champion = champion.ok().flatten().map(|Champion { model, model_id, .. }| ChampionSeen { model, model_id });
+        Snapshot {
+            at: host::now().strftime("%FT%TZ").to_string(),
+            broker: BrokerSeen { name: self.link.broker_name().to_owned(), state: word, why },
+            draining,
+            queues,
+            note,
+            gateway: GatewaySeen {
+                requests_per_s: self.metrics.requests_per_second(),
+                in_flight: self.metrics.in_flight(),
+                rides_per_rpc: self.metrics.rides_per_message(),
+                late_answers: self.link.late_answers(),
+            },
+            champion,
+        }
+    }
+
+    async fn queues(&self, client: &Client) -> Result<(Vec<QueueSeen>, Option<String>), ClientError> {
+        let told = match &self.management {
+            None => None,
+            Some(management) => Some(management.queues().await),
+        };
+        let mut by_management = BTreeMap::new();
+        for found in told.iter().flatten().flatten() {
+            if let Some(name) = found["name"].as_str().and_then(|name| name.strip_prefix(self.namespace.as_str())) {
+                by_management.insert(name.to_owned(), found);
+            }
+        }
+        let mut queues = Vec::new();
+        for name in queue::ALL {
+            let depth = client.depth(name).await?;
+            let mut retries = 0;
+            for rung in 0..rungs_of(name).len() {
+                retries += client.depth(&rung_queue(name, rung)).await?.messages;
+            }
+            let dead = client.depth(&dead_queue(name)).await?.messages;
+            let managed = by_management.get(name);
+            let in_flight = depth.unacknowledged.or_else(|| managed?["messages_unacknowledged"].as_u64());
+            let rate_per_s = match depth.acknowledged_total {
+                Some(total) => self.rate(name, total),
+                None => managed.map(|found| found["message_stats"]["ack_details"]["rate"].as_f64().unwrap_or(0.0)),
+            };
+            queues.push(QueueSeen {
+                queue: name.to_owned(),
+                ready: depth.messages,
+                in_flight,
+                consumers: depth.consumers,
+                retries,
+                dead,
+                rate_per_s,
+            });
+        }
+        let note = match told {
+            Some(Err(why)) => Some(why),
+            None if queues.iter().any(|seen| seen.in_flight.is_none()) => {
+                Some("rates and messages in flight need broker.management_url".to_owned())
+            }
+            _ => None,
+        };
+        Ok((queues, note))
+    }
+
+    /// Messages done with per second since the last look.
+    fn rate(&self, queue: &'static str, total: u64) -> Option<f64> {
+        let now = Instant::now();
+        let before = self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, (now, total));
+        let (at, done) = before?;
+        let seconds = now.duration_since(at).as_secs_f64();
+        (seconds > 0.0 && total >= done).then(|| (total - done) as f64 / seconds)
+    }
+
+    /// The dead letters; those that were last seen when the broker does not show them now.
+    pub(crate) async fn dead(&self) -> Dead {
+        let mut known = self.letters.lock().await;
+        let Ok(client) = self.link.reader() else {
+            return known.as_ref().map(|known| known.2.clone()).unwrap_or_default();
+        };
+        let mut depths = Vec::new();
+        for name in queue::ALL {
+            depths.push(client.depth(&dead_queue(name)).await.map_or(0, |depth| depth.messages));
+        }
+        if let Some((at, before, dead)) = known.as_ref()
+            && *before == depths
+            && at.elapsed() < LETTERS_FRESH
+        {
+            return dead.clone();
+        }
+        let mut letters = Vec::new();
+        for (name, depth) in queue::ALL.into_iter().zip(&depths) {
+            if *depth > 0 {
+                let read = tokio::time::timeout(BROWSE_TIMEOUT, self.letters_of(&client, name)).await;
+                match read {
+                    Ok(Ok(mut found)) => letters.append(&mut found),
+                    Ok(Err(error)) => tracing::warn!(queue = name, %error, "dead letters cannot be read"),
+                    Err(_) => tracing::warn!(queue = name, "dead letters cannot be read in time"),
+                }
+            }
+        }
+        let dead = Dead { total: depths.iter().sum(), letters: Arc::new(letters) };
+        *known = Some((Instant::now(), depths, dead.clone()));
+        dead
+    }
+
+    async fn letters_of(&self, client: &Client, queue: &str) -> Result<Vec<DeadLetter>, ClientError> {
+        let mut browser = client.browse(&dead_queue(queue)).await?;
+        let mut letters = Vec::new();
+        while letters.len() < LETTERS_MAX
+            && let Some(delivery) = browser.next().await?
+        {
+            letters.push(read(queue, &self.namespace, &delivery));
+        }
+        browser.close().await?;
+        Ok(letters)
+    }
+}
+
+fn read(queue: &str, namespace: &str, delivery: &Delivery) -> DeadLetter {
+    let history = delivery.properties.text(envelope::HISTORY);
+    let first_error = history.and_then(|lines| lines.lines().next()).map(str::to_owned);
+    let Letter { id, message_id, kind, reason, why, dead_at, batch_id, attempts, body_bytes, .. } =
+        Letter::read(queue, namespace, &delivery.properties, &delivery.body);
+    let dead_at = dead_at.map(|at| at.to_string());
+    let queue = queue.to_owned();
+    DeadLetter { id, queue, kind, message_id, reason, why, dead_at, batch_id, attempts, first_error, body_bytes }
+}
+
+/// Tells of events, on every connection there is.
+async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, namespace: String) {
+    let mut reach = link.reach();
+    loop {
+        let client = match reach.wait_for(|now| matches!(now, Reach::Up(_))).await.as_deref() {
+            Ok(Reach::Up(client)) => Arc::clone(client),
+            Ok(Reach::Away(_)) => continue,
+            Err(_) => return,
+        };
+        if let Err(why) = follow(&client, &events, &namespace).await {
+            tracing::debug!(why, "events are not heard now");
+        }
+        drop(client);
+        if reach.changed().await.is_err() {
+            return;
+        }
+    }
+}
+
+async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &str) -> Result<(), String> {
+    let broken = |error: ClientError| error.to_string();
+    let mut consumers = vec![client.listen(topology::EVENTS, "#").await.map_err(broken)?];
+    for queue in queue::ALL {
+        consumers.push(client.listen(topology::DEAD, queue).await.map_err(broken)?);
+    }
+    let mut heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+    while let Some(delivery) = heard.next().await {
+        let delivery = delivery?;
+        for event in meaning(&delivery, namespace) {
+            // Nobody may be watching.
+            let _ = events.send(event);
+        }
+        delivery.settle.ack().await.map_err(|error| error.to_string())?;
+    }
+    Ok(())
+}
+
+fn deliveries(consumer: Box<dyn Consumer>) -> impl stream::Stream<Item = Result<Delivery, String>> {
+    stream::try_unfold(consumer, |mut consumer| async {
+        let delivery = consumer.next().await.map_err(|error| error.to_string())?;
+        Ok(Some((delivery, consumer)))
+    })
+}
+
+/// What a message on the exchanges of events and dead letters means to who watches.
+fn meaning(delivery: &Delivery, namespace: &str) -> Vec<Event> {
+    if delivery.exchange == topology::DEAD {
+        let letter = read(&delivery.routing_key, namespace, delivery);
+        let batch = letter.batch_id.map(|batch_id| Event::Batch { batch_id, state: "refused" });
+        return std::iter::once(Event::Dead { queue: letter.queue }).chain(batch).collect();
+    }
+    let kind = delivery.properties.kind.as_deref().unwrap_or_default();
+    if kind == DatasetReady::KIND.to_string() {
+        let ready = decode::<DatasetReady>(&delivery.body);
+        return ready.map(|ready| Event::Batch { batch_id: ready.batch_id, state: "ready" }).into_iter().collect();
+    }
+    if kind == ModelPromoted::KIND.to_string() {
+        let promoted = decode::<ModelPromoted>(&delivery.body);
+        return promoted
+            .map(|promoted| Event::Model { model: promoted.model, model_id: promoted.model_id })
+            .into_iter()
+            .collect();
+    }
+    Vec::new()
+}

@@ -1,0 +1,247 @@
+// The gateway's API: calls, the stream of events, uploads, and the key they all carry.
+
+const KEY = 'wildrydes-api-key';
+
+/** What the gateway answered when it did not do what was asked (RFC 9457); `status` 0: it did not answer at all. */
+export class Problem extends Error {
+  constructor(status, body, retryAfter) {
+    super(body.detail || body.title || `The gateway answered ${status}.`);
+    this.status = status;
+    this.type = body.type ?? '';
+    this.title = body.title || `The gateway answered ${status}`;
+    this.errors = body.errors ?? [];
+    this.retryAfterS = retryAfter;
+  }
+}
+
+const away = () => new Problem(0, { title: 'The gateway does not answer', detail: 'It may be restarting, or the network is gone. This page keeps trying.' });
+
+function problem(status, text, header) {
+  let body = {};
+  try {
+    body = JSON.parse(text);
+  } catch {
+    body = { detail: text.slice(0, 300) };
+  }
+  const seconds = Number.parseInt(header('Retry-After') ?? '', 10);
+  return new Problem(status, body ?? {}, Number.isFinite(seconds) ? seconds : undefined);
+}
+
+let asking;
+let declined = false;
+let ask = async () => undefined;
+
+/** Who is asked for a key when the gateway wants one: resolves to the key, or to nothing when there is none to be had. */
+export const onKeyWanted = (asked) => (ask = asked);
+export const hasKey = () => sessionStorage.getItem(KEY) !== null;
+export const forgetKey = () => sessionStorage.removeItem(KEY);
+/** Calls may ask for a key again. */
+export const askAgain = () => (declined = false);
+
+function authorization() {
+  const key = sessionStorage.getItem(KEY);
+  return key === null ? {} : { Authorization: `Bearer ${key}` };
+}
+
+/** Asks once for a key, however many calls want one, and tells whether there is one now that differs from what `tried` was. */
+async function newKey(tried) {
+  const now = sessionStorage.getItem(KEY);
+  if (now !== null && now !== tried) return true;
+  if (declined) return false;
+  asking ??= ask(tried !== null).finally(() => (asking = undefined));
+  const key = await asking;
+  // Whoever says "not now" is not asked again by every call that follows.
+  declined = !key;
+  if (!key) return false;
+  sessionStorage.setItem(KEY, key);
+  return true;
+}
+
+/** The response of a call; a `Problem` is thrown for whatever is no success. */
+export async function call(path, options = {}) {
+  for (;;) {
+    const tried = sessionStorage.getItem(KEY);
+    let response;
+    try {
+      response = await fetch(path, { cache: 'no-store', ...options, headers: { ...authorization(), ...options.headers } });
+    } catch (error) {
+      if (error.name === 'AbortError') throw error;
+      throw away();
+    }
+    if (response.ok) return response;
+    if (response.status === 401 && (await newKey(tried))) continue;
+    throw problem(response.status, await response.text(), (name) => response.headers.get(name));
+  }
+}
+
+export const get = async (path, options) => (await call(path, options)).json();
+
+export const post = async (path, value, options) =>
+  (await call(path, { method: 'POST', body: JSON.stringify(value), ...options, headers: { 'Content-Type': 'application/json' } })).json();
+
+/** Bytes of a batch's name that the gateway takes. */
+const SOURCE_BYTES_MAX = 200;
+
+/** A file's name, cut in its middle where it is too long. */
+function sourceOf(name) {
+  const bytes = (text) => new TextEncoder().encode(text).length;
+  let letters = [...name];
+  for (let most = letters.length - 1; bytes(letters.join('')) > SOURCE_BYTES_MAX; most--) {
+    const all = [...name];
+    letters = [...all.slice(0, Math.ceil(most / 2)), '…', ...all.slice(all.length - Math.floor(most / 2))];
+  }
+  return letters.join('');
+}
+
+/** What a file of rides is, by its name. */
+function contentType(name) {
+  if (/\.gz$/i.test(name)) return 'application/gzip';
+  if (/\.zst(d)?$/i.test(name)) return 'application/zstd';
+  if (/\.(ndjson|jsonl)$/i.test(name)) return 'application/x-ndjson';
+  return /\.json$/i.test(name) ? 'application/json' : 'application/octet-stream';
+}
+
+/** Uploads a file; `progress` hears the share that is sent. XMLHttpRequest, as fetch tells nothing of what it has sent. */
+export async function upload(file, progress, signal) {
+  for (;;) {
+    const tried = sessionStorage.getItem(KEY);
+    const request = new XMLHttpRequest();
+    const done = new Promise((resolve, reject) => {
+      request.onload = resolve;
+      request.onerror = () => reject(away());
+      request.onabort = () => reject(new DOMException('cancelled', 'AbortError'));
+    });
+    request.upload.onprogress = (event) => event.lengthComputable && progress(event.loaded / event.total);
+    request.open('POST', `/v1/batches?source=${encodeURIComponent(sourceOf(file.name))}`);
+    request.setRequestHeader('Content-Type', contentType(file.name));
+    for (const [name, value] of Object.entries(authorization())) request.setRequestHeader(name, value);
+    const abort = () => request.abort();
+    signal.addEventListener('abort', abort);
+    request.send(file);
+    try {
+      await done;
+    } finally {
+      signal.removeEventListener('abort', abort);
+    }
+    if (request.status >= 200 && request.status < 300) return JSON.parse(request.responseText);
+    if (request.status === 401 && (await newKey(tried))) continue;
+    throw problem(request.status, request.responseText, (name) => request.getResponseHeader(name));
+  }
+}
+
+/** Saves what an address answers. A link would do, if links could carry the key. */
+export async function save(path, name) {
+  const url = URL.createObjectURL(await (await call(path)).blob());
+  const link = document.createElement('a');
+  link.href = url;
+  link.download = name;
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** The lines of an NDJSON answer, `count` of them at most; the rest is not fetched. */
+export async function firstLines(path, count) {
+  const stop = new AbortController();
+  const response = await call(path, { signal: stop.signal });
+  const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+  let text = '';
+  const lines = () => text.split('\n').filter((line) => line.trim() !== '');
+  let done = false;
+  while (!done && lines().length <= count) {
+    const part = await reader.read();
+    done = part.done;
+    text += part.value ?? '';
+  }
+  if (!done) stop.abort();
+  const found = lines().slice(0, count);
+  return found.map((line) => JSON.parse(line));
+}
+
+const WAITS_MS = [500, 1000, 2000, 4000, 8000];
+/** A fleet is told about every second; silence for this long is a dead connection. */
+const SILENCE_MS = 8000;
+const HIDDEN_MS = 30_000;
+
+/**
+ * Follows the stream of events for ever: `on.event(name, data)`, `on.live()`, `on.lost(problem, retryInMs)`.
+ * Read with fetch, as EventSource carries no key. A page nobody sees gives its connection up after a while: browsers
+ * have six for a host. Returns a function that tries again at once.
+ */
+export function follow(path, on) {
+  let failures = 0;
+  let stop = new AbortController();
+  let wake = () => {};
+  let hidden;
+
+  const rest = (ms) =>
+    new Promise((resolve) => {
+      const timer = setTimeout(resolve, ms);
+      wake = () => {
+        clearTimeout(timer);
+        resolve();
+      };
+    });
+
+  async function once() {
+    stop = new AbortController();
+    let silence;
+    const heard = () => {
+      clearTimeout(silence);
+      silence = setTimeout(() => stop.abort(), SILENCE_MS);
+    };
+    heard();
+    try {
+      const response = await call(path, { signal: stop.signal, headers: { Accept: 'text/event-stream' } });
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      let text = '';
+      for (;;) {
+        const { value, done } = await reader.read();
+        if (done) return;
+        heard();
+        if (failures !== -1) on.live();
+        failures = -1;
+        text = (text + value).replaceAll('\r\n', '\n');
+        for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
+          dispatch(text.slice(0, end));
+          text = text.slice(end + 2);
+        }
+      }
+    } finally {
+      clearTimeout(silence);
+    }
+  }
+
+  function dispatch(block) {
+    let name = 'message';
+    const data = [];
+    for (const line of block.split('\n')) {
+      if (line.startsWith('event:')) name = line.slice(6).trim();
+      if (line.startsWith('data:')) data.push(line.slice(5).replace(/^ /, ''));
+    }
+    if (data.length) on.event(name, JSON.parse(data.join('\n')));
+  }
+
+  async function forever() {
+    for (;;) {
+      let why = away();
+      try {
+        await once();
+      } catch (error) {
+        if (error instanceof Problem) why = error;
+      }
+      failures = Math.max(failures, 0);
+      const wait = document.hidden ? 1e9 : WAITS_MS[Math.min(failures, WAITS_MS.length - 1)];
+      failures += 1;
+      on.lost(why, wait);
+      await rest(wait);
+    }
+  }
+
+  document.addEventListener('visibilitychange', () => {
+    clearTimeout(hidden);
+    if (document.hidden) hidden = setTimeout(() => stop.abort(), HIDDEN_MS);
+    else wake();
+  });
+  forever();
+  return () => wake();
+}

@@ -1,0 +1,150 @@
+// The champion: how good it is, what it has learned, and those before it.
+
+import { Problem, get } from './api.js';
+import { byId, empty, h, number, percent, plural, show, skeleton } from './dom.js';
+import { calibrationChart, oddsChart, rocChart } from './charts.js';
+
+/** Features as people say them, and the step by which one thinks of them. */
+export const FEATURES = {
+  distance: { name: 'Distance', per: 'each mile farther', step: 1 },
+  healthpoints: { name: 'Health points', per: 'each 10 more', step: 10 },
+  magicpoints: { name: 'Magic points', per: 'each 10 burnt', step: 10 },
+  tmin: { name: 'Night, lowest', per: 'each 10 °C warmer', step: 100 },
+  tmax: { name: 'Day, highest', per: 'each 10 °C warmer', step: 100 },
+  prcp: { name: 'Precipitation', per: 'each 10 mm more', step: 100 },
+};
+
+const heard = new Set();
+let family;
+let shown;
+
+/** Hears of the champion whenever it is fetched; `undefined` where there is none. */
+export const onChampion = (listener) => heard.add(listener);
+
+export function loading() {
+  show(byId('model-body'), skeleton(4, '3rem'));
+}
+
+const three = (value) => number(value, 3);
+const READOUTS = [
+  ['ROC AUC', 'roc_auc', three, '0.5 is guessing, 1 is perfect order'],
+  ['Log loss', 'log_loss', three, 'Less is better; 0.693 is a coin'],
+  ['Brier score', 'brier', three, 'Mean squared error of the probability; less is better'],
+  ['Accuracy', 'accuracy', percent, 'Right decisions of all'],
+  ['Precision', 'precision', percent, 'Of those it called, how many asked for service'],
+  ['Recall', 'recall', percent, 'Of those that asked for service, how many it called'],
+  ['F1', 'f1', three, 'Harmonic mean of precision and recall'],
+];
+
+function readouts({ train, test }) {
+  const say = (value, write) => (value === null || value === undefined ? '–' : write(value));
+  return h('table', { class: 'readouts' },
+    h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Measure'), test ? h('th', { scope: 'col' }, 'held out') : '', h('th', { scope: 'col' }, 'training'))),
+    h('tbody', {}, READOUTS.map(([name, key, write, title]) => h('tr', { title }, h('th', { scope: 'row' }, name), test ? h('td', {}, say(test[key], write)) : '', h('td', {}, say(train[key], write))))));
+}
+
+function confusion(metrics) {
+  const { true_negative: tn, false_positive: fp, false_negative: fn, true_positive: tp } = metrics.confusion;
+  const all = tn + fp + fn + tp || 1;
+  const cell = (count, kind, words) => h('td', { class: kind, style: { '--share': count / all } }, h('strong', {}, number(count)), h('small', {}, words));
+  return h('table', { class: 'confusion' },
+    h('caption', { class: 'visually-hidden' }, 'What it said against what was'),
+    h('thead', {}, h('tr', {}, h('td', {}), h('th', { scope: 'col' }, 'said no'), h('th', { scope: 'col' }, 'said service'))),
+    h('tbody', {},
+      h('tr', {}, h('th', { scope: 'row' }, 'was no'), cell(tn, 'right', 'rightly left alone'), cell(fp, 'wrong', 'called in vain')),
+      h('tr', {}, h('th', { scope: 'row' }, 'was service'), cell(fn, 'wrong', 'missed'), cell(tp, 'right', 'found'))));
+}
+
+function odds(model) {
+  const rows = model.coefficients.map((coefficient) => {
+    const { name, per, step } = FEATURES[coefficient.feature] ?? { name: coefficient.feature, per: `each ${coefficient.unit} more`, step: 1 };
+    const title = `${number(coefficient.per_unit, 6)} log-odds per ${coefficient.unit}; ${number(coefficient.standardised, 3)} per standard deviation`;
+    return { name, per, title, factor: Math.exp(coefficient.per_unit * step) };
+  });
+  return oddsChart(rows);
+}
+
+const figure = (title, lead, ...inside) => h('section', { class: 'figure' }, h('h3', {}, title), h('p', { class: 'lead' }, lead), inside);
+
+const wide = (made) => {
+  made.classList.add('wide');
+  return made;
+};
+
+const older = (what) => h('p', { class: 'missing' }, `This model was trained before ${what} were kept. The next one has them.`);
+
+function history(detail) {
+  const row = (entry) => {
+    const champion = entry.model_id === detail.champion.model_id;
+    const here = entry.model_id === shown.model_id;
+    const test = (pick) => (entry.test ? pick(entry.test) : '–');
+    return h('tr', { data: { modelId: entry.model_id, here: here ? 'yes' : 'no' } },
+      h('th', { scope: 'row' }, h('code', {}, entry.model_id), champion ? h('span', { class: 'mark', data: { state: 'ready' } }, 'champion') : ''),
+      h('td', {}, number(entry.rides)), h('td', {}, test((t) => number(t.roc_auc, 3))), h('td', {}, test((t) => number(t.log_loss, 3))),
+      h('td', {}, test((t) => number(t.brier, 3))), h('td', {}, test((t) => percent(t.accuracy))),
+      h('td', {}, here ? h('span', { class: 'shown' }, 'shown') : h('button', { type: 'button', class: 'link', data: { focus: entry.model_id }, 'aria-label': `Show model ${entry.model_id}`, onclick: () => look(entry.model_id) }, 'Show')));
+  };
+  return h('div', { class: 'scrolls', tabindex: '0', role: 'region', 'aria-label': 'History of champions' },
+    h('table', { class: 'history' },
+      h('thead', {}, h('tr', {}, ['Model', 'Trained on', 'ROC AUC', 'Log loss', 'Brier', 'Accuracy', ''].map((name) => h('th', { scope: 'col' }, name || h('span', { class: 'visually-hidden' }, 'Show'))))),
+      h('tbody', {}, detail.history.map(row))));
+}
+
+function draw() {
+  const model = shown;
+  const best = model.test ?? model.train;
+  const c = model.counts;
+  const share = (part, whole) => (whole ? percent(part / whole) : '–');
+  const onWhat = model.test ? `On ${plural(c.test, 'ride')} it never saw, and those it was trained on.` : `On the ${plural(c.train, 'ride')} it was trained on: none were held out.`;
+  const left = [[c.unlabelled, 'without label'], [c.without_weather, 'without weather'], [c.duplicates, 'seen in another batch']].filter(([count]) => count).map(([count, why]) => `${number(count)} ${why}`);
+  show(byId('model-body'),
+    model.model_id === family.champion.model_id ? '' : h('p', { class: 'banner' }, 'You look at an earlier champion. ', h('button', { type: 'button', class: 'link', data: { focus: 'champion' }, onclick: () => look(family.champion.model_id) }, 'Back to the champion')),
+    h('div', { class: 'model-head' },
+      h('p', { class: 'model-id' }, h('span', {}, model.model), h('code', { id: 'champion-id' }, model.model_id)),
+      h('p', {}, `Logistic regression on ${plural(c.train, 'ride')} of ${plural(model.datasets.length, 'batch', 'batches')}, ${share(c.train_service, c.train)} of which ended in a service request.`, left.length ? ` Left out: ${left.join(', ')}.` : '')),
+    h('div', { class: 'figures' },
+      figure('How good it is', onWhat, readouts(model)),
+      wide(figure('What makes a request likely', 'By what a step multiplies the odds. Right of 1: more likely.', odds(model))),
+      figure('ROC', 'Every threshold one could decide by.', best.roc?.length ? rocChart(best, model.threshold) : older('ROC curves')),
+      figure('Calibration', 'Dashed: perfect. Bars: how many rides.', best.calibration?.length ? calibrationChart(best) : older('calibration bins')),
+      figure('Right and wrong', `From ${percent(model.threshold, 0)} on it says service.`, confusion(best))),
+    h('h3', { class: 'history-title' }, 'Champions'),
+    history(family));
+}
+
+async function look(id) {
+  try {
+    shown = id === family.champion.model_id ? family.champion : await get(`/v1/models/${encodeURIComponent(family.model)}/versions/${encodeURIComponent(id)}`);
+    draw();
+  } catch (error) {
+    byId('model-body').append(h('p', { class: 'bad-words', role: 'alert' }, error.message));
+  }
+}
+
+export async function refresh() {
+  const place = byId('model-body');
+  try {
+    const { models } = await get('/v1/models');
+    const known = models.find((model) => model.champion) ?? models[0];
+    const detail = known && (await get(`/v1/models/${encodeURIComponent(known.model)}`));
+    for (const listener of heard) listener(detail?.champion ?? undefined);
+    if (!detail?.champion && detail?.history.length) {
+      show(place, empty('The champion cannot be read.', h('p', {}, 'Its alias names ', h('code', {}, detail.history[0].model_id), ', whose artefact is not in the object store. Scorers that have it loaded go on; new ones cannot.')));
+      return;
+    }
+    if (!detail?.champion) {
+      show(place, empty('There is no model yet.',
+        h('p', {}, 'The trainer makes one as soon as enough rides with a label (', h('code', {}, 'fieldservice'), ') and weather are in the dataset; 100 unless configured otherwise.'),
+        h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
+      return;
+    }
+    // Whoever looks at an earlier one is not torn away from it.
+    const looksBack = shown && family && shown.model_id !== family.champion.model_id;
+    family = detail;
+    if (!looksBack) shown = detail.champion;
+    draw();
+  } catch (error) {
+    if (!(error instanceof Problem)) throw error;
+    if (!family) show(place, empty('The model cannot be shown.', h('p', {}, error.message)));
+  }
+}

@@ -1,0 +1,176 @@
+// The page: puts its parts together, keeps them true by the stream of events, and says when it cannot.
+
+import { askAgain, follow, forgetKey, get, hasKey, onKeyWanted } from './api.js';
+import { byId, clock, gently, h, write } from './dom.js';
+import * as fleet from './fleet.js';
+import * as batches from './batches.js';
+import * as dead from './dead.js';
+import * as model from './model.js';
+import * as score from './score.js';
+
+/** News of so many batches is news of each; of more it is news of the list. */
+const BATCHES_ONE_BY_ONE = 3;
+
+/** Banners by name; each says what is wrong and the way out. */
+function banner(name, kind, ...words) {
+  const old = document.querySelector(`#banners [data-name="${name}"]`);
+  if (!kind) return old?.remove();
+  const said = words.map((word) => (typeof word === 'string' ? word : word.textContent)).join('');
+  if (old?.dataset.said === said) return undefined;
+  const made = h('div', { class: `banner ${kind}`, data: { name, said } }, h('p', {}, ...words));
+  if (old) old.replaceWith(made);
+  else byId('banners').append(made);
+  return made;
+}
+
+function state(id, key, value, words) {
+  byId(`${id}-state`).dataset[key] = value;
+  write(byId(`${id}-text`), words);
+}
+
+let retryNow = () => {};
+let liveSince;
+let lostSince;
+let topologyKnown = false;
+// Neither an id nor the lack of one: whatever comes first is news.
+let lastChampion = null;
+let lastDead;
+
+const button = (words, onclick) => h('button', { type: 'button', class: 'link', onclick }, words);
+
+function brokerIs({ name, state: is, why }) {
+  state('broker', 'state', is, `${name}: ${is}`);
+  const because = why ? ` (${why})` : '';
+  if (is === 'away') banner('broker', 'bad', h('strong', {}, 'The broker is away.'), ` ${name} does not answer${because}. Nothing is lost: what was confirmed is kept, uploads and scores are refused until it is back. `, h('code', {}, 'wildrydes doctor'), ' says more.');
+  else if (is === 'blocked') banner('broker', 'warn', h('strong', {}, 'The broker takes no messages.'), ` ${name} is blocked${because}. Uploads and scores are refused until it has room again; what is in the queues is still worked on.`);
+  else banner('broker');
+}
+
+function snapshot(data) {
+  fleet.update(data);
+  brokerIs(data.broker);
+  if (data.draining) banner('draining', 'warn', h('strong', {}, 'This gateway is draining.'), ' It finishes what it has begun and takes nothing new.');
+  else banner('draining');
+  const champion = data.champion?.model_id;
+  if (champion !== lastChampion) {
+    lastChampion = champion;
+    lookAtModel();
+  }
+  const letters = data.queues.reduce((sum, queue) => sum + (queue.dead ?? 0), 0);
+  if (data.queues.length && letters !== lastDead) {
+    lastDead = letters;
+    lookAtDead();
+  }
+}
+
+const told = new Set();
+const lookAtDead = gently(dead.refresh);
+const lookAtModel = gently(model.refresh);
+const lookAtBatches = gently(async () => {
+  const ids = [...told];
+  told.clear();
+  if (ids.length > BATCHES_ONE_BY_ONE) await batches.refresh();
+  else await Promise.all(ids.map(batches.refreshOne));
+});
+
+const events = {
+  fleet: snapshot,
+  batch: (data) => {
+    told.add(data.batch_id);
+    lookAtBatches();
+  },
+  model: lookAtModel,
+  dead: lookAtDead,
+};
+
+/** Everything that is fetched rather than streamed. */
+async function everything() {
+  byId('forget').hidden = !hasKey();
+  const topology = topologyKnown ? undefined : get('/v1/topology').then((flow) => {
+    fleet.build(flow);
+    topologyKnown = true;
+  });
+  await Promise.allSettled([topology, batches.refresh()]);
+}
+
+function live() {
+  liveSince = new Date();
+  lostSince = undefined;
+  banner('gateway');
+  state('live', 'live', 'yes', 'live');
+  document.body.dataset.live = 'yes';
+  fleet.live(true);
+  // Whatever was told in the meantime was not heard.
+  everything();
+}
+
+function lost(problem, waitMs) {
+  if (liveSince) lostSince ??= new Date();
+  // Whatever the next snapshot says is news.
+  lastChampion = null;
+  lastDead = undefined;
+  const since = lostSince ? `not live since ${clock(lostSince)}` : 'not live';
+  state('live', 'live', 'no', since);
+  document.body.dataset.live = 'no';
+  fleet.live(false);
+  if (document.hidden) return;
+  if (problem.status === 401) {
+    banner('gateway', 'bad', h('strong', {}, 'An API key is needed.'), ' This gateway shows nothing to those who have none. ', button('Enter a key', () => {
+      askAgain();
+      retryNow();
+    }));
+  } else if (problem.status === 403) {
+    banner('gateway', 'bad', h('strong', {}, 'This key may not look at the fleet.'), ` ${problem.message} `, button('Use another key', () => {
+      forgetKey();
+      askAgain();
+      retryNow();
+    }));
+  } else if (waitMs > 500 || !liveSince) {
+    const shown = lostSince ? ` What is shown is of ${clock(lostSince)}.` : '';
+    banner('gateway', 'bad', h('strong', {}, `${problem.title}.`), ` ${problem.message}${shown} `, button('Try now', () => retryNow()));
+  }
+}
+
+function askForKey(wasWrong) {
+  const dialog = byId('key-dialog');
+  const input = byId('key');
+  write(byId('key-why'), wasWrong ? 'The gateway does not know this key. Check it for blanks and missing characters, or ask whoever runs the fleet.' : 'This gateway answers only those who have a key. Whoever runs the fleet can give you one.');
+  input.value = '';
+  return new Promise((resolve) => {
+    byId('key-later').onclick = () => dialog.close('');
+    byId('key-form').onsubmit = (event) => {
+      event.preventDefault();
+      dialog.close(input.value.trim());
+    };
+    dialog.onclose = () => {
+      byId('forget').hidden = !dialog.returnValue;
+      resolve(dialog.returnValue || undefined);
+    };
+    dialog.returnValue = '';
+    dialog.showModal();
+  });
+}
+
+/** Marks the section one looks at in the navigation. */
+function watchSections() {
+  const links = new Map([...document.querySelectorAll('nav.sections a')].map((link) => [link.hash.slice(1), link]));
+  const seen = new Set();
+  const watch = new IntersectionObserver((entries) => {
+    for (const entry of entries) entry.isIntersecting ? seen.add(entry.target.id) : seen.delete(entry.target.id);
+    const current = [...links.keys()].find((id) => seen.has(id));
+    for (const [id, link] of links) id === current ? link.setAttribute('aria-current', 'true') : link.removeAttribute('aria-current');
+  }, { rootMargin: '-25% 0px -60% 0px' });
+  for (const id of links.keys()) watch.observe(byId(id));
+}
+
+onKeyWanted(askForKey);
+byId('forget-key').addEventListener('click', () => {
+  forgetKey();
+  location.reload();
+});
+for (const part of [fleet, batches, dead, model]) part.loading();
+score.build();
+model.onChampion(score.championIs);
+batches.listen();
+watchSections();
+retryNow = follow('/v1/fleet/events', { event: (name, data) => events[name]?.(data), live, lost });

@@ -1,0 +1,331 @@
+//! From rides as HTTP clients write them to score requests, and from the answers back to the words of the request.
+
+use crate::{
+    App,
+    api::score::{Baseline, LookedUp, Reason, RideError, RideScore, RideToScore, ScoredBy, Why},
+    coalesce::{Scored, Unscored},
+    link::unanswered,
+    problem::{FieldError, Problem},
+};
+use common::{
+    contract::{
+        features::FEATURES,
+        message::{
+            Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, WEATHER_PLACES_MAX,
+            WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+        },
+        model::logistic,
+        ride::{Observation, StatusTime},
+        topology::queue,
+    },
+    runtime::host,
+};
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+/// Bytes of a given `ride_id` at most.
+const RIDE_ID_BYTES_MAX: usize = 128;
+
+/// What came of the rides of one request.
+pub(crate) struct Judged {
+    /// Absent when no ride could be scored.
+    pub(crate) by: Option<ScoredBy>,
+    /// In the order of the request.
+    pub(crate) rides: Vec<Result<RideScore, Fault>>,
+}
+
+/// Why one ride cannot be scored.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Fault {
+    ride_id: Option<String>,
+    code: &'static str,
+    message: String,
+    /// As the request writes it.
+    field: Option<&'static str>,
+    value: Option<Box<Value>>,
+}
+
+impl Fault {
+    fn new(code: &'static str, message: impl Into<String>, field: Option<&'static str>, value: Option<Value>) -> Self {
+        Self { ride_id: None, code, message: message.into(), field, value: value.map(Box::new) }
+    }
+
+    fn at(code: &'static str, field: &'static str, value: Value, expected: &str) -> Self {
+        Self::new(code, format!("{field} is {value}: expected {expected}"), Some(field), Some(value))
+    }
+
+    /// As one answer of several.
+    pub(crate) fn into_error(self) -> RideError {
+        let Self { ride_id, code, message, field, .. } = self;
+        RideError { ride_id, error: Why { code, message, field } }
+    }
+
+    /// As the answer to a request for one ride.
+    pub(crate) fn into_problem(self) -> Problem {
+        let problem = Problem::unprocessable(&self.code.replace('_', "-"), self.message.clone());
+        match self.field {
+            Some(field) => {
+                let expected = self.message.split_once(": expected ").map_or(&*self.message, |(_, expected)| expected);
+                problem.at(FieldError {
+                    field: field.to_owned(),
+                    value: self.value.map(|value| *value),
+                    expected: expected.to_owned(),
+                })
+            }
+            None => problem,
+        }
+    }
+}
+
+/// Scores one ride.
+///
+/// # Errors
+/// Whatever is wrong, with the request or on the way.
+pub(crate) async fn judge_one(
+    app: &App,
+    explain: bool,
+    ride: RideToScore,
+    deadline: Instant,
+) -> Result<(ScoredBy, RideScore), Problem> {
+    let Judged { by, mut rides } = judge(app, explain, vec![ride], deadline).await?;
+    match (rides.pop(), by) {
+        (Some(Ok(score)), Some(by)) => Ok((by, score)),
+        (Some(Err(fault)), _) => Err(fault.into_problem()),
+        _ => Err(Problem::internal("a ride without a score and without a reason")),
+    }
+}
+
+/// Scores rides, those whose weather must be looked up included.
+///
+/// # Errors
+/// What concerns all of them: too many, nobody to ask, no answer.
+pub(crate) async fn judge(
+    app: &App,
+    explain: bool,
+    rides: Vec<RideToScore>,
+    deadline: Instant,
+) -> Result<Judged, Problem> {
+    let max = app.settings.rides_max;
+    if rides.len() > max {
+        return Err(Problem::too_large(format!("{} rides: expected at most {max} in one request", rides.len())));
+    }
+    let mut prepared: Vec<Result<Prepared, Fault>> = rides.iter().map(prepare).collect();
+    look_up(app, &mut prepared, deadline).await?;
+    let features: Vec<ScoreRide> =
+        prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();
+    let scored = match features.is_empty() {
+        true => None,
+        false => Some(app.coalescer.score(explain, features, deadline).await.map_err(refused)?),
+    };
+    let (by, mut scores) = match scored {
+        Some(Scored { model, model_id, threshold, baseline_log_odds, scores }) => {
+            let baseline = baseline_log_odds.map(|log_odds| Baseline { log_odds, probability: logistic(log_odds) });
+            (Some(ScoredBy { model, model_id, threshold, baseline }), scores.into_iter())
+        }
+        None => (None, Vec::new().into_iter()),
+    };
+    let mut judged = Vec::with_capacity(rides.len());
+    for (ride, prepared) in rides.into_iter().zip(prepared) {
+        let outcome = match prepared {
+            Ok(Prepared { weather, .. }) => match scores.next().map(|score| score.outcome) {
+                Some(ScoreOutcome::Scored { probability, service, explanation }) => {
+                    let contributions = explanation.into_iter().map(reason).collect();
+                    Ok(RideScore { ride_id: None, probability, service, contributions, weather })
+                }
+                Some(ScoreOutcome::Failed { error }) => Err(in_words_of(&ride, error)),
+                None => return Err(Problem::internal("fewer scores than rides")),
+            },
+            Err(fault) => Err(fault),
+        };
+        judged.push(match outcome {
+            Ok(score) => Ok(RideScore { ride_id: ride.ride_id, ..score }),
+            Err(fault) => Err(Fault { ride_id: ride.ride_id, ..fault }),
+        });
+    }
+    Ok(Judged { by, rides: judged })
+}
+
+/// A ride on its way to the scorer.
+struct Prepared {
+    features: ScoreRide,
+    /// Its weather is still to be looked up.
+    place: Option<WeatherPlace>,
+    weather: Option<LookedUp>,
+}
+
+fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
+    if let Some(ride_id) = ride.ride_id.as_ref().filter(|id| id.len() > RIDE_ID_BYTES_MAX) {
+        let expected = format!("at most {RIDE_ID_BYTES_MAX} bytes");
+        let shown = format!("{}…", ride_id.chars().take(20).collect::<String>());
+        return Err(Fault::at("ride_id_too_long", "ride_id", json!(shown), &expected));
+    }
+    let both = |field: &'static str, other: &str| {
+        Fault::new(
+            "ambiguous_weather",
+            format!("{field} is given twice: expected either {field} or {other}"),
+            Some(field),
+            None,
+        )
+    };
+    let (mut tmin, mut tmax, mut prcp) = (ride.tmin, ride.tmax, ride.prcp);
+    if let Some(temperature) = ride.temperature {
+        if tmin.is_some() || tmax.is_some() {
+            return Err(both("temperature", "tmin and tmax"));
+        }
+        tmin = Some(temperature.unit.to_celsius_tenths(temperature.min));
+        tmax = Some(temperature.unit.to_celsius_tenths(temperature.max));
+    }
+    if let Some(precipitation) = ride.precipitation {
+        if prcp.is_some() {
+            return Err(both("precipitation", "prcp"));
+        }
+        prcp = Some(precipitation.unit.to_millimetre_tenths(precipitation.amount));
+    }
+    let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
+    let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
+    let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
+    // It travels without its id, which is put back into the answer here.
+    let features = ScoreRide {
+        ride_id: None,
+        distance: ride.distance,
+        healthpoints: ride.healthpoints,
+        magicpoints: ride.magicpoints,
+        tmin,
+        tmax,
+        prcp,
+    };
+    Ok(Prepared { features, place, weather: None })
+}
+
+/// Where and when, for the lookup.
+fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
+    let degrees = |field: &'static str, value: Option<f64>, max: f64| match value {
+        Some(value) if value.abs() <= max => Ok(value),
+        Some(value) => {
+            Err(Fault::at("place_out_of_range", field, json!(value), &format!("degrees from -{max} to {max}")))
+        }
+        None => Err(missing(field)),
+    };
+    let latitude = degrees("latitude", ride.latitude, 90.0)?;
+    let longitude = degrees("longitude", ride.longitude, 180.0)?;
+    let text = ride.statustime.as_deref().ok_or_else(|| missing("statustime"))?;
+    let statustime: StatusTime = text.parse().map_err(|_| {
+        let shown: String = text.chars().take(40).collect();
+        Fault::at("invalid_statustime", "statustime", json!(shown), "YYYY-MM-DD HH:MM:SS[.fff] in UTC, or RFC 3339")
+    })?;
+    Ok(WeatherPlace { latitude, longitude, statustime })
+}
+
+fn missing(field: &'static str) -> Fault {
+    let message = format!("{field} is missing: the weather is looked up by latitude, longitude and statustime");
+    Fault::new("missing_field", message, Some(field), None)
+}
+
+/// Fills in the weather of the rides that name a place.
+async fn look_up(app: &App, prepared: &mut [Result<Prepared, Fault>], deadline: Instant) -> Result<(), Problem> {
+    let wanting: Vec<usize> =
+        (0..prepared.len()).filter(|&index| prepared[index].as_ref().is_ok_and(|ride| ride.place.is_some())).collect();
+    if wanting.is_empty() {
+        return Ok(());
+    }
+    let client = app.link.asker(queue::WEATHER_LOOKUP)?;
+    for some in wanting.chunks(WEATHER_PLACES_MAX) {
+        let places = some.iter().filter_map(|&index| prepared[index].as_ref().ok()?.place).collect();
+        let request = WeatherRequest { request_id: format!("{:016x}", host::random_range(0..=u64::MAX)), places };
+        let left = deadline.saturating_duration_since(Instant::now());
+        let answer = client.weather(&request, left).await;
+        let answer = answer.map_err(|error| unanswered(&error, "a weather-fetcher"))?;
+        if let Some(error) = answer.error {
+            return Err(weather_refused(error));
+        }
+        if answer.weather.len() != some.len() {
+            return Err(Problem::internal("the weather-fetcher answered other places than were asked for"));
+        }
+        for (&index, found) in some.iter().zip(answer.weather) {
+            match found {
+                PlaceWeather::Observed(Observation { groundstation, station_km, tmin, tmax, prcp }) => {
+                    if let Ok(ride) = &mut prepared[index] {
+                        let (tmin, tmax, prcp) = (f64::from(tmin), f64::from(tmax), f64::from(prcp));
+                        let features = &mut ride.features;
+                        (features.tmin, features.tmax, features.prcp) = (Some(tmin), Some(tmax), Some(prcp));
+                        let groundstation = groundstation.to_string();
+                        ride.weather = Some(LookedUp { groundstation, station_km, tmin, tmax, prcp });
+                    }
+                }
+                PlaceWeather::Failed { error } => {
+                    prepared[index] = Err(Fault::new(code_of(error.code), error.message, None, None));
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+fn reason(contribution: Contribution) -> Reason {
+    let Contribution { feature, value, log_odds, outside_training } = contribution;
+    let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
+    Reason { feature, value, unit, log_odds, outside_training }
+}
+
+/// The scorer's word on one ride, with the field and the value as the request has them.
+fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
+    let feature = error.field.as_deref().and_then(|path| path.rsplit('.').next()).unwrap_or_default();
+    let (field, value) = match (feature, ride.temperature, ride.precipitation) {
+        ("tmin", Some(temperature), _) => ("temperature.min", Some(json!(temperature.min))),
+        ("tmax", Some(temperature), _) => ("temperature.max", Some(json!(temperature.max))),
+        ("prcp", _, Some(precipitation)) => ("precipitation.amount", Some(json!(precipitation.amount))),
+        ("distance", ..) => ("distance", ride.distance.map(Value::from)),
+        ("healthpoints", ..) => ("healthpoints", ride.healthpoints.map(Value::from)),
+        ("magicpoints", ..) => ("magicpoints", ride.magicpoints.map(Value::from)),
+        ("tmin", ..) => ("tmin", ride.tmin.map(Value::from)),
+        ("tmax", ..) => ("tmax", ride.tmax.map(Value::from)),
+        ("prcp", ..) => ("prcp", ride.prcp.map(Value::from)),
+        _ => ("", None),
+    };
+    let code = match error.code {
+        ScoreErrorCode::MissingFeature => "missing_feature",
+        ScoreErrorCode::ImpossibleFeature => "impossible_feature",
+        _ => "not_scored",
+    };
+    let expected = error.message.split_once(": expected ").map(|(_, expected)| expected);
+    match (&value, expected) {
+        (Some(value), Some(expected)) => Fault::at(code, field, value.clone(), expected),
+        _ => Fault::new(code, error.message, Some(field).filter(|field| !field.is_empty()), value),
+    }
+}
+
+/// Why a whole request has no scores.
+pub(crate) fn refused(why: Unscored) -> Problem {
+    let error = match why {
+        Unscored::Unanswered(problem) => return problem,
+        Unscored::Scorer(error) => error,
+    };
+    match error.code {
+        ScoreErrorCode::NoModel => Problem::unavailable("no-model", error.message),
+        ScoreErrorCode::DeadlineExceeded => Problem::no_answer(format!("waited for a scorer: {}", error.message)),
+        ScoreErrorCode::Internal => Problem::unavailable("scorer-failed", error.message),
+        ScoreErrorCode::MissingFeature | ScoreErrorCode::ImpossibleFeature | ScoreErrorCode::MalformedRequest => {
+            Problem::unprocessable("refused-by-scorer", error.message)
+        }
+        ScoreErrorCode::UnknownVersion => {
+            Problem::internal(format!("gateway and scorer are of different versions: {}", error.message))
+        }
+    }
+}
+
+fn code_of(code: WeatherErrorCode) -> &'static str {
+    match code {
+        WeatherErrorCode::NoStationInReach => "no_station_in_reach",
+        WeatherErrorCode::NoObservationOnDate => "no_observation_on_date",
+        _ => "no_weather",
+    }
+}
+
+fn weather_refused(error: WeatherError) -> Problem {
+    match error.code {
+        WeatherErrorCode::DeadlineExceeded => {
+            Problem::no_answer(format!("waited for the weather-fetcher: {}", error.message))
+        }
+        _ => Problem::unavailable("no-weather", error.message),
+    }
+}

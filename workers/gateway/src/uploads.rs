@@ -1,0 +1,187 @@
+//! A batch from a request's body to the splitter's queue: streamed into the object store under a name of its own while it is
+//! fingerprinted, put where its fingerprint says, then published as a reference.
+
+use crate::{App, extract::Pieces, link::reasons, problem::Problem};
+use common::{
+    contract::{
+        dataset::Claim,
+        layout,
+        message::{BatchContent, Message, RideBatch},
+    },
+    runtime::{host, store},
+};
+use futures::TryStreamExt;
+use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::time::Duration;
+
+/// Bytes of one part of an upload.
+const PART_BYTES: usize = 8 << 20;
+/// Parts being written at the same time.
+const PARTS_MAX: usize = 2;
+/// Uploads that broke off are removed once they are this old.
+const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// What was handed in, kept as `uploads/<batch_id>.json`: the batch is known from here on, before the splitter has seen it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Upload {
+    pub(crate) batch_id: String,
+    pub(crate) sha256: String,
+    pub(crate) bytes: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) source: Option<String>,
+    /// Where its bytes are.
+    pub(crate) object: String,
+    /// RFC 3339.
+    pub(crate) submitted_at: String,
+}
+
+/// How a batch is to be known.
+pub(crate) struct Named<'a> {
+    pub(crate) batch_id: Option<String>,
+    pub(crate) source: Option<String>,
+    /// Whether it says to be one ride a line.
+    pub(crate) lines: bool,
+    /// Of whoever hands it in, and the key.
+    pub(crate) idempotency: Option<(&'a str, &'a str)>,
+}
+
+/// What was promised under an idempotency key.
+#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+struct Promised {
+    batch_id: String,
+    sha256: String,
+}
+
+/// Takes a batch in. Returns once the broker has confirmed the reference: with the record and the trace id.
+///
+/// # Errors
+/// Too large, too slow, empty; another batch under that id or that idempotency key; broker or store away.
+pub(crate) async fn take_in(app: &App, named: Named<'_>, body: Pieces) -> Result<(Upload, String), Problem> {
+    // Before anything is read: nobody uploads gigabytes to be told that the broker is away.
+    app.link.publisher()?;
+    let incoming = Path::from(format!("{}/incoming/{:032x}", layout::RAW, host::random_range(0..=u128::MAX)));
+    let (sha256, bytes) = stream(app, &incoming, body).await?;
+    let settled = settle(app, &incoming, &named, sha256, bytes).await;
+    if settled.is_err() {
+        let _ = app.store.delete(&incoming).await;
+    }
+    let upload = settled?;
+    let batch = RideBatch {
+        batch_id: named.batch_id,
+        source: named.source,
+        content: BatchContent::Reference { object: upload.object.clone(), sha256: upload.sha256.clone() },
+    };
+    batch.check().map_err(|why| Problem::unprocessable("invalid-batch", why.to_string()))?;
+    let client = app.link.publisher()?;
+    let published = tokio::time::timeout(app.deadline(), client.publish(&batch)).await;
+    let detail =
+        "the batch is stored, but the broker did not confirm it in time; hand it in again, which changes nothing else";
+    let trace_id = published.map_err(|_| Problem::no_answer(detail))?.map_err(|error| {
+        let detail = format!("the broker did not take the batch: {}; hand it in again", reasons(&error));
+        Problem::unavailable("not-published", detail)
+    })?;
+    Ok((upload, trace_id))
+}
+
+/// Writes the body to `incoming`; tells its SHA-256 and length.
+async fn stream(app: &App, incoming: &Path, mut body: Pieces) -> Result<(String, u64), Problem> {
+    let max = app.settings.upload_bytes_max;
+    let away = |error: object_store::Error| store_away(&error);
+    let upload = app.store.put_multipart(incoming).await.map_err(away)?;
+    let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
+    let mut hasher = Sha256::new();
+    let mut bytes = 0u64;
+    let all_read = loop {
+        match body.next().await {
+            Ok(Some(piece)) => {
+                bytes += piece.len() as u64;
+                if bytes > max {
+                    break Err(Problem::too_large(format!("more than the {max} bytes that a batch may have here")));
+                }
+                app.metrics.uploaded(piece.len() as u64);
+                hasher.update(&piece);
+                if let Err(error) = writer.wait_for_capacity(PARTS_MAX).await {
+                    break Err(store_away(&error));
+                }
+                writer.put(piece);
+            }
+            Ok(None) if bytes == 0 => {
+                break Err(Problem::unprocessable("empty-batch", "the body is empty: expected rides"));
+            }
+            Ok(None) => break Ok(()),
+            Err(problem) => break Err(problem),
+        }
+    };
+    if let Err(problem) = all_read {
+        let _ = writer.abort().await;
+        return Err(problem);
+    }
+    writer.finish().await.map_err(away)?;
+    Ok((hex::encode(hasher.finalize()), bytes))
+}
+
+/// Puts an upload where its fingerprint says, unless it must not be there.
+async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, bytes: u64) -> Result<Upload, Problem> {
+    let batch_id = named.batch_id.clone().unwrap_or_else(|| sha256[..16].to_owned());
+    let failed = |failure: common::contract::outcome::Failure| Problem::unavailable("store-away", failure.to_string());
+    if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(failed)?
+        && claim.sha256 != sha256
+    {
+        let detail = format!(
+            "batch {batch_id} is there already with other bytes (sha256 {}); choose another batch_id",
+            claim.sha256
+        );
+        return Err(Problem::conflict(detail));
+    }
+    if let Some((who, key)) = named.idempotency {
+        let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
+        let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone() };
+        let json = serde_json::to_vec(&promised).map_err(|error| Problem::internal(error.to_string()))?;
+        if !store::create(&app.store, &path, json).await.map_err(failed)?
+            && store::read_json::<Promised>(&app.store, &path).await.map_err(failed)? != Some(promised)
+        {
+            let detail = "this Idempotency-Key was used with another body or batch_id; use a new one";
+            return Err(Problem::unprocessable("idempotency-key-reused", detail));
+        }
+    }
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    let mut name: String = named.source.as_deref().unwrap_or("upload").chars().take(100).map(fits).collect();
+    if named.lines && ![".ndjson", ".jsonl"].iter().any(|end| name.contains(end)) {
+        name.push_str(".ndjson");
+    }
+    let object = format!("{}/{}-{name}", layout::RAW, &sha256[..16]);
+    let place = Path::from(object.as_str());
+    match app.store.head(&place).await {
+        Ok(found) if found.size == bytes => app.store.delete(incoming).await.map_err(|error| store_away(&error))?,
+        _ => app.store.rename(incoming, &place).await.map_err(|error| store_away(&error))?,
+    }
+    let submitted_at = host::now().strftime("%FT%TZ").to_string();
+    let upload = Upload { batch_id, sha256, bytes, source: named.source.clone(), object, submitted_at };
+    let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
+    // The first time counts.
+    store::create(&app.store, &layout::upload(&upload.batch_id), json).await.map_err(failed)?;
+    Ok(upload)
+}
+
+/// Removes uploads that broke off long ago.
+pub(crate) async fn sweep(store: &dyn ObjectStore) -> Result<usize, object_store::Error> {
+    let incoming = Path::from(format!("{}/incoming", layout::RAW));
+    let long_ago = host::now().as_second() - i64::try_from(ABANDONED_AFTER.as_secs()).unwrap_or(i64::MAX);
+    let found: Vec<_> = store.list(Some(&incoming)).try_collect().await?;
+    let mut removed = 0;
+    for upload in found.into_iter().filter(|upload| upload.last_modified.timestamp() < long_ago) {
+        store.delete(&upload.location).await?;
+        removed += 1;
+    }
+    Ok(removed)
+}
+
+/// 503 for a store that fails.
+pub(crate) fn store_away(error: &dyn std::error::Error) -> Problem {
+    Problem::unavailable(
+        "store-away",
+        format!("the object store fails: {}; nothing was lost, try again", reasons(error)),
+    )
+}

@@ -1,0 +1,160 @@
+//! Answers weather requests: the same join as for rides, for whoever waits for it.
+//!
+//! Every request is answered, if only with a typed error, within its `expiration`; an outage is told and not waited out. A
+//! lookup that takes longer goes on without its request, so that whoever asks again finds more of it done.
+
+use crate::almanac::Almanac;
+use common::{
+    contract::{
+        envelope::{Envelope, Properties},
+        message::{
+            PlaceWeather, Undecodable, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse,
+        },
+        outcome::{Failure, Outgoing, Outputs},
+        ride::{Weather, WeatherMissing},
+        topology::{self, queue},
+    },
+    runtime::{Worker, broker::MESSAGE_TOO_LARGE},
+};
+use std::{sync::Arc, time::Duration};
+use tokio::sync::Semaphore;
+
+/// Lookups under way that have to read something, those included that nobody waits for any more.
+const LOOKUPS_MAX: usize = 64;
+/// How long one may go on: see the weather-fetcher's own deadline.
+const LOOKUP_DEADLINE: Duration = crate::CHUNK_DEADLINE;
+/// An answer at the very end of its request's `expiration` comes too late: it is given so much earlier, or a tenth.
+const ON_ITS_WAY: Duration = Duration::from_millis(500);
+
+/// The worker: a weather request in, a weather response out. Made by [`crate::WeatherFetcher::lookup`].
+#[derive(Debug)]
+pub struct WeatherLookup {
+    almanac: Arc<Almanac>,
+    lookups: Arc<Semaphore>,
+}
+
+impl WeatherLookup {
+    pub(crate) fn new(almanac: Arc<Almanac>) -> Self {
+        Self { almanac, lookups: Arc::new(Semaphore::new(LOOKUPS_MAX)) }
+    }
+
+    async fn answer(&self, request: WeatherRequest, expiration_ms: Option<u64>) -> WeatherResponse {
+        let WeatherRequest { request_id, places } = request;
+        let ttl_ms = topology::REQUEST_TTL_MS.unsigned_abs();
+        let expiration = Duration::from_millis(expiration_ms.unwrap_or(ttl_ms).min(ttl_ms));
+        let deadline = expiration - ON_ITS_WAY.min(expiration / 10);
+        let error = match tokio::time::timeout(deadline, self.weather(&places)).await {
+            Ok(Ok(weather)) => {
+                let told = places.iter().zip(weather).enumerate().map(|(index, (place, weather))| match weather {
+                    Weather::Observed(observation) => PlaceWeather::Observed(observation),
+                    Weather::Missing(why) => PlaceWeather::Failed { error: self.missing(index, place, why) },
+                });
+                return WeatherResponse { request_id, weather: told.collect(), error: None };
+            }
+            Ok(Err(failure)) => failed(&failure),
+            Err(_) => WeatherError {
+                code: WeatherErrorCode::DeadlineExceeded,
+                message: format!(
+                    "the weather was not there within the {} ms of the request's expiration; it is read on, asking again \
+                     will find it",
+                    expiration.as_millis()
+                ),
+                field: None,
+            },
+        };
+        WeatherResponse::failed(request_id, error)
+    }
+
+    /// What is known is told at once; what has to be read is read in a task of its own, which outlives the request.
+    async fn weather(&self, places: &[WeatherPlace]) -> Result<Vec<Weather>, Failure> {
+        if let Some(weather) = self.almanac.known(places) {
+            return Ok(weather);
+        }
+        let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(Failure::transient)?;
+        let (almanac, places) = (Arc::clone(&self.almanac), places.to_vec());
+        let lookup = tokio::spawn(async move {
+            let _permit = permit;
+            tokio::time::timeout(LOOKUP_DEADLINE, almanac.weather(&places)).await
+        });
+        let late = |_| Failure::outage("weather service", "it is too slow");
+        lookup.await.map_err(Failure::transient)?.map_err(late)?
+    }
+
+    fn missing(&self, index: usize, place: &WeatherPlace, why: WeatherMissing) -> WeatherError {
+        let km = self.almanac.max_station_km();
+        let (message, field) = match why {
+            WeatherMissing::NoStationInReach => (
+                format!(
+                    "no station that measures temperature and precipitation lies within {km} km, which is as far as \
+                         the fleet looks (weather.max_station_km)"
+                ),
+                format!("places[{index}]"),
+            ),
+            WeatherMissing::NoObservationOnDate => (
+                format!(
+                    "no station within {km} km has tmin, tmax and prcp of {} (UTC)",
+                    place.statustime.datetime().date()
+                ),
+                format!("places[{index}].statustime"),
+            ),
+        };
+        WeatherError { code: why.into(), message, field: Some(field) }
+    }
+}
+
+impl Worker for WeatherLookup {
+    const NAME: &'static str = queue::WEATHER_LOOKUP;
+    /// They mostly wait.
+    const CONCURRENCY: u16 = 16;
+    type In = WeatherRequest;
+
+    async fn handle(&self, envelope: Envelope<WeatherRequest>) -> Result<Outputs, Failure> {
+        let Envelope { payload, properties } = envelope;
+        if properties.reply_to.is_none() {
+            let why = "a weather request names no queue to answer to (reply_to)";
+            return Err(Failure::permanent("no_reply_to", why));
+        }
+        let answer = self.answer(payload, properties.expiration_ms).await;
+        Ok(Outputs::all(Outgoing::reply(&answer, &properties)?.into_iter().collect()))
+    }
+
+    fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
+        let (code, field) = match why {
+            Undecodable::UnknownVersion { .. } => (WeatherErrorCode::UnknownVersion, None),
+            Undecodable::UnknownKind { .. } => (WeatherErrorCode::MalformedRequest, None),
+            Undecodable::Malformed { violation, .. } => {
+                (WeatherErrorCode::MalformedRequest, Some(violation.path.clone()))
+            }
+        };
+        error_reply(properties, WeatherError { code, message: why.to_string(), field })
+    }
+
+    fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
+        error_reply(properties, failed(failure))
+    }
+}
+
+fn failed(failure: &Failure) -> WeatherError {
+    let (code, message) = match failure {
+        Failure::Outage { retry_after: Some(after), .. } => (
+            WeatherErrorCode::Unavailable,
+            format!("{failure}; asking again makes sense in {} s", after.as_secs_f64().ceil()),
+        ),
+        Failure::Outage { .. } => (WeatherErrorCode::Unavailable, format!("{failure}; asking again later may help")),
+        // The request, or the answer to it.
+        Failure::Permanent { reason: MESSAGE_TOO_LARGE, why } => (WeatherErrorCode::MalformedRequest, why.clone()),
+        Failure::Permanent { .. } | Failure::Transient { .. } => {
+            (WeatherErrorCode::Internal, format!("the weather lookup failed, asking again may help: {failure}"))
+        }
+    };
+    WeatherError { code, message, field: None }
+}
+
+fn error_reply(request: &Properties, error: WeatherError) -> Option<Outgoing> {
+    let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
+    let request_id = named.strip_suffix("/weather-request").unwrap_or(named);
+    Outgoing::reply(&WeatherResponse::failed(request_id, error), request).ok().flatten()
+}
+
+#[cfg(test)]
+mod tests;

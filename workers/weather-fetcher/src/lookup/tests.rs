@@ -1,0 +1,200 @@
+//! Questions about weather against a stub of NOAA's services.
+
+use super::*;
+use crate::tests::{
+    BOSTON, PARK, enrich_one, fetcher, in_harlem, memory_store, new_york,
+    noaa::{Fault, Noaa},
+    of, park,
+};
+use common::{
+    contract::message::decode,
+    runtime::{
+        MemoryBroker, Shutdown,
+        process::both,
+        worker::{RunOptions, run},
+    },
+};
+use futures::{StreamExt, future::join_all};
+use tokio::time::Instant;
+
+fn place(latitude: f64, longitude: f64, at: &str) -> WeatherPlace {
+    WeatherPlace { latitude, longitude, statustime: at.parse().unwrap() }
+}
+
+fn harlem() -> WeatherPlace {
+    place(40.81, -73.94, "2018-04-25 12:00:00")
+}
+
+fn properties(expiration_ms: Option<u64>) -> Properties {
+    Properties {
+        reply_to: Some("answers".to_owned()),
+        correlation_id: Some("c".to_owned()),
+        message_id: Some("w/weather-request".to_owned()),
+        expiration_ms,
+        ..Properties::default()
+    }
+}
+
+async fn ask(lookup: &WeatherLookup, places: Vec<WeatherPlace>, expiration_ms: Option<u64>) -> WeatherResponse {
+    let payload = WeatherRequest { request_id: "w".to_owned(), places };
+    let outputs = lookup.handle(Envelope { payload, properties: properties(expiration_ms) }).await.unwrap();
+    let outgoing: Vec<_> = outputs.into_stream().collect().await;
+    let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
+    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
+    assert_eq!(reply.properties.correlation_id.as_deref(), Some("c"));
+    let response: WeatherResponse = decode(&reply.body).unwrap();
+    assert_eq!(response.request_id, "w");
+    response
+}
+
+fn code(response: &WeatherResponse) -> WeatherErrorCode {
+    response.error.as_ref().expect("an error").code
+}
+
+fn in_the_park() -> PlaceWeather {
+    let Weather::Observed(observation) = park(111, 156, 241) else { unreachable!() };
+    PlaceWeather::Observed(observation)
+}
+
+/// Each place has the weather a ride there would have, or the reason why not, and what the one worker has read the other
+/// does not read again.
+#[tokio::test]
+async fn each_place_has_the_weather_of_a_ride_there_from_shared_caches() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let fetcher = fetcher(of(noaa.url()), &memory_store());
+    let lookup = fetcher.lookup();
+    let places =
+        vec![place(0.0, 0.0, "2018-04-25 12:00:00"), harlem(), place(40.81, -73.94, "2018-04-26T01:00:00+00:30")];
+    let response = ask(&lookup, places.clone(), None).await;
+    let failed = |at: usize| match &response.weather[at] {
+        PlaceWeather::Failed { error } => (error.code, error.field.clone().unwrap(), error.message.clone()),
+        PlaceWeather::Observed(observed) => panic!("{observed:?}"),
+    };
+    let (code, field, message) = failed(0);
+    assert_eq!((code, field.as_str()), (WeatherErrorCode::NoStationInReach, "places[0]"));
+    assert!(message.contains("within 100 km"), "{message}");
+    assert_eq!(response.weather[1], in_the_park());
+    let (code, field, message) = failed(2);
+    assert_eq!((code, field.as_str()), (WeatherErrorCode::NoObservationOnDate, "places[2].statustime"));
+    assert!(message.contains("2018-04-26"), "{message}");
+    let asked = noaa.requests("");
+    assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
+    assert_eq!(ask(&lookup, places, None).await, response);
+    assert_eq!(noaa.requests(""), asked, "nothing is read twice");
+}
+
+/// A service that is down, asks for a pause, or has no station list is told of at once, with when to ask again where that
+/// is known; it is asked again with the next question.
+#[tokio::test]
+async fn an_outage_is_told_and_not_waited_out() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let fetcher = fetcher(of(noaa.url()), &memory_store());
+    let lookup = fetcher.lookup();
+    noaa.fail_next("ghcnd-stations.txt", 3, Fault::Status(503, None));
+    let response = ask(&lookup, vec![harlem()], None).await;
+    assert_eq!(code(&response), WeatherErrorCode::Unavailable);
+    let message = response.error.unwrap().message;
+    assert!(message.contains("weather service is away") && message.contains("503"), "{message}");
+    assert_eq!(ask(&lookup, vec![harlem()], None).await.weather, [in_the_park()]);
+    noaa.fail_next(BOSTON, 1, Fault::Status(429, Some("600".to_owned())));
+    let boston = || vec![place(42.36, -71.01, "2018-04-25 12:00:00")];
+    for _ in 0..2 {
+        let response = ask(&lookup, boston(), None).await;
+        assert_eq!(code(&response), WeatherErrorCode::Unavailable);
+        let message = response.error.unwrap().message;
+        assert!(message.contains("asking again makes sense in"), "{message}");
+    }
+    assert_eq!(noaa.requests(BOSTON), 1, "the pause is kept");
+}
+
+/// A silent service does not keep anybody waiting beyond the expiration; what was asked for is read on, and there for whoever
+/// asks again.
+#[tokio::test]
+async fn a_slow_lookup_outlives_its_request() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    noaa.fail_next(PARK, 1, Fault::Hold);
+    let lookup = fetcher(of(noaa.url()), &memory_store()).lookup();
+    let responses = join_all((0..5).map(|_| ask(&lookup, vec![harlem()], Some(100)))).await;
+    for response in responses {
+        assert_eq!(code(&response), WeatherErrorCode::DeadlineExceeded);
+        let message = response.error.unwrap().message;
+        assert!(message.contains("within the 100 ms"), "{message}");
+    }
+    noaa.held(1).await;
+    noaa.release();
+    assert_eq!(ask(&lookup, vec![harlem()], None).await.weather, [in_the_park()]);
+    assert_eq!(noaa.requests(PARK), 1);
+}
+
+/// Who asks in a way that cannot be read is told where; who names no queue for the answer is a dead letter.
+#[tokio::test]
+async fn what_cannot_be_read_is_answered_where_it_can_be() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let lookup = fetcher(of(noaa.url()), &memory_store()).lookup();
+    let answered = |body: &str| {
+        let why = decode::<WeatherRequest>(body.as_bytes()).unwrap_err();
+        let answer = lookup.answer_undecodable(&properties(None), &why).unwrap();
+        decode::<WeatherResponse>(&answer.body).unwrap().error.unwrap()
+    };
+    for (body, field) in [
+        (r#"{"request_id": "w", "places": []}"#, "places"),
+        (
+            r#"{"request_id": "w", "places": [{"latitude": 91, "longitude": 0, "statustime": "2018-04-25 12:00:00"}]}"#,
+            "places[0].latitude",
+        ),
+        (
+            r#"{"request_id": "w", "places": [{"latitude": 9, "longitude": 0, "statustime": "yesterday"}]}"#,
+            "places[0].statustime",
+        ),
+    ] {
+        let error = answered(body);
+        assert_eq!(
+            (error.code, error.field.as_deref()),
+            (WeatherErrorCode::MalformedRequest, Some(field)),
+            "{error:?}"
+        );
+    }
+    let version = Undecodable::UnknownVersion { kind: "weather-request.v2".to_owned(), known: String::new() };
+    let answer = lookup.answer_undecodable(&properties(None), &version).unwrap();
+    assert_eq!(code(&decode(&answer.body).unwrap()), WeatherErrorCode::UnknownVersion);
+    let payload = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    let nobody = lookup.handle(Envelope { payload, properties: Properties::default() }).await;
+    assert!(matches!(nobody, Err(Failure::Permanent { reason: "no_reply_to", .. })), "{nobody:?}");
+    assert_eq!(lookup.answer_failure(&Properties::default(), &Failure::transient("x")), None);
+}
+
+/// In one process, over two connections: while every slot of the weather-fetcher waits for a silent service, a question is
+/// answered; and the end of either worker is the end of both.
+#[tokio::test]
+async fn a_question_does_not_wait_behind_a_batch() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let fetcher = fetcher(of(noaa.url()), &memory_store());
+    assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
+    noaa.fail_next(BOSTON, 1, Fault::Hold);
+    let broker = Arc::new(MemoryBroker::new());
+    let lookup = fetcher.lookup();
+    let (options, stop) = (RunOptions { concurrency: 2, ..RunOptions::default() }, Shutdown::new());
+    let first = run(Arc::new(fetcher), broker.clone(), options.clone(), stop.clone());
+    let second = run(Arc::new(lookup), broker.clone(), options, stop.clone());
+    let token = stop.clone();
+    let running = tokio::spawn(async move { both(first, second, &token).await });
+    let client = common::runtime::client::Client::connect(broker.as_ref(), "test").await.unwrap();
+    for chunk in 0..10 {
+        let mut ride = in_harlem("2018-04-25 12:00:00");
+        (ride.latitude, ride.longitude) = (42.36, -71.01);
+        let chunk = common::contract::message::RideChunk { batch_id: "b".to_owned(), chunk, rides: vec![ride] };
+        client.publish(&chunk).await.unwrap();
+    }
+    noaa.held(1).await;
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    let response = client.weather(&request, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(response.weather, [in_the_park()]);
+    noaa.release();
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while broker.unfinished().keys().any(|queue| queue == queue::WEATHER_FETCHER) {
+        assert!(Instant::now() < deadline, "the batch should go on");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}

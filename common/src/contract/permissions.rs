@@ -192,7 +192,8 @@ fn of_gateway(topology: &Topology, namespace: &str) -> UserPermissions {
     }
     let dead = topology.queues.iter().filter(|queue| matches!(queue.role, Role::Dead { .. }));
     needs.read.extend(dead.map(|queue| quoted(&queue.name)));
-    needs.into_user(topology::GATEWAY, namespace)
+    // To see what is in flight, of its own virtual host.
+    UserPermissions { tags: &["management"], ..needs.into_user(topology::GATEWAY, namespace) }
 }
 
 /// Asks for scores and for weather and reads the answers from a temporary queue.

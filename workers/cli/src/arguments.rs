@@ -73,9 +73,10 @@ Examples:
   wildrydes run rides.json.gz --weather noaa/             from a folder in that bucket's layout, no network
   wildrydes run a.json b.ndjson --store results --json")]
     Run(Run),
-    /// Hand files in to a fleet and follow them until their dataset is ready
+    /// Hand files in to a fleet and follow them to their dataset, and to the model when a trainer is running
     #[command(after_help = "\
 Examples:
+  wildrydes ingest rides.json --until dataset
   wildrydes ingest rides.json --broker amqp://publisher@rabbit/%2f --set broker.password_file=secret
   wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
@@ -237,6 +238,19 @@ pub struct Ingest {
     /// Return once the broker has confirmed, without waiting for the dataset
     #[arg(long)]
     pub detach: bool,
+    /// How far to follow; to the model: exit code 4 when none comes of it [default: to the dataset, then, when a trainer is
+    /// running, up to 10 minutes for the model]
+    #[arg(long, value_enum, conflicts_with = "detach")]
+    pub until: Option<Until>,
+}
+
+/// How far `ingest` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Until {
+    /// Every batch has its dataset, or is refused
+    Dataset,
+    /// The trainer has made a model of it, or refused to
+    Model,
 }
 
 /// `score`

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use common::contract::{
     envelope::Properties,
     message::{BatchContent, RideBatch},
-    topology::{dead_queue, queue},
+    topology::{PROCESSES, dead_queue, queue},
 };
 use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
 use serde_json::Value;
@@ -120,7 +120,7 @@ async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
     let published = depth(queue::SPLITTER).await;
     assert!((LETTERS..=LETTERS + 1).contains(&published), "{published}");
     connection.close().await;
-    for name in queue::ALL {
+    for name in PROCESSES {
         fleet.launch(name, 0);
     }
     for at in 0..LETTERS {
@@ -212,7 +212,7 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
     assert_eq!(left, [""; 0], "nothing of its death is left");
     connection.close().await;
     std::mem::drop((consumer, replayed, connection));
-    for name in queue::ALL {
+    for name in PROCESSES {
         fleet.launch(name, 0);
     }
     assert_eq!(fleet.manifest("poison")["received"], 0);

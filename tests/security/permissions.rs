@@ -4,12 +4,18 @@ use super::users::{ROLES, Users};
 use common::{
     contract::{
         envelope::Properties,
+        message::{
+            BatchContent, PlaceWeather, RideBatch, ScoreOutcome, ScoreRequest, ScoreRide, Units, WeatherPlace,
+            WeatherRequest,
+        },
+        model::logistic,
         outcome::Outgoing,
         topology::{self, PROCESSES, Topology, queue},
     },
     runtime::{
         AmqpBroker, Broker,
         broker::PublishError,
+        client::Client,
         config::{BrokerSettings, Declare},
     },
 };
@@ -26,7 +32,7 @@ use pipeline_tests::{
     processes::{Input, SOON, output, succeed, told},
     rabbitmq::settings,
 };
-use serde_json::json;
+use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
 /// Removes what the fleet made, with rights its users do not have.
@@ -79,6 +85,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
         std::fs::write(&broken, "[{]").unwrap();
         let refused = output(users.wildrydes("publisher").arg("ingest").arg(&broken));
         assert_eq!(refused.status.code(), Some(3), "{}", String::from_utf8_lossy(&refused.stderr));
+        tokio::runtime::Handle::current().block_on(a_gateway_does_its_job(&users, &expected["batches"][0]));
         assert!(users.log("weather-fetcher").contains("set aside"), "a retry took place");
         for worker in PROCESSES {
             assert!(!users.log(worker).contains("ACCESS_REFUSED - write"), "{}", users.log(worker));
@@ -150,6 +157,59 @@ async fn a_refused_publish_harms_no_other() {
     }
     client.close().await;
     remove_topology(&users).await;
+}
+
+/// Under the gateway's user: the weather of a ride is what its dataset says, its score the one the model gives, dead letters
+/// and events are seen, a batch is taken.
+async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
+    let broker = AmqpBroker::new(BrokerSettings { declare: Declare::Never, ..users.settings("gateway") });
+    let client = Client::connect(&broker, "gateway").await.unwrap();
+    let batch_id = batch["batch_id"].as_str().unwrap();
+    let dataset = users.store().join(format!("dataset/{batch_id}/part-00000.csv"));
+    let mut rows = csv::Reader::from_path(dataset).unwrap();
+    let columns = rows.headers().unwrap().clone();
+    let cell =
+        |row: &csv::StringRecord, name: &str| row[columns.iter().position(|column| column == name).unwrap()].to_owned();
+    let row = rows.records().map(Result::unwrap).find(|row| !cell(row, "tmin").is_empty()).unwrap();
+    let number = |name: &str| cell(&row, name).parse::<f64>().unwrap();
+    let place = WeatherPlace {
+        latitude: number("latitude"),
+        longitude: number("longitude"),
+        statustime: cell(&row, "statustime").parse().unwrap(),
+    };
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![place] };
+    let told = client.weather(&request, SOON).await.unwrap();
+    let [PlaceWeather::Observed(observed)] = told.weather.as_slice() else { panic!("{told:?}") };
+    assert_eq!(observed.groundstation, cell(&row, "groundstation"));
+    let observed = [observed.station_km, observed.tmin.into(), observed.tmax.into(), observed.prcp.into()];
+    assert_eq!(observed, ["station_km", "tmin", "tmax", "prcp"].map(number));
+
+    let ride = ScoreRide {
+        ride_id: None,
+        distance: Some(number("distance")),
+        healthpoints: Some(number("healthpoints")),
+        magicpoints: Some(number("magicpoints")),
+        tmin: Some(number("tmin")),
+        tmax: Some(number("tmax")),
+        prcp: Some(number("prcp")),
+    };
+    let request =
+        ScoreRequest { request_id: "s".to_owned(), units: Units::default(), explain: true, rides: vec![ride] };
+    let told = client.score(&request, SOON).await.unwrap();
+    let ScoreOutcome::Scored { probability, explanation, .. } = &told.scores[0].outcome else { panic!("{told:?}") };
+    let log_odds = told.baseline_log_odds.unwrap() + explanation.iter().map(|c| c.log_odds).sum::<f64>();
+    assert!((logistic(log_odds) - probability).abs() < 1e-12, "{told:?}");
+
+    let mut browser = client.browse(&topology::dead_queue(queue::SPLITTER)).await.unwrap();
+    assert!(browser.next().await.unwrap().is_some(), "the refused batch");
+    browser.close().await.unwrap();
+    let mut events = client.listen(topology::EVENTS, "#").await.unwrap();
+    let content = BatchContent::Inline { rides: Vec::new() };
+    client.publish(&RideBatch { batch_id: Some("of-nobody".to_owned()), source: None, content }).await.unwrap();
+    let event = tokio::time::timeout(SOON, events.next()).await.expect("an event should come").unwrap();
+    event.settle.ack().await.unwrap();
+    assert!(client.depth(queue::SPLITTER).await.is_ok());
+    client.close().await;
 }
 
 /// Every user tries every queue and every exchange in every way there is; what is allowed is written down here once more,

@@ -128,7 +128,7 @@ What was begun is finished; what waits, waits. A paused worker keeps running and
     #[command(after_help = "\
 Examples:
   wildrydes resume weather-fetcher
-  wildrydes resume splitter weather-fetcher merger trainer scorer")]
+  wildrydes resume splitter weather-fetcher merger trainer scorer weather-lookup")]
     Resume(Pause),
     /// Pause the splitter and wait until nothing is in flight between the stages
     #[command(after_help = "\

@@ -2,9 +2,14 @@
 
 use super::users::{ROLES, Users};
 use common::{
-    contract::topology::{PROCESSES, Topology, queue},
+    contract::{
+        envelope::Properties,
+        outcome::Outgoing,
+        topology::{self, PROCESSES, Topology, queue},
+    },
     runtime::{
         AmqpBroker, Broker,
+        broker::PublishError,
         config::{BrokerSettings, Declare},
     },
 };
@@ -22,7 +27,7 @@ use pipeline_tests::{
     rabbitmq::settings,
 };
 use serde_json::json;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Removes what the fleet made, with rights its users do not have.
 async fn remove_topology(users: &Users) {
@@ -80,6 +85,70 @@ async fn each_worker_does_its_job_under_its_own_user() {
         }
         users.stop();
     });
+    remove_topology(&users).await;
+}
+
+/// A worker whose user may not publish what it makes says so, with exchange, routing key, user and the way out, and waits: its
+/// connection stays, nothing is delivered again, nothing is lost, and once the permission is there it goes on by itself.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_worker_without_a_permission_says_so_and_waits() {
+    let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
+    let input = blocking(|| Input::of(50));
+    blocking(|| succeed(users.wildrydes("operator").args(["topology", "apply"])));
+    blocking(|| users.forbid_publishing(queue::SPLITTER));
+    users.launch(queue::SPLITTER, &[("WILDRYDES__BROKER__DECLARE", "never"), ("WILDRYDES__LOG__FORMAT", "json")]);
+    blocking(|| succeed(users.wildrydes("publisher").args(["ingest", "--detach"]).arg(&input.rides)));
+    let deadline = Instant::now() + SOON;
+    let told = loop {
+        let log = users.log(queue::SPLITTER);
+        match log.lines().find(|line| line.contains("this user may not publish there")) {
+            Some(line) => break line.to_owned(),
+            None => assert!(Instant::now() < deadline, "nothing is said\n{log}"),
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    };
+    for part in ["ERROR", "work", queue::SPLITTER, "ACCESS_REFUSED", "topology users", "doctor"] {
+        assert!(told.contains(part), "{part} is missing\n{told}");
+    }
+    assert!(told.contains(&users.name(queue::SPLITTER)), "the user is missing\n{told}");
+    blocking(|| users.import());
+    let all = BrokerSettings { namespace: users.namespace.clone(), ..settings() };
+    let connection = AmqpBroker::new(all).connect("a test").await.unwrap();
+    // A chunk and the account of the batch.
+    for name in [queue::WEATHER_FETCHER, queue::MERGER] {
+        while connection.depth(name).await.unwrap().messages == 0 {
+            assert!(Instant::now() < deadline, "{name} has nothing\n{}", users.log(queue::SPLITTER));
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+    connection.close().await;
+    blocking(|| users.stop());
+    let log = users.log(queue::SPLITTER);
+    assert!(log.contains("taken again") && !log.contains("no broker"), "{log}");
+    assert!(!log.contains("\"redelivered\":true"), "{log}");
+    remove_topology(&users).await;
+}
+
+/// Who publishes by hand is told the same, and the next publish on the same connection goes through.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_refused_publish_harms_no_other() {
+    let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
+    blocking(|| succeed(users.wildrydes("operator").args(["topology", "apply"])));
+    let client = AmqpBroker::new(users.settings("client")).connect("a test").await.unwrap();
+    let publisher = client.publisher().await.unwrap();
+    let message = |exchange: &'static str, routing_key: &str| Outgoing {
+        exchange,
+        routing_key: routing_key.to_owned(),
+        properties: Properties::default(),
+        body: "{}".into(),
+        mandatory: true,
+    };
+    for _ in 0..3 {
+        let denied = publisher.publish(message(topology::WORK, "ride-chunk.v1")).await.unwrap_err();
+        assert!(matches!(&denied, PublishError::Denied { why, .. } if why.contains(&users.name("client"))), "{denied}");
+        publisher.publish(message(topology::RPC, "score-request.v1")).await.unwrap();
+    }
+    client.close().await;
     remove_topology(&users).await;
 }
 

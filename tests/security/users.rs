@@ -44,11 +44,27 @@ impl Users {
         let mut print = wildrydes();
         print.args(["topology", "users", "--definitions", "--generate", "--passwords"]).arg(users.passwords());
         print.args(["--set", &format!("broker.namespace={}", users.namespace)]);
-        let definitions = users.folder.path().join("definitions.json");
-        std::fs::write(&definitions, succeed(&mut print)).expect("a file");
-        let data = format!("@{}", definitions.display());
-        users.api(&["--request", "POST", "--data-binary", &data], "definitions");
+        std::fs::write(users.definitions(), succeed(&mut print)).expect("a file");
+        users.import();
         Some(users)
+    }
+
+    fn definitions(&self) -> PathBuf {
+        self.folder.path().join("definitions.json")
+    }
+
+    /// Gives every user what it needs, as an operator does.
+    pub(super) fn import(&self) {
+        let data = format!("@{}", self.definitions().display());
+        self.api(&["--request", "POST", "--data-binary", &data], "definitions");
+    }
+
+    /// Takes the permission to publish anything at all from a user; its own temporary queues stay.
+    pub(super) fn forbid_publishing(&self, role: &str) {
+        let path = format!("permissions/%2F/{}", self.name(role));
+        let mut permissions = self.told(&path);
+        permissions["write"] = r"^amq\.gen.*$".into();
+        self.api(&["--request", "PUT", "--data-binary", &permissions.to_string()], &path);
     }
 
     fn api(&self, arguments: &[&str], path: &str) -> Vec<u8> {

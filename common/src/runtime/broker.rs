@@ -158,6 +158,19 @@ pub enum PublishError {
         /// Routing key.
         routing_key: String,
     },
+    /// The broker does not let this user publish there: a permission is missing.
+    #[error(
+        "this user may not publish {routing_key:?} to exchange {exchange:?}: {why}. `wildrydes topology users` prints what each \
+         user needs, `wildrydes doctor` checks it"
+    )]
+    Denied {
+        /// Exchange.
+        exchange: String,
+        /// Routing key.
+        routing_key: String,
+        /// As the broker says it, with the user.
+        why: String,
+    },
     /// No broker takes it: it would close the channel and with it everything that is under way.
     #[error(
         "a message of {bytes} bytes is more than the {MESSAGE_BYTES_MAX} a broker takes; put large batches into the object \

@@ -7,6 +7,7 @@
 //! ```
 
 mod delivery;
+mod obstacles;
 mod session;
 
 pub use session::{RunError, RunOptions, run};

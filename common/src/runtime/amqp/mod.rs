@@ -26,8 +26,7 @@ use lapin::{
     Channel, ConnectionProperties, ErrorKind, Event,
     options::{
         BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-        BasicRejectOptions, ConfirmSelectOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
-        QueueDeleteOptions,
+        BasicRejectOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
     },
     protocol::AMQPErrorKind,
     types::FieldTable,
@@ -123,7 +122,8 @@ impl Broker for AmqpBroker {
         }
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let BrokerSettings { namespace, declare, .. } = self.settings.clone();
-        Ok(Box::new(AmqpConnection { publishing, consuming: Arc::new(consuming), state, deadline, namespace, declare }))
+        let (publishing, consuming) = (Arc::new(publishing), Arc::new(consuming));
+        Ok(Box::new(AmqpConnection { publishing, consuming, state, deadline, namespace, declare }))
     }
 
     fn describe(&self) -> String {
@@ -161,7 +161,7 @@ fn ends_one_channel(error: &lapin::Error) -> bool {
 }
 
 struct AmqpConnection {
-    publishing: lapin::Connection,
+    publishing: Arc<lapin::Connection>,
     consuming: Arc<lapin::Connection>,
     state: watch::Sender<ConnectionState>,
     deadline: Duration,
@@ -218,11 +218,9 @@ impl Connection for AmqpConnection {
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
-        let channel = self.channel(&self.publishing).await?;
-        let confirms = channel.confirm_select(ConfirmSelectOptions::default());
-        within(self.deadline, "turning confirms on", confirms).await?;
-        let state = self.state.subscribe();
-        Ok(Box::new(publisher::AmqpPublisher::start(channel, state, self.deadline, self.namespace.clone())))
+        let channel = publisher::confirming(&self.publishing, self.deadline).await?;
+        let (connection, state) = (Arc::clone(&self.publishing), self.state.subscribe());
+        Ok(Box::new(publisher::AmqpPublisher::start(connection, channel, state, self.deadline, self.namespace.clone())))
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -274,7 +272,7 @@ impl Connection for AmqpConnection {
     }
 
     async fn close(&self) {
-        for connection in [self.consuming.as_ref(), &self.publishing] {
+        for connection in [&self.consuming, &self.publishing] {
             // The broker notices by itself if the goodbye does not get through.
             let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
         }

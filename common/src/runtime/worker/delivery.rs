@@ -1,6 +1,9 @@
 //! One delivery: handled, judged, settled. Nothing is acknowledged before whatever replaces it is confirmed.
 
-use super::ErasedWorker;
+use super::{
+    ErasedWorker,
+    obstacles::{Obstacles, Waiting},
+};
 use crate::{
     contract::{
         envelope::{self, Properties},
@@ -20,13 +23,15 @@ use futures::{
 };
 use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::time::Instant;
-use tracing::{Instrument, debug, info_span, warn};
+use tracing::{Instrument, debug, error, info_span, warn};
 
 /// Publishes of one handler awaiting their confirms at the same time.
 const CONFIRM_WINDOW: usize = 32;
 /// First and longest pause before a refused publish (a full queue) is tried again.
 const REFUSED_PAUSE_MS: (u64, u64) = (20, 1_000);
-/// How long to wait for a full queue before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
+/// First and longest pause before a publish that this user may not make is tried again, and how often that is told.
+const DENIED_PAUSE_MS: (u64, u64) = (1_000, 60_000);
+/// How long to wait for a full queue, or for a permission, before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
 /// which would end the consumer and count against the delivery limit.
 const REFUSED_MAX: Duration = Duration::from_secs(20 * 60);
 
@@ -45,6 +50,7 @@ pub(super) struct Deliverer {
     pub(super) app_id: String,
     pub(super) handle_timeout: Duration,
     pub(super) shutdown: Shutdown,
+    pub(super) obstacles: Obstacles,
 }
 
 /// How one attempt can end short of success.
@@ -100,6 +106,7 @@ impl Deliverer {
                     return Err(SessionBroken(format!("held for {} s beside full rungs", REFUSED_MAX.as_secs())));
                 }
                 self.wait(held.delay_ms, "beside full rungs").await?;
+                held.waiting.over();
                 received = held.message;
             }
             settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
@@ -153,7 +160,7 @@ impl Deliverer {
         received: Received,
         failure: Option<Failure>,
         trace: TraceContext,
-    ) -> Result<Option<Held>, SessionBroken> {
+    ) -> Result<Option<Held<'_>>, SessionBroken> {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
         {
@@ -175,19 +182,20 @@ impl Deliverer {
                 match self.publisher.publish(outgoing.clone()).await {
                     Ok(()) => {}
                     // Not waited for: what the rung holds comes back only if somebody reads the queue meanwhile.
-                    Err(PublishError::Refused) => {
-                        warn!(delay_ms, "the rung is full: held and tried again here");
+                    Err(error @ (PublishError::Refused | PublishError::Denied { .. })) => {
+                        let waiting = self.obstacles.meet(outgoing.exchange, &outgoing.routing_key);
+                        self.tell(&waiting, &outgoing, &error);
                         let Outgoing { mut properties, body, .. } = outgoing;
                         properties.expiration_ms = None;
                         let message = Received { properties, body, exchange, routing_key };
-                        return Ok(Some(Held { message, delay_ms }));
+                        return Ok(Some(Held { message, delay_ms, waiting }));
                     }
                     Err(error) => return Err(SessionBroken(error.to_string())),
                 }
             }
             Verdict::DeadLetter { reason, why } => {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
-                tracing::error!(reason, why, "dead letter");
+                error!(reason, why, "dead letter");
                 self.publish(received.dead(self.worker.name(), history, reason, why), trace).await?;
             }
         }
@@ -215,10 +223,17 @@ impl Deliverer {
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
         let outgoing = self.stamped(outgoing, trace);
         let mut pause_ms = REFUSED_PAUSE_MS.0;
+        let mut denied_pause_ms = DENIED_PAUSE_MS.0;
         let started = Instant::now();
+        let mut waiting = None;
         loop {
             match self.publisher.publish(outgoing.clone()).await {
-                Ok(()) => return Ok(()),
+                Ok(()) => {
+                    if let Some(waiting) = waiting {
+                        Waiting::over(waiting);
+                    }
+                    return Ok(());
+                }
                 Err(PublishError::Refused) if !outgoing.mandatory => {
                     // An event or an answer whose taker is full is the taker's loss: it must not hold up the others.
                     warn!(routing_key = outgoing.routing_key, "not taken: the queue is full");
@@ -228,16 +243,58 @@ impl Deliverer {
                     let why = format!("full for {} s", REFUSED_MAX.as_secs());
                     return Err(Failure::outage("the queue after this stage", why).into());
                 }
-                Err(PublishError::Refused) => {
+                Err(error @ PublishError::Refused) => {
+                    let waiting =
+                        waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
                     if pause_ms == REFUSED_PAUSE_MS.1 {
-                        let Outgoing { exchange, routing_key, .. } = &outgoing;
-                        warn!(exchange, routing_key, "the queue is full; waiting until it has room");
+                        self.tell(waiting, &outgoing, &error);
                     }
                     self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
                 }
+                // Waited out here, where the input stays in hand: connecting anew would count as a delivery each time.
+                Err(error @ PublishError::Denied { .. }) => {
+                    if started.elapsed() > REFUSED_MAX {
+                        return Err(Failure::outage("the permission to publish", error).into());
+                    }
+                    let waiting =
+                        waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
+                    self.tell(waiting, &outgoing, &error);
+                    self.wait(denied_pause_ms, "for a permission").await.map_err(AttemptError::Broken)?;
+                    denied_pause_ms = (denied_pause_ms * 2).min(DENIED_PAUSE_MS.1);
+                }
                 Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
                 Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),
+            }
+        }
+    }
+}
+
+impl Deliverer {
+    /// Tells of what is in the way: a full queue once, a missing permission, which somebody has to give, again and again.
+    fn tell(&self, waiting: &Waiting<'_>, outgoing: &Outgoing, error: &PublishError) {
+        let Outgoing { exchange, routing_key, .. } = outgoing;
+        match error {
+            PublishError::Denied { why, .. } => {
+                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                    error!(
+                        exchange,
+                        routing_key,
+                        why,
+                        "this user may not publish there: `wildrydes topology users` prints what each user needs, `wildrydes \
+                         doctor` checks it; nothing is lost, tried again with growing pauses"
+                    );
+                }
+            }
+            _ if *exchange == topology::RETRY => {
+                if waiting.is_news(None) {
+                    warn!(exchange, routing_key, "the rung is full: held and tried again here");
+                }
+            }
+            _ => {
+                if waiting.is_news(None) {
+                    warn!(exchange, routing_key, "the queue is full; waiting until it has room");
+                }
             }
         }
     }
@@ -265,9 +322,10 @@ fn too_slow(deadline: Duration) -> Failure {
 }
 
 /// A message that no rung takes: it stays here, as it would have come back.
-struct Held {
+struct Held<'a> {
     message: Received,
     delay_ms: u64,
+    waiting: Waiting<'a>,
 }
 
 /// A delivery without its settlement: what a retry or a dead letter is made of.

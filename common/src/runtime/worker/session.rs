@@ -3,6 +3,7 @@
 use super::{
     ErasedWorker, Worker,
     delivery::{Deliverer, SessionBroken},
+    obstacles::Obstacles,
 };
 use crate::{
     contract::{
@@ -63,12 +64,12 @@ impl Default for RunOptions {
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
     /// Trying again cannot help.
-    #[error("{worker} cannot use the broker: {source}")]
+    #[error("{worker} cannot use the broker: {why}")]
     Broker {
         /// The worker.
         worker: &'static str,
         /// Why.
-        source: BrokerError,
+        why: BrokerError,
     },
     /// The broker stayed away.
     #[error("{worker} gave up after {} s without the broker: {last}", .after.as_secs())]
@@ -152,8 +153,8 @@ async fn run_erased(
             }
             Ok(()) => return Ok(()),
             Err(Ended::Stragglers(messages)) => return Err(RunError::Stragglers { worker: name, messages }),
-            Err(Ended::Broken(source @ (BrokerError::Refused(_) | BrokerError::Mismatch { .. }))) => {
-                return Err(RunError::Broker { worker: name, source });
+            Err(Ended::Broken(why @ (BrokerError::Refused(_) | BrokerError::Mismatch { .. }))) => {
+                return Err(RunError::Broker { worker: name, why });
             }
             Err(Ended::Broken(BrokerError::Lost(why))) => why,
         };
@@ -219,6 +220,7 @@ async fn session(
         app_id: format!("{name}/{}", options.version),
         handle_timeout: options.handle_timeout,
         shutdown: shutdown.clone(),
+        obstacles: Obstacles::default(),
     });
     let active = Active::default();
     let mut state = connection.state();

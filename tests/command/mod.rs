@@ -113,6 +113,7 @@ fn help_shows_examples_and_every_command() {
         &["dead", "replay"],
         &["dead", "drop"],
         &["dead", "export"],
+        &["dead", "restore"],
         &["replay"],
         &["pause"],
         &["resume"],

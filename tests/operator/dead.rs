@@ -3,6 +3,7 @@
 use super::{connected, ends_with, letter, listed, listed_soon, publish};
 use bytes::Bytes;
 use common::contract::{
+    envelope::Properties,
     message::{BatchContent, RideBatch},
     topology::{dead_queue, queue},
 };
@@ -156,6 +157,24 @@ async fn a_dropped_letter_leaves_a_copy() {
     assert_eq!(listed_soon(&fleet, 2).len(), 2);
     succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     assert_eq!(listed(&fleet, &[]).len(), 0);
+
+    // And back it comes, as it was first published.
+    let dry = succeed(fleet.wildrydes().args(["dead", "restore", id, "--dry-run"]));
+    assert!(dry.contains("1 would be restored") && dry.contains("\"ingest\""), "{dry}");
+    let unknown = ends_with(fleet.wildrydes().args(["dead", "restore", id, "0123456789ab"]), 1);
+    assert!(unknown.contains("0123456789ab") && unknown.contains("--store"), "{unknown}");
+    succeed(fleet.wildrydes().args(["dead", "restore", id]));
+    let connection = connected(&fleet).await;
+    let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
+    let restored = tokio::time::timeout(SOON, consumer.next()).await.expect("it is back").unwrap();
+    assert_eq!((&restored.body[..], restored.exchange.as_str()), (&b"\x1f\x8b\x00"[..], "ingest"));
+    let Properties { message_id, headers, .. } = &restored.properties;
+    assert_eq!(message_id.as_deref(), Some("binary"));
+    assert!(!headers.contains_key("x-why") && !headers.contains_key("x-attempt"), "{headers:?}");
+    assert_eq!(connection.depth(queue::SPLITTER).await.unwrap().messages, 0, "that one alone, and once");
+    restored.settle.ack().await.unwrap();
+    connection.close().await;
+    std::mem::drop((consumer, connection));
     fleet.finish().await;
 }
 

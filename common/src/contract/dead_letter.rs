@@ -2,6 +2,7 @@
 
 use super::{
     envelope::{self, Header, Properties},
+    outcome::Outgoing,
     topology,
 };
 use base64::Engine;
@@ -9,6 +10,7 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
 
 /// Hex digits of a letter's id.
 const ID_DIGITS: usize = 12;
@@ -119,6 +121,9 @@ fn deaths(properties: &Properties) -> Vec<Death> {
     properties.text("x-death").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
 }
 
+/// The exchanges a message can have come from.
+const ORIGINS: [&str; 4] = [topology::INGEST, topology::WORK, topology::EVENTS, topology::RPC];
+
 /// Where the message was first published to: as our runtime noted it, else as the broker did. A message of unknown origin
 /// goes straight back to its work queue.
 fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death]) -> (&'static str, String) {
@@ -129,10 +134,9 @@ fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death
         .map(|(exchange, key)| (exchange.to_owned(), key.to_owned()));
     let died_here = || deaths.iter().find(|death| plain(&death.queue) == queue);
     let seen = || died_here().and_then(|death| Some((plain(&death.exchange), death.routing_keys.first()?.clone())));
-    let known = [topology::INGEST, topology::WORK, topology::EVENTS, topology::RPC];
     noted
         .or_else(seen)
-        .and_then(|(exchange, key)| Some((known.into_iter().find(|known| *known == exchange)?, key)))
+        .and_then(|(exchange, key)| Some((ORIGINS.into_iter().find(|known| *known == exchange)?, key)))
         .unwrap_or((topology::RETRY, queue.to_owned()))
 }
 
@@ -217,4 +221,74 @@ pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
         Err(_) => all["body_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(body)),
     }
     all
+}
+
+/// Why a document is no copy of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{what}: expected a copy of a dead letter, as `wildrydes dead drop` or `dead export` writes it")]
+pub struct NoCopy {
+    /// What is missing or is not what it should be.
+    what: String,
+}
+
+/// A copy of a dead letter.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    /// Id of the letter.
+    pub id: String,
+    /// The work queue it died in.
+    pub queue: String,
+    /// The message, as it is published again.
+    pub outgoing: Outgoing,
+}
+
+impl Copy {
+    /// Reads what [`whole`] wrote.
+    ///
+    /// # Errors
+    /// What is missing or is not what it should be.
+    pub fn read(copy: &Value) -> Result<Self, NoCopy> {
+        let wrong = |what: String| NoCopy { what };
+        let text = |of: &Value, name: &str| of[name].as_str().map(str::to_owned);
+        let needed = |name: &str| text(copy, name).ok_or_else(|| wrong(format!("{name} is {}", copy[name])));
+        let (id, queue, exchange, routing_key) =
+            (needed("id")?, needed("queue")?, needed("exchange")?, needed("routing_key")?);
+        let exchange = ORIGINS.into_iter().chain([topology::RETRY]).find(|known| *known == exchange);
+        let exchange = exchange.ok_or_else(|| wrong(format!("exchange is {}", copy["exchange"])))?;
+        let body = match (copy["body"].as_str(), copy["body_base64"].as_str()) {
+            (Some(text), _) => text.as_bytes().to_vec(),
+            (None, Some(encoded)) => {
+                let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
+                decoded.map_err(|error| wrong(format!("body_base64: {error}")))?
+            }
+            (None, None) => return Err(wrong("there is neither body nor body_base64".to_owned())),
+        };
+        let given = &copy["properties"];
+        let number = |name: &str| given[name].as_u64();
+        let mut headers = BTreeMap::new();
+        for (name, value) in given["headers"].as_object().into_iter().flatten() {
+            let header = match value {
+                Value::String(text) => Header::Text(text.clone()),
+                Value::Bool(value) => Header::Boolean(*value),
+                other => Header::Integer(other.as_i64().ok_or_else(|| wrong(format!("header {name} is {other}")))?),
+            };
+            headers.insert(name.clone(), header);
+        }
+        let properties = Properties {
+            kind: text(given, "type"),
+            message_id: text(given, "message_id"),
+            correlation_id: text(given, "correlation_id"),
+            reply_to: text(given, "reply_to"),
+            content_type: text(given, "content_type"),
+            content_encoding: text(given, "content_encoding"),
+            app_id: text(given, "app_id"),
+            timestamp: number("timestamp"),
+            expiration_ms: number("expiration_ms"),
+            persistent: true,
+            headers,
+        };
+        let properties = restored(&properties);
+        let outgoing = Outgoing { exchange, routing_key, properties, body: body.into(), mandatory: true };
+        Ok(Self { id, queue, outgoing })
+    }
 }

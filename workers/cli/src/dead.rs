@@ -4,12 +4,14 @@
 //! <queue>.dead ──list, show, export──▶ looked at, given back
 //!              ──replay──▶ published where it came from, confirmed ──▶ acknowledged
 //!              ──drop────▶ dead/<queue>/<id>.json written          ──▶ acknowledged
+//! a copy       ──restore─▶ published where it came from, confirmed
 //! ```
 //!
 //! Whatever is interrupted leaves a letter where it is, or published and where it is: everything downstream recognises
 //! what it has seen.
 
 mod act;
+mod restore;
 mod show;
 #[cfg(test)]
 mod tests;
@@ -40,6 +42,9 @@ pub(crate) async fn dead(session: &Session, command: &DeadCommand) -> Result<(),
         DeadCommand::Replay { which, all, rate, dry_run } => {
             chosen(which, *all)?;
             act::replay(session, &letters, which, *rate, *dry_run).await
+        }
+        DeadCommand::Restore { copies, rate, dry_run } => {
+            restore::restore(session, &letters, copies, *rate, *dry_run).await
         }
         DeadCommand::Drop { which, all, yes, dry_run } => {
             chosen(which, *all)?;

@@ -71,6 +71,24 @@ Examples:
         #[arg(long)]
         dry_run: bool,
     },
+    /// Publish copies again, of `dead drop` or `dead export`, to where the letters came from, attempts counted anew
+    #[command(after_help = "\
+Examples:
+  wildrydes dead restore 454bca14749c                     dropped, from its copy in the object store
+  wildrydes dead restore dead.ndjson --dry-run            all that were exported
+
+The copies stay. Restored twice, or still in its queue: everything downstream recognises what it has seen.")]
+    Restore {
+        /// Ids of dropped letters, or files
+        #[arg(required = true, value_name = "ID|FILE")]
+        copies: Vec<String>,
+        /// Letters per second at most
+        #[arg(long, default_value = "50", value_name = "N")]
+        rate: NonZeroU32,
+        /// Say what would be done, and do nothing
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Write them to a file or standard output, one JSON object a line; they stay where they are
     #[command(after_help = "\
 Examples:

@@ -23,7 +23,7 @@ use std::{
     ops::ControlFlow,
     time::Duration,
 };
-use tokio::time::MissedTickBehavior;
+use tokio::time::{Interval, MissedTickBehavior};
 
 /// Pause before a message that a full queue refused is published again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
@@ -97,8 +97,7 @@ pub(super) async fn replay(
     dry_run: bool,
 ) -> Result<(), Failed> {
     let publisher = letters.connection.publisher().await?;
-    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate.get());
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut tick = pace(rate);
     let mut done = Done::default();
     let walked = letters
         .walk(which, async |Found { letter, delivery }: Found| {
@@ -133,8 +132,15 @@ pub(super) async fn replay(
     not_found(&done.missing(which))
 }
 
+/// At most so many a second.
+pub(super) fn pace(rate: NonZeroU32) -> Interval {
+    let mut tick = tokio::time::interval(Duration::from_secs(1) / rate.get());
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    tick
+}
+
 /// Publishes until the broker has it: a full queue is waited for.
-async fn publish(publisher: &dyn Publisher, outgoing: Outgoing) -> Result<(), PublishError> {
+pub(super) async fn publish(publisher: &dyn Publisher, outgoing: Outgoing) -> Result<(), PublishError> {
     let mut told = false;
     loop {
         match publisher.publish(outgoing.clone()).await {

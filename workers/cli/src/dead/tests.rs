@@ -1,6 +1,6 @@
 use super::{
     Letter,
-    letter::{restored, whole},
+    letter::{Copy, restored, whole},
 };
 use crate::arguments::Which;
 use async_trait::async_trait;
@@ -165,4 +165,24 @@ fn a_copy_keeps_bytes_that_are_no_text() {
     assert_eq!(copy["body_base64"], "H4sA");
     assert_eq!(copy["properties"]["headers"]["x-reason"], "object_missing");
     assert_eq!(whole(&letter, &delivery.properties, b"text")["body"], "text");
+}
+
+/// What a copy is restored to is what a replay of its letter publishes.
+#[test]
+fn a_copy_is_restored_to_the_message_as_it_was() {
+    for body in [&b"\x1f\x8b\x00"[..], b"text", b""] {
+        let letter = Letter::read("splitter", "", &parked(), body);
+        let copy = whole(&letter, &parked(), body);
+        let Copy { id, queue, outgoing } = Copy::read(&copy).unwrap();
+        assert_eq!((id, queue.as_str()), (letter.id, "splitter"));
+        assert_eq!((outgoing.exchange, outgoing.routing_key.as_str()), ("ingest", "ride-batch.v1"));
+        assert_eq!((outgoing.properties, &outgoing.body[..]), (original(), body));
+        for field in ["id", "queue", "exchange", "routing_key"] {
+            let mut broken = copy.clone();
+            broken[field] = json!(7);
+            let told = Copy::read(&broken).unwrap_err().to_string();
+            assert!(told.contains(&format!("{field} is 7")), "{told}");
+        }
+    }
+    assert!(Copy::read(&json!({ "error": "no copy" })).is_err());
 }

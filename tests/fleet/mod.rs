@@ -103,6 +103,30 @@ fn workers_with(logs: &[Value], trace_id: &Value) -> BTreeSet<String> {
     mine.filter_map(|line| line["span"]["worker"].as_str().map(str::to_owned)).collect()
 }
 
+/// `ingest` follows to what the trainer says, or as far as it is told; that no model comes of a batch is its failure only
+/// where the model was asked for.
+#[tokio::test]
+async fn ingest_follows_as_far_as_it_is_told() {
+    let input = Input::of(50);
+    let fleet = Fleet::start(1, &input.weather);
+    let ingest = |more: &[&str], code| {
+        let ended = fleet.wildrydes().arg("ingest").arg(&input.rides).args(more).output().unwrap();
+        let said = [ended.stdout, ended.stderr].concat();
+        let said = String::from_utf8_lossy(&said).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{said}");
+        (said.contains("too_few_rides"), said.contains("waiting for the model"), said)
+    };
+    assert!(matches!(ingest(&[], 0), (true, true, _)));
+    assert!(matches!(ingest(&["--until", "model"], 4), (true, false, _)));
+    assert!(matches!(ingest(&["--until", "dataset"], 0), (false, false, _)));
+    fleet.finish().await;
+    let without = Fleet::start_some(&["splitter", "weather-fetcher", "merger"], 1, &input.weather, &[]);
+    let said = without.wildrydes().arg("ingest").arg(&input.rides).output().unwrap();
+    assert!(said.status.success(), "{said:?}");
+    assert!(String::from_utf8_lossy(&said.stderr).contains("no process reads the queue `trainer`"), "{said:?}");
+    without.finish().await;
+}
+
 /// Scores come from the promoted model, whole, and swap with the next promotion.
 #[tokio::test]
 async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
@@ -113,8 +137,13 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     ask.args(["--tmin", "18", "--tmax", "27", "--prcp", "0", "--units", "celsius", "--timeout-ms", "60000"]);
     let too_early = ask.output().unwrap();
     assert!(!too_early.status.success());
-    assert!(String::from_utf8_lossy(&too_early.stderr).contains("wildrydes demo"), "{too_early:?}");
-    succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    assert!(String::from_utf8_lossy(&too_early.stderr).contains("wildrydes ingest"), "{too_early:?}");
+    let report = succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    assert!(report.contains("ROC AUC"), "it follows to the model\n{report}");
+    assert!(
+        fleet.store().join("models/service-request/champion.json").is_file(),
+        "who is told of it can ask for scores"
+    );
     let champion = fleet.champion();
     // The scorer hears of the promotion a moment after the alias is written.
     ask.arg("--json");

@@ -76,9 +76,10 @@ Examples:
   wildrydes run rides.json --serve                        then page and API on http://127.0.0.1:8080, until Ctrl-C
   wildrydes run --serve=127.0.0.1:9000                    the page takes the rides")]
     Run(Run),
-    /// Hand files in to a fleet and follow them until their dataset is ready
+    /// Hand files in to a fleet and follow them to their dataset, and to the model when a trainer is running
     #[command(after_help = "\
 Examples:
+  wildrydes ingest rides.json --until dataset
   wildrydes ingest rides.json --broker amqp://publisher@rabbit/%2f --set broker.password_file=secret
   wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
@@ -287,6 +288,19 @@ pub struct Ingest {
     /// Return once the broker has confirmed, without waiting for the dataset
     #[arg(long)]
     pub detach: bool,
+    /// How far to follow; to the model: exit code 4 when none comes of it [default: to the dataset, then, when a trainer is
+    /// running, up to 10 minutes for the model]
+    #[arg(long, value_enum, conflicts_with = "detach")]
+    pub until: Option<Until>,
+}
+
+/// How far `ingest` follows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Until {
+    /// Every batch has its dataset, or is refused
+    Dataset,
+    /// The trainer has made a model of it, or refused to
+    Model,
 }
 
 /// `score`

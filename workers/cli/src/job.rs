@@ -1,8 +1,8 @@
-//! The job: upload, publish, follow each batch to its dataset, and to the model when the fleet runs in this process.
+//! The job: upload, publish, follow each batch to its dataset, and to the model.
 
 use crate::{
     Failed, Session,
-    arguments::{Ingest, Run},
+    arguments::{Ingest, Run, Until},
     fleet::Fleet,
     progress::{Step, Unit},
     report, serve,
@@ -133,7 +133,7 @@ pub(crate) async fn to_the_model(
     for file in files {
         submitted.push(submit(client, store, file, None, quiet).await?);
     }
-    follower.follow(client, store, submitted, true, quiet).await
+    follower.follow(client, store, submitted, Goal::Model, quiet).await
 }
 
 /// `ingest`: to a fleet.
@@ -153,7 +153,16 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
         tell_submitted(session, &submitted);
         return Ok(());
     }
-    follow_to_the_end(session, &store, client, follower, submitted).await
+    let goal = match options.until {
+        Some(Until::Dataset) => Goal::Dataset,
+        Some(Until::Model) => Goal::Model,
+        None => Goal::ModelIfTraining,
+    };
+    match follow_to_the_end(session, &store, client, follower, submitted, goal).await {
+        // The batches are in; that no model came of them was told, and was not asked for.
+        Err(Failed::NoModel) if goal == Goal::ModelIfTraining => Ok(()),
+        ended => ended,
+    }
 }
 
 /// Names what was published, for who does not wait.
@@ -169,17 +178,18 @@ pub(crate) fn tell_submitted(session: &Session, submitted: &[Submitted]) {
     }
 }
 
-/// Waits until every batch is ready or refused, and reports.
+/// Waits as far as the goal says, and reports.
 pub(crate) async fn follow_to_the_end(
     session: &Session,
     store: &Store,
     client: Client,
     mut follower: Follower,
     submitted: Vec<Submitted>,
+    goal: Goal,
 ) -> Result<(), Failed> {
     let quiet = session.shared.json;
     let outcome = tokio::select! {
-        outcome = follower.follow(&client, store, submitted, false, quiet) => outcome?,
+        outcome = follower.follow(&client, store, submitted, goal, quiet) => outcome?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             return Err(Failed::Broken(anyhow::anyhow!(
@@ -285,6 +295,25 @@ fn shown(file: &Path) -> String {
     file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
+/// How far batches are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// To their datasets.
+    Dataset,
+    /// To the model that comes of them.
+    Model,
+    /// To the model when a trainer is there to make one, and not for ever.
+    ModelIfTraining,
+}
+
+/// Batches on their way.
+struct Followed {
+    /// Each with what became of it, and whether the trainer has had its say on it.
+    batches: Vec<(Submitted, Option<BatchOutcome>, bool)>,
+    model: Option<ModelOutcome>,
+    progress: Progress,
+}
+
 /// Listens to everything that tells what becomes of a batch.
 pub(crate) struct Follower {
     heard: stream::SelectAll<stream::BoxStream<'static, anyhow::Result<Delivery>>>,
@@ -301,21 +330,65 @@ impl Follower {
         Ok(Self { heard })
     }
 
-    /// Waits until every batch is ready or refused, and, `to_the_model`, until the trainer has had its say on each.
+    /// Waits until every batch is ready or refused, and as the goal says for the trainer to have its say on each.
     async fn follow(
         &mut self,
         client: &Client,
         store: &Store,
         submitted: Vec<Submitted>,
-        to_the_model: bool,
+        goal: Goal,
         quiet: bool,
     ) -> Result<Outcome, Failed> {
-        let mut batches: Vec<(Submitted, Option<BatchOutcome>, bool)> =
-            submitted.into_iter().map(|submitted| (submitted, None, !to_the_model)).collect();
-        let mut model = None;
-        let mut progress = Progress::new(quiet);
+        /// How long a model is waited for that nobody asked for by name.
+        const PATIENCE: Duration = Duration::from_secs(10 * 60);
+        let mut followed = Followed {
+            batches: submitted.into_iter().map(|submitted| (submitted, None, false)).collect(),
+            model: None,
+            progress: Progress::new(quiet),
+        };
+        self.hear_of(&mut followed, client, store, goal == Goal::Model).await?;
+        if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
+            followed.progress.finish();
+            let say = |text: &str| {
+                if !quiet {
+                    eprintln!("{text}")
+                }
+            };
+            if client.depth(topology::queue::TRAINER).await?.consumers == 0 {
+                say(
+                    "no process reads the queue `trainer`: there will be a model of this once one does (`wildrydes status`)",
+                );
+            } else {
+                say("waiting for the model, 10 minutes at most (--until dataset does not)");
+                followed.progress.training = true;
+                let hearing = self.hear_of(&mut followed, client, store, true);
+                match tokio::time::timeout(PATIENCE, hearing).await {
+                    Ok(heard) => heard?,
+                    Err(_) => {
+                        say("no word from the trainer yet; the fleet goes on. Its log tells, and `wildrydes status`")
+                    }
+                }
+            }
+        }
+        followed.progress.finish();
+        let batches = followed.batches.into_iter();
+        let batches = batches.filter_map(|(submitted, outcome, _)| Some((submitted, outcome?))).collect();
+        Ok(Outcome { batches, model: followed.model })
+    }
+
+    /// Listens until every batch is ready or refused, and, `to_the_model`, until the trainer has had its say on each.
+    async fn hear_of(
+        &mut self,
+        followed: &mut Followed,
+        client: &Client,
+        store: &Store,
+        to_the_model: bool,
+    ) -> Result<(), Failed> {
+        let Followed { batches, model, progress } = followed;
         let mut tick = tokio::time::interval(Duration::from_millis(500));
-        while let Some(waiting) = batches.iter().find(|(_, outcome, trained)| outcome.is_none() || !trained) {
+        while let Some(waiting) =
+            batches.iter().find(|(_, outcome, trained)| outcome.is_none() || (to_the_model && !trained))
+        {
             let delivery = tokio::select! {
                 heard = self.heard.next() => heard.context("the broker closed the connection")??,
                 _ = tick.tick() => {
@@ -337,7 +410,7 @@ impl Follower {
                 for (_, outcome, trained) in batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)) {
                     let (queue, reason, why) = (delivery.routing_key.clone(), reason.clone(), why.clone());
                     if outcome.is_some() {
-                        model = Some(ModelOutcome::Failed { reason, why });
+                        *model = Some(ModelOutcome::Failed { reason, why });
                     } else {
                         *outcome = Some(BatchOutcome::Refused { queue, reason, why });
                     }
@@ -353,7 +426,7 @@ impl Follower {
             } else if kind == ModelPromoted::KIND.to_string() || kind == ModelRejected::KIND.to_string() {
                 let mut concerned = batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)).peekable();
                 if concerned.peek().is_some() {
-                    model = Some(match kind == ModelPromoted::KIND.to_string() {
+                    *model = Some(match kind == ModelPromoted::KIND.to_string() {
                         true => ModelOutcome::Promoted(decode(&told)?),
                         false => ModelOutcome::Rejected(decode(&told)?),
                     });
@@ -362,9 +435,7 @@ impl Follower {
             }
             delivery.settle.ack().await?;
         }
-        progress.finish();
-        let batches = batches.into_iter().filter_map(|(submitted, outcome, _)| Some((submitted, outcome?))).collect();
-        Ok(Outcome { batches, model })
+        Ok(())
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     Failed, Session,
     arguments::Replay,
-    job::{Follower, Submitted, follow_to_the_end, tell_submitted},
+    job::{Follower, Goal, Submitted, follow_to_the_end, tell_submitted},
 };
 use anyhow::{Context, bail};
 use common::{
@@ -55,7 +55,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         client.close().await;
         return Ok(());
     }
-    follow_to_the_end(session, &store, client, follower, submitted).await
+    follow_to_the_end(session, &store, client, follower, submitted, Goal::Dataset).await
 }
 
 fn shown(batch_id: &Option<String>) -> &str {

@@ -87,7 +87,9 @@ async fn the_page_takes_rides_and_scores_them() {
         for part in ["1\u{202f}500 rides", "to train on", "rejected", "Dataset, CSV"] {
             ensure!(ready.contains(part), "{part} is missing in\n{ready}");
         }
-        let another = format!("const id = document.querySelector('#champion-id')?.textContent; return id && id !== '{first}' ? id : null");
+        let another = format!(
+            "const id = document.querySelector('#champion-id')?.textContent; return id && id !== '{first}' ? id : null"
+        );
         let second: String = eventually(&browser, "a champion that knows both", &another).await?;
 
         upload.send_keys(broken.to_string_lossy()).await?;

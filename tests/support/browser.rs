@@ -95,7 +95,8 @@ impl Chromedriver {
         wanted.set_binary(self.chromium.to_str().context("a path in UTF-8")?)?;
         let profile = self.profiles.path().join(format!("{width}x{height}"));
         // Through a pipe, the browser ends with its driver, however that ends.
-        for argument in ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "remote-debugging-pipe"] {
+        for argument in ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "remote-debugging-pipe"]
+        {
             wanted.add_arg(&format!("--{argument}"))?;
         }
         // Nothing but what the test asks for.

@@ -1,7 +1,8 @@
 //! What the tests of the whole fleet stand on: a real RabbitMQ, brokers of a test's own to do harm to, a proxy that does to
-//! connections what networks do, a stub of NOAA's services, the fleet as processes, the faults it must stand, the fleet in
-//! a simulated world, what must hold of any input.
+//! connections what networks do, a stub of NOAA's services, the fleet as processes, a browser on its page, the faults it
+//! must stand, the fleet in a simulated world, what must hold of any input.
 
+pub mod browser;
 pub mod containers;
 pub mod disturbed;
 pub mod faults;

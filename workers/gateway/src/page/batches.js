@@ -7,6 +7,7 @@ import { stackedBar } from './charts.js';
 const PAGE = 20;
 const REJECTED_SHOWN = 50;
 const POLL_MS = 1500;
+const POLL_MS_MAX = 10_000;
 const UPLOADS_AT_ONCE = 2;
 const REASONS_SHOWN = 3;
 
@@ -31,8 +32,11 @@ const REPLAY = 'It may be no fault of the file. Mend what the reason names, then
 let list = [];
 let older;
 let trouble;
-let opened = new Map();
+const opened = new Set();
+/** Batches that were handed in from this page: they stay on it, however old the file turns out to be. */
+const mine = new Set();
 let poll;
+let pollMs = POLL_MS;
 
 export function loading() {
   show(byId('batch-list'), skeleton(4, '2.6rem'));
@@ -114,7 +118,7 @@ function rejectedRides(batch) {
   const id = batch.batch_id;
   const details = h('details', { class: 'rejected-details' }, h('summary', { data: { focus: `rejected ${id}` } }, 'Look at them'), place);
   const fill = async () => {
-    opened.set(id, true);
+    opened.add(id);
     show(place, skeleton(3));
     try {
       const rides = await firstLines(batch.links.rejected, REJECTED_SHOWN);
@@ -195,9 +199,13 @@ export async function refresh() {
   try {
     const answer = await get(`/v1/batches?limit=${PAGE}`);
     const fresh = new Set(answer.batches.map((batch) => batch.batch_id));
-    const further = list.length > PAGE ? list.slice(PAGE).filter((batch) => !fresh.has(batch.batch_id)) : [];
+    const unlisted = list.filter((batch) => mine.has(batch.batch_id) && !fresh.has(batch.batch_id));
+    const further = list.slice(PAGE).filter((batch) => !fresh.has(batch.batch_id) && !mine.has(batch.batch_id));
     if (!further.length) older = answer.next;
-    list = [...answer.batches, ...further];
+    const before = JSON.stringify(list);
+    list = [...(await Promise.all(unlisted.map(again))), ...answer.batches, ...further];
+    // What does not move is looked at less often.
+    pollMs = before === JSON.stringify(list) ? Math.min(pollMs * 1.5, POLL_MS_MAX) : POLL_MS;
     trouble = undefined;
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -207,20 +215,27 @@ export async function refresh() {
   later();
 }
 
+const isMoving = (batch) => batch.state === 'queued' || batch.state === 'in_progress';
+
+const one = (id) => get(`/v1/batches/${encodeURIComponent(id)}`);
+
+/** A batch as it is now, or as it was where it cannot be had. */
+const again = (batch) => (isMoving(batch) ? one(batch.batch_id).catch(() => batch) : batch);
+
 function later() {
   clearTimeout(poll);
-  const moving = list.some((batch) => batch.state === 'queued' || batch.state === 'in_progress');
-  if (moving && !trouble) poll = setTimeout(() => (document.hidden ? later() : refresh()), POLL_MS);
+  if (list.some(isMoving) && !trouble) poll = setTimeout(() => (document.hidden ? later() : refresh()), pollMs);
 }
 
 /** Fetches one batch of which something was told. */
 export async function refreshOne(id) {
   try {
-    const batch = await get(`/v1/batches/${encodeURIComponent(id)}`);
+    const batch = await one(id);
     const at = list.findIndex((known) => known.batch_id === id);
     if (at < 0) list.unshift(batch);
     else list[at] = { ...batch, source: batch.source ?? list[at].source };
     draw();
+    pollMs = POLL_MS;
     later();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;
@@ -276,6 +291,8 @@ function entry(file) {
       const known = list.find((batch) => batch.batch_id === answer.batch_id);
       if (known) close('known', `is here already, as batch ${answer.batch_id}. Nothing changes.`);
       else {
+        mine.add(answer.batch_id);
+        pollMs = POLL_MS;
         list.unshift({ batch_id: answer.batch_id, state: 'queued', source: file.name, submitted_at: new Date().toISOString(), links: answer.links });
         draw();
         later();

@@ -35,10 +35,13 @@ let topologyKnown = false;
 // Neither an id nor the lack of one: whatever comes first is news.
 let lastChampion = null;
 let lastDead;
+let lastBroker;
 
 const button = (words, onclick) => h('button', { type: 'button', class: 'link', onclick }, words);
 
 function brokerIs({ name, state: is, why }) {
+  if (is === 'open' && lastBroker !== 'open') score.again();
+  lastBroker = is;
   state('broker', 'state', is, `${name}: ${is}`);
   const because = why ? ` (${why})` : '';
   if (is === 'away') banner('broker', 'bad', h('strong', {}, 'The broker is away.'), ` ${name} does not answer${because}. Nothing is lost: what was confirmed is kept, uploads and scores are refused until it is back. `, h('code', {}, 'wildrydes doctor'), ' says more.');

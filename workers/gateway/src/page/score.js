@@ -6,6 +6,7 @@ import { FEATURES } from './model.js';
 import { contributionsChart } from './charts.js';
 
 const PAUSE_MS = 300;
+const RETRY_S_MAX = 30;
 
 const TEMPERATURES = {
   celsius: { name: '°C', from: (tenths) => tenths / 10, to: (value) => value * 10, digits: 1 },
@@ -32,6 +33,7 @@ let looksUp = false;
 let timer;
 let inFlight;
 let waiting;
+let failures = 0;
 
 const value = (name) => byId(`score-${name}`).value.trim();
 const pick = (feature) => (feature === 'prcp' ? PRECIPITATIONS[units.precipitation] : TEMPERATURES[units.temperature]);
@@ -169,6 +171,7 @@ function fieldError(name, words) {
 const soon = () => {
   clearTimeout(timer);
   clearTimeout(waiting);
+  failures = 0;
   timer = setTimeout(run, PAUSE_MS);
   byId('score-result').dataset.stale = 'yes';
 };
@@ -187,6 +190,7 @@ function filledIn() {
 async function run() {
   clearTimeout(timer);
   clearTimeout(waiting);
+  waiting = undefined;
   inFlight?.abort();
   clearErrors();
   if (!filledIn()) {
@@ -199,7 +203,9 @@ async function run() {
   result.setAttribute('aria-busy', 'true');
   try {
     const answer = await post('/v1/score', ride(), { signal: mine.signal });
-    if (!mine.signal.aborted) drawScore(answer);
+    if (mine.signal.aborted) return;
+    failures = 0;
+    drawScore(answer);
   } catch (error) {
     if (error.name === 'AbortError') return;
     if (!(error instanceof Problem)) throw error;
@@ -221,17 +227,19 @@ function drawProblem(problem) {
     const words = /invalid-field/.test(problem.type) ? error.expected : `${missing ? 'Missing: expected' : 'Expected'} ${error.expected}.`;
     if (!fieldError(name, words)) elsewhere.push(`${path || 'the ride'}: ${words}`);
   }
-  const retry = problem.retryAfterS && (problem.status === 503 || problem.status === 429 || problem.status === 504);
+  const mayPass = problem.retryAfterS && (problem.status === 503 || problem.status === 429 || problem.status === 504);
+  // Longer each time: nobody is helped by a page that knocks every second.
+  const retryS = mayPass ? Math.min(Math.max(problem.retryAfterS, 2 ** ++failures), RETRY_S_MAX) : undefined;
   const noModel = /no-model/.test(problem.type);
   show(byId('score-result'), empty(problem.title + (/[.!?]$/.test(problem.title) ? '' : '.'),
     h('p', {}, problem.message),
     elsewhere.map((words) => h('p', {}, words)),
     noModel ? h('p', {}, h('a', { href: '#batches' }, 'Upload rides')) : '',
-    retry ? h('p', { class: 'note' }, `Asked again in ${problem.retryAfterS} s.`) : ''));
+    retryS ? h('p', { class: 'note' }, `Asked again in ${retryS} s, or as soon as something changes.`) : ''));
   show(byId('score-peek'), elsewhere.length < problem.errors.length ? 'See the field marked above.' : problem.title);
   announce(`${problem.title}. ${problem.message}`);
   // Nobody looks: no need to ask again.
-  if (retry) waiting = setTimeout(() => document.hidden || run(), problem.retryAfterS * 1000);
+  if (retryS) waiting = setTimeout(() => document.hidden || run(), retryS * 1000);
 }
 
 const announce = (words) => write(byId('score-said'), words);
@@ -266,6 +274,12 @@ function drawScore(answer) {
     h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id)));
   show(byId('score-peek'), h('strong', {}, percent(probability)), service ? 'a service request' : 'no service request');
   announce(`${percent(probability)} likely to ask for service${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside of what the model has seen.' : ''}`);
+}
+
+/** Whatever kept a score from coming may be over. */
+export function again() {
+  failures = 0;
+  if (waiting !== undefined) run();
 }
 
 /** Builds the form; it scores as soon as there is a champion. */

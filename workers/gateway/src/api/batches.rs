@@ -3,7 +3,7 @@
 use crate::{
     App,
     batches::{self, Batch, Links},
-    extract::{Asked, Pieces},
+    extract::{Asked, Path, Pieces},
     problem::Problem,
     server::Caller,
     uploads::{self, Named, Upload, store_away},
@@ -11,7 +11,7 @@ use crate::{
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };

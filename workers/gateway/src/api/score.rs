@@ -10,9 +10,12 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::{PrecipitationUnit, TemperatureUnit};
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use common::contract::message::{PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
@@ -114,6 +117,42 @@ pub(crate) enum Body {
     One(RideToScore),
     /// Several: each has its score or its error in its place.
     Many(Vec<RideToScore>),
+}
+
+/// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
+/// in memory.
+struct Rides {
+    kept: Vec<RideToScore>,
+    count: usize,
+}
+
+impl<'de> Deserialize<'de> for Rides {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Rides;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of rides")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < SCORE_RIDES_MAX {
+                    let Some(ride) = rides.next_element()? else { break };
+                    kept.push(ride);
+                }
+                let mut count = kept.len();
+                while count >= SCORE_RIDES_MAX && rides.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Rides { kept, count })
+            }
+        }
+
+        deserializer.deserialize_seq(Visit)
+    }
 }
 
 /// The score of one ride.
@@ -299,10 +338,11 @@ pub(crate) async fn score(
     expect_json(request.headers())?;
     let body = whole(request, &app).await?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let rides: Vec<RideToScore> = read_json(&body)?;
+        let Rides { kept: rides, count } = read_json(&body)?;
         if rides.is_empty() {
             return Err(Problem::invalid("no-rides", "", None, "at least one ride"));
         }
+        scoring::check_count(&app, count)?;
         let Judged { by, rides } = scoring::judge(&app, options.explain, rides, deadline).await?;
         let scores = rides.into_iter().map(|ride| match ride {
             Ok(score) => ScoreOrError::Score(score),

@@ -43,7 +43,7 @@ pub struct FieldError {
     pub field: String,
     /// As it came, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, nullable = false)]
+    #[schema(value_type = Option<Value>, nullable = false)]
     pub value: Option<Value>,
     /// What would be right.
     pub expected: String,

@@ -83,7 +83,6 @@ pub(crate) struct TensorMetadata {
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
 pub(crate) struct InferenceRequest {
     /// Comes back with the answer.
-    #[schema(nullable = false)]
     id: Option<String>,
     /// Taken and not used, but for `binary_data_output`.
     #[serde(default)]
@@ -112,7 +111,7 @@ pub(crate) struct InputTensor {
     parameters: Map<String, Value>,
     /// Row by row, flat or nested.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Value>>, nullable = false)]
+    #[schema(value_type = Option<Vec<Value>>)]
     data: Option<Numbers>,
 }
 
@@ -221,13 +220,13 @@ pub(crate) async fn server() -> Json<ServerMetadata> {
 }
 
 /// Whether the gateway lives.
-#[utoipa::path(get, path = "/v2/health/live", tag = "Open Inference Protocol", responses((status = 200, description = "It does", body = Live)))]
+#[utoipa::path(get, path = "/v2/health/live", tag = "Open Inference Protocol", security(()), responses((status = 200, description = "It does", body = Live)))]
 pub(crate) async fn live() -> Json<Live> {
     Json(Live { live: true })
 }
 
 /// Whether scores can be asked for.
-#[utoipa::path(get, path = "/v2/health/ready", tag = "Open Inference Protocol",
+#[utoipa::path(get, path = "/v2/health/ready", tag = "Open Inference Protocol", security(()),
     responses((status = 200, description = "They can", body = Ready)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Problem> {
     super::health::readiness(&app)?;

@@ -8,7 +8,12 @@ pub(crate) mod models;
 pub(crate) mod score;
 pub(crate) mod workshop;
 
-use crate::{App, page, problem::Problem, server, settings::Scope};
+use crate::{
+    App, page,
+    problem::Problem,
+    server,
+    settings::{Auth, Scope},
+};
 use axum::{
     Json, Router, middleware,
     routing::{get, post},
@@ -98,6 +103,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(health::metrics));
     let (router, mut document) = read.merge(write).merge(workshop).merge(open).split_for_parts();
     complete(&mut document);
+    if app.settings.auth == Auth::Off {
+        document.security = None;
+    }
     let document = Json(document);
     router
         .route("/openapi.json", get(move || async move { document.clone() }))

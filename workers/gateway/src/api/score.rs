@@ -27,40 +27,31 @@ use utoipa::{IntoParams, ToSchema};
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
 pub(crate) struct RideToScore {
     /// Comes back with the score.
-    #[schema(max_length = 128, nullable = false)]
+    #[schema(max_length = 128)]
     pub(crate) ride_id: Option<String>,
     /// Miles, not negative.
-    #[schema(minimum = 0, nullable = false)]
+    #[schema(minimum = 0)]
     pub(crate) distance: Option<f64>,
     /// Health points at the end of the ride.
-    #[schema(nullable = false)]
     pub(crate) healthpoints: Option<f64>,
     /// Magic points burnt.
-    #[schema(nullable = false)]
     pub(crate) magicpoints: Option<f64>,
     /// Lowest temperature of the day, tenths of °C.
-    #[schema(nullable = false)]
     pub(crate) tmin: Option<f64>,
     /// Highest temperature of the day, tenths of °C.
-    #[schema(nullable = false)]
     pub(crate) tmax: Option<f64>,
     /// Precipitation of the day, tenths of mm.
-    #[schema(nullable = false)]
     pub(crate) prcp: Option<f64>,
     /// Instead of `tmin` and `tmax`.
-    #[schema(nullable = false)]
     pub(crate) temperature: Option<Temperature>,
     /// Instead of `prcp`.
-    #[schema(nullable = false)]
     pub(crate) precipitation: Option<Precipitation>,
     /// Degrees north, −90 to 90.
-    #[schema(nullable = false)]
     pub(crate) latitude: Option<f64>,
     /// Degrees east, −180 to 180.
-    #[schema(nullable = false)]
     pub(crate) longitude: Option<f64>,
     /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, or RFC 3339.
-    #[schema(nullable = false, example = "2018-04-25 17:03:05")]
+    #[schema(example = "2018-04-25 17:03:05")]
     pub(crate) statustime: Option<String>,
 }
 

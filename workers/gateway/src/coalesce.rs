@@ -123,7 +123,15 @@ struct Lane {
 impl Lane {
     async fn run(self, mut jobs: mpsc::Receiver<Job>, limits: Limits) {
         let mut under_way = JoinSet::new();
-        while let Some(first) = jobs.recv().await {
+        let mut carried: Option<Job> = None;
+        loop {
+            let first = match carried.take() {
+                Some(job) => job,
+                None => match jobs.recv().await {
+                    Some(job) => job,
+                    None => break,
+                },
+            };
             let latest = Instant::now() + limits.wait;
             let mut rides = first.rides.len();
             let mut together = vec![first];
@@ -142,6 +150,11 @@ impl Lane {
                         () = tokio::time::sleep_until(latest) => break,
                     },
                 };
+                if rides + next.rides.len() > limits.rides_max {
+                    // Too many together: it is the first of the next message. No request suffers from the size of another.
+                    carried = Some(next);
+                    break;
+                }
                 rides += next.rides.len();
                 together.push(next);
             }

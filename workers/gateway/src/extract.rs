@@ -11,7 +11,11 @@ use axum::{
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
-use std::time::Duration;
+use std::{ops::Deref, time::Duration};
+use tokio::{sync::SemaphorePermit, time::Instant};
+
+/// Bytes of a body that are not counted against what all bodies together may take.
+const SMALL: usize = 16 << 10;
 
 /// The query of a URL.
 pub(crate) struct Asked<T>(pub(crate) T);
@@ -24,6 +28,18 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
         read.map(|query| Self(query.0)).map_err(|error| {
             Problem::unprocessable("invalid-query", format!("the query of the URL: {}", error.body_text()))
         })
+    }
+}
+
+/// What the path of a URL names.
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let read = axum::extract::Path::<T>::from_request_parts(parts, state).await;
+        read.map(|path| Self(path.0)).map_err(|error| Problem::unreadable(format!("the path: {}", error.body_text())))
     }
 }
 
@@ -40,8 +56,28 @@ pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
     Err(Problem::unsupported_media_type(detail))
 }
 
-/// The whole body, within the settings' size and patience.
-pub(crate) async fn whole(request: Request, app: &App) -> Result<Bytes, Problem> {
+/// A body that came to its end. While it lives it takes room from the other bodies.
+pub(crate) struct Whole<'a> {
+    bytes: Bytes,
+    _room: Option<SemaphorePermit<'a>>,
+}
+
+impl Deref for Whole<'_> {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        &self.bytes
+    }
+}
+
+/// The whole body, within the settings' size and before the request's deadline.
+pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
+    let until = Instant::now() + app.deadline();
+    let late = || Problem::too_late(app.deadline());
+    tokio::time::timeout_at(until, all_of(request, app)).await.unwrap_or_else(|_| Err(late()))
+}
+
+async fn all_of(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
     let max = app.settings.body_bytes_max;
     let too_large = || Problem::too_large(format!("the body is larger than the {max} bytes that are taken here"));
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
@@ -50,10 +86,11 @@ pub(crate) async fn whole(request: Request, app: &App) -> Result<Bytes, Problem>
     }
     let mut pieces = Pieces::of(request.into_body(), app.stall());
     // One piece is the usual case: taken as it is.
-    let Some(first) = pieces.next().await? else { return Ok(Bytes::new()) };
+    let Some(first) = pieces.next().await? else { return Ok(Whole { bytes: Bytes::new(), _room: None }) };
     let Some(second) = pieces.next().await? else {
-        return if first.len() > max { Err(too_large()) } else { Ok(first) };
+        return if first.len() > max { Err(too_large()) } else { Ok(Whole { bytes: first, _room: None }) };
     };
+    let mut room = None;
     let mut body = Vec::with_capacity(told.unwrap_or(first.len() + second.len()).min(max));
     let mut next = Some(first);
     let mut then = Some(second);
@@ -61,13 +98,35 @@ pub(crate) async fn whole(request: Request, app: &App) -> Result<Bytes, Problem>
         if body.len() + piece.len() > max {
             return Err(too_large());
         }
+        make_room(app, &mut room, body.len() + piece.len())?;
         body.extend_from_slice(&piece);
         next = match then.take() {
             Some(piece) => Some(piece),
             None => pieces.next().await?,
         };
     }
-    Ok(body.into())
+    Ok(Whole { bytes: body.into(), _room: room })
+}
+
+/// Takes room for a body of so many bytes from what all bodies together may take.
+fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: usize) -> Result<(), Problem> {
+    let needed = if bytes <= SMALL { 0 } else { bytes.div_ceil(1 << 10) };
+    let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
+    let more = u32::try_from(needed.saturating_sub(held)).unwrap_or(u32::MAX);
+    if more == 0 {
+        return Ok(());
+    }
+    let taken = app.bodies.try_acquire_many(more).map_err(|_| {
+        Problem::unavailable(
+            "too-busy",
+            "the bodies of other requests take all the memory there is for them; try again",
+        )
+    })?;
+    match room {
+        Some(held) => held.merge(taken),
+        None => *room = Some(taken),
+    }
+    Ok(())
 }
 
 /// A body piece by piece, with a limit to how long it may be silent.

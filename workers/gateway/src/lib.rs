@@ -55,6 +55,9 @@ use settings::Auth;
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
+/// KiB of all bodies in memory at the same time, those that are small left aside.
+const BODIES_KIB_MAX: usize = 256 << 10;
+
 /// The gateway, not yet listening.
 pub struct Gateway {
     settings: Settings,
@@ -118,6 +121,8 @@ pub(crate) struct App {
     uploads: Semaphore,
     /// One permit each request under way.
     requests: Semaphore,
+    /// One permit each KiB of a body in memory, small ones left aside.
+    bodies: Semaphore,
     draining: Shutdown,
 }
 
@@ -136,6 +141,7 @@ impl App {
             doorkeeper: Doorkeeper::new(&settings),
             uploads: Semaphore::new(settings.uploads_max),
             requests: Semaphore::new(settings.requests_max),
+            bodies: Semaphore::new(BODIES_KIB_MAX),
             draining: shutdown.clone(),
             settings,
             store,

@@ -41,6 +41,8 @@ const LETTERS_FRESH: Duration = Duration::from_secs(30);
 pub(crate) const LETTERS_MAX: usize = 500;
 /// How long the broker may take to show them.
 const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the broker may take to tell what its queues hold.
+const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// Events that a slow watcher may be behind.
 const EVENTS_MAX: usize = 1_024;
 
@@ -251,9 +253,10 @@ impl Observer {
         let (mut queues, mut note) = (Vec::new(), None);
         let mut state = self.link.broker_state();
         if let Ok(client) = self.link.reader() {
-            match self.queues(&client).await {
-                Ok((seen, told)) => (queues, note) = (seen, told),
-                Err(error) => state = BrokerState::Away(error.to_string()),
+            match tokio::time::timeout(LOOK_TIMEOUT, self.queues(&client)).await {
+                Ok(Ok((seen, told))) => (queues, note) = (seen, told),
+                Ok(Err(error)) => state = BrokerState::Away(error.to_string()),
+                Err(_) => state = BrokerState::Away(format!("silent for {} ms", LOOK_TIMEOUT.as_millis())),
             }
         }
         let (word, why) = match state {
@@ -340,13 +343,18 @@ impl Observer {
     /// The dead letters; those that were last seen when the broker does not show them now.
     pub(crate) async fn dead(&self) -> Dead {
         let mut known = self.letters.lock().await;
-        let Ok(client) = self.link.reader() else {
-            return known.as_ref().map(|known| known.2.clone()).unwrap_or_default();
+        let as_known = |known: &Option<(Instant, Vec<u64>, Dead)>| known.as_ref().map(|known| known.2.clone());
+        let Ok(client) = self.link.reader() else { return as_known(&known).unwrap_or_default() };
+        let depths = async {
+            let mut depths = Vec::new();
+            for name in queue::ALL {
+                depths.push(client.depth(&dead_queue(name)).await?.messages);
+            }
+            Ok::<_, ClientError>(depths)
         };
-        let mut depths = Vec::new();
-        for name in queue::ALL {
-            depths.push(client.depth(&dead_queue(name)).await.map_or(0, |depth| depth.messages));
-        }
+        let Ok(Ok(depths)) = tokio::time::timeout(LOOK_TIMEOUT, depths).await else {
+            return as_known(&known).unwrap_or_default();
+        };
         if let Some((at, before, dead)) = known.as_ref()
             && *before == depths
             && at.elapsed() < LETTERS_FRESH

@@ -1,8 +1,7 @@
 //! The page: a few files, built into the program.
 
-use crate::problem::Problem;
+use crate::{extract::Path, problem::Problem};
 use axum::{
-    extract::Path,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };

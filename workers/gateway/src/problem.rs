@@ -28,6 +28,10 @@ pub struct Problem {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
+    /// `detail` again, where clients of the Open Inference Protocol look for it: below `/v2` only.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    error: Option<String>,
     #[serde(skip)]
     retry_after: Option<Duration>,
 }
@@ -39,7 +43,7 @@ pub struct FieldError {
     pub field: String,
     /// As it came, where it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<Object>, nullable = false)]
+    #[schema(value_type = Option<Value>, nullable = false)]
     pub value: Option<Value>,
     /// What would be right.
     pub expected: String,
@@ -48,7 +52,8 @@ pub struct FieldError {
 impl Problem {
     fn new(status: StatusCode, code: &str, title: &'static str, detail: impl Into<String>) -> Self {
         let kind = format!("urn:wildrydes:problem:{code}");
-        Self { kind, title, status: status.as_u16(), detail: detail.into(), errors: Vec::new(), retry_after: None }
+        let (status, detail) = (status.as_u16(), detail.into());
+        Self { kind, title, status, detail, errors: Vec::new(), error: None, retry_after: None }
     }
 
     /// 400: not even readable.
@@ -80,6 +85,12 @@ impl Problem {
     /// 408: the body did not come.
     pub fn too_slow(stall: Duration) -> Self {
         let detail = format!("nothing of the body came for {} ms", stall.as_millis());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
+    }
+
+    /// 408: it did not come to its end.
+    pub fn too_late(deadline: Duration) -> Self {
+        let detail = format!("the body did not come to its end within {} ms", deadline.as_millis());
         Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
     }
 
@@ -142,6 +153,11 @@ impl Problem {
         self
     }
 
+    /// As clients of the Open Inference Protocol read it.
+    pub(crate) fn in_protocol(self) -> Self {
+        Self { error: Some(self.detail.clone()), ..self }
+    }
+
     fn retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self
@@ -161,7 +177,8 @@ impl Problem {
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let (status, retry_after) = (self.status(), self.retry_after);
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = retry_after {

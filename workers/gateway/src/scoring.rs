@@ -54,6 +54,11 @@ impl Fault {
         Self::new(code, format!("{field} is {value}: expected {expected}"), Some(field), Some(value))
     }
 
+    /// Of a ride that has its place in a tensor only.
+    pub(crate) fn in_row(self, row: usize) -> Self {
+        Self { message: format!("ride {row}: {}", self.message), ..self }
+    }
+
     /// As one answer of several.
     pub(crate) fn into_error(self) -> RideError {
         let Self { ride_id, code, message, field, .. } = self;
@@ -105,10 +110,7 @@ pub(crate) async fn judge(
     rides: Vec<RideToScore>,
     deadline: Instant,
 ) -> Result<Judged, Problem> {
-    let max = app.settings.rides_max;
-    if rides.len() > max {
-        return Err(Problem::too_large(format!("{} rides: expected at most {max} in one request", rides.len())));
-    }
+    check_count(app, rides.len())?;
     let mut prepared: Vec<Result<Prepared, Fault>> = rides.iter().map(prepare).collect();
     look_up(app, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
@@ -143,6 +145,15 @@ pub(crate) async fn judge(
         });
     }
     Ok(Judged { by, rides: judged })
+}
+
+/// Whether one request may bring so many rides.
+pub(crate) fn check_count(app: &App, rides: usize) -> Result<(), Problem> {
+    let max = app.settings.rides_max;
+    match rides <= max {
+        true => Ok(()),
+        false => Err(Problem::too_large(format!("{rides} rides: expected at most {max} in one request"))),
+    }
 }
 
 /// A ride on its way to the scorer.

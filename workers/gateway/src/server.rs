@@ -102,11 +102,7 @@ impl Bound {
         }
         let router = layered(&app);
         let handle = Handle::new();
-        let (token, drain) = (shutdown.clone(), handle.clone());
-        tokio::spawn(async move {
-            token.cancelled().await;
-            drain.graceful_shutdown(Some(DRAIN_DEADLINE));
-        });
+        tokio::spawn(drain(Arc::clone(&app), shutdown.clone(), handle.clone()));
         tracing::info!(url, "listening");
         let server = axum_server::from_tcp(listener)?;
         match tls {
@@ -118,6 +114,23 @@ impl Bound {
         }
         Ok(())
     }
+}
+
+/// Once a shutdown was asked for: those who come are told so, `/readyz` says so, and the port is given back when the last request
+/// under way is answered.
+async fn drain(app: Arc<App>, shutdown: Shutdown, handle: Handle<SocketAddr>) {
+    shutdown.cancelled().await;
+    let latest = Instant::now() + DRAIN_DEADLINE;
+    let all = u32::try_from(app.settings.requests_max).unwrap_or(u32::MAX);
+    let _answered = tokio::time::timeout_at(latest, app.requests.acquire_many(all)).await;
+    // What is left is the bodies of answers.
+    let left = latest.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
+    handle.graceful_shutdown(Some(left));
+}
+
+/// Whether a path is answered however the gateway is.
+fn always_answered(route: &str) -> bool {
+    matches!(route, "/healthz" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
 }
 
 /// Waits for heads of requests only so long.
@@ -152,10 +165,15 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
     let method = request.method().clone();
     let route = path.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
     let upload = method == Method::POST && route == "/v1/batches";
+    let is_protocol = request.uri().path().starts_with("/v2");
     let response = match app.requests.try_acquire() {
-        Ok(_) if app.is_private && !names_this_machine(request.headers()) => {
+        _ if app.is_private && !names_this_machine(&request) => {
             let detail = "no key is asked for on this machine alone: the header Host must name it, as in localhost";
             Problem::forbidden(detail).into_response()
+        }
+        _ if always_answered(&route) => bounded(&app, request, next).await,
+        _ if app.draining.is_cancelled() => {
+            Problem::unavailable("shutting-down", "the gateway is shutting down").into_response()
         }
         Err(_) => {
             let detail =
@@ -164,16 +182,17 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
         }
         // An upload takes as long as it takes, if only something comes.
         Ok(_permit) if upload => next.run(request).await,
-        Ok(_permit) => {
-            let patience = app.deadline() + GRACE;
-            tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
-                Problem::no_answer(format!(
-                    "the object store or the broker took longer than {} ms",
-                    patience.as_millis()
-                ))
-                .into_response()
-            })
+        Ok(_permit) => bounded(&app, request, next).await,
+    };
+    let response = match response.extensions().get::<Problem>() {
+        Some(problem) if is_protocol => {
+            let mut told = problem.clone().in_protocol().into_response();
+            if let Some(allowed) = response.headers().get(header::ALLOW) {
+                told.headers_mut().insert(header::ALLOW, allowed.clone());
+            }
+            told
         }
+        _ => response,
     };
     let (status, took) = (response.status(), started.elapsed());
     app.metrics.answered(&route, method.as_str(), status.as_u16(), took);
@@ -185,11 +204,20 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
     response
 }
 
+async fn bounded(app: &App, request: Request, next: Next) -> Response {
+    let patience = app.deadline() + GRACE;
+    tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
+        let detail = format!("the object store or the broker took longer than {} ms", patience.as_millis());
+        Problem::no_answer(detail).into_response()
+    })
+}
+
 /// Whether the header Host names this machine. The page of another site can make its own name mean this address, and would then
 /// count as being from here.
-fn names_this_machine(headers: &HeaderMap) -> bool {
-    let Some(host) = headers.get(header::HOST) else { return true };
-    let host = host.to_str().unwrap_or_default();
+fn names_this_machine(request: &Request) -> bool {
+    // HTTP/2 has it in the place of the URL.
+    let named = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
+    let Some(host) = named.or(request.uri().authority().map(|authority| authority.as_str())) else { return true };
     let name = host
         .rsplit_once(':')
         .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
@@ -225,7 +253,7 @@ mod tests {
 
     #[test]
     fn only_names_of_this_machine_are_its_own() {
-        let named = |host: &str| HeaderMap::from_iter([(header::HOST, host.parse().unwrap())]);
+        let named = |host: &str| Request::builder().header(header::HOST, host).body(Body::empty()).unwrap();
         for own in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.8.9.1", "[::1]:8080", "[::1]"] {
             assert!(names_this_machine(&named(own)), "{own}");
         }

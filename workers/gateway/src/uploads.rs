@@ -135,6 +135,16 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
         );
         return Err(Problem::conflict(detail));
     }
+    // Handed in, and not yet seen by a splitter: the claim is still to come.
+    if let Some(before) = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(failed)?
+        && before.sha256 != sha256
+    {
+        let detail = format!(
+            "batch {batch_id} was handed in with other bytes (sha256 {}); choose another batch_id",
+            before.sha256
+        );
+        return Err(Problem::conflict(detail));
+    }
     if let Some((who, key)) = named.idempotency {
         let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
         let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone() };

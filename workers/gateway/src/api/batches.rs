@@ -3,7 +3,7 @@
 use crate::{
     App,
     batches::{self, Batch, Links},
-    extract::{Asked, Pieces},
+    extract::{Asked, Path, Pieces},
     problem::Problem,
     server::Caller,
     uploads::{self, Named, Upload, store_away},
@@ -11,7 +11,7 @@ use crate::{
 use axum::{
     Json,
     body::Body,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderMap, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -50,7 +50,7 @@ const TYPES: [&str; 12] = [
 #[into_params(parameter_in = Query)]
 pub(crate) struct Naming {
     /// Its id; derived from its bytes when left out.
-    #[param(required = false, nullable = false, pattern = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    #[param(required = false, nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
     batch_id: Option<String>,
     /// What people call it, such as the file's name.
     #[param(required = false, nullable = false, max_length = 200)]
@@ -75,7 +75,7 @@ pub(crate) struct Accepted {
 /// The body is the file itself: a JSON array, `{"travel_data": […]}`, NDJSON or concatenated objects; plain, gzip or zstd. It is
 /// answered once the broker has confirmed that the batch is queued. The same bytes again change nothing.
 #[utoipa::path(post, path = "/v1/batches", tag = "Batches", params(Naming,
-    ("Idempotency-Key" = Option<String>, Header, description = "The same key with another body is refused")),
+    ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "The same key with another body is refused")),
     request_body(content((Vec<u8> = "application/octet-stream"), (Object = "application/json"), (String = "application/x-ndjson"))),
     responses((status = 202, description = "It is queued", body = Accepted, headers(("Location" = String, description = "The batch")))))]
 pub(crate) async fn hand_in(
@@ -87,8 +87,9 @@ pub(crate) async fn hand_in(
     let lines = media_type(headers)?;
     let who = request.extensions().get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
     if let Some(id) = &naming.batch_id {
-        check_batch_id("batch_id", id)
-            .map_err(|violation| Problem::invalid("invalid-batch-id", "batch_id", Some(json!(id)), violation.why))?;
+        check_batch_id("batch_id", id).map_err(|_| {
+            Problem::invalid("invalid-batch-id", "batch_id", Some(json!(id)), "1 to 64 of A-Z a-z 0-9 _ -")
+        })?;
     }
     let max = 200;
     if naming.source.as_ref().is_some_and(|source| source.len() > max) {

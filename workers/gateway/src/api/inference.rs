@@ -4,14 +4,14 @@
 use super::score::RideToScore;
 use crate::{
     App,
-    extract::{read_json, whole},
+    extract::{Path, read_json, whole},
     problem::Problem,
     scoring::{self, Judged},
 };
 use axum::{
     Json,
     body::Bytes,
-    extract::{Path, Request, State},
+    extract::{Request, State},
     http::{HeaderName, HeaderValue, StatusCode, header},
     response::{IntoResponse, Response},
 };
@@ -19,9 +19,12 @@ use common::{
     contract::{features::FEATURES, layout, model::Champion, topology::queue},
     runtime::store,
 };
-use serde::{Deserialize, Serialize};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, SeqAccess, Visitor},
+};
 use serde_json::{Map, Value, json};
-use std::sync::Arc;
+use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
@@ -80,7 +83,6 @@ pub(crate) struct TensorMetadata {
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
 pub(crate) struct InferenceRequest {
     /// Comes back with the answer.
-    #[schema(nullable = false)]
     id: Option<String>,
     /// Taken and not used, but for `binary_data_output`.
     #[serde(default)]
@@ -109,8 +111,66 @@ pub(crate) struct InputTensor {
     parameters: Map<String, Value>,
     /// Row by row, flat or nested.
     #[serde(default)]
-    #[schema(value_type = Option<Vec<Value>>, nullable = false)]
-    data: Option<Vec<Value>>,
+    #[schema(value_type = Option<Vec<Value>>)]
+    data: Option<Numbers>,
+}
+
+/// Numbers, flat or row by row; kept flat, because a number takes two bytes to write and many more as a JSON value in memory.
+#[derive(Debug)]
+struct Numbers(Vec<f64>);
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut numbers = Vec::new();
+        Rows { numbers: &mut numbers, depth: 0 }.deserialize(deserializer)?;
+        Ok(Self(numbers))
+    }
+}
+
+/// A number, or a list of what is one level deeper: two levels at most.
+struct Rows<'a> {
+    numbers: &'a mut Vec<f64>,
+    depth: u8,
+}
+
+impl<'de> DeserializeSeed<'de> for Rows<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Rows<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.depth == 0 { "a list of numbers, flat or row by row" } else { "a number" })
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
+        if self.depth == 0 {
+            return Err(E::invalid_type(serde::de::Unexpected::Float(number), &self));
+        }
+        self.numbers.push(number);
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        if self.depth > 1 {
+            return Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self));
+        }
+        while rows.next_element_seed(Rows { numbers: self.numbers, depth: self.depth + 1 })?.is_some() {}
+        Ok(())
+    }
 }
 
 /// An output that is wanted.
@@ -160,13 +220,13 @@ pub(crate) async fn server() -> Json<ServerMetadata> {
 }
 
 /// Whether the gateway lives.
-#[utoipa::path(get, path = "/v2/health/live", tag = "Open Inference Protocol", responses((status = 200, description = "It does", body = Live)))]
+#[utoipa::path(get, path = "/v2/health/live", tag = "Open Inference Protocol", security(()), responses((status = 200, description = "It does", body = Live)))]
 pub(crate) async fn live() -> Json<Live> {
     Json(Live { live: true })
 }
 
 /// Whether scores can be asked for.
-#[utoipa::path(get, path = "/v2/health/ready", tag = "Open Inference Protocol",
+#[utoipa::path(get, path = "/v2/health/ready", tag = "Open Inference Protocol", security(()),
     responses((status = 200, description = "They can", body = Ready)))]
 pub(crate) async fn ready(State(app): State<Arc<App>>) -> Result<Json<Ready>, Problem> {
     super::health::readiness(&app)?;
@@ -309,8 +369,8 @@ async fn inferred(app: &App, model: &str, version: Option<&str>, request: Reques
     }
     // An output tensor has no place for the error of one ride.
     let mut scores = Vec::with_capacity(rides.len());
-    for ride in rides {
-        scores.push(ride.map_err(scoring::Fault::into_problem)?);
+    for (row, ride) in rides.into_iter().enumerate() {
+        scores.push(ride.map_err(|fault| fault.in_row(row).into_problem())?);
     }
     let mut behind = Vec::new();
     let outputs = wanted.into_iter().map(|(name, datatype, binary)| {
@@ -450,20 +510,7 @@ fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<
         other => return Err(("datatype", json!(other), "FP64, FP32, or an integer such as INT32".to_owned())),
     };
     let values = match (&tensor.data, tensor.parameters.get("binary_data_size")) {
-        (Some(data), None) => {
-            let mut flat = Vec::with_capacity(count.min(data.len() * 6));
-            for (index, value) in data.iter().enumerate() {
-                let row = value.as_array().map_or(std::slice::from_ref(value), Vec::as_slice);
-                for number in row {
-                    let number = number.as_f64().ok_or_else(|| {
-                        let shown = json!({ "index": index, "found": number });
-                        ("data", shown, "numbers, flat or row by row".to_owned())
-                    })?;
-                    flat.push(number);
-                }
-            }
-            flat
-        }
+        (Some(Numbers(numbers)), None) => numbers.clone(),
         (None, Some(size)) => {
             let bytes = size.as_u64().and_then(|size| usize::try_from(size).ok());
             let bytes = bytes.filter(|bytes| *bytes == count * width && *bytes <= binary.len());

@@ -8,7 +8,12 @@ pub(crate) mod models;
 pub(crate) mod score;
 pub(crate) mod workshop;
 
-use crate::{App, page, problem::Problem, server, settings::Scope};
+use crate::{
+    App, page,
+    problem::Problem,
+    server,
+    settings::{Auth, Scope},
+};
 use axum::{
     Json, Router, middleware,
     routing::{get, post},
@@ -98,6 +103,9 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(health::metrics));
     let (router, mut document) = read.merge(write).merge(workshop).merge(open).split_for_parts();
     complete(&mut document);
+    if app.settings.auth == Auth::Off {
+        document.security = None;
+    }
     let document = Json(document);
     router
         .route("/openapi.json", get(move || async move { document.clone() }))
@@ -107,19 +115,32 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
+/// A name of its own for each operation, out of its path: that of `GET /v1/batches/{batch_id}` is `get_batches_by_batch_id`.
+fn name_of(method: &HttpMethod, path: &str) -> String {
+    let mut name = if matches!(method, HttpMethod::Get) { "get" } else { "post" }.to_owned();
+    for part in path.split('/').filter(|part| !part.is_empty() && *part != "v1") {
+        match part.strip_prefix('{').and_then(|part| part.strip_suffix('}')) {
+            Some(part) => name.extend(["_by_", part]),
+            None => name.extend(["_", part]),
+        }
+    }
+    name.replace(['.', '-'], "_")
+}
+
 /// Adds what is the same everywhere: keys, and the problems.
 fn complete(document: &mut openapi::OpenApi) {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key")).build();
     components.add_security_scheme("bearer", SecurityScheme::Http(bearer));
     components.add_security_scheme("key", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new("X-Api-Key"))));
-    for item in document.paths.paths.values_mut() {
+    for (path, item) in &mut document.paths.paths {
         for method in [HttpMethod::Get, HttpMethod::Post] {
             let operation = match method {
                 HttpMethod::Get => &mut item.get,
                 _ => &mut item.post,
             };
             let Some(operation) = operation else { continue };
+            operation.operation_id = Some(name_of(&method, path));
             for (status, description) in PROBLEMS {
                 let content = ContentBuilder::new().schema(Some(Ref::from_schema_name("Problem"))).build();
                 let response =

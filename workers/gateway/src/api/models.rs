@@ -1,10 +1,7 @@
 //! `/v1/models`: artefacts, metrics, the champion.
 
-use crate::{App, problem::Problem, uploads::store_away};
-use axum::{
-    Json,
-    extract::{Path, State},
-};
+use crate::{App, extract::Path, problem::Problem, uploads::store_away};
+use axum::{Json, extract::State};
 use common::{
     contract::{
         layout,

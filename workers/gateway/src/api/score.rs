@@ -10,9 +10,12 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::{PrecipitationUnit, TemperatureUnit};
-use serde::{Deserialize, Serialize};
-use std::sync::Arc;
+use common::contract::message::{PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit};
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{IgnoredAny, SeqAccess, Visitor},
+};
+use std::{fmt, sync::Arc};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
 
@@ -24,40 +27,31 @@ use utoipa::{IntoParams, ToSchema};
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
 pub(crate) struct RideToScore {
     /// Comes back with the score.
-    #[schema(max_length = 128, nullable = false)]
+    #[schema(max_length = 128)]
     pub(crate) ride_id: Option<String>,
     /// Miles, not negative.
-    #[schema(minimum = 0, nullable = false)]
+    #[schema(minimum = 0)]
     pub(crate) distance: Option<f64>,
     /// Health points at the end of the ride.
-    #[schema(nullable = false)]
     pub(crate) healthpoints: Option<f64>,
     /// Magic points burnt.
-    #[schema(nullable = false)]
     pub(crate) magicpoints: Option<f64>,
     /// Lowest temperature of the day, tenths of °C.
-    #[schema(nullable = false)]
     pub(crate) tmin: Option<f64>,
     /// Highest temperature of the day, tenths of °C.
-    #[schema(nullable = false)]
     pub(crate) tmax: Option<f64>,
     /// Precipitation of the day, tenths of mm.
-    #[schema(nullable = false)]
     pub(crate) prcp: Option<f64>,
     /// Instead of `tmin` and `tmax`.
-    #[schema(nullable = false)]
     pub(crate) temperature: Option<Temperature>,
     /// Instead of `prcp`.
-    #[schema(nullable = false)]
     pub(crate) precipitation: Option<Precipitation>,
     /// Degrees north, −90 to 90.
-    #[schema(nullable = false)]
     pub(crate) latitude: Option<f64>,
     /// Degrees east, −180 to 180.
-    #[schema(nullable = false)]
     pub(crate) longitude: Option<f64>,
     /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, or RFC 3339.
-    #[schema(nullable = false, example = "2018-04-25 17:03:05")]
+    #[schema(example = "2018-04-25 17:03:05")]
     pub(crate) statustime: Option<String>,
 }
 
@@ -114,6 +108,42 @@ pub(crate) enum Body {
     One(RideToScore),
     /// Several: each has its score or its error in its place.
     Many(Vec<RideToScore>),
+}
+
+/// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
+/// in memory.
+struct Rides {
+    kept: Vec<RideToScore>,
+    count: usize,
+}
+
+impl<'de> Deserialize<'de> for Rides {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Visit;
+
+        impl<'de> Visitor<'de> for Visit {
+            type Value = Rides;
+
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an array of rides")
+            }
+
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides, A::Error> {
+                let mut kept = Vec::new();
+                while kept.len() < SCORE_RIDES_MAX {
+                    let Some(ride) = rides.next_element()? else { break };
+                    kept.push(ride);
+                }
+                let mut count = kept.len();
+                while count >= SCORE_RIDES_MAX && rides.next_element::<IgnoredAny>()?.is_some() {
+                    count += 1;
+                }
+                Ok(Rides { kept, count })
+            }
+        }
+
+        deserializer.deserialize_seq(Visit)
+    }
 }
 
 /// The score of one ride.
@@ -299,10 +329,11 @@ pub(crate) async fn score(
     expect_json(request.headers())?;
     let body = whole(request, &app).await?;
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let rides: Vec<RideToScore> = read_json(&body)?;
+        let Rides { kept: rides, count } = read_json(&body)?;
         if rides.is_empty() {
             return Err(Problem::invalid("no-rides", "", None, "at least one ride"));
         }
+        scoring::check_count(&app, count)?;
         let Judged { by, rides } = scoring::judge(&app, options.explain, rides, deadline).await?;
         let scores = rides.into_iter().map(|ride| match ride {
             Ok(score) => ScoreOrError::Score(score),

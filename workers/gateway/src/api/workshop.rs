@@ -51,7 +51,7 @@ fn number(value: &Value) -> Option<f64> {
 ///
 /// Takes what its clients send, whatever they call its type: `curl -d` says it were a form.
 #[utoipa::path(post, path = "/v1/score/workshop", tag = "Scores", request_body = WorkshopRide,
-    responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, example = 0.63)))]
+    responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
 pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
     let deadline = Instant::now() + app.deadline();
     let members: Map<String, Value> = read_json(&whole(request, &app).await?)?;

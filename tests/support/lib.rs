@@ -5,6 +5,7 @@
 pub mod containers;
 pub mod disturbed;
 pub mod faults;
+pub mod gateway;
 pub mod noaa;
 pub mod processes;
 pub mod properties;

@@ -166,6 +166,18 @@ fn print_everything(users: &Users) -> Printed {
     printed.run("--broker", with(wildrydes(), &["status", "--broker", &flag]), 2);
     printed.run("--set", with(wildrydes(), &["status", "--set", &set]), 2);
     printed.run("--set of a worker", with(worker("merger"), &["--set", &set]), 2);
+    for key in ["WILDRYDES__WEATHER__SOURCE", "WILDRYDES__WEATHER__STATIONS"] {
+        for scheme in ["https", "ncei+https", "ftp"] {
+            let store = users.store().display().to_string();
+            let address = format!("{scheme}://somebody:{SECRET_IN_URL}@{address}");
+            let weather = |mut command: Command| {
+                command.envs([(key, &address), ("WILDRYDES__STORE__URL", &store)]);
+                command
+            };
+            printed.run(&format!("weather-fetcher: {key}"), weather(worker("weather-fetcher")), 2);
+            printed.run(&format!("doctor: {key}"), with(weather(wildrydes()), &["doctor"]), 2);
+        }
+    }
     for (name, text) in [
         ("broken", format!("[broker]\nurl = \"amqp://{somebody}@h/%2f\n")),
         ("of another type", format!("[broker]\nurl = [\"amqp://{somebody}@h/%2f\"]\n")),

@@ -4,7 +4,8 @@ use super::{SOON, next, on_both_brokers};
 use bytes::Bytes;
 use common::{
     contract::{
-        envelope::{self, Envelope, Properties},
+        dead_letter::restored,
+        envelope::{self, Envelope, Header, Other, Properties},
         message::{BatchSplit, DatasetReady, Message, ModelPromoted},
         outcome::{Failure, Outgoing, Outputs},
         topology::{self, queue},
@@ -31,6 +32,8 @@ on_both_brokers! {
     the_last_attempt_ends_among_the_dead_letters_with_its_history;
     a_permanent_failure_is_a_dead_letter_at_once;
     an_outage_spends_no_attempt;
+    an_output_that_no_queue_takes_waits_and_spends_nothing;
+    a_letter_restored_is_the_message_as_it_was_published;
     a_panic_is_one_failed_attempt_and_not_the_end;
     an_error_in_streamed_outputs_fails_the_attempt;
     what_cannot_be_read_is_parked_with_its_reason;
@@ -222,6 +225,61 @@ async fn an_outage_spends_no_attempt(broker: Arc<dyn Broker>) {
     let event = next(&mut events).await;
     assert_eq!(event.properties.message_id, Some(output("attempt-5").message_id()));
     event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+/// A missing binding is waited out on a rung: no attempt is spent, the broker counts no delivery in vain, and nothing dies.
+async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        let properties = &envelope.properties;
+        let (attempt, outages) = (properties.attempt(), properties.count(envelope::OUTAGES, 0));
+        let in_vain = properties.count("x-delivery-count", 0);
+        let mut outgoing = Outgoing::message(&output(&format!("{attempt}-{outages}-{in_vain}")))?;
+        if outages == 0 {
+            (outgoing.exchange, outgoing.routing_key, outgoing.mandatory) = (topology::WORK, "nobody.v1".into(), true);
+        } else {
+            let said = properties.text(envelope::HISTORY).unwrap_or_default();
+            assert!(said.contains("no queue takes") && said.contains("`wildrydes topology apply`"), "{said}");
+        }
+        Ok(Outputs::all(vec![outgoing]))
+    })
+    .await;
+    let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
+    running.publish(Outgoing::message(&input("b")).unwrap()).await;
+    let event = next(&mut events).await;
+    assert_eq!(event.properties.message_id, Some(output("1-1-0").message_id()));
+    event.settle.ack().await.unwrap();
+    running.finish().await;
+}
+
+/// A letter that failed, waited on a rung and died holds everything its publisher wrote, and what a replay publishes is
+/// that again.
+async fn a_letter_restored_is_the_message_as_it_was_published(broker: Arc<dyn Broker>) {
+    let running = start(&broker, options(), |envelope| async move {
+        match envelope.properties.attempt() {
+            1 => Err(Failure::transient("not yet")),
+            _ => Err(Failure::permanent("never", "on purpose")),
+        }
+    })
+    .await;
+    let mut sent = Outgoing::message(&input("b")).unwrap();
+    let Properties { correlation_id, reply_to, content_encoding, expiration_ms, priority, headers, .. } =
+        &mut sent.properties;
+    (*correlation_id, *reply_to) = (Some("correlated".to_owned()), Some("somewhere".to_owned()));
+    (*content_encoding, *expiration_ms, *priority) = (Some("identity".to_owned()), Some(600_000), Some(3));
+    let floats = [Other::Double(0.1f64.to_bits()), Other::Float(1.5f32.to_bits()), Other::I16(-7), Other::Void];
+    let floats = Header::Other(Other::Array(floats.map(Header::Other).into()));
+    headers.insert("table".to_owned(), Header::Other(Other::Table([("inside".to_owned(), floats)].into())));
+    headers.insert("bytes".to_owned(), Header::Other(Other::Bytes(vec![0, 255])));
+    headers.insert("number".to_owned(), Header::Integer(-1));
+    headers.insert("true".to_owned(), Header::Boolean(true));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    headers.insert(envelope::TRACEPARENT.to_owned(), Header::Text(trace.to_owned()));
+    running.publish(sent.clone()).await;
+    let dead = running.dead().await;
+    assert_eq!(dead.text(envelope::ORIGINAL_EXPIRATION), Some("600000"));
+    assert_eq!((dead.expiration_ms, &dead.app_id, dead.timestamp), (None, &None, None), "a letter does not expire");
+    assert_eq!(restored(&dead), sent.properties);
     running.finish().await;
 }
 

@@ -7,7 +7,12 @@ use common::contract::{
     message::{BatchContent, RideBatch},
     topology::{PROCESSES, dead_queue, queue},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
+use lapin::{
+    BasicProperties,
+    options::{BasicGetOptions, BasicPublishOptions},
+    types::{AMQPValue, DecimalValue, FieldTable},
+};
+use pipeline_tests::processes::{Fleet, Input, SOON, output, succeed, told};
 use serde_json::Value;
 use std::{process::Stdio, time::Instant};
 
@@ -216,5 +221,114 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
         fleet.launch(name, 0);
     }
     assert_eq!(fleet.manifest("poison")["received"], 0);
+    fleet.finish().await;
+}
+
+/// Whatever a hostile message holds, on a terminal it is only read.
+#[tokio::test]
+async fn nothing_of_a_letter_acts_on_the_terminal() {
+    let input = Input::of(10);
+    let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let connection = connected(&fleet).await;
+    let act = "\u{1b}]0;owned\u{7}\u{1b}[2J\u{9b}31m\u{202e}";
+    let mut hostile = letter(&format!("id{act}"), &format!("reason{act}"), format!("body {act}\nnext line"));
+    for name in ["x-why", "x-history", &format!("header{act}")] {
+        hostile.properties.set_text(name, format!("{act}\r"));
+    }
+    (hostile.properties.kind, hostile.properties.reply_to) = (Some(format!("kind{act}")), Some(format!("reply{act}")));
+    hostile.routing_key = queue::SPLITTER.to_owned();
+    connection.publisher().await.unwrap().publish(hostile).await.unwrap();
+    connection.close().await;
+    let found = listed_soon(&fleet, 1).remove(0);
+    assert_eq!(found["message_id"], format!("id{act}"), "--json tells it as it is");
+    let id = found["id"].as_str().unwrap();
+    for arguments in [
+        &["dead", "list"][..],
+        &["dead", "list", "--summary"],
+        &["dead", "show", id],
+        &["dead", "show", id, "--full"],
+        &["dead", "replay", id, "--dry-run"],
+        &["dead", "drop", "--all", "--dry-run"],
+        &["doctor"],
+        &["dead", "drop", "--all", "--yes"],
+    ] {
+        let ended = output(fleet.wildrydes().args(arguments));
+        for text in [ended.stdout, ended.stderr].map(|bytes| String::from_utf8(bytes).unwrap()) {
+            let acts = text.chars().find(|c| (c.is_control() && *c != '\n') || *c == '\u{202e}');
+            assert_eq!(acts, None, "{arguments:?}: {text:?}");
+        }
+    }
+    fleet.finish().await;
+}
+
+/// Every property on the wire, before a message died and after its replay, as a client that is not ours sees them.
+#[tokio::test]
+async fn a_replay_restores_every_property_on_the_wire() {
+    let input = Input::of(10);
+    let mut fleet = Fleet::start_some(&[queue::SPLITTER], 1, &input.weather, &[]);
+    fleet.wait_for_sessions(&[queue::SPLITTER], 1);
+    let mut table = FieldTable::default();
+    let floats = vec![AMQPValue::Float(1.5), AMQPValue::Double(0.1), AMQPValue::Void, AMQPValue::Boolean(true)];
+    table.insert("floats".into(), AMQPValue::FieldArray(floats.into()));
+    table.insert("decimal".into(), AMQPValue::DecimalValue(DecimalValue { scale: 2, value: 314 }));
+    let mut headers = FieldTable::default();
+    headers.insert("table".into(), AMQPValue::FieldTable(table));
+    headers.insert("small".into(), AMQPValue::ShortShortInt(-7));
+    headers.insert("long".into(), AMQPValue::LongInt(70_000));
+    headers.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+    headers.insert("text".into(), AMQPValue::LongString("kept".into()));
+    let trace = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    headers.insert("traceparent".into(), AMQPValue::LongString(trace.into()));
+    let sent = BasicProperties::default()
+        .with_content_type("application/json".into())
+        .with_content_encoding("identity".into())
+        .with_headers(headers)
+        .with_delivery_mode(2)
+        .with_priority(5)
+        .with_correlation_id("correlated".into())
+        .with_reply_to("somewhere".into())
+        .with_expiration("3600000".into())
+        .with_message_id("foreign".into())
+        .with_timestamp(1_700_000_001)
+        .with_type("ride-batch.v1".into())
+        .with_app_id("another/1".into());
+    let raw = lapin::Connection::connect(fleet.broker.url.reveal(), Default::default()).await.unwrap();
+    let channel = raw.create_channel().await.unwrap();
+    let name = |plain: &str| format!("{}{plain}", fleet.broker.namespace);
+    let (exchange, work) = (name("ingest"), name(queue::SPLITTER));
+    let key = "ride-batch.v1";
+    let body =
+        br#"{"object":"raw/nowhere.json","sha256":"0000000000000000000000000000000000000000000000000000000000000000"}"#;
+    let options = BasicPublishOptions::default();
+    for properties in [sent.clone(), BasicProperties::default().with_delivery_mode(2)] {
+        channel.basic_publish(exchange.as_str().into(), key.into(), options, body, properties).await.unwrap();
+    }
+    let letters = listed_soon(&fleet, 2);
+    fleet.kill(queue::SPLITTER, 0);
+    for message_id in [Value::from("foreign"), Value::Null] {
+        let letter = letters.iter().find(|letter| letter["message_id"] == message_id).expect("both died");
+        succeed(fleet.wildrydes().args(["dead", "replay", letter["id"].as_str().unwrap()]));
+    }
+    let replayed = async || {
+        let got = channel.basic_get(work.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap();
+        let properties = got.expect("it is back").delivery.properties;
+        let mut headers = FieldTable::default();
+        for (name, value) in properties.headers().as_ref().map(FieldTable::inner).into_iter().flatten() {
+            // The queue's own.
+            if !["x-delivery-count", "x-acquired-count"].contains(&name.as_str()) {
+                headers.insert(name.clone(), value.clone());
+            }
+        }
+        properties.with_headers(headers)
+    };
+    assert_eq!(replayed().await, sent);
+    let bare = replayed().await;
+    let names: Vec<&str> = bare.headers().as_ref().unwrap().inner().keys().map(|name| name.as_str()).collect();
+    assert_eq!(names, ["traceparent"], "a message without a trace has one from its first attempt on");
+    assert_eq!(
+        bare.with_headers(FieldTable::default()),
+        BasicProperties::default().with_delivery_mode(2).with_headers(FieldTable::default())
+    );
+    raw.close(200, "done".into()).await.unwrap();
     fleet.finish().await;
 }

@@ -1,11 +1,13 @@
 //! `wildrydes doctor`.
 
 use super::{connected, ends_with, letter, managed};
+use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use pipeline_tests::{
-    processes::{Fleet, Input, succeed, told},
+    processes::{Fleet, Input, output, succeed, told},
     rabbitmq::rabbitmq,
 };
 use serde_json::Value;
+use std::path::Path;
 
 fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
     let findings = told["findings"].as_array().expect("findings");
@@ -51,7 +53,7 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     let warned = told(managed(&mut fleet.wildrydes()).arg("doctor"));
     for (check, part) in [
         ("dead letters", "1 in splitter.dead"),
-        ("schema versions", "ride-batch.v9"),
+        ("versions of letters and documents", "ride-batch.v9"),
         ("paused workers", "trainer since"),
         ("consumers", "trainer"),
     ] {
@@ -87,5 +89,60 @@ async fn an_empty_broker_is_broken_and_the_remedy_mends_it() {
     let mended = told(managed(&mut fleet.wildrydes()).arg("doctor"));
     assert_eq!(finding(&mended, "topology")["verdict"], "ok", "{mended}");
     assert_eq!(finding(&mended, "consumers")["verdict"], "warning", "nobody runs: {mended}");
+    fleet.finish().await;
+}
+
+/// A binding that is gone, a queue with other arguments and a store that takes nothing are each found, and the remedy for
+/// the binding mends it.
+#[tokio::test]
+async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_broken() {
+    let input = Input::of(10);
+    let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
+    let name = |plain: &str| format!("{}{plain}", fleet.broker.namespace);
+    let raw = lapin::Connection::connect(fleet.broker.url.reveal(), Default::default()).await.unwrap();
+    let channel = raw.create_channel().await.unwrap();
+    succeed(fleet.wildrydes().args(["topology", "apply"]));
+    let key = "batch-split.#";
+    let (merger, work) = (name("merger"), name("work"));
+    channel
+        .queue_unbind(merger.as_str().into(), work.as_str().into(), key.into(), FieldTable::default())
+        .await
+        .unwrap();
+    channel.queue_delete(name("trainer").as_str().into(), Default::default()).await.unwrap();
+    let durable = QueueDeclareOptions { durable: true, ..Default::default() };
+    channel.queue_declare(name("trainer").as_str().into(), durable, FieldTable::default()).await.unwrap();
+
+    let doctor = |store: &Path| {
+        let mut doctor = fleet.wildrydes();
+        doctor.env("WILDRYDES__STORE__URL", store);
+        let ended = output(managed(&mut doctor).args(["doctor", "--json"]));
+        assert_eq!(ended.status.code(), Some(1), "{ended:?}");
+        serde_json::from_slice::<Value>(&ended.stdout).unwrap()
+    };
+    let nowhere = input.rides.join("store");
+    let wrong = doctor(&nowhere);
+    let said = |check: &str| {
+        let finding = finding(&wrong, check);
+        (finding["verdict"].clone(), format!("{} {}", finding["found"], finding["remedy"]))
+    };
+    assert_eq!(said("store").0, "broken", "{wrong}");
+    if rabbitmq().management.is_some() {
+        for (check, part) in [
+            ("bindings", "batch-split.#"),
+            ("bindings", "`wildrydes topology apply`"),
+            ("queue arguments", "x-queue-type"),
+            ("queue arguments", "a queue keeps its arguments for life"),
+        ] {
+            let (verdict, said) = said(check);
+            assert!(verdict == "broken" && said.contains(part), "{check}: {said}");
+        }
+    }
+    channel.queue_delete(name("trainer").as_str().into(), Default::default()).await.unwrap();
+    raw.close(200, "done".into()).await.unwrap();
+    succeed(fleet.wildrydes().args(["topology", "apply"]));
+    let mended = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    for check in ["topology", "bindings", "queue arguments", "store"] {
+        assert_ne!(finding(&mended, check)["verdict"], "broken", "{mended}");
+    }
     fleet.finish().await;
 }

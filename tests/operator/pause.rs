@@ -76,3 +76,20 @@ async fn a_drain_ends_when_nothing_is_in_flight() {
     fleet.champion();
     fleet.finish().await;
 }
+
+/// A drain behind which a stage is paused cannot end: it says which, and what to do, while it waits and when it gives up.
+#[tokio::test]
+async fn a_drain_says_which_stage_nobody_reads() {
+    let input = Input::of(100);
+    let fleet = Fleet::start(1, &input.weather);
+    succeed(fleet.wildrydes().args(["pause", "merger"]));
+    let batch = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides))["batch_id"].clone();
+    fleet.wait_for("the chunk", |_| queue_status(&fleet, "merger")["messages"] == 2);
+    let said = ends_with(managed(&mut fleet.wildrydes()).args(["drain", "--timeout", "2s", "--quiet-for", "1h"]), 1);
+    let told = said.matches("no process reads merger").count();
+    assert!(told >= 2 && said.contains("`wildrydes resume`"), "once in the progress, once at the end: {said}");
+    succeed(fleet.wildrydes().args(["resume", "merger", "splitter"]));
+    fleet.manifest(batch.as_str().unwrap());
+    fleet.champion();
+    fleet.finish().await;
+}

@@ -33,7 +33,7 @@ impl Printed {
     fn run(&mut self, what: &str, mut command: Command, code: i32) {
         command.env("RUST_LOG", "trace").env("WILDRYDES__BROKER__GIVE_UP_AFTER_MS", "200");
         let ended = output(&mut command);
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned() + &String::from_utf8_lossy(&ended.stdout);
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned() + &*String::from_utf8_lossy(&ended.stdout);
         assert_eq!(ended.status.code(), Some(code), "{what}: {told}");
         self.0.push((what.to_owned(), ended));
     }
@@ -166,6 +166,18 @@ fn print_everything(users: &Users) -> Printed {
     printed.run("--broker", with(wildrydes(), &["status", "--broker", &flag]), 2);
     printed.run("--set", with(wildrydes(), &["status", "--set", &set]), 2);
     printed.run("--set of a worker", with(worker("merger"), &["--set", &set]), 2);
+    for key in ["WILDRYDES__WEATHER__SOURCE", "WILDRYDES__WEATHER__STATIONS"] {
+        for scheme in ["https", "ncei+https", "ftp"] {
+            let store = users.store().display().to_string();
+            let address = format!("{scheme}://somebody:{SECRET_IN_URL}@{address}");
+            let weather = |mut command: Command| {
+                command.envs([(key, &address), ("WILDRYDES__STORE__URL", &store)]);
+                command
+            };
+            printed.run(&format!("weather-fetcher: {key}"), weather(worker("weather-fetcher")), 2);
+            printed.run(&format!("doctor: {key}"), with(weather(wildrydes()), &["doctor"]), 2);
+        }
+    }
     for (name, text) in [
         ("broken", format!("[broker]\nurl = \"amqp://{somebody}@h/%2f\n")),
         ("of another type", format!("[broker]\nurl = [\"amqp://{somebody}@h/%2f\"]\n")),

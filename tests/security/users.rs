@@ -67,6 +67,20 @@ impl Users {
         self.api(&["--request", "PUT", "--data-binary", &permissions.to_string()], &path);
     }
 
+    /// Gives a user these permissions instead of its own.
+    pub(super) fn permit(&self, user: &str, [configure, write, read]: [&str; 3]) {
+        let permissions = serde_json::json!({ "configure": configure, "write": write, "read": read }).to_string();
+        self.api(&["--request", "PUT", "--data-binary", &permissions], &format!("permissions/%2F/{user}"));
+    }
+
+    /// Where the management API is; with the name of an administrator or without any.
+    pub(super) fn management_url(&self, administrator: bool) -> String {
+        match self.management.split_once("://").zip(self.management.rsplit_once('@')) {
+            Some(((scheme, _), (_, address))) if !administrator => format!("{scheme}://{address}"),
+            _ => self.management.clone(),
+        }
+    }
+
     fn api(&self, arguments: &[&str], path: &str) -> Vec<u8> {
         let mut curl = Command::new("curl");
         curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60"]);

@@ -10,14 +10,13 @@ use jiff::Timestamp;
 use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
-use std::collections::BTreeMap;
 
 /// Hex digits of a letter's id.
 const ID_DIGITS: usize = 12;
 /// Headers that a broker adds, and changes whenever somebody looks at a message.
 const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// Headers that our runtime adds to a message that failed.
-const OF_THE_RUNTIME: [&str; 8] = [
+const OF_THE_RUNTIME: [&str; 9] = [
     envelope::ATTEMPT,
     envelope::OUTAGES,
     envelope::HISTORY,
@@ -26,6 +25,7 @@ const OF_THE_RUNTIME: [&str; 8] = [
     envelope::DEAD_AT,
     envelope::ORIGINAL_EXCHANGE,
     envelope::ORIGINAL_ROUTING_KEY,
+    envelope::ORIGINAL_EXPIRATION,
 ];
 /// What a broker parks a message for that was delivered too often.
 const DELIVERY_LIMIT: &str = "delivery_limit";
@@ -115,10 +115,13 @@ struct Death {
     routing_keys: Vec<String>,
     #[serde(default)]
     time: i64,
+    #[serde(default, rename = "original-expiration")]
+    original_expiration: Option<String>,
 }
 
 fn deaths(properties: &Properties) -> Vec<Death> {
-    properties.text("x-death").and_then(|json| serde_json::from_str(json).ok()).unwrap_or_default()
+    let told = properties.headers.get("x-death").map(Header::to_json);
+    told.and_then(|deaths| serde_json::from_value(deaths).ok()).unwrap_or_default()
 }
 
 /// The exchanges a message can have come from.
@@ -180,18 +183,21 @@ pub fn restored(properties: &Properties) -> Properties {
         !of_the_broker && !OF_THE_QUEUE.contains(&name) && !OF_THE_RUNTIME.contains(&name)
     });
     restored.persistent = true;
+    // Noted by our runtime before it was set aside; the broker takes it away when it parks a message, and says so.
+    let noted = properties.headers.get(envelope::ORIGINAL_EXPIRATION).map(Header::to_string);
+    let parked = || deaths(properties).into_iter().rev().find_map(|death| death.original_expiration);
+    let on_rung = properties.headers.contains_key(envelope::HISTORY);
+    if restored.expiration_ms.is_none() {
+        let original = noted.or_else(|| if on_rung { None } else { parked() });
+        restored.expiration_ms = original.and_then(|text| text.parse().ok());
+    }
     restored
 }
 
 /// The properties, less what changes with every look.
 fn properties_json(properties: &Properties) -> Value {
-    let header = |value: &Header| match value {
-        Header::Text(text) => json!(text),
-        Header::Integer(value) => json!(value),
-        Header::Boolean(value) => json!(value),
-    };
     let lasting = properties.headers.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str()));
-    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), header(value))).collect();
+    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), value.to_json())).collect();
     let mut all = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -207,6 +213,7 @@ fn properties_json(properties: &Properties) -> Value {
     put("app_id", properties.app_id.as_ref().map(|text| json!(text)));
     put("timestamp", properties.timestamp.map(|seconds| json!(seconds)));
     put("expiration_ms", properties.expiration_ms.map(|ms| json!(ms)));
+    put("priority", properties.priority.map(|priority| json!(priority)));
     put("persistent", Some(json!(properties.persistent)));
     put("headers", (!headers.is_empty()).then_some(Value::Object(headers)));
     Value::Object(all)
@@ -251,15 +258,8 @@ pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
     };
     let given = &copy["properties"];
     let number = |name: &str| given[name].as_u64();
-    let mut headers = BTreeMap::new();
-    for (name, value) in given["headers"].as_object().into_iter().flatten() {
-        let header = match value {
-            Value::String(text) => Header::Text(text.clone()),
-            Value::Bool(value) => Header::Boolean(*value),
-            other => Header::Integer(other.as_i64().ok_or_else(|| NoCopy(format!("header {name} is {other}")))?),
-        };
-        headers.insert(name.clone(), header);
-    }
+    let headers = given["headers"].as_object().into_iter().flatten();
+    let headers = headers.map(|(name, value)| (name.clone(), Header::from_json(value))).collect();
     let properties = Properties {
         kind: text(given, "type"),
         message_id: text(given, "message_id"),
@@ -270,6 +270,7 @@ pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
         app_id: text(given, "app_id"),
         timestamp: number("timestamp"),
         expiration_ms: number("expiration_ms"),
+        priority: number("priority").and_then(|priority| u8::try_from(priority).ok()),
         persistent: true,
         headers,
     };

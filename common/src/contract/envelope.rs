@@ -1,6 +1,7 @@
 //! The properties that travel beside a message's body, in the field's standard terms (AMQP 0-9-1 §1.8, class basic).
 
 use super::outcome::shorten;
+use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt};
 
 /// Header: which attempt at the message this delivery is, counted from 1. Absent means 1.
@@ -19,6 +20,8 @@ pub const DEAD_AT: &str = "x-dead-at";
 pub const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
 /// Header: the routing key the message was first published with.
 pub const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
+/// Header of a retry or a dead letter: the expiration the message was first published with, in milliseconds.
+pub const ORIGINAL_EXPIRATION: &str = "x-original-expiration";
 /// Header of a retry or a dead letter: which headers were too large to be taken along.
 pub const LEFT_BEHIND: &str = "x-left-behind";
 /// Header: W3C Trace Context, `00-<trace id>-<span id>-<flags>`.
@@ -33,23 +36,121 @@ pub const WHY_BYTES_MAX: usize = 500;
 /// which RabbitMQ limits to 128 KiB unless told otherwise: a larger one ends the connection.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
-/// A header value; AMQP types without a counterpart here are carried as their text.
+/// A header value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Header {
     /// UTF-8 text.
     Text(String),
-    /// Any of AMQP's integers.
+    /// An integer of 64 bits.
     Integer(i64),
     /// A truth value.
     Boolean(bool),
+    /// Anything else that AMQP knows: nobody here writes such, and what others wrote goes on as it came.
+    Other(Other),
+}
+
+/// The rest of AMQP's types (AMQP 0-9-1 §4.2.5.5, as RabbitMQ reads them).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Other {
+    /// 8 bits, signed.
+    I8(i8),
+    /// 8 bits.
+    U8(u8),
+    /// 16 bits, signed.
+    I16(i16),
+    /// 16 bits.
+    U16(u16),
+    /// 32 bits, signed.
+    I32(i32),
+    /// 32 bits.
+    U32(u32),
+    /// Seconds since the epoch.
+    Time(u64),
+    /// The bits of a fraction in 32 bits.
+    Float(u32),
+    /// The bits of a fraction in 64 bits.
+    Double(u64),
+    /// A whole number, divided by ten to the power of the scale.
+    Decimal {
+        /// The power.
+        scale: u8,
+        /// The number.
+        value: u32,
+    },
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Values in a row.
+    Array(Vec<Header>),
+    /// Values by name.
+    Table(BTreeMap<String, Header>),
+    /// Nothing.
+    Void,
+}
+
+impl Header {
+    /// As JSON: what a person, a copy of a letter, and whoever reads a broker's own headers is told.
+    pub fn to_json(&self) -> Value {
+        match self {
+            Self::Text(text) => json!(text),
+            Self::Integer(value) => json!(value),
+            Self::Boolean(value) => json!(value),
+            Self::Other(other) => match other {
+                Other::I8(value) => json!(value),
+                Other::U8(value) => json!(value),
+                Other::I16(value) => json!(value),
+                Other::U16(value) => json!(value),
+                Other::I32(value) => json!(value),
+                Other::U32(value) => json!(value),
+                Other::Time(value) => json!(value),
+                Other::Float(bits) => json!(f32::from_bits(*bits)),
+                Other::Double(bits) => json!(f64::from_bits(*bits)),
+                Other::Decimal { scale, value } => json!(f64::from(*value) / 10f64.powi((*scale).into())),
+                Other::Bytes(bytes) => json!(hex::encode(bytes)),
+                Other::Array(values) => values.iter().map(Self::to_json).collect(),
+                Other::Table(values) => values.iter().map(|(name, value)| (name.clone(), value.to_json())).collect(),
+                Other::Void => Value::Null,
+            },
+        }
+    }
+
+    /// From JSON: the widest type that holds it.
+    pub fn from_json(json: &Value) -> Self {
+        match json {
+            Value::String(text) => Self::Text(text.clone()),
+            Value::Bool(value) => Self::Boolean(*value),
+            Value::Number(number) => match number.as_i64() {
+                Some(value) => Self::Integer(value),
+                None => Self::Other(Other::Double(number.as_f64().unwrap_or(f64::NAN).to_bits())),
+            },
+            Value::Array(values) => Self::Other(Other::Array(values.iter().map(Self::from_json).collect())),
+            Value::Object(values) => Self::Other(Other::Table(
+                values.iter().map(|(name, value)| (name.clone(), Self::from_json(value))).collect(),
+            )),
+            Value::Null => Self::Other(Other::Void),
+        }
+    }
+
+    /// Its bytes on the wire, about: its type, the length where one stands before it, and itself.
+    fn bytes(&self) -> usize {
+        const TYPE_AND_LENGTH: usize = 5;
+        TYPE_AND_LENGTH
+            + match self {
+                Self::Text(text) => text.len(),
+                Self::Other(Other::Bytes(bytes)) => bytes.len(),
+                Self::Other(Other::Array(values)) => values.iter().map(Self::bytes).sum(),
+                Self::Other(Other::Table(values)) => {
+                    values.iter().map(|(name, value)| 1 + name.len() + value.bytes()).sum()
+                }
+                _ => size_of::<i64>(),
+            }
+    }
 }
 
 impl fmt::Display for Header {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) => f.write_str(text),
-            Self::Integer(value) => value.fmt(f),
-            Self::Boolean(value) => value.fmt(f),
+            other => other.to_json().fmt(f),
         }
     }
 }
@@ -75,6 +176,8 @@ pub struct Properties {
     pub timestamp: Option<u64>,
     /// Milliseconds the broker keeps the message; the deadline of an RPC.
     pub expiration_ms: Option<u64>,
+    /// Which of a queue's messages come first, where its queue knows priorities; the fleet's do not.
+    pub priority: Option<u8>,
     /// Whether the message survives a restart of the broker (`delivery_mode = 2`).
     pub persistent: bool,
     /// Everything else.
@@ -95,6 +198,9 @@ impl Properties {
         match self.headers.get(name) {
             Some(Header::Integer(value)) => u32::try_from(*value).unwrap_or(otherwise),
             Some(Header::Text(text)) => text.parse().unwrap_or(otherwise),
+            Some(other @ Header::Other(_)) => {
+                other.to_json().as_u64().and_then(|value| u32::try_from(value).ok()).unwrap_or(otherwise)
+            }
             _ => otherwise,
         }
     }
@@ -112,7 +218,7 @@ impl Properties {
     /// Leaves foreign headers behind, the largest first, until all that are left fit into [`HEADER_BYTES_MAX`]; says so in
     /// [`LEFT_BEHIND`].
     pub fn fit_headers(&mut self) {
-        const OURS: [&str; 10] = [
+        const OURS: [&str; 11] = [
             ATTEMPT,
             OUTAGES,
             HISTORY,
@@ -121,13 +227,11 @@ impl Properties {
             DEAD_AT,
             ORIGINAL_EXCHANGE,
             ORIGINAL_ROUTING_KEY,
+            ORIGINAL_EXPIRATION,
             LEFT_BEHIND,
             TRACEPARENT,
         ];
-        // The length of a name, the type, the length of a text.
-        let bytes = |name: &str, value: &Header| {
-            6 + name.len() + if let Header::Text(text) = value { text.len() } else { size_of::<i64>() }
-        };
+        let bytes = |name: &str, value: &Header| 1 + name.len() + value.bytes();
         let mut all: usize = self.headers.iter().map(|(name, value)| bytes(name, value)).sum();
         if all <= HEADER_BYTES_MAX {
             return;
@@ -183,6 +287,21 @@ mod tests {
         let fits = properties.clone();
         properties.fit_headers();
         assert_eq!(properties, fits, "what fits is left alone");
+    }
+
+    #[test]
+    fn a_large_table_counts_with_all_that_is_in_it() {
+        let row = Header::Other(Other::Table([("name".to_owned(), Header::Text("x".repeat(100)))].into()));
+        let mut properties = Properties::default();
+        properties.headers.insert("rows".to_owned(), Header::Other(Other::Array(vec![row; 1_000])));
+        properties.fit_headers();
+        assert!(properties.text(LEFT_BEHIND).is_some_and(|left| left.starts_with("rows (1")), "{properties:?}");
+    }
+
+    #[test]
+    fn a_copy_of_a_header_keeps_what_json_can_say() {
+        let nested = json!({ "a": [1, true, null, "text", -0.5], "b": { "c": 9_000_000_000_000_000_000_u64 } });
+        assert_eq!(Header::from_json(&nested).to_json(), nested);
     }
 
     #[test]

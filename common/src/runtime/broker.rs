@@ -151,7 +151,10 @@ pub enum PublishError {
     #[error("the broker refused the message: the queue is full")]
     Refused,
     /// No queue takes it: the topology is not what it should be.
-    #[error("no queue takes {routing_key} from exchange {exchange:?}")]
+    #[error(
+        "no queue takes {routing_key:?} from exchange {exchange:?}: a binding is missing; `wildrydes topology apply` makes it anew, \
+         `wildrydes doctor` names it"
+    )]
     Unroutable {
         /// Exchange.
         exchange: String,

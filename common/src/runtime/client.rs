@@ -44,6 +44,14 @@ pub enum ClientError {
         /// For so long.
         after: Duration,
     },
+    /// The broker is short of memory or disk, and the request was not published in time.
+    #[error("not asked within {} ms: the broker takes no publishes for now ({why}); `wildrydes doctor`, line alarms", .after.as_millis())]
+    Blocked {
+        /// As the broker says it.
+        why: String,
+        /// For so long.
+        after: Duration,
+    },
     /// The answer cannot be read.
     #[error("the answer cannot be read")]
     Undecodable(#[from] Undecodable),
@@ -173,7 +181,10 @@ impl Client {
         };
         let body = match tokio::time::timeout(deadline, exchange).await {
             Ok(done) => done,
-            Err(_) => Err(ClientError::NoAnswer { worker, after: deadline }),
+            Err(_) => Err(match &*self.connection.state().borrow() {
+                ConnectionState::Blocked(why) => ClientError::Blocked { why: why.clone(), after: deadline },
+                _ => ClientError::NoAnswer { worker, after: deadline },
+            }),
         };
         Ok(decode(&body?)?)
     }

@@ -256,6 +256,9 @@ impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
 }
 
+/// Below RabbitMQ's `consumer_timeout`, with time to publish what came of it.
+const HANDLE_TIMEOUT_MS_MAX: u64 = 25 * 60 * 1_000;
+
 /// `[run]`: the loop around a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -268,7 +271,8 @@ pub struct RunSettings {
     pub prefetch: Option<u16>,
     /// How long running handlers may take to finish once a shutdown was asked for.
     pub drain_deadline_ms: u64,
-    /// How long one handler may take. Keep it below the broker's `consumer_timeout` (30 minutes by default).
+    /// How long one handler may take, 25 minutes at most: RabbitMQ's `consumer_timeout` of 30 minutes ends a consumer that
+    /// holds a message for longer, and counts it as one that somebody died on.
     pub handle_timeout_ms: u64,
 }
 
@@ -286,7 +290,7 @@ impl Settings for RunSettings {
         let at_least = self.concurrency.unwrap_or(1);
         Problem::unless_within("prefetch", self.prefetch.unwrap_or(at_least), at_least..=10_000)?;
         Problem::unless_within("drain_deadline_ms", self.drain_deadline_ms, 0..=3_600_000)?;
-        Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=86_400_000)
+        Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=HANDLE_TIMEOUT_MS_MAX)
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::{
     containers::Container,
     disturbed::{Disturbed, Observed, Plan},
-    processes::Input,
+    processes::{Input, output},
 };
 use common::contract::topology::queue;
 use std::{process::Child, time::Duration};
@@ -41,6 +41,11 @@ async fn strike(plan: &Plan, broker: &Container, alarm: impl Fn(), over: impl Fn
     // This long is the fault itself; every deadline for a confirm passes within it.
     tokio::time::sleep(plan.away.max(Duration::from_millis(CONFIRM_MS * 2))).await;
     assert!(waiting.try_wait().expect("it can be waited for").is_none(), "{}", ended(waiting));
+    let mut score = batch.fleet.wildrydes();
+    score.args(["score", "--fleet", "--timeout-ms", "1000", "--distance", "30", "--healthpoints", "295"]);
+    let asked = output(score.args(["--magicpoints", "301", "--tmin", "111", "--tmax", "156", "--prcp", "0"]));
+    let said = String::from_utf8_lossy(&asked.stderr);
+    assert!(!asked.status.success() && said.contains("takes no publishes for now"), "{said}");
     assert!(!batch.fleet.store().join("models").exists(), "the merger's announcement cannot have got through");
     over();
     let told = ended(waiting);

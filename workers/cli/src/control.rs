@@ -7,13 +7,20 @@ use crate::{
 use anyhow::{Context, anyhow};
 use common::{
     contract::{
+        layout,
         message::WorkerControl,
         topology::{queue, rung_queue, rungs_of},
     },
-    runtime::{client::Client, config::BrokerSettings, control, host},
+    runtime::{
+        broker::{Depth, PublishError},
+        client::{Client, ClientError},
+        config::BrokerSettings,
+        control, host,
+    },
 };
 use gateway::management::Management;
 use indicatif::HumanCount;
+use object_store::{ObjectStoreExt, path::Path};
 use serde::Serialize;
 use serde_json::json;
 use std::{fmt, time::Duration};
@@ -98,12 +105,22 @@ fn somebody() -> String {
     }
 }
 
-/// The store first: a process that starts in between sees it there, one that runs hears of it next.
+/// The store first: a process that starts in between sees it there, one that runs hears of it next. Whoever may not say it
+/// leaves no word behind.
 async fn say(session: &Session, client: &Client, control: &WorkerControl) -> Result<(), Failed> {
-    control::write(&session.store()?, control).await?;
-    let published = client.publish(control).await;
-    published.context("the word is kept for processes that start; those that run could not be told, try again")?;
-    Ok(())
+    let store = session.store()?;
+    let before = control::read(&store, &control.worker).await?;
+    control::write(&store, control).await?;
+    let Err(error) = client.publish(control).await else { return Ok(()) };
+    if !matches!(error, ClientError::Publish(PublishError::Denied { .. })) {
+        let kept = "the word is kept for processes that start; those that run could not be told, try again";
+        return Err(Failed::Broken(anyhow::Error::new(error).context(kept)));
+    }
+    match before {
+        Some(before) => control::write(&store, &before).await?,
+        None => store.delete(&Path::from(layout::control(&control.worker))).await.context("taking the word back")?,
+    }
+    Err(Failed::Broken(anyhow::Error::new(error).context("only an operator may say so; nothing was changed")))
 }
 
 /// Waits until the queue has no consumers, or some: how many, unless it took too long.
@@ -132,6 +149,8 @@ struct InFlight {
     retries: Vec<(String, u64)>,
     /// Queues with messages that a worker has in hand; `None` where nobody can tell.
     in_hand: Option<Vec<(String, u64)>>,
+    /// Queues with messages that wait and nobody to read them.
+    unread: Vec<String>,
     /// Batches that wait at the splitter.
     batches: u64,
 }
@@ -151,6 +170,12 @@ impl fmt::Display for InFlight {
         {
             parts.extend(queues.iter().map(|(queue, messages)| format!("{queue} {messages} {what}")));
         }
+        if !self.unread.is_empty() {
+            parts.push(format!(
+                "and no process reads {}: start it, or `wildrydes resume` it if it is paused",
+                self.unread.join(" or ")
+            ));
+        }
         f.write_str(&if parts.is_empty() { "nothing".to_owned() } else { parts.join(", ") })
     }
 }
@@ -161,20 +186,27 @@ const STAGES: [&str; 4] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGE
 async fn in_flight(client: &Client) -> Result<InFlight, Failed> {
     let mut found = InFlight::default();
     for stage in STAGES {
-        let messages = client.depth(stage).await?.messages;
+        let Depth { messages, consumers, .. } = client.depth(stage).await?;
         match stage {
             queue::SPLITTER => found.batches += messages,
             _ if messages > 0 => found.waiting.push((stage.to_owned(), messages)),
             _ => {}
         }
+        let mut held = messages;
         for rung in 0..rungs_of(stage).len() {
             let messages = client.depth(&rung_queue(stage, rung)).await?.messages;
             match (stage, messages) {
                 (_, 0) => {}
                 // It comes back to a queue that nobody reads.
                 (queue::SPLITTER, messages) => found.batches += messages,
-                (_, messages) => found.retries.push((rung_queue(stage, rung), messages)),
+                (_, messages) => {
+                    held += messages;
+                    found.retries.push((rung_queue(stage, rung), messages));
+                }
             }
+        }
+        if stage != queue::SPLITTER && held > 0 && consumers == 0 {
+            found.unread.push(stage.to_owned());
         }
     }
     Ok(found)

@@ -10,10 +10,11 @@
 
 mod broker;
 mod outside;
+mod permissions;
 #[cfg(test)]
 mod tests;
 
-use crate::{Failed, Session};
+use crate::{Failed, Session, output::legible};
 use serde::Serialize;
 use std::collections::BTreeMap;
 
@@ -122,7 +123,7 @@ fn tell(session: &Session, findings: &Findings) -> Result<(), Failed> {
         return Ok(());
     }
     for Finding { check, verdict, found, remedy } in &findings.0 {
-        println!("{:<12} {check:<22} {found}", shown(*verdict));
+        println!("{:<12} {check:<22} {}", shown(*verdict), legible(found, false));
         if let Some(remedy) = remedy {
             println!("{:<12} {:<22} → {remedy}", "", "");
         }

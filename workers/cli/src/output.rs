@@ -2,6 +2,7 @@
 //! which is a clean end and no failure. The macros of this crate replace those of the standard library, which panic.
 
 use std::{
+    borrow::Cow,
     fmt,
     io::{self, Write},
     process,
@@ -63,4 +64,37 @@ pub(crate) fn print(text: fmt::Arguments<'_>) {
 pub(crate) fn tell(text: fmt::Arguments<'_>) {
     // Where this cannot be written nothing can.
     let _ = writeln!(io::stderr(), "{text}");
+}
+
+/// A text of somebody else as a terminal may have it: what would move the cursor, change colours or turn the direction of
+/// writing stands there as its code. Line ends and tabs stay where `lines` is set.
+pub(crate) fn legible(text: &str, lines: bool) -> Cow<'_, str> {
+    let kept = |c: char| {
+        let turns = matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        (lines && matches!(c, '\n' | '\t')) || !(c.is_control() || turns)
+    };
+    if text.chars().all(kept) {
+        return Cow::Borrowed(text);
+    }
+    let mut told = String::with_capacity(text.len() + 16);
+    for c in text.chars() {
+        match kept(c) {
+            true => told.push(c),
+            false => told.extend(c.escape_unicode()),
+        }
+    }
+    Cow::Owned(told)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::legible;
+
+    #[test]
+    fn nothing_of_a_text_acts_on_the_terminal() {
+        assert_eq!(legible("\u{1b}]0;owned\u{7}", false), "\\u{1b}]0;owned\\u{7}");
+        assert_eq!(legible("a\u{9b}2J\u{202e}b\r\u{7f}", true), "a\\u{9b}2J\\u{202e}b\\u{d}\\u{7f}");
+        assert_eq!((legible("a\n\tb", true), legible("a\n\tb", false)), ("a\n\tb".into(), "a\\u{a}\\u{9}b".into()));
+        assert_eq!(legible("Ümläut 雨 🦄", false), "Ümläut 雨 🦄");
+    }
 }

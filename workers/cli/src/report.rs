@@ -3,6 +3,7 @@
 use crate::{
     Failed, Session,
     job::{BatchOutcome, ModelOutcome, Outcome, Submitted},
+    output::legible,
 };
 use common::{
     contract::{
@@ -42,6 +43,7 @@ pub(crate) async fn print(
             }
             BatchOutcome::Refused { queue, reason, why } => {
                 let file = submitted.file.display();
+                let [reason, why] = [reason, why].map(|text| legible(text, false));
                 refused.push(format!("{file} was refused by the {queue}: {reason}: {why}"));
             }
         }

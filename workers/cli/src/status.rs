@@ -1,6 +1,6 @@
 //! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
 
-use crate::{Failed, Session, arguments::Status, job::staged, remote::Remote};
+use crate::{Failed, Session, arguments::Status, job::staged, output::legible, remote::Remote};
 use common::{
     contract::{
         dataset::{Claim, Manifest},
@@ -95,7 +95,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     }
     for WorkerControl { worker, by, at, why, .. } in paused {
         let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        println!("{worker} is paused since {at} by {by}{why}");
+        println!("{}", legible(&format!("{worker} is paused since {at} by {by}{why}"), false));
     }
     Ok(())
 }
@@ -140,7 +140,7 @@ async fn look(store: &Store, claim: Claim) -> Result<BatchStatus, Failed> {
 }
 
 fn line(status: &BatchStatus) -> String {
-    let source = status.source.as_deref().unwrap_or_default();
+    let source = legible(status.source.as_deref().unwrap_or_default(), false);
     let id = &status.batch_id;
     match (&status.manifest, status.staged_rides) {
         (Some(m), _) => format!(
@@ -148,7 +148,7 @@ fn line(status: &BatchStatus) -> String {
             m.received, m.rejected, m.trainable
         ),
         (None, staged) => {
-            let of = status.accepted.map_or("an unknown number".to_owned(), |total| total.to_string());
+            let of = status.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
             format!("{id:<18} in progress  {} of {of} rides joined   {source}", staged.unwrap_or(0))
         }
     }

@@ -232,7 +232,7 @@ pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
 pub(crate) fn unanswered(error: &ClientError, asked: &str) -> Problem {
     match error {
         ClientError::NoAnswer { .. } => Problem::no_answer(format!("waited for {asked}: {error}")),
-        ClientError::Broker(_) | ClientError::Publish(_) => {
+        ClientError::Broker(_) | ClientError::Publish(_) | ClientError::Blocked { .. } => {
             let detail = format!("asking {asked}: {}; nothing was changed, try again", reasons(error));
             Problem::unavailable("broker-away", detail)
         }

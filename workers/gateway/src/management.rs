@@ -95,9 +95,6 @@ impl Management {
     ///
     /// # Errors
     /// As there.
-    ///
-    /// # Errors
-    /// As there.
     pub async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -112,10 +109,10 @@ impl Management {
         let date = response.headers().get(DATE).and_then(|date| date.to_str().ok()).and_then(http_date);
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-                let (user, path) = (&self.user, parts.join("/"));
-                return Err(format!(
-                    "the user {user} may not ask the management API for {path} (it lacks a tag such as monitoring)"
-                ));
+                let body = response.bytes().await.unwrap_or_default();
+                let said: Value = serde_json::from_slice(&body).unwrap_or_default();
+                let path: Vec<&str> = parts.iter().map(|part| if *part == "/" { "%2F" } else { part }).collect();
+                return Err(refusal(&self.user, &path.join("/"), said["reason"].as_str().unwrap_or_default()));
             }
             // A health check that fails says so with 503.
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
@@ -131,15 +128,24 @@ impl Management {
     ///
     /// # Errors
     /// As there.
-    ///
-    /// # Errors
-    /// As there.
     pub async fn queues(&self) -> Result<Vec<Value>, String> {
         let answer = self.get(&["queues", &self.vhost]).await?;
         match answer.body {
             Value::Array(queues) => Ok(queues),
             _ => Err("the management API answers queues with no list".to_owned()),
         }
+    }
+}
+
+/// RabbitMQ answers 401 whether it does not know the user or the user may not ask; only its words tell which.
+fn refusal(user: &str, path: &str, reason: &str) -> String {
+    match reason.strip_prefix("Not ").and_then(|rest| rest.strip_suffix(" user")) {
+        Some(needed) => {
+            let tag = if needed == "monitor" { "monitoring" } else { needed };
+            format!("the user {user} lacks the tag {tag}, without which the management API does not answer {path}")
+        }
+        None if reason.contains("virtual host") => format!("the user {user} may not use this virtual host ({reason})"),
+        None => format!("the management API does not let the user {user} in: wrong user or password ({reason})"),
     }
 }
 
@@ -175,6 +181,23 @@ pub fn http_date(text: &str) -> Option<Timestamp> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_missing_tag_is_no_wrong_password() {
+        // As RabbitMQ 3.10 and 4.0 say it.
+        for (reason, part) in [
+            ("Not administrator user", "lacks the tag administrator"),
+            ("Not monitor user", "lacks the tag monitoring"),
+            ("Not management user", "lacks the tag management"),
+            ("User not authorised to access virtual host", "may not use this virtual host"),
+            ("Not_Authorized", "wrong user or password"),
+            ("Login failed", "wrong user or password"),
+            ("User can only log in via localhost", "only log in via localhost"),
+        ] {
+            let told = refusal("ada", "nodes", reason);
+            assert!(told.contains(part) && told.contains("ada"), "{told}");
+        }
+    }
 
     #[test]
     fn texts_of_urls_and_headers_are_read() {

@@ -53,6 +53,16 @@ impl Reqwest {
             .build()?;
         Ok(Self(client))
     }
+
+    /// Asks whether something is there: the status, and the header `Date` as it came.
+    ///
+    /// # Errors
+    /// In words, what broke.
+    pub async fn head(&self, url: &str) -> Result<(StatusCode, Option<String>), String> {
+        let response = self.0.head(url).send().await.map_err(|error| chain(&error))?;
+        let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
+        Ok((response.status(), date.map(str::to_owned)))
+    }
 }
 
 impl Http for Reqwest {

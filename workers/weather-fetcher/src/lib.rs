@@ -40,7 +40,7 @@ use crate::{
     client::{Client, Manners},
     http::{Http, Reqwest},
     nearest::REACH_KM_MAX,
-    source::{BY_STATION, Place, Source},
+    source::{BY_STATION, Place, Source, told},
     weather::WeatherCache,
 };
 use anyhow::Context;
@@ -102,11 +102,30 @@ impl Default for Settings {
 }
 
 impl Settings {
+    /// Where the station list may be: the first of these that is there.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn stations_places(&self) -> Result<Vec<Place>, Problem> {
+        let (source, given) = self.places()?;
+        Ok(source.stations(given.as_ref()))
+    }
+
+    /// The way to the service, with the manners that these settings ask for.
+    ///
+    /// # Errors
+    /// What cannot be used.
+    pub fn http(&self) -> anyhow::Result<Reqwest> {
+        Reqwest::new(&self.manners().context("[weather]")?)
+            .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")
+    }
+
     fn places(&self) -> Result<(Source, Option<Place>), Problem> {
-        let source = Source::parse(&self.source).map_err(|expected| Problem::new("source", &self.source, expected))?;
+        let wrong = |key, given: &str, expected: &str| Problem::new(key, told(given), expected);
+        let source = Source::parse(&self.source).map_err(|expected| wrong("source", &self.source, expected))?;
         let stations = self.stations.as_deref().map(Place::parse).transpose();
         let given = self.stations.as_deref().unwrap_or_default();
-        Ok((source, stations.map_err(|expected| Problem::new("stations", given, expected))?))
+        Ok((source, stations.map_err(|expected| wrong("stations", given, expected))?))
     }
 
     fn manners(&self) -> Result<Manners, Problem> {
@@ -153,9 +172,7 @@ impl WeatherFetcher {
     /// When a setting cannot be used, or names a folder or file that is not there.
     pub fn new(settings: Settings, store: Store) -> anyhow::Result<Self> {
         config::Settings::check(&settings).context("[weather]")?;
-        let http = Reqwest::new(&settings.manners().context("[weather]")?)
-            .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")?;
-        Self::over(Box::new(http), settings, store)
+        Self::over(Box::new(settings.http()?), settings, store)
     }
 
     /// As [`Self::new`], over another way to the service: for simulations.

@@ -13,6 +13,14 @@ pub const BY_STATION: &str = "csv/by_station";
 const STATIONS: &str = "ghcnd-stations.txt";
 const INVENTORY: &str = "ghcnd-inventory.txt";
 
+/// An address as it may be told: what stands before the host may be a password.
+pub fn told(text: &str) -> String {
+    match text.split_once("://").zip(text.rsplit_once('@')) {
+        Some(((scheme, _), (_, host))) => format!("{scheme}://…@{host}"),
+        None => text.to_owned(),
+    }
+}
+
 /// A text that can be read: a URL or a local file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Place {
@@ -29,6 +37,10 @@ impl Place {
     /// A scheme that cannot be read, with what can.
     pub fn parse(text: &str) -> Result<Self, &'static str> {
         match text.split_once("://") {
+            // It would stand in every log and every complaint.
+            Some(("http" | "https", rest)) if rest.split(['/', '?', '#']).next().is_some_and(|at| at.contains('@')) => {
+                Err("an address without a user or a password: weather is public, and nothing else is asked for it")
+            }
             Some(("http" | "https", rest)) if !rest.trim_start_matches('/').is_empty() => {
                 Ok(Self::Url(text.trim_end_matches('/').to_owned()))
             }
@@ -164,6 +176,17 @@ impl Source {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_password_in_an_address_is_refused_and_not_told() {
+        for text in ["https://u:secret@h/w", "ncei+https://u:secret@h", "http://secret@h:8080/w?x=y"] {
+            assert!(Source::parse(text).unwrap_err().contains("without a user"), "{text}");
+            assert!(!told(text).contains("secret"), "{}", told(text));
+        }
+        assert_eq!(told("ftp://u:s/e@cret@h/w"), "ftp://…@h/w");
+        assert_eq!(told("https://h/w"), "https://h/w");
+        assert!(Source::parse("https://h/a@b").is_ok(), "what stands in the path is no user");
+    }
 
     fn url(text: &str) -> Place {
         Place::Url(text.to_owned())

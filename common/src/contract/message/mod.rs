@@ -96,12 +96,16 @@ pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
 
 /// A field that breaks the contract of its message.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("at {path}: {why}")]
+#[error("{}{why}", at(path))]
 pub struct Violation {
-    /// As in `rides[3].latitude`.
+    /// As in `rides[3].latitude`; empty where there are no fields, because it is no JSON.
     pub path: String,
     /// In words.
     pub why: String,
+}
+
+fn at(path: &str) -> String {
+    if path.is_empty() { String::new() } else { format!("at {path}: ") }
 }
 
 impl Violation {
@@ -229,6 +233,9 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
             let read = serde_path_to_error::deserialize::<_, Object<M>>(&mut json);
             let violation = match (not_json(body), read) {
                 (Some(why), _) => Violation::new(".", why),
+                (None, Err(error)) if error.inner().is_syntax() || error.inner().is_eof() => {
+                    Violation::new("", format!("is no JSON: {}", error.inner()))
+                }
                 (None, Err(error)) => Violation::new(error.path().to_string(), error.inner()),
                 (None, Ok(_)) => Violation::new(".", first),
             };

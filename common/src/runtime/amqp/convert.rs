@@ -2,14 +2,14 @@
 
 use super::legible::SUBSTITUTE;
 use crate::contract::{
-    envelope::{Header, Properties},
+    envelope::{Header, Other, Properties},
     topology,
 };
 use lapin::{
     BasicProperties,
-    types::{AMQPValue, FieldTable, ShortString},
+    types::{AMQPValue, DecimalValue, FieldTable, ShortString},
 };
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
 /// AMQP short strings hold 255 bytes.
 const SHORT_BYTES_MAX: usize = 255;
@@ -59,19 +59,46 @@ pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
     if let Some(expiration_ms) = properties.expiration_ms {
         amqp = amqp.with_expiration(short(&expiration_ms.to_string()));
     }
+    if let Some(priority) = properties.priority {
+        amqp = amqp.with_priority(priority);
+    }
     if properties.headers.is_empty() {
         return amqp;
     }
-    let mut headers = FieldTable::default();
-    for (name, value) in &properties.headers {
-        let value = match value {
-            Header::Text(text) => AMQPValue::LongString(text.as_str().into()),
-            Header::Integer(value) => AMQPValue::LongLongInt(*value),
-            Header::Boolean(value) => AMQPValue::Boolean(*value),
-        };
-        headers.insert(short(name), value);
+    amqp.with_headers(table(&properties.headers))
+}
+
+fn table(values: &BTreeMap<String, Header>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in values {
+        table.insert(short(name), value_of(value));
     }
-    amqp.with_headers(headers)
+    table
+}
+
+fn value_of(header: &Header) -> AMQPValue {
+    let other = match header {
+        Header::Text(text) => return AMQPValue::LongString(text.as_str().into()),
+        Header::Integer(value) => return AMQPValue::LongLongInt(*value),
+        Header::Boolean(value) => return AMQPValue::Boolean(*value),
+        Header::Other(other) => other,
+    };
+    match other {
+        Other::I8(value) => AMQPValue::ShortShortInt(*value),
+        Other::U8(value) => AMQPValue::ShortShortUInt(*value),
+        Other::I16(value) => AMQPValue::ShortInt(*value),
+        Other::U16(value) => AMQPValue::ShortUInt(*value),
+        Other::I32(value) => AMQPValue::LongInt(*value),
+        Other::U32(value) => AMQPValue::LongUInt(*value),
+        Other::Time(value) => AMQPValue::Timestamp(*value),
+        Other::Float(bits) => AMQPValue::Float(f32::from_bits(*bits)),
+        Other::Double(bits) => AMQPValue::Double(f64::from_bits(*bits)),
+        Other::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue { scale: *scale, value: *value }),
+        Other::Bytes(bytes) => AMQPValue::ByteArray(bytes.clone().into()),
+        Other::Array(values) => AMQPValue::FieldArray(values.iter().map(value_of).collect::<Vec<_>>().into()),
+        Other::Table(values) => AMQPValue::FieldTable(table(values)),
+        Other::Void => AMQPValue::Void,
+    }
 }
 
 /// A name or a short text as it is told: where bytes stood that are no UTF-8, the sign for that.
@@ -92,47 +119,35 @@ pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
         app_id: text(amqp.app_id()),
         timestamp: *amqp.timestamp(),
         expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
+        priority: *amqp.priority(),
         persistent: *amqp.delivery_mode() == Some(2),
-        headers: headers.filter_map(|(name, value)| Some((told(name.as_str()), header(value)?))).collect(),
+        headers: headers.map(|(name, value)| (told(name.as_str()), header(value))).collect(),
     }
 }
 
-fn header(value: &AMQPValue) -> Option<Header> {
-    Some(match value {
-        AMQPValue::LongString(text) => Header::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
-        AMQPValue::ShortString(text) => Header::Text(text.to_string()),
-        AMQPValue::Boolean(value) => Header::Boolean(*value),
-        AMQPValue::ShortShortInt(value) => Header::Integer((*value).into()),
-        AMQPValue::ShortShortUInt(value) => Header::Integer((*value).into()),
-        AMQPValue::ShortInt(value) => Header::Integer((*value).into()),
-        AMQPValue::ShortUInt(value) => Header::Integer((*value).into()),
-        AMQPValue::LongInt(value) => Header::Integer((*value).into()),
-        AMQPValue::LongUInt(value) => Header::Integer((*value).into()),
-        AMQPValue::LongLongInt(value) => Header::Integer(*value),
-        AMQPValue::Timestamp(value) => Header::Integer(i64::try_from(*value).unwrap_or(i64::MAX)),
-        AMQPValue::Void => return None,
-        other => Header::Text(plain(other).to_string()),
-    })
-}
-
-/// A value of any AMQP type as JSON: what a broker's own headers (`x-death`) are read from.
-fn plain(value: &AMQPValue) -> Value {
-    match value {
-        AMQPValue::FieldArray(array) => array.as_slice().iter().map(plain).collect(),
+fn header(value: &AMQPValue) -> Header {
+    Header::Other(match value {
+        AMQPValue::LongString(text) => return Header::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::Boolean(value) => return Header::Boolean(*value),
+        AMQPValue::LongLongInt(value) => return Header::Integer(*value),
+        AMQPValue::ShortString(text) => return Header::Text(told(text.as_str())),
+        AMQPValue::ShortShortInt(value) => Other::I8(*value),
+        AMQPValue::ShortShortUInt(value) => Other::U8(*value),
+        AMQPValue::ShortInt(value) => Other::I16(*value),
+        AMQPValue::ShortUInt(value) => Other::U16(*value),
+        AMQPValue::LongInt(value) => Other::I32(*value),
+        AMQPValue::LongUInt(value) => Other::U32(*value),
+        AMQPValue::Timestamp(value) => Other::Time(*value),
+        AMQPValue::Float(value) => Other::Float(value.to_bits()),
+        AMQPValue::Double(value) => Other::Double(value.to_bits()),
+        AMQPValue::DecimalValue(DecimalValue { scale, value }) => Other::Decimal { scale: *scale, value: *value },
+        AMQPValue::ByteArray(bytes) => Other::Bytes(bytes.as_slice().to_vec()),
+        AMQPValue::FieldArray(array) => Other::Array(array.as_slice().iter().map(header).collect()),
         AMQPValue::FieldTable(table) => {
-            table.inner().iter().map(|(name, value)| (told(name.as_str()), plain(value))).collect()
+            Other::Table(table.inner().iter().map(|(name, value)| (told(name.as_str()), header(value))).collect())
         }
-        AMQPValue::Float(value) => json!(value),
-        AMQPValue::Double(value) => json!(value),
-        AMQPValue::DecimalValue(value) => json!(f64::from(value.value) / 10f64.powi(value.scale.into())),
-        AMQPValue::ByteArray(bytes) => json!(hex::encode(bytes.as_slice())),
-        simple => match header(simple) {
-            Some(Header::Text(text)) => Value::String(text),
-            Some(Header::Integer(value)) => json!(value),
-            Some(Header::Boolean(value)) => json!(value),
-            None => Value::Null,
-        },
-    }
+        AMQPValue::Void => Other::Void,
+    })
 }
 
 #[cfg(test)]
@@ -151,12 +166,31 @@ mod tests {
             app_id: Some("splitter/0.1.0".into()),
             timestamp: Some(1_700_000_000),
             expiration_ms: Some(1500),
+            priority: Some(7),
             persistent: true,
             ..Properties::default()
         };
         properties.set_count("x-attempt", 3);
         properties.set_text("traceparent", "00-aa-bb-01");
         properties.headers.insert("flag".into(), Header::Boolean(true));
+        let others = [
+            Other::I8(-1),
+            Other::U8(255),
+            Other::I16(-300),
+            Other::U16(60_000),
+            Other::I32(-70_000),
+            Other::U32(4_000_000_000),
+            Other::Time(1_700_000_000),
+            Other::Float(1.5f32.to_bits()),
+            Other::Double(0.1f64.to_bits()),
+            Other::Decimal { scale: 2, value: 314 },
+            Other::Bytes(vec![0, 255]),
+            Other::Void,
+        ];
+        let others = Header::Other(Other::Array(others.into_iter().map(Header::Other).collect()));
+        properties
+            .headers
+            .insert("others".into(), Header::Other(Other::Table([("in a table".to_owned(), others)].into())));
         assert_eq!(from_amqp(&to_amqp(&properties)), properties);
     }
 
@@ -170,7 +204,7 @@ mod tests {
         death.insert("routing-keys".into(), AMQPValue::FieldArray(keys));
         let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into());
         let told = r#"[{"count":1,"queue":"splitter","routing-keys":["ride-batch.v1"],"time":1700000000}]"#;
-        assert_eq!(header(&deaths), Some(Header::Text(told.to_owned())));
+        assert_eq!(header(&deaths).to_json().to_string(), told);
     }
 
     #[test]

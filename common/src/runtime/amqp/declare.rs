@@ -46,17 +46,9 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
     }
     let mut away = BTreeSet::new();
     for queue in &topology.queues {
-        let mut arguments = FieldTable::default();
-        for (name, value) in &queue.arguments {
-            let value = match value {
-                Argument::Integer(value) => AMQPValue::LongLongInt(*value),
-                Argument::Text(value) => AMQPValue::LongString(value.as_str().into()),
-            };
-            arguments.insert(short(name), value);
-        }
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let what = format!("queue {}", queue.name);
-        let declared = channel.queue_declare(short(&queue.name), options, arguments);
+        let declared = channel.queue_declare(short(&queue.name), options, arguments(queue));
         if let Declared::Away(why) = word_of(queue, checked(deadline, &what, declared)).await? {
             tracing::warn!(queue = queue.name, why, "going on without this queue");
             away.insert(queue.name.as_str());
@@ -75,6 +67,19 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
         within(deadline, &format!("binding {} to {}", binding.queue, binding.exchange), bound).await?;
     }
     within(deadline, "closing a channel", channel.close(200, short("declared"))).await
+}
+
+/// The arguments a queue is declared with.
+pub(super) fn arguments(queue: &Queue) -> FieldTable {
+    let mut arguments = FieldTable::default();
+    for (name, value) in &queue.arguments {
+        let value = match value {
+            Argument::Integer(value) => AMQPValue::LongLongInt(*value),
+            Argument::Text(value) => AMQPValue::LongString(value.as_str().into()),
+        };
+        arguments.insert(short(name), value);
+    }
+    arguments
 }
 
 /// What is heard of a queue; silence about a classic one means that its node is away.

@@ -132,6 +132,11 @@ impl AmqpUrl {
         &self.0
     }
 
+    /// The user as it is written, empty for none.
+    pub fn user(&self) -> &str {
+        self.user_info().0
+    }
+
     fn is_encrypted(&self) -> bool {
         self.0.starts_with("amqps://")
     }
@@ -200,17 +205,21 @@ impl Serialize for AmqpUrl {
 /// # Errors
 /// What to do instead, without the password.
 pub fn refuse_visible_password(overrides: &[(String, String)]) -> Result<(), ConfigError> {
-    let with_password = ["broker.url", "broker.management_url"];
-    for (_, value) in overrides.iter().filter(|(key, _)| with_password.contains(&key.as_str())) {
+    for (name, value) in overrides {
+        let Some(key) =
+            name.strip_prefix("broker.").and_then(|key| ["url", "management_url"].into_iter().find(|k| *k == key))
+        else {
+            continue;
+        };
         let url = AmqpUrl::new(value);
         if url.user_info().1.is_some_and(|password| password != "guest") {
             let problem = Problem::new(
-                "url",
+                key,
                 url,
                 "no password on the command line, where the list of processes shows it to everyone: leave it out and \
                  name a file that holds it in broker.password_file, or give the whole address in the environment or file",
             );
-            return Err(ConfigError::Value { section: "broker", key: "url", problem });
+            return Err(ConfigError::Value { section: "broker", key, problem });
         }
     }
     Ok(())

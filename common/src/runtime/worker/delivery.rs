@@ -6,7 +6,7 @@ use super::{
 };
 use crate::{
     contract::{
-        envelope::{self, Properties},
+        envelope::{self, Header, Properties},
         outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide, shorten},
         topology,
     },
@@ -178,11 +178,13 @@ impl Deliverer {
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
                 let queue = topology::rung_queue(self.worker.name(), rung);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
-                let outgoing = self.stamped(received.retried(queue, delay_ms, history, next, why), trace);
+                let outgoing = traced(received.retried(queue, delay_ms, history, next, why), trace);
                 match self.publisher.publish(outgoing.clone()).await {
                     Ok(()) => {}
                     // Not waited for: what the rung holds comes back only if somebody reads the queue meanwhile.
-                    Err(error @ (PublishError::Refused | PublishError::Denied { .. })) => {
+                    Err(
+                        error @ (PublishError::Refused | PublishError::Denied { .. } | PublishError::Unroutable { .. }),
+                    ) => {
                         let waiting = self.obstacles.meet(outgoing.exchange, &outgoing.routing_key);
                         self.tell(&waiting, &outgoing, &error);
                         let Outgoing { mut properties, body, .. } = outgoing;
@@ -196,13 +198,14 @@ impl Deliverer {
             Verdict::DeadLetter { reason, why } => {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 error!(reason, why, "dead letter");
-                self.publish(received.dead(self.worker.name(), history, reason, why), trace).await?;
+                let letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
+                self.publish_as_it_is(letter).await?;
             }
         }
         Ok(None)
     }
 
-    /// With what every message carries that leaves this worker.
+    /// With what every message carries that this worker writes.
     fn stamped(&self, mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
         outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
         outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
@@ -221,7 +224,10 @@ impl Deliverer {
 
     /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
-        let outgoing = self.stamped(outgoing, trace);
+        self.publish_as_it_is(self.stamped(outgoing, trace)).await
+    }
+
+    async fn publish_as_it_is(&self, outgoing: Outgoing) -> Result<(), AttemptError> {
         let mut pause_ms = REFUSED_PAUSE_MS.0;
         let mut denied_pause_ms = DENIED_PAUSE_MS.0;
         let started = Instant::now();
@@ -253,14 +259,18 @@ impl Deliverer {
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
                 }
                 // Waited out here, where the input stays in hand: connecting anew would count as a delivery each time.
-                Err(error @ PublishError::Denied { .. }) => {
+                // A binding is missing, which whoever looks after the fleet makes anew: meanwhile the input waits on a rung.
+                Err(error @ PublishError::Unroutable { .. }) if outgoing.exchange != topology::DEAD => {
+                    return Err(Failure::outage("a part of the topology", error).into());
+                }
+                Err(error @ (PublishError::Denied { .. } | PublishError::Unroutable { .. })) => {
                     if started.elapsed() > REFUSED_MAX {
-                        return Err(Failure::outage("the permission to publish", error).into());
+                        return Err(Failure::outage("the way to publish", error).into());
                     }
                     let waiting =
                         waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
                     self.tell(waiting, &outgoing, &error);
-                    self.wait(denied_pause_ms, "for a permission").await.map_err(AttemptError::Broken)?;
+                    self.wait(denied_pause_ms, "for a permission or a binding").await.map_err(AttemptError::Broken)?;
                     denied_pause_ms = (denied_pause_ms * 2).min(DENIED_PAUSE_MS.1);
                 }
                 Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
@@ -286,6 +296,11 @@ impl Deliverer {
                     );
                 }
             }
+            PublishError::Unroutable { .. } => {
+                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                    error!(why = %error, "nothing is lost, tried again with growing pauses");
+                }
+            }
             _ if *exchange == topology::RETRY => {
                 if waiting.is_news(None) {
                     warn!(exchange, routing_key, "the rung is full: held and tried again here");
@@ -298,6 +313,13 @@ impl Deliverer {
             }
         }
     }
+}
+
+/// What goes on as it came, but for a trace where it has none: nobody here wrote it.
+fn traced(mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
+    let headers = &mut outgoing.properties.headers;
+    headers.entry(envelope::TRACEPARENT.to_owned()).or_insert_with(|| Header::Text(trace.child().to_string()));
+    outgoing
 }
 
 type OutgoingStream = BoxStream<'static, Result<Outgoing, Failure>>;
@@ -375,6 +397,12 @@ impl Received {
         if original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
             properties.set_text(envelope::ORIGINAL_EXCHANGE, self.exchange);
             properties.set_text(envelope::ORIGINAL_ROUTING_KEY, self.routing_key);
+        }
+        if let Some(expiration_ms) = properties.expiration_ms
+            && !properties.headers.contains_key(envelope::ORIGINAL_EXPIRATION)
+        {
+            let kept = Header::Text(expiration_ms.to_string());
+            properties.headers.insert(envelope::ORIGINAL_EXPIRATION.to_owned(), kept);
         }
         properties.persistent = true;
         Outgoing { exchange, routing_key, properties, body: self.body, mandatory: true }

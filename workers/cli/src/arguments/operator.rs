@@ -55,7 +55,7 @@ Each letter leaves its queue once the broker has confirmed its replay. Whatever 
     #[command(after_help = "\
 Examples:
   wildrydes dead drop 3f2a9c11d0e4                        shows what would go, and asks
-  wildrydes dead drop --queue splitter --reason bad_json --older-than 30d --yes
+  wildrydes dead drop --queue splitter --reason invalid_json --older-than 30d --yes
   wildrydes dead drop --all --dry-run")]
     Drop {
         /// Which ones.

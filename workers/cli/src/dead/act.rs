@@ -5,7 +5,11 @@ use super::{
     letter::{restored, whole},
     show::{not_found, one_line},
 };
-use crate::{Failed, Session, arguments::Which, output::Output};
+use crate::{
+    Failed, Session,
+    arguments::Which,
+    output::{Output, legible},
+};
 use anyhow::Context;
 use common::{
     contract::{layout, outcome::Outgoing},
@@ -166,7 +170,7 @@ pub(super) async fn drop_letters(
     let mut which = which.clone();
     let each = |letter: &Letter| {
         let Letter { id, queue, reason, why, .. } = letter;
-        format!("{id}  {queue:<15}  {reason:<20}  {}", one_line(why, 80))
+        format!("{id}  {queue:<15}  {:<20}  {}", legible(reason, false), one_line(why, 80))
     };
     if dry_run || !yes {
         let mut doomed = Done::default();

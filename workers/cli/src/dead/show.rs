@@ -4,7 +4,7 @@ use super::{Found, Letter, Letters, letter::whole};
 use crate::{
     Failed, Session,
     arguments::{ListDead, Which},
-    output::Output,
+    output::{Output, legible},
 };
 use anyhow::Context;
 use common::contract::envelope;
@@ -50,9 +50,9 @@ pub(super) async fn list(session: &Session, letters: &Letters<'_>, options: &Lis
     println!("{:<12}  {:<15}  {:<20}  {:<20}  {:<18}  {:>9}  why", "id", "queue", "since", "reason", "batch", "bytes");
     for letter in &shown {
         let since = letter.dead_at.map_or_else(|| "unknown".to_owned(), time);
-        let batch = letter.batch_id.as_deref().unwrap_or("-");
+        let batch = legible(letter.batch_id.as_deref().unwrap_or("-"), false);
         let Letter { id, queue, reason, why, body_bytes, .. } = letter;
-        let why = one_line(why, 100);
+        let (reason, why) = (legible(reason, false), one_line(why, 100));
         println!("{id:<12}  {queue:<15}  {since:<20}  {reason:<20}  {batch:<18}  {body_bytes:>9}  {why}");
     }
     if looked < held {
@@ -97,6 +97,7 @@ async fn summary(session: &Session, letters: &Letters<'_>, which: &Which) -> Res
     println!("{:<15}  {:<24}  {:>9}  {:<20}  newest", "queue", "reason", "letters", "oldest");
     for ((queue, reason), (letters, oldest, newest)) in groups {
         let at = |at: Option<Timestamp>| at.map_or_else(|| "unknown".to_owned(), time);
+        let reason = legible(&reason, false);
         println!(
             "{queue:<15}  {reason:<24}  {:>9}  {:<20}  {}",
             HumanCount(letters).to_string(),
@@ -139,7 +140,7 @@ pub(super) fn not_found(missing: &[&String]) -> Result<(), Failed> {
 }
 
 fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
-    let line = |name: &str, value: &str| println!("{name:<16}{value}");
+    let line = |name: &str, value: &str| println!("{name:<16}{}", legible(value, false));
     let or_none = |value: &Option<String>| value.clone().unwrap_or_else(|| "-".to_owned());
     line("dead letter", &letter.id);
     line("queue", &letter.queue);
@@ -170,7 +171,7 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
             line("header", &format!("{name}: {}", plain(value)));
         }
     }
-    println!("body            {} bytes\n{}\n", letter.body_bytes, shown_body(body, full));
+    println!("body            {} bytes\n{}\n", letter.body_bytes, legible(&shown_body(body, full), true));
 }
 
 fn plain(value: &Value) -> String {
@@ -229,7 +230,7 @@ pub(super) fn time(at: Timestamp) -> String {
 }
 
 pub(super) fn one_line(text: &str, chars_max: usize) -> String {
-    let text = text.replace('\n', " ");
+    let text = legible(&text.replace('\n', " "), false).into_owned();
     match text.char_indices().nth(chars_max) {
         Some((at, _)) => format!("{}…", &text[..at]),
         None => text,

@@ -1,6 +1,6 @@
 //! The broker and what is in it.
 
-use super::{Findings, Verdict, several};
+use super::{Findings, Verdict, permissions, several};
 use crate::{Failed, Session};
 use common::{
     contract::topology::{self, Argument, Binding, Queue, Role, Topology, dead_queue},
@@ -8,7 +8,6 @@ use common::{
 };
 use gateway::management::{Answer, Management};
 use jiff::Timestamp;
-use regex::Regex;
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -43,7 +42,8 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
         Err(why) => findings.not_checked("broker clock", why),
     }
     features(management.get(&["feature-flags"]).await, findings);
-    alarms(management.get(&["nodes"]).await, findings);
+    let told = (management.get(&["nodes"]).await, management.get(&["health", "checks", "alarms"]).await);
+    alarms(told, findings);
     match management.queues().await {
         Ok(queues) if !topology.queues.iter().any(|queue| named(&queues, &queue.name).is_some()) => {
             not_seen("none of the fleet's queues is there", findings);
@@ -56,9 +56,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
         Err(why) => not_seen(&why, findings),
     }
     bindings(&topology, management.get(&["bindings", &management.vhost]).await, findings);
-    let user = management.user().to_owned();
-    let permissions = management.get(&["permissions", &management.vhost, &user]).await;
-    permissions_of(&topology, &user, permissions, findings);
+    permissions::examine(&settings, &broker, &management, findings).await;
     Ok(())
 }
 
@@ -143,18 +141,24 @@ fn version(overview: &Result<Answer, String>, findings: &mut Findings) {
     }
 }
 
-fn features(flags: Result<Answer, String>, findings: &mut Findings) {
+pub(super) fn features(flags: Result<Answer, String>, findings: &mut Findings) {
     let flags = match &flags {
         Ok(answer) => answer.body.as_array().map(Vec::as_slice).unwrap_or_default(),
         Err(why) => return findings.not_checked("feature flags", why.as_str()),
     };
     let off = |flag: &&Value| flag["state"] == "disabled";
-    if flags.iter().filter(off).any(|flag| flag["name"] == "quorum_queue") {
-        return findings.broken(
-            "feature flags",
-            "quorum_queue is off: work queues cannot be declared",
-            "rabbitmqctl enable_feature_flag quorum_queue",
-        );
+    for (name, what) in [
+        ("quorum_queue", "quorum_queue is off: work queues cannot be declared"),
+        (
+            "stream_queue",
+            "stream_queue is off: without it the broker parks at most once what it was to park at least once, silently, and a \
+             message that a worker dies on, or that waits on a rung, can be lost",
+        ),
+    ] {
+        if flags.iter().filter(off).any(|flag| flag["name"] == name) {
+            let remedy = format!("rabbitmqctl enable_feature_flag {name}");
+            return findings.broken("feature flags", what, remedy);
+        }
     }
     let stable = flags.iter().filter(off).filter(|flag| flag["stability"] == "stable");
     let names: Vec<String> = stable.filter_map(|flag| flag["name"].as_str().map(str::to_owned)).collect();
@@ -163,11 +167,13 @@ fn features(flags: Result<Answer, String>, findings: &mut Findings) {
     findings.judge("feature flags", "every stable one is on", complaint, Verdict::Warning, remedy);
 }
 
-fn alarms(nodes: Result<Answer, String>, findings: &mut Findings) {
+/// A node's own figures are up to five seconds old; the check of alarms knows them at once.
+pub(super) fn alarms((nodes, check): (Result<Answer, String>, Result<Answer, String>), findings: &mut Findings) {
     let nodes = match &nodes {
         Ok(answer) => answer.body.as_array().map(Vec::as_slice).unwrap_or_default(),
         Err(why) => return findings.not_checked("alarms", why.as_str()),
     };
+    let short_of = |name: &str, what: &str| format!("{name} is short of {what}: nothing can be published");
     let mut complaints = Vec::new();
     for node in nodes {
         let name = node["name"].as_str().unwrap_or("a node");
@@ -176,11 +182,19 @@ fn alarms(nodes: Result<Answer, String>, findings: &mut Findings) {
         }
         for (alarm, what) in [("mem_alarm", "memory"), ("disk_free_alarm", "disk")] {
             if node[alarm] == true {
-                complaints.push(format!("{name} is short of {what}: nothing can be published"));
+                complaints.push(short_of(name, what));
             }
         }
         if node["partitions"].as_array().is_some_and(|partitions| !partitions.is_empty()) {
             complaints.push(format!("{name} is cut off from {}", node["partitions"]));
+        }
+    }
+    let in_effect = check.as_ref().ok().and_then(|answer| answer.body["alarms"].as_array());
+    for alarm in in_effect.into_iter().flatten() {
+        let complaint =
+            short_of(alarm["node"].as_str().unwrap_or("a node"), alarm["resource"].as_str().unwrap_or("something"));
+        if !complaints.contains(&complaint) {
+            complaints.push(complaint);
         }
     }
     let remedy = "free memory or disk on that machine, or start the node; everything goes on by itself then";
@@ -288,40 +302,6 @@ fn bindings(topology: &Topology, told: Result<Answer, String>, findings: &mut Fi
         let complaints = bindings.into_iter().filter(missing).map(said).collect();
         findings.judge(check, fine, complaints, Verdict::Broken, "`wildrydes topology apply`");
     }
-}
-
-fn permissions_of(topology: &Topology, user: &str, told: Result<Answer, String>, findings: &mut Findings) {
-    let told = match told {
-        Ok(answer) => answer.body,
-        Err(why) => return findings.not_checked("permissions", why),
-    };
-    let names = || topology.queues.iter().map(|q| &q.name).chain(topology.exchanges.iter().map(|e| &e.name));
-    let mut complaints = Vec::new();
-    for right in ["configure", "write", "read"] {
-        let pattern = told[right].as_str().unwrap_or_default();
-        match covered(pattern, names()) {
-            Err(error) => complaints.push(format!("{right}: {pattern:?} is no pattern: {error}")),
-            Ok(missing) if missing.is_empty() => {}
-            Ok(missing) => complaints.push(format!("{user} may not {right} {}", several(&missing))),
-        }
-    }
-    let remedy = format!(
-        "fine for a user of one worker; one that operates the fleet needs all: rabbitmqctl set_permissions -p VHOST {user} '.*' '.*' '.*'"
-    );
-    findings.judge(
-        "permissions",
-        format!("{user} may do everything an operator does"),
-        complaints,
-        Verdict::Warning,
-        &remedy,
-    );
-}
-
-/// The names that a permission's pattern does not cover. RabbitMQ looks for the pattern anywhere in a name.
-pub(super) fn covered<'a>(pattern: &str, names: impl Iterator<Item = &'a String>) -> Result<Vec<String>, regex::Error> {
-    // An empty pattern stands for none at all.
-    let regex = Regex::new(if pattern.is_empty() { "^$" } else { pattern })?;
-    Ok(names.filter(|name| !regex.is_match(name)).cloned().collect())
 }
 
 /// Whether the clock of somebody else goes with ours.

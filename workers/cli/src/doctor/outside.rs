@@ -14,15 +14,12 @@ use common::{
     runtime::{Broker, Store, control, host, store},
 };
 use futures::TryStreamExt;
-use gateway::management::{cause, http_date};
+use gateway::management::http_date;
 use object_store::{ObjectStoreExt, path::Path};
-use reqwest::{StatusCode, header::DATE};
+use reqwest::StatusCode;
 use serde_json::Value;
-use std::{collections::BTreeMap, time::Duration};
-use weather_fetcher::{
-    Settings as WeatherSettings,
-    source::{Place, Source},
-};
+use std::collections::BTreeMap;
+use weather_fetcher::{Settings as WeatherSettings, source::Place};
 
 /// Below this name doctor writes, and removes it again.
 const SCRATCH: &str = "scratch";
@@ -91,7 +88,7 @@ async fn paused(store: &Store, findings: &mut Findings) {
 /// Versions that this build does not know, among dead letters and stored documents. Work queues are not looked into: each
 /// look would count as a delivery.
 async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
-    let check = "schema versions";
+    let check = "versions of letters and documents";
     let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
     let mut seen = 0u64;
     let known: Vec<String> = KINDS.iter().map(ToString::to_string).collect();
@@ -154,36 +151,29 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
 }
 
 async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
-    const TIMEOUT: Duration = Duration::from_secs(20);
     let settings = session.section::<WeatherSettings>()?;
-    let misused =
-        |expected: &str| Failed::Misused(anyhow::anyhow!("weather.source = {}: expected {expected}", settings.source));
-    let source = Source::parse(&settings.source).map_err(misused)?;
-    let given = settings.stations.as_deref().map(Place::parse).transpose().map_err(misused)?;
-    let places = source.stations(given.as_ref());
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder().timeout(TIMEOUT).build();
+    let places = settings.stations_places().map_err(|problem| Failed::Misused(problem.into()))?;
     let (mut tried, mut dates, mut found) = (Vec::new(), Vec::new(), None);
     for place in &places {
         match place {
             Place::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
             Place::File(path) => tried.push(format!("no file {}", path.display())),
-            Place::Url(url) => match client.as_ref().map_err(cause_of) {
-                Err(why) => tried.push(why),
-                Ok(client) => match client.head(url).send().await {
-                    Ok(answer) => {
-                        let date = answer.headers().get(DATE).and_then(|date| date.to_str().ok());
-                        dates.push(date.and_then(http_date));
-                        match answer.status() {
-                            // Some services answer no HEAD, and they are there.
-                            status if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED => {
-                                found = Some(format!("{url} answers"));
-                            }
-                            status => tried.push(format!("{url} answers {status}")),
-                        }
+            // As the weather-fetcher asks: a redirect elsewhere is not followed here either.
+            Place::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
+                Ok((status, date)) => {
+                    dates.push(date.as_deref().and_then(http_date));
+                    // Some services answer no HEAD, and they are there.
+                    if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
+                        found = Some(format!("{url} answers"));
+                    } else if status.is_redirection() {
+                        tried.push(format!(
+                            "{url} answers {status}: a redirect to another host or port is not followed"
+                        ));
+                    } else {
+                        tried.push(format!("{url} answers {status}"));
                     }
-                    Err(error) => tried.push(format!("{url}: {}", cause(&error))),
-                },
+                }
+                Err(why) => tried.push(format!("{url}: {why}")),
             },
         }
         if found.is_some() {
@@ -203,8 +193,4 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
         None => findings.not_checked("weather clock", "no answer with a date"),
     }
     Ok(())
-}
-
-fn cause_of(error: &reqwest::Error) -> String {
-    cause(error)
 }

@@ -1,6 +1,14 @@
-use super::broker::{covered, overrides};
-use common::contract::topology::{Topology, queue};
-use serde_json::json;
+use super::{
+    Findings, Verdict,
+    broker::{alarms, features, overrides},
+    permissions::{Compared, compare},
+};
+use common::contract::{
+    permissions::{Permissions, UserPermissions},
+    topology::{Topology, queue},
+};
+use gateway::management::Answer;
+use serde_json::{Value, json};
 
 #[test]
 fn a_policy_is_complained_of_where_it_changes_something() {
@@ -22,13 +30,91 @@ fn a_policy_is_complained_of_where_it_changes_something() {
     }
 }
 
+/// What `topology users` prints, as the management API tells it.
+fn granted() -> (Vec<Value>, Vec<Value>) {
+    let users = Permissions::of_fleet("n.").users;
+    let topics = users.iter().flat_map(|user| user.topics.iter().map(move |topic| (user, topic)));
+    let topics = topics.map(|(user, topic)| {
+        json!({ "user": user.user, "exchange": topic.exchange, "write": topic.write, "read": topic.read })
+    });
+    let topics = topics.collect();
+    let of = |user: &UserPermissions| json!({ "user": user.user, "configure": user.configure, "write": user.write, "read": user.read });
+    (users.iter().map(of).collect(), topics)
+}
+
+/// Every user is held to what it needs: too little is missing, too much is named, and it does not matter how a pattern is
+/// written.
 #[test]
-fn a_permission_covers_what_its_pattern_is_found_in() {
-    let names = ["splitter", "splitter.dead", "work"].map(str::to_owned);
-    let missing = |pattern: &str| covered(pattern, names.iter()).unwrap();
-    assert_eq!(missing(".*"), [""; 0]);
-    assert_eq!(missing("^splitter"), ["work"]);
-    assert_eq!(missing("^splitter$"), ["splitter.dead", "work"]);
-    assert_eq!(missing("").len(), 3, "an empty pattern covers nothing");
-    assert!(covered("(", names.iter()).is_err());
+fn permissions_are_compared_by_what_they_allow() {
+    let (permissions, topics) = granted();
+    let fine = Compared { here: permissions.len(), ..Compared::default() };
+    assert_eq!(compare("n.", &permissions, &topics), fine);
+    assert_eq!(compare("other.", &permissions, &topics), Compared::default(), "another fleet's users");
+    let with = |role: &str, right: &str, pattern: &str| {
+        let mut changed = permissions.clone();
+        let user = changed.iter_mut().find(|user| user["user"] == format!("n.{role}")).unwrap();
+        user[right] = json!(pattern);
+        compare("n.", &changed, &topics)
+    };
+    assert_eq!(with("merger", "configure", r"^(amq\.gen-.*)$"), fine, "the same in other words");
+    let little = with("merger", "read", "^n\\.merger$");
+    assert_eq!(little.missing, ["n.merger may not read amq.gen-1; n.events"]);
+    assert_eq!(little.beyond, [""; 0]);
+    let much = with("merger", "write", ".*");
+    assert!(much.missing.is_empty() && much.beyond[0].starts_with("n.merger may write amq.default;"), "{much:?}");
+    assert!(with("merger", "read", "(").missing[0].contains("cannot be read"));
+    assert_eq!(with("merger", "read", "").missing.len(), 1, "an empty pattern covers nothing");
+    let absent = |role: &str| -> Compared {
+        let left: Vec<Value> = permissions.iter().filter(|user| user["user"] != format!("n.{role}")).cloned().collect();
+        compare("n.", &left, &topics)
+    };
+    assert_eq!((absent("trainer").missing.len(), absent("client").missing.len()), (1, 0));
+    assert_eq!(absent("client").absent, ["n.client has no permissions here, or is not there"]);
+    // Where no topic is limited, all of them are allowed.
+    let unlimited = compare("n.", &permissions, &[]);
+    assert!(unlimited.missing.is_empty(), "{unlimited:?}");
+    let about = |user: &str| unlimited.beyond.iter().any(|beyond| beyond.starts_with(user));
+    assert!(about("n.splitter may write at n.work with") && !about("n.operator"), "{unlimited:?}");
+}
+
+/// As RabbitMQ 3.10 and 4.0 say it: a node's own figures may not know yet what the check of alarms knows.
+#[test]
+fn an_alarm_is_told_once_and_at_once() {
+    let answer = |body: Value| Ok(Answer { body, date: None });
+    let node = |memory: bool| {
+        answer(json!([{ "name": "rabbit@a", "running": true, "mem_alarm": memory, "disk_free_alarm": false }]))
+    };
+    let in_effect = || {
+        answer(json!({
+            "status": "failed", "reason": "resource alarm(s) in effect in the cluster",
+            "alarms": [{ "node": "rabbit@a", "resource": "memory" }, { "node": "rabbit@b", "resource": "disk" }],
+        }))
+    };
+    let told = |nodes, check| {
+        let mut findings = Findings::default();
+        alarms((nodes, check), &mut findings);
+        (findings.0[0].verdict, findings.0[0].found.clone())
+    };
+    assert_eq!(told(node(false), answer(json!({ "status": "ok" }))).0, Verdict::Ok);
+    let expected =
+        "rabbit@a is short of memory: nothing can be published; rabbit@b is short of disk: nothing can be published";
+    for late in [false, true] {
+        assert_eq!(told(node(late), in_effect()), (Verdict::Broken, expected.to_owned()));
+    }
+    let unseen = Err("no answer".to_owned());
+    assert_eq!(told(node(true), unseen).0, Verdict::Broken, "without the check the figures have to do");
+}
+
+/// Without streams the broker cannot park at least once, and does not say so.
+#[test]
+fn a_feature_flag_that_is_off_is_told_by_what_it_breaks() {
+    let told = |name: &str| {
+        let mut findings = Findings::default();
+        let flags = json!([{ "name": name, "state": "disabled", "stability": "stable" }]);
+        features(Ok(Answer { body: flags, date: None }), &mut findings);
+        (findings.0[0].verdict, findings.0[0].remedy.clone().unwrap_or_default())
+    };
+    assert_eq!(told("stream_queue"), (Verdict::Broken, "rabbitmqctl enable_feature_flag stream_queue".to_owned()));
+    assert_eq!(told("quorum_queue").0, Verdict::Broken);
+    assert_eq!(told("another").0, Verdict::Warning);
 }

@@ -4,7 +4,8 @@
 //! `fleet` five workers, rides in, probability out · `faults` what befalls brokers, wires and workers · `command` the
 //! `wildrydes` command as a person uses it · `security` who may do what, TLS, and that no secret is told · `simulation` the
 //! fleet in a world made of a seed · `poison` what is hostile ends where it should, and nothing beside it suffers · `operator`
-//! what one does when something does fail · `browser` the page as a person uses it.
+//! what one does when something does fail · `gateway` scores, batches and models over HTTP · `browser` the page as a person
+//! uses it.
 
 mod browser;
 mod command;
@@ -12,6 +13,7 @@ mod conformance;
 mod contract;
 mod faults;
 mod fleet;
+mod gateway;
 mod operator;
 mod poison;
 mod security;

@@ -6,6 +6,7 @@ pub mod browser;
 pub mod containers;
 pub mod disturbed;
 pub mod faults;
+pub mod gateway;
 pub mod noaa;
 pub mod processes;
 pub mod properties;

@@ -213,6 +213,28 @@ impl Fleet {
         self.signal("-CONT", name, copy);
     }
 
+    /// Asks a process to end (SIGTERM).
+    pub fn ask_to_end(&self, name: &str, copy: usize) {
+        self.signal("-TERM", name, copy);
+    }
+
+    /// Waits until a process has ended, which should be a good end.
+    pub async fn ended(&mut self, name: &str, copy: usize) {
+        let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
+        let deadline = Instant::now() + SOON;
+        while child.try_wait().expect("it can be waited for").is_none() {
+            assert!(Instant::now() < deadline, "{name} {copy} does not end");
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        let status = child.wait().expect("it has ended");
+        assert!(status.success(), "{name} {copy} ended with {status}\n{}", self.tail());
+    }
+
+    /// The id of a process.
+    pub fn id(&self, name: &str, copy: usize) -> u32 {
+        self.running[&(name.to_owned(), copy)].id()
+    }
+
     fn signal(&self, signal: &str, name: &str, copy: usize) {
         let id = self.running[&(name.to_owned(), copy)].id().to_string();
         let sent = Command::new("kill").args([signal, &id]).status().expect("kill runs");

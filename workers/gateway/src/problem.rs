@@ -71,6 +71,11 @@ impl Problem {
         Self::new(StatusCode::FORBIDDEN, "scope-missing", "The API key does not open this", detail)
     }
 
+    /// 403: not from there.
+    pub fn foreign(detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Not from there", detail)
+    }
+
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
@@ -150,6 +155,18 @@ impl Problem {
     /// Names a field at fault.
     pub fn at(mut self, error: FieldError) -> Self {
         self.errors.push(error);
+        self
+    }
+
+    /// With the fields called as the request calls them.
+    pub(crate) fn naming(mut self, named: impl Fn(&str) -> Option<String>) -> Self {
+        for error in &mut self.errors {
+            let Some(name) = named(&error.field) else { continue };
+            if let Some(rest) = self.detail.strip_prefix(error.field.as_str()) {
+                self.detail = format!("{name}{rest}");
+            }
+            error.field = name;
+        }
         self
     }
 

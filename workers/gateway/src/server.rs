@@ -147,7 +147,7 @@ fn layered(app: &Arc<App>) -> Router {
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CsrfLayer::new().with_rejection_response(|_| {
-            Problem::forbidden("a page of another site may not change anything here").into_response()
+            Problem::foreign("a page of another site may not change anything here").into_response()
         }))
         .layer(middleware::from_fn_with_state(Arc::clone(app), watch))
 }
@@ -169,7 +169,7 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
     let response = match app.requests.try_acquire() {
         _ if app.is_private && !names_this_machine(&request) => {
             let detail = "no key is asked for on this machine alone: the header Host must name it, as in localhost";
-            Problem::forbidden(detail).into_response()
+            Problem::foreign(detail).into_response()
         }
         _ if always_answered(&route) => bounded(&app, request, next).await,
         _ if app.draining.is_cancelled() => {

@@ -55,6 +55,7 @@ fn number(value: &Value) -> Option<f64> {
 pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
     let deadline = Instant::now() + app.deadline();
     let members: Map<String, Value> = read_json(&whole(request, &app).await?)?;
+    let names: Vec<String> = members.keys().cloned().collect();
     let mut ride = RideToScore::default();
     for (name, value) in members {
         let slot = match name.to_ascii_lowercase().as_str() {
@@ -71,6 +72,8 @@ pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> R
             None => return Err(Problem::invalid("invalid-field", name, Some(value), "a number")),
         }
     }
-    let (_, score) = scoring::judge_one(&app, false, ride, deadline).await?;
+    let as_it_came = |field: &str| names.iter().find(|name| name.eq_ignore_ascii_case(field)).cloned();
+    let scored = scoring::judge_one(&app, false, ride, deadline).await;
+    let (_, score) = scored.map_err(|problem| problem.naming(as_it_came))?;
     Ok(Json((score.probability * 100.0).round() / 100.0))
 }

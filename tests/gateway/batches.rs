@@ -1,0 +1,156 @@
+//! Rides handed in over HTTP.
+
+use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
+use pipeline_tests::{
+    gateway::Serving,
+    processes::{Input, SOON, dataset_sha256, succeed, told, wildrydes},
+};
+use reqwest::Method;
+use serde_json::json;
+use sha2::{Digest, Sha256};
+use std::time::Instant;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+
+async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    from.read_to_end(&mut bytes).await.expect("in memory");
+    bytes
+}
+
+/// Every form that the pipeline takes, over HTTP: answered with the id of its bytes, followed to its dataset, which is the
+/// very file in the store and, of one and the same file, the one that the command makes; with counts and the rejected rides.
+#[tokio::test]
+async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
+    let input = Input::of(600);
+    let serving = Serving::without_rides(&input, &[]).await;
+    let plain = std::fs::read(&input.rides).unwrap();
+    let mut forms = vec![
+        ("travel-data", "application/json", plain.clone()),
+        ("gzip", "application/gzip", read(GzipEncoder::new(plain.as_slice())).await),
+        ("zstd", "application/octet-stream", read(ZstdEncoder::new(plain.as_slice())).await),
+    ];
+    for (form, media_type) in [
+        ("array", "application/json; charset=utf-8"),
+        ("ndjson", "application/x-ndjson"),
+        ("concatenated", "text/plain"),
+    ] {
+        let file = input.folder().join(form);
+        succeed(wildrydes().args(["generate", "rides", "--rides", "600", "--form", form]).arg(&file));
+        forms.push((form, media_type, std::fs::read(file).unwrap()));
+    }
+    let expected = input.run(&[]);
+    for (form, media_type, bytes) in forms {
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        let id = &sha256[..16];
+        let answer = serving.api.post_bytes(&format!("/v1/batches?source={form}"), media_type, bytes.clone()).await;
+        assert_eq!(answer.status, 202, "{form}: {}", answer.text());
+        assert_eq!(answer.header("location"), format!("/v1/batches/{id}"));
+        let accepted = answer.json();
+        assert_eq!((&accepted["batch_id"], &accepted["sha256"]), (&json!(id), &json!(sha256)), "{form}");
+        assert_eq!(accepted["bytes"], bytes.len());
+
+        let batch = serving.api.until_batch_is(id, "ready").await;
+        let manifest = &expected["batches"][0]["manifest"];
+        for count in
+            ["received", "accepted", "rejected", "labelled", "trainable", "rejected_by_reason", "without_weather"]
+        {
+            assert_eq!(batch["counts"][count], manifest[count], "{form}: {count}");
+        }
+        assert_eq!((&batch["source"], &batch["sha256"]), (&json!(form), &json!(sha256)));
+        let file = |path: String| std::fs::read(serving.store().join(path)).unwrap();
+        let dataset = serving.api.get(&format!("/v1/batches/{id}/dataset")).await;
+        assert_eq!(dataset.header("content-type"), "text/csv; charset=utf-8");
+        assert!(dataset.body == file(format!("dataset/{id}/part-00000.csv")), "{form}: the dataset is the file");
+        let rejected = serving.api.get(&format!("/v1/batches/{id}/rejected")).await;
+        assert!(rejected.body == file(format!("rejected/{id}.ndjson")), "{form}: the rejected rides are the file");
+        assert_eq!(rejected.text().lines().count() as u64, batch["counts"]["rejected"].as_u64().unwrap());
+        if form == "travel-data" {
+            assert_eq!(batch["manifest_sha256"], dataset_sha256(&expected));
+            // Again: nothing else.
+            let again = serving.api.post_bytes("/v1/batches", media_type, bytes).await.good();
+            assert_eq!(again["batch_id"], id);
+            assert_eq!(serving.api.until_batch_is(id, "ready").await["manifest_sha256"], batch["manifest_sha256"]);
+            let remote = told(wildrydes().args(["status", "--url", &serving.api.url]));
+            assert!(remote.to_string().contains(id), "{remote}");
+        }
+    }
+    let all = serving.api.get("/v1/batches?limit=4").await.good();
+    let rest = serving.api.get(&format!("/v1/batches?after={}", all["next"].as_str().unwrap())).await.good();
+    let count = |page: &serde_json::Value| page["batches"].as_array().unwrap().len();
+    assert_eq!((count(&all), count(&rest), rest.get("next")), (4, 2, None));
+    serving.finish().await;
+}
+
+/// An idempotency key stands for one body; a batch id for one file, from the moment it was handed in; the same again is the
+/// same batch. What is refused by the splitter is told with its reason.
+#[tokio::test]
+async fn keys_and_ids_stand_for_one_body_and_what_is_refused_says_why() {
+    let input = Input::of(300);
+    let serving = Serving::without_rides(&input, &[]).await;
+    let whole = std::fs::read(&input.rides).unwrap();
+    let cut = whole[..whole.len() / 2].to_vec();
+    let hand_in = async |query: &str, key: &str, body: &[u8]| {
+        let request = serving.api.request(Method::POST, &format!("/v1/batches{query}")).body(body.to_vec());
+        serving.api.send(request.header("Idempotency-Key", key)).await
+    };
+    let first = hand_in("", "monday", &whole).await.good();
+    assert_eq!(hand_in("", "monday", &whole).await.good()["batch_id"], first["batch_id"]);
+    hand_in("", "monday", &cut).await.problem(422, "idempotency-key-reused");
+    hand_in("?batch_id=another", "monday", &whole).await.problem(422, "idempotency-key-reused");
+    let mine = hand_in("?batch_id=mine", "tuesday", &whole).await.good();
+    assert_eq!(mine["batch_id"], "mine");
+    let conflict = hand_in("?batch_id=mine", "wednesday", &cut).await.problem(409, "conflict");
+    assert!(conflict["detail"].as_str().unwrap().contains("mine"), "{conflict}");
+    serving.api.until_batch_is("mine", "ready").await;
+    hand_in("?batch_id=mine", "thursday", &cut).await.problem(409, "conflict");
+
+    let refused = hand_in("?batch_id=cut", "friday", &cut).await.good();
+    let batch = serving.api.until_batch_is("cut", "refused").await;
+    assert_eq!((&batch["refused"]["queue"], &batch["refused"]["reason"]), (&json!("splitter"), &json!("cut_short")));
+    assert!(batch["refused"]["why"].as_str().unwrap().contains("line"), "{batch}");
+    let letters = serving.api.get("/v1/dead-letters").await.good();
+    assert_eq!((&letters["total"], &letters["letters"][0]["batch_id"]), (&json!(1), &refused["batch_id"]));
+    for path in ["dataset", "rejected"] {
+        serving.api.get(&format!("/v1/batches/cut/{path}")).await.problem(404, "not-found");
+    }
+    serving.finish().await;
+}
+
+/// What is no batch is refused before it is anywhere: nothing, forms, pages, too much by the word of the client or by count;
+/// and what breaks off leaves nothing behind.
+#[tokio::test]
+async fn what_is_no_batch_is_refused_and_leaves_nothing() {
+    let input = Input::of(10);
+    let serving = Serving::without_rides(&input, &["--set", "gateway.upload_bytes_max=1000000"]).await;
+    let json = "application/json";
+    serving.api.post_bytes("/v1/batches", json, "").await.problem(422, "empty-batch");
+    for media_type in ["multipart/form-data; boundary=x", "text/html", "application/x-www-form-urlencoded"] {
+        let refused =
+            serving.api.post_bytes("/v1/batches", media_type, "[]").await.problem(415, "unsupported-media-type");
+        assert!(refused["detail"].as_str().unwrap().contains("application/json"), "{refused}");
+    }
+    let brotli = serving.api.request(Method::POST, "/v1/batches").header("content-encoding", "br").body("[]");
+    serving.api.send(brotli).await.problem(415, "unsupported-media-type");
+    serving.api.post_bytes("/v1/batches", json, vec![b' '; 1_000_001]).await.problem(413, "too-large");
+    let pieces = futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000])));
+    let chunked = serving.api.post_bytes("/v1/batches", json, reqwest::Body::wrap_stream(pieces)).await;
+    chunked.problem(413, "too-large");
+    for (query, code) in [("?batch_id=a%2Fb", "invalid-batch-id"), ("?batch_id=", "invalid-batch-id")] {
+        serving.api.post_bytes(&format!("/v1/batches{query}"), json, "[]").await.problem(422, code);
+    }
+    let address = serving.api.url.strip_prefix("http://").unwrap();
+    let mut socket = tokio::net::TcpStream::connect(address).await.unwrap();
+    let head = format!("POST /v1/batches HTTP/1.1\r\nHost: {address}\r\nContent-Length: 900000\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    socket.write_all(&vec![b' '; 300_000]).await.unwrap();
+    drop(socket);
+    // It is being written; then it is gone.
+    let deadline = Instant::now() + SOON;
+    let incoming = serving.store().join("raw/incoming");
+    while std::fs::read_dir(&incoming).is_ok_and(|files| files.count() > 0) {
+        assert!(Instant::now() < deadline, "what broke off is still there");
+        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
+    }
+    assert_eq!(serving.api.get("/v1/batches").await.good()["batches"], json!([]));
+    serving.finish().await;
+}

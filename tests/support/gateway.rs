@@ -1,0 +1,310 @@
+//! The HTTP API as a client finds it: `wildrydes run --serve` as a process, or the gateway of a fleet on RabbitMQ, and what one
+//! asks them.
+
+use crate::{
+    aloud,
+    processes::{Fleet, Input, SOON, wildrydes},
+};
+use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
+use serde_json::{Value, json};
+use std::{
+    fs::File,
+    path::PathBuf,
+    process::{Child, Command, ExitStatus, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// The whole fleet in one process, served from over HTTP.
+#[derive(Debug)]
+pub struct Serving {
+    /// Where.
+    pub api: Api,
+    child: Child,
+    folder: TempDir,
+}
+
+impl Serving {
+    /// `wildrydes run <rides> --serve`, with more arguments; returns once a model answers.
+    pub async fn start(input: &Input, more: &[&str]) -> Self {
+        let mut arguments = vec!["run", input.rides.to_str().expect("UTF-8")];
+        arguments.extend(more);
+        let serving = Self::of(input, &arguments).await;
+        serving.api.until_a_model_answers().await;
+        serving
+    }
+
+    /// `wildrydes run --serve`, without rides, with more arguments.
+    pub async fn without_rides(input: &Input, more: &[&str]) -> Self {
+        Self::of(input, &[&["run"], more].concat()).await
+    }
+
+    /// The same; `wildrydes`' own arguments.
+    async fn of(input: &Input, arguments: &[&str]) -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let mut command = wildrydes();
+        command.args(arguments).arg("--serve=127.0.0.1:0").arg("--weather").arg(&input.weather);
+        command.arg("--store").arg(folder.path().join("store")).arg("-v");
+        let log = File::create(folder.path().join("log")).expect("a log");
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
+        let mut serving = Self { api: Api::at(""), child, folder };
+        let deadline = Instant::now() + SOON;
+        let url = loop {
+            let log = serving.log();
+            if let Some(rest) = log.split("page and API: ").nth(1) {
+                break rest.split_whitespace().next().expect("a URL").to_owned();
+            }
+            assert!(Instant::now() < deadline && serving.child.try_wait().is_ok_and(|ended| ended.is_none()), "{log}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        };
+        serving.api = Api::at(&url);
+        serving
+    }
+
+    /// Everything it said.
+    pub fn log(&self) -> String {
+        String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).expect("a log")).into_owned()
+    }
+
+    /// Where its objects are.
+    pub fn store(&self) -> PathBuf {
+        self.folder.path().join("store")
+    }
+
+    /// Memory it has had resident at most so far, bytes; 0 where the system does not say.
+    pub fn peak_memory(&self) -> u64 {
+        peak_memory(self.child.id())
+    }
+
+    /// SIGTERM.
+    pub fn ask_to_end(&self) {
+        terminate(self.child.id());
+    }
+
+    /// Waits for its end.
+    pub async fn ended(&mut self) -> ExitStatus {
+        let deadline = Instant::now() + SOON;
+        loop {
+            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
+                return status;
+            }
+            assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// Ends it, which should be a good end.
+    pub async fn finish(mut self) {
+        self.ask_to_end();
+        let status = self.ended().await;
+        let log = self.log();
+        assert!(status.success() && !log.contains("panicked"), "ended with {status}\n{log}");
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        // A failed test: nothing may stay behind.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn terminate(id: u32) {
+    let asked = Command::new("kill").args(["-TERM", &id.to_string()]).status().expect("kill runs");
+    assert!(asked.success(), "it had ended by itself");
+}
+
+/// Memory a process has had resident at most, bytes (proc(5): VmHWM); 0 where there is no /proc.
+pub fn peak_memory(id: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+    line.and_then(|rest| rest.split_whitespace().next()?.parse::<u64>().ok()).map_or(0, |kib| kib * 1024)
+}
+
+/// Settings of a gateway of a fleet: a free port, and no keys.
+pub const OPEN: [(&str, &str); 2] = [("WILDRYDES__GATEWAY__BIND", "127.0.0.1:0"), ("WILDRYDES__GATEWAY__AUTH", "off")];
+
+/// Launches the gateway of a fleet that was started with [`OPEN`] or the like.
+pub fn launch(fleet: &mut Fleet, copy: usize) -> Api {
+    let before = urls(fleet).len();
+    fleet.launch("gateway", copy);
+    let deadline = Instant::now() + SOON;
+    loop {
+        if let Some(url) = urls(fleet).get(before) {
+            return Api::at(url);
+        }
+        assert!(Instant::now() < deadline, "the gateway does not listen\n{}", fleet.tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn urls(fleet: &Fleet) -> Vec<String> {
+    let listening = fleet.logs().into_iter().filter(|line| line["message"] == "listening");
+    listening.filter_map(|line| line["url"].as_str().map(str::to_owned)).collect()
+}
+
+/// A gateway, asked over HTTP.
+#[derive(Debug, Clone)]
+pub struct Api {
+    /// `http://127.0.0.1:…`
+    pub url: String,
+    /// Without a limit of time of its own.
+    pub client: Client,
+}
+
+/// An answer that came whole.
+#[derive(Debug)]
+pub struct Answer {
+    /// Status.
+    pub status: StatusCode,
+    /// Headers.
+    pub headers: header::HeaderMap,
+    /// Body.
+    pub body: Vec<u8>,
+}
+
+impl Answer {
+    /// The whole answer.
+    pub async fn of(response: Response) -> Self {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let body = response.bytes().await.expect("the answer comes whole").to_vec();
+        Self { status, headers, body }
+    }
+
+    /// A header.
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// The body as text.
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// The body as JSON; `null` when it is none.
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The JSON of an answer that should be good.
+    #[track_caller]
+    pub fn good(self) -> Value {
+        assert!(self.status.is_success(), "{self:?}\n{}", self.text());
+        self.json()
+    }
+
+    /// Holds an answer to be problem details of this status and kind; gives them.
+    #[track_caller]
+    pub fn problem(&self, status: u16, code: &str) -> Value {
+        let told = self.json();
+        let words = format!("{} {}", self.status, self.text());
+        assert_eq!(self.status, status, "{words}");
+        assert_eq!(self.header("content-type"), "application/problem+json", "{words}");
+        assert_eq!(told["type"], format!("urn:wildrydes:problem:{code}"), "{words}");
+        assert_eq!(told["status"], status, "{words}");
+        for member in ["title", "detail"] {
+            assert!(told[member].as_str().is_some_and(|text| text.len() > 5), "{member}: {words}");
+        }
+        let waits = matches!(status, 429 | 503);
+        assert_eq!(self.header("retry-after").parse::<u64>().is_ok_and(|wait| wait > 0), waits, "{words}");
+        told
+    }
+}
+
+impl Api {
+    /// A gateway at that address.
+    pub fn at(url: &str) -> Self {
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = Client::builder().no_proxy().build().expect("a client");
+        Self { url: url.to_owned(), client }
+    }
+
+    /// A request to a path.
+    pub fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.client.request(method, format!("{}{path}", self.url))
+    }
+
+    /// Sends a request; the whole answer.
+    pub async fn send(&self, request: RequestBuilder) -> Answer {
+        Answer::of(request.send().await.unwrap_or_else(|error| panic!("{}: {error:?}", self.url))).await
+    }
+
+    /// GET.
+    pub async fn get(&self, path: &str) -> Answer {
+        self.send(self.request(Method::GET, path)).await
+    }
+
+    /// POST of JSON.
+    pub async fn post(&self, path: &str, body: &Value) -> Answer {
+        self.send(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// POST of bytes of that media type.
+    pub async fn post_bytes(&self, path: &str, media_type: &str, body: impl Into<reqwest::Body>) -> Answer {
+        self.send(self.request(Method::POST, path).header(header::CONTENT_TYPE, media_type).body(body)).await
+    }
+
+    /// The score of one ride.
+    pub async fn score(&self, ride: &Value) -> Value {
+        self.post("/v1/score", ride).await.good()
+    }
+
+    /// Waits until a ride is scored.
+    pub async fn until_a_model_answers(&self) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.post("/v1/score", &ride()).await;
+            if answer.status.is_success() {
+                return;
+            }
+            assert!(Instant::now() < deadline, "no model answers: {}", answer.text());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until `/readyz` answers with this status.
+    pub async fn until_ready_is(&self, status: u16) {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let answer = self.get("/readyz").await;
+            if answer.status == status {
+                return;
+            }
+            assert!(Instant::now() < deadline, "/readyz answers {}: {}", answer.status, answer.text());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits until a batch is in this state; gives it, and says when it is in another that does not change.
+    pub async fn until_batch_is(&self, id: &str, state: &str) -> Value {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let batch = self.get(&format!("/v1/batches/{id}")).await.good();
+            if batch["state"] == state {
+                return batch;
+            }
+            assert!(Instant::now() < deadline && batch["state"] != "ready", "{id} should be {state}: {batch}");
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The sum of a counter's or a gauge's lines in `/metrics` that contain `part`.
+    pub async fn metric(&self, name: &str, part: &str) -> f64 {
+        let text = self.get("/metrics").await.text();
+        let mine = text.lines().filter(|line| line.starts_with(&format!("wildrydes_gateway_{name}")));
+        mine.filter(|line| line.contains(part)).filter_map(|line| line.rsplit(' ').next()?.parse::<f64>().ok()).sum()
+    }
+}
+
+/// A ride to score, in NOAA's units.
+pub fn ride() -> Value {
+    json!({ "distance": 30.5, "healthpoints": 330, "magicpoints": 300, "tmin": 97, "tmax": 176, "prcp": 48 })
+}
+
+/// Says how much memory something needed, and holds it to a bound; says nothing where the system does not tell.
+#[track_caller]
+pub fn within_memory(what: &str, bytes: u64, megabytes_max: u64) {
+    aloud(format_args!("{what}: {} MB resident at most", bytes / 1_000_000));
+    assert!(bytes < megabytes_max * 1_000_000, "{what}: {bytes} bytes");
+}

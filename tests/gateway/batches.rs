@@ -21,7 +21,7 @@ async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 /// very file in the store and, of one and the same file, the one that the command makes; with counts and the rejected rides.
 #[tokio::test]
 async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
-    let input = Input::of(600);
+    let input = Input::of(2_500);
     let serving = Serving::without_rides(&input, &[]).await;
     let plain = std::fs::read(&input.rides).unwrap();
     let mut forms = vec![
@@ -35,7 +35,7 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
         ("concatenated", "text/plain"),
     ] {
         let file = input.folder().join(form);
-        succeed(wildrydes().args(["generate", "rides", "--rides", "600", "--form", form]).arg(&file));
+        succeed(wildrydes().args(["generate", "rides", "--rides", "2500", "--form", form]).arg(&file));
         forms.push((form, media_type, std::fs::read(file).unwrap()));
     }
     let expected = input.run(&[]);
@@ -63,6 +63,7 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
         assert!(dataset.body == file(format!("dataset/{id}/part-00000.csv")), "{form}: the dataset is the file");
         let rejected = serving.api.get(&format!("/v1/batches/{id}/rejected")).await;
         assert!(rejected.body == file(format!("rejected/{id}.ndjson")), "{form}: the rejected rides are the file");
+        assert!(!rejected.body.is_empty());
         assert_eq!(rejected.text().lines().count() as u64, batch["counts"]["rejected"].as_u64().unwrap());
         if form == "travel-data" {
             assert_eq!(batch["manifest_sha256"], dataset_sha256(&expected));

@@ -140,7 +140,7 @@ async fn all(load: JoinSet<Seen>) -> Seen {
 /// The broker is silent for some seconds (its processes stopped), then gone and started again, then short of memory, all under
 /// load: no request outlives its deadline, every score is the right one, readiness says what is, metrics and what lies in the
 /// store are told all the while, and it goes on by itself. `WILDRYDES_TEST_OUTAGE_SECONDS` makes the outages longer than 6 s.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_score_wrong() {
     let Some(broker) = Container::start() else { return };
     let outage = std::env::var("WILDRYDES_TEST_OUTAGE_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(6);
@@ -162,7 +162,8 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
     let under = async |what: &str, strike: &dyn Fn(), mend: &dyn Fn(), during: &[&str]| {
         let stop = Arc::new(AtomicBool::new(false));
         let load = load(&api, expected.clone(), Arc::clone(&stop));
-        strike();
+        // The load goes on meanwhile.
+        tokio::task::block_in_place(strike);
         let until = Instant::now() + outage;
         let mut kinds = std::collections::BTreeSet::new();
         while Instant::now() < until {
@@ -181,7 +182,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
             let ready = api.get("/readyz").await;
             assert_eq!(ready.status, 503, "{what}: {}", ready.text());
         }
-        mend();
+        tokio::task::block_in_place(mend);
         api.until_ready_is(200).await;
         api.until_a_model_answers().await;
         stop.store(true, Ordering::Relaxed);

@@ -65,6 +65,7 @@ async fn slow_and_idle_clients_keep_nobody_from_being_served() {
             assert!(Instant::now() < deadline, "{path} should be ended");
             let _ = socket.write_all(b" ").await;
         }
+        answer.extend(to_the_end(socket).await.bytes());
         String::from_utf8_lossy(&answer).into_owned()
     };
     let dripping = futures::future::join_all((0..50).map(|_| slow("/v1/score", Duration::from_millis(300))));
@@ -221,7 +222,9 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
 #[tokio::test]
 async fn no_body_makes_it_fail() {
     const CASES: usize = 600;
-    let serving = Serving::start(&Input::of(1_000), &["--set", "gateway.deadline_ms=10000"]).await;
+    let serving =
+        Serving::start(&Input::of(1_000), &["--set", "gateway.deadline_ms=10000", "--set", "gateway.uploads_max=1000"])
+            .await;
     let api = &serving.api;
     let mut runner = TestRunner::new(Config::default());
     let strategy = bodies();

@@ -77,14 +77,9 @@ async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
     let error = &many["scores"][1];
     assert_eq!((&error["ride_id"], &error["error"]["field"]), (&json!("wet"), &json!("prcp")), "{many}");
 
-    for (bytes, status, code) in [
-        ("", 400, "unreadable-request"),
-        ("{\"distance\": 3", 400, "unreadable-request"),
-        ("{\"distance\": 1e999}", 400, "unreadable-request"),
-        ("[1, 2", 400, "unreadable-request"),
-    ] {
+    for bytes in ["", " ", "{\"distance\": 3", "{\"distance\": }", "not JSON"] {
         for path in ["/v1/score", "/v1/score/workshop", "/", "/v2/models/service-request/infer"] {
-            api.post_bytes(path, "application/json", bytes).await.problem(status, code);
+            api.post_bytes(path, "application/json", bytes).await.problem(400, "unreadable-request");
         }
     }
     let workshop = |name: &str, value: Value| {

@@ -91,14 +91,20 @@ async fn all_of(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
         return if first.len() > max { Err(too_large()) } else { Ok(Whole { bytes: first, _room: None }) };
     };
     let mut room = None;
-    let mut body = Vec::with_capacity(told.unwrap_or(first.len() + second.len()).min(max));
+    let mut body = Vec::new();
     let mut next = Some(first);
     let mut then = Some(second);
     while let Some(piece) = next {
         if body.len() + piece.len() > max {
             return Err(too_large());
         }
-        make_room(app, &mut room, body.len() + piece.len())?;
+        let bytes = body.len() + piece.len();
+        if bytes > body.capacity() {
+            // What is promised is not taken at its word: room goes to bodies as they come.
+            let capacity = bytes.max(body.capacity() * 2).min(max);
+            make_room(app, &mut room, capacity)?;
+            body.reserve_exact(capacity - body.len());
+        }
         body.extend_from_slice(&piece);
         next = match then.take() {
             Some(piece) => Some(piece),

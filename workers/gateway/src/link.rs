@@ -149,6 +149,8 @@ async fn keep(
                 backoff = Duration::from_millis(100);
                 told.clear();
                 let client = Arc::new(client);
+                // Nobody waits for an answer that nobody will give: who reads is known before anyone asks.
+                let _ = tokio::time::timeout(LOOK_EVERY, look(&client, &readers)).await;
                 state.send_replace(Reach::Up(Arc::clone(&client)));
                 let why = tokio::select! {
                     biased;
@@ -179,17 +181,22 @@ async fn keep(
     }
 }
 
-/// Looks who reads the request queues, until the connection is gone.
+/// Looks who reads the request queues.
+async fn look(client: &Client, readers: &Readers) {
+    for (queue, readers) in [(queue::SCORER, &readers.scorer), (queue::WEATHER_LOOKUP, &readers.weather)] {
+        if let Ok(depth) = client.depth(queue).await {
+            readers.store(depth.consumers, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Looks again and again, until the connection is gone.
 async fn until_lost(client: &Client, readers: &Readers) -> String {
     let mut state = client.state();
     let looking = async {
         loop {
-            for (queue, readers) in [(queue::SCORER, &readers.scorer), (queue::WEATHER_LOOKUP, &readers.weather)] {
-                if let Ok(depth) = client.depth(queue).await {
-                    readers.store(depth.consumers, Ordering::Relaxed);
-                }
-            }
             tokio::time::sleep(LOOK_EVERY).await;
+            look(client, readers).await;
         }
     };
     tokio::select! {

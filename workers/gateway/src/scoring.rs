@@ -192,6 +192,17 @@ fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
         }
         prcp = Some(precipitation.unit.to_millimetre_tenths(precipitation.amount));
     }
+    let infinite = |value: Option<f64>| value.is_some_and(|value| !value.is_finite());
+    let given = ride.temperature.map(|temperature| (temperature.min, temperature.max));
+    for (field, converted, given) in [
+        ("temperature.min", tmin, given.map(|given| given.0)),
+        ("temperature.max", tmax, given.map(|given| given.1)),
+        ("precipitation.amount", prcp, ride.precipitation.map(|precipitation| precipitation.amount)),
+    ] {
+        if infinite(converted) {
+            return Err(Fault::at("impossible_feature", field, json!(given), "what a place on Earth can have"));
+        }
+    }
     let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
     let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
     let place = if has_place && !has_weather { Some(place(ride)?) } else { None };

@@ -14,9 +14,10 @@ use std::{
 
 /// The Python that `tests/openapi prepare` makes; `None`, said aloud, where it has not.
 fn python() -> Option<PathBuf> {
-    let python = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python-http/bin/python3");
-    if python.is_file() {
-        return Some(python);
+    let environment = Path::new(env!("CARGO_MANIFEST_DIR")).join("../target/python-http");
+    // Written once all is installed.
+    if environment.join("requirements").is_file() {
+        return Some(environment.join("bin/python3"));
     }
     aloud("not run: the clients that others wrote, which `tests/openapi prepare` installs below target/");
     None

@@ -30,10 +30,11 @@ pub struct Problem {
     errors: Vec<FieldError>,
     /// `detail` again, where clients of the Open Inference Protocol look for it: below `/v2` only.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    error: Option<String>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    error: Option<Box<str>>,
+    /// Seconds.
     #[serde(skip)]
-    retry_after: Option<Duration>,
+    retry_after: Option<u32>,
 }
 
 /// A field at fault.
@@ -172,11 +173,11 @@ impl Problem {
 
     /// As clients of the Open Inference Protocol read it.
     pub(crate) fn in_protocol(self) -> Self {
-        Self { error: Some(self.detail.clone()), ..self }
+        Self { error: Some(self.detail.as_str().into()), ..self }
     }
 
     fn retry_after(mut self, wait: Duration) -> Self {
-        self.retry_after = Some(wait);
+        self.retry_after = Some(wait.as_secs_f64().ceil().max(1.0) as u32);
         self
     }
 
@@ -199,7 +200,7 @@ impl IntoResponse for Problem {
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = retry_after {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait.as_secs_f64().ceil().max(1.0) as u64));
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wildrydes\""));

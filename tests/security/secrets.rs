@@ -33,7 +33,7 @@ impl Printed {
     fn run(&mut self, what: &str, mut command: Command, code: i32) {
         command.env("RUST_LOG", "trace").env("WILDRYDES__BROKER__GIVE_UP_AFTER_MS", "200");
         let ended = output(&mut command);
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned() + &String::from_utf8_lossy(&ended.stdout);
+        let told = String::from_utf8_lossy(&ended.stderr).into_owned() + &*String::from_utf8_lossy(&ended.stdout);
         assert_eq!(ended.status.code(), Some(code), "{what}: {told}");
         self.0.push((what.to_owned(), ended));
     }

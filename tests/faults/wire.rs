@@ -11,7 +11,10 @@ async fn connections_that_are_reset_change_no_byte() {
 /// Connections that stay open and carry nothing are noticed by the heartbeat, whichever direction it is that fell silent.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_are_noticed_and_change_no_byte() {
-    eprintln!("{:?}", wire::half_open(&Plan::short(), settings(), Some(2)).await);
+    eprintln!(
+        "{:?}",
+        wire::half_open(&Plan { rides: 40_000, chunk_size: 4, ..Plan::short() }, settings(), Some(2)).await
+    );
 }
 
 /// 50 ms each way and a narrow wire.

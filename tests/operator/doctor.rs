@@ -130,7 +130,7 @@ async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_br
         for (check, part) in [
             ("bindings", "batch-split.#"),
             ("bindings", "`wildrydes topology apply`"),
-            ("queue arguments", "x-queue-type"),
+            ("queue arguments", "x-dead-letter-strategy"),
             ("queue arguments", "a queue keeps its arguments for life"),
         ] {
             let (verdict, said) = said(check);

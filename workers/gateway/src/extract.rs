@@ -7,7 +7,7 @@ use crate::{
 use axum::{
     body::{Body, Bytes},
     extract::{FromRequestParts, Request},
-    http::{HeaderMap, header, request::Parts},
+    http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
@@ -74,17 +74,21 @@ impl Deref for Whole<'_> {
 pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
     let until = Instant::now() + app.deadline();
     let late = || Problem::too_late(app.deadline());
-    tokio::time::timeout_at(until, all_of(request, app)).await.unwrap_or_else(|_| Err(late()))
+    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut pieces = Pieces::of(request.into_body(), app.stall());
+    let all = tokio::time::timeout_at(until, all_of(told, &mut pieces, app)).await;
+    if let Ok(Err(problem)) = &all {
+        pieces.discard_after(problem, Duration::from_millis(300)).await;
+    }
+    all.unwrap_or_else(|_| Err(late()))
 }
 
-async fn all_of(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
+async fn all_of<'a>(told: Option<usize>, pieces: &mut Pieces, app: &'a App) -> Result<Whole<'a>, Problem> {
     let max = app.settings.body_bytes_max;
     let too_large = || Problem::too_large(format!("the body is larger than the {max} bytes that are taken here"));
-    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    if told.is_some_and(|bytes: usize| bytes > max) {
+    if told.is_some_and(|bytes| bytes > max) {
         return Err(too_large());
     }
-    let mut pieces = Pieces::of(request.into_body(), app.stall());
     // One piece is the usual case: taken as it is.
     let Some(first) = pieces.next().await? else { return Ok(Whole { bytes: Bytes::new(), _room: None }) };
     let Some(second) = pieces.next().await? else {
@@ -144,6 +148,25 @@ pub(crate) struct Pieces {
 impl Pieces {
     pub(crate) fn of(body: Body, stall: Duration) -> Self {
         Self { body: body.into_data_stream(), stall }
+    }
+
+    /// Reads on for a moment and forgets it: a client that is still sending when its connection closes sees that, and not the
+    /// answer.
+    pub(crate) async fn discard_after(&mut self, problem: &Problem, time_max: Duration) {
+        const BYTES_MAX: usize = 16 << 20;
+        if problem.status() == StatusCode::REQUEST_TIMEOUT {
+            return;
+        }
+        let mut bytes = 0;
+        let reading = async {
+            while bytes < BYTES_MAX
+                && let Some(Ok(piece)) = self.body.next().await
+            {
+                bytes += piece.len();
+            }
+        };
+        // Whoever has more to send, or is slower, is told by the end of the connection.
+        let _ = tokio::time::timeout(time_max, reading).await;
     }
 
     /// The next piece; `None` at the end.

@@ -58,7 +58,7 @@ struct Promised {
 ///
 /// # Errors
 /// Too large, too slow, empty; another batch under that id or that idempotency key; broker or store away.
-pub(crate) async fn take_in(app: &App, named: Named<'_>, body: Pieces) -> Result<(Upload, String), Problem> {
+pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> Result<(Upload, String), Problem> {
     // Before anything is read: nobody uploads gigabytes to be told that the broker is away.
     app.link.publisher()?;
     let incoming = Path::from(format!("{}/incoming/{:032x}", layout::RAW, host::random_range(0..=u128::MAX)));
@@ -86,7 +86,7 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: Pieces) -> Result
 }
 
 /// Writes the body to `incoming`; tells its SHA-256 and length.
-async fn stream(app: &App, incoming: &Path, mut body: Pieces) -> Result<(String, u64), Problem> {
+async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String, u64), Problem> {
     let max = app.settings.upload_bytes_max;
     let away = |error: object_store::Error| store_away(&error);
     let upload = app.store.put_multipart(incoming).await.map_err(away)?;

@@ -233,7 +233,7 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
             let read = serde_path_to_error::deserialize::<_, Object<M>>(&mut json);
             let violation = match (not_json(body), read) {
                 (Some(why), _) => Violation::new(".", why),
-                (None, Err(error)) if error.inner().is_syntax() || error.inner().is_eof() => {
+                (None, Err(error)) if is_no_json(&error) => {
                     Violation::new("", format!("is no JSON: {}", error.inner()))
                 }
                 (None, Err(error)) => Violation::new(error.path().to_string(), error.inner()),
@@ -242,6 +242,11 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
             Err(malformed(violation))
         }
     }
+}
+
+/// Whether a body is no JSON at all; what ends within a field is told with its path.
+fn is_no_json(error: &serde_path_to_error::Error<serde_json::Error>) -> bool {
+    (error.inner().is_syntax() || error.inner().is_eof()) && error.path().iter().next().is_none()
 }
 
 /// What a body is that is no JSON from its first byte on, where a parser would only say that it expected a value.

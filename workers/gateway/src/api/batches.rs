@@ -12,7 +12,7 @@ use axum::{
     Json,
     body::Body,
     extract::{Request, State},
-    http::{HeaderMap, HeaderValue, StatusCode, header},
+    http::{HeaderMap, HeaderValue, StatusCode, header, request::Parts},
     response::{IntoResponse, Response},
 };
 use common::{
@@ -23,7 +23,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
-use std::sync::Arc;
+use std::{sync::Arc, time::Duration};
 use utoipa::{IntoParams, ToSchema};
 
 /// Bytes of an idempotency key at most.
@@ -83,9 +83,19 @@ pub(crate) async fn hand_in(
     Asked(naming): Asked<Naming>,
     request: Request,
 ) -> Result<Response, Problem> {
-    let headers = request.headers();
+    let (head, body) = request.into_parts();
+    let mut pieces = Pieces::of(body, app.stall());
+    let answer = taken_in(&app, naming, &head, &mut pieces).await;
+    if let Err(problem) = &answer {
+        pieces.discard_after(problem, Duration::from_secs(2)).await;
+    }
+    answer
+}
+
+async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) -> Result<Response, Problem> {
+    let headers = &head.headers;
     let lines = media_type(headers)?;
-    let who = request.extensions().get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
+    let who = head.extensions.get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
     if let Some(id) = &naming.batch_id {
         check_batch_id("batch_id", id).map_err(|_| {
             Problem::invalid("invalid-batch-id", "batch_id", Some(json!(id)), "1 to 64 of A-Z a-z 0-9 _ -")
@@ -119,8 +129,7 @@ pub(crate) async fn hand_in(
     };
     let idempotency = key.as_deref().map(|key| (who.as_str(), key));
     let named = Named { batch_id: naming.batch_id, source: naming.source, lines, idempotency };
-    let pieces = Pieces::of(request.into_body(), app.stall());
-    let (Upload { batch_id, sha256, bytes, .. }, trace_id) = uploads::take_in(&app, named, pieces).await?;
+    let (Upload { batch_id, sha256, bytes, .. }, trace_id) = uploads::take_in(app, named, pieces).await?;
     tracing::info!(batch_id, trace_id, bytes, who, "a batch was handed in");
     app.observer.changed(&batch_id);
     let links = Links::of(&batch_id);

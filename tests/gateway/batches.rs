@@ -73,6 +73,9 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
             assert_eq!(serving.api.until_batch_is(id, "ready").await["manifest_sha256"], batch["manifest_sha256"]);
             let remote = told(wildrydes().args(["status", "--url", &serving.api.url]));
             assert!(remote.to_string().contains(id), "{remote}");
+            let table = succeed(wildrydes().args(["status", "--url", &serving.api.url]));
+            let splitter = table.lines().find(|line| line.starts_with("splitter ")).expect("its line");
+            assert_eq!(splitter.split_whitespace().collect::<Vec<_>>(), ["splitter", "0", "1", "0", "0"], "{table}");
         }
     }
     let all = serving.api.get("/v1/batches?limit=4").await.good();
@@ -153,5 +156,43 @@ async fn what_is_no_batch_is_refused_and_leaves_nothing() {
         tokio::time::sleep(std::time::Duration::from_millis(20)).await;
     }
     assert_eq!(serving.api.get("/v1/batches").await.good()["batches"], json!([]));
+    serving.finish().await;
+}
+
+/// Eight bodies for one batch id, all of them whole at the same moment: one is taken, the others are told so at once, and none
+/// of them becomes a dead letter.
+#[tokio::test]
+async fn of_many_at_once_one_has_the_batch_id() {
+    let serving = Serving::start(&Input::of(100), &[]).await;
+    let all_there = tokio::sync::Barrier::new(8);
+    let hand_in = |n: u64| {
+        let (api, all_there) = (&serving.api, &all_there);
+        async move {
+            let (sender, pieces) = futures::channel::mpsc::unbounded::<Result<Vec<u8>, std::io::Error>>();
+            let ride = format!(
+                "[{{\"name\":\"{n}\",\"statustime\":\"2018-04-25 17:03:05\",\"latitude\":40.7,\"longitude\":-74.0,\"distance\":1,\
+                 \"healthpoints\":1,\"magicpoints\":1}}"
+            );
+            sender.unbounded_send(Ok(ride.into_bytes())).unwrap();
+            let ending = async {
+                all_there.wait().await;
+                sender.unbounded_send(Ok(b"]".to_vec())).unwrap();
+                drop(sender);
+            };
+            let body = reqwest::Body::wrap_stream(pieces);
+            let (answer, ()) =
+                futures::join!(api.post_bytes("/v1/batches?batch_id=contested", "application/json", body), ending);
+            answer
+        }
+    };
+    let answers = futures::future::join_all((0..8).map(hand_in)).await;
+    let (taken, refused): (Vec<_>, Vec<_>) = answers.into_iter().partition(|answer| answer.status == 202);
+    assert_eq!((taken.len(), refused.len()), (1, 7));
+    let won = taken[0].json()["sha256"].clone();
+    for answer in refused {
+        answer.problem(409, "conflict");
+    }
+    assert_eq!(serving.api.until_batch_is("contested", "ready").await["sha256"], won);
+    assert_eq!(serving.api.get("/v1/dead-letters").await.good()["total"], 0);
     serving.finish().await;
 }

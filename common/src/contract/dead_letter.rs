@@ -120,8 +120,13 @@ struct Death {
 }
 
 fn deaths(properties: &Properties) -> Vec<Death> {
-    let told = properties.headers.get("x-death").map(Header::to_json);
-    told.and_then(|deaths| serde_json::from_value(deaths).ok()).unwrap_or_default()
+    let told = match properties.headers.get("x-death") {
+        // As copies of letters hold it.
+        Some(Header::Text(text)) => serde_json::from_str(text).ok(),
+        Some(other) => serde_json::from_value(other.to_json()).ok(),
+        None => None,
+    };
+    told.unwrap_or_default()
 }
 
 /// The exchanges a message can have come from.

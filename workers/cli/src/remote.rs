@@ -174,7 +174,9 @@ impl Remote {
         println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
         for q in fleet["queues"].as_array().into_iter().flatten() {
             let name = q["queue"].as_str().unwrap_or_default();
-            println!("{name:<18}{:>10}{:>11}{:>9}{:>7}", q["ready"], q["consumers"], q["retries"], q["dead"]);
+            let [ready, consumers, retries, dead] =
+                ["ready", "consumers", "retries", "dead"].map(|count| q[count].as_u64().unwrap_or_default());
+            println!("{name:<18}{ready:>10}{consumers:>11}{retries:>9}{dead:>7}");
         }
         Ok(())
     }

@@ -11,6 +11,7 @@ use axum::{
 };
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
+use serde_json::Value;
 use std::{ops::Deref, time::Duration};
 use tokio::{sync::SemaphorePermit, time::Instant};
 
@@ -194,13 +195,43 @@ pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
     }
     // Read again, slowly, to say where.
     let mut json = serde_json::Deserializer::from_slice(body);
-    let (field, why) = match serde_path_to_error::deserialize::<_, T>(&mut json) {
-        Err(error) => (error.path().to_string(), error.into_inner().to_string()),
-        Ok(_) => (".".to_owned(), first.to_string()),
+    let (path, why) = match serde_path_to_error::deserialize::<_, T>(&mut json) {
+        Err(error) => (Some(error.path().clone()), error.into_inner().to_string()),
+        Ok(_) => (None, first.to_string()),
     };
-    let field = if field == "." { String::new() } else { field };
+    let field = path.as_ref().map(ToString::to_string).filter(|path| path != ".").unwrap_or_default();
     let place = if field.is_empty() { "the body" } else { field.as_str() };
-    let shown = common::contract::outcome::shorten(&why, 300).replace(char::is_control, "\u{FFFD}");
+    let value = path.and_then(|path| at_path(body, &path));
+    let shown = in_words(&common::contract::outcome::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
     let problem = Problem::unprocessable("invalid-field", format!("{place}: {shown}"));
-    Err(problem.at(FieldError { field, value: None, expected: shown }))
+    let expected = shown.split_once(", expected ").map_or(shown.as_str(), |(_, expected)| expected).to_owned();
+    Err(problem.at(FieldError { field, value, expected }))
+}
+
+/// What stands at a path, unless it is more than one reads.
+fn at_path(body: &[u8], path: &serde_path_to_error::Path) -> Option<Value> {
+    use serde_path_to_error::Segment;
+    let mut found = serde_json::from_slice::<Value>(body).ok()?;
+    for segment in path.iter() {
+        found = match segment {
+            Segment::Seq { index } => found.get_mut(*index)?.take(),
+            Segment::Map { key } => found.get_mut(key)?.take(),
+            Segment::Enum { .. } | Segment::Unknown => return None,
+        };
+    }
+    Some(found).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100)
+}
+
+/// An error of the JSON reader without what only its programmer knows.
+fn in_words(why: &str) -> String {
+    let why = why.rsplit_once(" at line ").map_or(why, |(why, _)| why);
+    let Some((before, expected)) = why.split_once(", expected ") else { return why.to_owned() };
+    let expected = match expected {
+        "f64" => "a number",
+        "u64" | "usize" => "a whole number, not negative",
+        other if other.starts_with("struct ") || other == "a map" => "an object",
+        "a sequence" => "an array",
+        other => other,
+    };
+    format!("{before}, expected {expected}")
 }

@@ -43,6 +43,8 @@ pub(crate) const LETTERS_MAX: usize = 500;
 const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell what its queues hold.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
+/// After events are no longer heard.
+const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Events that a slow watcher may be behind.
 const EVENTS_MAX: usize = 1_024;
 
@@ -364,12 +366,16 @@ impl Observer {
         let mut letters = Vec::new();
         for (name, depth) in queue::ALL.into_iter().zip(&depths) {
             if *depth > 0 {
-                let read = tokio::time::timeout(BROWSE_TIMEOUT, self.letters_of(&client, name)).await;
-                match read {
-                    Ok(Ok(mut found)) => letters.append(&mut found),
-                    Ok(Err(error)) => tracing::warn!(queue = name, %error, "dead letters cannot be read"),
-                    Err(_) => tracing::warn!(queue = name, "dead letters cannot be read in time"),
-                }
+                let why = match tokio::time::timeout(BROWSE_TIMEOUT, self.letters_of(&client, name)).await {
+                    Ok(Ok(mut found)) => {
+                        letters.append(&mut found);
+                        continue;
+                    }
+                    Ok(Err(error)) => error.to_string(),
+                    Err(_) => format!("nothing within {} s", BROWSE_TIMEOUT.as_secs()),
+                };
+                tracing::warn!(queue = name, why, "dead letters cannot be read");
+                return as_known(&known).unwrap_or_default();
             }
         }
         let dead = Dead { total: depths.iter().sum(), letters: Arc::new(letters) };
@@ -413,8 +419,13 @@ async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, namespace: St
             tracing::debug!(why, "events are not heard now");
         }
         drop(client);
-        if reach.changed().await.is_err() {
-            return;
+        // A new connection, or once more over this one: only the queues may have gone.
+        tokio::select! {
+            biased;
+            changed = reach.changed() => if changed.is_err() {
+                return;
+            },
+            () = tokio::time::sleep(LISTEN_AGAIN_AFTER) => {}
         }
     }
 }

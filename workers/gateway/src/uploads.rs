@@ -139,11 +139,7 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     if let Some(before) = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(failed)?
         && before.sha256 != sha256
     {
-        let detail = format!(
-            "batch {batch_id} was handed in with other bytes (sha256 {}); choose another batch_id",
-            before.sha256
-        );
-        return Err(Problem::conflict(detail));
+        return Err(taken(&before));
     }
     if let Some((who, key)) = named.idempotency {
         let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
@@ -163,16 +159,29 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     }
     let object = format!("{}/{}-{name}", layout::RAW, &sha256[..16]);
     let place = Path::from(object.as_str());
+    let submitted_at = host::now().strftime("%FT%TZ").to_string();
+    let upload = Upload { batch_id, sha256, bytes, source: named.source.clone(), object, submitted_at };
+    let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
+    // Of several at the same moment the first has the id, before anything of it is in its place.
+    let record = layout::upload(&upload.batch_id);
+    if !store::create(&app.store, &record, json).await.map_err(failed)? {
+        let first = store::read_json::<Upload>(&app.store, &record).await.map_err(failed)?;
+        if let Some(first) = first.filter(|first| first.sha256 != upload.sha256) {
+            return Err(taken(&first));
+        }
+    }
     match app.store.head(&place).await {
         Ok(found) if found.size == bytes => app.store.delete(incoming).await.map_err(|error| store_away(&error))?,
         _ => app.store.rename(incoming, &place).await.map_err(|error| store_away(&error))?,
     }
-    let submitted_at = host::now().strftime("%FT%TZ").to_string();
-    let upload = Upload { batch_id, sha256, bytes, source: named.source.clone(), object, submitted_at };
-    let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
-    // The first time counts.
-    store::create(&app.store, &layout::upload(&upload.batch_id), json).await.map_err(failed)?;
     Ok(upload)
+}
+
+/// 409 for an id under which other bytes were handed in.
+fn taken(before: &Upload) -> Problem {
+    let Upload { batch_id, sha256, .. } = before;
+    let detail = format!("batch {batch_id} was handed in with other bytes (sha256 {sha256}); choose another batch_id");
+    Problem::conflict(detail)
 }
 
 /// Removes uploads that broke off long ago.

@@ -267,7 +267,7 @@ pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>)
     for (index, file) in manifest.files.into_iter().enumerate() {
         // Every file has the header; the document has it once.
         let skipped = if index == 0 { 0 } else { header_bytes };
-        bytes += file.bytes - skipped;
+        bytes += file.bytes.saturating_sub(skipped);
         files.push((file.path, skipped..file.bytes));
     }
     let pieces = stream::iter(files).then(move |(path, range)| {

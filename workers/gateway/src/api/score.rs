@@ -331,7 +331,7 @@ pub(crate) async fn score(
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         let Rides { kept: rides, count } = read_json(&body)?;
         if rides.is_empty() {
-            return Err(Problem::invalid("no-rides", "", None, "at least one ride"));
+            return Err(Problem::unprocessable("no-rides", "the body is an empty array: expected at least one ride"));
         }
         scoring::check_count(&app, count)?;
         let Judged { by, rides } = scoring::judge(&app, options.explain, rides, deadline).await?;

@@ -3,7 +3,7 @@
 use crate::{
     App,
     extract::{Asked, expect_json, read_json, whole},
-    problem::Problem,
+    problem::{FieldError, Problem},
     scoring::{self, Judged},
 };
 use axum::{
@@ -331,7 +331,8 @@ pub(crate) async fn score(
     if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
         let Rides { kept: rides, count } = read_json(&body)?;
         if rides.is_empty() {
-            return Err(Problem::unprocessable("no-rides", "the body is an empty array: expected at least one ride"));
+            return Err(Problem::unprocessable("no-rides", "the body is an empty array: expected at least one ride")
+                .at(FieldError { field: String::new(), value: None, expected: "at least one ride".to_owned() }));
         }
         scoring::check_count(&app, count)?;
         let Judged { by, rides } = scoring::judge(&app, options.explain, rides, deadline).await?;

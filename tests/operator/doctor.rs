@@ -53,7 +53,7 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     let warned = told(managed(&mut fleet.wildrydes()).arg("doctor"));
     for (check, part) in [
         ("dead letters", "1 in splitter.dead"),
-        ("versions of letters and documents", "ride-batch.v9"),
+        ("document versions", "ride-batch.v9"),
         ("paused workers", "trainer since"),
         ("consumers", "trainer"),
     ] {

@@ -88,7 +88,7 @@ async fn paused(store: &Store, findings: &mut Findings) {
 /// Versions that this build does not know, among dead letters and stored documents. Work queues are not looked into: each
 /// look would count as a delivery.
 async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
-    let check = "versions of letters and documents";
+    let check = "document versions";
     let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
     let mut seen = 0u64;
     let known: Vec<String> = KINDS.iter().map(ToString::to_string).collect();

@@ -50,6 +50,12 @@ pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
 }
 
+/// What a publisher uploads: by its bytes' fingerprint and its name, as far as a name may go into a path.
+pub fn raw_upload(sha256: &str, name: &str) -> String {
+    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
+    format!("{RAW}/{}-{}", &sha256[..16], name.chars().map(fits).collect::<String>())
+}
+
 /// The record of a batch that was handed in over HTTP.
 pub fn upload(batch_id: &str) -> String {
     format!("{UPLOADS}/{batch_id}.json")

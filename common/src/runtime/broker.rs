@@ -6,6 +6,7 @@
 use crate::contract::{envelope::Properties, outcome::Outgoing, topology};
 use async_trait::async_trait;
 use bytes::Bytes;
+use futures::stream::{self, Stream};
 use tokio::sync::watch;
 
 /// The largest body RabbitMQ takes since 4.0.
@@ -92,6 +93,14 @@ pub trait Browser: Send {
 
     /// Gives back, in whatever order, what was looked at and not acknowledged. Dropping it does the same, later.
     async fn close(self: Box<Self>) -> Result<(), BrokerError>;
+}
+
+/// The deliveries of a consumer as a stream, for who listens to several; it ends with the first error.
+pub fn deliveries(consumer: Box<dyn Consumer>) -> impl Stream<Item = Result<Delivery, BrokerError>> {
+    stream::try_unfold(consumer, |mut consumer| async {
+        let delivery = consumer.next().await?;
+        Ok(Some((delivery, consumer)))
+    })
 }
 
 /// Settles one delivery. Dropping it unsettled leaves the message unacknowledged: the broker delivers it again once

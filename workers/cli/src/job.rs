@@ -17,7 +17,7 @@ use common::{
     },
     runtime::{
         Broker, MemoryBroker, Shutdown, Store,
-        broker::{ConnectionState, Consumer, Delivery},
+        broker::{BrokerError, ConnectionState, Delivery, deliveries},
         client::{Client, ClientError},
         store,
         trace::TraceContext,
@@ -213,8 +213,7 @@ async fn submit(
     let size = tokio::fs::metadata(file).await.with_context(about)?.len();
     let sha256 = fingerprint(file).await.with_context(about)?;
     let name = file.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
-    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let object = format!("{}/{}-{}", layout::RAW, &sha256[..16], name.chars().map(fits).collect::<String>());
+    let object = layout::raw_upload(&sha256, &name);
     let there = store.head(&ObjectPath::from(object.as_str())).await.is_ok_and(|found| found.size == size);
     if !there {
         upload(store, file, &object, size, quiet).await.with_context(|| format!("uploading {}", file.display()))?;
@@ -316,7 +315,7 @@ struct Followed {
 
 /// Listens to everything that tells what becomes of a batch.
 pub(crate) struct Follower {
-    heard: stream::SelectAll<stream::BoxStream<'static, anyhow::Result<Delivery>>>,
+    heard: stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>,
 }
 
 impl Follower {
@@ -437,13 +436,6 @@ impl Follower {
         }
         Ok(())
     }
-}
-
-fn deliveries(consumer: Box<dyn Consumer>) -> impl stream::Stream<Item = anyhow::Result<Delivery>> {
-    stream::try_unfold(consumer, |mut consumer| async {
-        let delivery = consumer.next().await?;
-        Ok(Some((delivery, consumer)))
-    })
 }
 
 /// How far a batch is, read off the store: staged chunks of all chunks.

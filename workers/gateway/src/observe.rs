@@ -15,7 +15,7 @@ use common::{
     },
     runtime::{
         Store,
-        broker::{Consumer, Delivery},
+        broker::{Delivery, deliveries},
         client::{Client, ClientError},
         host, store,
     },
@@ -438,7 +438,7 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &
     }
     let mut heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
     while let Some(delivery) = heard.next().await {
-        let delivery = delivery?;
+        let delivery = delivery.map_err(|error| error.to_string())?;
         for event in meaning(&delivery, namespace) {
             // Nobody may be watching.
             let _ = events.send(event);
@@ -446,13 +446,6 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &
         delivery.settle.ack().await.map_err(|error| error.to_string())?;
     }
     Ok(())
-}
-
-fn deliveries(consumer: Box<dyn Consumer>) -> impl stream::Stream<Item = Result<Delivery, String>> {
-    stream::try_unfold(consumer, |mut consumer| async {
-        let delivery = consumer.next().await.map_err(|error| error.to_string())?;
-        Ok(Some((delivery, consumer)))
-    })
 }
 
 /// What a message on the exchanges of events and dead letters means to who watches.

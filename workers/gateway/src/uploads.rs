@@ -7,6 +7,7 @@ use common::{
         dataset::Claim,
         layout,
         message::{BatchContent, Message, RideBatch},
+        outcome::Failure,
     },
     runtime::{host, store},
 };
@@ -125,8 +126,7 @@ async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String
 /// Puts an upload where its fingerprint says, unless it must not be there.
 async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, bytes: u64) -> Result<Upload, Problem> {
     let batch_id = named.batch_id.clone().unwrap_or_else(|| sha256[..16].to_owned());
-    let failed = |failure: common::contract::outcome::Failure| Problem::unavailable("store-away", failure.to_string());
-    if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(failed)?
+    if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(store_failed)?
         && claim.sha256 != sha256
     {
         let detail = format!(
@@ -136,7 +136,8 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
         return Err(Problem::conflict(detail));
     }
     // Handed in, and not yet seen by a splitter: the claim is still to come.
-    if let Some(before) = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(failed)?
+    if let Some(before) =
+        store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?
         && before.sha256 != sha256
     {
         return Err(taken(&before));
@@ -145,27 +146,26 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
         let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
         let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone() };
         let json = serde_json::to_vec(&promised).map_err(|error| Problem::internal(error.to_string()))?;
-        if !store::create(&app.store, &path, json).await.map_err(failed)?
-            && store::read_json::<Promised>(&app.store, &path).await.map_err(failed)? != Some(promised)
+        if !store::create(&app.store, &path, json).await.map_err(store_failed)?
+            && store::read_json::<Promised>(&app.store, &path).await.map_err(store_failed)? != Some(promised)
         {
             let detail = "this Idempotency-Key was used with another body or batch_id; use a new one";
             return Err(Problem::unprocessable("idempotency-key-reused", detail));
         }
     }
-    let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    let mut name: String = named.source.as_deref().unwrap_or("upload").chars().take(100).map(fits).collect();
+    let mut name: String = named.source.as_deref().unwrap_or("upload").chars().take(100).collect();
     if named.lines && ![".ndjson", ".jsonl"].iter().any(|end| name.contains(end)) {
         name.push_str(".ndjson");
     }
-    let object = format!("{}/{}-{name}", layout::RAW, &sha256[..16]);
+    let object = layout::raw_upload(&sha256, &name);
     let place = Path::from(object.as_str());
     let submitted_at = host::now().strftime("%FT%TZ").to_string();
     let upload = Upload { batch_id, sha256, bytes, source: named.source.clone(), object, submitted_at };
     let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
     // Of several at the same moment the first has the id, before anything of it is in its place.
     let record = layout::upload(&upload.batch_id);
-    if !store::create(&app.store, &record, json).await.map_err(failed)? {
-        let first = store::read_json::<Upload>(&app.store, &record).await.map_err(failed)?;
+    if !store::create(&app.store, &record, json).await.map_err(store_failed)? {
+        let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
         if let Some(first) = first.filter(|first| first.sha256 != upload.sha256) {
             return Err(taken(&first));
         }
@@ -195,6 +195,11 @@ pub(crate) async fn sweep(store: &dyn ObjectStore) -> Result<usize, object_store
         removed += 1;
     }
     Ok(removed)
+}
+
+/// 503 for a store that fails, as the shared readers and writers tell it.
+pub(crate) fn store_failed(failure: Failure) -> Problem {
+    Problem::unavailable("store-away", failure.to_string())
 }
 
 /// 503 for a store that fails.

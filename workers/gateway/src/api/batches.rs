@@ -6,7 +6,7 @@ use crate::{
     extract::{Asked, Path, Pieces},
     problem::Problem,
     server::Caller,
-    uploads::{self, Named, Upload, store_away},
+    uploads::{self, Named, Upload, store_away, store_failed},
 };
 use axum::{
     Json,
@@ -212,11 +212,7 @@ pub(crate) async fn list(
         let (store, dead) = (Arc::clone(&app.store), dead.clone());
         async move { batches::look(&store, &id, &dead).await }
     });
-    let found: Vec<Option<Batch>> = looks
-        .buffered(8)
-        .try_collect()
-        .await
-        .map_err(|failure| Problem::unavailable("store-away", failure.to_string()))?;
+    let found: Vec<Option<Batch>> = looks.buffered(8).try_collect().await.map_err(store_failed)?;
     Ok(Json(Batches { batches: found.into_iter().flatten().collect(), next }))
 }
 
@@ -227,7 +223,7 @@ pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     known(&id)?;
     let dead = app.observer.dead().await;
     let batch = batches::look(&app.store, &id, &dead).await;
-    let batch = batch.map_err(|failure| Problem::unavailable("store-away", failure.to_string()))?;
+    let batch = batch.map_err(store_failed)?;
     batch.map(Json).ok_or_else(|| no_batch(&id))
 }
 
@@ -291,8 +287,7 @@ pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>)
 
 /// The manifest of a dataset that is ready.
 async fn manifest(store: &Store, id: &str) -> Result<Manifest, Problem> {
-    let away = |failure: common::contract::outcome::Failure| Problem::unavailable("store-away", failure.to_string());
-    match store::read_json(store, &layout::manifest(id)).await.map_err(away)? {
+    match store::read_json(store, &layout::manifest(id)).await.map_err(store_failed)? {
         Some(manifest) => Ok(manifest),
         None => Err(Problem::not_found(format!("batch {id:?} has no dataset (yet): see /v1/batches/{id}"))),
     }

@@ -7,6 +7,7 @@ use crate::{
     extract::{Path, read_json, whole},
     problem::Problem,
     scoring::{self, Judged},
+    uploads::store_failed,
 };
 use axum::{
     Json,
@@ -304,7 +305,7 @@ async fn served(app: &App, model: &str, version: Option<&str>) -> Result<Champio
         return Err(Problem::not_found(format!("no model {model:?} is served here: there is {served:?}")));
     }
     let champion = store::read_json::<Champion>(&app.store, &layout::champion(model)).await;
-    let champion = champion.map_err(|failure| Problem::unavailable("store-away", failure.to_string()))?;
+    let champion = champion.map_err(store_failed)?;
     let champion = champion.ok_or_else(|| {
         let detail = format!("there is no model {model} yet: one comes once enough labelled rides were ingested");
         Problem::unavailable("no-model", detail)

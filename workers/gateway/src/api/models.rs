@@ -1,6 +1,11 @@
 //! `/v1/models`: artefacts, metrics, the champion.
 
-use crate::{App, extract::Path, problem::Problem, uploads::store_away};
+use crate::{
+    App,
+    extract::Path,
+    problem::Problem,
+    uploads::{store_away, store_failed},
+};
 use axum::{Json, extract::State};
 use common::{
     contract::{
@@ -120,7 +125,7 @@ pub(crate) async fn family(
         let (store, path) = (Arc::clone(&app.store), layout::model(&model, &id));
         async move { artefact(&store, &path).await }
     });
-    let artefacts: Vec<Option<Model>> = reads.buffered(8).try_collect().await.map_err(away)?;
+    let artefacts: Vec<Option<Model>> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
     let history = ids.iter().zip(&artefacts).map(|(model_id, artefact)| PastChampion {
         model_id: model_id.clone(),
         rides: artefact.as_ref().map(|model| model.counts.train),
@@ -154,7 +159,7 @@ pub(crate) async fn version(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     known(&model, &version)?;
-    let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(away)?;
+    let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
     let missing = || Problem::not_found(format!("no model {model}/{version}: see /v1/models/{model}/versions"));
     found.map(Json).ok_or_else(missing)
 }
@@ -172,12 +177,8 @@ fn known(model: &str, version: &str) -> Result<(), Problem> {
     }
 }
 
-fn away(failure: Failure) -> Problem {
-    Problem::unavailable("store-away", failure.to_string())
-}
-
 async fn champion(store: &Store, model: &str) -> Result<Option<Champion>, Problem> {
-    store::read_json(store, &layout::champion(model)).await.map_err(away)
+    store::read_json(store, &layout::champion(model)).await.map_err(store_failed)
 }
 
 /// An artefact; one that cannot be read counts as gone.

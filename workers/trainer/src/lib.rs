@@ -16,16 +16,16 @@
 //! | [`metrics`] | predictions to quality; pure |
 //! | [`curves`] | predictions to ROC and calibration curves; pure |
 //! | [`load`] | streams the datasets out of the store |
-//! | [`champion`] | which model the scorers follow |
+//! | [`registry`] | which version is the champion |
 //!
 //! A model is a pure function of its dataset manifests and settings, and so is its id: a set of datasets that a model or a
 //! refusal is there for is not trained on again, however many events say that they are ready. Two processes that come to
 //! the same set at the same time both train on it, and write the same bytes.
 
-pub mod champion;
 pub mod curves;
 pub mod load;
 pub mod metrics;
+pub mod registry;
 pub mod rows;
 pub mod train;
 

@@ -58,12 +58,23 @@ impl FeatureSet {
 /// In how many parts [`fold`] divides the rides at most.
 pub const FOLDS_MAX: u32 = 20;
 
-/// The fold of a ride in a cross-validation, below `folds`: for ever, on every machine, whatever else is in the dataset.
+/// A number that spreads rides evenly over 0 … 255: for ever, on every machine, whatever else is in the dataset.
 ///
-/// `xxh3_64(ride_id, seed 1) · folds / 2^64`, rounded down.
-pub fn fold(ride_id: &[u8], folds: u32) -> u32 {
-    let scaled = u128::from(xxh3_64_with_seed(ride_id, 1)) * u128::from(folds);
-    (scaled >> 64) as u32
+/// The highest byte of `xxh3_64(ride_id, seed 1)`.
+pub fn spread(ride_id: &[u8]) -> u8 {
+    (xxh3_64_with_seed(ride_id, 1) >> 56) as u8
+}
+
+/// The fold, below `folds`, of a ride with this [`spread`] in a cross-validation of at most [`FOLDS_MAX`] parts.
+///
+/// `spread · folds / 256`, rounded down: parts differ by a few percent in size.
+pub fn fold(spread: u8, folds: u32) -> u32 {
+    u32::from(spread) * folds / 256
+}
+
+/// A breed as models know it: without blanks around it, in lower case; `None` for a blank one.
+pub fn breed_name(breed: &str) -> Option<String> {
+    Some(breed.trim().to_lowercase()).filter(|breed| !breed.is_empty())
 }
 
 /// The share of rides kept for testing.
@@ -79,7 +90,7 @@ pub fn is_test_ride(ride_id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_test_ride;
+    use super::{fold, is_test_ride, spread};
 
     #[test]
     fn the_split_never_changes() {
@@ -87,6 +98,24 @@ mod tests {
         assert_eq!(test, PINNED);
         let share = (0..100_000).filter(|i| is_test_ride(&format!("ride-{i}"))).count();
         assert!((9_700..10_300).contains(&share), "{share} of 100000");
+    }
+
+    /// Folds are about equally large, and have nothing to do with the test split.
+    #[test]
+    fn folds_are_even() {
+        for folds in [2, 5, 10, 20] {
+            let mut rides = vec![(0u32, 0u32); folds as usize];
+            for i in 0..50_000 {
+                let id = format!("ride-{i}");
+                let (all, test) = &mut rides[fold(spread(id.as_bytes()), folds) as usize];
+                *all += 1;
+                *test += u32::from(is_test_ride(&id));
+            }
+            for (all, test) in rides {
+                assert!((all * folds).abs_diff(50_000) < 5_000, "{all} of {folds}");
+                assert!((test * 10).abs_diff(all) < all / 5, "{test} of {all}");
+            }
+        }
     }
 
     /// Computed with the reference implementation of xxHash through its Python binding.

@@ -27,7 +27,7 @@
 //! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
 //! ```
 
-use super::model::AliasName;
+use super::{features::breed_name, model::AliasName};
 use sha2::{Digest, Sha256};
 
 /// Prefix of what publishers upload.
@@ -206,10 +206,7 @@ pub fn scored(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
 /// by eight hex digits of its SHA-256. `None` for a blank breed.
 pub fn breed_model(family: &str, breed: &str) -> Option<String> {
     const LENGTH_MAX: usize = 40;
-    let breed = breed.trim().to_lowercase();
-    if breed.is_empty() {
-        return None;
-    }
+    let breed = breed_name(breed)?;
     let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
     if breed.len() <= LENGTH_MAX && breed.chars().all(plain) {
         return Some(format!("{family}--{breed}"));

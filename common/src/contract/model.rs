@@ -241,6 +241,12 @@ pub struct Histogram {
     pub edges: Vec<f64>,
     /// Rides by bin: one more than edges.
     pub rides: Vec<u64>,
+    /// … of which ended in a service request.
+    pub services: Vec<u64>,
+    /// Mean value by bin; 0 in a bin without rides.
+    pub mean: Vec<f64>,
+    /// Mean probability by the model, by bin; 0 in a bin without rides.
+    pub mean_probability: Vec<f64>,
 }
 
 impl Histogram {

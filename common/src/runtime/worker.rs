@@ -42,6 +42,10 @@ pub trait Worker: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Called when the process is told to end, before running handlers are waited for: the place to cut short what would outlast the
+    /// drain deadline.
+    fn stopping(&self) {}
+
     /// An answer to a request that could not be read. With one, the message is done with; without, it is a dead letter.
     fn answer_undecodable(&self, _properties: &Properties, _why: &Undecodable) -> Option<Outgoing> {
         None
@@ -60,6 +64,7 @@ trait ErasedWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>>;
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable>;
+    fn stopping(&self);
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing>;
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing>;
 }
@@ -78,6 +83,10 @@ impl<W: Worker> ErasedWorker for W {
 
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Worker::connected(self).boxed()
+    }
+
+    fn stopping(&self) {
+        Worker::stopping(self);
     }
 
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable> {

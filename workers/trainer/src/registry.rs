@@ -61,7 +61,11 @@ pub struct Version {
 ///
 /// # Errors
 /// When the store is away; within, when there is no such version or its artefact is broken.
-pub async fn version(store: &Store, model: &str, model_id: &str) -> Result<Result<(Version, Model), NoVersion>, Failure> {
+pub async fn version(
+    store: &Store,
+    model: &str,
+    model_id: &str,
+) -> Result<Result<(Version, Model), NoVersion>, Failure> {
     let path = layout::model(model, model_id);
     let Some(bytes) = store::read(store, &path).await? else {
         return Ok(Err(NoVersion::Missing { model: model.to_owned(), model_id: model_id.to_owned() }));
@@ -211,7 +215,8 @@ mod tests {
         let store: Store = Arc::new(InMemory::new());
         let champion = AliasName::Champion;
         let first = succeed(&store, champion, None, &version("a"), "me", "first").await.unwrap().unwrap();
-        let second = succeed(&store, champion, Some(first.clone()), &version("b"), "you", "better").await.unwrap().unwrap();
+        let second =
+            succeed(&store, champion, Some(first.clone()), &version("b"), "you", "better").await.unwrap().unwrap();
         assert_eq!((second.history.len(), second.history[0].model_id.as_str()), (1, "a"));
         assert_eq!((second.history[0].by.as_str(), second.history[0].why.as_str()), ("me", "first"));
         // The first one's writer comes last; also when it dies before it looks again, the next reader finds the second.

@@ -17,7 +17,7 @@ pub struct Interval {
 /// How penalty and threshold were chosen: by cross-validation among the rides trained on, the rides held out having no say.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
-    /// Parts; a ride's is [`crate::contract::features::fold`] of its id.
+    /// Parts; a ride's is [`crate::contract::features::fold`].
     pub folds: u32,
     /// Rides it was done with: all, or evenly spread ones of them where there are very many.
     pub rides: u64,
@@ -129,8 +129,8 @@ pub enum WarningCode {
     Separation,
     /// So few rides of one class that intervals and tests are rough.
     FewEvents,
-    /// The smallest or largest penalty tried was the best: a better one may lie beyond.
-    PenaltyAtEdge,
+    /// The largest penalty tried was the best: the features tell little.
+    LargestPenalty,
     /// What the threshold's criterion asks for cannot be had.
     ThresholdUnreached,
 }

@@ -133,7 +133,13 @@ async fn run_erased(
         };
         let leave = shutdown.child_token();
         let ended = {
-            let session = session(&worker, broker.as_ref(), careful.as_ref().unwrap_or(&options), &leave, || {
+            let options = careful.as_ref().unwrap_or(&options);
+            let stopping = || {
+                if shutdown.is_cancelled() {
+                    worker.stopping();
+                }
+            };
+            let session = session(&worker, broker.as_ref(), options, &leave, stopping, || {
                 healthy(&mut failing_since, &mut backoff_ms);
             });
             tokio::pin!(session);
@@ -197,6 +203,7 @@ async fn session(
     broker: &dyn Broker,
     options: &RunOptions,
     shutdown: &Shutdown,
+    stopping: impl FnOnce(),
     mut healthy: impl FnMut(),
 ) -> Result<(), Ended> {
     let name = worker.name();
@@ -278,6 +285,7 @@ async fn session(
             }
         }
     }
+    stopping();
     let drained = drain(&mut running, options.drain_deadline).await;
     let stragglers = active.names();
     connection.close().await;

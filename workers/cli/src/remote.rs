@@ -122,7 +122,8 @@ impl Remote {
         match answer {
             Answer::Good(scored) => {
                 let Scored { probability, service, threshold, model, model_id, baseline, contributions } = scored;
-                let outcome = ScoreOutcome::Scored { probability, service, explanation: contributions };
+                let outcome =
+                    ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback: None };
                 Ok(ScoreResponse {
                     request_id,
                     model: Some(model),

@@ -8,6 +8,7 @@ use crate::{
 use common::{
     contract::{
         dataset::Manifest,
+        features::FEATURES,
         layout,
         message::DatasetReady,
         model::{Coefficient, Metrics, Model},
@@ -218,10 +219,12 @@ fn step_of(feature: &str) -> (&'static str, f64) {
 fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
     let known = if truth.is_some() { "truth" } else { "" };
     writeln!(text, "\nWhat makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit")?;
-    for (index, Coefficient { feature, per_unit, .. }) in model.coefficients.iter().enumerate() {
+    for Coefficient { feature, per_unit, .. } in &model.coefficients {
         let (words, units) = step_of(feature);
         let factor = (per_unit * units).exp();
-        let truth = truth.and_then(|truth| truth.coefficients.get(index)).map_or(String::new(), |b| format!("{b:+.4}"));
+        let place = FEATURES.iter().position(|known| known.name == feature);
+        let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
+        let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
         writeln!(text, "  {words:<52}{:>12} {:>12} {truth:>9}", format!("× {factor:.3}"), format!("{per_unit:+.6}"))?;
     }
     Ok(())

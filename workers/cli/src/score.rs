@@ -38,6 +38,7 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     };
     let ride = ScoreRide {
         ride_id: None,
+        breed: None,
         distance: Some(options.distance),
         healthpoints: Some(options.healthpoints),
         magicpoints: Some(options.magicpoints),
@@ -118,7 +119,7 @@ fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(
                 _ => Err(Failed::Told),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service, explanation })) => {
+        (None, Some(ScoreOutcome::Scored { probability, service, explanation, .. })) => {
             if !session.shared.json {
                 let threshold = response.threshold.unwrap_or_default();
                 let decision = if *service { "service is likely" } else { "no service expected" };

@@ -10,7 +10,7 @@ use common::{
         dead_letter::Letter,
         envelope, layout,
         message::{DatasetReady, Message, ModelPromoted, decode},
-        model::Champion,
+        model::Alias,
         topology::{self, dead_queue, queue, rung_queue, rungs_of},
     },
     runtime::{
@@ -270,8 +270,8 @@ impl Observer {
         for seen in &queues {
             self.metrics.queue(&seen.queue, seen.ready, seen.consumers, seen.dead);
         }
-        let champion = store::read_json::<Champion>(&self.store, &layout::champion(&self.model)).await;
-        let champion = champion.ok().flatten().map(|Champion { model, model_id, .. }| ChampionSeen { model, model_id });
+        let champion = store::read_json::<Alias>(&self.store, &layout::champion(&self.model)).await;
+        let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
         Snapshot {
             at: host::now().strftime("%FT%TZ").to_string(),
             broker: BrokerSeen { name: self.link.broker_name().to_owned(), state: word, why },

@@ -130,7 +130,7 @@ pub(crate) async fn judge(
     for (ride, prepared) in rides.into_iter().zip(prepared) {
         let outcome = match prepared {
             Ok(Prepared { weather, .. }) => match scores.next().map(|score| score.outcome) {
-                Some(ScoreOutcome::Scored { probability, service, explanation }) => {
+                Some(ScoreOutcome::Scored { probability, service, explanation, .. }) => {
                     let contributions = explanation.into_iter().map(reason).collect();
                     Ok(RideScore { ride_id: None, probability, service, contributions, weather })
                 }
@@ -209,6 +209,7 @@ fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
     // It travels without its id, which is put back into the answer here.
     let features = ScoreRide {
         ride_id: None,
+        breed: None,
         distance: ride.distance,
         healthpoints: ride.healthpoints,
         magicpoints: ride.magicpoints,

@@ -17,7 +17,7 @@
 pub mod artefact;
 pub mod score;
 
-use artefact::Unusable;
+use artefact::{Servable, Unusable};
 use bytes::Bytes;
 use common::{
     contract::{
@@ -27,7 +27,7 @@ use common::{
             Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest,
             ScoreResponse, Undecodable,
         },
-        model::{Champion, Model},
+        model::Alias,
         outcome::{Failure, Outgoing, Outputs},
     },
     runtime::{
@@ -226,8 +226,8 @@ fn error_reply(request: &Properties, error: ScoreError) -> Option<Outgoing> {
 /// A model that was checked, and what made it champion.
 #[derive(Debug)]
 struct Served {
-    champion: Champion,
-    model: Model,
+    alias: Alias,
+    model: Servable,
 }
 
 /// Holds the champion's artefact in memory and replaces it whole.
@@ -309,25 +309,24 @@ impl Follower {
 
     /// The champion, when it is another than the served one.
     async fn read(&self) -> Result<Option<Served>, Failure> {
-        let alias = layout::champion(&self.model);
-        let Some(champion) = store::read_json::<Champion>(&self.store, &alias).await? else { return Ok(None) };
+        let path = layout::champion(&self.model);
+        let Some(alias) = store::read_json::<Alias>(&self.store, &path).await? else { return Ok(None) };
         if let Some(served) = self.served()
-            && (served.champion == champion || artefact::is_before(&champion, &served.champion))
+            && (served.alias == alias || alias.is_before(&served.alias))
         {
             return Ok(None);
         }
-        if !layout::is_below(layout::MODELS, &champion.object) {
-            let why =
-                format!("{alias}: its object is {:?}; expected a path below {}/", champion.object, layout::MODELS);
+        if !layout::is_below(layout::MODELS, &alias.object) {
+            let why = format!("{path}: its object is {:?}; expected a path below {}/", alias.object, layout::MODELS);
             return Err(Failure::permanent("unusable_model", why));
         }
-        let usable = match store::read_json::<Model>(&self.store, &champion.object).await? {
-            Some(model) => artefact::check(&model, &champion).map(|()| model),
-            None => Err(Unusable::Missing(champion.object.clone())),
+        let usable = match store::read(&self.store, &alias.object).await? {
+            Some(bytes) => artefact::read(&bytes, &alias),
+            None => Err(Unusable::Missing(alias.object.clone())),
         };
         match usable {
-            Ok(model) => Ok(Some(Served { champion, model })),
-            Err(why) => Err(Failure::permanent("unusable_model", format!("{}: {why}", champion.object))),
+            Ok(model) => Ok(Some(Served { alias, model })),
+            Err(why) => Err(Failure::permanent("unusable_model", format!("{}: {why}", alias.object))),
         }
     }
 }

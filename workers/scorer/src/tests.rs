@@ -1,9 +1,9 @@
 use super::*;
-use crate::artefact::tests::{champion, model};
+use crate::artefact::tests::{alias, encoded, model};
 use common::{
     contract::{
         message::{ScoreOutcome, ScoreRide, Units, recognise},
-        model::logistic,
+        model::{AliasName, Model, logistic},
     },
     runtime::config::{Settings as _, StoreSettings},
 };
@@ -22,12 +22,19 @@ fn scorer(store: &Store) -> Scorer {
     Scorer::new(Settings::default(), Arc::clone(store))
 }
 
-/// The artefact `id`, whose log-odds at all features 0 are `intercept`.
-async fn put_model(store: &Store, id: &str, intercept: f64) {
-    let artefact = Model { intercept, ..model(id) };
-    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), serde_json::to_vec(&artefact).unwrap())
-        .await
-        .unwrap();
+/// The artefact `id`: its log-odds at all features 0 are its name where that is a number, tenths, and else 0.
+fn artefact(id: &str) -> Model {
+    Model { intercept: id.parse::<f64>().unwrap_or_default() / 10.0, ..model(id) }
+}
+
+async fn put_model(store: &Store, id: &str) {
+    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), encoded(&artefact(id))).await.unwrap();
+}
+
+/// The last of the line is champion now.
+fn champion(line: &[&str]) -> Alias {
+    let line: Vec<Model> = line.iter().map(|id| artefact(id)).collect();
+    alias(AliasName::Champion, &line.iter().collect::<Vec<_>>())
 }
 
 /// Says that the last of the line is champion now.
@@ -38,8 +45,8 @@ async fn put_champion(store: &Store, line: &[&str]) {
 
 /// The event: `id` was promoted.
 async fn promote(scorer: &Scorer, id: &str) {
-    let Champion { model, model_id, object, .. } = champion(&[id]);
-    let promoted = ModelPromoted { model, model_id, object, previous_model_id: None };
+    let Alias { model, model_id, object, .. } = champion(&[id]);
+    let promoted = ModelPromoted { model, model_id, object, previous_model_id: None, why: None };
     let envelope = Envelope { payload: ScorerIn::Promoted(promoted), properties: Properties::default() };
     assert_eq!(scorer.handle(envelope).await.unwrap().into_stream().count().await, 0);
 }
@@ -56,13 +63,13 @@ fn properties() -> Properties {
 fn request(rides: usize) -> ScoreRequest {
     let zero = Some(0.0);
     let ride = ScoreRide {
-        ride_id: None,
         distance: zero,
         healthpoints: zero,
         magicpoints: zero,
         tmin: zero,
         tmax: zero,
         prcp: zero,
+        ..ScoreRide::default()
     };
     ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides: vec![ride; rides] }
 }
@@ -93,11 +100,11 @@ async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
     let scorer = scorer(&store);
     scorer.connected().await.unwrap();
     assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
-    put_model(&store, "a", 1.0).await;
-    put_champion(&store, &["a"]).await;
+    put_model(&store, "10").await;
+    put_champion(&store, &["10"]).await;
     // No event came: the request itself is the occasion to look.
     let response = ask(&scorer, 3).await.unwrap();
-    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 3));
+    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("10"), 3));
     for score in response.scores {
         let ScoreOutcome::Scored { probability, service, .. } = score.outcome else { panic!("{score:?}") };
         assert!((probability - logistic(1.0)).abs() < 1e-15 && service);
@@ -109,7 +116,7 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     let store = memory();
     let scorer = scorer(&store);
     for id in ["a", "b"] {
-        put_model(&store, id, 0.0).await;
+        put_model(&store, id).await;
     }
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
@@ -133,12 +140,12 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
 async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_stays() {
     let store = memory();
     let scorer = scorer(&store);
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
     put_champion(&store, &["a", "b"]).await;
-    let whole = serde_json::to_vec(&model("b")).unwrap();
-    let other = serde_json::to_vec(&model("x")).unwrap();
+    let whole = encoded(&artefact("b"));
+    let other = encoded(&artefact("x"));
     for body in [None, Some(&whole[..whole.len() / 2]), Some(&[][..]), Some(&other)] {
         if let Some(body) = body {
             store::write(&store, &layout::model(layout::GLOBAL_MODEL, "b"), body.to_vec()).await.unwrap();
@@ -150,7 +157,7 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
     promote(&scorer, "b").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
     put_champion(&store, &["a", "b"]).await;
-    put_model(&store, "b", 0.0).await;
+    put_model(&store, "b").await;
     promote(&scorer, "b").await;
     assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
@@ -159,14 +166,14 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
 async fn a_champion_is_read_from_among_the_models_alone() {
     let store = memory();
     let scorer = scorer(&store);
-    put_model(&store, "a", 1.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
-    put_model(&store, "b", 2.0).await;
+    put_model(&store, "b").await;
     let body = store::read(&store, &layout::model(layout::GLOBAL_MODEL, "b")).await.unwrap().unwrap();
     store::write(&store, "raw/model.json", body).await.unwrap();
     for elsewhere in ["raw/model.json", "models/../raw/model.json", "/models/x", "models/%2e%2e/raw/model.json"] {
-        let astray = Champion { object: elsewhere.to_owned(), ..champion(&["a", "b"]) };
+        let astray = Alias { object: elsewhere.to_owned(), ..champion(&["a", "b"]) };
         let body = serde_json::to_vec(&astray).unwrap();
         store::write(&store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
         promote(&scorer, "b").await;
@@ -184,7 +191,7 @@ async fn a_half_written_first_model_is_no_model() {
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
     assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
 }
 
@@ -193,8 +200,8 @@ async fn every_answer_is_of_one_model_while_models_are_swapped() {
     let store = memory();
     let scorer = Arc::new(scorer(&store));
     let ids: Vec<String> = (0..40).map(|index| index.to_string()).collect();
-    for (index, id) in (0i32..).zip(&ids) {
-        put_model(&store, id, f64::from(index) / 10.0).await;
+    for id in &ids {
+        put_model(&store, id).await;
     }
     put_champion(&store, &["0"]).await;
     scorer.connected().await.unwrap();
@@ -246,7 +253,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
 
     std::fs::remove_file(&family).unwrap();
     for id in ["a", "b"] {
-        put_model(&store, id, 0.0).await;
+        put_model(&store, id).await;
     }
     put_champion(&store, &["a"]).await;
     assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
@@ -268,7 +275,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
 #[tokio::test(start_paused = true)]
 async fn an_answer_comes_within_the_expiration_of_its_request() {
     let inner = memory();
-    put_model(&inner, "a", 0.0).await;
+    put_model(&inner, "a").await;
     put_champion(&inner, &["a"]).await;
     let minute = Duration::from_secs(60);
     let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
@@ -289,7 +296,7 @@ async fn an_answer_comes_within_the_expiration_of_its_request() {
 #[tokio::test]
 async fn a_request_too_large_or_without_a_way_back_is_refused() {
     let store = memory();
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     let scorer = Scorer::new(Settings { rides_max: 10, ..Settings::default() }, store);
     scorer.connected().await.unwrap();

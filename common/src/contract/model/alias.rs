@@ -81,3 +81,47 @@ impl Alias {
         self.model_id == model_id || self.history.iter().any(|past| past.model_id == model_id)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_name_is_before_another_only_in_its_own_line() {
+        let named = |line: &[&str]| {
+            let (model_id, history) = line.split_last().unwrap();
+            let past = |id: &&str| Past {
+                model_id: (*id).to_owned(),
+                sha256: String::new(),
+                by: String::new(),
+                at: String::new(),
+                why: String::new(),
+            };
+            Alias {
+                schema: ALIAS_SCHEMA.to_owned(),
+                alias: AliasName::Champion,
+                model: "m".to_owned(),
+                model_id: (*model_id).to_owned(),
+                object: String::new(),
+                sha256: String::new(),
+                by: String::new(),
+                at: String::new(),
+                why: String::new(),
+                history: history.iter().map(past).collect(),
+            }
+        };
+        let served = named(&["a", "b", "a", "c"]);
+        for (line, before) in [
+            (&["a"][..], true),
+            (&["a", "b"], true),
+            (&["a", "b", "a"], true),
+            (&["a", "b", "a", "c"], false),
+            (&["a", "b", "a", "c", "b"], false),
+            (&["x"], false),
+        ] {
+            assert_eq!(named(line).is_before(&served), before, "{line:?}");
+        }
+        assert!(served.ever_named("b") && served.ever_named("c") && !served.ever_named("x"));
+        assert_eq!(served.generation(), 4);
+    }
+}

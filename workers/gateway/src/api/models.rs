@@ -10,7 +10,7 @@ use axum::{Json, extract::State};
 use common::{
     contract::{
         layout,
-        model::{Champion, Metrics, Model},
+        model::{Alias, AliasName, Metrics, Model, Past},
         outcome::Failure,
     },
     runtime::{Store, store},
@@ -49,14 +49,23 @@ pub(crate) struct FamilyInFull {
     /// The artefact, as `schemas/model.v1.json` describes it.
     #[schema(value_type = Option<Object>, required = true)]
     champion: Option<Model>,
+    /// The version that answers the same requests unheard; null when there is none beside the champion.
+    #[schema(required = true)]
+    challenger: Option<NamedVersion>,
     /// Champions, the newest first.
-    history: Vec<PastChampion>,
+    history: Vec<NamedVersion>,
 }
 
-/// A model that is or was champion.
+/// A version that has or had a name.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PastChampion {
+pub(crate) struct NamedVersion {
     model_id: String,
+    /// Who gave it the name: a worker and its version, or a person.
+    by: String,
+    /// When, RFC 3339 in UTC.
+    at: String,
+    /// Why.
+    why: String,
     /// Rides it was trained on; absent when its artefact is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -98,7 +107,7 @@ pub(crate) struct Versions {
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
     let mut models = Vec::new();
     for model in folders(&app.store, layout::MODELS).await? {
-        let champion = champion(&app.store, &model).await?.map(|champion| champion.model_id);
+        let champion = named(&app.store, &model, AliasName::Champion).await?.map(|champion| champion.model_id);
         let versions = versions_of(&app.store, &model).await?.len();
         models.push(Family { model, champion, versions });
     }
@@ -113,26 +122,46 @@ pub(crate) async fn family(
     Path(model): Path<String>,
 ) -> Result<Json<FamilyInFull>, Problem> {
     known(&model, &model)?;
-    let Some(champion) = champion(&app.store, &model).await? else {
+    let challenger = named(&app.store, &model, AliasName::Challenger).await?;
+    let Some(champion) = named(&app.store, &model, AliasName::Champion).await? else {
         if versions_of(&app.store, &model).await?.is_empty() && model != app.settings.model {
             return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
         }
-        return Ok(Json(FamilyInFull { model, champion: None, history: Vec::new() }));
+        let challenger = match challenger {
+            Some(challenger) => Some(in_words(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0),
+            None => None,
+        };
+        return Ok(Json(FamilyInFull { model, champion: None, challenger, history: Vec::new() }));
     };
-    let ids = std::iter::once(&champion.model_id).chain(champion.history.iter().rev()).take(HISTORY_MAX);
-    let ids: Vec<String> = ids.cloned().collect();
-    let reads = stream::iter(ids.clone()).map(|id| {
-        let (store, path) = (Arc::clone(&app.store), layout::model(&model, &id));
-        async move { artefact(&store, &path).await }
+    // It stands for nothing when it is the champion.
+    let challenger = challenger.filter(|challenger| challenger.model_id != champion.model_id).map(latest);
+    let mut line = champion.history.clone();
+    line.push(latest(champion));
+    let line = line.into_iter().rev().take(HISTORY_MAX);
+    let reads = stream::iter(line.chain(challenger.clone())).map(|past| {
+        let (store, model) = (Arc::clone(&app.store), model.clone());
+        async move { in_words(&store, &model, past).await }
     });
-    let artefacts: Vec<Option<Model>> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
-    let history = ids.iter().zip(&artefacts).map(|(model_id, artefact)| PastChampion {
-        model_id: model_id.clone(),
-        rides: artefact.as_ref().map(|model| model.counts.train),
-        test: artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from),
-    });
-    let history = history.collect();
-    Ok(Json(FamilyInFull { model, history, champion: artefacts.into_iter().next().flatten() }))
+    let mut told: Vec<(NamedVersion, Option<Model>)> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
+    let challenger = challenger.and_then(|_| told.pop()).map(|(challenger, _)| challenger);
+    let champion = told.first_mut().and_then(|(_, artefact)| artefact.take());
+    let history = told.into_iter().map(|(past, _)| past).collect();
+    Ok(Json(FamilyInFull { model, champion, challenger, history }))
+}
+
+/// The version that has the name, as one of its line.
+fn latest(alias: Alias) -> Past {
+    let Alias { model_id, sha256, by, at, why, .. } = alias;
+    Past { model_id, sha256, by, at, why }
+}
+
+/// A version with how good it is, and its artefact.
+async fn in_words(store: &Store, model: &str, past: Past) -> Result<(NamedVersion, Option<Model>), Failure> {
+    let artefact = artefact(store, &layout::model(model, &past.model_id)).await?;
+    let Past { model_id, by, at, why, .. } = past;
+    let rides = artefact.as_ref().map(|model| model.counts.train);
+    let test = artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from);
+    Ok((NamedVersion { model_id, by, at, why, rides, test }, artefact))
 }
 
 /// The versions of a model family.
@@ -177,8 +206,8 @@ fn known(model: &str, version: &str) -> Result<(), Problem> {
     }
 }
 
-async fn champion(store: &Store, model: &str) -> Result<Option<Champion>, Problem> {
-    store::read_json(store, &layout::champion(model)).await.map_err(store_failed)
+async fn named(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Problem> {
+    store::read_json(store, &layout::alias(model, name)).await.map_err(store_failed)
 }
 
 /// An artefact; one that cannot be read counts as gone.
@@ -191,7 +220,7 @@ async fn artefact(store: &Store, path: &str) -> Result<Option<Model>, Failure> {
 
 async fn versions_of(store: &Store, model: &str) -> Result<Vec<String>, Problem> {
     let mut ids = folders(store, &format!("{}/{model}", layout::MODELS)).await?;
-    ids.retain(|id| id != "champion");
+    ids.retain(|id| ![AliasName::Champion, AliasName::Challenger].iter().any(|name| id == name.as_str()));
     Ok(ids)
 }
 

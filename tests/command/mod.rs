@@ -1,5 +1,7 @@
 //! The `wildrydes` command as a person uses it: what it prints, how it fails.
 
+mod notebook;
+
 use common::contract::topology::Topology;
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};
 use std::process::{Command, Output};
@@ -94,6 +96,8 @@ fn help_shows_examples_and_every_command() {
         "ingest",
         "score",
         "status",
+        "export",
+        "describe",
         "dead",
         "replay",
         "pause",
@@ -114,6 +118,8 @@ fn help_shows_examples_and_every_command() {
         &["dead", "drop"],
         &["dead", "export"],
         &["dead", "restore"],
+        &["export"],
+        &["describe"],
         &["replay"],
         &["pause"],
         &["resume"],

@@ -1,9 +1,11 @@
 //! The command line.
 
+mod notebook;
 mod operator;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
+pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -14,6 +16,7 @@ Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes up --broker amqp://localhost             all five workers in one process on RabbitMQ
   wildrydes ingest rides.json --broker amqp://localhost
+  wildrydes export --out rides.parquet               the joined dataset, for a notebook
   wildrydes doctor                                   is everything as it should be? Each finding with its remedy
   wildrydes dead list                                what could not be processed, and why
 
@@ -98,6 +101,12 @@ Examples:
   wildrydes status --broker amqp://localhost/%2f              the queues as well
   wildrydes status --url http://127.0.0.1:8080             batches and queues, as a gateway sees them")]
     Status(Status),
+    /// Write the joined dataset as one CSV or Parquet file, with a data dictionary
+    #[command(after_help = notebook::EXPORT_EXAMPLES)]
+    Export(Export),
+    /// Counts, quantiles, missing values and correlations of the joined dataset
+    #[command(after_help = notebook::DESCRIBE_EXAMPLES)]
+    Describe(Describe),
     /// Look at the dead letters, replay them, export them, drop them
     #[command(
         subcommand,

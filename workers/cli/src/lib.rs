@@ -5,6 +5,8 @@
 //! job         upload → publish → follow        report    what one shows a colleague
 //! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
 //! serve       the page and the HTTP API            keys for them
+//! export, describe    the joined dataset for a notebook, and in numbers
+//! dataset, dictionary     its rows, checked, and what each column is
 //! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
@@ -15,9 +17,13 @@ mod output;
 mod arguments;
 mod bench;
 mod control;
+mod dataset;
 mod dead;
 mod demo;
+mod describe;
+mod dictionary;
 mod doctor;
+mod export;
 mod fleet;
 pub mod generate;
 mod job;
@@ -146,6 +152,8 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Ingest(options) => job::ingest(&context, &options).await,
         Command::Score(options) => score::score(&context, &options).await,
         Command::Status(options) => status::status(&context, &options).await,
+        Command::Export(options) => export::export(&context, &options).await,
+        Command::Describe(options) => describe::describe(&context, &options).await,
         Command::Dead(command) => dead::dead(&context, &command).await,
         Command::Replay(options) => replay::replay(&context, &options).await,
         Command::Pause(options) => control::pause(&context, &options).await,

@@ -69,8 +69,18 @@ prop_compose! {
 }
 
 fn coefficient() -> impl Strategy<Value = Coefficient> {
-    let histogram = (vec(number(), 0..3), vec(any::<u64>(), 0..4));
-    let histogram = histogram.prop_map(|(edges, rides)| Histogram { edges, rides });
+    let histogram = (
+        vec(number(), 0..3),
+        [vec(any::<u64>(), 0..4), vec(any::<u64>(), 0..4)],
+        [vec(number(), 0..4), vec(number(), 0..4)],
+    );
+    let histogram = histogram.prop_map(|(edges, [rides, services], [mean, mean_probability])| Histogram {
+        edges,
+        rides,
+        services,
+        mean,
+        mean_probability,
+    });
     let parts = (option::of(inference()), option::of(histogram));
     (text(), text(), [number(), number(), number()], [number(), number(), number()], parts).prop_map(
         |(feature, unit, [per_unit, standardised, mean], [std_dev, min, max], (inference, histogram))| Coefficient {
@@ -147,7 +157,7 @@ fn warning() -> impl Strategy<Value = Warning> {
         WarningCode::Collinearity,
         WarningCode::Separation,
         WarningCode::FewEvents,
-        WarningCode::PenaltyAtEdge,
+        WarningCode::LargestPenalty,
         WarningCode::ThresholdUnreached,
     ];
     (select(codes), text()).prop_map(|(code, why)| Warning { code, why })

@@ -323,9 +323,22 @@ fn describe_gives_the_numbers_one_works_out_from_the_export() {
         let value = value.as_f64().unwrap_or_else(|| panic!("{value} is no number"));
         assert!((value - expected).abs() <= 1e-9 * expected.abs().max(1.0), "{value}, expected {expected}");
     };
-    for (name, count) in [("rides", rows.len()), ("labelled", rows.len()), ("without_name", 0)] {
-        assert_eq!(described[name], count, "{name}");
+    assert_eq!(described["rides"], rows.len());
+    for (name, seen) in [
+        ("rides", json!(3994)),
+        ("labelled", json!(3994)),
+        ("service", json!(1544)),
+        ("trainable", json!(3992)),
+        ("first", json!("2018-01-01 00:04:39.418")),
+        ("last", json!("2018-12-31 23:12:25.738")),
+        ("quantiles_of_rides", json!(3994)),
+    ] {
+        assert_eq!(described[name], seen, "{name}");
     }
+    near(&described["columns"][8]["quantiles"]["0.95"], 346.0);
+    near(&described["correlations"]["matrix"][5][9], 0.304111793701173);
+    let rainy = &described["service_rates"][1]["bins"][3];
+    assert_eq!((&rainy["bin"], &rainy["rides"], &rainy["service"]), (&json!("from 20 mm"), &json!(389), &json!(317)));
     for column in described["columns"].as_array().unwrap() {
         let all = values(column["name"].as_str().unwrap());
         let mut there: Vec<f64> = all.iter().copied().flatten().collect();

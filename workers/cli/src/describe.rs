@@ -214,6 +214,7 @@ fn correlations(text: &mut String, summary: &Summary) -> fmt::Result {
         write!(text, "  {:<14}", column.name)?;
         for y in 0..=x {
             match summary.correlation(x, y) {
+                Some(r) if r.abs() < 0.005 => write!(text, "{:>8}", "0.00")?,
                 Some(r) => write!(text, "{:>8}", format!("{r:+.2}"))?,
                 None => write!(text, "{:>8}", "–")?,
             }
@@ -224,20 +225,20 @@ fn correlations(text: &mut String, summary: &Summary) -> fmt::Result {
 }
 
 fn groups_by(text: &mut String, title: &str, groups: Vec<(String, Group)>) -> fmt::Result {
-    writeln!(text, "\n{title:<46}{:>13}{:>13}{:>9}    95 % interval", "rides", "labelled", "service")?;
+    writeln!(text, "\n{title:<40}{:>13}{:>13}{:>9}    95 % interval", "rides", "labelled", "service")?;
     for (name, group) in groups {
         let [rides, labelled] = [group.rides, group.labelled].map(|count| HumanCount(count).to_string());
         let percent = |share: f64| format!("{:.1} %", 100.0 * share);
         let rate = group.rate().map_or("–".to_owned(), percent);
         let interval = group.interval().map(|(low, high)| format!("{} to {}", percent(low), percent(high)));
-        let line = format!("  {name:<44}{rides:>13}{labelled:>13}{rate:>9}    {}", interval.unwrap_or_default());
+        let line = format!("  {name:<38}{rides:>13}{labelled:>13}{rate:>9}    {}", interval.unwrap_or_default());
         writeln!(text, "{}", line.trim_end())?;
     }
     Ok(())
 }
 
 fn texts(text: &mut String, title: &str, counter: &Counter) -> fmt::Result {
-    let mut groups: Vec<_> = counter.largest(SHOWN).into_iter().map(|(value, group)| (cut(value, 43), group)).collect();
+    let mut groups: Vec<_> = counter.largest(SHOWN).into_iter().map(|(value, group)| (cut(value, 37), group)).collect();
     if groups.is_empty() {
         return Ok(());
     }
@@ -269,7 +270,7 @@ fn short(number: Option<f64>) -> String {
         return format!("{number:.0}");
     }
     match size {
-        _ if size >= 1e7 || size < 1e-3 => format!("{number:.3e}"),
+        _ if !(1e-3..1e7).contains(&size) => format!("{number:.3e}"),
         _ if size >= 1e4 => format!("{number:.1}"),
         _ if size >= 100.0 => format!("{number:.2}"),
         _ if size >= 10.0 => format!("{number:.3}"),

@@ -36,7 +36,7 @@ pub(crate) async fn export(session: &Session, options: &Export) -> Result<(), Fa
     let shutdown = shutdown::on_signal()?;
     let open = target.open()?;
     let working = async {
-        let mut encoder = Encoder::start(format, open.writer()?, &datasets)?;
+        let mut encoder = encoder(format, open.writer()?, &datasets)?;
         let mut rides = 0;
         let left_out = datasets
             .read("exporting", session.shared.json, |batch_id, rows, kept| {
@@ -49,7 +49,7 @@ pub(crate) async fn export(session: &Session, options: &Export) -> Result<(), Fa
     };
     let (rides, left_out) = tokio::select! {
         biased;
-        () = shutdown.cancelled() => return Err(Failed::Broken(anyhow!("interrupted: nothing was exported"))),
+        () = shutdown.cancelled() => return Err(Failed::Broken(anyhow!("interrupted: the export is not whole"))),
         done = working => done.with_context(|| format!("exporting to {}", target.name()))?,
     };
     open.appear()?;
@@ -128,7 +128,7 @@ impl Target {
 }
 
 impl Open<'_> {
-    fn writer(&self) -> anyhow::Result<Box<dyn Write + Send>> {
+    fn writer(&self) -> anyhow::Result<Writer> {
         Ok(match self {
             Self::Stdout => Box::new(BufWriter::with_capacity(WRITE_BYTES, Output)),
             Self::File { file, .. } => Box::new(BufWriter::with_capacity(WRITE_BYTES, file.reopen()?)),
@@ -176,48 +176,52 @@ fn dictionary_file() -> Vec<u8> {
 }
 
 /// Rides to the bytes of a file.
-enum Encoder {
-    Csv(csv::Writer<Box<dyn Write + Send>>),
-    Parquet(Box<ParquetFile<Box<dyn Write + Send>>>),
+trait Encoder: Send {
+    fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> anyhow::Result<()>;
+
+    fn finish(self: Box<Self>) -> anyhow::Result<()>;
 }
 
-impl Encoder {
-    fn start(format: ExportFormat, writer: Box<dyn Write + Send>, datasets: &Datasets) -> anyhow::Result<Self> {
-        Ok(match format {
-            ExportFormat::Csv => {
-                let mut csv = csv::Writer::from_writer(writer);
-                csv.write_record(dictionary::COLUMNS.iter().map(|column| column.name))?;
-                Self::Csv(csv)
-            }
-            ExportFormat::Parquet => {
-                let batches: Vec<_> = datasets.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
-                Self::Parquet(Box::new(ParquetFile::start(writer, &batches)?))
-            }
-        })
-    }
+type Writer = Box<dyn Write + Send>;
 
-    fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> anyhow::Result<()> {
-        match self {
-            Self::Csv(csv) => {
-                for &row in kept {
-                    csv.write_field(batch_id)?;
-                    for field in 0..FIELDS {
-                        csv.write_field(rows.field(row, field))?;
-                    }
-                    csv.write_record(None::<&[u8]>)?;
-                }
-                Ok(())
-            }
-            Self::Parquet(parquet) => Ok(parquet.write(batch_id, rows, kept)?),
+fn encoder(format: ExportFormat, writer: Writer, datasets: &Datasets) -> anyhow::Result<Box<dyn Encoder>> {
+    Ok(match format {
+        ExportFormat::Csv => {
+            let mut csv = csv::Writer::from_writer(writer);
+            csv.write_record(dictionary::COLUMNS.iter().map(|column| column.name))?;
+            Box::new(csv)
         }
-    }
+        ExportFormat::Parquet => {
+            let batches: Vec<_> = datasets.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
+            Box::new(ParquetFile::start(writer, &batches)?)
+        }
+    })
+}
 
-    fn finish(self) -> anyhow::Result<()> {
-        match self {
-            Self::Csv(csv) => csv.into_inner().map_err(|error| error.into_error())?.flush()?,
-            Self::Parquet(parquet) => parquet.finish()?,
+impl Encoder for csv::Writer<Writer> {
+    fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> anyhow::Result<()> {
+        for &row in kept {
+            self.write_field(batch_id)?;
+            for field in 0..FIELDS {
+                self.write_field(rows.field(row, field))?;
+            }
+            self.write_record(None::<&[u8]>)?;
         }
         Ok(())
+    }
+
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        Ok(self.into_inner().map_err(|error| error.into_error())?.flush()?)
+    }
+}
+
+impl Encoder for ParquetFile<Writer> {
+    fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> anyhow::Result<()> {
+        Ok(self.add(batch_id, rows, kept)?)
+    }
+
+    fn finish(self: Box<Self>) -> anyhow::Result<()> {
+        Ok(self.end()?)
     }
 }
 

@@ -63,7 +63,7 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 
     /// Adds some rows.
-    pub(super) fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> Result<()> {
+    pub(super) fn add(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> Result<()> {
         let batch_id = ByteArray::from(Bytes::copy_from_slice(batch_id.as_bytes()));
         let mut left = kept;
         while !left.is_empty() {
@@ -79,7 +79,7 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 
     /// Writes what is left, and the file's end.
-    pub(super) fn finish(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         if !self.gathered.times.is_empty() {
             self.write_group()?;
         }
@@ -165,4 +165,79 @@ fn schema() -> String {
         format!("{repetition} {physical} {name} {logical};\n")
     };
     format!("message rides {{\n{}}}", COLUMNS.iter().map(column).collect::<String>())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::dataset::parse;
+    use common::contract::dataset;
+    use parquet::{
+        basic::{ConvertedType, Repetition},
+        file::reader::{FileReader, SerializedFileReader},
+        record::RowAccessor,
+    };
+
+    fn exported(rides: usize, group_rows: usize, kept: impl Fn(usize) -> bool) -> SerializedFileReader<Bytes> {
+        let row = |ride| {
+            let weather = if ride % 2 == 0 { "USW00094728,1.500000,-5,111,0" } else { ",,,," };
+            format!("r-{ride},,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292.25,,{weather}\n")
+        };
+        let file = format!("{}\n{}", dataset::COLUMNS.join(","), (0..rides).map(row).collect::<String>());
+        let mut bytes = Vec::new();
+        let mut parquet = ParquetFile::start_with(&mut bytes, &["a batch"], group_rows).unwrap();
+        parse(file.as_bytes(), |rows| {
+            let kept: Vec<_> = (0..rows.len()).filter(|&row| kept(row)).collect();
+            parquet.add("a batch", &rows, &kept).unwrap();
+            true
+        })
+        .unwrap();
+        parquet.end().unwrap();
+        SerializedFileReader::new(Bytes::from(bytes)).unwrap()
+    }
+
+    #[test]
+    fn row_groups_have_the_stated_number_of_rides() {
+        for (rides, groups) in [(0, &[][..]), (10, &[10]), (25, &[10, 10, 5])] {
+            let reader = exported(rides, 10, |_| true);
+            let found: Vec<_> = reader.metadata().row_groups().iter().map(|group| group.num_rows()).collect();
+            assert_eq!(found, groups);
+        }
+    }
+
+    #[test]
+    fn rows_that_are_not_kept_are_not_there_however_few_are() {
+        for every in [1, 3, 50] {
+            let reader = exported(100, 7, |row| row % every == 0);
+            let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
+            let ids: Vec<_> = rows.map(|row| row.get_string(1).unwrap().clone()).collect();
+            assert_eq!(ids, (0..100).step_by(every).map(|ride| format!("r-{ride}")).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn types_are_the_dictionarys_and_a_missing_value_is_null() {
+        let reader = exported(2, 10, |_| true);
+        for (found, column) in reader.metadata().file_metadata().schema_descr().columns().iter().zip(&COLUMNS) {
+            assert_eq!(found.name(), column.name);
+            let of_text = |kind| if kind == Kind::Text { ConvertedType::UTF8 } else { ConvertedType::NONE };
+            let converted =
+                if column.kind == Kind::Time { ConvertedType::TIMESTAMP_MILLIS } else { of_text(column.kind) };
+            assert_eq!(found.converted_type(), converted, "{}", column.name);
+            let optional = found.self_type().get_basic_info().repetition() == Repetition::OPTIONAL;
+            assert_eq!(optional, column.missing.is_some(), "{}", column.name);
+        }
+        let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
+        let nulls = |row: &parquet::record::Row| {
+            (0..COLUMNS.len())
+                .filter(|&column| row.is_null(column).unwrap())
+                .map(|column| COLUMNS[column].name)
+                .collect()
+        };
+        let found: [Vec<_>; 2] = [nulls(&rows[0]), nulls(&rows[1])];
+        let weather = ["groundstation", "station_km", "tmin", "tmax", "prcp"];
+        assert_eq!(found[0], ["name", "fieldservice"]);
+        assert_eq!(found[1], [&["name", "fieldservice"][..], &weather].concat());
+        assert_eq!((rows[0].get_int(13).unwrap(), rows[0].get_double(12).unwrap()), (-5, 1.5));
+    }
 }

@@ -1,10 +1,12 @@
 //! The command line.
 
+mod model;
 mod notebook;
 mod operator;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
+pub use model::{Family, ModelCommand, ModelFormat, Word};
 pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 use std::{net::SocketAddr, path::PathBuf};
@@ -107,6 +109,16 @@ Examples:
     /// Counts, quantiles, missing values and correlations of the joined dataset
     #[command(after_help = notebook::DESCRIBE_EXAMPLES)]
     Describe(Describe),
+    /// Look at the versions of the model, promote one, take one back, train anew, export
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes model list
+  wildrydes model show challenger
+  wildrydes model rollback --why 'too many false alarms since noon'"
+    )]
+    Model(ModelCommand),
     /// Look at the dead letters, replay them, export them, drop them
     #[command(
         subcommand,

@@ -7,6 +7,7 @@
 //! serve       the page and the HTTP API            keys for them
 //! export, describe    the joined dataset for a notebook, and in numbers
 //! dataset, dictionary     its rows, checked, and what each column is
+//! model       the registry by hand: list, show, diff, promote, rollback, retrain, export
 //! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
@@ -27,6 +28,7 @@ mod export;
 mod fleet;
 pub mod generate;
 mod job;
+mod model;
 mod progress;
 mod remote;
 mod replay;
@@ -154,6 +156,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Status(options) => status::status(&context, &options).await,
         Command::Export(options) => export::export(&context, &options).await,
         Command::Describe(options) => describe::describe(&context, &options).await,
+        Command::Model(command) => model::model(&context, &command).await,
         Command::Dead(command) => dead::dead(&context, &command).await,
         Command::Replay(options) => replay::replay(&context, &options).await,
         Command::Pause(options) => control::pause(&context, &options).await,

@@ -10,7 +10,7 @@ use common::{
         dataset::Manifest,
         features::FEATURES,
         layout,
-        message::DatasetReady,
+        message::{DatasetReady, ModelPromoted, ModelRejected},
         model::{Coefficient, Metrics, Model},
         ride::Counts,
     },
@@ -50,7 +50,10 @@ pub(crate) async fn print(
         }
     }
     let model: Option<Model> = match &outcome.model {
-        Some(ModelOutcome::Promoted(promoted)) => store::read_json(store, &promoted.object).await?,
+        Some(ModelOutcome::Promoted(ModelPromoted { object, .. })) => store::read_json(store, object).await?,
+        Some(ModelOutcome::Rejected(ModelRejected { object: Some(object), .. })) => {
+            store::read_json(store, object).await?
+        }
         _ => None,
     };
     let place = session.store_place()?;
@@ -65,6 +68,13 @@ pub(crate) async fn print(
             (_, Some(model)) => {
                 coefficients(&mut text, model, truth)?;
                 test(&mut text, model)?;
+                if let Some(ModelOutcome::Rejected(rejected)) = &outcome.model {
+                    writeln!(text, "\nNot promoted: {} ({}).\nThe champion stays.", rejected.why, rejected.reason)?;
+                    writeln!(
+                        text,
+                        "`wildrydes model diff` compares them, `wildrydes model promote challenger` promotes it."
+                    )?;
+                }
             }
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
@@ -84,7 +94,9 @@ pub(crate) async fn print(
     }
     match (refused.is_empty(), &outcome.model) {
         (false, _) => Err(Failed::Refused(refused.join("\n"))),
-        (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) => Err(Failed::NoModel),
+        (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) if model.is_none() => {
+            Err(Failed::NoModel)
+        }
         (true, _) => Ok(()),
     }
 }
@@ -105,11 +117,21 @@ fn as_json(
         })
         .collect();
     let no_model = match &outcome.model {
-        Some(ModelOutcome::Rejected(rejected)) => Some(json!({ "reason": rejected.reason, "why": rejected.why })),
+        Some(ModelOutcome::Rejected(rejected)) if model.is_none() => {
+            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
+        }
         Some(ModelOutcome::Failed { reason, why }) => Some(json!({ "reason": reason, "why": why })),
         _ => None,
     };
-    json!({ "batches": batches, "refused": refused, "model": model, "no_model": no_model })
+    let not_promoted = match &outcome.model {
+        Some(ModelOutcome::Rejected(rejected)) if model.is_some() => {
+            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
+        }
+        _ => None,
+    };
+    json!({
+        "batches": batches, "refused": refused, "model": model, "no_model": no_model, "not_promoted": not_promoted,
+    })
 }
 
 /// `invalid_statustime 8, missing_latitude 1`, the most frequent first, on as many lines as it takes.

@@ -310,4 +310,6 @@ fn linfa_fit(rides: &Rides, scaler: &Scaler, alpha: f64) -> Option<Vector> {
 }
 
 #[cfg(test)]
+mod reference;
+#[cfg(test)]
 mod tests;

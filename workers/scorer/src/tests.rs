@@ -3,9 +3,12 @@ use crate::artefact::tests::{alias, encoded, model};
 use common::{
     contract::{
         message::{ScoreOutcome, ScoreRide, Units, recognise},
-        model::{AliasName, Model, logistic},
+        model::{Alias, AliasName, Model, logistic},
     },
-    runtime::config::{Settings as _, StoreSettings},
+    runtime::{
+        config::{Settings as _, StoreSettings},
+        store,
+    },
 };
 use futures::StreamExt;
 use object_store::{

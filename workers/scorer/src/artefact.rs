@@ -195,7 +195,13 @@ pub(crate) mod tests {
             min: 0.0,
             max: 1.0,
             inference: None,
-            histogram: Some(Histogram { edges: vec![10.0, 100.0], rides: vec![50, 30, 20] }),
+            histogram: Some(Histogram {
+                edges: vec![10.0, 100.0],
+                rides: vec![50, 30, 20],
+                services: vec![0; 3],
+                mean: vec![0.0; 3],
+                mean_probability: vec![0.0; 3],
+            }),
         };
         Model {
             schema: MODEL_SCHEMA.to_owned(),

@@ -244,7 +244,9 @@ impl Breeds {
             Ok(Found::Nothing) => Some(Known::Fallback(Fallback::NoBreedModel)),
             Err(why) => {
                 match &why {
-                    Failure::Permanent { .. } => tracing::error!(model = family, %why, "the model of a breed cannot be served"),
+                    Failure::Permanent { .. } => {
+                        tracing::error!(model = family, %why, "the model of a breed cannot be served")
+                    }
                     _ => tracing::warn!(model = family, %why, "the model of a breed cannot be read now"),
                 }
                 // The last good one stays.

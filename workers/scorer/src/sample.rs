@@ -129,7 +129,8 @@ impl Kept {
                 rides.push((ride_id, *probability));
             }
         }
-        let files = rides.into_iter().filter_map(|(key, rides)| Some((Arc::clone(key), write_scored(rides.into_iter()).ok()?)));
+        let files =
+            rides.into_iter().filter_map(|(key, rides)| Some((Arc::clone(key), write_scored(rides.into_iter()).ok()?)));
         files.collect()
     }
 }

@@ -4,8 +4,8 @@ use crate::{artefact::Servable, named::Named};
 use common::contract::{
     features::FEATURE_COUNT,
     message::{
-        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
-        ScoredBy, Units,
+        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, ScoredBy, Units,
     },
 };
 use std::{ops::RangeInclusive, sync::Arc};

@@ -46,6 +46,12 @@ pub trait Worker: Send + Sync + 'static {
     /// drain deadline.
     fn stopping(&self) {}
 
+    /// Called once, when the worker is asked to end and the last message is done with; what is not over within some seconds is cut
+    /// off.
+    fn ended(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// An answer to a request that could not be read. With one, the message is done with; without, it is a dead letter.
     fn answer_undecodable(&self, _properties: &Properties, _why: &Undecodable) -> Option<Outgoing> {
         None

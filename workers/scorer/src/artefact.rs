@@ -3,6 +3,7 @@
 use common::contract::{
     features::{FEATURES, Feature},
     model::{Alias, MODEL_SCHEMA, Model, logistic},
+    served::PROBABILITY_PARTS,
 };
 use sha2::{Digest, Sha256};
 
@@ -62,6 +63,8 @@ pub struct Servable {
     pub intercept_standardised: f64,
     /// One for each feature it uses, in the order of [`FEATURES`].
     pub weights: Box<[Weight]>,
+    /// Parts that its answers are counted in.
+    pub parts: usize,
 }
 
 /// What one feature counts for.
@@ -77,6 +80,8 @@ pub struct Weight {
     pub min: f64,
     /// Largest value trained on.
     pub max: f64,
+    /// Between the bins that values of the feature are counted in; absent: they are not.
+    pub edges: Option<Box<[f64]>>,
 }
 
 impl Weight {
@@ -134,7 +139,9 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
         mean: c.mean,
         min: c.min,
         max: c.max,
+        edges: c.histogram.as_ref().map(|histogram| histogram.edges.as_slice().into()),
     };
+    let parts = if model.predicted.is_empty() { PROBABILITY_PARTS } else { model.predicted.len() };
     Ok(Servable {
         model: model.model.clone(),
         model_id: model.model_id.clone(),
@@ -142,6 +149,7 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
         intercept: model.intercept,
         intercept_standardised: model.intercept_standardised,
         weights: used.into_iter().zip(&model.coefficients).map(weight).collect(),
+        parts,
     })
 }
 
@@ -187,7 +195,13 @@ pub(crate) mod tests {
             min: 0.0,
             max: 1.0,
             inference: None,
-            histogram: Some(Histogram { edges: vec![10.0, 100.0], rides: vec![50, 30, 20] }),
+            histogram: Some(Histogram {
+                edges: vec![10.0, 100.0],
+                rides: vec![50, 30, 20],
+                services: vec![0; 3],
+                mean: vec![0.0; 3],
+                mean_probability: vec![0.0; 3],
+            }),
         };
         Model {
             schema: MODEL_SCHEMA.to_owned(),

@@ -1,13 +1,14 @@
-//! Features in, probabilities out: every ride of a request by one and the same model.
+//! Features in, probabilities out: every ride by the one model that was chosen for it.
 
-use crate::artefact::Servable;
+use crate::{artefact::Servable, named::Named};
 use common::contract::{
     features::FEATURE_COUNT,
     message::{
-        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units,
+        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, ScoredBy, Units,
     },
 };
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 /// Temperatures a station on earth could report, tenths of °C.
 const TEMPERATURE: RangeInclusive<f64> = -1000.0..=700.0;
@@ -45,35 +46,112 @@ impl Unscorable {
     }
 }
 
-/// Scores every ride of a request. A ride that cannot be scored has its error in its place, with the path of the field.
+/// The models of one request: a snapshot, whatever is promoted meanwhile.
+pub(crate) struct Models {
+    /// The model of all rides.
+    pub(crate) all: Arc<Named>,
+    /// Those of breeds.
+    pub(crate) breeds: Vec<Arc<Named>>,
+    /// Who scores each ride, in the order of the request; empty: `all` does.
+    pub(crate) choices: Vec<Choice>,
+}
+
+/// Who scores a ride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The model of all rides: it names no breed.
+    All,
+    /// That of its breed, by its place in [`Models::breeds`].
+    Breed(usize),
+    /// The model of all rides, and why.
+    Fallback(Fallback),
+}
+
+impl Models {
+    /// Who scores the ride at this place of the request.
+    pub(crate) fn choice(&self, index: usize) -> Choice {
+        self.choices.get(index).copied().unwrap_or(Choice::All)
+    }
+
+    /// The model that is chosen.
+    pub(crate) fn model(&self, choice: Choice) -> &Servable {
+        match choice {
+            Choice::Breed(place) => &self.breeds[place].model,
+            Choice::All | Choice::Fallback(_) => &self.all.model,
+        }
+    }
+}
+
+/// What the model saw of a ride: the features it uses, in the order of its weights, and what it said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) features: [f64; FEATURE_COUNT],
+    pub(crate) probability: f64,
+}
+
+/// Scores every ride of a request by one model, whatever their breeds. A ride that cannot be scored has its error in its place, with
+/// the path of the field.
 pub fn score(model: &Servable, request: &ScoreRequest) -> ScoreResponse {
-    let scores = request.rides.iter().enumerate().map(|(index, ride)| Score {
-        ride_id: ride.ride_id.clone(),
-        outcome: match score_ride(model, ride, request.units) {
-            Ok((features, probability)) => ScoreOutcome::Scored {
-                probability,
-                service: probability >= model.threshold,
-                explanation: if request.explain { explain(model, &features) } else { Vec::new() },
-                by: None,
-                fallback: None,
-            },
-            Err(why) => ScoreOutcome::Failed {
-                error: ScoreError {
-                    code: why.code(),
-                    message: why.to_string(),
-                    field: Some(format!("rides[{index}].{}", why.feature())),
-                },
-            },
-        },
+    let rides = request.rides.iter().enumerate();
+    let scores = rides.map(|(index, ride)| outcome(model, Choice::All, index, ride, request).0).collect();
+    response(model, request, scores)
+}
+
+/// Scores every ride by the model chosen for it; with what the models saw, in the order of the rides.
+pub(crate) fn score_by(models: &Models, request: &ScoreRequest) -> (ScoreResponse, Vec<Option<Seen>>) {
+    let rides = request.rides.iter().enumerate().map(|(index, ride)| {
+        let choice = models.choice(index);
+        outcome(models.model(choice), choice, index, ride, request)
     });
+    let (scores, seen) = rides.unzip();
+    (response(&models.all.model, request, scores), seen)
+}
+
+fn response(model: &Servable, request: &ScoreRequest, scores: Vec<Score>) -> ScoreResponse {
     ScoreResponse {
         request_id: request.request_id.clone(),
         model: Some(model.model.clone()),
         model_id: Some(model.model_id.clone()),
         threshold: Some(model.threshold),
         baseline_log_odds: request.explain.then_some(model.intercept_standardised),
-        scores: scores.collect(),
+        scores,
         error: None,
+    }
+}
+
+fn outcome(
+    model: &Servable,
+    choice: Choice,
+    index: usize,
+    ride: &ScoreRide,
+    request: &ScoreRequest,
+) -> (Score, Option<Seen>) {
+    let (outcome, seen) = match score_ride(model, ride, request.units) {
+        Ok(seen) => {
+            let (by, fallback) = match choice {
+                Choice::All => (None, None),
+                Choice::Breed(_) => (Some(scored_by(model, request.explain)), None),
+                Choice::Fallback(why) => (None, Some(why)),
+            };
+            let explanation = if request.explain { explain(model, &seen.features) } else { Vec::new() };
+            let (probability, service) = (seen.probability, seen.probability >= model.threshold);
+            (ScoreOutcome::Scored { probability, service, explanation, by, fallback }, Some(seen))
+        }
+        Err(why) => {
+            let (code, message) = (why.code(), why.to_string());
+            let field = Some(format!("rides[{index}].{}", why.feature()));
+            (ScoreOutcome::Failed { error: ScoreError { code, message, field } }, None)
+        }
+    };
+    (Score { ride_id: ride.ride_id.clone(), outcome }, seen)
+}
+
+fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
+    ScoredBy {
+        model: model.model.clone(),
+        model_id: model.model_id.clone(),
+        threshold: model.threshold,
+        baseline_log_odds: explained.then_some(model.intercept_standardised),
     }
 }
 
@@ -82,11 +160,11 @@ pub fn score(model: &Servable, request: &ScoreRequest) -> ScoreResponse {
 /// # Errors
 /// The first feature the model uses that is missing or cannot be.
 pub fn probability(model: &Servable, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    score_ride(model, ride, units).map(|(_, probability)| probability)
+    score_ride(model, ride, units).map(|seen| seen.probability)
 }
 
 /// The features of a ride and its probability.
-fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<([f64; FEATURE_COUNT], f64), Unscorable> {
+pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<Seen, Unscorable> {
     let features = features(model, ride, units)?;
     let probability = model.probability(&features);
     // The log-odds of values near the end of what a number can hold are none.
@@ -95,7 +173,7 @@ fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<([f64;
         let expected = "values one can compute with".into();
         return Err(Unscorable::Impossible { feature, value: features[0], expected });
     }
-    Ok((features, probability))
+    Ok(Seen { features, probability })
 }
 
 /// What each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of the features.

@@ -1,11 +1,20 @@
+//! The scorer on stores in memory, in a folder, and on slow ones.
+
+mod breeds;
+mod counting;
+mod served;
+
 use super::*;
 use crate::artefact::tests::{alias, encoded, model};
 use common::{
     contract::{
         message::{ScoreOutcome, ScoreRide, Units, recognise},
-        model::{AliasName, Model, logistic},
+        model::{Alias, AliasName, Model, logistic},
     },
-    runtime::config::{Settings as _, StoreSettings},
+    runtime::{
+        config::{Settings as _, StoreSettings},
+        store,
+    },
 };
 use futures::StreamExt;
 use object_store::{
@@ -79,8 +88,12 @@ async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {
 }
 
 async fn ask_within(scorer: &Scorer, rides: usize, expiration_ms: Option<u64>) -> Result<ScoreResponse, Failure> {
+    ask_for(scorer, request(rides), expiration_ms).await
+}
+
+async fn ask_for(scorer: &Scorer, request: ScoreRequest, expiration_ms: Option<u64>) -> Result<ScoreResponse, Failure> {
     let properties = Properties { expiration_ms, ..properties() };
-    let envelope = Envelope { payload: ScorerIn::Score(request(rides)), properties };
+    let envelope = Envelope { payload: ScorerIn::Score(request), properties };
     let outgoing: Vec<_> = scorer.handle(envelope).await?.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
     assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
@@ -134,6 +147,47 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     put_champion(&store, &["a", "b", "a"]).await;
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
+}
+
+/// No event tells of it: a promotion and a roll-back are followed at the first request after `follow_ms`, which is answered by what
+/// was served before.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_champion_is_followed_without_an_event() {
+    let store = memory();
+    let scorer = scorer(&store);
+    for id in ["a", "b"] {
+        put_model(&store, id).await;
+    }
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    for (line, before, after) in [(&["a", "b"][..], "a", "b"), (&["a", "b", "a"], "b", "a")] {
+        put_champion(&store, line).await;
+        for _ in 0..10 {
+            assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before), "not looked at again yet");
+        }
+        tokio::time::sleep(Duration::from_millis(1_001)).await;
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(after));
+    }
+}
+
+/// An artefact that was overwritten after it got its name is not served.
+#[tokio::test]
+async fn an_artefact_with_other_bytes_than_were_named_is_not_served() {
+    let store = memory();
+    let scorer = scorer(&store);
+    put_model(&store, "a").await;
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    let other = encoded(&Model { intercept: 5.0, ..artefact("b") });
+    store::write(&store, &layout::model(layout::GLOBAL_MODEL, "b"), other).await.unwrap();
+    put_champion(&store, &["a", "b"]).await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("a"));
+    put_model(&store, "b").await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
 
 #[tokio::test]
@@ -339,4 +393,7 @@ fn settings_are_checked_by_name() {
     let key = |settings: Settings| settings.check().unwrap_err().key;
     assert_eq!(key(Settings { model: "../x".to_owned(), ..Settings::default() }), "model");
     assert_eq!(key(Settings { rides_max: 0, ..Settings::default() }), "rides_max");
+    assert_eq!(key(Settings { breed_models_max: 0, ..Settings::default() }), "breed_models_max");
+    assert_eq!(key(Settings { breed_wait_ms: 60_001, ..Settings::default() }), "breed_wait_ms");
+    assert_eq!(key(Settings { follow_ms: 0, ..Settings::default() }), "follow_ms");
 }

@@ -101,9 +101,15 @@ pub async fn run<W: Worker>(
     options: RunOptions,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    run_erased(worker, broker, options, shutdown).await
+    let result = run_erased(Arc::clone(&worker) as Arc<dyn ErasedWorker>, broker, options, shutdown).await;
+    if tokio::time::timeout(ENDING_TIMEOUT, worker.ended()).await.is_err() {
+        warn!(worker = W::NAME, "not everything was put away in time");
+    }
+    result
 }
 
+/// How long a worker may take to put away what it holds when it ends.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
 /// up to the give-up.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);

@@ -1,8 +1,30 @@
-//! `report.html`: a model to look at, one page that needs nothing but itself.
+//! `report.html`: a model to look at, one page that needs nothing but itself: no script, no font, no other file.
+//!
+//! | file | what |
+//! |---|---|
+//! | `page` | from top to bottom: head, summary, data, what it was made of |
+//! | `effects`, `quality`, `rivals` | the sections between |
+//! | `words` | what may be said of a model, and no more |
+//! | `charts`, `coverage` | figures to marks on axes |
+//! | `plot` | marks on axes to SVG |
+//! | `parts`, `figures`, `style` | what all are put together of |
+//!
+//! Everything is pure: the same model gives the same bytes.
+
+mod charts;
+mod coverage;
+mod effects;
+mod figures;
+mod page;
+mod parts;
+mod plot;
+mod quality;
+mod rivals;
+mod style;
+mod words;
 
 use crate::{breeds::Breeds, promote::Verdict};
 use common::contract::{dataset::Manifest, model::Model, ride::Counts};
-use maud::{DOCTYPE, html};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -88,13 +110,9 @@ pub struct Page<'a> {
 impl Page<'_> {
     /// The whole page.
     pub fn html(&self) -> String {
-        let page = html! {
-            (DOCTYPE)
-            html lang="en" {
-                head { meta charset="utf-8"; title { "Model " (self.model.model_id) } }
-                body { h1 { "Model " (self.model.model_id) } }
-            }
-        };
-        page.into_string()
+        self.markup().into_string()
     }
 }
+
+#[cfg(test)]
+mod tests;

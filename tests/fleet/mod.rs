@@ -4,6 +4,7 @@ mod deliveries;
 mod faults;
 mod foreign;
 mod real;
+mod rollback;
 mod weather;
 
 use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes};

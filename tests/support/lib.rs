@@ -7,6 +7,7 @@ pub mod containers;
 pub mod disturbed;
 pub mod faults;
 pub mod gateway;
+pub mod models;
 pub mod noaa;
 pub mod processes;
 pub mod properties;

@@ -90,7 +90,7 @@ async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
     let flags = ["--distance", "30", "--healthpoints", "300", "--magicpoints", "300", "--tmin", "50", "--tmax", "60"];
     for kind in [vec![], vec!["--fleet"], vec!["--url", api.url.as_str()]] {
         let mut command = fleet.wildrydes();
-        command.args(["score", "--json", "--prcp", "0", "--breed", "qilin"]).args(flags).args(&kind);
+        command.args(["score", "--prcp", "0", "--breed", "qilin"]).args(flags).args(&kind);
         let answer = told(&mut command);
         same(answer["scores"][0]["probability"].as_f64().unwrap(), expected(&qilin, 30.0), "wildrydes score");
     }
@@ -99,7 +99,7 @@ async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
     let drift_of = async |family: &str, enough: fn(&Value) -> bool| {
         let deadline = Instant::now() + SOON;
         loop {
-            let drift = told(fleet.wildrydes().args(["model", "drift", "--json", "--model", family]));
+            let drift = told(fleet.wildrydes().args(["model", "drift", "--model", family]));
             if enough(&drift) {
                 return drift;
             }

@@ -3,6 +3,7 @@
 mod deliveries;
 mod faults;
 mod foreign;
+mod models;
 mod real;
 mod rollback;
 mod weather;

@@ -4,6 +4,7 @@
 
 pub mod browser;
 pub mod containers;
+pub mod datasets;
 pub mod disturbed;
 pub mod faults;
 pub mod gateway;

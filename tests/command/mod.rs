@@ -1,5 +1,6 @@
 //! The `wildrydes` command as a person uses it: what it prints, how it fails.
 
+mod models;
 mod notebook;
 
 use common::contract::topology::Topology;

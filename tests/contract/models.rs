@@ -1,4 +1,4 @@
-//! Any model, and any name of one.
+//! Any model, any name of one, and what it served.
 
 use super::generate::{batch_id, number, sha256, text};
 use common::contract::{
@@ -9,6 +9,7 @@ use common::contract::{
         Model, Past, Quality, RocPoint, Selection, ThresholdChoice, TrainedOn, TrainingCounts, TrainingSettings,
         Warning, WarningCode,
     },
+    served::{BreedCache, Fallbacks, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -270,5 +271,49 @@ prop_compose! {
         Past { model_id, sha256, by, at, why } in past(), history in vec(past(), 0..3),
     ) -> Alias {
         Alias { schema: ALIAS_SCHEMA.to_owned(), alias, model, model_id, object, sha256, by, at, why, history }
+    }
+}
+
+prop_compose! {
+    fn shadow()(
+        model_id in text(), [rides, unscored, decisions] in any::<[u64; 3]>(),
+        [difference_sum, absolute_sum, largest] in [number(), number(), number()],
+        differences in vec(any::<u64>(), 0..3),
+    ) -> Shadow {
+        Shadow { model_id, rides, unscored, difference_sum, absolute_sum, largest, decisions, differences }
+    }
+}
+
+prop_compose! {
+    fn breed_cache()(
+        [hits, misses, loads, evictions] in any::<[u64; 4]>(), load_ms_sum in number(), load_ms_max in number(),
+        loads_by_ms in vec(any::<u64>(), 0..3),
+    ) -> BreedCache {
+        BreedCache { hits, misses, loads, evictions, load_ms_sum, load_ms_max, loads_by_ms }
+    }
+}
+
+prop_compose! {
+    fn feature_tally()(feature in text(), rides in vec(any::<u64>(), 0..3)) -> FeatureTally {
+        FeatureTally { feature, rides }
+    }
+}
+
+prop_compose! {
+    fn tally()(
+        [rides, service, uncounted, no_breed_model, loading, unavailable] in any::<[u64; 6]>(),
+        features in vec(feature_tally(), 0..3), probabilities in vec(any::<u64>(), 0..3),
+        shadows in vec(shadow(), 0..3), breeds in option::of(breed_cache()),
+    ) -> Tally {
+        let fallbacks = Fallbacks { no_breed_model, loading, unavailable };
+        Tally { rides, service, features, probabilities, fallbacks, uncounted, shadows, breeds }
+    }
+}
+
+prop_compose! {
+    pub fn served()(
+        model in text(), model_id in text(), date in "[0-9]{4}-[0-9]{2}-[0-9]{2}", scorer in text(), tally in tally(),
+    ) -> Served {
+        Served { schema: SERVED_SCHEMA.to_owned(), model, model_id, date, scorer, tally }
     }
 }

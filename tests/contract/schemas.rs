@@ -8,6 +8,7 @@ use common::contract::{
         RideChunk, ScoreRequest, ScoreResponse, Undecodable, WeatherRequest, WeatherResponse, WorkerControl,
     },
     model::{ALIAS_SCHEMA, Alias, MODEL_SCHEMA, Model},
+    served::{SERVED_SCHEMA, Served},
 };
 use jsonschema::Validator;
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -83,6 +84,7 @@ fn contracts() -> Vec<Contract> {
         Contract::document::<Manifest>("dataset-manifest.v1", generate::manifest()),
         Contract::document::<Model>(MODEL_SCHEMA, models::model()),
         Contract::document::<Alias>(ALIAS_SCHEMA, models::alias()),
+        Contract::document::<Served>(SERVED_SCHEMA, models::served()),
     ]
 }
 
@@ -264,7 +266,9 @@ fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
 fn beyond_schema(name: &str, by_schema: bool, by_types: &Result<Value, String>) -> bool {
     match name {
         "batch-split.v1" => by_schema && by_types.as_ref().is_err_and(|path| path == "received" || path == "chunks"),
-        "claim.v1" | "dataset-manifest.v1" | "model.v1" | "model-alias.v1" => !by_schema && by_types.is_ok(),
+        "claim.v1" | "dataset-manifest.v1" | "model.v1" | "model-alias.v1" | "served.v1" => {
+            !by_schema && by_types.is_ok()
+        }
         _ => false,
     }
 }

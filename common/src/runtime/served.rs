@@ -1,16 +1,26 @@
 //! Reads what all scorers served of a version.
 
-use super::store::{self, Store};
+use super::{
+    host,
+    store::{self, Store},
+};
 use crate::contract::{
     layout,
     outcome::Failure,
     served::{Served, Tally},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
 
 /// Snapshots that are read at the same time.
 const READS_MAX: usize = 8;
+
+/// The first of so many days, today (UTC) being the last: `YYYY-MM-DD`.
+pub fn since(days: i64) -> String {
+    let before = SignedDuration::from_hours(24 * (days.max(1) - 1));
+    host::now().checked_sub(before).unwrap_or(Timestamp::MIN).strftime("%F").to_string()
+}
 
 /// Adds up what every scorer process was asked and answered with a version, from the day `since` on (`YYYY-MM-DD`) or ever. A
 /// snapshot that cannot be read is left out: it is being replaced, or of a newer scorer.

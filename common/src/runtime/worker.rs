@@ -42,8 +42,8 @@ pub trait Worker: Send + Sync + 'static {
         async { Ok(()) }
     }
 
-    /// Called when the process is told to end, before running handlers are waited for: the place to cut short what would outlast the
-    /// drain deadline.
+    /// Called when the process was told to end, half of the drain deadline has passed and handlers are still running: the place to cut
+    /// short what would outlast it.
     fn stopping(&self) {}
 
     /// Called once, when the worker is asked to end and the last message is done with; what is not over within some seconds is cut

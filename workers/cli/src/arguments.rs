@@ -93,7 +93,8 @@ Examples:
 Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json
-  wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
+  wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
+  wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
     Score(Score),
     /// What has become of the batches, and what waits in the queues
     #[command(after_help = "\
@@ -345,6 +346,9 @@ pub struct Score {
     /// Precipitation of the day
     #[arg(long, allow_negative_numbers = true)]
     pub prcp: f64,
+    /// Breed of the unicorn: where it has a model of its own, that one scores the ride [default: the model of all rides]
+    #[arg(long)]
+    pub breed: Option<String>,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches
     #[arg(long, value_enum, default_value_t = UnitSystem::Noaa)]
     pub units: UnitSystem,

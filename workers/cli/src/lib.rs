@@ -7,7 +7,7 @@
 //! serve       the page and the HTTP API            keys for them
 //! export, describe    the joined dataset for a notebook, and in numbers
 //! dataset, dictionary     its rows, checked, and what each column is
-//! model       the registry by hand: list, show, diff, promote, rollback, retrain, export
+//! model       the registry by hand: list, show, diff, promote, rollback, retrain, export; drift
 //! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```

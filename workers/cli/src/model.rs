@@ -1,5 +1,6 @@
 //! `model`: the registry in the object store, by hand.
 
+mod drift;
 mod export;
 mod names;
 mod show;
@@ -31,6 +32,7 @@ pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(
         ModelCommand::Diff { from, to, family } => show::diff(session, from, to, family).await,
         ModelCommand::Promote { version, word } => names::promote(session, version, word).await,
         ModelCommand::Rollback { to, word } => names::rollback(session, to.as_deref(), word).await,
+        ModelCommand::Drift { version, days, family } => drift::drift(session, version, *days, family).await,
         ModelCommand::Retrain => names::retrain(session).await,
         ModelCommand::Export { version, format, out, family } => {
             export::export(session, version, *format, out.as_deref(), family).await

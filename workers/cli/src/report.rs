@@ -270,7 +270,13 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
         percent(metrics.recall),
         percent(metrics.f1),
     )?;
-    writeln!(text, "\n  {:<24}{:>16}{:>16}", format!("at threshold {}", model.threshold), "said: no", "said: service")?;
+    writeln!(
+        text,
+        "\n  {:<24}{:>16}{:>16}",
+        format!("at threshold {:.3}", model.threshold),
+        "said: no",
+        "said: service"
+    )?;
     writeln!(text, "  {:<24}{:>16}{:>16}", "was: no service", confusion.true_negative, confusion.false_positive)?;
     writeln!(text, "  {:<24}{:>16}{:>16}", "was: service", confusion.false_negative, confusion.true_positive)
 }

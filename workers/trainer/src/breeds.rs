@@ -363,3 +363,6 @@ fn against_extremes(
         over_separate: separate.as_ref().map(|_| over_separate),
     })
 }
+
+#[cfg(test)]
+mod tests;

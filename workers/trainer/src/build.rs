@@ -279,3 +279,6 @@ fn held_out(
         over_mileage: both.then_some(Gain { log_loss: over_mileage, roc_auc: auc_over_mileage }),
     }))
 }
+
+#[cfg(test)]
+mod tests;

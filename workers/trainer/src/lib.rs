@@ -26,6 +26,7 @@
 //! | [`promote`] | whether a new model becomes champion; pure |
 //! | [`registry`] | names for versions: champion, challenger |
 //! | [`release`] | writes, judges and names |
+//! | [`realised`] | what became of rides that were scored |
 //! | [`report`] | the page to look at; pure |
 //!
 //! A model is a pure function of its dataset manifests and settings, and so is its id: a set of datasets that a model or a
@@ -43,6 +44,7 @@ pub mod metrics;
 pub mod newton;
 pub mod plan;
 pub mod promote;
+pub mod realised;
 pub mod registry;
 pub mod release;
 pub mod report;
@@ -69,6 +71,7 @@ use common::{
 };
 use newton::Cancel;
 use plan::Plan;
+use realised::Scored;
 use registry::readable;
 use release::{Release, Trained, cancelled, decided, pretty};
 use std::{num::NonZero, sync::Arc, time::Duration};
@@ -172,7 +175,10 @@ impl Shared {
         if let Some(messages) = decided(&self.store, &plan.model, &plan.model_id).await? {
             return Ok(messages);
         }
-        let loaded = load::load(&self.store, &plan.manifests, announced, self.threads).await?;
+        let scored = Scored::read(&self.store).await?;
+        let loaded = load::load(&self.store, &plan.manifests, announced, &scored, self.threads).await?;
+        let realised = scored.judge(&self.store, &loaded.outcomes).await?;
+        drop(scored);
         let (plan_of_model, threads, cancel) = (plan.clone(), self.threads, self.cancel.clone());
         let trained = offload(move || -> Result<Trained, Refusal> {
             let built = build::build(&plan_of_model, &loaded, threads, &cancel)?;
@@ -189,7 +195,7 @@ impl Shared {
             cancel: &self.cancel,
         };
         match trained {
-            Ok(trained) => release.run(trained).await,
+            Ok(trained) => release.run(trained, &realised).await,
             Err(Refusal::Fit(FitError::Cancelled)) => Err(cancelled()),
             Err(refusal) => self.refuse(plan, &refusal).await,
         }

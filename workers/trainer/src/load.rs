@@ -1,5 +1,6 @@
 //! Streams the files of datasets out of the object store and into rows, on as many cores as there are.
 
+use crate::realised::{Outcome, Scored};
 use crate::rows::{Columns, NO_BREED, Parsed, Place, Rides, RowError, first_record, parse, whole_records};
 use bytes::Bytes;
 use common::{
@@ -41,6 +42,8 @@ pub struct Loaded {
     pub breeds: Vec<String>,
     /// Rides by station and month.
     pub coverage: BTreeMap<Place, u64>,
+    /// Labels of rides that were scored before.
+    pub outcomes: Vec<Outcome>,
 }
 
 /// Stations and months that are told apart, at most: whatever comes beyond them counts as of [`OTHER_PLACES`].
@@ -49,13 +52,19 @@ const PLACES_MAX: usize = 100_000;
 pub const OTHER_PLACES: &str = "others";
 
 /// Reads the datasets, which come by rising batch id. A ride that stands in several with a label and weather counts in
-/// the first only.
+/// the first only. Labels of rides in `scored` are noted as they come by.
 ///
 /// # Errors
 /// [`Failure::Outage`] when the store is away; permanently (`dataset_changed`, `broken_dataset`) when a file is not what
 /// its manifest says, if it belongs to the dataset `announced` by the message at hand; else transiently.
-pub async fn load(store: &Store, manifests: &[Manifest], announced: &str, threads: usize) -> Result<Loaded, Failure> {
-    let mut loading = Loading::new(manifests);
+pub async fn load(
+    store: &Store,
+    manifests: &[Manifest],
+    announced: &str,
+    scored: &Scored,
+    threads: usize,
+) -> Result<Loaded, Failure> {
+    let mut loading = Loading::new(manifests, scored);
     for manifest in manifests {
         let read = read_dataset(store, manifest, threads, &mut loading).await;
         read.map_err(|failure| passes_unless_announced(failure, &manifest.batch_id, announced))?;
@@ -78,7 +87,7 @@ async fn read_dataset(
     store: &Store,
     manifest: &Manifest,
     threads: usize,
-    loading: &mut Loading,
+    loading: &mut Loading<'_>,
 ) -> Result<(), Failure> {
     let before = loading.seen();
     for file in &manifest.files {
@@ -87,19 +96,21 @@ async fn read_dataset(
     loading.check(manifest, before)
 }
 
-struct Loading {
+struct Loading<'a> {
+    scored: &'a Scored,
     loaded: Loaded,
     /// Ids of the rides so far; only kept where there is more than one dataset, since within one they are unique.
     known: Option<HashSet<u128>>,
     breeds: HashMap<String, u32>,
 }
 
-impl Loading {
-    fn new(manifests: &[Manifest]) -> Self {
+impl<'a> Loading<'a> {
+    fn new(manifests: &[Manifest], scored: &'a Scored) -> Self {
         let trainable: u64 = manifests.iter().map(|manifest| manifest.trainable).sum();
         // With room from the start: a vector that grows is there twice for a moment.
         let room = |share: f64| (trainable as f64 * share * 1.02) as usize + 1_000;
         Self {
+            scored,
             loaded: Loaded {
                 train: Rides::with_capacity(room(1.0 - TEST_SHARE)),
                 test: Rides::with_capacity(room(TEST_SHARE)),
@@ -111,7 +122,7 @@ impl Loading {
     }
 
     fn add(&mut self, parsed: Parsed) {
-        let Loaded { train, test, counts, breeds, coverage } = &mut self.loaded;
+        let Loaded { train, test, counts, breeds, coverage, outcomes } = &mut self.loaded;
         for ((station, month), rides) in parsed.coverage {
             let known = coverage.len() < PLACES_MAX || coverage.contains_key(&(station.clone(), month.clone()));
             let station = if known { station } else { OTHER_PLACES.to_owned() };
@@ -135,6 +146,7 @@ impl Loading {
             if self.known.as_mut().is_some_and(|known| !known.insert(row.ride)) {
                 counts.duplicates += 1;
             } else {
+                outcomes.extend(self.scored.outcomes(row.ride, row.service));
                 let side = if row.test { &mut *test } else { &mut *train };
                 let breed = usize::try_from(row.breed).ok().and_then(|local| numbers.get(local)).copied();
                 side.push(row.features, row.service, row.spread, breed.unwrap_or(NO_BREED));
@@ -174,7 +186,12 @@ impl Loading {
 
 type Parsing = BoxFuture<'static, Result<Result<Parsed, RowError>, Failure>>;
 
-async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &mut Loading) -> Result<(), Failure> {
+async fn read_file(
+    store: &Store,
+    file: &DatasetFile,
+    threads: usize,
+    loading: &mut Loading<'_>,
+) -> Result<(), Failure> {
     let path = Path::from(file.path.as_str());
     let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
     let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
@@ -220,7 +237,7 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
 
 async fn finish_oldest(
     parsing: &mut VecDeque<Parsing>,
-    loading: &mut Loading,
+    loading: &mut Loading<'_>,
 ) -> Result<Result<(), RowError>, Failure> {
     let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
     Ok(oldest.await?.map(|parsed| loading.add(parsed)))

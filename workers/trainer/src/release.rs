@@ -11,8 +11,9 @@ use crate::{
     newton::Cancel,
     plan::Plan,
     promote::{self, Challenger, Comparison, Rule, Verdict},
+    realised,
     registry::{self, Version, readable},
-    report::{self, DataSummary},
+    report::{self, DataSummary, Realised},
 };
 use common::{
     contract::{
@@ -76,7 +77,11 @@ pub(crate) const TRAINER: &str = concat!("trainer/", env!("CARGO_PKG_VERSION"));
 
 impl Release<'_> {
     /// Everything after the training. What is written last says that it was done: a process that dies before leaves it to the next.
-    pub(crate) async fn run(&self, trained: Trained) -> Result<Vec<Outgoing>, Failure> {
+    pub(crate) async fn run(
+        &self,
+        trained: Trained,
+        realised: &[(String, Realised)],
+    ) -> Result<Vec<Outgoing>, Failure> {
         let data = DataSummary::of(&self.plan.manifests, &trained.loaded.coverage);
         let version = self.write_model(&trained.built.model, &data).await?;
         let breed_versions = self.write_breeds(&trained).await?;
@@ -100,7 +105,8 @@ impl Release<'_> {
                 messages.push(Outgoing::message(&announcement(champion))?);
             }
         }
-        self.write_report(&trained, &data, &verdict).await?;
+        realised::write(self.store, realised).await?;
+        self.write_report(&trained, &data, &verdict, realised).await?;
         let path = layout::verdict(&version.model, &version.model_id);
         store::write(self.store, &path, pretty(&verdict)?).await?;
         tracing::info!(
@@ -250,10 +256,18 @@ impl Release<'_> {
         readable(store::read_json::<Model>(self.store, &alias.object).await)
     }
 
-    async fn write_report(&self, trained: &Arc<Trained>, data: &DataSummary, verdict: &Verdict) -> Result<(), Failure> {
+    async fn write_report(
+        &self,
+        trained: &Arc<Trained>,
+        data: &DataSummary,
+        verdict: &Verdict,
+        realised: &[(String, Realised)],
+    ) -> Result<(), Failure> {
         let model = &trained.built.model;
         let breeds = trained.breeds.as_ref().map(|breeds| &breeds.account);
-        let page = report::Page { model, data, breeds, verdict: Some(verdict), realised: &[] }.html();
+        let of_family = realised.iter().filter(|(family, _)| *family == model.model);
+        let realised: Vec<Realised> = of_family.map(|(_, realised)| realised.clone()).collect();
+        let page = report::Page { model, data, breeds, verdict: Some(verdict), realised: &realised }.html();
         store::write(self.store, &layout::report(&model.model, &model.model_id), page.into_bytes()).await
     }
 }

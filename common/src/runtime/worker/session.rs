@@ -291,8 +291,12 @@ async fn session(
             }
         }
     }
-    stopping();
-    let drained = drain(&mut running, options.drain_deadline).await;
+    // What ends by itself may end; what is still running at half-time is asked to.
+    let half = options.drain_deadline / 2;
+    let drained = drain(&mut running, half).await || {
+        stopping();
+        drain(&mut running, half).await
+    };
     let stragglers = active.names();
     connection.close().await;
     match drained {

@@ -104,6 +104,26 @@ Examples:
         #[command(flatten)]
         family: Family,
     },
+    /// Is what the scorers are asked like what a version was trained on, and what would the challenger say?
+    #[command(after_help = "\
+Examples:
+  wildrydes model drift                               the champion, the last 7 days
+  wildrydes model drift 1a8fdbd4 --days 30 --json
+  wildrydes model drift --model service-request--qilin
+
+PSI is the population stability index, the sum of (a - e) ln(a / e) over the bins, e being the share of a bin in training and
+a that in service. By custom up to 0.1 passes for no shift, up to 0.25 for a moderate one.")]
+    Drift {
+        /// champion, challenger, or a model id or its beginning
+        #[arg(default_value = "champion")]
+        version: String,
+        /// Days back, today (UTC) included
+        #[arg(long, default_value_t = 7, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=3_650))]
+        days: u32,
+        /// Model family.
+        #[command(flatten)]
+        family: Family,
+    },
 }
 
 /// A model family.

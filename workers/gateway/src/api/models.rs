@@ -40,6 +40,8 @@ pub(crate) struct Family {
     champion: Option<String>,
     /// Versions there are.
     versions: usize,
+    /// Breeds that have a model of their own beside it: the families `<model>--<breed>`.
+    breeds: usize,
 }
 
 /// A model family with its champion.
@@ -106,10 +108,15 @@ pub(crate) struct Versions {
 #[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "All of them", body = Models)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
     let mut models = Vec::new();
-    for model in folders(&app.store, layout::MODELS).await? {
+    let families = folders(&app.store, layout::MODELS).await?;
+    // There may be thousands of breeds: each of them is to be had by name.
+    let (of_breeds, families): (Vec<_>, Vec<_>) = families.into_iter().partition(|family| family.contains("--"));
+    for model in families {
+        let of_this = |family: &&String| family.strip_prefix(&model).is_some_and(|rest| rest.starts_with("--"));
+        let breeds = of_breeds.iter().filter(of_this).count();
         let champion = named(&app.store, &model, AliasName::Champion).await?.map(|champion| champion.model_id);
         let versions = versions_of(&app.store, &model).await?.len();
-        models.push(Family { model, champion, versions });
+        models.push(Family { model, champion, versions, breeds });
     }
     Ok(Json(Models { models }))
 }

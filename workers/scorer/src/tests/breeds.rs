@@ -110,7 +110,9 @@ async fn many_who_ask_for_a_breed_read_it_once() {
 #[tokio::test]
 async fn no_more_breeds_are_in_memory_than_the_settings_say() {
     let store = memory();
-    let scorer = with_champion(Settings { breed_models_max: 20, served_write_ms: 0, ..Settings::default() }, Arc::clone(&store)).await;
+    let scorer =
+        with_champion(Settings { breed_models_max: 20, served_write_ms: 0, ..Settings::default() }, Arc::clone(&store))
+            .await;
     let breeds: Vec<String> = (0..100).map(|index| format!("b{index}")).collect();
     for (tenths, breed) in (0i32..).zip(&breeds) {
         put_breed(&store, &[&of_breed(breed, tenths)]).await;

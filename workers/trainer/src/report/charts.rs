@@ -68,7 +68,9 @@ pub(super) fn rate(bins: &[Bin], spoken: &Spoken) -> Option<Plot> {
         return None;
     }
     let largest = bins.iter().map(|bin| bin.observed.upper.max(bin.said)).fold(0.0, f64::max);
-    let x = Axis::linear(format!("{}, {}", spoken.name, spoken.unit), bins.iter().map(|bin| bin.value), 5);
+    let points = spoken.name.to_lowercase().ends_with(&spoken.unit);
+    let name = if points { spoken.name.clone() } else { format!("{}, {}", spoken.name, spoken.unit) };
+    let x = Axis::linear(name, bins.iter().map(|bin| bin.value), 5);
     let mut marks = vec![Mark::Line(bins.iter().map(|bin| (bin.value, bin.said)).collect(), Ink::Other, LINE)];
     for bin in bins {
         upright(bin.value, &bin.observed, Ink::Accent, &mut marks);
@@ -221,7 +223,8 @@ impl Costs {
             let missed = (1.0 - point.true_positive_rate) * share * self.false_negative;
             (point.threshold, in_vain + missed)
         };
-        let mut curve: Vec<(f64, f64)> = metrics.roc.iter().rev().map(cost).filter(|(_, cost)| cost.is_finite()).collect();
+        let mut curve: Vec<(f64, f64)> =
+            metrics.roc.iter().rev().map(cost).filter(|(_, cost)| cost.is_finite()).collect();
         // Below the smallest threshold every ride is called, above the largest but one none is.
         if let Some((_, first)) = curve.first().copied() {
             curve.insert(0, (0.0, first));
@@ -235,7 +238,13 @@ impl Costs {
 }
 
 /// The cost over the threshold, with the one that was chosen.
-pub(super) fn cost(train: &[(f64, f64)], test: &[(f64, f64)], threshold: f64, name: &str, in_percent: bool) -> Option<Plot> {
+pub(super) fn cost(
+    train: &[(f64, f64)],
+    test: &[(f64, f64)],
+    threshold: f64,
+    name: &str,
+    in_percent: bool,
+) -> Option<Plot> {
     if train.len() < 2 && test.len() < 2 {
         return None;
     }
@@ -291,13 +300,12 @@ pub(super) fn candidates(candidates: &[Candidate], chosen: f64, name: &str) -> O
         x = x.with_ticks(labels.take(8).collect());
     }
     let y = Axis::linear("Log-loss (less is better)", judged.iter().map(|(_, loss)| *loss), 4);
-    let mut marks = vec![Mark::Line(judged.iter().map(|(alpha, loss)| (place(*alpha), *loss)).collect(), Ink::Accent, THIN)];
+    let mut marks =
+        vec![Mark::Line(judged.iter().map(|(alpha, loss)| (place(*alpha), *loss)).collect(), Ink::Accent, THIN)];
     marks.extend(judged.iter().map(|(alpha, loss)| Mark::Dot((place(*alpha), *loss), Ink::Accent, 30)));
     if let Some((alpha, loss)) = judged.iter().find(|(alpha, _)| *alpha == chosen) {
         marks.push(Mark::Dot((place(*alpha), *loss), Ink::Mark, 62));
-        let right = judged.iter().filter(|(other, _)| other > alpha).count() * 2 < judged.len();
-        let (side, text) = if right { (Side::Left, "chosen  ") } else { (Side::Right, "  chosen") };
-        marks.push(Mark::Word((place(*alpha), *loss), text.to_owned(), Ink::Text, side));
+        marks.push(Mark::Word((place(*alpha), *loss), "chosen".to_owned(), Ink::Text, Side::Above));
     }
     Some(Plot { size: SIZE, x, y, marks })
 }
@@ -309,7 +317,8 @@ mod tests {
     /// By the tables: Newcombe 1998, table I, method 3.
     #[test]
     fn score_intervals_are_those_of_the_literature() {
-        for (part, whole, lower, upper) in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)] {
+        for (part, whole, lower, upper) in [(81, 263, 0.2553, 0.3662), (15, 148, 0.0624, 0.1605), (0, 20, 0.0, 0.1611)]
+        {
             let interval = wilson(part, whole);
             assert!((interval.lower - lower).abs() < 1e-4 && (interval.upper - upper).abs() < 1e-4, "{interval:?}");
         }
@@ -326,7 +335,10 @@ mod tests {
     #[test]
     fn curves_follow_from_the_roc_points() {
         let metrics = metrics();
-        assert_eq!(precision_recall_points(&metrics), [(1.0 / 3.0, 1.0), (2.0 / 3.0, 2.0 / 3.0), (1.0, 0.75), (1.0, 0.6)]);
+        assert_eq!(
+            precision_recall_points(&metrics),
+            [(1.0 / 3.0, 1.0), (2.0 / 3.0, 2.0 / 3.0), (1.0, 0.75), (1.0, 0.6)]
+        );
         let near = |curve: Vec<(f64, f64)>, expected: &[(f64, f64)]| {
             let close = |(a, b): (&(f64, f64), &(f64, f64))| (a.0 - b.0).abs() < 1e-12 && (a.1 - b.1).abs() < 1e-12;
             assert!(curve.len() == expected.len() && curve.iter().zip(expected).all(close), "{curve:?}");

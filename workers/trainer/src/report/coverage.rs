@@ -50,7 +50,8 @@ fn month(text: &str) -> Option<i64> {
 impl Map {
     /// Of these rides; `None` where no month can be read.
     pub(super) fn of(coverage: &[Coverage]) -> Option<Self> {
-        let read: Vec<(i64, &Coverage)> = coverage.iter().filter_map(|ride| Some((month(&ride.month)?, ride))).collect();
+        let read: Vec<(i64, &Coverage)> =
+            coverage.iter().filter_map(|ride| Some((month(&ride.month)?, ride))).collect();
         let (first, last) = (read.iter().map(|(m, _)| *m).min()?, read.iter().map(|(m, _)| *m).max()?);
         let steps_of = |months: i64| (last.div_euclid(months) - first.div_euclid(months) + 1) as usize;
         let months = MONTHS.into_iter().find(|months| steps_of(*months) <= STEPS_MAX).unwrap_or(1200);
@@ -67,13 +68,15 @@ impl Map {
             }
         }
         let sum = |by_step: &[u64]| by_step.iter().fold(0u64, |sum, rides| sum.saturating_add(*rides));
-        let row = |name: String, is_none: bool, by_step: Vec<u64>| MapRow { name, is_none, rides: sum(&by_step), by_step };
+        let row =
+            |name: String, is_none: bool, by_step: Vec<u64>| MapRow { name, is_none, rides: sum(&by_step), by_step };
         let none = by_station.remove("");
         let mut rows: Vec<MapRow> = by_station.into_iter().map(|(id, by)| row(foreign(id, 14), false, by)).collect();
         rows.sort_by(|a, b| b.rides.cmp(&a.rides).then_with(|| a.name.cmp(&b.name)));
         if rows.len() > STATIONS_MAX + 1 {
             let others = rows.split_off(STATIONS_MAX);
-            let together = (0..steps).map(|step| others.iter().fold(0u64, |sum, row| sum.saturating_add(row.by_step[step])));
+            let together =
+                (0..steps).map(|step| others.iter().fold(0u64, |sum, row| sum.saturating_add(row.by_step[step])));
             rows.push(row(format!("{} others", count(others.len() as u64)), false, together.collect()));
         }
         rows.extend(none.map(|by_step| row("no weather".to_owned(), true, by_step)));
@@ -134,15 +137,18 @@ mod tests {
     /// Months in which nobody rode are there, too; what has no month is left out; long spans come in longer steps.
     #[test]
     fn rides_are_counted_by_station_and_time() {
-        let map = Map::of(&[ride("b", "2018-11", 3), ride("", "2018-12", 1), ride("a", "2019-02", 5), ride("a", "x", 9)]);
+        let map =
+            Map::of(&[ride("b", "2018-11", 3), ride("", "2018-12", 1), ride("a", "2019-02", 5), ride("a", "x", 9)]);
         let map = map.unwrap();
-        assert_eq!((map.months, &map.steps[..]), (1, &["2018-11", "2018-12", "2019-01", "2019-02"].map(String::from)[..]));
-        let rows: Vec<_> = map.rows.iter().map(|row| (row.name.as_str(), row.rides, row.by_step.clone())).collect();
         assert_eq!(
-            rows,
-            [("a", 5, vec![0, 0, 0, 5]), ("b", 3, vec![3, 0, 0, 0]), ("no weather", 1, vec![0, 1, 0, 0])]
+            (map.months, &map.steps[..]),
+            (1, &["2018-11", "2018-12", "2019-01", "2019-02"].map(String::from)[..])
         );
-        for (last, step) in [("2019-12", "month"), ("2020-01", "quarter"), ("2030-01", "year"), ("2099-12", "five years")] {
+        let rows: Vec<_> = map.rows.iter().map(|row| (row.name.as_str(), row.rides, row.by_step.clone())).collect();
+        assert_eq!(rows, [("a", 5, vec![0, 0, 0, 5]), ("b", 3, vec![3, 0, 0, 0]), ("no weather", 1, vec![0, 1, 0, 0])]);
+        for (last, step) in
+            [("2019-12", "month"), ("2020-01", "quarter"), ("2030-01", "year"), ("2099-12", "five years")]
+        {
             assert_eq!(Map::of(&[ride("a", "2018-01", 1), ride("a", last, 1)]).unwrap().step(), step, "{last}");
         }
         assert!(Map::of(&[ride("a", "0000-01", u64::MAX), ride("b", "9999-12", u64::MAX)]).unwrap().steps.len() > 20);

@@ -2,7 +2,7 @@
 
 use super::{
     Page, charts,
-    figures::{Spoken, count, foreign, interval, p_value, percent, significant},
+    figures::{Spoken, count, foreign, p_value, percent, ratio, significant},
     parts::{Figure, section, table},
     plot::Ink,
 };
@@ -38,7 +38,11 @@ fn rate(coefficient: &Coefficient) -> Markup {
         (_, 0) => "The model is within every interval.".to_owned(),
         (all, outside) => format!(
             "The model is outside {outside} of {all} intervals{}.",
-            if outside * 5 > all { ": a straight line in log-odds does not tell all there is here" } else { "; one in twenty would be by chance" }
+            if outside * 5 > all {
+                ": a straight line in log-odds does not tell all there is here"
+            } else {
+                "; one in twenty would be by chance"
+            }
         ),
     };
     let figure = Figure {
@@ -58,7 +62,7 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
         let mut row = vec![spoken.name.clone()];
         match &coefficient.inference {
             Some(inference) => row.extend([
-                format!("× {}", interval(&inference.odds_ratio)),
+                format!("× {}", ratio(&inference.odds_ratio)),
                 foreign(&inference.step_name, 30),
                 significant(coefficient.per_unit, 4),
                 significant(inference.standard_error, 2),
@@ -66,12 +70,29 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
                 p_value(inference.p_value),
                 significant(coefficient.standardised, 3),
             ]),
-            None => row.extend(["–", "–"].map(str::to_owned).into_iter().chain([significant(coefficient.per_unit, 4)]).chain(["–", "–", "–"].map(str::to_owned)).chain([significant(coefficient.standardised, 3)])),
+            None => row.extend(
+                ["–", "–"]
+                    .map(str::to_owned)
+                    .into_iter()
+                    .chain([significant(coefficient.per_unit, 4)])
+                    .chain(["–", "–", "–"].map(str::to_owned))
+                    .chain([significant(coefficient.standardised, 3)]),
+            ),
         }
         row.push(foreign(&coefficient.unit, 30));
         row
     };
-    let head = ["Feature", "odds ratio (95 %)", "per", "log-odds per unit", "standard error", "z", "p", "per standard deviation", "unit"];
+    let head = [
+        "Feature",
+        "odds ratio (95 %)",
+        "per",
+        "log-odds per unit",
+        "standard error",
+        "z",
+        "p",
+        "per standard deviation",
+        "unit",
+    ];
     let numbers = table("Coefficients", &head, model.coefficients.iter().map(row).collect::<Vec<_>>());
     let plot = charts::forest(&model.coefficients);
     let missing = model.coefficients.iter().filter(|coefficient| coefficient.inference.is_none()).count();
@@ -98,10 +119,11 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
         numbers: None,
     };
     let inside = html! {
-        div.columns.lopsided {
+        div.columns {
             (figure.with(plot, "No feature has an interval: its values are all the same, or the weights cannot be told apart."))
-            div.wide { (numbers) p.note { (penalty) } }
+            p.note { (penalty) }
         }
+        (numbers)
     };
     let lead = "By what the odds of a service request are multiplied when one feature grows by a step one can imagine and the others stay.";
     section("odds", "Coefficients as odds ratios", lead, inside)

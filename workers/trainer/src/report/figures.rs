@@ -11,7 +11,10 @@ const PLAIN_MAX: f64 = 1e7;
 
 /// `17 946`.
 pub(super) fn count(value: u64) -> String {
-    let digits = value.to_string();
+    grouped(&value.to_string())
+}
+
+fn grouped(digits: &str) -> String {
     let mut text = String::new();
     for (at, digit) in digits.chars().enumerate() {
         if at > 0 && (digits.len() - at).is_multiple_of(3) && digits.len() > 4 {
@@ -37,6 +40,10 @@ pub(super) fn decimals(value: f64, digits: usize) -> String {
     }
     let text = format!("{:.digits$}", value.abs());
     let is_zero = text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let text = match text.split_once('.') {
+        Some((whole, part)) => format!("{}.{part}", grouped(whole)),
+        None => grouped(&text),
+    };
     if value < 0.0 && !is_zero { format!("{MINUS}{text}") } else { text }
 }
 
@@ -80,16 +87,6 @@ pub(super) fn ten_to(exponent: i32) -> String {
     format!("10{}", exponent.to_string().chars().map(raised).collect::<String>())
 }
 
-/// With its sign, always.
-pub(super) fn signed(value: f64, digits: usize) -> String {
-    let text = decimals(value, digits);
-    if value > 0.0 && value.is_finite() && text.bytes().any(|byte| byte.is_ascii_digit() && byte != b'0') {
-        format!("+{text}")
-    } else {
-        text
-    }
-}
-
 /// `38.6 %`; two digits that say something where that is less than one in a thousand.
 pub(super) fn percent(share: f64) -> String {
     let hundredths = share * 100.0;
@@ -118,34 +115,35 @@ pub(super) fn p_value(p: f64) -> String {
     }
 }
 
-/// As many decimals as its interval is wide enough to allow.
-fn decimals_of(interval: &Interval) -> usize {
-    let half = (interval.upper - interval.lower).abs() / 2.0;
-    if !half.is_finite() || half <= 0.0 {
-        return 3;
-    }
-    (1 - magnitude(half)).clamp(0, 7) as usize
-}
-
-/// `2.10 (1.97 to 2.24)`.
-pub(super) fn interval(interval: &Interval) -> String {
-    written(interval, decimals)
-}
-
-/// `+0.060 (+0.044 to +0.075)`.
-pub(super) fn signed_interval(interval: &Interval) -> String {
-    written(interval, signed)
-}
-
-fn written(interval: &Interval, write: fn(f64, usize) -> String) -> String {
+/// The figure and the ends of its interval, as precise as the interval is narrow: half of it has this many digits.
+fn precise(interval: &Interval, digits: i32) -> [String; 3] {
     let Interval { value, lower, upper } = *interval;
     let size = value.abs().max(lower.abs()).max(upper.abs());
     if !(1e-4..PLAIN_MAX).contains(&size) && size != 0.0 {
-        let [value, lower, upper] = [value, lower, upper].map(|value| significant(value, 2));
-        return format!("{value} ({lower} to {upper})");
+        return [value, lower, upper].map(|value| significant(value, 2));
     }
-    let digits = decimals_of(interval);
-    format!("{} ({} to {})", write(value, digits), write(lower, digits), write(upper, digits))
+    let half = (upper - lower).abs() / 2.0;
+    let digits = if half.is_finite() && half > 0.0 { (digits - 1 - magnitude(half)).clamp(0, 7) } else { 3 };
+    [value, lower, upper].map(|value| decimals(value, digits as usize))
+}
+
+/// The figure, and `1.97 to 2.24`.
+pub(super) fn with_interval(interval: &Interval) -> (String, String) {
+    let [value, lower, upper] = precise(interval, 2);
+    (value, format!("{lower} to {upper}"))
+}
+
+/// `2.104 (1.968 to 2.242)`.
+pub(super) fn interval(interval: &Interval) -> String {
+    let (value, interval) = with_interval(interval);
+    format!("{value} ({interval})")
+}
+
+/// An odds ratio: `2.10 (1.97 to 2.24)`, `0.897 (0.892 to 0.902)`.
+pub(super) fn ratio(interval: &Interval) -> String {
+    let half = (interval.upper - interval.lower).abs() / 2.0;
+    let [value, lower, upper] = precise(interval, if half < 0.1 { 1 } else { 2 });
+    format!("{value} ({lower} to {upper})")
 }
 
 /// A text from elsewhere: no control characters, none that turn the direction of writing, and no more than a line of it.
@@ -219,17 +217,21 @@ mod tests {
     fn figures_are_legible_at_any_size() {
         assert_eq!([count(0), count(9999), count(17_946)], ["0", "9999", "17\u{202f}946"]);
         assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
-        for (value, expected) in [(0.0, "0"), (0.034_56, "0.0346"), (-2.5, "−2.50"), (1234.6, "1235"), (0.1, "0.100")] {
+        for (value, expected) in [(0.0, "0"), (0.034_56, "0.0346"), (-2.5, "−2.50"), (1234.6, "1235"), (0.1, "0.100")]
+        {
             assert_eq!(significant(value, 3), expected);
         }
         assert_eq!(significant(-2.1e-9, 2), "−2.1\u{202f}×\u{202f}10⁻⁹");
         assert_eq!(decimals(f64::MAX, 3), "1.80\u{202f}×\u{202f}10³⁰⁸");
-        assert_eq!([decimals(-0.0, 2), decimals(-0.001, 2), signed(0.001, 2)], ["0.00", "0.00", "0.00"]);
-        assert_eq!([signed(0.25, 2), signed(-0.25, 2)], ["+0.25", "−0.25"]);
+        assert_eq!([decimals(-0.0, 2), decimals(-0.001, 2)], ["0.00", "0.00"]);
+        assert_eq!([decimals(-0.25, 2), decimals(1_234_567.25, 1)], ["−0.25", "1\u{202f}234\u{202f}567.2"]);
         for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
             assert_eq!([decimals(value, 2), significant(value, 2), percent(value), p_value(value)], [NONE; 4]);
         }
-        assert_eq!([percent(0.3859), percent(0.000_123), percent(0.0)], ["38.6\u{202f}%", "0.012\u{202f}%", "0.0\u{202f}%"]);
+        assert_eq!(
+            [percent(0.3859), percent(0.000_123), percent(0.0)],
+            ["38.6\u{202f}%", "0.012\u{202f}%", "0.0\u{202f}%"]
+        );
         assert_eq!([p_is(0.034), p_is(0.0), p_is(0.62)], ["p = 0.034", "p < 0.0001", "p = 0.62"]);
         assert_eq!([p_value(0.0), p_value(2.1e-9)], ["< 10⁻³⁰⁰", "2.1\u{202f}×\u{202f}10⁻⁹"]);
     }
@@ -241,7 +243,14 @@ mod tests {
         assert_eq!(told(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
         assert_eq!(told(1.0016, 0.9716, 1.0316), "1.002 (0.972 to 1.032)");
         assert_eq!(told(152.0, 90.2, 260.0), "152 (90 to 260)");
-        assert_eq!(told(5.2e-7, -4.5e-7, 1.6e-6), "5.2\u{202f}×\u{202f}10⁻⁷ (−4.5\u{202f}×\u{202f}10⁻⁷ to 1.6\u{202f}×\u{202f}10⁻⁶)");
+        assert_eq!(
+            told(5.2e-7, -4.5e-7, 1.6e-6),
+            "5.2\u{202f}×\u{202f}10⁻⁷ (−4.5\u{202f}×\u{202f}10⁻⁷ to 1.6\u{202f}×\u{202f}10⁻⁶)"
+        );
+        let ratio = |value, lower, upper| ratio(&Interval { value, lower, upper });
+        assert_eq!(ratio(0.896_93, 0.891_5, 0.902_4), "0.897 (0.892 to 0.902)");
+        assert_eq!(ratio(1.996_7, 1.913_5, 2.083_5), "2.00 (1.91 to 2.08)");
+        assert_eq!(ratio(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
         assert!(!told(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
     }
 

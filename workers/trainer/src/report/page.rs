@@ -27,8 +27,9 @@ impl Page<'_> {
                     style { (PreEscaped(style::sheet())) }
                 }
                 body {
-                    a.skip href="#data" { "To the figures" }
+                    a.skip href="#summary" { "To the summary" }
                     (self.head())
+                    (contents())
                     main {
                         (self.summary())
                         (self.data())
@@ -54,11 +55,14 @@ impl Page<'_> {
 
     fn head(&self) -> Markup {
         let (model, counts) = (self.model, &self.model.counts);
-        let verdict = words::verdict(self.verdict);
         let (metrics, _) = words::judged(model);
         let readout = |name: &str, value: String, more: String| html! { div { dt { (name) } dd { strong { (value) } span { (more) } } } };
         let whose = if model.test.is_some() { "held out" } else { "on the rides trained on" };
-        let base = model.evidence.as_ref().and_then(|evidence| evidence.held_out.as_ref()).map(|held_out| held_out.base_rate_log_loss);
+        let base = model
+            .evidence
+            .as_ref()
+            .and_then(|evidence| evidence.held_out.as_ref())
+            .map(|held_out| held_out.base_rate_log_loss);
         html! {
             header {
                 p.kind { "Model report" }
@@ -75,7 +79,7 @@ impl Page<'_> {
                         Some(base) => format!("{whose}; {} without features", significant(base, 3)),
                         None => format!("{whose}; less is better"),
                     }))
-                    (readout("Champion", if self.verdict.is_some_and(|verdict| verdict.promoted) { "yes" } else if self.verdict.is_some() { "no" } else { "–" }.to_owned(), verdict.short.clone()))
+                    (readout("Champion", if self.verdict.is_some_and(|verdict| verdict.promoted) { "yes" } else if self.verdict.is_some() { "no" } else { "–" }.to_owned(), if self.verdict.is_some() { "when it was trained" } else { "not judged" }.to_owned()))
                 }
             }
         }
@@ -92,11 +96,6 @@ impl Page<'_> {
             words::verdict(self.verdict),
         ];
         let (doubtful, effects) = words::effects(model);
-        let contents = [
-            ("data", "Data"), ("rates", "Service rates"), ("odds", "Odds"), ("quality", "Quality"), ("decisions", "Decisions"),
-            ("selection", "Selection"), ("weather", "Weather"), ("champion", "Champion"), ("breeds", "Breeds"),
-            ("service", "In service"), ("origin", "Made of"),
-        ];
         html! {
             section id="summary" aria-labelledby="h-summary" {
                 h2 id="h-summary" { "In plain words" }
@@ -123,7 +122,6 @@ impl Page<'_> {
                     }
                 }
             }
-            nav aria-label="Contents" { ol { @for (id, name) in contents { li { a href={ "#" (id) } { (name) } } } } }
         }
     }
 
@@ -136,8 +134,16 @@ impl Page<'_> {
             row("Rejected", rejected, by_reason(&data.rejected_by_reason)),
             row("In the datasets", data.accepted, String::new()),
             row("… without weather", total(&data.without_weather), by_reason(&data.without_weather)),
-            row("Trained on", counts.train, format!("{} ended in a service request", percent_of(counts.train_service, counts.train))),
-            row("Held out for testing", counts.test, format!("{} ended in a service request", percent_of(counts.test_service, counts.test))),
+            row(
+                "Trained on",
+                counts.train,
+                format!("{} ended in a service request", percent_of(counts.train_service, counts.train)),
+            ),
+            row(
+                "Held out for testing",
+                counts.test,
+                format!("{} ended in a service request", percent_of(counts.test_service, counts.test)),
+            ),
         ];
         let left = [
             ("Left out: no label", counts.unlabelled),
@@ -145,18 +151,29 @@ impl Page<'_> {
             ("Left out: a value no ride can have", counts.out_of_range),
             ("Left out: the same ride in another batch", counts.duplicates),
         ];
-        rows.extend(left.into_iter().filter(|(_, rides)| *rides > 0).map(|(name, rides)| row(name, rides, String::new())));
+        rows.extend(
+            left.into_iter().filter(|(_, rides)| *rides > 0).map(|(name, rides)| row(name, rides, String::new())),
+        );
         let map = coverage::Map::of(&data.coverage);
         let without = map.as_ref().is_some_and(|map| map.rows.iter().any(|row| row.is_none));
         let numbers = map.as_ref().map(|map| {
             let head: Vec<&str> = ["Station", "all"].into_iter().chain(map.steps.iter().map(String::as_str)).collect();
-            let row = |row: &coverage::MapRow| [row.name.clone(), count(row.rides)].into_iter().chain(row.by_step.iter().map(|rides| count(*rides))).collect();
+            let row = |row: &coverage::MapRow| {
+                [row.name.clone(), count(row.rides)]
+                    .into_iter()
+                    .chain(row.by_step.iter().map(|rides| count(*rides)))
+                    .collect()
+            };
             table("Rides by station and time", &head, map.rows.iter().map(row).collect::<Vec<Vec<String>>>())
         });
         let step = map.as_ref().map_or("month", |map| map.step());
         let figure = Figure {
             title: format!("Weather coverage by station and {step}"),
-            legend: if without { &[(Ink::Accent, "rides with weather from the station"), (Ink::Bad, "rides without weather")] } else { &[(Ink::Accent, "rides with weather from the station")] },
+            legend: if without {
+                &[(Ink::Accent, "rides with weather from the station"), (Ink::Bad, "rides without weather")]
+            } else {
+                &[(Ink::Accent, "rides with weather from the station")]
+            },
             caption: html! { "The darker a field, the more rides; grey: none. At the right, their sum." },
             numbers,
         };
@@ -172,7 +189,8 @@ impl Page<'_> {
     fn origin(&self) -> Markup {
         let model = self.model;
         let datasets = model.datasets.iter().take(DATASETS_MAX);
-        let rows: Vec<Vec<String>> = datasets.map(|set| [&set.batch_id, &set.manifest_sha256].map(|text| foreign(text, 200)).to_vec()).collect();
+        let rows: Vec<Vec<String>> =
+            datasets.map(|set| [&set.batch_id, &set.manifest_sha256].map(|text| foreign(text, 200)).to_vec()).collect();
         let more = model.datasets.len().saturating_sub(DATASETS_MAX);
         let settings = serde_json::to_string_pretty(&model.settings).unwrap_or_default();
         let inside = html! {
@@ -189,8 +207,32 @@ impl Page<'_> {
                 ". The same datasets and settings give the same model. Beside this page: model.json, metrics.json, and, where there are, verdict.json and breeds.json."
             }
         };
-        section("origin", "What it was made of", "Everything needed to make it again, or to use it without this software.", inside)
+        section(
+            "origin",
+            "What it was made of",
+            "Everything needed to make it again, or to use it without this software.",
+            inside,
+        )
     }
+}
+
+/// The sections, to go to.
+fn contents() -> Markup {
+    let sections = [
+        ("summary", "Summary"),
+        ("data", "Data"),
+        ("rates", "Service rates"),
+        ("odds", "Odds"),
+        ("quality", "Quality"),
+        ("decisions", "Decisions"),
+        ("selection", "Selection"),
+        ("weather", "Weather"),
+        ("champion", "Champion"),
+        ("breeds", "Breeds"),
+        ("service", "In service"),
+        ("origin", "Made of"),
+    ];
+    html! { nav aria-label="Contents" { ol { @for (id, name) in sections { li { a href={ "#" (id) } { (name) } } } } } }
 }
 
 /// Of settings, whose lines are to be kept.
@@ -216,6 +258,7 @@ fn total(counts: &Counts) -> u64 {
 fn by_reason(counts: &Counts) -> String {
     let mut largest_first: Vec<_> = counts.iter().collect();
     largest_first.sort_by_key(|(reason, rides)| (std::cmp::Reverse(**rides), reason.as_str()));
-    let told: Vec<String> = largest_first.into_iter().map(|(code, rides)| format!("{} {}", reason(code), count(*rides))).collect();
+    let told: Vec<String> =
+        largest_first.into_iter().map(|(code, rides)| format!("{} {}", reason(code), count(*rides))).collect();
     told.join(", ")
 }

@@ -8,7 +8,7 @@ use maud::{Markup, PreEscaped, html};
 use plotters::{
     chart::{ChartBuilder, ChartContext},
     coord::ranged1d::{DefaultFormatting, KeyPointHint, Ranged},
-    element::{Circle, PathElement, Rectangle, Text},
+    element::{Circle, EmptyElement, PathElement, Rectangle, Text},
     prelude::{Cartesian2d, DrawingAreaErrorKind, IntoDrawingArea, IntoFont, SVGBackend},
     style::{
         Color, RGBColor, ShapeStyle, TextStyle,
@@ -21,8 +21,6 @@ use std::ops::Range;
 const FINE: i32 = 10;
 /// Size of letters in a picture, pixels.
 const LETTERS: f64 = 12.5;
-/// How wide a letter is on average, pixels.
-const LETTER_WIDTH: f64 = 6.6;
 /// What the library divides a font's size by when it writes it down.
 const LIBRARY_FONT_SCALE: f64 = 1.24;
 /// Values beyond are drawn as if they were this large.
@@ -227,7 +225,8 @@ fn log_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
     let within = |value: f64| (from..=to).contains(&value.log10());
     if to - from > 2.4 {
         let every = (((to - from) / 6.0).ceil() as i32).max(1);
-        let ticks = powers.filter(|power| power % every == 0).map(|power| (10f64.powi(power), label(10f64.powi(power), power)));
+        let ticks =
+            powers.filter(|power| power % every == 0).map(|power| (10f64.powi(power), label(10f64.powi(power), power)));
         return ticks.filter(|(value, _)| value.is_normal() && within(*value)).collect();
     }
     let factors: &[f64] = if to - from > 1.3 { &[1.0, 3.0] } else { &[1.0, 2.0, 5.0] };
@@ -257,8 +256,8 @@ pub(super) enum Mark {
 pub(super) enum Side {
     /// It ends there.
     Left,
-    /// It begins there.
-    Right,
+    /// It is centred above.
+    Above,
 }
 
 /// An axis as the library knows it: 0 … 1, with ticks.
@@ -306,7 +305,8 @@ impl Plot {
             return html! { p.absent { "This picture cannot be drawn." } };
         }
         // Without what the library says of the size: it follows from the page.
-        let inner = drawn.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>")).map_or("", |(inner, _)| inner);
+        let inner =
+            drawn.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>")).map_or("", |(inner, _)| inner);
         let view = format!("0 0 {width} {height}");
         html! { svg.plot viewBox=(view) role="img" aria-label=(label) xmlns="http://www.w3.org/2000/svg" { (PreEscaped(inner)) } }
     }
@@ -314,8 +314,8 @@ impl Plot {
     fn draw(&self, to: &mut String, size: (u32, u32)) -> Drawn {
         let root = SVGBackend::with_string(to, size).into_drawing_area();
         let (x_ticks, y_ticks) = (self.x.marked(), self.y.marked());
-        let longest = y_ticks.iter().map(|(_, label)| label.chars().count()).max().unwrap_or(0);
-        let left = ((longest as f64 * LETTER_WIDTH + 9.0) as i32 * FINE).min(size.0 as i32 / 2);
+        let longest = y_ticks.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
+        let left = ((longest + 10.0) as i32 * FINE).min(size.0 as i32 / 2);
         let bottom = if self.x.name.is_empty() { 22 } else { 40 } * FINE;
         let top = if self.y.name.is_empty() { 8 } else { 26 } * FINE;
         let shares = |ticks: &[(f64, &str)]| Shares(ticks.iter().map(|(at, _)| *at).collect());
@@ -329,7 +329,8 @@ impl Plot {
             ticks.iter().find(|(place, _)| *place == at).map_or(String::new(), |(_, label)| (*label).to_owned())
         };
         let (x_word, y_word) = (|at: &f64| word(&x_ticks, *at), |at: &f64| word(&y_ticks, *at));
-        let line = |ink: Ink, width: u32| ShapeStyle { color: ink.color().to_rgba(), filled: false, stroke_width: width };
+        let line =
+            |ink: Ink, width: u32| ShapeStyle { color: ink.color().to_rgba(), filled: false, stroke_width: width };
         let mut mesh = chart.configure_mesh();
         mesh.x_label_formatter(&x_word)
             .y_label_formatter(&y_word)
@@ -385,12 +386,26 @@ impl Plot {
             }
             Mark::Dot(at, ink, radius) => area.draw(&Circle::new(place(*at), *radius, ink.color().filled())),
             Mark::Word(at, text, ink, side) => {
-                let side = if *side == Side::Left { HPos::Right } else { HPos::Left };
-                let style = letters(*ink).pos(Pos::new(side, VPos::Center));
-                area.draw(&Text::new(text.clone(), place(*at), style))
+                let (anchor, away) = match side {
+                    Side::Left => (Pos::new(HPos::Right, VPos::Center), (0, 0)),
+                    Side::Above => (Pos::new(HPos::Center, VPos::Bottom), (0, -8 * FINE)),
+                };
+                area.draw(&(EmptyElement::at(place(*at)) + Text::new(text.clone(), away, letters(*ink).pos(anchor))))
             }
         }
     }
+}
+
+/// About how wide a word is, pixels: what it is written with is only known where it is looked at.
+fn width_of(word: &str) -> f64 {
+    let width = |c: char| match c {
+        'A'..='Z' => 8.4,
+        '0'..='9' => 7.3,
+        ' ' | '.' | ',' | 'i' | 'l' | 'j' | 't' | 'f' | 'r' | '-' => 5.0,
+        c if c.is_ascii() => 7.0,
+        _ => 9.0,
+    };
+    word.chars().map(width).sum()
 }
 
 fn letters(ink: Ink) -> TextStyle<'static> {
@@ -406,7 +421,7 @@ mod tests {
     #[test]
     fn ticks_are_round_and_few() {
         let labels = |axis: &Axis| axis.ticks.iter().map(|(_, label)| label.clone()).collect::<Vec<_>>();
-        assert_eq!(labels(&Axis::linear("", [24.0, 36.0], 5)), ["24", "26", "28", "30", "32", "34", "36"][..].to_vec());
+        assert_eq!(labels(&Axis::linear("", [24.0, 36.0], 5)), ["24", "26", "28", "30", "32", "34", "36"]);
         assert_eq!(labels(&Axis::shares_to("", 0.71)), ["0 %", "20 %", "40 %", "60 %", "80 %"]);
         assert_eq!(labels(&Axis::log("", [0.1, 1000.0])), ["0.1", "1", "10", "100", "1000"]);
         assert_eq!(labels(&Axis::log("", [0.6, 2.3])), ["0.6", "1", "2"][1..].to_vec());

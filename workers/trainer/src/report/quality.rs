@@ -3,7 +3,7 @@
 use super::{
     Page,
     charts::{self, Costs},
-    figures::{NONE, count, counted, percent, percent_of, significant},
+    figures::{NONE, count, counted, decimals, percent, percent_of, significant},
     parts::{Figure, section, table},
     plot::{Axis, Ink},
     words,
@@ -13,29 +13,32 @@ use maud::{Markup, html};
 
 const BOTH: [(Ink, &str); 2] = [(Ink::Accent, "held out"), (Ink::Other, "trained on")];
 
-fn three(value: Option<f64>) -> String {
-    value.map_or(NONE.to_owned(), |value| significant(value, 3))
+/// Scores are compared to the fourth decimal.
+fn score(value: Option<f64>) -> String {
+    value.map_or(NONE.to_owned(), |value| decimals(value, 4))
 }
 
 /// The measures of some rides, one below the other.
 pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
-    let part = |pick: fn(&common::contract::model::BrierDecomposition) -> f64| three(metrics.brier_decomposition.as_ref().map(pick));
+    let part = |pick: fn(&common::contract::model::BrierDecomposition) -> f64| {
+        score(metrics.brier_decomposition.as_ref().map(pick))
+    };
     vec![
         count(metrics.rides),
         percent(charts::service_share(metrics)),
-        three(Some(metrics.log_loss)),
-        three(metrics.roc_auc),
-        three(metrics.average_precision),
-        three(Some(metrics.brier)),
+        score(Some(metrics.log_loss)),
+        score(metrics.roc_auc),
+        score(metrics.average_precision),
+        score(Some(metrics.brier)),
         part(|parts| parts.reliability),
         part(|parts| parts.resolution),
         part(|parts| parts.uncertainty),
         part(|parts| parts.within_bins),
-        three(metrics.calibration_error),
+        score(metrics.calibration_error),
         percent(metrics.accuracy),
         metrics.precision.map_or(NONE.to_owned(), percent),
         metrics.recall.map_or(NONE.to_owned(), percent),
-        three(metrics.f1),
+        score(metrics.f1),
     ]
 }
 
@@ -88,15 +91,9 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
         legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
         caption: html! {
             "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line, what was said is what was; below it the model says too much. \
-            Expected calibration error " (three(judged.calibration_error)) "."
+            Expected calibration error " (score(judged.calibration_error)) "."
         },
         numbers: Some(calibration_table(judged)),
-    };
-    let predicted = Figure {
-        title: "Probabilities given".to_owned(),
-        legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
-        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads them to both ends." },
-        numbers: None,
     };
     let one_class = "All these rides are with a service request, or all without: there is no such curve.";
     let inside = html! {
@@ -104,7 +101,6 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
             (roc.with(charts::roc(&train.roc, test_roc), one_class))
             (precision.with(charts::precision_recall(train, test), one_class))
             (calibration.with(charts::calibration(judged), "Calibration is not recorded for this model."))
-            (predicted.with(charts::predicted(&model.predicted, model.threshold), "The spread of probabilities is not recorded for this model."))
         }
         (table("Measures", &["Measure", "held out", "trained on"], rows.collect::<Vec<_>>()))
     };
@@ -118,7 +114,12 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
 
 fn calibration_table(metrics: &Metrics) -> Markup {
     let rows = metrics.calibration.iter().map(|bin| {
-        vec![format!("{} to {}", percent(bin.from), percent(bin.to)), count(bin.rides), percent(bin.mean_probability), percent(bin.service_share)]
+        vec![
+            format!("{} to {}", percent(bin.from), percent(bin.to)),
+            count(bin.rides),
+            percent(bin.mean_probability),
+            percent(bin.service_share),
+        ]
     });
     table("Calibration by bin", &["Probability", "rides", "said, mean", "observed"], rows.collect::<Vec<_>>())
 }
@@ -138,7 +139,11 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
     let (costs, given) = costs(model);
     let curve = |metrics: &Metrics| costs.curve(metrics);
     let (of_train, of_test) = (curve(&model.train), model.test.as_ref().map(curve).unwrap_or_default());
-    let (title, axis) = if given { ("Cost over the threshold", "Cost per ride") } else { ("Wrong decisions over the threshold", "Rides decided wrongly") };
+    let (title, axis) = if given {
+        ("Cost over the threshold", "Cost per ride")
+    } else {
+        ("Wrong decisions over the threshold", "Rides decided wrongly")
+    };
     let in_train = of_train.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(threshold, _)| *threshold);
     let figure = Figure {
         title: title.to_owned(),
@@ -153,6 +158,12 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
         },
         numbers: None,
     };
+    let predicted = Figure {
+        title: "Probabilities given".to_owned(),
+        legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
+        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads them to both ends." },
+        numbers: None,
+    };
     let inside = html! {
         p { (words::threshold(model)) }
         div.columns {
@@ -162,6 +173,7 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
                 figcaption { "Of what was said at the threshold, how much was so. The share of all rides is in brackets." }
             }
             (figure.with(charts::cost(&of_train, &of_test, model.threshold, axis, !given), "All rides are with a service request, or all without, or the costs are too large to draw: there is no such curve."))
+            (predicted.with(charts::predicted(&model.predicted, model.threshold), "The spread of probabilities is not recorded for this model."))
         }
     };
     section("decisions", "Decisions", "", inside)
@@ -187,7 +199,10 @@ fn confusion(metrics: &Metrics) -> Markup {
 pub(super) fn selection(page: &Page<'_>) -> Markup {
     let model = page.model;
     let Some(selection) = &model.selection else {
-        let words = format!("There was nothing to choose: one penalty (alpha = {}) and a threshold were given.", significant(model.alpha, 3));
+        let words = format!(
+            "There was nothing to choose: one penalty (alpha = {}) and a threshold were given.",
+            significant(model.alpha, 3)
+        );
         return section("selection", "Selection", "", html! { p.absent { (words) } });
     };
     let rows = selection.candidates.iter().map(|candidate| {
@@ -196,8 +211,14 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
         vec![significant(candidate.alpha, 3), loss, chosen.to_owned()]
     });
     let numbers = table("Penalties tried", &["alpha", "log-loss", ""], rows.collect::<Vec<_>>());
-    let losses: Vec<f64> = selection.candidates.iter().filter_map(|candidate| candidate.log_loss).filter(|loss| loss.is_finite()).collect();
-    let (least, most) = (losses.iter().copied().fold(f64::INFINITY, f64::min), losses.iter().copied().fold(0.0, f64::max));
+    let losses: Vec<f64> = selection
+        .candidates
+        .iter()
+        .filter_map(|candidate| candidate.log_loss)
+        .filter(|loss| loss.is_finite())
+        .collect();
+    let (least, most) =
+        (losses.iter().copied().fold(f64::INFINITY, f64::min), losses.iter().copied().fold(0.0, f64::max));
     let caption = if most - least < 0.001 * least {
         "It hardly matters which: all are within a thousandth of each other."
     } else {
@@ -207,7 +228,7 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
         title: "Cross-validated log-loss".to_owned(),
         legend: &[],
         caption: html! { (caption) },
-        numbers: Some(numbers.clone()),
+        numbers: None,
     };
     let lead = format!(
         "How strongly the weights are drawn to 0, chosen by cross-validation in {} parts on {} trained on.",
@@ -216,7 +237,7 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
     );
     let plot = charts::candidates(&selection.candidates, model.alpha, "Penalty alpha");
     let inside = match plot {
-        Some(plot) => html! { div.columns { (figure.with(Some(plot), "")) } },
+        Some(plot) => html! { div.columns { (figure.with(Some(plot), "")) (numbers) } },
         None => html! { p.absent { "Fewer than two penalties could be judged: there is no curve." } (numbers) },
     };
     section("selection", "Selection", &lead, inside)

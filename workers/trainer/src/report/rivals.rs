@@ -3,7 +3,7 @@
 use super::{
     Page,
     charts::{self, Row},
-    figures::{NONE, count, counted, foreign, interval, percent_of, signed, signed_interval, significant},
+    figures::{NONE, count, counted, decimals, foreign, interval, percent_of, significant},
     parts::{Figure, section, table},
     plot::{Axis, Ink},
     quality, words,
@@ -32,7 +32,10 @@ fn sure(interval: &Interval) -> Ink {
 pub(super) fn weather(page: &Page<'_>) -> Markup {
     let model = page.model;
     let evidence = model.evidence.as_ref();
-    let tests = [("All features against none", evidence.and_then(|e| e.any.as_ref())), ("Weather beside mileage", evidence.and_then(|e| e.weather.as_ref()))];
+    let tests = [
+        ("All features against none", evidence.and_then(|e| e.any.as_ref())),
+        ("Weather beside mileage", evidence.and_then(|e| e.weather.as_ref())),
+    ];
     let told: Vec<_> = tests.into_iter().filter_map(|(what, test)| Some((what, test?))).collect();
     let tests = html! {
         @if told.is_empty() { p.absent { "There is no likelihood-ratio test: it needs an unpenalised model, and a model of both mileage and weather for the weather's." } }
@@ -40,10 +43,15 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
     };
     let Some(held_out) = evidence.and_then(|evidence| evidence.held_out.as_ref()) else {
         let why = "Nothing was compared on held-out rides: there are none, all are of one class, or this is a model of one breed.";
-        return section("weather", "Mileage alone against mileage and weather", "", html! { p.absent { (why) } (tests) });
+        return section(
+            "weather",
+            "Mileage alone against mileage and weather",
+            "",
+            html! { p.absent { (why) } (tests) },
+        );
     };
     let name = match model.settings.features {
-        FeatureSet::All => "with weather",
+        FeatureSet::All => "and weather",
         FeatureSet::Mileage => "mileage",
         FeatureSet::Weather => "weather",
     };
@@ -60,16 +68,22 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
     }
     losses.push(row(name, held_out.model.log_loss, Ink::Accent));
     areas.push(row(name, held_out.model.roc_auc, Ink::Accent));
-    rows.push(vec![format!("The model ({name})"), interval(&held_out.model.log_loss), interval(&held_out.model.roc_auc)]);
+    let called = if model.settings.features == FeatureSet::All { "Mileage and weather" } else { "The model" };
+    rows.push(vec![called.to_owned(), interval(&held_out.model.log_loss), interval(&held_out.model.roc_auc)]);
     let mut gained = |label: &str, words: &str, gain: &common::contract::model::Gain| {
         gains.push(row(label, gain.log_loss, sure(&gain.log_loss)));
-        rows.push(vec![words.to_owned(), signed_interval(&gain.log_loss), signed_interval(&gain.roc_auc)]);
+        rows.push(vec![words.to_owned(), interval(&gain.log_loss), interval(&gain.roc_auc)]);
     };
     if let Some(gain) = &held_out.over_mileage {
         gained("over mileage", "Better than mileage alone by", gain);
     }
     gained("over none", "Better than no features by", &held_out.over_base_rate);
-    let figure = |title: &str, words: &str| Figure { title: title.to_owned(), legend: &[], caption: html! { (words) }, numbers: None };
+    let figure = |title: &str, words: &str| Figure {
+        title: title.to_owned(),
+        legend: &[],
+        caption: html! { (words) },
+        numbers: None,
+    };
     let inside = html! {
         (tests)
         div.columns {
@@ -94,14 +108,19 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
     let comparison = page.verdict.and_then(|verdict| verdict.comparison.as_ref());
     let Some(comparison) = comparison else {
         let why = "It was not compared with a champion on held-out rides.";
-        return section("champion", "Champion against challenger", "", html! { p { strong { (verdict.short) } " " (verdict.long) } p.absent { (why) } });
+        return section(
+            "champion",
+            "Champion against challenger",
+            "",
+            html! { p { strong { (verdict.short) } " " (verdict.long) } p.absent { (why) } },
+        );
     };
     let Comparison { champion_id, metric, rides, champion, challenger, gain } = comparison;
     let better = if *metric == Metric::RocAuc { "more is better" } else { "less is better" };
     let rows = vec![
         vec![format!("Champion {}", foreign(champion_id, 64)), significant(*champion, 5)],
         vec![format!("This model, {}", foreign(&page.model.model_id, 64)), significant(*challenger, 5)],
-        vec!["This model is better by".to_owned(), signed_interval(gain)],
+        vec!["This model is better by".to_owned(), interval(gain)],
     ];
     let gains = [row("this model", *gain, sure(gain))];
     let figure = Figure {
@@ -117,7 +136,10 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
             div { (table("Champion and challenger", &["", &format!("{} ({better})", metric.name())], rows)) }
         }
     };
-    let lead = format!("On the same {} neither has seen, when this model was trained. Later promotions and roll-backs are in the registry.", counted(*rides, "held-out ride"));
+    let lead = format!(
+        "On the same {} neither has seen, when this model was trained. Later promotions and roll-backs are in the registry.",
+        counted(*rides, "held-out ride")
+    );
     section("champion", "Champion against challenger", &lead, inside)
 }
 
@@ -125,7 +147,11 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
 pub(super) fn breeds(page: &Page<'_>) -> Markup {
     let title = "Breeds";
     let Some(breeds) = page.breeds else {
-        let why = if page.model.breed.is_some() { "This is the model of one breed." } else { "No breed had enough rides for a model of its own." };
+        let why = if page.model.breed.is_some() {
+            "This is the model of one breed."
+        } else {
+            "No breed had enough rides for a model of its own."
+        };
         return section("breeds", title, "", html! { p.absent { (why) } });
     };
     let candidates = Figure {
@@ -139,7 +165,7 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
     let losses = |breed: &BreedSummary| {
         let (own, all) = (breed.log_loss, breed.global_log_loss);
         let told = |loss: Option<f64>| loss.map_or(NONE.to_owned(), |loss| significant(loss, 4));
-        let gain = own.zip(all).map_or(NONE.to_owned(), |(own, all)| signed(all - own, 5));
+        let gain = own.zip(all).map_or(NONE.to_owned(), |(own, all)| decimals(all - own, 5));
         [told(own), told(all), gain]
     };
     let rows: Vec<Vec<String>> = by_rides
@@ -147,11 +173,15 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         .take(BREEDS_MAX)
         .map(|breed| {
             let share = percent_of(breed.train_service, breed.train);
-            [foreign(&breed.breed, 40), count(breed.train), share, count(breed.test)].into_iter().chain(losses(breed)).collect()
+            [foreign(&breed.breed, 40), count(breed.train), share, count(breed.test)]
+                .into_iter()
+                .chain(losses(breed))
+                .collect()
         })
         .collect();
     let more = by_rides.len().saturating_sub(BREEDS_MAX);
-    let head = ["Breed", "trained on", "with a request", "held out", "log-loss", "of the model of all rides", "better by"];
+    let head =
+        ["Breed", "trained on", "with a request", "held out", "log-loss", "of the model of all rides", "better by"];
     let inside = html! {
         (verdict(breeds))
         div.columns {
@@ -162,7 +192,11 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         @if more > 0 { p.note { "And " (count(more as u64)) " more, in breeds.json." } }
         p.note { "One breed alone has few held-out rides: a difference in its row is mostly chance." }
     };
-    let lead = format!("{} with a model of their own, drawn to the model of all rides with strength {}.", counted(breeds.breeds.len() as u64, "breed"), significant(breeds.pull, 3));
+    let lead = format!(
+        "{} with a model of their own, drawn to the model of all rides with strength {}.",
+        counted(breeds.breeds.len() as u64, "breed"),
+        significant(breeds.pull, 3)
+    );
     section("breeds", title, &lead, inside)
 }
 
@@ -173,11 +207,17 @@ fn verdict(breeds: &Breeds) -> Markup {
     };
     let gain = &held_out.over_global;
     let words = match gain {
-        gain if gain.lower > 0.0 => "Models by breed help: on held-out rides they are better than the model of all rides.",
-        gain if gain.upper < 0.0 => "Models by breed do harm: on held-out rides they are worse than the model of all rides.",
-        _ => "There is no evidence that models by breed help: on held-out rides they are as good as the model of all rides.",
+        gain if gain.lower > 0.0 => {
+            "Models by breed help: on held-out rides they are better than the model of all rides."
+        }
+        gain if gain.upper < 0.0 => {
+            "Models by breed do harm: on held-out rides they are worse than the model of all rides."
+        }
+        _ => {
+            "There is no evidence that models by breed help: on held-out rides they are as good as the model of all rides."
+        }
     };
-    html! { p { (words) " Log-loss smaller by " (signed_interval(gain)) " on " (counted(held_out.rides, "ride")) "." } }
+    html! { p { (words) " Log-loss smaller by " (interval(gain)) " on " (counted(held_out.rides, "ride")) "." } }
 }
 
 fn held_out(breeds: &Breeds) -> Markup {
@@ -195,7 +235,10 @@ fn held_out(breeds: &Breeds) -> Markup {
     let told = vec![
         vec!["Drawn to the model of all rides".to_owned(), significant(held_out.pooled, 5)],
         vec!["One model for all".to_owned(), significant(held_out.global, 5)],
-        vec!["Separate models".to_owned(), held_out.separate.map_or("cannot all be trained".to_owned(), |loss| significant(loss, 5))],
+        vec![
+            "Separate models".to_owned(),
+            held_out.separate.map_or("cannot all be trained".to_owned(), |loss| significant(loss, 5)),
+        ],
     ];
     let numbers = table("Log-loss on held-out rides", &["On held-out rides", "log-loss"], told);
     let axis: Axis = charts::differences("Log-loss saved", &rows);
@@ -214,7 +257,9 @@ pub(super) fn in_service(page: &Page<'_>) -> Markup {
     let head: Vec<&str> = std::iter::once("Measure").chain(names.iter().map(String::as_str)).collect();
     let columns: Vec<Vec<String>> = shown.iter().map(|realised| quality::measures(&realised.metrics)).collect();
     let rows = quality::MEASURES.iter().enumerate().map(|(at, name)| {
-        std::iter::once((*name).to_owned()).chain(columns.iter().map(|column| column[at].clone())).collect::<Vec<String>>()
+        std::iter::once((*name).to_owned())
+            .chain(columns.iter().map(|column| column[at].clone()))
+            .collect::<Vec<String>>()
     });
     let inside = html! {
         div.columns {

@@ -34,7 +34,10 @@ mod tests {
             let definition = format!("{}: #", ink.variable());
             assert!(light.contains(&definition) && dark.contains(&definition), "{ink:?}");
             let (red, green, blue) = ink.rgb();
-            assert!(light.contains(&format!("{definition}{red:02x}{green:02x}{blue:02x}")), "{ink:?} is not as in light");
+            assert!(
+                light.contains(&format!("{definition}{red:02x}{green:02x}{blue:02x}")),
+                "{ink:?} is not as in light"
+            );
         }
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{
     charts,
-    figures::{Spoken, count, counted, foreign, interval, p_is, percent, percent_of, signed_interval, significant},
+    figures::{Spoken, count, counted, p_is, percent, percent_of, ratio, significant, with_interval},
 };
-use crate::promote::{EVIDENCE_P_MAX, Verdict};
+use crate::promote::EVIDENCE_P_MAX;
 use common::contract::{
     features::FeatureSet,
-    model::{Coefficient, Confusion, Criterion, HeldOut, Interval, LikelihoodRatio, Metrics, Model, WarningCode},
+    model::{Coefficient, HeldOut, Interval, LikelihoodRatio, Metrics, Model, WarningCode},
 };
 use statrs::distribution::{ChiSquared, ContinuousCDF};
 
@@ -114,11 +114,16 @@ fn on_trained(test: Option<&LikelihoodRatio>) -> String {
 }
 
 fn on_held_out(rides: u64, gain: &Interval, reference: f64, than: &str) -> String {
-    let share = if reference > 0.0 && gain.value > 0.0 { format!(", {} of it", percent(gain.value / reference)) } else { String::new() };
+    let share = if reference > 0.0 && gain.value > 0.0 {
+        format!(" or {}", percent(gain.value / reference))
+    } else {
+        String::new()
+    };
+    let (value, interval) = with_interval(gain);
+    let below = if gain.lower < 0.0 { "; below 0 is worse" } else { "" };
     format!(
-        " On {} held out: log-loss smaller by {} than that of {than}{share} (95 % interval; below 0 is worse).",
-        counted(rides, "ride"),
-        signed_interval(gain)
+        " On {} held out its log-loss is better by {value}{share} than that of {than} (95 % interval {interval}{below}).",
+        counted(rides, "ride")
     )
 }
 
@@ -140,15 +145,51 @@ pub(super) fn signal(model: &Model) -> Finding {
         })
     );
     let (tone, short, long) = match judge(p, gain, base) {
-        Judgement::Untested => (Tone::Unknown, "Cannot be told.", "An unpenalised model, which the test needs, cannot be fitted, and nothing else speaks for the features."),
-        Judgement::NoEvidence => (Tone::Bad, "No evidence.", "There is no evidence that the features tell anything about service requests: chance alone explains what is seen. That is no proof that they do not."),
-        Judgement::Hint => (Tone::Weak, "A hint at most.", "Chance alone would rarely look like this, but often enough that it is no evidence yet."),
-        Judgement::Contradiction => (Tone::Weak, "Unclear.", "On the held-out rides the features help; the test on the rides trained on is not sure that they do."),
-        Judgement::Unconfirmed => (Tone::Weak, "Yes, where it was trained.", "The features tell something about service requests among the rides trained on; whether they do for others was not tried."),
-        Judgement::NotSeen => (Tone::Weak, "Not for new rides, as far as seen.", "Among the rides trained on the features tell something beyond chance, but no gain from that shows on the held-out rides."),
-        Judgement::Worse => (Tone::Bad, "Not for new rides.", "On the held-out rides the model is worse than always saying the share of service."),
-        Judgement::Slight => (Tone::Weak, "Yes, but very little.", "The features tell something beyond chance, and it is slight: with so many rides even small differences are found. For a single ride it hardly matters."),
-        Judgement::Clear => (Tone::Good, "Yes.", "The features tell something about service requests that chance does not explain, and it holds for rides the model never saw."),
+        Judgement::Untested => (
+            Tone::Unknown,
+            "Cannot be told.",
+            "An unpenalised model, which the test needs, cannot be fitted, and nothing else speaks for the features.",
+        ),
+        Judgement::NoEvidence => (
+            Tone::Bad,
+            "No evidence.",
+            "There is no evidence that the features tell anything about service requests: chance alone explains what is seen. That is no proof that they do not.",
+        ),
+        Judgement::Hint => (
+            Tone::Weak,
+            "A hint at most.",
+            "Chance alone would rarely look like this, but often enough that it is no evidence yet.",
+        ),
+        Judgement::Contradiction => (
+            Tone::Weak,
+            "Unclear.",
+            "On the held-out rides the features help; the test on the rides trained on is not sure that they do.",
+        ),
+        Judgement::Unconfirmed => (
+            Tone::Weak,
+            "Yes, where it was trained.",
+            "The features tell something about service requests among the rides trained on; whether they do for others was not tried.",
+        ),
+        Judgement::NotSeen => (
+            Tone::Weak,
+            "Not for new rides, as far as seen.",
+            "Among the rides trained on the features tell something beyond chance, but no gain from that shows on the held-out rides.",
+        ),
+        Judgement::Worse => (
+            Tone::Bad,
+            "Not for new rides.",
+            "On the held-out rides the model is worse than always saying the share of service.",
+        ),
+        Judgement::Slight => (
+            Tone::Weak,
+            "Yes, but very little.",
+            "The features tell something beyond chance, and it is slight: with so many rides even small differences are found. For a single ride it hardly matters.",
+        ),
+        Judgement::Clear => (
+            Tone::Good,
+            "Yes.",
+            "The features tell something about service requests that chance does not explain, and it holds for rides the model never saw.",
+        ),
     };
     finding(tone, short, format!("{long}{figures}"))
 }
@@ -160,8 +201,14 @@ fn without_held_out(model: &Model) -> String {
         Some(test) => {
             let services = test.confusion.true_positive + test.confusion.false_negative;
             match services {
-                0 => format!(" None of the {} held out ended in a service request: they tell nothing apart.", counted(test.rides, "ride")),
-                some if some == test.rides => format!(" All of the {} held out ended in a service request: they tell nothing apart.", counted(test.rides, "ride")),
+                0 => format!(
+                    " None of the {} held out ended in a service request: they tell nothing apart.",
+                    counted(test.rides, "ride")
+                ),
+                some if some == test.rides => format!(
+                    " All of the {} held out ended in a service request: they tell nothing apart.",
+                    counted(test.rides, "ride")
+                ),
                 _ => " Nothing was compared on the held-out rides.".to_owned(),
             }
         }
@@ -173,9 +220,15 @@ pub(super) fn weather(model: &Model) -> Finding {
     let finding = |tone, short: &str, long: String| Finding::new("Does the weather help?", tone, short, long);
     match model.settings.features {
         FeatureSet::All => {}
-        FeatureSet::Mileage => return finding(Tone::Unknown, "Not asked.", "This model is made of mileage alone.".to_owned()),
+        FeatureSet::Mileage => {
+            return finding(Tone::Unknown, "Not asked.", "This model is made of mileage alone.".to_owned());
+        }
         FeatureSet::Weather => {
-            return finding(Tone::Unknown, "Not asked.", "This model is made of the weather alone: there is no mileage to compare it with.".to_owned());
+            return finding(
+                Tone::Unknown,
+                "Not asked.",
+                "This model is made of the weather alone: there is no mileage to compare it with.".to_owned(),
+            );
         }
     }
     let Some(evidence) = &model.evidence else {
@@ -194,15 +247,45 @@ pub(super) fn weather(model: &Model) -> Finding {
         })
     );
     let (tone, short, long) = match judge(p, compared.map(|(_, gain, _)| gain), reference) {
-        Judgement::Untested => (Tone::Unknown, "Cannot be told.", "The unpenalised models that the test compares cannot be fitted."),
-        Judgement::NoEvidence => (Tone::Bad, "No evidence that it does.", "There is no evidence that temperature and precipitation tell more about service requests than mileage does. That is no proof that they do not."),
-        Judgement::Hint => (Tone::Weak, "A hint at most.", "That the weather tells more than mileage does is likely, not shown."),
-        Judgement::Contradiction => (Tone::Weak, "Unclear.", "On the held-out rides the weather helps; the test on the rides trained on is not sure that it does."),
-        Judgement::Unconfirmed => (Tone::Weak, "Yes, where it was trained.", "Among the rides trained on the weather tells more than mileage does; whether that helps with others was not tried."),
-        Judgement::NotSeen => (Tone::Weak, "Not for new rides, as far as seen.", "Among the rides trained on the weather tells more than mileage does, but no gain from that shows on the held-out rides."),
-        Judgement::Worse => (Tone::Bad, "Not for new rides.", "On the held-out rides the model is worse with the weather than without."),
-        Judgement::Slight => (Tone::Weak, "It helps a little.", "The weather tells more than mileage does, beyond chance, yet it makes the predictions only a little better."),
-        Judgement::Clear => (Tone::Good, "It helps clearly.", "The weather tells more than mileage does, also for rides the model never saw."),
+        Judgement::Untested => {
+            (Tone::Unknown, "Cannot be told.", "The unpenalised models that the test compares cannot be fitted.")
+        }
+        Judgement::NoEvidence => (
+            Tone::Bad,
+            "No evidence that it does.",
+            "There is no evidence that temperature and precipitation tell more about service requests than mileage does. That is no proof that they do not.",
+        ),
+        Judgement::Hint => {
+            (Tone::Weak, "A hint at most.", "That the weather tells more than mileage does is likely, not shown.")
+        }
+        Judgement::Contradiction => (
+            Tone::Weak,
+            "Unclear.",
+            "On the held-out rides the weather helps; the test on the rides trained on is not sure that it does.",
+        ),
+        Judgement::Unconfirmed => (
+            Tone::Weak,
+            "Yes, where it was trained.",
+            "Among the rides trained on the weather tells more than mileage does; whether that helps with others was not tried.",
+        ),
+        Judgement::NotSeen => (
+            Tone::Weak,
+            "Not for new rides, as far as seen.",
+            "Among the rides trained on the weather tells more than mileage does, but no gain from that shows on the held-out rides.",
+        ),
+        Judgement::Worse => {
+            (Tone::Bad, "Not for new rides.", "On the held-out rides the model is worse with the weather than without.")
+        }
+        Judgement::Slight => (
+            Tone::Weak,
+            "It helps a little.",
+            "The weather tells more than mileage does, beyond chance, yet it makes the predictions only a little better.",
+        ),
+        Judgement::Clear => (
+            Tone::Good,
+            "It helps clearly.",
+            "The weather tells more than mileage does, also for rides the model never saw.",
+        ),
     };
     finding(tone, short, format!("{long}{figures}"))
 }
@@ -217,13 +300,17 @@ pub(super) fn judged(model: &Model) -> (&Metrics, &'static str) {
 
 /// How well rides with and without service are told apart.
 pub(super) fn ranking(model: &Model) -> Finding {
-    let finding = |tone, short: &str, long: String| Finding::new("How well does it tell rides apart?", tone, short, long);
+    let finding =
+        |tone, short: &str, long: String| Finding::new("How well does it tell rides apart?", tone, short, long);
     let (metrics, whose) = judged(model);
     let held_out = model.evidence.as_ref().and_then(|evidence| evidence.held_out.as_ref());
     let area = held_out.map(|held_out| held_out.model.roc_auc);
     let area = area.or(metrics.roc_auc.map(|value| Interval { value, lower: value, upper: value }));
     let Some(area) = area.filter(|area| charts::ends(area).iter().all(|end| (0.0..=1.0).contains(end))) else {
-        let long = format!("The {} {whose} are all with a service request, or all without: there is nothing to tell apart.", counted(metrics.rides, "ride"));
+        let long = format!(
+            "The {} {whose} are all with a service request, or all without: there is nothing to tell apart.",
+            counted(metrics.rides, "ride")
+        );
         return finding(Tone::Unknown, "Cannot be told.", long);
     };
     let of_hundred = |share: f64| format!("{:.0}", share * 100.0);
@@ -250,8 +337,9 @@ pub(super) fn ranking(model: &Model) -> Finding {
 
 /// Whether probabilities agree with what happened.
 pub(super) fn calibration(model: &Model) -> Finding {
-    let finding =
-        |tone, short: &str, long: String| Finding::new("Can its probabilities be taken at their word?", tone, short, long);
+    let finding = |tone, short: &str, long: String| {
+        Finding::new("Can its probabilities be taken at their word?", tone, short, long)
+    };
     let (metrics, whose) = judged(model);
     let rides = counted(metrics.rides, "ride");
     let Some(error) = metrics.calibration_error.filter(|error| error.is_finite()) else {
@@ -263,7 +351,9 @@ pub(super) fn calibration(model: &Model) -> Finding {
     }
     let p = chance_of_gaps(metrics);
     let points = significant(error * 100.0, 2);
-    let gaps = format!("What it said and the share of rides that ended in a service request differ by {points} percentage points on average ({rides} {whose})");
+    let gaps = format!(
+        "What it said and the share of rides that ended in a service request differ by {points} percentage points on average ({rides} {whose})"
+    );
     let narrow = if metrics.calibration.len() <= 2 {
         " It says nearly the same of every ride, so there is little to be wrong about."
     } else {
@@ -271,7 +361,8 @@ pub(super) fn calibration(model: &Model) -> Finding {
     };
     match p {
         Some(p) if p >= EVIDENCE_P_MAX => {
-            let long = format!("No evidence that they are off. {gaps}: as much comes about by chance ({}).{narrow}", p_is(p));
+            let long =
+                format!("No evidence that they are off. {gaps}: as much comes about by chance ({}).{narrow}", p_is(p));
             finding(Tone::Good, "Yes, as far as can be told.", long)
         }
         p if error < CALIBRATION_ERROR_MAX => {
@@ -308,61 +399,6 @@ pub(super) fn chance_of_gaps(metrics: &Metrics) -> Option<f64> {
     statistic.is_finite().then(|| chi_square.sf(statistic.max(0.0))).filter(|p| p.is_finite())
 }
 
-/// Whether deciding by the threshold is any better than always deciding the same.
-pub(super) fn decisions(model: &Model) -> Finding {
-    let finding = |tone, short: &str, long: String| Finding::new("Are its decisions of use?", tone, short, long);
-    let (metrics, whose) = judged(model);
-    let Confusion { true_negative, false_positive, false_negative, true_positive } = metrics.confusion;
-    let (called, positives) = (true_positive + false_positive, true_positive + false_negative);
-    let (all, negatives) = (metrics.rides, true_negative + false_positive);
-    let on = format!("On {} {whose}, deciding from {} on", counted(all, "ride"), percent(model.threshold));
-    if called == 0 || called == all {
-        let what = if called == 0 { "no ride" } else { "every ride" };
-        return finding(Tone::Bad, "It always says the same.", format!("{on}, it calls {what}: nothing is decided."));
-    }
-    if positives == 0 || negatives == 0 {
-        let what = if positives == 0 { "none" } else { "all" };
-        let long = format!("{on}, it calls {}; {what} of the rides ended in a service request.", count(called));
-        return finding(Tone::Unknown, "Cannot be told.", long);
-    }
-    let found = format!(
-        "{on}, it calls {}: {} of them ended in a service request. Of the {} that did, it finds {}.",
-        count(called),
-        percent_of(true_positive, called),
-        count(positives),
-        percent_of(true_positive, positives)
-    );
-    if let Criterion::Cost { false_positive: in_vain, false_negative: missed } = model.settings.threshold {
-        let n = all.max(1) as f64;
-        let ours = (false_positive as f64 * in_vain + false_negative as f64 * missed) / n;
-        let same = (negatives as f64 * in_vain / n).min(positives as f64 * missed / n);
-        let long = format!("{found} A ride costs {} on average; always deciding the same, {}.", significant(ours, 3), significant(same, 3));
-        return match ours < same {
-            true => finding(Tone::Good, "They save something.", long),
-            false => finding(Tone::Bad, "They save nothing.", long),
-        };
-    }
-    let always = positives.max(negatives);
-    let right = format!(
-        "{found} {} of its decisions are right; always saying {} would be right for {}.",
-        percent_of(true_positive + true_negative, all),
-        if positives > negatives { "“service”" } else { "“no service”" },
-        percent_of(always, all)
-    );
-    // Only the rides on which it decides other than always the same make the difference: right there, or wrong.
-    let (better, worse) = match positives > negatives {
-        true => (true_negative as f64, false_negative as f64),
-        false => (true_positive as f64, false_positive as f64),
-    };
-    match better - worse {
-        gain if gain > 1.96 * (better + worse).sqrt() => finding(Tone::Good, "More often right than always the same.", right),
-        gain if gain < -1.96 * (better + worse).sqrt() => {
-            finding(Tone::Weak, "Less often right than always the same.", format!("{right} That is what the threshold's criterion asks for: it gives up right decisions to find more."))
-        }
-        _ => finding(Tone::Weak, "Hardly more often right than always the same.", right),
-    }
-}
-
 /// How sure it is that a feature matters, given the others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Matters {
@@ -397,7 +433,8 @@ pub(super) fn matters(coefficient: &Coefficient) -> Matters {
 /// What each feature does, those that do most first; and what is said before it.
 pub(super) fn effects(model: &Model) -> (Option<&'static str>, Vec<(Matters, String)>) {
     let any = model.evidence.as_ref().and_then(|evidence| evidence.any.as_ref());
-    let doubtful = any.is_some_and(|test| test.p_value >= EVIDENCE_P_MAX)
+    let doubtful = any
+        .is_some_and(|test| test.p_value >= EVIDENCE_P_MAX)
         .then_some("Together the features tell nothing beyond chance: none of these is to be read for itself.");
     let mut order: Vec<&Coefficient> = model.coefficients.iter().collect();
     order.sort_by(|a, b| b.standardised.abs().total_cmp(&a.standardised.abs()));
@@ -413,7 +450,7 @@ pub(super) fn effects(model: &Model) -> (Option<&'static str>, Vec<(Matters, Str
             Matters::Perhaps => "; a hint, no evidence",
             Matters::NoEvidence | Matters::Unknown => "; no evidence of a difference",
         };
-        (verdict, format!("{step} multiplies the odds by {}{sure}", interval(&inference.odds_ratio)))
+        (verdict, format!("{step} multiplies the odds by {}{sure}", ratio(&inference.odds_ratio)))
     };
     (doubtful, order.into_iter().map(told).collect())
 }
@@ -422,10 +459,16 @@ pub(super) fn effects(model: &Model) -> (Option<&'static str>, Vec<(Matters, Str
 pub(super) fn warning(code: WarningCode) -> &'static str {
     match code {
         WarningCode::ConstantFeature => "A feature has one value only, so it tells nothing here.",
-        WarningCode::Collinearity => "Some features move together, so that how much each of them matters for itself is uncertain; the probabilities are none the worse for it.",
-        WarningCode::Separation => "The features separate the rides nearly perfectly. Its probabilities near 0 and 1, and the intervals, are not to be relied on.",
+        WarningCode::Collinearity => {
+            "Some features move together, so that how much each of them matters for itself is uncertain; the probabilities are none the worse for it."
+        }
+        WarningCode::Separation => {
+            "The features separate the rides nearly perfectly. Its probabilities near 0 and 1, and the intervals, are not to be relied on."
+        }
         WarningCode::FewEvents => "There are few rides of one kind, so that every interval and test is rough.",
-        WarningCode::LargestPenalty => "The strongest penalty tried was the best: the features tell little, or nothing.",
+        WarningCode::LargestPenalty => {
+            "The strongest penalty tried was the best: the features tell little, or nothing."
+        }
         WarningCode::ThresholdUnreached => "No threshold gives what was asked of it; the nearest one was taken.",
     }
 }
@@ -444,11 +487,20 @@ pub(super) fn limits(model: &Model) -> Vec<String> {
         .map(|coefficient| {
             let spoken = Spoken::of(coefficient);
             let end = |value: f64| significant(spoken.value(value), 3);
-            format!("{} {} to {} {}", spoken.name.to_lowercase(), end(coefficient.min), end(coefficient.max), spoken.unit)
+            format!(
+                "{} {} to {} {}",
+                spoken.name.to_lowercase(),
+                end(coefficient.min),
+                end(coefficient.max),
+                spoken.unit
+            )
         })
         .collect();
     if !ranges.is_empty() {
-        limits.push(format!("It knows only rides like those it was trained on: {}. Beyond, it guesses.", ranges.join(", ")));
+        limits.push(format!(
+            "It knows only rides like those it was trained on: {}. Beyond, it guesses.",
+            ranges.join(", ")
+        ));
     }
     let counts = &model.counts;
     let left_out = counts.unlabelled.saturating_add(counts.without_weather).saturating_add(counts.out_of_range);
@@ -464,64 +516,8 @@ pub(super) fn limits(model: &Model) -> Vec<String> {
     limits
 }
 
-/// Whether it became champion, and why.
-pub(super) fn verdict(verdict: Option<&Verdict>) -> Finding {
-    let finding = |tone, short: &str, long: String| Finding::new("Did it become champion?", tone, short, long);
-    let Some(Verdict { promoted, reason, why, .. }) = verdict else {
-        return finding(Tone::Unknown, "Not judged.", "No verdict is recorded beside this model.".to_owned());
-    };
-    let why = foreign(why, 1000);
-    let long = match reason.as_str() {
-        "first" => "It is the first model of its family: it was compared with none, whatever it is worth.".to_owned(),
-        "no_worse" => format!("It is no worse than the champion before it: {why}."),
-        "always" => "Every new model is promoted here, without being compared.".to_owned(),
-        "champion_already" => format!("It was champion already: {why}."),
-        "by_hand_only" => "Models are promoted by hand here.".to_owned(),
-        "worse_than_champion" => format!("It is worse than the champion: {why}."),
-        _ => format!("{}.", sentence(&why)),
-    };
-    match promoted {
-        true => finding(Tone::Good, "Yes, when it was trained.", long),
-        false => finding(Tone::Weak, "No: the champion stays.", long),
-    }
-}
-
-fn sentence(text: &str) -> String {
-    let text = text.trim_end_matches('.');
-    let mut chars = text.chars();
-    chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
-}
-
-/// How the threshold was chosen.
-pub(super) fn threshold(model: &Model) -> String {
-    let by = match model.settings.threshold {
-        Criterion::Fixed { .. } => "it was given in the settings".to_owned(),
-        Criterion::Accuracy => "the most right decisions".to_owned(),
-        Criterion::F1 => "the largest F1, the harmonic mean of precision and recall".to_owned(),
-        Criterion::Fbeta { beta } => format!("the largest F-measure, recall counting {} times as much as precision", significant(beta, 3)),
-        Criterion::PrecisionAtRecall { recall_min } => format!("the largest precision with a recall of at least {}", percent(recall_min)),
-        Criterion::RecallAtPrecision { precision_min } => format!("the largest recall with a precision of at least {}", percent(precision_min)),
-        Criterion::Cost { false_positive, false_negative } => format!(
-            "the least cost, a service made ready in vain costing {} and a missed one {}",
-            significant(false_positive, 3),
-            significant(false_negative, 3)
-        ),
-    };
-    let at = percent(model.threshold);
-    match (&model.selection, model.settings.threshold) {
-        (_, Criterion::Fixed { .. }) | (None, _) => format!("From {at} on a ride is called; {by}."),
-        (Some(selection), _) => {
-            let value = selection.threshold.value.filter(|value| value.is_finite()).map_or(String::new(), |value| {
-                format!(", which comes to {} there", significant(value, 3))
-            });
-            let reached = if selection.threshold.reached { "" } else { " No threshold gives that; this one comes nearest." };
-            format!(
-                "From {at} on a ride is called. Chosen for {by}{value}, by cross-validation in {} parts among the rides trained on; the held-out rides had no say.{reached}",
-                selection.folds
-            )
-        }
-    }
-}
-
+mod choices;
 #[cfg(test)]
 mod tests;
+
+pub(super) use choices::{decisions, threshold, verdict};

@@ -84,7 +84,7 @@ async fn versions(store: &Store, family: &str) -> Result<Vec<String>, Failed> {
     let whole = stream::iter(ids).map(|id| async move {
         Ok::<_, Failed>(store::exists(store, &layout::model(family, &id)).await?.then_some(id))
     });
-    Ok(whole.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await?)
+    whole.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
 }
 
 fn check_family(family: &str) -> Result<(), Failed> {

@@ -130,8 +130,8 @@ impl Problem<'_> {
                 }
             }
         }
-        for j in 0..PARAMETERS {
-            let (ridge, away) = (self.penalty[j] / n, parameters[j] - self.centre[j]);
+        for (j, parameter) in parameters.iter().enumerate() {
+            let (ridge, away) = (self.penalty[j] / n, parameter - self.centre[j]);
             mean.penalty += 0.5 * ridge * away.powi(2);
             mean.gradient[j] += ridge * away;
             mean.hessian[j][j] += ridge;

@@ -272,8 +272,9 @@ pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Famil
     row("penalty", Some(a.alpha), Some(b.alpha));
     row("threshold", Some(a.threshold), Some(b.threshold));
     println!("\neach on the rides held out from it");
-    let of = |model: &Model, figure: fn(&Metrics) -> Option<f64>| model.test.as_ref().and_then(figure);
-    let figures: [(&str, fn(&Metrics) -> Option<f64>); 6] = [
+    type Figure = fn(&Metrics) -> Option<f64>;
+    let of = |model: &Model, figure: Figure| model.test.as_ref().and_then(figure);
+    let figures: [(&str, Figure); 6] = [
         ("rides", |m| Some(m.rides as f64)),
         ("log-loss", |m| Some(m.log_loss)),
         ("Brier score", |m| Some(m.brier)),

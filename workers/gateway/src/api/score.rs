@@ -106,7 +106,7 @@ pub(crate) enum PrecipitationUnitName {
 #[derive(ToSchema)]
 #[schema(as = ScoreBody)]
 #[serde(untagged)]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::large_enum_variant)] // Never made: it only describes.
 pub(crate) enum Body {
     /// One ride.
     One(RideToScore),

@@ -12,7 +12,7 @@ use rand_pcg::Pcg64Mcg;
 fn drawn(breeds: u32, apart: f64, rides: impl Fn(u32) -> usize) -> Loaded {
     let mut random = Pcg64Mcg::seed_from_u64(7);
     // The sum of twelve uniform numbers is close enough to a normal one.
-    let mut normal = |random: &mut Pcg64Mcg| (0..12).map(|_| random.random_range(0.0..1.0)).sum::<f64>() - 6.0;
+    let normal = |random: &mut Pcg64Mcg| (0..12).map(|_| random.random_range(0.0..1.0)).sum::<f64>() - 6.0;
     let mut loaded = Loaded::default();
     for breed in 0..breeds {
         let weights: [f64; FEATURE_COUNT] =

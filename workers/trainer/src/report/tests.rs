@@ -42,7 +42,7 @@ pub(super) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingS
     let datasets = vec![TrainedOn { batch_id: "0123456789abcdef".to_owned(), manifest_sha256: "5".repeat(64) }];
     let (model, model_id) = ("service-request".to_owned(), "00112233445566aa".to_owned());
     let plan = Plan { model, model_id, settings, manifests: Vec::new(), datasets };
-    let loaded = Loaded { train, test, counts, breeds: Vec::new(), coverage: BTreeMap::new() };
+    let loaded = Loaded { train, test, counts, ..Loaded::default() };
     build::build(&plan, &loaded, 1, &Cancel::default()).unwrap().model
 }
 

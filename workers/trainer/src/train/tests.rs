@@ -238,8 +238,8 @@ fn gradient_norm(rides: &Rides, fit: &Fit, alpha: f64) -> f64 {
         }
         gradient[FEATURE_COUNT] += residual / n;
     }
-    for j in 0..FEATURE_COUNT {
-        gradient[j] += alpha / n * fit.parameters[j];
+    for (slot, weight) in gradient.iter_mut().zip(fit.parameters).take(FEATURE_COUNT) {
+        *slot += alpha / n * weight;
     }
     largest(&gradient)
 }

@@ -3,7 +3,7 @@
 use super::own_broker;
 use common::{
     contract::{
-        envelope::{Envelope, Properties},
+        envelope::Envelope,
         layout,
         message::DatasetReady,
         model::Alias,

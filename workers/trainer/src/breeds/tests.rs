@@ -52,10 +52,10 @@ fn trained(plan: &Plan, loaded: &Loaded, threads: usize) -> Option<BreedModels> 
 /// nothing of other breeds, on held-out rides and beyond what the bootstrap allows for chance.
 #[test]
 fn partial_pooling_beats_both_extremes() {
-    let loaded = drawn(60, 0.35, |breed| 120 + 20 * breed as usize);
-    let trained = trained(&plan(50), &loaded, 2).unwrap();
+    let loaded = drawn(120, 0.35, |breed| 40 + 2 * breed as usize);
+    let trained = trained(&plan(20), &loaded, 2).unwrap();
     let held_out = trained.account.held_out.unwrap();
-    assert_eq!((trained.models.len(), held_out.rides), (60, loaded.counts.test));
+    assert_eq!((trained.models.len(), held_out.rides), (120, loaded.counts.test));
     let separate = held_out.separate.unwrap();
     assert!(held_out.pooled < held_out.global && held_out.pooled < separate, "{held_out:?}");
     assert!(held_out.over_global.lower > 0.0, "{held_out:?}");

@@ -104,7 +104,7 @@ fn what_is_not_there_is_told() {
 fn an_exported_model_scores_alike() {
     let store = Store::new();
     let python = store.folder.path().join("exported.py");
-    succeed(store.model(&["export", "--format", "python", "--out"]).arg(&python));
+    succeed(store.model(&["export", "--format", "python"]).arg("--out").arg(&python));
     let mut score = wildrydes();
     score.args(["score", "--distance", "29.5", "--healthpoints", "320", "--magicpoints", "305", "--tmin", "-20"]);
     let answer = told(score.args(["--tmax", "131", "--prcp", "48", "--store"]).arg(store.folder.path()));

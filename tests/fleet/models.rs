@@ -110,9 +110,13 @@ fn shuffled_labels_are_no_evidence_and_replace_no_champion() {
     // The labels of another set of rides, in their order.
     let rides: Value = serde_json::from_slice(&fs::read(&input.rides).unwrap()).unwrap();
     let mut rides = rides.get("travel_data").unwrap_or(&rides).as_array().unwrap().clone();
-    let labels: Vec<Value> = rides.iter().map(|ride| ride["fieldservice"].clone()).collect();
+    // Keys are in any case.
+    let label = |ride: &Value| ride.as_object()?.keys().find(|key| key.eq_ignore_ascii_case("fieldservice")).cloned();
+    let labels: Vec<Value> = rides.iter().filter_map(|ride| Some(ride[&label(ride)?].clone())).collect();
     for (index, ride) in rides.iter_mut().enumerate() {
-        ride["fieldservice"] = labels[(index * 7_919 + 13) % labels.len()].clone();
+        if let Some(key) = label(ride) {
+            ride[&key] = labels[(index * 7_919 + 13) % labels.len()].clone();
+        }
     }
     let shuffled = input.folder().join("shuffled.json");
     fs::write(&shuffled, serde_json::to_vec(&rides).unwrap()).unwrap();

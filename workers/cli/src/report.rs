@@ -303,6 +303,7 @@ fn files(
             "  {:<52} coefficients, metrics, what it was trained on",
             layout::model(&model.model, &model.model_id)
         )?;
+        writeln!(text, "  {:<52} all of it to look at, in a browser", layout::report(&model.model, &model.model_id))?;
     }
     Ok(())
 }

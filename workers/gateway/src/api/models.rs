@@ -6,7 +6,13 @@ use crate::{
     problem::Problem,
     uploads::{store_away, store_failed},
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
 use common::{
     contract::{
         layout,
@@ -16,7 +22,7 @@ use common::{
     runtime::{Store, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -198,6 +204,38 @@ pub(crate) async fn version(
     let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
     let missing = || Problem::not_found(format!("no model {model}/{version}: see /v1/models/{model}/versions"));
     found.map(Json).ok_or_else(missing)
+}
+
+/// What a report may do: look as it does. It is a page of its own, whatever stands in it.
+const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; sandbox";
+
+/// One version's report: a page to look at.
+#[utoipa::path(get, path = "/v1/models/{model}/versions/{version}/report", tag = "Models",
+    params(("model" = String, Path, description = "Model family"), ("version" = String, Path, description = "Model id")),
+    responses((status = 200, description = "A page that needs nothing but itself", body = String, content_type = "text/html")))]
+pub(crate) async fn report(
+    State(app): State<Arc<App>>,
+    Path((model, version)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    known(&model, &version)?;
+    let found = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err(Problem::not_found(format!(
+                "no report on {model}/{version}: a model of one breed has none, see /v1/models/{model}/versions"
+            )));
+        }
+        Err(error) => return Err(store_away(&error)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_LENGTH, HeaderValue::from(found.meta.size)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    Ok((headers, Body::from_stream(found.into_stream())).into_response())
 }
 
 /// Names that could be a model's; no other is looked for.

@@ -2,7 +2,7 @@
 
 use super::{
     Page, charts,
-    figures::{Spoken, count, foreign, p_value, percent, ratio, significant},
+    figures::{Spoken, count, foreign, p_value, percent, ratio, setting, significant},
     parts::{Figure, section, table},
     plot::Ink,
 };
@@ -95,6 +95,9 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
     ];
     let numbers = table("Coefficients", &head, model.coefficients.iter().map(row).collect::<Vec<_>>());
     let plot = charts::forest(&model.coefficients);
+    let mut steps: Vec<String> =
+        model.coefficients.iter().filter_map(|c| Some(foreign(&c.inference.as_ref()?.step_name, 30))).collect();
+    steps.dedup();
     let missing = model.coefficients.iter().filter(|coefficient| coefficient.inference.is_none()).count();
     let penalty = if model.alpha > 0.0 {
         format!(
@@ -102,7 +105,7 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
              sure the drawn weights are, not how far they were drawn; with many rides for the penalty both hardly differ from \
              unpenalised ones.",
             if model.centre.is_some() { "those of the model of all rides" } else { "0, the odds ratios towards 1," },
-            significant(model.alpha, 3)
+            setting(model.alpha)
         )
     } else {
         "Without a penalty: the intervals are the classical ones (Wald).".to_owned()
@@ -111,11 +114,11 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
         title: "Odds ratio per step".to_owned(),
         legend: &[(Ink::Accent, "interval without 1"), (Ink::Faint, "interval with 1: no evidence")],
         caption: html! {
-            "Right of the dashed line: more requests; left: fewer; across it: either. Steps: "
-            (model.coefficients.iter().filter_map(|c| Some(foreign(&c.inference.as_ref()?.step_name, 30))).collect::<Vec<_>>().join(", "))
-            "."
-            @if missing > 0 { " Without an interval, and not shown: " (missing) "." }
-        },
+                    "Right of the dashed line: more requests; left: fewer; across it: either. Steps: "
+        (steps.join(", "))
+                    "."
+                    @if missing > 0 { " Without an interval, and not shown: " (missing) "." }
+                },
         numbers: None,
     };
     let inside = html! {

@@ -62,6 +62,17 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
     decimals(value, (digits as i32 - 1 - magnitude(size)).max(0) as usize)
 }
 
+/// A number that somebody set: as it was written.
+pub(super) fn setting(value: f64) -> String {
+    if value.is_finite() && (value == 0.0 || (1e-4..PLAIN_MAX).contains(&value.abs())) {
+        let text = value.abs().to_string();
+        let (whole, part) = text.split_once('.').map_or((text.as_str(), ""), |(whole, part)| (whole, part));
+        let sign = if value < 0.0 { String::from(MINUS) } else { String::new() };
+        return format!("{sign}{}{}{part}", grouped(whole), if part.is_empty() { "" } else { "." });
+    }
+    significant(value, 3)
+}
+
 /// The power of ten of the first digit; of a number above 0.
 fn magnitude(size: f64) -> i32 {
     size.log10().floor() as i32
@@ -133,7 +144,7 @@ pub(super) fn with_interval(interval: &Interval) -> (String, String) {
     (value, format!("{lower} to {upper}"))
 }
 
-/// `2.104 (1.968 to 2.242)`.
+/// `0.060 (0.044 to 0.075)`.
 pub(super) fn interval(interval: &Interval) -> String {
     let (value, interval) = with_interval(interval);
     format!("{value} ({interval})")
@@ -232,6 +243,11 @@ mod tests {
             [percent(0.3859), percent(0.000_123), percent(0.0)],
             ["38.6\u{202f}%", "0.012\u{202f}%", "0.0\u{202f}%"]
         );
+        assert_eq!(
+            [setting(10.0), setting(0.1), setting(100_000.0), setting(0.0)],
+            ["10", "0.1", "100\u{202f}000", "0"]
+        );
+        assert_eq!([setting(-2.5), setting(f64::NAN), setting(1e9)], ["−2.5", NONE, "1.00\u{202f}×\u{202f}10⁹"]);
         assert_eq!([p_is(0.034), p_is(0.0), p_is(0.62)], ["p = 0.034", "p < 0.0001", "p = 0.62"]);
         assert_eq!([p_value(0.0), p_value(2.1e-9)], ["< 10⁻³⁰⁰", "2.1\u{202f}×\u{202f}10⁻⁹"]);
     }
@@ -248,7 +264,7 @@ mod tests {
             "5.2\u{202f}×\u{202f}10⁻⁷ (−4.5\u{202f}×\u{202f}10⁻⁷ to 1.6\u{202f}×\u{202f}10⁻⁶)"
         );
         let ratio = |value, lower, upper| ratio(&Interval { value, lower, upper });
-        assert_eq!(ratio(0.896_93, 0.891_5, 0.902_4), "0.897 (0.892 to 0.902)");
+        assert_eq!(ratio(0.896_93, 0.891_6, 0.902_4), "0.897 (0.892 to 0.902)");
         assert_eq!(ratio(1.996_7, 1.913_5, 2.083_5), "2.00 (1.91 to 2.08)");
         assert_eq!(ratio(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
         assert!(!told(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));

@@ -315,7 +315,7 @@ impl Plot {
         let root = SVGBackend::with_string(to, size).into_drawing_area();
         let (x_ticks, y_ticks) = (self.x.marked(), self.y.marked());
         let longest = y_ticks.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
-        let left = ((longest + 10.0) as i32 * FINE).min(size.0 as i32 / 2);
+        let left = ((longest + 12.0) as i32 * FINE).min(size.0 as i32 / 2);
         let bottom = if self.x.name.is_empty() { 22 } else { 40 } * FINE;
         let top = if self.y.name.is_empty() { 8 } else { 26 } * FINE;
         let shares = |ticks: &[(f64, &str)]| Shares(ticks.iter().map(|(at, _)| *at).collect());
@@ -402,7 +402,7 @@ fn width_of(word: &str) -> f64 {
         'A'..='Z' => 8.4,
         '0'..='9' => 7.3,
         ' ' | '.' | ',' | 'i' | 'l' | 'j' | 't' | 'f' | 'r' | '-' => 5.0,
-        c if c.is_ascii() => 7.0,
+        c if c.is_ascii() => 7.2,
         _ => 9.0,
     };
     word.chars().map(width).sum()
@@ -421,10 +421,10 @@ mod tests {
     #[test]
     fn ticks_are_round_and_few() {
         let labels = |axis: &Axis| axis.ticks.iter().map(|(_, label)| label.clone()).collect::<Vec<_>>();
-        assert_eq!(labels(&Axis::linear("", [24.0, 36.0], 5)), ["24", "26", "28", "30", "32", "34", "36"]);
+        assert_eq!(labels(&Axis::linear("", [24.0, 36.0], 5)), ["25", "30", "35"]);
         assert_eq!(labels(&Axis::shares_to("", 0.71)), ["0 %", "20 %", "40 %", "60 %", "80 %"]);
         assert_eq!(labels(&Axis::log("", [0.1, 1000.0])), ["0.1", "1", "10", "100", "1000"]);
-        assert_eq!(labels(&Axis::log("", [0.6, 2.3])), ["0.6", "1", "2"][1..].to_vec());
+        assert_eq!(labels(&Axis::log("", [0.6, 2.3])), ["1.0", "1.5", "2.0"]);
         let values = [0.0, -0.0, 1.0, 1e-300, f64::MIN_POSITIVE, f64::MAX, f64::MIN, f64::NAN, f64::INFINITY, -5e-324];
         for a in values {
             for b in values {

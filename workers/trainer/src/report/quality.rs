@@ -3,7 +3,7 @@
 use super::{
     Page,
     charts::{self, Costs},
-    figures::{NONE, count, counted, decimals, percent, percent_of, significant},
+    figures::{NONE, count, counted, decimals, percent, percent_of, setting, significant},
     parts::{Figure, section, table},
     plot::{Axis, Ink},
     words,
@@ -150,7 +150,7 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
         legend: &[(Ink::Accent, "held out"), (Ink::Other, "trained on"), (Ink::Mark, "threshold")],
         caption: html! {
             @if given {
-                "A service made ready in vain costs " (significant(costs.false_positive, 3)) ", a missed one " (significant(costs.false_negative, 3)) "."
+                "A service made ready in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
             } @else {
                 "No costs were given: both kinds of wrong decision count the same. Where they do not, another threshold is better (trainer.threshold)."
             }
@@ -201,14 +201,14 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
     let Some(selection) = &model.selection else {
         let words = format!(
             "There was nothing to choose: one penalty (alpha = {}) and a threshold were given.",
-            significant(model.alpha, 3)
+            setting(model.alpha)
         );
         return section("selection", "Selection", "", html! { p.absent { (words) } });
     };
     let rows = selection.candidates.iter().map(|candidate| {
         let loss = candidate.log_loss.map_or("could not be trained".to_owned(), |loss| significant(loss, 6));
         let chosen = if candidate.alpha == model.alpha { "chosen" } else { "" };
-        vec![significant(candidate.alpha, 3), loss, chosen.to_owned()]
+        vec![setting(candidate.alpha), loss, chosen.to_owned()]
     });
     let numbers = table("Penalties tried", &["alpha", "log-loss", ""], rows.collect::<Vec<_>>());
     let losses: Vec<f64> = selection

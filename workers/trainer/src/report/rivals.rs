@@ -3,7 +3,7 @@
 use super::{
     Page,
     charts::{self, Row},
-    figures::{NONE, count, counted, decimals, foreign, interval, percent_of, significant},
+    figures::{NONE, count, counted, decimals, foreign, interval, percent_of, setting, significant},
     parts::{Figure, section, table},
     plot::{Axis, Ink},
     quality, words,
@@ -51,7 +51,7 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
         );
     };
     let name = match model.settings.features {
-        FeatureSet::All => "and weather",
+        FeatureSet::All => "mileage + weather",
         FeatureSet::Mileage => "mileage",
         FeatureSet::Weather => "weather",
     };
@@ -195,7 +195,7 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
     let lead = format!(
         "{} with a model of their own, drawn to the model of all rides with strength {}.",
         counted(breeds.breeds.len() as u64, "breed"),
-        significant(breeds.pull, 3)
+        setting(breeds.pull)
     );
     section("breeds", title, &lead, inside)
 }

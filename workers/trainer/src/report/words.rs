@@ -354,16 +354,17 @@ pub(super) fn calibration(model: &Model) -> Finding {
     let gaps = format!(
         "What it said and the share of rides that ended in a service request differ by {points} percentage points on average ({rides} {whose})"
     );
-    let narrow = if metrics.calibration.len() <= 2 {
-        " It says nearly the same of every ride, so there is little to be wrong about."
-    } else {
-        ""
-    };
+    let is_narrow = metrics.calibration.len() <= 2;
+    let narrow =
+        if is_narrow { " It says nearly the same of every ride, so there is little to be wrong about." } else { "" };
     match p {
         Some(p) if p >= EVIDENCE_P_MAX => {
             let long =
                 format!("No evidence that they are off. {gaps}: as much comes about by chance ({}).{narrow}", p_is(p));
-            finding(Tone::Good, "Yes, as far as can be told.", long)
+            match is_narrow {
+                true => finding(Tone::Weak, "Yes, but they hardly differ.", long),
+                false => finding(Tone::Good, "Yes, as far as can be told.", long),
+            }
         }
         p if error < CALIBRATION_ERROR_MAX => {
             let chance = p.map_or(String::new(), |p| format!(", more than chance explains ({})", p_is(p)));

@@ -3,7 +3,7 @@
 use super::{Finding, Tone, judged};
 use crate::{
     promote::Verdict,
-    report::figures::{count, counted, foreign, percent, percent_of, significant},
+    report::figures::{count, counted, foreign, percent, percent_of, setting, significant},
 };
 use common::contract::model::{Confusion, Criterion, Model};
 
@@ -89,6 +89,7 @@ pub(in crate::report) fn verdict(verdict: Option<&Verdict>) -> Finding {
         _ => format!("{}.", sentence(&why)),
     };
     match promoted {
+        true if matches!(reason.as_str(), "first" | "always") => finding(Tone::Weak, "Yes, uncompared.", long),
         true => finding(Tone::Good, "Yes, when it was trained.", long),
         false => finding(Tone::Weak, "No: the champion stays.", long),
     }
@@ -107,7 +108,7 @@ pub(in crate::report) fn threshold(model: &Model) -> String {
         Criterion::Accuracy => "the most right decisions".to_owned(),
         Criterion::F1 => "the largest F1, the harmonic mean of precision and recall".to_owned(),
         Criterion::Fbeta { beta } => {
-            format!("the largest F-measure, recall counting {} times as much as precision", significant(beta, 3))
+            format!("the largest F-measure, recall counting {} times as much as precision", setting(beta))
         }
         Criterion::PrecisionAtRecall { recall_min } => {
             format!("the largest precision with a recall of at least {}", percent(recall_min))
@@ -117,19 +118,24 @@ pub(in crate::report) fn threshold(model: &Model) -> String {
         }
         Criterion::Cost { false_positive, false_negative } => format!(
             "the least cost, a service made ready in vain costing {} and a missed one {}",
-            significant(false_positive, 3),
-            significant(false_negative, 3)
+            setting(false_positive),
+            setting(false_negative)
         ),
     };
     let at = percent(model.threshold);
     match (&model.selection, model.settings.threshold) {
-        (_, Criterion::Fixed { .. }) | (None, _) => format!("From {at} on a ride is called; {by}."),
-        (Some(selection), _) => {
+        (_, Criterion::Fixed { .. }) => format!("From {at} on a ride is called; {by}."),
+        (None, _) => format!("From {at} on a ride is called. How that was chosen is not recorded."),
+        (Some(selection), criterion) => {
+            let written = match criterion {
+                Criterion::Cost { .. } => |value: f64| significant(value, 3),
+                _ => percent,
+            };
             let value = selection
                 .threshold
                 .value
                 .filter(|value| value.is_finite())
-                .map_or(String::new(), |value| format!(", which comes to {} there", significant(value, 3)));
+                .map_or(String::new(), |value| format!(", which comes to {} there", written(value)));
             let reached =
                 if selection.threshold.reached { "" } else { " No threshold gives that; this one comes nearest." };
             format!(

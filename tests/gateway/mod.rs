@@ -7,6 +7,7 @@ mod foreign;
 mod hostile;
 mod keys;
 mod problems;
+mod reports;
 mod scores;
 mod together;
 

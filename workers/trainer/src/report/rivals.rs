@@ -112,7 +112,7 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
             "champion",
             "Champion against challenger",
             "",
-            html! { p { strong { (verdict.short) } " " (verdict.long) } p.absent { (why) } },
+            html! { p { (verdict.question) " " strong { (verdict.short) } " " (verdict.long) } p.absent { (why) } },
         );
     };
     let Comparison { champion_id, metric, rides, champion, challenger, gain } = comparison;
@@ -130,7 +130,7 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
         numbers: None,
     };
     let inside = html! {
-        p { strong { (verdict.short) } " " (verdict.long) }
+        p { (verdict.question) " " strong { (verdict.short) } " " (verdict.long) }
         div.columns {
             (figure.with(charts::intervals(&gains, charts::differences(&format!("Gain in {}", metric.name()), &gains), Some(0.0)), ""))
             div { (table("Champion and challenger", &["", &format!("{} ({better})", metric.name())], rows)) }
@@ -214,7 +214,7 @@ fn verdict(breeds: &Breeds) -> Markup {
             "Models by breed do harm: on held-out rides they are worse than the model of all rides."
         }
         _ => {
-            "There is no evidence that models by breed help: on held-out rides they are as good as the model of all rides."
+            "There is no evidence that models by breed help: on held-out rides they cannot be told from the model of all rides."
         }
     };
     html! { p { (words) " Log-loss smaller by " (interval(gain)) " on " (counted(held_out.rides, "ride")) "." } }

@@ -81,6 +81,9 @@ async fn the_page_takes_rides_and_scores_them() {
         eventually::<String>(&browser, "the demo's batch", demo).await?;
         let champion = "return document.querySelector('#champion-id')?.textContent ?? null";
         let first: String = eventually(&browser, "the first champion", champion).await?;
+        let report = "return document.querySelector('#report-link')?.getAttribute('href') ?? null";
+        let report: String = eventually(&browser, "a link to its report", report).await?;
+        ensure!(report == format!("/v1/models/service-request/versions/{first}/report"), "{report}");
         let upload = browser.find(By::Id("upload")).await?;
         upload.send_keys(rides.to_string_lossy()).await?;
         let ready = batch(&browser, "more.json", "ready").await?;

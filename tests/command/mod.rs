@@ -1,5 +1,8 @@
 //! The `wildrydes` command as a person uses it: what it prints, how it fails.
 
+mod models;
+mod notebook;
+
 use common::contract::topology::Topology;
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};
 use std::process::{Command, Output};
@@ -94,6 +97,8 @@ fn help_shows_examples_and_every_command() {
         "ingest",
         "score",
         "status",
+        "export",
+        "describe",
         "dead",
         "replay",
         "pause",
@@ -114,6 +119,8 @@ fn help_shows_examples_and_every_command() {
         &["dead", "drop"],
         &["dead", "export"],
         &["dead", "restore"],
+        &["export"],
+        &["describe"],
         &["replay"],
         &["pause"],
         &["resume"],

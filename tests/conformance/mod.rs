@@ -28,9 +28,9 @@ macro_rules! on_both_brokers {
         }
     };
 }
-use on_both_brokers;
+pub(crate) use on_both_brokers;
 
-fn in_process() -> Arc<dyn Broker> {
+pub(crate) fn in_process() -> Arc<dyn Broker> {
     Arc::new(MemoryBroker::new())
 }
 

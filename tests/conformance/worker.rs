@@ -461,6 +461,7 @@ async fn subscriptions_reach_every_replica_of_a_worker() {
         model_id: "1".into(),
         object: "models/m/1/model.json".into(),
         previous_model_id: None,
+        why: None,
     };
     connection.publisher().await.unwrap().publish(Outgoing::message(&event).unwrap()).await.unwrap();
     wait(2).await.expect("both hear of it").unwrap().forget();

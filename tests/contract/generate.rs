@@ -3,25 +3,21 @@
 use common::contract::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
     message::{
-        BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, ModelPromoted,
+        BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
         ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
-        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, TemperatureUnit, Units, WeatherError, WeatherErrorCode,
-        WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
-    },
-    model::{
-        CHAMPION_SCHEMA, CalibrationBin, Champion, Coefficient, Confusion, MODEL_SCHEMA, Metrics, Model, RocPoint,
-        TrainedOn, TrainingCounts, TrainingSettings,
+        ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit, Units, WeatherError,
+        WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
 
-fn text() -> impl Strategy<Value = String> {
+pub fn text() -> impl Strategy<Value = String> {
     ".{0,30}"
 }
 
-fn batch_id() -> impl Strategy<Value = String> {
+pub fn batch_id() -> impl Strategy<Value = String> {
     "[A-Za-z0-9_-]{1,64}"
 }
 
@@ -30,11 +26,11 @@ fn below(prefix: &'static str) -> impl Strategy<Value = String> {
     r"(/[^/.\\%\x00-\x1f\x7f][^/\\%\x00-\x1f\x7f]{0,10}){1,3}".prop_map(move |rest| format!("{prefix}{rest}"))
 }
 
-fn sha256() -> impl Strategy<Value = String> {
+pub fn sha256() -> impl Strategy<Value = String> {
     "[0-9a-f]{64}"
 }
 
-fn number() -> impl Strategy<Value = f64> {
+pub fn number() -> impl Strategy<Value = f64> {
     prop_oneof![any::<f64>().prop_filter("JSON has no NaN and no infinity", |x| x.is_finite()), Just(f64::MAX)]
 }
 
@@ -142,18 +138,19 @@ pub fn dataset_ready() -> impl Strategy<Value = DatasetReady> {
 }
 
 pub fn model_promoted() -> impl Strategy<Value = ModelPromoted> {
-    (text(), text(), below("models"), option::of(text())).prop_map(|(model, model_id, object, previous_model_id)| {
-        ModelPromoted { model, model_id, object, previous_model_id }
+    let names = (text(), text(), below("models"), option::of(text()), option::of(text()));
+    names.prop_map(|(model, model_id, object, previous_model_id, why)| ModelPromoted {
+        model,
+        model_id,
+        object,
+        previous_model_id,
+        why,
     })
 }
 
 pub fn model_rejected() -> impl Strategy<Value = ModelRejected> {
-    (text(), text(), text(), text()).prop_map(|(model, model_id, reason, why)| ModelRejected {
-        model,
-        model_id,
-        reason,
-        why,
-    })
+    let names = (text(), text(), text(), text(), option::of(below("models")));
+    names.prop_map(|(model, model_id, reason, why, object)| ModelRejected { model, model_id, reason, why, object })
 }
 
 pub fn worker_control() -> impl Strategy<Value = WorkerControl> {
@@ -173,9 +170,11 @@ pub fn score_request() -> impl Strategy<Value = ScoreRequest> {
         Just(PrecipitationUnit::Inch),
     ];
     let feature = || option::of(number());
-    let ride = (option::of(text()), feature(), feature(), feature(), feature(), feature(), feature()).prop_map(
-        |(ride_id, distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
+    let names = (option::of(text()), option::of(text()));
+    let ride = (names, feature(), feature(), feature(), feature(), feature(), feature()).prop_map(
+        |((ride_id, breed), distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
             ride_id,
+            breed,
             distance,
             healthpoints,
             magicpoints,
@@ -212,9 +211,18 @@ pub fn score_response() -> impl Strategy<Value = ScoreResponse> {
         (text(), number(), number(), any::<bool>()).prop_map(|(feature, value, log_odds, outside_training)| {
             Contribution { feature, value, log_odds, outside_training }
         });
+    let by = (text(), text(), 0.0..=1.0, option::of(number())).prop_map(
+        |(model, model_id, threshold, baseline_log_odds)| ScoredBy { model, model_id, threshold, baseline_log_odds },
+    );
+    let fallback = prop_oneof![Just(Fallback::NoBreedModel), Just(Fallback::Loading), Just(Fallback::Unavailable)];
+    let scored = (0.0..=1.0, any::<bool>(), vec(contribution, 0..3), option::of(by), option::of(fallback));
     let outcome = prop_oneof![
-        (0.0..=1.0, any::<bool>(), vec(contribution, 0..3)).prop_map(|(probability, service, explanation)| {
-            ScoreOutcome::Scored { probability, service, explanation }
+        scored.prop_map(|(probability, service, explanation, by, fallback)| ScoreOutcome::Scored {
+            probability,
+            service,
+            explanation,
+            by,
+            fallback,
         }),
         score_error().prop_map(|error| ScoreOutcome::Failed { error }),
     ];
@@ -304,118 +312,4 @@ pub fn manifest() -> impl Strategy<Value = Manifest> {
             }
         },
     )
-}
-
-fn metrics() -> impl Strategy<Value = Metrics> {
-    let ratio = || option::of(0.0..=1.0);
-    let confusion = (any::<u64>(), any::<u64>(), any::<u64>(), any::<u64>()).prop_map(
-        |(true_negative, false_positive, false_negative, true_positive)| Confusion {
-            true_negative,
-            false_positive,
-            false_negative,
-            true_positive,
-        },
-    );
-    let roc_point = (number(), number(), number()).prop_map(|(threshold, false_positive_rate, true_positive_rate)| {
-        RocPoint { threshold, false_positive_rate, true_positive_rate }
-    });
-    let bin = (number(), number(), any::<u64>(), number(), number()).prop_map(
-        |(from, to, rides, mean_probability, service_share)| CalibrationBin {
-            from,
-            to,
-            rides,
-            mean_probability,
-            service_share,
-        },
-    );
-    let curves = (vec(roc_point, 0..3), vec(bin, 0..3));
-    (any::<u64>(), confusion, number(), (ratio(), ratio(), ratio(), ratio()), number(), number(), curves).prop_map(
-        |(rides, confusion, accuracy, (precision, recall, f1, roc_auc), log_loss, brier, (roc, calibration))| Metrics {
-            rides,
-            confusion,
-            accuracy,
-            precision,
-            recall,
-            f1,
-            roc_auc,
-            log_loss,
-            brier,
-            roc,
-            calibration,
-        },
-    )
-}
-
-pub fn model() -> impl Strategy<Value = Model> {
-    let coefficient = (text(), text(), [number(), number(), number()], [number(), number(), number()]).prop_map(
-        |(feature, unit, [per_unit, standardised, mean], [std_dev, min, max])| Coefficient {
-            feature,
-            unit,
-            per_unit,
-            standardised,
-            mean,
-            std_dev,
-            min,
-            max,
-        },
-    );
-    let trained_on =
-        (batch_id(), sha256()).prop_map(|(batch_id, manifest_sha256)| TrainedOn { batch_id, manifest_sha256 });
-    let settings = (number(), number(), any::<u64>()).prop_map(|(alpha, threshold, rides_min)| TrainingSettings {
-        alpha,
-        threshold,
-        rides_min,
-    });
-    let counts = any::<[u64; 9]>().prop_map(
-        |[rides, unlabelled, without_weather, out_of_range, duplicates, train, train_service, test, test_service]| {
-            TrainingCounts {
-                rides,
-                unlabelled,
-                without_weather,
-                out_of_range,
-                duplicates,
-                train,
-                train_service,
-                test,
-                test_service,
-            }
-        },
-    );
-    let names = (text(), text(), text());
-    let numbers = [number(), number(), number(), number()];
-    let parts = (vec(trained_on, 0..3), vec(coefficient, 0..3), metrics(), option::of(metrics()));
-    (names, settings, counts, numbers, parts).prop_map(
-        |(
-            (model, model_id, trainer),
-            settings,
-            counts,
-            [intercept, intercept_standardised, threshold, gradient_norm],
-            (datasets, coefficients, train, test),
-        )| Model {
-            schema: MODEL_SCHEMA.to_owned(),
-            model,
-            model_id,
-            trainer,
-            settings,
-            datasets,
-            counts,
-            intercept,
-            intercept_standardised,
-            coefficients,
-            threshold,
-            gradient_norm,
-            train,
-            test,
-        },
-    )
-}
-
-pub fn champion() -> impl Strategy<Value = Champion> {
-    (text(), text(), text(), vec(text(), 0..3)).prop_map(|(model, model_id, object, history)| Champion {
-        schema: CHAMPION_SCHEMA.to_owned(),
-        model,
-        model_id,
-        object,
-        history,
-    })
 }

@@ -3,6 +3,7 @@
 mod asyncapi;
 mod generate;
 mod house_rules;
+mod models;
 mod schemas;
 
 use std::path::PathBuf;

@@ -1,13 +1,14 @@
 //! Schemas, examples and Rust types say the same.
 
-use super::{generate, project};
+use super::{generate, models, project};
 use common::contract::{
     dataset::{Claim, Manifest},
     message::{
         self, BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch,
         RideChunk, ScoreRequest, ScoreResponse, Undecodable, WeatherRequest, WeatherResponse, WorkerControl,
     },
-    model::{Champion, Model},
+    model::{ALIAS_SCHEMA, Alias, MODEL_SCHEMA, Model},
+    served::{SERVED_SCHEMA, Served},
 };
 use jsonschema::Validator;
 use proptest::{prelude::*, test_runner::TestRunner};
@@ -81,8 +82,9 @@ fn contracts() -> Vec<Contract> {
         Contract::message::<WeatherResponse>(generate::weather_response()),
         Contract::document::<Claim>("claim.v1", generate::claim()),
         Contract::document::<Manifest>("dataset-manifest.v1", generate::manifest()),
-        Contract::document::<Model>("model.v1", generate::model()),
-        Contract::document::<Champion>("champion.v1", generate::champion()),
+        Contract::document::<Model>(MODEL_SCHEMA, models::model()),
+        Contract::document::<Alias>(ALIAS_SCHEMA, models::alias()),
+        Contract::document::<Served>(SERVED_SCHEMA, models::served()),
     ]
 }
 
@@ -264,7 +266,9 @@ fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
 fn beyond_schema(name: &str, by_schema: bool, by_types: &Result<Value, String>) -> bool {
     match name {
         "batch-split.v1" => by_schema && by_types.as_ref().is_err_and(|path| path == "received" || path == "chunks"),
-        "claim.v1" | "dataset-manifest.v1" | "model.v1" | "champion.v1" => !by_schema && by_types.is_ok(),
+        "claim.v1" | "dataset-manifest.v1" | "model.v1" | "model-alias.v1" | "served.v1" => {
+            !by_schema && by_types.is_ok()
+        }
         _ => false,
     }
 }

@@ -4,6 +4,7 @@
 mod broker;
 mod cluster;
 mod queues;
+mod training;
 mod wire;
 mod workers;
 

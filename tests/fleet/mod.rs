@@ -3,7 +3,9 @@
 mod deliveries;
 mod faults;
 mod foreign;
+mod models;
 mod real;
+mod rollback;
 mod weather;
 
 use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes};

@@ -1,11 +1,13 @@
 //! The HTTP API as its clients meet it: `wildrydes run --serve` in one process, and the gateway of a fleet on RabbitMQ.
 
 mod batches;
+mod breeds;
 mod deadlines;
 mod foreign;
 mod hostile;
 mod keys;
 mod problems;
+mod reports;
 mod scores;
 mod together;
 

@@ -30,8 +30,8 @@ async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
     let by_rpc = async |tmin: f64, tmax: f64, prcp: f64, units: Units| {
         let (distance, healthpoints, magicpoints) = (Some(30.5), Some(330.0), Some(300.0));
         let (tmin, tmax, prcp) = (Some(tmin), Some(tmax), Some(prcp));
-        let rides = vec![ScoreRide { ride_id: None, distance, healthpoints, magicpoints, tmin, tmax, prcp }];
-        let request = ScoreRequest { request_id: "one".to_owned(), units, explain: false, rides };
+        let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, prcp, ..ScoreRide::default() };
+        let request = ScoreRequest { request_id: "one".to_owned(), units, explain: false, rides: vec![ride] };
         match &client.score(&request, SOON).await.unwrap().scores[0].outcome {
             ScoreOutcome::Scored { probability, .. } => *probability,
             other => panic!("{other:?}"),

@@ -31,6 +31,7 @@ use common::{
 use corpus::{End, MARK, Poison, poisons};
 use pipeline_tests::processes::{Fleet, Input, SOON};
 use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
@@ -68,8 +69,9 @@ impl Trial {
         let publisher = connection.publisher().await.unwrap();
         let (reply_to, answers) = connection.reply_queue().await.unwrap();
         let rejections = connection.subscribe(topology::EVENTS, "model-rejected.#", 100).await.unwrap();
-        put(&store, "models/service-request/m/model.json", model().to_string().as_bytes());
-        put(&store, "models/service-request/champion.json", champion().to_string().as_bytes());
+        let artefact = model().to_string();
+        put(&store, "models/service-request/m/model.json", artefact.as_bytes());
+        put(&store, "models/service-request/champion.json", champion(&artefact).to_string().as_bytes());
         Self { connection, publisher, reply_to, answers, rejections, store, neighbours: Vec::new() }
     }
 
@@ -317,16 +319,18 @@ fn model() -> Value {
     let metrics = json!({ "rides": 0, "confusion": { "true_negative": 0, "false_positive": 0, "false_negative": 0,
         "true_positive": 0 }, "accuracy": 0.0, "log_loss": 0.0, "brier": 0.0 });
     json!({ "schema": "model.v1", "model": "service-request", "model_id": "m", "trainer": "0",
-        "settings": { "alpha": 1.0, "threshold": 0.5, "rides_min": 100 }, "datasets": [],
+        "settings": { "features": "all", "alphas": [1.0], "folds": 5, "threshold": { "by": "accuracy" }, "rides_min": 100 },
+        "datasets": [], "alpha": 1.0,
         "counts": { "rides": 0, "unlabelled": 0, "without_weather": 0, "duplicates": 0, "train": 0, "train_service": 0,
             "test": 0, "test_service": 0 },
         "intercept": 0.0, "intercept_standardised": 0.0, "coefficients": coefficients, "threshold": 0.5,
         "gradient_norm": 0.0, "train": metrics })
 }
 
-fn champion() -> Value {
-    json!({ "schema": "champion.v1", "model": "service-request", "model_id": "m",
-        "object": "models/service-request/m/model.json", "history": [] })
+fn champion(artefact: &str) -> Value {
+    json!({ "schema": "model-alias.v1", "alias": "champion", "model": "service-request", "model_id": "m",
+        "object": "models/service-request/m/model.json", "sha256": hex::encode(Sha256::digest(artefact)), "by": "test",
+        "at": "2018-04-26T03:00:00Z", "why": "test", "history": [] })
 }
 
 fn parts(poisons: &[Poison]) -> (Vec<&Poison>, Vec<&Poison>) {

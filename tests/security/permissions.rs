@@ -186,6 +186,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
 
     let ride = ScoreRide {
         ride_id: None,
+        breed: None,
         distance: Some(number("distance")),
         healthpoints: Some(number("healthpoints")),
         magicpoints: Some(number("magicpoints")),

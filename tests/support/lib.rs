@@ -4,9 +4,11 @@
 
 pub mod browser;
 pub mod containers;
+pub mod datasets;
 pub mod disturbed;
 pub mod faults;
 pub mod gateway;
+pub mod models;
 pub mod noaa;
 pub mod processes;
 pub mod properties;

@@ -3,18 +3,18 @@
 
 use common::contract::{
     envelope::{self, Header, Properties},
-    features::FEATURE_COUNT,
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
-    model::{CHAMPION_SCHEMA, Champion, Model},
+    model::{ALIAS_SCHEMA, Alias, AliasName, Model},
     outcome::{Failure, History, RetryPolicy, Verdict, decide},
     topology::topic_matches,
 };
 use common::runtime::trace::TraceContext;
 use merger::join;
 use scorer::{artefact, score};
+use sha2::{Digest, Sha256};
 use splitter::{
     document::{Content, Document, Element, FromObject, Header as BatchHeader, Options, Refusal},
     ride::{Judged, Outline},
@@ -283,28 +283,33 @@ pub fn scores(data: &[u8]) {
     let Some(at) = data.iter().position(|byte| *byte == b'\n') else { return };
     let (artefact, request) = data.split_at(at);
     let Ok(model) = serde_json::from_slice::<Model>(artefact) else { return };
-    let champion = Champion {
-        schema: CHAMPION_SCHEMA.to_owned(),
+    let champion = Alias {
+        schema: ALIAS_SCHEMA.to_owned(),
+        alias: AliasName::Champion,
         model: model.model.clone(),
         model_id: model.model_id.clone(),
         object: String::new(),
+        sha256: hex::encode(Sha256::digest(artefact)),
+        by: String::new(),
+        at: String::new(),
+        why: String::new(),
         history: Vec::new(),
     };
-    if let Err(why) = artefact::check(&model, &champion) {
-        return assert!(!why.to_string().is_empty());
-    }
-    assert_eq!(model.coefficients.len(), FEATURE_COUNT);
+    let servable = match artefact::read(artefact, &champion) {
+        Ok(servable) => servable,
+        Err(why) => return assert!(!why.to_string().is_empty()),
+    };
     let json = serde_json::to_vec(&model).expect("it can be written");
     assert_eq!(serde_json::from_slice::<Model>(&json).expect("what was written is read"), model);
     let Some(request) = round_trip::<ScoreRequest>(request) else { return };
-    let response = score::score(&model, &request);
-    let otherwise = score::score(&model, &ScoreRequest { explain: !request.explain, ..request.clone() });
+    let response = score::score(&servable, &request);
+    let otherwise = score::score(&servable, &ScoreRequest { explain: !request.explain, ..request.clone() });
     assert_eq!(response.scores.len(), request.rides.len());
     for (score, otherwise) in response.scores.iter().zip(&otherwise.scores) {
         match &score.outcome {
-            ScoreOutcome::Scored { probability, service, explanation } => {
+            ScoreOutcome::Scored { probability, service, explanation, .. } => {
                 assert!((0.0..=1.0).contains(probability) && *service == (*probability >= model.threshold));
-                assert_eq!(explanation.len(), if request.explain { FEATURE_COUNT } else { 0 });
+                assert_eq!(explanation.len(), if request.explain { model.coefficients.len() } else { 0 });
                 assert!(explanation.is_sorted_by(|a, b| a.log_odds.abs() >= b.log_odds.abs()));
                 let ScoreOutcome::Scored { probability: same, .. } = otherwise.outcome else { panic!("{otherwise:?}") };
                 assert_eq!(probability.to_bits(), same.to_bits(), "whether explained or not");

@@ -1,28 +1,81 @@
 //! What the model sees of a ride, and which rides it is tested on.
 
+use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
 /// One input of the model.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Feature {
     /// Column of the dataset and field of a score request.
     pub name: &'static str,
     /// Unit of the column.
     pub unit: &'static str,
+    /// As many units as make a step one can imagine, …
+    pub step: f64,
+    /// … in words.
+    pub step_name: &'static str,
+    /// Whether the weather tells it, and not the ride.
+    pub weather: bool,
 }
 
 /// The features, in the order of every vector and matrix.
 pub const FEATURES: [Feature; 6] = [
-    Feature { name: "distance", unit: "mile" },
-    Feature { name: "healthpoints", unit: "point" },
-    Feature { name: "magicpoints", unit: "point" },
-    Feature { name: "tmin", unit: "tenth of °C" },
-    Feature { name: "tmax", unit: "tenth of °C" },
-    Feature { name: "prcp", unit: "tenth of mm" },
+    Feature { name: "distance", unit: "mile", step: 1.0, step_name: "1 mile", weather: false },
+    Feature { name: "healthpoints", unit: "point", step: 10.0, step_name: "10 points", weather: false },
+    Feature { name: "magicpoints", unit: "point", step: 10.0, step_name: "10 points", weather: false },
+    Feature { name: "tmin", unit: "tenth of °C", step: 100.0, step_name: "10 °C", weather: true },
+    Feature { name: "tmax", unit: "tenth of °C", step: 100.0, step_name: "10 °C", weather: true },
+    Feature { name: "prcp", unit: "tenth of mm", step: 100.0, step_name: "10 mm", weather: true },
 ];
 
 /// Number of features.
 pub const FEATURE_COUNT: usize = FEATURES.len();
+
+/// Which features a model is made of.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum FeatureSet {
+    /// Every one.
+    #[default]
+    All,
+    /// What the ride itself tells: distance and points.
+    Mileage,
+    /// What the weather tells.
+    Weather,
+}
+
+impl FeatureSet {
+    /// Which of [`FEATURES`] belong to it.
+    pub fn used(self) -> [bool; FEATURE_COUNT] {
+        FEATURES.map(|feature| match self {
+            Self::All => true,
+            Self::Mileage => !feature.weather,
+            Self::Weather => feature.weather,
+        })
+    }
+}
+
+/// In how many parts [`fold`] divides the rides at most.
+pub const FOLDS_MAX: u32 = 20;
+
+/// A number that spreads rides evenly over 0 … 255: for ever, on every machine, whatever else is in the dataset.
+///
+/// The highest byte of `xxh3_64(ride_id, seed 1)`.
+pub fn spread(ride_id: &[u8]) -> u8 {
+    (xxh3_64_with_seed(ride_id, 1) >> 56) as u8
+}
+
+/// The fold, below `folds`, of a ride with this [`spread`] in a cross-validation of at most [`FOLDS_MAX`] parts.
+///
+/// `spread · folds / 256`, rounded down: parts differ by a few percent in size.
+pub fn fold(spread: u8, folds: u32) -> u32 {
+    u32::from(spread) * folds / 256
+}
+
+/// A breed as models know it: without blanks around it, in lower case; `None` for a blank one.
+pub fn breed_name(breed: &str) -> Option<String> {
+    Some(breed.trim().to_lowercase()).filter(|breed| !breed.is_empty())
+}
 
 /// The share of rides kept for testing.
 pub const TEST_SHARE: f64 = 0.1;
@@ -37,7 +90,7 @@ pub fn is_test_ride(ride_id: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::is_test_ride;
+    use super::{fold, is_test_ride, spread};
 
     #[test]
     fn the_split_never_changes() {
@@ -45,6 +98,24 @@ mod tests {
         assert_eq!(test, PINNED);
         let share = (0..100_000).filter(|i| is_test_ride(&format!("ride-{i}"))).count();
         assert!((9_700..10_300).contains(&share), "{share} of 100000");
+    }
+
+    /// Folds are about equally large, and have nothing to do with the test split.
+    #[test]
+    fn folds_are_even() {
+        for folds in [2, 5, 10, 20] {
+            let mut rides = vec![(0u32, 0u32); folds as usize];
+            for i in 0..50_000 {
+                let id = format!("ride-{i}");
+                let (all, test) = &mut rides[fold(spread(id.as_bytes()), folds) as usize];
+                *all += 1;
+                *test += u32::from(is_test_ride(&id));
+            }
+            for (all, test) in rides {
+                assert!((all * folds).abs_diff(50_000) < 5_000, "{all} of {folds}");
+                assert!((test * 10).abs_diff(all) < all / 5, "{test} of {all}");
+            }
+        }
     }
 
     /// Computed with the reference implementation of xxHash through its Python binding.

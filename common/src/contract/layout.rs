@@ -13,12 +13,22 @@
 //! weather/<station>/<year>.csv          the cache
 //! models/<model>/<id>/model.json        the artefact
 //! models/<model>/<id>/metrics.json      how good it is
-//! models/<model>/<id>/rejected.json     instead of both: why no model came of these datasets
+//! models/<model>/<id>/report.html       the same to look at
+//! models/<model>/<id>/breeds.json       which breeds got a model of their own beside it, and what that brings
+//! models/<model>/<id>/verdict.json      whether it became champion when it was trained, and why
+//! models/<model>/<id>/realised.json     what became of the rides it scored, as far as they came with a label later
+//! models/<model>/<id>/rejected.json     instead of all: why no model came of these datasets
 //! models/<model>/champion/<n>.json      the n-th champion, n from 1 in ten digits, written once
 //! models/<model>/champion.json          the alias scorers follow: a copy of the highest
+//! models/<model>/challenger…            the same for the challenger, which scorers let answer unheard
+//! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
+//! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
 //! control/<worker>.json                 whether a worker is paused: who said so, when, why
 //! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
 //! ```
+
+use super::{features::breed_name, model::AliasName};
+use sha2::{Digest, Sha256};
 
 /// Prefix of what publishers upload.
 pub const RAW: &str = "raw";
@@ -136,19 +146,93 @@ pub fn model_rejected(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/rejected.json")
 }
 
-/// A champion by its number, from 1.
-pub fn champion_generation(model: &str, generation: usize) -> String {
-    format!("{MODELS}/{model}/champion/{generation:010}.json")
+/// The report on a model, for people.
+pub fn report(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/report.html")
+}
+
+/// Which breeds got a model of their own beside a model of all rides.
+pub fn breeds(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/breeds.json")
+}
+
+/// Whether a model became champion when it was trained.
+pub fn verdict(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/verdict.json")
+}
+
+/// What became of the rides a model scored.
+pub fn realised(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}/realised.json")
+}
+
+/// The n-th version that had a name, from 1.
+pub fn alias_generation(model: &str, alias: AliasName, generation: usize) -> String {
+    format!("{MODELS}/{model}/{}/{generation:010}.json", alias.as_str())
+}
+
+/// Which version has a name now.
+pub fn alias(model: &str, alias: AliasName) -> String {
+    format!("{MODELS}/{model}/{}.json", alias.as_str())
 }
 
 /// The alias scorers follow.
 pub fn champion(model: &str) -> String {
-    format!("{MODELS}/{model}/champion.json")
+    alias(model, AliasName::Champion)
+}
+
+/// What all scorer processes were asked and answered with a version.
+pub fn served_by(model: &str, model_id: &str) -> String {
+    format!("served/{model}/{model_id}")
+}
+
+/// What one scorer process was asked and answered with a version on a date (`YYYY-MM-DD`).
+pub fn served(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
+    format!("served/{model}/{model_id}/{date}/{scorer}.json")
+}
+
+/// Rides that all scorer processes scored with a version.
+pub fn scored_by(model: &str, model_id: &str) -> String {
+    format!("scored/{model}/{model_id}")
+}
+
+/// Rides that one scorer process scored with a version on a date (`YYYY-MM-DD`).
+pub fn scored(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
+    format!("scored/{model}/{model_id}/{date}/{scorer}.csv")
+}
+
+/// The model family of one breed beside that of all rides, `<family>--<breed>`: upper and lower case and blanks around are of no
+/// account. Letters and digits of ASCII stay as they are; a breed with others, or of more than 40 of them, is told from all others
+/// by eight hex digits of its SHA-256. `None` for a blank breed.
+pub fn breed_model(family: &str, breed: &str) -> Option<String> {
+    const LENGTH_MAX: usize = 40;
+    let breed = breed_name(breed)?;
+    let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
+    if breed.len() <= LENGTH_MAX && breed.chars().all(plain) {
+        return Some(format!("{family}--{breed}"));
+    }
+    let readable: String = breed.chars().take(LENGTH_MAX).map(|c| if plain(c) { c } else { '_' }).collect();
+    let fingerprint = hex::encode(Sha256::digest(&breed));
+    Some(format!("{family}--{readable}-{}", &fingerprint[..8]))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Every breed has a model name of its own, fit for a path.
+    #[test]
+    fn breeds_have_names_of_their_own() {
+        let name = |breed: &str| breed_model("f", breed);
+        assert_eq!(name(" Qilin "), Some("f--qilin".to_owned()));
+        assert_eq!((name(""), name(" \t")), (None, None));
+        let breeds =
+            ["a b", "a_b", "a-b", "a/b", "ab", "é", "..", &"x".repeat(41), &"x".repeat(42), "a_b-c8687a08", "Ⅷ"];
+        let names: std::collections::BTreeSet<String> = breeds.iter().filter_map(|breed| name(breed)).collect();
+        assert_eq!(names.len(), breeds.len(), "{names:?}");
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        assert!(names.iter().all(|name| name.len() < 60 && name.chars().all(plain)), "{names:?}");
+    }
 
     #[test]
     fn a_path_stays_below_its_prefix() {

@@ -13,4 +13,5 @@ pub mod model;
 pub mod outcome;
 pub mod permissions;
 pub mod ride;
+pub mod served;
 pub mod topology;

@@ -1,7 +1,26 @@
 //! The model artefact, `models/<model>/<id>/model.json`: everything needed to score without this software.
 //!
 //! `P(service) = 1 / (1 + exp(-(intercept + Σ coefficient·x)))`, with the coefficients in original units.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the artefact |
+//! | [`evidence`] | how it was selected, and what speaks for it |
+//! | [`metrics`] | how good it is on some rides |
+//! | [`alias`] | which version is the champion, which the challenger |
 
+pub mod alias;
+pub mod evidence;
+pub mod metrics;
+
+pub use alias::{ALIAS_SCHEMA, Alias, AliasName, Past};
+pub use evidence::{
+    Candidate, Evidence, Gain, HeldOut, Interval, LikelihoodRatio, Quality, Selection, ThresholdChoice, Warning,
+    WarningCode,
+};
+pub use metrics::{BrierDecomposition, CalibrationBin, Confusion, Metrics, RocPoint};
+
+use super::features::{FEATURES, FeatureSet};
 use serde::{Deserialize, Serialize};
 
 /// Name of the artefact's schema.
@@ -24,17 +43,40 @@ pub struct Model {
     pub datasets: Vec<TrainedOn>,
     /// How many rides went where.
     pub counts: TrainingCounts,
+    /// The breed whose rides alone it was trained on; absent: on those of all.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breed: Option<String>,
+    /// Id of the model of all rides whose coefficients are the centre of this one's penalty; absent: the centre is 0.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub centre: Option<String>,
+    /// L2 penalty it was trained with: the chosen one of [`TrainingSettings::alphas`].
+    pub alpha: f64,
     /// Log-odds of service at all features 0, original units.
     pub intercept: f64,
+    /// Its standard error; absent when the information matrix is singular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub intercept_standard_error: Option<f64>,
     /// Log-odds at the training mean: the intercept in standardised units.
     pub intercept_standardised: f64,
-    /// One per feature, in the order of [`super::features::FEATURES`].
+    /// One per feature it uses, in the order of [`super::features::FEATURES`].
     pub coefficients: Vec<Coefficient>,
     /// Probability from which on the decision is service.
     pub threshold: f64,
     /// Largest absolute gradient component of the mean loss at the solution, standardised units: the certificate of
     /// convergence.
     pub gradient_norm: f64,
+    /// How penalty and threshold were chosen; absent when there was nothing to choose.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub selection: Option<Selection>,
+    /// What speaks for the features; absent in a model of one breed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub evidence: Option<Evidence>,
+    /// What to be wary of.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub warnings: Vec<Warning>,
+    /// How many of the rides it was trained on it gives which probability: equal parts of 0 … 1, the last one including 1.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub predicted: Vec<u64>,
     /// On the rides it was trained on.
     pub train: Metrics,
     /// On the rides held out; absent when there are none.
@@ -42,20 +84,73 @@ pub struct Model {
     pub test: Option<Metrics>,
 }
 
-/// How a model is trained.
+/// How a model is trained: with its datasets, all that its id follows from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSettings {
-    /// L2 penalty `alpha/2 · ‖w‖²` on the standardised coefficients, beside the *sum* of the losses; the intercept is free.
-    pub alpha: f64,
-    /// See [`Model::threshold`].
-    pub threshold: f64,
+    /// Which features it is made of.
+    pub features: FeatureSet,
+    /// Candidates for the L2 penalty `alpha/2 · ‖w‖²` on the standardised coefficients, beside the *sum* of the losses; the
+    /// intercept is free. Rising. Of several the one with the least cross-validated log-loss is taken.
+    pub alphas: Vec<f64>,
+    /// Parts of the cross-validation.
+    pub folds: u32,
+    /// How [`Model::threshold`] is chosen.
+    pub threshold: Criterion,
     /// Fewer trainable rides than this are refused.
     pub rides_min: u64,
+    /// A breed with at least so many rides to train on gets a model of its own; absent: none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breed_rides_min: Option<u64>,
+}
+
+/// By what the probability from which on the decision is service is chosen, on predictions for rides that were held out in the
+/// cross-validation.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "by", rename_all = "snake_case")]
+pub enum Criterion {
+    /// Not at all: it is given.
+    Fixed {
+        /// From which on the decision is service.
+        probability: f64,
+    },
+    /// Most right decisions.
+    Accuracy,
+    /// Largest harmonic mean of precision and recall.
+    F1,
+    /// Largest F-measure.
+    Fbeta {
+        /// How many times as much recall counts as precision.
+        beta: f64,
+    },
+    /// Largest precision among those that reach a recall.
+    PrecisionAtRecall {
+        /// At least this share of the rides with service is to be found.
+        recall_min: f64,
+    },
+    /// Largest recall among those that reach a precision.
+    RecallAtPrecision {
+        /// At least this share of the rides said to need service is to do so.
+        precision_min: f64,
+    },
+    /// Least cost.
+    Cost {
+        /// Of a service made ready in vain.
+        false_positive: f64,
+        /// Of a service that was not made ready.
+        false_negative: f64,
+    },
 }
 
 impl Default for TrainingSettings {
     fn default() -> Self {
-        Self { alpha: 1.0, threshold: 0.5, rides_min: 100 }
+        Self {
+            features: FeatureSet::All,
+            alphas: vec![0.1, 1.0, 10.0, 100.0, 1000.0],
+            folds: 5,
+            threshold: Criterion::Accuracy,
+            rides_min: 100,
+            breed_rides_min: Some(200),
+        }
     }
 }
 
@@ -113,98 +208,68 @@ pub struct Coefficient {
     pub min: f64,
     /// Largest value trained on.
     pub max: f64,
+    /// How sure the weight is; absent for a constant feature and when the information matrix is singular.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub inference: Option<Inference>,
+    /// What values it was trained on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub histogram: Option<Histogram>,
 }
 
-/// How good a model is on some rides.
+/// How sure a weight is. From the observed information of the penalised likelihood at the solution; without a penalty these are
+/// the classical (Wald) figures.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Metrics {
-    /// Rides.
-    pub rides: u64,
-    /// At the threshold.
-    pub confusion: Confusion,
-    /// (tp + tn) / all.
-    pub accuracy: f64,
-    /// tp / (tp + fp); absent when nothing was predicted positive.
-    pub precision: Option<f64>,
-    /// tp / (tp + fn); absent when nothing is positive.
-    pub recall: Option<f64>,
-    /// Harmonic mean of precision and recall; absent when either is.
-    pub f1: Option<f64>,
-    /// Area under the ROC curve, ties counted half; absent with one class only.
-    pub roc_auc: Option<f64>,
-    /// Mean negative log-likelihood, natural logarithm.
-    pub log_loss: f64,
-    /// Mean squared error of the probability.
-    pub brier: f64,
-    /// The ROC curve from (0, 0) to (1, 1), thinned; empty with one class only.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub roc: Vec<RocPoint>,
-    /// What was said against what was, by probability; bins without a ride are left out.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub calibration: Vec<CalibrationBin>,
+pub struct Inference {
+    /// Standard error of [`Coefficient::per_unit`].
+    pub standard_error: f64,
+    /// Weight over standard error.
+    pub z: f64,
+    /// Two-sided: how likely a |z| as large were without any effect.
+    pub p_value: f64,
+    /// What the odds of service are multiplied by when the feature grows by [`Self::step`], with its 95 % interval.
+    pub odds_ratio: Interval,
+    /// Units in a natural step, as in 100 tenths of °C.
+    pub step: f64,
+    /// The same in words, as in 10 °C.
+    pub step_name: String,
 }
 
-/// A point of the ROC curve: what comes of a threshold.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct RocPoint {
-    /// Probability from which on a ride counts as service; 1 at (0, 0), where none does.
-    pub threshold: f64,
-    /// Share of the rides without service that count as service, 0 … 1.
-    pub false_positive_rate: f64,
-    /// Share of the rides with service that count as service, 0 … 1.
-    pub true_positive_rate: f64,
+/// How many values lie between which edges.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Histogram {
+    /// Strictly rising. A value belongs to the bin of the largest edge that is not above it; below the first edge is a bin, too.
+    pub edges: Vec<f64>,
+    /// Rides by bin: one more than edges.
+    pub rides: Vec<u64>,
+    /// … of which ended in a service request.
+    pub services: Vec<u64>,
+    /// Mean value by bin; 0 in a bin without rides.
+    pub mean: Vec<f64>,
+    /// Mean probability by the model, by bin; 0 in a bin without rides.
+    pub mean_probability: Vec<f64>,
 }
 
-/// The rides whose probability lies from `from` up to, but not including, `to`; the last bin includes 1.
-#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
-pub struct CalibrationBin {
-    /// Lower end.
-    pub from: f64,
-    /// Upper end.
-    pub to: f64,
-    /// Rides in it, at least one.
-    pub rides: u64,
-    /// Mean of their probabilities.
-    pub mean_probability: f64,
-    /// Share of them that ended in a service request.
-    pub service_share: f64,
+impl Histogram {
+    /// The bin of a value: the number of edges that are not above it.
+    pub fn bin(&self, value: f64) -> usize {
+        self.edges.partition_point(|edge| *edge <= value)
+    }
 }
-
-/// Predictions against truth at the threshold; positive means service.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
-pub struct Confusion {
-    pub true_negative: u64,
-    pub false_positive: u64,
-    pub false_negative: u64,
-    pub true_positive: u64,
-}
-
-/// `champion.json`: the alias scorers follow.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Champion {
-    /// `champion.v1`.
-    pub schema: String,
-    /// Model family.
-    pub model: String,
-    /// The champion.
-    pub model_id: String,
-    /// Path of its artefact.
-    pub object: String,
-    /// Champions before it, oldest first.
-    pub history: Vec<String>,
-}
-
-/// Name of the champion file's schema.
-pub const CHAMPION_SCHEMA: &str = "champion.v1";
 
 impl Model {
-    /// Log-odds of service for features in the order of [`super::features::FEATURES`], original units.
+    /// Log-odds of service for the features it uses, in the order of its coefficients, original units.
     pub fn log_odds(&self, features: &[f64]) -> f64 {
         self.intercept + self.coefficients.iter().zip(features).map(|(c, x)| c.per_unit * x).sum::<f64>()
     }
 
-    /// Probability of service for features in the order of [`super::features::FEATURES`], original units.
+    /// Where the features it uses stand in [`FEATURES`]; `None` when it uses one that is not there, or has them in another order.
+    pub fn used(&self) -> Option<Vec<usize>> {
+        let position = |c: &Coefficient| FEATURES.iter().position(|f| f.name == c.feature && f.unit == c.unit);
+        let used: Vec<usize> = self.coefficients.iter().map(position).collect::<Option<_>>()?;
+        used.is_sorted_by(|a, b| a < b).then_some(used)
+    }
+
+    /// Probability of service for the features it uses, in the order of its coefficients, original units.
     pub fn probability(&self, features: &[f64]) -> f64 {
         logistic(self.log_odds(features))
     }

@@ -16,6 +16,7 @@ pub mod control;
 pub mod host;
 pub mod memory;
 pub mod process;
+pub mod served;
 pub mod shutdown;
 pub mod store;
 pub mod telemetry;

@@ -42,6 +42,16 @@ pub trait Worker: Send + Sync + 'static {
         async { Ok(()) }
     }
 
+    /// Called when the process was told to end, half of the drain deadline has passed and handlers are still running: the place to cut
+    /// short what would outlast it.
+    fn stopping(&self) {}
+
+    /// Called once, when the worker is asked to end and the last message is done with; what is not over within some seconds is cut
+    /// off.
+    fn ended(&self) -> impl Future<Output = ()> + Send {
+        async {}
+    }
+
     /// An answer to a request that could not be read. With one, the message is done with; without, it is a dead letter.
     fn answer_undecodable(&self, _properties: &Properties, _why: &Undecodable) -> Option<Outgoing> {
         None
@@ -60,6 +70,7 @@ trait ErasedWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>>;
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable>;
+    fn stopping(&self);
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing>;
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing>;
 }
@@ -78,6 +89,10 @@ impl<W: Worker> ErasedWorker for W {
 
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>> {
         Worker::connected(self).boxed()
+    }
+
+    fn stopping(&self) {
+        Worker::stopping(self);
     }
 
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable> {

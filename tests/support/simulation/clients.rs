@@ -123,6 +123,7 @@ async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration
 async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let ride = |distance: f64| ScoreRide {
         ride_id: None,
+        breed: None,
         distance: Some(distance),
         healthpoints: Some(300.0),
         magicpoints: Some(10.0 * distance),

@@ -66,7 +66,9 @@ pub fn start(world: &Arc<World>) -> Shutdown {
                     merger::Merger::new(settings, store(process))
                 }),
                 (queue::TRAINER, _) => place.supervise(|process| {
-                    let settings = trainer::Settings { rides_min: RIDES_MIN, ..trainer::Settings::default() };
+                    let promotion = process.world.plan.promotion();
+                    let settings =
+                        trainer::Settings { rides_min: RIDES_MIN, promotion, ..trainer::Settings::default() };
                     trainer::Trainer::new(settings, store(process))
                 }),
                 (queue::SCORER, Some(Sabotage::MixAnswers)) => {

@@ -3,6 +3,7 @@
 use super::world::Fault;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
+use trainer::promote::Promotion;
 
 /// Different inputs; seeds share them, so that the undisturbed run of each is needed once.
 pub const INPUTS: u64 = 24;
@@ -33,6 +34,12 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Who promotes: mostly every new model takes over, so that the champion does not depend on the order of arrival; in every fourth
+    /// run the rule judges, and only the models themselves do not.
+    pub fn promotion(&self) -> Promotion {
+        if self.seed % 4 == 3 { Promotion::ByRule } else { Promotion::Always }
+    }
+
     /// The plan of a seed.
     pub fn of_seed(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed_0fa9);

@@ -1,9 +1,13 @@
 //! The command line.
 
+mod model;
+mod notebook;
 mod operator;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
+pub use model::{Family, ModelCommand, ModelFormat, Word};
+pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 use std::{net::SocketAddr, path::PathBuf};
 
@@ -14,6 +18,7 @@ Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes up --broker amqp://localhost             all five workers in one process on RabbitMQ
   wildrydes ingest rides.json --broker amqp://localhost
+  wildrydes export --out rides.parquet               the joined dataset, for a notebook
   wildrydes doctor                                   is everything as it should be? Each finding with its remedy
   wildrydes dead list                                what could not be processed, and why
 
@@ -88,7 +93,8 @@ Examples:
 Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes score --fleet --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0 --json
-  wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
+  wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
+  wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
     Score(Score),
     /// What has become of the batches, and what waits in the queues
     #[command(after_help = "\
@@ -98,6 +104,22 @@ Examples:
   wildrydes status --broker amqp://localhost/%2f              the queues as well
   wildrydes status --url http://127.0.0.1:8080             batches and queues, as a gateway sees them")]
     Status(Status),
+    /// Write the joined dataset as one CSV or Parquet file, with a data dictionary
+    #[command(after_help = notebook::EXPORT_EXAMPLES)]
+    Export(Export),
+    /// Counts, quantiles, missing values and correlations of the joined dataset
+    #[command(after_help = notebook::DESCRIBE_EXAMPLES)]
+    Describe(Describe),
+    /// Look at the versions of the model, promote one, take one back, train anew, export
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes model list
+  wildrydes model show challenger
+  wildrydes model rollback --why 'too many false alarms since noon'"
+    )]
+    Model(ModelCommand),
     /// Look at the dead letters, replay them, export them, drop them
     #[command(
         subcommand,
@@ -324,6 +346,9 @@ pub struct Score {
     /// Precipitation of the day
     #[arg(long, allow_negative_numbers = true)]
     pub prcp: f64,
+    /// Breed of the unicorn: where it has a model of its own, that one scores the ride [default: the model of all rides]
+    #[arg(long)]
+    pub breed: Option<String>,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches
     #[arg(long, value_enum, default_value_t = UnitSystem::Noaa)]
     pub units: UnitSystem,

@@ -95,7 +95,7 @@ fn word(worker: &str, paused: bool, by: Option<String>, why: Option<String>) -> 
 }
 
 /// This user on this machine.
-fn somebody() -> String {
+pub(crate) fn somebody() -> String {
     let told = |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));
     let user = told(&["USER", "LOGNAME", "USERNAME"]).unwrap_or_else(|| "somebody".to_owned());
     let file = || std::fs::read_to_string("/etc/hostname").ok().map(|name| name.trim().to_owned());

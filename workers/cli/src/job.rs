@@ -422,13 +422,12 @@ impl Follower {
                     submitted.batch_id.clone_from(&ready.batch_id);
                     outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
                 }
-            } else if kind == ModelPromoted::KIND.to_string() || kind == ModelRejected::KIND.to_string() {
-                let mut concerned = batches.iter_mut().filter(|(submitted, ..)| mine(submitted, None)).peekable();
+            } else if let Some((family, said)) = said(&kind, &told)? {
+                // The models of breeds come after that of all rides, with it.
+                let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && mine(submitted, None);
+                let mut concerned = batches.iter_mut().filter(|(submitted, ..)| about(submitted)).peekable();
                 if concerned.peek().is_some() {
-                    *model = Some(match kind == ModelPromoted::KIND.to_string() {
-                        true => ModelOutcome::Promoted(decode(&told)?),
-                        false => ModelOutcome::Rejected(decode(&told)?),
-                    });
+                    *model = Some(said);
                 }
                 concerned.for_each(|(_, _, trained)| *trained = true);
             }
@@ -436,6 +435,19 @@ impl Follower {
         }
         Ok(())
     }
+}
+
+/// What an event says about a model, and which family's.
+fn said(kind: &str, body: &[u8]) -> Result<Option<(String, ModelOutcome)>, Failed> {
+    Ok(if kind == ModelPromoted::KIND.to_string() {
+        let promoted: ModelPromoted = decode(body)?;
+        Some((promoted.model.clone(), ModelOutcome::Promoted(promoted)))
+    } else if kind == ModelRejected::KIND.to_string() {
+        let rejected: ModelRejected = decode(body)?;
+        Some((rejected.model.clone(), ModelOutcome::Rejected(rejected)))
+    } else {
+        None
+    })
 }
 
 /// How far a batch is, read off the store: staged chunks of all chunks.

@@ -5,6 +5,9 @@
 //! job         upload → publish → follow        report    what one shows a colleague
 //! demo, bench, score, status, topology, users  generate  made-up rides and weather with a known truth
 //! serve       the page and the HTTP API            keys for them
+//! export, describe    the joined dataset for a notebook, and in numbers
+//! dataset, dictionary     its rows, checked, and what each column is
+//! model       the registry by hand: list, show, diff, promote, rollback, retrain, export; drift
 //! output      to whoever still reads it
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
@@ -15,12 +18,17 @@ mod output;
 mod arguments;
 mod bench;
 mod control;
+mod dataset;
 mod dead;
 mod demo;
+mod describe;
+mod dictionary;
 mod doctor;
+mod export;
 mod fleet;
 pub mod generate;
 mod job;
+mod model;
 mod progress;
 mod remote;
 mod replay;
@@ -146,6 +154,9 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Ingest(options) => job::ingest(&context, &options).await,
         Command::Score(options) => score::score(&context, &options).await,
         Command::Status(options) => status::status(&context, &options).await,
+        Command::Export(options) => export::export(&context, &options).await,
+        Command::Describe(options) => describe::describe(&context, &options).await,
+        Command::Model(command) => model::model(&context, &command).await,
         Command::Dead(command) => dead::dead(&context, &command).await,
         Command::Replay(options) => replay::replay(&context, &options).await,
         Command::Pause(options) => control::pause(&context, &options).await,

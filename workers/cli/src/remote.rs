@@ -3,7 +3,7 @@
 use crate::{Failed, Session, arguments};
 use anyhow::{Context, anyhow};
 use common::contract::message::{
-    Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+    Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
 };
 use gateway::management::cause;
 use reqwest::{Method, StatusCode, Url};
@@ -38,6 +38,7 @@ struct Scored {
     model: String,
     model_id: String,
     baseline: Option<Baseline>,
+    fallback: Option<Fallback>,
     #[serde(default)]
     contributions: Vec<Contribution>,
 }
@@ -110,19 +111,24 @@ impl Remote {
     /// One ride, as the queue would answer it.
     pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
         let ride = request.rides.first().context("no ride to score")?;
-        let body = json!({
+        let mut body = json!({
             "distance": ride.distance,
             "healthpoints": ride.healthpoints,
             "magicpoints": ride.magicpoints,
             "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
             "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
         });
+        if let Some(breed) = &ride.breed {
+            body["breed"] = json!(breed);
+        }
         let answer = self.ask::<Scored>(Method::POST, "/v1/score", Some(&body), timeout).await?;
         let request_id = request.request_id.clone();
         match answer {
             Answer::Good(scored) => {
-                let Scored { probability, service, threshold, model, model_id, baseline, contributions } = scored;
-                let outcome = ScoreOutcome::Scored { probability, service, explanation: contributions };
+                let Scored { probability, service, threshold, model, model_id, baseline, fallback, contributions } =
+                    scored;
+                let outcome =
+                    ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback };
                 Ok(ScoreResponse {
                     request_id,
                     model: Some(model),

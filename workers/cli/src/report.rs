@@ -8,8 +8,9 @@ use crate::{
 use common::{
     contract::{
         dataset::Manifest,
+        features::FEATURES,
         layout,
-        message::DatasetReady,
+        message::{DatasetReady, ModelPromoted, ModelRejected},
         model::{Coefficient, Metrics, Model},
         ride::Counts,
     },
@@ -49,7 +50,10 @@ pub(crate) async fn print(
         }
     }
     let model: Option<Model> = match &outcome.model {
-        Some(ModelOutcome::Promoted(promoted)) => store::read_json(store, &promoted.object).await?,
+        Some(ModelOutcome::Promoted(ModelPromoted { object, .. })) => store::read_json(store, object).await?,
+        Some(ModelOutcome::Rejected(ModelRejected { object: Some(object), .. })) => {
+            store::read_json(store, object).await?
+        }
         _ => None,
     };
     let place = session.store_place()?;
@@ -64,6 +68,13 @@ pub(crate) async fn print(
             (_, Some(model)) => {
                 coefficients(&mut text, model, truth)?;
                 test(&mut text, model)?;
+                if let Some(ModelOutcome::Rejected(rejected)) = &outcome.model {
+                    writeln!(text, "\nNot promoted: {} ({}).\nThe champion stays.", rejected.why, rejected.reason)?;
+                    writeln!(
+                        text,
+                        "`wildrydes model diff` compares them, `wildrydes model promote challenger` promotes it."
+                    )?;
+                }
             }
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
@@ -83,7 +94,9 @@ pub(crate) async fn print(
     }
     match (refused.is_empty(), &outcome.model) {
         (false, _) => Err(Failed::Refused(refused.join("\n"))),
-        (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) => Err(Failed::NoModel),
+        (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) if model.is_none() => {
+            Err(Failed::NoModel)
+        }
         (true, _) => Ok(()),
     }
 }
@@ -104,11 +117,21 @@ fn as_json(
         })
         .collect();
     let no_model = match &outcome.model {
-        Some(ModelOutcome::Rejected(rejected)) => Some(json!({ "reason": rejected.reason, "why": rejected.why })),
+        Some(ModelOutcome::Rejected(rejected)) if model.is_none() => {
+            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
+        }
         Some(ModelOutcome::Failed { reason, why }) => Some(json!({ "reason": reason, "why": why })),
         _ => None,
     };
-    json!({ "batches": batches, "refused": refused, "model": model, "no_model": no_model })
+    let not_promoted = match &outcome.model {
+        Some(ModelOutcome::Rejected(rejected)) if model.is_some() => {
+            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
+        }
+        _ => None,
+    };
+    json!({
+        "batches": batches, "refused": refused, "model": model, "no_model": no_model, "not_promoted": not_promoted,
+    })
 }
 
 /// `invalid_statustime 8, missing_latitude 1`, the most frequent first, on as many lines as it takes.
@@ -218,10 +241,12 @@ fn step_of(feature: &str) -> (&'static str, f64) {
 fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
     let known = if truth.is_some() { "truth" } else { "" };
     writeln!(text, "\nWhat makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit")?;
-    for (index, Coefficient { feature, per_unit, .. }) in model.coefficients.iter().enumerate() {
+    for Coefficient { feature, per_unit, .. } in &model.coefficients {
         let (words, units) = step_of(feature);
         let factor = (per_unit * units).exp();
-        let truth = truth.and_then(|truth| truth.coefficients.get(index)).map_or(String::new(), |b| format!("{b:+.4}"));
+        let place = FEATURES.iter().position(|known| known.name == feature);
+        let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
+        let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
         writeln!(text, "  {words:<52}{:>12} {:>12} {truth:>9}", format!("× {factor:.3}"), format!("{per_unit:+.6}"))?;
     }
     Ok(())
@@ -245,7 +270,13 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
         percent(metrics.recall),
         percent(metrics.f1),
     )?;
-    writeln!(text, "\n  {:<24}{:>16}{:>16}", format!("at threshold {}", model.threshold), "said: no", "said: service")?;
+    writeln!(
+        text,
+        "\n  {:<24}{:>16}{:>16}",
+        format!("at threshold {:.3}", model.threshold),
+        "said: no",
+        "said: service"
+    )?;
     writeln!(text, "  {:<24}{:>16}{:>16}", "was: no service", confusion.true_negative, confusion.false_positive)?;
     writeln!(text, "  {:<24}{:>16}{:>16}", "was: service", confusion.false_negative, confusion.true_positive)
 }
@@ -272,6 +303,7 @@ fn files(
             "  {:<52} coefficients, metrics, what it was trained on",
             layout::model(&model.model, &model.model_id)
         )?;
+        writeln!(text, "  {:<52} all of it to look at, in a browser", layout::report(&model.model, &model.model_id))?;
     }
     Ok(())
 }

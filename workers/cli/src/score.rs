@@ -9,8 +9,8 @@ use common::{
     contract::{
         features::FEATURES,
         message::{
-            Contribution, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
-            TemperatureUnit, Units,
+            Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+            ScoreRide, TemperatureUnit, Units,
         },
     },
     runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, process::run_options, worker::run},
@@ -38,6 +38,7 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     };
     let ride = ScoreRide {
         ride_id: None,
+        breed: options.breed.clone(),
         distance: Some(options.distance),
         healthpoints: Some(options.healthpoints),
         magicpoints: Some(options.magicpoints),
@@ -85,7 +86,9 @@ async fn ask_here(
     deadline: Duration,
 ) -> Result<ScoreResponse, Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
-    let scorer = scorer::Scorer::new(session.section()?, store);
+    // Whoever asks once waits for the model of the breed, too.
+    let settings = scorer::Settings { breed_wait_ms: deadline.as_millis() as u64, ..session.section()? };
+    let scorer = scorer::Scorer::new(settings, store).unwatched();
     let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
     let shutdown = Shutdown::new();
     let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
@@ -118,20 +121,26 @@ fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(
                 _ => Err(Failed::Told),
             }
         }
-        (None, Some(ScoreOutcome::Scored { probability, service, explanation })) => {
+        (None, Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback })) => {
             if !session.shared.json {
-                let threshold = response.threshold.unwrap_or_default();
+                let (model, model_id, threshold) = match by {
+                    Some(by) => (Some(by.model.as_str()), Some(by.model_id.as_str()), Some(by.threshold)),
+                    None => (response.model.as_deref(), response.model_id.as_deref(), response.threshold),
+                };
+                let threshold = threshold.unwrap_or_default();
                 let decision = if *service { "service is likely" } else { "no service expected" };
                 println!(
                     "{:.1} % likely to end in a service request: {decision} (threshold {:.0} %)",
                     probability * 100.0,
                     threshold * 100.0
                 );
-                println!(
-                    "model {} {}",
-                    response.model.as_deref().unwrap_or_default(),
-                    response.model_id.as_deref().unwrap_or_default()
-                );
+                let why = match fallback {
+                    None => "",
+                    Some(Fallback::NoBreedModel) => ", that of all rides: the breed has no model of its own",
+                    Some(Fallback::Loading) => ", that of all rides: the breed's is still being read",
+                    Some(Fallback::Unavailable) => ", that of all rides: the breed's cannot be read now",
+                };
+                println!("model {} {}{why}", model.unwrap_or_default(), model_id.unwrap_or_default());
                 reasons(explanation);
             }
             Ok(())

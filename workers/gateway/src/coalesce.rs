@@ -8,7 +8,8 @@
 //!
 //! A request that finds nothing under way leaves at once: an idle gateway adds no waiting time. While a message is under
 //! way, others gather until it is answered, until they are many, or until the first of them has waited for as long as the
-//! settings say. All rides of one request travel in one message, so that one model answers them all.
+//! settings say. All rides of one request travel in one message, so that one model answers them all. Rides that name a breed may
+//! have to wait for its model: requests with such travel with their like.
 
 use crate::{
     link::{Link, unanswered},
@@ -70,10 +71,10 @@ pub(crate) struct Limits {
     pub(crate) wait: Duration,
 }
 
-/// Hands requests to the lane of their kind: with explanations, or without.
+/// Hands requests to the lane of their kind.
 pub(crate) struct Coalescer {
-    plain: mpsc::Sender<Job>,
-    explained: mpsc::Sender<Job>,
+    /// By whether they want explanations, and whether they name a breed.
+    lanes: [[mpsc::Sender<Job>; 2]; 2],
 }
 
 impl Coalescer {
@@ -85,10 +86,10 @@ impl Coalescer {
             tokio::spawn(lane.run(waiting, limits));
             jobs
         };
-        Self { plain: lane(false), explained: lane(true) }
+        Self { lanes: [false, true].map(|explain| [lane(explain), lane(explain)]) }
     }
 
-    /// Scores rides, all by one model; weather in NOAA's units.
+    /// Scores rides, all by one model, those left aside that name a breed; weather in NOAA's units.
     ///
     /// # Errors
     /// When the fleet cannot be asked, does not answer before `deadline`, or the scorer has a reason.
@@ -101,8 +102,9 @@ impl Coalescer {
         let (answer, answered) = oneshot::channel();
         let gone = || Unscored::Unanswered(Problem::unavailable("shutting-down", "the gateway is shutting down"));
         let asking = async {
+            let names_a_breed = rides.iter().any(|ride| ride.breed.is_some());
             let job = Job { rides, deadline, answer };
-            let lane = if explain { &self.explained } else { &self.plain };
+            let lane = &self.lanes[usize::from(explain)][usize::from(names_a_breed)];
             lane.send(job).await.map_err(|_| gone())?;
             answered.await.map_err(|_| gone())?
         };

@@ -1,11 +1,17 @@
 //! What the gateway counts, for Prometheus.
 
+use common::contract::served::{Drift, Fallbacks, Tally};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
     registry::Registry,
 };
-use std::{sync::Mutex, time::Duration};
+use std::{
+    sync::{Mutex, atomic::AtomicU64},
+    time::Duration,
+};
+
+type Number = Gauge<f64, AtomicU64>;
 
 /// Upper bounds of the buckets of durations, seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
@@ -29,6 +35,103 @@ struct OfQueue {
     queue: String,
 }
 
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfModel {
+    model: String,
+    model_id: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfFeature {
+    model: String,
+    feature: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    model: String,
+    reason: &'static str,
+}
+
+/// What scorers left in the store of what they served.
+#[derive(Default)]
+struct OfServed {
+    rides: Family<OfModel, Gauge>,
+    psi: Family<OfFeature, Number>,
+    fallbacks: Family<OfReason, Gauge>,
+    shadow_rides: Family<OfModel, Gauge>,
+    shadow_difference: Family<OfModel, Number>,
+    shadow_absolute: Family<OfModel, Number>,
+    shadow_largest: Family<OfModel, Number>,
+    breed_hits: Gauge,
+    breed_misses: Gauge,
+    breed_loads: Gauge,
+    breed_evictions: Gauge,
+    breed_load_mean_s: Number,
+    breed_load_longest_s: Number,
+}
+
+impl OfServed {
+    fn new(registry: &mut Registry) -> Self {
+        let of = Self::default();
+        let days = "in the last 7 days";
+        registry.register("served_rides", format!("Rides that the champion scored {days}"), of.rides.clone());
+        registry.register(
+            "served_psi",
+            format!("Population stability index of a feature, or of the probability, {days} against training: from 0.1 look at it, from 0.25 it is large"),
+            of.psi.clone(),
+        );
+        registry.register(
+            "breed_fallbacks",
+            format!("Rides whose breed was of no account {days}, by reason"),
+            of.fallbacks.clone(),
+        );
+        registry.register(
+            "shadow_rides",
+            format!("Rides that champion and challenger both scored {days}"),
+            of.shadow_rides.clone(),
+        );
+        registry.register(
+            "shadow_difference",
+            "Mean of the challenger's probability minus the champion's",
+            of.shadow_difference.clone(),
+        );
+        registry.register(
+            "shadow_absolute_difference",
+            "Mean absolute difference of challenger and champion",
+            of.shadow_absolute.clone(),
+        );
+        registry.register(
+            "shadow_largest_difference",
+            "Largest absolute difference of challenger and champion",
+            of.shadow_largest.clone(),
+        );
+        for (name, help, gauge) in [
+            ("breed_cache_hits", "Lookups of a breed's model that found it in memory", &of.breed_hits),
+            ("breed_cache_misses", "Lookups of a breed's model that did not", &of.breed_misses),
+            ("breed_cache_loads", "Readings of a breed's model", &of.breed_loads),
+            ("breed_cache_evictions", "Breeds' models that gave their place to others", &of.breed_evictions),
+        ] {
+            registry.register(name, format!("{help} {days}"), gauge.clone());
+        }
+        registry.register(
+            "breed_load_mean_seconds",
+            format!("Mean time that reading a breed's model took {days}"),
+            of.breed_load_mean_s.clone(),
+        );
+        registry.register(
+            "breed_load_longest_seconds",
+            format!("The longest reading of a breed's model {days}"),
+            of.breed_load_longest_s.clone(),
+        );
+        of
+    }
+}
+
+fn whole(value: u64) -> i64 {
+    i64::try_from(value).unwrap_or(i64::MAX)
+}
+
 /// The counters, and the registry that writes them out.
 pub(crate) struct Metrics {
     registry: Registry,
@@ -44,6 +147,7 @@ pub(crate) struct Metrics {
     ready: Family<OfQueue, Gauge>,
     consumers: Family<OfQueue, Gauge>,
     dead: Family<OfQueue, Gauge>,
+    served: OfServed,
     /// What was answered until the last look, and when that was.
     last: Mutex<(u64, tokio::time::Instant)>,
     answered: std::sync::atomic::AtomicU64,
@@ -77,6 +181,7 @@ impl Metrics {
         registry.register("queue_ready", "Messages that wait in a queue", ready.clone());
         registry.register("queue_consumers", "Consumers of a queue", consumers.clone());
         registry.register("queue_dead", "Dead letters of a queue", dead.clone());
+        let served = OfServed::new(&mut registry);
         Self {
             registry,
             requests,
@@ -91,6 +196,7 @@ impl Metrics {
             ready,
             consumers,
             dead,
+            served,
             last: Mutex::new((0, tokio::time::Instant::now())),
             answered: std::sync::atomic::AtomicU64::new(0),
         }
@@ -137,8 +243,46 @@ impl Metrics {
     pub(crate) fn queue(&self, queue: &str, ready: u64, consumers: u64, dead: u64) {
         let label = OfQueue { queue: queue.to_owned() };
         for (family, value) in [(&self.ready, ready), (&self.consumers, consumers), (&self.dead, dead)] {
-            family.get_or_create(&label).set(i64::try_from(value).unwrap_or(i64::MAX));
+            family.get_or_create(&label).set(whole(value));
         }
+    }
+
+    /// What the champion was asked and answered with, by what scorers left in the store. It replaces what was there of another.
+    pub(crate) fn served(&self, model: &str, model_id: &str, tally: &Tally, drift: &Drift) {
+        let of = &self.served;
+        let label = |model_id: &str| OfModel { model: model.to_owned(), model_id: model_id.to_owned() };
+        of.rides.clear();
+        of.rides.get_or_create(&label(model_id)).set(whole(tally.rides));
+        of.psi.clear();
+        for shift in drift.features.iter().chain(&drift.probability) {
+            if let Some(psi) = shift.psi {
+                let (model, feature) = (model.to_owned(), shift.of.clone());
+                of.psi.get_or_create(&OfFeature { model, feature }).set(psi);
+            }
+        }
+        let Fallbacks { no_breed_model, loading, unavailable } = tally.fallbacks;
+        for (reason, rides) in [("no_breed_model", no_breed_model), ("loading", loading), ("unavailable", unavailable)]
+        {
+            of.fallbacks.get_or_create(&OfReason { model: model.to_owned(), reason }).set(whole(rides));
+        }
+        of.shadow_rides.clear();
+        for family in [&of.shadow_difference, &of.shadow_absolute, &of.shadow_largest] {
+            family.clear();
+        }
+        for shadow in &tally.shadows {
+            let label = label(&shadow.model_id);
+            of.shadow_rides.get_or_create(&label).set(whole(shadow.rides));
+            of.shadow_difference.get_or_create(&label).set(shadow.mean().unwrap_or_default());
+            of.shadow_absolute.get_or_create(&label).set(shadow.mean_absolute().unwrap_or_default());
+            of.shadow_largest.get_or_create(&label).set(shadow.largest);
+        }
+        let cache = tally.breeds.clone().unwrap_or_default();
+        of.breed_hits.set(whole(cache.hits));
+        of.breed_misses.set(whole(cache.misses));
+        of.breed_loads.set(whole(cache.loads));
+        of.breed_evictions.set(whole(cache.evictions));
+        of.breed_load_mean_s.set(cache.load_ms_sum / cache.loads.max(1) as f64 / 1_000.0);
+        of.breed_load_longest_s.set(cache.load_ms_max / 1_000.0);
     }
 
     /// Requests being worked on.

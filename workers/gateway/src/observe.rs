@@ -10,14 +10,16 @@ use common::{
         dead_letter::Letter,
         envelope, layout,
         message::{DatasetReady, Message, ModelPromoted, decode},
-        model::Champion,
+        model::{Alias, Model},
+        outcome::Failure,
+        served::drift,
         topology::{self, dead_queue, queue, rung_queue, rungs_of},
     },
     runtime::{
         Store,
         broker::{Delivery, deliveries},
         client::{Client, ClientError},
-        host, store,
+        host, served, store,
     },
 };
 use futures::{StreamExt, stream};
@@ -37,6 +39,10 @@ use utoipa::ToSchema;
 const FRESH: Duration = Duration::from_millis(900);
 /// How old the list of dead letters may be while their number stays the same.
 const LETTERS_FRESH: Duration = Duration::from_secs(30);
+/// How old may be what is known of what scorers served.
+const SERVED_FRESH: Duration = Duration::from_secs(10);
+/// How far it reaches back.
+const SERVED_DAYS: i64 = 7;
 /// Dead letters of one queue that are read at most.
 pub(crate) const LETTERS_MAX: usize = 500;
 /// How long the broker may take to show them.
@@ -196,6 +202,8 @@ pub(crate) struct Observer {
     namespace: String,
     latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
     letters: Mutex<Option<(Instant, Vec<u64>, Dead)>>,
+    /// When it was last read what scorers served.
+    served_at: Mutex<Option<Instant>>,
     /// Messages done with by queue, and when that was read.
     done: std::sync::Mutex<HashMap<&'static str, (Instant, u64)>>,
     events: broadcast::Sender<Event>,
@@ -222,6 +230,7 @@ impl Observer {
             namespace: namespace.to_owned(),
             latest: Mutex::default(),
             letters: Mutex::default(),
+            served_at: Mutex::default(),
             done: std::sync::Mutex::default(),
             events,
         }
@@ -270,8 +279,8 @@ impl Observer {
         for seen in &queues {
             self.metrics.queue(&seen.queue, seen.ready, seen.consumers, seen.dead);
         }
-        let champion = store::read_json::<Champion>(&self.store, &layout::champion(&self.model)).await;
-        let champion = champion.ok().flatten().map(|Champion { model, model_id, .. }| ChampionSeen { model, model_id });
+        let champion = store::read_json::<Alias>(&self.store, &layout::champion(&self.model)).await;
+        let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
         Snapshot {
             at: host::now().strftime("%FT%TZ").to_string(),
             broker: BrokerSeen { name: self.link.broker_name().to_owned(), state: word, why },
@@ -286,6 +295,32 @@ impl Observer {
             },
             champion,
         }
+    }
+
+    /// Brings the metrics of what the champion served up to date, as of some seconds ago; where the store does not tell, they stay as they
+    /// are.
+    pub(crate) async fn watch_served(&self) {
+        let mut at = self.served_at.lock().await;
+        if at.is_some_and(|at| at.elapsed() < SERVED_FRESH) {
+            return;
+        }
+        match tokio::time::timeout(LOOK_TIMEOUT, self.read_served()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(why)) => tracing::debug!(%why, "what was served cannot be read now"),
+            Err(_) => tracing::debug!("what was served takes too long to read"),
+        }
+        *at = Some(Instant::now());
+    }
+
+    async fn read_served(&self) -> Result<(), Failure> {
+        let Some(champion) = store::read_json::<Alias>(&self.store, &layout::champion(&self.model)).await? else {
+            return Ok(());
+        };
+        let Some(model) = store::read_json::<Model>(&self.store, &champion.object).await? else { return Ok(()) };
+        let since = served::since(SERVED_DAYS);
+        let tally = served::read(&self.store, &champion.model, &champion.model_id, Some(&since)).await?;
+        self.metrics.served(&champion.model, &champion.model_id, &tally, &drift(&model, &tally));
+        Ok(())
     }
 
     async fn queues(&self, client: &Client) -> Result<(Vec<QueueSeen>, Option<String>), ClientError> {

@@ -2,7 +2,7 @@
 
 use crate::{
     App,
-    api::score::{Baseline, LookedUp, Reason, RideError, RideScore, RideToScore, ScoredBy, Why},
+    api::score::{Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, RideToScore, ScoredBy, Why},
     coalesce::{Scored, Unscored},
     link::unanswered,
     problem::{FieldError, Problem},
@@ -11,7 +11,7 @@ use common::{
     contract::{
         features::FEATURES,
         message::{
-            Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, WEATHER_PLACES_MAX,
+            self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, WEATHER_PLACES_MAX,
             WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
         },
         model::logistic,
@@ -23,8 +23,8 @@ use common::{
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-/// Bytes of a given `ride_id` at most.
-const RIDE_ID_BYTES_MAX: usize = 128;
+/// Bytes of a given `ride_id` or `breed` at most.
+const NAME_BYTES_MAX: usize = 128;
 
 /// What came of the rides of one request.
 pub(crate) struct Judged {
@@ -94,7 +94,7 @@ pub(crate) async fn judge_one(
 ) -> Result<(ScoredBy, RideScore), Problem> {
     let Judged { by, mut rides } = judge(app, explain, vec![ride], deadline).await?;
     match (rides.pop(), by) {
-        (Some(Ok(score)), Some(by)) => Ok((by, score)),
+        (Some(Ok(mut score)), Some(by)) => Ok((score.by.take().unwrap_or(by), score)),
         (Some(Err(fault)), _) => Err(fault.into_problem()),
         _ => Err(Problem::internal("a ride without a score and without a reason")),
     }
@@ -121,8 +121,8 @@ pub(crate) async fn judge(
     };
     let (by, mut scores) = match scored {
         Some(Scored { model, model_id, threshold, baseline_log_odds, scores }) => {
-            let baseline = baseline_log_odds.map(|log_odds| Baseline { log_odds, probability: logistic(log_odds) });
-            (Some(ScoredBy { model, model_id, threshold, baseline }), scores.into_iter())
+            let by = message::ScoredBy { model, model_id, threshold, baseline_log_odds };
+            (Some(scored_by(by)), scores.into_iter())
         }
         None => (None, Vec::new().into_iter()),
     };
@@ -130,9 +130,10 @@ pub(crate) async fn judge(
     for (ride, prepared) in rides.into_iter().zip(prepared) {
         let outcome = match prepared {
             Ok(Prepared { weather, .. }) => match scores.next().map(|score| score.outcome) {
-                Some(ScoreOutcome::Scored { probability, service, explanation }) => {
+                Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback }) => {
                     let contributions = explanation.into_iter().map(reason).collect();
-                    Ok(RideScore { ride_id: None, probability, service, contributions, weather })
+                    let (by, fallback) = (by.map(scored_by), fallback.map(FallbackName::from));
+                    Ok(RideScore { ride_id: None, probability, service, by, fallback, contributions, weather })
                 }
                 Some(ScoreOutcome::Failed { error }) => Err(in_words_of(&ride, error)),
                 None => return Err(Problem::internal("fewer scores than rides")),
@@ -165,10 +166,14 @@ struct Prepared {
 }
 
 fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
-    if let Some(ride_id) = ride.ride_id.as_ref().filter(|id| id.len() > RIDE_ID_BYTES_MAX) {
-        let expected = format!("at most {RIDE_ID_BYTES_MAX} bytes");
-        let shown = format!("{}…", ride_id.chars().take(20).collect::<String>());
-        return Err(Fault::at("ride_id_too_long", "ride_id", json!(shown), &expected));
+    for (code, field, name) in
+        [("ride_id_too_long", "ride_id", &ride.ride_id), ("breed_too_long", "breed", &ride.breed)]
+    {
+        if let Some(name) = name.as_ref().filter(|name| name.len() > NAME_BYTES_MAX) {
+            let expected = format!("at most {NAME_BYTES_MAX} bytes");
+            let shown = format!("{}…", name.chars().take(20).collect::<String>());
+            return Err(Fault::at(code, field, json!(shown), &expected));
+        }
     }
     let both = |field: &'static str, other: &str| {
         Fault::new(
@@ -206,9 +211,9 @@ fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
     let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
     let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
     let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
-    // It travels without its id, which is put back into the answer here.
     let features = ScoreRide {
-        ride_id: None,
+        ride_id: ride.ride_id.clone(),
+        breed: ride.breed.clone().filter(|breed| !breed.trim().is_empty()),
         distance: ride.distance,
         healthpoints: ride.healthpoints,
         magicpoints: ride.magicpoints,
@@ -281,6 +286,12 @@ async fn look_up(app: &App, prepared: &mut [Result<Prepared, Fault>], deadline: 
         }
     }
     Ok(())
+}
+
+fn scored_by(by: message::ScoredBy) -> ScoredBy {
+    let message::ScoredBy { model, model_id, threshold, baseline_log_odds } = by;
+    let baseline = baseline_log_odds.map(|log_odds| Baseline { log_odds, probability: logistic(log_odds) });
+    ScoredBy { model, model_id, threshold, baseline }
 }
 
 fn reason(contribution: Contribution) -> Reason {

@@ -1,9 +1,11 @@
-//! Which artefacts may be served.
+//! Which artefacts may be served, and what of them serving needs.
 
 use common::contract::{
-    features::{FEATURE_COUNT, FEATURES},
-    model::{Champion, MODEL_SCHEMA, Model},
+    features::{FEATURES, Feature},
+    model::{Alias, MODEL_SCHEMA, Model, logistic},
+    served::PROBABILITY_PARTS,
 };
+use sha2::{Digest, Sha256};
 
 /// Why an artefact is not served. The last good one stays.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -11,19 +13,30 @@ pub enum Unusable {
     /// It is not there.
     #[error("there is nothing at {0}")]
     Missing(String),
+    /// It is no artefact.
+    #[error("it cannot be read: {0}")]
+    Unreadable(String),
+    /// Not the bytes that got the name.
+    #[error("its SHA-256 is {found}; {expected} was named")]
+    Changed {
+        /// Of the artefact.
+        found: String,
+        /// Of the alias.
+        expected: String,
+    },
     /// Of another version.
     #[error("its schema is {0}; this scorer reads {MODEL_SCHEMA}")]
     Schema(String),
-    /// Not the one that was promoted.
-    #[error("it is {found}; {expected} was promoted")]
+    /// Not the one that got the name.
+    #[error("it is {found}; {expected} was named")]
     Other {
         /// `<model>/<model id>` of the artefact.
         found: String,
-        /// The same of the champion.
+        /// The same of the alias.
         expected: String,
     },
     /// Its features are not those of a score request.
-    #[error("its features are {found}; this scorer knows {expected}")]
+    #[error("its features are {found}; this scorer knows {expected}, in this order")]
     Features {
         /// Of the artefact, with units.
         found: String,
@@ -35,23 +48,82 @@ pub enum Unusable {
     Number(String),
 }
 
-/// Checks that an artefact is whole, is the one `champion` names, and can score.
+/// What serving needs of an artefact: neither its curves nor what it was trained on.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Servable {
+    /// Model family.
+    pub model: String,
+    /// The version.
+    pub model_id: String,
+    /// Probability from which on the decision is service.
+    pub threshold: f64,
+    /// Log-odds of service at all features 0.
+    pub intercept: f64,
+    /// Log-odds at the training mean.
+    pub intercept_standardised: f64,
+    /// One for each feature it uses, in the order of [`FEATURES`].
+    pub weights: Box<[Weight]>,
+    /// Parts that its answers are counted in.
+    pub parts: usize,
+}
+
+/// What one feature counts for.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Weight {
+    /// Its place in [`FEATURES`].
+    pub place: usize,
+    /// Log-odds per unit.
+    pub per_unit: f64,
+    /// Mean over the training rides.
+    pub mean: f64,
+    /// Smallest value trained on.
+    pub min: f64,
+    /// Largest value trained on.
+    pub max: f64,
+    /// Between the bins that values of the feature are counted in; absent: they are not.
+    pub edges: Option<Box<[f64]>>,
+}
+
+impl Weight {
+    /// The feature.
+    pub fn feature(&self) -> &'static Feature {
+        &FEATURES[self.place]
+    }
+}
+
+impl Servable {
+    /// The probability of service for the features it uses, in the order of its weights: that of [`Model::probability`] to the
+    /// last bit.
+    pub fn probability(&self, features: &[f64]) -> f64 {
+        logistic(self.intercept + self.weights.iter().zip(features).map(|(w, x)| w.per_unit * x).sum::<f64>())
+    }
+}
+
+/// Reads an artefact: it is whole, is the one `alias` names, and can score.
 ///
 /// # Errors
 /// The first thing that is wrong.
-pub fn check(model: &Model, champion: &Champion) -> Result<(), Unusable> {
+pub fn read(bytes: &[u8], alias: &Alias) -> Result<Servable, Unusable> {
+    let found = hex::encode(Sha256::digest(bytes));
+    if found != alias.sha256 {
+        return Err(Unusable::Changed { found, expected: alias.sha256.clone() });
+    }
+    let model = serde_json::from_slice(bytes).map_err(|error| Unusable::Unreadable(error.to_string()))?;
+    servable(&model, alias)
+}
+
+fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
     if model.schema != MODEL_SCHEMA {
         return Err(Unusable::Schema(model.schema.clone()));
     }
-    if (&model.model, &model.model_id) != (&champion.model, &champion.model_id) {
+    if (&model.model, &model.model_id) != (&alias.model, &alias.model_id) {
         let found = format!("{}/{}", model.model, model.model_id);
-        return Err(Unusable::Other { found, expected: format!("{}/{}", champion.model, champion.model_id) });
+        return Err(Unusable::Other { found, expected: format!("{}/{}", alias.model, alias.model_id) });
     }
-    let found = model.coefficients.iter().map(|coefficient| (coefficient.feature.as_str(), coefficient.unit.as_str()));
-    let expected = FEATURES.iter().map(|feature| (feature.name, feature.unit));
-    if model.coefficients.len() != FEATURE_COUNT || !found.clone().eq(expected.clone()) {
-        return Err(Unusable::Features { found: list(found), expected: list(expected) });
-    }
+    let used = model.used().ok_or_else(|| Unusable::Features {
+        found: list(model.coefficients.iter().map(|c| (c.feature.as_str(), c.unit.as_str()))),
+        expected: list(FEATURES.iter().map(|feature| (feature.name, feature.unit))),
+    })?;
     if let Some(coefficient) = model.coefficients.iter().find(|coefficient| !coefficient.per_unit.is_finite()) {
         return Err(Unusable::Number(format!("the coefficient of {}", coefficient.feature)));
     }
@@ -61,12 +133,24 @@ pub fn check(model: &Model, champion: &Champion) -> Result<(), Unusable> {
     if !(0.0..=1.0).contains(&model.threshold) {
         return Err(Unusable::Number("threshold".to_owned()));
     }
-    Ok(())
-}
-
-/// Whether `fresh` was champion some time before `served` was: what a delayed writer or reader may still see.
-pub fn is_before(fresh: &Champion, served: &Champion) -> bool {
-    served.history.get(fresh.history.len()) == Some(&fresh.model_id)
+    let weight = |(place, c): (usize, &common::contract::model::Coefficient)| Weight {
+        place,
+        per_unit: c.per_unit,
+        mean: c.mean,
+        min: c.min,
+        max: c.max,
+        edges: c.histogram.as_ref().map(|histogram| histogram.edges.as_slice().into()),
+    };
+    let parts = if model.predicted.is_empty() { PROBABILITY_PARTS } else { model.predicted.len() };
+    Ok(Servable {
+        model: model.model.clone(),
+        model_id: model.model_id.clone(),
+        threshold: model.threshold,
+        intercept: model.intercept,
+        intercept_standardised: model.intercept_standardised,
+        weights: used.into_iter().zip(&model.coefficients).map(weight).collect(),
+        parts,
+    })
 }
 
 fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
@@ -78,8 +162,11 @@ pub(crate) mod tests {
     use super::*;
     use common::contract::{
         layout,
-        model::{CHAMPION_SCHEMA, Coefficient, Confusion, Metrics, TrainingCounts, TrainingSettings},
+        model::{
+            ALIAS_SCHEMA, AliasName, Coefficient, Confusion, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
+        },
     };
+    use proptest::prelude::*;
 
     pub(crate) fn model(model_id: &str) -> Model {
         let metrics = Metrics {
@@ -90,12 +177,15 @@ pub(crate) mod tests {
             recall: None,
             f1: None,
             roc_auc: None,
+            average_precision: None,
             log_loss: 0.0,
             brier: 0.0,
+            brier_decomposition: None,
+            calibration_error: None,
             roc: Vec::new(),
             calibration: Vec::new(),
         };
-        let coefficient = |(feature, per_unit): (&common::contract::features::Feature, f64)| Coefficient {
+        let coefficient = |(feature, per_unit): (&Feature, f64)| Coefficient {
             feature: feature.name.to_owned(),
             unit: feature.unit.to_owned(),
             per_unit,
@@ -104,6 +194,14 @@ pub(crate) mod tests {
             std_dev: 1.0,
             min: 0.0,
             max: 1.0,
+            inference: None,
+            histogram: Some(Histogram {
+                edges: vec![10.0, 100.0],
+                rides: vec![50, 30, 20],
+                services: vec![0; 3],
+                mean: vec![0.0; 3],
+                mean_probability: vec![0.0; 3],
+            }),
         };
         Model {
             schema: MODEL_SCHEMA.to_owned(),
@@ -113,58 +211,100 @@ pub(crate) mod tests {
             settings: TrainingSettings::default(),
             datasets: Vec::new(),
             counts: TrainingCounts::default(),
+            breed: None,
+            centre: None,
+            alpha: 1.0,
             intercept: -19.2,
+            intercept_standard_error: None,
             intercept_standardised: -19.2,
             coefficients: FEATURES.iter().zip([0.75, 0.0, -0.011, -0.004, -0.003, 0.007]).map(coefficient).collect(),
             threshold: 0.5,
             gradient_norm: 0.0,
+            selection: None,
+            evidence: None,
+            warnings: Vec::new(),
+            predicted: vec![5; 20],
             train: metrics,
             test: None,
         }
     }
 
-    pub(crate) fn champion(line: &[&str]) -> Champion {
-        let (model_id, history) = line.split_last().unwrap();
-        Champion {
-            schema: CHAMPION_SCHEMA.to_owned(),
-            model: layout::GLOBAL_MODEL.to_owned(),
-            model_id: (*model_id).to_owned(),
-            object: layout::model(layout::GLOBAL_MODEL, model_id),
-            history: history.iter().map(|id| (*id).to_owned()).collect(),
+    pub(crate) fn encoded(model: &Model) -> Vec<u8> {
+        serde_json::to_vec(model).unwrap()
+    }
+
+    /// The last of the line has the name now.
+    pub(crate) fn alias(alias: AliasName, line: &[&Model]) -> Alias {
+        let sha256 = |model: &Model| hex::encode(Sha256::digest(encoded(model)));
+        let (named, history) = line.split_last().unwrap();
+        let (by, at, why) = ("test".to_owned(), "2018-04-26T03:00:00Z".to_owned(), String::new());
+        let past = |model: &&Model| Past {
+            model_id: model.model_id.clone(),
+            sha256: sha256(model),
+            by: by.clone(),
+            at: at.clone(),
+            why: why.clone(),
+        };
+        Alias {
+            schema: ALIAS_SCHEMA.to_owned(),
+            alias,
+            model: named.model.clone(),
+            model_id: named.model_id.clone(),
+            object: layout::model(&named.model, &named.model_id),
+            sha256: sha256(named),
+            history: history.iter().map(past).collect(),
+            by,
+            at,
+            why,
         }
     }
 
+    /// As it is served.
+    pub(crate) fn served(model: &Model) -> Servable {
+        read(&encoded(model), &alias(AliasName::Champion, &[model])).unwrap()
+    }
+
     #[test]
-    fn only_the_promoted_whole_artefact_is_usable() {
-        let champion = champion(&["m"]);
-        assert_eq!(check(&model("m"), &champion), Ok(()));
+    fn only_the_named_whole_artefact_is_usable() {
+        let named = alias(AliasName::Champion, &[&model("m")]);
+        let good = read(&encoded(&model("m")), &named).unwrap();
+        assert_eq!((good.model_id.as_str(), good.weights.len()), ("m", 6));
         let broken = |change: fn(&mut Model)| {
             let mut model = model("m");
             change(&mut model);
-            check(&model, &champion).unwrap_err().to_string()
+            servable(&model, &named).unwrap_err().to_string()
         };
         assert_eq!(broken(|m| m.schema = "model.v2".into()), "its schema is model.v2; this scorer reads model.v1");
-        assert_eq!(broken(|m| m.model_id = "n".into()), "it is service-request/n; service-request/m was promoted");
-        assert!(broken(|m| drop(m.coefficients.pop())).starts_with("its features are distance [mile], "));
+        assert_eq!(broken(|m| m.model_id = "n".into()), "it is service-request/n; service-request/m was named");
         assert!(broken(|m| m.coefficients.swap(0, 1)).starts_with("its features are healthpoints [point], distance"));
         assert!(broken(|m| m.coefficients[3].unit = "°C".into()).contains("tmin [°C]"));
         assert_eq!(broken(|m| m.coefficients[5].per_unit = f64::NAN), "the coefficient of prcp is not a usable number");
         assert_eq!(broken(|m| m.intercept = f64::INFINITY), "intercept is not a usable number");
         assert_eq!(broken(|m| m.threshold = 1.5), "threshold is not a usable number");
+
+        let mut bytes = encoded(&model("m"));
+        bytes.push(b' ');
+        assert!(matches!(read(&bytes, &named), Err(Unusable::Changed { .. })), "one blank more");
+        let unchecked = Alias { sha256: String::new(), ..named.clone() };
+        assert!(matches!(read(&encoded(&model("m")), &unchecked), Err(Unusable::Changed { .. })));
+        let half = &bytes[..bytes.len() / 2];
+        let named = Alias { sha256: hex::encode(Sha256::digest(half)), ..named };
+        assert!(matches!(read(half, &named), Err(Unusable::Unreadable(_))));
     }
 
-    #[test]
-    fn a_champion_is_before_another_only_in_its_own_line() {
-        let served = champion(&["a", "b", "a", "c"]);
-        for (line, before) in [
-            (&["a"][..], true),
-            (&["a", "b"], true),
-            (&["a", "b", "a"], true),
-            (&["a", "b", "a", "c"], false),
-            (&["a", "b", "a", "c", "b"], false),
-            (&["x"], false),
-        ] {
-            assert_eq!(is_before(&champion(line), &served), before, "{line:?}");
+    proptest! {
+        /// What is kept of an artefact gives the probability of the artefact, whichever features it uses.
+        #[test]
+        fn what_is_kept_scores_as_the_whole_does(
+            features in prop::array::uniform6(-500.0..500.0), used in prop::array::uniform6(any::<bool>()),
+        ) {
+            let mut model = model("m");
+            let mut used_by = used.iter();
+            model.coefficients.retain(|_| *used_by.next().unwrap());
+            let features: Vec<f64> = features.iter().zip(used).filter(|(_, used)| *used).map(|(x, _)| *x).collect();
+            let kept = served(&model);
+            prop_assert_eq!(kept.probability(&features).to_bits(), model.probability(&features).to_bits());
+            prop_assert!(kept.weights.iter().zip(&model.coefficients).all(|(w, c)| w.feature().name == c.feature));
         }
     }
 }

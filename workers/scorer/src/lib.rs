@@ -1,23 +1,33 @@
-//! Says how likely rides are to end in a service request, by the champion model.
+//! Says how likely rides are to end in a service request: by the champion, or by the model of the unicorn's breed.
 //!
 //! ```text
-//! score-request ──▶ the served model, one snapshot a request ──▶ score ──▶ score-response to reply_to
-//! model-promoted ─▶ champion.json ─▶ artefact ─▶ check ─▶ swap
-//!                                                  └─ not usable: the last good model stays
+//! score-request ──▶ champion and models of breeds, one snapshot a request ─▶ score ─┬▶ score-response to reply_to
+//!                                                                                   └▶ counts, challenger ─▶ store
+//! model-promoted ─┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
+//! a second passed ┘                                 └─ not usable: the last good model stays
 //! ```
 //!
 //! | file | what |
 //! |---|---|
 //! | [`score`] | features to probabilities; pure |
-//! | [`artefact`] | which models may be served; pure |
+//! | [`artefact`] | which models may be served, and what of them serving needs; pure |
+//! | `named` | reads the version that has a name |
+//! | `follow` | the champion, and the challenger that answers unheard |
+//! | `breeds` | models of breeds: loaded when asked for, a bounded number in memory |
+//! | `watch`, `sample` | what was asked and answered, left in the store |
 //!
 //! An event is only the occasion to look: what is served is what `champion.json` says then, so that events may come late,
-//! twice or in any order. Every request is answered, if only with a typed error.
+//! twice, in any order or not at all. Every request is answered, if only with a typed error.
 
 pub mod artefact;
+mod breeds;
+mod follow;
+mod named;
+mod sample;
 pub mod score;
+mod watch;
 
-use artefact::Unusable;
+use breeds::Breeds;
 use bytes::Bytes;
 use common::{
     contract::{
@@ -27,25 +37,23 @@ use common::{
             Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest,
             ScoreResponse, Undecodable,
         },
-        model::{Champion, Model},
+        model::AliasName,
         outcome::{Failure, Outgoing, Outputs},
     },
     runtime::{
         Worker,
         broker::MESSAGE_TOO_LARGE,
         config::{self, Problem},
-        store::{self, Store},
+        store::Store,
     },
 };
+use follow::Follower;
 use serde::{Deserialize, Serialize};
-use std::{
-    sync::{
-        Arc, PoisonError, RwLock,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
-    time::Duration,
-};
-use tokio::sync::Mutex;
+use std::{sync::Arc, time::Duration};
+use watch::Watch;
+
+/// Requests that wait for the model of a breed at the same time at most: some handlers are always free for others.
+const WAITING_MAX: usize = (Scorer::CONCURRENCY - 4) as usize;
 
 /// The section `[scorer]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -55,11 +63,32 @@ pub struct Settings {
     pub model: String,
     /// Rides in one request at most.
     pub rides_max: usize,
+    /// Models of breeds in memory at most, beside that of all rides. Breeds that are known to have none count, too.
+    pub breed_models_max: usize,
+    /// How long a request waits for the model of a breed that is not in memory, milliseconds; then that of all rides answers.
+    pub breed_wait_ms: u64,
+    /// After which the champion is looked at again although no event told of another, milliseconds.
+    pub follow_ms: u64,
+    /// Whether a challenger answers the same requests unheard, for the difference to be seen.
+    pub shadow: bool,
+    /// How long what was served is kept before it is written to the store, milliseconds; 0: it is neither kept nor written.
+    pub served_write_ms: u64,
+    /// Rides of a day that are written with their id and probability, for what becomes of them to be seen, at most; 0: none.
+    pub scored_rides_max: usize,
 }
 
 impl Default for Settings {
     fn default() -> Self {
-        Self { model: layout::GLOBAL_MODEL.to_owned(), rides_max: 10_000 }
+        Self {
+            model: layout::GLOBAL_MODEL.to_owned(),
+            rides_max: 10_000,
+            breed_models_max: 1_000,
+            breed_wait_ms: 250,
+            follow_ms: 1_000,
+            shadow: true,
+            served_write_ms: 5_000,
+            scored_rides_max: 100_000,
+        }
     }
 }
 
@@ -74,7 +103,11 @@ impl config::Settings for Settings {
         if !(1..=SCORE_RIDES_MAX).contains(&self.rides_max) {
             return Err(Problem::new("rides_max", self.rides_max, format!("1 to {SCORE_RIDES_MAX}")));
         }
-        Ok(())
+        Problem::unless_within("breed_models_max", self.breed_models_max, 1..=1_000_000)?;
+        Problem::unless_within("breed_wait_ms", self.breed_wait_ms, 0..=60_000)?;
+        Problem::unless_within("follow_ms", self.follow_ms, 10..=3_600_000)?;
+        Problem::unless_within("served_write_ms", self.served_write_ms, 0..=3_600_000)?;
+        Problem::unless_within("scored_rides_max", self.scored_rides_max, 0..=10_000_000)
     }
 }
 
@@ -106,23 +139,45 @@ impl Input for ScorerIn {
 pub struct Scorer {
     rides_max: usize,
     champion: Arc<Follower>,
+    challenger: Option<Arc<Follower>>,
+    breeds: Arc<Breeds>,
+    watch: Option<Arc<Watch>>,
 }
 
 impl Scorer {
     /// A scorer with checked settings on this store. It serves nothing before it is connected.
     pub fn new(settings: Settings, store: Store) -> Self {
-        Self { rides_max: settings.rides_max, champion: Arc::new(Follower::new(settings.model, store)) }
+        let Settings { model, rides_max, breed_models_max, scored_rides_max, .. } = settings;
+        let every = Duration::from_millis(settings.follow_ms);
+        let wait = Duration::from_millis(settings.breed_wait_ms);
+        let follower = |name| Arc::new(Follower::new(&model, name, &store, every));
+        let write_after = Duration::from_millis(settings.served_write_ms);
+        let watch = || Arc::new(Watch::new(&store, breed_models_max, write_after, scored_rides_max));
+        let watch = (!write_after.is_zero()).then(watch);
+        Self {
+            rides_max,
+            champion: follower(AliasName::Champion),
+            challenger: (settings.shadow && watch.is_some()).then(|| follower(AliasName::Challenger)),
+            breeds: Arc::new(Breeds::new(&model, &store, breed_models_max, wait, WAITING_MAX)),
+            watch,
+        }
+    }
+
+    /// For a few scores by hand: what is asked and answered is not remembered, and nothing is written.
+    pub fn unwatched(self) -> Self {
+        Self { watch: None, challenger: None, ..self }
     }
 
     /// Id of the model that answers at this moment.
     pub fn serves(&self) -> Option<String> {
-        self.champion.served().map(|served| served.model.model_id.clone())
+        self.champion.served().map(|named| named.model.model_id.clone())
     }
 
     /// Answers within the request's `expiration`: after that nobody waits for the scores any more, only for the reason.
     async fn answer_in_time(&self, request: &ScoreRequest, properties: &Properties) -> Result<ScoreResponse, Failure> {
-        let Some(expiration_ms) = properties.expiration_ms else { return self.answer(request).await };
-        let in_time = tokio::time::timeout(Duration::from_millis(expiration_ms), self.answer(request)).await;
+        let Some(expiration_ms) = properties.expiration_ms else { return self.answer(request, None).await };
+        let expiration = Duration::from_millis(expiration_ms);
+        let in_time = tokio::time::timeout(expiration, self.answer(request, Some(expiration))).await;
         in_time.unwrap_or_else(|_| {
             let message =
                 format!("not answered within the {expiration_ms} ms of its expiration: the model is being read");
@@ -131,34 +186,38 @@ impl Scorer {
         })
     }
 
-    async fn answer(&self, request: &ScoreRequest) -> Result<ScoreResponse, Failure> {
+    async fn answer(&self, request: &ScoreRequest, within: Option<Duration>) -> Result<ScoreResponse, Failure> {
         if request.rides.len() > self.rides_max {
             let message = format!("{} rides: expected at most {} in one request", request.rides.len(), self.rides_max);
             let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
-        let served = match self.champion.served() {
-            Some(served) => {
-                Follower::catch_up(&self.champion);
-                Some(served)
-            }
+        let all = match Follower::caught_up(&self.champion) {
+            Some(all) => Some(all),
             None => {
                 self.champion.refresh().await?;
                 self.champion.served()
             }
         };
-        let Some(served) = served else {
+        let Some(all) = all else {
             let error = ScoreError {
                 code: ScoreErrorCode::NoModel,
                 message: format!(
                     "there is no model {} to score with yet: one comes once enough labelled rides were ingested",
-                    self.champion.model
+                    self.champion.family
                 ),
                 field: None,
             };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         };
-        Ok(score::score(&served.model, request))
+        let models = Breeds::choose(&self.breeds, all, request, within).await;
+        let (response, seen) = score::score_by(&models, request);
+        if let Some(watch) = &self.watch {
+            let challenger = self.challenger.as_ref().and_then(Follower::caught_up);
+            let challenger = challenger.filter(|named| named.model.model_id != models.all.model.model_id);
+            Watch::note(watch, request, &models, &seen, challenger.as_deref(), self.breeds.take_counts());
+        }
+        Ok(response)
     }
 }
 
@@ -174,9 +233,10 @@ impl Worker for Scorer {
         let Envelope { payload, properties } = envelope;
         match payload {
             ScorerIn::Promoted(promoted) => {
-                if promoted.model == self.champion.model {
+                if promoted.model == self.champion.family {
                     self.champion.follow().await;
                 }
+                Breeds::promoted(&self.breeds, &promoted.model);
                 Ok(Outputs::none())
             }
             ScorerIn::Score(request) => {
@@ -193,7 +253,16 @@ impl Worker for Scorer {
     /// Reads the champion. Without one, or without the store, there still are requests to be answered with an error.
     async fn connected(&self) -> Result<(), Failure> {
         self.champion.follow().await;
+        if let Some(challenger) = &self.challenger {
+            challenger.follow().await;
+        }
         Ok(())
+    }
+
+    async fn ended(&self) {
+        if let Some(watch) = &self.watch {
+            watch.write().await;
+        }
     }
 
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
@@ -221,115 +290,6 @@ fn error_reply(request: &Properties, error: ScoreError) -> Option<Outgoing> {
     let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
     let request_id = named.strip_suffix("/score-request").unwrap_or(named);
     Outgoing::reply(&ScoreResponse::failed(request_id, error), request).ok().flatten()
-}
-
-/// A model that was checked, and what made it champion.
-#[derive(Debug)]
-struct Served {
-    champion: Champion,
-    model: Model,
-}
-
-/// Holds the champion's artefact in memory and replaces it whole.
-struct Follower {
-    model: String,
-    store: Store,
-    served: RwLock<Option<Arc<Served>>>,
-    /// One reader at a time. Holds what came of the last reading.
-    turn: Mutex<Result<(), Failure>>,
-    /// Readings that have ended.
-    readings: AtomicU64,
-    /// The last reading failed: what is served may be outdated.
-    behind: AtomicBool,
-}
-
-impl Follower {
-    fn new(model: String, store: Store) -> Self {
-        Self {
-            model,
-            store,
-            served: RwLock::default(),
-            turn: Mutex::new(Ok(())),
-            readings: AtomicU64::new(0),
-            behind: AtomicBool::new(false),
-        }
-    }
-
-    fn served(&self) -> Option<Arc<Served>> {
-        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    /// Reads the champion now; where that fails, the next request is the occasion to try again.
-    async fn follow(&self) {
-        if let Err(why) = self.refresh().await {
-            tracing::warn!(model = %self.model, %why, "the champion cannot be read now");
-        }
-    }
-
-    /// After a failed reading: reads again in the background, while the present model goes on answering.
-    fn catch_up(follower: &Arc<Self>) {
-        if follower.behind.swap(false, Ordering::Relaxed) {
-            let follower = Arc::clone(follower);
-            tokio::spawn(async move { follower.follow().await });
-        }
-    }
-
-    /// Serves what `champion.json` says now. Of many callers at once two read, the second for all who came while the
-    /// first did; all of those get what came of it.
-    ///
-    /// # Errors
-    /// When the store is away. What was served still is.
-    async fn refresh(&self) -> Result<(), Failure> {
-        let ended = self.readings.load(Ordering::Acquire);
-        let mut last = self.turn.lock().await;
-        if self.readings.load(Ordering::Acquire) < ended + 2 {
-            *last = self.read_and_serve().await;
-            self.readings.fetch_add(1, Ordering::Release);
-        }
-        last.clone()
-    }
-
-    async fn read_and_serve(&self) -> Result<(), Failure> {
-        match self.read().await {
-            Ok(Some(served)) => {
-                tracing::info!(model = %self.model, model_id = %served.model.model_id, "serving");
-                *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(served));
-            }
-            Ok(None) => {}
-            Err(failure @ Failure::Permanent { .. }) => {
-                tracing::error!(model = %self.model, why = %failure, "the champion cannot be served; the last good one stays");
-            }
-            Err(failure) => {
-                self.behind.store(true, Ordering::Relaxed);
-                return Err(failure);
-            }
-        }
-        Ok(())
-    }
-
-    /// The champion, when it is another than the served one.
-    async fn read(&self) -> Result<Option<Served>, Failure> {
-        let alias = layout::champion(&self.model);
-        let Some(champion) = store::read_json::<Champion>(&self.store, &alias).await? else { return Ok(None) };
-        if let Some(served) = self.served()
-            && (served.champion == champion || artefact::is_before(&champion, &served.champion))
-        {
-            return Ok(None);
-        }
-        if !layout::is_below(layout::MODELS, &champion.object) {
-            let why =
-                format!("{alias}: its object is {:?}; expected a path below {}/", champion.object, layout::MODELS);
-            return Err(Failure::permanent("unusable_model", why));
-        }
-        let usable = match store::read_json::<Model>(&self.store, &champion.object).await? {
-            Some(model) => artefact::check(&model, &champion).map(|()| model),
-            None => Err(Unusable::Missing(champion.object.clone())),
-        };
-        match usable {
-            Ok(model) => Ok(Some(Served { champion, model })),
-            Err(why) => Err(Failure::permanent("unusable_model", format!("{}: {why}", champion.object))),
-        }
-    }
 }
 
 #[cfg(test)]

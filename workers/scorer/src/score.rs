@@ -1,13 +1,14 @@
-//! Features in, probabilities out: every ride of a request by one and the same model.
+//! Features in, probabilities out: every ride by the one model that was chosen for it.
 
+use crate::{artefact::Servable, named::Named};
 use common::contract::{
-    features::{FEATURE_COUNT, FEATURES},
+    features::FEATURE_COUNT,
     message::{
-        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, Units,
+        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, ScoredBy, Units,
     },
-    model::Model,
 };
-use std::ops::RangeInclusive;
+use std::{ops::RangeInclusive, sync::Arc};
 
 /// Temperatures a station on earth could report, tenths of °C.
 const TEMPERATURE: RangeInclusive<f64> = -1000.0..=700.0;
@@ -45,71 +46,147 @@ impl Unscorable {
     }
 }
 
-/// Scores every ride of a request. A ride that cannot be scored has its error in its place, with the path of the field.
-pub fn score(model: &Model, request: &ScoreRequest) -> ScoreResponse {
-    let scores = request.rides.iter().enumerate().map(|(index, ride)| Score {
-        ride_id: ride.ride_id.clone(),
-        outcome: match score_ride(model, ride, request.units) {
-            Ok((features, probability)) => ScoreOutcome::Scored {
-                probability,
-                service: probability >= model.threshold,
-                explanation: if request.explain { explain(model, &features) } else { Vec::new() },
-            },
-            Err(why) => ScoreOutcome::Failed {
-                error: ScoreError {
-                    code: why.code(),
-                    message: why.to_string(),
-                    field: Some(format!("rides[{index}].{}", why.feature())),
-                },
-            },
-        },
+/// The models of one request: a snapshot, whatever is promoted meanwhile.
+pub(crate) struct Models {
+    /// The model of all rides.
+    pub(crate) all: Arc<Named>,
+    /// Those of breeds.
+    pub(crate) breeds: Vec<Arc<Named>>,
+    /// Who scores each ride, in the order of the request; empty: `all` does.
+    pub(crate) choices: Vec<Choice>,
+}
+
+/// Who scores a ride.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Choice {
+    /// The model of all rides: it names no breed.
+    All,
+    /// That of its breed, by its place in [`Models::breeds`].
+    Breed(usize),
+    /// The model of all rides, and why.
+    Fallback(Fallback),
+}
+
+impl Models {
+    /// Who scores the ride at this place of the request.
+    pub(crate) fn choice(&self, index: usize) -> Choice {
+        self.choices.get(index).copied().unwrap_or(Choice::All)
+    }
+
+    /// The model that is chosen.
+    pub(crate) fn model(&self, choice: Choice) -> &Servable {
+        match choice {
+            Choice::Breed(place) => &self.breeds[place].model,
+            Choice::All | Choice::Fallback(_) => &self.all.model,
+        }
+    }
+}
+
+/// What the model saw of a ride: the features it uses, in the order of its weights, and what it said.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Seen {
+    pub(crate) features: [f64; FEATURE_COUNT],
+    pub(crate) probability: f64,
+}
+
+/// Scores every ride of a request by one model, whatever their breeds. A ride that cannot be scored has its error in its place, with
+/// the path of the field.
+pub fn score(model: &Servable, request: &ScoreRequest) -> ScoreResponse {
+    let rides = request.rides.iter().enumerate();
+    let scores = rides.map(|(index, ride)| outcome(model, Choice::All, index, ride, request).0).collect();
+    response(model, request, scores)
+}
+
+/// Scores every ride by the model chosen for it; with what the models saw, in the order of the rides.
+pub(crate) fn score_by(models: &Models, request: &ScoreRequest) -> (ScoreResponse, Vec<Option<Seen>>) {
+    let rides = request.rides.iter().enumerate().map(|(index, ride)| {
+        let choice = models.choice(index);
+        outcome(models.model(choice), choice, index, ride, request)
     });
+    let (scores, seen) = rides.unzip();
+    (response(&models.all.model, request, scores), seen)
+}
+
+fn response(model: &Servable, request: &ScoreRequest, scores: Vec<Score>) -> ScoreResponse {
     ScoreResponse {
         request_id: request.request_id.clone(),
         model: Some(model.model.clone()),
         model_id: Some(model.model_id.clone()),
         threshold: Some(model.threshold),
         baseline_log_odds: request.explain.then_some(model.intercept_standardised),
-        scores: scores.collect(),
+        scores,
         error: None,
+    }
+}
+
+fn outcome(
+    model: &Servable,
+    choice: Choice,
+    index: usize,
+    ride: &ScoreRide,
+    request: &ScoreRequest,
+) -> (Score, Option<Seen>) {
+    let (outcome, seen) = match score_ride(model, ride, request.units) {
+        Ok(seen) => {
+            let (by, fallback) = match choice {
+                Choice::All => (None, None),
+                Choice::Breed(_) => (Some(scored_by(model, request.explain)), None),
+                Choice::Fallback(why) => (None, Some(why)),
+            };
+            let explanation = if request.explain { explain(model, &seen.features) } else { Vec::new() };
+            let (probability, service) = (seen.probability, seen.probability >= model.threshold);
+            (ScoreOutcome::Scored { probability, service, explanation, by, fallback }, Some(seen))
+        }
+        Err(why) => {
+            let (code, message) = (why.code(), why.to_string());
+            let field = Some(format!("rides[{index}].{}", why.feature()));
+            (ScoreOutcome::Failed { error: ScoreError { code, message, field } }, None)
+        }
+    };
+    (Score { ride_id: ride.ride_id.clone(), outcome }, seen)
+}
+
+fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
+    ScoredBy {
+        model: model.model.clone(),
+        model_id: model.model_id.clone(),
+        threshold: model.threshold,
+        baseline_log_odds: explained.then_some(model.intercept_standardised),
     }
 }
 
 /// The probability that a ride ends in a service request, 0 … 1.
 ///
 /// # Errors
-/// The first feature, in the order of [`FEATURES`], that is missing or cannot be.
-pub fn probability(model: &Model, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    score_ride(model, ride, units).map(|(_, probability)| probability)
+/// The first feature the model uses that is missing or cannot be.
+pub fn probability(model: &Servable, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    score_ride(model, ride, units).map(|seen| seen.probability)
 }
 
 /// The features of a ride and its probability.
-fn score_ride(model: &Model, ride: &ScoreRide, units: Units) -> Result<([f64; FEATURE_COUNT], f64), Unscorable> {
-    let features = features(ride, units)?;
+pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<Seen, Unscorable> {
+    let features = features(model, ride, units)?;
     let probability = model.probability(&features);
     // The log-odds of values near the end of what a number can hold are none.
     if probability.is_nan() {
-        let value = ride.distance.unwrap_or_default();
-        return Err(Unscorable::Impossible {
-            feature: "distance",
-            value,
-            expected: "values one can compute with".into(),
-        });
+        let feature = model.weights.first().map_or("distance", |weight| weight.feature().name);
+        let expected = "values one can compute with".into();
+        return Err(Unscorable::Impossible { feature, value: features[0], expected });
     }
-    Ok((features, probability))
+    Ok(Seen { features, probability })
 }
 
-/// What each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of
-/// [`FEATURES`]. Beside, and not instead of, [`Model::probability`], which is the same bits whoever asks.
-fn explain(model: &Model, features: &[f64; FEATURE_COUNT]) -> Vec<Contribution> {
-    let contributions = model.coefficients.iter().zip(features).map(|(coefficient, &value)| {
-        let log_odds = coefficient.per_unit * (value - coefficient.mean);
+/// What each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of the features.
+/// Beside, and not instead of, [`Servable::probability`], which is the same bits whoever asks.
+fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contribution> {
+    let contributions = model.weights.iter().zip(features).map(|(weight, &value)| {
+        let log_odds = weight.per_unit * (value - weight.mean);
         Contribution {
-            feature: coefficient.feature.clone(),
+            feature: weight.feature().name.to_owned(),
             value,
             // JSON has no infinity; and no weight is no contribution, however far the value.
-            log_odds: if coefficient.per_unit == 0.0 { 0.0 } else { log_odds.clamp(f64::MIN, f64::MAX) },
-            outside_training: value < coefficient.min || value > coefficient.max,
+            log_odds: if weight.per_unit == 0.0 { 0.0 } else { log_odds.clamp(f64::MIN, f64::MAX) },
+            outside_training: value < weight.min || value > weight.max,
         }
     });
     let mut contributions: Vec<Contribution> = contributions.collect();
@@ -117,13 +194,16 @@ fn explain(model: &Model, features: &[f64; FEATURE_COUNT]) -> Vec<Contribution> 
     contributions
 }
 
-/// The features in the order of [`FEATURES`] and the units of the dataset.
-fn features(ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
+/// The features the model uses, in the order of its weights and the units of the dataset. Others may be missing, or anything.
+fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
     let mut features = [0.0; FEATURE_COUNT];
-    for (slot, feature) in features.iter_mut().zip(FEATURES) {
-        *slot = read(feature.name, ride, units)?;
+    for (slot, weight) in features.iter_mut().zip(&model.weights) {
+        *slot = read(weight.feature().name, ride, units)?;
     }
+    let uses = |name: &str| model.weights.iter().any(|weight| weight.feature().name == name);
     if let (Some(tmin), Some(tmax)) = (ride.tmin, ride.tmax)
+        && uses("tmin")
+        && uses("tmax")
         && tmin > tmax
     {
         return Err(Unscorable::Impossible { feature: "tmin", value: tmin, expected: format!("at most tmax, {tmax}") });
@@ -156,16 +236,18 @@ fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Un
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artefact::tests::model;
+    use crate::artefact::tests::{model, served};
     use common::contract::{
+        features::{FEATURES, FeatureSet},
         message::{Message, PrecipitationUnit, TemperatureUnit, decode},
-        model::logistic,
+        model::{Model, logistic},
     };
     use proptest::prelude::*;
 
     fn ride() -> ScoreRide {
         ScoreRide {
             ride_id: Some("r".to_owned()),
+            breed: None,
             distance: Some(30.0),
             healthpoints: Some(300.0),
             magicpoints: Some(310.0),
@@ -180,7 +262,7 @@ mod tests {
     }
 
     fn error(ride: ScoreRide, units: Units) -> ScoreError {
-        let response = score(&model("m"), &ScoreRequest { units, ..request(vec![ride]) });
+        let response = score(&served(&model("m")), &ScoreRequest { units, ..request(vec![ride]) });
         match &response.scores[0].outcome {
             ScoreOutcome::Failed { error } => error.clone(),
             other => panic!("{other:?}"),
@@ -194,7 +276,7 @@ mod tests {
         let expected = 1.0 / (1.0 + f64::exp(-log_odds));
         for (threshold, decision) in [(expected + 1e-9, false), (expected - 1e-9, true)] {
             model.threshold = threshold;
-            let response = score(&model, &request(vec![ride()]));
+            let response = score(&served(&model), &request(vec![ride()]));
             response.check().unwrap();
             let ScoreOutcome::Scored { probability, service, .. } = response.scores[0].outcome else {
                 panic!("{response:?}")
@@ -208,19 +290,20 @@ mod tests {
     fn the_same_weather_in_any_unit_has_the_same_score() {
         let metric = ScoreRide { tmin: Some(5.0), tmax: Some(15.0), prcp: Some(2.54), ..ride() };
         let imperial = ScoreRide { tmin: Some(41.0), tmax: Some(59.0), prcp: Some(0.1), ..ride() };
-        let expected = probability(&model("m"), &ride(), Units::default()).unwrap();
+        let model = served(&model("m"));
+        let expected = probability(&model, &ride(), Units::default()).unwrap();
         for (ride, temperature, precipitation) in [
             (metric, TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
             (imperial, TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
         ] {
-            let found = probability(&model("m"), &ride, Units { temperature, precipitation }).unwrap();
+            let found = probability(&model, &ride, Units { temperature, precipitation }).unwrap();
             assert!((found - expected).abs() < 1e-12, "{found} {expected}");
         }
     }
 
     #[test]
     fn one_ride_that_cannot_be_scored_leaves_its_neighbours_their_score() {
-        let response = score(&model("m"), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
+        let response = score(&served(&model("m")), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
         response.check().unwrap();
         assert!(matches!(response.scores[0].outcome, ScoreOutcome::Scored { .. }));
         assert_eq!(response.scores[0].outcome, response.scores[2].outcome);
@@ -248,6 +331,32 @@ mod tests {
         assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
     }
 
+    /// A model of mileage alone scores a ride whose weather is missing or absurd, and explains it by mileage alone; one of the
+    /// weather does not.
+    #[test]
+    fn what_a_model_does_not_use_may_be_missing() {
+        let of = |set: FeatureSet| {
+            let mut model = model("m");
+            let mut used = set.used().into_iter();
+            model.coefficients.retain(|_| used.next() == Some(true));
+            served(&model)
+        };
+        let dry = ScoreRide { tmin: Some(900.0), tmax: Some(-5e9), prcp: None, ..ride() };
+        let request = ScoreRequest { explain: true, ..request(vec![dry]) };
+        let response = score(&of(FeatureSet::Mileage), &request);
+        response.check().unwrap();
+        let ScoreOutcome::Scored { probability, explanation, .. } = &response.scores[0].outcome else {
+            panic!("{response:?}")
+        };
+        assert!((probability - logistic(-19.2 + 0.75 * 30.0 - 0.011 * 310.0)).abs() < 1e-12);
+        let told: Vec<_> = explanation.iter().map(|contribution| contribution.feature.as_str()).collect();
+        assert_eq!(told, ["distance", "magicpoints", "healthpoints"]);
+        let ScoreOutcome::Failed { error } = &score(&of(FeatureSet::Weather), &request).scores[0].outcome else {
+            panic!("scored without its weather")
+        };
+        assert_eq!(error.field.as_deref(), Some("rides[0].tmin"));
+    }
+
     /// Rides as they are, and a model trained on such, `intercept` the log-odds at their mean.
     fn explainable() -> impl Strategy<Value = (Model, ScoreRide)> {
         let coefficient = |weight: f64, low: f64, high: f64| {
@@ -266,6 +375,7 @@ mod tests {
         let ride = (0.0..60.0, 0.0..400.0, 0.0..400.0, -300.0..200.0, 200.0..400.0, 0.0..500.0).prop_map(
             |(distance, healthpoints, magicpoints, tmin, tmax, prcp)| ScoreRide {
                 ride_id: None,
+                breed: None,
                 distance: Some(distance),
                 healthpoints: Some(healthpoints),
                 magicpoints: Some(magicpoints),
@@ -287,7 +397,7 @@ mod tests {
     }
 
     fn explanation(model: &Model, ride: ScoreRide) -> (ScoreResponse, f64, Vec<Contribution>) {
-        let response = score(model, &ScoreRequest { explain: true, ..request(vec![ride]) });
+        let response = score(&served(model), &ScoreRequest { explain: true, ..request(vec![ride]) });
         response.check().unwrap();
         match response.scores[0].outcome.clone() {
             ScoreOutcome::Scored { probability, explanation, .. } => (response, probability, explanation),
@@ -308,7 +418,7 @@ mod tests {
         model.coefficients[3].per_unit = -0.02;
         let inch = ScoreRide { prcp: Some(2.0), ..ride() };
         let units = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
-        let response = score(&model, &ScoreRequest { explain: true, units, ..request(vec![inch]) });
+        let response = score(&served(&model), &ScoreRequest { explain: true, units, ..request(vec![inch]) });
         let ScoreOutcome::Scored { explanation, .. } = &response.scores[0].outcome else { panic!("{response:?}") };
         let told: Vec<_> = explanation.iter().map(|c| (c.feature.as_str(), c.value, c.outside_training)).collect();
         let expected = [
@@ -321,7 +431,7 @@ mod tests {
         ];
         assert_eq!(told, expected);
         assert!((explanation[0].log_odds - 4.08).abs() < 1e-12 && explanation[1].log_odds == 1.0, "{explanation:?}");
-        let plain = serde_json::to_string(&score(&model, &request(vec![ride()]))).unwrap();
+        let plain = serde_json::to_string(&score(&served(&model), &request(vec![ride()]))).unwrap();
         assert!(!plain.contains("explanation") && !plain.contains("baseline"), "{plain}");
     }
 
@@ -335,7 +445,7 @@ mod tests {
         #[test]
         fn an_explanation_adds_up_to_the_probability((model, ride) in explainable()) {
             let (response, explained, contributions) = explanation(&model, ride.clone());
-            let plain = probability(&model, &ride, Units::default()).unwrap();
+            let plain = probability(&served(&model), &ride, Units::default()).unwrap();
             prop_assert_eq!(explained.to_bits(), plain.to_bits());
             let sum: f64 = contributions.iter().map(|contribution| contribution.log_odds).sum();
             let told = logistic(response.baseline_log_odds.unwrap() + sum);
@@ -356,8 +466,8 @@ mod tests {
             (distance, healthpoints, magicpoints) in (number(), number(), number()),
             (tmin, tmax, prcp) in (number(), number(), number()),
         ) {
-            let ride = ScoreRide { ride_id: None, distance, healthpoints, magicpoints, tmin, tmax, prcp };
-            let response = score(&model("m"), &ScoreRequest { explain: true, ..request(vec![ride]) });
+            let ride = ScoreRide { distance, healthpoints, magicpoints, tmin, tmax, prcp, ..ScoreRide::default() };
+            let response = score(&served(&model("m")), &ScoreRequest { explain: true, ..request(vec![ride]) });
             prop_assert_eq!(response.check(), Ok(()));
             let json = serde_json::to_vec(&response).unwrap();
             prop_assert_eq!(decode::<ScoreResponse>(&json), Ok(response.clone()));

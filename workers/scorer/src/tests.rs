@@ -1,11 +1,20 @@
+//! The scorer on stores in memory, in a folder, and on slow ones.
+
+mod breeds;
+mod counting;
+mod served;
+
 use super::*;
-use crate::artefact::tests::{champion, model};
+use crate::artefact::tests::{alias, encoded, model};
 use common::{
     contract::{
         message::{ScoreOutcome, ScoreRide, Units, recognise},
-        model::logistic,
+        model::{Alias, AliasName, Model, logistic},
     },
-    runtime::config::{Settings as _, StoreSettings},
+    runtime::{
+        config::{Settings as _, StoreSettings},
+        store,
+    },
 };
 use futures::StreamExt;
 use object_store::{
@@ -22,12 +31,19 @@ fn scorer(store: &Store) -> Scorer {
     Scorer::new(Settings::default(), Arc::clone(store))
 }
 
-/// The artefact `id`, whose log-odds at all features 0 are `intercept`.
-async fn put_model(store: &Store, id: &str, intercept: f64) {
-    let artefact = Model { intercept, ..model(id) };
-    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), serde_json::to_vec(&artefact).unwrap())
-        .await
-        .unwrap();
+/// The artefact `id`: its log-odds at all features 0 are its name where that is a number, tenths, and else 0.
+fn artefact(id: &str) -> Model {
+    Model { intercept: id.parse::<f64>().unwrap_or_default() / 10.0, ..model(id) }
+}
+
+async fn put_model(store: &Store, id: &str) {
+    store::write(store, &layout::model(layout::GLOBAL_MODEL, id), encoded(&artefact(id))).await.unwrap();
+}
+
+/// The last of the line is champion now.
+fn champion(line: &[&str]) -> Alias {
+    let line: Vec<Model> = line.iter().map(|id| artefact(id)).collect();
+    alias(AliasName::Champion, &line.iter().collect::<Vec<_>>())
 }
 
 /// Says that the last of the line is champion now.
@@ -38,8 +54,8 @@ async fn put_champion(store: &Store, line: &[&str]) {
 
 /// The event: `id` was promoted.
 async fn promote(scorer: &Scorer, id: &str) {
-    let Champion { model, model_id, object, .. } = champion(&[id]);
-    let promoted = ModelPromoted { model, model_id, object, previous_model_id: None };
+    let Alias { model, model_id, object, .. } = champion(&[id]);
+    let promoted = ModelPromoted { model, model_id, object, previous_model_id: None, why: None };
     let envelope = Envelope { payload: ScorerIn::Promoted(promoted), properties: Properties::default() };
     assert_eq!(scorer.handle(envelope).await.unwrap().into_stream().count().await, 0);
 }
@@ -56,13 +72,13 @@ fn properties() -> Properties {
 fn request(rides: usize) -> ScoreRequest {
     let zero = Some(0.0);
     let ride = ScoreRide {
-        ride_id: None,
         distance: zero,
         healthpoints: zero,
         magicpoints: zero,
         tmin: zero,
         tmax: zero,
         prcp: zero,
+        ..ScoreRide::default()
     };
     ScoreRequest { request_id: "q".to_owned(), units: Units::default(), explain: false, rides: vec![ride; rides] }
 }
@@ -72,8 +88,12 @@ async fn ask(scorer: &Scorer, rides: usize) -> Result<ScoreResponse, Failure> {
 }
 
 async fn ask_within(scorer: &Scorer, rides: usize, expiration_ms: Option<u64>) -> Result<ScoreResponse, Failure> {
+    ask_for(scorer, request(rides), expiration_ms).await
+}
+
+async fn ask_for(scorer: &Scorer, request: ScoreRequest, expiration_ms: Option<u64>) -> Result<ScoreResponse, Failure> {
     let properties = Properties { expiration_ms, ..properties() };
-    let envelope = Envelope { payload: ScorerIn::Score(request(rides)), properties };
+    let envelope = Envelope { payload: ScorerIn::Score(request), properties };
     let outgoing: Vec<_> = scorer.handle(envelope).await?.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
     assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
@@ -93,11 +113,11 @@ async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
     let scorer = scorer(&store);
     scorer.connected().await.unwrap();
     assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
-    put_model(&store, "a", 1.0).await;
-    put_champion(&store, &["a"]).await;
+    put_model(&store, "10").await;
+    put_champion(&store, &["10"]).await;
     // No event came: the request itself is the occasion to look.
     let response = ask(&scorer, 3).await.unwrap();
-    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 3));
+    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("10"), 3));
     for score in response.scores {
         let ScoreOutcome::Scored { probability, service, .. } = score.outcome else { panic!("{score:?}") };
         assert!((probability - logistic(1.0)).abs() < 1e-15 && service);
@@ -109,7 +129,7 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     let store = memory();
     let scorer = scorer(&store);
     for id in ["a", "b"] {
-        put_model(&store, id, 0.0).await;
+        put_model(&store, id).await;
     }
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
@@ -129,16 +149,57 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     assert_eq!(scorer.serves().as_deref(), Some("a"));
 }
 
+/// No event tells of it: a promotion and a roll-back are followed at the first request after `follow_ms`, which is answered by what
+/// was served before.
+#[tokio::test(start_paused = true)]
+async fn a_change_of_champion_is_followed_without_an_event() {
+    let store = memory();
+    let scorer = scorer(&store);
+    for id in ["a", "b"] {
+        put_model(&store, id).await;
+    }
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    for (line, before, after) in [(&["a", "b"][..], "a", "b"), (&["a", "b", "a"], "b", "a")] {
+        put_champion(&store, line).await;
+        for _ in 0..10 {
+            assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before), "not looked at again yet");
+        }
+        tokio::time::sleep(Duration::from_millis(1_001)).await;
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before));
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(after));
+    }
+}
+
+/// An artefact that was overwritten after it got its name is not served.
+#[tokio::test]
+async fn an_artefact_with_other_bytes_than_were_named_is_not_served() {
+    let store = memory();
+    let scorer = scorer(&store);
+    put_model(&store, "a").await;
+    put_champion(&store, &["a"]).await;
+    scorer.connected().await.unwrap();
+    let other = encoded(&Model { intercept: 5.0, ..artefact("b") });
+    store::write(&store, &layout::model(layout::GLOBAL_MODEL, "b"), other).await.unwrap();
+    put_champion(&store, &["a", "b"]).await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("a"));
+    put_model(&store, "b").await;
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+}
+
 #[tokio::test]
 async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_stays() {
     let store = memory();
     let scorer = scorer(&store);
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
     put_champion(&store, &["a", "b"]).await;
-    let whole = serde_json::to_vec(&model("b")).unwrap();
-    let other = serde_json::to_vec(&model("x")).unwrap();
+    let whole = encoded(&artefact("b"));
+    let other = encoded(&artefact("x"));
     for body in [None, Some(&whole[..whole.len() / 2]), Some(&[][..]), Some(&other)] {
         if let Some(body) = body {
             store::write(&store, &layout::model(layout::GLOBAL_MODEL, "b"), body.to_vec()).await.unwrap();
@@ -150,7 +211,7 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
     promote(&scorer, "b").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
     put_champion(&store, &["a", "b"]).await;
-    put_model(&store, "b", 0.0).await;
+    put_model(&store, "b").await;
     promote(&scorer, "b").await;
     assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
@@ -159,14 +220,14 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
 async fn a_champion_is_read_from_among_the_models_alone() {
     let store = memory();
     let scorer = scorer(&store);
-    put_model(&store, "a", 1.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
-    put_model(&store, "b", 2.0).await;
+    put_model(&store, "b").await;
     let body = store::read(&store, &layout::model(layout::GLOBAL_MODEL, "b")).await.unwrap().unwrap();
     store::write(&store, "raw/model.json", body).await.unwrap();
     for elsewhere in ["raw/model.json", "models/../raw/model.json", "/models/x", "models/%2e%2e/raw/model.json"] {
-        let astray = Champion { object: elsewhere.to_owned(), ..champion(&["a", "b"]) };
+        let astray = Alias { object: elsewhere.to_owned(), ..champion(&["a", "b"]) };
         let body = serde_json::to_vec(&astray).unwrap();
         store::write(&store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
         promote(&scorer, "b").await;
@@ -184,7 +245,7 @@ async fn a_half_written_first_model_is_no_model() {
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
     assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
 }
 
@@ -193,8 +254,8 @@ async fn every_answer_is_of_one_model_while_models_are_swapped() {
     let store = memory();
     let scorer = Arc::new(scorer(&store));
     let ids: Vec<String> = (0..40).map(|index| index.to_string()).collect();
-    for (index, id) in (0i32..).zip(&ids) {
-        put_model(&store, id, f64::from(index) / 10.0).await;
+    for id in &ids {
+        put_model(&store, id).await;
     }
     put_champion(&store, &["0"]).await;
     scorer.connected().await.unwrap();
@@ -246,7 +307,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
 
     std::fs::remove_file(&family).unwrap();
     for id in ["a", "b"] {
-        put_model(&store, id, 0.0).await;
+        put_model(&store, id).await;
     }
     put_champion(&store, &["a"]).await;
     assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
@@ -268,7 +329,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
 #[tokio::test(start_paused = true)]
 async fn an_answer_comes_within_the_expiration_of_its_request() {
     let inner = memory();
-    put_model(&inner, "a", 0.0).await;
+    put_model(&inner, "a").await;
     put_champion(&inner, &["a"]).await;
     let minute = Duration::from_secs(60);
     let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
@@ -289,7 +350,7 @@ async fn an_answer_comes_within_the_expiration_of_its_request() {
 #[tokio::test]
 async fn a_request_too_large_or_without_a_way_back_is_refused() {
     let store = memory();
-    put_model(&store, "a", 0.0).await;
+    put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
     let scorer = Scorer::new(Settings { rides_max: 10, ..Settings::default() }, store);
     scorer.connected().await.unwrap();
@@ -332,4 +393,7 @@ fn settings_are_checked_by_name() {
     let key = |settings: Settings| settings.check().unwrap_err().key;
     assert_eq!(key(Settings { model: "../x".to_owned(), ..Settings::default() }), "model");
     assert_eq!(key(Settings { rides_max: 0, ..Settings::default() }), "rides_max");
+    assert_eq!(key(Settings { breed_models_max: 0, ..Settings::default() }), "breed_models_max");
+    assert_eq!(key(Settings { breed_wait_ms: 60_001, ..Settings::default() }), "breed_wait_ms");
+    assert_eq!(key(Settings { follow_ms: 0, ..Settings::default() }), "follow_ms");
 }

@@ -1,6 +1,7 @@
 //! Streams the files of datasets out of the object store and into rows, on as many cores as there are.
 
-use crate::rows::{Columns, Parsed, Rides, RowError, first_record, parse, whole_records};
+use crate::realised::{Outcome, Scored};
+use crate::rows::{Columns, NO_BREED, Parsed, Place, Rides, RowError, first_record, parse, whole_records};
 use bytes::Bytes;
 use common::{
     contract::{
@@ -18,7 +19,11 @@ use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use sha2::{Digest, Sha256};
-use std::{collections::HashSet, collections::VecDeque, ops::Range, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Range,
+    sync::Arc,
+};
 
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks asked of the store ahead of their use.
@@ -33,16 +38,33 @@ pub struct Loaded {
     pub test: Rides,
     /// How many rides went where.
     pub counts: TrainingCounts,
+    /// Names of the breeds, by their number in the rides.
+    pub breeds: Vec<String>,
+    /// Rides by station and month.
+    pub coverage: BTreeMap<Place, u64>,
+    /// Labels of rides that were scored before.
+    pub outcomes: Vec<Outcome>,
 }
 
+/// Stations and months that are told apart, at most: whatever comes beyond them counts as of [`OTHER_PLACES`].
+const PLACES_MAX: usize = 100_000;
+/// Stands for the stations that are too many to be told apart.
+pub const OTHER_PLACES: &str = "others";
+
 /// Reads the datasets, which come by rising batch id. A ride that stands in several with a label and weather counts in
-/// the first only.
+/// the first only. Labels of rides in `scored` are noted as they come by.
 ///
 /// # Errors
 /// [`Failure::Outage`] when the store is away; permanently (`dataset_changed`, `broken_dataset`) when a file is not what
 /// its manifest says, if it belongs to the dataset `announced` by the message at hand; else transiently.
-pub async fn load(store: &Store, manifests: &[Manifest], announced: &str, threads: usize) -> Result<Loaded, Failure> {
-    let mut loading = Loading::new(manifests);
+pub async fn load(
+    store: &Store,
+    manifests: &[Manifest],
+    announced: &str,
+    scored: &Scored,
+    threads: usize,
+) -> Result<Loaded, Failure> {
+    let mut loading = Loading::new(manifests, scored);
     for manifest in manifests {
         let read = read_dataset(store, manifest, threads, &mut loading).await;
         read.map_err(|failure| passes_unless_announced(failure, &manifest.batch_id, announced))?;
@@ -65,7 +87,7 @@ async fn read_dataset(
     store: &Store,
     manifest: &Manifest,
     threads: usize,
-    loading: &mut Loading,
+    loading: &mut Loading<'_>,
 ) -> Result<(), Failure> {
     let before = loading.seen();
     for file in &manifest.files {
@@ -74,29 +96,48 @@ async fn read_dataset(
     loading.check(manifest, before)
 }
 
-struct Loading {
+struct Loading<'a> {
+    scored: &'a Scored,
     loaded: Loaded,
     /// Ids of the rides so far; only kept where there is more than one dataset, since within one they are unique.
     known: Option<HashSet<u128>>,
+    breeds: HashMap<String, u32>,
 }
 
-impl Loading {
-    fn new(manifests: &[Manifest]) -> Self {
+impl<'a> Loading<'a> {
+    fn new(manifests: &[Manifest], scored: &'a Scored) -> Self {
         let trainable: u64 = manifests.iter().map(|manifest| manifest.trainable).sum();
         // With room from the start: a vector that grows is there twice for a moment.
         let room = |share: f64| (trainable as f64 * share * 1.02) as usize + 1_000;
         Self {
+            scored,
             loaded: Loaded {
                 train: Rides::with_capacity(room(1.0 - TEST_SHARE)),
                 test: Rides::with_capacity(room(TEST_SHARE)),
-                counts: TrainingCounts::default(),
+                ..Loaded::default()
             },
+            breeds: HashMap::new(),
             known: (manifests.len() > 1).then(|| HashSet::with_capacity(usize::try_from(trainable).unwrap_or(0))),
         }
     }
 
     fn add(&mut self, parsed: Parsed) {
-        let Loaded { train, test, counts } = &mut self.loaded;
+        let Loaded { train, test, counts, breeds, coverage, outcomes } = &mut self.loaded;
+        for ((station, month), rides) in parsed.coverage {
+            let known = coverage.len() < PLACES_MAX || coverage.contains_key(&(station.clone(), month.clone()));
+            let station = if known { station } else { OTHER_PLACES.to_owned() };
+            *coverage.entry((station, month)).or_default() += rides;
+        }
+        let numbers: Vec<u32> = parsed
+            .breeds
+            .into_iter()
+            .map(|name| {
+                *self.breeds.entry(name).or_insert_with_key(|name| {
+                    breeds.push(name.clone());
+                    u32::try_from(breeds.len() - 1).unwrap_or(NO_BREED)
+                })
+            })
+            .collect();
         counts.rides += parsed.rides;
         counts.unlabelled += parsed.unlabelled;
         counts.without_weather += parsed.without_weather;
@@ -105,15 +146,17 @@ impl Loading {
             if self.known.as_mut().is_some_and(|known| !known.insert(row.ride)) {
                 counts.duplicates += 1;
             } else {
+                outcomes.extend(self.scored.outcomes(row.ride, row.service));
                 let side = if row.test { &mut *test } else { &mut *train };
-                side.push(row.features, row.service);
+                let breed = usize::try_from(row.breed).ok().and_then(|local| numbers.get(local)).copied();
+                side.push(row.features, row.service, row.spread, breed.unwrap_or(NO_BREED));
             }
         }
     }
 
     /// Rides, and those of them that can be trained on.
     fn seen(&self) -> (u64, u64) {
-        let Loaded { train, test, counts } = &self.loaded;
+        let Loaded { train, test, counts, .. } = &self.loaded;
         (counts.rides, (train.len() + test.len()) as u64 + counts.duplicates + counts.out_of_range)
     }
 
@@ -132,7 +175,7 @@ impl Loading {
     }
 
     fn finish(mut self) -> Loaded {
-        let Loaded { train, test, counts } = &mut self.loaded;
+        let Loaded { train, test, counts, .. } = &mut self.loaded;
         counts.train = train.len() as u64;
         counts.train_service = train.services() as u64;
         counts.test = test.len() as u64;
@@ -143,7 +186,12 @@ impl Loading {
 
 type Parsing = BoxFuture<'static, Result<Result<Parsed, RowError>, Failure>>;
 
-async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &mut Loading) -> Result<(), Failure> {
+async fn read_file(
+    store: &Store,
+    file: &DatasetFile,
+    threads: usize,
+    loading: &mut Loading<'_>,
+) -> Result<(), Failure> {
     let path = Path::from(file.path.as_str());
     let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
     let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
@@ -189,7 +237,7 @@ async fn read_file(store: &Store, file: &DatasetFile, threads: usize, loading: &
 
 async fn finish_oldest(
     parsing: &mut VecDeque<Parsing>,
-    loading: &mut Loading,
+    loading: &mut Loading<'_>,
 ) -> Result<Result<(), RowError>, Failure> {
     let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
     Ok(oldest.await?.map(|parsed| loading.add(parsed)))

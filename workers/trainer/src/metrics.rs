@@ -1,7 +1,7 @@
 //! How good predictions are, from log-odds: nothing overflows and no probability has to be clamped.
 
 use crate::curves::{self, Calibration};
-use common::contract::model::{Confusion, Metrics, logistic};
+use common::contract::model::{BrierDecomposition, CalibrationBin, Confusion, Metrics, logistic};
 
 /// Judges predictions: each the log-odds of service (finite) and whether service was asked for. `None` without any.
 ///
@@ -35,6 +35,7 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
     let precision = ratio(true_positive, true_positive + false_positive);
     let recall = ratio(true_positive, true_positive + false_negative);
     let f1 = ratio(2 * true_positive, 2 * true_positive + false_positive + false_negative);
+    let (brier, bins) = (squared_error / rides as f64, calibration.bins());
     Some(Metrics {
         rides: rides as u64,
         confusion,
@@ -44,9 +45,12 @@ pub fn evaluate(predictions: impl IntoIterator<Item = (f64, bool)>, threshold: f
         f1: f1.filter(|_| precision.is_some() && recall.is_some()),
         roc_auc: roc_auc(&positives, &negatives),
         log_loss: log_loss / rides as f64,
-        brier: squared_error / rides as f64,
+        average_precision: average_precision(falling(&positives, &negatives), positives.len()),
+        brier,
+        brier_decomposition: Some(decomposition(brier, &bins)),
+        calibration_error: Some(calibration_error(&bins)),
         roc: curves::roc(falling(&positives, &negatives)),
-        calibration: calibration.bins(),
+        calibration: bins,
     })
 }
 
@@ -88,6 +92,44 @@ fn roc_auc(positives: &[f64], negatives: &[f64]) -> Option<f64> {
         won_twice += (below + up_to) as u128;
     }
     Some(won_twice as f64 / (2 * pairs) as f64)
+}
+
+/// Precision at every threshold, weighted with the recall it adds. Predictions in falling order, equal ones as one step.
+fn average_precision(falling: impl Iterator<Item = (f64, bool)>, positives: usize) -> Option<f64> {
+    let (mut said, mut right, mut right_before, mut sum) = (0u64, 0u64, 0u64, 0.0);
+    let mut rides = falling.peekable();
+    while let Some((log_odds, service)) = rides.next() {
+        said += 1;
+        right += u64::from(service);
+        if rides.peek().is_none_or(|(next, _)| *next != log_odds) {
+            sum += (right - right_before) as f64 * right as f64 / said as f64;
+            right_before = right;
+        }
+    }
+    (positives > 0).then(|| sum / positives as f64)
+}
+
+fn calibration_error(bins: &[CalibrationBin]) -> f64 {
+    let rides: u64 = bins.iter().map(|bin| bin.rides).sum();
+    let gap = |bin: &CalibrationBin| bin.rides as f64 * (bin.mean_probability - bin.service_share).abs();
+    bins.iter().map(gap).sum::<f64>() / rides.max(1) as f64
+}
+
+fn decomposition(brier: f64, bins: &[CalibrationBin]) -> BrierDecomposition {
+    let rides: u64 = bins.iter().map(|bin| bin.rides).sum();
+    let mean = |of: &dyn Fn(&CalibrationBin) -> f64| {
+        bins.iter().map(|bin| bin.rides as f64 * of(bin)).sum::<f64>() / rides.max(1) as f64
+    };
+    let share = mean(&|bin| bin.service_share);
+    let reliability = mean(&|bin| (bin.mean_probability - bin.service_share).powi(2));
+    let resolution = mean(&|bin| (bin.service_share - share).powi(2));
+    let uncertainty = share * (1.0 - share);
+    BrierDecomposition {
+        reliability,
+        resolution,
+        uncertainty,
+        within_bins: brier - reliability + resolution - uncertainty,
+    }
 }
 
 #[cfg(test)]
@@ -164,12 +206,40 @@ mod tests {
             }
             prop_assert_eq!(metrics.roc_auc, (pairs > 0.0).then(|| won / pairs));
 
+            let mut scores: Vec<f64> = predictions.iter().map(|(z, _)| z + 0.0).collect();
+            scores.sort_by(|a, b| b.total_cmp(a));
+            scores.dedup();
+            let (mut recall, mut area) = (0.0, 0.0);
+            for score in scores {
+                let said = predictions.iter().filter(|(z, _)| *z >= score);
+                let (n, right) = said.fold((0.0, 0.0), |(n, right), (_, y)| (n + 1.0, right + f64::from(*y)));
+                let here = right / (tp + fne) as f64;
+                area += (here - recall) * right / n;
+                recall = here;
+            }
+            match metrics.average_precision {
+                Some(found) => prop_assert!((found - area).abs() < 1e-12),
+                None => prop_assert_eq!(tp + fne, 0),
+            }
+
             let n = predictions.len() as f64;
             let probability = |z: f64| 1.0 / (1.0 + (-z).exp());
             let log_loss: f64 = predictions.iter().map(|(z, y)| -probability(if *y { *z } else { -z }).ln()).sum();
             prop_assert!((metrics.log_loss - log_loss / n).abs() < 1e-9 * (1.0 + log_loss / n));
             let brier: f64 = predictions.iter().map(|(z, y)| (probability(*z) - f64::from(*y)).powi(2)).sum();
             prop_assert!((metrics.brier - brier / n).abs() < 1e-12);
+
+            // Within the bins: the variance of the probabilities less twice their covariance with the outcome.
+            let bin_of = |p: f64| metrics.calibration.iter().find(|bin| bin.from <= p && (p < bin.to || bin.to == 1.0)).unwrap();
+            let within: f64 = predictions.iter().map(|(z, y)| {
+                let (p, bin) = (probability(*z), bin_of(probability(*z)));
+                let (p_off, y_off) = (p - bin.mean_probability, f64::from(*y) - bin.service_share);
+                p_off * p_off - 2.0 * p_off * y_off
+            }).sum();
+            let parts = metrics.brier_decomposition.unwrap();
+            prop_assert!((parts.within_bins - within / n).abs() < 1e-9, "{} is not {}", parts.within_bins, within / n);
+            let gap: f64 = metrics.calibration.iter().map(|b| b.rides as f64 * (b.mean_probability - b.service_share).abs()).sum();
+            prop_assert!((metrics.calibration_error.unwrap() - gap / n).abs() < 1e-12);
         }
     }
 }

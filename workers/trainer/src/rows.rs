@@ -3,25 +3,38 @@
 //! A file is read in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
 
 use common::contract::{
-    features::{FEATURE_COUNT, FEATURES, is_test_ride},
+    features::{FEATURE_COUNT, FEATURES, breed_name, is_test_ride, spread},
     ride::{DISTANCE_MAX, POINTS_MAX},
 };
 use csv::ByteRecord;
+use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Rides that can be trained on or tested with: one entry per ride in both vectors.
+/// The number of no breed.
+pub const NO_BREED: u32 = u32::MAX;
+
+/// Rides that can be trained on or tested with: one entry per ride in every vector, 54 bytes in all.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Rides {
     /// In the order of [`FEATURES`], original units, finite.
     pub features: Vec<[f64; FEATURE_COUNT]>,
     /// Whether service was asked for.
     pub service: Vec<bool>,
+    /// See [`spread`]: from it follows the fold in a cross-validation.
+    pub spread: Vec<u8>,
+    /// Number of the breed in a list of names kept elsewhere, or [`NO_BREED`].
+    pub breed: Vec<u32>,
 }
 
 impl Rides {
     /// Without rides, but with room for `capacity` of them.
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { features: Vec::with_capacity(capacity), service: Vec::with_capacity(capacity) }
+        Self {
+            features: Vec::with_capacity(capacity),
+            service: Vec::with_capacity(capacity),
+            spread: Vec::with_capacity(capacity),
+            breed: Vec::with_capacity(capacity),
+        }
     }
 
     /// Number of rides.
@@ -35,9 +48,20 @@ impl Rides {
     }
 
     /// Adds one ride.
-    pub fn push(&mut self, features: [f64; FEATURE_COUNT], service: bool) {
+    pub fn push(&mut self, features: [f64; FEATURE_COUNT], service: bool, spread: u8, breed: u32) {
         self.features.push(features);
         self.service.push(service);
+        self.spread.push(spread);
+        self.breed.push(breed);
+    }
+
+    /// These of the rides, in this order.
+    pub fn only(&self, indices: impl Iterator<Item = usize>) -> Self {
+        let mut only = Self::with_capacity(indices.size_hint().0);
+        for index in indices {
+            only.push(self.features[index], self.service[index], self.spread[index], self.breed[index]);
+        }
+        only
     }
 
     /// Number of rides that ended in a service request.
@@ -77,6 +101,9 @@ pub enum RowError {
 pub struct Columns {
     count: usize,
     ride_id: usize,
+    breed: usize,
+    statustime: usize,
+    groundstation: usize,
     fieldservice: usize,
     features: [usize; FEATURE_COUNT],
 }
@@ -102,7 +129,15 @@ impl Columns {
         for (index, feature) in features.iter_mut().zip(FEATURES) {
             *index = position(feature.name)?;
         }
-        Ok(Self { count: header.len(), ride_id: position("ride_id")?, fieldservice: position(LABEL)?, features })
+        Ok(Self {
+            count: header.len(),
+            ride_id: position("ride_id")?,
+            breed: position("breed")?,
+            statustime: position("statustime")?,
+            groundstation: position("groundstation")?,
+            fieldservice: position(LABEL)?,
+            features,
+        })
     }
 }
 
@@ -115,9 +150,16 @@ pub struct Row {
     pub service: bool,
     /// Whether it is held out; see [`is_test_ride`].
     pub test: bool,
+    /// See [`spread`].
+    pub spread: u8,
+    /// Number of the breed in [`Parsed::breeds`], or [`NO_BREED`].
+    pub breed: u32,
     /// `xxh3_128` of the ride's id: two rides with the same value are the same ride.
     pub ride: u128,
 }
+
+/// Where and when weather was found: the station, empty where there was none, and the month, `YYYY-MM`.
+pub type Place = (String, String);
 
 /// What a block of records holds.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -132,6 +174,30 @@ pub struct Parsed {
     pub out_of_range: u64,
     /// The others, in the order of the file.
     pub rows: Vec<Row>,
+    /// Their breeds, as [`breed_name`] has them, each once.
+    pub breeds: Vec<String>,
+    /// Rides by station and month.
+    pub coverage: BTreeMap<Place, u64>,
+}
+
+impl Parsed {
+    fn breed(&mut self, breed: &[u8], known: &mut BTreeMap<Vec<u8>, u32>) -> u32 {
+        if let Some(number) = known.get(breed) {
+            return *number;
+        }
+        let number = match breed_name(&String::from_utf8_lossy(breed)) {
+            Some(name) => {
+                let at = self.breeds.iter().position(|known| *known == name).unwrap_or_else(|| {
+                    self.breeds.push(name);
+                    self.breeds.len() - 1
+                });
+                u32::try_from(at).unwrap_or(NO_BREED)
+            }
+            None => NO_BREED,
+        };
+        known.insert(breed.to_vec(), number);
+        number
+    }
 }
 
 /// Number of bytes at the start of `block` that are whole records. `block` starts where a record starts; a quoted field
@@ -170,18 +236,37 @@ pub fn parse(columns: &Columns, block: &[u8]) -> Result<Parsed, RowError> {
     let mut reader = reader(block);
     let mut record = ByteRecord::new();
     let mut parsed = Parsed::default();
+    let (mut breeds, mut places) = (BTreeMap::new(), BTreeMap::<(Vec<u8>, Vec<u8>), u64>::new());
+    let (mut place, mut count) = ((Vec::new(), Vec::new()), 0);
     while reader.read_byte_record(&mut record).map_err(|error| RowError::Csv(error.to_string()))? {
         if record.len() != columns.count {
             let (found, wanted) = (record.len(), columns.count);
             return Err(RowError::Csv(format!("a record has {found} fields, its header {wanted}")));
         }
         parsed.rides += 1;
+        let field = |index: usize| record.get(index).unwrap_or_default();
+        let month = field(columns.statustime).get(..7).unwrap_or_default();
+        // Rides that follow each other are often of one day and place.
+        if (place.0.as_slice(), place.1.as_slice()) != (field(columns.groundstation), month) {
+            *places.entry(std::mem::take(&mut place)).or_default() += std::mem::take(&mut count);
+            place = (field(columns.groundstation).to_vec(), month.to_vec());
+        }
+        count += 1;
         match read(columns, &record)? {
             Ride::Unlabelled => parsed.unlabelled += 1,
             Ride::WithoutWeather => parsed.without_weather += 1,
             Ride::OutOfRange => parsed.out_of_range += 1,
-            Ride::Trainable(row) => parsed.rows.push(row),
+            Ride::Trainable(mut row) => {
+                row.breed = parsed.breed(field(columns.breed), &mut breeds);
+                parsed.rows.push(row);
+            }
         }
+    }
+    *places.entry(place).or_default() += count;
+    let text = |bytes: Vec<u8>| String::from_utf8_lossy(&bytes).into_owned();
+    let counted = places.into_iter().filter(|(_, count)| *count > 0);
+    for ((station, month), count) in counted {
+        *parsed.coverage.entry((text(station), text(month))).or_default() += count;
     }
     Ok(parsed)
 }
@@ -226,7 +311,14 @@ fn read(columns: &Columns, record: &ByteRecord) -> Result<Ride, RowError> {
     let Ok(ride_id) = std::str::from_utf8(id) else {
         return wrong("ride_id", id, "UTF-8");
     };
-    Ok(Ride::Trainable(Row { features, service, test: is_test_ride(ride_id), ride: xxh3_128(id) }))
+    Ok(Ride::Trainable(Row {
+        features,
+        service,
+        test: is_test_ride(ride_id),
+        spread: spread(id),
+        breed: NO_BREED,
+        ride: xxh3_128(id),
+    }))
 }
 
 fn reader(block: &[u8]) -> csv::Reader<&[u8]> {
@@ -263,6 +355,28 @@ mod tests {
         assert!(parsed.rows.iter().zip(["a-0", "a-3"]).all(|(row, id)| row.test == is_test_ride(id)));
     }
 
+    /// Breeds are numbered as they come, upper and lower case and blanks being of no account; coverage counts every ride.
+    #[test]
+    fn breeds_and_places_are_told() {
+        let of = |id: &str, breed: &str, at: &str, station: &str| {
+            let line = TRAINABLE.replace("a-0", id).replace("Qilin", breed).replace("2018-04-25", at);
+            line.replace("USW00094728", station)
+        };
+        let lines = [
+            of("a", "Qilin", "2018-04-25", "S1"),
+            of("b", " qilin ", "2018-04-01", "S1"),
+            of("c", "", "2018-05-01", "S1"),
+            of("d", "Alicorn", "2018-04-30", "S2"),
+            of("e", "QILIN", "2018-04-30", "S1"),
+        ];
+        let parsed = parse(&columns(), lines.concat().as_bytes()).unwrap();
+        assert_eq!(parsed.breeds, ["qilin", "alicorn"]);
+        assert_eq!(parsed.rows.iter().map(|row| row.breed).collect::<Vec<_>>(), [0, 0, NO_BREED, 1, 0]);
+        let told: Vec<_> =
+            parsed.coverage.iter().map(|((station, month), n)| (station.as_str(), month.as_str(), *n)).collect();
+        assert_eq!(told, [("S1", "2018-04", 3), ("S1", "2018-05", 1), ("S2", "2018-04", 1)]);
+    }
+
     #[test]
     fn a_ride_with_a_value_no_ride_can_have_is_counted_and_left_out() {
         let absurd = |from, to| TRAINABLE.replace(from, to);
@@ -273,9 +387,10 @@ mod tests {
 
     #[test]
     fn columns_are_found_by_name_in_any_order() {
-        let columns =
-            Columns::from_header(b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,ride_id\n");
-        let parsed = parse(&columns.unwrap(), b"6,4,?,5,1,3,1,2,id\n").unwrap();
+        let columns = Columns::from_header(
+            b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,breed,groundstation,statustime,ride_id\n",
+        );
+        let parsed = parse(&columns.unwrap(), b"6,4,?,5,1,3,1,2,b,s,2018-04-25,id\n").unwrap();
         assert_eq!(parsed.rows[0].features, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
         assert_eq!(Columns::from_header(b"ride_id,distance\n"), Err(RowError::MissingColumn("healthpoints")));
         assert_eq!(Columns::from_header(b""), Err(RowError::MissingHeader));
@@ -319,6 +434,9 @@ mod tests {
                 let piece = parse(&columns(), &carry).unwrap();
                 pieces.rides += piece.rides;
                 pieces.rows.extend(piece.rows);
+                for (place, count) in piece.coverage {
+                    *pieces.coverage.entry(place).or_default() += count;
+                }
                 carry = rest;
             }
             prop_assert!(carry.is_empty());

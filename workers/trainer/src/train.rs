@@ -6,53 +6,122 @@
 //! the gradient of the mean loss is below [`GRADIENT_MAX`]. The result is therefore the optimum to within rounding, and
 //! does not depend on the sample.
 //!
+//! With a [`Centre`] the penalty draws all parameters towards another model's, intercept included: partial pooling.
+//!
 //! Sums run over blocks of fixed size, added up in the order of the rides: the same bits whatever the number of threads.
 
-use crate::{metrics::softplus, rows::Rides};
-use common::contract::{
-    features::{FEATURE_COUNT, FEATURES},
-    model::Coefficient,
+use crate::{
+    newton::{Cancel, Features, Matrix, Optimum, PARAMETERS, Problem, Vector, inverse, newton, over_blocks},
+    rows::Rides,
 };
+use common::contract::features::{FEATURE_COUNT, FEATURES};
 use linfa::{Dataset, traits::Fit as _};
 use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};
 
-/// Largest absolute component of the gradient of the mean penalised loss at a solution, standardised units.
-pub const GRADIENT_MAX: f64 = 1e-9;
-
-/// A solution is only one if Newton's next step would move no parameter by more than this, relative to the largest. When
-/// classes can be separated and nothing is penalised, the gradient vanishes on the way to infinity, the steps do not.
-const STEP_MAX: f64 = 1e-6;
-const STEPS_MAX: usize = 100;
-const HALVINGS_MAX: usize = 40;
-/// A pivot this small, relative to its diagonal element, is rounding: the matrix is singular.
-const PIVOT_MIN: f64 = 1e-12;
 /// A feature whose values differ by less than this, relative to the largest, is constant.
 const SPREAD_MIN: f64 = 1e-12;
 /// Rides linfa looks at, at most.
 const SAMPLE_MAX: usize = 50_000;
 /// linfa's tolerance, per ride: it is on the summed gradient.
 const SAMPLE_TOLERANCE: f64 = 1e-7;
-const BLOCK: usize = 16_384;
-/// The weights in the order of the features, then the intercept.
-const PARAMETERS: usize = FEATURE_COUNT + 1;
 
-type Features = [f64; FEATURE_COUNT];
-type Vector = [f64; PARAMETERS];
-type Matrix = [Vector; PARAMETERS];
+/// What is fitted, and how.
+#[derive(Debug, Clone)]
+pub struct Recipe<'a> {
+    /// L2 penalty, not negative.
+    pub alpha: f64,
+    /// Features with a weight; the others' is 0.
+    pub used: [bool; FEATURE_COUNT],
+    /// What the penalty draws to, intercept included; without one to 0, with a free intercept.
+    pub centre: Option<&'a Centre>,
+    /// Standardised parameters to start from instead of linfa's: a solution nearby.
+    pub start: Option<Vector>,
+    /// Changes the time it takes, not the result.
+    pub threads: usize,
+    /// Ends it before its time.
+    pub cancel: &'a Cancel,
+}
+
+/// The model that the penalty of another draws to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Centre {
+    /// What standardises the features, of either model.
+    pub scaler: Scaler,
+    /// Standardised.
+    pub parameters: Vector,
+}
 
 /// A fitted model, oriented to P(service).
 #[derive(Debug, Clone, PartialEq)]
 pub struct Fit {
     /// Log-odds at all features 0, original units.
     pub intercept: f64,
-    /// Log-odds at the mean of all features.
-    pub intercept_standardised: f64,
-    /// In the order of [`FEATURES`]. A feature that is constant over the rides has standard deviation 0 and weight 0: it
-    /// can tell nothing.
-    pub coefficients: Vec<Coefficient>,
+    /// Log-odds per original unit, in the order of [`FEATURES`]. A feature that is constant over the rides, and so can tell
+    /// nothing, has 0, as has one that is not used.
+    pub per_unit: Features,
+    /// Weights per standard deviation, then log-odds at the mean of all features.
+    pub parameters: Vector,
+    /// What the standardised parameters refer to.
+    pub scaler: Scaler,
+    /// Features with a weight.
+    pub free: [bool; FEATURE_COUNT],
+    /// Sum over the rides, without the penalty, natural logarithm.
+    pub log_likelihood: f64,
     /// Largest absolute component of the gradient of the mean penalised loss, standardised units.
     pub gradient_norm: f64,
+    /// Of [`Self::per_unit`] and [`Self::intercept`]: the inverse of the observed information of the penalised likelihood. `None`
+    /// when that is singular.
+    pub covariance: Option<Matrix>,
+}
+
+impl Fit {
+    /// Log-odds of service of a ride.
+    pub fn log_odds(&self, features: &Features) -> f64 {
+        self.intercept + self.per_unit.iter().zip(features).map(|(c, x)| c * x).sum::<f64>()
+    }
+
+    /// The same model as a centre for others.
+    pub fn centre(&self) -> Centre {
+        Centre { scaler: self.scaler.clone(), parameters: self.parameters }
+    }
+
+    fn new(problem: &Problem<'_>, optimum: Optimum) -> Self {
+        let Optimum { parameters, gradient_norm, loss, mut hessian } = optimum;
+        let n = problem.rides.len() as f64;
+        for row in &mut hessian {
+            row.iter_mut().for_each(|value| *value *= n);
+        }
+        let scaler = problem.scaler.clone();
+        let scale = scaler.scale();
+        let per_unit: Features = std::array::from_fn(|j| if problem.free[j] { parameters[j] * scale[j] } else { 0.0 });
+        let shift: f64 = per_unit.iter().zip(scaler.mean).map(|(weight, mean)| weight * mean).sum();
+        Self {
+            intercept: parameters[FEATURE_COUNT] - shift,
+            per_unit,
+            parameters,
+            free: problem.free,
+            log_likelihood: -loss * n,
+            gradient_norm,
+            covariance: inverse(&hessian).map(|covariance| in_units(&covariance, &scaler)),
+            scaler,
+        }
+    }
+}
+
+/// The covariance of standardised parameters as one of those in original units.
+fn in_units(covariance: &Matrix, scaler: &Scaler) -> Matrix {
+    let scale = scaler.scale();
+    let mut to_units = [[0.0; PARAMETERS]; PARAMETERS];
+    for j in 0..FEATURE_COUNT {
+        to_units[j][j] = scale[j];
+        to_units[FEATURE_COUNT][j] = -scale[j] * scaler.mean[j];
+    }
+    to_units[FEATURE_COUNT][FEATURE_COUNT] = 1.0;
+    let half: Matrix = std::array::from_fn(|i| {
+        std::array::from_fn(|k| (0..PARAMETERS).map(|j| to_units[i][j] * covariance[j][k]).sum())
+    });
+    std::array::from_fn(|i| std::array::from_fn(|k| (0..PARAMETERS).map(|j| half[i][j] * to_units[k][j]).sum()))
 }
 
 /// Why no model can be fitted.
@@ -82,40 +151,70 @@ pub enum FitError {
         /// The penalty it was tried with.
         alpha: f64,
     },
+    /// It was ended before its time.
+    #[error("cancelled")]
+    Cancelled,
 }
 
-/// Fits a model. `alpha` is not negative; `threads` changes the time it takes, not the result.
+/// Fits a model.
 ///
 /// # Errors
-/// See [`FitError`]. With `alpha` above 0 and both classes there is always a unique solution.
-pub fn fit(rides: &Rides, alpha: f64, threads: usize) -> Result<Fit, FitError> {
+/// See [`FitError`]. With `alpha` above 0 and both classes, or a centre, there is always a unique solution.
+pub fn fit(rides: &Rides, recipe: &Recipe<'_>) -> Result<Fit, FitError> {
     let services = rides.services();
-    if services == 0 || services == rides.len() {
+    if recipe.centre.is_none() && (services == 0 || services == rides.len()) {
         return Err(FitError::OneClassOnly { rides: rides.len(), services });
     }
-    let scaler = Scaler::of(rides, threads)?;
-    let start = linfa_fit(rides, &scaler, alpha).unwrap_or_else(|| {
+    let own;
+    let scaler = match recipe.centre {
+        Some(centre) => &centre.scaler,
+        None => {
+            own = Scaler::of(rides, recipe.threads)?;
+            &own
+        }
+    };
+    fit_scaled(rides, scaler, recipe)
+}
+
+/// The same with features brought to mean 0 and standard deviation 1 by a scaler that is known already.
+pub(crate) fn fit_scaled(rides: &Rides, scaler: &Scaler, recipe: &Recipe<'_>) -> Result<Fit, FitError> {
+    let Recipe { alpha, used, centre, start, threads, cancel } = recipe;
+    let free = std::array::from_fn(|j| used[j] && !scaler.is_constant(j));
+    let mut penalty = [*alpha; PARAMETERS];
+    if centre.is_none() {
+        penalty[FEATURE_COUNT] = 0.0;
+    }
+    let towards = centre.map_or([0.0; PARAMETERS], |centre| centre.parameters);
+    let problem = Problem { rides, scaler, free, penalty, centre: towards, threads: *threads, cancel };
+    let start = start.or_else(|| centre.map(|centre| centre.parameters));
+    let start = start.or_else(|| linfa_fit(rides, scaler, *alpha)).unwrap_or_else(|| {
+        let services = rides.services();
         let mut start = [0.0; PARAMETERS];
         start[FEATURE_COUNT] = (services as f64 / (rides.len() - services) as f64).ln();
         start
     });
-    let problem = Problem { rides, scaler: &scaler, alpha, threads };
-    let (parameters, gradient_norm) = newton(&problem, start)?;
-    Ok(scaler.unstandardise(&parameters, gradient_norm))
+    Ok(Fit::new(&problem, newton(&problem, start)?))
 }
 
 /// What brings the features to mean 0 and standard deviation 1.
 #[derive(Debug, Clone, PartialEq)]
-struct Scaler {
-    mean: Features,
-    /// Denominator n; 0 for a constant feature.
-    std_dev: Features,
-    min: Features,
-    max: Features,
+pub struct Scaler {
+    /// Mean.
+    pub mean: Features,
+    /// Standard deviation, denominator n; 0 for a constant feature.
+    pub std_dev: Features,
+    /// Smallest value.
+    pub min: Features,
+    /// Largest value.
+    pub max: Features,
 }
 
 impl Scaler {
-    fn of(rides: &Rides, threads: usize) -> Result<Self, FitError> {
+    /// Of these rides.
+    ///
+    /// # Errors
+    /// When a value is beyond what a number can hold.
+    pub fn of(rides: &Rides, threads: usize) -> Result<Self, FitError> {
         let n = rides.len() as f64;
         let mut scaler = Self {
             mean: [0.0; FEATURE_COUNT],
@@ -170,34 +269,14 @@ impl Scaler {
         Ok(scaler)
     }
 
-    fn is_constant(&self, feature: usize) -> bool {
+    /// Whether a feature has one value only.
+    pub fn is_constant(&self, feature: usize) -> bool {
         self.std_dev[feature] == 0.0
     }
 
     /// What to multiply with instead of dividing by the standard deviation: 0 for a constant feature.
-    fn scale(&self) -> Features {
+    pub(crate) fn scale(&self) -> Features {
         self.std_dev.map(|std_dev| if std_dev == 0.0 { 0.0 } else { 1.0 / std_dev })
-    }
-
-    fn unstandardise(&self, parameters: &Vector, gradient_norm: f64) -> Fit {
-        let mut intercept = parameters[FEATURE_COUNT];
-        let mut coefficients = Vec::with_capacity(FEATURE_COUNT);
-        for (j, feature) in FEATURES.iter().enumerate() {
-            let standardised = if self.is_constant(j) { 0.0 } else { parameters[j] };
-            let per_unit = if self.is_constant(j) { 0.0 } else { standardised / self.std_dev[j] };
-            intercept -= per_unit * self.mean[j];
-            coefficients.push(Coefficient {
-                feature: feature.name.to_owned(),
-                unit: feature.unit.to_owned(),
-                per_unit,
-                standardised,
-                mean: self.mean[j],
-                std_dev: self.std_dev[j],
-                min: self.min[j],
-                max: self.max[j],
-            });
-        }
-        Fit { intercept, intercept_standardised: parameters[FEATURE_COUNT], coefficients, gradient_norm }
     }
 }
 
@@ -230,175 +309,7 @@ fn linfa_fit(rides: &Rides, scaler: &Scaler, alpha: f64) -> Option<Vector> {
     parameters.iter().all(|parameter| parameter.is_finite()).then_some(parameters)
 }
 
-struct Problem<'a> {
-    rides: &'a Rides,
-    scaler: &'a Scaler,
-    alpha: f64,
-    threads: usize,
-}
-
-/// Mean penalised loss with its first and second derivatives. Of the matrix only the lower triangle is filled.
-#[derive(Debug, Clone)]
-struct Derivatives {
-    loss: f64,
-    gradient: Vector,
-    hessian: Matrix,
-}
-
-impl Derivatives {
-    const ZERO: Self = Self { loss: 0.0, gradient: [0.0; PARAMETERS], hessian: [[0.0; PARAMETERS]; PARAMETERS] };
-
-    fn gradient_norm(&self) -> f64 {
-        largest(&self.gradient)
-    }
-}
-
-impl Problem<'_> {
-    fn derivatives(&self, parameters: &Vector) -> Derivatives {
-        let (mean, scale) = (self.scaler.mean, self.scaler.scale());
-        let blocks = over_blocks(self.rides, self.threads, |features, service| {
-            let mut sums = Derivatives::ZERO;
-            for (row, service) in features.iter().zip(service) {
-                let mut x = [1.0; PARAMETERS];
-                let mut log_odds = parameters[FEATURE_COUNT];
-                for j in 0..FEATURE_COUNT {
-                    x[j] = (row[j] - mean[j]) * scale[j];
-                    log_odds += parameters[j] * x[j];
-                }
-                // Each of p and 1 - p from the small exponential, so that neither loses its digits near 0.
-                let small = (-log_odds.abs()).exp();
-                let (major, minor) = (1.0 / (1.0 + small), small / (1.0 + small));
-                let (p, not_p) = if log_odds >= 0.0 { (major, minor) } else { (minor, major) };
-                sums.loss += softplus(if *service { -log_odds } else { log_odds });
-                let residual = if *service { -not_p } else { p };
-                let curvature = p * not_p;
-                for j in 0..PARAMETERS {
-                    sums.gradient[j] += residual * x[j];
-                    let weighted = curvature * x[j];
-                    for (sum, other) in sums.hessian[j][..=j].iter_mut().zip(&x) {
-                        *sum += weighted * other;
-                    }
-                }
-            }
-            sums
-        });
-        let n = self.rides.len() as f64;
-        let mut mean = Derivatives::ZERO;
-        for block in blocks {
-            mean.loss += block.loss / n;
-            for j in 0..PARAMETERS {
-                mean.gradient[j] += block.gradient[j] / n;
-                for k in 0..=j {
-                    mean.hessian[j][k] += block.hessian[j][k] / n;
-                }
-            }
-        }
-        let ridge = self.alpha / n;
-        for (j, weight) in parameters.iter().enumerate().take(FEATURE_COUNT) {
-            mean.loss += 0.5 * ridge * weight.powi(2);
-            mean.gradient[j] += ridge * weight;
-            mean.hessian[j][j] += ridge;
-            if self.scaler.is_constant(j) {
-                // Its column is all zeros; without a penalty nothing else would hold its weight at 0.
-                mean.hessian[j][j] = 1.0;
-            }
-        }
-        mean
-    }
-}
-
-/// Newton's method with halved steps where a whole one would not descend. The solution and its gradient's norm.
-fn newton(problem: &Problem<'_>, start: Vector) -> Result<(Vector, f64), FitError> {
-    let mut at = start;
-    for j in (0..FEATURE_COUNT).filter(|j| problem.scaler.is_constant(*j)) {
-        at[j] = 0.0;
-    }
-    let mut here = problem.derivatives(&at);
-    let mut steps = 0;
-    let not_converged = |steps, here: &Derivatives| FitError::NotConverged {
-        steps,
-        gradient_norm: here.gradient_norm(),
-        alpha: problem.alpha,
-    };
-    loop {
-        let Some(step) = solve(&here.hessian, &here.gradient) else {
-            return Err(not_converged(steps, &here));
-        };
-        if here.gradient_norm() < GRADIENT_MAX && largest(&step) <= STEP_MAX * (1.0 + largest(&at)) {
-            return Ok((at, here.gradient_norm()));
-        }
-        if steps == STEPS_MAX {
-            return Err(not_converged(steps, &here));
-        }
-        steps += 1;
-        (at, here) = descend(problem, &at, &step, &here).ok_or_else(|| not_converged(steps, &here))?;
-    }
-}
-
-fn descend(problem: &Problem<'_>, at: &Vector, step: &Vector, here: &Derivatives) -> Option<(Vector, Derivatives)> {
-    let mut length = 1.0;
-    for _ in 0..HALVINGS_MAX {
-        let candidate: Vector = std::array::from_fn(|j| at[j] - length * step[j]);
-        let there = problem.derivatives(&candidate);
-        // Next to the solution losses differ by rounding only; there the gradient tells.
-        if there.loss <= here.loss || there.gradient_norm() < here.gradient_norm() {
-            return Some((candidate, there));
-        }
-        length /= 2.0;
-    }
-    None
-}
-
-/// Solves `matrix · x = right` by Cholesky's decomposition of the lower triangle; `None` when it is singular.
-fn solve(matrix: &Matrix, right: &Vector) -> Option<Vector> {
-    let mut lower = [[0.0; PARAMETERS]; PARAMETERS];
-    for j in 0..PARAMETERS {
-        for k in 0..=j {
-            let rest = matrix[j][k] - (0..k).map(|i| lower[j][i] * lower[k][i]).sum::<f64>();
-            lower[j][k] = if k < j {
-                rest / lower[k][k]
-            } else if rest > PIVOT_MIN * matrix[j][j] {
-                rest.sqrt()
-            } else {
-                return None;
-            };
-        }
-    }
-    let mut x = *right;
-    for j in 0..PARAMETERS {
-        x[j] = (x[j] - (0..j).map(|k| lower[j][k] * x[k]).sum::<f64>()) / lower[j][j];
-    }
-    for j in (0..PARAMETERS).rev() {
-        x[j] = (x[j] - (j + 1..PARAMETERS).map(|k| lower[k][j] * x[k]).sum::<f64>()) / lower[j][j];
-    }
-    x.iter().all(|value| value.is_finite()).then_some(x)
-}
-
-/// The largest absolute component; NaN when one is.
-fn largest(vector: &Vector) -> f64 {
-    let keep = |largest: f64, value: f64| largest.is_nan() || largest >= value.abs();
-    vector.iter().fold(0.0, |largest, value| if keep(largest, *value) { largest } else { value.abs() })
-}
-
-/// What `work` makes of each block of rides, in the order of the rides; the blocks are dealt out to `threads`.
-fn over_blocks<T: Send>(rides: &Rides, threads: usize, work: impl Fn(&[Features], &[bool]) -> T + Sync) -> Vec<T> {
-    let blocks: Vec<_> = rides.features.chunks(BLOCK).zip(rides.service.chunks(BLOCK)).collect();
-    let threads = threads.clamp(1, blocks.len().max(1));
-    if threads == 1 {
-        return blocks.into_iter().map(|(features, service)| work(features, service)).collect();
-    }
-    let share = blocks.len().div_ceil(threads);
-    std::thread::scope(|scope| {
-        let (blocks, work) = (&blocks, &work);
-        let running: Vec<_> = blocks
-            .chunks(share)
-            .map(|share| scope.spawn(move || share.iter().map(|(x, y)| work(x, y)).collect::<Vec<_>>()))
-            .collect();
-        let joined =
-            running.into_iter().map(|thread| thread.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
-        joined.flatten().collect()
-    })
-}
-
+#[cfg(test)]
+mod reference;
 #[cfg(test)]
 mod tests;

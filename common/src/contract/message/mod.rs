@@ -26,7 +26,9 @@ pub use model_rejected::ModelRejected;
 pub use ride_batch::{BatchContent, RideBatch, check_batch_id, check_below, check_object, check_sha256};
 pub use ride_chunk::RideChunk;
 pub use score_request::{PrecipitationUnit, SCORE_RIDES_MAX, ScoreRequest, ScoreRide, TemperatureUnit, Units};
-pub use score_response::{Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse};
+pub use score_response::{
+    Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreResponse, ScoredBy,
+};
 pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};
 pub use weather_response::{PlaceWeather, WeatherError, WeatherErrorCode, WeatherResponse};
 pub use worker_control::WorkerControl;

@@ -16,6 +16,9 @@ pub struct ModelPromoted {
     /// The champion before it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_model_id: Option<String>,
+    /// Why, in words.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub why: Option<String>,
 }
 
 impl Message for ModelPromoted {

@@ -90,6 +90,9 @@ pub struct ScoreRide {
     /// Comes back with the score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ride_id: Option<String>,
+    /// Breed of the unicorn: where it has a model of its own, that one scores the ride.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub breed: Option<String>,
     /// Miles.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distance: Option<f64>,

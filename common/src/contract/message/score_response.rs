@@ -11,7 +11,7 @@ pub struct ScoreResponse {
     /// Model family.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The one model version that produced every score of this answer.
+    /// The one model version that produced every score of this answer that names none of its own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
     /// Probability from which on the decision is service.
@@ -54,12 +54,44 @@ pub enum ScoreOutcome {
         /// [`ScoreResponse::baseline_log_odds`] they add up to the log-odds of the probability. Empty unless asked for.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         explanation: Vec<Contribution>,
+        /// The model that produced this score, where it is another than [`ScoreResponse::model_id`]: that of the ride's breed.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        by: Option<ScoredBy>,
+        /// Why the ride's breed was of no account.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        fallback: Option<Fallback>,
     },
     /// It could not be.
     Failed {
         /// Why.
         error: ScoreError,
     },
+}
+
+/// The model of a breed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct ScoredBy {
+    /// Model family.
+    pub model: String,
+    /// The model version that produced the score.
+    pub model_id: String,
+    /// Probability from which on its decision is service.
+    pub threshold: f64,
+    /// Log-odds of service at the mean of the rides it was trained on; only where the request asks to explain.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub baseline_log_odds: Option<f64>,
+}
+
+/// Why a ride that names a breed was scored by the model of all rides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Fallback {
+    /// The breed has no model: it is unknown, or has too few rides.
+    NoBreedModel,
+    /// Its model is still being read.
+    Loading,
+    /// Its model cannot be read or served now.
+    Unavailable,
 }
 
 /// What one feature adds to the log-odds of a ride.
@@ -84,6 +116,9 @@ struct WireScore {
     #[serde(default, deserialize_with = "object::list")]
     explanation: Vec<Contribution>,
     #[serde(default, deserialize_with = "object::optional")]
+    by: Option<ScoredBy>,
+    fallback: Option<Fallback>,
+    #[serde(default, deserialize_with = "object::optional")]
     error: Option<ScoreError>,
 }
 
@@ -91,10 +126,14 @@ impl TryFrom<WireScore> for Score {
     type Error = &'static str;
 
     fn try_from(wire: WireScore) -> Result<Self, Self::Error> {
-        let explanation = wire.explanation;
+        let WireScore { explanation, by, fallback, .. } = wire;
         let outcome = match (wire.probability, wire.service, wire.error) {
-            (Some(probability), Some(service), None) => ScoreOutcome::Scored { probability, service, explanation },
-            (None, None, Some(error)) if explanation.is_empty() => ScoreOutcome::Failed { error },
+            (Some(probability), Some(service), None) => {
+                ScoreOutcome::Scored { probability, service, explanation, by, fallback }
+            }
+            (None, None, Some(error)) if explanation.is_empty() && by.is_none() && fallback.is_none() => {
+                ScoreOutcome::Failed { error }
+            }
             _ => return Err("expected either probability and service, or error"),
         };
         Ok(Self { ride_id: wire.ride_id, outcome })
@@ -169,8 +208,12 @@ impl Message for ScoreResponse {
             return Err(Violation::new("threshold", "expected a number from 0 to 1"));
         }
         for (index, score) in self.scores.iter().enumerate() {
-            if matches!(score.outcome, ScoreOutcome::Scored { probability, .. } if !share.contains(&probability)) {
+            let ScoreOutcome::Scored { probability, by, .. } = &score.outcome else { continue };
+            if !share.contains(probability) {
                 return Err(Violation::new(format!("scores[{index}].probability"), "expected a number from 0 to 1"));
+            }
+            if by.as_ref().is_some_and(|by| !share.contains(&by.threshold)) {
+                return Err(Violation::new(format!("scores[{index}].by.threshold"), "expected a number from 0 to 1"));
             }
         }
         Ok(())

@@ -101,9 +101,15 @@ pub async fn run<W: Worker>(
     options: RunOptions,
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
-    run_erased(worker, broker, options, shutdown).await
+    let result = run_erased(Arc::clone(&worker) as Arc<dyn ErasedWorker>, broker, options, shutdown).await;
+    if tokio::time::timeout(ENDING_TIMEOUT, worker.ended()).await.is_err() {
+        warn!(worker = W::NAME, "not everything was put away in time");
+    }
+    result
 }
 
+/// How long a worker may take to put away what it holds when it ends.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
 /// up to the give-up.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
@@ -133,7 +139,13 @@ async fn run_erased(
         };
         let leave = shutdown.child_token();
         let ended = {
-            let session = session(&worker, broker.as_ref(), careful.as_ref().unwrap_or(&options), &leave, || {
+            let options = careful.as_ref().unwrap_or(&options);
+            let stopping = || {
+                if shutdown.is_cancelled() {
+                    worker.stopping();
+                }
+            };
+            let session = session(&worker, broker.as_ref(), options, &leave, stopping, || {
                 healthy(&mut failing_since, &mut backoff_ms);
             });
             tokio::pin!(session);
@@ -197,6 +209,7 @@ async fn session(
     broker: &dyn Broker,
     options: &RunOptions,
     shutdown: &Shutdown,
+    stopping: impl FnOnce(),
     mut healthy: impl FnMut(),
 ) -> Result<(), Ended> {
     let name = worker.name();
@@ -278,7 +291,12 @@ async fn session(
             }
         }
     }
-    let drained = drain(&mut running, options.drain_deadline).await;
+    // What ends by itself may end; what is still running at half-time is asked to.
+    let half = options.drain_deadline / 2;
+    let drained = drain(&mut running, half).await || {
+        stopping();
+        drain(&mut running, half).await
+    };
     let stragglers = active.names();
     connection.close().await;
     match drained {

@@ -8,7 +8,7 @@ use common::{
         dataset::MANIFEST_SCHEMA,
         layout,
         message::KINDS,
-        model::CHAMPION_SCHEMA,
+        model::ALIAS_SCHEMA,
         topology::{dead_queue, queue},
     },
     runtime::{Broker, Store, control, host, store},
@@ -111,7 +111,7 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     let looked = looked.await;
     if let Some(store) = store {
         for (prefix, ending, schema) in
-            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", CHAMPION_SCHEMA)]
+            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", ALIAS_SCHEMA)]
         {
             let prefix = Path::from(prefix);
             let listed = store.list(Some(&prefix)).try_filter(|found| {

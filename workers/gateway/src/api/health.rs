@@ -45,6 +45,7 @@ pub(crate) fn readiness(app: &App) -> Result<(), Problem> {
     responses((status = 200, description = "The counters", body = String, content_type = "application/openmetrics-text")))]
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     app.observer.snapshot(app.draining.is_cancelled()).await;
+    app.observer.watch_served().await;
     let text = app.metrics.text().map_err(|error| Problem::internal(error.to_string()))?;
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

@@ -17,7 +17,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{features::FEATURES, layout, model::Champion, topology::queue},
+    contract::{features::FEATURES, layout, model::Alias, topology::queue},
     runtime::store,
 };
 use serde::{
@@ -299,12 +299,12 @@ pub(crate) async fn infer_version(
     inferred(&app, &model, Some(&version), request).await
 }
 
-async fn served(app: &App, model: &str, version: Option<&str>) -> Result<Champion, Problem> {
+async fn served(app: &App, model: &str, version: Option<&str>) -> Result<Alias, Problem> {
     let served = &app.settings.model;
     if model != served {
         return Err(Problem::not_found(format!("no model {model:?} is served here: there is {served:?}")));
     }
-    let champion = store::read_json::<Champion>(&app.store, &layout::champion(model)).await;
+    let champion = store::read_json::<Alias>(&app.store, &layout::champion(model)).await;
     let champion = champion.map_err(store_failed)?;
     let champion = champion.ok_or_else(|| {
         let detail = format!("there is no model {model} yet: one comes once enough labelled rides were ingested");

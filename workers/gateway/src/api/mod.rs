@@ -81,6 +81,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(models::family))
         .routes(routes!(models::versions))
         .routes(routes!(models::version))
+        .routes(routes!(models::report))
         .routes(routes!(fleet::snapshot))
         .routes(routes!(fleet::events))
         .routes(routes!(fleet::flow))

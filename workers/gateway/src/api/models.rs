@@ -6,17 +6,23 @@ use crate::{
     problem::Problem,
     uploads::{store_away, store_failed},
 };
-use axum::{Json, extract::State};
+use axum::{
+    Json,
+    body::Body,
+    extract::State,
+    http::{HeaderValue, header},
+    response::{IntoResponse, Response},
+};
 use common::{
     contract::{
         layout,
-        model::{Champion, Metrics, Model},
+        model::{Alias, AliasName, Metrics, Model, Past},
         outcome::Failure,
     },
     runtime::{Store, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path as ObjectPath;
+use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -40,6 +46,8 @@ pub(crate) struct Family {
     champion: Option<String>,
     /// Versions there are.
     versions: usize,
+    /// Breeds that have a model of their own beside it: the families `<model>--<breed>`.
+    breeds: usize,
 }
 
 /// A model family with its champion.
@@ -49,14 +57,23 @@ pub(crate) struct FamilyInFull {
     /// The artefact, as `schemas/model.v1.json` describes it.
     #[schema(value_type = Option<Object>, required = true)]
     champion: Option<Model>,
+    /// The version that answers the same requests unheard; null when there is none beside the champion.
+    #[schema(required = true)]
+    challenger: Option<NamedVersion>,
     /// Champions, the newest first.
-    history: Vec<PastChampion>,
+    history: Vec<NamedVersion>,
 }
 
-/// A model that is or was champion.
+/// A version that has or had a name.
 #[derive(Debug, Serialize, ToSchema)]
-pub(crate) struct PastChampion {
+pub(crate) struct NamedVersion {
     model_id: String,
+    /// Who gave it the name: a worker and its version, or a person.
+    by: String,
+    /// When, RFC 3339 in UTC.
+    at: String,
+    /// Why.
+    why: String,
     /// Rides it was trained on; absent when its artefact is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -97,10 +114,15 @@ pub(crate) struct Versions {
 #[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "All of them", body = Models)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
     let mut models = Vec::new();
-    for model in folders(&app.store, layout::MODELS).await? {
-        let champion = champion(&app.store, &model).await?.map(|champion| champion.model_id);
+    let families = folders(&app.store, layout::MODELS).await?;
+    // There may be thousands of breeds: each of them is to be had by name.
+    let (of_breeds, families): (Vec<_>, Vec<_>) = families.into_iter().partition(|family| family.contains("--"));
+    for model in families {
+        let of_this = |family: &&String| family.strip_prefix(&model).is_some_and(|rest| rest.starts_with("--"));
+        let breeds = of_breeds.iter().filter(of_this).count();
+        let champion = named(&app.store, &model, AliasName::Champion).await?.map(|champion| champion.model_id);
         let versions = versions_of(&app.store, &model).await?.len();
-        models.push(Family { model, champion, versions });
+        models.push(Family { model, champion, versions, breeds });
     }
     Ok(Json(Models { models }))
 }
@@ -113,26 +135,46 @@ pub(crate) async fn family(
     Path(model): Path<String>,
 ) -> Result<Json<FamilyInFull>, Problem> {
     known(&model, &model)?;
-    let Some(champion) = champion(&app.store, &model).await? else {
+    let challenger = named(&app.store, &model, AliasName::Challenger).await?;
+    let Some(champion) = named(&app.store, &model, AliasName::Champion).await? else {
         if versions_of(&app.store, &model).await?.is_empty() && model != app.settings.model {
             return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
         }
-        return Ok(Json(FamilyInFull { model, champion: None, history: Vec::new() }));
+        let challenger = match challenger {
+            Some(challenger) => Some(in_words(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0),
+            None => None,
+        };
+        return Ok(Json(FamilyInFull { model, champion: None, challenger, history: Vec::new() }));
     };
-    let ids = std::iter::once(&champion.model_id).chain(champion.history.iter().rev()).take(HISTORY_MAX);
-    let ids: Vec<String> = ids.cloned().collect();
-    let reads = stream::iter(ids.clone()).map(|id| {
-        let (store, path) = (Arc::clone(&app.store), layout::model(&model, &id));
-        async move { artefact(&store, &path).await }
+    // It stands for nothing when it is the champion.
+    let challenger = challenger.filter(|challenger| challenger.model_id != champion.model_id).map(latest);
+    let mut line = champion.history.clone();
+    line.push(latest(champion));
+    let line = line.into_iter().rev().take(HISTORY_MAX);
+    let reads = stream::iter(line.chain(challenger.clone())).map(|past| {
+        let (store, model) = (Arc::clone(&app.store), model.clone());
+        async move { in_words(&store, &model, past).await }
     });
-    let artefacts: Vec<Option<Model>> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
-    let history = ids.iter().zip(&artefacts).map(|(model_id, artefact)| PastChampion {
-        model_id: model_id.clone(),
-        rides: artefact.as_ref().map(|model| model.counts.train),
-        test: artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from),
-    });
-    let history = history.collect();
-    Ok(Json(FamilyInFull { model, history, champion: artefacts.into_iter().next().flatten() }))
+    let mut told: Vec<(NamedVersion, Option<Model>)> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
+    let challenger = challenger.and_then(|_| told.pop()).map(|(challenger, _)| challenger);
+    let champion = told.first_mut().and_then(|(_, artefact)| artefact.take());
+    let history = told.into_iter().map(|(past, _)| past).collect();
+    Ok(Json(FamilyInFull { model, champion, challenger, history }))
+}
+
+/// The version that has the name, as one of its line.
+fn latest(alias: Alias) -> Past {
+    let Alias { model_id, sha256, by, at, why, .. } = alias;
+    Past { model_id, sha256, by, at, why }
+}
+
+/// A version with how good it is, and its artefact.
+async fn in_words(store: &Store, model: &str, past: Past) -> Result<(NamedVersion, Option<Model>), Failure> {
+    let artefact = artefact(store, &layout::model(model, &past.model_id)).await?;
+    let Past { model_id, by, at, why, .. } = past;
+    let rides = artefact.as_ref().map(|model| model.counts.train);
+    let test = artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from);
+    Ok((NamedVersion { model_id, by, at, why, rides, test }, artefact))
 }
 
 /// The versions of a model family.
@@ -164,6 +206,38 @@ pub(crate) async fn version(
     found.map(Json).ok_or_else(missing)
 }
 
+/// What a report may do: look as it does. It is a page of its own, whatever stands in it.
+const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
+    frame-ancestors 'none'; sandbox";
+
+/// One version's report: a page to look at.
+#[utoipa::path(get, path = "/v1/models/{model}/versions/{version}/report", tag = "Models",
+    params(("model" = String, Path, description = "Model family"), ("version" = String, Path, description = "Model id")),
+    responses((status = 200, description = "A page that needs nothing but itself", body = String, content_type = "text/html")))]
+pub(crate) async fn report(
+    State(app): State<Arc<App>>,
+    Path((model, version)): Path<(String, String)>,
+) -> Result<Response, Problem> {
+    known(&model, &version)?;
+    let found = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => {
+            return Err(Problem::not_found(format!(
+                "no report on {model}/{version}: a model of one breed has none, see /v1/models/{model}/versions"
+            )));
+        }
+        Err(error) => return Err(store_away(&error)),
+    };
+    let headers = [
+        (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
+        (header::CONTENT_LENGTH, HeaderValue::from(found.meta.size)),
+        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY)),
+        (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+        (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
+    ];
+    Ok((headers, Body::from_stream(found.into_stream())).into_response())
+}
+
 /// Names that could be a model's; no other is looked for.
 fn known(model: &str, version: &str) -> Result<(), Problem> {
     let plain = |name: &str| {
@@ -177,8 +251,8 @@ fn known(model: &str, version: &str) -> Result<(), Problem> {
     }
 }
 
-async fn champion(store: &Store, model: &str) -> Result<Option<Champion>, Problem> {
-    store::read_json(store, &layout::champion(model)).await.map_err(store_failed)
+async fn named(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Problem> {
+    store::read_json(store, &layout::alias(model, name)).await.map_err(store_failed)
 }
 
 /// An artefact; one that cannot be read counts as gone.
@@ -191,7 +265,7 @@ async fn artefact(store: &Store, path: &str) -> Result<Option<Model>, Failure> {
 
 async fn versions_of(store: &Store, model: &str) -> Result<Vec<String>, Problem> {
     let mut ids = folders(store, &format!("{}/{model}", layout::MODELS)).await?;
-    ids.retain(|id| id != "champion");
+    ids.retain(|id| ![AliasName::Champion, AliasName::Challenger].iter().any(|name| id == name.as_str()));
     Ok(ids)
 }
 

@@ -10,7 +10,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::{PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit};
+use common::contract::message::{Fallback, PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IgnoredAny, SeqAccess, Visitor},
@@ -29,6 +29,10 @@ pub(crate) struct RideToScore {
     /// Comes back with the score.
     #[schema(max_length = 128)]
     pub(crate) ride_id: Option<String>,
+    /// Breed of the unicorn: where it has a model of its own, that one scores the ride. Else the model of all rides does, and the
+    /// answer says why as `fallback`.
+    #[schema(max_length = 128)]
+    pub(crate) breed: Option<String>,
     /// Miles, not negative.
     #[schema(minimum = 0)]
     pub(crate) distance: Option<f64>,
@@ -102,7 +106,7 @@ pub(crate) enum PrecipitationUnitName {
 #[derive(ToSchema)]
 #[schema(as = ScoreBody)]
 #[serde(untagged)]
-#[allow(dead_code)]
+#[allow(dead_code, clippy::large_enum_variant)] // Never made: it only describes.
 pub(crate) enum Body {
     /// One ride.
     One(RideToScore),
@@ -155,14 +159,15 @@ pub(crate) struct OneScore {
     by: ScoredBy,
 }
 
-/// The scores of several rides, all by one model. Its name is absent when no ride could be scored at all.
+/// The scores of several rides, by one model and, where rides name their breed, by those of breeds. The model is absent when no ride
+/// could be scored at all.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ManyScores {
     /// Model family.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     model: Option<String>,
-    /// The one version that made every score of this answer.
+    /// The one version that made every score of this answer that names none of its own in `by`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     model_id: Option<String>,
@@ -193,7 +198,7 @@ pub(crate) enum ScoreAnswer {
 pub(crate) struct ScoredBy {
     /// Model family.
     pub(crate) model: String,
-    /// The one version that made every score of this answer.
+    /// The one version that made the score.
     pub(crate) model_id: String,
     /// Probability from which on the decision is service.
     pub(crate) threshold: f64,
@@ -224,6 +229,14 @@ pub(crate) struct RideScore {
     pub(crate) probability: f64,
     /// Whether the probability reaches the threshold.
     pub(crate) service: bool,
+    /// In an array: the model that made this score, where it is another than that of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) by: Option<ScoredBy>,
+    /// Why the ride's breed was of no account, and the model of all rides scored it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) fallback: Option<FallbackName>,
     /// What each feature adds to the log-odds, largest first; with `explain`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
@@ -232,6 +245,29 @@ pub(crate) struct RideScore {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) weather: Option<LookedUp>,
+}
+
+/// Why a breed was of no account.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Fallback)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FallbackName {
+    /// It has no model: it is unknown, or has too few rides.
+    NoBreedModel,
+    /// Its model is still being read.
+    Loading,
+    /// Its model cannot be read or served now.
+    Unavailable,
+}
+
+impl From<Fallback> for FallbackName {
+    fn from(fallback: Fallback) -> Self {
+        match fallback {
+            Fallback::NoBreedModel => Self::NoBreedModel,
+            Fallback::Loading => Self::Loading,
+            Fallback::Unavailable => Self::Unavailable,
+        }
+    }
 }
 
 /// What one feature adds to the log-odds, against a ride that has its training mean.
@@ -316,7 +352,7 @@ impl Default for Options {
 
 /// How likely is a ride to end in a service request?
 ///
-/// One ride, or an array of them. Every score of an answer is by one model. A single ride that cannot be scored is a problem;
+/// One ride, or an array of them. Every score of an answer is by one model, unless rides name their breed. A single ride that cannot be scored is a problem;
 /// in an array each ride has its score or its error in its place.
 #[utoipa::path(post, path = "/v1/score", tag = "Scores", params(Options), request_body = Body,
     responses((status = 200, description = "The score, or the scores", body = ScoreAnswer)))]

@@ -1,6 +1,6 @@
 // The champion: how good it is, what it has learned, and those before it.
 
-import { Problem, get } from './api.js';
+import { Problem, get, hasKey, save } from './api.js';
 import { byId, empty, h, number, percent, plural, show, skeleton } from './dom.js';
 import { calibrationChart, oddsChart, rocChart } from './charts.js';
 
@@ -90,6 +90,14 @@ function history(detail) {
       h('tbody', {}, detail.history.map(row))));
 }
 
+/** The report in a tab of its own; links cannot carry a key, so with one it is saved. */
+function report(model) {
+  const path = `/v1/models/${encodeURIComponent(model.model)}/versions/${encodeURIComponent(model.model_id)}/report`;
+  if (!hasKey()) return h('a', { href: path, target: '_blank', rel: 'noopener', id: 'report-link' }, 'Full report');
+  const failed = (error) => byId('model-body').append(h('p', { class: 'bad-words', role: 'alert' }, error.message));
+  return h('button', { type: 'button', class: 'link', id: 'report-link', data: { focus: 'report' }, onclick: () => save(path, `report-${model.model_id}.html`).catch(failed) }, 'Save the full report');
+}
+
 function draw() {
   const model = shown;
   const best = model.test ?? model.train;
@@ -101,7 +109,7 @@ function draw() {
     model.model_id === family.champion.model_id ? '' : h('p', { class: 'banner' }, 'You look at an earlier champion. ', h('button', { type: 'button', class: 'link', data: { focus: 'champion' }, onclick: () => look(family.champion.model_id) }, 'Back to the champion')),
     h('div', { class: 'model-head' },
       h('p', { class: 'model-id' }, h('span', {}, model.model), h('code', { id: 'champion-id' }, model.model_id)),
-      h('p', {}, `Logistic regression on ${plural(c.train, 'ride')} of ${plural(model.datasets.length, 'batch', 'batches')}, ${share(c.train_service, c.train)} of which ended in a service request.`, left.length ? ` Left out: ${left.join(', ')}.` : '')),
+      h('p', {}, `Logistic regression on ${plural(c.train, 'ride')} of ${plural(model.datasets.length, 'batch', 'batches')}, ${share(c.train_service, c.train)} of which ended in a service request.`, left.length ? ` Left out: ${left.join(', ')}.` : '', ' ', report(model))),
     h('div', { class: 'figures' },
       figure('How good it is', onWhat, readouts(model)),
       wide(figure('What makes a request likely', 'By what a step multiplies the odds. Right of 1: more likely.', odds(model))),

@@ -22,6 +22,8 @@ const PLACES = [
   ['Central Park, New York', 40.7829, -73.9654], ['Kennedy Airport, New York', 40.6413, -73.7781], ['Boston Common', 42.355, -71.0656],
   ['Capitol Hill, Seattle', 47.6205, -122.3212], ['Golden Gate Park, San Francisco', 37.7694, -122.4862], ['Hyde Park, London', 51.5073, -0.1657],
 ];
+/** Why a breed was of no account. */
+const FALLBACKS = { no_breed_model: 'the breed has no model of its own', loading: 'that of the breed is still being read', unavailable: 'that of the breed cannot be read now' };
 /** What the API calls a field, and the input it comes from. */
 const INPUTS = {
   'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
@@ -47,7 +49,7 @@ function worded(feature, raw, unit) {
 
 function field(name, label, start, more = {}) {
   const id = `score-${name}`;
-  const input = h('input', { id, name, type: 'number', step: 'any', inputmode: 'decimal', value: start, autocomplete: 'off', 'aria-describedby': `${id}-hint ${id}-error`, ...more });
+  const input = h('input', { id, name, type: 'number', step: more.type ? undefined : 'any', inputmode: 'decimal', value: start, autocomplete: 'off', 'aria-describedby': `${id}-hint ${id}-error`, ...more });
   return h('div', { class: 'field', data: { field: name } },
     h('label', { for: id }, label), input,
     h('p', { class: 'hint', id: `${id}-hint` }), h('p', { class: 'error', id: `${id}-error`, hidden: true }));
@@ -91,7 +93,8 @@ function form() {
   });
   const element = h('form', { id: 'score-form', novalidate: true, 'aria-labelledby': 'score-title' },
     h('fieldset', {}, h('legend', {}, 'The ride'),
-      h('div', { class: 'fields' }, field('distance', 'Distance, miles', 30.5), field('healthpoints', 'Health points', 330), field('magicpoints', 'Magic points burnt', 280))),
+      h('div', { class: 'fields' }, field('distance', 'Distance, miles', 30.5), field('healthpoints', 'Health points', 330), field('magicpoints', 'Magic points burnt', 280),
+        field('breed', 'Breed, if known', '', { type: 'text', inputmode: 'text', maxlength: 128 }))),
     h('fieldset', {}, h('legend', {}, 'The weather of that day'),
       h('div', { class: 'ways' }, way('by-hand', 'I know it', true), way('look-up', 'Look it up', false)),
       h('div', { id: 'by-hand' },
@@ -104,7 +107,7 @@ function form() {
           field('latitude', 'Latitude', 40.7829), field('longitude', 'Longitude', -73.9654)))),
     h('p', { class: 'actions' }, h('button', { type: 'submit', class: 'primary', id: 'score-now' }, 'Score'), h('span', { class: 'peek', id: 'score-peek', 'aria-hidden': 'true' })));
   element.addEventListener('input', (event) => {
-    if (event.target.type === 'number' || event.target.type === 'datetime-local') {
+    if (['number', 'text', 'datetime-local'].includes(event.target.type)) {
       hints();
       soon();
     }
@@ -139,6 +142,7 @@ function ride() {
     if (text !== '') into[key] = Number(text);
   };
   for (const name of ['distance', 'healthpoints', 'magicpoints']) put(asked, name, name);
+  if (value('breed')) asked.breed = value('breed');
   if (looksUp) {
     put(asked, 'latitude', 'latitude');
     put(asked, 'longitude', 'longitude');
@@ -179,7 +183,7 @@ const soon = () => {
 /** Whether every field holds something to send; what does not is said at its place. What it means is for the gateway to judge. */
 function filledIn() {
   const inputs = [...document.querySelectorAll('#score-form input:not([type="radio"])')].filter((input) => !input.closest('[hidden]'));
-  const wanting = inputs.filter((input) => input.validity.badInput || input.value.trim() === '');
+  const wanting = inputs.filter((input) => input.validity.badInput || (input.value.trim() === '' && input.type !== 'text'));
   for (const input of wanting) {
     const what = input.type === 'number' ? 'a number, as in 4.8' : 'a date and a time';
     fieldError(input.name, input.validity.badInput ? `Expected ${what}.` : `Missing: expected ${what}.`);
@@ -271,7 +275,7 @@ function drawScore(answer) {
     outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside of what the model has seen: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The answer is a guess beyond the data.') : '',
     answer.weather ? looked(answer.weather) : '',
     rows.length ? contributionsChart(rows) : '',
-    h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id)));
+    h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id), answer.fallback ? `, that of all rides: ${FALLBACKS[answer.fallback] ?? answer.fallback}.` : ''));
   show(byId('score-peek'), h('strong', {}, percent(probability)), service ? 'a service request' : 'no service request');
   announce(`${percent(probability)} likely to ask for service${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside of what the model has seen.' : ''}`);
 }

@@ -1,5 +1,18 @@
 use super::*;
+use crate::{
+    newton::{BLOCK, GRADIENT_MAX, largest},
+    rows::NO_BREED,
+};
 use proptest::prelude::*;
+
+/// With every feature, no centre, and linfa's start.
+fn fit(rides: &Rides, alpha: f64, threads: usize) -> Result<Fit, FitError> {
+    let cancel = Cancel::default();
+    super::fit(
+        rides,
+        &Recipe { alpha, used: [true; FEATURE_COUNT], centre: None, start: None, threads, cancel: &cancel },
+    )
+}
 
 /// Rides drawn from a known truth with a 64-bit linear congruential generator; `shift` moves the share of services.
 fn drawn(rides: usize, shift: f64) -> Rides {
@@ -19,17 +32,17 @@ fn drawn(rides: usize, shift: f64) -> Rides {
         let log_odds =
             -19.2 + 0.75 * distance - 0.011 * magicpoints - 0.004 * tmin - 0.003 * tmax + 0.007 * prcp + shift;
         let service = uniform() < 1.0 / (1.0 + (-log_odds).exp());
-        drawn.push([distance, healthpoints, magicpoints, tmin, tmax, prcp], service);
+        drawn.push([distance, healthpoints, magicpoints, tmin, tmax, prcp], service, 0, NO_BREED);
     }
     drawn
 }
 
 fn flipped(rides: &Rides) -> Rides {
-    Rides { features: rides.features.clone(), service: rides.service.iter().map(|service| !service).collect() }
+    Rides { service: rides.service.iter().map(|service| !service).collect(), ..rides.clone() }
 }
 
 fn per_unit(fit: &Fit) -> Vec<f64> {
-    fit.coefficients.iter().map(|coefficient| coefficient.per_unit).chain([fit.intercept]).collect()
+    fit.per_unit.iter().copied().chain([fit.intercept]).collect()
 }
 
 fn assert_close(found: &[f64], expected: &[f64], relative: f64) {
@@ -118,7 +131,10 @@ fn linfa_alone_points_the_right_way_whichever_class_is_larger() {
         let scaler = Scaler::of(&rides, 1).unwrap();
         let found = linfa_fit(&rides, &scaler, alpha).unwrap();
         // -0.00003 per unit is nothing linfa's tolerance could tell from 0.
-        let found = per_unit(&scaler.unstandardise(&found, 0.0));
+        let scale = scaler.scale();
+        let mut found: Vec<f64> =
+            (0..PARAMETERS).map(|j| if j < FEATURE_COUNT { found[j] * scale[j] } else { found[j] }).collect();
+        found[FEATURE_COUNT] -= (0..FEATURE_COUNT).map(|j| found[j] * scaler.mean[j]).sum::<f64>();
         let error = found.iter().zip(expected).map(|(a, b)| (a - b).abs() / b.abs().max(1e-3)).fold(0.0, f64::max);
         assert!(error < 1e-4, "{found:?} is not {expected:?}");
     }
@@ -156,9 +172,11 @@ fn a_constant_feature_has_no_weight() {
             let mut rides = drawn(500, 0.0);
             rides.features.iter_mut().for_each(|row| row[1] = value);
             let fit = fit(&rides, alpha, 1).unwrap();
-            let healthpoints = &fit.coefficients[1];
-            assert_eq!((healthpoints.per_unit, healthpoints.standardised, healthpoints.std_dev), (0.0, 0.0, 0.0));
-            assert!(fit.coefficients.iter().all(|coefficient| coefficient.per_unit.is_finite()));
+            assert_eq!(
+                (fit.per_unit[1], fit.parameters[1], fit.scaler.std_dev[1], fit.free[1]),
+                (0.0, 0.0, 0.0, false)
+            );
+            assert!(fit.per_unit.iter().all(|weight| weight.is_finite()));
         }
     }
 }
@@ -168,7 +186,7 @@ fn twins_share_their_weight_under_a_penalty_and_have_no_answer_without() {
     let mut rides = drawn(500, 0.0);
     rides.features.iter_mut().for_each(|row| row[4] = 2.0 * row[3] + 5.0);
     let shared = fit(&rides, 1.0, 1).unwrap();
-    assert_close(&[shared.coefficients[4].standardised], &[shared.coefficients[3].standardised], 1e-6);
+    assert_close(&[shared.parameters[4]], &[shared.parameters[3]], 1e-6);
     assert!(matches!(fit(&rides, 0.0, 1), Err(FitError::NotConverged { .. })));
 }
 
@@ -186,7 +204,7 @@ fn separable_classes_have_an_answer_only_under_a_penalty() {
     for rides in [&complete, &but_for_ties] {
         assert!(matches!(fit(rides, 0.0, 1), Err(FitError::NotConverged { .. })));
         for alpha in [1e-6, 1.0] {
-            assert!(fit(rides, alpha, 1).unwrap().coefficients[0].per_unit > 0.0);
+            assert!(fit(rides, alpha, 1).unwrap().per_unit[0] > 0.0);
         }
     }
 }
@@ -214,17 +232,14 @@ fn gradient_norm(rides: &Rides, fit: &Fit, alpha: f64) -> f64 {
     let n = rides.len() as f64;
     let mut gradient = [0.0; PARAMETERS];
     for (row, service) in rides.features.iter().zip(&rides.service) {
-        let log_odds = fit.intercept + fit.coefficients.iter().zip(row).map(|(c, x)| c.per_unit * x).sum::<f64>();
-        let residual = 1.0 / (1.0 + (-log_odds).exp()) - f64::from(*service);
-        for (j, coefficient) in fit.coefficients.iter().enumerate() {
-            if coefficient.std_dev > 0.0 {
-                gradient[j] += residual * (row[j] - coefficient.mean) / coefficient.std_dev / n;
-            }
+        let residual = 1.0 / (1.0 + (-fit.log_odds(row)).exp()) - f64::from(*service);
+        for j in (0..FEATURE_COUNT).filter(|j| fit.free[*j]) {
+            gradient[j] += residual * (row[j] - fit.scaler.mean[j]) / fit.scaler.std_dev[j] / n;
         }
         gradient[FEATURE_COUNT] += residual / n;
     }
-    for (slot, coefficient) in gradient.iter_mut().zip(&fit.coefficients) {
-        *slot += alpha / n * coefficient.standardised;
+    for (slot, weight) in gradient.iter_mut().zip(fit.parameters).take(FEATURE_COUNT) {
+        *slot += alpha / n * weight;
     }
     largest(&gradient)
 }
@@ -237,7 +252,7 @@ proptest! {
     ) {
         let mut rides = Rides::default();
         for (row, service) in rows {
-            rides.push(row.map(|value| f64::from(value) * 7.5 + offset), service);
+            rides.push(row.map(|value| f64::from(value) * 7.5 + offset), service, 0, NO_BREED);
         }
         let services = rides.services();
         match fit(&rides, alpha, 2) {

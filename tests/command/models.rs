@@ -1,0 +1,130 @@
+//! `wildrydes model`: the registry by hand.
+
+use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use serde_json::Value;
+use std::{fs, process::Command};
+use tempfile::TempDir;
+
+/// A store with a champion, and, of the same rides, a version that sees the weather alone.
+struct Store {
+    folder: TempDir,
+    champion: String,
+    challenger: String,
+}
+
+impl Store {
+    fn new() -> Self {
+        let input = Input::of(8_000);
+        let folder = tempfile::tempdir().unwrap();
+        let mut run = wildrydes();
+        run.arg("run").arg(&input.rides).arg("--weather").arg(&input.weather).arg("--store").arg(folder.path());
+        let champion = told(&mut run)["model"]["model_id"].as_str().unwrap().to_owned();
+        let mut store = Self { folder, champion, challenger: String::new() };
+        let rejected = told(&mut store.model(&["retrain", "--set", "trainer.features=weather"]));
+        assert_eq!(rejected["rejected"]["reason"], "worse_than_champion", "{rejected}");
+        store.challenger = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
+        store
+    }
+
+    fn model(&self, arguments: &[&str]) -> Command {
+        let mut command = wildrydes();
+        command.arg("model").args(arguments).arg("--store").arg(self.folder.path());
+        command
+    }
+
+    fn champion_now(&self) -> Value {
+        let path = self.folder.path().join("models/service-request/champion.json");
+        serde_json::from_slice(&fs::read(path).unwrap()).unwrap()
+    }
+
+    fn refused(&self, arguments: &[&str], code: i32) -> String {
+        let ended = output(&mut self.model(arguments));
+        assert_eq!(ended.status.code(), Some(code), "{ended:?}");
+        String::from_utf8_lossy(&ended.stderr).into_owned()
+    }
+}
+
+/// What is worse is kept as challenger, looked at beside the champion, promoted by hand and taken back; everything says who did and why.
+#[test]
+fn versions_are_listed_compared_promoted_and_taken_back() {
+    let store = Store::new();
+    let (champion, challenger) = (store.champion.as_str(), store.challenger.as_str());
+    let list = succeed(&mut store.model(&["list"]));
+    let line = |id: &str| list.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{list}")).to_owned();
+    assert!(line(champion).contains("champion") && line(champion).ends_with("first"), "{list}");
+    assert!(line(challenger).contains("challenger") && line(challenger).ends_with("worse_than_champion"), "{list}");
+    assert!(list.contains("breeds have models of their own"), "{list}");
+
+    let diff = succeed(&mut store.model(&["diff"]));
+    assert!(diff.contains("distance") && diff.contains("on the same"), "{diff}");
+    assert!(diff.contains(r#"setting features: "all" → "weather""#), "{diff}");
+    let show = succeed(&mut store.model(&["show", &challenger[..6]]));
+    assert!(
+        show.contains("not promoted when it was trained (worse_than_champion)") && !show.contains("distance"),
+        "{show}"
+    );
+    assert!(succeed(&mut store.model(&["show"])).contains("report.html"));
+
+    succeed(&mut store.model(&["promote", "challenger", "--why", "to see it", "--by", "ada"]));
+    let now = store.champion_now();
+    assert_eq!((&now["model_id"], &now["by"], &now["why"]), (&challenger.into(), &"ada".into(), &"to see it".into()));
+    assert_eq!(now["history"][0]["model_id"], champion);
+    succeed(&mut store.model(&["rollback", "--why", "seen", "--by", "ada"]));
+    assert_eq!(store.champion_now()["model_id"], champion);
+    // Twice taken back is forth again: it is the one before.
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], challenger);
+    succeed(&mut store.model(&["rollback", "--to", champion]));
+    let now = store.champion_now();
+    assert_eq!((&now["model_id"], now["history"].as_array().unwrap().len()), (&champion.into(), 4));
+    // What was decided is not decided again.
+    assert_eq!(told(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
+    assert_eq!(store.champion_now(), now);
+}
+
+/// Whoever asks for what is not there is told what there is.
+#[test]
+fn what_is_not_there_is_told() {
+    let store = Store::new();
+    assert!(store.refused(&["show", "ffffffffffffffff"], 1).contains("`wildrydes model list` shows"));
+    assert!(store.refused(&["show", "--model", "../x"], 2).contains("a model family"));
+    assert!(
+        store
+            .refused(&["promote", "challenger", "--model", "service-request--nobody"], 1)
+            .contains("has no challenger")
+    );
+    assert!(store.refused(&["rollback"], 1).contains("there is none before it"));
+    let mut nowhere = wildrydes();
+    let ended = output(nowhere.args(["model", "list", "--store"]).arg(store.folder.path().join("nowhere")));
+    assert!(!ended.status.success() && String::from_utf8_lossy(&ended.stderr).contains("there is no store"));
+}
+
+/// The exported Python function gives the probability that `score` gives; every other form is whole.
+#[test]
+fn an_exported_model_scores_alike() {
+    let store = Store::new();
+    let python = store.folder.path().join("exported.py");
+    succeed(store.model(&["export", "--format", "python"]).arg("--out").arg(&python));
+    let mut score = wildrydes();
+    score.args(["score", "--distance", "29.5", "--healthpoints", "320", "--magicpoints", "305", "--tmin", "-20"]);
+    let answer = told(score.args(["--tmax", "131", "--prcp", "48", "--store"]).arg(store.folder.path()));
+    let expected = answer["scores"][0]["probability"].as_f64().unwrap();
+    let call = "import exported; print(repr(exported.probability(distance=29.5, healthpoints=320, magicpoints=305, tmin=-20, \
+                tmax=131, prcp=48)), exported.MODEL_ID, exported.service(29.5, 320, 305, -20, 131, 48))";
+    let said = succeed(Command::new("python3").args(["-c", call]).current_dir(store.folder.path()));
+    let mut words = said.split_whitespace();
+    let found: f64 = words.next().unwrap().parse().unwrap();
+    assert!((found - expected).abs() < 1e-14, "{found} is not {expected}");
+    assert_eq!(words.next(), Some(store.champion.as_str()));
+    assert_eq!(words.next(), Some(if answer["scores"][0]["service"] == true { "True" } else { "False" }));
+
+    let exported = |format: &str| succeed(&mut store.model(&["export", "--format", format]));
+    let artefact: Value = serde_json::from_str(&exported("json")).unwrap();
+    assert_eq!(artefact["model_id"].as_str(), Some(store.champion.as_str()));
+    for coefficient in artefact["coefficients"].as_array().unwrap() {
+        let weight = format!("{:?}", coefficient["per_unit"].as_f64().unwrap().abs());
+        for format in ["formula", "sql", "pmml"] {
+            assert!(exported(format).contains(&weight), "{format} lacks {coefficient}");
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! The models of breeds: read when they are asked for, as many in memory as the settings say.
+//!
+//! ```text
+//!               ┌ in memory ─────────────────────▶ it scores; older than a few seconds: read again behind the scenes
+//! breed ─▶ look ┤ has none, as one knows ────────▶ the model of all rides: no_breed_model
+//!               └ not in memory ─▶ one reading ┬─▶ in time: it scores
+//!                  for all who ask (single-    ├─▶ late: the model of all rides: loading; the reading goes on
+//!                  flight)                     └─▶ failed: the model of all rides: unavailable
+//! ```
+
+use crate::{
+    named::{self, Found, Named},
+    score::{Choice, Models},
+};
+use common::{
+    contract::{
+        layout,
+        message::{Fallback, ScoreRequest},
+        model::AliasName,
+        outcome::Failure,
+        served::BreedCache,
+    },
+    runtime::store::Store,
+};
+use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    hash::{BuildHasherDefault, DefaultHasher},
+    sync::{
+        Arc, Mutex, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{
+    sync::Semaphore,
+    task::JoinHandle,
+    time::{Instant, timeout_at},
+};
+
+/// Models that are read at the same time.
+const LOADS_MAX: usize = 16;
+/// After which one that is asked for is looked at again, for promotions whose event did not arrive.
+const FRESH: Duration = Duration::from_secs(5);
+/// The same for one that could not be read.
+const RETRY: Duration = Duration::from_secs(1);
+
+/// What is known of a breed.
+struct Slot {
+    known: RwLock<Known>,
+    /// When it was last read, milliseconds since the start.
+    read_ms: AtomicU64,
+    /// It is being read again.
+    reading: AtomicBool,
+    /// Promotions that were heard of.
+    promotions: AtomicU64,
+}
+
+#[derive(Clone)]
+enum Known {
+    Model(Arc<Named>),
+    Fallback(Fallback),
+}
+
+impl Slot {
+    fn known(&self) -> Known {
+        self.known.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+/// Counts who gives their place to others.
+#[derive(Clone, Default)]
+struct Evictions(Arc<AtomicU64>);
+
+impl Lifecycle<String, Arc<Slot>> for Evictions {
+    type RequestState = ();
+
+    fn on_evict(&self, (): &mut (), _: String, _: Arc<Slot>) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+type Slots = Cache<String, Arc<Slot>, UnitWeighter, BuildHasherDefault<DefaultHasher>, Evictions>;
+
+/// The models of breeds.
+pub(crate) struct Breeds {
+    family: String,
+    store: Store,
+    wait: Duration,
+    slots: Slots,
+    evictions: Evictions,
+    /// Permits to read.
+    loading: Semaphore,
+    /// Permits to wait: whoever gets none answers at once, so that requests for what is in memory find a free handler.
+    waiting: Semaphore,
+    counts: Mutex<BreedCache>,
+    started: Instant,
+}
+
+impl Breeds {
+    /// None in memory yet. `waiting_max` requests at most wait at the same time.
+    pub(crate) fn new(family: &str, store: &Store, models_max: usize, wait: Duration, waiting_max: usize) -> Self {
+        let evictions = Evictions::default();
+        // One shard: the bound is exact, and what gives its place is the same on every run.
+        let options = OptionsBuilder::new()
+            .shards(1)
+            .estimated_items_capacity(models_max)
+            .weight_capacity(models_max as u64)
+            .build()
+            .expect("both capacities are given");
+        Self {
+            family: family.to_owned(),
+            store: Arc::clone(store),
+            wait,
+            slots: Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), evictions.clone()),
+            evictions,
+            loading: Semaphore::new(LOADS_MAX),
+            waiting: Semaphore::new(waiting_max),
+            counts: Mutex::default(),
+            started: Instant::now(),
+        }
+    }
+
+    /// Breeds that are in memory, those without a model included.
+    #[cfg(test)]
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
+    /// What was counted since this was last asked.
+    pub(crate) fn take_counts(&self) -> BreedCache {
+        let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
+        BreedCache { evictions: self.evictions.0.swap(0, Ordering::Relaxed), ..counts }
+    }
+
+    /// Who scores the rides of a request. `within` is how long the request can wait at all.
+    pub(crate) async fn choose(
+        breeds: &Arc<Self>,
+        all: Arc<Named>,
+        request: &ScoreRequest,
+        within: Option<Duration>,
+    ) -> Models {
+        let mut models = Models { all, breeds: Vec::new(), choices: Vec::new() };
+        if request.rides.iter().all(|ride| ride.breed.is_none()) {
+            return models;
+        }
+        let mut by_name: BTreeMap<&str, Choice> = BTreeMap::new();
+        let mut by_family: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for name in request.rides.iter().filter_map(|ride| ride.breed.as_deref()) {
+            if by_name.insert(name, Choice::All).is_none()
+                && let Some(family) = layout::breed_model(&breeds.family, name)
+            {
+                by_family.entry(family).or_default().push(name);
+            }
+        }
+        for (family, known) in Self::look(breeds, by_family.keys(), within).await {
+            let choice = match known {
+                Known::Model(named) => {
+                    models.breeds.push(named);
+                    Choice::Breed(models.breeds.len() - 1)
+                }
+                Known::Fallback(why) => Choice::Fallback(why),
+            };
+            for name in by_family.get(family).into_iter().flatten() {
+                by_name.insert(name, choice);
+            }
+        }
+        let chosen = |breed: &str| by_name.get(breed).copied().unwrap_or(Choice::All);
+        models.choices = request.rides.iter().map(|ride| ride.breed.as_deref().map_or(Choice::All, chosen)).collect();
+        models
+    }
+
+    async fn look<'a>(
+        breeds: &Arc<Self>,
+        families: impl Iterator<Item = &'a String>,
+        within: Option<Duration>,
+    ) -> Vec<(&'a String, Known)> {
+        let mut found = Vec::new();
+        let mut missed: Vec<(&String, JoinHandle<Arc<Slot>>)> = Vec::new();
+        for family in families {
+            match breeds.slots.get(family) {
+                Some(slot) => {
+                    found.push((family, slot.known()));
+                    Self::revalidate(breeds, family, slot);
+                }
+                None => missed.push((family, Self::load(breeds, family))),
+            }
+        }
+        {
+            let mut counts = breeds.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            counts.hits += found.len() as u64;
+            counts.misses += missed.len() as u64;
+        }
+        if missed.is_empty() {
+            return found;
+        }
+        let permit = breeds.waiting.try_acquire();
+        // A request that can wait for so long only is to be answered in that time, too.
+        let wait = within.map_or(breeds.wait, |within| breeds.wait.min(within / 2));
+        let until = Instant::now() + if permit.is_ok() { wait } else { Duration::ZERO };
+        for (family, loading) in missed {
+            let known = match timeout_at(until, loading).await {
+                Ok(Ok(slot)) => slot.known(),
+                Ok(Err(_)) => Known::Fallback(Fallback::Unavailable),
+                Err(_) => Known::Fallback(Fallback::Loading),
+            };
+            found.push((family, known));
+        }
+        found
+    }
+
+    /// Reads a breed's model into memory, or waits for whoever does. It goes on when nobody waits any more.
+    fn load(breeds: &Arc<Self>, family: &str) -> JoinHandle<Arc<Slot>> {
+        let (breeds, family) = (Arc::clone(breeds), family.to_owned());
+        tokio::spawn(async move {
+            let reading = async {
+                let _permit = breeds.loading.acquire().await;
+                let began = Instant::now();
+                let known = breeds.read(&family, None).await.unwrap_or(Known::Fallback(Fallback::Unavailable));
+                let took_ms = began.elapsed().as_secs_f64() * 1_000.0;
+                breeds.counts.lock().unwrap_or_else(PoisonError::into_inner).loaded(took_ms);
+                Ok::<_, Infallible>(Arc::new(Slot {
+                    known: RwLock::new(known),
+                    read_ms: AtomicU64::new(breeds.now_ms()),
+                    reading: AtomicBool::new(false),
+                    promotions: AtomicU64::new(0),
+                }))
+            };
+            let Ok(slot) = breeds.slots.get_or_insert_async(&family, reading).await;
+            slot
+        })
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.started.elapsed().as_millis() as u64
+    }
+
+    /// What the store says of a breed; `None` when that is what is known, or nothing better.
+    async fn read(&self, family: &str, known: Option<&Arc<Named>>) -> Option<Known> {
+        match named::read(&self.store, family, AliasName::Champion, known.map(Arc::as_ref)).await {
+            Ok(Found::New(named)) => Some(Known::Model(Arc::new(named))),
+            Ok(Found::Known) => None,
+            Ok(Found::Nothing) => Some(Known::Fallback(Fallback::NoBreedModel)),
+            Err(why) => {
+                match &why {
+                    Failure::Permanent { .. } => {
+                        tracing::error!(model = family, %why, "the model of a breed cannot be served")
+                    }
+                    _ => tracing::warn!(model = family, %why, "the model of a breed cannot be read now"),
+                }
+                // The last good one stays.
+                known.is_none().then_some(Known::Fallback(Fallback::Unavailable))
+            }
+        }
+    }
+
+    /// Reads again in the background what was read some time ago.
+    fn revalidate(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>) {
+        let fresh = match slot.known() {
+            Known::Fallback(Fallback::Unavailable) => RETRY,
+            _ => FRESH,
+        };
+        let age = breeds.now_ms().saturating_sub(slot.read_ms.load(Ordering::Relaxed));
+        if age >= fresh.as_millis() as u64 {
+            Self::read_again(breeds, family, slot);
+        }
+    }
+
+    /// A model was promoted: where it is in memory, it is read again in the background.
+    pub(crate) fn promoted(breeds: &Arc<Self>, family: &str) {
+        if let Some(slot) = breeds.slots.peek(family) {
+            slot.promotions.fetch_add(1, Ordering::AcqRel);
+            Self::read_again(breeds, family, slot);
+        }
+    }
+
+    fn read_again(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>) {
+        if slot.reading.swap(true, Ordering::AcqRel) {
+            return;
+        }
+        let (breeds, family) = (Arc::clone(breeds), family.to_owned());
+        tokio::spawn(async move {
+            loop {
+                let heard = slot.promotions.load(Ordering::Acquire);
+                let _permit = breeds.loading.acquire().await;
+                let model = match slot.known() {
+                    Known::Model(named) => Some(named),
+                    Known::Fallback(_) => None,
+                };
+                if let Some(known) = breeds.read(&family, model.as_ref()).await {
+                    *slot.known.write().unwrap_or_else(PoisonError::into_inner) = known;
+                }
+                slot.read_ms.store(breeds.now_ms(), Ordering::Relaxed);
+                slot.reading.store(false, Ordering::Release);
+                // A promotion that was heard of meanwhile may have come after the reading.
+                if slot.promotions.load(Ordering::Acquire) == heard || slot.reading.swap(true, Ordering::AcqRel) {
+                    break;
+                }
+            }
+        });
+    }
+}

@@ -1,0 +1,124 @@
+//! Follows one name: holds the version that has it in memory, and replaces it whole.
+
+use crate::named::{self, Found, Named};
+use common::{
+    contract::{model::AliasName, outcome::Failure},
+    runtime::store::Store,
+};
+use std::{
+    sync::{
+        Arc, PoisonError, RwLock,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
+use tokio::{sync::Mutex, time::Instant};
+
+/// Holds the version that has the name.
+pub(crate) struct Follower {
+    pub(crate) family: String,
+    name: AliasName,
+    store: Store,
+    every: Duration,
+    served: RwLock<Option<Arc<Named>>>,
+    /// One reader at a time. Holds what came of the last reading.
+    turn: Mutex<Result<(), Failure>>,
+    /// Readings that have ended.
+    readings: AtomicU64,
+    /// The last reading failed: what is served may be outdated.
+    behind: AtomicBool,
+    started: Instant,
+    /// When it was last looked, milliseconds since it started.
+    looked_ms: AtomicU64,
+    /// Why the last one cannot be served, so that it is said once.
+    complaint: std::sync::Mutex<Option<String>>,
+}
+
+impl Follower {
+    pub(crate) fn new(family: &str, name: AliasName, store: &Store, every: Duration) -> Self {
+        Self {
+            family: family.to_owned(),
+            name,
+            store: Arc::clone(store),
+            every,
+            served: RwLock::default(),
+            turn: Mutex::new(Ok(())),
+            readings: AtomicU64::new(0),
+            behind: AtomicBool::new(false),
+            started: Instant::now(),
+            looked_ms: AtomicU64::new(0),
+            complaint: std::sync::Mutex::default(),
+        }
+    }
+
+    pub(crate) fn served(&self) -> Option<Arc<Named>> {
+        self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the name now; where that fails, the next request is the occasion to try again.
+    pub(crate) async fn follow(&self) {
+        if let Err(why) = self.refresh().await {
+            tracing::warn!(model = %self.family, alias = self.name.as_str(), %why, "the version with this name cannot be read now");
+        }
+    }
+
+    /// What has the name, and the occasion to look again: after a failed reading, and when the last one was some time ago. It is read
+    /// in the background, while the present version goes on answering.
+    pub(crate) fn caught_up(follower: &Arc<Self>) -> Option<Arc<Named>> {
+        let now = follower.started.elapsed().as_millis() as u64;
+        let looked = follower.looked_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(looked) >= follower.every.as_millis() as u64
+            && follower.looked_ms.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if follower.behind.swap(false, Ordering::Relaxed) || due {
+            let follower = Arc::clone(follower);
+            tokio::spawn(async move { follower.follow().await });
+        }
+        follower.served()
+    }
+
+    /// Serves what has the name now. Of many callers at once two read, the second for all who came while the first did; all of
+    /// those get what came of it.
+    ///
+    /// # Errors
+    /// When the store is away. What was served still is.
+    pub(crate) async fn refresh(&self) -> Result<(), Failure> {
+        let ended = self.readings.load(Ordering::Acquire);
+        let mut last = self.turn.lock().await;
+        if self.readings.load(Ordering::Acquire) < ended + 2 {
+            *last = self.read_and_serve().await;
+            self.readings.fetch_add(1, Ordering::Release);
+        }
+        last.clone()
+    }
+
+    async fn read_and_serve(&self) -> Result<(), Failure> {
+        let (alias, known) = (self.name.as_str(), self.served());
+        match named::read(&self.store, &self.family, self.name, known.as_deref()).await {
+            Ok(Found::New(named)) => {
+                tracing::info!(model = %self.family, alias, model_id = %named.model.model_id, "serving");
+                *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(named));
+                self.complain(None);
+            }
+            Ok(Found::Known | Found::Nothing) => {}
+            Err(failure @ Failure::Permanent { .. }) => {
+                let why = failure.to_string();
+                if self.complain(Some(&why)) {
+                    tracing::error!(model = %self.family, alias, %why, "cannot be served; the last good one stays");
+                }
+            }
+            Err(failure) => {
+                self.behind.store(true, Ordering::Relaxed);
+                return Err(failure);
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether this is something else than was said last.
+    fn complain(&self, why: Option<&str>) -> bool {
+        let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_new = last.as_deref() != why;
+        *last = why.map(str::to_owned);
+        is_new
+    }
+}

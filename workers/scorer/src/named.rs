@@ -1,0 +1,80 @@
+//! Reads the version that has a name.
+
+use crate::artefact::{self, Servable, Unusable};
+use common::{
+    contract::{
+        layout,
+        model::{Alias, AliasName},
+        outcome::Failure,
+    },
+    runtime::store::{self, Store},
+};
+
+/// A checked version, and how it came by its name.
+#[derive(Debug)]
+pub(crate) struct Named {
+    pub(crate) model: Servable,
+    sha256: String,
+    /// Everything that had the name up to this, by the first bytes of its SHA-256: much shorter than the words.
+    line: Box<[u64]>,
+}
+
+/// What the store says of a name.
+pub(crate) enum Found {
+    /// Nothing has it.
+    Nothing,
+    /// What is known already, or stood before that.
+    Known,
+    /// Another version.
+    New(Named),
+}
+
+impl Named {
+    /// Whether `alias` names this, or something that stood in the line before it: what a delayed writer or reader still sees.
+    fn is_up_to(&self, alias: &Alias, line: &[u64]) -> bool {
+        if line.len() == self.line.len() && line.last() == self.line.last() {
+            return self.model.model_id == alias.model_id && self.sha256 == alias.sha256;
+        }
+        line.len() < self.line.len() && line.last() == self.line.get(line.len() - 1)
+    }
+}
+
+/// The versions of the line in few bytes.
+fn line(alias: &Alias) -> Box<[u64]> {
+    let ids = alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]);
+    ids.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes())).collect()
+}
+
+/// Reads which version of `family` has the name now, and that version unless it is `known`.
+///
+/// # Errors
+/// An outage when the store is away; permanent when what has the name cannot be served.
+pub(crate) async fn read(
+    store: &Store,
+    family: &str,
+    name: AliasName,
+    known: Option<&Named>,
+) -> Result<Found, Failure> {
+    let path = layout::alias(family, name);
+    let Some(alias) = store::read_json::<Alias>(store, &path).await? else { return Ok(Found::Nothing) };
+    let line = line(&alias);
+    if known.is_some_and(|known| known.is_up_to(&alias, &line)) {
+        return Ok(Found::Known);
+    }
+    let unusable = |why: String| Failure::permanent("unusable_model", why);
+    if !layout::is_below(layout::MODELS, &alias.object) {
+        let (object, models) = (&alias.object, layout::MODELS);
+        return Err(unusable(format!("{path}: its object is {object:?}; expected a path below {models}/")));
+    }
+    if alias.model != family {
+        return Err(unusable(format!("{path}: it is of {}; expected {family}", alias.model)));
+    }
+    let model = match store::read(store, &alias.object).await? {
+        Some(bytes) => artefact::read(&bytes, &alias),
+        None => Err(Unusable::Missing(alias.object.clone())),
+    };
+    match model {
+        Ok(model) => Ok(Found::New(Named { model, sha256: alias.sha256, line })),
+        Err(why) => Err(unusable(format!("{}: {why}", alias.object))),
+    }
+}

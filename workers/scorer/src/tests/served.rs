@@ -1,0 +1,296 @@
+//! What is left in the store of what was asked and answered.
+
+use super::*;
+use common::{
+    contract::{
+        message::Fallback,
+        model::Histogram,
+        served::{Served, Tally, read_scored},
+    },
+    runtime::served,
+};
+use futures::TryStreamExt;
+use object_store::ObjectStoreExt;
+
+/// After which everything is written.
+const WRITTEN: Duration = Duration::from_millis(5_001);
+
+async fn put_challenger(store: &Store, model: &Model) {
+    store::write(store, &layout::model(&model.model, &model.model_id), encoded(model)).await.unwrap();
+    let body = serde_json::to_vec(&alias(AliasName::Challenger, &[model])).unwrap();
+    store::write(store, &layout::alias(&model.model, AliasName::Challenger), body).await.unwrap();
+}
+
+async fn paths(store: &Store, prefix: &str) -> Vec<String> {
+    let listed = store.list(Some(&prefix.into())).map_ok(|found| found.location.to_string());
+    let mut paths: Vec<String> = listed.try_collect().await.unwrap();
+    paths.sort();
+    paths
+}
+
+async fn tally(store: &Store, id: &str) -> Tally {
+    served::read(store, layout::GLOBAL_MODEL, id, None).await.unwrap()
+}
+
+/// A request for rides with these distances and ids.
+fn with_ids(rides: impl Iterator<Item = (f64, String)>) -> ScoreRequest {
+    let template = request(1).rides.remove(0);
+    let ride = |(distance, id)| ScoreRide { distance: Some(distance), ride_id: Some(id), ..template.clone() };
+    ScoreRequest { rides: rides.map(ride).collect(), ..request(1) }
+}
+
+async fn with_champion(settings: Settings) -> (Store, Scorer) {
+    let store = memory();
+    put_model(&store, "0").await;
+    put_champion(&store, &["0"]).await;
+    let scorer = Scorer::new(settings, Arc::clone(&store));
+    scorer.connected().await.unwrap();
+    (store, scorer)
+}
+
+/// Some seconds after the first request the counts are there, by the bins of the artefact, with everything that came by then; they
+/// grow, and are written again; those of two processes add up.
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_and_answered_is_counted_and_written_some_seconds_later() {
+    let (store, scorer) = with_champion(Settings::default()).await;
+    // Distances below 10, below 100 and above; weighted with 0.75, all the others are 0.
+    let distances = [0.0, 9.9, 10.0, 50.0, 100.0, 1_000.0, -1.0];
+    let rides = |distances: &[f64]| {
+        with_ids(distances.iter().map(|d| (*d, format!("ride {d}"))).collect::<Vec<_>>().into_iter())
+    };
+    ask_for(&scorer, rides(&distances), None).await.unwrap();
+    assert_eq!(paths(&store, "served").await, [""; 0], "not yet");
+    tokio::time::sleep(Duration::from_millis(4_900)).await;
+    ask_for(
+        &scorer,
+        ScoreRequest {
+            rides: vec![ScoreRide { breed: Some("qilin".to_owned()), ..request(1).rides.remove(0) }],
+            ..request(1)
+        },
+        None,
+    )
+    .await
+    .unwrap();
+    tokio::time::sleep(Duration::from_millis(101)).await;
+
+    let written = paths(&store, "served").await;
+    let [path] = written.as_slice() else { panic!("{written:?}") };
+    let snapshot: Served = store::read_json(&store, path).await.unwrap().unwrap();
+    let Served { model, model_id, date, scorer: name, .. } = &snapshot;
+    assert_eq!(*path, layout::served(model, model_id, date, name));
+    let told = tally(&store, "0").await;
+    assert_eq!(told, snapshot.tally);
+    assert_eq!((told.rides, told.fallbacks.no_breed_model), (7, 1), "the impossible one is not scored");
+    let by_name = |feature: &str| told.features.iter().find(|known| known.feature == feature).unwrap().rides.clone();
+    assert_eq!((by_name("distance"), by_name("tmin")), (vec![3, 2, 2], vec![7, 0, 0]));
+    assert_eq!(told.probabilities.iter().sum::<u64>(), 7);
+    assert_eq!((told.probabilities[10], told.probabilities[19]), (2, 5), "{:?}", told.probabilities);
+    assert_eq!(told.service, 7);
+    assert_eq!(told.breeds.map(|cache| (cache.hits, cache.misses, cache.loads)), Some((0, 1, 1)));
+
+    ask_for(&scorer, rides(&[20.0]), None).await.unwrap();
+    let other = Scorer::new(Settings::default(), Arc::clone(&store));
+    ask_for(&other, rides(&[30.0, 40.0]), None).await.unwrap();
+    tokio::time::sleep(WRITTEN).await;
+    assert_eq!(paths(&store, "served").await.len(), 2);
+    assert_eq!(tally(&store, "0").await.rides, 10);
+    let nothing_new = store::read(&store, path).await.unwrap();
+    tokio::time::sleep(10 * WRITTEN).await;
+    assert_eq!(store::read(&store, path).await.unwrap(), nothing_new);
+}
+
+/// A worker that is asked to end writes what it holds; one made for a few scores by hand writes nothing, nor does one told so.
+#[tokio::test(start_paused = true)]
+async fn a_scorer_that_ends_leaves_its_counts_and_one_for_a_few_scores_nothing() {
+    let (store, scorer) = with_champion(Settings::default()).await;
+    let request = || with_ids([(1.0, "a".to_owned())].into_iter());
+    ask_for(&scorer, request(), None).await.unwrap();
+    scorer.ended().await;
+    assert_eq!(tally(&store, "0").await.rides, 1);
+    assert_eq!(paths(&store, "scored").await.len(), 1);
+
+    let silent = [
+        Scorer::new(Settings::default(), Arc::clone(&store)).unwatched(),
+        Scorer::new(Settings { served_write_ms: 0, ..Settings::default() }, Arc::clone(&store)),
+    ];
+    for scorer in silent {
+        ask_for(&scorer, request(), None).await.unwrap();
+        scorer.ended().await;
+    }
+    tokio::time::sleep(WRITTEN).await;
+    assert_eq!((paths(&store, "served").await.len(), tally(&store, "0").await.rides), (1, 1));
+}
+
+/// A challenger answers the same rides unheard: the differences that are written are those of a recomputation from both artefacts.
+/// It is never in an answer, and one that cannot be served changes nothing.
+#[tokio::test(start_paused = true)]
+async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
+    let (store, scorer) = with_champion(Settings::default()).await;
+    let champion = artefact("0");
+    let mut challenger = Model { threshold: 0.9, ..artefact("3") };
+    challenger.coefficients[0].per_unit = 0.05;
+    challenger.coefficients.remove(5);
+    put_challenger(&store, &challenger).await;
+    scorer.connected().await.unwrap();
+    let distances: Vec<f64> = (0..60).map(|mile| f64::from(mile) - 0.5).collect();
+    let rides = with_ids(distances.iter().map(|d| (*d, format!("{d}"))).collect::<Vec<_>>().into_iter());
+    let response = ask_for(&scorer, rides, None).await.unwrap();
+    assert_eq!(response.model_id.as_deref(), Some("0"));
+    assert!(response.scores.iter().all(|score| !matches!(&score.outcome, ScoreOutcome::Scored { by: Some(_), .. })));
+    tokio::time::sleep(WRITTEN).await;
+
+    let told = tally(&store, "0").await;
+    let [shadow] = told.shadows.as_slice() else { panic!("{told:?}") };
+    let (mut sum, mut absolute, mut largest, mut decisions) = (0.0, 0.0, 0.0f64, 0);
+    // The first distance cannot be.
+    for d in &distances[1..] {
+        let (a, b) = (champion.probability(&[*d, 0., 0., 0., 0., 0.]), challenger.probability(&[*d, 0., 0., 0., 0.]));
+        sum += b - a;
+        absolute += (b - a).abs();
+        largest = largest.max((b - a).abs());
+        decisions += u64::from((a >= 0.5) != (b >= 0.9));
+    }
+    assert_eq!((shadow.model_id.as_str(), shadow.rides, shadow.unscored, shadow.decisions), ("3", 59, 0, decisions));
+    for (told, expected) in [(shadow.difference_sum, sum), (shadow.absolute_sum, absolute), (shadow.largest, largest)] {
+        assert!((told - expected).abs() < 1e-9, "{told} {expected}");
+    }
+    assert_eq!(shadow.differences.iter().sum::<u64>(), 59);
+
+    // One that is broken; then one that is the champion.
+    store::write(&store, &layout::alias(layout::GLOBAL_MODEL, AliasName::Challenger), b"{".to_vec()).await.unwrap();
+    let fresh = Scorer::new(Settings::default(), Arc::clone(&store));
+    fresh.connected().await.unwrap();
+    assert_eq!(ask(&fresh, 1).await.unwrap().scores.len(), 1);
+    put_challenger(&store, &champion).await;
+    let fresh = Scorer::new(Settings::default(), Arc::clone(&store));
+    fresh.connected().await.unwrap();
+    ask(&fresh, 1).await.unwrap();
+    tokio::time::sleep(WRITTEN).await;
+    assert_eq!(tally(&store, "0").await.shadows, told.shadows);
+}
+
+/// Rides that have an id are written with the answer that was given, each by the version that gave it: of more than may be kept a fair
+/// sample, the same whatever their order. An id asked for again has its last answer.
+#[tokio::test(start_paused = true)]
+async fn rides_with_an_id_are_written_with_their_answer_up_to_a_bound() {
+    let settings = || Settings { scored_rides_max: 100, ..Settings::default() };
+    let (store, scorer) = with_champion(settings()).await;
+    let all: Vec<(f64, String)> = (0..1_000).map(|i| (f64::from(i % 50), format!("ride, \"{i}\""))).collect();
+    let mut kept = Vec::new();
+    for backwards in [false, true] {
+        let mut rides = all.clone();
+        if backwards {
+            rides.reverse();
+        }
+        let scorer = Scorer::new(settings(), Arc::clone(&store));
+        for some in rides.chunks(70) {
+            ask_for(&scorer, with_ids(some.iter().cloned()), None).await.unwrap();
+            tokio::time::sleep(Duration::from_secs(1)).await;
+        }
+        scorer.ended().await;
+        let written = paths(&store, "scored").await;
+        let [path] = written.as_slice() else { panic!("{written:?}") };
+        let csv = store::read(&store, path).await.unwrap().unwrap();
+        kept.push(read_scored(&csv).unwrap());
+        store.delete(&path.as_str().into()).await.unwrap();
+    }
+    assert_eq!((kept[0].len(), &kept[0]), (100, &kept[1]));
+    let champion = artefact("0");
+    for (id, probability) in &kept[0] {
+        let (distance, _) = all.iter().find(|(_, known)| known == id).unwrap();
+        assert_eq!(*probability, champion.probability(&[*distance, 0., 0., 0., 0., 0.]), "{id}");
+    }
+
+    for distance in [1.0, 2.0] {
+        ask_for(&scorer, with_ids([(distance, "again".to_owned()), (0.0, "x".repeat(129))].into_iter()), None)
+            .await
+            .unwrap();
+    }
+    put_model(&store, "5").await;
+    put_champion(&store, &["0", "5"]).await;
+    promote(&scorer, "5").await;
+    ask_for(&scorer, with_ids([(1.0, "again".to_owned())].into_iter()), None).await.unwrap();
+    scorer.ended().await;
+    let mut told = Vec::new();
+    for path in paths(&store, "scored").await {
+        told.extend(read_scored(&store::read(&store, &path).await.unwrap().unwrap()).unwrap());
+    }
+    let by_second = artefact("5").probability(&[1.0, 0., 0., 0., 0., 0.]);
+    let expected = [champion.probability(&[2.0, 0., 0., 0., 0., 0.]), by_second].map(|p| ("again".to_owned(), p));
+    assert_eq!(told, expected);
+}
+
+/// While the store is away requests are answered, and what they were is written when it is back. Counts that left the memory meanwhile
+/// are not lost: what a process wrote once is what it adds to.
+#[tokio::test(start_paused = true)]
+async fn counts_outlive_an_outage_and_their_own_eviction() {
+    let folder = tempfile::tempdir().unwrap();
+    let url = folder.path().to_str().unwrap().to_owned();
+    let store = store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap();
+    put_model(&store, "0").await;
+    put_champion(&store, &["0"]).await;
+    let scorer = Scorer::new(Settings { breed_models_max: 1, ..Settings::default() }, Arc::clone(&store));
+    scorer.connected().await.unwrap();
+    // A file where the folder should be.
+    std::fs::write(folder.path().join("served"), "").unwrap();
+    ask(&scorer, 3).await.unwrap();
+    scorer.ended().await;
+    std::fs::remove_file(folder.path().join("served")).unwrap();
+    ask(&scorer, 2).await.unwrap();
+    scorer.ended().await;
+    assert_eq!(tally(&store, "0").await.rides, 5);
+
+    let breeds: Vec<String> = (0..200).map(|index| format!("b{index}")).collect();
+    for breed in &breeds {
+        let family = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
+        let model = Model { model: family.clone(), ..artefact("1") };
+        store::write(&store, &layout::model(&family, "1"), encoded(&model)).await.unwrap();
+        let body = serde_json::to_vec(&alias(AliasName::Champion, &[&model])).unwrap();
+        store::write(&store, &layout::champion(&family), body).await.unwrap();
+    }
+    for round in 1..=2 {
+        for some in breeds.chunks(20) {
+            let rides = some.iter().map(|breed| ScoreRide { breed: Some(breed.clone()), ..request(1).rides.remove(0) });
+            let request = ScoreRequest { rides: rides.collect(), ..request(1) };
+            let response = ask_for(&scorer, request, None).await.unwrap();
+            let fell_back = |score: &common::contract::message::Score| {
+                matches!(score.outcome, ScoreOutcome::Scored { fallback: Some(Fallback::Loading), .. })
+            };
+            assert!(!response.scores.iter().any(fell_back));
+            scorer.ended().await;
+            assert!(scorer.watch.as_ref().unwrap().len() <= 65, "the counts of few versions are in memory");
+        }
+        for breed in &breeds {
+            let family = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
+            assert_eq!(served::read(&store, &family, "1", None).await.unwrap().rides, round, "{breed}");
+        }
+    }
+    assert_eq!(tally(&store, "0").await.uncounted, 0);
+}
+
+/// An artefact without histograms is served and counted all the same.
+#[tokio::test(start_paused = true)]
+async fn a_model_that_does_not_say_what_it_was_trained_on_is_counted_as_far_as_it_goes() {
+    let store = memory();
+    let mut model = Model { predicted: Vec::new(), ..artefact("0") };
+    model.coefficients.iter_mut().for_each(|coefficient| coefficient.histogram = None);
+    let edges = Histogram {
+        edges: vec![0.0],
+        rides: vec![1, 1],
+        services: vec![0; 2],
+        mean: vec![0.0; 2],
+        mean_probability: vec![0.0; 2],
+    };
+    model.coefficients[3].histogram = Some(edges);
+    store::write(&store, &layout::model(&model.model, "0"), encoded(&model)).await.unwrap();
+    let body = serde_json::to_vec(&alias(AliasName::Champion, &[&model])).unwrap();
+    store::write(&store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
+    let scorer = scorer(&store);
+    ask(&scorer, 4).await.unwrap();
+    scorer.ended().await;
+    let told = tally(&store, "0").await;
+    let features: Vec<_> =
+        told.features.iter().map(|feature| (feature.feature.as_str(), feature.rides.as_slice())).collect();
+    assert_eq!(features, [("tmin", &[0u64, 4][..])]);
+    assert_eq!((told.probabilities.len(), told.probabilities[10]), (20, 4));
+}

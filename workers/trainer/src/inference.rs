@@ -1,0 +1,222 @@
+//! How sure the weights are, whether the features tell anything, and what to be wary of.
+
+use crate::{
+    newton::{Cancel, Features, PARAMETERS, Problem, inverse},
+    rows::Rides,
+    train::{Fit, FitError, Recipe, Scaler, fit_scaled},
+};
+use common::contract::{
+    features::{FEATURE_COUNT, FEATURES, FeatureSet},
+    model::{Inference, Interval, LikelihoodRatio, Warning, WarningCode},
+};
+use statrs::distribution::{ChiSquared, ContinuousCDF, Normal};
+
+/// The 97.5th percentile of the standard normal distribution: half the width of a 95 % interval in standard errors.
+const Z_95: f64 = 1.959_963_984_540_054;
+/// From this variance inflation factor on, the weights of features are said to be hard to tell apart.
+const INFLATION_MAX: f64 = 10.0;
+/// Fewer rides of a class per feature than this make intervals and tests rough.
+const EVENTS_PER_FEATURE_MIN: usize = 10;
+
+/// Standard error, test and odds ratio of each weight, in the order of the features; `None` for one without a weight.
+pub fn inference(fit: &Fit) -> [Option<Inference>; FEATURE_COUNT] {
+    std::array::from_fn(|j| {
+        let standard_error = standard_error(fit, j).filter(|_| fit.free[j])?;
+        let (weight, feature) = (fit.per_unit[j], FEATURES[j]);
+        let z = weight / standard_error;
+        let times = |weight: f64| (weight * feature.step).exp().clamp(f64::MIN_POSITIVE, f64::MAX);
+        Some(Inference {
+            standard_error,
+            z,
+            p_value: two_sided(z),
+            odds_ratio: Interval {
+                value: times(weight),
+                lower: times(weight - Z_95 * standard_error),
+                upper: times(weight + Z_95 * standard_error),
+            },
+            step: feature.step,
+            step_name: feature.step_name.to_owned(),
+        })
+    })
+}
+
+/// Of a parameter in original units: a feature's weight, or, after all of them, the intercept.
+pub fn standard_error(fit: &Fit, parameter: usize) -> Option<f64> {
+    let variance = fit.covariance.as_ref()?[parameter][parameter];
+    Some(variance.sqrt()).filter(|error| error.is_finite() && *error > 0.0)
+}
+
+fn two_sided(z: f64) -> f64 {
+    2.0 * Normal::standard().sf(z.abs())
+}
+
+/// How likely a chi-square statistic at least as large is by chance.
+fn chi_square_tail(statistic: f64, degrees_of_freedom: u32) -> f64 {
+    ChiSquared::new(f64::from(degrees_of_freedom)).map_or(1.0, |chi_square| chi_square.sf(statistic.max(0.0)))
+}
+
+/// Unpenalised models for the tests: of all features used, and of the mileage among them.
+#[derive(Debug, Clone, Default)]
+pub struct Nested {
+    /// Log-likelihood and number of weights of the model of all; absent when there is no finite optimum.
+    full: Option<(f64, u32)>,
+    /// Of that of mileage alone.
+    mileage: Option<(f64, u32)>,
+    /// Of that without features.
+    none: f64,
+}
+
+impl Nested {
+    /// Fits them, starting near `fitted`, the penalised model.
+    ///
+    /// # Errors
+    /// Only when cancelled.
+    pub fn fit(
+        rides: &Rides,
+        features: FeatureSet,
+        fitted: &Fit,
+        threads: usize,
+        cancel: &Cancel,
+    ) -> Result<Self, FitError> {
+        let unpenalised = |used: [bool; FEATURE_COUNT]| {
+            let start = Some(fitted.parameters);
+            let recipe = Recipe { alpha: 0.0, used, centre: None, start, threads, cancel };
+            match fit_scaled(rides, &fitted.scaler, &recipe) {
+                Ok(fit) => {
+                    let weights = fit.free.iter().filter(|free| **free).count();
+                    Ok(Some((fit.log_likelihood, u32::try_from(weights).unwrap_or(0))))
+                }
+                Err(FitError::Cancelled) => Err(FitError::Cancelled),
+                Err(_) => Ok(None),
+            }
+        };
+        let (services, n) = (rides.services() as f64, rides.len() as f64);
+        let share = services / n;
+        Ok(Self {
+            full: unpenalised(features.used())?,
+            mileage: if features == FeatureSet::All { unpenalised(FeatureSet::Mileage.used())? } else { None },
+            none: services * share.ln() + (n - services) * (1.0 - share).ln(),
+        })
+    }
+
+    /// All features against none.
+    pub fn any(&self) -> Option<LikelihoodRatio> {
+        likelihood_ratio(self.full?, (self.none, 0))
+    }
+
+    /// Mileage and weather against mileage.
+    pub fn weather(&self) -> Option<LikelihoodRatio> {
+        likelihood_ratio(self.full?, self.mileage?)
+    }
+
+    /// Whether there is no finite optimum without a penalty.
+    pub fn diverges(&self) -> bool {
+        self.full.is_none()
+    }
+}
+
+fn likelihood_ratio(full: (f64, u32), smaller: (f64, u32)) -> Option<LikelihoodRatio> {
+    let degrees_of_freedom = full.1.checked_sub(smaller.1).filter(|freedom| *freedom > 0)?;
+    let statistic = (2.0 * (full.0 - smaller.0)).max(0.0);
+    Some(LikelihoodRatio { statistic, degrees_of_freedom, p_value: chi_square_tail(statistic, degrees_of_freedom) })
+}
+
+/// The variance inflation factor of each feature with a weight: how much of its weight's variance is due to the others. `None` when
+/// some are combinations of others.
+fn inflation(rides: &Rides, fit: &Fit, threads: usize, cancel: &Cancel) -> Option<Features> {
+    let (penalty, centre) = ([0.0; PARAMETERS], [0.0; PARAMETERS]);
+    let problem = Problem { rides, scaler: &fit.scaler, free: fit.free, penalty, centre, threads, cancel };
+    // At parameters 0 every curvature is 1/4: the second derivatives are a quarter of the correlations.
+    let mut correlations = problem.derivatives(&[0.0; PARAMETERS]).hessian;
+    for (j, row) in correlations.iter_mut().enumerate() {
+        if j == FEATURE_COUNT || fit.free[j] {
+            row.iter_mut().for_each(|value| *value *= 4.0);
+        }
+    }
+    let inverse = inverse(&correlations)?;
+    Some(std::array::from_fn(|j| inverse[j][j]))
+}
+
+/// What to be wary of in a fit.
+pub fn warnings(
+    rides: &Rides,
+    fit: &Fit,
+    used: [bool; FEATURE_COUNT],
+    nested: &Nested,
+    threads: usize,
+    cancel: &Cancel,
+) -> Vec<Warning> {
+    let mut warnings = Vec::new();
+    let mut warn = |code, why: String| warnings.push(Warning { code, why });
+    let names = |chosen: &dyn Fn(usize) -> bool| {
+        let chosen: Vec<&str> = (0..FEATURE_COUNT).filter(|j| chosen(*j)).map(|j| FEATURES[j].name).collect();
+        chosen.join(", ")
+    };
+    if (0..FEATURE_COUNT).any(|j| used[j] && fit.scaler.is_constant(j)) {
+        let which = names(&|j| used[j] && fit.scaler.is_constant(j));
+        warn(WarningCode::ConstantFeature, format!("one value only, and so no weight: {which}"));
+    }
+    let inflation = inflation(rides, fit, threads, cancel);
+    match &inflation {
+        None => warn(
+            WarningCode::Collinearity,
+            format!(
+                "one of these is a combination of the others: {}; only the penalty keeps their weights apart",
+                names(&|j| fit.free[j])
+            ),
+        ),
+        Some(factors) if factors.iter().zip(fit.free).any(|(factor, free)| free && *factor > INFLATION_MAX) => {
+            let which = names(&|j| fit.free[j] && factors[j] > INFLATION_MAX);
+            let largest = factors.iter().zip(fit.free).filter(|(_, free)| *free).fold(0.0f64, |l, (f, _)| l.max(*f));
+            let why = format!(
+                "hard to tell apart: {which} (variance inflation up to {largest:.1}; above {INFLATION_MAX} is much)"
+            );
+            warn(WarningCode::Collinearity, why);
+        }
+        Some(_) => {}
+    }
+    if nested.diverges() && inflation.is_some() {
+        let why = "the features separate rides with service from those without, wholly or nearly: without a penalty the \
+                   weights would grow for ever; standard errors and p-values mean little here";
+        warn(WarningCode::Separation, why.to_owned());
+    }
+    let features = fit.free.iter().filter(|free| **free).count();
+    let fewest = rides.services().min(rides.len() - rides.services());
+    if fewest < EVENTS_PER_FEATURE_MIN * features {
+        let why = format!(
+            "{fewest} rides of the rarer class for {features} features (fewer than {EVENTS_PER_FEATURE_MIN} each): intervals \
+             and tests are rough"
+        );
+        warn(WarningCode::FewEvents, why);
+    }
+    warnings
+}
+
+/// The scaler of a breed's own rides, for what its artefact says of them.
+pub(crate) fn own_scaler(rides: &Rides, fallback: &Scaler) -> Scaler {
+    Scaler::of(rides, 1).unwrap_or_else(|_| fallback.clone())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Tails by the tables: R's `pchisq(…, lower.tail = FALSE)` and `2 * pnorm(-|z|)`.
+    #[test]
+    fn tails_are_those_of_the_tables() {
+        for (statistic, freedom, expected) in [
+            (3.841_458_820_694_124, 1, 0.05),
+            (7.814_727_903_251_179, 3, 0.05),
+            (15.404_19, 3, 0.001_501_879),
+            (0.0, 3, 1.0),
+            (16.811_893_829_770_93, 6, 0.01),
+        ] {
+            let tail = chi_square_tail(statistic, freedom);
+            assert!((tail - expected).abs() < 1e-7, "{statistic} {freedom}: {tail}");
+        }
+        for (z, expected) in [(1.959_963_984_540_054, 0.05), (-2.575_829_303_548_9, 0.01), (0.0, 1.0)] {
+            assert!((two_sided(z) - expected).abs() < 1e-9);
+        }
+        assert!(two_sided(30.0) > 0.0 && two_sided(30.0) < 1e-190);
+    }
+}

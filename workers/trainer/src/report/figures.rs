@@ -1,0 +1,279 @@
+//! Figures, units and foreign texts as people read them. Whatever goes in, nothing comes out that is no number.
+
+use common::contract::model::{Coefficient, Interval};
+
+/// In the place of a figure that there is not.
+pub(super) const NONE: &str = "–";
+const THIN: char = '\u{202f}';
+const MINUS: char = '−';
+/// From here on, and below its inverse, figures are written with a power of ten.
+const PLAIN_MAX: f64 = 1e7;
+
+/// `17 946`.
+pub(super) fn count(value: u64) -> String {
+    grouped(&value.to_string())
+}
+
+fn grouped(digits: &str) -> String {
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) && digits.len() > 4 {
+            text.push(THIN);
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// `1 ride`, `2 rides`.
+pub(super) fn counted(value: u64, one: &str) -> String {
+    format!("{} {one}{}", count(value), if value == 1 { "" } else { "s" })
+}
+
+/// So many decimals; a power of ten where that would be unreadable.
+pub(super) fn decimals(value: f64, digits: usize) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    if value.abs() >= PLAIN_MAX {
+        return with_power(value, 2);
+    }
+    let text = format!("{:.digits$}", value.abs());
+    let is_zero = text.bytes().all(|byte| matches!(byte, b'0' | b'.'));
+    let text = match text.split_once('.') {
+        Some((whole, part)) => format!("{}.{part}", grouped(whole)),
+        None => grouped(&text),
+    };
+    if value < 0.0 && !is_zero { format!("{MINUS}{text}") } else { text }
+}
+
+/// So many digits that say something.
+pub(super) fn significant(value: f64, digits: usize) -> String {
+    if !value.is_finite() {
+        return NONE.to_owned();
+    }
+    let size = value.abs();
+    if size == 0.0 {
+        return "0".to_owned();
+    }
+    if !(1e-5..PLAIN_MAX).contains(&size) {
+        return with_power(value, digits.saturating_sub(1));
+    }
+    decimals(value, (digits as i32 - 1 - magnitude(size)).max(0) as usize)
+}
+
+/// A number that somebody set: as it was written.
+pub(super) fn setting(value: f64) -> String {
+    if value.is_finite() && (value == 0.0 || (1e-4..PLAIN_MAX).contains(&value.abs())) {
+        let text = value.abs().to_string();
+        let (whole, part) = text.split_once('.').map_or((text.as_str(), ""), |(whole, part)| (whole, part));
+        let sign = if value < 0.0 { String::from(MINUS) } else { String::new() };
+        return format!("{sign}{}{}{part}", grouped(whole), if part.is_empty() { "" } else { "." });
+    }
+    significant(value, 3)
+}
+
+/// The power of ten of the first digit; of a number above 0.
+fn magnitude(size: f64) -> i32 {
+    size.log10().floor() as i32
+}
+
+/// `2.1 × 10⁻⁹`.
+fn with_power(value: f64, digits: usize) -> String {
+    let text = format!("{:.digits$e}", value.abs());
+    let (mantissa, exponent) = text.split_once('e').unwrap_or((&text, "0"));
+    let sign = if value < 0.0 { String::from(MINUS) } else { String::new() };
+    format!("{sign}{mantissa}{THIN}×{THIN}{}", ten_to(exponent.parse().unwrap_or(0)))
+}
+
+/// `10⁻⁹`.
+pub(super) fn ten_to(exponent: i32) -> String {
+    let raised = |c: char| match c {
+        '-' => '⁻',
+        '1' => '¹',
+        '2' => '²',
+        '3' => '³',
+        digit => char::from_u32('⁰' as u32 + digit.to_digit(10).unwrap_or(0)).unwrap_or('⁰'),
+    };
+    format!("10{}", exponent.to_string().chars().map(raised).collect::<String>())
+}
+
+/// `38.6 %`; two digits that say something where that is less than one in a thousand.
+pub(super) fn percent(share: f64) -> String {
+    let hundredths = share * 100.0;
+    let small = hundredths != 0.0 && hundredths.abs() < 0.1;
+    let text = if small { significant(hundredths, 2) } else { decimals(hundredths, 1) };
+    if text == NONE { text } else { format!("{text}{THIN}%") }
+}
+
+/// A share of counts in percent.
+pub(super) fn percent_of(part: u64, whole: u64) -> String {
+    if whole == 0 { NONE.to_owned() } else { percent(part as f64 / whole as f64) }
+}
+
+/// `p = 0.034`, `p < 0.0001`.
+pub(super) fn p_is(p: f64) -> String {
+    if p.is_finite() && p < 1e-4 { "p < 0.0001".to_owned() } else { format!("p = {}", p_value(p)) }
+}
+
+/// For tables: `0.034`, `2.1 × 10⁻⁹`.
+pub(super) fn p_value(p: f64) -> String {
+    match p {
+        p if !p.is_finite() => NONE.to_owned(),
+        p if p < 1e-300 => format!("< {}", ten_to(-300)),
+        p if p >= 0.1 => decimals(p, 2),
+        p => significant(p, 2),
+    }
+}
+
+/// The figure and the ends of its interval, as precise as the interval is narrow: half of it has this many digits.
+fn precise(interval: &Interval, digits: i32) -> [String; 3] {
+    let Interval { value, lower, upper } = *interval;
+    let size = value.abs().max(lower.abs()).max(upper.abs());
+    if !(1e-4..PLAIN_MAX).contains(&size) && size != 0.0 {
+        return [value, lower, upper].map(|value| significant(value, 2));
+    }
+    let half = (upper - lower).abs() / 2.0;
+    let digits = if half.is_finite() && half > 0.0 { (digits - 1 - magnitude(half)).clamp(0, 7) } else { 3 };
+    [value, lower, upper].map(|value| decimals(value, digits as usize))
+}
+
+/// The figure, and `1.97 to 2.24`.
+pub(super) fn with_interval(interval: &Interval) -> (String, String) {
+    let [value, lower, upper] = precise(interval, 2);
+    (value, format!("{lower} to {upper}"))
+}
+
+/// `0.060 (0.044 to 0.075)`.
+pub(super) fn interval(interval: &Interval) -> String {
+    let (value, interval) = with_interval(interval);
+    format!("{value} ({interval})")
+}
+
+/// An odds ratio: `2.10 (1.97 to 2.24)`, `0.897 (0.892 to 0.902)`.
+pub(super) fn ratio(interval: &Interval) -> String {
+    let half = (interval.upper - interval.lower).abs() / 2.0;
+    let [value, lower, upper] = precise(interval, if half < 0.1 { 1 } else { 2 });
+    format!("{value} ({lower} to {upper})")
+}
+
+/// A text from elsewhere: no control characters, none that turn the direction of writing, and no more than a line of it.
+pub(super) fn foreign(text: &str, chars_max: usize) -> String {
+    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
+    let no_character = |c: char| matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}');
+    let legible = |c: char| if c.is_control() || turns(c) || no_character(c) { '\u{fffd}' } else { c };
+    let mut told: String = text.chars().map(legible).take(chars_max).collect();
+    if text.chars().nth(chars_max).is_some() {
+        told.push('…');
+    }
+    told
+}
+
+/// A reason's code in words.
+pub(super) fn reason(code: &str) -> String {
+    foreign(&code.replace('_', " "), 80)
+}
+
+/// A feature as people speak of it.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Spoken {
+    /// As a title.
+    pub(super) name: String,
+    /// Unit, in the plural.
+    pub(super) unit: String,
+    /// So many of the dataset's units make one of these.
+    pub(super) scale: f64,
+    /// What happens in a step, as in "each mile farther".
+    pub(super) step: String,
+}
+
+impl Spoken {
+    /// Of a feature of a model.
+    pub(super) fn of(coefficient: &Coefficient) -> Self {
+        let (unit, scale) = match coefficient.unit.as_str() {
+            "tenth of °C" => ("°C".to_owned(), 10.0),
+            "tenth of mm" => ("mm".to_owned(), 10.0),
+            "mile" => ("miles".to_owned(), 1.0),
+            "point" => ("points".to_owned(), 1.0),
+            other => (foreign(other, 30), 1.0),
+        };
+        let (name, step) = match coefficient.feature.as_str() {
+            "distance" => ("Distance", "each mile farther"),
+            "healthpoints" => ("Health points", "each 10 health points more"),
+            "magicpoints" => ("Magic points", "each 10 magic points burnt"),
+            "tmin" => ("Lowest temperature", "each 10 °C warmer at night (tmin)"),
+            "tmax" => ("Highest temperature", "each 10 °C warmer by day (tmax)"),
+            "prcp" => ("Precipitation", "each 10 mm more rain (prcp)"),
+            other => {
+                let name = foreign(other, 40);
+                let step = coefficient.inference.as_ref().map_or("unit", |inference| &inference.step_name);
+                return Self { step: format!("each {} more of {name}", foreign(step, 30)), name, unit, scale };
+            }
+        };
+        Self { name: name.to_owned(), unit, scale, step: step.to_owned() }
+    }
+
+    /// A value in people's unit.
+    pub(super) fn value(&self, original: f64) -> f64 {
+        original / self.scale
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Figures are read at a glance, whatever their size, and what is no number is a dash.
+    #[test]
+    fn figures_are_legible_at_any_size() {
+        assert_eq!([count(0), count(9999), count(17_946)], ["0", "9999", "17\u{202f}946"]);
+        assert_eq!(count(1_234_567), "1\u{202f}234\u{202f}567");
+        for (value, expected) in [(0.0, "0"), (0.034_56, "0.0346"), (-2.5, "−2.50"), (1234.6, "1235"), (0.1, "0.100")]
+        {
+            assert_eq!(significant(value, 3), expected);
+        }
+        assert_eq!(significant(-2.1e-9, 2), "−2.1\u{202f}×\u{202f}10⁻⁹");
+        assert_eq!(decimals(f64::MAX, 3), "1.80\u{202f}×\u{202f}10³⁰⁸");
+        assert_eq!([decimals(-0.0, 2), decimals(-0.001, 2)], ["0.00", "0.00"]);
+        assert_eq!([decimals(-0.25, 2), decimals(1_234_567.25, 1)], ["−0.25", "1\u{202f}234\u{202f}567.2"]);
+        for value in [f64::NAN, f64::INFINITY, f64::NEG_INFINITY] {
+            assert_eq!([decimals(value, 2), significant(value, 2), percent(value), p_value(value)], [NONE; 4]);
+        }
+        assert_eq!(
+            [percent(0.3859), percent(0.000_123), percent(0.0)],
+            ["38.6\u{202f}%", "0.012\u{202f}%", "0.0\u{202f}%"]
+        );
+        assert_eq!(
+            [setting(10.0), setting(0.1), setting(100_000.0), setting(0.0)],
+            ["10", "0.1", "100\u{202f}000", "0"]
+        );
+        assert_eq!([setting(-2.5), setting(f64::NAN), setting(1e9)], ["−2.5", NONE, "1.00\u{202f}×\u{202f}10⁹"]);
+        assert_eq!([p_is(0.034), p_is(0.0), p_is(0.62)], ["p = 0.034", "p < 0.0001", "p = 0.62"]);
+        assert_eq!([p_value(0.0), p_value(2.1e-9)], ["< 10⁻³⁰⁰", "2.1\u{202f}×\u{202f}10⁻⁹"]);
+    }
+
+    /// An interval is told with as many digits as it is wide enough for.
+    #[test]
+    fn intervals_are_as_precise_as_they_are_narrow() {
+        let told = |value, lower, upper| interval(&Interval { value, lower, upper });
+        assert_eq!(told(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
+        assert_eq!(told(1.0016, 0.9716, 1.0316), "1.002 (0.972 to 1.032)");
+        assert_eq!(told(152.0, 90.2, 260.0), "152 (90 to 260)");
+        assert_eq!(
+            told(5.2e-7, -4.5e-7, 1.6e-6),
+            "5.2\u{202f}×\u{202f}10⁻⁷ (−4.5\u{202f}×\u{202f}10⁻⁷ to 1.6\u{202f}×\u{202f}10⁻⁶)"
+        );
+        let ratio = |value, lower, upper| ratio(&Interval { value, lower, upper });
+        assert_eq!(ratio(0.896_93, 0.891_6, 0.902_4), "0.897 (0.892 to 0.902)");
+        assert_eq!(ratio(1.996_7, 1.913_5, 2.083_5), "2.00 (1.91 to 2.08)");
+        assert_eq!(ratio(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
+        assert!(!told(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
+    }
+
+    #[test]
+    fn foreign_texts_are_one_legible_line() {
+        assert_eq!(foreign("a\nb\u{202e}c\0", 10), "a\u{fffd}b\u{fffd}c\u{fffd}");
+        assert_eq!(foreign("abcdef", 3), "abc…");
+        assert_eq!(foreign("<b>", 3), "<b>");
+    }
+}

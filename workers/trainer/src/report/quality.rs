@@ -1,0 +1,249 @@
+//! How good the model is, what its decisions cost, and how it was selected.
+
+use super::{
+    Page,
+    charts::{self, Costs},
+    figures::{NONE, count, counted, decimals, percent, percent_of, setting, significant},
+    parts::{Figure, section, table},
+    plot::{Axis, Ink},
+    words,
+};
+use common::contract::model::{Confusion, Criterion, Metrics, Model};
+use maud::{Markup, html};
+
+const BOTH: [(Ink, &str); 2] = [(Ink::Accent, "held out"), (Ink::Other, "trained on")];
+
+/// Scores are compared to the fourth decimal.
+fn score(value: Option<f64>) -> String {
+    value.map_or(NONE.to_owned(), |value| decimals(value, 4))
+}
+
+/// The measures of some rides, one below the other.
+pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
+    let part = |pick: fn(&common::contract::model::BrierDecomposition) -> f64| {
+        score(metrics.brier_decomposition.as_ref().map(pick))
+    };
+    vec![
+        count(metrics.rides),
+        percent(charts::service_share(metrics)),
+        score(Some(metrics.log_loss)),
+        score(metrics.roc_auc),
+        score(metrics.average_precision),
+        score(Some(metrics.brier)),
+        part(|parts| parts.reliability),
+        part(|parts| parts.resolution),
+        part(|parts| parts.uncertainty),
+        part(|parts| parts.within_bins),
+        score(metrics.calibration_error),
+        percent(metrics.accuracy),
+        metrics.precision.map_or(NONE.to_owned(), percent),
+        metrics.recall.map_or(NONE.to_owned(), percent),
+        score(metrics.f1),
+    ]
+}
+
+/// Their names, with what is good.
+pub(super) const MEASURES: [&str; 15] = [
+    "Rides",
+    "With a service request",
+    "Log-loss (less is better)",
+    "Area under the ROC curve (0.5 is guessing)",
+    "Average precision (the share with a request is guessing)",
+    "Brier score (less is better)",
+    "= reliability (0 is best)",
+    "− resolution (more is better)",
+    "+ uncertainty (of the rides, not the model)",
+    "+ within bins",
+    "Expected calibration error (0 is best)",
+    "Accuracy, at the threshold",
+    "Precision, at the threshold",
+    "Recall, at the threshold",
+    "F1, at the threshold",
+];
+
+/// Ranking and calibration.
+pub(super) fn quality(page: &Page<'_>) -> Markup {
+    let model = page.model;
+    let (train, test) = (&model.train, model.test.as_ref());
+    let (judged, whose) = words::judged(model);
+    let rows = MEASURES.iter().zip(measures(train)).enumerate().map(|(at, (name, of_train))| {
+        let of_test = test.and_then(|test| measures(test).into_iter().nth(at));
+        vec![(*name).to_owned(), of_test.unwrap_or(NONE.to_owned()), of_train]
+    });
+    let roc = Figure {
+        title: "ROC curve".to_owned(),
+        legend: &BOTH,
+        caption: html! {
+            "Every threshold one could decide by: the further up and to the left, the better; the dashed line is guessing."
+            @if test.is_some() { " Where the curve of the rides trained on is clearly above the other, the model has learned them by heart." }
+        },
+        numbers: None,
+    };
+    let test_roc = test.map(|test| test.roc.as_slice()).unwrap_or_default();
+    let precision = Figure {
+        title: "Precision and recall".to_owned(),
+        legend: &BOTH,
+        caption: html! { "How many of the called rides ask for service, over how many of those that ask are called. Dashed: calling at random." },
+        numbers: None,
+    };
+    let calibration = Figure {
+        title: "Calibration".to_owned(),
+        legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
+        caption: html! {
+            "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line, what was said is what was; below it the model says too much. \
+            Expected calibration error " (score(judged.calibration_error)) "."
+        },
+        numbers: Some(calibration_table(judged)),
+    };
+    let one_class = "All these rides are with a service request, or all without: there is no such curve.";
+    let inside = html! {
+        div.columns {
+            (roc.with(charts::roc(&train.roc, test_roc), one_class))
+            (precision.with(charts::precision_recall(train, test), one_class))
+            (calibration.with(charts::calibration(judged), "Calibration is not recorded for this model."))
+        }
+        (table("Measures", &["Measure", "held out", "trained on"], rows.collect::<Vec<_>>()))
+    };
+    let lead = if test.is_some() {
+        "What counts is the rides held out: the model never saw them."
+    } else {
+        "No ride was held out: all figures are on the rides trained on, and flatter the model."
+    };
+    section("quality", "Quality", lead, inside)
+}
+
+fn calibration_table(metrics: &Metrics) -> Markup {
+    let rows = metrics.calibration.iter().map(|bin| {
+        vec![
+            format!("{} to {}", percent(bin.from), percent(bin.to)),
+            count(bin.rides),
+            percent(bin.mean_probability),
+            percent(bin.service_share),
+        ]
+    });
+    table("Calibration by bin", &["Probability", "rides", "said, mean", "observed"], rows.collect::<Vec<_>>())
+}
+
+/// What wrong decisions cost, and whether anybody said so.
+fn costs(model: &Model) -> (Costs, bool) {
+    match model.settings.threshold {
+        Criterion::Cost { false_positive, false_negative } => (Costs { false_positive, false_negative }, true),
+        _ => (Costs { false_positive: 1.0, false_negative: 1.0 }, false),
+    }
+}
+
+/// Confusion and cost.
+pub(super) fn decisions(page: &Page<'_>) -> Markup {
+    let model = page.model;
+    let (judged, whose) = words::judged(model);
+    let (costs, given) = costs(model);
+    let curve = |metrics: &Metrics| costs.curve(metrics);
+    let (of_train, of_test) = (curve(&model.train), model.test.as_ref().map(curve).unwrap_or_default());
+    let (title, axis) = if given {
+        ("Cost over the threshold", "Cost per ride")
+    } else {
+        ("Wrong decisions over the threshold", "Rides decided wrongly")
+    };
+    let in_train = of_train.iter().min_by(|a, b| a.1.total_cmp(&b.1)).map(|(threshold, _)| *threshold);
+    let figure = Figure {
+        title: title.to_owned(),
+        legend: &[(Ink::Accent, "held out"), (Ink::Other, "trained on"), (Ink::Mark, "threshold")],
+        caption: html! {
+            @if given {
+                "A service made ready in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
+            } @else {
+                "No costs were given: both kinds of wrong decision count the same. Where they do not, another threshold is better (trainer.threshold)."
+            }
+            @if let Some(threshold) = in_train { " Least on the rides trained on: near " (percent(threshold)) "." }
+        },
+        numbers: None,
+    };
+    let predicted = Figure {
+        title: "Probabilities given".to_owned(),
+        legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
+        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads them to both ends." },
+        numbers: None,
+    };
+    let inside = html! {
+        p { (words::threshold(model)) }
+        div.columns {
+            figure {
+                h3 { "Said and was, " (counted(judged.rides, "ride")) " " (whose) }
+                (confusion(judged))
+                figcaption { "Of what was said at the threshold, how much was so. The share of all rides is in brackets." }
+            }
+            (figure.with(charts::cost(&of_train, &of_test, model.threshold, axis, !given), "All rides are with a service request, or all without, or the costs are too large to draw: there is no such curve."))
+            (predicted.with(charts::predicted(&model.predicted, model.threshold), "The spread of probabilities is not recorded for this model."))
+        }
+    };
+    section("decisions", "Decisions", "", inside)
+}
+
+fn confusion(metrics: &Metrics) -> Markup {
+    let Confusion { true_negative, false_positive, false_negative, true_positive } = metrics.confusion;
+    let cell = |rides: u64, class: &str, words: &str| {
+        html! { td class=(class) { strong { (count(rides)) } " (" (percent_of(rides, metrics.rides)) ")" br; small { (words) } } }
+    };
+    html! {
+        table.confusion {
+            thead { tr { td {} th scope="col" { "said: no" } th scope="col" { "said: service" } } }
+            tbody {
+                tr { th scope="row" { "was: no service" } (cell(true_negative, "right", "rightly left alone")) (cell(false_positive, "wrong", "called in vain")) }
+                tr { th scope="row" { "was: service" } (cell(false_negative, "wrong", "missed")) (cell(true_positive, "right", "found")) }
+            }
+        }
+    }
+}
+
+/// The penalty.
+pub(super) fn selection(page: &Page<'_>) -> Markup {
+    let model = page.model;
+    let Some(selection) = &model.selection else {
+        let words = format!(
+            "There was nothing to choose: one penalty (alpha = {}) and a threshold were given.",
+            setting(model.alpha)
+        );
+        return section("selection", "Selection", "", html! { p.absent { (words) } });
+    };
+    let rows = selection.candidates.iter().map(|candidate| {
+        let loss = candidate.log_loss.map_or("could not be trained".to_owned(), |loss| significant(loss, 6));
+        let chosen = if candidate.alpha == model.alpha { "chosen" } else { "" };
+        vec![setting(candidate.alpha), loss, chosen.to_owned()]
+    });
+    let numbers = table("Penalties tried", &["alpha", "log-loss", ""], rows.collect::<Vec<_>>());
+    let losses: Vec<f64> = selection
+        .candidates
+        .iter()
+        .filter_map(|candidate| candidate.log_loss)
+        .filter(|loss| loss.is_finite())
+        .collect();
+    let (least, most) =
+        (losses.iter().copied().fold(f64::INFINITY, f64::min), losses.iter().copied().fold(0.0, f64::max));
+    let caption = if most - least < 0.001 * least {
+        "It hardly matters which: all are within a thousandth of each other."
+    } else {
+        "Further left, the model follows the rides more closely; further right, the features count less."
+    };
+    let figure = Figure {
+        title: "Cross-validated log-loss".to_owned(),
+        legend: &[],
+        caption: html! { (caption) },
+        numbers: None,
+    };
+    let lead = format!(
+        "How strongly the weights are drawn to 0, chosen by cross-validation in {} parts on {} trained on.",
+        selection.folds,
+        counted(selection.rides, "ride")
+    );
+    let plot = charts::candidates(&selection.candidates, model.alpha, "Penalty alpha");
+    let inside = match plot {
+        Some(plot) => html! { div.columns { (figure.with(Some(plot), "")) (numbers) } },
+        None => html! { p.absent { "Fewer than two penalties could be judged: there is no curve." } (numbers) },
+    };
+    section("selection", "Selection", &lead, inside)
+}
+
+/// An axis wide enough for the intervals of these rows.
+pub(super) fn axis_of(name: &str, rows: &[charts::Row]) -> Axis {
+    Axis::linear(name, rows.iter().flat_map(|row| charts::ends(&row.interval)), 4)
+}

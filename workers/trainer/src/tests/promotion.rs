@@ -1,0 +1,213 @@
+//! Which new model becomes champion, and what a person's word is worth.
+
+use super::*;
+
+/// Rides whose chance of service rises with the distance by `slope` per mile around 30 of them; with slope 0 it is one half for all.
+fn sloped(prefix: &str, rides: u64, slope: f64, seed: u64) -> Vec<String> {
+    let spread = |ride: u64, salt: u64| {
+        let mixed = (ride + 1)
+            .wrapping_mul(0x9E37_79B9_7F4A_7C15)
+            .wrapping_add((seed * 16 + salt).wrapping_mul(0xD6E8_FEB8_6659_FD93));
+        let mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        ((mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 11) as f64 / (1u64 << 53) as f64
+    };
+    let ride = |ride: u64| {
+        let distance = 20.0 + 20.0 * spread(ride, 1);
+        let service = spread(ride, 2) < 1.0 / (1.0 + f64::exp(-slope * (distance - 30.0)));
+        let points = |salt| 290.0 + 80.0 * spread(ride, salt);
+        let weather = |salt| (200.0 * spread(ride, salt)) as i32;
+        format!(
+            "{prefix}-{ride},,,2018-04-25 17:03:05.722,40.6,-74.1,{distance},{},{},{},USW00094728,1.0,{},{},{}\n",
+            points(3),
+            points(4),
+            u8::from(service),
+            weather(5),
+            200 + weather(6),
+            weather(7)
+        )
+    };
+    (0..rides).map(ride).collect()
+}
+
+async fn verdict(store: &Store, model_id: &str) -> Verdict {
+    store::read_json(store, &layout::verdict(layout::GLOBAL_MODEL, model_id)).await.unwrap().unwrap()
+}
+
+/// A model of more rides of the same kind takes over, and says by how much it is better on which rides.
+#[tokio::test]
+async fn more_of_the_same_is_promoted_with_the_numbers() {
+    let store = memory();
+    let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
+    let first = promoted(&trainer, &put_dataset(&store, "a", &[sloped("a", 1_000, 0.3, 1)]).await).await;
+    assert_eq!(verdict(&store, &first.model_id).await.reason, "first");
+    let second = promoted(&trainer, &put_dataset(&store, "b", &[sloped("b", 4_000, 0.3, 2)]).await).await;
+    let verdict = verdict(&store, &second.model_id).await;
+    let comparison = verdict.comparison.unwrap();
+    assert_eq!((verdict.reason.as_str(), comparison.champion_id.as_str()), ("no_worse", first.model_id.as_str()));
+    let model = model(&store, &second).await;
+    assert_eq!(comparison.rides, model.counts.test);
+    assert_eq!(comparison.challenger, model.evidence.unwrap().held_out.unwrap().model.log_loss.value);
+    assert!((comparison.gain.value - (comparison.champion - comparison.challenger)).abs() < 1e-12);
+    assert!(comparison.gain.lower <= comparison.gain.value && comparison.gain.value <= comparison.gain.upper);
+    let champion = alias(&store).await.unwrap();
+    assert_eq!((champion.by.as_str(), champion.why.as_str()), (release::TRAINER, verdict.why.as_str()));
+    assert_eq!(
+        champion.sha256,
+        hex::encode(Sha256::digest(store::read(&store, &second.object).await.unwrap().unwrap()))
+    );
+}
+
+/// Labels without any relation to the rides: the model is kept as challenger, and the champion is not replaced.
+#[tokio::test]
+async fn labels_drawn_by_lot_replace_no_champion() {
+    let store = memory();
+    let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
+    let first = promoted(&trainer, &put_dataset(&store, "a", &[sloped("a", 2_000, 0.3, 1)]).await).await;
+    store.delete(&Path::from(layout::manifest("a"))).await.unwrap();
+    for seed in 0..20 {
+        let batch_id = format!("shuffled-{seed}");
+        let ready = put_dataset(&store, &batch_id, &[sloped(&batch_id, 3_000, 0.0, 100 + seed)]).await;
+        let refusal = rejected(&trainer, &ready).await;
+        assert_eq!(refusal.reason, "no_evidence", "{seed}: {}", refusal.why);
+        assert!(refusal.why.contains("no evidence") || refusal.why.contains("no better"), "{}", refusal.why);
+        let challenger = registry::current(&store, &refusal.model, AliasName::Challenger).await.unwrap().unwrap();
+        assert_eq!(
+            (challenger.model_id, challenger.object),
+            (refusal.model_id.clone(), refusal.object.clone().unwrap())
+        );
+        assert_eq!(alias(&store).await.unwrap().model_id, first.model_id);
+        assert_eq!(rejected(&trainer, &ready).await, refusal, "a resend is answered alike");
+        store.delete(&Path::from(layout::manifest(&batch_id))).await.unwrap();
+    }
+}
+
+/// A challenger that knows less, a hundred times: each of few rides, or of distance alone and only the weather to see, is compared
+/// with a champion of many and never promoted.
+#[tokio::test]
+async fn a_worse_challenger_is_never_promoted() {
+    let mut reasons = BTreeMap::<String, u32>::new();
+    for seed in 0..100 {
+        let store = memory();
+        let good = Trainer::new(Settings { breed_rides_min: 0, ..Settings::default() }, Arc::clone(&store));
+        let ready = put_dataset(&store, "a", &[sloped("a", 2_500, 0.25, seed)]).await;
+        let champion = promoted(&good, &ready).await;
+        // Worse in one of three ways: blind to the distance, all but silenced by its penalty, or trained on labels of which most
+        // are the wrong way round for rides of its own.
+        let blind = Settings { features: common::contract::features::FeatureSet::Weather, ..Settings::default() };
+        let silenced = Settings { alpha: vec![1e6], ..Settings::default() };
+        let (settings, metric) = match seed % 3 {
+            0 => (blind, Metric::LogLoss),
+            1 => (silenced.clone(), Metric::Brier),
+            _ => (silenced, Metric::LogLoss),
+        };
+        let worse =
+            Trainer::new(Settings { promotion_metric: metric, breed_rides_min: 0, ..settings }, Arc::clone(&store));
+        let refusal = rejected(&worse, &ready).await;
+        *reasons.entry(refusal.reason).or_default() += 1;
+        assert_eq!(alias(&store).await.unwrap().model_id, champion.model_id, "{seed}: {}", refusal.why);
+    }
+    assert!(reasons.get("worse_than_champion").is_some_and(|often| *often >= 60), "{reasons:?}");
+    assert!(
+        reasons.keys().all(|reason| ["worse_than_champion", "no_evidence"].contains(&reason.as_str())),
+        "{reasons:?}"
+    );
+}
+
+/// What a person took back stays back, whatever events come again; what a person promotes is champion.
+#[tokio::test]
+async fn a_person_has_the_last_word() {
+    let store = memory();
+    let by_hand = Trainer::new(Settings { promotion: Promotion::ByHand, ..Settings::default() }, Arc::clone(&store));
+    let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
+    let a = put_dataset(&store, "a", &[sloped("a", 1_000, 0.3, 1)]).await;
+    assert_eq!(rejected(&by_hand, &a).await.reason, "by_hand_only");
+    let (version, _) =
+        registry::version(&store, layout::GLOBAL_MODEL, &rejected(&by_hand, &a).await.model_id).await.unwrap().unwrap();
+    registry::name(&store, AliasName::Champion, &version, "a person", "looks good").await.unwrap();
+    assert_eq!(promoted(&by_hand, &a).await.model_id, version.model_id);
+
+    let b = put_dataset(&store, "b", &[sloped("b", 3_000, 0.3, 2)]).await;
+    let second = promoted(&trainer, &b).await;
+    registry::name(&store, AliasName::Champion, &version, "a person", "b is doubtful").await.unwrap();
+    // The event comes again, also after the verdict was lost.
+    assert_eq!(promoted(&trainer, &b).await.model_id, version.model_id);
+    store.delete(&Path::from(layout::verdict(layout::GLOBAL_MODEL, &second.model_id))).await.unwrap();
+    let refusal = rejected(&trainer, &b).await;
+    assert_eq!((refusal.reason.as_str(), refusal.model_id), ("replaced_before", second.model_id));
+    assert!(refusal.why.contains("b is doubtful"), "{}", refusal.why);
+    assert_eq!(alias(&store).await.unwrap().model_id, version.model_id);
+}
+
+/// A slow trainer that saw fewer datasets does not replace the champion that knows them all; a champion of datasets that are gone can
+/// be replaced.
+#[tokio::test]
+async fn a_model_of_fewer_datasets_does_not_replace_one_of_more() {
+    let store = memory();
+    let ready_a = put_dataset(&store, "a", &[lines("a", 500, 6)]).await;
+    let ready_b = put_dataset(&store, "b", &[lines("b", 500, 6)]).await;
+    let newer = promoted(&trainer(&store), &ready_b).await;
+    // It has read the list of datasets before b came, and judges now.
+    let settings = always();
+    let mut plan = Plan::read(&store, settings.training(), "a").await.unwrap();
+    plan.manifests.truncate(1);
+    plan.datasets.truncate(1);
+    plan.model_id = "0123456789abcdef".to_owned();
+    let slow = Shared { settings, store: Arc::clone(&store), threads: 2, cancel: Cancel::default() };
+    slow.train(&plan, "a").await.unwrap();
+    assert_eq!(verdict(&store, &plan.model_id).await.reason, "outdated");
+    assert_eq!(alias(&store).await.unwrap().model_id, newer.model_id);
+    // Dataset b is taken away: the champion knows a dataset that is no more.
+    store.delete(&Path::from(layout::manifest("b"))).await.unwrap();
+    assert_ne!(promoted(&trainer(&store), &ready_a).await.model_id, newer.model_id);
+}
+
+/// Few held-out rides compare nothing.
+#[tokio::test]
+async fn too_few_held_out_rides_leave_the_champion() {
+    let store = memory();
+    let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
+    let first = promoted(&trainer, &put_dataset(&store, "a", &[sloped("a", 300, 0.3, 1)]).await).await;
+    let refusal = rejected(&trainer, &put_dataset(&store, "b", &[sloped("b", 300, 0.3, 2)]).await).await;
+    assert_eq!(refusal.reason, "too_few_held_out", "{}", refusal.why);
+    assert_eq!(alias(&store).await.unwrap().model_id, first.model_id);
+}
+
+/// A training longer than a message may be held puts the message aside and goes on; when it comes again, the answer is there. Messages
+/// that come meanwhile begin no second one.
+#[tokio::test(start_paused = true)]
+async fn a_long_training_outlives_its_message() {
+    let wait_get_per_call = Duration::from_secs(60);
+    let slow: Store = Arc::new(ThrottledStore::new(
+        InMemory::new(),
+        ThrottleConfig { wait_get_per_call, ..ThrottleConfig::default() },
+    ));
+    let ready = put_dataset(&slow, "a", &[sloped("a", 500, 0.3, 1)]).await;
+    let trainer = Trainer::new(Settings { hold_ms_max: 90_000, ..Settings::default() }, Arc::clone(&slow));
+    let mut put_aside = 0;
+    let answer = loop {
+        let began = tokio::time::Instant::now();
+        match handle(&trainer, &ready).await {
+            Err(Failure::Outage { dependency: "training", .. }) => {
+                assert_eq!(began.elapsed(), Duration::from_secs(90), "held no longer");
+                put_aside += 1;
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            other => break other.unwrap(),
+        }
+    };
+    assert!(put_aside >= 2, "put aside {put_aside} times");
+    assert_eq!((answer.0.as_str(), alias(&slow).await.unwrap().generation()), ("model-promoted.v1", 1));
+}
+
+/// Told to end, a trainer ends its training and gives the message back unspent; another one takes it up.
+#[tokio::test]
+async fn a_shutdown_ends_a_training() {
+    let store = memory();
+    let ready = put_dataset(&store, "a", &[sloped("a", 500, 0.3, 1)]).await;
+    let ending = Trainer::new(Settings::default(), Arc::clone(&store));
+    Worker::stopping(&ending);
+    let failure = handle(&ending, &ready).await.unwrap_err();
+    assert!(matches!(failure, Failure::Outage { dependency: "training", .. }), "{failure:?}");
+    assert_eq!(everything(&store).await, BTreeMap::new());
+    promoted(&trainer(&store), &ready).await;
+}

@@ -34,13 +34,15 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
 /// Models that are read at the same time.
 const LOADS_MAX: usize = 16;
+/// Readings that are under way or wait for their turn at most: of breeds beyond them nobody knows for now.
+const PENDING_MAX: usize = 1_024;
 /// After which one that is asked for is looked at again, for promotions whose event did not arrive.
 const FRESH: Duration = Duration::from_secs(5);
 /// The same for one that could not be read.
@@ -92,6 +94,8 @@ pub(crate) struct Breeds {
     evictions: Evictions,
     /// Permits to read.
     loading: Semaphore,
+    /// Permits to be under way to memory.
+    pending: Arc<Semaphore>,
     /// Permits to wait: whoever gets none answers at once, so that requests for what is in memory find a free handler.
     waiting: Semaphore,
     counts: Mutex<BreedCache>,
@@ -116,6 +120,7 @@ impl Breeds {
             slots: Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), evictions.clone()),
             evictions,
             loading: Semaphore::new(LOADS_MAX),
+            pending: Arc::new(Semaphore::new(PENDING_MAX)),
             waiting: Semaphore::new(waiting_max),
             counts: Mutex::default(),
             started: Instant::now(),
@@ -178,19 +183,27 @@ impl Breeds {
     ) -> Vec<(&'a String, Known)> {
         let mut found = Vec::new();
         let mut missed: Vec<(&String, JoinHandle<Arc<Slot>>)> = Vec::new();
+        let (mut hits, mut misses) = (0, 0);
         for family in families {
             match breeds.slots.get(family) {
                 Some(slot) => {
+                    hits += 1;
                     found.push((family, slot.known()));
                     Self::revalidate(breeds, family, slot);
                 }
-                None => missed.push((family, Self::load(breeds, family))),
+                None => {
+                    misses += 1;
+                    match Arc::clone(&breeds.pending).try_acquire_owned() {
+                        Ok(permit) => missed.push((family, Self::load(breeds, family, permit))),
+                        Err(_) => found.push((family, Known::Fallback(Fallback::Loading))),
+                    }
+                }
             }
         }
         {
             let mut counts = breeds.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.hits += found.len() as u64;
-            counts.misses += missed.len() as u64;
+            counts.hits += hits;
+            counts.misses += misses;
         }
         if missed.is_empty() {
             return found;
@@ -211,7 +224,7 @@ impl Breeds {
     }
 
     /// Reads a breed's model into memory, or waits for whoever does. It goes on when nobody waits any more.
-    fn load(breeds: &Arc<Self>, family: &str) -> JoinHandle<Arc<Slot>> {
+    fn load(breeds: &Arc<Self>, family: &str, pending: OwnedSemaphorePermit) -> JoinHandle<Arc<Slot>> {
         let (breeds, family) = (Arc::clone(breeds), family.to_owned());
         tokio::spawn(async move {
             let reading = async {
@@ -228,6 +241,7 @@ impl Breeds {
                 }))
             };
             let Ok(slot) = breeds.slots.get_or_insert_async(&family, reading).await;
+            drop(pending);
             slot
         })
     }

@@ -174,6 +174,28 @@ async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
     assert_eq!(scorer.breeds.take_counts().loads, 1);
 }
 
+/// Requests for thousands of breeds on a store that takes a minute for each: no more than so many readings wait for their turn,
+/// whatever comes; all are answered.
+#[tokio::test(start_paused = true)]
+async fn readings_do_not_pile_up() {
+    let inner = memory();
+    put_model(&inner, "7").await;
+    put_champion(&inner, &["7"]).await;
+    let minute = Duration::from_secs(60);
+    let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
+    let settings = Settings { breed_wait_ms: 0, breed_models_max: 10_000, ..Settings::default() };
+    let scorer = Scorer::new(settings, Arc::new(ThrottledStore::new(inner, slow))).unwatched();
+    scorer.connected().await.unwrap();
+    for request in 0..5 {
+        let breeds: Vec<String> = (0..1_000).map(|index| format!("b{request}x{index}")).collect();
+        let told = answers(&scorer, &breeds.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(told.iter().all(|(.., why)| *why == Some(Fallback::Loading)));
+    }
+    tokio::time::sleep(100 * minute).await;
+    let counts = scorer.breeds.take_counts();
+    assert_eq!((counts.misses, counts.loads), (5_000, 1_024));
+}
+
 /// Seconds after a breed's champion changed the new one answers, and the old one until then; with an event at once. A late reading of
 /// an older one changes nothing; a roll-back does.
 #[tokio::test(start_paused = true)]

@@ -91,6 +91,8 @@ pub(super) fn judge(p: Option<f64>, gain: Option<&Interval>, reference: f64) -> 
         (None, Some(_)) => Judgement::NoEvidence,
         (Some(p), Some(gain)) if p >= EVIDENCE_P_MAX && gain.lower > 0.0 => Judgement::Contradiction,
         (Some(p), _) if p >= HINT_P_MAX => Judgement::NoEvidence,
+        // A hint that the held-out rides do not bear out is none.
+        (Some(p), Some(gain)) if p >= EVIDENCE_P_MAX && gain.value <= 0.0 => Judgement::NoEvidence,
         (Some(p), _) if p >= EVIDENCE_P_MAX => Judgement::Hint,
         (Some(_), None) => Judgement::Unconfirmed,
         (Some(_), Some(gain)) if gain.lower > 0.0 => helps(gain),
@@ -262,9 +264,12 @@ pub(super) fn weather(model: &Model) -> Finding {
             "There is no evidence that temperature and precipitation tell more about service requests than mileage \
                 does. That is no proof that they do not.",
         ),
-        Judgement::Hint => {
-            (Tone::Weak, "A hint at most.", "That the weather tells more than mileage does is likely, not shown.")
-        }
+        Judgement::Hint => (
+            Tone::Weak,
+            "A hint at most.",
+            "That the weather tells more than mileage does is not shown: chance alone gives as much now and \
+                then.",
+        ),
         Judgement::Contradiction => (
             Tone::Weak,
             "Unclear.",
@@ -370,7 +375,11 @@ pub(super) fn calibration(model: &Model) -> Finding {
     let narrow =
         if is_narrow { " It says nearly the same of every ride, so there is little to be wrong about." } else { "" };
     match p {
-        Some(p) if p >= EVIDENCE_P_MAX => {
+        Some(p) if (EVIDENCE_P_MAX..HINT_P_MAX).contains(&p) => {
+            let long = format!("{gaps}: chance alone rarely gives as much ({}).{narrow}", p_is(p));
+            finding(Tone::Weak, "They may be a little off.", long)
+        }
+        Some(p) if p >= HINT_P_MAX => {
             let long =
                 format!("No evidence that they are off. {gaps}: as much comes about by chance ({}).{narrow}", p_is(p));
             match is_narrow {
@@ -483,6 +492,9 @@ pub(super) fn warning(code: WarningCode) -> &'static str {
         WarningCode::FewEvents => "There are few rides of one kind, so that every interval and test is rough.",
         WarningCode::LargestPenalty => {
             "The strongest penalty tried was the best: the features tell little, or nothing."
+        }
+        WarningCode::StrongPenalty => {
+            "The penalty outweighs the rides: weights are drawn far to 0, and no intervals are given for them."
         }
         WarningCode::ThresholdUnreached => "No threshold gives what was asked of it; the nearest one was taken.",
     }

@@ -1,7 +1,7 @@
 //! From rides to an artefact: selection, fit, evidence, metrics.
 
 use crate::{
-    bootstrap::{self, BOOTSTRAPS, Ranked},
+    bootstrap::{self, Ranked},
     histogram::histograms,
     inference::{self, Nested},
     load::Loaded,
@@ -281,7 +281,7 @@ fn held_out(
     let both = mileage.is_some();
     Ok(Some(HeldOut {
         rides: test.len() as u64,
-        bootstraps: BOOTSTRAPS,
+        bootstraps: bootstrap::resamples(test.len()),
         base_rate_log_loss: base_rate.mean_loss(&vec![1; test.len()]),
         model: Quality { log_loss, roc_auc },
         over_base_rate: Gain { log_loss: over_base, roc_auc: over_chance },

@@ -71,12 +71,29 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
     assert_eq!(now["history"][0]["model_id"], champion);
     succeed(&mut store.model(&["rollback", "--why", "seen", "--by", "ada"]));
     assert_eq!(store.champion_now()["model_id"], champion);
-    // Twice taken back is forth again: it is the one before.
-    succeed(&mut store.model(&["rollback"]));
+    // Once more does not bring back what was taken back.
+    assert!(store.refused(&["rollback"], 1).contains("there is none before it"));
+    assert_eq!(store.champion_now()["model_id"], champion);
+    // One that was cut short before the alias was written is finished by the same command.
+    let path = store.folder.path().join("models/service-request/champion.json");
+    let generation =
+        |n: u32| fs::read(store.folder.path().join(format!("models/service-request/champion/{n:010}.json"))).unwrap();
+    fs::write(&path, generation(2)).unwrap();
     assert_eq!(store.champion_now()["model_id"], challenger);
-    succeed(&mut store.model(&["rollback", "--to", champion]));
+    store.refused(&["rollback"], 1);
+    assert_eq!(store.champion_now()["model_id"], champion);
     let now = store.champion_now();
-    assert_eq!((&now["model_id"], now["history"].as_array().unwrap().len()), (&champion.into(), 4));
+    assert_eq!(now["history"].as_array().unwrap().len(), 2);
+    // The models of breeds went with it, back and forth.
+    let families = fs::read_dir(store.folder.path().join("models")).unwrap().flatten();
+    let breeds: Vec<_> = families.filter(|family| family.file_name().to_string_lossy().contains("--")).collect();
+    assert!(!breeds.is_empty());
+    for breed in breeds {
+        let alias: Value = serde_json::from_slice(&fs::read(breed.path().join("champion.json")).unwrap()).unwrap();
+        let artefact = store.folder.path().join(alias["object"].as_str().unwrap());
+        let artefact: Value = serde_json::from_slice(&fs::read(artefact).unwrap()).unwrap();
+        assert_eq!((&artefact["centre"], &alias["by"]), (&champion.into(), &"ada".into()));
+    }
     // What was decided is not decided again.
     assert_eq!(told(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
     assert_eq!(store.champion_now(), now);

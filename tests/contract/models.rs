@@ -159,6 +159,7 @@ fn warning() -> impl Strategy<Value = Warning> {
         WarningCode::Separation,
         WarningCode::FewEvents,
         WarningCode::LargestPenalty,
+        WarningCode::StrongPenalty,
         WarningCode::ThresholdUnreached,
     ];
     (select(codes), text()).prop_map(|(code, why)| Warning { code, why })

@@ -76,7 +76,7 @@ def speed(binary, rides):
     x, y = rows[:, :6], rows[:, 6].astype(int)
     print(f"\n{rides:,} rides, 6 features, {told['threads']} threads; seconds")
     print(f"{told['fit_seconds']:8.2f}  ours: scaler, linfa's start, Newton to a gradient of {told['gradient_norm']:.0e}")
-    print(f"{told['cross_validation_seconds']:8.2f}  ours: 5 penalties × 5 folds, on at most 200,000 of the rides")
+    print(f"{told['cross_validation_seconds']:8.2f}  ours: 5 penalties × 5 folds, on at most 100,000 of the rides")
     print(f"{told['training_seconds']:8.2f}  ours: all of a training, with tests, bootstraps, curves, mileage alone, without reading files")
     for tolerance in (1e-4, 1e-8):
         began = time.perf_counter()

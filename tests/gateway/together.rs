@@ -84,7 +84,7 @@ async fn no_request_suffers_from_another() {
 #[tokio::test]
 async fn a_promotion_under_load_gives_answers_of_one_model_each() {
     let input = Input::of(2_000);
-    let serving = Serving::start(&input, &[]).await;
+    let serving = Serving::start(&input, &["--set", "trainer.promotion=always"]).await;
     let api = &serving.api;
     let more = input.folder().join("more.json");
     succeed(wildrydes().args(["generate", "rides", "--rides", "3000", "--seed", "7"]).arg(&more));

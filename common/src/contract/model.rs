@@ -208,7 +208,8 @@ pub struct Coefficient {
     pub min: f64,
     /// Largest value trained on.
     pub max: f64,
-    /// How sure the weight is; absent for a constant feature and when the information matrix is singular.
+    /// How sure the weight is; absent for a constant feature, when the information matrix is singular, and where the penalty rather
+    /// than the rides decides: under a strong one, and in models of breeds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference: Option<Inference>,
     /// What values it was trained on.

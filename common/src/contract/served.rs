@@ -39,23 +39,28 @@ pub struct Served {
     pub tally: Tally,
 }
 
-/// Counts of rides that one version scored and was answered with.
+/// Counts of rides by one version. Those of a breed's model are of the rides it scored. Those of the model of all rides are of every
+/// ride that was answered while it was the champion, also of those that the models of breeds beside it scored: answers are counted as
+/// they were given, and features and probabilities as this version sees the ride, so that they can be held against what it was
+/// trained on.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Rides.
+    /// Rides that were answered.
     pub rides: u64,
-    /// … of which the decision was service.
+    /// … of which the decision that was answered is service.
     pub service: u64,
-    /// Rides by value, for each feature whose histogram the artefact has.
+    /// Rides by value, for each feature whose histogram the artefact has; those that lack a feature this version uses are not in it.
     pub features: Vec<FeatureTally>,
-    /// Rides by probability: equal parts of 0 … 1, as many as [`Model::predicted`] has, the last one including 1.
+    /// The same rides by the probability this version gives them, whoever answered: equal parts of 0 … 1, as many as
+    /// [`Model::predicted`] has, the last one including 1.
     pub probabilities: Vec<u64>,
     /// Rides that named a breed whose model did not score them; in the tally of the model of all rides.
     pub fallbacks: Fallbacks,
-    /// Rides that were scored, but are in none of these counts: there were too many versions at a time.
+    /// Rides that the models of breeds scored, but whose own counts do not have them: there were too many versions at a time; in the
+    /// tally of the model of all rides.
     #[serde(default)]
     pub uncounted: u64,
-    /// Challengers that scored the same rides unheard, oldest first.
+    /// Challengers that scored the same rides unheard, oldest first; in the tally of the model of all rides.
     pub shadows: Vec<Shadow>,
     /// How the models of breeds were kept; in the tally of the model of all rides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -74,7 +79,7 @@ pub struct FeatureTally {
 /// Why breeds were of no account, in rides; see [`super::message::Fallback`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallbacks {
-    /// The breed has no model.
+    /// The breed has no model beside the champion.
     pub no_breed_model: u64,
     /// Its model was still being read.
     pub loading: u64,
@@ -82,16 +87,16 @@ pub struct Fallbacks {
     pub unavailable: u64,
 }
 
-/// What a challenger would have answered to rides the champion did answer.
+/// What a challenger would have answered to rides that the champion, or the models of breeds beside it, did answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shadow {
     /// The challenger.
     pub model_id: String,
-    /// Rides that both scored.
+    /// Rides that were answered and that it scored, too.
     pub rides: u64,
-    /// Rides that the champion alone could score.
+    /// Rides that were answered, but that it cannot score.
     pub unscored: u64,
-    /// Sum of the differences, challenger's probability minus champion's.
+    /// Sum of the differences, challenger's probability minus the one that was answered.
     pub difference_sum: f64,
     /// Sum of their absolute values.
     pub absolute_sum: f64,
@@ -193,7 +198,7 @@ impl Shadow {
         }
     }
 
-    /// Counts a ride that both scored: `difference` is the challenger's probability minus the champion's.
+    /// Counts a ride that both scored: `difference` is the challenger's probability minus the one that was answered.
     pub fn count(&mut self, difference: f64, other_decision: bool) {
         self.rides += 1;
         self.difference_sum += difference;

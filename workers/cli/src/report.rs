@@ -68,11 +68,15 @@ pub(crate) async fn print(
             (_, Some(model)) => {
                 coefficients(&mut text, model, truth)?;
                 test(&mut text, model)?;
+                if let Some(why) = model.evidence.as_ref().and_then(trainer::promote::without_evidence) {
+                    writeln!(text, "\nBeware: {why}.")?;
+                }
                 if let Some(ModelOutcome::Rejected(rejected)) = &outcome.model {
-                    writeln!(text, "\nNot promoted: {} ({}).\nThe champion stays.", rejected.why, rejected.reason)?;
+                    writeln!(text, "\nNot promoted: {} ({}).", rejected.why, rejected.reason)?;
                     writeln!(
                         text,
-                        "`wildrydes model diff` compares them, `wildrydes model promote challenger` promotes it."
+                        "A champion there is stays. `wildrydes model list` shows both, `wildrydes model promote challenger` \
+                         promotes this one."
                     )?;
                 }
             }

@@ -136,7 +136,7 @@ fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(
                 );
                 let why = match fallback {
                     None => "",
-                    Some(Fallback::NoBreedModel) => ", that of all rides: the breed has no model of its own",
+                    Some(Fallback::NoBreedModel) => ", that of all rides: the breed has no model beside the champion",
                     Some(Fallback::Loading) => ", that of all rides: the breed's is still being read",
                     Some(Fallback::Unavailable) => ", that of all rides: the breed's cannot be read now",
                 };

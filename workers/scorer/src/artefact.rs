@@ -55,6 +55,8 @@ pub struct Servable {
     pub model: String,
     /// The version.
     pub model_id: String,
+    /// Of a breed's: the model of all rides it was trained beside, by id; absent: it belongs to none.
+    pub centre: Option<String>,
     /// Probability from which on the decision is service.
     pub threshold: f64,
     /// Log-odds of service at all features 0.
@@ -145,6 +147,7 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
     Ok(Servable {
         model: model.model.clone(),
         model_id: model.model_id.clone(),
+        centre: model.centre.clone(),
         threshold: model.threshold,
         intercept: model.intercept,
         intercept_standardised: model.intercept_standardised,

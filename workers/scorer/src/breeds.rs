@@ -1,12 +1,16 @@
 //! The models of breeds: read when they are asked for, as many in memory as the settings say.
 //!
 //! ```text
-//!               ┌ in memory ─────────────────────▶ it scores; older than a few seconds: read again behind the scenes
+//!               ┌ in memory ─────────────────────▶ it scores; older than a second: read again behind the scenes
 //! breed ─▶ look ┤ has none, as one knows ────────▶ the model of all rides: no_breed_model
 //!               └ not in memory ─▶ one reading ┬─▶ in time: it scores
 //!                  for all who ask (single-    ├─▶ late: the model of all rides: loading; the reading goes on
 //!                  flight)                     └─▶ failed: the model of all rides: unavailable
 //! ```
+//!
+//! A release is the model of all rides and those of breeds that were trained beside it. Within a request a breed's model scores only
+//! beside the one it belongs to (`centre`), so that a roll-back or promotion of that one holds for all rides at once: until the
+//! breed's own name has followed, the model of all rides scores (no_breed_model), and the breed is read again behind the scenes.
 
 use crate::{
     named::{self, Found, Named},
@@ -34,23 +38,28 @@ use std::{
     time::Duration,
 };
 use tokio::{
-    sync::Semaphore,
+    sync::{OwnedSemaphorePermit, Semaphore},
     task::JoinHandle,
     time::{Instant, timeout_at},
 };
 
 /// Models that are read at the same time.
 const LOADS_MAX: usize = 16;
-/// After which one that is asked for is looked at again, for promotions whose event did not arrive.
-const FRESH: Duration = Duration::from_secs(5);
-/// The same for one that could not be read.
-const RETRY: Duration = Duration::from_secs(1);
+/// Readings that are under way or wait for their turn at most: of breeds beyond them nobody knows for now.
+const PENDING_MAX: usize = 1_024;
+/// After which one that is asked for is looked at again, for promotions whose event did not arrive; and as long at least lies between
+/// two readings of one that belongs to another release.
+const FRESH: Duration = Duration::from_secs(1);
+/// Not yet, among milliseconds since the start.
+const NEVER: u64 = u64::MAX;
 
 /// What is known of a breed.
 struct Slot {
     known: RwLock<Known>,
     /// When it was last read, milliseconds since the start.
     read_ms: AtomicU64,
+    /// When it was last read again because it belongs to another release, milliseconds since the start.
+    sought_ms: AtomicU64,
     /// It is being read again.
     reading: AtomicBool,
     /// Promotions that were heard of.
@@ -61,6 +70,18 @@ struct Slot {
 enum Known {
     Model(Arc<Named>),
     Fallback(Fallback),
+}
+
+impl Known {
+    /// A model that belongs to another release than that of the model of all rides with this id.
+    fn is_foreign(&self, all: &str) -> bool {
+        matches!(self, Self::Model(named) if named.model.centre.as_deref().is_some_and(|centre| centre != all))
+    }
+
+    /// What counts beside the model of all rides with this id.
+    fn beside(self, all: &str) -> Self {
+        if self.is_foreign(all) { Self::Fallback(Fallback::NoBreedModel) } else { self }
+    }
 }
 
 impl Slot {
@@ -92,6 +113,8 @@ pub(crate) struct Breeds {
     evictions: Evictions,
     /// Permits to read.
     loading: Semaphore,
+    /// Permits to be under way to memory.
+    pending: Arc<Semaphore>,
     /// Permits to wait: whoever gets none answers at once, so that requests for what is in memory find a free handler.
     waiting: Semaphore,
     counts: Mutex<BreedCache>,
@@ -116,6 +139,7 @@ impl Breeds {
             slots: Cache::with_options(options, UnitWeighter, BuildHasherDefault::default(), evictions.clone()),
             evictions,
             loading: Semaphore::new(LOADS_MAX),
+            pending: Arc::new(Semaphore::new(PENDING_MAX)),
             waiting: Semaphore::new(waiting_max),
             counts: Mutex::default(),
             started: Instant::now(),
@@ -154,8 +178,10 @@ impl Breeds {
                 by_family.entry(family).or_default().push(name);
             }
         }
-        for (family, known) in Self::look(breeds, by_family.keys(), within).await {
-            let choice = match known {
+        let all = Arc::clone(&models.all);
+        let all = all.model.model_id.as_str();
+        for (family, known) in Self::look(breeds, by_family.keys(), all, within).await {
+            let choice = match known.beside(all) {
                 Known::Model(named) => {
                     models.breeds.push(named);
                     Choice::Breed(models.breeds.len() - 1)
@@ -174,23 +200,33 @@ impl Breeds {
     async fn look<'a>(
         breeds: &Arc<Self>,
         families: impl Iterator<Item = &'a String>,
+        all: &str,
         within: Option<Duration>,
     ) -> Vec<(&'a String, Known)> {
         let mut found = Vec::new();
         let mut missed: Vec<(&String, JoinHandle<Arc<Slot>>)> = Vec::new();
+        let (mut hits, mut misses) = (0, 0);
         for family in families {
             match breeds.slots.get(family) {
                 Some(slot) => {
-                    found.push((family, slot.known()));
-                    Self::revalidate(breeds, family, slot);
+                    hits += 1;
+                    let known = slot.known();
+                    Self::revalidate(breeds, family, slot, known.is_foreign(all));
+                    found.push((family, known));
                 }
-                None => missed.push((family, Self::load(breeds, family))),
+                None => {
+                    misses += 1;
+                    match Arc::clone(&breeds.pending).try_acquire_owned() {
+                        Ok(permit) => missed.push((family, Self::load(breeds, family, permit))),
+                        Err(_) => found.push((family, Known::Fallback(Fallback::Loading))),
+                    }
+                }
             }
         }
         {
             let mut counts = breeds.counts.lock().unwrap_or_else(PoisonError::into_inner);
-            counts.hits += found.len() as u64;
-            counts.misses += missed.len() as u64;
+            counts.hits += hits;
+            counts.misses += misses;
         }
         if missed.is_empty() {
             return found;
@@ -211,7 +247,7 @@ impl Breeds {
     }
 
     /// Reads a breed's model into memory, or waits for whoever does. It goes on when nobody waits any more.
-    fn load(breeds: &Arc<Self>, family: &str) -> JoinHandle<Arc<Slot>> {
+    fn load(breeds: &Arc<Self>, family: &str, pending: OwnedSemaphorePermit) -> JoinHandle<Arc<Slot>> {
         let (breeds, family) = (Arc::clone(breeds), family.to_owned());
         tokio::spawn(async move {
             let reading = async {
@@ -223,11 +259,13 @@ impl Breeds {
                 Ok::<_, Infallible>(Arc::new(Slot {
                     known: RwLock::new(known),
                     read_ms: AtomicU64::new(breeds.now_ms()),
+                    sought_ms: AtomicU64::new(NEVER),
                     reading: AtomicBool::new(false),
                     promotions: AtomicU64::new(0),
                 }))
             };
             let Ok(slot) = breeds.slots.get_or_insert_async(&family, reading).await;
+            drop(pending);
             slot
         })
     }
@@ -255,14 +293,17 @@ impl Breeds {
         }
     }
 
-    /// Reads again in the background what was read some time ago.
-    fn revalidate(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>) {
-        let fresh = match slot.known() {
-            Known::Fallback(Fallback::Unavailable) => RETRY,
-            _ => FRESH,
-        };
-        let age = breeds.now_ms().saturating_sub(slot.read_ms.load(Ordering::Relaxed));
-        if age >= fresh.as_millis() as u64 {
+    /// Reads again in the background what was read some time ago, and at once what belongs to another release: its successor may
+    /// have been promoted meanwhile.
+    fn revalidate(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>, is_foreign: bool) {
+        let now = breeds.now_ms();
+        let is_past = |then: u64| then == NEVER || now.saturating_sub(then) >= FRESH.as_millis() as u64;
+        let is_old = is_past(slot.read_ms.load(Ordering::Relaxed));
+        let sought = slot.sought_ms.load(Ordering::Relaxed);
+        let is_sought = is_foreign
+            && is_past(sought)
+            && slot.sought_ms.compare_exchange(sought, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_old || is_sought {
             Self::read_again(breeds, family, slot);
         }
     }

@@ -28,6 +28,7 @@ use common::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{
+    borrow::Cow,
     collections::BTreeMap,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
@@ -135,6 +136,7 @@ impl Watch {
             breeds: models.breeds.iter().map(key).zip(by_breed).collect(),
             models,
             seen,
+            by_all: by_all(models, request, seen),
             answered,
         };
         watch.state().count(&round, watch.versions_max);
@@ -238,13 +240,16 @@ struct Round<'a> {
     /// In the order of the models, each with the places of its rides.
     breeds: Vec<(Arc<Key>, Vec<usize>)>,
     models: &'a Models,
+    /// What was answered.
     seen: &'a [Option<Seen>],
+    /// What the model of all rides sees in them, whoever answered.
+    by_all: Cow<'a, [Option<Seen>]>,
     /// What is counted of the whole request.
     answered: Tally,
 }
 
 impl State {
-    /// Counts the rides of a request by the version that scored them.
+    /// Counts the rides of a request: those that a breed's model scored with that one, and all of them with the model of all rides.
     fn count(&mut self, round: &Round<'_>, versions_max: usize) {
         let Round { models, seen, .. } = *round;
         self.turn += 1;
@@ -252,13 +257,21 @@ impl State {
         for ((key, rides), named) in round.breeds.iter().zip(&models.breeds) {
             let seen = rides.iter().filter_map(|&index| seen[index].as_ref());
             match self.of(key, &named.model, versions_max) {
-                Some(counted) => rides_of(&mut counted.tally, &named.model, seen),
+                Some(counted) => seen.for_each(|seen| {
+                    note_answer(&mut counted.tally, &named.model, seen);
+                    note_ride(&mut counted.tally, &named.model, seen);
+                }),
                 None => uncounted += seen.count() as u64,
             }
         }
         let Some(counted) = self.of(&round.all, &models.all.model, usize::MAX) else { return };
-        let rides = seen.iter().enumerate().filter(|(index, _)| !matches!(models.choice(*index), Choice::Breed(_)));
-        rides_of(&mut counted.tally, &models.all.model, rides.filter_map(|(_, seen)| seen.as_ref()));
+        for (index, seen) in seen.iter().enumerate() {
+            let Some(seen) = seen else { continue };
+            note_answer(&mut counted.tally, models.model(models.choice(index)), seen);
+            if let Some(seen) = &round.by_all[index] {
+                note_ride(&mut counted.tally, &models.all.model, seen);
+            }
+        }
         counted.tally.add(&round.answered);
         counted.tally.uncounted += uncounted;
     }
@@ -286,28 +299,43 @@ impl State {
     }
 }
 
-/// Counts rides that this version scored.
-fn rides_of<'a>(tally: &mut Tally, model: &Servable, rides: impl Iterator<Item = &'a Seen>) {
-    for Seen { features, probability } in rides {
-        tally.rides += 1;
-        tally.service += u64::from(*probability >= model.threshold);
-        tally.probabilities[part_of(*probability, 0.0, 1.0, model.parts)] += 1;
-        let values = model.weights.iter().zip(features);
-        let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
-        for ((edges, value), feature) in counted.zip(&mut tally.features) {
-            feature.rides[edges.partition_point(|edge| edge <= value)] += 1;
-        }
+/// What the model of all rides sees in the rides that were answered; nothing in those that lack a feature it uses.
+fn by_all<'a>(models: &Models, request: &ScoreRequest, seen: &'a [Option<Seen>]) -> Cow<'a, [Option<Seen>]> {
+    if models.breeds.is_empty() {
+        return Cow::Borrowed(seen);
+    }
+    let rides = request.rides.iter().zip(seen).enumerate();
+    let by_all = rides.map(|(index, (ride, seen))| match models.choice(index) {
+        Choice::Breed(_) if seen.is_some() => score_ride(&models.all.model, ride, request.units).ok(),
+        _ => *seen,
+    });
+    Cow::Owned(by_all.collect())
+}
+
+/// Counts an answer that `model` gave.
+fn note_answer(tally: &mut Tally, model: &Servable, seen: &Seen) {
+    tally.rides += 1;
+    tally.service += u64::from(seen.probability >= model.threshold);
+}
+
+/// Counts where a ride lies among those that `model`, whose tally it is, was trained on.
+fn note_ride(tally: &mut Tally, model: &Servable, seen: &Seen) {
+    tally.probabilities[part_of(seen.probability, 0.0, 1.0, model.parts)] += 1;
+    let values = model.weights.iter().zip(seen.features);
+    let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
+    for ((edges, value), feature) in counted.zip(&mut tally.features) {
+        feature.rides[edges.partition_point(|edge| *edge <= value)] += 1;
     }
 }
 
-/// What the challenger says of the rides that the model of all rides scored.
+/// What the challenger says of the rides, held against what was answered.
 fn shadow(challenger: &Servable, models: &Models, request: &ScoreRequest, seen: &[Option<Seen>]) -> Shadow {
     let mut shadow = Shadow::new(&challenger.model_id);
     for (index, (ride, seen)) in request.rides.iter().zip(seen).enumerate() {
-        let Some(seen) = seen.as_ref().filter(|_| !matches!(models.choice(index), Choice::Breed(_))) else { continue };
+        let Some(seen) = seen else { continue };
         match score_ride(challenger, ride, request.units) {
             Ok(Seen { probability, .. }) => {
-                let service = seen.probability >= models.all.model.threshold;
+                let service = seen.probability >= models.model(models.choice(index)).threshold;
                 shadow.count(probability - seen.probability, (probability >= challenger.threshold) != service);
             }
             Err(_) => shadow.unscored += 1,

@@ -9,8 +9,10 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// Resamples behind an interval.
-pub const BOOTSTRAPS: u32 = 400;
+/// Resamples behind an interval of a figure of so many rides: fewer where each takes long, and the percentiles lie close together.
+pub fn resamples(rides: usize) -> u32 {
+    if rides <= 50_000 { 400 } else { 200 }
+}
 
 /// Predictions for the same rides, ranked once so that any resample of them is judged in one pass.
 #[derive(Debug, Clone)]
@@ -73,7 +75,7 @@ impl Ranked {
 }
 
 /// The figures of `statistic` on all rides, each with the interval between the 2.5th and the 97.5th percentile of those on
-/// [`BOOTSTRAPS`] resamples with replacement. Resamples on which it has no answer are left out; `None` when it has none on all rides,
+/// [`resamples`] with replacement. Resamples on which it has no answer are left out; `None` when it has none on all rides,
 /// on fewer than half of the resamples, or when cancelled.
 pub fn intervals<const K: usize>(
     rides: usize,
@@ -82,13 +84,14 @@ pub fn intervals<const K: usize>(
     statistic: impl Fn(&[u32]) -> Option<[f64; K]> + Sync,
 ) -> Option<[Interval; K]> {
     let whole = statistic(&vec![1; rides])?;
+    let resamples = resamples(rides) as usize;
     let next = AtomicUsize::new(0);
     let work = || {
         let mut weights = vec![0u32; rides];
         let mut found = Vec::new();
         loop {
             let resample = next.fetch_add(1, Ordering::Relaxed);
-            if resample >= BOOTSTRAPS as usize || cancel.is_cancelled() {
+            if resample >= resamples || cancel.is_cancelled() {
                 return found;
             }
             weights.fill(0);
@@ -104,7 +107,7 @@ pub fn intervals<const K: usize>(
         let joined = running.into_iter().map(|t| t.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)));
         joined.flatten().collect()
     });
-    if cancel.is_cancelled() || found.len() * 2 < BOOTSTRAPS as usize {
+    if cancel.is_cancelled() || found.len() * 2 < resamples {
         return None;
     }
     Some(std::array::from_fn(|k| {

@@ -318,9 +318,10 @@ impl Training<'_> {
             centre: Some(global.model_id.clone()),
             alpha: pull,
             intercept: fitted.intercept,
-            intercept_standard_error: inference::standard_error(&fitted, FEATURE_COUNT),
+            // The curvature at the optimum is for the most part that of the pull: it says nothing of how sure the weights are.
+            intercept_standard_error: None,
             intercept_standardised: fitted.intercept + shift,
-            coefficients: build::coefficients(&fitted, &own, self.used, &histograms),
+            coefficients: build::coefficients(&fitted, &own, self.used, &histograms, false),
             gradient_norm: fitted.gradient_norm,
             selection: None,
             evidence: None,

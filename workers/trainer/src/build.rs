@@ -1,7 +1,7 @@
 //! From rides to an artefact: selection, fit, evidence, metrics.
 
 use crate::{
-    bootstrap::{self, BOOTSTRAPS, Ranked},
+    bootstrap::{self, Ranked},
     histogram::histograms,
     inference::{self, Nested},
     load::Loaded,
@@ -106,6 +106,15 @@ pub fn build(plan: &Plan, loaded: &Loaded, threads: usize, cancel: &Cancel) -> R
     let held_out = held_out(rides, test, settings, fit, threads, cancel)?;
     let mut warnings = inference::warnings(rides, fit, settings.features.used(), &nested, threads, cancel);
     warnings.extend(selected.selection.as_ref().into_iter().flat_map(warnings_of));
+    let share = inference::penalty_share(fit, selected.alpha);
+    let sure = share <= inference::PENALTY_SHARE_MAX;
+    if !sure {
+        let why = format!(
+            "the penalty is {:.0} % of what the rides tell of a weight: weights are drawn far to 0, and no standard errors are given",
+            share * 100.0
+        );
+        warnings.push(Warning { code: WarningCode::StrongPenalty, why });
+    }
     let (histograms, predicted) = histograms(rides, fit, threads);
     let (of_train, of_test) = (quality(fit, rides, threshold), quality(fit, test, threshold));
     let finite = |metrics: &Metrics| metrics.log_loss.is_finite() && metrics.brier.is_finite();
@@ -128,9 +137,9 @@ pub fn build(plan: &Plan, loaded: &Loaded, threads: usize, cancel: &Cancel) -> R
         centre: None,
         alpha: selected.alpha,
         intercept: fit.intercept,
-        intercept_standard_error: inference::standard_error(fit, FEATURE_COUNT),
+        intercept_standard_error: inference::standard_error(fit, FEATURE_COUNT).filter(|_| sure),
         intercept_standardised: fit.parameters[FEATURE_COUNT],
-        coefficients: coefficients(fit, &fit.scaler, settings.features.used(), &histograms),
+        coefficients: coefficients(fit, &fit.scaler, settings.features.used(), &histograms, sure),
         threshold,
         gradient_norm: fit.gradient_norm,
         selection: selected.selection.clone(),
@@ -199,12 +208,13 @@ fn warnings_of(selection: &Selection) -> Vec<Warning> {
     warnings
 }
 
-/// What the artefact says of the features used. `scaler` is that of the rides trained on.
+/// What the artefact says of the features used. `scaler` is that of the rides trained on; `sure`, whether standard errors mean anything.
 pub(crate) fn coefficients(
     fit: &Fit,
     scaler: &Scaler,
     used: [bool; FEATURE_COUNT],
     histograms: &[Histogram; FEATURE_COUNT],
+    sure: bool,
 ) -> Vec<Coefficient> {
     let mut inference = inference::inference(fit);
     let coefficient = |j: usize| Coefficient {
@@ -216,7 +226,7 @@ pub(crate) fn coefficients(
         std_dev: scaler.std_dev[j],
         min: scaler.min[j],
         max: scaler.max[j],
-        inference: inference[j].take(),
+        inference: inference[j].take().filter(|_| sure),
         histogram: Some(histograms[j].clone()),
     };
     (0..FEATURE_COUNT).filter(|j| used[*j]).map(coefficient).collect()
@@ -271,7 +281,7 @@ fn held_out(
     let both = mileage.is_some();
     Ok(Some(HeldOut {
         rides: test.len() as u64,
-        bootstraps: BOOTSTRAPS,
+        bootstraps: bootstrap::resamples(test.len()),
         base_rate_log_loss: base_rate.mean_loss(&vec![1; test.len()]),
         model: Quality { log_loss, roc_auc },
         over_base_rate: Gain { log_loss: over_base, roc_auc: over_chance },

@@ -46,6 +46,20 @@ pub fn standard_error(fit: &Fit, parameter: usize) -> Option<f64> {
     Some(variance.sqrt()).filter(|error| error.is_finite() && *error > 0.0)
 }
 
+/// From this share on, the penalty and not the rides decides: see [`penalty_share`].
+pub const PENALTY_SHARE_MAX: f64 = 0.5;
+
+/// The penalty as a share of what the rides tell of a weight (its information), of the weight where that is largest.
+pub fn penalty_share(fit: &Fit, alpha: f64) -> f64 {
+    let Some(covariance) = &fit.covariance else { return if alpha > 0.0 { f64::INFINITY } else { 0.0 } };
+    let share = |j: usize| {
+        // In standardised units; a weight's variance is at most the inverse of its information, penalty included.
+        let information = 1.0 / (covariance[j][j] * fit.scaler.std_dev[j].powi(2));
+        alpha / (information - alpha).max(f64::MIN_POSITIVE)
+    };
+    (0..FEATURE_COUNT).filter(|j| fit.free[*j]).map(share).fold(0.0, f64::max)
+}
+
 fn two_sided(z: f64) -> f64 {
     2.0 * Normal::standard().sf(z.abs())
 }

@@ -176,8 +176,9 @@ impl Shared {
             return Ok(messages);
         }
         let scored = Scored::read(&self.store).await?;
-        let loaded = load::load(&self.store, &plan.manifests, announced, &scored, self.threads).await?;
-        let realised = scored.judge(&self.store, &loaded.outcomes).await?;
+        let mut loaded = load::load(&self.store, &plan.manifests, announced, &scored, self.threads).await?;
+        let datasets: Vec<&str> = plan.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
+        let realised = scored.judge(&self.store, &datasets, std::mem::take(&mut loaded.outcomes)).await?;
         drop(scored);
         let (plan_of_model, threads, cancel) = (plan.clone(), self.threads, self.cancel.clone());
         let trained = offload(move || -> Result<Trained, Refusal> {

@@ -93,11 +93,15 @@ async fn read_dataset(
     for file in &manifest.files {
         read_file(store, file, threads, loading).await?;
     }
-    loading.check(manifest, before)
+    loading.check(manifest, before)?;
+    loading.dataset += 1;
+    Ok(())
 }
 
 struct Loading<'a> {
     scored: &'a Scored,
+    /// Number of the dataset that is being read.
+    dataset: u32,
     loaded: Loaded,
     /// Ids of the rides so far; only kept where there is more than one dataset, since within one they are unique.
     known: Option<HashSet<u128>>,
@@ -111,6 +115,7 @@ impl<'a> Loading<'a> {
         let room = |share: f64| (trainable as f64 * share * 1.02) as usize + 1_000;
         Self {
             scored,
+            dataset: 0,
             loaded: Loaded {
                 train: Rides::with_capacity(room(1.0 - TEST_SHARE)),
                 test: Rides::with_capacity(room(TEST_SHARE)),
@@ -146,7 +151,7 @@ impl<'a> Loading<'a> {
             if self.known.as_mut().is_some_and(|known| !known.insert(row.ride)) {
                 counts.duplicates += 1;
             } else {
-                outcomes.extend(self.scored.outcomes(row.ride, row.service));
+                outcomes.extend(self.scored.outcomes(row.ride, row.service, self.dataset));
                 let side = if row.test { &mut *test } else { &mut *train };
                 let breed = usize::try_from(row.breed).ok().and_then(|local| numbers.get(local)).copied();
                 side.push(row.features, row.service, row.spread, breed.unwrap_or(NO_BREED));

@@ -15,6 +15,9 @@ pub const EVIDENCE_P_MAX: f64 = 0.001;
 /// The reason of a verdict on the present champion.
 pub const CHAMPION_ALREADY: &str = "champion_already";
 
+/// The reason of a verdict where only a person promotes.
+pub const BY_HAND_ONLY: &str = "by_hand_only";
+
 /// Who promotes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -87,7 +90,7 @@ pub struct Comparison {
 pub struct Verdict {
     /// Whether it did.
     pub promoted: bool,
-    /// Stable code: `first`, `no_worse`, `always`, `champion_already`, or one of those of
+    /// Stable code: `first`, `no_worse`, `always`, `unrivalled`, `champion_already`, or one of those of
     /// [`common::contract::message::ModelRejected::reason`].
     pub reason: String,
     /// In words, with the numbers.
@@ -114,6 +117,8 @@ pub struct Challenger<'a> {
     pub held_out: u64,
     /// Whether the champion was trained on all its datasets and on others that are still there.
     pub outdated: bool,
+    /// Whether there is no champion whose artefact can be used, or none at all.
+    pub unrivalled: bool,
 }
 
 /// Judges a challenger. `compare` is asked only when all else allows a promotion.
@@ -123,19 +128,20 @@ pub fn judge(
     champion: Option<&Alias>,
     compare: impl FnOnce() -> Option<Comparison>,
 ) -> Verdict {
-    let Challenger { model_id, evidence, held_out, outdated } = challenger;
+    let Challenger { model_id, evidence, held_out, outdated, unrivalled } = challenger;
     let yes = |reason, why: String| Verdict::new(true, reason, why);
     let no = |reason, why: String| Verdict::new(false, reason, why);
+    let by_hand = || no(BY_HAND_ONLY, "trainer.promotion is by_hand".to_owned());
     let Some(champion) = champion else {
         return match rule.promotion {
-            Promotion::ByHand => no("by_hand_only", "trainer.promotion is by_hand".to_owned()),
+            Promotion::ByHand => by_hand(),
             Promotion::ByRule | Promotion::Always => yes("first", "the first model".to_owned()),
         };
     };
     if champion.model_id == model_id {
         return yes(CHAMPION_ALREADY, champion.why.clone());
     }
-    if champion.ever_named(model_id) && rule.promotion != Promotion::Always {
+    if champion.ever_named(model_id) {
         let why = format!("it was champion before and was replaced: {}", champion.why);
         return no("replaced_before", why);
     }
@@ -144,7 +150,11 @@ pub fn judge(
         return no("outdated", why);
     }
     match rule.promotion {
-        Promotion::ByHand => return no("by_hand_only", "trainer.promotion is by_hand".to_owned()),
+        Promotion::ByHand => return by_hand(),
+        Promotion::ByRule | Promotion::Always if unrivalled => {
+            let why = format!("the artefact of champion {} cannot be used", champion.model_id);
+            return yes("unrivalled", why);
+        }
         Promotion::Always => return yes("always", "trainer.promotion is always".to_owned()),
         Promotion::ByRule => {}
     }

@@ -6,7 +6,10 @@
 use crate::{metrics, registry, release::pretty, report::Realised};
 use common::{
     contract::{layout, outcome::Failure, served::read_scored},
-    runtime::store::{self, Store},
+    runtime::{
+        host::offload,
+        store::{self, Store},
+    },
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -34,6 +37,8 @@ pub struct Outcome {
     version: u32,
     probability: f64,
     service: bool,
+    /// Number of the dataset the label stands in.
+    dataset: u32,
 }
 
 impl Scored {
@@ -88,28 +93,39 @@ impl Scored {
     }
 
     /// What became of the scores of a ride, now that its label is known.
-    pub fn outcomes(&self, ride: u128, service: bool) -> impl Iterator<Item = Outcome> + '_ {
+    pub fn outcomes(&self, ride: u128, service: bool, dataset: u32) -> impl Iterator<Item = Outcome> + '_ {
         let of_ride = self.rides.get(&ride).into_iter().flatten();
-        of_ride.map(move |(version, probability)| Outcome { version: *version, probability: *probability, service })
+        of_ride.map(move |&(version, probability)| Outcome { version, probability, service, dataset })
     }
 
-    /// How good each version's scores were, by family and id, with the threshold of each version where its artefact is there.
+    /// How good each version's scores were, by family and id, with the threshold of each version where its artefact is there. Rides of
+    /// `datasets` (batch ids, by their number) that a version was made of are left out: it knew their labels.
     ///
     /// # Errors
     /// When the store is away.
-    pub async fn judge(&self, store: &Store, outcomes: &[Outcome]) -> Result<Vec<(String, Realised)>, Failure> {
+    pub async fn judge(
+        &self,
+        store: &Store,
+        datasets: &[&str],
+        mut outcomes: Vec<Outcome>,
+    ) -> Result<Vec<(String, Realised)>, Failure> {
+        outcomes.sort_by_key(|outcome| outcome.version);
         let mut judged = Vec::new();
-        for (number, (model, model_id)) in (0u32..).zip(&self.versions) {
-            let of_version = outcomes.iter().filter(|outcome| outcome.version == number);
-            if of_version.clone().next().is_none() {
-                continue;
-            }
-            let threshold = match registry::version(store, model, model_id).await? {
-                Ok((_, artefact)) => artefact.threshold,
-                Err(_) => 0.5,
-            };
-            let predictions = of_version.map(|outcome| (log_odds(outcome.probability), outcome.service));
-            if let Some(metrics) = metrics::evaluate(predictions, threshold) {
+        for of_version in outcomes.chunk_by(|a, b| a.version == b.version) {
+            let version = of_version.first().and_then(|o| self.versions.get(usize::try_from(o.version).ok()?));
+            let Some((model, model_id)) = version else { continue };
+            let artefact = registry::version(store, model, model_id).await?.ok().map(|(_, artefact)| artefact);
+            let knew: Vec<bool> = datasets
+                .iter()
+                .map(|batch| artefact.as_ref().is_some_and(|a| a.datasets.iter().any(|known| known.batch_id == *batch)))
+                .collect();
+            let threshold = artefact.map_or(0.5, |artefact| artefact.threshold);
+            let is_new =
+                |o: &&Outcome| !usize::try_from(o.dataset).ok().and_then(|d| knew.get(d).copied()).unwrap_or(false);
+            let predictions: Vec<(f64, bool)> =
+                of_version.iter().filter(is_new).map(|o| (log_odds(o.probability), o.service)).collect();
+            let metrics = offload(move || metrics::evaluate(predictions, threshold)).await?;
+            if let Some(metrics) = metrics {
                 judged.push((model.clone(), Realised { model_id: model_id.clone(), metrics }));
             }
         }
@@ -166,8 +182,8 @@ mod tests {
         let scored = Scored::read(&store).await.unwrap();
         let labels = [("r1", true), ("r2", false), ("r4", true), ("r9", true)];
         let outcomes: Vec<Outcome> =
-            labels.iter().flat_map(|(id, service)| scored.outcomes(xxh3_128(id.as_bytes()), *service)).collect();
-        let judged = scored.judge(&store, &outcomes).await.unwrap();
+            labels.iter().flat_map(|(id, service)| scored.outcomes(xxh3_128(id.as_bytes()), *service, 0)).collect();
+        let judged = scored.judge(&store, &["batch"], outcomes).await.unwrap();
         let told: Vec<_> = judged.iter().map(|(m, r)| (m.as_str(), r.model_id.as_str(), r.metrics.rides)).collect();
         assert_eq!(told, [("m", "a", 3), ("m", "b", 1)]);
         let brier = judged[0].1.metrics.brier;

@@ -99,6 +99,11 @@ impl Release<'_> {
         }];
         if !verdict.promoted {
             registry::name(self.store, AliasName::Challenger, &version, TRAINER, &verdict.why).await?;
+        } else {
+            self.end_challenge(&version).await?;
+        }
+        if !verdict.promoted {
+            tracing::debug!(reason = verdict.reason, "the champion stays, and those of the breeds with it");
         } else if let Some(breeds) = &trained.breeds {
             let promoted = self.promote_breeds(&trained, breeds, &breed_versions, &verdict).await?;
             for champion in &promoted {
@@ -115,7 +120,16 @@ impl Release<'_> {
         Ok(messages)
     }
 
-    /// `model.json` is written last: where it is, the model is complete.
+    /// A challenger that a new champion has passed challenges nobody any more: the name goes to the champion, and stands for nothing.
+    async fn end_challenge(&self, champion: &Version) -> Result<(), Failure> {
+        if registry::current(self.store, &champion.model, AliasName::Challenger).await?.is_some() {
+            let why = "it became champion";
+            registry::name(self.store, AliasName::Challenger, champion, TRAINER, why).await?;
+        }
+        Ok(())
+    }
+
+    /// `model.json` is written last: where it is, the artefact is whole.
     async fn write_model(&self, model: &Model, data: &DataSummary) -> Result<Version, Failure> {
         let metrics = MetricsFile {
             model: model.model.clone(),
@@ -162,8 +176,7 @@ impl Release<'_> {
                 Some(champion) => is_outdated(self.store, &trained.built.model, champion).await?,
                 None => false,
             };
-            // A champion whose artefact is gone or broken can be compared with nothing, and serves nobody that starts anew.
-            let judged = current.clone().filter(|current| champion.is_some() || current.model_id == version.model_id);
+            let judged = current.clone();
             let (trained, rule) = (Arc::clone(trained), self.rule);
             let (threads, cancel) = (self.threads, self.cancel.clone());
             let verdict = offload(move || {
@@ -174,6 +187,7 @@ impl Release<'_> {
                     evidence: model.evidence.as_ref(),
                     held_out: test.len() as u64,
                     outdated,
+                    unrivalled: champion.is_none(),
                 };
                 promote::judge(&rule, challenger, judged.as_ref(), || {
                     promote::compare(rule.metric, champion.as_ref()?, model, test, threads, &cancel)
@@ -200,7 +214,8 @@ impl Release<'_> {
         }
     }
 
-    /// Gives each breed its new champion, unless together they are worse than the present ones, or a person took this one back.
+    /// Gives each breed its new champion, unless together they are worse than the present ones. Those that belong to another model of
+    /// all rides than the champion answer nobody: then rides of the breeds are answered by the model of all.
     async fn promote_breeds(
         &self,
         trained: &Arc<Trained>,
@@ -237,11 +252,10 @@ impl Release<'_> {
                     Some(current) if current.model_id == version.model_id => {
                         registry::publish(self.store, current).await.map(Some)
                     }
-                    Some(current) if current.ever_named(&version.model_id) => Ok(None),
-                    current => {
+                    _ => {
                         let why = format!("with the model of all rides, centre of its penalty ({why})");
                         tracing::debug!(breed = breed.breed, model_id = version.model_id, "promoted");
-                        registry::succeed(self.store, AliasName::Champion, current, version, TRAINER, &why).await
+                        registry::name(self.store, AliasName::Champion, version, TRAINER, &why).await.map(Some)
                     }
                 }
             });
@@ -297,11 +311,23 @@ fn compare_breeds(
     promote::compare_predictions(rule.metric, "of each breed", &theirs, &ours, &service, threads, cancel)
 }
 
+/// Writes an artefact unless it is there: what has been named by its SHA-256 must not change, not even by what a newer trainer would
+/// write in its place. One that cannot be read was never named, and is replaced.
 async fn write_artefact(store: &Store, model: &Model) -> Result<Version, Failure> {
-    let bytes = pretty(model)?;
-    let sha256 = hex::encode(Sha256::digest(&bytes));
-    store::write(store, &layout::model(&model.model, &model.model_id), bytes).await?;
-    Ok(Version { model: model.model.clone(), model_id: model.model_id.clone(), sha256 })
+    let path = layout::model(&model.model, &model.model_id);
+    loop {
+        if let Ok((version, _)) = registry::version(store, &model.model, &model.model_id).await? {
+            return Ok(version);
+        }
+        let bytes = pretty(model)?;
+        let sha256 = hex::encode(Sha256::digest(&bytes));
+        if store::create(store, &path, bytes.clone()).await? {
+            return Ok(Version { model: model.model.clone(), model_id: model.model_id.clone(), sha256 });
+        }
+        if registry::version(store, &model.model, &model.model_id).await?.is_err() {
+            store::write(store, &path, bytes).await?;
+        }
+    }
 }
 
 /// A dataset that was removed since is no reason to keep a champion that knew it.
@@ -331,6 +357,9 @@ pub(crate) async fn decided(store: &Store, model: &str, model_id: &str) -> Resul
             Some(vec![Outgoing::message(&announcement(&champion))?])
         }
         Some(_) => Some(vec![Outgoing::message(&rejection(&version, &verdict))?]),
+        None if verdict.reason == promote::BY_HAND_ONLY => {
+            Some(vec![Outgoing::message(&rejection(&version, &verdict))?])
+        }
         // The names are gone: it is to be judged again.
         None => None,
     })

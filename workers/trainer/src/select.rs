@@ -16,7 +16,7 @@ use std::sync::{
 };
 
 /// Rides a cross-validation uses at most, evenly spread over all: with more of them the choice would be the same.
-pub const SELECTION_RIDES_MAX: usize = 200_000;
+pub const SELECTION_RIDES_MAX: usize = 100_000;
 
 /// What a cross-validation found.
 #[derive(Debug, Clone, PartialEq)]

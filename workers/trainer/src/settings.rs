@@ -97,7 +97,7 @@ impl Default for Settings {
             promotion: Promotion::ByRule,
             promotion_metric: Metric::LogLoss,
             promotion_margin: 0.001,
-            promotion_rides_min: 100,
+            promotion_rides_min: 500,
             hold_ms_max: 10 * 60 * 1000,
         }
     }

@@ -86,7 +86,7 @@ pub struct ScoredBy {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
-    /// The breed has no model: it is unknown, or has too few rides.
+    /// The breed has no model beside the champion: it is unknown, has too few rides, or its model belongs to another release.
     NoBreedModel,
     /// Its model is still being read.
     Loading,

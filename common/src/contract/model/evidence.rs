@@ -131,6 +131,8 @@ pub enum WarningCode {
     FewEvents,
     /// The largest penalty tried was the best: the features tell little.
     LargestPenalty,
+    /// The penalty outweighs what the rides tell: weights are drawn far to 0, and standard errors would mean nothing.
+    StrongPenalty,
     /// What the threshold's criterion asks for cannot be had.
     ThresholdUnreached,
 }

@@ -1,23 +1,27 @@
 //! `model promote`, `rollback`, `retrain`: what changes which version is served.
 
-use super::{resolve, store_of};
+use super::{READS_AT_ONCE, resolve, store_of};
 use crate::{
     Failed, Session,
     arguments::{Family, Word},
     control::somebody,
+    output::legible,
 };
 use anyhow::anyhow;
 use common::{
     contract::{
+        layout,
         message::{Message, ModelPromoted, ModelRejected, decode},
         model::{Alias, AliasName},
     },
-    runtime::{Store, client::Client},
+    runtime::{Store, client::Client, store},
 };
+use futures::{StreamExt, TryStreamExt, stream};
 use serde_json::json;
 use std::time::Duration;
 use trainer::{
     Trainer,
+    breeds::Breeds,
     registry::{self, Version},
     release::announcement,
 };
@@ -37,12 +41,20 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to take back")));
     };
-    let before = champion.history.iter().rev().find(|past| past.model_id != champion.model_id);
-    let meant = match (to, before) {
+    // Whoever was cut short may have left the alias behind.
+    let champion = registry::publish(&store, champion).await?;
+    // The one before it in the line; not one that came later and was taken back.
+    let line: Vec<&str> = champion.history.iter().map(|past| past.model_id.as_str()).collect();
+    let first = line.iter().position(|id| *id == champion.model_id).unwrap_or(line.len());
+    let meant = match (to, first.checked_sub(1).and_then(|before| line.get(before))) {
         (Some(meant), _) => meant.to_owned(),
-        (None, Some(past)) => past.model_id.clone(),
+        (None, Some(before)) => (*before).to_owned(),
         (None, None) => {
-            let why = format!("{} is the first champion of {family}: there is none before it", champion.model_id);
+            let why = format!(
+                "{} is the first champion of {family}: there is none before it (--to names another version, \
+                 `wildrydes model list` shows them)",
+                champion.model_id
+            );
             return Err(Failed::Broken(anyhow!(why)));
         }
     };
@@ -54,7 +66,9 @@ async fn name(session: &Session, store: &Store, version: &Version, word: &Word) 
     let before = registry::current(store, &version.model, AliasName::Champion).await?;
     let by = word.by.clone().unwrap_or_else(somebody);
     let champion = registry::name(store, AliasName::Champion, version, &by, &word.why).await?;
-    let announced = announce(session, std::slice::from_ref(&champion)).await;
+    let mut champions = vec![champion.clone()];
+    champions.extend(name_breeds(store, version, &by, &word.why).await?);
+    let announced = announce(session, &champions).await;
     let before = before.map(|before| before.model_id).filter(|before| *before != champion.model_id);
     if session.shared.json {
         println!("{}", serde_json::to_string_pretty(&json!({ "champion": champion, "announced": announced.is_ok() }))?);
@@ -63,12 +77,33 @@ async fn name(session: &Session, store: &Store, version: &Version, word: &Word) 
             Some(before) => println!("{} is champion of {} now, after {before}", champion.model_id, champion.model),
             None => println!("{} is champion of {}", champion.model_id, champion.model),
         }
+        if champions.len() > 1 {
+            println!("and the {} models of breeds that were trained with it", champions.len() - 1);
+        }
         match announced {
             Ok(()) => println!("scorers were told"),
             Err(why) => println!("scorers see it when they look next, within a second ({why})"),
         }
     }
     Ok(())
+}
+
+/// The models of breeds that were trained with a model of all rides go with it. Scorers use none that belongs to another one, so that
+/// whatever interrupts this, no ride is scored by what was taken back; the same command again finishes it.
+async fn name_breeds(store: &Store, version: &Version, by: &str, why: &str) -> Result<Vec<Alias>, Failed> {
+    let path = layout::breeds(&version.model, &version.model_id);
+    let Some(breeds) = store::read_json::<Breeds>(store, &path).await? else { return Ok(Vec::new()) };
+    let naming = stream::iter(breeds.breeds).map(|breed| async move {
+        match registry::version(store, &breed.model, &breed.model_id).await? {
+            Ok((version, _)) => registry::name(store, AliasName::Champion, &version, by, why).await.map(Some),
+            Err(why) => {
+                eprintln!("the model of breed {} is left out: {why}", legible(&breed.breed, false));
+                Ok(None)
+            }
+        }
+    });
+    let named: Vec<Option<Alias>> = naming.buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(named.into_iter().flatten().collect())
 }
 
 /// Tells the scorers of the configured broker, which look by themselves as well; or why not.
@@ -101,7 +136,7 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
         said = trainer.retrain() => said?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            return Err(Failed::Broken(anyhow!("interrupted: nothing was promoted; the same command begins anew")));
+            return Err(Failed::Broken(anyhow!("interrupted; the same command goes on where this one was: `wildrydes model list` shows whether anything was promoted")));
         }
     };
     let mut promoted: Vec<ModelPromoted> = Vec::new();

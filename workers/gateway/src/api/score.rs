@@ -252,7 +252,7 @@ pub(crate) struct RideScore {
 #[schema(as = Fallback)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FallbackName {
-    /// It has no model: it is unknown, or has too few rides.
+    /// It has no model beside the champion: it is unknown, has too few rides, or its model belongs to another release.
     NoBreedModel,
     /// Its model is still being read.
     Loading,

@@ -23,7 +23,7 @@ const PLACES = [
   ['Capitol Hill, Seattle', 47.6205, -122.3212], ['Golden Gate Park, San Francisco', 37.7694, -122.4862], ['Hyde Park, London', 51.5073, -0.1657],
 ];
 /** Why a breed was of no account. */
-const FALLBACKS = { no_breed_model: 'the breed has no model of its own', loading: 'that of the breed is still being read', unavailable: 'that of the breed cannot be read now' };
+const FALLBACKS = { no_breed_model: 'the breed has no model beside the champion', loading: 'that of the breed is still being read', unavailable: 'that of the breed cannot be read now' };
 /** What the API calls a field, and the input it comes from. */
 const INPUTS = {
   'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',

@@ -92,13 +92,14 @@ async fn a_ride_is_scored_by_the_model_of_its_breed_or_else_of_all() {
     };
 }
 
-/// However many ask for a breed at once, its alias and artefact are read once; afterwards not at all.
-#[tokio::test]
+/// However many wait for a breed at once, its alias and artefact are read once; right afterwards not at all.
+#[tokio::test(start_paused = true)]
 async fn many_who_ask_for_a_breed_read_it_once() {
     let counting = Counting::new();
     let scorer = with_champion(Settings::default(), counting.clone()).await;
     put_breed(&(counting.clone() as Store), &[&of_breed("qilin", 12)]).await;
-    let asked = futures::future::join_all((0..50).map(|_| answers(&scorer, &["qilin", "none", "qilin"]))).await;
+    let asked =
+        futures::future::join_all((0..WAITING_MAX).map(|_| answers(&scorer, &["qilin", "none", "qilin"]))).await;
     assert!(asked.iter().all(|told| told[0].0 == "qilin-12" && told[1].2 == Some(Fallback::NoBreedModel)), "{asked:?}");
     assert_eq!(counting.reads_of("service-request--qilin/"), 2, "alias and artefact");
     assert_eq!(counting.reads_of("service-request--none/"), 1, "that there is none is known, too");
@@ -174,7 +175,29 @@ async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
     assert_eq!(scorer.breeds.take_counts().loads, 1);
 }
 
-/// Seconds after a breed's champion changed the new one answers, and the old one until then; with an event at once. A late reading of
+/// Requests for thousands of breeds on a store that takes a minute for each: no more than so many readings wait for their turn,
+/// whatever comes; all are answered.
+#[tokio::test(start_paused = true)]
+async fn readings_do_not_pile_up() {
+    let inner = memory();
+    put_model(&inner, "7").await;
+    put_champion(&inner, &["7"]).await;
+    let minute = Duration::from_secs(60);
+    let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
+    let settings = Settings { breed_wait_ms: 0, breed_models_max: 10_000, ..Settings::default() };
+    let scorer = Scorer::new(settings, Arc::new(ThrottledStore::new(inner, slow))).unwatched();
+    scorer.connected().await.unwrap();
+    for request in 0..5 {
+        let breeds: Vec<String> = (0..1_000).map(|index| format!("b{request}x{index}")).collect();
+        let told = answers(&scorer, &breeds.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(told.iter().all(|(.., why)| *why == Some(Fallback::Loading)));
+    }
+    tokio::time::sleep(100 * minute).await;
+    let counts = scorer.breeds.take_counts();
+    assert_eq!((counts.misses, counts.loads), (5_000, 1_024));
+}
+
+/// A second after a breed's champion changed the new one answers, and the old one until then; with an event at once. A late reading of
 /// an older one changes nothing; a roll-back does.
 #[tokio::test(start_paused = true)]
 async fn the_model_of_a_breed_is_kept_up_to_date() {
@@ -194,7 +217,7 @@ async fn the_model_of_a_breed_is_kept_up_to_date() {
 
     put_breed(&store, &[&first, &second]).await;
     assert_eq!(now(&scorer).await, 1.0);
-    tokio::time::sleep(Duration::from_secs(5)).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
     assert_eq!(now(&scorer).await, 1.0, "the one who asks first has the old one");
     assert_eq!(now(&scorer).await, 2.0, "without an event");
 
@@ -208,6 +231,51 @@ async fn the_model_of_a_breed_is_kept_up_to_date() {
     store.delete(&layout::champion(&family("qilin")).into()).await.unwrap();
     promote_breed(&scorer, &first).await;
     assert_eq!(now(&scorer).await, 7.0, "taken out of service");
+}
+
+/// A promotion and a roll-back of the model of all rides hold for rides of a breed in the very next request: the breed's model of
+/// another release does not score them, that of all rides does, and says so. When the breed's own name follows, its model answers again.
+#[tokio::test(start_paused = true)]
+async fn the_model_of_a_breed_answers_beside_its_own_release_alone() {
+    let counting = Counting::new();
+    let store: Store = counting.clone();
+    let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
+    put_model(&store, "8").await;
+    let beside = |centre: &str, tenths| Model { centre: Some(centre.to_owned()), ..of_breed("qilin", tenths) };
+    let (first, second) = (beside("7", 1), beside("8", 2));
+    let by_all = |id: &str| [(id.to_owned(), id.parse().unwrap(), Some(Fallback::NoBreedModel))];
+    let by_breed = |tenths: i32| [(format!("qilin-{tenths}"), f64::from(tenths), None)];
+    let read_behind = || tokio::time::sleep(Duration::from_millis(1));
+    let ask = || answers(&scorer, &["qilin"]);
+    put_breed(&store, &[&first]).await;
+    assert_eq!(ask().await, by_breed(1));
+
+    // A promotion; the breed's name had followed when the first ride came, and no event told of it.
+    put_champion(&store, &["7", "8"]).await;
+    put_breed(&store, &[&first, &second]).await;
+    promote(&scorer, "8").await;
+    assert_eq!(ask().await, by_all("8"));
+    read_behind().await;
+    assert_eq!(ask().await, by_breed(2), "it was read again at once");
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ask().await;
+    read_behind().await;
+
+    // A roll-back of the model of all rides alone; its breeds follow later.
+    let reads = || counting.reads_of("service-request--qilin/champion.json");
+    let before = reads();
+    put_champion(&store, &["7", "8", "7"]).await;
+    promote(&scorer, "7").await;
+    for _ in 0..20 {
+        assert_eq!(ask().await, by_all("7"), "not that of the withdrawn release");
+        read_behind().await;
+    }
+    assert_eq!(reads(), before + 1, "not with every request");
+    put_breed(&store, &[&first, &second, &first]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(ask().await, by_all("7"));
+    read_behind().await;
+    assert_eq!(ask().await, by_breed(1));
 }
 
 /// A model of a breed that is broken is not served: that of all rides answers, and says so, until it is whole. A good one stays when

@@ -5,7 +5,7 @@ use common::{
     contract::{
         message::Fallback,
         model::Histogram,
-        served::{Served, Tally, read_scored},
+        served::{Served, Tally, drift, read_scored},
     },
     runtime::served,
 };
@@ -167,6 +167,62 @@ async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
     ask(&fresh, 1).await.unwrap();
     tokio::time::sleep(WRITTEN).await;
     assert_eq!(tally(&store, "0").await.shadows, told.shadows);
+}
+
+/// All rides name breeds that have models. What they were is counted with the model of all rides all the same, in its own bins, with the
+/// decisions that were answered; and the challenger is held against the answers. A ride that only its breed's model can score is in
+/// the number of rides alone.
+#[tokio::test(start_paused = true)]
+async fn rides_that_the_models_of_breeds_score_are_watched_too() {
+    let (store, scorer) = with_champion(Settings::default()).await;
+    let of_breed = |breed: &str, intercept: f64| {
+        let model = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
+        Model { model, intercept, threshold: 0.99, centre: Some("0".to_owned()), ..artefact(breed) }
+    };
+    let mut mileage = Model { centre: None, ..of_breed("nix", 0.0) };
+    mileage.coefficients.truncate(3);
+    let qilin = of_breed("qilin", -2.0);
+    for model in [&qilin, &mileage] {
+        store::write(&store, &layout::model(&model.model, &model.model_id), encoded(model)).await.unwrap();
+        let body = serde_json::to_vec(&alias(AliasName::Champion, &[model])).unwrap();
+        store::write(&store, &layout::champion(&model.model), body).await.unwrap();
+    }
+    let champion = artefact("0");
+    let challenger = Model { threshold: 0.9, ..artefact("3") };
+    put_challenger(&store, &challenger).await;
+    scorer.connected().await.unwrap();
+
+    let distances: Vec<f64> = (0..60).map(|mile| f64::from(mile) / 4.0).collect();
+    let mut request = with_ids(distances.iter().map(|d| (*d, format!("{d}"))).collect::<Vec<_>>().into_iter());
+    request.rides.iter_mut().for_each(|ride| ride.breed = Some("qilin".to_owned()));
+    let dry = ScoreRide { breed: Some("nix".to_owned()), tmin: None, ..request.rides[0].clone() };
+    request.rides.push(dry);
+    let response = ask_for(&scorer, request, None).await.unwrap();
+    assert!(response.scores.iter().all(|score| matches!(&score.outcome, ScoreOutcome::Scored { by: Some(_), .. })));
+    scorer.ended().await;
+
+    let told = tally(&store, "0").await;
+    let (mut sum, mut service, mut decisions, mut parts) = (0.0, 0, 0, vec![0; 20]);
+    for distance in &distances {
+        let by = |model: &Model| model.probability(&[*distance, 0., 0., 0., 0., 0.]);
+        let (answered, unheard) = (by(&qilin), by(&challenger));
+        sum += unheard - answered;
+        service += u64::from(answered >= 0.99);
+        decisions += u64::from((answered >= 0.99) != (unheard >= 0.9));
+        parts[(by(&champion) * 20.0) as usize] += 1;
+    }
+    assert_eq!((told.rides, told.service), (61, service));
+    let below_10 = distances.iter().filter(|distance| **distance < 10.0).count() as u64;
+    assert_eq!(told.features[0].rides, [below_10, 60 - below_10, 0]);
+    assert!(told.features.iter().all(|feature| feature.rides.iter().sum::<u64>() == 60), "{told:?}");
+    assert_eq!(told.probabilities, parts, "as the model of all rides sees them");
+    assert!(drift(&champion, &told).features.iter().all(|shift| shift.psi.is_some()));
+    let [shadow] = told.shadows.as_slice() else { panic!("{told:?}") };
+    assert_eq!((shadow.rides, shadow.unscored, shadow.decisions), (60, 1, decisions));
+    assert!((shadow.difference_sum - sum).abs() < 1e-9, "{} {sum}", shadow.difference_sum);
+    let of_qilin = served::read(&store, &qilin.model, "qilin", None).await.unwrap();
+    assert_eq!((of_qilin.rides, of_qilin.service, of_qilin.shadows.len()), (60, service, 0));
+    assert_eq!(served::read(&store, &mileage.model, "nix", None).await.unwrap().rides, 1);
 }
 
 /// Rides that have an id are written with the answer that was given, each by the version that gave it: of more than may be kept a fair

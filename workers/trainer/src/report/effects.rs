@@ -15,7 +15,8 @@ pub(super) fn rates(page: &Page<'_>) -> Markup {
         @if page.model.coefficients.is_empty() { p.absent { "The model uses no feature." } }
         div.columns { @for coefficient in &page.model.coefficients { (rate(coefficient)) } }
     };
-    let lead = "Rides trained on, about a tenth of them in each point. The model's line is its mean probability for the same rides: all \
+    let lead = "Rides trained on, about a tenth of them in each point. The model's line is its mean probability for \
+        the same rides: all \
                 their features have a say in it, not this one alone.";
     section("rates", "Service rate over each feature", lead, inside)
 }
@@ -101,7 +102,8 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
     let missing = model.coefficients.iter().filter(|coefficient| coefficient.inference.is_none()).count();
     let penalty = if model.alpha > 0.0 {
         format!(
-            "The weights are drawn towards {} by a penalty (alpha = {}). The intervals are those of the penalised likelihood: they say how \
+            "The weights are drawn towards {} by a penalty (alpha = {}). The intervals are those of the penalised \
+                likelihood: they say how \
              sure the drawn weights are, not how far they were drawn; with many rides for the penalty both hardly differ from \
              unpenalised ones.",
             if model.centre.is_some() { "those of the model of all rides" } else { "0, the odds ratios towards 1," },
@@ -123,12 +125,14 @@ pub(super) fn odds(page: &Page<'_>) -> Markup {
     };
     let inside = html! {
         div.columns {
-            (figure.with(plot, "No feature has an interval: its values are all the same, or the weights cannot be told apart."))
+            (figure.with(plot, "No feature has an interval: its values are all the same, or the weights cannot be \
+                told apart."))
             p.note { (penalty) }
         }
         (numbers)
     };
-    let lead = "By what the odds of a service request are multiplied when one feature grows by a step one can imagine and the others stay.";
+    let lead = "By what the odds of a service request are multiplied when one feature grows by a step one can \
+        imagine and the others stay.";
     section("odds", "Coefficients as odds ratios", lead, inside)
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Page, coverage, effects,
-    figures::{count, counted, foreign, percent_of, reason, significant},
+    figures::{NONE, count, counted, foreign, percent_of, reason, significant},
     parts::{self, Figure, section, table},
     plot::Ink,
     quality, rivals, style, words,
@@ -56,7 +56,15 @@ impl Page<'_> {
     fn head(&self) -> Markup {
         let (model, counts) = (self.model, &self.model.counts);
         let (metrics, _) = words::judged(model);
-        let readout = |name: &str, value: String, more: String| html! { div { dt { (name) } dd { strong { (value) } span { (more) } } } };
+        let readout = |name: &str, value: String, more: String| {
+            html! { div { dt { (name) } dd { strong { (value) } span { (more) } } } }
+        };
+        let area = metrics.roc_auc.map_or(NONE.to_owned(), |auc| significant(auc, 3));
+        let (champion, when) = match self.verdict.map(|verdict| verdict.promoted) {
+            Some(true) => ("yes", "when it was trained"),
+            Some(false) => ("no", "when it was trained"),
+            None => (NONE, "not judged"),
+        };
         let whose = if model.test.is_some() { "held out" } else { "on the rides trained on" };
         let base = model
             .evidence
@@ -74,12 +82,12 @@ impl Page<'_> {
                 }
                 dl.readouts {
                     (readout("Rides", count(counts.train.saturating_add(counts.test)), format!("{} held out", count(counts.test))))
-                    (readout("ROC AUC", metrics.roc_auc.map_or("–".to_owned(), |auc| significant(auc, 3)), format!("{whose}; 0.5 is guessing")))
+                    (readout("ROC AUC", area, format!("{whose}; 0.5 is guessing")))
                     (readout("Log-loss", significant(metrics.log_loss, 3), match base {
                         Some(base) => format!("{whose}; {} without features", significant(base, 3)),
                         None => format!("{whose}; less is better"),
                     }))
-                    (readout("Champion", if self.verdict.is_some_and(|verdict| verdict.promoted) { "yes" } else if self.verdict.is_some() { "no" } else { "–" }.to_owned(), if self.verdict.is_some() { "when it was trained" } else { "not judged" }.to_owned()))
+                    (readout("Champion", champion.to_owned(), when.to_owned()))
                 }
             }
         }
@@ -107,7 +115,8 @@ impl Page<'_> {
                         @if effects.is_empty() { p.absent { "The model uses no feature." } }
                         ul.effects {
                             @for (matters, words) in &effects {
-                                li class=(if matches!(matters, words::Matters::Clearly) && doubtful.is_none() { "sure" } else { "unsure" }) { (upper(words)) "." }
+                                @let sure = matches!(matters, words::Matters::Clearly) && doubtful.is_none();
+                                li class=(if sure { "sure" } else { "unsure" }) { (upper(words)) "." }
                             }
                         }
                         p.note { "In brackets: 95 % intervals. Odds are the rides with a request to one without." }
@@ -115,7 +124,14 @@ impl Page<'_> {
                     div {
                         @if !model.warnings.is_empty() {
                             h3 { "To be wary of" }
-                            ul.warnings { @for warning in &model.warnings { li { strong { (words::warning(warning.code)) } " " (upper(&foreign(&warning.why, 400))) "." } } }
+                            ul.warnings {
+                                @for warning in &model.warnings {
+                                    li {
+                                        strong { (words::warning(warning.code)) }
+                                        " " (upper(&foreign(&warning.why, 400))) "."
+                                    }
+                                }
+                            }
                         }
                         h3 { "What it cannot say" }
                         ul { @for limit in words::limits(model) { li { (limit) } } }
@@ -198,13 +214,19 @@ impl Page<'_> {
             p { "Features in the units of the dataset; probabilities of new rides follow from this alone." }
             pre tabindex="0" role="region" aria-label="The formula" { (effects::formula(model)) }
             h3 { "Datasets" }
-            @if rows.is_empty() { p.absent { "No dataset is recorded." } } @else { (table("Datasets", &["Batch", "SHA-256 of the manifest"], rows)) }
+            @if rows.is_empty() {
+                p.absent { "No dataset is recorded." }
+            } @else {
+                (table("Datasets", &["Batch", "SHA-256 of the manifest"], rows))
+            }
             @if more > 0 { p.note { "And " (count(more as u64)) " more, in model.json." } }
             h3 { "Settings" }
             pre tabindex="0" role="region" aria-label="Settings" { (foreign_lines(&settings)) }
             p.note {
-                "Made by trainer " (foreign(&model.trainer, 60)) ". Largest component of the gradient at the solution: " (significant(model.gradient_norm, 2))
-                ". The same datasets and settings give the same model. Beside this page: model.json, metrics.json, and, where there are, verdict.json and breeds.json."
+                "Made by trainer " (foreign(&model.trainer, 60)) ". Largest component of the gradient at the solution: "
+                (significant(model.gradient_norm, 2))
+                ". The same datasets and settings give the same model. Beside this page: model.json, metrics.json, \
+                    and, where there are, verdict.json and breeds.json."
             }
         };
         section(

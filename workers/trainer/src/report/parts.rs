@@ -58,7 +58,11 @@ pub(super) fn table(what: &str, head: &[&str], rows: impl IntoIterator<Item = Ve
                 thead { tr { @for name in head { th scope="col" { (name) } } } }
                 tbody {
                     @for row in rows {
-                        tr { @for (at, cell) in row.iter().enumerate() { @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } } } }
+                        tr {
+                            @for (at, cell) in row.iter().enumerate() {
+                                @if at == 0 { th scope="row" { (cell) } } @else { td { (cell) } }
+                            }
+                        }
                     }
                 }
             }

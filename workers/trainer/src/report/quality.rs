@@ -74,8 +74,10 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
         title: "ROC curve".to_owned(),
         legend: &BOTH,
         caption: html! {
-            "Every threshold one could decide by: the further up and to the left, the better; the dashed line is guessing."
-            @if test.is_some() { " Where the curve of the rides trained on is clearly above the other, the model has learned them by heart." }
+            "Every threshold one could decide by: the further up and to the left, the better; the dashed line is \
+                guessing."
+            @if test.is_some() { " Where the curve of the rides trained on is clearly above the other, the model has \
+                learned them by heart." }
         },
         numbers: None,
     };
@@ -83,14 +85,16 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
     let precision = Figure {
         title: "Precision and recall".to_owned(),
         legend: &BOTH,
-        caption: html! { "How many of the called rides ask for service, over how many of those that ask are called. Dashed: calling at random." },
+        caption: html! { "How many of the called rides ask for service, over how many of those that ask are called. \
+        Dashed: calling at random." },
         numbers: None,
     };
     let calibration = Figure {
         title: "Calibration".to_owned(),
         legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
         caption: html! {
-            "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line, what was said is what was; below it the model says too much. \
+            "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line, what was said is what was; \
+                below it the model says too much. \
             Expected calibration error " (score(judged.calibration_error)) "."
         },
         numbers: Some(calibration_table(judged)),
@@ -152,7 +156,8 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
             @if given {
                 "A service made ready in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
             } @else {
-                "No costs were given: both kinds of wrong decision count the same. Where they do not, another threshold is better (trainer.threshold)."
+                "No costs were given: both kinds of wrong decision count the same. Where they do not, another \
+                    threshold is better (trainer.threshold)."
             }
             @if let Some(threshold) = in_train { " Least on the rides trained on: near " (percent(threshold)) "." }
         },
@@ -161,7 +166,8 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
     let predicted = Figure {
         title: "Probabilities given".to_owned(),
         legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
-        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads them to both ends." },
+        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads \
+        them to both ends." },
         numbers: None,
     };
     let inside = html! {
@@ -170,10 +176,18 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
             figure {
                 h3 { "Said and was, " (counted(judged.rides, "ride")) " " (whose) }
                 (confusion(judged))
-                figcaption { "Of what was said at the threshold, how much was so. The share of all rides is in brackets." }
+                figcaption { "Of what was said at the threshold, how much was so. The share of all rides is in \
+                    brackets." }
             }
-            (figure.with(charts::cost(&of_train, &of_test, model.threshold, axis, !given), "All rides are with a service request, or all without, or the costs are too large to draw: there is no such curve."))
-            (predicted.with(charts::predicted(&model.predicted, model.threshold), "The spread of probabilities is not recorded for this model."))
+            (figure.with(
+                charts::cost(&of_train, &of_test, model.threshold, axis, !given),
+                "All rides are with a service request, or all without, or the costs are too large to draw: there is \
+                    no such curve.",
+            ))
+            (predicted.with(
+                charts::predicted(&model.predicted, model.threshold),
+                "The spread of probabilities is not recorded for this model.",
+            ))
         }
     };
     section("decisions", "Decisions", "", inside)
@@ -188,8 +202,16 @@ fn confusion(metrics: &Metrics) -> Markup {
         table.confusion {
             thead { tr { td {} th scope="col" { "said: no" } th scope="col" { "said: service" } } }
             tbody {
-                tr { th scope="row" { "was: no service" } (cell(true_negative, "right", "rightly left alone")) (cell(false_positive, "wrong", "called in vain")) }
-                tr { th scope="row" { "was: service" } (cell(false_negative, "wrong", "missed")) (cell(true_positive, "right", "found")) }
+                tr {
+                    th scope="row" { "was: no service" }
+                    (cell(true_negative, "right", "rightly left alone"))
+                    (cell(false_positive, "wrong", "called in vain"))
+                }
+                tr {
+                    th scope="row" { "was: service" }
+                    (cell(false_negative, "wrong", "missed"))
+                    (cell(true_positive, "right", "found"))
+                }
             }
         }
     }

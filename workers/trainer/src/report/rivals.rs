@@ -38,11 +38,13 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
     ];
     let told: Vec<_> = tests.into_iter().filter_map(|(what, test)| Some((what, test?))).collect();
     let tests = html! {
-        @if told.is_empty() { p.absent { "There is no likelihood-ratio test: it needs an unpenalised model, and a model of both mileage and weather for the weather's." } }
+        @if told.is_empty() { p.absent { "There is no likelihood-ratio test: it needs an unpenalised model, and a \
+            model of both mileage and weather for the weather's." } }
         ul { @for (what, test) in &told { li { (what) " – " (words::test_in_figures(test)) "." } } }
     };
     let Some(held_out) = evidence.and_then(|evidence| evidence.held_out.as_ref()) else {
-        let why = "Nothing was compared on held-out rides: there are none, all are of one class, or this is a model of one breed.";
+        let why = "Nothing was compared on held-out rides: there are none, all are of one class, or this is a model \
+            of one breed.";
         return section(
             "weather",
             "Mileage alone against mileage and weather",
@@ -84,18 +86,23 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
         caption: html! { (words) },
         numbers: None,
     };
+    let of_losses = charts::intervals(&losses, quality::axis_of("Log-loss on held-out rides", &losses), None);
+    let of_areas = charts::intervals(&areas, quality::axis_of("ROC AUC on held-out rides", &areas), None);
+    let of_gains = charts::intervals(&gains, charts::differences("Log-loss saved", &gains), Some(0.0));
+    let saved = "On the same rides, so that intervals of both may overlap and the difference be sure. Right of the \
+        dashed line: better.";
     let inside = html! {
         (tests)
         div.columns {
-            (figure("Log-loss", "Further left is better.").with(charts::intervals(&losses, quality::axis_of("Log-loss on held-out rides", &losses), None), ""))
-            (figure("Area under the ROC curve", "Further right is better; 0.5 is guessing.").with(charts::intervals(&areas, quality::axis_of("ROC AUC on held-out rides", &areas), None), ""))
-            (figure("By how much the log-loss is smaller", "On the same rides, so that intervals above may overlap and the difference be sure. Right of the dashed line: better.")
-                .with(charts::intervals(&gains, charts::differences("Log-loss saved", &gains), Some(0.0)), ""))
+            (figure("Log-loss", "Further left is better.").with(of_losses, ""))
+            (figure("Area under the ROC curve", "Further right is better; 0.5 is guessing.").with(of_areas, ""))
+            (figure("By how much the log-loss is smaller", saved).with(of_gains, ""))
         }
         (table("Comparison on held-out rides", &["On held-out rides", "log-loss", "ROC AUC"], rows))
     };
     let lead = format!(
-        "On {} neither model has seen, with 95 % intervals from {} bootstrap resamples. Each model has a penalty of its own.",
+        "On {} neither model has seen, with 95 % intervals from {} bootstrap resamples. Each model has a penalty of \
+            its own.",
         counted(held_out.rides, "ride"),
         count(u64::from(held_out.bootstraps))
     );
@@ -123,21 +130,24 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
         vec!["This model is better by".to_owned(), interval(gain)],
     ];
     let gains = [row("this model", *gain, sure(gain))];
+    let axis = charts::differences(&format!("Gain in {}", metric.name()), &gains);
     let figure = Figure {
         title: "By how much it is better than the champion".to_owned(),
         legend: &[],
-        caption: html! { "Right of the dashed line: better than the champion; left: worse; across it: too close to tell." },
+        caption: html! { "Right of the dashed line: better than the champion; left: worse; across it: too close to \
+        tell." },
         numbers: None,
     };
     let inside = html! {
         p { (verdict.question) " " strong { (verdict.short) } " " (verdict.long) }
         div.columns {
-            (figure.with(charts::intervals(&gains, charts::differences(&format!("Gain in {}", metric.name()), &gains), Some(0.0)), ""))
+            (figure.with(charts::intervals(&gains, axis, Some(0.0)), ""))
             div { (table("Champion and challenger", &["", &format!("{} ({better})", metric.name())], rows)) }
         }
     };
     let lead = format!(
-        "On the same {} neither has seen, when this model was trained. Later promotions and roll-backs are in the registry.",
+        "On the same {} neither has seen, when this model was trained. Later promotions and roll-backs are in the \
+            registry.",
         counted(*rides, "held-out ride")
     );
     section("champion", "Champion against challenger", &lead, inside)
@@ -157,7 +167,8 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
     let candidates = Figure {
         title: "How strongly breeds are drawn to the model of all rides".to_owned(),
         legend: &[],
-        caption: html! { "Cross-validated over the rides of all these breeds. Far right, every breed has the model of all rides; far left, breeds know nothing of each other." },
+        caption: html! { "Cross-validated over the rides of all these breeds. Far right, every breed has the model \
+        of all rides; far left, breeds know nothing of each other." },
         numbers: None,
     };
     let mut by_rides: Vec<&BreedSummary> = breeds.breeds.iter().collect();
@@ -186,7 +197,10 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         (verdict(breeds))
         div.columns {
             (held_out(breeds))
-            (candidates.with(charts::candidates(&breeds.candidates, breeds.pull, "Pull to the model of all rides"), "The strength of the pull could not be cross-validated."))
+            (candidates.with(
+                charts::candidates(&breeds.candidates, breeds.pull, "Pull to the model of all rides"),
+                "The strength of the pull could not be cross-validated.",
+            ))
         }
         @if rows.is_empty() { p.absent { "No breed is recorded." } } @else { (table("Breeds", &head, rows)) }
         @if more > 0 { p.note { "And " (count(more as u64)) " more, in breeds.json." } }
@@ -203,7 +217,8 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
 /// Whether models by breed help, in words.
 fn verdict(breeds: &Breeds) -> Markup {
     let Some(held_out) = &breeds.held_out else {
-        return html! { p.absent { "No ride of these breeds was held out: whether models of their own help was not tried." } };
+        return html! { p.absent { "No ride of these breeds was held out: whether models of their own help was not \
+        tried." } };
     };
     let gain = &held_out.over_global;
     let words = match gain {
@@ -214,7 +229,8 @@ fn verdict(breeds: &Breeds) -> Markup {
             "Models by breed do harm: on held-out rides they are worse than the model of all rides."
         }
         _ => {
-            "There is no evidence that models by breed help: on held-out rides they cannot be told from the model of all rides."
+            "There is no evidence that models by breed help: on held-out rides they cannot be told from the model of \
+                all rides."
         }
     };
     html! { p { (words) " Log-loss smaller by " (interval(gain)) " on " (counted(held_out.rides, "ride")) "." } }
@@ -224,7 +240,8 @@ fn held_out(breeds: &Breeds) -> Markup {
     let figure = |numbers| Figure {
         title: "Models by breed against both extremes".to_owned(),
         legend: &[],
-        caption: html! { "Right of the dashed line: partial pooling is better than one model for all, or than models that know nothing of other breeds." },
+        caption: html! { "Right of the dashed line: partial pooling is better than one model for all, or than models \
+        that know nothing of other breeds." },
         numbers,
     };
     let Some(held_out) = &breeds.held_out else {
@@ -249,7 +266,8 @@ fn held_out(breeds: &Breeds) -> Markup {
 pub(super) fn in_service(page: &Page<'_>) -> Markup {
     let title = "In service";
     if page.realised.is_empty() {
-        let why = "No ride that a model scored has come back with a label yet: how probabilities agree with what happens in service is not known.";
+        let why = "No ride that a model scored has come back with a label yet: how probabilities agree with what \
+            happens in service is not known.";
         return section("service", title, "", html! { p.absent { (why) } });
     }
     let shown = &page.realised[..page.realised.len().min(REALISED_MAX)];
@@ -267,7 +285,8 @@ pub(super) fn in_service(page: &Page<'_>) -> Markup {
                 (Figure {
                     title: format!("Calibration in service, {name}"),
                     legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
-                    caption: html! { "On " (counted(realised.metrics.rides, "ride")) " that came with a label after they had been scored." },
+                    caption: html! { "On " (counted(realised.metrics.rides, "ride")) " that came with a label after \
+                        they had been scored." },
                     numbers: None,
                 }.with(charts::calibration(&realised.metrics), "No ride has come back with a label."))
             }

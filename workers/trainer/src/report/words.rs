@@ -91,6 +91,8 @@ pub(super) fn judge(p: Option<f64>, gain: Option<&Interval>, reference: f64) -> 
         (None, Some(_)) => Judgement::NoEvidence,
         (Some(p), Some(gain)) if p >= EVIDENCE_P_MAX && gain.lower > 0.0 => Judgement::Contradiction,
         (Some(p), _) if p >= HINT_P_MAX => Judgement::NoEvidence,
+        // A hint that the held-out rides do not bear out is none.
+        (Some(p), Some(gain)) if p >= EVIDENCE_P_MAX && gain.value <= 0.0 => Judgement::NoEvidence,
         (Some(p), _) if p >= EVIDENCE_P_MAX => Judgement::Hint,
         (Some(_), None) => Judgement::Unconfirmed,
         (Some(_), Some(gain)) if gain.lower > 0.0 => helps(gain),
@@ -122,7 +124,8 @@ fn on_held_out(rides: u64, gain: &Interval, reference: f64, than: &str) -> Strin
     let (value, interval) = with_interval(gain);
     let below = if gain.lower < 0.0 { "; below 0 is worse" } else { "" };
     format!(
-        " On {} held out its log-loss is better by {value}{share} than that of {than} (95 % interval {interval}{below}).",
+        " On {} held out its log-loss is better by {value}{share} than that of {than} (95 % interval \
+            {interval}{below}).",
         counted(rides, "ride")
     )
 }
@@ -153,7 +156,8 @@ pub(super) fn signal(model: &Model) -> Finding {
         Judgement::NoEvidence => (
             Tone::Bad,
             "No evidence.",
-            "There is no evidence that the features tell anything about service requests: chance alone explains what is seen. That is no proof that they do not.",
+            "There is no evidence that the features tell anything about service requests: chance alone explains what \
+                is seen. That is no proof that they do not.",
         ),
         Judgement::Hint => (
             Tone::Weak,
@@ -168,12 +172,14 @@ pub(super) fn signal(model: &Model) -> Finding {
         Judgement::Unconfirmed => (
             Tone::Weak,
             "Yes, where it was trained.",
-            "The features tell something about service requests among the rides trained on; whether they do for others was not tried.",
+            "The features tell something about service requests among the rides trained on; whether they do for \
+                others was not tried.",
         ),
         Judgement::NotSeen => (
             Tone::Weak,
             "Not for new rides, as far as seen.",
-            "Among the rides trained on the features tell something beyond chance, but no gain from that shows on the held-out rides.",
+            "Among the rides trained on the features tell something beyond chance, but no gain from that shows on \
+                the held-out rides.",
         ),
         Judgement::Worse => (
             Tone::Bad,
@@ -183,12 +189,14 @@ pub(super) fn signal(model: &Model) -> Finding {
         Judgement::Slight => (
             Tone::Weak,
             "Yes, but very little.",
-            "The features tell something beyond chance, and it is slight: with so many rides even small differences are found. For a single ride it hardly matters.",
+            "The features tell something beyond chance, and it is slight: with so many rides even small differences \
+                are found. For a single ride it hardly matters.",
         ),
         Judgement::Clear => (
             Tone::Good,
             "Yes.",
-            "The features tell something about service requests that chance does not explain, and it holds for rides the model never saw.",
+            "The features tell something about service requests that chance does not explain, and it holds for rides \
+                the model never saw.",
         ),
     };
     finding(tone, short, format!("{long}{figures}"))
@@ -253,11 +261,15 @@ pub(super) fn weather(model: &Model) -> Finding {
         Judgement::NoEvidence => (
             Tone::Bad,
             "No evidence that it does.",
-            "There is no evidence that temperature and precipitation tell more about service requests than mileage does. That is no proof that they do not.",
+            "There is no evidence that temperature and precipitation tell more about service requests than mileage \
+                does. That is no proof that they do not.",
         ),
-        Judgement::Hint => {
-            (Tone::Weak, "A hint at most.", "That the weather tells more than mileage does is likely, not shown.")
-        }
+        Judgement::Hint => (
+            Tone::Weak,
+            "A hint at most.",
+            "That the weather tells more than mileage does is not shown: chance alone gives as much now and \
+                then.",
+        ),
         Judgement::Contradiction => (
             Tone::Weak,
             "Unclear.",
@@ -266,12 +278,14 @@ pub(super) fn weather(model: &Model) -> Finding {
         Judgement::Unconfirmed => (
             Tone::Weak,
             "Yes, where it was trained.",
-            "Among the rides trained on the weather tells more than mileage does; whether that helps with others was not tried.",
+            "Among the rides trained on the weather tells more than mileage does; whether that helps with others was \
+                not tried.",
         ),
         Judgement::NotSeen => (
             Tone::Weak,
             "Not for new rides, as far as seen.",
-            "Among the rides trained on the weather tells more than mileage does, but no gain from that shows on the held-out rides.",
+            "Among the rides trained on the weather tells more than mileage does, but no gain from that shows on the \
+                held-out rides.",
         ),
         Judgement::Worse => {
             (Tone::Bad, "Not for new rides.", "On the held-out rides the model is worse with the weather than without.")
@@ -279,7 +293,8 @@ pub(super) fn weather(model: &Model) -> Finding {
         Judgement::Slight => (
             Tone::Weak,
             "It helps a little.",
-            "The weather tells more than mileage does, beyond chance, yet it makes the predictions only a little better.",
+            "The weather tells more than mileage does, beyond chance, yet it makes the predictions only a little \
+                better.",
         ),
         Judgement::Clear => (
             Tone::Good,
@@ -327,7 +342,8 @@ pub(super) fn ranking(model: &Model) -> Finding {
         _ => (Tone::Good, "Very well."),
     };
     let long = format!(
-        "Of a ride that ended in a service request and one that did not, it gives the former the higher probability in {} of \
+        "Of a ride that ended in a service request and one that did not, it gives the former the higher probability \
+            in {} of \
          100 cases{within}; guessing gives 50. That is the area under the ROC curve, on {} {whose}.",
         of_hundred(area.value),
         counted(metrics.rides, "ride")
@@ -352,13 +368,18 @@ pub(super) fn calibration(model: &Model) -> Finding {
     let p = chance_of_gaps(metrics);
     let points = significant(error * 100.0, 2);
     let gaps = format!(
-        "What it said and the share of rides that ended in a service request differ by {points} percentage points on average ({rides} {whose})"
+        "What it said and the share of rides that ended in a service request differ by {points} percentage points on \
+            average ({rides} {whose})"
     );
     let is_narrow = metrics.calibration.len() <= 2;
     let narrow =
         if is_narrow { " It says nearly the same of every ride, so there is little to be wrong about." } else { "" };
     match p {
-        Some(p) if p >= EVIDENCE_P_MAX => {
+        Some(p) if (EVIDENCE_P_MAX..HINT_P_MAX).contains(&p) => {
+            let long = format!("{gaps}: chance alone rarely gives as much ({}).{narrow}", p_is(p));
+            finding(Tone::Weak, "They may be a little off.", long)
+        }
+        Some(p) if p >= HINT_P_MAX => {
             let long =
                 format!("No evidence that they are off. {gaps}: as much comes about by chance ({}).{narrow}", p_is(p));
             match is_narrow {
@@ -461,14 +482,19 @@ pub(super) fn warning(code: WarningCode) -> &'static str {
     match code {
         WarningCode::ConstantFeature => "A feature has one value only, so it tells nothing here.",
         WarningCode::Collinearity => {
-            "Some features move together, so that how much each of them matters for itself is uncertain; the probabilities are none the worse for it."
+            "Some features move together, so that how much each of them matters for itself is uncertain; the \
+                probabilities are none the worse for it."
         }
         WarningCode::Separation => {
-            "The features separate the rides nearly perfectly. Its probabilities near 0 and 1, and the intervals, are not to be relied on."
+            "The features separate the rides nearly perfectly. Its probabilities near 0 and 1, and the intervals, \
+                are not to be relied on."
         }
         WarningCode::FewEvents => "There are few rides of one kind, so that every interval and test is rough.",
         WarningCode::LargestPenalty => {
             "The strongest penalty tried was the best: the features tell little, or nothing."
+        }
+        WarningCode::StrongPenalty => {
+            "The penalty outweighs the rides: weights are drawn far to 0, and no intervals are given for them."
         }
         WarningCode::ThresholdUnreached => "No threshold gives what was asked of it; the nearest one was taken.",
     }
@@ -477,7 +503,8 @@ pub(super) fn warning(code: WarningCode) -> &'static str {
 /// What a model like this cannot say.
 pub(super) fn limits(model: &Model) -> Vec<String> {
     let mut limits = vec![
-        "It finds what goes together, not what causes what: rides also differ in much that is not in the data, and nothing here says \
+        "It finds what goes together, not what causes what: rides also differ in much that is not in the data, and \
+            nothing here says \
          what would happen if something were changed."
             .to_owned(),
     ];
@@ -507,7 +534,8 @@ pub(super) fn limits(model: &Model) -> Vec<String> {
     let left_out = counts.unlabelled.saturating_add(counts.without_weather).saturating_add(counts.out_of_range);
     if left_out > 0 && counts.rides > 0 {
         limits.push(format!(
-            "{} of {} ({}) had no label, no weather or an impossible value and were left out; if those are of another kind, it \
+            "{} of {} ({}) had no label, no weather or an impossible value and were left out; if those are of \
+                another kind, it \
              does not know them.",
             count(left_out),
             counted(counts.rides, "ride"),

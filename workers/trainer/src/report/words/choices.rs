@@ -139,7 +139,8 @@ pub(in crate::report) fn threshold(model: &Model) -> String {
             let reached =
                 if selection.threshold.reached { "" } else { " No threshold gives that; this one comes nearest." };
             format!(
-                "From {at} on a ride is called. Chosen for {by}{value}, by cross-validation in {} parts among the rides trained on; the held-out rides had no say.{reached}",
+                "From {at} on a ride is called. Chosen for {by}{value}, by cross-validation in {} parts among the \
+                    rides trained on; the held-out rides had no say.{reached}",
                 selection.folds
             )
         }

@@ -113,15 +113,7 @@ fn of_breed(index: usize) -> anyhow::Result<Model> {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let container = match &arguments.broker {
-        Some(_) => None,
-        None => Some(Container::start().context("needs Docker, or --broker")?),
-    };
-    let url = match (&arguments.broker, &container) {
-        (Some(url), _) => url.clone(),
-        (None, Some(container)) => container.url(),
-        (None, None) => bail!("no broker"),
-    };
+    let (_container, url) = Container::unless(arguments.broker.as_deref())?;
     let folder = tempfile::tempdir()?;
     let place = folder.path().join("store").display().to_string();
     let store = store::open(&StoreSettings { url: place.clone(), ..StoreSettings::default() })?;

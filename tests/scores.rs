@@ -79,15 +79,7 @@ impl Drop for Running {
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
-    let container = match &arguments.broker {
-        Some(_) => None,
-        None => Some(Container::start().context("needs Docker, or --broker")?),
-    };
-    let url = match (&arguments.broker, &container) {
-        (Some(url), _) => url.clone(),
-        (None, Some(container)) => container.url(),
-        (None, None) => bail!("no broker"),
-    };
+    let (_container, url) = Container::unless(arguments.broker.as_deref())?;
     let folder = tempfile::tempdir()?;
     let store = model(folder.path())?;
     let address = free_port()?;

@@ -2,6 +2,7 @@
 //! cluster. They keep their host name, their port and their data when they are killed and started again.
 
 use crate::rabbitmq::{free_ports, image, settings_at, succeeds, watch};
+use anyhow::Context;
 use common::runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::{
@@ -53,6 +54,19 @@ impl Container {
     /// A current broker; `None`, said aloud, where there is none to be had.
     pub fn start() -> Option<Self> {
         Self::from_image(&image())
+    }
+
+    /// The address of a broker for a program: the one it was given, else that of a container, which lives as long as what comes with it.
+    ///
+    /// # Errors
+    /// When none was given and there is no container to be had.
+    pub fn unless(given: Option<&str>) -> anyhow::Result<(Option<Self>, String)> {
+        if let Some(url) = given {
+            return Ok((None, url.to_owned()));
+        }
+        let container = Self::start().context("needs Docker, or --broker")?;
+        let url = container.url();
+        Ok((Some(container), url))
     }
 
     /// A broker from that image; `None`, said aloud, where there is none to be had.

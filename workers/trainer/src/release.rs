@@ -97,18 +97,13 @@ impl Release<'_> {
             Some(champion) if verdict.promoted => Outgoing::message(&announcement(champion))?,
             _ => Outgoing::message(&rejection(&version, &verdict))?,
         }];
-        if !verdict.promoted {
-            registry::name(self.store, AliasName::Challenger, &version, TRAINER, &verdict.why).await?;
-        } else {
+        if verdict.promoted {
             self.end_challenge(&version).await?;
-        }
-        if !verdict.promoted {
-            tracing::debug!(reason = verdict.reason, "the champion stays, and those of the breeds with it");
-        } else if let Some(breeds) = &trained.breeds {
-            let promoted = self.promote_breeds(&trained, breeds, &breed_versions, &verdict).await?;
-            for champion in &promoted {
-                messages.push(Outgoing::message(&announcement(champion))?);
+            for champion in self.promote_breeds(&trained, &breed_versions, &verdict).await? {
+                messages.push(Outgoing::message(&announcement(&champion))?);
             }
+        } else {
+            registry::name(self.store, AliasName::Challenger, &version, TRAINER, &verdict.why).await?;
         }
         realised::write(self.store, realised).await?;
         self.write_report(&trained, &data, &verdict, realised).await?;
@@ -219,21 +214,17 @@ impl Release<'_> {
     async fn promote_breeds(
         &self,
         trained: &Arc<Trained>,
-        breeds: &BreedModels,
         versions: &[Version],
         verdict: &Verdict,
     ) -> Result<Vec<Alias>, Failure> {
         let reading = stream::iter(0..versions.len()).map(|index| async move {
             let version = &versions[index];
-            let current = registry::current(self.store, &version.model, AliasName::Champion).await?;
-            let artefact = match &current {
-                Some(current) if current.model_id != version.model_id => self.artefact_of(current).await?,
-                _ => None,
-            };
-            Ok::<_, Failure>((current, artefact))
+            match registry::current(self.store, &version.model, AliasName::Champion).await? {
+                Some(current) if current.model_id != version.model_id => self.artefact_of(&current).await,
+                _ => Ok(None),
+            }
         });
-        let champions: Vec<(Option<Alias>, Option<Model>)> = reading.buffered(BREEDS_AT_ONCE).try_collect().await?;
-        let (currents, artefacts): (Vec<_>, Vec<_>) = champions.into_iter().unzip();
+        let artefacts: Vec<Option<Model>> = reading.buffered(BREEDS_AT_ONCE).try_collect().await?;
         let (shared, rule) = (Arc::clone(trained), self.rule);
         let (threads, cancel) = (self.threads, self.cancel.clone());
         let comparison = offload(move || compare_breeds(&shared, rule, &artefacts, threads, &cancel)).await?;
@@ -244,23 +235,11 @@ impl Release<'_> {
             tracing::warn!(rides, gain = gain.value, "the models by breed are worse than the present ones, which stay");
             return Ok(Vec::new());
         }
-        let why = &verdict.why;
-        let naming =
-            stream::iter(currents.into_iter().enumerate()).map(|(index, current): (usize, Option<Alias>)| async move {
-                let (version, breed) = (&versions[index], &breeds.account.breeds[index]);
-                match current {
-                    Some(current) if current.model_id == version.model_id => {
-                        registry::publish(self.store, current).await.map(Some)
-                    }
-                    _ => {
-                        let why = format!("with the model of all rides, centre of its penalty ({why})");
-                        tracing::debug!(breed = breed.breed, model_id = version.model_id, "promoted");
-                        registry::name(self.store, AliasName::Champion, version, TRAINER, &why).await.map(Some)
-                    }
-                }
-            });
-        let named: Vec<Option<Alias>> = naming.buffered(BREEDS_AT_ONCE).try_collect().await?;
-        Ok(named.into_iter().flatten().collect())
+        let why = format!("with the model of all rides, centre of its penalty ({})", verdict.why);
+        let why = why.as_str();
+        let naming = stream::iter(0..versions.len())
+            .map(|index| registry::name(self.store, AliasName::Champion, &versions[index], TRAINER, why));
+        naming.buffered(BREEDS_AT_ONCE).try_collect().await
     }
 
     async fn artefact_of(&self, alias: &Alias) -> Result<Option<Model>, Failure> {

@@ -19,6 +19,7 @@ use common::{
         worker::{RunError, RunOptions},
     },
 };
+use futures::future::join_all;
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
@@ -172,4 +173,44 @@ async fn an_alarm_is_seen_and_waited_out() {
     tokio::time::timeout(SOON, publish).await.expect("the alarm is over").unwrap();
     assert_eq!(*state.borrow_and_update(), ConnectionState::Open);
     connection.close().await;
+}
+
+/// Whatever consumes ends in any order and at any moment, and neither its channel's end nor the connection fails for it.
+#[tokio::test(flavor = "multi_thread", worker_threads = 8)]
+async fn consumers_that_end_leave_their_connection_alone() {
+    const AT_ONCE: usize = 8;
+    const TIMES: usize = 60;
+    let broker = rabbitmq::broker();
+    let connection = broker.connect("conformance").await.unwrap();
+    connection.declare().await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    for _ in 0..40 {
+        publisher.publish(message(topology::DEAD, queue::MERGER)).await.unwrap();
+    }
+    let ending = (0..AT_ONCE).map(|_| {
+        let broker = broker.clone();
+        tokio::spawn(async move {
+            let connection = broker.connect("conformance").await.unwrap();
+            let dead = topology::dead_queue(queue::MERGER);
+            for time in 0..TIMES {
+                let mut browser = connection.browse(&dead).await.unwrap();
+                for _ in 0..time % 3 {
+                    browser.next().await.unwrap();
+                }
+                match time % 4 {
+                    0 => drop(browser),
+                    _ => browser.close().await.unwrap(),
+                }
+                drop(connection.consume(queue::SCORER, 10).await.unwrap());
+                drop(connection.subscribe(topology::EVENTS, "#", 10).await.unwrap());
+                assert_eq!(*connection.state().borrow(), ConnectionState::Open, "{time}");
+            }
+            connection.close().await;
+        })
+    });
+    for ended in join_all(ending).await {
+        ended.unwrap();
+    }
+    connection.close().await;
+    broker.remove_topology().await.unwrap();
 }

@@ -76,7 +76,7 @@ async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     let told = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("a model in time").unwrap();
     told.settle.ack().await.unwrap();
     let champion: Alias = store::read_json(&store, &layout::champion(layout::GLOBAL_MODEL)).await.unwrap().unwrap();
-    assert_eq!(champion.generation(), 1, "trained and promoted once");
+    assert_eq!(champion.generation, 1, "trained and promoted once");
     shutdown.cancel();
     running.await.unwrap().unwrap();
     let left = client.depth("trainer").await.unwrap().messages + client.depth("trainer.dead").await.unwrap().messages;

@@ -167,7 +167,7 @@ pub fn realised(model: &str, model_id: &str) -> String {
 }
 
 /// The n-th version that had a name, from 1.
-pub fn alias_generation(model: &str, alias: AliasName, generation: usize) -> String {
+pub fn alias_generation(model: &str, alias: AliasName, generation: u64) -> String {
     format!("{MODELS}/{model}/{}/{generation:010}.json", alias.as_str())
 }
 

@@ -13,7 +13,7 @@ pub mod alias;
 pub mod evidence;
 pub mod metrics;
 
-pub use alias::{ALIAS_SCHEMA, Alias, AliasName, Past};
+pub use alias::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Past};
 pub use evidence::{
     Candidate, Evidence, Gain, HeldOut, Interval, LikelihoodRatio, Quality, Selection, ThresholdChoice, Warning,
     WarningCode,

@@ -68,7 +68,7 @@ impl Names {
         match (is(&self.champion), is(&self.challenger)) {
             (true, _) => "champion",
             (_, true) => "challenger",
-            _ if self.champion.as_ref().is_some_and(|champion| champion.ever_named(model_id)) => "was champion",
+            _ if self.champion.as_ref().is_some_and(|champion| champion.named(model_id)) => "was champion",
             _ => "",
         }
     }

@@ -147,6 +147,20 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     put_champion(&store, &["a", "b", "a"]).await;
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
+    // An alias remembers only the last; what is older than all those stood before it, too.
+    let long = Alias { generation: 70, ..champion(&["a", "b"]) };
+    store::write(&store, &layout::champion(layout::GLOBAL_MODEL), serde_json::to_vec(&long).unwrap()).await.unwrap();
+    promote(&scorer, "b").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    put_champion(&store, &["a"]).await;
+    promote(&scorer, "a").await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    // One beside what it remembers is of a store that began anew.
+    let anew = Alias { generation: 69, ..champion(&["b", "10"]) };
+    put_model(&store, "10").await;
+    store::write(&store, &layout::champion(layout::GLOBAL_MODEL), serde_json::to_vec(&anew).unwrap()).await.unwrap();
+    promote(&scorer, "10").await;
+    assert_eq!(scorer.serves().as_deref(), Some("10"));
 }
 
 /// No event tells of it: a promotion and a roll-back are followed at the first request after `follow_ms`, which is answered by what

@@ -141,7 +141,7 @@ pub fn judge(
     if champion.model_id == model_id {
         return yes(CHAMPION_ALREADY, champion.why.clone());
     }
-    if champion.ever_named(model_id) {
+    if champion.named(model_id) {
         let why = format!("it was champion before and was replaced: {}", champion.why);
         return no("replaced_before", why);
     }

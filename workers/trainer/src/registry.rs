@@ -6,6 +6,8 @@
 //! models/<model>/champion.json              a copy of the highest: the alias scorers read
 //! ```
 //!
+//! Each tells of the [`HISTORY_MAX`] before it, so that what scorers read every second stays small.
+//!
 //! Not every object store can replace an object on condition that nobody else has, but all can create one on condition
 //! that there is none. So each generation is an object of its own: of several who change a name at once one creates
 //! it, the others look again. The alias is overwritten afterwards; whoever writes it looks for a higher generation once
@@ -15,7 +17,7 @@
 use common::{
     contract::{
         layout,
-        model::{ALIAS_SCHEMA, Alias, AliasName, Model, Past},
+        model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
         outcome::Failure,
     },
     runtime::{
@@ -106,7 +108,7 @@ pub async fn succeed(
     why: &str,
 ) -> Result<Option<Alias>, Failure> {
     let next = successor(alias, current, version, by, why);
-    let path = layout::alias_generation(&next.model, alias, next.generation());
+    let path = layout::alias_generation(&next.model, alias, next.generation);
     match store::create(store, &path, encode(&next)?).await? {
         true => publish(store, next).await.map(Some),
         false => Ok(None),
@@ -132,10 +134,11 @@ pub async fn name(store: &Store, alias: AliasName, version: &Version, by: &str, 
 }
 
 fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &str, why: &str) -> Alias {
-    let mut history = Vec::new();
-    if let Some(Alias { model_id, sha256, by, at, why, history: before, .. }) = current {
-        history = before;
+    let (mut history, mut generation) = (Vec::new(), 1);
+    if let Some(Alias { model_id, sha256, by, at, why, history: before, generation: last, .. }) = current {
+        (history, generation) = (before, last + 1);
         history.push(Past { model_id, sha256, by, at, why });
+        history.drain(..history.len().saturating_sub(HISTORY_MAX));
     }
     Alias {
         schema: ALIAS_SCHEMA.to_owned(),
@@ -147,6 +150,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &st
         by: by.to_owned(),
         at: host::now().to_string(),
         why: why.to_owned(),
+        generation,
         history,
     }
 }
@@ -158,7 +162,7 @@ async fn higher(
     mut known: Option<Alias>,
 ) -> Result<Option<Alias>, Failure> {
     loop {
-        let next = known.as_ref().map_or(0, Alias::generation) + 1;
+        let next = known.as_ref().map_or(0, |alias| alias.generation) + 1;
         match store::read_json(store, &layout::alias_generation(model, name, next)).await? {
             Some(alias) => known = Some(alias),
             None => return Ok(known),
@@ -235,8 +239,27 @@ mod tests {
         assert!(succeed(&store, challenger, None, &version("a"), "me", "").await.unwrap().is_some());
         assert_eq!(succeed(&store, challenger, None, &version("b"), "you", "").await.unwrap(), None);
         let named = name(&store, challenger, &version("b"), "you", "").await.unwrap();
-        assert_eq!((named.model_id.as_str(), named.generation()), ("b", 2));
-        assert_eq!(name(&store, challenger, &version("b"), "me", "").await.unwrap().generation(), 2);
+        assert_eq!((named.model_id.as_str(), named.generation), ("b", 2));
+        assert_eq!(name(&store, challenger, &version("b"), "me", "").await.unwrap().generation, 2);
         assert_eq!(current(&store, "m", AliasName::Champion).await.unwrap(), None);
+    }
+
+    /// However often a name moves, its alias stays small, and what it has forgotten is in the objects of before.
+    #[tokio::test]
+    async fn an_alias_remembers_a_bounded_history() {
+        let store: Store = Arc::new(InMemory::new());
+        let champion = AliasName::Champion;
+        let changes = HISTORY_MAX as u64 + 20;
+        for change in 1..=changes {
+            name(&store, champion, &version(&change.to_string()), "me", "").await.unwrap();
+        }
+        let alias = current(&store, "m", champion).await.unwrap().unwrap();
+        assert_eq!((alias.generation, alias.history.len()), (changes, HISTORY_MAX));
+        let remembered: Vec<_> = alias.history.iter().map(|past| past.model_id.parse::<u64>().unwrap()).collect();
+        assert!(remembered.into_iter().eq(20..changes));
+        assert!(alias.named("20") && !alias.named("19"));
+        let first: Alias =
+            store::read_json(&store, &layout::alias_generation("m", champion, 1)).await.unwrap().unwrap();
+        assert_eq!((first.model_id.as_str(), first.generation), ("1", 1));
     }
 }

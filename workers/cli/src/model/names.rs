@@ -50,9 +50,13 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -
         (Some(meant), _) => meant.to_owned(),
         (None, Some(before)) => (*before).to_owned(),
         (None, None) => {
+            let known = match champion.generation == line.len() as u64 + 1 {
+                true => "is the first champion",
+                false => "was champion before all that the alias remembers",
+            };
             let why = format!(
-                "{} is the first champion of {family}: there is none before it (--to names another version, \
-                 `wildrydes model list` shows them)",
+                "{} {known} of {family}: there is none before it (--to names another version, `wildrydes model list` shows \
+                 them)",
                 champion.model_id
             );
             return Err(Failed::Broken(anyhow!(why)));

@@ -201,7 +201,7 @@ async fn a_long_training_outlives_its_message() {
         }
     };
     assert!(put_aside >= 2, "put aside {put_aside} times");
-    assert_eq!((answer.0.as_str(), alias(&slow).await.unwrap().generation()), ("model-promoted.v1", 1));
+    assert_eq!((answer.0.as_str(), alias(&slow).await.unwrap().generation), ("model-promoted.v1", 1));
 }
 
 /// Told to end, a trainer ends its training and gives the message back unspent; another one takes it up.

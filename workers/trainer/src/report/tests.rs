@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 /// A model trained on made-up rides in which a mile and the weather have these effects.
-pub(super) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingSettings) -> Model {
+pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingSettings) -> Model {
     let mut random = Pcg64Mcg::seed_from_u64(5);
     let mut uniform = || random.random_range(0.0..1.0f64);
     let (mut train, mut test) = (Rides::default(), Rides::default());

@@ -67,7 +67,7 @@ pub struct Settings {
     pub breed_models_max: usize,
     /// How long a request waits for the model of a breed that is not in memory, milliseconds; then that of all rides answers.
     pub breed_wait_ms: u64,
-    /// After which the champion is looked at again although no event told of another, milliseconds.
+    /// Within which another champion is followed although no event told of it, milliseconds.
     pub follow_ms: u64,
     /// Whether a challenger answers the same requests unheard, for the difference to be seen.
     pub shadow: bool,
@@ -192,7 +192,7 @@ impl Scorer {
             let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
-        let all = match Follower::caught_up(&self.champion) {
+        let all = match Follower::current(&self.champion).await {
             Some(all) => Some(all),
             None => {
                 self.champion.refresh().await?;

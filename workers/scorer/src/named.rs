@@ -37,10 +37,10 @@ impl Named {
         match self.generation.checked_sub(alias.generation) {
             None => false,
             Some(0) => self.model.model_id == alias.model_id && self.sha256 == alias.sha256,
-            // Of another line when the store began anew.
+            // Else it is of another line, of a store that began anew: nobody is later than a line remembers.
             Some(back) => {
                 let then = self.line.len().checked_sub(1 + back as usize).and_then(|at| self.line.get(at));
-                then.is_none_or(|then| *then == short(&alias.model_id))
+                then.is_some_and(|then| *then == short(&alias.model_id))
             }
         }
     }

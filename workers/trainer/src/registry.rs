@@ -107,11 +107,17 @@ pub async fn succeed(
     by: &str,
     why: &str,
 ) -> Result<Option<Alias>, Failure> {
-    let next = successor(alias, current, version, by, why);
-    let path = layout::alias_generation(&next.model, alias, next.generation);
-    match store::create(store, &path, encode(&next)?).await? {
-        true => publish(store, next).await.map(Some),
-        false => Ok(None),
+    let mut next = successor(alias, current, version, by, why);
+    loop {
+        let path = layout::alias_generation(&next.model, alias, next.generation);
+        if store::create(store, &path, encode(&next)?).await? {
+            return publish(store, next).await.map(Some);
+        }
+        if readable(store::read_json::<Alias>(store, &path).await)?.is_some() {
+            return Ok(None);
+        }
+        // What a loss of power left of one that nobody has seen: its place stays taken.
+        next.generation += 1;
     }
 }
 
@@ -161,12 +167,14 @@ async fn higher(
     name: AliasName,
     mut known: Option<Alias>,
 ) -> Result<Option<Alias>, Failure> {
+    let mut next = known.as_ref().map_or(0, |alias: &Alias| alias.generation) + 1;
     loop {
-        let next = known.as_ref().map_or(0, |alias| alias.generation) + 1;
-        match store::read_json(store, &layout::alias_generation(model, name, next)).await? {
-            Some(alias) => known = Some(alias),
-            None => return Ok(known),
+        match store::read_json(store, &layout::alias_generation(model, name, next)).await {
+            Ok(None) => return Ok(known),
+            Err(Failure::Permanent { why, .. }) => tracing::warn!(%why, "a generation of a name cannot be read"),
+            read => known = read?,
         }
+        next += 1;
     }
 }
 
@@ -207,7 +215,7 @@ fn encode(alias: &Alias) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, memory::InMemory};
     use std::sync::Arc;
 
     fn version(model_id: &str) -> Version {
@@ -261,5 +269,20 @@ mod tests {
         let first: Alias =
             store::read_json(&store, &layout::alias_generation("m", champion, 1)).await.unwrap().unwrap();
         assert_eq!((first.model_id.as_str(), first.generation), ("1", 1));
+    }
+
+    /// What a loss of power left of a generation nobody has seen keeps its place, and nobody stumbles over it.
+    #[tokio::test]
+    async fn a_generation_that_cannot_be_read_is_passed_over() {
+        let store: Store = Arc::new(InMemory::new());
+        let champion = AliasName::Champion;
+        for (broken, id, generation) in [(1, "a", 2), (3, "b", 4)] {
+            store::write(&store, &layout::alias_generation("m", champion, broken), "").await.unwrap();
+            let named = name(&store, champion, &version(id), "me", "").await.unwrap();
+            assert_eq!((named.model_id.as_str(), named.generation), (id, generation));
+            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named.clone()));
+            store.delete(&object_store::path::Path::from(layout::champion("m"))).await.unwrap();
+            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the alias");
+        }
     }
 }

@@ -5,7 +5,7 @@
 use super::{consumer::Consuming, delivered, short, translate, within};
 use crate::runtime::broker::{BrokerError, Browser, Delivery, Settle};
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, future::try_join_all};
+use futures::{FutureExt, StreamExt, future::join_all};
 use lapin::{
     Connection,
     options::QueueDeclareOptions,
@@ -109,7 +109,8 @@ impl Browser for AmqpBrowser {
     async fn close(mut self: Box<Self>) -> Result<(), BrokerError> {
         let all: Vec<Consuming> =
             self.full.drain(..).chain(self.reading.take().map(|reading| reading.consuming)).collect();
-        try_join_all(all.iter().map(Consuming::close)).await.map(drop)
+        // To the end, all of them: what is dropped beside a channel that is closing takes the connection along.
+        join_all(all.iter().map(Consuming::close)).await.into_iter().collect()
     }
 }
 

@@ -77,7 +77,7 @@ impl Doomed {
 /// `model prune`
 pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let doomed = doomed(&store, prune).await?;
+    let mut doomed = doomed(&store, prune).await?;
     let nothing = doomed.versions.is_empty() && doomed.days.is_empty();
     if !prune.dry_run && !nothing {
         if !prune.yes {
@@ -87,6 +87,9 @@ pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed
                 println!("nothing was removed");
                 return Ok(());
             }
+            // While the question stood somebody may have given a name to one of these.
+            let still = self::doomed(&store, prune).await?;
+            doomed.versions.retain(|version, _| still.versions.contains_key(version));
         }
         remove(session, &store, &doomed).await?;
     }

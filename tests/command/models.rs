@@ -85,8 +85,9 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
         |n: u32| fs::read(store.folder.path().join(format!("models/service-request/champion/{n:010}.json"))).unwrap();
     fs::write(&path, generation(2)).unwrap();
     assert_eq!(store.champion_now()["model_id"], challenger);
-    store.refused(&["rollback"], 1);
+    succeed(&mut store.model(&["rollback"]));
     assert_eq!(store.champion_now()["model_id"], champion);
+    store.refused(&["rollback"], 1);
     let now = store.champion_now();
     assert_eq!(now["history"].as_array().unwrap().len(), 2);
     // The models of breeds went with it, back and forth.
@@ -102,6 +103,50 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
     // What was decided is not decided again.
     assert_eq!(told(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
     assert_eq!(store.champion_now(), now);
+}
+
+/// A roll-back that was interrupted, before the alias or before the models of breeds, is finished by the same command, which goes no
+/// further back; and a breed's model is not promoted without its release.
+#[test]
+fn an_interrupted_roll_back_goes_no_further_when_it_is_repeated() {
+    let store = Store::new();
+    let folder = store.folder.path();
+    let (first, second) = (store.champion.clone(), store.challenger.clone());
+    succeed(&mut store.model(&["promote", "challenger"]));
+    let rejected =
+        told(&mut store.model(&["retrain", "--set", "trainer.features=mileage", "--set", "trainer.promotion=by_hand"]));
+    let third = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
+    succeed(&mut store.model(&["promote", &third]));
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *second);
+
+    let champion = folder.join("models/service-request/champion.json");
+    fs::write(&champion, fs::read(folder.join("models/service-request/champion/0000000003.json")).unwrap()).unwrap();
+    assert_eq!(store.champion_now()["model_id"], *third);
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *second);
+
+    let of_release = |id: &str| -> Vec<(String, String)> {
+        let path = folder.join("models/service-request").join(id).join("breeds.json");
+        let breeds: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        breeds["breeds"].as_array().unwrap().iter().map(|b| (text(&b["model"]), text(&b["model_id"]))).collect()
+    };
+    let (family, of_second) = of_release(&second).remove(0);
+    let breed = |file: &str| folder.join("models").join(&family).join(file);
+    let now = || serde_json::from_slice::<Value>(&fs::read(breed("champion.json")).unwrap()).unwrap();
+    assert_eq!((&now()["model_id"], &now()["generation"]), (&Value::from(of_second.as_str()), &Value::from(4)));
+    fs::remove_file(breed("champion/0000000004.json")).unwrap();
+    fs::copy(breed("champion/0000000003.json"), breed("champion.json")).unwrap();
+    assert_ne!(now()["model_id"], *of_second);
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!((&store.champion_now()["model_id"], &now()["model_id"]), (&second.as_str().into(), &of_second.into()));
+
+    let (family, of_third) = of_release(&third).remove(0);
+    let alone = store.refused(&["promote", &of_third, "--model", &family], 1);
+    assert!(alone.contains(&format!("wildrydes model promote {third}")), "{alone}");
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *first);
 }
 
 /// Whoever asks for what is not there is told what there is.

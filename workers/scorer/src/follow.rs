@@ -37,7 +37,7 @@ pub(crate) struct Follower {
     started: Instant,
     /// When a look began last, milliseconds since it started.
     looked_ms: AtomicU64,
-    /// When the last look that succeeded began.
+    /// When the last look that succeeded ended.
     known_ms: AtomicU64,
     /// When a request last waited for a look in vain: for a while none does.
     in_vain_ms: AtomicU64,
@@ -79,8 +79,9 @@ impl Follower {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What has the name: known for no longer than it is valid, unless the store cannot tell in time. Then it is what is known.
-    pub(crate) async fn current(follower: &Arc<Self>) -> Option<Arc<Named>> {
+    /// What has the name: known for no longer than it is valid, unless the store cannot tell in time. Then it is what is known. Of the
+    /// time `within` which there must be an answer at most half is spent on it.
+    pub(crate) async fn current(follower: &Arc<Self>, within: Option<Duration>) -> Option<Arc<Named>> {
         let served = Self::caught_up(follower)?;
         let (now, valid) = (follower.now_ms(), follower.valid.as_millis() as u64);
         let in_vain = follower.in_vain_ms.load(Ordering::Relaxed);
@@ -88,7 +89,8 @@ impl Follower {
         if tried || now.saturating_sub(follower.known_ms.load(Ordering::Relaxed)) < valid {
             return Some(served);
         }
-        if !matches!(tokio::time::timeout(WAIT, follower.refresh()).await, Ok(Ok(()))) {
+        let wait = within.map_or(WAIT, |within| WAIT.min(within / 2));
+        if !matches!(tokio::time::timeout(wait, follower.refresh()).await, Ok(Ok(()))) {
             follower.in_vain_ms.store(follower.now_ms(), Ordering::Relaxed);
         }
         follower.served()
@@ -124,7 +126,7 @@ impl Follower {
     }
 
     async fn read_and_serve(&self) -> Result<(), Failure> {
-        let (alias, known, began) = (self.name.as_str(), self.served(), self.now_ms());
+        let (alias, known) = (self.name.as_str(), self.served());
         match named::read(&self.store, &self.family, self.name, known.as_deref()).await {
             Ok(Found::New(named)) => {
                 tracing::info!(model = %self.family, alias, model_id = %named.model.model_id, "serving");
@@ -143,7 +145,7 @@ impl Follower {
                 return Err(failure);
             }
         }
-        self.known_ms.store(began, Ordering::Relaxed);
+        self.known_ms.store(self.now_ms(), Ordering::Relaxed);
         Ok(())
     }
 

@@ -192,7 +192,7 @@ impl Scorer {
             let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
-        let all = match Follower::current(&self.champion).await {
+        let all = match Follower::current(&self.champion, within).await {
             Some(all) => Some(all),
             None => {
                 self.champion.refresh().await?;

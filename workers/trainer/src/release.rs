@@ -173,7 +173,7 @@ impl Release<'_> {
         loop {
             let current = registry::current(self.store, &version.model, AliasName::Champion).await?;
             let champion = match &current {
-                Some(current) => self.artefact_of(current).await?,
+                Some(current) => artefact_of(self.store, current).await?,
                 None => None,
             };
             let outdated = match &champion {
@@ -237,19 +237,12 @@ impl Release<'_> {
             let Some(current) = registry::current(self.store, &ours.model, AliasName::Champion).await? else {
                 return Ok(None);
             };
-            let theirs = self.artefact_of(&current).await?;
+            let theirs = artefact_of(self.store, &current).await?;
             Ok::<_, Failure>(theirs.filter(|theirs| {
                 theirs.model_id != ours.model_id && theirs.centre.as_ref() == Some(&champion.model_id)
             }))
         });
         reading.buffered(BREEDS_AT_ONCE).try_collect().await
-    }
-
-    async fn artefact_of(&self, alias: &Alias) -> Result<Option<Model>, Failure> {
-        if !layout::is_below(layout::MODELS, &alias.object) {
-            return Ok(None);
-        }
-        readable(store::read_json::<Model>(self.store, &alias.object).await)
     }
 
     async fn write_report(
@@ -300,8 +293,11 @@ pub async fn name_breeds(store: &Store, mut champion: Alias) -> Result<NamedBree
                 _ => {}
             }
             let Some(chunk) = chunk else { return Ok(named) };
-            let (by, why) = (champion.by.as_str(), why.as_str());
+            let (champion_id, by, why) = (champion.model_id.as_str(), champion.by.as_str(), why.as_str());
             let naming = stream::iter(0..chunk.len()).map(|index| async move {
+                if let Some(alias) = in_service(store, champion_id, &chunk[index]).await? {
+                    return registry::publish(store, alias).await.map(Ok);
+                }
                 let BreedSummary { breed, model, model_id, .. } = &chunk[index];
                 match registry::version(store, model, model_id).await? {
                     Ok((version, _)) => registry::name(store, AliasName::Champion, &version, by, why).await.map(Ok),
@@ -320,6 +316,27 @@ pub async fn name_breeds(store: &Store, mut champion: Alias) -> Result<NamedBree
             }
         }
     }
+}
+
+/// The model that answers for a breed beside the champion of all rides: the one that was trained with that one, or another a person
+/// chose among those drawn to it. `None` when its name has not followed that champion yet.
+///
+/// # Errors
+/// When the store is away.
+pub async fn in_service(store: &Store, champion_id: &str, breed: &BreedSummary) -> Result<Option<Alias>, Failure> {
+    let Some(alias) = registry::current(store, &breed.model, AliasName::Champion).await? else { return Ok(None) };
+    if alias.model_id == breed.model_id {
+        return Ok(Some(alias));
+    }
+    let artefact = artefact_of(store, &alias).await?;
+    Ok(artefact.filter(|artefact| artefact.centre.as_deref() == Some(champion_id)).map(|_| alias))
+}
+
+async fn artefact_of(store: &Store, alias: &Alias) -> Result<Option<Model>, Failure> {
+    if !layout::is_below(layout::MODELS, &alias.object) {
+        return Ok(None);
+    }
+    readable(store::read_json::<Model>(store, &alias.object).await)
 }
 
 /// Finishes what somebody left undone who died, or was interrupted, after the champion of all rides had its name.

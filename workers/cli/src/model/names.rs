@@ -18,7 +18,7 @@ use trainer::{
     Trainer,
     breeds::Breeds,
     registry::{self, Version},
-    release::{announcement, name_breeds},
+    release::{announcement, in_service, name_breeds},
 };
 
 /// `promote`
@@ -74,14 +74,13 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -
     name(session, &store, &version, word).await
 }
 
-/// Whether every model of a breed that was trained beside the champion is champion of its breed.
+/// Whether every breed that has a model beside the champion is answered by it.
 async fn are_breeds_named(store: &Store, champion: &Alias) -> Result<bool, Failed> {
     let path = layout::breeds(&champion.model, &champion.model_id);
     let breeds = store::read_json::<Breeds>(store, &path).await?.map(|breeds| breeds.breeds).unwrap_or_default();
     let looking = stream::iter(breeds).map(|breed| async move {
         let is_there = store::exists(store, &layout::model(&breed.model, &breed.model_id)).await?;
-        let named = registry::current(store, &breed.model, AliasName::Champion).await?;
-        Ok::<_, Failed>(!is_there || named.is_some_and(|named| named.model_id == breed.model_id))
+        Ok::<_, Failed>(!is_there || in_service(store, &champion.model_id, &breed).await?.is_some())
     });
     looking.buffer_unordered(READS_AT_ONCE).try_all(|named| async move { named }).await
 }

@@ -222,7 +222,7 @@ async fn breed_champion(store: &Store) -> Alias {
 async fn a_release_with_worse_models_of_breeds_is_not_promoted() {
     let store = memory();
     let settings = || Settings { breed_rides_min: 100, promotion_rides_min: 50, ..Settings::default() };
-    let ready = put_dataset(&store, "a", &[sloped("a", 4_000, 0.3, 1), misleading("q", 600)]).await;
+    let ready = put_dataset(&store, "a", &[sloped("a", 4_000, 0.3, 1), misleading("q", 1_500)]).await;
     Trainer::new(settings(), Arc::clone(&store)).shared.handle(&ready).await.unwrap();
     let first = alias(&store).await.unwrap();
     // The one in service for the breed knows better.

@@ -61,7 +61,7 @@ impl Worker for Counted {
 /// Trains once over a store whose every answer takes its time; how many messages are left, how often the trainer connected and how often
 /// it was handed the message.
 async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
-    let answers = ThrottleConfig { wait_get_per_call: Duration::from_millis(1_500), ..ThrottleConfig::default() };
+    let answers = ThrottleConfig { wait_get_per_call: Duration::from_millis(600), ..ThrottleConfig::default() };
     let objects = InMemory::new();
     let ready = datasets::write(&objects, "slow", 400).await;
     let store: Store = Arc::new(ThrottledStore::new(objects, answers));

@@ -1,6 +1,9 @@
 //! Follows one name: holds the version that has it in memory, and replaces it whole.
 
-use crate::named::{self, Found, Named};
+use crate::{
+    WAITING_MAX,
+    named::{self, Found, Named},
+};
 use common::{
     contract::{model::AliasName, outcome::Failure},
     runtime::store::Store,
@@ -12,7 +15,10 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Mutex, time::Instant};
+use tokio::{
+    sync::{Mutex, Semaphore},
+    time::Instant,
+};
 
 /// Not yet, among milliseconds since the start.
 const NEVER: u64 = u64::MAX;
@@ -41,6 +47,8 @@ pub(crate) struct Follower {
     known_ms: AtomicU64,
     /// When a request last waited for a look in vain: for a while none does.
     in_vain_ms: AtomicU64,
+    /// Permits to wait for a look: whoever gets none goes on with what is known, so that some handlers are always free.
+    waiting: Semaphore,
     /// Why the last one cannot be served, so that it is said once.
     complaint: std::sync::Mutex<Option<String>>,
 }
@@ -60,6 +68,7 @@ impl Follower {
             looked_ms: AtomicU64::new(0),
             known_ms: AtomicU64::new(0),
             in_vain_ms: AtomicU64::new(NEVER),
+            waiting: Semaphore::new(WAITING_MAX),
             complaint: std::sync::Mutex::default(),
         }
     }
@@ -79,7 +88,7 @@ impl Follower {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What has the name: known for no longer than it is valid, unless the store cannot tell in time. Then it is what is known. Of the
+    /// What has the name, as of a look that ended no longer ago than it is valid, unless the store cannot tell in time. Then it is what is known. Of the
     /// time `within` which there must be an answer at most half is spent on it.
     pub(crate) async fn current(follower: &Arc<Self>, within: Option<Duration>) -> Option<Arc<Named>> {
         let served = Self::caught_up(follower)?;
@@ -89,6 +98,7 @@ impl Follower {
         if tried || now.saturating_sub(follower.known_ms.load(Ordering::Relaxed)) < valid {
             return Some(served);
         }
+        let Ok(_permit) = follower.waiting.try_acquire() else { return Some(served) };
         let wait = within.map_or(WAIT, |within| WAIT.min(within / 2));
         if !matches!(tokio::time::timeout(wait, follower.refresh()).await, Ok(Ok(()))) {
             follower.in_vain_ms.store(follower.now_ms(), Ordering::Relaxed);

@@ -4,7 +4,7 @@
 //! score-request ──▶ champion and models of breeds, one snapshot a request ─▶ score ─┬▶ score-response to reply_to
 //!                                                                                   └▶ counts, challenger ─▶ store
 //! model-promoted ─┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
-//! a second passed ┘                                 └─ not usable: the last good model stays
+//! follow_ms passed ┘                                └─ not usable: the last good model stays
 //! ```
 //!
 //! | file | what |
@@ -50,9 +50,11 @@ use common::{
 use follow::Follower;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use watch::Watch;
 
-/// Requests that wait for the model of a breed at the same time at most: some handlers are always free for others.
+/// Requests that wait for the model of a breed, or for a look at the champion, at the same time at most: some handlers are always free
+/// for others.
 const WAITING_MAX: usize = (Scorer::CONCURRENCY - 4) as usize;
 
 /// The section `[scorer]` of the configuration.
@@ -192,6 +194,7 @@ impl Scorer {
             let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
+        let began = Instant::now();
         let all = match Follower::current(&self.champion, within).await {
             Some(all) => Some(all),
             None => {
@@ -210,7 +213,8 @@ impl Scorer {
             };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         };
-        let models = Breeds::choose(&self.breeds, all, request, within).await;
+        let left = within.map(|within| within.saturating_sub(began.elapsed()));
+        let models = Breeds::choose(&self.breeds, all, request, left).await;
         let (response, seen) = score::score_by(&models, request);
         if let Some(watch) = &self.watch {
             let challenger = self.challenger.as_ref().and_then(Follower::caught_up);

@@ -39,7 +39,8 @@ impl Named {
             Some(0) => self.model.model_id == alias.model_id && self.sha256 == alias.sha256,
             // Else it is of another line, of a store that began anew: nobody is later than a line remembers.
             Some(back) => {
-                let then = self.line.len().checked_sub(1 + back as usize).and_then(|at| self.line.get(at));
+                let back = usize::try_from(back).ok().and_then(|back| back.checked_add(1));
+                let then = back.and_then(|back| self.line.len().checked_sub(back)).and_then(|at| self.line.get(at));
                 then.is_some_and(|then| *then == short(&alias.model_id))
             }
         }

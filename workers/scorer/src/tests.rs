@@ -192,9 +192,10 @@ async fn a_change_of_champion_is_followed_without_an_event() {
     assert_eq!(all_at_once, vec!["b"; 10], "an hour without a request");
 }
 
-/// A store that does not answer holds a request up once in a while, and never for long: what is known answers.
+/// A store that does not answer holds requests up once in a while, never for long and never all of them: what is known answers, in the
+/// request's time.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_holds_up_one_request_a_second() {
+async fn a_store_that_hangs_holds_nobody_up_for_long() {
     let inner = memory();
     put_model(&inner, "a").await;
     put_champion(&inner, &["a"]).await;
@@ -210,6 +211,22 @@ async fn a_store_that_hangs_holds_up_one_request_a_second() {
         waits.push(began.elapsed());
     }
     assert_eq!(waits, [Duration::from_millis(250), Duration::ZERO, Duration::ZERO]);
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    let many = (0..20).map(|_| async {
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+        began.elapsed()
+    });
+    let waits = futures::future::join_all(many).await;
+    assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 20 - WAITING_MAX, "{waits:?}");
+
+    // Champion and a breed's model both wait for the store, within the time of one request.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut rides = request(1);
+    rides.rides[0].breed = Some("qilin".to_owned());
+    let response = ask_for(&scorer, rides, Some(300)).await.unwrap();
+    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 1), "{response:?}");
 }
 
 /// An artefact that was overwritten after it got its name is not served.

@@ -113,11 +113,11 @@ pub async fn succeed(
         if store::create(store, &path, encode(&next)?).await? {
             return publish(store, next).await.map(Some);
         }
-        if readable(store::read_json::<Alias>(store, &path).await)?.is_some() {
-            return Ok(None);
+        match store::read_json::<Alias>(store, &path).await {
+            // What a loss of power left of one that nobody has seen: its place stays taken.
+            Err(Failure::Permanent { .. }) => next.generation = next.generation.saturating_add(1),
+            read => return read.map(|_| None),
         }
-        // What a loss of power left of one that nobody has seen: its place stays taken.
-        next.generation += 1;
     }
 }
 
@@ -142,7 +142,7 @@ pub async fn name(store: &Store, alias: AliasName, version: &Version, by: &str, 
 fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &str, why: &str) -> Alias {
     let (mut history, mut generation) = (Vec::new(), 1);
     if let Some(Alias { model_id, sha256, by, at, why, history: before, generation: last, .. }) = current {
-        (history, generation) = (before, last + 1);
+        (history, generation) = (before, last.saturating_add(1));
         history.push(Past { model_id, sha256, by, at, why });
         history.drain(..history.len().saturating_sub(HISTORY_MAX));
     }

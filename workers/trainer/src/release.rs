@@ -13,7 +13,7 @@ use crate::{
     load::Loaded,
     newton::Cancel,
     plan::Plan,
-    promote::{self, Challenger, Comparison, Promotion, Rule, Verdict},
+    promote::{self, Challenger, Comparison, Rule, Verdict},
     realised,
     registry::{self, NoVersion, Version, readable},
     report::{self, DataSummary, Realised},
@@ -97,6 +97,7 @@ impl Release<'_> {
         let (mut verdict, champion) = self.judge(&trained, &version).await?;
         if verdict.reason == promote::CHAMPION_ALREADY
             && let Some(before) = known_verdict(self.store, &version.model, &version.model_id).await?
+            && before.promoted
         {
             verdict = before;
         }
@@ -180,35 +181,36 @@ impl Release<'_> {
                 Some(champion) => is_outdated(self.store, &trained.built.model, champion).await?,
                 None => false,
             };
-            let breeds = match (&champion, self.rule.promotion) {
-                (Some(champion), Promotion::ByRule) => self.breeds_beside(champion, trained).await?,
-                _ => Vec::new(),
-            };
-            let judged = current.clone();
-            let (trained, rule) = (Arc::clone(trained), self.rule);
+            let champion = champion.map(Arc::new);
+            let (judged, theirs) = (current.clone(), champion.clone());
+            let (shared, rule) = (Arc::clone(trained), self.rule);
             let (threads, cancel) = (self.threads, self.cancel.clone());
-            let verdict = offload(move || {
-                let model = &trained.built.model;
-                let test = &trained.loaded.test;
+            let mut verdict = offload(move || {
+                let model = &shared.built.model;
+                let test = &shared.loaded.test;
                 let challenger = Challenger {
                     model_id: &model.model_id,
                     evidence: model.evidence.as_ref(),
                     held_out: test.len() as u64,
                     outdated,
-                    unrivalled: champion.is_none(),
+                    unrivalled: theirs.is_none(),
                 };
-                let verdict = promote::judge(&rule, challenger, judged.as_ref(), || {
-                    promote::compare(rule.metric, champion.as_ref()?, model, test, threads, &cancel)
-                });
-                if !verdict.promoted {
-                    return verdict;
-                }
-                match compare_breeds(&trained, rule, &breeds, threads, &cancel) {
-                    Some(comparison) => promote::judge_breeds(&rule, verdict, &comparison),
-                    None => verdict,
-                }
+                promote::judge(&rule, challenger, judged.as_ref(), || {
+                    promote::compare(rule.metric, theirs.as_ref()?, model, test, threads, &cancel)
+                })
             })
             .await?;
+            if let Some(champion) = champion
+                && verdict.promoted
+                && verdict.comparison.is_some()
+            {
+                let theirs = self.breeds_beside(&champion, trained).await?;
+                let (shared, cancel) = (Arc::clone(trained), self.cancel.clone());
+                let comparison = offload(move || compare_breeds(&shared, rule, &theirs, threads, &cancel)).await?;
+                if let Some(comparison) = comparison {
+                    verdict = promote::judge_breeds(&rule, verdict, &comparison);
+                }
+            }
             if self.cancel.is_cancelled() {
                 return Err(cancelled());
             }
@@ -254,8 +256,18 @@ impl Release<'_> {
     ) -> Result<(), Failure> {
         let model = &trained.built.model;
         let breeds = trained.breeds.as_ref().map(|breeds| &breeds.account);
-        let of_family = realised.iter().filter(|(family, _)| *family == model.model);
-        let realised: Vec<Realised> = of_family.map(|(_, realised)| realised.clone()).collect();
+        // Of the model of all rides first, then of those of breeds that most rides came back of.
+        let breed = |family: &str| {
+            family.strip_prefix(&model.model).and_then(|rest| rest.strip_prefix("--")).map(str::to_owned)
+        };
+        let of_breeds = realised.iter().filter_map(|(family, realised)| {
+            let model_id = format!("{} {}", breed(family)?, realised.model_id);
+            Some(Realised { model_id, metrics: realised.metrics.clone() })
+        });
+        let mut of_breeds: Vec<Realised> = of_breeds.collect();
+        of_breeds.sort_by_key(|realised| std::cmp::Reverse(realised.metrics.rides));
+        let of_all = realised.iter().filter(|(family, _)| *family == model.model).map(|(_, realised)| realised.clone());
+        let realised: Vec<Realised> = of_all.chain(of_breeds).collect();
         let page = report::Page { model, data, breeds, verdict, realised: &realised }.html();
         store::write(self.store, &layout::report(&model.model, &model.model_id), page.into_bytes()).await
     }
@@ -264,7 +276,7 @@ impl Release<'_> {
 /// Which breeds have which champion now.
 #[derive(Debug, Default)]
 pub struct NamedBreeds {
-    /// Those whose name was given, or was theirs already.
+    /// Those whose name was given, or was theirs already; of their history only the last.
     pub champions: Vec<Alias>,
     /// Breeds whose model cannot be used, and why.
     pub left_out: Vec<(String, NoVersion)>,
@@ -307,7 +319,11 @@ pub async fn name_breeds(store: &Store, mut champion: Alias) -> Result<NamedBree
             let done: Vec<Result<Alias, (String, NoVersion)>> = naming.buffered(BREEDS_AT_ONCE).try_collect().await?;
             for one in done {
                 match one {
-                    Ok(alias) => named.champions.push(alias),
+                    Ok(mut alias) => {
+                        // Of thousands the one before is all that anybody asks for.
+                        alias.history.drain(..alias.history.len().saturating_sub(1));
+                        named.champions.push(alias);
+                    }
                     Err(left_out) => {
                         tracing::warn!(breed = %left_out.0, why = %left_out.1, "a breed is left to the model of all rides");
                         named.left_out.push(left_out);
@@ -406,7 +422,7 @@ async fn is_outdated(store: &Store, model: &Model, champion: &Model) -> Result<b
 }
 
 /// What was decided about a model before, told once more: who is champion now, or why it is none. `None` when nothing was.
-/// A refusal under another rule is none: then it is to be judged again.
+/// A refusal under another rule is none, unless a person promoted it since: then it is to be judged again.
 pub(crate) async fn decided(
     store: &Store,
     model: &str,
@@ -414,11 +430,12 @@ pub(crate) async fn decided(
     rule: Rule,
 ) -> Result<Option<Vec<Outgoing>>, Failure> {
     let verdict = known_verdict(store, model, model_id).await?;
-    let verdict = verdict.filter(|verdict| verdict.promoted || verdict.rule == Some(rule));
+    let champion = registry::current(store, model, AliasName::Champion).await?;
+    let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
+    let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));
     let (Some(verdict), Ok((version, _))) = (verdict, registry::version(store, model, model_id).await?) else {
         return Ok(None);
     };
-    let champion = registry::current(store, model, AliasName::Champion).await?;
     Ok(match champion {
         Some(champion) if verdict.promoted || champion.model_id == model_id => {
             let champion = registry::publish(store, champion).await?;

@@ -148,8 +148,8 @@ pub struct Family {
 #[derive(Debug, Clone, Args)]
 pub struct Prune {
     /// Champions before the present one that stay, in each model family
-    #[arg(long, default_value_t = 10, value_name = "N")]
-    pub keep: usize,
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(..=50))]
+    pub keep: u8,
     /// Days of which everything stays, today (UTC) included
     #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
     pub days: u32,

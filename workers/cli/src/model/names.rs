@@ -8,6 +8,7 @@ use common::{
         layout,
         message::{Message, ModelPromoted, ModelRejected, decode},
         model::{Alias, AliasName, Model},
+        outcome::Failure,
     },
     runtime::{Store, client::Client, store},
 };
@@ -33,7 +34,11 @@ pub(super) async fn promote(session: &Session, meant: &str, word: &Word) -> Resu
 pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -> Result<(), Failed> {
     let store = store_of(session)?;
     let family = &word.family.model;
-    let alias: Option<Alias> = store::read_json(&store, &layout::champion(family)).await?;
+    // One that cannot be read is behind, too.
+    let alias = match store::read_json::<Alias>(&store, &layout::champion(family)).await {
+        Err(Failure::Permanent { .. }) => None,
+        read => read?,
+    };
     let champion = registry::current(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to take back")));
@@ -79,8 +84,11 @@ async fn are_breeds_named(store: &Store, champion: &Alias) -> Result<bool, Faile
     let path = layout::breeds(&champion.model, &champion.model_id);
     let breeds = store::read_json::<Breeds>(store, &path).await?.map(|breeds| breeds.breeds).unwrap_or_default();
     let looking = stream::iter(breeds).map(|breed| async move {
-        let is_there = store::exists(store, &layout::model(&breed.model, &breed.model_id)).await?;
-        Ok::<_, Failed>(!is_there || in_service(store, &champion.model_id, &breed).await?.is_some())
+        if in_service(store, &champion.model_id, &breed).await?.is_some() {
+            return Ok::<_, Failed>(true);
+        }
+        // One that cannot be used is left out for good.
+        Ok(registry::version(store, &breed.model, &breed.model_id).await?.is_err())
     });
     looking.buffer_unordered(READS_AT_ONCE).try_all(|named| async move { named }).await
 }

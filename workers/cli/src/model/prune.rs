@@ -10,8 +10,12 @@ use crate::{
     arguments::Prune,
     output::{ask, can_ask},
 };
+use anyhow::anyhow;
 use common::{
-    contract::{layout, model::Alias},
+    contract::{
+        layout,
+        model::{Alias, AliasName},
+    },
     runtime::{Store, host, served::since, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -24,9 +28,6 @@ use std::{
     path::PathBuf,
 };
 use trainer::breeds::Breeds;
-
-/// A folder written to within this long may be what somebody is writing just now.
-const FRESH: SignedDuration = SignedDuration::from_hours(1);
 
 /// A version: its family and its id.
 type VersionKey = (String, String);
@@ -126,7 +127,7 @@ fn list(doomed: &Doomed) {
 
 /// All that is old and not kept.
 async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
-    let before = host::now() - SignedDuration::from_hours(24 * i64::from(prune.days)).max(FRESH);
+    let before = host::now() - SignedDuration::from_hours(24 * i64::from(prune.days));
     let mut versions: BTreeMap<VersionKey, Folder> = BTreeMap::new();
     let mut families = BTreeSet::new();
     let mut listing = store.list(Some(&Path::from(layout::MODELS)));
@@ -141,7 +142,7 @@ async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
             _ => {}
         }
     }
-    let kept = kept(store, families, prune.keep).await?;
+    let kept = kept(store, families, prune.keep.into()).await?;
     versions.retain(|version, folder| !kept.contains(version) && folder.written < before);
 
     let mut days: BTreeMap<String, Folder> = BTreeMap::new();
@@ -164,6 +165,12 @@ async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
 async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<BTreeSet<VersionKey>, Failed> {
     let keeping = stream::iter(families).map(|family| async move {
         let Names { champion, challenger } = Names::of(store, &family).await?;
+        let first = Path::from(format!("{}/{family}/{}", layout::MODELS, AliasName::Champion.as_str()));
+        if champion.is_none() && store.list(Some(&first)).try_next().await?.is_some() {
+            return Err(Failed::Broken(anyhow!(
+                "{family} had a champion, and which one it is cannot be read below {first}/: nothing was removed"
+            )));
+        }
         let mut kept: Vec<String> = challenger.into_iter().map(|challenger| challenger.model_id).collect();
         if let Some(Alias { model_id, history, .. }) = champion {
             let mut line = vec![model_id];
@@ -189,9 +196,14 @@ async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<
 
 /// Artefact first: without it the rest of a folder is no version.
 async fn remove(session: &Session, store: &Store, doomed: &Doomed) -> Result<(), Failed> {
-    let artefacts = doomed.versions.keys().map(|(family, id)| Path::from(layout::model(family, id)));
-    let rest = doomed.versions.values().chain(doomed.days.values()).flat_map(|folder| folder.objects.iter().cloned());
-    for objects in [artefacts.collect::<Vec<_>>(), rest.collect()] {
+    let artefact = |(family, id): &VersionKey| Path::from(layout::model(family, id));
+    let artefacts: Vec<Path> = doomed.versions.keys().map(artefact).collect();
+    let of_versions = doomed.versions.iter().flat_map(|(version, folder)| {
+        let artefact = artefact(version);
+        folder.objects.iter().filter(move |object| **object != artefact)
+    });
+    let rest = of_versions.chain(doomed.days.values().flat_map(|folder| &folder.objects)).cloned().collect();
+    for objects in [artefacts, rest] {
         let removing = stream::iter(objects).map(|object| async move {
             match store.delete(&object).await {
                 Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => Err(error),

@@ -133,6 +133,13 @@ async fn a_person_has_the_last_word() {
         registry::version(&store, layout::GLOBAL_MODEL, &rejected(&by_hand, &a).await.model_id).await.unwrap().unwrap();
     registry::name(&store, AliasName::Champion, &version, "a person", "looks good").await.unwrap();
     assert_eq!(promoted(&by_hand, &a).await.model_id, version.model_id);
+    // Under another rule it was not refused by, it still is the champion.
+    assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
+    // Also when what was decided is lost.
+    store.delete(&Path::from(layout::model(layout::GLOBAL_MODEL, &version.model_id))).await.unwrap();
+    assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
+    let challenger = registry::current(&store, layout::GLOBAL_MODEL, AliasName::Challenger).await.unwrap();
+    assert_eq!(challenger.unwrap().generation, 1, "nobody was made challenger since");
 
     let b = put_dataset(&store, "b", &[sloped("b", 5_000, 0.3, 2)]).await;
     let second = promoted(&trainer, &b).await;

@@ -119,6 +119,7 @@ fn help_shows_examples_and_every_command() {
         &["dead", "drop"],
         &["dead", "export"],
         &["dead", "restore"],
+        &["model", "prune"],
         &["export"],
         &["describe"],
         &["replay"],

@@ -2,7 +2,12 @@
 
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
 use serde_json::Value;
-use std::{fs, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::{Duration, SystemTime},
+};
 use tempfile::TempDir;
 
 /// A store with a champion, and, of the same rides, a version that sees the weather alone.
@@ -80,8 +85,9 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
         |n: u32| fs::read(store.folder.path().join(format!("models/service-request/champion/{n:010}.json"))).unwrap();
     fs::write(&path, generation(2)).unwrap();
     assert_eq!(store.champion_now()["model_id"], challenger);
-    store.refused(&["rollback"], 1);
+    succeed(&mut store.model(&["rollback"]));
     assert_eq!(store.champion_now()["model_id"], champion);
+    store.refused(&["rollback"], 1);
     let now = store.champion_now();
     assert_eq!(now["history"].as_array().unwrap().len(), 2);
     // The models of breeds went with it, back and forth.
@@ -97,6 +103,50 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
     // What was decided is not decided again.
     assert_eq!(told(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
     assert_eq!(store.champion_now(), now);
+}
+
+/// A roll-back that was interrupted, before the alias or before the models of breeds, is finished by the same command, which goes no
+/// further back; and a breed's model is not promoted without its release.
+#[test]
+fn an_interrupted_roll_back_goes_no_further_when_it_is_repeated() {
+    let store = Store::new();
+    let folder = store.folder.path();
+    let (first, second) = (store.champion.clone(), store.challenger.clone());
+    succeed(&mut store.model(&["promote", "challenger"]));
+    let rejected =
+        told(&mut store.model(&["retrain", "--set", "trainer.features=mileage", "--set", "trainer.promotion=by_hand"]));
+    let third = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
+    succeed(&mut store.model(&["promote", &third]));
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *second);
+
+    let champion = folder.join("models/service-request/champion.json");
+    fs::write(&champion, fs::read(folder.join("models/service-request/champion/0000000003.json")).unwrap()).unwrap();
+    assert_eq!(store.champion_now()["model_id"], *third);
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *second);
+
+    let of_release = |id: &str| -> Vec<(String, String)> {
+        let path = folder.join("models/service-request").join(id).join("breeds.json");
+        let breeds: Value = serde_json::from_slice(&fs::read(path).unwrap()).unwrap();
+        let text = |value: &Value| value.as_str().unwrap().to_owned();
+        breeds["breeds"].as_array().unwrap().iter().map(|b| (text(&b["model"]), text(&b["model_id"]))).collect()
+    };
+    let (family, of_second) = of_release(&second).remove(0);
+    let breed = |file: &str| folder.join("models").join(&family).join(file);
+    let now = || serde_json::from_slice::<Value>(&fs::read(breed("champion.json")).unwrap()).unwrap();
+    assert_eq!((&now()["model_id"], &now()["generation"]), (&Value::from(of_second.as_str()), &Value::from(4)));
+    fs::remove_file(breed("champion/0000000004.json")).unwrap();
+    fs::copy(breed("champion/0000000003.json"), breed("champion.json")).unwrap();
+    assert_ne!(now()["model_id"], *of_second);
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!((&store.champion_now()["model_id"], &now()["model_id"]), (&second.as_str().into(), &of_second.into()));
+
+    let (family, of_third) = of_release(&third).remove(0);
+    let alone = store.refused(&["promote", &of_third, "--model", &family], 1);
+    assert!(alone.contains(&format!("wildrydes model promote {third}")), "{alone}");
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"], *first);
 }
 
 /// Whoever asks for what is not there is told what there is.
@@ -144,4 +194,82 @@ fn an_exported_model_scores_alike() {
             assert!(exported(format).contains(&weight), "{format} lacks {coefficient}");
         }
     }
+}
+
+/// What has a name stays, with what a roll-back needs, and so does everything young; the rest goes once somebody said so, with the
+/// models of breeds beside it, and what was served and scored with it.
+#[test]
+fn old_versions_and_days_are_pruned() {
+    let store = Store::new();
+    let folder = store.folder.path();
+    let version = |id: &str| folder.join("models/service-request").join(id);
+    let challenger = store.challenger.clone();
+    succeed(&mut store.model(&["promote", "challenger", "--why", "to have a line"]));
+    let rejected =
+        told(&mut store.model(&["retrain", "--set", "trainer.features=mileage", "--set", "trainer.promotion=by_hand"]));
+    let third = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
+    assert!(![&store.champion, &challenger].contains(&&third), "{rejected}");
+    for (date, file) in [("2018-04-25", "a.json"), ("2018-04-26", "a.json"), ("2999-01-01", "b.json")] {
+        for prefix in ["served", "scored"] {
+            let day = folder.join(prefix).join("service-request").join(&third).join(date);
+            fs::create_dir_all(&day).unwrap();
+            fs::write(day.join(file), "{}").unwrap();
+        }
+    }
+    // One whose writer was killed.
+    fs::create_dir_all(version("0123456789abcdef")).unwrap();
+    fs::write(version("0123456789abcdef").join("report.html"), "").unwrap();
+
+    let young = told(&mut store.model(&["prune", "--keep", "0", "--yes"]));
+    assert_eq!((&young["versions"], young["days"].as_array().unwrap().len()), (&serde_json::json!([]), 4), "{young}");
+    assert!(!folder.join("served/service-request").join(&third).join("2018-04-25").exists());
+    assert!(folder.join("served/service-request").join(&third).join("2999-01-01/b.json").exists());
+
+    let aged = SystemTime::now() - Duration::from_secs(40 * 86_400);
+    for entry in walk(&folder.join("models")) {
+        fs::File::options().append(true).open(entry).unwrap().set_modified(aged).unwrap();
+    }
+    let breeds_of = |id: &str| -> Vec<PathBuf> {
+        let breeds: Value = serde_json::from_slice(&fs::read(version(id).join("breeds.json")).unwrap()).unwrap();
+        let path = |breed: &Value| {
+            folder.join("models").join(breed["model"].as_str().unwrap()).join(breed["model_id"].as_str().unwrap())
+        };
+        breeds["breeds"].as_array().unwrap().iter().map(path).collect()
+    };
+    let (first_breeds, champion_breeds) = (breeds_of(&store.champion), breeds_of(&challenger));
+    assert!(!first_breeds.is_empty() && !champion_breeds.is_empty());
+    let unsaid = store.refused(&["prune", "--keep", "0"], 2);
+    assert!(unsaid.contains("would be removed") && unsaid.contains("--yes"), "{unsaid}");
+    let dry = succeed(&mut store.model(&["prune", "--dry-run"]));
+    assert!(dry.contains("0123456789abcdef") && !dry.contains(&store.champion), "{dry}");
+    assert!(version("0123456789abcdef").exists() && version(&store.champion).exists());
+
+    // Ten champions before stay unless less is asked for, and a roll-back finds all it needs.
+    succeed(&mut store.model(&["prune", "--yes"]));
+    assert!(!version("0123456789abcdef").exists());
+    succeed(&mut store.model(&["rollback"]));
+    assert_eq!(store.champion_now()["model_id"].as_str(), Some(store.champion.as_str()));
+    assert!(first_breeds.iter().chain(&champion_breeds).all(|path| path.join("model.json").exists()));
+
+    succeed(&mut store.model(&["prune", "--keep", "0", "--yes"]));
+    assert!(version(&store.champion).join("model.json").exists() && version(&third).join("model.json").exists());
+    assert!(!version(&challenger).exists(), "it was champion once, and none before is kept");
+    assert!(first_breeds.iter().all(|path| path.join("model.json").exists()));
+    assert!(champion_breeds.iter().all(|path| first_breeds.contains(path) || !path.exists()));
+    assert!(folder.join("models/service-request/champion/0000000002.json").exists(), "who was champion stays");
+    let list = succeed(&mut store.model(&["list"]));
+    assert!(list.contains(&store.champion) && !list.contains(&challenger), "{list}");
+    assert!(succeed(&mut store.model(&["prune", "--keep", "0", "--yes"])).contains("nothing is old enough"));
+}
+
+/// All files below.
+fn walk(folder: &Path) -> Vec<PathBuf> {
+    let mut files = Vec::new();
+    for entry in fs::read_dir(folder).unwrap().flatten() {
+        match entry.path().is_dir() {
+            true => files.extend(walk(&entry.path())),
+            false => files.push(entry.path()),
+        }
+    }
+    files
 }

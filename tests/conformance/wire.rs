@@ -22,10 +22,20 @@ use common::{
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
+    uri::AMQPUri,
 };
 use pipeline_tests::{containers::Container, proxy::Proxy, rabbitmq};
-use std::{collections::BTreeSet, net::TcpListener, sync::Arc, time::Duration};
-use tokio::sync::Semaphore;
+use std::{
+    collections::BTreeSet,
+    net::TcpListener,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+    sync::Semaphore,
+};
 
 fn message(exchange: &'static str, routing_key: &str) -> Outgoing {
     let properties = Properties { persistent: true, ..Properties::default() };
@@ -172,4 +182,89 @@ async fn an_alarm_is_seen_and_waited_out() {
     tokio::time::timeout(SOON, publish).await.expect("the alarm is over").unwrap();
     assert_eq!(*state.borrow_and_update(), ConnectionState::Open);
     connection.close().await;
+}
+
+/// A consumer that is dropped is not cancelled beside the end of its channel, for which the library would give up the whole
+/// connection: its channel closes, as when a look through a queue ends. Only who cancels does.
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn a_consumer_ends_with_its_channel_and_leaves_the_connection_alone() {
+    const TIMES: usize = 60;
+    const CANCEL: (u16, u16) = (60, 30);
+    let (settings, sent) = overheard(&rabbitmq::settings()).await;
+    let broker = AmqpBroker::new(settings.clone());
+    let connection = broker.connect("conformance").await.unwrap();
+    connection.declare().await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    for _ in 0..40 {
+        publisher.publish(message(topology::DEAD, queue::MERGER)).await.unwrap();
+    }
+    let dead = topology::dead_queue(queue::MERGER);
+    for time in 0..TIMES {
+        let mut browser = connection.browse(&dead).await.unwrap();
+        for _ in 0..time % 3 {
+            browser.next().await.unwrap();
+        }
+        match time % 4 {
+            0 => drop(browser),
+            _ => browser.close().await.unwrap(),
+        }
+        drop(connection.consume(queue::SCORER, 10).await.unwrap());
+        drop(connection.subscribe(topology::EVENTS, "#", 10).await.unwrap());
+        assert_eq!(*connection.state().borrow(), ConnectionState::Open, "{time}");
+    }
+    let mut cancelled = connection.consume(queue::SCORER, 10).await.unwrap();
+    cancelled.cancel().await.unwrap();
+    connection.close().await;
+    let methods = methods(&sent.lock().unwrap());
+    assert_eq!(methods.iter().filter(|method| **method == CANCEL).count(), 1, "the one that was cancelled");
+    broker.remove_topology().await.unwrap();
+}
+
+/// Settings that lead to the broker through a wire that keeps what clients say, connection by connection.
+async fn overheard(settings: &BrokerSettings) -> (BrokerSettings, Arc<Mutex<Vec<Vec<u8>>>>) {
+    let authority = settings.url.reveal().parse::<AMQPUri>().unwrap().authority;
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let (sent, kept) = (Arc::new(Mutex::new(Vec::new())), settings.clone());
+    let keeping = Arc::clone(&sent);
+    tokio::spawn(async move {
+        for connection in 0.. {
+            let (near, _) = listener.accept().await.unwrap();
+            let far = TcpStream::connect((authority.host.as_str(), authority.port)).await.unwrap();
+            keeping.lock().unwrap().push(Vec::new());
+            let ((mut near_read, mut near_write), (mut far_read, mut far_write)) =
+                (near.into_split(), far.into_split());
+            tokio::spawn(async move { tokio::io::copy(&mut far_read, &mut near_write).await });
+            let keeping = Arc::clone(&keeping);
+            tokio::spawn(async move {
+                let mut bytes = vec![0; 1 << 16];
+                while let Ok(length @ 1..) = near_read.read(&mut bytes).await {
+                    keeping.lock().unwrap()[connection].extend_from_slice(&bytes[..length]);
+                    if far_write.write_all(&bytes[..length]).await.is_err() {
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    let url = AmqpUrl::new(kept.url.reveal().replace(&format!(":{}", authority.port), &format!(":{port}")));
+    (BrokerSettings { url, ..kept }, sent)
+}
+
+/// Class and method of every method frame (AMQP 0-9-1 §2.3.5) behind each connection's protocol header.
+fn methods(connections: &[Vec<u8>]) -> Vec<(u16, u16)> {
+    let mut methods = Vec::new();
+    for sent in connections {
+        let mut rest = &sent[8..];
+        while let [kind, _, _, a, b, c, d, ..] = *rest {
+            let size = u32::from_be_bytes([a, b, c, d]) as usize;
+            let (frame, after) = rest.split_at(7 + size + 1);
+            if kind == 1 {
+                let short = |at: usize| u16::from_be_bytes([frame[at], frame[at + 1]]);
+                methods.push((short(7), short(9)));
+            }
+            rest = after;
+        }
+    }
+    methods
 }

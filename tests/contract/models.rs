@@ -269,9 +269,9 @@ prop_compose! {
 prop_compose! {
     pub fn alias()(
         alias in select(vec![AliasName::Champion, AliasName::Challenger]), model in text(), object in text(),
-        Past { model_id, sha256, by, at, why } in past(), history in vec(past(), 0..3),
+        Past { model_id, sha256, by, at, why } in past(), generation in 1..=u64::MAX, history in vec(past(), 0..3),
     ) -> Alias {
-        Alias { schema: ALIAS_SCHEMA.to_owned(), alias, model, model_id, object, sha256, by, at, why, history }
+        Alias { schema: ALIAS_SCHEMA.to_owned(), alias, model, model_id, object, sha256, by, at, why, generation, history }
     }
 }
 

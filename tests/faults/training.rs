@@ -61,7 +61,7 @@ impl Worker for Counted {
 /// Trains once over a store whose every answer takes its time; how many messages are left, how often the trainer connected and how often
 /// it was handed the message.
 async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
-    let answers = ThrottleConfig { wait_get_per_call: Duration::from_millis(1_500), ..ThrottleConfig::default() };
+    let answers = ThrottleConfig { wait_get_per_call: Duration::from_millis(600), ..ThrottleConfig::default() };
     let objects = InMemory::new();
     let ready = datasets::write(&objects, "slow", 400).await;
     let store: Store = Arc::new(ThrottledStore::new(objects, answers));
@@ -76,7 +76,7 @@ async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     let told = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("a model in time").unwrap();
     told.settle.ack().await.unwrap();
     let champion: Alias = store::read_json(&store, &layout::champion(layout::GLOBAL_MODEL)).await.unwrap().unwrap();
-    assert_eq!(champion.generation(), 1, "trained and promoted once");
+    assert_eq!(champion.generation, 1, "trained and promoted once");
     shutdown.cancel();
     running.await.unwrap().unwrap();
     let left = client.depth("trainer").await.unwrap().messages + client.depth("trainer.dead").await.unwrap().messages;

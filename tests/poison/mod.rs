@@ -330,7 +330,7 @@ fn model() -> Value {
 fn champion(artefact: &str) -> Value {
     json!({ "schema": "model-alias.v1", "alias": "champion", "model": "service-request", "model_id": "m",
         "object": "models/service-request/m/model.json", "sha256": hex::encode(Sha256::digest(artefact)), "by": "test",
-        "at": "2018-04-26T03:00:00Z", "why": "test", "history": [] })
+        "at": "2018-04-26T03:00:00Z", "why": "test", "generation": 1, "history": [] })
 }
 
 fn parts(poisons: &[Poison]) -> (Vec<&Poison>, Vec<&Poison>) {

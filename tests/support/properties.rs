@@ -293,6 +293,7 @@ pub fn scores(data: &[u8]) {
         by: String::new(),
         at: String::new(),
         why: String::new(),
+        generation: 1,
         history: Vec::new(),
     };
     let servable = match artefact::read(artefact, &champion) {

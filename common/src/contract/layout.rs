@@ -40,6 +40,10 @@ pub const BATCHES: &str = "batches";
 pub const DATASET: &str = "dataset";
 /// Prefix of the models.
 pub const MODELS: &str = "models";
+/// Prefix of what scorers were asked and answered.
+pub const SERVED: &str = "served";
+/// Prefix of the rides that scorers scored.
+pub const SCORED: &str = "scored";
 /// The model family trained on all rides.
 pub const GLOBAL_MODEL: &str = "service-request";
 
@@ -167,7 +171,7 @@ pub fn realised(model: &str, model_id: &str) -> String {
 }
 
 /// The n-th version that had a name, from 1.
-pub fn alias_generation(model: &str, alias: AliasName, generation: usize) -> String {
+pub fn alias_generation(model: &str, alias: AliasName, generation: u64) -> String {
     format!("{MODELS}/{model}/{}/{generation:010}.json", alias.as_str())
 }
 
@@ -183,22 +187,22 @@ pub fn champion(model: &str) -> String {
 
 /// What all scorer processes were asked and answered with a version.
 pub fn served_by(model: &str, model_id: &str) -> String {
-    format!("served/{model}/{model_id}")
+    format!("{SERVED}/{model}/{model_id}")
 }
 
 /// What one scorer process was asked and answered with a version on a date (`YYYY-MM-DD`).
 pub fn served(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
-    format!("served/{model}/{model_id}/{date}/{scorer}.json")
+    format!("{SERVED}/{model}/{model_id}/{date}/{scorer}.json")
 }
 
 /// Rides that all scorer processes scored with a version.
 pub fn scored_by(model: &str, model_id: &str) -> String {
-    format!("scored/{model}/{model_id}")
+    format!("{SCORED}/{model}/{model_id}")
 }
 
 /// Rides that one scorer process scored with a version on a date (`YYYY-MM-DD`).
 pub fn scored(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
-    format!("scored/{model}/{model_id}/{date}/{scorer}.csv")
+    format!("{SCORED}/{model}/{model_id}/{date}/{scorer}.csv")
 }
 
 /// The model family of one breed beside that of all rides, `<family>--<breed>`: upper and lower case and blanks around are of no

@@ -13,7 +13,7 @@ pub mod alias;
 pub mod evidence;
 pub mod metrics;
 
-pub use alias::{ALIAS_SCHEMA, Alias, AliasName, Past};
+pub use alias::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Past};
 pub use evidence::{
     Candidate, Evidence, Gain, HeldOut, Interval, LikelihoodRatio, Quality, Selection, ThresholdChoice, Warning,
     WarningCode,
@@ -202,7 +202,7 @@ pub struct Coefficient {
     /// Mean over the training rides, original units.
     pub mean: f64,
     /// Standard deviation over the training rides (denominator n), original units; 0 for a constant feature, whose
-    /// weight is 0.
+    /// weight is 0, or that of the model of all rides in a model of a breed.
     pub std_dev: f64,
     /// Smallest value trained on.
     pub min: f64,

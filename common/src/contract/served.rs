@@ -301,10 +301,12 @@ pub enum Level {
 impl Shift {
     fn new(of: &str, edges: Vec<f64>, trained: &[u64], served: Vec<u64>) -> Self {
         let (trained_rides, served_rides): (u64, u64) = (trained.iter().sum(), served.iter().sum());
+        // One that is empty on both sides cannot differ.
+        let bins = trained.iter().zip(&served).filter(|(trained, served)| **trained + **served > 0).count();
         Self {
             of: of.to_owned(),
             psi: stability_index(trained, &served),
-            by_chance: by_chance(trained.len(), trained_rides, served_rides),
+            by_chance: by_chance(bins, trained_rides, served_rides),
             trained: trained.to_vec(),
             served,
             edges,

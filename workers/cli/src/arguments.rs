@@ -6,7 +6,7 @@ mod operator;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
-pub use model::{Family, ModelCommand, ModelFormat, Word};
+pub use model::{Family, ModelCommand, ModelFormat, Prune, Word};
 pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 use std::{net::SocketAddr, path::PathBuf};

@@ -3,6 +3,7 @@
 mod drift;
 mod export;
 mod names;
+mod prune;
 mod show;
 
 use crate::{
@@ -34,6 +35,7 @@ pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(
         ModelCommand::Rollback { to, word } => names::rollback(session, to.as_deref(), word).await,
         ModelCommand::Drift { version, days, family } => drift::drift(session, version, *days, family).await,
         ModelCommand::Retrain => names::retrain(session).await,
+        ModelCommand::Prune(prune) => prune::prune(session, prune).await,
         ModelCommand::Export { version, format, out, family } => {
             export::export(session, version, *format, out.as_deref(), family).await
         }
@@ -68,7 +70,7 @@ impl Names {
         match (is(&self.champion), is(&self.challenger)) {
             (true, _) => "champion",
             (_, true) => "challenger",
-            _ if self.champion.as_ref().is_some_and(|champion| champion.ever_named(model_id)) => "was champion",
+            _ if self.champion.as_ref().is_some_and(|champion| champion.named(model_id)) => "was champion",
             _ => "",
         }
     }

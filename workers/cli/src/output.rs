@@ -1,10 +1,12 @@
 //! What a command prints. Whoever reads it may stop (`wildrydes topology show | head -1`): then there is nobody left to tell,
 //! which is a clean end and no failure. The macros of this crate replace those of the standard library, which panic.
 
+use crate::{Failed, Session};
+use anyhow::{Context, anyhow};
 use std::{
     borrow::Cow,
     fmt,
-    io::{self, Write},
+    io::{self, IsTerminal, Write},
     process,
 };
 
@@ -43,6 +45,29 @@ impl Write for Output {
     fn flush(&mut self) -> io::Result<()> {
         or_end(io::stdout().flush())
     }
+}
+
+/// Refuses a command that has to be asked about where nobody can be asked.
+///
+/// # Errors
+/// When there is no terminal, with what `would` happen.
+pub(crate) fn can_ask(session: &Session, would: &str) -> Result<(), Failed> {
+    match session.shared.json || !io::stdin().is_terminal() {
+        true => Err(Failed::Misused(anyhow!("{would}; without a terminal to ask on, say so with --yes"))),
+        false => Ok(()),
+    }
+}
+
+/// Whether somebody at the terminal says yes.
+///
+/// # Errors
+/// When the terminal is gone.
+pub(crate) fn ask(question: &str) -> Result<bool, Failed> {
+    print(format_args!("{question} [y/N] "));
+    Output.flush().context("asking")?;
+    let mut answer = String::new();
+    io::stdin().read_line(&mut answer).context("asking")?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
 }
 
 fn or_end<T>(result: io::Result<T>) -> io::Result<T> {

@@ -255,6 +255,7 @@ pub(crate) mod tests {
             model_id: named.model_id.clone(),
             object: layout::model(&named.model, &named.model_id),
             sha256: sha256(named),
+            generation: line.len() as u64,
             history: history.iter().map(past).collect(),
             by,
             at,

@@ -4,7 +4,7 @@
 //! score-request ──▶ champion and models of breeds, one snapshot a request ─▶ score ─┬▶ score-response to reply_to
 //!                                                                                   └▶ counts, challenger ─▶ store
 //! model-promoted ─┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
-//! a second passed ┘                                 └─ not usable: the last good model stays
+//! follow_ms passed ┘                                └─ not usable: the last good model stays
 //! ```
 //!
 //! | file | what |
@@ -50,9 +50,11 @@ use common::{
 use follow::Follower;
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
+use tokio::time::Instant;
 use watch::Watch;
 
-/// Requests that wait for the model of a breed at the same time at most: some handlers are always free for others.
+/// Requests that wait for the model of a breed, or for a look at the champion, at the same time at most: some handlers are always free
+/// for others.
 const WAITING_MAX: usize = (Scorer::CONCURRENCY - 4) as usize;
 
 /// The section `[scorer]` of the configuration.
@@ -67,7 +69,7 @@ pub struct Settings {
     pub breed_models_max: usize,
     /// How long a request waits for the model of a breed that is not in memory, milliseconds; then that of all rides answers.
     pub breed_wait_ms: u64,
-    /// After which the champion is looked at again although no event told of another, milliseconds.
+    /// Within which another champion is followed although no event told of it, milliseconds.
     pub follow_ms: u64,
     /// Whether a challenger answers the same requests unheard, for the difference to be seen.
     pub shadow: bool,
@@ -192,7 +194,8 @@ impl Scorer {
             let error = ScoreError { code: ScoreErrorCode::MalformedRequest, message, field: Some("rides".to_owned()) };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
-        let all = match Follower::caught_up(&self.champion) {
+        let began = Instant::now();
+        let all = match Follower::current(&self.champion, within).await {
             Some(all) => Some(all),
             None => {
                 self.champion.refresh().await?;
@@ -210,7 +213,8 @@ impl Scorer {
             };
             return Ok(ScoreResponse::failed(&request.request_id, error));
         };
-        let models = Breeds::choose(&self.breeds, all, request, within).await;
+        let left = within.map(|within| within.saturating_sub(began.elapsed()));
+        let models = Breeds::choose(&self.breeds, all, request, left).await;
         let (response, seen) = score::score_by(&models, request);
         if let Some(watch) = &self.watch {
             let challenger = self.challenger.as_ref().and_then(Follower::caught_up);

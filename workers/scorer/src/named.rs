@@ -15,7 +15,9 @@ use common::{
 pub(crate) struct Named {
     pub(crate) model: Servable,
     sha256: String,
-    /// Everything that had the name up to this, by the first bytes of its SHA-256: much shorter than the words.
+    /// Its place in the line of all that had the name.
+    generation: u64,
+    /// It and what it follows, as far as its alias remembers, by the first bytes of a hash: much shorter than the words.
     line: Box<[u64]>,
 }
 
@@ -31,18 +33,22 @@ pub(crate) enum Found {
 
 impl Named {
     /// Whether `alias` names this, or something that stood in the line before it: what a delayed writer or reader still sees.
-    fn is_up_to(&self, alias: &Alias, line: &[u64]) -> bool {
-        if line.len() == self.line.len() && line.last() == self.line.last() {
-            return self.model.model_id == alias.model_id && self.sha256 == alias.sha256;
+    fn is_up_to(&self, alias: &Alias) -> bool {
+        match self.generation.checked_sub(alias.generation) {
+            None => false,
+            Some(0) => self.model.model_id == alias.model_id && self.sha256 == alias.sha256,
+            // Else it is of another line, of a store that began anew: nobody is later than a line remembers.
+            Some(back) => {
+                let back = usize::try_from(back).ok().and_then(|back| back.checked_add(1));
+                let then = back.and_then(|back| self.line.len().checked_sub(back)).and_then(|at| self.line.get(at));
+                then.is_some_and(|then| *then == short(&alias.model_id))
+            }
         }
-        line.len() < self.line.len() && line.last() == self.line.get(line.len() - 1)
     }
 }
 
-/// The versions of the line in few bytes.
-fn line(alias: &Alias) -> Box<[u64]> {
-    let ids = alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]);
-    ids.map(|id| xxhash_rust::xxh3::xxh3_64(id.as_bytes())).collect()
+fn short(model_id: &str) -> u64 {
+    xxhash_rust::xxh3::xxh3_64(model_id.as_bytes())
 }
 
 /// Reads which version of `family` has the name now, and that version unless it is `known`.
@@ -57,8 +63,7 @@ pub(crate) async fn read(
 ) -> Result<Found, Failure> {
     let path = layout::alias(family, name);
     let Some(alias) = store::read_json::<Alias>(store, &path).await? else { return Ok(Found::Nothing) };
-    let line = line(&alias);
-    if known.is_some_and(|known| known.is_up_to(&alias, &line)) {
+    if known.is_some_and(|known| known.is_up_to(&alias)) {
         return Ok(Found::Known);
     }
     let unusable = |why: String| Failure::permanent("unusable_model", why);
@@ -74,7 +79,11 @@ pub(crate) async fn read(
         None => Err(Unusable::Missing(alias.object.clone())),
     };
     match model {
-        Ok(model) => Ok(Found::New(Named { model, sha256: alias.sha256, line })),
+        Ok(model) => {
+            let line =
+                alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]).map(|id| short(id)).collect();
+            Ok(Found::New(Named { model, sha256: alias.sha256, generation: alias.generation, line }))
+        }
         Err(why) => Err(unusable(format!("{}: {why}", alias.object))),
     }
 }

@@ -147,10 +147,25 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     put_champion(&store, &["a", "b", "a"]).await;
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
+    // An alias remembers only the last of a long line.
+    let put = async |alias: Alias| {
+        store::write(&store, &layout::champion(layout::GLOBAL_MODEL), serde_json::to_vec(&alias).unwrap())
+            .await
+            .unwrap();
+        promote(&scorer, &alias.model_id).await;
+    };
+    put(Alias { generation: 70, ..champion(&["a", "b"]) }).await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+    put(Alias { generation: 69, ..champion(&["b", "a"]) }).await;
+    assert_eq!(scorer.serves().as_deref(), Some("b"), "it is the one before");
+    // A store that began anew has another line.
+    put_model(&store, "10").await;
+    put(champion(&["10"])).await;
+    assert_eq!(scorer.serves().as_deref(), Some("10"));
 }
 
-/// No event tells of it: a promotion and a roll-back are followed at the first request after `follow_ms`, which is answered by what
-/// was served before.
+/// No event tells of it: a promotion and a roll-back are followed within `follow_ms`. While requests come, one of them is the occasion
+/// to look behind the scenes; after a silence the first one waits for the look.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_champion_is_followed_without_an_event() {
     let store = memory();
@@ -160,16 +175,58 @@ async fn a_change_of_champion_is_followed_without_an_event() {
     }
     put_champion(&store, &["a"]).await;
     scorer.connected().await.unwrap();
+    let answered = async || ask(&scorer, 1).await.unwrap().model_id.unwrap();
     for (line, before, after) in [(&["a", "b"][..], "a", "b"), (&["a", "b", "a"], "b", "a")] {
         put_champion(&store, line).await;
         for _ in 0..10 {
-            assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before), "not looked at again yet");
+            assert_eq!(answered().await, before, "not looked at again yet");
         }
-        tokio::time::sleep(Duration::from_millis(1_001)).await;
-        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(before));
+        tokio::time::sleep(Duration::from_millis(501)).await;
+        assert_eq!(answered().await, before);
         tokio::time::sleep(Duration::from_millis(1)).await;
-        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some(after));
+        assert_eq!(answered().await, after);
     }
+    put_champion(&store, &["a", "b", "a", "b"]).await;
+    tokio::time::sleep(Duration::from_secs(3_600)).await;
+    let all_at_once = futures::future::join_all((0..10).map(|_| answered())).await;
+    assert_eq!(all_at_once, vec!["b"; 10], "an hour without a request");
+}
+
+/// A store that does not answer holds requests up once in a while, never for long and never all of them: what is known answers, in the
+/// request's time.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_hangs_holds_nobody_up_for_long() {
+    let inner = memory();
+    put_model(&inner, "a").await;
+    put_champion(&inner, &["a"]).await;
+    let store = Arc::new(ThrottledStore::new(inner, ThrottleConfig::default()));
+    let scorer = Scorer::new(Settings::default(), store.clone() as Store);
+    scorer.connected().await.unwrap();
+    store.config_mut(|config| config.wait_get_per_call = Duration::from_secs(3_600));
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut waits = Vec::new();
+    for _ in 0..3 {
+        let began = Instant::now();
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+        waits.push(began.elapsed());
+    }
+    assert_eq!(waits, [Duration::from_millis(250), Duration::ZERO, Duration::ZERO]);
+
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let began = Instant::now();
+    let many = (0..20).map(|_| async {
+        assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
+        began.elapsed()
+    });
+    let waits = futures::future::join_all(many).await;
+    assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 20 - WAITING_MAX, "{waits:?}");
+
+    // Champion and a breed's model both wait for the store, within the time of one request.
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let mut rides = request(1);
+    rides.rides[0].breed = Some("qilin".to_owned());
+    let response = ask_for(&scorer, rides, Some(300)).await.unwrap();
+    assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 1), "{response:?}");
 }
 
 /// An artefact that was overwritten after it got its name is not served.

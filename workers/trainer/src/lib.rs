@@ -126,9 +126,10 @@ impl Trainer {
         let mut slot = self.under_way.lock().await;
         if let Some(running) = slot.as_mut() {
             // Begun with a message that was put aside. It may be this one again; if not, that one will learn what came of it.
-            let done = joined((&mut running.task).await);
+            let ended = (&mut running.task).await;
             let same = running.ready == ready;
             *slot = None;
+            let done = joined(ended);
             if same {
                 return Ok(Outputs::all(done?));
             }
@@ -137,9 +138,9 @@ impl Trainer {
         let announced = ready.clone();
         let task = tokio::spawn(async move { shared.handle(&announced).await }.in_current_span());
         let running = slot.insert(UnderWay { ready, task });
-        let done = joined((&mut running.task).await);
+        let ended = (&mut running.task).await;
         *slot = None;
-        Ok(Outputs::all(done?))
+        Ok(Outputs::all(joined(ended)?))
     }
 }
 
@@ -149,6 +150,7 @@ impl Drop for Trainer {
     }
 }
 
+/// What came of a training; a panic in it is one in the handler. The slot is to be free by then: a task is awaited once.
 fn joined(ended: Result<Result<Vec<Outgoing>, Failure>, tokio::task::JoinError>) -> Result<Vec<Outgoing>, Failure> {
     ended.unwrap_or_else(|error| match error.try_into_panic() {
         Ok(panic) => std::panic::resume_unwind(panic),
@@ -172,9 +174,11 @@ impl Shared {
         if let Some(rejected) = known_refusal(&self.store, plan).await? {
             return Ok(vec![Outgoing::message(&rejected)?]);
         }
-        if let Some(messages) = decided(&self.store, &plan.model, &plan.model_id).await? {
+        let rule = self.settings.rule();
+        if let Some(messages) = decided(&self.store, &plan.model, &plan.model_id, rule).await? {
             return Ok(messages);
         }
+        release::finish(&self.store, &plan.model).await?;
         let scored = Scored::read(&self.store).await?;
         let mut loaded = load::load(&self.store, &plan.manifests, announced, &scored, self.threads).await?;
         let datasets: Vec<&str> = plan.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
@@ -188,13 +192,7 @@ impl Shared {
             Ok(Trained { built, breeds, loaded })
         })
         .await?;
-        let release = Release {
-            store: &self.store,
-            plan,
-            rule: self.settings.rule(),
-            threads: self.threads,
-            cancel: &self.cancel,
-        };
+        let release = Release { store: &self.store, plan, rule, threads: self.threads, cancel: &self.cancel };
         match trained {
             Ok(trained) => release.run(trained, &realised).await,
             Err(Refusal::Fit(FitError::Cancelled)) => Err(cancelled()),

@@ -98,11 +98,14 @@ pub struct Verdict {
     /// With the champion, where there was one to compare with.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub comparison: Option<Comparison>,
+    /// By which rule; after another one was configured a model that was refused is judged again.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
 }
 
 impl Verdict {
     fn new(promoted: bool, reason: &str, why: String) -> Self {
-        Self { promoted, reason: reason.to_owned(), why, comparison: None }
+        Self { promoted, reason: reason.to_owned(), why, comparison: None, rule: None }
     }
 }
 
@@ -141,7 +144,7 @@ pub fn judge(
     if champion.model_id == model_id {
         return yes(CHAMPION_ALREADY, champion.why.clone());
     }
-    if champion.ever_named(model_id) {
+    if champion.named(model_id) {
         let why = format!("it was champion before and was replaced: {}", champion.why);
         return no("replaced_before", why);
     }
@@ -184,6 +187,25 @@ pub fn judge(
     );
     let verdict = if worse { no("worse_than_champion", why) } else { yes("no_worse", why) };
     Verdict { comparison: Some(comparison), ..verdict }
+}
+
+/// The verdict on a release whose model of all rides may be promoted: its models by breed, taken together, must not be worse than
+/// those that answer now, either.
+pub fn judge_breeds(rule: &Rule, verdict: Verdict, breeds: &Comparison) -> Verdict {
+    let Comparison { metric, rides, champion, challenger, gain, .. } = breeds;
+    if *rides < rule.rides_min || gain.value >= -rule.margin {
+        return verdict;
+    }
+    let why = format!(
+        "its models by breed, taken together, are worse: {} {challenger:.5} against {champion:.5} of those in service on the same \
+         {rides} held-out rides (better by {:.5}, 95 % interval {:.5} to {:.5}; allowed to be worse by {})",
+        metric.name(),
+        gain.value,
+        gain.lower,
+        gain.upper,
+        rule.margin
+    );
+    Verdict { promoted: false, reason: "worse_than_champion".to_owned(), why, ..verdict }
 }
 
 /// Why the features of a model do not count as telling anything; `None` when they do.

@@ -5,7 +5,7 @@
 
 use crate::{metrics, registry, release::pretty, report::Realised};
 use common::{
-    contract::{layout, outcome::Failure, served::read_scored},
+    contract::{layout, model::Model, outcome::Failure, served::read_scored},
     runtime::{
         host::offload,
         store::{self, Store},
@@ -98,8 +98,9 @@ impl Scored {
         of_ride.map(move |&(version, probability)| Outcome { version, probability, service, dataset })
     }
 
-    /// How good each version's scores were, by family and id, with the threshold of each version where its artefact is there. Rides of
-    /// `datasets` (batch ids, by their number) that a version was made of are left out: it knew their labels.
+    /// How good each version's scores were, by family and id, with its threshold. Rides of `datasets` (batch ids, by their number)
+    /// that a version was made of are left out: it knew their labels. A version whose artefact is gone is not judged: nobody can
+    /// tell what it knew.
     ///
     /// # Errors
     /// When the store is away.
@@ -114,12 +115,12 @@ impl Scored {
         for of_version in outcomes.chunk_by(|a, b| a.version == b.version) {
             let version = of_version.first().and_then(|o| self.versions.get(usize::try_from(o.version).ok()?));
             let Some((model, model_id)) = version else { continue };
-            let artefact = registry::version(store, model, model_id).await?.ok().map(|(_, artefact)| artefact);
-            let knew: Vec<bool> = datasets
-                .iter()
-                .map(|batch| artefact.as_ref().is_some_and(|a| a.datasets.iter().any(|known| known.batch_id == *batch)))
-                .collect();
-            let threshold = artefact.map_or(0.5, |artefact| artefact.threshold);
+            let Ok((_, Model { datasets: known, threshold, .. })) = registry::version(store, model, model_id).await?
+            else {
+                continue;
+            };
+            let knew: Vec<bool> =
+                datasets.iter().map(|batch| known.iter().any(|known| known.batch_id == *batch)).collect();
             let is_new =
                 |o: &&Outcome| !usize::try_from(o.dataset).ok().and_then(|d| knew.get(d).copied()).unwrap_or(false);
             let predictions: Vec<(f64, bool)> =
@@ -162,7 +163,8 @@ fn log_odds(probability: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::served::write_scored;
+    use crate::report::tests::trained;
+    use common::contract::{model::TrainingSettings, served::write_scored};
     use object_store::memory::InMemory;
     use std::sync::Arc;
 
@@ -175,14 +177,22 @@ mod tests {
             ("scored/m/a/2026-01-02/one.csv", vec![("r1", 0.9), ("r2", 0.2), ("r3", 0.6)]),
             ("scored/m/a/2026-01-01/two.csv", vec![("r1", 0.8), ("r4", 1.0)]),
             ("scored/m/b/2026-01-01/two.csv", vec![("r1", 0.4)]),
+            ("scored/m/gone/2026-01-01/two.csv", vec![("r1", 0.4)]),
         ] {
             store::write(&store, path, write_scored(rides.into_iter()).unwrap()).await.unwrap();
+        }
+        for model_id in ["a", "b"] {
+            let template = trained(400, 1.0, 0.0, TrainingSettings::default());
+            let artefact = Model { model: "m".to_owned(), model_id: model_id.to_owned(), ..template };
+            store::write(&store, &layout::model("m", model_id), pretty(&artefact).unwrap()).await.unwrap();
         }
         store::write(&store, "scored/m/a/2026-01-03/torn.csv", "ride_id,probability\nr5,").await.unwrap();
         let scored = Scored::read(&store).await.unwrap();
         let labels = [("r1", true), ("r2", false), ("r4", true), ("r9", true)];
         let outcomes: Vec<Outcome> =
             labels.iter().flat_map(|(id, service)| scored.outcomes(xxh3_128(id.as_bytes()), *service, 0)).collect();
+        let knew = scored.judge(&store, &["0123456789abcdef"], outcomes.clone()).await.unwrap();
+        assert!(knew.is_empty(), "the versions were made of these rides");
         let judged = scored.judge(&store, &["batch"], outcomes).await.unwrap();
         let told: Vec<_> = judged.iter().map(|(m, r)| (m.as_str(), r.model_id.as_str(), r.metrics.rides)).collect();
         assert_eq!(told, [("m", "a", 3), ("m", "b", 1)]);

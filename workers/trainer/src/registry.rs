@@ -6,6 +6,8 @@
 //! models/<model>/champion.json              a copy of the highest: the alias scorers read
 //! ```
 //!
+//! Each tells of the [`HISTORY_MAX`] before it, so that what scorers read every second stays small.
+//!
 //! Not every object store can replace an object on condition that nobody else has, but all can create one on condition
 //! that there is none. So each generation is an object of its own: of several who change a name at once one creates
 //! it, the others look again. The alias is overwritten afterwards; whoever writes it looks for a higher generation once
@@ -15,7 +17,7 @@
 use common::{
     contract::{
         layout,
-        model::{ALIAS_SCHEMA, Alias, AliasName, Model, Past},
+        model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
         outcome::Failure,
     },
     runtime::{
@@ -105,11 +107,17 @@ pub async fn succeed(
     by: &str,
     why: &str,
 ) -> Result<Option<Alias>, Failure> {
-    let next = successor(alias, current, version, by, why);
-    let path = layout::alias_generation(&next.model, alias, next.generation());
-    match store::create(store, &path, encode(&next)?).await? {
-        true => publish(store, next).await.map(Some),
-        false => Ok(None),
+    let mut next = successor(alias, current, version, by, why);
+    loop {
+        let path = layout::alias_generation(&next.model, alias, next.generation);
+        if store::create(store, &path, encode(&next)?).await? {
+            return publish(store, next).await.map(Some);
+        }
+        match store::read_json::<Alias>(store, &path).await {
+            // What a loss of power left of one that nobody has seen: its place stays taken.
+            Err(Failure::Permanent { .. }) => next.generation = next.generation.saturating_add(1),
+            read => return read.map(|_| None),
+        }
     }
 }
 
@@ -132,10 +140,11 @@ pub async fn name(store: &Store, alias: AliasName, version: &Version, by: &str, 
 }
 
 fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &str, why: &str) -> Alias {
-    let mut history = Vec::new();
-    if let Some(Alias { model_id, sha256, by, at, why, history: before, .. }) = current {
-        history = before;
+    let (mut history, mut generation) = (Vec::new(), 1);
+    if let Some(Alias { model_id, sha256, by, at, why, history: before, generation: last, .. }) = current {
+        (history, generation) = (before, last.saturating_add(1));
         history.push(Past { model_id, sha256, by, at, why });
+        history.drain(..history.len().saturating_sub(HISTORY_MAX));
     }
     Alias {
         schema: ALIAS_SCHEMA.to_owned(),
@@ -147,6 +156,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &st
         by: by.to_owned(),
         at: host::now().to_string(),
         why: why.to_owned(),
+        generation,
         history,
     }
 }
@@ -157,12 +167,14 @@ async fn higher(
     name: AliasName,
     mut known: Option<Alias>,
 ) -> Result<Option<Alias>, Failure> {
+    let mut next = known.as_ref().map_or(0, |alias: &Alias| alias.generation) + 1;
     loop {
-        let next = known.as_ref().map_or(0, Alias::generation) + 1;
-        match store::read_json(store, &layout::alias_generation(model, name, next)).await? {
-            Some(alias) => known = Some(alias),
-            None => return Ok(known),
+        match store::read_json(store, &layout::alias_generation(model, name, next)).await {
+            Ok(None) => return Ok(known),
+            Err(Failure::Permanent { why, .. }) => tracing::warn!(%why, "a generation of a name cannot be read"),
+            read => known = read?,
         }
+        next += 1;
     }
 }
 
@@ -203,7 +215,7 @@ fn encode(alias: &Alias) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object_store::memory::InMemory;
+    use object_store::{ObjectStoreExt, memory::InMemory};
     use std::sync::Arc;
 
     fn version(model_id: &str) -> Version {
@@ -235,8 +247,42 @@ mod tests {
         assert!(succeed(&store, challenger, None, &version("a"), "me", "").await.unwrap().is_some());
         assert_eq!(succeed(&store, challenger, None, &version("b"), "you", "").await.unwrap(), None);
         let named = name(&store, challenger, &version("b"), "you", "").await.unwrap();
-        assert_eq!((named.model_id.as_str(), named.generation()), ("b", 2));
-        assert_eq!(name(&store, challenger, &version("b"), "me", "").await.unwrap().generation(), 2);
+        assert_eq!((named.model_id.as_str(), named.generation), ("b", 2));
+        assert_eq!(name(&store, challenger, &version("b"), "me", "").await.unwrap().generation, 2);
         assert_eq!(current(&store, "m", AliasName::Champion).await.unwrap(), None);
+    }
+
+    /// However often a name moves, its alias stays small, and what it has forgotten is in the objects of before.
+    #[tokio::test]
+    async fn an_alias_remembers_a_bounded_history() {
+        let store: Store = Arc::new(InMemory::new());
+        let champion = AliasName::Champion;
+        let changes = HISTORY_MAX as u64 + 20;
+        for change in 1..=changes {
+            name(&store, champion, &version(&change.to_string()), "me", "").await.unwrap();
+        }
+        let alias = current(&store, "m", champion).await.unwrap().unwrap();
+        assert_eq!((alias.generation, alias.history.len()), (changes, HISTORY_MAX));
+        let remembered: Vec<_> = alias.history.iter().map(|past| past.model_id.parse::<u64>().unwrap()).collect();
+        assert!(remembered.into_iter().eq(20..changes));
+        assert!(alias.named("20") && !alias.named("19"));
+        let first: Alias =
+            store::read_json(&store, &layout::alias_generation("m", champion, 1)).await.unwrap().unwrap();
+        assert_eq!((first.model_id.as_str(), first.generation), ("1", 1));
+    }
+
+    /// What a loss of power left of a generation nobody has seen keeps its place, and nobody stumbles over it.
+    #[tokio::test]
+    async fn a_generation_that_cannot_be_read_is_passed_over() {
+        let store: Store = Arc::new(InMemory::new());
+        let champion = AliasName::Champion;
+        for (broken, id, generation) in [(1, "a", 2), (3, "b", 4)] {
+            store::write(&store, &layout::alias_generation("m", champion, broken), "").await.unwrap();
+            let named = name(&store, champion, &version(id), "me", "").await.unwrap();
+            assert_eq!((named.model_id.as_str(), named.generation), (id, generation));
+            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named.clone()));
+            store.delete(&object_store::path::Path::from(layout::champion("m"))).await.unwrap();
+            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the alias");
+        }
     }
 }

@@ -1,18 +1,21 @@
 //! What becomes of a trained model: written, judged, named.
 //!
-//! A release is the model of all rides together with those of the breeds trained beside it. The verdict on the former is that on all,
-//! unless the breeds' models, taken together, are worse than the champions of those breeds: then those stay. One breed alone has too
-//! few held-out rides to be judged by.
+//! A release is the model of all rides together with those of the breeds trained beside it: all of them are promoted, or none. The
+//! former is judged, and so are the breeds' models taken together; one breed alone has too few held-out rides to be judged by.
+//!
+//! The model of all rides gets its name first, the breeds' follow it ([`name_breeds`]), and scorers use none that belongs to another
+//! release. Whoever dies in between leaves rides of those breeds to the model of all; the next training, promotion or roll-back
+//! finishes it ([`finish`]).
 
 use crate::{
-    breeds::BreedModels,
+    breeds::{BreedModels, BreedSummary, Breeds},
     build::Built,
     load::Loaded,
     newton::Cancel,
     plan::Plan,
     promote::{self, Challenger, Comparison, Rule, Verdict},
     realised,
-    registry::{self, Version, readable},
+    registry::{self, NoVersion, Version, readable},
     report::{self, DataSummary, Realised},
 };
 use common::{
@@ -34,6 +37,8 @@ use std::sync::Arc;
 
 /// Models of breeds that are written, or whose champions are read, at once.
 const BREEDS_AT_ONCE: usize = 16;
+/// Breeds that are named before it is looked whether their release is still the one in service.
+const BREEDS_BETWEEN_LOOKS: usize = 64;
 
 /// `models/<model>/<id>/metrics.json`: the account of a model for tools that want no coefficients.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -84,29 +89,35 @@ impl Release<'_> {
     ) -> Result<Vec<Outgoing>, Failure> {
         let data = DataSummary::of(&self.plan.manifests, &trained.loaded.coverage);
         let version = self.write_model(&trained.built.model, &data).await?;
-        let breed_versions = self.write_breeds(&trained).await?;
+        self.write_breeds(&trained).await?;
         let trained = Arc::new(trained);
+        // A page without a verdict, for when nobody gets further than to give the name.
+        self.write_report(&trained, &data, None, realised).await?;
 
-        let (mut verdict, champion) = self.judge_global(&trained, &version).await?;
+        let (mut verdict, champion) = self.judge(&trained, &version).await?;
         if verdict.reason == promote::CHAMPION_ALREADY
             && let Some(before) = known_verdict(self.store, &version.model, &version.model_id).await?
+            && before.promoted
         {
             verdict = before;
         }
+        verdict.rule = Some(self.rule);
         let mut messages = vec![match &champion {
             Some(champion) if verdict.promoted => Outgoing::message(&announcement(champion))?,
             _ => Outgoing::message(&rejection(&version, &verdict))?,
         }];
         if verdict.promoted {
             self.end_challenge(&version).await?;
-            for champion in self.promote_breeds(&trained, &breed_versions, &verdict).await? {
-                messages.push(Outgoing::message(&announcement(&champion))?);
+            if let Some(champion) = champion {
+                for champion in name_breeds(self.store, champion).await?.champions {
+                    messages.push(Outgoing::message(&announcement(&champion))?);
+                }
             }
         } else {
             registry::name(self.store, AliasName::Challenger, &version, TRAINER, &verdict.why).await?;
         }
         realised::write(self.store, realised).await?;
-        self.write_report(&trained, &data, &verdict, realised).await?;
+        self.write_report(&trained, &data, Some(&verdict), realised).await?;
         let path = layout::verdict(&version.model, &version.model_id);
         store::write(self.store, &path, pretty(&verdict)?).await?;
         tracing::info!(
@@ -126,6 +137,9 @@ impl Release<'_> {
 
     /// `model.json` is written last: where it is, the artefact is whole.
     async fn write_model(&self, model: &Model, data: &DataSummary) -> Result<Version, Failure> {
+        if let Ok((version, _)) = registry::version(self.store, &model.model, &model.model_id).await? {
+            return Ok(version);
+        }
         let metrics = MetricsFile {
             model: model.model.clone(),
             model_id: model.model_id.clone(),
@@ -144,51 +158,59 @@ impl Release<'_> {
         Ok(version)
     }
 
-    async fn write_breeds(&self, trained: &Trained) -> Result<Vec<Version>, Failure> {
-        let Some(breeds) = &trained.breeds else { return Ok(Vec::new()) };
+    async fn write_breeds(&self, trained: &Trained) -> Result<(), Failure> {
+        let Some(breeds) = &trained.breeds else { return Ok(()) };
         let writing =
             stream::iter(0..breeds.models.len()).map(|index| write_artefact(self.store, &breeds.models[index]));
-        let versions = writing.buffered(BREEDS_AT_ONCE).try_collect().await?;
+        writing.buffered(BREEDS_AT_ONCE).try_collect::<Vec<Version>>().await?;
         let path = layout::breeds(&self.plan.model, &self.plan.model_id);
         store::write(self.store, &path, pretty(&breeds.account)?).await?;
         tracing::info!(breeds = breeds.models.len(), pull = breeds.account.pull, "trained by breed");
-        Ok(versions)
+        Ok(())
     }
 
-    /// The verdict on the model of all rides, and who is champion in the end; what the verdict says has been done.
-    async fn judge_global(
-        &self,
-        trained: &Arc<Trained>,
-        version: &Version,
-    ) -> Result<(Verdict, Option<Alias>), Failure> {
+    /// The verdict, and who is champion of all rides in the end; what the verdict says of that has been done.
+    async fn judge(&self, trained: &Arc<Trained>, version: &Version) -> Result<(Verdict, Option<Alias>), Failure> {
         loop {
             let current = registry::current(self.store, &version.model, AliasName::Champion).await?;
             let champion = match &current {
-                Some(current) => self.artefact_of(current).await?,
+                Some(current) => artefact_of(self.store, current).await?,
                 None => None,
             };
             let outdated = match &champion {
                 Some(champion) => is_outdated(self.store, &trained.built.model, champion).await?,
                 None => false,
             };
-            let judged = current.clone();
-            let (trained, rule) = (Arc::clone(trained), self.rule);
+            let champion = champion.map(Arc::new);
+            let (judged, theirs) = (current.clone(), champion.clone());
+            let (shared, rule) = (Arc::clone(trained), self.rule);
             let (threads, cancel) = (self.threads, self.cancel.clone());
-            let verdict = offload(move || {
-                let model = &trained.built.model;
-                let test = &trained.loaded.test;
+            let mut verdict = offload(move || {
+                let model = &shared.built.model;
+                let test = &shared.loaded.test;
                 let challenger = Challenger {
                     model_id: &model.model_id,
                     evidence: model.evidence.as_ref(),
                     held_out: test.len() as u64,
                     outdated,
-                    unrivalled: champion.is_none(),
+                    unrivalled: theirs.is_none(),
                 };
                 promote::judge(&rule, challenger, judged.as_ref(), || {
-                    promote::compare(rule.metric, champion.as_ref()?, model, test, threads, &cancel)
+                    promote::compare(rule.metric, theirs.as_ref()?, model, test, threads, &cancel)
                 })
             })
             .await?;
+            if let Some(champion) = champion
+                && verdict.promoted
+                && verdict.comparison.is_some()
+            {
+                let theirs = self.breeds_beside(&champion, trained).await?;
+                let (shared, cancel) = (Arc::clone(trained), self.cancel.clone());
+                let comparison = offload(move || compare_breeds(&shared, rule, &theirs, threads, &cancel)).await?;
+                if let Some(comparison) = comparison {
+                    verdict = promote::judge_breeds(&rule, verdict, &comparison);
+                }
+            }
             if self.cancel.is_cancelled() {
                 return Err(cancelled());
             }
@@ -209,63 +231,139 @@ impl Release<'_> {
         }
     }
 
-    /// Gives each breed its new champion, unless together they are worse than the present ones. Those that belong to another model of
-    /// all rides than the champion answer nobody: then rides of the breeds are answered by the model of all.
-    async fn promote_breeds(
-        &self,
-        trained: &Arc<Trained>,
-        versions: &[Version],
-        verdict: &Verdict,
-    ) -> Result<Vec<Alias>, Failure> {
-        let reading = stream::iter(0..versions.len()).map(|index| async move {
-            let version = &versions[index];
-            match registry::current(self.store, &version.model, AliasName::Champion).await? {
-                Some(current) if current.model_id != version.model_id => self.artefact_of(&current).await,
-                _ => Ok(None),
-            }
+    /// For each model of a breed the one that answers for that breed now, beside the champion of all rides.
+    async fn breeds_beside(&self, champion: &Model, trained: &Trained) -> Result<Vec<Option<Model>>, Failure> {
+        let Some(breeds) = &trained.breeds else { return Ok(Vec::new()) };
+        let reading = stream::iter(0..breeds.models.len()).map(|index| async move {
+            let ours = &breeds.models[index];
+            let Some(current) = registry::current(self.store, &ours.model, AliasName::Champion).await? else {
+                return Ok(None);
+            };
+            let theirs = artefact_of(self.store, &current).await?;
+            Ok::<_, Failure>(theirs.filter(|theirs| {
+                theirs.model_id != ours.model_id && theirs.centre.as_ref() == Some(&champion.model_id)
+            }))
         });
-        let artefacts: Vec<Option<Model>> = reading.buffered(BREEDS_AT_ONCE).try_collect().await?;
-        let (shared, rule) = (Arc::clone(trained), self.rule);
-        let (threads, cancel) = (self.threads, self.cancel.clone());
-        let comparison = offload(move || compare_breeds(&shared, rule, &artefacts, threads, &cancel)).await?;
-        if let Some(Comparison { rides, gain, .. }) = &comparison
-            && *rides >= self.rule.rides_min
-            && gain.value < -self.rule.margin
-        {
-            tracing::warn!(rides, gain = gain.value, "the models by breed are worse than the present ones, which stay");
-            return Ok(Vec::new());
-        }
-        let why = format!("with the model of all rides, centre of its penalty ({})", verdict.why);
-        let why = why.as_str();
-        let naming = stream::iter(0..versions.len())
-            .map(|index| registry::name(self.store, AliasName::Champion, &versions[index], TRAINER, why));
-        naming.buffered(BREEDS_AT_ONCE).try_collect().await
-    }
-
-    async fn artefact_of(&self, alias: &Alias) -> Result<Option<Model>, Failure> {
-        if !layout::is_below(layout::MODELS, &alias.object) {
-            return Ok(None);
-        }
-        readable(store::read_json::<Model>(self.store, &alias.object).await)
+        reading.buffered(BREEDS_AT_ONCE).try_collect().await
     }
 
     async fn write_report(
         &self,
         trained: &Arc<Trained>,
         data: &DataSummary,
-        verdict: &Verdict,
+        verdict: Option<&Verdict>,
         realised: &[(String, Realised)],
     ) -> Result<(), Failure> {
         let model = &trained.built.model;
         let breeds = trained.breeds.as_ref().map(|breeds| &breeds.account);
-        let of_family = realised.iter().filter(|(family, _)| *family == model.model);
-        let realised: Vec<Realised> = of_family.map(|(_, realised)| realised.clone()).collect();
-        let page = report::Page { model, data, breeds, verdict: Some(verdict), realised: &realised }.html();
+        // Of the model of all rides first, then of those of breeds that most rides came back of.
+        let breed = |family: &str| {
+            family.strip_prefix(&model.model).and_then(|rest| rest.strip_prefix("--")).map(str::to_owned)
+        };
+        let of_breeds = realised.iter().filter_map(|(family, realised)| {
+            let model_id = format!("{} {}", breed(family)?, realised.model_id);
+            Some(Realised { model_id, metrics: realised.metrics.clone() })
+        });
+        let mut of_breeds: Vec<Realised> = of_breeds.collect();
+        of_breeds.sort_by_key(|realised| std::cmp::Reverse(realised.metrics.rides));
+        let of_all = realised.iter().filter(|(family, _)| *family == model.model).map(|(_, realised)| realised.clone());
+        let realised: Vec<Realised> = of_all.chain(of_breeds).collect();
+        let page = report::Page { model, data, breeds, verdict, realised: &realised }.html();
         store::write(self.store, &layout::report(&model.model, &model.model_id), page.into_bytes()).await
     }
 }
 
-/// The new models by breed against the present champions of those breeds that have one, on the held-out rides of all of them.
+/// Which breeds have which champion now.
+#[derive(Debug, Default)]
+pub struct NamedBreeds {
+    /// Those whose name was given, or was theirs already; of their history only the last.
+    pub champions: Vec<Alias>,
+    /// Breeds whose model cannot be used, and why.
+    pub left_out: Vec<(String, NoVersion)>,
+}
+
+/// Has the models of breeds that were trained beside the champion follow it. Should another become champion meanwhile, those beside
+/// that one follow: of several who name at once the last to end leaves the release whole.
+///
+/// # Errors
+/// When the store is away.
+pub async fn name_breeds(store: &Store, mut champion: Alias) -> Result<NamedBreeds, Failure> {
+    'release: loop {
+        let path = layout::breeds(&champion.model, &champion.model_id);
+        let breeds: Option<Breeds> = readable(store::read_json(store, &path).await)?;
+        let breeds = breeds.map(|breeds| breeds.breeds).unwrap_or_default();
+        let why = format!("with the model of all rides, centre of its penalty ({})", champion.why);
+        let mut named = NamedBreeds::default();
+        let mut chunks = breeds.chunks(BREEDS_BETWEEN_LOOKS);
+        loop {
+            let chunk = chunks.next();
+            match registry::current(store, &champion.model, AliasName::Champion).await? {
+                Some(now) if now.model_id != champion.model_id => {
+                    champion = now;
+                    continue 'release;
+                }
+                _ => {}
+            }
+            let Some(chunk) = chunk else { return Ok(named) };
+            let (champion_id, by, why) = (champion.model_id.as_str(), champion.by.as_str(), why.as_str());
+            let naming = stream::iter(0..chunk.len()).map(|index| async move {
+                if let Some(alias) = in_service(store, champion_id, &chunk[index]).await? {
+                    return registry::publish(store, alias).await.map(Ok);
+                }
+                let BreedSummary { breed, model, model_id, .. } = &chunk[index];
+                match registry::version(store, model, model_id).await? {
+                    Ok((version, _)) => registry::name(store, AliasName::Champion, &version, by, why).await.map(Ok),
+                    Err(no_version) => Ok(Err((breed.clone(), no_version))),
+                }
+            });
+            let done: Vec<Result<Alias, (String, NoVersion)>> = naming.buffered(BREEDS_AT_ONCE).try_collect().await?;
+            for one in done {
+                match one {
+                    Ok(mut alias) => {
+                        // Of thousands the one before is all that anybody asks for.
+                        alias.history.drain(..alias.history.len().saturating_sub(1));
+                        named.champions.push(alias);
+                    }
+                    Err(left_out) => {
+                        tracing::warn!(breed = %left_out.0, why = %left_out.1, "a breed is left to the model of all rides");
+                        named.left_out.push(left_out);
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// The model that answers for a breed beside the champion of all rides: the one that was trained with that one, or another a person
+/// chose among those drawn to it. `None` when its name has not followed that champion yet.
+///
+/// # Errors
+/// When the store is away.
+pub async fn in_service(store: &Store, champion_id: &str, breed: &BreedSummary) -> Result<Option<Alias>, Failure> {
+    let Some(alias) = registry::current(store, &breed.model, AliasName::Champion).await? else { return Ok(None) };
+    if alias.model_id == breed.model_id {
+        return Ok(Some(alias));
+    }
+    let artefact = artefact_of(store, &alias).await?;
+    Ok(artefact.filter(|artefact| artefact.centre.as_deref() == Some(champion_id)).map(|_| alias))
+}
+
+async fn artefact_of(store: &Store, alias: &Alias) -> Result<Option<Model>, Failure> {
+    if !layout::is_below(layout::MODELS, &alias.object) {
+        return Ok(None);
+    }
+    readable(store::read_json::<Model>(store, &alias.object).await)
+}
+
+/// Finishes what somebody left undone who died, or was interrupted, after the champion of all rides had its name.
+pub(crate) async fn finish(store: &Store, model: &str) -> Result<(), Failure> {
+    if let Some(champion) = registry::current(store, model, AliasName::Champion).await? {
+        name_breeds(store, registry::publish(store, champion).await?).await?;
+    }
+    Ok(())
+}
+
+/// The new models by breed against those that answer for these breeds now, on the held-out rides of all of them.
 fn compare_breeds(
     trained: &Trained,
     rule: Rule,
@@ -277,7 +375,7 @@ fn compare_breeds(
     let test = &trained.loaded.test;
     let (mut theirs, mut ours, mut service) = (Vec::new(), Vec::new(), Vec::new());
     for (breed, ride) in &breeds.held_out {
-        let Some(champion) = &champions[*breed] else { continue };
+        let Some(Some(champion)) = champions.get(*breed) else { continue };
         let log_odds = |model: &Model| {
             let features: Vec<f64> = model.used()?.into_iter().map(|j| test.features[*ride][j]).collect();
             Some(model.log_odds(&features))
@@ -324,12 +422,20 @@ async fn is_outdated(store: &Store, model: &Model, champion: &Model) -> Result<b
 }
 
 /// What was decided about a model before, told once more: who is champion now, or why it is none. `None` when nothing was.
-pub(crate) async fn decided(store: &Store, model: &str, model_id: &str) -> Result<Option<Vec<Outgoing>>, Failure> {
+/// A refusal under another rule is none, unless a person promoted it since: then it is to be judged again.
+pub(crate) async fn decided(
+    store: &Store,
+    model: &str,
+    model_id: &str,
+    rule: Rule,
+) -> Result<Option<Vec<Outgoing>>, Failure> {
     let verdict = known_verdict(store, model, model_id).await?;
+    let champion = registry::current(store, model, AliasName::Champion).await?;
+    let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
+    let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));
     let (Some(verdict), Ok((version, _))) = (verdict, registry::version(store, model, model_id).await?) else {
         return Ok(None);
     };
-    let champion = registry::current(store, model, AliasName::Champion).await?;
     Ok(match champion {
         Some(champion) if verdict.promoted || champion.model_id == model_id => {
             let champion = registry::publish(store, champion).await?;

@@ -115,4 +115,4 @@ impl Page<'_> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

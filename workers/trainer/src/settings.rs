@@ -13,6 +13,9 @@ use serde::{
     de::{IntoDeserializer, value::StrDeserializer},
 };
 
+/// Longest that a message may be held: below the 20 minutes after which a worker's attempt counts as failed.
+const HOLD_MS_MAX: u64 = 19 * 60 * 1000;
+
 /// How models are trained, and which of them become champion.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -187,8 +190,10 @@ impl config::Settings for Settings {
                 "at least 10 rides, e.g. 200, or 0 for none",
             ));
         }
-        if self.hold_ms_max < 100 {
-            return Err(Problem::new("hold_ms_max", self.hold_ms_max, "at least 100 ms, e.g. 600000"));
+        if !(100..=HOLD_MS_MAX).contains(&self.hold_ms_max) {
+            let right =
+                format!("100 to {HOLD_MS_MAX} ms: less than the broker's consumer_timeout and run.handle_timeout_ms");
+            return Err(Problem::new("hold_ms_max", self.hold_ms_max, right));
         }
         Ok(())
     }

@@ -407,7 +407,7 @@ async fn those_who_promote_at_once_leave_one_line_of_champions() {
     line.push(champion.model_id.clone());
     let mut expected: Vec<_> = rivals.iter().map(|rival| rival.model_id.clone()).chain([template.model_id]).collect();
     for (index, model_id) in line.iter().enumerate() {
-        let path = layout::alias_generation(&champion.model, AliasName::Champion, index + 1);
+        let path = layout::alias_generation(&champion.model, AliasName::Champion, index as u64 + 1);
         let generation: Alias = store::read_json(&store, &path).await.unwrap().unwrap();
         assert_eq!((&generation.model_id, past(&generation).as_slice()), (model_id, &line[..index]));
     }

@@ -5,6 +5,9 @@ use serde::{Deserialize, Serialize};
 /// Name of the alias' schema.
 pub const ALIAS_SCHEMA: &str = "model-alias.v1";
 
+/// Versions an alias remembers beside the one it names. Those before are in the objects of their own that every generation has.
+pub const HISTORY_MAX: usize = 50;
+
 /// Which version of a model has a name, since when, by whom and why, and which had it before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
@@ -26,7 +29,9 @@ pub struct Alias {
     pub at: String,
     /// Why, in words.
     pub why: String,
-    /// Versions that had the name before it, oldest first.
+    /// How many versions had the name up to this one: its place in the line, from 1.
+    pub generation: u64,
+    /// Versions that had the name before it, oldest first; [`HISTORY_MAX`] at most.
     pub history: Vec<Past>,
 }
 
@@ -66,62 +71,8 @@ pub struct Past {
 }
 
 impl Alias {
-    /// How many versions had the name up to this one: its place in the line, from 1.
-    pub fn generation(&self) -> usize {
-        self.history.len() + 1
-    }
-
-    /// Whether this stood in the line of `later` before it: what a delayed writer or reader may still see.
-    pub fn is_before(&self, later: &Self) -> bool {
-        later.history.get(self.history.len()).is_some_and(|past| past.model_id == self.model_id)
-    }
-
-    /// Whether the version has the name or ever had it.
-    pub fn ever_named(&self, model_id: &str) -> bool {
+    /// Whether the version has the name or had it, as far as is remembered.
+    pub fn named(&self, model_id: &str) -> bool {
         self.model_id == model_id || self.history.iter().any(|past| past.model_id == model_id)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_name_is_before_another_only_in_its_own_line() {
-        let named = |line: &[&str]| {
-            let (model_id, history) = line.split_last().unwrap();
-            let past = |id: &&str| Past {
-                model_id: (*id).to_owned(),
-                sha256: String::new(),
-                by: String::new(),
-                at: String::new(),
-                why: String::new(),
-            };
-            Alias {
-                schema: ALIAS_SCHEMA.to_owned(),
-                alias: AliasName::Champion,
-                model: "m".to_owned(),
-                model_id: (*model_id).to_owned(),
-                object: String::new(),
-                sha256: String::new(),
-                by: String::new(),
-                at: String::new(),
-                why: String::new(),
-                history: history.iter().map(past).collect(),
-            }
-        };
-        let served = named(&["a", "b", "a", "c"]);
-        for (line, before) in [
-            (&["a"][..], true),
-            (&["a", "b"], true),
-            (&["a", "b", "a"], true),
-            (&["a", "b", "a", "c"], false),
-            (&["a", "b", "a", "c", "b"], false),
-            (&["x"], false),
-        ] {
-            assert_eq!(named(line).is_before(&served), before, "{line:?}");
-        }
-        assert!(served.ever_named("b") && served.ever_named("c") && !served.ever_named("x"));
-        assert_eq!(served.generation(), 4);
     }
 }

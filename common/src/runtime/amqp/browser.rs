@@ -2,13 +2,13 @@
 //! second, ever slower). A consumer is sent no more than its prefetch, so that few bodies are in memory; when all of that is
 //! in hand, another one goes on from there. What was seen is unacknowledged until the channels close.
 
-use super::{delivered, short, translate, within};
+use super::{consumer::Consuming, delivered, short, translate, within};
 use crate::runtime::broker::{BrokerError, Browser, Delivery, Settle};
 use async_trait::async_trait;
-use futures::{FutureExt, StreamExt, future::try_join_all};
+use futures::{FutureExt, StreamExt, future::join_all};
 use lapin::{
-    Channel, Connection,
-    options::{BasicConsumeOptions, BasicQosOptions, QueueDeclareOptions},
+    Connection,
+    options::QueueDeclareOptions,
     types::{FieldTable, ShortString},
 };
 use std::{
@@ -32,13 +32,12 @@ pub(super) struct AmqpBrowser {
     deadline: Duration,
     window: u16,
     reading: Option<Reading>,
-    /// Channels of consumers that gave all they may.
-    full: Vec<Channel>,
+    /// Consumers that gave all they may.
+    full: Vec<Consuming>,
 }
 
 struct Reading {
-    channel: Channel,
-    consumer: lapin::Consumer,
+    consuming: Consuming,
     window: usize,
     in_hand: Arc<AtomicUsize>,
 }
@@ -54,11 +53,8 @@ impl AmqpBrowser {
         let channel = within(self.deadline, "opening a channel", self.connection.create_channel()).await?;
         let window = self.window;
         self.window = (window * 2).min(WINDOW.1);
-        within(self.deadline, "setting the prefetch", channel.basic_qos(window, BasicQosOptions::default())).await?;
-        let options = BasicConsumeOptions::default();
-        let started = channel.basic_consume(self.queue.clone(), short(""), options, FieldTable::default());
-        let consumer = within(self.deadline, &format!("looking through {}", self.queue), started).await?;
-        Ok(Reading { channel, consumer, window: window.into(), in_hand: Arc::default() })
+        let consuming = Consuming::start(channel, self.queue.as_str(), Some(window), self.deadline).await?;
+        Ok(Reading { consuming, window: window.into(), in_hand: Arc::default() })
     }
 
     fn hand_out(&self, reading: &Reading, delivery: lapin::message::Delivery) -> Delivery {
@@ -74,13 +70,13 @@ impl AmqpBrowser {
         let what = format!("looking through {}", self.queue);
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         loop {
-            let mut come = tokio::time::timeout(SILENCE, reading.consumer.next()).await.ok();
+            let mut come = tokio::time::timeout(SILENCE, reading.consuming.consumer.next()).await.ok();
             let mut ready = 1;
             if come.is_none() {
-                let asked = reading.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
+                let asked = reading.consuming.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
                 ready = within(self.deadline, &what, asked).await?.message_count();
                 // What was on its way came before the answer.
-                come = reading.consumer.next().now_or_never();
+                come = reading.consuming.consumer.next().now_or_never();
             }
             match come {
                 Some(Some(Ok(delivery))) => return Ok(Some(self.hand_out(reading, delivery))),
@@ -98,8 +94,9 @@ impl Browser for AmqpBrowser {
     async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         let mut reading = match self.reading.take() {
             Some(reading) if reading.in_hand.load(SeqCst) < reading.window => reading,
-            Some(full) => {
-                self.full.push(full.channel);
+            Some(mut full) => {
+                full.consuming.cancel().await?;
+                self.full.push(full.consuming);
                 self.begin().await?
             }
             None => self.begin().await?,
@@ -110,12 +107,10 @@ impl Browser for AmqpBrowser {
     }
 
     async fn close(mut self: Box<Self>) -> Result<(), BrokerError> {
-        let channels = self.full.drain(..).chain(self.reading.take().map(|reading| reading.channel));
-        let channels: Vec<Channel> = channels.collect();
-        let closing = channels
-            .iter()
-            .map(|channel| within(self.deadline, "closing a channel", channel.close(200, short("looked"))));
-        try_join_all(closing).await.map(drop)
+        let all: Vec<Consuming> =
+            self.full.drain(..).chain(self.reading.take().map(|reading| reading.consuming)).collect();
+        // To the end, all of them: what is dropped beside a channel that is closing takes the connection along.
+        join_all(all.iter().map(Consuming::close)).await.into_iter().collect()
     }
 }
 

@@ -5,6 +5,7 @@
 //! connects anew, declares and consumes from the top. Every await has a deadline.
 
 mod browser;
+mod consumer;
 mod convert;
 mod declare;
 mod inspect;
@@ -19,14 +20,15 @@ use super::broker::{
 use super::config::{BrokerSettings, Declare};
 use crate::contract::topology::Topology;
 use async_trait::async_trait;
+use consumer::{AmqpConsumer, Consuming};
 use convert::short;
 use futures::StreamExt;
 pub use inspect::Presence;
 use lapin::{
     Channel, ConnectionProperties, ErrorKind, Event,
     options::{
-        BasicAckOptions, BasicCancelOptions, BasicConsumeOptions, BasicNackOptions, BasicQosOptions,
-        BasicRejectOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+        BasicAckOptions, BasicRejectOptions, ExchangeDeleteOptions, QueueBindOptions, QueueDeclareOptions,
+        QueueDeleteOptions,
     },
     protocol::AMQPErrorKind,
     types::FieldTable,
@@ -186,18 +188,10 @@ impl AmqpConnection {
         &self,
         channel: Channel,
         queue: &str,
-        prefetch: u16,
-        no_ack: bool,
+        prefetch: Option<u16>,
     ) -> Result<Box<dyn Consumer>, BrokerError> {
-        if !no_ack {
-            within(self.deadline, "setting the prefetch", channel.basic_qos(prefetch, BasicQosOptions::default()))
-                .await?;
-        }
-        let options = BasicConsumeOptions { no_ack, ..Default::default() };
-        let started = channel.basic_consume(short(queue), short(""), options, FieldTable::default());
-        let consumer = within(self.deadline, &format!("consuming from {queue}"), started).await?;
-        let (namespace, deadline) = (self.namespace.clone(), self.deadline);
-        Ok(Box::new(AmqpConsumer { consumer, channel, no_ack, namespace, deadline }))
+        let consuming = Consuming::start(channel, queue, prefetch, self.deadline).await?;
+        Ok(Box::new(AmqpConsumer { consuming, namespace: self.namespace.clone() }))
     }
 }
 
@@ -225,7 +219,7 @@ impl Connection for AmqpConnection {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         let channel = self.channel(&self.consuming).await?;
-        self.start(channel, &format!("{}{queue}", self.namespace), prefetch, false).await
+        self.start(channel, &format!("{}{queue}", self.namespace), Some(prefetch)).await
     }
 
     async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
@@ -241,13 +235,13 @@ impl Connection for AmqpConnection {
             FieldTable::default(),
         );
         within(self.deadline, &format!("binding to {exchange}"), bound).await?;
-        self.start(channel, &queue, prefetch, false).await
+        self.start(channel, &queue, Some(prefetch)).await
     }
 
     async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError> {
         let channel = self.channel(&self.consuming).await?;
         let queue = self.temporary_queue(&channel).await?;
-        let consumer = self.start(channel, &queue, 0, true).await?;
+        let consumer = self.start(channel, &queue, None).await?;
         Ok((queue, consumer))
     }
 
@@ -276,39 +270,6 @@ impl Connection for AmqpConnection {
             // The broker notices by itself if the goodbye does not get through.
             let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
         }
-    }
-}
-
-struct AmqpConsumer {
-    consumer: lapin::Consumer,
-    channel: Channel,
-    no_ack: bool,
-    namespace: String,
-    deadline: Duration,
-}
-
-#[async_trait]
-impl Consumer for AmqpConsumer {
-    async fn next(&mut self) -> Result<Delivery, BrokerError> {
-        match self.consumer.next().await {
-            Some(Ok(delivery)) => Ok(delivered(delivery, &self.namespace, self.deadline, self.no_ack)),
-            Some(Err(error)) => Err(translate("consuming", error)),
-            None => Err(BrokerError::Lost("the broker ended the consumer (was the queue deleted?)".to_owned())),
-        }
-    }
-
-    async fn cancel(&mut self) -> Result<(), BrokerError> {
-        let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
-        within(self.deadline, "cancelling a consumer", cancelled).await?;
-        // Deliveries that came before the broker's answer.
-        while let Some(delivery) = self.consumer.next().await {
-            let delivery = delivery.map_err(|error| translate("cancelling a consumer", error))?;
-            if !self.no_ack {
-                let back = delivery.acker.nack(BasicNackOptions { requeue: true, multiple: false });
-                settled(within(self.deadline, "giving back a delivery", back).await?)?;
-            }
-        }
-        Ok(())
     }
 }
 

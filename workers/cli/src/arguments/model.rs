@@ -84,6 +84,16 @@ Examples:
   wildrydes model retrain --set trainer.features=mileage --set trainer.promotion=by_hand
   wildrydes model retrain --set trainer.threshold=cost --set trainer.cost_false_negative=10")]
     Retrain,
+    /// Remove what nobody will ask for any more: old versions, and old days of what was served and scored
+    #[command(after_help = "\
+Examples:
+  wildrydes model prune --dry-run
+  wildrydes model prune --keep 3 --days 7 --yes
+
+Of every model family the champion, the challenger and the last champions before stay, with the models of breeds that were
+trained beside them, and whatever was written in the last days. Rides that come with a label later than that tell nothing about
+the scores they got. Which version was champion when, and why, stays for ever.")]
+    Prune(Prune),
     /// Write a version in a form that needs none of this software
     #[command(after_help = "\
 Examples:
@@ -132,6 +142,23 @@ pub struct Family {
     /// Model family: that of all rides, or of one breed, as in service-request--qilin
     #[arg(long, default_value = "service-request", value_name = "NAME")]
     pub model: String,
+}
+
+/// What `model prune` leaves.
+#[derive(Debug, Clone, Args)]
+pub struct Prune {
+    /// Champions before the present one that stay, in each model family
+    #[arg(long, default_value_t = 10, value_name = "N", value_parser = clap::value_parser!(u8).range(..=50))]
+    pub keep: u8,
+    /// Days of which everything stays, today (UTC) included
+    #[arg(long, default_value_t = 30, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=36_500))]
+    pub days: u32,
+    /// Remove without asking
+    #[arg(long, conflicts_with = "dry_run")]
+    pub yes: bool,
+    /// Only tell what would be removed
+    #[arg(long)]
+    pub dry_run: bool,
 }
 
 /// Somebody's word on a model.

@@ -8,7 +8,7 @@ use super::{
 use crate::{
     Failed, Session,
     arguments::Which,
-    output::{Output, legible},
+    output::{ask, can_ask, legible},
 };
 use anyhow::Context;
 use common::{
@@ -22,7 +22,6 @@ use indicatif::HumanCount;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashSet},
-    io::{self, IsTerminal, Write},
     num::NonZeroU32,
     ops::ControlFlow,
     time::Duration,
@@ -184,18 +183,9 @@ pub(super) async fn drop_letters(
             doomed.tell(session, "dropped", dry_run, each)?;
             return not_found(&doomed.missing(&which));
         }
-        if session.shared.json || !io::stdin().is_terminal() {
-            return Err(Failed::Misused(anyhow::anyhow!(
-                "{} dead letters would be dropped; without a terminal to ask on, say so with --yes",
-                doomed.count()
-            )));
-        }
+        can_ask(session, &format!("{} dead letters would be dropped", doomed.count()))?;
         doomed.tell(session, "dropped", true, each)?;
-        print!("Drop them? A copy of each stays in {} below dead/. [y/N] ", session.store_place()?);
-        Output.flush().context("asking")?;
-        let mut answer = String::new();
-        io::stdin().read_line(&mut answer).context("asking")?;
-        if !matches!(answer.trim(), "y" | "Y" | "yes") {
+        if !ask(&format!("Drop them? A copy of each stays in {} below dead/.", session.store_place()?))? {
             println!("nothing was dropped");
             return Ok(());
         }

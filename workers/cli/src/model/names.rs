@@ -1,18 +1,14 @@
 //! `model promote`, `rollback`, `retrain`: what changes which version is served.
 
 use super::{READS_AT_ONCE, resolve, store_of};
-use crate::{
-    Failed, Session,
-    arguments::{Family, Word},
-    control::somebody,
-    output::legible,
-};
-use anyhow::anyhow;
+use crate::{Failed, Session, arguments::Word, control::somebody, output::legible};
+use anyhow::{Context, anyhow};
 use common::{
     contract::{
         layout,
         message::{Message, ModelPromoted, ModelRejected, decode},
-        model::{Alias, AliasName},
+        model::{Alias, AliasName, Model},
+        outcome::Failure,
     },
     runtime::{Store, client::Client, store},
 };
@@ -23,13 +19,14 @@ use trainer::{
     Trainer,
     breeds::Breeds,
     registry::{self, Version},
-    release::announcement,
+    release::{announcement, in_service, name_breeds},
 };
 
 /// `promote`
 pub(super) async fn promote(session: &Session, meant: &str, word: &Word) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let (version, _) = resolve(&store, &word.family, meant).await?;
+    let (version, artefact) = resolve(&store, &word.family, meant).await?;
+    check_release(&store, &version, &artefact).await?;
     name(session, &store, &version, word).await
 }
 
@@ -37,73 +34,116 @@ pub(super) async fn promote(session: &Session, meant: &str, word: &Word) -> Resu
 pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -> Result<(), Failed> {
     let store = store_of(session)?;
     let family = &word.family.model;
+    // One that cannot be read is behind, too.
+    let alias = match store::read_json::<Alias>(&store, &layout::champion(family)).await {
+        Err(Failure::Permanent { .. }) => None,
+        read => read?,
+    };
     let champion = registry::current(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to take back")));
     };
-    // Whoever was cut short may have left the alias behind.
-    let champion = registry::publish(&store, champion).await?;
-    // The one before it in the line; not one that came later and was taken back.
     let line: Vec<&str> = champion.history.iter().map(|past| past.model_id.as_str()).collect();
+    // The one before it in the line; not one that came later and was taken back.
     let first = line.iter().position(|id| *id == champion.model_id).unwrap_or(line.len());
+    let was_before = first < line.len();
+    let is_behind = alias.is_none_or(|alias| alias.generation < champion.generation);
+    if to.is_none() && was_before && (is_behind || !are_breeds_named(&store, &champion).await?) {
+        let (version, _) = resolve(&store, &word.family, &champion.model_id).await?;
+        if !session.shared.json {
+            eprintln!(
+                "a roll-back to {} was interrupted: it is finished now; the same command again goes further back",
+                champion.model_id
+            );
+        }
+        return name(session, &store, &version, word).await;
+    }
     let meant = match (to, first.checked_sub(1).and_then(|before| line.get(before))) {
         (Some(meant), _) => meant.to_owned(),
         (None, Some(before)) => (*before).to_owned(),
         (None, None) => {
+            let known = match champion.generation == line.len() as u64 + 1 {
+                true => "is the first champion",
+                false => "was champion before all that the alias remembers",
+            };
             let why = format!(
-                "{} is the first champion of {family}: there is none before it (--to names another version, \
-                 `wildrydes model list` shows them)",
+                "{} {known} of {family}: there is none before it (--to names another version, `wildrydes model list` shows \
+                 them)",
                 champion.model_id
             );
             return Err(Failed::Broken(anyhow!(why)));
         }
     };
-    let (version, _) = resolve(&store, &Family { model: family.clone() }, &meant).await?;
+    let (version, artefact) = resolve(&store, &word.family, &meant).await?;
+    check_release(&store, &version, &artefact).await?;
     name(session, &store, &version, word).await
+}
+
+/// Whether every breed that has a model beside the champion is answered by it.
+async fn are_breeds_named(store: &Store, champion: &Alias) -> Result<bool, Failed> {
+    let path = layout::breeds(&champion.model, &champion.model_id);
+    let breeds = store::read_json::<Breeds>(store, &path).await?.map(|breeds| breeds.breeds).unwrap_or_default();
+    let looking = stream::iter(breeds).map(|breed| async move {
+        if in_service(store, &champion.model_id, &breed).await?.is_some() {
+            return Ok::<_, Failed>(true);
+        }
+        // One that cannot be used is left out for good.
+        Ok(registry::version(store, &breed.model, &breed.model_id).await?.is_err())
+    });
+    looking.buffer_unordered(READS_AT_ONCE).try_all(|named| async move { named }).await
+}
+
+/// A breed's model is of use only beside the model of all rides it was trained with.
+async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Result<(), Failed> {
+    let Some(((all, _), centre)) = version.model.split_once("--").zip(artefact.centre.as_deref()) else {
+        return Ok(());
+    };
+    let champion = registry::current(store, all, AliasName::Champion).await?;
+    match champion.is_some_and(|champion| champion.model_id == centre) {
+        true => Ok(()),
+        false => Err(Failed::Broken(anyhow!(
+            "{} {} was trained beside {centre}, which is not the champion of {all}: scorers would not use it. Promote that one, \
+             and its breeds follow: wildrydes model promote {centre}",
+            version.model,
+            version.model_id
+        ))),
+    }
 }
 
 async fn name(session: &Session, store: &Store, version: &Version, word: &Word) -> Result<(), Failed> {
     let before = registry::current(store, &version.model, AliasName::Champion).await?;
     let by = word.by.clone().unwrap_or_else(somebody);
     let champion = registry::name(store, AliasName::Champion, version, &by, &word.why).await?;
-    let mut champions = vec![champion.clone()];
-    champions.extend(name_breeds(store, version, &by, &word.why).await?);
-    let announced = announce(session, &champions).await;
     let before = before.map(|before| before.model_id).filter(|before| *before != champion.model_id);
-    if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&json!({ "champion": champion, "announced": announced.is_ok() }))?);
-    } else {
+    if !session.shared.json {
         match &before {
             Some(before) => println!("{} is champion of {} now, after {before}", champion.model_id, champion.model),
             None => println!("{} is champion of {}", champion.model_id, champion.model),
         }
-        if champions.len() > 1 {
-            println!("and the {} models of breeds that were trained with it", champions.len() - 1);
-        }
-        match announced {
-            Ok(()) => println!("scorers were told"),
-            Err(why) => println!("scorers see it when they look next, within a second ({why})"),
-        }
+    }
+    let named = name_breeds(store, champion.clone()).await.with_context(|| {
+        "naming the models of breeds beside it: until they follow, the model of all rides scores theirs; the same command \
+         again finishes it"
+    })?;
+    for (breed, why) in &named.left_out {
+        eprintln!("the model of breed {} is left out: {why}", legible(breed, false));
+    }
+    let breeds = named.champions.len();
+    let mut champions = vec![champion.clone()];
+    champions.extend(named.champions);
+    let announced = announce(session, &champions).await;
+    if session.shared.json {
+        println!("{}", serde_json::to_string_pretty(&json!({ "champion": champion, "announced": announced.is_ok() }))?);
+        return Ok(());
+    }
+    if breeds > 0 {
+        println!("and the {breeds} models of breeds that were trained with it");
+    }
+    match announced {
+        Ok(()) => println!("scorers were told"),
+        Err(why) => println!("scorers see it when they look next, within a second ({why})"),
     }
     Ok(())
-}
-
-/// The models of breeds that were trained with a model of all rides go with it. Scorers use none that belongs to another one, so that
-/// whatever interrupts this, no ride is scored by what was taken back; the same command again finishes it.
-async fn name_breeds(store: &Store, version: &Version, by: &str, why: &str) -> Result<Vec<Alias>, Failed> {
-    let path = layout::breeds(&version.model, &version.model_id);
-    let Some(breeds) = store::read_json::<Breeds>(store, &path).await? else { return Ok(Vec::new()) };
-    let naming = stream::iter(breeds.breeds).map(|breed| async move {
-        match registry::version(store, &breed.model, &breed.model_id).await? {
-            Ok((version, _)) => registry::name(store, AliasName::Champion, &version, by, why).await.map(Some),
-            Err(why) => {
-                eprintln!("the model of breed {} is left out: {why}", legible(&breed.breed, false));
-                Ok(None)
-            }
-        }
-    });
-    let named: Vec<Option<Alias>> = naming.buffered(READS_AT_ONCE).try_collect().await?;
-    Ok(named.into_iter().flatten().collect())
 }
 
 /// Tells the scorers of the configured broker, which look by themselves as well; or why not.

@@ -132,7 +132,7 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
     println!("{} {}  {}", model.model, model.model_id, names.name_of(&model.model_id));
     println!("  artefact sha256 {}", version.sha256);
     for (name, alias) in [("champion", &names.champion), ("challenger", &names.challenger)] {
-        if let Some(alias) = alias.as_ref().filter(|alias| alias.ever_named(&model.model_id)) {
+        if let Some(alias) = alias.as_ref().filter(|alias| alias.named(&model.model_id)) {
             let past = alias.history.iter().map(|past| (&past.model_id, &past.by, &past.at, &past.why));
             let present = (&alias.model_id, &alias.by, &alias.at, &alias.why);
             for (_, by, at, why) in past.chain([present]).filter(|(id, ..)| **id == model.model_id) {

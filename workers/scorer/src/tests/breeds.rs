@@ -169,6 +169,8 @@ async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
     assert!(response.error.is_none(), "{response:?}");
 
     tokio::time::sleep(2 * minute).await;
+    // After a silence the first one waits for a look at the champion.
+    assert_eq!(answers(&scorer, &[""]).await[0].0, "7");
     let asked = Instant::now();
     assert_eq!(answers(&scorer, &["qilin"]).await, [("qilin-12".to_owned(), 12.0, None)]);
     assert_eq!(asked.elapsed(), Duration::ZERO);

@@ -18,7 +18,7 @@ use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 /// A model trained on made-up rides in which a mile and the weather have these effects.
-pub(super) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingSettings) -> Model {
+pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingSettings) -> Model {
     let mut random = Pcg64Mcg::seed_from_u64(5);
     let mut uniform = || random.random_range(0.0..1.0f64);
     let (mut train, mut test) = (Rides::default(), Rides::default());
@@ -117,6 +117,7 @@ fn a_model_is_shown_with_what_it_is_worth() {
         reason: "no_worse".to_owned(),
         why: "better".to_owned(),
         comparison: Some(comparison),
+        rule: None,
     };
     let page = Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), realised: &realised };
     let html = page.html();
@@ -183,7 +184,8 @@ fn hostile_texts_are_texts() {
     model.warnings = vec![Warning { code: WarningCode::Collinearity, why: hostile.to_owned() }];
     let coverage = vec![Coverage { station: hostile.to_owned(), month: "2018-07".to_owned(), rides: 1 }];
     let data = DataSummary { rejected_by_reason: [(hostile.to_owned(), 1)].into(), coverage, ..DataSummary::default() };
-    let verdict = Verdict { promoted: false, reason: hostile.to_owned(), why: hostile.to_owned(), comparison: None };
+    let verdict =
+        Verdict { promoted: false, reason: hostile.to_owned(), why: hostile.to_owned(), comparison: None, rule: None };
     let page = Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), realised: &[] };
     let html = page.html();
     check(&html);
@@ -455,7 +457,7 @@ proptest! {
             let comparison = compared.map(|(gain, value)| Comparison {
                 champion_id: reason.clone(), metric: Metric::RocAuc, rides: 7, champion: value, challenger: value, gain,
             });
-            Verdict { promoted, why: reason.clone(), reason, comparison }
+            Verdict { promoted, why: reason.clone(), reason, comparison, rule: None }
         });
         let coverage = coverage.into_iter().map(|(station, month, rides)| Coverage { station, month, rides }).collect();
         let data = DataSummary { coverage, ..DataSummary::default() };

@@ -1,6 +1,9 @@
 //! Which new model becomes champion, and what a person's word is worth.
 
 use super::*;
+use common::contract::features::is_test_ride;
+use futures::FutureExt;
+use std::panic::AssertUnwindSafe;
 
 /// Rides whose chance of service rises with the distance by `slope` per mile around 30 of them; with slope 0 it is one half for all.
 fn sloped(prefix: &str, rides: u64, slope: f64, seed: u64) -> Vec<String> {
@@ -130,6 +133,13 @@ async fn a_person_has_the_last_word() {
         registry::version(&store, layout::GLOBAL_MODEL, &rejected(&by_hand, &a).await.model_id).await.unwrap().unwrap();
     registry::name(&store, AliasName::Champion, &version, "a person", "looks good").await.unwrap();
     assert_eq!(promoted(&by_hand, &a).await.model_id, version.model_id);
+    // Under another rule it was not refused by, it still is the champion.
+    assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
+    // Also when what was decided is lost.
+    store.delete(&Path::from(layout::model(layout::GLOBAL_MODEL, &version.model_id))).await.unwrap();
+    assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
+    let challenger = registry::current(&store, layout::GLOBAL_MODEL, AliasName::Challenger).await.unwrap();
+    assert_eq!(challenger.unwrap().generation, 1, "nobody was made challenger since");
 
     let b = put_dataset(&store, "b", &[sloped("b", 5_000, 0.3, 2)]).await;
     let second = promoted(&trainer, &b).await;
@@ -172,9 +182,108 @@ async fn too_few_held_out_rides_leave_the_champion() {
     let store = memory();
     let trainer = Trainer::new(Settings::default(), Arc::clone(&store));
     let first = promoted(&trainer, &put_dataset(&store, "a", &[sloped("a", 300, 0.3, 1)]).await).await;
-    let refusal = rejected(&trainer, &put_dataset(&store, "b", &[sloped("b", 300, 0.3, 2)]).await).await;
+    let ready = put_dataset(&store, "b", &[sloped("b", 300, 0.3, 2)]).await;
+    let refusal = rejected(&trainer, &ready).await;
     assert_eq!(refusal.reason, "too_few_held_out", "{}", refusal.why);
     assert_eq!(alias(&store).await.unwrap().model_id, first.model_id);
+    // Under another rule it is judged again.
+    let lower = Trainer::new(Settings { promotion_rides_min: 50, ..Settings::default() }, Arc::clone(&store));
+    handle(&lower, &ready).await.unwrap();
+    assert_ne!(verdict(&store, &refusal.model_id).await.reason, "too_few_held_out");
+}
+
+/// A panic in a training is one failed attempt of its message, and of no other.
+#[tokio::test]
+async fn a_panic_in_a_training_ends_with_its_message() {
+    let store = memory();
+    let trainer = trainer(&store);
+    let ready = put_dataset(&store, "a", &[lines("a", 500, 6)]).await;
+    let task = tokio::spawn(async { panic!("in a training, on purpose") });
+    *trainer.under_way.lock().await = Some(UnderWay { ready: ready.clone(), task });
+    let attempt = AssertUnwindSafe(handle(&trainer, &ready)).catch_unwind().await;
+    assert!(attempt.is_err(), "the attempt fails");
+    promoted(&trainer, &ready).await;
+}
+
+/// The family of the models of the breed that [`misleading`] makes rides of.
+const QILIN: &str = "service-request--qilin";
+
+/// Rides of one breed. Whether service is asked for rises with the distance for those that are trained on, and falls for those held
+/// out: a model of them is worse than one that knows better.
+fn misleading(prefix: &str, rides: u64) -> Vec<String> {
+    let (rising, falling) = (sloped(prefix, rides, 0.6, 7), sloped(prefix, rides, -0.6, 7));
+    let one = |(rising, falling): (String, String)| {
+        let is_held_out = is_test_ride(rising.split(',').next().unwrap());
+        if is_held_out { falling } else { rising }.replacen(",,,", ",,Qilin,", 1)
+    };
+    rising.into_iter().zip(falling).map(one).collect()
+}
+
+async fn breed_champion(store: &Store) -> Alias {
+    registry::current(store, QILIN, AliasName::Champion).await.unwrap().unwrap()
+}
+
+/// All or none of a release is promoted: models by breed that are worse than those in service keep the model of all rides back. Whoever
+/// promotes always promotes that, too.
+#[tokio::test]
+async fn a_release_with_worse_models_of_breeds_is_not_promoted() {
+    let store = memory();
+    let settings = || Settings { breed_rides_min: 100, promotion_rides_min: 50, ..Settings::default() };
+    let ready = put_dataset(&store, "a", &[sloped("a", 4_000, 0.3, 1), misleading("q", 1_500)]).await;
+    Trainer::new(settings(), Arc::clone(&store)).shared.handle(&ready).await.unwrap();
+    let first = alias(&store).await.unwrap();
+    // The one in service for the breed knows better.
+    let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
+    assert_eq!(artefact.centre.as_ref(), Some(&first.model_id));
+    let mut knowing = Model { model_id: "0123456789abcdef".to_owned(), intercept: 18.0, ..artefact };
+    for coefficient in &mut knowing.coefficients {
+        coefficient.per_unit = if coefficient.feature == "distance" { -0.6 } else { 0.0 };
+    }
+    store::write(&store, &layout::model(QILIN, &knowing.model_id), pretty(&knowing).unwrap()).await.unwrap();
+    let (version, _) = registry::version(&store, QILIN, &knowing.model_id).await.unwrap().unwrap();
+    registry::name(&store, AliasName::Champion, &version, "a person", "it knows better").await.unwrap();
+
+    let ready = put_dataset(&store, "b", &[sloped("b", 4_000, 0.3, 2)]).await;
+    let refusal = rejected(&Trainer::new(settings(), Arc::clone(&store)), &ready).await;
+    assert_eq!(refusal.reason, "worse_than_champion", "{}", refusal.why);
+    assert!(refusal.why.contains("models by breed"), "{}", refusal.why);
+    assert_eq!(alias(&store).await.unwrap(), first);
+    assert_eq!(breed_champion(&store).await.model_id, knowing.model_id);
+
+    let always = Settings { promotion: Promotion::Always, ..settings() };
+    Trainer::new(always, Arc::clone(&store)).shared.handle(&ready).await.unwrap();
+    assert_eq!(alias(&store).await.unwrap().model_id, refusal.model_id);
+    let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
+    assert_eq!(artefact.centre, Some(refusal.model_id));
+}
+
+/// A trainer that died after it named a champion leaves its breeds unnamed: the next training names them, whatever comes of it. And
+/// whoever names the breeds of one that is champion no more names those of the one that is.
+#[tokio::test]
+async fn the_models_of_breeds_follow_the_champion_in_the_end() {
+    let store = memory();
+    let settings = || Settings { breed_rides_min: 100, ..Settings::default() };
+    let ready = put_dataset(&store, "a", &[sloped("a", 1_000, 0.3, 1), misleading("q", 400)]).await;
+    Trainer::new(settings(), Arc::clone(&store)).shared.handle(&ready).await.unwrap();
+    let (first, of_breed) = (alias(&store).await.unwrap(), breed_champion(&store).await);
+    for path in [
+        layout::champion(QILIN),
+        layout::alias_generation(QILIN, AliasName::Champion, 1),
+        layout::verdict(layout::GLOBAL_MODEL, &first.model_id),
+    ] {
+        store.delete(&Path::from(path)).await.unwrap();
+    }
+    let ready = put_dataset(&store, "b", &[sloped("b", 1_000, 0.3, 2)]).await;
+    let by_hand = Settings { promotion: Promotion::ByHand, ..settings() };
+    let refusal = rejected(&Trainer::new(by_hand, Arc::clone(&store)), &ready).await;
+    assert_eq!(breed_champion(&store).await.model_id, of_breed.model_id);
+    assert!(store::exists(&store, &layout::report(layout::GLOBAL_MODEL, &first.model_id)).await.unwrap());
+
+    let (second, _) = registry::version(&store, layout::GLOBAL_MODEL, &refusal.model_id).await.unwrap().unwrap();
+    registry::name(&store, AliasName::Champion, &second, "a person", "").await.unwrap();
+    release::name_breeds(&store, first).await.unwrap();
+    let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
+    assert_eq!(artefact.centre, Some(second.model_id));
 }
 
 /// A training longer than a message may be held puts the message aside and goes on; when it comes again, the answer is there. Messages
@@ -201,7 +310,7 @@ async fn a_long_training_outlives_its_message() {
         }
     };
     assert!(put_aside >= 2, "put aside {put_aside} times");
-    assert_eq!((answer.0.as_str(), alias(&slow).await.unwrap().generation()), ("model-promoted.v1", 1));
+    assert_eq!((answer.0.as_str(), alias(&slow).await.unwrap().generation), ("model-promoted.v1", 1));
 }
 
 /// Told to end, a trainer ends its training and gives the message back unspent; another one takes it up.

@@ -179,8 +179,13 @@ fn features_are_told_with_their_intervals() {
 #[test]
 fn verdicts_are_told_with_their_reasons() {
     let told = |promoted, reason: &str, why: &str| {
-        let finding =
-            verdict(Some(&Verdict { promoted, reason: reason.to_owned(), why: why.to_owned(), comparison: None }));
+        let finding = verdict(Some(&Verdict {
+            promoted,
+            reason: reason.to_owned(),
+            why: why.to_owned(),
+            comparison: None,
+            rule: None,
+        }));
         format!("{} {}", finding.short, finding.long)
     };
     assert!(told(true, "first", "the first model").contains("compared with none"));

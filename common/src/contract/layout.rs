@@ -205,6 +205,12 @@ pub fn scored(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
     format!("{SCORED}/{model}/{model_id}/{date}/{scorer}.csv")
 }
 
+/// The model family of all rides and the breed, as in [`breed_model`], that the model family of one breed is named by; `None` for
+/// others.
+pub fn of_breed(model: &str) -> Option<(&str, &str)> {
+    model.rsplit_once("--")
+}
+
 /// The model family of one breed beside that of all rides, `<family>--<breed>`: upper and lower case and blanks around are of no
 /// account. Letters and digits of ASCII stay as they are; a breed with others, or of more than 40 of them, is told from all others
 /// by eight hex digits of its SHA-256. `None` for a blank breed.

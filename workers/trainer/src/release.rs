@@ -257,11 +257,9 @@ impl Release<'_> {
         let model = &trained.built.model;
         let breeds = trained.breeds.as_ref().map(|breeds| &breeds.account);
         // Of the model of all rides first, then of those of breeds that most rides came back of.
-        let breed = |family: &str| {
-            family.strip_prefix(&model.model).and_then(|rest| rest.strip_prefix("--")).map(str::to_owned)
-        };
         let of_breeds = realised.iter().filter_map(|(family, realised)| {
-            let model_id = format!("{} {}", breed(family)?, realised.model_id);
+            let (_, breed) = layout::of_breed(family).filter(|(all, _)| *all == model.model)?;
+            let model_id = format!("{breed} {}", realised.model_id);
             Some(Realised { model_id, metrics: realised.metrics.clone() })
         });
         let mut of_breeds: Vec<Realised> = of_breeds.collect();
@@ -305,33 +303,39 @@ pub async fn name_breeds(store: &Store, mut champion: Alias) -> Result<NamedBree
                 _ => {}
             }
             let Some(chunk) = chunk else { return Ok(named) };
-            let (champion_id, by, why) = (champion.model_id.as_str(), champion.by.as_str(), why.as_str());
-            let naming = stream::iter(0..chunk.len()).map(|index| async move {
-                if let Some(alias) = in_service(store, champion_id, &chunk[index]).await? {
-                    return registry::publish(store, alias).await.map(Ok);
-                }
-                let BreedSummary { breed, model, model_id, .. } = &chunk[index];
-                match registry::version(store, model, model_id).await? {
-                    Ok((version, _)) => registry::name(store, AliasName::Champion, &version, by, why).await.map(Ok),
-                    Err(no_version) => Ok(Err((breed.clone(), no_version))),
-                }
-            });
-            let done: Vec<Result<Alias, (String, NoVersion)>> = naming.buffered(BREEDS_AT_ONCE).try_collect().await?;
-            for one in done {
-                match one {
-                    Ok(mut alias) => {
-                        // Of thousands the one before is all that anybody asks for.
-                        alias.history.drain(..alias.history.len().saturating_sub(1));
-                        named.champions.push(alias);
-                    }
-                    Err(left_out) => {
-                        tracing::warn!(breed = %left_out.0, why = %left_out.1, "a breed is left to the model of all rides");
-                        named.left_out.push(left_out);
+            let (champion, why) = (&champion, why.as_str());
+            let naming = stream::iter(0..chunk.len()).map(|index| name_breed(store, champion, why, &chunk[index]));
+            let done: Vec<Result<Alias, NoVersion>> = naming.buffered(BREEDS_AT_ONCE).try_collect().await?;
+            for (BreedSummary { breed, .. }, done) in chunk.iter().zip(done) {
+                match done {
+                    Ok(alias) => named.champions.push(alias),
+                    Err(why) => {
+                        tracing::warn!(breed, %why, "a breed is left to the model of all rides");
+                        named.left_out.push((breed.clone(), why));
                     }
                 }
             }
         }
     }
+}
+
+/// The same for one breed; within, when its model cannot be used.
+async fn name_breed(
+    store: &Store,
+    champion: &Alias,
+    why: &str,
+    breed: &BreedSummary,
+) -> Result<Result<Alias, NoVersion>, Failure> {
+    let mut alias = match in_service(store, &champion.model_id, breed).await? {
+        Some(alias) => registry::publish(store, alias).await?,
+        None => match registry::version(store, &breed.model, &breed.model_id).await? {
+            Ok((version, _)) => registry::name(store, AliasName::Champion, &version, &champion.by, why).await?,
+            Err(no_version) => return Ok(Err(no_version)),
+        },
+    };
+    // Of thousands the one before is all that anybody asks for.
+    alias.history.drain(..alias.history.len().saturating_sub(1));
+    Ok(Ok(alias))
 }
 
 /// The model that answers for a breed beside the champion of all rides: the one that was trained with that one, or another a person

@@ -61,10 +61,10 @@ impl Consuming {
 
 impl Drop for Consuming {
     fn drop(&mut self) {
-        let (consumer, channel, deadline) = (self.consumer.clone(), self.channel.clone(), self.deadline);
-        if !channel.status().connected() {
+        if !self.channel.status().connected() {
             return;
         }
+        let (consumer, channel, deadline) = (self.consumer.clone(), self.channel.clone(), self.deadline);
         // Without a runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {

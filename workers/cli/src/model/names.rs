@@ -95,7 +95,7 @@ async fn are_breeds_named(store: &Store, champion: &Alias) -> Result<bool, Faile
 
 /// A breed's model is of use only beside the model of all rides it was trained with.
 async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Result<(), Failed> {
-    let Some(((all, _), centre)) = version.model.split_once("--").zip(artefact.centre.as_deref()) else {
+    let Some(((all, _), centre)) = layout::of_breed(&version.model).zip(artefact.centre.as_deref()) else {
         return Ok(());
     };
     let champion = registry::current(store, all, AliasName::Champion).await?;

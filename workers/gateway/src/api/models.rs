@@ -116,9 +116,10 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Pr
     let mut models = Vec::new();
     let families = folders(&app.store, layout::MODELS).await?;
     // There may be thousands of breeds: each of them is to be had by name.
-    let (of_breeds, families): (Vec<_>, Vec<_>) = families.into_iter().partition(|family| family.contains("--"));
+    let (of_breeds, families): (Vec<_>, Vec<_>) =
+        families.into_iter().partition(|family| layout::of_breed(family).is_some());
     for model in families {
-        let of_this = |family: &&String| family.strip_prefix(&model).is_some_and(|rest| rest.starts_with("--"));
+        let of_this = |family: &&String| layout::of_breed(family).is_some_and(|(all, _)| all == model);
         let breeds = of_breeds.iter().filter(of_this).count();
         let champion = named(&app.store, &model, AliasName::Champion).await?.map(|champion| champion.model_id);
         let versions = versions_of(&app.store, &model).await?.len();

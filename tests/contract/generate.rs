@@ -8,6 +8,7 @@ use common::contract::{
         ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide, ScoredBy, TemperatureUnit, Units, WeatherError,
         WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, WorkerControl,
     },
+    reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -100,10 +101,26 @@ pub fn ride_batch() -> impl Strategy<Value = RideBatch> {
         ("raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}", sha256())
             .prop_map(|(object, sha256)| BatchContent::Reference { object, sha256 }),
     ];
-    (option::of(batch_id()), option::of(text()), content).prop_map(|(batch_id, source, content)| RideBatch {
-        batch_id,
-        source,
-        content,
+    (option::of(batch_id()), option::of(text()), reading(), content).prop_map(|(batch_id, source, reading, content)| {
+        let rides_at = match content {
+            BatchContent::Inline { .. } => None,
+            BatchContent::Reference { .. } => reading.rides_at,
+        };
+        RideBatch { batch_id, source, reading: Reading { rides_at, ..reading }, content }
+    })
+}
+
+fn reading() -> impl Strategy<Value = Reading> {
+    let member = "[A-Za-z_][A-Za-z0-9_ -]{0,10}";
+    let rides_at = (vec(member, 1..3), vec(member, 0..3)).prop_map(|(array, within)| RidesAt { array, within });
+    let sources = proptest::collection::vec(("[A-Za-z][A-Za-z0-9_.]{0,10}", option::of(1u32..1_000_000)), 0..4);
+    (option::of(rides_at), sources).prop_map(|(rides_at, sources)| {
+        let mut map = Mapping::default();
+        for (field, (key, thousandths)) in NUMERIC_FIELDS.iter().zip(sources) {
+            let factor = thousandths.map_or(String::new(), |number| format!("*{}", f64::from(number) / 1000.0));
+            map.add(&format!("{field}={key}{factor}")).expect("a mapping");
+        }
+        Reading { rides_at, map }
     })
 }
 
@@ -279,8 +296,15 @@ pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
 
 pub fn claim() -> impl Strategy<Value = Claim> {
     let object = "raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}";
-    (batch_id(), sha256(), any::<u32>(), option::of(text()), option::of(object)).prop_map(
-        |(batch_id, sha256, chunk_size, source, object)| Claim { batch_id, sha256, chunk_size, source, object },
+    (batch_id(), sha256(), any::<u32>(), option::of(text()), option::of(object), reading()).prop_map(
+        |(batch_id, sha256, chunk_size, source, object, reading)| Claim {
+            batch_id,
+            sha256,
+            chunk_size,
+            source,
+            object,
+            reading,
+        },
     )
 }
 

@@ -5,6 +5,7 @@ use bytes::Bytes;
 use common::contract::{
     envelope::Properties,
     message::{BatchContent, RideBatch},
+    reading::Reading,
     topology::{PROCESSES, dead_queue, queue},
 };
 use lapin::{
@@ -26,7 +27,7 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
     let batch_id = &sha256[..16];
     let fleet = Fleet::start(1, &input.weather);
     let content = BatchContent::Reference { object: "raw/late.json".to_owned(), sha256: sha256.clone() };
-    publish(&fleet, &RideBatch { batch_id: None, source: None, content }).await;
+    publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), content }).await;
 
     let found = listed_soon(&fleet, 1).remove(0);
     let id = found["id"].as_str().unwrap();
@@ -191,7 +192,11 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
     let mut list = fleet.wildrydes();
     let connection = connected(&fleet).await;
     let content = BatchContent::Inline { rides: Vec::new() };
-    publish(&fleet, &RideBatch { batch_id: Some("poison".to_owned()), source: None, content }).await;
+    publish(
+        &fleet,
+        &RideBatch { batch_id: Some("poison".to_owned()), source: None, reading: Reading::default(), content },
+    )
+    .await;
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
     // As a worker that dies each time.
     while connection.depth(&dead_queue(queue::SPLITTER)).await.unwrap().messages == 0 {

@@ -1,7 +1,10 @@
 //! `wildrydes replay`.
 
 use super::{ends_with, publish};
-use common::contract::message::{BatchContent, RideBatch};
+use common::contract::{
+    message::{BatchContent, RideBatch},
+    reading::Reading,
+};
 use pipeline_tests::processes::{Fleet, Input, succeed, told};
 use serde_json::json;
 
@@ -17,7 +20,11 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
         "healthpoints": 200, "magicpoints": 200, "fieldservice": 1,
     });
     let content = BatchContent::Inline { rides: vec![ride, json!({ "name": "Nightmare" })] };
-    publish(&fleet, &RideBatch { batch_id: Some("inline".to_owned()), source: None, content }).await;
+    publish(
+        &fleet,
+        &RideBatch { batch_id: Some("inline".to_owned()), source: None, reading: Reading::default(), content },
+    )
+    .await;
     fleet.manifest("inline");
     for batch_id in [uploaded.as_str().unwrap(), "inline"] {
         let manifest = fleet.store().join(format!("dataset/{batch_id}/manifest.json"));

@@ -17,6 +17,7 @@ use common::{
             ScoreResponse, decode,
         },
         outcome::Outgoing,
+        reading::Reading,
         ride::{Ride, Weather, WeatherMissing},
         topology::{self, queue},
     },
@@ -107,7 +108,12 @@ impl Trial {
             "ride-batch" => {
                 let rides = vec![serde_json::to_value(&ride).unwrap()];
                 let content = BatchContent::Inline { rides };
-                vec![message(&RideBatch { batch_id: Some(batch_id), source: None, content })]
+                vec![message(&RideBatch {
+                    batch_id: Some(batch_id),
+                    source: None,
+                    reading: Reading::default(),
+                    content,
+                })]
             }
             "ride-chunk" | "dataset-ready" => {
                 vec![message(&RideChunk { batch_id, chunk: 0, rides: vec![ride] }), message(&split)]
@@ -482,6 +488,7 @@ async fn a_publisher_learns_that_its_message_is_too_large() {
         let mut batch = message(&RideBatch {
             batch_id: Some("large".to_owned()),
             source: None,
+            reading: Reading::default(),
             content: BatchContent::Inline { rides: Vec::new() },
         });
         batch.body = vec![b' '; 17 << 20].into();

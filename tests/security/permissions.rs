@@ -10,6 +10,7 @@ use common::{
         },
         model::logistic,
         outcome::Outgoing,
+        reading::Reading,
         topology::{self, PROCESSES, Topology, queue},
     },
     runtime::{
@@ -206,7 +207,15 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     browser.close().await.unwrap();
     let mut events = client.listen(topology::EVENTS, "#").await.unwrap();
     let content = BatchContent::Inline { rides: Vec::new() };
-    client.publish(&RideBatch { batch_id: Some("of-nobody".to_owned()), source: None, content }).await.unwrap();
+    client
+        .publish(&RideBatch {
+            batch_id: Some("of-nobody".to_owned()),
+            source: None,
+            reading: Reading::default(),
+            content,
+        })
+        .await
+        .unwrap();
     let event = tokio::time::timeout(SOON, events.next()).await.expect("an event should come").unwrap();
     event.settle.ack().await.unwrap();
     assert!(client.depth(queue::SPLITTER).await.is_ok());

@@ -1,6 +1,6 @@
 //! The dataset of a batch: plain CSV files and the manifest that makes them visible.
 
-use super::ride::Counts;
+use super::{reading::Reading, ride::Counts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -79,7 +79,7 @@ pub struct DatasetFile {
 /// Which bytes a batch id stands for, and how they are cut: written once, before the first chunk is published, and kept.
 /// Other bytes under the same id are refused. The same bytes are cut the same way whenever they come again: the chunk size
 /// is the one setting on which that depends, and the claim's counts, whatever the settings say by then.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
     /// The batch.
     pub batch_id: String,
@@ -93,4 +93,7 @@ pub struct Claim {
     /// Where the bytes are in the object store, to replay the batch from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// How the bytes are read.
+    #[serde(flatten)]
+    pub reading: Reading,
 }

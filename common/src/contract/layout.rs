@@ -11,6 +11,7 @@
 //! dataset/<batch_id>/part-00000.csv     the joined rides
 //! dataset/<batch_id>/manifest.json      written last: the dataset is complete
 //! weather/<station>/<year>.csv          the cache
+//! weather/warnings/<station>.json       what was left out of a station's file, for people
 //! models/<model>/<id>/model.json        the artefact
 //! models/<model>/<id>/metrics.json      how good it is
 //! models/<model>/<id>/report.html       the same to look at
@@ -133,6 +134,14 @@ pub fn manifest(batch_id: &str) -> String {
 /// The cached weather of one station in one year.
 pub fn weather(station: &str, year: i16) -> String {
     format!("weather/{station}/{year:04}.csv")
+}
+
+/// Prefix of the warnings about weather files.
+pub const WEATHER_WARNINGS: &str = "weather/warnings";
+
+/// What was left out of a station's weather file.
+pub fn weather_warnings(station: &str) -> String {
+    format!("{WEATHER_WARNINGS}/{station}.json")
 }
 
 /// A model artefact.

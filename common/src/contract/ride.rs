@@ -1,9 +1,11 @@
 //! One ride, validated and normalised: what every stage after the splitter may rely on.
 
+mod time;
+
+pub use time::{InvalidStatusTime, StatusTime, TIME_FORMS};
+
 use compact_str::CompactString;
-use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
-use std::{fmt, str::FromStr};
 
 /// Miles of a ride at most. No ride is forty times around the earth; what is beyond is a broken meter, and one such value
 /// would outweigh all others when a model is fitted.
@@ -64,155 +66,6 @@ impl<'de> Deserialize<'de> for Label {
             1 => Ok(Self(true)),
             other => Err(de::Error::invalid_value(de::Unexpected::Unsigned(other.into()), &"0 or 1")),
         }
-    }
-}
-
-/// A moment in UTC with milliseconds, written `YYYY-MM-DD HH:MM:SS.fff`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct StatusTime(DateTime);
-
-/// Why a text is no [`StatusTime`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("expected YYYY-MM-DD HH:MM:SS[.fff] in UTC, or RFC 3339")]
-pub struct InvalidStatusTime;
-
-impl StatusTime {
-    /// The UTC calendar date as `(year, month, day)`: the key of the weather join.
-    pub fn date(self) -> (i16, i8, i8) {
-        (self.0.year(), self.0.month(), self.0.day())
-    }
-
-    /// The moment as jiff's civil type, in UTC.
-    pub fn datetime(self) -> DateTime {
-        self.0
-    }
-
-    /// The canonical 23 characters, `YYYY-MM-DD HH:MM:SS.fff`.
-    pub fn canonical(self) -> [u8; 23] {
-        fn put(out: &mut [u8], mut value: u32) {
-            for digit in out.iter_mut().rev() {
-                *digit = b'0' + (value % 10) as u8;
-                value /= 10;
-            }
-        }
-        let at = self.0;
-        let mut out = *b"0000-00-00 00:00:00.000";
-        put(&mut out[0..4], at.year().unsigned_abs().into());
-        put(&mut out[5..7], at.month().unsigned_abs().into());
-        put(&mut out[8..10], at.day().unsigned_abs().into());
-        put(&mut out[11..13], at.hour().unsigned_abs().into());
-        put(&mut out[14..16], at.minute().unsigned_abs().into());
-        put(&mut out[17..19], at.second().unsigned_abs().into());
-        put(&mut out[20..23], at.millisecond().unsigned_abs().into());
-        out
-    }
-}
-
-impl From<DateTime> for StatusTime {
-    /// Cuts to milliseconds.
-    fn from(at: DateTime) -> Self {
-        let millis = at.subsec_nanosecond() / 1_000_000 * 1_000_000;
-        Self(at.with().subsec_nanosecond(millis).build().unwrap_or(at))
-    }
-}
-
-impl FromStr for StatusTime {
-    type Err = InvalidStatusTime;
-
-    /// Reads `YYYY-MM-DD HH:MM:SS[.fff]` (blank or `T` between date and time), optionally followed by `Z` or `±HH:MM`.
-    /// Without an offset the time is UTC. Fractions of any length are cut to milliseconds.
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let bytes = text.as_bytes();
-        let digits = |from: usize, len: usize| -> Result<i32, InvalidStatusTime> {
-            let mut value = 0;
-            for &byte in bytes.get(from..from + len).ok_or(InvalidStatusTime)? {
-                if !byte.is_ascii_digit() {
-                    return Err(InvalidStatusTime);
-                }
-                value = value * 10 + i32::from(byte - b'0');
-            }
-            Ok(value)
-        };
-        let separators = [(4, b'-'), (7, b'-'), (13, b':'), (16, b':')];
-        if bytes.len() < 19
-            || separators.iter().any(|&(at, expected)| bytes[at] != expected)
-            || !matches!(bytes[10], b' ' | b'T' | b't')
-        {
-            return Err(InvalidStatusTime);
-        }
-        let mut end = 19;
-        let mut millis = 0;
-        if bytes.get(end) == Some(&b'.') {
-            let fraction = bytes[20..].iter().take_while(|byte| byte.is_ascii_digit()).count();
-            if fraction == 0 {
-                return Err(InvalidStatusTime);
-            }
-            let kept = fraction.min(3);
-            millis = digits(20, kept)? * [100, 10, 1][kept - 1];
-            end = 20 + fraction;
-        }
-        let offset_minutes = match &bytes[end..] {
-            [] | [b'Z' | b'z'] => 0,
-            [sign @ (b'+' | b'-'), _, _, b':', _, _] => {
-                let (hours, minutes) = (digits(end + 1, 2)?, digits(end + 4, 2)?);
-                if hours > 23 || minutes > 59 {
-                    return Err(InvalidStatusTime);
-                }
-                let total = hours * 60 + minutes;
-                if *sign == b'+' { total } else { -total }
-            }
-            _ => return Err(InvalidStatusTime),
-        };
-        let civil = DateTime::new(
-            digits(0, 4)? as i16,
-            digits(5, 2)? as i8,
-            digits(8, 2)? as i8,
-            digits(11, 2)? as i8,
-            digits(14, 2)? as i8,
-            digits(17, 2)? as i8,
-            millis * 1_000_000,
-        )
-        .map_err(|_| InvalidStatusTime)?;
-        let utc = if offset_minutes == 0 {
-            civil
-        } else {
-            let offset = jiff::SignedDuration::from_mins(offset_minutes.into());
-            civil.checked_sub(offset).map_err(|_| InvalidStatusTime)?
-        };
-        if utc.year() < 0 {
-            return Err(InvalidStatusTime);
-        }
-        Ok(Self(utc))
-    }
-}
-
-impl fmt::Display for StatusTime {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let text = self.canonical();
-        f.write_str(std::str::from_utf8(&text).map_err(|_| fmt::Error)?)
-    }
-}
-
-impl Serialize for StatusTime {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let text = self.canonical();
-        serializer.serialize_str(std::str::from_utf8(&text).map_err(serde::ser::Error::custom)?)
-    }
-}
-
-impl<'de> Deserialize<'de> for StatusTime {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Text;
-        impl de::Visitor<'_> for Text {
-            type Value = StatusTime;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("a time as YYYY-MM-DD HH:MM:SS[.fff] in UTC, or RFC 3339")
-            }
-            fn visit_str<E: de::Error>(self, text: &str) -> Result<StatusTime, E> {
-                text.parse().map_err(|_| de::Error::invalid_value(de::Unexpected::Str(text), &self))
-            }
-        }
-        deserializer.deserialize_str(Text)
     }
 }
 
@@ -391,59 +244,3 @@ impl RejectReason {
 
 /// Rides counted by a reason code, in the order of the codes: `{"invalid_statustime": 8, …}`.
 pub type Counts = std::collections::BTreeMap<String, u64>;
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn reads_every_accepted_form_of_a_time() {
-        for (text, canonical) in [
-            ("2018-04-25 17:03:05.722", "2018-04-25 17:03:05.722"),
-            ("2018-04-25 17:03:05", "2018-04-25 17:03:05.000"),
-            ("2018-04-25T17:03:05Z", "2018-04-25 17:03:05.000"),
-            ("2018-04-25T17:03:05.7229", "2018-04-25 17:03:05.722"),
-            ("2018-04-25T17:03:05.1z", "2018-04-25 17:03:05.100"),
-            ("2018-12-31T23:30:00-01:00", "2019-01-01 00:30:00.000"),
-            ("2020-02-29 00:00:00+05:30", "2020-02-28 18:30:00.000"),
-        ] {
-            assert_eq!(text.parse::<StatusTime>().unwrap().to_string(), canonical, "{text}");
-        }
-    }
-
-    #[test]
-    fn refuses_what_is_no_time() {
-        for text in [
-            "",
-            "2018-04-25",
-            "2018-13-01 00:00:00",
-            "2019-02-29 00:00:00",
-            "2018-04-25 24:00:00",
-            "2018-04-25 23:59:60",
-            "2018-04-25 17:03:05.",
-            "2018-04-25 17:03:05 Z",
-            "20180425 170305",
-            "2018-04-25 17:03:05+0100",
-            "2018-04-25 17:03:05é",
-            "+018-04-25 17:03:05",
-            "0000-01-01T00:00:00+23:59",
-        ] {
-            assert_eq!(text.parse::<StatusTime>(), Err(InvalidStatusTime), "{text}");
-        }
-    }
-
-    proptest::proptest! {
-        #[test]
-        fn a_canonical_time_reads_back_as_itself(
-            y in 1i16..=9999, mo in 1i8..=12, d in 1i8..=28, h in 0i8..24, mi in 0i8..60, s in 0i8..60, ms in 0i32..1000
-        ) {
-            let at = StatusTime(DateTime::new(y, mo, d, h, mi, s, ms * 1_000_000).unwrap());
-            proptest::prop_assert_eq!(at.to_string().parse::<StatusTime>(), Ok(at));
-        }
-
-        #[test]
-        fn no_text_panics(text in ".{0,40}") {
-            let _ = text.parse::<StatusTime>();
-        }
-    }
-}

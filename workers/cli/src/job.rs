@@ -13,6 +13,7 @@ use common::{
         dataset::Claim,
         envelope, layout,
         message::{BatchContent, BatchSplit, DatasetReady, Message, ModelPromoted, ModelRejected, RideBatch, decode},
+        reading::Reading,
         topology,
     },
     runtime::{
@@ -221,6 +222,7 @@ async fn submit(
     let batch = RideBatch {
         batch_id: batch_id.map(str::to_owned),
         source: Some(name.into_owned()),
+        reading: Reading::default(),
         content: BatchContent::Reference { object, sha256: sha256.clone() },
     };
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;

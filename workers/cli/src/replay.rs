@@ -92,7 +92,8 @@ async fn kept(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch> {
         match fingerprint(store, &candidate).await? {
             Some(found) if found == sha256 => {
                 let content = BatchContent::Reference { object: candidate, sha256 };
-                let batch = RideBatch { batch_id: Some(claim.batch_id), source: claim.source, content };
+                let batch =
+                    RideBatch { batch_id: Some(claim.batch_id), source: claim.source, reading: claim.reading, content };
                 batch.check()?;
                 return Ok(batch);
             }

@@ -8,6 +8,7 @@ use common::{
         layout,
         message::{BatchContent, Message, RideBatch},
         outcome::Failure,
+        reading::Reading,
     },
     runtime::{host, store},
 };
@@ -72,6 +73,7 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> R
     let batch = RideBatch {
         batch_id: named.batch_id,
         source: named.source,
+        reading: Reading::default(),
         content: BatchContent::Reference { object: upload.object.clone(), sha256: upload.sha256.clone() },
     };
     batch.check().map_err(|why| Problem::unprocessable("invalid-batch", why.to_string()))?;

@@ -17,6 +17,7 @@
 mod first;
 mod scan;
 
+use common::contract::reading::Reading;
 use memchr::{memchr, memchr_iter, memrchr};
 use scan::{Scan, is_cut_short, read_line};
 use serde::de::DeserializeOwned;
@@ -59,7 +60,7 @@ pub struct Refusal {
 }
 
 /// What stands in an object document beside its rides, or instead of them.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq)]
 pub struct Header {
     /// Name the publisher chose for the batch.
     pub batch_id: Option<String>,
@@ -69,6 +70,8 @@ pub struct Header {
     pub object: Option<String>,
     /// SHA-256 of `object`.
     pub sha256: Option<String>,
+    /// How the rides are to be read.
+    pub reading: Reading,
 }
 
 /// One element of a document.

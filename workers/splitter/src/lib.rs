@@ -218,7 +218,7 @@ impl Worker for Splitter {
                     .map_err(|violation| Failure::permanent("invalid_batch_id", violation))?;
                 batch_id
             }
-            None => sha256.chars().take(16).collect(),
+            None => header.reading.batch_id(&sha256),
         };
         let manifest = store::read_json::<Manifest>(&self.store, &layout::manifest(&batch_id)).await?;
         if let Some(manifest) = &manifest {
@@ -230,6 +230,7 @@ impl Worker for Splitter {
             chunk_size: self.settings.chunk_size.max(1),
             source: header.source,
             object: None,
+            reading: header.reading,
         };
         let claim = self.claim(wanted, raw).await?;
         if let Some(manifest) = manifest {

@@ -4,6 +4,7 @@ use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use common::contract::{
     message::{RideChunk, decode},
     outcome::Outgoing,
+    reading::Reading,
     ride::Ride,
 };
 use common::runtime::config::StoreSettings;
@@ -274,7 +275,10 @@ async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     assert_eq!(store::read(&store, &raw).await.unwrap().unwrap(), body.as_bytes(), "kept as it came");
     let claim: Claim = store::read_json(&store, "batches/b.json").await.unwrap().unwrap();
     let (batch_id, source, object) = ("b".to_owned(), Some("s".to_owned()), Some(raw.clone()));
-    assert_eq!(claim, Claim { batch_id, sha256: sha256(body.as_bytes()), chunk_size: 1, source, object });
+    assert_eq!(
+        claim,
+        Claim { batch_id, sha256: sha256(body.as_bytes()), chunk_size: 1, source, object, reading: Reading::default() }
+    );
     assert_eq!(publish(&splitter(&store, 1000), &body).await.unwrap(), first);
     assert_eq!(stored_objects(&store).await, objects);
     // What was kept is the same batch, by reference as it was inline.

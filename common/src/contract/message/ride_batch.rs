@@ -1,7 +1,11 @@
 //! `ride-batch.v1`: rides as a publisher hands them in.
 
 use super::{Kind, Message, Violation};
-use crate::contract::{layout, topology};
+use crate::contract::{
+    layout,
+    reading::{Mapping, Reading, RidesAt},
+    topology,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
@@ -18,6 +22,9 @@ pub struct RideBatch {
     /// Where it came from, for people: a file name, a host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
+    /// How the rides are to be read, where they are not as the fleet expects them.
+    #[serde(flatten)]
+    pub reading: Reading,
     /// The rides, or where they are.
     #[serde(flatten)]
     pub content: BatchContent,
@@ -45,6 +52,8 @@ pub enum BatchContent {
 struct Wire {
     batch_id: Option<String>,
     source: Option<String>,
+    rides_at: Option<RidesAt>,
+    map: Option<Mapping>,
     rides: Option<Vec<Value>>,
     object: Option<String>,
     sha256: Option<String>,
@@ -59,7 +68,11 @@ impl TryFrom<Wire> for RideBatch {
             (None, Some(object), Some(sha256)) => BatchContent::Reference { object, sha256 },
             _ => return Err("expected either rides, or object and sha256"),
         };
-        Ok(Self { batch_id: wire.batch_id, source: wire.source, content })
+        if wire.rides_at.is_some() && matches!(content, BatchContent::Inline { .. }) {
+            return Err("expected rides_at beside object alone: inline, the rides are at `rides`");
+        }
+        let reading = Reading { rides_at: wire.rides_at, map: wire.map.unwrap_or_default() };
+        Ok(Self { batch_id: wire.batch_id, source: wire.source, reading, content })
     }
 }
 
@@ -70,7 +83,7 @@ impl Message for RideBatch {
     fn message_id(&self) -> String {
         let name = match (&self.batch_id, &self.content) {
             (Some(batch_id), _) => batch_id.clone(),
-            (None, BatchContent::Reference { sha256, .. }) => sha256.chars().take(16).collect(),
+            (None, BatchContent::Reference { sha256, .. }) => self.reading.batch_id(sha256),
             (None, BatchContent::Inline { rides }) => {
                 let bytes = serde_json::to_vec(rides).unwrap_or_default();
                 format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))

@@ -10,6 +10,7 @@ use common::contract::{
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
+    weather::{WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
@@ -304,6 +305,20 @@ pub fn claim() -> impl Strategy<Value = Claim> {
             source,
             object,
             reading,
+        },
+    )
+}
+
+pub fn weather_warnings() -> impl Strategy<Value = WeatherWarnings> {
+    let sample = (any::<u64>(), text(), text()).prop_map(|(line, column, why)| WeatherWarning { line, column, why });
+    ("[A-Z0-9]{11}", text(), option::of(text()), counts(), vec(sample, 0..3)).prop_map(
+        |(station, file, why, left_out, samples)| WeatherWarnings {
+            schema: WARNINGS_SCHEMA.to_owned(),
+            station,
+            file,
+            why,
+            left_out,
+            samples,
         },
     )
 }

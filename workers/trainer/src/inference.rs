@@ -1,7 +1,8 @@
 //! How sure the weights are, whether the features tell anything, and what to be wary of.
 
 use crate::{
-    newton::{Cancel, Features, PARAMETERS, Problem, inverse},
+    collinear,
+    newton::{Cancel, Features, Matrix, PARAMETERS, Problem, inverse},
     rows::Rides,
     train::{Fit, FitError, Recipe, Scaler, fit_scaled},
 };
@@ -135,9 +136,8 @@ fn likelihood_ratio(full: (f64, u32), smaller: (f64, u32)) -> Option<LikelihoodR
     Some(LikelihoodRatio { statistic, degrees_of_freedom, p_value: chi_square_tail(statistic, degrees_of_freedom) })
 }
 
-/// The variance inflation factor of each feature with a weight: how much of its weight's variance is due to the others. `None` when
-/// some are combinations of others.
-fn inflation(rides: &Rides, fit: &Fit, threads: usize, cancel: &Cancel) -> Option<Features> {
+/// The correlations of the features with a weight, in the lower triangle.
+fn correlations(rides: &Rides, fit: &Fit, threads: usize, cancel: &Cancel) -> Matrix {
     let (penalty, centre) = ([0.0; PARAMETERS], [0.0; PARAMETERS]);
     let problem = Problem { rides, scaler: &fit.scaler, free: fit.free, penalty, centre, threads, cancel };
     // At parameters 0 every curvature is 1/4: the second derivatives are a quarter of the correlations.
@@ -147,7 +147,13 @@ fn inflation(rides: &Rides, fit: &Fit, threads: usize, cancel: &Cancel) -> Optio
             row.iter_mut().for_each(|value| *value *= 4.0);
         }
     }
-    let inverse = inverse(&correlations)?;
+    correlations
+}
+
+/// The variance inflation factor of each feature with a weight: how much of its weight's variance is due to the others. `None` when
+/// some are combinations of others.
+fn inflation(correlations: &Matrix) -> Option<Features> {
+    let inverse = inverse(correlations)?;
     Some(std::array::from_fn(|j| inverse[j][j]))
 }
 
@@ -170,15 +176,17 @@ pub fn warnings(
         let which = names(&|j| used[j] && fit.scaler.is_constant(j));
         warn(WarningCode::ConstantFeature, format!("one value only, and so no weight: {which}"));
     }
-    let inflation = inflation(rides, fit, threads, cancel);
+    let correlations = correlations(rides, fit, threads, cancel);
+    let combined = collinear::groups(&correlations, fit.free);
+    let inflation = if combined.is_empty() { inflation(&correlations) } else { None };
+    for group in &combined {
+        let why = format!(
+            "each of these is a combination of the others: {}; only the penalty keeps their weights apart",
+            names(&|j| group.contains(&j))
+        );
+        warn(WarningCode::Collinearity, why);
+    }
     match &inflation {
-        None => warn(
-            WarningCode::Collinearity,
-            format!(
-                "one of these is a combination of the others: {}; only the penalty keeps their weights apart",
-                names(&|j| fit.free[j])
-            ),
-        ),
         Some(factors) if factors.iter().zip(fit.free).any(|(factor, free)| free && *factor > INFLATION_MAX) => {
             let which = names(&|j| fit.free[j] && factors[j] > INFLATION_MAX);
             let largest = factors.iter().zip(fit.free).filter(|(_, free)| *free).fold(0.0f64, |l, (f, _)| l.max(*f));
@@ -187,7 +195,7 @@ pub fn warnings(
             );
             warn(WarningCode::Collinearity, why);
         }
-        Some(_) => {}
+        Some(_) | None => {}
     }
     if nested.diverges() && inflation.is_some() {
         let why = "the features separate rides with service from those without, wholly or nearly: without a penalty the \

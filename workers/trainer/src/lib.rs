@@ -36,6 +36,7 @@
 pub mod bootstrap;
 pub mod breeds;
 pub mod build;
+mod collinear;
 pub mod curves;
 pub mod histogram;
 pub mod inference;

@@ -142,7 +142,9 @@ fn what_to_be_wary_of_is_told() {
     assert!(model.warnings[0].why.contains("tmin, tmax"), "{:?}", model.warnings);
     collinear.train.features.iter_mut().for_each(|row| row[4] = 2.0 * row[3] + 1.0);
     // Here nothing but the penalty keeps the two weights apart.
-    assert_eq!(codes(&built(&collinear, settings())), [WarningCode::Collinearity, WarningCode::StrongPenalty]);
+    let model = built(&collinear, settings());
+    assert_eq!(codes(&model), [WarningCode::Collinearity, WarningCode::StrongPenalty]);
+    assert!(model.warnings[0].why.contains("others: tmin, tmax;"), "{:?}", model.warnings);
 
     let mut separated =
         Loaded { train: loaded.train.clone(), test: loaded.test.clone(), counts: loaded.counts, ..Loaded::default() };

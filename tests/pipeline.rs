@@ -5,7 +5,7 @@
 //! `wildrydes` command as a person uses it · `security` who may do what, TLS, and that no secret is told · `simulation` the
 //! fleet in a world made of a seed · `poison` what is hostile ends where it should, and nothing beside it suffers · `operator`
 //! what one does when something does fail · `gateway` scores, batches and models over HTTP · `browser` the page as a person uses
-//! it.
+//! it · `inputs` what people really hand in.
 
 mod browser;
 mod command;
@@ -14,6 +14,7 @@ mod contract;
 mod faults;
 mod fleet;
 mod gateway;
+mod inputs;
 mod operator;
 mod poison;
 mod security;

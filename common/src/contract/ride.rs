@@ -222,6 +222,39 @@ impl RejectReason {
         }
     }
 
+    /// The reason with this code.
+    pub fn from_code(code: &str) -> Option<Self> {
+        serde_json::from_value(serde_json::Value::from(code)).ok()
+    }
+
+    /// What would be right, in words.
+    pub fn expected(self) -> &'static str {
+        match self {
+            Self::InvalidJson => "a whole JSON object",
+            Self::NotAnObject => "an object with a ride's fields",
+            Self::MissingStatustime | Self::InvalidStatustime => TIME_FORMS,
+            Self::MissingLatitude | Self::InvalidLatitude | Self::LatitudeOutOfRange => "degrees north from -90 to 90",
+            Self::MissingLongitude | Self::InvalidLongitude | Self::LongitudeOutOfRange => {
+                "degrees east from -180 to 180"
+            }
+            Self::MissingDistance | Self::InvalidDistance | Self::NegativeDistance | Self::DistanceOutOfRange => {
+                "miles from 0 to 1,000,000"
+            }
+            Self::MissingHealthpoints
+            | Self::InvalidHealthpoints
+            | Self::HealthpointsOutOfRange
+            | Self::MissingMagicpoints
+            | Self::InvalidMagicpoints
+            | Self::MagicpointsOutOfRange => "a number from -1,000,000,000 to 1,000,000,000",
+            Self::InvalidFieldservice => "0 or 1, true or false; null, NaN or blank while the label is unknown",
+            Self::InvalidName | Self::InvalidBreed => "a text of at most 256 bytes as JSON",
+            Self::InvalidRideId => "1 to 128 bytes without control characters, or a whole number",
+            Self::DuplicateRideId => "each ride_id once in a batch",
+            Self::DuplicateField => "each field once",
+            Self::RideTooLarge => "at most 64 KiB of JSON",
+        }
+    }
+
     /// The field at fault, where it is one.
     pub fn field(self) -> Option<&'static str> {
         Some(match self {

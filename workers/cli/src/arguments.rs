@@ -23,7 +23,8 @@ Examples:
   wildrydes dead list                                what could not be processed, and why
 
 Exit codes: 0 done, 1 failed (for doctor: something is broken; for pause, resume and drain: not done in time), 2 wrong
-arguments or configuration, 3 a batch was refused, 4 no model came of the rides.";
+arguments or configuration, 3 a batch was refused or no ride of it could
+be used, 4 no model came of the rides.";
 
 /// Rides in, probability out: joins unicorn rides with NOAA's weather and tells how likely a ride ends in a service
 /// request.

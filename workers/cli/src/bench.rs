@@ -114,7 +114,7 @@ async fn once(
     shared.json = true;
     let configuration =
         Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
-    let session = Session { configuration, shared };
+    let session = Session { configuration, shared, started: session.started };
     let store = session.store()?;
     let (fleet_cpu, broker_cpu, started) = (own_cpu(), broker_cpu(), Instant::now());
     let outcome = job::with_fleet(&session, broker, &store, &[rides.to_owned()]).await?;

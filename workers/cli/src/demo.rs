@@ -37,7 +37,7 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let shared = Shared { overrides: overrides.clone(), ..session.shared.clone() };
     let configuration =
         Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
-    let session = Session { configuration, shared };
+    let session = Session { configuration, shared, started: session.started };
     let store = session.store()?;
     let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
     if options.serve.serve.is_some() {

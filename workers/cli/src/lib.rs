@@ -50,6 +50,7 @@ use common::runtime::{
     },
     shutdown, store, telemetry,
 };
+use jiff::Timestamp;
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 /// What ended the command short of success.
@@ -77,6 +78,8 @@ impl<E: Into<anyhow::Error>> From<E> for Failed {
 pub(crate) struct Session {
     configuration: Configuration,
     shared: Shared,
+    /// When the command began.
+    started: Timestamp,
 }
 
 impl Session {
@@ -147,7 +150,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
             "this command runs everything in this process, without a broker: leave --broker out, or use `wildrydes ingest`"
         )));
     }
-    let context = Session { configuration, shared };
+    let context = Session { configuration, shared, started: Timestamp::now() };
     match command {
         Command::Demo(options) => demo::demo(&context, &options).await,
         Command::Run(options) => job::run(&context, &options).await,

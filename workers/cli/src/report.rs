@@ -1,5 +1,9 @@
 //! What one shows a colleague.
 
+pub(crate) mod odds;
+mod rejects;
+mod weather;
+
 use crate::{
     Failed, Session,
     job::{BatchOutcome, ModelOutcome, Outcome, Submitted},
@@ -18,7 +22,10 @@ use common::{
 };
 use indicatif::HumanCount;
 use serde_json::json;
-use std::{collections::BTreeMap, fmt::Write};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Write,
+};
 
 /// The coefficients that made-up rides were labelled with, log-odds per original unit, in the order of the features.
 pub(crate) struct KnownTruth {
@@ -57,18 +64,42 @@ pub(crate) async fn print(
         _ => None,
     };
     let place = session.store_place()?;
+    let serve: BTreeSet<&str> =
+        ready.iter().flat_map(|(.., manifest)| manifest.stations.keys().map(String::as_str)).collect();
+    let left_out = weather::warnings(store, &serve, session.started).await;
+    let mut rejected = Vec::new();
+    for (submitted, _, manifest) in &ready {
+        if let Some(finding) = rejects::finding(store, manifest).await {
+            rejected.push((*submitted, finding));
+        }
+    }
+    let unusable = unusable(&ready);
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&as_json(&ready, &refused, outcome, model.as_ref()))?);
+        let mut told = as_json(&ready, &refused, outcome, model.as_ref());
+        let findings: Vec<&rejects::Finding> = rejected.iter().map(|(_, finding)| finding).collect();
+        told["mostly_rejected"] = serde_json::to_value(findings)?;
+        told["weather_warnings"] = serde_json::to_value(&left_out)?;
+        println!("{}", serde_json::to_string_pretty(&told)?);
     } else {
         let mut text = String::new();
         if !ready.is_empty() {
             rides(&mut text, &ready, model.as_ref())?;
+            weather::print(&mut text, &left_out)?;
         }
+        // What is wrong leads.
+        let mut lead = String::new();
+        for (submitted, finding) in &rejected {
+            rejects::print(&mut lead, &submitted.file.display().to_string(), &place, finding)?;
+        }
+        for (submitted, ..) in ready.iter().filter(|(.., manifest)| manifest.received == 0) {
+            writeln!(lead, "\n{}: no ride in it: its dataset is empty", submitted.file.display())?;
+        }
+        text.insert_str(0, &lead);
         match (&outcome.model, &model) {
             (_, Some(model)) => {
                 coefficients(&mut text, model, truth)?;
                 test(&mut text, model)?;
-                if let Some(why) = model.evidence.as_ref().and_then(trainer::promote::without_evidence) {
+                for why in cautions(model) {
                     writeln!(text, "\nBeware: {why}.")?;
                 }
                 if let Some(ModelOutcome::Rejected(rejected)) = &outcome.model {
@@ -80,6 +111,8 @@ pub(crate) async fn print(
                     )?;
                 }
             }
+            // That there is nothing to train on was said at the start, with its cause.
+            (Some(ModelOutcome::Rejected(_)), None) if !unusable.is_empty() && unusable.len() == ready.len() => {}
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
             }
@@ -96,6 +129,7 @@ pub(crate) async fn print(
         }
         print!("{text}");
     }
+    refused.extend(unusable);
     match (refused.is_empty(), &outcome.model) {
         (false, _) => Err(Failed::Refused(refused.join("\n"))),
         (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) if model.is_none() => {
@@ -103,6 +137,27 @@ pub(crate) async fn print(
         }
         (true, _) => Ok(()),
     }
+}
+
+/// Batches of which no ride can be used, in words: their datasets are ready, and empty.
+fn unusable(ready: &[(&Submitted, &DatasetReady, Manifest)]) -> Vec<String> {
+    let empty = ready.iter().filter(|(.., manifest)| manifest.accepted == 0);
+    let words = empty.map(|(submitted, _, manifest)| {
+        let file = submitted.file.display();
+        match manifest.received {
+            0 => format!("{file} holds no ride: there is nothing to join and nothing to train on"),
+            1 => format!("the only ride of {file} was rejected: there is nothing to train on"),
+            received => format!("all {received} rides of {file} were rejected: there is nothing to train on"),
+        }
+    });
+    words.collect()
+}
+
+/// Everything to be wary of in a model, each as a sentence without its full stop.
+pub(crate) fn cautions(model: &Model) -> Vec<String> {
+    let without_evidence = model.evidence.as_ref().and_then(trainer::promote::without_evidence);
+    let warnings = model.warnings.iter().map(|warning| legible(&warning.why, false).into_owned());
+    warnings.chain(without_evidence).collect()
 }
 
 fn as_json(
@@ -251,7 +306,12 @@ fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) ->
         let place = FEATURES.iter().position(|known| known.name == feature);
         let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
         let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
-        writeln!(text, "  {words:<52}{:>12} {:>12} {truth:>9}", format!("× {factor:.3}"), format!("{per_unit:+.6}"))?;
+        writeln!(
+            text,
+            "  {words:<52}{:>12} {:>12} {truth:>9}",
+            format!("× {}", odds::factor(factor)),
+            format!("{per_unit:+.6}")
+        )?;
     }
     Ok(())
 }
@@ -312,9 +372,24 @@ fn files(
     Ok(())
 }
 
-/// How to go on: a ride at the training mean.
+/// A ride that has something to explain, by feature: each a standard deviation off the training mean, towards service, within what
+/// was trained on, and with a night that is no warmer than its day.
+fn telling_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
+    let value = |c: &Coefficient| {
+        (c.mean + c.std_dev.copysign(c.per_unit)).round().clamp(c.min.ceil(), c.max.floor().max(c.min.ceil()))
+    };
+    let mut ride: Vec<(&str, f64)> = coefficients.iter().map(|c| (c.feature.as_str(), value(c))).collect();
+    let tmax = ride.iter().find(|(feature, _)| *feature == "tmax").map(|(_, value)| *value);
+    for (_, tmin) in ride.iter_mut().filter(|(feature, _)| *feature == "tmin") {
+        *tmin = tmax.map_or(*tmin, |tmax| tmin.min(tmax));
+    }
+    ride
+}
+
+/// How to go on: with a ride to score.
 fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
-    let flags: Vec<String> = model.coefficients.iter().map(|c| format!("--{} {}", c.feature, c.mean.round())).collect();
+    let ride = telling_ride(&model.coefficients);
+    let flags: Vec<String> = ride.iter().map(|(feature, value)| format!("--{feature} {value}")).collect();
     let store = if place == "wildrydes-data" { String::new() } else { format!(" --store '{place}'") };
     // As this command was called, so that the line can be copied.
     let this = match std::env::var_os("CARGO") {
@@ -322,4 +397,41 @@ fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
         None => std::env::args().next().unwrap_or_else(|| "wildrydes".to_owned()),
     };
     writeln!(text, "\nScore a ride next\n  {this} score{store} {}", flags.join(" "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn coefficient(feature: &str, per_unit: f64, mean: f64, std_dev: f64, range: (f64, f64)) -> Coefficient {
+        let unit = String::new();
+        let feature = feature.to_owned();
+        let (min, max) = range;
+        Coefficient {
+            feature,
+            unit,
+            per_unit,
+            standardised: 0.0,
+            mean,
+            std_dev,
+            min,
+            max,
+            inference: None,
+            histogram: None,
+        }
+    }
+
+    /// A ride at the mean would have nothing to explain: every contribution is 0 there.
+    #[test]
+    fn the_suggested_ride_speaks_for_service_within_what_was_trained_on() {
+        let coefficients = [
+            coefficient("distance", 0.75, 30.0, 0.6, (29.0, 31.0)),
+            coefficient("magicpoints", -0.01, 300.0, 100.0, (250.0, 900.0)),
+            coefficient("tmin", 0.004, 97.0, 90.0, (-100.0, 250.0)),
+            coefficient("tmax", -0.003, 176.0, 100.0, (-50.0, 350.0)),
+            coefficient("prcp", 0.0, 48.0, 0.0, (48.0, 48.0)),
+        ];
+        let expected = [("distance", 31.0), ("magicpoints", 250.0), ("tmin", 76.0), ("tmax", 76.0), ("prcp", 48.0)];
+        assert_eq!(telling_ride(&coefficients), expected);
+    }
 }

@@ -1,7 +1,12 @@
 //! `model list`, `show` and `diff`: what there is to see.
 
 use super::{Names, READS_AT_ONCE, check_family, resolve, store_of, versions};
-use crate::{Failed, Session, arguments::Family, output::legible};
+use crate::{
+    Failed, Session,
+    arguments::Family,
+    output::legible,
+    report::{cautions, odds::factor},
+};
 use common::{
     contract::{
         layout,
@@ -163,8 +168,8 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
     if let Some(evidence) = &model.evidence {
         told(evidence);
     }
-    for warning in &model.warnings {
-        print!("{}", wrapped(&format!("beware: {}", warning.why), "  "));
+    for why in cautions(&model) {
+        print!("{}", wrapped(&format!("beware: {why}"), "  "));
     }
     let report = layout::report(&model.model, &model.model_id);
     if store::exists(&store, &report).await? {
@@ -181,10 +186,13 @@ fn coefficients(coefficients: &[Coefficient]) {
             Some(i) => {
                 let Interval { value, lower, upper } = i.odds_ratio;
                 println!(
-                    "{feature:<14}{per_unit:>+13.6}{:>12.6}{:>9.2}{:>10}   {value:.3} ({lower:.3} to {upper:.3}) per {}",
+                    "{feature:<14}{per_unit:>+13.6}{:>12.6}{:>9.2}{:>10}   {} ({} to {}) per {}",
                     i.standard_error,
                     i.z,
                     p(i.p_value),
+                    factor(value),
+                    factor(lower),
+                    factor(upper),
                     i.step_name
                 );
             }

@@ -1,0 +1,198 @@
+//! Inputs as people have them: every one ends, accounts for every ride in it, and names a cause that is the cause.
+//!
+//! `own` cases of every kind · `cases` those that lie beside the project · `mutations` hundreds of seeded damages to small valid
+//! inputs.
+
+mod cases;
+mod mutations;
+mod own;
+
+use pipeline_tests::processes::wildrydes;
+use serde_json::Value;
+use std::{
+    fmt::Write as _,
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+use tempfile::TempDir;
+
+/// A job on a dozen rides takes a quarter of a second. One that takes this long on a machine busy with other tests hangs.
+const HANGS_AFTER: Duration = Duration::from_secs(30);
+
+/// What became of one input.
+#[derive(Debug)]
+struct Outcome {
+    /// `wildrydes`' exit code.
+    code: i32,
+    /// Its JSON document on standard output.
+    json: Value,
+    /// Standard error.
+    words: String,
+    /// Lines of `rejected/<batch_id>.ndjson`.
+    rejects: Vec<Value>,
+}
+
+impl Outcome {
+    fn manifest(&self) -> &Value {
+        &self.json["batches"][0]["manifest"]
+    }
+
+    fn count(&self, name: &str) -> u64 {
+        self.manifest()[name].as_u64().unwrap_or_else(|| panic!("no count {name}: {self:?}"))
+    }
+
+    /// Received, accepted and rejected rides.
+    fn rides(&self) -> (u64, u64, u64) {
+        (self.count("received"), self.count("accepted"), self.count("rejected"))
+    }
+
+    fn is_refused(&self) -> bool {
+        self.json["refused"].as_array().is_some_and(|refused| !refused.is_empty()) && self.manifest().is_null()
+    }
+
+    /// Why the batch was refused, or the command failed.
+    fn refusal(&self) -> String {
+        let refused = self.json["refused"].as_array().into_iter().flatten().filter_map(Value::as_str);
+        let error = self.json["error"].as_str();
+        refused.chain(error).collect::<Vec<_>>().join("\n")
+    }
+
+    fn rejected_by(&self, reason: &str) -> u64 {
+        self.manifest()["rejected_by_reason"][reason].as_u64().unwrap_or_default()
+    }
+
+    /// Rides with weather.
+    fn with_weather(&self) -> u64 {
+        let stations = self.manifest()["stations"].as_object();
+        stations.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
+    }
+
+    /// Every ride stands in exactly one place.
+    fn check_account(&self, about: &str) {
+        let (received, accepted, rejected) = self.rides();
+        assert_eq!(received, accepted + rejected, "{about}: {self:?}");
+        assert_eq!(self.rejects.len() as u64, rejected, "{about}: {self:?}");
+        let files = self.manifest()["files"].as_array().expect("files").iter();
+        assert_eq!(files.filter_map(|file| file["rows"].as_u64()).sum::<u64>(), accepted, "{about}: {self:?}");
+        let by_reason = self.manifest()["rejected_by_reason"].as_object().expect("reasons").values();
+        assert_eq!(by_reason.filter_map(Value::as_u64).sum::<u64>(), rejected, "{about}: {self:?}");
+    }
+}
+
+/// A ride file with its weather, and the command that runs the whole job on it.
+struct Job {
+    folder: TempDir,
+    weather: PathBuf,
+    options: Vec<String>,
+}
+
+impl Job {
+    /// With the weather of Central Park in April and May 2018.
+    fn new() -> Self {
+        let folder = tempfile::tempdir().expect("a temporary folder");
+        let weather = folder.path().join("weather");
+        write(&weather.join("ghcnd-stations.txt"), STATION_LIST);
+        write(&weather.join("csv/by_station").join(format!("{STATION}.csv")), &station_file());
+        Self { folder, weather, options: Vec::new() }
+    }
+
+    /// With another folder of weather.
+    fn with_weather(weather: &Path) -> Self {
+        Self { weather: weather.to_owned(), ..Self::new() }
+    }
+
+    fn option(mut self, option: &str) -> Self {
+        self.options.extend(option.split(' ').map(str::to_owned));
+        self
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Runs the job on these bytes under this name.
+    fn run(&self, name: &str, bytes: impl AsRef<[u8]>) -> Outcome {
+        let file = self.path(name);
+        fs::write(&file, bytes).expect("written");
+        self.run_file(&file)
+    }
+
+    fn run_file(&self, file: &Path) -> Outcome {
+        let mut command = wildrydes();
+        command.arg("run").arg(file).args(&self.options);
+        self.finish(&mut command)
+    }
+
+    fn finish(&self, command: &mut Command) -> Outcome {
+        let store = self.path("store");
+        // One job a store: an earlier dataset would answer for the next.
+        let _ = fs::remove_dir_all(&store);
+        command.arg("--json").arg("--weather").arg(&self.weather).arg("--store").arg(&store);
+        let (code, out, words) = ended(command, &self.path("out"), &self.path("err"));
+        let json: Value =
+            serde_json::from_str(&out).unwrap_or_else(|error| panic!("{command:?}: {error}: {out}\n{words}"));
+        let rejects = fs::read_dir(store.join("rejected")).into_iter().flatten().flatten();
+        let rejects = rejects.flat_map(|file| {
+            let text = fs::read_to_string(file.path()).expect("text");
+            text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
+        });
+        Outcome { code, json, words, rejects: rejects.collect() }
+    }
+}
+
+/// Waits for a command within the limit; its exit code and what it printed.
+fn ended(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String) {
+    let file = |path: &Path| fs::File::create(path).expect("created");
+    let started = Instant::now();
+    let mut child = command.stdin(Stdio::null()).stdout(file(out)).stderr(file(err)).spawn().expect("it starts");
+    let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("read")).into_owned();
+    loop {
+        if let Some(status) = child.try_wait().expect("its status") {
+            return (status.code().unwrap_or(-1), read(out), read(err));
+        }
+        if started.elapsed() > HANGS_AFTER {
+            let _ = child.kill();
+            let _ = child.wait();
+            panic!("{command:?} hangs\n{}\n{}", read(out), read(err));
+        }
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+fn write(path: &Path, text: &str) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
+    fs::write(path, text).expect("written");
+}
+
+const STATION: &str = "USW00094728";
+const STATION_LIST: &str = "USW00094728  40.7789  -73.9692   42.7 NY NEW YORK CNTRL PK TWR          HCN 72506    \n";
+const STATION_HEADING: &str = "ID,DATE,ELEMENT,DATA_VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n";
+
+/// Every day of April and May 2018, three elements each.
+fn station_file() -> String {
+    let mut text = STATION_HEADING.to_owned();
+    for (month, days) in [(4, 30), (5, 31)] {
+        for day in 1..=days {
+            for (element, value) in [("TMIN", 50 + day), ("TMAX", 150 + day), ("PRCP", 3 * (day % 4))] {
+                writeln!(text, "{STATION},2018{month:02}{day:02},{element},{value},,,W,").expect("a text");
+            }
+        }
+    }
+    text
+}
+
+/// The n-th ride: a JSON object on one line, with weather.
+fn ride(n: usize) -> String {
+    let (day, hour) = (1 + n % 28, n % 24);
+    let (distance, magicpoints, service) = (29.0 + n as f64 / 8.0, 290 + n, n % 2);
+    format!(
+        r#"{{"name":"Unicorn {n}","statustime":"2018-04-{day:02} {hour:02}:03:05","latitude":40.7{n:02},"longitude":-73.9{n:02},"distance":{distance},"healthpoints":{},"magicpoints":{magicpoints},"fieldservice":{service}}}"#,
+        290 + n
+    )
+}
+
+fn rides(count: usize) -> Vec<String> {
+    (0..count).map(ride).collect()
+}

@@ -1,0 +1,36 @@
+//! Odds ratios as a person reads them.
+
+/// Beyond this factor, and below its inverse, a figure means nothing: the fit separates the rides, or a value is absurd.
+const FACTOR_MAX: f64 = 1_000.0;
+
+/// `2.085`; `> 1000` and `< 0.001` where the figure itself would mean nothing.
+pub(crate) fn factor(odds_ratio: f64) -> String {
+    if odds_ratio > FACTOR_MAX {
+        "> 1000".to_owned()
+    } else if odds_ratio < 1.0 / FACTOR_MAX {
+        "< 0.001".to_owned()
+    } else {
+        format!("{odds_ratio:.3}")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::factor;
+
+    #[test]
+    fn odds_beyond_all_sense_are_no_figures() {
+        for (odds_ratio, text) in [
+            (2.085, "2.085"),
+            (1.0, "1.000"),
+            (0.00101, "0.001"),
+            (1_000.0, "1000.000"),
+            (10_284_821.86, "> 1000"),
+            (f64::INFINITY, "> 1000"),
+            (1e-9, "< 0.001"),
+            (0.0, "< 0.001"),
+        ] {
+            assert_eq!(factor(odds_ratio), text);
+        }
+    }
+}

@@ -1,0 +1,228 @@
+//! What to say of a batch most of whose rides were rejected: the commonest reason, a ride it happened to, and the way out.
+
+use crate::output::legible;
+use common::{
+    contract::{
+        dataset::Manifest,
+        layout,
+        reading::{FIELDS, near_miss},
+        ride::RejectReason,
+    },
+    runtime::Store,
+};
+use futures::TryStreamExt;
+use object_store::{ObjectStoreExt, path::Path};
+use serde::{Deserialize, Serialize};
+use serde_json::{Value, value::RawValue};
+use std::fmt::Write;
+
+/// Bytes of the rejects that are read in search of a sample.
+const BYTES_MAX: usize = 1024 * 1024;
+/// Keys of a ride that are named.
+const KEYS_MAX: usize = 12;
+/// Characters of a value that are shown.
+const VALUE_CHARS_MAX: usize = 60;
+
+/// Why most rides of a batch were rejected.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Finding {
+    /// The batch.
+    pub(crate) batch_id: String,
+    /// Rides of the batch.
+    pub(crate) received: u64,
+    /// … of which were rejected.
+    pub(crate) rejected: u64,
+    /// The commonest reason.
+    pub(crate) reason: String,
+    /// How many rides it happened to.
+    pub(crate) count: u64,
+    /// The first of them, where it can be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) sample: Option<Sample>,
+    /// Where all of them are.
+    pub(crate) rejects: String,
+}
+
+/// One rejected ride.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub(crate) struct Sample {
+    /// Its position in the batch, from 0.
+    pub(crate) index: u64,
+    /// What its field holds; `None` when it lacks the field.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) value: Option<String>,
+    /// Its keys.
+    pub(crate) keys: Vec<String>,
+    /// Options that read a similar key as the field it resembles.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(crate) suggestions: Vec<String>,
+}
+
+/// One line of `rejected/<batch_id>.ndjson`.
+#[derive(Deserialize)]
+struct Reject<'a> {
+    index: u64,
+    reason: String,
+    #[serde(borrow)]
+    ride: &'a RawValue,
+}
+
+/// Looks at a batch; `None` when fewer than half of its rides were rejected.
+pub(crate) async fn finding(store: &Store, manifest: &Manifest) -> Option<Finding> {
+    let commonest =
+        manifest.rejected_by_reason.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(*reason)));
+    let (reason, count) = commonest.filter(|_| manifest.rejected * 2 > manifest.received)?;
+    let rejects = layout::rejected(&manifest.batch_id);
+    // The sample is a courtesy: without it the counts still stand.
+    let head = head(store, &rejects).await.unwrap_or_default();
+    Some(Finding {
+        batch_id: manifest.batch_id.clone(),
+        received: manifest.received,
+        rejected: manifest.rejected,
+        reason: reason.clone(),
+        count: *count,
+        sample: sample(&head, reason),
+        rejects,
+    })
+}
+
+/// The first bytes of an object.
+async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
+    let mut pieces = store.get(&Path::from(path)).await.ok()?.into_stream();
+    let mut head = Vec::new();
+    while head.len() < BYTES_MAX {
+        let Some(piece) = pieces.try_next().await.ok()? else { break };
+        head.extend_from_slice(&piece);
+    }
+    Some(head)
+}
+
+/// The first ride among these lines that was rejected for `reason`.
+fn sample(lines: &[u8], reason: &str) -> Option<Sample> {
+    let rejects = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Reject<'_>>(line).ok());
+    let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
+    let ride: Value = serde_json::from_str(reject.ride.get()).ok()?;
+    let field = RejectReason::from_code(reason).and_then(RejectReason::field);
+    let members = ride.as_object();
+    let value = match (members, field) {
+        (Some(members), Some(field)) => {
+            let found = members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(field));
+            found.map(|(_, value)| shown(&value.to_string()))
+        }
+        (Some(_), None) => None,
+        (None, _) => Some(shown(ride.as_str().unwrap_or(reject.ride.get()))),
+    };
+    let keys: Vec<String> = members.into_iter().flatten().map(|(key, _)| key.clone()).collect();
+    let has = |field: &str| keys.iter().any(|key| key.trim().eq_ignore_ascii_case(field));
+    let similar = keys.iter().filter_map(|key| Some((near_miss(key)?, key))).filter(|(field, _)| !has(field));
+    let suggestions = similar.map(|(field, key)| option(field, key)).collect();
+    Some(Sample { index: reject.index, value, keys, suggestions })
+}
+
+/// `--map latitude=lat`; kilometres become miles.
+fn option(field: &str, key: &str) -> String {
+    let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
+    let factor = if field == "distance" && letters.contains("k") && letters.contains("m") { "*0.621371" } else { "" };
+    let quote = if factor.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') { "" } else { "'" };
+    format!("--map {quote}{field}={key}{factor}{quote}")
+}
+
+fn shown(value: &str) -> String {
+    common::contract::outcome::shorten(value, VALUE_CHARS_MAX).into_owned()
+}
+
+/// The finding in words, with the way out.
+pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Finding) -> std::fmt::Result {
+    let Finding { received, rejected, reason, count, sample, rejects, .. } = finding;
+    let all = if rejected == received { format!("all {received}") } else { format!("{rejected} of {received}") };
+    writeln!(text, "\n{file}: {all} rides were rejected")?;
+    let known = RejectReason::from_code(reason);
+    let field = known.and_then(RejectReason::field);
+    let expected = known.map_or("a ride as schemas/ride-batch.v1.json describes it", RejectReason::expected);
+    writeln!(text, "  most often             {reason}, {count} times")?;
+    if let Some(Sample { index, value, keys, suggestions }) = sample {
+        let found = match (value, field) {
+            (Some(value), Some(field)) => format!("ride {index} has {field} {}", legible(value, false)),
+            (Some(value), None) => format!("ride {index} is {}", legible(value, false)),
+            (None, Some(field)) => format!("ride {index} has no {field}"),
+            (None, None) => format!("ride {index}"),
+        };
+        writeln!(text, "  found                  {found}")?;
+        writeln!(text, "  expected               {expected}")?;
+        if value.is_none() && !keys.is_empty() {
+            let listed: Vec<&str> = keys.iter().take(KEYS_MAX).map(String::as_str).collect();
+            let more = keys.len().saturating_sub(KEYS_MAX);
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            writeln!(text, "  its keys               {}{more}", legible(&listed.join(", "), false))?;
+            writeln!(text, "  a ride's keys          {}", FIELDS.join(", "))?;
+        }
+        if !suggestions.is_empty() {
+            writeln!(text, "  read similar keys by   {}", legible(&suggestions.join(" "), false))?;
+        }
+    } else {
+        writeln!(text, "  expected               {expected}")?;
+    }
+    writeln!(text, "  every rejected ride    {place}/{rejects}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn finding(reason: &str, lines: &str) -> Finding {
+        Finding {
+            batch_id: "b".to_owned(),
+            received: 12,
+            rejected: 12,
+            reason: reason.to_owned(),
+            count: 12,
+            sample: sample(lines.as_bytes(), reason),
+            rejects: layout::rejected("b"),
+        }
+    }
+
+    fn words(finding: &Finding) -> String {
+        let mut text = String::new();
+        print(&mut text, "keys.json", "store", finding).unwrap();
+        text
+    }
+
+    #[test]
+    fn a_missing_field_names_the_keys_there_are_and_the_similar_ones() {
+        let lines = r#"{"index":0,"field":"latitude","reason":"invalid_latitude","ride":{"latitude":"x"}}
+{"index":3,"field":"statustime","reason":"missing_statustime","ride":{"name":"Twilight","status_time":"2018-04-25 17:03:05","lat":40.6,"lng":-74.1,"km":40,"colour":"red"}}
+"#;
+        let text = words(&finding("missing_statustime", lines));
+        for part in [
+            "keys.json: all 12 rides were rejected",
+            "missing_statustime, 12 times",
+            "ride 3 has no statustime",
+            "name, status_time, lat, lng, km, colour",
+            "statustime, latitude, longitude",
+            "--map statustime=status_time --map latitude=lat --map longitude=lng --map 'distance=km*0.621371'",
+            "store/rejected/b.ndjson",
+        ] {
+            assert!(text.contains(part), "{part}: {text}");
+        }
+        assert!(!text.contains("colour=") && !text.contains("name=name"), "{text}");
+    }
+
+    #[test]
+    fn an_invalid_value_is_shown_beside_what_was_expected() {
+        let lines = r#"{"index":0,"field":"statustime","reason":"invalid_statustime","ride":{"StatusTime":"4/25/2018 17:03","latitude":1}}"#;
+        let text = words(&finding("invalid_statustime", lines));
+        assert!(text.contains(r#"ride 0 has statustime "4/25/2018 17:03""#), "{text}");
+        assert!(text.contains("YYYY-MM-DD HH:MM:SS") && !text.contains("--map"), "{text}");
+    }
+
+    #[test]
+    fn rejects_that_cannot_be_read_cost_the_sample_alone() {
+        for lines in ["", "not json\n", r#"{"index":1,"reason":"other","ride":{}}"#] {
+            let text = words(&finding("invalid_json", lines));
+            assert!(text.contains("a whole JSON object") && text.contains("all 12"), "{text}");
+        }
+        let broken = r#"{"index":1,"field":null,"reason":"invalid_json","ride":"{\"a\": \u001b[31m"}"#;
+        let text = words(&finding("invalid_json", broken));
+        assert!(text.contains("ride 1 is") && !text.contains('\u{1b}'), "{text}");
+    }
+}

@@ -22,6 +22,7 @@ pub mod cache;
 pub mod client;
 pub mod ghcn;
 pub mod http;
+pub mod inspect;
 pub mod join;
 pub mod lines;
 pub mod lookup;
@@ -33,6 +34,7 @@ pub mod weather;
 #[cfg(test)]
 mod tests;
 
+pub use inspect::{Inspection, inspect};
 pub use lookup::WeatherLookup;
 
 use crate::{

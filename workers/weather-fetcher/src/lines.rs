@@ -357,7 +357,7 @@ mod tests {
         }
     }
 
-    fn read(pieces: &[&[u8]]) -> Result<Parsed<Vec<(u64, Vec<u8>, bool)>>, Malformed> {
+    fn read(pieces: &[&[u8]]) -> Result<Parsed<<Collect as Rows>::Output>, Malformed> {
         let mut lines = Lines::new(Collect::default());
         pieces.iter().try_for_each(|piece| lines.feed(piece))?;
         lines.finish()

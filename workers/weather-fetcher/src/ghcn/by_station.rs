@@ -36,7 +36,7 @@ fn bare(field: &[u8]) -> &[u8] {
 }
 
 /// The fields of a line; `None` when it has fewer or more than the columns.
-fn fields<'a>(text: &'a [u8]) -> Option<[&'a [u8]; CSV_COLUMNS.len()]> {
+fn fields(text: &[u8]) -> Option<[&[u8]; CSV_COLUMNS.len()]> {
     let mut found = text.split(|&byte| byte == b',').map(bare);
     let mut fields = [&[][..]; CSV_COLUMNS.len()];
     for field in &mut fields {

@@ -89,23 +89,20 @@ async fn a_bad_row_costs_that_row_and_is_warned_of_until_it_is_corrected() {
 
 #[tokio::test]
 async fn a_bad_row_costs_that_row_over_http_and_in_the_station_list() {
-    let data = park_with(&format!("{PARK},20180426,TMAX,150,,,W,2400\n"));
+    let data = park_with(&format!("{PARK},20180427,TMAX,NaN,,,W,2400\n"));
     let Data::Files(files) = &data else { unreachable!() };
     let list = [b"USC00300000  95.0000  -73.9400\n", files[LIST].as_slice()].concat();
     let noaa = Noaa::start(data.with_file(LIST, list)).await.unwrap();
-    for (settings, line) in each_service(&noaa).into_iter().zip([11, 2]) {
+    // A line of the file, an object of the answer.
+    for (settings, line) in each_service(&noaa).into_iter().zip([11, 3]) {
         let store = memory_store();
-        let fetcher = fetcher(settings, &store);
         let rides = vec![in_harlem("2018-04-25 12:00:00"), in_harlem("2018-04-26 12:00:00")];
-        let weather = enrich(&fetcher, rides).await.unwrap();
-        let missing = Weather::Missing(WeatherMissing::NoObservationOnDate);
-        // The stub of the access service sends the later value of a day in the place of both, twice.
-        assert_eq!((&weather[0], line == 2 || weather[1] == missing), (&park(111, 156, 241), true));
-        let list = warnings(&store, crate::almanac::STATION_LIST).await.unwrap();
-        assert_eq!(list.left_out, [("invalid_value".to_owned(), 1)].into());
-        assert_eq!((list.samples[0].line, list.samples[0].column.as_str()), (1, "LATITUDE"));
-        if line == 11 {
-            assert_eq!(warnings(&store, PARK).await.unwrap().samples[0].line, line);
+        let weather = enrich(&fetcher(settings, &store), rides).await.unwrap();
+        assert_eq!(weather, [park(111, 156, 241), park(90, 140, 0)]);
+        for (station, sample_line) in [(PARK, line), (crate::almanac::STATION_LIST, 1)] {
+            let document = warnings(&store, station).await.unwrap();
+            assert_eq!(document.left_out, [("invalid_value".to_owned(), 1)].into());
+            assert_eq!(document.samples[0].line, sample_line, "{station}");
         }
     }
 }

@@ -108,8 +108,9 @@ impl Almanac {
             false => file.clone(),
         };
         let why = format!(
-            "none of the {count} stations within {km} km of {latitude}, {longitude} has a file; looked first for {why}. \
-             Add the station files to weather.source, or raise weather.max_station_km"
+            "none of the {count} station{} within {km} km of {latitude}, {longitude} has a file; looked first for {why}. \
+             Add the station files to weather.source, or raise weather.max_station_km",
+            if count == 1 { "" } else { "s" }
         );
         Some(NoFile { station, file, why })
     }

@@ -53,7 +53,7 @@ impl Inspection {
 }
 
 /// Reads the station list, the inventory where there is one, and a sample of station files: of a folder up to `files_max` of
-/// those that are there, listed stations first; of a service one of a long-lived station.
+/// the listed stations, or of any where there is no list; of a service one of a long-lived station.
 ///
 /// # Errors
 /// Fails if a setting is invalid or HTTPS cannot be prepared. What the source lacks is in [`Inspection::problems`].
@@ -134,7 +134,9 @@ async fn sample_of_folder(
             file.display()
         ));
     }
-    for station in of_list.into_iter().chain(others).take(files_max) {
+    // Joins read no file of a station that is not listed.
+    let sample = if listed.is_empty() { others } else { of_list };
+    for station in sample.into_iter().take(files_max) {
         match client.station_years(station, &BTreeSet::new()).await {
             Ok(years) => inspection.read_years(station, &years),
             Err(why) => inspection.problems.push(why.to_string()),

@@ -79,6 +79,14 @@ impl LeftOut {
         &self.samples
     }
 
+    /// The first place, in words.
+    pub fn first(&self) -> Option<String> {
+        let WeatherWarning { line, column, why } = self.samples.first()?;
+        let line = if *line > 0 { format!("line {line}, ") } else { String::new() };
+        let column = if column.is_empty() { String::new() } else { format!("column {column}: ") };
+        Some(format!("{line}{column}{why}"))
+    }
+
     /// The document about `file`, which is about `station`.
     pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
         let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
@@ -121,6 +129,7 @@ mod tests {
         assert_eq!(document.samples.len(), WARNING_SAMPLES_MAX);
         assert_eq!((document.samples[9].line, document.samples[9].column.as_str()), (10, "DATE"));
         assert_eq!(left_out.to_string(), "second_value 20, invalid_date 5, tmin_above_tmax 1");
+        assert_eq!(left_out.first().as_deref(), Some("line 1, column DATE: x"));
         let mut both = LeftOut::default();
         both.note(Reason::OtherStation, &day);
         both.add(&left_out);

@@ -72,10 +72,7 @@ impl Warnings {
                 if before == Some(left_out) {
                     return;
                 }
-                let first = left_out
-                    .samples()
-                    .first()
-                    .map(|sample| format!("line {}, column {}: {}", sample.line, sample.column, sample.why));
+                let first = left_out.first();
                 tracing::warn!(station, file, %left_out, first, "rows or days of a weather file were left out");
                 let station_known = known.entry(station.to_owned()).or_default();
                 station_known.left_out.insert(file.to_owned(), left_out.clone());

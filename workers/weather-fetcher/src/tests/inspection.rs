@@ -9,11 +9,11 @@ fn source(folder: &tempfile::TempDir) -> Settings {
 
 #[tokio::test]
 async fn a_source_that_works_has_no_problems() {
-    let folder = folder_of(new_york().with_file("csv/by_station/XX000000000.csv", "not listed"));
-    let found = inspect(&source(&folder), 2).await.unwrap();
+    let folder = folder_of(new_york().with_file("csv/by_station/AA000000000.csv", "not listed"));
+    let found = inspect(&source(&folder), 5).await.unwrap();
     assert_eq!((found.stations_listed, found.problems.as_slice(), found.warnings.as_slice()), (3, &[][..], &[][..]));
     let names: Vec<&str> = found.files_read.iter().map(|file| file.rsplit('/').next().unwrap()).collect();
-    assert_eq!(names, ["ghcnd-stations.txt", "US1NYNY0074.csv", "USW00094728.csv"], "listed stations first");
+    assert_eq!(names, ["ghcnd-stations.txt", "US1NYNY0074.csv", "USW00094728.csv"], "only listed stations");
     let noaa = Noaa::start(new_york()).await.unwrap();
     for settings in each_service(&noaa) {
         let found = inspect(&settings, 5).await.unwrap();

@@ -15,7 +15,10 @@ use std::{
     io,
     net::SocketAddr,
     path::{Component, Path, PathBuf},
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 use tokio::{net::TcpListener, sync::watch, task::JoinHandle};
 
@@ -38,6 +41,14 @@ impl Data {
     pub fn with_file(mut self, path: &str, content: impl Into<Vec<u8>>) -> Self {
         if let Self::Files(files) = &mut self {
             files.insert(path.to_owned(), content.into());
+        }
+        self
+    }
+
+    /// Without this file, in memory.
+    pub fn without_file(mut self, path: &str) -> Self {
+        if let Self::Files(files) = &mut self {
+            files.remove(path);
         }
         self
     }
@@ -129,6 +140,7 @@ struct Log {
 #[derive(Debug)]
 struct Shared {
     data: Data,
+    forbids_missing: AtomicBool,
     log: Mutex<Log>,
     held: watch::Sender<usize>,
     released: watch::Sender<bool>,
@@ -157,7 +169,8 @@ impl Noaa {
         let listener = TcpListener::bind("127.0.0.1:0").await?;
         let address = listener.local_addr()?;
         let log = Mutex::new(Log::default());
-        let shared = Arc::new(Shared { data, log, held: watch::Sender::new(0), released: watch::Sender::new(false) });
+        let (held, released) = (watch::Sender::new(0), watch::Sender::new(false));
+        let shared = Arc::new(Shared { data, forbids_missing: AtomicBool::new(false), log, held, released });
         let app = Router::new().fallback(answer).with_state(Arc::clone(&shared));
         let server = tokio::spawn(async move {
             let _ = axum::serve(listener, app).await;
@@ -168,6 +181,11 @@ impl Noaa {
     /// The bucket's base URL.
     pub fn url(&self) -> String {
         format!("http://{}", self.address)
+    }
+
+    /// Answers 403 for what is missing from now on, as a bucket does that may not be listed.
+    pub fn forbid_missing(&self) {
+        self.shared.forbids_missing.store(true, Ordering::Relaxed);
     }
 
     /// The URL of the access service.
@@ -223,6 +241,9 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: header::He
     };
     let found = content(&shared.data, &uri);
     match fault {
+        None if found.is_none() && shared.forbids_missing.load(Ordering::Relaxed) => {
+            StatusCode::FORBIDDEN.into_response()
+        }
         None => proper(found),
         Some(Fault::Status(status, retry_after)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -90,7 +90,7 @@ pub const WARNING_SAMPLES_MAX: usize = 10;
 pub struct WeatherWarnings {
     /// [`WARNINGS_SCHEMA`].
     pub schema: String,
-    /// The station, 11 characters.
+    /// The station, 11 characters; `ghcnd-stations` or `ghcnd-inventory` for those lists.
     pub station: String,
     /// The file or URL that was read, or looked for.
     pub file: String,

@@ -148,17 +148,16 @@ mod tests {
     use super::*;
     use crate::{
         ghcn::Station,
-        lines::Line,
+        left_out::LeftOut,
         station_year::{Date, Days, Element},
     };
 
     fn one_day() -> Arc<StationYear> {
         let mut days = Days::default();
         for element in Element::ALL {
-            let line = Line { number: 1, text: b"", ended: true };
-            days.set(Date { year: 2018, month: 1, day: 1 }, element, 7, &line).unwrap();
+            days.set(Date { year: 2018, month: 1, day: 1 }, element, 7).unwrap();
         }
-        Arc::new(days.finish())
+        Arc::new(days.finish(2018, &mut LeftOut::default()))
     }
 
     #[test]

@@ -3,9 +3,11 @@
 use crate::{
     ghcn::{self, ByStation, Inventory, InventoryList, Station, StationList},
     http::{Answer, Http, chain},
-    lines::{Lines, Malformed, Text},
+    left_out::LeftOut,
+    lines::{Lines, Malformed, Parsed, Text},
     source::{Place, Source},
     station_year::StationYear,
+    unavailable::{Patience, Spelling, Unavailable},
 };
 use async_compression::tokio::bufread::GzipDecoder;
 use common::runtime::host;
@@ -16,11 +18,16 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU32,
-    sync::{Mutex, PoisonError},
+    pin::Pin,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll},
     time::Duration,
 };
 use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader},
+    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf},
     time::Instant,
 };
 use tokio_util::io::StreamReader;
@@ -35,91 +42,6 @@ const SIT_OUT_MAX: Duration = Duration::from_secs(5);
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 const READ_BYTES: usize = 64 * 1024;
 
-/// Why weather cannot be had right now.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum Unavailable {
-    /// No connection, no answer in time, or an answer that broke off.
-    #[error("{place}: {why}")]
-    Broken {
-        /// What was asked for.
-        place: String,
-        /// In words.
-        why: String,
-    },
-    /// An answer other than the text or "not found".
-    #[error("{place} answered {status}{}", hint(*.status))]
-    Status {
-        /// What was asked for.
-        place: String,
-        /// HTTP status.
-        status: StatusCode,
-        /// The service wants to be left alone for this long.
-        retry_after: Option<Duration>,
-    },
-    /// The service asked for a pause a while ago, which is not over.
-    #[error("the service asked not to be asked again for {} more seconds", .retry_after.as_secs())]
-    Paused {
-        /// What is left of it.
-        retry_after: Duration,
-    },
-    /// An answer that is not what it should be.
-    #[error("{place} is not what it should be: {malformed}")]
-    Babble {
-        /// What was asked for.
-        place: String,
-        /// Where and why.
-        malformed: Malformed,
-    },
-    /// A text without end.
-    #[error("{place}: more than {bytes_max} bytes")]
-    TooLarge {
-        /// What was asked for.
-        place: String,
-        /// Taken at most, as it comes and decompressed.
-        bytes_max: u64,
-    },
-    /// The list that everything starts with is not there.
-    #[error("no station list at {places}: set weather.stations to the path or URL of NOAA's ghcnd-stations.txt")]
-    NoStations {
-        /// Where it was looked for.
-        places: String,
-    },
-}
-
-fn hint(status: StatusCode) -> &'static str {
-    match status {
-        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
-            ": access is refused; check weather.source, or whether this address is barred from the service"
-        }
-        status if status.is_redirection() => {
-            ": a redirect to another host or port, or away from https, is not followed; check weather.source"
-        }
-        _ => "",
-    }
-}
-
-impl Unavailable {
-    /// How long the service wants to be left alone.
-    pub fn retry_after(&self) -> Option<Duration> {
-        match self {
-            Self::Status { retry_after, .. } => *retry_after,
-            Self::Paused { retry_after } => Some(*retry_after),
-            Self::Broken { .. } | Self::Babble { .. } | Self::TooLarge { .. } | Self::NoStations { .. } => None,
-        }
-    }
-
-    fn may_pass_soon(&self) -> bool {
-        match self {
-            Self::Broken { .. } | Self::Babble { .. } => true,
-            Self::Status { status, .. } => {
-                status.is_server_error()
-                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
-            }
-            Self::Paused { .. } | Self::TooLarge { .. } | Self::NoStations { .. } => false,
-        }
-    }
-}
-
 /// How to behave towards the service.
 #[derive(Debug, Clone)]
 pub struct Manners {
@@ -129,6 +51,26 @@ pub struct Manners {
     pub timeout: Duration,
     /// Where the service's operators may complain.
     pub contact: Option<String>,
+    /// How long a place of the service may answer with nothing but texts that are not weather.
+    pub unusable_patience: Duration,
+}
+
+/// What was read of a place.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Found<T> {
+    /// The place.
+    pub place: Place,
+    /// What was read, and what was left out.
+    pub parsed: Parsed<T>,
+}
+
+/// Years of one station.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct StationYears {
+    /// `None` for what the source does not have, an empty one where it has the station but nothing of the year.
+    pub years: BTreeMap<i16, Option<StationYear>>,
+    /// The places that were read, each with what was left out.
+    pub texts: Vec<(Place, LeftOut)>,
 }
 
 /// Asks one source.
@@ -140,6 +82,11 @@ pub struct Client {
     http: Box<dyn Http>,
     limiter: DefaultDirectRateLimiter,
     paused_until: Mutex<Option<Instant>>,
+    patience: Patience,
+    spelling: Spelling,
+    /// The last URL of the source that was answered with 200: what is asked when another one is forbidden.
+    witness: Mutex<Option<String>>,
+    warned_of_forbidden: AtomicBool,
 }
 
 impl Client {
@@ -153,6 +100,10 @@ impl Client {
             http,
             limiter: DefaultDirectRateLimiter::direct(governor::Quota::per_second(manners.requests_per_second)),
             paused_until: Mutex::new(None),
+            patience: Patience::new(manners.unusable_patience),
+            spelling: Spelling::default(),
+            witness: Mutex::default(),
+            warned_of_forbidden: AtomicBool::new(false),
         }
     }
 
@@ -169,69 +120,123 @@ impl Client {
     /// The station list.
     ///
     /// # Errors
-    /// When it cannot be had whole.
-    pub async fn stations(&self) -> Result<Vec<Station>, Unavailable> {
+    /// Fails if it cannot be read whole.
+    pub async fn stations(&self) -> Result<Found<Vec<Station>>, Unavailable> {
+        let places = self.stations.iter().map(Place::to_string).collect::<Vec<_>>().join(" or ");
         let found = self.first_of(&self.stations, || Lines::new(StationList::default())).await?;
-        found.ok_or_else(|| Unavailable::NoStations {
-            places: self.stations.iter().map(Place::to_string).collect::<Vec<_>>().join(" or "),
-        })
+        let Some(found) = found else {
+            let missing = Unavailable::NoStations { places: places.clone() };
+            if self.stations.iter().all(|place| matches!(place, Place::File(_))) {
+                return Err(Unavailable::Unusable { why: missing.to_string() });
+            }
+            self.patience.note(&places, Some(&missing), Instant::now());
+            return Err(self.patience.judge(&places, missing, Instant::now()));
+        };
+        self.patience.note(&places, None, Instant::now());
+        Ok(found)
     }
 
     /// The inventory, where there is one.
     ///
     /// # Errors
-    /// When it is there but cannot be had whole.
-    pub async fn inventory(&self) -> Result<Option<Inventory>, Unavailable> {
+    /// Fails if it is there but cannot be read whole.
+    pub async fn inventory(&self) -> Result<Option<Found<Inventory>>, Unavailable> {
         self.first_of(&self.inventory, || Lines::new(InventoryList::default())).await
     }
 
-    /// These years of a station; `None` for what the source does not have, an empty one where it has the station but
-    /// nothing of the year.
+    /// These years of a station.
     ///
     /// # Errors
-    /// When any of them cannot be had whole; those had before are lost.
-    pub async fn station_years(
-        &self,
-        station: &str,
-        years: &BTreeSet<i16>,
-    ) -> Result<BTreeMap<i16, Option<StationYear>>, Unavailable> {
-        if let Some(place) = self.source.by_station(station) {
+    /// Fails if any of them cannot be read whole; those read before are lost.
+    pub async fn station_years(&self, station: &str, years: &BTreeSet<i16>) -> Result<StationYears, Unavailable> {
+        let mut all = StationYears::default();
+        if let Some(places) = self.source.by_station(station) {
             let rows = || Lines::new(ByStation::new(station, years.iter().copied()));
-            let mut found = self.read(&place, rows).await?;
-            let of_year = |year| found.as_mut().map(|found| found.remove(&year).unwrap_or_default());
-            return Ok(years.iter().copied().zip(years.iter().copied().map(of_year)).collect());
+            let mut found = self.station_file(places, rows).await?;
+            let of_year = |year| found.as_mut().map(|found| found.parsed.value.remove(&year).unwrap_or_default());
+            all.years = years.iter().copied().zip(years.iter().copied().map(of_year)).collect();
+            all.texts.extend(found.map(|found| (found.place, found.parsed.left_out)));
+            return Ok(all);
         }
-        let mut found = BTreeMap::new();
         for &year in years {
-            if let Some(place) = self.source.by_year(station, year) {
-                found.insert(year, self.read(&place, || ghcn::AccessAnswer::new(station, year)).await?);
-            }
+            let Some(place) = self.source.by_year(station, year) else { continue };
+            let parsed = self.read(&place, || ghcn::AccessAnswer::new(station, year)).await?;
+            let (days, left_out) = parsed.map(|parsed| (parsed.value, parsed.left_out)).unzip();
+            all.years.insert(year, days);
+            all.texts.extend(left_out.map(|left_out| (place, left_out)));
         }
+        Ok(all)
+    }
+
+    /// Reads the file of a station by the first of its names that is there.
+    async fn station_file<T: Text>(
+        &self,
+        places: [Place; 2],
+        text: impl Fn() -> T,
+    ) -> Result<Option<Found<T::Output>>, Unavailable> {
+        let gzipped = places[1].clone();
+        let places = if self.source.is_folder() { places.into() } else { self.spelling.places(places) };
+        let found = self.first_of(&places, text).await?;
+        self.spelling.note(found.as_ref().map(|found| found.place == gzipped));
         Ok(found)
     }
 
+    /// Whether the service still answers for what it has: then 403 is its word for a missing file. It is asked each time, so
+    /// that an address that becomes barred is never taken for a source without files.
+    async fn forbids_what_is_missing(&self) -> bool {
+        let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let Some(url) = witness else { return false };
+        if self.check_pause().is_err() {
+            return false;
+        }
+        self.limiter.until_ready().await;
+        self.http.get(&url).await.is_ok_and(|answer| answer.status == StatusCode::OK)
+    }
+
+    /// Reads the first place that is there. A forbidden place counts as missing if the service answers for others.
     async fn first_of<T: Text>(
         &self,
         places: &[Place],
         text: impl Fn() -> T,
-    ) -> Result<Option<T::Output>, Unavailable> {
+    ) -> Result<Option<Found<T::Output>>, Unavailable> {
+        let mut forbidden = None;
         for place in places {
-            if let Some(found) = self.read(place, &text).await? {
-                return Ok(Some(found));
+            match self.read(place, &text).await {
+                Ok(Some(parsed)) => return Ok(Some(Found { place: place.clone(), parsed })),
+                Ok(None) => {}
+                Err(failure) if failure.is_forbidden() => forbidden = forbidden.or(Some((place, failure))),
+                Err(failure) => return Err(failure),
             }
+        }
+        let Some((place, failure)) = forbidden else { return Ok(None) };
+        if !self.forbids_what_is_missing().await {
+            return Err(failure);
+        }
+        if !self.warned_of_forbidden.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                %place,
+                "the weather service answers 403 for this file and 200 for others: such files count as missing (a bucket \
+                 that may not be listed answers so)"
+            );
         }
         Ok(None)
     }
 
     /// Reads a place; `None` when it is not there.
-    async fn read<T: Text>(&self, place: &Place, text: impl Fn() -> T) -> Result<Option<T::Output>, Unavailable> {
+    async fn read<T: Text>(
+        &self,
+        place: &Place,
+        text: impl Fn() -> T,
+    ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
         let url = match place {
             Place::File(path) => {
-                return match tokio::fs::File::open(path).await {
+                let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
+                let read = match tokio::fs::File::open(path).await {
                     Ok(file) => consume(place, file, text()).await.map(Some),
                     Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(Unavailable::Broken { place: place.to_string(), why: error.to_string() }),
+                    Err(error) => Err(broken(error)),
                 };
+                return read.map_err(Unavailable::of_a_file);
             }
             Place::Url(url) => url,
         };
@@ -239,7 +244,9 @@ impl Client {
         loop {
             self.check_pause()?;
             self.limiter.until_ready().await;
-            let failure = match self.request(place, url, text()).await {
+            let answer = self.request(place, url, text()).await;
+            self.patience.note(url, answer.as_ref().err(), Instant::now());
+            let failure = match answer {
                 Ok(found) => return Ok(found),
                 Err(failure) => failure,
             };
@@ -249,7 +256,7 @@ impl Client {
                 return Err(failure);
             }
             if tried == TRIES || !failure.may_pass_soon() {
-                return Err(failure);
+                return Err(self.patience.judge(url, failure, Instant::now()));
             }
             tracing::warn!(%place, tried, why = %failure, "the weather service failed; trying again");
             let backoff = RETRY_BASE * 2u32.saturating_pow(tried - 1);
@@ -258,7 +265,12 @@ impl Client {
         }
     }
 
-    async fn request<T: Text>(&self, place: &Place, url: &str, text: T) -> Result<Option<T::Output>, Unavailable> {
+    async fn request<T: Text>(
+        &self,
+        place: &Place,
+        url: &str,
+        text: T,
+    ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
         let broken = |why| Unavailable::Broken { place: place.to_string(), why };
         let Answer { status, retry_after: wish, body } = self.http.get(url).await.map_err(broken)?;
         if status == StatusCode::NOT_FOUND {
@@ -267,6 +279,9 @@ impl Client {
         if status != StatusCode::OK {
             let retry_after = wish.and_then(|value| retry_after(&value, host::now()));
             return Err(Unavailable::Status { place: place.to_string(), status, retry_after });
+        }
+        if self.source.holds(place) {
+            *self.witness.lock().unwrap_or_else(PoisonError::into_inner) = Some(url.to_owned());
         }
         let body = StreamReader::new(body);
         consume(place, body, text).await.map(Some)
@@ -292,40 +307,74 @@ async fn consume<T: Text>(
     place: &Place,
     body: impl AsyncRead + Send + Unpin,
     text: T,
-) -> Result<T::Output, Unavailable> {
-    let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
+) -> Result<Parsed<T::Output>, Unavailable> {
     // Bounded before it is decompressed as well: compressed nothing need not have an end either.
-    let mut came = body.take(T::BYTES_MAX + 1);
+    let mut came = Watched { body, failed: false }.take(T::BYTES_MAX + 1);
     let mut body = BufReader::with_capacity(READ_BYTES, &mut came);
-    let poured = if body.fill_buf().await.map_err(broken)?.starts_with(&[0x1f, 0x8b]) {
-        let mut unpacked = GzipDecoder::new(body);
-        unpacked.multiple_members(true);
-        pour(place, unpacked, text).await
-    } else {
-        pour(place, body, text).await
+    let poured = match body.fill_buf().await {
+        Err(error) => Err(Fault::Unreadable(error)),
+        Ok([0x1f, 0x8b, ..]) => {
+            let mut unpacked = GzipDecoder::new(body);
+            unpacked.multiple_members(true);
+            pour(unpacked, text).await
+        }
+        Ok(_) => pour(body, text).await,
     };
-    match came.limit() {
-        0 => Err(Unavailable::TooLarge { place: place.to_string(), bytes_max: T::BYTES_MAX }),
-        _ => poured,
+    let (place, name, bytes_max) = (place.to_string(), T::NAME, T::BYTES_MAX);
+    match poured {
+        _ if came.limit() == 0 => Err(Unavailable::TooLarge { place, name, bytes_max }),
+        Ok(parsed) => Ok(parsed),
+        Err(Fault::TooLarge) => Err(Unavailable::TooLarge { place, name, bytes_max }),
+        Err(Fault::Malformed(malformed)) => Err(Unavailable::NotWeather { place, name, malformed }),
+        Err(Fault::Unreadable(error)) if came.get_ref().failed => {
+            Err(Unavailable::Broken { place, why: chain(&error) })
+        }
+        Err(Fault::Unreadable(error)) => {
+            let malformed = Malformed::new(0, "", format!("the gzip data is damaged or cut short ({})", chain(&error)));
+            Err(Unavailable::NotWeather { place, name, malformed })
+        }
     }
 }
 
-async fn pour<T: Text>(place: &Place, mut body: impl AsyncRead + Unpin, mut text: T) -> Result<T::Output, Unavailable> {
-    let babble = |malformed| Unavailable::Babble { place: place.to_string(), malformed };
+/// Notes whether a body broke off, which is no fault of the text that came before.
+struct Watched<R> {
+    body: R,
+    failed: bool,
+}
+
+impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let read = Pin::new(&mut self.body).poll_read(context, buffer);
+        self.failed |= matches!(read, Poll::Ready(Err(_)));
+        read
+    }
+}
+
+/// Why a text could not be read to its end.
+enum Fault {
+    TooLarge,
+    Malformed(Malformed),
+    Unreadable(io::Error),
+}
+
+async fn pour<T: Text>(mut body: impl AsyncRead + Unpin, mut text: T) -> Result<Parsed<T::Output>, Fault> {
     let mut buffer = vec![0; READ_BYTES];
     let mut total = 0u64;
     loop {
-        let read = body.read(&mut buffer).await;
-        let count = read.map_err(|error| Unavailable::Broken { place: place.to_string(), why: chain(&error) })?;
+        let count = body.read(&mut buffer).await.map_err(Fault::Unreadable)?;
         let piece = buffer.get(..count).unwrap_or_default();
         if piece.is_empty() {
-            return text.finish().map_err(babble);
+            return text.finish().map_err(Fault::Malformed);
         }
         total += count as u64;
         if total > T::BYTES_MAX {
-            return Err(Unavailable::TooLarge { place: place.to_string(), bytes_max: T::BYTES_MAX });
+            return Err(Fault::TooLarge);
         }
-        text.feed(piece).map_err(babble)?;
+        text.feed(piece).map_err(Fault::Malformed)?;
     }
 }
 
@@ -345,7 +394,7 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::Rows;
+    use crate::lines::Rows as _;
 
     async fn gzip(plain: &[u8]) -> Vec<u8> {
         let mut packed = Vec::new();
@@ -363,14 +412,36 @@ mod tests {
         let zeros = gzip(&vec![0; 64 * 1024]).await.repeat(beyond / (64 * 1024) + 1);
         for body in [&blanks, &gzip(&blanks).await, &zeros, &nothing] {
             let told = consume(&place, body.as_slice(), year()).await.unwrap_err();
-            let bytes_max = ghcn::AccessAnswer::BYTES_MAX;
-            assert_eq!(told, Unavailable::TooLarge { place: place.to_string(), bytes_max }, "{} bytes", body.len());
+            let (name, bytes_max) = (ghcn::AccessAnswer::NAME, ghcn::AccessAnswer::BYTES_MAX);
+            let expected = Unavailable::TooLarge { place: place.to_string(), name, bytes_max };
+            assert_eq!(told, expected, "{} bytes", body.len());
         }
         let list = gzip(&vec![b'\n'; usize::try_from(StationList::BYTES_MAX).unwrap() + 1]).await;
         let told = consume(&place, list.as_slice(), Lines::new(StationList::default())).await.unwrap_err();
-        assert_eq!(told.to_string(), "https://noaa.test/x: more than 67108864 bytes");
+        assert_eq!(told.to_string(), "https://noaa.test/x: more than 67108864 bytes; it is not a usable station list");
         let whole = consume(&place, gzip(b"[]").await.as_slice(), year()).await;
         assert!(whole.is_ok(), "{whole:?}");
+    }
+
+    /// Damage to compressed data is a fault of the text, not of the way to it.
+    #[tokio::test]
+    async fn damaged_compression_is_told_apart_from_a_broken_connection() {
+        let place = Place::Url("https://noaa.test/x".to_owned());
+        let year = || ghcn::AccessAnswer::new("USW00094728", 2018);
+        let packed = gzip(&[b"[", [b' '; 5000].as_slice(), b"]"].concat()).await;
+        let mut damaged = packed.clone();
+        damaged[20] ^= 0xff;
+        let twice = gzip(&packed).await;
+        for (body, part) in [
+            (&packed[..packed.len() - 5], "damaged or cut short"),
+            (&packed[..12], "damaged or cut short"),
+            (&damaged, "damaged or cut short"),
+            (&twice, "gzip data within gzip data"),
+        ] {
+            let failure = consume(&place, body, year()).await.unwrap_err();
+            assert!(matches!(failure, Unavailable::NotWeather { .. }), "{failure:?}");
+            assert!(failure.to_string().contains(part), "{failure}");
+        }
     }
 
     #[test]

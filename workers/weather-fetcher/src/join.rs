@@ -152,7 +152,7 @@ mod tests {
     use super::*;
     use crate::{
         ghcn::Station,
-        lines::Line,
+        left_out::LeftOut,
         nearest::haversine_km,
         station_year::{Date, DayWeather, Days, Element},
     };
@@ -168,11 +168,10 @@ mod tests {
         let mut july = Days::default();
         for day in (1..=8).filter(|day| days >> (day - 1) & 1 == 1) {
             for element in Element::ALL {
-                let line = Line { number: 1, text: b"", ended: true };
-                july.set(Date { year, month: 7, day }, element, station as i32, &line).unwrap();
+                july.set(Date { year, month: 7, day }, element, station as i16).unwrap();
             }
         }
-        july.finish()
+        july.finish(year, &mut LeftOut::default())
     }
 
     fn by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &WeatherPlace, max_km: f64) -> Weather {

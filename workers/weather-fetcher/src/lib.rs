@@ -14,25 +14,32 @@
 //!                                           lines ─▶ ghcn ◀──┘  source: bucket, folder or NCEI access service
 //! ```
 //!
-//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`station_year`], [`cache`] and [`source`] are pure; [`http`], [`client`],
-//! [`weather`] and [`almanac`] do the I/O. Start reading at [`join`].
+//! [`join`], [`nearest`], [`ghcn`], [`lines`], [`foreign`], [`left_out`], [`station_year`], [`cache`] and [`source`] are pure;
+//! [`http`], [`client`], [`unavailable`], [`weather`], [`warnings`], [`almanac`] and [`inspect`](mod@inspect) do the I/O.
+//! Start reading at [`join`].
 
 pub mod almanac;
 pub mod cache;
 pub mod client;
+pub mod foreign;
 pub mod ghcn;
 pub mod http;
+pub mod inspect;
 pub mod join;
+pub mod left_out;
 pub mod lines;
 pub mod lookup;
 pub mod nearest;
 pub mod source;
 pub mod station_year;
+pub mod unavailable;
+pub mod warnings;
 pub mod weather;
 
 #[cfg(test)]
 mod tests;
 
+pub use inspect::{Inspection, inspect};
 pub use lookup::WeatherLookup;
 
 use crate::{
@@ -63,6 +70,9 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 /// which would count slowness as a failed attempt.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
+/// A day: who waits longer does not watch.
+const UNUSABLE_PATIENCE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
+
 /// Section `[weather]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -73,16 +83,20 @@ pub struct Settings {
     /// Path or URL of `ghcnd-stations.txt`, plain or gzip; where not given, in the source itself or at NOAA's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stations: Option<String>,
-    /// Farther stations are not asked, kilometres.
+    /// How far a station may be from a ride, kilometres: above 0, up to 10,000.
     pub max_station_km: f64,
-    /// Requests to the service per second at most. A folder knows no limit.
+    /// Requests to the service per second at most: 1 to 1,000. A folder is read without a limit.
     pub requests_per_second: u32,
-    /// The longest silence of the service, milliseconds.
+    /// The longest silence of the service, milliseconds: 1 to 600,000. A whole answer may take ten times as long.
     pub request_timeout_ms: u64,
-    /// Days after its end from which on a year's weather counts as final and is kept in the object store. NOAA's
+    /// Days after its end from which on a year's weather counts as final and is kept in the object store: 0 to 65,535. NOAA's
     /// files by station lag behind by up to four months.
     pub settled_days: u16,
-    /// A URL or mail address for the operators of the service, sent with the `User-Agent`.
+    /// How long the service may answer a request with nothing but texts that are not weather, milliseconds: 0 to 86,400,000.
+    /// Until then the rides wait; after that they are dead letters, which can be replayed. A local file that is not weather
+    /// is an error at once.
+    pub unusable_patience_ms: u64,
+    /// A URL or mail address for the operators of the service, printable ASCII, sent with the `User-Agent`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
 }
@@ -96,6 +110,7 @@ impl Default for Settings {
             requests_per_second: 5,
             request_timeout_ms: 30_000,
             settled_days: 180,
+            unusable_patience_ms: 15 * 60 * 1000,
             contact: None,
         }
     }
@@ -136,11 +151,17 @@ impl Settings {
         if !(1..=600_000).contains(&self.request_timeout_ms) {
             return Err(Problem::new("request_timeout_ms", self.request_timeout_ms, "1 to 600000 milliseconds"));
         }
+        if self.unusable_patience_ms > UNUSABLE_PATIENCE_MS_MAX {
+            let expected = format!("0 to {UNUSABLE_PATIENCE_MS_MAX} milliseconds");
+            return Err(Problem::new("unusable_patience_ms", self.unusable_patience_ms, expected));
+        }
         let contact = self.contact.clone();
         if let Some(text) = contact.as_ref().filter(|text| !text.bytes().all(|byte| matches!(byte, b' '..=b'~'))) {
             return Err(Problem::new("contact", text, "printable ASCII: a URL or mail address"));
         }
-        Ok(Manners { requests_per_second, timeout: Duration::from_millis(self.request_timeout_ms), contact })
+        let timeout = Duration::from_millis(self.request_timeout_ms);
+        let unusable_patience = Duration::from_millis(self.unusable_patience_ms);
+        Ok(Manners { requests_per_second, timeout, contact, unusable_patience })
     }
 }
 

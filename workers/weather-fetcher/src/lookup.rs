@@ -3,7 +3,7 @@
 //! Every request is answered, if only with a typed error, within its `expiration`; an outage is told and not waited out. A
 //! lookup that takes longer goes on without its request, so that whoever asks again finds more of it done.
 
-use crate::almanac::Almanac;
+use crate::{almanac::Almanac, weather::WEATHER_UNUSABLE};
 use common::{
     contract::{
         envelope::{Envelope, Properties},
@@ -91,10 +91,10 @@ impl WeatherLookup {
                 format!("places[{index}]"),
             ),
             WeatherMissing::NoObservationOnDate => (
-                format!(
-                    "no station within {km} km has tmin, tmax and prcp of {} (UTC)",
-                    place.statustime.datetime().date()
-                ),
+                self.almanac.no_file(place).map(|no_file| no_file.why).unwrap_or_else(|| {
+                    let date = place.statustime.datetime().date();
+                    format!("no station within {km} km has tmin, tmax and prcp of {date} (UTC)")
+                }),
                 format!("places[{index}].statustime"),
             ),
         };
@@ -141,6 +141,7 @@ fn failed(failure: &Failure) -> WeatherError {
             format!("{failure}; asking again makes sense in {} s", after.as_secs_f64().ceil()),
         ),
         Failure::Outage { .. } => (WeatherErrorCode::Unavailable, format!("{failure}; asking again later may help")),
+        Failure::Permanent { reason: WEATHER_UNUSABLE, why } => (WeatherErrorCode::Unavailable, why.clone()),
         // The request, or the answer to it.
         Failure::Permanent { reason: MESSAGE_TOO_LARGE, why } => (WeatherErrorCode::MalformedRequest, why.clone()),
         Failure::Permanent { .. } | Failure::Transient { .. } => {

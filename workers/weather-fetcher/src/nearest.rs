@@ -304,7 +304,7 @@ mod tests {
         ] {
             lines.feed(format!("XX{id:09}   0.0000    0.0000 {element} {years}\n").as_bytes()).unwrap();
         }
-        let inventory = lines.finish().unwrap();
+        let inventory = lines.finish().unwrap().value;
         let list = (0..5).map(|id| station(id, f64::from(id), 0.0)).collect();
         let index = StationIndex::new(list, Some(&inventory));
         let names = |index: &StationIndex| -> Vec<u8> {

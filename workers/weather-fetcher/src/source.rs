@@ -1,6 +1,10 @@
 //! Where weather comes from.
 
-use std::{collections::BTreeSet, fmt, path::PathBuf};
+use std::{
+    collections::BTreeSet,
+    fmt,
+    path::{Path, PathBuf},
+};
 
 /// Path of the NCEI access service on its host.
 const ACCESS_PATH: &str = "/access/services/data/v1";
@@ -66,7 +70,7 @@ impl Place {
     }
 
     /// The place itself and the same file compressed.
-    fn or_gzipped(self) -> Vec<Self> {
+    fn or_gzipped(self) -> [Self; 2] {
         let gzipped = match &self {
             Self::Url(url) => Self::Url(format!("{url}.gz")),
             Self::File(path) => {
@@ -75,7 +79,7 @@ impl Place {
                 Self::File(path.into())
             }
         };
-        vec![self, gzipped]
+        [self, gzipped]
     }
 }
 
@@ -121,7 +125,15 @@ impl Source {
 
     /// Whether it is a folder: a copy of the weather that needs no other cache.
     pub fn is_folder(&self) -> bool {
-        matches!(self, Self::Bucket(Place::File(_)))
+        self.folder().is_some()
+    }
+
+    /// The folder, where it is one.
+    pub fn folder(&self) -> Option<&Path> {
+        match self {
+            Self::Bucket(Place::File(folder)) => Some(folder),
+            _ => None,
+        }
     }
 
     /// Which years of a station come with one request.
@@ -133,11 +145,21 @@ impl Source {
         }
     }
 
-    /// Where all years of one station are, for a source that has them in one file.
-    pub fn by_station(&self, station: &str) -> Option<Place> {
+    /// Where all years of one station are, for a source that has them in one file: plain, or compressed.
+    pub fn by_station(&self, station: &str) -> Option<[Place; 2]> {
         match self {
-            Self::Bucket(base) => Some(base.join(&format!("{BY_STATION}/{station}.csv"))),
+            Self::Bucket(base) => Some(base.join(&format!("{BY_STATION}/{station}.csv")).or_gzipped()),
             Self::Access(_) => None,
+        }
+    }
+
+    /// Whether a URL lies in a bucket that is this source.
+    pub fn holds(&self, place: &Place) -> bool {
+        match (self, place) {
+            (Self::Bucket(Place::Url(base)), Place::Url(url)) => {
+                url.strip_prefix(base.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+            _ => false,
         }
     }
 
@@ -152,11 +174,16 @@ impl Source {
         }
     }
 
+    /// Where the weather of a station is looked for first.
+    pub fn file_of(&self, station: &str, year: i16) -> Option<Place> {
+        self.by_station(station).map(|[plain, _]| plain).or_else(|| self.by_year(station, year))
+    }
+
     /// Where the station list may be: the first of these that is there.
     pub fn stations(&self, given: Option<&Place>) -> Vec<Place> {
         match (given, self) {
             (Some(place), _) => vec![place.clone()],
-            (None, Self::Bucket(base)) => base.join(STATIONS).or_gzipped(),
+            (None, Self::Bucket(base)) => base.join(STATIONS).or_gzipped().into(),
             (None, Self::Access(_)) => vec![Place::Url(NCEI_STATIONS.to_owned())],
         }
     }
@@ -164,7 +191,7 @@ impl Source {
     /// Where the inventory may be: in the bucket or folder, else beside the station list.
     pub fn inventory(&self, given_stations: Option<&Place>) -> Vec<Place> {
         match self {
-            Self::Bucket(base) => base.join(INVENTORY).or_gzipped(),
+            Self::Bucket(base) => base.join(INVENTORY).or_gzipped().into(),
             Self::Access(_) => {
                 let stations = self.stations(given_stations);
                 stations.into_iter().flat_map(|place| place.sibling(INVENTORY).or_gzipped()).collect()
@@ -214,7 +241,12 @@ mod tests {
     #[test]
     fn files_are_where_noaa_has_them() {
         let folder = Source::parse("/noaa").unwrap();
-        assert_eq!(folder.by_station("USW00094728"), Some(Place::File("/noaa/csv/by_station/USW00094728.csv".into())));
+        let [plain, gzipped] = folder.by_station("USW00094728").unwrap();
+        assert_eq!(plain, Place::File("/noaa/csv/by_station/USW00094728.csv".into()));
+        assert_eq!(gzipped, Place::File("/noaa/csv/by_station/USW00094728.csv.gz".into()));
+        let bucket = Source::parse("https://h/noaa").unwrap();
+        assert!(bucket.holds(&url("https://h/noaa/x")) && !bucket.holds(&url("https://h/noaa2")));
+        assert!(!folder.holds(&plain) && !bucket.holds(&plain));
         let names: Vec<String> = folder.stations(None).iter().map(Place::to_string).collect();
         assert_eq!(names, ["/noaa/ghcnd-stations.txt", "/noaa/ghcnd-stations.txt.gz"]);
         let given = Place::parse("/lists/ghcnd-stations.txt.gz").unwrap();

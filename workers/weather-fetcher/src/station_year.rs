@@ -1,6 +1,10 @@
 //! One station's weather in one year: the unit of fetching and caching.
 
-use crate::lines::{Line, Malformed, field};
+use crate::{
+    left_out::{LeftOut, Reason},
+    lines::{Line, Malformed, Parsed, field},
+};
+use common::contract::weather::{self, Impossible};
 
 /// What a day must have to be of use: all three elements of NOAA's GHCN-Daily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -37,14 +41,16 @@ impl Element {
         }
     }
 
-    /// The element of that name, when it is one the join needs.
+    /// The element of that name, in upper or lower case, when it is one the join needs.
     pub fn from_name(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|element| element.name().as_bytes() == name)
+        Self::ALL.into_iter().find(|element| element.name().as_bytes().eq_ignore_ascii_case(name))
     }
 }
 
 /// NOAA's mark of a missing value.
 const MISSING: i16 = -9999;
+/// Marks an element with two different values for a day. No value is read as this number.
+const CONTRADICTORY: i16 = i16::MIN;
 /// Days of a leap year: every year has a slot for 29 February.
 const DAYS: usize = 366;
 const HEADER: &str = "date,tmin,tmax,prcp";
@@ -122,11 +128,12 @@ impl StationYear {
         text
     }
 
-    /// Reads what [`StationYear::to_csv`] wrote.
+    /// Reads what [`StationYear::to_csv`] wrote. Days whose weather is impossible are left out: earlier versions wrote them.
     ///
     /// # Errors
-    /// The line at fault. A text that lost its end or is none of ours is never taken for fewer days.
-    pub fn from_csv(year: i16, text: &[u8]) -> Result<Self, Malformed> {
+    /// Fails with the line at fault if the text was not written by [`StationYear::to_csv`] or lost the end of a line: it is
+    /// never taken for fewer days.
+    pub fn from_csv(year: i16, text: &[u8]) -> Result<Parsed<Self>, Malformed> {
         let mut days = Days::default();
         let Some(body) = text.strip_prefix(HEADER.as_bytes()).and_then(|rest| rest.strip_prefix(b"\n")) else {
             return Err(Malformed::new(1, "", format!("expected the header {HEADER}")));
@@ -147,12 +154,19 @@ impl StationYear {
                 return Err(line.malformed("", text, "4 fields"));
             }
             for (element, value) in Element::ALL.into_iter().zip(values) {
-                days.set(date, element, field::integer(&line, element.name(), value)?, &line)?;
+                let number = field::tenths(&line, element.name(), value).map_err(|bad| bad.place)?;
+                let second = |_| line.malformed(element.name(), value, "one value for a day");
+                days.set(date, element, number).map_err(second)?;
             }
         }
-        Ok(days.finish())
+        let mut left_out = LeftOut::default();
+        Ok(Parsed { value: days.finish(year, &mut left_out), left_out })
     }
 }
+
+/// Another value of the same element and day came before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SecondValue;
 
 /// A [`StationYear`] in the making: elements come one by one and in any order.
 #[derive(Debug, Default)]
@@ -161,18 +175,12 @@ pub struct Days {
 }
 
 impl Days {
-    /// Notes one value; NOAA's −9999 notes nothing.
+    /// Notes one value; NOAA's −9999 notes nothing, and so does the same value again.
     ///
     /// # Errors
-    /// Two different values for the same day and element, or a value no thermometer and no rain gauge can show.
-    pub fn set(&mut self, date: Date, element: Element, value: i32, line: &Line<'_>) -> Result<(), Malformed> {
-        if value == i32::from(MISSING) {
-            return Ok(());
-        }
-        let refuse = |expected| Err(line.malformed(element.name(), value.to_string().as_bytes(), expected));
-        let (Ok(value), Some(slot)) = (i16::try_from(value), slot(date.month, date.day)) else {
-            return refuse("tenths of °C or mm within a 16 bit integer");
-        };
+    /// Fails if there was another value: neither can be trusted, so that the day has no value of this element from now on.
+    pub fn set(&mut self, date: Date, element: Element, value: i16) -> Result<(), SecondValue> {
+        let Some(slot) = slot(date.month, date.day).filter(|_| value != MISSING) else { return Ok(()) };
         let days = self.days.get_or_insert_with(|| Box::new([NO_DAY; DAYS]));
         let Some(day) = days.get_mut(slot) else { return Ok(()) };
         let place = match element {
@@ -181,24 +189,52 @@ impl Days {
             Element::Prcp => &mut day.prcp,
         };
         if *place != MISSING && *place != value {
-            return refuse("one value for a day, not a second one");
+            *place = CONTRADICTORY;
+            return Err(SecondValue);
         }
         *place = value;
         Ok(())
     }
 
-    /// Keeps the days that have all three elements.
-    pub fn finish(self) -> StationYear {
+    /// Keeps the days that have all three elements and whose weather is possible; those that are impossible are added to
+    /// `left_out`.
+    pub fn finish(self, year: i16, left_out: &mut LeftOut) -> StationYear {
         let Some(mut days) = self.days else { return StationYear::default() };
         let mut any = false;
-        for day in days.iter_mut() {
-            if day.tmin == MISSING || day.tmax == MISSING || day.prcp == MISSING {
-                *day = NO_DAY;
-            } else {
-                any = true;
+        for (month, length) in (1..).zip(MONTH_DAYS) {
+            for date in (1..=length).map(|day| Date { year, month, day }) {
+                let Some(day) = slot(month, date.day).and_then(|slot| days.get_mut(slot)) else { continue };
+                if [day.tmin, day.tmax, day.prcp].iter().any(|value| matches!(*value, MISSING | CONTRADICTORY)) {
+                    *day = NO_DAY;
+                } else if let Err(why) = day.check() {
+                    left_out.note(Reason::Impossible(why), &day.impossible(date, why));
+                    *day = NO_DAY;
+                } else {
+                    any = true;
+                }
             }
         }
         StationYear { days: any.then_some(days) }
+    }
+}
+
+impl DayWeather {
+    fn check(&self) -> Result<(), Impossible> {
+        let [tmin, tmax, prcp] = [self.tmin, self.tmax, self.prcp].map(|tenths| Some(f64::from(tenths)));
+        weather::check(tmin, tmax, prcp)
+    }
+
+    /// Where and why the weather of a day is impossible.
+    fn impossible(&self, Date { year, month, day }: Date, why: Impossible) -> Malformed {
+        let (element, value) = match why {
+            Impossible::TminAboveTmax | Impossible::TminOutOfRange => (Element::Tmin, self.tmin),
+            Impossible::TmaxOutOfRange => (Element::Tmax, self.tmax),
+            Impossible::PrcpOutOfRange => (Element::Prcp, self.prcp),
+        };
+        let tmax = if why == Impossible::TminAboveTmax { format!(" ({} tenths)", self.tmax) } else { String::new() };
+        let expected = why.expected();
+        let text = format!("{year:04}-{month:02}-{day:02}: {value} tenths where {expected}{tmax} was expected");
+        Malformed::new(0, element.name(), text)
     }
 }
 
@@ -207,26 +243,24 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    const LINE: Line<'static> = Line { number: 1, text: b"", ended: true };
-
     fn date(month: i8, day: i8) -> Date {
         Date { year: 2020, month, day }
     }
 
     fn whole(days: &mut Days, month: i8, day: i8, values: (i16, i16, i16)) {
         for (element, value) in Element::ALL.into_iter().zip([values.0, values.1, values.2]) {
-            days.set(date(month, day), element, value.into(), &LINE).unwrap();
+            days.set(date(month, day), element, value).unwrap();
         }
     }
 
     #[test]
     fn a_day_counts_only_with_all_three_elements() {
         let mut days = Days::default();
-        days.set(date(1, 1), Element::Tmin, -5, &LINE).unwrap();
-        days.set(date(1, 1), Element::Tmax, 9, &LINE).unwrap();
-        days.set(date(1, 1), Element::Prcp, -9999, &LINE).unwrap();
+        days.set(date(1, 1), Element::Tmin, -5).unwrap();
+        days.set(date(1, 1), Element::Tmax, 9).unwrap();
+        days.set(date(1, 1), Element::Prcp, -9999).unwrap();
         whole(&mut days, 2, 29, (0, 0, 0));
-        let year = days.finish();
+        let year = finish(days);
         assert_eq!(year.day(1, 1), None);
         assert_eq!(year.day(2, 29), Some(DayWeather { tmin: 0, tmax: 0, prcp: 0 }));
         assert_eq!(year.day(3, 1), None);
@@ -235,13 +269,64 @@ mod tests {
         }
     }
 
+    fn finish(days: Days) -> StationYear {
+        let mut left_out = LeftOut::default();
+        let year = days.finish(2020, &mut left_out);
+        assert!(left_out.is_empty(), "{left_out:?}");
+        year
+    }
+
     #[test]
-    fn a_second_value_is_refused_unless_it_is_the_same() {
+    fn a_second_value_makes_the_element_of_that_day_missing_unless_it_is_the_same() {
+        for (values, kept) in
+            [(&[9, 9, -9999, 9][..], true), (&[9, 10][..], false), (&[10, 9][..], false), (&[9, 10, 9, 9][..], false)]
+        {
+            let mut days = Days::default();
+            whole(&mut days, 1, 2, (1, 2, 3));
+            days.set(date(1, 1), Element::Tmin, 5).unwrap();
+            days.set(date(1, 1), Element::Prcp, 5).unwrap();
+            let all: Result<Vec<()>, SecondValue> =
+                values.iter().map(|value| days.set(date(1, 1), Element::Tmax, *value)).collect();
+            assert_eq!(all.is_ok(), kept, "{values:?}");
+            let year = finish(days);
+            assert_eq!(year.day(1, 1).is_some(), kept, "{values:?}");
+            assert!(year.day(1, 2).is_some(), "only that day is lost");
+        }
+    }
+
+    #[test]
+    fn impossible_weather_is_no_observation_and_counted() {
         let mut days = Days::default();
-        days.set(date(1, 1), Element::Tmax, 9, &LINE).unwrap();
-        days.set(date(1, 1), Element::Tmax, 9, &LINE).unwrap();
-        assert!(days.set(date(1, 1), Element::Tmax, 10, &LINE).is_err());
-        assert!(days.set(date(1, 1), Element::Tmin, 40_000, &LINE).is_err());
+        whole(&mut days, 1, 1, (200, 100, 0));
+        whole(&mut days, 1, 2, (100, 9999, 0));
+        whole(&mut days, 1, 3, (100, 200, -1));
+        whole(&mut days, 1, 4, (100, 200, 20_001));
+        whole(&mut days, 1, 5, (-1001, 200, 0));
+        whole(&mut days, 1, 6, (-1000, 700, 20_000));
+        days.set(date(1, 7), Element::Tmin, 9999).unwrap();
+        let mut left_out = LeftOut::default();
+        let year = days.finish(2020, &mut left_out);
+        let observed: Vec<i8> = (1..=7).filter(|day| year.day(1, *day).is_some()).collect();
+        assert_eq!(observed, [6]);
+        for (why, count) in [
+            (Impossible::TminAboveTmax, 1),
+            (Impossible::TmaxOutOfRange, 1),
+            (Impossible::PrcpOutOfRange, 2),
+            (Impossible::TminOutOfRange, 1),
+        ] {
+            assert_eq!(left_out.count(Reason::Impossible(why)), count, "{why}");
+        }
+        let first = &left_out.samples()[0];
+        assert_eq!((first.line, first.column.as_str()), (0, "TMIN"));
+        assert_eq!(first.why, "2020-01-01: 200 tenths where at most tmax (100 tenths) was expected");
+    }
+
+    #[test]
+    fn impossible_weather_that_was_cached_before_is_left_out() {
+        let text = b"date,tmin,tmax,prcp\n2020-01-01,200,100,0\n2020-01-02,100,200,0\n";
+        let Parsed { value, left_out } = StationYear::from_csv(2020, text).unwrap();
+        assert_eq!((value.day(1, 1), value.day(1, 2).is_some()), (None, true));
+        assert_eq!(left_out.count(Reason::Impossible(Impossible::TminAboveTmax)), 1);
     }
 
     #[test]
@@ -249,14 +334,14 @@ mod tests {
         let mut days = Days::default();
         whole(&mut days, 6, 1, (100, 200, 30));
         whole(&mut days, 12, 31, (10, 20, 0));
-        let text = days.finish().to_csv(2020);
+        let text = finish(days).to_csv(2020);
         assert_eq!(text, "date,tmin,tmax,prcp\n2020-06-01,100,200,30\n2020-12-31,10,20,0\n");
         for end in 0..text.len() {
             let line_end = text[..end].ends_with('\n');
             assert_eq!(StationYear::from_csv(2020, &text.as_bytes()[..end]).is_ok(), line_end, "cut at {end}");
         }
         assert!(StationYear::from_csv(2019, text.as_bytes()).is_err(), "another year");
-        assert_eq!(StationYear::from_csv(2019, b"date,tmin,tmax,prcp\n").unwrap(), StationYear::default());
+        assert_eq!(StationYear::from_csv(2019, b"date,tmin,tmax,prcp\n").unwrap(), Parsed::default());
     }
 
     proptest! {
@@ -268,11 +353,12 @@ mod tests {
             let mut seen = std::collections::HashSet::new();
             for (month, day, tmin, tmax, prcp) in values {
                 if seen.insert((month, day)) {
-                    whole(&mut days, month, day, (tmin, tmax, prcp));
+                    whole(&mut days, month, day, (tmin.min(tmax), tmax.max(tmin), prcp));
                 }
             }
-            let year = days.finish();
-            prop_assert_eq!(StationYear::from_csv(2020, year.to_csv(2020).as_bytes()).unwrap(), year);
+            let year = finish(days);
+            let read = StationYear::from_csv(2020, year.to_csv(2020).as_bytes()).unwrap();
+            prop_assert_eq!((read.value, read.left_out.is_empty()), (year, true));
         }
 
         #[test]

@@ -1,5 +1,7 @@
 //! The worker against a stub of NOAA's services.
 
+mod broken;
+mod inspection;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;
 
@@ -195,7 +197,7 @@ async fn what_is_not_there_is_remembered() {
             assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
         }
     }
-    assert_eq!(noaa.requests("USC00300000"), 1, "the second fetcher read it in the store");
+    assert_eq!(noaa.requests("USC00300000"), 2, "plain and compressed; the second fetcher read it in the store");
     let remembered = store::read(&store, "weather/USC00300000/2018.csv").await.unwrap().unwrap();
     assert_eq!(remembered, "date,tmin,tmax,prcp\n");
 }
@@ -208,7 +210,7 @@ async fn a_source_that_has_nothing_of_any_station_is_not_believed_for_good() {
     for _ in 0..2 {
         assert_eq!(enrich_one(&fetcher).await, Ok(Weather::Missing(WeatherMissing::NoObservationOnDate)));
     }
-    assert_eq!(noaa.requests(PARK), 1, "kept in memory");
+    assert_eq!(noaa.requests(PARK), 2, "plain and compressed; kept in memory");
     assert_eq!(store::exists(&store, &format!("weather/{PARK}/2018.csv")).await, Ok(false));
 }
 
@@ -280,10 +282,10 @@ async fn a_service_that_fails_once_is_asked_again() {
 async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
     let cases = [
         (Fault::Status(500, None), "500", 3),
-        (Fault::Status(403, None), "access is refused", 1),
+        (Fault::Status(401, None), "access is refused", 1),
         (Fault::Status(400, None), "400", 1),
         (Fault::Truncated, "", 3),
-        (Fault::Garbage, "is not what it should be", 3),
+        (Fault::Garbage, "looks like HTML", 3),
         (Fault::WrongStation, PARK, 3),
         (Fault::Redirect("http://localhost:1/elsewhere".to_owned()), "another host", 1),
         (Fault::Redirect("http://127.0.0.1:1/elsewhere".to_owned()), "or port", 1),
@@ -334,15 +336,21 @@ async fn a_station_list_that_cannot_be_had_is_an_outage() {
     assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
 }
 
-#[tokio::test]
-async fn a_folder_is_a_source_and_needs_no_cache() {
+/// A folder with these files.
+fn folder_of(data: Data) -> tempfile::TempDir {
     let folder = tempfile::tempdir().unwrap();
-    let Data::Files(files) = new_york() else { unreachable!() };
+    let Data::Files(files) = data else { unreachable!() };
     for (path, content) in files {
         let path = folder.path().join(path);
         std::fs::create_dir_all(path.parent().unwrap()).unwrap();
         std::fs::write(path, content).unwrap();
     }
+    folder
+}
+
+#[tokio::test]
+async fn a_folder_is_a_source_and_needs_no_cache() {
+    let folder = folder_of(new_york());
     let store = memory_store();
     let source = folder.path().to_str().unwrap().to_owned();
     assert_eq!(enrich_one(&fetcher(of(source.clone()), &store)).await, Ok(park(111, 156, 241)));
@@ -365,6 +373,7 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
         ("max_station_km", Settings { max_station_km: 0.0, ..Settings::default() }),
         ("requests_per_second", Settings { requests_per_second: 0, ..Settings::default() }),
         ("request_timeout_ms", Settings { request_timeout_ms: 0, ..Settings::default() }),
+        ("unusable_patience_ms", Settings { unusable_patience_ms: 86_400_001, ..Settings::default() }),
         ("contact", Settings { contact: Some("a\nb".to_owned()), ..Settings::default() }),
     ] {
         assert_eq!(settings.check().unwrap_err().key, key);

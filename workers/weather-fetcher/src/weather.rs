@@ -2,10 +2,15 @@
 
 use crate::{
     cache::{Memory, Years},
-    client::{Client, Unavailable},
+    client::Client,
+    ghcn::FIRST_YEAR,
     join::StationYearKey,
+    left_out::LeftOut,
     nearest::StationIndex,
+    source::Place,
     station_year::StationYear,
+    unavailable::Unavailable,
+    warnings::Warnings,
 };
 use common::{
     contract::{layout, outcome::Failure},
@@ -17,7 +22,7 @@ use common::{
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, civil};
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, Ordering},
@@ -29,8 +34,8 @@ use tokio::time::Instant;
 const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Stations asked for at a time, for one message.
 const AT_A_TIME: usize = 8;
-/// Nothing in GHCN-Daily is older: its `by_year` files begin with 1750.
-const FIRST_YEAR: i16 = 1750;
+/// Why a message is a dead letter whose weather cannot be used, however long one waits.
+pub const WEATHER_UNUSABLE: &str = "weather_unusable";
 /// How long one believes what can still change: a year that is not settled, or a source that had nothing of any station.
 const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
 
@@ -48,6 +53,9 @@ pub struct WeatherCache {
     flights: Mutex<HashMap<u32, Flight>>,
     /// Whether the source had something of some station: before that, "not found" may mean a wrong address.
     answered: AtomicBool,
+    /// Stations whose file the source was asked for and did not have.
+    without_file: Mutex<HashSet<u32>>,
+    warnings: Warnings,
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -83,12 +91,15 @@ fn standing(year: i16, now: Timestamp, settled_days: u16) -> Standing {
     }
 }
 
-/// A weather service that is away, or talks nonsense, is waited out.
-pub fn outage(unavailable: &Unavailable) -> Failure {
-    Failure::Outage {
-        dependency: "weather service",
-        why: unavailable.to_string(),
-        retry_after: unavailable.retry_after(),
+/// A weather service that is away is waited out; weather that waiting cannot help is a permanent failure.
+pub fn failure(unavailable: &Unavailable) -> Failure {
+    match unavailable {
+        Unavailable::Unusable { why } => Failure::permanent(WEATHER_UNUSABLE, why),
+        _ => Failure::Outage {
+            dependency: "weather service",
+            why: unavailable.to_string(),
+            retry_after: unavailable.retry_after(),
+        },
     }
 }
 
@@ -97,13 +108,25 @@ impl WeatherCache {
     pub fn new(client: Client, store: Store, settled_days: u16) -> Self {
         Self {
             client,
+            warnings: Warnings::new(Arc::clone(&store)),
             store,
             settled_days,
             memory: Mutex::new(Memory::new(MEMORY_BYTES_MAX)),
             years: Mutex::default(),
             flights: Mutex::default(),
             answered: AtomicBool::new(false),
+            without_file: Mutex::default(),
         }
+    }
+
+    /// Whether the source was asked for the file of a station and did not have it.
+    pub fn has_no_file(&self, station: u32) -> bool {
+        lock(&self.without_file).contains(&station)
+    }
+
+    /// The warnings about the source's files.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
 
     /// The client it asks with.
@@ -210,28 +233,51 @@ impl WeatherCache {
             }
         }
         for years in self.client.source().at_once(unknown) {
-            let fetched = self.client.station_years(id, &years).await.map_err(|unavailable| outage(&unavailable))?;
-            tracing::debug!(station = id, ?years, "weather fetched");
-            if fetched.values().any(Option::is_some) {
-                self.answered.store(true, Ordering::Relaxed);
-            }
-            let mut settled = Vec::new();
-            for (year, weather) in fetched {
-                let believed = weather.is_some() || self.answered.load(Ordering::Relaxed);
-                let weather = weather.unwrap_or_default();
-                let is_settled = standing(year, now, self.settled_days) == Standing::Settled;
-                if believed && is_settled && !self.client.source().is_folder() {
-                    settled.push((layout::weather(id, year), weather.to_csv(year)));
-                }
-                let key = (station, year);
-                known.push((key, self.remember(key, Arc::new(weather), now, believed)));
-            }
-            // In memory first: a store that is away costs no second request.
-            for (path, text) in settled {
-                store::write(&self.store, &path, text).await?;
-            }
+            known.extend(self.ask(station, id, &years, now).await?);
         }
         Ok(known)
+    }
+
+    /// Asks the source for years of a station, with one request, and keeps the answer.
+    async fn ask(
+        &self,
+        station: u32,
+        id: &str,
+        years: &BTreeSet<i16>,
+        now: Timestamp,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
+        tracing::debug!(station = id, ?years, "weather fetched");
+        if fetched.years.values().any(Option::is_some) {
+            self.answered.store(true, Ordering::Relaxed);
+            lock(&self.without_file).remove(&station);
+        } else {
+            lock(&self.without_file).insert(station);
+        }
+        let (mut known, mut settled) = (Vec::with_capacity(years.len()), Vec::new());
+        for (year, weather) in fetched.years {
+            let believed = weather.is_some() || self.answered.load(Ordering::Relaxed);
+            let weather = weather.unwrap_or_default();
+            let is_settled = standing(year, now, self.settled_days) == Standing::Settled;
+            if believed && is_settled && !self.client.source().is_folder() {
+                settled.push((layout::weather(id, year), weather.to_csv(year)));
+            }
+            let key = (station, year);
+            known.push((key, self.remember(key, Arc::new(weather), now, believed)));
+        }
+        // In memory first: a store that is away costs no second request.
+        self.warn(id, fetched.texts).await;
+        for (path, text) in settled {
+            store::write(&self.store, &path, text).await?;
+        }
+        Ok(known)
+    }
+
+    async fn warn(&self, id: &str, texts: Vec<(Place, LeftOut)>) {
+        let whole = self.client.source().by_station(id).is_some();
+        for (place, left_out) in texts {
+            self.warnings.report(id, &place.to_string(), &left_out, whole).await;
+        }
     }
 
     /// Keeps it in memory: for good when it is `believed` and cannot change any more.
@@ -259,7 +305,10 @@ impl WeatherCache {
         let path = layout::weather(id, year);
         let Some(bytes) = store::read(&self.store, &path).await? else { return Ok(None) };
         match StationYear::from_csv(year, &bytes) {
-            Ok(weather) => Ok(Some(weather)),
+            Ok(read) => {
+                self.warnings.report(id, &path, &read.left_out, false).await;
+                Ok(Some(read.value))
+            }
             Err(malformed) => {
                 tracing::warn!(path, %malformed, "a cached station-year cannot be read and is fetched again");
                 Ok(None)
@@ -296,6 +345,7 @@ mod tests {
                 requests_per_second: std::num::NonZeroU32::MIN,
                 timeout: std::time::Duration::from_secs(1),
                 contact: None,
+                unusable_patience: std::time::Duration::ZERO,
             };
             let http = crate::http::Reqwest::new(&manners).unwrap();
             Client::new(source, None, &manners, Box::new(http))

@@ -1,0 +1,59 @@
+//! Names what a text is that is not weather.
+
+/// Bytes other than text that a beginning may have and still pass for text.
+const CONTROL_BYTES_MAX: usize = 2;
+
+/// What the beginning of a text looks like, in words; `None` when it is nothing known.
+pub fn looks_like(head: &[u8]) -> Option<&'static str> {
+    const MAGIC: [(&[u8], &str); 9] = [
+        (b"\x1f\x8b", "gzip data within gzip data"),
+        (b"PK\x03\x04", "a zip archive"),
+        (b"BZh", "bzip2 data"),
+        (b"\xfd7zXZ\0", "xz data"),
+        (b"\x28\xb5\x2f\xfd", "zstd data"),
+        (b"PAR1", "Parquet"),
+        (b"\xff\xfe", "UTF-16 text"),
+        (b"\xfe\xff", "UTF-16 text"),
+        (b"version https://git-lfs", "a Git LFS pointer"),
+    ];
+    if let Some((_, name)) = MAGIC.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Some(name);
+    }
+    let is_control = |byte: &&u8| matches!(**byte, 0..=8 | 14..=31 | 127);
+    if head.contains(&0) || head.iter().filter(is_control).count() > CONTROL_BYTES_MAX {
+        return Some("binary data");
+    }
+    let text = head.strip_prefix(b"\xef\xbb\xbf").unwrap_or(head).trim_ascii_start().to_ascii_lowercase();
+    match text.first()? {
+        b'<' if text.starts_with(b"<!doctype html") || text.starts_with(b"<html") => Some("HTML"),
+        b'<' => Some("XML"),
+        b'{' | b'[' => Some("JSON"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn other_formats_are_named() {
+        for (head, format) in [
+            (&b"<!DOCTYPE HTML PUBLIC"[..], Some("HTML")),
+            (b"\xef\xbb\xbf\n <html>", Some("HTML")),
+            (b"<?xml version=\"1.0\"?><Error>", Some("XML")),
+            (b"{\"error\": 1}", Some("JSON")),
+            (b"  [", Some("JSON")),
+            (b"\x1f\x8b\x08", Some("gzip data within gzip data")),
+            (b"PK\x03\x04", Some("a zip archive")),
+            (b"I\0D\0,\0", Some("binary data")),
+            (b"\xff\xfeI\0", Some("UTF-16 text")),
+            (b"version https://git-lfs.github.com/spec/v1", Some("a Git LFS pointer")),
+            (b"USW00094728,20180401,TMAX,176,,,W,2400", None),
+            (b"USW00094728\t40.7789\t-73.9692", None),
+            (b"", None),
+        ] {
+            assert_eq!(looks_like(head), format, "{}", head.escape_ascii());
+        }
+    }
+}

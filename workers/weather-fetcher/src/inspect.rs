@@ -1,0 +1,192 @@
+//! Checks a weather source before it is used: reads its station list and a sample of its station files.
+
+use crate::{
+    Settings,
+    client::{Client, Found, StationYears},
+    ghcn::Station,
+    left_out::LeftOut,
+    source::{BY_STATION, Place},
+};
+use anyhow::Context;
+use common::{
+    contract::weather::WeatherWarnings,
+    runtime::{config, host},
+};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    path::Path,
+    time::Duration,
+};
+
+/// How long a service may take for the station list, and again for the sample.
+const SERVICE_DEADLINE: Duration = Duration::from_secs(15);
+/// Stations of a service that are asked for at most.
+const SERVICE_STATIONS_MAX: usize = 3;
+/// Stations that have measured for a century and still do: New York, Boston, London, De Bilt.
+const LONG_LIVED: [&str; 4] = ["USW00094728", "USW00014739", "UKM00003772", "NLM00006260"];
+
+/// What a sample of a weather source shows.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Inspection {
+    /// Stations in the station list; 0 where it cannot be read.
+    pub stations_listed: usize,
+    /// Paths or URLs of the files that were read, the station list among them.
+    pub files_read: Vec<String>,
+    /// What was left out of the files that were read, one per file that has rows or days to leave out.
+    pub warnings: Vec<WeatherWarnings>,
+    /// What makes joins fail, in words with place, value and way out; empty for a source that works.
+    pub problems: Vec<String>,
+}
+
+impl Inspection {
+    fn read(&mut self, station: &str, place: &Place, left_out: &LeftOut) {
+        let file = place.to_string();
+        if !left_out.is_empty() {
+            self.warnings.push(left_out.document(station, &file));
+        }
+        self.files_read.push(file);
+    }
+
+    fn read_years(&mut self, station: &str, years: &StationYears) {
+        years.texts.iter().for_each(|(place, left_out)| self.read(station, place, left_out));
+    }
+}
+
+/// Reads the station list, the inventory where there is one, and a sample of station files: of a folder up to `files_max` of
+/// the listed stations, or of any where there is no list; of a service one of a long-lived station.
+///
+/// # Errors
+/// Fails if a setting is invalid or HTTPS cannot be prepared. What the source lacks is in [`Inspection::problems`].
+pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<Inspection> {
+    config::Settings::check(settings).context("[weather]")?;
+    let (source, stations) = settings.places().context("[weather]")?;
+    let folder = source.folder().map(Path::to_owned);
+    let http = Box::new(settings.http()?);
+    let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?, http);
+    let mut inspection = Inspection::default();
+    let listed = lists(&client, &mut inspection).await;
+    match folder {
+        Some(folder) => sample_of_folder(&client, &folder, &listed, files_max, &mut inspection).await,
+        None if !listed.is_empty() && files_max > 0 => sample_of_service(&client, &listed, &mut inspection).await,
+        None => {}
+    }
+    Ok(inspection)
+}
+
+/// Reads the station list and the inventory; returns the stations.
+async fn lists(client: &Client, inspection: &mut Inspection) -> BTreeSet<String> {
+    let read = async { (client.stations().await, client.inventory().await) };
+    let Ok((list, inventory)) = tokio::time::timeout(SERVICE_DEADLINE, read).await else {
+        let places: Vec<String> = client.stations_places().iter().map(Place::to_string).collect();
+        let seconds = SERVICE_DEADLINE.as_secs();
+        inspection.problems.push(format!(
+            "{}: the station list was not read within {seconds} s; is the service reachable from here and fast enough?",
+            places.join(" or ")
+        ));
+        return BTreeSet::new();
+    };
+    let mut listed = BTreeSet::new();
+    match list {
+        Ok(Found { place, parsed }) => {
+            inspection.stations_listed = parsed.value.len();
+            inspection.read(crate::almanac::STATION_LIST, &place, &parsed.left_out);
+            listed = parsed.value.into_iter().map(|Station { id, .. }| id.to_string()).collect();
+        }
+        Err(why) => inspection.problems.push(why.to_string()),
+    }
+    match inventory {
+        Ok(Some(Found { place, parsed })) => inspection.read(crate::almanac::INVENTORY, &place, &parsed.left_out),
+        Ok(None) => {}
+        Err(why) => inspection.problems.push(why.to_string()),
+    }
+    listed
+}
+
+async fn sample_of_folder(
+    client: &Client,
+    folder: &Path,
+    listed: &BTreeSet<String>,
+    files_max: usize,
+    inspection: &mut Inspection,
+) {
+    let by_station = folder.join(BY_STATION);
+    let there = match station_files(&by_station).await {
+        Ok(there) => there,
+        Err(error) => {
+            inspection.problems.push(format!(
+                "{}: {error}; weather.source must be a folder in the layout of NOAA's bucket, with {BY_STATION}/<ID>.csv of \
+                 each station",
+                by_station.display()
+            ));
+            return;
+        }
+    };
+    let (of_list, others): (Vec<&String>, Vec<&String>) = there.iter().partition(|id| listed.contains(*id));
+    if let Some(first) = listed.first()
+        && of_list.is_empty()
+    {
+        let file = by_station.join(format!("{first}.csv"));
+        inspection.problems.push(format!(
+            "no file of any of the {} listed stations is in {}; looked first for {} (and {}.gz): add the station files",
+            listed.len(),
+            by_station.display(),
+            file.display(),
+            file.display()
+        ));
+    }
+    // Joins read no file of a station that is not listed.
+    let sample = if listed.is_empty() { others } else { of_list };
+    for station in sample.into_iter().take(files_max) {
+        match client.station_years(station, &BTreeSet::new()).await {
+            Ok(years) => inspection.read_years(station, &years),
+            Err(why) => inspection.problems.push(why.to_string()),
+        }
+    }
+}
+
+/// The stations that a folder has files of, plain or compressed.
+async fn station_files(folder: &Path) -> std::io::Result<BTreeSet<String>> {
+    let mut entries = tokio::fs::read_dir(folder).await?;
+    let mut found = BTreeSet::new();
+    while let Some(entry) = entries.next_entry().await? {
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        let station = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".csv");
+        found.extend(station.map(str::to_owned));
+    }
+    Ok(found)
+}
+
+async fn sample_of_service(client: &Client, listed: &BTreeSet<String>, inspection: &mut Inspection) {
+    // The last year that is surely published.
+    let year = host::now().to_zoned(jiff::tz::TimeZone::UTC).year().saturating_sub(2);
+    let long_lived = LONG_LIVED.into_iter().filter(|id| listed.contains(*id));
+    let others = listed.iter().map(String::as_str).filter(|id| !LONG_LIVED.contains(id));
+    let sample = async {
+        let mut missing = BTreeMap::new();
+        for station in long_lived.chain(others).take(SERVICE_STATIONS_MAX) {
+            match client.station_years(station, &BTreeSet::from([year])).await {
+                Ok(years) if years.texts.is_empty() => {
+                    let file = client.source().file_of(station, year).map(|place| place.to_string());
+                    missing.insert(station.to_owned(), file.unwrap_or_default());
+                }
+                Ok(years) => {
+                    inspection.read_years(station, &years);
+                    return;
+                }
+                Err(why) => return inspection.problems.push(why.to_string()),
+            }
+        }
+        let files: Vec<&str> = missing.values().map(String::as_str).collect();
+        inspection.problems.push(format!(
+            "the service has none of {}: is weather.source the address of a bucket in NOAA's layout, or of the access service?",
+            files.join(", ")
+        ));
+    };
+    if tokio::time::timeout(SERVICE_DEADLINE, sample).await.is_err() {
+        let seconds = SERVICE_DEADLINE.as_secs();
+        inspection.problems.push(format!(
+            "no station file was read within {seconds} s; is the service reachable from here and fast enough?"
+        ));
+    }
+}

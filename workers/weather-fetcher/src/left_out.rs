@@ -1,0 +1,139 @@
+//! What was left out of a weather text: counted by reason, with the first samples.
+
+use crate::lines::Malformed;
+use common::contract::{
+    ride::Counts,
+    weather::{Impossible, WARNING_SAMPLES_MAX, WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
+};
+use std::{collections::BTreeMap, fmt};
+
+/// Why a row, or a day, is left out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// Another value of the same element and day, or another place of the same station, came before.
+    SecondValue,
+    /// No date of the calendar, or one that the text cannot be about.
+    InvalidDate,
+    /// No value of its column.
+    InvalidValue,
+    /// Not the fields of a row.
+    WrongFields,
+    /// A row of a station that the text is not about.
+    OtherStation,
+    /// The day is complete, but its weather is physically impossible.
+    Impossible(Impossible),
+}
+
+impl Reason {
+    /// The stable code in [`WeatherWarnings::left_out`].
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::SecondValue => "second_value",
+            Self::InvalidDate => "invalid_date",
+            Self::InvalidValue => "invalid_value",
+            Self::WrongFields => "wrong_fields",
+            Self::OtherStation => "other_station",
+            Self::Impossible(why) => why.as_str(),
+        }
+    }
+}
+
+/// The rows and days left out of one text.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LeftOut {
+    counts: BTreeMap<Reason, u64>,
+    samples: Vec<WeatherWarning>,
+}
+
+impl LeftOut {
+    /// Counts one row or day. Keeps the place of the first [`WARNING_SAMPLES_MAX`].
+    pub fn note(&mut self, reason: Reason, place: &Malformed) {
+        *self.counts.entry(reason).or_default() += 1;
+        if self.samples.len() < WARNING_SAMPLES_MAX {
+            let Malformed { line, column, why } = place;
+            self.samples.push(WeatherWarning { line: *line, column: (*column).to_owned(), why: why.clone() });
+        }
+    }
+
+    /// Adds what was left out of another text about the same station.
+    pub fn add(&mut self, other: &Self) {
+        for (reason, count) in &other.counts {
+            *self.counts.entry(*reason).or_default() += count;
+        }
+        let room = WARNING_SAMPLES_MAX.saturating_sub(self.samples.len());
+        self.samples.extend(other.samples.iter().take(room).cloned());
+    }
+
+    /// Whether nothing was left out.
+    pub fn is_empty(&self) -> bool {
+        self.counts.is_empty()
+    }
+
+    /// How many rows and days were left out for a reason.
+    pub fn count(&self, reason: Reason) -> u64 {
+        self.counts.get(&reason).copied().unwrap_or_default()
+    }
+
+    /// The first rows and days that were left out.
+    pub fn samples(&self) -> &[WeatherWarning] {
+        &self.samples
+    }
+
+    /// The first place, in words.
+    pub fn first(&self) -> Option<String> {
+        let WeatherWarning { line, column, why } = self.samples.first()?;
+        let line = if *line > 0 { format!("line {line}, ") } else { String::new() };
+        let column = if column.is_empty() { String::new() } else { format!("column {column}: ") };
+        Some(format!("{line}{column}{why}"))
+    }
+
+    /// The document about `file`, which is about `station`.
+    pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
+        let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
+        WeatherWarnings {
+            schema: WARNINGS_SCHEMA.to_owned(),
+            station: station.to_owned(),
+            file: file.to_owned(),
+            why: None,
+            left_out,
+            samples: self.samples.clone(),
+        }
+    }
+}
+
+impl fmt::Display for LeftOut {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let counts: Vec<String> =
+            self.counts.iter().map(|(reason, count)| format!("{} {count}", reason.as_str())).collect();
+        f.write_str(&counts.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_row_is_counted_and_only_the_first_are_kept() {
+        let mut left_out = LeftOut::default();
+        assert!(left_out.is_empty());
+        for line in 1..=25 {
+            let reason = if line % 5 == 0 { Reason::InvalidDate } else { Reason::SecondValue };
+            left_out.note(reason, &Malformed::new(line, "DATE", "x"));
+        }
+        let day = Malformed::new(0, "TMIN", "y");
+        left_out.note(Reason::Impossible(Impossible::TminAboveTmax), &day);
+        let document = left_out.document("USW00094728", "a.csv");
+        let counts = [("invalid_date", 5), ("second_value", 20), ("tmin_above_tmax", 1)];
+        assert_eq!(document.left_out, counts.map(|(code, count)| (code.to_owned(), count)).into());
+        assert_eq!(document.samples.len(), WARNING_SAMPLES_MAX);
+        assert_eq!((document.samples[9].line, document.samples[9].column.as_str()), (10, "DATE"));
+        assert_eq!(left_out.to_string(), "second_value 20, invalid_date 5, tmin_above_tmax 1");
+        assert_eq!(left_out.first().as_deref(), Some("line 1, column DATE: x"));
+        let mut both = LeftOut::default();
+        both.note(Reason::OtherStation, &day);
+        both.add(&left_out);
+        assert_eq!((both.count(Reason::SecondValue), both.count(Reason::OtherStation)), (20, 1));
+        assert_eq!(both.samples().len(), WARNING_SAMPLES_MAX);
+    }
+}

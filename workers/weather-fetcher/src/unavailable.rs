@@ -1,0 +1,263 @@
+//! Why weather cannot be had, and how to behave towards a service that does not answer as expected.
+
+use crate::{lines::Malformed, source::Place};
+use reqwest::StatusCode;
+use std::{
+    collections::HashMap,
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::time::Instant;
+
+/// Why weather cannot be had right now.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Unavailable {
+    /// No connection, no answer in time, or an answer that broke off.
+    #[error("{place}: {why}")]
+    Broken {
+        /// What was asked for.
+        place: String,
+        /// In words.
+        why: String,
+    },
+    /// An answer other than the text or "not found".
+    #[error("{place} answered {status}{}", hint(*.status))]
+    Status {
+        /// What was asked for.
+        place: String,
+        /// HTTP status.
+        status: StatusCode,
+        /// The service wants to be left alone for this long.
+        retry_after: Option<Duration>,
+    },
+    /// The service asked for a pause a while ago, which is not over.
+    #[error("the service asked not to be asked again for {} more seconds", .retry_after.as_secs())]
+    Paused {
+        /// What is left of it.
+        retry_after: Duration,
+    },
+    /// A text that is not weather.
+    #[error("{place}{}{malformed}; it is not a usable {name}", if .malformed.line > 0 { ", " } else { ": " })]
+    NotWeather {
+        /// What was asked for.
+        place: String,
+        /// What the text should be.
+        name: &'static str,
+        /// Where and why.
+        malformed: Malformed,
+    },
+    /// A text without end.
+    #[error("{place}: more than {bytes_max} bytes; it is not a usable {name}")]
+    TooLarge {
+        /// What was asked for.
+        place: String,
+        /// What the text should be.
+        name: &'static str,
+        /// Taken at most, as it comes and decompressed.
+        bytes_max: u64,
+    },
+    /// The list that everything starts with is not there.
+    #[error("no station list at {places}: set weather.stations to the path or URL of NOAA's ghcnd-stations.txt")]
+    NoStations {
+        /// Where it was looked for.
+        places: String,
+    },
+    /// Waiting cannot help: a local file that cannot be used, or a service that has not sent weather for too long.
+    #[error("{why}")]
+    Unusable {
+        /// In words: the file, the place in it, and the way out.
+        why: String,
+    },
+}
+
+fn hint(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
+            ": access is refused; check weather.source, or whether this address is barred from the service"
+        }
+        status if status.is_redirection() => {
+            ": a redirect to another host or port, or away from https, is not followed; check weather.source"
+        }
+        _ => "",
+    }
+}
+
+impl Unavailable {
+    /// How long the service wants to be left alone.
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            Self::Paused { retry_after } => Some(*retry_after),
+            Self::Broken { .. }
+            | Self::NotWeather { .. }
+            | Self::TooLarge { .. }
+            | Self::NoStations { .. }
+            | Self::Unusable { .. } => None,
+        }
+    }
+
+    /// Whether the same request may succeed a moment later.
+    pub fn may_pass_soon(&self) -> bool {
+        match self {
+            Self::Broken { .. } | Self::NotWeather { .. } => true,
+            Self::Status { status, .. } => {
+                status.is_server_error()
+                    || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
+            }
+            Self::Paused { .. } | Self::TooLarge { .. } | Self::NoStations { .. } | Self::Unusable { .. } => false,
+        }
+    }
+
+    /// Whether access is refused for good: a bucket that may not be listed answers so for a missing file.
+    pub fn is_forbidden(&self) -> bool {
+        matches!(self, Self::Status { status: StatusCode::FORBIDDEN, retry_after: None, .. })
+    }
+
+    /// Whether the place answered with something that is not weather.
+    fn is_not_weather(&self) -> bool {
+        matches!(self, Self::NotWeather { .. } | Self::TooLarge { .. } | Self::NoStations { .. })
+    }
+
+    /// Waiting cannot help with a local file: it is as it is until a person changes it.
+    pub(crate) fn of_a_file(self) -> Self {
+        Self::Unusable {
+            why: format!("{self}. Replace the file with NOAA's, then replay the dead letter or run again"),
+        }
+    }
+}
+
+/// What is to be said of a place that is asked again and again and answers with something other than weather.
+#[derive(Debug)]
+pub struct Patience {
+    limit: Duration,
+    /// Since when a place has answered with nothing but that.
+    since: Mutex<HashMap<String, Instant>>,
+}
+
+impl Patience {
+    /// Waits for `limit` at most, counted from the first such answer.
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, since: Mutex::default() }
+    }
+
+    /// Notes an outcome of asking `place` at `now`; `None` is a good answer. Every outcome that is not a text other than weather
+    /// begins the wait anew: a service with changing faults is away, not wrong.
+    pub fn note(&self, place: &str, failure: Option<&Unavailable>, now: Instant) {
+        let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
+        if failure.is_some_and(Unavailable::is_not_weather) {
+            since.entry(place.to_owned()).or_insert(now);
+        } else {
+            since.remove(place);
+        }
+    }
+
+    /// The failure to report, after [`Self::note`]: the same, until the patience is over.
+    pub fn judge(&self, place: &str, failure: Unavailable, now: Instant) -> Unavailable {
+        let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
+        match since {
+            Some(since) if failure.is_not_weather() && now.duration_since(since) >= self.limit => {
+                let seconds = now.duration_since(since).as_secs();
+                Unavailable::Unusable {
+                    why: format!(
+                        "{failure}. The service has answered so for {seconds} s (weather.unusable_patience_ms): check \
+                         weather.source and weather.stations, then replay the dead letter or run again"
+                    ),
+                }
+            }
+            _ => failure,
+        }
+    }
+}
+
+/// Stations after which the spelling of a source counts as known.
+const SPELLING_STATIONS: u32 = 8;
+
+/// Which names the station files of a remote source have, `ID.csv` or `ID.csv.gz`: learned from the first stations, so that a
+/// station without a file does not cost two requests for ever.
+#[derive(Debug, Default)]
+pub struct Spelling(Mutex<Learned>);
+
+#[derive(Debug, Clone, Copy, Default)]
+struct Learned {
+    plain: u32,
+    gzipped: u32,
+    neither: u32,
+}
+
+impl Spelling {
+    /// The places to ask, of the plain and the compressed file.
+    pub fn places(&self, [plain, gzipped]: [Place; 2]) -> Vec<Place> {
+        let learned = *self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let known = learned.plain + learned.gzipped + learned.neither >= SPELLING_STATIONS;
+        match (learned.plain > 0, learned.gzipped > 0) {
+            (true, false) if known => vec![plain],
+            (false, true) if known => vec![gzipped],
+            _ => vec![plain, gzipped],
+        }
+    }
+
+    /// Notes which file of a station was there: the plain one, the compressed one, or neither.
+    pub fn note(&self, is_gzipped: Option<bool>) {
+        let mut learned = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let count = match is_gzipped {
+            Some(false) => &mut learned.plain,
+            Some(true) => &mut learned.gzipped,
+            None => &mut learned.neither,
+        };
+        *count = count.saturating_add(1);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn not_weather() -> Unavailable {
+        let malformed = Malformed::new(3, "ID", "x");
+        Unavailable::NotWeather { place: "a".to_owned(), name: "station file", malformed }
+    }
+
+    fn down() -> Unavailable {
+        Unavailable::Broken { place: "a".to_owned(), why: "refused".to_owned() }
+    }
+
+    #[test]
+    fn patience_ends_with_a_place_that_sends_nothing_but_other_texts() {
+        let (patience, begin) = (Patience::new(Duration::from_secs(60)), Instant::now());
+        let ask = |place: &str, failure: Unavailable, second: u64| {
+            let now = begin + Duration::from_secs(second);
+            patience.note(place, Some(&failure), now);
+            patience.judge(place, failure, now)
+        };
+        for (place, second) in [("a", 0), ("a", 59), ("b", 59)] {
+            assert_eq!(ask(place, not_weather(), second), not_weather());
+        }
+        let Unavailable::Unusable { why } = ask("a", not_weather(), 60) else { panic!("waits for ever") };
+        assert!(why.starts_with("a, line 3, column ID: x; it is not a usable station file. The service"), "{why}");
+        assert_eq!(ask("b", not_weather(), 60), not_weather(), "each place for itself");
+        for (other, second) in [(Some(down()), 100), (None, 200)] {
+            patience.note("a", other.as_ref(), begin + Duration::from_secs(second));
+            assert_eq!(ask("a", not_weather(), second + 1), not_weather(), "anew after {other:?}");
+            assert_eq!(ask("a", not_weather(), second + 60), not_weather());
+            assert_eq!(ask("a", down(), second + 99), down());
+        }
+    }
+
+    #[test]
+    fn a_source_with_one_spelling_is_soon_asked_for_that_alone() {
+        let places = || ["a.csv", "a.csv.gz"].map(|name| Place::File(name.into()));
+        let asked = |notes: &[Option<bool>]| {
+            let spelling = Spelling::default();
+            notes.iter().for_each(|note| spelling.note(*note));
+            spelling.places(places()).iter().map(Place::to_string).collect::<Vec<_>>()
+        };
+        let both = ["a.csv", "a.csv.gz"];
+        let after = |count: usize, first| [vec![Some(first)], vec![None; count - 1]].concat();
+        assert_eq!(asked(&[]), both);
+        assert_eq!(asked(&after(7, false)), both);
+        assert_eq!(asked(&after(8, false)), ["a.csv"]);
+        assert_eq!(asked(&after(8, true)), ["a.csv.gz"]);
+        assert_eq!(asked(&[None; 100]), both, "nothing was found: nothing is known");
+        assert_eq!(asked(&[[Some(true); 50], [Some(false); 50]].concat()), both, "a mixed source");
+    }
+}

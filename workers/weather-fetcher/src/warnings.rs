@@ -1,0 +1,203 @@
+//! Warnings about weather files: logged once for each file, and kept in the object store for people. No result depends on
+//! them; a store that fails costs a log line.
+
+use crate::left_out::LeftOut;
+use common::{
+    contract::{
+        layout,
+        weather::{WARNINGS_SCHEMA, WeatherWarnings},
+    },
+    runtime::store::Store,
+};
+use object_store::{Error, ObjectStoreExt, path::Path};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::{Mutex, MutexGuard, PoisonError},
+};
+
+/// Stations whose warnings are kept in memory. With more of them, all are forgotten and may be logged once more.
+const STATIONS_MAX: usize = 4096;
+
+/// What is known to be wrong with the files of one station.
+#[derive(Debug, Default)]
+struct Station {
+    /// By file: the access service has one for each year.
+    left_out: BTreeMap<String, LeftOut>,
+    /// That no station near a place has a file.
+    no_file: bool,
+}
+
+/// The warnings that this process has given.
+#[derive(Debug)]
+pub struct Warnings {
+    store: Store,
+    stations: Mutex<HashMap<String, Station>>,
+}
+
+impl Warnings {
+    /// None yet.
+    pub fn new(store: Store) -> Self {
+        Self { store, stations: Mutex::default() }
+    }
+
+    fn known(&self) -> MutexGuard<'_, HashMap<String, Station>> {
+        let mut known = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
+        if known.len() > STATIONS_MAX {
+            known.clear();
+        }
+        known
+    }
+
+    /// Notes what was left out of `file`, which is all there is of `station` when it is `whole`. Warnings of an earlier
+    /// reading end when nothing is left out any more.
+    pub async fn report(&self, station: &str, file: &str, left_out: &LeftOut, whole: bool) {
+        let document = {
+            let mut known = self.known();
+            let before = known.get(station).and_then(|station| station.left_out.get(file));
+            if left_out.is_empty() {
+                // What another process wrote may be about other years.
+                if before.is_none() && !whole {
+                    return;
+                }
+                if let Some(station) = known.get_mut(station) {
+                    station.left_out.remove(file);
+                    station.no_file = false;
+                }
+                let rest = known.get(station).and_then(Station::left_out);
+                if rest.is_none() {
+                    known.remove(station);
+                }
+                rest.map(|(file, left_out)| left_out.document(station, &file))
+            } else {
+                if before == Some(left_out) {
+                    return;
+                }
+                let first = left_out.first();
+                tracing::warn!(station, file, %left_out, first, "rows or days of a weather file were left out");
+                let station_known = known.entry(station.to_owned()).or_default();
+                station_known.left_out.insert(file.to_owned(), left_out.clone());
+                station_known.left_out().map(|(file, left_out)| left_out.document(station, &file))
+            }
+        };
+        match document {
+            Some(document) => self.write(&document).await,
+            None => self.remove(station).await,
+        }
+    }
+
+    /// Notes that no station near some place has a file: `station` is the nearest, and `file` was looked for first.
+    pub async fn no_file(&self, station: &str, file: &str, why: &str) {
+        if std::mem::replace(&mut self.known().entry(station.to_owned()).or_default().no_file, true) {
+            return;
+        }
+        tracing::warn!(station, why, "rides go without weather: no station nearby has a file");
+        let document = WeatherWarnings {
+            schema: WARNINGS_SCHEMA.to_owned(),
+            station: station.to_owned(),
+            file: file.to_owned(),
+            why: Some(why.to_owned()),
+            left_out: BTreeMap::new(),
+            samples: Vec::new(),
+        };
+        self.write(&document).await;
+    }
+
+    async fn write(&self, document: &WeatherWarnings) {
+        let path = layout::weather_warnings(&document.station);
+        let written = match serde_json::to_vec_pretty(document) {
+            Ok(json) => self
+                .store
+                .put(&Path::from(path.as_str()), json.into())
+                .await
+                .map(drop)
+                .map_err(|error| error.to_string()),
+            Err(error) => Err(error.to_string()),
+        };
+        if let Err(why) = written {
+            tracing::warn!(path, why, "the warnings about a weather file cannot be kept in the store");
+        }
+    }
+
+    async fn remove(&self, station: &str) {
+        let path = layout::weather_warnings(station);
+        match self.store.delete(&Path::from(path.as_str())).await {
+            Ok(()) | Err(Error::NotFound { .. }) => {}
+            Err(error) => {
+                tracing::warn!(path, %error, "the warnings about a weather file that has become clean cannot be removed");
+            }
+        }
+    }
+}
+
+impl Station {
+    /// The first file with something left out, and what was left out of all of them.
+    fn left_out(&self) -> Option<(String, LeftOut)> {
+        let (first, _) = self.left_out.first_key_value()?;
+        let mut all = LeftOut::default();
+        self.left_out.values().for_each(|left_out| all.add(left_out));
+        Some((first.clone(), all))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{left_out::Reason, lines::Malformed};
+    use common::runtime::store;
+    use std::sync::Arc;
+
+    fn left_out(line: u64) -> LeftOut {
+        let mut left_out = LeftOut::default();
+        left_out.note(Reason::InvalidDate, &Malformed::new(line, "DATE", "x"));
+        left_out
+    }
+
+    async fn stored(store: &Store) -> Option<WeatherWarnings> {
+        store::read_json(store, &layout::weather_warnings("S")).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn warnings_are_kept_until_the_file_is_clean() {
+        let store: Store = Arc::new(object_store::memory::InMemory::new());
+        let warnings = Warnings::new(Arc::clone(&store));
+        warnings.report("S", "s.csv", &LeftOut::default(), true).await;
+        assert_eq!(stored(&store).await, None);
+        warnings.report("S", "s.csv", &left_out(7), true).await;
+        assert_eq!(stored(&store).await, Some(left_out(7).document("S", "s.csv")));
+        warnings.report("S", "s.csv", &left_out(9), true).await;
+        assert_eq!(stored(&store).await.unwrap().samples[0].line, 9);
+        // Another process reads the file after it was corrected.
+        Warnings::new(Arc::clone(&store)).report("S", "s.csv", &LeftOut::default(), true).await;
+        assert_eq!(stored(&store).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_clean_year_does_not_end_the_warnings_about_another() {
+        let store: Store = Arc::new(object_store::memory::InMemory::new());
+        let warnings = Warnings::new(Arc::clone(&store));
+        warnings.report("S", "2018", &left_out(1), false).await;
+        warnings.report("S", "2019", &left_out(2), false).await;
+        assert_eq!(stored(&store).await.unwrap().left_out["invalid_date"], 2);
+        for other in ["2020", "2018"] {
+            warnings.report("S", other, &LeftOut::default(), false).await;
+        }
+        assert_eq!(stored(&store).await, Some(left_out(2).document("S", "2019")));
+        Warnings::new(Arc::clone(&store)).report("S", "2019", &LeftOut::default(), false).await;
+        assert!(stored(&store).await.is_some());
+        warnings.report("S", "2019", &LeftOut::default(), false).await;
+        assert_eq!(stored(&store).await, None);
+    }
+
+    #[tokio::test]
+    async fn a_missing_file_is_warned_of_until_it_is_there() {
+        let store: Store = Arc::new(object_store::memory::InMemory::new());
+        let warnings = Warnings::new(Arc::clone(&store));
+        warnings.no_file("S", "s.csv", "none of 3").await;
+        let document = stored(&store).await.unwrap();
+        assert_eq!((document.why.as_deref(), document.file.as_str()), (Some("none of 3"), "s.csv"));
+        warnings.report("S", "s.csv", &LeftOut::default(), true).await;
+        assert_eq!(stored(&store).await, None);
+        warnings.no_file("S", "s.csv", "again").await;
+        assert!(stored(&store).await.is_some());
+    }
+}

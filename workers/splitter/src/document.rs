@@ -30,7 +30,7 @@ mod sequence;
 mod skim;
 
 pub(crate) use members::{Lookup, Members};
-pub use refusal::{Found, Refusal};
+pub use refusal::{Refusal, Snippet};
 pub(crate) use relaxed::NOT_FINITE;
 
 use common::contract::reading::{Mapping, Reading};
@@ -53,7 +53,7 @@ pub trait FromObject: DeserializeOwned {
 /// How a document is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Said to be newline-delimited: a first line that makes no sense is one broken ride. The content decides all else.
+    /// Declared newline-delimited: a first line that makes no sense is one broken ride. The content decides all else.
     pub lines: bool,
     /// Written by this crate: every line is one record, an object or an array of cells, and no form is guessed.
     pub records: bool,
@@ -311,7 +311,7 @@ impl Document {
             Form::Trailing => match self.peek() {
                 None => Ok(Step::Wait),
                 Some(_) => {
-                    let why = "expected nothing more after the object around the rides; hand in each batch on its own";
+                    let why = "expected nothing more after the object, which is a batch by itself; hand in each batch on its own";
                     Err(self.refuse("invalid_json", self.at, why))
                 }
             },
@@ -368,19 +368,16 @@ impl Document {
             (Some(_), _) => {
                 let start = self.at;
                 match self.object(start) {
-                    Scan::Done(end, read) if end - start <= self.large() => {
+                    Scan::Done(end, read) => {
                         self.form = Form::Elements { expect: Expect::CommaOrEnd, around };
                         self.ride(start, end, read)
                     }
-                    Scan::Broken(refusal) if refusal.offset <= self.offset + (start + self.large()) as u64 => {
-                        Err(refusal)
+                    Scan::More if self.is_full(start) => {
+                        let back = Form::Elements { expect: Expect::CommaOrEnd, around };
+                        self.enter_large(start, back, Until::Misaligned)
                     }
-                    Scan::More if self.window.len() - start <= self.large() => self.more(start),
-                    _ => self.enter_large(
-                        start,
-                        Form::Elements { expect: Expect::CommaOrEnd, around },
-                        Until::Misaligned,
-                    ),
+                    Scan::More => self.more(start),
+                    Scan::Broken(refusal) => Err(refusal),
                 }
             }
         }
@@ -398,11 +395,11 @@ impl Document {
             self.check_element(start, end)?;
         }
         let content = read.map_or(Content::NotAnObject, Content::Object);
-        Ok(self.found(start, end, content))
+        Ok(self.element_at(start, end, content))
     }
 
     #[inline(always)]
-    fn found<T>(&self, start: usize, end: usize, content: Content<T>) -> Step<T> {
+    fn element_at<T>(&self, start: usize, end: usize, content: Content<T>) -> Step<T> {
         if end - start > self.options.ride_bytes_max {
             Step::Found { raw: Raw::Window(start, end.min(start + HEAD_BYTES)), content: Content::TooLarge }
         } else {
@@ -480,7 +477,7 @@ impl Document {
         Refusal {
             code,
             why: why.to_owned(),
-            found: Found::Unread,
+            snippet: Snippet::Unread,
             offset,
             line: self.line + memchr_iter(b'\n', passed).count() as u64,
             column: offset - line_start + 1,
@@ -489,21 +486,21 @@ impl Document {
 
     /// Completes a refusal with what was found; `None` while those bytes still have to come.
     fn explained(&mut self, mut refusal: Refusal) -> Option<Refusal> {
-        if refusal.found == Found::Unread {
+        if refusal.snippet == Snippet::Unread {
             let place = refusal.offset.checked_sub(self.offset).and_then(|place| usize::try_from(place).ok());
-            refusal.found = match place {
-                None => Found::InWords,
+            refusal.snippet = match place {
+                None => Snippet::InWords,
                 Some(place) => {
-                    let wanted = place + SNIPPET_BYTES;
-                    if self.window.len() < wanted && !self.ended {
+                    let end = place + SNIPPET_BYTES;
+                    if self.window.len() < end && !self.ended {
                         self.hold = None;
                         self.at = place;
-                        self.wait_for = wanted;
+                        self.wait_for = end;
                         self.form = Form::Refused;
                         self.refusal = Some(refusal);
                         return None;
                     }
-                    Found::at(self.window.get(place..wanted.min(self.window.len())).unwrap_or_default())
+                    Snippet::at(self.window.get(place..end.min(self.window.len())).unwrap_or_default())
                 }
             };
         }

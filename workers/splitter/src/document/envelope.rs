@@ -6,7 +6,7 @@ mod words;
 pub(super) use survey::Survey;
 pub(super) use words::Place;
 
-use super::{Around, Document, Form, Found, Refusal};
+use super::{Around, Document, Form, Refusal, Snippet};
 use memchr::memchr2;
 
 impl Document {
@@ -34,6 +34,6 @@ impl Document {
 
     /// The document is no batch, and the reason says what was found.
     pub(super) fn refuse_in_words(&self, at: usize, why: String) -> Refusal {
-        Refusal { found: Found::InWords, ..self.refuse("not_a_batch", at, &why) }
+        Refusal { snippet: Snippet::InWords, ..self.refuse("not_a_batch", at, &why) }
     }
 }

@@ -3,10 +3,11 @@
 use super::{
     Around, BYTE_ORDER_MARK, Document, Expect, Form, FromObject, Header, Refusal, Step,
     envelope::{Place, Survey},
-    scan::{Scan, object_length},
+    relaxed::word_length,
+    scan::{Scan, is_scalar, object_length},
     skim::Until,
 };
-use common::contract::{reading::RidesAt, text};
+use common::contract::{outcome::shorten, reading::RidesAt, text};
 use memchr::memchr;
 use serde::de::DeserializeOwned;
 
@@ -50,7 +51,6 @@ impl Document {
             Some(_) => self.at,
         };
         match self.value(start) {
-            Scan::Done(end, _) if self.is_beyond(start, end) => self.object_is_large(start),
             Scan::Done(end, instead) => {
                 self.at = end;
                 if is_list {
@@ -63,7 +63,7 @@ impl Document {
                     None => self.go(Form::Members(Expect::CommaOrEnd)),
                 }
             }
-            Scan::More if self.is_beyond(start, self.window.len()) => self.object_is_large(start),
+            Scan::More if self.is_full(start) => self.object_is_large(start),
             Scan::More => self.more(key_start),
             Scan::Broken(refusal) => self.give_up(start, refusal),
         }
@@ -91,14 +91,9 @@ impl Document {
         }
     }
 
-    /// Whether what starts at `start`, or the object while it is kept, is too large to be held up to `end`.
-    fn is_beyond(&self, start: usize, end: usize) -> bool {
-        end - self.hold.unwrap_or(start) > self.large()
-    }
-
     /// The member that starts at `key_start` has no value yet.
     fn member_goes_on<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
-        if self.is_beyond(key_start, self.window.len()) {
+        if self.is_full(key_start) {
             return match self.hold {
                 Some(_) => self.object_is_large(key_start),
                 None => Err(self.refuse("invalid_json", key_start, "expected a key of reasonable length")),
@@ -241,27 +236,29 @@ impl Document {
     /// What stands after the first object, as far as the window may grow.
     fn following(&self, end: usize) -> Following {
         let rest = self.window.get(end..).unwrap_or_default();
+        let is_all = self.ended || rest.len() > self.large();
         let rest = rest.get(..self.large()).unwrap_or(rest);
         let mut on_next_line = false;
         for (at, byte) in rest.iter().enumerate() {
             match byte {
                 b'\n' => on_next_line = true,
-                0x1E => {}
-                b' ' | b'\t' | b'\r' | 0x0B | 0x0C => {}
+                b' ' | b'\t' | b'\r' | 0x0B | 0x0C | 0x1E => {}
                 b'{' | b'[' | b',' | b'"' => return Following::Value { on_next_line },
-                0xEF if rest.len() - at < BYTE_ORDER_MARK.len() && !self.ended => return Following::Unknown,
+                0xEF if rest.len() - at < BYTE_ORDER_MARK.len() && !is_all => return Following::Unknown,
                 0xEF => return Following::Value { on_next_line },
                 _ if on_next_line => return Following::Value { on_next_line },
                 _ => {
-                    return match self.value(end + at) {
-                        Scan::Done(..) => Following::Value { on_next_line },
-                        Scan::More if rest.len() < self.large() => Following::Unknown,
-                        Scan::More | Scan::Broken(_) => Following::Junk,
+                    let word = rest.get(at..).unwrap_or_default();
+                    let length = word_length(word);
+                    return match word.get(..length).is_some_and(is_scalar) {
+                        _ if length == word.len() && !is_all => Following::Unknown,
+                        true => Following::Value { on_next_line },
+                        false => Following::Junk,
                     };
                 }
             }
         }
-        if self.ended || rest.len() == self.large() { Following::Nothing } else { Following::Unknown }
+        if is_all { Following::Nothing } else { Following::Unknown }
     }
 
     fn read_sequence_from<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
@@ -315,9 +312,6 @@ impl Document {
     /// What starts at `start` is broken. While it is open what the first object is, there may still be lines to save.
     fn give_up<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
         let from = self.hold.unwrap_or(start);
-        if refusal.offset > self.offset + (from + self.large()) as u64 {
-            return self.object_is_large(start);
-        }
         if self.hold.is_none() || (refusal.code == "cut_short" && !self.is_resilient) {
             return Err(refusal);
         }
@@ -328,12 +322,14 @@ impl Document {
     }
 }
 
+/// Bytes of what is wrong with a member at most.
+const WORDS_BYTES_MAX: usize = 200;
 const RIDES_AT_INLINE: &str = "expected `rides_at` beside `object` alone: here the rides are at `rides`";
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     serde_json::from_slice(json).map_err(|error| {
         let text = error.to_string();
-        text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what).to_owned()
+        shorten(text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what), WORDS_BYTES_MAX).into_owned()
     })
 }
 

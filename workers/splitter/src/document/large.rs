@@ -1,7 +1,7 @@
 //! Passing over a value that is too large for the window.
 
 use super::{
-    Content, Document, Form, Found, HEAD_BYTES, Raw, Refusal, Step,
+    Content, Document, Form, HEAD_BYTES, Raw, Refusal, Snippet, Step,
     envelope::Survey,
     skim::{Skim, Stop, Until},
 };
@@ -30,7 +30,7 @@ impl Document {
         let is_word = !matches!(prefix.first(), Some(b'{' | b'[' | b'"'));
         let is_element = matches!(back, Form::Elements { .. } | Form::Sequence { .. });
         let has_fields = is_element && Survey::of(prefix, &self.reading.map).has_fields();
-        let found = Found::at(prefix);
+        let snippet = Snippet::at(prefix);
         let head = prefix.iter().copied().take(HEAD_BYTES).collect();
         if is_word && until != Until::LineEnd {
             let why = format!("expected a value of at most {} bytes", self.large());
@@ -40,7 +40,7 @@ impl Document {
             self.check_element(start, end)?;
         }
         self.head = head;
-        let origin = Refusal { found, ..self.refuse("invalid_json", start, "") };
+        let origin = Refusal { snippet, ..self.refuse("invalid_json", start, "") };
         self.large = Some(Large { skim: Skim::default(), until, back, origin, is_word, has_fields });
         self.hold = None;
         self.at = start;
@@ -100,7 +100,7 @@ impl Document {
                 self.elements,
                 self.large(),
             );
-            return Err(Refusal { code: "not_a_batch", why, found: Found::InWords, ..large.origin });
+            return Err(Refusal { code: "not_a_batch", why, snippet: Snippet::InWords, ..large.origin });
         }
         Ok(Step::Found { raw: Raw::Head, content: Content::TooLarge })
     }

@@ -42,7 +42,7 @@ impl Document {
                 if skim.is_misaligned() && skim.has_seam() && hides_ride(self, start, start + length) {
                     return Err(several_on_a_line(self.refuse("invalid_json", start, "")));
                 }
-                self.found_broken(start, start + length)
+                self.broken_element(start, start + length)
             }
             Stop::LineEnd(length) if length <= self.large() => {
                 let reached = usize::try_from(refusal.offset - self.offset).unwrap_or(usize::MAX);
@@ -80,7 +80,7 @@ impl Document {
         let other_lines = self.window.get(line_end..end).unwrap_or_default();
         let is_one_value = !self.holds_line_of_its_own(start, other_lines);
         match stop {
-            Stop::Balanced(_) if is_one_value => self.found_broken(start, end),
+            Stop::Balanced(_) if is_one_value => self.broken_element(start, end),
             _ if is_one_value && within.len() < limit && !other_lines.trim_ascii().is_empty() => {
                 Err(self.refuse("cut_short", self.window.len(), "expected the rest of a ride"))
             }
@@ -91,10 +91,9 @@ impl Document {
         }
     }
 
-    /// Whether one of the lines is a value no deeper indented than the line of `start`, and so none of its parts.
+    /// Whether one of the lines is an object that starts no further right than `start`, and so is no part of it.
     pub(super) fn holds_line_of_its_own(&self, start: usize, lines: &[u8]) -> bool {
-        let before = self.window.get(..start).unwrap_or_default();
-        let indentation = before.iter().rev().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+        let indentation = usize::try_from(self.refuse("invalid_json", start, "").column - 1).unwrap_or(usize::MAX);
         lines.split(|byte| *byte == b'\n').any(|line| {
             let text = line.trim_ascii_start();
             line.len() - text.len() <= indentation && object_length(text).is_some()
@@ -106,13 +105,13 @@ impl Document {
         if hides_ride(self, start, line_end) {
             return Err(several_on_a_line(self.refuse("invalid_json", start, "")));
         }
-        self.found_broken(start, line_end)
+        self.broken_element(start, line_end)
     }
 
-    fn found_broken<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
+    fn broken_element<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
         self.at = end;
         self.form = Form::Sequence { comma: true };
-        Ok(self.found(start, end, Content::Broken))
+        Ok(self.element_at(start, end, Content::Broken))
     }
 }
 

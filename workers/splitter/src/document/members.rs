@@ -33,9 +33,9 @@ impl<'a> Members<'a> {
 
     /// The value under `key`, in any case, less what is blank or invisible around either.
     pub fn find(&self, key: &str) -> Lookup<'a> {
-        let wanted = text::trimmed(key);
+        let trimmed = text::trimmed(key);
         let is_it =
-            |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| text::trimmed(name).eq_ignore_ascii_case(wanted));
+            |name: &[u8]| std::str::from_utf8(name).is_ok_and(|name| text::trimmed(name).eq_ignore_ascii_case(trimmed));
         let mut matching = self.iter().filter(|(name, _)| is_it(name));
         match (matching.next(), matching.next()) {
             (None, _) => Lookup::Absent,

@@ -4,6 +4,7 @@ use super::{
     Around, Content, Document, Expect, Form, FromObject, Raw, Refusal, Step,
     envelope::{Place, Survey},
     members::{Lookup, Members},
+    refusal::printable,
     scan::Scan,
     skim::Until,
 };
@@ -11,7 +12,9 @@ use common::contract::{outcome::shorten, reading::RidesAt, text};
 
 /// Names of members that a refusal shows.
 const NAMES_MAX: usize = 8;
+/// Bytes of a name and of a path that a refusal shows.
 const NAME_BYTES_MAX: usize = 32;
+const PATH_BYTES_MAX: usize = 80;
 
 /// How far along its path the reader is.
 #[derive(Debug, Default)]
@@ -29,6 +32,13 @@ pub(super) struct Walk {
 impl Document {
     fn rides_at(&self) -> RidesAt {
         self.reading.rides_at.clone().unwrap_or(RidesAt { array: Vec::new(), within: Vec::new() })
+    }
+
+    /// The path, and its part up to the member at this depth, for people.
+    fn path_in_words(&self, depth: usize) -> (String, String) {
+        let at = self.rides_at();
+        let part = at.array.get(..depth).unwrap_or_default().join(".");
+        (shorten(&at.to_string(), PATH_BYTES_MAX).into_owned(), shorten(&part, PATH_BYTES_MAX).into_owned())
     }
 
     /// What comes next on the way to the rides.
@@ -55,7 +65,7 @@ impl Document {
         let key_start = self.at;
         let key = match self.key() {
             Scan::Done(_, key) => key,
-            Scan::More if self.window.len() - key_start > self.large() => {
+            Scan::More if self.is_full(key_start) => {
                 return Err(self.refuse("invalid_json", key_start, "expected a key of reasonable length"));
             }
             Scan::More => return self.more(key_start),
@@ -70,8 +80,8 @@ impl Document {
         let is_last = self.walk.depth == at.array.len();
         match first {
             _ if self.walk.has_met => {
-                let why = format!("expected one array of rides at `{at}`, not another");
-                Err(self.refuse_in_words(key_start, why))
+                let (path, _) = self.path_in_words(0);
+                Err(self.refuse_in_words(key_start, format!("expected one array of rides at `{path}`, not another")))
             }
             b'[' if is_last => {
                 self.at += 1;
@@ -104,9 +114,9 @@ impl Document {
                 Ok(Step::Again)
             }
             Some(_) => {
-                let at = self.rides_at();
+                let (path, _) = self.path_in_words(0);
                 let why = format!(
-                    "expected an object with an array of rides at `{at}`; leave rides_at out if they are below no member"
+                    "expected an object with an array of rides at `{path}`; leave rides_at out if they are below no member"
                 );
                 Err(self.refuse("not_a_batch", self.at, &why))
             }
@@ -116,14 +126,11 @@ impl Document {
     /// A member that the path does not lead through.
     fn pass_over_member<T>(&mut self, key_start: usize, key: &str) -> Result<Step<T>, Refusal> {
         let start = self.at;
-        let is_beyond = |end: usize| end - start > self.large();
         match self.value(start) {
-            Scan::Done(end, _) if !is_beyond(end) => self.at = end,
-            Scan::More if !is_beyond(self.window.len()) => return self.more(key_start),
-            Scan::Broken(refusal) if refusal.offset <= self.offset + (start + self.large()) as u64 => {
-                return Err(refusal);
-            }
-            _ => {
+            Scan::Done(end, _) => self.at = end,
+            Scan::More if !self.is_full(start) => return self.more(key_start),
+            Scan::Broken(refusal) => return Err(refusal),
+            Scan::More => {
                 self.note(key);
                 return self.enter_large(start, Form::Path(Expect::CommaOrEnd), Until::Misaligned);
             }
@@ -134,7 +141,8 @@ impl Document {
 
     fn note(&mut self, key: &str) {
         if self.walk.names.len() < NAMES_MAX {
-            self.walk.names.push(format!("`{}`", shorten(key, NAME_BYTES_MAX)));
+            let name: String = key.chars().map(printable).collect();
+            self.walk.names.push(format!("`{}`", shorten(&name, NAME_BYTES_MAX)));
         }
     }
 
@@ -149,19 +157,21 @@ impl Document {
         let at = self.rides_at();
         let name = at.array.get(self.walk.depth - 1).map_or("", String::as_str);
         let names = if self.walk.names.is_empty() { "no members".to_owned() } else { self.walk.names.join(", ") };
-        let object = match at.array.get(..self.walk.depth - 1) {
-            None | Some([]) => "the object".to_owned(),
-            Some(before) => format!("`{}`", before.join(".")),
-        };
-        self.refuse_in_words(self.at, format!("expected `{name}` in {object}, as rides_at `{at}` says, found {names}"))
+        let (path, before) = self.path_in_words(self.walk.depth - 1);
+        let object = if before.is_empty() { "the object".to_owned() } else { format!("`{before}`") };
+        let name = shorten(name, NAME_BYTES_MAX);
+        self.refuse_in_words(
+            self.at,
+            format!("expected `{name}` in {object}, as rides_at `{path}` says, found {names}"),
+        )
     }
 
     /// The member on the path is neither the array nor an object on the way to it.
     fn other_than_expected<T>(&mut self, key_start: usize, is_last: bool) -> Result<Step<T>, Refusal> {
         let start = self.at;
         let end = match self.value(start) {
-            Scan::More if self.window.len() - start <= self.large() => return self.more(key_start),
-            Scan::Done(end, _) => end.min(start + self.large()),
+            Scan::More if !self.is_full(start) => return self.more(key_start),
+            Scan::Done(end, _) => end,
             Scan::More | Scan::Broken(_) => self.window.len().min(start + self.large()),
         };
         let text = self.window.get(start..end).unwrap_or_default();
@@ -169,12 +179,14 @@ impl Document {
             Some(b'{') => format!("an object with {}", Survey::of(text, &self.reading.map).members_in_words()),
             Some(b'[') => "an array".to_owned(),
             Some(b'"') => "a text".to_owned(),
-            _ => format!("`{}`", shorten(&String::from_utf8_lossy(text), NAME_BYTES_MAX)),
+            _ => {
+                let word: String = String::from_utf8_lossy(text).chars().map(printable).collect();
+                format!("`{}`", shorten(&word, NAME_BYTES_MAX))
+            }
         };
-        let at = self.rides_at();
-        let here = at.array.get(..self.walk.depth).unwrap_or_default().join(".");
+        let (path, here) = self.path_in_words(self.walk.depth);
         let expected = if is_last { "an array of rides" } else { "an object" };
-        let why = format!("expected {expected} at `{here}`, as rides_at `{at}` says, found {found}");
+        let why = format!("expected {expected} at `{here}`, as rides_at `{path}` says, found {found}");
         Err(self.refuse_in_words(start, why))
     }
 

@@ -8,14 +8,14 @@ pub(super) const SNIPPET_BYTES: usize = 24;
 
 /// Why a document is no batch, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}{found} at byte {offset} (line {line}, column {column})")]
+#[error("{why}{snippet} at byte {offset} (line {line}, column {column})")]
 pub struct Refusal {
     /// Stable: `empty`, `not_a_batch`, `invalid_json`, `cut_short`, `ride_too_large`.
     pub code: &'static str,
     /// What was expected there, or what is wrong and what to do about it.
     pub why: String,
     /// What stands there.
-    pub found: Found,
+    pub snippet: Snippet,
     /// From the start of the document, decompressed.
     pub offset: u64,
     /// From 1.
@@ -26,7 +26,7 @@ pub struct Refusal {
 
 /// What stands at the place of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Found {
+pub enum Snippet {
     /// Not looked at yet: the bytes there may still have to come.
     Unread,
     /// The first bytes, fit to be printed.
@@ -37,7 +37,7 @@ pub enum Found {
     InWords,
 }
 
-impl Found {
+impl Snippet {
     /// The beginning of `bytes`, up to the end of the line.
     pub(super) fn at(bytes: &[u8]) -> Self {
         let Some(first) = bytes.first() else { return Self::End };
@@ -53,7 +53,7 @@ impl Found {
     }
 }
 
-impl fmt::Display for Found {
+impl fmt::Display for Snippet {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Text(text) if !text.is_empty() => write!(f, ", found `{text}`,"),

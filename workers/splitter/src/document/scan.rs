@@ -21,16 +21,35 @@ pub(super) enum Scan<T> {
 pub(super) type Instead = Option<Vec<u8>>;
 
 impl Document {
-    /// The bytes from `start` in which a value may lie, and whether none can follow. Usually all of the window; no more than
-    /// the line where too much was spent on values that never ended.
+    /// The bytes from `start` in which a value may lie, and whether none can follow. What lies beyond the largest window is
+    /// not looked at even where it is there, so that it does not matter in which pieces the document came. Where too much
+    /// was spent on values that never ended, no more than the line is looked at.
     fn extent(&self, start: usize) -> (&[u8], bool) {
-        let rest = self.window.get(start..).unwrap_or_default();
+        let limit = self.limit(start);
+        let end = self.window.len().min(limit);
+        let rest = self.window.get(start.min(end)..end).unwrap_or_default();
+        let is_all = self.ended && self.window.len() <= limit;
         if self.is_exhausted(start)
             && let Some(end) = memchr(b'\n', rest)
         {
             return (rest.get(..end).unwrap_or_default(), true);
         }
-        (rest, self.ended)
+        (rest, is_all)
+    }
+
+    /// How far the window may reach in search of the end of what starts at `start`, or of the first object while it is kept.
+    fn limit(&self, start: usize) -> usize {
+        self.hold.unwrap_or(start) + self.large()
+    }
+
+    /// Whether the window holds more than may be looked at: what has no end in it is too large.
+    pub(super) fn is_full(&self, start: usize) -> bool {
+        self.window.len() > self.limit(start)
+    }
+
+    /// Whether what ends at `end` is too large.
+    pub(super) fn is_beyond(&self, start: usize, end: usize) -> bool {
+        end > self.limit(start)
     }
 
     /// Reads the value at `start`: in one go when it is an object and nothing is odd about it, else more carefully.
@@ -163,6 +182,11 @@ fn parsed(json: &[u8]) -> serde_json::Result<usize> {
         Some(Err(error)) => Err(error),
         Some(Ok(IgnoredAny)) | None => Ok(values.byte_offset()),
     }
+}
+
+/// Whether a word is a value.
+pub(super) fn is_scalar(word: &[u8]) -> bool {
+    is_not_finite(word) || serde_json::from_slice::<IgnoredAny>(word).is_ok()
 }
 
 /// Bytes of the object that `text` starts with, where it starts with a whole one.

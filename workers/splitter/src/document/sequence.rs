@@ -15,13 +15,12 @@ impl Document {
             Some(b'{') => {
                 let start = self.at;
                 match self.object(start) {
-                    Scan::Done(end, read) if end - start <= self.large() => {
+                    Scan::Done(end, read) => {
                         self.form = Form::Sequence { comma: true };
                         self.ride(start, end, read)
                     }
-                    Scan::Done(..) => self.large_value(start),
                     Scan::More => self.value_goes_on(start),
-                    Scan::Broken(refusal) => self.broken_or_large(start, refusal),
+                    Scan::Broken(refusal) => self.broken_value(start, refusal),
                 }
             }
             Some(b',') if comma => {
@@ -39,21 +38,17 @@ impl Document {
         let inner = self.window.get(start + 1..).unwrap_or_default();
         match inner.iter().find(|byte| !byte.is_ascii_whitespace() && !BYTE_ORDER_MARK.contains(byte)) {
             Some(b'{' | b']') => return self.enter_array(start),
-            None if self.window.len() - start > self.large() => return self.enter_array(start),
+            None if self.is_full(start) => return self.enter_array(start),
             None if !self.ended => return self.more(start),
             _ => {}
         }
         match self.value(start) {
-            Scan::Done(end, _) if end - start > self.large() => self.enter_array(start),
             Scan::Done(end, _) if holds_object(self.window.get(start..end).unwrap_or_default()) => {
                 self.enter_array(start)
             }
-            Scan::Done(end, _) => self.found_other(start, end),
-            Scan::More if self.window.len() - start > self.large() => self.enter_array(start),
+            Scan::Done(end, _) => self.other_element(start, end),
+            Scan::More if self.is_full(start) => self.enter_array(start),
             Scan::More => self.more(start),
-            Scan::Broken(refusal) if refusal.offset > self.offset + (start + self.large()) as u64 => {
-                self.enter_array(start)
-            }
             Scan::Broken(refusal) => self.broken_value(start, refusal),
         }
     }
@@ -67,36 +62,28 @@ impl Document {
     fn other_value<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         match self.value(start) {
-            Scan::Done(end, _) if end - start > self.large() => self.large_value(start),
             Scan::Done(end, _) => match self.window.get(end) {
                 None if !self.ended => self.more(start),
-                None | Some(b',' | b'{' | b'[' | 0x1E | 0xEF) => self.found_other(start, end),
-                Some(byte) if byte.is_ascii_whitespace() => self.found_other(start, end),
+                None | Some(b',' | b'{' | b'[' | 0x1E | 0xEF) => self.other_element(start, end),
+                Some(byte) if byte.is_ascii_whitespace() => self.other_element(start, end),
                 Some(_) => {
                     let refusal = self.refuse("invalid_json", end, "expected a comma, white space or a new line");
                     self.broken_value(start, refusal)
                 }
             },
             Scan::More => self.value_goes_on(start),
-            Scan::Broken(refusal) => self.broken_or_large(start, refusal),
+            Scan::Broken(refusal) => self.broken_value(start, refusal),
         }
     }
 
-    fn found_other<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
+    fn other_element<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
         self.at = end;
         self.form = Form::Sequence { comma: true };
-        Ok(self.found(start, end, Content::NotAnObject))
+        Ok(self.element_at(start, end, Content::NotAnObject))
     }
 
     fn value_goes_on<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
-        if self.window.len() - start > self.large() { self.large_value(start) } else { self.more(start) }
-    }
-
-    fn broken_or_large<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
-        if refusal.offset > self.offset + (start + self.large()) as u64 {
-            return self.large_value(start);
-        }
-        self.broken_value(start, refusal)
+        if self.is_full(start) { self.large_value(start) } else { self.more(start) }
     }
 
     /// A value goes on beyond the largest window. Where other values start on lines of their own within it, it is its line

@@ -85,7 +85,7 @@ fn what_only_resembles_a_key_is_none() {
 }
 
 #[test]
-fn says_of_every_field_what_is_wrong_with_it() {
+fn says_of_every_number_what_is_wrong_with_it() {
     use RejectReason as Why;
     let invalid_numbers =
         [r#""abc""#, "true", "[1]", r#"{"a":{"b":[]}}"#, "1e999", r#""1e999""#, r#""nan""#, r#""e5""#];
@@ -112,6 +112,11 @@ fn says_of_every_field_what_is_wrong_with_it() {
         let huge = format!("\"{}\"", "9".repeat(400));
         assert_eq!(reason(&with(key, Some(&huge))), Some(invalid));
     }
+}
+
+#[test]
+fn says_of_a_value_out_of_range_or_of_another_kind_what_is_wrong_with_it() {
+    use RejectReason as Why;
     for (key, value, expected) in [
         ("statustime", None, Some(Why::MissingStatustime)),
         ("statustime", Some("null"), Some(Why::MissingStatustime)),

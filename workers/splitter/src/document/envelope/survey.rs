@@ -13,8 +13,9 @@ const NOTED_MAX: usize = 16;
 const NAME_BYTES_MAX: usize = 40;
 /// How deep the walk goes; what lies deeper is passed over.
 const DEPTH_MAX: usize = 32;
-/// Bit of `statustime` in a set of fields.
+/// Bit of `statustime` in a set of fields, and those of the fields that say which ride it is, which other objects have, too.
 const STATUSTIME: u16 = 1 << 3;
+const IDENTITY: u16 = 0b111;
 
 /// What a value holds.
 #[derive(Debug, Default)]
@@ -223,7 +224,8 @@ impl Walk<'_> {
     /// Leaves the innermost bracket, which is closed or cut off.
     fn leave(&mut self, is_whole: bool) {
         let Some(frame) = self.frames.pop() else { return };
-        let fields = frame.fields.count_ones();
+        // A name alone makes no ride of an object within another.
+        let fields = if frame.fields & !IDENTITY == 0 { 0 } else { frame.fields.count_ones() };
         let array = frame.array.and_then(|array| self.survey.arrays.get_mut(array));
         if frame.is_array {
             if let Some(array) = array {

@@ -54,7 +54,7 @@ impl Survey {
 
     /// The members of the object, for people.
     pub fn members_in_words(&self) -> String {
-        let named: Vec<_> = self.members.iter().take(MEMBERS_MAX).map(|name| quoted(name)).collect();
+        let named: Vec<_> = self.members.iter().take(MEMBERS_MAX).map(|name| in_backticks(name)).collect();
         let others = self.members_count.saturating_sub(named.len() as u64);
         let whole = if self.is_whole { "" } else { " and perhaps others" };
         match (named.as_slice(), others) {
@@ -160,7 +160,8 @@ impl Survey {
                 FIELDS.get(3..7).unwrap_or_default().join(", ")
             );
         }
-        let hints: Vec<_> = hints.iter().map(|(name, field)| format!("--map {field}={}", shown(name))).collect();
+        let hints: Vec<_> =
+            hints.iter().map(|(name, field)| format!("--map {field}={}", printable_name(name))).collect();
         format!("if it is a ride, say which key is which field, as in `{}`", hints.join(" "))
     }
 
@@ -212,12 +213,12 @@ fn path_in_words(path: &[String]) -> String {
     shorten(&path, PATH_BYTES_MAX).into_owned()
 }
 
-fn quoted(name: &str) -> String {
-    format!("`{}`", shown(name))
+fn in_backticks(name: &str) -> String {
+    format!("`{}`", printable_name(name))
 }
 
 /// A name, fit to be printed.
-fn shown(name: &str) -> String {
+fn printable_name(name: &str) -> String {
     let text: String = name.chars().map(printable).collect();
     shorten(&text, NAME_BYTES_MAX).into_owned()
 }

@@ -115,8 +115,9 @@ fn a_ride_may_hold_arrays_and_objects_of_its_own() {
         assert_eq!(found(&ride), format!("o{ride}"));
         assert_eq!(found(format!("[{ride},{ride}]")), format!("o{ride} o{ride}"));
     }
-    let plain = "{\"x\":{\"y\":1},\"z\":[1,2]}";
-    assert_eq!(found(format!("{plain}\n{plain}\n")), format!("o{plain} o{plain}"));
+    for plain in ["{\"x\":{\"y\":1},\"z\":[1,2]}", "{\"lat\":1,\"unicorn\":{\"name\":\"A\"}}"] {
+        assert_eq!(found(format!("{plain}\n{plain}\n")), format!("o{plain} o{plain}"));
+    }
 }
 
 #[test]

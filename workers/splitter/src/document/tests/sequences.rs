@@ -66,7 +66,7 @@ fn a_record_is_a_line_and_nothing_is_guessed() {
 
 /// One value of a sequence; no object in it is around rides.
 fn value() -> impl Strategy<Value = Value> {
-    let flat = || object().prop_filter_map("a number beyond f64", |text| serde_json::from_str::<Value>(&text).ok());
+    let flat = || object().prop_map(|text| serde_json::from_str::<Value>(&text.replace("1e999", "1e9")).unwrap());
     let scalar =
         prop_oneof![Just(Value::Null), any::<bool>().prop_map(Value::from), any::<i32>().prop_map(Value::from)];
     prop_oneof![

@@ -1,63 +1,70 @@
 //! A batch document, taken apart while it comes in: bytes are pushed, rides are pulled.
 //!
 //! ```text
-//!           ┌─ [ ────────────────────▶ Elements ──▶ Trailing
-//!           │                             ▲ │
-//!  Start ───┼─ { ──▶ Members ── rides: [ ─┘ └──────▶ Members ──▶ Trailing     one object around the rides
-//!           │          ├── object ────────────────────────────▶ Trailing     a reference
-//!           │          ├── a ride on a line of its own ───────▶ Lines        newline-delimited
-//!           │          └── a ride ────────────────────────────▶ Concatenated one object after the other
-//!           └─ told, or the second line is a whole object ────▶ Lines
+//!           ┌─ [ ──────────────▶ Elements ──────────────▶ Sequence
+//!           │                      ▲ │
+//!  Start ───┼─ { ──▶ Members ─ rides: [ ┘ ──▶ Members ──▶ Trailing      one object around the rides
+//!           │          ├── object ────────────────────▶ Trailing      a reference
+//!           │          └── a ride ────────────────────▶ Sequence ⇄ Elements
+//!           ├─ rides_at ──▶ Path ⇄ Elements                            rides where the publisher says they are
+//!           └─ the second line is a whole object ─────▶ Sequence
 //! ```
 //!
-//! Only a window of the document is held: what was pushed last, and the element that straddles its edge. In lines a broken
-//! one is one broken ride, since the next line starts afresh. In every other form a break is the end of all certainty
-//! about what follows, so the document is refused as a whole, with the place.
+//! A sequence is any number of values, whatever separates them: each object is a ride, and so is each element of an array
+//! of objects. Where the values stand on lines of their own, a broken one is one broken ride, since the next line starts
+//! afresh. In every other form a break is the end of all certainty about what follows, so the document is refused as a
+//! whole, with the place. So is one in which several rides would be taken for one.
+//!
+//! Only a window of the document is held: what was pushed last, and the element that straddles its edge.
 
+mod envelope;
 mod first;
+mod large;
+mod lines;
+mod members;
+mod path;
+mod refusal;
+mod relaxed;
 mod scan;
+mod sequence;
+mod skim;
 
-use common::contract::reading::Reading;
-use memchr::{memchr, memchr_iter, memrchr};
-use scan::{Scan, is_cut_short, read_line};
+pub(crate) use members::{Lookup, Members};
+pub use refusal::{Refusal, Snippet};
+pub(crate) use relaxed::NOT_FINITE;
+
+use common::contract::reading::{Mapping, Reading};
+use large::Large;
+use memchr::{memchr_iter, memrchr};
+use path::Walk;
+use refusal::SNIPPET_BYTES;
+use scan::Scan;
 use serde::de::DeserializeOwned;
+use skim::Until;
 
 /// What an object in the place of a ride is read as.
 pub trait FromObject: DeserializeOwned {
-    /// Reads an object, known to be JSON and UTF-8, that plain deserialisation gave up on.
-    fn carefully(object: &[u8]) -> Self;
+    /// Reads an object, known to be JSON and UTF-8, that plain deserialisation gave up on or whose fields are mapped.
+    fn carefully(object: &[u8], map: &Mapping) -> Self;
+    /// Whether the object has no time of its own and so may be something around rides. May err on the side of yes.
+    fn may_be_no_ride(&self) -> bool;
 }
 
 /// How a document is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Known to be newline-delimited; else the form is found out.
+    /// Declared newline-delimited: a first line that makes no sense is one broken ride. The content decides all else.
     pub lines: bool,
-    /// Bytes of one ride at most; a bigger one is set apart as [`Content::TooLarge`]. Outside of lines, one that is
-    /// [`LARGE_FACTOR`] times as big refuses the document.
+    /// Written by this crate: every line is one record, an object or an array of cells, and no form is guessed.
+    pub records: bool,
+    /// Bytes of one ride at most; a bigger one is set apart as [`Content::TooLarge`].
     pub ride_bytes_max: usize,
 }
 
 /// How many times `ride_bytes_max` the window may grow to, in search of the end of an element.
 pub const LARGE_FACTOR: usize = 16;
-/// Bytes kept of a line that is too large.
+/// Bytes kept of an element that is too large.
 pub const HEAD_BYTES: usize = 1024;
-
-/// Why a document is no batch, and where.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}, at byte {offset} (line {line}, column {column})")]
-pub struct Refusal {
-    /// Stable: `empty`, `not_a_batch`, `invalid_json`, `cut_short`, `ride_too_large`.
-    pub code: &'static str,
-    /// What was expected there.
-    pub why: String,
-    /// From the start of the document, decompressed.
-    pub offset: u64,
-    /// From 1.
-    pub line: u64,
-    /// In bytes, from 1.
-    pub column: u64,
-}
 
 /// What stands in an object document beside its rides, or instead of them.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -79,7 +86,7 @@ pub struct Header {
 pub struct Element<'a, T> {
     /// Position in the document, from 0.
     pub index: u64,
-    /// Its bytes as they came; the first [`HEAD_BYTES`] of a line that is too large.
+    /// Its bytes as they came; the first [`HEAD_BYTES`] of one that is too large.
     pub raw: &'a [u8],
     /// What it is.
     pub content: Content<T>,
@@ -92,7 +99,7 @@ pub enum Content<T> {
     Object(T),
     /// JSON, but no object.
     NotAnObject,
-    /// A line that is no JSON.
+    /// No JSON; on a line of its own, or followed by other rides on its line.
     Broken,
     /// Longer than a ride may be.
     TooLarge,
@@ -105,15 +112,36 @@ enum Expect {
     CommaOrEnd,
 }
 
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What an array of rides is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Around {
+    /// The document itself, or a sequence.
+    Sequence,
+    /// The object around the rides.
+    Members,
+    /// Objects on the path to the rides.
+    Path,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Form {
     Start,
     Members(Expect),
-    Elements { expect: Expect, in_object: bool },
-    Concatenated,
-    Lines { skipping: bool },
-    Doubt(Refusal),
+    Elements {
+        expect: Expect,
+        around: Around,
+    },
+    Sequence {
+        /// Whether a comma may follow.
+        comma: bool,
+    },
+    Path(Expect),
+    /// Passing over an element or a member that is too large for the window.
+    Large,
+    /// The first value makes no sense; the second line may.
+    Doubt,
     Trailing,
+    Refused,
 }
 
 enum Step<T> {
@@ -131,6 +159,11 @@ enum Raw {
 #[derive(Debug)]
 pub struct Document {
     options: Options,
+    reading: Reading,
+    /// Every field is read by its own key.
+    reads_plainly: bool,
+    /// The rides are within the elements.
+    reads_within: bool,
     form: Form,
     window: Vec<u8>,
     /// The next byte to look at.
@@ -152,7 +185,17 @@ pub struct Document {
     listless: Option<Refusal>,
     /// The first object has a time: it is a ride whatever else it has.
     timed: bool,
+    /// An element that would be several rides unless the mapping, which may stand after the rides, says otherwise.
+    envelope: Option<Refusal>,
+    /// A broken value costs one ride, not the document.
+    is_resilient: bool,
+    /// Bytes looked at in vain, in search of the end of broken values that go on after their line.
+    wasted: u64,
+    walk: Walk,
+    large: Option<Large>,
     head: Vec<u8>,
+    /// Why the document is refused, or will be unless its second line saves it.
+    refusal: Option<Refusal>,
 }
 
 impl Document {
@@ -160,6 +203,9 @@ impl Document {
     pub fn new(options: Options) -> Self {
         Self {
             options,
+            reading: Reading::default(),
+            reads_plainly: true,
+            reads_within: false,
             form: Form::Start,
             window: Vec::new(),
             at: 0,
@@ -174,8 +220,20 @@ impl Document {
             odd_member: None,
             listless: None,
             timed: false,
+            envelope: None,
+            is_resilient: options.lines || options.records,
+            wasted: 0,
+            walk: Walk::default(),
+            large: None,
             head: Vec::new(),
+            refusal: None,
         }
+    }
+
+    /// Reads the rides where and as `reading` says.
+    pub fn with_reading(self, reading: Reading) -> Self {
+        let reads_within = reading.rides_at.as_ref().is_some_and(|at| !at.within.is_empty());
+        Self { reads_plainly: reading.map.is_empty(), reads_within, reading, ..self }
     }
 
     /// The next bytes of the document. Pull with [`Document::pull`] until it has no more before pushing again.
@@ -220,10 +278,10 @@ impl Document {
             if self.window.len() < self.wait_for && !self.ended {
                 return Ok(None);
             }
-            match self.step()? {
-                Step::Again => {}
-                Step::Wait => return Ok(None),
-                Step::Found { raw, content } => {
+            match self.step() {
+                Ok(Step::Again) => {}
+                Ok(Step::Wait) => return Ok(None),
+                Ok(Step::Found { raw, content }) => {
                     let index = self.elements;
                     self.elements += 1;
                     let raw = match raw {
@@ -232,6 +290,10 @@ impl Document {
                     };
                     return Ok(Some(Element { index, raw, content }));
                 }
+                Err(refusal) => match self.explained(refusal) {
+                    Some(refusal) => return Err(refusal),
+                    None => return Ok(None),
+                },
             }
         }
     }
@@ -239,159 +301,149 @@ impl Document {
     #[inline(always)]
     fn step<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         match self.form {
-            Form::Elements { expect, in_object } => self.element(expect, in_object),
-            Form::Lines { skipping: false } => self.line(),
-            Form::Lines { skipping: true } => Ok(self.skip_line()),
-            Form::Concatenated => self.concatenated(),
+            Form::Elements { expect, around } => self.element(expect, around),
+            Form::Sequence { comma } => self.sequence(comma),
             Form::Members(expect) => self.member(expect),
+            Form::Path(expect) => self.path(expect),
+            Form::Large => self.pass_over_large(),
             Form::Start => self.start(),
+            Form::Doubt => self.doubt(),
             Form::Trailing => match self.peek() {
                 None => Ok(Step::Wait),
                 Some(_) => {
-                    Err(self.refuse("invalid_json", self.at, "expected nothing more after the end of the document"))
+                    let why = "expected nothing more after the object, which is a batch by itself; hand in each batch on its own";
+                    Err(self.refuse("invalid_json", self.at, why))
                 }
             },
-            Form::Doubt(_) => self.doubt(),
+            Form::Refused => self.refusal.take().map_or(Ok(Step::Wait), Err),
         }
     }
 
     fn start<T>(&mut self) -> Result<Step<T>, Refusal> {
-        const BYTE_ORDER_MARK: &[u8] = b"\xEF\xBB\xBF";
-        if self.offset == 0 && self.at == 0 {
-            if self.window.starts_with(BYTE_ORDER_MARK) {
-                self.at = BYTE_ORDER_MARK.len();
-            } else if BYTE_ORDER_MARK.starts_with(&self.window) && !self.ended {
-                return Ok(Step::Wait);
-            }
-        }
-        match self.peek() {
-            None if self.ended => Err(self.refuse("empty", self.at, "expected rides, found nothing")),
+        match self.peek_value() {
+            None if self.ended => Err(self.refuse("empty", self.at, "expected rides")),
             None => Ok(Step::Wait),
-            Some(_) if self.options.lines => self.go(Form::Lines { skipping: false }),
-            Some(b'[') => {
+            Some(_) if self.options.records && self.reading.rides_at.is_some() => {
+                let why =
+                    "expected JSON, since rides_at says where in it the rides are; leave it out: each row is a ride";
+                Err(self.refuse("not_a_batch", self.at, why))
+            }
+            Some(_) if self.options.records => self.go(Form::Sequence { comma: false }),
+            Some(_) if self.reading.rides_at.is_some() => self.go(Form::Path(Expect::ItemOrEnd)),
+            Some(b'[') if !self.options.lines => {
                 self.at += 1;
-                self.go(Form::Elements { expect: Expect::ItemOrEnd, in_object: false })
+                self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Sequence })
             }
             Some(b'{') => {
                 self.hold = Some(self.at);
                 self.at += 1;
                 self.go(Form::Members(Expect::ItemOrEnd))
             }
+            Some(_) if self.options.lines => self.go(Form::Sequence { comma: false }),
             Some(_) => {
                 self.hold = Some(self.at);
                 let refusal = self.refuse("not_a_batch", self.at, "expected an array or an object");
-                self.go(Form::Doubt(refusal))
+                self.doubt_because(refusal)
             }
         }
     }
 
     #[inline(always)]
-    fn element<T: FromObject>(&mut self, expect: Expect, in_object: bool) -> Result<Step<T>, Refusal> {
+    fn element<T: FromObject>(&mut self, expect: Expect, around: Around) -> Result<Step<T>, Refusal> {
         match (self.peek(), expect) {
             (None, _) => self.wait_or_cut_short("expected the rest of the array of rides"),
             (Some(b']'), Expect::ItemOrEnd | Expect::CommaOrEnd) => {
                 self.at += 1;
-                self.go(if in_object { Form::Members(Expect::CommaOrEnd) } else { Form::Trailing })
+                self.go(match around {
+                    Around::Sequence => Form::Sequence { comma: true },
+                    Around::Members => Form::Members(Expect::CommaOrEnd),
+                    Around::Path => Form::Path(Expect::CommaOrEnd),
+                })
             }
             (Some(b','), Expect::CommaOrEnd) => {
                 self.at += 1;
-                self.go(Form::Elements { expect: Expect::Item, in_object })
+                self.go(Form::Elements { expect: Expect::Item, around })
             }
             (Some(_), Expect::CommaOrEnd) => Err(self.refuse("invalid_json", self.at, "expected `,` or `]`")),
             (Some(_), _) => {
-                let found = self.ride()?;
-                if let Step::Found { .. } = found {
-                    self.form = Form::Elements { expect: Expect::CommaOrEnd, in_object };
+                let start = self.at;
+                match self.object(start) {
+                    Scan::Done(end, read) => {
+                        self.form = Form::Elements { expect: Expect::CommaOrEnd, around };
+                        self.ride(start, end, read)
+                    }
+                    Scan::More if self.is_full(start) => {
+                        let back = Form::Elements { expect: Expect::CommaOrEnd, around };
+                        self.enter_large(start, back, Until::Misaligned)
+                    }
+                    Scan::More => self.more(start),
+                    Scan::Broken(refusal) => Err(refusal),
                 }
-                Ok(found)
             }
         }
     }
 
-    fn concatenated<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
-        match self.peek() {
-            None => Ok(Step::Wait),
-            Some(b'{') => self.ride(),
-            Some(_) => Err(self.refuse("invalid_json", self.at, "expected another ride, which starts with `{`")),
-        }
-    }
-
-    fn line<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
-        // Blanks belong to no ride, however many there are and in whatever pieces they come.
-        while self.window.get(self.at).is_some_and(u8::is_ascii_whitespace) {
-            self.at += 1;
-        }
-        let from = self.at;
-        let rest = self.window.get(from..).unwrap_or_default();
-        let newline = memchr(b'\n', rest);
-        let end = newline.map_or(self.window.len(), |length| from + length);
-        let line = self.window.get(from..end).unwrap_or_default();
-        if newline.is_none() && !self.ended {
-            if line.len() <= self.options.ride_bytes_max {
-                self.wait_for = self.window.len() + 1;
-                return Ok(Step::Wait);
-            }
-            self.head = line.iter().copied().take(HEAD_BYTES).collect();
-            self.at = end;
-            return self.go(Form::Lines { skipping: true });
-        }
-        let content = if line.is_empty() {
-            return Ok(Step::Wait);
-        } else if line.len() > self.options.ride_bytes_max {
-            Content::TooLarge
-        } else {
-            match read_line(line) {
-                Ok(content) => content,
-                Err(error) if newline.is_none() && is_cut_short(line, &error) => {
-                    return Err(self.refuse("cut_short", end, "expected the rest of the last line"));
-                }
-                Err(_) => Content::Broken,
-            }
-        };
-        self.at = end + usize::from(newline.is_some());
-        let kept = if matches!(content, Content::TooLarge) { end.min(from + HEAD_BYTES) } else { end };
-        Ok(Step::Found { raw: Raw::Window(from, kept), content })
-    }
-
-    fn skip_line<T>(&mut self) -> Step<T> {
-        let rest = self.window.get(self.at..).unwrap_or_default();
-        let newline = memchr(b'\n', rest);
-        let length = newline.unwrap_or(rest.len());
-        self.head.extend(rest.iter().take(length.min(HEAD_BYTES - self.head.len().min(HEAD_BYTES))));
-        self.at += length + usize::from(newline.is_some());
-        if newline.is_none() && !self.ended {
-            return Step::Wait;
-        }
-        self.form = Form::Lines { skipping: false };
-        Step::Found { raw: Raw::Head, content: Content::TooLarge }
-    }
-
-    /// The ride at the cursor.
+    /// The element from `start` to `end`, which is JSON.
     #[inline(always)]
-    fn ride<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
-        let start = self.at;
-        let (end, read) = match self.object(start) {
-            Scan::Done(end, read) => (end, read),
-            Scan::More => return self.more(start, "expected the rest of a ride"),
-            Scan::Broken(refusal) => return Err(refusal),
-        };
-        self.bounded(start, end)?;
+    fn ride<T: FromObject>(&mut self, start: usize, end: usize, read: Option<T>) -> Result<Step<T>, Refusal> {
         self.at = end;
-        let content = match read {
-            _ if end - start > self.options.ride_bytes_max => Content::TooLarge,
-            Some(read) => Content::Object(read),
-            None => Content::NotAnObject,
-        };
-        Ok(Step::Found { raw: Raw::Window(start, end), content })
+        let is_too_large = end - start > self.options.ride_bytes_max;
+        if self.reads_within && !is_too_large {
+            return self.ride_within(start, end);
+        }
+        if is_too_large || read.as_ref().is_none_or(FromObject::may_be_no_ride) {
+            self.check_element(start, end)?;
+        }
+        let content = read.map_or(Content::NotAnObject, Content::Object);
+        Ok(self.element_at(start, end, content))
     }
 
-    /// Passes over blanks.
+    #[inline(always)]
+    fn element_at<T>(&self, start: usize, end: usize, content: Content<T>) -> Step<T> {
+        if end - start > self.options.ride_bytes_max {
+            Step::Found { raw: Raw::Window(start, end.min(start + HEAD_BYTES)), content: Content::TooLarge }
+        } else {
+            Step::Found { raw: Raw::Window(start, end), content }
+        }
+    }
+
+    /// Passes over blanks and byte order marks.
     fn peek(&mut self) -> Option<u8> {
         loop {
             match self.window.get(self.at) {
                 Some(b' ' | b'\n' | b'\r' | b'\t') => self.at += 1,
+                Some(&first) if first == BYTE_ORDER_MARK[0] => match self.mark() {
+                    Mark::Whole => self.at += BYTE_ORDER_MARK.len(),
+                    Mark::Part => return None,
+                    Mark::None => return Some(first),
+                },
                 other => return other.copied(),
             }
+        }
+    }
+
+    /// Passes over whatever may stand between the values of a sequence, commas excepted: blanks of all kinds, byte order
+    /// marks, record separators (RFC 7464).
+    fn peek_value(&mut self) -> Option<u8> {
+        const RECORD_SEPARATOR: u8 = 0x1E;
+        loop {
+            match self.peek() {
+                Some(RECORD_SEPARATOR) => self.at += 1,
+                Some(byte) if byte.is_ascii_whitespace() => self.at += 1,
+                other => return other,
+            }
+        }
+    }
+
+    /// Whether there is a byte order mark at the cursor.
+    fn mark(&self) -> Mark {
+        let rest = self.window.get(self.at..).unwrap_or_default();
+        if rest.starts_with(BYTE_ORDER_MARK) {
+            Mark::Whole
+        } else if BYTE_ORDER_MARK.starts_with(rest) && !self.ended {
+            Mark::Part
+        } else {
+            Mark::None
         }
     }
 
@@ -401,26 +453,17 @@ impl Document {
     }
 
     /// What starts at `start` has no end yet. Looking again only after the window has doubled keeps the work linear.
-    fn more<T>(&mut self, start: usize, why: &str) -> Result<Step<T>, Refusal> {
+    fn more<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
         self.at = start;
         self.wait_for = self.window.len() + (self.window.len() - start).max(1);
-        self.wait_or_cut_short(why)
+        Ok(Step::Wait)
     }
 
     fn wait_or_cut_short<T>(&mut self, why: &str) -> Result<Step<T>, Refusal> {
         if self.ended {
             return Err(self.refuse("cut_short", self.window.len(), why));
         }
-        self.bounded(self.hold.unwrap_or(self.at), self.window.len())?;
         Ok(Step::Wait)
-    }
-
-    /// Refuses by size alone, so that it does not matter in which pieces the document came.
-    fn bounded(&self, from: usize, to: usize) -> Result<(), Refusal> {
-        if to - from <= self.large() {
-            return Ok(());
-        }
-        Err(self.refuse("ride_too_large", from, &format!("expected an end within {} bytes", self.large())))
     }
 
     fn large(&self) -> usize {
@@ -434,11 +477,46 @@ impl Document {
         Refusal {
             code,
             why: why.to_owned(),
+            snippet: Snippet::Unread,
             offset,
             line: self.line + memchr_iter(b'\n', passed).count() as u64,
             column: offset - line_start + 1,
         }
     }
+
+    /// Completes a refusal with what was found; `None` while those bytes still have to come.
+    fn explained(&mut self, mut refusal: Refusal) -> Option<Refusal> {
+        if refusal.snippet == Snippet::Unread {
+            let place = refusal.offset.checked_sub(self.offset).and_then(|place| usize::try_from(place).ok());
+            refusal.snippet = match place {
+                None => Snippet::InWords,
+                Some(place) => {
+                    let end = place + SNIPPET_BYTES;
+                    if self.window.len() < end && !self.ended {
+                        self.hold = None;
+                        self.at = place;
+                        self.wait_for = end;
+                        self.form = Form::Refused;
+                        self.refusal = Some(refusal);
+                        return None;
+                    }
+                    Snippet::at(self.window.get(place..end.min(self.window.len())).unwrap_or_default())
+                }
+            };
+        }
+        self.form = Form::Refused;
+        self.refusal = Some(refusal.clone());
+        Some(refusal)
+    }
+}
+
+const BYTE_ORDER_MARK: &[u8; 3] = b"\xEF\xBB\xBF";
+
+enum Mark {
+    Whole,
+    /// More bytes may complete it.
+    Part,
+    None,
 }
 
 #[cfg(test)]

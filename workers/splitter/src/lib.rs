@@ -30,7 +30,8 @@ use common::{
         message::{
             BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
         },
-        outcome::{Failure, Outputs},
+        outcome::{Failure, Outputs, shorten},
+        reading::Reading,
         topology::queue,
     },
     runtime::{
@@ -39,7 +40,7 @@ use common::{
         store,
     },
 };
-use document::{Header, Options, Refusal};
+use document::{Document, Header, Options, Refusal};
 use object_store::path::Path;
 use ride::RIDE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
@@ -138,7 +139,7 @@ impl Splitter {
     }
 
     fn options(lines: bool) -> Options {
-        Options { lines, ride_bytes_max: RIDE_BYTES_MAX }
+        Options { lines, records: false, ride_bytes_max: RIDE_BYTES_MAX }
     }
 
     /// Follows the batch to its bytes, however it came, and reads them once.
@@ -146,16 +147,17 @@ impl Splitter {
         let source = Source::Inline { body: body.clone(), encoding: told_encoding(properties)? };
         let lines = properties.content_type.as_deref().is_some_and(is_lines_type);
         let options = Self::options(lines);
-        let survey = pass::survey(&source, options, self.limits()).await?;
+        let survey = pass::survey(&source, options, self.limits(), &Reading::default()).await?;
         let Some(object) = survey.header.object.clone() else {
             let raw = Raw::Inline { object: layout::raw_inline(&survey.fingerprint.sha256, lines), body };
-            return Ok(Batch { source, options, header: survey.header.clone(), survey, raw });
+            let header = Header { reading: survey.reading.clone(), ..survey.header.clone() };
+            return Ok(Batch { source, options, header, survey, raw });
         };
         let reference = survey.header;
         let path = referenced_path(&object, &reference)?;
         let options = Self::options(is_lines_name(&object));
         let source = Source::Object { store: self.store.clone(), path: path.clone(), etag: None };
-        let survey = pass::survey(&source, options, self.limits()).await?;
+        let survey = pass::survey(&source, options, self.limits(), &reference.reading).await?;
         if reference.sha256.as_deref() != Some(&survey.fingerprint.sha256) {
             let found = &survey.fingerprint.sha256;
             let told = reference.sha256.as_deref().unwrap_or_default();
@@ -169,6 +171,7 @@ impl Splitter {
         let header = Header {
             batch_id: reference.batch_id.or_else(|| survey.header.batch_id.clone()),
             source: reference.source.or_else(|| survey.header.source.clone()),
+            reading: survey.reading.clone(),
             ..Header::default()
         };
         let source = Source::Object { store: self.store.clone(), path, etag: survey.fingerprint.etag.clone() };
@@ -192,6 +195,7 @@ impl Splitter {
             return Err(Failure::transient(format!("{path} was there and is gone")));
         };
         check_same_bytes(&wanted.batch_id, &wanted.sha256, &kept.sha256)?;
+        check_same_reading(&wanted.batch_id, &wanted.reading, &kept.reading)?;
         Ok(Claim { chunk_size: kept.chunk_size.max(1), ..kept })
     }
 }
@@ -230,7 +234,7 @@ impl Worker for Splitter {
             chunk_size: self.settings.chunk_size.max(1),
             source: header.source,
             object: None,
-            reading: header.reading,
+            reading: header.reading.clone(),
         };
         let claim = self.claim(wanted, raw).await?;
         if let Some(manifest) = manifest {
@@ -240,7 +244,8 @@ impl Worker for Splitter {
         let split = Split::new(&batch_id, claim.chunk_size, survey.ride_ids);
         let reading = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = Path::from(layout::rejected(&batch_id));
-        let cutting = pass::Cutting::new(reading, options, split, sha256, self.store.clone(), rejects);
+        let document = Document::new(options).with_reading(header.reading);
+        let cutting = pass::Cutting::new(reading, document, split, sha256, self.store.clone(), rejects);
         Ok(Outputs::streamed(cutting.into_stream()))
     }
 }
@@ -301,6 +306,22 @@ fn check_same_bytes(batch_id: &str, sha256: &str, taken_by: &str) -> Result<(), 
     }
     let why =
         format!("batch {batch_id} is taken by bytes with sha256 {taken_by}, these have {sha256}; choose another id");
+    Err(Failure::permanent("batch_id_conflict", why))
+}
+
+fn check_same_reading(batch_id: &str, reading: &Reading, taken_by: &Reading) -> Result<(), Failure> {
+    if reading == taken_by {
+        return Ok(());
+    }
+    let named = |reading: &Reading| match reading.to_string() {
+        text if text.is_empty() => "the default reading".to_owned(),
+        text => format!("`{}`", shorten(&text, 200)),
+    };
+    let why = format!(
+        "batch {batch_id} is taken by the same bytes read with {}, this time it is {}; choose another id",
+        named(taken_by),
+        named(reading)
+    );
     Err(Failure::permanent("batch_id_conflict", why))
 }
 

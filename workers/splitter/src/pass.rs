@@ -9,7 +9,10 @@ use crate::{
     too_many_ride_ids,
 };
 use common::{
-    contract::outcome::{Failure, Outgoing},
+    contract::{
+        outcome::{Failure, Outgoing},
+        reading,
+    },
     runtime::{Store, store},
 };
 use futures::{Stream, stream};
@@ -29,12 +32,33 @@ pub(crate) struct Survey {
     pub rides: u64,
     pub ride_ids: RideIds,
     pub fingerprint: Fingerprint,
+    /// How the rides were read: as was asked, else as the document itself says.
+    pub reading: reading::Reading,
 }
 
 /// The first pass: is it a batch from its first byte to its last, and which bytes are they?
-pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) -> Result<Survey, Failure> {
+///
+/// A document may bring its own mapping, even after its rides. Unless `asked` is a reading of its own, that one holds, and
+/// the document is surveyed again with it.
+pub(crate) async fn survey(
+    source: &Source,
+    options: Options,
+    limits: Limits,
+    asked: &reading::Reading,
+) -> Result<Survey, Failure> {
+    let first = survey_with(source, options, limits, asked).await?;
+    let own = reading::Reading { rides_at: None, map: first.header.reading.map.clone() };
+    if asked.is_default() && !own.is_default() { survey_with(source, options, limits, &own).await } else { Ok(first) }
+}
+
+async fn survey_with(
+    source: &Source,
+    options: Options,
+    limits: Limits,
+    how: &reading::Reading,
+) -> Result<Survey, Failure> {
     let mut reading = source.open(limits).await.map_err(read_failure)?;
-    let mut document = Document::new(options);
+    let mut document = Document::new(options).with_reading(how.clone());
     let mut ride_ids = RideIds::default();
     loop {
         let piece = reading.next().await.map_err(read_failure)?;
@@ -53,7 +77,7 @@ pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) ->
     }
     let rides = document.elements();
     let fingerprint = reading.finish().await.map_err(read_failure)?;
-    Ok(Survey { header: document.header().clone(), rides, ride_ids, fingerprint })
+    Ok(Survey { header: document.header().clone(), rides, ride_ids, fingerprint, reading: how.clone() })
 }
 
 /// The second pass, pulled by whoever publishes what it makes.
@@ -77,8 +101,15 @@ enum Closing {
 }
 
 impl Cutting {
-    pub fn new(reading: Reading, options: Options, split: Split, sha256: String, store: Store, rejects: Path) -> Self {
-        let document = Document::new(options);
+    /// Cuts the `document`, which has seen nothing yet, as it comes from `reading`.
+    pub fn new(
+        reading: Reading,
+        document: Document,
+        split: Split,
+        sha256: String,
+        store: Store,
+        rejects: Path,
+    ) -> Self {
         let closing = Closing::Open;
         Self { reading: Some(reading), document, split, sha256, store, rejects, reject_file: None, closing }
     }

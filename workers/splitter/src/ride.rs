@@ -2,17 +2,26 @@
 //!
 //! This is the hottest code of the fleet: nothing is allocated for a ride whose texts fit into a [`CompactString`], and
 //! no tree is built. What the pass cannot read although it is JSON (a number beyond `f64`, half a surrogate pair) is
-//! rare and read again, value by value, by [`FromObject::carefully`].
+//! rare and read again, value by value, by [`FromObject::carefully`]; so is every ride of a batch that comes with a
+//! mapping.
 
-use crate::document::FromObject;
-use common::contract::ride::{DISTANCE_MAX, Label, POINTS_MAX, RejectReason, Ride, StatusTime};
-use compact_str::{CompactString, ToCompactString};
+mod key;
+mod value;
+
+use crate::document::{FromObject, Lookup, Members};
+use common::contract::{
+    reading::{Factor, Mapping},
+    ride::{DISTANCE_MAX, Label, POINTS_MAX, RejectReason, Ride, StatusTime},
+};
+use compact_str::CompactString;
+use key::{Key, KeySeed};
 use serde::{
     Deserialize, Deserializer,
-    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+    de::{IgnoredAny, MapAccess, Visitor},
 };
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
+use value::{Field, Kind, Moment, Number, Of, RideId, Service, Text, read};
 
 /// Bytes of a given `ride_id` at most.
 pub const RIDE_ID_BYTES_MAX: usize = 128;
@@ -39,16 +48,22 @@ pub enum Judged {
 
 impl<'de> Deserialize<'de> for Judged {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Object::<Fields, false>(PhantomData)).map(Fields::judge)
+        deserializer.deserialize_map(Object::<Fields>(PhantomData)).map(Fields::judge)
     }
 }
 
 impl FromObject for Judged {
-    fn carefully(object: &[u8]) -> Self {
-        match serde_json::Deserializer::from_slice(object).deserialize_map(Object::<Fields, true>(PhantomData)) {
-            Ok(fields) => fields.judge(),
-            Err(_) => Self::Rejected { reason: RejectReason::InvalidJson, ride_id: CompactString::default() },
+    fn carefully(object: &[u8], map: &Mapping) -> Self {
+        match gather::<Fields>(object, map) {
+            Some(fields) => fields.judge(),
+            None => Self::Rejected { reason: RejectReason::InvalidJson, ride_id: CompactString::default() },
         }
+    }
+
+    fn may_be_no_ride(&self) -> bool {
+        use RejectReason::{DuplicateField, InvalidJson, InvalidStatustime, MissingStatustime};
+        let Self::Rejected { reason, .. } = self else { return false };
+        matches!(reason, DuplicateField | InvalidJson | InvalidStatustime | MissingStatustime)
     }
 }
 
@@ -57,104 +72,39 @@ impl FromObject for Judged {
 pub struct Outline {
     /// Whether it brings a `ride_id`, valid or not.
     pub has_ride_id: bool,
+    /// Whether it has a `statustime` that is neither an array nor an object.
+    pub has_time: bool,
 }
 
 impl<'de> Deserialize<'de> for Outline {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Object::<Self, false>(PhantomData))
+        deserializer.deserialize_map(Object::<Self>(PhantomData))
     }
 }
 
 impl FromObject for Outline {
-    fn carefully(object: &[u8]) -> Self {
-        serde_json::Deserializer::from_slice(object)
-            .deserialize_map(Object::<Self, true>(PhantomData))
-            .unwrap_or_default()
+    fn carefully(object: &[u8], map: &Mapping) -> Self {
+        gather(object, map).unwrap_or_default()
     }
-}
 
-/// The members of an object that mean something here.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Key {
-    Statustime,
-    Latitude,
-    Longitude,
-    Distance,
-    Healthpoints,
-    Magicpoints,
-    Fieldservice,
-    Name,
-    Breed,
-    RideId,
-    Unknown,
-}
-
-impl Key {
-    #[inline]
-    fn of(name: &[u8]) -> Self {
-        match name.len() {
-            4 if is(name, b"name") => Self::Name,
-            5 if is(name, b"breed") => Self::Breed,
-            // Of all characters here only the underscore is no letter, and shares its place with DEL.
-            7 if is(name, b"ride_id") && name.get(4) == Some(&b'_') => Self::RideId,
-            8 if is(name, b"latitude") => Self::Latitude,
-            8 if is(name, b"distance") => Self::Distance,
-            9 if is(name, b"longitude") => Self::Longitude,
-            10 if is(name, b"statustime") => Self::Statustime,
-            11 if is(name, b"magicpoints") => Self::Magicpoints,
-            12 if is(name, b"healthpoints") => Self::Healthpoints,
-            12 if is(name, b"fieldservice") => Self::Fieldservice,
-            _ => Self::Unknown,
-        }
-    }
-}
-
-/// Whether `name` is `letters` in any case. A fixed length lets the compiler compare whole words.
-#[inline]
-fn is<const LENGTH: usize>(name: &[u8], letters: &[u8; LENGTH]) -> bool {
-    const LOWER_CASE: u8 = 0x20;
-    <&[u8; LENGTH]>::try_from(name).is_ok_and(|name| {
-        let differing = name.iter().zip(letters).fold(0, |bits, (a, b)| bits | ((a | LOWER_CASE) ^ (b | LOWER_CASE)));
-        differing == 0
-    })
-}
-
-/// Reads a [`Key`] without checking it for UTF-8. In a hurry it gives up on a key it could misjudge: serde_json lets
-/// control characters pass when it is asked for bytes, and an escaped key may be a known one.
-struct KeySeed<const CAREFUL: bool>;
-
-impl<'de, const CAREFUL: bool> DeserializeSeed<'de> for KeySeed<CAREFUL> {
-    type Value = Key;
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Key, D::Error> {
-        deserializer.deserialize_bytes(self)
-    }
-}
-
-impl<'de, const CAREFUL: bool> Visitor<'de> for KeySeed<CAREFUL> {
-    type Value = Key;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a key")
-    }
-    #[inline]
-    fn visit_borrowed_bytes<E: Error>(self, name: &'de [u8]) -> Result<Key, E> {
-        match Key::of(name) {
-            Key::Unknown if !CAREFUL && name.iter().any(|byte| *byte < 0x20) => Err(E::custom("control character")),
-            key => Ok(key),
-        }
-    }
-    fn visit_bytes<E: Error>(self, name: &[u8]) -> Result<Key, E> {
-        if CAREFUL { Ok(Key::of(name)) } else { Err(E::custom("escaped key")) }
+    fn may_be_no_ride(&self) -> bool {
+        !self.has_time
     }
 }
 
 /// What is gathered from the members of one object.
 trait Gather: Default {
-    fn member<'de, A: MapAccess<'de>, const CAREFUL: bool>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error>;
+    /// Takes the value of the member that was just met, in its place.
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error>;
+    /// Takes the value of a member that stands alone.
+    fn alone(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>);
+    /// The member is there twice.
+    fn twice(&mut self, key: Key);
 }
 
-struct Object<G, const CAREFUL: bool>(PhantomData<G>);
+struct Object<G>(PhantomData<G>);
 
-impl<'de, G: Gather, const CAREFUL: bool> Visitor<'de> for Object<G, CAREFUL> {
+impl<'de, G: Gather> Visitor<'de> for Object<G> {
     type Value = G;
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("a ride")
@@ -162,216 +112,70 @@ impl<'de, G: Gather, const CAREFUL: bool> Visitor<'de> for Object<G, CAREFUL> {
     #[inline]
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<G, A::Error> {
         let mut gathered = G::default();
-        while let Some(key) = map.next_key_seed(KeySeed::<CAREFUL>)? {
-            gathered.member::<A, CAREFUL>(key, &mut map)?;
+        while let Some(key) = map.next_key_seed(KeySeed)? {
+            gathered.member(key, &mut map)?;
         }
         Ok(gathered)
     }
 }
 
-#[inline]
-fn value<'de, A: MapAccess<'de>, K: Kind, const CAREFUL: bool>(map: &mut A) -> Result<Field<K::Value>, A::Error> {
-    if !CAREFUL {
-        return map.next_value_seed(Of::<K>(PhantomData));
+/// Reads an object value by value: each field from its source where it has one, else under its own key.
+fn gather<G: Gather>(object: &[u8], map: &Mapping) -> Option<G> {
+    let members = Members::of(object)?;
+    let mut gathered = G::default();
+    for (field, source) in map.iter() {
+        let key = Key::of(field.as_bytes());
+        let found = match members.find(&source.key) {
+            Lookup::Absent => members.follow(source.path()),
+            found => found,
+        };
+        match found {
+            Lookup::Absent => {}
+            Lookup::Once(raw) => gathered.alone(key, raw, source.factor.as_ref()),
+            Lookup::Twice => gathered.twice(key),
+        }
     }
-    let raw: &RawValue = map.next_value()?;
-    let mut json = serde_json::Deserializer::from_str(raw.get());
-    Ok(Of::<K>(PhantomData).deserialize(&mut json).unwrap_or(Field::Invalid))
+    let is_mapped = |key: Key| map.iter().any(|(field, _)| Key::of(field.as_bytes()) == key);
+    for (name, raw) in members.iter() {
+        let key = Key::read(name);
+        if key != Key::Unknown && !is_mapped(key) {
+            gathered.alone(key, raw, None);
+        }
+    }
+    Some(gathered)
+}
+
+#[inline]
+fn value<'de, A: MapAccess<'de>, K: Kind>(map: &mut A) -> Result<Field<K::Value>, A::Error> {
+    map.next_value_seed(Of::<K>(PhantomData))
+}
+
+fn is_scalar(raw: &RawValue) -> bool {
+    !raw.get().starts_with(['{', '['])
 }
 
 impl Gather for Outline {
     #[inline]
-    fn member<'de, A: MapAccess<'de>, const CAREFUL: bool>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
-        if key == Key::RideId {
-            self.has_ride_id |= !matches!(value::<A, RideId, CAREFUL>(map)?, Field::Absent);
-            Ok(())
-        } else {
-            map.next_value::<IgnoredAny>().map(drop)
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
+        match key {
+            Key::RideId => self.has_ride_id |= !matches!(value::<A, RideId>(map)?, Field::Absent),
+            Key::Statustime => self.has_time |= is_scalar(map.next_value()?),
+            _ => drop(map.next_value::<IgnoredAny>()?),
         }
+        Ok(())
     }
-}
 
-/// The value of one field.
-#[derive(Debug, Clone, Default, PartialEq)]
-enum Field<T> {
-    /// Not there, or null.
-    #[default]
-    Absent,
-    /// There, but not what it should be.
-    Invalid,
-    Given(T),
-}
-
-impl<T> Field<T> {
-    fn required(self, missing: RejectReason, invalid: RejectReason) -> Result<T, RejectReason> {
-        match self {
-            Self::Given(value) => Ok(value),
-            Self::Absent => Err(missing),
-            Self::Invalid => Err(invalid),
+    fn alone(&mut self, key: Key, raw: &RawValue, _: Option<&Factor>) {
+        match key {
+            Key::RideId => self.has_ride_id |= !matches!(read::<RideId>(raw), Field::Absent),
+            Key::Statustime => self.has_time |= is_scalar(raw),
+            _ => {}
         }
     }
 
-    fn optional(self, invalid: RejectReason) -> Result<Option<T>, RejectReason> {
-        match self {
-            Self::Given(value) => Ok(Some(value)),
-            Self::Absent => Ok(None),
-            Self::Invalid => Err(invalid),
-        }
+    fn twice(&mut self, key: Key) {
+        self.has_ride_id |= key == Key::RideId;
     }
-}
-
-/// How a kind of field reads the JSON values it takes; whatever it does not name is invalid.
-trait Kind {
-    type Value;
-    fn text(text: &str) -> Field<Self::Value>;
-    fn number(_: f64) -> Field<Self::Value> {
-        Field::Invalid
-    }
-    fn unsigned(value: u64) -> Field<Self::Value> {
-        Self::number(value as f64)
-    }
-    fn signed(value: i64) -> Field<Self::Value> {
-        Self::number(value as f64)
-    }
-}
-
-struct Of<K>(PhantomData<K>);
-
-impl<'de, K: Kind> DeserializeSeed<'de> for Of<K> {
-    type Value = Field<K::Value>;
-    #[inline]
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
-        deserializer.deserialize_any(self)
-    }
-}
-
-impl<'de, K: Kind> Visitor<'de> for Of<K> {
-    type Value = Field<K::Value>;
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("a value")
-    }
-    #[inline]
-    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
-        Ok(K::text(text))
-    }
-    #[inline]
-    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
-        Ok(K::number(value))
-    }
-    #[inline]
-    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
-        Ok(K::unsigned(value))
-    }
-    #[inline]
-    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
-        Ok(K::signed(value))
-    }
-    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
-        Ok(Field::Absent)
-    }
-    fn visit_bool<E: Error>(self, _: bool) -> Result<Self::Value, E> {
-        Ok(Field::Invalid)
-    }
-    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
-        while seq.next_element::<IgnoredAny>()?.is_some() {}
-        Ok(Field::Invalid)
-    }
-    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Keys as bytes: halves of surrogate pairs in there are nobody's business.
-        while map.next_key_seed(KeySeed::<true>)?.is_some() {
-            map.next_value::<IgnoredAny>()?;
-        }
-        Ok(Field::Invalid)
-    }
-}
-
-struct Number;
-struct Service;
-struct Moment;
-struct Text;
-struct RideId;
-
-impl Kind for Number {
-    type Value = f64;
-    #[inline]
-    fn text(text: &str) -> Field<f64> {
-        plain_decimal(text).map_or(Field::Invalid, Self::number)
-    }
-    #[inline]
-    fn number(value: f64) -> Field<f64> {
-        // Adding 0 turns -0 into 0 and nothing else into anything else.
-        if value.is_finite() { Field::Given(value + 0.0) } else { Field::Invalid }
-    }
-}
-
-impl Kind for Service {
-    type Value = Label;
-    fn text(text: &str) -> Field<Label> {
-        if text.is_empty() { Field::Absent } else { plain_decimal(text).map_or(Field::Invalid, Self::number) }
-    }
-    fn number(value: f64) -> Field<Label> {
-        if value == 0.0 {
-            Field::Given(Label(false))
-        } else if value == 1.0 {
-            Field::Given(Label(true))
-        } else {
-            Field::Invalid
-        }
-    }
-}
-
-impl Kind for Moment {
-    type Value = StatusTime;
-    fn text(text: &str) -> Field<StatusTime> {
-        text.parse().map_or(Field::Invalid, Field::Given)
-    }
-}
-
-impl Kind for Text {
-    type Value = CompactString;
-    fn text(text: &str) -> Field<CompactString> {
-        // Few texts are so long that it matters how they are written.
-        let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
-        if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
-    }
-}
-
-/// Bytes of a text within the quotes of JSON (RFC 8259 §7), each at most six.
-fn json_bytes(text: &str) -> usize {
-    let written = |byte| match byte {
-        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
-        0..=0x1F => 6,
-        _ => 1,
-    };
-    text.bytes().map(written).sum()
-}
-
-impl Kind for RideId {
-    type Value = CompactString;
-    fn text(text: &str) -> Field<CompactString> {
-        if text.is_empty() {
-            Field::Absent
-        } else if text.len() > RIDE_ID_BYTES_MAX || text.chars().any(char::is_control) {
-            Field::Invalid
-        } else {
-            Field::Given(CompactString::from(text))
-        }
-    }
-    fn unsigned(value: u64) -> Field<CompactString> {
-        Field::Given(value.to_compact_string())
-    }
-    fn signed(value: i64) -> Field<CompactString> {
-        Field::Given(value.to_compact_string())
-    }
-}
-
-/// A number in a text: an optional sign, digits, optionally a point and digits. Nothing else: no exponent, no blanks,
-/// no `nan`.
-fn plain_decimal(text: &str) -> Option<f64> {
-    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
-    let (whole, fraction) = unsigned.split_once('.').unwrap_or((unsigned, "0"));
-    let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
-    if digits(whole) && digits(fraction) { text.parse().ok() } else { None }
 }
 
 /// The fields of a ride as they were found.
@@ -391,29 +195,61 @@ struct Fields {
     ride_id: Field<CompactString>,
 }
 
-impl Gather for Fields {
+impl Fields {
     #[inline]
-    fn member<'de, A: MapAccess<'de>, const CAREFUL: bool>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
+    fn see(&mut self, key: Key) {
         let bit = match key {
             Key::Unknown => 0,
             known => 1 << known as u16,
         };
         self.twice |= self.seen & bit != 0;
         self.seen |= bit;
+    }
+}
+
+impl Gather for Fields {
+    #[inline]
+    fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
+        self.see(key);
         match key {
-            Key::Statustime => self.statustime = value::<A, Moment, CAREFUL>(map)?,
-            Key::Latitude => self.latitude = value::<A, Number, CAREFUL>(map)?,
-            Key::Longitude => self.longitude = value::<A, Number, CAREFUL>(map)?,
-            Key::Distance => self.distance = value::<A, Number, CAREFUL>(map)?,
-            Key::Healthpoints => self.healthpoints = value::<A, Number, CAREFUL>(map)?,
-            Key::Magicpoints => self.magicpoints = value::<A, Number, CAREFUL>(map)?,
-            Key::Fieldservice => self.fieldservice = value::<A, Service, CAREFUL>(map)?,
-            Key::Name => self.name = value::<A, Text, CAREFUL>(map)?,
-            Key::Breed => self.breed = value::<A, Text, CAREFUL>(map)?,
-            Key::RideId => self.ride_id = value::<A, RideId, CAREFUL>(map)?,
+            Key::Statustime => self.statustime = value::<A, Moment>(map)?,
+            Key::Latitude => self.latitude = value::<A, Number>(map)?,
+            Key::Longitude => self.longitude = value::<A, Number>(map)?,
+            Key::Distance => self.distance = value::<A, Number>(map)?,
+            Key::Healthpoints => self.healthpoints = value::<A, Number>(map)?,
+            Key::Magicpoints => self.magicpoints = value::<A, Number>(map)?,
+            Key::Fieldservice => self.fieldservice = value::<A, Service>(map)?,
+            Key::Name => self.name = value::<A, Text>(map)?,
+            Key::Breed => self.breed = value::<A, Text>(map)?,
+            Key::RideId => self.ride_id = value::<A, RideId>(map)?,
             Key::Unknown => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())
+    }
+
+    fn alone(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>) {
+        self.see(key);
+        let number = || match factor {
+            Some(factor) => read::<Number>(raw).scaled(factor),
+            None => read::<Number>(raw),
+        };
+        match key {
+            Key::Statustime => self.statustime = read::<Moment>(raw),
+            Key::Latitude => self.latitude = number(),
+            Key::Longitude => self.longitude = number(),
+            Key::Distance => self.distance = number(),
+            Key::Healthpoints => self.healthpoints = number(),
+            Key::Magicpoints => self.magicpoints = number(),
+            Key::Fieldservice => self.fieldservice = read::<Service>(raw),
+            Key::Name => self.name = read::<Text>(raw),
+            Key::Breed => self.breed = read::<Text>(raw),
+            Key::RideId => self.ride_id = read::<RideId>(raw),
+            Key::Unknown => {}
+        }
+    }
+
+    fn twice(&mut self, _: Key) {
+        self.twice = true;
     }
 }
 

@@ -39,8 +39,8 @@ impl RideIds {
     /// Counts one element of the document.
     pub fn count(&mut self, content: &Content<Outline>) {
         match content {
-            Content::Object(Outline { has_ride_id: true }) => self.given += 1,
-            Content::Object(Outline { has_ride_id: false }) => self.absent += 1,
+            Content::Object(Outline { has_ride_id: true, .. }) => self.given += 1,
+            Content::Object(Outline { has_ride_id: false, .. }) => self.absent += 1,
             Content::NotAnObject | Content::Broken | Content::TooLarge => {}
         }
     }

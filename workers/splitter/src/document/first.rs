@@ -1,27 +1,34 @@
 //! The first object of a document: is it around the rides, a reference to them, or a ride itself?
 
 use super::{
-    Document, Expect, Form, FromObject, Header, Refusal, Step,
-    scan::{Scan, is_object},
+    Around, BYTE_ORDER_MARK, Document, Expect, Form, FromObject, Header, Refusal, Step,
+    envelope::{Place, Survey},
+    relaxed::word_length,
+    scan::{Scan, is_scalar, object_length},
+    skim::Until,
 };
+use common::contract::{outcome::shorten, reading::RidesAt, text};
 use memchr::memchr;
+use serde::de::DeserializeOwned;
+
+/// What can be said once the first object is complete and what follows it is known.
+enum Following {
+    /// More bytes have to come.
+    Unknown,
+    Nothing,
+    /// A value, on a line of its own or not.
+    Value {
+        on_next_line: bool,
+    },
+    Junk,
+}
 
 impl Document {
     /// One member of the object that is, or is around, the rides.
     pub(super) fn member<T: FromObject>(&mut self, expect: Expect) -> Result<Step<T>, Refusal> {
-        let waiting = "expected the rest of the object";
         match (self.peek(), expect) {
-            (None, _) => return self.wait_or_cut_short(waiting),
-            (Some(b'}'), Expect::ItemOrEnd | Expect::CommaOrEnd) => {
-                let end = self.at + 1;
-                return match self.hold {
-                    Some(start) => self.first_object(start, end),
-                    None => {
-                        self.at = end;
-                        self.go(Form::Trailing)
-                    }
-                };
-            }
+            (None, _) => return self.member_goes_on(self.at),
+            (Some(b'}'), Expect::ItemOrEnd | Expect::CommaOrEnd) => return self.object_end(self.at + 1),
             (Some(b','), Expect::CommaOrEnd) => {
                 self.at += 1;
                 return self.go(Form::Members(Expect::Item));
@@ -32,99 +39,162 @@ impl Document {
         }
         // The window moves on only past a whole member: until then it is read again from its key.
         let key_start = self.at;
-        let key = match self.value(key_start) {
-            Scan::Done(end, ()) => {
-                self.at = end;
-                serde_json::from_slice::<String>(self.window.get(key_start..end).unwrap_or_default())
-                    .unwrap_or_default()
-                    .to_ascii_lowercase()
-            }
-            Scan::More => return self.more(key_start, waiting),
-            Scan::Broken(refusal) => return self.give_up(refusal),
+        let key = match self.key() {
+            Scan::Done(_, key) => key.to_ascii_lowercase(),
+            Scan::More => return self.member_goes_on(key_start),
+            Scan::Broken(refusal) => return self.give_up(key_start, refusal),
         };
-        match self.peek() {
-            None => return self.more(key_start, waiting),
-            Some(b':') => self.at += 1,
-            Some(_) => return self.broken_member(self.at, "expected `:`"),
-        }
         let is_list = matches!(key.as_str(), "rides" | "travel_data");
-        match self.peek() {
-            None => self.more(key_start, waiting),
-            Some(b'[') if is_list => self.enter_rides(key_start),
-            Some(_) => {
-                let start = self.at;
-                match self.value(start) {
-                    Scan::Done(end, ()) => {
-                        self.bounded(self.hold.unwrap_or(key_start), end)?;
-                        self.at = end;
-                        if is_list {
-                            let why = format!("expected `{key}` to be an array");
-                            self.listless = Some(self.refuse("not_a_batch", start, &why));
-                        }
-                        self.remember(&key, start, end);
-                        match self.odd_member.take_if(|_| self.hold.is_none()) {
-                            Some(refusal) => Err(refusal),
-                            None => self.go(Form::Members(Expect::CommaOrEnd)),
-                        }
-                    }
-                    Scan::More => self.more(key_start, waiting),
-                    Scan::Broken(refusal) => self.give_up(refusal),
+        let start = match self.peek() {
+            None => return self.member_goes_on(key_start),
+            Some(b'[') if is_list => return self.enter_rides(key_start),
+            Some(_) => self.at,
+        };
+        match self.value(start) {
+            Scan::Done(end, instead) => {
+                self.at = end;
+                if is_list {
+                    let why = format!("expected `{key}` to be an array");
+                    self.listless = Some(self.refuse("not_a_batch", start, &why));
+                }
+                self.remember(&key, start, if instead.is_some() { start } else { end });
+                match self.odd_member.take_if(|_| self.hold.is_none()) {
+                    Some(refusal) => Err(refusal),
+                    None => self.go(Form::Members(Expect::CommaOrEnd)),
                 }
             }
+            Scan::More if self.is_full(start) => self.object_is_large(start),
+            Scan::More => self.more(key_start),
+            Scan::Broken(refusal) => self.give_up(start, refusal),
+        }
+    }
+
+    /// The key at the cursor, trimmed; the cursor moves past its colon.
+    pub(super) fn key(&mut self) -> Scan<String> {
+        let start = self.at;
+        let key = match self.value(start) {
+            Scan::Done(end, _) => {
+                self.at = end;
+                serde_json::from_slice::<String>(self.window.get(start..end).unwrap_or_default()).unwrap_or_default()
+            }
+            Scan::More => return Scan::More,
+            Scan::Broken(refusal) => return Scan::Broken(refusal),
+        };
+        match self.peek() {
+            None if self.ended => Scan::Broken(self.refuse("cut_short", self.at, "expected the rest of the object")),
+            None => Scan::More,
+            Some(b':') => {
+                self.at += 1;
+                Scan::Done(self.at, text::trimmed(&key).to_owned())
+            }
+            Some(_) => Scan::Broken(self.refuse("invalid_json", self.at, "expected `:`")),
+        }
+    }
+
+    /// The member that starts at `key_start` has no value yet.
+    fn member_goes_on<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
+        if self.is_full(key_start) {
+            return match self.hold {
+                Some(_) => self.object_is_large(key_start),
+                None => Err(self.refuse("invalid_json", key_start, "expected a key of reasonable length")),
+            };
+        }
+        if self.ended {
+            return Err(self.refuse("cut_short", self.window.len(), "expected the rest of the object"));
+        }
+        self.more(key_start)
+    }
+
+    /// Beside the rides, a large value is passed over. While it is open what the object is, its beginning decides.
+    fn object_is_large<T>(&mut self, value_start: usize) -> Result<Step<T>, Refusal> {
+        let Some(start) = self.hold else {
+            return self.enter_large(value_start, Form::Members(Expect::CommaOrEnd), Until::Misaligned);
+        };
+        if self.timed || self.header.object.is_none() {
+            self.forget_header();
+            self.hold = None;
+            self.form = Form::Sequence { comma: false };
+            return self.large_value(start);
+        }
+        Err(self.refuse("not_a_batch", start, &format!("expected a reference of at most {} bytes", self.large())))
+    }
+
+    fn object_end<T>(&mut self, end: usize) -> Result<Step<T>, Refusal> {
+        if let Some(start) = self.hold {
+            return if self.is_beyond(start, end) {
+                self.object_is_large(start)
+            } else {
+                self.first_object(start, end)
+            };
+        }
+        self.at = end;
+        match self.envelope.take().filter(|_| self.header.reading.map.is_empty()) {
+            Some(refusal) => Err(refusal),
+            None => self.go(Form::Trailing),
         }
     }
 
     fn enter_rides<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
-        self.bounded(self.hold.unwrap_or(key_start), self.at)?;
+        if self.is_beyond(key_start, self.at) {
+            return self.object_is_large(key_start);
+        }
         if self.hold.take().is_none() {
-            return Err(self.refuse("not_a_batch", key_start, "expected one array of rides, found another"));
+            return Err(self.refuse("not_a_batch", key_start, "expected one array of rides, not another"));
         }
         if let Some(refusal) = self.odd_member.take().or_else(|| self.listless.take()) {
             return Err(refusal);
         }
         if self.header.object.is_some() {
-            return Err(self.refuse("not_a_batch", key_start, "expected either rides or `object`, found both"));
+            return Err(self.refuse("not_a_batch", key_start, "expected either rides or `object`, not both"));
+        }
+        if self.header.reading.rides_at.is_some() {
+            return Err(self.refuse("not_a_batch", key_start, RIDES_AT_INLINE));
         }
         self.at += 1;
-        self.go(Form::Elements { expect: Expect::ItemOrEnd, in_object: true })
+        self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Members })
     }
 
-    /// Keeps the members of the header that mean something.
+    /// Keeps the members of the header that mean something; an empty value is as good as null.
     fn remember(&mut self, key: &str, from: usize, to: usize) {
-        let is_new = match key {
-            "batch_id" => self.header.batch_id.is_none(),
-            "source" => self.header.source.is_none(),
-            "object" => self.header.object.is_none() && (self.hold.is_some()),
-            "sha256" => self.header.sha256.is_none(),
+        let text = self.window.get(from..to).filter(|text| !text.is_empty()).unwrap_or(b"null");
+        let kept = match key {
+            "batch_id" => once(&mut self.header.batch_id, text),
+            "source" => {
+                // For people alone, so that one that cannot be shown is none.
+                let _ = once(&mut self.header.source, text);
+                Ok(())
+            }
+            "object" if self.hold.is_none() => match parse::<Option<String>>(text) {
+                Ok(None) => Ok(()),
+                _ => Err("expected either rides or `object`, not both".to_owned()),
+            },
+            "object" => once(&mut self.header.object, text),
+            "sha256" => once(&mut self.header.sha256, text),
+            "rides_at" if self.hold.is_none() => match parse::<Option<RidesAt>>(text) {
+                Ok(None) => Ok(()),
+                _ => Err(RIDES_AT_INLINE.to_owned()),
+            },
+            "rides_at" => once(&mut self.header.reading.rides_at, text),
+            "map" => {
+                let mut map = Some(std::mem::take(&mut self.header.reading.map)).filter(|map| !map.is_empty());
+                let kept = once(&mut map, text);
+                self.header.reading.map = map.unwrap_or_default();
+                kept
+            }
             "statustime" => {
                 self.timed = true;
-                return;
+                Ok(())
             }
-            _ => return,
+            _ => Ok(()),
         };
-        let value = serde_json::from_slice::<Option<String>>(self.window.get(from..to).unwrap_or_default());
-        match value {
-            Ok(None) => {}
-            Ok(Some(text)) if is_new => match key {
-                "batch_id" => self.header.batch_id = Some(text),
-                "source" => self.header.source = Some(text),
-                "object" => self.header.object = Some(text),
-                _ => self.header.sha256 = Some(text),
-            },
-            _ if key == "source" => {}
-            _ => {
-                let why = match (key, self.hold) {
-                    ("object", None) => "expected either rides or `object`, found both".to_owned(),
-                    _ => format!("expected `{key}` once, as a string"),
-                };
-                self.odd_member = Some(self.refuse("not_a_batch", from, &why));
-            }
+        if let Err(why) = kept.map_err(|why| if why.starts_with("expected") { why } else { format!("`{key}`: {why}") })
+        {
+            self.odd_member = Some(self.refuse("not_a_batch", from, &why));
         }
     }
 
-    /// The first object ended without an array of rides in it: a reference, or the first of many rides.
+    /// The first object ended without an array of rides in it: a reference, a ride, or something else.
     fn first_object<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
-        self.bounded(start, end)?;
         if !self.timed {
             let odd = self.odd_member.take().filter(|_| self.header.object.is_some());
             if let Some(refusal) = odd.or_else(|| self.listless.take()) {
@@ -136,67 +206,141 @@ impl Document {
                 return self.go(Form::Trailing);
             }
         }
-        let rest = self.window.get(end..).unwrap_or_default();
-        let follows = rest.iter().take(self.large()).find(|byte| !matches!(byte, b' ' | b'\t' | b'\r'));
-        let form = match follows {
-            None if !self.ended && rest.len() < self.large() => {
+        let text = self.window.get(start..end).unwrap_or_default();
+        let survey = Survey::of(text, &self.reading.map);
+        let is_on_one_line = memchr(b'\n', text).is_none();
+        if let Some(why) = survey.several_rides(Place::Alone) {
+            return Err(self.refuse_in_words(start, why));
+        }
+        let why_alone = survey.no_ride();
+        match self.following(end) {
+            Following::Unknown => {
                 self.wait_for = self.window.len() + 1;
-                return Ok(Step::Wait);
+                Ok(Step::Wait)
             }
-            Some(b'\n') if memchr(b'\n', self.window.get(start..end).unwrap_or_default()).is_none() => {
-                Form::Lines { skipping: false }
+            Following::Nothing => match why_alone {
+                Some(why) => Err(self.refuse_in_words(start, why)),
+                None => self.read_sequence_from(start),
+            },
+            Following::Value { on_next_line } => {
+                self.is_resilient |= on_next_line && is_on_one_line;
+                self.read_sequence_from(start)
             }
-            None | Some(b'\n' | b'{') => Form::Concatenated,
-            Some(_) => {
+            Following::Junk => {
                 let refusal = self.refuse("invalid_json", end, "expected another ride or a new line");
-                return self.go(Form::Doubt(refusal));
+                self.doubt_because(refusal)
             }
-        };
-        self.read_from(start, form)
+        }
     }
 
-    fn read_from<T>(&mut self, start: usize, form: Form) -> Result<Step<T>, Refusal> {
-        self.header = Header::default();
-        self.odd_member = None;
+    /// What stands after the first object, as far as the window may grow.
+    fn following(&self, end: usize) -> Following {
+        let rest = self.window.get(end..).unwrap_or_default();
+        let is_all = self.ended || rest.len() > self.large();
+        let rest = rest.get(..self.large()).unwrap_or(rest);
+        let mut on_next_line = false;
+        for (at, byte) in rest.iter().enumerate() {
+            match byte {
+                b'\n' => on_next_line = true,
+                b' ' | b'\t' | b'\r' | 0x0B | 0x0C | 0x1E => {}
+                b'{' | b'[' | b',' | b'"' => return Following::Value { on_next_line },
+                0xEF if rest.len() - at < BYTE_ORDER_MARK.len() && !is_all => return Following::Unknown,
+                0xEF => return Following::Value { on_next_line },
+                _ if on_next_line => return Following::Value { on_next_line },
+                _ => {
+                    let word = rest.get(at..).unwrap_or_default();
+                    let length = word_length(word);
+                    return match word.get(..length).is_some_and(is_scalar) {
+                        _ if length == word.len() && !is_all => Following::Unknown,
+                        true => Following::Value { on_next_line },
+                        false => Following::Junk,
+                    };
+                }
+            }
+        }
+        if is_all { Following::Nothing } else { Following::Unknown }
+    }
+
+    fn read_sequence_from<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+        self.forget_header();
         self.hold = None;
         self.at = start;
-        self.go(form)
+        self.go(Form::Sequence { comma: false })
+    }
+
+    fn forget_header(&mut self) {
+        self.header = Header::default();
+        self.odd_member = None;
+        self.listless = None;
     }
 
     /// The first line makes no sense. If the second is a whole object, the first is one broken ride among many.
     pub(super) fn doubt<T>(&mut self) -> Result<Step<T>, Refusal> {
-        let Form::Doubt(refusal) = self.form.clone() else { return Ok(Step::Again) };
         let start = self.hold.unwrap_or(self.at);
         let end = self.window.len().min(start + self.large());
         let held = self.window.get(start..end).unwrap_or_default();
         let mut lines = held.split_inclusive(|byte| *byte == b'\n').filter(|line| !line.trim_ascii().is_empty());
-        match (lines.next(), lines.next()) {
+        let second_is_object = match (lines.next(), lines.next()) {
             (Some(_), Some(second)) if second.ends_with(b"\n") => {
-                if is_object(second) {
-                    self.read_from(start, Form::Lines { skipping: false })
-                } else {
-                    Err(refusal)
-                }
+                let line = second.trim_ascii();
+                object_length(line) == Some(line.len())
             }
-            _ if self.ended || held.len() == self.large() => Err(refusal),
+            _ if self.ended || held.len() == self.large() => false,
             _ => {
                 self.wait_for = self.window.len() + held.len();
-                Ok(Step::Wait)
+                return Ok(Step::Wait);
+            }
+        };
+        match self.refusal.take() {
+            Some(refusal) if !second_is_object => Err(refusal),
+            _ => {
+                self.is_resilient = true;
+                self.read_sequence_from(start)
             }
         }
+    }
+
+    pub(super) fn doubt_because<T>(&mut self, refusal: Refusal) -> Result<Step<T>, Refusal> {
+        self.refusal = Some(refusal);
+        self.go(Form::Doubt)
     }
 
     fn broken_member<T>(&mut self, at: usize, why: &str) -> Result<Step<T>, Refusal> {
-        self.give_up(self.refuse("invalid_json", at, why))
+        self.give_up(at, self.refuse("invalid_json", at, why))
     }
 
-    /// While it is open what the first object is, there may still be lines to save.
-    fn give_up<T>(&mut self, refusal: Refusal) -> Result<Step<T>, Refusal> {
-        let Some(start) = self.hold else { return Err(refusal) };
-        self.bounded(start, self.at)?;
-        if refusal.code == "cut_short" {
+    /// What starts at `start` is broken. While it is open what the first object is, there may still be lines to save.
+    fn give_up<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
+        let from = self.hold.unwrap_or(start);
+        if self.hold.is_none() || (refusal.code == "cut_short" && !self.is_resilient) {
             return Err(refusal);
         }
-        self.go(Form::Doubt(refusal))
+        if self.is_resilient {
+            return self.read_sequence_from(from);
+        }
+        self.doubt_because(refusal)
+    }
+}
+
+/// Bytes of what is wrong with a member at most.
+const WORDS_BYTES_MAX: usize = 200;
+const RIDES_AT_INLINE: &str = "expected `rides_at` beside `object` alone: here the rides are at `rides`";
+
+fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
+    serde_json::from_slice(json).map_err(|error| {
+        let text = error.to_string();
+        shorten(text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what), WORDS_BYTES_MAX).into_owned()
+    })
+}
+
+/// Keeps a member that may be there once; null is as good as none.
+fn once<T: DeserializeOwned>(kept: &mut Option<T>, json: &[u8]) -> Result<(), String> {
+    match parse::<Option<T>>(json)? {
+        None => Ok(()),
+        Some(_) if kept.is_some() => Err("given twice, expected it once".to_owned()),
+        Some(value) => {
+            *kept = Some(value);
+            Ok(())
+        }
     }
 }

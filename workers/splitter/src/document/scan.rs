@@ -1,7 +1,11 @@
 //! Single values: where they end, what they are read as, and what is wrong with them.
 
-use super::{Content, Document, FromObject, Refusal};
-use memchr::memchr_iter;
+use super::{
+    Document, FromObject, Refusal,
+    relaxed::{NOT_FINITE, Relaxed, is_not_finite, word_around, word_length},
+    skim::{Skim, Stop, Until},
+};
+use memchr::{memchr, memchr_iter};
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
@@ -13,13 +17,47 @@ pub(super) enum Scan<T> {
     Broken(Refusal),
 }
 
+/// The text of a value to read in its place, where it holds a number that is not finite.
+pub(super) type Instead = Option<Vec<u8>>;
+
 impl Document {
+    /// The bytes from `start` in which a value may lie, and whether none can follow. What lies beyond the largest window is
+    /// not looked at even where it is there, so that it does not matter in which pieces the document came. Where too much
+    /// was spent on values that never ended, no more than the line is looked at.
+    fn extent(&self, start: usize) -> (&[u8], bool) {
+        let limit = self.limit(start);
+        let end = self.window.len().min(limit);
+        let rest = self.window.get(start.min(end)..end).unwrap_or_default();
+        let is_all = self.ended && self.window.len() <= limit;
+        if self.is_exhausted(start)
+            && let Some(end) = memchr(b'\n', rest)
+        {
+            return (rest.get(..end).unwrap_or_default(), true);
+        }
+        (rest, is_all)
+    }
+
+    /// How far the window may reach in search of the end of what starts at `start`, or of the first object while it is kept.
+    fn limit(&self, start: usize) -> usize {
+        self.hold.unwrap_or(start) + self.large()
+    }
+
+    /// Whether the window holds more than may be looked at: what has no end in it is too large.
+    pub(super) fn is_full(&self, start: usize) -> bool {
+        self.window.len() > self.limit(start)
+    }
+
+    /// Whether what ends at `end` is too large.
+    pub(super) fn is_beyond(&self, start: usize, end: usize) -> bool {
+        end > self.limit(start)
+    }
+
     /// Reads the value at `start`: in one go when it is an object and nothing is odd about it, else more carefully.
     #[inline(always)] // moving what was read from frame to frame costs a tenth of the time
     pub(super) fn object<T: FromObject>(&self, start: usize) -> Scan<Option<T>> {
-        let rest = self.window.get(start..).unwrap_or_default();
+        let (rest, is_all) = self.extent(start);
         let is_object = rest.first() == Some(&b'{');
-        if is_object {
+        if is_object && self.reads_plainly {
             let mut values = Deserializer::from_slice(rest).into_iter::<T>();
             match values.next() {
                 Some(Ok(read)) => {
@@ -29,14 +67,15 @@ impl Document {
                         Err(refusal) => Scan::Broken(refusal),
                     };
                 }
-                Some(Err(error)) if error.is_eof() && !self.ended => return Scan::More,
+                Some(Err(error)) if error.is_eof() && !is_all => return Scan::More,
                 _ => {}
             }
         }
         match self.value(start) {
-            Scan::Done(end, ()) => {
+            Scan::Done(end, instead) => {
                 let raw = self.window.get(start..end).unwrap_or_default();
-                Scan::Done(end, is_object.then(|| T::carefully(raw)))
+                let text = instead.as_deref().unwrap_or(raw);
+                Scan::Done(end, is_object.then(|| T::carefully(text, &self.reading.map)))
             }
             Scan::More => Scan::More,
             Scan::Broken(refusal) => Scan::Broken(refusal),
@@ -44,32 +83,83 @@ impl Document {
     }
 
     /// Finds the end of the value at `start`.
-    pub(super) fn value(&self, start: usize) -> Scan<()> {
-        let rest = self.window.get(start..).unwrap_or_default();
-        let (length, delimited, outcome) = if matches!(rest.first(), Some(b'{' | b'[' | b'"')) {
-            let mut values = Deserializer::from_slice(rest).into_iter::<IgnoredAny>();
-            let outcome = values.next().unwrap_or(Ok(IgnoredAny));
-            (values.byte_offset(), false, outcome)
-        } else {
-            let belongs = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.');
-            let delimiter = rest.iter().position(|byte| !belongs(byte));
-            if delimiter.is_none() && !self.ended {
-                return Scan::More;
-            }
-            let length = delimiter.unwrap_or(rest.len());
-            (length, delimiter.is_some(), serde_json::from_slice(rest.get(..length).unwrap_or_default()))
+    pub(super) fn value(&self, start: usize) -> Scan<Instead> {
+        let (rest, is_all) = self.extent(start);
+        if !matches!(rest.first(), Some(b'{' | b'[' | b'"')) {
+            return self.word(start, rest, is_all);
+        }
+        let error = match parsed(rest) {
+            Ok(length) => return self.done(start, length, None),
+            Err(error) if is_cut_short(rest, &error) && !is_all => return Scan::More,
+            Err(error) => error,
         };
-        match outcome {
-            Ok(IgnoredAny) => match self.utf8(start, start + length) {
-                Ok(()) => Scan::Done(start + length, ()),
-                Err(refusal) => Scan::Broken(refusal),
-            },
-            Err(error) if delimited || !is_cut_short(rest, &error) => {
-                let at = if delimited && error.is_eof() { length } else { place(rest, &error) };
+        let at = place(rest, &error);
+        let (from, to) = word_around(rest, at);
+        if to == rest.len() && !is_all {
+            // The word may have to go on before it makes sense.
+            return Scan::More;
+        }
+        if !is_not_finite(rest.get(from..to).unwrap_or_default()) {
+            return Scan::Broken(self.broken(start, at, rest, &error));
+        }
+        let end = match Skim::default().feed(rest, Until::Balanced) {
+            Stop::Balanced(end) => Some(end),
+            Stop::Open | Stop::LineEnd(_) | Stop::Misaligned(_) => None,
+        };
+        let last_word = word_around(rest, rest.len()).0;
+        let whole = end.unwrap_or(if is_all { rest.len() } else { last_word });
+        let Some(relaxed) = Relaxed::of(rest.get(..whole).unwrap_or_default()) else {
+            return Scan::Broken(self.broken(start, at, rest, &error));
+        };
+        match parsed(&relaxed.text) {
+            Ok(length) => {
+                let text = relaxed.text.get(..length).unwrap_or_default().to_vec();
+                self.done(start, relaxed.original(length), Some(text))
+            }
+            Err(error) if is_cut_short(&relaxed.text, &error) && end.is_none() && !is_all => Scan::More,
+            Err(error) => {
+                let at = relaxed.original(place(&relaxed.text, &error));
+                Scan::Broken(self.broken(start, at, &relaxed.text, &error))
+            }
+        }
+    }
+
+    /// A value that is a word: a number, true, false, null.
+    fn word(&self, start: usize, rest: &[u8], is_all: bool) -> Scan<Instead> {
+        let length = word_length(rest);
+        if length == rest.len() && !is_all {
+            return Scan::More;
+        }
+        let word = rest.get(..length).unwrap_or_default();
+        if is_not_finite(word) {
+            return Scan::Done(start + length, Some(NOT_FINITE.into()));
+        }
+        match serde_json::from_slice::<IgnoredAny>(word) {
+            Ok(IgnoredAny) => Scan::Done(start + length, None),
+            Err(error) if length == rest.len() && is_cut_short(word, &error) => {
+                Scan::Broken(self.refuse("cut_short", start + length, &expected(&error)))
+            }
+            Err(_) if word.is_empty() => Scan::Broken(self.refuse("invalid_json", start, "expected a value")),
+            Err(error) => {
+                let at = if error.is_eof() { length } else { place(word, &error) };
                 Scan::Broken(self.refuse("invalid_json", start + at, &expected(&error)))
             }
-            Err(_) if !self.ended => Scan::More,
-            Err(error) => Scan::Broken(self.refuse("cut_short", self.window.len(), &expected(&error))),
+        }
+    }
+
+    fn done(&self, start: usize, length: usize, instead: Instead) -> Scan<Instead> {
+        match self.utf8(start, start + length) {
+            Ok(()) => Scan::Done(start + length, instead),
+            Err(refusal) => Scan::Broken(refusal),
+        }
+    }
+
+    fn broken(&self, start: usize, at: usize, json: &[u8], error: &serde_json::Error) -> Refusal {
+        let (rest, _) = self.extent(start);
+        if is_cut_short(json, error) {
+            self.refuse("cut_short", start + rest.len(), &expected(error))
+        } else {
+            self.refuse("invalid_json", start + at, &expected(error))
         }
     }
 
@@ -85,35 +175,46 @@ impl Document {
     }
 }
 
-/// Reads a line that is one value.
-pub(super) fn read_line<T: FromObject>(line: &[u8]) -> Result<Content<T>, serde_json::Error> {
-    let is_object = line.trim_ascii_start().first() == Some(&b'{');
-    if is_object && let Ok(read) = serde_json::from_slice::<T>(line) {
-        return Ok(if std::str::from_utf8(line).is_ok() { Content::Object(read) } else { Content::Broken });
+/// Bytes of the value that `json` starts with.
+fn parsed(json: &[u8]) -> serde_json::Result<usize> {
+    let mut values = Deserializer::from_slice(json).into_iter::<IgnoredAny>();
+    match values.next() {
+        Some(Err(error)) => Err(error),
+        Some(Ok(IgnoredAny)) | None => Ok(values.byte_offset()),
     }
-    serde_json::from_slice::<IgnoredAny>(line)?;
-    Ok(match std::str::from_utf8(line) {
-        Ok(_) if is_object => Content::Object(T::carefully(line)),
-        Ok(_) => Content::NotAnObject,
-        Err(_) => Content::Broken,
-    })
 }
 
-pub(super) fn is_object(line: &[u8]) -> bool {
-    line.trim_ascii_start().starts_with(b"{")
-        && serde_json::from_slice::<IgnoredAny>(line).is_ok()
-        && std::str::from_utf8(line).is_ok()
+/// Whether a word is a value.
+pub(super) fn is_scalar(word: &[u8]) -> bool {
+    is_not_finite(word) || serde_json::from_slice::<IgnoredAny>(word).is_ok()
+}
+
+/// Bytes of the object that `text` starts with, where it starts with a whole one.
+pub(super) fn object_length(text: &[u8]) -> Option<usize> {
+    if text.first() != Some(&b'{') {
+        return None;
+    }
+    let length = match parsed(text) {
+        Ok(length) => length,
+        Err(_) => {
+            let Stop::Balanced(end) = Skim::default().feed(text, Until::Balanced) else { return None };
+            let relaxed = Relaxed::of(text.get(..end)?)?;
+            parsed(&relaxed.text).ok()?;
+            end
+        }
+    };
+    std::str::from_utf8(text.get(..length)?).is_ok().then_some(length)
 }
 
 /// Whether the error is that `json` ends too early. serde_json does not say so of a number that ends in its sign, its
 /// point or its `e`.
-pub(super) fn is_cut_short(json: &[u8], error: &serde_json::Error) -> bool {
+fn is_cut_short(json: &[u8], error: &serde_json::Error) -> bool {
     let in_number = matches!(json.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'));
     error.is_eof() || (in_number && place(json, error) + 1 >= json.len())
 }
 
 /// Where in `json` the error is.
-pub(super) fn place(json: &[u8], error: &serde_json::Error) -> usize {
+fn place(json: &[u8], error: &serde_json::Error) -> usize {
     let lines_before = error.line().saturating_sub(1);
     let line_start = match lines_before.checked_sub(1) {
         None => 0,
@@ -123,7 +224,7 @@ pub(super) fn place(json: &[u8], error: &serde_json::Error) -> usize {
 }
 
 /// What the error says, without the position within the element.
-pub(super) fn expected(error: &serde_json::Error) -> String {
+fn expected(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);
     what.replace("EOF while parsing", "expected the rest of")

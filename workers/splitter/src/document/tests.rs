@@ -1,16 +1,26 @@
+mod broken;
+mod envelopes;
+mod finite;
+mod paths;
+mod sequences;
+
 use super::*;
 use crate::ride::{Judged, Outline};
 use proptest::prelude::*;
 
-const LINES: Options = Options { lines: true, ride_bytes_max: 1024 };
-const ANY: Options = Options { lines: false, ride_bytes_max: 1024 };
+const LINES: Options = Options { lines: true, records: false, ride_bytes_max: 1024 };
+const ANY: Options = Options { lines: false, records: false, ride_bytes_max: 1024 };
 
 /// What was found: each element's bytes, and whether it is an object (`o`), something else (`n`), broken (`b`) or too
 /// large (`l`).
-type Found = Vec<(char, String)>;
+type Parsed = Vec<(char, String)>;
 
-fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Found, Header), Refusal> {
-    let mut document = Document::new(options);
+fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Parsed, Header), Refusal> {
+    parse_as::<T>(options, &Reading::default(), pieces)
+}
+
+fn parse_as<T: FromObject>(options: Options, reading: &Reading, pieces: &[&[u8]]) -> Result<(Parsed, Header), Refusal> {
+    let mut document = Document::new(options).with_reading(reading.clone());
     let mut found = Vec::new();
     let mut pull = |document: &mut Document| -> Result<(), Refusal> {
         while let Some(element) = document.pull::<T>()? {
@@ -36,17 +46,26 @@ fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Found,
 }
 
 /// Parses whole, byte by byte, in both passes: all must agree.
-fn parse_with(options: Options, text: impl AsRef<[u8]>) -> Result<(Found, Header), Refusal> {
+fn parse_with(options: Options, text: impl AsRef<[u8]>) -> Result<(Parsed, Header), Refusal> {
+    parse_at(options, &Reading::default(), text)
+}
+
+fn parse_at(options: Options, reading: &Reading, text: impl AsRef<[u8]>) -> Result<(Parsed, Header), Refusal> {
     let text = text.as_ref();
-    let whole = parse_in::<Outline>(options, &[text]);
+    let whole = parse_as::<Outline>(options, reading, &[text]);
     let bytes: Vec<&[u8]> = text.chunks(1).collect();
-    assert_eq!(parse_in::<Outline>(options, &bytes), whole, "byte by byte");
-    assert_eq!(parse_in::<Judged>(options, &[text]), whole, "second pass");
-    assert_eq!(parse_in::<Judged>(options, &bytes), whole, "second pass, byte by byte");
+    assert_eq!(parse_as::<Outline>(options, reading, &bytes), whole, "byte by byte");
+    assert_eq!(parse_as::<Judged>(options, reading, &[text]), whole, "second pass");
+    assert_eq!(parse_as::<Judged>(options, reading, &bytes), whole, "second pass, byte by byte");
     whole
 }
 
-fn parse(text: impl AsRef<[u8]>) -> Result<(Found, Header), Refusal> {
+/// The words of the refusal.
+fn refusal(text: impl AsRef<[u8]>) -> String {
+    parse(text).unwrap_err().to_string()
+}
+
+fn parse(text: impl AsRef<[u8]>) -> Result<(Parsed, Header), Refusal> {
     parse_with(ANY, text)
 }
 
@@ -55,7 +74,7 @@ fn found(text: impl AsRef<[u8]>) -> String {
 }
 
 /// As in `o{"a":1} n7`, or the refusal's code and place.
-fn shown(parsed: Result<(Found, Header), Refusal>) -> String {
+fn shown(parsed: Result<(Parsed, Header), Refusal>) -> String {
     match parsed {
         Ok((found, _)) => found.iter().map(|(kind, raw)| format!("{kind}{raw}")).collect::<Vec<_>>().join(" "),
         Err(Refusal { code, offset, line, column, .. }) => format!("{code} {offset} {line}:{column}"),
@@ -97,7 +116,7 @@ fn empty_batches_are_batches_and_nothing_is_not() {
 fn elements_that_are_no_objects_are_elements() {
     let text = r#"[1, -2.5e3 ,true,null,"x",[[]],{"a":1},1e999]"#;
     assert_eq!(found(text), r#"n1 n-2.5e3 ntrue nnull n"x" n[[]] o{"a":1} n1e999"#);
-    assert_eq!(found("{}\n5\nnull\n[1]\n"), "o{} n5 nnull n[1]");
+    assert_eq!(found("{}\n5\nnull\n[1,[2]]\n"), "o{} n5 nnull n[1,[2]]");
 }
 
 #[test]
@@ -140,7 +159,8 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
         (r#"{"rides":[],"travel_data":[]}"#, "not_a_batch 12 1:13"),
         (r#"{"object":"raw/x","rides":[]}"#, "not_a_batch 18 1:19"),
         (r#"{"rides":[],"object":"raw/x"}"#, "not_a_batch 21 1:22"),
-        (r#"{"object":7}"#, "o{\"object\":7}"),
+        (r#"{"object":7}"#, "not_a_batch 0 1:1"),
+        ("{}", "not_a_batch 0 1:1"),
         (r#"[{"a":1},]"#, "invalid_json 9 1:10"),
         (r#"[{"a":1} {"b":2}]"#, "invalid_json 9 1:10"),
         (r#"[,{"a":1}]"#, "invalid_json 1 1:2"),
@@ -149,8 +169,9 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
         ("{\"rides\":[]}{}", "invalid_json 12 1:13"),
         ("{\"rides\":[] \"a\":1}", "invalid_json 12 1:13"),
         ("{\"object\":\"raw/x\"}\n{}\n", "invalid_json 19 2:1"),
-        ("{\"a\":1}{\"b\":2},{}", "invalid_json 14 1:15"),
-        ("{\n\"a\":1\n}\n[]", "invalid_json 10 4:1"),
+        ("{\"a\":1}{\"b\":2},,{}", "invalid_json 15 1:16"),
+        ("{\"a\":1}{\"b\":2}}", "invalid_json 14 1:15"),
+        ("{\n\"a\":1\n}\nx", "invalid_json 10 4:1"),
         ("[{\"a\":1}", "cut_short 8 1:9"),
         ("[{\"a\":1},\n", "cut_short 10 2:1"),
         ("[{\"a\":[", "cut_short 7 1:8"),
@@ -168,28 +189,36 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
     }
     assert_eq!(found(b"[{\"a\":\"\xFF\"}]"), "invalid_json 7 1:8");
     assert_eq!(found(b"\xFF\xFE[\0]\0"), "not_a_batch 0 1:1");
-    let refusal = parse(r#"[{"a":1 "b":2}]"#).unwrap_err();
-    assert_eq!(refusal.to_string(), "expected `,` or `}`, at byte 8 (line 1, column 9)");
+    assert_eq!(refusal(r#"[{"a":1 "b":2}]"#), "expected `,` or `}`, found `\"b\":2}]`, at byte 8 (line 1, column 9)");
+    assert_eq!(
+        refusal("[{}"),
+        "expected the rest of the array of rides, found the end of the document, at byte 3 (line 1, column 4)"
+    );
+    assert_eq!(
+        refusal("[{}]\n\u{1}\u{e9}\n"),
+        "expected a value, found `\u{fffd}\u{e9}`, at byte 5 (line 2, column 1)"
+    );
 }
 
 #[test]
 fn a_broken_line_is_one_broken_ride() {
     let text = "{\"a\":1}\n{\"a\":\n\nx\n{\"a\":1}{\"b\":2}\n[1]\n{\"b\":2}\n";
-    let expected = r#"o{"a":1} b{"a": bx b{"a":1}{"b":2} n[1] o{"b":2}"#;
+    let expected = r#"o{"a":1} b{"a": bx o{"a":1} o{"b":2} n[1] o{"b":2}"#;
     assert_eq!(found(text), expected);
     assert_eq!(shown(parse_with(LINES, text)), expected);
     assert_eq!(found(b"{\"a\":1}\n{\"a\":\"\xFF\"}\n{}"), "o{\"a\":1} b{\"a\":\"\u{fffd}\"} o{}");
-    assert_eq!(shown(parse_with(LINES, "{\"rides\":[{}]}\n")), "o{\"rides\":[{}]}");
+    assert_eq!(shown(parse_with(LINES, "{\"rides\":[{}]}\n")), "o{}", "the content decides");
 }
 
 #[test]
 fn the_second_line_saves_a_broken_first() {
-    for first in ["garbage", "{\"a\":tru,", "{\"a\" 1}", "{\"a\":1}]", "{\"a\":1,\"b\":"] {
+    for first in ["garbage", "{\"a\":tru,", "{\"a\" 1}", "{\"a\":1,\"b\":"] {
         assert_eq!(
             found(format!("{first}\n{{\"b\":2}}\n{{\"c\":3}}\n")),
             format!("b{first} o{{\"b\":2}} o{{\"c\":3}}")
         );
     }
+    assert_eq!(found("{\"a\":1}]\n{\"b\":2}\n"), "o{\"a\":1} b] o{\"b\":2}");
     assert_eq!(found("garbage\n{\"b\":2}"), "not_a_batch 0 1:1", "not a line yet");
     assert_eq!(found("garbage\n[1]\n{\"b\":2}\n"), "not_a_batch 0 1:1");
 }
@@ -203,11 +232,45 @@ fn a_last_line_that_is_cut_short_refuses_the_document() {
 
 #[test]
 fn a_ride_that_is_too_large_is_set_apart() {
-    let large = format!("{{\"a\":\"{}\"}}", "x".repeat(3_000));
-    assert_eq!(found(format!("[{{}},{large},{{}}]")), format!("o{{}} l{large} o{{}}"));
-    assert_eq!(found(format!("{{}}\n{large}\n{{}}")), format!("o{{}} l{} o{{}}", &large[..HEAD_BYTES]));
-    let huge = format!("[{{\"a\":\"{}\"}}]", "x".repeat(1024 * LARGE_FACTOR));
-    assert_eq!(found(huge), "ride_too_large 1 1:2");
+    for factor in [3, LARGE_FACTOR * 3] {
+        let large = format!("{{\"name\":\"{}\"}}", "x".repeat(1024 * factor));
+        let head = &large[..HEAD_BYTES];
+        assert_eq!(found(format!("[{{}},{large},{{}}]")), format!("o{{}} l{head} o{{}}"));
+        assert_eq!(found(format!("{{\"rides\":[{large}]}}")), format!("l{head}"));
+        assert_eq!(found(format!("{{}}\n{large}\n{{}}")), format!("o{{}} l{head} o{{}}"));
+        assert_eq!(found(format!("{{}}\n{large}{large}{{}}\n{{}}")), format!("o{{}} l{head} l{head} o{{}} o{{}}"));
+        assert_eq!(shown(parse_with(LINES, format!("{large}\n{{}}"))), format!("l{head} o{{}}"));
+        assert_eq!(found(format!("{large}\n{{}}")), format!("l{head} o{{}}"));
+        let junk = "junk ".repeat(1024 * factor);
+        let head_of_junk = junk[..HEAD_BYTES].trim();
+        assert_eq!(shown(parse_with(LINES, format!("{junk}\n{{}}"))), format!("l{head_of_junk} o{{}}"));
+        let spread = large.replacen(':', ":\n  ", 1);
+        assert_eq!(found(format!("{{}}\n{spread}\n{{}}")), format!("o{{}} l{} o{{}}", &spread[..HEAD_BYTES]));
+        let length = large.len() + 3;
+        assert_eq!(
+            found(format!("[{{}},{}", &large[..large.len() - 1])),
+            format!("cut_short {length} 1:{}", length + 1)
+        );
+    }
+}
+
+#[test]
+fn a_large_value_hides_no_ride() {
+    let filler = "x".repeat(1024 * LARGE_FACTOR * 2);
+    let ride = r#"{"latitude":1}"#;
+    for text in [
+        format!("[{{\"name\":\"{filler}}},{ride}]"),
+        format!("[{{\"name\":\"{filler}\"\"}},{ride},{{\"a\":\"b\"}}]"),
+        format!("{{}}\n{{\"name\":\"{filler}}},{ride}\n{ride}\n"),
+        format!("{{}}\n{{\"name\":\"{filler}\"\"}},{ride},{{\"a\":\"b\"}}\n{ride}\n"),
+        format!("[{{\"batch\":\"{filler}\",\"rides\":[{ride},{ride}]}}]"),
+        format!("[{{\"rides\":[{ride},{ride}],\"filler\":\"{filler}\"}}]"),
+        format!("[[{ride},{ride},\"{filler}\"]]"),
+        format!("{{\"data\":[{ride},{ride},\"{filler}\"]}}"),
+        format!("{{\"filler\":\"{filler}\",\"data\":[{ride},{ride}]}}"),
+    ] {
+        assert!(parse(&text).is_err(), "{:.60} … {}", text, &text[text.len() - 60..]);
+    }
 }
 
 #[test]
@@ -225,22 +288,28 @@ fn the_window_stays_small_whatever_comes() {
         Ok(largest)
     };
     let (blanks, letters, brackets) = (" \n".repeat(256), "x".repeat(512), "[".repeat(512));
-    for (options, start) in [(ANY, ""), (ANY, "["), (ANY, "[{}"), (ANY, "[]"), (ANY, "{}{}"), (LINES, "{}\n")] {
+    for (options, start) in [(ANY, ""), (ANY, "["), (ANY, "[{}"), (ANY, "[]"), (ANY, "{}{}"), (LINES, "{}\n{}")] {
         assert!(feed(options, start, &blanks).unwrap() < small, "{start}");
     }
-    assert!(feed(ANY, "{}", &" ".repeat(512)).unwrap() < small);
+    assert!(feed(ANY, "{}{}", &" ".repeat(512)).unwrap() < small);
     assert!(feed(LINES, "{}\n", &letters).unwrap() < small);
-    for start in ["[\"", "[{\"a\":\"", "{\"", "{\"a\":\"", "{}{\"", "{\"rides\":[],\"a\":\""] {
-        assert_eq!(feed(ANY, start, &letters).unwrap_err().code, "ride_too_large", "{start}");
+    for start in ["[\"", "[{\"a\":\"", "{\"a\":\"", "{}{\"", "{\"rides\":[],\"a\":\""] {
+        assert!(feed(ANY, start, &letters).unwrap() < small, "{start}");
+        assert!(feed(LINES, start, &letters).unwrap() < small, "{start}");
     }
-    assert_eq!(feed(ANY, "[{\"a\":", &brackets).unwrap_err().code, "ride_too_large");
-    assert_eq!(feed(ANY, "{ ", &blanks).unwrap_err().code, "ride_too_large");
+    assert!(feed(ANY, "[{\"a\":[", &brackets).unwrap() < small);
+    assert!(feed(LINES, "{\"latitude\":[", &format!("{{\"b\":[\n{brackets}")).unwrap() < small);
+    assert!(feed(ANY, "{ ", &blanks).unwrap() < small);
+    assert!(feed(ANY, "{\"", &letters).unwrap() < small);
+    assert_eq!(feed(ANY, "{}", &blanks).unwrap_err().code, "not_a_batch");
+    assert_eq!(feed(ANY, "[", &letters).unwrap_err().code, "ride_too_large");
+    assert_eq!(feed(ANY, "{\"object\":\"raw/x\",\"a\":\"", &letters).unwrap_err().code, "not_a_batch");
     assert_eq!(feed(ANY, "garbage", &letters).unwrap_err().code, "not_a_batch");
 }
 
 #[test]
 fn deep_nesting_does_no_harm() {
-    let options = Options { lines: false, ride_bytes_max: 1024 * 1024 };
+    let options = Options { lines: false, records: false, ride_bytes_max: 1024 * 1024 };
     let depth = 200_000;
     let deep = format!("[{{\"a\":{}{}}}]", "[".repeat(depth), "]".repeat(depth));
     let whole = parse_in::<Judged>(options, &[deep.as_bytes()]).unwrap().0;
@@ -251,14 +320,19 @@ fn deep_nesting_does_no_harm() {
 
 /// A small JSON object on one line, its texts full of what may confuse.
 fn object() -> impl Strategy<Value = String> {
-    let value = prop_oneof![
-        any::<i32>().prop_map(|n| n.to_string()),
-        "[a-z\\[\\]{},:\"\\\\ é\n]{0,12}".prop_map(|text| serde_json::to_string(&text).unwrap()),
-        Just("[1,{\"rides\":[]}]".to_owned()),
-        Just("1e999".to_owned()),
+    let scalar = || {
+        prop_oneof![
+            any::<i32>().prop_map(|n| n.to_string()),
+            "[a-z\\[\\]{},:\"\\\\ é\n]{0,12}".prop_map(|text| serde_json::to_string(&text).unwrap()),
+            Just("1e999".to_owned()),
+        ]
+    };
+    let other = prop_oneof![Just("[1,[\"rides\",[]]]".to_owned()), Just("{\"rides\":{}}".to_owned()), scalar()];
+    let member = prop_oneof![
+        (prop_oneof![Just("latitude".to_owned()), Just("Name".to_owned())], scalar()),
+        ("x[a-z]{1,4}", other),
     ];
-    let key = prop_oneof![Just("latitude".to_owned()), Just("Name".to_owned()), "[a-z]{1,4}"];
-    proptest::collection::vec((key, value), 0..4).prop_map(|members| {
+    proptest::collection::vec(member, 0..4).prop_map(|members| {
         let written: Vec<_> = members.iter().map(|(key, value)| format!("\"{key}\":{value}")).collect();
         format!("{{{}}}", written.join(","))
     })
@@ -291,6 +365,15 @@ const HOSTILE: &[&[u8]] = &[
     b"\"rides\":[",
     b"\"object\":",
     b"{\"latitude\":1}",
+    b"{\"statustime\":1}",
+    b"{\n \"latitude\" : [ 1 ,\n2]\n}",
+    b"{\"data\":[{\"latitude\":",
+    b"\x1e",
+    b"\xEF\xBB",
+    b"NaN",
+    b"-Inf",
+    b"undefined",
+    b"\"map\":{\"latitude\":\"a\"}",
     b"{}\n",
     b"\xFF",
     b"\xEF\xBB\xBF",
@@ -304,7 +387,7 @@ proptest! {
     fn all_forms_and_all_cuts_give_the_same_rides(
         rides in proptest::collection::vec(object(), 2..12), cuts in proptest::collection::vec(any::<usize>(), 0..8),
     ) {
-        let expected: Found = rides.iter().map(|ride| ('o', ride.clone())).collect();
+        let expected: Parsed = rides.iter().map(|ride| ('o', ride.clone())).collect();
         for text in [
             format!("[{}]", rides.join(",")),
             format!("[\n  {}\n]\n", rides.join(",\n  ")),
@@ -320,7 +403,7 @@ proptest! {
         }
         let spread: Vec<_> = rides.iter().map(|ride| ride.replacen('{', "{\n  ", 1)).collect();
         let (found, _) = parse_in::<Judged>(ANY, &cut(spread.join("\n").as_bytes(), &cuts)).unwrap();
-        let expected: Found = spread.into_iter().map(|ride| ('o', ride)).collect();
+        let expected: Parsed = spread.into_iter().map(|ride| ('o', ride)).collect();
         prop_assert_eq!(found, expected);
     }
 
@@ -341,16 +424,24 @@ proptest! {
     #[test]
     fn hostile_input_never_panics_and_both_passes_agree(
         text in proptest::collection::vec(proptest::sample::select(HOSTILE), 0..24),
-        lines in any::<bool>(), cuts in proptest::collection::vec(any::<usize>(), 0..4),
+        lines in any::<bool>(), small in any::<bool>(), how in 0usize..4,
+        cuts in proptest::collection::vec(any::<usize>(), 0..4),
     ) {
         let text = text.concat();
-        let options = Options { lines, ride_bytes_max: 16 };
-        let whole = parse_in::<Outline>(options, &[&text]);
-        prop_assert_eq!(&parse_in::<Judged>(options, &[&text]), &whole);
+        let options = Options { lines, records: false, ride_bytes_max: if small { 3 } else { 64 } };
+        let at = |path: &str| Some(path.parse().unwrap());
+        let reading = match how {
+            0 => Reading::default(),
+            1 => Reading { rides_at: at("data"), ..Reading::default() },
+            2 => Reading { rides_at: at("rides[].data"), ..Reading::default() },
+            _ => serde_json::from_str(r#"{"map":{"statustime":"latitude","latitude":"data.latitude"}}"#).unwrap(),
+        };
+        let whole = parse_as::<Outline>(options, &reading, &[&text]);
+        prop_assert_eq!(&parse_as::<Judged>(options, &reading, &[&text]), &whole);
         let pieces = cut(&text, &cuts);
-        let in_pieces = parse_in::<Judged>(options, &pieces);
-        prop_assert_eq!(&parse_in::<Outline>(options, &pieces), &in_pieces);
-        prop_assert_eq!(in_pieces.ok(), whole.ok());
+        let in_pieces = parse_as::<Judged>(options, &reading, &pieces);
+        prop_assert_eq!(&parse_as::<Outline>(options, &reading, &pieces), &in_pieces);
+        prop_assert_eq!(in_pieces, whole);
     }
 
     #[test]

@@ -6,7 +6,7 @@ const GOOD: &str = r#"{"name":"Twilight","statustime":"2018-04-25 17:03:05.722",
 
 /// Both ways of reading must say the same; the fast one may give up.
 fn read(json: &str) -> Judged {
-    let careful = Judged::carefully(json.as_bytes());
+    let careful = Judged::carefully(json.as_bytes(), &Mapping::default());
     if let Ok(fast) = serde_json::from_str::<Judged>(json) {
         assert_eq!(fast, careful, "{json}");
     }
@@ -62,6 +62,22 @@ fn reads_a_ride_whatever_the_case_of_its_keys() {
 }
 
 #[test]
+fn keys_are_read_without_what_surrounds_them() {
+    for key in [
+        " latitude",
+        "Latitude ",
+        "\u{feff}latitude",
+        "\\tLATITUDE\\u200b",
+        "\u{200b}latitude\u{a0}",
+        "\\ufefflatitude",
+    ] {
+        assert_eq!(accepted(&GOOD.replace("\"latitude\"", &format!("\"{key}\""))), accepted(GOOD), "{key:?}");
+        let twice = GOOD.replacen('{', &format!("{{\"{key}\":1,"), 1);
+        assert_eq!(reason(&twice), Some(RejectReason::DuplicateField), "{key:?}");
+    }
+}
+
+#[test]
 fn what_only_resembles_a_key_is_none() {
     for name in ["ride\u{7f}id", "Latitud\u{c5}", "nam\u{5}", "nome", "status_time", "rideid", "latitude ", ""] {
         assert_eq!(Key::of(name.as_bytes()), Key::Unknown, "{name}");
@@ -69,10 +85,11 @@ fn what_only_resembles_a_key_is_none() {
 }
 
 #[test]
-fn says_of_every_field_what_is_wrong_with_it() {
+fn says_of_every_number_what_is_wrong_with_it() {
     use RejectReason as Why;
-    let invalid_numbers = [r#""""#, r#""abc""#, "true", "[1]", r#"{"a":{"b":[]}}"#, "1e999", r#""1e2""#, r#""nan""#];
-    let odd_texts = [r#""inf""#, r#""0x10""#, r#"" 1""#, r#""1.""#, r#"".5""#, r#""--1""#, r#""1_0""#, r#""\ud800""#];
+    let invalid_numbers =
+        [r#""abc""#, "true", "[1]", r#"{"a":{"b":[]}}"#, "1e999", r#""1e999""#, r#""nan""#, r#""e5""#];
+    let odd_texts = [r#""inf""#, r#""0x10""#, r#""1 2""#, r#"".""#, r#""1,5""#, r#""--1""#, r#""1_0""#, r#""\ud800""#];
     for (key, missing, invalid) in [
         ("latitude", Why::MissingLatitude, Why::InvalidLatitude),
         ("longitude", Why::MissingLongitude, Why::InvalidLongitude),
@@ -81,21 +98,40 @@ fn says_of_every_field_what_is_wrong_with_it() {
         ("magicpoints", Why::MissingMagicpoints, Why::InvalidMagicpoints),
     ] {
         assert_eq!(reason(&with(key, None)), Some(missing));
-        assert_eq!(reason(&with(key, Some("null"))), Some(missing));
+        for value in ["null", "\"\"", "\" \\t\"", "\"\u{feff}\""] {
+            assert_eq!(reason(&with(key, Some(value))), Some(missing), "{key} {value}");
+        }
         for value in invalid_numbers.iter().chain(&odd_texts) {
             assert_eq!(reason(&with(key, Some(value))), Some(invalid), "{key} {value}");
         }
-        for value in ["1", "1.5", "-0", r#""1""#, r#""+1.50""#, r#""-0.0""#, "1e1"] {
+        let texts =
+            [r#""1""#, r#""+1.50""#, r#""-0.0""#, r#"" 1""#, r#""1.\t""#, r#"".5""#, r#""1e1""#, r#""2.5E+01""#];
+        for value in ["1", "1.5", "-0", "1e1"].iter().chain(&texts) {
             assert_eq!(reason(&with(key, Some(value))), None, "{key} {value}");
         }
         let huge = format!("\"{}\"", "9".repeat(400));
         assert_eq!(reason(&with(key, Some(&huge))), Some(invalid));
     }
+}
+
+#[test]
+fn says_of_a_value_out_of_range_or_of_another_kind_what_is_wrong_with_it() {
+    use RejectReason as Why;
     for (key, value, expected) in [
         ("statustime", None, Some(Why::MissingStatustime)),
         ("statustime", Some("null"), Some(Why::MissingStatustime)),
-        ("statustime", Some("\"\""), Some(Why::InvalidStatustime)),
-        ("statustime", Some("1524675785"), Some(Why::InvalidStatustime)),
+        ("statustime", Some("\"\""), Some(Why::MissingStatustime)),
+        ("statustime", Some("\"  \""), Some(Why::MissingStatustime)),
+        ("statustime", Some("1524675785"), None),
+        ("statustime", Some("1524675785.5"), None),
+        ("statustime", Some("1524675785722"), None),
+        ("statustime", Some("\"1524675785722\""), None),
+        ("statustime", Some("20180425"), Some(Why::InvalidStatustime)),
+        ("statustime", Some("-1"), Some(Why::InvalidStatustime)),
+        ("statustime", Some("1e999"), Some(Why::InvalidStatustime)),
+        ("statustime", Some("true"), Some(Why::InvalidStatustime)),
+        ("statustime", Some("\"2018-04-25\""), Some(Why::InvalidStatustime)),
+        ("statustime", Some("\"4/25/2018 17:03\""), Some(Why::InvalidStatustime)),
         ("statustime", Some("\"2018-02-30 00:00:00\""), Some(Why::InvalidStatustime)),
         ("latitude", Some("90"), None),
         ("latitude", Some("90.000001"), Some(Why::LatitudeOutOfRange)),
@@ -114,7 +150,7 @@ fn says_of_every_field_what_is_wrong_with_it() {
         ("fieldservice", Some("2"), Some(Why::InvalidFieldservice)),
         ("fieldservice", Some("0.5"), Some(Why::InvalidFieldservice)),
         ("fieldservice", Some("-1"), Some(Why::InvalidFieldservice)),
-        ("fieldservice", Some("true"), Some(Why::InvalidFieldservice)),
+        ("fieldservice", Some("1e999"), Some(Why::InvalidFieldservice)),
         ("fieldservice", Some("\"yes\""), Some(Why::InvalidFieldservice)),
         ("fieldservice", Some("[]"), Some(Why::InvalidFieldservice)),
         ("name", Some("7"), Some(Why::InvalidName)),
@@ -125,6 +161,8 @@ fn says_of_every_field_what_is_wrong_with_it() {
         ("ride_id", Some("true"), Some(Why::InvalidRideId)),
         ("ride_id", Some("\"a\\nb\""), Some(Why::InvalidRideId)),
         ("ride_id", Some("18446744073709551616"), Some(Why::InvalidRideId)),
+        ("ride_id", Some("9007199254740994.0"), Some(Why::InvalidRideId)),
+        ("ride_id", Some("1e300"), Some(Why::InvalidRideId)),
     ] {
         assert_eq!(reason(&with(key, value)), expected, "{key} {value:?}");
     }
@@ -144,12 +182,27 @@ fn what_is_optional_may_be_absent_null_or_empty() {
         assert_eq!(accepted(&with("breed", value)).breed, None);
         assert_eq!(accepted(&with("ride_id", value)).ride_id, "");
     }
-    for (label, expected) in
-        [("0", false), ("\"0\"", false), ("0.0", false), ("1", true), ("\"1\"", true), ("1.0", true)]
-    {
-        assert_eq!(accepted(&with("fieldservice", Some(label))).fieldservice, Some(Label(expected)));
+    for unlabelled in ["\"null\"", "\"NaN\"", "\"NA\"", "\"  \""] {
+        assert_eq!(accepted(&with("fieldservice", Some(unlabelled))).fieldservice, None, "{unlabelled}");
     }
-    for (id, expected) in [("17", "17"), ("-5", "-5"), ("18446744073709551615", "18446744073709551615")] {
+    for (zero, one) in [("0", "1"), ("\"0\"", "\"1\""), ("0.0", "1.0"), ("\"0.0\"", "\" 1.0\""), ("false", "true")] {
+        assert_eq!(accepted(&with("fieldservice", Some(zero))).fieldservice, Some(Label(false)));
+        assert_eq!(accepted(&with("fieldservice", Some(one))).fieldservice, Some(Label(true)));
+    }
+    for (zero, one) in [("\"FALSE\"", "\"True\""), ("\"false \"", "\"TRUE\""), ("-0.0", "1e0")] {
+        assert_eq!(accepted(&with("fieldservice", Some(zero))).fieldservice, Some(Label(false)));
+        assert_eq!(accepted(&with("fieldservice", Some(one))).fieldservice, Some(Label(true)));
+    }
+    for (id, expected) in [
+        ("17", "17"),
+        ("-5", "-5"),
+        ("18446744073709551615", "18446744073709551615"),
+        ("7.0", "7"),
+        ("-0.0", "0"),
+        ("1.2e3", "1200"),
+        ("9007199254740992.0", "9007199254740992"),
+        ("\" 7.0\"", " 7.0"),
+    ] {
         assert_eq!(accepted(&with("ride_id", Some(id))).ride_id, expected);
     }
     assert!(accepted(&with("distance", Some("-0.0"))).distance.is_sign_positive());
@@ -162,7 +215,7 @@ fn of_several_faults_the_first_in_order_is_told() {
         ("latitude", "91", RejectReason::LatitudeOutOfRange),
         ("longitude", "null", RejectReason::MissingLongitude),
         ("distance", "-1", RejectReason::NegativeDistance),
-        ("healthpoints", "\"\"", RejectReason::InvalidHealthpoints),
+        ("healthpoints", "\"x\"", RejectReason::InvalidHealthpoints),
         ("magicpoints", "[]", RejectReason::InvalidMagicpoints),
         ("fieldservice", "3", RejectReason::InvalidFieldservice),
         ("name", "1", RejectReason::InvalidName),
@@ -205,31 +258,85 @@ fn unknown_members_are_ignored_however_odd() {
 }
 
 #[test]
-fn an_outline_sees_given_ids_only() {
-    for (json, expected) in [
-        (GOOD, true),
-        (r#"{"RIDE_ID":7}"#, true),
-        (r#"{"ride_id":1e999}"#, true),
-        (r#"{"ride_id":null}"#, false),
-        (r#"{"ride_id":""}"#, false),
-        ("{}", false),
+fn an_outline_sees_given_ids_and_times() {
+    for (json, has_ride_id, has_time) in [
+        (GOOD, true, true),
+        (r#"{"RIDE_ID":7,"Statustime":null}"#, true, true),
+        (r#"{"ride_id":1e999,"statustime":[1]}"#, true, false),
+        (r#"{"ride_id":null,"statustime":{}}"#, false, false),
+        (r#"{"ride_id":"","statustime ":7}"#, false, true),
+        ("{}", false, false),
     ] {
-        let careful = Outline::carefully(json.as_bytes());
-        assert_eq!(careful.has_ride_id, expected, "{json}");
+        let careful = Outline::carefully(json.as_bytes(), &Mapping::default());
+        assert_eq!(careful, Outline { has_ride_id, has_time }, "{json}");
         assert!(serde_json::from_str::<Outline>(json).is_ok_and(|fast| fast == careful) || json.contains("999"));
     }
 }
 
-proptest! {
-    #[test]
-    fn a_plain_decimal_is_what_its_grammar_says(text in "[-+]?[0-9]{0,4}\\.?[0-9]{0,4}|.{0,6}") {
-        let unsigned = text.strip_prefix(['+', '-']).unwrap_or(&text);
-        let parts: Vec<_> = unsigned.split('.').collect();
-        let digits = |part: &&str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
-        let fits = parts.len() <= 2 && parts.iter().all(digits);
-        prop_assert_eq!(plain_decimal(&text).is_some(), fits);
-    }
+fn mapping(entries: &[&str]) -> Mapping {
+    let mut map = Mapping::default();
+    entries.iter().for_each(|entry| map.add(entry).unwrap());
+    map
+}
 
+const FOREIGN: &str = r#"{"name":"Twilight","when":{"end":1524675785.722},"pos":[-74,40.5],"km":" 47.475651","hp":"291",
+    "Magic Points ":292,"service.needed":"True","kind":"Qilin","id":7.0,"distance":"not this one"}"#;
+
+#[test]
+fn a_mapped_field_is_read_from_its_source_alone() {
+    let map = mapping(&[
+        "statustime=when.end",
+        "latitude=pos.1",
+        "longitude=pos.0",
+        "distance=KM*0.621371",
+        "healthpoints=hp",
+        "magicpoints=magic points",
+        "fieldservice=service.needed",
+        "breed=kind",
+        "ride_id=id",
+    ]);
+    let Judged::Accepted(ride) = Judged::carefully(FOREIGN.as_bytes(), &map) else { panic!("expected a ride") };
+    let good = Ride { ride_id: "7".into(), distance: ride.distance, ..accepted(GOOD) };
+    assert_eq!(ride, good);
+    assert!((ride.distance - 29.5).abs() < 1e-4, "{}", ride.distance);
+    assert_eq!(Outline::carefully(FOREIGN.as_bytes(), &map), Outline { has_ride_id: true, has_time: true });
+    assert_eq!(Outline::carefully(GOOD.as_bytes(), &map), Outline::default(), "their own keys are ignored");
+}
+
+#[test]
+fn a_mapped_field_is_rejected_as_any_other() {
+    use RejectReason as Why;
+    let reason = |json: String, entry: &str| match Judged::carefully(json.as_bytes(), &mapping(&[entry])) {
+        Judged::Accepted(_) => None,
+        Judged::Rejected { reason, .. } => Some(reason),
+    };
+    let also = |members: &str| GOOD.replacen('{', &format!("{{{members},"), 1);
+    for (members, entry, expected) in [
+        (r#""lat":1"#, "latitude=lat", None),
+        (r#""x":1"#, "latitude=lat", Some(Why::MissingLatitude)),
+        (r#""lat":"""#, "latitude=lat", Some(Why::MissingLatitude)),
+        (r#""lat":true"#, "latitude=lat", Some(Why::InvalidLatitude)),
+        (r#""lat":91"#, "latitude=lat", Some(Why::LatitudeOutOfRange)),
+        (r#""lat":1,"Lat ":2"#, "latitude=lat", Some(Why::DuplicateField)),
+        (r#""a":{"b":1,"b":2}"#, "latitude=a.b", Some(Why::DuplicateField)),
+        (r#""a.b":1,"a":{"b":"x"}"#, "latitude=a.b", None),
+        (r#""a":{"b":1}"#, "latitude=a.b", None),
+        (r#""a":{"b":1}"#, "latitude=a.b.c", Some(Why::MissingLatitude)),
+        (r#""a":[0,{"b":1}]"#, "latitude=a.1.b", None),
+        (r#""a":[0]"#, "latitude=a.1", Some(Why::MissingLatitude)),
+        (r#""km":"47.5""#, "distance=km*0.621371", None),
+        (r#""km":[1]"#, "distance=km*0.621371", Some(Why::InvalidDistance)),
+        (r#""km":1e300"#, "distance=km*1e300", Some(Why::InvalidDistance)),
+        (r#""m":-1"#, "distance=m/1609.344", Some(Why::NegativeDistance)),
+        (r#""x":1"#, "latitude=latitude", None),
+        (r#""name2":"y""#, "name=name2", None),
+        (r#""x":1"#, "breed=name", None),
+    ] {
+        assert_eq!(reason(also(members), entry), expected, "{members} {entry}");
+    }
+}
+
+proptest! {
     #[test]
     fn numbers_survive_as_numbers_and_as_texts(value in -1e9f64..1e9) {
         prop_assert_eq!(accepted(&with("healthpoints", Some(&format!("{value:?}")))).healthpoints, value + 0.0);
@@ -249,6 +356,6 @@ proptest! {
             prop_assert!(!fast || grammar);
             prop_assert!(!outline || grammar);
         }
-        let _ = Judged::carefully(&bytes);
+        let _ = Judged::carefully(&bytes, &Mapping::default());
     }
 }

@@ -1,0 +1,123 @@
+//! Passing over a value that is too large for the window.
+
+use super::{
+    Content, Document, Form, HEAD_BYTES, Raw, Refusal, Snippet, Step,
+    envelope::Survey,
+    skim::{Skim, Stop, Until},
+};
+use memchr::memchr;
+
+/// A value whose end is searched for.
+#[derive(Debug)]
+pub(super) struct Large {
+    skim: Skim,
+    until: Until,
+    /// What is read after it.
+    back: Form,
+    /// Its place, as that of a refusal.
+    origin: Refusal,
+    /// It has no brackets and no quotes: only the line's end can end it.
+    is_word: bool,
+    /// A ride's field was met before the window was full.
+    has_fields: bool,
+}
+
+impl Document {
+    /// The value at `start` is larger than the window may be. Its end is searched for `until` then; `back` is read after it.
+    pub(super) fn enter_large<T>(&mut self, start: usize, back: Form, until: Until) -> Result<Step<T>, Refusal> {
+        let end = self.window.len().min(start + self.large());
+        let prefix = self.window.get(start..end).unwrap_or_default();
+        let is_word = !matches!(prefix.first(), Some(b'{' | b'[' | b'"'));
+        let is_element = matches!(back, Form::Elements { .. } | Form::Sequence { .. });
+        let has_fields = is_element && Survey::of(prefix, &self.reading.map).has_fields();
+        let snippet = Snippet::at(prefix);
+        let head = prefix.iter().copied().take(HEAD_BYTES).collect();
+        if is_word && until != Until::LineEnd {
+            let why = format!("expected a value of at most {} bytes", self.large());
+            return Err(self.refuse("ride_too_large", start, &why));
+        }
+        if is_element {
+            self.check_element(start, end)?;
+        }
+        self.head = head;
+        let origin = Refusal { snippet, ..self.refuse("invalid_json", start, "") };
+        self.large = Some(Large { skim: Skim::default(), until, back, origin, is_word, has_fields });
+        self.hold = None;
+        self.at = start;
+        self.go(Form::Large)
+    }
+
+    pub(super) fn pass_over_large<T>(&mut self) -> Result<Step<T>, Refusal> {
+        let Some(mut large) = self.large.take() else { return Ok(Step::Again) };
+        let rest = self.window.get(self.at..).unwrap_or_default();
+        let stop = if large.is_word {
+            let end = memchr(b'\n', rest);
+            large.skim.look_for_seams(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
+            end.map_or(Stop::Open, Stop::LineEnd)
+        } else {
+            large.skim.feed(rest, large.until)
+        };
+        match stop {
+            Stop::Balanced(length) => {
+                self.at += length;
+                self.leave_large(large)
+            }
+            Stop::LineEnd(length) => {
+                self.at += length;
+                self.leave_broken_line(large)
+            }
+            Stop::Misaligned(length) => {
+                Err(self.refuse("invalid_json", self.at + length, "expected the string before to end elsewhere"))
+            }
+            Stop::Open => {
+                self.at = self.window.len();
+                match self.ended {
+                    true if large.is_word => self.leave_broken_line(large),
+                    true => Err(self.refuse("cut_short", self.at, "expected the rest of a value")),
+                    false => {
+                        self.large = Some(large);
+                        Ok(Step::Wait)
+                    }
+                }
+            }
+        }
+    }
+
+    /// The value has an end.
+    fn leave_large<T>(&mut self, large: Large) -> Result<Step<T>, Refusal> {
+        self.form = large.back;
+        if matches!(large.back, Form::Members(_) | Form::Path(_)) {
+            return Ok(Step::Again);
+        }
+        if large.skim.is_misaligned() && large.skim.has_seam() {
+            return Err(several_on_a_line(large.origin));
+        }
+        let is_judged = !self.options.records && !self.reads_within;
+        if is_judged && large.skim.has_array_of_objects() && !large.has_fields {
+            let why = format!(
+                "expected rides, but element {} is larger than {} bytes and holds an array of objects before any of a \
+                 ride's fields: hand in that array alone",
+                self.elements,
+                self.large(),
+            );
+            return Err(Refusal { code: "not_a_batch", why, snippet: Snippet::InWords, ..large.origin });
+        }
+        Ok(Step::Found { raw: Raw::Head, content: Content::TooLarge })
+    }
+
+    /// The line ends before the value does.
+    fn leave_broken_line<T>(&mut self, large: Large) -> Result<Step<T>, Refusal> {
+        self.form = large.back;
+        if large.skim.has_seam() {
+            return Err(several_on_a_line(large.origin));
+        }
+        Ok(Step::Found { raw: Raw::Head, content: Content::TooLarge })
+    }
+}
+
+/// A broken value is followed by what may be other rides on the same line.
+pub(super) fn several_on_a_line(place: Refusal) -> Refusal {
+    let why = "expected whole objects: the value that starts here is broken, and more rides seem to follow it on the same \
+               line; put one object on each line";
+    Refusal { code: "invalid_json", why: why.to_owned(), ..place }
+}

@@ -1,0 +1,98 @@
+//! NaN and the infinities as Python, JavaScript and R write them, which JSON does not have.
+
+use memchr::memchr2;
+
+/// What stands for them in the text that is read instead: valid JSON that no ride holds by chance.
+pub(crate) const NOT_FINITE: &str = "\"\\u0000NaN\"";
+
+/// A text in which [`NOT_FINITE`] stands in place of each of them.
+#[derive(Debug)]
+pub(super) struct Relaxed {
+    pub text: Vec<u8>,
+    replacements: Vec<Replacement>,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct Replacement {
+    /// Index in the text.
+    at: usize,
+    /// Indices in the original: of the first byte, and after the last.
+    from: usize,
+    to: usize,
+}
+
+impl Relaxed {
+    /// The text to read instead of `json`; `None` where there is nothing to replace.
+    pub fn of(json: &[u8]) -> Option<Self> {
+        let mut relaxed = Self { text: Vec::new(), replacements: Vec::new() };
+        let mut copied = 0;
+        let mut at = 0;
+        while let Some(byte) = json.get(at).copied() {
+            if byte == b'"' {
+                at = string_end(json, at);
+                continue;
+            }
+            let length = word_length(json.get(at..).unwrap_or_default());
+            let end = at + length;
+            if is_not_finite(json.get(at..end).unwrap_or_default()) {
+                relaxed.text.extend_from_slice(json.get(copied..at).unwrap_or_default());
+                relaxed.replacements.push(Replacement { at: relaxed.text.len(), from: at, to: end });
+                relaxed.text.extend_from_slice(NOT_FINITE.as_bytes());
+                copied = end;
+            }
+            at = end.max(at + 1);
+        }
+        if relaxed.replacements.is_empty() {
+            return None;
+        }
+        relaxed.text.extend_from_slice(json.get(copied..).unwrap_or_default());
+        Some(relaxed)
+    }
+
+    /// The index in the original of an index in the text; within a replacement, that of the first byte replaced.
+    pub fn original(&self, index: usize) -> usize {
+        let passed = self.replacements.partition_point(|replacement| replacement.at <= index);
+        let last = passed.checked_sub(1).and_then(|last| self.replacements.get(last));
+        last.map_or(index, |last| match index.checked_sub(last.at + NOT_FINITE.len()) {
+            Some(after) => last.to + after,
+            None => last.from,
+        })
+    }
+}
+
+/// Whether a word outside of strings is NaN or an infinity, or what stands for a missing value in R, Python and JavaScript.
+pub(super) fn is_not_finite(word: &[u8]) -> bool {
+    let unsigned = word.strip_prefix(b"-").or_else(|| word.strip_prefix(b"+")).unwrap_or(word);
+    [b"nan".as_slice(), b"inf", b"infinity"].iter().any(|name| unsigned.eq_ignore_ascii_case(name))
+        || matches!(word, b"NA" | b"None" | b"undefined")
+}
+
+/// Whether a byte belongs to a word: a letter, a digit, a sign, a point.
+fn is_word_byte(byte: &u8) -> bool {
+    byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
+}
+
+/// Bytes of the word that `text` starts with; 0 where there is none.
+pub(super) fn word_length(text: &[u8]) -> usize {
+    text.iter().position(|byte| !is_word_byte(byte)).unwrap_or(text.len())
+}
+
+/// The word around `at`, from and to.
+pub(super) fn word_around(text: &[u8], at: usize) -> (usize, usize) {
+    let before = text.get(..at).unwrap_or(text);
+    let from = before.iter().rposition(|byte| !is_word_byte(byte)).map_or(0, |gap| gap + 1);
+    (from, from + word_length(text.get(from..).unwrap_or_default()))
+}
+
+/// The index after the string that starts at `at`; that of the end where it has none.
+fn string_end(json: &[u8], at: usize) -> usize {
+    let mut next = at + 1;
+    while let Some(found) = memchr2(b'"', b'\\', json.get(next..).unwrap_or_default()) {
+        let is_escape = json.get(next + found) == Some(&b'\\');
+        next += found + 1 + usize::from(is_escape);
+        if !is_escape {
+            return next;
+        }
+    }
+    json.len()
+}

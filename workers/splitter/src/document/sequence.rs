@@ -1,0 +1,122 @@
+//! Values one after the other, whatever separates them.
+
+use super::{
+    Around, BYTE_ORDER_MARK, Content, Document, Expect, Form, FromObject, Refusal, Step,
+    scan::Scan,
+    skim::{Skim, Stop, Until},
+};
+use memchr::memchr;
+
+impl Document {
+    #[inline(always)]
+    pub(super) fn sequence<T: FromObject>(&mut self, comma: bool) -> Result<Step<T>, Refusal> {
+        match self.peek_value() {
+            None => Ok(Step::Wait),
+            Some(b'{') => {
+                let start = self.at;
+                match self.object(start) {
+                    Scan::Done(end, read) => {
+                        self.form = Form::Sequence { comma: true };
+                        self.ride(start, end, read)
+                    }
+                    Scan::More => self.value_goes_on(start),
+                    Scan::Broken(refusal) => self.broken_value(start, refusal),
+                }
+            }
+            Some(b',') if comma => {
+                self.at += 1;
+                self.go(Form::Sequence { comma: false })
+            }
+            Some(b'[') if !self.options.records => self.array_in_sequence(),
+            Some(_) => self.other_value(),
+        }
+    }
+
+    /// An array of objects is taken apart: its elements are rides. Any other array is one element, no ride.
+    fn array_in_sequence<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
+        let start = self.at;
+        let inner = self.window.get(start + 1..).unwrap_or_default();
+        match inner.iter().find(|byte| !byte.is_ascii_whitespace() && !BYTE_ORDER_MARK.contains(byte)) {
+            Some(b'{' | b']') => return self.enter_array(start),
+            None if self.is_full(start) => return self.enter_array(start),
+            None if !self.ended => return self.more(start),
+            _ => {}
+        }
+        match self.value(start) {
+            Scan::Done(end, _) if holds_object(self.window.get(start..end).unwrap_or_default()) => {
+                self.enter_array(start)
+            }
+            Scan::Done(end, _) => self.other_element(start, end),
+            Scan::More if self.is_full(start) => self.enter_array(start),
+            Scan::More => self.more(start),
+            Scan::Broken(refusal) => self.broken_value(start, refusal),
+        }
+    }
+
+    fn enter_array<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+        self.at = start + 1;
+        self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Sequence })
+    }
+
+    /// A string, a number, a word, or an array of cells: one element, no ride.
+    fn other_value<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
+        let start = self.at;
+        match self.value(start) {
+            Scan::Done(end, _) => match self.window.get(end) {
+                None if !self.ended => self.more(start),
+                None | Some(b',' | b'{' | b'[' | 0x1E | 0xEF) => self.other_element(start, end),
+                Some(byte) if byte.is_ascii_whitespace() => self.other_element(start, end),
+                Some(_) => {
+                    let refusal = self.refuse("invalid_json", end, "expected a comma, white space or a new line");
+                    self.broken_value(start, refusal)
+                }
+            },
+            Scan::More => self.value_goes_on(start),
+            Scan::Broken(refusal) => self.broken_value(start, refusal),
+        }
+    }
+
+    fn other_element<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
+        self.at = end;
+        self.form = Form::Sequence { comma: true };
+        Ok(self.element_at(start, end, Content::NotAnObject))
+    }
+
+    fn value_goes_on<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+        if self.is_full(start) { self.large_value(start) } else { self.more(start) }
+    }
+
+    /// A value goes on beyond the largest window. Where other values start on lines of their own within it, it is its line
+    /// that is broken.
+    pub(super) fn large_value<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+        let end = self.window.len().min(start + self.large());
+        let within = self.window.get(start..end).unwrap_or_default();
+        let until = match memchr(b'\n', within) {
+            _ if !self.is_resilient => Until::Misaligned,
+            None => Until::LineEnd,
+            Some(line_end) => {
+                let other_lines = within.get(line_end..).unwrap_or_default();
+                if self.holds_line_of_its_own(start, other_lines) {
+                    let refusal = self.refuse("invalid_json", end, "expected the end of a ride");
+                    return self.broken_value(start, refusal);
+                }
+                Until::Misaligned
+            }
+        };
+        self.enter_large(start, Form::Sequence { comma: true }, until)
+    }
+}
+
+/// Whether a complete array has an object anywhere in it.
+fn holds_object(array: &[u8]) -> bool {
+    let mut rest = array;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'{')) {
+        let found = rest.get(at..).unwrap_or_default();
+        match (found.first(), Skim::default().feed(found, Until::Balanced)) {
+            (Some(b'"'), Stop::Balanced(end)) => rest = found.get(end..).unwrap_or_default(),
+            (Some(b'"'), _) => return false,
+            _ => return true,
+        }
+    }
+    false
+}

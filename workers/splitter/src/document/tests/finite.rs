@@ -1,0 +1,122 @@
+//! NaN and the infinities, in every form of a document.
+
+use super::*;
+use crate::document::relaxed::{Relaxed, is_not_finite};
+use common::contract::ride::RejectReason;
+
+const NAMES: [&str; 16] = [
+    "NaN",
+    "-NaN",
+    "nan",
+    "Infinity",
+    "-Infinity",
+    "+Infinity",
+    "Inf",
+    "-Inf",
+    "inf",
+    "NA",
+    "None",
+    "undefined",
+    "NAN",
+    "+nan",
+    "INF",
+    "-infinity",
+];
+
+fn judged(text: &str) -> Vec<(Option<RejectReason>, String)> {
+    let mut document = Document::new(ANY);
+    document.push(text.as_bytes());
+    document.end();
+    let mut found = Vec::new();
+    while let Some(element) = document.pull::<Judged>().unwrap() {
+        let reason = match element.content {
+            Content::Object(Judged::Rejected { reason, .. }) => Some(reason),
+            Content::Object(Judged::Accepted(_)) => None,
+            other => panic!("{text}: {other:?}"),
+        };
+        found.push((reason, String::from_utf8(element.raw.to_vec()).unwrap()));
+    }
+    found
+}
+
+fn ride(field: &str, value: &str) -> String {
+    let members = [
+        ("statustime", "\"2018-04-25 17:03:05\""),
+        ("latitude", "40.5"),
+        ("longitude", "-74"),
+        ("distance", "29.5"),
+        ("healthpoints", "291"),
+        ("magicpoints", "292"),
+        ("fieldservice", "1"),
+        ("name", "\"x\""),
+        ("breed", "\"y\""),
+        ("ride_id", "\"\""),
+        ("note", "\"[{\""),
+    ];
+    let written = members.map(|(name, good)| format!("{name:?}: {}", if name == field { value } else { good }));
+    format!("{{{}}}", written.join(", "))
+}
+
+#[test]
+fn a_number_that_is_not_finite_costs_one_ride_in_every_form() {
+    use RejectReason as Why;
+    for (field, expected) in [
+        ("statustime", Some(Why::InvalidStatustime)),
+        ("latitude", Some(Why::InvalidLatitude)),
+        ("magicpoints", Some(Why::InvalidMagicpoints)),
+        ("fieldservice", None),
+        ("name", None),
+        ("breed", None),
+        ("ride_id", None),
+        ("note", None),
+    ] {
+        for name in NAMES {
+            let (good, odd) = (ride("", ""), ride(field, name));
+            for text in [
+                format!("[{good},{odd},{good}]"),
+                format!("[\n  {odd},\n  {good}\n]"),
+                format!("{{\"travel_data\":[{odd},{good}],\"version\":{name}}}"),
+                format!("{{\"version\":{name},\"batch_id\":{name},\"rides\":[{odd},{good}]}}"),
+                format!("{odd}\n{good}\n"),
+                format!("{good}\n{odd}\n"),
+                format!("{good}{odd}"),
+                odd.clone(),
+            ] {
+                let found = judged(&text);
+                let at = found.iter().position(|(_, raw)| *raw == odd).unwrap_or_else(|| panic!("{text}: {found:?}"));
+                let others = found.iter().enumerate().filter(|(nth, _)| *nth != at);
+                assert_eq!(found[at].0, expected, "{text}");
+                assert!(others.into_iter().all(|(_, (reason, raw))| reason.is_none() && *raw == good), "{text}");
+                assert!(parse(&text).is_ok(), "{text}");
+            }
+        }
+    }
+    assert_eq!(found("[NaN,{\"a\":1},-Infinity]"), "nNaN o{\"a\":1} n-Infinity");
+    assert_eq!(found("[{\"a\":[1,{\"b\":NaN}]},{\"a\":1}]"), "not_a_batch 1 1:2");
+}
+
+#[test]
+fn what_only_resembles_them_is_still_no_json() {
+    for word in ["Nan1", "nann", "infinit", "NULL", "True", "na", "none", "--NaN", "-NA", "Undefined", "inf."] {
+        assert!(!is_not_finite(word.as_bytes()), "{word}");
+        assert!(found(format!("[{{\"a\":{word}}}]")).starts_with("invalid_json"), "{word}");
+    }
+    assert_eq!(found("[{\"a\":NaN,\"b\":tru}]"), "invalid_json 17 1:18");
+    assert_eq!(found("[{\"a\":NaN,\"b\""), "cut_short 13 1:14");
+    assert_eq!(found("{}\n{\"a\":NaN,\"b\":tru}\n{}\n"), "o{} b{\"a\":NaN,\"b\":tru} o{}");
+}
+
+#[test]
+fn a_replacement_keeps_the_places() {
+    assert!(Relaxed::of(b"{\"a\":\"NaN\",\"b\\\"\":1}").is_none());
+    let json = b"[NaN, {\"NaN\": -Inf}, \"\\\"NaN\"]x";
+    let relaxed = Relaxed::of(json).unwrap();
+    let text = String::from_utf8(relaxed.text.clone()).unwrap();
+    assert_eq!(text, format!("[{NOT_FINITE}, {{\"NaN\": {NOT_FINITE}}}, \"\\\"NaN\"]x"));
+    assert_eq!(relaxed.original(0), 0);
+    assert_eq!(relaxed.original(1), 1);
+    assert_eq!(relaxed.original(3), 1, "within the replacement");
+    for (index, byte) in text.bytes().enumerate().filter(|(_, byte)| b",{}]x".contains(byte)) {
+        assert_eq!(json[relaxed.original(index)], byte, "{index}");
+    }
+}

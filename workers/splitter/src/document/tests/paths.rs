@@ -1,0 +1,91 @@
+//! Rides where the publisher says they are.
+
+use super::*;
+
+fn at(path: &str) -> Reading {
+    Reading { rides_at: Some(path.parse().unwrap()), ..Reading::default() }
+}
+
+fn found_at(path: &str, text: impl AsRef<[u8]>) -> String {
+    shown(parse_at(ANY, &at(path), text))
+}
+
+fn refusal_at(path: &str, text: &str) -> String {
+    let refusal = parse_at(ANY, &at(path), text).unwrap_err();
+    assert_eq!(refusal.code, "not_a_batch", "{refusal}");
+    refusal.to_string()
+}
+
+#[test]
+fn a_path_leads_to_the_rides() {
+    let expected = r#"o{"a":1} n7 o{"b":2}"#;
+    let rides = r#"[{"a":1},7,{"b":2}]"#;
+    for (path, text) in [
+        ("data", format!("{{\"data\":{rides}}}")),
+        ("data", format!("\u{feff}{{\"x\":[{{\"data\":[1]}}],\"rides\":[{{}}],\" Data\":{rides},\"y\":{{}}}}\n")),
+        ("a.b", format!("{{\"b\":[1],\"a\":{{\"a\":[2],\"b\":{rides},\"c\":3}},\"d\":4}}")),
+        ("r[].p", r#"{"r":[{"p":{"a":1}},7,{"q":[{}],"p":{"b":2}}]}"#.to_owned()),
+    ] {
+        assert_eq!(found_at(path, &text), expected, "{path} {text}");
+    }
+    assert_eq!(found_at("data", "{\"data\":[]}"), "");
+    assert_eq!(found_at("r[].p", r#"{"r":[{"p":null},{"q":1},{"p":[1]}]}"#), r#"n{"p":null} n{"q":1} n{"p":[1]}"#);
+    let deep = r#"{"r":[{"p":{"q":{"a":NaN}}}]}"#;
+    assert_eq!(found_at("r[].p.q", deep), r#"o{"p":{"q":{"a":NaN}}}"#);
+}
+
+#[test]
+fn a_sequence_of_envelopes_is_followed_one_by_one() {
+    let text = "{\"data\":[{\"a\":1}]}\n{\"n\":2,\"data\":[{\"b\":2},{\"c\":3}]},{\"data\":[]}";
+    assert_eq!(found_at("data", text), r#"o{"a":1} o{"b":2} o{"c":3}"#);
+}
+
+#[test]
+fn a_path_passes_over_what_is_larger_than_the_window() {
+    let other = format!("\"{}\"", "x{[\\\"".repeat(20_000));
+    let rides = vec!["{\"name\":\"x\"}"; 3_000].join(",");
+    let text = format!("{{\"x\":{other},\"data\":{{\"y\":[{other}],\"rides\":[{rides}],\"z\":{other}}}}}");
+    assert_eq!(parse_as::<Outline>(ANY, &at("data.rides"), &[text.as_bytes()]).unwrap().0.len(), 3_000);
+    let pieces: Vec<_> = text.as_bytes().chunks(1_000).collect();
+    assert_eq!(parse_as::<Outline>(ANY, &at("data.rides"), &pieces).unwrap().0.len(), 3_000);
+}
+
+#[test]
+fn a_path_that_leads_nowhere_names_what_is_there() {
+    for (path, text, words) in [
+        ("data", "{\"a\":1,\"b\":[2]}", "expected `data` in the object, as rides_at `data` says, found `a`, `b`"),
+        ("a.data", "{\"a\":{\"x\":1}}", "expected `data` in `a`, as rides_at `a.data` says, found `x`"),
+        ("data", "{}", "found no members"),
+        (
+            "data",
+            "{\"data\":{\"rides\":[1]}}",
+            "an array of rides at `data`, as rides_at `data` says, found an object with the member `rides`",
+        ),
+        ("data", "{\"data\":null}", "found `null`"),
+        ("a.b", "{\"a\":[]}", "expected an object at `a`, as rides_at `a.b` says, found an array"),
+        ("data", "{\"data\":\"x\"}", "found a text"),
+        ("data", "{\"data\":[],\"data\":[]}", "one array of rides at `data`"),
+        ("data", "[{}]", "leave rides_at out"),
+        ("r[].p", r#"{"r":[{"p":[{"latitude":1}]}]}"#, "an array of 1 with objects in it"),
+        ("data", r#"{"data":[{"rides":[{"latitude":1}]}]}"#, "`rides` is an array of 1"),
+    ] {
+        let refusal = refusal_at(path, text);
+        assert!(refusal.contains(words), "{path} {text}: {refusal}");
+    }
+    for (text, expected) in [
+        ("", "empty 0 1:1"),
+        ("{\"data\":[{}", "cut_short 11 1:12"),
+        ("{\"data\":[{}]", "cut_short 12 1:13"),
+        ("{\"a\":tru,\"data\":[{}]}", "invalid_json 8 1:9"),
+        ("{\"data\":[{}]}x", "not_a_batch 13 1:14"),
+        ("{\"data\":[{}] \"b\":1}", "invalid_json 13 1:14"),
+    ] {
+        assert_eq!(found_at("data", text), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_document_read_by_a_path_has_no_header_of_its_own() {
+    let (_, header) = parse_at(ANY, &at("data"), r#"{"batch_id":"x","source":{},"map":7,"data":[{}]}"#).unwrap();
+    assert_eq!(header, Header::default());
+}

@@ -1,0 +1,254 @@
+//! How the value of each kind of field is read.
+
+use super::{RIDE_ID_BYTES_MAX, TEXT_BYTES_MAX};
+use crate::document::NOT_FINITE;
+use common::contract::{
+    reading::Factor,
+    ride::{Label, RejectReason, StatusTime},
+    text::{self, LabelText},
+};
+use compact_str::{CompactString, ToCompactString};
+use serde::{
+    Deserializer,
+    de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor},
+};
+use serde_json::value::RawValue;
+use std::{fmt, marker::PhantomData};
+
+/// The largest integer up to which every integer is a floating-point number: 2^53.
+const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+
+/// The value of one field.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) enum Field<T> {
+    /// Not there, null, or a blank text where a number or a time belongs.
+    #[default]
+    Absent,
+    /// There, but not what it should be.
+    Invalid,
+    Given(T),
+}
+
+impl<T> Field<T> {
+    pub(super) fn required(self, missing: RejectReason, invalid: RejectReason) -> Result<T, RejectReason> {
+        match self {
+            Self::Given(value) => Ok(value),
+            Self::Absent => Err(missing),
+            Self::Invalid => Err(invalid),
+        }
+    }
+
+    pub(super) fn optional(self, invalid: RejectReason) -> Result<Option<T>, RejectReason> {
+        match self {
+            Self::Given(value) => Ok(Some(value)),
+            Self::Absent => Ok(None),
+            Self::Invalid => Err(invalid),
+        }
+    }
+}
+
+impl Field<f64> {
+    /// The number times a factor.
+    pub(super) fn scaled(self, factor: &Factor) -> Self {
+        match self {
+            Self::Given(value) => Number::number(factor.apply(value)),
+            other => other,
+        }
+    }
+}
+
+/// How a kind of field reads the JSON values it takes; whatever it does not name is invalid.
+pub(super) trait Kind {
+    type Value;
+    fn text(text: &str) -> Field<Self::Value>;
+    fn number(_: f64) -> Field<Self::Value> {
+        Field::Invalid
+    }
+    fn unsigned(value: u64) -> Field<Self::Value> {
+        Self::number(value as f64)
+    }
+    fn signed(value: i64) -> Field<Self::Value> {
+        Self::number(value as f64)
+    }
+    fn boolean(_: bool) -> Field<Self::Value> {
+        Field::Invalid
+    }
+    /// NaN or an infinity.
+    fn not_finite() -> Field<Self::Value> {
+        Field::Absent
+    }
+}
+
+/// Reads a value that stands alone. Never fails: what cannot be read is invalid.
+pub(super) fn read<K: Kind>(raw: &RawValue) -> Field<K::Value> {
+    if raw.get() == NOT_FINITE {
+        return K::not_finite();
+    }
+    let mut json = serde_json::Deserializer::from_str(raw.get());
+    Of::<K>(PhantomData).deserialize(&mut json).unwrap_or(Field::Invalid)
+}
+
+/// Reads a value in its place.
+pub(super) struct Of<K>(pub(super) PhantomData<K>);
+
+impl<'de, K: Kind> DeserializeSeed<'de> for Of<K> {
+    type Value = Field<K::Value>;
+    #[inline]
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de, K: Kind> Visitor<'de> for Of<K> {
+    type Value = Field<K::Value>;
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("a value")
+    }
+    #[inline]
+    fn visit_str<E: Error>(self, text: &str) -> Result<Self::Value, E> {
+        Ok(K::text(text))
+    }
+    #[inline]
+    fn visit_f64<E: Error>(self, value: f64) -> Result<Self::Value, E> {
+        Ok(K::number(value))
+    }
+    #[inline]
+    fn visit_u64<E: Error>(self, value: u64) -> Result<Self::Value, E> {
+        Ok(K::unsigned(value))
+    }
+    #[inline]
+    fn visit_i64<E: Error>(self, value: i64) -> Result<Self::Value, E> {
+        Ok(K::signed(value))
+    }
+    fn visit_unit<E: Error>(self) -> Result<Self::Value, E> {
+        Ok(Field::Absent)
+    }
+    fn visit_bool<E: Error>(self, value: bool) -> Result<Self::Value, E> {
+        Ok(K::boolean(value))
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Self::Value, A::Error> {
+        while seq.next_element::<IgnoredAny>()?.is_some() {}
+        Ok(Field::Invalid)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
+        // Half a surrogate pair in a key fails here: such an object is read again with care, and is as invalid there.
+        while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+        Ok(Field::Invalid)
+    }
+}
+
+pub(super) struct Number;
+pub(super) struct Service;
+pub(super) struct Moment;
+pub(super) struct Text;
+pub(super) struct RideId;
+
+fn is_blank(text: &str) -> bool {
+    text::trimmed(text).is_empty()
+}
+
+impl Kind for Number {
+    type Value = f64;
+    #[inline]
+    fn text(text: &str) -> Field<f64> {
+        match text::number(text) {
+            Some(value) => Self::number(value),
+            None if is_blank(text) => Field::Absent,
+            None => Field::Invalid,
+        }
+    }
+    #[inline]
+    fn number(value: f64) -> Field<f64> {
+        // Adding 0 turns -0 into 0 and nothing else into anything else.
+        if value.is_finite() { Field::Given(value + 0.0) } else { Field::Invalid }
+    }
+    fn not_finite() -> Field<f64> {
+        Field::Invalid
+    }
+}
+
+impl Kind for Service {
+    type Value = Label;
+    fn text(text: &str) -> Field<Label> {
+        match text::label(text) {
+            LabelText::Unlabelled => Field::Absent,
+            LabelText::Label(label) => Field::Given(Label(label)),
+            LabelText::Invalid => Field::Invalid,
+        }
+    }
+    fn number(value: f64) -> Field<Label> {
+        if value == 0.0 {
+            Field::Given(Label(false))
+        } else if value == 1.0 {
+            Field::Given(Label(true))
+        } else {
+            Field::Invalid
+        }
+    }
+    fn boolean(value: bool) -> Field<Label> {
+        Field::Given(Label(value))
+    }
+}
+
+impl Kind for Moment {
+    type Value = StatusTime;
+    fn text(text: &str) -> Field<StatusTime> {
+        match StatusTime::read(text) {
+            Ok(moment) => Field::Given(moment),
+            Err(_) if is_blank(text) => Field::Absent,
+            Err(_) => Field::Invalid,
+        }
+    }
+    fn number(value: f64) -> Field<StatusTime> {
+        StatusTime::from_epoch(value).map_or(Field::Invalid, Field::Given)
+    }
+    fn not_finite() -> Field<StatusTime> {
+        Field::Invalid
+    }
+}
+
+impl Kind for Text {
+    type Value = CompactString;
+    fn text(text: &str) -> Field<CompactString> {
+        // Few texts are so long that it matters how they are written.
+        let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
+        if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
+    }
+}
+
+/// Bytes of a text within the quotes of JSON (RFC 8259 §7), each at most six.
+fn json_bytes(text: &str) -> usize {
+    let written = |byte| match byte {
+        b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
+        0..=0x1F => 6,
+        _ => 1,
+    };
+    text.bytes().map(written).sum()
+}
+
+impl Kind for RideId {
+    type Value = CompactString;
+    fn text(text: &str) -> Field<CompactString> {
+        if text.is_empty() {
+            Field::Absent
+        } else if text.len() > RIDE_ID_BYTES_MAX || text.chars().any(char::is_control) {
+            Field::Invalid
+        } else {
+            Field::Given(CompactString::from(text))
+        }
+    }
+    fn number(value: f64) -> Field<CompactString> {
+        // As data frames write a column of integers that has gaps: `7.0`.
+        if value.fract() == 0.0 && value.abs() <= EXACT_INTEGER_MAX {
+            Field::Given((value as i64).to_compact_string())
+        } else {
+            Field::Invalid
+        }
+    }
+    fn unsigned(value: u64) -> Field<CompactString> {
+        Field::Given(value.to_compact_string())
+    }
+    fn signed(value: i64) -> Field<CompactString> {
+        Field::Given(value.to_compact_string())
+    }
+}

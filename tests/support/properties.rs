@@ -69,7 +69,7 @@ fn legible(words: &str) {
 /// did; every ride is in a chunk or among the rejects; what comes out is what the next worker reads, and bounded.
 pub fn document(data: &[u8]) {
     let Some(([how, cut, chunk_size], bytes)) = split_first(data) else { return };
-    let options = Options { lines: how & 1 == 1, ride_bytes_max: if how & 2 == 2 { 64 } else { 64 * 1024 } };
+    let options = Options { lines: how & 1 == 1, records: false, ride_bytes_max: if how & 2 == 2 { 64 } else { 64 * 1024 } };
     let whole = read::<Outline>(options, &[bytes]);
     assert_eq!(read::<Outline>(options, &pieces(cut, bytes)), whole, "in pieces");
     let judged = read::<Judged>(options, &[bytes]);

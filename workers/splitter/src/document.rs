@@ -33,6 +33,8 @@ pub trait FromObject: DeserializeOwned {
 pub struct Options {
     /// Known to be newline-delimited; else the form is found out.
     pub lines: bool,
+    /// Written by this crate: every line is one record, an object or an array of cells, and no form is guessed.
+    pub records: bool,
     /// Bytes of one ride at most; a bigger one is set apart as [`Content::TooLarge`]. Outside of lines, one that is
     /// [`LARGE_FACTOR`] times as big refuses the document.
     pub ride_bytes_max: usize,
@@ -265,9 +267,10 @@ impl Document {
             }
         }
         match self.peek() {
+            None if self.ended && self.options.records => Ok(Step::Wait),
             None if self.ended => Err(self.refuse("empty", self.at, "expected rides, found nothing")),
             None => Ok(Step::Wait),
-            Some(_) if self.options.lines => self.go(Form::Lines { skipping: false }),
+            Some(_) if self.options.lines || self.options.records => self.go(Form::Lines { skipping: false }),
             Some(b'[') => {
                 self.at += 1;
                 self.go(Form::Elements { expect: Expect::ItemOrEnd, in_object: false })

@@ -34,7 +34,7 @@ pub(crate) struct Survey {
 /// The first pass: is it a batch from its first byte to its last, and which bytes are they?
 pub(crate) async fn survey(source: &Source, options: Options, limits: Limits) -> Result<Survey, Failure> {
     let mut reading = source.open(limits).await.map_err(read_failure)?;
-    let mut document = Document::new(options);
+    let mut document = Document::new(Options { records: reading.records(), ..options });
     let mut ride_ids = RideIds::default();
     loop {
         let piece = reading.next().await.map_err(read_failure)?;
@@ -78,7 +78,7 @@ enum Closing {
 
 impl Cutting {
     pub fn new(reading: Reading, options: Options, split: Split, sha256: String, store: Store, rejects: Path) -> Self {
-        let document = Document::new(options);
+        let document = Document::new(Options { records: reading.records(), ..options });
         let closing = Closing::Open;
         Self { reading: Some(reading), document, split, sha256, store, rejects, reject_file: None, closing }
     }

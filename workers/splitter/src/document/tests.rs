@@ -2,8 +2,8 @@ use super::*;
 use crate::ride::{Judged, Outline};
 use proptest::prelude::*;
 
-const LINES: Options = Options { lines: true, ride_bytes_max: 1024 };
-const ANY: Options = Options { lines: false, ride_bytes_max: 1024 };
+const LINES: Options = Options { lines: true, records: false, ride_bytes_max: 1024 };
+const ANY: Options = Options { lines: false, records: false, ride_bytes_max: 1024 };
 
 /// What was found: each element's bytes, and whether it is an object (`o`), something else (`n`), broken (`b`) or too
 /// large (`l`).
@@ -240,7 +240,7 @@ fn the_window_stays_small_whatever_comes() {
 
 #[test]
 fn deep_nesting_does_no_harm() {
-    let options = Options { lines: false, ride_bytes_max: 1024 * 1024 };
+    let options = Options { lines: false, records: false, ride_bytes_max: 1024 * 1024 };
     let depth = 200_000;
     let deep = format!("[{{\"a\":{}{}}}]", "[".repeat(depth), "]".repeat(depth));
     let whole = parse_in::<Judged>(options, &[deep.as_bytes()]).unwrap().0;
@@ -344,7 +344,7 @@ proptest! {
         lines in any::<bool>(), cuts in proptest::collection::vec(any::<usize>(), 0..4),
     ) {
         let text = text.concat();
-        let options = Options { lines, ride_bytes_max: 16 };
+        let options = Options { lines, records: false, ride_bytes_max: 16 };
         let whole = parse_in::<Outline>(options, &[&text]);
         prop_assert_eq!(&parse_in::<Judged>(options, &[&text]), &whole);
         let pieces = cut(&text, &cuts);

@@ -9,7 +9,7 @@ fn ride(members: &str) -> String {
 }
 
 fn ride_ids(document: &str, lines: bool) -> RideIds {
-    let mut parser = Document::new(Options { lines, ride_bytes_max: 4096 });
+    let mut parser = Document::new(Options { lines, records: false, ride_bytes_max: 4096 });
     parser.push(document.as_bytes());
     parser.end();
     let mut ride_ids = RideIds::default();
@@ -20,7 +20,7 @@ fn ride_ids(document: &str, lines: bool) -> RideIds {
 }
 
 fn split(chunk_size: u32, document: &str, lines: bool) -> (Vec<RideChunk>, Vec<Value>, BatchSplit) {
-    let mut parser = Document::new(Options { lines, ride_bytes_max: 4096 });
+    let mut parser = Document::new(Options { lines, records: false, ride_bytes_max: 4096 });
     parser.push(document.as_bytes());
     parser.end();
     let mut split = Split::new("batch", chunk_size, ride_ids(document, lines));

@@ -1,5 +1,7 @@
 //! The properties that travel beside a message's body, in the field's standard terms (AMQP 0-9-1 §1.8, class basic).
 
+pub use super::coding::{Coding, UnknownCoding, content_coding};
+
 use super::outcome::shorten;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt};
@@ -168,7 +170,7 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// `application/json` for everything the fleet writes.
     pub content_type: Option<String>,
-    /// `gzip`, `zstd` or absent.
+    /// How the body is compressed, read with [`content_coding`]; absent where it is not.
     pub content_encoding: Option<String>,
     /// `<worker>/<version>` of who wrote it.
     pub app_id: Option<String>,

@@ -3,6 +3,7 @@
 //! Nothing in here does I/O, reads a clock or an environment variable, draws a random number or names an async
 //! runtime or a broker client; a test holds that (`tests/contract/house_rules.rs`).
 
+pub mod coding;
 pub mod dataset;
 pub mod dead_letter;
 pub mod envelope;

@@ -321,6 +321,7 @@ impl Document {
 
     fn start<T>(&mut self) -> Result<Step<T>, Refusal> {
         match self.peek_value() {
+            None if self.ended && self.options.records => Ok(Step::Wait),
             None if self.ended => Err(self.refuse("empty", self.at, "expected rides")),
             None => Ok(Step::Wait),
             Some(_) if self.options.records && self.reading.rides_at.is_some() => {

@@ -25,7 +25,7 @@ use bytes::Bytes;
 use common::{
     contract::{
         dataset::{Claim, Manifest},
-        envelope::{Envelope, Properties},
+        envelope::{Coding, Envelope, Properties, content_coding},
         layout,
         message::{
             BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
@@ -44,7 +44,7 @@ use document::{Document, Header, Options, Refusal};
 use object_store::path::Path;
 use ride::RIDE_BYTES_MAX;
 use serde::{Deserialize, Serialize};
-use source::{Encoding, Limits, ReadError, Source};
+use source::{InvalidUtf16, Limits, ReadError, Source};
 use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};
 
 /// Rides in one chunk at most. RabbitMQ 4 takes messages of up to 16 MiB (16,777,216 bytes). With weather a ride is at
@@ -144,7 +144,7 @@ impl Splitter {
 
     /// Follows the batch to its bytes, however it came, and reads them once.
     async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
-        let source = Source::Inline { body: body.clone(), encoding: told_encoding(properties)? };
+        let source = Source::Inline { body: body.clone(), coding: declared_coding(properties)? };
         let lines = properties.content_type.as_deref().is_some_and(is_lines_type);
         let options = Self::options(lines);
         let survey = pass::survey(&source, options, self.limits(), &Reading::default()).await?;
@@ -244,6 +244,7 @@ impl Worker for Splitter {
         let split = Split::new(&batch_id, claim.chunk_size, survey.ride_ids);
         let reading = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = Path::from(layout::rejected(&batch_id));
+        let options = Options { records: reading.records(), ..options };
         let document = Document::new(options).with_reading(header.reading);
         let cutting = pass::Cutting::new(reading, document, split, sha256, self.store.clone(), rejects);
         Ok(Outputs::streamed(cutting.into_stream()))
@@ -344,16 +345,10 @@ fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
     Ok(path)
 }
 
-fn told_encoding(properties: &Properties) -> Result<Option<Encoding>, Failure> {
-    match properties.content_encoding.as_deref().map(str::to_ascii_lowercase).as_deref() {
-        None | Some("" | "identity") => Ok(None),
-        Some("gzip" | "x-gzip") => Ok(Some(Encoding::Gzip)),
-        Some("zstd") => Ok(Some(Encoding::Zstd)),
-        Some(other) => {
-            let shown: String = other.chars().take(100).collect();
-            Err(Failure::permanent("bad_compression", format!("content_encoding {shown:?}: expected gzip or zstd")))
-        }
-    }
+/// The compression that `content_encoding` declares.
+fn declared_coding(properties: &Properties) -> Result<Option<Coding>, Failure> {
+    let declared = properties.content_encoding.as_deref().unwrap_or_default();
+    content_coding(declared).map_err(|unknown| Failure::permanent("bad_compression", unknown))
 }
 
 fn is_lines_type(content_type: &str) -> bool {
@@ -385,8 +380,17 @@ fn read_failure(error: ReadError) -> Failure {
         ReadError::Store(error) if can_never_be_read(&error) => Failure::permanent("bad_reference", error),
         ReadError::Store(error) => store::outage(error),
         ReadError::CutShort(_) => Failure::permanent("cut_short", error),
-        ReadError::Corrupt { .. } => Failure::permanent("bad_compression", error),
+        ReadError::Corrupt { .. }
+        | ReadError::NotAsDeclared { .. }
+        | ReadError::CompressedTwice { .. }
+        | ReadError::Trailing { .. } => Failure::permanent("bad_compression", error),
         ReadError::Expands(_) => Failure::permanent("expands_too_much", error),
+        ReadError::Unsupported(_) => Failure::permanent("unsupported_format", error),
+        ReadError::Utf16(InvalidUtf16::CutShort(_)) => Failure::permanent("cut_short", error),
+        ReadError::Utf16(InvalidUtf16::Unpaired { .. }) => Failure::permanent("invalid_text", error),
+        ReadError::Csv(invalid) => Failure::permanent(invalid.code(), invalid),
+        ReadError::Parquet(invalid) => Failure::permanent(invalid.code(), invalid),
+        ReadError::Spool(error) => Failure::outage("temporary folder", error),
     }
 }
 

@@ -58,6 +58,7 @@ async fn survey_with(
     how: &reading::Reading,
 ) -> Result<Survey, Failure> {
     let mut reading = source.open(limits).await.map_err(read_failure)?;
+    let options = Options { records: reading.records(), ..options };
     let mut document = Document::new(options).with_reading(how.clone());
     let mut ride_ids = RideIds::default();
     loop {

@@ -1,28 +1,36 @@
-//! The bytes of a batch, wherever they are: fingerprinted as they came, decompressed, a piece at a time.
+//! The bytes of a batch, wherever they are and whatever they are: fingerprinted as they came, and given as JSON in UTF-8, a piece
+//! at a time.
+//!
+//! ```text
+//!  Source ──▶ input ──▶ compressed ──▶ decoded ──┬── JSON, as it is ────────────────▶ pieces of JSON
+//!             SHA-256   gzip, zstd,    UTF-16 to ├── csv      one object per row ───▶ lines of JSON
+//!                       deflate, br    UTF-8     ├── parquet  one object per row ───▶ lines of JSON
+//!                                                └── format   anything else ────────▶ refused by its name
+//! ```
 
-use async_compression::{
-    tokio::bufread::{GzipDecoder, ZstdDecoder},
-    zstd::DParameter,
-};
-use bytes::{Bytes, BytesMut};
-use common::runtime::Store;
+mod compressed;
+mod csv;
+mod decoded;
+mod format;
+mod input;
+mod parquet;
+mod utf16;
+
+use self::{csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
+use bytes::Bytes;
+use common::{contract::coding::Coding, runtime::Store};
 use futures::{
-    Stream, StreamExt,
+    StreamExt,
     stream::{self, BoxStream},
 };
 use object_store::{GetOptions, GetResult, GetResultPayload, path::Path};
-use sha2::{Digest, Sha256};
-use std::{
-    collections::VecDeque,
-    io::{self, Read},
-    pin::Pin,
-    task::{Context, Poll, ready},
-};
-use tokio::io::{AsyncRead, AsyncReadExt};
-use tokio_util::io::StreamReader;
+use std::io::{self, Read};
 
-/// Largest window of a zstd frame, as a power of two: 32 MiB.
-const ZSTD_WINDOW_LOG_MAX: u32 = 25;
+pub(crate) use self::{csv::InvalidCsv, format::Unsupported, parquet::InvalidParquet, utf16::InvalidUtf16};
+
+/// Bytes at the start of a document by which its format is told.
+const HEAD_BYTES: usize = 64 * 1024;
+
 /// Decompressed bytes from which on the ratio to the compressed ones is looked at.
 const RATIO_GRACE_BYTES: u64 = 16 * 1024 * 1024;
 
@@ -31,37 +39,17 @@ const RATIO_GRACE_BYTES: u64 = 16 * 1024 * 1024;
 pub(crate) struct Limits {
     /// Bytes of one piece at most.
     pub piece_bytes: usize,
-    /// Bytes a compressed batch may expand to.
+    /// Bytes a compressed batch may expand to, and bytes of a Parquet file.
     pub decompressed_bytes_max: u64,
     /// Times its size a compressed batch may expand to.
     pub expansion_max: u64,
 }
 
-/// How bytes are compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Encoding {
-    Gzip,
-    Zstd,
-}
-
-impl Encoding {
-    /// RFC 1952 §2.3.1 and RFC 8878 §3.1.1; neither can start a JSON document.
-    fn of(first: &[u8]) -> Option<Self> {
-        if first.starts_with(&[0x1F, 0x8B]) {
-            Some(Self::Gzip)
-        } else if first.starts_with(&[0x28, 0xB5, 0x2F, 0xFD]) {
-            Some(Self::Zstd)
-        } else {
-            None
-        }
-    }
-}
-
 /// Where the bytes of a batch are; can be read any number of times.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// In the message. An encoding that was not told is found out.
-    Inline { body: Bytes, encoding: Option<Encoding> },
+    /// In the message. A compression that is not declared is recognised.
+    Inline { body: Bytes, coding: Option<Coding> },
     /// In the object store; with an etag, only what still has it.
     Object { store: Store, path: Path, etag: Option<String> },
 }
@@ -81,13 +69,34 @@ pub(crate) enum ReadError {
     Corrupt { at: u64, error: io::Error },
     #[error("expands to more than {0}")]
     Expands(String),
+    #[error(
+        "content_encoding declares {declared}, but the body starts like {found}: leave content_encoding out, or set it to what the \
+         body is compressed with"
+    )]
+    NotAsDeclared { declared: Coding, found: String },
+    #[error("compressed twice: {inner} within {outer}; decompress it once and hand it in again")]
+    CompressedTwice { outer: Coding, inner: Coding },
+    #[error(
+        "{bytes} bytes follow after a complete {coding} stream, which ends at byte {at}; cut them off, or compress the file again"
+    )]
+    Trailing { coding: Coding, bytes: u64, at: u64 },
+    #[error("{0}")]
+    Unsupported(Unsupported),
+    #[error("{0}")]
+    Utf16(#[from] InvalidUtf16),
+    #[error("{0}")]
+    Csv(#[from] InvalidCsv),
+    #[error("{0}")]
+    Parquet(#[from] InvalidParquet),
+    #[error("spooling the Parquet file to a temporary file: {0}")]
+    Spool(io::Error),
 }
 
 impl Source {
     /// Starts from the first byte.
     pub async fn open(&self, limits: Limits) -> Result<Reading, ReadError> {
-        let (mut pieces, told, etag) = match self {
-            Self::Inline { body, encoding } => (stream::iter([Ok(body.clone())]).boxed(), *encoding, None),
+        let (pieces, declared, etag) = match self {
+            Self::Inline { body, coding } => (stream::iter([Ok(body.clone())]).boxed(), *coding, None),
             Self::Object { store, path, etag } => {
                 let options = GetOptions { if_match: etag.clone(), ..GetOptions::default() };
                 let found = store.get_opts(path, options).await.map_err(|error| match error {
@@ -99,37 +108,36 @@ impl Source {
                 (stored(found, limits.piece_bytes), None, etag)
             }
         };
-        let mut first = Vec::new();
-        let mut pulled = VecDeque::new();
-        while first.len() < 4
-            && let Some(piece) = pieces.next().await
-        {
-            let piece = piece.map_err(|error| read_error(error, 0))?;
-            first.extend(piece.iter().take(4));
-            pulled.push_back(Ok(piece));
-        }
-        let came = Came {
-            pieces: stream::iter(pulled).chain(pieces).boxed(),
-            piece: Bytes::new(),
-            piece_bytes: limits.piece_bytes.max(1),
-            sha256: Sha256::new(),
-            bytes: 0,
-        };
-        let input = match told.or_else(|| Encoding::of(&first)) {
-            None => Input::Plain(came),
-            Some(Encoding::Gzip) => {
-                let mut decoder = GzipDecoder::new(StreamReader::new(came));
-                decoder.multiple_members(true);
-                Input::Gzip(Box::new(decoder))
+        let input = Input::new(pieces, limits.piece_bytes);
+        let mut decoded = Decoded::open(input, declared, limits).await?;
+        let head = decoded.head().await?;
+        let form = match format::recognise(&head) {
+            Format::Parquet => Form::Parquet(Box::new(Parquet::spool(&mut decoded, limits).await?)),
+            Format::Text => text_form(&head)?,
+            Format::Utf16(endian) => {
+                decoded.transcode(endian);
+                text_form(&decoded.head().await?)?
             }
-            Some(Encoding::Zstd) => {
-                let window = DParameter::window_log_max(ZSTD_WINDOW_LOG_MAX);
-                let mut decoder = ZstdDecoder::with_params(StreamReader::new(came), &[window]);
-                decoder.multiple_members(true);
-                Input::Zstd(Box::new(decoder))
+            Format::Compressed(inner) => {
+                let outer = decoded.coding().unwrap_or(inner);
+                return Err(ReadError::CompressedTwice { outer, inner });
+            }
+            Format::Unsupported(unsupported) => {
+                return Err(ReadError::Unsupported(unsupported.within(decoded.coding())));
             }
         };
-        Ok(Reading { input, etag, limits, buffer: BytesMut::new(), decompressed: 0 })
+        Ok(Reading { decoded, form, etag, piece_bytes: limits.piece_bytes.max(1) })
+    }
+}
+
+/// How a text is read: as CSV with a header where its first lines are that, else as JSON.
+fn text_form(head: &[u8]) -> Result<Form, ReadError> {
+    if let Some(layout) = csv::sniff(head)? {
+        return Ok(Form::Csv(Box::new(Csv::new(layout))));
+    }
+    match format::unknown_text(head) {
+        Some(unsupported) => Err(ReadError::Unsupported(unsupported)),
+        None => Ok(Form::Json),
     }
 }
 
@@ -157,20 +165,20 @@ fn stored(found: GetResult, piece_bytes: usize) -> BoxStream<'static, io::Result
 
 /// An open source.
 pub(crate) struct Reading {
-    input: Input,
+    decoded: Decoded,
+    form: Form,
     etag: Option<String>,
-    limits: Limits,
-    buffer: BytesMut,
-    decompressed: u64,
+    piece_bytes: usize,
 }
 
-enum Input {
-    Plain(Came),
-    Gzip(Box<GzipDecoder<StreamReader<Came, Bytes>>>),
-    Zstd(Box<ZstdDecoder<StreamReader<Came, Bytes>>>),
+/// What the decoded bytes are.
+enum Form {
+    Json,
+    Csv(Box<Csv>),
+    Parquet(Box<Parquet>),
 }
 
-/// What was read, as it came.
+/// The batch as it was stored.
 pub(crate) struct Fingerprint {
     /// 64 hex digits.
     pub sha256: String,
@@ -179,59 +187,34 @@ pub(crate) struct Fingerprint {
 }
 
 impl Reading {
-    /// The next piece, decompressed; `None` at the end.
+    /// Whether every line of the pieces is one record that this crate wrote: an object, or an array of cells.
+    pub fn records(&self) -> bool {
+        !matches!(self.form, Form::Json)
+    }
+
+    /// The next piece of JSON in UTF-8; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
-        let buffer = &mut self.buffer;
-        let limits = self.limits;
-        let piece = match &mut self.input {
-            Input::Plain(came) => {
-                return came.next().await.transpose().map_err(|error| read_error(error, came.bytes));
-            }
-            Input::Gzip(decoder) => decompress(decoder.as_mut(), buffer, limits.piece_bytes).await,
-            Input::Zstd(decoder) => decompress(decoder.as_mut(), buffer, limits.piece_bytes).await,
-        };
-        let came = self.came_bytes();
-        let piece = piece.map_err(|error| read_error(error, came))?;
-        self.decompressed = self.decompressed.saturating_add(piece.len() as u64);
-        if self.decompressed > limits.decompressed_bytes_max {
-            return Err(ReadError::Expands(format!("{} bytes", limits.decompressed_bytes_max)));
-        }
-        if self.decompressed > RATIO_GRACE_BYTES.max(came.saturating_mul(limits.expansion_max)) {
-            return Err(ReadError::Expands(format!("{} times its size", limits.expansion_max)));
-        }
-        Ok(if piece.is_empty() { None } else { Some(piece) })
-    }
-
-    fn came_bytes(&self) -> u64 {
-        match &self.input {
-            Input::Plain(came) => came.bytes,
-            Input::Gzip(decoder) => decoder.get_ref().get_ref().bytes,
-            Input::Zstd(decoder) => decoder.get_ref().get_ref().bytes,
+        match &mut self.form {
+            Form::Json => self.decoded.next().await,
+            Form::Parquet(parquet) => parquet.next(self.piece_bytes).await,
+            Form::Csv(csv) => loop {
+                let lines = csv.lines(self.piece_bytes)?;
+                if !lines.is_empty() {
+                    return Ok(Some(lines));
+                }
+                match self.decoded.next().await? {
+                    Some(piece) => csv.push(piece),
+                    None if csv.end() => {}
+                    None => return Ok(None),
+                }
+            },
         }
     }
 
-    /// The fingerprint of all bytes there are.
+    /// The fingerprint of all bytes as they came.
     pub async fn finish(self) -> Result<Fingerprint, ReadError> {
-        let mut came = match self.input {
-            Input::Plain(came) => came,
-            Input::Gzip(decoder) => decoder.into_inner().into_inner(),
-            Input::Zstd(decoder) => decoder.into_inner().into_inner(),
-        };
-        while let Some(piece) = came.next().await {
-            piece.map_err(|error| read_error(error, came.bytes))?;
-        }
-        Ok(Fingerprint { sha256: hex::encode(came.sha256.finalize()), etag: self.etag })
+        Ok(Fingerprint { sha256: self.decoded.finish().await?, etag: self.etag })
     }
-}
-
-async fn decompress(
-    decoder: &mut (impl AsyncRead + Unpin),
-    buffer: &mut BytesMut,
-    piece_bytes: usize,
-) -> io::Result<Bytes> {
-    buffer.reserve(piece_bytes);
-    decoder.take(piece_bytes as u64).read_buf(buffer).await?;
-    Ok(buffer.split().freeze())
 }
 
 fn read_error(error: io::Error, at: u64) -> ReadError {
@@ -242,29 +225,5 @@ fn read_error(error: io::Error, at: u64) -> ReadError {
     }
 }
 
-/// Bytes as they come, fingerprinted, in pieces of bounded size.
-struct Came {
-    pieces: BoxStream<'static, io::Result<Bytes>>,
-    piece: Bytes,
-    piece_bytes: usize,
-    sha256: Sha256,
-    bytes: u64,
-}
-
-impl Stream for Came {
-    type Item = io::Result<Bytes>;
-
-    fn poll_next(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<Self::Item>> {
-        while self.piece.is_empty() {
-            match ready!(self.pieces.poll_next_unpin(context)) {
-                Some(Ok(piece)) => self.piece = piece,
-                other => return Poll::Ready(other),
-            }
-        }
-        let length = self.piece.len().min(self.piece_bytes);
-        let piece = self.piece.split_to(length);
-        self.sha256.update(&piece);
-        self.bytes += length as u64;
-        Poll::Ready(Some(Ok(piece)))
-    }
-}
+#[cfg(test)]
+mod tests;

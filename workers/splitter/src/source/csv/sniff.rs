@@ -1,0 +1,142 @@
+//! Whether a text is CSV, by its first lines, and what separates its cells.
+
+use super::{InvalidCsv, NAME_BYTES_MAX, rows::Rows};
+use crate::source::{HEAD_BYTES, format::without_mark};
+use common::contract::{
+    outcome::shorten,
+    reading::{FIELDS, near_miss},
+    ride::StatusTime,
+    text,
+};
+
+const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+
+/// How the rows of a document are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::source) struct Layout {
+    pub delimiter: u8,
+    /// Bytes before the header that are no row.
+    pub skip: usize,
+    /// The line these bytes lead to, from 1.
+    pub line: u64,
+}
+
+/// The layout, if the document is CSV with a header; `head` holds its first [`HEAD_BYTES`], or all of it.
+///
+/// # Errors
+/// If it is CSV without a header.
+pub(in crate::source) fn sniff(head: &[u8]) -> Result<Option<Layout>, InvalidCsv> {
+    let is_whole = head.len() < HEAD_BYTES;
+    let first = without_mark(head).trim_ascii_start().first();
+    if matches!(first, None | Some(b'[' | b'{' | b'<' | 0x1E)) {
+        return Ok(None);
+    }
+    if let Some(layout) = excel(head) {
+        return Ok(Some(layout));
+    }
+    let looks = DELIMITERS.into_iter().filter_map(|delimiter| Look::at(head, is_whole, delimiter));
+    let Some(best) = looks.max_by_key(|look| (look.known, look.first.len())) else { return Ok(None) };
+    if best.has_header() {
+        return Ok(Some(Layout { delimiter: best.delimiter, skip: 0, line: 1 }));
+    }
+    match best.first.iter().find(|cell| is_value(cell)) {
+        Some(value) if best.is_table() => Err(InvalidCsv::NoHeader(shorten(value, 60).into_owned())),
+        _ => Ok(None),
+    }
+}
+
+/// Excel's own first line: `sep=;`.
+fn excel(head: &[u8]) -> Option<Layout> {
+    let text = without_mark(head);
+    let [b's' | b'S', b'e' | b'E', b'p' | b'P', b'=', delimiter, rest @ ..] = text else { return None };
+    let line_end = match rest {
+        [b'\r', b'\n', ..] => 2,
+        [b'\r' | b'\n', ..] => 1,
+        _ => return None,
+    };
+    let is_usable = (delimiter.is_ascii_punctuation() && *delimiter != b'"') || *delimiter == b'\t';
+    let skip = head.len() - rest.len() + line_end;
+    is_usable.then_some(Layout { delimiter: *delimiter, skip, line: 2 })
+}
+
+/// The first two rows, with one delimiter.
+struct Look {
+    delimiter: u8,
+    first: Vec<String>,
+    second: Option<Vec<String>>,
+    /// Cells of the first row that name a field of a ride, or nearly.
+    known: usize,
+}
+
+impl Look {
+    /// `None` where the delimiter separates nothing, or the first row is none.
+    fn at(head: &[u8], is_whole: bool, delimiter: u8) -> Option<Self> {
+        let mut rest = head;
+        let mut rows = Rows::new(delimiter, 1);
+        let first = next(&mut rows, &mut rest, is_whole)?;
+        let is_strange = |cell: &String| cell.contains(['{', '}', '<']) || cell.len() > NAME_BYTES_MAX;
+        if first.len() < 2 || first.iter().any(is_strange) {
+            return None;
+        }
+        let second = next(&mut rows, &mut rest, is_whole);
+        let known = first.iter().filter(|cell| is_field(cell)).count();
+        Some(Self { delimiter, first, second, known })
+    }
+
+    fn has_header(&self) -> bool {
+        let values = self.first.iter().filter(|cell| is_value(cell)).count();
+        if self.starts_json() {
+            return false;
+        }
+        if self.known > values {
+            return true;
+        }
+        // None of the names is known, yet all are names, and a row of values follows.
+        let is_name = |cell: &String| cell.chars().any(char::is_alphabetic);
+        let has_values = |row: &Vec<String>| row.len() == self.first.len() && row.iter().any(|cell| is_value(cell));
+        values == 0 && self.first.iter().skip(1).all(is_name) && self.second.as_ref().is_some_and(has_values)
+    }
+
+    /// Whether the second row, where there is one, has as many cells as the first.
+    fn is_table(&self) -> bool {
+        let is_row = |row: &Vec<String>| row.len() == self.first.len();
+        !self.starts_json() && self.second.as_ref().is_none_or(is_row)
+    }
+
+    /// Whether the second line looks like a line of JSON: then the first is a broken one.
+    fn starts_json(&self) -> bool {
+        let start = self.second.as_ref().and_then(|row| row.first());
+        start.is_some_and(|cell| cell.starts_with(['{', '[']))
+    }
+}
+
+/// The next row that is no blank line, its cells trimmed.
+fn next(rows: &mut Rows, rest: &mut &[u8], is_whole: bool) -> Option<Vec<String>> {
+    loop {
+        let (length, is_complete) = rows.scan(rest).ok()?;
+        *rest = rest.get(length..).unwrap_or_default();
+        if !is_complete && !(is_whole && rows.end().ok()?) {
+            return None;
+        }
+        if !rows.is_blank() {
+            let cell = |range| {
+                text::trimmed(&String::from_utf8_lossy(rows.text().get::<std::ops::Range<usize>>(range)?))
+                    .to_owned()
+                    .into()
+            };
+            let cells = rows.ranges().filter_map(cell).collect();
+            rows.clear();
+            return Some(cells);
+        }
+        rows.clear();
+    }
+}
+
+fn is_field(cell: &str) -> bool {
+    FIELDS.iter().any(|field| cell.eq_ignore_ascii_case(field)) || near_miss(cell).is_some()
+}
+
+/// Whether a cell is a number or a time, as no column is named.
+fn is_value(cell: &str) -> bool {
+    text::number(cell).is_some() || StatusTime::read(cell).is_ok()
+}

@@ -1,0 +1,310 @@
+//! What a document is by its first bytes: a form that is read, or a format that is refused by name.
+
+use common::contract::coding::Coding;
+use memchr::memmem;
+use std::fmt;
+
+/// What the decompressed bytes are.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Format {
+    /// UTF-8: JSON in any form, CSV, or nothing that is known.
+    Text,
+    /// UTF-16 with a byte order mark.
+    Utf16(Endian),
+    /// Apache Parquet.
+    Parquet,
+    /// Compressed once more.
+    Compressed(Coding),
+    /// Known, and not read.
+    Unsupported(Unsupported),
+}
+
+/// The order of the two bytes of a UTF-16 unit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Endian {
+    Little,
+    Big,
+}
+
+/// A format that is not read.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Unsupported {
+    /// With its article: `a zip archive`.
+    pub name: String,
+    /// What to do instead, as an imperative.
+    pub way_out: &'static str,
+}
+
+impl Unsupported {
+    fn new(name: impl Into<String>, way_out: &'static str) -> Self {
+        Self { name: name.into(), way_out }
+    }
+
+    /// The same, found in decompressed bytes.
+    pub(super) fn within(self, coding: Option<Coding>) -> Self {
+        match coding {
+            Some(coding) => Self { name: format!("{} within {coding}", self.name), ..self },
+            None => self,
+        }
+    }
+}
+
+impl fmt::Display for Unsupported {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "this is {}, which is not read: {}", self.name, self.way_out)
+    }
+}
+
+const UNPACK: &str = "unpack it and hand in the JSON, CSV or Parquet file in it";
+const AS_PARQUET: &str = "hand in JSON, CSV or Parquet; pandas.read_… and DataFrame.to_parquet convert it";
+const SAVE_AS_CSV: &str = "save the sheet as \"CSV UTF-8\" and hand in that file";
+const RECOMPRESS: &str = "decompress it, and hand it in plain or compressed with gzip or zstd";
+const DOWNLOAD: &str = "this is the answer of a web server instead of the file; download the file itself again";
+const EXPORT_QUERY: &str =
+    "export the table of rides as CSV, as in: sqlite3 -header -csv FILE 'SELECT * FROM rides' > rides.csv";
+const PLAIN_JSON: &str = "publish the JSON itself as the bytes of the body";
+
+/// Formats by their first bytes, with a way out.
+const MAGICS: [(&[u8], &str, &str); 23] = [
+    (b"Rar!\x1A\x07", "a RAR archive", UNPACK),
+    (b"7z\xBC\xAF\x27\x1C", "a 7z archive", UNPACK),
+    (b"\xFD7zXZ\0", "compressed with xz", RECOMPRESS),
+    (b"\x5D\0\0", "compressed with lzma", RECOMPRESS),
+    (b"\x89LZO\0", "compressed with lzop", RECOMPRESS),
+    (b"\x1F\x9D", "compressed with compress (.Z)", RECOMPRESS),
+    (b"\x04\x22\x4D\x18", "compressed with lz4", RECOMPRESS),
+    (b"\xFF\x06\0\0sNaPpY", "compressed with snappy", RECOMPRESS),
+    (b"\x82SNAPPY\0", "compressed with snappy", RECOMPRESS),
+    (b"Obj\x01", "Apache Avro", AS_PARQUET),
+    (b"ARROW1", "Arrow IPC (Feather)", AS_PARQUET),
+    (b"\xFF\xFF\xFF\xFF", "an Arrow IPC stream", AS_PARQUET),
+    (b"\x89HDF\r\n\x1A\n", "HDF5", AS_PARQUET),
+    (b"\x93NUMPY", "a NumPy array", AS_PARQUET),
+    (b"SQLite format 3\0", "a SQLite database", EXPORT_QUERY),
+    (b"\xD0\xCF\x11\xE0\xA1\xB1\x1A\xE1", "an old Excel or Word file (xls, doc)", SAVE_AS_CSV),
+    (b"%PDF", "a PDF", "hand in the data it was made of, as JSON or CSV"),
+    (b"\x89PNG", "a PNG image", "hand in JSON, CSV or Parquet"),
+    (b"\xFF\xD8\xFF", "a JPEG image", "hand in JSON, CSV or Parquet"),
+    (b"\xAC\xED\0\x05", "a serialised Java object", "set a JSON message converter at the publisher"),
+    (b"-----BEGIN", "an encrypted or signed text (PEM)", "decrypt it and hand in the JSON or CSV in it"),
+    (b"{\\rtf", "a Rich Text document", "save it as plain text"),
+    (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for", "fetch the file with: git lfs pull"),
+];
+
+/// Formats whose first bytes could start a text, too: they count where control bytes are about.
+const BINARY_MAGICS: [(&[u8], &str, &str); 6] = [
+    (b"BZh", "compressed with bzip2", RECOMPRESS),
+    (b"LZIP", "compressed with lzip", RECOMPRESS),
+    (b"ORC", "Apache ORC", AS_PARQUET),
+    (b"FEA1", "Feather", AS_PARQUET),
+    (b"PARE", "an encrypted Parquet file", "write it without encryption"),
+    (b"RDX", "an R data file", "hand in CSV, as write.csv writes it"),
+];
+
+/// What a document is; `head` holds its first bytes, [`super::HEAD_BYTES`] or all of them.
+pub(super) fn recognise(head: &[u8]) -> Format {
+    if let Some(coding) = Coding::of_body(head) {
+        return Format::Compressed(coding);
+    }
+    if head.starts_with(b"PAR1") {
+        return Format::Parquet;
+    }
+    match unicode(head) {
+        Some(Unicode::Marked(endian)) => return Format::Utf16(endian),
+        Some(Unicode::Other(unsupported)) => return Format::Unsupported(unsupported),
+        None => {}
+    }
+    match binary(head).or_else(|| text(head)) {
+        Some(unsupported) => Format::Unsupported(unsupported),
+        None => Format::Text,
+    }
+}
+
+/// What bytes start like, in words, for a message about bytes that are not what was declared.
+pub(super) fn starts_like(head: &[u8]) -> String {
+    let start = without_mark(head).trim_ascii_start();
+    match recognise(head) {
+        Format::Compressed(coding) => coding.to_string(),
+        Format::Parquet => "Parquet".to_owned(),
+        Format::Utf16(_) => "UTF-16".to_owned(),
+        Format::Unsupported(unsupported) => unsupported.name,
+        Format::Text => match start.first() {
+            None => "an empty document".to_owned(),
+            Some(b'{' | b'[') => "JSON".to_owned(),
+            Some(_) => {
+                let shown: String = String::from_utf8_lossy(start).chars().take(16).collect();
+                format!("{shown:?}")
+            }
+        },
+    }
+}
+
+/// The text without a byte order mark.
+pub(super) fn without_mark(text: &[u8]) -> &[u8] {
+    text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
+}
+
+enum Unicode {
+    Marked(Endian),
+    Other(Unsupported),
+}
+
+/// UTF-16 and UTF-32, by their mark or by where their NUL bytes are.
+fn unicode(head: &[u8]) -> Option<Unicode> {
+    const TO_UTF8: [&str; 4] = [
+        "convert it with: iconv -f UTF-16LE -t UTF-8",
+        "convert it with: iconv -f UTF-16BE -t UTF-8",
+        "convert it with: iconv -f UTF-32LE -t UTF-8",
+        "convert it with: iconv -f UTF-32BE -t UTF-8",
+    ];
+    let [_, _, utf32_le, utf32_be] = TO_UTF8;
+    let other = |name: &str, way_out| Some(Unicode::Other(Unsupported::new(name, way_out)));
+    match head {
+        [0xFF, 0xFE, 0, 0, ..] => return other("UTF-32", utf32_le),
+        [0, 0, 0xFE, 0xFF, ..] => return other("UTF-32", utf32_be),
+        [0xFF, 0xFE, ..] => return Some(Unicode::Marked(Endian::Little)),
+        [0xFE, 0xFF, ..] => return Some(Unicode::Marked(Endian::Big)),
+        _ => {}
+    }
+    // Without a mark: where a text that is mostly ASCII has its NUL bytes.
+    let start = head.get(..head.len().min(256) / 4 * 4).filter(|start| start.len() >= 4)?;
+    let units = start.len() / 4;
+    let nuls = |place: usize| start.iter().skip(place).step_by(4).filter(|byte| **byte == 0).count();
+    let [first, second, third, fourth] = [nuls(0), nuls(1), nuls(2), nuls(3)];
+    let (all, few) = (units * 9 / 10 + 1, units / 10);
+    let all = all.min(units);
+    if fourth >= all && third >= all && second >= all && first <= few {
+        other("UTF-32 without a byte order mark", utf32_le)
+    } else if first >= all && second >= all && third >= all && fourth <= few {
+        other("UTF-32 without a byte order mark", utf32_be)
+    } else if second >= all && fourth >= all && first <= few && third <= few {
+        other("UTF-16 without a byte order mark", TO_UTF8[0])
+    } else if first >= all && third >= all && second <= few && fourth <= few {
+        other("UTF-16 without a byte order mark", TO_UTF8[1])
+    } else {
+        None
+    }
+}
+
+fn binary(head: &[u8]) -> Option<Unsupported> {
+    if head.starts_with(b"PK\x03\x04") || head.starts_with(b"PK\x05\x06") || head.starts_with(b"PK\x07\x08") {
+        return Some(zip(head));
+    }
+    if head.get(257..262) == Some(b"ustar") {
+        return Some(Unsupported::new("a tar archive", UNPACK));
+    }
+    if let [0x80, 2..=5, opcode, ..] = head
+        && matches!(opcode, 0x95 | b'c' | b'}' | b']' | b'(' | b'X' | 0x8C)
+    {
+        return Some(Unsupported::new("a Python pickle", "write the rides with json.dump or DataFrame.to_json"));
+    }
+    let is_binary = head.iter().take(1024).any(|byte| *byte < b'\t');
+    let binary_magics = BINARY_MAGICS.iter().filter(|_| is_binary);
+    let (_, name, way_out) = MAGICS.iter().chain(binary_magics).find(|(magic, ..)| head.starts_with(magic))?;
+    Some(Unsupported::new(*name, way_out))
+}
+
+/// A zip archive, and what in it shows that it is more than that.
+fn zip(head: &[u8]) -> Unsupported {
+    const NAME_AT: usize = 30;
+    let holds = |needle: &[u8]| memmem::find(head, needle).is_some();
+    let length = head.get(26..28).map_or(0, |bytes| usize::from(bytes[0]) | usize::from(bytes[1]) << 8);
+    let name = head.get(NAME_AT..NAME_AT + length).unwrap_or_default();
+    let is_office = name == b"[Content_Types].xml" || name.starts_with(b"_rels/") || name.starts_with(b"docProps/");
+    if name.starts_with(b"xl/") || (is_office && holds(b"xl/")) {
+        return Unsupported::new("an Excel workbook (xlsx)", SAVE_AS_CSV);
+    }
+    if name.starts_with(b"word/") || (is_office && holds(b"word/")) {
+        return Unsupported::new("a Word document (docx)", "hand in the data as JSON or CSV");
+    }
+    if is_office {
+        return Unsupported::new("an Office document (a zip archive, such as xlsx)", SAVE_AS_CSV);
+    }
+    if name == b"mimetype" && holds(b"opendocument.spreadsheet") {
+        return Unsupported::new("an OpenDocument spreadsheet (ods)", SAVE_AS_CSV);
+    }
+    if name.ends_with(b".npy") {
+        return Unsupported::new("a NumPy archive (npz)", AS_PARQUET);
+    }
+    let way_out = "unzip it and hand in the JSON, CSV or Parquet file in it";
+    let shown: String = String::from_utf8_lossy(name).chars().take(60).collect();
+    if shown.is_empty() {
+        return Unsupported::new("a zip archive", way_out);
+    }
+    Unsupported::new(format!("a zip archive with {shown:?} in it"), way_out)
+}
+
+/// Texts that are neither JSON nor CSV.
+fn text(head: &[u8]) -> Option<Unsupported> {
+    let start = without_mark(head).trim_ascii_start();
+    if start.first() == Some(&b'<') {
+        return markup(start);
+    }
+    // The base64 of `{"`, of `[{` and of the mark of gzip.
+    let in_base64 = [("eyJ", "JSON in base64"), ("W3s", "JSON in base64"), ("H4sI", "gzip in base64")];
+    let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\r\n".contains(byte);
+    if let Some((_, name)) = in_base64.iter().find(|(mark, _)| start.starts_with(mark.as_bytes()))
+        && start.len() > 16
+        && start.iter().all(is_base64)
+    {
+        return Some(Unsupported::new(*name, PLAIN_JSON));
+    }
+    None
+}
+
+/// HTML and XML, and the error documents among them.
+fn markup(start: &[u8]) -> Option<Unsupported> {
+    let lower = start.get(..start.len().min(4096)).unwrap_or_default().to_ascii_lowercase();
+    let holds = |needle: &str| memmem::find(&lower, needle.as_bytes()).is_some();
+    let is_element = |byte: Option<&u8>| byte.is_some_and(|byte| byte.is_ascii_alphabetic() || b"!?".contains(byte));
+    if !is_element(lower.get(1)) {
+        return None;
+    }
+    if holds("<error>") && holds("<code>") {
+        return Some(Unsupported::new(
+            format!("an error document of an object store ({})", error_code(start)),
+            DOWNLOAD,
+        ));
+    }
+    if ["<!doctype html", "<html", "<head", "<body", "<title"].into_iter().any(holds) {
+        return Some(Unsupported::new("an HTML page", DOWNLOAD));
+    }
+    Some(Unsupported::new("XML", "convert it to JSON or CSV"))
+}
+
+/// What stands in `<Code>`, as in `AccessDenied`.
+fn error_code(start: &[u8]) -> String {
+    let text = String::from_utf8_lossy(start.get(..start.len().min(4096)).unwrap_or_default());
+    let after = text.split_once("<Code>").map_or("", |(_, rest)| rest);
+    let code: String = after.chars().take_while(|c| c.is_ascii_alphanumeric()).take(60).collect();
+    if code.is_empty() { "no code".to_owned() } else { code }
+}
+
+/// What a text is that is neither JSON nor CSV, where it shows.
+pub(super) fn unknown_text(head: &[u8]) -> Option<Unsupported> {
+    is_yaml(without_mark(head)).then(|| Unsupported::new("YAML", "convert it to JSON, or to CSV with a header"))
+}
+
+/// Whether the first lines are YAML: a document mark, a list of mappings, or two lines of `key: value`.
+fn is_yaml(text: &[u8]) -> bool {
+    let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
+    let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
+    let Some(first) = lines.next() else { return false };
+    if first == b"---" || first.starts_with(b"%YAML") {
+        return true;
+    }
+    let without_dash = |line: &[u8]| is_yaml_member(line.strip_prefix(b"- ").unwrap_or(line));
+    without_dash(first) && (first.starts_with(b"- ") || lines.next().is_some_and(without_dash))
+}
+
+/// Whether a line is `key:` or `key: value`, the key without quotes.
+fn is_yaml_member(line: &[u8]) -> bool {
+    let Some(colon) = memchr::memchr(b':', line) else { return false };
+    let (key, rest) = line.split_at(colon);
+    let is_word = |byte: &u8| byte.is_ascii_alphanumeric() || b"_- ".contains(byte);
+    let ends = matches!(rest, [b':'] | [b':', b' ', ..]);
+    key.first().is_some_and(u8::is_ascii_alphabetic) && key.iter().all(is_word) && ends
+}
+
+#[cfg(test)]
+mod tests;

@@ -312,7 +312,8 @@ mod tests {
     #[tokio::test]
     async fn a_body_stays_within_its_bounds() {
         for coding in ALL {
-            let noise: Vec<u8> = (0..20_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+            let noise: Vec<u8> =
+                (0..20_000u32).map(|number| (number.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
             let body = compressed(&noise, coding).await;
             assert_eq!(read(&body, coding, noise.len()).await.unwrap(), noise);
             let why = read(&body, coding, noise.len() - 1).await.unwrap_err();

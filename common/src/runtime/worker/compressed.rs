@@ -27,8 +27,7 @@ pub(super) async fn decode_again<'a>(
 ) -> Result<Decoded<'a>, Undecodable> {
     let Undecodable::Malformed { kind, .. } = &why else { return Err(why) };
     let kind = *kind;
-    let malformed =
-        |why: String| Undecodable::Malformed { kind, violation: Violation::new(CONTENT_ENCODING, why) };
+    let malformed = |why: String| Undecodable::Malformed { kind, violation: Violation::new(CONTENT_ENCODING, why) };
     let Some(coding) = Coding::of_body(body) else {
         return Err(foreign_coding(properties, body).map_or(why, malformed));
     };

@@ -14,6 +14,10 @@ pub(crate) trait Members: Default {
     /// The keys, in lower case; at most 32.
     const KEYS: &'static [&'static str];
 
+    /// Whether a key that is not known is looked at for the one it nearly names: that takes time, and only a request that lacks
+    /// something needs it.
+    const NEAR: bool = false;
+
     /// Reads the value of the key at this position of [`Self::KEYS`].
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error>;
 
@@ -128,7 +132,8 @@ impl<M: Members> Visitor<'_> for KeySeed<M> {
         if let Some(position) = M::KEYS.iter().position(|known| known.eq_ignore_ascii_case(folded)) {
             return Ok(Key::Known(position, Some(key.into())));
         }
-        Ok(M::near(key).map_or(Key::Unknown, |field| Key::Near(field, key.into())))
+        let near = if M::NEAR { M::near(key) } else { None };
+        Ok(near.map_or(Key::Unknown, |field| Key::Near(field, key.into())))
     }
 }
 

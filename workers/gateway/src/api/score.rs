@@ -1,9 +1,9 @@
 //! `/v1/score`: features in, a probability and its reasons out.
 
-use super::score_body::{Body, RideOrRides, Rides};
+use super::score_body::{self, Body, RideOrRides, Rides};
 use crate::{
     App,
-    extract::{Asked, expect_json, read_json, whole, without_mark},
+    extract::{Asked, expect_json, read_json, whole},
     problem::{FieldError, Problem},
     scoring::{self, Judged, Manner},
 };
@@ -11,7 +11,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::{Fallback, Units};
+use common::contract::message::Fallback;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{borrow::Cow, sync::Arc};
@@ -237,12 +237,8 @@ pub(crate) async fn score(
     let deadline = Instant::now() + app.deadline();
     expect_json(request.headers())?;
     let body = whole(request, &app).await?;
-    let manner = Manner { explain: options.explain, units: Units::default() };
-    if without_mark(&body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        return many(&app, manner, read_json(&body)?, None, deadline).await;
-    }
-    let RideOrRides { ride, rides, units, explain, request_id } = read_json(&body)?;
-    let manner = Manner { explain: explain.unwrap_or(manner.explain), units };
+    let RideOrRides { ride, rides, units, explain, request_id } = score_body::read(&body)?;
+    let manner = Manner { explain: explain.unwrap_or(options.explain), units };
     match rides {
         Some(_) if !ride.is_empty() => {
             let expected = "either the members of one ride or rides";
@@ -260,7 +256,7 @@ pub(crate) async fn score(
 async fn many(
     app: &App,
     manner: Manner,
-    Rides { kept, count }: Rides,
+    Rides { kept, count }: Rides<true>,
     request_id: Option<String>,
     deadline: Instant,
 ) -> Result<Json<ScoreAnswer>, Problem> {

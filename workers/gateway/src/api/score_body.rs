@@ -1,6 +1,10 @@
 //! What may be the body of a score request: a ride, an array of rides, or an object with rides and how they are to be read.
 
-use crate::members::{self, Id, Members, Name, Number, Spelling};
+use crate::{
+    extract::{read_json, without_mark},
+    members::{self, Id, Members, Name, Number, Spelling},
+    problem::Problem,
+};
 use common::contract::{
     message::{PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit, Units},
     reading,
@@ -83,24 +87,37 @@ impl RideToScore {
     }
 }
 
+/// The numbers come first, in this order, then the others.
 const RIDE_KEYS: [&str; 13] = [
-    "ride_id",
-    "breed",
     "distance",
     "healthpoints",
     "magicpoints",
     "tmin",
     "tmax",
     "prcp",
-    "temperature",
-    "precipitation",
     "latitude",
     "longitude",
     "statustime",
+    "ride_id",
+    "breed",
+    "temperature",
+    "precipitation",
 ];
+const LATITUDE: usize = 6;
+const LONGITUDE: usize = 7;
+const STATUSTIME: usize = 8;
+const RIDE_ID: usize = 9;
+const BREED: usize = 10;
+const TEMPERATURE: usize = 11;
+
+/// Bytes of a key that may nearly name a member at most.
+const NEAR_MISS_BYTES_MAX: usize = 32;
 
 /// The member that scoring needs and a key nearly names: as in batches, and the weather.
 fn near_miss(key: &str) -> Option<&'static str> {
+    if key.len() > NEAR_MISS_BYTES_MAX {
+        return None;
+    }
     match reading::near_miss(key) {
         Some("ride_id" | "name" | "breed" | "fieldservice") => return None,
         Some(field) => return Some(field),
@@ -115,48 +132,39 @@ fn near_miss(key: &str) -> Option<&'static str> {
     }
 }
 
-impl Members for RideToScore {
-    const KEYS: &'static [&'static str] = &RIDE_KEYS;
-
+impl RideToScore {
+    /// Reads the value of the key at this position of [`RIDE_KEYS`].
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
-        let number = match RIDE_KEYS[position] {
-            "ride_id" => {
-                self.ride_id = map.next_value::<Id>()?.0;
-                return Ok(());
-            }
-            "breed" => {
-                self.breed = map.next_value::<Name>()?.0;
-                return Ok(());
-            }
-            "temperature" => {
-                self.temperature =
-                    map.next_value::<Option<Temperature>>()?.filter(|given| *given != Temperature::default());
-                return Ok(());
-            }
-            "precipitation" => {
-                let given = map.next_value::<Option<Precipitation>>()?;
-                self.precipitation = given.filter(|given| *given != Precipitation::default());
-                return Ok(());
-            }
-            "statustime" => {
-                self.statustime = map.next_value::<Option<Moment>>()?.filter(|moment| !moment.is_blank());
-                return Ok(());
-            }
-            "distance" => &mut self.distance,
-            "healthpoints" => &mut self.healthpoints,
-            "magicpoints" => &mut self.magicpoints,
-            "tmin" => &mut self.tmin,
-            "tmax" => &mut self.tmax,
-            "prcp" => &mut self.prcp,
-            "latitude" => &mut self.latitude,
-            _ => &mut self.longitude,
+        let number = match position {
+            0 => &mut self.distance,
+            1 => &mut self.healthpoints,
+            2 => &mut self.magicpoints,
+            3 => &mut self.tmin,
+            4 => &mut self.tmax,
+            5 => &mut self.prcp,
+            LATITUDE => &mut self.latitude,
+            LONGITUDE => &mut self.longitude,
+            _ => return self.other_value(position, map),
         };
         *number = map.next_value::<Number>()?.0;
         Ok(())
     }
 
-    fn near(key: &str) -> Option<&'static str> {
-        near_miss(key)
+    fn other_value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
+        match position {
+            STATUSTIME => self.statustime = map.next_value::<Option<Moment>>()?.filter(|moment| !moment.is_blank()),
+            RIDE_ID => self.ride_id = map.next_value::<Id>()?.0,
+            BREED => self.breed = map.next_value::<Name>()?.0,
+            TEMPERATURE => {
+                let given = map.next_value::<Option<Temperature>>()?;
+                self.temperature = given.filter(|given| *given != Temperature::default());
+            }
+            _ => {
+                let given = map.next_value::<Option<Precipitation>>()?;
+                self.precipitation = given.filter(|given| *given != Precipitation::default());
+            }
+        }
+        Ok(())
     }
 
     fn note(&mut self, spelling: Spelling) {
@@ -166,9 +174,39 @@ impl Members for RideToScore {
             self.spellings.push(spelling);
         }
     }
+
+    /// Whether it has what every model needs; if not, a key may be written in a way that is not known.
+    fn is_whole(&self) -> bool {
+        let has_weather = (self.temperature.is_some() || (self.tmin.is_some() && self.tmax.is_some()))
+            && (self.precipitation.is_some() || self.prcp.is_some());
+        let has_place = self.latitude.is_some() && self.longitude.is_some() && self.statustime.is_some();
+        let has_mileage = self.distance.is_some() && self.healthpoints.is_some() && self.magicpoints.is_some();
+        has_mileage && (has_weather || has_place)
+    }
 }
 
-impl<'de> Deserialize<'de> for RideToScore {
+/// A ride, read with or without a look for keys that nearly name a member.
+#[derive(Default)]
+struct Read<const NEAR: bool>(RideToScore);
+
+impl<const NEAR: bool> Members for Read<NEAR> {
+    const KEYS: &'static [&'static str] = &RIDE_KEYS;
+    const NEAR: bool = NEAR;
+
+    fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
+        self.0.value(position, map)
+    }
+
+    fn near(key: &str) -> Option<&'static str> {
+        near_miss(key)
+    }
+
+    fn note(&mut self, spelling: Spelling) {
+        self.0.note(spelling);
+    }
+}
+
+impl<'de, const NEAR: bool> Deserialize<'de> for Read<NEAR> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         members::read(deserializer)
     }
@@ -361,26 +399,26 @@ pub(crate) struct RidesToScore {
 /// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
 /// in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Rides {
+pub(crate) struct Rides<const NEAR: bool = false> {
     pub(crate) kept: Vec<RideToScore>,
     pub(crate) count: usize,
 }
 
-impl<'de> Deserialize<'de> for Rides {
+impl<'de, const NEAR: bool> Deserialize<'de> for Rides<NEAR> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
+        struct Visit<const NEAR: bool>;
 
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Rides;
+        impl<'de, const NEAR: bool> Visitor<'de> for Visit<NEAR> {
+            type Value = Rides<NEAR>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of rides")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides<NEAR>, A::Error> {
                 let mut kept = Vec::new();
                 while kept.len() < SCORE_RIDES_MAX {
-                    let Some(ride) = rides.next_element()? else { break };
+                    let Some(Read::<NEAR>(ride)) = rides.next_element()? else { break };
                     kept.push(ride);
                 }
                 let mut count = kept.len();
@@ -391,48 +429,54 @@ impl<'de> Deserialize<'de> for Rides {
             }
         }
 
-        deserializer.deserialize_seq(Visit)
+        deserializer.deserialize_seq(Visit::<NEAR>)
     }
 }
 
 /// An object that is a ride, or has rides.
 #[derive(Debug, Default)]
-pub(crate) struct RideOrRides {
+pub(crate) struct RideOrRides<const NEAR: bool = false> {
     pub(crate) ride: RideToScore,
     /// Present: several were sent.
-    pub(crate) rides: Option<Rides>,
+    pub(crate) rides: Option<Rides<NEAR>>,
     pub(crate) units: Units,
     pub(crate) explain: Option<bool>,
     pub(crate) request_id: Option<String>,
 }
 
 const ALL_KEYS: [&str; 18] = {
-    let mut keys =
-        ["rides", "travel_data", "units", "explain", "request_id", "", "", "", "", "", "", "", "", "", "", "", "", ""];
+    let mut keys = [""; 18];
     let mut at = 0;
     while at < RIDE_KEYS.len() {
-        keys[keys.len() - RIDE_KEYS.len() + at] = RIDE_KEYS[at];
+        keys[at] = RIDE_KEYS[at];
         at += 1;
     }
+    [keys[at], keys[at + 1], keys[at + 2], keys[at + 3], keys[at + 4]] =
+        ["rides", "travel_data", "units", "explain", "request_id"];
     keys
 };
+const RIDES: usize = RIDE_KEYS.len();
+const TRAVEL_DATA: usize = RIDES + 1;
+const UNITS: usize = RIDES + 2;
+const EXPLAIN: usize = RIDES + 3;
 
-impl Members for RideOrRides {
+impl<const NEAR: bool> Members for RideOrRides<NEAR> {
     const KEYS: &'static [&'static str] = &ALL_KEYS;
+    const NEAR: bool = NEAR;
 
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
-        match ALL_KEYS[position] {
-            "rides" | "travel_data" => match (map.next_value::<Option<Rides>>()?, &self.rides) {
+        match position {
+            ..RIDES => return self.ride.value(position, map),
+            RIDES | TRAVEL_DATA => match (map.next_value()?, &self.rides) {
                 (Some(_), Some(_)) => {
                     return Err(A::Error::custom("rides are given twice, expected rides or travel_data"));
                 }
                 (Some(rides), None) => self.rides = Some(rides),
                 (None, _) => {}
             },
-            "units" => self.units = map.next_value::<Option<GivenUnits>>()?.unwrap_or_default().0,
-            "explain" => self.explain = map.next_value()?,
-            "request_id" => self.request_id = map.next_value::<Name>()?.0,
-            _ => self.ride.value(position + RIDE_KEYS.len() - ALL_KEYS.len(), map)?,
+            UNITS => self.units = map.next_value::<Option<GivenUnits>>()?.unwrap_or_default().0,
+            EXPLAIN => self.explain = map.next_value()?,
+            _ => self.request_id = map.next_value::<Name>()?.0,
         }
         Ok(())
     }
@@ -448,10 +492,45 @@ impl Members for RideOrRides {
     }
 }
 
-impl<'de> Deserialize<'de> for RideOrRides {
+impl<'de, const NEAR: bool> Deserialize<'de> for RideOrRides<NEAR> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         members::read(deserializer)
     }
+}
+
+/// Reads one ride, or rides in an array or an object. Where a ride lacks something, the body is read again for the keys that
+/// nearly name it.
+///
+/// # Errors
+/// As [`read_json`].
+pub(crate) fn read(body: &[u8]) -> Result<RideOrRides<true>, Problem> {
+    let is_array = without_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
+    let asked: RideOrRides = match is_array {
+        true => RideOrRides { rides: Some(read_json(body)?), ..RideOrRides::default() },
+        false => read_json(body)?,
+    };
+    let RideOrRides { ride, rides, units, explain, request_id } = asked;
+    let is_whole = rides.as_ref().map_or_else(|| ride.is_whole(), |rides| rides.kept.iter().all(RideToScore::is_whole));
+    match (is_whole, is_array) {
+        (true, _) => {
+            let rides = rides.map(|Rides { kept, count }| Rides { kept, count });
+            Ok(RideOrRides { ride, rides, units, explain, request_id })
+        }
+        (false, true) => Ok(RideOrRides { rides: Some(read_json(body)?), ..RideOrRides::default() }),
+        (false, false) => read_json(body),
+    }
+}
+
+/// Reads one ride, as [`read`] does.
+///
+/// # Errors
+/// As [`read_json`].
+pub(crate) fn read_one(body: &[u8]) -> Result<RideToScore, Problem> {
+    let Read::<false>(ride) = read_json(body)?;
+    if ride.is_whole() {
+        return Ok(ride);
+    }
+    read_json(body).map(|Read::<true>(ride)| ride)
 }
 
 /// The units of a request, null as NOAA's.

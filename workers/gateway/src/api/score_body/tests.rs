@@ -1,10 +1,9 @@
 use super::*;
-use crate::{extract::read_json, problem::Problem};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 
 fn one(body: &str) -> RideToScore {
-    let RideOrRides { ride, rides, .. } = read_json(body.as_bytes()).unwrap_or_else(|why| panic!("{body}: {why:?}"));
+    let RideOrRides { ride, rides, .. } = read(body.as_bytes()).unwrap_or_else(|why| panic!("{body}: {why:?}"));
     assert!(rides.is_none(), "{body}");
     ride
 }
@@ -58,17 +57,17 @@ fn a_byte_order_mark_is_no_part_of_a_document() {
 fn a_request_of_rides_says_how_they_are_read() {
     let body = r#"{"Request_Id": "q", "rides": [{"distance": 1}, {"Distance": "2"}], "explain": false,
         "units": {"temperature": null, "Precipitation": "inch"}}"#;
-    let RideOrRides { ride, rides, units, explain, request_id } = read_json(body.as_bytes()).unwrap();
+    let RideOrRides { ride, rides, units, explain, request_id } = read(body.as_bytes()).unwrap();
     assert!(ride.is_empty());
     let distances: Vec<_> = rides.unwrap().kept.iter().map(|ride| ride.distance).collect();
     assert_eq!(distances, [Some(1.0), Some(2.0)]);
     assert_eq!(units, Units { precipitation: PrecipitationUnit::Inch, ..Units::default() });
     assert_eq!((explain, request_id.as_deref()), (Some(false), Some("q")));
     // What stands beside the rides is no ride.
-    let envelope: RideOrRides = read_json(br#"{"id": 7, "timestamp": 1, "name": "x", "rides": [{}]}"#).unwrap();
+    let envelope = read(br#"{"id": 7, "timestamp": 1, "name": "x", "rides": [{}]}"#).unwrap();
     assert!(envelope.ride.is_empty() && envelope.rides.is_some());
     let nulls = r#"{"travel_data": [{}], "units": null, "explain": null, "request_id": null}"#;
-    let RideOrRides { rides, units, explain, request_id, .. } = read_json(nulls.as_bytes()).unwrap();
+    let RideOrRides { rides, units, explain, request_id, .. } = read(nulls.as_bytes()).unwrap();
     assert_eq!((rides.map(|rides| rides.count), units, explain, request_id), (Some(1), Units::default(), None, None));
 }
 
@@ -190,6 +189,6 @@ proptest! {
 
     #[test]
     fn no_body_panics(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
-        let _ = (read_json::<RideOrRides>(&bytes), read_json::<Rides>(&bytes));
+        let _ = (read(&bytes), read_one(&bytes));
     }
 }

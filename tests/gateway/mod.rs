@@ -1,6 +1,7 @@
 //! The HTTP API as its clients meet it: `wildrydes run --serve` in one process, and the gateway of a fleet on RabbitMQ.
 
 mod batches;
+mod bodies;
 mod breeds;
 mod deadlines;
 mod foreign;

@@ -11,6 +11,7 @@
 pub mod amqp;
 pub mod broker;
 pub mod client;
+pub mod compression;
 pub mod config;
 pub mod control;
 pub mod host;

@@ -18,7 +18,7 @@ use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 #[derive(Debug, Parser)]
 #[command(after_help = "\
 Configuration, weakest first: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY environment variables,
---set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer.
+--set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer, gateway.
 
 Examples:
   WILDRYDES__BROKER__URL=amqp://merger@rabbit:5672/%2f WILDRYDES__BROKER__PASSWORD_FILE=/run/secrets/merger merger
@@ -43,8 +43,15 @@ pub struct Process {
 impl Process {
     /// Reads arguments and configuration and starts the logs. Ends the process with 2 when they are wrong.
     pub fn start(name: &'static str, about: &'static str) -> Self {
+        Self::start_documented(name, about, "")
+    }
+
+    /// The same, with more to print at the end of `--help`, such as the settings of the worker's own section.
+    pub fn start_documented(name: &'static str, about: &'static str, reference: &str) -> Self {
         let command =
             <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
+        let general = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let command = command.after_help(format!("{general}\n\n{reference}").trim_end().to_owned());
         let matches = command.get_matches();
         let arguments =
             <Arguments as clap::FromArgMatches>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());

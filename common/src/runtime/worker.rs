@@ -6,6 +6,7 @@
 //!    └── backoff with jitter ◀── whatever breaks the connection, until give-up     confirmed first)
 //! ```
 
+mod compressed;
 mod delivery;
 mod obstacles;
 mod session;

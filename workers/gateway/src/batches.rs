@@ -37,6 +37,10 @@ pub(crate) struct Batch {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     progress: Option<Progress>,
+    /// In words, where its dataset is ready and has no ride: that there were none, or that all were rejected, and why most of them.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    note: Option<String>,
     /// What came of its rides; once its dataset is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -197,6 +201,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         submitted_at: upload.map(|upload| upload.submitted_at),
         sha256,
         progress,
+        note: None,
         counts: None,
         stations: None,
         files: None,
@@ -209,6 +214,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         links: Links::of(batch_id),
     };
     if let Some((manifest, sha256)) = manifest {
+        batch.note = note(&manifest, &batch.links);
         batch.counts = Some(RideCounts {
             received: manifest.received,
             accepted: manifest.accepted,
@@ -223,6 +229,19 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         batch.manifest_sha256 = Some(sha256);
     }
     Ok(Some(batch))
+}
+
+/// What to know first of a dataset without rides.
+fn note(manifest: &Manifest, links: &Links) -> Option<String> {
+    if manifest.received == 0 {
+        return Some("the batch holds no rides".to_owned());
+    }
+    if manifest.accepted > 0 {
+        return None;
+    }
+    let most = manifest.rejected_by_reason.iter().max_by_key(|(_, count)| **count);
+    let most = most.map_or_else(String::new, |(reason, count)| format!(", {count} of them for {reason}"));
+    Some(format!("all {} rides were rejected{most}: see {}", manifest.rejected, links.rejected))
 }
 
 impl From<DatasetFile> for FileOfDataset {
@@ -240,4 +259,37 @@ async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
     let rides_total = split.map(|split| split.accepted);
     let joined = chunks.await.map_err(store::outage)? * u64::from(claim.chunk_size);
     Ok(Progress { rides_joined: rides_total.map_or(joined, |total| joined.min(total)), rides_total })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::contract::dataset::{COLUMNS, MANIFEST_SCHEMA};
+
+    #[test]
+    fn a_dataset_without_rides_says_so_and_why() {
+        let manifest = |accepted, reasons: &[(&str, u64)]| {
+            let rejected = reasons.iter().map(|(_, count)| count).sum::<u64>();
+            Manifest {
+                schema: MANIFEST_SCHEMA.to_owned(),
+                batch_id: "b".to_owned(),
+                sha256: "0".repeat(64),
+                columns: COLUMNS.map(str::to_owned).to_vec(),
+                received: accepted + rejected,
+                accepted,
+                rejected,
+                rejected_by_reason: reasons.iter().map(|(reason, count)| ((*reason).to_owned(), *count)).collect(),
+                without_weather: Counts::new(),
+                labelled: 0,
+                trainable: 0,
+                stations: BTreeMap::new(),
+                files: Vec::new(),
+            }
+        };
+        let note = |accepted, reasons: &[(&str, u64)]| note(&manifest(accepted, reasons), &Links::of("b"));
+        assert_eq!(note(0, &[]).as_deref(), Some("the batch holds no rides"));
+        let all = note(0, &[("invalid_distance", 1), ("missing_latitude", 11)]).unwrap();
+        assert_eq!(all, "all 12 rides were rejected, 11 of them for missing_latitude: see /v1/batches/b/rejected");
+        assert_eq!(note(1, &[("missing_latitude", 11)]), None);
+    }
 }

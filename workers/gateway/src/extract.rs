@@ -1,7 +1,7 @@
 //! Reads what a request brings, and says what is wrong with it.
 
 use crate::{
-    App,
+    App, encoding, members,
     problem::{FieldError, Problem},
 };
 use axum::{
@@ -9,6 +9,7 @@ use axum::{
     extract::{FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
+use common::runtime::compression::{Coding, decompress, starts_like};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
@@ -71,17 +72,33 @@ impl Deref for Whole<'_> {
     }
 }
 
-/// The whole body, within the settings' size and before the request's deadline.
+/// The whole body, decompressed where it says to be compressed, within the settings' size and before the request's deadline.
 pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
     let until = Instant::now() + app.deadline();
     let late = || Problem::too_late(app.deadline());
+    let codings = encoding::codings(request.headers())?;
     let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
     let mut pieces = Pieces::of(request.into_body(), app.stall());
     let all = tokio::time::timeout_at(until, all_of(told, &mut pieces, app)).await;
     if let Ok(Err(problem)) = &all {
         pieces.discard_after(problem, Duration::from_millis(300)).await;
     }
-    all.unwrap_or_else(|_| Err(late()))
+    let body = all.unwrap_or_else(|_| Err(late()))?;
+    if codings.is_empty() || body.is_empty() {
+        return Ok(body);
+    }
+    tokio::time::timeout_at(until, decompressed(body, &codings, app)).await.unwrap_or_else(|_| Err(late()))
+}
+
+/// A body without its compressions, the last of which was applied last.
+async fn decompressed<'a>(mut body: Whole<'a>, codings: &[Coding], app: &'a App) -> Result<Whole<'a>, Problem> {
+    for coding in codings.iter().rev() {
+        let mut room = None;
+        let more_room = |bytes| make_room(app, &mut room, bytes);
+        let plain = decompress(&body, *coding, app.settings.body_bytes_max, more_room).await?;
+        body = Whole { bytes: plain.into(), _room: room };
+    }
+    Ok(body)
 }
 
 async fn all_of<'a>(told: Option<usize>, pieces: &mut Pieces, app: &'a App) -> Result<Whole<'a>, Problem> {
@@ -181,17 +198,36 @@ impl Pieces {
     }
 }
 
+/// A document without the byte order mark that some programs put before it.
+pub(crate) fn without_mark(body: &[u8]) -> &[u8] {
+    body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body)
+}
+
 /// Reads JSON; the problem names the place.
 pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> {
-    let first = match serde_json::from_slice(body) {
-        Ok(value) => return Ok(value),
-        Err(first) => first,
-    };
-    if body.iter().all(u8::is_ascii_whitespace) {
-        return Err(Problem::unreadable("the body is empty: expected JSON"));
+    let body = without_mark(body);
+    match serde_json::from_slice(body) {
+        Ok(value) => Ok(value),
+        Err(first) => match members::quoted(body) {
+            // Where the words stand for members that are ignored, nothing is wrong.
+            Some(quoted) => serde_json::from_slice(&quoted).map_err(|error| match error.is_data() {
+                true => unreadable::<T>(&quoted, &error),
+                false => unreadable::<T>(body, &first),
+            }),
+            None => Err(unreadable::<T>(body, &first)),
+        },
     }
-    if !first.is_data() {
-        return Err(Problem::unreadable(format!("the body is no JSON: {first}")));
+}
+
+/// Why a body cannot be read. `first`: the error of the first reading, which knows no places.
+fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Problem {
+    if body.iter().all(u8::is_ascii_whitespace) {
+        return Problem::unreadable("the body is empty: expected JSON");
+    }
+    // Such a number is JSON, and concerns its field alone.
+    let is_beyond_numbers = first.to_string().starts_with("number out of range");
+    if !first.is_data() && !is_beyond_numbers {
+        return no_json(body, first);
     }
     // Read again, slowly, to say where.
     let mut json = serde_json::Deserializer::from_slice(body);
@@ -205,7 +241,21 @@ pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
     let shown = in_words(&common::contract::outcome::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
     let problem = Problem::unprocessable("invalid-field", format!("{place}: {shown}"));
     let expected = shown.split_once(", expected ").map_or(shown.as_str(), |(_, expected)| expected).to_owned();
-    Err(problem.at(FieldError { field, value, expected }))
+    problem.at(FieldError { field, value, expected })
+}
+
+/// What a body is that is no JSON.
+fn no_json(body: &[u8], why: &serde_json::Error) -> Problem {
+    Problem::unreadable(match (Coding::of_body(body), body) {
+        (Some(coding), _) => {
+            format!("the body starts like {coding}: say so with the header Content-Encoding: {coding}")
+        }
+        (None, [0xFE, 0xFF, ..] | [0xFF, 0xFE, ..]) => "the body starts like UTF-16: expected JSON in UTF-8".to_owned(),
+        (None, _) if why.to_string().starts_with("trailing characters") && starts_like(body) == "JSON" => {
+            format!("the body is more than one JSON document ({why}): write several rides as an array, [{{…}}, {{…}}]")
+        }
+        (None, _) => format!("the body is no JSON: {why}"),
+    })
 }
 
 /// What stands at a path, unless it is more than one reads.
@@ -219,7 +269,9 @@ fn at_path(body: &[u8], path: &serde_path_to_error::Path) -> Option<Value> {
             Segment::Enum { .. } | Segment::Unknown => return None,
         };
     }
-    Some(found).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100)
+    let found = Some(found).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100);
+    // A bare word that is no JSON is shown as it came.
+    found.map(|value| value.as_str().and_then(|text| text.strip_prefix('\0')).map(Value::from).unwrap_or(value))
 }
 
 /// An error of the JSON reader without what only its programmer knows.

@@ -19,6 +19,7 @@
 //! | `uploads` | a batch from a request's body to the splitter's queue |
 //! | `api` | every path, one file a subject; the OpenAPI document comes out of it |
 //! | [`problem`] | errors, RFC 9457 |
+//! | `encoding`, `members` | how bodies are compressed; members of JSON objects in any spelling |
 //! | `auth`, `extract`, `metrics`, `server` | keys, bodies, counters, sockets |
 
 pub mod problem;
@@ -28,9 +29,11 @@ mod api;
 mod auth;
 mod batches;
 mod coalesce;
+mod encoding;
 mod extract;
 mod link;
 pub mod management;
+mod members;
 mod metrics;
 mod observe;
 mod page;

@@ -6,7 +6,8 @@ use std::process::ExitCode;
 
 #[tokio::main]
 async fn main() -> ExitCode {
-    let process = Process::start("gateway", "Scores, batches and models over HTTP, and the page that shows the fleet");
+    let about = "Scores, batches and models over HTTP, and the page that shows the fleet";
+    let process = Process::start_documented("gateway", about, &gateway::settings::reference());
     let gateway = Gateway::new(process.settings(), process.broker(), process.store());
     process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
 }

@@ -35,6 +35,9 @@ pub struct Problem {
     /// Seconds.
     #[serde(skip)]
     retry_after: Option<u32>,
+    /// The codings of a body that are taken, where another one is the problem (RFC 9110 §15.5.16).
+    #[serde(skip)]
+    accept_encoding: Option<&'static str>,
 }
 
 /// A field at fault.
@@ -54,7 +57,8 @@ impl Problem {
     fn new(status: StatusCode, code: &str, title: &'static str, detail: impl Into<String>) -> Self {
         let kind = format!("urn:wildrydes:problem:{code}");
         let (status, detail) = (status.as_u16(), detail.into());
-        Self { kind, title, status, detail, errors: Vec::new(), error: None, retry_after: None }
+        let (error, retry_after, accept_encoding) = (None, None, None);
+        Self { kind, title, status, detail, errors: Vec::new(), error, retry_after, accept_encoding }
     }
 
     /// 400: not even readable.
@@ -116,6 +120,11 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
     }
 
+    /// 415: compressed in a way that is not taken; the answer says in Accept-Encoding what is.
+    pub fn unsupported_coding(detail: impl Into<String>, accept_encoding: &'static str) -> Self {
+        Self { accept_encoding: Some(accept_encoding), ..Self::unsupported_media_type(detail) }
+    }
+
     /// 422: readable, but a field cannot be.
     pub fn invalid(code: &str, field: impl Into<String>, value: Option<Value>, expected: impl Into<String>) -> Self {
         let error = FieldError { field: field.into(), value, expected: expected.into() };
@@ -159,18 +168,6 @@ impl Problem {
         self
     }
 
-    /// With the fields called as the request calls them.
-    pub(crate) fn naming(mut self, named: impl Fn(&str) -> Option<String>) -> Self {
-        for error in &mut self.errors {
-            let Some(name) = named(&error.field) else { continue };
-            if let Some(rest) = self.detail.strip_prefix(error.field.as_str()) {
-                self.detail = format!("{name}{rest}");
-            }
-            error.field = name;
-        }
-        self
-    }
-
     /// As clients of the Open Inference Protocol read it.
     pub(crate) fn in_protocol(self) -> Self {
         Self { error: Some(self.detail.as_str().into()), ..self }
@@ -194,13 +191,16 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, retry_after) = (self.status(), self.retry_after);
+        let (status, retry_after, accept_encoding) = (self.status(), self.retry_after, self.accept_encoding);
         let mut response = (status, Json(&self)).into_response();
         response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(wait) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
+        }
+        if let Some(codings) = accept_encoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wildrydes\""));

@@ -2,7 +2,10 @@
 
 use crate::{
     App,
-    api::score::{Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, RideToScore, ScoredBy, Why},
+    api::{
+        score::{Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, ScoredBy, Why},
+        score_body::{Precipitation, RideToScore, Temperature},
+    },
     coalesce::{Scored, Unscored},
     link::unanswered,
     problem::{FieldError, Problem},
@@ -11,20 +14,35 @@ use common::{
     contract::{
         features::FEATURES,
         message::{
-            self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, WEATHER_PLACES_MAX,
-            WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
+            self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
+            WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
         },
         model::logistic,
-        ride::{Observation, StatusTime},
+        ride::{Observation, TIME_FORMS},
         topology::queue,
+        weather::{self, Impossible::TminAboveTmax},
     },
     runtime::host,
 };
 use serde_json::{Value, json};
+use std::borrow::Cow;
 use tokio::time::Instant;
 
 /// Bytes of a given `ride_id` or `breed` at most.
 const NAME_BYTES_MAX: usize = 128;
+
+/// The members that stand for the weather, and those by which it is looked up.
+const WEATHER: [&str; 3] = ["tmin", "tmax", "prcp"];
+const PLACE: [&str; 3] = ["latitude", "longitude", "statustime"];
+
+/// How rides are read and answered.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// Whether the answer says what each feature contributes.
+    pub(crate) explain: bool,
+    /// Of `tmin`, `tmax` and `prcp`.
+    pub(crate) units: Units,
+}
 
 /// What came of the rides of one request.
 pub(crate) struct Judged {
@@ -41,12 +59,13 @@ pub(crate) struct Fault {
     code: &'static str,
     message: String,
     /// As the request writes it.
-    field: Option<&'static str>,
+    field: Option<Cow<'static, str>>,
     value: Option<Box<Value>>,
 }
 
 impl Fault {
     fn new(code: &'static str, message: impl Into<String>, field: Option<&'static str>, value: Option<Value>) -> Self {
+        let field = field.map(Cow::Borrowed);
         Self { ride_id: None, code, message: message.into(), field, value: value.map(Box::new) }
     }
 
@@ -57,6 +76,31 @@ impl Fault {
     /// Of a ride that has its place in a tensor only.
     pub(crate) fn in_row(self, row: usize) -> Self {
         Self { message: format!("ride {row}: {}", self.message), ..self }
+    }
+
+    /// In the spelling of the request, and with the key that may be meant where the member is missing.
+    fn in_spelling_of(mut self, ride: &RideToScore) -> Self {
+        let Some(field) = self.field.as_deref() else { return self };
+        if matches!(self.code, "missing_feature" | "missing_field") {
+            // Without any weather a place and a moment would do as well.
+            let is_weather = WEATHER.contains(&field);
+            let near = ride.near_miss(&[field]).or_else(|| ride.near_miss(if is_weather { &PLACE } else { &[] }));
+            if let Some(near) = near {
+                let unit = FEATURES.iter().find(|known| known.name == near.field).map_or("", |known| known.unit);
+                let unit = if unit.is_empty() { String::new() } else { format!(" (unit: {unit})") };
+                self.message = format!("{field} is missing; did you mean `{}`? Name it {}{unit}", near.key, near.field);
+            }
+            return self;
+        }
+        let (member, within) = field.split_once('.').map_or((field, None), |(member, within)| (member, Some(within)));
+        if let Some(key) = ride.spelling(member) {
+            let spelled = within.map_or_else(|| key.to_owned(), |within| format!("{key}.{within}"));
+            if let Some(rest) = self.message.strip_prefix(field) {
+                self.message = format!("{spelled}{rest}");
+            }
+            self.field = Some(Cow::Owned(spelled));
+        }
+        self
     }
 
     /// As one answer of several.
@@ -72,7 +116,7 @@ impl Fault {
             Some(field) => {
                 let expected = self.message.split_once(": expected ").map_or(&*self.message, |(_, expected)| expected);
                 problem.at(FieldError {
-                    field: field.to_owned(),
+                    field: field.into_owned(),
                     value: self.value.map(|value| *value),
                     expected: expected.to_owned(),
                 })
@@ -88,11 +132,11 @@ impl Fault {
 /// Whatever is wrong, with the request or on the way.
 pub(crate) async fn judge_one(
     app: &App,
-    explain: bool,
+    manner: Manner,
     ride: RideToScore,
     deadline: Instant,
 ) -> Result<(ScoredBy, RideScore), Problem> {
-    let Judged { by, mut rides } = judge(app, explain, vec![ride], deadline).await?;
+    let Judged { by, mut rides } = judge(app, manner, vec![ride], deadline).await?;
     match (rides.pop(), by) {
         (Some(Ok(mut score)), Some(by)) => Ok((score.by.take().unwrap_or(by), score)),
         (Some(Err(fault)), _) => Err(fault.into_problem()),
@@ -106,18 +150,18 @@ pub(crate) async fn judge_one(
 /// What concerns all of them: too many, nobody to ask, no answer.
 pub(crate) async fn judge(
     app: &App,
-    explain: bool,
+    manner: Manner,
     rides: Vec<RideToScore>,
     deadline: Instant,
 ) -> Result<Judged, Problem> {
     check_count(app, rides.len())?;
-    let mut prepared: Vec<Result<Prepared, Fault>> = rides.iter().map(prepare).collect();
+    let mut prepared: Vec<Result<Prepared, Fault>> = rides.iter().map(|ride| prepare(ride, manner.units)).collect();
     look_up(app, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
         prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();
     let scored = match features.is_empty() {
         true => None,
-        false => Some(app.coalescer.score(explain, features, deadline).await.map_err(refused)?),
+        false => Some(app.coalescer.score(manner.explain, features, deadline).await.map_err(refused)?),
     };
     let (by, mut scores) = match scored {
         Some(Scored { model, model_id, threshold, baseline_log_odds, scores }) => {
@@ -142,7 +186,10 @@ pub(crate) async fn judge(
         };
         judged.push(match outcome {
             Ok(score) => Ok(RideScore { ride_id: ride.ride_id, ..score }),
-            Err(fault) => Err(Fault { ride_id: ride.ride_id, ..fault }),
+            Err(fault) => {
+                let fault = fault.in_spelling_of(&ride);
+                Err(Fault { ride_id: ride.ride_id, ..fault })
+            }
         });
     }
     Ok(Judged { by, rides: judged })
@@ -165,7 +212,7 @@ struct Prepared {
     weather: Option<LookedUp>,
 }
 
-fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
+fn prepare(ride: &RideToScore, units: Units) -> Result<Prepared, Fault> {
     for (code, field, name) in
         [("ride_id_too_long", "ride_id", &ride.ride_id), ("breed_too_long", "breed", &ride.breed)]
     {
@@ -175,39 +222,7 @@ fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
             return Err(Fault::at(code, field, json!(shown), &expected));
         }
     }
-    let both = |field: &'static str, other: &str| {
-        Fault::new(
-            "ambiguous_weather",
-            format!("{field} is given twice: expected either {field} or {other}"),
-            Some(field),
-            None,
-        )
-    };
-    let (mut tmin, mut tmax, mut prcp) = (ride.tmin, ride.tmax, ride.prcp);
-    if let Some(temperature) = ride.temperature {
-        if tmin.is_some() || tmax.is_some() {
-            return Err(both("temperature", "tmin and tmax"));
-        }
-        tmin = Some(temperature.unit.to_celsius_tenths(temperature.min));
-        tmax = Some(temperature.unit.to_celsius_tenths(temperature.max));
-    }
-    if let Some(precipitation) = ride.precipitation {
-        if prcp.is_some() {
-            return Err(both("precipitation", "prcp"));
-        }
-        prcp = Some(precipitation.unit.to_millimetre_tenths(precipitation.amount));
-    }
-    let infinite = |value: Option<f64>| value.is_some_and(|value| !value.is_finite());
-    let given = ride.temperature.map(|temperature| (temperature.min, temperature.max));
-    for (field, converted, given) in [
-        ("temperature.min", tmin, given.map(|given| given.0)),
-        ("temperature.max", tmax, given.map(|given| given.1)),
-        ("precipitation.amount", prcp, ride.precipitation.map(|precipitation| precipitation.amount)),
-    ] {
-        if infinite(converted) {
-            return Err(Fault::at("impossible_feature", field, json!(given), "what a place on Earth can have"));
-        }
-    }
+    let (tmin, tmax, prcp) = weather_of(ride, units)?;
     let has_weather = tmin.is_some() || tmax.is_some() || prcp.is_some();
     let has_place = ride.latitude.is_some() || ride.longitude.is_some() || ride.statustime.is_some();
     let place = if has_place && !has_weather { Some(place(ride)?) } else { None };
@@ -224,6 +239,62 @@ fn prepare(ride: &RideToScore) -> Result<Prepared, Fault> {
     Ok(Prepared { features, place, weather: None })
 }
 
+/// Lowest and highest temperature and precipitation of the day, in NOAA's tenths.
+type DayWeather = (Option<f64>, Option<f64>, Option<f64>);
+
+/// The weather that a ride brings along, in whichever form.
+fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
+    let both = |field: &'static str, other: &str| {
+        let message = format!("{field} is given twice: expected either {field} or {other}");
+        Fault::new("ambiguous_weather", message, Some(field), None)
+    };
+    let without_unit = |field: &'static str, expected: &str| {
+        Fault::new("missing_field", format!("{field} is missing: expected {expected}"), Some(field), None)
+    };
+    let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
+    let (mut tmin, mut tmax) = (ride.tmin.map(celsius_tenths), ride.tmax.map(celsius_tenths));
+    let mut prcp = ride.prcp.map(|value| units.precipitation.to_millimetre_tenths(value));
+    if let Some(Temperature { min, max, unit }) = ride.temperature {
+        if tmin.is_some() || tmax.is_some() {
+            return Err(both("temperature", "tmin and tmax"));
+        }
+        let expected = "celsius, fahrenheit or celsius_tenths";
+        let unit = unit.ok_or_else(|| without_unit("temperature.unit", expected))?;
+        (tmin, tmax) = (min.map(|min| unit.to_celsius_tenths(min)), max.map(|max| unit.to_celsius_tenths(max)));
+    }
+    if let Some(Precipitation { amount, unit }) = ride.precipitation {
+        if prcp.is_some() {
+            return Err(both("precipitation", "prcp"));
+        }
+        let expected = "millimetre, inch or millimetre_tenths";
+        let unit = unit.ok_or_else(|| without_unit("precipitation.unit", expected))?;
+        prcp = amount.map(|amount| unit.to_millimetre_tenths(amount));
+    }
+    // What is left of the judgement is the scorer's, which knows what its model uses; but JSON has no infinity to ask it with.
+    let infinite = |value: Option<f64>| value.filter(|value| !value.is_finite());
+    weather::check(infinite(tmin), infinite(tmax), infinite(prcp)).map_err(|why| {
+        let (field, value) = as_given(ride, why.feature());
+        Fault::at("impossible_feature", field, json!(value), why.expected())
+    })?;
+    Ok((tmin, tmax, prcp))
+}
+
+/// A feature as the request writes it: its path and its value.
+fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
+    match (feature, ride.temperature, ride.precipitation) {
+        ("tmin", Some(temperature), _) => ("temperature.min", temperature.min),
+        ("tmax", Some(temperature), _) => ("temperature.max", temperature.max),
+        ("prcp", _, Some(precipitation)) => ("precipitation.amount", precipitation.amount),
+        ("distance", ..) => ("distance", ride.distance),
+        ("healthpoints", ..) => ("healthpoints", ride.healthpoints),
+        ("magicpoints", ..) => ("magicpoints", ride.magicpoints),
+        ("tmin", ..) => ("tmin", ride.tmin),
+        ("tmax", ..) => ("tmax", ride.tmax),
+        ("prcp", ..) => ("prcp", ride.prcp),
+        _ => ("", None),
+    }
+}
+
 /// Where and when, for the lookup.
 fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
     let degrees = |field: &'static str, value: Option<f64>, max: f64| match value {
@@ -235,11 +306,9 @@ fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
     };
     let latitude = degrees("latitude", ride.latitude, 90.0)?;
     let longitude = degrees("longitude", ride.longitude, 180.0)?;
-    let text = ride.statustime.as_deref().ok_or_else(|| missing("statustime"))?;
-    let statustime: StatusTime = text.parse().map_err(|_| {
-        let shown: String = text.chars().take(40).collect();
-        Fault::at("invalid_statustime", "statustime", json!(shown), "YYYY-MM-DD HH:MM:SS[.fff] in UTC, or RFC 3339")
-    })?;
+    let moment = ride.statustime.as_ref().ok_or_else(|| missing("statustime"))?;
+    let statustime =
+        moment.read().map_err(|_| Fault::at("invalid_statustime", "statustime", moment.shown(), TIME_FORMS))?;
     Ok(WeatherPlace { latitude, longitude, statustime })
 }
 
@@ -303,18 +372,8 @@ fn reason(contribution: Contribution) -> Reason {
 /// The scorer's word on one ride, with the field and the value as the request has them.
 fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
     let feature = error.field.as_deref().and_then(|path| path.rsplit('.').next()).unwrap_or_default();
-    let (field, value) = match (feature, ride.temperature, ride.precipitation) {
-        ("tmin", Some(temperature), _) => ("temperature.min", Some(json!(temperature.min))),
-        ("tmax", Some(temperature), _) => ("temperature.max", Some(json!(temperature.max))),
-        ("prcp", _, Some(precipitation)) => ("precipitation.amount", Some(json!(precipitation.amount))),
-        ("distance", ..) => ("distance", ride.distance.map(Value::from)),
-        ("healthpoints", ..) => ("healthpoints", ride.healthpoints.map(Value::from)),
-        ("magicpoints", ..) => ("magicpoints", ride.magicpoints.map(Value::from)),
-        ("tmin", ..) => ("tmin", ride.tmin.map(Value::from)),
-        ("tmax", ..) => ("tmax", ride.tmax.map(Value::from)),
-        ("prcp", ..) => ("prcp", ride.prcp.map(Value::from)),
-        _ => ("", None),
-    };
+    let (field, value) = as_given(ride, feature);
+    let value = value.map(Value::from);
     let code = match error.code {
         ScoreErrorCode::MissingFeature => "missing_feature",
         ScoreErrorCode::ImpossibleFeature => "impossible_feature",
@@ -322,7 +381,16 @@ fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
     };
     let expected = error.message.split_once(": expected ").map(|(_, expected)| expected);
     match (&value, expected) {
+        (Some(value), Some(expected)) if feature == "tmin" && expected.starts_with(TminAboveTmax.expected()) => {
+            // With the other temperature in the words of the request, too: the scorer was asked in tenths.
+            let (tmax_field, tmax) = as_given(ride, "tmax");
+            Fault::at(code, field, value.clone(), &format!("at most {tmax_field}, {}", json!(tmax)))
+        }
         (Some(value), Some(expected)) => Fault::at(code, field, value.clone(), expected),
+        // A member of an object: "tmin" is not in the request.
+        (None, _) if code == "missing_feature" && field.contains('.') => {
+            Fault::new(code, format!("{field} is missing: the model needs it"), Some(field), None)
+        }
         _ => Fault::new(code, error.message, Some(field).filter(|field| !field.is_empty()), value),
     }
 }

@@ -11,7 +11,7 @@ use std::net::SocketAddr;
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Address and port to listen on.
+    /// Address and port to listen on: an IP address, `:0` takes a free port.
     pub bind: String,
     /// Whether a key is asked for. Off only by explicit choice.
     pub auth: Auth,
@@ -25,23 +25,23 @@ pub struct Settings {
     pub tls_key_file: Option<String>,
     /// Model family that `/v2/models/…` and the page show.
     pub model: String,
-    /// How long a request may take, an upload left aside, milliseconds.
+    /// How long a request may take, an upload left aside, milliseconds: 10 to 600,000.
     pub deadline_ms: u64,
-    /// How long an upload or a request's body may be silent, milliseconds.
+    /// How long an upload or a request's body may be silent, milliseconds: 100 to 600,000.
     pub stall_ms: u64,
-    /// Bytes of an upload at most.
+    /// Bytes of an upload at most: 1 to 2^40.
     pub upload_bytes_max: u64,
-    /// Uploads at the same time.
+    /// Uploads at the same time: 1 to 1,000.
     pub uploads_max: usize,
-    /// Bytes of any other request's body at most.
+    /// Bytes of any other request's body at most, as it comes and decompressed: 1,024 to 67,108,864.
     pub body_bytes_max: usize,
-    /// Requests that are worked on at the same time; more are turned away with 503.
+    /// Requests that are worked on at the same time, 1 to 1,000,000; more are turned away with 503.
     pub requests_max: usize,
-    /// Rides in one request at most; no more than `scorer.rides_max`.
+    /// Rides in one request at most, 1 to 100,000; no more than `scorer.rides_max`.
     pub rides_max: usize,
-    /// Rides of several requests that travel in one message at most.
+    /// Rides of several requests that travel in one message at most: 1 to 100,000.
     pub coalesce_rides_max: usize,
-    /// How long a request waits for others to travel with while another message is under way, microseconds.
+    /// How long a request waits for others to travel with while another message is under way, microseconds: 0 to 1,000,000.
     pub coalesce_wait_us: u64,
 }
 
@@ -154,14 +154,123 @@ impl config::Settings for Settings {
         if self.model.is_empty() || !self.model.chars().all(is_name) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
-        Problem::unless_within("deadline_ms", self.deadline_ms, 10..=600_000)?;
-        Problem::unless_within("stall_ms", self.stall_ms, 100..=600_000)?;
-        Problem::unless_within("upload_bytes_max", self.upload_bytes_max, 1..=1 << 40)?;
-        Problem::unless_within("uploads_max", self.uploads_max, 1..=1_000)?;
-        Problem::unless_within("body_bytes_max", self.body_bytes_max, 1_024..=64 << 20)?;
-        Problem::unless_within("requests_max", self.requests_max, 1..=1_000_000)?;
-        Problem::unless_within("rides_max", self.rides_max, 1..=SCORE_RIDES_MAX)?;
-        Problem::unless_within("coalesce_rides_max", self.coalesce_rides_max, 1..=SCORE_RIDES_MAX)?;
-        Problem::unless_within("coalesce_wait_us", self.coalesce_wait_us, 0..=1_000_000)
+        let values = serde_json::to_value(self).unwrap_or_default();
+        for Entry { key, range, .. } in REFERENCE {
+            if let (Some((min, max)), Some(value)) = (range, values[key].as_u64()) {
+                Problem::unless_within(key, value, min..=max)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// One setting, as it is checked and as `gateway --help` prints it.
+#[derive(Debug, Clone, Copy)]
+pub struct Entry {
+    /// Key within the section.
+    pub key: &'static str,
+    /// Unit of a number, type or form of anything else.
+    pub unit: &'static str,
+    /// Least and largest value of a number.
+    pub range: Option<(u64, u64)>,
+    /// What it decides.
+    pub meaning: &'static str,
+}
+
+const fn text(key: &'static str, unit: &'static str, meaning: &'static str) -> Entry {
+    Entry { key, unit, range: None, meaning }
+}
+
+const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meaning: &'static str) -> Entry {
+    Entry { key, unit, range: Some((min, max)), meaning }
+}
+
+/// Every setting of the section, in the order of [`Settings`].
+pub const REFERENCE: [Entry; 15] = [
+    text("bind", "address:port", "where to listen; port 0 takes a free one"),
+    text("auth", "keys | off", "whether requests need a key; off: whoever reaches the port may do everything"),
+    text(
+        "keys",
+        "tables",
+        "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
+    ),
+    text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
+    text("tls_key_file", "path", "its private key in PEM"),
+    text("model", "name", "model family that /v2/models and the page show"),
+    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, an upload left aside"),
+    number("stall_ms", "milliseconds", 100, 600_000, "how long an upload or another body may be silent"),
+    number("upload_bytes_max", "bytes", 1, 1 << 40, "size of an upload at most"),
+    number("uploads_max", "uploads", 1, 1_000, "at the same time; more are answered with 503"),
+    number("body_bytes_max", "bytes", 1_024, 64 << 20, "size of any other body at most, as it comes and decompressed"),
+    number("requests_max", "requests", 1, 1_000_000, "worked on at the same time; more are answered with 503"),
+    number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "in one request at most; no more than scorer.rides_max"),
+    number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "of several requests in one message at most"),
+    number("coalesce_wait_us", "microseconds", 0, 1_000_000, "how long a request waits for others to travel with"),
+];
+
+/// The section as `--help` prints it: key, unit, range, default and meaning of every setting.
+pub fn reference() -> String {
+    let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
+    let mut lines = vec!["The section [gateway]:".to_owned()];
+    for Entry { key, unit, range, meaning } in REFERENCE {
+        let range = range.map_or_else(String::new, |(min, max)| format!(", {min} to {max}"));
+        let default = match &defaults[key] {
+            serde_json::Value::Null => "none".to_owned(),
+            default => default.to_string(),
+        };
+        lines.push(format!("  {key}\n      {meaning} ({unit}{range}; default {default})"));
+    }
+    lines.join("\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::runtime::config::Settings as _;
+
+    fn open() -> Settings {
+        Settings { auth: Auth::Off, ..Settings::default() }
+    }
+
+    fn with(key: &str, value: serde_json::Value) -> Settings {
+        let mut json = serde_json::to_value(open()).unwrap();
+        json[key] = value;
+        serde_json::from_value(json).unwrap()
+    }
+
+    #[test]
+    fn every_setting_is_in_the_reference_and_nothing_else() {
+        let all = Settings { tls_cert_file: Some(String::new()), tls_key_file: Some(String::new()), ..open() };
+        let json = serde_json::to_value(all).unwrap();
+        let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
+        let mut listed: Vec<&str> = REFERENCE.iter().map(|entry| entry.key).collect();
+        keys.sort_unstable();
+        listed.sort_unstable();
+        assert_eq!(listed, keys);
+        for entry in REFERENCE {
+            assert_eq!(entry.range.is_some(), json[entry.key].is_u64(), "{}: numbers have a range", entry.key);
+        }
+    }
+
+    #[test]
+    fn the_ranges_of_the_reference_are_those_that_are_checked() {
+        assert_eq!(open().check(), Ok(()));
+        for Entry { key, range, .. } in REFERENCE {
+            let Some((min, max)) = range else { continue };
+            for good in [min, max] {
+                assert_eq!(with(key, good.into()).check(), Ok(()), "{key} = {good}");
+            }
+            for bad in min.checked_sub(1).into_iter().chain([max + 1]) {
+                assert_eq!(with(key, bad.into()).check().unwrap_err().key, key, "{key} = {bad}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_help_has_key_unit_range_and_default_of_every_setting() {
+        let help = reference();
+        assert!(help.contains("deadline_ms\n      how long a request may take"), "{help}");
+        assert!(help.contains("(milliseconds, 10 to 600000; default 5000)"), "{help}");
+        assert!(help.contains("(path; default none)") && help.contains("default \"127.0.0.1:8080\""), "{help}");
     }
 }

@@ -26,7 +26,7 @@ const PARTS_MAX: usize = 2;
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// What was handed in, kept as `uploads/<batch_id>.json`: the batch is known from here on, before the splitter has seen it.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Upload {
     pub(crate) batch_id: String,
     pub(crate) sha256: String,
@@ -37,12 +37,17 @@ pub(crate) struct Upload {
     pub(crate) object: String,
     /// RFC 3339.
     pub(crate) submitted_at: String,
+    /// How its bytes are read.
+    #[serde(flatten)]
+    pub(crate) reading: Reading,
 }
 
 /// How a batch is to be known.
 pub(crate) struct Named<'a> {
     pub(crate) batch_id: Option<String>,
     pub(crate) source: Option<String>,
+    /// How its bytes are read.
+    pub(crate) reading: Reading,
     /// Whether it says to be one ride a line.
     pub(crate) lines: bool,
     /// Of whoever hands it in, and the key.
@@ -50,10 +55,12 @@ pub(crate) struct Named<'a> {
 }
 
 /// What was promised under an idempotency key.
-#[derive(Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, PartialEq, Serialize, Deserialize)]
 struct Promised {
     batch_id: String,
     sha256: String,
+    #[serde(flatten)]
+    reading: Reading,
 }
 
 /// Takes a batch in. Returns once the broker has confirmed the reference: with the record and the trace id.
@@ -73,7 +80,7 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> R
     let batch = RideBatch {
         batch_id: named.batch_id,
         source: named.source,
-        reading: Reading::default(),
+        reading: upload.reading.clone(),
         content: BatchContent::Reference { object: upload.object.clone(), sha256: upload.sha256.clone() },
     };
     batch.check().map_err(|why| Problem::unprocessable("invalid-batch", why.to_string()))?;
@@ -127,31 +134,28 @@ async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String
 
 /// Puts an upload where its fingerprint says, unless it must not be there.
 async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, bytes: u64) -> Result<Upload, Problem> {
-    let batch_id = named.batch_id.clone().unwrap_or_else(|| sha256[..16].to_owned());
+    let reading = &named.reading;
+    let batch_id = named.batch_id.clone().unwrap_or_else(|| reading.batch_id(&sha256));
     if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(store_failed)?
-        && claim.sha256 != sha256
+        && (claim.sha256 != sha256 || claim.reading != *reading)
     {
-        let detail = format!(
-            "batch {batch_id} is there already with other bytes (sha256 {}); choose another batch_id",
-            claim.sha256
-        );
-        return Err(Problem::conflict(detail));
+        return Err(taken("is there already", &batch_id, (&claim.sha256, &claim.reading), &sha256));
     }
     // Handed in, and not yet seen by a splitter: the claim is still to come.
     if let Some(before) =
         store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?
-        && before.sha256 != sha256
+        && (before.sha256 != sha256 || before.reading != *reading)
     {
-        return Err(taken(&before));
+        return Err(taken("was handed in", &batch_id, (&before.sha256, &before.reading), &sha256));
     }
     if let Some((who, key)) = named.idempotency {
         let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
-        let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone() };
+        let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone(), reading: reading.clone() };
         let json = serde_json::to_vec(&promised).map_err(|error| Problem::internal(error.to_string()))?;
         if !store::create(&app.store, &path, json).await.map_err(store_failed)?
             && store::read_json::<Promised>(&app.store, &path).await.map_err(store_failed)? != Some(promised)
         {
-            let detail = "this Idempotency-Key was used with another body or batch_id; use a new one";
+            let detail = "this Idempotency-Key was used with another body, batch_id, rides_at or map; use a new one";
             return Err(Problem::unprocessable("idempotency-key-reused", detail));
         }
     }
@@ -162,14 +166,17 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     let object = layout::raw_upload(&sha256, &name);
     let place = Path::from(object.as_str());
     let submitted_at = host::now().strftime("%FT%TZ").to_string();
-    let upload = Upload { batch_id, sha256, bytes, source: named.source.clone(), object, submitted_at };
+    let (source, reading) = (named.source.clone(), reading.clone());
+    let upload = Upload { batch_id, sha256, bytes, source, object, submitted_at, reading };
     let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
     // Of several at the same moment the first has the id, before anything of it is in its place.
     let record = layout::upload(&upload.batch_id);
     if !store::create(&app.store, &record, json).await.map_err(store_failed)? {
         let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
-        if let Some(first) = first.filter(|first| first.sha256 != upload.sha256) {
-            return Err(taken(&first));
+        let is_other = |first: &Upload| first.sha256 != upload.sha256 || first.reading != upload.reading;
+        if let Some(first) = first.filter(is_other) {
+            let before = (first.sha256.as_str(), &first.reading);
+            return Err(taken("was handed in", &upload.batch_id, before, &upload.sha256));
         }
     }
     match app.store.head(&place).await {
@@ -179,11 +186,17 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     Ok(upload)
 }
 
-/// 409 for an id under which other bytes were handed in.
-fn taken(before: &Upload) -> Problem {
-    let Upload { batch_id, sha256, .. } = before;
-    let detail = format!("batch {batch_id} was handed in with other bytes (sha256 {sha256}); choose another batch_id");
-    Problem::conflict(detail)
+/// 409 for an id that stands for other bytes, or for the same bytes read in another way.
+fn taken(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str) -> Problem {
+    let (before_sha256, before_reading) = before;
+    let difference = if before_sha256 != sha256 {
+        format!("with other bytes (sha256 {before_sha256})")
+    } else if before_reading.is_default() {
+        "and is read without rides_at and map".to_owned()
+    } else {
+        format!("and is read in another way ({before_reading})")
+    };
+    Problem::conflict(format!("batch {batch_id} {how} {difference}; choose another batch_id"))
 }
 
 /// Removes uploads that broke off long ago.

@@ -7,11 +7,9 @@ use common::contract::{
         Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
         ScoreRide, ScoredBy, Units,
     },
+    weather::{self, Impossible},
 };
-use std::{ops::RangeInclusive, sync::Arc};
-
-/// Temperatures a station on earth could report, tenths of °C.
-const TEMPERATURE: RangeInclusive<f64> = -1000.0..=700.0;
+use std::sync::Arc;
 
 /// Why a ride cannot be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -200,36 +198,47 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
         *slot = read(weight.feature().name, ride, units)?;
     }
-    let uses = |name: &str| model.weights.iter().any(|weight| weight.feature().name == name);
-    if let (Some(tmin), Some(tmax)) = (ride.tmin, ride.tmax)
-        && uses("tmin")
-        && uses("tmax")
-        && tmin > tmax
-    {
-        return Err(Unscorable::Impossible { feature: "tmin", value: tmin, expected: format!("at most tmax, {tmax}") });
+    let used = |name: &str| {
+        let position = model.weights.iter().position(|weight| weight.feature().name == name);
+        position.map(|position| features[position])
+    };
+    match weather::check(used("tmin"), used("tmax"), used("prcp")) {
+        Ok(()) => Ok(features),
+        Err(why) => Err(impossible_weather(why, ride)),
     }
-    Ok(features)
 }
 
-fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    let any = |value: f64| value.is_finite().then_some(value);
-    let not_negative = |value: f64| (0.0..=f64::MAX).contains(&value).then_some(value);
-    let temperature =
-        |value| Some(units.temperature.to_celsius_tenths(value)).filter(|value| TEMPERATURE.contains(value));
-    let precipitation = |value| not_negative(units.precipitation.to_millimetre_tenths(value));
-    let (given, checked, expected) = match feature {
-        "distance" => (ride.distance, ride.distance.and_then(not_negative), "miles, not negative"),
-        "healthpoints" => (ride.healthpoints, ride.healthpoints.and_then(any), "a number"),
-        "magicpoints" => (ride.magicpoints, ride.magicpoints.and_then(any), "a number"),
-        "tmin" => (ride.tmin, ride.tmin.and_then(temperature), "a temperature from -100 °C to 70 °C"),
-        "tmax" => (ride.tmax, ride.tmax.and_then(temperature), "a temperature from -100 °C to 70 °C"),
-        "prcp" => (ride.prcp, ride.prcp.and_then(precipitation), "an amount of rain, not negative"),
-        _ => (None, None, "a feature of score-request.v1"),
+/// The judgement on a day's weather, with the value as the request has it.
+fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
+    let feature = why.feature();
+    let given = match feature {
+        "tmin" => ride.tmin,
+        "tmax" => ride.tmax,
+        _ => ride.prcp,
     };
-    match (given, checked) {
-        (_, Some(value)) => Ok(value),
-        (Some(value), None) => Err(Unscorable::Impossible { feature, value, expected: expected.to_owned() }),
-        (None, None) => Err(Unscorable::Missing(feature)),
+    let expected = match (why, ride.tmax) {
+        (Impossible::TminAboveTmax, Some(tmax)) => format!("{}, {tmax}", why.expected()),
+        _ => why.expected().to_owned(),
+    };
+    Unscorable::Impossible { feature, value: given.unwrap_or(f64::NAN), expected }
+}
+
+/// One feature in the unit of the dataset. That the weather is possible is judged once all of it is known.
+fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
+    let (given, is_possible, expected): (_, fn(f64) -> bool, _) = match feature {
+        "distance" => (ride.distance, |miles| (0.0..=f64::MAX).contains(&miles), "miles, not negative"),
+        "healthpoints" => (ride.healthpoints, f64::is_finite, "a number"),
+        "magicpoints" => (ride.magicpoints, f64::is_finite, "a number"),
+        "tmin" => (ride.tmin.map(celsius_tenths), |_| true, ""),
+        "tmax" => (ride.tmax.map(celsius_tenths), |_| true, ""),
+        "prcp" => (ride.prcp.map(|value| units.precipitation.to_millimetre_tenths(value)), |_| true, ""),
+        _ => (None, |_| true, "a feature of score-request.v1"),
+    };
+    match given {
+        Some(value) if is_possible(value) => Ok(value),
+        Some(value) => Err(Unscorable::Impossible { feature, value, expected: expected.to_owned() }),
+        None => Err(Unscorable::Missing(feature)),
     }
 }
 
@@ -328,7 +337,33 @@ mod tests {
         impossible(ScoreRide { tmin: Some(50.0), tmax: Some(71.0), ..ride() }, celsius, "tmax");
         impossible(ScoreRide { tmin: Some(150.5), ..ride() }, Units::default(), "tmin");
         impossible(ScoreRide { prcp: Some(-1.0), ..ride() }, Units::default(), "prcp");
+        impossible(ScoreRide { prcp: Some(20_001.0), ..ride() }, Units::default(), "prcp");
+        let inch = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
+        impossible(ScoreRide { prcp: Some(79.0), ..ride() }, inch, "prcp");
         assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
+    }
+
+    /// Every day's weather is judged as the join judges it, in the units of the request, and the message has that judgement's words.
+    #[test]
+    fn weather_is_possible_here_exactly_when_a_join_takes_it() {
+        let values = [-1_000.5, -1_000.0, -0.5, 0.0, 97.0, 176.0, 700.0, 700.5, 20_000.0, 20_000.5];
+        let model = served(&model("m"));
+        for tmin in values {
+            for tmax in values {
+                for prcp in values {
+                    let ride = ScoreRide { tmin: Some(tmin), tmax: Some(tmax), prcp: Some(prcp), ..ride() };
+                    let found = probability(&model, &ride, Units::default());
+                    match weather::check(ride.tmin, ride.tmax, ride.prcp) {
+                        Ok(()) => assert!(found.is_ok(), "{ride:?}: {found:?}"),
+                        Err(why) => {
+                            let message = found.unwrap_err().to_string();
+                            assert!(message.starts_with(why.feature()), "{ride:?}: {message}");
+                            assert!(message.contains(why.expected()), "{ride:?}: {message}");
+                        }
+                    }
+                }
+            }
+        }
     }
 
     /// A model of mileage alone scores a ride whose weather is missing or absurd, and explains it by mileage alone; one of the

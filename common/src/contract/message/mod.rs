@@ -253,7 +253,7 @@ fn is_no_json(error: &serde_path_to_error::Error<serde_json::Error>) -> bool {
 
 /// What a body is that is no JSON from its first byte on, where a parser would only say that it expected a value.
 fn not_json(body: &[u8]) -> Option<String> {
-    let compressed = |how| format!("expected JSON, found {how}: only ride batches may come compressed");
+    let compressed = |how| format!("expected JSON, found {how}");
     match body {
         [] => Some("expected an object, found an empty body".to_owned()),
         [0x1F, 0x8B, ..] => Some(compressed("gzip")),

@@ -13,11 +13,11 @@ pub const SCORE_RIDES_MAX: usize = 100_000;
 pub struct ScoreRequest {
     /// Chosen by the client; comes back as the message id's first part.
     pub request_id: String,
-    /// Units of the weather features; NOAA's own when left out.
-    #[serde(default, deserialize_with = "object::object")]
+    /// Units of the weather features; NOAA's own when left out or null.
+    #[serde(default, deserialize_with = "object::object_or_default")]
     pub units: Units,
-    /// Whether the answer is to say why: the contribution of each feature.
-    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    /// Whether the answer is to say why: the contribution of each feature; not when left out or null.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "object::null_is_default")]
     pub explain: bool,
     /// At least one, at most [`SCORE_RIDES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, SCORE_RIDES_MAX>")]
@@ -27,11 +27,11 @@ pub struct ScoreRequest {
 /// Units of the features that have more than one in use.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Units {
-    /// Of `tmin` and `tmax`.
-    #[serde(default)]
+    /// Of `tmin` and `tmax`; tenths of °C when left out or null.
+    #[serde(default, deserialize_with = "object::null_is_default")]
     pub temperature: TemperatureUnit,
-    /// Of `prcp`.
-    #[serde(default)]
+    /// Of `prcp`; tenths of mm when left out or null.
+    #[serde(default, deserialize_with = "object::null_is_default")]
     pub precipitation: PrecipitationUnit,
 }
 

@@ -107,7 +107,7 @@ fn civil(text: &str) -> Result<StatusTime, InvalidStatusTime> {
             let (date, rest) = upper.split_at(10);
             (date.to_owned(), rest)
         }
-        [digits @ ..] if digits.len() > 8 && is_digits(&upper[..8]) => {
+        digits if digits.len() > 8 && is_digits(&upper[..8]) => {
             let (date, rest) = upper.split_at(8);
             (format!("{}-{}-{}", &date[..4], &date[4..6], &date[6..]), rest)
         }

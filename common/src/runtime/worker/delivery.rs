@@ -1,7 +1,7 @@
 //! One delivery: handled, judged, settled. Nothing is acknowledged before whatever replaces it is confirmed.
 
 use super::{
-    ErasedWorker,
+    ErasedWorker, compressed,
     obstacles::{Obstacles, Waiting},
 };
 use crate::{
@@ -124,6 +124,10 @@ impl Deliverer {
                 return Err(too_large(&PublishError::TooLarge { bytes: body.len() }));
             }
             let decoded = match self.worker.decode(wire_kind, body) {
+                Ok(decoded) => Ok(decoded),
+                Err(why) => compressed::decode_again(&*self.worker, wire_kind, properties, body, why).await,
+            };
+            let decoded = match decoded {
                 Ok(decoded) => decoded,
                 Err(why) => match self.worker.answer_undecodable(properties, &why) {
                     Some(answer) => return Ok(Outputs::all(vec![answer])),

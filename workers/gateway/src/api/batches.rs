@@ -3,8 +3,9 @@
 use crate::{
     App,
     batches::{self, Batch, Links},
+    encoding,
     extract::{Asked, Path, Pieces},
-    problem::Problem,
+    problem::{FieldError, Problem},
     server::Caller,
     uploads::{self, Named, Upload, store_away, store_failed},
 };
@@ -16,7 +17,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{dataset::Manifest, layout, message::check_batch_id},
+    contract::{
+        dataset::Manifest,
+        layout,
+        message::check_batch_id,
+        reading::{InvalidExpression, Mapping, Reading, RidesAt},
+    },
     runtime::{Store, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
@@ -29,7 +35,7 @@ use utoipa::{IntoParams, ToSchema};
 /// Bytes of an idempotency key at most.
 const IDEMPOTENCY_KEY_BYTES_MAX: usize = 255;
 /// Media types that batches come in.
-const TYPES: [&str; 12] = [
+const TYPES: [&str; 22] = [
     "application/json",
     "application/x-ndjson",
     "application/ndjson",
@@ -42,19 +48,76 @@ const TYPES: [&str; 12] = [
     "application/x-zstd",
     "text/json",
     "text/plain",
+    "text/csv",
+    "application/csv",
+    "text/x-csv",
+    "application/vnd.ms-excel",
+    "text/tab-separated-values",
+    "text/tsv",
+    "application/vnd.apache.parquet",
+    "application/x-parquet",
+    "application/parquet",
+    "application/geo+json",
 ];
 
-/// How a batch is to be known.
-#[derive(Debug, Default, Deserialize, IntoParams)]
-#[serde(default)]
+/// How a batch is to be known and read.
+#[derive(Debug, Default, PartialEq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Naming {
-    /// Its id; derived from its bytes when left out.
+    /// Its id; derived from its bytes, and from how they are read where that is said, when left out.
     #[param(required = false, nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
     batch_id: Option<String>,
     /// What people call it, such as the file's name.
     #[param(required = false, nullable = false, max_length = 200)]
     source: Option<String>,
+    /// Where in the document the rides are: the path of member names to their array, as in `data`, `payload.items` or
+    /// `features[].properties`.
+    #[param(value_type = Option<String>, required = false, nullable = false, example = "data")]
+    rides_at: Option<RidesAt>,
+    /// Which key stands for a field, as in `latitude=lat` or `distance=km*0.621371`; once for each field.
+    #[param(value_type = Vec<String>, required = false, style = Form, explode, example = json!(["latitude=lat"]))]
+    map: Mapping,
+}
+
+impl Naming {
+    /// Reads the query of a URL; parameters that are not known are passed over.
+    fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
+        let mut naming = Self::default();
+        for (name, value) in pairs {
+            let slot = match name.as_str() {
+                "batch_id" => &mut naming.batch_id,
+                "source" => &mut naming.source,
+                "map" => {
+                    naming.map.add(&value).map_err(|why| invalid_reading("map", value, why))?;
+                    continue;
+                }
+                "rides_at" if naming.rides_at.is_none() => {
+                    let at = value.parse().map_err(|why| invalid_reading("rides_at", value, why))?;
+                    naming.rides_at = Some(at);
+                    continue;
+                }
+                "rides_at" => return Err(given_twice("rides_at")),
+                _ => continue,
+            };
+            if slot.replace(value).is_some() {
+                return Err(given_twice(&name));
+            }
+        }
+        Ok(naming)
+    }
+}
+
+fn invalid_reading(parameter: &str, value: String, why: InvalidExpression) -> Problem {
+    let shown: String = value.chars().take(80).collect();
+    Problem::unprocessable("invalid-reading", format!("{parameter}: {why}")).at(FieldError {
+        field: parameter.to_owned(),
+        value: Some(json!(shown)),
+        expected: why.expected,
+    })
+}
+
+fn given_twice(parameter: &str) -> Problem {
+    Problem::unprocessable("invalid-query", format!("the query of the URL: {parameter} is given twice, expected once"))
 }
 
 /// A batch was taken in.
@@ -72,17 +135,20 @@ pub(crate) struct Accepted {
 
 /// Hands in a batch of rides.
 ///
-/// The body is the file itself: a JSON array, `{"travel_data": […]}`, NDJSON or concatenated objects; plain, gzip or zstd. It is
-/// answered once the broker has confirmed that the batch is queued. The same bytes again change nothing.
+/// The body is the file itself: a JSON array, `{"travel_data": […]}`, NDJSON or concatenated objects, CSV with a header, or Parquet;
+/// plain, gzip or zstd. What it is, is found by its content. It is answered once the broker has confirmed that the batch is queued.
+/// The same bytes, read in the same way, again change nothing.
 #[utoipa::path(post, path = "/v1/batches", tag = "Batches", params(Naming,
     ("Idempotency-Key" = Option<String>, Header, min_length = 1, max_length = 255, description = "The same key with another body is refused")),
-    request_body(content((Vec<u8> = "application/octet-stream"), (Object = "application/json"), (String = "application/x-ndjson"))),
+    request_body(content((Vec<u8> = "application/octet-stream"), (Object = "application/json"), (String = "application/x-ndjson"),
+        (String = "text/csv"), (Vec<u8> = "application/vnd.apache.parquet"))),
     responses((status = 202, description = "It is queued", body = Accepted, headers(("Location" = String, description = "The batch")))))]
 pub(crate) async fn hand_in(
     State(app): State<Arc<App>>,
-    Asked(naming): Asked<Naming>,
+    Asked(pairs): Asked<Vec<(String, String)>>,
     request: Request,
 ) -> Result<Response, Problem> {
+    let naming = Naming::read(pairs)?;
     let (head, body) = request.into_parts();
     let mut pieces = Pieces::of(body, app.stall());
     let answer = taken_in(&app, naming, &head, &mut pieces).await;
@@ -94,7 +160,7 @@ pub(crate) async fn hand_in(
 
 async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) -> Result<Response, Problem> {
     let headers = &head.headers;
-    let lines = media_type(headers)?;
+    let lines = media_type_of(headers)?;
     let who = head.extensions.get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
     if let Some(id) = &naming.batch_id {
         check_batch_id("batch_id", id).map_err(|_| {
@@ -128,7 +194,8 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
         return Err(Problem::unavailable("too-many-uploads", detail));
     };
     let idempotency = key.as_deref().map(|key| (who.as_str(), key));
-    let named = Named { batch_id: naming.batch_id, source: naming.source, lines, idempotency };
+    let reading = Reading { rides_at: naming.rides_at, map: naming.map };
+    let named = Named { batch_id: naming.batch_id, source: naming.source, reading, lines, idempotency };
     let (Upload { batch_id, sha256, bytes, .. }, trace_id) = uploads::take_in(app, named, pieces).await?;
     tracing::info!(batch_id, trace_id, bytes, who, "a batch was handed in");
     app.observer.changed(&batch_id);
@@ -140,20 +207,15 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
 }
 
 /// Whether the body says to be one ride a line.
-fn media_type(headers: &HeaderMap) -> Result<bool, Problem> {
-    let coding =
-        headers.get(header::CONTENT_ENCODING).map(|coding| coding.to_str().unwrap_or("?").to_ascii_lowercase());
-    if let Some(coding) = coding.filter(|coding| !["gzip", "x-gzip", "zstd", "identity"].contains(&coding.as_str())) {
-        let detail = format!("Content-Encoding is {coding:?}: expected gzip, zstd or none");
-        return Err(Problem::unsupported_media_type(detail));
-    }
+fn media_type_of(headers: &HeaderMap) -> Result<bool, Problem> {
+    encoding::check_of_batch(headers)?;
     let Some(told) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
     let told = told.to_str().unwrap_or("?");
     let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if !TYPES.contains(&essence.as_str()) {
         let detail = format!(
-            "Content-Type is {told:?}: expected application/json, application/x-ndjson, application/gzip, application/zstd or \
-             application/octet-stream, and the file itself as the body (curl --data-binary @rides.json -H 'Content-Type: application/json')"
+            "Content-Type is {told:?}: expected application/json, application/x-ndjson, text/csv, text/tab-separated-values, \
+             application/vnd.apache.parquet, application/gzip, application/zstd or application/octet-stream, and the file itself as the body (curl --data-binary @rides.json -H 'Content-Type: application/json')"
         );
         return Err(Problem::unsupported_media_type(detail));
     }
@@ -290,5 +352,63 @@ async fn manifest(store: &Store, id: &str) -> Result<Manifest, Problem> {
     match store::read_json(store, &layout::manifest(id)).await.map_err(store_failed)? {
         Some(manifest) => Ok(manifest),
         None => Err(Problem::not_found(format!("batch {id:?} has no dataset (yet): see /v1/batches/{id}"))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Naming, Problem> {
+        Naming::read(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_query_says_how_a_batch_is_read() {
+        let pairs = [
+            ("source", "rides.json"),
+            ("map", "latitude=lat"),
+            ("rides_at", "features[].properties"),
+            ("map", "distance=km*0.621371"),
+            ("colour", "blue"),
+        ];
+        let naming = read(&pairs).unwrap();
+        assert_eq!((naming.batch_id, naming.source.as_deref()), (None, Some("rides.json")));
+        let reading = Reading { rides_at: naming.rides_at, map: naming.map };
+        let expected = "--rides-at features[].properties --map distance=km*0.621371 --map latitude=lat";
+        assert_eq!(reading.to_string(), expected);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_its_parameter() {
+        for (pairs, code, words) in [
+            (vec![("map", "altitude=alt")], "invalid-reading", "a field of a ride"),
+            (vec![("map", "latitude")], "invalid-reading", "FIELD=SOURCE"),
+            (vec![("map", "latitude=a"), ("map", "Latitude=b")], "invalid-reading", "each field once"),
+            (vec![("rides_at", "a..b")], "invalid-reading", "the path of member names"),
+            (vec![("rides_at", "a"), ("rides_at", "b")], "invalid-query", "rides_at is given twice"),
+            (vec![("batch_id", "a"), ("batch_id", "b")], "invalid-query", "batch_id is given twice"),
+        ] {
+            let told = serde_json::to_value(read(&pairs).unwrap_err()).unwrap();
+            assert_eq!(told["type"], format!("urn:wildrydes:problem:{code}"), "{told}");
+            assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+        }
+    }
+
+    #[test]
+    fn every_type_of_a_table_or_of_json_is_taken_and_others_are_not() {
+        let of = |media_type: &str| {
+            media_type_of(&[(header::CONTENT_TYPE, HeaderValue::from_str(media_type).unwrap())].into_iter().collect())
+        };
+        for taken in
+            ["text/csv", "text/csv; charset=utf-8; header=present", "TEXT/TAB-SEPARATED-VALUES", "application/csv"]
+        {
+            assert_eq!(of(taken), Ok(false), "{taken}");
+        }
+        assert_eq!(of("application/vnd.apache.parquet"), Ok(false));
+        assert_eq!(of("application/x-ndjson"), Ok(true));
+        for other in ["text/html", "application/xml", "multipart/form-data", "image/png"] {
+            assert!(of(other).is_err(), "{other}");
+        }
     }
 }

@@ -1,12 +1,13 @@
 //! The Open Inference Protocol (KServe V2), so that clients of model servers can ask as they are used to: tensors in JSON, or
 //! behind the JSON in binary (the protocol's binary data extension).
 
-use super::score::RideToScore;
+use super::score_body::RideToScore;
 use crate::{
     App,
     extract::{Path, read_json, whole},
+    members,
     problem::Problem,
-    scoring::{self, Judged},
+    scoring::{self, Judged, Manner},
     uploads::store_failed,
 };
 use axum::{
@@ -17,7 +18,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{features::FEATURES, layout, model::Alias, topology::queue},
+    contract::{features::FEATURES, layout, message::Units, model::Alias, topology::queue},
     runtime::store,
 };
 use serde::{
@@ -86,14 +87,14 @@ pub(crate) struct InferenceRequest {
     /// Comes back with the answer.
     id: Option<String>,
     /// Taken and not used, but for `binary_data_output`.
-    #[serde(default)]
-    #[schema(required = false)]
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
     parameters: Map<String, Value>,
     /// The features.
     inputs: Vec<InputTensor>,
     /// Which outputs are wanted; all when left out.
-    #[serde(default)]
-    #[schema(required = false)]
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
     outputs: Vec<RequestedOutput>,
 }
 
@@ -107,13 +108,18 @@ pub(crate) struct InputTensor {
     /// FP64, FP32, or a signed or unsigned integer of up to 64 bits.
     datatype: String,
     /// With `binary_data_size`: the data is behind the JSON.
-    #[serde(default)]
-    #[schema(required = false)]
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
     parameters: Map<String, Value>,
     /// Row by row, flat or nested.
     #[serde(default)]
     #[schema(value_type = Option<Vec<Value>>)]
     data: Option<Numbers>,
+}
+
+/// Clients whose types have optional members write them as null.
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
 /// Numbers, flat or row by row; kept flat, because a number takes two bytes to write and many more as a JSON value in memory.
@@ -165,6 +171,11 @@ impl<'de> Visitor<'de> for Rows<'_> {
         self.visit_f64(number as f64)
     }
 
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        members::refuse_marked(text)?;
+        Err(E::invalid_type(serde::de::Unexpected::Str(text), &self))
+    }
+
     fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
         if self.depth > 1 {
             return Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self));
@@ -180,8 +191,8 @@ pub(crate) struct RequestedOutput {
     /// `probability` or `service`.
     name: String,
     /// With `binary_data: true`: behind the JSON.
-    #[serde(default)]
-    #[schema(required = false)]
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
     parameters: Map<String, Value>,
 }
 
@@ -363,7 +374,8 @@ async fn inferred(app: &App, model: &str, version: Option<&str>, request: Reques
     let request: InferenceRequest = read_json(json)?;
     let wanted = wanted(&request)?;
     let rides = rides(&request, binary, app.settings.rides_max)?;
-    let Judged { by, rides } = scoring::judge(app, false, rides, deadline).await?;
+    let manner = Manner { explain: false, units: Units::default() };
+    let Judged { by, rides } = scoring::judge(app, manner, rides, deadline).await?;
     let Some(by) = by else { return Err(Problem::internal("rides without a model")) };
     if let Some(version) = version.filter(|version| by.model_id != *version) {
         return Err(not_served(version, &by.model_id));
@@ -510,7 +522,7 @@ fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<
         "UINT8" => (1, |bytes| read(bytes, |bytes| u8::from_le_bytes(bytes).into())),
         other => return Err(("datatype", json!(other), "FP64, FP32, or an integer such as INT32".to_owned())),
     };
-    let values = match (&tensor.data, tensor.parameters.get("binary_data_size")) {
+    let values = match (&tensor.data, tensor.parameters.get("binary_data_size").filter(|size| !size.is_null())) {
         (Some(Numbers(numbers)), None) => numbers.clone(),
         (None, Some(size)) => {
             let bytes = size.as_u64().and_then(|size| usize::try_from(size).ok());

@@ -6,6 +6,7 @@ pub(crate) mod health;
 pub(crate) mod inference;
 pub(crate) mod models;
 pub(crate) mod score;
+pub(crate) mod score_body;
 pub(crate) mod workshop;
 
 use crate::{

@@ -1,154 +1,22 @@
 //! `/v1/score`: features in, a probability and its reasons out.
 
+use super::score_body::{self, Body, RideOrRides, Rides};
 use crate::{
     App,
     extract::{Asked, expect_json, read_json, whole},
     problem::{FieldError, Problem},
-    scoring::{self, Judged},
+    scoring::{self, Judged, Manner},
 };
 use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::{Fallback, PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit};
-use serde::{
-    Deserialize, Deserializer, Serialize,
-    de::{IgnoredAny, SeqAccess, Visitor},
-};
-use std::{fmt, sync::Arc};
+use common::contract::message::Fallback;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+use std::{borrow::Cow, sync::Arc};
 use tokio::time::Instant;
 use utoipa::{IntoParams, ToSchema};
-
-/// A ride to be scored. `distance`, `healthpoints` and `magicpoints` are needed, and the weather of its day in one of three
-/// forms: `tmin`, `tmax` and `prcp` as NOAA writes them; `temperature` and `precipitation` with units; or `latitude`,
-/// `longitude` and `statustime`, for which the weather is looked up as the pipeline would.
-#[derive(Debug, Clone, Default, PartialEq, Deserialize, ToSchema)]
-#[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
-    "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
-pub(crate) struct RideToScore {
-    /// Comes back with the score.
-    #[schema(max_length = 128)]
-    pub(crate) ride_id: Option<String>,
-    /// Breed of the unicorn: where it has a model of its own, that one scores the ride. Else the model of all rides does, and the
-    /// answer says why as `fallback`.
-    #[schema(max_length = 128)]
-    pub(crate) breed: Option<String>,
-    /// Miles, not negative.
-    #[schema(minimum = 0)]
-    pub(crate) distance: Option<f64>,
-    /// Health points at the end of the ride.
-    pub(crate) healthpoints: Option<f64>,
-    /// Magic points burnt.
-    pub(crate) magicpoints: Option<f64>,
-    /// Lowest temperature of the day, tenths of °C.
-    pub(crate) tmin: Option<f64>,
-    /// Highest temperature of the day, tenths of °C.
-    pub(crate) tmax: Option<f64>,
-    /// Precipitation of the day, tenths of mm.
-    pub(crate) prcp: Option<f64>,
-    /// Instead of `tmin` and `tmax`.
-    pub(crate) temperature: Option<Temperature>,
-    /// Instead of `prcp`.
-    pub(crate) precipitation: Option<Precipitation>,
-    /// Degrees north, −90 to 90.
-    pub(crate) latitude: Option<f64>,
-    /// Degrees east, −180 to 180.
-    pub(crate) longitude: Option<f64>,
-    /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, or RFC 3339.
-    #[schema(example = "2018-04-25 17:03:05")]
-    pub(crate) statustime: Option<String>,
-}
-
-/// The temperatures of a day.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, ToSchema)]
-pub(crate) struct Temperature {
-    /// Lowest.
-    pub(crate) min: f64,
-    /// Highest.
-    pub(crate) max: f64,
-    /// Unit of both.
-    #[schema(value_type = TemperatureUnitName)]
-    pub(crate) unit: TemperatureUnit,
-}
-
-/// The precipitation of a day.
-#[derive(Debug, Clone, Copy, PartialEq, Deserialize, ToSchema)]
-pub(crate) struct Precipitation {
-    /// How much.
-    #[schema(minimum = 0)]
-    pub(crate) amount: f64,
-    /// Its unit.
-    #[schema(value_type = PrecipitationUnitName)]
-    pub(crate) unit: PrecipitationUnit,
-}
-
-/// Units of temperature.
-#[derive(ToSchema)]
-#[schema(as = TemperatureUnit, rename_all = "snake_case")]
-#[allow(dead_code, missing_docs)]
-pub(crate) enum TemperatureUnitName {
-    Celsius,
-    Fahrenheit,
-    CelsiusTenths,
-}
-
-/// Units of precipitation.
-#[derive(ToSchema)]
-#[schema(as = PrecipitationUnit, rename_all = "snake_case")]
-#[allow(dead_code, missing_docs)]
-pub(crate) enum PrecipitationUnitName {
-    Millimetre,
-    Inch,
-    MillimetreTenths,
-}
-
-/// One ride, or several.
-#[derive(ToSchema)]
-#[schema(as = ScoreBody)]
-#[serde(untagged)]
-#[allow(dead_code, clippy::large_enum_variant)] // Never made: it only describes.
-pub(crate) enum Body {
-    /// One ride.
-    One(RideToScore),
-    /// Several: each has its score or its error in its place.
-    Many(Vec<RideToScore>),
-}
-
-/// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
-/// in memory.
-struct Rides {
-    kept: Vec<RideToScore>,
-    count: usize,
-}
-
-impl<'de> Deserialize<'de> for Rides {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Visit;
-
-        impl<'de> Visitor<'de> for Visit {
-            type Value = Rides;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an array of rides")
-            }
-
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides, A::Error> {
-                let mut kept = Vec::new();
-                while kept.len() < SCORE_RIDES_MAX {
-                    let Some(ride) = rides.next_element()? else { break };
-                    kept.push(ride);
-                }
-                let mut count = kept.len();
-                while count >= SCORE_RIDES_MAX && rides.next_element::<IgnoredAny>()?.is_some() {
-                    count += 1;
-                }
-                Ok(Rides { kept, count })
-            }
-        }
-
-        deserializer.deserialize_seq(Visit)
-    }
-}
 
 /// The score of one ride.
 #[derive(Debug, Serialize, ToSchema)]
@@ -163,6 +31,10 @@ pub(crate) struct OneScore {
 /// could be scored at all.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ManyScores {
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    request_id: Option<String>,
     /// Model family.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
@@ -330,8 +202,8 @@ pub(crate) struct Why {
     pub(crate) message: String,
     /// The field at fault, as in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(nullable = false)]
-    pub(crate) field: Option<&'static str>,
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub(crate) field: Option<Cow<'static, str>>,
 }
 
 /// Options of a score request.
@@ -352,8 +224,9 @@ impl Default for Options {
 
 /// How likely is a ride to end in a service request?
 ///
-/// One ride, or an array of them. Every score of an answer is by one model, unless rides name their breed. A single ride that cannot be scored is a problem;
-/// in an array each ride has its score or its error in its place.
+/// One ride, an array of them, or an object with `rides` as in `score-request.v1`. Every score of an answer is by one model, unless
+/// rides name their breed. A single ride that cannot be scored is a problem; of several each has its score or its error in its
+/// place. The body may be compressed as `Content-Encoding` says: gzip, deflate, zstd or br.
 #[utoipa::path(post, path = "/v1/score", tag = "Scores", params(Options), request_body = Body,
     responses((status = 200, description = "The score, or the scores", body = ScoreAnswer)))]
 pub(crate) async fn score(
@@ -364,25 +237,61 @@ pub(crate) async fn score(
     let deadline = Instant::now() + app.deadline();
     expect_json(request.headers())?;
     let body = whole(request, &app).await?;
-    if body.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
-        let Rides { kept: rides, count } = read_json(&body)?;
-        if rides.is_empty() {
-            return Err(Problem::unprocessable("no-rides", "the body is an empty array: expected at least one ride")
-                .at(FieldError { field: String::new(), value: None, expected: "at least one ride".to_owned() }));
+    let RideOrRides { ride, rides, units, explain, request_id } = score_body::read(&body)?;
+    let manner = Manner { explain: explain.unwrap_or(options.explain), units };
+    match rides {
+        Some(_) if !ride.is_empty() => {
+            let expected = "either the members of one ride or rides";
+            Err(Problem::invalid("invalid-field", "rides", None, expected))
         }
-        scoring::check_count(&app, count)?;
-        let Judged { by, rides } = scoring::judge(&app, options.explain, rides, deadline).await?;
-        let scores = rides.into_iter().map(|ride| match ride {
-            Ok(score) => ScoreOrError::Score(score),
-            Err(fault) => ScoreOrError::Error(fault.into_error()),
-        });
-        let scores = scores.collect();
-        let (model, model_id, threshold, baseline) = match by {
-            Some(by) => (Some(by.model), Some(by.model_id), Some(by.threshold), by.baseline),
-            None => (None, None, None, None),
-        };
-        return Ok(Json(ScoreAnswer::Many(ManyScores { model, model_id, threshold, baseline, scores })));
+        Some(rides) => many(&app, manner, rides, request_id, deadline).await,
+        None if ride.is_empty() && ride.spellings.is_empty() => Err(no_ride(&body)),
+        None => {
+            let (by, score) = scoring::judge_one(&app, manner, ride, deadline).await?;
+            Ok(Json(ScoreAnswer::One(OneScore { score, by })))
+        }
     }
-    let (by, score) = scoring::judge_one(&app, options.explain, read_json(&body)?, deadline).await?;
-    Ok(Json(ScoreAnswer::One(OneScore { score, by })))
+}
+
+async fn many(
+    app: &App,
+    manner: Manner,
+    Rides { kept, count }: Rides<true>,
+    request_id: Option<String>,
+    deadline: Instant,
+) -> Result<Json<ScoreAnswer>, Problem> {
+    if kept.is_empty() {
+        return Err(Problem::unprocessable("no-rides", "the array of rides is empty: expected at least one ride")
+            .at(FieldError { field: String::new(), value: None, expected: "at least one ride".to_owned() }));
+    }
+    scoring::check_count(app, count)?;
+    let Judged { by, rides } = scoring::judge(app, manner, kept, deadline).await?;
+    let scores = rides.into_iter().map(|ride| match ride {
+        Ok(score) => ScoreOrError::Score(score),
+        Err(fault) => ScoreOrError::Error(fault.into_error()),
+    });
+    let scores = scores.collect();
+    let (model, model_id, threshold, baseline) = match by {
+        Some(by) => (Some(by.model), Some(by.model_id), Some(by.threshold), by.baseline),
+        None => (None, None, None, None),
+    };
+    Ok(Json(ScoreAnswer::Many(ManyScores { request_id, model, model_id, threshold, baseline, scores })))
+}
+
+/// An object without a single member of a ride: names the array that may be meant.
+fn no_ride(body: &[u8]) -> Problem {
+    let is_array_of_objects = |value: &Value| value.as_array().is_some_and(|rides| rides.iter().any(Value::is_object));
+    let members: serde_json::Map<String, Value> = read_json(body).unwrap_or_default();
+    let expected = "distance, healthpoints, magicpoints and the weather of the day, or an array of such rides";
+    let Some((name, rides)) = members.iter().find(|(_, value)| is_array_of_objects(value)) else {
+        return Problem::unprocessable("missing-feature", "distance is missing: the body has no member of a ride")
+            .at(FieldError { field: "distance".to_owned(), value: None, expected: expected.to_owned() });
+    };
+    let shown: String = name.chars().take(40).collect();
+    let length = rides.as_array().map_or(0, Vec::len);
+    let detail = format!(
+        "the body has no member of a ride, but {shown:?} is an array of {length}: send the array itself, or name it rides"
+    );
+    let expected = "rides, or the array itself".to_owned();
+    Problem::unprocessable("no-rides", detail).at(FieldError { field: shown, value: None, expected })
 }

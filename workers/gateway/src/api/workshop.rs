@@ -1,17 +1,17 @@
 //! The workshop's own request and its bare answer.
 
-use super::score::RideToScore;
+use super::score_body;
 use crate::{
     App,
-    extract::{read_json, whole},
+    extract::whole,
     problem::Problem,
-    scoring,
+    scoring::{self, Manner},
 };
 use axum::{
     Json,
     extract::{Request, State},
 };
-use serde_json::{Map, Value};
+use common::contract::message::Units;
 use std::sync::Arc;
 use tokio::time::Instant;
 use utoipa::ToSchema;
@@ -38,15 +38,6 @@ pub(crate) struct WorkshopRide {
     prcp: f64,
 }
 
-/// A JSON number, or one in a string.
-fn number(value: &Value) -> Option<f64> {
-    match value {
-        Value::Number(number) => number.as_f64(),
-        Value::String(text) => text.trim().parse().ok().filter(|number: &f64| number.is_finite()),
-        _ => None,
-    }
-}
-
 /// The workshop's endpoint: the probability as a bare number, rounded to two places.
 ///
 /// Takes what its clients send, whatever they call its type: `curl -d` says it were a form.
@@ -54,26 +45,8 @@ fn number(value: &Value) -> Option<f64> {
     responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
 pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
     let deadline = Instant::now() + app.deadline();
-    let members: Map<String, Value> = read_json(&whole(request, &app).await?)?;
-    let names: Vec<String> = members.keys().cloned().collect();
-    let mut ride = RideToScore::default();
-    for (name, value) in members {
-        let slot = match name.to_ascii_lowercase().as_str() {
-            "distance" => &mut ride.distance,
-            "healthpoints" => &mut ride.healthpoints,
-            "magicpoints" => &mut ride.magicpoints,
-            "tmax" => &mut ride.tmax,
-            "tmin" => &mut ride.tmin,
-            "prcp" => &mut ride.prcp,
-            _ => continue,
-        };
-        match number(&value) {
-            Some(number) => *slot = Some(number),
-            None => return Err(Problem::invalid("invalid-field", name, Some(value), "a number")),
-        }
-    }
-    let as_it_came = |field: &str| names.iter().find(|name| name.eq_ignore_ascii_case(field)).cloned();
-    let scored = scoring::judge_one(&app, false, ride, deadline).await;
-    let (_, score) = scored.map_err(|problem| problem.naming(as_it_came))?;
+    let ride = score_body::read_one(&whole(request, &app).await?)?;
+    let manner = Manner { explain: false, units: Units::default() };
+    let (_, score) = scoring::judge_one(&app, manner, ride, deadline).await?;
     Ok(Json((score.probability * 100.0).round() / 100.0))
 }

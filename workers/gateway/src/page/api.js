@@ -98,6 +98,9 @@ function contentType(name) {
   if (/\.gz$/i.test(name)) return 'application/gzip';
   if (/\.zst(d)?$/i.test(name)) return 'application/zstd';
   if (/\.(ndjson|jsonl)$/i.test(name)) return 'application/x-ndjson';
+  if (/\.csv$/i.test(name)) return 'text/csv';
+  if (/\.tsv$/i.test(name)) return 'text/tab-separated-values';
+  if (/\.parquet$/i.test(name)) return 'application/vnd.apache.parquet';
   return /\.json$/i.test(name) ? 'application/json' : 'application/octet-stream';
 }
 

@@ -1,0 +1,118 @@
+//! The header `Content-Encoding` of a request's body (RFC 9110 §8.4).
+
+use crate::problem::Problem;
+use axum::http::{HeaderMap, header};
+use common::runtime::compression::{BadCompression, Coding, is_no_compression};
+
+/// Compressions of one body at most.
+const CODINGS_MAX: usize = 2;
+/// What is taken where a body is read here.
+const TAKEN: &str = "gzip, deflate, zstd, br, identity";
+/// What is taken where a body is stored as it comes, and read by the splitter.
+const TAKEN_OF_BATCHES: &str = "gzip, zstd, identity";
+
+/// How a body is compressed, in the order in which that was done; empty where it is not. Names of character sets say nothing about
+/// the bytes and are passed over.
+///
+/// # Errors
+/// 415: an unknown coding, or too many.
+pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
+    read(headers, TAKEN, |_| true)
+}
+
+/// Whether a batch may come as this header says: only as what the splitter finds by its first bytes.
+///
+/// # Errors
+/// 415: another coding, or too many.
+pub(crate) fn check_of_batch(headers: &HeaderMap) -> Result<(), Problem> {
+    read(headers, TAKEN_OF_BATCHES, |coding| matches!(coding, Coding::Gzip | Coding::Zstd)).map(drop)
+}
+
+fn read(headers: &HeaderMap, taken: &'static str, is_taken: fn(Coding) -> bool) -> Result<Vec<Coding>, Problem> {
+    let mut codings = Vec::new();
+    for value in headers.get_all(header::CONTENT_ENCODING) {
+        let value = String::from_utf8_lossy(value.as_bytes());
+        for name in value.split([',', ';', ':']).map(str::trim).filter(|name| !is_no_compression(name)) {
+            let coding = Coding::named(name).filter(|coding| is_taken(*coding)).ok_or_else(|| {
+                let shown: String = name.chars().take(40).collect();
+                let detail = format!("Content-Encoding is {shown:?}: expected one of {taken}, or no such header");
+                Problem::unsupported_coding(detail, taken)
+            })?;
+            codings.push(coding);
+        }
+    }
+    if codings.len() > CODINGS_MAX {
+        let detail = format!("Content-Encoding names {} compressions: expected at most {CODINGS_MAX}", codings.len());
+        return Err(Problem::unsupported_coding(detail, taken));
+    }
+    Ok(codings)
+}
+
+impl From<BadCompression> for Problem {
+    fn from(bad: BadCompression) -> Self {
+        match &bad {
+            BadCompression::TooLarge { .. } | BadCompression::Expands { .. } => Self::too_large(bad.to_string()),
+            BadCompression::Other { coding, found } => Self::unreadable(format!(
+                "Content-Encoding is {coding}, but the body starts like {found}: leave the header out, or make it say how the body \
+                 is compressed"
+            )),
+            BadCompression::Broken { .. } | BadCompression::Trailing { .. } => {
+                Self::unreadable(format!("the body cannot be decompressed: {bad}"))
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use axum::http::{HeaderValue, StatusCode};
+
+    fn headers(values: &[&str]) -> HeaderMap {
+        values.iter().map(|value| (header::CONTENT_ENCODING, HeaderValue::from_str(value).unwrap())).collect()
+    }
+
+    #[test]
+    fn codings_are_read_in_order_and_character_sets_are_none() {
+        use Coding::{Brotli, Deflate, Gzip, Zstd};
+        for (values, expected) in [
+            (vec![], vec![]),
+            (vec![""], vec![]),
+            (vec!["identity"], vec![]),
+            (vec!["utf-8"], vec![]),
+            (vec!["UTF-8"], vec![]),
+            (vec!["gzip"], vec![Gzip]),
+            (vec!["X-GZIP"], vec![Gzip]),
+            (vec!["deflate"], vec![Deflate]),
+            (vec!["br"], vec![Brotli]),
+            (vec![" Zstd "], vec![Zstd]),
+            (vec!["gzip, utf-8"], vec![Gzip]),
+            (vec!["gzip:UTF-8"], vec![Gzip]),
+            (vec!["deflate, gzip"], vec![Deflate, Gzip]),
+            (vec!["br", "gzip"], vec![Brotli, Gzip]),
+            (vec!["gzip,,identity"], vec![Gzip]),
+        ] {
+            assert_eq!(codings(&headers(&values)), Ok(expected), "{values:?}");
+        }
+        for value in ["compress", "lzma", "gzip, snappy", "aws-chunked", "*", "gzip, gzip, gzip"] {
+            let problem = codings(&headers(&[value])).unwrap_err();
+            assert_eq!(problem.status(), StatusCode::UNSUPPORTED_MEDIA_TYPE, "{value}");
+            assert!(problem.detail().starts_with("Content-Encoding "), "{value}: {}", problem.detail());
+        }
+    }
+
+    #[test]
+    fn a_batch_may_come_in_what_the_splitter_reads() {
+        for value in ["gzip", "ZSTD", "utf-8", "identity", "gzip, utf-8", "binary"] {
+            assert_eq!(check_of_batch(&headers(&[value])), Ok(()), "{value}");
+        }
+        for value in ["br", "deflate", "compress"] {
+            let problem = check_of_batch(&headers(&[value])).unwrap_err();
+            assert!(
+                problem.detail().contains(value) && problem.detail().contains("gzip, zstd"),
+                "{}",
+                problem.detail()
+            );
+        }
+    }
+}

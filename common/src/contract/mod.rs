@@ -17,4 +17,5 @@ pub mod ride;
 pub mod served;
 pub mod text;
 pub mod topology;
+pub mod waiting;
 pub mod weather;

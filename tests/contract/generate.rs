@@ -10,6 +10,7 @@ use common::contract::{
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
+    waiting::{WAITING_SCHEMA, Waiting},
     weather::{WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -305,6 +306,20 @@ pub fn claim() -> impl Strategy<Value = Claim> {
             source,
             object,
             reading,
+        },
+    )
+}
+
+pub fn waiting() -> impl Strategy<Value = Waiting> {
+    (text(), text(), option::of(batch_id()), text(), text(), any::<u32>()).prop_map(
+        |(worker, why, batch_id, since, at, outages)| Waiting {
+            schema: WAITING_SCHEMA.to_owned(),
+            worker,
+            why,
+            batch_id,
+            since,
+            at,
+            outages,
         },
     )
 }

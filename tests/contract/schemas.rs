@@ -9,6 +9,7 @@ use common::contract::{
     },
     model::{ALIAS_SCHEMA, Alias, MODEL_SCHEMA, Model},
     served::{SERVED_SCHEMA, Served},
+    waiting::{WAITING_SCHEMA, Waiting},
     weather::{WARNINGS_SCHEMA, WeatherWarnings},
 };
 use jsonschema::Validator;
@@ -86,6 +87,7 @@ fn contracts() -> Vec<Contract> {
         Contract::document::<Model>(MODEL_SCHEMA, models::model()),
         Contract::document::<Alias>(ALIAS_SCHEMA, models::alias()),
         Contract::document::<Served>(SERVED_SCHEMA, models::served()),
+        Contract::document::<Waiting>(WAITING_SCHEMA, generate::waiting()),
         Contract::document::<WeatherWarnings>(WARNINGS_SCHEMA, generate::weather_warnings()),
     ]
 }
@@ -268,9 +270,13 @@ fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
 fn beyond_schema(name: &str, by_schema: bool, by_types: &Result<Value, String>) -> bool {
     match name {
         "batch-split.v1" => by_schema && by_types.as_ref().is_err_and(|path| path == "received" || path == "chunks"),
-        "claim.v1" | "dataset-manifest.v1" | "model.v1" | "model-alias.v1" | "served.v1" | "weather-warnings.v1" => {
-            !by_schema && by_types.is_ok()
-        }
+        "claim.v1"
+        | "dataset-manifest.v1"
+        | "model.v1"
+        | "model-alias.v1"
+        | "served.v1"
+        | "waiting.v1"
+        | "weather-warnings.v1" => !by_schema && by_types.is_ok(),
         _ => false,
     }
 }

@@ -431,6 +431,11 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         };
         attempt(What::Bind(named(exchange), key.to_owned()), expected);
     }
+    // What is set aside, for the cause that a batch waits for; not what comes back to the work queues.
+    let follows = role == "publisher" || role == "operator";
+    attempt(What::Bind(named("retry"), named("weather-fetcher.retry.*")), follows);
+    attempt(What::Bind(named("retry"), named("weather-fetcher.retry.0")), role == "operator");
+    attempt(What::Bind(named("retry"), named("weather-fetcher")), role == "operator");
     attempts
 }
 

@@ -25,6 +25,7 @@
 //! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
 //! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
 //! control/<worker>.json                 whether a worker is paused: who said so, when, why
+//! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
 //! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
 //! ```
 
@@ -89,6 +90,11 @@ pub fn raw_inline(sha256: &str, lines: bool) -> String {
 /// Whether a worker is paused.
 pub fn control(worker: &str) -> String {
     format!("control/{worker}.json")
+}
+
+/// Why messages of a worker wait for their next attempt.
+pub fn waiting(worker: &str) -> String {
+    format!("control/waiting/{worker}.json")
 }
 
 /// The copy of a dead letter that was dropped.

@@ -18,4 +18,5 @@ pub mod ride;
 pub mod served;
 pub mod text;
 pub mod topology;
+pub mod waiting;
 pub mod weather;

@@ -274,11 +274,20 @@ pub struct RunSettings {
     /// How long one handler may take, 25 minutes at most: RabbitMQ's `consumer_timeout` of 30 minutes ends a consumer that
     /// holds a message for longer, and counts it as one that somebody died on.
     pub handle_timeout_ms: u64,
+    /// How long `wildrydes run` and `wildrydes ingest` wait without progress before they name the cause, one hour at most; 0 names
+    /// it at once.
+    pub patience_ms: u64,
 }
 
 impl Default for RunSettings {
     fn default() -> Self {
-        Self { concurrency: None, prefetch: None, drain_deadline_ms: 20_000, handle_timeout_ms: 20 * 60 * 1_000 }
+        Self {
+            concurrency: None,
+            prefetch: None,
+            drain_deadline_ms: 20_000,
+            handle_timeout_ms: 20 * 60 * 1_000,
+            patience_ms: 10_000,
+        }
     }
 }
 
@@ -290,7 +299,8 @@ impl Settings for RunSettings {
         let at_least = self.concurrency.unwrap_or(1);
         Problem::unless_within("prefetch", self.prefetch.unwrap_or(at_least), at_least..=10_000)?;
         Problem::unless_within("drain_deadline_ms", self.drain_deadline_ms, 0..=3_600_000)?;
-        Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=HANDLE_TIMEOUT_MS_MAX)
+        Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=HANDLE_TIMEOUT_MS_MAX)?;
+        Problem::unless_within("patience_ms", self.patience_ms, 0..=3_600_000)
     }
 }
 

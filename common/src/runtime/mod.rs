@@ -22,6 +22,7 @@ pub mod shutdown;
 pub mod store;
 pub mod telemetry;
 pub mod trace;
+pub mod waiting;
 pub mod worker;
 
 pub use amqp::AmqpBroker;

@@ -15,6 +15,7 @@ use crate::{
         host,
         shutdown::Shutdown,
         trace::TraceContext,
+        waiting::Recorder,
     },
 };
 use futures::{
@@ -51,6 +52,7 @@ pub(super) struct Deliverer {
     pub(super) handle_timeout: Duration,
     pub(super) shutdown: Shutdown,
     pub(super) obstacles: Obstacles,
+    pub(super) recorder: Recorder,
 }
 
 /// How one attempt can end short of success.
@@ -79,7 +81,7 @@ impl Deliverer {
     pub(super) async fn deliver(&self, delivery: Delivery) -> Result<(), SessionBroken> {
         let Delivery { properties, body, exchange, routing_key, redelivered, settle } = delivery;
         let trace = TraceContext::of(&properties).unwrap_or_default();
-        let mut received = Received { properties, body, exchange, routing_key };
+        let mut received = Received { properties, body, exchange, routing_key, batch_id: None };
         let properties = &received.properties;
         let span = info_span!(
             "delivery",
@@ -93,7 +95,7 @@ impl Deliverer {
         async {
             let started = Instant::now();
             loop {
-                let failure = match self.attempt(&received, trace).await {
+                let failure = match self.attempt(&mut received, trace).await {
                     Ok(published) => {
                         debug!(elapsed_ms = started.elapsed().as_millis() as u64, published, "done");
                         None
@@ -116,8 +118,8 @@ impl Deliverer {
     }
 
     /// Decodes, handles and publishes; the number of messages published.
-    async fn attempt(&self, received: &Received, trace: TraceContext) -> Result<u64, AttemptError> {
-        let Received { properties, body, routing_key, .. } = received;
+    async fn attempt(&self, received: &mut Received, trace: TraceContext) -> Result<u64, AttemptError> {
+        let Received { properties, body, routing_key, batch_id, .. } = received;
         let wire_kind = properties.kind.as_deref().or_else(|| kind_in_routing_key(routing_key));
         let handled = async {
             if body.len() > MESSAGE_BYTES_MAX {
@@ -134,8 +136,9 @@ impl Deliverer {
                     None => return Err(Failure::permanent(why.reason(), &why)),
                 },
             };
-            if let Some(batch_id) = &decoded.batch_id {
-                tracing::Span::current().record("batch_id", batch_id);
+            batch_id.clone_from(&decoded.batch_id);
+            if let Some(batch_id) = batch_id {
+                tracing::Span::current().record("batch_id", batch_id.as_str());
             }
             debug!(kind = %decoded.kind, "handling");
             (decoded.handle)(properties.clone()).await
@@ -175,13 +178,16 @@ impl Deliverer {
         let history = received.history();
         let judged = failure.as_ref().map_or(Ok(()), Err);
         match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
-            Verdict::Ack => {}
+            Verdict::Ack => self.no_longer_waits(history),
             Verdict::Retry { rung, delay_ms, next } => {
+                let outages = if matches!(failure, Some(Failure::Outage { .. })) { next.outages } else { 0 };
                 let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
+                self.recorder.set_aside(why, received.batch_id.as_deref(), outages);
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
                 let queue = topology::rung_queue(self.worker.name(), rung);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
+                let batch_id = received.batch_id.clone();
                 let outgoing = traced(received.retried(queue, delay_ms, history, next, why), trace);
                 match self.publisher.publish(outgoing.clone()).await {
                     Ok(()) => {}
@@ -193,7 +199,7 @@ impl Deliverer {
                         self.tell(&waiting, &outgoing, &error);
                         let Outgoing { mut properties, body, .. } = outgoing;
                         properties.expiration_ms = None;
-                        let message = Received { properties, body, exchange, routing_key };
+                        let message = Received { properties, body, exchange, routing_key, batch_id };
                         return Ok(Some(Held { message, delay_ms, waiting }));
                     }
                     Err(error) => return Err(SessionBroken(error.to_string())),
@@ -204,9 +210,17 @@ impl Deliverer {
                 error!(reason, why, "dead letter");
                 let letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
                 self.publish_as_it_is(letter).await?;
+                self.no_longer_waits(history);
             }
         }
         Ok(None)
+    }
+
+    /// Notes that a message is done with, where it was set aside before.
+    fn no_longer_waits(&self, history: History) {
+        if history.attempt > 1 || history.outages > 0 {
+            self.recorder.progress();
+        }
     }
 
     /// With what every message carries that this worker writes.
@@ -360,6 +374,8 @@ struct Received {
     body: bytes::Bytes,
     exchange: String,
     routing_key: String,
+    /// As its body names it, once it was read.
+    batch_id: Option<String>,
 }
 
 impl Received {

@@ -16,6 +16,7 @@ use crate::{
         control::{Control, Work},
         host,
         shutdown::Shutdown,
+        waiting::Recorder,
     },
 };
 use futures::{Stream, StreamExt, stream};
@@ -42,7 +43,7 @@ pub struct RunOptions {
     pub give_up_after: Duration,
     /// Version for the `app_id` property.
     pub version: &'static str,
-    /// Where it is said whether the worker is to pause; without one it never does.
+    /// Where it is said whether the worker is to pause, and where it records what it waits for; without one it does neither.
     pub control: Option<Store>,
 }
 
@@ -234,6 +235,7 @@ async fn session(
         handle_timeout: options.handle_timeout,
         shutdown: shutdown.clone(),
         obstacles: Obstacles::default(),
+        recorder: Recorder::start(name, options.control.clone()),
     });
     let active = Active::default();
     let mut state = connection.state();

@@ -3,6 +3,7 @@
 use super::{
     envelope::{self, Header, Properties},
     outcome::Outgoing,
+    reading::Reading,
     topology,
 };
 use base64::Engine;
@@ -155,17 +156,19 @@ fn batch_id(queue: &str, body: &[u8]) -> Option<String> {
         batch_id: Option<String>,
         object: Option<IgnoredAny>,
         sha256: Option<String>,
+        #[serde(flatten)]
+        reading: Reading,
     }
     let said = serde_json::from_slice::<Said>(body).ok();
     let given = said.as_ref().and_then(|said| said.batch_id.clone());
     if given.is_some() || queue != topology::queue::SPLITTER {
         return given;
     }
-    let sha256 = match said {
-        Some(Said { object: Some(_), sha256, .. }) => sha256?,
-        _ => hex::encode(Sha256::digest(body)),
+    let (sha256, reading) = match said {
+        Some(Said { object: Some(_), sha256, reading, .. }) => (sha256?, reading),
+        said => (hex::encode(Sha256::digest(body)), said.map(|said| said.reading).unwrap_or_default()),
     };
-    sha256.get(..16).map(str::to_owned)
+    (sha256.len() >= 16 && sha256.is_ascii()).then(|| reading.batch_id(&sha256))
 }
 
 /// Two letters with the same id are the same in every byte.

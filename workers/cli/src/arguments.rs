@@ -203,6 +203,16 @@ Examples:
   wildrydes key feeder --scope write --requests-per-second 10
   wildrydes key ops --scope read --scope write --json")]
     Key(NewKey),
+    /// Print every setting with its unit, range and default
+    #[command(
+        subcommand,
+        after_help = "\
+Examples:
+  wildrydes config reference > wildrydes.toml             a configuration file of defaults, to change
+  wildrydes config reference weather
+  wildrydes config reference --json"
+    )]
+    Config(ConfigCommand),
     /// Measure rides per second from file to model, in process and (with --broker) on RabbitMQ
     #[command(after_help = "\
 Examples:
@@ -217,6 +227,16 @@ Examples:
     Completions {
         /// The shell
         shell: clap_complete::Shell,
+    },
+}
+
+/// `config`
+#[derive(Debug, Subcommand)]
+pub enum ConfigCommand {
+    /// Every setting, as a configuration file of defaults (--json for machines)
+    Reference {
+        /// One section [default: all]
+        section: Option<String>,
     },
 }
 
@@ -350,9 +370,9 @@ pub struct Score {
     /// Breed of the unicorn: where it has a model of its own, that one scores the ride [default: the model of all rides]
     #[arg(long)]
     pub breed: Option<String>,
-    /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches
-    #[arg(long, value_enum, default_value_t = UnitSystem::Noaa)]
-    pub units: UnitSystem,
+    /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches [default: noaa]
+    #[arg(long, value_enum)]
+    pub units: Option<UnitSystem>,
     /// How long to wait for an answer
     #[arg(long, default_value_t = 5_000, value_name = "MS")]
     pub timeout_ms: u64,

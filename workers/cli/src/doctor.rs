@@ -122,8 +122,19 @@ fn tell(session: &Session, findings: &Findings) -> Result<(), Failed> {
         println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
-    for Finding { check, verdict, found, remedy } in &findings.0 {
+    for (at, Finding { check, verdict, found, remedy }) in findings.0.iter().enumerate() {
+        // One refusal of the management API keeps many checks from being made: it is reported once.
+        let same = |other: &&Finding| {
+            other.verdict == Verdict::NotChecked && *verdict == Verdict::NotChecked && other.found == *found
+        };
+        if findings.0[..at].iter().any(|other| same(&other)) {
+            continue;
+        }
         println!("{:<12} {check:<22} {}", shown(*verdict), legible(found, false));
+        let others: Vec<&str> = findings.0[at + 1..].iter().filter(same).map(|other| other.check).collect();
+        if !others.is_empty() {
+            println!("{:<12} {:<22} nor, for the same reason: {}", "", "", others.join(", "));
+        }
         if let Some(remedy) = remedy {
             println!("{:<12} {:<22} → {remedy}", "", "");
         }

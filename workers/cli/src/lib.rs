@@ -9,6 +9,7 @@
 //! dataset, dictionary     its rows, checked, and what each column is
 //! model       the registry by hand: list, show, diff, promote, rollback, retrain, export; drift
 //! output      to whoever still reads it
+//! reference   every setting there is
 //! dead, replay, control, doctor                what an operator does when something does fail
 //! ```
 
@@ -30,6 +31,7 @@ pub mod generate;
 mod job;
 mod model;
 mod progress;
+mod reference;
 mod remote;
 mod replay;
 mod report;
@@ -170,6 +172,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Topology(command) => topology::topology(&context, &command).await,
         Command::Up(options) => up(&context, options.serve).await,
         Command::Key(options) => serve::key(&context, &options),
+        Command::Config(command) => reference::config(&context, &command),
         Command::Bench(options) => bench::bench(&context, &options).await,
         Command::Completions { .. } => Ok(()),
     }

@@ -31,7 +31,11 @@ fn reasons(explanation: &[Contribution]) {
 
 /// `score`
 pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
-    let (temperature, precipitation) = match options.units {
+    let system = options.units.unwrap_or(UnitSystem::Noaa);
+    if options.units.is_none() && !session.shared.json {
+        eprintln!("{}", assumed_units(options));
+    }
+    let (temperature, precipitation) = match system {
         UnitSystem::Noaa => (TemperatureUnit::CelsiusTenths, PrecipitationUnit::MillimetreTenths),
         UnitSystem::Celsius => (TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
         UnitSystem::Fahrenheit => (TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
@@ -69,6 +73,12 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
         },
     };
     tell(session, &response, options.fleet || session.shared.broker.is_some())
+}
+
+/// Which units the weather was read in, where none were given: ten times too warm is a score as good as any other.
+fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
+    let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
+    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for others)")
 }
 
 async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {

@@ -1,33 +1,17 @@
 //! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
 
-use crate::{Failed, Session, arguments::Status, job::staged, output::legible, remote::Remote};
+mod batches;
+
+use crate::{Failed, Session, arguments::Status, output::legible, remote::Remote};
 use common::{
     contract::{
-        dataset::{Claim, Manifest},
-        layout,
+        dead_letter::Letter,
         message::WorkerControl,
         topology::{dead_queue, queue, rung_queue, rungs_of},
     },
-    runtime::{Store, client::Client, control, store},
+    runtime::{Store, client::Client, config::BrokerSettings, control},
 };
-use futures::TryStreamExt;
 use serde::Serialize;
-
-#[derive(Serialize)]
-struct BatchStatus {
-    batch_id: String,
-    state: &'static str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    source: Option<String>,
-    sha256: String,
-    chunk_size: u32,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    staged_rides: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    accepted: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    manifest: Option<Manifest>,
-}
 
 #[derive(Serialize)]
 struct QueueStatus {
@@ -36,6 +20,7 @@ struct QueueStatus {
     consumers: u64,
     waiting_for_retry: u64,
     dead: u64,
+    paused: bool,
 }
 
 /// `status`
@@ -47,9 +32,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     let store = session.store_if_there()?;
     let (mut batches, mut paused) = (Vec::new(), Vec::new());
     if let Some(store) = &store {
-        for claim in claims(store, batch).await? {
-            batches.push(look(store, claim).await?);
-        }
+        batches = batches::all(store, batch).await?;
         paused = self::paused(store).await?;
     } else if batch.is_some() {
         return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
@@ -65,19 +48,24 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         )));
     }
     let asked = session.configuration.sets("broker.url");
-    let queues = if asked { queues(session).await? } else { Vec::new() };
+    let (queues, refused) = if asked { broker(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
+    let refused = batches::merge(&mut batches, refused);
     if session.shared.json {
-        let told = serde_json::json!({ "batches": batches, "queues": queues, "paused": paused });
+        let told = serde_json::json!({ "batches": batches, "refused": refused, "queues": queues, "paused": paused });
         println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
     for status in &batches {
-        println!("{}", line(status));
+        println!("{}", status.line());
         if batch.is_some()
             && let Some(manifest) = &status.manifest
         {
             println!("{}", serde_json::to_string_pretty(manifest)?);
         }
+    }
+    for Letter { batch_id, queue, reason, why, .. } in &refused {
+        let id = batch_id.as_deref().unwrap_or("(no batch id)");
+        println!("{}", legible(&format!("{id:<18} refused      by the {queue}: {reason}: {why}"), false));
     }
     if store.is_none() {
         println!("{}", session.no_store()?);
@@ -88,7 +76,8 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
     }
     for q in queues {
-        println!("{:<18}{:>10}{:>11}{:>9}{:>7}", q.queue, q.messages, q.consumers, q.waiting_for_retry, q.dead);
+        let paused = if q.paused { "   paused" } else { "" };
+        println!("{:<18}{:>10}{:>11}{:>9}{:>7}{paused}", q.queue, q.messages, q.consumers, q.waiting_for_retry, q.dead);
     }
     if !paused.is_empty() {
         println!();
@@ -109,54 +98,18 @@ async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> {
     Ok(paused)
 }
 
-async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<Claim>, Failed> {
-    if let Some(batch_id) = batch {
-        return Ok(store::read_json(store, &layout::claim(batch_id)).await?.into_iter().collect());
-    }
-    let prefix = object_store::path::Path::from(layout::BATCHES);
-    let mut paths: Vec<String> =
-        store.list(Some(&prefix)).map_ok(|found| found.location.to_string()).try_collect().await?;
-    paths.sort_unstable();
-    let mut claims = Vec::new();
-    for path in paths {
-        claims.extend(store::read_json::<Claim>(store, &path).await?);
-    }
-    Ok(claims)
-}
+/// Dead letters of each queue that are looked at.
+const LETTERS_MAX: usize = 500;
 
-async fn look(store: &Store, claim: Claim) -> Result<BatchStatus, Failed> {
-    let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
-    let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
-    Ok(BatchStatus {
-        state: if manifest.is_some() { "ready" } else { "in progress" },
-        staged_rides: progress.as_ref().map(|progress| progress.rides),
-        accepted: manifest.as_ref().map(|m| m.accepted).or(progress.and_then(|progress| progress.total)),
-        batch_id: claim.batch_id,
-        source: claim.source,
-        sha256: claim.sha256,
-        chunk_size: claim.chunk_size,
-        manifest,
-    })
-}
-
-fn line(status: &BatchStatus) -> String {
-    let source = legible(status.source.as_deref().unwrap_or_default(), false);
-    let id = &status.batch_id;
-    match (&status.manifest, status.staged_rides) {
-        (Some(m), _) => format!(
-            "{id:<18} ready        {} received, {} rejected, {} to train on   {source}",
-            m.received, m.rejected, m.trainable
-        ),
-        (None, staged) => {
-            let of = status.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
-            format!("{id:<18} in progress  {} of {of} rides joined   {source}", staged.unwrap_or(0))
-        }
-    }
-}
-
-async fn queues(session: &Session) -> Result<Vec<QueueStatus>, Failed> {
+/// The queues, and the dead letters that are batches or parts of them.
+async fn broker(
+    session: &Session,
+    paused: &[WorkerControl],
+    batch: Option<&str>,
+) -> Result<(Vec<QueueStatus>, Vec<Letter>), Failed> {
     let client = Client::connect(session.broker()?.as_ref(), "wildrydes status").await?;
-    let mut all = Vec::new();
+    let namespace = session.section::<BrokerSettings>()?.namespace;
+    let (mut all, mut letters) = (Vec::new(), Vec::new());
     for name in queue::ALL {
         let depth = client.depth(name).await?;
         let mut waiting_for_retry = 0;
@@ -165,8 +118,19 @@ async fn queues(session: &Session) -> Result<Vec<QueueStatus>, Failed> {
         }
         let dead = client.depth(&dead_queue(name)).await?.messages;
         let (messages, consumers) = (depth.messages, depth.consumers);
-        all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead });
+        let paused = paused.iter().any(|control| control.worker == name);
+        all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead, paused });
+        if dead > 0 && [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER].contains(&name) {
+            let mut browser = client.browse(&dead_queue(name)).await?;
+            for _ in 0..LETTERS_MAX {
+                let Some(found) = browser.next().await? else { break };
+                letters.push(Letter::read(name, &namespace, &found.properties, &found.body));
+            }
+            browser.close().await?;
+        }
     }
     client.close().await;
-    Ok(all)
+    letters.retain(|letter| batch.is_none_or(|batch| letter.batch_id.as_deref() == Some(batch)));
+    letters.sort_by_key(|letter| letter.dead_at);
+    Ok((all, letters))
 }

@@ -10,6 +10,7 @@ use common::{
         message::KINDS,
         model::ALIAS_SCHEMA,
         topology::{dead_queue, queue},
+        weather::{WeatherWarning, WeatherWarnings},
     },
     runtime::{Broker, Store, control, host, store},
 };
@@ -180,6 +181,7 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
             break;
         }
     }
+    let there = found.is_some();
     match found {
         Some(found) => findings.ok("weather", found),
         None => findings.broken(
@@ -188,9 +190,48 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
             "is weather.source right, is the service reachable from here (a proxy, a firewall)? Meanwhile messages wait, and no attempt is spent",
         ),
     }
+    if there {
+        sample(&settings, findings).await;
+    } else {
+        findings.not_checked("weather files", "there is no station list to start from");
+    }
     match dates.into_iter().flatten().next() {
         Some(date) => skew("weather clock", "the weather service", Some(date), findings),
         None => findings.not_checked("weather clock", "no answer with a date"),
     }
     Ok(())
+}
+
+/// Reads the station list and some station files, as the weather-fetcher does.
+async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
+    /// Station files of a folder that are read.
+    const FILES_MAX: usize = 5;
+    let check = "weather files";
+    let remedy =
+        "mend or remove what is named, or copy it again from NOAA; then `wildrydes dead replay` what failed on it";
+    match weather_fetcher::inspect(settings, FILES_MAX).await {
+        Err(error) => findings.broken(check, format!("{error:#}"), remedy),
+        Ok(found) if !found.problems.is_empty() => findings.broken(check, several(&found.problems), remedy),
+        Ok(found) => {
+            let complaints = found.warnings.iter().map(|WeatherWarnings { file, why, left_out, samples, .. }| {
+                let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+                let first = samples.first().map(|WeatherWarning { line, column, why }| {
+                    format!(
+                        " (first: line {line}{}: {why})",
+                        if column.is_empty() { String::new() } else { format!(", column {column}") }
+                    )
+                });
+                let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+                format!("{file}{why}: {} left out{}", counts.join(", "), first.unwrap_or_default())
+            });
+            let fine = format!("{} stations listed, {} files read", found.stations_listed, found.files_read.len());
+            findings.judge(
+                check,
+                fine,
+                complaints.collect(),
+                Verdict::Warning,
+                "what is left out costs these days alone",
+            );
+        }
+    }
 }

@@ -1,4 +1,4 @@
-//! Pausing a worker, on both brokers.
+//! Pausing a worker, and what it records of its own waiting, on both brokers.
 
 use super::{SOON, on_both_brokers, worker::options};
 use common::{
@@ -12,7 +12,7 @@ use common::{
         Broker, Shutdown, Store, Worker,
         broker::Connection,
         config::StoreSettings,
-        control, store,
+        control, store, waiting,
         worker::{RunError, RunOptions, run},
     },
 };
@@ -22,6 +22,7 @@ use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 on_both_brokers! {
     a_paused_worker_finishes_what_it_began_and_leaves_the_rest;
     a_word_from_another_store_is_not_heeded;
+    what_a_worker_waits_for_is_recorded_until_the_message_succeeds;
 }
 
 /// Reads the merger's queue; each handler says that it began and waits to be let go.
@@ -149,6 +150,55 @@ async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
     publisher.publish(split("a")).await.unwrap();
     tokio::time::timeout(SOON, began.acquire()).await.expect("it works on").unwrap().forget();
     reaches(connection.as_ref(), 0, 1).await;
+    shutdown.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// Reads the merger's queue; what it depends on is away until it is let go.
+struct Dependent {
+    back: Arc<Semaphore>,
+}
+
+impl Worker for Dependent {
+    const NAME: &'static str = queue::MERGER;
+    type In = BatchSplit;
+
+    async fn handle(&self, _: Envelope<BatchSplit>) -> Result<Outputs, Failure> {
+        match self.back.try_acquire() {
+            Ok(_) => Ok(Outputs::none()),
+            Err(_) => Err(Failure::outage("a service", "it answers 503")),
+        }
+    }
+}
+
+/// While a dependency is away the store says so, with the batch; once the message succeeds it no longer does.
+async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: Arc<dyn Broker>) {
+    let folder = tempfile::tempdir().unwrap();
+    let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
+    let store = store::open(&settings).unwrap();
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    connection.publisher().await.unwrap().publish(split("a")).await.unwrap();
+    let (back, shutdown) = (Arc::new(Semaphore::new(0)), Shutdown::new());
+    let options = RunOptions { control: Some(store.clone()), ..options() };
+    let worker = Arc::new(Dependent { back: Arc::clone(&back) });
+    let running = tokio::spawn(run(worker, Arc::clone(&broker), options, shutdown.clone()));
+    let until = async |waits: bool| {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let found = waiting::read(&store, queue::MERGER).await.unwrap();
+            if found.is_some() == waits {
+                return found;
+            }
+            assert!(Instant::now() < deadline, "{found:?}");
+            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+        }
+    };
+    let found = until(true).await.unwrap();
+    assert_eq!((found.why.as_str(), found.batch_id.as_deref()), ("a service is away: it answers 503", Some("a")));
+    assert!(found.worker == queue::MERGER && found.outages > 0, "{found:?}");
+    back.add_permits(1);
+    until(false).await;
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }

@@ -3,12 +3,14 @@
 mod model;
 mod notebook;
 mod operator;
+mod reading;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use common::runtime::config::parse_override;
 pub use model::{Family, ModelCommand, ModelFormat, Prune, Word};
 pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
+pub use reading::ReadingOptions;
 use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\
@@ -79,6 +81,9 @@ Examples:
   wildrydes run rides.json                                weather from NOAA's open-data bucket, over the network
   wildrydes run rides.json.gz --weather noaa/             from a folder in that bucket's layout, no network
   wildrydes run a.json b.ndjson --store results --json
+  curl https://rides.example/today | wildrydes run -      from a pipe; also <(command) and named pipes
+  wildrydes run api.json --rides-at data --map latitude=lat --map longitude=lng --map 'distance=km*0.621371'
+  wildrydes run map.geojson --rides-at 'features[].properties'
   wildrydes run rides.json --serve                        then page and API on http://127.0.0.1:8080, until Ctrl-C
   wildrydes run --serve=127.0.0.1:9000                    the page takes the rides")]
     Run(Run),
@@ -86,6 +91,8 @@ Examples:
     #[command(after_help = "\
 Examples:
   wildrydes ingest rides.json --until dataset
+  zcat rides.json.gz | wildrydes ingest - --detach
+  wildrydes ingest api.json --rides-at payload.items --map statustime=ended_at
   wildrydes ingest rides.json --broker amqp://publisher@rabbit/%2f --set broker.password_file=secret
   wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
@@ -291,9 +298,12 @@ pub enum KeyScope {
 /// `run`
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Ride files: a JSON array, {"travel_data": […]}, NDJSON or concatenated objects; plain, gzip or zstd
+    /// Ride files: a JSON array, {"travel_data": […]}, NDJSON or concatenated objects; plain, gzip or zstd; `-` for standard input
     #[arg(required_unless_present = "serve", value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// How the files are read.
+    #[command(flatten)]
+    pub reading: ReadingOptions,
     /// Page and API.
     #[command(flatten)]
     pub serve: Serve,
@@ -325,6 +335,9 @@ pub struct Ingest {
     /// Ride files, as for `run`
     #[arg(required = true, value_name = "FILE")]
     pub files: Vec<PathBuf>,
+    /// How the files are read.
+    #[command(flatten)]
+    pub reading: ReadingOptions,
     /// Batch id, for one file [default: derived from its bytes]
     #[arg(long, value_name = "ID")]
     pub batch_id: Option<String>,

@@ -8,12 +8,15 @@ use crate::{
     Failed, Session,
     arguments::Bench,
     generate::{self, DocumentForm, RidesOptions, WeatherOptions},
-    job::{self, ModelOutcome},
+    job::{self, Files, ModelOutcome},
 };
 use anyhow::Context;
-use common::runtime::{
-    AmqpBroker, Broker, MemoryBroker,
-    config::{BrokerSettings, Configuration},
+use common::{
+    contract::reading::Reading,
+    runtime::{
+        AmqpBroker, Broker, MemoryBroker,
+        config::{BrokerSettings, Configuration},
+    },
 };
 use serde::Serialize;
 use std::{
@@ -116,8 +119,10 @@ async fn once(
         Configuration::load(shared.config.as_deref(), &overrides).map_err(|error| Failed::Misused(error.into()))?;
     let session = Session { configuration, shared, started: session.started };
     let store = session.store()?;
+    let (paths, reading) = ([rides.to_owned()], Reading::default());
+    let files = Files { paths: &paths, reading: &reading };
     let (fleet_cpu, broker_cpu, started) = (own_cpu(), broker_cpu(), Instant::now());
-    let outcome = job::with_fleet(&session, broker, &store, &[rides.to_owned()]).await?;
+    let outcome = job::with_fleet(&session, broker, &store, files).await?;
     let seconds = started.elapsed().as_secs_f64();
     match outcome.model {
         Some(ModelOutcome::Promoted(_)) => {}

@@ -4,12 +4,12 @@ use crate::{
     Failed, Session,
     arguments::{Demo, Form, Generate, Shared},
     generate::{self, DocumentForm, RidesOptions, WeatherOptions},
-    job,
+    job::{self, Files},
     report::{self, KnownTruth},
     serve,
 };
 use anyhow::Context;
-use common::runtime::config::Configuration;
+use common::{contract::reading::Reading, runtime::config::Configuration};
 
 /// `demo`
 pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed> {
@@ -40,10 +40,12 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let session = Session { configuration, shared, started: session.started };
     let store = session.store()?;
     let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
+    let (paths, reading) = ([rides], Reading::default());
+    let files = Files { paths: &paths, reading: &reading };
     if options.serve.serve.is_some() {
-        return serve::run(&session, &store, &[rides], Some(&truth)).await;
+        return serve::run(&session, &store, files, Some(&truth)).await;
     }
-    let outcome = job::in_process(&session, &store, &[rides]).await?;
+    let outcome = job::in_process(&session, &store, files).await?;
     report::print(&session, &store, &outcome, Some(&truth)).await
 }
 

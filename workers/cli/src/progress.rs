@@ -4,8 +4,12 @@ use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyl
 use std::{
     fmt,
     io::IsTerminal,
+    sync::atomic::{AtomicU64, Ordering::Relaxed},
     time::{Duration, Instant},
 };
+
+/// How often the amount is told of a step whose length nobody knows.
+const UNMEASURED_EVERY: Duration = Duration::from_secs(5);
 
 /// Progress of one step of work.
 pub(crate) struct Step {
@@ -14,7 +18,9 @@ pub(crate) struct Step {
     title: String,
     unit: Unit,
     length: u64,
-    told_percent: std::sync::atomic::AtomicU64,
+    told_percent: AtomicU64,
+    /// How many times [`UNMEASURED_EVERY`] had passed when the amount was told last.
+    told_turn: AtomicU64,
     started: Instant,
 }
 
@@ -25,6 +31,16 @@ pub(crate) enum Unit {
     Rides,
 }
 
+impl Unit {
+    /// So many of them, for a person.
+    fn amount(self, amount: u64) -> String {
+        match self {
+            Self::Bytes => HumanBytes(amount).to_string(),
+            Self::Rides => format!("{} rides", HumanCount(amount)),
+        }
+    }
+}
+
 impl Step {
     /// Starts a step of `length` units; 0 when not known yet.
     pub(crate) fn start(title: impl Into<String>, unit: Unit, length: u64, quiet: bool) -> Self {
@@ -32,6 +48,7 @@ impl Step {
         let terminal = std::io::stderr().is_terminal();
         let bar = (terminal && !quiet).then(|| {
             let template = match unit {
+                Unit::Bytes if length == 0 => "{prefix:<28} {bytes:>10} {bytes_per_sec:>12} {elapsed:>4}",
                 Unit::Bytes => {
                     "{prefix:<28} {wide_bar} {bytes:>10} of {total_bytes:<10} {bytes_per_sec:>12} {elapsed:>4}"
                 }
@@ -52,21 +69,45 @@ impl Step {
             bar.enable_steady_tick(Duration::from_millis(200));
             bar
         });
-        Self { bar, lines: !terminal && !quiet, title, unit, length, told_percent: 0.into(), started: Instant::now() }
+        Self {
+            bar,
+            lines: !terminal && !quiet,
+            title,
+            unit,
+            length,
+            told_percent: 0.into(),
+            told_turn: 0.into(),
+            started: Instant::now(),
+        }
     }
 
     /// So far.
     pub(crate) fn at(&self, position: u64) {
-        use std::sync::atomic::Ordering::Relaxed;
         if let Some(bar) = &self.bar {
             bar.set_position(position);
         }
         // On no terminal: a line at each quarter of what takes its time.
         let percent = (position * 100).checked_div(self.length).unwrap_or(0) / 25 * 25;
-        let slow = self.started.elapsed() > Duration::from_secs(3);
+        let elapsed = self.started.elapsed();
+        if self.lines && self.length == 0 && position > 0 {
+            let every = UNMEASURED_EVERY.as_secs();
+            let turn = elapsed.as_secs() / every;
+            if turn > self.told_turn.swap(turn, Relaxed) {
+                eprintln!("{}: {} so far", self.title, self.unit.amount(position));
+            }
+        }
+        let slow = elapsed > Duration::from_secs(3);
         if self.lines && slow && percent > self.told_percent.load(Relaxed) && percent < 100 {
             self.told_percent.store(percent, Relaxed);
             eprintln!("{}: {percent} %", self.title);
+        }
+    }
+
+    /// A line beside the bar.
+    pub(crate) fn say(&self, text: &str) {
+        match &self.bar {
+            Some(bar) => bar.suspend(|| eprintln!("{text}")),
+            None => eprintln!("{text}"),
         }
     }
 
@@ -80,10 +121,7 @@ impl Step {
 
     /// Done; `what` replaces the bar.
     pub(crate) fn done(self, amount: u64) {
-        let amount = match self.unit {
-            Unit::Bytes => HumanBytes(amount).to_string(),
-            Unit::Rides => format!("{} rides", HumanCount(amount)),
-        };
+        let amount = self.unit.amount(amount);
         if let Some(bar) = &self.bar {
             bar.finish_and_clear();
         }

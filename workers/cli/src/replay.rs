@@ -3,7 +3,7 @@
 use crate::{
     Failed, Session,
     arguments::Replay,
-    job::{Follower, Goal, Submitted, follow_to_the_end, tell_submitted},
+    job::{Follower, Goal, Submitted, follow_to_the_end, is_there, manner, tell_submitted},
 };
 use anyhow::{Context, bail};
 use common::{
@@ -12,7 +12,7 @@ use common::{
         layout,
         message::{BatchContent, Message, RideBatch},
     },
-    runtime::{Store, client::Client, store},
+    runtime::{Store, client::Client, host, store},
 };
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
@@ -46,16 +46,19 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     let follower = Follower::start(&client).await?;
     let mut submitted = Vec::new();
     for batch in batches {
+        let (was_there, at) = (is_there(&store, shown(&batch.batch_id)).await?, host::now());
         let trace_id = client.publish(&batch).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
-        submitted.push(Submitted { file, batch_id: batch.batch_id.unwrap_or_default(), trace_id });
+        let batch_id = batch.batch_id.unwrap_or_default();
+        submitted.push(Submitted { file, batch_id, trace_id, at, was_there, earlier: None });
     }
     if options.detach {
         tell_submitted(session, &submitted);
         client.close().await;
         return Ok(());
     }
-    follow_to_the_end(session, &store, client, follower, submitted, Goal::Dataset).await
+    let manner = manner(session, Goal::Dataset, true)?;
+    follow_to_the_end(session, &store, client, follower, submitted, manner).await
 }
 
 fn shown(batch_id: &Option<String>) -> &str {

@@ -49,10 +49,9 @@ pub(crate) async fn print(
                 let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
                 ready.push((submitted, dataset, manifest));
             }
-            BatchOutcome::Refused { queue, reason, why } => {
-                let file = submitted.file.display();
-                let [reason, why] = [reason, why].map(|text| legible(text, false));
-                refused.push(format!("{file} was refused by the {queue}: {reason}: {why}"));
+            BatchOutcome::Refused { .. } => {
+                let refusal = became.refusal(submitted, outcome.in_fleet);
+                refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
             }
         }
     }
@@ -86,8 +85,14 @@ pub(crate) async fn print(
             rides(&mut text, &ready, model.as_ref())?;
             weather::print(&mut text, &left_out)?;
         }
-        // What is wrong leads.
+        // What is wrong leads; before it, that the result is not new.
         let mut lead = String::new();
+        for (submitted, ..) in &ready {
+            if let Some(earlier) = &submitted.earlier {
+                let said = earlier.text(&submitted.file.display().to_string(), &place);
+                lead.push_str(&legible(&said, true));
+            }
+        }
         for (submitted, finding) in &rejected {
             rejects::print(&mut lead, &submitted.file.display().to_string(), &place, finding)?;
         }
@@ -169,10 +174,14 @@ fn as_json(
     let batches: Vec<_> = ready
         .iter()
         .map(|(submitted, dataset, manifest)| {
-            json!({
+            let mut batch = json!({
                 "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
                 "manifest_sha256": dataset.manifest_sha256,
-            })
+            });
+            if let Some(earlier) = &submitted.earlier {
+                batch["earlier"] = json!(earlier);
+            }
+            batch
         })
         .collect();
     let no_model = match &outcome.model {
@@ -188,8 +197,19 @@ fn as_json(
         }
         _ => None,
     };
+    let refusals: Vec<_> = outcome
+        .batches
+        .iter()
+        .filter_map(|(submitted, became)| match became {
+            BatchOutcome::Ready(_) => None,
+            BatchOutcome::Refused { queue, reason, why, letters } => Some(json!({
+                "file": submitted.file, "batch_id": submitted.batch_id, "queue": queue, "reason": reason, "why": why,
+                "dead_letters": letters,
+            })),
+        })
+        .collect();
     json!({
-        "batches": batches, "refused": refused, "model": model, "no_model": no_model, "not_promoted": not_promoted,
+        "batches": batches, "refused": refused, "refusals": refusals, "model": model, "no_model": no_model, "not_promoted": not_promoted,
     })
 }
 

@@ -4,7 +4,7 @@ use crate::{
     Failed, Session,
     arguments::{KeyScope, NewKey},
     fleet::Fleet,
-    job,
+    job::{self, Files},
     report::{self, KnownTruth},
 };
 use common::runtime::{
@@ -17,7 +17,7 @@ use gateway::{Bound, Gateway, settings::Auth};
 use rand::RngExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::{net::SocketAddr, path::PathBuf, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 /// What `--serve` says to the section `[gateway]`: where, and, on this machine alone, that no key is asked for unless the
 /// configuration says otherwise.
@@ -50,7 +50,7 @@ pub(crate) async fn bind(session: &Session, broker: Arc<dyn Broker>, store: Stor
 pub(crate) async fn run(
     session: &Session,
     store: &Store,
-    files: &[PathBuf],
+    files: Files<'_>,
     truth: Option<&KnownTruth>,
 ) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal()?;
@@ -87,10 +87,10 @@ async fn job(
     session: &Session,
     broker: &Arc<dyn Broker>,
     store: &Store,
-    files: &[PathBuf],
+    files: Files<'_>,
     truth: Option<&KnownTruth>,
 ) -> Result<(), Failed> {
-    if files.is_empty() {
+    if files.paths.is_empty() {
         return Ok(());
     }
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;

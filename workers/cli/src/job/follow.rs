@@ -1,0 +1,264 @@
+//! Batches on their way: what becomes of each, and what it waits for.
+
+use super::{BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, progress::Progress, waits::Cause};
+use crate::Failed;
+use anyhow::Context;
+use common::{
+    contract::{
+        envelope, layout,
+        message::{DatasetReady, Message, ModelPromoted, ModelRejected, decode},
+        topology,
+    },
+    runtime::{
+        Store,
+        broker::{BrokerError, Delivery, deliveries},
+        client::{Client, ClientError},
+        trace::TraceContext,
+    },
+};
+use futures::{StreamExt, stream};
+use std::time::Duration;
+
+/// How far batches are followed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Goal {
+    /// To their datasets.
+    Dataset,
+    /// To the model that comes of them.
+    Model,
+    /// To the model when a trainer is there to make one, and not for ever.
+    ModelIfTraining,
+}
+
+/// How a command follows its batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Manner {
+    /// How far.
+    pub(crate) goal: Goal,
+    /// No progress on standard error; causes of waits are shown all the same.
+    pub(crate) quiet: bool,
+    /// How long a batch may stand still until the cause is named.
+    pub(crate) patience: Duration,
+    /// Whether the workers are those of a fleet, not of this process: they can be paused, absent, and keep dead letters.
+    pub(crate) in_fleet: bool,
+}
+
+/// Batches on their way.
+struct Followed {
+    /// Each with what became of it, and whether the trainer has had its say on it.
+    batches: Vec<(Submitted, Option<BatchOutcome>, bool)>,
+    model: Option<ModelOutcome>,
+    progress: Progress,
+}
+
+/// Listens to everything that tells what becomes of a batch.
+pub(crate) struct Follower {
+    heard: stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>,
+}
+
+impl Follower {
+    /// Starts listening; before anything is published, so that nothing is missed.
+    pub(crate) async fn start(client: &Client) -> Result<Self, Failed> {
+        let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
+        for queue in topology::queue::ALL {
+            consumers.push(client.listen(topology::DEAD, queue).await?);
+        }
+        for worker in topology::queue::ALL.into_iter().filter(|worker| !topology::rungs_of(worker).is_empty()) {
+            match client.listen_one_by_one(topology::RETRY, &topology::set_aside_by(worker)).await {
+                Ok(consumer) => consumers.push(consumer),
+                Err(ClientError::Broker(BrokerError::Refused(why))) => {
+                    eprintln!(
+                        "what batches wait for cannot be shown: {why}. `wildrydes topology users` prints the rights each user needs"
+                    );
+                    break;
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        let heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+        Ok(Self { heard })
+    }
+
+    /// Waits until every batch is ready or has failed, and as the goal says for the trainer to have its say on each.
+    pub(crate) async fn follow(
+        &mut self,
+        client: &Client,
+        store: &Store,
+        submitted: Vec<Submitted>,
+        manner: Manner,
+    ) -> Result<Outcome, Failed> {
+        let Manner { goal, quiet, in_fleet, .. } = manner;
+        let mut followed = Followed {
+            batches: submitted.into_iter().map(|submitted| (submitted, None, false)).collect(),
+            model: None,
+            progress: Progress::new(manner),
+        };
+        self.listen(&mut followed, client, store, goal == Goal::Model).await?;
+        if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
+            self.wait_for_a_model(&mut followed, client, store, quiet).await?;
+        }
+        self.count_letters(&mut followed).await?;
+        followed.progress.finish();
+        let mut batches = Vec::new();
+        for (mut submitted, outcome, _) in followed.batches {
+            let Some(outcome) = outcome else { continue };
+            if let BatchOutcome::Ready(ready) = &outcome {
+                submitted.earlier = earlier::look(client, store, &submitted, ready).await?;
+            }
+            batches.push((submitted, outcome));
+        }
+        Ok(Outcome { batches, model: followed.model, in_fleet })
+    }
+
+    /// Waits for a model that nobody asked for by name: while a trainer runs, and not for ever.
+    async fn wait_for_a_model(
+        &mut self,
+        followed: &mut Followed,
+        client: &Client,
+        store: &Store,
+        quiet: bool,
+    ) -> Result<(), Failed> {
+        const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
+        followed.progress.finish();
+        let say = |text: &str| {
+            if !quiet {
+                eprintln!("{text}")
+            }
+        };
+        if client.depth(topology::queue::TRAINER).await?.consumers == 0 {
+            say(
+                "no process reads the queue `trainer`: there will be a model of this once one does (`wildrydes status`)",
+            );
+            return Ok(());
+        }
+        say("waiting for the model, 10 minutes at most (--until dataset does not)");
+        followed.progress.trains();
+        match tokio::time::timeout(WAIT_MAX, self.listen(followed, client, store, true)).await {
+            Ok(ended) => ended,
+            Err(_) => {
+                say("no word from the trainer yet; the fleet goes on. Its log tells, and `wildrydes status`");
+                Ok(())
+            }
+        }
+    }
+
+    /// Listens until every batch is ready or has failed, and, `to_the_model`, until the trainer has had its say on each.
+    async fn listen(
+        &mut self,
+        followed: &mut Followed,
+        client: &Client,
+        store: &Store,
+        to_the_model: bool,
+    ) -> Result<(), Failed> {
+        const LOOK_EVERY: Duration = Duration::from_millis(500);
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            let Followed { batches, progress, .. } = &mut *followed;
+            let on_its_way = |(_, outcome, trained): &&(Submitted, Option<BatchOutcome>, bool)| {
+                outcome.is_none() || (to_the_model && !trained)
+            };
+            let Some((waiting, outcome, _)) = batches.iter().find(on_its_way) else { return Ok(()) };
+            tokio::select! {
+                heard = self.heard.next() => {
+                    let delivery = heard.context("the broker closed the connection")??;
+                    followed.take(delivery).await?;
+                }
+                _ = tick.tick() => progress.look(client, store, waiting, outcome.is_some()).await,
+            }
+        }
+    }
+
+    /// After the first dead letter of a batch others may follow, of its other chunks: they are counted until none came for a moment.
+    async fn count_letters(&mut self, followed: &mut Followed) -> Result<(), Failed> {
+        const QUIET: Duration = Duration::from_millis(500);
+        const LETTERS_MAX: usize = 1_000;
+        let failed_later = |outcome: &Option<BatchOutcome>| matches!(outcome, Some(BatchOutcome::Refused { queue, .. }) if queue != topology::queue::SPLITTER);
+        if !followed.batches.iter().any(|(_, outcome, _)| failed_later(outcome)) {
+            return Ok(());
+        }
+        for _ in 0..LETTERS_MAX {
+            match tokio::time::timeout(QUIET, self.heard.next()).await {
+                Ok(heard) => followed.take(heard.context("the broker closed the connection")??).await?,
+                Err(_) => break,
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Followed {
+    /// Takes in what one delivery says.
+    async fn take(&mut self, delivery: Delivery) -> Result<(), Failed> {
+        let Delivery { properties, body, exchange, routing_key, settle, .. } = delivery;
+        let trace_id = TraceContext::of(&properties).map(TraceContext::trace_id).unwrap_or_default();
+        match exchange.as_str() {
+            topology::DEAD => {
+                // The broker itself parks what is delivered too often, with a header of its own.
+                let text = |name: &str| properties.text(name);
+                let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown");
+                let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer");
+                self.dead_letter(&trace_id, &routing_key, reason, why);
+            }
+            topology::RETRY => {
+                let mine = self.batches.iter().any(|(submitted, ..)| submitted.trace_id == trace_id);
+                if let Some(cause) = Cause::read(&routing_key, &properties).filter(|_| mine) {
+                    self.progress.set_aside(cause);
+                }
+            }
+            _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body)?,
+        }
+        settle.ack().await?;
+        Ok(())
+    }
+
+    fn dead_letter(&mut self, trace_id: &str, queue: &str, reason: &str, why: &str) {
+        for (_, outcome, trained) in self.batches.iter_mut().filter(|(submitted, ..)| submitted.trace_id == trace_id) {
+            let (reason, why) = (reason.to_owned(), why.to_owned());
+            match outcome {
+                Some(BatchOutcome::Ready(_)) => self.model = Some(ModelOutcome::Failed { reason, why }),
+                Some(BatchOutcome::Refused { letters, .. }) => *letters += 1,
+                None => *outcome = Some(BatchOutcome::Refused { queue: queue.to_owned(), reason, why, letters: 1 }),
+            }
+            *trained = true;
+            self.progress.moved();
+        }
+    }
+
+    fn event(&mut self, trace_id: &str, kind: &str, body: &[u8]) -> Result<(), Failed> {
+        let mine = |submitted: &Submitted, batch_id: Option<&str>| {
+            submitted.trace_id == trace_id || batch_id == Some(submitted.batch_id.as_str())
+        };
+        if kind == DatasetReady::KIND.to_string() {
+            let ready: DatasetReady = decode(body)?;
+            for (submitted, outcome, _) in self.batches.iter_mut().filter(|(s, ..)| mine(s, Some(&ready.batch_id))) {
+                submitted.batch_id.clone_from(&ready.batch_id);
+                outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
+                self.progress.ready(ready.rides);
+            }
+        } else if let Some((family, said)) = said(kind, body)? {
+            // The models of breeds come after that of all rides, with it.
+            let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && mine(submitted, None);
+            let mut concerned = self.batches.iter_mut().filter(|(submitted, ..)| about(submitted)).peekable();
+            if concerned.peek().is_some() {
+                self.model = Some(said);
+                self.progress.moved();
+            }
+            concerned.for_each(|(_, _, trained)| *trained = true);
+        }
+        Ok(())
+    }
+}
+
+/// What an event says about a model, and which family's.
+fn said(kind: &str, body: &[u8]) -> Result<Option<(String, ModelOutcome)>, Failed> {
+    Ok(if kind == ModelPromoted::KIND.to_string() {
+        let promoted: ModelPromoted = decode(body)?;
+        Some((promoted.model.clone(), ModelOutcome::Promoted(promoted)))
+    } else if kind == ModelRejected::KIND.to_string() {
+        let rejected: ModelRejected = decode(body)?;
+        Some((rejected.model.clone(), ModelOutcome::Rejected(rejected)))
+    } else {
+        None
+    })
+}

@@ -1,0 +1,345 @@
+//! Ride files as a command is given them. What is not a regular file (a pipe, a terminal, `<(…)`) can be read once only: it is kept in
+//! a temporary file, which has no name and ends with the process.
+
+use super::waits::Said;
+use crate::{
+    Failed,
+    progress::{Step, Unit},
+};
+use anyhow::{Context, anyhow};
+use indicatif::HumanBytes;
+use std::{
+    fs::{File, Metadata},
+    io::{self, IsTerminal, Read, Seek, SeekFrom, Write},
+    os::{fd::AsFd, unix::fs::FileTypeExt},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+use tokio::{
+    sync::{oneshot, watch},
+    time::Instant,
+};
+
+/// How standard input is shown, and the `source` of its batch.
+const STDIN: &str = "stdin";
+/// How standard input may be named on the command line.
+const NAMES_OF_STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
+/// How long a pipe may be silent before the first byte until the command says what it waits for.
+const FIRST_WORD_AFTER: Duration = Duration::from_secs(1);
+
+/// A file of rides that can be read from its start as often as needed.
+#[derive(Debug)]
+pub(crate) struct Input {
+    /// As on the command line; `stdin` for standard input.
+    pub(crate) shown: PathBuf,
+    /// What its batch is called: the file's name, `stdin`, or the path of an unnamed pipe.
+    pub(crate) source: String,
+    file: File,
+    /// Where its first byte is in `file`.
+    start: u64,
+    /// Bytes from there on.
+    pub(crate) size: u64,
+}
+
+impl Input {
+    /// Its bytes from the first one on. One reader at a time: all share one position.
+    ///
+    /// # Errors
+    /// When the file cannot be read.
+    pub(crate) fn reader(&self) -> io::Result<File> {
+        let mut file = self.file.try_clone()?;
+        file.seek(SeekFrom::Start(self.start))?;
+        Ok(file)
+    }
+}
+
+/// What a path leads to.
+enum Kind {
+    Regular,
+    /// Read once: a pipe, a device.
+    Stream,
+}
+
+/// Opens every file of a command before anything of one is used, and reads pipes to their end. `patience`: how long a pipe may be
+/// silent after bytes came until the command says so.
+///
+/// # Errors
+/// What cannot be read, why, and the way out; standard input given twice; a pipe from which nothing came.
+pub(crate) async fn open_all(paths: &[PathBuf], patience: Duration, quiet: bool) -> Result<Vec<Input>, Failed> {
+    let stdin = |path: &&PathBuf| is_stdin(path);
+    if paths.iter().filter(stdin).count() > 1 {
+        let given: Vec<_> = paths.iter().filter(stdin).map(|path| path.display().to_string()).collect();
+        let given = given.join(", ");
+        return Err(Failed::Misused(anyhow!("{given}: standard input can be read once: give it once")));
+    }
+    let kinds = paths.iter().map(|path| kind(path)).collect::<anyhow::Result<Vec<_>>>()?;
+    let mut inputs = Vec::new();
+    for (path, kind) in paths.iter().zip(kinds) {
+        inputs.push(match kind {
+            Kind::Regular => regular(path)?,
+            Kind::Stream => spool(path, patience, quiet).await?,
+        });
+    }
+    Ok(inputs)
+}
+
+fn is_stdin(path: &Path) -> bool {
+    NAMES_OF_STDIN.iter().any(|name| Path::new(name) == path)
+}
+
+fn shown(path: &Path) -> PathBuf {
+    if is_stdin(path) { PathBuf::from(STDIN) } else { path.to_owned() }
+}
+
+/// The last part of a path; all of it for an unnamed pipe, whose last part is a number.
+fn source(path: &Path) -> String {
+    let shown = shown(path);
+    let unnamed = ["/dev/fd", "/proc/self/fd"].iter().any(|folder| shown.parent() == Some(Path::new(folder)));
+    match shown.file_name() {
+        Some(name) if !unnamed => name.to_string_lossy().into_owned(),
+        _ => shown.to_string_lossy().into_owned(),
+    }
+}
+
+fn stdin_file() -> io::Result<File> {
+    Ok(File::from(io::stdin().as_fd().try_clone_to_owned()?))
+}
+
+fn kind(path: &Path) -> anyhow::Result<Kind> {
+    let about = path.display();
+    let found = match is_stdin(path) {
+        true => {
+            stdin_file().and_then(|file| file.metadata()).context("standard input cannot be read: is it closed?")?
+        }
+        false => match std::fs::metadata(path) {
+            Ok(found) => found,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!("{about}: there is no such file"),
+            Err(error) => return Err(error).with_context(|| format!("{about}: cannot be looked at")),
+        },
+    };
+    readable(&found).map_err(|why| anyhow!("{about} {why}"))
+}
+
+/// How something is read; the error says what it is instead, and the way out.
+fn readable(found: &Metadata) -> Result<Kind, &'static str> {
+    let what = found.file_type();
+    if what.is_dir() {
+        Err("is a folder: name the files in it, as in folder/*.json")
+    } else if what.is_socket() {
+        Err("is a socket, which cannot be opened as a file: pipe what it sends into `-`")
+    } else if what.is_file() {
+        Ok(Kind::Regular)
+    } else {
+        Ok(Kind::Stream)
+    }
+}
+
+fn regular(path: &Path) -> anyhow::Result<Input> {
+    let about = || format!("{}: cannot be read", path.display());
+    let mut file = if is_stdin(path) { stdin_file() } else { File::open(path) }.with_context(about)?;
+    // Standard input may have been read in part by who called this command.
+    let start = if path == Path::new("-") { file.stream_position().with_context(about)? } else { 0 };
+    let size = file.metadata().with_context(about)?.len().saturating_sub(start);
+    Ok(Input { shown: shown(path), source: source(path), file, start, size })
+}
+
+/// How far the reading of a pipe is.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Reached {
+    /// Somebody writes to it, or has.
+    opened: bool,
+    bytes: u64,
+}
+
+/// Why a pipe could not be kept.
+#[derive(Debug)]
+enum SpoolError {
+    Read(io::Error),
+    /// The temporary file.
+    Write(io::Error),
+}
+
+/// Reads a pipe to its end into a temporary file.
+async fn spool(path: &Path, patience: Duration, quiet: bool) -> Result<Input, Failed> {
+    let (shown, source) = (shown(path), source(path));
+    let name = shown.display().to_string();
+    let terminal = is_stdin(path) && io::stdin().is_terminal();
+    if terminal {
+        eprintln!("reading rides from the terminal: end them with Ctrl-D");
+    }
+    let (state, reached) = watch::channel(Reached::default());
+    let (done, ended) = oneshot::channel();
+    let path = path.to_owned();
+    // A thread of its own: a pipe that nobody writes to blocks it for ever, and with it the end of a runtime that waits for it.
+    std::thread::spawn(move || {
+        let _ = done.send(copy(&path, &state));
+    });
+    let silence = Silence { name: &name, patience, terminal };
+    let copied = silence.watch(reached, ended, Step::start(format!("reading {name}"), Unit::Bytes, 0, quiet)).await;
+    let (file, size) = copied.map_err(|error| unreadable(&name, error))?;
+    if size == 0 {
+        return Err(Failed::Broken(anyhow!(
+            "nothing came from {name}: the pipe ended before its first byte; did the command that writes to it fail?"
+        )));
+    }
+    Ok(Input { shown, source, file, start: 0, size })
+}
+
+fn copy(path: &Path, state: &watch::Sender<Reached>) -> Result<(File, u64), SpoolError> {
+    const PIECE_BYTES: usize = 256 * 1024;
+    let mut from = if is_stdin(path) { stdin_file() } else { File::open(path) }.map_err(SpoolError::Read)?;
+    state.send_modify(|reached| reached.opened = true);
+    let mut file = tempfile::tempfile().map_err(SpoolError::Write)?;
+    let mut piece = vec![0; PIECE_BYTES];
+    let mut bytes = 0;
+    loop {
+        let read = match from.read(&mut piece) {
+            Ok(0) => return Ok((file, bytes)),
+            Ok(read) => read,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(SpoolError::Read(error)),
+        };
+        file.write_all(&piece[..read]).map_err(SpoolError::Write)?;
+        bytes += read as u64;
+        state.send_modify(|reached| reached.bytes = bytes);
+    }
+}
+
+fn unreadable(name: &str, error: SpoolError) -> Failed {
+    let folder = std::env::temp_dir();
+    Failed::Broken(match error {
+        SpoolError::Read(error) => anyhow!("{name}: cannot be read: {error}"),
+        SpoolError::Write(error) => anyhow!(
+            "{name}: cannot be kept in the folder {}: {error}. TMPDIR names another folder, with room for all of {name}",
+            folder.display()
+        ),
+    })
+}
+
+/// Says what a pipe waits for while nothing comes.
+struct Silence<'a> {
+    name: &'a str,
+    patience: Duration,
+    terminal: bool,
+}
+
+impl Silence<'_> {
+    async fn watch(
+        &self,
+        mut reached: watch::Receiver<Reached>,
+        mut ended: oneshot::Receiver<Result<(File, u64), SpoolError>>,
+        step: Step,
+    ) -> Result<(File, u64), SpoolError> {
+        let mut said = Said::default();
+        let mut moved = Instant::now();
+        let mut tick = tokio::time::interval(Duration::from_millis(250));
+        loop {
+            tokio::select! {
+                biased;
+                done = &mut ended => {
+                    let lost = |_| Err(SpoolError::Read(io::Error::other("the reading thread ended")));
+                    let done = done.unwrap_or_else(lost);
+                    if let Ok((_, size)) = &done {
+                        step.done(*size);
+                    }
+                    return done;
+                }
+                Ok(()) = reached.changed() => {
+                    step.at(reached.borrow_and_update().bytes);
+                    moved = Instant::now();
+                }
+                _ = tick.tick() => {
+                    let now = *reached.borrow();
+                    if let Some(text) = self.text(now, moved.elapsed()) && said.is_due(text) {
+                        let so_far = if now.bytes > 0 { format!(" ({} so far)", HumanBytes(now.bytes)) } else { String::new() };
+                        step.say(&format!("{}: {text}{so_far}", self.name));
+                    }
+                }
+            }
+        }
+    }
+
+    /// What to say after so long without a byte.
+    fn text(&self, reached: Reached, silent: Duration) -> Option<&'static str> {
+        match reached {
+            // A person types.
+            _ if self.terminal => None,
+            Reached { opened: false, .. } if silent >= FIRST_WORD_AFTER => {
+                Some("waits for a writer: nobody has opened this pipe for writing yet")
+            }
+            Reached { opened: true, bytes: 0 } if silent >= FIRST_WORD_AFTER => {
+                Some("waits for the first byte: the command that writes to this pipe has sent nothing yet")
+            }
+            Reached { bytes: 1.., .. } if silent >= self.patience.max(FIRST_WORD_AFTER) => {
+                Some("waits for more: the command that writes to this pipe pauses, and has not closed it")
+            }
+            _ => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn standard_input_has_several_names_and_pipes_are_called_as_they_can_be_recognised() {
+        for (path, shows, is_called) in [
+            ("-", "stdin", "stdin"),
+            ("/dev/stdin", "stdin", "stdin"),
+            ("/dev/fd/63", "/dev/fd/63", "/dev/fd/63"),
+            ("/proc/self/fd/11", "/proc/self/fd/11", "/proc/self/fd/11"),
+            ("folder/rides.json.gz", "folder/rides.json.gz", "rides.json.gz"),
+            ("./-", "./-", "-"),
+        ] {
+            assert_eq!((shown(Path::new(path)), source(Path::new(path)).as_str()), (shows.into(), is_called), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_silent_pipe_names_what_it_waits_for() {
+        let silence = Silence { name: "p", patience: Duration::from_secs(10), terminal: false };
+        let text = |opened, bytes, secs| silence.text(Reached { opened, bytes }, Duration::from_secs(secs));
+        assert_eq!((text(false, 0, 0), text(true, 0, 0), text(true, 7, 9)), (None, None, None));
+        assert!(text(false, 0, 1).unwrap().contains("a writer"));
+        assert!(text(true, 0, 1).unwrap().contains("first byte"));
+        assert!(text(true, 7, 10).unwrap().contains("more"));
+        let typed = Silence { terminal: true, ..silence };
+        assert_eq!(typed.text(Reached { opened: true, bytes: 0 }, Duration::from_secs(60)), None);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_named_with_the_way_out() {
+        let folder = tempfile::tempdir().unwrap();
+        let socket = folder.path().join("socket");
+        let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
+        for (path, expected) in [
+            (folder.path().to_owned(), "is a folder: name the files in it"),
+            (socket, "is a socket"),
+            (folder.path().join("nothing"), "there is no such file"),
+        ] {
+            let why = kind(&path).err().unwrap().to_string();
+            assert!(why.contains(expected) && why.contains(path.to_str().unwrap()), "{why}");
+        }
+    }
+
+    #[tokio::test]
+    async fn standard_input_is_given_once() {
+        let paths = ["-", "/dev/stdin"].map(PathBuf::from);
+        let Err(Failed::Misused(error)) = open_all(&paths, Duration::ZERO, true).await else { panic!("taken twice") };
+        assert!(error.to_string().contains("once"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn a_file_is_read_from_its_start_as_often_as_needed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("rides.json");
+        std::fs::write(&path, "[1]").unwrap();
+        let inputs = open_all(&[path], Duration::ZERO, true).await.unwrap();
+        for _ in 0..2 {
+            let mut text = String::new();
+            inputs[0].reader().unwrap().read_to_string(&mut text).unwrap();
+            assert_eq!((text.as_str(), inputs[0].size), ("[1]", 3));
+        }
+    }
+}

@@ -1,0 +1,142 @@
+//! A file becomes a batch: uploaded, and published by reference.
+
+use super::{Input, Submitted, earlier};
+use crate::{
+    Failed,
+    progress::{Step, Unit},
+};
+use anyhow::Context;
+use common::{
+    contract::{
+        layout,
+        message::{BatchContent, Message, RideBatch},
+        reading::Reading,
+    },
+    runtime::{
+        Store,
+        broker::ConnectionState,
+        client::{Client, ClientError},
+        host,
+    },
+};
+use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
+use sha2::{Digest, Sha256};
+use std::{io::Read, pin::pin};
+use tokio::io::AsyncReadExt;
+
+/// How the files of a command become batches.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Form<'a> {
+    /// Id of the one batch; derived from the bytes and the reading where there is none.
+    pub(crate) batch_id: Option<&'a str>,
+    /// How the documents are read.
+    pub(crate) reading: &'a Reading,
+}
+
+/// Uploads every file that is not there already, and publishes a reference to each.
+pub(crate) async fn submit_all(
+    client: &Client,
+    store: &Store,
+    inputs: Vec<Input>,
+    form: Form<'_>,
+    quiet: bool,
+) -> Result<Vec<Submitted>, Failed> {
+    let mut submitted: Vec<Submitted> = Vec::new();
+    for input in inputs {
+        let mut one = submit(client, store, input, form, quiet).await?;
+        // The same bytes twice in one command: what the first of them brought is no earlier result.
+        if let Some(same) = submitted.iter().find(|other| other.batch_id == one.batch_id) {
+            one.was_there = same.was_there;
+        }
+        submitted.push(one);
+    }
+    Ok(submitted)
+}
+
+async fn submit(
+    client: &Client,
+    store: &Store,
+    input: Input,
+    form: Form<'_>,
+    quiet: bool,
+) -> Result<Submitted, Failed> {
+    let about = || input.shown.display().to_string();
+    let sha256 = fingerprint(&input).await.with_context(about)?;
+    let object = layout::raw_upload(&sha256, &input.source);
+    let there = store.head(&ObjectPath::from(object.as_str())).await.is_ok_and(|found| found.size == input.size);
+    if !there {
+        upload(store, &input, &object, quiet).await.with_context(|| format!("uploading {}", about()))?;
+    }
+    let batch_id = form.batch_id.map_or_else(|| form.reading.batch_id(&sha256), str::to_owned);
+    let batch = RideBatch {
+        batch_id: form.batch_id.map(str::to_owned),
+        source: Some(input.source),
+        reading: form.reading.clone(),
+        content: BatchContent::Reference { object, sha256 },
+    };
+    batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
+    let was_there = earlier::is_there(store, &batch_id).await?;
+    let at = host::now();
+    let trace_id = published(client, &batch).await?;
+    Ok(Submitted { file: input.shown, batch_id, trace_id, at, was_there, earlier: None })
+}
+
+/// Publishes, and says so when that takes long because the broker is under an alarm.
+async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientError> {
+    let mut state = client.state();
+    let mut publishing = pin!(client.publish(batch));
+    loop {
+        tokio::select! {
+            biased;
+            done = &mut publishing => return done,
+            Ok(blocked) = state.wait_for(|now| matches!(now, ConnectionState::Blocked(_))) => {
+                if let ConnectionState::Blocked(reason) = &*blocked {
+                    eprintln!("the broker takes no publishes for now ({reason}); waiting until it does");
+                }
+            }
+        }
+        tokio::select! {
+            biased;
+            done = &mut publishing => return done,
+            _ = state.wait_for(|now| !matches!(now, ConnectionState::Blocked(_))) => {}
+        }
+    }
+}
+
+/// SHA-256 of a file, 64 hex digits.
+async fn fingerprint(input: &Input) -> anyhow::Result<String> {
+    let mut reader = input.reader()?;
+    tokio::task::spawn_blocking(move || {
+        let mut hasher = Sha256::new();
+        let mut buffer = vec![0; 1 << 20];
+        loop {
+            match reader.read(&mut buffer)? {
+                0 => return Ok(hex::encode(hasher.finalize())),
+                read => hasher.update(&buffer[..read]),
+            }
+        }
+    })
+    .await?
+}
+
+async fn upload(store: &Store, input: &Input, object: &str, quiet: bool) -> anyhow::Result<()> {
+    /// Parts being written at the same time.
+    const PARTS_MAX: usize = 4;
+    let step = Step::start(format!("uploading {}", input.source), Unit::Bytes, input.size, quiet);
+    let mut reader = tokio::fs::File::from_std(input.reader()?);
+    let mut writer = WriteMultipart::new(store.put_multipart(&ObjectPath::from(object)).await?);
+    let mut sent = 0;
+    loop {
+        let mut buffer = bytes::BytesMut::with_capacity(1 << 20);
+        if reader.read_buf(&mut buffer).await? == 0 {
+            break;
+        }
+        sent += buffer.len() as u64;
+        writer.wait_for_capacity(PARTS_MAX).await?;
+        writer.put(buffer.freeze());
+        step.at(sent);
+    }
+    writer.finish().await?;
+    step.done(sent);
+    Ok(())
+}

@@ -1,0 +1,99 @@
+//! What is published of a file, and how dead letters end a batch.
+
+use super::{
+    BatchOutcome, Follower, Goal, Manner, Submitted,
+    input::open_all,
+    submit::{Form, submit_all},
+};
+use common::{
+    contract::{
+        envelope::{self, Properties},
+        message::{BatchContent, RideBatch, decode},
+        outcome::Outgoing,
+        reading::{Mapping, Reading},
+        topology::{self, queue},
+    },
+    runtime::{Broker, MemoryBroker, Store, client::Client, store},
+};
+use object_store::memory::InMemory;
+use std::{sync::Arc, time::Duration};
+
+/// A client, a store, and a file of rides in a folder.
+async fn handed_in(broker: &MemoryBroker, reading: &Reading) -> (Client, Store, Follower, Vec<Submitted>) {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rides of today.json");
+    std::fs::write(&path, "[{}]").unwrap();
+    let client = Client::connect(broker, "test").await.unwrap();
+    let store: Store = Arc::new(InMemory::new());
+    let follower = Follower::start(&client).await.unwrap();
+    let inputs = open_all(&[path], Duration::ZERO, true).await.unwrap();
+    let submitted = submit_all(&client, &store, inputs, Form { batch_id: None, reading }, true).await.unwrap();
+    (client, store, follower, submitted)
+}
+
+#[tokio::test]
+async fn a_batch_says_where_its_bytes_are_and_how_they_are_read() {
+    let broker = MemoryBroker::new();
+    let listener = Client::connect(&broker, "listener").await.unwrap();
+    let mut published = listener.listen(topology::INGEST, "#").await.unwrap();
+    let mut map = Mapping::default();
+    map.add("distance=km*0.621371").unwrap();
+    let reading = Reading { rides_at: Some("data".parse().unwrap()), map };
+    let (_, store, _, submitted) = handed_in(&broker, &reading).await;
+    let batch: RideBatch = decode(&published.next().await.unwrap().body).unwrap();
+    let BatchContent::Reference { object, sha256 } = &batch.content else { panic!("{batch:?}") };
+    assert_eq!((&batch.reading, batch.batch_id.as_deref()), (&reading, None));
+    assert_eq!(
+        (batch.source.as_deref(), &submitted[0].batch_id),
+        (Some("rides of today.json"), &reading.batch_id(sha256))
+    );
+    assert_ne!(submitted[0].batch_id, Reading::default().batch_id(sha256));
+    assert_eq!(store::read(&store, object).await.unwrap().unwrap(), "[{}]");
+    assert!(!submitted[0].was_there);
+}
+
+#[tokio::test]
+async fn the_same_bytes_twice_in_one_command_are_no_earlier_result() {
+    let broker = MemoryBroker::new();
+    let (client, store, _, first) = handed_in(&broker, &Reading::default()).await;
+    let manifest = common::contract::layout::manifest(&first[0].batch_id);
+    let folder = tempfile::tempdir().unwrap();
+    let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
+    paths.iter().for_each(|path| std::fs::write(path, "[{}]").unwrap());
+    store::write(&store, &manifest, "{}").await.unwrap();
+    let inputs = open_all(&paths, Duration::ZERO, true).await.unwrap();
+    let form = Form { batch_id: None, reading: &Reading::default() };
+    let again = submit_all(&client, &store, inputs, form, true).await.unwrap();
+    assert_eq!(again.iter().map(|batch| batch.was_there).collect::<Vec<_>>(), [true, true]);
+}
+
+#[tokio::test]
+async fn dead_letters_of_chunks_end_their_batch_with_the_first_reason_and_their_number() {
+    let broker = MemoryBroker::new();
+    let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
+    let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+    let letter = |trace_id: &str, why: &str| {
+        let mut properties = Properties::default();
+        properties.set_text(envelope::TRACEPARENT, format!("00-{trace_id}-00f067aa0ba902b7-01"));
+        properties.set_text(envelope::REASON, "weather_unusable");
+        properties.set_text(envelope::WHY, why);
+        let routing_key = queue::WEATHER_FETCHER.to_owned();
+        Outgoing { exchange: topology::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
+    };
+    let trace_id = submitted[0].trace_id.clone();
+    publisher.publish(letter(&"4b".repeat(16), "another batch")).await.unwrap();
+    for why in ["USW00094728.csv, line 7, column DATE: \"20180230\"", "the second", "the third"] {
+        publisher.publish(letter(&trace_id, why)).await.unwrap();
+    }
+    let manner = Manner { goal: Goal::Model, quiet: true, patience: Duration::ZERO, in_fleet: true };
+    let outcome = follower.follow(&client, &store, submitted, manner).await.unwrap();
+    let (submitted, became) = &outcome.batches[0];
+    assert!(matches!(became, BatchOutcome::Refused { letters: 3, .. }));
+    let text = became.refusal(submitted, true).unwrap();
+    for part in
+        ["failed in the weather-fetcher", "weather_unusable", "line 7, column DATE", "3 messages", "dead list --batch"]
+    {
+        assert!(text.contains(part), "{part} is missing\n{text}");
+    }
+    assert!(became.refusal(submitted, false).unwrap().contains("run the same command again"));
+}

@@ -53,7 +53,7 @@ impl Decompressed {
             Some(coding) => Some(coding),
             None => by_mark,
         };
-        let is_text = start.iter().take(64).all(|byte| byte.is_ascii_graphic() || byte.is_ascii_whitespace());
+        let is_text = format::is_text(start);
         let may_be_plain = is_text && coding.is_some_and(|coding| !is_marked(coding));
         let starts_like = may_be_plain.then(|| format::starts_like(start));
         let stream = match coding {
@@ -138,10 +138,16 @@ impl Decompressed {
 
     /// What a failure of the decoder means.
     fn failed(&mut self, error: io::Error) -> ReadError {
-        match read_error(error, self.stream.input().pulled()) {
+        let at = self.stream.input().pulled();
+        // In these words flate2 says that it wants more bytes.
+        let is_cut = self.stream.coding() == Some(Coding::Deflate) && error.kind() == io::ErrorKind::Other;
+        let error = match read_error(error, at) {
+            ReadError::Corrupt { at, .. } if is_cut => ReadError::CutShort(at),
+            other => other,
+        };
+        match error {
             ReadError::CutShort(_) | ReadError::Corrupt { .. }
-                if self.bytes == 0
-                    && let Some(declared) = self.coding
+                if let Some(declared) = self.coding
                     && let Some(found) = self.starts_like.take() =>
             {
                 ReadError::NotAsDeclared { declared, found }
@@ -223,6 +229,3 @@ async fn decompress(
     decoder.take(piece_bytes as u64).read_buf(buffer).await?;
     Ok(buffer.split().freeze())
 }
-
-#[cfg(test)]
-mod tests;

@@ -50,9 +50,12 @@ pub(super) struct Rows {
     /// Where the quote of the first cell opened that goes on over several lines.
     broken_cell: Option<u64>,
     quote_line: u64,
-    /// Delimiters within quotes, in the row and in its current line.
-    quoted_delimiters: u64,
+    /// Whether the quoted cell goes on over several lines.
+    is_cell_broken: bool,
+    /// Delimiters within the quotes of the cell, of its current line, and of all cells of the row that go on over several lines.
+    cell_delimiters: u64,
     line_delimiters: u64,
+    broken_delimiters: u64,
 }
 
 impl Rows {
@@ -74,8 +77,10 @@ impl Rows {
             after_cr: false,
             broken_cell: None,
             quote_line: line,
-            quoted_delimiters: 0,
+            is_cell_broken: false,
+            cell_delimiters: 0,
             line_delimiters: 0,
+            broken_delimiters: 0,
         }
     }
 
@@ -124,7 +129,7 @@ impl Rows {
         (self.cells, self.filled) = (0, 0);
         (self.is_cut, self.has_quotes) = (false, false);
         self.broken_cell = None;
-        (self.quoted_delimiters, self.line_delimiters) = (0, 0);
+        self.broken_delimiters = 0;
     }
 
     /// Whether the row is a blank line.
@@ -162,7 +167,7 @@ impl Rows {
     pub fn check(&self) -> Result<(), InvalidCsv> {
         let Some(columns) = self.columns else { return Ok(()) };
         let of_two_rows = 2 * (columns as u64 - 1);
-        let delimiters = self.cells - 1 + self.quoted_delimiters;
+        let delimiters = self.cells - 1 + self.broken_delimiters;
         if let Some(line) = self.broken_cell
             && delimiters >= of_two_rows
         {
@@ -202,7 +207,7 @@ impl Rows {
             self.state = State::Quoted;
             self.has_quotes = true;
             self.quote_line = self.line;
-            self.line_delimiters = 0;
+            (self.cell_delimiters, self.line_delimiters) = (0, 0);
             return (1, false);
         }
         self.state = State::Unquoted;
@@ -226,19 +231,20 @@ impl Rows {
             self.after_cr = false;
             self.keep(text);
             let delimiters = memchr_iter(self.delimiter, text).count() as u64;
-            self.quoted_delimiters += delimiters;
+            self.cell_delimiters += delimiters;
             self.line_delimiters += delimiters;
         }
         if let Some(columns) = self.columns
-            && let Some(line) = self.broken_cell
+            && self.is_cell_broken
             && self.line_delimiters + 1 >= columns as u64
         {
-            return Err(InvalidCsv::RowInCell { line, row: self.line });
+            return Err(InvalidCsv::RowInCell { line: self.quote_line, row: self.line });
         }
         match after.first() {
             None => return Ok((length, false)),
             Some(b'"') => self.state = State::Quote,
             Some(byte) => {
+                self.is_cell_broken = true;
                 self.broken_cell.get_or_insert(self.quote_line);
                 self.line_delimiters = 0;
                 self.keep(&[*byte]);
@@ -281,6 +287,9 @@ impl Rows {
         self.cells += 1;
         if !std::mem::replace(&mut self.is_cell_empty, true) {
             self.filled = self.cells;
+        }
+        if std::mem::take(&mut self.is_cell_broken) {
+            self.broken_delimiters += self.cell_delimiters;
         }
         if !self.is_cut {
             self.ends.push(self.text.len());

@@ -2,7 +2,10 @@
 
 use crate::problem::Problem;
 use axum::http::{HeaderMap, header};
-use common::runtime::compression::{BadCompression, Coding, is_no_compression};
+use common::{
+    contract::coding::{Coding, is_no_compression},
+    runtime::compression::BadCompression,
+};
 
 /// Compressions of one body at most.
 const CODINGS_MAX: usize = 2;

@@ -1,6 +1,7 @@
 //! The loop around a worker, on both brokers: what happens to a message whatever its handler does.
 
 use super::{SOON, next, on_both_brokers};
+use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
 use bytes::Bytes;
 use common::{
     contract::{
@@ -24,7 +25,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::{sync::Semaphore, task::JoinHandle};
+use tokio::{io::AsyncReadExt, sync::Semaphore, task::JoinHandle};
 
 on_both_brokers! {
     outputs_are_published_and_the_input_is_acknowledged;
@@ -37,6 +38,7 @@ on_both_brokers! {
     a_panic_is_one_failed_attempt_and_not_the_end;
     an_error_in_streamed_outputs_fails_the_attempt;
     what_cannot_be_read_is_parked_with_its_reason;
+    what_comes_compressed_is_read_and_another_compression_is_named;
     no_more_run_at_once_than_the_concurrency;
     a_shutdown_lets_running_handlers_finish;
     a_straggler_is_named_and_delivered_again;
@@ -343,6 +345,67 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
     running.publish(untyped).await;
     assert_eq!(running.dead().await.text(envelope::REASON), Some("unknown_version"));
     running.finish().await;
+}
+
+/// A message is gzip or zstd by its first bytes, whatever `content_encoding` says or leaves out, deflate or Brotli where that says so;
+/// compressed twice, or in another way, it is parked with a reason that names `content_encoding`.
+async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: Arc<dyn Broker>) {
+    let (send_handled, mut handled) = tokio::sync::mpsc::unbounded_channel();
+    let running = start(&broker, options(), move |envelope| {
+        let _ = send_handled.send(envelope.payload.batch_id);
+        async { Ok(Outputs::none()) }
+    })
+    .await;
+    let sent = |batch_id: &str, content_encoding: Option<&str>, body: Option<Vec<u8>>| {
+        let mut outgoing = Outgoing::message(&input(batch_id)).unwrap();
+        outgoing.properties.content_encoding = content_encoding.map(str::to_owned);
+        outgoing.body = body.map_or(outgoing.body, Bytes::from);
+        outgoing
+    };
+    let plain = |batch_id: &str| Outgoing::message(&input(batch_id)).unwrap().body;
+    for (batch_id, content_encoding, body) in [
+        ("gzip", Some("gzip"), Some(gzip(&plain("gzip")).await)),
+        ("gzip-utf-8", Some("gzip:UTF-8"), Some(gzip(&plain("gzip-utf-8")).await)),
+        ("not-declared", None, Some(gzip(&plain("not-declared")).await)),
+        ("zstd", Some("ZSTD"), Some(zstd(&plain("zstd")).await)),
+        ("brotli", Some("br"), Some(brotli(&plain("brotli")).await)),
+        ("character-set", Some("utf-8"), None),
+        ("plain-although-declared", Some("gzip"), None),
+    ] {
+        running.publish(sent(batch_id, content_encoding, body)).await;
+        assert_eq!(tokio::time::timeout(SOON, handled.recv()).await.unwrap().as_deref(), Some(batch_id));
+    }
+    let twice = gzip(&gzip(&plain("twice")).await).await;
+    for (content_encoding, body, said) in [
+        (Some("gzip, gzip"), twice, "at content_encoding: compressed twice, gzip within gzip"),
+        (Some("br"), vec![0xFF; 9], "at content_encoding: the br stream is broken"),
+        (Some("lz4"), vec![0x04, 0x22, 0x4D, 0x18], "at content_encoding: \"lz4\": expected gzip, zstd, deflate or br"),
+        (Some("gzip"), gzip(&plain("cut")).await[..20].to_vec(), "at content_encoding: the gzip stream is broken"),
+    ] {
+        running.publish(sent("dead", content_encoding, Some(body))).await;
+        let dead = running.dead().await;
+        assert_eq!(dead.text(envelope::REASON), Some("malformed"));
+        assert!(dead.text(envelope::WHY).unwrap().contains(said), "{dead:?}");
+    }
+    running.finish().await;
+}
+
+async fn gzip(bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    GzipEncoder::new(bytes).read_to_end(&mut compressed).await.unwrap();
+    compressed
+}
+
+async fn brotli(bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    BrotliEncoder::new(bytes).read_to_end(&mut compressed).await.unwrap();
+    compressed
+}
+
+async fn zstd(bytes: &[u8]) -> Vec<u8> {
+    let mut compressed = Vec::new();
+    ZstdEncoder::new(bytes).read_to_end(&mut compressed).await.unwrap();
+    compressed
 }
 
 async fn no_more_run_at_once_than_the_concurrency(broker: Arc<dyn Broker>) {

@@ -1,11 +1,11 @@
 //! Small compressed bodies, decompressed in memory within bounds: requests over HTTP and over RPC. Batches, which may be of any
 //! size, are decompressed by the splitter as a stream.
 
+use crate::contract::coding::Coding;
 use async_compression::{
     tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
     zstd::DParameter,
 };
-use std::fmt;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Bytes of a decompressed body that the bound on its expansion does not concern.
@@ -16,59 +16,6 @@ const EXPANSION_MAX: usize = 1_000;
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
 /// Bytes decompressed before other tasks have their turn.
 const PIECE_BYTES: usize = 64 << 10;
-
-/// A compression.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Coding {
-    /// RFC 1952.
-    Gzip,
-    /// RFC 1950 (zlib), which is what HTTP means by deflate, or bare RFC 1951, which some clients send instead.
-    Deflate,
-    /// RFC 8878.
-    Zstd,
-    /// RFC 7932.
-    Brotli,
-}
-
-impl Coding {
-    /// The coding of that name in a header `Content-Encoding` (RFC 9110 §8.4.1), in any case.
-    pub fn named(name: &str) -> Option<Self> {
-        match name.to_ascii_lowercase().as_str() {
-            "gzip" | "x-gzip" => Some(Self::Gzip),
-            "deflate" => Some(Self::Deflate),
-            "zstd" => Some(Self::Zstd),
-            "br" => Some(Self::Brotli),
-            _ => None,
-        }
-    }
-
-    /// The coding that the first bytes of a body tell; deflate and Brotli have no such mark.
-    pub fn of_body(body: &[u8]) -> Option<Self> {
-        match body {
-            [0x1F, 0x8B, ..] => Some(Self::Gzip),
-            [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Self::Zstd),
-            _ => None,
-        }
-    }
-}
-
-impl fmt::Display for Coding {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Gzip => "gzip",
-            Self::Deflate => "deflate",
-            Self::Zstd => "zstd",
-            Self::Brotli => "br",
-        })
-    }
-}
-
-/// Whether a name given as a compression is that of a character set or says that there is none: it says nothing about the bytes.
-pub fn is_no_compression(name: &str) -> bool {
-    const NAMES: [&str; 11] =
-        ["", "identity", "none", "utf-8", "utf8", "us-ascii", "ascii", "binary", "8bit", "7bit", "iso-8859-1"];
-    NAMES.iter().any(|known| name.eq_ignore_ascii_case(known))
-}
 
 /// Why a body cannot be decompressed.
 #[derive(Debug, thiserror::Error)]

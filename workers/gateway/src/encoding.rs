@@ -2,14 +2,36 @@
 
 use crate::problem::Problem;
 use axum::http::{HeaderMap, header};
-use common::runtime::compression::{BadCompression, Coding, is_no_compression};
+use common::{
+    contract::coding::{Coding, is_no_compression},
+    runtime::compression::BadCompression,
+};
 
 /// Compressions of one body at most.
 const CODINGS_MAX: usize = 2;
-/// What is taken where a body is read here.
-const TAKEN: &str = "gzip, deflate, zstd, br, identity";
-/// What is taken where a body is stored as it comes, and read by the splitter.
-const TAKEN_OF_BATCHES: &str = "gzip, zstd, identity";
+
+/// Which codings are taken.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Taken {
+    /// Where a body is read here.
+    Here,
+    /// Where a body is stored as it comes, and read by the splitter.
+    BySplitter,
+}
+
+impl Taken {
+    /// Their names, as a header lists them.
+    pub(crate) fn names(self) -> &'static str {
+        match self {
+            Self::Here => "gzip, deflate, zstd, br, identity",
+            Self::BySplitter => "gzip, zstd, identity",
+        }
+    }
+
+    fn has(self, coding: Coding) -> bool {
+        self == Self::Here || matches!(coding, Coding::Gzip | Coding::Zstd)
+    }
+}
 
 /// How a body is compressed, in the order in which that was done; empty where it is not. Names of character sets say nothing about
 /// the bytes and are passed over.
@@ -17,7 +39,7 @@ const TAKEN_OF_BATCHES: &str = "gzip, zstd, identity";
 /// # Errors
 /// 415: an unknown coding, or too many.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
-    read(headers, TAKEN, |_| true)
+    read(headers, Taken::Here)
 }
 
 /// Whether a batch may come as this header says: only as what the splitter finds by its first bytes.
@@ -25,17 +47,18 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
 /// # Errors
 /// 415: another coding, or too many.
 pub(crate) fn check_of_batch(headers: &HeaderMap) -> Result<(), Problem> {
-    read(headers, TAKEN_OF_BATCHES, |coding| matches!(coding, Coding::Gzip | Coding::Zstd)).map(drop)
+    read(headers, Taken::BySplitter).map(drop)
 }
 
-fn read(headers: &HeaderMap, taken: &'static str, is_taken: fn(Coding) -> bool) -> Result<Vec<Coding>, Problem> {
+fn read(headers: &HeaderMap, taken: Taken) -> Result<Vec<Coding>, Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = String::from_utf8_lossy(value.as_bytes());
         for name in value.split([',', ';', ':']).map(str::trim).filter(|name| !is_no_compression(name)) {
-            let coding = Coding::named(name).filter(|coding| is_taken(*coding)).ok_or_else(|| {
+            let coding = Coding::named(name).filter(|coding| taken.has(*coding)).ok_or_else(|| {
                 let shown: String = name.chars().take(40).collect();
-                let detail = format!("Content-Encoding is {shown:?}: expected one of {taken}, or no such header");
+                let detail =
+                    format!("Content-Encoding is {shown:?}: expected one of {}, or no such header", taken.names());
                 Problem::unsupported_coding(detail, taken)
             })?;
             codings.push(coding);

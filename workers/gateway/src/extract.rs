@@ -9,7 +9,10 @@ use axum::{
     extract::{FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
-use common::runtime::compression::{Coding, decompress, starts_like};
+use common::{
+    contract::coding::Coding,
+    runtime::compression::{decompress, starts_like},
+};
 use futures::StreamExt;
 use serde::de::DeserializeOwned;
 use serde_json::Value;

@@ -1,5 +1,6 @@
 //! Errors as RFC 9457 problem details: what was wrong, where, and what would be right.
 
+use crate::encoding::Taken;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -37,7 +38,7 @@ pub struct Problem {
     retry_after: Option<u32>,
     /// The codings of a body that are taken, where another one is the problem (RFC 9110 §15.5.16).
     #[serde(skip)]
-    accept_encoding: Option<&'static str>,
+    accept_encoding: Option<Taken>,
 }
 
 /// A field at fault.
@@ -121,8 +122,8 @@ impl Problem {
     }
 
     /// 415: compressed in a way that is not taken; the answer says in Accept-Encoding what is.
-    pub fn unsupported_coding(detail: impl Into<String>, accept_encoding: &'static str) -> Self {
-        Self { accept_encoding: Some(accept_encoding), ..Self::unsupported_media_type(detail) }
+    pub(crate) fn unsupported_coding(detail: impl Into<String>, taken: Taken) -> Self {
+        Self { accept_encoding: Some(taken), ..Self::unsupported_media_type(detail) }
     }
 
     /// 422: readable, but a field cannot be.
@@ -199,8 +200,8 @@ impl IntoResponse for Problem {
         if let Some(wait) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
-        if let Some(codings) = accept_encoding {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(codings));
+        if let Some(taken) = accept_encoding {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(taken.names()));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wildrydes\""));

@@ -256,7 +256,7 @@ pub(crate) async fn score(
 async fn many(
     app: &App,
     manner: Manner,
-    Rides { kept, count }: Rides<true>,
+    Rides { kept, count }: Rides,
     request_id: Option<String>,
     deadline: Instant,
 ) -> Result<Json<ScoreAnswer>, Problem> {

@@ -399,23 +399,26 @@ pub(crate) struct RidesToScore {
 /// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
 /// in memory.
 #[derive(Debug, Default)]
-pub(crate) struct Rides<const NEAR: bool = false> {
+pub(crate) struct Rides {
     pub(crate) kept: Vec<RideToScore>,
     pub(crate) count: usize,
 }
 
-impl<'de, const NEAR: bool> Deserialize<'de> for Rides<NEAR> {
+/// [`Rides`], read as [`Read`] reads one.
+struct ReadRides<const NEAR: bool>(Rides);
+
+impl<'de, const NEAR: bool> Deserialize<'de> for ReadRides<NEAR> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Visit<const NEAR: bool>;
 
         impl<'de, const NEAR: bool> Visitor<'de> for Visit<NEAR> {
-            type Value = Rides<NEAR>;
+            type Value = ReadRides<NEAR>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("an array of rides")
             }
 
-            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Rides<NEAR>, A::Error> {
+            fn visit_seq<A: SeqAccess<'de>>(self, mut rides: A) -> Result<Self::Value, A::Error> {
                 let mut kept = Vec::new();
                 while kept.len() < SCORE_RIDES_MAX {
                     let Some(Read::<NEAR>(ride)) = rides.next_element()? else { break };
@@ -425,7 +428,7 @@ impl<'de, const NEAR: bool> Deserialize<'de> for Rides<NEAR> {
                 while count >= SCORE_RIDES_MAX && rides.next_element::<IgnoredAny>()?.is_some() {
                     count += 1;
                 }
-                Ok(Rides { kept, count })
+                Ok(ReadRides(Rides { kept, count }))
             }
         }
 
@@ -435,10 +438,10 @@ impl<'de, const NEAR: bool> Deserialize<'de> for Rides<NEAR> {
 
 /// An object that is a ride, or has rides.
 #[derive(Debug, Default)]
-pub(crate) struct RideOrRides<const NEAR: bool = false> {
+pub(crate) struct RideOrRides {
     pub(crate) ride: RideToScore,
     /// Present: several were sent.
-    pub(crate) rides: Option<Rides<NEAR>>,
+    pub(crate) rides: Option<Rides>,
     pub(crate) units: Units,
     pub(crate) explain: Option<bool>,
     pub(crate) request_id: Option<String>,
@@ -460,23 +463,28 @@ const TRAVEL_DATA: usize = RIDES + 1;
 const UNITS: usize = RIDES + 2;
 const EXPLAIN: usize = RIDES + 3;
 
-impl<const NEAR: bool> Members for RideOrRides<NEAR> {
+/// [`RideOrRides`], read as [`Read`] reads a ride.
+#[derive(Default)]
+struct ReadBody<const NEAR: bool>(RideOrRides);
+
+impl<const NEAR: bool> Members for ReadBody<NEAR> {
     const KEYS: &'static [&'static str] = &ALL_KEYS;
     const NEAR: bool = NEAR;
 
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
+        let Self(body) = self;
         match position {
-            ..RIDES => return self.ride.value(position, map),
-            RIDES | TRAVEL_DATA => match (map.next_value()?, &self.rides) {
+            ..RIDES => return body.ride.value(position, map),
+            RIDES | TRAVEL_DATA => match (map.next_value::<Option<ReadRides<NEAR>>>()?, &body.rides) {
                 (Some(_), Some(_)) => {
                     return Err(A::Error::custom("rides are given twice, expected rides or travel_data"));
                 }
-                (Some(rides), None) => self.rides = Some(rides),
+                (Some(ReadRides(rides)), None) => body.rides = Some(rides),
                 (None, _) => {}
             },
-            UNITS => self.units = map.next_value::<Option<GivenUnits>>()?.unwrap_or_default().0,
-            EXPLAIN => self.explain = map.next_value()?,
-            _ => self.request_id = map.next_value::<Name>()?.0,
+            UNITS => body.units = map.next_value::<Option<GivenUnits>>()?.unwrap_or_default().0,
+            EXPLAIN => body.explain = map.next_value()?,
+            _ => body.request_id = map.next_value::<Name>()?.0,
         }
         Ok(())
     }
@@ -487,12 +495,12 @@ impl<const NEAR: bool> Members for RideOrRides<NEAR> {
 
     fn note(&mut self, spelling: Spelling) {
         if RIDE_KEYS.contains(&spelling.field) {
-            self.ride.note(spelling);
+            self.0.ride.note(spelling);
         }
     }
 }
 
-impl<'de, const NEAR: bool> Deserialize<'de> for RideOrRides<NEAR> {
+impl<'de, const NEAR: bool> Deserialize<'de> for ReadBody<NEAR> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         members::read(deserializer)
     }
@@ -503,22 +511,21 @@ impl<'de, const NEAR: bool> Deserialize<'de> for RideOrRides<NEAR> {
 ///
 /// # Errors
 /// As [`read_json`].
-pub(crate) fn read(body: &[u8]) -> Result<RideOrRides<true>, Problem> {
-    let is_array = without_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[');
-    let asked: RideOrRides = match is_array {
-        true => RideOrRides { rides: Some(read_json(body)?), ..RideOrRides::default() },
-        false => read_json(body)?,
+pub(crate) fn read(body: &[u8]) -> Result<RideOrRides, Problem> {
+    let asked = read_as::<false>(body)?;
+    let is_whole = match &asked.rides {
+        Some(rides) => rides.kept.iter().all(RideToScore::is_whole),
+        None => asked.ride.is_whole(),
     };
-    let RideOrRides { ride, rides, units, explain, request_id } = asked;
-    let is_whole = rides.as_ref().map_or_else(|| ride.is_whole(), |rides| rides.kept.iter().all(RideToScore::is_whole));
-    match (is_whole, is_array) {
-        (true, _) => {
-            let rides = rides.map(|Rides { kept, count }| Rides { kept, count });
-            Ok(RideOrRides { ride, rides, units, explain, request_id })
-        }
-        (false, true) => Ok(RideOrRides { rides: Some(read_json(body)?), ..RideOrRides::default() }),
-        (false, false) => read_json(body),
+    if is_whole { Ok(asked) } else { read_as::<true>(body) }
+}
+
+fn read_as<const NEAR: bool>(body: &[u8]) -> Result<RideOrRides, Problem> {
+    if without_mark(body).iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b'[') {
+        let ReadRides::<NEAR>(rides) = read_json(body)?;
+        return Ok(RideOrRides { rides: Some(rides), ..RideOrRides::default() });
     }
+    read_json(body).map(|ReadBody::<NEAR>(asked)| asked)
 }
 
 /// Reads one ride, as [`read`] does.

@@ -37,6 +37,21 @@ impl Coding {
             _ => None,
         }
     }
+
+    /// How the name of an object ends that is compressed in a way that its first bytes do not show; `None` where they do.
+    pub fn suffix(self) -> Option<&'static str> {
+        match self {
+            Self::Gzip | Self::Zstd => None,
+            Self::Deflate => Some(".deflate"),
+            Self::Brotli => Some(".br"),
+        }
+    }
+
+    /// The coding that the end of an object's name shows, in any case.
+    pub fn of_name(name: &str) -> Option<Self> {
+        let name = name.to_ascii_lowercase();
+        [Self::Deflate, Self::Brotli].into_iter().find(|coding| coding.suffix().is_some_and(|end| name.ends_with(end)))
+    }
 }
 
 impl fmt::Display for Coding {
@@ -178,6 +193,19 @@ mod tests {
         assert_eq!(Coding::of_body(&[0x53, 0x2A, 0x4D, 0x18]), Some(Coding::Zstd));
         assert_eq!(Coding::of_body(b"[{"), None);
         assert_eq!(Coding::of_body(b""), None);
+    }
+
+    #[test]
+    fn a_name_shows_what_the_bytes_do_not() {
+        for (name, coding) in [
+            ("raw/rides.json.br", Some(Coding::Brotli)),
+            ("raw/rides.NDJSON.BR", Some(Coding::Brotli)),
+            ("raw/x.deflate", Some(Coding::Deflate)),
+            ("raw/rides.json.gz", None),
+            ("raw/rides.br.json", None),
+        ] {
+            assert_eq!(Coding::of_name(name), coding, "{name}");
+        }
     }
 
     proptest! {

@@ -29,7 +29,7 @@
 //! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
 //! ```
 
-use super::{features::breed_name, model::AliasName};
+use super::{coding::Coding, features::breed_name, model::AliasName};
 use sha2::{Digest, Sha256};
 
 /// Prefix of what publishers upload.
@@ -82,9 +82,12 @@ pub fn idempotency(fingerprint: &str) -> String {
     format!("idempotency/{fingerprint}.json")
 }
 
-/// A batch that came inline. Its name says whether it is read line by line, as the message's content type did.
-pub fn raw_inline(sha256: &str, lines: bool) -> String {
-    format!("{RAW}/inline/{sha256}{}", if lines { ".ndjson" } else { "" })
+/// A batch that came inline. Its name says what the message's properties did: whether it is read line by line, and a compression
+/// that its bytes do not show.
+pub fn raw_inline(sha256: &str, lines: bool, coding: Option<Coding>) -> String {
+    let form = if lines { ".ndjson" } else { "" };
+    let compression = coding.and_then(Coding::suffix).unwrap_or_default();
+    format!("{RAW}/inline/{sha256}{form}{compression}")
 }
 
 /// Whether a worker is paused.

@@ -144,12 +144,13 @@ impl Splitter {
 
     /// Follows the batch to its bytes, however it came, and reads them once.
     async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
-        let source = Source::Inline { body: body.clone(), coding: declared_coding(properties)? };
+        let coding = declared_coding(properties)?;
+        let source = Source::Inline { body: body.clone(), coding };
         let lines = properties.content_type.as_deref().is_some_and(is_lines_type);
         let options = Self::options(lines);
         let survey = pass::survey(&source, options, self.limits(), &Reading::default()).await?;
         let Some(object) = survey.header.object.clone() else {
-            let raw = Raw::Inline { object: layout::raw_inline(&survey.fingerprint.sha256, lines), body };
+            let raw = Raw::Inline { object: layout::raw_inline(&survey.fingerprint.sha256, lines, coding), body };
             let header = Header { reading: survey.reading.clone(), ..survey.header.clone() };
             return Ok(Batch { source, options, header, survey, raw });
         };
@@ -353,14 +354,21 @@ fn declared_coding(properties: &Properties) -> Result<Option<Coding>, Failure> {
 
 fn is_lines_type(content_type: &str) -> bool {
     let essence = content_type.split(';').next().unwrap_or_default().trim();
-    ["application/x-ndjson", "application/ndjson", "application/jsonl", "application/x-jsonlines"]
-        .iter()
-        .any(|lines| essence.eq_ignore_ascii_case(lines))
+    [
+        "application/x-ndjson",
+        "application/ndjson",
+        "application/jsonl",
+        "application/x-jsonlines",
+        "application/x-jsonl",
+    ]
+    .iter()
+    .any(|lines| essence.eq_ignore_ascii_case(lines))
 }
 
 fn is_lines_name(object: &str) -> bool {
     let name = object.to_ascii_lowercase();
-    let plain = name.strip_suffix(".gz").or_else(|| name.strip_suffix(".zst")).unwrap_or(&name);
+    let compressed = [".gz", ".zst", ".zstd", ".br", ".deflate"];
+    let plain = compressed.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
     plain.ends_with(".ndjson") || plain.ends_with(".jsonl")
 }
 

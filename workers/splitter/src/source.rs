@@ -16,7 +16,7 @@ mod input;
 mod parquet;
 mod utf16;
 
-use self::{csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
+use self::{compressed::Stated, csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
 use bytes::Bytes;
 use common::{contract::coding::Coding, runtime::Store};
 use futures::{
@@ -95,8 +95,11 @@ pub(crate) enum ReadError {
 impl Source {
     /// Starts from the first byte.
     pub async fn open(&self, limits: Limits) -> Result<Reading, ReadError> {
-        let (pieces, declared, etag) = match self {
-            Self::Inline { body, coding } => (stream::iter([Ok(body.clone())]).boxed(), *coding, None),
+        let (pieces, stated, etag) = match self {
+            Self::Inline { body, coding } => {
+                let stated = Stated { declared: *coding, named: None };
+                (stream::iter([Ok(body.clone())]).boxed(), stated, None)
+            }
             Self::Object { store, path, etag } => {
                 let options = GetOptions { if_match: etag.clone(), ..GetOptions::default() };
                 let found = store.get_opts(path, options).await.map_err(|error| match error {
@@ -105,11 +108,12 @@ impl Source {
                     other => ReadError::Store(other),
                 })?;
                 let etag = found.meta.e_tag.clone();
-                (stored(found, limits.piece_bytes), None, etag)
+                let stated = Stated { declared: None, named: Coding::of_name(path.as_ref()) };
+                (stored(found, limits.piece_bytes), stated, etag)
             }
         };
         let input = Input::new(pieces, limits.piece_bytes);
-        let mut decoded = Decoded::open(input, declared, limits).await?;
+        let mut decoded = Decoded::open(input, stated, limits).await?;
         let head = decoded.head().await?;
         let form = match format::recognise(&head) {
             Format::Parquet => Form::Parquet(Box::new(Parquet::spool(&mut decoded, limits).await?)),

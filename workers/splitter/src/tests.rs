@@ -1,3 +1,4 @@
+mod formats;
 mod readings;
 
 use super::*;

@@ -1,6 +1,11 @@
 //! Decompression: every member of a gzip file, every frame of zstd, and nothing after them but padding.
 
-use super::{Limits, RATIO_GRACE_BYTES, ReadError, format, input::Input, read_error};
+use super::{
+    Limits, RATIO_GRACE_BYTES, ReadError,
+    format::{self, Format},
+    input::Input,
+    read_error,
+};
 use async_compression::{
     tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
     zstd::DParameter,
@@ -15,6 +20,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
 /// First bytes looked at to tell what they are.
 const START_BYTES: usize = 512;
+
+/// What is known of the compression beside the bytes.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Stated {
+    /// What the publisher declares.
+    pub declared: Option<Coding>,
+    /// What the object's name says; it only counts where the bytes are no text and nothing else that is known.
+    pub named: Option<Coding>,
+}
 
 /// The decompressed bytes of a batch.
 pub(super) struct Decompressed {
@@ -39,21 +53,22 @@ enum Stream {
 }
 
 impl Decompressed {
-    /// Starts from the first byte. `declared`: what the publisher says; where nothing is declared, the first bytes tell.
-    pub async fn open(mut input: Input, declared: Option<Coding>, limits: Limits) -> Result<Self, ReadError> {
+    /// Starts from the first byte. Where nothing is declared, the first bytes tell.
+    pub async fn open(mut input: Input, stated: Stated, limits: Limits) -> Result<Self, ReadError> {
         let start = input.peek(START_BYTES).await.map_err(|error| read_error(error, 0))?;
         let by_mark = Coding::of_body(start);
         let is_marked = |coding| matches!(coding, Coding::Gzip | Coding::Zstd);
-        let coding = match declared {
+        let is_text = format::is_text(start);
+        let is_known = is_text || format::recognise(start) != Format::Text;
+        let coding = match stated.declared {
             // Nothing at all is an empty document, whatever was declared.
             Some(_) if start.is_empty() => None,
             Some(coding) if by_mark != Some(coding) && (is_marked(coding) || by_mark.is_some()) => {
                 return Err(ReadError::NotAsDeclared { declared: coding, found: format::starts_like(start) });
             }
             Some(coding) => Some(coding),
-            None => by_mark,
+            None => by_mark.or(stated.named.filter(|_| !is_known)),
         };
-        let is_text = format::is_text(start);
         let may_be_plain = is_text && coding.is_some_and(|coding| !is_marked(coding));
         let starts_like = may_be_plain.then(|| format::starts_like(start));
         let stream = match coding {

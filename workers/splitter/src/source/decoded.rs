@@ -1,6 +1,12 @@
 //! The decompressed bytes with a look ahead, as UTF-8 where they were UTF-16.
 
-use super::{HEAD_BYTES, Limits, ReadError, compressed::Decompressed, format::Endian, input::Input, utf16::Utf16};
+use super::{
+    HEAD_BYTES, Limits, ReadError,
+    compressed::{Decompressed, Stated},
+    format::Endian,
+    input::Input,
+    utf16::Utf16,
+};
 use bytes::Bytes;
 use common::contract::coding::Coding;
 use std::collections::VecDeque;
@@ -16,8 +22,8 @@ pub(super) struct Decoded {
 }
 
 impl Decoded {
-    pub async fn open(input: Input, declared: Option<Coding>, limits: Limits) -> Result<Self, ReadError> {
-        let source = Decompressed::open(input, declared, limits).await?;
+    pub async fn open(input: Input, stated: Stated, limits: Limits) -> Result<Self, ReadError> {
+        let source = Decompressed::open(input, stated, limits).await?;
         Ok(Self { source, ahead: VecDeque::new(), utf16: None, transcoded: VecDeque::new() })
     }
 

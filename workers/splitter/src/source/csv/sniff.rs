@@ -66,6 +66,8 @@ struct Look {
     second: Option<Vec<String>>,
     /// Cells of the first row that name a field of a ride, or nearly.
     known: usize,
+    /// JSON follows the first row, which then is a broken line of it.
+    precedes_json: bool,
 }
 
 impl Look {
@@ -78,14 +80,15 @@ impl Look {
         if first.len() < 2 || first.iter().any(is_strange) {
             return None;
         }
+        let precedes_json = starts_json(rest);
         let second = next(&mut rows, &mut rest, is_whole);
         let known = first.iter().filter(|cell| is_field(cell)).count();
-        Some(Self { delimiter, first, second, known })
+        Some(Self { delimiter, first, second, known, precedes_json })
     }
 
     fn has_header(&self) -> bool {
         let values = self.first.iter().filter(|cell| is_value(cell)).count();
-        if self.starts_json() {
+        if self.precedes_json {
             return false;
         }
         if self.known > values {
@@ -100,14 +103,14 @@ impl Look {
     /// Whether the second row, where there is one, has as many cells as the first.
     fn is_table(&self) -> bool {
         let is_row = |row: &Vec<String>| row.len() == self.first.len();
-        !self.starts_json() && self.second.as_ref().is_none_or(is_row)
+        !self.precedes_json && self.second.as_ref().is_none_or(is_row)
     }
+}
 
-    /// Whether the second line looks like a line of JSON: then the first is a broken one.
-    fn starts_json(&self) -> bool {
-        let start = self.second.as_ref().and_then(|row| row.first());
-        start.is_some_and(|cell| cell.starts_with(['{', '[']))
-    }
+/// Whether an object with a member, or an array of objects, begins here. A cell that holds such a text is in quotes.
+fn starts_json(text: &[u8]) -> bool {
+    let mut tokens = text.iter().filter(|byte| !byte.is_ascii_whitespace());
+    matches!((tokens.next(), tokens.next()), (Some(b'{'), Some(b'"')) | (Some(b'['), Some(b'{')))
 }
 
 /// The next row that is no blank line, its cells trimmed.

@@ -138,7 +138,7 @@ fn a_pipe_without_a_writer_says_what_it_waits_for() {
 fn what_cannot_be_read_is_refused_with_the_way_out() {
     let input = Input::of(RIDES);
     let store = input.folder().join("store");
-    let mut with = |arguments: &[&str], code: i32, expected: &str| {
+    let with = |arguments: &[&str], code: i32, expected: &str| {
         let said = failed(run(&input, &store).args(arguments), code);
         assert!(said.contains(expected), "{arguments:?}: {expected:?} is missing\n{said}");
     };

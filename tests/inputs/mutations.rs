@@ -50,7 +50,7 @@ fn document(form: &str) -> String {
                 let cell = |name: &str| ride[name].as_str().map_or_else(|| ride[name].to_string(), str::to_owned);
                 COLUMNS.map(cell).join(",") + "\n"
             });
-            COLUMNS.join(",") + "\n" + &rows.collect::<String>()
+            format!("{}\n{}", COLUMNS.join(","), rows.collect::<String>())
         }
     }
 }

@@ -298,7 +298,7 @@ pub enum KeyScope {
 /// `run`
 #[derive(Debug, Args)]
 pub struct Run {
-    /// Ride files: a JSON array, {"travel_data": […]}, NDJSON or concatenated objects; plain, gzip or zstd; `-` for standard input
+    /// Ride files: a JSON array, {"travel_data": […]}, NDJSON, concatenated objects, CSV with a header or Parquet; plain, gzip or zstd; `-` for standard input
     #[arg(required_unless_present = "serve", value_name = "FILE")]
     pub files: Vec<PathBuf>,
     /// How the files are read.

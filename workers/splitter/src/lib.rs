@@ -1,7 +1,7 @@
 //! The first stage of the fleet: a batch of rides in, chunks of validated rides and an account of the batch out.
 //!
 //! ```text
-//!  ride-batch ──▶ source     the bytes: inline or by reference, fingerprinted, decompressed, piece by piece
+//!  ride-batch ──▶ source     the bytes: inline or by reference, fingerprinted, decompressed, made JSON, piece by piece
 //!                   │
 //!                document    the rides in them, whatever form the document has
 //!                   │
@@ -63,7 +63,7 @@ pub struct Settings {
     /// Rides in one chunk, up to [`CHUNK_SIZE_MAX`]; 1 gives a message per ride. A batch keeps the size it was first
     /// cut with.
     pub chunk_size: u32,
-    /// Bytes a compressed batch may expand to.
+    /// Bytes a compressed batch may expand to, and bytes of a Parquet file.
     pub decompressed_bytes_max: u64,
     /// Times its size a compressed batch may expand to, looked at from 16 MiB on.
     pub expansion_max: u64,

@@ -18,7 +18,7 @@ use common::{
 use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use object_store::{ObjectStoreExt, path::Path};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use std::{fmt::Write, ops::Range, pin::pin, time::Duration};
 
 /// Rides looked up again at most.
@@ -40,6 +40,7 @@ const CLOCKS: SignedDuration = SignedDuration::from_secs(2);
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Earlier {
     /// When the dataset was made.
+    #[serde(serialize_with = "as_text")]
     made_at: Timestamp,
     rides: u64,
     without_weather: u64,
@@ -52,6 +53,10 @@ pub(crate) struct Earlier {
     not_looked_up: Option<String>,
     /// Path in the store of what to remove to have the batch joined again.
     remove: String,
+}
+
+fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(at)
 }
 
 /// How the weather of some rides differs from what their dataset says.

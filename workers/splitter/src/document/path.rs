@@ -147,6 +147,9 @@ impl Document {
     }
 
     fn more_or_cut_short<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+        if self.is_full(start) {
+            return Err(self.refuse("invalid_json", start, "expected a value not so far from its key"));
+        }
         if self.ended {
             return Err(self.refuse("cut_short", self.window.len(), "expected the rest of the object"));
         }

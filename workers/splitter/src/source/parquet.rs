@@ -11,6 +11,7 @@ mod value;
 
 use super::{Limits, ReadError, decoded::Decoded};
 use bytes::Bytes;
+use common::contract::outcome::shorten;
 use file::Rows;
 use spool::Spool;
 use tokio::task::spawn_blocking;
@@ -99,7 +100,14 @@ async fn blocking<T: Send + 'static>(
 ) -> Result<T, ReadError> {
     match spawn_blocking(work).await {
         Ok(outcome) => outcome,
-        Err(error) => Err(InvalidParquet::Broken(format!("reading it failed: {error}")).into()),
+        Err(error) => {
+            let panic = error.try_into_panic().ok();
+            let text = panic.as_ref().and_then(|panic| {
+                panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied())
+            });
+            let why = shorten(text.unwrap_or("its reader stopped"), 200).into_owned();
+            Err(InvalidParquet::Broken(why).into())
+        }
     }
 }
 

@@ -51,6 +51,30 @@ fn a_path_passes_over_what_is_larger_than_the_window() {
 }
 
 #[test]
+fn the_window_stays_small_on_the_way() {
+    for start in [
+        "{",
+        "{\"",
+        "{\"x\"",
+        "{\"x\":",
+        "{\"x\":[",
+        "{\"x\":[],",
+        "{\"data\"",
+        "{\"data\":",
+        "{\"data\":{\"",
+        "{\"data\":[],",
+    ] {
+        let mut document = Document::new(ANY).with_reading(at("data"));
+        document.push(start.as_bytes());
+        for _ in 0..2_000 {
+            while let Ok(Some(_)) = document.pull::<Outline>() {}
+            assert!(document.window.len() < 64 * 1024, "{start}");
+            document.push(&[b' '; 512]);
+        }
+    }
+}
+
+#[test]
 fn a_path_that_leads_nowhere_names_what_is_there() {
     for (path, text, words) in [
         ("data", "{\"a\":1,\"b\":[2]}", "expected `data` in the object, as rides_at `data` says, found `a`, `b`"),

@@ -32,7 +32,7 @@ const FOOTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Elements in all lists of the footer at most: about ten for each column of each row group.
 const FOOTER_ELEMENTS_MAX: usize = 1_000_000;
 /// Bytes in memory for the pages of all columns at most.
-const PAGES_BYTES_MAX: u64 = 256 * 1024 * 1024;
+const PAGES_BYTES_MAX: u64 = 128 * 1024 * 1024;
 /// Rows read in one go at most.
 const ROWS_MAX: usize = 1024;
 

@@ -28,8 +28,6 @@ struct Outcome {
     code: i32,
     /// Its JSON document on standard output.
     json: Value,
-    /// Standard error.
-    words: String,
     /// Lines of `rejected/<batch_id>.ndjson`.
     rejects: Vec<Value>,
 }
@@ -138,7 +136,8 @@ impl Job {
             let text = fs::read_to_string(file.path()).expect("text");
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
         });
-        Outcome { code, json, words, rejects: rejects.collect() }
+        assert!(matches!(code, 0 | 3 | 4), "{command:?} failed with {code}: {out}\n{words}");
+        Outcome { code, json, rejects: rejects.collect() }
     }
 }
 

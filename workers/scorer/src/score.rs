@@ -196,7 +196,11 @@ fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contributio
 fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
     let mut features = [0.0; FEATURE_COUNT];
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
-        *slot = read(weight.feature().name, ride, units)?;
+        let name = weight.feature().name;
+        *slot = read(name, ride, units)?;
+        // Each by itself first, so that the first feature at fault is the one that is named.
+        let only = |feature: &str| (name == feature).then_some(*slot);
+        weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
     }
     let used = |name: &str| {
         let position = model.weights.iter().position(|weight| weight.feature().name == name);

@@ -175,7 +175,7 @@ impl Csv {
 
 /// The header's names, as keys of JSON.
 fn header(rows: &Rows) -> Result<Vec<Option<Vec<u8>>>, InvalidCsv> {
-    let line = rows.line();
+    let line = rows.row_line();
     let refuse = |why: String| InvalidCsv::Header { line, why };
     let whole = utf8(rows)?;
     let mut seen = HashSet::new();
@@ -212,7 +212,7 @@ fn header(rows: &Rows) -> Result<Vec<Option<Vec<u8>>>, InvalidCsv> {
 fn utf8(rows: &Rows) -> Result<&str, InvalidCsv> {
     std::str::from_utf8(rows.text()).map_err(|error| {
         let byte = rows.text().get(error.valid_up_to()).copied().unwrap_or_default();
-        InvalidCsv::NotUtf8 { line: rows.line(), byte }
+        InvalidCsv::NotUtf8 { line: rows.row_line(), byte }
     })
 }
 

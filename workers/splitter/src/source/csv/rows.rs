@@ -159,7 +159,7 @@ impl Rows {
     }
 
     /// The line the row starts on, from 1.
-    pub fn line(&self) -> u64 {
+    pub fn row_line(&self) -> u64 {
         self.row_line
     }
 

@@ -118,7 +118,8 @@ fn next(rows: &mut Rows, rest: &mut &[u8], is_whole: bool) -> Option<Vec<String>
     loop {
         let (length, is_complete) = rows.scan(rest).ok()?;
         *rest = rest.get(length..).unwrap_or_default();
-        if !is_complete && !(is_whole && rows.end().ok()?) {
+        let ends_whole = !is_complete && is_whole && rows.end().ok()?;
+        if !is_complete && !ends_whole {
             return None;
         }
         if !rows.is_blank() {

@@ -83,7 +83,8 @@ mod tests {
     fn combinations_are_named_and_nothing_else() {
         let all = [true; FEATURE_COUNT];
         type Columns = [f64; FEATURE_COUNT];
-        let cases: [(&dyn Fn(Columns) -> Columns, &[&[usize]]); 6] = [
+        type Case<'a> = (&'a dyn Fn(Columns) -> Columns, &'a [&'a [usize]]);
+        let cases: [Case<'_>; 6] = [
             (&|x| x, &[]),
             (&|[a, b, _, d, e, f]| [a, b, 10.0 * a, d, e, f], &[&[0, 2]]),
             (&|[a, b, c, d, _, f]| [a, b, c, d, 2.0 * d - 7.0, f], &[&[3, 4]]),

@@ -147,7 +147,7 @@ fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
         return Vec::new();
     }
     if bytes <= bytes_max.max(PIECES) {
-        return vec![0..bytes];
+        return std::iter::once(0..bytes).collect();
     }
     let length = bytes_max.max(PIECES) / PIECES;
     (0..PIECES).map(|n| (bytes - length) * n / (PIECES - 1)).map(|start| start..start + length).collect()

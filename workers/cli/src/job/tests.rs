@@ -71,7 +71,8 @@ async fn the_same_bytes_twice_in_one_command_are_no_earlier_result() {
 async fn dead_letters_of_chunks_end_their_batch_with_the_first_reason_and_their_number() {
     let broker = MemoryBroker::new();
     let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
-    let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+    let connection = broker.connect("worker").await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
     let letter = |trace_id: &str, why: &str| {
         let mut properties = Properties::default();
         properties.set_text(envelope::TRACEPARENT, format!("00-{trace_id}-00f067aa0ba902b7-01"));

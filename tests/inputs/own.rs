@@ -206,7 +206,7 @@ fn wrappings_are_opened_and_foreign_formats_named() {
         ("a quote that stays open", open.into(), Refused("invalid_csv", &["line 2"])),
         ("zip", b"PK\x03\x04\x14\0\0\0".to_vec(), Refused("unsupported_format", &["zip"])),
         ("tar", tar, Refused("unsupported_format", &["tar"])),
-        ("bzip2", b"BZh91AY&SY".to_vec(), Refused("unsupported_format", &["bzip2"])),
+        ("bzip2", b"BZh91AY&SY\x8e\x13\0\x02".to_vec(), Refused("unsupported_format", &["bzip2"])),
         ("xz", b"\xFD7zXZ\0\0".to_vec(), Refused("unsupported_format", &["xz"])),
         ("Avro", b"Obj\x01\x04\x14".to_vec(), Refused("unsupported_format", &["Avro"])),
         ("HTML", b"<!DOCTYPE html><html></html>".to_vec(), Refused("unsupported_format", &["HTML"])),

@@ -65,7 +65,9 @@ async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_o
     let first = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
     assert_eq!(dataset_sha256(&first), dataset_sha256(&expected));
     // Publishing a batch again changes nothing, and still tells that its dataset is ready.
-    let again = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    let mut again = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    let earlier = again["batches"][0].as_object_mut().and_then(|batch| batch.remove("earlier"));
+    assert!(earlier.is_some_and(|earlier| earlier["rides"].is_number()), "and that it was ready before");
     assert_eq!(again, first);
     // The same batch id with other bytes is refused.
     let other = input.folder().join("other.json");

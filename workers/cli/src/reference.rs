@@ -297,6 +297,10 @@ fn as_toml(settings: &[Setting]) -> String {
         text.push_str(&format!("# {} ({}{range})\n", setting.meaning, setting.unit));
         match &setting.default {
             Value::Null => text.push_str(&format!("# {} = \n", setting.key)),
+            // Printed without its password, which a file of defaults must not replace.
+            Value::String(hidden) if hidden.contains('…') => {
+                text.push_str(&format!("# {} = {hidden:?}\n", setting.key))
+            }
             default => text.push_str(&format!("{} = {default}\n", setting.key)),
         }
     }

@@ -311,8 +311,8 @@ pub fn claim() -> impl Strategy<Value = Claim> {
 }
 
 pub fn waiting() -> impl Strategy<Value = Waiting> {
-    (text(), text(), option::of(batch_id()), text(), text(), any::<u32>()).prop_map(
-        |(worker, why, batch_id, since, at, outages)| Waiting {
+    (text(), text(), option::of(batch_id()), text(), text(), any::<u32>(), option::of(any::<u32>())).prop_map(
+        |(worker, why, batch_id, since, at, outages, attempt)| Waiting {
             schema: WAITING_SCHEMA.to_owned(),
             worker,
             why,
@@ -320,6 +320,7 @@ pub fn waiting() -> impl Strategy<Value = Waiting> {
             since,
             at,
             outages,
+            attempt,
         },
     )
 }

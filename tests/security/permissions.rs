@@ -431,9 +431,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         };
         attempt(What::Bind(named(exchange), key.to_owned()), expected);
     }
-    // What is set aside, for the cause that a batch waits for; not what comes back to the work queues.
-    let follows = role == "publisher" || role == "operator";
-    attempt(What::Bind(named("retry"), named("weather-fetcher.retry.*")), follows);
+    // Who listens there would make a message that no rung takes count as taken.
     attempt(What::Bind(named("retry"), named("weather-fetcher.retry.0")), role == "operator");
     attempt(What::Bind(named("retry"), named("weather-fetcher")), role == "operator");
     attempts

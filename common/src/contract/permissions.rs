@@ -167,18 +167,14 @@ fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> Us
     needs.into_user(process, namespace)
 }
 
-/// Publishes batches with whatever routing key, and follows what becomes of them: events, dead letters for the reason why a batch
-/// was refused, and retries for the cause that it waits for.
+/// Publishes batches with whatever routing key, and follows what becomes of them: events, and dead letters for the reason why a
+/// batch was refused.
 fn of_publisher(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::PUBLISHER);
     needs.topics.clear();
     for exchange in [topology::EVENTS, DEAD] {
         needs.listens_to(&format!("{namespace}{exchange}"), ".*".to_owned());
-    }
-    for worker in queue::ALL.into_iter().filter(|worker| !topology::rungs_of(worker).is_empty()) {
-        let set_aside = format!("{namespace}{}", topology::set_aside_by(worker));
-        needs.listens_to(&format!("{namespace}{RETRY}"), quoted(&set_aside));
     }
     // The command's answers come there, though it asks nothing while it publishes.
     needs.temporary_queue(true);
@@ -298,10 +294,7 @@ mod tests {
     fn outsiders_reach_what_is_theirs() {
         let publisher = user("publisher");
         assert_eq!(publisher.write, r"^(amq\.gen-.*|n\.ingest)$");
-        assert_eq!(publisher.read, r"^(amq\.gen-.*|n\.dead|n\.events|n\.retry)$");
-        let retry = publisher.topics.iter().find(|topic| topic.exchange == "n.retry").unwrap();
-        let set_aside = ["merger", "splitter", "trainer", r"weather-fetcher"].map(|of| format!(r"n\.{of}\.retry\.\*"));
-        assert_eq!((retry.write.as_str(), &retry.read), (NOTHING, &format!("^({})$", set_aside.join("|"))));
+        assert_eq!(publisher.read, r"^(amq\.gen-.*|n\.dead|n\.events)$");
         let client = user("client");
         assert_eq!((client.write.as_str(), client.read.as_str()), (r"^n\.rpc$", r"^amq\.gen-.*$"));
         let gateway = user("gateway");

@@ -298,11 +298,6 @@ pub fn rung_queue(queue: &str, rung: usize) -> String {
     format!("{queue}.retry.{rung}")
 }
 
-/// The pattern of routing keys at [`RETRY`] that messages of a work queue are set aside with, on whichever rung.
-pub fn set_aside_by(queue: &str) -> String {
-    format!("{queue}.retry.*")
-}
-
 /// Name of a dead-letter queue.
 pub fn dead_queue(queue: &str) -> String {
     format!("{queue}.dead")
@@ -407,16 +402,6 @@ mod tests {
                 "{} dead-letters to nowhere",
                 queue.name
             );
-        }
-    }
-
-    #[test]
-    fn what_is_set_aside_matches_its_pattern_and_what_comes_back_does_not() {
-        for worker in queue::ALL {
-            let pattern = set_aside_by(worker);
-            let rungs = (0..rungs_of(worker).len()).map(|rung| rung_queue(worker, rung));
-            assert!(rungs.into_iter().all(|key| topic_matches(&pattern, &key)), "{worker}");
-            assert!(!topic_matches(&pattern, worker), "{worker}");
         }
     }
 

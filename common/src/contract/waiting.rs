@@ -26,4 +26,7 @@ pub struct Waiting {
     pub at: String,
     /// How often the message was set aside because of an outage; 0 where its attempts are counted instead.
     pub outages: u32,
+    /// Which attempt failed, from 1, where attempts are counted; an outage spends none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub attempt: Option<u32>,
 }

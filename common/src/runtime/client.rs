@@ -199,14 +199,6 @@ impl Client {
         Ok(self.connection.subscribe(exchange, pattern, PREFETCH).await?)
     }
 
-    /// As [`Self::listen`], holding one delivery at a time: where bodies are of several megabytes and not looked at.
-    ///
-    /// # Errors
-    /// As there.
-    pub async fn listen_one_by_one(&self, exchange: &str, pattern: &str) -> Result<Box<dyn Consumer>, ClientError> {
-        Ok(self.connection.subscribe(exchange, pattern, 1).await?)
-    }
-
     /// What a queue holds.
     ///
     /// # Errors

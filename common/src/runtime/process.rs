@@ -120,7 +120,8 @@ impl Process {
 
     fn running<W: Worker>(&self, worker: W, shutdown: Shutdown) -> impl Future<Output = Result<(), RunError>> + use<W> {
         let broker = self.settings::<BrokerSettings>();
-        let options = RunOptions { control: Some(self.store()), ..run_options::<W>(&self.settings(), &broker) };
+        let (control, waiting) = (Some(self.store()), Some(self.store()));
+        let options = RunOptions { control, waiting, ..run_options::<W>(&self.settings(), &broker) };
         run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
     }
 }
@@ -151,6 +152,7 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
         give_up_after: Duration::from_millis(broker.give_up_after_ms),
         version: env!("CARGO_PKG_VERSION"),
         control: None,
+        waiting: None,
     }
 }
 

@@ -20,12 +20,20 @@ const WRITE_PAUSE: Duration = Duration::from_secs(3);
 /// How long one write may take: a store that is away may be the very cause.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
+/// The record of a worker, whenever it was written; `None` when there is none.
+///
+/// # Errors
+/// When the store cannot be read.
+pub async fn record(store: &Store, worker: &str) -> Result<Option<Waiting>, Failure> {
+    store::read_json(store, &layout::waiting(worker)).await
+}
+
 /// What a worker waits for now; `None` when it waits for nothing, as far as its processes recorded.
 ///
 /// # Errors
 /// When the store cannot be read.
 pub async fn read(store: &Store, worker: &str) -> Result<Option<Waiting>, Failure> {
-    let waiting: Option<Waiting> = store::read_json(store, &layout::waiting(worker)).await?;
+    let waiting = record(store, worker).await?;
     Ok(waiting.filter(|waiting| counts(waiting, host::now())))
 }
 
@@ -62,8 +70,9 @@ impl Recorder {
         Self { worker, state }
     }
 
-    /// A message was set aside. `outages`: how often because of an outage, 0 where its attempts are counted.
-    pub(super) fn set_aside(&self, why: &str, batch_id: Option<&str>, outages: u32) {
+    /// A message was set aside. `outages`: how often because of an outage, 0 where its attempts are counted; `attempt`: which one
+    /// failed, where they are.
+    pub(super) fn set_aside(&self, why: &str, batch_id: Option<&str>, outages: u32, attempt: Option<u32>) {
         let at = host::now().strftime("%FT%TZ").to_string();
         self.state.send_modify(|state| {
             let since = match state {
@@ -78,6 +87,7 @@ impl Recorder {
                 since,
                 at,
                 outages,
+                attempt,
             });
         });
     }
@@ -137,11 +147,11 @@ mod tests {
     async fn the_last_cause_is_recorded_until_what_waited_succeeds() {
         let store: Store = Arc::new(InMemory::new());
         let recorder = Recorder::with_pause("merger", Some(store.clone()), Duration::ZERO);
-        recorder.set_aside("store is away: full", Some("b1"), 1);
+        recorder.set_aside("store is away: full", Some("b1"), 1, None);
         let first = until(&store, |found| found.is_some()).await.unwrap();
         let told = (first.why.as_str(), first.batch_id.as_deref(), first.outages, first.schema.as_str());
         assert_eq!(told, ("store is away: full", Some("b1"), 1, WAITING_SCHEMA));
-        recorder.set_aside("store is away: full", Some("b2"), 2);
+        recorder.set_aside("store is away: full", Some("b2"), 2, None);
         let second = until(&store, |found| found.is_some_and(|found| found.outages == 2)).await.unwrap();
         let told = (&second.since, second.batch_id.as_deref());
         assert_eq!(told, (&first.since, Some("b2")), "the same cause, the same start");
@@ -153,7 +163,7 @@ mod tests {
     async fn causes_in_quick_succession_end_with_the_last_one() {
         let store: Store = Arc::new(InMemory::new());
         let recorder = Recorder::start("merger", Some(store.clone()));
-        (0..100).for_each(|n| recorder.set_aside(&format!("cause {n}"), None, 0));
+        (0..100).for_each(|n| recorder.set_aside(&format!("cause {n}"), None, 0, Some(1)));
         drop(recorder);
         until(&store, |found| found.is_some_and(|found| found.why == "cause 99")).await;
     }
@@ -168,6 +178,7 @@ mod tests {
             since: "2026-11-24T03:00:00Z".to_owned(),
             at: at.to_owned(),
             outages: 1,
+            attempt: None,
         };
         let now = "2026-11-24T03:12:00Z".parse().unwrap();
         assert!(counts(&at("2026-11-24T03:02:00Z"), now) && counts(&at("2026-11-24T03:13:00Z"), now));

@@ -27,7 +27,8 @@ impl Fleet {
     ) -> Result<Self, Failed> {
         let (run_settings, broker_settings) = (session.section()?, session.section()?);
         let mut fleet = Self { workers: JoinSet::new(), shutdown };
-        let place = Place { broker, run_settings, broker_settings, control: pausable.then(|| store.clone()) };
+        let control = pausable.then(|| store.clone());
+        let place = Place { broker, run_settings, broker_settings, control, waiting: store.clone() };
         fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &place);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
         let fetcher = fetcher.map_err(Failed::Misused)?;
@@ -42,7 +43,8 @@ impl Fleet {
 
     fn add<W: Worker>(&mut self, worker: W, place: &Place) {
         let options = run_options::<W>(&place.run_settings, &place.broker_settings);
-        let options = RunOptions { control: place.control.clone(), ..options };
+        let (control, waiting) = (place.control.clone(), Some(place.waiting.clone()));
+        let options = RunOptions { control, waiting, ..options };
         self.workers.spawn(run(Arc::new(worker), Arc::clone(&place.broker), options, self.shutdown.clone()));
     }
 
@@ -83,4 +85,5 @@ struct Place {
     run_settings: RunSettings,
     broker_settings: BrokerSettings,
     control: Option<Store>,
+    waiting: Store,
 }

@@ -188,7 +188,7 @@ pub(crate) async fn to_the_model(
 ) -> Result<Outcome, Failed> {
     let manner = manner(session, Goal::Model, false)?;
     let inputs = input::open_all(files.paths, manner.patience, manner.quiet).await?;
-    let mut follower = Follower::start(client).await?;
+    let mut follower = Follower::start(client, store).await?;
     let form = Form { batch_id: None, reading: files.reading };
     let submitted = submit_all(client, store, inputs, form, manner.quiet).await?;
     follower.follow(client, store, submitted, manner).await
@@ -208,7 +208,7 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
     let manner = manner(session, goal, true)?;
     let client = Client::connect(session.broker()?.as_ref(), "wildrydes").await?;
     let inputs = input::open_all(&options.files, manner.patience, manner.quiet).await?;
-    let follower = Follower::start(&client).await?;
+    let follower = Follower::start(&client, &store).await?;
     let form = Form { batch_id: options.batch_id.as_deref(), reading: &reading };
     let submitted = submit_all(&client, &store, inputs, form, manner.quiet).await?;
     if options.detach {

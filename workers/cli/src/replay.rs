@@ -43,7 +43,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         return Ok(());
     }
     let client = Client::connect(session.broker()?.as_ref(), "wildrydes replay").await?;
-    let follower = Follower::start(&client).await?;
+    let follower = Follower::start(&client, &store).await?;
     let mut submitted = Vec::new();
     for batch in batches {
         let (was_there, at) = (is_there(&store, shown(&batch.batch_id)).await?, host::now());

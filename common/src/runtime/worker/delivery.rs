@@ -180,10 +180,13 @@ impl Deliverer {
         match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
             Verdict::Ack => self.no_longer_waits(history),
             Verdict::Retry { rung, delay_ms, next } => {
-                let outages = if matches!(failure, Some(Failure::Outage { .. })) { next.outages } else { 0 };
+                let (outages, attempt) = match failure {
+                    Some(Failure::Outage { .. }) => (next.outages, None),
+                    _ => (0, Some(history.attempt)),
+                };
                 let why = failure.map(|failure| failure.to_string()).unwrap_or_default();
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
-                self.recorder.set_aside(why, received.batch_id.as_deref(), outages);
+                self.recorder.set_aside(why, received.batch_id.as_deref(), outages, attempt);
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
                 let queue = topology::rung_queue(self.worker.name(), rung);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());

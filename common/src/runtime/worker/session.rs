@@ -43,8 +43,10 @@ pub struct RunOptions {
     pub give_up_after: Duration,
     /// Version for the `app_id` property.
     pub version: &'static str,
-    /// Where it is said whether the worker is to pause, and where it records what it waits for; without one it does neither.
+    /// Where it is said whether the worker is to pause; without one it never does.
     pub control: Option<Store>,
+    /// Where the worker records what it waits for; without one it records nothing.
+    pub waiting: Option<Store>,
 }
 
 impl Default for RunOptions {
@@ -57,6 +59,7 @@ impl Default for RunOptions {
             give_up_after: Duration::from_secs(5 * 60),
             version: env!("CARGO_PKG_VERSION"),
             control: None,
+            waiting: None,
         }
     }
 }
@@ -235,7 +238,7 @@ async fn session(
         handle_timeout: options.handle_timeout,
         shutdown: shutdown.clone(),
         obstacles: Obstacles::default(),
-        recorder: Recorder::start(name, options.control.clone()),
+        recorder: Recorder::start(name, options.waiting.clone()),
     });
     let active = Active::default();
     let mut state = connection.state();

@@ -1,6 +1,6 @@
 //! Batches on their way: what becomes of each, and what it waits for.
 
-use super::{BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, progress::Progress, waits::Cause};
+use super::{BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, progress::Progress, waits::Causes};
 use crate::Failed;
 use anyhow::Context;
 use common::{
@@ -12,7 +12,7 @@ use common::{
     runtime::{
         Store,
         broker::{BrokerError, Delivery, deliveries},
-        client::{Client, ClientError},
+        client::Client,
         trace::TraceContext,
     },
 };
@@ -54,29 +54,19 @@ struct Followed {
 /// Listens to everything that tells what becomes of a batch.
 pub(crate) struct Follower {
     heard: stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>,
+    /// What the workers waited for before.
+    causes: Causes,
 }
 
 impl Follower {
     /// Starts listening; before anything is published, so that nothing is missed.
-    pub(crate) async fn start(client: &Client) -> Result<Self, Failed> {
+    pub(crate) async fn start(client: &Client, store: &Store) -> Result<Self, Failed> {
         let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
         for queue in topology::queue::ALL {
             consumers.push(client.listen(topology::DEAD, queue).await?);
         }
-        for worker in topology::queue::ALL.into_iter().filter(|worker| !topology::rungs_of(worker).is_empty()) {
-            match client.listen_one_by_one(topology::RETRY, &topology::set_aside_by(worker)).await {
-                Ok(consumer) => consumers.push(consumer),
-                Err(ClientError::Broker(BrokerError::Refused(why))) => {
-                    eprintln!(
-                        "what batches wait for cannot be shown: {why}. `wildrydes topology users` prints the rights each user needs"
-                    );
-                    break;
-                }
-                Err(error) => return Err(error.into()),
-            }
-        }
         let heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
-        Ok(Self { heard })
+        Ok(Self { heard, causes: Causes::before(store).await })
     }
 
     /// Waits until every batch is ready or has failed, and as the goal says for the trainer to have its say on each.
@@ -91,7 +81,7 @@ impl Follower {
         let mut followed = Followed {
             batches: submitted.into_iter().map(|submitted| (submitted, None, false)).collect(),
             model: None,
-            progress: Progress::new(manner),
+            progress: Progress::new(manner, std::mem::take(&mut self.causes)),
         };
         self.listen(&mut followed, client, store, goal == Goal::Model).await?;
         if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
@@ -158,13 +148,15 @@ impl Follower {
             let on_its_way = |(_, outcome, trained): &&(Submitted, Option<BatchOutcome>, bool)| {
                 outcome.is_none() || (to_the_model && !trained)
             };
-            let Some((waiting, outcome, _)) = batches.iter().find(on_its_way) else { return Ok(()) };
+            let waiting = batches.iter().filter(on_its_way);
+            let Some((_, outcome, _)) = waiting.clone().next() else { return Ok(()) };
+            let on_their_way = waiting.map(|(submitted, ..)| submitted);
             tokio::select! {
                 heard = self.heard.next() => {
                     let delivery = heard.context("the broker closed the connection")??;
                     followed.take(delivery).await?;
                 }
-                _ = tick.tick() => progress.look(client, store, waiting, outcome.is_some()).await,
+                _ = tick.tick() => progress.look(client, store, on_their_way, outcome.is_some()).await,
             }
         }
     }
@@ -199,12 +191,6 @@ impl Followed {
                 let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown");
                 let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer");
                 self.dead_letter(&trace_id, &routing_key, reason, why);
-            }
-            topology::RETRY => {
-                let mine = self.batches.iter().any(|(submitted, ..)| submitted.trace_id == trace_id);
-                if let Some(cause) = Cause::read(&routing_key, &properties).filter(|_| mine) {
-                    self.progress.set_aside(cause);
-                }
             }
             _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body)?,
         }

@@ -3,7 +3,7 @@
 use super::{
     Manner, Submitted,
     staged::{Staged, staged},
-    waits::{Cause, Causes, Said},
+    waits::{Causes, Said},
 };
 use crate::{
     output::legible,
@@ -19,6 +19,8 @@ use std::time::{Duration, Instant};
 const QUEUES_EVERY: Duration = Duration::from_secs(2);
 /// How often a batch is looked for in the store where no progress is shown: only whether it moves counts there.
 const STORE_EVERY: Duration = Duration::from_secs(2);
+/// How long between two looks at what the workers wait for.
+const CAUSES_EVERY: Duration = Duration::from_secs(1);
 /// The workers between a batch and its dataset, in the order of the flow.
 const JOINING: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
 
@@ -36,6 +38,8 @@ pub(super) struct Progress {
     /// When the store was looked at last, and the queues.
     store_seen: Option<Instant>,
     queues_seen: Option<Instant>,
+    /// When it was looked at what the workers wait for.
+    causes_seen: Option<Instant>,
     causes: Causes,
     /// What stands in the way in the queues themselves: said with the causes.
     obstacles: Vec<String>,
@@ -47,7 +51,7 @@ pub(super) struct Progress {
 }
 
 impl Progress {
-    pub(super) fn new(manner: Manner) -> Self {
+    pub(super) fn new(manner: Manner, causes: Causes) -> Self {
         Self {
             manner,
             step: None,
@@ -57,7 +61,8 @@ impl Progress {
             position: None,
             store_seen: None,
             queues_seen: None,
-            causes: Causes::default(),
+            causes_seen: None,
+            causes,
             obstacles: Vec::new(),
             queued: Some(String::new()),
             said: Said::default(),
@@ -82,14 +87,15 @@ impl Progress {
         self.moved();
     }
 
-    /// A message of one of the batches was set aside.
-    pub(super) fn set_aside(&mut self, cause: Cause) {
-        self.causes.add(cause);
-        self.tell();
-    }
-
-    /// Looks how far the first batch is that is on its way.
-    pub(super) async fn look(&mut self, client: &Client, store: &Store, batch: &Submitted, dataset_ready: bool) {
+    /// Looks how far the first of `on_their_way` is, and what they wait for.
+    pub(super) async fn look<'a>(
+        &mut self,
+        client: &Client,
+        store: &Store,
+        on_their_way: impl Iterator<Item = &'a Submitted> + Clone,
+        dataset_ready: bool,
+    ) {
+        let Some(batch) = on_their_way.clone().next() else { return };
         if dataset_ready {
             self.finish();
             if !std::mem::replace(&mut self.training, true) {
@@ -106,7 +112,11 @@ impl Progress {
             self.queues_seen = Some(Instant::now());
             self.look_at_queues(client, store, if dataset_ready { &[queue::TRAINER] } else { &JOINING }).await;
         }
-        self.tell();
+        if still >= self.manner.patience && self.causes_seen.is_none_or(|seen| seen.elapsed() >= CAUSES_EVERY) {
+            self.causes_seen = Some(Instant::now());
+            self.causes.look(store).await;
+        }
+        self.tell(on_their_way);
     }
 
     async fn look_at_store(&mut self, store: &Store, batch: &Submitted) {
@@ -178,12 +188,12 @@ impl Progress {
     }
 
     /// Names what the batches wait for, once patience is at an end.
-    fn tell(&mut self) {
+    fn tell<'a>(&mut self, on_their_way: impl Iterator<Item = &'a Submitted> + Clone) {
         let still = self.moved.elapsed();
         if still < self.manner.patience {
             return;
         }
-        let mut texts = self.causes.texts();
+        let mut texts = self.causes.texts(on_their_way);
         texts.extend(self.obstacles.iter().cloned());
         if texts.is_empty() {
             self.tell_of_nothing(still);

@@ -25,7 +25,7 @@ async fn handed_in(broker: &MemoryBroker, reading: &Reading) -> (Client, Store, 
     std::fs::write(&path, "[{}]").unwrap();
     let client = Client::connect(broker, "test").await.unwrap();
     let store: Store = Arc::new(InMemory::new());
-    let follower = Follower::start(&client).await.unwrap();
+    let follower = Follower::start(&client, &store).await.unwrap();
     let inputs = open_all(&[path], Duration::ZERO, true).await.unwrap();
     let submitted = submit_all(&client, &store, inputs, Form { batch_id: None, reading }, true).await.unwrap();
     (client, store, follower, submitted)

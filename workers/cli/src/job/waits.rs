@@ -1,8 +1,12 @@
 //! Why a batch stands still, and when to say so.
 
-use common::contract::{
-    envelope::{self, Properties},
-    topology::{ATTEMPTS_MAX, queue},
+use super::Submitted;
+use common::{
+    contract::{
+        topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
+        waiting::Waiting,
+    },
+    runtime::{Store, waiting},
 };
 use std::{
     collections::BTreeMap,
@@ -11,8 +15,10 @@ use std::{
 
 /// Between two times that the same thing is said.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How much longer than its delay a message that was set aside counts as waiting: for its next attempt to end.
-const ATTEMPT_MAX: Duration = Duration::from_secs(60);
+/// How long a record counts that does not change: the longest rung, and time for the next attempt to end.
+const COUNTS_FOR: Duration = Duration::from_millis(RUNGS_MS[RUNGS_MS.len() - 1] + 60_000);
+/// The workers that record what they wait for on the way to a dataset and a model.
+const WORKERS: [&str; 4] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER];
 
 /// Keeps what was said already, so that the same is said every 30 s at most.
 #[derive(Debug, Default)]
@@ -33,114 +39,154 @@ impl Said {
     }
 }
 
-/// Why a worker set a message aside.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Cause {
-    /// The worker.
-    pub(super) worker: &'static str,
-    /// In words.
-    pub(super) why: String,
-    /// Which attempt failed, where attempts are counted; an outage spends none.
-    pub(super) attempt: Option<u32>,
-    /// How long the message waits.
-    pub(super) delay: Duration,
-}
-
-impl Cause {
-    /// Reads it off a copy of the message on its way to a retry queue; `None` for what is none.
-    ///
-    /// `routing_key`: the name of the retry queue.
-    pub(super) fn read(routing_key: &str, properties: &Properties) -> Option<Self> {
-        let (of, _) = routing_key.split_once(".retry.")?;
-        let worker = queue::ALL.into_iter().find(|worker| *worker == of)?;
-        let line = properties.text(envelope::HISTORY)?.lines().last()?;
-        let (attempt, why) = line.strip_prefix("attempt ")?.split_once(": ")?;
-        let failed: u32 = attempt.parse().ok()?;
-        // The copy says which attempt is next: the same one after an outage.
-        let counted = properties.attempt() > failed;
-        let delay = Duration::from_millis(properties.expiration_ms.unwrap_or(0));
-        Some(Self { worker, why: why.to_owned(), attempt: counted.then_some(failed), delay })
-    }
-
-    /// For a person.
-    pub(super) fn text(&self) -> String {
-        let Self { worker, why, .. } = self;
-        match self.attempt {
-            Some(attempt) => format!("{worker} waits: {why}; attempt {attempt} of {ATTEMPTS_MAX}, tried again"),
-            None => format!("{worker} waits: {why}; tried again until it answers"),
-        }
-    }
-}
-
-/// The last cause of each worker, as long as it can be what a batch waits for.
+/// What the workers recorded that they wait for (`control/waiting/<worker>.json`), since the command began.
+///
+/// Nobody listens to the exchange `retry` for it: RabbitMQ counts a message as routed once any queue takes it, so a listener would
+/// hide that a rung's binding is missing, and the message would be lost.
 #[derive(Debug, Default)]
-pub(super) struct Causes(BTreeMap<&'static str, (Cause, Instant)>);
+pub(super) struct Causes(BTreeMap<&'static str, Record>);
+
+#[derive(Debug)]
+struct Record {
+    waiting: Waiting,
+    /// When it was seen to have changed; `None` while it is as the command found it, about an earlier batch.
+    changed: Option<Instant>,
+}
 
 impl Causes {
-    pub(super) fn add(&mut self, cause: Cause) {
-        self.0.insert(cause.worker, (cause, Instant::now()));
+    /// What is recorded before anything is handed in.
+    pub(super) async fn before(store: &Store) -> Self {
+        let mut causes = Self::default();
+        for worker in WORKERS {
+            let found = waiting::record(store, worker).await.ok().flatten();
+            causes.0.extend(found.map(|waiting| (worker, Record { waiting, changed: None })));
+        }
+        causes
     }
 
-    /// What to say of them, in the order of the workers' names.
-    pub(super) fn texts(&mut self) -> Vec<String> {
-        self.texts_at(Instant::now())
+    /// Reads the records again. What cannot be read now is read later.
+    pub(super) async fn look(&mut self, store: &Store) {
+        for worker in WORKERS {
+            if let Ok(found) = waiting::record(store, worker).await {
+                self.note(worker, found, Instant::now());
+            }
+        }
     }
 
-    fn texts_at(&mut self, now: Instant) -> Vec<String> {
-        self.0.retain(|_, (cause, at)| now.duration_since(*at) <= cause.delay + ATTEMPT_MAX);
-        self.0.values().map(|(cause, _)| cause.text()).collect()
+    fn note(&mut self, worker: &'static str, found: Option<Waiting>, now: Instant) {
+        match found {
+            None => drop(self.0.remove(worker)),
+            Some(waiting) if self.0.get(worker).is_some_and(|known| known.waiting == waiting) => {}
+            Some(waiting) => drop(self.0.insert(worker, Record { waiting, changed: Some(now) })),
+        }
+    }
+
+    /// What to say of them to who follows `batches`, in the order of the flow.
+    pub(super) fn texts<'a>(&self, batches: impl Iterator<Item = &'a Submitted> + Clone) -> Vec<String> {
+        let now = Instant::now();
+        self.current(now)
+            .filter(|waiting| {
+                // Who is away is away for every batch; what fails otherwise concerns its own.
+                let mut ids = batches.clone().map(|batch| batch.batch_id.as_str());
+                let of = waiting.batch_id.as_deref();
+                waiting.attempt.is_none() || of.is_none_or(|of| ids.any(|id| id == of || id.is_empty()))
+            })
+            .map(text)
+            .collect()
+    }
+
+    fn current(&self, now: Instant) -> impl Iterator<Item = &Waiting> {
+        let counts =
+            move |record: &&Record| record.changed.is_some_and(|changed| now.duration_since(changed) <= COUNTS_FOR);
+        WORKERS.iter().filter_map(|worker| self.0.get(worker)).filter(counts).map(|record| &record.waiting)
+    }
+}
+
+/// For a person.
+fn text(Waiting { worker, why, attempt, .. }: &Waiting) -> String {
+    match attempt {
+        Some(attempt) => format!("{worker} waits: {why}; attempt {attempt} of {ATTEMPTS_MAX}, tried again"),
+        None => format!("{worker} waits: {why}; tried again until it answers"),
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use common::contract::{layout, waiting::WAITING_SCHEMA};
+    use object_store::memory::InMemory;
+    use std::sync::Arc;
 
-    fn set_aside(history: &str, attempt: u32, expiration_ms: u64) -> Properties {
-        let mut properties = Properties { expiration_ms: Some(expiration_ms), ..Properties::default() };
-        properties.set_text(envelope::HISTORY, history);
-        properties.set_count(envelope::ATTEMPT, attempt);
-        properties
-    }
-
-    #[test]
-    fn the_cause_is_the_last_line_of_the_history() {
-        let history = "attempt 1: busy\nattempt 2: weather service is away: http://h/x: status 503";
-        let cause = Cause::read("weather-fetcher.retry.1", &set_aside(history, 2, 4_000)).unwrap();
-        assert_eq!((cause.attempt, cause.delay), (None, Duration::from_secs(4)), "an outage spends no attempt");
-        let expected =
-            "weather-fetcher waits: weather service is away: http://h/x: status 503; tried again until it answers";
-        assert_eq!(cause.text(), expected);
-        let cause = Cause::read("merger.retry.0", &set_aside("attempt 1: the handler panicked: x", 2, 0)).unwrap();
-        assert_eq!(cause.text(), "merger waits: the handler panicked: x; attempt 1 of 5, tried again");
-    }
-
-    #[test]
-    fn what_is_no_retry_of_the_fleet_has_no_cause() {
-        let good = set_aside("attempt 1: busy", 2, 0);
-        for (key, properties) in [
-            ("merger", &good),
-            ("other.retry.0", &good),
-            ("merger.retry.0", &Properties::default()),
-            ("merger.retry.0", &set_aside("", 2, 0)),
-            ("merger.retry.0", &set_aside("attempt x: y", 2, 0)),
-            ("merger.retry.0", &set_aside("hello", 2, 0)),
-        ] {
-            assert_eq!(Cause::read(key, properties), None, "{key} {properties:?}");
+    fn waits(worker: &str, why: &str, batch_id: Option<&str>, attempt: Option<u32>) -> Waiting {
+        Waiting {
+            schema: WAITING_SCHEMA.to_owned(),
+            worker: worker.to_owned(),
+            why: why.to_owned(),
+            batch_id: batch_id.map(str::to_owned),
+            since: "2026-11-24T03:12:40Z".to_owned(),
+            at: "2026-11-24T03:12:40Z".to_owned(),
+            outages: attempt.map_or(1, |_| 0),
+            attempt,
         }
     }
 
+    fn batch(batch_id: &str) -> Submitted {
+        Submitted {
+            file: "rides.json".into(),
+            batch_id: batch_id.to_owned(),
+            trace_id: String::new(),
+            at: jiff::Timestamp::UNIX_EPOCH,
+            was_there: false,
+            earlier: None,
+        }
+    }
+
+    async fn record(store: &Store, waiting: &Waiting) {
+        let json = serde_json::to_vec(waiting).unwrap();
+        common::runtime::store::write(store, &layout::waiting(&waiting.worker), json).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_recorded_before_is_said_once_it_changes() {
+        let store: Store = Arc::new(InMemory::new());
+        let mut before = waits("weather-fetcher", "weather service is away: status 503", Some("a"), None);
+        record(&store, &before).await;
+        let mut causes = Causes::before(&store).await;
+        causes.look(&store).await;
+        let batches = [batch("b")];
+        assert_eq!(causes.texts(batches.iter()), [""; 0]);
+        before.outages += 1;
+        record(&store, &before).await;
+        record(&store, &waits("splitter", "busy", Some("b"), Some(2))).await;
+        causes.look(&store).await;
+        let expected = [
+            "splitter waits: busy; attempt 2 of 5, tried again",
+            "weather-fetcher waits: weather service is away: status 503; tried again until it answers",
+        ];
+        assert_eq!(causes.texts(batches.iter()), expected);
+        object_store::ObjectStoreExt::delete(&*store, &layout::waiting("splitter").into()).await.unwrap();
+        causes.look(&store).await;
+        assert_eq!(causes.texts(batches.iter()), expected[1..], "it waits no more");
+    }
+
     #[test]
-    fn a_cause_is_forgotten_once_its_message_had_its_next_attempt() {
+    fn a_failure_of_another_batch_is_none_of_ours() {
         let mut causes = Causes::default();
-        causes.add(Cause::read("merger.retry.0", &set_aside("attempt 1: busy", 1, 5_000)).unwrap());
-        causes.add(Cause::read("splitter.retry.3", &set_aside("attempt 1: away", 1, 120_000)).unwrap());
-        causes.add(Cause::read("merger.retry.0", &set_aside("attempt 1: still busy", 1, 5_000)).unwrap());
-        let now = Instant::now();
-        let texts = causes.texts_at(now);
-        assert!(texts.len() == 2 && texts[0].contains("still busy") && texts[1].contains("away"), "{texts:?}");
-        assert_eq!(causes.texts_at(now + Duration::from_secs(70)).len(), 1);
-        assert_eq!(causes.texts_at(now + Duration::from_secs(190)).len(), 0);
+        let text = |causes: &Causes, id: &str| causes.texts([batch(id)].iter()).len();
+        causes.note("merger", Some(waits("merger", "busy", Some("a"), Some(1))), Instant::now());
+        assert_eq!([text(&causes, "a"), text(&causes, "b"), text(&causes, "")], [1, 0, 1]);
+        causes.note("merger", Some(waits("merger", "busy", None, Some(1))), Instant::now());
+        assert_eq!(text(&causes, "b"), 1);
+    }
+
+    #[test]
+    fn a_record_that_does_not_change_is_forgotten() {
+        let (mut causes, now) = (Causes::default(), Instant::now());
+        let waiting = waits("merger", "store is away", None, None);
+        causes.note("merger", Some(waiting.clone()), now);
+        causes.note("merger", Some(waiting), now + Duration::from_secs(100));
+        assert_eq!(causes.current(now + Duration::from_secs(180)).count(), 1);
+        assert_eq!(causes.current(now + Duration::from_secs(181)).count(), 0);
     }
 
     #[test]

@@ -157,7 +157,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
 async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     let input = tokio::task::block_in_place(|| Input::of(RIDES));
     let noaa = Noaa::start(Data::Folder(input.weather.clone())).await.unwrap();
-    noaa.fail_next("ghcnd-stations.txt", 3, Fault::Status(503, None));
+    noaa.fail_next("ghcnd-stations.txt", 8, Fault::Status(503, None));
     let (code, out, err) = tokio::task::block_in_place(|| {
         let mut command = wildrydes();
         command.arg("run").arg(&input.rides).arg("--json").arg("--store").arg(input.folder().join("store"));

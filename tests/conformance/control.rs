@@ -180,7 +180,7 @@ async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: 
     connection.declare().await.unwrap();
     connection.publisher().await.unwrap().publish(split("a")).await.unwrap();
     let (back, shutdown) = (Arc::new(Semaphore::new(0)), Shutdown::new());
-    let options = RunOptions { control: Some(store.clone()), ..options() };
+    let options = RunOptions { waiting: Some(store.clone()), ..options() };
     let worker = Arc::new(Dependent { back: Arc::clone(&back) });
     let running = tokio::spawn(run(worker, Arc::clone(&broker), options, shutdown.clone()));
     let until = async |waits: bool| {

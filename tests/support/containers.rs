@@ -232,15 +232,22 @@ impl Cluster {
         docker(&["network", "disconnect", &self.network, &node.id]);
     }
 
-    /// The node that leads a quorum queue.
+    /// The node that leads a quorum queue, once one does: there is none during an election.
     ///
     /// # Panics
-    /// When there is no such queue.
+    /// When there is none for too long.
     pub fn leader_of(&self, queue: &str) -> &Container {
-        let rows = self.nodes[0].list(&["list_queues", "name", "leader"]);
-        let row = rows.iter().find(|row| row["name"] == queue).unwrap_or_else(|| panic!("no {queue} among {rows:?}"));
-        let leads = |node: &&Container| row["leader"] == format!("rabbit@{}", node.host);
-        self.nodes.iter().find(leads).unwrap_or_else(|| panic!("nobody leads: {row}"))
+        let deadline = Instant::now() + STARTUP_MAX;
+        loop {
+            let rows = self.nodes[0].list(&["list_queues", "name", "leader"]);
+            let row = rows.iter().find(|row| row["name"] == queue);
+            let leads = |node: &&Container| row.is_some_and(|row| row["leader"] == format!("rabbit@{}", node.host));
+            if let Some(leader) = self.nodes.iter().find(leads) {
+                return leader;
+            }
+            assert!(Instant::now() < deadline, "nobody leads {queue}: {rows:?}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
     }
 
     /// Waits until all nodes see each other.

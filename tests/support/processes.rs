@@ -3,7 +3,11 @@
 use crate::rabbitmq;
 use common::{
     contract::topology::{self, queue},
-    runtime::{AmqpBroker, Broker, broker::Depth, config::BrokerSettings},
+    runtime::{
+        AmqpBroker, Broker,
+        broker::{Connection, Depth},
+        config::BrokerSettings,
+    },
 };
 use serde_json::Value;
 use std::{
@@ -400,13 +404,12 @@ impl Fleet {
     pub async fn finish(mut self) {
         self.end().await;
         let broker = AmqpBroker::new(self.broker.clone());
-        let connection = broker.connect("test").await.expect("the broker lives");
-        let depth = async |name: &str| connection.depth(name).await.expect("the queue is there").messages;
+        let mut connection = self.connected().await;
         let deadline = Instant::now() + self.patience;
         loop {
             let mut left = Vec::new();
             for name in queue::ALL {
-                if depth(name).await > 0 {
+                if self.messages(&mut connection, name).await > 0 {
                     left.push(name);
                 }
             }
@@ -415,7 +418,7 @@ impl Fleet {
             }
             for name in left {
                 self.launch(topology::process_of(name), 0);
-                while depth(name).await > 0 {
+                while self.messages(&mut connection, name).await > 0 {
                     assert!(Instant::now() < deadline, "{name} should be empty\n{}", self.tail());
                     tokio::time::sleep(Duration::from_millis(10)).await;
                 }
@@ -425,11 +428,37 @@ impl Fleet {
         for name in queue::ALL {
             let rungs = (0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung));
             for name in rungs.chain([topology::dead_queue(name)]) {
-                assert_eq!(depth(&name).await, 0, "{name} should be empty\n{}", self.tail());
+                let messages = self.messages(&mut connection, &name).await;
+                assert_eq!(messages, 0, "{name} should be empty\n{}", self.tail());
             }
         }
         connection.close().await;
         broker.remove_topology().await.expect("the queues can be removed");
+    }
+
+    /// Connects as soon as the broker answers: it may be on its way back.
+    async fn connected(&self) -> Box<dyn Connection> {
+        let (broker, deadline) = (AmqpBroker::new(self.broker.clone()), Instant::now() + self.patience);
+        loop {
+            match broker.connect("test").await {
+                Ok(connection) => return connection,
+                Err(error) => assert!(Instant::now() < deadline, "the broker should answer: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    /// Messages in a queue, once its node has it: after a restart that takes a while.
+    async fn messages(&self, connection: &mut Box<dyn Connection>, name: &str) -> u64 {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            match connection.depth(name).await {
+                Ok(depth) => return depth.messages,
+                Err(error) => assert!(Instant::now() < deadline, "{name} should be there: {error}"),
+            }
+            tokio::time::sleep(Duration::from_millis(200)).await;
+            *connection = self.connected().await;
+        }
     }
 
     async fn end(&mut self) {

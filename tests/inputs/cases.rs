@@ -1,20 +1,11 @@
-//! The cases that lie beside the project, each with the outcome that its README calls right.
+//! The cases beside the project, each with the outcome that its README calls right.
 
-use super::{Job, Outcome};
-use std::{collections::BTreeSet, fs, path::PathBuf};
-
-/// Cases that the tests of HTTP, RPC and the model cover with inputs of their own.
-const COVERED_ELSEWHERE: [&str; 9] = [
-    "10-from-a-pipe",                   // command::input
-    "14-weather-that-cannot-be",        // inputs::own, scorer and gateway tests
-    "15-weather-mended-afterwards",     // command::earlier
-    "16-content-encoding-utf-8",        // splitter tests
-    "17-gzip-request-body",             // gateway::bodies
-    "18-optional-fields-null",          // gateway::bodies
-    "19-a-ride-record-to-score",        // gateway::bodies
-    "23-null-units-in-a-score-request", // contract::schemas
-    "weather",                          // of the other cases
-];
+use super::{Job, Outcome, served};
+use std::{
+    collections::BTreeSet,
+    fs,
+    path::{Path, PathBuf},
+};
 
 /// Folder, file, and what must be true.
 type Case = (&'static str, &'static str, fn(&Outcome));
@@ -33,7 +24,7 @@ fn refused(outcome: &Outcome, code: &str, parts: &[&str]) {
     }
 }
 
-const CASES: [Case; 25] = [
+const CASES: [Case; 27] = [
     ("01-times-that-say-utc", "rides.json", |o| all_of(o, 6)),
     ("02-every-ride-rejected", "keys.json", |o| {
         assert_eq!(o.rides(), (12, 0, 12), "{o:?}");
@@ -73,8 +64,16 @@ const CASES: [Case; 25] = [
         assert!(warnings.contains("USW00094728.csv") && warnings.contains("\"line\""), "{warnings}");
     }),
     ("13-station-files-compressed", "rides.json", |o| assert_eq!(o.with_weather(), o.count("accepted"), "{o:?}")),
+    ("14-weather-that-cannot-be", "rides.json.gz", |o| {
+        assert_eq!((o.with_weather(), o.count("trainable")), (0, 0), "{o:?}");
+        assert!(o.json["weather_warnings"][0]["left_out"]["tmin_above_tmax"].as_u64() > Some(0), "{o:?}");
+    }),
     ("20-perfect-separation", "rides.json.gz", |o| {
         assert!(o.json["model"]["warnings"].to_string().contains("separate"), "{o:?}");
+    }),
+    ("21-which-features-are-collinear", "rides.json.gz", |o| {
+        let warnings = o.json["model"]["warnings"].to_string();
+        assert!(warnings.contains("others: distance, magicpoints;"), "{warnings}");
     }),
     ("22-no-station-file-at-all", "rides.json", |o| {
         let warnings = o.json["weather_warnings"].to_string();
@@ -88,29 +87,76 @@ fn one_nan(outcome: &Outcome) {
     outcome.check_account("one NaN");
 }
 
+/// Pipes of every kind, as scripts that hand the file in.
+pub(super) const PIPES: [&str; 4] = [
+    r#"cat "$FILE" | "$PROGRAM" run - "$@""#,
+    r#"cat "$FILE" | "$PROGRAM" run /dev/stdin "$@""#,
+    r#""$PROGRAM" run <(cat "$FILE") "$@""#,
+    r#"mkfifo "$FILE.pipe" && { cat "$FILE" > "$FILE.pipe" & } && "$PROGRAM" run "$FILE.pipe" "$@""#,
+];
+
+fn from_a_pipe(folder: &Path, weather: &Path) {
+    let job = Job::with_weather(weather);
+    let file = job.path("rides.json");
+    fs::copy(folder.join("rides.json"), &file).expect("copied");
+    for script in PIPES {
+        all_of(&job.run_by(script, &file), 12);
+    }
+}
+
+/// The second run says that its dataset is from the first, and how to join it again; or joins it again.
+fn corrected_weather(folder: &Path, weather: &Path) {
+    let mut job = Job::with_weather(&folder.join("broken"));
+    job.keeps_store = true;
+    let first = job.run_file(&folder.join("rides.json.gz"));
+    assert_eq!((first.count("received"), first.with_weather()), (160, 0), "{first:?}");
+    job.weather = weather.to_owned();
+    let second = job.run_file(&folder.join("rides.json.gz"));
+    let earlier = &second.json["batches"][0]["earlier"];
+    let is_said = earlier["without_weather"] == 160
+        && earlier["looked_up_again"]["would_have_weather"].as_u64() > Some(0)
+        && earlier["remove"].as_str().is_some_and(|path| path.contains(second.batch_id()));
+    assert!(is_said || second.with_weather() == 160, "{second:?}");
+}
+
+/// Folder, and how it is run where that takes more than a file.
+type Special = (&'static str, fn(&Path, &Path));
+
+const SPECIAL: [Special; 2] = [("10-from-a-pipe", from_a_pipe), ("15-weather-mended-afterwards", corrected_weather)];
+
+/// The folder of the cases; says so where there is none.
+pub(super) fn folder() -> Option<PathBuf> {
+    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
+    if folder.exists() {
+        return Some(folder);
+    }
+    pipeline_tests::aloud(format_args!("not run: there are no cases at {}", folder.display()));
+    None
+}
+
+/// Every folder is run, those of [`served::CASES`] by the test there.
 #[test]
 fn every_case_beside_the_project_ends_as_it_should() {
-    let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
-    if !folder.exists() {
-        pipeline_tests::aloud(format_args!("not run: there are no cases at {}", folder.display()));
-        return;
-    }
-    let mut known: BTreeSet<&str> = COVERED_ELSEWHERE.into();
+    let Some(folder) = folder() else { return };
+    let weather = folder.join("weather");
+    // The weather of the other cases.
+    let mut known = BTreeSet::from(["weather"]);
+    known.extend(served::CASES);
     for (case, file, check) in CASES {
         known.insert(case);
         let own_weather = folder.join(case).join("weather");
-        let weather = if own_weather.exists() { own_weather } else { folder.join("weather") };
+        let weather = if own_weather.exists() { &own_weather } else { &weather };
         let input = folder.join(case).join(file);
         if input.exists() {
-            check(&Job::with_weather(&weather).run_file(&input));
+            check(&Job::with_weather(weather).run_file(&input));
         }
     }
-    known.insert("21-which-features-are-collinear");
-    let collinear = folder.join("21-which-features-are-collinear/rides.json.gz");
-    if collinear.exists() {
-        let outcome = Job::with_weather(&folder.join("weather")).run_file(&collinear);
-        let warnings = outcome.json["model"]["warnings"].to_string();
-        assert!(warnings.contains("others: distance, magicpoints;"), "{warnings}");
+    for (case, run) in SPECIAL {
+        known.insert(case);
+        let input = folder.join(case);
+        if input.exists() {
+            run(&input, &weather);
+        }
     }
     let there = fs::read_dir(&folder).expect("the folder").map(|entry| entry.expect("an entry"));
     for entry in there.filter(|entry| entry.path().is_dir()) {

@@ -1,15 +1,21 @@
-//! Inputs as people have them: every one ends, accounts for every ride in it, and names a cause that is the cause.
+//! Inputs as people have them: each ends, accounts for every ride in it, and names the true cause of what is refused or rejected.
 //!
-//! `own` cases of every kind · `cases` those that lie beside the project · `mutations` hundreds of seeded damages to small valid
-//! inputs.
+//! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather · `cases` those beside the project · `served` those of HTTP and AMQP
+//! · `mutations` hundreds of seeded mutations of small valid inputs.
 
 mod cases;
 mod mutations;
 mod own;
+mod own_files;
+mod own_models;
+mod own_weather;
+mod served;
 
+use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use pipeline_tests::processes::wildrydes;
 use serde_json::Value;
 use std::{
+    collections::BTreeMap,
     fmt::Write as _,
     fs,
     path::{Path, PathBuf},
@@ -18,8 +24,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A job on a dozen rides takes a quarter of a second. One that takes this long on a machine busy with other tests hangs.
-const HANGS_AFTER: Duration = Duration::from_secs(30);
+/// Each input ends within this time. A job on a dozen rides takes less than a tenth of a second on an idle machine.
+const ENDS_WITHIN: Duration = Duration::from_secs(10);
 
 /// What became of one input.
 #[derive(Debug)]
@@ -30,11 +36,36 @@ struct Outcome {
     json: Value,
     /// Lines of `rejected/<batch_id>.ndjson`.
     rejects: Vec<Value>,
+    /// Rows of the dataset, each by its columns.
+    dataset: Vec<BTreeMap<String, String>>,
+    /// Time until the command ended.
+    took: Duration,
 }
 
 impl Outcome {
     fn manifest(&self) -> &Value {
         &self.json["batches"][0]["manifest"]
+    }
+
+    fn batch_id(&self) -> &str {
+        self.json["batches"][0]["batch_id"].as_str().unwrap_or_default()
+    }
+
+    /// The row of the ride at that position of the document; `None` where the ride was rejected, or has an id of its own.
+    fn row(&self, index: usize) -> Option<&BTreeMap<String, String>> {
+        let ride_id = format!("{}-{index}", self.batch_id());
+        self.dataset.iter().find(|row| row["ride_id"] == ride_id)
+    }
+
+    /// The reject of the element at that position of the document.
+    fn reject(&self, index: usize) -> Option<&Value> {
+        self.rejects.iter().find(|reject| reject["index"].as_u64() == Some(index as u64))
+    }
+
+    /// Code and words of the refusal of the only document; empty where there is none.
+    fn refusal_of_document(&self) -> (&str, &str) {
+        let text = |name: &str| self.json["refusals"][0][name].as_str().unwrap_or_default();
+        (text("reason"), text("why"))
     }
 
     fn count(&self, name: &str) -> u64 {
@@ -50,7 +81,7 @@ impl Outcome {
         self.json["refused"].as_array().is_some_and(|refused| !refused.is_empty()) && self.manifest().is_null()
     }
 
-    /// Why the batch was refused, or the command failed.
+    /// Why the batch was refused, or the command failed, as a person reads it.
     fn refusal(&self) -> String {
         let refused = self.json["refused"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let error = self.json["error"].as_str();
@@ -67,11 +98,12 @@ impl Outcome {
         stations.into_iter().flatten().filter_map(|(_, count)| count.as_u64()).sum()
     }
 
-    /// Every ride stands in exactly one place.
+    /// Every ride is in exactly one place: the dataset or the rejects.
     fn check_account(&self, about: &str) {
         let (received, accepted, rejected) = self.rides();
         assert_eq!(received, accepted + rejected, "{about}: {self:?}");
         assert_eq!(self.rejects.len() as u64, rejected, "{about}: {self:?}");
+        assert_eq!(self.dataset.len() as u64, accepted, "{about}: {self:?}");
         let files = self.manifest()["files"].as_array().expect("files").iter();
         assert_eq!(files.filter_map(|file| file["rows"].as_u64()).sum::<u64>(), accepted, "{about}: {self:?}");
         let by_reason = self.manifest()["rejected_by_reason"].as_object().expect("reasons").values();
@@ -84,6 +116,8 @@ struct Job {
     folder: TempDir,
     weather: PathBuf,
     options: Vec<String>,
+    /// Whether a run finds what earlier ones left in the store.
+    keeps_store: bool,
 }
 
 impl Job {
@@ -91,9 +125,10 @@ impl Job {
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let weather = folder.path().join("weather");
-        write(&weather.join("ghcnd-stations.txt"), STATION_LIST);
-        write(&weather.join("csv/by_station").join(format!("{STATION}.csv")), &station_file());
-        Self { folder, weather, options: Vec::new() }
+        let job = Self { folder, weather, options: Vec::new(), keeps_store: false };
+        write(&job.weather.join("ghcnd-stations.txt"), STATION_LIST);
+        write(&job.station_file(), station_file());
+        job
     }
 
     /// With another folder of weather.
@@ -104,6 +139,11 @@ impl Job {
     fn option(mut self, option: &str) -> Self {
         self.options.extend(option.split(' ').map(str::to_owned));
         self
+    }
+
+    /// The file of its station.
+    fn station_file(&self) -> PathBuf {
+        self.weather.join("csv/by_station").join(format!("{STATION}.csv"))
     }
 
     fn path(&self, name: &str) -> PathBuf {
@@ -123,12 +163,25 @@ impl Job {
         self.finish(&mut command)
     }
 
+    /// Runs the job with its file from a pipe: in the script, `$FILE` is the file, `$PROGRAM` the command `wildrydes`, and the arguments are those
+    /// of `run`.
+    fn run_by(&self, script: &str, file: &Path) -> Outcome {
+        let mut command = Command::new("bash");
+        command.arg("-c").arg(script).arg("bash").env("FILE", file).env("PROGRAM", wildrydes().get_program());
+        self.finish(&mut command)
+    }
+
+    /// Runs a command that ends with the arguments of `run`.
     fn finish(&self, command: &mut Command) -> Outcome {
         let store = self.path("store");
-        // One job a store: an earlier dataset would answer for the next.
-        let _ = fs::remove_dir_all(&store);
+        if !self.keeps_store {
+            // Fails where there is none yet.
+            let _ = fs::remove_dir_all(&store);
+        }
         command.arg("--json").arg("--weather").arg(&self.weather).arg("--store").arg(&store);
+        let started = Instant::now();
         let (code, out, words) = ended(command, &self.path("out"), &self.path("err"));
+        let took = started.elapsed();
         let json: Value =
             serde_json::from_str(&out).unwrap_or_else(|error| panic!("{command:?}: {error}: {out}\n{words}"));
         let rejects = fs::read_dir(store.join("rejected")).into_iter().flatten().flatten();
@@ -137,7 +190,14 @@ impl Job {
             text.lines().map(|line| serde_json::from_str(line).expect("JSON")).collect::<Vec<Value>>()
         });
         assert!(matches!(code, 0 | 3 | 4), "{command:?} failed with {code}: {out}\n{words}");
-        Outcome { code, json, rejects: rejects.collect() }
+        let rejects = rejects.collect();
+        let mut outcome = Outcome { code, json, rejects, dataset: Vec::new(), took };
+        for file in outcome.manifest()["files"].as_array().cloned().unwrap_or_default() {
+            let path = store.join(file["path"].as_str().expect("a path"));
+            let rows = csv::Reader::from_path(path).expect("a dataset").into_deserialize();
+            outcome.dataset.extend(rows.map(|row| row.expect("a row")));
+        }
+        outcome
     }
 }
 
@@ -151,18 +211,35 @@ fn ended(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String)
         if let Some(status) = child.try_wait().expect("its status") {
             return (status.code().unwrap_or(-1), read(out), read(err));
         }
-        if started.elapsed() > HANGS_AFTER {
+        if started.elapsed() > ENDS_WITHIN {
             let _ = child.kill();
             let _ = child.wait();
-            panic!("{command:?} hangs\n{}\n{}", read(out), read(err));
+            panic!("{command:?} does not end within {ENDS_WITHIN:?}\n{}\n{}", read(out), read(err));
         }
         std::thread::sleep(Duration::from_millis(10));
     }
 }
 
-fn write(path: &Path, text: &str) {
-    fs::create_dir_all(path.parent().expect("a folder")).expect("made");
-    fs::write(path, text).expect("written");
+fn write(path: &Path, bytes: impl AsRef<[u8]>) {
+    fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+    fs::write(path, bytes).expect("written");
+}
+
+fn gzip(bytes: &[u8]) -> Vec<u8> {
+    all_of(GzipEncoder::new(bytes))
+}
+
+fn zstd(bytes: &[u8]) -> Vec<u8> {
+    all_of(ZstdEncoder::new(bytes))
+}
+
+/// Everything that a reader yields which never waits.
+fn all_of(reader: impl tokio::io::AsyncRead) -> Vec<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    let mut bytes = Vec::new();
+    let mut reader = std::pin::pin!(reader);
+    runtime.block_on(tokio::io::AsyncReadExt::read_to_end(&mut reader, &mut bytes)).expect("compressed");
+    bytes
 }
 
 const STATION: &str = "USW00094728";

@@ -1,7 +1,6 @@
 //! Cases of our own of every kind, as data beside what must become of them.
 
-use super::{Job, Outcome, STATION, STATION_HEADING, STATION_LIST, ride, rides, station_file, write};
-use std::fs;
+use super::{Job, Outcome, gzip, ride, rides};
 
 /// What must become of a document of three rides, or of what is left of them.
 enum Becomes {
@@ -165,15 +164,6 @@ fn values_are_read_as_people_write_them() {
     ]);
 }
 
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    use tokio::io::AsyncReadExt;
-    let mut packed = Vec::new();
-    let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-    let mut encoder = async_compression::tokio::bufread::GzipEncoder::new(bytes);
-    runtime.block_on(encoder.read_to_end(&mut packed)).expect("packed");
-    packed
-}
-
 fn utf16(text: &str) -> Vec<u8> {
     "\u{feff}".encode_utf16().chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
 }
@@ -216,93 +206,4 @@ fn wrappings_are_opened_and_foreign_formats_named() {
             Refused("unsupported_format", &["LFS"]),
         ),
     ]);
-}
-
-/// A bad row of weather costs that row, and is named with its line; the others go on.
-#[test]
-fn a_bad_row_of_weather_costs_that_row() {
-    let lines = rides(28).join("\n");
-    let good = station_file();
-    for (name, row) in [
-        ("a second value", "USW00094728,20180405,TMAX,999,,,W,"),
-        ("30 February", "USW00094728,20180230,TMAX,99,,,W,"),
-        ("a blank", "USW00094728,20180405,TMAX,,,,W,"),
-        ("NaN", "USW00094728,20180405,TMAX,NaN,,,W,"),
-        ("a fraction", "USW00094728,20180405,TMAX,15.57,,,W,"),
-        ("17 bits", "USW00094728,20180405,TMAX,70000,,,W,"),
-        ("7 fields", "USW00094728,20180405,TMAX,99,,W,"),
-        ("9 fields", "USW00094728,20180405,TMAX,99,,,W,,"),
-        ("another station", "USW00094789,20180405,TMAX,99,,,W,"),
-    ] {
-        let job = Job::new();
-        write(&job.weather.join("csv/by_station").join(format!("{STATION}.csv")), &format!("{good}{row}\n"));
-        let outcome = job.run("rides.json", &lines);
-        assert_eq!(outcome.rides(), (28, 28, 0), "{name}: {outcome:?}");
-        let days_lost = u64::from(name == "a second value");
-        assert_eq!(outcome.with_weather(), 28 - days_lost, "{name}: {outcome:?}");
-        let warnings = outcome.json["weather_warnings"].to_string();
-        assert!(warnings.contains("USW00094728.csv") && warnings.contains("\"line\":185"), "{name}: {warnings}");
-    }
-}
-
-#[test]
-fn weather_files_are_read_as_they_come_or_named() {
-    let lines = rides(28).join("\n");
-    let good = station_file();
-    let file = |job: &Job| job.weather.join("csv/by_station").join(format!("{STATION}.csv"));
-    for (name, text) in [
-        ("lower case", good.replace(STATION_HEADING, &STATION_HEADING.to_lowercase())),
-        ("a mark", format!("\u{feff}{good}")),
-        ("blank lines", good.replace('\n', "\r\n\r\n")),
-    ] {
-        let job = Job::new();
-        write(&file(&job), &text);
-        let outcome = job.run("rides.json", &lines);
-        assert_eq!(outcome.with_weather(), 28, "{name}: {outcome:?}");
-    }
-    for (name, text) in [
-        ("empty", ""),
-        ("HTML", "<html><body>Service unavailable</body></html>\n"),
-        ("XML", "<?xml version=\"1.0\"?><Error><Code>NoSuchKey</Code></Error>"),
-        ("JSON", "{\"error\": \"not found\"}"),
-    ] {
-        let job = Job::new();
-        write(&file(&job), text);
-        let outcome = job.run("rides.json", &lines);
-        let why = outcome.refusal();
-        assert_eq!(outcome.code, 3, "{name}: {outcome:?}");
-        assert!(why.contains("weather_unusable") && why.contains("USW00094728.csv"), "{name}: {why}");
-    }
-    let job = Job::new();
-    fs::remove_file(file(&job)).unwrap();
-    fs::write(job.weather.join("csv/by_station").join(format!("{STATION}.csv.gz")), gzip(good.as_bytes())).unwrap();
-    assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "compressed");
-    for (name, list) in
-        [("twice", STATION_LIST.repeat(2)), ("moved", STATION_LIST.replace("40.7789", "10.0000") + STATION_LIST)]
-    {
-        let job = Job::new();
-        write(&job.weather.join("ghcnd-stations.txt"), &list);
-        assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "listed {name}");
-    }
-}
-
-/// Weather that cannot be is no weather, and is counted by its reason.
-#[test]
-fn impossible_weather_is_no_observation() {
-    let lines = rides(28).join("\n");
-    for (reason, from, to) in [
-        ("tmin_above_tmax", "TMIN,55,", "TMIN,199,"),
-        ("tmax_out_of_range", "TMAX,155,", "TMAX,9999,"),
-        ("prcp_out_of_range", "20180405,PRCP,3,", "20180405,PRCP,-30,"),
-        ("prcp_out_of_range", "20180405,PRCP,3,", "20180405,PRCP,30000,"),
-    ] {
-        let job = Job::new();
-        let text = station_file();
-        assert!(text.contains(from), "{from}");
-        write(&job.weather.join("csv/by_station").join(format!("{STATION}.csv")), &text.replacen(from, to, 1));
-        let outcome = job.run("rides.json", &lines);
-        assert_eq!((outcome.rides(), outcome.with_weather()), ((28, 28, 0), 27), "{reason}: {outcome:?}");
-        let warnings = outcome.json["weather_warnings"].to_string();
-        assert!(warnings.contains(&format!("\"{reason}\":1")), "{reason}: {warnings}");
-    }
 }

@@ -1,6 +1,10 @@
 //! What must hold of any input whatever: shared by the fuzz targets (`tests/fuzz`) and by the test that replays what they
 //! found interesting. Each takes bytes of at most [`INPUT_BYTES_MAX`] and panics where a property does not hold.
 
+// Where the fuzz targets find it, too, who include this file by its path.
+#[path = "properties/batch.rs"]
+pub mod batch;
+
 use common::contract::{
     envelope::{self, Header, Properties},
     message::{
@@ -36,8 +40,15 @@ const WORDS_BYTES_MAX: usize = 700;
 pub type Property = (&'static str, fn(&[u8]));
 
 /// Every property there is.
-pub const ALL: [Property; 5] =
-    [("document", document), ("ghcn", ghcn), ("message", message), ("score", scores), ("envelope", envelope)];
+pub const ALL: [Property; 7] = [
+    ("document", document),
+    ("csv", batch::csv),
+    ("mapping", batch::mapping),
+    ("ghcn", ghcn),
+    ("message", message),
+    ("score", scores),
+    ("envelope", envelope),
+];
 
 /// The first `N` bytes, which say how the rest is to be looked at.
 fn split_first<const N: usize>(data: &[u8]) -> Option<([u8; N], &[u8])> {

@@ -1,0 +1,201 @@
+//! A sample of the mutations by other ways: over HTTP, and through RabbitMQ. Each ends as in one process.
+
+use super::{super::Job, Mutation, document_of, run_document};
+use bytes::Bytes;
+use common::{
+    contract::{
+        envelope::{self, Properties},
+        message::{BatchContent, RideBatch},
+        outcome::Outgoing,
+        topology::{self, queue},
+    },
+    runtime::{
+        AmqpBroker, Broker,
+        broker::{Connection, Consumer, Publisher},
+    },
+};
+use pipeline_tests::{
+    gateway::{Api, Serving},
+    processes::{Fleet, Input, SOON},
+};
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use std::{fs, time::Instant};
+use tokio::time::timeout;
+
+/// Mutations of the sample: every seventh, so that each kind is among them.
+const SAMPLE: u64 = 30;
+
+fn sample() -> Vec<(String, Mutation)> {
+    let seeds = (0..).map(|nth| 7 * nth);
+    let mutations = seeds.map(|seed| {
+        let (kind, mutation) = document_of(seed);
+        (format!("seed {seed}, {kind}: {}, as {}", mutation.words, mutation.name), mutation)
+    });
+    // Nothing at all is refused before it is a batch.
+    mutations.filter(|(_, mutation)| !mutation.bytes.is_empty()).take(SAMPLE as usize).collect()
+}
+
+/// What came of a batch, whichever way it went.
+#[derive(Debug, PartialEq)]
+enum End {
+    Refused { reason: String, why: String },
+    Ready { received: Value, accepted: Value, rejected_by_reason: Value, manifest_sha256: Value },
+}
+
+impl End {
+    fn refused(letter: &Value) -> Self {
+        let text = |name: &str| letter[name].as_str().expect("a text").to_owned();
+        Self::Refused { reason: text("reason"), why: text("why") }
+    }
+
+    fn ready(counts: &Value, manifest_sha256: &Value) -> Self {
+        Self::Ready {
+            received: counts["received"].clone(),
+            accepted: counts["accepted"].clone(),
+            rejected_by_reason: counts["rejected_by_reason"].clone(),
+            manifest_sha256: manifest_sha256.clone(),
+        }
+    }
+
+    fn in_one_process(mutation: &Mutation) -> Self {
+        let outcome = run_document(mutation);
+        match outcome.is_refused() {
+            true => Self::refused(&outcome.json["refusals"][0]),
+            false => Self::ready(outcome.manifest(), &outcome.json["batches"][0]["manifest_sha256"]),
+        }
+    }
+}
+
+/// The media type that promises what the name of the file does.
+fn media_type(name: &str) -> &'static str {
+    match name {
+        "rides.ndjson" | "rides.jsonl" => "application/x-ndjson",
+        "rides.csv" => "text/csv",
+        "rides.txt" => "text/plain",
+        "rides" => "application/octet-stream",
+        _ => "application/json",
+    }
+}
+
+fn batch_id(mutation: &Mutation) -> String {
+    mutation.reading.batch_id(&hex::encode(Sha256::digest(&mutation.bytes)))
+}
+
+async fn over_http(api: &Api, mutation: &Mutation) -> End {
+    let at = mutation.reading.rides_at.iter().map(|at| ("rides_at", at.to_string()));
+    let map = mutation.reading.map.iter().map(|(field, source)| ("map", format!("{field}={source}")));
+    let query: Vec<_> = at.chain(map).collect();
+    let request = api.request(reqwest::Method::POST, "/v1/batches").query(&query);
+    let request = request.header("content-type", media_type(mutation.name)).body(mutation.bytes.clone());
+    let id = api.send(request).await.good()["batch_id"].as_str().expect("an id").to_owned();
+    let deadline = Instant::now() + SOON;
+    loop {
+        let batch = api.get(&format!("/v1/batches/{id}")).await.good();
+        match batch["state"].as_str() {
+            Some("ready") => return End::ready(&batch["counts"], &batch["manifest_sha256"]),
+            Some("refused") => return End::refused(&batch["refused"]),
+            _ => assert!(Instant::now() < deadline, "{id} does not end: {batch}"),
+        }
+        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
+    }
+}
+
+/// Every mutation of the sample over HTTP: the same counts, dataset and words as in one process.
+#[tokio::test]
+async fn a_sample_ends_the_same_over_http() {
+    let job = Job::new();
+    let input = Input { weather: job.weather.clone(), ..Input::of(1) };
+    let serving = Serving::without_rides(&input, &[]).await;
+    for (about, mutation) in sample() {
+        assert_eq!(over_http(&serving.api, &mutation).await, End::in_one_process(&mutation), "{about}");
+    }
+    serving.finish().await;
+}
+
+/// The broker as a publisher uses it, who also reads the dead letters.
+struct Rabbit {
+    connection: Box<dyn Connection>,
+    publisher: Box<dyn Publisher>,
+    ready: Box<dyn Consumer>,
+    dead: Box<dyn Consumer>,
+}
+
+impl Rabbit {
+    async fn of(fleet: &Fleet) -> Self {
+        let connection = AmqpBroker::new(fleet.broker.clone()).connect("test").await.expect("the broker answers");
+        connection.declare().await.expect("declared");
+        let publisher = connection.publisher().await.expect("a publisher");
+        let ready = connection.subscribe(topology::EVENTS, "dataset-ready.#", 10).await.expect("events");
+        let dead = connection.consume(&topology::dead_queue(queue::SPLITTER), 1).await.expect("its queue");
+        Self { connection, publisher, ready, dead }
+    }
+
+    /// Raw bytes where nothing is to be said of how they are read, else a reference.
+    async fn publish(&self, fleet: &Fleet, mutation: &Mutation) {
+        let message = if mutation.reading.is_default() {
+            let content_type = Some(media_type(mutation.name).to_owned());
+            let properties = Properties { content_type, persistent: true, ..Properties::default() };
+            let body = Bytes::from(mutation.bytes.clone());
+            Outgoing {
+                exchange: topology::INGEST,
+                routing_key: "ride-batch.v1".to_owned(),
+                properties,
+                body,
+                mandatory: true,
+            }
+        } else {
+            let object = format!("raw/{}-{}", batch_id(mutation), mutation.name);
+            let path = fleet.store().join(&object);
+            fs::create_dir_all(path.parent().expect("a folder")).expect("created");
+            fs::write(path, &mutation.bytes).expect("written");
+            let sha256 = hex::encode(Sha256::digest(&mutation.bytes));
+            let content = BatchContent::Reference { object, sha256 };
+            let reading = mutation.reading.clone();
+            Outgoing::message(&RideBatch { batch_id: None, source: None, reading, content }).expect("a message")
+        };
+        self.publisher.publish(message).await.expect("the broker takes it");
+    }
+
+    async fn end(&mut self) -> End {
+        let delivery = tokio::select! {
+            delivery = timeout(SOON, self.ready.next()) => delivery.expect("an end").expect("the connection lives"),
+            delivery = self.dead.next() => delivery.expect("the connection lives"),
+        };
+        let end = match delivery.properties.text(envelope::REASON) {
+            Some(reason) => {
+                let why = delivery.properties.text(envelope::WHY).unwrap_or_default().to_owned();
+                End::Refused { reason: reason.to_owned(), why }
+            }
+            None => {
+                let ready: Value = serde_json::from_slice(&delivery.body).expect("dataset-ready.v1");
+                End::Ready {
+                    received: Value::Null,
+                    accepted: Value::Null,
+                    rejected_by_reason: Value::Null,
+                    manifest_sha256: ready["manifest_sha256"].clone(),
+                }
+            }
+        };
+        delivery.settle.ack().await.expect("taken");
+        end
+    }
+}
+
+/// Every mutation of the sample through RabbitMQ: the same dataset or dead letter as in one process.
+#[tokio::test]
+async fn a_sample_ends_the_same_on_rabbitmq() {
+    let job = Job::new();
+    let fleet = Fleet::start(1, &job.weather);
+    let mut rabbit = Rabbit::of(&fleet).await;
+    for (about, mutation) in sample() {
+        rabbit.publish(&fleet, &mutation).await;
+        let end = match rabbit.end().await {
+            End::Ready { manifest_sha256, .. } => End::ready(&fleet.manifest(&batch_id(&mutation)), &manifest_sha256),
+            refused => refused,
+        };
+        assert_eq!(end, End::in_one_process(&mutation), "{about}");
+    }
+    rabbit.connection.close().await;
+    fleet.finish().await;
+}

@@ -24,8 +24,8 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Each input ends within this time. A job on a dozen rides takes less than a tenth of a second on an idle machine.
-const ENDS_WITHIN: Duration = Duration::from_secs(10);
+/// A bound against hanging. A job on a dozen rides takes less than a tenth of a second on an idle machine, longer beside other tests.
+const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What became of one input.
 #[derive(Debug)]

@@ -39,7 +39,9 @@ fn check_summary(outcome: &Outcome, summary: &str) {
         let why = warning["why"].as_str().expect("words");
         assert!(summary.contains(&format!("Beware: {why}.")), "{why} is missing:\n{summary}");
     }
-    for odds in summary.lines().filter_map(|line| line.split("× ").nth(1)?.split_whitespace().next()?.parse::<f64>().ok()) {
+    for odds in
+        summary.lines().filter_map(|line| line.split("× ").nth(1)?.split_whitespace().next()?.parse::<f64>().ok())
+    {
         assert!((0.001..=1000.0).contains(&odds), "{odds}:\n{summary}");
     }
 }

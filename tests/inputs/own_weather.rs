@@ -20,7 +20,7 @@ fn a_bad_row_of_weather_costs_that_row() {
         ("another station", "USW00094789,20180405,TMAX,99,,,W,"),
     ] {
         let job = Job::new();
-        write(&job.station_file(), &format!("{good}{row}\n"));
+        write(&job.station_file(), format!("{good}{row}\n"));
         let outcome = job.run("rides.json", &lines);
         assert_eq!(outcome.rides(), (28, 28, 0), "{name}: {outcome:?}");
         let days_lost = u64::from(name == "a second value");
@@ -84,7 +84,7 @@ fn impossible_weather_is_no_observation() {
         let job = Job::new();
         let text = station_file();
         assert!(text.contains(from), "{from}");
-        write(&job.station_file(), &text.replacen(from, to, 1));
+        write(&job.station_file(), text.replacen(from, to, 1));
         let outcome = job.run("rides.json", &lines);
         assert_eq!((outcome.rides(), outcome.with_weather()), ((28, 28, 0), 27), "{reason}: {outcome:?}");
         let warnings = outcome.json["weather_warnings"].to_string();

@@ -83,7 +83,7 @@ async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
         .enumerate()
     {
         // Each is a batch of its own.
-        let text = rides(3).join("\n") + &"\n".repeat(nth + 1);
+        let text = rides(3).join("\n") + "\n".repeat(nth + 1).as_str();
         let is_packed = name.to_lowercase().contains("gzip");
         let body = if is_packed { gzip(text.as_bytes()) } else { text.into_bytes() };
         batches.push((publish(name, body).await, 3));

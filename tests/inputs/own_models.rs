@@ -1,8 +1,9 @@
 //! Cases of our own of what the summary of a run says of its model.
 
-use super::{Job, Outcome};
+use super::{Job, Outcome, STATION, STATION_HEADING, write};
 use pipeline_tests::processes::{output, wildrydes};
 use serde_json::{Value, json};
+use std::fmt::Write as _;
 
 /// Rides of each model.
 const RIDES: u64 = 160;
@@ -22,9 +23,21 @@ fn rides(change: impl Fn(u64, &mut Value)) -> String {
     (0..RIDES).map(ride).collect::<Vec<_>>().join("\n")
 }
 
+/// Weather of April 2018 in which no element follows from another.
+fn weather() -> String {
+    let mut text = STATION_HEADING.to_owned();
+    for day in 1..=30 {
+        for (element, value) in [("TMIN", 50 + day * 7 % 31), ("TMAX", 150 + day * 17 % 37), ("PRCP", 3 * (day % 4))] {
+            writeln!(text, "{STATION},201804{day:02},{element},{value},,,W,").expect("a text");
+        }
+    }
+    text
+}
+
 /// The outcome of a run, and the summary that a person reads of the same run.
 fn run(rides: &str) -> (Outcome, String) {
     let job = Job::new();
+    write(&job.station_file(), weather());
     let outcome = job.run("rides.ndjson", rides);
     let mut summary = wildrydes();
     summary.arg("run").arg(job.path("rides.ndjson")).arg("--weather").arg(&job.weather);

@@ -349,8 +349,8 @@ mod tests {
         for (from, to, must) in [
             ("\"latitude\"", "\"Latitude \"", &[][..]),
             ("\"latitude\"", "\"lat\"", &["missing_latitude"]),
-            ("29.0", "\"29,0\"", &["invalid_distance"]),
-            ("29.0", "-29.0", &["negative_distance"]),
+            (":29,", ":\"29,0\",", &["invalid_distance"]),
+            (":29,", ":-29,", &["negative_distance"]),
             ("\"magicpoints\"", "\"healthpoints\"", &["duplicate_field", "missing_magicpoints"]),
             ("\"2018-04-01 00:03:05\"", "null", &["missing_statustime"]),
             ("\"fieldservice\":0", "\"fieldservice\":2", &["invalid_fieldservice"]),

@@ -173,7 +173,7 @@ pub(super) fn padding(draw: &mut Draw) -> Mutation {
         }
         _ => {
             let twice = if draw.once_in(2) { gzip(&packed) } else { zstd(&packed) };
-            ("compressed twice".to_owned(), twice, refused(&["unsupported_format"], &["twice"]))
+            ("compressed twice".to_owned(), twice, refused(&["bad_compression"], &["twice"]))
         }
     };
     Mutation::of_bytes(draw, format!("{form:?}: {words}"), bytes, expected)

@@ -1,6 +1,8 @@
-//! Inputs as people have them: each ends, accounts for every ride in it, and names the true cause of what is refused or rejected.
+//! Inputs as people have them: each ends, accounts for every ride in it, and names the true cause of what is refused
+//! or rejected.
 //!
-//! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather · `cases` those beside the project · `served` those of HTTP and AMQP
+//! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather
+//! · `cases` those beside the project · `served` those of HTTP and AMQP
 //! · `mutations` hundreds of seeded mutations of small valid inputs.
 
 mod cases;
@@ -26,7 +28,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-/// A bound against hanging. A job on a dozen rides takes less than a tenth of a second on an idle machine, longer beside other tests.
+/// A bound against hanging. A job on a dozen rides takes less than a tenth of a second on an idle machine, and longer
+/// beside other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// What became of one input.
@@ -165,8 +168,8 @@ impl Job {
         self.finish(&mut command)
     }
 
-    /// Runs the job with its file from a pipe: in the script, `$FILE` is the file, `$PROGRAM` the command `wildrydes`, and the arguments are those
-    /// of `run`.
+    /// Runs the job with its file from a pipe: in the script, `$FILE` is the file, `$PROGRAM` the command `wildrydes`,
+    /// and the arguments are those of `run`.
     fn run_by(&self, script: &str, file: &Path) -> Outcome {
         let mut command = Command::new("bash");
         command.arg("-c").arg(script).arg("bash").env("FILE", file).env("PROGRAM", wildrydes().get_program());

@@ -24,9 +24,13 @@ use std::{
     time::Duration,
 };
 
-/// Mutations of documents and of weather in one run of the tests.
+/// Mutations of documents and of weather in one run of the tests, unless `WILDRYDES_TEST_MUTATIONS` says how many of each.
 const DOCUMENTS: u64 = 220;
 const WEATHER: u64 = 80;
+
+fn seeds(default: u64) -> u64 {
+    std::env::var("WILDRYDES_TEST_MUTATIONS").map_or(default, |seeds| seeds.parse().expect("a number of mutations"))
+}
 
 /// A kind of mutation of a document.
 type Kind = (&'static str, fn(&mut Draw) -> Mutation);
@@ -192,7 +196,8 @@ fn all_seeds(seeds: u64, run: impl Fn(u64) -> (&'static str, String, Duration) +
 
 #[test]
 fn mutated_documents_end_well() {
-    let table = all_seeds(DOCUMENTS, |seed| {
+    let seeds = seeds(DOCUMENTS);
+    let table = all_seeds(seeds, |seed| {
         let (kind, mutation) = document_of(seed);
         let about = format!("seed {seed}, {kind}: {}, as {}", mutation.words, mutation.name);
         let outcome = run_document(&mutation);
@@ -200,17 +205,18 @@ fn mutated_documents_end_well() {
     });
     table.print("mutations of documents");
     assert!(table.failures.is_empty(), "{} failed:\n{}", table.failures.len(), table.failures.join("\n"));
-    assert_eq!(table.counts.values().sum::<u64>(), DOCUMENTS);
+    assert_eq!(table.counts.values().sum::<u64>(), seeds);
     let kinds: std::collections::BTreeSet<_> = table.counts.keys().map(|(kind, _)| kind).collect();
-    assert_eq!(kinds.len(), KINDS.len() + TABLES.len());
+    assert_eq!(kinds.len(), (KINDS.len() + TABLES.len()).min(seeds as usize));
 }
 
 #[test]
 fn mutated_weather_ends_well() {
-    let table = all_seeds(WEATHER, weather::run);
+    let seeds = seeds(WEATHER);
+    let table = all_seeds(seeds, weather::run);
     table.print("mutations of weather");
     assert!(table.failures.is_empty(), "{} failed:\n{}", table.failures.len(), table.failures.join("\n"));
-    assert_eq!(table.counts.values().sum::<u64>(), WEATHER);
+    assert_eq!(table.counts.values().sum::<u64>(), seeds);
 }
 
 /// The same seed makes the same mutation, whenever and wherever.

@@ -10,6 +10,8 @@ use common::contract::{
 };
 
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
+/// Cells that are fields of a ride, letter by letter, from which on a row is a header whatever stands in its other cells.
+const FIELDS_OF_HEADER: usize = 3;
 
 /// How the rows of a document are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -76,8 +78,10 @@ impl Look {
         let mut rest = head;
         let mut rows = Rows::new(delimiter, 1);
         let first = next(&mut rows, &mut rest, is_whole)?;
-        let is_strange = |cell: &String| cell.contains(['{', '}', '<']) || cell.len() > NAME_BYTES_MAX;
-        if first.len() < 2 || first.iter().any(is_strange) {
+        // A broken line of JSON, or markup, names no field alone in a cell.
+        let is_header = first.iter().filter(|cell| names_field(cell)).count() >= FIELDS_OF_HEADER;
+        let is_markup = |cell: &String| !is_header && cell.contains(['{', '}', '<']);
+        if first.len() < 2 || first.iter().any(|cell| is_markup(cell) || cell.len() > NAME_BYTES_MAX) {
             return None;
         }
         let precedes_json = starts_json(rest);
@@ -136,8 +140,12 @@ fn next(rows: &mut Rows, rest: &mut &[u8], is_whole: bool) -> Option<Vec<String>
     }
 }
 
+fn names_field(cell: &str) -> bool {
+    FIELDS.iter().any(|field| cell.eq_ignore_ascii_case(field))
+}
+
 fn is_field(cell: &str) -> bool {
-    FIELDS.iter().any(|field| cell.eq_ignore_ascii_case(field)) || near_miss(cell).is_some()
+    names_field(cell) || near_miss(cell).is_some()
 }
 
 /// Whether a cell is a number or a time, as no column is named.

@@ -103,6 +103,15 @@ async fn names_that_no_field_has_make_a_header_where_values_follow() {
     assert_eq!(records("a\tlat\n\t1\n").await, [json!({"lat": "1"})], "nearly a field");
 }
 
+/// Braces in the name of a column make a table no JSON.
+#[tokio::test]
+async fn a_header_with_braces_is_a_header() {
+    for name in ["}fieldservice", "note {n}", "<b>note</b>", "{{ note }}"] {
+        let csv = format!("name,latitude,longitude,{name}\nA,1,2,3\n");
+        assert_eq!(records(csv).await, [json!({"name": "A", "latitude": "1", "longitude": "2", name: "3"})]);
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_csv_is_left_to_others() {
     for text in [

@@ -13,7 +13,11 @@ mod own_models;
 mod own_weather;
 mod served;
 
-use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
+use async_compression::{
+    Level,
+    tokio::bufread::{GzipEncoder, ZstdEncoder},
+    zstd::CParameter,
+};
 use futures::FutureExt;
 use pipeline_tests::processes::wildrydes;
 use serde_json::Value;
@@ -234,8 +238,10 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     all_of(GzipEncoder::new(bytes))
 }
 
+/// With a checksum, as the command `zstd` writes it.
 fn zstd(bytes: &[u8]) -> Vec<u8> {
-    all_of(ZstdEncoder::new(bytes))
+    let with_checksum = [CParameter::checksum_flag(true)];
+    all_of(ZstdEncoder::with_quality_and_params(bytes, Level::Default, &with_checksum))
 }
 
 /// Everything that a reader yields which never waits.

@@ -35,7 +35,8 @@ fn a_pipe_without_bytes_is_named() {
     }
 }
 
-/// Weather that was corrected: the second run says that its dataset is from the first, what would change, and how to join it again.
+/// Weather that was corrected: the second run says that its dataset is from the first, what would change, and how to join
+/// it again.
 #[test]
 fn a_dataset_from_before_the_weather_was_corrected_is_named() {
     let mut job = Job::new();

@@ -3,7 +3,7 @@
 use super::{
     document::{Damaged, Expected, FORMS, Form, Mutation, RIDES, rides},
     draw::Draw,
-    plain,
+    plain::{self, Node},
 };
 use crate::inputs::Outcome;
 
@@ -120,7 +120,12 @@ pub(super) fn check(about: &str, damaged: &Damaged, outcome: &Outcome) -> String
     for (position, element) in places {
         let reason = outcome.reject(position).map(|reject| reject["reason"].as_str().unwrap_or_default());
         let judgement = plain::judge(element);
-        assert!(judgement.allows(reason), "{about}: element {position}: {reason:?}, {judgement:?}: {outcome:?}");
+        // A value that is no object and the break behind it on its line may be one broken line.
+        let is_broken = !found.is_whole && position + 1 == found.before.len() && !matches!(element, Node::Object(_));
+        assert!(
+            judgement.allows(reason) || (is_broken && reason == Some("invalid_json")),
+            "{about}: element {position}: {reason:?}, {judgement:?}: {outcome:?}"
+        );
     }
     if outcome.count("rejected") == 0 { "read".to_owned() } else { "read, some rejected".to_owned() }
 }

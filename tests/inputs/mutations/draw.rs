@@ -1,7 +1,7 @@
 //! Random choices from a seed.
 
-/// A generator of numbers: PCG's multiplier on 64 bits, the high half of the state. The same seed gives the same choices on every
-/// machine.
+/// A generator of numbers: PCG's multiplier on 64 bits, the high half of the state. The same seed gives the same choices
+/// on every machine.
 pub(super) struct Draw(u64);
 
 impl Draw {

@@ -1,7 +1,8 @@
-//! Seeded mutations of small valid inputs. Each ends, accounts for every object that a plain reader finds, and names its cause.
+//! Seeded mutations of small valid inputs. Each ends, accounts for every object that a plain reader finds, and names its
+//! cause.
 //!
-//! `document` forms, wrappings, expectations · `values` `structure` `table` `damage` kinds of mutations of a document · `weather` those
-//! of weather · `plain` the reader that judges · `routes` a sample over HTTP and RabbitMQ
+//! `document` forms, wrappings, expectations · `values` `structure` `table` `damage` kinds of mutations of a document
+//! · `weather` those of weather · `plain` the reader that judges · `routes` a sample over HTTP and RabbitMQ
 
 mod damage;
 mod document;

@@ -1,5 +1,5 @@
-//! What a plain reader finds in a document, and what must become of each ride in it: JSON by `serde_json`, CSV by the `csv` crate,
-//! judged by the description of a ride alone. Nothing here uses the code under test.
+//! What a plain reader finds in a document, and what must become of each ride in it: JSON by `serde_json`, CSV by the
+//! `csv` crate, judged by the description of a ride alone. Nothing here uses the code under test.
 
 use super::document::Form;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};

@@ -1,4 +1,5 @@
-//! Mutations of what is around the rides: other keys, other layouts, elements that are no rides, compression, character sets.
+//! Mutations of what is around the rides: other keys, other layouts, elements that are no rides, compression, character
+//! sets.
 
 use super::{
     super::{gzip, zstd},
@@ -37,8 +38,10 @@ pub(super) fn envelope(draw: &mut Draw) -> Mutation {
         }
     };
     if draw.once_in(2) {
-        let words = format!("rides at {path}");
-        return Mutation::of_text(draw, words, &text, refused(&["not_a_batch"], &[&format!("--rides-at {path}")]));
+        // As a shell takes it.
+        let quoted = if path.contains('[') { format!("'{path}'") } else { path.to_owned() };
+        let expected = refused(&["not_a_batch"], &[&format!("--rides-at {quoted}")]);
+        return Mutation::of_text(draw, format!("rides at {path}"), &text, expected);
     }
     let mut mutation = Mutation::of_text(draw, format!("rides read at {path}"), &text, read_all());
     mutation.reading.rides_at = Some(path.parse().expect("a path"));

@@ -106,7 +106,12 @@ fn bad_row(draw: &mut Draw) -> Mutation {
         0 => (row(&date, "777"), without(Some(day), Some(("second_value", second, "DATA_VALUE")))),
         1 => (lines[original as usize - 1].clone(), same()),
         2 => (row("20180230", "9"), without(None, Some(("invalid_date", line, "DATE")))),
-        3 => (row("2018-04-05", "9"), without(None, Some(("invalid_date", line, "DATE")))),
+        3 => {
+            // A date of ISO 8601 is that date.
+            let fifth = line_of(5, element) as u64;
+            let second = if line <= fifth { fifth + 1 } else { line };
+            (row("2018-04-05", "9"), without(Some(5), Some(("second_value", second, "DATA_VALUE"))))
+        }
         4 => (row(&date, ""), without(None, Some(("invalid_value", line, "DATA_VALUE")))),
         5 => (row(&date, "NaN"), without(None, Some(("invalid_value", line, "DATA_VALUE")))),
         6 => (row(&date, "15.6"), without(None, Some(("invalid_value", line, "DATA_VALUE")))),
@@ -259,10 +264,14 @@ fn cut(draw: &mut Draw) -> Mutation {
     }
     let whole = |line: &str| line.matches(',').count() == 7;
     let rows = text.lines().filter(|line| whole(line)).count() - 1;
+    let broken = text.lines().position(|line| !whole(line));
+    if rows == 0 && broken.is_some() {
+        let expected = Expected::Unusable { file: "USW00094728.csv", words: "8 fields" };
+        return Mutation::of_station(format!("cut at byte {within}"), text, expected);
+    }
     let mut days = [Day::Lost; RIDES];
     days.iter_mut().take(rows / 3).for_each(|day| *day = Day::Same);
-    let left_out =
-        text.lines().enumerate().find(|(_, line)| !whole(line)).map(|(nth, _)| ("wrong_fields", nth as u64 + 1, ""));
+    let left_out = broken.map(|nth| ("wrong_fields", nth as u64 + 1, ""));
     Mutation::of_station(format!("cut at byte {within}"), text, Expected::Joined { days, left_out, about: STATION })
 }
 

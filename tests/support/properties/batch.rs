@@ -63,8 +63,8 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
     }
 }
 
-/// A table below a header: the same however its bytes come; every row that another reader finds is received, or the table is refused
-/// for what may hide rows.
+/// A table below a header: the same however its bytes come; every row that another reader finds is received, or the table
+/// is refused for what may hide rows.
 pub fn csv(data: &[u8]) {
     let Some(([how, piece], rows)) = split_first(data) else { return };
     let delimiter = DELIMITERS[usize::from(how) % DELIMITERS.len()];
@@ -120,8 +120,9 @@ impl Rows {
     }
 }
 
-/// Lines of mappings, the first where the rides are, an empty line, and a document: what can be read as a reading is written and read
-/// as the same; with it the document is the same however its bytes come; without any, a ride is what it is when it is read at once.
+/// Lines of mappings, the first where the rides are, an empty line, and a document: what can be read as a reading is written
+/// and read as the same; with it the document is the same however its bytes come; without any, a ride is what it is when it
+/// is read at once.
 pub fn mapping(data: &[u8]) {
     let Some(([cut], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);

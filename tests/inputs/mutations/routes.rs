@@ -161,23 +161,29 @@ impl Rabbit {
         self.publisher.publish(message).await.expect("the broker takes it");
     }
 
+    /// The end of this batch. The merger may announce a dataset more than once: what is about an earlier one is passed over.
     async fn end(&mut self, fleet: &Fleet, mutation: &Mutation) -> End {
-        let delivery = tokio::select! {
-            delivery = timeout(SOON, self.ready.next()) => delivery.expect("an end").expect("the connection lives"),
-            delivery = self.dead.next() => delivery.expect("the connection lives"),
-        };
-        let end = match delivery.properties.text(envelope::REASON) {
-            Some(reason) => {
-                let why = delivery.properties.text(envelope::WHY).unwrap_or_default().to_owned();
-                End::Refused { reason: reason.to_owned(), why }
+        let id = batch_id(mutation);
+        loop {
+            let delivery = tokio::select! {
+                delivery = timeout(SOON, self.ready.next()) => delivery.expect("an end").expect("the connection lives"),
+                delivery = self.dead.next() => delivery.expect("the connection lives"),
+            };
+            let end = match delivery.properties.text(envelope::REASON) {
+                Some(reason) => {
+                    let why = delivery.properties.text(envelope::WHY).unwrap_or_default().to_owned();
+                    Some(End::Refused { reason: reason.to_owned(), why })
+                }
+                None => {
+                    let ready: Value = serde_json::from_slice(&delivery.body).expect("dataset-ready.v1");
+                    (ready["batch_id"] == *id).then(|| End::ready(&fleet.manifest(&id), &ready["manifest_sha256"]))
+                }
+            };
+            delivery.settle.ack().await.expect("taken");
+            if let Some(end) = end {
+                return end;
             }
-            None => {
-                let ready: Value = serde_json::from_slice(&delivery.body).expect("dataset-ready.v1");
-                End::ready(&fleet.manifest(&batch_id(mutation)), &ready["manifest_sha256"])
-            }
-        };
-        delivery.settle.ack().await.expect("taken");
-        end
+        }
     }
 }
 

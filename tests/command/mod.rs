@@ -3,6 +3,8 @@
 mod job;
 mod models;
 mod notebook;
+mod readme;
+mod status;
 
 use common::contract::topology::Topology;
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};

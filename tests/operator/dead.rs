@@ -161,6 +161,11 @@ async fn a_dropped_letter_leaves_a_copy() {
     assert_eq!((&copy["body_base64"], &copy["message_id"]), (&Value::from("H4sA"), &Value::from("binary")));
     assert_eq!(copy["properties"]["headers"]["x-why"], "a test wants it");
     assert_eq!(listed_soon(&fleet, 2).len(), 2);
+    let status = pipeline_tests::processes::told(fleet.wildrydes().arg("status"));
+    let dropped = status["batches"].as_array().unwrap();
+    assert!(dropped.len() == 1 && dropped[0]["state"] == "dropped", "{status}");
+    assert!(dropped[0]["why"].as_str().unwrap().contains("bad_compression: a test wants it"), "{status}");
+    assert_eq!(status["refused"].as_array().unwrap().len(), 2, "the letters that are left: {status}");
     succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     assert_eq!(listed(&fleet, &[]).len(), 0);
 

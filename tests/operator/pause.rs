@@ -33,7 +33,10 @@ async fn a_pause_holds_over_restarts_until_it_is_ended() {
     fleet.wait_for("a line of the new process", |_| paused_lines(&fleet) > before);
     let status = succeed(fleet.wildrydes().arg("status"));
     assert!(status.contains("weather-fetcher is paused since") && status.contains("by ada: a test"), "{status}");
-    assert_eq!(queue_status(&fleet, "weather-fetcher")["consumers"], 0);
+    let row = status.lines().find(|line| line.starts_with("weather-fetcher ") && !line.contains("since")).unwrap();
+    assert!(row.ends_with("paused"), "{status}");
+    let queue = queue_status(&fleet, "weather-fetcher");
+    assert_eq!((&queue["consumers"], &queue["paused"]), (&json!(0), &json!(true)));
     assert_eq!(told(fleet.wildrydes().arg("status"))["paused"][0]["by"], "ada");
     let said = succeed(fleet.wildrydes().args(["resume", "weather-fetcher"]));
     assert!(said.contains("weather-fetcher goes on"), "{said}");

@@ -238,6 +238,57 @@ pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
     all
 }
 
+/// Member of a copy that says why it was made, where no operator dropped the letter.
+const CAUSE: &str = "cause";
+/// Its value: see [`ended_with_process`].
+const PROCESS_ENDED: &str = "process_ended";
+
+/// A copy made because the in-process broker, and the letter with it, ends with its process.
+pub fn ended_with_process(mut copy: Value) -> Value {
+    copy[CAUSE] = json!(PROCESS_ENDED);
+    copy
+}
+
+/// What a copy of a dead letter says about its batch: `dead/<queue>/<id>.json`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The batch.
+    pub batch_id: String,
+    /// The work queue the message died in.
+    pub queue: String,
+    /// Stable code.
+    pub reason: String,
+    /// In words.
+    pub why: String,
+    /// When it died.
+    pub dead_at: Option<Timestamp>,
+    /// The chunk that was given up; `None` for another message.
+    pub chunk: Option<u32>,
+    /// Whether an operator dropped it; otherwise its broker ended with its process.
+    pub dropped: bool,
+}
+
+impl GivenUp {
+    /// Reads what [`whole`] made of a letter; `None` when it names no batch.
+    pub fn read(copy: &Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Piece {
+            chunk: u32,
+        }
+        let text = |name: &str| copy[name].as_str().map(str::to_owned);
+        let piece = copy["body"].as_str().and_then(|body| serde_json::from_str::<Piece>(body).ok());
+        Some(Self {
+            batch_id: text("batch_id")?,
+            queue: text("queue")?,
+            reason: text("reason")?,
+            why: text("why")?,
+            dead_at: text("dead_at").and_then(|at| at.parse().ok()),
+            chunk: piece.map(|piece| piece.chunk),
+            dropped: copy[CAUSE] != PROCESS_ENDED,
+        })
+    }
+}
+
 /// Why a JSON object is no copy of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

@@ -100,9 +100,12 @@ pub fn waiting(worker: &str) -> String {
     format!("control/waiting/{worker}.json")
 }
 
-/// The copy of a dead letter that was dropped.
+/// Prefix of the copies of dead letters.
+pub const DEAD: &str = "dead";
+
+/// The copy of a dead letter that was dropped, or whose broker ended with its process.
 pub fn dropped(queue: &str, id: &str) -> String {
-    format!("dead/{queue}/{id}.json")
+    format!("{DEAD}/{queue}/{id}.json")
 }
 
 /// The rejected rides of a batch.

@@ -16,6 +16,7 @@ mod tests;
 
 use crate::{Failed, Session, output::legible};
 use serde::Serialize;
+use serde_json::{Value, json};
 use std::collections::BTreeMap;
 
 /// How a check came out.
@@ -100,47 +101,56 @@ pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
     let mut findings = Findings::default();
     broker::examine(session, &mut findings).await?;
     outside::examine(session, &mut findings).await?;
-    let broken = findings.count(Verdict::Broken);
-    tell(session, &findings)?;
-    match broken {
+    match session.shared.json {
+        true => println!("{}", serde_json::to_string_pretty(&findings.as_json())?),
+        false => println!("{}", findings.lines().join("\n")),
+    }
+    match findings.count(Verdict::Broken) {
         0 => Ok(()),
         _ => Err(Failed::Told),
     }
 }
 
-fn tell(session: &Session, findings: &Findings) -> Result<(), Failed> {
-    let verdicts = [Verdict::Ok, Verdict::Warning, Verdict::Broken, Verdict::NotChecked];
-    let shown = |verdict| match verdict {
-        Verdict::Ok => "ok",
-        Verdict::Warning => "warning",
-        Verdict::Broken => "broken",
-        Verdict::NotChecked => "not checked",
-    };
-    if session.shared.json {
-        let counts: BTreeMap<_, _> = verdicts.map(|verdict| (shown(verdict), findings.count(verdict))).into();
-        let told = serde_json::json!({ "findings": findings.0, "counts": counts });
-        println!("{}", serde_json::to_string_pretty(&told)?);
-        return Ok(());
-    }
-    for (at, Finding { check, verdict, found, remedy }) in findings.0.iter().enumerate() {
-        // One refusal of the management API keeps many checks from being made: it is reported once.
-        let same = |other: &&Finding| {
-            other.verdict == Verdict::NotChecked && *verdict == Verdict::NotChecked && other.found == *found
-        };
-        if findings.0[..at].iter().any(|other| same(&other)) {
-            continue;
-        }
-        println!("{:<12} {check:<22} {}", shown(*verdict), legible(found, false));
-        let others: Vec<&str> = findings.0[at + 1..].iter().filter(same).map(|other| other.check).collect();
-        if !others.is_empty() {
-            println!("{:<12} {:<22} nor, for the same reason: {}", "", "", others.join(", "));
-        }
-        if let Some(remedy) = remedy {
-            println!("{:<12} {:<22} → {remedy}", "", "");
+impl Verdict {
+    /// In the order of the last line.
+    const ALL: [Self; 4] = [Self::Ok, Self::Warning, Self::Broken, Self::NotChecked];
+
+    fn words(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Warning => "warning",
+            Self::Broken => "broken",
+            Self::NotChecked => "not checked",
         }
     }
-    let counts: Vec<String> =
-        verdicts.into_iter().map(|verdict| format!("{} {}", findings.count(verdict), shown(verdict))).collect();
-    println!("\n{}", counts.join(", "));
-    Ok(())
+}
+
+impl Findings {
+    fn as_json(&self) -> Value {
+        let counts: BTreeMap<_, _> = Verdict::ALL.map(|verdict| (verdict.words(), self.count(verdict))).into();
+        json!({ "findings": self.0, "counts": counts })
+    }
+
+    /// One line for each finding, and one for its remedy. What keeps several checks from being made, as a refusal of the management
+    /// API does, is named once, with all of them.
+    fn lines(&self) -> Vec<String> {
+        let mut lines = Vec::new();
+        for (at, Finding { check, verdict, found, remedy }) in self.0.iter().enumerate() {
+            let same = |other: &&Finding| {
+                other.verdict == Verdict::NotChecked && *verdict == Verdict::NotChecked && other.found == *found
+            };
+            if self.0[..at].iter().any(|other| same(&other)) {
+                continue;
+            }
+            lines.push(format!("{:<12} {check:<22} {}", verdict.words(), legible(found, false)));
+            let others: Vec<&str> = self.0[at + 1..].iter().filter(same).map(|other| other.check).collect();
+            if !others.is_empty() {
+                lines.push(format!("{:<12} {:<22} nor, for the same reason: {}", "", "", others.join(", ")));
+            }
+            lines.extend(remedy.as_ref().map(|remedy| format!("{:<12} {:<22} → {remedy}", "", "")));
+        }
+        let counts = Verdict::ALL.map(|verdict| format!("{} {}", self.count(verdict), verdict.words()));
+        lines.extend([String::new(), counts.join(", ")]);
+        lines
+    }
 }

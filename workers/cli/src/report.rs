@@ -1,6 +1,5 @@
 //! What one shows a colleague.
 
-pub(crate) mod odds;
 mod rejects;
 mod weather;
 
@@ -17,6 +16,7 @@ use common::{
         message::{DatasetReady, ModelPromoted, ModelRejected},
         model::{Coefficient, Metrics, Model},
         ride::Counts,
+        weather::WeatherWarnings,
     },
     runtime::{Store, store},
 };
@@ -33,6 +33,26 @@ pub(crate) struct KnownTruth {
     pub(crate) coefficients: [f64; 6],
 }
 
+/// A batch with its dataset.
+struct Ready<'a> {
+    submitted: &'a Submitted,
+    dataset: &'a DatasetReady,
+    manifest: Manifest,
+}
+
+/// What a job came to, with everything that is read from the store to report it.
+struct Results<'a> {
+    outcome: &'a Outcome,
+    place: String,
+    ready: Vec<Ready<'a>>,
+    /// Why batches have no dataset, in words.
+    refused: Vec<String>,
+    model: Option<Model>,
+    weather: Vec<WeatherWarnings>,
+    /// Batches of which most rides were rejected.
+    rejected: Vec<(&'a Submitted, rejects::Finding)>,
+}
+
 /// Prints the outcome; the error tells the exit code.
 pub(crate) async fn print(
     session: &Session,
@@ -40,101 +60,13 @@ pub(crate) async fn print(
     outcome: &Outcome,
     truth: Option<&KnownTruth>,
 ) -> Result<(), Failed> {
-    let mut ready: Vec<(&Submitted, &DatasetReady, Manifest)> = Vec::new();
-    let mut refused = Vec::new();
-    for (submitted, became) in &outcome.batches {
-        match became {
-            BatchOutcome::Ready(dataset) => {
-                let manifest = store::read_json(store, &dataset.manifest).await?;
-                let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
-                ready.push((submitted, dataset, manifest));
-            }
-            BatchOutcome::Refused { .. } => {
-                let refusal = became.refusal(submitted, outcome.in_fleet);
-                refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
-            }
-        }
+    let results = Results::read(session, store, outcome).await?;
+    match session.shared.json {
+        true => println!("{}", serde_json::to_string_pretty(&results.as_json())?),
+        false => print!("{}", results.text(truth)?),
     }
-    let model: Option<Model> = match &outcome.model {
-        Some(ModelOutcome::Promoted(ModelPromoted { object, .. })) => store::read_json(store, object).await?,
-        Some(ModelOutcome::Rejected(ModelRejected { object: Some(object), .. })) => {
-            store::read_json(store, object).await?
-        }
-        _ => None,
-    };
-    let place = session.store_place()?;
-    let serve: BTreeSet<&str> =
-        ready.iter().flat_map(|(.., manifest)| manifest.stations.keys().map(String::as_str)).collect();
-    let left_out = weather::warnings(store, &serve, session.started).await;
-    let mut rejected = Vec::new();
-    for (submitted, _, manifest) in &ready {
-        if let Some(finding) = rejects::finding(store, manifest).await {
-            rejected.push((*submitted, finding));
-        }
-    }
-    let unusable = unusable(&ready);
-    if session.shared.json {
-        let mut told = as_json(&ready, &refused, outcome, model.as_ref());
-        let findings: Vec<&rejects::Finding> = rejected.iter().map(|(_, finding)| finding).collect();
-        told["mostly_rejected"] = serde_json::to_value(findings)?;
-        told["weather_warnings"] = serde_json::to_value(&left_out)?;
-        println!("{}", serde_json::to_string_pretty(&told)?);
-    } else {
-        let mut text = String::new();
-        if !ready.is_empty() {
-            rides(&mut text, &ready, model.as_ref())?;
-            weather::print(&mut text, &left_out)?;
-        }
-        // What is wrong leads; before it, that the result is not new.
-        let mut lead = String::new();
-        for (submitted, ..) in &ready {
-            if let Some(earlier) = &submitted.earlier {
-                let said = earlier.text(&submitted.file.display().to_string(), &place);
-                lead.push_str(&legible(&said, true));
-            }
-        }
-        for (submitted, finding) in &rejected {
-            rejects::print(&mut lead, &submitted.file.display().to_string(), &place, finding)?;
-        }
-        for (submitted, ..) in ready.iter().filter(|(.., manifest)| manifest.received == 0) {
-            writeln!(lead, "\n{}: no ride in it: its dataset is empty", submitted.file.display())?;
-        }
-        text.insert_str(0, &lead);
-        match (&outcome.model, &model) {
-            (_, Some(model)) => {
-                coefficients(&mut text, model, truth)?;
-                test(&mut text, model)?;
-                for why in cautions(model) {
-                    writeln!(text, "\nBeware: {why}.")?;
-                }
-                if let Some(ModelOutcome::Rejected(rejected)) = &outcome.model {
-                    writeln!(text, "\nNot promoted: {} ({}).", rejected.why, rejected.reason)?;
-                    writeln!(
-                        text,
-                        "A champion there is stays. `wildrydes model list` shows both, `wildrydes model promote challenger` \
-                         promotes this one."
-                    )?;
-                }
-            }
-            // That there is nothing to train on was said at the start, with its cause.
-            (Some(ModelOutcome::Rejected(_)), None) if !unusable.is_empty() && unusable.len() == ready.len() => {}
-            (Some(ModelOutcome::Rejected(rejected)), None) => {
-                writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)?;
-            }
-            (Some(ModelOutcome::Failed { reason, why }), None) => {
-                writeln!(text, "\nNo model: the training failed: {why} ({reason}).")?;
-            }
-            _ => {}
-        }
-        if !ready.is_empty() {
-            files(&mut text, &place, &ready, model.as_ref())?;
-        }
-        if let Some(model) = &model {
-            next(&mut text, &place, model)?;
-        }
-        print!("{text}");
-    }
-    refused.extend(unusable);
+    let Results { ready, mut refused, model, .. } = results;
+    refused.extend(unusable(&ready));
     match (refused.is_empty(), &outcome.model) {
         (false, _) => Err(Failed::Refused(refused.join("\n"))),
         (true, Some(ModelOutcome::Rejected(_) | ModelOutcome::Failed { .. })) if model.is_none() => {
@@ -144,10 +76,145 @@ pub(crate) async fn print(
     }
 }
 
+impl<'a> Results<'a> {
+    async fn read(session: &Session, store: &Store, outcome: &'a Outcome) -> Result<Self, Failed> {
+        let (mut ready, mut refused) = (Vec::new(), Vec::new());
+        for (submitted, became) in &outcome.batches {
+            if let BatchOutcome::Ready(dataset) = became {
+                let manifest = store::read_json(store, &dataset.manifest).await?;
+                let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
+                ready.push(Ready { submitted, dataset, manifest });
+            }
+            let refusal = became.refusal(submitted, outcome.in_fleet);
+            refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
+        }
+        let model = match &outcome.model {
+            Some(ModelOutcome::Promoted(ModelPromoted { object, .. })) => store::read_json(store, object).await?,
+            Some(ModelOutcome::Rejected(ModelRejected { object: Some(object), .. })) => {
+                store::read_json(store, object).await?
+            }
+            _ => None,
+        };
+        let stations: BTreeSet<&str> =
+            ready.iter().flat_map(|Ready { manifest, .. }| manifest.stations.keys().map(String::as_str)).collect();
+        let weather = weather::warnings(store, &stations, session.started).await;
+        let mut rejected = Vec::new();
+        for Ready { submitted, manifest, .. } in &ready {
+            rejected.extend(rejects::finding(store, manifest).await.map(|finding| (*submitted, finding)));
+        }
+        Ok(Self { outcome, place: session.store_place()?, ready, refused, model, weather, rejected })
+    }
+
+    fn text(&self, truth: Option<&KnownTruth>) -> Result<String, std::fmt::Error> {
+        let Self { place, ready, model, .. } = self;
+        let mut text = String::new();
+        self.lead(&mut text)?;
+        if !ready.is_empty() {
+            rides(&mut text, ready, model.as_ref())?;
+        }
+        weather::print(&mut text, &self.weather)?;
+        self.training(&mut text, truth)?;
+        if !ready.is_empty() {
+            files(&mut text, place, ready, model.as_ref())?;
+        }
+        if let Some(model) = model {
+            next(&mut text, place, model)?;
+        }
+        Ok(text)
+    }
+
+    /// What comes first: that a result is not new, that most rides were rejected, that there are none.
+    fn lead(&self, text: &mut String) -> std::fmt::Result {
+        for Ready { submitted, .. } in &self.ready {
+            if let Some(earlier) = &submitted.earlier {
+                let of_earlier = earlier.text(&submitted.file.display().to_string(), &self.place);
+                text.push_str(&legible(&of_earlier, true));
+            }
+        }
+        for (submitted, finding) in &self.rejected {
+            rejects::print(text, &submitted.file.display().to_string(), &self.place, finding)?;
+        }
+        for Ready { submitted, .. } in self.ready.iter().filter(|ready| ready.manifest.received == 0) {
+            writeln!(text, "\n{}: no ride in it: its dataset is empty", submitted.file.display())?;
+        }
+        Ok(())
+    }
+
+    /// What the trainer made of the rides.
+    fn training(&self, text: &mut String, truth: Option<&KnownTruth>) -> std::fmt::Result {
+        let without_rides = !self.ready.is_empty() && unusable(&self.ready).len() == self.ready.len();
+        match (&self.outcome.model, &self.model) {
+            (_, Some(model)) => {
+                coefficients(text, model, truth)?;
+                test(text, model)?;
+                for why in cautions(model) {
+                    writeln!(text, "\nBeware: {why}.")?;
+                }
+                if let Some(ModelOutcome::Rejected(rejected)) = &self.outcome.model {
+                    writeln!(text, "\nNot promoted: {} ({}).", rejected.why, rejected.reason)?;
+                    writeln!(
+                        text,
+                        "A champion there is stays. `wildrydes model list` shows both, `wildrydes model promote challenger` \
+                         promotes this one."
+                    )?;
+                }
+                Ok(())
+            }
+            // The report leads with the cause.
+            (Some(ModelOutcome::Rejected(_)), None) if without_rides => Ok(()),
+            (Some(ModelOutcome::Rejected(rejected)), None) => {
+                writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)
+            }
+            (Some(ModelOutcome::Failed { reason, why }), None) => {
+                writeln!(text, "\nNo model: the training failed: {why} ({reason}).")
+            }
+            (Some(ModelOutcome::Promoted(_)) | None, None) => Ok(()),
+        }
+    }
+
+    fn as_json(&self) -> serde_json::Value {
+        let Self { outcome, ready, refused, model, weather, rejected, .. } = self;
+        let batch = |Ready { submitted, dataset, manifest }: &Ready<'_>| {
+            let mut batch = json!({
+                "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
+                "manifest_sha256": dataset.manifest_sha256,
+            });
+            if let Some(earlier) = &submitted.earlier {
+                batch["earlier"] = json!(earlier);
+            }
+            batch
+        };
+        let refusal = |(submitted, became): &(Submitted, BatchOutcome)| match became {
+            BatchOutcome::Ready(_) => None,
+            BatchOutcome::Refused { queue, reason, why, letters } => Some(json!({
+                "file": submitted.file, "batch_id": submitted.batch_id, "queue": queue, "reason": reason, "why": why,
+                "dead_letters": letters,
+            })),
+        };
+        let words = match &outcome.model {
+            Some(ModelOutcome::Rejected(ModelRejected { reason, why, .. }) | ModelOutcome::Failed { reason, why }) => {
+                Some(json!({ "reason": reason, "why": why }))
+            }
+            Some(ModelOutcome::Promoted(_)) | None => None,
+        };
+        let (no_model, not_promoted) = if model.is_some() { (None, words) } else { (words, None) };
+        json!({
+            "batches": ready.iter().map(batch).collect::<Vec<_>>(),
+            "refused": refused,
+            "refusals": outcome.batches.iter().filter_map(refusal).collect::<Vec<_>>(),
+            "mostly_rejected": rejected.iter().map(|(_, finding)| finding).collect::<Vec<_>>(),
+            "weather_warnings": weather,
+            "model": model,
+            "no_model": no_model,
+            "not_promoted": not_promoted,
+        })
+    }
+}
+
 /// Batches of which no ride can be used, in words: their datasets are ready, and empty.
-fn unusable(ready: &[(&Submitted, &DatasetReady, Manifest)]) -> Vec<String> {
-    let empty = ready.iter().filter(|(.., manifest)| manifest.accepted == 0);
-    let words = empty.map(|(submitted, _, manifest)| {
+fn unusable(ready: &[Ready<'_>]) -> Vec<String> {
+    let empty = ready.iter().filter(|ready| ready.manifest.accepted == 0);
+    let words = empty.map(|Ready { submitted, manifest, .. }| {
         let file = submitted.file.display();
         match manifest.received {
             0 => format!("{file} holds no ride: there is nothing to join and nothing to train on"),
@@ -163,54 +230,6 @@ pub(crate) fn cautions(model: &Model) -> Vec<String> {
     let without_evidence = model.evidence.as_ref().and_then(trainer::promote::without_evidence);
     let warnings = model.warnings.iter().map(|warning| legible(&warning.why, false).into_owned());
     warnings.chain(without_evidence).collect()
-}
-
-fn as_json(
-    ready: &[(&Submitted, &DatasetReady, Manifest)],
-    refused: &[String],
-    outcome: &Outcome,
-    model: Option<&Model>,
-) -> serde_json::Value {
-    let batches: Vec<_> = ready
-        .iter()
-        .map(|(submitted, dataset, manifest)| {
-            let mut batch = json!({
-                "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
-                "manifest_sha256": dataset.manifest_sha256,
-            });
-            if let Some(earlier) = &submitted.earlier {
-                batch["earlier"] = json!(earlier);
-            }
-            batch
-        })
-        .collect();
-    let no_model = match &outcome.model {
-        Some(ModelOutcome::Rejected(rejected)) if model.is_none() => {
-            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
-        }
-        Some(ModelOutcome::Failed { reason, why }) => Some(json!({ "reason": reason, "why": why })),
-        _ => None,
-    };
-    let not_promoted = match &outcome.model {
-        Some(ModelOutcome::Rejected(rejected)) if model.is_some() => {
-            Some(json!({ "reason": rejected.reason, "why": rejected.why }))
-        }
-        _ => None,
-    };
-    let refusals: Vec<_> = outcome
-        .batches
-        .iter()
-        .filter_map(|(submitted, became)| match became {
-            BatchOutcome::Ready(_) => None,
-            BatchOutcome::Refused { queue, reason, why, letters } => Some(json!({
-                "file": submitted.file, "batch_id": submitted.batch_id, "queue": queue, "reason": reason, "why": why,
-                "dead_letters": letters,
-            })),
-        })
-        .collect();
-    json!({
-        "batches": batches, "refused": refused, "refusals": refusals, "model": model, "no_model": no_model, "not_promoted": not_promoted,
-    })
 }
 
 /// `invalid_statustime 8, missing_latitude 1`, the most frequent first, on as many lines as it takes.
@@ -236,16 +255,12 @@ fn by_reason(counts: &Counts) -> String {
     text
 }
 
-fn rides(
-    text: &mut String,
-    ready: &[(&Submitted, &DatasetReady, Manifest)],
-    model: Option<&Model>,
-) -> std::fmt::Result {
+fn rides(text: &mut String, ready: &[Ready<'_>], model: Option<&Model>) -> std::fmt::Result {
     let mut rejected = Counts::new();
     let mut without_weather = Counts::new();
     let mut stations: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut received, mut accepted) = (0, 0);
-    for (_, _, manifest) in ready {
+    for Ready { manifest, .. } in ready {
         received += manifest.received;
         accepted += manifest.accepted;
         for (into, from) in
@@ -259,6 +274,7 @@ fn rides(
             *stations.entry(station).or_default() += count;
         }
     }
+    writeln!(text, "\nRides")?;
     let mut line = |name: &str, count: u64, more: &str| -> std::fmt::Result {
         let line = format!("  {name:<16}{:>12}   {more}", HumanCount(count).to_string());
         writeln!(text, "{}", line.trim_end())
@@ -284,7 +300,6 @@ fn rides(
             line("… doubles", counts.duplicates, "ride ids that stand in an earlier batch, trained on once")?;
         }
     }
-    text.insert_str(0, "\nRides\n");
     let mut served: Vec<_> = stations.into_iter().collect();
     served.sort_by_key(|(station, count)| (std::cmp::Reverse(*count), *station));
     let shown = 8;
@@ -319,19 +334,18 @@ fn step_of(feature: &str) -> (&'static str, f64) {
 
 fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
     let known = if truth.is_some() { "truth" } else { "" };
-    writeln!(text, "\nWhat makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit")?;
+    let head =
+        format!("What makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit");
+    writeln!(text, "\n{}", head.trim_end())?;
     for Coefficient { feature, per_unit, .. } in &model.coefficients {
         let (words, units) = step_of(feature);
         let factor = (per_unit * units).exp();
         let place = FEATURES.iter().position(|known| known.name == feature);
         let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
         let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
-        writeln!(
-            text,
-            "  {words:<52}{:>12} {:>12} {truth:>9}",
-            format!("× {}", odds::factor(factor)),
-            format!("{per_unit:+.6}")
-        )?;
+        let factor = format!("× {}", trainer::odds::factor(factor));
+        let line = format!("  {words:<52}{factor:>12} {:>12} {truth:>9}", format!("{per_unit:+.6}"));
+        writeln!(text, "{}", line.trim_end())?;
     }
     Ok(())
 }
@@ -365,14 +379,9 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
     writeln!(text, "  {:<24}{:>16}{:>16}", "was: service", confusion.false_negative, confusion.true_positive)
 }
 
-fn files(
-    text: &mut String,
-    place: &str,
-    ready: &[(&Submitted, &DatasetReady, Manifest)],
-    model: Option<&Model>,
-) -> std::fmt::Result {
+fn files(text: &mut String, place: &str, ready: &[Ready<'_>], model: Option<&Model>) -> std::fmt::Result {
     writeln!(text, "\nFiles, below {place}")?;
-    for (_, dataset, manifest) in ready {
+    for Ready { dataset, manifest, .. } in ready {
         for file in &manifest.files {
             writeln!(text, "  {:<52} {} rides, sha256 {}", file.path, HumanCount(file.rows), file.sha256)?;
         }
@@ -392,18 +401,24 @@ fn files(
     Ok(())
 }
 
-/// A ride that has something to explain, by feature: each a standard deviation off the training mean, towards service, within what
-/// was trained on, and with a night that is no warmer than its day.
+/// A ride that has something to explain, by feature: each value is a standard deviation off the training mean, towards service,
+/// within what was trained on, and its night is no warmer than its day.
 fn telling_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
-    let value = |c: &Coefficient| {
-        (c.mean + c.std_dev.copysign(c.per_unit)).round().clamp(c.min.ceil(), c.max.floor().max(c.min.ceil()))
-    };
-    let mut ride: Vec<(&str, f64)> = coefficients.iter().map(|c| (c.feature.as_str(), value(c))).collect();
+    let mut ride: Vec<(&str, f64)> = coefficients.iter().map(|c| (c.feature.as_str(), towards_service(c))).collect();
     let tmax = ride.iter().find(|(feature, _)| *feature == "tmax").map(|(_, value)| *value);
     for (_, tmin) in ride.iter_mut().filter(|(feature, _)| *feature == "tmin") {
         *tmin = tmax.map_or(*tmin, |tmax| tmin.min(tmax));
     }
     ride
+}
+
+/// Rounded to a whole number, or finer where the values lie closer together.
+fn towards_service(Coefficient { per_unit, mean, std_dev, min, max, .. }: &Coefficient) -> f64 {
+    let value = (mean + std_dev.copysign(*per_unit)).clamp(*min, max.max(*min));
+    let decimals = if *std_dev > 0.0 { (-std_dev.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
+    let scale = 10f64.powf(decimals);
+    let rounded = (value * scale).round() / scale;
+    if rounded < *min || rounded > *max { value } else { rounded }
 }
 
 /// How to go on: with a ride to score.
@@ -445,13 +460,13 @@ mod tests {
     #[test]
     fn the_suggested_ride_speaks_for_service_within_what_was_trained_on() {
         let coefficients = [
-            coefficient("distance", 0.75, 30.0, 0.6, (29.0, 31.0)),
+            coefficient("distance", 0.75, 30.0, 0.64, (29.0, 31.0)),
             coefficient("magicpoints", -0.01, 300.0, 100.0, (250.0, 900.0)),
             coefficient("tmin", 0.004, 97.0, 90.0, (-100.0, 250.0)),
             coefficient("tmax", -0.003, 176.0, 100.0, (-50.0, 350.0)),
             coefficient("prcp", 0.0, 48.0, 0.0, (48.0, 48.0)),
         ];
-        let expected = [("distance", 31.0), ("magicpoints", 250.0), ("tmin", 76.0), ("tmax", 76.0), ("prcp", 48.0)];
+        let expected = [("distance", 30.6), ("magicpoints", 250.0), ("tmin", 76.0), ("tmax", 76.0), ("prcp", 48.0)];
         assert_eq!(telling_ride(&coefficients), expected);
     }
 }

@@ -1,8 +1,11 @@
 //! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
 
 mod batches;
+#[cfg(test)]
+mod tests;
 
 use crate::{Failed, Session, arguments::Status, output::legible, remote::Remote};
+use batches::BatchStatus;
 use common::{
     contract::{
         dead_letter::Letter,
@@ -55,17 +58,13 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
-    for status in &batches {
-        println!("{}", status.line());
-        if batch.is_some()
-            && let Some(manifest) = &status.manifest
-        {
-            println!("{}", serde_json::to_string_pretty(manifest)?);
-        }
+    for line in batches::table(&batches, &refused) {
+        println!("{line}");
     }
-    for Letter { batch_id, queue, reason, why, .. } in &refused {
-        let id = batch_id.as_deref().unwrap_or("(no batch id)");
-        println!("{}", legible(&format!("{id:<18} refused      by the {queue}: {reason}: {why}"), false));
+    if let [BatchStatus { manifest: Some(manifest), .. }] = &batches[..]
+        && batch.is_some()
+    {
+        println!("{}", serde_json::to_string_pretty(manifest)?);
     }
     if store.is_none() {
         println!("{}", session.no_store()?);

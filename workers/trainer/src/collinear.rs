@@ -8,11 +8,20 @@ const RESIDUAL_MAX: f64 = 1e-9;
 /// A weight in a combination, in standardised units, below which a feature does not belong to it.
 const WEIGHT_MIN: f64 = 1e-6;
 
-/// Groups of features that are linear combinations of each other, in the order of the features; empty when there is none.
+/// Features that are linear combinations of each other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Combinations {
+    /// Each with all its members, in the order of the features; empty when there is none.
+    pub(crate) groups: Vec<Vec<usize>>,
+    /// Features that the others determine: without these no combination is left.
+    pub(crate) dependent: [bool; FEATURE_COUNT],
+}
+
+/// The linear combinations among the features that are `used`.
 ///
-/// `correlations` holds the correlations of the features in its lower triangle; only those that are `used` count.
+/// `correlations` holds the correlations of the features in its lower triangle.
 /// Gauss–Jordan elimination with diagonal pivoting: a column without a pivot is a combination of those with one.
-pub(crate) fn groups(correlations: &Matrix, used: [bool; FEATURE_COUNT]) -> Vec<Vec<usize>> {
+pub(crate) fn combinations(correlations: &Matrix, used: [bool; FEATURE_COUNT]) -> Combinations {
     let entry = |i: usize, j: usize| correlations[i.max(j)][i.min(j)];
     let mut reduced: [[f64; FEATURE_COUNT]; FEATURE_COUNT] =
         std::array::from_fn(|i| std::array::from_fn(|j| if used[i] && used[j] { entry(i, j) } else { 0.0 }));
@@ -30,11 +39,11 @@ pub(crate) fn groups(correlations: &Matrix, used: [bool; FEATURE_COUNT]) -> Vec<
             other.iter_mut().zip(row).for_each(|(value, of_pivot)| *value -= factor * of_pivot);
         }
     }
-    let mut groups: Vec<Vec<usize>> = Vec::new();
+    let mut found = Combinations::default();
     for dependent in (0..FEATURE_COUNT).filter(|j| used[*j] && !is_pivot[*j]) {
         let others = (0..FEATURE_COUNT).filter(|i| is_pivot[*i] && reduced[*i][dependent].abs() > WEIGHT_MIN);
         let mut group: Vec<usize> = others.chain([dependent]).collect();
-        groups.retain(|known| {
+        found.groups.retain(|known| {
             let apart = known.iter().all(|member| !group.contains(member));
             if !apart {
                 group.extend(known);
@@ -45,11 +54,12 @@ pub(crate) fn groups(correlations: &Matrix, used: [bool; FEATURE_COUNT]) -> Vec<
         group.dedup();
         // A feature without variance is constant, not a combination.
         if group.len() > 1 {
-            groups.push(group);
+            found.dependent[dependent] = true;
+            found.groups.push(group);
         }
     }
-    groups.sort_unstable();
-    groups
+    found.groups.sort_unstable();
+    found
 }
 
 #[cfg(test)]
@@ -94,19 +104,27 @@ mod tests {
         ];
         for (case, (combine, expected)) in cases.into_iter().enumerate() {
             for seed in 0..20 {
-                assert_eq!(groups(&correlations(seed, combine), all), expected, "case {case}, seed {seed}");
+                let matrix = correlations(seed, combine);
+                let found = combinations(&matrix, all);
+                assert_eq!(found.groups, expected, "case {case}, seed {seed}");
+                let left = found.dependent.map(|dependent| !dependent);
+                assert_eq!(combinations(&matrix, left), Combinations::default(), "case {case}, seed {seed}");
             }
         }
         let unused = [true, true, false, true, true, true];
         let pair = correlations(1, |[a, b, _, d, e, f]| [a, b, 10.0 * a, d, e, f]);
-        assert!(groups(&pair, unused).is_empty(), "a feature that is not used is in no combination");
+        assert_eq!(
+            combinations(&pair, unused),
+            Combinations::default(),
+            "a feature that is not used is in no combination"
+        );
     }
 
     proptest! {
         #[test]
         fn nearly_equal_is_not_equal(seed in 0u64..1_000, noise in 0.01f64..1.0) {
             let matrix = correlations(seed, |[a, b, c, d, e, f]| [a, b, a + noise * c, d, e, f]);
-            prop_assert!(groups(&matrix, [true; FEATURE_COUNT]).is_empty());
+            prop_assert_eq!(combinations(&matrix, [true; FEATURE_COUNT]), Combinations::default());
         }
     }
 }

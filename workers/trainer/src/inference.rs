@@ -1,7 +1,7 @@
 //! How sure the weights are, whether the features tell anything, and what to be wary of.
 
 use crate::{
-    collinear,
+    collinear::{self, Combinations},
     newton::{Cancel, Features, Matrix, PARAMETERS, Problem, inverse},
     rows::Rides,
     train::{Fit, FitError, Recipe, Scaler, fit_scaled},
@@ -70,7 +70,8 @@ fn chi_square_tail(statistic: f64, degrees_of_freedom: u32) -> f64 {
     ChiSquared::new(f64::from(degrees_of_freedom)).map_or(1.0, |chi_square| chi_square.sf(statistic.max(0.0)))
 }
 
-/// Unpenalised models for the tests: of all features used, and of the mileage among them.
+/// Unpenalised models for the tests: of all features used, and of the mileage among them. Of features that are combinations of
+/// each other only as many have a weight as can be told apart, which changes no likelihood.
 #[derive(Debug, Clone, Default)]
 pub struct Nested {
     /// Log-likelihood and number of weights of the model of all; absent when there is no finite optimum.
@@ -93,8 +94,12 @@ impl Nested {
         threads: usize,
         cancel: &Cancel,
     ) -> Result<Self, FitError> {
+        let correlations = correlations(rides, fitted, threads, cancel);
         let unpenalised = |used: [bool; FEATURE_COUNT]| {
             let start = Some(fitted.parameters);
+            let free = std::array::from_fn(|j| used[j] && fitted.free[j]);
+            let Combinations { dependent, .. } = collinear::combinations(&correlations, free);
+            let used = std::array::from_fn(|j| free[j] && !dependent[j]);
             let recipe = Recipe { alpha: 0.0, used, centre: None, start, threads, cancel };
             match fit_scaled(rides, &fitted.scaler, &recipe) {
                 Ok(fit) => {
@@ -124,7 +129,7 @@ impl Nested {
         likelihood_ratio(self.full?, self.mileage?)
     }
 
-    /// Whether there is no finite optimum without a penalty.
+    /// Whether there is no finite optimum without a penalty, combinations of features left aside.
     pub fn diverges(&self) -> bool {
         self.full.is_none()
     }
@@ -150,10 +155,16 @@ fn correlations(rides: &Rides, fit: &Fit, threads: usize, cancel: &Cancel) -> Ma
     correlations
 }
 
-/// The variance inflation factor of each feature with a weight: how much of its weight's variance is due to the others. `None` when
-/// some are combinations of others.
-fn inflation(correlations: &Matrix) -> Option<Features> {
-    let inverse = inverse(correlations)?;
+/// The variance inflation factor of each feature that is not `dependent`: how much of its weight's variance is due to the others of
+/// these. `None` when rounding leaves no inverse.
+fn inflation(correlations: &Matrix, dependent: [bool; FEATURE_COUNT]) -> Option<Features> {
+    let mut independent = *correlations;
+    for j in (0..FEATURE_COUNT).filter(|j| dependent[*j]) {
+        independent[j] = [0.0; PARAMETERS];
+        independent.iter_mut().for_each(|row| row[j] = 0.0);
+        independent[j][j] = 1.0;
+    }
+    let inverse = inverse(&independent)?;
     Some(std::array::from_fn(|j| inverse[j][j]))
 }
 
@@ -177,27 +188,24 @@ pub fn warnings(
         warn(WarningCode::ConstantFeature, format!("one value only, and so no weight: {which}"));
     }
     let correlations = correlations(rides, fit, threads, cancel);
-    let combined = collinear::groups(&correlations, fit.free);
-    let inflation = if combined.is_empty() { inflation(&correlations) } else { None };
-    for group in &combined {
+    let Combinations { groups, dependent } = collinear::combinations(&correlations, fit.free);
+    for group in &groups {
         let why = format!(
             "each of these is a combination of the others: {}; only the penalty keeps their weights apart",
             names(&|j| group.contains(&j))
         );
         warn(WarningCode::Collinearity, why);
     }
-    match &inflation {
-        Some(factors) if factors.iter().zip(fit.free).any(|(factor, free)| free && *factor > INFLATION_MAX) => {
-            let which = names(&|j| fit.free[j] && factors[j] > INFLATION_MAX);
-            let largest = factors.iter().zip(fit.free).filter(|(_, free)| *free).fold(0.0f64, |l, (f, _)| l.max(*f));
-            let why = format!(
-                "hard to tell apart: {which} (variance inflation up to {largest:.1}; above {INFLATION_MAX} is much)"
-            );
-            warn(WarningCode::Collinearity, why);
-        }
-        Some(_) | None => {}
+    let factors = inflation(&correlations, dependent).unwrap_or([1.0; FEATURE_COUNT]);
+    let largest = factors.iter().copied().fold(0.0, f64::max);
+    if largest > INFLATION_MAX {
+        let which = names(&|j| factors[j] > INFLATION_MAX);
+        let why = format!(
+            "hard to tell apart: {which} (variance inflation up to {largest:.1}; above {INFLATION_MAX} is much)"
+        );
+        warn(WarningCode::Collinearity, why);
     }
-    if nested.diverges() && inflation.is_some() {
+    if nested.diverges() {
         let why = "the features separate rides with service from those without, wholly or nearly: without a penalty the \
                    weights would grow for ever; standard errors and p-values mean little here";
         warn(WarningCode::Separation, why.to_owned());

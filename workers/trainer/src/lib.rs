@@ -20,6 +20,7 @@
 //! | [`train`], [`newton`] | rows to coefficients; pure |
 //! | [`select`] | penalty and threshold by cross-validation; pure |
 //! | [`inference`], [`bootstrap`] | how sure all that is; pure |
+//! | [`odds`] | odds ratios in words; pure |
 //! | [`metrics`], [`curves`], [`histogram`] | predictions to quality and pictures; pure |
 //! | [`build`] | all of it to one artefact; pure |
 //! | [`breeds`] | one model per breed; pure |
@@ -43,6 +44,7 @@ pub mod inference;
 pub mod load;
 pub mod metrics;
 pub mod newton;
+pub mod odds;
 pub mod plan;
 pub mod promote;
 pub mod realised;

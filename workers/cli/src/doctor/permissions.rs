@@ -46,7 +46,7 @@ async fn of_everyone(namespace: &str, management: &Management, findings: &mut Fi
     let list = async |what: &str| management.get(&["vhosts", &management.vhost, what]).await;
     let (permissions, topics) = match (list("permissions").await, list("topic-permissions").await) {
         (Ok(permissions), Ok(topics)) => (permissions.body, topics.body),
-        (Err(why), _) | (_, Err(why)) => return findings.not_checked(check, format!("{why}; the others are not seen")),
+        (Err(why), _) | (_, Err(why)) => return findings.not_checked(check, why),
     };
     let of = |told: &Value| told.as_array().cloned().unwrap_or_default();
     let Compared { here, missing, beyond, absent } = compare(namespace, &of(&permissions), &of(&topics));

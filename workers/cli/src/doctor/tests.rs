@@ -118,3 +118,23 @@ fn a_feature_flag_that_is_off_is_told_by_what_it_breaks() {
     assert_eq!(told("quorum_queue").0, Verdict::Broken);
     assert_eq!(told("another").0, Verdict::Warning);
 }
+
+/// What keeps several checks from being made is one line and a list of these; every check is counted.
+#[test]
+fn one_refusal_of_the_management_api_is_reported_once() {
+    let why = "the user ada lacks the tag monitoring, without which the management API does not answer";
+    let mut findings = Findings::default();
+    findings.ok("broker", "reached");
+    for check in ["broker version", "feature flags", "alarms"] {
+        findings.not_checked(check, why);
+    }
+    findings.not_checked("weather clock", "no answer with a date");
+    findings.broken("weather", why, "a remedy");
+    let lines = findings.lines();
+    let once = lines.iter().filter(|line| line.starts_with("not checked") && line.contains(why)).count();
+    assert_eq!(once, 1, "{lines:?}");
+    let others = lines.iter().find(|line| line.contains("for the same reason")).unwrap();
+    assert!(others.ends_with(": feature flags, alarms"), "{others}");
+    assert_eq!(lines.last().unwrap(), "1 ok, 0 warning, 1 broken, 4 not checked");
+    assert_eq!(findings.as_json()["findings"].as_array().unwrap().len(), 6);
+}

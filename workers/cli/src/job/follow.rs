@@ -5,6 +5,7 @@ use crate::Failed;
 use anyhow::Context;
 use common::{
     contract::{
+        dead_letter::{Letter, ended_with_process, whole},
         envelope, layout,
         message::{DatasetReady, Message, ModelPromoted, ModelRejected, decode},
         topology,
@@ -13,6 +14,7 @@ use common::{
         Store,
         broker::{BrokerError, Delivery, deliveries},
         client::Client,
+        store,
         trace::TraceContext,
     },
 };
@@ -49,6 +51,10 @@ struct Followed {
     batches: Vec<(Submitted, Option<BatchOutcome>, bool)>,
     model: Option<ModelOutcome>,
     progress: Progress,
+    /// As in [`Manner`].
+    in_fleet: bool,
+    /// The first dead letter of each batch, of a broker that ends with this process: path and document.
+    copies: Vec<(String, serde_json::Value)>,
 }
 
 /// Listens to everything that tells what becomes of a batch.
@@ -82,6 +88,8 @@ impl Follower {
             batches: submitted.into_iter().map(|submitted| (submitted, None, false)).collect(),
             model: None,
             progress: Progress::new(manner, std::mem::take(&mut self.causes)),
+            in_fleet,
+            copies: Vec::new(),
         };
         self.listen(&mut followed, client, store, goal == Goal::Model).await?;
         if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
@@ -89,6 +97,10 @@ impl Follower {
         }
         self.count_letters(&mut followed).await?;
         followed.progress.finish();
+        // So that `wildrydes status` knows why there is no dataset.
+        for (path, copy) in &followed.copies {
+            store::write(store, path, serde_json::to_vec_pretty(copy)?).await?;
+        }
         let mut batches = Vec::new();
         for (mut submitted, outcome, _) in followed.batches {
             let Some(outcome) = outcome else { continue };
@@ -190,7 +202,12 @@ impl Followed {
                 let text = |name: &str| properties.text(name);
                 let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown");
                 let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer");
-                self.dead_letter(&trace_id, &routing_key, reason, why);
+                let is_first = self.dead_letter(&trace_id, &routing_key, reason, why);
+                if is_first && !self.in_fleet {
+                    let letter = Letter::read(&routing_key, "", &properties, &body);
+                    let path = layout::dropped(&letter.queue, &letter.id);
+                    self.copies.push((path, ended_with_process(whole(&letter, &properties, &body))));
+                }
             }
             _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body)?,
         }
@@ -198,17 +215,23 @@ impl Followed {
         Ok(())
     }
 
-    fn dead_letter(&mut self, trace_id: &str, queue: &str, reason: &str, why: &str) {
+    /// Whether it is the first dead letter of a batch that has no dataset.
+    fn dead_letter(&mut self, trace_id: &str, queue: &str, reason: &str, why: &str) -> bool {
+        let mut is_first = false;
         for (_, outcome, trained) in self.batches.iter_mut().filter(|(submitted, ..)| submitted.trace_id == trace_id) {
             let (reason, why) = (reason.to_owned(), why.to_owned());
             match outcome {
                 Some(BatchOutcome::Ready(_)) => self.model = Some(ModelOutcome::Failed { reason, why }),
                 Some(BatchOutcome::Refused { letters, .. }) => *letters += 1,
-                None => *outcome = Some(BatchOutcome::Refused { queue: queue.to_owned(), reason, why, letters: 1 }),
+                None => {
+                    is_first = true;
+                    *outcome = Some(BatchOutcome::Refused { queue: queue.to_owned(), reason, why, letters: 1 });
+                }
             }
             *trained = true;
             self.progress.moved();
         }
+        is_first
     }
 
     fn event(&mut self, trace_id: &str, kind: &str, body: &[u8]) -> Result<(), Failed> {

@@ -1,12 +1,7 @@
 //! `model list`, `show` and `diff`: what there is to see.
 
 use super::{Names, READS_AT_ONCE, check_family, resolve, store_of, versions};
-use crate::{
-    Failed, Session,
-    arguments::Family,
-    output::legible,
-    report::{cautions, odds::factor},
-};
+use crate::{Failed, Session, arguments::Family, output::legible, report::cautions};
 use common::{
     contract::{
         layout,
@@ -18,7 +13,7 @@ use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
 use object_store::path::Path;
 use serde_json::json;
-use trainer::{promote::Verdict, registry};
+use trainer::{odds::factor, promote::Verdict, registry};
 
 /// Columns of the terminal that texts are wrapped to.
 const WIDTH: usize = 96;

@@ -123,6 +123,7 @@ fn sample(lines: &[u8], reason: &str) -> Option<Sample> {
 fn option(field: &str, key: &str) -> String {
     let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
     let factor = if field == "distance" && letters.contains("k") && letters.contains("m") { "*0.621371" } else { "" };
+    let key = key.replace('\'', r"'\''");
     let quote = if factor.is_empty() && key.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') { "" } else { "'" };
     format!("--map {quote}{field}={key}{factor}{quote}")
 }
@@ -134,12 +135,17 @@ fn shown(value: &str) -> String {
 /// The finding in words, with the way out.
 pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Finding) -> std::fmt::Result {
     let Finding { received, rejected, reason, count, sample, rejects, .. } = finding;
-    let all = if rejected == received { format!("all {received}") } else { format!("{rejected} of {received}") };
-    writeln!(text, "\n{file}: {all} rides were rejected")?;
+    let headline = match (*received, *rejected) {
+        (1, _) => "its only ride was rejected".to_owned(),
+        (received, rejected) if received == rejected => format!("all {received} rides were rejected"),
+        (received, rejected) => format!("{rejected} of {received} rides were rejected"),
+    };
+    writeln!(text, "\n{file}: {headline}")?;
     let known = RejectReason::from_code(reason);
     let field = known.and_then(RejectReason::field);
     let expected = known.map_or("a ride as schemas/ride-batch.v1.json describes it", RejectReason::expected);
-    writeln!(text, "  most often             {reason}, {count} times")?;
+    let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
+    writeln!(text, "  most often             {reason}, {times}")?;
     if let Some(Sample { index, value, keys, suggestions }) = sample {
         let found = match (value, field) {
             (Some(value), Some(field)) => format!("ride {index} has {field} {}", legible(value, false)),

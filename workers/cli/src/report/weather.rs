@@ -8,28 +8,31 @@ use common::{
     },
     runtime::{Store, store},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
-use object_store::path::Path;
+use object_store::{ObjectMeta, path::Path};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// Files that are named.
 const FILES_MAX: usize = 5;
 
-/// The warnings about stations that `serve` rides of the job, and those written since it `started`; the most first.
-pub(crate) async fn warnings(store: &Store, serve: &BTreeSet<&str>, started: Timestamp) -> Vec<WeatherWarnings> {
+/// Warnings that are read at most, and at the same time.
+const READ_MAX: usize = 1_000;
+const READS_AT_ONCE: usize = 16;
+
+/// The warnings about these `stations`, and those written since the job `started`: first those about files as a whole, then the
+/// longest.
+pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: Timestamp) -> Vec<WeatherWarnings> {
     let prefix = Path::from(layout::WEATHER_WARNINGS);
-    // Warnings are a courtesy: what cannot be read is not shown.
-    let listed: Vec<_> = store.list(Some(&prefix)).try_collect().await.unwrap_or_default();
-    let mut found = Vec::new();
-    for object in listed {
+    // Warnings are a courtesy: one that cannot be read is not shown.
+    let listed: Vec<ObjectMeta> = store.list(Some(&prefix)).try_collect().await.unwrap_or_default();
+    let concerned = |object: &ObjectMeta| {
         let station = object.location.filename().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();
-        let is_new = object.last_modified.timestamp() >= started.as_second();
-        if is_new || serve.contains(station) {
-            let read = store::read_json::<WeatherWarnings>(store, object.location.as_ref()).await;
-            found.extend(read.ok().flatten());
-        }
-    }
+        stations.contains(station) || object.last_modified.timestamp() >= started.as_second()
+    };
+    let paths = listed.into_iter().filter(concerned).take(READ_MAX).map(|object| object.location.to_string());
+    let reading = stream::iter(paths).map(async |path| store::read_json::<WeatherWarnings>(store, &path).await.ok()?);
+    let mut found: Vec<WeatherWarnings> = reading.buffered(READS_AT_ONCE).filter_map(future::ready).collect().await;
     let count = |warnings: &WeatherWarnings| warnings.left_out.values().sum::<u64>();
     found.sort_by(|a, b| (a.why.is_none(), count(b), &a.station).cmp(&(b.why.is_none(), count(a), &b.station)));
     found

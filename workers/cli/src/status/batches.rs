@@ -4,28 +4,33 @@ use crate::{Failed, job::staged, output::legible};
 use common::{
     contract::{
         dataset::{Claim, Manifest},
-        dead_letter::Letter,
+        dead_letter::{GivenUp, Letter},
         layout,
         topology::queue,
         waiting::Waiting,
     },
     runtime::{Store, store, waiting},
 };
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use object_store::{ObjectStoreExt, path::Path};
+use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use serde::Serialize;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// Copies of dropped letters that are looked at.
+/// Copies of dead letters that are looked at, the latest first.
 const COPIES_MAX: usize = 500;
+/// Objects that are read at the same time.
+const READS_AT_ONCE: usize = 16;
+
+/// The reason of a batch with an id that other bytes have already.
+const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
 
 /// One batch.
-#[derive(Serialize)]
+#[derive(Debug, Serialize)]
 pub(super) struct BatchStatus {
     batch_id: String,
-    /// `ready`, `in progress`, `refused` (a dead letter) or `dropped` (a dead letter that an operator dropped).
+    /// `ready`, `in progress`, `refused` (a message of it is a dead letter) or `dropped` (an operator dropped that letter).
     state: &'static str,
     /// When it was first split, RFC 3339 in UTC, by the store's clock.
     since: String,
@@ -50,40 +55,62 @@ pub(super) struct BatchStatus {
 
 /// All batches of the store, or one, the newest last.
 pub(super) async fn all(store: &Store, batch: Option<&str>) -> Result<Vec<BatchStatus>, Failed> {
-    let claims = claims(store, batch).await?;
-    let (mut dropped, waiting) = (dropped(store).await?, waiting(store).await?);
-    let mut batches = Vec::new();
-    for (since, claim) in claims {
-        let mut status = look(store, claim, since).await?;
-        let given_up = dropped.remove(&status.batch_id);
-        if status.manifest.is_none() {
-            if let Some((_, why)) = given_up {
-                status.state = "dropped";
-                status.why = Some(why);
-            } else {
-                let of_batch = |one: &&Waiting| one.batch_id.as_deref().is_none_or(|id| id == status.batch_id);
-                let cause = |one: &Waiting| format!("{} waits since {}: {}", one.worker, one.since, one.why);
-                status.why = waiting.iter().find(of_batch).map(cause);
-            }
+    let looking = stream::iter(claims(store, batch).await?).map(|(since, path)| look(store, since, path));
+    let found: Vec<Option<BatchStatus>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
+    let mut batches: Vec<BatchStatus> = found.into_iter().flatten().collect();
+    let (mut given_up, waiting) = (given_up(store).await?, waiting(store).await?);
+    for status in &mut batches {
+        let copy = given_up.remove(&status.batch_id);
+        if status.manifest.is_some() {
+            continue;
         }
-        batches.push(status);
+        let copy = match copy {
+            Some(copy) if !is_overtaken(store, &copy).await? => Some(copy),
+            Some(_) | None => None,
+        };
+        if let Some(copy) = copy {
+            status.state = state(&copy);
+            status.why = Some(cause(&copy));
+        } else {
+            let of_batch = |one: &&Waiting| one.batch_id.as_deref().is_none_or(|id| id == status.batch_id);
+            let words = |one: &Waiting| format!("{} waits since {}: {}", one.worker, one.since, one.why);
+            status.why = waiting.iter().find(of_batch).map(words);
+        }
     }
     // Refused before they were split, so that nothing but the copy of their letter is left.
-    let never_split = dropped.into_iter().filter(|(batch_id, _)| batch.is_none_or(|batch| batch == batch_id));
-    batches.extend(never_split.map(|(batch_id, (at, why))| BatchStatus {
-        batch_id,
-        state: "dropped",
-        since: at.to_string(),
+    let never_split = given_up.into_values().filter(|copy| batch.is_none_or(|batch| batch == copy.batch_id));
+    batches.extend(never_split.map(|copy| BatchStatus {
+        state: state(&copy),
+        since: copy.dead_at.unwrap_or_default().to_string(),
+        why: Some(cause(&copy)),
+        batch_id: copy.batch_id,
         source: None,
         sha256: None,
         chunk_size: None,
         staged_rides: None,
         accepted: None,
-        why: Some(why),
         manifest: None,
     }));
     batches.sort_by(|a, b| a.since.cmp(&b.since));
     Ok(batches)
+}
+
+/// The state of a batch whose message was given up.
+fn state(copy: &GivenUp) -> &'static str {
+    if copy.dropped { "dropped" } else { "refused" }
+}
+
+fn cause(GivenUp { queue, reason, why, .. }: &GivenUp) -> String {
+    format!("by the {queue}: {reason}: {why}")
+}
+
+/// Whether the message that was given up has succeeded since, published again.
+async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
+    let path = match copy.chunk {
+        Some(chunk) => layout::staged_chunk(&copy.batch_id, chunk),
+        None => layout::staged_split(&copy.batch_id),
+    };
+    Ok(store::exists(store, &path).await?)
 }
 
 /// Marks the batches that dead letters speak of as refused; returns the letters of batches that the store does not know, which
@@ -93,63 +120,84 @@ pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Le
     for letter in letters {
         let known = batches.iter_mut().find(|batch| Some(batch.batch_id.as_str()) == letter.batch_id.as_deref());
         match known {
-            // A later publisher's conflict says nothing of the batch that has the id.
-            Some(batch) if batch.manifest.is_none() && letter.reason != "batch_id_conflict" => {
+            Some(_) if letter.reason == BATCH_ID_CONFLICT => others.push(letter),
+            Some(batch) if batch.manifest.is_none() => {
                 batch.state = "refused";
                 batch.why = Some(format!("by the {}: {}: {}", letter.queue, letter.reason, letter.why));
             }
-            Some(batch) if letter.reason != "batch_id_conflict" && batch.manifest.is_some() => {}
-            _ => others.push(letter),
+            Some(_) => {}
+            None => others.push(letter),
         }
     }
     others
 }
 
+/// The lines of a table of batches, and of letters of batches that the store does not know: the newest last.
+pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> {
+    let letter = |letter: &Letter| {
+        let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
+        let since = dead_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
+        let why = format!("by the {queue}: {reason}: {why}");
+        let line = row(batch_id.as_deref().unwrap_or("(no batch id)"), &since, "refused", &why);
+        (since, line)
+    };
+    let mut rows: Vec<(String, String)> = batches.iter().map(|batch| (batch.since.clone(), batch.line())).collect();
+    rows.extend(refused.iter().map(letter));
+    rows.sort();
+    if !rows.is_empty() {
+        rows.insert(0, (String::new(), row("batch", "since, newest last", "state", "rides, or why")));
+    }
+    rows.into_iter().map(|(_, line)| line).collect()
+}
+
+fn row(batch: &str, since: &str, state: &str, rest: &str) -> String {
+    legible(&format!("{batch:<18} {since:<20} {state:<12} {rest}"), false).into_owned()
+}
+
 impl BatchStatus {
-    /// As one line.
-    pub(super) fn line(&self) -> String {
-        let source = legible(self.source.as_deref().unwrap_or_default(), false);
-        let Self { batch_id, state, since, .. } = self;
+    fn line(&self) -> String {
+        let joined = || {
+            let of = self.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
+            format!("{} of {of} rides joined", self.staged_rides.unwrap_or(0))
+        };
         let what = match (&self.manifest, &self.why) {
             (Some(manifest), _) if manifest.received == 0 => "no ride in it".to_owned(),
             (Some(m), _) => format!("{} received, {} rejected, {} to train on", m.received, m.rejected, m.trainable),
-            (None, Some(why)) if self.sha256.is_none() => legible(why, false).into_owned(),
-            (None, why) => {
-                let of = self.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
-                let joined = format!("{} of {of} rides joined", self.staged_rides.unwrap_or(0));
-                why.as_ref().map_or(joined.clone(), |why| format!("{joined}; {}", legible(why, false)))
-            }
+            (None, Some(why)) if self.sha256.is_none() => why.clone(),
+            (None, Some(why)) => format!("{}; {why}", joined()),
+            (None, None) => joined(),
         };
-        format!("{batch_id:<18} {since:<20} {state:<12} {what}   {source}")
+        let source = self.source.as_deref().unwrap_or_default();
+        row(&self.batch_id, &self.since, self.state, format!("{what}   {source}").trim_end())
     }
 }
 
-async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<(Timestamp, Claim)>, Failed> {
-    let time =
-        |meta: &object_store::ObjectMeta| Timestamp::from_second(meta.last_modified.timestamp()).unwrap_or_default();
-    let mut objects: Vec<(Timestamp, String)> = match batch {
-        Some(batch_id) => {
-            let path = layout::claim(batch_id);
-            let meta = store.head(&Path::from(path.as_str())).await.ok();
-            meta.map(|meta| (time(&meta), path)).into_iter().collect()
-        }
-        None => {
-            let prefix = Path::from(layout::BATCHES);
-            store.list(Some(&prefix)).map_ok(|meta| (time(&meta), meta.location.to_string())).try_collect().await?
-        }
+/// When each claim was made, and where it is.
+async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<(Timestamp, String)>, Failed> {
+    let Some(batch_id) = batch else {
+        let prefix = Path::from(layout::BATCHES);
+        let listed = store.list(Some(&prefix)).map_ok(|object| (time(&object), object.location.to_string()));
+        return Ok(listed.try_collect().await?);
     };
-    objects.sort_unstable();
-    let mut claims = Vec::new();
-    for (at, path) in objects {
-        claims.extend(store::read_json::<Claim>(store, &path).await?.map(|claim| (at, claim)));
+    let path = layout::claim(batch_id);
+    match store.head(&Path::from(path.as_str())).await {
+        Ok(object) => Ok(vec![(time(&object), path)]),
+        Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
+        Err(error) => Err(error.into()),
     }
-    Ok(claims)
 }
 
-async fn look(store: &Store, claim: Claim, since: Timestamp) -> Result<BatchStatus, Failed> {
+/// When an object was written, in whole seconds.
+fn time(object: &ObjectMeta) -> Timestamp {
+    Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default()
+}
+
+/// The batch of a claim; `None` when the claim has vanished.
+async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<BatchStatus>, Failed> {
+    let Some(claim) = store::read_json::<Claim>(store, &path).await? else { return Ok(None) };
     let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
     let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
-    Ok(BatchStatus {
+    Ok(Some(BatchStatus {
         state: if manifest.is_some() { "ready" } else { "in progress" },
         since: since.to_string(),
         staged_rides: progress.as_ref().map(|progress| progress.rides),
@@ -160,24 +208,28 @@ async fn look(store: &Store, claim: Claim, since: Timestamp) -> Result<BatchStat
         chunk_size: Some(claim.chunk_size),
         why: None,
         manifest,
-    })
+    }))
 }
 
-/// When and why each batch was given up whose dead letter an operator dropped.
-async fn dropped(store: &Store) -> Result<BTreeMap<String, (Timestamp, String)>, Failed> {
-    let mut dropped = BTreeMap::new();
-    let prefix = Path::from("dead");
-    let copies: Vec<Path> = store.list(Some(&prefix)).map_ok(|meta| meta.location).try_collect().await?;
-    for path in copies.into_iter().take(COPIES_MAX) {
-        let Some(copy) = store::read_json::<Value>(store, path.as_ref()).await.ok().flatten() else { continue };
-        if let (Some(batch_id), Some(reason), Some(why)) =
-            (copy["batch_id"].as_str(), copy["reason"].as_str(), copy["why"].as_str())
-        {
-            let at = copy["dead_at"].as_str().and_then(|at| at.parse().ok()).unwrap_or_default();
-            dropped.insert(batch_id.to_owned(), (at, format!("{reason}: {why}")));
+/// Why each batch was given up of which a copy of a dead letter is kept, the latest copy of each.
+async fn given_up(store: &Store) -> Result<BTreeMap<String, GivenUp>, Failed> {
+    let mut objects: Vec<ObjectMeta> = Vec::new();
+    for queue in [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER] {
+        let prefix = Path::from(format!("{}/{queue}", layout::DEAD));
+        objects.extend(store.list(Some(&prefix)).try_collect::<Vec<_>>().await?);
+    }
+    objects.sort_by_key(|object| std::cmp::Reverse(object.last_modified));
+    let paths = objects.into_iter().take(COPIES_MAX).map(|object| object.location.to_string());
+    let reading = stream::iter(paths).map(async |path| store::read_json::<Value>(store, &path).await.ok()?);
+    let copies: Vec<Option<Value>> = reading.buffered(READS_AT_ONCE).collect().await;
+    let mut given_up = BTreeMap::new();
+    for copy in copies.iter().flatten().filter_map(GivenUp::read) {
+        // A later publisher's conflict says nothing of the batch that has the id.
+        if copy.reason != BATCH_ID_CONFLICT {
+            given_up.entry(copy.batch_id.clone()).or_insert(copy);
         }
     }
-    Ok(dropped)
+    Ok(given_up)
 }
 
 /// What the workers between ingest and dataset wait for.

@@ -1,5 +1,6 @@
 //! Figures, units and foreign texts as people read them. Whatever goes in, nothing comes out that is no number.
 
+use crate::odds;
 use common::contract::model::{Coefficient, Interval};
 
 /// In the place of a figure that there is not.
@@ -150,8 +151,13 @@ pub(super) fn interval(interval: &Interval) -> String {
     format!("{value} ({interval})")
 }
 
-/// An odds ratio: `2.10 (1.97 to 2.24)`, `0.897 (0.892 to 0.902)`.
+/// An odds ratio: `2.10 (1.97 to 2.24)`, `0.897 (0.892 to 0.902)`, and `> 1000 (1.310 to > 1000)` where its size means nothing.
 pub(super) fn ratio(interval: &Interval) -> String {
+    let ends = [interval.value, interval.lower, interval.upper];
+    if ends.iter().all(|end| end.is_finite()) && !ends.into_iter().all(odds::is_plausible) {
+        let [value, lower, upper] = ends.map(odds::factor);
+        return format!("{value} ({lower} to {upper})");
+    }
     let half = (interval.upper - interval.lower).abs() / 2.0;
     let [value, lower, upper] = precise(interval, if half < 0.1 { 1 } else { 2 });
     format!("{value} ({lower} to {upper})")
@@ -267,6 +273,8 @@ mod tests {
         assert_eq!(ratio(0.896_93, 0.891_6, 0.902_4), "0.897 (0.892 to 0.902)");
         assert_eq!(ratio(1.996_7, 1.913_5, 2.083_5), "2.00 (1.91 to 2.08)");
         assert_eq!(ratio(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
+        assert_eq!(ratio(6.1e16, 1.31, f64::MAX), "> 1000 (1.310 to > 1000)");
+        assert_eq!(ratio(1e-9, f64::MIN_POSITIVE, 0.2), "< 0.001 (< 0.001 to 0.200)");
         assert!(!told(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
     }
 

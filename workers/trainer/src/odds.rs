@@ -1,10 +1,15 @@
-//! Odds ratios as a person reads them.
+//! Odds ratios as a person reads them: one judgement for the terminal and for the page.
 
-/// Beyond this factor, and below its inverse, a figure means nothing: the fit separates the rides, or a value is absurd.
+/// Beyond this factor, and below its inverse, the figure itself means nothing: the fit separates the rides, or a value is absurd.
 const FACTOR_MAX: f64 = 1_000.0;
 
-/// `2.085`; `> 1000` and `< 0.001` where the figure itself would mean nothing.
-pub(crate) fn factor(odds_ratio: f64) -> String {
+/// Whether an odds ratio is one whose size means something: from 1/1000 to 1000.
+pub fn is_plausible(odds_ratio: f64) -> bool {
+    (1.0 / FACTOR_MAX..=FACTOR_MAX).contains(&odds_ratio)
+}
+
+/// `2.085`; `> 1000` and `< 0.001` for one that is not plausible.
+pub fn factor(odds_ratio: f64) -> String {
     if odds_ratio > FACTOR_MAX {
         "> 1000".to_owned()
     } else if odds_ratio < 1.0 / FACTOR_MAX {

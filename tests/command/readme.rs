@@ -1,0 +1,131 @@
+//! The README's commands, from the first to the broker, as a person copies them after a fresh clone.
+
+use super::failed;
+use pipeline_tests::processes::{succeed, wildrydes};
+use serde_json::{Value, json};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+const README: &str = include_str!("../../README.md");
+/// The README writes commands both ways.
+const THROUGH_CARGO: &str = "cargo run --release --";
+
+/// The part that takes no broker.
+fn first_use() -> &'static str {
+    let (before, _) = README.split_once("\n## The fleet on RabbitMQ").expect("the section on the fleet");
+    before
+}
+
+/// The blocks of a language, in order.
+fn blocks<'a>(text: &'a str, language: &str) -> Vec<&'a str> {
+    let opened = format!("```{language}\n");
+    text.split(opened.as_str()).skip(1).filter_map(|rest| Some(rest.split_once("\n```")?.0)).collect()
+}
+
+/// The commands, without those that serve until Ctrl-C, that test, or that need a challenger.
+fn commands() -> Vec<String> {
+    let lines = blocks(first_use(), "sh").into_iter().flat_map(str::lines);
+    let is_taken = |line: &&str| {
+        let is_ours = line.starts_with(THROUGH_CARGO) || line.starts_with("wildrydes ");
+        is_ours && !line.contains("--serve") && !line.contains("challenger")
+    };
+    lines.filter(is_taken).map(|line| line.replace(THROUGH_CARGO, "wildrydes")).collect()
+}
+
+/// A shell in `folder` that finds the command, with the demo's weather instead of NOAA's over the network.
+fn shell(folder: &Path, command: &str) -> Command {
+    let built = wildrydes();
+    let binaries = Path::new(built.get_program()).parent().expect("a folder").to_owned();
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths([binaries].into_iter().chain(std::env::split_paths(&path))).expect("a path");
+    let mut shell = Command::new("sh");
+    shell.args(["-c", command]).current_dir(folder).env("PATH", path).env("CARGO", "cargo");
+    for (name, value) in built.get_envs() {
+        match value {
+            Some(value) => shell.env(name, value),
+            None => shell.env_remove(name),
+        };
+    }
+    shell.env("WILDRYDES__WEATHER__SOURCE", "wildrydes-demo/input/weather");
+    shell
+}
+
+/// Rides of the demo under other keys, as the README's examples of mapping have them.
+fn rides_of_others(folder: &Path) {
+    let demo: PathBuf = folder.join("wildrydes-demo/input/rides-20000-seed-42.json");
+    let demo: Value = serde_json::from_slice(&fs::read(demo).expect("the demo's rides")).expect("JSON");
+    let rides = &demo["travel_data"].as_array().expect("rides")[..400];
+    let trip = |ride: &Value| {
+        let mut trip = ride.clone();
+        let members = trip.as_object_mut().expect("an object");
+        members.remove("ride_id");
+        for (field, key) in [("latitude", "lat"), ("longitude", "lng"), ("distance", "km")] {
+            if let Some(value) = members.remove(field) {
+                members.insert(key.to_owned(), value);
+            }
+        }
+        trip
+    };
+    let trips: Vec<Value> = rides.iter().map(trip).collect();
+    fs::write(folder.join("trips.json"), json!(trips).to_string()).expect("written");
+    let nested = json!({ "data": { "items": rides } });
+    fs::write(folder.join("answer.json"), nested.to_string()).expect("written");
+}
+
+/// What the demo prints is what the README shows, and each command after it ends well.
+#[test]
+fn every_command_of_the_readme_works_as_written() {
+    let folder = tempfile::tempdir().unwrap();
+    let commands = commands();
+    assert!(commands.len() >= 15, "{commands:?}");
+    let (demo, others) = commands.split_first().unwrap();
+    let printed = succeed(&mut shell(folder.path(), demo));
+    let shown = blocks(first_use(), "text").into_iter().find(|block| block.starts_with("Rides\n")).expect("the demo");
+    for (shown, printed) in shown.lines().zip(printed.trim().lines()) {
+        match shown.strip_suffix('…') {
+            Some(beginning) => assert!(printed.starts_with(beginning), "{printed} is not {shown}"),
+            None => assert_eq!(printed, shown),
+        }
+    }
+    assert_eq!(shown.lines().count(), printed.trim().lines().count());
+    let next = shown.lines().last().unwrap().replace(THROUGH_CARGO, "wildrydes");
+    let scored = succeed(&mut shell(folder.path(), &next));
+    let log_odds = scored.lines().filter_map(|line| line.split_whitespace().last()?.parse::<f64>().ok());
+    assert!(log_odds.filter(|log_odds| log_odds.abs() >= 0.1).count() >= 3, "it has something to explain\n{scored}");
+    rides_of_others(folder.path());
+    for command in others {
+        succeed(&mut shell(folder.path(), command));
+    }
+}
+
+/// `score` names the units it read the weather in when none were given, and only then.
+#[test]
+fn score_names_the_units_that_were_not_given() {
+    let folder = tempfile::tempdir().unwrap();
+    let score = "wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0";
+    let words = failed(&mut shell(folder.path(), score), 4);
+    assert!(words.contains("18 to 27 °C, 0 mm") && words.contains("--units celsius"), "{words}");
+    let words = failed(&mut shell(folder.path(), &format!("{score} --units celsius")), 4);
+    assert!(!words.contains("NOAA's tenths"), "{words}");
+}
+
+/// Every setting is printed for people and for programs, and what is printed for people is a configuration.
+#[test]
+fn the_reference_of_the_configuration_is_a_configuration() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |command: &str| succeed(&mut shell(folder.path(), command));
+    run("wildrydes config reference > wildrydes.toml && wildrydes --config wildrydes.toml status");
+    let settings: Value = serde_json::from_str(&run("wildrydes config reference weather --json")).unwrap();
+    let patience =
+        settings.as_array().unwrap().iter().find(|setting| setting["key"] == "unusable_patience_ms").unwrap();
+    assert_eq!(
+        [&patience["section"], &patience["type"], &patience["unit"], &patience["range"]],
+        ["weather", "integer", "milliseconds", "0 to 86400000"]
+    );
+    assert!(patience["default"].is_u64() && patience["meaning"].is_string(), "{patience}");
+    let words = failed(&mut shell(folder.path(), "wildrydes config reference wether"), 2);
+    assert!(words.contains("wether") && words.contains("weather"), "{words}");
+}

@@ -1,0 +1,107 @@
+//! What `status` and `doctor` say of jobs that failed within one process.
+
+use super::failed;
+use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use serde_json::Value;
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
+
+/// Rides in a folder with a store of their own.
+fn input() -> (Input, PathBuf) {
+    let input = Input::of(12);
+    let store = input.folder().join("store");
+    (input, store)
+}
+
+fn run(input: &Input, store: &Path, rides: &Path) -> Command {
+    let mut run = wildrydes();
+    run.arg("run").arg(rides).arg("--weather").arg(&input.weather).arg("--store").arg(store);
+    run
+}
+
+fn status(store: &Path) -> Command {
+    let mut status = wildrydes();
+    status.arg("status").arg("--store").arg(store);
+    status
+}
+
+/// A job that failed within `run` left no dead letter in any queue: `status` knows its cause all the same, until the dataset is there.
+#[test]
+fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
+    let (input, store) = input();
+    let other = input.folder().join("other.json");
+    fs::write(&other, r#"{"records": [{"statustime": "2018-04-25 17:03:05"}]}"#).unwrap();
+    failed(&mut run(&input, &store, &other), 3);
+    let files = fs::read_dir(input.weather.join("csv/by_station")).unwrap().map(|file| file.unwrap().path());
+    let kept: Vec<(PathBuf, Vec<u8>)> = files.map(|path| (path.clone(), fs::read(path).unwrap())).collect();
+    for (path, _) in &kept {
+        fs::write(path, "<html><body>Service unavailable</body></html>").unwrap();
+    }
+    let words = failed(&mut run(&input, &store, &input.rides), 3);
+    assert!(words.contains("weather_unusable"), "{words}");
+    let batches = told(&mut status(&store))["batches"].clone();
+    let batches = batches.as_array().unwrap();
+    let states: Vec<_> = batches.iter().map(|batch| batch["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["refused", "refused"], "{batches:?}");
+    let why = |at: usize| batches[at]["why"].as_str().unwrap();
+    assert!(why(0).contains("not_a_batch") && why(0).contains("--rides-at records"), "the oldest first: {batches:?}");
+    assert!(why(1).contains("weather_unusable") && why(1).contains("USW0"), "{batches:?}");
+    let table = succeed(&mut status(&store));
+    assert!(table.contains("newest last") && table.matches(" refused ").count() == 2, "{table}");
+
+    let doctor = output(wildrydes().args(["doctor", "--json", "--store"]).arg(&store).args([
+        "--set",
+        &format!("weather.source={}", input.weather.display()),
+        "--broker",
+        "amqp://127.0.0.1:1/%2f",
+    ]));
+    let findings: Value = serde_json::from_slice(&doctor.stdout).unwrap();
+    let files =
+        findings["findings"].as_array().unwrap().iter().find(|found| found["check"] == "weather files").unwrap();
+    assert_eq!(files["verdict"], "broken", "{files}");
+    assert!(files["found"].as_str().unwrap().contains("USW0") && files["remedy"].is_string(), "{files}");
+
+    for (path, bytes) in kept {
+        fs::write(path, bytes).unwrap();
+    }
+    failed(&mut run(&input, &store, &input.rides), 4);
+    let batches = told(&mut status(&store))["batches"].clone();
+    assert_eq!((&batches[0]["state"], &batches[1]["state"]), (&"refused".into(), &"ready".into()), "{batches}");
+}
+
+/// A document of which every ride is rejected leads to the cause and the way out; one without rides says that it has none.
+#[test]
+fn a_batch_without_a_usable_ride_leads_with_that() {
+    let (input, store) = input();
+    let rides = fs::read_to_string(&input.rides).unwrap();
+    let renamed = input.folder().join("renamed.json");
+    fs::write(&renamed, rides.replace("\"statustime\"", "\"status_time\"").replace("\"latitude\"", "\"lat\"")).unwrap();
+    let words = failed(&mut run(&input, &store, &renamed), 3);
+    for part in [
+        "all 12 rides were rejected",
+        "missing_statustime, ",
+        "has no statustime",
+        "--map statustime=status_time",
+        "--map latitude=lat",
+        "/rejected/",
+    ] {
+        assert!(words.contains(part), "{part} is missing\n{words}");
+    }
+    assert!(!words.contains("too_few_rides") && !words.contains("label"), "{words}");
+    let first = words.find("were rejected").unwrap();
+    assert!(first < words.find("received").unwrap(), "it comes first\n{words}");
+    let mapped =
+        run(&input, &store, &renamed).args(["--map", "statustime=status_time", "--map", "latitude=lat"]).output();
+    let mapped = String::from_utf8_lossy(&mapped.unwrap().stdout).into_owned();
+    assert!(!mapped.contains("were rejected") && mapped.contains("in the dataset"), "{mapped}");
+
+    let none = input.folder().join("none.json");
+    fs::write(&none, "[]").unwrap();
+    let words = failed(&mut run(&input, &input.folder().join("other"), &none), 3);
+    assert!(words.contains("none.json"), "{words}");
+    let table = succeed(&mut status(&input.folder().join("other")));
+    assert!(!table.contains(" ready ") || table.contains("no ride in it"), "{table}");
+}

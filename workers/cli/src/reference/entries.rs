@@ -1,0 +1,290 @@
+//! What each setting means: one table for each section, in the order of its struct.
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Entry {
+    /// Key within the section.
+    pub(super) key: &'static str,
+    /// What its values are.
+    pub(super) kind: Kind,
+    /// Unit of a number, form of a text.
+    pub(super) unit: &'static str,
+    /// What it decides.
+    pub(super) meaning: &'static str,
+}
+
+/// What the values of a setting are.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Kind {
+    Text,
+    Flag,
+    /// A whole number: least and largest value.
+    Integer(u64, Option<u64>),
+    /// A number from a least value on.
+    NumberFrom(f64),
+    /// A number above a value, and at most another.
+    NumberAbove(f64, Option<f64>),
+    /// Numbers or tables.
+    List,
+    /// A number, or a text that names how it is chosen.
+    NumberOrText,
+}
+
+impl Kind {
+    /// As JSON Schema calls it.
+    pub(super) fn name(self) -> &'static str {
+        match self {
+            Self::Text => "string",
+            Self::Flag => "boolean",
+            Self::Integer(..) => "integer",
+            Self::NumberFrom(_) | Self::NumberAbove(..) => "number",
+            Self::List => "array",
+            Self::NumberOrText => "number or string",
+        }
+    }
+
+    /// The values that are taken; `None` where they are not a range of numbers.
+    pub(super) fn range(self) -> Option<String> {
+        Some(match self {
+            Self::Text | Self::Flag | Self::List | Self::NumberOrText => return None,
+            Self::Integer(min, Some(max)) => format!("{min} to {max}"),
+            Self::Integer(min, None) => format!("{min} or more"),
+            Self::NumberFrom(min) => format!("{min} or more"),
+            Self::NumberAbove(above, Some(max)) => format!("above {above}, at most {max}"),
+            Self::NumberAbove(above, None) => format!("above {above}"),
+        })
+    }
+}
+
+const fn entry(key: &'static str, kind: Kind, unit: &'static str, meaning: &'static str) -> Entry {
+    Entry { key, kind, unit, meaning }
+}
+
+const fn text(key: &'static str, unit: &'static str, meaning: &'static str) -> Entry {
+    entry(key, Kind::Text, unit, meaning)
+}
+
+const fn flag(key: &'static str, meaning: &'static str) -> Entry {
+    entry(key, Kind::Flag, "true | false", meaning)
+}
+
+const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meaning: &'static str) -> Entry {
+    entry(key, Kind::Integer(min, Some(max)), unit, meaning)
+}
+
+const fn at_least(key: &'static str, unit: &'static str, min: u64, meaning: &'static str) -> Entry {
+    entry(key, Kind::Integer(min, None), unit, meaning)
+}
+
+const fn above_0(key: &'static str, unit: &'static str, max: Option<f64>, meaning: &'static str) -> Entry {
+    entry(key, Kind::NumberAbove(0.0, max), unit, meaning)
+}
+
+pub(super) const BROKER: &[Entry] = &[
+    text("url", "amqp://user@host:5672/vhost", "where RabbitMQ is; amqps:// for TLS, %2f for the vhost /"),
+    text("password_file", "path", "a file that holds the password of the user in url; read at every connect"),
+    text(
+        "ca_file",
+        "path",
+        "certificates (PEM) of the authorities that may have signed the broker's; without it the public ones",
+    ),
+    text("client_certificate_file", "path", "own certificate (PEM) with its chain, for a broker that asks for one"),
+    text("client_key_file", "path", "its private key (PEM)"),
+    text(
+        "declare",
+        "auto | always | never",
+        "whether to declare missing exchanges and queues; auto: where the user may",
+    ),
+    text(
+        "namespace",
+        "text",
+        "prefix of every exchange and queue, so that fleets can share a vhost; at most 64 of A-Z a-z 0-9 - _ .",
+    ),
+    number("connect_timeout_ms", "milliseconds", 100, 600_000, "deadline for connecting"),
+    number(
+        "confirm_timeout_ms",
+        "milliseconds",
+        100,
+        3_600_000,
+        "deadline for each answer of the broker, publisher confirms included; paused during an alarm",
+    ),
+    number(
+        "give_up_after_ms",
+        "milliseconds",
+        0,
+        86_400_000,
+        "how long a process tries to reach a broker that is down before it ends",
+    ),
+    text(
+        "management_url",
+        "http://host:15672",
+        "RabbitMQ's management API, for doctor and drain; by default on the broker's host",
+    ),
+];
+pub(super) const STORE: &[Entry] = &[
+    text("url", "path or file:///…", "the object store: a folder that all workers of a fleet share"),
+    flag("fsync", "whether a write is on the disk before it counts: survives a power failure, at the price of speed"),
+];
+pub(super) const RUN: &[Entry] = &[
+    number("concurrency", "messages", 1, 1_000, "handled at the same time; each worker has its own default"),
+    number("prefetch", "messages", 1, 10_000, "held at most, concurrency or more; each worker has its own default"),
+    number(
+        "drain_deadline_ms",
+        "milliseconds",
+        0,
+        3_600_000,
+        "how long running handlers may take to finish after a shutdown signal",
+    ),
+    number(
+        "handle_timeout_ms",
+        "milliseconds",
+        1_000,
+        1_500_000,
+        "how long one handler may take; below RabbitMQ's consumer_timeout",
+    ),
+    number(
+        "patience_ms",
+        "milliseconds",
+        0,
+        3_600_000,
+        "how long run and ingest wait without progress before they name the cause",
+    ),
+];
+pub(super) const LOG: &[Entry] = &[
+    text("level", "as in RUST_LOG", "what is logged: info, debug, common=debug,info; RUST_LOG wins"),
+    text("format", "auto | human | json", "auto: for people on a terminal, JSON otherwise"),
+];
+pub(super) const SPLITTER: &[Entry] = &[
+    number("chunk_size", "rides", 1, 10_000, "in one chunk; a batch keeps the size it was first split with"),
+    at_least("decompressed_bytes_max", "bytes", 1, "size a compressed batch may expand to"),
+    number(
+        "expansion_max",
+        "times",
+        1,
+        1_000_000,
+        "how many times its size a compressed batch may expand to, from 16 MiB on",
+    ),
+    number("read_buffer_bytes", "bytes", 4_096, 8_388_608, "read and parsed at once"),
+];
+pub(super) const WEATHER: &[Entry] = &[
+    text(
+        "source",
+        "path or URL",
+        "a folder or bucket in the layout of NOAA's (csv/by_station/<ID>.csv), or the NCEI access service",
+    ),
+    text("stations", "path or URL", "ghcnd-stations.txt, plain or gzip; by default the one in the source"),
+    above_0("max_station_km", "kilometres", None, "how far a ride's station may be"),
+    number("requests_per_second", "requests", 1, 1_000, "to the service per second; a folder has no limit"),
+    number("request_timeout_ms", "milliseconds", 1, 600_000, "the longest silence of the service"),
+    number(
+        "settled_days",
+        "days",
+        0,
+        u16::MAX as u64,
+        "after its end from which on a year's weather is final and cached in the store",
+    ),
+    number(
+        "unusable_patience_ms",
+        "milliseconds",
+        0,
+        86_400_000,
+        "how long a service may answer with texts that are not weather before the message is a dead letter",
+    ),
+    text("contact", "URL or mail address", "for the operators of the service, sent with the User-Agent"),
+];
+pub(super) const MERGER: &[Entry] = &[
+    at_least(
+        "part_bytes_max",
+        "bytes",
+        1,
+        "size of one dataset file; all mergers of a fleet must agree, the dataset depends on it",
+    ),
+    number("read_ahead", "chunks", 1, 256, "staged chunks read ahead of the one being joined"),
+    number("probes_max", "chunks", 1, 256, "looked for at the same time"),
+    at_least("upload_bytes", "bytes", 1, "of one request of an upload; S3 takes no less than 5 MiB"),
+    at_least(
+        "known_bytes_max",
+        "bytes",
+        0,
+        "spent on remembering which chunks are staged; with less, the store is asked more often",
+    ),
+];
+pub(super) const TRAINER: &[Entry] = &[
+    text("features", "all | mileage | weather", "which features a model is made of"),
+    entry(
+        "alpha",
+        Kind::List,
+        "numbers, rising, 0 or more",
+        "L2 penalty on standardised coefficients; of several, cross-validation takes the best",
+    ),
+    number("folds", "folds", 2, 20, "of the cross-validation"),
+    entry(
+        "threshold",
+        Kind::NumberOrText,
+        "probability or criterion",
+        "probability from which on the decision is service: a number, accuracy, f1, fbeta, precision_at_recall, recall_at_precision or cost",
+    ),
+    above_0("beta", "times", None, "for fbeta: how many times as much recall counts as precision"),
+    above_0("recall_min", "share", Some(1.0), "for precision_at_recall"),
+    above_0("precision_min", "share", Some(1.0), "for recall_at_precision"),
+    above_0("cost_false_positive", "any one unit", None, "for cost: of a service prepared in vain"),
+    above_0("cost_false_negative", "any one unit", None, "for cost: of a service that was not prepared"),
+    number("rides_min", "rides", 10, 4_000_000, "rides_max or less; fewer labelled rides with weather are refused"),
+    at_least(
+        "rides_max",
+        "rides",
+        100,
+        "rides_min or more; more labelled rides with weather are refused; each takes up to 100 bytes of memory",
+    ),
+    at_least("breed_rides_min", "rides", 10, "to train on, from which on a breed has its own model; 0: none has"),
+    text("promotion", "by_rule | always | by_hand", "which new models become champion"),
+    text("promotion_metric", "log_loss | brier | roc_auc", "what the rule compares"),
+    entry(
+        "promotion_margin",
+        Kind::NumberFrom(0.0),
+        "of the metric",
+        "by how much a new model may be worse than the champion on the same held-out rides",
+    ),
+    at_least("promotion_rides_min", "rides", 0, "held out, below which models are not compared and the champion stays"),
+    number(
+        "hold_ms_max",
+        "milliseconds",
+        100,
+        1_140_000,
+        "how long a message is held; a longer training goes on without it, and it comes again",
+    ),
+];
+pub(super) const SCORER: &[Entry] = &[
+    text("model", "name", "model family whose champion is served"),
+    number("rides_max", "rides", 1, 100_000, "in one request"),
+    number("breed_models_max", "models", 1, 1_000_000, "of breeds in memory, beside the global one"),
+    number(
+        "breed_wait_ms",
+        "milliseconds",
+        0,
+        60_000,
+        "how long a request waits for a breed's model that is not in memory; then the global model answers",
+    ),
+    number(
+        "follow_ms",
+        "milliseconds",
+        10,
+        3_600_000,
+        "within which a change of champion is followed without an event",
+    ),
+    flag("shadow", "whether a challenger scores in shadow: evaluated on live requests, never returned"),
+    number(
+        "served_write_ms",
+        "milliseconds",
+        0,
+        3_600_000,
+        "how long serving statistics are kept before they are written; 0: neither kept nor written",
+    ),
+    number(
+        "scored_rides_max",
+        "rides",
+        0,
+        10_000_000,
+        "of a day whose id and probability are written, for delayed labels; 0: none",
+    ),
+];

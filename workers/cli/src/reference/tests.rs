@@ -1,0 +1,124 @@
+use super::{entries::Kind, *};
+use common::runtime::config::Configuration;
+use std::collections::BTreeSet;
+
+/// Every key that a section takes: serde names them when it meets one that it does not know.
+fn keys_of<S: Settings>() -> BTreeSet<String> {
+    let stranger = serde_json::from_str::<S>(r#"{"no such key": 0}"#).err().expect("refused").to_string();
+    let (_, expected) = stranger.split_once("expected").expect("the known keys");
+    expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
+}
+
+#[test]
+fn every_setting_is_listed_and_no_other() {
+    let known = [
+        keys_of::<BrokerSettings>(),
+        keys_of::<StoreSettings>(),
+        keys_of::<RunSettings>(),
+        keys_of::<LogSettings>(),
+        keys_of::<splitter::Settings>(),
+        keys_of::<weather_fetcher::Settings>(),
+        keys_of::<merger::Settings>(),
+        keys_of::<trainer::settings::Settings>(),
+        keys_of::<scorer::Settings>(),
+        keys_of::<gateway::settings::Settings>(),
+    ];
+    for ((section, entries, _), (known, name)) in sections().into_iter().zip(known.into_iter().zip(SECTIONS)) {
+        assert_eq!(section, name);
+        let listed: BTreeSet<String> = entries.iter().map(|entry| entry.key.to_owned()).collect();
+        assert_eq!(listed.len(), entries.len(), "{section}: a key twice");
+        assert_eq!(listed, known, "{section}");
+    }
+}
+
+/// Whether a section with this value of one key is refused.
+fn refused<S: Settings>(key: &str, value: &str) -> bool {
+    let mut overrides = vec![(format!("{}.{key}", S::SECTION), value.to_owned())];
+    overrides.push(("gateway.auth".to_owned(), "off".to_owned()));
+    Configuration::load(None, &overrides).and_then(|configuration| configuration.section::<S>()).is_err()
+}
+
+fn is_refused(section: &str, key: &str, value: &str) -> bool {
+    match section {
+        "broker" => refused::<BrokerSettings>(key, value),
+        "store" => refused::<StoreSettings>(key, value),
+        "run" => refused::<RunSettings>(key, value),
+        "log" => refused::<LogSettings>(key, value),
+        "splitter" => refused::<splitter::Settings>(key, value),
+        "weather" => refused::<weather_fetcher::Settings>(key, value),
+        "merger" => refused::<merger::Settings>(key, value),
+        "trainer" => refused::<trainer::settings::Settings>(key, value),
+        "scorer" => refused::<scorer::Settings>(key, value),
+        "gateway" => refused::<gateway::settings::Settings>(key, value),
+        other => panic!("no section {other}"),
+    }
+}
+
+/// Values at the ends of what is taken, and next to it what is not.
+fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
+    /// Beyond every limit of a number of bytes or rides that is not unlimited.
+    const LARGE: u64 = 1 << 41;
+    let below = |min: u64| min.checked_sub(1).map_or("-1".to_owned(), |below| below.to_string());
+    match kind {
+        Kind::Integer(min, Some(max)) => {
+            (vec![min.to_string(), max.to_string()], vec![below(min), (max + 1).to_string(), "1.5".to_owned()])
+        }
+        Kind::Integer(min, None) => (vec![min.to_string(), LARGE.to_string()], vec![below(min)]),
+        Kind::NumberFrom(min) => (vec![min.to_string()], vec![(min - 1e-6).to_string()]),
+        Kind::NumberAbove(above, max) => {
+            let taken = [Some(above + 1e-6), max].into_iter().flatten();
+            let not_taken = [Some(above), max.map(|max| max + 1e-6)].into_iter().flatten();
+            (taken.map(|value| value.to_string()).collect(), not_taken.map(|value| value.to_string()).collect())
+        }
+        Kind::Flag => (vec!["true".to_owned(), "false".to_owned()], vec!["perhaps".to_owned()]),
+        Kind::Text | Kind::List | Kind::NumberOrText => (Vec::new(), Vec::new()),
+    }
+}
+
+/// The ranges are those that are checked: the ends are taken, what is next to them is refused.
+#[test]
+fn every_range_is_the_one_that_is_checked() {
+    for (section, entries, _) in sections() {
+        for Entry { key, kind, .. } in entries {
+            let (taken, not_taken) = ends(kind);
+            for value in taken {
+                assert!(!is_refused(section, key, &value), "{section}.{key}: {value} is refused");
+            }
+            for value in not_taken {
+                assert!(is_refused(section, key, &value), "{section}.{key}: {value} is taken");
+            }
+        }
+    }
+}
+
+/// A number has a range, whatever has no range is none, and the default is of the type that is printed.
+#[test]
+fn types_are_those_of_the_defaults() {
+    for Setting { section, key, kind, range, default, unit, meaning } in settings() {
+        let fits = match kind {
+            "string" => default.is_string() || default.is_null(),
+            "boolean" => default.is_boolean(),
+            "integer" => default.is_u64() || default.is_null(),
+            "number" => default.is_number(),
+            "array" => default.is_array(),
+            "number or string" => default.is_number() || default.is_string(),
+            other => panic!("{section}.{key}: {other}"),
+        };
+        assert!(fits, "{section}.{key}: {default} is not of the type {kind}");
+        assert_eq!(range.is_some(), matches!(kind, "integer" | "number"), "{section}.{key}");
+        assert!(!unit.is_empty() && !meaning.is_empty(), "{section}.{key}");
+    }
+}
+
+/// What is printed is a configuration file that changes nothing.
+#[test]
+fn the_reference_is_a_configuration_of_defaults() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("wildrydes.toml");
+    std::fs::write(&file, as_toml(&settings())).unwrap();
+    let read = Configuration::load(Some(&file), &[]).unwrap();
+    assert_eq!(read.section::<splitter::Settings>().unwrap(), splitter::Settings::default());
+    assert_eq!(read.section::<weather_fetcher::Settings>().unwrap(), weather_fetcher::Settings::default());
+    let run = read.section::<RunSettings>().unwrap();
+    assert_eq!(run.patience_ms, RunSettings::default().patience_ms);
+}

@@ -1,7 +1,7 @@
 //! The README's commands, from the first to the broker, as a person copies them after a fresh clone.
 
 use super::failed;
-use pipeline_tests::processes::{succeed, wildrydes};
+use pipeline_tests::processes::{Input, succeed, wildrydes};
 use serde_json::{Value, json};
 use std::{
     fs,
@@ -112,12 +112,43 @@ fn score_names_the_units_that_were_not_given() {
     assert!(!words.contains("NOAA's tenths"), "{words}");
 }
 
-/// Every setting is printed for people and for programs, and what is printed for people is a configuration.
+/// Every setting is printed for people and for programs. What is printed for people is a configuration that changes nothing, as it
+/// is and with every default uncommented.
 #[test]
 fn the_reference_of_the_configuration_is_a_configuration() {
-    let folder = tempfile::tempdir().unwrap();
-    let run = |command: &str| succeed(&mut shell(folder.path(), command));
+    let input = Input::of(12);
+    let folder = input.folder();
+    let run = |command: &str| succeed(&mut shell(folder, command));
     run("wildrydes config reference > wildrydes.toml && wildrydes --config wildrydes.toml status");
+    let reference = fs::read_to_string(folder.join("wildrydes.toml")).unwrap();
+    assert!(reference.lines().all(|line| line.is_empty() || line.starts_with(['#', '['])), "{reference}");
+    let settings: Value = serde_json::from_str(&run("wildrydes config reference --json")).unwrap();
+    let (mut uncommented, mut defaults) = (reference.clone(), 0);
+    for setting in settings.as_array().unwrap() {
+        let (key, kind, default) = (setting["key"].as_str().unwrap(), &setting["type"], &setting["default"]);
+        assert!(kind.is_string() && setting["unit"].is_string() && setting["meaning"].is_string(), "{setting}");
+        let is_number = kind == "integer" || kind == "number";
+        assert_eq!(setting.get("range").is_some(), is_number, "{setting}");
+        // A default with a password is not printed.
+        if !default.is_null() && !default.as_str().is_some_and(|text| text.contains('…')) {
+            let line = format!("\n#{key} = {default}\n");
+            assert!(reference.contains(&line), "{line} is missing\n{reference}");
+            uncommented = uncommented.replace(&line, &format!("\n{key} = {default}\n"));
+            defaults += 1;
+        }
+    }
+    assert!(defaults >= 50, "{defaults}");
+    fs::write(folder.join("uncommented.toml"), uncommented).unwrap();
+    let manifests = ["", "--config wildrydes.toml", "--config uncommented.toml"].map(|config| {
+        let store = format!("store{}", config.replace("--config ", "-"));
+        let mut command =
+            shell(folder, &format!("wildrydes {config} run \"$RIDES\" --weather \"$WEATHER\" --store {store}"));
+        let words = failed(command.env("RIDES", &input.rides).env("WEATHER", &input.weather), 4);
+        let dataset = fs::read_dir(folder.join(&store).join("dataset")).unwrap_or_else(|_| panic!("{words}"));
+        let batch = dataset.map(|batch| batch.unwrap().path()).next().unwrap();
+        fs::read_to_string(batch.join("manifest.json")).unwrap()
+    });
+    assert!(manifests[0] == manifests[1] && manifests[0] == manifests[2], "{manifests:?}");
     let settings: Value = serde_json::from_str(&run("wildrydes config reference weather --json")).unwrap();
     let patience =
         settings.as_array().unwrap().iter().find(|setting| setting["key"] == "unusable_patience_ms").unwrap();
@@ -125,7 +156,6 @@ fn the_reference_of_the_configuration_is_a_configuration() {
         [&patience["section"], &patience["type"], &patience["unit"], &patience["range"]],
         ["weather", "integer", "milliseconds", "0 to 86400000"]
     );
-    assert!(patience["default"].is_u64() && patience["meaning"].is_string(), "{patience}");
-    let words = failed(&mut shell(folder.path(), "wildrydes config reference wether"), 2);
+    let words = failed(&mut shell(folder, "wildrydes config reference wether"), 2);
     assert!(words.contains("wether") && words.contains("weather"), "{words}");
 }

@@ -104,7 +104,7 @@ Examples:
   wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
   wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
     Score(Score),
-    /// What has become of the batches, and what waits in the queues
+    /// What has become of the batches, the newest last, and what waits in the queues
     #[command(after_help = "\
 Examples:
   wildrydes status                                        all batches of the store
@@ -210,12 +210,12 @@ Examples:
   wildrydes key feeder --scope write --requests-per-second 10
   wildrydes key ops --scope read --scope write --json")]
     Key(NewKey),
-    /// Print every setting with its unit, range and default
+    /// Print every setting with its type, unit, range and default
     #[command(
         subcommand,
         after_help = "\
 Examples:
-  wildrydes config reference > wildrydes.toml             a configuration file of defaults, to change
+  wildrydes config reference > wildrydes.toml             a configuration file, every setting commented out
   wildrydes config reference weather
   wildrydes config reference --json"
     )]
@@ -240,7 +240,7 @@ Examples:
 /// `config`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Every setting, as a configuration file of defaults (--json for machines)
+    /// Every setting, as a configuration file in which each is commented out (--json for machines)
     Reference {
         /// One section [default: all]
         section: Option<String>,

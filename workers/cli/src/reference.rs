@@ -97,11 +97,13 @@ pub(crate) fn config(session: &Session, command: &ConfigCommand) -> Result<(), F
     Ok(())
 }
 
-/// A configuration file that says nothing but the defaults.
+/// A configuration file in which every setting is commented out: it changes nothing until somebody uncomments a line. Defaults that
+/// are set would: `status` asks a broker once `broker.url` is set.
 fn as_toml(settings: &[Setting]) -> String {
     let mut text = format!(
-        "# Every setting with its default. Each is also an environment variable, {ENVIRONMENT_PREFIX}__SECTION__KEY, and an\n\
-         # option, --set section.key=value, which wins over the variable, which wins over the file (--config FILE).\n"
+        "# Every setting with its default. Remove the # before a key to change it. Each is also an environment variable,\n\
+         # {ENVIRONMENT_PREFIX}__SECTION__KEY, and an option, --set section.key=value, which wins over the variable, which wins\n\
+         # over the file (--config FILE).\n"
     );
     let mut section = "";
     for setting in settings {
@@ -111,15 +113,13 @@ fn as_toml(settings: &[Setting]) -> String {
         }
         let Setting { key, kind, unit, range, default, meaning, .. } = setting;
         let range = range.as_ref().map_or(String::new(), |range| format!(", {range}"));
-        text.push_str(&format!("# {meaning} ({kind}, {unit}{range})\n"));
-        match default {
-            // No value is the default; a commented one shows how to write it.
-            Value::Null if *kind == "string" => text.push_str(&format!("# {key} = {unit:?}\n")),
-            Value::Null => text.push_str(&format!("# {key} = {unit}\n")),
-            // Printed without its password, which a file of defaults must not replace.
-            Value::String(hidden) if hidden.contains('…') => text.push_str(&format!("# {key} = {hidden:?}\n")),
-            default => text.push_str(&format!("{key} = {default}\n")),
-        }
+        let (value, note) = match default {
+            Value::Null => (String::new(), "; no default".to_owned()),
+            // Printed without its password, with which alone it would be the default.
+            Value::String(redacted) if redacted.contains('…') => (String::new(), format!("; default {redacted}")),
+            default => (format!(" {default}"), String::new()),
+        };
+        text.push_str(&format!("# {meaning} ({kind}, {unit}{range}{note})\n#{key} ={value}\n"));
     }
     text
 }

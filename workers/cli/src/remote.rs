@@ -1,6 +1,9 @@
 //! A gateway over HTTP, for `score` and `status`.
 
-use crate::{Failed, Session, arguments};
+use crate::{
+    Failed, Session, arguments,
+    status::{header, letters_note, row},
+};
 use anyhow::{Context, anyhow};
 use common::contract::message::{
     Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
@@ -171,11 +174,19 @@ impl Remote {
             println!("{}", serde_json::to_string_pretty(&json!({ "batches": batches, "fleet": fleet }))?);
             return Ok(());
         }
-        for batch in &batches {
+        match batches.is_empty() {
+            true => println!("no batches yet"),
+            false => println!("{}", header()),
+        }
+        // The gateway lists the newest first; a terminal shows its last lines.
+        for batch in batches.iter().rev() {
             println!("{}", line(batch));
         }
-        if batches.is_empty() {
-            println!("no batches yet");
+        for q in fleet["queues"].as_array().into_iter().flatten() {
+            let (queue, dead) = (q["queue"].as_str().unwrap_or_default(), q["dead"].as_u64().unwrap_or_default());
+            if let Some(note) = letters_note(queue, dead) {
+                println!("{note}");
+            }
         }
         println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
         for q in fleet["queues"].as_array().into_iter().flatten() {
@@ -191,21 +202,28 @@ impl Remote {
 fn line(batch: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (id, source, counts) = (text(&batch["batch_id"]), text(&batch["source"]), &batch["counts"]);
-    let what = match batch["state"].as_str() {
-        Some("ready") => format!(
-            "ready        {} received, {} rejected, {} to train on",
-            counts["received"], counts["rejected"], counts["trainable"]
-        ),
-        Some("in_progress") => match &batch["progress"]["rides_total"] {
-            Value::Null => format!("in progress  {} rides joined", batch["progress"]["rides_joined"]),
-            total => format!("in progress  {} of {total} rides joined", batch["progress"]["rides_joined"]),
-        },
-        Some("refused") => {
-            format!("refused      {}: {}", text(&batch["refused"]["reason"]), text(&batch["refused"]["why"]))
+    // Not known of batches that others published.
+    let submitted_at = batch["submitted_at"].as_str().unwrap_or("-");
+    let (state, what) = match batch["state"].as_str() {
+        Some("ready") if batch["note"].is_string() => ("ready", format!("0 rides: {}", text(&batch["note"]))),
+        Some("ready") => {
+            let [received, rejected, trainable] = ["received", "rejected", "trainable"].map(|count| &counts[count]);
+            ("ready", format!("{received} received, {rejected} rejected, {trainable} to train on"))
         }
-        _ => "queued".to_owned(),
+        Some("in_progress") => {
+            let of = match &batch["progress"]["rides_total"] {
+                Value::Null => "a number not yet known".to_owned(),
+                total => total.to_string(),
+            };
+            ("in progress", format!("{} of {of} rides joined", batch["progress"]["rides_joined"]))
+        }
+        Some("refused") => {
+            let [queue, reason, why] = ["queue", "reason", "why"].map(|part| text(&batch["refused"][part]));
+            ("refused", format!("by the {queue}: {reason}: {why}"))
+        }
+        _ => ("queued", String::new()),
     };
-    format!("{id:<18} {what}   {source}")
+    row(&id, submitted_at, state, &format!("{what}   {source}"))
 }
 
 fn refused(status: StatusCode, problem: &Problem) -> anyhow::Error {
@@ -214,4 +232,27 @@ fn refused(status: StatusCode, problem: &Problem) -> anyhow::Error {
         _ => "",
     };
     anyhow!("{}{way_out}", problem.detail)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_batch_is_one_line_with_its_time_and_what_came_of_it() {
+        let counts = json!({ "received": 12, "rejected": 2, "trainable": 9 });
+        let ready =
+            json!({ "batch_id": "b", "state": "ready", "submitted_at": "2026-11-24T07:37:11Z", "counts": counts });
+        let start = "b                  2026-11-24T07:37:11Z ";
+        assert_eq!(line(&ready), format!("{start}ready        12 received, 2 rejected, 9 to train on"));
+        let mut empty = ready;
+        empty["note"] = json!("the batch holds no rides");
+        assert_eq!(line(&empty), format!("{start}ready        0 rides: the batch holds no rides"));
+        let published = json!({ "batch_id": "b", "state": "queued" });
+        assert_eq!(line(&published), "b                  -                    queued");
+        let refused = json!({ "queue": "splitter", "reason": "cut_short", "why": "at byte 7" });
+        let refused = json!({ "batch_id": "b", "state": "refused", "refused": refused, "source": "a.json" });
+        let end = "-                    refused      by the splitter: cut_short: at byte 7   a.json";
+        assert_eq!(line(&refused), format!("b                  {end}"));
+    }
 }

@@ -14,6 +14,7 @@ use common::{
     },
     runtime::{Store, client::Client, config::BrokerSettings, control},
 };
+use gateway::LETTERS_MAX;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -33,33 +34,43 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         return remote.status(session, batch).await;
     }
     let store = session.store_if_there()?;
-    let (mut batches, mut paused) = (Vec::new(), Vec::new());
+    let (mut batches, mut paused, mut notes) = (Vec::new(), Vec::new(), Vec::new());
     if let Some(store) = &store {
-        batches = batches::all(store, batch).await?;
         paused = self::paused(store).await?;
+        let listing = batches::all(store, batch, &paused).await?;
+        (batches, notes) = (listing.batches, listing.note.into_iter().collect());
     } else if batch.is_some() {
         return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
     } else if session.shared.json {
         eprintln!("{}", session.no_store()?);
     }
+    let asked = session.configuration.sets("broker.url");
+    let (queues, letters) = if asked { broker(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
+    let refused = batches::merge(&mut batches, letters);
+    batches::without_reader(&mut batches, &queues);
+    notes.extend(queues.iter().filter_map(|queue| letters_note(&queue.queue, queue.dead)));
     if let Some(batch_id) = batch
         && batches.is_empty()
+        && refused.is_empty()
     {
+        let look = if asked { "" } else { "; --broker looks for its dead letter" };
         return Err(Failed::Broken(anyhow::anyhow!(
-            "no batch {batch_id} in {}: not handed in yet, or refused (look at the dead letters of the splitter)",
+            "no batch {batch_id} in {}: it was not handed in, it still waits for the splitter, or it was refused{look}",
             session.store_place()?
         )));
     }
-    let asked = session.configuration.sets("broker.url");
-    let (queues, refused) = if asked { broker(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
-    let refused = batches::merge(&mut batches, refused);
     if session.shared.json {
-        let told = serde_json::json!({ "batches": batches, "refused": refused, "queues": queues, "paused": paused });
+        let told = serde_json::json!({
+            "batches": batches, "refused": refused, "queues": queues, "paused": paused, "notes": notes,
+        });
         println!("{}", serde_json::to_string_pretty(&told)?);
         return Ok(());
     }
     for line in batches::table(&batches, &refused) {
         println!("{line}");
+    }
+    for note in notes {
+        println!("{note}");
     }
     if let [BatchStatus { manifest: Some(manifest), .. }] = &batches[..]
         && batch.is_some()
@@ -68,9 +79,34 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     }
     if store.is_none() {
         println!("{}", session.no_store()?);
-    } else if batches.is_empty() {
+    } else if batches.is_empty() && refused.is_empty() {
         println!("no batches in {}", session.store_place()?);
     }
+    print_queues(&queues, &paused);
+    Ok(())
+}
+
+/// The first line of a table of batches.
+pub(crate) fn header() -> String {
+    row("batch", "since, newest last", "state", "rides, or why")
+}
+
+/// One line of a table of batches.
+pub(crate) fn row(batch_id: &str, since: &str, state: &str, what: &str) -> String {
+    legible(format!("{batch_id:<18} {since:<20} {state:<12} {what}").trim_end(), false).into_owned()
+}
+
+/// That not all dead letters of a queue were read; `None` where they were, or where none are looked for.
+pub(crate) fn letters_note(queue: &str, dead: u64) -> Option<String> {
+    (dead > LETTERS_MAX as u64 && batches::STAGES.contains(&queue)).then(|| {
+        format!(
+            "only the oldest {LETTERS_MAX} of the {dead} dead letters of the {queue} are read: a batch of a newer one is not shown as \
+             refused"
+        )
+    })
+}
+
+fn print_queues(queues: &[QueueStatus], paused: &[WorkerControl]) {
     if !queues.is_empty() {
         println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
     }
@@ -81,11 +117,9 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     if !paused.is_empty() {
         println!();
     }
-    for WorkerControl { worker, by, at, why, .. } in paused {
-        let why = why.map(|why| format!(": {why}")).unwrap_or_default();
-        println!("{}", legible(&format!("{worker} is paused since {at} by {by}{why}"), false));
+    for control in paused {
+        println!("{}", legible(&batches::pause(control), false));
     }
-    Ok(())
 }
 
 /// The workers that are paused, in the order of the flow.
@@ -96,9 +130,6 @@ async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> {
     }
     Ok(paused)
 }
-
-/// Dead letters of each queue that are looked at.
-const LETTERS_MAX: usize = 500;
 
 /// The queues, and the dead letters that are batches or parts of them.
 async fn broker(
@@ -119,7 +150,7 @@ async fn broker(
         let (messages, consumers) = (depth.messages, depth.consumers);
         let paused = paused.iter().any(|control| control.worker == name);
         all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead, paused });
-        if dead > 0 && [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER].contains(&name) {
+        if dead > 0 && batches::STAGES.contains(&name) {
             let mut browser = client.browse(&dead_queue(name)).await?;
             for _ in 0..LETTERS_MAX {
                 let Some(found) = browser.next().await? else { break };

@@ -41,6 +41,7 @@ mod scoring;
 mod server;
 mod uploads;
 
+pub use observe::LETTERS_MAX;
 pub use server::Bound;
 pub use settings::Settings;
 

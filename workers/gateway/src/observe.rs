@@ -43,8 +43,8 @@ const LETTERS_FRESH: Duration = Duration::from_secs(30);
 const SERVED_FRESH: Duration = Duration::from_secs(10);
 /// How far it reaches back.
 const SERVED_DAYS: i64 = 7;
-/// Dead letters of one queue that are read at most.
-pub(crate) const LETTERS_MAX: usize = 500;
+/// Dead letters of one queue that are read at most, the oldest first.
+pub const LETTERS_MAX: usize = 500;
 /// How long the broker may take to show them.
 const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell what its queues hold.

@@ -169,10 +169,10 @@ async fn spool(path: &Path, patience: Duration, quiet: bool) -> Result<Input, Fa
     }
     let (state, reached) = watch::channel(Reached::default());
     let (done, ended) = oneshot::channel();
-    let path = path.to_owned();
+    let opened = path.to_owned();
     // A thread of its own: a pipe that nobody writes to blocks it for ever, and with it the end of a runtime that waits for it.
     std::thread::spawn(move || {
-        let _ = done.send(copy(&path, &state));
+        let _ = done.send(copy(&opened, &state));
     });
     let silence = Silence { name: &name, patience, terminal };
     let copied = silence.watch(reached, ended, Step::start(format!("reading {name}"), Unit::Bytes, 0, quiet)).await;

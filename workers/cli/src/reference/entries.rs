@@ -1,5 +1,7 @@
 //! What each setting means: one table for each section, in the order of its struct.
 
+use weather_fetcher::nearest::REACH_KM_MAX;
+
 /// One setting.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Entry {
@@ -20,6 +22,8 @@ pub(super) enum Kind {
     Flag,
     /// A whole number: least and largest value.
     Integer(u64, Option<u64>),
+    /// 0, or a whole number from a least value on.
+    ZeroOrIntegerFrom(u64),
     /// A number from a least value on.
     NumberFrom(f64),
     /// A number above a value, and at most another.
@@ -36,7 +40,7 @@ impl Kind {
         match self {
             Self::Text => "string",
             Self::Flag => "boolean",
-            Self::Integer(..) => "integer",
+            Self::Integer(..) | Self::ZeroOrIntegerFrom(_) => "integer",
             Self::NumberFrom(_) | Self::NumberAbove(..) => "number",
             Self::List => "array",
             Self::NumberOrText => "number or string",
@@ -49,6 +53,7 @@ impl Kind {
             Self::Text | Self::Flag | Self::List | Self::NumberOrText => return None,
             Self::Integer(min, Some(max)) => format!("{min} to {max}"),
             Self::Integer(min, None) => format!("{min} or more"),
+            Self::ZeroOrIntegerFrom(min) => format!("0, or {min} or more"),
             Self::NumberFrom(min) => format!("{min} or more"),
             Self::NumberAbove(above, Some(max)) => format!("above {above}, at most {max}"),
             Self::NumberAbove(above, None) => format!("above {above}"),
@@ -173,7 +178,7 @@ pub(super) const WEATHER: &[Entry] = &[
         "a folder or bucket in the layout of NOAA's (csv/by_station/<ID>.csv), or the NCEI access service",
     ),
     text("stations", "path or URL", "ghcnd-stations.txt, plain or gzip; by default the one in the source"),
-    above_0("max_station_km", "kilometres", None, "how far a ride's station may be"),
+    above_0("max_station_km", "kilometres", Some(REACH_KM_MAX), "how far a ride's station may be"),
     number("requests_per_second", "requests", 1, 1_000, "to the service per second; a folder has no limit"),
     number("request_timeout_ms", "milliseconds", 1, 600_000, "the longest silence of the service"),
     number(
@@ -229,14 +234,19 @@ pub(super) const TRAINER: &[Entry] = &[
     above_0("precision_min", "share", Some(1.0), "for recall_at_precision"),
     above_0("cost_false_positive", "any one unit", None, "for cost: of a service prepared in vain"),
     above_0("cost_false_negative", "any one unit", None, "for cost: of a service that was not prepared"),
-    number("rides_min", "rides", 10, 4_000_000, "rides_max or less; fewer labelled rides with weather are refused"),
+    at_least("rides_min", "rides", 10, "rides_max or less; fewer labelled rides with weather are refused"),
     at_least(
         "rides_max",
         "rides",
-        100,
+        10,
         "rides_min or more; more labelled rides with weather are refused; each takes up to 100 bytes of memory",
     ),
-    at_least("breed_rides_min", "rides", 10, "to train on, from which on a breed has its own model; 0: none has"),
+    entry(
+        "breed_rides_min",
+        Kind::ZeroOrIntegerFrom(10),
+        "rides",
+        "to train on, from which on a breed has its own model; 0: none has",
+    ),
     text("promotion", "by_rule | always | by_hand", "which new models become champion"),
     text("promotion_metric", "log_loss | brier | roc_auc", "what the rule compares"),
     entry(

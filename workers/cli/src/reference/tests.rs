@@ -31,10 +31,19 @@ fn every_setting_is_listed_and_no_other() {
     }
 }
 
+/// Beyond every limit of a number of bytes or rides that is not unlimited.
+const LARGE: u64 = 1 << 41;
+
 /// Whether a section with this value of one key is refused.
 fn refused<S: Settings>(key: &str, value: &str) -> bool {
     let mut overrides = vec![(format!("{}.{key}", S::SECTION), value.to_owned())];
+    // Each value is right by itself; these settings are held to another one, too.
     overrides.push(("gateway.auth".to_owned(), "off".to_owned()));
+    match key {
+        "rides_min" => overrides.push(("trainer.rides_max".to_owned(), LARGE.to_string())),
+        "rides_max" => overrides.push(("trainer.rides_min".to_owned(), "10".to_owned())),
+        _ => {}
+    }
     Configuration::load(None, &overrides).and_then(|configuration| configuration.section::<S>()).is_err()
 }
 
@@ -56,14 +65,15 @@ fn is_refused(section: &str, key: &str, value: &str) -> bool {
 
 /// Values at the ends of what is taken, and next to it what is not.
 fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
-    /// Beyond every limit of a number of bytes or rides that is not unlimited.
-    const LARGE: u64 = 1 << 41;
     let below = |min: u64| min.checked_sub(1).map_or("-1".to_owned(), |below| below.to_string());
     match kind {
         Kind::Integer(min, Some(max)) => {
             (vec![min.to_string(), max.to_string()], vec![below(min), (max + 1).to_string(), "1.5".to_owned()])
         }
         Kind::Integer(min, None) => (vec![min.to_string(), LARGE.to_string()], vec![below(min)]),
+        Kind::ZeroOrIntegerFrom(min) => {
+            (vec!["0".to_owned(), min.to_string(), LARGE.to_string()], vec!["1".to_owned(), below(min)])
+        }
         Kind::NumberFrom(min) => (vec![min.to_string()], vec![(min - 1e-6).to_string()]),
         Kind::NumberAbove(above, max) => {
             let taken = [Some(above + 1e-6), max].into_iter().flatten();
@@ -110,15 +120,63 @@ fn types_are_those_of_the_defaults() {
     }
 }
 
-/// What is printed is a configuration file that changes nothing.
+/// What the unit says of settings that are a list, or a number or a text.
 #[test]
-fn the_reference_is_a_configuration_of_defaults() {
+fn numbers_among_other_forms_are_checked_as_stated() {
+    for (key, value, good) in [
+        ("alpha", "0", true),
+        ("alpha", "0.1,1", true),
+        ("alpha", "1,0.1", false),
+        ("alpha", "-0.1", false),
+        ("threshold", "0.000001", true),
+        ("threshold", "0", false),
+        ("threshold", "1", false),
+        ("threshold", "cost", true),
+        ("threshold", "profit", false),
+    ] {
+        assert_eq!(!is_refused("trainer", key, value), good, "{key} = {value}");
+    }
+}
+
+/// What is printed sets nothing. Every line with a default, uncommented, is that default.
+#[test]
+fn the_reference_is_a_configuration_that_changes_nothing() {
+    fn same<S: Settings>(read: &Configuration) {
+        let section = read.section::<S>().unwrap_or_else(|error| panic!("{}: {error}", S::SECTION));
+        assert_eq!(serde_json::to_value(section).unwrap(), default::<S>());
+    }
     let folder = tempfile::tempdir().unwrap();
     let file = folder.path().join("wildrydes.toml");
-    std::fs::write(&file, as_toml(&settings())).unwrap();
-    let read = Configuration::load(Some(&file), &[]).unwrap();
-    assert_eq!(read.section::<splitter::Settings>().unwrap(), splitter::Settings::default());
-    assert_eq!(read.section::<weather_fetcher::Settings>().unwrap(), weather_fetcher::Settings::default());
-    let run = read.section::<RunSettings>().unwrap();
-    assert_eq!(run.patience_ms, RunSettings::default().patience_ms);
+    let text = as_toml(&settings());
+    let is_setting = |line: &&str| line.starts_with('#') && !line.starts_with("# ") && !line.ends_with('=');
+    let is_inert = |line: &str| line.is_empty() || line.starts_with(['#', '[']);
+    assert!(text.lines().all(is_inert), "{text}");
+    assert!(!text.contains("guest:guest"), "the password is not printed");
+    let is_printed = |default: &Value| !default.is_null() && !default.as_str().is_some_and(|text| text.contains('…'));
+    let printed = settings().iter().filter(|setting| is_printed(&setting.default)).count();
+    assert_eq!(text.lines().filter(is_setting).count(), printed);
+
+    let uncommented: Vec<&str> = text.lines().map(|line| if is_setting(&line) { &line[1..] } else { line }).collect();
+    for (is_set, text) in [(false, text.clone()), (true, uncommented.join("\n"))] {
+        std::fs::write(&file, text).unwrap();
+        let read = Configuration::load(Some(&file), &[]).unwrap();
+        for Setting { section, key, default, .. } in settings() {
+            let expected = is_set && is_printed(&default);
+            assert_eq!(read.sets(&format!("{section}.{key}")), expected, "{section}.{key}");
+        }
+        same::<BrokerSettings>(&read);
+        same::<StoreSettings>(&read);
+        same::<RunSettings>(&read);
+        same::<LogSettings>(&read);
+        same::<splitter::Settings>(&read);
+        same::<weather_fetcher::Settings>(&read);
+        same::<merger::Settings>(&read);
+        same::<trainer::settings::Settings>(&read);
+        same::<scorer::Settings>(&read);
+        // Without a key the default authentication takes nobody, and so no gateway starts with it.
+        let open = [("gateway.auth".to_owned(), "off".to_owned())];
+        let read = Configuration::load(Some(&file), &open).unwrap().section::<gateway::settings::Settings>().unwrap();
+        let expected = gateway::settings::Settings { auth: read.auth, ..Default::default() };
+        assert_eq!(serde_json::to_value(read).unwrap(), serde_json::to_value(expected).unwrap());
+    }
 }

@@ -1,11 +1,13 @@
 //! What has become of each batch, by the store and by dead letters.
 
-use crate::{Failed, job::staged, output::legible};
+use super::{QueueStatus, header, row};
+use crate::{Failed, job::staged};
 use common::{
     contract::{
         dataset::{Claim, Manifest},
         dead_letter::{GivenUp, Letter},
         layout,
+        message::WorkerControl,
         topology::queue,
         waiting::Waiting,
     },
@@ -14,26 +16,54 @@ use common::{
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Copies of dead letters that are looked at, the latest first.
+/// The workers between a batch and its dataset, in the order of the flow.
+pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
+/// Copies of dead letters that are read, the newest first.
 const COPIES_MAX: usize = 500;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-
-/// The reason of a batch with an id that other bytes have already.
+/// The reason of a message whose id belongs to another batch: it says nothing of that batch.
 const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
+
+/// What has become of a batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub(super) enum State {
+    /// Its dataset is complete.
+    #[serde(rename = "ready")]
+    Ready,
+    #[serde(rename = "in progress")]
+    InProgress,
+    /// A message of it is a dead letter.
+    #[serde(rename = "refused")]
+    Refused,
+    /// An operator dropped that letter.
+    #[serde(rename = "dropped")]
+    Dropped,
+}
+
+impl State {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Ready => "ready",
+            Self::InProgress => "in progress",
+            Self::Refused => "refused",
+            Self::Dropped => "dropped",
+        }
+    }
+}
 
 /// One batch.
 #[derive(Debug, Serialize)]
 pub(super) struct BatchStatus {
-    batch_id: String,
-    /// `ready`, `in progress`, `refused` (a message of it is a dead letter) or `dropped` (an operator dropped that letter).
-    state: &'static str,
-    /// When it was first split, RFC 3339 in UTC, by the store's clock.
-    since: String,
+    pub(super) batch_id: String,
+    pub(super) state: State,
+    /// When it was first split, by the store's clock; of a batch that was never split, when its message became a dead letter.
+    #[serde(serialize_with = "as_text")]
+    pub(super) since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
     /// Absent where the batch was never split.
@@ -42,65 +72,70 @@ pub(super) struct BatchStatus {
     #[serde(skip_serializing_if = "Option::is_none")]
     chunk_size: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    staged_rides: Option<u64>,
+    pub(super) staged_rides: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    accepted: Option<u64>,
+    pub(super) accepted: Option<u64>,
     /// Why it is refused or dropped, or what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
-    why: Option<String>,
+    pub(super) why: Option<String>,
     /// Of its dataset, when it is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<Manifest>,
 }
 
+fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(&at.strftime("%FT%TZ"))
+}
+
+/// The batches of the store.
+pub(super) struct Listing {
+    /// In the order of time.
+    pub(super) batches: Vec<BatchStatus>,
+    /// What of the store was not read, where that is so.
+    pub(super) note: Option<String>,
+}
+
 /// All batches of the store, or one, the newest last.
-pub(super) async fn all(store: &Store, batch: Option<&str>) -> Result<Vec<BatchStatus>, Failed> {
+pub(super) async fn all(store: &Store, batch: Option<&str>, paused: &[WorkerControl]) -> Result<Listing, Failed> {
+    list(store, batch, paused, COPIES_MAX).await
+}
+
+/// As [`all`], of `copies_max` copies of dead letters at most.
+pub(super) async fn list(
+    store: &Store,
+    batch: Option<&str>,
+    paused: &[WorkerControl],
+    copies_max: usize,
+) -> Result<Listing, Failed> {
     let looking = stream::iter(claims(store, batch).await?).map(|(since, path)| look(store, since, path));
     let found: Vec<Option<BatchStatus>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
     let mut batches: Vec<BatchStatus> = found.into_iter().flatten().collect();
-    let (mut given_up, waiting) = (given_up(store).await?, waiting(store).await?);
+    let ((mut given_up, note), waiting) = (given_up(store, copies_max).await?, waiting(store).await?);
     for status in &mut batches {
         let copy = given_up.remove(&status.batch_id);
         if status.manifest.is_some() {
             continue;
         }
-        let copy = match copy {
-            Some(copy) if !is_overtaken(store, &copy).await? => Some(copy),
-            Some(_) | None => None,
-        };
-        if let Some(copy) = copy {
-            status.state = state(&copy);
-            status.why = Some(cause(&copy));
-        } else {
-            let of_batch = |one: &&Waiting| one.batch_id.as_deref().is_none_or(|id| id == status.batch_id);
-            let words = |one: &Waiting| format!("{} waits since {}: {}", one.worker, one.since, one.why);
-            status.why = waiting.iter().find(of_batch).map(words);
+        match copy {
+            Some((_, copy)) if !is_overtaken(store, &copy).await? => {
+                (status.state, status.why) = (state(&copy), Some(refusal(&copy.queue, &copy.reason, &copy.why)));
+            }
+            Some(_) | None => status.why = status.cause(&waiting, paused),
         }
     }
     // Refused before they were split, so that nothing but the copy of their letter is left.
-    let never_split = given_up.into_values().filter(|copy| batch.is_none_or(|batch| batch == copy.batch_id));
-    batches.extend(never_split.map(|copy| BatchStatus {
-        state: state(&copy),
-        since: copy.dead_at.unwrap_or_default().to_string(),
-        why: Some(cause(&copy)),
-        batch_id: copy.batch_id,
-        source: None,
-        sha256: None,
-        chunk_size: None,
-        staged_rides: None,
-        accepted: None,
-        manifest: None,
-    }));
-    batches.sort_by(|a, b| a.since.cmp(&b.since));
-    Ok(batches)
+    let never_split = given_up.into_values().filter(|(_, copy)| batch.is_none_or(|batch| batch == copy.batch_id));
+    batches.extend(never_split.map(|(at, copy)| BatchStatus::never_split(at, copy)));
+    batches.sort_by(|a, b| (a.since, &a.batch_id).cmp(&(b.since, &b.batch_id)));
+    Ok(Listing { batches, note })
 }
 
 /// The state of a batch whose message was given up.
-fn state(copy: &GivenUp) -> &'static str {
-    if copy.dropped { "dropped" } else { "refused" }
+fn state(copy: &GivenUp) -> State {
+    if copy.dropped { State::Dropped } else { State::Refused }
 }
 
-fn cause(GivenUp { queue, reason, why, .. }: &GivenUp) -> String {
+fn refusal(queue: &str, reason: &str, why: &str) -> String {
     format!("by the {queue}: {reason}: {why}")
 }
 
@@ -113,62 +148,129 @@ async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
     Ok(store::exists(store, &path).await?)
 }
 
-/// Marks the batches that dead letters speak of as refused; returns the letters of batches that the store does not know, which
-/// were refused as a whole.
+/// Marks the batches that dead letters speak of as refused, each with its first letter; returns the letters of batches that the
+/// store does not know, and those of messages that took the id of another batch.
 pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Letter> {
-    let mut others = Vec::new();
+    let (mut others, mut marked) = (Vec::new(), BTreeSet::new());
     for letter in letters {
-        let known = batches.iter_mut().find(|batch| Some(batch.batch_id.as_str()) == letter.batch_id.as_deref());
-        match known {
-            Some(_) if letter.reason == BATCH_ID_CONFLICT => others.push(letter),
-            Some(batch) if batch.manifest.is_none() => {
-                batch.state = "refused";
-                batch.why = Some(format!("by the {}: {}: {}", letter.queue, letter.reason, letter.why));
+        let of_batch = |status: &&mut BatchStatus| Some(status.batch_id.as_str()) == letter.batch_id.as_deref();
+        match batches.iter_mut().find(of_batch) {
+            Some(status) if letter.reason != BATCH_ID_CONFLICT => {
+                // The letter of a batch whose dataset is complete says nothing of the batch.
+                if status.manifest.is_none() && marked.insert(status.batch_id.clone()) {
+                    status.state = State::Refused;
+                    status.why = Some(refusal(&letter.queue, &letter.reason, &letter.why));
+                }
             }
-            Some(_) => {}
-            None => others.push(letter),
+            Some(_) | None => others.push(letter),
         }
     }
     others
 }
 
-/// The lines of a table of batches, and of letters of batches that the store does not know: the newest last.
-pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> {
-    let letter = |letter: &Letter| {
-        let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
-        let since = dead_at.map_or_else(|| "-".to_owned(), |at| at.to_string());
-        let why = format!("by the {queue}: {reason}: {why}");
-        let line = row(batch_id.as_deref().unwrap_or("(no batch id)"), &since, "refused", &why);
-        (since, line)
-    };
-    let mut rows: Vec<(String, String)> = batches.iter().map(|batch| (batch.since.clone(), batch.line())).collect();
-    rows.extend(refused.iter().map(letter));
-    rows.sort();
-    if !rows.is_empty() {
-        rows.insert(0, (String::new(), row("batch", "since, newest last", "state", "rides, or why")));
+/// Names the queue that nobody reads as what a batch waits for, where no other cause is known.
+pub(super) fn without_reader(batches: &mut [BatchStatus], queues: &[QueueStatus]) {
+    for status in batches.iter_mut().filter(|status| status.state == State::InProgress && status.why.is_none()) {
+        let unread = |queue: &&QueueStatus| status.needs(&queue.queue) && queue.messages > 0 && queue.consumers == 0;
+        status.why = queues.iter().find(unread).map(|queue| {
+            format!("no process reads the queue {}, in which {} messages wait", queue.queue, queue.messages)
+        });
     }
-    rows.into_iter().map(|(_, line)| line).collect()
 }
 
-fn row(batch: &str, since: &str, state: &str, rest: &str) -> String {
-    legible(&format!("{batch:<18} {since:<20} {state:<12} {rest}"), false).into_owned()
+/// The lines of a table of batches, and of letters of batches that the store does not know: the newest last.
+pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> {
+    let line = |letter: &Letter| {
+        let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
+        let batch_id = batch_id.as_deref().unwrap_or("(no batch id)");
+        (*dead_at, row(batch_id, &time_text(*dead_at), State::Refused.name(), &refusal(queue, reason, why)))
+    };
+    let mut rows: Vec<(Option<Timestamp>, String)> =
+        batches.iter().map(|batch| (Some(batch.since), batch.line())).collect();
+    rows.extend(refused.iter().map(line));
+    if rows.is_empty() {
+        return Vec::new();
+    }
+    rows.sort();
+    [header()].into_iter().chain(rows.into_iter().map(|(_, line)| line)).collect()
+}
+
+/// To the second; `-` where the time is not known.
+fn time_text(at: Option<Timestamp>) -> String {
+    at.map_or("-".to_owned(), |at| at.strftime("%FT%TZ").to_string())
 }
 
 impl BatchStatus {
-    fn line(&self) -> String {
+    /// `copied_at`: when the copy was made, for a letter without a time.
+    fn never_split(copied_at: Timestamp, copy: GivenUp) -> Self {
+        Self {
+            state: state(&copy),
+            since: copy.dead_at.unwrap_or(copied_at),
+            why: Some(refusal(&copy.queue, &copy.reason, &copy.why)),
+            batch_id: copy.batch_id,
+            source: None,
+            sha256: None,
+            chunk_size: None,
+            staged_rides: None,
+            accepted: None,
+            manifest: None,
+        }
+    }
+
+    pub(super) fn line(&self) -> String {
         let joined = || {
             let of = self.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
             format!("{} of {of} rides joined", self.staged_rides.unwrap_or(0))
         };
         let what = match (&self.manifest, &self.why) {
-            (Some(manifest), _) if manifest.received == 0 => "no ride in it".to_owned(),
-            (Some(m), _) => format!("{} received, {} rejected, {} to train on", m.received, m.rejected, m.trainable),
+            (Some(manifest), _) => outcome(manifest),
             (None, Some(why)) if self.sha256.is_none() => why.clone(),
             (None, Some(why)) => format!("{}; {why}", joined()),
             (None, None) => joined(),
         };
         let source = self.source.as_deref().unwrap_or_default();
-        row(&self.batch_id, &self.since, self.state, format!("{what}   {source}").trim_end())
+        row(&self.batch_id, &time_text(Some(self.since)), self.state.name(), &format!("{what}   {source}"))
+    }
+
+    /// Whether the batch may still need messages of this worker.
+    fn needs(&self, worker: &str) -> bool {
+        let left = match (self.accepted, self.staged_rides) {
+            (None, _) => &STAGES[..],
+            (Some(total), Some(staged)) if staged >= total => &STAGES[2..],
+            (Some(_), _) => &STAGES[1..],
+        };
+        left.contains(&worker)
+    }
+
+    /// What it waits for: a recorded cause of its own, else an outage that every batch shares, else a paused worker.
+    pub(super) fn cause(&self, waiting: &[Waiting], paused: &[WorkerControl]) -> Option<String> {
+        let own = |one: &&Waiting| one.batch_id.as_deref() == Some(self.batch_id.as_str());
+        // The record of an outage names the last batch that met it; the outage holds up every batch of that worker.
+        let shared = |one: &&Waiting| self.needs(&one.worker) && (one.batch_id.is_none() || one.outages > 0);
+        let recorded = waiting.iter().find(own).or_else(|| waiting.iter().find(shared));
+        let recorded = recorded.map(|one| format!("{} waits since {}: {}", one.worker, one.since, one.why));
+        recorded.or_else(|| paused.iter().find(|control| self.needs(&control.worker)).map(pause))
+    }
+}
+
+/// That a worker is paused, since when, by whom and why.
+pub(super) fn pause(WorkerControl { worker, by, at, why, .. }: &WorkerControl) -> String {
+    let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
+    format!("{worker} is paused since {at} by {by}{why}")
+}
+
+/// What came of a batch whose dataset is complete. One without rides says so first.
+pub(super) fn outcome(manifest: &Manifest) -> String {
+    let Manifest { received, rejected, trainable, accepted, .. } = manifest;
+    match (received, accepted) {
+        (0, _) => "0 rides: there was no ride in it".to_owned(),
+        (_, 0) => {
+            let commonest = manifest.rejected_by_reason.iter().max_by_key(|(_, count)| **count);
+            let commonest = commonest.map(|(reason, count)| format!(", {count} of them for {reason}"));
+            let rejected_rides = layout::rejected(&manifest.batch_id);
+            format!("0 rides: all {received} were rejected{}, see {rejected_rides}", commonest.unwrap_or_default())
+        }
+        _ => format!("{received} received, {rejected} rejected, {trainable} to train on"),
     }
 }
 
@@ -198,8 +300,8 @@ async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<Ba
     let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
     let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
     Ok(Some(BatchStatus {
-        state: if manifest.is_some() { "ready" } else { "in progress" },
-        since: since.to_string(),
+        state: if manifest.is_some() { State::Ready } else { State::InProgress },
+        since,
         staged_rides: progress.as_ref().map(|progress| progress.rides),
         accepted: manifest.as_ref().map(|m| m.accepted).or(progress.and_then(|progress| progress.total)),
         batch_id: claim.batch_id,
@@ -211,31 +313,42 @@ async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<Ba
     }))
 }
 
-/// Why each batch was given up of which a copy of a dead letter is kept, the latest copy of each.
-async fn given_up(store: &Store) -> Result<BTreeMap<String, GivenUp>, Failed> {
+/// Why each batch was given up of which a copy of a dead letter is kept, by batch: the latest copy of each and when it was made;
+/// and a note where not all copies were read.
+async fn given_up(
+    store: &Store,
+    copies_max: usize,
+) -> Result<(BTreeMap<String, (Timestamp, GivenUp)>, Option<String>), Failed> {
     let mut objects: Vec<ObjectMeta> = Vec::new();
-    for queue in [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER] {
+    for queue in STAGES {
         let prefix = Path::from(format!("{}/{queue}", layout::DEAD));
         objects.extend(store.list(Some(&prefix)).try_collect::<Vec<_>>().await?);
     }
+    let total = objects.len();
+    let note = (total > copies_max).then(|| {
+        format!(
+            "only the newest {copies_max} of the {total} copies of dead letters below {}/ are read: a batch of an older one is not \
+             shown as dropped or refused",
+            layout::DEAD
+        )
+    });
     objects.sort_by_key(|object| std::cmp::Reverse(object.last_modified));
-    let paths = objects.into_iter().take(COPIES_MAX).map(|object| object.location.to_string());
-    let reading = stream::iter(paths).map(async |path| store::read_json::<Value>(store, &path).await.ok()?);
-    let copies: Vec<Option<Value>> = reading.buffered(READS_AT_ONCE).collect().await;
+    let reading = stream::iter(objects.into_iter().take(copies_max)).map(async |object| {
+        let copy = store::read_json::<Value>(store, object.location.as_ref()).await.ok()??;
+        Some((time(&object), GivenUp::read(&copy)?))
+    });
+    let copies: Vec<Option<(Timestamp, GivenUp)>> = reading.buffered(READS_AT_ONCE).collect().await;
     let mut given_up = BTreeMap::new();
-    for copy in copies.iter().flatten().filter_map(GivenUp::read) {
-        // A later publisher's conflict says nothing of the batch that has the id.
-        if copy.reason != BATCH_ID_CONFLICT {
-            given_up.entry(copy.batch_id.clone()).or_insert(copy);
-        }
+    for (at, copy) in copies.into_iter().flatten().filter(|(_, copy)| copy.reason != BATCH_ID_CONFLICT) {
+        given_up.entry(copy.batch_id.clone()).or_insert((at, copy));
     }
-    Ok(given_up)
+    Ok((given_up, note))
 }
 
-/// What the workers between ingest and dataset wait for.
+/// What the workers between a batch and its dataset wait for.
 async fn waiting(store: &Store) -> Result<Vec<Waiting>, Failed> {
     let mut all = Vec::new();
-    for worker in [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER] {
+    for worker in STAGES {
         all.extend(waiting::read(store, worker).await?);
     }
     Ok(all)

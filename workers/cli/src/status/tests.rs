@@ -1,10 +1,14 @@
-use super::batches::{all, merge, table};
+use super::{
+    QueueStatus,
+    batches::{BatchStatus, State, all, list, merge, outcome, table, without_reader},
+};
 use common::{
     contract::{
+        dataset::Manifest,
         dead_letter::{Letter, ended_with_process, whole},
         envelope::{self, Properties},
         layout,
-        message::BatchSplit,
+        message::{BatchSplit, WorkerControl},
         ride::Counts,
         topology::queue,
         waiting::{WAITING_SCHEMA, Waiting},
@@ -28,13 +32,59 @@ async fn claim(store: &Store, batch_id: &str) {
     write(store, &layout::claim(batch_id), &claim).await;
 }
 
-async fn ready(store: &Store, batch_id: &str, received: u64) {
-    let manifest = json!({
+fn manifest(batch_id: &str, received: u64, by_reason: &Value) -> Value {
+    let rejected: u64 = by_reason.as_object().unwrap().values().filter_map(Value::as_u64).sum();
+    let accepted = received - rejected;
+    json!({
         "schema": "dataset-manifest.v1", "batch_id": batch_id, "sha256": "0".repeat(64), "columns": [],
-        "received": received, "accepted": received, "rejected": 0, "rejected_by_reason": {}, "without_weather": {},
-        "labelled": received, "trainable": received, "stations": {}, "files": [],
-    });
-    write(store, &layout::manifest(batch_id), &manifest).await;
+        "received": received, "accepted": accepted, "rejected": rejected, "rejected_by_reason": by_reason,
+        "without_weather": {}, "labelled": accepted, "trainable": accepted, "stations": {}, "files": [],
+    })
+}
+
+async fn ready(store: &Store, batch_id: &str, received: u64) {
+    write(store, &layout::manifest(batch_id), &manifest(batch_id, received, &json!({}))).await;
+}
+
+/// Of one batch with its chunks, which is split.
+async fn split(store: &Store, batch_id: &str, accepted: u64) {
+    let split = BatchSplit {
+        batch_id: batch_id.to_owned(),
+        sha256: "0".repeat(64),
+        chunks: 3,
+        received: accepted,
+        accepted,
+        rejected: 0,
+        rejected_by_reason: Counts::new(),
+    };
+    write(store, &layout::staged_split(batch_id), &serde_json::to_value(split).unwrap()).await;
+}
+
+fn wait(worker: &str, batch_id: Option<&str>, outages: u32) -> Waiting {
+    let now = host::now().strftime("%FT%TZ").to_string();
+    Waiting {
+        schema: WAITING_SCHEMA.to_owned(),
+        worker: worker.to_owned(),
+        why: "503".to_owned(),
+        batch_id: batch_id.map(str::to_owned),
+        since: now.clone(),
+        at: now,
+        outages,
+    }
+}
+
+fn paused(worker: &str) -> WorkerControl {
+    WorkerControl {
+        worker: worker.to_owned(),
+        paused: true,
+        by: "ada".to_owned(),
+        at: "2026-11-24T07:37:11Z".to_owned(),
+        why: None,
+    }
+}
+
+async fn batches(store: &Store) -> Vec<BatchStatus> {
+    all(store, None, &[]).await.unwrap().batches
 }
 
 fn letter(of: &str, reason: &str, body: &Value) -> (Letter, Value) {
@@ -52,9 +102,8 @@ async fn keep(store: &Store, (letter, copy): (Letter, Value)) {
     write(store, &layout::dropped(&letter.queue, &letter.id), &copy).await;
 }
 
-async fn states(store: &Store) -> Vec<(String, &'static str)> {
-    let mut found: Vec<_> =
-        all(store, None).await.unwrap().into_iter().map(|batch| (batch.batch_id, batch.state)).collect();
+async fn states(store: &Store) -> Vec<(String, State)> {
+    let mut found: Vec<_> = batches(store).await.into_iter().map(|batch| (batch.batch_id, batch.state)).collect();
     found.sort();
     found
 }
@@ -75,15 +124,15 @@ async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
     write(&store, &layout::staged_chunk("again", 2), &json!({})).await;
     ready(&store, "done", 3).await;
     let expected = [
-        ("again", "in progress"),
-        ("chunk", "dropped"),
-        ("done", "ready"),
-        ("goes-on", "in progress"),
-        ("never-split", "dropped"),
-        ("other-bytes", "in progress"),
+        ("again", State::InProgress),
+        ("chunk", State::Dropped),
+        ("done", State::Ready),
+        ("goes-on", State::InProgress),
+        ("never-split", State::Dropped),
+        ("other-bytes", State::InProgress),
     ];
     assert_eq!(states(&store).await, expected.map(|(batch_id, state)| (batch_id.to_owned(), state)));
-    let one = all(&store, Some("never-split")).await.unwrap();
+    let one = all(&store, Some("never-split"), &[]).await.unwrap().batches;
     assert_eq!(one.len(), 1);
     assert_eq!(one[0].why.as_deref(), Some("by the splitter: not_a_batch: line 7 of S.csv"));
 }
@@ -95,42 +144,88 @@ async fn a_batch_that_failed_within_one_process_is_refused() {
     claim(&store, "b").await;
     let (letter, copy) = letter(queue::WEATHER_FETCHER, "weather_unusable", &json!({ "batch_id": "b", "chunk": 0 }));
     keep(&store, (letter, ended_with_process(copy))).await;
-    let batches = all(&store, None).await.unwrap();
+    let batches = batches(&store).await;
     let lines = table(&batches, &[]);
     assert!(lines[1].contains("refused") && lines[1].contains("weather_unusable: line 7 of S.csv"), "{lines:?}");
 }
 
+/// A batch that nothing but its own message holds up is not told of another one's attempts.
 #[tokio::test]
 async fn a_batch_in_progress_names_what_it_waits_for() {
     let store = empty();
     claim(&store, "b").await;
     claim(&store, "c").await;
-    let split = BatchSplit {
-        batch_id: "b".to_owned(),
-        sha256: "0".repeat(64),
-        chunks: 3,
-        received: 25,
-        accepted: 25,
-        rejected: 0,
-        rejected_by_reason: Counts::new(),
-    };
-    write(&store, &layout::staged_split("b"), &serde_json::to_value(split).unwrap()).await;
+    split(&store, "b", 25).await;
     write(&store, &layout::staged_chunk("b", 0), &json!({})).await;
-    let now = host::now().strftime("%FT%TZ").to_string();
-    let waiting = Waiting {
-        schema: WAITING_SCHEMA.to_owned(),
-        worker: queue::WEATHER_FETCHER.to_owned(),
-        why: "weather service is away: 503".to_owned(),
-        batch_id: Some("b".to_owned()),
-        since: now.clone(),
-        at: now,
-        outages: 3,
+    for (outages, named) in [(0, 1), (3, 2)] {
+        let waiting = serde_json::to_value(wait(queue::WEATHER_FETCHER, Some("b"), outages)).unwrap();
+        write(&store, &layout::waiting(queue::WEATHER_FETCHER), &waiting).await;
+        let lines = table(&batches(&store).await, &[]).join("\n");
+        assert!(lines.contains("10 of 25 rides joined; weather-fetcher waits since"), "{lines}");
+        assert_eq!(lines.matches("Z: 503").count(), named, "an outage holds up every batch: {lines}");
+    }
+}
+
+#[tokio::test]
+async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_then_an_unread_queue() {
+    let store = empty();
+    claim(&store, "b").await;
+    split(&store, "b", 25).await;
+    let mut found = batches(&store).await;
+    let cause = |waiting: &[Waiting], paused: &[WorkerControl]| found[0].cause(waiting, paused).unwrap_or_default();
+    let (fetcher, merger) = (queue::WEATHER_FETCHER, queue::MERGER);
+    let (others, own) = (wait(fetcher, Some("other"), 3), wait(merger, Some("b"), 0));
+    assert!(cause(&[others.clone(), own], &[]).starts_with("merger waits since"));
+    assert!(cause(std::slice::from_ref(&others), &[paused(merger)]).starts_with("weather-fetcher waits since"));
+    assert_eq!(cause(&[wait(fetcher, Some("other"), 0)], &[]), "", "an attempt of another batch");
+    assert_eq!(cause(&[], &[paused(merger)]), "merger is paused since 2026-11-24T07:37:11Z by ada");
+    assert_eq!(cause(&[], &[paused(queue::SPLITTER)]), "", "it is split");
+    assert_eq!(cause(&[wait(queue::TRAINER, None, 3)], &[paused(queue::TRAINER)]), "");
+
+    let of = |name: &str, messages, consumers| {
+        let (waiting_for_retry, dead, paused) = (0, 0, false);
+        QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead, paused }
     };
-    write(&store, &layout::waiting(queue::WEATHER_FETCHER), &serde_json::to_value(waiting).unwrap()).await;
-    let batches = all(&store, None).await.unwrap();
-    let lines = table(&batches, &[]).join("\n");
-    assert!(lines.contains("10 of 25 rides joined; weather-fetcher waits since"), "{lines}");
-    assert_eq!(lines.matches("weather service is away: 503").count(), 1, "that batch alone: {lines}");
+    without_reader(&mut found, &[of(queue::SPLITTER, 1, 0), of(merger, 0, 0), of(fetcher, 2, 1)]);
+    assert_eq!(found[0].why, None);
+    without_reader(&mut found, &[of(fetcher, 2, 0)]);
+    let line = found[0].line();
+    assert!(line.contains("joined; no process reads the queue weather-fetcher, in which 2 messages wait"), "{line}");
+    for chunk in 0..3 {
+        write(&store, &layout::staged_chunk("b", chunk), &json!({})).await;
+    }
+    let joined = batches(&store).await;
+    assert_eq!(joined[0].cause(&[others], &[paused(fetcher)]), None, "every ride has its weather");
+}
+
+/// Whoever reads the table learns that a part of the copies, or of the letters, was not read.
+#[tokio::test]
+async fn what_was_not_read_is_said() {
+    let store = empty();
+    for batch_id in ["one", "two", "three"] {
+        keep(&store, letter(queue::SPLITTER, "not_a_batch", &json!({ "batch_id": batch_id }))).await;
+    }
+    let listing = list(&store, None, &[], 2).await.unwrap();
+    assert_eq!(listing.batches.len(), 2);
+    assert!(
+        listing.note.unwrap().starts_with("only the newest 2 of the 3 copies of dead letters below dead/ are read")
+    );
+    assert_eq!(list(&store, None, &[], 3).await.unwrap().note, None);
+    let note = super::letters_note(queue::SPLITTER, 501).unwrap();
+    assert!(note.starts_with("only the oldest 500 of the 501 dead letters of the splitter are read"), "{note}");
+    assert_eq!((super::letters_note(queue::SPLITTER, 500), super::letters_note(queue::SCORER, 501)), (None, None));
+}
+
+#[test]
+fn a_dataset_without_rides_says_so() {
+    let outcome = |received, by_reason| {
+        let manifest: Manifest = serde_json::from_value(manifest("b", received, &by_reason)).unwrap();
+        outcome(&manifest)
+    };
+    assert_eq!(outcome(0, json!({})), "0 rides: there was no ride in it");
+    let rejected = "0 rides: all 12 were rejected, 11 of them for missing_latitude, see rejected/b.ndjson";
+    assert_eq!(outcome(12, json!({ "missing_latitude": 11, "not_an_object": 1 })), rejected);
+    assert_eq!(outcome(12, json!({ "missing_latitude": 2 })), "12 received, 2 rejected, 10 to train on");
 }
 
 /// Letters of known batches mark these; letters of others stand for batches of their own. All are in the order of time.
@@ -140,16 +235,17 @@ async fn refused_batches_are_listed_among_the_others_by_time() {
     claim(&store, "b").await;
     claim(&store, "empty").await;
     ready(&store, "empty", 0).await;
-    let mut batches = all(&store, None).await.unwrap();
+    let mut batches = batches(&store).await;
     let of = |batch_id: &str, reason| letter(queue::SPLITTER, reason, &json!({ "batch_id": batch_id })).0;
     let unknown = Letter { dead_at: Some("2001-01-01T00:00:00Z".parse().unwrap()), ..of("x", "cut_short") };
-    let others = merge(&mut batches, vec![unknown, of("b", "object_missing"), of("empty", "batch_id_conflict")]);
+    let letters = [unknown, of("b", "object_missing"), of("b", "later"), of("empty", "batch_id_conflict")];
+    let others = merge(&mut batches, letters.into());
     let lines = table(&batches, &others);
     assert_eq!(lines.len(), 5, "{lines:?}");
     assert!(lines[0].starts_with("batch") && lines[0].contains("newest last"), "{lines:?}");
     assert!(lines[1].starts_with("x ") && lines[1].contains("refused") && lines[1].contains("cut_short"), "{lines:?}");
     assert!(lines[2].starts_with("empty ") && lines[2].contains("batch_id_conflict"), "{lines:?}");
     let text = lines.join("\n");
-    assert!(text.contains("no ride in it") && text.contains("by the splitter: object_missing"), "{text}");
+    assert!(text.contains("no ride in it") && text.contains("by the splitter: object_missing"), "the first: {text}");
     assert_eq!(table(&[], &[]), Vec::<String>::new());
 }

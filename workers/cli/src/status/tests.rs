@@ -70,6 +70,7 @@ fn wait(worker: &str, batch_id: Option<&str>, outages: u32) -> Waiting {
         since: now.clone(),
         at: now,
         outages,
+        attempt: (outages == 0).then_some(1),
     }
 }
 

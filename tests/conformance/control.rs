@@ -52,6 +52,8 @@ fn split(batch_id: &str) -> Outgoing {
     let split = BatchSplit {
         batch_id: batch_id.to_owned(),
         sha256: "a".repeat(64),
+        split_id: None,
+        digest: None,
         chunks: 0,
         received: 0,
         accepted: 0,

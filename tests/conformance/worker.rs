@@ -127,6 +127,8 @@ pub(super) fn input(batch_id: &str) -> BatchSplit {
     BatchSplit {
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
+        split_id: None,
+        digest: None,
         chunks: 0,
         received: 0,
         accepted: 0,

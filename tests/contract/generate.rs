@@ -126,28 +126,32 @@ fn reading() -> impl Strategy<Value = Reading> {
     })
 }
 
+/// Which splitting a message comes from, and what its rides were read from.
+fn provenance() -> impl Strategy<Value = (Option<String>, Option<String>)> {
+    (option::of(batch_id()), option::of("[0-9a-f]{32}"))
+}
+
 pub fn ride_chunk() -> impl Strategy<Value = RideChunk> {
-    (batch_id(), any::<u32>(), vec(ride(), 0..4)).prop_map(|(batch_id, chunk, rides)| RideChunk {
-        batch_id,
-        chunk,
-        rides,
-    })
+    (batch_id(), any::<u32>(), provenance(), vec(ride(), 0..4))
+        .prop_map(|(batch_id, chunk, (split_id, digest), rides)| RideChunk { batch_id, chunk, split_id, digest, rides })
 }
 
 pub fn batch_split() -> impl Strategy<Value = BatchSplit> {
-    (batch_id(), sha256(), any::<u32>(), any::<u64>(), any::<u64>(), counts()).prop_map(
-        |(batch_id, sha256, chunks, received, other, rejected_by_reason)| {
+    (batch_id(), sha256(), provenance(), any::<u32>(), any::<u64>(), any::<u64>(), counts()).prop_map(
+        |(batch_id, sha256, (split_id, digest), chunks, received, other, rejected_by_reason)| {
             let accepted = received.min(other);
             let rejected = received - accepted;
             let chunks = u64::from(chunks).clamp(accepted.min(1), accepted) as u32;
-            BatchSplit { batch_id, sha256, chunks, received, accepted, rejected, rejected_by_reason }
+            BatchSplit { batch_id, sha256, split_id, digest, chunks, received, accepted, rejected, rejected_by_reason }
         },
     )
 }
 
 pub fn enriched_chunk() -> impl Strategy<Value = EnrichedChunk> {
     let rides = vec((ride(), weather()).prop_map(|(ride, weather)| EnrichedRide { ride, weather }), 0..4);
-    (batch_id(), any::<u32>(), rides).prop_map(|(batch_id, chunk, rides)| EnrichedChunk { batch_id, chunk, rides })
+    (batch_id(), any::<u32>(), provenance(), rides).prop_map(|(batch_id, chunk, (split_id, digest), rides)| {
+        EnrichedChunk { batch_id, chunk, split_id, digest, rides }
+    })
 }
 
 pub fn dataset_ready() -> impl Strategy<Value = DatasetReady> {

@@ -97,6 +97,8 @@ impl Trial {
         let split = BatchSplit {
             batch_id: id.clone(),
             sha256: "0".repeat(64),
+            split_id: None,
+            digest: None,
             chunks: 1,
             received: 1,
             accepted: 1,
@@ -116,11 +118,17 @@ impl Trial {
                 })]
             }
             "ride-chunk" | "dataset-ready" => {
-                vec![message(&RideChunk { batch_id, chunk: 0, rides: vec![ride] }), message(&split)]
+                vec![
+                    message(&RideChunk { batch_id, chunk: 0, split_id: None, digest: None, rides: vec![ride] }),
+                    message(&split),
+                ]
             }
             "enriched-chunk" | "batch-split" => {
                 let rides = vec![EnrichedRide { ride, weather: Weather::Missing(WeatherMissing::NoStationInReach) }];
-                vec![message(&EnrichedChunk { batch_id, chunk: 0, rides }), message(&split)]
+                vec![
+                    message(&EnrichedChunk { batch_id, chunk: 0, split_id: None, digest: None, rides }),
+                    message(&split),
+                ]
             }
             _ => {
                 let asked = json!({ "request_id": id, "rides": [

@@ -349,11 +349,13 @@ impl Fleet {
     /// Whole chunks in the staging area. What a killed process had not written to its end keeps the name the local store
     /// gave it meanwhile, `…#1`; nothing reads that, and it is no chunk.
     pub fn staged_chunks(&self, batch_id: &str) -> usize {
-        let staging = std::fs::read_dir(self.store().join("staging").join(batch_id));
-        staging.map_or(0, |entries| {
-            let names = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned());
+        let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
+        let chunks = |splitting: std::fs::DirEntry| {
+            let names = entries(splitting.path()).map(|entry| entry.file_name().to_string_lossy().into_owned());
             names.filter(|name| name.starts_with("chunk-") && !name.contains('#')).count()
-        })
+        };
+        // Of the splitting that is furthest: one that was abandoned stays as it is until the dataset is complete.
+        entries(self.store().join("staging").join(batch_id)).map(chunks).max().unwrap_or(0)
     }
 
     /// Whether a batch's dataset is complete.

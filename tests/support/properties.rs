@@ -136,7 +136,7 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)]
         ride_ids.count(content);
     }
     let chunk_size = chunk_size.max(1);
-    let mut split = Split::new("batch", chunk_size, ride_ids);
+    let mut split = Split::new("batch", "s".to_owned(), chunk_size, ride_ids);
     let mut chunks = Vec::new();
     for (index, (raw, content)) in (0..).zip(elements) {
         split.take(Element { index, raw, content: content.clone() }).expect("there are few ride ids");
@@ -306,9 +306,9 @@ fn round_trip<M: Message + Debug + PartialEq>(body: &[u8]) -> Option<M> {
 }
 
 fn rows(chunk: &EnrichedChunk) {
-    let object = join::staged(&chunk.rides).expect("it can be staged");
-    let (statistics, start) = join::open_staged(chunk.chunk, &object).expect("what was staged is read");
-    assert_eq!(statistics.rides, chunk.rides.len() as u64);
+    let object = join::staged(chunk).expect("it can be staged");
+    let (heading, start) = join::open_staged(chunk.chunk, &object).expect("what was staged is read");
+    assert_eq!(heading.statistics.rides, chunk.rides.len() as u64);
     let mut csv = join::header();
     csv.extend_from_slice(&object[start..]);
     let mut reader = csv::Reader::from_reader(csv.as_slice());

@@ -7,7 +7,7 @@
 //! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
-//! staging/<batch_id>/...                the merger's work in progress
+//! staging/<batch_id>/<split_id>/...     the merger's work in progress, of each splitting of the batch by itself
 //! dataset/<batch_id>/part-00000.csv     the joined rides
 //! dataset/<batch_id>/manifest.json      written last: the dataset is complete
 //! weather/<station>/<year>.csv          the cache
@@ -113,19 +113,30 @@ pub fn rejected(batch_id: &str) -> String {
     format!("rejected/{batch_id}.ndjson")
 }
 
+/// Prefix of what is in progress.
+pub const STAGING: &str = "staging";
+
 /// Everything of a batch that is in progress.
 pub fn staging(batch_id: &str) -> String {
-    format!("staging/{batch_id}")
+    format!("{STAGING}/{batch_id}")
+}
+
+/// Where one splitting of a batch is staged; beside the batch's others where its messages do not name it.
+pub fn splitting(batch_id: &str, split_id: Option<&str>) -> String {
+    match split_id {
+        Some(split_id) => format!("{STAGING}/{batch_id}/{split_id}"),
+        None => staging(batch_id),
+    }
 }
 
 /// A staged chunk. Ten digits, so that a listing is in the order of the batch.
-pub fn staged_chunk(batch_id: &str, chunk: u32) -> String {
-    format!("staging/{batch_id}/chunk-{chunk:010}")
+pub fn staged_chunk(batch_id: &str, split_id: Option<&str>, chunk: u32) -> String {
+    format!("{}/chunk-{chunk:010}", splitting(batch_id, split_id))
 }
 
 /// The staged account of the splitter.
-pub fn staged_split(batch_id: &str) -> String {
-    format!("staging/{batch_id}/split.json")
+pub fn staged_split(batch_id: &str, split_id: Option<&str>) -> String {
+    format!("{}/split.json", splitting(batch_id, split_id))
 }
 
 /// Everything of a dataset.

@@ -19,6 +19,7 @@ pub mod memory;
 pub mod process;
 pub mod served;
 pub mod shutdown;
+pub mod staging;
 pub mod store;
 pub mod telemetry;
 pub mod trace;

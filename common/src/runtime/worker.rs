@@ -58,6 +58,11 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
+    /// Tidies up: after every connect, and every hour from then on, beside the messages. What fails is tried again the next time.
+    fn tend(&self) -> impl Future<Output = Result<(), Failure>> + Send {
+        async { Ok(()) }
+    }
+
     /// An answer to a request whose handler failed. With one, the message is done with; without, [`decide`] says.
     ///
     /// [`decide`]: crate::contract::outcome::decide
@@ -72,6 +77,7 @@ trait ErasedWorker: Send + Sync {
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>>;
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable>;
     fn stopping(&self);
+    fn tend(&self) -> BoxFuture<'_, Result<(), Failure>>;
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing>;
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing>;
 }
@@ -94,6 +100,10 @@ impl<W: Worker> ErasedWorker for W {
 
     fn stopping(&self) {
         Worker::stopping(self);
+    }
+
+    fn tend(&self) -> BoxFuture<'_, Result<(), Failure>> {
+        Worker::tend(self).boxed()
     }
 
     fn decode(&self, wire_kind: Option<&str>, body: &Bytes) -> Result<Decoded<'_>, Undecodable> {

@@ -51,6 +51,8 @@ pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
             return false;
         }
     }
+    // Workers tidy up every hour.
+    tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
     let process = Process::new(world, "asker", "asker.last".to_owned(), false);
     let answered = ask(&process, 0, Duration::from_secs(300)).await;
     if !answered {

@@ -3,7 +3,7 @@
 use super::{
     SIMULATED_PANIC,
     broker::SimulatedBroker,
-    sabotage::{CountingMerger, Impatient, Mislabelling, Sabotage},
+    sabotage::{CountingMerger, Impatient, Mislabelling, Sabotage, Sweeping, Trusting},
     store::SimulatedStore,
     weather::{SimulatedWeather, URL},
     world::{BrokerIs, Fault, Point, Process, World},
@@ -55,16 +55,13 @@ pub fn start(world: &Arc<World>) -> Shutdown {
                 (queue::MERGER, Some(Sabotage::CountChunks)) => {
                     place.supervise(|process| CountingMerger::new(store(process)));
                 }
-                (queue::MERGER, _) => place.supervise(|process| {
-                    // Several parts, each uploaded in pieces.
-                    let settings = merger::Settings {
-                        part_bytes_max: 16_000,
-                        upload_bytes: 4_000,
-                        probes_max: 4,
-                        ..merger::Settings::default()
-                    };
-                    merger::Merger::new(settings, store(process))
-                }),
+                (queue::MERGER, Some(Sabotage::ProvenanceIgnored)) => {
+                    place.supervise(|process| Trusting(merger(process)));
+                }
+                (queue::MERGER, Some(Sabotage::SweepInProgress)) => {
+                    place.supervise(|process| Sweeping { inner: merger(process), store: store(process) });
+                }
+                (queue::MERGER, _) => place.supervise(merger),
                 (queue::TRAINER, _) => place.supervise(|process| {
                     let promotion = process.world.plan.promotion();
                     let settings =
@@ -84,6 +81,13 @@ pub fn start(world: &Arc<World>) -> Shutdown {
 
 fn store(process: &Arc<Process>) -> Store {
     Arc::new(SimulatedStore::new(process))
+}
+
+fn merger(process: &Arc<Process>) -> merger::Merger {
+    // Several parts, each uploaded in pieces.
+    let settings =
+        merger::Settings { part_bytes_max: 16_000, upload_bytes: 4_000, probes_max: 4, ..merger::Settings::default() };
+    merger::Merger::new(settings, store(process))
 }
 
 fn scorer(process: &Arc<Process>) -> scorer::Scorer {
@@ -208,6 +212,10 @@ impl<W: Worker> Worker for Shaken<W> {
 
     async fn connected(&self) -> Result<(), Failure> {
         self.inner.connected().await
+    }
+
+    async fn tend(&self) -> Result<(), Failure> {
+        self.inner.tend().await
     }
 
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {

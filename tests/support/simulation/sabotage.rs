@@ -45,11 +45,15 @@ pub enum Sabotage {
     MixAnswers,
     /// Queues and rungs take whatever comes.
     NoPushBack,
+    /// The merger does not look from which splitting a chunk is, nor at its fingerprint.
+    ProvenanceIgnored,
+    /// The sweep removes what is staged of batches in progress as well.
+    SweepInProgress,
 }
 
 impl Sabotage {
     /// Every mistake.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 13] = [
         Self::AcknowledgeFirst,
         Self::ConfirmNotAwaited,
         Self::SkipRedelivered,
@@ -61,6 +65,8 @@ impl Sabotage {
         Self::OutageSpendsAttempts,
         Self::MixAnswers,
         Self::NoPushBack,
+        Self::ProvenanceIgnored,
+        Self::SweepInProgress,
     ];
 }
 
@@ -98,7 +104,7 @@ impl CountingMerger {
         let (mut total, mut csv) = (join::Statistics::default(), join::header());
         for path in &paths {
             let Some(object) = store::read(&self.store, path).await? else { continue };
-            let (statistics, start) = join::open_staged(0, &object)?;
+            let (join::Heading { statistics, .. }, start) = join::open_staged(0, &object)?;
             let rows = object.get(start..).unwrap_or_default();
             let _ = parts.push(rows, statistics.rides);
             csv.extend_from_slice(rows);
@@ -123,8 +129,8 @@ impl Worker for CountingMerger {
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
         if let MergerIn::Chunk(chunk) = &envelope.payload {
-            let path = layout::staged_chunk(&chunk.batch_id, chunk.chunk);
-            store::write(&self.store, &path, join::staged(&chunk.rides)?).await?;
+            let path = layout::staged_chunk(&chunk.batch_id, None, chunk.chunk);
+            store::write(&self.store, &path, join::staged(chunk)?).await?;
         }
         let complete = {
             let mut batches = self.batches.lock().unwrap_or_else(PoisonError::into_inner);
@@ -143,6 +149,47 @@ impl Worker for CountingMerger {
             Some(split) => self.join(&split).await,
             None => Ok(Outputs::none()),
         }
+    }
+}
+
+/// A merger to which one chunk is as good as another of its number.
+pub struct Trusting(pub merger::Merger);
+
+impl Worker for Trusting {
+    const NAME: &'static str = queue::MERGER;
+    type In = MergerIn;
+
+    async fn handle(&self, mut envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
+        let (split_id, digest) = match &mut envelope.payload {
+            MergerIn::Chunk(chunk) => (&mut chunk.split_id, &mut chunk.digest),
+            MergerIn::Split(split) => (&mut split.split_id, &mut split.digest),
+        };
+        (*split_id, *digest) = (None, None);
+        self.0.handle(envelope).await
+    }
+
+    async fn tend(&self) -> Result<(), Failure> {
+        self.0.tend().await
+    }
+}
+
+/// A merger whose sweep does not ask whether the dataset is complete.
+pub struct Sweeping {
+    pub inner: merger::Merger,
+    pub store: Store,
+}
+
+impl Worker for Sweeping {
+    const NAME: &'static str = queue::MERGER;
+    type In = MergerIn;
+
+    async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
+        self.inner.handle(envelope).await
+    }
+
+    async fn tend(&self) -> Result<(), Failure> {
+        let staged = self.store.list(Some(&Path::from(layout::STAGING))).map_ok(|found| found.location).boxed();
+        self.store.delete_stream(staged).try_collect::<Vec<_>>().await.map(drop).map_err(store::outage)
     }
 }
 
@@ -196,6 +243,10 @@ impl<W: Worker> Worker for Mislabelling<W> {
 
     async fn connected(&self) -> Result<(), Failure> {
         self.inner.connected().await
+    }
+
+    async fn tend(&self) -> Result<(), Failure> {
+        self.inner.tend().await
     }
 
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {

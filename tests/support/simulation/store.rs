@@ -5,6 +5,7 @@ use super::{
     world::{Fault, Point, Process},
 };
 use bytes::Bytes;
+use common::contract::{layout, topology::queue};
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
@@ -20,11 +21,14 @@ use std::{
 pub struct SimulatedStore {
     process: Arc<Process>,
     held_back: Arc<Mutex<Held>>,
+    /// Name of the claim that was read or written last, if nothing else was done since: a splitter then reads that batch for the second
+    /// time.
+    claim_seen: Arc<Mutex<Option<String>>>,
 }
 
 impl SimulatedStore {
     pub fn new(process: &Arc<Process>) -> Self {
-        Self { process: Arc::clone(process), held_back: Arc::default() }
+        Self { process: Arc::clone(process), held_back: Arc::default(), claim_seen: Arc::default() }
     }
 
     fn inner(&self) -> &dyn ObjectStore {
@@ -33,6 +37,13 @@ impl SimulatedStore {
 
     fn sabotaged(&self, sabotage: Sabotage) -> bool {
         self.process.world.sabotage == Some(sabotage)
+    }
+
+    /// Claim and batch have one name in an input whose batch is in the store.
+    fn see_claim(&self, path: &Path, done: bool) {
+        let is_claim = done && path.as_ref().starts_with(layout::BATCHES);
+        *self.claim_seen.lock().unwrap_or_else(PoisonError::into_inner) =
+            path.filename().filter(|_| is_claim).map(str::to_owned);
     }
 
     fn failed(&self, fault: Fault, what: &str) -> Result<()> {
@@ -86,6 +97,12 @@ impl ObjectStore for SimulatedStore {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
         let what = format!("{} {path}", if creates { "create" } else { "put" });
+        if queue::ALL.contains(&self.process.kind) && self.process.happens(Fault::LateWrite) {
+            self.process.tell(format_args!("✗ LateWrite {what}"));
+            self.process.world.write_later(path, payload, options);
+            self.process.die().await;
+            unreachable!("nothing of a dead process goes on");
+        }
         let written = self.write(what, self.inner().put_opts(path, payload, options)).await;
         if (self.sabotaged(Sabotage::ManifestFirst) && path.as_ref().ends_with("manifest.json"))
             || (self.sabotaged(Sabotage::ChampionFirst) && path.as_ref().ends_with("champion.json"))
@@ -101,6 +118,7 @@ impl ObjectStore for SimulatedStore {
             let source = "simulated: the first try took effect".into();
             return Err(Error::AlreadyExists { path: path.to_string(), source });
         }
+        self.see_claim(path, written.is_ok());
         written
     }
 
@@ -113,11 +131,23 @@ impl ObjectStore for SimulatedStore {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let what = format!("{} {path}", if options.head { "head" } else { "get" });
         let head = options.head;
+        let claim = self.claim_seen.lock().unwrap_or_else(PoisonError::into_inner).take();
         let mut found = self.read(what, self.inner().get_opts(path, options)).await?;
         if !head && self.process.happens(Fault::TornRead) {
             self.process.tell(format_args!("✗ TornRead {path}"));
             let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
             found.payload = GetResultPayload::Stream(torn(payload));
+        } else if !head
+            && claim.is_some_and(|claim| path.filename() == Some(&claim))
+            && self.process.kind == queue::SPLITTER
+            && path.as_ref().starts_with(layout::RAW)
+            && self.process.happens(Fault::SourceChanged)
+        {
+            self.process.tell(format_args!("✗ SourceChanged {path}"));
+            let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
+            found.payload = GetResultPayload::Stream(changed(payload));
+        } else {
+            self.see_claim(path, true);
         }
         Ok(found)
     }
@@ -163,6 +193,16 @@ fn torn(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     let half = pieces.map_ok(|piece| piece.slice(..piece.len() / 2)).take(1);
     let source = "simulated: the connection broke off".into();
     half.chain(stream::iter([Err(Error::Generic { store: "simulated", source })])).boxed()
+}
+
+/// As many bytes, of rides that were ten miles longer.
+fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
+    let GetResultPayload::Stream(pieces) = payload else { return stream::empty().boxed() };
+    let longer = |piece: Bytes| {
+        let text = String::from_utf8_lossy(&piece).replace("\"distance\":2", "\"distance\":3");
+        Bytes::from(text)
+    };
+    pieces.map_ok(longer).boxed()
 }
 
 /// Parts arrive one by one; the object is there once it is complete, or not at all.

@@ -5,7 +5,7 @@ use common::{
     contract::{outcome::Outgoing, topology::queue},
     runtime::MemoryBroker,
 };
-use object_store::memory::InMemory;
+use object_store::{ObjectStore, PutOptions, PutPayload, memory::InMemory, path::Path};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{
     collections::BTreeMap,
@@ -72,6 +72,11 @@ pub enum Fault {
     OwnConflict,
     /// A read breaks off in the middle.
     TornRead,
+    /// A process is given up while a write of it is under way: suspended past its heartbeat, or held back by a network. The write takes
+    /// effect hours later.
+    LateWrite,
+    /// An object is changed in place, to as many other bytes, while the splitter reads it for the second time; then it is put right.
+    SourceChanged,
     /// A process is asked to end (SIGTERM), as when a new version is rolled out.
     Rollout,
     /// The weather service does something else for a while: see `weather.rs`.
@@ -80,7 +85,7 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 18] = [
+    pub const ALL: [Self; 20] = [
         Self::Crash,
         Self::Panic,
         Self::PublishLost,
@@ -97,6 +102,8 @@ impl Fault {
         Self::WriteAnswerLost,
         Self::OwnConflict,
         Self::TornRead,
+        Self::LateWrite,
+        Self::SourceChanged,
         Self::Rollout,
         Self::Weather,
     ];
@@ -104,13 +111,13 @@ impl Fault {
     /// How likely it is at one occasion, in a usual run.
     pub fn likely(self) -> f64 {
         match self {
-            Self::Crash => 0.004,
+            Self::Crash | Self::LateWrite => 0.004,
             Self::Panic => 0.01,
             Self::PublishLost | Self::ConfirmLost | Self::AckLost => 0.01,
             Self::Refused | Self::StoreFails | Self::WriteAnswerLost | Self::OwnConflict | Self::TornRead => 0.02,
             Self::Duplicate | Self::Reorder => 0.1,
             Self::LateDuplicate => 0.02,
-            Self::HalfOpen => 0.3,
+            Self::HalfOpen | Self::SourceChanged => 0.3,
             Self::BrokerRestart | Self::Blocked => 0.02,
             Self::Rollout => 0.3,
             Self::Weather => 0.15,
@@ -121,7 +128,9 @@ impl Fault {
     /// connections than the delivery limit, or more failures than it has attempts, is rightly a dead letter.
     fn most(self) -> u64 {
         match self {
-            Self::Crash => 6,
+            Self::Crash => 4,
+            Self::LateWrite => 2,
+            Self::SourceChanged => 1,
             Self::PublishLost | Self::ConfirmLost | Self::AckLost => 2,
             Self::BrokerRestart => 3,
             Self::Panic | Self::Rollout => 3,
@@ -313,6 +322,19 @@ impl World {
         });
     }
 
+    /// Carries out a write in some hours, as the store does then, condition and all.
+    pub fn write_later(self: &Arc<Self>, path: &Path, payload: PutPayload, options: PutOptions) {
+        let (world, path) = (Arc::clone(self), path.clone());
+        world.late.fetch_add(1, SeqCst);
+        let after = Duration::from_secs(600 + world.below(6 * 3_600));
+        tokio::spawn(async move {
+            tokio::time::sleep(after).await;
+            let written = world.objects.put_opts(&path, payload, options).await;
+            world.tell("late", format_args!("write of {path}, taken: {}", written.is_ok()));
+            world.late.fetch_sub(1, SeqCst);
+        });
+    }
+
     /// The trace and what was counted.
     pub fn conclude(&self) -> (u64, Vec<String>, Vec<String>, BTreeMap<Fault, u64>) {
         let mut state = self.state();
@@ -375,9 +397,14 @@ impl Process {
         self.tell(format_args!("{point:?} {what}"));
         if queue::ALL.contains(&self.kind) && self.happens(Fault::Crash) {
             self.tell(format_args!("† {point:?} {what}"));
-            self.dead.send_replace(true);
-            self.alive().await;
+            self.die().await;
         }
+    }
+
+    /// It dies, or is given up: nothing of it goes on.
+    pub async fn die(&self) {
+        self.dead.send_replace(true);
+        self.alive().await;
     }
 
     /// Time passes; the process may have died meanwhile.

@@ -5,11 +5,14 @@ use common::{
     contract::{
         dataset::{Claim, DatasetFile, Manifest},
         layout,
-        message::BatchSplit,
         outcome::Failure,
         ride::Counts,
     },
-    runtime::{Store, store},
+    runtime::{
+        Store,
+        staging::{self, Staged},
+        store,
+    },
 };
 use futures::TryStreamExt;
 use object_store::path::Path;
@@ -251,14 +254,8 @@ impl From<DatasetFile> for FileOfDataset {
 }
 
 async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
-    let split: Option<BatchSplit> = store::read_json(store, &layout::staged_split(&claim.batch_id)).await?;
-    let prefix = Path::from(layout::staging(&claim.batch_id));
-    let chunks = store.list(Some(&prefix)).try_fold(0u64, |count, found| async move {
-        Ok(count + u64::from(found.location.filename().is_some_and(|name| name.starts_with("chunk-"))))
-    });
-    let rides_total = split.map(|split| split.accepted);
-    let joined = chunks.await.map_err(store::outage)? * u64::from(claim.chunk_size);
-    Ok(Progress { rides_joined: rides_total.map_or(joined, |total| joined.min(total)), rides_total })
+    let Staged { rides, total } = staging::look(store, claim).await?;
+    Ok(Progress { rides_joined: rides, rides_total: total })
 }
 
 #[cfg(test)]

@@ -2,13 +2,13 @@
 
 use crate::{
     Settings,
-    join::{self, JoinError, Part, Parts, Statistics, Step},
+    join::{self, Heading, JoinError, Part, Parts, Statistics, Step},
 };
 use bytes::{Buf, BytesMut};
 use common::{
     contract::{
         layout,
-        message::{BatchSplit, EnrichedChunk},
+        message::{BatchSplit, EnrichedChunk, SplitDigest},
         outcome::Failure,
     },
     runtime::store::{self, Store},
@@ -27,6 +27,7 @@ impl From<JoinError> for Failure {
         let reason = match error {
             JoinError::BrokenChunk { .. } | JoinError::BrokenManifest { .. } => "broken_object",
             JoinError::CountsDisagree { .. } => "counts_disagree",
+            JoinError::DigestsDisagree { .. } => "digests_disagree",
             JoinError::Unencodable(_) => "unencodable",
         };
         Self::permanent(reason, error)
@@ -35,13 +36,13 @@ impl From<JoinError> for Failure {
 
 /// Stages a chunk. The first version stays: whoever reads it later reads the same, even while it is staged again.
 pub(crate) async fn stage_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<(), Failure> {
-    let object = join::staged(&chunk.rides)?;
-    store::create(store, &layout::staged_chunk(&chunk.batch_id, chunk.chunk), object).await.map(drop)
+    let path = layout::staged_chunk(&chunk.batch_id, chunk.split_id.as_deref(), chunk.chunk);
+    store::create(store, &path, join::staged(chunk)?).await.map(drop)
 }
 
 /// Stages the splitter's account, unless the store has another one of this batch.
 pub(crate) async fn stage_split(store: &Store, split: &BatchSplit) -> Result<(), Failure> {
-    let path = layout::staged_split(&split.batch_id);
+    let path = layout::staged_split(&split.batch_id, split.split_id.as_deref());
     let object = serde_json::to_vec(split).map_err(JoinError::from)?;
     if store::create(store, &path, object).await? {
         return Ok(());
@@ -73,11 +74,16 @@ pub(crate) async fn manifest(store: &Store, batch_id: &str) -> Result<Option<Obj
     }
 }
 
-/// Which of these chunks are staged.
-pub(crate) async fn staged(store: &Store, batch_id: &str, chunks: Vec<u32>) -> Result<Vec<(u32, bool)>, Failure> {
+/// Which of these chunks of one splitting are staged.
+pub(crate) async fn staged(
+    store: &Store,
+    batch_id: &str,
+    split_id: Option<&str>,
+    chunks: Vec<u32>,
+) -> Result<Vec<(u32, bool)>, Failure> {
     let width = chunks.len();
     let probe = |chunk| async move {
-        let found = store::exists(store, &layout::staged_chunk(batch_id, chunk)).await?;
+        let found = store::exists(store, &layout::staged_chunk(batch_id, split_id, chunk)).await?;
         Ok((chunk, found))
     };
     stream::iter(chunks).map(probe).buffer_unordered(width).try_collect().await
@@ -113,9 +119,9 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     Ok(true)
 }
 
-/// Removes what is staged of a finished batch, the splitter's account last: while it is there, this is not done yet.
-pub(crate) async fn clear(store: &Store, batch_id: &str) -> Result<(), Failure> {
-    let split = Path::from(layout::staged_split(batch_id));
+/// Removes what is staged of a finished batch, of every splitting, this one's account last: while it is there, this is not done yet.
+pub(crate) async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Result<(), Failure> {
+    let split = Path::from(layout::staged_split(batch_id, split_id));
     if !store::exists(store, split.as_ref()).await? {
         return Ok(());
     }
@@ -133,8 +139,31 @@ pub(crate) async fn clear(store: &Store, batch_id: &str) -> Result<(), Failure> 
 }
 
 /// Removes one staged chunk of a finished batch.
-pub(crate) async fn clear_chunk(store: &Store, batch_id: &str, chunk: u32) -> Result<(), Failure> {
-    gone(store.delete(&Path::from(layout::staged_chunk(batch_id, chunk))).await)
+pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<(), Failure> {
+    let path = layout::staged_chunk(&chunk.batch_id, chunk.split_id.as_deref(), chunk.chunk);
+    gone(store.delete(&Path::from(path)).await)
+}
+
+/// Removes what is staged of batches whose dataset is complete: what came too late to be cleared with it.
+pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
+    let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await.map_err(store::outage)?;
+    for batch in staging.common_prefixes {
+        let Some(batch_id) = batch.filename() else { continue };
+        if manifest(store, batch_id).await?.is_none() {
+            continue;
+        }
+        let left = store.list(Some(&batch)).map_ok(|found| found.location).boxed();
+        let mut removed = store.delete_stream(left);
+        let mut count = 0u64;
+        while let Some(outcome) = removed.next().await {
+            gone(outcome.map(drop))?;
+            count += 1;
+        }
+        if count > 0 {
+            tracing::info!(batch_id, count, "removed what was staged too late");
+        }
+    }
+    Ok(())
 }
 
 fn gone(outcome: object_store::Result<()>) -> Result<(), Failure> {
@@ -173,14 +202,16 @@ impl<'a> Upload<'a> {
     async fn rows(&mut self, split: &BatchSplit, read_ahead: usize) -> Result<Option<Statistics>, Failure> {
         let store = self.store;
         let read = |chunk| async move {
-            let object = store::read(store, &layout::staged_chunk(&split.batch_id, chunk)).await?;
+            let path = layout::staged_chunk(&split.batch_id, split.split_id.as_deref(), chunk);
+            let object = store::read(store, &path).await?;
             Ok::<_, Failure>((chunk, object))
         };
         let mut staged = stream::iter(0..split.chunks).map(read).buffered(read_ahead);
-        let mut total = Statistics::default();
+        let (mut total, mut sent) = (Statistics::default(), SplitDigest::default());
         while let Some((chunk, object)) = staged.try_next().await? {
             let Some(mut csv) = object else { return Ok(None) };
-            let (statistics, start) = join::open_staged(chunk, &csv)?;
+            let (Heading { digest, statistics }, start) = join::open_staged(chunk, &csv)?;
+            sent.add(digest.unwrap_or_default().as_bytes());
             csv.advance(start);
             for step in self.parts.push(&csv, statistics.rides) {
                 match step {
@@ -190,6 +221,7 @@ impl<'a> Upload<'a> {
             }
             total.add(&statistics);
         }
+        join::check_digest(split, &sent)?;
         Ok(Some(total))
     }
 

@@ -1,17 +1,17 @@
 //! Rides in, dataset bytes out: rows, statistics, the cut into parts, the manifest.
 //!
-//! A staged chunk is one line of JSON ([`Statistics`]) followed by the chunk's rows without a header. The dataset is the
+//! A staged chunk is one line of JSON ([`Heading`]) followed by the chunk's rows without a header. The dataset is the
 //! rows of all chunks in the order of the batch, so its bytes depend on the rides alone and not on how they were cut
 //! into chunks.
 
 use common::contract::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
     layout,
-    message::{BatchSplit, DatasetReady, EnrichedRide},
+    message::{BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, SplitDigest},
     ride::{Counts, Weather},
 };
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
+use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, io::Write, ops::Range};
 
 /// Why a dataset cannot be written from what is staged.
@@ -34,6 +34,14 @@ pub enum JoinError {
         chunks: u32,
         /// In the staged chunks.
         staged: u64,
+    },
+    /// The chunks were not read from what the splitter sent.
+    #[error("the splitter sent chunks with digest {sent}, the staged ones have {staged}")]
+    DigestsDisagree {
+        /// By the splitter's account.
+        sent: String,
+        /// Of the staged chunks.
+        staged: String,
     },
     /// There is a manifest, but it is not JSON of the shape it should have.
     #[error("{path} is no manifest: {why}")]
@@ -103,12 +111,23 @@ fn add(counts: &mut BTreeMap<String, u64>, key: &str, rides: u64) {
     }
 }
 
-/// The object a chunk is staged as: its statistics in one line of JSON, then its rows.
+/// First line of a staged chunk.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Heading {
+    /// The chunk's fingerprint, as its message names it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// What is counted about its rides.
+    #[serde(flatten)]
+    pub statistics: Statistics,
+}
+
+/// The object a chunk is staged as: its [`Heading`] in one line of JSON, then its rows.
 ///
 /// # Errors
 /// [`JoinError::Unencodable`], which no ride is known to cause.
-pub fn staged(rides: &[EnrichedRide]) -> Result<Vec<u8>, JoinError> {
-    let mut object = serde_json::to_vec(&Statistics::of(rides))?;
+pub fn staged(EnrichedChunk { digest, rides, .. }: &EnrichedChunk) -> Result<Vec<u8>, JoinError> {
+    let mut object = serde_json::to_vec(&Heading { digest: digest.clone(), statistics: Statistics::of(rides) })?;
     object.reserve(1 + rides.len() * 192);
     object.push(b'\n');
     for ride in rides {
@@ -117,16 +136,16 @@ pub fn staged(rides: &[EnrichedRide]) -> Result<Vec<u8>, JoinError> {
     Ok(object)
 }
 
-/// Takes a staged object apart: its statistics and where its rows start.
+/// Takes a staged object apart: its heading and where its rows start.
 ///
 /// # Errors
 /// [`JoinError::BrokenChunk`].
-pub fn open_staged(chunk: u32, object: &[u8]) -> Result<(Statistics, usize), JoinError> {
+pub fn open_staged(chunk: u32, object: &[u8]) -> Result<(Heading, usize), JoinError> {
     let broken = |why: String| JoinError::BrokenChunk { chunk, why };
     let end = object.iter().position(|&byte| byte == b'\n').ok_or_else(|| broken("it has no first line".to_owned()))?;
     let (line, _) = object.split_at(end);
-    let statistics = serde_json::from_slice(line).map_err(|error| broken(error.to_string()))?;
-    Ok((statistics, end + 1))
+    let heading = serde_json::from_slice(line).map_err(|error| broken(error.to_string()))?;
+    Ok((heading, end + 1))
 }
 
 /// The header line every part starts with.
@@ -365,6 +384,19 @@ pub fn manifest(split: &BatchSplit, total: Statistics, parts: Vec<Part>) -> Resu
         stations: total.stations,
         files: parts.into_iter().map(file).collect(),
     })
+}
+
+/// Whether the staged chunks are those that the splitter sent.
+///
+/// # Errors
+/// [`JoinError::DigestsDisagree`].
+pub fn check_digest(split: &BatchSplit, staged: &SplitDigest) -> Result<(), JoinError> {
+    match &split.digest {
+        Some(sent) if *sent != staged.finish() => {
+            Err(JoinError::DigestsDisagree { sent: sent.clone(), staged: staged.finish() })
+        }
+        _ => Ok(()),
+    }
 }
 
 /// The bytes of a manifest: indented JSON and a final line feed, the same for the same manifest.

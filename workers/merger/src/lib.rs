@@ -4,10 +4,10 @@
 //! times. Each stages what it is given under a name that derives from it, and then looks whether the batch is complete.
 //!
 //! ```text
-//! enriched-chunk ─▶ staging/<batch>/chunk-N ─┐           ┌─ absent: whoever stages it looks next
-//! batch-split ────▶ staging/<batch>/split ───┴─▶ probe ──┤
-//!                                                        └─ complete ─▶ dataset/<batch>/part-… ─▶ manifest ─▶ staging
-//!                                                                                                 cleared ─▶ dataset-ready
+//! enriched-chunk ─▶ staging/<batch>/<split_id>/chunk-N ─┐           ┌─ absent: whoever stages it looks next
+//! batch-split ────▶ staging/<batch>/<split_id>/split ───┴─▶ probe ──┤
+//!                                                                   └─ complete ─▶ dataset/<batch>/part-… ─▶ manifest
+//!                                                                                  ─▶ staging cleared ─▶ dataset-ready
 //! ```
 //!
 //! * [`join`] (pure): rows, statistics, parts, the manifest;
@@ -22,7 +22,9 @@
 //! **Why nothing is done twice that shows.** Whoever joins the batch reads the same staged bytes and writes the same
 //! parts and the same manifest. Staging is cleared only once the manifest is there, so a probe that ends without a
 //! manifest in the store looked at a whole staging area; one that finds the manifest has but to remove what it staged
-//! too late. The announcement leaves after the manifest and before the acknowledgement; see [`arrivals::Announced`] for
+//! too late. What a process writes after it was given up (suspended past its heartbeat, a request that a network held back) is in
+//! the way of nobody: each splitting of a batch has a folder of its own, and its account names the chunks it sent. A sweep, at
+//! every connect and every hour, removes what is staged beside a manifest. The announcement leaves after the manifest and before the acknowledgement; see [`arrivals::Announced`] for
 //! who repeats it.
 
 pub mod arrivals;
@@ -138,6 +140,13 @@ impl MergerIn {
         }
     }
 
+    fn split_id(&self) -> Option<&str> {
+        match self {
+            Self::Chunk(chunk) => chunk.split_id.as_deref(),
+            Self::Split(split) => split.split_id.as_deref(),
+        }
+    }
+
     fn rank(&self) -> Rank {
         match self {
             Self::Chunk(chunk) => Rank::chunk(chunk.chunk),
@@ -155,7 +164,7 @@ pub struct Merger {
     joining: tokio::sync::Mutex<()>,
 }
 
-/// What this process remembers of one batch. Forgetting it costs probes, nothing else.
+/// What this process remembers of one splitting of a batch. Forgetting it costs probes, nothing else.
 #[derive(Default)]
 struct Batch {
     /// Whether no manifest was there when this process last looked.
@@ -190,11 +199,16 @@ impl Worker for Merger {
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
         let input = envelope.payload;
-        let batch = self.batches().get(input.batch());
+        let key = layout::splitting(input.batch(), input.split_id());
+        let batch = self.batches().get(&key);
         let outcome = self.take(&batch, &input).await;
-        let bytes = 2 * input.batch().len() + size_of::<Batch>() + batch.arrivals().bytes();
-        self.batches().set_cost(input.batch(), bytes);
+        let bytes = 2 * key.len() + size_of::<Batch>() + batch.arrivals().bytes();
+        self.batches().set_cost(&key, bytes);
         outcome
+    }
+
+    async fn tend(&self) -> Result<(), Failure> {
+        dataset::sweep(&self.store).await
     }
 }
 
@@ -252,7 +266,7 @@ impl Merger {
         let covers = batch.staged.load(SeqCst);
         // What was remembered can be gone with a manifest that somebody removed since: then once more, from nothing.
         for _ in 0..2 {
-            let complete = self.probe(batch, input.batch()).await?;
+            let complete = self.probe(batch, input).await?;
             if let ControlFlow::Break(outputs) = self.look_for_manifest(batch, round, input).await? {
                 return Ok(outputs);
             }
@@ -273,18 +287,19 @@ impl Merger {
     }
 
     /// Looks for what is not known to be staged, the lowest first; the splitter's account when all is there.
-    async fn probe(&self, batch: &Batch, batch_id: &str) -> Result<Option<Arc<BatchSplit>>, Failure> {
+    async fn probe(&self, batch: &Batch, input: &MergerIn) -> Result<Option<Arc<BatchSplit>>, Failure> {
+        let (batch_id, split_id) = (input.batch(), input.split_id());
         let mut width = 1;
         loop {
             let probe = batch.arrivals().probe(width);
             match probe {
                 Probe::Complete(split) => return Ok(Some(split)),
-                Probe::Split => match store::read_json(&self.store, &layout::staged_split(batch_id)).await? {
+                Probe::Split => match store::read_json(&self.store, &layout::staged_split(batch_id, split_id)).await? {
                     Some(split) => batch.arrivals().insert_split(split),
                     None => return Ok(None),
                 },
                 Probe::Chunks(chunks) => {
-                    let found = dataset::staged(&self.store, batch_id, chunks).await?;
+                    let found = dataset::staged(&self.store, batch_id, split_id, chunks).await?;
                     let mut arrivals = batch.arrivals();
                     for &(chunk, _) in found.iter().filter(|(_, there)| *there) {
                         arrivals.insert(chunk);
@@ -325,9 +340,9 @@ impl Merger {
         let batch_id = input.batch();
         let version = found.e_tag.as_deref();
         if let MergerIn::Chunk(chunk) = input {
-            dataset::clear_chunk(&self.store, batch_id, chunk.chunk).await?;
+            dataset::clear_chunk(&self.store, chunk).await?;
         }
-        dataset::clear(&self.store, batch_id).await?;
+        dataset::clear(&self.store, batch_id, input.split_id()).await?;
         if !round.announced.must_announce(version, input.rank()) {
             return Ok(Outputs::none());
         }

@@ -2,7 +2,7 @@ use super::*;
 use common::contract::{
     dataset::Manifest,
     envelope::Properties,
-    message::{DatasetReady, EnrichedRide},
+    message::{DatasetReady, EnrichedRide, SplitDigest},
     ride::{Counts, Label, Observation, Ride, Weather, WeatherMissing},
 };
 use faulty::{Dies, Faulty};
@@ -45,12 +45,19 @@ fn ride(index: u32) -> EnrichedRide {
 /// The messages of a batch of this many rides: its chunks, then its split.
 fn batch(rides: u32, chunk_size: usize) -> Vec<MergerIn> {
     let rides: Vec<EnrichedRide> = (0..rides).map(ride).collect();
-    let chunk =
-        |(chunk, rides): (u32, &[EnrichedRide])| EnrichedChunk { batch_id: BATCH.into(), chunk, rides: rides.to_vec() };
+    let chunk = |(chunk, rides): (u32, &[EnrichedRide])| EnrichedChunk {
+        batch_id: BATCH.into(),
+        chunk,
+        split_id: None,
+        digest: None,
+        rides: rides.to_vec(),
+    };
     let chunks = (0..).zip(rides.chunks(chunk_size)).map(chunk).map(MergerIn::Chunk);
     let split = BatchSplit {
         batch_id: BATCH.into(),
         sha256: "a".repeat(64),
+        split_id: None,
+        digest: None,
         chunks: rides.len().div_ceil(chunk_size) as u32,
         received: rides.len() as u64 + 2,
         accepted: rides.len() as u64,
@@ -358,6 +365,77 @@ async fn the_same_batch_id_for_other_bytes_is_refused() {
         }
         assert_eq!(objects(&store).await, expected);
     }
+}
+
+/// The messages of one splitting, whose chunks and account name each other.
+fn splitting(split_id: &str, messages: Vec<MergerIn>) -> Vec<MergerIn> {
+    let mut sent = SplitDigest::default();
+    let mut messages = messages;
+    for message in &mut messages {
+        match message {
+            MergerIn::Chunk(chunk) => {
+                let digest = format!("{:032x}", u128::from(chunk.chunk) + split_id.len() as u128);
+                sent.add(digest.as_bytes());
+                (chunk.split_id, chunk.digest) = (Some(split_id.to_owned()), Some(digest));
+            }
+            MergerIn::Split(split) => (split.split_id, split.digest) = (Some(split_id.to_owned()), Some(sent.finish())),
+        }
+    }
+    messages
+}
+
+/// What was split from other bytes, or joined with other weather, is staged by itself: whenever it comes, the dataset is that of the
+/// splitting whose account came, and nothing of the other stays.
+#[tokio::test]
+async fn chunks_of_another_splitting_are_not_joined() {
+    let expected = undisturbed(&batch(20, 5), merger).await;
+    let good = splitting("good", batch(20, 5));
+    let mut abandoned = splitting("abandoned", batch(20, 5));
+    // The account of a splitting that was given up never comes.
+    abandoned.pop();
+    for message in &mut abandoned {
+        if let MergerIn::Chunk(chunk) = message {
+            chunk.rides.iter_mut().for_each(|ride| ride.ride.distance += 10.0);
+        }
+    }
+    for before in 0..=abandoned.len() {
+        let store = memory();
+        let merger = merger(&store);
+        let (early, late) = abandoned.split_at(before);
+        assert!(deliver_all(&merger, early).await.is_empty());
+        assert_eq!(deliver_all(&merger, &good).await.len(), 1);
+        deliver_all(&merger, late).await;
+        assert_eq!(objects(&store).await, expected, "{before} chunks came before");
+    }
+}
+
+#[tokio::test]
+async fn chunks_that_are_not_those_sent_make_no_dataset() {
+    let mut messages = splitting("one", batch(20, 5));
+    let Some(MergerIn::Chunk(chunk)) = messages.first_mut() else { panic!() };
+    chunk.digest = Some("f".repeat(32));
+    let store = memory();
+    let (split, chunks) = messages.split_last().unwrap();
+    let merger = merger(&store);
+    deliver_all(&merger, chunks).await;
+    assert_eq!(permanent(deliver(&merger, split).await), "digests_disagree");
+    assert!(!objects(&store).await.contains_key("dataset/b-1/manifest.json"));
+}
+
+/// A write that takes effect once its batch is finished is swept away; a batch in progress is left alone.
+#[tokio::test]
+async fn what_is_staged_beside_a_manifest_is_swept() {
+    let store = memory();
+    let merger = merger(&store);
+    let messages = splitting("one", batch(20, 5));
+    deliver_all(&merger, &messages).await;
+    let finished = objects(&store).await;
+    store::write(&store, &layout::staged_chunk(BATCH, Some("one"), 2), "late").await.unwrap();
+    store::write(&store, &layout::staged_chunk("in-progress", Some("two"), 0), "early").await.unwrap();
+    merger.tend().await.unwrap();
+    let mut left = objects(&store).await;
+    assert!(left.remove(&layout::staged_chunk("in-progress", Some("two"), 0)).is_some());
+    assert_eq!(left, finished);
 }
 
 #[tokio::test]

@@ -29,6 +29,7 @@ use common::{
         layout,
         message::{
             BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
+            new_split_id,
         },
         outcome::{Failure, Outputs, shorten},
         reading::Reading,
@@ -37,7 +38,7 @@ use common::{
     runtime::{
         Store, Worker,
         config::{Problem, Settings as Section},
-        store,
+        host, store,
     },
 };
 use document::{Document, Header, Options, Refusal};
@@ -242,7 +243,8 @@ impl Worker for Splitter {
             return Outputs::one(&account_again(manifest, claim.chunk_size)?);
         }
         chunks_of(survey.rides, claim.chunk_size)?;
-        let split = Split::new(&batch_id, claim.chunk_size, survey.ride_ids);
+        let split_id = new_split_id(&sha256, host::random_range(0..=u64::MAX));
+        let split = Split::new(&batch_id, split_id, claim.chunk_size, survey.ride_ids);
         let reading = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = Path::from(layout::rejected(&batch_id));
         let options = Options { records: reading.records(), ..options };
@@ -288,6 +290,8 @@ fn account_again(manifest: Manifest, chunk_size: u32) -> Result<BatchSplit, Fail
         chunks: chunks_of(manifest.accepted, chunk_size)?,
         batch_id: manifest.batch_id,
         sha256: manifest.sha256,
+        split_id: None,
+        digest: None,
         received: manifest.received,
         accepted: manifest.accepted,
         rejected: manifest.rejected,

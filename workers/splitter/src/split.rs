@@ -5,7 +5,7 @@ use crate::{
     ride::{Judged, Outline},
 };
 use common::contract::{
-    message::{BatchSplit, RideChunk},
+    message::{BatchSplit, RideChunk, SplitDigest},
     ride::{RejectReason, Ride},
 };
 use compact_str::CompactString;
@@ -50,10 +50,15 @@ impl RideIds {
 #[derive(Debug)]
 pub struct Split {
     batch_id: String,
+    split_id: String,
     /// `{batch_id}-`.
     prefix: CompactString,
     chunk_size: usize,
     rides: Vec<Ride>,
+    /// Of what the rides were read from, as it came.
+    read: SplitDigest,
+    /// Of the chunks before.
+    sent: SplitDigest,
     chunks: u32,
     accepted: u64,
     rejected: BTreeMap<RejectReason, u64>,
@@ -63,15 +68,18 @@ pub struct Split {
 }
 
 impl Split {
-    /// A split of `batch_id`, which brings these `ride_ids`, into chunks of `chunk_size` rides (at least 1).
-    pub fn new(batch_id: &str, chunk_size: u32, ride_ids: RideIds) -> Self {
+    /// The splitting `split_id` of `batch_id`, which brings these `ride_ids`, into chunks of `chunk_size` rides (at least 1).
+    pub fn new(batch_id: &str, split_id: String, chunk_size: u32, ride_ids: RideIds) -> Self {
         let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
         Self {
             batch_id: batch_id.to_owned(),
+            split_id,
             prefix: compact_str::format_compact!("{batch_id}-"),
             chunk_size,
             rides: Vec::new(),
+            read: SplitDigest::default(),
+            sent: SplitDigest::default(),
             chunks: 0,
             accepted: 0,
             rejected: BTreeMap::new(),
@@ -112,6 +120,7 @@ impl Split {
             Ok(ride) => {
                 self.accepted += 1;
                 self.rides.push(ride);
+                self.read.add(raw);
             }
             Err(reason) => {
                 *self.rejected.entry(reason).or_default() += 1;
@@ -135,7 +144,15 @@ impl Split {
         let following = Vec::with_capacity(self.rides.len());
         let chunk = self.chunks;
         self.chunks = chunk.checked_add(1)?;
-        Some(RideChunk { batch_id: self.batch_id.clone(), chunk, rides: std::mem::replace(&mut self.rides, following) })
+        let digest = std::mem::take(&mut self.read).finish();
+        self.sent.add(digest.as_bytes());
+        Some(RideChunk {
+            batch_id: self.batch_id.clone(),
+            chunk,
+            split_id: Some(self.split_id.clone()),
+            digest: Some(digest),
+            rides: std::mem::replace(&mut self.rides, following),
+        })
     }
 
     /// Lines for `rejected/<batch_id>.ndjson` that nobody has taken yet.
@@ -154,6 +171,8 @@ impl Split {
         BatchSplit {
             batch_id: self.batch_id.clone(),
             sha256: sha256.to_owned(),
+            split_id: Some(self.split_id.clone()),
+            digest: Some(self.sent.finish()),
             chunks: self.chunks,
             received: self.accepted + rejected,
             accepted: self.accepted,

@@ -113,7 +113,10 @@ async fn the_chunk_size_changes_nothing_but_the_chunks() {
     assert_eq!(by_one.rides(), by_thousand.rides());
     assert_eq!((by_one.account.chunks, by_thousand.account.chunks), (2475, 3));
     assert_eq!((by_one.account.received, by_one.account.accepted, by_one.account.rejected), (2500, 2475, 25));
-    assert_eq!(by_one.account, BatchSplit { chunks: 2475, ..by_thousand.account });
+    // Each splitting has a name and chunks of its own; the rest is the same.
+    let (split_id, digest) = (by_one.account.split_id.clone(), by_one.account.digest.clone());
+    assert!(split_id.is_some() && split_id != by_thousand.account.split_id);
+    assert_eq!(by_one.account, BatchSplit { chunks: 2475, split_id, digest, ..by_thousand.account });
     let lines = rejects(&one, "b").await;
     assert_eq!(lines, rejects(&thousand, "b").await);
     assert_eq!(lines.len(), 25);
@@ -337,7 +340,10 @@ async fn a_complete_dataset_is_announced_again_and_not_made_again() {
     };
     store::write(&store, &layout::manifest("b"), serde_json::to_vec(&manifest).unwrap()).await.unwrap();
     let again = publish(&splitter(&store, 1), &body).await.unwrap();
-    assert_eq!(again, Published { chunks: Vec::new(), account: first.account });
+    assert_eq!(
+        again,
+        Published { chunks: Vec::new(), account: BatchSplit { split_id: None, digest: None, ..first.account } }
+    );
     let other = body.replace("29.5", "29.6");
     assert_eq!(refused_with(&worker, other).await, "batch_id_conflict");
 }
@@ -401,7 +407,7 @@ async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
 
     let reading = source.open(worker.limits()).await.unwrap();
     let rejects = Path::from("rejected/b.ndjson");
-    let split = Split::new("b", 1, split::RideIds::default());
+    let split = Split::new("b", "s".to_owned(), 1, split::RideIds::default());
     let other = sha256(b"[]");
     let cutting =
         pass::Cutting::new(reading, Document::new(Splitter::options(false)), split, other, store.clone(), rejects);

@@ -234,7 +234,10 @@ impl WeatherFetcher {
         WeatherLookup::new(Arc::clone(&self.almanac))
     }
 
-    async fn enrich(&self, RideChunk { batch_id, chunk, rides }: RideChunk) -> Result<EnrichedChunk, Failure> {
+    async fn enrich(
+        &self,
+        RideChunk { batch_id, chunk, split_id, digest, rides }: RideChunk,
+    ) -> Result<EnrichedChunk, Failure> {
         let place = |ride: &Ride| {
             let Ride { latitude, longitude, statustime, .. } = *ride;
             WeatherPlace { latitude, longitude, statustime }
@@ -242,7 +245,7 @@ impl WeatherFetcher {
         let places: Vec<WeatherPlace> = rides.iter().map(place).collect();
         let weather = self.almanac.weather(&places).await?;
         let rides = rides.into_iter().zip(weather).map(|(ride, weather)| EnrichedRide { ride, weather }).collect();
-        Ok(EnrichedChunk { batch_id, chunk, rides })
+        Ok(EnrichedChunk { batch_id, chunk, split_id, digest, rides })
     }
 }
 

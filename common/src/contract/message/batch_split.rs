@@ -6,6 +6,7 @@ use super::{
 };
 use crate::contract::{ride::Counts, topology};
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 /// Reason codes in one account at most: there are some 25.
 const REASONS_MAX: usize = 1_000;
@@ -17,6 +18,13 @@ pub struct BatchSplit {
     pub batch_id: String,
     /// SHA-256 of the batch's bytes as they came, 64 hex digits.
     pub sha256: String,
+    /// Names the splitting that this is the account of; see [`new_split_id`]. Absent from a fleet of before November 2026, and where
+    /// the dataset was complete already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_id: Option<String>,
+    /// [`SplitDigest`] of the chunks that were sent, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Number of chunks published: `ceil(accepted / chunk size)`, 0 when nothing was accepted.
     pub chunks: u32,
     /// Rides in the batch.
@@ -28,6 +36,50 @@ pub struct BatchSplit {
     /// The rejected ones by reason code.
     #[serde(default)]
     pub rejected_by_reason: Counts,
+}
+
+/// A name for one splitting of the bytes with this SHA-256; `random` makes it another than that of any splitting before.
+///
+/// A batch may be split several times: the splitter is killed and its message is delivered again, or the batch is replayed after its
+/// weather was corrected. The chunks of one splitting are joined with each other and with nothing else, so what an abandoned process
+/// still writes, or what was read from bytes that changed meanwhile, never gets into a dataset.
+pub fn new_split_id(sha256: &str, random: u64) -> String {
+    format!("{}-{random:016x}", sha256.get(..16).unwrap_or(sha256))
+}
+
+/// Fingerprint of the chunks of one splitting: XXH3 of 128 bits over their fingerprints in the order of the batch.
+#[derive(Clone, Default)]
+pub struct SplitDigest(Xxh3);
+
+impl SplitDigest {
+    /// Adds what comes next.
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// 32 hex digits.
+    pub fn finish(&self) -> String {
+        format!("{:032x}", self.0.digest128())
+    }
+}
+
+impl std::fmt::Debug for SplitDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.finish())
+    }
+}
+
+/// A splitting's name becomes part of a path, so it is as plain as a batch id.
+pub(super) fn check_provenance(split_id: Option<&str>, digest: Option<&str>) -> Result<(), Violation> {
+    if let Some(split_id) = split_id {
+        check_batch_id("split_id", split_id)?;
+    }
+    let is_digest =
+        |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
+    if digest.is_some_and(|digest| !is_digest(digest)) {
+        return Err(Violation::new("digest", "expected 32 lower-case hex digits"));
+    }
+    Ok(())
 }
 
 impl Message for BatchSplit {
@@ -45,6 +97,7 @@ impl Message for BatchSplit {
     fn check(&self) -> Result<(), Violation> {
         check_batch_id("batch_id", &self.batch_id)?;
         check_sha256("sha256", &self.sha256)?;
+        check_provenance(self.split_id.as_deref(), self.digest.as_deref())?;
         if self.accepted.checked_add(self.rejected) != Some(self.received) {
             return Err(Violation::new("received", "expected accepted + rejected"));
         }

@@ -1,6 +1,6 @@
 //! `enriched-chunk.v1`: a ride chunk whose rides know their weather.
 
-use super::{Kind, Message, Violation, object, ride_batch::check_batch_id};
+use super::{Kind, Message, Violation, batch_split::check_provenance, object, ride_batch::check_batch_id};
 use crate::contract::{
     ride::{self, Label, Observation, Ride, StatusTime, Weather, WeatherMissing},
     topology,
@@ -15,6 +15,12 @@ pub struct EnrichedChunk {
     pub batch_id: String,
     /// Position of this chunk in the batch, from 0.
     pub chunk: u32,
+    /// As in the ride chunk: which splitting it comes from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_id: Option<String>,
+    /// As in the ride chunk: the fingerprint of what its rides were read from.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// The rides, in the order of the ride chunk.
     #[serde(deserialize_with = "object::list")]
     pub rides: Vec<EnrichedRide>,
@@ -136,6 +142,7 @@ impl Message for EnrichedChunk {
     }
 
     fn check(&self) -> Result<(), Violation> {
-        check_batch_id("batch_id", &self.batch_id)
+        check_batch_id("batch_id", &self.batch_id)?;
+        check_provenance(self.split_id.as_deref(), self.digest.as_deref())
     }
 }

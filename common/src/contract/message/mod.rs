@@ -18,7 +18,7 @@ mod weather_request;
 mod weather_response;
 mod worker_control;
 
-pub use batch_split::BatchSplit;
+pub use batch_split::{BatchSplit, SplitDigest, new_split_id};
 pub use dataset_ready::DatasetReady;
 pub use enriched_chunk::{EnrichedChunk, EnrichedRide};
 pub use model_promoted::ModelPromoted;

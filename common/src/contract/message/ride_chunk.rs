@@ -1,6 +1,6 @@
 //! `ride-chunk.v1`: some of a batch's accepted rides, in the order of the batch.
 
-use super::{Kind, Message, Violation, object, ride_batch::check_batch_id};
+use super::{Kind, Message, Violation, batch_split::check_provenance, object, ride_batch::check_batch_id};
 use crate::contract::{ride::Ride, topology};
 use serde::{Deserialize, Serialize};
 
@@ -11,6 +11,12 @@ pub struct RideChunk {
     pub batch_id: String,
     /// Position of this chunk in the batch, from 0.
     pub chunk: u32,
+    /// Names the splitting that this comes from; see [`super::new_split_id`]. Absent from a fleet of before November 2026.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_id: Option<String>,
+    /// Fingerprint of what these rides were read from, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
     /// Validated rides.
     #[serde(deserialize_with = "object::list")]
     pub rides: Vec<Ride>,
@@ -29,6 +35,7 @@ impl Message for RideChunk {
     }
 
     fn check(&self) -> Result<(), Violation> {
-        check_batch_id("batch_id", &self.batch_id)
+        check_batch_id("batch_id", &self.batch_id)?;
+        check_provenance(self.split_id.as_deref(), self.digest.as_deref())
     }
 }

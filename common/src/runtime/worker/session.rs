@@ -22,6 +22,7 @@ use crate::{
 use futures::{Stream, StreamExt, stream};
 use std::{
     collections::BTreeMap,
+    convert::Infallible,
     sync::{Arc, Mutex, PoisonError},
     time::Duration,
 };
@@ -254,6 +255,8 @@ async fn session(
     let quiet = tokio::time::sleep(HEALTHY_AFTER);
     tokio::pin!(quiet);
     let mut proven = false;
+    let tending = tend(worker.as_ref());
+    tokio::pin!(tending);
     loop {
         work.follow(&control, connection.as_ref(), running.is_empty()).await?;
         // In this order, so that the same events lead to the same run; none can starve the ones below it for ever.
@@ -283,6 +286,7 @@ async fn session(
                     return Err(BrokerError::Lost("the connection is gone".to_owned()).into());
                 }
             }
+            never = &mut tending => match never {},
             told = controls.next() => control.hear(told?).await?,
             delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
                 let delivery = delivery?;
@@ -307,6 +311,17 @@ async fn session(
     match drained {
         true => Ok(()),
         false => Err(Ended::Stragglers(stragglers)),
+    }
+}
+
+/// Tidies up again and again.
+async fn tend(worker: &dyn ErasedWorker) -> Infallible {
+    const EVERY: Duration = Duration::from_secs(60 * 60);
+    loop {
+        if let Err(error) = worker.tend().await {
+            warn!(worker = worker.name(), %error, "not tidied up; tried again in an hour");
+        }
+        tokio::time::sleep(EVERY).await;
     }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     Manner, Submitted,
-    staged::{Staged, staged},
+    staged::staged,
     waits::{Causes, Said},
 };
 use crate::{
@@ -11,7 +11,7 @@ use crate::{
 };
 use common::{
     contract::{message::WorkerControl, topology::queue},
-    runtime::{Store, client::Client, control},
+    runtime::{Store, client::Client, control, staging::Staged},
 };
 use std::time::{Duration, Instant};
 

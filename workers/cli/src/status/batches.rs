@@ -11,7 +11,7 @@ use common::{
         topology::queue,
         waiting::Waiting,
     },
-    runtime::{Store, store, waiting},
+    runtime::{Store, staging, store, waiting},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
@@ -141,11 +141,7 @@ fn refusal(queue: &str, reason: &str, why: &str) -> String {
 
 /// Whether the message that was given up has succeeded since, published again.
 async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
-    let path = match copy.chunk {
-        Some(chunk) => layout::staged_chunk(&copy.batch_id, chunk),
-        None => layout::staged_split(&copy.batch_id),
-    };
-    Ok(store::exists(store, &path).await?)
+    Ok(staging::has(store, &copy.batch_id, copy.chunk).await?)
 }
 
 /// Marks the batches that dead letters speak of as refused, each with its first letter; returns the letters of batches that the

@@ -51,13 +51,15 @@ async fn split(store: &Store, batch_id: &str, accepted: u64) {
     let split = BatchSplit {
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
+        split_id: None,
+        digest: None,
         chunks: 3,
         received: accepted,
         accepted,
         rejected: 0,
         rejected_by_reason: Counts::new(),
     };
-    write(store, &layout::staged_split(batch_id), &serde_json::to_value(split).unwrap()).await;
+    write(store, &layout::staged_split(batch_id, None), &serde_json::to_value(split).unwrap()).await;
 }
 
 fn wait(worker: &str, batch_id: Option<&str>, outages: u32) -> Waiting {
@@ -121,8 +123,8 @@ async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
     }
     keep(&store, letter(queue::SPLITTER, "batch_id_conflict", &json!({ "batch_id": "other-bytes" }))).await;
     keep(&store, letter(queue::SPLITTER, "not_a_batch", &json!({ "batch_id": "never-split" }))).await;
-    write(&store, &layout::staged_chunk("chunk", 1), &json!({})).await;
-    write(&store, &layout::staged_chunk("again", 2), &json!({})).await;
+    write(&store, &layout::staged_chunk("chunk", None, 1), &json!({})).await;
+    write(&store, &layout::staged_chunk("again", None, 2), &json!({})).await;
     ready(&store, "done", 3).await;
     let expected = [
         ("again", State::InProgress),
@@ -157,7 +159,7 @@ async fn a_batch_in_progress_names_what_it_waits_for() {
     claim(&store, "b").await;
     claim(&store, "c").await;
     split(&store, "b", 25).await;
-    write(&store, &layout::staged_chunk("b", 0), &json!({})).await;
+    write(&store, &layout::staged_chunk("b", None, 0), &json!({})).await;
     for (outages, named) in [(0, 1), (3, 2)] {
         let waiting = serde_json::to_value(wait(queue::WEATHER_FETCHER, Some("b"), outages)).unwrap();
         write(&store, &layout::waiting(queue::WEATHER_FETCHER), &waiting).await;
@@ -193,7 +195,7 @@ async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_t
     let line = found[0].line();
     assert!(line.contains("joined; no process reads the queue weather-fetcher, in which 2 messages wait"), "{line}");
     for chunk in 0..3 {
-        write(&store, &layout::staged_chunk("b", chunk), &json!({})).await;
+        write(&store, &layout::staged_chunk("b", None, chunk), &json!({})).await;
     }
     let joined = batches(&store).await;
     assert_eq!(joined[0].cause(&[others], &[paused(fetcher)]), None, "every ride has its weather");

@@ -6,6 +6,8 @@ fn split(chunks: u32) -> BatchSplit {
     BatchSplit {
         batch_id: "b".into(),
         sha256: "0".repeat(64),
+        split_id: None,
+        digest: None,
         chunks,
         received: 0,
         accepted: 0,

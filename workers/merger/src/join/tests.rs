@@ -166,9 +166,16 @@ fn cut(chunks: &[&[EnrichedRide]], part_bytes_max: u64) -> Vec<(Part, Vec<u8>)> 
     let mut parts = Parts::new(part_bytes_max);
     let (mut complete, mut open) = (Vec::new(), header());
     for chunk in chunks {
-        let object = staged(chunk).unwrap();
-        let (statistics, start) = open_staged(0, &object).unwrap();
-        assert_eq!(statistics, Statistics::of(chunk));
+        let message = EnrichedChunk {
+            batch_id: "b".to_owned(),
+            chunk: 0,
+            split_id: None,
+            digest: Some("0".repeat(32)),
+            rides: chunk.to_vec(),
+        };
+        let object = staged(&message).unwrap();
+        let (Heading { digest, statistics }, start) = open_staged(0, &object).unwrap();
+        assert_eq!((&statistics, digest), (&Statistics::of(chunk), message.digest));
         let csv = &object[start..];
         for step in parts.push(csv, statistics.rides) {
             match step {

@@ -182,7 +182,13 @@ async fn a_question_does_not_wait_behind_a_batch() {
     for chunk in 0..10 {
         let mut ride = in_harlem("2018-04-25 12:00:00");
         (ride.latitude, ride.longitude) = (42.36, -71.01);
-        let chunk = common::contract::message::RideChunk { batch_id: "b".to_owned(), chunk, rides: vec![ride] };
+        let chunk = common::contract::message::RideChunk {
+            batch_id: "b".to_owned(),
+            chunk,
+            split_id: None,
+            digest: None,
+            rides: vec![ride],
+        };
         client.publish(&chunk).await.unwrap();
     }
     noaa.held(1).await;

@@ -200,6 +200,7 @@ impl<W: Worker> Worker for Shaken<W> {
     async fn handle(&self, envelope: Envelope<Self::In>) -> Result<Outputs, Failure> {
         let what = envelope.properties.message_id.clone().unwrap_or_default();
         self.process.step(Point::BeforeHandle, &what).await;
+        self.process.see_claim(None);
         // An event has no further attempt: it would end as the dead letter of a scorer, which no promise is about.
         if !what.ends_with("/model-promoted") && self.process.happens(Fault::Panic) {
             self.process.tell(format_args!("✗ Panic {what}"));

@@ -21,14 +21,11 @@ use std::{
 pub struct SimulatedStore {
     process: Arc<Process>,
     held_back: Arc<Mutex<Held>>,
-    /// Name of the claim that was read or written last, if nothing else was done since: a splitter then reads that batch for the second
-    /// time.
-    claim_seen: Arc<Mutex<Option<String>>>,
 }
 
 impl SimulatedStore {
     pub fn new(process: &Arc<Process>) -> Self {
-        Self { process: Arc::clone(process), held_back: Arc::default(), claim_seen: Arc::default() }
+        Self { process: Arc::clone(process), held_back: Arc::default() }
     }
 
     fn inner(&self) -> &dyn ObjectStore {
@@ -42,8 +39,7 @@ impl SimulatedStore {
     /// Claim and batch have one name in an input whose batch is in the store.
     fn see_claim(&self, path: &Path, done: bool) {
         let is_claim = done && path.as_ref().starts_with(layout::BATCHES);
-        *self.claim_seen.lock().unwrap_or_else(PoisonError::into_inner) =
-            path.filename().filter(|_| is_claim).map(str::to_owned);
+        self.process.see_claim(path.filename().filter(|_| is_claim));
     }
 
     fn failed(&self, fault: Fault, what: &str) -> Result<()> {
@@ -131,7 +127,7 @@ impl ObjectStore for SimulatedStore {
     async fn get_opts(&self, path: &Path, options: GetOptions) -> Result<GetResult> {
         let what = format!("{} {path}", if options.head { "head" } else { "get" });
         let head = options.head;
-        let claim = self.claim_seen.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let claim = self.process.take_claim();
         let mut found = self.read(what, self.inner().get_opts(path, options)).await?;
         if !head && self.process.happens(Fault::TornRead) {
             self.process.tell(format_args!("✗ TornRead {path}"));

@@ -352,6 +352,9 @@ pub struct Process {
     pub name: String,
     /// Of a newer version than the others.
     pub newer: bool,
+    /// Name of the claim that this message's handler read or wrote last, if it did nothing else since: a splitter then reads that batch
+    /// for the second time.
+    claim: Mutex<Option<String>>,
     dead: watch::Sender<bool>,
 }
 
@@ -363,7 +366,22 @@ impl fmt::Debug for Process {
 
 impl Process {
     pub fn new(world: &Arc<World>, kind: &'static str, name: String, newer: bool) -> Arc<Self> {
-        Arc::new(Self { world: Arc::clone(world), kind, name, newer, dead: watch::Sender::new(false) })
+        Arc::new(Self {
+            world: Arc::clone(world),
+            kind,
+            name,
+            newer,
+            claim: Mutex::default(),
+            dead: watch::Sender::new(false),
+        })
+    }
+
+    pub fn see_claim(&self, name: Option<&str>) {
+        *self.claim.lock().unwrap_or_else(PoisonError::into_inner) = name.map(str::to_owned);
+    }
+
+    pub fn take_claim(&self) -> Option<String> {
+        self.claim.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
     pub fn is_dead(&self) -> bool {

@@ -157,7 +157,7 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)]
             assert!(ids.insert(ride.ride_id.clone()), "{} twice", ride.ride_id);
         }
         let json = serde_json::to_vec(&chunk).expect("it can be written");
-        assert!(json.len() <= 100 + chunk.rides.len() * 1_250, "{} bytes of {} rides", json.len(), chunk.rides.len());
+        assert!(json.len() <= 300 + chunk.rides.len() * 1_250, "{} bytes of {} rides", json.len(), chunk.rides.len());
         assert_eq!(decode::<RideChunk>(&json).expect("the next worker reads it"), chunk);
     }
     assert_eq!(account.accepted, accepted);

@@ -52,7 +52,10 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
         let account: BatchSplit = decode(&messages.last().expect("an account").body).expect("the merger reads it");
         account.check().expect("the account adds up");
         let rejects = store::read(&store, &layout::rejected(&account.batch_id)).await?.unwrap_or_default();
-        Ok::<_, Failure>((messages.into_iter().map(|message| message.body.to_vec()).collect(), rejects.to_vec()))
+        // The name of a splitting is another each time.
+        let named = account.split_id.unwrap_or_default();
+        let without = |message: Outgoing| String::from_utf8_lossy(&message.body).replace(&named, "").into_bytes();
+        Ok::<_, Failure>((messages.into_iter().map(without).collect(), rejects.to_vec()))
     };
     match runtime.block_on(split) {
         Ok((messages, rejects)) => Ended::Split { messages, rejects },

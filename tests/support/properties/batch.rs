@@ -53,8 +53,8 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
         account.check().expect("the account adds up");
         let rejects = store::read(&store, &layout::rejected(&account.batch_id)).await?.unwrap_or_default();
         // The name of a splitting is another each time.
-        let named = account.split_id.unwrap_or_default();
-        let without = |message: Outgoing| String::from_utf8_lossy(&message.body).replace(&named, "").into_bytes();
+        let named = account.split_id.expect("a splitting that sends chunks has a name");
+        let without = |message: Outgoing| String::from_utf8_lossy(&message.body).replace(&named, "s").into_bytes();
         Ok::<_, Failure>((messages.into_iter().map(without).collect(), rejects.to_vec()))
     };
     match runtime.block_on(split) {

@@ -124,7 +124,7 @@ type Special = (&'static str, fn(&Path, &Path));
 
 const SPECIAL: [Special; 2] = [("10-from-a-pipe", from_a_pipe), ("15-weather-mended-afterwards", corrected_weather)];
 
-/// The folder of the cases; says so where there is none.
+/// The folder of the cases; `None`, with a line on standard error, when it does not exist.
 pub(super) fn folder() -> Option<PathBuf> {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
     if folder.exists() {

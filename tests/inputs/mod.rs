@@ -71,7 +71,7 @@ impl Outcome {
         self.rejects.iter().find(|reject| reject["index"].as_u64() == Some(index as u64))
     }
 
-    /// Code and words of the refusal of the only document; empty where there is none.
+    /// Code and text of the refusal of the only document; both empty when it was not refused.
     fn refusal_of_document(&self) -> (&str, &str) {
         let text = |name: &str| self.json["refusals"][0][name].as_str().unwrap_or_default();
         (text("reason"), text("why"))
@@ -184,7 +184,7 @@ impl Job {
     fn finish(&self, command: &mut Command) -> Outcome {
         let store = self.path("store");
         if !self.keeps_store {
-            // Fails where there is none yet.
+            // Fails before the first run, when the folder does not exist.
             let _ = fs::remove_dir_all(&store);
         }
         command.arg("--json").arg("--weather").arg(&self.weather).arg("--store").arg(&store);

@@ -6,6 +6,7 @@ use super::config::StoreSettings;
 use crate::contract::outcome::Failure;
 use anyhow::Context;
 use confined::Confined;
+use futures::{StreamExt, stream::BoxStream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use std::sync::Arc;
 
@@ -94,6 +95,36 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
     match store.put_opts(&Path::from(path), body.into(), options).await {
         Ok(_) => Ok(true),
         Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
+        Err(error) => Err(outage(error)),
+    }
+}
+
+/// Removes an object; one that is gone already is as good.
+///
+/// # Errors
+/// [`outage`].
+pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
+    gone(store.delete(&Path::from(path)).await).map(drop)
+}
+
+/// Removes objects, as [`remove`] does, several at a time; how many were there.
+///
+/// # Errors
+/// [`outage`], with the first that fails or cannot be listed.
+pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::Result<Path>>) -> Result<u64, Failure> {
+    let mut removed = store.delete_stream(paths);
+    let mut count = 0;
+    while let Some(outcome) = removed.next().await {
+        count += u64::from(gone(outcome.map(drop))?);
+    }
+    Ok(count)
+}
+
+/// Whether it was there to be removed.
+fn gone(outcome: object_store::Result<()>) -> Result<bool, Failure> {
+    match outcome {
+        Ok(()) => Ok(true),
+        Err(object_store::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(outage(error)),
     }
 }

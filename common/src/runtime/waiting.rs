@@ -7,7 +7,6 @@ use crate::contract::{
     waiting::{WAITING_SCHEMA, Waiting},
 };
 use jiff::{SignedDuration, Timestamp};
-use object_store::{ObjectStoreExt, path::Path};
 use std::time::Duration;
 use tokio::{sync::watch, time};
 use tracing::debug;
@@ -20,7 +19,7 @@ const WRITE_PAUSE: Duration = Duration::from_secs(3);
 /// How long one write may take: a store that is away may be the very cause.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// The record of a worker, whenever it was written; `None` when there is none.
+/// What a worker recorded last, however long ago; `None` when it waits for nothing.
 ///
 /// # Errors
 /// When the store cannot be read.
@@ -111,10 +110,7 @@ async fn keep(worker: &'static str, store: Store, mut changes: watch::Receiver<S
                         serde_json::to_vec_pretty(waiting).map_err(|error| Failure::permanent("unencodable", error))?;
                     store::write(&store, &path, json).await
                 }
-                State::Progresses => match store.delete(&Path::from(path.as_str())).await {
-                    Ok(()) | Err(object_store::Error::NotFound { .. }) => Ok(()),
-                    Err(error) => Err(store::outage(error)),
-                },
+                State::Progresses => store::remove(&store, &path).await,
             }
         };
         match time::timeout(WRITE_TIMEOUT, written).await {

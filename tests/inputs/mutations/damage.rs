@@ -120,7 +120,7 @@ pub(super) fn check(about: &str, damaged: &Damaged, outcome: &Outcome) -> String
     for (position, element) in places {
         let reason = outcome.reject(position).map(|reject| reject["reason"].as_str().unwrap_or_default());
         let judgement = plain::judge(element);
-        // A value that is no object and the break behind it on its line may be one broken line.
+        // A scalar and the damage behind it on the same line may count as one broken line.
         let is_broken = !found.is_whole && position + 1 == found.before.len() && !matches!(element, Node::Object(_));
         assert!(
             judgement.allows(reason) || (is_broken && reason == Some("invalid_json")),

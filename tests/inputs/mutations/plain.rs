@@ -162,7 +162,7 @@ fn read_csv(text: &[u8]) -> Found {
 /// What must become of an element.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Judgement {
-    /// Reasons of which one must be given; it is accepted where there is none.
+    /// Reasons, one of which the reject must give; empty for a ride that must be accepted.
     pub(super) must: BTreeSet<&'static str>,
     /// Reasons that may be given all the same.
     pub(super) may: BTreeSet<&'static str>,

@@ -5,7 +5,7 @@ use super::{
     draw::Draw,
 };
 
-/// Fields that hold a number, with the reasons for a value that is none and for none at all.
+/// Numeric fields, each with the reason for a value that is not a number and for a missing value.
 const NUMBERS: [(&str, &str, &str); 5] = [
     ("latitude", "invalid_latitude", "missing_latitude"),
     ("longitude", "invalid_longitude", "missing_longitude"),

@@ -50,7 +50,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         let before = staged(&store, shown(&batch.batch_id)).await?;
         let trace_id = client.publish(&batch).await?;
         // The new splitting is staged by itself: nothing of the ones before is of use.
-        clear(&store, before).await?;
+        store::remove_all(&store, stream::iter(before).map(Ok).boxed()).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
         let batch_id = batch.batch_id.unwrap_or_default();
         submitted.push(Submitted { file, batch_id, trace_id, at, was_there, earlier: None });
@@ -68,17 +68,6 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
 async fn staged(store: &Store, batch_id: &str) -> anyhow::Result<Vec<Path>> {
     let prefix = Path::from(layout::staging(batch_id));
     Ok(store.list(Some(&prefix)).map_ok(|found| found.location).try_collect().await?)
-}
-
-async fn clear(store: &Store, paths: Vec<Path>) -> anyhow::Result<()> {
-    let mut removed = store.delete_stream(stream::iter(paths).map(Ok).boxed());
-    while let Some(outcome) = removed.next().await {
-        match outcome {
-            Ok(_) | Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    Ok(())
 }
 
 fn shown(batch_id: &Option<String>) -> &str {

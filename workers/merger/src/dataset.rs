@@ -131,17 +131,14 @@ pub(crate) async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>)
         .map_ok(|found| found.location)
         .try_filter(move |path| future::ready(*path != last))
         .boxed();
-    let mut removed = store.delete_stream(others);
-    while let Some(outcome) = removed.next().await {
-        gone(outcome.map(drop))?;
-    }
-    gone(store.delete(&split).await)
+    store::remove_all(store, others).await?;
+    store::remove(store, split.as_ref()).await
 }
 
 /// Removes one staged chunk of a finished batch.
 pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<(), Failure> {
     let path = layout::staged_chunk(&chunk.batch_id, chunk.split_id.as_deref(), chunk.chunk);
-    gone(store.delete(&Path::from(path)).await)
+    store::remove(store, &path).await
 }
 
 /// Removes what is staged of batches whose dataset is complete: what came too late to be cleared with it.
@@ -153,24 +150,12 @@ pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
             continue;
         }
         let left = store.list(Some(&batch)).map_ok(|found| found.location).boxed();
-        let mut removed = store.delete_stream(left);
-        let mut count = 0u64;
-        while let Some(outcome) = removed.next().await {
-            gone(outcome.map(drop))?;
-            count += 1;
-        }
+        let count = store::remove_all(store, left).await?;
         if count > 0 {
             tracing::info!(batch_id, count, "removed what was staged too late");
         }
     }
     Ok(())
-}
-
-fn gone(outcome: object_store::Result<()>) -> Result<(), Failure> {
-    match outcome {
-        Ok(()) | Err(Error::NotFound { .. }) => Ok(()),
-        Err(error) => Err(store::outage(error)),
-    }
 }
 
 /// The parts of one dataset on their way into the store; each becomes visible when it is complete.

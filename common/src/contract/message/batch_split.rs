@@ -2,7 +2,7 @@
 
 use super::{
     Kind, Message, Violation,
-    ride_batch::{check_batch_id, check_sha256},
+    ride_batch::{check_batch_id, check_hex, check_sha256},
 };
 use crate::contract::{ride::Counts, topology};
 use serde::{Deserialize, Serialize};
@@ -71,15 +71,8 @@ impl std::fmt::Debug for SplitDigest {
 
 /// A splitting's name becomes part of a path, so it is as plain as a batch id.
 pub(super) fn check_provenance(split_id: Option<&str>, digest: Option<&str>) -> Result<(), Violation> {
-    if let Some(split_id) = split_id {
-        check_batch_id("split_id", split_id)?;
-    }
-    let is_digest =
-        |digest: &str| digest.len() == 32 && digest.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if digest.is_some_and(|digest| !is_digest(digest)) {
-        return Err(Violation::new("digest", "expected 32 lower-case hex digits"));
-    }
-    Ok(())
+    split_id.map_or(Ok(()), |split_id| check_batch_id("split_id", split_id))?;
+    digest.map_or(Ok(()), |digest| check_hex("digest", digest, 32))
 }
 
 impl Message for BatchSplit {

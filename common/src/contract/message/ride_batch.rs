@@ -126,10 +126,15 @@ pub fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
 /// # Errors
 /// A violation at `path`.
 pub fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
-    if sha256.len() == 64 && sha256.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    check_hex(path, sha256, 64)
+}
+
+/// A fingerprint of so many lower-case hex digits.
+pub(super) fn check_hex(path: &str, text: &str, digits: usize) -> Result<(), Violation> {
+    if text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         Ok(())
     } else {
-        Err(Violation::new(path, "expected 64 lower-case hex digits"))
+        Err(Violation::new(path, format!("expected {digits} lower-case hex digits")))
     }
 }
 

@@ -19,10 +19,16 @@ const STARTUP_MAX: Duration = Duration::from_secs(120);
 
 /// Runs docker; what it printed.
 fn docker(arguments: &[&str]) -> String {
+    try_docker(arguments).unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same, or what it printed as the reason that it failed.
+fn try_docker(arguments: &[&str]) -> Result<String, String> {
     let ended = Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker runs");
-    let errors = String::from_utf8_lossy(&ended.stderr);
-    assert!(ended.status.success(), "docker {}: {errors}", arguments.join(" "));
-    String::from_utf8(ended.stdout).expect("UTF-8").trim().to_owned()
+    if ended.status.success() {
+        return Ok(String::from_utf8(ended.stdout).expect("UTF-8").trim().to_owned());
+    }
+    Err(format!("docker {}: {}", arguments.join(" "), String::from_utf8_lossy(&ended.stderr)))
 }
 
 /// Whether brokers of their own from that image can be had; says aloud when not.
@@ -114,8 +120,14 @@ impl Container {
     /// # Panics
     /// When the command fails.
     pub fn list(&self, arguments: &[&str]) -> Vec<Value> {
-        let printed = self.ctl(&[&["--quiet", "--formatter", "json"], arguments].concat());
-        serde_json::from_str(&printed).unwrap_or_else(|error| panic!("{arguments:?}: {error}: {printed}"))
+        self.try_list(arguments).unwrap_or_else(|error| panic!("{error}"))
+    }
+
+    /// The same, or why it failed: a node on its way back may not answer.
+    fn try_list(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
+        let command = ["exec", &self.id, "rabbitmqctl", "--quiet", "--formatter", "json"];
+        let printed = try_docker(&[&command, arguments].concat())?;
+        serde_json::from_str(&printed).map_err(|error| format!("{arguments:?}: {error}: {printed}"))
     }
 
     /// Its version.
@@ -239,13 +251,13 @@ impl Cluster {
     pub fn leader_of(&self, queue: &str) -> &Container {
         let deadline = Instant::now() + STARTUP_MAX;
         loop {
-            let rows = self.nodes[0].list(&["list_queues", "name", "leader"]);
-            let row = rows.iter().find(|row| row["name"] == queue);
+            let listed = self.nodes[0].try_list(&["list_queues", "name", "leader"]);
+            let row = listed.iter().flatten().find(|row| row["name"] == queue);
             let leads = |node: &&Container| row.is_some_and(|row| row["leader"] == format!("rabbit@{}", node.host));
             if let Some(leader) = self.nodes.iter().find(leads) {
                 return leader;
             }
-            assert!(Instant::now() < deadline, "nobody leads {queue}: {rows:?}");
+            assert!(Instant::now() < deadline, "nobody leads {queue}: {listed:?}");
             std::thread::sleep(Duration::from_millis(200));
         }
     }
@@ -260,11 +272,13 @@ impl Cluster {
             node.await_answer();
         }
         loop {
-            let rows = self.nodes[0].list(&["list_queues", "name", "type", "members", "online"]);
-            let count = |row: &Value, column: &str| row[column].as_array().map_or(0, Vec::len);
-            let quorum = rows.iter().filter(|row| row["type"] == "quorum");
-            let missing: Vec<&Value> = quorum.filter(|row| count(row, "online") < self.nodes.len()).collect();
-            if missing.is_empty() {
+            let listed = self.nodes[0].try_list(&["list_queues", "name", "type", "members", "online"]);
+            let is_whole = |row: &Value| row["online"].as_array().is_some_and(|nodes| nodes.len() == self.nodes.len());
+            let missing = listed.map(|mut rows| {
+                rows.retain(|row| row["type"] == "quorum" && !is_whole(row));
+                rows
+            });
+            if missing.as_ref().is_ok_and(Vec::is_empty) {
                 return;
             }
             assert!(Instant::now() < deadline, "the cluster should be whole again: {missing:?}");

@@ -18,12 +18,9 @@ pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
     let nodes = nodes(cluster);
     let (_proxy, through) = Proxy::among(&nodes).await.expect("a free port");
     // Whoever declares a queue has it on the node it is connected to: here all on one.
-    let connection = AmqpBroker::new(nodes[1].clone()).connect("test").await.expect("the node answers");
-    connection.declare().await.expect("the topology");
-    connection.close().await;
-    let mut batch = Disturbed::begin(plan, through.clone());
+    let leader = declare_at(cluster, &nodes[1], queue::WEATHER_FETCHER).await;
+    let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
-    let leader = cluster.leader_of(&format!("{}{}", through.namespace, queue::WEATHER_FETCHER));
     leader.kill();
     batch.struck();
     let without = batch.await_dataset();
@@ -37,9 +34,9 @@ pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
 /// without it, and it finds back.
 pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
-    let mut batch = Disturbed::begin(plan, through.clone());
+    let leader = declare_at(cluster, &through, queue::MERGER).await;
+    let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
-    let leader = cluster.leader_of(&format!("{}{}", through.namespace, queue::MERGER));
     cluster.disconnect(leader);
     batch.struck();
     let without = batch.await_dataset();
@@ -47,6 +44,15 @@ pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     cluster.await_whole();
     let notes = complete_without(leader, without, &batch.fleet);
     batch.end(notes).await
+}
+
+/// Declares the topology over that address; the node that leads one of its queues. Before a batch is handed in: the
+/// question takes as long as a short batch.
+async fn declare_at<'a>(cluster: &'a Cluster, at: &BrokerSettings, name: &str) -> &'a Container {
+    let connection = AmqpBroker::new(at.clone()).connect("test").await.expect("the node answers");
+    connection.declare().await.expect("the topology");
+    connection.close().await;
+    cluster.leader_of(&format!("{}{name}", at.namespace))
 }
 
 fn complete_without(leader: &Container, without: Duration, fleet: &Fleet) -> String {

@@ -10,12 +10,12 @@
 //!           └─ the second line is a whole object ─────▶ Sequence
 //! ```
 //!
-//! A sequence is any number of values, whatever separates them: each object is a ride, and so is each element of an array
-//! of objects. Where the values stand on lines of their own, a broken one is one broken ride, since the next line starts
-//! afresh. In every other form a break is the end of all certainty about what follows, so the document is refused as a
-//! whole, with the place. So is one in which several rides would be taken for one.
+//! A sequence is any number of values with any separators: each object is a ride, and so is each element of an array of
+//! objects. Where each value is on a line of its own, a broken value is one broken ride, and reading goes on with the
+//! next line. In every other form nothing after the break can be read reliably, so the document is refused as a whole,
+//! with the place of the break. A document in which several rides would be counted as one is refused, too.
 //!
-//! Only a window of the document is held: what was pushed last, and the element that straddles its edge.
+//! Only a window of the document is in memory: the bytes pushed last, and the element that crosses the window's edge.
 
 mod envelope;
 mod first;
@@ -44,20 +44,24 @@ use skim::Until;
 
 /// What an object in the place of a ride is read as.
 pub trait FromObject: DeserializeOwned {
-    /// Reads an object, known to be JSON and UTF-8, that plain deserialisation gave up on or whose fields are mapped.
+    /// Reads an object, known to be JSON and UTF-8, that plain deserialisation could not read or whose fields are
+    /// mapped.
     fn carefully(object: &[u8], map: &Mapping) -> Self;
-    /// Whether the object has no time of its own and so may be something around rides. May err on the side of yes.
+    /// Whether the object has no time of its own, and so may be an envelope around rides. May be true of a ride as
+    /// well.
     fn may_be_no_ride(&self) -> bool;
 }
 
 /// How a document is to be read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Options {
-    /// Declared newline-delimited: a first line that makes no sense is one broken ride. The content decides all else.
+    /// The publisher declared newline-delimited JSON: a first line that cannot be read is one broken ride. The content
+    /// decides everything else.
     pub lines: bool,
-    /// Written by this crate: every line is one record, an object or an array of cells, and no form is guessed.
+    /// The lines were written by this crate: each is one record, an object or an array of cells, and no form is
+    /// guessed.
     pub records: bool,
-    /// Bytes of one ride at most; a bigger one is set apart as [`Content::TooLarge`].
+    /// Bytes of one ride at most; a larger one becomes [`Content::TooLarge`].
     pub ride_bytes_max: usize,
 }
 
@@ -99,7 +103,7 @@ pub enum Content<T> {
     Object(T),
     /// JSON, but no object.
     NotAnObject,
-    /// No JSON; on a line of its own, or followed by other rides on its line.
+    /// Not JSON; it is on a line of its own, or other rides follow on its line.
     Broken,
     /// Longer than a ride may be.
     TooLarge,
@@ -112,7 +116,7 @@ enum Expect {
     CommaOrEnd,
 }
 
-/// What an array of rides is in.
+/// What surrounds an array of rides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Around {
     /// The document itself, or a sequence.
@@ -138,7 +142,7 @@ enum Form {
     Path(Expect),
     /// Passing over an element or a member that is too large for the window.
     Large,
-    /// The first value makes no sense; the second line may.
+    /// The first value cannot be read; the second line may still show that the document is a sequence of lines.
     Doubt,
     Trailing,
     Refused,
@@ -162,7 +166,7 @@ pub struct Document {
     reading: Reading,
     /// Every field is read by its own key.
     reads_plainly: bool,
-    /// The rides are within the elements.
+    /// The rides are nested in the elements of the array.
     reads_within: bool,
     form: Form,
     window: Vec<u8>,
@@ -185,16 +189,16 @@ pub struct Document {
     listless: Option<Refusal>,
     /// The first object has a time: it is a ride whatever else it has.
     timed: bool,
-    /// An element that would be several rides unless the mapping, which may stand after the rides, says otherwise.
+    /// Refusal of an element that would be several rides; kept, since a mapping that follows the rides may make it one.
     envelope: Option<Refusal>,
-    /// A broken value costs one ride, not the document.
+    /// A broken value rejects one ride instead of refusing the document.
     is_resilient: bool,
-    /// Bytes looked at in vain, in search of the end of broken values that go on after their line.
+    /// Bytes searched without success for the end of broken values that go on after their line.
     wasted: u64,
     walk: Walk,
     large: Option<Large>,
     head: Vec<u8>,
-    /// Why the document is refused, or will be unless its second line saves it.
+    /// Why the document is refused, or will be refused unless its second line is a whole object.
     refusal: Option<Refusal>,
 }
 

@@ -32,14 +32,14 @@ pub(crate) struct Survey {
     pub rides: u64,
     pub ride_ids: RideIds,
     pub fingerprint: Fingerprint,
-    /// How the rides were read: as was asked, else as the document itself says.
+    /// How the rides were read: as the caller asked, else as the document says.
     pub reading: reading::Reading,
 }
 
 /// The first pass: is it a batch from its first byte to its last, and which bytes are they?
 ///
-/// A document may bring its own mapping, even after its rides. Unless `asked` is a reading of its own, that one holds, and
-/// the document is surveyed again with it.
+/// A document may bring its own mapping, even after its rides. That mapping applies if `asked` is the default reading;
+/// then the document is surveyed again with it.
 pub(crate) async fn survey(
     source: &Source,
     options: Options,
@@ -102,7 +102,7 @@ enum Closing {
 }
 
 impl Cutting {
-    /// Cuts the `document`, which has seen nothing yet, as it comes from `reading`.
+    /// Splits `document`, to which no bytes were pushed yet, while `reading` delivers its bytes.
     pub fn new(
         reading: Reading,
         document: Document,

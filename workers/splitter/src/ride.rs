@@ -94,11 +94,11 @@ impl FromObject for Outline {
 
 /// What is gathered from the members of one object.
 trait Gather: Default {
-    /// Takes the value of the member that was just met, in its place.
+    /// Reads the value that follows the key just read.
     fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error>;
-    /// Takes the value of a member that stands alone.
+    /// Reads the value of a member from its own text.
     fn alone(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>);
-    /// The member is there twice.
+    /// Notes that the member occurs twice.
     fn twice(&mut self, key: Key);
 }
 

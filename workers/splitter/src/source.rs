@@ -1,5 +1,5 @@
-//! The bytes of a batch, wherever they are and whatever they are: fingerprinted as they came, and given as JSON in UTF-8, a piece
-//! at a time.
+//! Reads the bytes of a batch, inline or from the store: fingerprints them as they came, and returns them as JSON in
+//! UTF-8, piece by piece.
 //!
 //! ```text
 //!  Source ──▶ input ──▶ compressed ──▶ decoded ──┬── JSON, as it is ────────────────▶ pieces of JSON
@@ -28,7 +28,7 @@ use std::io::{self, Read};
 
 pub(crate) use self::{csv::InvalidCsv, format::Unsupported, parquet::InvalidParquet, utf16::InvalidUtf16};
 
-/// Bytes at the start of a document by which its format is told.
+/// Bytes at the start of a document by which its format is recognised.
 const HEAD_BYTES: usize = 64 * 1024;
 
 /// Decompressed bytes from which on the ratio to the compressed ones is looked at.

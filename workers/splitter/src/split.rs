@@ -55,9 +55,9 @@ pub struct Split {
     prefix: CompactString,
     chunk_size: usize,
     rides: Vec<Ride>,
-    /// Of what the rides were read from, as it came.
+    /// Digest of what the rides of the current chunk were read from, as it came.
     read: SplitDigest,
-    /// Of the chunks before.
+    /// Digest of the chunks sent so far.
     sent: SplitDigest,
     chunks: u32,
     accepted: u64,
@@ -68,7 +68,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// The splitting `split_id` of `batch_id`, which brings these `ride_ids`, into chunks of `chunk_size` rides (at least 1).
+    /// Prepares to cut `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` names this splitting,
+    /// `ride_ids` are the ids in the document.
     pub fn new(batch_id: &str, split_id: String, chunk_size: u32, ride_ids: RideIds) -> Self {
         let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);

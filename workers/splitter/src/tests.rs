@@ -59,8 +59,8 @@ struct Published {
 }
 
 impl Published {
-    /// Less the splitting's name, which is another each time, and the digests, which are of the bytes as they came. Chunks and account
-    /// agree on them.
+    /// Without the name of the splitting, which differs each time, and the digests, which depend on the bytes as they
+    /// came. Checks that the chunks and the `batch-split` message agree on them.
     fn without_provenance(mut self) -> Self {
         let split_id = self.account.split_id.take();
         let mut sent = SplitDigest::default();

@@ -1,4 +1,4 @@
-//! What an object that is no ride holds instead: where in it the rides may be, and how to say so.
+//! Explains an object that is not a ride: where in it the rides may be, and which option reads them there.
 
 mod survey;
 mod words;
@@ -10,8 +10,8 @@ use super::{Around, Document, Form, Refusal, Snippet};
 use memchr::memchr2;
 
 impl Document {
-    /// Refuses the document if the element from `start` to `end`, or that begins with it, would be several rides taken for
-    /// one.
+    /// Refuses the document if the element from `start` to `end`, or the one that begins with these bytes, would be
+    /// several rides counted as one.
     #[cold]
     pub(super) fn check_element(&mut self, start: usize, end: usize) -> Result<(), Refusal> {
         let text = self.window.get(start..end).unwrap_or_default();
@@ -32,7 +32,7 @@ impl Document {
         Err(refusal)
     }
 
-    /// The document is no batch, and the reason says what was found.
+    /// A refusal `not_a_batch` whose text already says what was found.
     pub(super) fn refuse_in_words(&self, at: usize, why: String) -> Refusal {
         Refusal { snippet: Snippet::InWords, ..self.refuse("not_a_batch", at, &why) }
     }

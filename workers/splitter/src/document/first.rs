@@ -11,7 +11,7 @@ use common::contract::{outcome::shorten, reading::RidesAt, text};
 use memchr::memchr;
 use serde::de::DeserializeOwned;
 
-/// What can be said once the first object is complete and what follows it is known.
+/// What follows the first object, once that is complete.
 enum Following {
     /// More bytes have to come.
     Unknown,
@@ -105,7 +105,7 @@ impl Document {
         self.more(key_start)
     }
 
-    /// Beside the rides, a large value is passed over. While it is open what the object is, its beginning decides.
+    /// Skips a large value beside the rides. If it is not known yet what the first object is, its beginning decides.
     fn object_is_large<T>(&mut self, value_start: usize) -> Result<Step<T>, Refusal> {
         let Some(start) = self.hold else {
             return self.enter_large(value_start, Form::Members(Expect::CommaOrEnd), Until::Misaligned);
@@ -154,13 +154,13 @@ impl Document {
         self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Members })
     }
 
-    /// Keeps the members of the header that mean something; an empty value is as good as null.
+    /// Keeps the members of the header that are known here; an empty value counts as null.
     fn remember(&mut self, key: &str, from: usize, to: usize) {
         let text = self.window.get(from..to).filter(|text| !text.is_empty()).unwrap_or(b"null");
         let kept = match key {
             "batch_id" => once(&mut self.header.batch_id, text),
             "source" => {
-                // For people alone, so that one that cannot be shown is none.
+                // Only people read the source, so one that cannot be read is left out.
                 let _ = once(&mut self.header.source, text);
                 Ok(())
             }
@@ -309,7 +309,8 @@ impl Document {
         self.give_up(at, self.refuse("invalid_json", at, why))
     }
 
-    /// What starts at `start` is broken. While it is open what the first object is, there may still be lines to save.
+    /// The value at `start` is broken. As long as it is not known what the first object is, the lines after it may
+    /// still be read.
     fn give_up<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
         let from = self.hold.unwrap_or(start);
         if self.hold.is_none() || (refusal.code == "cut_short" && !self.is_resilient) {
@@ -322,7 +323,7 @@ impl Document {
     }
 }
 
-/// Bytes of what is wrong with a member at most.
+/// Bytes of the reason why a member is invalid, at most.
 const WORDS_BYTES_MAX: usize = 200;
 const RIDES_AT_INLINE: &str = "expected `rides_at` beside `object` alone: here the rides are at `rides`";
 
@@ -333,7 +334,7 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     })
 }
 
-/// Keeps a member that may be there once; null is as good as none.
+/// Keeps a member that may occur once; null counts as absent.
 fn once<T: DeserializeOwned>(kept: &mut Option<T>, json: &[u8]) -> Result<(), String> {
     match parse::<Option<T>>(json)? {
         None => Ok(()),

@@ -14,11 +14,11 @@ pub(super) struct Large {
     until: Until,
     /// What is read after it.
     back: Form,
-    /// Its place, as that of a refusal.
+    /// Where the value starts, as a refusal names the place.
     origin: Refusal,
     /// It has no brackets and no quotes: only the line's end can end it.
     is_word: bool,
-    /// A ride's field was met before the window was full.
+    /// One of a ride's fields was found before the window was full.
     has_fields: bool,
 }
 
@@ -115,7 +115,7 @@ impl Document {
     }
 }
 
-/// A broken value is followed by what may be other rides on the same line.
+/// Refuses a broken value that may be followed by other rides on the same line.
 pub(super) fn several_on_a_line(place: Refusal) -> Refusal {
     let why = "expected whole objects: the value that starts here is broken, and more rides seem to follow it on the same \
                line; put one object on each line";

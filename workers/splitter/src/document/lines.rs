@@ -1,4 +1,4 @@
-//! What a broken value costs where every line starts afresh: that value or the rest of its line, never another ride.
+//! Broken values where each line is read by itself: one rejects itself or the rest of its line, never another ride.
 
 use super::{
     Content, Document, Form, HEAD_BYTES, Refusal, Step,
@@ -9,16 +9,16 @@ use super::{
 };
 use memchr::{memchr, memchr_iter};
 
-/// Bytes that may be looked at in vain without counting them against the size of the document.
+/// Bytes that may be searched without success whatever the size of the document.
 const WASTE_FREE_BYTES: u64 = 1024 * 1024;
-/// How many times the bytes so far may be looked at in vain.
+/// Beyond that, how many times the bytes read so far may be searched without success.
 const WASTE_FACTOR: u64 = 4;
-/// How many times a broken line may be looked at in search of a ride in it.
+/// How many times the length of a broken line may be searched for a ride in it.
 const LOOKS_MAX: usize = 16;
 
 impl Document {
-    /// Whether so much was looked at in vain that values that go on after their line are no longer searched for their end:
-    /// the work stays linear, whatever the document.
+    /// Whether so much was searched without success that a value is now searched for its end on its own line only. This
+    /// keeps the work linear in the size of the document.
     pub(super) fn is_exhausted(&self, start: usize) -> bool {
         self.wasted > WASTE_FREE_BYTES
             && self.is_resilient
@@ -26,7 +26,7 @@ impl Document {
             && self.wasted > WASTE_FACTOR * (self.offset + start as u64)
     }
 
-    /// The value at `start` of a sequence cannot be read, for this reason.
+    /// Handles a value of a sequence that cannot be read: it starts at `start`, and `refusal` is the reason.
     pub(super) fn broken_value<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
         if !self.is_resilient {
             return Err(refusal);
@@ -91,7 +91,7 @@ impl Document {
         }
     }
 
-    /// Whether one of the lines is an object that starts no further right than `start`, and so is no part of it.
+    /// Whether one of the lines is an object that is indented no deeper than `start`, and so is not part of that value.
     pub(super) fn holds_line_of_its_own(&self, start: usize, lines: &[u8]) -> bool {
         let indentation = usize::try_from(self.refuse("invalid_json", start, "").column - 1).unwrap_or(usize::MAX);
         lines.split(|byte| *byte == b'\n').any(|line| {
@@ -115,14 +115,14 @@ impl Document {
     }
 }
 
-/// Whether a whole object with a ride's field stands anywhere after `start`; also if it cannot be known without looking at
-/// the line too often.
+/// Whether a whole object with a ride's field follows anywhere after `start`; also true if it would take too many
+/// searches of the line to know.
 fn hides_ride(document: &Document, start: usize, end: usize) -> bool {
     let line = document.window.get(start..end).unwrap_or_default();
     let mut budget = (line.len() + HEAD_BYTES).saturating_mul(LOOKS_MAX);
     for brace in memchr_iter(b'{', line).filter(|brace| *brace > 0) {
         let text = line.get(brace..).unwrap_or_default();
-        // Nearly all that is no object ends at once; what does not is counted whole.
+        // A brace without a key after it starts no object with members; every other one counts the rest of the line.
         let is_key_next = text.get(1..).is_some_and(|inner| matches!(inner.trim_ascii_start().first(), Some(b'"')));
         if !is_key_next {
             continue;

@@ -31,7 +31,7 @@ impl<'a> Members<'a> {
         self.0.iter().map(|(key, value)| (key.as_ref(), *value))
     }
 
-    /// The value under `key`, in any case, less what is blank or invisible around either.
+    /// The value under `key`, in any case, with any white space and invisible characters around the keys.
     pub fn find(&self, key: &str) -> Lookup<'a> {
         let trimmed = text::trimmed(key);
         let is_it =

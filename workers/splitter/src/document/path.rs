@@ -1,4 +1,4 @@
-//! Rides where the publisher says they are: along a path of members to an array, and on from each of its elements.
+//! Reads rides where `rides_at` says they are: along a path of members to an array, and on from each of its elements.
 
 use super::{
     Around, Content, Document, Expect, Form, FromObject, Raw, Refusal, Step,
@@ -21,9 +21,9 @@ const PATH_BYTES_MAX: usize = 80;
 pub(super) struct Walk {
     /// Objects of the path that are open.
     depth: usize,
-    /// The array was met in the outermost object that is open.
+    /// The array was found in the outermost object that is open.
     has_met: bool,
-    /// It was met in any.
+    /// The array was found in any object.
     has_ever_met: bool,
     /// Members passed over in the innermost object.
     names: Vec<String>,
@@ -34,14 +34,14 @@ impl Document {
         self.reading.rides_at.clone().unwrap_or(RidesAt { array: Vec::new(), within: Vec::new() })
     }
 
-    /// The path, and its part up to the member at this depth, for people.
+    /// The path, and its part up to the member at this depth, for messages.
     fn path_in_words(&self, depth: usize) -> (String, String) {
         let at = self.rides_at();
         let part = at.array.get(..depth).unwrap_or_default().join(".");
         (shorten(&at.to_string(), PATH_BYTES_MAX).into_owned(), shorten(&part, PATH_BYTES_MAX).into_owned())
     }
 
-    /// What comes next on the way to the rides.
+    /// Reads the next step of the path to the rides.
     pub(super) fn path<T: FromObject>(&mut self, expect: Expect) -> Result<Step<T>, Refusal> {
         if self.walk.depth == 0 {
             return self.outermost();
@@ -99,7 +99,7 @@ impl Document {
         }
     }
 
-    /// Before, between and after the objects that hold an array of rides each.
+    /// Reads what is before, between and after the outermost objects, each of which holds one array of rides.
     fn outermost<T>(&mut self) -> Result<Step<T>, Refusal> {
         match self.peek_value() {
             None if self.ended && !self.walk.has_ever_met => Err(self.refuse("empty", self.at, "expected rides")),
@@ -224,7 +224,7 @@ impl Document {
             return Ok(other);
         }
         let read = T::carefully(json, &self.reading.map);
-        // Where something was read in its place, the element is shown whole.
+        // If replacement text was read, the whole element is reported as the ride's bytes.
         let from = match &instead {
             None => start + (json.as_ptr() as usize).saturating_sub(raw.as_ptr() as usize),
             Some(_) => start,

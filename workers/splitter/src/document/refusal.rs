@@ -14,7 +14,7 @@ pub struct Refusal {
     pub code: &'static str,
     /// What was expected there, or what is wrong and what to do about it.
     pub why: String,
-    /// What stands there.
+    /// What was found there.
     pub snippet: Snippet,
     /// From the start of the document, decompressed.
     pub offset: u64,
@@ -29,11 +29,11 @@ pub struct Refusal {
 pub enum Snippet {
     /// Not looked at yet: the bytes there may still have to come.
     Unread,
-    /// The first bytes, fit to be printed.
+    /// The first bytes, with unprintable characters replaced.
     Text(String),
     /// Nothing more.
     End,
-    /// The words of the refusal say it already.
+    /// The reason already says what was found.
     InWords,
 }
 

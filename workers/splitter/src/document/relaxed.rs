@@ -2,7 +2,7 @@
 
 use memchr::memchr2;
 
-/// What stands for them in the text that is read instead: valid JSON that no ride holds by chance.
+/// Replaces them in the text that is read: valid JSON that no ride holds by chance.
 pub(crate) const NOT_FINITE: &str = "\"\\u0000NaN\"";
 
 /// A text in which [`NOT_FINITE`] stands in place of each of them.

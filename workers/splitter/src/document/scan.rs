@@ -17,13 +17,13 @@ pub(super) enum Scan<T> {
     Broken(Refusal),
 }
 
-/// The text of a value to read in its place, where it holds a number that is not finite.
+/// The text to read instead of a value that contains a number that is not finite.
 pub(super) type Instead = Option<Vec<u8>>;
 
 impl Document {
-    /// The bytes from `start` in which a value may lie, and whether none can follow. What lies beyond the largest window is
-    /// not looked at even where it is there, so that it does not matter in which pieces the document came. Where too much
-    /// was spent on values that never ended, no more than the line is looked at.
+    /// The bytes from `start` that may contain a value, and whether no more will be looked at. Bytes beyond the largest
+    /// window are ignored even when they are there, so that the result does not depend on how the document was cut into
+    /// pieces. After too many searches without success, only the line is looked at.
     fn extent(&self, start: usize) -> (&[u8], bool) {
         let limit = self.limit(start);
         let end = self.window.len().min(limit);
@@ -42,12 +42,12 @@ impl Document {
         self.hold.unwrap_or(start) + self.large()
     }
 
-    /// Whether the window holds more than may be looked at: what has no end in it is too large.
+    /// Whether the window holds more than may be looked at: a value without an end in it is too large.
     pub(super) fn is_full(&self, start: usize) -> bool {
         self.window.len() > self.limit(start)
     }
 
-    /// Whether what ends at `end` is too large.
+    /// Whether the value from `start` to `end` is too large.
     pub(super) fn is_beyond(&self, start: usize, end: usize) -> bool {
         end > self.limit(start)
     }
@@ -96,7 +96,7 @@ impl Document {
         let at = place(rest, &error);
         let (from, to) = word_around(rest, at);
         if to == rest.len() && !is_all {
-            // The word may have to go on before it makes sense.
+            // The word may be incomplete: more bytes may complete it.
             return Scan::More;
         }
         if !is_not_finite(rest.get(from..to).unwrap_or_default()) {

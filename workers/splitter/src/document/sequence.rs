@@ -1,4 +1,4 @@
-//! Values one after the other, whatever separates them.
+//! Values one after the other, with any separators.
 
 use super::{
     Around, BYTE_ORDER_MARK, Content, Document, Expect, Form, FromObject, Refusal, Step,
@@ -32,7 +32,7 @@ impl Document {
         }
     }
 
-    /// An array of objects is taken apart: its elements are rides. Any other array is one element, no ride.
+    /// An array of objects is taken apart: its elements are rides. Any other array is one element that is not a ride.
     fn array_in_sequence<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         let inner = self.window.get(start + 1..).unwrap_or_default();
@@ -58,7 +58,7 @@ impl Document {
         self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Sequence })
     }
 
-    /// A string, a number, a word, or an array of cells: one element, no ride.
+    /// A string, a number, a word, or an array of cells: one element that is not a ride.
     fn other_value<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         match self.value(start) {
@@ -86,8 +86,8 @@ impl Document {
         if self.is_full(start) { self.large_value(start) } else { self.more(start) }
     }
 
-    /// A value goes on beyond the largest window. Where other values start on lines of their own within it, it is its line
-    /// that is broken.
+    /// A value goes on beyond the largest window. If other values start on lines of their own within it, only its line
+    /// is broken.
     pub(super) fn large_value<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
         let end = self.window.len().min(start + self.large());
         let within = self.window.get(start..end).unwrap_or_default();

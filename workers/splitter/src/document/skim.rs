@@ -14,7 +14,7 @@ pub(super) struct Skim {
     is_misaligned: bool,
 }
 
-/// How far the bytes `}`, perhaps a comma, `{` were seen, whether in strings or not.
+/// How much was seen of the bytes `}`, an optional comma and `{`, whether in strings or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Seam {
     #[default]

@@ -7,7 +7,7 @@ use serde::{
 };
 use std::fmt;
 
-/// The members of an object that mean something here.
+/// The keys that are read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Key {
     Statustime,
@@ -30,7 +30,7 @@ impl Key {
         match name.len() {
             4 if is(name, b"name") => Self::Name,
             5 if is(name, b"breed") => Self::Breed,
-            // Of all characters here only the underscore is no letter, and shares its place with DEL.
+            // `is` ignores one bit, so it would take DEL for the underscore.
             7 if is(name, b"ride_id") && name.get(4) == Some(&b'_') => Self::RideId,
             8 if is(name, b"latitude") => Self::Latitude,
             8 if is(name, b"distance") => Self::Distance,

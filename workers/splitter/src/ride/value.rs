@@ -131,7 +131,8 @@ impl<'de, K: Kind> Visitor<'de> for Of<K> {
         Ok(Field::Invalid)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Half a surrogate pair in a key fails here: such an object is read again with care, and is as invalid there.
+        // Half a surrogate pair in a key fails here; the object is then read value by value, and the field is invalid
+        // there, too.
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Field::Invalid)
     }
@@ -210,7 +211,7 @@ impl Kind for Moment {
 impl Kind for Text {
     type Value = CompactString;
     fn text(text: &str) -> Field<CompactString> {
-        // Few texts are so long that it matters how they are written.
+        // Escaped, a byte takes at most six: only a long text can be too long.
         let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
         if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
     }

@@ -18,15 +18,15 @@ use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Largest window of a zstd frame, as a power of two: 32 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
-/// First bytes looked at to tell what they are.
+/// Bytes at the start by which the compression is recognised.
 const START_BYTES: usize = 512;
 
-/// What is known of the compression beside the bytes.
+/// What the message and the object's name say about the compression.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Stated {
     /// What the publisher declares.
     pub declared: Option<Coding>,
-    /// What the object's name says; it only counts where the bytes are no text and nothing else that is known.
+    /// What the object's name says; it counts only where the bytes are neither text nor another known format.
     pub named: Option<Coding>,
 }
 
@@ -38,7 +38,7 @@ pub(super) struct Decompressed {
     buffer: BytesMut,
     /// Bytes decompressed so far.
     bytes: u64,
-    /// What the compressed bytes start like, where they may be compressed in no way at all.
+    /// What the bytes start like, if they may not be compressed at all.
     starts_like: Option<String>,
 }
 
@@ -53,7 +53,7 @@ enum Stream {
 }
 
 impl Decompressed {
-    /// Starts from the first byte. Where nothing is declared, the first bytes tell.
+    /// Starts at the first byte. If no compression is declared, the first bytes decide.
     pub async fn open(mut input: Input, stated: Stated, limits: Limits) -> Result<Self, ReadError> {
         let start = input.peek(START_BYTES).await.map_err(|error| read_error(error, 0))?;
         let by_mark = Coding::of_body(start);
@@ -61,7 +61,7 @@ impl Decompressed {
         let is_text = format::is_text(start);
         let is_known = is_text || format::recognise(start) != Format::Text;
         let coding = match stated.declared {
-            // Nothing at all is an empty document, whatever was declared.
+            // An empty body is an empty document, whatever compression was declared.
             Some(_) if start.is_empty() => None,
             Some(coding) if by_mark != Some(coding) && (is_marked(coding) || by_mark.is_some()) => {
                 return Err(ReadError::NotAsDeclared { declared: coding, found: format::starts_like(start) });
@@ -98,7 +98,7 @@ impl Decompressed {
                 return self.bounded().map(|()| Some(piece));
             }
             self.after_member(coding).await?;
-            // However little each member holds, others have their turn.
+            // Lets other tasks run, however little each member holds.
             tokio::task::yield_now().await;
         }
     }
@@ -154,7 +154,7 @@ impl Decompressed {
     /// What a failure of the decoder means.
     fn failed(&mut self, error: io::Error) -> ReadError {
         let at = self.stream.input().pulled();
-        // In these words flate2 says that it wants more bytes.
+        // For deflate, flate2 reports bytes that end too early as `ErrorKind::Other`.
         let is_cut = self.stream.coding() == Some(Coding::Deflate) && error.kind() == io::ErrorKind::Other;
         let error = match read_error(error, at) {
             ReadError::Corrupt { at, .. } if is_cut => ReadError::CutShort(at),

@@ -19,7 +19,7 @@ use std::collections::HashSet;
 const COLUMNS_MAX: usize = 1_000;
 /// Bytes of a column's name at most: each row repeats it.
 const NAME_BYTES_MAX: usize = 256;
-/// Bytes kept of a row. A longer one is no ride, and is given as a line that is longer than a ride may be.
+/// Bytes kept of a row. A longer row becomes a line that is longer than a ride may be, and so is rejected.
 const ROW_BYTES_MAX: usize = RIDE_BYTES_MAX + 1;
 
 /// Why a document is no CSV that can be read without losing rows.
@@ -105,7 +105,7 @@ impl Csv {
         self.piece = piece;
     }
 
-    /// There are no more pieces; returns whether that is new.
+    /// Marks the end of the document; returns whether it was not marked before.
     pub fn end(&mut self) -> bool {
         !std::mem::replace(&mut self.has_ended, true)
     }
@@ -131,7 +131,7 @@ impl Csv {
         Ok(Bytes::from(lines))
     }
 
-    /// The row that is complete.
+    /// Appends the complete row to `lines`.
     fn row(&mut self, lines: &mut Vec<u8>) -> Result<(), InvalidCsv> {
         if self.rows.is_blank() {
             return Ok(());

@@ -15,7 +15,7 @@ pub(super) enum Format {
     Parquet,
     /// Compressed once more.
     Compressed(Coding),
-    /// Known, and not read.
+    /// A known format that is not read.
     Unsupported(Unsupported),
 }
 
@@ -64,7 +64,7 @@ const EXPORT_QUERY: &str =
     "export the table of rides as CSV, as in: sqlite3 -header -csv FILE 'SELECT * FROM rides' > rides.csv";
 const PLAIN_JSON: &str = "publish the JSON itself as the bytes of the body";
 
-/// Formats by their first bytes, with a way out.
+/// Formats by their first bytes, with what to do instead.
 const MAGICS: [(&[u8], &str, &str); 23] = [
     (b"Rar!\x1A\x07", "a RAR archive", UNPACK),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", UNPACK),
@@ -91,7 +91,7 @@ const MAGICS: [(&[u8], &str, &str); 23] = [
     (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for", "fetch the file with: git lfs pull"),
 ];
 
-/// Formats whose first bytes could start a text, too: they count where control bytes are about.
+/// Formats whose first bytes could also start a text: they count only if control bytes are near.
 const BINARY_MAGICS: [(&[u8], &str, &str); 6] = [
     (b"BZh", "compressed with bzip2", RECOMPRESS),
     (b"LZIP", "compressed with lzip", RECOMPRESS),
@@ -210,7 +210,7 @@ fn binary(head: &[u8]) -> Option<Unsupported> {
     Some(Unsupported::new(*name, way_out))
 }
 
-/// A zip archive, and what in it shows that it is more than that.
+/// Names a zip archive, or the kind of file that its content shows it to be.
 fn zip(head: &[u8]) -> Unsupported {
     const NAME_AT: usize = 30;
     let holds = |needle: &[u8]| memmem::find(head, needle).is_some();
@@ -286,7 +286,7 @@ fn error_code(start: &[u8]) -> String {
     if code.is_empty() { "no code".to_owned() } else { code }
 }
 
-/// What a text is that is neither JSON nor CSV, where it shows.
+/// Names the format of a text that is neither JSON nor CSV, if it is recognised.
 pub(super) fn unknown_text(head: &[u8]) -> Option<Unsupported> {
     is_yaml(without_mark(head)).then(|| Unsupported::new("YAML", "convert it to JSON, or to CSV with a header"))
 }

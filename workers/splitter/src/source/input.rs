@@ -13,9 +13,9 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, ReadBuf};
 /// The bytes of a batch as they are stored.
 pub(super) struct Input {
     pieces: BoxStream<'static, io::Result<Bytes>>,
-    /// What the stream gave and nobody has pulled.
+    /// Received from the stream and not pulled yet.
     stock: Bytes,
-    /// What is pulled and not consumed.
+    /// Pulled and not consumed yet.
     buffer: Bytes,
     piece_bytes: usize,
     sha256: Sha256,

@@ -19,7 +19,7 @@ use tokio::task::spawn_blocking;
 /// Why a Parquet file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidParquet {
-    /// The end of the file, which says where everything is, is not there.
+    /// The footer at the end of the file, which says where everything is, is missing.
     #[error("the Parquet file has no footer at its end: it was cut short on its way, after {0} bytes; copy it again")]
     CutShort(u64),
     /// It contradicts itself, or the format.
@@ -54,7 +54,7 @@ impl InvalidParquet {
 
 /// A spooled file that is being read.
 pub(super) struct Parquet {
-    /// Away while a blocking thread reads, gone after the last row.
+    /// `None` while a blocking thread reads, and after the last row.
     rows: Option<Box<Rows>>,
 }
 
@@ -94,7 +94,7 @@ impl Parquet {
     }
 }
 
-/// Runs on a blocking thread. A panic of the library is an error of the file that caused it.
+/// Runs on a blocking thread. A panic of the library becomes an error about the file that caused it.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {

@@ -3,7 +3,7 @@
 use super::format::Endian;
 use bytes::Bytes;
 
-/// What is no UTF-16, and where.
+/// Why a document is not UTF-16, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidUtf16 {
     /// Half of a surrogate pair without the other half.

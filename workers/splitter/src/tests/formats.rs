@@ -165,7 +165,7 @@ async fn a_content_encoding_that_is_no_compression_changes_nothing() {
     }
 }
 
-/// What was kept of a message is read as the message was, although its properties are gone.
+/// The stored copy of an inline batch is read as the message was, without the message's properties.
 #[tokio::test]
 async fn an_inline_batch_of_any_compression_replays_from_what_was_kept() {
     for (name, body) in [("br", brotli(json().as_bytes()).await), ("deflate", zlib(csv().as_bytes()).await)] {
@@ -214,7 +214,7 @@ async fn columns_are_mapped_to_fields() {
     assert_eq!(found, [(40.5, 14.75), (40.6, 5.0)]);
 }
 
-/// What `wildrydes export` and the parts of a dataset hold is taken back with the ids it has.
+/// Exports of `wildrydes export` and parts of a dataset are read again, with the ids they have.
 #[tokio::test]
 async fn the_fleets_own_datasets_are_taken_back() {
     let columns = common::contract::dataset::COLUMNS.join(",");
@@ -261,7 +261,7 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_a_way_out() {
     assert_eq!(stored_objects(&store).await, ["raw/rides.json"], "no trace is left");
 }
 
-/// The cases that were reported, where they are at hand.
+/// Runs the reported cases, if their folder exists.
 #[tokio::test]
 async fn reported_cases_end_well() {
     let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");

@@ -105,7 +105,7 @@ async fn what_several_rides_stand_in_is_never_one_ride() {
     }
 }
 
-/// The public cases on forms of documents, times, labels, numbers and keys, where they are at hand.
+/// Runs the public cases on forms of documents, times, labels, numbers and keys, if their folder exists.
 #[tokio::test]
 async fn the_public_cases_give_the_known_counts() {
     let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");

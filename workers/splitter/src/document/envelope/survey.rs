@@ -7,13 +7,13 @@ use common::contract::{
 };
 use memchr::memchr2;
 
-/// Members that are named in a refusal, and arrays and objects that are looked at.
+/// Most members that are named in a refusal, and most arrays and objects that are noted.
 const NOTED_MAX: usize = 16;
 /// Bytes of a name that are kept.
 const NAME_BYTES_MAX: usize = 40;
 /// How deep the walk goes; what lies deeper is passed over.
 const DEPTH_MAX: usize = 32;
-/// Bit of `statustime` in a set of fields, and those of the fields that say which ride it is, which other objects have, too.
+/// Bits of a set of fields: `statustime`, and the fields that identify a ride, which other objects have as well.
 const STATUSTIME: u16 = 1 << 3;
 const IDENTITY: u16 = 0b111;
 
@@ -28,7 +28,7 @@ pub(in super::super) struct Survey {
     pub(super) rides_as_members: u64,
     /// Which fields of a ride the object has itself.
     fields: u16,
-    /// It has a time, and one that is a single value.
+    /// It has a `statustime` that is neither an array nor an object.
     pub(super) has_time: bool,
     /// Of the members that are fields: how many are arrays, objects, anything else.
     pub(super) field_arrays: u64,
@@ -46,19 +46,19 @@ pub(in super::super) struct Survey {
 /// An array somewhere in the value.
 #[derive(Debug)]
 pub(super) struct Array {
-    /// The members that lead there; `None` where a path of names cannot say it.
+    /// Names of the members that lead to the array; `None` where a path of names cannot lead there.
     pub path: Option<Vec<String>>,
     pub elements: u64,
-    /// Of the elements, those that are objects.
+    /// How many of the elements are objects.
     pub objects: u64,
-    /// Fields of a ride that one of the objects has, at most.
+    /// The largest number of a ride's fields that one of the objects has.
     pub fields: u32,
-    /// Within the elements, the objects with most of a ride's fields.
+    /// The object nested in an element that has the most of a ride's fields.
     pub within: Option<Inner>,
     pub is_whole: bool,
 }
 
-/// An object within.
+/// An object nested in the value.
 #[derive(Debug)]
 pub(super) struct Inner {
     pub path: Vec<String>,
@@ -73,7 +73,7 @@ struct Frame {
     path: Vec<String>,
     /// The array it is, or is in.
     array: Option<usize>,
-    /// It stands in an array, at any depth.
+    /// It is inside an array, at any depth.
     is_in_array: bool,
     /// It is an element of its array.
     is_element: bool,
@@ -83,7 +83,7 @@ struct Frame {
 }
 
 impl Survey {
-    /// Looks through a value that starts with a bracket. The text may break off anywhere.
+    /// Surveys a value that starts with a bracket. The text may be cut anywhere.
     pub fn of(text: &[u8], map: &Mapping) -> Self {
         let mut walk = Walk { survey: Self::default(), frames: Vec::new(), deeper: 0, map };
         let mut at = 0;
@@ -224,7 +224,7 @@ impl Walk<'_> {
     /// Leaves the innermost bracket, which is closed or cut off.
     fn leave(&mut self, is_whole: bool) {
         let Some(frame) = self.frames.pop() else { return };
-        // A name alone makes no ride of an object within another.
+        // A nested object with identifying fields alone is not a ride.
         let fields = if frame.fields & !IDENTITY == 0 { 0 } else { frame.fields.count_ones() };
         let array = frame.array.and_then(|array| self.survey.arrays.get_mut(array));
         if frame.is_array {

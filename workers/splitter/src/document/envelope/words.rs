@@ -1,4 +1,4 @@
-//! The words of a refusal: what was found in place of rides, and the way out.
+//! The text of a refusal: what was found in place of rides, and what to do about it.
 
 use super::{
     super::refusal::printable,
@@ -28,7 +28,7 @@ pub(in super::super) enum Place {
 }
 
 impl Survey {
-    /// Why the value would be several rides taken for one; `None` if it is one ride, good or bad.
+    /// Why the value would be several rides counted as one; `None` if it is one ride, valid or not.
     pub fn several_rides(&self, place: Place) -> Option<String> {
         let most_in_arrays = self.arrays.iter().map(Array::fields_max).max().unwrap_or(0);
         let most = self.objects.iter().map(|inner| inner.fields).chain([most_in_arrays]).max().unwrap_or(0);
@@ -217,7 +217,7 @@ fn in_backticks(name: &str) -> String {
     format!("`{}`", printable_name(name))
 }
 
-/// A name, fit to be printed.
+/// A name with its unprintable characters replaced.
 fn printable_name(name: &str) -> String {
     let text: String = name.chars().map(printable).collect();
     shorten(&text, NAME_BYTES_MAX).into_owned()

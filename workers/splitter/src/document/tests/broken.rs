@@ -1,4 +1,4 @@
-//! What a broken value costs: itself or its line, and never another ride.
+//! What a broken value rejects: itself or its line, and never another ride.
 
 use super::*;
 

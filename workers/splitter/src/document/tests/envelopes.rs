@@ -1,4 +1,4 @@
-//! Objects around rides, and what is said of them.
+//! Objects around rides, and the refusals that name them.
 
 use super::*;
 

@@ -34,9 +34,9 @@ pub(super) struct Rows {
     state: State,
     /// The cells of the row, one after the other.
     text: Vec<u8>,
-    /// Where each cell that is over ends.
+    /// Where each complete cell ends in `text`.
     ends: Vec<usize>,
-    /// Cells that are over, kept or not.
+    /// Complete cells, kept or not.
     cells: u64,
     /// Cells up to the last that is not empty.
     filled: u64,
@@ -47,12 +47,13 @@ pub(super) struct Rows {
     line: u64,
     row_line: u64,
     after_cr: bool,
-    /// Where the quote of the first cell opened that goes on over several lines.
+    /// Line on which the first cell that spans several lines opens its quote.
     broken_cell: Option<u64>,
     quote_line: u64,
-    /// Whether the quoted cell goes on over several lines.
+    /// Whether the quoted cell spans several lines.
     is_cell_broken: bool,
-    /// Delimiters within the quotes of the cell, of its current line, and of all cells of the row that go on over several lines.
+    /// Delimiters within the quotes of the cell, of its current line, and of all cells of the row that span several
+    /// lines.
     cell_delimiters: u64,
     line_delimiters: u64,
     broken_delimiters: u64,
@@ -272,7 +273,7 @@ impl Rows {
         }
     }
 
-    /// A cell is over; returns whether the row is.
+    /// Ends a cell; returns whether the row is complete.
     fn behind_cell(&mut self, byte: u8) -> bool {
         self.end_cell();
         if byte == self.delimiter {

@@ -10,7 +10,7 @@ use common::contract::{
 };
 
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
-/// Cells that are fields of a ride, letter by letter, from which on a row is a header whatever stands in its other cells.
+/// A row with this many cells that are exactly fields of a ride is a header, whatever its other cells hold.
 const FIELDS_OF_HEADER: usize = 3;
 
 /// How the rows of a document are written.
@@ -19,7 +19,7 @@ pub(in crate::source) struct Layout {
     pub delimiter: u8,
     /// Bytes before the header that are no row.
     pub skip: usize,
-    /// The line these bytes lead to, from 1.
+    /// The line of the header, from 1.
     pub line: u64,
 }
 
@@ -66,19 +66,19 @@ struct Look {
     delimiter: u8,
     first: Vec<String>,
     second: Option<Vec<String>>,
-    /// Cells of the first row that name a field of a ride, or nearly.
+    /// Cells of the first row that name a field of a ride, exactly or nearly.
     known: usize,
-    /// JSON follows the first row, which then is a broken line of it.
+    /// JSON follows the first row, which then is a broken line of JSON.
     precedes_json: bool,
 }
 
 impl Look {
-    /// `None` where the delimiter separates nothing, or the first row is none.
+    /// `None` if the delimiter separates nothing, or the first row is not a row of CSV.
     fn at(head: &[u8], is_whole: bool, delimiter: u8) -> Option<Self> {
         let mut rest = head;
         let mut rows = Rows::new(delimiter, 1);
         let first = next(&mut rows, &mut rest, is_whole)?;
-        // A broken line of JSON, or markup, names no field alone in a cell.
+        // A broken line of JSON, or of markup, has no cell that is exactly a field.
         let is_header = first.iter().filter(|cell| names_field(cell)).count() >= FIELDS_OF_HEADER;
         let is_markup = |cell: &String| !is_header && cell.contains(['{', '}', '<']);
         if first.len() < 2 || first.iter().any(|cell| is_markup(cell) || cell.len() > NAME_BYTES_MAX) {

@@ -1,4 +1,4 @@
-//! The pages of a column: checked before the library reads them, since it makes room for whatever size a header states.
+//! The pages of a column, checked before the library reads them: it allocates whatever size a header states.
 
 use super::{
     InvalidParquet,
@@ -12,7 +12,7 @@ use parquet::{
     file::{metadata::ColumnChunkMetaData, reader::Length},
 };
 
-/// Bytes of most pages' headers.
+/// Bytes that the headers of most pages fit into.
 const HEADER_BYTES: usize = 1024;
 /// Bytes of a page's header at most.
 const HEADER_BYTES_MAX: usize = 64 * 1024;

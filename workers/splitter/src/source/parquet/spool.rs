@@ -86,7 +86,7 @@ impl ChunkReader for Spooled {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        // More than there is would be made room for before it is missed.
+        // Checked first: the buffer is allocated before a read notices that the file is shorter.
         let end = start.checked_add(length as u64).filter(|end| *end <= self.len());
         end.ok_or_else(|| ParquetError::EOF(format!("expected {length} bytes at byte {start}")))?;
         Ok(self.read(start, length)?)

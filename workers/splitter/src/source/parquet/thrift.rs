@@ -1,5 +1,5 @@
-//! As much of Thrift's compact protocol as it takes to check the sizes that a Parquet file states about itself, before a library
-//! makes room for them. <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
+//! The part of Thrift's compact protocol that is needed to check the sizes a Parquet file states about itself, before a
+//! library allocates them. <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
 
 /// Structures within structures at most.
 const DEPTH_MAX: u32 = 32;
@@ -24,8 +24,8 @@ pub(super) struct PageHeader {
     pub dictionary_values: u64,
 }
 
-/// The length of the structure that `bytes` begin with; `None` if it is none, or has more than `elements_max` elements in lists, sets
-/// and maps.
+/// The length of the structure that `bytes` begin with; `None` if they begin with none, or if it has more than
+/// `elements_max` elements in lists, sets and maps.
 pub(super) fn structure(bytes: &[u8], elements_max: usize) -> Option<usize> {
     let mut walk = Walk { bytes, at: 0, elements_left: elements_max };
     walk.fields(DEPTH_MAX, |walk, _, kind| walk.value(kind, DEPTH_MAX))?;
@@ -77,7 +77,7 @@ impl Walk<'_> {
     fn value(&mut self, kind: u8, depth: u32) -> Option<()> {
         let deeper = depth.checked_sub(1)?;
         match kind {
-            // A truth value is in its kind.
+            // A boolean has no bytes: its kind is its value.
             1 | 2 => Some(()),
             3 => self.pass(1),
             4..=6 => self.varint().map(drop),

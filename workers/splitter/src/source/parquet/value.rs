@@ -18,19 +18,19 @@ const SECONDS_PER_DAY: i64 = 86_400;
 /// What the values of a column mean.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A number or a truth value, as its physical type says.
+    /// A number or a boolean, as its physical type says.
     Plain,
-    /// A whole number without a sign.
+    /// An integer without a sign.
     Unsigned,
-    /// Units of which so many are a second, since 1970 in UTC.
+    /// Time since 1970 in UTC, in units of which this many are a second.
     Timestamp(i64),
     /// Days since 1970.
     Date,
-    /// A whole number with so many decimal places.
+    /// An integer with this many decimal places.
     Decimal(i32),
     /// UTF-8.
     Text,
-    /// UTF-8 if it is that, else nothing that a ride has.
+    /// Read as text where it is UTF-8; else left out, since no field of a ride holds other bytes.
     PerhapsText,
     Uuid,
     /// A number in 16 bits.
@@ -128,8 +128,10 @@ impl Value {
         timestamp(seconds, nanos.rem_euclid(1_000_000_000), seconds)
     }
 
+    /// A value of variable length.
+    ///
     /// # Errors
-    /// A text that is no UTF-8.
+    /// Fails on a text that is not UTF-8.
     pub fn of_bytes(kind: Kind, value: &ByteArray, column: &str) -> Result<Self, InvalidParquet> {
         let bytes = value.data();
         let is_text = std::str::from_utf8(bytes).is_ok();
@@ -141,8 +143,10 @@ impl Value {
         }
     }
 
+    /// A value of fixed length.
+    ///
     /// # Errors
-    /// A text that is no UTF-8.
+    /// Fails on a text that is not UTF-8.
     pub fn of_fixed(kind: Kind, value: &FixedLenByteArray, column: &str) -> Result<Self, InvalidParquet> {
         let bytes = value.data();
         match (kind, bytes) {
@@ -181,7 +185,7 @@ impl Value {
     }
 }
 
-/// Writes a value that serialises without fail.
+/// Writes a value whose serialisation cannot fail.
 pub(super) fn write_json(into: &mut Vec<u8>, value: impl Serialize) {
     let start = into.len();
     if serde_json::to_writer(&mut *into, &value).is_err() {

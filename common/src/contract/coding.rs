@@ -28,7 +28,8 @@ impl Coding {
         }
     }
 
-    /// The coding that the first bytes of a body show; deflate and Brotli have no such mark. No JSON document starts like them.
+    /// The coding that the first bytes of a body show, if any. Deflate and Brotli have no such mark; no JSON document
+    /// starts with one.
     pub fn of_body(body: &[u8]) -> Option<Self> {
         match body {
             [0x1F, 0x8B, ..] => Some(Self::Gzip),
@@ -38,7 +39,7 @@ impl Coding {
         }
     }
 
-    /// How the name of an object ends that is compressed in a way that its first bytes do not show; `None` where they do.
+    /// Suffix that names the compression of an object whose first bytes do not show it; `None` where they do.
     pub fn suffix(self) -> Option<&'static str> {
         match self {
             Self::Gzip | Self::Zstd => None,
@@ -86,7 +87,7 @@ pub enum UnknownCoding {
 /// libraries set them on every message.
 ///
 /// # Errors
-/// A name that is none of these, and several compressions.
+/// Fails on any other name, and on more than one compression.
 pub fn content_coding(content_encoding: &str) -> Result<Option<Coding>, UnknownCoding> {
     let shown = || shorten(content_encoding, 100).into_owned();
     let mut declared = None;
@@ -102,7 +103,7 @@ pub fn content_coding(content_encoding: &str) -> Result<Option<Coding>, UnknownC
     Ok(declared)
 }
 
-/// Whether a name in a `content_encoding` says nothing about compression: a character set, or a way to carry bytes as they are.
+/// Whether a name in a `content_encoding` is not a compression: a character set, or a way to carry bytes unchanged.
 pub fn is_no_compression(name: &str) -> bool {
     const NAMES: [&str; 14] = [
         "", "identity", "none", "null", "plain", "binary", "8bit", "7bit", "8-bit", "7-bit", "string", "text", "json",

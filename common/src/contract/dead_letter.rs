@@ -238,31 +238,31 @@ pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
     all
 }
 
-/// Member of a copy that says why it was made, where no operator dropped the letter.
+/// Member of a copy that says why the copy was made; absent where an operator dropped the letter.
 const CAUSE: &str = "cause";
 /// Its value: see [`ended_with_process`].
 const PROCESS_ENDED: &str = "process_ended";
 
-/// A copy made because the in-process broker, and the letter with it, ends with its process.
+/// Marks a copy as made because the in-process broker, which held the letter, ends with its process.
 pub fn ended_with_process(mut copy: Value) -> Value {
     copy[CAUSE] = json!(PROCESS_ENDED);
     copy
 }
 
-/// What a copy of a dead letter says about its batch: `dead/<queue>/<id>.json`.
+/// What a copy of a dead letter, `dead/<queue>/<id>.json`, says about its batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUp {
     /// The batch.
     pub batch_id: String,
     /// The work queue the message died in.
     pub queue: String,
-    /// Stable code.
+    /// Stable code of the reason.
     pub reason: String,
-    /// In words.
+    /// The reason in words.
     pub why: String,
     /// When it died.
     pub dead_at: Option<Timestamp>,
-    /// The chunk that was given up; `None` for another message.
+    /// Number of the chunk that was given up; `None` where the message was not a chunk.
     pub chunk: Option<u32>,
     /// Whether an operator dropped it; otherwise its broker ended with its process.
     pub dropped: bool,

@@ -2,12 +2,12 @@
 //!
 //! ```text
 //! raw/<name>                            what publishers upload
-//! raw/inline/<sha256>[.ndjson]          what came inline, kept by the splitter so that any batch can be replayed
+//! raw/inline/<sha256>[.ndjson][.br]     an inline batch, kept by the splitter so that it can be replayed; or `.deflate`
 //! uploads/<batch_id>.json               what was handed in over HTTP, and when
 //! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
-//! staging/<batch_id>/<split_id>/...     the merger's work in progress, of each splitting of the batch by itself
+//! staging/<batch_id>/<split_id>/...     enriched chunks waiting for the batch to be complete, by splitting
 //! dataset/<batch_id>/part-00000.csv     the joined rides
 //! dataset/<batch_id>/manifest.json      written last: the dataset is complete
 //! weather/<station>/<year>.csv          the cache
@@ -21,12 +21,12 @@
 //! models/<model>/<id>/rejected.json     instead of all: why no model came of these datasets
 //! models/<model>/champion/<n>.json      the n-th champion, n from 1 in ten digits, written once
 //! models/<model>/champion.json          the alias scorers follow: a copy of the highest
-//! models/<model>/challenger…            the same for the challenger, which scorers let answer unheard
+//! models/<model>/challenger…            the same for the challenger, which scores in shadow
 //! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
 //! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
 //! control/<worker>.json                 whether a worker is paused: who said so, when, why
 //! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
-//! dead/<queue>/<id>.json                a dead letter that an operator dropped: its properties and body
+//! dead/<queue>/<id>.json                a dead letter that was dropped, or whose broker ended with its process
 //! ```
 
 use super::{coding::Coding, features::breed_name, model::AliasName};
@@ -82,8 +82,8 @@ pub fn idempotency(fingerprint: &str) -> String {
     format!("idempotency/{fingerprint}.json")
 }
 
-/// A batch that came inline. Its name says what the message's properties did: whether it is read line by line, and a compression
-/// that its bytes do not show.
+/// An inline batch that the splitter keeps. Its name replaces the message's properties: it says whether the batch is
+/// read line by line, and names a compression that its bytes do not show.
 pub fn raw_inline(sha256: &str, lines: bool, coding: Option<Coding>) -> String {
     let form = if lines { ".ndjson" } else { "" };
     let compression = coding.and_then(Coding::suffix).unwrap_or_default();
@@ -121,7 +121,8 @@ pub fn staging(batch_id: &str) -> String {
     format!("{STAGING}/{batch_id}")
 }
 
-/// Where one splitting of a batch is staged; beside the batch's others where its messages do not name it.
+/// Folder in which one splitting of a batch is staged; the batch's own staging folder where its messages name no
+/// splitting.
 pub fn splitting(batch_id: &str, split_id: Option<&str>) -> String {
     match split_id {
         Some(split_id) => format!("{STAGING}/{batch_id}/{split_id}"),

@@ -167,8 +167,8 @@ fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> Us
     needs.into_user(process, namespace)
 }
 
-/// Publishes batches with whatever routing key, and follows what becomes of them: events, and dead letters for the reason why a
-/// batch was refused.
+/// Publishes batches with any routing key, and follows them: reads events, and dead letters for the reason of a
+/// refusal.
 fn of_publisher(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::PUBLISHER);

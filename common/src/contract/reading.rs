@@ -1,7 +1,7 @@
-//! How the rides of a batch are read where its document is not as the fleet expects it: where in the document they are, and
+//! How the rides of a batch are read where the default does not fit its document: where in the document they are, and
 //! which of their keys stands for which field.
 //!
-//! Part of a batch's identity: the same bytes read in another way are another batch, with another id.
+//! The reading is part of a batch's identity: the same bytes read in another way are another batch, with another id.
 
 use super::text;
 use serde::{Deserialize, Serialize};
@@ -21,7 +21,7 @@ pub const FIELDS: [&str; 10] = [
     "magicpoints",
     "fieldservice",
 ];
-/// Those of [`FIELDS`] that hold a number: the ones a mapping may scale.
+/// The fields of [`FIELDS`] that hold a number: a mapping may scale these.
 pub const NUMERIC_FIELDS: [&str; 5] = ["latitude", "longitude", "distance", "healthpoints", "magicpoints"];
 /// Bytes of one expression at most.
 const EXPRESSION_BYTES_MAX: usize = 256;
@@ -38,13 +38,13 @@ pub struct Reading {
 }
 
 impl Reading {
-    /// Whether nothing is said about how to read.
+    /// Whether the document is read in the default way.
     pub fn is_default(&self) -> bool {
         self.rides_at.is_none() && self.map.is_empty()
     }
 
-    /// The id of a batch that was given none: the first 16 hex digits of the SHA-256 of its bytes, or, where it is read in a way
-    /// of its own, of that hash and the reading.
+    /// The id of a batch that was given none: the first 16 hex digits of the SHA-256 of its bytes. If the reading is
+    /// not the default, it is hashed together with that SHA-256.
     ///
     /// `sha256`: 64 hex digits.
     pub fn batch_id(&self, sha256: &str) -> String {
@@ -77,7 +77,7 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ma
 pub struct InvalidExpression {
     /// As given, shortened.
     pub given: String,
-    /// What would be right.
+    /// What was expected instead.
     pub expected: String,
 }
 
@@ -159,7 +159,7 @@ impl Mapping {
         self.0.iter().map(|(field, source)| (*field, source))
     }
 
-    /// The source of a field, where it has one.
+    /// The source of a field, if the mapping has one.
     pub fn source(&self, field: &str) -> Option<&Source> {
         self.0.get(field)
     }
@@ -167,7 +167,8 @@ impl Mapping {
     /// Adds `field=source`, as on a command line.
     ///
     /// # Errors
-    /// A field that rides do not have or that has a source already, a source that cannot be read, a factor for a field that is no number.
+    /// Fails on a field that rides do not have or that has a source already, on a source that cannot be read, and on a
+    /// factor for a field that is not a number.
     pub fn add(&mut self, text: &str) -> Result<(), InvalidExpression> {
         let Some((field, source)) = text.split_once('=') else {
             return Err(InvalidExpression::new(text, "FIELD=SOURCE, as in latitude=lat or distance=km*0.621371"));
@@ -228,7 +229,7 @@ pub struct Factor {
 }
 
 impl Factor {
-    /// The number, scaled.
+    /// Multiplies a value by the factor, or divides it.
     pub fn apply(&self, value: f64) -> f64 {
         if self.divides { value / self.number } else { value * self.number }
     }

@@ -227,7 +227,7 @@ impl RejectReason {
         serde_json::from_value(serde_json::Value::from(code)).ok()
     }
 
-    /// What would be right, in words.
+    /// What was expected, in words.
     pub fn expected(self) -> &'static str {
         match self {
             Self::InvalidJson => "a whole JSON object",

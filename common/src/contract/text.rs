@@ -1,9 +1,9 @@
 //! Scalars that arrive as text: numbers, labels and keys, as people and other programs write them.
 //!
-//! One place decides what counts as a number, a label or a blank, for rides in a batch, for rides in a score request and
-//! for the cells of a CSV file.
+//! Defines once what counts as a number, a label or a blank, for rides in a batch, for rides in a score request and for
+//! the cells of a CSV file.
 
-/// What a label given as text says.
+/// How a label given as text is read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelText {
     /// Blank, `null`, `NaN` or `NA`: the ride has no label yet.

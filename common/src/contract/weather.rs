@@ -1,18 +1,18 @@
-//! Which weather there can be, and what was left out of a weather file: one judgement for training, scoring and lookups.
+//! Which weather is possible, and what was left out of a weather file: one check for training, scoring and lookups.
 
 use super::ride::Counts;
 use serde::{Deserialize, Serialize};
 use std::{fmt, ops::RangeInclusive};
 
-/// Temperatures there can be, tenths of °C: nothing colder than −89.2 °C or warmer than 56.7 °C was ever measured.
+/// Possible temperatures, tenths of °C. The extremes ever measured are −89.2 °C and 56.7 °C.
 pub const TEMPERATURE_TENTHS: RangeInclusive<f64> = -1000.0..=700.0;
-/// Precipitation of a day there can be, tenths of mm: the most ever measured is 1,825 mm.
+/// Possible precipitation of one day, tenths of mm. The most ever measured is 1,825 mm.
 pub const PRECIPITATION_TENTHS: RangeInclusive<f64> = 0.0..=20_000.0;
 
-/// Why the weather of a day cannot be.
+/// Why the weather of a day is impossible.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Impossible {
-    /// The night is warmer than the day.
+    /// The lowest temperature of the day is above the highest.
     TminAboveTmax,
     /// `tmin` outside of [`TEMPERATURE_TENTHS`].
     TminOutOfRange,
@@ -42,7 +42,7 @@ impl Impossible {
         }
     }
 
-    /// What would be right, in words.
+    /// What was expected, in words.
     pub fn expected(self) -> &'static str {
         match self {
             Self::TminAboveTmax => "at most tmax",
@@ -58,10 +58,10 @@ impl fmt::Display for Impossible {
     }
 }
 
-/// Judges what is known of a day's weather, in NOAA's tenths; what is `None` is not judged.
+/// Checks what is known of a day's weather, in NOAA's tenths; `None` is not checked.
 ///
 /// # Errors
-/// The first reason why it cannot be; a value that is not finite is out of range.
+/// Fails with the first reason why the weather is impossible; a value that is not finite is out of range.
 pub fn check(tmin: Option<f64>, tmax: Option<f64>, prcp: Option<f64>) -> Result<(), Impossible> {
     let within = |value: Option<f64>, range: &RangeInclusive<f64>| value.is_none_or(|value| range.contains(&value));
     if !within(tmin, &TEMPERATURE_TENTHS) {
@@ -94,7 +94,7 @@ pub struct WeatherWarnings {
     pub station: String,
     /// The file or URL that was read, or looked for.
     pub file: String,
-    /// In words, where the warning is about the file as a whole: that it is missing, for which places that matters.
+    /// In words, where the warning is about the whole file: that it is missing, and for which places that matters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
     /// Rows and days left out, by reason: `second_value`, `invalid_date`, `invalid_value`, `wrong_fields`, `other_station`, and the

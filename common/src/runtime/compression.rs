@@ -8,7 +8,7 @@ use async_compression::{
 };
 use tokio::io::{AsyncRead, AsyncReadExt};
 
-/// Bytes of a decompressed body that the bound on its expansion does not concern.
+/// Bytes that a body may always expand to, whatever its compressed size.
 const FREE_BYTES: usize = 2 << 20;
 /// How many times its compressed size a larger body may have, decompressed. Deflate reaches 1,032.
 const EXPANSION_MAX: usize = 1_000;
@@ -28,7 +28,7 @@ pub enum BadCompression {
         /// What it starts like.
         found: String,
     },
-    /// It breaks off, or a check sum is wrong.
+    /// It breaks off, or a checksum is wrong.
     #[error("the {coding} stream is broken: {why}")]
     Broken {
         /// As declared.
@@ -44,16 +44,16 @@ pub enum BadCompression {
         /// How many.
         bytes: usize,
     },
-    /// More than is taken.
+    /// Decompressed, it has more bytes than allowed.
     #[error("the body is larger than {bytes_max} bytes, decompressed")]
     TooLarge {
-        /// The most that is taken.
+        /// Bytes allowed.
         bytes_max: usize,
     },
-    /// A little that becomes very much.
+    /// It expands to an implausible size.
     #[error("the body expands to more than {EXPANSION_MAX} times its {bytes} compressed bytes")]
     Expands {
-        /// Compressed.
+        /// Bytes of the body as it came, compressed.
         bytes: usize,
     },
 }
@@ -72,13 +72,13 @@ pub fn starts_like(body: &[u8]) -> String {
     }
 }
 
-/// Decompresses a whole body, all of its members or frames; zeros and white space after the last are padding.
+/// Decompresses a whole body with all of its members or frames; zeros and white space after the last are padding.
 ///
-/// `bytes_max`: the most there may be of it, decompressed. `make_room` is asked before the buffer grows to so many bytes, and may
+/// `bytes_max`: bytes allowed, decompressed. `make_room` is called with the new size before the buffer grows, and may
 /// refuse.
 ///
 /// # Errors
-/// What is wrong with the body, or what `make_room` says.
+/// Fails if the body is not as described, or if `make_room` refuses.
 pub async fn decompress<E: From<BadCompression>>(
     body: &[u8],
     coding: Coding,
@@ -150,7 +150,7 @@ fn is_zlib(body: &[u8]) -> bool {
     }
 }
 
-/// Why no more is read.
+/// Why decompression stopped early.
 enum Stopped<E> {
     Refused(E),
     Broken(std::io::Error),
@@ -168,7 +168,7 @@ impl<E: From<BadCompression>, R: FnMut(usize) -> Result<(), E>> Sink<R> {
     async fn fill(&mut self, decoder: &mut (impl AsyncRead + Unpin)) -> Result<(), Stopped<E>> {
         loop {
             if self.bytes.len() == self.bytes.capacity() {
-                // One byte more than may be, so that too large is told from just large enough.
+                // One byte more than allowed, so that a body that is too large differs from one that just fits.
                 let capacity = (self.bytes.capacity() * 2).max(8 << 10).min(self.bytes_max.saturating_add(1));
                 (self.make_room)(capacity).map_err(Stopped::Refused)?;
                 self.bytes.reserve_exact(capacity - self.bytes.len());

@@ -46,7 +46,8 @@ impl Process {
         Self::start_documented(name, about, "")
     }
 
-    /// The same, with more to print at the end of `--help`, such as the settings of the worker's own section.
+    /// As the constructor above; `reference` is printed at the end of `--help`, such as the settings of the worker's
+    /// section.
     pub fn start_documented(name: &'static str, about: &'static str, reference: &str) -> Self {
         let command =
             <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));

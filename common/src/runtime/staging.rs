@@ -1,4 +1,4 @@
-//! How far a batch is, read off the staging area: for people, no result depends on it.
+//! How far a batch is, read from the staging area. For people; no result depends on it.
 
 use super::{Store, store};
 use crate::contract::{dataset::Claim, layout, message::BatchSplit, outcome::Failure};
@@ -15,9 +15,10 @@ pub struct Staged {
     pub total: Option<u64>,
 }
 
-/// Looks at the splitting of the batch that is furthest: where there are several, the others were abandoned, or bring the same.
+/// Looks at the splitting of the batch with the most staged chunks. Any others were abandoned, or have the same chunks.
 ///
 /// # Errors
+/// Fails with an outage if the store cannot be read.
 /// When the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     let prefix = Path::from(layout::staging(&claim.batch_id));
@@ -44,10 +45,10 @@ pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     Ok(Staged { rides: total.map_or(rides, |total| rides.min(total)), total })
 }
 
-/// Whether a chunk of the batch is staged, or its account where `chunk` is `None`: of whichever splitting.
+/// Whether a chunk of the batch is staged, or, where `chunk` is `None`, its `batch-split` message; of any splitting.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// Fails with an outage if the store cannot be read.
 pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bool, Failure> {
     let wanted = match chunk {
         Some(chunk) => layout::staged_chunk(batch_id, None, chunk),

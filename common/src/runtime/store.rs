@@ -99,7 +99,7 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
     }
 }
 
-/// Removes an object; one that is gone already is as good.
+/// Removes an object. One that is missing already is not an error.
 ///
 /// # Errors
 /// [`outage`].
@@ -107,7 +107,7 @@ pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
     gone(store.delete(&Path::from(path)).await).map(drop)
 }
 
-/// Removes objects, as [`remove`] does, several at a time; how many were there.
+/// Removes objects as [`remove`] does, several at a time; returns how many existed.
 ///
 /// # Errors
 /// [`outage`], with the first that fails or cannot be listed.
@@ -120,7 +120,7 @@ pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::R
     Ok(count)
 }
 
-/// Whether it was there to be removed.
+/// Whether the object existed.
 fn gone(outcome: object_store::Result<()>) -> Result<bool, Failure> {
     match outcome {
         Ok(()) => Ok(true),

@@ -1,4 +1,4 @@
-//! What a worker waits for, in the object store: written by the loop around the worker, read by whoever shows it.
+//! What a worker waits for, in the object store: written by the loop around the worker, read by commands that show it.
 
 use super::{Store, host, store};
 use crate::contract::{
@@ -11,26 +11,26 @@ use std::time::Duration;
 use tokio::{sync::watch, time};
 use tracing::debug;
 
-/// How long a record counts after its last cause. A message waits for 2 minutes at most before it is tried again, and a process
-/// that was killed removes nothing.
+/// How long a record counts after its cause was met last. A message waits for 2 minutes at most before it is tried
+/// again, and a process that was killed removes no record.
 const COUNTS_FOR: SignedDuration = SignedDuration::from_mins(10);
 /// Pause between two writes of one process.
 const WRITE_PAUSE: Duration = Duration::from_secs(3);
-/// How long one write may take: a store that is away may be the very cause.
+/// Time for one write. The store itself may be away and so be the cause of the wait.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
 /// What a worker recorded last, however long ago; `None` when it waits for nothing.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// Fails if the store cannot be read.
 pub async fn record(store: &Store, worker: &str) -> Result<Option<Waiting>, Failure> {
     store::read_json(store, &layout::waiting(worker)).await
 }
 
-/// What a worker waits for now; `None` when it waits for nothing, as far as its processes recorded.
+/// What a worker waits for now; `None` when none of its processes recorded a wait that still counts.
 ///
 /// # Errors
-/// When the store cannot be read.
+/// Fails if the store cannot be read.
 pub async fn read(store: &Store, worker: &str) -> Result<Option<Waiting>, Failure> {
     let waiting = record(store, worker).await?;
     Ok(waiting.filter(|waiting| counts(waiting, host::now())))
@@ -40,23 +40,23 @@ fn counts(waiting: &Waiting, now: Timestamp) -> bool {
     waiting.at.parse::<Timestamp>().is_ok_and(|at| now.duration_since(at) <= COUNTS_FOR)
 }
 
-/// What one process last learnt of its own waiting.
+/// What one process last learnt about its own waiting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Nothing yet: a record of an earlier process stays.
+    /// Nothing yet: the record of an earlier process stays.
     Unknown,
     Waits(Waiting),
     Progresses,
 }
 
-/// Keeps the record of one worker, in a task of its own: no delivery waits for it, and none fails with it.
+/// Keeps the record of one worker in a task of its own: no delivery waits for the record, and none fails because of it.
 pub(super) struct Recorder {
     worker: &'static str,
     state: watch::Sender<State>,
 }
 
 impl Recorder {
-    /// Records in `store`; without one, nowhere.
+    /// Records in `store`; without a store it records nothing.
     pub(super) fn start(worker: &'static str, store: Option<Store>) -> Self {
         Self::with_pause(worker, store, WRITE_PAUSE)
     }
@@ -69,8 +69,8 @@ impl Recorder {
         Self { worker, state }
     }
 
-    /// A message was set aside. `outages`: how often because of an outage, 0 where its attempts are counted; `attempt`: which one
-    /// failed, where they are.
+    /// Notes that a message was set aside. `outages`: how many times because of an outage, 0 where attempts are
+    /// counted; `attempt`: the attempt that failed, where attempts are counted.
     pub(super) fn set_aside(&self, why: &str, batch_id: Option<&str>, outages: u32, attempt: Option<u32>) {
         let at = host::now().strftime("%FT%TZ").to_string();
         self.state.send_modify(|state| {
@@ -91,7 +91,7 @@ impl Recorder {
         });
     }
 
-    /// A message that was set aside before is done with.
+    /// Notes that a message which was set aside before is done with.
     pub(super) fn progress(&self) {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Progresses) != State::Progresses);
     }

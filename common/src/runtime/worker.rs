@@ -58,7 +58,8 @@ pub trait Worker: Send + Sync + 'static {
         None
     }
 
-    /// Tidies up: after every connect, and every hour from then on, beside the messages. What fails is tried again the next time.
+    /// Removes leftovers: called after every connect and every hour, while messages are handled. An error is logged,
+    /// and the next call tries again.
     fn tend(&self) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }

@@ -131,8 +131,8 @@ impl Findings {
         json!({ "findings": self.0, "counts": counts })
     }
 
-    /// One line for each finding, and one for its remedy. What keeps several checks from being made, as a refusal of the management
-    /// API does, is named once, with all of them.
+    /// One line for each finding, and one for its remedy. A cause that prevents several checks, such as a refusal by
+    /// the management API, is printed once, with the list of those checks.
     fn lines(&self) -> Vec<String> {
         let mut lines = Vec::new();
         for (at, Finding { check, verdict, found, remedy }) in self.0.iter().enumerate() {

@@ -49,9 +49,9 @@ pub(crate) struct Submitted {
     pub(crate) trace_id: String,
     /// When it was handed in.
     pub(crate) at: Timestamp,
-    /// Whether its dataset was there before it was handed in.
+    /// Whether its dataset was complete before the batch was handed in.
     pub(crate) was_there: bool,
-    /// What there is to say of a dataset that an earlier command brought.
+    /// The report on a dataset that an earlier command produced.
     pub(crate) earlier: Option<Earlier>,
 }
 
@@ -59,7 +59,7 @@ pub(crate) struct Submitted {
 pub(crate) enum BatchOutcome {
     /// Its dataset is ready.
     Ready(DatasetReady),
-    /// It is a dead letter, or some of its chunks are: there will be no dataset of it.
+    /// A message of the batch, or some of its chunks, are dead letters: the batch gets no dataset.
     Refused {
         /// The queue whose dead letters it is among.
         queue: String,
@@ -125,7 +125,7 @@ fn reading(options: &ReadingOptions) -> Result<Reading, Failed> {
     options.reading().map_err(|error| Failed::Misused(anyhow::anyhow!("--map {error}")))
 }
 
-/// How this session follows its batches.
+/// How the batches of this command are followed.
 pub(crate) fn manner(session: &Session, goal: Goal, in_fleet: bool) -> Result<Manner, Failed> {
     let patience = Duration::from_millis(session.section::<RunSettings>()?.patience_ms);
     Ok(Manner { goal, quiet: session.shared.json, patience, in_fleet })

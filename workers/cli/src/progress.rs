@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the amount is told of a step whose length nobody knows.
+/// How often the amount is printed of a step whose length is not known.
 const UNMEASURED_EVERY: Duration = Duration::from_secs(5);
 
 /// Progress of one step of work.
@@ -19,7 +19,7 @@ pub(crate) struct Step {
     unit: Unit,
     length: u64,
     told_percent: AtomicU64,
-    /// How many times [`UNMEASURED_EVERY`] had passed when the amount was told last.
+    /// How many times [`UNMEASURED_EVERY`] had passed when the amount was printed last.
     told_turn: AtomicU64,
     started: Instant,
 }
@@ -32,7 +32,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// So many of them, for a person.
+    /// An amount of this unit, for a person.
     fn amount(self, amount: u64) -> String {
         match self {
             Self::Bytes => HumanBytes(amount).to_string(),

@@ -1,4 +1,4 @@
-//! `config reference`: every setting there is, with its type, unit, range and default.
+//! `config reference`: all settings, each with its type, unit, range and default.
 
 mod entries;
 #[cfg(test)]
@@ -22,7 +22,7 @@ struct Setting {
     kind: &'static str,
     /// Unit of a number, form of a text.
     unit: &'static str,
-    /// The numbers that are taken, in words.
+    /// The accepted numbers, in words.
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<String>,
     /// `null` where there is none.
@@ -30,7 +30,7 @@ struct Setting {
     meaning: &'static str,
 }
 
-/// The entries of the gateway, which checks its settings by them.
+/// The settings of the gateway, from the table that the gateway checks them with.
 fn of_gateway() -> Vec<Entry> {
     let defaults = default::<gateway::settings::Settings>();
     let of = |entry: &gateway::settings::Entry| {
@@ -67,7 +67,7 @@ fn sections() -> [(&'static str, Vec<Entry>, Value); SECTIONS.len()] {
     ]
 }
 
-/// Every setting, section by section.
+/// All settings, section by section.
 fn settings() -> Vec<Setting> {
     let of = |(section, entries, defaults): (&'static str, Vec<Entry>, Value)| {
         entries.into_iter().map(move |Entry { key, kind, unit, meaning }| {
@@ -97,8 +97,8 @@ pub(crate) fn config(session: &Session, command: &ConfigCommand) -> Result<(), F
     Ok(())
 }
 
-/// A configuration file in which every setting is commented out: it changes nothing until somebody uncomments a line. Defaults that
-/// are set would: `status` asks a broker once `broker.url` is set.
+/// A configuration file with every setting commented out: it changes nothing until a line is uncommented. Defaults that
+/// are set would change something: `status` asks a broker once `broker.url` is set.
 fn as_toml(settings: &[Setting]) -> String {
     let mut text = format!(
         "# Every setting with its default. Remove the # before a key to change it. Each is also an environment variable,\n\
@@ -115,7 +115,7 @@ fn as_toml(settings: &[Setting]) -> String {
         let range = range.as_ref().map_or(String::new(), |range| format!(", {range}"));
         let (value, note) = match default {
             Value::Null => (String::new(), "; no default".to_owned()),
-            // Printed without its password, with which alone it would be the default.
+            // A default with a password is printed without the password, so the printed line would not be the default.
             Value::String(redacted) if redacted.contains('…') => (String::new(), format!("; default {redacted}")),
             default => (format!(" {default}"), String::new()),
         };

@@ -202,7 +202,7 @@ impl Remote {
 fn line(batch: &Value) -> String {
     let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
     let (id, source, counts) = (text(&batch["batch_id"]), text(&batch["source"]), &batch["counts"]);
-    // Not known of batches that others published.
+    // The gateway does not know the time of batches that others published.
     let submitted_at = batch["submitted_at"].as_str().unwrap_or("-");
     let (state, what) = match batch["state"].as_str() {
         Some("ready") if batch["note"].is_string() => ("ready", format!("0 rides: {}", text(&batch["note"]))),

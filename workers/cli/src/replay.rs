@@ -49,7 +49,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         let (was_there, at) = (is_there(&store, shown(&batch.batch_id)).await?, host::now());
         let before = staged(&store, shown(&batch.batch_id)).await?;
         let trace_id = client.publish(&batch).await?;
-        // The new splitting is staged by itself: nothing of the ones before is of use.
+        // The new splitting has its own staging folder: what the earlier ones staged is of no use.
         store::remove_all(&store, stream::iter(before).map(Ok).boxed()).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
         let batch_id = batch.batch_id.unwrap_or_default();

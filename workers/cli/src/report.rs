@@ -40,7 +40,7 @@ struct Ready<'a> {
     manifest: Manifest,
 }
 
-/// What a job came to, with everything that is read from the store to report it.
+/// The results of a job, with everything that is read from the store to report them.
 struct Results<'a> {
     outcome: &'a Outcome,
     place: String,
@@ -123,7 +123,7 @@ impl<'a> Results<'a> {
         Ok(text)
     }
 
-    /// What comes first: that a result is not new, that most rides were rejected, that there are none.
+    /// The first lines: that a result is not new, that most rides were rejected, that there are none.
     fn lead(&self, text: &mut String) -> std::fmt::Result {
         for Ready { submitted, .. } in &self.ready {
             if let Some(earlier) = &submitted.earlier {
@@ -140,7 +140,7 @@ impl<'a> Results<'a> {
         Ok(())
     }
 
-    /// What the trainer made of the rides.
+    /// The result of the training.
     fn training(&self, text: &mut String, truth: Option<&KnownTruth>) -> std::fmt::Result {
         let without_rides = !self.ready.is_empty() && unusable(&self.ready).len() == self.ready.len();
         match (&self.outcome.model, &self.model) {
@@ -160,7 +160,7 @@ impl<'a> Results<'a> {
                 }
                 Ok(())
             }
-            // The report leads with the cause.
+            // The report begins with the cause.
             (Some(ModelOutcome::Rejected(_)), None) if without_rides => Ok(()),
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)
@@ -225,7 +225,7 @@ fn unusable(ready: &[Ready<'_>]) -> Vec<String> {
     words.collect()
 }
 
-/// Everything to be wary of in a model, each as a sentence without its full stop.
+/// Every caution about a model, each as a sentence without its full stop.
 pub(crate) fn cautions(model: &Model) -> Vec<String> {
     let without_evidence = model.evidence.as_ref().and_then(trainer::promote::without_evidence);
     let warnings = model.warnings.iter().map(|warning| legible(&warning.why, false).into_owned());
@@ -401,8 +401,8 @@ fn files(text: &mut String, place: &str, ready: &[Ready<'_>], model: Option<&Mod
     Ok(())
 }
 
-/// A ride that has something to explain, by feature: each value is a standard deviation off the training mean, towards service,
-/// within what was trained on, and its night is no warmer than its day.
+/// A ride whose score has contributions to show, by feature: each value is one standard deviation from the training
+/// mean towards service, lies within the training data, and `tmin` is not above `tmax`.
 fn telling_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
     let mut ride: Vec<(&str, f64)> = coefficients.iter().map(|c| (c.feature.as_str(), towards_service(c))).collect();
     let tmax = ride.iter().find(|(feature, _)| *feature == "tmax").map(|(_, value)| *value);
@@ -421,7 +421,7 @@ fn towards_service(Coefficient { per_unit, mean, std_dev, min, max, .. }: &Coeff
     if rounded < *min || rounded > *max { value } else { rounded }
 }
 
-/// How to go on: with a ride to score.
+/// What to do next: score a ride.
 fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
     let ride = telling_ride(&model.coefficients);
     let flags: Vec<String> = ride.iter().map(|(feature, value)| format!("--{feature} {value}")).collect();
@@ -456,7 +456,7 @@ mod tests {
         }
     }
 
-    /// A ride at the mean would have nothing to explain: every contribution is 0 there.
+    /// The contributions of a ride at the mean would all be 0.
     #[test]
     fn the_suggested_ride_speaks_for_service_within_what_was_trained_on() {
         let coefficients = [

@@ -75,7 +75,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     tell(session, &response, options.fleet || session.shared.broker.is_some())
 }
 
-/// Which units the weather was read in, where none were given: ten times too warm is a score as good as any other.
+/// The units in which the weather was read, if none were given: with temperatures ten times too high, a score still
+/// looks normal.
 fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
     let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
     format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for others)")

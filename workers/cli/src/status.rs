@@ -96,7 +96,7 @@ pub(crate) fn row(batch_id: &str, since: &str, state: &str, what: &str) -> Strin
     legible(format!("{batch_id:<18} {since:<20} {state:<12} {what}").trim_end(), false).into_owned()
 }
 
-/// That not all dead letters of a queue were read; `None` where they were, or where none are looked for.
+/// Says that not all dead letters of a queue were read; `None` if all were, or if none are searched for.
 pub(crate) fn letters_note(queue: &str, dead: u64) -> Option<String> {
     (dead > LETTERS_MAX as u64 && batches::STAGES.contains(&queue)).then(|| {
         format!(
@@ -131,7 +131,7 @@ async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> {
     Ok(paused)
 }
 
-/// The queues, and the dead letters that are batches or parts of them.
+/// The queues, and the dead letters that concern batches.
 async fn broker(
     session: &Session,
     paused: &[WorkerControl],

@@ -18,8 +18,8 @@ pub struct BatchSplit {
     pub batch_id: String,
     /// SHA-256 of the batch's bytes as they came, 64 hex digits.
     pub sha256: String,
-    /// Names the splitting that this is the account of; see [`new_split_id`]. Absent from a fleet of before November 2026, and where
-    /// the dataset was complete already.
+    /// Names the splitting that this message counts; see [`new_split_id`]. Absent in messages from before November
+    /// 2026, and where the dataset was complete already.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
     /// [`SplitDigest`] of the chunks that were sent, 32 hex digits.
@@ -38,26 +38,27 @@ pub struct BatchSplit {
     pub rejected_by_reason: Counts,
 }
 
-/// A name for one splitting of the bytes with this SHA-256; `random` makes it another than that of any splitting before.
+/// A name for one splitting of the bytes with this SHA-256 (64 hex digits); `random` makes it differ from the names of
+/// other splittings.
 ///
-/// A batch may be split several times: the splitter is killed and its message is delivered again, or the batch is replayed after its
-/// weather was corrected. The chunks of one splitting are joined with each other and with nothing else, so what an abandoned process
-/// still writes, or what was read from bytes that changed meanwhile, never gets into a dataset.
+/// A batch may be split several times: the splitter is killed and its message is delivered again, or the batch is
+/// replayed after its weather was corrected. Only chunks of the same splitting are joined. So chunks that an abandoned
+/// process still writes, or that were read from bytes that changed meanwhile, never get into a dataset.
 pub fn new_split_id(sha256: &str, random: u64) -> String {
     format!("{}-{random:016x}", sha256.get(..16).unwrap_or(sha256))
 }
 
-/// Fingerprint of the chunks of one splitting: XXH3 of 128 bits over their fingerprints in the order of the batch.
+/// Fingerprint of the chunks of one splitting: 128-bit XXH3 over the chunks' fingerprints, in the order of the batch.
 #[derive(Clone, Default)]
 pub struct SplitDigest(Xxh3);
 
 impl SplitDigest {
-    /// Adds what comes next.
+    /// Appends bytes to what is fingerprinted.
     pub fn add(&mut self, part: &[u8]) {
         self.0.update(part);
     }
 
-    /// 32 hex digits.
+    /// The fingerprint, 32 hex digits.
     pub fn finish(&self) -> String {
         format!("{:032x}", self.0.digest128())
     }
@@ -69,7 +70,7 @@ impl std::fmt::Debug for SplitDigest {
     }
 }
 
-/// A splitting's name becomes part of a path, so it is as plain as a batch id.
+/// Checks both where they are given. A split id becomes part of a path, so it has the form of a batch id.
 pub(super) fn check_provenance(split_id: Option<&str>, digest: Option<&str>) -> Result<(), Violation> {
     split_id.map_or(Ok(()), |split_id| check_batch_id("split_id", split_id))?;
     digest.map_or(Ok(()), |digest| check_hex("digest", digest, 32))

@@ -18,7 +18,7 @@ pub struct EnrichedChunk {
     /// As in the ride chunk: which splitting it comes from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
-    /// As in the ride chunk: the fingerprint of what its rides were read from.
+    /// As in the ride chunk: the fingerprint of the bytes that its rides were read from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The rides, in the order of the ride chunk.

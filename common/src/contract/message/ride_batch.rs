@@ -22,7 +22,7 @@ pub struct RideBatch {
     /// Where it came from, for people: a file name, a host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// How the rides are to be read, where they are not as the fleet expects them.
+    /// How the rides are to be read, where the default does not fit the document.
     #[serde(flatten)]
     pub reading: Reading,
     /// The rides, or where they are.
@@ -129,7 +129,7 @@ pub fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
     check_hex(path, sha256, 64)
 }
 
-/// A fingerprint of so many lower-case hex digits.
+/// Checks that `text` has exactly `digits` lower-case hex digits.
 pub(super) fn check_hex(path: &str, text: &str, digits: usize) -> Result<(), Violation> {
     if text.len() == digits && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
         Ok(())

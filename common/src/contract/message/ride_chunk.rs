@@ -11,10 +11,11 @@ pub struct RideChunk {
     pub batch_id: String,
     /// Position of this chunk in the batch, from 0.
     pub chunk: u32,
-    /// Names the splitting that this comes from; see [`super::new_split_id`]. Absent from a fleet of before November 2026.
+    /// Names the splitting that this comes from; see [`super::new_split_id`]. Absent in messages from before November
+    /// 2026.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
-    /// Fingerprint of what these rides were read from, 32 hex digits.
+    /// Fingerprint of the bytes that these rides were read from, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Validated rides.

@@ -16,7 +16,7 @@ pub struct ScoreRequest {
     /// Units of the weather features; NOAA's own when left out or null.
     #[serde(default, deserialize_with = "object::object_or_default")]
     pub units: Units,
-    /// Whether the answer is to say why: the contribution of each feature; not when left out or null.
+    /// Whether the answer is to contain the contribution of each feature; false when left out or null.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "object::null_is_default")]
     pub explain: bool,
     /// At least one, at most [`SCORE_RIDES_MAX`].

@@ -46,17 +46,16 @@ impl StatusTime {
     }
 }
 
-/// The accepted forms of a time, for whoever wrote another one.
+/// The accepted forms of a time, for messages about another form.
 pub const TIME_FORMS: &str = "YYYY-MM-DD HH:MM:SS[.fff] in UTC, RFC 3339 with any offset, ISO 8601 basic form (20180425T170305Z), or epoch \
                               seconds or milliseconds";
 
 impl StatusTime {
-    /// Reads a time as people and other programs write it. Beyond what [`FromStr`] takes: white space around it and before the
-    /// offset; `UTC` or `GMT` as the offset; offsets as `+0000` and `+00`; a comma before the fraction; no seconds; ISO 8601's
-    /// basic form; lower case; a number as text, as in [`StatusTime::from_epoch`].
-    ///
+    /// Reads a time as people and other programs write it. Accepts, beyond what [`FromStr`] takes: white space around
+    /// it and before the offset; `UTC` or `GMT` as the offset; offsets as `+0000` and `+00`; a comma before the
+    /// fraction; no seconds; ISO 8601's basic form; lower case; a number as text, as in [`StatusTime::from_epoch`].
     /// # Errors
-    /// Everything else: a date alone, American and other local orders, names of time zones.
+    /// Fails on everything else: a date alone, American and other local orders, names of time zones.
     pub fn read(text: &str) -> Result<Self, InvalidStatusTime> {
         if let Ok(strict) = text.parse() {
             return Ok(strict);
@@ -70,12 +69,13 @@ impl StatusTime {
         }
     }
 
-    /// Reads a Unix time, by magnitude in seconds or milliseconds: seconds from 100,000,000 (March 1973) up to but not including
-    /// 10,000,000,000 (November 2286), milliseconds from 100,000,000,000 up to but not including 10,000,000,000,000, the same
-    /// moments. Whatever lies outside is refused: a date written as a number, such as 20180425, is no moment of 1970.
+    /// Reads a Unix time in seconds or milliseconds, told apart by magnitude: seconds from 100,000,000 (March 1973) up
+    /// to but not including 10,000,000,000 (November 2286), milliseconds from 100,000,000,000 up to but not including
+    /// 10,000,000,000,000, the same moments. Any other number is refused, so that a date written as a number, such as
+    /// 20180425, does not become a moment in 1970.
     ///
     /// # Errors
-    /// A number outside of both ranges.
+    /// Fails on a number outside both ranges.
     pub fn from_epoch(number: f64) -> Result<Self, InvalidStatusTime> {
         let seconds = 1e8..1e10;
         let micros = if seconds.contains(&number) {
@@ -145,7 +145,7 @@ fn civil(text: &str) -> Result<StatusTime, InvalidStatusTime> {
 /// An offset from UTC as RFC 3339 writes it.
 fn offset(zone: &str) -> Result<String, InvalidStatusTime> {
     let zone = match zone.strip_suffix("UTC").or_else(|| zone.strip_suffix("GMT")) {
-        // As in `+0000 UTC`, which says the same twice.
+        // `+0000 UTC`, for example, states the offset twice.
         Some(before) => match before.trim_end() {
             "" => "Z",
             zero @ ("+00:00" | "+0000" | "+00" | "-00:00" | "-0000" | "-00") => zero,

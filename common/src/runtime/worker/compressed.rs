@@ -1,4 +1,5 @@
-//! Messages whose body is compressed although they are read as JSON: content decides, and `content_encoding` explains.
+//! Messages of JSON that arrive compressed: the content decides, and `content_encoding` names what the content does not
+//! show.
 
 use super::{Decoded, ErasedWorker};
 use crate::{
@@ -14,11 +15,11 @@ use crate::{
 };
 use bytes::Bytes;
 
-/// The path of a violation that is about how the body is compressed.
+/// Path of a violation about how the body is compressed.
 const CONTENT_ENCODING: &str = "content_encoding";
 
-/// Decodes a message that could not be decoded as it came: once more, decompressed, where it is gzip or zstd by its first bytes, or
-/// is declared to be deflate or Brotli, which have no such mark. A compression that is not known is named.
+/// Decodes a message that could not be decoded as it came once more, decompressed: as gzip or zstd where the first
+/// bytes show it, as deflate or Brotli where `content_encoding` declares it. Names an unknown compression.
 pub(super) async fn decode_again<'a>(
     worker: &'a dyn ErasedWorker,
     wire_kind: Option<&str>,
@@ -41,7 +42,7 @@ pub(super) async fn decode_again<'a>(
     let read = compression::decompress(body, coding, MESSAGE_BYTES_MAX, |_| Ok::<_, BadCompression>(())).await;
     let plain = match read {
         Ok(plain) => Bytes::from(plain),
-        // It is the JSON that is wrong, and not its compression.
+        // The JSON is wrong, not the compression.
         Err(BadCompression::Other { .. }) => return Err(why),
         Err(bad) => return Err(malformed(bad.to_string())),
     };

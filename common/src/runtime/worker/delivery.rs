@@ -219,7 +219,7 @@ impl Deliverer {
         Ok(None)
     }
 
-    /// Notes that a message is done with, where it was set aside before.
+    /// Notes that a message is done with, if it was set aside before.
     fn no_longer_waits(&self, history: History) {
         if history.attempt > 1 || history.outages > 0 {
             self.recorder.progress();
@@ -377,7 +377,7 @@ struct Received {
     body: bytes::Bytes,
     exchange: String,
     routing_key: String,
-    /// As its body names it, once it was read.
+    /// The batch id that the body names, once the body was read.
     batch_id: Option<String>,
 }
 

@@ -314,7 +314,7 @@ async fn session(
     }
 }
 
-/// Tidies up again and again.
+/// Calls [`Worker::tend`](super::Worker::tend) again and again.
 async fn tend(worker: &dyn ErasedWorker) -> Infallible {
     const EVERY: Duration = Duration::from_secs(60 * 60);
     loop {

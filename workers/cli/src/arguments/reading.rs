@@ -1,4 +1,4 @@
-//! How the rides of a file are read where it is not as the fleet expects it.
+//! How the rides of a file are read where the default does not fit it.
 
 use clap::Args;
 use common::contract::reading::{InvalidExpression, Mapping, Reading, RidesAt};
@@ -16,16 +16,16 @@ pub struct ReadingOptions {
     pub map: Vec<String>,
 }
 
-/// One `FIELD=SOURCE` that can be used.
+/// Checks one `FIELD=SOURCE`.
 fn entry(text: &str) -> Result<String, InvalidExpression> {
     Mapping::default().add(text).map(|()| text.to_owned())
 }
 
 impl ReadingOptions {
-    /// All of it together.
+    /// The options as one reading.
     ///
     /// # Errors
-    /// A field that is given twice.
+    /// Fails on a field that is given twice.
     pub fn reading(&self) -> Result<Reading, InvalidExpression> {
         let mut map = Mapping::default();
         for entry in &self.map {

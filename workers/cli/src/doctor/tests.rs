@@ -119,7 +119,7 @@ fn a_feature_flag_that_is_off_is_told_by_what_it_breaks() {
     assert_eq!(told("another").0, Verdict::Warning);
 }
 
-/// What keeps several checks from being made is one line and a list of these; every check is counted.
+/// A cause that prevents several checks is one line and a list of these checks; every check is counted.
 #[test]
 fn one_refusal_of_the_management_api_is_reported_once() {
     let why = "the user ada lacks the tag monitoring, without which the management API does not answer";

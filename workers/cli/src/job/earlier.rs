@@ -1,7 +1,7 @@
-//! A dataset that an earlier command brought: said to be one, with what the weather would be today.
+//! Reports that a dataset is from an earlier command, and how its weather would differ today.
 //!
-//! A dataset is never changed. Where weather came or was corrected since, some of its rides are looked up again, so that a person can
-//! judge whether to join them anew.
+//! A dataset is never changed. Some of its rides are looked up again, so that a person can decide whether to join them
+//! anew with weather that arrived or was corrected since.
 
 use super::Submitted;
 use common::{
@@ -24,19 +24,19 @@ use std::{fmt::Write, ops::Range, pin::pin, time::Duration};
 /// Rides looked up again at most.
 const RIDES_MAX: usize = 200;
 const _: () = assert!(RIDES_MAX <= WEATHER_PLACES_MAX);
-/// Bytes read of a dataset to choose them from, at most, and pieces of one file.
+/// Bytes read of a dataset to choose these rides from, at most; also the most pieces that are read of one file.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
 const PIECES: u64 = 8;
-/// Files of a dataset they are chosen from, at most.
+/// Files of a dataset that the rides are chosen from, at most.
 const FILES_MAX: usize = 32;
-/// How long the weather of all of them is waited for.
+/// Time for the lookup of all of them.
 const LOOKUP_MAX: Duration = Duration::from_secs(60);
-/// How long until one is told that it is waited for.
+/// Time until a message says that the lookup is under way.
 const WORD_AFTER: Duration = Duration::from_secs(1);
 /// How much the clocks of this machine and of the store may differ.
 const CLOCKS: SignedDuration = SignedDuration::from_secs(2);
 
-/// What there is to say of a dataset from an earlier command.
+/// The report on a dataset from an earlier command.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(crate) struct Earlier {
     /// When the dataset was made.
@@ -45,13 +45,13 @@ pub(crate) struct Earlier {
     rides: u64,
     without_weather: u64,
     without_weather_by_reason: Counts,
-    /// What the weather of some of its rides is now; absent where nobody could say.
+    /// The weather of some of its rides as of now; absent where the lookup failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     looked_up_again: Option<Changes>,
-    /// Why nobody could.
+    /// Why the lookup failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     not_looked_up: Option<String>,
-    /// Path in the store of what to remove to have the batch joined again.
+    /// Path in the store that must be removed before the batch can be joined again.
     remove: String,
 }
 
@@ -59,14 +59,14 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(at)
 }
 
-/// How the weather of some rides differs from what their dataset says.
+/// How the weather of some rides differs from what their dataset has.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 struct Changes {
     /// Rides looked up.
     rides: u64,
-    /// … of which the dataset has no weather.
+    /// Rides looked up that have no weather in the dataset.
     without_weather: u64,
-    /// … of those, the ones that would have weather now.
+    /// Those of them that would have weather now.
     would_have_weather: u64,
     /// Rides with weather in the dataset that would have other values.
     other_values: u64,
@@ -79,15 +79,15 @@ struct Changes {
 /// Whether a batch has its dataset.
 ///
 /// # Errors
-/// When the store is away.
+/// Fails if the store is away.
 pub(crate) async fn is_there(store: &Store, batch_id: &str) -> Result<bool, Failure> {
     store::exists(store, &layout::manifest(batch_id)).await
 }
 
-/// What to say of the dataset of a batch; `None` when this command brought it.
+/// The report on the dataset of a batch; `None` when this command produced it.
 ///
 /// # Errors
-/// When the store is away or the dataset damaged. A weather service that is away is part of what there is to say.
+/// Fails if the store is away or the dataset is damaged. A weather service that is away is part of the report.
 pub(crate) async fn look(
     client: &Client,
     store: &Store,
@@ -96,7 +96,7 @@ pub(crate) async fn look(
 ) -> Result<Option<Earlier>, Failure> {
     let found = store.head(&Path::from(ready.manifest.as_str())).await.map_err(store::outage)?;
     let made_at = Timestamp::from_second(found.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
-    // A document that names its own batch id is known by it only now.
+    // The id of a document that names its own batch id becomes known only here.
     let before = made_at.saturating_add(CLOCKS).is_ok_and(|made_at| made_at < submitted.at);
     if !submitted.was_there && !before {
         return Ok(None);
@@ -120,15 +120,15 @@ pub(crate) async fn look(
     }))
 }
 
-/// A ride of a dataset: where it was, and what the dataset says of its weather.
+/// A ride of a dataset: its place, and its weather in the dataset.
 #[derive(Debug, Clone, PartialEq)]
 struct Ride {
     place: WeatherPlace,
-    /// Station, then tmin, tmax and prcp as written.
+    /// Station, then tmin, tmax and prcp as written in the dataset.
     weather: Option<(String, [f64; 3])>,
 }
 
-/// Rides from all over the files, in their order.
+/// Rides spread over all of the files, in their order.
 async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failure> {
     let mut rides = Vec::new();
     let chosen: Vec<&DatasetFile> = spread(files, FILES_MAX).collect();
@@ -141,7 +141,7 @@ async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failu
     Ok(rides)
 }
 
-/// The pieces that are read of a file: all of it, or several from all over it.
+/// The pieces of a file to read: the whole file, or several pieces spread over it.
 fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
     if bytes == 0 {
         return Vec::new();
@@ -153,7 +153,7 @@ fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
     (0..PIECES).map(|n| (bytes - length) * n / (PIECES - 1)).map(|start| start..start + length).collect()
 }
 
-/// A piece of a file without its header line and the lines that are cut.
+/// A piece of a file without the header line and without the lines that are cut at either end.
 fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
     let first = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
     let last = match piece.end == all {
@@ -163,7 +163,7 @@ fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
     bytes.get(first..last).unwrap_or_default()
 }
 
-/// The rides of some lines; what is no ride, as after a line break within a name, is passed over.
+/// The rides of some lines. Skips what is not a ride, such as the rest of a name with a line break in it.
 fn parse(lines: &[u8]) -> Vec<Ride> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(lines);
     reader.records().filter_map(|record| ride(&record.ok()?)).collect()
@@ -185,7 +185,7 @@ fn ride(record: &csv::StringRecord) -> Option<Ride> {
     Some(Ride { place, weather: station.and_then(|station| Some((station, elements()?))) })
 }
 
-/// Those to look up: the ones without weather first, both kinds from all over the dataset.
+/// The rides to look up: those without weather first, both kinds spread over the dataset.
 fn choose(rides: Vec<Ride>) -> Vec<Ride> {
     let (with, without): (Vec<Ride>, Vec<Ride>) = rides.into_iter().partition(|ride| ride.weather.is_some());
     let mut chosen: Vec<Ride> = spread(&without, RIDES_MAX).cloned().collect();
@@ -199,7 +199,7 @@ fn spread<T>(all: &[T], count: usize) -> impl Iterator<Item = &T> {
     (0..count).filter_map(move |n| all.get(n * all.len() / count))
 }
 
-/// Looks the rides up; the error says in words why that cannot be.
+/// Looks the rides up; the error says in words why that is not possible.
 async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Changes, String> {
     if client.depth(queue::WEATHER_LOOKUP).await.is_ok_and(|depth| depth.consumers == 0) {
         return Err("no process reads the queue `weather-lookup`".to_owned());
@@ -230,7 +230,7 @@ async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Change
     }
 }
 
-/// Whether the lookup says that there is no weather, and not that it could not look.
+/// Whether the lookup found that there is no weather, instead of failing.
 fn is_no_weather(code: WeatherErrorCode) -> bool {
     !matches!(
         code,
@@ -261,8 +261,8 @@ fn compare(rides: &[Ride], now: &[PlaceWeather]) -> Changes {
 }
 
 impl Earlier {
-    /// For a person: that the result is not new, what changed, and how to have it made anew. `name`: the file, `store`: the place of
-    /// the store.
+    /// For a person: that the result is not new, what changed, and how to join again. `name`: the file; `store`: the
+    /// location of the store.
     pub(crate) fn text(&self, name: &str, store: &str) -> String {
         let count = |count: u64| HumanCount(count).to_string();
         let mut text =

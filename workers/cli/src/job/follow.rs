@@ -1,4 +1,4 @@
-//! Batches on their way: what becomes of each, and what it waits for.
+//! Follows batches to their datasets and models, and says what they wait for.
 
 use super::{BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, progress::Progress, waits::Causes};
 use crate::Failed;
@@ -21,14 +21,14 @@ use common::{
 use futures::{StreamExt, stream};
 use std::time::Duration;
 
-/// How far batches are followed.
+/// When a batch counts as finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Goal {
     /// To their datasets.
     Dataset,
-    /// To the model that comes of them.
+    /// To the model that is trained on them.
     Model,
-    /// To the model when a trainer is there to make one, and not for ever.
+    /// To the model, if a trainer is running, and for a limited time.
     ModelIfTraining,
 }
 
@@ -39,28 +39,29 @@ pub(crate) struct Manner {
     pub(crate) goal: Goal,
     /// No progress on standard error; causes of waits are shown all the same.
     pub(crate) quiet: bool,
-    /// How long a batch may stand still until the cause is named.
+    /// How long a batch may make no progress until the cause is named.
     pub(crate) patience: Duration,
-    /// Whether the workers are those of a fleet, not of this process: they can be paused, absent, and keep dead letters.
+    /// Whether the workers are those of a fleet, not of this process: a fleet's workers can be paused or absent, and
+    /// its broker keeps dead letters.
     pub(crate) in_fleet: bool,
 }
 
-/// Batches on their way.
+/// The batches that are followed.
 struct Followed {
-    /// Each with what became of it, and whether the trainer has had its say on it.
+    /// Each with its outcome, and whether the trainer has answered for it.
     batches: Vec<(Submitted, Option<BatchOutcome>, bool)>,
     model: Option<ModelOutcome>,
     progress: Progress,
     /// As in [`Manner`].
     in_fleet: bool,
-    /// The first dead letter of each batch, of a broker that ends with this process: path and document.
+    /// The first dead letter of each batch, where the broker ends with this process: path and document.
     copies: Vec<(String, serde_json::Value)>,
 }
 
-/// Listens to everything that tells what becomes of a batch.
+/// Listens to everything that reports the progress of a batch.
 pub(crate) struct Follower {
     heard: stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>,
-    /// What the workers waited for before.
+    /// The recorded causes of waiting, as of the start.
     causes: Causes,
 }
 
@@ -75,7 +76,8 @@ impl Follower {
         Ok(Self { heard, causes: Causes::before(store).await })
     }
 
-    /// Waits until every batch is ready or has failed, and as the goal says for the trainer to have its say on each.
+    /// Waits until every batch is ready or has failed, and, if the goal says so, until the trainer has answered for
+    /// each.
     pub(crate) async fn follow(
         &mut self,
         client: &Client,
@@ -112,7 +114,7 @@ impl Follower {
         Ok(Outcome { batches, model: followed.model, in_fleet })
     }
 
-    /// Waits for a model that nobody asked for by name: while a trainer runs, and not for ever.
+    /// Waits for a model that was not asked for by name: while a trainer runs, and for a limited time.
     async fn wait_for_a_model(
         &mut self,
         followed: &mut Followed,
@@ -144,7 +146,8 @@ impl Follower {
         }
     }
 
-    /// Listens until every batch is ready or has failed, and, `to_the_model`, until the trainer has had its say on each.
+    /// Listens until every batch is ready or has failed, and, with `to_the_model`, until the trainer has answered for
+    /// each.
     async fn listen(
         &mut self,
         followed: &mut Followed,
@@ -173,7 +176,8 @@ impl Follower {
         }
     }
 
-    /// After the first dead letter of a batch others may follow, of its other chunks: they are counted until none came for a moment.
+    /// The first dead letter of a batch may be followed by those of its other chunks: counts them until none came for a
+    /// moment.
     async fn count_letters(&mut self, followed: &mut Followed) -> Result<(), Failed> {
         const QUIET: Duration = Duration::from_millis(500);
         const LETTERS_MAX: usize = 1_000;
@@ -192,13 +196,13 @@ impl Follower {
 }
 
 impl Followed {
-    /// Takes in what one delivery says.
+    /// Handles one delivery.
     async fn take(&mut self, delivery: Delivery) -> Result<(), Failed> {
         let Delivery { properties, body, exchange, routing_key, settle, .. } = delivery;
         let trace_id = TraceContext::of(&properties).map(TraceContext::trace_id).unwrap_or_default();
         match exchange.as_str() {
             topology::DEAD => {
-                // The broker itself parks what is delivered too often, with a header of its own.
+                // The broker itself dead-letters a message that was delivered too often, with a header of its own.
                 let text = |name: &str| properties.text(name);
                 let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown");
                 let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer");
@@ -246,7 +250,7 @@ impl Followed {
                 self.progress.ready(ready.rides);
             }
         } else if let Some((family, said)) = said(kind, body)? {
-            // The models of breeds come after that of all rides, with it.
+            // The breed models of a release follow its global model.
             let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && mine(submitted, None);
             let mut concerned = self.batches.iter_mut().filter(|(submitted, ..)| about(submitted)).peekable();
             if concerned.peek().is_some() {
@@ -259,7 +263,7 @@ impl Followed {
     }
 }
 
-/// What an event says about a model, and which family's.
+/// The outcome of a training that an event reports, and the model family.
 fn said(kind: &str, body: &[u8]) -> Result<Option<(String, ModelOutcome)>, Failed> {
     Ok(if kind == ModelPromoted::KIND.to_string() {
         let promoted: ModelPromoted = decode(body)?;

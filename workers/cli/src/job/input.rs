@@ -1,5 +1,5 @@
-//! Ride files as a command is given them. What is not a regular file (a pipe, a terminal, `<(…)`) can be read once only: it is kept in
-//! a temporary file, which has no name and ends with the process.
+//! The ride files of a command. Anything other than a regular file (a pipe, a terminal, `<(…)`) can be read only once,
+//! so it is copied to a temporary file, which has no name and ends with the process.
 
 use super::waits::Said;
 use crate::{
@@ -20,11 +20,11 @@ use tokio::{
     time::Instant,
 };
 
-/// How standard input is shown, and the `source` of its batch.
+/// How standard input is displayed, and the `source` of its batch.
 const STDIN: &str = "stdin";
 /// How standard input may be named on the command line.
 const NAMES_OF_STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
-/// How long a pipe may be silent before the first byte until the command says what it waits for.
+/// How long a pipe may be silent before its first byte until the command says what it waits for.
 const FIRST_WORD_AFTER: Duration = Duration::from_secs(1);
 
 /// A file of rides that can be read from its start as often as needed.
@@ -32,7 +32,7 @@ const FIRST_WORD_AFTER: Duration = Duration::from_secs(1);
 pub(crate) struct Input {
     /// As on the command line; `stdin` for standard input.
     pub(crate) shown: PathBuf,
-    /// What its batch is called: the file's name, `stdin`, or the path of an unnamed pipe.
+    /// The `source` of its batch: the file's name, `stdin`, or the path of an unnamed pipe.
     pub(crate) source: String,
     file: File,
     /// Where its first byte is in `file`.
@@ -42,10 +42,10 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Its bytes from the first one on. One reader at a time: all share one position.
+    /// Its bytes from the first on. Only one reader at a time may be used: all share one position.
     ///
     /// # Errors
-    /// When the file cannot be read.
+    /// Fails if the file cannot be read.
     pub(crate) fn reader(&self) -> io::Result<File> {
         let mut file = self.file.try_clone()?;
         file.seek(SeekFrom::Start(self.start))?;
@@ -56,15 +56,16 @@ impl Input {
 /// What a path leads to.
 enum Kind {
     Regular,
-    /// Read once: a pipe, a device.
+    /// Can be read once: a pipe, a device.
     Stream,
 }
 
-/// Opens every file of a command before anything of one is used, and reads pipes to their end. `patience`: how long a pipe may be
-/// silent after bytes came until the command says so.
+/// Opens every file of a command before any is used, and reads pipes to their end. `patience`: how long a pipe may be
+/// silent between bytes until the command says so.
 ///
 /// # Errors
-/// What cannot be read, why, and the way out; standard input given twice; a pipe from which nothing came.
+/// Fails on a file that cannot be read, with the reason and what to do; on standard input given twice; on a pipe that
+/// ends without a byte.
 pub(crate) async fn open_all(paths: &[PathBuf], patience: Duration, quiet: bool) -> Result<Vec<Input>, Failed> {
     let stdin = |path: &&PathBuf| is_stdin(path);
     if paths.iter().filter(stdin).count() > 1 {
@@ -120,7 +121,7 @@ fn kind(path: &Path) -> anyhow::Result<Kind> {
     readable(&found).map_err(|why| anyhow!("{about} {why}"))
 }
 
-/// How something is read; the error says what it is instead, and the way out.
+/// How a file can be read; the error says what it is instead, and what to do.
 fn readable(found: &Metadata) -> Result<Kind, &'static str> {
     let what = found.file_type();
     if what.is_dir() {
@@ -137,16 +138,16 @@ fn readable(found: &Metadata) -> Result<Kind, &'static str> {
 fn regular(path: &Path) -> anyhow::Result<Input> {
     let about = || format!("{}: cannot be read", path.display());
     let mut file = if is_stdin(path) { stdin_file() } else { File::open(path) }.with_context(about)?;
-    // Standard input may have been read in part by who called this command.
+    // The caller may have read part of standard input already.
     let start = if path == Path::new("-") { file.stream_position().with_context(about)? } else { 0 };
     let size = file.metadata().with_context(about)?.len().saturating_sub(start);
     Ok(Input { shown: shown(path), source: source(path), file, start, size })
 }
 
-/// How far the reading of a pipe is.
+/// How far the reading of a pipe has come.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Reached {
-    /// Somebody writes to it, or has.
+    /// A process opened the pipe for writing.
     opened: bool,
     bytes: u64,
 }
@@ -170,7 +171,8 @@ async fn spool(path: &Path, patience: Duration, quiet: bool) -> Result<Input, Fa
     let (state, reached) = watch::channel(Reached::default());
     let (done, ended) = oneshot::channel();
     let opened = path.to_owned();
-    // A thread of its own: a pipe that nobody writes to blocks it for ever, and with it the end of a runtime that waits for it.
+    // A thread of its own: a pipe without a writer blocks the thread for ever, and a runtime that waits for it could
+    // not end.
     std::thread::spawn(move || {
         let _ = done.send(copy(&opened, &state));
     });
@@ -216,7 +218,7 @@ fn unreadable(name: &str, error: SpoolError) -> Failed {
     })
 }
 
-/// Says what a pipe waits for while nothing comes.
+/// Says what a pipe waits for while no bytes arrive.
 struct Silence<'a> {
     name: &'a str,
     patience: Duration,
@@ -259,10 +261,10 @@ impl Silence<'_> {
         }
     }
 
-    /// What to say after so long without a byte.
+    /// The message after so much time without a byte.
     fn text(&self, reached: Reached, silent: Duration) -> Option<&'static str> {
         match reached {
-            // A person types.
+            // A terminal: a person types.
             _ if self.terminal => None,
             Reached { opened: false, .. } if silent >= FIRST_WORD_AFTER => {
                 Some("waits for a writer: nobody has opened this pipe for writing yet")

@@ -1,4 +1,4 @@
-//! What is shown while batches are followed: how far they are, and why they stand still.
+//! What is shown while batches are followed: how far they are, and why they make no progress.
 
 use super::{
     Manner, Submitted,
@@ -15,11 +15,12 @@ use common::{
 };
 use std::time::{Duration, Instant};
 
-/// How long a batch stands still until the queues of its workers are looked at, and between two looks.
+/// How long a batch makes no progress until the queues of its workers are inspected, and the time between two
+/// inspections.
 const QUEUES_EVERY: Duration = Duration::from_secs(2);
-/// How often a batch is looked for in the store where no progress is shown: only whether it moves counts there.
+/// How often the store is read where no progress is shown: there it only matters whether the batch advances.
 const STORE_EVERY: Duration = Duration::from_secs(2);
-/// How long between two looks at what the workers wait for.
+/// Time between two readings of what the workers wait for.
 const CAUSES_EVERY: Duration = Duration::from_secs(1);
 /// The workers between a batch and its dataset, in the order of the flow.
 const JOINING: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
@@ -31,22 +32,22 @@ pub(super) struct Progress {
     step: Option<(String, Step)>,
     training: bool,
     rides: u64,
-    /// When anything moved last.
+    /// When any batch last made progress.
     moved: Instant,
-    /// Where the batch was that is looked at.
+    /// The position of the batch that is inspected.
     position: Option<(String, Option<Staged>)>,
-    /// When the store was looked at last, and the queues.
+    /// When the store was read last, and the queues.
     store_seen: Option<Instant>,
     queues_seen: Option<Instant>,
-    /// When it was looked at what the workers wait for.
+    /// When the records of waiting were read last.
     causes_seen: Option<Instant>,
     causes: Causes,
-    /// What stands in the way in the queues themselves: said with the causes.
+    /// Obstacles found in the queues; reported together with the causes.
     obstacles: Vec<String>,
     /// What waits in the queues, in words; `None` where a queue waits for a process to read it.
     queued: Option<String>,
     said: Said,
-    /// Queues of which was said that nobody reads them.
+    /// Queues already reported as read by no process.
     unread: Vec<&'static str>,
 }
 
@@ -81,13 +82,13 @@ impl Progress {
         self.moved();
     }
 
-    /// The trainer is at work, as was said.
+    /// The trainer reported that it is at work.
     pub(super) fn trains(&mut self) {
         self.training = true;
         self.moved();
     }
 
-    /// Looks how far the first of `on_their_way` is, and what they wait for.
+    /// Updates how far the first batch of `on_their_way` is, and what the batches wait for.
     pub(super) async fn look<'a>(
         &mut self,
         client: &Client,
@@ -125,14 +126,14 @@ impl Progress {
             return;
         }
         self.store_seen = Some(Instant::now());
-        // Progress is a courtesy: what cannot be read now is shown later.
+        // Progress is only informative: what cannot be read now is shown later.
         let found = staged(store, &batch.batch_id).await;
         let position = Some((batch.batch_id.clone(), found));
         if position != self.position {
             self.position = position;
             self.moved();
         }
-        // The dataset is there: its rides pass by, and nothing is joined.
+        // The dataset was complete already: its rides pass through and nothing is joined.
         let Some(found) = found.filter(|_| !quiet && !batch.was_there) else { return };
         if self.step.as_ref().is_none_or(|(batch_id, _)| *batch_id != batch.batch_id) {
             self.finish();
@@ -149,7 +150,7 @@ impl Progress {
         }
     }
 
-    /// Whether somebody reads the queues in which something waits, and whether they are paused.
+    /// Checks whether a process reads the queues that hold messages, and whether their workers are paused.
     async fn look_at_queues(&mut self, client: &Client, store: &Store, workers: &[&'static str]) {
         self.obstacles.clear();
         let mut queued = Vec::new();
@@ -175,7 +176,7 @@ impl Progress {
         self.queued = (!unread).then_some(words);
     }
 
-    /// Says once that a queue waits for its first reader: who reads it may be on its way.
+    /// Says once that a queue has no reader yet: its reader may be starting.
     fn unread(&mut self, worker: &'static str) {
         if self.unread.contains(&worker) {
             return;
@@ -187,7 +188,7 @@ impl Progress {
         ));
     }
 
-    /// Names what the batches wait for, once patience is at an end.
+    /// Names what the batches wait for, once the patience is over.
     fn tell<'a>(&mut self, on_their_way: impl Iterator<Item = &'a Submitted> + Clone) {
         let still = self.moved.elapsed();
         if still < self.manner.patience {
@@ -206,7 +207,7 @@ impl Progress {
         }
     }
 
-    /// Nothing was set aside: the workers are at work, as far as one can see.
+    /// No message was set aside: as far as is known, the workers are working.
     fn tell_of_nothing(&mut self, still: Duration) {
         let Some(queued) = self.queued.as_ref().filter(|_| !self.manner.quiet) else { return };
         let seconds = still.as_secs();

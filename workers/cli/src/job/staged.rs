@@ -1,4 +1,4 @@
-//! How far a batch is, as far as one can see.
+//! How far a batch is, as far as the store shows.
 
 use common::{
     contract::{dataset::Claim, layout},

@@ -27,7 +27,7 @@ use tokio::io::AsyncReadExt;
 /// How the files of a command become batches.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Form<'a> {
-    /// Id of the one batch; derived from the bytes and the reading where there is none.
+    /// Id of the only batch; `None` derives it from the bytes and the reading.
     pub(crate) batch_id: Option<&'a str>,
     /// How the documents are read.
     pub(crate) reading: &'a Reading,
@@ -44,7 +44,7 @@ pub(crate) async fn submit_all(
     let mut submitted: Vec<Submitted> = Vec::new();
     for input in inputs {
         let mut one = submit(client, store, input, form, quiet).await?;
-        // The same bytes twice in one command: what the first of them brought is no earlier result.
+        // If the same bytes occur twice in one command, the dataset of the first is not an earlier result.
         if let Some(same) = submitted.iter().find(|other| other.batch_id == one.batch_id) {
             one.was_there = same.was_there;
         }
@@ -81,7 +81,7 @@ async fn submit(
     Ok(Submitted { file: input.shown, batch_id, trace_id, at, was_there, earlier: None })
 }
 
-/// Publishes, and says so when that takes long because the broker is under an alarm.
+/// Publishes; says so when publishing takes long because the broker is under an alarm.
 async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientError> {
     let mut state = client.state();
     let mut publishing = pin!(client.publish(batch));

@@ -1,4 +1,4 @@
-//! Why a batch stands still, and when to say so.
+//! Why a batch makes no progress, and when to say so.
 
 use super::Submitted;
 use common::{
@@ -13,19 +13,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two times that the same thing is said.
+/// Time between two reports of the same cause.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How long a record counts that does not change: the longest rung, and time for the next attempt to end.
+/// How long an unchanged record counts: the longest delay of a retry queue, and time for the next attempt to end.
 const COUNTS_FOR: Duration = Duration::from_millis(RUNGS_MS[RUNGS_MS.len() - 1] + 60_000);
 /// The workers that record what they wait for on the way to a dataset and a model.
 const WORKERS: [&str; 4] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER];
 
-/// Keeps what was said already, so that the same is said every 30 s at most.
+/// Remembers what was reported, so that the same text is reported every 30 s at most.
 #[derive(Debug, Default)]
 pub(super) struct Said(BTreeMap<String, Instant>);
 
 impl Said {
-    /// Whether it is time to say this, again or for the first time.
+    /// Whether this text is to be reported, for the first time or again.
     pub(super) fn is_due(&mut self, text: &str) -> bool {
         self.is_due_at(text, Instant::now())
     }
@@ -39,22 +39,22 @@ impl Said {
     }
 }
 
-/// What the workers recorded that they wait for (`control/waiting/<worker>.json`), since the command began.
+/// The causes of waiting that the workers recorded (`control/waiting/<worker>.json`) since the command began.
 ///
-/// Nobody listens to the exchange `retry` for it: RabbitMQ counts a message as routed once any queue takes it, so a listener would
-/// hide that a rung's binding is missing, and the message would be lost.
+/// Nothing is bound to the exchange `retry` for this: RabbitMQ counts a message as routed once any queue takes it, so
+/// such a binding would hide that a retry queue's binding is missing, and the message would be lost.
 #[derive(Debug, Default)]
 pub(super) struct Causes(BTreeMap<&'static str, Record>);
 
 #[derive(Debug)]
 struct Record {
     waiting: Waiting,
-    /// When it was seen to have changed; `None` while it is as the command found it, about an earlier batch.
+    /// When a change of the record was seen; `None` while it is as the command found it, about an earlier batch.
     changed: Option<Instant>,
 }
 
 impl Causes {
-    /// What is recorded before anything is handed in.
+    /// Reads the records before anything is handed in.
     pub(super) async fn before(store: &Store) -> Self {
         let mut causes = Self::default();
         for worker in WORKERS {
@@ -64,7 +64,7 @@ impl Causes {
         causes
     }
 
-    /// Reads the records again. What cannot be read now is read later.
+    /// Reads the records again. A record that cannot be read now is read the next time.
     pub(super) async fn look(&mut self, store: &Store) {
         for worker in WORKERS {
             if let Ok(found) = waiting::record(store, worker).await {
@@ -81,12 +81,12 @@ impl Causes {
         }
     }
 
-    /// What to say of them to who follows `batches`, in the order of the flow.
+    /// The causes to report to a person who follows `batches`, in the order of the flow.
     pub(super) fn texts<'a>(&self, batches: impl Iterator<Item = &'a Submitted> + Clone) -> Vec<String> {
         let now = Instant::now();
         self.current(now)
             .filter(|waiting| {
-                // Who is away is away for every batch; what fails otherwise concerns its own.
+                // An outage concerns every batch; any other failure concerns its own batch only.
                 let mut ids = batches.clone().map(|batch| batch.batch_id.as_str());
                 let of = waiting.batch_id.as_deref();
                 waiting.attempt.is_none() || of.is_none_or(|of| ids.any(|id| id == of || id.is_empty()))

@@ -2,7 +2,7 @@ use super::{entries::Kind, *};
 use common::runtime::config::Configuration;
 use std::collections::BTreeSet;
 
-/// Every key that a section takes: serde names them when it meets one that it does not know.
+/// Every key that a section accepts: serde lists them in its error about an unknown key.
 fn keys_of<S: Settings>() -> BTreeSet<String> {
     let stranger = serde_json::from_str::<S>(r#"{"no such key": 0}"#).err().expect("refused").to_string();
     let (_, expected) = stranger.split_once("expected").expect("the known keys");
@@ -31,13 +31,13 @@ fn every_setting_is_listed_and_no_other() {
     }
 }
 
-/// Beyond every limit of a number of bytes or rides that is not unlimited.
+/// A number of bytes or rides that is beyond every limit.
 const LARGE: u64 = 1 << 41;
 
 /// Whether a section with this value of one key is refused.
 fn refused<S: Settings>(key: &str, value: &str) -> bool {
     let mut overrides = vec![(format!("{}.{key}", S::SECTION), value.to_owned())];
-    // Each value is right by itself; these settings are held to another one, too.
+    // Each value is valid by itself; these settings are also checked against another setting.
     overrides.push(("gateway.auth".to_owned(), "off".to_owned()));
     match key {
         "rides_min" => overrides.push(("trainer.rides_max".to_owned(), LARGE.to_string())),
@@ -63,7 +63,7 @@ fn is_refused(section: &str, key: &str, value: &str) -> bool {
     }
 }
 
-/// Values at the ends of what is taken, and next to it what is not.
+/// The values at the ends of the range, and those just beyond.
 fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
     let below = |min: u64| min.checked_sub(1).map_or("-1".to_owned(), |below| below.to_string());
     match kind {
@@ -85,7 +85,7 @@ fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
     }
 }
 
-/// The ranges are those that are checked: the ends are taken, what is next to them is refused.
+/// The printed ranges are the checked ones: the ends are accepted, the values just beyond are refused.
 #[test]
 fn every_range_is_the_one_that_is_checked() {
     for (section, entries, _) in sections() {
@@ -101,7 +101,7 @@ fn every_range_is_the_one_that_is_checked() {
     }
 }
 
-/// A number has a range, whatever has no range is none, and the default is of the type that is printed.
+/// A number has a range and anything else has none, and the default is of the printed type.
 #[test]
 fn types_are_those_of_the_defaults() {
     for Setting { section, key, kind, range, default, unit, meaning } in settings() {
@@ -120,7 +120,7 @@ fn types_are_those_of_the_defaults() {
     }
 }
 
-/// What the unit says of settings that are a list, or a number or a text.
+/// Settings that are a list, or a number or a text, are checked as their unit says.
 #[test]
 fn numbers_among_other_forms_are_checked_as_stated() {
     for (key, value, good) in [
@@ -138,7 +138,7 @@ fn numbers_among_other_forms_are_checked_as_stated() {
     }
 }
 
-/// What is printed sets nothing. Every line with a default, uncommented, is that default.
+/// The printed file sets nothing. Each line with a default, uncommented, sets that default.
 #[test]
 fn the_reference_is_a_configuration_that_changes_nothing() {
     fn same<S: Settings>(read: &Configuration) {
@@ -173,7 +173,7 @@ fn the_reference_is_a_configuration_that_changes_nothing() {
         same::<merger::Settings>(&read);
         same::<trainer::settings::Settings>(&read);
         same::<scorer::Settings>(&read);
-        // Without a key the default authentication takes nobody, and so no gateway starts with it.
+        // Without a key, the default authentication accepts nobody, so the gateway would not start.
         let open = [("gateway.auth".to_owned(), "off".to_owned())];
         let read = Configuration::load(Some(&file), &open).unwrap().section::<gateway::settings::Settings>().unwrap();
         let expected = gateway::settings::Settings { auth: read.auth, ..Default::default() };

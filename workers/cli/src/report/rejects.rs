@@ -1,4 +1,4 @@
-//! What to say of a batch most of whose rides were rejected: the commonest reason, a ride it happened to, and the way out.
+//! Explains a batch of which most rides were rejected: the most frequent reason, a ride with it, and what to do.
 
 use crate::output::legible;
 use common::{
@@ -30,11 +30,11 @@ pub(crate) struct Finding {
     pub(crate) batch_id: String,
     /// Rides of the batch.
     pub(crate) received: u64,
-    /// … of which were rejected.
+    /// Rides of the batch that were rejected.
     pub(crate) rejected: u64,
-    /// The commonest reason.
+    /// The most frequent reason.
     pub(crate) reason: String,
-    /// How many rides it happened to.
+    /// Rides that were rejected for it.
     pub(crate) count: u64,
     /// The first of them, where it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -53,7 +53,7 @@ pub(crate) struct Sample {
     pub(crate) value: Option<String>,
     /// Its keys.
     pub(crate) keys: Vec<String>,
-    /// Options that read a similar key as the field it resembles.
+    /// Options that map a similar key to the field it resembles.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) suggestions: Vec<String>,
 }
@@ -73,7 +73,7 @@ pub(crate) async fn finding(store: &Store, manifest: &Manifest) -> Option<Findin
         manifest.rejected_by_reason.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(*reason)));
     let (reason, count) = commonest.filter(|_| manifest.rejected * 2 > manifest.received)?;
     let rejects = layout::rejected(&manifest.batch_id);
-    // The sample is a courtesy: without it the counts still stand.
+    // The sample is optional: without it the counts are still reported.
     let head = head(store, &rejects).await.unwrap_or_default();
     Some(Finding {
         batch_id: manifest.batch_id.clone(),
@@ -132,7 +132,7 @@ fn shown(value: &str) -> String {
     common::contract::outcome::shorten(value, VALUE_CHARS_MAX).into_owned()
 }
 
-/// The finding in words, with the way out.
+/// Writes the finding in words, with what to do.
 pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Finding) -> std::fmt::Result {
     let Finding { received, rejected, reason, count, sample, rejects, .. } = finding;
     let headline = match (*received, *rejected) {

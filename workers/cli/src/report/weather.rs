@@ -20,11 +20,11 @@ const FILES_MAX: usize = 5;
 const READ_MAX: usize = 1_000;
 const READS_AT_ONCE: usize = 16;
 
-/// The warnings about these `stations`, and those written since the job `started`: first those about files as a whole, then the
-/// longest.
+/// The warnings about these `stations`, and those written since the job `started`: first those about whole files, then
+/// those with the most left out.
 pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: Timestamp) -> Vec<WeatherWarnings> {
     let prefix = Path::from(layout::WEATHER_WARNINGS);
-    // Warnings are a courtesy: one that cannot be read is not shown.
+    // Warnings are optional: one that cannot be read is not shown.
     let listed: Vec<ObjectMeta> = store.list(Some(&prefix)).try_collect().await.unwrap_or_default();
     let concerned = |object: &ObjectMeta| {
         let station = object.location.filename().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What has become of each batch, by the store and by dead letters.
+//! The state of each batch, from the store and from dead letters.
 
 use super::{QueueStatus, header, row};
 use crate::{Failed, job::staged};
@@ -26,10 +26,10 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// The reason of a message whose id belongs to another batch: it says nothing of that batch.
+/// The reason of a message whose id belongs to another batch: it does not concern that batch.
 const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
 
-/// What has become of a batch.
+/// The state of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 pub(super) enum State {
     /// Its dataset is complete.
@@ -91,7 +91,7 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
 pub(super) struct Listing {
     /// In the order of time.
     pub(super) batches: Vec<BatchStatus>,
-    /// What of the store was not read, where that is so.
+    /// What was not read of the store, if anything.
     pub(super) note: Option<String>,
 }
 
@@ -123,7 +123,7 @@ pub(super) async fn list(
             Some(_) | None => status.why = status.cause(&waiting, paused),
         }
     }
-    // Refused before they were split, so that nothing but the copy of their letter is left.
+    // Refused before they were split: only the copy of their dead letter exists.
     let never_split = given_up.into_values().filter(|(_, copy)| batch.is_none_or(|batch| batch == copy.batch_id));
     batches.extend(never_split.map(|(at, copy)| BatchStatus::never_split(at, copy)));
     batches.sort_by(|a, b| (a.since, &a.batch_id).cmp(&(b.since, &b.batch_id)));
@@ -139,20 +139,20 @@ fn refusal(queue: &str, reason: &str, why: &str) -> String {
     format!("by the {queue}: {reason}: {why}")
 }
 
-/// Whether the message that was given up has succeeded since, published again.
+/// Whether the message that was given up succeeded later, when it was published again.
 async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
     Ok(staging::has(store, &copy.batch_id, copy.chunk).await?)
 }
 
-/// Marks the batches that dead letters speak of as refused, each with its first letter; returns the letters of batches that the
-/// store does not know, and those of messages that took the id of another batch.
+/// Marks the batches that dead letters are about as refused, each with its first letter. Returns the letters of batches
+/// that the store does not know, and those of messages that used the id of another batch.
 pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Letter> {
     let (mut others, mut marked) = (Vec::new(), BTreeSet::new());
     for letter in letters {
         let of_batch = |status: &&mut BatchStatus| Some(status.batch_id.as_str()) == letter.batch_id.as_deref();
         match batches.iter_mut().find(of_batch) {
             Some(status) if letter.reason != BATCH_ID_CONFLICT => {
-                // The letter of a batch whose dataset is complete says nothing of the batch.
+                // The letter of a batch with a complete dataset does not change the batch's state.
                 if status.manifest.is_none() && marked.insert(status.batch_id.clone()) {
                     status.state = State::Refused;
                     status.why = Some(refusal(&letter.queue, &letter.reason, &letter.why));
@@ -164,7 +164,7 @@ pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Le
     others
 }
 
-/// Names the queue that nobody reads as what a batch waits for, where no other cause is known.
+/// Names a queue that no process reads as the cause of a wait, where no other cause is known.
 pub(super) fn without_reader(batches: &mut [BatchStatus], queues: &[QueueStatus]) {
     for status in batches.iter_mut().filter(|status| status.state == State::InProgress && status.why.is_none()) {
         let unread = |queue: &&QueueStatus| status.needs(&queue.queue) && queue.messages > 0 && queue.consumers == 0;
@@ -174,7 +174,7 @@ pub(super) fn without_reader(batches: &mut [BatchStatus], queues: &[QueueStatus]
     }
 }
 
-/// The lines of a table of batches, and of letters of batches that the store does not know: the newest last.
+/// The lines of a table of batches, and of letters about batches that the store does not know: the newest last.
 pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> {
     let line = |letter: &Letter| {
         let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
@@ -249,13 +249,13 @@ impl BatchStatus {
     }
 }
 
-/// That a worker is paused, since when, by whom and why.
+/// Says that a worker is paused: since when, by whom and why.
 pub(super) fn pause(WorkerControl { worker, by, at, why, .. }: &WorkerControl) -> String {
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     format!("{worker} is paused since {at} by {by}{why}")
 }
 
-/// What came of a batch whose dataset is complete. One without rides says so first.
+/// The outcome of a batch with a complete dataset. The text starts with it if there are no rides.
 pub(super) fn outcome(manifest: &Manifest) -> String {
     let Manifest { received, rejected, trainable, accepted, .. } = manifest;
     match (received, accepted) {
@@ -309,8 +309,8 @@ async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<Ba
     }))
 }
 
-/// Why each batch was given up of which a copy of a dead letter is kept, by batch: the latest copy of each and when it was made;
-/// and a note where not all copies were read.
+/// Why batches were given up whose dead letters have a copy, by batch: the latest copy of each and when it was made.
+/// With a note if not all copies were read.
 async fn given_up(
     store: &Store,
     copies_max: usize,

@@ -140,7 +140,7 @@ async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
     assert_eq!(one[0].why.as_deref(), Some("by the splitter: not_a_batch: line 7 of S.csv"));
 }
 
-/// The letters of a broker that ended with its process were dropped by nobody.
+/// The letters of a broker that ended with its process were not dropped by an operator.
 #[tokio::test]
 async fn a_batch_that_failed_within_one_process_is_refused() {
     let store = empty();
@@ -152,7 +152,7 @@ async fn a_batch_that_failed_within_one_process_is_refused() {
     assert!(lines[1].contains("refused") && lines[1].contains("weather_unusable: line 7 of S.csv"), "{lines:?}");
 }
 
-/// A batch that nothing but its own message holds up is not told of another one's attempts.
+/// A batch is not shown the failed attempts of another batch as its own cause.
 #[tokio::test]
 async fn a_batch_in_progress_names_what_it_waits_for() {
     let store = empty();
@@ -201,7 +201,7 @@ async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_t
     assert_eq!(joined[0].cause(&[others], &[paused(fetcher)]), None, "every ride has its weather");
 }
 
-/// Whoever reads the table learns that a part of the copies, or of the letters, was not read.
+/// The table says so where a part of the copies, or of the letters, was not read.
 #[tokio::test]
 async fn what_was_not_read_is_said() {
     let store = empty();
@@ -231,7 +231,7 @@ fn a_dataset_without_rides_says_so() {
     assert_eq!(outcome(12, json!({ "missing_latitude": 2 })), "12 received, 2 rejected, 10 to train on");
 }
 
-/// Letters of known batches mark these; letters of others stand for batches of their own. All are in the order of time.
+/// Letters of known batches mark these; letters of unknown batches get lines of their own. All are in order of time.
 #[tokio::test]
 async fn refused_batches_are_listed_among_the_others_by_time() {
     let store = empty();

@@ -40,7 +40,8 @@ pub(crate) struct Batch {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     progress: Option<Progress>,
-    /// In words, where its dataset is ready and has no ride: that there were none, or that all were rejected, and why most of them.
+    /// In words, if its dataset is ready and has no ride: that there were none, or that all were rejected, and why most
+    /// of them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     note: Option<String>,
@@ -234,7 +235,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     Ok(Some(batch))
 }
 
-/// What to know first of a dataset without rides.
+/// The note on a dataset without rides.
 fn note(manifest: &Manifest, links: &Links) -> Option<String> {
     if manifest.received == 0 {
         return Some("the batch holds no rides".to_owned());

@@ -10,17 +10,17 @@ use common::{
 /// Compressions of one body at most.
 const CODINGS_MAX: usize = 2;
 
-/// Which codings are taken.
+/// Where a body is read, which decides the accepted codings.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// Where a body is read here.
+    /// Read by the gateway.
     Here,
-    /// Where a body is stored as it comes, and read by the splitter.
+    /// Stored as it comes, and read by the splitter.
     BySplitter,
 }
 
 impl Taken {
-    /// Their names, as a header lists them.
+    /// Names of the accepted codings, as a header lists them.
     pub(crate) fn names(self) -> &'static str {
         match self {
             Self::Here => "gzip, deflate, zstd, br, identity",
@@ -33,19 +33,19 @@ impl Taken {
     }
 }
 
-/// How a body is compressed, in the order in which that was done; empty where it is not. Names of character sets say nothing about
-/// the bytes and are passed over.
+/// How a body is compressed, in the order in which the codings were applied; empty if it is not. Names of character
+/// sets say nothing about compression and are skipped.
 ///
 /// # Errors
-/// 415: an unknown coding, or too many.
+/// Fails with 415 on an unknown coding, or on too many.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     read(headers, Taken::Here)
 }
 
-/// Whether a batch may come as this header says: only as what the splitter finds by its first bytes.
+/// Checks that a batch is compressed in a way that the splitter recognises by its first bytes.
 ///
 /// # Errors
-/// 415: another coding, or too many.
+/// Fails with 415 on another coding, or on too many.
 pub(crate) fn check_of_batch(headers: &HeaderMap) -> Result<(), Problem> {
     read(headers, Taken::BySplitter).map(drop)
 }

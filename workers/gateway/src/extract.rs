@@ -75,7 +75,7 @@ impl Deref for Whole<'_> {
     }
 }
 
-/// The whole body, decompressed where it says to be compressed, within the settings' size and before the request's deadline.
+/// The whole body, decompressed as its headers say, within the settings' size and before the request's deadline.
 pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
     let until = Instant::now() + app.deadline();
     let late = || Problem::too_late(app.deadline());
@@ -93,7 +93,7 @@ pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Prob
     tokio::time::timeout_at(until, decompressed(body, &codings, app)).await.unwrap_or_else(|_| Err(late()))
 }
 
-/// A body without its compressions, the last of which was applied last.
+/// Undoes the compressions of a body, the last one first.
 async fn decompressed<'a>(mut body: Whole<'a>, codings: &[Coding], app: &'a App) -> Result<Whole<'a>, Problem> {
     for coding in codings.iter().rev() {
         let mut room = None;
@@ -212,7 +212,7 @@ pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
     match serde_json::from_slice(body) {
         Ok(value) => Ok(value),
         Err(first) => match members::quoted(body) {
-            // Where the words stand for members that are ignored, nothing is wrong.
+            // If such words are values of ignored members only, the body is valid.
             Some(quoted) => serde_json::from_slice(&quoted).map_err(|error| match error.is_data() {
                 true => unreadable::<T>(&quoted, &error),
                 false => unreadable::<T>(body, &first),
@@ -222,12 +222,12 @@ pub(crate) fn read_json<T: DeserializeOwned>(body: &[u8]) -> Result<T, Problem> 
     }
 }
 
-/// Why a body cannot be read. `first`: the error of the first reading, which knows no places.
+/// The problem of a body that cannot be read. `first`: the error of the first reading, which does not know the path.
 fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Problem {
     if body.iter().all(u8::is_ascii_whitespace) {
         return Problem::unreadable("the body is empty: expected JSON");
     }
-    // Such a number is JSON, and concerns its field alone.
+    // A number out of range is JSON: the fault concerns its field alone.
     let is_beyond_numbers = first.to_string().starts_with("number out of range");
     if !first.is_data() && !is_beyond_numbers {
         return no_json(body, first);
@@ -247,7 +247,7 @@ fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Pr
     problem.at(FieldError { field, value, expected })
 }
 
-/// What a body is that is no JSON.
+/// The problem of a body that is not JSON: names what it is instead.
 fn no_json(body: &[u8], why: &serde_json::Error) -> Problem {
     Problem::unreadable(match (Coding::of_body(body), body) {
         (Some(coding), _) => {
@@ -273,7 +273,7 @@ fn at_path(body: &[u8], path: &serde_path_to_error::Path) -> Option<Value> {
         };
     }
     let found = Some(found).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100);
-    // A bare word that is no JSON is shown as it came.
+    // A bare word that is not JSON is shown as it came.
     found.map(|value| value.as_str().and_then(|text| text.strip_prefix('\0')).map(Value::from).unwrap_or(value))
 }
 

@@ -136,8 +136,8 @@ impl Management {
     }
 }
 
-/// RabbitMQ answers 401 whether it does not know the user or the user may not ask; only its words tell which. The same words for
-/// every path, so that one refusal of many questions is recognised as one.
+/// RabbitMQ answers 401 both for an unknown user and for one without the right to ask; only its text differs. The
+/// message does not name the path, so that the same refusal of many requests is recognised as one.
 fn refusal(user: &str, reason: &str) -> String {
     match reason.strip_prefix("Not ").and_then(|rest| rest.strip_suffix(" user")) {
         Some(needed) => {

@@ -1,6 +1,6 @@
-//! Reads the members of JSON objects as people and other programs write them: keys in any case and surrounded by blanks or invisible
-//! characters, numbers also as text, null as absent. One pass without a tree, as fast as a derived reader for what is written as
-//! it should be.
+//! Reads the members of JSON objects as people and other programs write them: keys in any case and surrounded by blanks
+//! or invisible characters, numbers also as text, null as absent. One pass without building a tree, as fast as a
+//! derived reader when the keys are spelled exactly.
 
 use common::contract::text;
 use serde::{
@@ -9,28 +9,28 @@ use serde::{
 };
 use std::{fmt, marker::PhantomData};
 
-/// What an object is read into.
+/// A type that an object is read into.
 pub(crate) trait Members: Default {
     /// The keys, in lower case; at most 32.
     const KEYS: &'static [&'static str];
 
-    /// Whether a key that is not known is looked at for the one it nearly names: that takes time, and only a request that lacks
-    /// something needs it.
+    /// Whether unknown keys are compared with the known ones for near misses. That takes time, and only a request that
+    /// lacks a member needs it.
     const NEAR: bool = false;
 
     /// Reads the value of the key at this position of [`Self::KEYS`].
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error>;
 
-    /// The key that an unknown one nearly names.
+    /// The known key that an unknown one nearly names.
     fn near(_key: &str) -> Option<&'static str> {
         None
     }
 
-    /// Takes note of a key that is not written as it should be.
+    /// Notes a key in another spelling.
     fn note(&mut self, _spelling: Spelling) {}
 }
 
-/// A key as a request writes it, where it writes it otherwise.
+/// A key as a request spells it, where that differs from the member's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spelling {
     /// The key it stands for, or nearly names.
@@ -44,7 +44,7 @@ pub(crate) struct Spelling {
 /// Reads an object.
 ///
 /// # Errors
-/// No object, a value that cannot be read, a key given twice in whatever spelling.
+/// Fails on anything but an object, on a value that cannot be read, and on a key that occurs twice, in any spelling.
 pub(crate) fn read<'de, D: Deserializer<'de>, M: Members>(deserializer: D) -> Result<M, D::Error> {
     deserializer.deserialize_map(Object(PhantomData))
 }
@@ -79,7 +79,7 @@ impl<'de, M: Members> Visitor<'de> for Object<M> {
                 }
             };
             if seen & (1 << position) != 0 {
-                // Refused in the place of the value, so that the path of the error names the key.
+                // Refused while the value is read, so that the path of the error names the key.
                 map.next_value_seed(Twice(M::KEYS[position]))?;
             }
             seen |= 1 << position;
@@ -89,7 +89,7 @@ impl<'de, M: Members> Visitor<'de> for Object<M> {
     }
 }
 
-/// Refuses a value.
+/// Refuses the value of a key that occurs twice.
 struct Twice(&'static str);
 
 impl<'de> DeserializeSeed<'de> for Twice {
@@ -101,7 +101,7 @@ impl<'de> DeserializeSeed<'de> for Twice {
 }
 
 enum Key {
-    /// One of the keys, with its spelling where that is another.
+    /// One of the keys, with its spelling if that differs.
     Known(usize, Option<Box<str>>),
     Near(&'static str, Box<str>),
     Unknown,
@@ -137,7 +137,7 @@ impl<M: Members> Visitor<'_> for KeySeed<M> {
     }
 }
 
-/// What stands for a bare `NaN` or the like after [`quoted`]: such a text begins with NUL.
+/// First character of the texts by which [`quoted`] replaces a bare `NaN` or the like: NUL.
 const MARK: char = '\0';
 
 /// A number of JSON or in a text; `None` for null and a blank text.
@@ -230,7 +230,7 @@ impl Visitor<'_> for NameVisit {
         }
     }
     fn visit_f64<E: Error>(self, number: f64) -> Result<Option<String>, E> {
-        // Whole numbers are exact up to there.
+        // Every integer up to here is exact.
         const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
         match self.takes_numbers && number.fract() == 0.0 && number.abs() <= EXACT_MAX {
             true => Ok(Some((number as i64).to_string())),
@@ -251,8 +251,9 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// The same document with the bare words that Python, JavaScript and R write for a number that is none, or for nothing, as texts
-/// that begin with NUL; `None` where there is none of them. Not within strings, and whatever is wrong besides stays.
+/// The same document with NUL-prefixed texts in place of the bare words that Python, JavaScript and R write for a
+/// missing value or a number that is not finite; `None` if there are no such words. Strings are not changed, and other
+/// faults stay.
 pub(crate) fn quoted(document: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 8] = [b"NaN", b"nan", b"Infinity", b"Inf", b"inf", b"NA", b"None", b"undefined"];
     let is_word = |token: &[u8]| {

@@ -36,7 +36,7 @@ pub struct Problem {
     /// Seconds.
     #[serde(skip)]
     retry_after: Option<u32>,
-    /// The codings of a body that are taken, where another one is the problem (RFC 9110 §15.5.16).
+    /// The accepted codings, if the coding of the body is the problem (RFC 9110 §15.5.16).
     #[serde(skip)]
     accept_encoding: Option<Taken>,
 }
@@ -121,7 +121,7 @@ impl Problem {
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
     }
 
-    /// 415: compressed in a way that is not taken; the answer says in Accept-Encoding what is.
+    /// 415: compressed in a way that is not accepted; the header Accept-Encoding of the answer lists what is.
     pub(crate) fn unsupported_coding(detail: impl Into<String>, taken: Taken) -> Self {
         Self { accept_encoding: Some(taken), ..Self::unsupported_media_type(detail) }
     }

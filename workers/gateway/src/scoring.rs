@@ -78,11 +78,11 @@ impl Fault {
         Self { message: format!("ride {row}: {}", self.message), ..self }
     }
 
-    /// In the spelling of the request, and with the key that may be meant where the member is missing.
+    /// Uses the request's spelling, and names the key that may be meant where the member is missing.
     fn in_spelling_of(mut self, ride: &RideToScore) -> Self {
         let Some(field) = self.field.as_deref() else { return self };
         if matches!(self.code, "missing_feature" | "missing_field") {
-            // Without any weather a place and a moment would do as well.
+            // If all weather is missing, a place and a time would do as well.
             let is_weather = WEATHER.contains(&field);
             let near = ride.near_miss(&[field]).or_else(|| ride.near_miss(if is_weather { &PLACE } else { &[] }));
             if let Some(near) = near {
@@ -242,7 +242,7 @@ fn prepare(ride: &RideToScore, units: Units) -> Result<Prepared, Fault> {
 /// Lowest and highest temperature and precipitation of the day, in NOAA's tenths.
 type DayWeather = (Option<f64>, Option<f64>, Option<f64>);
 
-/// The weather that a ride brings along, in whichever form.
+/// The weather that a ride has in the request, in whichever form.
 fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
     let both = |field: &'static str, other: &str| {
         let message = format!("{field} is given twice: expected either {field} or {other}");
@@ -270,7 +270,8 @@ fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
         let unit = unit.ok_or_else(|| without_unit("precipitation.unit", expected))?;
         prcp = amount.map(|amount| unit.to_millimetre_tenths(amount));
     }
-    // What is left of the judgement is the scorer's, which knows what its model uses; but JSON has no infinity to ask it with.
+    // The scorer checks the weather, since it knows which features its model uses; but JSON cannot carry an infinity to
+    // it.
     let infinite = |value: Option<f64>| value.filter(|value| !value.is_finite());
     weather::check(infinite(tmin), infinite(tmax), infinite(prcp)).map_err(|why| {
         let (field, value) = as_given(ride, why.feature());
@@ -382,12 +383,12 @@ fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
     let expected = error.message.split_once(": expected ").map(|(_, expected)| expected);
     match (&value, expected) {
         (Some(value), Some(expected)) if feature == "tmin" && expected.starts_with(TminAboveTmax.expected()) => {
-            // With the other temperature in the words of the request, too: the scorer was asked in tenths.
+            // Also names the other temperature in the request's units: the scorer was asked in tenths.
             let (tmax_field, tmax) = as_given(ride, "tmax");
             Fault::at(code, field, value.clone(), &format!("at most {tmax_field}, {}", json!(tmax)))
         }
         (Some(value), Some(expected)) => Fault::at(code, field, value.clone(), expected),
-        // A member of an object: "tmin" is not in the request.
+        // The message names the request's member: it has no "tmin".
         (None, _) if code == "missing_feature" && field.contains('.') => {
             Fault::new(code, format!("{field} is missing: the model needs it"), Some(field), None)
         }

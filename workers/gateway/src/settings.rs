@@ -25,7 +25,7 @@ pub struct Settings {
     pub tls_key_file: Option<String>,
     /// Model family that `/v2/models/…` and the page show.
     pub model: String,
-    /// How long a request may take, an upload left aside, milliseconds: 10 to 600,000.
+    /// How long a request other than an upload may take, milliseconds: 10 to 600,000.
     pub deadline_ms: u64,
     /// How long an upload or a request's body may be silent, milliseconds: 100 to 600,000.
     pub stall_ms: u64,
@@ -33,15 +33,16 @@ pub struct Settings {
     pub upload_bytes_max: u64,
     /// Uploads at the same time: 1 to 1,000.
     pub uploads_max: usize,
-    /// Bytes of any other request's body at most, as it comes and decompressed: 1,024 to 67,108,864.
+    /// Bytes of any other request's body at most, as received and decompressed: 1,024 to 67,108,864.
     pub body_bytes_max: usize,
-    /// Requests that are worked on at the same time, 1 to 1,000,000; more are turned away with 503.
+    /// Requests handled at the same time, 1 to 1,000,000; more are refused with 503.
     pub requests_max: usize,
     /// Rides in one request at most, 1 to 100,000; no more than `scorer.rides_max`.
     pub rides_max: usize,
     /// Rides of several requests that travel in one message at most: 1 to 100,000.
     pub coalesce_rides_max: usize,
-    /// How long a request waits for others to travel with while another message is under way, microseconds: 0 to 1,000,000.
+    /// How long a request waits for others to share its message while another message is under way, microseconds: 0 to
+    /// 1,000,000.
     pub coalesce_wait_us: u64,
 }
 
@@ -164,7 +165,7 @@ impl config::Settings for Settings {
     }
 }
 
-/// One setting, as it is checked and as `gateway --help` prints it.
+/// One setting, for the check and for `gateway --help`.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// Key within the section.

@@ -186,7 +186,7 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     Ok(upload)
 }
 
-/// 409 for an id that stands for other bytes, or for the same bytes read in another way.
+/// 409 for an id that already stands for other bytes, or for the same bytes read in another way.
 fn taken(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str) -> Problem {
     let (before_sha256, before_reading) = before;
     let difference = if before_sha256 != sha256 {

@@ -74,7 +74,7 @@ pub(crate) async fn manifest(store: &Store, batch_id: &str) -> Result<Option<Obj
     }
 }
 
-/// Which of these chunks of one splitting are staged.
+/// For each of these chunks of one splitting, whether it is staged.
 pub(crate) async fn staged(
     store: &Store,
     batch_id: &str,
@@ -119,7 +119,8 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     Ok(true)
 }
 
-/// Removes what is staged of a finished batch, of every splitting, this one's account last: while it is there, this is not done yet.
+/// Removes everything staged of a finished batch, of every splitting. The `batch-split` message of `split_id` is
+/// removed last: if it is missing, the rest is removed already.
 pub(crate) async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Result<(), Failure> {
     let split = Path::from(layout::staged_split(batch_id, split_id));
     if !store::exists(store, split.as_ref()).await? {
@@ -141,7 +142,7 @@ pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<
     store::remove(store, &path).await
 }
 
-/// Removes what is staged of batches whose dataset is complete: what came too late to be cleared with it.
+/// Removes what was staged of batches after their dataset was complete, too late to be cleared with it.
 pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
     let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await.map_err(store::outage)?;
     for batch in staging.common_prefixes {

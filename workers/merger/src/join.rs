@@ -35,12 +35,12 @@ pub enum JoinError {
         /// In the staged chunks.
         staged: u64,
     },
-    /// The chunks were not read from what the splitter sent.
+    /// The staged chunks are not the ones that the splitter sent.
     #[error("the splitter sent chunks with digest {sent}, the staged ones have {staged}")]
     DigestsDisagree {
-        /// By the splitter's account.
+        /// As the splitter's `batch-split` message says.
         sent: String,
-        /// Of the staged chunks.
+        /// Computed from the staged chunks.
         staged: String,
     },
     /// There is a manifest, but it is not JSON of the shape it should have.
@@ -117,7 +117,7 @@ pub struct Heading {
     /// The chunk's fingerprint, as its message names it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// What is counted about its rides.
+    /// Counts of its rides.
     #[serde(flatten)]
     pub statistics: Statistics,
 }
@@ -386,7 +386,7 @@ pub fn manifest(split: &BatchSplit, total: Statistics, parts: Vec<Part>) -> Resu
     })
 }
 
-/// Whether the staged chunks are those that the splitter sent.
+/// Whether the staged chunks are the ones that the splitter sent.
 ///
 /// # Errors
 /// [`JoinError::DigestsDisagree`].

@@ -22,10 +22,11 @@
 //! **Why nothing is done twice that shows.** Whoever joins the batch reads the same staged bytes and writes the same
 //! parts and the same manifest. Staging is cleared only once the manifest is there, so a probe that ends without a
 //! manifest in the store looked at a whole staging area; one that finds the manifest has but to remove what it staged
-//! too late. What a process writes after it was given up (suspended past its heartbeat, a request that a network held back) is in
-//! the way of nobody: each splitting of a batch has a folder of its own, and its account names the chunks it sent. A sweep, at
-//! every connect and every hour, removes what is staged beside a manifest. The announcement leaves after the manifest and before the acknowledgement; see [`arrivals::Announced`] for
-//! who repeats it.
+//! too late. A process that was given up (suspended past its heartbeat, or with a request held back by a network) may
+//! still write, but not where another splitting is joined: each splitting of a batch has a folder of its own, and its
+//! `batch-split` message has the fingerprint of the chunks it sent. A sweep, at every connect and every hour, removes
+//! what is staged beside a manifest. The announcement leaves after the manifest and before the acknowledgement; see
+//! [`arrivals::Announced`] for who repeats it.
 
 pub mod arrivals;
 mod dataset;
@@ -164,7 +165,7 @@ pub struct Merger {
     joining: tokio::sync::Mutex<()>,
 }
 
-/// What this process remembers of one splitting of a batch. Forgetting it costs probes, nothing else.
+/// What this process remembers of one splitting of a batch. If it is forgotten, the store is probed again.
 #[derive(Default)]
 struct Batch {
     /// Whether no manifest was there when this process last looked.

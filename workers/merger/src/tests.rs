@@ -384,14 +384,14 @@ fn splitting(split_id: &str, messages: Vec<MergerIn>) -> Vec<MergerIn> {
     messages
 }
 
-/// What was split from other bytes, or joined with other weather, is staged by itself: whenever it comes, the dataset is that of the
-/// splitting whose account came, and nothing of the other stays.
+/// Chunks that were split from other bytes, or joined with other weather, are staged separately. Whenever they come,
+/// the dataset is that of the splitting whose `batch-split` message came, and nothing of the other splitting stays.
 #[tokio::test]
 async fn chunks_of_another_splitting_are_not_joined() {
     let expected = undisturbed(&batch(20, 5), merger).await;
     let good = splitting("good", batch(20, 5));
     let mut abandoned = splitting("abandoned", batch(20, 5));
-    // The account of a splitting that was given up never comes.
+    // The `batch-split` message of a splitting that was given up never comes.
     abandoned.pop();
     for message in &mut abandoned {
         if let MergerIn::Chunk(chunk) = message {
@@ -422,7 +422,7 @@ async fn chunks_that_are_not_those_sent_make_no_dataset() {
     assert!(!objects(&store).await.contains_key("dataset/b-1/manifest.json"));
 }
 
-/// A write that takes effect once its batch is finished is swept away; a batch in progress is left alone.
+/// A write that takes effect after its batch is finished is swept away; a batch in progress is left alone.
 #[tokio::test]
 async fn what_is_staged_beside_a_manifest_is_swept() {
     let store = memory();

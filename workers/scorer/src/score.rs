@@ -198,7 +198,7 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
         let name = weight.feature().name;
         *slot = read(name, ride, units)?;
-        // Each by itself first, so that the first feature at fault is the one that is named.
+        // Each feature is checked by itself first, so that the error names the first one at fault.
         let only = |feature: &str| (name == feature).then_some(*slot);
         weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
     }
@@ -212,7 +212,7 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     }
 }
 
-/// The judgement on a day's weather, with the value as the request has it.
+/// The error about impossible weather, with the value as the request has it.
 fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     let feature = why.feature();
     let given = match feature {
@@ -227,7 +227,7 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value: given.unwrap_or(f64::NAN), expected }
 }
 
-/// One feature in the unit of the dataset. That the weather is possible is judged once all of it is known.
+/// One feature in the unit of the dataset. Whether the weather is possible is checked once all of it is known.
 fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
     let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
     let (given, is_possible, expected): (_, fn(f64) -> bool, _) = match feature {
@@ -347,7 +347,8 @@ mod tests {
         assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
     }
 
-    /// Every day's weather is judged as the join judges it, in the units of the request, and the message has that judgement's words.
+    /// The weather of a day is checked as in the join, in the units of the request, and the message is that of the same
+    /// check.
     #[test]
     fn weather_is_possible_here_exactly_when_a_join_takes_it() {
         let values = [-1_000.5, -1_000.0, -0.5, 0.0, 97.0, 176.0, 700.0, 700.5, 20_000.0, 20_000.5];

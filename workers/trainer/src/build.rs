@@ -109,7 +109,7 @@ pub fn build(plan: &Plan, loaded: &Loaded, threads: usize, cancel: &Cancel) -> R
     let share = inference::penalty_share(fit, selected.alpha);
     let sure = share <= inference::PENALTY_SHARE_MAX;
     if !sure {
-        // Beyond a hundred times the figure says no more: of features that are combinations of each other the rides tell nothing at all.
+        // Above a hundred times, the figure means nothing more: the rides do not determine combined features at all.
         let size = if share < 100.0 { format!("is {:.0} %", share * 100.0) } else { "is a multiple".to_owned() };
         let why = format!(
             "the penalty {size} of what the rides tell of a weight: weights are drawn far to 0, and no standard errors are given"

@@ -3,7 +3,7 @@
 use crate::newton::Matrix;
 use common::contract::features::FEATURE_COUNT;
 
-/// What is left of a feature's variance, as a share, below which the features before it determine it.
+/// Share of a feature's variance that remains, below which the features before it determine it.
 const RESIDUAL_MAX: f64 = 1e-9;
 /// A weight in a combination, in standardised units, below which a feature does not belong to it.
 const WEIGHT_MIN: f64 = 1e-6;

@@ -70,8 +70,8 @@ fn chi_square_tail(statistic: f64, degrees_of_freedom: u32) -> f64 {
     ChiSquared::new(f64::from(degrees_of_freedom)).map_or(1.0, |chi_square| chi_square.sf(statistic.max(0.0)))
 }
 
-/// Unpenalised models for the tests: of all features used, and of the mileage among them. Of features that are combinations of
-/// each other only as many have a weight as can be told apart, which changes no likelihood.
+/// Unpenalised models for the tests: of all features used, and of the mileage features among them. Of features that are
+/// combinations of each other, only as many have a weight as can be told apart; this does not change the likelihood.
 #[derive(Debug, Clone, Default)]
 pub struct Nested {
     /// Log-likelihood and number of weights of the model of all; absent when there is no finite optimum.

@@ -1,9 +1,10 @@
-//! Odds ratios as a person reads them: one judgement for the terminal and for the page.
+//! Odds ratios as people read them: the same limits for the terminal and for the report.
 
-/// Beyond this factor, and below its inverse, the figure itself means nothing: the fit separates the rides, or a value is absurd.
+/// Beyond this factor, and below its inverse, the size means nothing: the fit separates the rides, or a value is
+/// absurd.
 const FACTOR_MAX: f64 = 1_000.0;
 
-/// Whether an odds ratio is one whose size means something: from 1/1000 to 1000.
+/// Whether the size of an odds ratio means something: from 1/1000 to 1000.
 pub fn is_plausible(odds_ratio: f64) -> bool {
     (1.0 / FACTOR_MAX..=FACTOR_MAX).contains(&odds_ratio)
 }

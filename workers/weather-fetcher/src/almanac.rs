@@ -25,7 +25,7 @@ const YEAR_INDEX_PLACES_MIN: usize = 32;
 pub(crate) const STATION_LIST: &str = "ghcnd-stations";
 pub(crate) const INVENTORY: &str = "ghcnd-inventory";
 
-/// That not one station within reach of a place has a file.
+/// Reports that no station within reach of a place has a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoFile {
     /// The nearest of the stations.

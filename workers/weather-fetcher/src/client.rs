@@ -51,11 +51,11 @@ pub struct Manners {
     pub timeout: Duration,
     /// Where the service's operators may complain.
     pub contact: Option<String>,
-    /// How long a place of the service may answer with nothing but texts that are not weather.
+    /// How long one place of the service may answer with nothing but texts that are not weather.
     pub unusable_patience: Duration,
 }
 
-/// What was read of a place.
+/// What was read from one place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Found<T> {
     /// The place.
@@ -84,7 +84,7 @@ pub struct Client {
     paused_until: Mutex<Option<Instant>>,
     patience: Patience,
     spelling: Spelling,
-    /// The last URL of the source that was answered with 200: what is asked when another one is forbidden.
+    /// The last URL of the source that was answered with 200: requested again when another URL is forbidden.
     witness: Mutex<Option<String>>,
     warned_of_forbidden: AtomicBool,
 }
@@ -168,7 +168,7 @@ impl Client {
         Ok(all)
     }
 
-    /// Reads the file of a station by the first of its names that is there.
+    /// Reads the first file of a station that exists, by its names in order.
     async fn station_file<T: Text>(
         &self,
         places: [Place; 2],
@@ -181,8 +181,8 @@ impl Client {
         Ok(found)
     }
 
-    /// Whether the service still answers for what it has: then 403 is its word for a missing file. It is asked each time, so
-    /// that an address that becomes barred is never taken for a source without files.
+    /// Whether the service still answers 200 for another file: then 403 means that a file is missing. Asked each time,
+    /// so that an address that becomes barred is never taken for a source without files.
     async fn forbids_what_is_missing(&self) -> bool {
         let witness = self.witness.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let Some(url) = witness else { return false };
@@ -193,7 +193,7 @@ impl Client {
         self.http.get(&url).await.is_ok_and(|answer| answer.status == StatusCode::OK)
     }
 
-    /// Reads the first place that is there. A forbidden place counts as missing if the service answers for others.
+    /// Reads the first place that exists. A forbidden place counts as missing if the service answers for other files.
     async fn first_of<T: Text>(
         &self,
         places: &[Place],
@@ -336,7 +336,7 @@ async fn consume<T: Text>(
     }
 }
 
-/// Notes whether a body broke off, which is no fault of the text that came before.
+/// Notes whether a body broke off: then the text before the break is not at fault.
 struct Watched<R> {
     body: R,
     failed: bool,
@@ -423,7 +423,7 @@ mod tests {
         assert!(whole.is_ok(), "{whole:?}");
     }
 
-    /// Damage to compressed data is a fault of the text, not of the way to it.
+    /// Damage to compressed data is a fault of the text, not of the connection.
     #[tokio::test]
     async fn damaged_compression_is_told_apart_from_a_broken_connection() {
         let place = Place::Url("https://noaa.test/x".to_owned());

@@ -1,9 +1,9 @@
 //! Names what a text is that is not weather.
 
-/// Bytes other than text that a beginning may have and still pass for text.
+/// Most bytes other than text that the beginning of a text may contain.
 const CONTROL_BYTES_MAX: usize = 2;
 
-/// What the beginning of a text looks like, in words; `None` when it is nothing known.
+/// What the beginning of a text looks like, in words; `None` if it is not a known format.
 pub fn looks_like(head: &[u8]) -> Option<&'static str> {
     const MAGIC: [(&[u8], &str); 9] = [
         (b"\x1f\x8b", "gzip data within gzip data"),

@@ -1,5 +1,5 @@
-//! The texts NOAA serves of GHCN-Daily, read leniently: a row that is not as documented costs that row and is counted; a
-//! text without a row that is as documented is not weather.
+//! The texts of GHCN-Daily as NOAA serves them, read leniently: a row that is not as documented is left out and
+//! counted; a text without a row that is as documented is not weather.
 //!
 //! Formats: <https://www.ncei.noaa.gov/pub/data/ghcn/daily/readme.txt> (station list, inventory, flags),
 //! <https://noaa-ghcn-pds.s3.amazonaws.com/readme-by_station.txt> (CSV by station) and

@@ -18,7 +18,7 @@ use std::{
     time::Duration,
 };
 
-/// How long a service may take for the station list, and again for the sample.
+/// Time for the station list of a service, and again for the sample.
 const SERVICE_DEADLINE: Duration = Duration::from_secs(15);
 /// Stations of a service that are asked for at most.
 const SERVICE_STATIONS_MAX: usize = 3;
@@ -34,7 +34,7 @@ pub struct Inspection {
     pub files_read: Vec<String>,
     /// What was left out of the files that were read, one per file that has rows or days to leave out.
     pub warnings: Vec<WeatherWarnings>,
-    /// What makes joins fail, in words with place, value and way out; empty for a source that works.
+    /// What makes joins fail, in words: the place, the value and what to do. Empty for a source that works.
     pub problems: Vec<String>,
 }
 
@@ -134,7 +134,7 @@ async fn sample_of_folder(
             file.display()
         ));
     }
-    // Joins read no file of a station that is not listed.
+    // Joins read only the files of listed stations.
     let sample = if listed.is_empty() { others } else { of_list };
     for station in sample.into_iter().take(files_max) {
         match client.station_years(station, &BTreeSet::new()).await {
@@ -158,7 +158,7 @@ async fn station_files(folder: &Path) -> std::io::Result<BTreeSet<String>> {
 }
 
 async fn sample_of_service(client: &Client, listed: &BTreeSet<String>, inspection: &mut Inspection) {
-    // The last year that is surely published.
+    // The last year that is published for certain.
     let year = host::now().to_zoned(jiff::tz::TimeZone::UTC).year().saturating_sub(2);
     let long_lived = LONG_LIVED.into_iter().filter(|id| listed.contains(*id));
     let others = listed.iter().map(String::as_str).filter(|id| !LONG_LIVED.contains(id));

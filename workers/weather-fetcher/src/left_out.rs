@@ -10,13 +10,13 @@ use std::{collections::BTreeMap, fmt};
 /// Why a row, or a day, is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// Another value of the same element and day, or another place of the same station, came before.
+    /// A different value of the same element and day, or a different place of the same station, was read before.
     SecondValue,
-    /// No date of the calendar, or one that the text cannot be about.
+    /// Not a calendar date, or not a date that the text can be about.
     InvalidDate,
-    /// No value of its column.
+    /// Not a valid value of its column.
     InvalidValue,
-    /// Not the fields of a row.
+    /// Not the number or form of fields that a row has.
     WrongFields,
     /// A row of a station that the text is not about.
     OtherStation,
@@ -87,7 +87,7 @@ impl LeftOut {
         Some(format!("{line}{column}{why}"))
     }
 
-    /// The document about `file`, which is about `station`.
+    /// The warnings about `file`, as the document of `station`.
     pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
         let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
         WeatherWarnings {

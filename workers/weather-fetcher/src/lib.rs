@@ -70,7 +70,7 @@ use std::{num::NonZeroU32, sync::Arc, time::Duration};
 /// which would count slowness as a failed attempt.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(15 * 60);
 
-/// A day: who waits longer does not watch.
+/// One day: nobody waits longer for a result.
 const UNUSABLE_PATIENCE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Section `[weather]` of the configuration.

@@ -1,6 +1,6 @@
 //! Text that arrives in pieces, read line by line: NOAA's files are up to 100 MB and need not be in memory.
 //!
-//! A row that cannot be read costs that row: it is counted with its reason and its place. A text of which no row can be
+//! A row that cannot be read is left out, and counted with its reason and its place. A text without a row that can be
 //! read is not weather.
 
 use crate::{
@@ -59,7 +59,7 @@ impl fmt::Display for Malformed {
 pub struct BadRow {
     /// The reason it counts under.
     pub reason: Reason,
-    /// Where it is at fault.
+    /// Where the row is at fault.
     pub place: Malformed,
 }
 
@@ -81,7 +81,7 @@ impl Line<'_> {
         Malformed::new(self.number, column, format!("{found:?} where {expected} was expected"))
     }
 
-    /// The same as a reason to leave the row out.
+    /// The same fault as a reason to leave the row out.
     pub fn bad(&self, reason: Reason, column: &'static str, found: &[u8], expected: &str) -> BadRow {
         BadRow { reason, place: self.malformed(column, found, expected) }
     }
@@ -100,9 +100,9 @@ pub struct Parsed<T> {
 pub trait Text: Send {
     /// What is read from it.
     type Output: Send;
-    /// What the text is, for messages: `station file`.
+    /// Name of the kind of text, for messages: `station file`.
     const NAME: &'static str;
-    /// Bytes at most, several times what NOAA's has: a longer text is not weather.
+    /// Bytes at most, several times the size of NOAA's: a longer text is not weather.
     const BYTES_MAX: u64;
 
     /// The next piece, of any size.
@@ -132,13 +132,13 @@ pub trait Rows: Send {
         false
     }
 
-    /// The next line; never a blank one.
+    /// Reads the next line, which is never blank.
     ///
     /// # Errors
     /// Fails if the row cannot be read. Such a row changes nothing.
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow>;
 
-    /// The text is at its end; days to be left out are added to `left_out`.
+    /// Ends the text; adds the days to be left out to `left_out`.
     ///
     /// # Errors
     /// Fails if the rows are not all that the text must have.
@@ -149,11 +149,11 @@ pub trait Rows: Send {
 #[derive(Debug)]
 pub struct Lines<R> {
     rows: R,
-    /// The beginning of a line whose end has not come.
+    /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     /// Whether the line is too long already; the rest of it is dropped.
     overlong: bool,
-    /// Lines that were handed on.
+    /// Lines passed on so far.
     number: u64,
     /// Bytes of these lines, and of an overlong one that has not ended.
     bytes: u64,
@@ -249,7 +249,7 @@ impl<R: Rows> Text for Lines<R> {
         }
         if !self.overlong {
             self.partial.extend_from_slice(piece);
-            // One more than a line may have: it may end in a carriage return.
+            // One byte more than a line may have: the line may end in a carriage return.
             self.overlong = self.partial.len() > LINE_BYTES_MAX + 1;
         }
         if self.overlong {

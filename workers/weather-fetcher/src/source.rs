@@ -128,7 +128,7 @@ impl Source {
         self.folder().is_some()
     }
 
-    /// The folder, where it is one.
+    /// The folder, if the source is one.
     pub fn folder(&self) -> Option<&Path> {
         match self {
             Self::Bucket(Place::File(folder)) => Some(folder),
@@ -145,7 +145,7 @@ impl Source {
         }
     }
 
-    /// Where all years of one station are, for a source that has them in one file: plain, or compressed.
+    /// Where all years of one station are, plain and compressed; `None` for a source without such files.
     pub fn by_station(&self, station: &str) -> Option<[Place; 2]> {
         match self {
             Self::Bucket(base) => Some(base.join(&format!("{BY_STATION}/{station}.csv")).or_gzipped()),
@@ -153,7 +153,7 @@ impl Source {
         }
     }
 
-    /// Whether a URL lies in a bucket that is this source.
+    /// Whether a URL lies in the bucket that is this source.
     pub fn holds(&self, place: &Place) -> bool {
         match (self, place) {
             (Self::Bucket(Place::Url(base)), Place::Url(url)) => {

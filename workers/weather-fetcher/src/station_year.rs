@@ -41,7 +41,7 @@ impl Element {
         }
     }
 
-    /// The element of that name, in upper or lower case, when it is one the join needs.
+    /// The element of that name, in upper or lower case; `None` if the join does not need it.
     pub fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|element| element.name().as_bytes().eq_ignore_ascii_case(name))
     }
@@ -49,7 +49,7 @@ impl Element {
 
 /// NOAA's mark of a missing value.
 const MISSING: i16 = -9999;
-/// Marks an element with two different values for a day. No value is read as this number.
+/// Marks an element with two different values for a day. No value is parsed as this number.
 const CONTRADICTORY: i16 = i16::MIN;
 /// Days of a leap year: every year has a slot for 29 February.
 const DAYS: usize = 366;

@@ -1,4 +1,4 @@
-//! Why weather cannot be had, and how to behave towards a service that does not answer as expected.
+//! Why weather is not available, and how to treat a service that does not answer as expected.
 
 use crate::{lines::Malformed, source::Place};
 use reqwest::StatusCode;
@@ -9,7 +9,7 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Why weather cannot be had right now.
+/// Why weather is not available now.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unavailable {
     /// No connection, no answer in time, or an answer that broke off.
@@ -20,20 +20,20 @@ pub enum Unavailable {
         /// In words.
         why: String,
     },
-    /// An answer other than the text or "not found".
+    /// An HTTP status other than 200 and 404.
     #[error("{place} answered {status}{}", hint(*.status))]
     Status {
         /// What was asked for.
         place: String,
         /// HTTP status.
         status: StatusCode,
-        /// The service wants to be left alone for this long.
+        /// How long the service asks not to be called again.
         retry_after: Option<Duration>,
     },
     /// The service asked for a pause a while ago, which is not over.
     #[error("the service asked not to be asked again for {} more seconds", .retry_after.as_secs())]
     Paused {
-        /// What is left of it.
+        /// The rest of the pause.
         retry_after: Duration,
     },
     /// A text that is not weather.
@@ -46,17 +46,17 @@ pub enum Unavailable {
         /// Where and why.
         malformed: Malformed,
     },
-    /// A text without end.
+    /// A text longer than allowed.
     #[error("{place}: more than {bytes_max} bytes; it is not a usable {name}")]
     TooLarge {
         /// What was asked for.
         place: String,
         /// What the text should be.
         name: &'static str,
-        /// Taken at most, as it comes and decompressed.
+        /// Bytes allowed, as received and decompressed.
         bytes_max: u64,
     },
-    /// The list that everything starts with is not there.
+    /// The station list is missing.
     #[error("no station list at {places}: set weather.stations to the path or URL of NOAA's ghcnd-stations.txt")]
     NoStations {
         /// Where it was looked for.
@@ -65,7 +65,7 @@ pub enum Unavailable {
     /// Waiting cannot help: a local file that cannot be used, or a service that has not sent weather for too long.
     #[error("{why}")]
     Unusable {
-        /// In words: the file, the place in it, and the way out.
+        /// In words: the file, the place in it, and what to do.
         why: String,
     },
 }
@@ -83,7 +83,7 @@ fn hint(status: StatusCode) -> &'static str {
 }
 
 impl Unavailable {
-    /// How long the service wants to be left alone.
+    /// How long the service asks not to be called again.
     pub fn retry_after(&self) -> Option<Duration> {
         match self {
             Self::Status { retry_after, .. } => *retry_after,
@@ -108,17 +108,17 @@ impl Unavailable {
         }
     }
 
-    /// Whether access is refused for good: a bucket that may not be listed answers so for a missing file.
+    /// Whether access is refused: a bucket that may not be listed answers so for a missing file.
     pub fn is_forbidden(&self) -> bool {
         matches!(self, Self::Status { status: StatusCode::FORBIDDEN, retry_after: None, .. })
     }
 
-    /// Whether the place answered with something that is not weather.
+    /// Whether the place answered with something other than weather.
     fn is_not_weather(&self) -> bool {
         matches!(self, Self::NotWeather { .. } | Self::TooLarge { .. } | Self::NoStations { .. })
     }
 
-    /// Waiting cannot help with a local file: it is as it is until a person changes it.
+    /// Makes a failure of a local file permanent: the file stays as it is until a person changes it.
     pub(crate) fn of_a_file(self) -> Self {
         Self::Unusable {
             why: format!("{self}. Replace the file with NOAA's, then replay the dead letter or run again"),
@@ -126,22 +126,22 @@ impl Unavailable {
     }
 }
 
-/// What is to be said of a place that is asked again and again and answers with something other than weather.
+/// Limits how long a place is asked again that answers with something other than weather.
 #[derive(Debug)]
 pub struct Patience {
     limit: Duration,
-    /// Since when a place has answered with nothing but that.
+    /// For each place: since when it has answered with nothing else.
     since: Mutex<HashMap<String, Instant>>,
 }
 
 impl Patience {
-    /// Waits for `limit` at most, counted from the first such answer.
+    /// `limit`: time from the first such answer until the failure becomes permanent.
     pub fn new(limit: Duration) -> Self {
         Self { limit, since: Mutex::default() }
     }
 
-    /// Notes an outcome of asking `place` at `now`; `None` is a good answer. Every outcome that is not a text other than weather
-    /// begins the wait anew: a service with changing faults is away, not wrong.
+    /// Notes the outcome of a request to `place` at `now`; `None` is a good answer. Any outcome other than a text that
+    /// is not weather restarts the wait: a service whose faults change is away, not wrong.
     pub fn note(&self, place: &str, failure: Option<&Unavailable>, now: Instant) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
         if failure.is_some_and(Unavailable::is_not_weather) {
@@ -151,7 +151,7 @@ impl Patience {
         }
     }
 
-    /// The failure to report, after [`Self::note`]: the same, until the patience is over.
+    /// The failure to report, after [`Self::note`]: unchanged until the limit is reached, then permanent.
     pub fn judge(&self, place: &str, failure: Unavailable, now: Instant) -> Unavailable {
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
         match since {
@@ -169,7 +169,7 @@ impl Patience {
     }
 }
 
-/// Stations after which the spelling of a source counts as known.
+/// Number of stations after which the spelling of a source counts as known.
 const SPELLING_STATIONS: u32 = 8;
 
 /// Which names the station files of a remote source have, `ID.csv` or `ID.csv.gz`: learned from the first stations, so that a

@@ -1,5 +1,5 @@
-//! Warnings about weather files: logged once for each file, and kept in the object store for people. No result depends on
-//! them; a store that fails costs a log line.
+//! Warnings about weather files: logged once for each file, and kept in the object store for people. No result depends
+//! on them; a failure of the store is only logged.
 
 use crate::left_out::LeftOut;
 use common::{
@@ -18,16 +18,16 @@ use std::{
 /// Stations whose warnings are kept in memory. With more of them, all are forgotten and may be logged once more.
 const STATIONS_MAX: usize = 4096;
 
-/// What is known to be wrong with the files of one station.
+/// The known faults of the files of one station.
 #[derive(Debug, Default)]
 struct Station {
     /// By file: the access service has one for each year.
     left_out: BTreeMap<String, LeftOut>,
-    /// That no station near a place has a file.
+    /// A warning says that no station near some place has a file.
     no_file: bool,
 }
 
-/// The warnings that this process has given.
+/// The warnings that this process has issued.
 #[derive(Debug)]
 pub struct Warnings {
     store: Store,
@@ -35,7 +35,7 @@ pub struct Warnings {
 }
 
 impl Warnings {
-    /// None yet.
+    /// Starts without warnings.
     pub fn new(store: Store) -> Self {
         Self { store, stations: Mutex::default() }
     }
@@ -48,14 +48,14 @@ impl Warnings {
         known
     }
 
-    /// Notes what was left out of `file`, which is all there is of `station` when it is `whole`. Warnings of an earlier
-    /// reading end when nothing is left out any more.
+    /// Notes what was left out of `file`. `whole`: the file holds all years of `station`. The warnings of an earlier
+    /// reading are removed when nothing is left out any more.
     pub async fn report(&self, station: &str, file: &str, left_out: &LeftOut, whole: bool) {
         let document = {
             let mut known = self.known();
             let before = known.get(station).and_then(|station| station.left_out.get(file));
             if left_out.is_empty() {
-                // What another process wrote may be about other years.
+                // The document of another process may be about other years.
                 if before.is_none() && !whole {
                     return;
                 }

@@ -34,7 +34,7 @@ use tokio::time::Instant;
 const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// Stations asked for at a time, for one message.
 const AT_A_TIME: usize = 8;
-/// Why a message is a dead letter whose weather cannot be used, however long one waits.
+/// Reason of a dead letter whose weather cannot be used, however long one waits.
 pub const WEATHER_UNUSABLE: &str = "weather_unusable";
 /// How long one believes what can still change: a year that is not settled, or a source that had nothing of any station.
 const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
@@ -91,7 +91,7 @@ fn standing(year: i16, now: Timestamp, settled_days: u16) -> Standing {
     }
 }
 
-/// A weather service that is away is waited out; weather that waiting cannot help is a permanent failure.
+/// A weather service that is away is an outage; weather that waiting cannot repair is a permanent failure.
 pub fn failure(unavailable: &Unavailable) -> Failure {
     match unavailable {
         Unavailable::Unusable { why } => Failure::permanent(WEATHER_UNUSABLE, why),
@@ -238,7 +238,7 @@ impl WeatherCache {
         Ok(known)
     }
 
-    /// Asks the source for years of a station, with one request, and keeps the answer.
+    /// Requests years of a station from the source, all at once, and keeps the answer.
     async fn ask(
         &self,
         station: u32,
@@ -265,7 +265,7 @@ impl WeatherCache {
             let key = (station, year);
             known.push((key, self.remember(key, Arc::new(weather), now, believed)));
         }
-        // In memory first: a store that is away costs no second request.
+        // In memory first: if the store is away, the source is not asked a second time.
         self.warn(id, fetched.texts).await;
         for (path, text) in settled {
             store::write(&self.store, &path, text).await?;

@@ -60,11 +60,11 @@ const TYPES: [&str; 22] = [
     "application/geo+json",
 ];
 
-/// How a batch is to be known and read.
+/// How a batch is named and read.
 #[derive(Debug, Default, PartialEq, IntoParams)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Naming {
-    /// Its id; derived from its bytes, and from how they are read where that is said, when left out.
+    /// Its id. When left out, it is derived from the bytes and, if given, from `rides_at` and `map`.
     #[param(required = false, nullable = false, pattern = "^[A-Za-z0-9_-]{1,64}$")]
     batch_id: Option<String>,
     /// What people call it, such as the file's name.

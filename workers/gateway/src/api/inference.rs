@@ -117,7 +117,7 @@ pub(crate) struct InputTensor {
     data: Option<Numbers>,
 }
 
-/// Clients whose types have optional members write them as null.
+/// Reads null as the default: clients whose types have optional members write these as null.
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }

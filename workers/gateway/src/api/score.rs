@@ -224,9 +224,10 @@ impl Default for Options {
 
 /// How likely is a ride to end in a service request?
 ///
-/// One ride, an array of them, or an object with `rides` as in `score-request.v1`. Every score of an answer is by one model, unless
-/// rides name their breed. A single ride that cannot be scored is a problem; of several each has its score or its error in its
-/// place. The body may be compressed as `Content-Encoding` says: gzip, deflate, zstd or br.
+/// Scores one ride, an array of rides, or an object with `rides` as in `score-request.v1`. All scores of an answer come
+/// from one model, unless rides name their breed. If a single ride cannot be scored, the answer is a problem; of
+/// several rides each has its score or its error in its place. The body may be compressed as `Content-Encoding` says:
+/// gzip, deflate, zstd or br.
 #[utoipa::path(post, path = "/v1/score", tag = "Scores", params(Options), request_body = Body,
     responses((status = 200, description = "The score, or the scores", body = ScoreAnswer)))]
 pub(crate) async fn score(
@@ -278,7 +279,7 @@ async fn many(
     Ok(Json(ScoreAnswer::Many(ManyScores { request_id, model, model_id, threshold, baseline, scores })))
 }
 
-/// An object without a single member of a ride: names the array that may be meant.
+/// The problem of an object without any member of a ride: names the array that may hold the rides.
 fn no_ride(body: &[u8]) -> Problem {
     let is_array_of_objects = |value: &Value| value.as_array().is_some_and(|rides| rides.iter().any(Value::is_object));
     let members: serde_json::Map<String, Value> = read_json(body).unwrap_or_default();

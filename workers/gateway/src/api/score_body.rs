@@ -1,4 +1,4 @@
-//! What may be the body of a score request: a ride, an array of rides, or an object with rides and how they are to be read.
+//! The body of a score request: a ride, an array of rides, or an object with rides and how to read them.
 
 use crate::{
     extract::{read_json, without_mark},
@@ -29,8 +29,8 @@ pub(crate) struct RideToScore {
     /// Comes back with the score.
     #[schema(max_length = 128)]
     pub(crate) ride_id: Option<String>,
-    /// Breed of the unicorn: where it has a model of its own, that one scores the ride. Else the model of all rides does, and the
-    /// answer says why as `fallback`.
+    /// Breed of the unicorn. If there is a breed model for it, that one scores the ride. Else the global model does,
+    /// and the answer says why as `fallback`.
     #[schema(max_length = 128)]
     pub(crate) breed: Option<String>,
     /// Miles, not negative.
@@ -54,16 +54,17 @@ pub(crate) struct RideToScore {
     pub(crate) latitude: Option<f64>,
     /// Degrees east, −180 to 180.
     pub(crate) longitude: Option<f64>,
-    /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, RFC 3339, or one of the other forms that batches may have.
+    /// When the ride ended: `YYYY-MM-DD HH:MM:SS[.fff]` in UTC, RFC 3339, or one of the other forms that batches
+    /// accept.
     #[schema(value_type = Option<String>, example = "2018-04-25 17:03:05")]
     pub(crate) statustime: Option<Moment>,
-    /// Keys that are written otherwise, or nearly name a member.
+    /// Keys in another spelling than the members', or nearly those of a member.
     #[schema(ignore)]
     pub(crate) spellings: Vec<Spelling>,
 }
 
 impl RideToScore {
-    /// Whether it has none of the members.
+    /// Whether the ride has none of the members.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { ride_id, breed, temperature, precipitation, statustime, .. } = self;
         let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
@@ -76,12 +77,12 @@ impl RideToScore {
             && statustime.is_none()
     }
 
-    /// How the request writes a member that it writes otherwise.
+    /// How the request spells a member, if it uses another spelling.
     pub(crate) fn spelling(&self, field: &str) -> Option<&str> {
         self.spellings.iter().find(|spelling| !spelling.is_near && spelling.field == field).map(|found| &*found.key)
     }
 
-    /// A key of the request that nearly names one of these fields, and which.
+    /// A key of the request that nearly names one of these fields, and the field.
     pub(crate) fn near_miss(&self, fields: &[&str]) -> Option<&Spelling> {
         self.spellings.iter().find(|spelling| spelling.is_near && fields.contains(&spelling.field))
     }
@@ -110,10 +111,10 @@ const RIDE_ID: usize = 9;
 const BREED: usize = 10;
 const TEMPERATURE: usize = 11;
 
-/// Bytes of a key that may nearly name a member at most.
+/// Longest key that is compared with the members for a near miss, bytes.
 const NEAR_MISS_BYTES_MAX: usize = 32;
 
-/// The member that scoring needs and a key nearly names: as in batches, and the weather.
+/// The member that a key nearly names, of those that scoring needs: as in batches, and the weather.
 fn near_miss(key: &str) -> Option<&'static str> {
     if key.len() > NEAR_MISS_BYTES_MAX {
         return None;
@@ -168,14 +169,14 @@ impl RideToScore {
     }
 
     fn note(&mut self, spelling: Spelling) {
-        // Of the keys that nearly name a member the first is enough: memory does not grow with their number.
+        // The first key that nearly names a member is enough: memory does not grow with the number of such keys.
         let is_known = |known: &Spelling| known.is_near && known.field == spelling.field;
         if !(spelling.is_near && self.spellings.iter().any(is_known)) {
             self.spellings.push(spelling);
         }
     }
 
-    /// Whether it has what every model needs; if not, a key may be written in a way that is not known.
+    /// Whether the ride has what every model needs; if not, a key may be misspelled.
     fn is_whole(&self) -> bool {
         let has_weather = (self.temperature.is_some() || (self.tmin.is_some() && self.tmax.is_some()))
             && (self.precipitation.is_some() || self.prcp.is_some());
@@ -274,12 +275,12 @@ impl<'de> Deserialize<'de> for Precipitation {
     }
 }
 
-/// A time as it came: read when the ride is looked at, so that a time that is none costs this ride alone.
+/// A time as it came: parsed when its ride is checked, so that an invalid time costs this ride alone.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Moment {
     /// In a text.
     Text(String),
-    /// Since the epoch.
+    /// Since the epoch, seconds or milliseconds.
     Epoch(f64),
 }
 
@@ -291,7 +292,7 @@ impl Moment {
     /// The time.
     ///
     /// # Errors
-    /// A form that batches may not have either.
+    /// Fails on a form that batches do not accept.
     pub(crate) fn read(&self) -> Result<StatusTime, InvalidStatusTime> {
         match self {
             Self::Text(text) => StatusTime::read(text),
@@ -390,14 +391,14 @@ pub(crate) struct RidesToScore {
     rides: Vec<RideToScore>,
     /// Units of `tmin`, `tmax` and `prcp`.
     units: Option<UnitsOfRides>,
-    /// Whether to say why: each feature's contribution. Comes before the parameter of the URL.
+    /// Whether to say why: each feature's contribution. Takes precedence over the parameter of the URL.
     explain: Option<bool>,
     /// Comes back with the answer.
     request_id: Option<String>,
 }
 
-/// Rides of an array: all are counted, no more kept than any request may bring. A few bytes each would be a hundred times that
-/// in memory.
+/// Rides of an array. All are counted, but only as many are kept as a request may have: a ride of a few bytes would
+/// take a hundred times as much memory.
 #[derive(Debug, Default)]
 pub(crate) struct Rides {
     pub(crate) kept: Vec<RideToScore>,
@@ -440,7 +441,7 @@ impl<'de, const NEAR: bool> Deserialize<'de> for ReadRides<NEAR> {
 #[derive(Debug, Default)]
 pub(crate) struct RideOrRides {
     pub(crate) ride: RideToScore,
-    /// Present: several were sent.
+    /// `Some` if several rides were sent.
     pub(crate) rides: Option<Rides>,
     pub(crate) units: Units,
     pub(crate) explain: Option<bool>,
@@ -506,8 +507,8 @@ impl<'de, const NEAR: bool> Deserialize<'de> for ReadBody<NEAR> {
     }
 }
 
-/// Reads one ride, or rides in an array or an object. Where a ride lacks something, the body is read again for the keys that
-/// nearly name it.
+/// Reads one ride, or rides in an array or an object. If a ride lacks a member, the body is read again to find keys
+/// that nearly name it.
 ///
 /// # Errors
 /// As [`read_json`].
@@ -540,7 +541,7 @@ pub(crate) fn read_one(body: &[u8]) -> Result<RideToScore, Problem> {
     read_json(body).map(|Read::<true>(ride)| ride)
 }
 
-/// The units of a request, null as NOAA's.
+/// The units of a request; null means NOAA's.
 #[derive(Debug, Clone, Copy, Default)]
 struct GivenUnits(Units);
 

@@ -9,7 +9,7 @@ use crate::{
 use compact_str::CompactString;
 use serde_json::{Map, Value};
 
-/// Bytes of a year at most; a real one has some 100,000.
+/// Bytes of an answer at most; a real year has some 100,000.
 const ACCESS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
 /// Reads an answer of the NCEI access service: one station, one year, native units. The service writes every value as a

@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// The columns of a by-station file, in this order; its first line may name them.
 const CSV_COLUMNS: [&str; 8] = ["ID", "DATE", "ELEMENT", "DATA_VALUE", "M_FLAG", "Q_FLAG", "S_FLAG", "OBS_TIME"];
-/// Nothing in GHCN-Daily is older: its `by_year` files begin with 1750.
+/// GHCN-Daily has nothing older: its `by_year` files begin with 1750.
 pub const FIRST_YEAR: i16 = 1750;
 
 /// Reads `csv/by_station/<ID>.csv`, with or without a heading, and keeps the years that are asked for. Every year is judged,
@@ -48,7 +48,7 @@ fn fields(text: &[u8]) -> Option<[&[u8]; CSV_COLUMNS.len()]> {
 impl Rows for ByStation {
     type Output = BTreeMap<i16, StationYear>;
     const NAME: &'static str = "station file";
-    /// NOAA's has up to 100 MB.
+    /// NOAA's largest file has about 100 MB.
     const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
     fn is_heading(&self, line: &Line<'_>) -> bool {

@@ -31,7 +31,7 @@ fn fields<const N: usize>(text: &[u8]) -> ([&[u8]; N], bool) {
 #[derive(Debug, Default)]
 pub struct StationList {
     stations: Vec<Station>,
-    /// Number in `stations`, and the line it came from.
+    /// The station's index in `stations`, and the line it came from.
     listed: HashMap<CompactString, (usize, u64)>,
     moved: Vec<Malformed>,
 }
@@ -89,7 +89,7 @@ pub struct Inventory {
 }
 
 impl Inventory {
-    /// The years in which a station may have days with all three elements; `None` when there are none. Every year, where a
+    /// The years in which a station may have days with all three elements; `None` when there are none. Any year, if a
     /// row about the station cannot be read.
     pub fn complete_years(&self, station: &str) -> Option<Years> {
         if self.doubtful.contains(station) {

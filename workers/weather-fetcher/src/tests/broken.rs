@@ -1,4 +1,4 @@
-//! Weather that is broken in a row, in a file, or missing.
+//! Weather with bad rows, bad files, or missing files.
 
 use super::{noaa::Noaa, *};
 use crate::weather::WEATHER_UNUSABLE;
@@ -190,7 +190,7 @@ async fn forbidden_means_missing_only_while_the_service_answers_for_other_files(
     assert!(text.contains("check weather.source"), "{text}");
 }
 
-/// Everything compressed, as some mirrors have it.
+/// Every file compressed, as on some mirrors.
 async fn compressed(data: Data) -> Data {
     let Data::Files(files) = data else { unreachable!() };
     let mut packed = Data::empty();
@@ -204,7 +204,7 @@ async fn compressed(data: Data) -> Data {
 async fn compressed_station_files_are_read_from_a_folder_and_a_url() {
     let folder = folder_of(compressed(new_york()).await);
     assert_eq!(enrich_one(&fetcher(source(&folder), &memory_store())).await, Ok(park(111, 156, 241)));
-    // A plain file beside it is read in its place.
+    // A plain file beside the compressed one is read instead of it.
     std::fs::write(folder.path().join(file_of(PARK)), format!("{PARK},20180425,PRCP,1,,,W,2400\n")).unwrap();
     let weather = enrich_one(&fetcher(source(&folder), &memory_store())).await;
     assert_eq!(weather, Ok(Weather::Missing(WeatherMissing::NoObservationOnDate)));

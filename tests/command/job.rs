@@ -1,4 +1,5 @@
-//! `run` and `ingest` in the foreground: where rides come from, what one waits for, and what is there already.
+//! `run` and `ingest` in the foreground: where rides come from, what the command waits for, and results that exist
+//! already.
 
 use super::failed;
 use pipeline_tests::{
@@ -17,7 +18,7 @@ use std::{
 /// Rides that every test of this module hands in.
 const RIDES: u64 = 12;
 
-/// A command that runs, and what it says on standard error so far.
+/// A running command, and what it has printed on standard error so far.
 struct Running {
     child: Child,
     lines: Receiver<String>,
@@ -39,7 +40,7 @@ impl Running {
         Self { child, lines, said: String::new() }
     }
 
-    /// Reads on until a line has that part.
+    /// Reads lines until one contains this part.
     fn until(&mut self, part: &str) {
         while !self.said.lines().any(|line| line.contains(part)) {
             let line = self.lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("{part:?} was not said\n{}", self.said));
@@ -57,7 +58,7 @@ impl Running {
     }
 }
 
-/// `run` on a store of its own, without the file.
+/// `run` on a store of its own, without the ride file.
 fn run(input: &Input, store: &Path) -> Command {
     let mut command = wildrydes();
     command.arg("run").arg("--json").arg("--weather").arg(&input.weather).arg("--store").arg(store);
@@ -65,7 +66,7 @@ fn run(input: &Input, store: &Path) -> Command {
     command
 }
 
-/// What `run` said of its one batch; so few rides give no model.
+/// What `run` reported of its one batch; so few rides give no model.
 fn batch(out: &str, code: Option<i32>, err: &str) -> Value {
     assert_eq!(code, Some(4), "{out}\n{err}");
     let report: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
@@ -103,7 +104,7 @@ fn rides_come_through_every_kind_of_pipe() {
     }
 }
 
-/// Standard input is one of several files as any other.
+/// Standard input can be one of several files.
 #[test]
 fn standard_input_is_one_file_of_several() {
     let input = Input::of(RIDES);
@@ -117,7 +118,7 @@ fn standard_input_is_one_file_of_several() {
     assert_eq!(received, [7, RIDES], "{report}");
 }
 
-/// A pipe that nobody writes to says so within moments, and is read once somebody does.
+/// A command that reads a pipe without a writer soon says so, and reads the pipe once there is a writer.
 #[test]
 fn a_pipe_without_a_writer_says_what_it_waits_for() {
     let input = Input::of(RIDES);
@@ -133,7 +134,7 @@ fn a_pipe_without_a_writer_says_what_it_waits_for() {
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
 }
 
-/// What is no source of rides is refused with what it is, before anything is read or published.
+/// A path that is not a source of rides is refused before anything is read or published; the error says what it is.
 #[test]
 fn what_cannot_be_read_is_refused_with_the_way_out() {
     let input = Input::of(RIDES);
@@ -142,7 +143,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
         let said = failed(run(&input, &store).args(arguments), code);
         assert!(said.contains(expected), "{arguments:?}: {expected:?} is missing\n{said}");
     };
-    // The helper gives /dev/null as standard input: a pipe that ends at once.
+    // The helper gives /dev/null as standard input, which ends at once, like an empty pipe.
     with(&["-"], 1, "nothing came from stdin");
     with(&["rides.json", "/dev/stdin"], 1, "nothing came from stdin");
     with(&["rides.json", "weather"], 1, "weather is a folder: name the files in it");
@@ -152,7 +153,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     assert!(!batches.exists() || fs::read_dir(batches).unwrap().count() == 0, "nothing was published");
 }
 
-/// Who waits for the weather service is told what it answered, while it is away; then the job goes on.
+/// While the weather service is away, the command says what the service answered; then the job goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     let input = tokio::task::block_in_place(|| Input::of(RIDES));
@@ -172,7 +173,8 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     assert!(!err.contains("may be away"), "a cause, not a guess\n{err}");
 }
 
-/// A batch that waits for its first reader says so once, neutrally; one whose worker is paused says that, and by whom.
+/// A batch that waits for its first reader is reported once, without blame; if the worker is paused, the command says
+/// so, and by whom.
 #[test]
 fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     let input = Input::of(RIDES);
@@ -204,7 +206,7 @@ fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     assert!(!err.contains("no process reads the queue `merger`"), "{err}");
 }
 
-/// The weather of a folder as it was before most of it was measured: the first lines of each file.
+/// Weather of a folder before most of it was measured: the first lines of each file.
 fn cut_weather(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
@@ -220,8 +222,8 @@ fn cut_weather(from: &Path, to: &Path) {
     }
 }
 
-/// A dataset of an earlier run is not printed as new: the run says since when it is there, what the weather would be now, and how to
-/// join again; and joining again as it says brings the weather.
+/// A dataset of an earlier run is not printed as new: the run says when it was made, how the weather would differ now,
+/// and how to join again; joining again as described brings the weather.
 #[test]
 fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
     let input = Input::of(160);
@@ -279,7 +281,8 @@ fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
     assert_eq!(counts, [0, 0, 0, 0].map(Value::from), "{unchanged}");
 }
 
-/// A reading that cannot be used is refused before anything is read, with what would be right; one that can is part of the batch.
+/// A reading that cannot be used is refused before anything is read, and the error names what was expected; a valid one
+/// is part of the batch's identity.
 #[test]
 fn how_a_file_is_read_is_part_of_its_batch() {
     let input = Input::of(RIDES);

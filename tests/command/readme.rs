@@ -10,10 +10,10 @@ use std::{
 };
 
 const README: &str = include_str!("../../README.md");
-/// The README writes commands both ways.
+/// The README writes commands in two ways.
 const THROUGH_CARGO: &str = "cargo run --release --";
 
-/// The part that takes no broker.
+/// The part that needs no broker.
 fn first_use() -> &'static str {
     let (before, _) = README.split_once("\n## The fleet on RabbitMQ").expect("the section on the fleet");
     before
@@ -75,7 +75,7 @@ fn rides_of_others(folder: &Path) {
     fs::write(folder.join("answer.json"), nested.to_string()).expect("written");
 }
 
-/// What the demo prints is what the README shows, and each command after it ends well.
+/// The demo prints what the README shows, and each command after it succeeds.
 #[test]
 fn every_command_of_the_readme_works_as_written() {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! What `status` and `doctor` say of jobs that failed within one process.
+//! What `status` and `doctor` report of jobs that failed within one process.
 
 use super::failed;
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
@@ -28,7 +28,8 @@ fn status(store: &Path) -> Command {
     status
 }
 
-/// A job that failed within `run` left no dead letter in any queue: `status` knows its cause all the same, until the dataset is there.
+/// A job that failed within `run` leaves no dead letter in a queue: `status` still knows its cause, until the dataset
+/// is complete.
 #[test]
 fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
     let (input, store) = input();
@@ -42,7 +43,7 @@ fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
     }
     let words = failed(&mut run(&input, &store, &input.rides), 3);
     assert!(words.contains("weather_unusable"), "{words}");
-    // Both may be of one second, and so in either order.
+    // Both times may be in the same second, so the order may be either.
     let batches = told(&mut status(&store))["batches"].clone();
     let of = |batches: &Value, source: bool| {
         batches.as_array().unwrap().iter().find(|batch| batch["source"].is_string() == source).unwrap().clone()
@@ -77,7 +78,8 @@ fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
     assert_eq!(states, ("refused".into(), "ready".into()), "{batches}");
 }
 
-/// A document of which every ride is rejected leads to the cause and the way out; one without rides says that it has none.
+/// If all rides of a document are rejected, the report begins with the cause and what to do; a document without rides
+/// is reported as such.
 #[test]
 fn a_batch_without_a_usable_ride_leads_with_that() {
     let (input, store) = input();

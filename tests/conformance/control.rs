@@ -156,7 +156,7 @@ async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
     running.await.unwrap().unwrap();
 }
 
-/// Reads the merger's queue; what it depends on is away until it is let go.
+/// Reads the merger's queue; its dependency is away until the test releases it.
 struct Dependent {
     back: Arc<Semaphore>,
 }
@@ -173,7 +173,8 @@ impl Worker for Dependent {
     }
 }
 
-/// While a dependency is away the store says so, with the batch; once the message succeeds it no longer does.
+/// While a dependency is away, the store has a record that names it and the batch; the record ends once the message
+/// succeeds.
 async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: Arc<dyn Broker>) {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };

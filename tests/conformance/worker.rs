@@ -349,8 +349,9 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
     running.finish().await;
 }
 
-/// A message is gzip or zstd by its first bytes, whatever `content_encoding` says or leaves out, deflate or Brotli where that says so;
-/// compressed twice, or in another way, it is parked with a reason that names `content_encoding`.
+/// A body is read as gzip or zstd by its first bytes, whatever `content_encoding` says, and as deflate or Brotli where
+/// it says so. A body that is compressed twice, or in another way, becomes a dead letter whose reason names
+/// `content_encoding`.
 async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: Arc<dyn Broker>) {
     let (send_handled, mut handled) = tokio::sync::mpsc::unbounded_channel();
     let running = start(&broker, options(), move |envelope| {

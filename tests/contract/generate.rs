@@ -126,7 +126,7 @@ fn reading() -> impl Strategy<Value = Reading> {
     })
 }
 
-/// Which splitting a message comes from, and what its rides were read from.
+/// The splitting that a message comes from, and the fingerprint of the bytes its rides were read from.
 fn provenance() -> impl Strategy<Value = (Option<String>, Option<String>)> {
     (option::of(batch_id()), option::of("[0-9a-f]{32}"))
 }

@@ -1,4 +1,4 @@
-//! Bodies as clients really send them: compressed, with a byte order mark, with nulls, as records of telemetry, as over RPC.
+//! Bodies as clients send them: compressed, with a byte order mark, with nulls, as records of telemetry, as over RPC.
 
 use super::{probability, same};
 use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
@@ -39,8 +39,8 @@ fn tensors() -> Value {
     json!({ "inputs": [{ "name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30.5, 330, 300, 97, 176, 48] }] })
 }
 
-/// Every coding, in any case, two of them, and names of character sets: the very score of the plain body, on every path that reads
-/// one; binary tensors included.
+/// Every coding in any case, two codings, and names of character sets give exactly the score of the plain body, on
+/// every path that reads a body, binary tensors included.
 #[tokio::test]
 async fn a_compressed_body_has_the_score_of_the_plain_one() {
     let serving = Serving::start(&Input::of(1_000), &[]).await;
@@ -77,8 +77,8 @@ async fn a_compressed_body_has_the_score_of_the_plain_one() {
     serving.finish().await;
 }
 
-/// What is not taken is named with its value and what is; what is not compressed as it says, says what it is; what expands stays
-/// within the bound of the body.
+/// An unsupported coding is named, with those that are accepted; a body that is not compressed as declared is
+/// described; an expanding body stays within the limit of a body.
 #[tokio::test]
 async fn a_coding_that_cannot_be_read_is_refused_by_name() {
     let serving = Serving::start(&Input::of(1_000), &["--set", "gateway.body_bytes_max=100000"]).await;
@@ -116,8 +116,8 @@ async fn a_coding_that_cannot_be_read_is_refused_by_name() {
     serving.finish().await;
 }
 
-/// A record of telemetry, rides as over RPC in their units, nulls and a byte order mark: the very score of the clean request; what
-/// is wrong is told in the words of the request, with the key that may be meant.
+/// A record of telemetry, rides as over RPC in their units, nulls and a byte order mark give exactly the score of the
+/// clean request; an error uses the request's spelling, and names the key that may be meant.
 #[tokio::test]
 async fn rides_are_scored_as_clients_write_them() {
     let serving = Serving::start(&Input::of(1_000), &[]).await;
@@ -203,8 +203,8 @@ async fn rides_are_scored_as_clients_write_them() {
     serving.finish().await;
 }
 
-/// A table in CSV, and rides under another key and by other names, through to their dataset; the way they are read is part of
-/// what they are; what cannot be read so says why.
+/// A table in CSV, and rides under another key and with other names, become datasets; the reading is part of the
+/// batch's identity; a reading that cannot be used is refused with the reason.
 #[tokio::test]
 async fn a_batch_says_how_it_is_read() {
     let input = Input::of(100);
@@ -241,7 +241,7 @@ async fn a_batch_says_how_it_is_read() {
     serving.finish().await;
 }
 
-/// The bodies of the shared cases, where they are.
+/// The bodies of the shared cases, if their folder exists.
 #[tokio::test]
 async fn the_shared_cases_are_scored() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
@@ -255,7 +255,7 @@ async fn the_shared_cases_are_scored() {
     send(api, INFER, "gzip", read("17-gzip-request-body/infer.json.gz")).await.good();
     send(api, INFER, "identity", read("18-optional-fields-null/infer.json")).await.good();
     let record = send(api, "/v1/score", "identity", read("19-a-ride-record-to-score/ride.json")).await;
-    // Its station may not be among those of this fleet: then its weather is what is missing, and nothing of the ride.
+    // Its station may not be among those of this fleet: then the weather is missing, and nothing else.
     if !record.status.is_success() {
         record.problem(422, "no-station-in-reach");
     }

@@ -1,4 +1,4 @@
-//! The cases beside the project, each with the outcome that its README calls right.
+//! The cases in `../shared/cases`, each with the outcome that its README expects.
 
 use super::{Job, Outcome, served};
 use std::{
@@ -7,7 +7,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Folder, file, and what must be true.
+/// Folder, file, and the check of the outcome.
 type Case = (&'static str, &'static str, fn(&Outcome));
 
 fn all_of(outcome: &Outcome, count: u64) {
@@ -87,7 +87,7 @@ fn one_nan(outcome: &Outcome) {
     outcome.check_account("one NaN");
 }
 
-/// Pipes of every kind, as scripts that hand the file in.
+/// Shell scripts that hand the file in through each kind of pipe.
 pub(super) const PIPES: [&str; 4] = [
     r#"cat "$FILE" | "$PROGRAM" run - "$@""#,
     r#"cat "$FILE" | "$PROGRAM" run /dev/stdin "$@""#,
@@ -104,7 +104,7 @@ fn from_a_pipe(folder: &Path, weather: &Path) {
     }
 }
 
-/// The second run says that its dataset is from the first, and how to join it again; or joins it again.
+/// The second run says that its dataset is from the first, and how to join it again; or it joins it again.
 fn corrected_weather(folder: &Path, weather: &Path) {
     let mut job = Job::with_weather(&folder.join("broken"));
     job.keeps_store = true;
@@ -119,7 +119,7 @@ fn corrected_weather(folder: &Path, weather: &Path) {
     assert!(is_said || second.with_weather() == 160, "{second:?}");
 }
 
-/// Folder, and how it is run where that takes more than a file.
+/// Folder, and the function that runs it, for cases that need more than one file.
 type Special = (&'static str, fn(&Path, &Path));
 
 const SPECIAL: [Special; 2] = [("10-from-a-pipe", from_a_pipe), ("15-weather-mended-afterwards", corrected_weather)];
@@ -134,12 +134,12 @@ pub(super) fn folder() -> Option<PathBuf> {
     None
 }
 
-/// Every folder is run, those of [`served::CASES`] by the test there.
+/// Runs every folder, except those of [`served::CASES`], which the test there runs.
 #[test]
 fn every_case_beside_the_project_ends_as_it_should() {
     let Some(folder) = folder() else { return };
     let weather = folder.join("weather");
-    // The weather of the other cases.
+    // Not a case: the weather of the other cases.
     let mut known = BTreeSet::from(["weather"]);
     known.extend(served::CASES);
     for (case, file, check) in CASES {

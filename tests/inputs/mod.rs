@@ -1,5 +1,5 @@
-//! Inputs as people have them: each ends, accounts for every ride in it, and names the true cause of what is refused
-//! or rejected.
+//! Inputs as people have them. Each run ends, accounts for every ride, and names the true cause of what is refused or
+//! rejected.
 //!
 //! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather
 //! · `cases` those beside the project · `served` those of HTTP and AMQP
@@ -32,11 +32,11 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-/// A bound against hanging. A job on a dozen rides takes less than a tenth of a second on an idle machine, and longer
-/// beside other tests.
+/// A job that takes longer counts as hanging. A job on a dozen rides takes less than a tenth of a second on an idle
+/// machine, and longer beside other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
-/// What became of one input.
+/// The outcome of one input.
 #[derive(Debug)]
 struct Outcome {
     /// `wildrydes`' exit code.
@@ -125,12 +125,12 @@ struct Job {
     folder: TempDir,
     weather: PathBuf,
     options: Vec<String>,
-    /// Whether a run finds what earlier ones left in the store.
+    /// Whether later runs use the store of earlier ones.
     keeps_store: bool,
 }
 
 impl Job {
-    /// With the weather of Central Park in April and May 2018.
+    /// Has the weather of Central Park in April and May 2018.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let weather = folder.path().join("weather");
@@ -140,7 +140,7 @@ impl Job {
         job
     }
 
-    /// With another folder of weather.
+    /// Has this folder of weather.
     fn with_weather(weather: &Path) -> Self {
         Self { weather: weather.to_owned(), ..Self::new() }
     }
@@ -244,7 +244,7 @@ fn zstd(bytes: &[u8]) -> Vec<u8> {
     all_of(ZstdEncoder::with_quality_and_params(bytes, Level::Default, &with_checksum))
 }
 
-/// Everything that a reader yields which never waits.
+/// All bytes of a reader that never waits.
 fn all_of(reader: impl tokio::io::AsyncRead) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut reader = std::pin::pin!(reader);

@@ -1,8 +1,8 @@
-//! Cases of our own of every kind, as data beside what must become of them.
+//! Inputs of every kind, as data, each with its expected outcome.
 
 use super::{Job, Outcome, gzip, ride, rides};
 
-/// What must become of a document of three rides, or of what is left of them.
+/// The expected outcome of a document of three rides, or of what is left of them.
 enum Becomes {
     /// So many accepted, none rejected.
     Accepted(u64),
@@ -37,7 +37,7 @@ fn check(name: &str, outcome: &Outcome, becomes: &Becomes) {
 fn run_all(cases: Vec<(&str, Vec<u8>, Becomes)>) {
     let job = Job::new();
     for (name, document, becomes) in cases {
-        // The name must not matter: each runs under two that promise different forms.
+        // The name must not matter: each document runs under two names that promise different forms.
         for file in ["rides.json", "rides.jsonl"] {
             check(&format!("{name} as {file}"), &job.run(file, &document), &becomes);
         }
@@ -104,7 +104,7 @@ fn rides_somewhere_else_are_not_one_ride() {
     ]);
 }
 
-/// The ways out that the refusals name do lead out.
+/// The options that the refusals suggest do read the rides.
 #[test]
 fn rides_are_read_where_and_as_the_options_say() {
     let array = format!("[{}]", rides(3).join(","));

@@ -1,4 +1,4 @@
-//! Cases of our own of how files come: through pipes, a second time, and as the fleet itself writes them.
+//! Ways to hand files in: through pipes, a second time, and as the fleet itself writes them.
 
 use super::{Job, cases::PIPES, ride, rides, station_file, write};
 use pipeline_tests::processes::{output, succeed, wildrydes};
@@ -35,8 +35,8 @@ fn a_pipe_without_bytes_is_named() {
     }
 }
 
-/// Weather that was corrected: the second run says that its dataset is from the first, what would change, and how to join
-/// it again.
+/// After the weather was corrected, the second run says that its dataset is from the first, what would change, and how
+/// to join it again.
 #[test]
 fn a_dataset_from_before_the_weather_was_corrected_is_named() {
     let mut job = Job::new();
@@ -86,7 +86,7 @@ fn what_the_fleet_exports_is_a_batch() {
         let again = job.run_file(&file);
         assert_eq!(again.rides(), (7, 7, 0), "{}: {again:?}", file.display());
         assert_eq!(again.dataset, first.dataset, "{}", file.display());
-        // Under a name that promises something else.
+        // Under a name that promises another format.
         let renamed = job.path("renamed.json");
         fs::copy(&file, &renamed).expect("copied");
         assert_eq!(job.run_file(&renamed).dataset, first.dataset, "{}", file.display());

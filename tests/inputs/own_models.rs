@@ -1,4 +1,4 @@
-//! Cases of our own of what the summary of a run says of its model.
+//! What the summary of a run says about its model.
 
 use super::{Job, Outcome, STATION, STATION_HEADING, write};
 use pipeline_tests::processes::{output, wildrydes};
@@ -8,7 +8,7 @@ use std::fmt::Write as _;
 /// Rides of each model.
 const RIDES: u64 = 160;
 
-/// Rides whose numbers depend on nothing, changed by `change`.
+/// Rides whose numbers are independent of each other, changed by `change`.
 fn rides(change: impl Fn(u64, &mut Value)) -> String {
     let ride = |n: u64| {
         let spread = |factor: u64, limit: u64| ((n * factor) % limit) as f64;
@@ -45,7 +45,7 @@ fn run(rides: &str) -> (Outcome, String) {
     (outcome, String::from_utf8_lossy(&ended.stdout).into_owned())
 }
 
-/// Every warning of the model is in the summary, and no odds beyond all sense.
+/// The summary has every warning of the model, and no absurd odds ratios.
 fn check_summary(outcome: &Outcome, summary: &str) {
     let warnings = outcome.json["model"]["warnings"].as_array().unwrap_or_else(|| panic!("no model: {outcome:?}"));
     for warning in warnings {

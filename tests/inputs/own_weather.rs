@@ -1,9 +1,9 @@
-//! Cases of our own of weather: bad rows, bad files, impossible days.
+//! Bad rows, bad files and impossible days of weather.
 
 use super::{Job, STATION, STATION_HEADING, STATION_LIST, gzip, rides, station_file, write};
 use std::fs;
 
-/// A bad row of weather costs that row, and is named with its line; the others go on.
+/// A bad row of weather is left out and named with its line; the other rows are read.
 #[test]
 fn a_bad_row_of_weather_costs_that_row() {
     let lines = rides(28).join("\n");
@@ -71,7 +71,7 @@ fn weather_files_are_read_as_they_come_or_named() {
     }
 }
 
-/// Weather that cannot be is no weather, and is counted by its reason.
+/// Impossible weather counts as no weather, and is counted by its reason.
 #[test]
 fn impossible_weather_is_no_observation() {
     let lines = rides(28).join("\n");

@@ -1,4 +1,4 @@
-//! Inputs that come over HTTP and AMQP, as clients write them: cases beside the project where they are there, ours always.
+//! Inputs over HTTP and AMQP, as clients write them: those in `../shared/cases`, if present, and others, always.
 
 use super::{cases, gzip, rides};
 use bytes::Bytes;
@@ -69,7 +69,8 @@ impl Foreign {
     }
 }
 
-/// A character set in `content_encoding` says nothing about compression; a compression that is not there is named.
+/// A character set in `content_encoding` says nothing about compression; a declared compression that the body does not
+/// have is named.
 async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
     let encoding = |encoding: &str| Properties { content_encoding: Some(encoding.to_owned()), ..Properties::default() };
     let publish = async |name: &str, body: Vec<u8>| -> String {
@@ -82,7 +83,7 @@ async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
         .iter()
         .enumerate()
     {
-        // Each is a batch of its own.
+        // Differs from the other bodies, so that each is a batch of its own.
         let text = rides(3).join("\n") + "\n".repeat(nth + 1).as_str();
         let is_packed = name.to_lowercase().contains("gzip");
         let body = if is_packed { gzip(text.as_bytes()) } else { text.into_bytes() };
@@ -163,7 +164,7 @@ async fn null_units(foreign: &Foreign) {
     }
 }
 
-/// What clients of HTTP and AMQP send without having been told otherwise is served.
+/// Requests as clients of HTTP and AMQP write them by default are served.
 #[tokio::test]
 async fn clients_are_served_as_they_write() {
     let input = Input::of(2_000);

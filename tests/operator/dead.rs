@@ -49,7 +49,7 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
         (&["--reason", "object_changed"][..], 0),
         (&["--batch", "another"][..], 0),
     ] {
-        // What one command looked at comes back a moment after it ended.
+        // A letter that one command looked at returns to the queue a moment after the command ended.
         let deadline = Instant::now() + SOON;
         while listed(&fleet, arguments).len() != letters {
             assert!(Instant::now() < deadline, "{arguments:?}");

@@ -431,7 +431,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         };
         attempt(What::Bind(named(exchange), key.to_owned()), expected);
     }
-    // Who listens there would make a message that no rung takes count as taken.
+    // With such a binding, a message that no retry queue takes would count as routed.
     attempt(What::Bind(named("retry"), named("weather-fetcher.retry.0")), role == "operator");
     attempt(What::Bind(named("retry"), named("weather-fetcher")), role == "operator");
     attempts

@@ -123,7 +123,7 @@ impl Container {
         self.try_list(arguments).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// The same, or why it failed: a node on its way back may not answer.
+    /// As above, with the reason of a failure: a node that is restarting may not answer.
     fn try_list(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
         let command = ["exec", &self.id, "rabbitmqctl", "--quiet", "--formatter", "json"];
         let printed = try_docker(&[&command, arguments].concat())?;

@@ -183,7 +183,7 @@ impl Noaa {
         format!("http://{}", self.address)
     }
 
-    /// Answers 403 for what is missing from now on, as a bucket does that may not be listed.
+    /// From now on, answers 403 for missing files, as a bucket does that may not be listed.
     pub fn forbid_missing(&self) {
         self.shared.forbids_missing.store(true, Ordering::Relaxed);
     }

@@ -354,7 +354,7 @@ impl Fleet {
             let names = entries(splitting.path()).map(|entry| entry.file_name().to_string_lossy().into_owned());
             names.filter(|name| name.starts_with("chunk-") && !name.contains('#')).count()
         };
-        // Of the splitting that is furthest: one that was abandoned stays as it is until the dataset is complete.
+        // Counts the splitting with the most chunks: an abandoned one stays as it is until the dataset is complete.
         entries(self.store().join("staging").join(batch_id)).map(chunks).max().unwrap_or(0)
     }
 
@@ -438,7 +438,7 @@ impl Fleet {
         broker.remove_topology().await.expect("the queues can be removed");
     }
 
-    /// Connects as soon as the broker answers: it may be on its way back.
+    /// Connects as soon as the broker answers: it may be restarting.
     async fn connected(&self) -> Box<dyn Connection> {
         let (broker, deadline) = (AmqpBroker::new(self.broker.clone()), Instant::now() + self.patience);
         loop {
@@ -450,7 +450,7 @@ impl Fleet {
         }
     }
 
-    /// Messages in a queue, once its node has it: after a restart that takes a while.
+    /// Messages in a queue, once its node has it, which takes a while after a restart.
     async fn messages(&self, connection: &mut Box<dyn Connection>, name: &str) -> u64 {
         let deadline = Instant::now() + self.patience;
         loop {

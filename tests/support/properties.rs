@@ -1,7 +1,7 @@
 //! What must hold of any input whatever: shared by the fuzz targets (`tests/fuzz`) and by the test that replays what they
 //! found interesting. Each takes bytes of at most [`INPUT_BYTES_MAX`] and panics where a property does not hold.
 
-// Where the fuzz targets find it, too, who include this file by its path.
+// The fuzz targets include this file by its path, and find the module there, too.
 #[path = "properties/batch.rs"]
 pub mod batch;
 
@@ -173,8 +173,8 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)]
     decode::<BatchSplit>(&serde_json::to_vec(&account).expect("it can be written")).expect("the merger reads it");
 }
 
-/// NOAA's texts: the same however they come; a bad row costs that row; what is read is written to the cache and read from
-/// there the same; every fault has its place.
+/// NOAA's texts: the result is the same however the bytes are cut; a bad row is left out; what is read is written to
+/// the cache and read back the same; every fault has its place.
 pub fn ghcn(data: &[u8]) {
     let Some(([which, cut], bytes)) = split_first(data) else { return };
     match which % 5 {
@@ -233,7 +233,7 @@ USW00094728,20180426,TMAX,140,,,W,2400
 USW00094728,20180426,PRCP,0,T,,W,2400
 ";
 
-/// What a text holds, however its bytes are cut.
+/// What is read from a text, however its bytes are cut.
 fn same<T: Text>(cut: u8, bytes: &[u8], text: impl Fn() -> T) -> Result<T::Output, Malformed>
 where
     T::Output: Debug + PartialEq,

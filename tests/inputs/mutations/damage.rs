@@ -1,4 +1,4 @@
-//! Damage at any byte of a document, judged by a plain reader of what is left.
+//! Damage at any byte of a document; the expected outcome comes from a plain reader of what is left.
 
 use super::{
     document::{Damaged, Expected, FORMS, Form, Mutation, RIDES, rides},
@@ -7,7 +7,7 @@ use super::{
 };
 use crate::inputs::Outcome;
 
-/// Bytes by class: NUL and controls, no UTF-8, quotes, braces, what separates, parts of a byte order mark.
+/// Bytes by class: NUL and controls, invalid UTF-8, quotes, braces, separators, parts of a byte order mark.
 const CLASSES: [&[u8]; 6] =
     [b"\0\x01\x0B\x1F\x7F", b"\x80\xC3\xE9\xFF", b"\"'\\", b"{}[]", b",:;\n\r\t ", b"\xEF\xBB\xBF"];
 
@@ -51,7 +51,7 @@ pub(super) fn byte(draw: &mut Draw) -> Mutation {
     damaged(draw, format!("byte {byte:#04x} {how} at {at}"), form, text)
 }
 
-/// Some bytes left out, or given twice.
+/// Some bytes removed, or repeated.
 pub(super) fn span(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let mut text = form.write(&rides()).into_bytes();
@@ -69,7 +69,7 @@ pub(super) fn span(draw: &mut Draw) -> Mutation {
     damaged(draw, format!("bytes {start} to {end} {how}"), form, text)
 }
 
-/// Lines swapped, given twice, or left out.
+/// Lines swapped, repeated, or removed.
 pub(super) fn lines(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&[Form::Lines, Form::Csv, Form::Array, Form::Rides]);
     let text = form.write(&rides());
@@ -95,10 +95,10 @@ pub(super) fn lines(draw: &mut Draw) -> Mutation {
 /// Codes that a damaged text of JSON may be refused with, and one of CSV.
 const JSON_CODES: [&str; 5] = ["empty", "not_a_batch", "invalid_json", "cut_short", "unsupported_format"];
 const CSV_CODES: [&str; 4] = ["empty", "not_a_batch", "invalid_csv", "unsupported_format"];
-/// Bytes before the damage that a refusal may point at: a value is named by its first byte, a quote by where it opens.
+/// Bytes before the damage that a refusal may point to: it names a value by its first byte, a quote by where it opens.
 const VALUE_BYTES_MAX: u64 = 250;
 
-/// Holds the outcome to what a plain reader finds. Returns whether it was read or refused, and as what.
+/// Checks the outcome against a plain reader. Returns whether the document was read or refused, and with which code.
 pub(super) fn check(about: &str, damaged: &Damaged, outcome: &Outcome) -> String {
     let found = plain::read(&damaged.text, damaged.form);
     if outcome.is_refused() {
@@ -137,7 +137,7 @@ fn check_refusal(about: &str, damaged: &Damaged, found: &plain::Found, outcome: 
     let blank = damaged.text.iter().all(u8::is_ascii_whitespace);
     assert_eq!(code == "empty", blank, "{about}: {code}: {why}");
     if code == "not_a_batch" {
-        // Nothing at the beginning is a ride, or the header of a table.
+        // The beginning is neither a ride nor the header of a table.
         let is_early = (damaged.at as u64) < VALUE_BYTES_MAX || why.contains("header");
         assert!(is_early || !found.is_whole, "{about}: {why}");
         return;

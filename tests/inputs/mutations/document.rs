@@ -1,4 +1,4 @@
-//! Small valid documents in each form, and what must become of a mutation of one.
+//! Small valid documents in each form, and the expected outcome of a mutation.
 
 use super::{
     super::{gzip, ride, zstd},
@@ -18,7 +18,7 @@ pub(super) const KEYS: [&str; 8] =
 pub(super) struct Mutation {
     /// What was done, in words.
     pub(super) words: String,
-    /// Name of the file, which promises one form or another.
+    /// Name of the file, whose extension may promise another form.
     pub(super) name: &'static str,
     pub(super) bytes: Vec<u8>,
     /// How it is read.
@@ -26,7 +26,7 @@ pub(super) struct Mutation {
     pub(super) expected: Expected,
 }
 
-/// What must become of a mutation.
+/// The expected outcome of a mutation.
 pub(super) enum Expected {
     /// Every element in its place is accepted, or rejected for this reason.
     Read {
@@ -34,18 +34,18 @@ pub(super) enum Expected {
         elements: Vec<Option<&'static str>>,
         /// Cells of the dataset: position, column, value.
         cells: Vec<(usize, &'static str, String)>,
-        /// Parts of what is said where all rides are rejected.
+        /// Text that the report contains if all rides are rejected.
         words: Vec<String>,
     },
-    /// It is refused as a whole, with one of these codes and all of these parts in its words.
+    /// It is refused as a whole, with one of these codes and with all of these texts in the reason.
     Refused { codes: &'static [&'static str], words: Vec<String> },
-    /// Either all is read as if nothing had happened, or it is refused with one of these codes.
+    /// Either the document is read as if it were undamaged, or it is refused with one of these codes.
     ReadOrRefused { codes: &'static [&'static str] },
-    /// A plain reader of the text judges.
+    /// Checked against a plain reader of the text.
     Damaged(Damaged),
 }
 
-/// A text with a damage.
+/// A damaged text.
 pub(super) struct Damaged {
     pub(super) text: Vec<u8>,
     /// Its first byte that differs.
@@ -123,7 +123,7 @@ impl Dialect {
     }
 }
 
-/// A ride as it is written: each key with its value in the words of JSON, or of what Python and R take for JSON.
+/// A ride as it is written: each key with its value in JSON, or in what Python and R write as JSON.
 #[derive(Debug, Clone)]
 pub(super) struct Ride(pub(super) Vec<(String, String)>);
 
@@ -168,7 +168,7 @@ pub(super) fn rides() -> Vec<Ride> {
     (0..RIDES).map(Ride::nth).collect()
 }
 
-/// What is around the text of a document.
+/// How the text of a document is wrapped.
 #[derive(Debug, Clone, Copy)]
 enum Wrapping {
     None,
@@ -202,7 +202,7 @@ pub(super) fn utf16(text: &str, unit: fn(u16) -> [u8; 2]) -> Vec<u8> {
 const NAMES: [&str; 6] = ["rides.json", "rides.ndjson", "rides.jsonl", "rides.csv", "rides.txt", "rides"];
 
 impl Mutation {
-    /// Rides in a form and a wrapping that are drawn, with these expectations by position.
+    /// Rides in a random form and wrapping, with these expectations by position.
     pub(super) fn of_rides(
         draw: &mut Draw,
         words: impl Into<String>,
@@ -214,7 +214,7 @@ impl Mutation {
         Self::of_text(draw, format!("{form:?}: {}", words.into()), &form.write(rides), expected)
     }
 
-    /// A text in a wrapping that is drawn.
+    /// A text in a random wrapping.
     pub(super) fn of_text(draw: &mut Draw, words: impl Into<String>, text: &str, expected: Expected) -> Self {
         use Wrapping::{Gzip, GzipOfUtf16, Mark, None, Utf16Be, Utf16Le, Zstd};
         let wrapping = draw.one_of(&[None, None, None, None, Mark, Gzip, Zstd, Utf16Le, Utf16Be, GzipOfUtf16]);
@@ -222,7 +222,7 @@ impl Mutation {
         Self::of_bytes(draw, words, wrapping.around(text), expected)
     }
 
-    /// These very bytes.
+    /// Exactly these bytes.
     pub(super) fn of_bytes(draw: &mut Draw, words: impl Into<String>, bytes: Vec<u8>, expected: Expected) -> Self {
         let name = draw.one_of(&NAMES);
         Self { words: words.into(), name, bytes, reading: Reading::default(), expected }
@@ -236,7 +236,7 @@ impl Mutation {
         self
     }
 
-    /// With this part in what is said where all rides are rejected.
+    /// Adds a text that the report must contain if all rides are rejected.
     pub(super) fn with_words(mut self, part: impl Into<String>) -> Self {
         if let Expected::Read { words, .. } = &mut self.expected {
             words.push(part.into());

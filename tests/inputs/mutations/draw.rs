@@ -1,13 +1,13 @@
 //! Random choices from a seed.
 
-/// A generator of numbers: PCG's multiplier on 64 bits, the high half of the state. The same seed gives the same choices
-/// on every machine.
+/// A random number generator: PCG's multiplier on 64 bits, the high half of the state. The same seed gives the same
+/// numbers on every machine.
 pub(super) struct Draw(u64);
 
 impl Draw {
     pub(super) fn of_seed(seed: u64) -> Self {
         let mut draw = Self(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15));
-        // The first numbers of neighbouring seeds are alike.
+        // Skips the first numbers, which are alike for neighbouring seeds.
         for _ in 0..4 {
             draw.below(2);
         }

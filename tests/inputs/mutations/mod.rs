@@ -1,5 +1,5 @@
-//! Seeded mutations of small valid inputs. Each ends, accounts for every object that a plain reader finds, and names its
-//! cause.
+//! Seeded mutations of small valid inputs. Each run ends, accounts for every object that a plain reader finds, and
+//! names its cause.
 //!
 //! `document` forms, wrappings, expectations · `values` `structure` `table` `damage` kinds of mutations of a document
 //! · `weather` those of weather · `plain` the reader that judges · `routes` a sample over HTTP and RabbitMQ
@@ -60,7 +60,7 @@ const KINDS: [Kind; 22] = [
     ("character set", structure::encoding),
     ("format", structure::foreign),
 ];
-/// More of these: whatever a table has, a text of JSON may not have.
+/// Further kinds, for CSV only.
 const TABLES: [Kind; 2] = [("dialect of CSV", table::dialect), ("damaged CSV", table::damage)];
 
 /// The mutation of a document with that seed, and its kind.
@@ -71,7 +71,7 @@ fn document_of(seed: u64) -> (&'static str, Mutation) {
     (kind, make(&mut Draw::of_seed(seed)))
 }
 
-/// Options of the command for a reading.
+/// Command-line options of a reading.
 fn options_of(reading: &Reading) -> Vec<String> {
     let at = reading.rides_at.iter().flat_map(|at| ["--rides-at".to_owned(), at.to_string()]);
     let map = reading.map.iter().flat_map(|(field, source)| ["--map".to_owned(), format!("{field}={source}")]);
@@ -84,7 +84,7 @@ fn run_document(mutation: &Mutation) -> Outcome {
     job.run(mutation.name, &mutation.bytes)
 }
 
-/// Holds an outcome to what was expected of it; returns what it is in one word or two.
+/// Checks an outcome against the expected one; returns the outcome in one or two words.
 fn check(about: &str, expected: &Expected, outcome: &Outcome) -> String {
     match expected {
         Expected::Damaged(damaged) => return damage::check(about, damaged, outcome),
@@ -140,7 +140,7 @@ fn check_read(about: &str, elements: &[Option<&'static str>], outcome: &Outcome)
 
 fn check_cells(about: &str, cells: &[(usize, &'static str, String)], outcome: &Outcome) {
     for (position, column, expected) in cells {
-        // Ids of their own take the place of those by position.
+        // Rides with an id of their own cannot be found by position.
         let row = outcome.row(*position).or_else(|| outcome.dataset.get(*position));
         let found = &row.unwrap_or_else(|| panic!("{about}: no row {position}: {outcome:?}"))[*column];
         let same = match (found.parse::<f64>(), expected.parse::<f64>()) {
@@ -151,7 +151,7 @@ fn check_cells(about: &str, cells: &[(usize, &'static str, String)], outcome: &O
     }
 }
 
-/// How often each kind had each outcome, and the longest that one took.
+/// How often each kind had each outcome, and the longest time that a run took.
 #[derive(Default)]
 struct Table {
     counts: BTreeMap<(&'static str, String), u64>,
@@ -168,7 +168,7 @@ impl Table {
     }
 }
 
-/// Runs every seed on two threads; fails with all that failed, each with its seed.
+/// Runs every seed on two threads; fails with all failures, each with its seed.
 fn all_seeds(seeds: u64, run: impl Fn(u64) -> (&'static str, String, Duration) + Sync) -> Table {
     let next = Mutex::new(0..seeds);
     let table = Mutex::new(Table::default());
@@ -220,7 +220,7 @@ fn mutated_weather_ends_well() {
     assert_eq!(table.counts.values().sum::<u64>(), seeds);
 }
 
-/// The same seed makes the same mutation, whenever and wherever.
+/// The same seed always makes the same mutation.
 #[test]
 fn a_seed_is_a_mutation() {
     for seed in 0..100 {

@@ -1,5 +1,5 @@
-//! What a plain reader finds in a document, and what must become of each ride in it: JSON by `serde_json`, CSV by the
-//! `csv` crate, judged by the description of a ride alone. Nothing here uses the code under test.
+//! A plain reader of documents, and the expected outcome of each ride: JSON by `serde_json`, CSV by the `csv` crate,
+//! each ride checked against the description of a ride only. Nothing here uses the code under test.
 
 use super::document::Form;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
@@ -159,12 +159,12 @@ fn read_csv(text: &[u8]) -> Found {
     Found { before, after: Vec::new(), is_whole }
 }
 
-/// What must become of an element.
+/// The expected outcome of an element.
 #[derive(Debug, Default, PartialEq)]
 pub(super) struct Judgement {
     /// Reasons, one of which the reject must give; empty for a ride that must be accepted.
     pub(super) must: BTreeSet<&'static str>,
-    /// Reasons that may be given all the same.
+    /// Reasons that are also allowed.
     pub(super) may: BTreeSet<&'static str>,
 }
 
@@ -178,7 +178,7 @@ impl Judgement {
     }
 }
 
-/// Judges an element by the description of a ride.
+/// Checks an element against the description of a ride.
 pub(super) fn judge(node: &Node) -> Judgement {
     let mut judgement = Judgement::default();
     let Node::Object(members) = node else {
@@ -214,7 +214,7 @@ pub(super) fn judge(node: &Node) -> Judgement {
     judgement
 }
 
-/// Name, reasons for none and for no number, range, reasons below and above it.
+/// Name, reasons for a missing value and for one that is not a number, range, reasons below and above it.
 type NumberField = (&'static str, &'static str, &'static str, [f64; 2], [&'static str; 2]);
 
 const NUMBERS: [NumberField; 5] = [
@@ -269,7 +269,7 @@ fn judge_time(value: Option<&Node>, judgement: &mut Judgement) {
     match value {
         None | Some(Node::Null) => drop(judgement.must.insert("missing_statustime")),
         Some(Node::Text(text)) if trimmed(text).is_empty() => drop(judgement.must.insert("missing_statustime")),
-        // Which of the damaged times still name one moment, the tests of times decide.
+        // Which damaged times still name one moment is left to the unit tests of times.
         Some(Node::Text(text)) if !is_plain_time(text) => drop(judgement.may.insert("invalid_statustime")),
         Some(Node::Text(_)) => {}
         Some(Node::Number(number)) if (1e8..1e10).contains(number) || (1e11..1e13).contains(number) => {}

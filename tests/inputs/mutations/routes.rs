@@ -1,4 +1,4 @@
-//! A sample of the mutations by other ways: over HTTP, and through RabbitMQ. Each ends as in one process.
+//! A sample of the mutations over HTTP and through RabbitMQ. Each has the same outcome as in one process.
 
 use super::{super::Job, Mutation, document_of, run_document};
 use bytes::Bytes;
@@ -33,11 +33,11 @@ fn sample() -> Vec<(String, Mutation)> {
         let (kind, mutation) = document_of(seed);
         (format!("seed {seed}, {kind}: {}, as {}", mutation.words, mutation.name), mutation)
     });
-    // Nothing at all is refused before it is a batch.
+    // An empty document is refused before it is a batch.
     mutations.filter(|(_, mutation)| !mutation.bytes.is_empty()).take(SAMPLE as usize).collect()
 }
 
-/// What came of a batch, whichever way it went.
+/// The outcome of a batch, whichever way it was handed in.
 #[derive(Debug, PartialEq)]
 enum End {
     Refused { reason: String, why: String },
@@ -117,7 +117,7 @@ async fn a_sample_ends_the_same_over_http() {
     serving.finish().await;
 }
 
-/// The broker as a publisher uses it, who also reads the dead letters.
+/// The broker as a publisher uses it that also reads the dead letters.
 struct Rabbit {
     connection: Box<dyn Connection>,
     publisher: Box<dyn Publisher>,
@@ -135,7 +135,7 @@ impl Rabbit {
         Self { connection, publisher, ready, dead }
     }
 
-    /// Raw bytes where nothing is to be said of how they are read, else a reference.
+    /// Publishes raw bytes if the reading is the default, else a reference.
     async fn publish(&self, fleet: &Fleet, mutation: &Mutation) {
         let message = if mutation.reading.is_default() {
             let content_type = Some(media_type(mutation.name).to_owned());
@@ -161,7 +161,8 @@ impl Rabbit {
         self.publisher.publish(message).await.expect("the broker takes it");
     }
 
-    /// The end of this batch. The merger may announce a dataset more than once: what is about an earlier one is passed over.
+    /// The outcome of this batch. The merger may announce a dataset more than once: announcements of an earlier one are
+    /// skipped.
     async fn end(&mut self, fleet: &Fleet, mutation: &Mutation) -> End {
         let id = batch_id(mutation);
         loop {

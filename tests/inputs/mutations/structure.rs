@@ -1,5 +1,5 @@
-//! Mutations of what is around the rides: other keys, other layouts, elements that are no rides, compression, character
-//! sets.
+//! Mutations of what surrounds the rides: other keys, other layouts, elements that are not rides, compression,
+//! character sets.
 
 use super::{
     super::{gzip, zstd},
@@ -19,7 +19,7 @@ fn refused(codes: &'static [&'static str], words: &[&str]) -> Expected {
     Expected::Refused { codes, words: words.iter().map(ToString::to_string).collect() }
 }
 
-/// Rides below another key: refused with the way out, which leads out.
+/// Rides below another key: refused with an option that reads them, and read with that option.
 pub(super) fn envelope(draw: &mut Draw) -> Mutation {
     let all = rides();
     let rides = array(&all);
@@ -48,7 +48,7 @@ pub(super) fn envelope(draw: &mut Draw) -> Mutation {
     mutation
 }
 
-/// What frameworks and pandas write around rides, where each value would be taken for one ride.
+/// Envelopes of frameworks and pandas around rides, where each value would be counted as one ride.
 pub(super) fn frame(draw: &mut Draw) -> Mutation {
     let all = rides();
     let json: Vec<String> = all.iter().map(Ride::json).collect();
@@ -89,7 +89,7 @@ pub(super) fn frame(draw: &mut Draw) -> Mutation {
     Mutation::of_text(draw, words, &text, refused(&["not_a_batch"], parts))
 }
 
-/// Objects and arrays one after the other, whatever separates them: each object is a ride.
+/// Objects and arrays one after the other, with any separators: each object is a ride.
 pub(super) fn layout(draw: &mut Draw) -> Mutation {
     let separators =
         ["", " ", "\n", "\r\n", ",\n", ", ", "\t", "\n\n", "\u{1e}", "\n\u{1e}", "\n\u{feff}", "\u{feff}", "\n  "];
@@ -104,7 +104,7 @@ pub(super) fn layout(draw: &mut Draw) -> Mutation {
             0 => text.push_str(&these[0].json()),
             _ => text.push_str(&array(these)),
         }
-        // A comma after the last one would announce another.
+        // A comma after the last element would announce another one.
         text.push_str(if others.is_empty() { "\n" } else { draw.one_of(&separators) });
         rest = others;
     }
@@ -112,7 +112,7 @@ pub(super) fn layout(draw: &mut Draw) -> Mutation {
     Mutation::of_text(draw, words, &text, read_all())
 }
 
-/// Elements that are no objects cost themselves.
+/// An element that is not an object is rejected, and nothing else.
 pub(super) fn element(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&JSON_FORMS);
     let (element, position) =
@@ -130,7 +130,7 @@ pub(super) fn element(draw: &mut Draw) -> Mutation {
     Mutation::of_text(draw, format!("{form:?}: {element} at {position}"), &text, expected)
 }
 
-/// Members that no field has a use for, whatever is in them; a ride that is too large.
+/// Members that no field uses, with any value; a ride that is too large.
 pub(super) fn other_member(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&JSON_FORMS);
     let large = format!("\"{}\"", "x".repeat(70_000));
@@ -151,7 +151,7 @@ pub(super) fn other_member(draw: &mut Draw) -> Mutation {
     Mutation::of_rides(draw, words, form, &rides, elements)
 }
 
-/// What stands after a compressed stream, several streams, and a stream in a stream.
+/// Bytes after a compressed stream, several streams, and a stream inside a stream.
 pub(super) fn padding(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let text = form.write(&rides());
@@ -204,7 +204,7 @@ pub(super) fn packed(draw: &mut Draw) -> Mutation {
     Mutation::of_bytes(draw, format!("{form:?}: {name} changed at byte {at}"), bytes, Expected::ReadOrRefused { codes })
 }
 
-/// Other character sets: read by their mark, or named.
+/// Other character sets: read by their byte order mark, or refused by name.
 pub(super) fn encoding(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let text = form.write(&rides());
@@ -230,7 +230,7 @@ pub(super) fn encoding(draw: &mut Draw) -> Mutation {
     Mutation::of_bytes(draw, format!("{form:?}: {words}"), bytes, expected)
 }
 
-/// Formats that are not read are named, with the way out.
+/// Formats that are not read are refused by name, with what to do instead.
 pub(super) fn foreign(draw: &mut Draw) -> Mutation {
     let formats: [(&[u8], &str); 12] = [
         (b"PK\x03\x04\x14\0\0\0\x08\0", "zip"),

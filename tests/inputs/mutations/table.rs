@@ -39,7 +39,7 @@ pub(super) fn dialect(draw: &mut Draw) -> Mutation {
     Mutation::of_text(draw, words, &text, read(all_accepted())).with_cell(position, "name", name)
 }
 
-/// Cells and quotes that are lost cost a row, or are named by the line.
+/// Lost cells and quotes reject a row, or the document is refused with the line.
 pub(super) fn damage(draw: &mut Draw) -> Mutation {
     let dialect = Dialect { delimiter: draw.one_of(&[',', ';']), ..Dialect::default() };
     let delimiter = dialect.delimiter;

@@ -1,4 +1,4 @@
-//! Mutations of one value or one key: what it becomes in the dataset, or the field that the reject names.
+//! Mutations of one value or one key: its value in the dataset, or the field that the rejected ride names.
 
 use super::{
     document::{FORMS, Form, JSON_FORMS, KEYS, Mutation, RIDES, Ride, all_accepted, all_but, rides},
@@ -21,7 +21,7 @@ fn changed(draw: &mut Draw, key: &str, value: &str) -> (Vec<Ride>, usize) {
     (rides, position)
 }
 
-/// NaN and infinities as Python and R write them cost one ride; a label that is NaN is no label.
+/// NaN and infinities as Python and R write them reject one ride; a label that is NaN counts as absent.
 pub(super) fn not_finite(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let written = ["NaN", "Infinity", "-Infinity", "NA", "-NaN", "\"NaN\"", "\"inf\"", "\"-Infinity\""];
@@ -40,7 +40,7 @@ pub(super) fn not_finite(draw: &mut Draw) -> Mutation {
     Mutation::of_rides(draw, format!("ride {position} has {key} {value}"), form, &rides, all_but(position, reason))
 }
 
-/// Labels in every spelling; what is none is rejected.
+/// Labels in every spelling; any other value is rejected.
 pub(super) fn label(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let labels = [
@@ -76,7 +76,7 @@ pub(super) fn label(draw: &mut Draw) -> Mutation {
     Mutation::of_rides(draw, words, form, &rides, all_but(position, "invalid_fieldservice"))
 }
 
-/// Times that name one moment are that moment; what may mean two, or none, is rejected.
+/// A time that names one moment is that moment; a time that may be two, or none, is rejected.
 pub(super) fn time(draw: &mut Draw) -> Mutation {
     const SECONDS: &str = "2018-04-05 17:03:05.000";
     const MILLISECONDS: &str = "2018-04-05 17:03:05.250";
@@ -127,7 +127,8 @@ pub(super) fn time(draw: &mut Draw) -> Mutation {
     Mutation::of_rides(draw, words, form, &rides, all_but(position, "invalid_statustime"))
 }
 
-/// Numbers as other programs write them are numbers; what is none, or cannot be, is rejected by its field.
+/// Numbers as other programs write them are numbers; anything else, or an impossible number, is rejected with its
+/// field.
 pub(super) fn number(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let numbers = [
@@ -202,7 +203,7 @@ pub(super) fn key(draw: &mut Draw) -> Mutation {
     Mutation::of_rides(draw, format!("{key} is spelled {spelling:?}"), form, &rides, all_accepted())
 }
 
-/// Keys that are nearly those of a ride: every ride is rejected, and the way out names both.
+/// Keys that are nearly those of a ride: every ride is rejected, and the suggestion names both keys.
 pub(super) fn near_miss(draw: &mut Draw) -> Mutation {
     let form = draw.one_of(&FORMS);
     let (key, name, reason) = draw.one_of(&[
@@ -290,7 +291,7 @@ pub(super) fn ride_id(draw: &mut Draw) -> Mutation {
     }
 }
 
-/// What a reject must say of its field.
+/// The field that the reject of this reason must name.
 pub(super) fn field_of(reason: &str) -> Option<&str> {
     let field = reason.strip_prefix("invalid_").or_else(|| reason.strip_prefix("missing_"));
     let field = field.or_else(|| reason.strip_suffix("_out_of_range")).or_else(|| reason.strip_prefix("negative_"));

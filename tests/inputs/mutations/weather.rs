@@ -1,4 +1,4 @@
-//! Mutations of a folder of weather: which days are lost, and which line the warning names.
+//! Mutations of a weather folder: which days are lost, and which line the warning names.
 
 use super::{
     super::{Job, Outcome, STATION, STATION_HEADING, STATION_LIST, gzip, rides, station_file, write},
@@ -10,18 +10,18 @@ use std::{collections::BTreeSet, time::Duration};
 /// Rides, one on each of the first days of April.
 const RIDES: usize = 8;
 
-/// What must become of the weather of a day.
+/// The expected weather of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Day {
     /// It is that of the undamaged file.
     Same,
-    /// There is none.
+    /// The day has no weather.
     Lost,
-    /// It may have been damaged, or may be lost.
+    /// The day's weather may be damaged, or lost.
     Doubtful,
 }
 
-/// What must become of the rides.
+/// The expected outcome of the rides.
 enum Expected {
     Joined {
         days: [Day; RIDES],
@@ -30,13 +30,13 @@ enum Expected {
         /// What the warning is about.
         about: &'static str,
     },
-    /// Judged by the lines that differ.
+    /// Checked by the lines that differ.
     Damaged {
         days: [Day; RIDES],
         /// Lines that a warning may name.
         lines: BTreeSet<u64>,
     },
-    /// The job ends at once with this file and these words.
+    /// The job ends at once; the error names this file and has these words.
     Unusable { file: &'static str, words: &'static str },
 }
 
@@ -91,7 +91,7 @@ fn text_of(lines: &[String]) -> String {
     lines.join("\n") + "\n"
 }
 
-/// A row more, which is bad or says the same again.
+/// An added row, which is bad or repeats a value.
 fn bad_row(draw: &mut Draw) -> Mutation {
     let (day, element) = (1 + draw.below(RIDES), draw.below(3));
     let mut lines = file_lines();
@@ -133,7 +133,7 @@ fn bad_value(draw: &mut Draw) -> Mutation {
     let (date, name) = (format!("201804{day:02}"), ELEMENTS[element]);
     let row = |value: &str, flag: &str| format!("{STATION},{date},{name},{value},,{flag},W,");
     let (row, left_out) = match draw.below(9) {
-        // Missing, and values of doubtful quality, are part of NOAA's format.
+        // Missing values and values of doubtful quality are part of NOAA's format.
         0 => (row("-9999", ""), None),
         1 => (row("9", "I"), None),
         2 => (row("", ""), Some(("invalid_value", line, "DATA_VALUE"))),
@@ -148,7 +148,7 @@ fn bad_value(draw: &mut Draw) -> Mutation {
     Mutation::of_station(format!("line {line} became {row}"), text_of(&lines), without(Some(day), left_out))
 }
 
-/// Weather there cannot be is no weather, counted by its reason.
+/// Impossible weather counts as no weather, and is counted by its reason.
 fn impossible(draw: &mut Draw) -> Mutation {
     let day = 1 + draw.below(RIDES);
     let (element, value, reason) = draw.one_of(&[
@@ -213,7 +213,7 @@ fn not_weather(draw: &mut Draw) -> Mutation {
     Mutation::of_station(format!("the file is {words}"), bytes, Expected::Unusable { file: "USW00094728.csv", words })
 }
 
-/// The list: a station twice, marks, bad lines, another station that has nothing.
+/// The station list: a station twice, byte order marks, bad lines, another station without data.
 fn list(draw: &mut Draw) -> Mutation {
     let park = STATION_LIST;
     let other = "USW00014732  40.7794  -73.8803    3.4 NY LAGUARDIA AP\n";
@@ -393,7 +393,7 @@ fn check(about: &str, expected: &Expected, outcome: &Outcome) -> String {
     }
 }
 
-/// What is left out is named with its file, line and column, and nothing else is.
+/// Each row or day left out is named with its file, line and column, and nothing else is.
 fn check_warnings(about: &str, expected: &Expected, outcome: &Outcome) {
     let warnings = outcome.json["weather_warnings"].as_array().expect("warnings");
     match expected {

@@ -46,8 +46,8 @@ pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     batch.end(notes).await
 }
 
-/// Declares the topology over that address; the node that leads one of its queues. Before a batch is handed in: the
-/// question takes as long as a short batch.
+/// Declares the topology over that address; returns the node that leads one of its queues. Called before a batch is
+/// handed in, since the query takes as long as a short batch.
 async fn declare_at<'a>(cluster: &'a Cluster, at: &BrokerSettings, name: &str) -> &'a Container {
     let connection = AmqpBroker::new(at.clone()).connect("test").await.expect("the node answers");
     connection.declare().await.expect("the topology");

@@ -1,4 +1,4 @@
-//! What must hold of a batch that goes through the splitter as a whole, and of rides that are read with a mapping.
+//! Properties of a batch that goes through the whole splitter, and of rides that are read with a mapping.
 
 use super::{INPUT_BYTES_MAX, legible, pieces, split_first};
 use common::{
@@ -52,7 +52,7 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
         let account: BatchSplit = decode(&messages.last().expect("an account").body).expect("the merger reads it");
         account.check().expect("the account adds up");
         let rejects = store::read(&store, &layout::rejected(&account.batch_id)).await?.unwrap_or_default();
-        // The name of a splitting is another each time.
+        // The name of a splitting differs each time.
         let named = account.split_id.expect("a splitting that sends chunks has a name");
         let without = |message: Outgoing| String::from_utf8_lossy(&message.body).replace(&named, "s").into_bytes();
         Ok::<_, Failure>((messages.into_iter().map(without).collect(), rejects.to_vec()))
@@ -66,8 +66,8 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
     }
 }
 
-/// A table below a header: the same however its bytes come; every row that another reader finds is received, or the table
-/// is refused for what may hide rows.
+/// A table below a header: the result is the same however its bytes are cut; every row that another reader finds is
+/// received, or the table is refused because it may hide rows.
 pub fn csv(data: &[u8]) {
     let Some(([how, piece], rows)) = split_first(data) else { return };
     let delimiter = DELIMITERS[usize::from(how) % DELIMITERS.len()];
@@ -89,7 +89,7 @@ pub fn csv(data: &[u8]) {
             let account: BatchSplit = decode(messages.last().expect("an account")).expect("the merger reads it");
             let lines = rejects.iter().filter(|byte| **byte == b'\n').count() as u64;
             assert_eq!(account.rejected, lines);
-            // A mark at the beginning of a row is passed over, and so is a row with nothing else in it.
+            // A byte order mark at the beginning of a row is skipped, and so is a row with nothing else in it.
             if !starts_json && !rows.windows(3).any(|bytes| bytes == b"\xef\xbb\xbf") {
                 let received = account.received;
                 assert!((found.filled..=found.all).contains(&received), "{received} rows: {found:?}");
@@ -123,9 +123,9 @@ impl Rows {
     }
 }
 
-/// Lines of mappings, the first where the rides are, an empty line, and a document: what can be read as a reading is written
-/// and read as the same; with it the document is the same however its bytes come; without any, a ride is what it is when it
-/// is read at once.
+/// Lines of mappings, the first of which may say where the rides are, an empty line, and a document. A valid reading is
+/// written and read back the same; with it, the document gives the same however its bytes are cut; with the default
+/// reading, a ride read member by member equals the ride read at once.
 pub fn mapping(data: &[u8]) {
     let Some(([cut], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);
@@ -159,7 +159,7 @@ pub fn mapping(data: &[u8]) {
             assert_eq!(Outline::carefully(document, &none), at_once);
         }
         let (judged, outline) = (Judged::carefully(document, &reading.map), Outline::carefully(document, &reading.map));
-        // What the second pass accepts, the first took for a ride.
+        // What the second pass accepts, the first counted as a ride.
         assert!(!matches!(judged, Judged::Accepted(_)) || outline.has_time, "{judged:?}");
     }
 }

@@ -45,7 +45,7 @@ pub enum Sabotage {
     MixAnswers,
     /// Queues and rungs take whatever comes.
     NoPushBack,
-    /// The merger does not look from which splitting a chunk is, nor at its fingerprint.
+    /// The merger checks neither which splitting a chunk is from nor the fingerprint of the chunks.
     ProvenanceIgnored,
     /// The sweep removes what is staged of batches in progress as well.
     SweepInProgress,
@@ -152,7 +152,7 @@ impl Worker for CountingMerger {
     }
 }
 
-/// A merger to which one chunk is as good as another of its number.
+/// A merger that joins any chunk with the right number.
 pub struct Trusting(pub merger::Merger);
 
 impl Worker for Trusting {
@@ -173,7 +173,7 @@ impl Worker for Trusting {
     }
 }
 
-/// A merger whose sweep does not ask whether the dataset is complete.
+/// A merger whose sweep does not check whether the dataset is complete.
 pub struct Sweeping {
     pub inner: merger::Merger,
     pub store: Store,

@@ -93,7 +93,8 @@ impl ObjectStore for SimulatedStore {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
         let what = format!("{} {path}", if creates { "create" } else { "put" });
-        // Not of an alias: a late one names an older champion until the next promotion, which is known (tests/README.md).
+        // Aliases excepted: a late write of one names an older champion until the next promotion, a known finding
+        // (tests/README.md).
         let may_be_late = queue::ALL.contains(&self.process.kind) && !path.as_ref().starts_with(layout::MODELS);
         if may_be_late && self.process.happens(Fault::LateWrite) {
             self.process.tell(format_args!("✗ LateWrite {what}"));
@@ -193,7 +194,7 @@ fn torn(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     half.chain(stream::iter([Err(Error::Generic { store: "simulated", source })])).boxed()
 }
 
-/// As many bytes, of rides that were ten miles longer.
+/// As many bytes, but the rides are ten miles longer.
 fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     let GetResultPayload::Stream(pieces) = payload else { return stream::empty().boxed() };
     let longer = |piece: Bytes| {

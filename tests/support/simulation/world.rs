@@ -72,10 +72,11 @@ pub enum Fault {
     OwnConflict,
     /// A read breaks off in the middle.
     TornRead,
-    /// A process is given up while a write of it is under way: suspended past its heartbeat, or held back by a network. The write takes
-    /// effect hours later.
+    /// A process is given up during one of its writes: suspended past its heartbeat, or held back by a network. The
+    /// write takes effect hours later.
     LateWrite,
-    /// An object is changed in place, to as many other bytes, while the splitter reads it for the second time; then it is put right.
+    /// An object is changed in place, with the same number of bytes, while the splitter reads it for the second time;
+    /// then it is restored.
     SourceChanged,
     /// A process is asked to end (SIGTERM), as when a new version is rolled out.
     Rollout,
@@ -322,7 +323,7 @@ impl World {
         });
     }
 
-    /// Carries out a write in some hours, as the store does then, condition and all.
+    /// Carries out a write some hours later, under the condition that it had.
     pub fn write_later(self: &Arc<Self>, path: &Path, payload: PutPayload, options: PutOptions) {
         let (world, path) = (Arc::clone(self), path.clone());
         world.late.fetch_add(1, SeqCst);
@@ -352,8 +353,8 @@ pub struct Process {
     pub name: String,
     /// Of a newer version than the others.
     pub newer: bool,
-    /// Name of the claim that this message's handler read or wrote last, if it did nothing else since: a splitter then reads that batch
-    /// for the second time.
+    /// Name of the claim that this message's handler read or wrote last, if it has done nothing else since: then a
+    /// splitter reads that batch for the second time.
     claim: Mutex<Option<String>>,
     dead: watch::Sender<bool>,
 }
@@ -419,7 +420,7 @@ impl Process {
         }
     }
 
-    /// It dies, or is given up: nothing of it goes on.
+    /// The process dies, or is given up: nothing of it continues.
     pub async fn die(&self) {
         self.dead.send_replace(true);
         self.alive().await;

@@ -198,7 +198,7 @@ pub const REFERENCE: [Entry; 15] = [
     text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
     text("tls_key_file", "path", "its private key in PEM"),
     text("model", "name", "model family that /v2/models and the page show"),
-    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, an upload left aside"),
+    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, uploads excepted"),
     number("stall_ms", "milliseconds", 100, 600_000, "how long an upload or another body may be silent"),
     number("upload_bytes_max", "bytes", 1, 1 << 40, "size of an upload at most"),
     number("uploads_max", "uploads", 1, 1_000, "at the same time; more are answered with 503"),
@@ -206,7 +206,7 @@ pub const REFERENCE: [Entry; 15] = [
     number("requests_max", "requests", 1, 1_000_000, "worked on at the same time; more are answered with 503"),
     number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "in one request at most; no more than scorer.rides_max"),
     number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "of several requests in one message at most"),
-    number("coalesce_wait_us", "microseconds", 0, 1_000_000, "how long a request waits for others to travel with"),
+    number("coalesce_wait_us", "microseconds", 0, 1_000_000, "how long a request waits for others to join it"),
 ];
 
 /// The section as `--help` prints it: key, unit, range, default and meaning of every setting.

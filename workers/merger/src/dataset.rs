@@ -106,7 +106,7 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     if !store::create(store, &path, bytes.clone()).await? {
         let written = store::read(store, &path).await?;
         if written.is_some_and(|written| written != bytes) {
-            let why = format!("{path} is there already and tells of another dataset; it is kept as it is");
+            let why = format!("{path} exists already and describes another dataset; it is kept as it is");
             return Err(Failure::permanent("dataset_differs", why));
         }
     }

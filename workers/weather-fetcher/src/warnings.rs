@@ -90,7 +90,7 @@ impl Warnings {
         if std::mem::replace(&mut self.known().entry(station.to_owned()).or_default().no_file, true) {
             return;
         }
-        tracing::warn!(station, why, "rides go without weather: no station nearby has a file");
+        tracing::warn!(station, why, "rides have no weather: no station nearby has a file");
         let document = WeatherWarnings {
             schema: WARNINGS_SCHEMA.to_owned(),
             station: station.to_owned(),

@@ -208,7 +208,7 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
     const FILES_MAX: usize = 5;
     let check = "weather files";
     let remedy =
-        "mend or remove what is named, or copy it again from NOAA; then `wildrydes dead replay` what failed on it";
+        "repair or remove the named files, or copy them again from NOAA; then `wildrydes dead replay` what failed";
     match weather_fetcher::inspect(settings, FILES_MAX).await {
         Err(error) => findings.broken(check, format!("{error:#}"), remedy),
         Ok(found) if !found.problems.is_empty() => findings.broken(check, several(&found.problems), remedy),
@@ -230,7 +230,7 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
                 fine,
                 complaints.collect(),
                 Verdict::Warning,
-                "what is left out costs these days alone",
+                "only the days that were left out are lost",
             );
         }
     }

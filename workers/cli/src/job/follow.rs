@@ -131,7 +131,7 @@ impl Follower {
         };
         if client.depth(topology::queue::TRAINER).await?.consumers == 0 {
             say(
-                "no process reads the queue `trainer`: there will be a model of this once one does (`wildrydes status`)",
+                "no process reads the queue `trainer`: a model is trained once a process does (see `wildrydes status`)",
             );
             return Ok(());
         }
@@ -140,7 +140,7 @@ impl Follower {
         match tokio::time::timeout(WAIT_MAX, self.listen(followed, client, store, true)).await {
             Ok(ended) => ended,
             Err(_) => {
-                say("no word from the trainer yet; the fleet goes on. Its log tells, and `wildrydes status`");
+                say("no answer from the trainer yet; the fleet goes on. See its log and `wildrydes status`");
                 Ok(())
             }
         }

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! raw/<name>                            what publishers upload
-//! raw/inline/<sha256>[.ndjson][.br]     an inline batch, kept by the splitter so that it can be replayed; or `.deflate`
+//! raw/inline/<sha256>[.ndjson][.br]     an inline batch, kept by the splitter for a replay; or with `.deflate`
 //! uploads/<batch_id>.json               what was handed in over HTTP, and when
 //! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut

@@ -19,7 +19,6 @@ pub struct Staged {
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read.
-/// When the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     let prefix = Path::from(layout::staging(&claim.batch_id));
     let mut splittings: BTreeMap<Path, (u64, Option<Path>)> = BTreeMap::new();

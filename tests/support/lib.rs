@@ -15,6 +15,7 @@ pub mod properties;
 pub mod proxy;
 pub mod rabbitmq;
 pub mod real_data;
+pub mod secrets;
 pub mod simulation;
 pub mod tls;
 

@@ -308,7 +308,7 @@ impl Settings for RunSettings {
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// As in `RUST_LOG`, which wins: `info`, `debug`, `common=debug,info`.
+    /// As in `RUST_LOG`, which wins: `info`, `debug`, `common=debug,info`. Libraries log at `info` at most.
     pub level: String,
     /// How lines look.
     pub format: LogFormat,

@@ -2,8 +2,10 @@
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use pipeline_tests::{
-    gateway::Serving,
-    processes::{Input, SOON, dataset_sha256, succeed, told, wildrydes},
+    gateway::{OPEN, Serving, launch},
+    processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes},
+    proxy::{Direction, Proxy},
+    rabbitmq,
 };
 use reqwest::Method;
 use serde_json::json;
@@ -133,8 +135,11 @@ async fn what_is_no_batch_is_refused_and_leaves_nothing() {
             serving.api.post_bytes("/v1/batches", media_type, "[]").await.problem(415, "unsupported-media-type");
         assert!(refused["detail"].as_str().unwrap().contains("application/json"), "{refused}");
     }
-    let brotli = serving.api.request(Method::POST, "/v1/batches").header("content-encoding", "br").body("[]");
-    serving.api.send(brotli).await.problem(415, "unsupported-media-type");
+    for coding in ["compress", "gzip, gzip"] {
+        let coded = serving.api.request(Method::POST, "/v1/batches").header("content-encoding", coding).body("[]");
+        serving.api.send(coded).await.problem(415, "unsupported-media-type");
+    }
+    serving.api.post_bytes("/v1/batches?mapp=latitude%3Dlat", json, "[]").await.problem(422, "invalid-query");
     serving.api.post_bytes("/v1/batches", json, vec![b' '; 1_000_001]).await.problem(413, "too-large");
     let pieces = futures::stream::iter((0..11).map(|_| Ok::<_, std::io::Error>(vec![b' '; 100_000])));
     let chunked = serving.api.post_bytes("/v1/batches", json, reqwest::Body::wrap_stream(pieces)).await;
@@ -195,4 +200,62 @@ async fn of_many_at_once_one_has_the_batch_id() {
     assert_eq!(serving.api.until_batch_is("contested", "ready").await["sha256"], won);
     assert_eq!(serving.api.get("/v1/dead-letters").await.good()["total"], 0);
     serving.finish().await;
+}
+
+/// The store's copy of a batch is what its bytes are, not what its name or its size is: a damaged one is replaced when the
+/// right bytes are handed in again, by command or over HTTP, and that is said.
+#[tokio::test]
+async fn a_damaged_copy_is_replaced_by_the_right_bytes() {
+    let input = Input::of(300);
+    let serving = Serving::without_rides(&input, &[]).await;
+    let whole = std::fs::read(&input.rides).unwrap();
+    let hand_in =
+        async || serving.api.post_bytes("/v1/batches?source=r", "application/json", whole.clone()).await.good();
+    let first = hand_in().await;
+    let id = first["batch_id"].as_str().unwrap();
+    assert_eq!(first.get("note"), None);
+    serving.api.until_batch_is(id, "ready").await;
+    let raw = serving.store().join("raw").join(format!("{id}-r"));
+    let mut damaged = whole.clone();
+    damaged[0] = b' ';
+    std::fs::write(&raw, &damaged).unwrap();
+    let again = hand_in().await;
+    assert!(again["note"].as_str().unwrap().contains("damaged"), "{again}");
+    assert!(std::fs::read(&raw).unwrap() == whole, "the damaged copy was kept");
+    assert_eq!(hand_in().await.get("note"), None);
+    serving.finish().await;
+}
+
+/// A batch that the broker did not confirm reserves no id: other bytes may have it. One that is confirmed does.
+#[tokio::test]
+async fn an_unconfirmed_batch_reserves_no_id() {
+    let input = Input::of(10);
+    let (proxy, through) = Proxy::to(&rabbitmq::settings()).await.expect("a free port");
+    let settings = [&OPEN[..], &[("WILDRYDES__GATEWAY__DEADLINE_MS", "2000")]].concat();
+    let mut fleet = Fleet::start_on(through, &["splitter"], 1, input.weather.as_os_str(), &settings);
+    let api = launch(&mut fleet, 0);
+    fleet.wait_for_sessions(&["splitter"], 1);
+    let hand_in =
+        async |body: &'static str| api.post_bytes("/v1/batches?batch_id=mine", "application/json", body).await;
+    let deadline = Instant::now() + SOON;
+    while api.post_bytes("/v1/batches?batch_id=first", "application/json", "[{}]").await.status != 202 {
+        assert!(Instant::now() < deadline, "the gateway should have connected\n{}", fleet.tail());
+    }
+    fleet.pause("splitter", 0);
+    proxy.silence(Direction::Up);
+    hand_in("[{}]").await.problem(504, "no-answer");
+    api.get("/v1/batches/mine").await.problem(404, "not-found");
+    proxy.reset();
+    loop {
+        let answer = hand_in("[{},{}]").await;
+        if answer.status == 202 {
+            break;
+        }
+        assert!(answer.status == 503 && Instant::now() < deadline, "{}", answer.text());
+    }
+    assert_eq!(api.get("/v1/batches/mine").await.good()["state"], "queued");
+    hand_in("[{}]").await.problem(409, "conflict");
+    fleet.go_on("splitter", 0);
+    fleet.wait_for("the claim", |store| store.join("batches/mine.json").is_file());
+    fleet.finish().await;
 }

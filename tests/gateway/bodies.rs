@@ -81,7 +81,8 @@ async fn a_compressed_body_has_the_score_of_the_plain_one() {
 /// described; an expanding body stays within the limit of a body.
 #[tokio::test]
 async fn a_coding_that_cannot_be_read_is_refused_by_name() {
-    let serving = Serving::start(&Input::of(1_000), &["--set", "gateway.body_bytes_max=100000"]).await;
+    let input = Input::of(1_000);
+    let serving = Serving::start(&input, &["--set", "gateway.body_bytes_max=100000"]).await;
     let api = &serving.api;
     for path in ["/v1/score", "/", INFER] {
         for coding in ["compress", "lzma", "gzip, gzip, gzip", "aws-chunked"] {
@@ -110,9 +111,15 @@ async fn a_coding_that_cannot_be_read_is_refused_by_name() {
     let answer = api.post_bytes("/v1/score", "text/plain", "{}").await;
     answer.problem(415, "unsupported-media-type");
     assert_eq!(answer.header("accept-encoding"), "", "the type is the problem, and not the coding");
-    let answer = send(api, "/v1/batches", "deflate", b"[]".to_vec()).await;
+    let answer = send(api, "/v1/batches", "compress", b"[]".to_vec()).await;
     answer.problem(415, "unsupported-media-type");
-    assert_eq!(answer.header("accept-encoding"), "gzip, zstd, identity");
+    assert_eq!(answer.header("accept-encoding"), "gzip, deflate, zstd, br, identity");
+    let rides = std::fs::read(&input.rides).unwrap();
+    for coding in ["deflate", "br", "gzip", "zstd"] {
+        let accepted = send(api, "/v1/batches", coding, compressed(coding, &rides).await).await.good();
+        let batch = api.until_batch_is(accepted["batch_id"].as_str().unwrap(), "ready").await;
+        assert!(batch["counts"]["received"].as_u64().unwrap() > 0, "{coding}: {batch}");
+    }
     serving.finish().await;
 }
 

@@ -8,6 +8,7 @@ use anyhow::Context;
 use confined::Confined;
 use futures::{StreamExt, stream::BoxStream};
 use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use sha2::{Digest, Sha256};
 use std::sync::Arc;
 
 /// A handle to the object store.
@@ -97,6 +98,25 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
         Err(object_store::Error::AlreadyExists { .. }) => Ok(false),
         Err(error) => Err(outage(error)),
     }
+}
+
+/// SHA-256 of an object's content, 64 hex digits; `None` when it is not there. Reads the whole object: the size alone does
+/// not tell whether it is damaged.
+///
+/// # Errors
+/// [`outage`].
+pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure> {
+    let found = match store.get(&Path::from(path)).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(outage(error)),
+    };
+    let mut hasher = Sha256::new();
+    let mut pieces = found.into_stream();
+    while let Some(piece) = pieces.next().await {
+        hasher.update(&piece.map_err(outage)?);
+    }
+    Ok(Some(hex::encode(hasher.finalize())))
 }
 
 /// Removes an object. One that is missing already is not an error.

@@ -15,8 +15,7 @@ use common::{
     runtime::{Store, client::Client, host, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path};
-use sha2::{Digest, Sha256};
+use object_store::path::Path;
 
 /// `replay`
 pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Failed> {
@@ -101,7 +100,7 @@ async fn kept(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch> {
     let sha256 = claim.sha256;
     let mut tried = Vec::new();
     for candidate in claim.object.into_iter().chain(uploads(store, &sha256).await?) {
-        match fingerprint(store, &candidate).await? {
+        match store::sha256(store, &candidate).await? {
             Some(found) if found == sha256 => {
                 let content = BatchContent::Reference { object: candidate, sha256 };
                 let batch =
@@ -129,19 +128,4 @@ async fn uploads(store: &Store, sha256: &str) -> anyhow::Result<Vec<String>> {
         .filter(|path| path.filename().is_some_and(|name| name.starts_with(&start)))
         .map(|p| p.to_string())
         .collect())
-}
-
-/// SHA-256 of an object; `None` when it is not there.
-async fn fingerprint(store: &Store, object: &str) -> anyhow::Result<Option<String>> {
-    let found = match store.get(&Path::from(object)).await {
-        Ok(found) => found,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(error.into()),
-    };
-    let mut hasher = Sha256::new();
-    let mut pieces = found.into_stream();
-    while let Some(piece) = pieces.try_next().await? {
-        hasher.update(&piece);
-    }
-    Ok(Some(hex::encode(hasher.finalize())))
 }

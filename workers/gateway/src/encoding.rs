@@ -7,10 +7,10 @@ use common::{
     runtime::compression::BadCompression,
 };
 
-/// Compressions of one body at most.
-const CODINGS_MAX: usize = 2;
+/// Names of the accepted codings, as a header lists them.
+pub(crate) const CODINGS: &str = "gzip, deflate, zstd, br, identity";
 
-/// Where a body is read, which decides the accepted codings.
+/// Where a body is read, which decides how often it may be compressed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
     /// Read by the gateway.
@@ -20,16 +20,12 @@ pub(crate) enum Taken {
 }
 
 impl Taken {
-    /// Names of the accepted codings, as a header lists them.
-    pub(crate) fn names(self) -> &'static str {
+    /// Compressions of one body at most.
+    fn codings_max(self) -> usize {
         match self {
-            Self::Here => "gzip, deflate, zstd, br, identity",
-            Self::BySplitter => "gzip, zstd, identity",
+            Self::Here => 2,
+            Self::BySplitter => 1,
         }
-    }
-
-    fn has(self, coding: Coding) -> bool {
-        self == Self::Here || matches!(coding, Coding::Gzip | Coding::Zstd)
     }
 }
 
@@ -42,12 +38,12 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     read(headers, Taken::Here)
 }
 
-/// Checks that a batch is compressed in a way that the splitter recognises by its first bytes.
+/// How a batch is compressed, as far as its header says.
 ///
 /// # Errors
-/// Fails with 415 on another coding, or on too many.
-pub(crate) fn check_of_batch(headers: &HeaderMap) -> Result<(), Problem> {
-    read(headers, Taken::BySplitter).map(drop)
+/// Fails with 415 on an unknown coding, or on more than one.
+pub(crate) fn coding_of_batch(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
+    read(headers, Taken::BySplitter).map(|codings| codings.first().copied())
 }
 
 fn read(headers: &HeaderMap, taken: Taken) -> Result<Vec<Coding>, Problem> {
@@ -55,18 +51,18 @@ fn read(headers: &HeaderMap, taken: Taken) -> Result<Vec<Coding>, Problem> {
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = String::from_utf8_lossy(value.as_bytes());
         for name in value.split([',', ';', ':']).map(str::trim).filter(|name| !is_no_compression(name)) {
-            let coding = Coding::named(name).filter(|coding| taken.has(*coding)).ok_or_else(|| {
+            let coding = Coding::named(name).ok_or_else(|| {
                 let shown: String = name.chars().take(40).collect();
-                let detail =
-                    format!("Content-Encoding is {shown:?}: expected one of {}, or no such header", taken.names());
-                Problem::unsupported_coding(detail, taken)
+                let detail = format!("Content-Encoding is {shown:?}: expected one of {CODINGS}, or no such header");
+                Problem::unsupported_coding(detail)
             })?;
             codings.push(coding);
         }
     }
-    if codings.len() > CODINGS_MAX {
-        let detail = format!("Content-Encoding names {} compressions: expected at most {CODINGS_MAX}", codings.len());
-        return Err(Problem::unsupported_coding(detail, taken));
+    let most = taken.codings_max();
+    if codings.len() > most {
+        let detail = format!("Content-Encoding names {} compressions: expected at most {most}", codings.len());
+        return Err(Problem::unsupported_coding(detail));
     }
     Ok(codings)
 }
@@ -125,17 +121,22 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_may_come_in_what_the_splitter_reads() {
-        for value in ["gzip", "ZSTD", "utf-8", "identity", "gzip, utf-8", "binary"] {
-            assert_eq!(check_of_batch(&headers(&[value])), Ok(()), "{value}");
+    fn a_batch_is_compressed_once_at_most() {
+        for (value, expected) in [
+            ("gzip", Some(Coding::Gzip)),
+            ("ZSTD", Some(Coding::Zstd)),
+            ("br", Some(Coding::Brotli)),
+            ("deflate", Some(Coding::Deflate)),
+            ("utf-8", None),
+            ("identity", None),
+            ("gzip, utf-8", Some(Coding::Gzip)),
+            ("binary", None),
+        ] {
+            assert_eq!(coding_of_batch(&headers(&[value])), Ok(expected), "{value}");
         }
-        for value in ["br", "deflate", "compress"] {
-            let problem = check_of_batch(&headers(&[value])).unwrap_err();
-            assert!(
-                problem.detail().contains(value) && problem.detail().contains("gzip, zstd"),
-                "{}",
-                problem.detail()
-            );
+        for (value, part) in [("compress", "gzip, deflate, zstd, br"), ("gzip, gzip", "at most 1")] {
+            let problem = coding_of_batch(&headers(&[value])).unwrap_err();
+            assert!(problem.detail().contains(part), "{value}: {}", problem.detail());
         }
     }
 }

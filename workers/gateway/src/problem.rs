@@ -1,6 +1,6 @@
 //! Errors as RFC 9457 problem details: what was wrong, where, and what would be right.
 
-use crate::encoding::Taken;
+use crate::encoding::CODINGS;
 use axum::{
     Json,
     http::{HeaderValue, StatusCode, header},
@@ -36,9 +36,9 @@ pub struct Problem {
     /// Seconds.
     #[serde(skip)]
     retry_after: Option<u32>,
-    /// The accepted codings, if the coding of the body is the problem (RFC 9110 §15.5.16).
+    /// Whether the answer lists the accepted codings, since that of the body is the problem (RFC 9110 §15.5.16).
     #[serde(skip)]
-    accept_encoding: Option<Taken>,
+    names_codings: bool,
 }
 
 /// A field at fault.
@@ -58,8 +58,8 @@ impl Problem {
     fn new(status: StatusCode, code: &str, title: &'static str, detail: impl Into<String>) -> Self {
         let kind = format!("urn:wildrydes:problem:{code}");
         let (status, detail) = (status.as_u16(), detail.into());
-        let (error, retry_after, accept_encoding) = (None, None, None);
-        Self { kind, title, status, detail, errors: Vec::new(), error, retry_after, accept_encoding }
+        let (error, retry_after) = (None, None);
+        Self { kind, title, status, detail, errors: Vec::new(), error, retry_after, names_codings: false }
     }
 
     /// 400: not even readable.
@@ -122,8 +122,8 @@ impl Problem {
     }
 
     /// 415: compressed in a way that is not accepted; the header Accept-Encoding of the answer lists what is.
-    pub(crate) fn unsupported_coding(detail: impl Into<String>, taken: Taken) -> Self {
-        Self { accept_encoding: Some(taken), ..Self::unsupported_media_type(detail) }
+    pub(crate) fn unsupported_coding(detail: impl Into<String>) -> Self {
+        Self { names_codings: true, ..Self::unsupported_media_type(detail) }
     }
 
     /// 422: readable, but a field cannot be.
@@ -192,7 +192,7 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let (status, retry_after, accept_encoding) = (self.status(), self.retry_after, self.accept_encoding);
+        let (status, retry_after, names_codings) = (self.status(), self.retry_after, self.names_codings);
         let mut response = (status, Json(&self)).into_response();
         response.extensions_mut().insert(self);
         let headers = response.headers_mut();
@@ -200,8 +200,8 @@ impl IntoResponse for Problem {
         if let Some(wait) = retry_after {
             headers.insert(header::RETRY_AFTER, HeaderValue::from(wait));
         }
-        if let Some(taken) = accept_encoding {
-            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(taken.names()));
+        if names_codings {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(CODINGS));
         }
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"wildrydes\""));

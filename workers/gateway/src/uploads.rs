@@ -1,9 +1,13 @@
 //! A batch from a request's body to the splitter's queue: streamed into the object store under a name of its own while it is
 //! fingerprinted, put where its fingerprint says, then published as a reference.
+//!
+//! The record of an upload is written before the batch is published, so that of two batches with one id at the same moment
+//! only one is published. It reserves the id for good only once the broker has confirmed the batch.
 
 use crate::{App, extract::Pieces, link::reasons, problem::Problem};
 use common::{
     contract::{
+        coding::Coding,
         dataset::Claim,
         layout,
         message::{BatchContent, Message, RideBatch},
@@ -13,6 +17,7 @@ use common::{
     runtime::{host, store},
 };
 use futures::TryStreamExt;
+use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -25,7 +30,11 @@ const PARTS_MAX: usize = 2;
 /// Uploads that broke off are removed once they are this old.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// What was handed in, kept as `uploads/<batch_id>.json`: the batch is known from here on, before the splitter has seen it.
+/// How much longer than the deadline of a request a record reserves an id without a confirm.
+const UNCONFIRMED_MARGIN: Duration = Duration::from_secs(60);
+
+/// What was handed in, kept as `uploads/<batch_id>.json`: the batch is known from its confirm on, before the splitter has
+/// seen it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Upload {
     pub(crate) batch_id: String,
@@ -37,9 +46,25 @@ pub(crate) struct Upload {
     pub(crate) object: String,
     /// RFC 3339.
     pub(crate) submitted_at: String,
+    /// Whether the broker has confirmed it. Records of earlier versions, which do not say, count as confirmed.
+    #[serde(default = "confirmed_before")]
+    pub(crate) confirmed: bool,
     /// How its bytes are read.
     #[serde(flatten)]
     pub(crate) reading: Reading,
+}
+
+fn confirmed_before() -> bool {
+    true
+}
+
+impl Upload {
+    /// Whether nobody else may have the id: the broker has the batch, or may still be asked to take it.
+    fn reserves(&self, deadline: Duration) -> bool {
+        let within = deadline + UNCONFIRMED_MARGIN;
+        let since = self.submitted_at.parse::<Timestamp>().map(|at| host::now().duration_since(at));
+        self.confirmed || since.is_ok_and(|since| since.unsigned_abs() <= within)
+    }
 }
 
 /// How a batch is to be known.
@@ -50,6 +75,8 @@ pub(crate) struct Named<'a> {
     pub(crate) reading: Reading,
     /// Whether it says to be one ride a line.
     pub(crate) lines: bool,
+    /// How the body is compressed, if it says so.
+    pub(crate) coding: Option<Coding>,
     /// Of whoever hands it in, and the key.
     pub(crate) idempotency: Option<(&'a str, &'a str)>,
 }
@@ -63,11 +90,19 @@ struct Promised {
     reading: Reading,
 }
 
-/// Takes a batch in. Returns once the broker has confirmed the reference: with the record and the trace id.
+/// A batch that was taken in.
+pub(crate) struct Taken {
+    pub(crate) upload: Upload,
+    pub(crate) trace_id: String,
+    /// Whether the store had a damaged copy of these bytes, which was replaced.
+    pub(crate) repaired: bool,
+}
+
+/// Takes a batch in. Returns once the broker has confirmed the reference.
 ///
 /// # Errors
 /// Too large, too slow, empty; another batch under that id or that idempotency key; broker or store away.
-pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> Result<(Upload, String), Problem> {
+pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> Result<Taken, Problem> {
     // Before anything is read: nobody uploads gigabytes to be told that the broker is away.
     app.link.publisher()?;
     let incoming = Path::from(format!("{}/incoming/{:032x}", layout::RAW, host::random_range(0..=u128::MAX)));
@@ -76,7 +111,22 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> R
     if settled.is_err() {
         let _ = app.store.delete(&incoming).await;
     }
-    let upload = settled?;
+    let (mut upload, repaired) = settled?;
+    let published = publish(app, named, &upload).await;
+    if !upload.confirmed {
+        match &published {
+            Ok(_) => {
+                upload.confirmed = true;
+                confirm(app, &upload).await;
+            }
+            Err(_) => forget(app, &upload).await,
+        }
+    }
+    Ok(Taken { upload, trace_id: published?, repaired })
+}
+
+/// Publishes the reference; returns the trace id once the broker has confirmed it.
+async fn publish(app: &App, named: Named<'_>, upload: &Upload) -> Result<String, Problem> {
     let batch = RideBatch {
         batch_id: named.batch_id,
         source: named.source,
@@ -88,11 +138,35 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> R
     let published = tokio::time::timeout(app.deadline(), client.publish(&batch)).await;
     let detail =
         "the batch is stored, but the broker did not confirm it in time; hand it in again, which changes nothing else";
-    let trace_id = published.map_err(|_| Problem::no_answer(detail))?.map_err(|error| {
+    published.map_err(|_| Problem::no_answer(detail))?.map_err(|error| {
         let detail = format!("the broker did not take the batch: {}; hand it in again", reasons(&error));
         Problem::unavailable("not-published", detail)
-    })?;
-    Ok((upload, trace_id))
+    })
+}
+
+/// Records that the broker has confirmed an upload. The batch is queued, even if this fails.
+async fn confirm(app: &App, upload: &Upload) {
+    let record = layout::upload(&upload.batch_id);
+    let written = match serde_json::to_vec_pretty(upload) {
+        Ok(json) => store::write(&app.store, &record, json).await,
+        Err(error) => Err(Failure::permanent("unencodable", error)),
+    };
+    if let Err(failure) = written {
+        tracing::warn!(record, "the confirm of this upload could not be recorded: {failure}");
+    }
+}
+
+/// Gives the id of an upload back that the broker did not confirm. If it took the batch all the same, the splitter's claim
+/// makes it known.
+async fn forget(app: &App, upload: &Upload) {
+    let record = layout::upload(&upload.batch_id);
+    let kept = store::read_json::<Upload>(&app.store, &record).await;
+    // The same bytes may have been handed in a second time, and confirmed.
+    if kept.is_ok_and(|kept| kept.as_ref() == Some(upload))
+        && let Err(failure) = store::remove(&app.store, &record).await
+    {
+        tracing::warn!(record, "the record of an unconfirmed upload could not be removed: {failure}");
+    }
 }
 
 /// Writes the body to `incoming`; tells its SHA-256 and length.
@@ -132,8 +206,15 @@ async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String
     Ok((hex::encode(hasher.finalize()), bytes))
 }
 
-/// Puts an upload where its fingerprint says, unless it must not be there.
-async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, bytes: u64) -> Result<Upload, Problem> {
+/// Puts an upload where its fingerprint says, unless it must not be there; returns its record and whether it replaced a
+/// damaged copy.
+async fn settle(
+    app: &App,
+    incoming: &Path,
+    named: &Named<'_>,
+    sha256: String,
+    bytes: u64,
+) -> Result<(Upload, bool), Problem> {
     let reading = &named.reading;
     let batch_id = named.batch_id.clone().unwrap_or_else(|| reading.batch_id(&sha256));
     if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(store_failed)?
@@ -144,6 +225,7 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     // Handed in, and not yet seen by a splitter: the claim is still to come.
     if let Some(before) =
         store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?
+        && before.reserves(app.deadline())
         && (before.sha256 != sha256 || before.reading != *reading)
     {
         return Err(taken("was handed in", &batch_id, (&before.sha256, &before.reading), &sha256));
@@ -163,27 +245,44 @@ async fn settle(app: &App, incoming: &Path, named: &Named<'_>, sha256: String, b
     if named.lines && ![".ndjson", ".jsonl"].iter().any(|end| name.contains(end)) {
         name.push_str(".ndjson");
     }
+    // Some compressions do not show in the bytes: then the name of the object tells the splitter.
+    name.push_str(named.coding.and_then(Coding::suffix).unwrap_or_default());
     let object = layout::raw_upload(&sha256, &name);
     let place = Path::from(object.as_str());
     let submitted_at = host::now().strftime("%FT%TZ").to_string();
     let (source, reading) = (named.source.clone(), reading.clone());
-    let upload = Upload { batch_id, sha256, bytes, source, object, submitted_at, reading };
-    let json = serde_json::to_vec_pretty(&upload).map_err(|error| Problem::internal(error.to_string()))?;
-    // Of several at the same moment the first has the id, before anything of it is in its place.
+    let mut upload = Upload { batch_id, sha256, bytes, source, object, submitted_at, confirmed: false, reading };
+    upload.confirmed = reserve(app, &upload).await?;
+    let there = store::sha256(&app.store, &upload.object).await.map_err(store_failed)?;
+    if there.as_ref() == Some(&upload.sha256) {
+        app.store.delete(incoming).await.map_err(|error| store_away(&error))?;
+        return Ok((upload, false));
+    }
+    if let Some(sha256) = &there {
+        tracing::warn!(object = upload.object, sha256, "a damaged copy of this upload is replaced");
+    }
+    app.store.rename(incoming, &place).await.map_err(|error| store_away(&error))?;
+    Ok((upload, there.is_some()))
+}
+
+/// Writes the record of an upload; returns whether the broker has confirmed the same batch before. Of several at the same
+/// moment the first has the id, before anything of it is in its place.
+async fn reserve(app: &App, upload: &Upload) -> Result<bool, Problem> {
+    let json = serde_json::to_vec_pretty(upload).map_err(|error| Problem::internal(error.to_string()))?;
     let record = layout::upload(&upload.batch_id);
-    if !store::create(&app.store, &record, json).await.map_err(store_failed)? {
-        let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
-        let is_other = |first: &Upload| first.sha256 != upload.sha256 || first.reading != upload.reading;
-        if let Some(first) = first.filter(is_other) {
+    if store::create(&app.store, &record, json.clone()).await.map_err(store_failed)? {
+        return Ok(false);
+    }
+    let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
+    match first {
+        Some(first) if first.sha256 == upload.sha256 && first.reading == upload.reading => Ok(first.confirmed),
+        Some(first) if first.reserves(app.deadline()) => {
             let before = (first.sha256.as_str(), &first.reading);
-            return Err(taken("was handed in", &upload.batch_id, before, &upload.sha256));
+            Err(taken("was handed in", &upload.batch_id, before, &upload.sha256))
         }
+        // The process that wrote it ended before the broker confirmed the batch, or gave it back just now.
+        _ => store::write(&app.store, &record, json).await.map_err(store_failed).map(|()| false),
     }
-    match app.store.head(&place).await {
-        Ok(found) if found.size == bytes => app.store.delete(incoming).await.map_err(|error| store_away(&error))?,
-        _ => app.store.rename(incoming, &place).await.map_err(|error| store_away(&error))?,
-    }
-    Ok(upload)
 }
 
 /// 409 for an id that already stands for other bytes, or for the same bytes read in another way.

@@ -186,7 +186,7 @@ impl Splitter {
         let path = layout::claim(&wanted.batch_id);
         let mut kept = store::read_json::<Claim>(&self.store, &path).await?;
         if kept.is_none() {
-            wanted.object = Some(raw.kept(&self.store).await?);
+            wanted.object = Some(raw.kept(&self.store, &wanted.sha256).await?);
             let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
             if store::create(&self.store, &path, json).await? {
                 return Ok(wanted);
@@ -272,12 +272,16 @@ enum Raw {
 }
 
 impl Raw {
-    /// The object, there now; before the claim that names it.
-    async fn kept(self, store: &Store) -> Result<String, Failure> {
+    /// The object, there now with the bytes of this SHA-256; before the claim that names it.
+    async fn kept(self, store: &Store, sha256: &str) -> Result<String, Failure> {
         match self {
             Self::Object(object) => Ok(object),
             Self::Inline { object, body } => {
-                store::create(store, &object, body).await?;
+                let is_there = !store::create(store, &object, body.clone()).await?;
+                if is_there && store::sha256(store, &object).await?.as_deref() != Some(sha256) {
+                    tracing::warn!(object, sha256, "the kept copy of this batch was damaged and is replaced");
+                    store::write(store, &object, body).await?;
+                }
                 Ok(object)
             }
         }

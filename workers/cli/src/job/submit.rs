@@ -16,7 +16,7 @@ use common::{
         Store,
         broker::ConnectionState,
         client::{Client, ClientError},
-        host,
+        host, store,
     },
 };
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
@@ -63,10 +63,7 @@ async fn submit(
     let about = || input.shown.display().to_string();
     let sha256 = fingerprint(&input).await.with_context(about)?;
     let object = layout::raw_upload(&sha256, &input.source);
-    let there = store.head(&ObjectPath::from(object.as_str())).await.is_ok_and(|found| found.size == input.size);
-    if !there {
-        upload(store, &input, &object, quiet).await.with_context(|| format!("uploading {}", about()))?;
-    }
+    keep(store, &input, &object, &sha256, quiet).await.with_context(about)?;
     let batch_id = form.batch_id.map_or_else(|| form.reading.batch_id(&sha256), str::to_owned);
     let batch = RideBatch {
         batch_id: form.batch_id.map(str::to_owned),
@@ -119,12 +116,27 @@ async fn fingerprint(input: &Input) -> anyhow::Result<String> {
     .await?
 }
 
-async fn upload(store: &Store, input: &Input, object: &str, quiet: bool) -> anyhow::Result<()> {
+/// Sees to it that the store has the file, with the bytes of this SHA-256. A damaged copy is replaced, which is said.
+pub(super) async fn keep(store: &Store, input: &Input, object: &str, sha256: &str, quiet: bool) -> anyhow::Result<()> {
+    match store::sha256(store, object).await? {
+        Some(found) if found == sha256 => return Ok(()),
+        Some(found) => {
+            let damaged = format!("{object} in the store is damaged (its sha256 is {found})");
+            eprintln!("{damaged}: it is replaced by {}", input.shown.display());
+        }
+        None => {}
+    }
+    upload(store, input, object, sha256, quiet).await.with_context(|| format!("uploading to {object}"))
+}
+
+/// Uploads the file. The object becomes visible only if its bytes have this SHA-256.
+async fn upload(store: &Store, input: &Input, object: &str, sha256: &str, quiet: bool) -> anyhow::Result<()> {
     /// Parts being written at the same time.
     const PARTS_MAX: usize = 4;
     let step = Step::start(format!("uploading {}", input.source), Unit::Bytes, input.size, quiet);
     let mut reader = tokio::fs::File::from_std(input.reader()?);
     let mut writer = WriteMultipart::new(store.put_multipart(&ObjectPath::from(object)).await?);
+    let mut hasher = Sha256::new();
     let mut sent = 0;
     loop {
         let mut buffer = bytes::BytesMut::with_capacity(1 << 20);
@@ -132,9 +144,17 @@ async fn upload(store: &Store, input: &Input, object: &str, quiet: bool) -> anyh
             break;
         }
         sent += buffer.len() as u64;
+        hasher.update(&buffer);
         writer.wait_for_capacity(PARTS_MAX).await?;
         writer.put(buffer.freeze());
         step.at(sent);
+    }
+    if hex::encode(hasher.finalize()) != sha256 {
+        writer.abort().await?;
+        anyhow::bail!(
+            "the file changed while it was read: {sent} bytes now, {} at first. Nothing was published; hand it in once it is written completely",
+            input.size
+        );
     }
     writer.finish().await?;
     step.done(sent);

@@ -1,9 +1,9 @@
 //! What is published of a file, and how dead letters end a batch.
 
 use super::{
-    BatchOutcome, Follower, Goal, Manner, Submitted,
+    BatchOutcome, Follower, Goal, Input, Manner, Submitted,
     input::open_all,
-    submit::{Form, submit_all},
+    submit::{Form, keep, submit_all},
 };
 use common::{
     contract::{
@@ -16,6 +16,7 @@ use common::{
     runtime::{Broker, MemoryBroker, Store, client::Client, store},
 };
 use object_store::memory::InMemory;
+use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
 
 /// A client, a store, and a file of rides in a folder.
@@ -50,6 +51,34 @@ async fn a_batch_says_where_its_bytes_are_and_how_they_are_read() {
     assert_ne!(submitted[0].batch_id, Reading::default().batch_id(sha256));
     assert_eq!(store::read(&store, object).await.unwrap().unwrap(), "[{}]");
     assert!(!submitted[0].was_there);
+}
+
+/// A file in a folder, opened as one that is handed in.
+async fn opened(text: &str) -> Input {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("rides.json");
+    std::fs::write(&path, text).unwrap();
+    open_all(&[path], Duration::ZERO, true).await.unwrap().pop().unwrap()
+}
+
+#[tokio::test]
+async fn a_damaged_copy_of_the_same_size_is_replaced() {
+    let store: Store = Arc::new(InMemory::new());
+    let (input, sha256) = (opened("[{}]").await, hex::encode(Sha256::digest("[{}]")));
+    for damage in ["[[]]", "[{}", ""] {
+        store::write(&store, "raw/a", damage).await.unwrap();
+        keep(&store, &input, "raw/a", &sha256, true).await.unwrap();
+        assert_eq!(store::read(&store, "raw/a").await.unwrap().unwrap(), "[{}]", "after {damage:?}");
+    }
+}
+
+#[tokio::test]
+async fn a_file_that_grows_while_it_is_read_is_refused_and_not_kept() {
+    let store: Store = Arc::new(InMemory::new());
+    let (input, before) = (opened("[{},{}]").await, hex::encode(Sha256::digest("[{},")));
+    let why = keep(&store, &input, "raw/a", &before, true).await.unwrap_err();
+    assert!(format!("{why:#}").contains("changed while it was read"), "{why:#}");
+    assert_eq!(store::read(&store, "raw/a").await.unwrap(), None);
 }
 
 #[tokio::test]

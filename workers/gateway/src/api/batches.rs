@@ -7,7 +7,7 @@ use crate::{
     extract::{Asked, Path, Pieces},
     problem::{FieldError, Problem},
     server::Caller,
-    uploads::{self, Named, Upload, store_away, store_failed},
+    uploads::{self, Named, Taken, Upload, store_away, store_failed},
 };
 use axum::{
     Json,
@@ -80,7 +80,7 @@ pub(crate) struct Naming {
 }
 
 impl Naming {
-    /// Reads the query of a URL; parameters that are not known are passed over.
+    /// Reads the query of a URL. A parameter that is not known is refused: a misspelt `map` would change what is read.
     fn read(pairs: Vec<(String, String)>) -> Result<Self, Problem> {
         let mut naming = Self::default();
         for (name, value) in pairs {
@@ -97,7 +97,12 @@ impl Naming {
                     continue;
                 }
                 "rides_at" => return Err(given_twice("rides_at")),
-                _ => continue,
+                other => {
+                    let shown: String = other.chars().take(80).collect();
+                    let detail =
+                        format!("the query of the URL has {shown:?}: expected batch_id, source, rides_at or map");
+                    return Err(Problem::unprocessable("invalid-query", detail));
+                }
             };
             if slot.replace(value).is_some() {
                 return Err(given_twice(&name));
@@ -130,6 +135,10 @@ pub(crate) struct Accepted {
     bytes: u64,
     /// By which every worker's log knows it.
     trace_id: String,
+    /// What else was done, in words: that a damaged copy in the store was replaced.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    note: Option<&'static str>,
     links: Links,
 }
 
@@ -160,6 +169,7 @@ pub(crate) async fn hand_in(
 
 async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) -> Result<Response, Problem> {
     let headers = &head.headers;
+    let coding = encoding::coding_of_batch(headers)?;
     let lines = media_type_of(headers)?;
     let who = head.extensions.get::<Caller>().map(|caller| caller.0.clone()).unwrap_or_default();
     if let Some(id) = &naming.batch_id {
@@ -195,20 +205,21 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
     };
     let idempotency = key.as_deref().map(|key| (who.as_str(), key));
     let reading = Reading { rides_at: naming.rides_at, map: naming.map };
-    let named = Named { batch_id: naming.batch_id, source: naming.source, reading, lines, idempotency };
-    let (Upload { batch_id, sha256, bytes, .. }, trace_id) = uploads::take_in(app, named, pieces).await?;
+    let named = Named { batch_id: naming.batch_id, source: naming.source, reading, lines, coding, idempotency };
+    let Taken { upload, trace_id, repaired } = uploads::take_in(app, named, pieces).await?;
+    let Upload { batch_id, sha256, bytes, .. } = upload;
     tracing::info!(batch_id, trace_id, bytes, who, "a batch was handed in");
     app.observer.changed(&batch_id);
     let links = Links::of(&batch_id);
     let location = HeaderValue::from_str(&format!("/v1/batches/{batch_id}"));
     let location = location.map_err(|error| Problem::internal(error.to_string()))?;
-    let accepted = Accepted { batch_id, sha256, bytes, trace_id, links };
+    let note = repaired.then_some("the store had a damaged copy of these bytes; it was replaced by this one");
+    let accepted = Accepted { batch_id, sha256, bytes, trace_id, note, links };
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)).into_response())
 }
 
 /// Whether the body says to be one ride a line.
 fn media_type_of(headers: &HeaderMap) -> Result<bool, Problem> {
-    encoding::check_of_batch(headers)?;
     let Some(told) = headers.get(header::CONTENT_TYPE) else { return Ok(false) };
     let told = told.to_str().unwrap_or("?");
     let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
@@ -370,7 +381,6 @@ mod tests {
             ("map", "latitude=lat"),
             ("rides_at", "features[].properties"),
             ("map", "distance=km*0.621371"),
-            ("colour", "blue"),
         ];
         let naming = read(&pairs).unwrap();
         assert_eq!((naming.batch_id, naming.source.as_deref()), (None, Some("rides.json")));
@@ -388,6 +398,7 @@ mod tests {
             (vec![("rides_at", "a..b")], "invalid-reading", "the path of member names"),
             (vec![("rides_at", "a"), ("rides_at", "b")], "invalid-query", "rides_at is given twice"),
             (vec![("batch_id", "a"), ("batch_id", "b")], "invalid-query", "batch_id is given twice"),
+            (vec![("mapp", "latitude=lat")], "invalid-query", "\"mapp\": expected batch_id, source, rides_at or map"),
         ] {
             let told = serde_json::to_value(read(&pairs).unwrap_err()).unwrap();
             assert_eq!(told["type"], format!("urn:wildrydes:problem:{code}"), "{told}");

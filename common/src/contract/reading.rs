@@ -250,6 +250,9 @@ impl FromStr for Source {
             let number = text::number(text.get(at + 1..)?)?;
             Some((text.get(..at)?, text.get(at..)?, number))
         });
+        if let Some(expected) = unusable(text, split.map_or(text, |(key, ..)| key)) {
+            return Err(InvalidExpression::new(text, expected));
+        }
         let (key, factor) = match split {
             Some((key, factor, number)) => {
                 if number == 0.0 {
@@ -266,6 +269,32 @@ impl FromStr for Source {
         }
         Ok(Self { key: key.to_owned(), factor })
     }
+}
+
+/// What is expected instead of a source that is meant as a formula or as a path of another notation; `None` where it can be
+/// the name of a key. `key`: the source without its factor.
+fn unusable(source: &str, key: &str) -> Option<&'static str> {
+    const ONE_FACTOR: &str =
+        "a key and at most one factor, a number with a point, as in km*0.621371 or metres/1609.344";
+    const PATH: &str = "keys joined by dots, as in properties.lat";
+    let key = text::trimmed(key);
+    let number_after = |sign: char| key.rsplit_once(sign).is_some_and(|(_, rest)| text::number(rest).is_some());
+    let is_infinite = |(_, rest): (&str, &str)| rest.trim().parse::<f64>().is_ok_and(f64::is_infinite);
+    let index = |(_, rest): (&str, &str)| {
+        rest.split_once(']')
+            .is_some_and(|(index, _)| index.is_empty() || index.bytes().all(|byte| byte.is_ascii_digit()))
+    };
+    if key.contains(['*', '×', '÷']) || number_after('+') || source.rsplit_once('/').is_some_and(is_infinite) {
+        return Some(ONE_FACTOR);
+    }
+    if key.starts_with("$.") || key.starts_with(['/', '.']) || key.contains("..") {
+        return Some(PATH);
+    }
+    if key.split_once('[').is_some_and(index) {
+        return Some("keys joined by dots, as in properties.lat; elements of an array cannot be named");
+    }
+    let is_quoted = |quote: char| key.len() > 1 && key.starts_with(quote) && key.ends_with(quote);
+    (is_quoted('"') || is_quoted('\'')).then_some("the key without quotes")
 }
 
 impl fmt::Display for Source {
@@ -341,8 +370,37 @@ mod tests {
         assert_eq!(source("metres/1609.344").unwrap().factor.unwrap().apply(1609.344), 1.0);
         let speed = source("km/h").unwrap();
         assert_eq!((speed.key.as_str(), speed.factor), ("km/h", None));
-        for text in ["", " ", "*2", "km*0", "a\nb"] {
+        for text in ["", " ", "*2", "km*0", "km/0", "a\nb"] {
             assert!(source(text).is_err(), "{text:?}");
+        }
+        for key in ["distance[km]", "km/h", "ride no.", "sensor-1", "C++", "it's", "a b"] {
+            assert_eq!(source(key).unwrap(), Source { key: key.to_owned(), factor: None });
+        }
+    }
+
+    #[test]
+    fn a_formula_or_another_notation_is_refused_with_what_is_expected() {
+        for (text, expected) in [
+            ("km+1", "at most one factor"),
+            ("2*km", "at most one factor"),
+            ("km*2*3", "at most one factor"),
+            ("km*", "at most one factor"),
+            ("km*1,5", "a number with a point"),
+            ("km*inf", "at most one factor"),
+            ("km*1e400", "at most one factor"),
+            ("km/inf", "at most one factor"),
+            ("km×0.62", "at most one factor"),
+            ("a..b", "joined by dots"),
+            (".km", "joined by dots"),
+            ("$.km", "joined by dots"),
+            ("/km", "joined by dots"),
+            ("a[0].b", "elements of an array"),
+            ("a[]", "elements of an array"),
+            ("\"km\"", "without quotes"),
+            ("'km'*2", "without quotes"),
+        ] {
+            let error = text.parse::<Source>().unwrap_err().to_string();
+            assert!(error.contains(expected), "{text}: {error}");
         }
     }
 

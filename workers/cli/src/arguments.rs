@@ -359,26 +359,32 @@ pub enum Until {
     Model,
 }
 
+/// A number that is neither NaN nor infinite.
+fn finite(text: &str) -> Result<f64, String> {
+    let number: f64 = text.parse().map_err(|_| "expected a number, as in 29.5".to_owned())?;
+    if number.is_finite() { Ok(number) } else { Err("expected a finite number, as in 29.5".to_owned()) }
+}
+
 /// `score`
 #[derive(Debug, Args)]
 pub struct Score {
     /// Miles
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub distance: f64,
     /// Health points at the end of the ride
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub healthpoints: f64,
     /// Magic points burnt
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub magicpoints: f64,
     /// Lowest temperature of the day
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub tmin: f64,
     /// Highest temperature of the day
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub tmax: f64,
     /// Precipitation of the day
-    #[arg(long, allow_negative_numbers = true)]
+    #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub prcp: f64,
     /// Breed of the unicorn: where it has a model of its own, that one scores the ride [default: the model of all rides]
     #[arg(long)]
@@ -534,4 +540,17 @@ pub struct Bench {
     /// Where input and results go; removed afterwards [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::finite;
+
+    #[test]
+    fn a_number_is_finite() {
+        assert_eq!(finite("-2.5e1"), Ok(-25.0));
+        for text in ["nan", "inf", "-Infinity", "1e400", "", "29,5"] {
+            assert!(finite(text).is_err_and(|why| why.contains("expected a")), "{text:?}");
+        }
+    }
 }

@@ -1,5 +1,6 @@
 //! What one shows a colleague.
 
+mod readings;
 mod rejects;
 mod weather;
 
@@ -51,6 +52,10 @@ struct Results<'a> {
     weather: Vec<WeatherWarnings>,
     /// Batches of which most rides were rejected.
     rejected: Vec<(&'a Submitted, rejects::Finding)>,
+    /// Files with the bytes of an earlier file of the command, which comes second.
+    doubles: Vec<(&'a Submitted, &'a Submitted)>,
+    /// Other readings of the same bytes that the model is trained on as well.
+    readings: Vec<readings::OtherReading<'a>>,
 }
 
 /// Prints the outcome; the error tells the exit code.
@@ -78,9 +83,13 @@ pub(crate) async fn print(
 
 impl<'a> Results<'a> {
     async fn read(session: &Session, store: &Store, outcome: &'a Outcome) -> Result<Self, Failed> {
-        let (mut ready, mut refused) = (Vec::new(), Vec::new());
+        let (mut ready, mut refused, mut doubles) = (Vec::<Ready<'_>>::new(), Vec::new(), Vec::new());
         for (submitted, became) in &outcome.batches {
             if let BatchOutcome::Ready(dataset) = became {
+                if let Some(first) = ready.iter().find(|first| first.dataset.batch_id == dataset.batch_id) {
+                    doubles.push((submitted, first.submitted));
+                    continue;
+                }
                 let manifest = store::read_json(store, &dataset.manifest).await?;
                 let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
                 ready.push(Ready { submitted, dataset, manifest });
@@ -102,7 +111,9 @@ impl<'a> Results<'a> {
         for Ready { submitted, manifest, .. } in &ready {
             rejected.extend(rejects::finding(store, manifest).await.map(|finding| (*submitted, finding)));
         }
-        Ok(Self { outcome, place: session.store_place()?, ready, refused, model, weather, rejected })
+        let readings = readings::find(store, &ready, model.as_ref()).await?;
+        let place = session.store_place()?;
+        Ok(Self { outcome, place, ready, refused, model, weather, rejected, doubles, readings })
     }
 
     fn text(&self, truth: Option<&KnownTruth>) -> Result<String, std::fmt::Error> {
@@ -130,6 +141,13 @@ impl<'a> Results<'a> {
                 let of_earlier = earlier.text(&submitted.file.display().to_string(), &self.place);
                 text.push_str(&legible(&of_earlier, true));
             }
+        }
+        for (double, first) in &self.doubles {
+            let (double, first) = (double.file.display(), first.file.display());
+            writeln!(text, "\n{double}: the same bytes as {first}, whose rides are counted once")?;
+        }
+        for other in &self.readings {
+            text.push_str(&legible(&other.text(&self.place), true));
         }
         for (submitted, finding) in &self.rejected {
             rejects::print(text, &submitted.file.display().to_string(), &self.place, finding)?;
@@ -173,7 +191,8 @@ impl<'a> Results<'a> {
     }
 
     fn as_json(&self) -> serde_json::Value {
-        let Self { outcome, ready, refused, model, weather, rejected, .. } = self;
+        let Self { outcome, ready, refused, model, weather, rejected, doubles, readings, .. } = self;
+        let double = |(double, first): &(&Submitted, &Submitted)| json!({ "file": double.file, "same_as": first.file });
         let batch = |Ready { submitted, dataset, manifest }: &Ready<'_>| {
             let mut batch = json!({
                 "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
@@ -202,6 +221,8 @@ impl<'a> Results<'a> {
             "batches": ready.iter().map(batch).collect::<Vec<_>>(),
             "refused": refused,
             "refusals": outcome.batches.iter().filter_map(refusal).collect::<Vec<_>>(),
+            "same_bytes": doubles.iter().map(double).collect::<Vec<_>>(),
+            "other_readings": readings,
             "mostly_rejected": rejected.iter().map(|(_, finding)| finding).collect::<Vec<_>>(),
             "weather_warnings": weather,
             "model": model,

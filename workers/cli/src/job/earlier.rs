@@ -267,6 +267,12 @@ impl Earlier {
         let count = |count: u64| HumanCount(count).to_string();
         let mut text =
             format!("\nThe dataset of {name} is from an earlier run, {}: ", self.made_at.strftime("%F %T UTC"));
+        if self.rides == 0 {
+            text.push_str(
+                "it has no rides.\n  A run of the same bytes gives the same result: correct the file or its reading.\n",
+            );
+            return text;
+        }
         let reasons: Vec<String> =
             self.without_weather_by_reason.iter().map(|(reason, of)| format!("{reason} {}", count(*of))).collect();
         let reasons = if reasons.is_empty() { String::new() } else { format!(" ({})", reasons.join(", ")) };
@@ -435,6 +441,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing\n{text}");
         }
+        let empty = Earlier { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
+        let text = empty.text("rides.json", "results/");
+        assert!(text.contains("it has no rides") && !text.contains("remove the folder"), "{text}");
     }
 
     proptest! {

@@ -3,17 +3,17 @@
 use crate::output::legible;
 use common::{
     contract::{
-        dataset::Manifest,
+        dataset::{Claim, Manifest},
         layout,
-        reading::{FIELDS, near_miss},
+        reading::{FIELDS, Mapping, NUMERIC_FIELDS, Source, near_miss},
         ride::RejectReason,
     },
-    runtime::Store,
+    runtime::{Store, store},
 };
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, value::RawValue};
+use serde_json::{Map, Value, value::RawValue};
 use std::fmt::Write;
 
 /// Bytes of the rejects that are read in search of a sample.
@@ -48,9 +48,15 @@ pub(crate) struct Finding {
 pub(crate) struct Sample {
     /// Its position in the batch, from 0.
     pub(crate) index: u64,
-    /// What its field holds; `None` when it lacks the field.
+    /// The key or path that stands for the field, as mapped; absent where the field has its own key.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) mapped: Option<String>,
+    /// What its field holds, before any factor; `None` when it lacks the field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<String>,
+    /// What is probably wrong with the value, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) hint: Option<String>,
     /// Its keys.
     pub(crate) keys: Vec<String>,
     /// Options that map a similar key to the field it resembles.
@@ -75,13 +81,15 @@ pub(crate) async fn finding(store: &Store, manifest: &Manifest) -> Option<Findin
     let rejects = layout::rejected(&manifest.batch_id);
     // The sample is optional: without it the counts are still reported.
     let head = head(store, &rejects).await.unwrap_or_default();
+    let claim = store::read_json::<Claim>(store, &layout::claim(&manifest.batch_id)).await.ok().flatten();
+    let map = claim.map(|claim| claim.reading.map).unwrap_or_default();
     Some(Finding {
         batch_id: manifest.batch_id.clone(),
         received: manifest.received,
         rejected: manifest.rejected,
         reason: reason.clone(),
         count: *count,
-        sample: sample(&head, reason),
+        sample: sample(&head, reason, &map),
         rejects,
     })
 }
@@ -97,26 +105,77 @@ async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The first ride among these lines that was rejected for `reason`.
-fn sample(lines: &[u8], reason: &str) -> Option<Sample> {
+/// The first ride among these lines that was rejected for `reason`; `map` as its batch was read.
+fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
     let rejects = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Reject<'_>>(line).ok());
     let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
     let ride: Value = serde_json::from_str(reject.ride.get()).ok()?;
     let field = RejectReason::from_code(reason).and_then(RejectReason::field);
+    let source = field.and_then(|field| map.source(field));
     let members = ride.as_object();
-    let value = match (members, field) {
-        (Some(members), Some(field)) => {
-            let found = members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(field));
-            found.map(|(_, value)| shown(&value.to_string()))
-        }
+    let found = match (members, field) {
+        (Some(members), Some(field)) => match source {
+            Some(source) => at(members, source),
+            None => members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(field)).map(|(_, value)| value),
+        },
         (Some(_), None) => None,
-        (None, _) => Some(shown(ride.as_str().unwrap_or(reject.ride.get()))),
+        (None, _) => Some(&ride),
+    };
+    let value = found.map(|value| match value.as_str() {
+        Some(text) if members.is_none() => shown(text),
+        _ => shown(&value.to_string()),
+    });
+    let hint = match members {
+        Some(_) => found.zip(field).and_then(|(value, field)| decimal_comma(field, value)),
+        None => json_in_text(&ride),
     };
     let keys: Vec<String> = members.into_iter().flatten().map(|(key, _)| key.clone()).collect();
-    let has = |field: &str| keys.iter().any(|key| key.trim().eq_ignore_ascii_case(field));
-    let similar = keys.iter().filter_map(|key| Some((near_miss(key)?, key))).filter(|(field, _)| !has(field));
-    let suggestions = similar.map(|(field, key)| option(field, key)).collect();
-    Some(Sample { index: reject.index, value, keys, suggestions })
+    let is_read =
+        |field: &str| map.source(field).is_some() || keys.iter().any(|key| key.trim().eq_ignore_ascii_case(field));
+    let similar =
+        members.into_iter().flatten().filter_map(|(key, value)| Some((near_miss(key)?, path_to_value(key, value)?)));
+    let suggestions = similar.filter(|(field, _)| !is_read(field)).map(|(field, key)| option(field, &key)).collect();
+    let mapped = source.map(ToString::to_string);
+    Some(Sample { index: reject.index, mapped, value, hint, keys, suggestions })
+}
+
+/// What stands where a mapping leads: under the key as it stands, else along its path.
+fn at<'a>(members: &'a Map<String, Value>, source: &Source) -> Option<&'a Value> {
+    let named = |members: &'a Map<String, Value>, name: &str| {
+        members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name.trim())).map(|(_, value)| value)
+    };
+    named(members, &source.key).or_else(|| {
+        let mut path = source.path();
+        let first = named(members, path.next()?)?;
+        path.try_fold(first, |value, name| named(value.as_object()?, name))
+    })
+}
+
+/// The key of a value that a mapping can read, or the path to the only value of an object, as in `_id.$oid`.
+fn path_to_value(key: &str, value: &Value) -> Option<String> {
+    match value {
+        Value::Array(_) => None,
+        Value::Object(members) if members.len() == 1 => {
+            let (inner, value) = members.iter().next()?;
+            (!value.is_array() && !value.is_object()).then(|| format!("{key}.{inner}"))
+        }
+        Value::Object(_) => None,
+        _ => Some(key.to_owned()),
+    }
+}
+
+/// Names a number with a decimal comma.
+fn decimal_comma(field: &str, value: &Value) -> Option<String> {
+    let text = value.as_str().filter(|_| NUMERIC_FIELDS.contains(&field))?.trim();
+    let with_point = text.replace(',', ".");
+    let is_number = text.matches(',').count() == 1 && with_point.parse::<f64>().is_ok();
+    is_number.then(|| format!("a comma before the decimals is not read: write {with_point}"))
+}
+
+/// Names a ride that is a text with JSON in it.
+fn json_in_text(ride: &Value) -> Option<String> {
+    let inner = serde_json::from_str::<Value>(ride.as_str()?).ok()?;
+    inner.is_object().then(|| "it is a text that holds JSON: decode it first, as with jq 'map(fromjson)'".to_owned())
 }
 
 /// `--map latitude=lat`; kilometres become miles.
@@ -146,15 +205,24 @@ pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Findin
     let expected = known.map_or("a ride as schemas/ride-batch.v1.json describes it", RejectReason::expected);
     let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
     writeln!(text, "  most often             {reason}, {times}")?;
-    if let Some(Sample { index, value, keys, suggestions }) = sample {
-        let found = match (value, field) {
-            (Some(value), Some(field)) => format!("ride {index} has {field} {}", legible(value, false)),
+    if let Some(Sample { index, mapped, value, hint, keys, suggestions }) = sample {
+        let found = match (value, field.map(|field| (field, mapped))) {
+            (Some(value), Some((field, Some(source)))) => {
+                format!("ride {index} has {} where {field} is read from ({field}={source})", legible(value, false))
+            }
+            (None, Some((field, Some(source)))) => {
+                format!("ride {index} has nothing where {field} is read from ({field}={source})")
+            }
+            (Some(value), Some((field, None))) => format!("ride {index} has {field} {}", legible(value, false)),
             (Some(value), None) => format!("ride {index} is {}", legible(value, false)),
-            (None, Some(field)) => format!("ride {index} has no {field}"),
+            (None, Some((field, None))) => format!("ride {index} has no {field}"),
             (None, None) => format!("ride {index}"),
         };
         writeln!(text, "  found                  {found}")?;
         writeln!(text, "  expected               {expected}")?;
+        if let Some(hint) = hint {
+            writeln!(text, "  hint                   {}", legible(hint, false))?;
+        }
         if value.is_none() && !keys.is_empty() {
             let listed: Vec<&str> = keys.iter().take(KEYS_MAX).map(String::as_str).collect();
             let more = keys.len().saturating_sub(KEYS_MAX);
@@ -176,13 +244,20 @@ mod tests {
     use super::*;
 
     fn finding(reason: &str, lines: &str) -> Finding {
+        mapped(reason, lines, &[])
+    }
+
+    /// The finding of a batch that was read with these mappings.
+    fn mapped(reason: &str, lines: &str, map: &[&str]) -> Finding {
+        let mut mapping = Mapping::default();
+        map.iter().for_each(|one| mapping.add(one).unwrap());
         Finding {
             batch_id: "b".to_owned(),
             received: 12,
             rejected: 12,
             reason: reason.to_owned(),
             count: 12,
-            sample: sample(lines.as_bytes(), reason),
+            sample: sample(lines.as_bytes(), reason, &mapping),
             rejects: layout::rejected("b"),
         }
     }
@@ -219,6 +294,35 @@ mod tests {
         let text = words(&finding("invalid_statustime", lines));
         assert!(text.contains(r#"ride 0 has statustime "4/25/2018 17:03""#), "{text}");
         assert!(text.contains("YYYY-MM-DD HH:MM:SS") && !text.contains("--map"), "{text}");
+    }
+
+    #[test]
+    fn a_mapped_field_is_shown_as_it_was_read() {
+        let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"distance":29.0,"km":47.2,"a":{"b":1},"_id":{"$oid":"5f"},"Time":"2018"}}"#;
+        let words = |reason: &str, map: &[&str]| words(&mapped(reason, &lines.replace("REASON", reason), map));
+        let text = words("missing_distance", &["distance=nokey"]);
+        assert!(
+            text.contains("has nothing where distance is read from (distance=nokey)") && !text.contains("29.0"),
+            "{text}"
+        );
+        assert!(text.contains("--map 'ride_id=_id.$oid' --map statustime=Time"), "{text}");
+        let text = words("negative_distance", &["distance=km*-1", "ride_id=_id.$oid", "statustime=Time"]);
+        assert!(text.contains("has 47.2 where distance is read from (distance=km*-1)"), "{text}");
+        assert!(!text.contains("--map"), "options that were given are not suggested: {text}");
+        let text = words("invalid_distance", &["distance=a"]);
+        assert!(text.contains(r#"has {"b":1} where distance"#), "{text}");
+        let text = words("invalid_distance", &["distance=a.b"]);
+        assert!(text.contains("has 1 where distance is read from (distance=a.b)"), "{text}");
+    }
+
+    #[test]
+    fn values_that_are_nearly_right_have_a_hint() {
+        let comma = r#"{"index":0,"field":"latitude","reason":"invalid_latitude","ride":{"latitude":"40,75"}}"#;
+        let text = words(&finding("invalid_latitude", comma));
+        assert!(text.contains("write 40.75"), "{text}");
+        let encoded = r#"{"index":0,"field":null,"reason":"not_an_object","ride":"{\"name\": \"Twilight\"}"}"#;
+        let text = words(&finding("not_an_object", encoded));
+        assert!(text.contains("a text that holds JSON"), "{text}");
     }
 
     #[test]

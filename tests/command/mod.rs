@@ -79,6 +79,25 @@ fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
     assert!(said.contains("No model:") && said.contains("too_few_rides"), "{said}");
 }
 
+/// No command replaces a file that is there, unless told to.
+#[test]
+fn what_is_there_is_replaced_only_if_forced() {
+    let input = Input::of(10);
+    let (rides, weather) = (input.rides.to_str().unwrap(), input.weather.to_str().unwrap());
+    for arguments in [["rides", rides], ["weather", weather]] {
+        let generate = |more: &[&str]| {
+            let mut command = wildrydes();
+            command.arg("generate").args(arguments).args(["--seed", "7"]).args(more);
+            command
+        };
+        let before = std::fs::read(&input.rides).unwrap();
+        let said = failed(&mut generate(&[]), 2);
+        assert!(said.contains("is there already: --force"), "{said}");
+        assert!(std::fs::read(&input.rides).unwrap() == before, "{arguments:?}: it was replaced");
+        succeed(&mut generate(&["--force"]));
+    }
+}
+
 #[test]
 fn configuration_errors_name_the_key_and_what_would_be_right() {
     let input = Input::of(10);

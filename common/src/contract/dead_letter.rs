@@ -28,6 +28,8 @@ const OF_THE_RUNTIME: [&str; 9] = [
     envelope::ORIGINAL_ROUTING_KEY,
     envelope::ORIGINAL_EXPIRATION,
 ];
+/// Why a message is a dead letter whose batch id stands for another batch.
+pub const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
 /// What a broker parks a message for that was delivered too often.
 const DELIVERY_LIMIT: &str = "delivery_limit";
 
@@ -52,6 +54,10 @@ pub struct Letter {
     pub dead_at: Option<Timestamp>,
     /// The batch it belongs to, where its body says so.
     pub batch_id: Option<String>,
+    /// SHA-256 of the bytes of that batch, 64 hex digits, where its body says so or is these bytes: another publisher may
+    /// have used the id for other bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
     /// Attempts at it.
     pub attempts: u32,
     /// Size of its body.
@@ -87,13 +93,15 @@ impl Letter {
         });
         let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
         let (exchange, routing_key) = origin(queue, namespace, properties, &deaths);
+        let (batch_id, sha256) = batch(queue, body);
         Self {
             id: id(queue, properties, body),
             queue: queue.to_owned(),
             message_id: properties.message_id.clone(),
             kind: properties.kind.clone(),
             dead_at: told.or_else(|| Timestamp::from_second(last?.time).ok()),
-            batch_id: batch_id(queue, body),
+            batch_id,
+            sha256,
             attempts: properties.attempt(),
             body_bytes: body.len(),
             lossy: properties_json(properties).to_string().contains(char::REPLACEMENT_CHARACTER),
@@ -149,9 +157,10 @@ fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death
         .unwrap_or((topology::RETRY, queue.to_owned()))
 }
 
-/// The batch the letter belongs to, as its body says it; one that names none has the id the splitter would give it.
-fn batch_id(queue: &str, body: &[u8]) -> Option<String> {
-    #[derive(Deserialize)]
+/// The batch the letter belongs to and the SHA-256 of that batch's bytes, as its body says them; a batch that names no id
+/// has the one the splitter would give it.
+fn batch(queue: &str, body: &[u8]) -> (Option<String>, Option<String>) {
+    #[derive(Default, Deserialize)]
     struct Said {
         batch_id: Option<String>,
         object: Option<IgnoredAny>,
@@ -159,16 +168,20 @@ fn batch_id(queue: &str, body: &[u8]) -> Option<String> {
         #[serde(flatten)]
         reading: Reading,
     }
-    let said = serde_json::from_slice::<Said>(body).ok();
-    let given = said.as_ref().and_then(|said| said.batch_id.clone());
-    if given.is_some() || queue != topology::queue::SPLITTER {
-        return given;
+    let Said { batch_id, object, sha256, reading } = serde_json::from_slice(body).unwrap_or_default();
+    if queue != topology::queue::SPLITTER {
+        return (batch_id, sha256);
     }
-    let (sha256, reading) = match said {
-        Some(Said { object: Some(_), sha256, reading, .. }) => (sha256?, reading),
-        said => (hex::encode(Sha256::digest(body)), said.map(|said| said.reading).unwrap_or_default()),
-    };
-    (sha256.len() >= 16 && sha256.is_ascii()).then(|| reading.batch_id(&sha256))
+    let sha256 = if object.is_some() { sha256 } else { Some(hex::encode(Sha256::digest(body))) };
+    let derived = || sha256.as_deref().filter(|sha256| sha256.len() >= 16 && sha256.is_ascii());
+    let batch_id = batch_id.or_else(|| derived().map(|sha256| reading.batch_id(sha256)));
+    (batch_id, sha256)
+}
+
+/// Whether a letter with this `reason`, and with this SHA-256 as in [`Letter::sha256`], is about the batch that holds its
+/// id, whose bytes have the SHA-256 `claimed` (64 hex digits), and not about a message of another publisher that used the id.
+pub fn is_about(reason: &str, sha256: Option<&str>, claimed: &str) -> bool {
+    reason != BATCH_ID_CONFLICT && sha256.is_none_or(|sha256| sha256 == claimed)
 }
 
 /// Two letters with the same id are the same in every byte.
@@ -335,4 +348,40 @@ pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
     };
     let (properties, routing_key) = (restored(&properties), needed("routing_key")?);
     Ok((id, queue, Outgoing { exchange, routing_key, properties, body: body.into(), mandatory: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_names_the_bytes_of_its_batch_where_its_body_does() {
+        let sha256 = "ab".repeat(32);
+        let of = |queue: &str, body: &str| {
+            let letter = Letter::read(queue, "", &Properties::default(), body.as_bytes());
+            (letter.batch_id, letter.sha256)
+        };
+        let (id, bytes) = (Some("mine".to_owned()), Some(sha256.clone()));
+        let reference = json!({ "batch_id": "mine", "object": "raw/a", "sha256": sha256 }).to_string();
+        assert_eq!(of("splitter", &reference), (id.clone(), bytes.clone()));
+        let split = json!({ "batch_id": "mine", "sha256": sha256 }).to_string();
+        assert_eq!(of("merger", &split), (id.clone(), bytes));
+        assert_eq!(of("merger", r#"{"batch_id":"mine","chunk":3}"#), (id, None));
+        let inline = hex::encode(Sha256::digest("[{}]"));
+        assert_eq!(of("splitter", "[{}]"), (Some(inline[..16].to_owned()), Some(inline)));
+    }
+
+    #[test]
+    fn a_letter_of_other_bytes_is_about_another_batch() {
+        let (claimed, other) = ("ab".repeat(32), "cd".repeat(32));
+        for (reason, sha256, expected) in [
+            ("cut_short", Some(claimed.as_str()), true),
+            ("cut_short", Some(other.as_str()), false),
+            ("attempts_exhausted", None, true),
+            (BATCH_ID_CONFLICT, Some(claimed.as_str()), false),
+            (BATCH_ID_CONFLICT, None, false),
+        ] {
+            assert_eq!(is_about(reason, sha256, &claimed), expected, "{reason} {sha256:?}");
+        }
+    }
 }

@@ -79,6 +79,11 @@ impl Process {
         store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
+    /// As [`Self::store`]; this process also removes what killed writers left there.
+    pub fn swept_store(&self) -> Store {
+        store::open_swept(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+    }
+
     /// The broker the configuration names. Nothing is connected yet.
     pub fn broker(&self) -> Arc<AmqpBroker> {
         Arc::new(AmqpBroker::new(self.settings()))

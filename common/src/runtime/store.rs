@@ -1,6 +1,7 @@
 //! The object store: a local folder by default, or what the URL names. The only state the workers share.
 
 mod confined;
+mod leftovers;
 
 use super::config::StoreSettings;
 use crate::contract::outcome::Failure;
@@ -26,6 +27,16 @@ pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
         .with_automatic_cleanup(false)
         .with_fsync(settings.fsync);
     Ok(Arc::new(Confined::new(store)))
+}
+
+/// As [`open`], for a process that stays: it removes what killed writers left there, now and every hour.
+///
+/// # Errors
+/// As for [`open`].
+pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
+    let store = open(settings)?;
+    leftovers::sweep_in_background(folder(settings)?.into());
+    Ok(store)
 }
 
 /// Opens the store the settings name if it is there: for those who only look.

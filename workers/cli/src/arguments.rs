@@ -461,6 +461,9 @@ Examples:
         /// Leave the labels out
         #[arg(long)]
         unlabelled: bool,
+        /// Replace FILE where it is there already
+        #[arg(long)]
+        force: bool,
     },
     /// A folder in the layout of NOAA's bucket
     #[command(after_help = "\
@@ -472,6 +475,9 @@ Examples:
         /// Same seed, same weather
         #[arg(long, default_value_t = 42)]
         seed: u64,
+        /// Replace the weather in DIR where there is some already
+        #[arg(long)]
+        force: bool,
     },
 }
 

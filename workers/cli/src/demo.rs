@@ -5,6 +5,7 @@ use crate::{
     arguments::{Demo, Form, Generate, Shared},
     generate::{self, DocumentForm, RidesOptions, WeatherOptions},
     job::{self, Files},
+    output::refuse_to_replace,
     report::{self, KnownTruth},
     serve,
 };
@@ -52,7 +53,8 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
 /// `generate`
 pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
     match options {
-        Generate::Rides { file, rides, seed, form, bad_share, unlabelled } => {
+        Generate::Rides { file, rides, seed, form, bad_share, unlabelled, force } => {
+            refuse_to_replace(file, *force)?;
             let form = match form {
                 Form::TravelData => DocumentForm::TravelData,
                 Form::Array => DocumentForm::Array,
@@ -68,7 +70,8 @@ pub(crate) fn generate(options: &Generate) -> Result<(), Failed> {
             };
             generate::write_rides(file, form, &options).with_context(|| format!("writing {}", file.display()))?;
         }
-        Generate::Weather { dir, seed } => {
+        Generate::Weather { dir, seed, force } => {
+            refuse_to_replace(&dir.join("ghcnd-stations.txt"), *force)?;
             let options = WeatherOptions { seed: *seed, ..WeatherOptions::default() };
             generate::write_weather(dir, &options).with_context(|| format!("writing {}", dir.display()))?;
         }

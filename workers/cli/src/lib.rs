@@ -93,6 +93,11 @@ impl Session {
         store::open(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
+    /// As [`Self::store`], for a command that stays: it removes what killed writers left there.
+    fn swept_store(&self) -> Result<Store, Failed> {
+        store::open_swept(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+    }
+
     /// For those who only look: a store that is not there is not made.
     fn store_if_there(&self) -> Result<Option<Store>, Failed> {
         store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
@@ -227,7 +232,7 @@ fn start_logs(configuration: &Configuration, shared: &Shared, command: &Command)
 /// `up`: all workers in one process.
 async fn up(context: &Session, address: Option<SocketAddr>) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal().context("installing signal handlers")?;
-    let (broker, store) = (context.broker()?, context.store()?);
+    let (broker, store) = (context.broker()?, context.swept_store()?);
     let gateway = match address {
         Some(_) => Some(serve::bind(context, broker.clone(), store.clone()).await?),
         None => None,

@@ -36,8 +36,8 @@ pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(
         ModelCommand::Drift { version, days, family } => drift::drift(session, version, *days, family).await,
         ModelCommand::Retrain => names::retrain(session).await,
         ModelCommand::Prune(prune) => prune::prune(session, prune).await,
-        ModelCommand::Export { version, format, out, family } => {
-            export::export(session, version, *format, out.as_deref(), family).await
+        ModelCommand::Export { version, format, out, force, family } => {
+            export::export(session, version, *format, (out.as_deref(), *force), family).await
         }
     }
 }

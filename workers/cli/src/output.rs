@@ -7,6 +7,7 @@ use std::{
     borrow::Cow,
     fmt,
     io::{self, IsTerminal, Write},
+    path::Path,
     process,
 };
 
@@ -32,6 +33,18 @@ macro_rules! eprintln {
     ($($text:tt)*) => {
         $crate::output::tell(format_args!($($text)*))
     };
+}
+
+/// Refuses to write to a file that exists, unless `force` is given. What is no regular file, such as a pipe, is written to.
+///
+/// # Errors
+/// Fails as misused if the file exists.
+pub(crate) fn refuse_to_replace(path: &Path, force: bool) -> Result<(), Failed> {
+    if !force && std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+        let path = path.display();
+        return Err(Failed::Misused(anyhow!("{path} is there already: --force replaces it; or name another file")));
+    }
+    Ok(())
 }
 
 /// Standard output; ends the process once nobody reads it.
@@ -113,7 +126,19 @@ pub(crate) fn legible(text: &str, lines: bool) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::legible;
+    use super::{legible, refuse_to_replace};
+    use std::path::Path;
+
+    #[test]
+    fn a_file_is_replaced_only_if_forced() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("score.py");
+        assert!(refuse_to_replace(&file, false).is_ok());
+        std::fs::write(&file, "mine").unwrap();
+        let refused = refuse_to_replace(&file, false).err().unwrap().to_string();
+        assert!(refused.contains("score.py is there already: --force"), "{refused}");
+        assert!(refuse_to_replace(&file, true).is_ok() && refuse_to_replace(Path::new("/dev/null"), false).is_ok());
+    }
 
     #[test]
     fn nothing_of_a_text_acts_on_the_terminal() {

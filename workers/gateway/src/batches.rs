@@ -177,7 +177,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     )?;
     // What the broker has not confirmed is no batch yet, unless a splitter has seen it.
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
-    let letter = dead.of_batch(batch_id);
+    let letter = dead.of_batch(batch_id, claim.as_ref().map(|claim| claim.sha256.as_str()));
     let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
     let Some(sha256) = sha256.or_else(|| letter.map(|_| String::new())) else { return Ok(None) };
     let manifest = match manifest {

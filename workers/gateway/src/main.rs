@@ -8,6 +8,6 @@ use std::process::ExitCode;
 async fn main() -> ExitCode {
     let about = "Scores, batches and models over HTTP, and the page that shows the fleet";
     let process = Process::start_documented("gateway", about, &gateway::settings::reference());
-    let gateway = Gateway::new(process.settings(), process.broker(), process.store());
+    let gateway = Gateway::new(process.settings(), process.broker(), process.swept_store());
     process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
 }

@@ -7,7 +7,7 @@ use crate::{
 };
 use common::{
     contract::{
-        dead_letter::Letter,
+        dead_letter::{Letter, is_about},
         envelope, layout,
         message::{DatasetReady, Message, ModelPromoted, decode},
         model::{Alias, Model},
@@ -169,6 +169,9 @@ pub(crate) struct DeadLetter {
     dead_at: Option<String>,
     #[schema(required = true)]
     batch_id: Option<String>,
+    /// As in [`Letter`].
+    #[serde(skip)]
+    sha256: Option<String>,
     attempts: u32,
     /// What went wrong the first time.
     #[schema(required = true)]
@@ -186,9 +189,11 @@ pub(crate) struct Dead {
 }
 
 impl Dead {
-    /// One of this batch.
-    pub(crate) fn of_batch(&self, batch_id: &str) -> Option<&DeadLetter> {
-        self.letters.iter().find(|letter| letter.batch_id.as_deref() == Some(batch_id))
+    /// One of the batch with this id and, where its claim is known, the bytes of this SHA-256: messages of others that used
+    /// the id do not change its state.
+    pub(crate) fn of_batch(&self, batch_id: &str, claimed: Option<&str>) -> Option<&DeadLetter> {
+        let mut of_id = self.letters.iter().filter(|letter| letter.batch_id.as_deref() == Some(batch_id));
+        of_id.find(|letter| claimed.is_none_or(|claimed| is_about(&letter.reason, letter.sha256.as_deref(), claimed)))
     }
 }
 
@@ -434,11 +439,24 @@ impl Observer {
 fn read(queue: &str, namespace: &str, delivery: &Delivery) -> DeadLetter {
     let history = delivery.properties.text(envelope::HISTORY);
     let first_error = history.and_then(|lines| lines.lines().next()).map(str::to_owned);
-    let Letter { id, message_id, kind, reason, why, dead_at, batch_id, attempts, body_bytes, .. } =
+    let Letter { id, message_id, kind, reason, why, dead_at, batch_id, sha256, attempts, body_bytes, .. } =
         Letter::read(queue, namespace, &delivery.properties, &delivery.body);
     let dead_at = dead_at.map(|at| at.to_string());
     let queue = queue.to_owned();
-    DeadLetter { id, queue, kind, message_id, reason, why, dead_at, batch_id, attempts, first_error, body_bytes }
+    DeadLetter {
+        id,
+        queue,
+        kind,
+        message_id,
+        reason,
+        why,
+        dead_at,
+        batch_id,
+        sha256,
+        attempts,
+        first_error,
+        body_bytes,
+    }
 }
 
 /// Tells of events, on every connection there is.

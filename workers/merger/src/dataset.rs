@@ -7,6 +7,7 @@ use crate::{
 use bytes::{Buf, BytesMut};
 use common::{
     contract::{
+        dead_letter::BATCH_ID_CONFLICT,
         layout,
         message::{BatchSplit, EnrichedChunk, SplitDigest},
         outcome::Failure,
@@ -62,7 +63,7 @@ pub(crate) fn conflict(split: &BatchSplit, known_sha256: &str) -> Failure {
     } else {
         format!("batch {batch_id} stands for bytes with SHA-256 {known_sha256}, not {sha256}")
     };
-    Failure::permanent("batch_id_conflict", why)
+    Failure::permanent(BATCH_ID_CONFLICT, why)
 }
 
 /// What the store says of the manifest; `None` while the batch is in progress.

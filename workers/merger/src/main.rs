@@ -7,5 +7,5 @@ use std::process::ExitCode;
 #[tokio::main]
 async fn main() -> ExitCode {
     let process = Process::start("merger", "Collects the chunks of each batch into one dataset");
-    process.run(Ok(Merger::new(process.settings(), process.store()))).await
+    process.run(Ok(Merger::new(process.settings(), process.swept_store()))).await
 }

@@ -25,6 +25,7 @@ use bytes::Bytes;
 use common::{
     contract::{
         dataset::{Claim, Manifest},
+        dead_letter::BATCH_ID_CONFLICT,
         envelope::{Coding, Envelope, Properties, content_coding},
         layout,
         message::{
@@ -316,7 +317,7 @@ fn check_same_bytes(batch_id: &str, sha256: &str, taken_by: &str) -> Result<(), 
     }
     let why =
         format!("batch {batch_id} is taken by bytes with sha256 {taken_by}, these have {sha256}; choose another id");
-    Err(Failure::permanent("batch_id_conflict", why))
+    Err(Failure::permanent(BATCH_ID_CONFLICT, why))
 }
 
 fn check_same_reading(batch_id: &str, reading: &Reading, taken_by: &Reading) -> Result<(), Failure> {
@@ -332,7 +333,7 @@ fn check_same_reading(batch_id: &str, reading: &Reading, taken_by: &Reading) -> 
         named(taken_by),
         named(reading)
     );
-    Err(Failure::permanent("batch_id_conflict", why))
+    Err(Failure::permanent(BATCH_ID_CONFLICT, why))
 }
 
 fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {

@@ -110,6 +110,9 @@ Examples:
         /// Where to [default: standard output]
         #[arg(long, short, value_name = "FILE")]
         out: Option<PathBuf>,
+        /// Replace FILE where it is there already
+        #[arg(long)]
+        force: bool,
         /// Model family.
         #[command(flatten)]
         family: Family,

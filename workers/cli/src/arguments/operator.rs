@@ -101,6 +101,9 @@ Examples:
         /// Where to [default: standard output]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
+        /// Replace FILE where it is there already
+        #[arg(long)]
+        force: bool,
     },
 }
 

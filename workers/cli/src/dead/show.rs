@@ -4,7 +4,7 @@ use super::{Found, Letter, Letters, letter::whole};
 use crate::{
     Failed, Session,
     arguments::{ListDead, Which},
-    output::{Output, legible},
+    output::{Output, legible, refuse_to_replace},
 };
 use anyhow::Context;
 use common::contract::envelope;
@@ -199,9 +199,11 @@ pub(super) async fn export(
     letters: &Letters<'_>,
     which: &Which,
     file: Option<&Path>,
+    force: bool,
 ) -> Result<(), Failed> {
     let mut out: Box<dyn Write> = match file {
         Some(path) => {
+            refuse_to_replace(path, force)?;
             let file = std::fs::File::create(path).with_context(|| format!("writing {}", path.display()))?;
             Box::new(io::BufWriter::new(file))
         }

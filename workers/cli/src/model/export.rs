@@ -4,6 +4,7 @@ use super::{resolve, store_of};
 use crate::{
     Failed, Session,
     arguments::{Family, ModelFormat},
+    output::refuse_to_replace,
 };
 use anyhow::Context;
 use common::contract::model::Model;
@@ -14,7 +15,7 @@ pub(super) async fn export(
     session: &Session,
     meant: &str,
     format: ModelFormat,
-    out: Option<&Path>,
+    (out, force): (Option<&Path>, bool),
     family: &Family,
 ) -> Result<(), Failed> {
     let store = store_of(session)?;
@@ -23,6 +24,7 @@ pub(super) async fn export(
     match out {
         None => print!("{text}"),
         Some(file) => {
+            refuse_to_replace(file, force)?;
             std::fs::write(file, text).with_context(|| format!("cannot write {}", file.display()))?;
             eprintln!("{} of {} as {}", file.display(), model.model_id, name_of(format));
         }

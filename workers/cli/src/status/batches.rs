@@ -5,7 +5,7 @@ use crate::{Failed, job::staged};
 use common::{
     contract::{
         dataset::{Claim, Manifest},
-        dead_letter::{GivenUp, Letter},
+        dead_letter::{BATCH_ID_CONFLICT, GivenUp, Letter, is_about},
         layout,
         message::WorkerControl,
         topology::queue,
@@ -26,8 +26,6 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// The reason of a message whose id belongs to another batch: it does not concern that batch.
-const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
 
 /// The state of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
@@ -151,7 +149,12 @@ pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Le
     for letter in letters {
         let of_batch = |status: &&mut BatchStatus| Some(status.batch_id.as_str()) == letter.batch_id.as_deref();
         match batches.iter_mut().find(of_batch) {
-            Some(status) if letter.reason != BATCH_ID_CONFLICT => {
+            Some(status)
+                if status
+                    .sha256
+                    .as_deref()
+                    .is_none_or(|claimed| is_about(&letter.reason, letter.sha256.as_deref(), claimed)) =>
+            {
                 // The letter of a batch with a complete dataset does not change the batch's state.
                 if status.manifest.is_none() && marked.insert(status.batch_id.clone()) {
                     status.state = State::Refused;

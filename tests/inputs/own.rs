@@ -97,6 +97,36 @@ fn rides_somewhere_else_are_not_one_ride() {
             format!("{{\"data\":{array}}}\n{{\"data\":{array}}}\n").into(),
             Refused("not_a_batch", &[]),
         ),
+        (
+            "an envelope with a time",
+            format!(r#"{{"statustime":"2018-05-01 00:00:00","data":{array}}}"#).into(),
+            Refused("not_a_batch", &["data", "3", "--rides-at data"]),
+        ),
+        (
+            "lines with a time around a ride",
+            rides(3)
+                .iter()
+                .map(|ride| format!("{{\"statustime\":\"2018-05-01 00:00:00\",\"payload\":{ride}}}\n"))
+                .collect::<String>()
+                .into(),
+            Refused("not_a_batch", &["payload"]),
+        ),
+        (
+            "a ride around rides",
+            ride(0).replacen('{', &format!("{{\"rides\":{array},"), 1).into(),
+            Refused("not_a_batch", &["as an element of the array"]),
+        ),
+        (
+            "a ride with rides in it",
+            ride(0).replacen('{', &format!("{{\"legs\":{array},"), 1).into(),
+            Refused("not_a_batch", &["legs", "del(.legs)"]),
+        ),
+        (
+            "rides twenty arrays deep",
+            format!("{}{array}{}", "[".repeat(20), "]".repeat(20)).into(),
+            Refused("not_a_batch", &["element 0"]),
+        ),
+        ("rides by their ids", format!(r#"{{"rides":{{"a":{}}}}}"#, ride(0)).into(), Refused("not_a_batch", &["jq"])),
         ("an error", br#"{"error":"not found","status":404}"#.to_vec(), Refused("not_a_batch", &["error"])),
         ("a split frame", split.into(), Refused("not_a_batch", &["records"])),
         ("a frame by columns", columns.into(), Refused("not_a_batch", &["records"])),
@@ -151,6 +181,13 @@ fn values_are_read_as_people_write_them() {
         ("FALSE", with(label, "\"fieldservice\":\"FALSE\""), Accepted(3)),
         ("no label", with(label, "\"fieldservice\":\"null\""), Accepted(3)),
         ("a NaN label", with(label, "\"fieldservice\":NaN"), Accepted(3)),
+        ("an infinite label", with(label, "\"fieldservice\":Infinity"), Rejected(2, "invalid_fieldservice")),
+        ("no id", with(meter, "\"ride_id\":\"NaN\",\"magicpoints\":290"), Accepted(3)),
+        (
+            "an id beyond exact floats",
+            with(meter, "\"ride_id\":9007199254740993.0,\"magicpoints\":290"),
+            Rejected(2, "invalid_ride_id"),
+        ),
         ("yes", with(label, "\"fieldservice\":\"yes\""), Rejected(2, "invalid_fieldservice")),
         ("NaN", with(meter, "\"magicpoints\":NaN"), Rejected(2, "invalid_magicpoints")),
         ("-Infinity", with(meter, "\"magicpoints\":-Infinity"), Rejected(2, "invalid_magicpoints")),
@@ -192,6 +229,16 @@ fn wrappings_are_opened_and_foreign_formats_named() {
         ("semicolons", csv.into(), Accepted(3)),
         ("tabs, a mark, CRLF", format!("\u{feff}{}", tabs.replace('\n', "\r\n")).into(), Accepted(3)),
         ("gzip of CSV", gzip(csv.as_bytes()), Accepted(3)),
+        ("commas at the ends of rows", csv.replace(";true;x\n", ";true;x;\n").into(), Accepted(3)),
+        ("blanks around quotes", csv.replace(";\"", " ; \"").into(), Accepted(3)),
+        ("comments before the header", format!("# rides of 2018\n{csv}").into(), Accepted(3)),
+        ("the end-of-file mark of DOS", format!("{csv}\u{1a}").into(), Accepted(3)),
+        ("a title before the header", format!("Rides of 2018\n\n{csv}").into(), Refused("not_a_batch", &["line 3"])),
+        (
+            "a column of placeholders",
+            csv.replace(";name\n", ";ride_id\n").replace(";;\n", ";;NULL\n").replace(";true;x", ";true;NULL").into(),
+            Accepted(3),
+        ),
         ("a row with a cell too few", short.into(), Rejected(2, "not_an_object")),
         ("a quote that stays open", open.into(), Refused("invalid_csv", &["line 2"])),
         ("zip", b"PK\x03\x04\x14\0\0\0".to_vec(), Refused("unsupported_format", &["zip"])),

@@ -1,6 +1,6 @@
 //! Bad rows, bad files and impossible days of weather.
 
-use super::{Job, STATION, STATION_HEADING, STATION_LIST, gzip, rides, station_file, write};
+use super::{Job, STATION, STATION_HEADING, STATION_LIST, gzip, rides, station_file, write, zstd};
 use std::fs;
 
 /// A bad row of weather is left out and named with its line; the other rows are read.
@@ -68,6 +68,71 @@ fn weather_files_are_read_as_they_come_or_named() {
         let job = Job::new();
         write(&job.weather.join("ghcnd-stations.txt"), &list);
         assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "listed {name}");
+    }
+}
+
+/// Padding after gzip, columns in another order, ids in lower case and carriage returns cost nothing.
+#[test]
+fn weather_files_in_unusual_forms_are_read() {
+    let lines = rides(28).join("\n");
+    let good = station_file();
+    let exchanged: String = good
+        .lines()
+        .map(|row| {
+            let fields: Vec<&str> = row.split(',').collect();
+            [0, 1, 2, 5, 4, 3, 6, 7].map(|field| fields[field]).join(",") + "\n"
+        })
+        .collect();
+    for (name, text) in [
+        ("columns in another order", exchanged),
+        ("carriage returns", good.replace('\n', "\r")),
+        ("a final blank", good.replace('\n', "\r\n") + " \r\n"),
+        ("zeros at the end", good.clone() + "\0".repeat(512).as_str()),
+    ] {
+        let job = Job::new();
+        write(&job.station_file(), text);
+        let outcome = job.run("rides.json", &lines);
+        assert_eq!(outcome.with_weather(), 28, "{name}: {outcome:?}");
+        assert_eq!(outcome.json["weather_warnings"], serde_json::json!([]), "{name}: {outcome:?}");
+    }
+    for padding in [&[0; 512][..], b"\n"] {
+        let job = Job::new();
+        let packed = |text: &str| [&gzip(text.as_bytes())[..], padding].concat();
+        fs::remove_file(job.station_file()).unwrap();
+        fs::remove_file(job.weather.join("ghcnd-stations.txt")).unwrap();
+        write(&job.weather.join("ghcnd-stations.txt.gz"), packed(STATION_LIST));
+        write(&job.station_file().with_extension("csv.gz"), packed(&good));
+        assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "{} bytes of padding", padding.len());
+    }
+    let job = Job::new();
+    write(&job.weather.join("ghcnd-stations.txt"), STATION_LIST.to_lowercase());
+    let inventory =
+        ["tmin", "tmax", "prcp"].map(|element| format!("usw00094728  40.7789  -73.9692 {element} 2010 2020\n"));
+    write(&job.weather.join("ghcnd-inventory.txt"), inventory.concat());
+    assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "lists in lower case");
+}
+
+/// Weather that cannot be read is refused with the way out.
+#[test]
+fn weather_in_a_form_that_is_not_read_is_named() {
+    let lines = rides(5).join("\n");
+    let good = station_file();
+    for (name, bytes, words) in [
+        ("zstd", zstd(good.as_bytes()), "zstd data: decompress it, or compress it with gzip"),
+        ("gzip twice", gzip(&gzip(good.as_bytes())), "gzip data within gzip data: decompress it once"),
+        ("gzip with a tail", [&gzip(good.as_bytes())[..], b"tail"].concat(), "4 bytes that are not gzip data follow"),
+        (
+            "no flags",
+            b"ID,DATE,ELEMENT,DATA_VALUE\nUSW00094728,20180405,TMAX,99\n".to_vec(),
+            "a heading with one column Q_FLAG",
+        ),
+    ] {
+        let job = Job::new();
+        write(&job.station_file(), bytes);
+        let outcome = job.run("rides.json", &lines);
+        let why = outcome.refusal();
+        assert_eq!(outcome.code, 3, "{name}: {outcome:?}");
+        assert!(why.contains("USW00094728.csv") && why.contains(words), "{name}: {why}");
     }
 }
 

@@ -40,7 +40,7 @@ pub(crate) async fn dead(session: &Session, command: &DeadCommand) -> Result<(),
         DeadCommand::Show { ids, full } => show::show(session, &letters, ids, *full).await,
         DeadCommand::Export { which, file, force } => {
             show::export(session, &letters, which, file.as_deref(), *force).await
-        },
+        }
         DeadCommand::Replay { which, all, rate, dry_run } => {
             chosen(which, *all)?;
             act::replay(session, &letters, which, *rate, *dry_run).await

@@ -126,7 +126,7 @@ pub(crate) fn legible(text: &str, lines: bool) -> Cow<'_, str> {
 
 #[cfg(test)]
 mod tests {
-    use super::{legible, refuse_to_replace};
+    use super::{Failed, legible, refuse_to_replace};
     use std::path::Path;
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
         let file = folder.path().join("score.py");
         assert!(refuse_to_replace(&file, false).is_ok());
         std::fs::write(&file, "mine").unwrap();
-        let refused = refuse_to_replace(&file, false).err().unwrap().to_string();
-        assert!(refused.contains("score.py is there already: --force"), "{refused}");
+        let Err(Failed::Misused(refused)) = refuse_to_replace(&file, false) else { panic!("it would be replaced") };
+        assert!(refused.to_string().contains("score.py is there already: --force"), "{refused}");
         assert!(refuse_to_replace(&file, true).is_ok() && refuse_to_replace(Path::new("/dev/null"), false).is_ok());
     }
 

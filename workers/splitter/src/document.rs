@@ -31,9 +31,10 @@ mod skim;
 
 pub(crate) use members::{Lookup, Members};
 pub use refusal::{Refusal, Snippet};
-pub(crate) use relaxed::NOT_FINITE;
+pub(crate) use relaxed::{INFINITE, NAN};
 
 use common::contract::reading::{Mapping, Reading};
+use envelope::holds_more;
 use large::Large;
 use memchr::{memchr_iter, memrchr};
 use path::Walk;
@@ -47,9 +48,6 @@ pub trait FromObject: DeserializeOwned {
     /// Reads an object, known to be JSON and UTF-8, that plain deserialisation could not read or whose fields are
     /// mapped.
     fn carefully(object: &[u8], map: &Mapping) -> Self;
-    /// Whether the object has no time of its own, and so may be an envelope around rides. May be true of a ride as
-    /// well.
-    fn may_be_no_ride(&self) -> bool;
 }
 
 /// How a document is to be read.
@@ -187,7 +185,11 @@ pub struct Document {
     odd_member: Option<Refusal>,
     /// The first object has a member `rides` that is no array.
     listless: Option<Refusal>,
-    /// The first object has a time: it is a ride whatever else it has.
+    /// The first object has a ride's field beside its member `rides`, before or after it.
+    ride_around: Option<Refusal>,
+    /// The member that holds the rides.
+    list: String,
+    /// The first object has a time: it may be a ride whatever else it has.
     timed: bool,
     /// Refusal of an element that would be several rides; kept, since a mapping that follows the rides may make it one.
     envelope: Option<Refusal>,
@@ -223,6 +225,8 @@ impl Document {
             header: Header::default(),
             odd_member: None,
             listless: None,
+            ride_around: None,
+            list: String::new(),
             timed: false,
             envelope: None,
             is_resilient: options.lines || options.records,
@@ -312,7 +316,7 @@ impl Document {
             Form::Large => self.pass_over_large(),
             Form::Start => self.start(),
             Form::Doubt => self.doubt(),
-            Form::Trailing => match self.peek() {
+            Form::Trailing => match self.peek_value() {
                 None => Ok(Step::Wait),
                 Some(_) => {
                     let why = "expected nothing more after the object, which is a batch by itself; hand in each batch on its own";
@@ -345,9 +349,9 @@ impl Document {
                 self.go(Form::Members(Expect::ItemOrEnd))
             }
             Some(_) if self.options.lines => self.go(Form::Sequence { comma: false }),
-            Some(_) => {
+            Some(first) => {
                 self.hold = Some(self.at);
-                let refusal = self.refuse("not_a_batch", self.at, "expected an array or an object");
+                let refusal = self.refuse("not_a_batch", self.at, no_json(first));
                 self.doubt_because(refusal)
             }
         }
@@ -396,7 +400,7 @@ impl Document {
         if self.reads_within && !is_too_large {
             return self.ride_within(start, end);
         }
-        if is_too_large || read.as_ref().is_none_or(FromObject::may_be_no_ride) {
+        if holds_more(self.window.get(start..end).unwrap_or_default()) {
             self.check_element(start, end)?;
         }
         let content = read.map_or(Content::NotAnObject, Content::Object);
@@ -428,12 +432,13 @@ impl Document {
     }
 
     /// Passes over whatever may stand between the values of a sequence, commas excepted: blanks of all kinds, byte order
-    /// marks, record separators (RFC 7464).
+    /// marks, record separators (RFC 7464), and the mark of DOS for the end of a file.
     fn peek_value(&mut self) -> Option<u8> {
         const RECORD_SEPARATOR: u8 = 0x1E;
+        const END_OF_FILE: u8 = 0x1A;
         loop {
             match self.peek() {
-                Some(RECORD_SEPARATOR) => self.at += 1,
+                Some(RECORD_SEPARATOR | END_OF_FILE) => self.at += 1,
                 Some(byte) if byte.is_ascii_whitespace() => self.at += 1,
                 other => return other,
             }
@@ -512,6 +517,16 @@ impl Document {
         self.form = Form::Refused;
         self.refusal = Some(refusal.clone());
         Some(refusal)
+    }
+}
+
+/// What to do about a document that starts with a byte that no array and no object starts with.
+fn no_json(first: u8) -> &'static str {
+    match first {
+        b'"' => {
+            "expected an array or an object, not a text: if the text holds the rides as JSON, hand in what `jq -r .` prints"
+        }
+        _ => "expected an array or an object of JSON, CSV with a header, or Parquet",
     }
 }
 

@@ -21,7 +21,7 @@ use serde::{
 };
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
-use value::{Field, Kind, Moment, Number, Of, RideId, Service, Text, read};
+use value::{Category, Field, Kind, Moment, Number, Of, RideId, Service, Text, read};
 
 /// Bytes of a given `ride_id` at most.
 pub const RIDE_ID_BYTES_MAX: usize = 128;
@@ -59,12 +59,6 @@ impl FromObject for Judged {
             None => Self::Rejected { reason: RejectReason::InvalidJson, ride_id: CompactString::default() },
         }
     }
-
-    fn may_be_no_ride(&self) -> bool {
-        use RejectReason::{DuplicateField, InvalidJson, InvalidStatustime, MissingStatustime};
-        let Self::Rejected { reason, .. } = self else { return false };
-        matches!(reason, DuplicateField | InvalidJson | InvalidStatustime | MissingStatustime)
-    }
 }
 
 /// The least one needs to know of a ride before any is published.
@@ -72,8 +66,6 @@ impl FromObject for Judged {
 pub struct Outline {
     /// Whether it brings a `ride_id`, valid or not.
     pub has_ride_id: bool,
-    /// Whether it has a `statustime` that is neither an array nor an object.
-    pub has_time: bool,
 }
 
 impl<'de> Deserialize<'de> for Outline {
@@ -85,10 +77,6 @@ impl<'de> Deserialize<'de> for Outline {
 impl FromObject for Outline {
     fn carefully(object: &[u8], map: &Mapping) -> Self {
         gather(object, map).unwrap_or_default()
-    }
-
-    fn may_be_no_ride(&self) -> bool {
-        !self.has_time
     }
 }
 
@@ -150,26 +138,19 @@ fn value<'de, A: MapAccess<'de>, K: Kind>(map: &mut A) -> Result<Field<K::Value>
     map.next_value_seed(Of::<K>(PhantomData))
 }
 
-fn is_scalar(raw: &RawValue) -> bool {
-    !raw.get().starts_with(['{', '['])
-}
-
 impl Gather for Outline {
     #[inline]
     fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
         match key {
             Key::RideId => self.has_ride_id |= !matches!(value::<A, RideId>(map)?, Field::Absent),
-            Key::Statustime => self.has_time |= is_scalar(map.next_value()?),
             _ => drop(map.next_value::<IgnoredAny>()?),
         }
         Ok(())
     }
 
     fn alone(&mut self, key: Key, raw: &RawValue, _: Option<&Factor>) {
-        match key {
-            Key::RideId => self.has_ride_id |= !matches!(read::<RideId>(raw), Field::Absent),
-            Key::Statustime => self.has_time |= is_scalar(raw),
-            _ => {}
+        if key == Key::RideId {
+            self.has_ride_id |= !matches!(read::<RideId>(raw), Field::Absent);
         }
     }
 
@@ -220,7 +201,7 @@ impl Gather for Fields {
             Key::Magicpoints => self.magicpoints = value::<A, Number>(map)?,
             Key::Fieldservice => self.fieldservice = value::<A, Service>(map)?,
             Key::Name => self.name = value::<A, Text>(map)?,
-            Key::Breed => self.breed = value::<A, Text>(map)?,
+            Key::Breed => self.breed = value::<A, Category>(map)?,
             Key::RideId => self.ride_id = value::<A, RideId>(map)?,
             Key::Unknown => drop(map.next_value::<IgnoredAny>()?),
         }
@@ -242,7 +223,7 @@ impl Gather for Fields {
             Key::Magicpoints => self.magicpoints = number(),
             Key::Fieldservice => self.fieldservice = read::<Service>(raw),
             Key::Name => self.name = read::<Text>(raw),
-            Key::Breed => self.breed = read::<Text>(raw),
+            Key::Breed => self.breed = read::<Category>(raw),
             Key::RideId => self.ride_id = read::<RideId>(raw),
             Key::Unknown => {}
         }
@@ -307,7 +288,7 @@ impl Fields {
             magicpoints,
             fieldservice: self.fieldservice.optional(Why::InvalidFieldservice)?,
             name: self.name.optional(Why::InvalidName)?.unwrap_or_default(),
-            breed: self.breed.optional(Why::InvalidBreed)?.filter(|breed| !breed.is_empty()),
+            breed: self.breed.optional(Why::InvalidBreed)?,
         })
     }
 }

@@ -1,6 +1,7 @@
 //! The weather of any place and day: the station list, what is known of the stations, and the means to know more.
 
 use crate::{
+    client::other_compression,
     join::{Join, Reach},
     lines::Parsed,
     nearest::StationIndex,
@@ -107,8 +108,10 @@ impl Almanac {
             true => format!("{file} (and {file}.gz)"),
             false => file.clone(),
         };
+        let other = self.weather.client().source().by_station(&station);
+        let other = other.map(|places| other_compression(&places)).unwrap_or_default();
         let why = format!(
-            "none of the {count} station{} within {km} km of {latitude}, {longitude} has a file; looked first for {why}. \
+            "none of the {count} station{} within {km} km of {latitude}, {longitude} has a file; looked first for {why}{other}. \
              Add the station files to weather.source, or raise weather.max_station_km",
             if count == 1 { "" } else { "s" }
         );
@@ -143,6 +146,9 @@ impl Almanac {
             };
             let listed = list.len();
             let index = StationIndex::new(list, inventory.as_ref());
+            if listed > 0 && index.is_empty() {
+                tracing::warn!(listed, "the inventory has no listed station with all elements: no ride gets weather");
+            }
             tracing::info!(
                 listed,
                 of_use = index.len(),

@@ -1,16 +1,17 @@
 //! Reads NOAA's texts over HTTP or from a folder: politely, bounded in time and size, and never guessing.
 
 use crate::{
+    body::consume,
     ghcn::{self, ByStation, Inventory, InventoryList, Station, StationList},
     http::{Answer, Http, chain},
     left_out::LeftOut,
-    lines::{Lines, Malformed, Parsed, Text},
+    lines::{Lines, Parsed, Text},
     source::{Place, Source},
     station_year::StationYear,
     unavailable::{Patience, Spelling, Unavailable},
 };
-use async_compression::tokio::bufread::GzipDecoder;
 use common::runtime::host;
+use futures::StreamExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use reqwest::StatusCode;
@@ -18,18 +19,14 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     io,
     num::NonZeroU32,
-    pin::Pin,
+    path::Path,
     sync::{
         Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
-    task::{Context, Poll},
     time::Duration,
 };
-use tokio::{
-    io::{AsyncBufReadExt, AsyncRead, AsyncReadExt, BufReader, ReadBuf},
-    time::Instant,
-};
+use tokio::time::Instant;
 use tokio_util::io::StreamReader;
 
 /// Tries of one request before the service counts as away.
@@ -40,7 +37,6 @@ const RETRY_BASE: Duration = Duration::from_millis(200);
 const SIT_OUT_MAX: Duration = Duration::from_secs(5);
 /// No service is believed when it wants to be left alone for longer.
 const RETRY_AFTER_MAX: Duration = Duration::from_secs(24 * 60 * 60);
-const READ_BYTES: usize = 64 * 1024;
 
 /// How to behave towards the service.
 #[derive(Debug, Clone)]
@@ -51,7 +47,7 @@ pub struct Manners {
     pub timeout: Duration,
     /// Where the service's operators may complain.
     pub contact: Option<String>,
-    /// How long one place of the service may answer with nothing but texts that are not weather.
+    /// How long one place of the service may answer with nothing but what waiting does not turn into weather.
     pub unusable_patience: Duration,
 }
 
@@ -123,16 +119,27 @@ impl Client {
     /// Fails if it cannot be read whole.
     pub async fn stations(&self) -> Result<Found<Vec<Station>>, Unavailable> {
         let places = self.stations.iter().map(Place::to_string).collect::<Vec<_>>().join(" or ");
-        let found = self.first_of(&self.stations, || Lines::new(StationList::default())).await?;
+        // Not the place itself: that it has no list is not one of its failures.
+        let key = format!("no station list at {places}");
+        let found = match self.first_of(&self.stations, || Lines::new(StationList::default())).await {
+            Ok(found) => found,
+            Err(failure) => {
+                // The list is still missing if the service fails in a way that waiting cannot repair either.
+                if !matches!(failure, Unavailable::Unusable { .. }) && !failure.is_lasting() {
+                    self.patience.note(&key, false, Instant::now());
+                }
+                return Err(failure);
+            }
+        };
         let Some(found) = found else {
-            let missing = Unavailable::NoStations { places: places.clone() };
+            let missing = Unavailable::NoStations { places: places.clone() + &other_compression(&self.stations) };
             if self.stations.iter().all(|place| matches!(place, Place::File(_))) {
                 return Err(Unavailable::Unusable { why: missing.to_string() });
             }
-            self.patience.note(&places, Some(&missing), Instant::now());
-            return Err(self.patience.judge(&places, missing, Instant::now()));
+            self.patience.note(&key, true, Instant::now());
+            return Err(self.patience.judge(&key, missing, Instant::now()));
         };
-        self.patience.note(&places, None, Instant::now());
+        self.patience.note(&key, false, Instant::now());
         Ok(found)
     }
 
@@ -160,7 +167,8 @@ impl Client {
         }
         for &year in years {
             let Some(place) = self.source.by_year(station, year) else { continue };
-            let parsed = self.read(&place, || ghcn::AccessAnswer::new(station, year)).await?;
+            let answer = self.read(&place, || ghcn::AccessAnswer::new(station, year)).await;
+            let parsed = answer.map_err(|failure| self.judge(&place, failure))?;
             let (days, left_out) = parsed.map(|parsed| (parsed.value, parsed.left_out)).unzip();
             all.years.insert(year, days);
             all.texts.extend(left_out.map(|left_out| (place, left_out)));
@@ -205,12 +213,12 @@ impl Client {
                 Ok(Some(parsed)) => return Ok(Some(Found { place: place.clone(), parsed })),
                 Ok(None) => {}
                 Err(failure) if failure.is_forbidden() => forbidden = forbidden.or(Some((place, failure))),
-                Err(failure) => return Err(failure),
+                Err(failure) => return Err(self.judge(place, failure)),
             }
         }
         let Some((place, failure)) = forbidden else { return Ok(None) };
         if !self.forbids_what_is_missing().await {
-            return Err(failure);
+            return Err(self.judge(place, failure));
         }
         if !self.warned_of_forbidden.swap(true, Ordering::Relaxed) {
             tracing::warn!(
@@ -222,6 +230,20 @@ impl Client {
         Ok(None)
     }
 
+    /// The failure to report of a place, after [`Self::read`]: permanent once the place has failed for too long in a way that
+    /// waiting cannot repair.
+    fn judge(&self, place: &Place, failure: Unavailable) -> Unavailable {
+        self.patience.judge(&place.to_string(), failure, Instant::now())
+    }
+
+    /// Whether waiting cannot repair a failure of a place. Access to a station file may be refused for a while, to a source
+    /// that had answered before.
+    fn is_lasting(&self, place: &Place, failure: &Unavailable) -> bool {
+        let is_list = || self.stations.contains(place) || self.inventory.contains(place);
+        let never_answered = || self.witness.lock().unwrap_or_else(PoisonError::into_inner).is_none();
+        failure.is_lasting() || (failure.is_forbidden() && (is_list() || never_answered()))
+    }
+
     /// Reads a place; `None` when it is not there.
     async fn read<T: Text>(
         &self,
@@ -230,11 +252,14 @@ impl Client {
     ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
         let url = match place {
             Place::File(path) => {
-                let broken = |error: io::Error| Unavailable::Broken { place: place.to_string(), why: chain(&error) };
-                let read = match tokio::fs::File::open(path).await {
+                let read = match open(path).await {
                     Ok(file) => consume(place, file, text()).await.map(Some),
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-                    Err(error) => Err(broken(error)),
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+                    Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
+                        let why = format!("{place}: {error}. Let this user read the file, then replay the dead letter");
+                        return Err(Unavailable::Unusable { why: format!("{why} or run again") });
+                    }
+                    Err(error) => Err(Unavailable::Broken { place: place.to_string(), why: chain(&error) }),
                 };
                 return read.map_err(Unavailable::of_a_file);
             }
@@ -245,7 +270,8 @@ impl Client {
             self.check_pause()?;
             self.limiter.until_ready().await;
             let answer = self.request(place, url, text()).await;
-            self.patience.note(url, answer.as_ref().err(), Instant::now());
+            let is_lasting = answer.as_ref().is_err_and(|failure| self.is_lasting(place, failure));
+            self.patience.note(url, is_lasting, Instant::now());
             let failure = match answer {
                 Ok(found) => return Ok(found),
                 Err(failure) => failure,
@@ -256,7 +282,7 @@ impl Client {
                 return Err(failure);
             }
             if tried == TRIES || !failure.may_pass_soon() {
-                return Err(self.patience.judge(url, failure, Instant::now()));
+                return Err(failure);
             }
             tracing::warn!(%place, tried, why = %failure, "the weather service failed; trying again");
             let backoff = RETRY_BASE * 2u32.saturating_pow(tried - 1);
@@ -272,9 +298,14 @@ impl Client {
         text: T,
     ) -> Result<Option<Parsed<T::Output>>, Unavailable> {
         let broken = |why| Unavailable::Broken { place: place.to_string(), why };
-        let Answer { status, retry_after: wish, body } = self.http.get(url).await.map_err(broken)?;
-        if status == StatusCode::NOT_FOUND {
+        let Answer { status, retry_after: wish, mut body } = self.http.get(url).await.map_err(broken)?;
+        if matches!(status, StatusCode::NOT_FOUND | StatusCode::GONE) {
             return Ok(None);
+        }
+        if status.is_redirection() {
+            let reason = body.next().await.and_then(Result::err);
+            let why = reason.map_or_else(|| "the redirect is not followed".to_owned(), |reason| reason.to_string());
+            return Err(Unavailable::Redirected { place: place.to_string(), status, why });
         }
         if status != StatusCode::OK {
             let retry_after = wish.and_then(|value| retry_after(&value, host::now()));
@@ -302,79 +333,30 @@ impl Client {
     }
 }
 
-/// Hands a text on piece by piece, decompressed when it is gzip, whatever its name.
-async fn consume<T: Text>(
-    place: &Place,
-    body: impl AsyncRead + Send + Unpin,
-    text: T,
-) -> Result<Parsed<T::Output>, Unavailable> {
-    // Bounded before it is decompressed as well: compressed nothing need not have an end either.
-    let mut came = Watched { body, failed: false }.take(T::BYTES_MAX + 1);
-    let mut body = BufReader::with_capacity(READ_BYTES, &mut came);
-    let poured = match body.fill_buf().await {
-        Err(error) => Err(Fault::Unreadable(error)),
-        Ok([0x1f, 0x8b, ..]) => {
-            let mut unpacked = GzipDecoder::new(body);
-            unpacked.multiple_members(true);
-            pour(unpacked, text).await
-        }
-        Ok(_) => pour(body, text).await,
-    };
-    let (place, name, bytes_max) = (place.to_string(), T::NAME, T::BYTES_MAX);
-    match poured {
-        _ if came.limit() == 0 => Err(Unavailable::TooLarge { place, name, bytes_max }),
-        Ok(parsed) => Ok(parsed),
-        Err(Fault::TooLarge) => Err(Unavailable::TooLarge { place, name, bytes_max }),
-        Err(Fault::Malformed(malformed)) => Err(Unavailable::NotWeather { place, name, malformed }),
-        Err(Fault::Unreadable(error)) if came.get_ref().failed => {
-            Err(Unavailable::Broken { place, why: chain(&error) })
-        }
-        Err(Fault::Unreadable(error)) => {
-            let malformed = Malformed::new(0, "", format!("the gzip data is damaged or cut short ({})", chain(&error)));
-            Err(Unavailable::NotWeather { place, name, malformed })
-        }
+/// Opens a file. A directory, a pipe or a device is refused: reading it fails, or does not end.
+async fn open(path: &Path) -> io::Result<tokio::fs::File> {
+    let kind = tokio::fs::metadata(path).await?.file_type();
+    if kind.is_dir() {
+        return Err(io::Error::new(io::ErrorKind::IsADirectory, "it is a directory, not a file"));
     }
-}
-
-/// Notes whether a body broke off: then the text before the break is not at fault.
-struct Watched<R> {
-    body: R,
-    failed: bool,
-}
-
-impl<R: AsyncRead + Unpin> AsyncRead for Watched<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let read = Pin::new(&mut self.body).poll_read(context, buffer);
-        self.failed |= matches!(read, Poll::Ready(Err(_)));
-        read
+    if !kind.is_file() {
+        return Err(io::Error::other("it is a pipe or a device, not a file"));
     }
+    tokio::fs::File::open(path).await
 }
 
-/// Why a text could not be read to its end.
-enum Fault {
-    TooLarge,
-    Malformed(Malformed),
-    Unreadable(io::Error),
-}
-
-async fn pour<T: Text>(mut body: impl AsyncRead + Unpin, mut text: T) -> Result<Parsed<T::Output>, Fault> {
-    let mut buffer = vec![0; READ_BYTES];
-    let mut total = 0u64;
-    loop {
-        let count = body.read(&mut buffer).await.map_err(Fault::Unreadable)?;
-        let piece = buffer.get(..count).unwrap_or_default();
-        if piece.is_empty() {
-            return text.finish().map_err(Fault::Malformed);
-        }
-        total += count as u64;
-        if total > T::BYTES_MAX {
-            return Err(Fault::TooLarge);
-        }
-        text.feed(piece).map_err(Fault::Malformed)?;
+/// Names the first of these files that is there in a compression that is not read, and what to do; empty where there is none.
+pub(crate) fn other_compression(places: &[Place]) -> String {
+    let plain = places.iter().find_map(|place| match place {
+        Place::File(path) if path.extension().is_none_or(|extension| extension != "gz") => Some(path),
+        _ => None,
+    });
+    let Some(plain) = plain else { return String::new() };
+    let others =
+        ["zst", "bz2", "xz", "zip", "7z", "lz4", "br", "Z"].map(|suffix| format!("{}.{suffix}", plain.display()));
+    match others.iter().find(|other| Path::new(other).is_file()) {
+        Some(other) => format!(" ({other} is there, which is not read: decompress it, or compress it with gzip)"),
+        None => String::new(),
     }
 }
 
@@ -394,55 +376,6 @@ fn retry_after(value: &str, now: Timestamp) -> Option<Duration> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::Rows as _;
-
-    async fn gzip(plain: &[u8]) -> Vec<u8> {
-        let mut packed = Vec::new();
-        async_compression::tokio::bufread::GzipEncoder::new(plain).read_to_end(&mut packed).await.unwrap();
-        packed
-    }
-
-    #[tokio::test]
-    async fn a_text_without_end_is_given_up_compressed_or_not() {
-        let place = Place::Url("https://noaa.test/x".to_owned());
-        let year = || ghcn::AccessAnswer::new("USW00094728", 2018);
-        let beyond = usize::try_from(ghcn::AccessAnswer::BYTES_MAX).unwrap() + 1;
-        let blanks = vec![b' '; beyond];
-        let nothing = gzip(b"").await.repeat(beyond / 20 + 1);
-        let zeros = gzip(&vec![0; 64 * 1024]).await.repeat(beyond / (64 * 1024) + 1);
-        for body in [&blanks, &gzip(&blanks).await, &zeros, &nothing] {
-            let told = consume(&place, body.as_slice(), year()).await.unwrap_err();
-            let (name, bytes_max) = (ghcn::AccessAnswer::NAME, ghcn::AccessAnswer::BYTES_MAX);
-            let expected = Unavailable::TooLarge { place: place.to_string(), name, bytes_max };
-            assert_eq!(told, expected, "{} bytes", body.len());
-        }
-        let list = gzip(&vec![b'\n'; usize::try_from(StationList::BYTES_MAX).unwrap() + 1]).await;
-        let told = consume(&place, list.as_slice(), Lines::new(StationList::default())).await.unwrap_err();
-        assert_eq!(told.to_string(), "https://noaa.test/x: more than 67108864 bytes; it is not a usable station list");
-        let whole = consume(&place, gzip(b"[]").await.as_slice(), year()).await;
-        assert!(whole.is_ok(), "{whole:?}");
-    }
-
-    /// Damage to compressed data is a fault of the text, not of the connection.
-    #[tokio::test]
-    async fn damaged_compression_is_told_apart_from_a_broken_connection() {
-        let place = Place::Url("https://noaa.test/x".to_owned());
-        let year = || ghcn::AccessAnswer::new("USW00094728", 2018);
-        let packed = gzip(&[b"[", [b' '; 5000].as_slice(), b"]"].concat()).await;
-        let mut damaged = packed.clone();
-        damaged[20] ^= 0xff;
-        let twice = gzip(&packed).await;
-        for (body, part) in [
-            (&packed[..packed.len() - 5], "damaged or cut short"),
-            (&packed[..12], "damaged or cut short"),
-            (&damaged, "damaged or cut short"),
-            (&twice, "gzip data within gzip data"),
-        ] {
-            let failure = consume(&place, body, year()).await.unwrap_err();
-            assert!(matches!(failure, Unavailable::NotWeather { .. }), "{failure:?}");
-            assert!(failure.to_string().contains(part), "{failure}");
-        }
-    }
 
     #[test]
     fn retry_after_is_read_in_both_its_forms() {

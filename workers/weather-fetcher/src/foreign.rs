@@ -3,14 +3,33 @@
 /// Most bytes other than text that the beginning of a text may contain.
 const CONTROL_BYTES_MAX: usize = 2;
 
+const GZIP_TWICE: &str = "gzip data within gzip data";
+
+/// What to do about a format of [`looks_like`], with a colon before it; empty where nothing but another file helps.
+pub fn way_out(format: &str) -> &'static str {
+    match format {
+        GZIP_TWICE => ": decompress it once",
+        "UTF-16 text" => ": save it as UTF-8",
+        "a Git LFS pointer" => ": fetch the file with `git lfs pull`",
+        _ if format.ends_with(" data") && format != "binary data" => ": decompress it, or compress it with gzip",
+        _ if format.ends_with(" archive") => ": unpack it",
+        _ => "",
+    }
+}
+
 /// What the beginning of a text looks like, in words; `None` if it is not a known format.
 pub fn looks_like(head: &[u8]) -> Option<&'static str> {
-    const MAGIC: [(&[u8], &str); 9] = [
-        (b"\x1f\x8b", "gzip data within gzip data"),
+    const MAGIC: [(&[u8], &str); 14] = [
+        (b"\x1f\x8b", GZIP_TWICE),
         (b"PK\x03\x04", "a zip archive"),
         (b"BZh", "bzip2 data"),
         (b"\xfd7zXZ\0", "xz data"),
         (b"\x28\xb5\x2f\xfd", "zstd data"),
+        (b"\x1f\x9d", "compress (.Z) data"),
+        (b"\x04\x22\x4d\x18", "LZ4 data"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+        (b"Rar!\x1a\x07", "a RAR archive"),
+        (b"LZIP", "lzip data"),
         (b"PAR1", "Parquet"),
         (b"\xff\xfe", "UTF-16 text"),
         (b"\xfe\xff", "UTF-16 text"),
@@ -54,6 +73,24 @@ mod tests {
             (b"", None),
         ] {
             assert_eq!(looks_like(head), format, "{}", head.escape_ascii());
+        }
+    }
+
+    #[test]
+    fn a_format_that_can_be_converted_comes_with_the_way_out() {
+        for (head, words) in [
+            (&b"\x28\xb5\x2f\xfd"[..], ": decompress it, or compress it with gzip"),
+            (b"BZh9", ": decompress it, or compress it with gzip"),
+            (b"\xfd7zXZ\0", ": decompress it, or compress it with gzip"),
+            (b"\x1f\x9d\x90", ": decompress it, or compress it with gzip"),
+            (b"\x1f\x8b\x08", ": decompress it once"),
+            (b"7z\xbc\xaf\x27\x1c", ": unpack it"),
+            (b"PK\x03\x04", ": unpack it"),
+            (b"\xff\xfeI\0", ": save it as UTF-8"),
+            (b"\0\x01\x02", ""),
+            (b"<html>", ""),
+        ] {
+            assert_eq!(way_out(looks_like(head).unwrap()), words, "{}", head.escape_ascii());
         }
     }
 }

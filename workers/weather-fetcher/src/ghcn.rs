@@ -7,6 +7,7 @@
 
 mod access;
 mod by_station;
+mod heading;
 mod lists;
 
 pub use access::AccessAnswer;

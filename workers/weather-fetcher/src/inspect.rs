@@ -95,7 +95,16 @@ async fn lists(client: &Client, inspection: &mut Inspection) -> BTreeSet<String>
         Err(why) => inspection.problems.push(why.to_string()),
     }
     match inventory {
-        Ok(Some(Found { place, parsed })) => inspection.read(crate::almanac::INVENTORY, &place, &parsed.left_out),
+        Ok(Some(Found { place, parsed })) => {
+            inspection.read(crate::almanac::INVENTORY, &place, &parsed.left_out);
+            if !listed.is_empty() && listed.iter().all(|id| parsed.value.complete_years(id).is_none()) {
+                inspection.problems.push(format!(
+                    "{place}: none of the {} listed stations has TMIN, TMAX and PRCP in the same years there, so no ride gets \
+                     weather; copy the inventory that belongs to the station list, or remove it",
+                    listed.len()
+                ));
+            }
+        }
         Ok(None) => {}
         Err(why) => inspection.problems.push(why.to_string()),
     }
@@ -110,8 +119,8 @@ async fn sample_of_folder(
     inspection: &mut Inspection,
 ) {
     let by_station = folder.join(BY_STATION);
-    let there = match station_files(&by_station).await {
-        Ok(there) => there,
+    let (there, unread) = match station_files(&by_station).await {
+        Ok(found) => found,
         Err(error) => {
             inspection.problems.push(format!(
                 "{}: {error}; weather.source must be a folder in the layout of NOAA's bucket, with {BY_STATION}/<ID>.csv of \
@@ -126,12 +135,16 @@ async fn sample_of_folder(
         && of_list.is_empty()
     {
         let file = by_station.join(format!("{first}.csv"));
+        let unread = unread.map(|name| {
+            format!(" ({name} is there, and is not read: decompress such files, or compress them with gzip)")
+        });
         inspection.problems.push(format!(
-            "no file of any of the {} listed stations is in {}; looked first for {} (and {}.gz): add the station files",
+            "no file of any of the {} listed stations is in {}; looked first for {} (and {}.gz): add the station files{}",
             listed.len(),
             by_station.display(),
             file.display(),
-            file.display()
+            file.display(),
+            unread.unwrap_or_default()
         ));
     }
     // Joins read only the files of listed stations.
@@ -144,17 +157,20 @@ async fn sample_of_folder(
     }
 }
 
-/// The stations that a folder has files of, plain or compressed.
-async fn station_files(folder: &Path) -> std::io::Result<BTreeSet<String>> {
+/// The stations that a folder has files of, plain or compressed, and the name of a file in a compression that is not read.
+async fn station_files(folder: &Path) -> std::io::Result<(BTreeSet<String>, Option<String>)> {
     let mut entries = tokio::fs::read_dir(folder).await?;
-    let mut found = BTreeSet::new();
+    let (mut found, mut unread) = (BTreeSet::new(), None);
     while let Some(entry) = entries.next_entry().await? {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
-        let station = name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".csv");
-        found.extend(station.map(str::to_owned));
+        match name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".csv") {
+            Some(station) => drop(found.insert(station.to_owned())),
+            None if name.contains(".csv.") => drop(unread.get_or_insert_with(|| name.to_owned())),
+            None => {}
+        }
     }
-    Ok(found)
+    Ok((found, unread))
 }
 
 async fn sample_of_service(client: &Client, listed: &BTreeSet<String>, inspection: &mut Inspection) {

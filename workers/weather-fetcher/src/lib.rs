@@ -15,14 +15,16 @@
 //! ```
 //!
 //! [`join`], [`nearest`], [`ghcn`], [`lines`], [`foreign`], [`left_out`], [`station_year`], [`cache`] and [`source`] are pure;
-//! [`http`], [`client`], [`unavailable`], [`weather`], [`warnings`], [`almanac`] and [`inspect`](mod@inspect) do the I/O.
+//! [`http`], [`client`], [`body`], [`gunzip`], [`unavailable`], [`weather`], [`warnings`], [`almanac`] and [`inspect`](mod@inspect) do the I/O.
 //! Start reading at [`join`].
 
 pub mod almanac;
+pub mod body;
 pub mod cache;
 pub mod client;
 pub mod foreign;
 pub mod ghcn;
+pub mod gunzip;
 pub mod http;
 pub mod inspect;
 pub mod join;
@@ -44,7 +46,7 @@ pub use lookup::WeatherLookup;
 
 use crate::{
     almanac::Almanac,
-    client::{Client, Manners},
+    client::{Client, Manners, other_compression},
     http::{Http, Reqwest},
     nearest::REACH_KM_MAX,
     source::{BY_STATION, Place, Source, told},
@@ -64,7 +66,7 @@ use common::{
     },
 };
 use serde::{Deserialize, Serialize};
-use std::{num::NonZeroU32, sync::Arc, time::Duration};
+use std::{io, num::NonZeroU32, path::Path, sync::Arc, time::Duration};
 
 /// How long one chunk may take: below the 20 minutes of the runtime and the 30 of RabbitMQ's `consumer_timeout`, either of
 /// which would count slowness as a failed attempt.
@@ -92,8 +94,9 @@ pub struct Settings {
     /// Days after its end from which on a year's weather counts as final and is kept in the object store: 0 to 65,535. NOAA's
     /// files by station lag behind by up to four months.
     pub settled_days: u16,
-    /// How long the service may answer a request with nothing but texts that are not weather, milliseconds: 0 to 86,400,000.
-    /// Until then the rides wait; after that they are dead letters, which can be replayed. A local file that is not weather
+    /// How long the service may answer a request with nothing but what waiting does not turn into weather, milliseconds: 0 to
+    /// 86,400,000. That is a text that is not weather, a status of success without a text, a redirect that is not followed, or
+    /// a refusal. Until then the rides wait; after that they are dead letters, which can be replayed. A local file that is not weather
     /// is an error at once.
     pub unusable_patience_ms: u64,
     /// A URL or mail address for the operators of the service, printable ASCII, sent with the `User-Agent`.
@@ -178,6 +181,27 @@ impl config::Settings for Settings {
     }
 }
 
+/// Checks that a folder can be a source.
+fn check_folder(folder: &Path) -> anyhow::Result<()> {
+    let there = |folder: &Path, missing: &str| match folder.metadata() {
+        Ok(found) if found.is_dir() => None,
+        Ok(_) => Some(format!("{} is a file, not a folder", folder.display())),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Some(missing.to_owned()),
+        Err(error) => Some(format!("{}: {error}", folder.display())),
+    };
+    if let Some(why) = there(folder, "there is no such folder") {
+        anyhow::bail!("weather.source = {}: {why}", folder.display());
+    }
+    if let Some(why) = there(&folder.join(BY_STATION), &format!("there is no folder {BY_STATION} in it")) {
+        anyhow::bail!(
+            "weather.source = {}: {why}; give a folder in the layout of NOAA's bucket, with {BY_STATION}/<ID>.csv of each \
+             station",
+            folder.display()
+        );
+    }
+    Ok(())
+}
+
 /// The weather-fetcher: a ride chunk in, an enriched chunk out.
 #[derive(Debug)]
 pub struct WeatherFetcher {
@@ -202,27 +226,21 @@ impl WeatherFetcher {
     /// As there.
     pub fn over(http: Box<dyn Http>, settings: Settings, store: Store) -> anyhow::Result<Self> {
         let (source, stations) = settings.places().context("[weather]")?;
-        if let Source::Bucket(Place::File(folder)) = &source
-            && !folder.is_dir()
-        {
-            anyhow::bail!("weather.source = {}: there is no such folder", folder.display());
-        }
-        if let Source::Bucket(Place::File(folder)) = &source
-            && !folder.join(BY_STATION).is_dir()
-        {
-            anyhow::bail!(
-                "weather.source = {}: there is no folder {BY_STATION} in it; give a folder in the layout of NOAA's bucket, \
-                 with {BY_STATION}/<ID>.csv of each station",
-                folder.display()
-            );
+        if let Source::Bucket(Place::File(folder)) = &source {
+            check_folder(folder)?;
         }
         let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?, http);
         let missing = |place: &Place| matches!(place, Place::File(path) if !path.is_file());
-        if client.stations_places().iter().all(missing) {
-            let places: Vec<String> = client.stations_places().iter().map(Place::to_string).collect();
+        let places = client.stations_places();
+        if places.iter().all(missing) {
+            let names: Vec<String> = places.iter().map(Place::to_string).collect();
+            let is_directory = |place: &&Place| matches!(place, Place::File(path) if path.is_dir());
+            let directory = places.iter().find(is_directory).map(|place| format!(" ({place} is a directory)"));
             anyhow::bail!(
-                "weather.stations: there is no station list at {}; give the path or URL of NOAA's ghcnd-stations.txt",
-                places.join(" or ")
+                "weather.stations: there is no station list at {}{}{}; give the path or URL of NOAA's ghcnd-stations.txt",
+                names.join(" or "),
+                directory.unwrap_or_default(),
+                other_compression(places)
             );
         }
         let weather = WeatherCache::new(client, store, settings.settled_days);

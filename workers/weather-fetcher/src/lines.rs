@@ -4,7 +4,8 @@
 //! read is not weather.
 
 use crate::{
-    foreign::looks_like,
+    foreign::{looks_like, way_out},
+    gunzip::is_blank,
     left_out::{LeftOut, Reason},
 };
 use common::contract::outcome::shorten;
@@ -12,6 +13,8 @@ use std::fmt;
 
 /// Bytes of a line at most: NOAA's longest has 85 columns. A longer line is left out.
 const LINE_BYTES_MAX: usize = 1024;
+/// Bytes that are kept of a line: one more, because the line may end in a carriage return.
+const PARTIAL_BYTES_MAX: usize = LINE_BYTES_MAX + 1;
 /// Bytes at the beginning of a text by which another format is recognised.
 const HEAD_BYTES: usize = 64;
 /// A text is not weather if so many bytes at its beginning hold no row that can be read.
@@ -127,9 +130,12 @@ pub trait Rows: Send {
     /// As [`Text::BYTES_MAX`].
     const BYTES_MAX: u64;
 
-    /// Whether a line names the columns. Such a line is no row.
-    fn is_heading(&self, _line: &Line<'_>) -> bool {
-        false
+    /// Takes a line that names the columns; returns whether it is one. Such a line is no row.
+    ///
+    /// # Errors
+    /// Fails if it does not name the columns that a row must have.
+    fn heading(&mut self, _line: &Line<'_>) -> Result<bool, BadRow> {
+        Ok(false)
     }
 
     /// Reads the next line, which is never blank.
@@ -145,14 +151,40 @@ pub trait Rows: Send {
     fn finish(self, left_out: &mut LeftOut) -> Result<Self::Output, Malformed>;
 }
 
+/// What ends a line.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum LineEnd {
+    /// Not known yet: no line feed so far.
+    Unknown,
+    /// `\n`, or `\r\n`.
+    LineFeed,
+    /// `\r`, as old programs write it. Line feeds end lines, too.
+    CarriageReturn,
+}
+
+impl LineEnd {
+    /// What ends the lines of a text that begins with these bytes, which are the whole text or longer than a line.
+    fn of(start: &[u8]) -> Self {
+        let inner = start.get(..start.len().saturating_sub(1)).unwrap_or_default();
+        if inner.contains(&b'\r') { Self::CarriageReturn } else { Self::LineFeed }
+    }
+
+    fn ends(self, byte: u8) -> bool {
+        byte == b'\n' || (byte == b'\r' && self == Self::CarriageReturn)
+    }
+}
+
 /// Cuts pieces of a text into lines and hands them on. Holds no more than one line.
 #[derive(Debug)]
 pub struct Lines<R> {
     rows: R,
+    line_end: LineEnd,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
     /// Whether the line is too long already; the rest of it is dropped.
     overlong: bool,
+    /// Whether there are carriage returns in the line that is too long.
+    has_returns: bool,
     /// Lines passed on so far.
     number: u64,
     /// Bytes of these lines, and of an overlong one that has not ended.
@@ -169,8 +201,10 @@ impl<R: Rows> Lines<R> {
     pub fn new(rows: R) -> Self {
         Self {
             rows,
+            line_end: LineEnd::Unknown,
             partial: Vec::new(),
             overlong: false,
+            has_returns: false,
             number: 0,
             bytes: 0,
             head: Vec::new(),
@@ -187,21 +221,24 @@ impl<R: Rows> Lines<R> {
         let overlong = std::mem::take(&mut self.overlong);
         let text = line.strip_suffix(b"\r").unwrap_or(line);
         if overlong || text.len() > LINE_BYTES_MAX {
-            let place = Malformed::new(self.number, "", format!("longer than {LINE_BYTES_MAX} bytes"));
+            let has_returns = std::mem::take(&mut self.has_returns) || has_returns(line);
+            let hint = if has_returns { ", with carriage returns in it: end every line with a line feed" } else { "" };
+            let place = Malformed::new(self.number, "", format!("longer than {LINE_BYTES_MAX} bytes{hint}"));
             self.leave_out(BadRow { reason: Reason::WrongFields, place });
         } else {
             let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
             let line = Line { number: self.number, text, ended };
-            if text.trim_ascii().is_empty() {
+            // Zeros pad a text, as they pad a block of an archive.
+            if text.iter().all(|byte| is_blank(*byte)) {
                 return Ok(());
             }
-            if self.rows.is_heading(&line) {
-                self.headings += 1;
-            } else {
-                match self.rows.row(line) {
+            match self.rows.heading(&line) {
+                Ok(true) => self.headings += 1,
+                Ok(false) => match self.rows.row(line) {
                     Ok(()) => self.usable += 1,
                     Err(bad) => self.leave_out(bad),
-                }
+                },
+                Err(bad) => self.leave_out(bad),
             }
         }
         self.check_usable()
@@ -222,21 +259,17 @@ impl<R: Rows> Lines<R> {
     fn not_weather(&self, first: &Malformed) -> Malformed {
         let Malformed { line, column, why } = first;
         match looks_like(&self.head) {
-            Some(format) => Malformed::new(*line, column, format!("{why}; the text looks like {format}")),
+            Some(format) => {
+                let way_out = way_out(format);
+                Malformed::new(*line, column, format!("{why}; the text looks like {format}{way_out}"))
+            }
             None => first.clone(),
         }
     }
-}
 
-impl<R: Rows> Text for Lines<R> {
-    type Output = R::Output;
-    const NAME: &'static str = R::NAME;
-    const BYTES_MAX: u64 = R::BYTES_MAX;
-
-    fn feed(&mut self, mut piece: &[u8]) -> Result<(), Malformed> {
-        let room = HEAD_BYTES.saturating_sub(self.head.len());
-        self.head.extend_from_slice(piece.get(..room).unwrap_or(piece));
-        while let Some(end) = piece.iter().position(|&byte| byte == b'\n') {
+    /// Cuts a piece at the ends of lines, once these are known.
+    fn cut(&mut self, mut piece: &[u8]) -> Result<(), Malformed> {
+        while let Some(end) = piece.iter().position(|&byte| self.line_end.ends(byte)) {
             let (line, rest) = piece.split_at(end);
             piece = rest.get(1..).unwrap_or_default();
             if self.partial.is_empty() {
@@ -249,8 +282,8 @@ impl<R: Rows> Text for Lines<R> {
         }
         if !self.overlong {
             self.partial.extend_from_slice(piece);
-            // One byte more than a line may have: the line may end in a carriage return.
-            self.overlong = self.partial.len() > LINE_BYTES_MAX + 1;
+            self.overlong = self.partial.len() > PARTIAL_BYTES_MAX;
+            self.has_returns = self.overlong && has_returns(&self.partial);
         }
         if self.overlong {
             self.bytes += if self.partial.is_empty() { piece.len() } else { self.partial.len() } as u64;
@@ -261,8 +294,43 @@ impl<R: Rows> Text for Lines<R> {
         }
         Ok(())
     }
+}
+
+/// Whether there are carriage returns in a line that is too long, not only at its end.
+fn has_returns(line: &[u8]) -> bool {
+    line.get(..PARTIAL_BYTES_MAX).unwrap_or(line).contains(&b'\r')
+}
+
+impl<R: Rows> Text for Lines<R> {
+    type Output = R::Output;
+    const NAME: &'static str = R::NAME;
+    const BYTES_MAX: u64 = R::BYTES_MAX;
+
+    fn feed(&mut self, mut piece: &[u8]) -> Result<(), Malformed> {
+        let room = HEAD_BYTES.saturating_sub(self.head.len());
+        self.head.extend_from_slice(piece.get(..room).unwrap_or(piece));
+        if self.line_end == LineEnd::Unknown {
+            let room = (PARTIAL_BYTES_MAX + 1).saturating_sub(self.partial.len()).min(piece.len());
+            let (start, rest) = piece.split_at(room);
+            self.partial.extend_from_slice(start);
+            self.line_end = match start.contains(&b'\n') {
+                true => LineEnd::LineFeed,
+                false if self.partial.len() <= PARTIAL_BYTES_MAX => return Ok(()),
+                false => LineEnd::of(&self.partial),
+            };
+            let start = std::mem::take(&mut self.partial);
+            self.cut(&start)?;
+            piece = rest;
+        }
+        self.cut(piece)
+    }
 
     fn finish(mut self) -> Result<Parsed<R::Output>, Malformed> {
+        if self.line_end == LineEnd::Unknown {
+            self.line_end = LineEnd::of(&self.partial);
+            let start = std::mem::take(&mut self.partial);
+            self.cut(&start)?;
+        }
         let last = std::mem::take(&mut self.partial);
         if !last.is_empty() || self.overlong {
             self.hand_on(&last, false)?;
@@ -282,6 +350,7 @@ impl<R: Rows> Text for Lines<R> {
 /// Reads the fields of a line.
 pub mod field {
     use super::{BadRow, Line, Reason};
+    use compact_str::CompactString;
 
     /// A value of NOAA's: an integer of 16 bits. A decimal is refused, because `15.0` may be 15 tenths or 15 degrees.
     ///
@@ -317,15 +386,20 @@ pub mod field {
             .ok_or_else(|| line.bad(Reason::InvalidValue, column, text, &format!("degrees from -{limit} to {limit}")))
     }
 
-    /// A GHCN station id: 11 letters, digits, `_` and `-`. It becomes part of paths and URLs.
+    /// A GHCN station id, in upper case: 11 letters, digits, `_` and `-`. It becomes part of paths and URLs.
     ///
     /// # Errors
     /// Fails if the text is not a station id.
-    pub fn station<'a>(line: &Line<'_>, text: &'a [u8]) -> Result<&'a str, BadRow> {
+    pub fn station(line: &Line<'_>, text: &[u8]) -> Result<CompactString, BadRow> {
         let fits = |byte: &u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
         std::str::from_utf8(text)
             .ok()
             .filter(|id| id.len() == 11 && id.as_bytes().iter().all(fits))
+            .map(|id| {
+                let mut id = CompactString::from(id);
+                id.make_ascii_uppercase();
+                id
+            })
             .ok_or_else(|| line.bad(Reason::WrongFields, "ID", text, "a station id of 11 letters and digits"))
     }
 }
@@ -342,8 +416,8 @@ mod tests {
         type Output = Vec<(u64, Vec<u8>, bool)>;
         const NAME: &'static str = "test";
         const BYTES_MAX: u64 = u64::MAX;
-        fn is_heading(&self, line: &Line<'_>) -> bool {
-            line.text == b"head"
+        fn heading(&mut self, line: &Line<'_>) -> Result<bool, BadRow> {
+            Ok(line.text == b"head")
         }
         fn row(&mut self, line: Line<'_>) -> Result<(), BadRow> {
             if line.text.starts_with(b"?") {
@@ -378,6 +452,39 @@ mod tests {
             }
         }
         assert!(read(&[b"a\n", &[b'x'; 5000]]).unwrap().left_out.samples()[0].why.contains("longer than"));
+    }
+
+    #[test]
+    fn carriage_returns_end_lines_where_there_are_no_line_feeds() {
+        let long = "x".repeat(LINE_BYTES_MAX);
+        for (text, expected) in [
+            ("head\ra\r\rb\r".to_owned(), vec![(2, "a"), (4, "b")]),
+            ("a\rb".to_owned(), vec![(1, "a"), (2, "b")]),
+            ("a\r".to_owned(), vec![(1, "a")]),
+            (format!("{long}\ra\r"), vec![(1, long.as_str()), (2, "a")]),
+            ("a\rb\nc".to_owned(), vec![(1, "a\rb"), (2, "c")]),
+        ] {
+            let whole = read(&[text.as_bytes()]).unwrap();
+            let found: Vec<(u64, &[u8])> =
+                whole.value.iter().map(|(number, line, _)| (*number, line.as_slice())).collect();
+            let expected: Vec<(u64, &[u8])> =
+                expected.iter().map(|(number, line)| (*number, line.as_bytes())).collect();
+            assert_eq!(found, expected, "{text:?}");
+            let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
+            assert_eq!(read(&bytes).as_ref(), Ok(&whole), "{text:?}, byte by byte");
+        }
+        let mixed = format!("a\n{}", "b\r".repeat(LINE_BYTES_MAX));
+        let whole = read(&[mixed.as_bytes()]).unwrap();
+        assert!(whole.left_out.samples()[0].why.contains("end every line with a line feed"), "{:?}", whole.left_out);
+        assert_eq!(read(&mixed.as_bytes().chunks(1).collect::<Vec<_>>()), Ok(whole));
+    }
+
+    #[test]
+    fn zeros_and_blanks_at_the_end_are_no_rows() {
+        for end in ["\r\n", " \r\n", "\r\n \r\n", "\r\n \t", "\r\n\0\0\0"] {
+            let read = read(&[format!("a\r\nb{end}").as_bytes()]).unwrap();
+            assert_eq!((read.value.len(), read.left_out.is_empty()), (2, true), "{end:?}");
+        }
     }
 
     #[test]
@@ -430,8 +537,9 @@ mod tests {
             for pair in at.windows(2) {
                 pieces.feed(&text.as_bytes()[pair[0]..pair[1]]).unwrap();
             }
+            let is_end = |c: char| c == '\n' || (c == '\r' && !text.contains('\n'));
             let expected: Vec<_> = (1u64..)
-                .zip(text.split('\n'))
+                .zip(text.split(is_end))
                 .map(|(number, line)| (number, line.strip_suffix('\r').unwrap_or(line).as_bytes().to_vec()))
                 .filter(|(_, line)| !line.trim_ascii().is_empty())
                 .collect();

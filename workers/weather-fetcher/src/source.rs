@@ -153,11 +153,14 @@ impl Source {
         }
     }
 
-    /// Whether a URL lies in the bucket that is this source.
+    /// Whether a URL lies in the bucket, or is a request to the access service, that is this source.
     pub fn holds(&self, place: &Place) -> bool {
         match (self, place) {
             (Self::Bucket(Place::Url(base)), Place::Url(url)) => {
                 url.strip_prefix(base.as_str()).is_some_and(|rest| rest.starts_with('/'))
+            }
+            (Self::Access(endpoint), Place::Url(url)) => {
+                url.strip_prefix(endpoint.as_str()).is_some_and(|rest| rest.starts_with('?'))
             }
             _ => false,
         }
@@ -255,6 +258,9 @@ mod tests {
         let access = Source::parse("ncei+https://www.ncei.noaa.gov").unwrap();
         let beside = "https://www.ncei.noaa.gov/pub/data/ghcn/daily/ghcnd-inventory.txt";
         assert_eq!(access.inventory(None)[0].to_string(), beside);
+        assert!(
+            access.holds(&access.by_year("USW00094728", 2018).unwrap()) && !access.holds(&access.stations(None)[0])
+        );
         assert_eq!(
             access.by_year("USW00094728", 2018).unwrap().to_string(),
             "https://www.ncei.noaa.gov/access/services/data/v1?dataset=daily-summaries&stations=USW00094728\

@@ -1,6 +1,8 @@
 //! The worker against a stub of NOAA's services.
 
+mod answers;
 mod broken;
+mod forms;
 mod inspection;
 #[path = "../../../tests/support/noaa.rs"]
 pub(crate) mod noaa;

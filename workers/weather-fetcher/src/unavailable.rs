@@ -20,7 +20,7 @@ pub enum Unavailable {
         /// In words.
         why: String,
     },
-    /// An HTTP status other than 200 and 404.
+    /// An HTTP status other than 200, 404, 410 and those of redirects.
     #[error("{place} answered {status}{}", hint(*.status))]
     Status {
         /// What was asked for.
@@ -29,6 +29,16 @@ pub enum Unavailable {
         status: StatusCode,
         /// How long the service asks not to be called again.
         retry_after: Option<Duration>,
+    },
+    /// A redirect that was not followed.
+    #[error("{place} answered {status}: {why}; check weather.source and weather.stations")]
+    Redirected {
+        /// What was asked for.
+        place: String,
+        /// HTTP status.
+        status: StatusCode,
+        /// Why it was not followed.
+        why: String,
     },
     /// The service asked for a pause a while ago, which is not over.
     #[error("the service asked not to be asked again for {} more seconds", .retry_after.as_secs())]
@@ -75,9 +85,7 @@ fn hint(status: StatusCode) -> &'static str {
         StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
             ": access is refused; check weather.source, or whether this address is barred from the service"
         }
-        status if status.is_redirection() => {
-            ": a redirect to another host or port, or away from https, is not followed; check weather.source"
-        }
+        status if status.is_success() => ": not a text; check weather.source and weather.stations",
         _ => "",
     }
 }
@@ -89,6 +97,7 @@ impl Unavailable {
             Self::Status { retry_after, .. } => *retry_after,
             Self::Paused { retry_after } => Some(*retry_after),
             Self::Broken { .. }
+            | Self::Redirected { .. }
             | Self::NotWeather { .. }
             | Self::TooLarge { .. }
             | Self::NoStations { .. }
@@ -104,7 +113,11 @@ impl Unavailable {
                 status.is_server_error()
                     || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
-            Self::Paused { .. } | Self::TooLarge { .. } | Self::NoStations { .. } | Self::Unusable { .. } => false,
+            Self::Redirected { .. }
+            | Self::Paused { .. }
+            | Self::TooLarge { .. }
+            | Self::NoStations { .. }
+            | Self::Unusable { .. } => false,
         }
     }
 
@@ -113,9 +126,23 @@ impl Unavailable {
         matches!(self, Self::Status { status: StatusCode::FORBIDDEN, retry_after: None, .. })
     }
 
-    /// Whether the place answered with something other than weather.
-    fn is_not_weather(&self) -> bool {
-        matches!(self, Self::NotWeather { .. } | Self::TooLarge { .. } | Self::NoStations { .. })
+    /// Whether waiting cannot repair it: the place answered, and not with weather. A refused access (403) is judged by what
+    /// else the service answers ([`Self::is_forbidden`]).
+    pub fn is_lasting(&self) -> bool {
+        match self {
+            Self::NotWeather { .. } | Self::TooLarge { .. } | Self::NoStations { .. } | Self::Redirected { .. } => true,
+            Self::Status { status, retry_after, .. } => {
+                let may_pass = matches!(
+                    *status,
+                    StatusCode::FORBIDDEN
+                        | StatusCode::REQUEST_TIMEOUT
+                        | StatusCode::TOO_EARLY
+                        | StatusCode::TOO_MANY_REQUESTS
+                );
+                status.is_success() || (status.is_client_error() && !may_pass && retry_after.is_none())
+            }
+            Self::Broken { .. } | Self::Paused { .. } | Self::Unusable { .. } => false,
+        }
     }
 
     /// Makes a failure of a local file permanent: the file stays as it is until a person changes it.
@@ -140,11 +167,11 @@ impl Patience {
         Self { limit, since: Mutex::default() }
     }
 
-    /// Notes the outcome of a request to `place` at `now`; `None` is a good answer. Any outcome other than a text that
-    /// is not weather restarts the wait: a service whose faults change is away, not wrong.
-    pub fn note(&self, place: &str, failure: Option<&Unavailable>, now: Instant) {
+    /// Notes the outcome of a request to `place` at `now`. Any outcome that is not a lasting failure restarts the wait: a
+    /// service whose faults change is away, not wrong.
+    pub fn note(&self, place: &str, is_lasting: bool, now: Instant) {
         let mut since = self.since.lock().unwrap_or_else(PoisonError::into_inner);
-        if failure.is_some_and(Unavailable::is_not_weather) {
+        if is_lasting {
             since.entry(place.to_owned()).or_insert(now);
         } else {
             since.remove(place);
@@ -155,7 +182,9 @@ impl Patience {
     pub fn judge(&self, place: &str, failure: Unavailable, now: Instant) -> Unavailable {
         let since = self.since.lock().unwrap_or_else(PoisonError::into_inner).get(place).copied();
         match since {
-            Some(since) if failure.is_not_weather() && now.duration_since(since) >= self.limit => {
+            Some(since)
+                if now.duration_since(since) >= self.limit && !matches!(failure, Unavailable::Paused { .. }) =>
+            {
                 let seconds = now.duration_since(since).as_secs();
                 Unavailable::Unusable {
                     why: format!(
@@ -221,22 +250,47 @@ mod tests {
         Unavailable::Broken { place: "a".to_owned(), why: "refused".to_owned() }
     }
 
+    fn status(code: u16, retry_after: Option<u64>) -> Unavailable {
+        let status = StatusCode::from_u16(code).unwrap();
+        Unavailable::Status { place: "a".to_owned(), status, retry_after: retry_after.map(Duration::from_secs) }
+    }
+
+    #[test]
+    fn waiting_does_not_repair_an_answer_that_is_no_text() {
+        for code in [202, 204, 206, 400, 401, 405, 406, 451] {
+            assert!(status(code, None).is_lasting(), "{code}");
+        }
+        for code in [403, 408, 425, 429, 500, 502, 503, 504] {
+            assert!(!status(code, None).is_lasting(), "{code}");
+        }
+        assert!(!status(401, Some(60)).is_lasting(), "the service says when to come back");
+        assert!(status(204, Some(60)).is_lasting());
+        assert!(status(403, None).is_forbidden() && !status(403, Some(60)).is_forbidden());
+        assert!(not_weather().is_lasting() && !down().is_lasting());
+        let redirected =
+            Unavailable::Redirected { place: "a".to_owned(), status: StatusCode::FOUND, why: "a loop".to_owned() };
+        assert!(redirected.is_lasting() && !redirected.may_pass_soon());
+    }
+
     #[test]
     fn patience_ends_with_a_place_that_sends_nothing_but_other_texts() {
         let (patience, begin) = (Patience::new(Duration::from_secs(60)), Instant::now());
         let ask = |place: &str, failure: Unavailable, second: u64| {
             let now = begin + Duration::from_secs(second);
-            patience.note(place, Some(&failure), now);
+            patience.note(place, failure.is_lasting(), now);
             patience.judge(place, failure, now)
         };
         for (place, second) in [("a", 0), ("a", 59), ("b", 59)] {
             assert_eq!(ask(place, not_weather(), second), not_weather());
         }
+        let Unavailable::Unusable { why } = ask("a", status(204, None), 60) else { panic!("waits for ever") };
+        assert!(why.starts_with("a answered 204 No Content: not a text; check weather.source"), "{why}");
         let Unavailable::Unusable { why } = ask("a", not_weather(), 60) else { panic!("waits for ever") };
         assert!(why.starts_with("a, line 3, column ID: x; it is not a usable station file. The service"), "{why}");
         assert_eq!(ask("b", not_weather(), 60), not_weather(), "each place for itself");
         for (other, second) in [(Some(down()), 100), (None, 200)] {
-            patience.note("a", other.as_ref(), begin + Duration::from_secs(second));
+            let is_lasting = other.as_ref().is_some_and(Unavailable::is_lasting);
+            patience.note("a", is_lasting, begin + Duration::from_secs(second));
             assert_eq!(ask("a", not_weather(), second + 1), not_weather(), "anew after {other:?}");
             assert_eq!(ask("a", not_weather(), second + 60), not_weather());
             assert_eq!(ask("a", down(), second + 99), down());

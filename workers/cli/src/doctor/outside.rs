@@ -20,7 +20,7 @@ use object_store::{ObjectStoreExt, path::Path};
 use reqwest::StatusCode;
 use serde_json::Value;
 use std::collections::BTreeMap;
-use weather_fetcher::{Settings as WeatherSettings, source::Place};
+use weather_fetcher::{Settings as WeatherSettings, http::Head, source::Place};
 
 /// Below this name doctor writes, and removes it again.
 const SCRATCH: &str = "scratch";
@@ -158,18 +158,17 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
     for place in &places {
         match place {
             Place::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
+            Place::File(path) if path.is_dir() => tried.push(format!("{} is a directory, not a file", path.display())),
             Place::File(path) => tried.push(format!("no file {}", path.display())),
             // As the weather-fetcher asks: a redirect elsewhere is not followed here either.
             Place::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
-                Ok((status, date)) => {
+                Ok(Head { status, date, redirect }) => {
                     dates.push(date.as_deref().and_then(http_date));
                     // Some services answer no HEAD, and they are there.
                     if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
                         found = Some(format!("{url} answers"));
-                    } else if status.is_redirection() {
-                        tried.push(format!(
-                            "{url} answers {status}: a redirect to another host or port is not followed"
-                        ));
+                    } else if let Some(why) = redirect {
+                        tried.push(format!("{url} answers {status}: {why}"));
                     } else {
                         tried.push(format!("{url} answers {status}"));
                     }
@@ -187,7 +186,8 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
         None => findings.broken(
             "weather",
             several(&tried),
-            "is weather.source right, is the service reachable from here (a proxy, a firewall)? Meanwhile messages wait, and no attempt is spent",
+            "is weather.source right, is the service reachable from here (a proxy, a firewall)? Meanwhile messages wait and spend no \
+             attempt; if the service answers, but never with weather, they are dead letters after weather.unusable_patience_ms",
         ),
     }
     if there {
@@ -213,17 +213,7 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
         Err(error) => findings.broken(check, format!("{error:#}"), remedy),
         Ok(found) if !found.problems.is_empty() => findings.broken(check, several(&found.problems), remedy),
         Ok(found) => {
-            let complaints = found.warnings.iter().map(|WeatherWarnings { file, why, left_out, samples, .. }| {
-                let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-                let first = samples.first().map(|WeatherWarning { line, column, why }| {
-                    format!(
-                        " (first: line {line}{}: {why})",
-                        if column.is_empty() { String::new() } else { format!(", column {column}") }
-                    )
-                });
-                let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
-                format!("{file}{why}: {} left out{}", counts.join(", "), first.unwrap_or_default())
-            });
+            let complaints = found.warnings.iter().map(complaint);
             let fine = format!("{} stations listed, {} files read", found.stations_listed, found.files_read.len());
             findings.judge(
                 check,
@@ -232,6 +222,52 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
                 Verdict::Warning,
                 "only the days that were left out are lost",
             );
+        }
+    }
+}
+
+/// What was left out of a weather file, in words.
+fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarnings) -> String {
+    let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let first = samples.first().map(|WeatherWarning { line, column, why }| {
+        let place = match (*line, column.is_empty()) {
+            // About a day, which the words name.
+            (0, true) => String::new(),
+            (0, false) => format!("{column}: "),
+            (line, true) => format!("line {line}: "),
+            (line, false) => format!("line {line}, column {column}: "),
+        };
+        format!(" (first: {place}{why})")
+    });
+    let parts = [why.clone(), (!counts.is_empty()).then(|| format!("{} left out", counts.join(", ")))];
+    let words: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{file}: {}{}", words.join(": "), first.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::contract::weather::WARNINGS_SCHEMA;
+
+    #[test]
+    fn a_complaint_names_the_line_only_where_there_is_one() {
+        for (line, column, why, words) in [
+            (7, "DATE", None, "a.csv: x 2 left out (first: line 7, column DATE: y)"),
+            (7, "", None, "a.csv: x 2 left out (first: line 7: y)"),
+            (0, "TMIN", None, "a.csv: x 2 left out (first: TMIN: y)"),
+            (0, "", Some("z"), "a.csv: z: x 2 left out (first: y)"),
+        ] {
+            let warnings = WeatherWarnings {
+                schema: WARNINGS_SCHEMA.to_owned(),
+                station: "USW00094728".to_owned(),
+                file: "a.csv".to_owned(),
+                why: why.map(str::to_owned),
+                left_out: BTreeMap::from([("x".to_owned(), 2)]),
+                samples: vec![WeatherWarning { line, column: column.to_owned(), why: "y".to_owned() }],
+            };
+            assert_eq!(complaint(&warnings), words);
+            let missing = WeatherWarnings { left_out: BTreeMap::new(), samples: Vec::new(), ..warnings };
+            assert_eq!(complaint(&missing), format!("a.csv: {}", why.unwrap_or_default()));
         }
     }
 }

@@ -193,7 +193,7 @@ pub(super) const WEATHER: &[Entry] = &[
         "milliseconds",
         0,
         86_400_000,
-        "how long a service may answer with texts that are not weather before the message is a dead letter",
+        "how long a service may answer with what is not weather (another text, none, a redirect that is not followed, a refusal) before the message is a dead letter",
     ),
     text("contact", "URL or mail address", "for the operators of the service, sent with the User-Agent"),
 ];

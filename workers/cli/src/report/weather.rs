@@ -46,7 +46,8 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
     writeln!(text, "\nLeft out of the weather")?;
     for WeatherWarnings { file, why, left_out, samples, .. } in warnings.iter().take(FILES_MAX) {
         let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
-        writeln!(text, "  {}   {}", legible(file, false), counts.join(", "))?;
+        let reason = if counts.is_empty() { "no file".to_owned() } else { counts.join(", ") };
+        writeln!(text, "  {}   {reason}", legible(file, false))?;
         if let Some(why) = why {
             writeln!(text, "    {}", legible(why, false))?;
         }

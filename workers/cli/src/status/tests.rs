@@ -239,12 +239,20 @@ async fn refused_batches_are_listed_among_the_others_by_time() {
     claim(&store, "empty").await;
     ready(&store, "empty", 0).await;
     let mut batches = batches(&store).await;
-    let of = |batch_id: &str, reason| letter(queue::SPLITTER, reason, &json!({ "batch_id": batch_id })).0;
+    let reference = |batch_id: &str, reason, digit: &str| {
+        let body = json!({ "batch_id": batch_id, "object": "raw/a", "sha256": digit.repeat(64) });
+        letter(queue::SPLITTER, reason, &body).0
+    };
+    let of = |batch_id: &str, reason| reference(batch_id, reason, "0");
     let unknown = Letter { dead_at: Some("2001-01-01T00:00:00Z".parse().unwrap()), ..of("x", "cut_short") };
-    let letters = [unknown, of("b", "object_missing"), of("b", "later"), of("empty", "batch_id_conflict")];
+    let other_bytes =
+        Letter { dead_at: Some("2001-02-03T00:00:00Z".parse().unwrap()), ..reference("b", "bad_line", "1") };
+    let letters = [unknown, other_bytes, of("b", "object_missing"), of("b", "later"), of("empty", "batch_id_conflict")];
     let others = merge(&mut batches, letters.into());
-    let lines = table(&batches, &others);
-    assert_eq!(lines.len(), 5, "{lines:?}");
+    let mut lines = table(&batches, &others);
+    assert_eq!(lines.len(), 6, "{lines:?}");
+    let other_bytes = lines.remove(2);
+    assert!(other_bytes.starts_with("b ") && other_bytes.contains("bad_line"), "{other_bytes}");
     assert!(lines[0].starts_with("batch") && lines[0].contains("newest last"), "{lines:?}");
     assert!(lines[1].starts_with("x ") && lines[1].contains("refused") && lines[1].contains("cut_short"), "{lines:?}");
     assert!(lines[2].starts_with("empty ") && lines[2].contains("batch_id_conflict"), "{lines:?}");

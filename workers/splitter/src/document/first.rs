@@ -2,9 +2,9 @@
 
 use super::{
     Around, BYTE_ORDER_MARK, Document, Expect, Form, FromObject, Header, Refusal, Step,
-    envelope::{Place, Survey},
+    envelope::{Fields, Place, Survey},
     relaxed::word_length,
-    scan::{Scan, is_scalar, object_length},
+    scan::{SINGLE_QUOTES, Scan, is_scalar, object_length},
     skim::Until,
 };
 use common::contract::{outcome::shorten, reading::RidesAt, text};
@@ -35,30 +35,33 @@ impl Document {
             }
             (Some(_), Expect::CommaOrEnd) => return self.broken_member(self.at, "expected `,` or `}`"),
             (Some(b'"'), _) => {}
+            (Some(b'\''), _) => return self.broken_member(self.at, SINGLE_QUOTES),
             (Some(_), _) => return self.broken_member(self.at, "expected a key in double quotes"),
         }
         // The window moves on only past a whole member: until then it is read again from its key.
         let key_start = self.at;
-        let key = match self.key() {
-            Scan::Done(_, key) => key.to_ascii_lowercase(),
+        let name = match self.key() {
+            Scan::Done(_, name) => name,
             Scan::More => return self.member_goes_on(key_start),
             Scan::Broken(refusal) => return self.give_up(key_start, refusal),
         };
+        let key = name.to_ascii_lowercase();
         let is_list = matches!(key.as_str(), "rides" | "travel_data");
-        let start = match self.peek() {
+        let (start, first) = match self.peek() {
             None => return self.member_goes_on(key_start),
-            Some(b'[') if is_list => return self.enter_rides(key_start),
-            Some(_) => self.at,
+            Some(b'[') if is_list => return self.enter_rides(key_start, &name),
+            Some(first) => (self.at, first),
         };
         match self.value(start) {
             Scan::Done(end, instead) => {
                 self.at = end;
                 if is_list {
-                    let why = format!("expected `{key}` to be an array");
-                    self.listless = Some(self.refuse("not_a_batch", start, &why));
+                    self.listless = Some(self.refuse("not_a_batch", start, &no_list(&name, first)));
                 }
                 self.remember(&key, start, if instead.is_some() { start } else { end });
-                match self.odd_member.take_if(|_| self.hold.is_none()) {
+                self.look_for_ride_around(&key, key_start, first);
+                let misfit = self.odd_member.take_if(|_| self.hold.is_none());
+                match misfit.or_else(|| self.ride_around.take_if(|_| self.hold.is_none())) {
                     Some(refusal) => Err(refusal),
                     None => self.go(Form::Members(Expect::CommaOrEnd)),
                 }
@@ -110,7 +113,7 @@ impl Document {
         let Some(start) = self.hold else {
             return self.enter_large(value_start, Form::Members(Expect::CommaOrEnd), Until::Misaligned);
         };
-        if self.timed || self.header.object.is_none() {
+        if !self.is_reference() {
             self.forget_header();
             self.hold = None;
             self.form = Form::Sequence { comma: false };
@@ -134,14 +137,28 @@ impl Document {
         }
     }
 
-    fn enter_rides<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
+    /// Notes a field of a ride beside the rides: then the object around them is a ride as well, which would be lost.
+    fn look_for_ride_around(&mut self, key: &str, key_start: usize, first: u8) {
+        let is_empty = matches!(first, b'{' | b'[' | b'n');
+        if self.ride_around.is_none() && !is_empty && Fields::of(key, &self.reading.map).has_measurement() {
+            let why = format!(
+                "expected rides in an array alone, but the object around the array has `{}` of a ride as well: hand in that \
+                 ride as an element of the array, or leave its fields out",
+                shorten(key, NAME_BYTES_MAX)
+            );
+            self.ride_around = Some(self.refuse_in_words(key_start, why));
+        }
+    }
+
+    fn enter_rides<T>(&mut self, key_start: usize, name: &str) -> Result<Step<T>, Refusal> {
         if self.is_beyond(key_start, self.at) {
             return self.object_is_large(key_start);
         }
         if self.hold.take().is_none() {
             return Err(self.refuse("not_a_batch", key_start, "expected one array of rides, not another"));
         }
-        if let Some(refusal) = self.odd_member.take().or_else(|| self.listless.take()) {
+        let misfit = self.odd_member.take().or_else(|| self.listless.take());
+        if let Some(refusal) = misfit.or_else(|| self.ride_around.take()) {
             return Err(refusal);
         }
         if self.header.object.is_some() {
@@ -151,6 +168,7 @@ impl Document {
             return Err(self.refuse("not_a_batch", key_start, RIDES_AT_INLINE));
         }
         self.at += 1;
+        name.clone_into(&mut self.list);
         self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Members })
     }
 
@@ -193,6 +211,12 @@ impl Document {
         }
     }
 
+    /// Whether the first object says where the rides are; a ride may have a member `object` as well.
+    fn is_reference(&self) -> bool {
+        let is_ride = self.timed && (self.header.sha256.is_none() || self.ride_around.is_some());
+        self.header.object.is_some() && !is_ride
+    }
+
     /// The first object ended without an array of rides in it: a reference, a ride, or something else.
     fn first_object<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
         if !self.timed {
@@ -200,16 +224,16 @@ impl Document {
             if let Some(refusal) = odd.or_else(|| self.listless.take()) {
                 return Err(refusal);
             }
-            if self.header.object.is_some() {
-                self.hold = None;
-                self.at = end;
-                return self.go(Form::Trailing);
-            }
+        }
+        if self.is_reference() {
+            self.hold = None;
+            self.at = end;
+            return self.go(Form::Trailing);
         }
         let text = self.window.get(start..end).unwrap_or_default();
         let survey = Survey::of(text, &self.reading.map);
         let is_on_one_line = memchr(b'\n', text).is_none();
-        if let Some(why) = survey.several_rides(Place::Alone) {
+        if let Some(why) = survey.several_rides(&Place::Alone) {
             return Err(self.refuse_in_words(start, why));
         }
         let why_alone = survey.no_ride();
@@ -242,7 +266,7 @@ impl Document {
         for (at, byte) in rest.iter().enumerate() {
             match byte {
                 b'\n' => on_next_line = true,
-                b' ' | b'\t' | b'\r' | 0x0B | 0x0C | 0x1E => {}
+                b' ' | b'\t' | b'\r' | 0x0B | 0x0C | 0x1A | 0x1E => {}
                 b'{' | b'[' | b',' | b'"' => return Following::Value { on_next_line },
                 0xEF if rest.len() - at < BYTE_ORDER_MARK.len() && !is_all => return Following::Unknown,
                 0xEF => return Following::Value { on_next_line },
@@ -272,6 +296,7 @@ impl Document {
         self.header = Header::default();
         self.odd_member = None;
         self.listless = None;
+        self.ride_around = None;
     }
 
     /// The first line makes no sense. If the second is a whole object, the first is one broken ride among many.
@@ -325,7 +350,20 @@ impl Document {
 
 /// Bytes of the reason why a member is invalid, at most.
 const WORDS_BYTES_MAX: usize = 200;
+/// Bytes of a name that are shown.
+const NAME_BYTES_MAX: usize = 32;
 const RIDES_AT_INLINE: &str = "expected `rides_at` beside `object` alone: here the rides are at `rides`";
+
+/// Why the member that should hold the rides does not: it starts with this byte.
+fn no_list(name: &str, first: u8) -> String {
+    let found = match first {
+        b'{' => format!("an object: if its members are rides, `jq '{{{name}: [.{name}[]]}}'` makes an array of them"),
+        b'"' => format!("a text: if it holds them as JSON, `jq '.{name} |= fromjson'` reads it"),
+        b'n' => format!("null: leave it out, or write `{{\"{name}\":[]}}` for a batch without rides"),
+        _ => "another value: hand in the rides as an array".to_owned(),
+    };
+    format!("expected `{name}` to be an array, not {found}")
+}
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     serde_json::from_slice(json).map_err(|error| {

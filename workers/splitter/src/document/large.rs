@@ -18,8 +18,8 @@ pub(super) struct Large {
     origin: Refusal,
     /// It has no brackets and no quotes: only the line's end can end it.
     is_word: bool,
-    /// One of a ride's fields was found before the window was full.
-    has_fields: bool,
+    /// A field that only a ride has was found before the window was full.
+    has_measurement: bool,
 }
 
 impl Document {
@@ -29,7 +29,7 @@ impl Document {
         let prefix = self.window.get(start..end).unwrap_or_default();
         let is_word = !matches!(prefix.first(), Some(b'{' | b'[' | b'"'));
         let is_element = matches!(back, Form::Elements { .. } | Form::Sequence { .. });
-        let has_fields = is_element && Survey::of(prefix, &self.reading.map).has_fields();
+        let has_measurement = is_element && Survey::of(prefix, &self.reading.map).has_measurement();
         let snippet = Snippet::at(prefix);
         let head = prefix.iter().copied().take(HEAD_BYTES).collect();
         if is_word && until != Until::LineEnd {
@@ -41,7 +41,7 @@ impl Document {
         }
         self.head = head;
         let origin = Refusal { snippet, ..self.refuse("invalid_json", start, "") };
-        self.large = Some(Large { skim: Skim::default(), until, back, origin, is_word, has_fields });
+        self.large = Some(Large { skim: Skim::default(), until, back, origin, is_word, has_measurement });
         self.hold = None;
         self.at = start;
         self.go(Form::Large)
@@ -93,7 +93,7 @@ impl Document {
             return Err(several_on_a_line(large.origin));
         }
         let is_judged = !self.options.records && !self.reads_within;
-        if is_judged && large.skim.has_array_of_objects() && !large.has_fields {
+        if is_judged && large.skim.has_array_of_objects() && !large.has_measurement {
             let why = format!(
                 "expected rides, but element {} is larger than {} bytes and holds an array of objects before any of a \
                  ride's fields: hand in that array alone",

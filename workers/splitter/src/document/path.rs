@@ -175,7 +175,8 @@ impl Document {
         let end = match self.value(start) {
             Scan::More if !self.is_full(start) => return self.more(key_start),
             Scan::Done(end, _) => end,
-            Scan::More | Scan::Broken(_) => self.window.len().min(start + self.large()),
+            Scan::More => self.window.len().min(start + self.large()),
+            Scan::Broken(refusal) => return Err(refusal),
         };
         let text = self.window.get(start..end).unwrap_or_default();
         let found = match text.first() {
@@ -207,7 +208,8 @@ impl Document {
         let within = self.rides_at().within;
         let refused = |json: &[u8]| {
             let survey = matches!(json.first(), Some(b'{' | b'[')).then(|| Survey::of(json, &self.reading.map))?;
-            let why = survey.several_rides(Place::InArray(self.elements))?;
+            let place = Place::InArray { index: self.elements, elements: self.elements_for_jq(Around::Path) };
+            let why = survey.several_rides(&place)?;
             Some(self.refuse_in_words(start, why))
         };
         if text.first() == Some(&b'[') {

@@ -2,10 +2,13 @@
 
 use memchr::memchr2;
 
-/// Replaces them in the text that is read: valid JSON that no ride holds by chance.
-pub(crate) const NOT_FINITE: &str = "\"\\u0000NaN\"";
+/// Replaces NaN, and what else stands for a missing value, in the text that is read: valid JSON that no ride holds by
+/// chance.
+pub(crate) const NAN: &str = "\"\\u0000NaN\"";
+/// Replaces the infinities.
+pub(crate) const INFINITE: &str = "\"\\u0000Inf\"";
 
-/// A text in which [`NOT_FINITE`] stands in place of each of them.
+/// A text in which [`NAN`] or [`INFINITE`] stands in place of each of them.
 #[derive(Debug)]
 pub(super) struct Relaxed {
     pub text: Vec<u8>,
@@ -21,6 +24,9 @@ struct Replacement {
     to: usize,
 }
 
+/// Both replacements are equally long.
+const _: () = assert!(NAN.len() == INFINITE.len());
+
 impl Relaxed {
     /// The text to read instead of `json`; `None` where there is nothing to replace.
     pub fn of(json: &[u8]) -> Option<Self> {
@@ -34,10 +40,10 @@ impl Relaxed {
             }
             let length = word_length(json.get(at..).unwrap_or_default());
             let end = at + length;
-            if is_not_finite(json.get(at..end).unwrap_or_default()) {
+            if let Some(token) = instead_of(json.get(at..end).unwrap_or_default()) {
                 relaxed.text.extend_from_slice(json.get(copied..at).unwrap_or_default());
                 relaxed.replacements.push(Replacement { at: relaxed.text.len(), from: at, to: end });
-                relaxed.text.extend_from_slice(NOT_FINITE.as_bytes());
+                relaxed.text.extend_from_slice(token.as_bytes());
                 copied = end;
             }
             at = end.max(at + 1);
@@ -53,18 +59,29 @@ impl Relaxed {
     pub fn original(&self, index: usize) -> usize {
         let passed = self.replacements.partition_point(|replacement| replacement.at <= index);
         let last = passed.checked_sub(1).and_then(|last| self.replacements.get(last));
-        last.map_or(index, |last| match index.checked_sub(last.at + NOT_FINITE.len()) {
+        last.map_or(index, |last| match index.checked_sub(last.at + NAN.len()) {
             Some(after) => last.to + after,
             None => last.from,
         })
     }
 }
 
-/// Whether a word outside of strings is NaN or an infinity, or what stands for a missing value in R, Python and JavaScript.
-pub(super) fn is_not_finite(word: &[u8]) -> bool {
+/// What is read instead of a word outside of strings that is NaN, an infinity, or what stands for a missing value in R,
+/// Python and JavaScript.
+pub(super) fn instead_of(word: &[u8]) -> Option<&'static str> {
     let unsigned = word.strip_prefix(b"-").or_else(|| word.strip_prefix(b"+")).unwrap_or(word);
-    [b"nan".as_slice(), b"inf", b"infinity"].iter().any(|name| unsigned.eq_ignore_ascii_case(name))
-        || matches!(word, b"NA" | b"None" | b"undefined")
+    if unsigned.eq_ignore_ascii_case(b"nan") || matches!(word, b"NA" | b"None" | b"undefined") {
+        Some(NAN)
+    } else if unsigned.eq_ignore_ascii_case(b"inf") || unsigned.eq_ignore_ascii_case(b"infinity") {
+        Some(INFINITE)
+    } else {
+        None
+    }
+}
+
+/// Whether [`instead_of`] replaces the word.
+pub(super) fn is_not_finite(word: &[u8]) -> bool {
+    instead_of(word).is_some()
 }
 
 /// Whether a byte belongs to a word: a letter, a digit, a sign, a point.

@@ -2,7 +2,7 @@
 
 use super::{
     Document, FromObject, Refusal,
-    relaxed::{NOT_FINITE, Relaxed, is_not_finite, word_around, word_length},
+    relaxed::{Relaxed, instead_of, is_not_finite, word_around, word_length},
     skim::{Skim, Stop, Until},
 };
 use memchr::{memchr, memchr_iter};
@@ -131,14 +131,15 @@ impl Document {
             return Scan::More;
         }
         let word = rest.get(..length).unwrap_or_default();
-        if is_not_finite(word) {
-            return Scan::Done(start + length, Some(NOT_FINITE.into()));
+        if let Some(token) = instead_of(word) {
+            return Scan::Done(start + length, Some(token.into()));
         }
         match serde_json::from_slice::<IgnoredAny>(word) {
             Ok(IgnoredAny) => Scan::Done(start + length, None),
             Err(error) if length == rest.len() && is_cut_short(word, &error) => {
                 Scan::Broken(self.refuse("cut_short", start + length, &expected(&error)))
             }
+            Err(_) if rest.first() == Some(&b'\'') => Scan::Broken(self.refuse("invalid_json", start, SINGLE_QUOTES)),
             Err(_) if word.is_empty() => Scan::Broken(self.refuse("invalid_json", start, "expected a value")),
             Err(error) => {
                 let at = if error.is_eof() { length } else { place(word, &error) };
@@ -158,6 +159,8 @@ impl Document {
         let (rest, _) = self.extent(start);
         if is_cut_short(json, error) {
             self.refuse("cut_short", start + rest.len(), &expected(error))
+        } else if rest.get(at) == Some(&b'\'') {
+            self.refuse("invalid_json", start + at, SINGLE_QUOTES)
         } else {
             self.refuse("invalid_json", start + at, &expected(error))
         }
@@ -170,10 +173,15 @@ impl Document {
         }
         match std::str::from_utf8(raw) {
             Ok(_) => Ok(()),
-            Err(error) => Err(self.refuse("invalid_json", from + error.valid_up_to(), "expected UTF-8")),
+            Err(error) => Err(self.refuse("invalid_json", from + error.valid_up_to(), NOT_UTF8)),
         }
     }
 }
+
+/// Why a text in single quotes is none.
+pub(super) const SINGLE_QUOTES: &str =
+    "expected double quotes, not single ones as Python prints them: write the document with json.dump";
+const NOT_UTF8: &str = "expected UTF-8: convert the file, as in `iconv -f WINDOWS-1252 -t UTF-8`";
 
 /// Bytes of the value that `json` starts with.
 fn parsed(json: &[u8]) -> serde_json::Result<usize> {

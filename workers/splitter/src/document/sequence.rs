@@ -64,7 +64,7 @@ impl Document {
         match self.value(start) {
             Scan::Done(end, _) => match self.window.get(end) {
                 None if !self.ended => self.more(start),
-                None | Some(b',' | b'{' | b'[' | 0x1E | 0xEF) => self.other_element(start, end),
+                None | Some(b',' | b'{' | b'[' | 0x1A | 0x1E | 0xEF) => self.other_element(start, end),
                 Some(byte) if byte.is_ascii_whitespace() => self.other_element(start, end),
                 Some(_) => {
                     let refusal = self.refuse("invalid_json", end, "expected a comma, white space or a new line");

@@ -189,6 +189,14 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
     }
     assert_eq!(found(b"[{\"a\":\"\xFF\"}]"), "invalid_json 7 1:8");
     assert_eq!(found(b"\xFF\xFE[\0]\0"), "not_a_batch 0 1:1");
+    for (text, words) in [
+        ("[{'a': 1}]", "write the document with json.dump, found `'a': 1}]`, at byte 2"),
+        ("{'a': 1}", "write the document with json.dump, found `'a': 1}`, at byte 1"),
+        ("['a']", "write the document with json.dump, found `'a']`, at byte 1"),
+    ] {
+        assert!(refusal(text).contains(words), "{text}: {}", refusal(text));
+    }
+    assert!(refusal(b"[{\"name\":\"Th\xE9o\"}]").contains("iconv -f WINDOWS-1252 -t UTF-8"));
     assert_eq!(refusal(r#"[{"a":1 "b":2}]"#), "expected `,` or `}`, found `\"b\":2}]`, at byte 8 (line 1, column 9)");
     assert_eq!(
         refusal("[{}"),
@@ -466,4 +474,21 @@ fn blanks_belong_to_no_ride_however_many_there_are() {
         let text = format!("{blanks}\n{ride}\n{blanks}\n{blanks}{ride}\n{blanks}");
         assert_eq!(shown(parse_with(LINES, &text)), format!("o{ride} o{ride}"));
     }
+}
+
+/// Programs of DOS and Windows end a text with this character.
+#[test]
+fn the_end_of_file_mark_of_dos_is_no_ride() {
+    let expected = "o{\"a\":1} o{\"b\":2}";
+    for text in [
+        "[{\"a\":1},{\"b\":2}]\r\n\u{1a}",
+        "{\"a\":1}\r\n{\"b\":2}\r\n\u{1a}",
+        "{\"a\":1}\u{1a}{\"b\":2}\u{1a}\n",
+        "{\"rides\":[{\"a\":1},{\"b\":2}]}\u{1a}",
+    ] {
+        assert_eq!(found(text), expected, "{text:?}");
+        assert_eq!(shown(parse_with(LINES, text)), expected, "{text:?} as lines");
+    }
+    assert_eq!(found("\u{1a}"), "empty 1 1:2");
+    assert_eq!(found("{\"latitude\":1}\n\u{1a}"), "o{\"latitude\":1}");
 }

@@ -46,13 +46,20 @@ impl Key {
     /// The key that `name` spells in any case, between blanks and invisible characters.
     #[inline]
     pub(super) fn read(name: &[u8]) -> Self {
-        let is_graphic = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
         match Self::of(name) {
-            Self::Unknown if !is_graphic(name.first()) || !is_graphic(name.last()) => {
-                std::str::from_utf8(name).map_or(Self::Unknown, |name| Self::of(text::trimmed(name).as_bytes()))
-            }
+            Self::Unknown => Self::surrounded(name),
             key => key,
         }
+    }
+
+    /// The key that `name` spells between blanks and invisible characters, of which it has at least one.
+    #[inline]
+    fn surrounded(name: &[u8]) -> Self {
+        let is_graphic = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
+        if is_graphic(name.first()) && is_graphic(name.last()) {
+            return Self::Unknown;
+        }
+        std::str::from_utf8(name).map_or(Self::Unknown, |name| Self::of(text::trimmed(name).as_bytes()))
     }
 }
 
@@ -84,8 +91,10 @@ impl<'de> Visitor<'de> for KeySeed {
     }
     #[inline]
     fn visit_borrowed_bytes<E: Error>(self, name: &'de [u8]) -> Result<Key, E> {
-        match Key::read(name) {
+        match Key::of(name) {
+            // Also around a known key, where they would be trimmed: they are no JSON there either.
             Key::Unknown if name.iter().any(|byte| *byte < 0x20) => Err(E::custom("control character")),
+            Key::Unknown => Ok(Key::surrounded(name)),
             key => Ok(key),
         }
     }

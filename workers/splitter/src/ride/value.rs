@@ -1,7 +1,7 @@
 //! How the value of each kind of field is read.
 
 use super::{RIDE_ID_BYTES_MAX, TEXT_BYTES_MAX};
-use crate::document::NOT_FINITE;
+use crate::document::{INFINITE, NAN};
 use common::contract::{
     reading::Factor,
     ride::{Label, RejectReason, StatusTime},
@@ -15,13 +15,15 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
 
-/// The largest integer up to which every integer is a floating-point number: 2^53.
-const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_992.0;
+/// The largest integer that is told apart from both its neighbours as a floating-point number: 2^53 - 1.
+const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
+/// What programs write in place of a missing text, beside the names of [`text::is_missing`]; in any case.
+const PLACEHOLDERS: [&str; 6] = ["none", "undefined", "n/a", "#n/a", "<na>", "\\n"];
 
 /// The value of one field.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum Field<T> {
-    /// Not there, null, or a blank text where a number or a time belongs.
+    /// Not there, null, or a text that stands for nothing: blank, or a placeholder where the field may be absent.
     #[default]
     Absent,
     /// There, but not what it should be.
@@ -73,16 +75,18 @@ pub(super) trait Kind {
     fn boolean(_: bool) -> Field<Self::Value> {
         Field::Invalid
     }
-    /// NaN or an infinity.
-    fn not_finite() -> Field<Self::Value> {
+    /// NaN, or what else stands for a missing value.
+    fn nan() -> Field<Self::Value> {
         Field::Absent
     }
 }
 
 /// Reads a value that stands alone. Never fails: what cannot be read is invalid.
 pub(super) fn read<K: Kind>(raw: &RawValue) -> Field<K::Value> {
-    if raw.get() == NOT_FINITE {
-        return K::not_finite();
+    match raw.get() {
+        NAN => return K::nan(),
+        INFINITE => return Field::Invalid,
+        _ => {}
     }
     let mut json = serde_json::Deserializer::from_str(raw.get());
     Of::<K>(PhantomData).deserialize(&mut json).unwrap_or(Field::Invalid)
@@ -141,11 +145,24 @@ impl<'de, K: Kind> Visitor<'de> for Of<K> {
 pub(super) struct Number;
 pub(super) struct Service;
 pub(super) struct Moment;
+/// Free text, kept as it is.
 pub(super) struct Text;
+/// A text that stands for one of several things; a placeholder stands for none.
+pub(super) struct Category;
 pub(super) struct RideId;
 
 fn is_blank(text: &str) -> bool {
     text::trimmed(text).is_empty()
+}
+
+/// Whether a text is blank or a placeholder of a missing value, as `NaN`, `NULL` and `N/A`.
+fn is_placeholder(text: &str) -> bool {
+    let text = text::trimmed(text);
+    // None of them is longer.
+    text.len() <= 9
+        && (text.is_empty()
+            || text::is_missing(text)
+            || PLACEHOLDERS.iter().any(|placeholder| text.eq_ignore_ascii_case(placeholder)))
 }
 
 impl Kind for Number {
@@ -163,7 +180,7 @@ impl Kind for Number {
         // Adding 0 turns -0 into 0 and nothing else into anything else.
         if value.is_finite() { Field::Given(value + 0.0) } else { Field::Invalid }
     }
-    fn not_finite() -> Field<f64> {
+    fn nan() -> Field<f64> {
         Field::Invalid
     }
 }
@@ -203,7 +220,7 @@ impl Kind for Moment {
     fn number(value: f64) -> Field<StatusTime> {
         StatusTime::from_epoch(value).map_or(Field::Invalid, Field::Given)
     }
-    fn not_finite() -> Field<StatusTime> {
+    fn nan() -> Field<StatusTime> {
         Field::Invalid
     }
 }
@@ -214,6 +231,13 @@ impl Kind for Text {
         // Escaped, a byte takes at most six: only a long text can be too long.
         let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
         if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
+    }
+}
+
+impl Kind for Category {
+    type Value = CompactString;
+    fn text(text: &str) -> Field<CompactString> {
+        if is_placeholder(text) { Field::Absent } else { Text::text(text) }
     }
 }
 
@@ -230,7 +254,7 @@ fn json_bytes(text: &str) -> usize {
 impl Kind for RideId {
     type Value = CompactString;
     fn text(text: &str) -> Field<CompactString> {
-        if text.is_empty() {
+        if is_placeholder(text) {
             Field::Absent
         } else if text.len() > RIDE_ID_BYTES_MAX || text.chars().any(char::is_control) {
             Field::Invalid

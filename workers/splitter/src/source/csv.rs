@@ -1,8 +1,8 @@
 //! CSV with a header: each row becomes one line of JSON.
 //!
-//! A row becomes an object of texts by the names of the columns, without its empty cells; a row with another number of cells than
-//! the header becomes an array of its cells, which is no ride. Where a quote is out of place, rows could be taken for the text of a
-//! cell: such a document is refused as a whole, so that no row is lost.
+//! A row becomes an object of texts by the names of the columns, without its empty cells. Blank cells beyond the last column are
+//! ignored; any other number of cells than the header's makes the row a text that says so, which is no ride. Where a quote is out
+//! of place, rows could be taken for the text of a cell: such a document is refused as a whole, so that no row is lost.
 
 mod rows;
 mod sniff;
@@ -31,6 +31,17 @@ pub(crate) enum InvalidCsv {
          name,statustime,latitude,longitude,distance,healthpoints,magicpoints,fieldservice"
     )]
     NoHeader(String),
+    /// Other text stands before the header.
+    #[error(
+        "the header of the CSV seems to be on line {0}, below other text: remove the lines before it, or start each of them with #"
+    )]
+    LateHeader(u64),
+    /// Quotes that are none in CSV stand around every name.
+    #[error(
+        "the CSV header on line {line} has every name in {quotes}, which are part of the name and not quotes in CSV: write the file \
+         with double quotes (\"), or with none"
+    )]
+    OtherQuotes { line: u64, quotes: &'static str },
     /// Two columns have one name.
     #[error(
         "the CSV header on line {line} names {name:?} twice (columns {first} and {second}); rename or remove one of them"
@@ -44,6 +55,12 @@ pub(crate) enum InvalidCsv {
         "the quote that opens a cell on line {line} of the CSV is never closed; close it, or double the quotes within a cell"
     )]
     OpenQuote { line: u64 },
+    /// A quote after a blank is open where its line ends.
+    #[error(
+        "the quote that opens a cell on line {line} of the CSV, after a blank, is not closed on that line; close it, or remove the \
+         blank before it"
+    )]
+    BrokenPadded { line: u64 },
     /// A quoted cell holds what looks like a row.
     #[error(
         "the quote that opens a cell on line {line} of the CSV is not closed before line {row}, which looks like another row; close \
@@ -73,7 +90,7 @@ impl InvalidCsv {
     /// The stable code of the refusal.
     pub fn code(&self) -> &'static str {
         match self {
-            Self::NoHeader(_) => "not_a_batch",
+            Self::NoHeader(_) | Self::LateHeader(_) => "not_a_batch",
             _ => "invalid_csv",
         }
     }
@@ -83,6 +100,7 @@ impl InvalidCsv {
 #[derive(Debug)]
 pub(super) struct Csv {
     rows: Rows,
+    delimiter: u8,
     /// Bytes before the header that are no row.
     skip: usize,
     piece: Bytes,
@@ -94,7 +112,8 @@ pub(super) struct Csv {
 impl Csv {
     pub fn new(layout: Layout) -> Self {
         let rows = Rows::new(layout.delimiter, layout.line);
-        Self { rows, skip: layout.skip, piece: Bytes::new(), has_ended: false, keys: Vec::new() }
+        let Layout { delimiter, skip, .. } = layout;
+        Self { rows, delimiter, skip, piece: Bytes::new(), has_ended: false, keys: Vec::new() }
     }
 
     /// Takes the next piece, once [`Csv::lines`] has no more.
@@ -150,8 +169,9 @@ impl Csv {
             return Ok(());
         }
         let text = utf8(&self.rows)?;
-        if self.rows.cells() != self.keys.len() as u64 {
-            write_array(lines, text, self.rows.ranges());
+        let columns = self.keys.len() as u64;
+        if self.rows.cells() < columns || self.rows.filled() > columns {
+            self.odd_row(lines, text);
             return Ok(());
         }
         lines.push(b'{');
@@ -171,6 +191,36 @@ impl Csv {
         lines.extend_from_slice(b"}\n");
         Ok(())
     }
+
+    /// Appends a row with another number of cells than the header, as a text.
+    fn odd_row(&self, lines: &mut Vec<u8>, text: &str) {
+        let (line, cells, columns) = (self.rows.row_line(), self.rows.cells(), self.keys.len());
+        let noun = if cells == 1 { "cell" } else { "cells" };
+        let mut words = format!("line {line} has {cells} {noun}, the header {columns}:");
+        for (nth, range) in self.rows.ranges().enumerate() {
+            words.push(if nth == 0 { ' ' } else { char::from(self.delimiter) });
+            words.push_str(text.get(range).unwrap_or_default());
+        }
+        write_text(lines, &words);
+        lines.push(b'\n');
+    }
+}
+
+/// Pairs of quotes that people and programs write, and that CSV does not have.
+const OTHER_QUOTES: [(char, char, &str); 5] = [
+    ('\'', '\'', "single quotes"),
+    ('`', '`', "backticks"),
+    ('\u{201C}', '\u{201D}', "typographic quotes"),
+    ('\u{2018}', '\u{2019}', "typographic quotes"),
+    ('\u{AB}', '\u{BB}', "guillemets"),
+];
+
+/// The quotes around every one of these names.
+fn other_quotes(names: &[String]) -> Option<&'static str> {
+    let is_quoted =
+        |name: &String, open: char, close: char| name.strip_prefix(open).is_some_and(|rest| rest.ends_with(close));
+    let all = |open, close| !names.is_empty() && names.iter().all(|name| is_quoted(name, open, close));
+    OTHER_QUOTES.iter().find(|(open, close, _)| all(*open, *close)).map(|(_, _, quotes)| *quotes)
 }
 
 /// The header's names, as keys of JSON.
@@ -205,7 +255,11 @@ fn header(rows: &Rows) -> Result<Vec<Option<Vec<u8>>>, InvalidCsv> {
             key
         }));
     }
-    Ok(keys)
+    names.retain(|name: &String| !name.is_empty());
+    match other_quotes(&names) {
+        Some(quotes) => Err(InvalidCsv::OtherQuotes { line, quotes }),
+        None => Ok(keys),
+    }
 }
 
 /// The row's text, checked.

@@ -163,7 +163,7 @@ fn unicode(head: &[u8]) -> Option<Unicode> {
         "convert it with: iconv -f UTF-32LE -t UTF-8",
         "convert it with: iconv -f UTF-32BE -t UTF-8",
     ];
-    let [_, _, utf32_le, utf32_be] = TO_UTF8;
+    let [utf16_le, utf16_be, utf32_le, utf32_be] = TO_UTF8;
     let other = |name: &str, way_out| Some(Unicode::Other(Unsupported::new(name, way_out)));
     match head {
         [0xFF, 0xFE, 0, 0, ..] => return other("UTF-32", utf32_le),
@@ -172,24 +172,47 @@ fn unicode(head: &[u8]) -> Option<Unicode> {
         [0xFE, 0xFF, ..] => return Some(Unicode::Marked(Endian::Big)),
         _ => {}
     }
-    // Without a mark: where a text that is mostly ASCII has its NUL bytes.
-    let start = head.get(..head.len().min(256) / 4 * 4).filter(|start| start.len() >= 4)?;
-    let units = start.len() / 4;
-    let nuls = |place: usize| start.iter().skip(place).step_by(4).filter(|byte| **byte == 0).count();
-    let [first, second, third, fourth] = [nuls(0), nuls(1), nuls(2), nuls(3)];
-    let (all, few) = (units * 9 / 10 + 1, units / 10);
-    let all = all.min(units);
-    if fourth >= all && third >= all && second >= all && first <= few {
+    if is_utf32(head, u32::from_le_bytes) {
         other("UTF-32 without a byte order mark", utf32_le)
-    } else if first >= all && second >= all && third >= all && fourth <= few {
+    } else if is_utf32(head, u32::from_be_bytes) {
         other("UTF-32 without a byte order mark", utf32_be)
-    } else if second >= all && fourth >= all && first <= few && third <= few {
-        other("UTF-16 without a byte order mark", TO_UTF8[0])
-    } else if first >= all && third >= all && second <= few && fourth <= few {
-        other("UTF-16 without a byte order mark", TO_UTF8[1])
+    } else if is_utf16(head, u16::from_le_bytes) {
+        other("UTF-16 without a byte order mark", utf16_le)
+    } else if is_utf16(head, u16::from_be_bytes) {
+        other("UTF-16 without a byte order mark", utf16_be)
     } else {
         None
     }
+}
+
+/// Bytes by which a character set is recognised.
+const UNICODE_HEAD_BYTES: usize = 512;
+
+/// Whether bytes are a text in UTF-32: characters without control characters.
+fn is_utf32(head: &[u8], unit: fn([u8; 4]) -> u32) -> bool {
+    let (units, _) = head.get(..head.len().min(UNICODE_HEAD_BYTES)).unwrap_or_default().as_chunks::<4>();
+    let is_text = |bytes: &[u8; 4]| char::from_u32(unit(*bytes)).is_some_and(|c| !c.is_control() || c.is_whitespace());
+    !units.is_empty() && units.iter().all(is_text)
+}
+
+/// Whether bytes are a text in UTF-16, in any script: without control characters and unpaired surrogates, and with so many
+/// ASCII characters as keys, digits and punctuation are.
+fn is_utf16(head: &[u8], unit: fn([u8; 2]) -> u16) -> bool {
+    /// With so many ASCII characters, the first need not be one.
+    const ASCII_ENOUGH: usize = 8;
+    let (pairs, _) = head.get(..head.len().min(UNICODE_HEAD_BYTES)).unwrap_or_default().as_chunks::<2>();
+    let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
+    let is_ascii = |unit: &u16| matches!(unit, 0x20..=0x7E | 0x09 | 0x0A | 0x0D);
+    let is_control = |unit: &u16| *unit < 0x20 && !is_ascii(unit);
+    let ascii = units.iter().filter(|unit| is_ascii(unit)).count();
+    // The second half of the last pair may be beyond what is looked at.
+    let halves = char::decode_utf16(units.iter().copied()).filter(Result::is_err).count();
+    let ends_in_half = units.last().is_some_and(|last| (0xD800..0xDC00).contains(last));
+    ascii >= 2
+        && ascii * 8 >= units.len()
+        && (ascii >= ASCII_ENOUGH || units.first().is_some_and(is_ascii))
+        && !units.iter().any(is_control)
+        && halves <= usize::from(ends_in_half)
 }
 
 fn binary(head: &[u8]) -> Option<Unsupported> {
@@ -206,7 +229,8 @@ fn binary(head: &[u8]) -> Option<Unsupported> {
     }
     let is_binary = head.iter().take(1024).any(|byte| *byte < b'\t');
     let binary_magics = BINARY_MAGICS.iter().filter(|_| is_binary);
-    let (_, name, way_out) = MAGICS.iter().chain(binary_magics).find(|(magic, ..)| head.starts_with(magic))?;
+    let starts_with = |magic: &[u8]| head.starts_with(magic) || without_mark(head).starts_with(magic);
+    let (_, name, way_out) = MAGICS.iter().chain(binary_magics).find(|(magic, ..)| starts_with(magic))?;
     Some(Unsupported::new(*name, way_out))
 }
 
@@ -288,7 +312,22 @@ fn error_code(start: &[u8]) -> String {
 
 /// Names the format of a text that is neither JSON nor CSV, if it is recognised.
 pub(super) fn unknown_text(head: &[u8]) -> Option<Unsupported> {
-    is_yaml(without_mark(head)).then(|| Unsupported::new("YAML", "convert it to JSON, or to CSV with a header"))
+    let text = without_mark(head);
+    if is_event_stream(text) {
+        let way_out = "hand in the JSON behind each `data:`, as `sed -n 's/^data: *//p'` prints it";
+        return Some(Unsupported::new("a stream of server-sent events", way_out));
+    }
+    is_yaml(text).then(|| Unsupported::new("YAML", "convert it to JSON, or to CSV with a header"))
+}
+
+/// Whether the first lines are server-sent events: names of fields and comments, and JSON as the first data.
+fn is_event_stream(text: &[u8]) -> bool {
+    let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
+    let is_before_data =
+        |line: &&[u8]| [&b"event:"[..], b"id:", b"retry:", b":"].iter().any(|field| line.starts_with(field));
+    let first = lines.find(|line| !is_before_data(line));
+    let data = first.and_then(|line| line.strip_prefix(b"data:")).unwrap_or_default().trim_ascii_start();
+    matches!(data.first(), Some(b'{' | b'['))
 }
 
 /// Whether the first lines are YAML: a document mark, a list of mappings, or two lines of `key: value`.

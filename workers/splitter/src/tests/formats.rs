@@ -193,7 +193,31 @@ async fn rows_that_are_no_rides_are_rejected_and_the_others_go_on() {
         reasons,
         [(1, "latitude_out_of_range"), (3, "not_an_object"), (4, "ride_too_large"), (5, "invalid_statustime")]
     );
-    assert_eq!(lines[1]["ride"], json!(["A", "1"]), "its cells are shown");
+    assert_eq!(lines[1]["ride"], "line 5 has 2 cells, the header 8: A,1");
+}
+
+/// Placeholders are the ids of no ride: they would make all rides but one a duplicate.
+#[tokio::test]
+async fn placeholders_in_a_column_of_ids_are_no_ids() {
+    for placeholder in ["NaN", "NA", "null", "NULL", " ", "None", "#N/A"] {
+        let row = format!("A,2018-04-25 17:03:05,40.5,-74,29.5,291,292,1,{placeholder},{placeholder}\n");
+        let body = format!("{COLUMNS},ride_id,breed\n{}", row.repeat(3));
+        let published = publish(&splitter(&memory(), 10), &body).await.unwrap();
+        assert_eq!((published.account.received, published.account.accepted), (3, 3), "{placeholder:?}");
+        assert!(published.rides().iter().all(|ride| ride.breed.is_none()), "{placeholder:?}");
+    }
+}
+
+/// The endings that editors and transports append.
+#[tokio::test]
+async fn padding_after_a_parquet_file_is_no_part_of_it() {
+    let expected = values(&publish(&splitter(&memory(), 2), parquet()).await.unwrap());
+    for padding in [&b"\n"[..], b"\r\n", &[0; 512]] {
+        let published = publish(&splitter(&memory(), 2), [&parquet()[..], padding].concat()).await.unwrap();
+        assert_eq!(values(&published), expected, "{padding:?}");
+    }
+    let failure = publish(&splitter(&memory(), 2), [&parquet()[..], b"x"].concat()).await.unwrap_err().to_string();
+    assert!(failure.starts_with("cut_short"), "{failure}");
 }
 
 #[tokio::test]

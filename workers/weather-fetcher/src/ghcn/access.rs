@@ -1,7 +1,7 @@
 //! Answers of the NCEI access service: JSON, one object for each day.
 
 use crate::{
-    foreign::looks_like,
+    foreign::{looks_like, way_out},
     left_out::{LeftOut, Reason},
     lines::{BadRow, Line, Malformed, Parsed, Text, field},
     station_year::{Date, Days, Element, StationYear},
@@ -111,7 +111,7 @@ impl Text for AccessAnswer {
 
 fn not_an_array(json: &[u8], error: &serde_json::Error) -> Malformed {
     let format = looks_like(json.get(..64).unwrap_or(json)).filter(|format| *format != "JSON");
-    let format = format.map(|format| format!("; the text looks like {format}")).unwrap_or_default();
+    let format = format.map(|format| format!("; the text looks like {format}{}", way_out(format))).unwrap_or_default();
     Malformed::new(error.line() as u64, "", format!("not an array of station days: {error}{format}"))
 }
 

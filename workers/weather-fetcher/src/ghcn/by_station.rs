@@ -1,5 +1,6 @@
 //! `csv/by_station/<ID>.csv`: every day of one station.
 
+use super::heading::{Columns, Misfit};
 use crate::{
     left_out::{LeftOut, Reason},
     lines::{BadRow, Line, Malformed, Rows, field},
@@ -8,41 +9,32 @@ use crate::{
 use compact_str::CompactString;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The columns of a by-station file, in this order; its first line may name them.
-const CSV_COLUMNS: [&str; 8] = ["ID", "DATE", "ELEMENT", "DATA_VALUE", "M_FLAG", "Q_FLAG", "S_FLAG", "OBS_TIME"];
 /// GHCN-Daily has nothing older: its `by_year` files begin with 1750.
 pub const FIRST_YEAR: i16 = 1750;
 
-/// Reads `csv/by_station/<ID>.csv`, with or without a heading, and keeps the years that are asked for. Every year is judged,
-/// so that what is left out does not depend on the years.
+/// Reads `csv/by_station/<ID>.csv` and keeps the years that are asked for. A heading says which column stands where; without
+/// one, NOAA's order counts. Every year is judged, so that what is left out does not depend on the years.
 #[derive(Debug)]
 pub struct ByStation {
     station: CompactString,
     wanted: BTreeSet<i16>,
+    columns: Columns,
+    /// Whether a heading named all columns that are read.
+    is_headed: bool,
     years: BTreeMap<i16, Days>,
 }
 
 impl ByStation {
     /// For one station and these years.
     pub fn new(station: &str, years: impl IntoIterator<Item = i16>) -> Self {
-        Self { station: station.into(), wanted: years.into_iter().collect(), years: BTreeMap::new() }
+        Self {
+            station: CompactString::from(station.to_ascii_uppercase()),
+            wanted: years.into_iter().collect(),
+            columns: Columns::default(),
+            is_headed: false,
+            years: BTreeMap::new(),
+        }
     }
-}
-
-/// A field without its quotes and surrounding blanks.
-fn bare(field: &[u8]) -> &[u8] {
-    let field = field.trim_ascii();
-    field.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(field).trim_ascii()
-}
-
-/// The fields of a line; `None` when it has fewer or more than the columns.
-fn fields(text: &[u8]) -> Option<[&[u8]; CSV_COLUMNS.len()]> {
-    let mut found = text.split(|&byte| byte == b',').map(bare);
-    let mut fields = [&[][..]; CSV_COLUMNS.len()];
-    for field in &mut fields {
-        *field = found.next()?;
-    }
-    found.next().is_none().then_some(fields)
 }
 
 impl Rows for ByStation {
@@ -51,21 +43,27 @@ impl Rows for ByStation {
     /// NOAA's largest file has about 100 MB.
     const BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-    fn is_heading(&self, line: &Line<'_>) -> bool {
-        let named = |fields: [&[u8]; CSV_COLUMNS.len()]| {
-            fields.iter().zip(CSV_COLUMNS).all(|(field, name)| field.eq_ignore_ascii_case(name.as_bytes()))
-        };
-        line.text.first().is_some_and(|byte| matches!(byte, b'I' | b'i' | b'"' | b' '))
-            && fields(line.text).is_some_and(named)
+    fn heading(&mut self, line: &Line<'_>) -> Result<bool, BadRow> {
+        let Some(columns) = Columns::of_heading(line.text) else { return Ok(false) };
+        let fault = columns.fault(line.ended);
+        // A damaged line in the middle of the rows does not change what they are read by.
+        if fault.is_none() || !self.is_headed {
+            self.columns = columns;
+            self.is_headed = fault.is_none();
+        }
+        match fault {
+            Some(column) => {
+                let expected = format!("a heading with one column {column}");
+                Err(line.bad(Reason::WrongFields, column, line.text, &expected))
+            }
+            None => Ok(true),
+        }
     }
 
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow> {
-        let Some([station, date, element, value, _, q_flag, ..]) = fields(line.text) else {
-            let count = line.text.split(|&byte| byte == b',').count();
-            let expected = format!("a row of 8 fields (not {count})");
-            return Err(line.bad(Reason::WrongFields, "", line.text, &expected));
-        };
-        if !field::station(&line, station)?.eq_ignore_ascii_case(&self.station) {
+        let misfit = |Misfit { column, expected }: Misfit| line.bad(Reason::WrongFields, column, line.text, &expected);
+        let [station, date, element, value, q_flag] = self.columns.fields(line.text).map_err(misfit)?;
+        if field::station(&line, station)? != self.station {
             let expected = format!("station {}", self.station);
             return Err(line.bad(Reason::OtherStation, "ID", station, &expected));
         }
@@ -160,6 +158,56 @@ USW00094728,20190427,PRCP,241,,,W,2400
     }
 
     #[test]
+    fn columns_are_read_by_the_names_of_the_heading() {
+        let reordered = |order: &[usize]| -> String {
+            let row = |row: &str| {
+                let fields: Vec<&str> = row.split(',').collect();
+                order.iter().map(|field| fields[*field]).collect::<Vec<_>>().join(",") + "\n"
+            };
+            format!("{HEADING}\n{DAYS}").lines().map(row).collect()
+        };
+        let expected = read(DAYS).unwrap();
+        for order in [
+            &[0, 1, 2, 4, 3, 5, 6, 7][..],
+            &[0, 1, 2, 3, 5, 4, 6, 7],
+            &[7, 6, 5, 4, 3, 2, 1, 0],
+            &[0, 1, 2, 3, 5],
+            &[0, 0, 1, 2, 3, 5, 6, 7][1..],
+        ] {
+            let text = reordered(order);
+            assert_eq!(read(&text).as_ref(), Ok(&expected), "{text}");
+            assert_eq!(read(text.replace('\n', "\r\n") + " \r\n").as_ref(), Ok(&expected), "{text}");
+        }
+        // A later heading counts from there on; one that is damaged changes nothing.
+        let (one, other) = (reordered(&[0, 1, 2, 4, 3, 5, 6, 7]), reordered(&[5, 3, 2, 1, 0]));
+        assert_eq!(read(format!("{one}{other}")).unwrap().value, expected.value);
+        let damaged = read(format!("{one}ID,DATE,\n{}", one.split_once('\n').unwrap().1)).unwrap();
+        assert_eq!((&damaged.value, damaged.left_out.count(Reason::WrongFields)), (&expected.value, 1));
+        assert_eq!(
+            (damaged.left_out.samples()[0].line, damaged.left_out.samples()[0].column.as_str()),
+            (16, "ELEMENT")
+        );
+    }
+
+    #[test]
+    fn a_damaged_heading_costs_itself() {
+        for (heading, column) in
+            [(HEADING.replace("DATA_VALUE", "VALUE"), "DATA_VALUE"), (HEADING.replace("DATE", "DATA"), "DATE")]
+        {
+            let Parsed { value, left_out } = read(format!("{heading}\n{DAYS}")).unwrap();
+            assert_eq!(value, read(DAYS).unwrap().value, "{heading}");
+            assert_eq!((left_out.count(Reason::WrongFields), left_out.samples()[0].column.as_str()), (1, column));
+        }
+    }
+
+    #[test]
+    fn the_station_may_be_in_lower_case_on_either_side() {
+        let mut lines = Lines::new(ByStation::new("usw00094728", [2018]));
+        lines.feed(DAYS.to_lowercase().as_bytes()).unwrap();
+        assert_eq!(lines.finish(), read(DAYS));
+    }
+
+    #[test]
     fn a_bad_row_costs_that_row_and_is_named() {
         for (row, column, reason) in [
             ("USW00094728,20180425,TMAX,157,,,W,2400", "DATA_VALUE", Reason::SecondValue),
@@ -235,7 +283,23 @@ USW00094728,20200102,PRCP,1,,,W,2400
             ("PK\u{3}\u{4}", "", "looks like a zip archive"),
             ("USW00094789,20180425,TMIN,111,,,W,2400\n", "ID", "station USW00094728"),
             ("USW00094728,20180425,TMIN,11.1,,,W,2400\n", "DATA_VALUE", "an integer"),
-            ("ID,DATE,ELEMENT,VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n", "ID", "a station id"),
+            (
+                "ID,DATE,ELEMENT,VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME\n",
+                "DATA_VALUE",
+                "a heading with one column DATA_VALUE",
+            ),
+            (
+                "ID,DATE,ELEMENT,DATA_VALUE\nUSW00094728,20180425,TMIN,111\n",
+                "Q_FLAG",
+                "a heading with one column Q_FLAG",
+            ),
+            (
+                "ID,DATE,ELEMENT,VALUE,Q_FLAG,M_FLAG,S_FLAG,OBS_TIME\nUSW00094728,20180425,TMIN,111,,,W,\n",
+                "DATA_VALUE",
+                "a heading with one column DATA_VALUE",
+            ),
+            ("STATION,DATE,PRCP,TMAX,TMIN\nUSW00094728,2018-04-25,241,156,111\n", "ID", "a heading with one column ID"),
+            ("\u{28}\u{b5}", "", "a row of 8 fields (not 1)"),
         ] {
             let error = read(text).unwrap_err();
             assert_eq!((error.line, error.column), (u64::from(part != "empty"), column), "{text}: {error}");

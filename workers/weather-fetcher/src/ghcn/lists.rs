@@ -11,7 +11,7 @@ use std::collections::{HashMap, HashSet};
 /// A station as `ghcnd-stations.txt` lists it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Station {
-    /// 11 characters.
+    /// 11 characters, in upper case.
     pub id: CompactString,
     /// Degrees north.
     pub latitude: f64,
@@ -44,7 +44,7 @@ impl Rows for StationList {
 
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow> {
         let ([id, latitude, longitude], more) = fields(line.text);
-        let id = CompactString::from(field::station(&line, id)?);
+        let id = field::station(&line, id)?;
         let (north, east) = (latitude, longitude);
         let latitude = field::degrees(&line, "LATITUDE", north, 90.0)?;
         let longitude = field::degrees(&line, "LONGITUDE", east, 180.0)?;
@@ -121,20 +121,22 @@ impl Rows for InventoryList {
             if element.len() != 4 {
                 return Err(line.bad(Reason::WrongFields, "ELEMENT", element, "an element of 4 characters"));
             }
-            Ok((field::year(&line, "FIRSTYEAR", first)?, field::year(&line, "LASTYEAR", last)?))
+            let (begin, end) = (field::year(&line, "FIRSTYEAR", first)?, field::year(&line, "LASTYEAR", last)?);
+            if begin > end {
+                let expected = format!("a year from FIRSTYEAR on, which is {begin},");
+                return Err(line.bad(Reason::InvalidDate, "LASTYEAR", last, &expected));
+            }
+            Ok((begin, end))
         };
         let (first, last) = match read() {
             Ok(years) => years,
             Err(bad) => {
-                self.0.doubtful.insert(station.into());
+                self.0.doubtful.insert(station);
                 return Err(bad);
             }
         };
         let Some(element) = Element::from_name(element) else { return Ok(()) };
-        let elements = match self.0.years.get_mut(station) {
-            Some(elements) => elements,
-            None => self.0.years.entry(CompactString::from(station)).or_default(),
-        };
+        let elements = self.0.years.entry(station).or_default();
         for (slot, of) in elements.iter_mut().zip(Element::ALL) {
             if of == element {
                 *slot = Some(slot.map_or((first, last), |(f, l)| (f.min(first), l.max(last))));
@@ -250,8 +252,33 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
     }
 
     #[test]
+    fn station_ids_are_in_upper_case_whatever_the_lists_have() {
+        let read_list = stations(PARK.to_lowercase()).unwrap();
+        assert_eq!((read_list.value, read_list.left_out.is_empty()), (vec![park()], true));
+        let twice = stations(padded(PARK) + &PARK.to_lowercase()).unwrap();
+        assert_eq!((twice.value, twice.left_out.is_empty()), (vec![park()], true));
+        let expected = read(InventoryList::default(), INVENTORY).unwrap();
+        assert_eq!(read(InventoryList::default(), INVENTORY.to_lowercase()), Ok(expected));
+    }
+
+    #[test]
+    fn years_in_the_wrong_order_are_a_bad_row() {
+        let swapped = INVENTORY.replace("PRCP 2015 2021", "PRCP 2021 2015");
+        let Parsed { value, left_out } = read(InventoryList::default(), swapped).unwrap();
+        assert_eq!(value.complete_years("US1NYNY0074"), Some((i16::MIN, i16::MAX)));
+        let sample = &left_out.samples()[0];
+        assert_eq!((left_out.count(Reason::InvalidDate), sample.line, sample.column.as_str()), (1, 5, "LASTYEAR"));
+        assert_eq!(sample.why, "\"2015\" where a year from FIRSTYEAR on, which is 2021, was expected");
+    }
+
+    #[test]
     fn a_bad_row_of_the_inventory_rules_out_no_station() {
-        for (from, to) in [("TMAX 1872", "TMAX 187x"), ("TMAX 1872", "TMAX"), ("TMAX 1872", "TMAXI 1872")] {
+        for (from, to) in [
+            ("TMAX 1872", "TMAX 187x"),
+            ("TMAX 1872", "TMAX"),
+            ("TMAX 1872", "TMAXI 1872"),
+            ("TMAX 1872 1960", "TMAX 1960 1872"),
+        ] {
             let Parsed { value, left_out } = read(InventoryList::default(), INVENTORY.replace(from, to)).unwrap();
             assert_eq!(value.complete_years("USC00305816"), Some((i16::MIN, i16::MAX)), "{to}");
             assert_eq!(value.complete_years("US1NYNY0074"), None);

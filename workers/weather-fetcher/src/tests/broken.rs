@@ -1,8 +1,7 @@
 //! Weather with bad rows, bad files, or missing files.
 
 use super::{noaa::Noaa, *};
-use crate::weather::WEATHER_UNUSABLE;
-use async_compression::tokio::bufread::GzipEncoder;
+use crate::{gunzip::tests::gzip, weather::WEATHER_UNUSABLE};
 use common::{
     contract::{
         layout,
@@ -11,29 +10,22 @@ use common::{
     },
     runtime::store::read_json,
 };
-use tokio::io::AsyncReadExt;
 
-const LIST: &str = "ghcnd-stations.txt";
+pub(super) const LIST: &str = "ghcnd-stations.txt";
 
-fn file_of(station: &str) -> String {
+pub(super) fn file_of(station: &str) -> String {
     format!("csv/by_station/{station}.csv")
 }
 
-fn source(folder: &tempfile::TempDir) -> Settings {
+pub(super) fn source(folder: &tempfile::TempDir) -> Settings {
     of(folder.path().to_str().unwrap().to_owned())
 }
 
-async fn gzip(plain: &[u8]) -> Vec<u8> {
-    let mut packed = Vec::new();
-    GzipEncoder::new(plain).read_to_end(&mut packed).await.unwrap();
-    packed
-}
-
-async fn warnings(store: &Store, station: &str) -> Option<WeatherWarnings> {
+pub(super) async fn warnings(store: &Store, station: &str) -> Option<WeatherWarnings> {
     read_json(store, &layout::weather_warnings(station)).await.unwrap()
 }
 
-fn permanent(result: Result<Weather, Failure>) -> String {
+pub(super) fn permanent(result: Result<Weather, Failure>) -> String {
     match result {
         Err(Failure::Permanent { reason: WEATHER_UNUSABLE, why }) => why,
         other => panic!("expected a permanent failure, got {other:?}"),
@@ -191,7 +183,7 @@ async fn forbidden_means_missing_only_while_the_service_answers_for_other_files(
 }
 
 /// Every file compressed, as on some mirrors.
-async fn compressed(data: Data) -> Data {
+pub(super) async fn compressed(data: Data) -> Data {
     let Data::Files(files) = data else { unreachable!() };
     let mut packed = Data::empty();
     for (path, content) in files {

@@ -7,38 +7,108 @@ use common::contract::{
 };
 use memchr::memchr2;
 
-/// Most members that are named in a refusal, and most arrays and objects that are noted.
+/// Most members, arrays and objects that are noted by name.
 const NOTED_MAX: usize = 16;
 /// Bytes of a name that are kept.
 const NAME_BYTES_MAX: usize = 40;
-/// How deep the walk goes; what lies deeper is passed over.
-const DEPTH_MAX: usize = 32;
-/// Bits of a set of fields: `statustime`, and the fields that identify a ride, which other objects have as well.
-const STATUSTIME: u16 = 1 << 3;
-const IDENTITY: u16 = 0b111;
+/// How deep the walk goes; below that, only the keys are looked at.
+pub(super) const DEPTH_MAX: usize = 32;
+
+/// A set of a ride's fields.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(in super::super) struct Fields(u16);
+
+impl Fields {
+    /// `ride_id`, `name` and `breed`, which other objects have as well.
+    const IDENTITY: u16 = 0b111;
+    const STATUSTIME: u16 = 1 << 3;
+    /// The fields that every ride has: `statustime` to `magicpoints`.
+    const REQUIRED: u16 = 0b1_1111_1000;
+
+    /// The fields that a key stands for.
+    pub fn of(key: &str, map: &Mapping) -> Self {
+        let matches = |name: &str| text::trimmed(key).eq_ignore_ascii_case(name);
+        let is_field = |field: &str| match map.source(field) {
+            None => matches(field),
+            Some(source) => matches(&source.key) || source.path().next().is_some_and(matches),
+        };
+        Self((0..).zip(FIELDS).filter(|(_, field)| is_field(field)).fold(0, |bits, (nth, _)| bits | 1 << nth))
+    }
+
+    /// Whether there is one of the fields that only a ride has: neither identity nor time.
+    pub fn has_measurement(self) -> bool {
+        self.0 & !(Self::IDENTITY | Self::STATUSTIME) != 0
+    }
+
+    pub(super) fn has_time(self) -> bool {
+        self.0 & Self::STATUSTIME != 0
+    }
+
+    /// Whether every required field is there.
+    pub(super) fn is_complete(self) -> bool {
+        self.0 & Self::REQUIRED == Self::REQUIRED
+    }
+
+    pub(super) fn count(self) -> u32 {
+        self.0.count_ones()
+    }
+
+    fn is_empty(self) -> bool {
+        self.0 == 0
+    }
+
+    fn add(&mut self, other: Self) {
+        self.0 |= other.0;
+    }
+
+    /// The same, or none where they only identify something.
+    fn of_nested(self) -> Self {
+        if self.0 & !Self::IDENTITY == 0 { Self::default() } else { self }
+    }
+
+    /// Complete sets first, then by size.
+    pub(super) fn rank(self) -> (bool, u32) {
+        (self.is_complete(), self.count())
+    }
+
+    fn raise(&mut self, other: Self) {
+        if other.rank() > self.rank() {
+            *self = other;
+        }
+    }
+}
 
 /// What a value holds.
 #[derive(Debug, Default)]
 pub(in super::super) struct Survey {
     pub(super) is_array: bool,
+    /// Elements of the value, where it is an array.
+    pub(super) elements: u64,
     /// Names of the first members.
     pub(super) members: Vec<String>,
     pub(super) members_count: u64,
     /// Members that are objects with a ride's field.
     pub(super) rides_as_members: u64,
     /// Which fields of a ride the object has itself.
-    fields: u16,
-    /// It has a `statustime` that is neither an array nor an object.
-    pub(super) has_time: bool,
+    pub(super) fields: Fields,
     /// Of the members that are fields: how many are arrays, objects, anything else.
     pub(super) field_arrays: u64,
     pub(super) field_objects: u64,
     pub(super) field_scalars: u64,
     /// The text of its member `type`.
     pub(super) type_text: Option<String>,
+    /// Some of the arrays: those with objects in them before others.
     pub(super) arrays: Vec<Array>,
-    /// Objects with a ride's fields that are in no array.
+    /// Some of the objects with a ride's fields that are in no array.
     pub(super) objects: Vec<Inner>,
+    /// An object is an element of an array, noted or not.
+    pub(super) has_array_of_objects: bool,
+    /// The most fields of an object, noted or not: in an array, in none, and in none but with a time.
+    pub(super) in_arrays: Fields,
+    pub(super) in_objects: Fields,
+    pub(super) in_timed_objects: Fields,
+    /// The fields of all objects that lie deeper than the walk goes.
+    pub(super) too_deep: Fields,
     /// The value ends within the text.
     pub(super) is_whole: bool,
 }
@@ -51,8 +121,8 @@ pub(super) struct Array {
     pub elements: u64,
     /// How many of the elements are objects.
     pub objects: u64,
-    /// The largest number of a ride's fields that one of the objects has.
-    pub fields: u32,
+    /// The most of a ride's fields that one of the objects has.
+    pub fields: Fields,
     /// The object nested in an element that has the most of a ride's fields.
     pub within: Option<Inner>,
     pub is_whole: bool,
@@ -62,8 +132,8 @@ pub(super) struct Array {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub path: Vec<String>,
-    /// How many of a ride's fields it has.
-    pub fields: u32,
+    /// Which of a ride's fields it has.
+    pub fields: Fields,
 }
 
 /// An open bracket.
@@ -71,13 +141,15 @@ struct Frame {
     is_array: bool,
     /// Members that lead here from the value, or from the element of the array it is in.
     path: Vec<String>,
-    /// The array it is, or is in.
+    /// Where the array that it is, or is in, is noted.
     array: Option<usize>,
+    /// Elements of the array that it is.
+    elements: u64,
     /// It is inside an array, at any depth.
     is_in_array: bool,
     /// It is an element of its array.
     is_element: bool,
-    fields: u16,
+    fields: Fields,
     key: String,
     key_is_next: bool,
 }
@@ -105,17 +177,20 @@ impl Survey {
         while !walk.frames.is_empty() {
             walk.leave(false);
         }
-        walk.survey
+        let mut survey = walk.survey;
+        survey.too_deep = survey.too_deep.of_nested();
+        survey.in_arrays.raise(survey.too_deep);
+        survey
     }
 
     /// Whether the object has any of a ride's fields itself.
     pub fn has_fields(&self) -> bool {
-        self.fields != 0
+        !self.fields.is_empty()
     }
 
-    /// How many of a ride's fields the object has itself.
-    pub(super) fn fields(&self) -> u32 {
-        self.fields.count_ones()
+    /// Whether the object has a field itself that only a ride has.
+    pub fn has_measurement(&self) -> bool {
+        self.fields.has_measurement()
     }
 
     /// The object has a member of this name.
@@ -129,6 +204,31 @@ impl Survey {
             array.path.as_deref().is_some_and(|path| matches!(path, [only] if only.eq_ignore_ascii_case(name)))
         })
     }
+
+    /// Notes an array, if need be in place of one without a ride's fields; returns where.
+    fn note(&mut self, array: Array) -> Option<usize> {
+        if self.arrays.len() < NOTED_MAX {
+            self.arrays.push(array);
+            return Some(self.arrays.len() - 1);
+        }
+        let is_idle = |noted: &Array| noted.is_whole && noted.fields_max().is_empty();
+        let place = self.arrays.iter().position(is_idle)?;
+        *self.arrays.get_mut(place)? = array;
+        Some(place)
+    }
+}
+
+impl Array {
+    fn new(path: Option<Vec<String>>, elements: u64) -> Self {
+        Self { path, elements, objects: 0, fields: Fields::default(), within: None, is_whole: false }
+    }
+
+    /// The most of a ride's fields that an object in it has.
+    pub(super) fn fields_max(&self) -> Fields {
+        let mut most = self.fields;
+        most.raise(self.within.as_ref().map(|within| within.fields).unwrap_or_default());
+        most
+    }
 }
 
 struct Walk<'m> {
@@ -140,40 +240,40 @@ struct Walk<'m> {
 }
 
 impl Walk<'_> {
-    /// Which fields a key stands for.
-    fn fields_of(&self, key: &str) -> u16 {
-        let matches = |name: &str| text::trimmed(key).eq_ignore_ascii_case(name);
-        let is_field = |field: &str| match self.map.source(field) {
-            None => matches(field),
-            Some(source) => matches(&source.key) || source.path().next().is_some_and(matches),
-        };
-        (0..).zip(FIELDS).filter(|(_, field)| is_field(field)).fold(0, |bits, (nth, _)| bits | 1 << nth)
-    }
-
     /// A value starts in the innermost open bracket.
     fn value(&mut self, first: u8) {
-        let Some(frame) = self.frames.last() else { return };
+        let is_outermost = self.frames.len() == 1;
+        let Some(frame) = self.frames.last_mut() else { return };
         if frame.is_array {
+            frame.elements += 1;
+            self.survey.elements += u64::from(is_outermost);
+            if first == b'{' {
+                self.survey.has_array_of_objects = true;
+                if frame.array.is_none() {
+                    let path = (!is_outermost && !frame.is_in_array).then(|| frame.path.clone());
+                    frame.array = self.survey.note(Array::new(path, frame.elements - 1));
+                }
+            }
             if let Some(array) = frame.array.and_then(|array| self.survey.arrays.get_mut(array)) {
                 array.elements += 1;
                 array.objects += u64::from(first == b'{');
             }
-        } else if self.frames.len() == 1 {
-            let fields = self.fields_of(&frame.key);
-            let is_mapped = self.map.iter().next().is_some();
+        } else if is_outermost {
+            let fields = Fields::of(&frame.key, self.map);
             let counted = match first {
                 b'[' => &mut self.survey.field_arrays,
                 b'{' => &mut self.survey.field_objects,
                 _ => &mut self.survey.field_scalars,
             };
-            *counted += u64::from(fields != 0);
-            self.survey.has_time |= fields & STATUSTIME != 0 && (is_mapped || !matches!(first, b'{' | b'['));
+            *counted += u64::from(!fields.is_empty());
         }
     }
 
     fn open(&mut self, is_array: bool) -> usize {
         if self.deeper > 0 || self.frames.len() >= DEPTH_MAX {
             self.deeper += 1;
+            // Somewhere on the way from the outermost array to the object, an object is an element.
+            self.survey.has_array_of_objects |= !is_array && self.survey.is_array;
             return 1;
         }
         self.value(if is_array { b'[' } else { b'{' });
@@ -182,32 +282,16 @@ impl Walk<'_> {
         let is_element = parent.is_some_and(|parent| parent.is_array);
         let mut path = parent.filter(|parent| !parent.is_array).map(|parent| parent.path.clone()).unwrap_or_default();
         path.extend(parent.filter(|parent| !parent.is_array).map(|parent| parent.key.clone()));
-        let is_in_array = parent.is_some_and(|parent| parent.is_in_array || parent.is_array);
-        let array = match parent.and_then(|parent| parent.array) {
-            _ if is_array && self.survey.arrays.len() < NOTED_MAX => {
-                self.survey.arrays.push(Array {
-                    path: (parent.is_some() && !is_in_array).then(|| path.clone()),
-                    elements: 0,
-                    objects: 0,
-                    fields: 0,
-                    within: None,
-                    is_whole: false,
-                });
-                Some(self.survey.arrays.len() - 1)
-            }
-            _ if is_array => None,
-            around => around,
-        };
-        let key_is_next = !is_array;
         self.frames.push(Frame {
             is_array,
             path,
-            array,
-            is_in_array,
+            array: parent.and_then(|parent| parent.array).filter(|_| !is_array),
+            elements: 0,
+            is_in_array: parent.is_some_and(|parent| parent.is_in_array || parent.is_array),
             is_element,
-            fields: 0,
+            fields: Fields::default(),
             key: String::new(),
-            key_is_next,
+            key_is_next: !is_array,
         });
         1
     }
@@ -224,27 +308,55 @@ impl Walk<'_> {
     /// Leaves the innermost bracket, which is closed or cut off.
     fn leave(&mut self, is_whole: bool) {
         let Some(frame) = self.frames.pop() else { return };
-        // A nested object with identifying fields alone is not a ride.
-        let fields = if frame.fields & !IDENTITY == 0 { 0 } else { frame.fields.count_ones() };
-        let array = frame.array.and_then(|array| self.survey.arrays.get_mut(array));
         if frame.is_array {
-            if let Some(array) = array {
-                array.is_whole = is_whole;
-            }
+            self.leave_array(frame, is_whole);
         } else if self.frames.is_empty() {
             self.survey.fields = frame.fields;
-        } else if fields > 0 {
-            self.survey.rides_as_members += u64::from(self.frames.len() == 1 && !frame.is_element);
-            match array {
-                Some(array) if frame.is_element => array.fields = array.fields.max(fields),
-                Some(array) if array.within.as_ref().is_none_or(|within| within.fields < fields) => {
-                    array.within = Some(Inner { path: frame.path, fields });
-                }
-                None if !frame.is_in_array && self.survey.objects.len() < NOTED_MAX => {
-                    self.survey.objects.push(Inner { path: frame.path, fields });
-                }
-                _ => {}
+        } else {
+            self.leave_object(frame);
+        }
+    }
+
+    fn leave_array(&mut self, frame: Frame, is_whole: bool) {
+        let arrays = &mut self.survey.arrays;
+        if let Some(noted) = frame.array {
+            if let Some(array) = arrays.get_mut(noted) {
+                array.is_whole = is_whole;
             }
+        } else if !self.frames.is_empty() && !frame.is_in_array && arrays.len() < NOTED_MAX {
+            // Without an object in it. It is named where there is room.
+            arrays.push(Array { is_whole, ..Array::new(Some(frame.path), frame.elements) });
+        }
+    }
+
+    fn leave_object(&mut self, frame: Frame) {
+        let fields = frame.fields.of_nested();
+        if fields.is_empty() {
+            return;
+        }
+        self.survey.rides_as_members += u64::from(self.frames.len() == 1 && !frame.is_element);
+        if frame.is_in_array {
+            self.survey.in_arrays.raise(fields);
+        } else {
+            self.survey.in_objects.raise(fields);
+            if fields.has_time() {
+                self.survey.in_timed_objects.raise(fields);
+            }
+        }
+        let inner = Inner { path: frame.path, fields };
+        match frame.array.and_then(|array| self.survey.arrays.get_mut(array)) {
+            Some(array) if frame.is_element => array.fields.raise(fields),
+            Some(array) if array.within.as_ref().is_none_or(|within| within.fields.rank() < fields.rank()) => {
+                array.within = Some(inner);
+            }
+            None if !frame.is_in_array && self.survey.objects.len() < NOTED_MAX => self.survey.objects.push(inner),
+            None if !frame.is_in_array => {
+                let weakest = self.survey.objects.iter_mut().min_by_key(|noted| noted.fields.rank());
+                if let Some(noted) = weakest.filter(|noted| noted.fields.rank() < fields.rank()) {
+                    *noted = inner;
+                }
+            }
+            _ => {}
         }
     }
 
@@ -258,10 +370,14 @@ impl Walk<'_> {
     /// A key, or a text; returns its bytes, quotes included.
     fn string(&mut self, text: &[u8]) -> usize {
         let length = string_length(text);
+        let written = text.get(..length).unwrap_or_default();
         if self.deeper > 0 {
+            let after = text.get(length..).unwrap_or_default();
+            if after.iter().find(|byte| !byte.is_ascii_whitespace()) == Some(&b':') {
+                self.survey.too_deep.add(Fields::of(&name(written), self.map));
+            }
             return length;
         }
-        let written = text.get(..length).unwrap_or_default();
         let depth = self.frames.len();
         match self.frames.last() {
             Some(frame) if frame.key_is_next => self.key(written),
@@ -278,7 +394,7 @@ impl Walk<'_> {
 
     fn key(&mut self, written: &[u8]) {
         let key = name(written);
-        let fields = self.fields_of(&key);
+        let fields = Fields::of(&key, self.map);
         if self.frames.len() == 1 {
             self.survey.members_count += 1;
             if self.survey.members.len() < NOTED_MAX {
@@ -286,7 +402,7 @@ impl Walk<'_> {
             }
         }
         if let Some(frame) = self.frames.last_mut() {
-            frame.fields |= fields;
+            frame.fields.add(fields);
             frame.key = key;
             frame.key_is_next = false;
         }

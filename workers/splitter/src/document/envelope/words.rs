@@ -2,7 +2,7 @@
 
 use super::{
     super::refusal::printable,
-    survey::{Array, Survey},
+    survey::{Array, DEPTH_MAX, Survey},
 };
 use common::contract::{
     outcome::shorten,
@@ -15,41 +15,47 @@ const ARRAYS_MAX: usize = 2;
 /// Bytes of a name and of a path that are shown at most.
 const NAME_BYTES_MAX: usize = 32;
 const PATH_BYTES_MAX: usize = 60;
+/// Bytes of an expression for jq at most.
+const JQ_BYTES_MAX: usize = 120;
 
 /// Where the value stands in its document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(in super::super) enum Place {
     /// It is the first, and may be the only one.
     Alone,
     /// It is this element of a sequence.
     InSequence(u64),
     /// It is this element of an array.
-    InArray(u64),
+    InArray {
+        index: u64,
+        /// The elements of that array, for jq, as in `.rides[]`.
+        elements: String,
+    },
 }
 
 impl Survey {
     /// Why the value would be several rides counted as one; `None` if it is one ride, valid or not.
-    pub fn several_rides(&self, place: Place) -> Option<String> {
-        let most_in_arrays = self.arrays.iter().map(Array::fields_max).max().unwrap_or(0);
-        let most = self.objects.iter().map(|inner| inner.fields).chain([most_in_arrays]).max().unwrap_or(0);
-        let has_array_of_objects = self.arrays.iter().any(|array| array.objects > 0);
-        let is_several = if self.is_array {
-            has_array_of_objects
-        } else if self.has_time {
-            false
-        } else if self.pandas().is_some() {
-            true
-        } else if self.fields() == 0 {
-            has_array_of_objects || most > 0
+    ///
+    /// A complete ride may hold anything but another complete ride. Any other object is several rides if an object in it
+    /// has more of a ride's fields than it has itself; and an object that has identity and time alone, if it holds an
+    /// array of objects at all.
+    pub fn several_rides(&self, place: &Place) -> Option<String> {
+        if !self.is_array && self.fields.is_complete() {
+            let is_ambiguous = self.in_arrays.is_complete() || self.in_objects.is_complete();
+            return is_ambiguous.then(|| self.rides_in_a_ride(place));
+        }
+        let in_objects = if self.fields.has_time() { self.in_timed_objects } else { self.in_objects };
+        let is_several = if self.is_array || (!self.has_measurement() && self.has_array_of_objects) {
+            self.has_array_of_objects
         } else {
-            most > self.fields()
+            self.pandas().is_some() || self.in_arrays.count().max(in_objects.count()) > self.fields.count()
         };
         is_several.then(|| self.words(place))
     }
 
     /// Why an object that stands alone is no batch of one ride; `None` if it has any of a ride's fields.
     pub fn no_ride(&self) -> Option<String> {
-        (!self.has_fields()).then(|| self.words(Place::Alone))
+        (!self.has_fields()).then(|| self.words(&Place::Alone))
     }
 
     /// The members of the object, for people.
@@ -65,15 +71,10 @@ impl Survey {
         }
     }
 
-    fn words(&self, place: Place) -> String {
-        let subject = match place {
-            Place::Alone => "expected rides, found".to_owned(),
-            Place::InSequence(index) | Place::InArray(index) => {
-                format!("expected a ride, but element {index} (counted from 0) is")
-            }
-        };
+    fn words(&self, place: &Place) -> String {
+        let subject = place.in_words();
         if self.is_array {
-            let elements = self.arrays.first().map_or(0, |array| array.elements);
+            let elements = self.elements;
             return format!(
                 "{subject} an array of {elements} with objects in it, which would be several rides taken for one: hand in \
                  that array alone"
@@ -85,10 +86,39 @@ impl Survey {
             );
         }
         let envelope = self.envelope().map(|name| format!("{name}, ")).unwrap_or_default();
-        let arrays: Vec<_> = self.arrays.iter().filter_map(Array::in_words).take(ARRAYS_MAX).collect();
-        let arrays = if arrays.is_empty() { String::new() } else { format!("; {}", arrays.join(", ")) };
-        let members = self.members_in_words();
+        let (members, arrays) = (self.members_in_words(), self.arrays_in_words());
         format!("{subject} {envelope}an object with {members}{arrays}: {}", self.way_out(place))
+    }
+
+    /// The value is a complete ride that holds others.
+    fn rides_in_a_ride(&self, place: &Place) -> String {
+        let array = self.best_array().filter(|array| array.fields_max().is_complete());
+        let inner = self.objects.iter().find(|inner| inner.fields.is_complete());
+        let path = array.map_or_else(|| inner.map(|inner| inner.path.as_slice()), |array| array.path.as_deref());
+        let before = match place {
+            Place::InArray { elements, .. } => format!("{elements} | "),
+            Place::Alone | Place::InSequence(_) => String::new(),
+        };
+        let jq = path.and_then(|path| Some(format!("{before}del({})", jq_path(path)?)));
+        let (below, remedy) = match (path, jq.filter(|jq| jq.len() <= JQ_BYTES_MAX)) {
+            (Some(path), Some(jq)) => {
+                (format!("below `{}`", path_in_words(path)), format!(", as `jq -c {}` does", quoted(&jq)))
+            }
+            _ => ("in it".to_owned(), String::new()),
+        };
+        format!(
+            "{} a ride with complete rides {below}, which may be one ride or several: if it is one, leave those out{remedy}; \
+             if each is a ride, hand in all of them one beside the other",
+            place.in_words()
+        )
+    }
+
+    /// The arrays that most likely hold the rides.
+    fn arrays_in_words(&self) -> String {
+        let mut arrays: Vec<_> = self.arrays.iter().collect();
+        arrays.sort_by_key(|array| std::cmp::Reverse((array.fields_max().rank(), array.objects > 0)));
+        let arrays: Vec<_> = arrays.into_iter().filter_map(Array::in_words).take(ARRAYS_MAX).collect();
+        if arrays.is_empty() { String::new() } else { format!("; {}", arrays.join(", ")) }
     }
 
     /// The layout in which pandas wrote a data frame, and how it is recognised.
@@ -131,8 +161,8 @@ impl Survey {
         }
     }
 
-    fn way_out(&self, place: Place) -> String {
-        let is_aws = self.array("Records").is_some_and(|array| array.fields_max() == 0);
+    fn way_out(&self, place: &Place) -> String {
+        let is_aws = self.array("Records").is_some_and(|array| array.fields_max().count() == 0);
         if is_aws {
             return "hand in the text of each record's `body` (SQS), `Sns.Message`, or decoded `kinesis.data`, one a line, \
                     as `jq -r '.Records[].body'` does"
@@ -141,17 +171,18 @@ impl Survey {
         if self.has("TopicArn") && self.has("Message") {
             return "hand in the text of its `Message`, as `jq -r .Message` does".to_owned();
         }
-        let best_object = self.objects.iter().max_by_key(|inner| inner.fields);
-        let fields_in_object = best_object.map_or(0, |inner| inner.fields);
-        if let Some(array) = self.best_array().filter(|array| array.fields_max() >= fields_in_object) {
+        let best_object = self.objects.iter().max_by_key(|inner| inner.fields.rank());
+        let in_object = best_object.map(|inner| inner.fields).unwrap_or_default();
+        let best_array = self.best_array().filter(|array| array.fields_max().rank() >= in_object.rank());
+        let in_array = best_array.map(Array::fields_max).unwrap_or_default();
+        if self.too_deep.rank() > in_object.rank().max(in_array.rank()) {
+            return format!("rides seem to be more than {DEPTH_MAX} levels deep in it: hand in their array alone");
+        }
+        if let Some(array) = best_array {
             return array.way_out(place);
         }
         if let Some(inner) = best_object {
-            let path = path_in_words(&inner.path);
-            return format!(
-                "the ride seems to be in `{path}`: hand in that alone, or map each field, as in `--map \
-                 statustime={path}.statustime`"
-            );
+            return self.way_out_of_object(&inner.path);
         }
         let hints: Vec<_> = self.members.iter().filter_map(|name| Some((name, near_miss(name)?))).take(3).collect();
         if hints.is_empty() {
@@ -165,47 +196,108 @@ impl Survey {
         format!("if it is a ride, say which key is which field, as in `{}`", hints.join(" "))
     }
 
+    fn way_out_of_object(&self, path: &[String]) -> String {
+        let around = path.split_last().map_or(path, |(_, around)| around);
+        let is_sibling = |other: &[String]| other.split_last().is_some_and(|(_, other)| other == around);
+        let siblings = self.objects.iter().filter(|inner| inner.fields.has_time() && is_sibling(&inner.path)).count();
+        if siblings > 1
+            && let Some(jq) = jq_path(around).filter(|jq| jq.len() <= JQ_BYTES_MAX)
+        {
+            let from = if around.is_empty() { ".[] | objects".to_owned() } else { format!("{jq}[]") };
+            return format!(
+                "several of its members seem to be rides: hand them in, as `jq -c {}` prints them",
+                quoted(&from)
+            );
+        }
+        let path = path_in_words(path);
+        format!(
+            "the ride seems to be in `{path}`: hand in that alone, or map each field, as in `--map \
+             statustime={path}.statustime`"
+        )
+    }
+
     /// The array that is most likely to hold the rides.
     fn best_array(&self) -> Option<&Array> {
-        let likely = |array: &&Array| (array.fields_max(), array.path.is_some(), array.elements);
+        let likely = |array: &&Array| (array.fields_max().rank(), array.path.is_some(), array.elements);
         self.arrays.iter().filter(|array| array.objects > 0).max_by_key(likely)
     }
 }
 
-impl Array {
-    fn fields_max(&self) -> u32 {
-        self.within.as_ref().map_or(0, |within| within.fields).max(self.fields)
+impl Place {
+    fn in_words(&self) -> String {
+        match self {
+            Self::Alone => "expected rides, found".to_owned(),
+            Self::InSequence(index) | Self::InArray { index, .. } => {
+                format!("expected a ride, but element {index} (counted from 0) is")
+            }
+        }
     }
+}
 
+impl Array {
     fn in_words(&self) -> Option<String> {
         let path = path_in_words(self.path.as_deref()?);
         let at_least = if self.is_whole { "" } else { "at least " };
         Some(format!("`{path}` is an array of {at_least}{}", self.elements))
     }
 
+    /// Members that lead from an element to the ride.
+    fn within(&self) -> &[String] {
+        let inner = self.within.as_ref().filter(|within| within.fields.rank() > self.fields.rank());
+        inner.map(|within| within.path.as_slice()).unwrap_or_default()
+    }
+
     /// The path to the rides, where names alone can say it.
     fn rides_at(&self) -> Option<RidesAt> {
-        let array = self.path.clone()?;
-        let inner = self.within.as_ref().filter(|within| within.fields > self.fields);
-        let at = RidesAt { array, within: inner.map(|within| within.path.clone()).unwrap_or_default() };
+        let at = RidesAt { array: self.path.clone()?, within: self.within().to_vec() };
         let text = at.to_string();
         text.parse::<RidesAt>().ok().filter(|parsed| *parsed == at && text.len() <= PATH_BYTES_MAX)
     }
 
-    fn way_out(&self, place: Place) -> String {
-        match (self.rides_at(), place) {
-            (Some(at), Place::Alone | Place::InSequence(_)) => {
-                let option = if at.within.is_empty() { at.to_string() } else { format!("'{at}'") };
-                format!("`--rides-at {option}`, or `rides_at` in ride-batch.v1, reads the rides there")
-            }
-            (Some(at), Place::InArray(_)) => {
-                let within: String = at.within.iter().map(|name| format!(".{name}")).collect();
-                let path = at.array.join(".");
-                format!("take the rides out first, as `jq -c '.[].{path}[]{within}'` does")
-            }
-            (None, _) => "hand in the array of rides alone".to_owned(),
+    /// What prints the rides as a sequence, for jq.
+    fn jq(&self, place: &Place) -> Option<String> {
+        let within = if self.within().is_empty() { String::new() } else { jq_path(self.within())? };
+        let rides = format!("{}[]{within}", jq_path(self.path.as_deref()?)?);
+        let jq = match place {
+            Place::Alone | Place::InSequence(0) => rides,
+            // What is no such object passes as it is.
+            Place::InSequence(_) => format!("({rides})? // ."),
+            Place::InArray { elements, .. } => format!("{elements} | ({rides})? // ."),
+        };
+        (jq.len() <= JQ_BYTES_MAX).then(|| quoted(&jq))
+    }
+
+    fn way_out(&self, place: &Place) -> String {
+        let is_first = matches!(place, Place::Alone | Place::InSequence(0));
+        if let Some(at) = self.rides_at().filter(|_| is_first) {
+            let option = at.to_string();
+            let is_plain = option.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
+            let option = if is_plain { option } else { quoted(&option) };
+            return format!("`--rides-at {option}`, or `rides_at` in ride-batch.v1, reads the rides there");
+        }
+        match self.jq(place) {
+            Some(jq) => format!("take the rides out first, as `jq -c {jq}` does"),
+            None => "hand in the array of rides alone".to_owned(),
         }
     }
+}
+
+/// A path of members as jq reads it; `None` where a terminal would not show it.
+pub(in super::super) fn jq_path(path: &[String]) -> Option<String> {
+    let is_word = |name: &str| {
+        !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
+    };
+    let step = |name: &String| match name.as_str() {
+        name if !name.is_empty() && is_word(name) => Some(format!(".{name}")),
+        name if name.chars().any(|c| printable(c) != c) => None,
+        name => Some(format!(".{}", serde_json::to_string(name).ok()?)),
+    };
+    path.iter().map(step).collect()
+}
+
+/// In single quotes, as a shell reads it.
+fn quoted(text: &str) -> String {
+    format!("'{}'", text.replace('\'', r"'\''"))
 }
 
 fn path_in_words(path: &[String]) -> String {

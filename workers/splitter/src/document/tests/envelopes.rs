@@ -31,7 +31,10 @@ fn rides_under_another_key_are_refused_with_the_way_out() {
         ("{\"data\":[]}".to_owned(), ["`data` is an array of 0", "none of them is a field of a ride"]),
         ("{\"data\":[{\"x\":1}]}".to_owned(), ["`data` is an array of 1", "`--rides-at data`"]),
         ("{\"error\":\"not found\"}".to_owned(), ["the member `error`", "none of them is a field"]),
-        (format!("{{\"a.b\":[{RIDE}]}}"), ["`a.b` is an array of 1", "hand in the array of rides alone"]),
+        (
+            format!("{{\"a.b\":[{RIDE}]}}"),
+            ["`a.b` is an array of 1", "take the rides out first, as `jq -c '.\"a.b\"[]'` does"],
+        ),
         ("{\"lat\":1,\"lng\":2,\"status_time\":3}".to_owned(), ["`lat`", "--map latitude=lat --map longitude=lng"]),
         (format!("{{\"ride\":{RIDE}}}"), ["the member `ride`", "--map statustime=ride.statustime"]),
     ] {
@@ -86,9 +89,12 @@ fn an_element_around_rides_refuses_the_document_with_its_index() {
     let batch = format!("{{\"data\":[{RIDE},{RIDE}]}}");
     for (text, words) in [
         (format!("{batch}\n{batch}\n"), vec!["`--rides-at data`"]),
-        (format!("{RIDE}\n{batch}\n"), vec!["element 1 (counted from 0)", "`--rides-at data`"]),
-        (format!("[{RIDE},7,{batch}]"), vec!["element 2 (counted from 0)", "jq -c '.[].data[]'"]),
-        (format!("{{\"rides\":[{RIDE},{batch}]}}"), vec!["element 1 (counted from 0)", "jq -c"]),
+        (format!("{RIDE}\n{batch}\n"), vec!["element 1 (counted from 0)", "jq -c '(.data[])? // .'"]),
+        (format!("[{RIDE},7,{batch}]"), vec!["element 2 (counted from 0)", "jq -c '.[] | (.data[])? // .'"]),
+        (
+            format!("{{\"Rides\":[{RIDE},{batch}]}}"),
+            vec!["element 1 (counted from 0)", "jq -c '.Rides[] | (.data[])? // .'"],
+        ),
         (format!("[[{RIDE},{RIDE}],{{}},{{}}]"), vec!["element 0", "an array of 2 with objects in it"]),
         (format!("[[[{RIDE}]]]"), vec!["element 0", "hand in that array alone"]),
         (
@@ -166,4 +172,138 @@ fn a_mapping_after_the_rides_comes_in_time() {
     }
     let (_, header) = parse(r#"{"object":"raw/x","rides_at":"a.b[].c","map":{"latitude":"lat"}}"#).unwrap();
     assert_eq!(header.reading.to_string(), "--rides-at a.b[].c --map latitude=lat");
+}
+
+const COMPLETE: &str = r#"{"name":"A","statustime":"2018-04-25 17:03:05","latitude":1,"longitude":2,"distance":3,"healthpoints":4,"magicpoints":5}"#;
+
+/// An envelope may have a time of its own: what counts is how many of a ride's fields it has.
+#[test]
+fn an_envelope_with_a_time_is_no_ride() {
+    let array = [COMPLETE; 4].join(",");
+    let time = r#""statustime":"2018-05-01 00:00:00""#;
+    let many = [COMPLETE; 1_000].join(",");
+    let near = r#"[{"lat":1,"lng":2},{"lat":3,"lng":4}]"#;
+    for (text, words) in [
+        (
+            format!("{{{time},\"source\":\"x\",\"data\":[{array}]}}"),
+            vec!["`data` is an array of 4", "`--rides-at data`"],
+        ),
+        (format!("[{{{time},\"rides\":[{array}]}}]"), vec!["element 0", "`rides` is an array of 4"]),
+        (format!("{{{time},\"payload\":[{array}]}}\n{{{time},\"payload\":[{array}]}}\n"), vec!["`--rides-at payload`"]),
+        (format!("{{{time},\"payload\":{COMPLETE}}}\n{{{time},\"payload\":{COMPLETE}}}\n"), vec!["`payload`"]),
+        (format!("{{{time},\"data\":[{many}]}}"), vec!["`data` is an array of at least", "`--rides-at data`"]),
+        (format!("[{{{time},\"data\":[{many}]}}]"), vec!["element 0", "`data`"]),
+        (format!("{{{time},\"data\":{near}}}"), vec!["`data` is an array of 2", "`--rides-at data`"]),
+        (
+            format!("{{{time},\"note\":\"{}\",\"data\":[{array}]}}", "x".repeat(40_000)),
+            vec!["hand in that array alone"],
+        ),
+        (format!("{{{time},\"columns\":[\"latitude\"],\"data\":[[1]]}}"), vec!["orient='split'"]),
+    ] {
+        refused(&text, &words);
+    }
+    let reading: Reading = serde_json::from_str(r#"{"map":{"statustime":"time"}}"#).unwrap();
+    let mapped = format!("{{\"time\":\"2018-05-01 00:00:00\",\"data\":[{array}]}}");
+    let refusal = parse_at(ANY, &reading, mapped).unwrap_err().to_string();
+    assert!(refusal.contains("`--rides-at data`"), "{refusal}");
+    let spread = format!("{{{time},\"at\":{{\"latitude\":1,\"longitude\":2,\"distance\":3}}}}");
+    assert_eq!(found(&spread), format!("o{spread}"), "one ride, spread over objects");
+    let reference = format!("{{{time},\"object\":\"raw/x\",\"sha256\":\"00\"}}");
+    assert_eq!(parse(reference).unwrap().1.object.as_deref(), Some("raw/x"));
+}
+
+/// A complete ride that holds complete rides may be one or several.
+#[test]
+fn rides_within_a_ride_are_refused_and_parts_of_a_ride_are_not() {
+    let with = |members: &str| COMPLETE.replacen('{', &format!("{{{members},"), 1);
+    let several = with(&format!("\"legs\":[{COMPLETE},{COMPLETE}]"));
+    let one = with(&format!("\"raw\":{{\"of\":{COMPLETE}}}"));
+    for (text, words) in [
+        (
+            several.clone(),
+            vec!["a ride with complete rides below `legs`", "jq -c 'del(.legs)'", "one beside the other"],
+        ),
+        (format!("{COMPLETE}\n{several}\n"), vec!["element 1", "jq -c 'del(.legs)'"]),
+        (format!("[{several}]"), vec!["element 0", "jq -c '.[] | del(.legs)'"]),
+        (format!("{{\"rides\":[{one}]}}"), vec!["below `raw.of`", "jq -c '.rides[] | del(.raw.of)'"]),
+    ] {
+        refused(&text, &words);
+    }
+    for ride in [
+        with(
+            r#""legs":[{"statustime":"x","latitude":1,"longitude":2,"distance":3,"name":"a","breed":"b","ride_id":"c","fieldservice":1}]"#,
+        ),
+        with(r#""at":{"latitude":1,"longitude":2}"#),
+        with(r#""columns":[1],"data":[[2]]"#),
+    ] {
+        assert_eq!(found(&ride), format!("o{ride}"));
+        assert_eq!(found(format!("[{ride}]")), format!("o{ride}"));
+    }
+}
+
+/// A ride that is around the array of rides is in no array, and would be lost.
+#[test]
+fn a_ride_around_the_rides_is_refused() {
+    let inner = COMPLETE.trim_matches(['{', '}']);
+    for text in [
+        format!("{{{inner},\"rides\":[{COMPLETE},{COMPLETE}]}}"),
+        format!("{{\"travel_data\":[{COMPLETE}],{inner}}}"),
+        r#"{"Distance ":3,"rides":[]}"#.to_owned(),
+    ] {
+        refused(&text, &["of a ride as well", "as an element of the array"]);
+    }
+    for fine in [
+        r#"{"statustime":"2018-05-01 00:00:00","name":"x","ride_id":7,"breed":"y","rides":[{}]}"#,
+        r#"{"distance":{"unit":"miles"},"latitude":null,"rides":[{}]}"#,
+        r#"{"rides":[{}],"longitude":[1,2]}"#,
+    ] {
+        assert_eq!(found(fine), "o{}", "{fine}");
+    }
+}
+
+/// However many arrays come first, and however deep they are, rides in them are seen.
+#[test]
+fn no_bound_of_the_survey_hides_rides() {
+    let array = [COMPLETE; 3].join(",");
+    let nested = |depth: usize| format!("{}{array}{}", "[".repeat(depth), "]".repeat(depth));
+    let objects = |depth: usize| format!("{}[{array}]{}", "{\"a\":".repeat(depth), "}".repeat(depth));
+    let tags = |value: &str| (0..40).map(|n| format!("\"tags{n}\":{value}")).collect::<Vec<_>>().join(",");
+    let (plain, filled) = (tags("[0]"), tags("[{\"x\":1}]"));
+    for depth in [2, 17, 18, 31, 32, 33, 40, 100] {
+        refused(&nested(depth), &["element 0", "array"]);
+        refused(&format!("[{COMPLETE},{}]", nested(depth)), &["element 1"]);
+        refused(&format!("[{COMPLETE},{}]", objects(depth)), &["element 1"]);
+        refused(&format!("{COMPLETE}\n{}\n", objects(depth)), &["element 1"]);
+        refused(&objects(depth), &["expected rides"]);
+    }
+    refused(&objects(40), &["more than 32 levels deep"]);
+    for tags in [plain, filled] {
+        refused(&format!("{{{tags},\"data\":[{array}]}}"), &["`data` is an array of 3", "`--rides-at data`"]);
+        refused(&format!("[{COMPLETE},{{{tags},\"data\":[{array}]}}]"), &["element 1", "(.data[])?"]);
+        refused(&format!("{COMPLETE}\n{{{tags},\"data\":[{array}]}}\n"), &["element 1", "(.data[])?"]);
+    }
+    let levels = (0..17).map(|n| format!("[{n}]")).collect::<Vec<_>>().join(",");
+    refused(&format!("[{COMPLETE},[{levels},[{array}]]]"), &["element 1", "an array of 18"]);
+    let deep = format!("{{\"latitude\":1,\"longitude\":2,\"x\":{}1{}}}", "{\"latitude\":".repeat(50), "}".repeat(50));
+    assert_eq!(found(&deep), format!("o{deep}"), "one field, however often");
+}
+
+/// The advice can be followed: names are quoted as jq and the shell read them.
+#[test]
+fn advice_is_quoted() {
+    for (text, words) in [
+        (format!("{{\"my rides\":[{RIDE}]}}"), "`--rides-at 'my rides'`"),
+        (format!("{{\"it's\":[{RIDE}]}}"), r"`--rides-at 'it'\''s'`"),
+        (format!("[{{\"my-rides\":[{RIDE}]}}]"), "jq -c '.[] | (.\"my-rides\"[])? // .'"),
+        (format!("[{{\"rows\":[{{\"ride\":{RIDE}}}]}}]"), "jq -c '.[] | (.rows[].ride)? // .'"),
+        (format!("{{\"data\":{{\"a\":{RIDE},\"b\":{RIDE},\"n\":2}}}}"), "jq -c '.data[]'"),
+        (format!("{{\"a\":{RIDE},\"b\":{RIDE},\"n\":2}}"), "jq -c '.[] | objects'"),
+        (format!("{{\"rides\":{{\"17\":{RIDE}}}}}"), "`jq '{rides: [.rides[]]}'` makes an array"),
+        ("{\"Rides\":\"[]\"}".to_owned(), "`jq '.Rides |= fromjson'`"),
+        ("{\"rides\":null}".to_owned(), "`{\"rides\":[]}` for a batch without rides"),
+        (format!("\"[{}]\"", RIDE.replace('"', "\\\"")), "`jq -r .`"),
+        ("hello".to_owned(), "CSV with a header, or Parquet"),
+    ] {
+        refused(&text, &[words]);
+    }
 }

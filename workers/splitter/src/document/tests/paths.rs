@@ -105,6 +105,9 @@ fn a_path_that_leads_nowhere_names_what_is_there() {
         ("{\"data\":[{}", "cut_short 11 1:12"),
         ("{\"data\":[{}]", "cut_short 12 1:13"),
         ("{\"a\":tru,\"data\":[{}]}", "invalid_json 8 1:9"),
+        // Found by fuzzing: the words depended on how the bytes came.
+        ("{\"data\":tts\":\"292\",\"field\u{7}\"namce\":true}},{\"properties\":null}]}", "invalid_json 9 1:10"),
+        ("{\"data\":{\"a\":1,\"b\":tru},\"c\":[1,2,3,4,5,6,7,8,9]}", "invalid_json 22 1:23"),
         ("{\"data\":[{}]}x", "not_a_batch 13 1:14"),
         ("{\"data\":[{}] \"b\":1}", "invalid_json 13 1:14"),
     ] {

@@ -2,7 +2,8 @@
 //!
 //! Like the `csv` crate in what it reads, and unlike it strict about quotes: behind a quoted cell only a delimiter or the end of the
 //! row may stand, and a cell that goes on over several lines must not hold what looks like a row. Both show that a quote is missing
-//! or out of place, and then rows would disappear in the text of a cell.
+//! or out of place, and then rows would disappear in the text of a cell. Blanks may stand around a quoted cell; one after a blank
+//! must end on its line, since other readers take its quote for text.
 
 use super::{InvalidCsv, ROW_BYTES_MAX};
 use memchr::{memchr_iter, memchr3};
@@ -18,6 +19,8 @@ enum State {
     },
     /// Before any other cell.
     Cell,
+    /// After blanks at the start of a cell, which belong to it unless a quote follows.
+    Padding,
     Unquoted,
     Quoted,
     /// After a quote within a quoted cell: its end, or the first of two.
@@ -38,7 +41,7 @@ pub(super) struct Rows {
     ends: Vec<usize>,
     /// Complete cells, kept or not.
     cells: u64,
-    /// Cells up to the last that is not empty.
+    /// Cells up to the last that is not blank.
     filled: u64,
     is_cell_empty: bool,
     /// Text was left out since the row is longer than [`ROW_BYTES_MAX`].
@@ -50,6 +53,8 @@ pub(super) struct Rows {
     /// Line on which the first cell that spans several lines opens its quote.
     broken_cell: Option<u64>,
     quote_line: u64,
+    /// Whether the quoted cell comes after a blank.
+    is_padded: bool,
     /// Whether the quoted cell spans several lines.
     is_cell_broken: bool,
     /// Delimiters within the quotes of the cell, of its current line, and of all cells of the row that span several
@@ -78,6 +83,7 @@ impl Rows {
             after_cr: false,
             broken_cell: None,
             quote_line: line,
+            is_padded: false,
             is_cell_broken: false,
             cell_delimiters: 0,
             line_delimiters: 0,
@@ -97,6 +103,7 @@ impl Rows {
             let (length, is_complete) = match self.state {
                 State::Row { mark } => self.before_row(mark, rest),
                 State::Cell => self.before_cell(rest),
+                State::Padding => self.padding(rest),
                 State::Unquoted => self.unquoted(rest),
                 State::Quoted => self.quoted(rest)?,
                 State::Quote => self.after_quote(rest)?,
@@ -116,7 +123,7 @@ impl Rows {
             State::Row { mark: 0 } => return Ok(false),
             State::Row { mark } => self.keep(MARK.get(..mark).unwrap_or_default()),
             State::Quoted => return Err(InvalidCsv::OpenQuote { line: self.quote_line }),
-            State::Cell | State::Unquoted | State::Quote | State::Closed => {}
+            State::Cell | State::Padding | State::Unquoted | State::Quote | State::Closed => {}
         }
         self.end_cell();
         Ok(true)
@@ -133,9 +140,11 @@ impl Rows {
         self.broken_delimiters = 0;
     }
 
-    /// Whether the row is a blank line.
+    /// Whether the row is a blank line. What DOS writes at the end of a file is blank, too.
     pub fn is_blank(&self) -> bool {
-        self.cells == 1 && !self.has_quotes && self.text.iter().all(u8::is_ascii_whitespace)
+        const END_OF_FILE: u8 = 0x1A;
+        let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == END_OF_FILE;
+        self.cells == 1 && !self.has_quotes && self.text.iter().all(is_blank)
     }
 
     /// Whether text was left out since the row is too long.
@@ -151,6 +160,11 @@ impl Rows {
     /// Cells of the row.
     pub fn cells(&self) -> u64 {
         self.cells
+    }
+
+    /// Cells of the row up to the last that is not blank.
+    pub fn filled(&self) -> u64 {
+        self.filled
     }
 
     /// Where each cell is in the text.
@@ -204,15 +218,46 @@ impl Rows {
 
     fn before_cell(&mut self, rest: &[u8]) -> (usize, bool) {
         self.after_cr = false;
-        if rest.first() == Some(&b'"') {
-            self.state = State::Quoted;
-            self.has_quotes = true;
-            self.quote_line = self.line;
-            (self.cell_delimiters, self.line_delimiters) = (0, 0);
-            return (1, false);
+        match rest.first() {
+            Some(b'"') => self.open_quote(false),
+            Some(byte) if self.is_padding(*byte) => {
+                self.state = State::Padding;
+                (0, false)
+            }
+            _ => {
+                self.state = State::Unquoted;
+                (0, false)
+            }
         }
-        self.state = State::Unquoted;
-        (0, false)
+    }
+
+    fn open_quote(&mut self, is_padded: bool) -> (usize, bool) {
+        self.state = State::Quoted;
+        self.has_quotes = true;
+        self.is_padded = is_padded;
+        self.quote_line = self.line;
+        (self.cell_delimiters, self.line_delimiters) = (0, 0);
+        (1, false)
+    }
+
+    fn is_padding(&self, byte: u8) -> bool {
+        matches!(byte, b' ' | b'\t') && byte != self.delimiter
+    }
+
+    fn padding(&mut self, rest: &[u8]) -> (usize, bool) {
+        let length = rest.iter().take_while(|byte| self.is_padding(**byte)).count();
+        match rest.get(length) {
+            Some(b'"') => {
+                self.text.truncate(self.ends.last().copied().unwrap_or(0));
+                self.is_cell_empty = true;
+                let (quote, _) = self.open_quote(true);
+                return (length + quote, false);
+            }
+            Some(_) => self.state = State::Unquoted,
+            None => {}
+        }
+        self.keep(rest.get(..length).unwrap_or_default());
+        (length, false)
     }
 
     fn unquoted(&mut self, rest: &[u8]) -> (usize, bool) {
@@ -244,6 +289,7 @@ impl Rows {
         match after.first() {
             None => return Ok((length, false)),
             Some(b'"') => self.state = State::Quote,
+            Some(_) if self.is_padded => return Err(InvalidCsv::BrokenPadded { line: self.quote_line }),
             Some(byte) => {
                 self.is_cell_broken = true;
                 self.broken_cell.get_or_insert(self.quote_line);
@@ -304,7 +350,7 @@ impl Rows {
     }
 
     fn keep(&mut self, text: &[u8]) {
-        self.is_cell_empty &= text.is_empty();
+        self.is_cell_empty &= text.iter().all(u8::is_ascii_whitespace);
         let room = ROW_BYTES_MAX.saturating_sub(self.text.len());
         self.text.extend_from_slice(text.get(..room.min(text.len())).unwrap_or_default());
         self.is_cut |= text.len() > room;

@@ -13,6 +13,9 @@ const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];
 /// A row with this many cells that are exactly fields of a ride is a header, whatever its other cells hold.
 const FIELDS_OF_HEADER: usize = 3;
 
+/// Lines before a header at most, for it to be found.
+const LINES_BEFORE_HEADER_MAX: usize = 20;
+
 /// How the rows of a document are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(in crate::source) struct Layout {
@@ -26,7 +29,7 @@ pub(in crate::source) struct Layout {
 /// The layout, if the document is CSV with a header; `head` holds its first [`HEAD_BYTES`], or all of it.
 ///
 /// # Errors
-/// If it is CSV without a header.
+/// If it is CSV without a header, or with other text than comments before it.
 pub(in crate::source) fn sniff(head: &[u8]) -> Result<Option<Layout>, InvalidCsv> {
     let is_whole = head.len() < HEAD_BYTES;
     let first = without_mark(head).trim_ascii_start().first();
@@ -37,14 +40,37 @@ pub(in crate::source) fn sniff(head: &[u8]) -> Result<Option<Layout>, InvalidCsv
         return Ok(Some(layout));
     }
     let looks = DELIMITERS.into_iter().filter_map(|delimiter| Look::at(head, is_whole, delimiter));
-    let Some(best) = looks.max_by_key(|look| (look.known, look.first.len())) else { return Ok(None) };
-    if best.has_header() {
+    let best = looks.max_by_key(|look| (look.known, look.first.len()));
+    if let Some(best) = best.as_ref().filter(|best| best.has_header()) {
         return Ok(Some(Layout { delimiter: best.delimiter, skip: 0, line: 1 }));
     }
+    if let Some((layout, is_commented)) = below(head, is_whole) {
+        return if is_commented { Ok(Some(layout)) } else { Err(InvalidCsv::LateHeader(layout.line)) };
+    }
+    let Some(best) = best else { return Ok(None) };
     match best.first.iter().find(|cell| is_value(cell)) {
         Some(value) if best.is_table() => Err(InvalidCsv::NoHeader(shorten(value, 60).into_owned())),
         _ => Ok(None),
     }
+}
+
+/// The layout of a header that stands below other lines, and whether all of these are comments that start with `#`. Such a
+/// header has several cells that are exactly fields of a ride.
+fn below(head: &[u8], is_whole: bool) -> Option<(Layout, bool)> {
+    let (mut skip, mut is_commented) = (0, true);
+    for (nth, line) in (1..).zip(head.split_inclusive(|byte| *byte == b'\n')).take(LINES_BEFORE_HEADER_MAX) {
+        let rest = head.get(skip..)?;
+        let looks = DELIMITERS.into_iter().filter_map(|delimiter| Look::at(rest, is_whole, delimiter));
+        let fields = |look: &Look| look.first.iter().filter(|cell| names_field(cell)).count();
+        let header = looks.filter(|look| !look.precedes_json && fields(look) >= FIELDS_OF_HEADER).max_by_key(fields);
+        let text = without_mark(line).trim_ascii();
+        if let Some(look) = header.filter(|_| !text.is_empty()) {
+            return (nth > 1).then_some((Layout { delimiter: look.delimiter, skip, line: nth }, is_commented));
+        }
+        is_commented &= text.is_empty() || text.starts_with(b"#");
+        skip += line.len();
+    }
+    None
 }
 
 /// Excel's own first line: `sep=;`.

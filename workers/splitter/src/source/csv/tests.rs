@@ -72,16 +72,74 @@ async fn quoted_cells_keep_what_is_in_them() {
 }
 
 #[tokio::test]
-async fn a_row_with_another_number_of_cells_shows_its_cells() {
-    let csv = "name,latitude,distance\nA,1\nB,1,2,3\nC,1,2\nD,1,2,,,,\n\"E\"\n";
+async fn a_row_with_another_number_of_cells_says_so() {
+    let csv = "name,latitude,distance\nA,1\nB,1,2,3\nC,1,2\nD,1,2,,,, \nE,1,,2\n\n\"F\"\n";
     let expected = [
-        json!(["A", "1"]),
-        json!(["B", "1", "2", "3"]),
+        json!("line 2 has 2 cells, the header 3: A,1"),
+        json!("line 3 has 4 cells, the header 3: B,1,2,3"),
         json!({"name": "C", "latitude": "1", "distance": "2"}),
-        json!(["D", "1", "2", "", "", "", ""]),
-        json!(["E"]),
+        json!({"name": "D", "latitude": "1", "distance": "2"}),
+        json!("line 6 has 4 cells, the header 3: E,1,,2"),
+        json!("line 8 has 1 cell, the header 3: F"),
     ];
     assert_eq!(records(csv).await, expected);
+}
+
+/// Blanks before and behind a quoted cell, as in text that is aligned by hand.
+#[tokio::test]
+async fn a_quote_after_a_blank_opens_a_quoted_cell() {
+    let csv = "\"name\" , \"latitude\",\t\"note\"\n\"A\", \"1\" ,  \"x, \"\"y\"\"\"\n B , 2,  \n \"\", 3, c \"d\"\n";
+    let expected = [
+        json!({"name": "A", "latitude": "1", "note": "x, \"y\""}),
+        json!({"name": " B ", "latitude": " 2", "note": "  "}),
+        json!({"latitude": " 3", "note": " c \"d\""}),
+    ];
+    assert_eq!(records(csv).await, expected);
+    let tabs = csv.replace(",\t", "\t").replace("x, ", "x\u{a0}").replace(',', "\t");
+    assert_eq!(records(&tabs).await.len(), 3);
+    let why = refusal("name,latitude\nA, \"1\n2,3\"\n").await;
+    assert_eq!(
+        why,
+        "the quote that opens a cell on line 2 of the CSV, after a blank, is not closed on that line; close it, or remove the \
+         blank before it"
+    );
+}
+
+#[tokio::test]
+async fn quotes_that_csv_does_not_have_are_named() {
+    for (header, quotes) in [
+        ("'name','latitude'", "single quotes"),
+        ("`name`;`latitude`", "backticks"),
+        ("\u{201c}name\u{201d},\u{201c}latitude\u{201d}", "typographic quotes"),
+    ] {
+        let why = refusal(format!("{header}\nA,1\n")).await;
+        assert!(why.starts_with("the CSV header on line 1 has every name in") && why.contains(quotes), "{why}");
+    }
+    assert_eq!(records("'name,latitude\nA,1\n").await, [json!({"'name": "A", "latitude": "1"})]);
+}
+
+#[tokio::test]
+async fn comments_before_a_header_are_skipped_and_other_text_is_refused() {
+    let header = "name,latitude,longitude";
+    let expected = [json!({"name": "A", "latitude": "1", "longitude": "2"})];
+    for before in ["# rides of 2018\n", "\u{feff}# a, b\r\n\n#\n", "  # x; y\n"] {
+        assert_eq!(records(format!("{before}{header}\nA,1,2\n")).await, expected, "{before:?}");
+    }
+    let why = refusal(format!("# x\n{header}\nA,1,2\nB,1\n,\"\n")).await;
+    assert!(why.contains("line 5"), "{why}");
+    for title in ["Rides of 2018\n\n", "Rides of 2018,,\n\n", "export; 2018-04-25\n\n"] {
+        let why = refusal(format!("{title}{header}\nA,1,2\n")).await;
+        assert!(why.starts_with("the header of the CSV seems to be on line 3, below other text"), "{title:?}: {why}");
+    }
+    assert_eq!(records("#name,latitude,longitude,distance\nA,1,2,3\n").await[0]["#name"], "A");
+}
+
+#[tokio::test]
+async fn the_end_of_file_mark_of_dos_is_no_row() {
+    let expected = [json!({"name": "A", "latitude": "1"})];
+    for end in ["\r\n\u{1a}", "\n\u{1a}\n", "\n\n\u{1a}\u{1a}"] {
+        assert_eq!(records(format!("name,latitude\nA,1{end}")).await, expected, "{end:?}");
+    }
 }
 
 #[tokio::test]

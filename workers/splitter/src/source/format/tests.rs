@@ -87,6 +87,7 @@ fn texts_that_are_neither_json_nor_csv_are_refused_by_name() {
             "version https://git-lfs.github.com/spec/v1\noid sha256:4d\nsize 1\n",
             "a Git LFS pointer, not the file it stands for",
         ),
+        ("\u{FEFF}version https://git-lfs.github.com/spec/v1\n", "a Git LFS pointer, not the file it stands for"),
         ("-----BEGIN PGP MESSAGE-----\n", "an encrypted or signed text (PEM)"),
         ("eyJuYW1lIjogIlR3aWxpZ2h0In0=\n", "JSON in base64"),
         ("W3sibmFtZSI6ICJUd2lsaWdodCJ9XQ==", "JSON in base64"),
@@ -100,6 +101,10 @@ fn texts_that_are_neither_json_nor_csv_are_refused_by_name() {
     for text in ["---\nrides:\n  - name: x\n", "- name: Twilight\n  latitude: 40.5\n", "# rides\nrides:\n  - name: x\n"]
     {
         assert!(unknown_text(text.as_bytes()).is_some(), "{text}");
+    }
+    for text in ["data: {\"a\": 1}\n\ndata: {\"a\": 2}\n\n", ": ping\n\nevent: ride\nid: 7\ndata:[1]\n"] {
+        let found = unknown_text(text.as_bytes()).unwrap();
+        assert!(found.name.contains("server-sent events") && found.way_out.contains("sed -n"), "{found}");
     }
     for text in ["", "hello", "hello: world", "{\"a\": 1}", "[1]", "\"a\": 1,\n\"b\": 2", "-1", "- - -", "a,b\n1,2"] {
         assert!(unknown_text(text.as_bytes()).is_none(), "{text}");
@@ -118,7 +123,13 @@ fn a_text_is_not_taken_for_the_binary_format_it_starts_like() {
 
 #[test]
 fn utf_16_and_utf_32_without_a_mark_are_told_by_their_nul_bytes() {
-    for text in ["[{\"name\": \"Twilight\"}]", "name,latitude\nX,1\n", "[]"] {
+    let other_scripts = [
+        "[{\"name\": \"Тимофей Александрович Ковалевский\", \"breed\": \"Единорог обыкновенный лесной\"}]",
+        "[{\"name\": \"トワイライト・スパークル\u{3000}ユニコーン\", \"breed\": \"麒麟\"}]",
+        "имя,широта,name,latitude\nЗвезда,1,x,2\n",
+        "[{\"name\": \"🦄🦄🦄🦄🦄🦄🦄🦄🦄🦄\"}]",
+    ];
+    for text in ["[{\"name\": \"Twilight\"}]", "name,latitude\nX,1\n", "[]"].into_iter().chain(other_scripts) {
         let utf16 = |big: bool| -> Vec<u8> {
             text.encode_utf16().flat_map(|unit| if big { unit.to_be_bytes() } else { unit.to_le_bytes() }).collect()
         };
@@ -138,7 +149,11 @@ fn utf_16_and_utf_32_without_a_mark_are_told_by_their_nul_bytes() {
         }
     }
     assert_eq!(recognise(b"[\0\0\0\0\0\0\0"), recognise(b"[\0\0\0\0\0\0\0"), "short and strange");
-    assert_eq!(recognise(b"{\"a\0\":1}"), Format::Text);
+    for bytes in
+        [&b"{\"a\0\":1}"[..], b"[\0\0", "[\"Тимофей Александрович\"]".as_bytes(), b"a\0b\0\x01\0c\0d\0e\0f\0g\0"]
+    {
+        assert_eq!(recognise(bytes), Format::Text, "{bytes:?}");
+    }
 }
 
 proptest! {

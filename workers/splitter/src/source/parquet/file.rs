@@ -27,6 +27,8 @@ const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED_MAGIC: &[u8; 4] = b"PARE";
 /// Bytes of the length of the footer, and the magic after it.
 const TAIL_BYTES: u64 = 8;
+/// Bytes of padding after the magic at most.
+const PADDING_BYTES_MAX: u64 = 1024;
 /// Bytes of the footer at most.
 const FOOTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Elements in all lists of the footer at most: about ten for each column of each row group.
@@ -163,7 +165,11 @@ impl Rows {
 fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
     let cut_short = || InvalidParquet::CutShort(file.len());
     let read = |start, length| file.read(start, length).map_err(|error| InvalidParquet::Broken(error.to_string()));
-    let tail_at = file.len().checked_sub(TAIL_BYTES).filter(|at| *at >= MAGIC.len() as u64).ok_or_else(cut_short)?;
+    let tail_at = file
+        .len()
+        .checked_sub(padding(file)? + TAIL_BYTES)
+        .filter(|at| *at >= MAGIC.len() as u64)
+        .ok_or_else(cut_short)?;
     let tail = read(tail_at, TAIL_BYTES as usize)?;
     let [a, b, c, d, magic @ ..] = tail.as_ref() else { return Err(cut_short()) };
     if magic == ENCRYPTED_MAGIC {
@@ -185,6 +191,15 @@ fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
         return Err(InvalidParquet::Broken("its footer cannot be read".to_owned()));
     }
     ParquetMetaDataReader::decode_metadata(&bytes).map_err(broken)
+}
+
+/// Bytes of blanks, line ends and zeros after the magic at the end of the file, as editors and transports append them.
+fn padding(file: &Spooled) -> Result<u64, InvalidParquet> {
+    let start = file.len().saturating_sub(PADDING_BYTES_MAX);
+    let end =
+        file.read(start, PADDING_BYTES_MAX as usize).map_err(|error| InvalidParquet::Broken(error.to_string()))?;
+    let is_padding = |byte: &u8| matches!(byte, 0 | b' ' | b'\t' | b'\r' | b'\n');
+    Ok(end.iter().rev().take_while(|byte| is_padding(byte)).count() as u64)
 }
 
 /// Checks that a column is compressed and encoded in a way that is read.

@@ -184,8 +184,10 @@ async fn a_file_that_is_cut_or_broken_is_refused_with_the_reason() {
         let error = read_in(&whole[..length], None, LIMITS).await.unwrap_err();
         assert!(matches!(&error, ReadError::Parquet(invalid) if invalid.code() == "cut_short"), "{length}: {error}");
     }
-    let longer = [&whole[..], b"\n"].concat();
+    let longer = [&whole[..], b"\nx"].concat();
     assert!(read_in(&longer, None, LIMITS).await.unwrap_err().to_string().contains("no footer at its end"));
+    let padded = [&whole[..], b"\r\n\0"].concat();
+    assert_eq!(read_in(&padded, None, LIMITS).await.unwrap(), read_in(&whole, None, LIMITS).await.unwrap());
     let mut lies = whole.clone();
     let at = lies.len() - 8;
     lies[at..at + 4].copy_from_slice(&u32::MAX.to_le_bytes());

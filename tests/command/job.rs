@@ -169,7 +169,7 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     });
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
     let cause = err.lines().find(|line| line.starts_with("weather-fetcher waits: ")).unwrap();
-    assert!(cause.contains("503") && cause.ends_with("tried again until it answers"), "{cause}");
+    assert!(cause.contains("503") && cause.ends_with("tried again until it succeeds"), "{cause}");
     assert!(!err.contains("may be away"), "a cause, not a guess\n{err}");
 }
 

@@ -6,6 +6,7 @@ use common::{
     contract::{
         envelope::{Header, Properties},
         outcome::Outgoing,
+        reply_address::is_reply_address,
         topology::{self, queue},
     },
     runtime::{
@@ -338,6 +339,7 @@ async fn every_subscriber_gets_its_own_copy(broker: Arc<dyn Broker>) {
 async fn a_reply_queue_takes_answers_by_its_name(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let (name, mut replies) = connection.reply_queue().await.unwrap();
+    assert!(is_reply_address(&name), "workers answer there: {name}");
     let answer = Outgoing { mandatory: false, ..message("", &name, "answer") };
     connection.publisher().await.unwrap().publish(answer).await.unwrap();
     assert_eq!(next(&mut replies).await.properties.message_id.as_deref(), Some("answer"));

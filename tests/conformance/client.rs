@@ -38,7 +38,7 @@ fn weather(request_id: &str) -> WeatherRequest {
 /// Answers a delivery with an error under the id of its request.
 async fn answer(connection: &dyn Connection, delivery: Delivery) {
     fn reply<M: Message>(response: &M, delivery: &Delivery) -> Outgoing {
-        Outgoing::reply(response, &delivery.properties).unwrap().unwrap()
+        Outgoing::reply(response, &delivery.properties).unwrap()
     }
     let message = "by hand".to_owned();
     let reply = if delivery.properties.kind.as_deref() == Some("score-request.v1") {

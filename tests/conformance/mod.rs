@@ -1,8 +1,10 @@
 //! One suite for both brokers: what `common::runtime::broker` promises, and what the worker loop makes of it.
 
+mod answers;
 mod broker;
 mod client;
 mod control;
+mod dead;
 mod wire;
 mod worker;
 

@@ -185,6 +185,9 @@ async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: A
     sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
     sent.properties.set_text(envelope::HISTORY, "attempt 4: not yet");
     sent.properties.set_text("mine", "kept");
+    // Where a replay publishes it is not for its publisher to say.
+    sent.properties.set_text(envelope::ORIGINAL_EXCHANGE, topology::EVENTS);
+    sent.properties.set_text(envelope::ORIGINAL_ROUTING_KEY, "dataset-ready.v1");
     running.publish(sent.clone()).await;
     let dead = running.dead().await;
     assert_eq!(dead.message_id, sent.properties.message_id);

@@ -74,7 +74,7 @@ async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
     let request: ScoreRequest = decode(&delivery.body).unwrap();
     let error = ScoreError { code: ScoreErrorCode::NoModel, message: "too late".to_owned(), field: None };
     let reply = Outgoing::reply(&ScoreResponse::failed(request.request_id, error), &delivery.properties);
-    connection.publisher().await.unwrap().publish(reply.unwrap().unwrap()).await.unwrap();
+    connection.publisher().await.unwrap().publish(reply.unwrap()).await.unwrap();
     delivery.settle.ack().await.unwrap();
     let deadline = Instant::now() + SOON;
     while api.metric("late_answers", "").await < 1.0 {

@@ -1,6 +1,6 @@
 //! One user for each worker and each kind of outsider: it does its job under it, and nothing else.
 
-use super::users::{ROLES, Users};
+use super::users::Users;
 use common::{
     contract::{
         envelope::Properties,
@@ -11,7 +11,7 @@ use common::{
         model::logistic,
         outcome::Outgoing,
         reading::Reading,
-        topology::{self, PROCESSES, Topology, queue},
+        topology::{self, PROCESSES, Topology, queue, rung_queue},
     },
     runtime::{
         AmqpBroker, Broker,
@@ -32,6 +32,7 @@ use pipeline_tests::{
     noaa::{Data, Fault, Noaa},
     processes::{Input, SOON, output, succeed, told},
     rabbitmq::settings,
+    trust,
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -222,8 +223,8 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     client.close().await;
 }
 
-/// Every user tries every queue and every exchange in every way there is; what is allowed is written down here once more,
-/// in other words than the patterns'.
+/// Every user tries every queue and every exchange in every way there is; what is allowed is what the runbook's table says
+/// ([`trust`]), in other words than the patterns'.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_user_is_refused_what_is_not_its_own() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
@@ -233,7 +234,7 @@ async fn every_user_is_refused_what_is_not_its_own() {
     connection.close().await;
     let mut wrong = Vec::new();
     let mut attempts = 0;
-    for role in ROLES {
+    for role in trust::TRUST.iter().map(|trust| trust.role) {
         let connection = Connection::connect(&users.url(role), Default::default()).await.unwrap();
         for attempt in attempts_of(&users.namespace, role) {
             attempts += 1;
@@ -338,75 +339,68 @@ fn allowed<T>(outcome: lapin::Result<T>) -> bool {
     }
 }
 
+/// Every attempt of a user; what is allowed is what [`pipeline_tests::trust`] says.
 fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     let named = |plain: &str| format!("{namespace}{plain}");
-    let (operator, worker) = (role == "operator", PROCESSES.contains(&role));
-    // Every worker listens whether it is to pause.
-    let temporary = worker || ["publisher", "client", "gateway", "operator"].contains(&role);
+    let trust = trust::of_role(role);
+    let declares = trust.declares();
     let mut attempts = Vec::new();
     let mut attempt = |what, expected| attempts.push(Attempt { what, expected });
 
-    let topology = Topology::of_fleet(namespace);
-    for queue in topology.queues.iter().map(|queue| queue.name.clone()) {
-        let own = queue == named(role) || (role == "weather-fetcher" && queue == named("weather-lookup"));
-        let reads = own || operator || (role == "gateway" && queue.ends_with(".dead"));
+    let topology = Topology::of_fleet("");
+    for queue in topology.queues.iter().map(|queue| queue.name.as_str()) {
+        let reads = trust.reads_queue(queue);
+        let queue = named(queue);
         attempt(What::Get(queue.clone()), reads);
         attempt(What::Purge(queue.clone()), reads);
-        attempt(What::DeclareQueue(queue.clone()), operator);
-        if !operator {
+        attempt(What::DeclareQueue(queue.clone()), declares);
+        if !declares {
             attempt(What::DeleteQueue(queue.clone()), false);
             attempt(What::BindQueue(queue, named("events")), false);
         }
     }
-    for exchange in ["ingest", "work", "events", "rpc", "retry", "dead"].map(named) {
-        attempt(What::DeclareExchange(exchange.clone()), operator);
-        if !operator {
+    for exchange in topology.exchanges.iter().map(|exchange| named(&exchange.name)) {
+        attempt(What::DeclareExchange(exchange.clone()), declares);
+        if !declares {
             attempt(What::DeleteExchange(exchange), false);
         }
     }
 
-    let mut publish = |exchange: &str, key: &str, allowed: bool| {
-        let exchange = if exchange.is_empty() { String::new() } else { named(exchange) };
-        attempt(What::Publish(exchange, key.to_owned()), allowed || operator);
-    };
-    for (exchange, message, publisher) in [
-        ("ingest", "ride-batch.v1", "publisher"),
-        ("work", "ride-chunk.v1", "splitter"),
-        ("work", "ride-chunk.v2", "splitter"),
-        ("work", "batch-split.v1", "splitter"),
-        ("work", "enriched-chunk.v1", "weather-fetcher"),
-        ("work", "ride-chunk.v1.x", "nobody"),
-        ("work", "x.ride-chunk.v1", "nobody"),
-        ("work", "", "nobody"),
-        ("events", "dataset-ready.v1", "merger"),
-        ("events", "model-promoted.v1", "trainer"),
-        ("events", "model-rejected.v1", "trainer"),
-        ("events", "worker-control.v1", "operator"),
-        ("rpc", "score-request.v1", "client"),
-        ("rpc", "weather-request.v1", "client"),
-        ("rpc", "weather-response.v1", "nobody"),
+    for (exchange, message) in [
+        ("ingest", "ride-batch.v1"),
+        ("ingest", "rides"),
+        ("work", "ride-chunk.v1"),
+        ("work", "ride-chunk.v2"),
+        ("work", "batch-split.v1"),
+        ("work", "enriched-chunk.v1"),
+        ("work", "ride-chunk.v1.x"),
+        ("work", "x.ride-chunk.v1"),
+        ("work", ""),
+        ("events", "dataset-ready.v1"),
+        ("events", "model-promoted.v1"),
+        ("events", "model-rejected.v1"),
+        ("events", "worker-control.v1"),
+        ("rpc", "score-request.v1"),
+        ("rpc", "weather-request.v1"),
+        ("rpc", "weather-response.v1"),
     ] {
-        let as_gateway = role == "gateway" && ["publisher", "client"].contains(&publisher);
-        publish(exchange, message, role == publisher || as_gateway);
+        attempt(What::Publish(named(exchange), message.to_owned()), trust.publishes(exchange, message));
     }
-    // A publisher may use any routing key; the gateway has no need to.
-    publish("ingest", "rides", role == "publisher");
     for of in queue::ALL {
         // To its own rungs, of which queues of requests have none; into no work queue, not even its own.
-        publish("retry", &named(&format!("{of}.retry.0")), of == role && of != "scorer");
-        publish("retry", &named(&format!("{of}.retry.3")), of == role && of != "scorer");
-        publish("retry", &named(of), false);
-        let own = of == role || (role == "weather-fetcher" && of == "weather-lookup");
-        publish("dead", &named(of), own && worker);
+        for key in [rung_queue(of, 0), rung_queue(of, 3), of.to_owned()] {
+            attempt(What::Publish(named("retry"), named(&key)), trust.publishes("retry", &key));
+        }
+        attempt(What::Publish(named("dead"), named(of)), trust.publishes("dead", of));
         // Whoever answers may: the default exchange knows no limits.
-        publish("", &named(of), role == "scorer" || role == "weather-fetcher");
+        attempt(What::Publish(String::new(), named(of)), trust.publishes("", of));
     }
     // Another fleet's names, of which a pattern without quotes or anchors would take some.
     for key in [format!("x{}", named(&format!("{role}.retry.0"))), named(&format!("{role}xretry.0"))] {
-        publish("retry", &key, false);
+        attempt(What::Publish(named("retry"), key), declares);
     }
 
-    attempt(What::TemporaryQueue, temporary);
+    attempt(What::TemporaryQueue, true);
     for (exchange, key) in [
         ("events", "model-promoted.#"),
         ("events", "model-promoted.v1"),
@@ -420,20 +414,12 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         ("dead", "#"),
         ("dead", "splitter"),
     ] {
-        let expected = match role {
-            "operator" => true,
-            "publisher" | "gateway" => exchange == "events" || exchange == "dead",
-            "client" => false,
-            _ => {
-                let pause = (exchange, key) == ("events", "worker-control.#");
-                pause || (role == "scorer" && (exchange, key) == ("events", "model-promoted.#"))
-            }
-        };
-        attempt(What::Bind(named(exchange), key.to_owned()), expected);
+        attempt(What::Bind(named(exchange), key.to_owned()), trust.binds(exchange, key));
     }
     // With such a binding, a message that no retry queue takes would count as routed.
-    attempt(What::Bind(named("retry"), named("weather-fetcher.retry.0")), role == "operator");
-    attempt(What::Bind(named("retry"), named("weather-fetcher")), role == "operator");
+    for key in ["weather-fetcher.retry.0", "weather-fetcher"] {
+        attempt(What::Bind(named("retry"), named(key)), trust.binds("retry", key));
+    }
     attempts
 }
 

@@ -4,6 +4,7 @@ use common::runtime::config::BrokerSettings;
 use pipeline_tests::{
     processes::{output, succeed, wildrydes, worker},
     rabbitmq::{rabbitmq, settings},
+    trust::TRUST,
 };
 use serde_json::Value;
 use std::{
@@ -12,10 +13,6 @@ use std::{
     process::{Child, Command, Stdio},
 };
 use tempfile::TempDir;
-
-/// The roles outside the fleet, and the workers.
-pub(super) const ROLES: [&str; 9] =
-    ["splitter", "weather-fetcher", "merger", "trainer", "scorer", "publisher", "client", "gateway", "operator"];
 
 /// The users of a namespace, their passwords, and what runs under them.
 pub(super) struct Users {
@@ -188,7 +185,7 @@ impl Drop for Users {
             let _ = child.kill();
             let _ = child.wait();
         }
-        for role in ROLES {
+        for role in TRUST.iter().map(|trust| trust.role) {
             let mut curl = Command::new("curl");
             curl.args(["--silent", "--max-time", "60", "--request", "DELETE"]);
             let _ = output(curl.arg(format!("{}/api/users/{}", self.management, self.name(role))));

@@ -1,6 +1,6 @@
 //! What the tests of the whole fleet stand on: a real RabbitMQ, brokers of a test's own to do harm to, a proxy that does to
 //! connections what networks do, a stub of NOAA's services, the fleet as processes, a browser on its page, the faults it
-//! must stand, the fleet in a simulated world, what must hold of any input.
+//! must stand, the fleet in a simulated world, what must hold of any input, who may do what on the broker.
 
 pub mod browser;
 pub mod containers;
@@ -18,6 +18,7 @@ pub mod real_data;
 pub mod secrets;
 pub mod simulation;
 pub mod tls;
+pub mod trust;
 
 /// Says something on standard error that is seen though the test passes: what the print macros print, libtest keeps to
 /// itself then.

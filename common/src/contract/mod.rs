@@ -14,6 +14,7 @@ pub mod model;
 pub mod outcome;
 pub mod permissions;
 pub mod reading;
+pub mod reply_address;
 pub mod ride;
 pub mod served;
 pub mod text;

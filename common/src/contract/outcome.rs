@@ -8,7 +8,7 @@
 //! Err(Permanent) ────────────▶ <queue>.dead at once
 //! ```
 
-use super::{envelope::Properties, message::Message};
+use super::{envelope::Properties, message::Message, reply_address::reply_address};
 use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::{borrow::Cow, fmt, time::Duration};
@@ -49,14 +49,12 @@ impl Outgoing {
         })
     }
 
-    /// An answer to `request`, or `None` when it names no queue to answer to.
+    /// An answer to `request`, through the default exchange.
     ///
     /// # Errors
-    /// As [`Outgoing::message`].
-    pub fn reply<M: Message>(message: &M, request: &Properties) -> Result<Option<Self>, Failure> {
-        let Some(reply_to) = request.reply_to.clone() else {
-            return Ok(None);
-        };
+    /// As [`Outgoing::message`], and as [`reply_address`] if the request names no queue that a worker answers to.
+    pub fn reply<M: Message>(message: &M, request: &Properties) -> Result<Self, Failure> {
+        let reply_to = reply_address(request)?.to_owned();
         let correlation_id = request.correlation_id.clone().or_else(|| request.message_id.clone());
         let mut reply = Self::message(message)?;
         reply.exchange = "";
@@ -65,7 +63,7 @@ impl Outgoing {
         reply.properties.persistent = false;
         // 3.10 delivers a mandatory reply to direct reply-to *and* returns it.
         reply.mandatory = false;
-        Ok(Some(reply))
+        Ok(reply)
     }
 }
 

@@ -11,18 +11,20 @@
 //! ```
 //!
 //! RabbitMQ matches a pattern anywhere in a name (PCRE), hence the anchors; an empty one matches no name. The default
-//! exchange is known as `amq.default` here. It routes to any queue and takes no limit on routing keys: whoever answers to a
-//! `reply_to` queue may put messages into any other as well. Looking at a queue that is there (a passive declaration) needs no
+//! exchange is known as `amq.default` here. It routes to any queue and takes no limit on routing keys: the user of a worker that
+//! answers may put messages into any queue. The worker itself does so only into reply addresses
+//! ([`super::reply_address`]), whatever a request asks for. Looking at a queue that is there (a passive declaration) needs no
 //! permission, purging one needs what reading it does.
 
-use super::topology::{self, DEAD, PROCESSES, RETRY, Role, Topology, process_of, queue};
+use super::{
+    reply_address::TEMPORARY_PREFIX,
+    topology::{self, DEAD, PROCESSES, RETRY, Role, Topology, process_of, queue},
+};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
 /// The user who makes the topology and looks after the fleet.
 pub const OPERATOR: &str = topology::OPERATOR;
-/// Names of queues the broker names: the temporary ones.
-const TEMPORARY: &str = r"amq\.gen-.*";
 /// The default exchange, as permissions name it.
 const DEFAULT_EXCHANGE: &str = r"amq\.default";
 /// Matches no name and no routing key.
@@ -97,11 +99,13 @@ struct Needs {
 impl Needs {
     /// A temporary queue to read from; `bound` to an exchange.
     fn temporary_queue(&mut self, bound: bool) {
-        self.configure.insert(TEMPORARY.to_owned());
-        self.read.insert(TEMPORARY.to_owned());
+        // The broker gives their names.
+        let temporary = format!("{}.*", quoted(TEMPORARY_PREFIX));
         if bound {
-            self.write.insert(TEMPORARY.to_owned());
+            self.write.insert(temporary.clone());
         }
+        self.configure.insert(temporary.clone());
+        self.read.insert(temporary);
     }
 
     fn publishes(&mut self, topology: &Topology, by: &str) {

@@ -79,6 +79,10 @@ pub const WORK_QUEUE_BYTES_MAX: i64 = 512 * 1024 * 1024;
 /// Bytes a rung holds before it takes no more: messages that wait pile up no further than that, and what it does not take
 /// is held by the worker, which so slows the stages before it.
 pub const RUNG_BYTES_MAX: i64 = 128 * 1024 * 1024;
+/// Bytes of dead letters a queue of them holds before it takes no more: 64 messages of the largest size, or millions of the usual
+/// one. What it does not take stays in its work queue, and the worker says that it waits. Without a limit dead letters fill the
+/// broker's disk, and then nothing can be published any more.
+pub const DEAD_BYTES_MAX: i64 = 1024 * 1024 * 1024;
 /// Deliveries of one message without an acknowledgement (a process that dies on it) before the broker dead-letters it.
 pub const DELIVERY_LIMIT: i64 = 20;
 /// Deliveries of one dead letter before the broker would drop it: more than anybody ever looks at it. Without a limit of
@@ -243,14 +247,7 @@ impl Topology {
             }
             bindings.push(Binding { exchange: name(RETRY), routing_key: of.clone(), queue: of.clone() });
             let dead = name(&dead_queue(plain));
-            queues.push(Queue {
-                name: dead.clone(),
-                role: Role::Dead { of: of.clone() },
-                arguments: BTreeMap::from([
-                    ("x-queue-type", text("quorum")),
-                    ("x-delivery-limit", Argument::Integer(DEAD_DELIVERY_LIMIT)),
-                ]),
-            });
+            queues.push(Queue { name: dead.clone(), role: Role::Dead { of: of.clone() }, arguments: dead_arguments() });
             bindings.push(Binding { exchange: name(DEAD), routing_key: of, queue: dead });
         }
         let subscription = |worker: &str, routing_key: &str| Subscription {
@@ -346,6 +343,16 @@ fn rung_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'sta
     ])
 }
 
+fn dead_arguments() -> BTreeMap<&'static str, Argument> {
+    BTreeMap::from([
+        ("x-queue-type", text("quorum")),
+        ("x-delivery-limit", Argument::Integer(DEAD_DELIVERY_LIMIT)),
+        // Refused, not dropped: the broker too keeps what it parks at least once until there is room.
+        ("x-overflow", text("reject-publish")),
+        ("x-max-length-bytes", Argument::Integer(DEAD_BYTES_MAX)),
+    ])
+}
+
 /// Whether a topic exchange's `pattern` takes `routing_key` (AMQP 0-9-1 §3.1.3.3).
 pub fn topic_matches(pattern: &str, routing_key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
@@ -402,6 +409,26 @@ mod tests {
                 "{} dead-letters to nowhere",
                 queue.name
             );
+        }
+    }
+
+    /// What a full queue does not take stays where it is: a quorum queue that dead-letters at least once (which RabbitMQ does only
+    /// from a queue that refuses) keeps it, and every target refuses. At most once, or out of a queue that drops, it would be lost.
+    #[test]
+    fn nothing_is_lost_on_the_way_into_a_full_queue() {
+        let topology = Topology::of_fleet("ns.");
+        let value = |queue: &Queue, argument: &str| match queue.arguments.get(argument) {
+            Some(Argument::Text(value)) => value.clone(),
+            _ => String::new(),
+        };
+        for queue in &topology.queues {
+            assert_eq!(value(queue, "x-overflow"), "reject-publish", "{}", queue.name);
+            if queue.arguments.contains_key("x-dead-letter-exchange") {
+                assert_eq!(value(queue, "x-queue-type"), "quorum", "{}", queue.name);
+                assert_eq!(value(queue, "x-dead-letter-strategy"), "at-least-once", "{}", queue.name);
+            }
+            let bounded = ["x-max-length-bytes", "x-max-length"].map(|limit| queue.arguments.contains_key(limit));
+            assert!(bounded.contains(&true), "{} fills the disk", queue.name);
         }
     }
 

@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 /// Name of the schema of [`Waiting`].
 pub const WAITING_SCHEMA: &str = "waiting.v1";
 
-/// Why a worker set a message aside to try it again later: `control/waiting/<worker>.json`. For people; no result depends on it.
+/// Why a worker set a message aside to try it again later, or holds one whose dead letter finds no room:
+/// `control/waiting/<worker>.json`. For people; no result depends on it.
 ///
 /// One record per worker: with several processes or causes, the last one recorded. It is removed when a message that was set
 /// aside succeeds.
@@ -24,7 +25,8 @@ pub struct Waiting {
     pub since: String,
     /// When the process met it last, RFC 3339 in UTC.
     pub at: String,
-    /// How often the message was set aside because of an outage; 0 where its attempts are counted instead.
+    /// How often the message was set aside because of an outage, or its dead letter was refused; 0 where its attempts are counted
+    /// instead.
     pub outages: u32,
     /// Which attempt failed, from 1, where attempts are counted; an outage spends none.
     #[serde(default, skip_serializing_if = "Option::is_none")]

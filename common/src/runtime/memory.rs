@@ -1,20 +1,23 @@
 //! The in-process broker: the same topology and the same behaviour as RabbitMQ, no server.
 //!
 //! It routes, confirms, limits by prefetch and by bytes, waits on rungs, redelivers what a lost consumer held,
-//! and parks what is delivered too often. It keeps nothing on disk: a batch whose process was killed is handed in again,
+//! and parks what is delivered too often, once there is room for it. It keeps nothing on disk: a batch whose process was killed is handed in again,
 //! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
 
+mod consumer;
+
 use super::broker::{
-    Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher,
-    Settle, check_size,
+    Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Depth, PublishError, Publisher, check_size,
 };
 use crate::contract::{
     envelope::{Header, Properties},
     outcome::Outgoing,
+    reply_address::TEMPORARY_PREFIX,
     topology::{self, Argument, Binding, ExchangeKind, Role, Topology, topic_matches},
 };
 use async_trait::async_trait;
 use bytes::Bytes;
+use consumer::MemoryConsumer;
 use std::{
     collections::{BTreeMap, HashMap, VecDeque},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -36,8 +39,10 @@ pub struct MemoryBroker {
 
 struct Shared {
     topology: Topology,
-    /// Bytes a work queue holds before it lets publishers wait.
+    /// Bytes a work queue holds before it lets publishers wait, and a rung before it refuses.
     queue_bytes_max: usize,
+    /// Bytes a dead-letter queue holds before it refuses; what the topology declares unless a test wants less.
+    dead_bytes_max: Option<usize>,
     state: Mutex<State>,
     /// Something became ready for delivery.
     ready: Notify,
@@ -50,6 +55,7 @@ impl Default for Shared {
         Self {
             topology: Topology::of_fleet(""),
             queue_bytes_max: QUEUE_BYTES_MAX,
+            dead_bytes_max: None,
             state: Mutex::default(),
             ready: Notify::new(),
             room: Notify::new(),
@@ -66,6 +72,8 @@ struct State {
     unacked: BTreeMap<u64, Held>,
     /// Messages on each rung.
     waiting: BTreeMap<String, Unfinished>,
+    /// Messages that were delivered too often, by their work queue, and for which the dead-letter queue has no room yet.
+    parked: BTreeMap<String, VecDeque<Stored>>,
     next_tag: u64,
     next_name: u64,
 }
@@ -115,15 +123,24 @@ impl MemoryBroker {
         Self { shared: Arc::new(Shared { queue_bytes_max, ..Shared::default() }) }
     }
 
-    /// Every message of the fleet's own queues that is not done with, by queue: ready, waiting on a rung, or delivered and
-    /// unacknowledged. Queues without any are left out.
+    /// An empty broker whose dead-letter queues refuse more once they hold that many bytes.
+    pub fn with_dead_bytes_max(dead_bytes_max: usize) -> Self {
+        Self { shared: Arc::new(Shared { dead_bytes_max: Some(dead_bytes_max), ..Shared::default() }) }
+    }
+
+    /// Every message of the fleet's own queues that is not done with, by queue: ready, waiting on a rung, delivered and
+    /// unacknowledged, or on its way into a full dead-letter queue. Queues without any are left out.
     pub fn unfinished(&self) -> BTreeMap<String, Unfinished> {
         let state = self.shared.state();
         let mut all: BTreeMap<String, Unfinished> = BTreeMap::new();
         let ready = state.queues.iter().map(|(name, queue)| (name, queue.ready.len() as u64, queue.bytes));
         let held = state.unacked.values().map(|held| (&held.queue, 1, held.message.body.len()));
         let waiting = state.waiting.iter().map(|(name, waiting)| (name, waiting.messages, waiting.bytes));
-        for (name, messages, bytes) in ready.chain(held).chain(waiting) {
+        let parked = state
+            .parked
+            .iter()
+            .map(|(name, parked)| (name, parked.len() as u64, parked.iter().map(|message| message.body.len()).sum()));
+        for (name, messages, bytes) in ready.chain(held).chain(waiting).chain(parked) {
             if messages > 0 && self.shared.topology.queue(name).is_some() {
                 let of_queue = all.entry(name.clone()).or_default();
                 of_queue.messages += messages;
@@ -201,14 +218,38 @@ impl Shared {
     }
 
     fn is_full(&self, state: &State, queue: &str) -> bool {
-        let bounded = self.limit(queue, "x-max-length-bytes").is_some();
+        let Some(declared) = self.limit(queue, "x-max-length-bytes") else { return false };
+        let bytes_max = match self.topology.queue(queue).map(|found| &found.role) {
+            Some(Role::Dead { .. }) => {
+                self.dead_bytes_max.unwrap_or_else(|| usize::try_from(declared).unwrap_or(usize::MAX))
+            }
+            _ => self.queue_bytes_max,
+        };
         let ready = state.queues.get(queue).map_or(0, |queue| queue.bytes);
         let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.bytes);
-        bounded && ready + waiting >= self.queue_bytes_max
+        ready + waiting >= bytes_max
     }
 
-    fn is_rung(&self, queue: &str) -> bool {
-        self.topology.queue(queue).is_some_and(|found| matches!(found.role, Role::Rung { .. }))
+    /// Whether a full queue refuses at once; a full work queue lets its publishers wait, which comes to the same.
+    fn refuses(&self, queue: &str) -> bool {
+        self.topology.queue(queue).is_some_and(|found| matches!(found.role, Role::Rung { .. } | Role::Dead { .. }))
+    }
+
+    /// Dead-letters what was delivered too often, at least once: what finds no room waits for it.
+    fn park(self: &Arc<Self>, state: &mut State) {
+        for (queue, mut parked) in std::mem::take(&mut state.parked) {
+            let dead = self.route(state, topology::DEAD, &queue);
+            while !dead.iter().any(|dead| self.is_full(state, dead))
+                && let Some(message) = parked.pop_front()
+            {
+                for dead in &dead {
+                    self.enqueue(state, dead, message.clone());
+                }
+            }
+            if !parked.is_empty() {
+                state.parked.insert(queue, parked);
+            }
+        }
     }
 
     /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
@@ -220,10 +261,8 @@ impl Shared {
                 .properties
                 .headers
                 .insert("x-first-death-reason".to_owned(), Header::Text("delivery_limit".to_owned()));
-            for dead in self.route(state, topology::DEAD, &queue) {
-                self.enqueue(state, &dead, message.clone());
-            }
-            return;
+            state.parked.entry(queue).or_default().push_back(message);
+            return self.park(state);
         }
         if let Some(found) = state.queues.get_mut(&queue) {
             found.bytes += message.body.len();
@@ -276,7 +315,8 @@ impl MemoryConnection {
     fn temporary_queue(&self, bindings: impl IntoIterator<Item = (String, String)>) -> String {
         let mut state = self.shared.state();
         state.next_name += 1;
-        let name = format!("temporary-{}", state.next_name);
+        // As RabbitMQ names them.
+        let name = format!("{TEMPORARY_PREFIX}{}", state.next_name);
         state.queues.insert(name.clone(), Queue::default());
         for (exchange, routing_key) in bindings {
             state.bindings.push(Binding { exchange, routing_key, queue: name.clone() });
@@ -390,7 +430,7 @@ impl Publisher for MemoryPublisher {
                     };
                 }
                 let full = queues.iter().find(|queue| self.shared.is_full(&state, queue));
-                if full.is_some_and(|queue| self.shared.is_rung(queue)) {
+                if full.is_some_and(|queue| self.shared.refuses(queue)) {
                     return Err(PublishError::Refused);
                 }
                 if full.is_none() {
@@ -414,160 +454,5 @@ impl Publisher for MemoryPublisher {
                 _ = closed.changed() => {}
             }
         }
-    }
-}
-
-struct MemoryConsumer {
-    shared: Arc<Shared>,
-    id: u64,
-    queue: String,
-    prefetch: usize,
-    no_ack: bool,
-    /// Whether it is one of the queue's consumers; one that browses or was cancelled is not.
-    counted: bool,
-    closed: watch::Receiver<ConnectionState>,
-}
-
-impl MemoryConsumer {
-    fn uncount(&mut self, state: &mut State) {
-        if let Some(queue) = state.queues.get_mut(&self.queue)
-            && std::mem::take(&mut self.counted)
-        {
-            queue.consumers -= 1;
-        }
-    }
-
-    fn take(&self) -> Result<Option<Delivery>, BrokerError> {
-        let mut state = self.shared.state();
-        let held = state.unacked.values().filter(|held| held.consumer == self.id).count();
-        if held >= self.prefetch {
-            return Ok(None);
-        }
-        let Some(queue) = state.queues.get_mut(&self.queue) else {
-            return Err(BrokerError::Lost(format!("queue {} is gone", self.queue)));
-        };
-        let now = Instant::now();
-        let mut message = loop {
-            let Some(message) = queue.ready.pop_front() else { return Ok(None) };
-            queue.bytes -= message.body.len();
-            if message.expires.is_none_or(|at| at > now) {
-                break message;
-            }
-        };
-        message.deliveries += 1;
-        state.next_tag += 1;
-        let tag = state.next_tag;
-        let delivery = Delivery {
-            properties: message.properties.clone(),
-            body: message.body.clone(),
-            exchange: message.exchange.clone(),
-            routing_key: message.routing_key.clone(),
-            redelivered: message.deliveries > 1,
-            settle: Box::new(MemorySettle { shared: Arc::clone(&self.shared), tag: (!self.no_ack).then_some(tag) }),
-        };
-        if !self.no_ack {
-            state.unacked.insert(tag, Held { queue: self.queue.clone(), consumer: self.id, message });
-        }
-        drop(state);
-        self.shared.room.notify_waiters();
-        Ok(Some(delivery))
-    }
-}
-
-#[async_trait]
-impl Consumer for MemoryConsumer {
-    async fn next(&mut self) -> Result<Delivery, BrokerError> {
-        loop {
-            let shared = Arc::clone(&self.shared);
-            let ready = shared.ready.notified();
-            tokio::pin!(ready);
-            ready.as_mut().enable();
-            if let ConnectionState::Closed(why) = &*self.closed.borrow() {
-                return Err(BrokerError::Lost(why.clone()));
-            }
-            if !self.counted {
-                return Err(BrokerError::Lost("the consumer was cancelled".to_owned()));
-            }
-            if let Some(delivery) = self.take()? {
-                return Ok(delivery);
-            }
-            tokio::select! {
-                biased;
-                () = ready => {}
-                _ = self.closed.changed() => {}
-            }
-        }
-    }
-
-    async fn cancel(&mut self) -> Result<(), BrokerError> {
-        // Deliveries are taken as they are asked for: none waits here.
-        let shared = Arc::clone(&self.shared);
-        self.uncount(&mut shared.state());
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Browser for MemoryConsumer {
-    async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
-        match &*self.closed.borrow() {
-            ConnectionState::Closed(why) => Err(BrokerError::Lost(why.clone())),
-            _ => self.take(),
-        }
-    }
-
-    async fn close(self: Box<Self>) -> Result<(), BrokerError> {
-        Ok(())
-    }
-}
-
-impl Drop for MemoryConsumer {
-    fn drop(&mut self) {
-        let shared = Arc::clone(&self.shared);
-        let mut state = shared.state();
-        self.uncount(&mut state);
-        let mine: Vec<u64> =
-            state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
-        // Newest first, so that the oldest ends up at the front again.
-        for tag in mine.into_iter().rev() {
-            if let Some(held) = state.unacked.remove(&tag) {
-                shared.give_back(&mut state, held);
-            }
-        }
-    }
-}
-
-struct MemorySettle {
-    shared: Arc<Shared>,
-    tag: Option<u64>,
-}
-
-impl MemorySettle {
-    fn settle(&self, done: impl FnOnce(&Arc<Shared>, &mut State, Held)) -> Result<(), BrokerError> {
-        let Some(tag) = self.tag else { return Ok(()) };
-        let mut state = self.shared.state();
-        let Some(held) = state.unacked.remove(&tag) else {
-            return Err(BrokerError::Lost("the delivery was given back already".to_owned()));
-        };
-        done(&self.shared, &mut state, held);
-        drop(state);
-        // A prefetch slot is free.
-        self.shared.ready.notify_waiters();
-        Ok(())
-    }
-}
-
-#[async_trait]
-impl Settle for MemorySettle {
-    async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
-        self.settle(|_, state, held| {
-            if let Some(queue) = state.queues.get_mut(&held.queue) {
-                queue.acknowledged += 1;
-            }
-        })
-    }
-
-    async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
-        self.settle(|shared, state, held| shared.give_back(state, held))
     }
 }

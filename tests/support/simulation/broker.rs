@@ -246,8 +246,8 @@ impl Publisher for SimulatedPublisher {
         process.latency().await;
         self.check()?;
         self.lost(Fault::PublishLost, &what)?;
-        // Only a full work queue refuses; rungs and dead letters have no limit.
-        if message.mandatory && !set_aside && process.happens(Fault::Refused) {
+        // A work queue or a queue of dead letters is full.
+        if message.mandatory && message.exchange != RETRY && process.happens(Fault::Refused) {
             process.tell(format_args!("✗ Refused {what}"));
             return Err(PublishError::Refused);
         }

@@ -4,7 +4,7 @@
 //! ```text
 //! broker    reached? version, features, alarms, clock     what AMQP does not tell, the management API is asked; where it
 //! queues    there? arguments, policies, bindings, depths  does not answer, a check is "not checked", with the reason
-//! store     reached? conditional writes                   paused workers, documents of unknown versions
+//! store     reached? conditional writes                   paused and waiting workers, documents of unknown versions
 //! weather   reached? clock
 //! ```
 

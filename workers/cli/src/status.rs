@@ -38,7 +38,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     if let Some(store) = &store {
         paused = self::paused(store).await?;
         let listing = batches::all(store, batch, &paused).await?;
-        (batches, notes) = (listing.batches, listing.note.into_iter().collect());
+        (batches, notes) = (listing.batches, listing.notes);
     } else if batch.is_some() {
         return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
     } else if session.shared.json {
@@ -70,7 +70,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         println!("{line}");
     }
     for note in notes {
-        println!("{note}");
+        println!("{}", legible(&note, false));
     }
     if let [BatchStatus { manifest: Some(manifest), .. }] = &batches[..]
         && batch.is_some()

@@ -244,12 +244,8 @@ impl Worker for Scorer {
                 Ok(Outputs::none())
             }
             ScorerIn::Score(request) => {
-                if properties.reply_to.is_none() {
-                    let why = "a score request names no queue to answer to (reply_to)";
-                    return Err(Failure::permanent("no_reply_to", why));
-                }
-                let reply = Outgoing::reply(&self.answer_in_time(&request, &properties).await?, &properties)?;
-                Ok(Outputs::all(reply.into_iter().collect()))
+                let answer = self.answer_in_time(&request, &properties).await?;
+                Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))
             }
         }
     }
@@ -293,7 +289,7 @@ impl Worker for Scorer {
 fn error_reply(request: &Properties, error: ScoreError) -> Option<Outgoing> {
     let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
     let request_id = named.strip_suffix("/score-request").unwrap_or(named);
-    Outgoing::reply(&ScoreResponse::failed(request_id, error), request).ok().flatten()
+    Outgoing::reply(&ScoreResponse::failed(request_id, error), request).ok()
 }
 
 #[cfg(test)]

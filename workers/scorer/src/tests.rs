@@ -2,6 +2,7 @@
 
 mod breeds;
 mod counting;
+mod reply_address;
 mod served;
 
 use super::*;
@@ -22,6 +23,9 @@ use object_store::{
     throttle::{ThrottleConfig, ThrottledStore},
 };
 use tokio::time::Instant;
+
+/// As the broker names it.
+const REPLY_QUEUE: &str = "amq.gen-answers";
 
 fn memory() -> Store {
     Arc::new(InMemory::new())
@@ -62,7 +66,7 @@ async fn promote(scorer: &Scorer, id: &str) {
 
 fn properties() -> Properties {
     Properties {
-        reply_to: Some("answers".to_owned()),
+        reply_to: Some(REPLY_QUEUE.to_owned()),
         correlation_id: Some("c".to_owned()),
         message_id: Some("q/score-request".to_owned()),
         ..Properties::default()
@@ -96,7 +100,7 @@ async fn ask_for(scorer: &Scorer, request: ScoreRequest, expiration_ms: Option<u
     let envelope = Envelope { payload: ScorerIn::Score(request), properties };
     let outgoing: Vec<_> = scorer.handle(envelope).await?.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
-    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
+    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", REPLY_QUEUE, false));
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("c"));
     let response: ScoreResponse = common::contract::message::decode(&reply.body).unwrap();
     assert_eq!(response.request_id, "q");

@@ -110,12 +110,8 @@ impl Worker for WeatherLookup {
 
     async fn handle(&self, envelope: Envelope<WeatherRequest>) -> Result<Outputs, Failure> {
         let Envelope { payload, properties } = envelope;
-        if properties.reply_to.is_none() {
-            let why = "a weather request names no queue to answer to (reply_to)";
-            return Err(Failure::permanent("no_reply_to", why));
-        }
         let answer = self.answer(payload, properties.expiration_ms).await;
-        Ok(Outputs::all(Outgoing::reply(&answer, &properties)?.into_iter().collect()))
+        Ok(Outputs::all(vec![Outgoing::reply(&answer, &properties)?]))
     }
 
     fn answer_undecodable(&self, properties: &Properties, why: &Undecodable) -> Option<Outgoing> {
@@ -154,7 +150,7 @@ fn failed(failure: &Failure) -> WeatherError {
 fn error_reply(request: &Properties, error: WeatherError) -> Option<Outgoing> {
     let named = request.correlation_id.as_deref().or(request.message_id.as_deref()).unwrap_or_default();
     let request_id = named.strip_suffix("/weather-request").unwrap_or(named);
-    Outgoing::reply(&WeatherResponse::failed(request_id, error), request).ok().flatten()
+    Outgoing::reply(&WeatherResponse::failed(request_id, error), request).ok()
 }
 
 #[cfg(test)]

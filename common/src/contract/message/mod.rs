@@ -54,6 +54,13 @@ impl fmt::Display for Kind {
     }
 }
 
+impl Kind {
+    /// Whether it is a request, which a worker answers.
+    pub fn is_request(self) -> bool {
+        [ScoreRequest::KIND.name, WeatherRequest::KIND.name].contains(&self.name)
+    }
+}
+
 /// Every kind there is, in the order of the flow.
 pub const KINDS: [Kind; 12] = [
     RideBatch::KIND,

@@ -1,6 +1,7 @@
 //! `[broker]`: where RabbitMQ is, who we are there, and how both sides prove it.
 
 use super::{ConfigError, Problem, Settings};
+use crate::contract::reply_address::RESERVED_PREFIX;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;
 
@@ -25,7 +26,7 @@ pub struct BrokerSettings {
     pub client_key_file: Option<String>,
     /// Whether to make the exchanges and queues that are missing.
     pub declare: Declare,
-    /// Prefix of every exchange and queue, so that several fleets can share a vhost.
+    /// Prefix of every exchange and queue, so that several fleets can share a vhost. Not `amq.`, which RabbitMQ reserves.
     pub namespace: String,
     /// Deadline for connecting.
     pub connect_timeout_ms: u64,
@@ -69,6 +70,13 @@ impl Settings for BrokerSettings {
         let fits = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if self.namespace.len() > 64 || !self.namespace.bytes().all(fits) {
             return Err(Problem::new("namespace", &self.namespace, "at most 64 of A-Z a-z 0-9 - _ ."));
+        }
+        if self.namespace.starts_with(RESERVED_PREFIX) {
+            return Err(Problem::new(
+                "namespace",
+                &self.namespace,
+                "another beginning: RabbitMQ reserves names with amq.",
+            ));
         }
         Problem::unless_within("connect_timeout_ms", self.connect_timeout_ms, 100..=600_000)?;
         Problem::unless_within("confirm_timeout_ms", self.confirm_timeout_ms, 100..=3_600_000)?;
@@ -247,6 +255,18 @@ mod tests {
         let good = settings("amqps://u:hunter2@host:5671/%2f").unwrap();
         assert_eq!(good.url.to_string(), "amqps://u:…@host:5671/%2f");
         assert!(!format!("{good:?}{}", serde_json::to_string(&good).unwrap()).contains("hunter2"));
+    }
+
+    #[test]
+    fn a_namespace_is_a_prefix_that_the_broker_allows() {
+        let settings = |namespace: &str| load(&[("broker.namespace", namespace)]).unwrap().section::<BrokerSettings>();
+        for wrong in ["amq.", "amq.gen-fleet.", "a b", &"x".repeat(65)] {
+            let told = settings(wrong).unwrap_err().to_string();
+            assert!(told.contains("broker.namespace"), "{told}");
+        }
+        for fine in ["", "fleet.", "amqp.", "a.amq."] {
+            assert_eq!(settings(fine).unwrap().namespace, fine);
+        }
     }
 
     #[test]

@@ -8,6 +8,7 @@ use crate::{
     contract::{
         envelope::{self, Header, Properties},
         outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide, shorten},
+        reply_address::{check_answer, reply_address},
         topology,
     },
     runtime::{
@@ -125,6 +126,10 @@ impl Deliverer {
             if body.len() > MESSAGE_BYTES_MAX {
                 return Err(too_large(&PublishError::TooLarge { bytes: body.len() }));
             }
+            // Before anything is made of it: whoever asks may not have a worker publish elsewhere.
+            if topology::holds_requests(self.worker.name()) && properties.reply_to.is_some() {
+                reply_address(properties)?;
+            }
             let decoded = match self.worker.decode(wire_kind, body) {
                 Ok(decoded) => Ok(decoded),
                 Err(why) => compressed::decode_again(&*self.worker, wire_kind, properties, body, why).await,
@@ -139,6 +144,9 @@ impl Deliverer {
             batch_id.clone_from(&decoded.batch_id);
             if let Some(batch_id) = batch_id {
                 tracing::Span::current().record("batch_id", batch_id.as_str());
+            }
+            if decoded.kind.is_request() {
+                reply_address(properties)?;
             }
             debug!(kind = %decoded.kind, "handling");
             (decoded.handle)(properties.clone()).await
@@ -170,6 +178,7 @@ impl Deliverer {
     ) -> Result<Option<Held<'_>>, SessionBroken> {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
+            && check_answer(&answer).is_ok()
         {
             warn!(failure = %shorten(&failure.to_string(), envelope::WHY_BYTES_MAX), "answered with an error");
             self.publish(answer, trace).await?;
@@ -211,8 +220,9 @@ impl Deliverer {
             Verdict::DeadLetter { reason, why } => {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 error!(reason, why, "dead letter");
+                let batch_id = received.batch_id.clone();
                 let letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
-                self.publish_as_it_is(letter).await?;
+                self.publish_as_it_is(letter, batch_id.as_deref()).await?;
                 self.no_longer_waits(history);
             }
         }
@@ -245,10 +255,14 @@ impl Deliverer {
 
     /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
-        self.publish_as_it_is(self.stamped(outgoing, trace)).await
+        check_answer(&outgoing)?;
+        self.publish_as_it_is(self.stamped(outgoing, trace), None).await
     }
 
-    async fn publish_as_it_is(&self, outgoing: Outgoing) -> Result<(), AttemptError> {
+    /// `batch_id`: the batch of the dead letter, where it is one and names one.
+    async fn publish_as_it_is(&self, outgoing: Outgoing, batch_id: Option<&str>) -> Result<(), AttemptError> {
+        let is_letter = outgoing.exchange == topology::DEAD;
+        let mut refusals = 0;
         let mut pause_ms = REFUSED_PAUSE_MS.0;
         let mut denied_pause_ms = DENIED_PAUSE_MS.0;
         let started = Instant::now();
@@ -258,12 +272,21 @@ impl Deliverer {
                 Ok(()) => {
                     if let Some(waiting) = waiting {
                         Waiting::over(waiting);
+                        if is_letter {
+                            self.recorder.progress();
+                        }
                     }
                     return Ok(());
                 }
                 Err(PublishError::Refused) if !outgoing.mandatory => {
                     // An event or an answer whose taker is full is the taker's loss: it must not hold up the others.
                     warn!(routing_key = outgoing.routing_key, "not taken: the queue is full");
+                    return Ok(());
+                }
+                Err(PublishError::Refused) if is_letter && topology::holds_requests(self.worker.name()) => {
+                    // Nobody counts on a request beyond its deadline. If its letter were waited for, whoever may send
+                    // requests could stop the answers to all others.
+                    warn!(queue = topology::dead_queue(&outgoing.routing_key), "full: the request is dropped");
                     return Ok(());
                 }
                 Err(PublishError::Refused) if started.elapsed() > REFUSED_MAX => {
@@ -275,6 +298,10 @@ impl Deliverer {
                         waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
                     if pause_ms == REFUSED_PAUSE_MS.1 {
                         self.tell(waiting, &outgoing, &error);
+                    }
+                    if is_letter {
+                        refusals += 1;
+                        self.recorder.set_aside(&no_room_for_letters(&outgoing.routing_key), batch_id, refusals, None);
                     }
                     self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
                     pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
@@ -302,7 +329,8 @@ impl Deliverer {
 }
 
 impl Deliverer {
-    /// Tells of what is in the way: a full queue once, a missing permission, which somebody has to give, again and again.
+    /// Tells of what is in the way: a full queue once; a missing permission and full dead letters, of which somebody has to take
+    /// care, again and again.
     fn tell(&self, waiting: &Waiting<'_>, outgoing: &Outgoing, error: &PublishError) {
         let Outgoing { exchange, routing_key, .. } = outgoing;
         match error {
@@ -327,6 +355,13 @@ impl Deliverer {
                     warn!(exchange, routing_key, "the rung is full: held and tried again here");
                 }
             }
+            // An operator has to make room.
+            _ if *exchange == topology::DEAD => {
+                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                    let why = no_room_for_letters(routing_key);
+                    error!(exchange, routing_key, why, "the queue is full; the message waits in its queue");
+                }
+            }
             _ => {
                 if waiting.is_news(None) {
                     warn!(exchange, routing_key, "the queue is full; waiting until it has room");
@@ -334,6 +369,14 @@ impl Deliverer {
             }
         }
     }
+}
+
+/// Why a dead letter waits, and what makes room for it.
+fn no_room_for_letters(queue: &str) -> String {
+    format!(
+        "{} is full: `wildrydes dead list --summary`, then `wildrydes dead replay` or `wildrydes dead drop`",
+        topology::dead_queue(queue)
+    )
 }
 
 /// What goes on as it came, but for a trace where it has none: nobody here wrote it.
@@ -416,8 +459,10 @@ impl Received {
         let kept = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
         properties.set_text(envelope::HISTORY, kept);
         let original = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY].map(|name| properties.text(name));
+        // Only what comes back from a rung was noted by a worker; a publisher could have an operator's replay publish elsewhere.
         // AMQP knows no longer names: whatever that is, no worker wrote it.
-        if original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
+        let noted = self.exchange == topology::RETRY;
+        if !noted || original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
             properties.set_text(envelope::ORIGINAL_EXCHANGE, self.exchange);
             properties.set_text(envelope::ORIGINAL_ROUTING_KEY, self.routing_key);
         }

@@ -51,6 +51,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
         Ok(queues) => {
             arguments(&topology, &queues, findings);
             policies(&topology, &queues, findings);
+            space(&topology, &queues, findings);
             unacknowledged(&topology, &queues, findings);
         }
         Err(why) => not_seen(&why, findings),
@@ -61,7 +62,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
 }
 
 fn not_seen(why: &str, findings: &mut Findings) {
-    for check in ["queue arguments", "policies", "unacknowledged"] {
+    for check in ["queue arguments", "policies", "dead-letter space", "unacknowledged"] {
         findings.not_checked(check, why);
     }
 }
@@ -252,14 +253,41 @@ pub(super) fn overrides(queue: &Queue, key: &str, value: &Value) -> Option<&'sta
     match (key, ours) {
         ("expires", _) => Some("the broker deletes the queue with all that is in it when nobody uses it"),
         ("message-ttl", None) => Some("messages vanish, or are dead letters, for being old"),
-        ("max-length" | "max-length-bytes", None) if matches!(queue.role, Role::Dead { .. }) => {
-            Some("dead letters are lost, or refused, when there are many")
+        ("max-length", None) if matches!(queue.role, Role::Dead { .. }) => {
+            Some("a worker waits with a dead letter when there are many")
         }
         ("delivery-limit" | "message-ttl" | "max-length" | "max-length-bytes", Some(Argument::Integer(ours))) => {
             value.as_i64().is_some_and(|theirs| theirs < *ours).then_some("less than the fleet declares")
         }
         _ => None,
     }
+}
+
+/// Whether there is room for dead letters: a worker whose dead-letter queue is full waits.
+pub(super) fn space(topology: &Topology, queues: &[Value], findings: &mut Findings) {
+    /// Of 100 parts of the limit, from which on somebody should look.
+    const NEARLY_FULL_PERCENT: i64 = 75;
+    let (mut full, mut nearly) = (Vec::new(), Vec::new());
+    for queue in topology.queues.iter().filter(|queue| matches!(queue.role, Role::Dead { .. })) {
+        let Some(Argument::Integer(bytes_max)) = queue.arguments.get("x-max-length-bytes") else { continue };
+        let Some(found) = named(queues, &queue.name) else { continue };
+        // A smaller limit of a policy counts; on a queue from before there was one, there is none.
+        let limits =
+            [&found["arguments"]["x-max-length-bytes"], &found["effective_policy_definition"]["max-length-bytes"]];
+        let Some(limit) = limits.into_iter().filter_map(Value::as_i64).min() else { continue };
+        let bytes = found["message_bytes_ready"].as_i64().unwrap_or_default();
+        let text = format!("{}: {bytes} of {} bytes", queue.name, limit.min(*bytes_max));
+        match () {
+            () if bytes >= limit => full.push(format!("{text}: full, the worker waits")),
+            () if bytes >= limit / 100 * NEARLY_FULL_PERCENT => nearly.push(text),
+            () => {}
+        }
+    }
+    let verdict = if full.is_empty() { Verdict::Warning } else { Verdict::Broken };
+    full.extend(nearly);
+    let remedy = "`wildrydes dead list --summary`, mend the cause, then `wildrydes dead replay`; or `wildrydes dead export` and \
+                  `wildrydes dead drop`";
+    findings.judge("dead-letter space", "every queue of dead letters has room", full, verdict, remedy);
 }
 
 fn unacknowledged(topology: &Topology, queues: &[Value], findings: &mut Findings) {

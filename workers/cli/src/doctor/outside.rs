@@ -10,9 +10,10 @@ use common::{
         message::KINDS,
         model::ALIAS_SCHEMA,
         topology::{dead_queue, queue},
+        waiting::Waiting,
         weather::{WeatherWarning, WeatherWarnings},
     },
-    runtime::{Broker, Store, control, host, store},
+    runtime::{Broker, Store, control, host, store, waiting},
 };
 use futures::TryStreamExt;
 use gateway::management::http_date;
@@ -48,8 +49,11 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
             ),
         }
         paused(store, findings).await;
+        waiting_workers(store, findings).await;
     } else {
-        findings.not_checked("paused workers", "there is no store to read them from");
+        for check in ["paused workers", "waiting workers"] {
+            findings.not_checked(check, "there is no store to read them from");
+        }
     }
     versions(session, opened.as_ref(), findings).await?;
     weather(session, findings).await
@@ -84,6 +88,20 @@ async fn paused(store: &Store, findings: &mut Findings) {
         }
     }
     findings.judge("paused workers", "none", complaints, Verdict::Warning, "`wildrydes resume WORKER` when it is time");
+}
+
+/// What workers wait for, as they recorded it within the last minutes.
+pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
+    let mut complaints = Vec::new();
+    for worker in queue::ALL {
+        match waiting::read(store, worker).await {
+            Ok(Some(Waiting { since, why, .. })) => complaints.push(format!("{worker} since {since}: {why}")),
+            Ok(None) => {}
+            Err(error) => complaints.push(format!("{}: {error}", layout::waiting(worker))),
+        }
+    }
+    let remedy = "repair the cause: the messages are tried again automatically";
+    findings.judge("waiting workers", "none", complaints, Verdict::Warning, remedy);
 }
 
 /// Versions that this build does not know, among dead letters and stored documents. Work queues are not looked into: each

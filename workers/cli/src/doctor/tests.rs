@@ -1,14 +1,22 @@
 use super::{
     Findings, Verdict,
-    broker::{alarms, features, overrides},
+    broker::{alarms, features, overrides, space},
+    outside::waiting_workers,
     permissions::{Compared, compare},
 };
-use common::contract::{
-    permissions::{Permissions, UserPermissions},
-    topology::{Topology, queue},
+use common::{
+    contract::{
+        layout,
+        permissions::{Permissions, UserPermissions},
+        topology::{DEAD_BYTES_MAX, Topology, queue},
+        waiting::{WAITING_SCHEMA, Waiting},
+    },
+    runtime::{Store, host, store},
 };
 use gateway::management::Answer;
+use object_store::memory::InMemory;
 use serde_json::{Value, json};
+use std::sync::Arc;
 
 #[test]
 fn a_policy_is_complained_of_where_it_changes_something() {
@@ -23,11 +31,66 @@ fn a_policy_is_complained_of_where_it_changes_something() {
         (queue::MERGER, "message-ttl", json!(60_000), true),
         ("merger.retry.0", "message-ttl", json!(60_000), false),
         ("merger.dead", "max-length", json!(10), true),
+        ("merger.dead", "max-length-bytes", json!(1), true),
+        ("merger.dead", "max-length-bytes", json!(i64::MAX), false),
         ("merger.dead", "delivery-limit", json!(20), true),
         ("merger.dead", "queue-leader-locator", json!("balanced"), false),
     ] {
         assert_eq!(overrides(queue(name), key, &value).is_some(), complained, "{name} {key}={value}");
     }
+}
+
+/// A queue of dead letters that is full, or will be soon, is named with its limit, also where a policy sets a smaller one; a queue
+/// without a limit, from before there was one, is another check's affair.
+#[test]
+fn dead_letters_that_fill_their_queue_are_told_before_a_worker_waits() {
+    let topology = Topology::of_fleet("");
+    let queue = |name: &str, bytes: i64, limit: Value, policy: Value| {
+        json!({
+            "name": name, "message_bytes_ready": bytes, "arguments": { "x-max-length-bytes": limit },
+            "effective_policy_definition": policy,
+        })
+    };
+    let told = |queues: &[Value]| {
+        let mut findings = Findings::default();
+        space(&topology, queues, &mut findings);
+        (findings.0[0].verdict, findings.0[0].found.clone())
+    };
+    let limit = json!(DEAD_BYTES_MAX);
+    let unlimited = queue("trainer.dead", DEAD_BYTES_MAX * 2, Value::Null, json!([]));
+    let roomy = queue("merger.dead", DEAD_BYTES_MAX / 2, limit.clone(), json!([]));
+    assert_eq!(told(&[unlimited, roomy]).0, Verdict::Ok);
+    let nearly = queue("merger.dead", DEAD_BYTES_MAX / 5 * 4, limit.clone(), json!([]));
+    assert_eq!(told(std::slice::from_ref(&nearly)).0, Verdict::Warning);
+    let full = queue("splitter.dead", 10, limit, json!({ "max-length-bytes": 10 }));
+    let (verdict, found) = told(&[nearly, full]);
+    assert_eq!(verdict, Verdict::Broken);
+    assert!(found.starts_with("splitter.dead: 10 of 10 bytes: full") && found.contains("merger.dead"), "{found}");
+}
+
+/// What a worker recorded that it waits for is told with its cause.
+#[tokio::test]
+async fn what_a_worker_waits_for_is_told() {
+    let store: Store = Arc::new(InMemory::new());
+    let told = async |store: &Store| {
+        let mut findings = Findings::default();
+        waiting_workers(store, &mut findings).await;
+        (findings.0[0].verdict, findings.0[0].found.clone())
+    };
+    assert_eq!(told(&store).await, (Verdict::Ok, "none".to_owned()));
+    let now = host::now().to_string();
+    let waiting = Waiting {
+        schema: WAITING_SCHEMA.to_owned(),
+        worker: queue::MERGER.to_owned(),
+        why: "merger.dead is full".to_owned(),
+        batch_id: None,
+        since: now.clone(),
+        at: now.clone(),
+        outages: 1,
+        attempt: None,
+    };
+    store::write(&store, &layout::waiting(queue::MERGER), serde_json::to_vec(&waiting).unwrap()).await.unwrap();
+    assert_eq!(told(&store).await, (Verdict::Warning, format!("merger since {now}: merger.dead is full")));
 }
 
 /// What `topology users` prints, as the management API tells it.

@@ -106,7 +106,7 @@ impl Causes {
 fn text(Waiting { worker, why, attempt, .. }: &Waiting) -> String {
     match attempt {
         Some(attempt) => format!("{worker} waits: {why}; attempt {attempt} of {ATTEMPTS_MAX}, tried again"),
-        None => format!("{worker} waits: {why}; tried again until it answers"),
+        None => format!("{worker} waits: {why}; tried again until it succeeds"),
     }
 }
 
@@ -161,7 +161,7 @@ mod tests {
         causes.look(&store).await;
         let expected = [
             "splitter waits: busy; attempt 2 of 5, tried again",
-            "weather-fetcher waits: weather service is away: status 503; tried again until it answers",
+            "weather-fetcher waits: weather service is away: status 503; tried again until it succeeds",
         ];
         assert_eq!(causes.texts(batches.iter()), expected);
         object_store::ObjectStoreExt::delete(&*store, &layout::waiting("splitter").into()).await.unwrap();

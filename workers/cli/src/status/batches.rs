@@ -89,8 +89,8 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
 pub(super) struct Listing {
     /// In the order of time.
     pub(super) batches: Vec<BatchStatus>,
-    /// What was not read of the store, if anything.
-    pub(super) note: Option<String>,
+    /// What was not read of the store, if anything, and what workers wait for that no batch of the list shows.
+    pub(super) notes: Vec<String>,
 }
 
 /// All batches of the store, or one, the newest last.
@@ -125,7 +125,13 @@ pub(super) async fn list(
     let never_split = given_up.into_values().filter(|(_, copy)| batch.is_none_or(|batch| batch == copy.batch_id));
     batches.extend(never_split.map(|(at, copy)| BatchStatus::never_split(at, copy)));
     batches.sort_by(|a, b| (a.since, &a.batch_id).cmp(&(b.since, &b.batch_id)));
-    Ok(Listing { batches, note })
+    // A batch that nobody has split yet is in no list.
+    let unseen = waiting.iter().filter(|one| {
+        let shown = |of: &BatchStatus| of.why.as_ref().is_some_and(|why| why.contains(&one.why));
+        batch.is_none() && one.attempt.is_none() && !batches.iter().any(shown)
+    });
+    let notes = note.into_iter().chain(unseen.map(waits)).collect();
+    Ok(Listing { batches, notes })
 }
 
 /// The state of a batch whose message was given up.
@@ -247,9 +253,13 @@ impl BatchStatus {
         // The record of an outage names the last batch that met it; the outage holds up every batch of that worker.
         let shared = |one: &&Waiting| self.needs(&one.worker) && (one.batch_id.is_none() || one.outages > 0);
         let recorded = waiting.iter().find(own).or_else(|| waiting.iter().find(shared));
-        let recorded = recorded.map(|one| format!("{} waits since {}: {}", one.worker, one.since, one.why));
-        recorded.or_else(|| paused.iter().find(|control| self.needs(&control.worker)).map(pause))
+        recorded.map(waits).or_else(|| paused.iter().find(|control| self.needs(&control.worker)).map(pause))
     }
+}
+
+/// Says that a worker waits: since when, and for what.
+fn waits(Waiting { worker, since, why, .. }: &Waiting) -> String {
+    format!("{worker} waits since {since}: {why}")
 }
 
 /// Says that a worker is paused: since when, by whom and why.
@@ -344,10 +354,10 @@ async fn given_up(
     Ok((given_up, note))
 }
 
-/// What the workers between a batch and its dataset wait for.
+/// What the workers wait for.
 async fn waiting(store: &Store) -> Result<Vec<Waiting>, Failed> {
     let mut all = Vec::new();
-    for worker in STAGES {
+    for worker in queue::ALL {
         all.extend(waiting::read(store, worker).await?);
     }
     Ok(all)

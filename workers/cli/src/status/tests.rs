@@ -169,6 +169,22 @@ async fn a_batch_in_progress_names_what_it_waits_for() {
     }
 }
 
+/// A worker that waits on its own account, as for room for dead letters, is told although no batch of the list waits for it.
+#[tokio::test]
+async fn what_a_worker_waits_for_is_told_without_a_batch() {
+    let store = empty();
+    let waiting = serde_json::to_value(wait(queue::SPLITTER, None, 1)).unwrap();
+    write(&store, &layout::waiting(queue::SPLITTER), &waiting).await;
+    let notes = list(&store, None, &[], 3).await.unwrap().notes;
+    assert!(
+        notes.len() == 1 && notes[0].starts_with("splitter waits since") && notes[0].ends_with(": 503"),
+        "{notes:?}"
+    );
+    claim(&store, "b").await;
+    let listing = list(&store, None, &[], 3).await.unwrap();
+    assert_eq!(listing.notes, [""; 0], "the batch says so: {:?}", listing.batches[0].why);
+}
+
 #[tokio::test]
 async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_then_an_unread_queue() {
     let store = empty();
@@ -210,10 +226,8 @@ async fn what_was_not_read_is_said() {
     }
     let listing = list(&store, None, &[], 2).await.unwrap();
     assert_eq!(listing.batches.len(), 2);
-    assert!(
-        listing.note.unwrap().starts_with("only the newest 2 of the 3 copies of dead letters below dead/ are read")
-    );
-    assert_eq!(list(&store, None, &[], 3).await.unwrap().note, None);
+    assert!(listing.notes[0].starts_with("only the newest 2 of the 3 copies of dead letters below dead/ are read"));
+    assert_eq!(list(&store, None, &[], 3).await.unwrap().notes, [""; 0]);
     let note = super::letters_note(queue::SPLITTER, 501).unwrap();
     assert!(note.starts_with("only the oldest 500 of the 501 dead letters of the splitter are read"), "{note}");
     assert_eq!((super::letters_note(queue::SPLITTER, 500), super::letters_note(queue::SCORER, 501)), (None, None));

@@ -7,15 +7,19 @@ use crate::tests::{
     of, park,
 };
 use common::{
-    contract::message::decode,
+    contract::{envelope, message::decode, topology},
     runtime::{
-        MemoryBroker, Shutdown,
+        Broker, MemoryBroker, Shutdown,
+        client::Client,
         process::both,
         worker::{RunOptions, run},
     },
 };
 use futures::{StreamExt, future::join_all};
 use tokio::time::Instant;
+
+/// As the broker names it.
+const REPLY_QUEUE: &str = "amq.gen-answers";
 
 fn place(latitude: f64, longitude: f64, at: &str) -> WeatherPlace {
     WeatherPlace { latitude, longitude, statustime: at.parse().unwrap() }
@@ -27,7 +31,7 @@ fn harlem() -> WeatherPlace {
 
 fn properties(expiration_ms: Option<u64>) -> Properties {
     Properties {
-        reply_to: Some("answers".to_owned()),
+        reply_to: Some(REPLY_QUEUE.to_owned()),
         correlation_id: Some("c".to_owned()),
         message_id: Some("w/weather-request".to_owned()),
         expiration_ms,
@@ -40,7 +44,7 @@ async fn ask(lookup: &WeatherLookup, places: Vec<WeatherPlace>, expiration_ms: O
     let outputs = lookup.handle(Envelope { payload, properties: properties(expiration_ms) }).await.unwrap();
     let outgoing: Vec<_> = outputs.into_stream().collect().await;
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
-    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", "answers", false));
+    assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", REPLY_QUEUE, false));
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("c"));
     let response: WeatherResponse = decode(&reply.body).unwrap();
     assert_eq!(response.request_id, "w");
@@ -178,7 +182,7 @@ async fn a_question_does_not_wait_behind_a_batch() {
     let second = run(Arc::new(lookup), broker.clone(), options, stop.clone());
     let token = stop.clone();
     let running = tokio::spawn(async move { both(first, second, &token).await });
-    let client = common::runtime::client::Client::connect(broker.as_ref(), "test").await.unwrap();
+    let client = Client::connect(broker.as_ref(), "test").await.unwrap();
     for chunk in 0..10 {
         let mut ride = in_harlem("2018-04-25 12:00:00");
         (ride.latitude, ride.longitude) = (42.36, -71.01);
@@ -201,6 +205,42 @@ async fn a_question_does_not_wait_behind_a_batch() {
         assert!(Instant::now() < deadline, "the batch should go on");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+    stop.cancel();
+    running.await.unwrap().unwrap();
+}
+
+/// A question that names a queue of the fleet for its answer is refused, and nothing is published there; one with a reply queue is
+/// answered as ever.
+#[tokio::test]
+async fn a_question_cannot_make_the_lookup_write_into_a_queue_of_the_fleet() {
+    let noaa = Noaa::start(new_york()).await.unwrap();
+    let fetcher = fetcher(of(noaa.url()), &memory_store());
+    let (broker, stop) = (Arc::new(MemoryBroker::new()), Shutdown::new());
+    let running = tokio::spawn(run(Arc::new(fetcher.lookup()), broker.clone(), RunOptions::default(), stop.clone()));
+    let connection = broker.connect("test").await.unwrap();
+    connection.declare().await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
+    let mut letters = connection.consume(&topology::dead_queue(queue::WEATHER_LOOKUP), 1).await.unwrap();
+    let request = WeatherRequest { request_id: "w".to_owned(), places: vec![harlem()] };
+    for target in [queue::MERGER, "merger.dead", "weather-lookup.dead", "merger.retry.0"] {
+        let mut asked = Outgoing::message(&request).unwrap();
+        asked.properties.reply_to = Some(target.to_owned());
+        publisher.publish(asked).await.unwrap();
+        let letter = tokio::time::timeout(Duration::from_secs(60), letters.next()).await.unwrap().unwrap();
+        assert_eq!(letter.properties.text(envelope::REASON), Some("foreign_reply_to"));
+        assert_eq!(letter.properties.kind.as_deref(), Some("weather-request.v1"));
+        assert!(letter.properties.text(envelope::WHY).unwrap().contains(target), "{:?}", letter.properties);
+        letter.settle.ack().await.unwrap();
+    }
+    let deadline = Instant::now() + Duration::from_secs(60);
+    while broker.unfinished().contains_key(queue::WEATHER_LOOKUP) {
+        assert!(Instant::now() < deadline, "the questions should be acknowledged");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+    assert!(broker.unfinished().is_empty(), "{:?}", broker.unfinished());
+    let client = Client::connect(broker.as_ref(), "test").await.unwrap();
+    let response = client.weather(&request, Duration::from_secs(60)).await.unwrap();
+    assert_eq!(response.weather, [in_the_park()]);
     stop.cancel();
     running.await.unwrap().unwrap();
 }

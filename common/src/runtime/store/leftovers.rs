@@ -129,8 +129,8 @@ mod tests {
         fs::create_dir_all(root.join("dataset/empty")).unwrap();
         assert_eq!(sweep(root, Duration::from_secs(3_600)).unwrap(), Swept::default(), "it may still be written");
         assert_eq!(sweep(root, Duration::ZERO).unwrap(), Swept { files: 5, bytes: 25, folders: 1 });
-        let there = |name: &&str| root.join(name).exists();
-        assert!(!abandoned.iter().any(|name| there(name)) && kept.iter().all(|name| there(name)));
+        let is_there = |name: &&str| root.join(name).exists();
+        assert!(!abandoned.iter().any(is_there) && kept.iter().all(is_there));
         assert!(root.join("dataset/empty").exists() && root.join("staging").exists());
         assert_eq!(sweep(&root.join("nothing"), Duration::ZERO).unwrap(), Swept::default());
     }

@@ -1,6 +1,7 @@
 //! API keys: which are known, what they open, how often they may ask.
 
 use crate::{
+    limits::Limit,
     problem::Problem,
     settings::{Auth, Scope, Settings},
 };
@@ -10,13 +11,38 @@ use governor::{
     clock::{Clock, DefaultClock},
 };
 use sha2::{Digest, Sha256};
-use std::num::NonZeroU32;
+use std::{num::NonZeroU32, sync::Arc};
 use subtle::ConstantTimeEq;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// Decides who may come in.
 pub(crate) struct Doorkeeper {
     off: bool,
     keys: Vec<Known>,
+    at_once_max: usize,
+}
+
+/// A request that is let in.
+#[derive(Debug)]
+pub(crate) struct Admitted<'a> {
+    /// Whose key it is; empty where no key is asked for.
+    pub(crate) name: &'a str,
+    /// Its place among the requests of its key that are under way.
+    pub(crate) at_once: Option<OwnedSemaphorePermit>,
+}
+
+/// A request that is not let in.
+#[derive(Debug)]
+pub(crate) struct Refused {
+    pub(crate) problem: Problem,
+    /// The limit that is reached.
+    pub(crate) limit: Option<Limit>,
+}
+
+impl From<Problem> for Refused {
+    fn from(problem: Problem) -> Self {
+        Self { problem, limit: None }
+    }
 }
 
 struct Known {
@@ -24,6 +50,8 @@ struct Known {
     sha256: [u8; 32],
     scopes: Vec<Scope>,
     limiter: Option<DefaultDirectRateLimiter>,
+    /// One permit each request under way.
+    at_once: Arc<Semaphore>,
 }
 
 impl Doorkeeper {
@@ -35,22 +63,30 @@ impl Doorkeeper {
             let _ = hex::decode_to_slice(&key.sha256, &mut sha256);
             let per_second = key.requests_per_second.and_then(NonZeroU32::new);
             let limiter = per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
-            Known { name: key.name.clone(), sha256, scopes: key.scopes.clone(), limiter }
+            let at_once = Arc::new(Semaphore::new(settings.requests_per_key_max));
+            Known { name: key.name.clone(), sha256, scopes: key.scopes.clone(), limiter, at_once }
         });
-        Self { off: settings.auth == Auth::Off, keys: known.collect() }
+        let at_once_max = settings.requests_per_key_max;
+        Self { off: settings.auth == Auth::Off, keys: known.collect(), at_once_max }
     }
 
-    /// Lets a request with these headers in for `scope`; tells whose key it is.
+    /// Requests under way with the key that has the most.
+    pub(crate) fn at_once(&self) -> usize {
+        let each = self.keys.iter().map(|known| self.at_once_max.saturating_sub(known.at_once.available_permits()));
+        each.max().unwrap_or_default()
+    }
+
+    /// Lets a request with these headers in for `scope`.
     ///
     /// # Errors
     /// 401, 403, 429.
-    pub(crate) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<&str, Problem> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Admitted<'_>, Refused> {
         if self.off {
-            return Ok("");
+            return Ok(Admitted { name: "", at_once: None });
         }
         let Some(presented) = presented(headers) else {
             let detail = "send it as `Authorization: Bearer <key>` or `X-Api-Key: <key>`";
-            return Err(Problem::unauthorized(detail));
+            return Err(Problem::unauthorized(detail).into());
         };
         let digest: [u8; 32] = Sha256::digest(presented).into();
         // Every known key is compared, each in constant time: how long it takes tells nothing about any of them.
@@ -61,19 +97,24 @@ impl Doorkeeper {
             }
         }
         let Some(known) = found else {
-            return Err(Problem::unauthorized("this key is not known; ask whoever runs the gateway for one"));
+            return Err(Problem::unauthorized("this key is not known; ask whoever runs the gateway for one").into());
         };
         if !known.scopes.contains(&scope) {
             let has: Vec<&str> = known.scopes.iter().map(|scope| scope.name()).collect();
             let detail = format!("the key of {} opens {}, not {}", known.name, has.join(" and "), scope.name());
-            return Err(Problem::forbidden(detail));
+            return Err(Problem::forbidden(detail).into());
         }
         if let Some(limiter) = &known.limiter
             && let Err(not_until) = limiter.check()
         {
-            return Err(Problem::too_many_requests(not_until.wait_time_from(DefaultClock::default().now())));
+            let wait = not_until.wait_time_from(DefaultClock::default().now());
+            return Err(Problem::too_many_requests(wait).into());
         }
-        Ok(&known.name)
+        let Ok(at_once) = Arc::clone(&known.at_once).try_acquire_owned() else {
+            let problem = Problem::too_many_at_once(self.at_once_max);
+            return Err(Refused { problem, limit: Some(Limit::RequestsPerKey) });
+        };
+        Ok(Admitted { name: &known.name, at_once: Some(at_once) })
     }
 }
 
@@ -94,6 +135,10 @@ mod tests {
     use axum::http::StatusCode;
 
     fn doorkeeper(requests_per_second: Option<u32>) -> Doorkeeper {
+        Doorkeeper::new(&settings(requests_per_second))
+    }
+
+    fn settings(requests_per_second: Option<u32>) -> Settings {
         let key = |name: &str, secret: &str, scopes: &[Scope]| Key {
             name: name.to_owned(),
             sha256: hex::encode(Sha256::digest(secret)),
@@ -101,7 +146,7 @@ mod tests {
             requests_per_second,
         };
         let keys = vec![key("reader", "r", &[Scope::Read]), key("both", "b", &[Scope::Read, Scope::Write])];
-        Doorkeeper::new(&Settings { keys, ..Settings::default() })
+        Settings { keys, ..Settings::default() }
     }
 
     fn headers(name: &'static str, value: &str) -> HeaderMap {
@@ -111,9 +156,10 @@ mod tests {
     #[test]
     fn a_key_opens_its_scopes_and_nothing_else() {
         let door = doorkeeper(None);
-        assert_eq!(door.admit(&headers("x-api-key", "r"), Scope::Read), Ok("reader"));
-        assert_eq!(door.admit(&headers("authorization", "bearer b"), Scope::Write), Ok("both"));
-        let status = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap_err().status();
+        let name = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap().name.to_owned();
+        assert_eq!(name(&headers("x-api-key", "r"), Scope::Read), "reader");
+        assert_eq!(name(&headers("authorization", "bearer b"), Scope::Write), "both");
+        let status = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap_err().problem.status();
         assert_eq!(status(&headers("x-api-key", "r"), Scope::Write), StatusCode::FORBIDDEN);
         for wrong in [headers("x-api-key", "R"), headers("authorization", "Basic b"), HeaderMap::new()] {
             assert_eq!(status(&wrong, Scope::Read), StatusCode::UNAUTHORIZED, "{wrong:?}");
@@ -127,6 +173,24 @@ mod tests {
         let first: Vec<bool> = (0..3).map(|_| door.admit(&reader, Scope::Read).is_ok()).collect();
         assert_eq!(first, [true, true, false]);
         assert!(door.admit(&both, Scope::Read).is_ok());
-        assert_eq!(door.admit(&reader, Scope::Read).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(door.admit(&reader, Scope::Read).unwrap_err().problem.status(), StatusCode::TOO_MANY_REQUESTS);
+    }
+
+    #[test]
+    fn each_key_has_so_many_requests_at_once() {
+        let settings = Settings { requests_per_key_max: 2, ..settings(None) };
+        let door = Doorkeeper::new(&settings);
+        let (reader, both) = (headers("x-api-key", "r"), headers("x-api-key", "b"));
+        let first = door.admit(&reader, Scope::Read).unwrap();
+        let _second = door.admit(&reader, Scope::Read).unwrap();
+        let refused = door.admit(&reader, Scope::Read).unwrap_err();
+        assert_eq!(
+            (refused.problem.status(), refused.limit),
+            (StatusCode::TOO_MANY_REQUESTS, Some(Limit::RequestsPerKey))
+        );
+        assert!(door.admit(&both, Scope::Read).is_ok());
+        assert_eq!(door.at_once(), 2);
+        drop(first);
+        assert!(door.admit(&reader, Scope::Read).is_ok());
     }
 }

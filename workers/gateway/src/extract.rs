@@ -1,7 +1,10 @@
 //! Reads what a request brings, and says what is wrong with it.
 
 use crate::{
-    App, encoding, members,
+    App, encoding,
+    limits::Limit,
+    members,
+    pace::Place,
     problem::{FieldError, Problem},
 };
 use axum::{
@@ -148,6 +151,7 @@ fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: us
         return Ok(());
     }
     let taken = app.bodies.try_acquire_many(more).map_err(|_| {
+        app.metrics.limits().refused(Limit::Bodies);
         Problem::unavailable(
             "too-busy",
             "the bodies of other requests take all the memory there is for them; try again",
@@ -164,17 +168,26 @@ fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: us
 pub(crate) struct Pieces {
     body: axum::body::BodyDataStream,
     stall: Duration,
+    /// Of an upload.
+    place: Option<Place>,
 }
 
 impl Pieces {
     pub(crate) fn of(body: Body, stall: Duration) -> Self {
-        Self { body: body.into_data_stream(), stall }
+        Self { body: body.into_data_stream(), stall, place: None }
+    }
+
+    /// From now on it is an upload, which must keep the pace of uploads.
+    pub(crate) fn keep_pace(&mut self, place: Place) {
+        self.place = Some(place);
     }
 
     /// Reads on for a moment and forgets it: a client that is still sending when its connection closes sees that, and not the
     /// answer.
     pub(crate) async fn discard_after(&mut self, problem: &Problem, time_max: Duration) {
         const BYTES_MAX: usize = 16 << 20;
+        // What is read here is kept nowhere: another upload may have the place.
+        self.place = None;
         if problem.status() == StatusCode::REQUEST_TIMEOUT {
             return;
         }
@@ -192,12 +205,18 @@ impl Pieces {
 
     /// The next piece; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
-        match tokio::time::timeout(self.stall, self.body.next()).await {
-            Ok(Some(Ok(piece))) => Ok(Some(piece)),
-            Ok(Some(Err(error))) => Err(Problem::unreadable(format!("the body broke off: {error}"))),
-            Ok(None) => Ok(None),
-            Err(_) => Err(Problem::too_slow(self.stall)),
-        }
+        let piece = match &self.place {
+            Some(place) => {
+                let length =
+                    |piece: &Option<Result<Bytes, _>>| piece.as_ref()?.as_ref().ok().map(|piece| piece.len() as u64);
+                place.piece(self.body.next(), length).await?
+            }
+            None => {
+                let piece = tokio::time::timeout(self.stall, self.body.next()).await;
+                piece.map_err(|_| Problem::too_slow(self.stall))?
+            }
+        };
+        piece.transpose().map_err(|error| Problem::unreadable(format!("the body broke off: {error}")))
     }
 }
 

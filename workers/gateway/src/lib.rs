@@ -20,7 +20,10 @@
 //! | `api` | every path, one file a subject; the OpenAPI document comes out of it |
 //! | [`problem`] | errors, RFC 9457 |
 //! | `encoding`, `members` | how bodies are compressed; members of JSON objects in any spelling |
-//! | `auth`, `extract`, `metrics`, `server` | keys, bodies, counters, sockets |
+//! | `auth`, `hosts`, `headers`, `extract` | keys; host names that are answered; headers of every answer; bodies |
+//! | `server`, `listener`, `connections`, `held` | sockets, and which connections may stay |
+//! | `pace`, `limits`, `metrics` | how fast uploads must be; limits and counters |
+//! | `ops` | health and counters on a listener of their own |
 
 pub mod problem;
 pub mod settings;
@@ -29,13 +32,21 @@ mod api;
 mod auth;
 mod batches;
 mod coalesce;
+mod connections;
 mod encoding;
 mod extract;
+mod headers;
+mod held;
+mod hosts;
+mod limits;
 mod link;
+mod listener;
 pub mod management;
 mod members;
 mod metrics;
 mod observe;
+mod ops;
+mod pace;
 mod page;
 mod scoring;
 mod server;
@@ -51,11 +62,14 @@ use common::runtime::{
     Broker, Shutdown, Store,
     config::{BrokerSettings, Settings as _},
 };
+use connections::Connections;
+use hosts::Hosts;
+use limits::Limit;
 use link::Link;
 use management::Management;
 use metrics::Metrics;
 use observe::Observer;
-use settings::Auth;
+use pace::{Demands, Places};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
@@ -117,12 +131,15 @@ pub(crate) struct App {
     link: Arc<Link>,
     coalescer: Coalescer,
     doorkeeper: Doorkeeper,
-    /// For those on this machine alone, without keys.
-    is_private: bool,
+    hosts: Hosts,
+    is_tls: bool,
+    connections: Arc<Connections>,
+    ops_connections: Arc<Connections>,
+    /// The limit on open descriptors, where the system has one.
+    descriptors: Option<u64>,
     metrics: Arc<Metrics>,
     observer: Observer,
-    /// One permit each upload under way.
-    uploads: Semaphore,
+    uploads: Arc<Places>,
     /// One permit each request under way.
     requests: Semaphore,
     /// One permit each KiB of a body in memory, small ones left aside.
@@ -131,7 +148,13 @@ pub(crate) struct App {
 }
 
 impl App {
-    fn start(gateway: Gateway, address: SocketAddr, shutdown: &Shutdown) -> Arc<Self> {
+    fn start(
+        gateway: Gateway,
+        address: SocketAddr,
+        connections_max: usize,
+        descriptors: Option<u64>,
+        shutdown: &Shutdown,
+    ) -> Arc<Self> {
         let Gateway { settings, broker, namespace, management, store } = gateway;
         let metrics = Arc::new(Metrics::new());
         // Those who are being answered still need the connection: it outlives the shutdown, and ends with the process.
@@ -140,10 +163,22 @@ impl App {
         let limits = Limits { rides_max: settings.coalesce_rides_max, wait };
         let coalescer = Coalescer::start(&link, &metrics, limits);
         let observer = Observer::start(&link, &metrics, store.clone(), settings.model.clone(), management, &namespace);
+        let per_peer_max = settings.connections_per_peer_max;
+        let ops_max = ops::CONNECTIONS_MAX;
+        let demands = Demands {
+            uploads_max: settings.uploads_max,
+            rate_min: settings.upload_bytes_per_second_min,
+            stall: Duration::from_millis(settings.stall_ms),
+            time_max: Duration::from_millis(settings.upload_ms_max),
+        };
         Arc::new(Self {
-            is_private: settings.auth == Auth::Off && address.ip().is_loopback(),
+            hosts: Hosts::of(&settings, address),
+            is_tls: settings.tls_cert_file.is_some(),
+            connections: Connections::new(connections_max, per_peer_max, Limit::Connections, &metrics),
+            ops_connections: Connections::new(ops_max, ops_max, Limit::OpsConnections, &metrics),
+            descriptors,
             doorkeeper: Doorkeeper::new(&settings),
-            uploads: Semaphore::new(settings.uploads_max),
+            uploads: Places::new(demands, &metrics),
             requests: Semaphore::new(settings.requests_max),
             bodies: Semaphore::new(BODIES_KIB_MAX),
             draining: shutdown.clone(),
@@ -158,6 +193,10 @@ impl App {
 
     fn stall(&self) -> Duration {
         Duration::from_millis(self.settings.stall_ms)
+    }
+
+    fn write_timeout(&self) -> Duration {
+        Duration::from_millis(self.settings.write_timeout_ms)
     }
 
     fn deadline(&self) -> Duration {

@@ -1,5 +1,6 @@
 //! What the gateway counts, for Prometheus.
 
+use crate::limits::LimitMetrics;
 use common::contract::served::{Drift, Fallbacks, Tally};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
@@ -148,6 +149,7 @@ pub(crate) struct Metrics {
     consumers: Family<OfQueue, Gauge>,
     dead: Family<OfQueue, Gauge>,
     served: OfServed,
+    limits: LimitMetrics,
     /// What was answered until the last look, and when that was.
     last: Mutex<(u64, tokio::time::Instant)>,
     answered: std::sync::atomic::AtomicU64,
@@ -182,6 +184,7 @@ impl Metrics {
         registry.register("queue_consumers", "Consumers of a queue", consumers.clone());
         registry.register("queue_dead", "Dead letters of a queue", dead.clone());
         let served = OfServed::new(&mut registry);
+        let limits = LimitMetrics::new(&mut registry);
         Self {
             registry,
             requests,
@@ -197,9 +200,15 @@ impl Metrics {
             consumers,
             dead,
             served,
+            limits,
             last: Mutex::new((0, tokio::time::Instant::now())),
             answered: std::sync::atomic::AtomicU64::new(0),
         }
+    }
+
+    /// Limits and their use.
+    pub(crate) fn limits(&self) -> &LimitMetrics {
+        &self.limits
     }
 
     /// A request begins; it ends with [`Self::answered`] or when the token is dropped.

@@ -105,6 +105,14 @@ impl Problem {
         Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
     }
 
+    /// 408: it comes too slowly.
+    pub fn below_rate(bytes_per_second: u64) -> Self {
+        let detail = format!(
+            "the body comes at less than {bytes_per_second} bytes per second, which gateway.upload_bytes_per_second_min asks of uploads"
+        );
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
+    }
+
     /// 409: something else is there under that name.
     pub fn conflict(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, "conflict", "Something else is there under that name", detail)
@@ -126,6 +134,12 @@ impl Problem {
         Self { names_codings: true, ..Self::unsupported_media_type(detail) }
     }
 
+    /// 421: a host that is not answered.
+    pub fn misdirected(detail: impl Into<String>) -> Self {
+        let title = "This host name is not answered";
+        Self::new(StatusCode::MISDIRECTED_REQUEST, "unknown-host", title, detail)
+    }
+
     /// 422: readable, but a field cannot be.
     pub fn invalid(code: &str, field: impl Into<String>, value: Option<Value>, expected: impl Into<String>) -> Self {
         let error = FieldError { field: field.into(), value, expected: expected.into() };
@@ -145,6 +159,15 @@ impl Problem {
     pub fn too_many_requests(wait: Duration) -> Self {
         let detail = "this key makes more requests per second than it may; wait as Retry-After says";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", detail).retry_after(wait)
+    }
+
+    /// 429: too many requests of this key are under way.
+    pub fn too_many_at_once(requests_max: usize) -> Self {
+        let detail = format!(
+            "{requests_max} requests with this key are under way, no more are taken at once (gateway.requests_per_key_max)"
+        );
+        let title = "Too many requests at once";
+        Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-at-once", title, detail).retry_after(Duration::from_secs(1))
     }
 
     /// 500: our fault.

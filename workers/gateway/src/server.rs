@@ -2,6 +2,11 @@
 
 use crate::{
     App, Gateway, api,
+    connections::Busy,
+    headers, held,
+    limits::Limit,
+    listener::{Bounded, Peer, listen},
+    ops,
     problem::Problem,
     settings::{Auth, Scope},
     uploads,
@@ -10,8 +15,8 @@ use anyhow::Context;
 use axum::{
     Router,
     body::Body,
-    extract::{MatchedPath, Request, State},
-    http::{HeaderMap, Method, StatusCode, header},
+    extract::{ConnectInfo, MatchedPath, Request, State},
+    http::{HeaderMap, Method, StatusCode, Version, header},
     middleware::{self, Next},
     response::{IntoResponse, Response},
 };
@@ -23,7 +28,7 @@ use common::runtime::Shutdown;
 use hyper_util::rt::TokioTimer;
 use std::{
     any::Any,
-    net::{IpAddr, SocketAddr, TcpListener},
+    net::{SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -31,18 +36,26 @@ use tokio::time::Instant;
 use tower_http::{catch_panic::CatchPanicLayer, csrf::CsrfLayer};
 
 /// How long a client may take over the head of a request, from its first byte or from the answer before.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
 /// How long requests that are being answered may take to finish once a shutdown was asked for.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 /// How much later than its own deadline a request is ended whatever it does.
 const GRACE: Duration = Duration::from_millis(500);
+
+/// Between two looks for connections without a request.
+const IDLE_LOOK: Duration = Duration::from_secs(5);
+/// Descriptors that connections to `gateway.bind` leave to everything else: store, broker, `gateway.ops_bind`, logs.
+const DESCRIPTORS_RESERVED: u64 = 256;
 
 /// A gateway that has its port.
 pub struct Bound {
     gateway: Gateway,
     listener: TcpListener,
     address: SocketAddr,
+    ops: Option<TcpListener>,
     tls: Option<RustlsConfig>,
+    /// The limit on open descriptors, where the system has one.
+    descriptors: Option<u64>,
 }
 
 impl Bound {
@@ -57,14 +70,12 @@ impl Bound {
             }
             _ => None,
         };
-        let listener = TcpListener::bind(wanted).with_context(|| {
-            format!(
-                "gateway.bind = {wanted}: cannot listen there; is something else on that port? (:0 takes a free one)"
-            )
-        })?;
-        listener.set_nonblocking(true)?;
+        let ops_address = settings.ops_address().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
+        let listener = listen("bind", wanted)?;
+        let ops = ops_address.map(|address| listen("ops_bind", address)).transpose()?;
         let address = listener.local_addr()?;
-        Ok(Self { gateway, listener, address, tls })
+        let descriptors = rlimit::increase_nofile_limit(u64::MAX).ok();
+        Ok(Self { gateway, listener, address, ops, tls, descriptors })
     }
 
     /// Where it listens.
@@ -93,8 +104,9 @@ impl Bound {
             tracing::warn!(address = %self.address, "keys and rides travel in the clear: set gateway.tls_cert_file, or put a proxy with TLS before it");
         }
         let url = self.url();
-        let Self { gateway, listener, tls, address } = self;
-        let app = App::start(gateway, address, &shutdown);
+        let connections_max = connections_max(self.gateway.settings.connections_max, self.descriptors);
+        let Self { gateway, listener, ops, tls, address, descriptors } = self;
+        let app = App::start(gateway, address, connections_max, descriptors, &shutdown);
         match uploads::sweep(app.store.as_ref()).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "uploads that broke off long ago are removed"),
@@ -103,22 +115,61 @@ impl Bound {
         let router = layered(&app);
         let handle = Handle::new();
         tokio::spawn(drain(Arc::clone(&app), shutdown.clone(), handle.clone()));
-        tracing::info!(url, "listening");
-        let server = axum_server::from_tcp(listener)?;
-        match tls {
-            Some(config) => {
-                let server = patient(server.acceptor(RustlsAcceptor::new(config)), handle);
-                server.serve(router.into_make_service()).await?;
-            }
-            None => patient(server, handle).serve(router.into_make_service()).await?,
+        let ops_handle = Handle::new();
+        if let Some(listener) = ops {
+            // It outlives the other listener: `/readyz` says there that the gateway is shutting down.
+            let address = listener.local_addr()?;
+            let serving = ops::serve(Arc::clone(&app), listener, ops_handle.clone());
+            tokio::spawn(async move {
+                if let Err(error) = serving.await {
+                    tracing::error!(%error, "gateway.ops_bind: health and counters are not served there any more");
+                }
+            });
+            tracing::info!(url = format!("http://{address}"), "health and counters are served");
         }
-        Ok(())
+        tracing::info!(url, "listening");
+        let idle = tokio::spawn(close_idle(Arc::clone(&app)));
+        let bounded = Bounded::new(listener, Arc::clone(&app.connections), &app.metrics, app.write_timeout())?;
+        let server = Server::<Peer>::from_listener(bounded);
+        let service = router.into_make_service_with_connect_info::<Peer>();
+        let served = match tls {
+            Some(config) => patient(server.acceptor(RustlsAcceptor::new(config)), handle).serve(service).await,
+            None => patient(server, handle).serve(service).await,
+        };
+        idle.abort();
+        ops_handle.shutdown();
+        Ok(served?)
+    }
+}
+
+/// Connections that fit into the limit on descriptors, beside everything else that the process opens.
+fn connections_max(wanted: usize, descriptors: Option<u64>) -> usize {
+    let Some(descriptors) = descriptors else { return wanted };
+    let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);
+    let fitting = usize::try_from(descriptors - reserved).unwrap_or(usize::MAX).max(1);
+    if fitting < wanted {
+        tracing::warn!(
+            descriptors,
+            connections_max = fitting,
+            "the limit on open files is lower than gateway.connections_max needs: raise it (ulimit -Hn)"
+        );
+    }
+    fitting.min(wanted)
+}
+
+/// Closes connections without a request until it is aborted.
+async fn close_idle(app: Arc<App>) {
+    loop {
+        tokio::time::sleep(IDLE_LOOK).await;
+        let now = std::time::Instant::now();
+        app.connections.close_idle(now);
+        app.ops_connections.close_idle(now);
     }
 }
 
 /// Once a shutdown was asked for: those who come are told so, `/readyz` says so, and the port is given back when the last request
 /// under way is answered.
-async fn drain(app: Arc<App>, shutdown: Shutdown, handle: Handle<SocketAddr>) {
+async fn drain(app: Arc<App>, shutdown: Shutdown, handle: Handle<Peer>) {
     shutdown.cancelled().await;
     let latest = Instant::now() + DRAIN_DEADLINE;
     let all = u32::try_from(app.settings.requests_max).unwrap_or(u32::MAX);
@@ -134,7 +185,7 @@ fn always_answered(route: &str) -> bool {
 }
 
 /// Waits for heads of requests only so long.
-fn patient<A>(server: Server<SocketAddr, A>, handle: Handle<SocketAddr>) -> Server<SocketAddr, A> {
+pub(crate) fn patient<A>(server: Server<Peer, A>, handle: Handle<Peer>) -> Server<Peer, A> {
     let mut server = server.handle(handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server
@@ -159,32 +210,33 @@ fn panicked(panic: Box<dyn Any + Send>) -> Response {
 }
 
 /// Counts and bounds every request.
-async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: Request, next: Next) -> Response {
+async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
     let started = Instant::now();
+    let busy = begins(&mut request);
+    let is_http2 = request.version() == Version::HTTP_2;
     let _in_flight = app.metrics.begins();
     let method = request.method().clone();
     let route = path.as_ref().map_or("(none)", MatchedPath::as_str).to_owned();
     let upload = method == Method::POST && route == "/v1/batches";
     let is_protocol = request.uri().path().starts_with("/v2");
-    let response = match app.requests.try_acquire() {
-        _ if app.is_private && !names_this_machine(&request) => {
-            let detail = "no key is asked for on this machine alone: the header Host must name it, as in localhost";
-            Problem::foreign(detail).into_response()
-        }
+    let named = app.hosts.check(request.uri(), request.headers());
+    let response = match (named, app.requests.try_acquire()) {
+        (Err(problem), _) => problem.into_response(),
         _ if always_answered(&route) => bounded(&app, request, next).await,
         _ if app.draining.is_cancelled() => {
             Problem::unavailable("shutting-down", "the gateway is shutting down").into_response()
         }
-        Err(_) => {
+        (Ok(()), Err(_)) => {
+            app.metrics.limits().refused(Limit::Requests);
             let detail =
                 format!("{} requests are being worked on, no more are taken at once", app.settings.requests_max);
             Problem::unavailable("too-busy", detail).into_response()
         }
         // An upload takes as long as it takes, if only something comes.
-        Ok(_permit) if upload => next.run(request).await,
-        Ok(_permit) => bounded(&app, request, next).await,
+        (Ok(()), Ok(_permit)) if upload => next.run(request).await,
+        (Ok(()), Ok(_permit)) => bounded(&app, request, next).await,
     };
-    let response = match response.extensions().get::<Problem>() {
+    let mut response = match response.extensions().get::<Problem>() {
         Some(problem) if is_protocol => {
             let mut told = problem.clone().in_protocol().into_response();
             if let Some(allowed) = response.headers().get(header::ALLOW) {
@@ -194,6 +246,7 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
         }
         _ => response,
     };
+    headers::complete(response.headers_mut(), &route, app.is_tls);
     let (status, took) = (response.status(), started.elapsed());
     app.metrics.answered(&route, method.as_str(), status.as_u16(), took);
     if status.is_server_error() && status != StatusCode::SERVICE_UNAVAILABLE {
@@ -201,29 +254,26 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, request: 
     } else {
         tracing::debug!(%method, route, status = status.as_u16(), took_ms = took.as_millis() as u64, "answered");
     }
-    response
+    match busy {
+        Some(busy) => held::until_taken(response, busy, is_http2, app.write_timeout()),
+        None => response,
+    }
 }
 
-async fn bounded(app: &App, request: Request, next: Next) -> Response {
+/// A request of a connection begins.
+pub(crate) fn begins(request: &mut Request) -> Option<Busy> {
+    // Taken out: a request that outlives its connection must not keep it.
+    let peer = request.extensions_mut().remove::<ConnectInfo<Peer>>();
+    peer.map(|ConnectInfo(Peer(connection))| connection.begins())
+}
+
+/// Answers a request within its deadline.
+pub(crate) async fn bounded(app: &App, request: Request, next: Next) -> Response {
     let patience = app.deadline() + GRACE;
     tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
         let detail = format!("the object store or the broker took longer than {} ms", patience.as_millis());
         Problem::no_answer(detail).into_response()
     })
-}
-
-/// Whether the header Host names this machine. The page of another site can make its own name mean this address, and would then
-/// count as being from here.
-fn names_this_machine(request: &Request) -> bool {
-    // HTTP/2 has it in the place of the URL.
-    let named = request.headers().get(header::HOST).map(|host| host.to_str().unwrap_or_default());
-    let Some(host) = named.or(request.uri().authority().map(|authority| authority.as_str())) else { return true };
-    let name = host
-        .rsplit_once(':')
-        .filter(|(_, port)| port.bytes().all(|b| b.is_ascii_digit()))
-        .map_or(host, |(name, _)| name);
-    let address = name.trim_start_matches('[').trim_end_matches(']').parse::<IpAddr>();
-    name.eq_ignore_ascii_case("localhost") || address.is_ok_and(|address| address.is_loopback())
 }
 
 /// Whose key a request bears; empty where none is asked for.
@@ -238,12 +288,21 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Response {
     match app.doorkeeper.admit(&headers, scope) {
-        Ok(who) => {
-            let caller = Caller(who.to_owned());
+        Ok(admitted) => {
+            let caller = Caller(admitted.name.to_owned());
             request.extensions_mut().insert(caller);
-            next.run(request).await
+            let response = next.run(request).await;
+            match admitted.at_once {
+                Some(at_once) => held::until_sent(response, at_once),
+                None => response,
+            }
         }
-        Err(problem) => problem.into_response(),
+        Err(refused) => {
+            if let Some(limit) = refused.limit {
+                app.metrics.limits().refused(limit);
+            }
+            refused.problem.into_response()
+        }
     }
 }
 
@@ -252,13 +311,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_names_of_this_machine_are_its_own() {
-        let named = |host: &str| Request::builder().header(header::HOST, host).body(Body::empty()).unwrap();
-        for own in ["localhost", "LOCALHOST:8080", "127.0.0.1:8080", "127.8.9.1", "[::1]:8080", "[::1]"] {
-            assert!(names_this_machine(&named(own)), "{own}");
-        }
-        for other in ["example.org", "localhost.example.org:8080", "10.0.0.1", "127.0.0.1.example.org", ""] {
-            assert!(!names_this_machine(&named(other)), "{other}");
+    fn connections_leave_descriptors_for_everything_else() {
+        for (wanted, descriptors, expected) in [
+            (16_384, Some(1_048_576), 16_384),
+            (16_384, Some(1_024), 768),
+            (100, Some(1_024), 100),
+            (16_384, Some(64), 32),
+            (16_384, None, 16_384),
+        ] {
+            assert_eq!(connections_max(wanted, descriptors), expected, "{wanted} {descriptors:?}");
         }
     }
 }

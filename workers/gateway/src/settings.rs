@@ -1,5 +1,6 @@
 //! The section `[gateway]` of the configuration.
 
+use crate::hosts;
 use common::{
     contract::{layout, message::SCORE_RIDES_MAX},
     runtime::config::{self, Problem},
@@ -13,6 +14,15 @@ use std::net::SocketAddr;
 pub struct Settings {
     /// Address and port to listen on: an IP address, `:0` takes a free port.
     pub bind: String,
+    /// Address and port of a second listener for `/healthz`, `/readyz` and `/metrics` alone: in the clear, without keys, for
+    /// every host name.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub ops_bind: Option<String>,
+    /// Host names and addresses that requests may name in the header Host; others are answered with 421. Empty: with
+    /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
+    /// variable the list is one text with commas.
+    #[serde(deserialize_with = "list")]
+    pub hosts: Vec<String>,
     /// Whether a key is asked for. Off only by explicit choice.
     pub auth: Auth,
     /// The keys that are taken.
@@ -31,12 +41,26 @@ pub struct Settings {
     pub stall_ms: u64,
     /// Bytes of an upload at most: 1 to 2^40.
     pub upload_bytes_max: u64,
-    /// Uploads at the same time: 1 to 1,000.
+    /// Uploads at the same time: 1 to 1,000. If there are as many, the upload that is behind
+    /// `upload_bytes_per_second_min` the most is ended for a new one.
     pub uploads_max: usize,
+    /// Lowest rate of an upload, bytes per second: 1 to 2^30. An upload that falls behind it by `stall_ms` is ended with 408.
+    pub upload_bytes_per_second_min: u64,
+    /// How long an upload may take, milliseconds: 1,000 to 604,800,000.
+    pub upload_ms_max: u64,
     /// Bytes of any other request's body at most, as received and decompressed: 1,024 to 67,108,864.
     pub body_bytes_max: usize,
     /// Requests handled at the same time, 1 to 1,000,000; more are refused with 503.
     pub requests_max: usize,
+    /// Requests with one API key at the same time, streams of events included, 1 to 1,000,000; more are refused with 429.
+    pub requests_per_key_max: usize,
+    /// Connections at the same time: 1 to 1,000,000, and no more than the limit on open files allows. If there are as many, one
+    /// that has not sent a request is closed for a new one, the oldest first, then an idle one.
+    pub connections_max: usize,
+    /// Connections of one peer address at the same time, of IPv6 one /64: 1 to 1,000,000.
+    pub connections_per_peer_max: usize,
+    /// How long a client may take nothing of its answer, milliseconds: 100 to 600,000.
+    pub write_timeout_ms: u64,
     /// Rides in one request at most, 1 to 100,000; no more than `scorer.rides_max`.
     pub rides_max: usize,
     /// Rides of several requests that travel in one message at most: 1 to 100,000.
@@ -95,6 +119,8 @@ impl Default for Settings {
     fn default() -> Self {
         Self {
             bind: "127.0.0.1:8080".to_owned(),
+            ops_bind: None,
+            hosts: Vec::new(),
             auth: Auth::Keys,
             keys: Vec::new(),
             tls_cert_file: None,
@@ -104,8 +130,14 @@ impl Default for Settings {
             stall_ms: 10_000,
             upload_bytes_max: 4 << 30,
             uploads_max: 16,
+            upload_bytes_per_second_min: 4 << 10,
+            upload_ms_max: 4 * 60 * 60 * 1_000,
             body_bytes_max: 8 << 20,
             requests_max: 10_000,
+            requests_per_key_max: 1_000,
+            connections_max: 16_384,
+            connections_per_peer_max: 4_096,
+            write_timeout_ms: 30_000,
             rides_max: 10_000,
             coalesce_rides_max: 256,
             coalesce_wait_us: 1_000,
@@ -122,6 +154,32 @@ impl Settings {
         let expected = "an address and a port, as in 127.0.0.1:8080 or [::]:8080";
         self.bind.parse().map_err(|_| Problem::new("bind", &self.bind, expected))
     }
+
+    /// Where to listen for probes and Prometheus, if at all.
+    ///
+    /// # Errors
+    /// When it is no address with a port.
+    pub fn ops_address(&self) -> Result<Option<SocketAddr>, Problem> {
+        let Some(bind) = &self.ops_bind else { return Ok(None) };
+        let expected = "an address and a port, as in 127.0.0.1:8081 or [::]:8081";
+        bind.parse().map(Some).map_err(|_| Problem::new("ops_bind", bind, expected))
+    }
+}
+
+/// A list, or one text with commas, as environment variables and `--set` have it.
+fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Listed {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Listed::deserialize(deserializer)? {
+        Listed::List(list) => list,
+        Listed::Text(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        }
+    })
 }
 
 impl config::Settings for Settings {
@@ -129,6 +187,12 @@ impl config::Settings for Settings {
 
     fn check(&self) -> Result<(), Problem> {
         self.address()?;
+        self.ops_address()?;
+        if let Some(host) = self.hosts.iter().find(|host| hosts::normalized(host).is_none()) {
+            let expected =
+                "host names and addresses without scheme and port, as in rides.example.org, 192.0.2.7 or [::1]";
+            return Err(Problem::new("hosts", host, expected));
+        }
         if self.auth == Auth::Keys && self.keys.is_empty() {
             return Err(Problem::new(
                 "keys",
@@ -187,8 +251,14 @@ const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meani
 }
 
 /// Every setting of the section, in the order of [`Settings`].
-pub const REFERENCE: [Entry; 15] = [
+pub const REFERENCE: [Entry; 23] = [
     text("bind", "address:port", "where to listen; port 0 takes a free one"),
+    text("ops_bind", "address:port", "where to serve /healthz, /readyz and /metrics alone, for probes and Prometheus"),
+    text(
+        "hosts",
+        "host names",
+        "that requests may name; others are answered with 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
+    ),
     text("auth", "keys | off", "whether requests need a key; off: whoever reaches the port may do everything"),
     text(
         "keys",
@@ -201,9 +271,39 @@ pub const REFERENCE: [Entry; 15] = [
     number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, uploads excepted"),
     number("stall_ms", "milliseconds", 100, 600_000, "how long an upload or another body may be silent"),
     number("upload_bytes_max", "bytes", 1, 1 << 40, "size of an upload at most"),
-    number("uploads_max", "uploads", 1, 1_000, "at the same time; more are answered with 503"),
+    number(
+        "uploads_max",
+        "uploads",
+        1,
+        1_000,
+        "at the same time; slow ones are ended for new ones, more are answered with 503",
+    ),
+    number(
+        "upload_bytes_per_second_min",
+        "bytes per second",
+        1,
+        1 << 30,
+        "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
+    ),
+    number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
     number("body_bytes_max", "bytes", 1_024, 64 << 20, "size of any other body at most, as it comes and decompressed"),
     number("requests_max", "requests", 1, 1_000_000, "worked on at the same time; more are answered with 503"),
+    number(
+        "requests_per_key_max",
+        "requests",
+        1,
+        1_000_000,
+        "with one key at the same time; more are answered with 429",
+    ),
+    number(
+        "connections_max",
+        "connections",
+        1,
+        1_000_000,
+        "at the same time; at the limit, those without a request are closed for new ones",
+    ),
+    number("connections_per_peer_max", "connections", 1, 1_000_000, "the same for one peer address, of IPv6 one /64"),
+    number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may take nothing of its answer"),
     number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "in one request at most; no more than scorer.rides_max"),
     number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "of several requests in one message at most"),
     number("coalesce_wait_us", "microseconds", 0, 1_000_000, "how long a request waits for others to join it"),
@@ -241,7 +341,8 @@ mod tests {
 
     #[test]
     fn every_setting_is_in_the_reference_and_nothing_else() {
-        let all = Settings { tls_cert_file: Some(String::new()), tls_key_file: Some(String::new()), ..open() };
+        let text = || Some(String::new());
+        let all = Settings { ops_bind: text(), tls_cert_file: text(), tls_key_file: text(), ..open() };
         let json = serde_json::to_value(all).unwrap();
         let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
         let mut listed: Vec<&str> = REFERENCE.iter().map(|entry| entry.key).collect();
@@ -265,6 +366,21 @@ mod tests {
                 assert_eq!(with(key, bad.into()).check().unwrap_err().key, key, "{key} = {bad}");
             }
         }
+    }
+
+    #[test]
+    fn hosts_are_a_list_or_a_text_with_commas() {
+        let expected = ["localhost", "[::1]", "rides.example.org"].map(str::to_owned).to_vec();
+        for given in [serde_json::json!(expected), "localhost, [::1],rides.example.org,".into()] {
+            let settings = with("hosts", given);
+            assert_eq!(settings.hosts, expected);
+            assert_eq!(settings.check(), Ok(()));
+        }
+        assert_eq!(with("hosts", "".into()).hosts, Vec::<String>::new());
+        for bad in ["localhost:8080", "http://localhost", "*", "*.example.org", "[::1", "a..b", "a b"] {
+            assert_eq!(with("hosts", bad.into()).check().unwrap_err().key, "hosts", "{bad}");
+        }
+        assert_eq!(with("ops_bind", "8081".into()).check().unwrap_err().key, "ops_bind");
     }
 
     #[test]

@@ -199,10 +199,7 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
         let max = app.settings.upload_bytes_max;
         return Err(Problem::too_large(format!("more than the {max} bytes that a batch may have here")));
     }
-    let Ok(_permit) = app.uploads.try_acquire() else {
-        let detail = format!("{} uploads are under way, no more are taken at once", app.settings.uploads_max);
-        return Err(Problem::unavailable("too-many-uploads", detail));
-    };
+    pieces.keep_pace(app.uploads.take()?);
     let idempotency = key.as_deref().map(|key| (who.as_str(), key));
     let reading = Reading { rides_at: naming.rides_at, map: naming.map };
     let named = Named { batch_id: naming.batch_id, source: naming.source, reading, lines, coding, idempotency };

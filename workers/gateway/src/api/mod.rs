@@ -52,7 +52,7 @@ use utoipa_axum::{router::OpenApiRouter, routes};
 struct Document;
 
 /// What may be answered beside the answer: by status, in words.
-const PROBLEMS: [(u16, &str); 13] = [
+const PROBLEMS: [(u16, &str); 14] = [
     (400, "Not even readable"),
     (401, "A key is needed"),
     (403, "The key does not open this"),
@@ -61,6 +61,7 @@ const PROBLEMS: [(u16, &str); 13] = [
     (409, "Something else is there under that name"),
     (413, "More than is taken at once"),
     (415, "Not in this form"),
+    (421, "The header Host names no host that is answered"),
     (422, "A field cannot be"),
     (429, "Too many requests"),
     (500, "The gateway failed"),

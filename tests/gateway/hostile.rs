@@ -22,12 +22,12 @@ use tokio::{
 const POST_PATHS: [&str; 5] =
     ["/v1/score", "/", "/v1/score/workshop", "/v2/models/service-request/infer", "/v1/batches?batch_id=fuzzed"];
 
-async fn connect(api: &Api) -> TcpStream {
+pub(super) async fn connect(api: &Api) -> TcpStream {
     TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.expect("it listens")
 }
 
 /// What a connection answers until it is closed.
-async fn to_the_end(mut socket: TcpStream) -> String {
+pub(super) async fn to_the_end(mut socket: TcpStream) -> String {
     let mut answer = Vec::new();
     // A reset is an end, too.
     let _ = tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends");

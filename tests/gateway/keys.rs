@@ -2,16 +2,20 @@
 
 use pipeline_tests::{
     gateway::{Api, Serving, ride},
-    processes::{Input, output, told, wildrydes, worker},
+    processes::{Input, SOON, output, told, wildrydes, worker},
     secrets::forms,
     tls::Certificates,
 };
 use reqwest::{Method, header};
 use serde_json::json;
 use std::process::Command;
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::TcpStream,
+};
 
 /// Makes a key as the command does; the key, and its lines for the configuration.
-fn key(name: &str, more: &[&str]) -> (String, String) {
+pub(super) fn key(name: &str, more: &[&str]) -> (String, String) {
     let made = told(wildrydes().args(["key", name]).args(more));
     let rate = made["requests_per_second"].as_u64().map(|rate| format!("requests_per_second = {rate}\n"));
     let lines = format!(
@@ -128,7 +132,8 @@ async fn other_sites_pages_have_no_way_in() {
     let api = &serving.api;
     for path in ["/v1/batches", "/", "/readyz", "/openapi.json"] {
         let named = api.request(Method::GET, path).header(header::HOST, "wildrydes.example.org");
-        api.send(named).await.problem(403, "foreign-origin");
+        let told = api.send(named).await.problem(421, "unknown-host");
+        assert!(told["detail"].as_str().unwrap().contains("gateway.hosts"), "{told}");
     }
     let port = api.url.rsplit(':').next().unwrap();
     for own in ["localhost".to_owned(), format!("localhost:{port}"), "127.0.0.1".to_owned(), format!("[::1]:{port}")] {
@@ -143,6 +148,96 @@ async fn other_sites_pages_have_no_way_in() {
         let own = api.request(Method::POST, path).header("origin", &api.url).header("sec-fetch-site", "same-origin");
         assert_ne!(api.send(own.body("{}")).await.status, 403);
     }
+    serving.finish().await;
+}
+
+/// On every address of the machine and without keys, a page that resolved its own name to the gateway (DNS rebinding) reads
+/// nothing and uploads nothing, over HTTP/1.1 and HTTP/2; the hosts in the settings are answered.
+#[tokio::test]
+async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
+    let input = Input::of(10);
+    let open = ["-v", "--set", "gateway.auth=off"];
+    let serving = Serving::on("0.0.0.0:0", 1_024, &input, &open).await;
+    let port = serving.api.url.rsplit(':').next().unwrap().to_owned();
+    let api = Api::at(&format!("http://127.0.0.1:{port}"));
+    for (method, path) in [
+        (Method::GET, "/"),
+        (Method::GET, "/healthz"),
+        (Method::GET, "/v1/batches"),
+        (Method::POST, "/v1/batches"),
+        (Method::POST, "/v1/score"),
+        (Method::GET, "/nowhere"),
+    ] {
+        for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "192.0.2.1"] {
+            let rebound = api.request(method.clone(), path).header(header::HOST, host).body("[]");
+            let told = api.send(rebound).await.problem(421, "unknown-host");
+            assert!(told["detail"].as_str().unwrap().contains("gateway.hosts"), "{told}");
+        }
+    }
+    for own in [format!("localhost:{port}"), "LOCALHOST.".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()] {
+        api.send(api.request(Method::GET, "/v1/batches").header(header::HOST, own)).await.good();
+    }
+    for (heads, status) in [
+        ("GET /healthz HTTP/1.0\r\n\r\n", 400),
+        ("GET /healthz HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("GET http://evil.example/healthz HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 421),
+    ] {
+        let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
+        socket.write_all(heads.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        tokio::time::timeout(SOON, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+        assert!(answer.split(' ').nth(1) == Some(&status.to_string()), "{heads}{answer}");
+    }
+    for version in ["--http1.1", "--http2-prior-knowledge"] {
+        for (host, status) in [("evil.example", "421"), ("localhost", "200")] {
+            let mut curl = Command::new("curl");
+            curl.args(["--silent", "--show-error", "--noproxy", "*", version, "--write-out", "%{http_code}"]);
+            curl.args(["--output", "/dev/null", "--resolve", &format!("{host}:{port}:127.0.0.1")]);
+            let ended = output(curl.arg(format!("http://{host}:{port}/v1/batches")));
+            assert_eq!(String::from_utf8_lossy(&ended.stdout), status, "{version} {host}: {ended:?}");
+        }
+    }
+    api.get("/v1/batches").await.good();
+    serving.finish().await;
+
+    let hosts = "gateway.hosts=rides.example.org,127.0.0.1";
+    let serving = Serving::without_rides(&input, &["--set", hosts]).await;
+    let api = &serving.api;
+    for (host, status) in
+        [("Rides.Example.Org.:8443", 200), ("127.0.0.1", 200), ("localhost", 421), ("evil.example", 421)]
+    {
+        let answer = api.send(api.request(Method::GET, "/healthz").header(header::HOST, host)).await;
+        assert_eq!(answer.status, status, "{host}: {}", answer.text());
+    }
+    serving.finish().await;
+}
+
+/// Every answer says that its type is not to be guessed; nobody stores an answer of the API; the page keeps its caching.
+#[tokio::test]
+async fn answers_say_who_may_store_them() {
+    let serving = Serving::without_rides(&Input::of(10), &["--set", "gateway.ops_bind=127.0.0.1:0", "-v"]).await;
+    let ops = serving.ops();
+    for (api, path, caching) in [
+        (&serving.api, "/", "no-cache"),
+        (&serving.api, "/docs", "no-cache"),
+        (&serving.api, "/page/page.js", "no-cache"),
+        (&serving.api, "/page/none.js", "no-store"),
+        (&serving.api, "/openapi.json", "no-store"),
+        (&serving.api, "/v1/batches", "no-store"),
+        (&serving.api, "/v1/batches/none", "no-store"),
+        (&serving.api, "/v2/nowhere", "no-store"),
+        (&serving.api, "/metrics", "no-store"),
+        (&ops, "/metrics", "no-store"),
+        (&ops, "/nowhere", "no-store"),
+    ] {
+        let answer = api.get(path).await;
+        assert_eq!(answer.header("cache-control"), caching, "{path}");
+        assert_eq!(answer.header("x-content-type-options"), "nosniff", "{path}");
+        assert_eq!(answer.header("strict-transport-security"), "", "{path}: this is not TLS");
+    }
+    let events = serving.api.request(Method::GET, "/v1/fleet/events").send().await.unwrap();
+    assert_eq!(events.headers()["cache-control"], "no-store");
+    drop(events);
     serving.finish().await;
 }
 
@@ -164,7 +259,9 @@ async fn with_a_certificate_it_speaks_tls_alone() {
     };
     let url = format!("https://localhost:{port}");
     let known = Api { url: url.clone(), client: client("ca") };
-    assert_eq!(known.get("/healthz").await.good(), json!({ "status": "ok" }));
+    let alive = known.get("/healthz").await;
+    assert_eq!(alive.header("strict-transport-security"), "max-age=31536000");
+    assert_eq!(alive.good(), json!({ "status": "ok" }));
     let wrong = client("other-ca").get(format!("{url}/healthz")).send().await;
     assert!(wrong.is_err_and(|error| error.is_connect()), "another authority");
     let clear = known.client.get(format!("http://{address}/healthz")).send().await;

@@ -7,6 +7,7 @@ mod deadlines;
 mod foreign;
 mod hostile;
 mod keys;
+mod limits;
 mod problems;
 mod reports;
 mod scores;

@@ -39,11 +39,29 @@ impl Serving {
         Self::of(input, &[&["run"], more].concat()).await
     }
 
+    /// The same on another address, in a shell's process with this soft limit on open files.
+    pub async fn on(address: &str, files_max: u32, input: &Input, more: &[&str]) -> Self {
+        let inner = wildrydes();
+        let mut command = Command::new("sh");
+        // Variables that `wildrydes()` removes stay removed.
+        for (name, value) in inner.get_envs() {
+            match value {
+                Some(value) => command.env(name, value),
+                None => command.env_remove(name),
+            };
+        }
+        command.arg("-c").arg(format!("ulimit -Sn {files_max}; exec \"$0\" \"$@\"")).arg(inner.get_program());
+        Self::launched(command, address, input, &[&["run"], more].concat()).await
+    }
+
     /// The same; `wildrydes`' own arguments.
     async fn of(input: &Input, arguments: &[&str]) -> Self {
+        Self::launched(wildrydes(), "127.0.0.1:0", input, arguments).await
+    }
+
+    async fn launched(mut command: Command, address: &str, input: &Input, arguments: &[&str]) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
-        let mut command = wildrydes();
-        command.args(arguments).arg("--serve=127.0.0.1:0").arg("--weather").arg(&input.weather);
+        command.args(arguments).arg(format!("--serve={address}")).arg("--weather").arg(&input.weather);
         command.arg("--store").arg(folder.path().join("store")).arg("-v");
         let log = File::create(folder.path().join("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
@@ -59,6 +77,16 @@ impl Serving {
         };
         serving.api = Api::at(&url);
         serving
+    }
+
+    /// The listener for probes and Prometheus, `gateway.ops_bind`.
+    pub fn ops(&self) -> Api {
+        let log = self.log();
+        let line =
+            log.lines().find(|line| line.contains("health and counters are served")).expect("the listener's line");
+        let (_, url) = line.split_once("http://").expect("a URL");
+        let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
+        Api::at(&format!("http://{}", &url[..url.find(|c| !is_part(c)).unwrap_or(url.len())]))
     }
 
     /// Everything it said.

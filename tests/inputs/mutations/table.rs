@@ -57,7 +57,7 @@ pub(super) fn damage(draw: &mut Draw) -> Mutation {
             ("a cell too few", read(all_but(position, "not_an_object")))
         }
         1 => {
-            lines[position + 1].push(delimiter);
+            lines[position + 1].extend([delimiter, 'x']);
             ("a cell too many", read(all_but(position, "not_an_object")))
         }
         2 => {

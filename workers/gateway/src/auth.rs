@@ -1,7 +1,6 @@
 //! API keys: which are known, what they open, how often they may ask.
 
 use crate::{
-    limits::Limit,
     problem::Problem,
     settings::{Auth, Scope, Settings},
 };
@@ -19,32 +18,30 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 pub(crate) struct Doorkeeper {
     off: bool,
     keys: Vec<Known>,
-    at_once_max: usize,
 }
 
 /// A request that is let in.
-#[derive(Debug)]
-pub(crate) struct Admitted<'a> {
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Admitted<'a>(Option<&'a Known>);
+
+impl<'a> Admitted<'a> {
     /// Whose key it is; empty where no key is asked for.
-    pub(crate) name: &'a str,
+    pub(crate) fn name(self) -> &'a str {
+        self.0.map_or("", |known| known.name.as_str())
+    }
+
     /// Its place among the requests of its key that are under way.
-    pub(crate) at_once: Option<OwnedSemaphorePermit>,
-}
-
-/// A request that is not let in.
-#[derive(Debug)]
-pub(crate) struct Refused {
-    pub(crate) problem: Problem,
-    /// The limit that is reached.
-    pub(crate) limit: Option<Limit>,
-}
-
-impl From<Problem> for Refused {
-    fn from(problem: Problem) -> Self {
-        Self { problem, limit: None }
+    ///
+    /// # Errors
+    /// 429 if there are too many.
+    pub(crate) fn begin(self) -> Result<Option<OwnedSemaphorePermit>, Problem> {
+        let Some(known) = self.0 else { return Ok(None) };
+        let at_once = Arc::clone(&known.at_once).try_acquire_owned();
+        at_once.map(Some).map_err(|_| Problem::too_many_at_once(known.at_once_max))
     }
 }
 
+#[derive(Debug)]
 struct Known {
     name: String,
     sha256: [u8; 32],
@@ -52,6 +49,7 @@ struct Known {
     limiter: Option<DefaultDirectRateLimiter>,
     /// One permit each request under way.
     at_once: Arc<Semaphore>,
+    at_once_max: usize,
 }
 
 impl Doorkeeper {
@@ -63,16 +61,16 @@ impl Doorkeeper {
             let _ = hex::decode_to_slice(&key.sha256, &mut sha256);
             let per_second = key.requests_per_second.and_then(NonZeroU32::new);
             let limiter = per_second.map(|rate| RateLimiter::direct(Quota::per_second(rate)));
-            let at_once = Arc::new(Semaphore::new(settings.requests_per_key_max));
-            Known { name: key.name.clone(), sha256, scopes: key.scopes.clone(), limiter, at_once }
+            let at_once_max = settings.requests_per_key_max;
+            let at_once = Arc::new(Semaphore::new(at_once_max));
+            Known { name: key.name.clone(), sha256, scopes: key.scopes.clone(), limiter, at_once, at_once_max }
         });
-        let at_once_max = settings.requests_per_key_max;
-        Self { off: settings.auth == Auth::Off, keys: known.collect(), at_once_max }
+        Self { off: settings.auth == Auth::Off, keys: known.collect() }
     }
 
     /// Requests under way with the key that has the most.
     pub(crate) fn at_once(&self) -> usize {
-        let each = self.keys.iter().map(|known| self.at_once_max.saturating_sub(known.at_once.available_permits()));
+        let each = self.keys.iter().map(|known| known.at_once_max.saturating_sub(known.at_once.available_permits()));
         each.max().unwrap_or_default()
     }
 
@@ -80,13 +78,13 @@ impl Doorkeeper {
     ///
     /// # Errors
     /// 401, 403, 429.
-    pub(crate) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Admitted<'_>, Refused> {
+    pub(crate) fn admit(&self, headers: &HeaderMap, scope: Scope) -> Result<Admitted<'_>, Problem> {
         if self.off {
-            return Ok(Admitted { name: "", at_once: None });
+            return Ok(Admitted(None));
         }
         let Some(presented) = presented(headers) else {
             let detail = "send it as `Authorization: Bearer <key>` or `X-Api-Key: <key>`";
-            return Err(Problem::unauthorized(detail).into());
+            return Err(Problem::unauthorized(detail));
         };
         let digest: [u8; 32] = Sha256::digest(presented).into();
         // Every known key is compared, each in constant time: how long it takes tells nothing about any of them.
@@ -97,24 +95,20 @@ impl Doorkeeper {
             }
         }
         let Some(known) = found else {
-            return Err(Problem::unauthorized("this key is not known; ask whoever runs the gateway for one").into());
+            return Err(Problem::unauthorized("this key is not known; ask whoever runs the gateway for one"));
         };
         if !known.scopes.contains(&scope) {
             let has: Vec<&str> = known.scopes.iter().map(|scope| scope.name()).collect();
             let detail = format!("the key of {} opens {}, not {}", known.name, has.join(" and "), scope.name());
-            return Err(Problem::forbidden(detail).into());
+            return Err(Problem::forbidden(detail));
         }
         if let Some(limiter) = &known.limiter
             && let Err(not_until) = limiter.check()
         {
             let wait = not_until.wait_time_from(DefaultClock::default().now());
-            return Err(Problem::too_many_requests(wait).into());
+            return Err(Problem::too_many_requests(wait));
         }
-        let Ok(at_once) = Arc::clone(&known.at_once).try_acquire_owned() else {
-            let problem = Problem::too_many_at_once(self.at_once_max);
-            return Err(Refused { problem, limit: Some(Limit::RequestsPerKey) });
-        };
-        Ok(Admitted { name: &known.name, at_once: Some(at_once) })
+        Ok(Admitted(Some(known)))
     }
 }
 
@@ -156,10 +150,10 @@ mod tests {
     #[test]
     fn a_key_opens_its_scopes_and_nothing_else() {
         let door = doorkeeper(None);
-        let name = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap().name.to_owned();
+        let name = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap().name().to_owned();
         assert_eq!(name(&headers("x-api-key", "r"), Scope::Read), "reader");
         assert_eq!(name(&headers("authorization", "bearer b"), Scope::Write), "both");
-        let status = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap_err().problem.status();
+        let status = |headers: &HeaderMap, scope| door.admit(headers, scope).unwrap_err().status();
         assert_eq!(status(&headers("x-api-key", "r"), Scope::Write), StatusCode::FORBIDDEN);
         for wrong in [headers("x-api-key", "R"), headers("authorization", "Basic b"), HeaderMap::new()] {
             assert_eq!(status(&wrong, Scope::Read), StatusCode::UNAUTHORIZED, "{wrong:?}");
@@ -173,7 +167,7 @@ mod tests {
         let first: Vec<bool> = (0..3).map(|_| door.admit(&reader, Scope::Read).is_ok()).collect();
         assert_eq!(first, [true, true, false]);
         assert!(door.admit(&both, Scope::Read).is_ok());
-        assert_eq!(door.admit(&reader, Scope::Read).unwrap_err().problem.status(), StatusCode::TOO_MANY_REQUESTS);
+        assert_eq!(door.admit(&reader, Scope::Read).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
     }
 
     #[test]
@@ -181,16 +175,13 @@ mod tests {
         let settings = Settings { requests_per_key_max: 2, ..settings(None) };
         let door = Doorkeeper::new(&settings);
         let (reader, both) = (headers("x-api-key", "r"), headers("x-api-key", "b"));
-        let first = door.admit(&reader, Scope::Read).unwrap();
-        let _second = door.admit(&reader, Scope::Read).unwrap();
-        let refused = door.admit(&reader, Scope::Read).unwrap_err();
-        assert_eq!(
-            (refused.problem.status(), refused.limit),
-            (StatusCode::TOO_MANY_REQUESTS, Some(Limit::RequestsPerKey))
-        );
-        assert!(door.admit(&both, Scope::Read).is_ok());
+        let begin = |headers: &HeaderMap| door.admit(headers, Scope::Read).unwrap().begin();
+        let first = begin(&reader).unwrap();
+        let _second = begin(&reader).unwrap();
+        assert_eq!(begin(&reader).unwrap_err().status(), StatusCode::TOO_MANY_REQUESTS);
+        assert!(begin(&both).is_ok());
         assert_eq!(door.at_once(), 2);
         drop(first);
-        assert!(door.admit(&reader, Scope::Read).is_ok());
+        assert!(begin(&reader).is_ok());
     }
 }

@@ -287,22 +287,22 @@ pub(crate) async fn guard(
     mut request: Request<Body>,
     next: Next,
 ) -> Response {
-    match app.doorkeeper.admit(&headers, scope) {
-        Ok(admitted) => {
-            let caller = Caller(admitted.name.to_owned());
-            request.extensions_mut().insert(caller);
-            let response = next.run(request).await;
-            match admitted.at_once {
-                Some(at_once) => held::until_sent(response, at_once),
-                None => response,
-            }
+    let admitted = match app.doorkeeper.admit(&headers, scope) {
+        Ok(admitted) => admitted,
+        Err(problem) => return problem.into_response(),
+    };
+    let at_once = match admitted.begin() {
+        Ok(at_once) => at_once,
+        Err(problem) => {
+            app.metrics.limits().refused(Limit::RequestsPerKey);
+            return problem.into_response();
         }
-        Err(refused) => {
-            if let Some(limit) = refused.limit {
-                app.metrics.limits().refused(limit);
-            }
-            refused.problem.into_response()
-        }
+    };
+    request.extensions_mut().insert(Caller(admitted.name().to_owned()));
+    let response = next.run(request).await;
+    match at_once {
+        Some(at_once) => held::until_sent(response, at_once),
+        None => response,
     }
 }
 

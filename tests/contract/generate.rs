@@ -115,7 +115,10 @@ pub fn ride_batch() -> impl Strategy<Value = RideBatch> {
 fn reading() -> impl Strategy<Value = Reading> {
     let member = "[A-Za-z_][A-Za-z0-9_ -]{0,10}";
     let rides_at = (vec(member, 1..3), vec(member, 0..3)).prop_map(|(array, within)| RidesAt { array, within });
-    let sources = proptest::collection::vec(("[A-Za-z][A-Za-z0-9_.]{0,10}", option::of(1u32..1_000_000)), 0..4);
+    let sources = proptest::collection::vec(
+        ("[A-Za-z][A-Za-z0-9_]{0,5}([.][A-Za-z0-9_]{1,3}){0,2}[.]?", option::of(1u32..1_000_000)),
+        0..4,
+    );
     (option::of(rides_at), sources).prop_map(|(rides_at, sources)| {
         let mut map = Mapping::default();
         for (field, (key, thousandths)) in NUMERIC_FIELDS.iter().zip(sources) {

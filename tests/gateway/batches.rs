@@ -227,7 +227,7 @@ async fn a_damaged_copy_is_replaced_by_the_right_bytes() {
 }
 
 /// A batch that the broker did not confirm reserves no id: other bytes may have it. One that is confirmed does.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unconfirmed_batch_reserves_no_id() {
     let input = Input::of(10);
     let (proxy, through) = Proxy::to(&rabbitmq::settings()).await.expect("a free port");

@@ -69,8 +69,10 @@ impl Serving {
         let deadline = Instant::now() + SOON;
         let url = loop {
             let log = serving.log();
-            if let Some(rest) = log.split("page and API: ").nth(1) {
-                break rest.split_whitespace().next().expect("a URL").to_owned();
+            // The line may be written in part only.
+            let line = log.split("page and API: ").nth(1).and_then(|rest| rest.split_once(char::is_whitespace));
+            if let Some((url, _)) = line {
+                break url.to_owned();
             }
             assert!(Instant::now() < deadline && serving.child.try_wait().is_ok_and(|ended| ended.is_none()), "{log}");
             tokio::time::sleep(Duration::from_millis(20)).await;

@@ -291,7 +291,7 @@ fn unusable(source: &str, key: &str) -> Option<&'static str> {
         return Some(PATH);
     }
     if key.split_once('[').is_some_and(index) {
-        return Some("keys joined by dots, as in properties.lat; elements of an array cannot be named");
+        return Some("keys joined by dots, and a position from 0 for an element of an array, as in coordinates.1");
     }
     let is_quoted = |quote: char| key.len() > 1 && key.starts_with(quote) && key.ends_with(quote);
     (is_quoted('"') || is_quoted('\'')).then_some("the key without quotes")
@@ -394,8 +394,8 @@ mod tests {
             (".km", "joined by dots"),
             ("$.km", "joined by dots"),
             ("/km", "joined by dots"),
-            ("a[0].b", "elements of an array"),
-            ("a[]", "elements of an array"),
+            ("a[0].b", "an element of an array"),
+            ("a[]", "an element of an array"),
             ("\"km\"", "without quotes"),
             ("'km'*2", "without quotes"),
         ] {

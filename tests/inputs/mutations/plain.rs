@@ -145,9 +145,13 @@ fn read_csv(text: &[u8]) -> Found {
             is_whole = false;
             break;
         };
-        let cells: Vec<String> = row.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
+        let mut cells: Vec<String> = row.iter().map(|cell| String::from_utf8_lossy(cell).into_owned()).collect();
         if cells.len() == 1 && trimmed(&cells[0]).is_empty() {
             continue;
+        }
+        // Blank cells beyond the header are ignored.
+        while cells.len() > names.len() && cells.last().is_some_and(|cell| trimmed(cell).is_empty()) {
+            cells.pop();
         }
         before.push(if cells.len() == names.len() {
             let members = names.iter().cloned().zip(cells).filter(|(_, cell)| !cell.is_empty());

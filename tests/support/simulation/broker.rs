@@ -25,7 +25,7 @@ use std::{
     },
     time::Duration,
 };
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 /// What a message is called in the trace.
 pub fn named(message: &Outgoing) -> String {
@@ -42,11 +42,13 @@ pub async fn straight(core: &MemoryBroker, message: Outgoing) {
 /// A connection as one end sees it.
 pub struct Wire {
     state: watch::Sender<ConnectionState>,
+    /// Wakes the publishers that wait in the order in which they came; the channel wakes its receivers in a random one.
+    changed: Notify,
 }
 
 impl Wire {
     fn new(is: BrokerIs) -> Arc<Self> {
-        let wire = Self { state: watch::Sender::new(ConnectionState::Open) };
+        let wire = Self { state: watch::Sender::new(ConnectionState::Open), changed: Notify::new() };
         wire.broker_is(is);
         Arc::new(wire)
     }
@@ -64,6 +66,7 @@ impl Wire {
             }
             changes
         });
+        self.changed.notify_waiters();
     }
 
     fn cut(&self) {
@@ -86,8 +89,13 @@ impl Wire {
 
     /// Waits while the broker takes no publishes.
     async fn takes_publishes(&self) -> Result<(), PublishError> {
-        let mut state = self.state.subscribe();
-        let _ = state.wait_for(|state| !matches!(state, ConnectionState::Blocked(_))).await;
+        loop {
+            let changed = self.changed.notified();
+            if !matches!(&*self.state.borrow(), ConnectionState::Blocked(_)) {
+                break;
+            }
+            changed.await;
+        }
         self.broken().map_or(Ok(()), |why| Err(PublishError::Unconfirmed(why)))
     }
 }

@@ -147,7 +147,10 @@ fn at<'a>(members: &'a Map<String, Value>, source: &Source) -> Option<&'a Value>
     named(members, &source.key).or_else(|| {
         let mut path = source.path();
         let first = named(members, path.next()?)?;
-        path.try_fold(first, |value, name| named(value.as_object()?, name))
+        path.try_fold(first, |value, name| match value {
+            Value::Array(elements) => elements.get(name.trim().parse::<usize>().ok()?),
+            value => named(value.as_object()?, name),
+        })
     })
 }
 
@@ -298,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_mapped_field_is_shown_as_it_was_read() {
-        let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"distance":29.0,"km":47.2,"a":{"b":1},"_id":{"$oid":"5f"},"Time":"2018"}}"#;
+        let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"distance":29.0,"km":47.2,"a":{"b":1,"c":[5,6]},"_id":{"$oid":"5f"},"Time":"2018"}}"#;
         let words = |reason: &str, map: &[&str]| words(&mapped(reason, &lines.replace("REASON", reason), map));
         let text = words("missing_distance", &["distance=nokey"]);
         assert!(
@@ -310,9 +313,11 @@ mod tests {
         assert!(text.contains("has 47.2 where distance is read from (distance=km*-1)"), "{text}");
         assert!(!text.contains("--map"), "options that were given are not suggested: {text}");
         let text = words("invalid_distance", &["distance=a"]);
-        assert!(text.contains(r#"has {"b":1} where distance"#), "{text}");
+        assert!(text.contains(r#"has {"b":1,"c":[5,6]} where distance"#), "{text}");
         let text = words("invalid_distance", &["distance=a.b"]);
         assert!(text.contains("has 1 where distance is read from (distance=a.b)"), "{text}");
+        let text = words("invalid_distance", &["distance=a.c.1"]);
+        assert!(text.contains("has 6 where distance"), "{text}");
     }
 
     #[test]

@@ -40,7 +40,7 @@ impl Survey {
     /// has more of a ride's fields than it has itself; and an object that has identity and time alone, if it holds an
     /// array of objects at all.
     pub fn several_rides(&self, place: &Place) -> Option<String> {
-        if !self.is_array && self.fields.is_complete() {
+        if !self.is_array && self.fields.is_complete() && !self.is_spread() {
             let is_ambiguous = self.in_arrays.is_complete() || self.in_objects.is_complete();
             return is_ambiguous.then(|| self.rides_in_a_ride(place));
         }
@@ -121,16 +121,20 @@ impl Survey {
         if arrays.is_empty() { String::new() } else { format!("; {}", arrays.join(", ")) }
     }
 
+    /// Whether every field holds an array or an object, of the values of all rides.
+    fn is_spread(&self) -> bool {
+        self.field_scalars == 0 && self.field_arrays + self.field_objects > 1
+    }
+
     /// The layout in which pandas wrote a data frame, and how it is recognised.
     fn pandas(&self) -> Option<(&'static str, &'static str)> {
-        let is_spread = self.field_scalars == 0;
         if self.array("columns").is_some() && self.array("data").is_some() {
             Some(("split", "`columns`, `index`, `data`"))
         } else if self.has("schema") && self.array("data").is_some() {
             Some(("table", "`schema`, `data`"))
-        } else if is_spread && self.field_objects > 1 {
+        } else if self.is_spread() && self.field_objects > 1 {
             Some(("columns", "each field is an object of all its values"))
-        } else if is_spread && self.field_arrays > 1 {
+        } else if self.is_spread() && self.field_arrays > 1 {
             Some(("list", "each field is an array of all its values"))
         } else if self.rides_as_members > 1 && self.rides_as_members == self.members_count {
             Some(("index", "each member is a ride"))

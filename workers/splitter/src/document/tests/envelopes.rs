@@ -50,6 +50,7 @@ fn known_layouts_and_envelopes_are_named() {
     let cell = |column: &str| format!("\"{column}\":{{\"0\":1,\"1\":2}}");
     let list = |column: &str| format!("\"{column}\":[1,2]");
     let columns = ["statustime", "latitude", "longitude"];
+    let all = ["statustime", "latitude", "longitude", "distance", "healthpoints", "magicpoints"];
     let feature = format!("{{\"type\":\"Feature\",\"geometry\":{{\"coordinates\":[1,2]}},\"properties\":{RIDE}}}");
     for (text, words) in [
         (
@@ -64,6 +65,8 @@ fn known_layouts_and_envelopes_are_named() {
         (format!("{{\"17\":{RIDE}}}"), ["orient='index'", "orient='records'"]),
         (format!("{{{}}}", columns.map(cell).join(",")), ["orient='columns'", "orient='records'"]),
         (format!("{{{}}}", columns.map(list).join(",")), ["orient='list'", "orient='records'"]),
+        (format!("{{{}}}", all.map(cell).join(",")), ["orient='columns'", "orient='records'"]),
+        (format!("{{{}}}", all.map(list).join(",")), ["orient='list'", "orient='records'"]),
         (
             format!("{{\"type\":\"FeatureCollection\",\"features\":[{feature},{feature}]}}"),
             ["FeatureCollection", "`--rides-at 'features[].properties'`"],

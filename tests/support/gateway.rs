@@ -83,9 +83,16 @@ impl Serving {
 
     /// The listener for probes and Prometheus, `gateway.ops_bind`.
     pub fn ops(&self) -> Api {
-        let log = self.log();
-        let line =
-            log.lines().find(|line| line.contains("health and counters are served")).expect("the listener's line");
+        let deadline = Instant::now() + SOON;
+        let line = loop {
+            let log = self.log();
+            let mut whole = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
+            if let Some(line) = whole.find(|line| line.contains("health and counters are served")) {
+                break line.to_owned();
+            }
+            assert!(Instant::now() < deadline, "the listener should be named\n{log}");
+            std::thread::sleep(Duration::from_millis(20));
+        };
         let (_, url) = line.split_once("http://").expect("a URL");
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
         Api::at(&format!("http://{}", &url[..url.find(|c| !is_part(c)).unwrap_or(url.len())]))

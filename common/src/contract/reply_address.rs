@@ -1,7 +1,7 @@
 //! Which queues a worker answers to.
 //!
 //! An answer goes through the default exchange, which reaches every queue of the virtual host and which RabbitMQ cannot limit to
-//! some of them. The property `reply_to` is written by whoever asks: a user that may publish nothing but requests could so have a
+//! some of them. The client that sends a request writes its property `reply_to`. A user that may only publish requests could make a
 //! worker publish into a work queue or into `<queue>.dead`. Hence a worker answers only to names that the broker alone gives:
 //!
 //! ```text

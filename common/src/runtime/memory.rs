@@ -39,7 +39,7 @@ pub struct MemoryBroker {
 
 struct Shared {
     topology: Topology,
-    /// Bytes a work queue holds before it lets publishers wait, and a rung before it refuses.
+    /// Bytes at which a work queue makes publishers wait, and a retry queue refuses messages.
     queue_bytes_max: usize,
     /// Bytes a dead-letter queue holds before it refuses; what the topology declares unless a test wants less.
     dead_bytes_max: Option<usize>,

@@ -126,7 +126,7 @@ impl Deliverer {
             if body.len() > MESSAGE_BYTES_MAX {
                 return Err(too_large(&PublishError::TooLarge { bytes: body.len() }));
             }
-            // Before anything is made of it: whoever asks may not have a worker publish elsewhere.
+            // Checked before the request is handled: a client must not make a worker publish elsewhere.
             if topology::holds_requests(self.worker.name()) && properties.reply_to.is_some() {
                 reply_address(properties)?;
             }
@@ -284,8 +284,8 @@ impl Deliverer {
                     return Ok(());
                 }
                 Err(PublishError::Refused) if is_letter && topology::holds_requests(self.worker.name()) => {
-                    // Nobody counts on a request beyond its deadline. If its letter were waited for, whoever may send
-                    // requests could stop the answers to all others.
+                    // A client expects no answer after its deadline. If the worker waited for room for the letter, any
+                    // client could stop the answers to all others.
                     warn!(queue = topology::dead_queue(&outgoing.routing_key), "full: the request is dropped");
                     return Ok(());
                 }
@@ -459,7 +459,8 @@ impl Received {
         let kept = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
         properties.set_text(envelope::HISTORY, kept);
         let original = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY].map(|name| properties.text(name));
-        // Only what comes back from a rung was noted by a worker; a publisher could have an operator's replay publish elsewhere.
+        // Workers write these headers on what they send to a retry queue. From a publisher, they could make an operator's replay
+        // publish elsewhere.
         // AMQP knows no longer names: whatever that is, no worker wrote it.
         let noted = self.exchange == topology::RETRY;
         if !noted || original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {

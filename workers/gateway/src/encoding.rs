@@ -10,24 +10,10 @@ use common::{
 /// Names of the accepted codings, as a header lists them.
 pub(crate) const CODINGS: &str = "gzip, deflate, zstd, br, identity";
 
-/// Where a body is read, which decides how often it may be compressed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Taken {
-    /// Read by the gateway.
-    Here,
-    /// Stored as it comes, and read by the splitter.
-    BySplitter,
-}
-
-impl Taken {
-    /// Compressions of one body at most.
-    fn codings_max(self) -> usize {
-        match self {
-            Self::Here => 2,
-            Self::BySplitter => 1,
-        }
-    }
-}
+/// Compressions of a body that the gateway reads, at most.
+const READ_MAX: usize = 2;
+/// Compressions of a batch, which the splitter reads, at most.
+const BATCH_MAX: usize = 1;
 
 /// How a body is compressed, in the order in which the codings were applied; empty if it is not. Names of character
 /// sets say nothing about compression and are skipped.
@@ -35,7 +21,7 @@ impl Taken {
 /// # Errors
 /// Fails with 415 on an unknown coding, or on too many.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
-    read(headers, Taken::Here)
+    read(headers, READ_MAX)
 }
 
 /// How a batch is compressed, as far as its header says.
@@ -43,10 +29,10 @@ pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
 /// # Errors
 /// Fails with 415 on an unknown coding, or on more than one.
 pub(crate) fn coding_of_batch(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
-    read(headers, Taken::BySplitter).map(|codings| codings.first().copied())
+    read(headers, BATCH_MAX).map(|codings| codings.first().copied())
 }
 
-fn read(headers: &HeaderMap, taken: Taken) -> Result<Vec<Coding>, Problem> {
+fn read(headers: &HeaderMap, most: usize) -> Result<Vec<Coding>, Problem> {
     let mut codings = Vec::new();
     for value in headers.get_all(header::CONTENT_ENCODING) {
         let value = String::from_utf8_lossy(value.as_bytes());
@@ -59,7 +45,6 @@ fn read(headers: &HeaderMap, taken: Taken) -> Result<Vec<Coding>, Problem> {
             codings.push(coding);
         }
     }
-    let most = taken.codings_max();
     if codings.len() > most {
         let detail = format!("Content-Encoding names {} compressions: expected at most {most}", codings.len());
         return Err(Problem::unsupported_coding(detail));

@@ -8,6 +8,7 @@
 //!                                          └─ memory  in this process, no server
 //! ```
 
+pub mod alias;
 pub mod amqp;
 pub mod broker;
 pub mod client;

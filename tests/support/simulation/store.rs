@@ -93,9 +93,7 @@ impl ObjectStore for SimulatedStore {
             return Ok(PutResult { e_tag: None, version: None, extensions: Default::default() });
         }
         let what = format!("{} {path}", if creates { "create" } else { "put" });
-        // Aliases excepted: a late write of one names an older champion until the next promotion, a known finding
-        // (tests/README.md).
-        let may_be_late = queue::ALL.contains(&self.process.kind) && !path.as_ref().starts_with(layout::MODELS);
+        let may_be_late = queue::ALL.contains(&self.process.kind);
         if may_be_late && self.process.happens(Fault::LateWrite) {
             self.process.tell(format_args!("✗ LateWrite {what}"));
             self.process.world.write_later(path, payload, options);

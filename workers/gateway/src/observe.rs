@@ -8,15 +8,15 @@ use crate::{
 use common::{
     contract::{
         dead_letter::{Letter, is_about},
-        envelope, layout,
+        envelope,
         message::{DatasetReady, Message, ModelPromoted, decode},
-        model::{Alias, Model},
+        model::{Alias, AliasName, Model},
         outcome::Failure,
         served::drift,
         topology::{self, dead_queue, queue, rung_queue, rungs_of},
     },
     runtime::{
-        Store,
+        Store, alias,
         broker::{Delivery, deliveries},
         client::{Client, ClientError},
         host, served, store,
@@ -284,7 +284,7 @@ impl Observer {
         for seen in &queues {
             self.metrics.queue(&seen.queue, seen.ready, seen.consumers, seen.dead);
         }
-        let champion = store::read_json::<Alias>(&self.store, &layout::champion(&self.model)).await;
+        let champion = alias::current(&self.store, &self.model, AliasName::Champion).await;
         let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
         Snapshot {
             at: host::now().strftime("%FT%TZ").to_string(),
@@ -318,7 +318,7 @@ impl Observer {
     }
 
     async fn read_served(&self) -> Result<(), Failure> {
-        let Some(champion) = store::read_json::<Alias>(&self.store, &layout::champion(&self.model)).await? else {
+        let Some(champion) = alias::current(&self.store, &self.model, AliasName::Champion).await? else {
             return Ok(());
         };
         let Some(model) = store::read_json::<Model>(&self.store, &champion.object).await? else { return Ok(()) };

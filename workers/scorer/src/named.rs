@@ -7,7 +7,10 @@ use common::{
         model::{Alias, AliasName},
         outcome::Failure,
     },
-    runtime::store::{self, Store},
+    runtime::{
+        alias,
+        store::{self, Store},
+    },
 };
 
 /// A checked version, and how it came by its name.
@@ -62,7 +65,7 @@ pub(crate) async fn read(
     known: Option<&Named>,
 ) -> Result<Found, Failure> {
     let path = layout::alias(family, name);
-    let Some(alias) = store::read_json::<Alias>(store, &path).await? else { return Ok(Found::Nothing) };
+    let Some(alias) = alias::current(store, family, name).await? else { return Ok(Found::Nothing) };
     if known.is_some_and(|known| known.is_up_to(&alias)) {
         return Ok(Found::Known);
     }

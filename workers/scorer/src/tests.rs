@@ -277,6 +277,24 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
     assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
 
+/// The alias may be behind after a late write of a process that was given up: the generations tell.
+#[tokio::test]
+async fn a_scorer_that_starts_follows_the_generations_beyond_the_alias() {
+    let store = memory();
+    for id in ["a", "b"] {
+        put_model(&store, id).await;
+    }
+    let (first, second) = (champion(&["a"]), champion(&["a", "b"]));
+    for named in [&first, &second] {
+        let path = layout::alias_generation(&named.model, AliasName::Champion, named.generation);
+        store::write(&store, &path, serde_json::to_vec(named).unwrap()).await.unwrap();
+    }
+    put_champion(&store, &["a"]).await;
+    let scorer = scorer(&store);
+    scorer.connected().await.unwrap();
+    assert_eq!(scorer.serves().as_deref(), Some("b"));
+}
+
 #[tokio::test]
 async fn a_champion_is_read_from_among_the_models_alone() {
     let store = memory();

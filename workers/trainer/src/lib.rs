@@ -235,6 +235,11 @@ impl Worker for Trainer {
     fn stopping(&self) {
         self.shared.cancel.cancel();
     }
+
+    /// Has the alias name the champion again: a late write of a process that was given up may have set it back.
+    async fn tend(&self) -> Result<(), Failure> {
+        release::finish(&self.shared.store, layout::GLOBAL_MODEL).await
+    }
 }
 
 /// A refusal for want of memory is no longer known: `rides_max`, which is no part of the id, allows these rides by now.

@@ -12,7 +12,9 @@
 //! that there is none. So each generation is an object of its own: of several who change a name at once one creates
 //! it, the others look again. The alias is overwritten afterwards; whoever writes it looks for a higher generation once
 //! more, so that the slower of two writers repairs what it has put back. A trainer that dies in between leaves its
-//! message unacknowledged, and the next delivery does it again.
+//! message unacknowledged, and the next delivery does it again. A write of a trainer that was given up may land at any
+//! time: so readers follow the generations beyond the alias ([`alias`]), and each trainer repairs the alias at its start
+//! and every hour.
 
 use common::{
     contract::{
@@ -21,7 +23,7 @@ use common::{
         outcome::Failure,
     },
     runtime::{
-        host,
+        alias, host,
         store::{self, Store},
     },
 };
@@ -84,14 +86,12 @@ pub async fn version(
     Ok(Ok((Version { model: model.to_owned(), model_id: model_id.to_owned(), sha256 }, artefact)))
 }
 
-/// Which version has the name now: the highest generation. The alias tells where to look for it; it may be behind, or
-/// unreadable.
+/// As [`alias::current`]; an alias that cannot be read counts as missing, with a warning, and will be replaced.
 ///
 /// # Errors
 /// When the store is away.
 pub async fn current(store: &Store, model: &str, alias: AliasName) -> Result<Option<Alias>, Failure> {
-    let known = readable(store::read_json(store, &layout::alias(model, alias)).await)?;
-    higher(store, model, alias, known).await
+    readable(alias::current(store, model, alias).await)
 }
 
 /// Gives `version` the name after `current`, which is what [`current`] said; `None` when somebody else gave it meanwhile:
@@ -161,23 +161,6 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &st
     }
 }
 
-async fn higher(
-    store: &Store,
-    model: &str,
-    name: AliasName,
-    mut known: Option<Alias>,
-) -> Result<Option<Alias>, Failure> {
-    let mut next = known.as_ref().map_or(0, |alias: &Alias| alias.generation) + 1;
-    loop {
-        match store::read_json(store, &layout::alias_generation(model, name, next)).await {
-            Ok(None) => return Ok(known),
-            Err(Failure::Permanent { why, .. }) => tracing::warn!(%why, "a generation of a name cannot be read"),
-            read => known = read?,
-        }
-        next += 1;
-    }
-}
-
 /// Has the alias say so, unless there is a higher generation: then that one.
 ///
 /// # Errors
@@ -189,7 +172,7 @@ pub async fn publish(store: &Store, mut alias: Alias) -> Result<Alias, Failure> 
         if store::read(store, &path).await?.as_deref() != Some(body.as_slice()) {
             store::write(store, &path, body).await?;
         }
-        let found = higher(store, &alias.model.clone(), alias.alias, Some(alias.clone())).await?;
+        let found = alias::newest(store, &alias.model.clone(), alias.alias, Some(alias.clone())).await?;
         match found.filter(|found| *found != alias) {
             Some(found) => alias = found,
             None => return Ok(alias),

@@ -435,6 +435,26 @@ async fn what_a_dying_trainer_left_undone_is_done_by_the_next_delivery() {
     }
 }
 
+/// A write of the alias by a trainer that was given up lands after another champion was named: readers follow the generations,
+/// and the next trainer that tends the store has the alias name the champion again.
+#[tokio::test]
+async fn a_late_write_of_the_alias_is_repaired() {
+    let store = memory();
+    let ready = put_dataset(&store, "a", &[lines("a", 300, 6)]).await;
+    promoted(&trainer(&store), &ready).await;
+    let path = layout::champion(layout::GLOBAL_MODEL);
+    let late = store::read(&store, &path).await.unwrap().unwrap();
+    let ready = put_dataset(&store, "b", &[lines("b", 300, 6)]).await;
+    let second = promoted(&trainer(&store), &ready).await;
+    let as_it_was = everything(&store).await;
+    store::write(&store, &path, late).await.unwrap();
+    assert_ne!(alias(&store).await.unwrap().model_id, second.model_id);
+    let seen = common::runtime::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
+    assert_eq!(seen.unwrap().model_id, second.model_id);
+    trainer(&store).tend().await.unwrap();
+    assert_eq!(everything(&store).await, as_it_was);
+}
+
 #[tokio::test]
 async fn many_events_at_once_train_once() {
     let store = memory();

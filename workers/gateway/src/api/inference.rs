@@ -18,8 +18,13 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{features::FEATURES, layout, message::Units, model::Alias, topology::queue},
-    runtime::store,
+    contract::{
+        features::FEATURES,
+        message::Units,
+        model::{Alias, AliasName},
+        topology::queue,
+    },
+    runtime::alias,
 };
 use serde::{
     Deserialize, Deserializer, Serialize,
@@ -315,7 +320,7 @@ async fn served(app: &App, model: &str, version: Option<&str>) -> Result<Alias, 
     if model != served {
         return Err(Problem::not_found(format!("no model {model:?} is served here: there is {served:?}")));
     }
-    let champion = store::read_json::<Alias>(&app.store, &layout::champion(model)).await;
+    let champion = alias::current(&app.store, model, AliasName::Champion).await;
     let champion = champion.map_err(store_failed)?;
     let champion = champion.ok_or_else(|| {
         let detail = format!("there is no model {model} yet: one comes once enough labelled rides were ingested");

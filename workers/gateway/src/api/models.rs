@@ -19,7 +19,7 @@ use common::{
         model::{Alias, AliasName, Metrics, Model, Past},
         outcome::Failure,
     },
-    runtime::{Store, store},
+    runtime::{Store, alias, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
@@ -253,7 +253,7 @@ fn known(model: &str, version: &str) -> Result<(), Problem> {
 }
 
 async fn named(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Problem> {
-    store::read_json(store, &layout::alias(model, name)).await.map_err(store_failed)
+    alias::current(store, model, name).await.map_err(store_failed)
 }
 
 /// An artefact; one that cannot be read counts as gone.

@@ -2,6 +2,7 @@
 
 mod dead;
 mod doctor;
+mod follow;
 mod pause;
 mod replay;
 

@@ -33,6 +33,11 @@ pub const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
 /// What a broker parks a message for that was delivered too often.
 const DELIVERY_LIMIT: &str = "delivery_limit";
 
+/// What a broker gives up the oldest message of a full queue for.
+const MAXLEN: &str = "maxlen";
+/// What a broker gives up a message for that has waited too long.
+const EXPIRED: &str = "expired";
+
 /// A dead letter without its body.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Letter {
@@ -89,6 +94,16 @@ impl Letter {
                 "delivered {} times without an answer: a worker died on it, or lost its connection, each time",
                 topology::DELIVERY_LIMIT + 1
             ),
+            MAXLEN => {
+                "the queue was full and gave up its oldest message: a policy with max-length or overflow applies to it \
+                       (`wildrydes doctor`, line policies)"
+                    .to_owned()
+            }
+            EXPIRED => {
+                "it grew too old in its queue: a policy with message-ttl applies to it (`wildrydes doctor`, line \
+                        policies)"
+                    .to_owned()
+            }
             other => format!("parked by the broker: {other}"),
         });
         let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());

@@ -3,12 +3,13 @@
 //! ```text
 //! input    files and pipes, opened       submit   uploaded and published
 //! follow   what becomes of the batches   waits, progress, staged   how far they are, and why they stand still
-//! earlier  a dataset that was there before
+//! earlier  a dataset that was there before   missed   what happened while the broker was away
 //! ```
 
 mod earlier;
 mod follow;
 mod input;
+mod missed;
 mod progress;
 mod staged;
 mod submit;
@@ -29,11 +30,14 @@ use crate::{
 };
 use common::{
     contract::{
+        dataset::Claim,
+        layout,
         message::{DatasetReady, ModelPromoted, ModelRejected},
+        outcome::Failure,
         reading::Reading,
         topology::queue,
     },
-    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, config::RunSettings},
+    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, config::RunSettings, store},
 };
 use jiff::Timestamp;
 use std::{path::PathBuf, sync::Arc, time::Duration};
@@ -45,6 +49,10 @@ pub(crate) struct Submitted {
     pub(crate) file: PathBuf,
     /// Known beforehand unless the document names another inside.
     pub(crate) batch_id: String,
+    /// SHA-256 of its bytes, 64 hex digits: the id may stand for another batch.
+    pub(crate) sha256: String,
+    /// How its bytes are read.
+    pub(crate) reading: Reading,
     /// By which it is known in every log.
     pub(crate) trace_id: String,
     /// When it was handed in.
@@ -53,6 +61,14 @@ pub(crate) struct Submitted {
     pub(crate) was_there: bool,
     /// The report on a dataset that an earlier command produced.
     pub(crate) earlier: Option<Earlier>,
+}
+
+impl Submitted {
+    /// Whether its id stands for this batch in the store: no other publisher's batch has it.
+    pub(crate) async fn is_claimed(&self, store: &Store) -> Result<bool, Failure> {
+        let claim: Option<Claim> = store::read_json(store, &layout::claim(&self.batch_id)).await?;
+        Ok(claim.is_some_and(|claim| claim.sha256 == self.sha256 && claim.reading == self.reading))
+    }
 }
 
 /// What became of a batch.
@@ -167,7 +183,7 @@ pub(crate) async fn with_fleet(
     let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, false)?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
     let followed = tokio::select! {
-        followed = to_the_model(session, &client, store, files) => followed?,
+        followed = to_the_model(session, &broker, &client, store, files) => followed?,
         error = fleet.failure() => return Err(Failed::Broken(error)),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
@@ -182,13 +198,14 @@ pub(crate) async fn with_fleet(
 /// Hands files in and follows them until the trainer has had its say.
 pub(crate) async fn to_the_model(
     session: &Session,
+    broker: &Arc<dyn Broker>,
     client: &Client,
     store: &Store,
     files: Files<'_>,
 ) -> Result<Outcome, Failed> {
     let manner = manner(session, Goal::Model, false)?;
     let inputs = input::open_all(files.paths, manner.patience, manner.quiet).await?;
-    let mut follower = Follower::start(client, store).await?;
+    let mut follower = Follower::start(broker, client, store).await?;
     let form = Form { batch_id: None, reading: files.reading };
     let submitted = submit_all(client, store, inputs, form, manner.quiet).await?;
     follower.follow(client, store, submitted, manner).await
@@ -206,9 +223,10 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
         None => Goal::ModelIfTraining,
     };
     let manner = manner(session, goal, true)?;
-    let client = Client::connect(session.broker()?.as_ref(), "wildrydes").await?;
+    let broker: Arc<dyn Broker> = session.broker()?;
+    let client = Client::connect(broker.as_ref(), "wildrydes").await?;
     let inputs = input::open_all(&options.files, manner.patience, manner.quiet).await?;
-    let follower = Follower::start(&client, &store).await?;
+    let follower = Follower::start(&broker, &client, &store).await?;
     let form = Form { batch_id: options.batch_id.as_deref(), reading: &reading };
     let submitted = submit_all(&client, &store, inputs, form, manner.quiet).await?;
     if options.detach {

@@ -12,10 +12,11 @@ use common::{
         layout,
         message::{BatchContent, Message, RideBatch},
     },
-    runtime::{Store, client::Client, host, store},
+    runtime::{Broker, Store, client::Client, host, store},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use std::sync::Arc;
 
 /// `replay`
 pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Failed> {
@@ -41,8 +42,9 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         }
         return Ok(());
     }
-    let client = Client::connect(session.broker()?.as_ref(), "wildrydes replay").await?;
-    let follower = Follower::start(&client, &store).await?;
+    let broker: Arc<dyn Broker> = session.broker()?;
+    let client = Client::connect(broker.as_ref(), "wildrydes replay").await?;
+    let follower = Follower::start(&broker, &client, &store).await?;
     let mut submitted = Vec::new();
     for batch in batches {
         let (was_there, at) = (is_there(&store, shown(&batch.batch_id)).await?, host::now());
@@ -51,8 +53,12 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         // The new splitting has its own staging folder: what the earlier ones staged is of no use.
         store::remove_all(&store, stream::iter(before).map(Ok).boxed()).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
-        let batch_id = batch.batch_id.unwrap_or_default();
-        submitted.push(Submitted { file, batch_id, trace_id, at, was_there, earlier: None });
+        let sha256 = match batch.content {
+            BatchContent::Reference { sha256, .. } => sha256,
+            BatchContent::Inline { .. } => String::new(),
+        };
+        let (batch_id, reading) = (batch.batch_id.unwrap_or_default(), batch.reading);
+        submitted.push(Submitted { file, batch_id, sha256, reading, trace_id, at, was_there, earlier: None });
     }
     if options.detach {
         tell_submitted(session, &submitted);

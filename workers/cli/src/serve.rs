@@ -94,7 +94,7 @@ async fn job(
         return Ok(());
     }
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
-    let outcome = job::to_the_model(session, &client, store, files).await?;
+    let outcome = job::to_the_model(session, broker, &client, store, files).await?;
     client.close().await;
     report::print(session, store, &outcome, truth).await
 }

@@ -14,7 +14,7 @@ use common::{
     },
     runtime::{Store, client::Client, config::BrokerSettings, control},
 };
-use gateway::LETTERS_MAX;
+use gateway::LETTERS_READ_MAX;
 use serde::Serialize;
 
 #[derive(Serialize)]
@@ -98,9 +98,9 @@ pub(crate) fn row(batch_id: &str, since: &str, state: &str, what: &str) -> Strin
 
 /// Says that not all dead letters of a queue were read; `None` if all were, or if none are searched for.
 pub(crate) fn letters_note(queue: &str, dead: u64) -> Option<String> {
-    (dead > LETTERS_MAX as u64 && batches::STAGES.contains(&queue)).then(|| {
+    (dead > LETTERS_READ_MAX as u64 && batches::STAGES.contains(&queue)).then(|| {
         format!(
-            "only the oldest {LETTERS_MAX} of the {dead} dead letters of the {queue} are read: a batch of a newer one is not shown as \
+            "only the oldest {LETTERS_READ_MAX} of the {dead} dead letters of the {queue} are read: a batch of a newer one is not shown as \
              refused"
         )
     })
@@ -152,7 +152,7 @@ async fn broker(
         all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead, paused });
         if dead > 0 && batches::STAGES.contains(&name) {
             let mut browser = client.browse(&dead_queue(name)).await?;
-            for _ in 0..LETTERS_MAX {
+            for _ in 0..LETTERS_READ_MAX {
                 let Some(found) = browser.next().await? else { break };
                 letters.push(Letter::read(name, &namespace, &found.properties, &found.body));
             }

@@ -1,6 +1,9 @@
 //! What has become of the batches, read off the object store, and of the dead letters what was refused.
 
-use crate::{observe::Dead, uploads::Upload};
+use crate::{
+    letters::{Dead, Refusal},
+    uploads::Upload,
+};
 use common::{
     contract::{
         dataset::{Claim, DatasetFile, Manifest},
@@ -179,7 +182,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
     let letter = dead.of_batch(batch_id, claim.as_ref().map(|claim| claim.sha256.as_str()));
     let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
-    let Some(sha256) = sha256.or_else(|| letter.map(|_| String::new())) else { return Ok(None) };
+    let Some(sha256) = sha256.or_else(|| letter.as_ref().map(|_| String::new())) else { return Ok(None) };
     let manifest = match manifest {
         Some(bytes) => {
             let read: Manifest = serde_json::from_slice(&bytes).map_err(|error| {
@@ -194,7 +197,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         _ => None,
     };
     let refused = if manifest.is_some() { None } else { letter };
-    let state = match (&manifest, refused, &claim) {
+    let state = match (&manifest, &refused, &claim) {
         (Some(_), ..) => BatchState::Ready,
         (None, Some(_), _) => BatchState::Refused,
         (None, None, Some(_)) => BatchState::InProgress,
@@ -212,11 +215,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         stations: None,
         files: None,
         manifest_sha256: None,
-        refused: refused.map(|letter| Refused {
-            queue: letter.queue.clone(),
-            reason: letter.reason.clone(),
-            why: letter.why.clone(),
-        }),
+        refused: refused.map(|Refusal { queue, reason, why, .. }| Refused { queue, reason, why }),
         links: Links::of(batch_id),
     };
     if let Some((manifest, sha256)) = manifest {

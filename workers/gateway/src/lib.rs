@@ -38,6 +38,7 @@ mod extract;
 mod headers;
 mod held;
 mod hosts;
+mod letters;
 mod limits;
 mod link;
 mod listener;
@@ -52,7 +53,7 @@ mod scoring;
 mod server;
 mod uploads;
 
-pub use observe::LETTERS_MAX;
+pub use letters::LETTERS_READ_MAX;
 pub use server::Bound;
 pub use settings::Settings;
 

@@ -1,14 +1,13 @@
 //! What the page shows of the fleet: one look a second at most, however many watch, and none when nobody does.
 
 use crate::{
+    letters::{Dead, Letters},
     link::{BrokerState, Link, Reach},
     management::Management,
     metrics::Metrics,
 };
 use common::{
     contract::{
-        dead_letter::{Letter, is_about},
-        envelope,
         message::{DatasetReady, Message, ModelPromoted, decode},
         model::{Alias, AliasName, Model},
         outcome::Failure,
@@ -37,16 +36,10 @@ use utoipa::ToSchema;
 
 /// How old a look may be.
 const FRESH: Duration = Duration::from_millis(900);
-/// How old the list of dead letters may be while their number stays the same.
-const LETTERS_FRESH: Duration = Duration::from_secs(30);
 /// How old may be what is known of what scorers served.
 const SERVED_FRESH: Duration = Duration::from_secs(10);
 /// How far it reaches back.
 const SERVED_DAYS: i64 = 7;
-/// Dead letters of one queue that are read at most, the oldest first.
-pub const LETTERS_MAX: usize = 500;
-/// How long the broker may take to show them.
-const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long the broker may take to tell what its queues hold.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
 /// After events are no longer heard.
@@ -148,55 +141,6 @@ pub(crate) enum Event {
     Dead { queue: String },
 }
 
-/// A dead letter.
-#[derive(Debug, Clone, Serialize, ToSchema)]
-pub(crate) struct DeadLetter {
-    /// The same whenever it is looked at; `wildrydes dead show` takes it.
-    id: String,
-    /// Whose.
-    pub(crate) queue: String,
-    /// Name and version of the message.
-    #[schema(required = true)]
-    kind: Option<String>,
-    #[schema(required = true)]
-    message_id: Option<String>,
-    /// Stable code.
-    pub(crate) reason: String,
-    /// In words.
-    pub(crate) why: String,
-    /// RFC 3339.
-    #[schema(required = true)]
-    dead_at: Option<String>,
-    #[schema(required = true)]
-    batch_id: Option<String>,
-    /// As in [`Letter`].
-    #[serde(skip)]
-    sha256: Option<String>,
-    attempts: u32,
-    /// What went wrong the first time.
-    #[schema(required = true)]
-    first_error: Option<String>,
-    body_bytes: usize,
-}
-
-/// The dead letters there are.
-#[derive(Debug, Clone, Default)]
-pub(crate) struct Dead {
-    /// How many.
-    pub(crate) total: u64,
-    /// Of each queue the oldest.
-    pub(crate) letters: Arc<Vec<DeadLetter>>,
-}
-
-impl Dead {
-    /// One of the batch with this id and, where its claim is known, the bytes of this SHA-256: messages of others that used
-    /// the id do not change its state.
-    pub(crate) fn of_batch(&self, batch_id: &str, claimed: Option<&str>) -> Option<&DeadLetter> {
-        let mut of_id = self.letters.iter().filter(|letter| letter.batch_id.as_deref() == Some(batch_id));
-        of_id.find(|letter| claimed.is_none_or(|claimed| is_about(&letter.reason, letter.sha256.as_deref(), claimed)))
-    }
-}
-
 /// Looks at the fleet for all who watch.
 pub(crate) struct Observer {
     link: Arc<Link>,
@@ -206,7 +150,7 @@ pub(crate) struct Observer {
     management: Option<Management>,
     namespace: String,
     latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
-    letters: Mutex<Option<(Instant, Vec<u64>, Dead)>>,
+    letters: Arc<Letters>,
     /// When it was last read what scorers served.
     served_at: Mutex<Option<Instant>>,
     /// Messages done with by queue, and when that was read.
@@ -225,7 +169,8 @@ impl Observer {
         namespace: &str,
     ) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
-        tokio::spawn(listen(Arc::clone(link), events.clone(), namespace.to_owned()));
+        let letters = Arc::new(Letters::new(Arc::clone(link), namespace));
+        tokio::spawn(listen(Arc::clone(link), events.clone(), Arc::clone(&letters)));
         Self {
             link: Arc::clone(link),
             metrics: Arc::clone(metrics),
@@ -234,11 +179,16 @@ impl Observer {
             management,
             namespace: namespace.to_owned(),
             latest: Mutex::default(),
-            letters: Mutex::default(),
+            letters,
             served_at: Mutex::default(),
             done: std::sync::Mutex::default(),
             events,
         }
+    }
+
+    /// The dead letters.
+    pub(crate) async fn dead(&self) -> Dead {
+        self.letters.dead().await
     }
 
     /// What happens from now on.
@@ -381,86 +331,10 @@ impl Observer {
         let seconds = now.duration_since(at).as_secs_f64();
         (seconds > 0.0 && total >= done).then(|| (total - done) as f64 / seconds)
     }
-
-    /// The dead letters; those that were last seen when the broker does not show them now.
-    pub(crate) async fn dead(&self) -> Dead {
-        let mut known = self.letters.lock().await;
-        let as_known = |known: &Option<(Instant, Vec<u64>, Dead)>| known.as_ref().map(|known| known.2.clone());
-        let Ok(client) = self.link.reader() else { return as_known(&known).unwrap_or_default() };
-        let depths = async {
-            let mut depths = Vec::new();
-            for name in queue::ALL {
-                depths.push(client.depth(&dead_queue(name)).await?.messages);
-            }
-            Ok::<_, ClientError>(depths)
-        };
-        let Ok(Ok(depths)) = tokio::time::timeout(LOOK_TIMEOUT, depths).await else {
-            return as_known(&known).unwrap_or_default();
-        };
-        if let Some((at, before, dead)) = known.as_ref()
-            && *before == depths
-            && at.elapsed() < LETTERS_FRESH
-        {
-            return dead.clone();
-        }
-        let mut letters = Vec::new();
-        for (name, depth) in queue::ALL.into_iter().zip(&depths) {
-            if *depth > 0 {
-                let why = match tokio::time::timeout(BROWSE_TIMEOUT, self.letters_of(&client, name)).await {
-                    Ok(Ok(mut found)) => {
-                        letters.append(&mut found);
-                        continue;
-                    }
-                    Ok(Err(error)) => error.to_string(),
-                    Err(_) => format!("nothing within {} s", BROWSE_TIMEOUT.as_secs()),
-                };
-                tracing::warn!(queue = name, why, "dead letters cannot be read");
-                return as_known(&known).unwrap_or_default();
-            }
-        }
-        let dead = Dead { total: depths.iter().sum(), letters: Arc::new(letters) };
-        *known = Some((Instant::now(), depths, dead.clone()));
-        dead
-    }
-
-    async fn letters_of(&self, client: &Client, queue: &str) -> Result<Vec<DeadLetter>, ClientError> {
-        let mut browser = client.browse(&dead_queue(queue)).await?;
-        let mut letters = Vec::new();
-        while letters.len() < LETTERS_MAX
-            && let Some(delivery) = browser.next().await?
-        {
-            letters.push(read(queue, &self.namespace, &delivery));
-        }
-        browser.close().await?;
-        Ok(letters)
-    }
-}
-
-fn read(queue: &str, namespace: &str, delivery: &Delivery) -> DeadLetter {
-    let history = delivery.properties.text(envelope::HISTORY);
-    let first_error = history.and_then(|lines| lines.lines().next()).map(str::to_owned);
-    let Letter { id, message_id, kind, reason, why, dead_at, batch_id, sha256, attempts, body_bytes, .. } =
-        Letter::read(queue, namespace, &delivery.properties, &delivery.body);
-    let dead_at = dead_at.map(|at| at.to_string());
-    let queue = queue.to_owned();
-    DeadLetter {
-        id,
-        queue,
-        kind,
-        message_id,
-        reason,
-        why,
-        dead_at,
-        batch_id,
-        sha256,
-        attempts,
-        first_error,
-        body_bytes,
-    }
 }
 
 /// Tells of events, on every connection there is.
-async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, namespace: String) {
+async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, letters: Arc<Letters>) {
     let mut reach = link.reach();
     loop {
         let client = match reach.wait_for(|now| matches!(now, Reach::Up(_))).await.as_deref() {
@@ -468,7 +342,7 @@ async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, namespace: St
             Ok(Reach::Away(_)) => continue,
             Err(_) => return,
         };
-        if let Err(why) = follow(&client, &events, &namespace).await {
+        if let Err(why) = follow(&client, &events, &letters).await {
             tracing::debug!(why, "events are not heard now");
         }
         drop(client);
@@ -483,7 +357,7 @@ async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, namespace: St
     }
 }
 
-async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &str) -> Result<(), String> {
+async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Letters) -> Result<(), String> {
     let broken = |error: ClientError| error.to_string();
     let mut consumers = vec![client.listen(topology::EVENTS, "#").await.map_err(broken)?];
     for queue in queue::ALL {
@@ -492,7 +366,7 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &
     let mut heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
     while let Some(delivery) = heard.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
-        for event in meaning(&delivery, namespace) {
+        for event in meaning(&delivery, letters) {
             // Nobody may be watching.
             let _ = events.send(event);
         }
@@ -502,9 +376,9 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, namespace: &
 }
 
 /// What a message on the exchanges of events and dead letters means to who watches.
-fn meaning(delivery: &Delivery, namespace: &str) -> Vec<Event> {
+fn meaning(delivery: &Delivery, letters: &Letters) -> Vec<Event> {
     if delivery.exchange == topology::DEAD {
-        let letter = read(&delivery.routing_key, namespace, delivery);
+        let letter = letters.heard(delivery);
         let batch = letter.batch_id.map(|batch_id| Event::Batch { batch_id, state: "refused" });
         return std::iter::once(Event::Dead { queue: letter.queue }).chain(batch).collect();
     }

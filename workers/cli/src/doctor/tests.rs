@@ -35,6 +35,17 @@ fn a_policy_is_complained_of_where_it_changes_something() {
         ("merger.dead", "max-length-bytes", json!(i64::MAX), false),
         ("merger.dead", "delivery-limit", json!(20), true),
         ("merger.dead", "queue-leader-locator", json!("balanced"), false),
+        (queue::MERGER, "max-length", json!(10), true),
+        ("merger.retry.0", "max-length", json!(10), true),
+        (queue::SCORER, "max-length", json!(1), true),
+        (queue::SCORER, "max-length-bytes", json!(1), true),
+        (queue::MERGER, "overflow", json!("drop-head"), true),
+        ("merger.dead", "overflow", json!("drop-head"), true),
+        (queue::MERGER, "overflow", json!("reject-publish"), false),
+        ("merger.dead", "dead-letter-exchange", json!("other"), true),
+        (queue::TRAINER, "consumer-timeout", json!(60_000), true),
+        (queue::TRAINER, "consumer-timeout", json!(3_600_000), false),
+        (queue::TRAINER, "federation-upstream-set", json!("all"), true),
     ] {
         assert_eq!(overrides(queue(name), key, &value).is_some(), complained, "{name} {key}={value}");
     }

@@ -1,25 +1,28 @@
 //! Follows batches to their datasets and models, and says what they wait for.
 
-use super::{BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, progress::Progress, waits::Causes};
+use super::{
+    BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, missed,
+    progress::Progress,
+    waits::{Causes, Said},
+};
 use crate::Failed;
-use anyhow::Context;
 use common::{
     contract::{
         dead_letter::{Letter, ended_with_process, whole},
-        envelope, layout,
+        layout,
         message::{DatasetReady, Message, ModelPromoted, ModelRejected, decode},
         topology,
     },
     runtime::{
-        Store,
+        Broker, Store,
         broker::{BrokerError, Delivery, deliveries},
-        client::Client,
+        client::{Client, ClientError},
         store,
         trace::TraceContext,
     },
 };
 use futures::{StreamExt, stream};
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 /// When a batch counts as finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,22 +61,24 @@ struct Followed {
     copies: Vec<(String, serde_json::Value)>,
 }
 
-/// Listens to everything that reports the progress of a batch.
+/// Everything that reports the progress of a batch.
+type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
+
+/// Listens to everything that reports the progress of a batch; after a lost connection, on another one.
 pub(crate) struct Follower {
-    heard: stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>,
+    broker: Arc<dyn Broker>,
+    heard: Heard,
+    /// The connection that replaces one that was lost.
+    again: Option<Client>,
     /// The recorded causes of waiting, as of the start.
     causes: Causes,
 }
 
 impl Follower {
     /// Starts listening; before anything is published, so that nothing is missed.
-    pub(crate) async fn start(client: &Client, store: &Store) -> Result<Self, Failed> {
-        let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
-        for queue in topology::queue::ALL {
-            consumers.push(client.listen(topology::DEAD, queue).await?);
-        }
-        let heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
-        Ok(Self { heard, causes: Causes::before(store).await })
+    pub(crate) async fn start(broker: &Arc<dyn Broker>, client: &Client, store: &Store) -> Result<Self, Failed> {
+        let heard = listen(client).await?;
+        Ok(Self { broker: Arc::clone(broker), heard, again: None, causes: Causes::before(store).await })
     }
 
     /// Waits until every batch is ready or has failed, and, if the goal says so, until the trainer has answered for
@@ -97,7 +102,7 @@ impl Follower {
         if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
             self.wait_for_a_model(&mut followed, client, store, quiet).await?;
         }
-        self.count_letters(&mut followed).await?;
+        self.count_letters(&mut followed, store).await?;
         followed.progress.finish();
         // So that `wildrydes status` knows why there is no dataset.
         for (path, copy) in &followed.copies {
@@ -129,7 +134,9 @@ impl Follower {
                 eprintln!("{text}")
             }
         };
-        if client.depth(topology::queue::TRAINER).await?.consumers == 0 {
+        // Without an answer of the broker the trainer may be running: then it is waited for.
+        let trainer = self.again.as_ref().unwrap_or(client).depth(topology::queue::TRAINER).await;
+        if trainer.is_ok_and(|trainer| trainer.consumers == 0) {
             say(
                 "no process reads the queue `trainer`: a model is trained once a process does (see `wildrydes status`)",
             );
@@ -167,18 +174,21 @@ impl Follower {
             let Some((_, outcome, _)) = waiting.clone().next() else { return Ok(()) };
             let on_their_way = waiting.map(|(submitted, ..)| submitted);
             tokio::select! {
-                heard = self.heard.next() => {
-                    let delivery = heard.context("the broker closed the connection")??;
-                    followed.take(delivery).await?;
+                heard = self.heard.next() => match heard {
+                    Some(Ok(delivery)) => followed.take(delivery, store).await?,
+                    lost => self.listen_again(lost, followed, store).await?,
+                },
+                _ = tick.tick() => {
+                    let client = self.again.as_ref().unwrap_or(client);
+                    progress.look(client, store, on_their_way, outcome.is_some()).await;
                 }
-                _ = tick.tick() => progress.look(client, store, on_their_way, outcome.is_some()).await,
             }
         }
     }
 
     /// The first dead letter of a batch may be followed by those of its other chunks: counts them until none came for a
     /// moment.
-    async fn count_letters(&mut self, followed: &mut Followed) -> Result<(), Failed> {
+    async fn count_letters(&mut self, followed: &mut Followed, store: &Store) -> Result<(), Failed> {
         const QUIET: Duration = Duration::from_millis(500);
         const LETTERS_MAX: usize = 1_000;
         let failed_later = |outcome: &Option<BatchOutcome>| matches!(outcome, Some(BatchOutcome::Refused { queue, .. }) if queue != topology::queue::SPLITTER);
@@ -187,49 +197,131 @@ impl Follower {
         }
         for _ in 0..LETTERS_MAX {
             match tokio::time::timeout(QUIET, self.heard.next()).await {
-                Ok(heard) => followed.take(heard.context("the broker closed the connection")??).await?,
-                Err(_) => break,
+                Ok(Some(Ok(delivery))) => followed.take(delivery, store).await?,
+                // Without a connection the number stays as it is.
+                Ok(_) | Err(_) => break,
             }
         }
         Ok(())
     }
+
+    /// Connects again after the connection was lost, as long as it takes, and takes in what was missed meanwhile.
+    async fn listen_again(
+        &mut self,
+        lost: Option<Result<Delivery, BrokerError>>,
+        followed: &mut Followed,
+        store: &Store,
+    ) -> Result<(), Failed> {
+        /// Between two attempts.
+        const PAUSE: Duration = Duration::from_secs(1);
+        let why = match lost {
+            Some(Err(BrokerError::Lost(why))) => why,
+            Some(Err(error)) => return Err(error.into()),
+            Some(Ok(_)) | None => "closed by the broker".to_owned(),
+        };
+        followed
+            .progress
+            .say(&format!("the connection to the broker is lost ({why}); the fleet goes on, connecting again"));
+        let mut said = Said::default();
+        loop {
+            let connected = async {
+                let client = Client::connect(self.broker.as_ref(), "wildrydes").await?;
+                let heard = listen(&client).await?;
+                let letters = missed::letters(&client).await?;
+                Ok::<_, ClientError>((client, heard, letters))
+            };
+            match connected.await {
+                Ok((client, heard, letters)) => {
+                    (self.heard, self.again) = (heard, Some(client));
+                    followed.progress.say("connected to the broker again");
+                    return followed.catch_up(letters, store).await;
+                }
+                Err(error @ ClientError::Broker(BrokerError::Refused(_) | BrokerError::Mismatch { .. })) => {
+                    return Err(error.into());
+                }
+                Err(error) => {
+                    let text = format!("no connection to the broker yet: {:#}", anyhow::Error::from(error));
+                    if said.is_due(&text) {
+                        followed.progress.say(&text);
+                    }
+                }
+            }
+            tokio::time::sleep(PAUSE).await;
+        }
+    }
+}
+
+/// Listens to events and dead letters from now on.
+async fn listen(client: &Client) -> Result<Heard, ClientError> {
+    let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
+    for queue in topology::queue::ALL {
+        consumers.push(client.listen(topology::DEAD, queue).await?);
+    }
+    Ok(stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed())))
 }
 
 impl Followed {
     /// Handles one delivery.
-    async fn take(&mut self, delivery: Delivery) -> Result<(), Failed> {
+    async fn take(&mut self, delivery: Delivery, store: &Store) -> Result<(), Failed> {
         let Delivery { properties, body, exchange, routing_key, settle, .. } = delivery;
         let trace_id = TraceContext::of(&properties).map(TraceContext::trace_id).unwrap_or_default();
         match exchange.as_str() {
             topology::DEAD => {
-                // The broker itself dead-letters a message that was delivered too often, with a header of its own.
-                let text = |name: &str| properties.text(name);
-                let reason = text(envelope::REASON).or(text("x-first-death-reason")).unwrap_or("unknown");
-                let why = text(envelope::WHY).unwrap_or("it was delivered too often without an answer");
-                let is_first = self.dead_letter(&trace_id, &routing_key, reason, why);
-                if is_first && !self.in_fleet {
-                    let letter = Letter::read(&routing_key, "", &properties, &body);
+                let letter = Letter::read(&routing_key, "", &properties, &body);
+                if self.dead_letter(&trace_id, &letter) && !self.in_fleet {
                     let path = layout::dropped(&letter.queue, &letter.id);
                     self.copies.push((path, ended_with_process(whole(&letter, &properties, &body))));
                 }
             }
-            _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body)?,
+            _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body, store).await?,
         }
-        settle.ack().await?;
+        match settle.ack().await {
+            // The next look at the connection says so.
+            Ok(()) | Err(BrokerError::Lost(_)) => Ok(()),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    /// Takes in what happened while there was no connection.
+    async fn catch_up(&mut self, letters: Vec<(String, Letter)>, store: &Store) -> Result<(), Failed> {
+        let mut ready = Vec::new();
+        for (submitted, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
+            if let Some(found) = missed::dataset(store, submitted).await? {
+                ready.push(found.rides);
+                *outcome = Some(BatchOutcome::Ready(found));
+            }
+        }
+        ready.into_iter().for_each(|rides| self.progress.ready(rides));
+        for (trace_id, letter) in &letters {
+            let is_new = |(submitted, outcome, trained): &(Submitted, Option<BatchOutcome>, bool)| {
+                submitted.trace_id == *trace_id && !trained && !matches!(outcome, Some(BatchOutcome::Refused { .. }))
+            };
+            if self.batches.iter().any(is_new) {
+                self.dead_letter(trace_id, letter);
+            }
+        }
+        for (_, outcome, trained) in &mut self.batches {
+            if let (Some(BatchOutcome::Ready(ready)), false) = (&*outcome, *trained)
+                && let Some(model) = missed::model(store, ready).await?
+            {
+                (self.model, *trained) = (Some(model), true);
+            }
+        }
         Ok(())
     }
 
     /// Whether it is the first dead letter of a batch that has no dataset.
-    fn dead_letter(&mut self, trace_id: &str, queue: &str, reason: &str, why: &str) -> bool {
+    fn dead_letter(&mut self, trace_id: &str, letter: &Letter) -> bool {
+        let Letter { queue, reason, why, .. } = letter;
         let mut is_first = false;
         for (_, outcome, trained) in self.batches.iter_mut().filter(|(submitted, ..)| submitted.trace_id == trace_id) {
-            let (reason, why) = (reason.to_owned(), why.to_owned());
+            let (reason, why) = (reason.clone(), why.clone());
             match outcome {
                 Some(BatchOutcome::Ready(_)) => self.model = Some(ModelOutcome::Failed { reason, why }),
                 Some(BatchOutcome::Refused { letters, .. }) => *letters += 1,
                 None => {
                     is_first = true;
-                    *outcome = Some(BatchOutcome::Refused { queue: queue.to_owned(), reason, why, letters: 1 });
+                    *outcome = Some(BatchOutcome::Refused { queue: queue.clone(), reason, why, letters: 1 });
                 }
             }
             *trained = true;
@@ -238,20 +330,22 @@ impl Followed {
         is_first
     }
 
-    fn event(&mut self, trace_id: &str, kind: &str, body: &[u8]) -> Result<(), Failed> {
-        let mine = |submitted: &Submitted, batch_id: Option<&str>| {
-            submitted.trace_id == trace_id || batch_id == Some(submitted.batch_id.as_str())
-        };
+    async fn event(&mut self, trace_id: &str, kind: &str, body: &[u8], store: &Store) -> Result<(), Failed> {
         if kind == DatasetReady::KIND.to_string() {
             let ready: DatasetReady = decode(body)?;
-            for (submitted, outcome, _) in self.batches.iter_mut().filter(|(s, ..)| mine(s, Some(&ready.batch_id))) {
-                submitted.batch_id.clone_from(&ready.batch_id);
-                outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
-                self.progress.ready(ready.rides);
+            for (submitted, outcome, _) in &mut self.batches {
+                // Published by somebody else, it may be the same batch, or another one under the same id.
+                let is_same = submitted.trace_id == trace_id
+                    || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await?);
+                if is_same {
+                    submitted.batch_id.clone_from(&ready.batch_id);
+                    outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
+                    self.progress.ready(ready.rides);
+                }
             }
         } else if let Some((family, said)) = said(kind, body)? {
             // The breed models of a release follow its global model.
-            let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && mine(submitted, None);
+            let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && submitted.trace_id == trace_id;
             let mut concerned = self.batches.iter_mut().filter(|(submitted, ..)| about(submitted)).peekable();
             if concerned.peek().is_some() {
                 self.model = Some(said);

@@ -126,8 +126,9 @@ impl Progress {
             return;
         }
         self.store_seen = Some(Instant::now());
-        // Progress is only informative: what cannot be read now is shown later.
-        let found = staged(store, &batch.batch_id).await;
+        // Progress is only informative: what cannot be read now is shown later. Another batch may have the id.
+        let found =
+            if batch.is_claimed(store).await.unwrap_or(false) { staged(store, &batch.batch_id).await } else { None };
         let position = Some((batch.batch_id.clone(), found));
         if position != self.position {
             self.position = position;
@@ -220,7 +221,8 @@ impl Progress {
         self.say(&format!("still {what}, without progress for {seconds} s{queued}; {logs}"));
     }
 
-    fn say(&self, text: &str) {
+    /// Says something to whoever waits.
+    pub(super) fn say(&self, text: &str) {
         match &self.step {
             Some((_, step)) => step.say(text),
             None => eprintln!("{text}"),

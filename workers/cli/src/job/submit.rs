@@ -69,13 +69,14 @@ async fn submit(
         batch_id: form.batch_id.map(str::to_owned),
         source: Some(input.source),
         reading: form.reading.clone(),
-        content: BatchContent::Reference { object, sha256 },
+        content: BatchContent::Reference { object, sha256: sha256.clone() },
     };
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
     let was_there = earlier::is_there(store, &batch_id).await?;
     let at = host::now();
     let trace_id = published(client, &batch).await?;
-    Ok(Submitted { file: input.shown, batch_id, trace_id, at, was_there, earlier: None })
+    let reading = batch.reading;
+    Ok(Submitted { file: input.shown, batch_id, sha256, reading, trace_id, at, was_there, earlier: None })
 }
 
 /// Publishes; says so when publishing takes long because the broker is under an alarm.

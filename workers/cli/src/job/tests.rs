@@ -7,8 +7,11 @@ use super::{
 };
 use common::{
     contract::{
+        dataset::Claim,
+        dead_letter::BATCH_ID_CONFLICT,
         envelope::{self, Properties},
-        message::{BatchContent, RideBatch, decode},
+        layout,
+        message::{BatchContent, DatasetReady, RideBatch, decode},
         outcome::Outgoing,
         reading::{Mapping, Reading},
         topology::{self, queue},
@@ -21,12 +24,13 @@ use std::{sync::Arc, time::Duration};
 
 /// A client, a store, and a file of rides in a folder.
 async fn handed_in(broker: &MemoryBroker, reading: &Reading) -> (Client, Store, Follower, Vec<Submitted>) {
+    let shared: Arc<dyn Broker> = Arc::new(broker.clone());
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("rides of today.json");
     std::fs::write(&path, "[{}]").unwrap();
     let client = Client::connect(broker, "test").await.unwrap();
     let store: Store = Arc::new(InMemory::new());
-    let follower = Follower::start(&client, &store).await.unwrap();
+    let follower = Follower::start(&shared, &client, &store).await.unwrap();
     let inputs = open_all(&[path], Duration::ZERO, true).await.unwrap();
     let submitted = submit_all(&client, &store, inputs, Form { batch_id: None, reading }, true).await.unwrap();
     (client, store, follower, submitted)
@@ -126,4 +130,62 @@ async fn dead_letters_of_chunks_end_their_batch_with_the_first_reason_and_their_
         assert!(text.contains(part), "{part} is missing\n{text}");
     }
     assert!(became.refusal(submitted, false).unwrap().contains("run the same command again"));
+}
+
+/// A message of the trace to where dead letters go.
+fn dead_letter(trace_id: &str, worker: &str, headers: &[(&str, &str)]) -> Outgoing {
+    let mut properties = Properties::default();
+    properties.set_text(envelope::TRACEPARENT, format!("00-{trace_id}-00f067aa0ba902b7-01"));
+    for (name, value) in headers {
+        properties.set_text(name, *value);
+    }
+    let routing_key = worker.to_owned();
+    Outgoing { exchange: topology::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
+}
+
+/// Another publisher's batch has the id: its dataset is none of ours, nor is its progress.
+#[tokio::test]
+async fn the_dataset_of_another_batch_with_the_same_id_is_not_ours() {
+    let broker = MemoryBroker::new();
+    let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
+    let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+    let claim = Claim {
+        batch_id: submitted[0].batch_id.clone(),
+        sha256: "0".repeat(64),
+        chunk_size: 1,
+        source: None,
+        object: None,
+        reading: Reading::default(),
+    };
+    let path = layout::claim(&claim.batch_id);
+    store::write(&store, &path, serde_json::to_vec(&claim).unwrap()).await.unwrap();
+    let manifest = layout::manifest(&claim.batch_id);
+    let ready = DatasetReady { batch_id: claim.batch_id, manifest, manifest_sha256: "1".repeat(64), rides: 9 };
+    publisher.publish(Outgoing::message(&ready).unwrap()).await.unwrap();
+    let headers = [(envelope::REASON, BATCH_ID_CONFLICT), (envelope::WHY, "it stands for other bytes")];
+    publisher.publish(dead_letter(&submitted[0].trace_id, queue::SPLITTER, &headers)).await.unwrap();
+    let manner = Manner { goal: Goal::Dataset, quiet: true, patience: Duration::ZERO, in_fleet: true };
+    let outcome = follower.follow(&client, &store, submitted, manner).await.unwrap();
+    assert!(matches!(&outcome.batches[0].1, BatchOutcome::Refused { reason, .. } if reason == BATCH_ID_CONFLICT));
+}
+
+/// What the broker gives up for a reason of its own is told with that reason.
+#[tokio::test]
+async fn what_the_broker_gives_up_says_why() {
+    for (reason, words) in [
+        ("maxlen", "max-length or overflow"),
+        ("expired", "message-ttl"),
+        ("delivery_limit", "delivered"),
+        ("rejected", "parked by the broker: rejected"),
+    ] {
+        let broker = MemoryBroker::new();
+        let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
+        let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+        let letter = dead_letter(&submitted[0].trace_id, queue::MERGER, &[("x-first-death-reason", reason)]);
+        publisher.publish(letter).await.unwrap();
+        let manner = Manner { goal: Goal::Dataset, quiet: true, patience: Duration::ZERO, in_fleet: true };
+        let outcome = follower.follow(&client, &store, submitted, manner).await.unwrap();
+        let BatchOutcome::Refused { why, .. } = &outcome.batches[0].1 else { panic!("{reason}: not refused") };
+        assert!(why.contains(words), "{reason}: {why}");
+    }
 }

@@ -134,6 +134,8 @@ mod tests {
         Submitted {
             file: "rides.json".into(),
             batch_id: batch_id.to_owned(),
+            sha256: String::new(),
+            reading: Default::default(),
             trace_id: String::new(),
             at: jiff::Timestamp::UNIX_EPOCH,
             was_there: false,

@@ -3,7 +3,8 @@
 use crate::{
     App,
     extract::Asked,
-    observe::{DeadLetter, Event, LETTERS_MAX, Snapshot},
+    letters::{DeadLetter, LETTERS_MAX},
+    observe::{Event, Snapshot},
     problem::Problem,
 };
 use axum::{

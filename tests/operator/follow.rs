@@ -1,0 +1,72 @@
+//! What `wildrydes ingest` says of batches whose end came while its connection was lost.
+
+use pipeline_tests::{
+    processes::{Fleet, Input, succeed},
+    proxy::Proxy,
+};
+use std::{
+    path::Path,
+    process::{Child, Output, Stdio},
+    time::Duration,
+};
+
+/// Hands a file in through a proxy, and cuts the connection for good once the batch waits for a splitter.
+async fn cut_off(fleet: &Fleet, rides: &Path) -> (Proxy, Child) {
+    let (proxy, through) = Proxy::to(&fleet.broker).await.unwrap();
+    let mut ingest = fleet.wildrydes();
+    ingest.arg("ingest").arg(rides).env("WILDRYDES__BROKER__URL", through.url.reveal());
+    let child = ingest.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    while fleet.depth("splitter").await.messages == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.refuse(true);
+    proxy.reset();
+    (proxy, child)
+}
+
+async fn ended(child: Child) -> Output {
+    tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap()
+}
+
+/// The dataset and the model were made while nobody could tell: they are found in the store.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_finished_while_the_connection_was_lost_is_reported() {
+    let input = Input::of(1_500);
+    let mut fleet = Fleet::start_some(&[], 0, &input.weather, &[]);
+    drop(super::connected(&fleet).await);
+    let (proxy, child) = cut_off(&fleet, &input.rides).await;
+    for worker in common::contract::topology::PROCESSES {
+        fleet.launch(worker, 0);
+    }
+    fleet.champion();
+    proxy.refuse(false);
+    let Output { status, stdout, stderr } = ended(child).await;
+    let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
+    assert!(status.success(), "{stdout}\n{stderr}");
+    for words in ["the connection to the broker is lost", "connected to the broker again"] {
+        assert!(stderr.contains(words), "{words} is missing\n{stderr}");
+    }
+    assert!(stdout.contains("ROC AUC"), "the model is reported\n{stdout}");
+    fleet.finish().await;
+}
+
+/// The batch was refused while nobody could tell: its dead letter is found.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_that_was_refused_while_the_connection_was_lost_is_reported() {
+    let input = Input::of(10);
+    std::fs::write(&input.rides, r#"{"data": [{"name": "Nightmare"}]}"#).unwrap();
+    let mut fleet = Fleet::start_some(&[], 0, &input.weather, &[]);
+    drop(super::connected(&fleet).await);
+    let (proxy, child) = cut_off(&fleet, &input.rides).await;
+    fleet.launch("splitter", 0);
+    while fleet.depth("splitter.dead").await.messages == 0 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    proxy.refuse(false);
+    let Output { status, stdout, stderr } = ended(child).await;
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert_eq!(status.code(), Some(1), "{}\n{stderr}", String::from_utf8_lossy(&stdout));
+    assert!(stderr.contains("refused by the splitter: not_a_batch"), "{stderr}");
+    succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
+    fleet.finish().await;
+}

@@ -1,0 +1,85 @@
+//! What became of batches while no connection told of it: read from the store and from the queues of dead letters.
+
+use super::{ModelOutcome, Submitted};
+use common::{
+    contract::{
+        dataset::Manifest,
+        dead_letter::Letter,
+        layout,
+        message::{DatasetReady, ModelRejected},
+        model::{AliasName, Model, TrainedOn},
+        outcome::Failure,
+        topology::{dead_queue, queue},
+    },
+    runtime::{
+        Store, alias,
+        client::{Client, ClientError},
+        store,
+        trace::TraceContext,
+    },
+};
+use gateway::LETTERS_READ_MAX;
+use sha2::{Digest, Sha256};
+use trainer::promote::Verdict;
+
+/// The dataset of a batch, if it is complete and of this batch's bytes.
+pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
+    let path = layout::manifest(&submitted.batch_id);
+    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
+    if !submitted.is_claimed(store).await? {
+        return Ok(None);
+    }
+    let manifest: Manifest = serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
+    Ok(Some(DatasetReady {
+        batch_id: submitted.batch_id.clone(),
+        manifest: path,
+        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
+        rides: manifest.accepted,
+    }))
+}
+
+/// The dead letters there are, each with the trace it belongs to, the oldest of each queue first.
+pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, ClientError> {
+    let mut letters = Vec::new();
+    for name in queue::ALL {
+        if client.depth(&dead_queue(name)).await?.messages == 0 {
+            continue;
+        }
+        let mut browser = client.browse(&dead_queue(name)).await?;
+        for _ in 0..LETTERS_READ_MAX {
+            let Some(found) = browser.next().await? else { break };
+            let trace_id = TraceContext::of(&found.properties).map(TraceContext::trace_id).unwrap_or_default();
+            letters.push((trace_id, Letter::read(name, "", &found.properties, &found.body)));
+        }
+        browser.close().await?;
+    }
+    Ok(letters)
+}
+
+/// What the trainer said of a dataset, as far as an alias shows: a champion or a challenger that was trained on it.
+pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<ModelOutcome>, Failure> {
+    let family = layout::GLOBAL_MODEL;
+    let wanted = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };
+    for name in [AliasName::Champion, AliasName::Challenger] {
+        let Some(alias) = alias::current(store, family, name).await? else { continue };
+        let Some(model) = store::read_json::<Model>(store, &alias.object).await? else { continue };
+        if !model.datasets.contains(&wanted) {
+            continue;
+        }
+        if name == AliasName::Champion {
+            return Ok(Some(ModelOutcome::Promoted(trainer::release::announcement(&alias))));
+        }
+        let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &alias.model_id)).await?;
+        let (reason, why) = verdict.map_or(("not_promoted".to_owned(), alias.why), |told| (told.reason, told.why));
+        let (model, object) = (family.to_owned(), Some(alias.object));
+        return Ok(Some(ModelOutcome::Rejected(ModelRejected {
+            model,
+            model_id: alias.model_id,
+            reason,
+            why,
+            object,
+        })));
+    }
+    Ok(None)
+}

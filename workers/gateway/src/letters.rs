@@ -1,0 +1,393 @@
+//! The dead letters: read from their queues, the oldest first, and heard of as they come.
+//!
+//! A queue can hold many. The oldest [`LETTERS_MAX`] of each are kept whole, for a person to look at; of up to
+//! [`LETTERS_READ_MAX`] it is kept which batch each is about and why, so that no refused batch looks as if it waited.
+//! Reading so many takes seconds: it happens beside the requests, and what is heard meanwhile counts at once.
+
+use crate::link::Link;
+use common::{
+    contract::{
+        dead_letter::{Letter, is_about},
+        envelope,
+        topology::{dead_queue, queue},
+    },
+    runtime::{
+        broker::Delivery,
+        client::{Client, ClientError},
+    },
+};
+use serde::Serialize;
+use std::{
+    collections::HashMap,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering::SeqCst},
+    },
+    time::Duration,
+};
+use tokio::time::Instant;
+use utoipa::ToSchema;
+
+/// Dead letters of one queue that are kept whole at most, the oldest first.
+pub const LETTERS_MAX: usize = 500;
+/// Dead letters of one queue that are read at most, the oldest first.
+pub const LETTERS_READ_MAX: usize = 20_000;
+/// How old the numbers of dead letters may be while none is heard of.
+const DEPTHS_FRESH: Duration = Duration::from_millis(900);
+/// How old the letters may be while their numbers stay the same, and where there are more than [`LETTERS_MAX`].
+const LETTERS_FRESH: Duration = Duration::from_secs(30);
+/// How long the broker may take to tell the numbers.
+const DEPTHS_TIMEOUT: Duration = Duration::from_secs(2);
+/// How long the broker may take to show the letters of one queue, where there are [`LETTERS_MAX`] at most.
+const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
+/// … and where there are more.
+const LONG_BROWSE_TIMEOUT: Duration = Duration::from_secs(60);
+/// Refusals that were heard of, and not yet read from their queue, at most.
+const HEARD_MAX: usize = 10_000;
+/// Bytes of a reason in words that are kept of a refusal.
+const WHY_BYTES_MAX: usize = 500;
+
+/// A dead letter.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct DeadLetter {
+    /// The same whenever it is looked at; `wildrydes dead show` takes it.
+    id: String,
+    /// Whose.
+    pub(crate) queue: String,
+    /// Name and version of the message.
+    #[schema(required = true)]
+    kind: Option<String>,
+    #[schema(required = true)]
+    message_id: Option<String>,
+    /// Stable code.
+    pub(crate) reason: String,
+    /// In words.
+    pub(crate) why: String,
+    /// RFC 3339.
+    #[schema(required = true)]
+    dead_at: Option<String>,
+    #[schema(required = true)]
+    pub(crate) batch_id: Option<String>,
+    /// As in [`Letter`].
+    #[serde(skip)]
+    sha256: Option<String>,
+    attempts: u32,
+    /// What went wrong the first time.
+    #[schema(required = true)]
+    first_error: Option<String>,
+    body_bytes: usize,
+}
+
+/// Why a batch is refused, as one of its dead letters says.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    /// Whose dead letter it is.
+    pub(crate) queue: String,
+    /// Stable code.
+    pub(crate) reason: String,
+    /// In words.
+    pub(crate) why: String,
+    /// As in [`Letter`].
+    sha256: Option<String>,
+}
+
+impl Refusal {
+    fn of(letter: &DeadLetter) -> Self {
+        let mut end = letter.why.len().min(WHY_BYTES_MAX);
+        while !letter.why.is_char_boundary(end) {
+            end -= 1;
+        }
+        Self {
+            queue: letter.queue.clone(),
+            reason: letter.reason.clone(),
+            why: letter.why[..end].to_owned(),
+            sha256: letter.sha256.clone(),
+        }
+    }
+}
+
+/// Refusals by batch, the oldest first.
+type Refusals = HashMap<String, Vec<Refusal>>;
+
+fn add(refusals: &mut Refusals, letter: &DeadLetter) {
+    let Some(batch_id) = &letter.batch_id else { return };
+    let (of_batch, refusal) = (refusals.entry(batch_id.clone()).or_default(), Refusal::of(letter));
+    // A batch of many chunks has many letters that say the same.
+    if of_batch.iter().all(|known| (&known.reason, &known.sha256) != (&refusal.reason, &refusal.sha256)) {
+        of_batch.push(refusal);
+    }
+}
+
+/// The dead letters there are.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Dead {
+    /// How many.
+    pub(crate) total: u64,
+    /// Of each queue the oldest.
+    pub(crate) letters: Arc<Vec<DeadLetter>>,
+    read: Arc<Refusals>,
+    heard: Arc<Mutex<Heard>>,
+}
+
+impl Dead {
+    /// Why the batch with this id and, where its claim is known, the bytes of this SHA-256 is refused: messages of others
+    /// that used the id do not change its state.
+    pub(crate) fn of_batch(&self, batch_id: &str, claimed: Option<&str>) -> Option<Refusal> {
+        let is_ours = |refusal: &&Refusal| {
+            claimed.is_none_or(|claimed| is_about(&refusal.reason, refusal.sha256.as_deref(), claimed))
+        };
+        let read = self.read.get(batch_id).into_iter().flatten().find(is_ours).cloned();
+        read.or_else(|| {
+            let heard = lock(&self.heard);
+            heard.refusals.get(batch_id).into_iter().flatten().map(|(_, refusal)| refusal).find(is_ours).cloned()
+        })
+    }
+}
+
+/// Refusals that were heard of and may not have been read yet, each with its place in the order of hearing.
+#[derive(Debug, Default)]
+struct Heard {
+    refusals: HashMap<String, Vec<(u64, Refusal)>>,
+    /// Letters heard of so far.
+    count: u64,
+    /// Refusals that are kept.
+    kept: usize,
+}
+
+impl Heard {
+    fn add(&mut self, letter: &DeadLetter) {
+        let place = self.count;
+        self.count += 1;
+        if let (Some(batch_id), true) = (&letter.batch_id, self.kept < HEARD_MAX) {
+            self.kept += 1;
+            self.refusals.entry(batch_id.clone()).or_default().push((place, Refusal::of(letter)));
+        }
+    }
+
+    /// Forgets the first `count` letters: they are read by now, or gone.
+    fn forget(&mut self, count: u64) {
+        self.refusals.retain(|_, of_batch| {
+            of_batch.retain(|(place, _)| *place >= count);
+            !of_batch.is_empty()
+        });
+        self.kept = self.refusals.values().map(Vec::len).sum();
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What is known, and as of when.
+#[derive(Default)]
+struct Known {
+    /// When the numbers were read, and how many letters had been heard of by then.
+    looked: Option<(Instant, u64)>,
+    /// When the letters were read.
+    read: Option<Instant>,
+    /// Letters by queue.
+    depths: Vec<u64>,
+    dead: Dead,
+}
+
+/// The letters of all queues, for all who ask.
+pub(crate) struct Letters {
+    link: Arc<Link>,
+    namespace: String,
+    known: tokio::sync::Mutex<Known>,
+    heard: Arc<Mutex<Heard>>,
+    /// Whether many letters are being read.
+    reading: AtomicBool,
+}
+
+impl Letters {
+    pub(crate) fn new(link: Arc<Link>, namespace: &str) -> Self {
+        let heard = Arc::<Mutex<Heard>>::default();
+        let dead = Dead { heard: Arc::clone(&heard), ..Dead::default() };
+        let known = tokio::sync::Mutex::new(Known { dead, ..Known::default() });
+        Self { link, namespace: namespace.to_owned(), known, heard, reading: AtomicBool::new(false) }
+    }
+
+    /// Takes in a letter as it comes.
+    pub(crate) fn heard(&self, delivery: &Delivery) -> DeadLetter {
+        let letter = read(&delivery.routing_key, &self.namespace, delivery);
+        lock(&self.heard).add(&letter);
+        letter
+    }
+
+    /// The dead letters; those that were last seen when the broker does not show them now.
+    pub(crate) async fn dead(self: &Arc<Self>) -> Dead {
+        let mut known = self.known.lock().await;
+        let heard = lock(&self.heard).count;
+        if known.looked.is_some_and(|(at, then)| at.elapsed() < DEPTHS_FRESH && then == heard) {
+            return known.dead.clone();
+        }
+        let Ok(client) = self.link.reader() else { return known.dead.clone() };
+        let Ok(Ok(depths)) = tokio::time::timeout(DEPTHS_TIMEOUT, depths(&client)).await else {
+            return known.dead.clone();
+        };
+        let are_many = depths.iter().any(|depth| usize::try_from(*depth).is_ok_and(|depth| depth > LETTERS_MAX));
+        let is_fresh = known.read.is_some_and(|at| at.elapsed() < LETTERS_FRESH);
+        (known.looked, known.dead.total) = (Some((Instant::now(), heard)), depths.iter().sum());
+        if is_fresh && (known.depths == depths || are_many) {
+            return known.dead.clone();
+        }
+        if !are_many {
+            if let Some(found) = self.read(&client, &depths, BROWSE_TIMEOUT).await {
+                (known.dead, known.depths, known.read) = (found, depths, Some(Instant::now()));
+            }
+            return known.dead.clone();
+        }
+        if !self.reading.swap(true, SeqCst) {
+            let this = Arc::clone(self);
+            tokio::spawn(async move { this.read_many(&client, depths).await });
+        }
+        known.dead.clone()
+    }
+
+    async fn read_many(&self, client: &Client, depths: Vec<u64>) {
+        let found = self.read(client, &depths, LONG_BROWSE_TIMEOUT).await;
+        let mut known = self.known.lock().await;
+        // What cannot be read now is not tried again at once.
+        known.read = Some(Instant::now());
+        if let Some(found) = found {
+            (known.dead, known.depths) = (found, depths);
+        }
+        self.reading.store(false, SeqCst);
+    }
+
+    /// Reads the letters of all queues; `None`, with a warning, if the broker does not show them.
+    async fn read(&self, client: &Client, depths: &[u64], within: Duration) -> Option<Dead> {
+        // What comes from here on may be missed in the queues.
+        let before = lock(&self.heard).count;
+        let (mut letters, mut refusals) = (Vec::new(), Refusals::new());
+        for (name, _) in queue::ALL.into_iter().zip(depths).filter(|(_, depth)| **depth > 0) {
+            let why = match tokio::time::timeout(within, self.read_queue(client, name, &mut refusals)).await {
+                Ok(Ok(mut found)) => {
+                    letters.append(&mut found);
+                    continue;
+                }
+                Ok(Err(error)) => error.to_string(),
+                Err(_) => format!("not all within {} s", within.as_secs()),
+            };
+            tracing::warn!(queue = name, why, "dead letters cannot be read");
+            return None;
+        }
+        lock(&self.heard).forget(before);
+        let (read, heard) = (Arc::new(refusals), Arc::clone(&self.heard));
+        Some(Dead { total: depths.iter().sum(), letters: Arc::new(letters), read, heard })
+    }
+
+    async fn read_queue(
+        &self,
+        client: &Client,
+        queue: &str,
+        refusals: &mut Refusals,
+    ) -> Result<Vec<DeadLetter>, ClientError> {
+        let mut browser = client.browse(&dead_queue(queue)).await?;
+        let (mut letters, mut count) = (Vec::new(), 0);
+        while count < LETTERS_READ_MAX
+            && let Some(delivery) = browser.next().await?
+        {
+            count += 1;
+            let letter = read(queue, &self.namespace, &delivery);
+            add(refusals, &letter);
+            if letters.len() < LETTERS_MAX {
+                letters.push(letter);
+            }
+        }
+        browser.close().await?;
+        Ok(letters)
+    }
+}
+
+/// Letters by queue.
+async fn depths(client: &Client) -> Result<Vec<u64>, ClientError> {
+    let mut depths = Vec::new();
+    for name in queue::ALL {
+        depths.push(client.depth(&dead_queue(name)).await?.messages);
+    }
+    Ok(depths)
+}
+
+fn read(queue: &str, namespace: &str, delivery: &Delivery) -> DeadLetter {
+    let history = delivery.properties.text(envelope::HISTORY);
+    let first_error = history.and_then(|lines| lines.lines().next()).map(str::to_owned);
+    let Letter { id, message_id, kind, reason, why, dead_at, batch_id, sha256, attempts, body_bytes, .. } =
+        Letter::read(queue, namespace, &delivery.properties, &delivery.body);
+    let dead_at = dead_at.map(|at| at.to_string());
+    let queue = queue.to_owned();
+    DeadLetter {
+        id,
+        queue,
+        kind,
+        message_id,
+        reason,
+        why,
+        dead_at,
+        batch_id,
+        sha256,
+        attempts,
+        first_error,
+        body_bytes,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::{
+        contract::{envelope::Properties, outcome::Outgoing, topology::DEAD},
+        runtime::{Broker, MemoryBroker, Shutdown, broker::Publisher},
+    };
+
+    /// A letter of the splitter about a batch.
+    async fn give_up(publisher: &dyn Publisher, batch_id: &str, reason: &str) {
+        let mut properties = Properties { message_id: Some(batch_id.to_owned()), ..Properties::default() };
+        properties.set_text(envelope::REASON, reason);
+        properties.set_text(envelope::WHY, format!("why {batch_id} cannot be read"));
+        let body = format!(r#"{{"batch_id":"{batch_id}","object":"raw/x","sha256":"{}"}}"#, "0".repeat(64));
+        let routing_key = queue::SPLITTER.to_owned();
+        let letter = Outgoing { exchange: DEAD, routing_key, properties, body: body.into(), mandatory: true };
+        publisher.publish(letter).await.unwrap();
+    }
+
+    async fn until(letters: &Arc<Letters>, batch_id: &str) -> Refusal {
+        loop {
+            if let Some(refusal) = letters.dead().await.of_batch(batch_id, None) {
+                return refusal;
+            }
+            tokio::task::yield_now().await;
+            tokio::time::advance(Duration::from_secs(1)).await;
+        }
+    }
+
+    /// A batch whose letter stands behind more than are kept whole is refused as well, and one whose letter comes later.
+    #[tokio::test(start_paused = true)]
+    async fn no_refused_batch_is_missed_behind_many_letters() {
+        let broker = MemoryBroker::new();
+        let connection = broker.connect("worker").await.unwrap();
+        connection.declare().await.unwrap();
+        let publisher = connection.publisher().await.unwrap();
+        for number in 0..LETTERS_MAX + 50 {
+            give_up(&*publisher, &format!("old-{number}"), "cut_short").await;
+        }
+        give_up(&*publisher, "last", "not_a_batch").await;
+        let link = Arc::new(Link::start(Arc::new(broker.clone()), Shutdown::new()));
+        let mut reach = link.reach();
+        reach.wait_for(|now| matches!(now, crate::link::Reach::Up(_))).await.unwrap();
+        let letters = Arc::new(Letters::new(Arc::clone(&link), ""));
+        let refusal = until(&letters, "last").await;
+        assert_eq!((refusal.queue.as_str(), refusal.reason.as_str()), ("splitter", "not_a_batch"));
+        let dead = letters.dead().await;
+        assert_eq!((dead.letters.len(), dead.total), (LETTERS_MAX, LETTERS_MAX as u64 + 51));
+        assert_eq!(dead.of_batch("last", Some(&"1".repeat(64))), None, "it is about other bytes");
+        // Heard of while the letters are as fresh as they get.
+        let mut heard = connection.subscribe(DEAD, queue::SPLITTER, 10).await.unwrap();
+        give_up(&*publisher, "later", "cut_short").await;
+        assert_eq!(letters.heard(&heard.next().await.unwrap()).batch_id.as_deref(), Some("later"));
+        assert_eq!(letters.dead().await.of_batch("later", None).unwrap().reason, "cut_short");
+        let seen = until(&letters, "old-549").await;
+        assert_eq!(seen.why, "why old-549 cannot be read");
+    }
+}

@@ -1,6 +1,7 @@
 //! What is written down about the fleet, held against what the code does: schemas, AsyncAPI document, house rules.
 
 mod asyncapi;
+mod deploy;
 mod generate;
 mod house_rules;
 mod models;

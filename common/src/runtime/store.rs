@@ -15,11 +15,17 @@ use std::sync::Arc;
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
 
-/// Opens the store the settings name: a folder, by its path or as `file:///…`. It is made when it is not there.
+/// Opens the store the settings name: a folder, by its path or as `file:///…`. It is made when it is not there. From then
+/// on this process makes no file that others than its user and its group may open.
 ///
 /// # Errors
 /// When the place cannot be used, saying what would work.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
+    keep_from_others();
+    opened(settings)
+}
+
+fn opened(settings: &StoreSettings) -> anyhow::Result<Store> {
     let folder = folder(settings)?;
     std::fs::create_dir_all(folder).with_context(|| format!("store.url: cannot make the folder {folder}"))?;
     let store = object_store::local::LocalFileSystem::new_with_prefix(folder)
@@ -39,16 +45,30 @@ pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Opens the store the settings name if it is there: for those who only look.
+/// Opens the store the settings name if it is there: for those who only look. Files that they write elsewhere are made as
+/// their umask says.
 ///
 /// # Errors
 /// As for [`open`].
 pub fn open_if_there(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
     match std::path::Path::new(folder(settings)?).exists() {
-        true => open(settings).map(Some),
+        true => opened(settings).map(Some),
         false => Ok(None),
     }
 }
+
+/// Has this process make files that its user may write, its group may read, and nobody else may open: 0640, folders 0750. A
+/// stricter umask stays as it is.
+#[cfg(unix)]
+fn keep_from_others() {
+    use rustix::{fs::Mode, process::umask};
+    let strict = Mode::from_raw_mode(0o027);
+    let before = umask(strict);
+    umask(before | strict);
+}
+
+#[cfg(not(unix))]
+fn keep_from_others() {}
 
 fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
     let place = settings.url.as_str();
@@ -169,5 +189,23 @@ pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
         Ok(_) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
         Err(error) => Err(outage(error)),
+    }
+}
+
+#[cfg(all(test, unix))]
+mod tests {
+    use super::*;
+    use std::os::unix::fs::PermissionsExt;
+
+    /// Rides are not for everybody who has an account on the machine.
+    #[tokio::test]
+    async fn what_is_stored_is_not_for_others() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = folder.path().join("store");
+        let settings = StoreSettings { url: place.to_str().unwrap().to_owned(), ..StoreSettings::default() };
+        let store = open(&settings).unwrap();
+        write(&store, "raw/a/b", "rides").await.unwrap();
+        let mode = |path: &str| std::fs::metadata(place.join(path)).unwrap().permissions().mode() & 0o777;
+        assert_eq!([mode(""), mode("raw"), mode("raw/a"), mode("raw/a/b")], [0o750, 0o750, 0o750, 0o640]);
     }
 }

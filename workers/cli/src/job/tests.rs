@@ -148,7 +148,8 @@ fn dead_letter(trace_id: &str, worker: &str, headers: &[(&str, &str)]) -> Outgoi
 async fn the_dataset_of_another_batch_with_the_same_id_is_not_ours() {
     let broker = MemoryBroker::new();
     let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
-    let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+    let connection = broker.connect("worker").await.unwrap();
+    let publisher = connection.publisher().await.unwrap();
     let claim = Claim {
         batch_id: submitted[0].batch_id.clone(),
         sha256: "0".repeat(64),
@@ -180,7 +181,8 @@ async fn what_the_broker_gives_up_says_why() {
     ] {
         let broker = MemoryBroker::new();
         let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;
-        let publisher = broker.connect("worker").await.unwrap().publisher().await.unwrap();
+        let connection = broker.connect("worker").await.unwrap();
+        let publisher = connection.publisher().await.unwrap();
         let letter = dead_letter(&submitted[0].trace_id, queue::MERGER, &[("x-first-death-reason", reason)]);
         publisher.publish(letter).await.unwrap();
         let manner = Manner { goal: Goal::Dataset, quiet: true, patience: Duration::ZERO, in_fleet: true };

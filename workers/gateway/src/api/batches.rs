@@ -321,6 +321,9 @@ pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>
 }
 
 /// Its dataset as one CSV document.
+///
+/// Texts, such as names and breeds, are as they were handed in: a spreadsheet takes one that starts with `=`, `+`, `-` or `@` for a
+/// formula unless the column is imported as text.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/dataset", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
     responses((status = 200, description = "The rides with their weather", body = String, content_type = "text/csv")))]
 pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -1,0 +1,40 @@
+//! What the compose file promises: each container is confined to what it needs.
+
+use saphyr::{LoadableYamlNode, Yaml};
+use std::{collections::BTreeSet, path::Path};
+
+/// A node with the mappings that `<<` names merged into it; what it says itself counts first.
+fn get<'a>(service: &'a Yaml<'a>, key: &str) -> Option<&'a Yaml<'a>> {
+    let mapping = service.as_mapping()?;
+    let of = |name: &str| mapping.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value);
+    of(key).or_else(|| get(of("<<")?, key))
+}
+
+fn texts(node: Option<&Yaml<'_>>) -> BTreeSet<String> {
+    let items = node.and_then(Yaml::as_sequence).into_iter().flatten();
+    items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
+}
+
+/// No container of the compose file writes to its image, gains a privilege, keeps a capability that is not named with its
+/// reason, or takes all the memory there is; what is published is published on this machine alone.
+#[test]
+fn containers_are_confined() {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/compose.yaml");
+    let text = std::fs::read_to_string(path).expect("the compose file");
+    let documents = Yaml::load_from_str(&text).expect("YAML");
+    let services = get(&documents[0], "services").and_then(Yaml::as_mapping).expect("services");
+    assert!(services.len() >= 9);
+    for (name, service) in services {
+        let name = name.as_str().expect("a name");
+        assert_eq!(get(service, "read_only").and_then(Yaml::as_bool), Some(true), "{name}");
+        assert!(texts(get(service, "security_opt")).contains("no-new-privileges:true"), "{name}");
+        assert!(texts(get(service, "cap_drop")).contains("ALL"), "{name}");
+        let added = texts(get(service, "cap_add"));
+        let allowed: &[&str] = if name == "users" { &["CHOWN", "DAC_OVERRIDE"] } else { &[] };
+        assert_eq!(added, allowed.iter().map(|&name| name.to_owned()).collect(), "{name}");
+        assert!(get(service, "mem_limit").and_then(Yaml::as_str).is_some(), "{name}");
+        for port in texts(get(service, "ports")) {
+            assert!(port.starts_with("127.0.0.1:"), "{name}: {port}");
+        }
+    }
+}

@@ -1,0 +1,152 @@
+//! How long `/healthz` and an honest upload take beside silent connections and uploads that trickle: the gateway, in a process
+//! of its own with the whole fleet, and this crowd on one machine.
+
+use clap::Parser;
+use pipeline_tests::{
+    gateway::{Api, Serving},
+    processes::Input,
+};
+use reqwest::Method;
+use std::{
+    net::{Ipv4Addr, SocketAddr},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
+    },
+    time::{Duration, Instant},
+};
+use tokio::{
+    io::{AsyncReadExt, AsyncWriteExt},
+    net::{TcpSocket, TcpStream},
+};
+
+/// Addresses of this machine that the crowd comes from: one peer may not have all connections.
+const PEERS: usize = 8;
+/// A trickling upload sends one byte so often.
+const TRICKLE: Duration = Duration::from_millis(500);
+
+/// Measures how long a gateway takes to answer beside a crowd that wastes its connections.
+#[derive(Parser)]
+struct Arguments {
+    /// Connections that send nothing; each is made again when it is closed
+    #[arg(long, default_value_t = 10_000)]
+    silent: usize,
+    /// Uploads that send a byte now and then; each begins again when it is ended
+    #[arg(long, default_value_t = 64)]
+    uploads: usize,
+    /// How long is measured, seconds
+    #[arg(long, default_value_t = 60.0)]
+    seconds: f64,
+}
+
+/// What the crowd does.
+#[derive(Default)]
+struct Crowd {
+    ended: AtomicBool,
+    /// Connections that are open.
+    open: AtomicU64,
+    /// Uploads that were begun.
+    uploads: AtomicU64,
+}
+
+fn main() {
+    let arguments = Arguments::parse();
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(measure(&arguments));
+}
+
+async fn measure(arguments: &Arguments) {
+    let input = Input::of(100);
+    let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0"]).await;
+    let (ops, crowd) = (serving.ops(), Arc::<Crowd>::default());
+    let address: SocketAddr =
+        serving.api.url.strip_prefix("http://").and_then(|at| at.parse().ok()).expect("an address");
+    for number in 0..arguments.silent {
+        tokio::spawn(silent(address, number, Arc::clone(&crowd)));
+    }
+    for number in 0..arguments.uploads {
+        tokio::spawn(trickle(address, number, Arc::clone(&crowd)));
+    }
+    while crowd.open.load(SeqCst) < (arguments.silent + arguments.uploads) as u64 * 95 / 100 {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    println!("{} connections are open", crowd.open.load(SeqCst));
+    let (mut health, mut probes, mut uploads) = (Vec::new(), Vec::new(), Vec::new());
+    let mut rides = std::fs::read(&input.rides).expect("rides");
+    let end = Instant::now() + Duration::from_secs_f64(arguments.seconds);
+    let mut fewest = u64::MAX;
+    while Instant::now() < end {
+        health.push(timed(&serving.api, Method::GET, "/healthz", None).await);
+        probes.push(timed(&ops, Method::GET, "/healthz", None).await);
+        // Other bytes are another batch.
+        rides.push(b'\n');
+        uploads.push(timed(&serving.api, Method::POST, "/v1/batches", Some(rides.clone())).await);
+        fewest = fewest.min(crowd.open.load(SeqCst));
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    crowd.ended.store(true, SeqCst);
+    println!("at least {fewest} of them all the time; {} trickling uploads were begun", crowd.uploads.load(SeqCst));
+    println!("{:<34}{:>8}{:>10}{:>10}{:>10}", "each on a new connection", "times", "p50 ms", "p99 ms", "max ms");
+    for (what, mut took) in [
+        ("GET /healthz", health),
+        ("GET /healthz on gateway.ops_bind", probes),
+        ("POST /v1/batches, 100 rides", uploads),
+    ] {
+        took.sort_unstable();
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
+        println!("{what:<34}{:>8}{:>10.1}{:>10.1}{:>10.1}", took.len(), at(0.5), at(0.99), at(1.0));
+    }
+    serving.finish().await;
+}
+
+/// How long a request on a new connection takes; anything but success ends the measurement.
+async fn timed(api: &Api, method: Method, path: &str, body: Option<Vec<u8>>) -> Duration {
+    let api = Api::at(&api.url);
+    let request = api.request(method, path).header("content-type", "application/json");
+    let request = body.into_iter().fold(request, |request, body| request.body(body));
+    let started = Instant::now();
+    let answer = api.send(request).await;
+    assert!(answer.status.is_success(), "{path}: {}", answer.text());
+    started.elapsed()
+}
+
+async fn connect(address: SocketAddr, number: usize) -> std::io::Result<TcpStream> {
+    let socket = TcpSocket::new_v4()?;
+    let peer = u8::try_from(2 + number % PEERS).unwrap_or(2);
+    socket.bind(SocketAddr::from((Ipv4Addr::new(127, 0, 0, peer), 0)))?;
+    socket.connect(address).await
+}
+
+/// Connects, sends nothing until the gateway closes the connection, and connects again.
+async fn silent(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
+    while !crowd.ended.load(SeqCst) {
+        let Ok(mut socket) = connect(address, number).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        crowd.open.fetch_add(1, SeqCst);
+        let _ = socket.read(&mut [0; 64]).await;
+        crowd.open.fetch_sub(1, SeqCst);
+    }
+}
+
+/// Begins an upload, sends a byte now and then until it is ended, and begins again.
+async fn trickle(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
+    let head = format!(
+        "POST /v1/batches HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n"
+    );
+    while !crowd.ended.load(SeqCst) {
+        let Ok(mut socket) = connect(address, number).await else {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            continue;
+        };
+        crowd.open.fetch_add(1, SeqCst);
+        crowd.uploads.fetch_add(1, SeqCst);
+        let mut sent = socket.write_all(head.as_bytes()).await;
+        let mut answer = [0; 64];
+        while sent.is_ok() && tokio::time::timeout(TRICKLE, socket.read(&mut answer)).await.is_err() {
+            sent = socket.write_all(b"[").await;
+        }
+        crowd.open.fetch_sub(1, SeqCst);
+    }
+}

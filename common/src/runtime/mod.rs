@@ -9,6 +9,7 @@
 //! ```
 
 pub mod amqp;
+pub mod batch_log;
 pub mod broker;
 pub mod client;
 pub mod compression;

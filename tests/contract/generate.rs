@@ -305,13 +305,15 @@ pub fn weather_response() -> impl Strategy<Value = WeatherResponse> {
 
 pub fn claim() -> impl Strategy<Value = Claim> {
     let object = "raw(/[A-Za-z0-9_-][A-Za-z0-9._ -]{0,20}){1,3}";
-    (batch_id(), sha256(), any::<u32>(), option::of(text()), option::of(object), reading()).prop_map(
-        |(batch_id, sha256, chunk_size, source, object, reading)| Claim {
+    let kept = (option::of(object), option::of(any::<u64>()));
+    (batch_id(), sha256(), any::<u32>(), option::of(text()), kept, reading()).prop_map(
+        |(batch_id, sha256, chunk_size, source, (object, listed), reading)| Claim {
             batch_id,
             sha256,
             chunk_size,
             source,
             object,
+            listed,
             reading,
         },
     )

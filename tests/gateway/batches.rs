@@ -84,6 +84,7 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
     let rest = serving.api.get(&format!("/v1/batches?after={}", all["next"].as_str().unwrap())).await.good();
     let count = |page: &serde_json::Value| page["batches"].as_array().unwrap().len();
     assert_eq!((count(&all), count(&rest), rest.get("next")), (4, 2, None));
+    serving.api.get("/v1/batches?after=450c7f9391a7a29b").await.problem(422, "invalid-cursor");
     serving.finish().await;
 }
 

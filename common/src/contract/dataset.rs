@@ -93,6 +93,9 @@ pub struct Claim {
     /// Where the bytes are in the object store, to replay the batch from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
+    /// The entry of the log of batches that stands for this batch, from 1. Absent in claims made before there was a log.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub listed: Option<u64>,
     /// How the bytes are read.
     #[serde(flatten)]
     pub reading: Reading,

@@ -6,6 +6,8 @@
 //! uploads/<batch_id>.json               what was handed in over HTTP, and when
 //! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
+//! batch-log/<n>                         the id of the n-th batch to arrive, n from 1 in ten digits, written once
+//! batch-log/earlier.txt                 the ids of the batches from before there was a log, oldest first, one a line
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
 //! staging/<batch_id>/<split_id>/...     enriched chunks waiting for the batch to be complete, by splitting
 //! dataset/<batch_id>/part-00000.csv     the joined rides
@@ -64,6 +66,19 @@ pub fn is_below(prefix: &str, path: &str) -> bool {
 /// The claim on a batch id.
 pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
+}
+
+/// Prefix of the log of batches.
+pub const BATCH_LOG: &str = "batch-log";
+
+/// Entry `number` of the log of batches, from 1: the id of a batch. It is there only if all entries before it are.
+pub fn batch_log_entry(number: u64) -> String {
+    format!("{BATCH_LOG}/{number:010}")
+}
+
+/// The ids of the batches that were there before the log, oldest first, each with a line end.
+pub fn batch_log_earlier() -> String {
+    format!("{BATCH_LOG}/earlier.txt")
 }
 
 /// What a publisher uploads: by its bytes' fingerprint and its name, as far as a name may go into a path.

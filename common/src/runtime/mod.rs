@@ -10,6 +10,7 @@
 
 pub mod alias;
 pub mod amqp;
+pub mod batch_log;
 pub mod broker;
 pub mod client;
 pub mod compression;

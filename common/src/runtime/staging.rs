@@ -84,6 +84,7 @@ mod tests {
             chunk_size: 10,
             source: None,
             object: None,
+            listed: None,
             reading: Reading::default(),
         };
         assert_eq!(look(&store, &claim).await.unwrap(), Staged::default());

@@ -17,14 +17,18 @@ use common::{
         model::{Alias, AliasName, Model},
         topology::{self, dead_queue, queue},
     },
-    runtime::Broker,
+    runtime::{
+        Broker, Store,
+        batch_log::{BatchLog, Limits, Seen},
+        store,
+    },
 };
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},
-    sync::atomic::Ordering::SeqCst,
+    sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
 use trainer::promote::Promotion;
@@ -41,6 +45,8 @@ struct Letter {
 pub struct Ended {
     objects: BTreeMap<String, Bytes>,
     letters: Vec<Letter>,
+    /// The batches as the log of batches shows them, page by page.
+    listed: Vec<String>,
     settled: bool,
     promotion: Promotion,
     pub broken: Vec<String>,
@@ -73,10 +79,11 @@ impl Ended {
             }
         }
         letters.sort();
+        let listed = if settled { listed(world).await } else { Vec::new() };
         let took = world.elapsed();
         let (trace_hash, trace, broken, faults) = world.conclude();
         let promotion = world.plan.promotion();
-        Self { objects, letters, settled, promotion, broken, trace, trace_hash, faults, took }
+        Self { objects, letters, listed, settled, promotion, broken, trace, trace_hash, faults, took }
     }
 
     /// Which of the contested submissions became the dataset.
@@ -119,10 +126,49 @@ pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
         }
     }
     same_model(ended, expected, &mut broken);
+    every_claim_is_listed_once(ended, &mut broken);
     for path in ended.below("staging/").keys() {
         broken.push(format!("6: {path} is left in the staging area for ever"));
     }
     broken
+}
+
+/// The batches of all pages of the log of batches.
+async fn listed(world: &World) -> Vec<String> {
+    let store: Store = world.objects.clone();
+    let log = BatchLog::new(Arc::clone(&store));
+    let (mut listed, mut after) = (Vec::new(), None);
+    loop {
+        let look = |id: String| {
+            let store = Arc::clone(&store);
+            async move {
+                let claim = store::read_json::<Claim>(&store, &layout::claim(&id)).await?;
+                Ok(claim.map(|claim| Seen { listed: claim.listed, batch: claim.batch_id }))
+            }
+        };
+        let page = log.page(after, Limits { batches: 2, looks: 20 }, look).await.expect("memory can be read");
+        listed.extend(page.batches);
+        after = page.next;
+        if after.is_none() {
+            return listed;
+        }
+    }
+}
+
+/// Part of 1: who looks for a batch finds it. Nobody could say what became of a batch that no list shows.
+fn every_claim_is_listed_once(ended: &Ended, broken: &mut Vec<String>) {
+    let mut missing: Vec<&str> = ended
+        .below("batches/")
+        .keys()
+        .filter_map(|path| path.strip_prefix("batches/")?.strip_suffix(".json"))
+        .collect();
+    for id in &ended.listed {
+        match missing.iter().position(|claimed| claimed == id) {
+            Some(at) => drop(missing.swap_remove(at)),
+            None => broken.push(format!("1: batch {id} is listed twice")),
+        }
+    }
+    broken.extend(missing.iter().map(|id| format!("1: batch {id} is claimed and in no list")));
 }
 
 fn every_ride_is_somewhere_once(input: &Input, ended: &Ended, broken: &mut Vec<String>) {

@@ -37,6 +37,8 @@ pub enum Sabotage {
     ManifestFirst,
     /// The splitter writes its claim on a batch id whether or not there is one.
     ClaimWithoutCondition,
+    /// Entries of the log of batches are written whether or not there is one.
+    LogWithoutCondition,
     /// The trainer promotes a model before its artefact is written.
     ChampionFirst,
     /// An outage of the weather service spends the attempts of a message.
@@ -53,7 +55,7 @@ pub enum Sabotage {
 
 impl Sabotage {
     /// Every mistake.
-    pub const ALL: [Self; 13] = [
+    pub const ALL: [Self; 14] = [
         Self::AcknowledgeFirst,
         Self::ConfirmNotAwaited,
         Self::SkipRedelivered,
@@ -61,6 +63,7 @@ impl Sabotage {
         Self::CountChunks,
         Self::ManifestFirst,
         Self::ClaimWithoutCondition,
+        Self::LogWithoutCondition,
         Self::ChampionFirst,
         Self::OutageSpendsAttempts,
         Self::MixAnswers,

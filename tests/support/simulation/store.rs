@@ -82,7 +82,9 @@ impl fmt::Display for SimulatedStore {
 impl ObjectStore for SimulatedStore {
     async fn put_opts(&self, path: &Path, payload: PutPayload, mut options: PutOptions) -> Result<PutResult> {
         let creates = matches!(options.mode, PutMode::Create);
-        if self.sabotaged(Sabotage::ClaimWithoutCondition) && path.as_ref().starts_with("batches/") {
+        if (self.sabotaged(Sabotage::ClaimWithoutCondition) && path.as_ref().starts_with("batches/"))
+            || (self.sabotaged(Sabotage::LogWithoutCondition) && path.as_ref().starts_with("batch-log/"))
+        {
             options.mode = PutMode::Overwrite;
         }
         let is_part = path.as_ref().starts_with("dataset/") && !path.as_ref().ends_with("manifest.json");

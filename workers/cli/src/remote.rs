@@ -17,6 +17,9 @@ use std::time::Duration;
 /// What a command waits for an answer where it has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
+/// Batches of one answer at most.
+const PAGE_MAX: usize = 500;
+
 /// A gateway.
 pub(crate) struct Remote {
     client: reqwest::Client,
@@ -150,28 +153,54 @@ impl Remote {
         }
     }
 
+    /// The newest batches, the newest first, as many at most or all, and whether there are older ones.
+    async fn batches(&self, limit: Option<usize>) -> Result<(Vec<Value>, bool), Failed> {
+        let limit = limit.unwrap_or(usize::MAX);
+        let mut batches = Vec::new();
+        let mut after = String::new();
+        loop {
+            let count = (limit - batches.len()).min(PAGE_MAX);
+            let mut page: Value = self.get(&format!("/v1/batches?limit={count}{after}")).await?;
+            if let Value::Array(some) = page["batches"].take() {
+                batches.extend(some);
+            }
+            match page["next"].as_str() {
+                Some(next) if batches.len() < limit => after = format!("&after={next}"),
+                next => return Ok((batches, next.is_some())),
+            }
+        }
+    }
+
     /// `status`
-    pub(crate) async fn status(&self, session: &Session, batch: Option<&str>) -> Result<(), Failed> {
+    pub(crate) async fn status(
+        &self,
+        session: &Session,
+        batch: Option<&str>,
+        limit: Option<usize>,
+    ) -> Result<(), Failed> {
         if let Some(batch) = batch {
             let found: Value = self.get(&format!("/v1/batches/{batch}")).await?;
             println!("{}", serde_json::to_string_pretty(&found)?);
             return Ok(());
         }
         let fleet: Value = self.get("/v1/fleet").await?;
-        let mut batches = Vec::new();
-        let mut path = "/v1/batches?limit=500".to_owned();
-        loop {
-            let mut page: Value = self.get(&path).await?;
-            if let Value::Array(some) = page["batches"].take() {
-                batches.extend(some);
-            }
-            match page["next"].as_str() {
-                Some(next) => path = format!("/v1/batches?limit=500&after={next}"),
-                None => break,
-            }
+        let (batches, are_older) = self.batches(limit).await?;
+        let mut notes: Vec<String> = Vec::new();
+        if are_older {
+            notes.push(format!(
+                "only the newest {} batches are shown: --limit N shows more, --all shows all",
+                batches.len()
+            ));
+        }
+        for q in fleet["queues"].as_array().into_iter().flatten() {
+            let (queue, dead) = (q["queue"].as_str().unwrap_or_default(), q["dead"].as_u64().unwrap_or_default());
+            notes.extend(letters_note(queue, dead));
         }
         if session.shared.json {
-            println!("{}", serde_json::to_string_pretty(&json!({ "batches": batches, "fleet": fleet }))?);
+            println!(
+                "{}",
+                serde_json::to_string_pretty(&json!({ "batches": batches, "fleet": fleet, "notes": notes }))?
+            );
             return Ok(());
         }
         match batches.is_empty() {
@@ -182,11 +211,8 @@ impl Remote {
         for batch in batches.iter().rev() {
             println!("{}", line(batch));
         }
-        for q in fleet["queues"].as_array().into_iter().flatten() {
-            let (queue, dead) = (q["queue"].as_str().unwrap_or_default(), q["dead"].as_u64().unwrap_or_default());
-            if let Some(note) = letters_note(queue, dead) {
-                println!("{note}");
-            }
+        for note in &notes {
+            println!("{note}");
         }
         println!("\n{:<18}{:>10}{:>11}{:>9}{:>7}", "queue", "messages", "consumers", "retries", "dead");
         for q in fleet["queues"].as_array().into_iter().flatten() {

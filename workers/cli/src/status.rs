@@ -5,7 +5,7 @@ mod batches;
 mod tests;
 
 use crate::{Failed, Session, arguments::Status, output::legible, remote::Remote};
-use batches::BatchStatus;
+use batches::{BatchStatus, Listing, Which};
 use common::{
     contract::{
         dead_letter::Letter,
@@ -30,23 +30,36 @@ struct QueueStatus {
 /// `status`
 pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Failed> {
     let batch = options.batch.as_deref();
+    let limit = (!options.all).then_some(options.limit as usize);
     if let Some(remote) = Remote::of(&options.remote)? {
-        return remote.status(session, batch).await;
+        return remote.status(session, batch, limit).await;
     }
     let store = session.store_if_there()?;
-    let (mut batches, mut paused, mut notes) = (Vec::new(), Vec::new(), Vec::new());
-    if let Some(store) = &store {
-        paused = self::paused(store).await?;
-        let listing = batches::all(store, batch, &paused).await?;
-        (batches, notes) = (listing.batches, listing.notes);
-    } else if batch.is_some() {
-        return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
-    } else if session.shared.json {
+    let paused = match &store {
+        Some(store) => self::paused(store).await?,
+        None if batch.is_some() => return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?))),
+        None => Vec::new(),
+    };
+    if store.is_none() && session.shared.json {
         eprintln!("{}", session.no_store()?);
     }
     let asked = session.configuration.sets("broker.url");
     let (queues, letters) = if asked { broker(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
-    let refused = batches::merge(&mut batches, letters);
+    let which = match (batch, limit) {
+        (Some(batch), _) => Which::One(batch),
+        (None, Some(limit)) => Which::Newest(limit),
+        (None, None) => Which::All,
+    };
+    let mut listing = match &store {
+        Some(store) => {
+            let named: Vec<&str> = letters.iter().filter_map(|letter| letter.batch_id.as_deref()).collect();
+            batches::shown(store, which, &named, &paused).await?
+        }
+        None => Listing::default(),
+    };
+    let refused = batches::merge(&mut listing.batches, letters);
+    listing.leave_out_older_ready();
+    let Listing { mut batches, mut notes, .. } = listing;
     batches::without_reader(&mut batches, &queues);
     notes.extend(queues.iter().filter_map(|queue| letters_note(&queue.queue, queue.dead)));
     if let Some(batch_id) = batch

@@ -13,15 +13,14 @@ use common::{
     },
     runtime::{
         Store,
+        batch_log::{self, BatchLog, Built, Cursor, Limits, Page, Seen},
         staging::{self, Staged},
         store,
     },
 };
-use futures::TryStreamExt;
-use object_store::path::Path;
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::collections::{BTreeMap, HashMap};
+use std::{collections::BTreeMap, sync::Arc};
 use utoipa::ToSchema;
 
 /// A batch and what has become of it.
@@ -154,30 +153,48 @@ impl Links {
     }
 }
 
-/// The ids of all batches, the newest first.
-pub(crate) async fn newest_first(store: &Store) -> Result<Vec<String>, object_store::Error> {
-    let mut first_seen: HashMap<String, i64> = HashMap::new();
-    for prefix in [layout::BATCHES, layout::UPLOADS] {
-        let mut found = store.list(Some(&Path::from(prefix)));
-        while let Some(object) = found.try_next().await? {
-            let Some(id) = object.location.filename().and_then(|name| name.strip_suffix(".json")) else { continue };
-            let at = object.last_modified.timestamp_millis();
-            first_seen.entry(id.to_owned()).and_modify(|known| *known = at.min(*known)).or_insert(at);
+/// How many entries of the log of batches are looked at for each batch of a page, at most: some may stand for nothing.
+const LOOKS_PER_BATCH: usize = 10;
+
+/// Lists the batches from before the log of batches, once and for all: it takes long where there are many.
+pub(crate) async fn prepare(log: BatchLog) {
+    match log.prepare().await {
+        Ok(None) => {}
+        Ok(Some(Built { batches, unwritten: None })) => {
+            tracing::info!(batches, "all batches were listed, for the log of batches");
         }
+        Ok(Some(Built { batches, unwritten: Some(why) })) => {
+            tracing::warn!(batches, %why, "all batches were listed, for the log of batches, which cannot be written");
+        }
+        Err(why) => tracing::warn!(%why, "the batches could not be listed, for the log of batches"),
     }
-    let mut all: Vec<(i64, String)> = first_seen.into_iter().map(|(id, at)| (at, id)).collect();
-    all.sort_unstable_by(|a, b| b.cmp(a));
-    Ok(all.into_iter().map(|(_, id)| id).collect())
+}
+
+/// A page of the batches, the newest first.
+pub(crate) async fn page(
+    log: &BatchLog,
+    store: &Store,
+    dead: &Dead,
+    after: Option<Cursor>,
+    batches: usize,
+) -> Result<Page<Batch>, Failure> {
+    let limits = Limits { batches, looks: batches * LOOKS_PER_BATCH };
+    let look = |id: String| {
+        let (store, dead) = (Arc::clone(store), dead.clone());
+        async move { look(&store, &id, &dead).await }
+    };
+    log.page(after, limits, look).await
 }
 
 /// One batch; `None` when nobody knows it.
-pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<Option<Batch>, Failure> {
+pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<Option<Seen<Batch>>, Failure> {
     let (claim, upload, manifest) = (layout::claim(batch_id), layout::upload(batch_id), layout::manifest(batch_id));
     let (claim, upload, manifest) = futures::try_join!(
         store::read_json::<Claim>(store, &claim),
         store::read_json::<Upload>(store, &upload),
         store::read(store, &manifest)
     )?;
+    let listed = batch_log::place(claim.as_ref(), upload.as_ref().and_then(|upload| upload.listed));
     // What the broker has not confirmed is no batch yet, unless a splitter has seen it.
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
     let letter = dead.of_batch(batch_id, claim.as_ref().map(|claim| claim.sha256.as_str()));
@@ -233,7 +250,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         batch.files = Some(manifest.files.into_iter().map(FileOfDataset::from).collect());
         batch.manifest_sha256 = Some(sha256);
     }
-    Ok(Some(batch))
+    Ok(Some(Seen { batch, listed }))
 }
 
 /// The note on a dataset without rides.
@@ -264,6 +281,48 @@ async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
 mod tests {
     use super::*;
     use common::contract::dataset::{COLUMNS, MANIFEST_SCHEMA};
+    use object_store::memory::InMemory;
+    use serde_json::json;
+
+    async fn write(store: &Store, path: &str, document: serde_json::Value) {
+        store::write(store, path, document.to_string()).await.unwrap();
+    }
+
+    /// What is queued, in progress and from before the log is listed, each batch once, the newest first; what the broker has not
+    /// confirmed is not.
+    #[tokio::test]
+    async fn a_batch_is_listed_once_from_its_upload_on() {
+        let store: Store = Arc::new(InMemory::new());
+        let log = BatchLog::new(Arc::clone(&store));
+        let upload = |id: &str, confirmed: bool, listed: Option<u64>| {
+            json!({
+                "batch_id": id, "sha256": "0".repeat(64), "bytes": 1, "object": "raw/a", "confirmed": confirmed,
+                "submitted_at": "2026-11-29T00:00:00Z", "listed": listed,
+            })
+        };
+        write(&store, &layout::upload("old"), upload("old", true, None)).await;
+        for (id, confirmed) in [("claimed", true), ("given-up", false), ("queued", true)] {
+            let listed = log.append(id).await.unwrap();
+            write(&store, &layout::upload(id), upload(id, confirmed, Some(listed))).await;
+        }
+        let listed = log.enter("claimed").await.unwrap();
+        let claim = json!({ "batch_id": "claimed", "sha256": "0".repeat(64), "chunk_size": 1, "listed": listed });
+        write(&store, &layout::claim("claimed"), claim).await;
+        let dead = Dead::default();
+        let mut listed = Vec::new();
+        let mut after = None;
+        loop {
+            let page = page(&log, &store, &dead, after, 1).await.unwrap();
+            listed.extend(page.batches.into_iter().map(|batch| (batch.batch_id, batch.state)));
+            after = page.next;
+            if after.is_none() {
+                break;
+            }
+        }
+        let expected =
+            [("queued", BatchState::Queued), ("claimed", BatchState::InProgress), ("old", BatchState::Queued)];
+        assert_eq!(listed, expected.map(|(id, state)| (id.to_owned(), state)));
+    }
 
     #[test]
     fn a_dataset_without_rides_says_so_and_why() {

@@ -61,6 +61,7 @@ use auth::Doorkeeper;
 use coalesce::{Coalescer, Limits};
 use common::runtime::{
     Broker, Shutdown, Store,
+    batch_log::BatchLog,
     config::{BrokerSettings, Settings as _},
 };
 use connections::Connections;
@@ -129,6 +130,7 @@ impl Gateway {
 pub(crate) struct App {
     settings: Settings,
     store: Store,
+    batch_log: BatchLog,
     link: Arc<Link>,
     coalescer: Coalescer,
     doorkeeper: Doorkeeper,
@@ -184,6 +186,7 @@ impl App {
             bodies: Semaphore::new(BODIES_KIB_MAX),
             draining: shutdown.clone(),
             settings,
+            batch_log: BatchLog::new(store.clone()),
             store,
             link,
             coalescer,

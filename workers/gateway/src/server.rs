@@ -1,7 +1,7 @@
 //! The socket, and what every request passes on its way in and out.
 
 use crate::{
-    App, Gateway, api,
+    App, Gateway, api, batches,
     connections::Busy,
     headers, held,
     limits::Limit,
@@ -112,6 +112,7 @@ impl Bound {
             Ok(removed) => tracing::info!(removed, "uploads that broke off long ago are removed"),
             Err(error) => tracing::warn!(%error, "uploads that broke off cannot be looked for"),
         }
+        tokio::spawn(batches::prepare(app.batch_log.clone()));
         let router = layered(&app);
         let handle = Handle::new();
         tokio::spawn(drain(Arc::clone(&app), shutdown.clone(), handle.clone()));

@@ -2,7 +2,8 @@
 //! fingerprinted, put where its fingerprint says, then published as a reference.
 //!
 //! The record of an upload is written before the batch is published, so that of two batches with one id at the same moment
-//! only one is published. It reserves the id for good only once the broker has confirmed the batch.
+//! only one is published. It reserves the id for good only once the broker has confirmed the batch. It names the entry of the
+//! batch in the log of batches, which the splitter takes over into the claim.
 
 use crate::{App, extract::Pieces, link::reasons, problem::Problem};
 use common::{
@@ -14,7 +15,7 @@ use common::{
         outcome::Failure,
         reading::Reading,
     },
-    runtime::{host, store},
+    runtime::{batch_log, host, store},
 };
 use futures::TryStreamExt;
 use jiff::Timestamp;
@@ -49,6 +50,10 @@ pub(crate) struct Upload {
     /// Whether the broker has confirmed it. Records of earlier versions, which do not say, count as confirmed.
     #[serde(default = "confirmed_before")]
     pub(crate) confirmed: bool,
+    /// The entry of the log of batches that stands for it. Absent in records of earlier versions, and if the batch was
+    /// claimed before it was handed in here by a version that named none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(crate) listed: Option<u64>,
     /// How its bytes are read.
     #[serde(flatten)]
     pub(crate) reading: Reading,
@@ -217,14 +222,15 @@ async fn settle(
 ) -> Result<(Upload, bool), Problem> {
     let reading = &named.reading;
     let batch_id = named.batch_id.clone().unwrap_or_else(|| reading.batch_id(&sha256));
-    if let Some(claim) = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(store_failed)?
+    let claim = store::read_json::<Claim>(&app.store, &layout::claim(&batch_id)).await.map_err(store_failed)?;
+    if let Some(claim) = &claim
         && (claim.sha256 != sha256 || claim.reading != *reading)
     {
         return Err(taken("is there already", &batch_id, (&claim.sha256, &claim.reading), &sha256));
     }
     // Handed in, and not yet seen by a splitter: the claim is still to come.
-    if let Some(before) =
-        store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?
+    let before = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?;
+    if let Some(before) = &before
         && before.reserves(app.deadline())
         && (before.sha256 != sha256 || before.reading != *reading)
     {
@@ -251,8 +257,12 @@ async fn settle(
     let place = Path::from(object.as_str());
     let submitted_at = host::now().strftime("%FT%TZ").to_string();
     let (source, reading) = (named.source.clone(), reading.clone());
-    let mut upload = Upload { batch_id, sha256, bytes, source, object, submitted_at, confirmed: false, reading };
-    upload.confirmed = reserve(app, &upload).await?;
+    let listed = entry(app, &batch_id, claim.as_ref(), before.as_ref()).await?;
+    let confirmed = false;
+    let mut upload = Upload { batch_id, sha256, bytes, source, object, submitted_at, confirmed, listed, reading };
+    if let Some(first) = reserve(app, &upload).await? {
+        (upload.confirmed, upload.listed) = (first.confirmed, first.listed.or(upload.listed));
+    }
     let there = store::sha256(&app.store, &upload.object).await.map_err(store_failed)?;
     if there.as_ref() == Some(&upload.sha256) {
         app.store.delete(incoming).await.map_err(|error| store_away(&error))?;
@@ -265,23 +275,38 @@ async fn settle(
     Ok((upload, there.is_some()))
 }
 
-/// Writes the record of an upload; returns whether the broker has confirmed the same batch before. Of several at the same
-/// moment the first has the id, before anything of it is in its place.
-async fn reserve(app: &App, upload: &Upload) -> Result<bool, Problem> {
+/// The entry of the log of batches for an upload: the one it has, else a new one. A batch that is known from before the log
+/// stays without.
+async fn entry(
+    app: &App,
+    batch_id: &str,
+    claim: Option<&Claim>,
+    before: Option<&Upload>,
+) -> Result<Option<u64>, Problem> {
+    let known = batch_log::place(claim, before.and_then(|before| before.listed));
+    if known.is_some() || claim.is_some() || before.is_some_and(|before| before.confirmed) {
+        return Ok(known);
+    }
+    app.batch_log.append(batch_id).await.map(Some).map_err(store_failed)
+}
+
+/// Writes the record of an upload; returns the one that is there if it is of the same batch. Of several at the same moment the
+/// first has the id, before anything of it is in its place.
+async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> {
     let json = serde_json::to_vec_pretty(upload).map_err(|error| Problem::internal(error.to_string()))?;
     let record = layout::upload(&upload.batch_id);
     if store::create(&app.store, &record, json.clone()).await.map_err(store_failed)? {
-        return Ok(false);
+        return Ok(None);
     }
     let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
     match first {
-        Some(first) if first.sha256 == upload.sha256 && first.reading == upload.reading => Ok(first.confirmed),
+        Some(first) if first.sha256 == upload.sha256 && first.reading == upload.reading => Ok(Some(first)),
         Some(first) if first.reserves(app.deadline()) => {
             let before = (first.sha256.as_str(), &first.reading);
             Err(taken("was handed in", &upload.batch_id, before, &upload.sha256))
         }
         // The process that wrote it ended before the broker confirmed the batch, or gave it back just now.
-        _ => store::write(&app.store, &record, json).await.map_err(store_failed).map(|()| false),
+        _ => store::write(&app.store, &record, json).await.map_err(store_failed).map(|()| None),
     }
 }
 

@@ -38,6 +38,7 @@ use common::{
     },
     runtime::{
         Store, Worker,
+        batch_log::BatchLog,
         config::{Problem, Settings as Section},
         host, store,
     },
@@ -124,12 +125,13 @@ impl Input for IncomingBatch {
 pub struct Splitter {
     settings: Settings,
     store: Store,
+    log: BatchLog,
 }
 
 impl Splitter {
     /// A splitter that reads referenced batches from `store`, and keeps claims and rejects there.
     pub fn new(settings: Settings, store: Store) -> Self {
-        Self { settings, store }
+        Self { settings, log: BatchLog::new(store.clone()), store }
     }
 
     fn limits(&self) -> Limits {
@@ -182,12 +184,14 @@ impl Splitter {
     }
 
     /// Makes the batch id stand for these bytes, for ever; returns how they are cut. The bytes are kept before the claim
-    /// that says where; those that are refused are not.
+    /// that says where; those that are refused are not. The batch gets its entry in the log of batches before the claim that
+    /// names it, so that no claim is without one.
     async fn claim(&self, mut wanted: Claim, raw: Raw) -> Result<Claim, Failure> {
         let path = layout::claim(&wanted.batch_id);
         let mut kept = store::read_json::<Claim>(&self.store, &path).await?;
         if kept.is_none() {
             wanted.object = Some(raw.kept(&self.store, &wanted.sha256).await?);
+            wanted.listed = Some(self.log.enter(&wanted.batch_id).await?);
             let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
             if store::create(&self.store, &path, json).await? {
                 return Ok(wanted);
@@ -237,6 +241,7 @@ impl Worker for Splitter {
             chunk_size: self.settings.chunk_size.max(1),
             source: header.source,
             object: None,
+            listed: None,
             reading: header.reading.clone(),
         };
         let claim = self.claim(wanted, raw).await?;

@@ -288,13 +288,23 @@ async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     let first = publish(&splitter(&store, 1), &body).await.unwrap();
     let objects = stored_objects(&store).await;
     let raw = format!("raw/inline/{}", sha256(body.as_bytes()));
-    assert_eq!(objects, ["batches/b.json", raw.as_str(), "rejected/b.ndjson"]);
+    let entry = layout::batch_log_entry(1);
+    let log = [entry, layout::batch_log_earlier()];
+    assert_eq!(objects, [&log[0], &log[1], "batches/b.json", raw.as_str(), "rejected/b.ndjson"]);
     assert_eq!(store::read(&store, &raw).await.unwrap().unwrap(), body.as_bytes(), "kept as it came");
     let claim: Claim = store::read_json(&store, "batches/b.json").await.unwrap().unwrap();
     let (batch_id, source, object) = ("b".to_owned(), Some("s".to_owned()), Some(raw.clone()));
     assert_eq!(
         claim,
-        Claim { batch_id, sha256: sha256(body.as_bytes()), chunk_size: 1, source, object, reading: Reading::default() }
+        Claim {
+            batch_id,
+            sha256: sha256(body.as_bytes()),
+            chunk_size: 1,
+            source,
+            object,
+            listed: Some(1),
+            reading: Reading::default()
+        }
     );
     assert_eq!(publish(&splitter(&store, 1000), &body).await.unwrap(), first);
     assert_eq!(stored_objects(&store).await, objects);

@@ -156,6 +156,7 @@ async fn the_dataset_of_another_batch_with_the_same_id_is_not_ours() {
         chunk_size: 1,
         source: None,
         object: None,
+        listed: None,
         reading: Reading::default(),
     };
     let path = layout::claim(&claim.batch_id);

@@ -7,23 +7,33 @@ use common::{
         dataset::{Claim, Manifest},
         dead_letter::{BATCH_ID_CONFLICT, GivenUp, Letter, is_about},
         layout,
-        message::WorkerControl,
+        message::{WorkerControl, check_batch_id},
+        outcome::Failure,
         topology::queue,
         waiting::Waiting,
     },
-    runtime::{Store, staging, store, waiting},
+    runtime::{
+        Store,
+        batch_log::{self, BatchLog, Built, Limits, Page, Seen},
+        staging, store, waiting,
+    },
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use serde::{Serialize, Serializer};
 use serde_json::Value;
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 /// The workers between a batch and its dataset, in the order of the flow.
 pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
 /// Copies of dead letters that are read, the newest first.
 const COPIES_MAX: usize = 500;
+/// How many entries of the log of batches are looked at for each batch that is shown, at most: some may stand for nothing.
+const LOOKS_PER_BATCH: usize = 10;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -85,30 +95,66 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(&at.strftime("%FT%TZ"))
 }
 
+/// Which batches are shown.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Which<'a> {
+    /// The newest, as many at most, and those in progress or refused, however old.
+    Newest(usize),
+    /// All that were ever claimed.
+    All,
+    /// One.
+    One(&'a str),
+}
+
 /// The batches of the store.
+#[derive(Default)]
 pub(super) struct Listing {
     /// In the order of time.
     pub(super) batches: Vec<BatchStatus>,
     /// What was not read of the store, if anything, and what workers wait for that no batch of the list shows.
     pub(super) notes: Vec<String>,
+    /// Ids of those of the batches that are older than the newest.
+    older: BTreeSet<String>,
 }
 
-/// All batches of the store, or one, the newest last.
-pub(super) async fn all(store: &Store, batch: Option<&str>, paused: &[WorkerControl]) -> Result<Listing, Failed> {
-    list(store, batch, paused, COPIES_MAX).await
+impl Listing {
+    /// Leaves those out that are older than the newest and neither in progress nor refused.
+    pub(super) fn leave_out_older_ready(&mut self) {
+        self.batches.retain(|batch| batch.state != State::Ready || !self.older.contains(&batch.batch_id));
+    }
 }
 
-/// As [`all`], of `copies_max` copies of dead letters at most.
+/// Batches of the store, the newest last. `named`: batches that somebody asks about, however old they are.
+pub(super) async fn shown(
+    store: &Store,
+    which: Which<'_>,
+    named: &[&str],
+    paused: &[WorkerControl],
+) -> Result<Listing, Failed> {
+    list(store, which, named, paused, COPIES_MAX).await
+}
+
+/// As [`shown`], of `copies_max` copies of dead letters at most.
 pub(super) async fn list(
     store: &Store,
-    batch: Option<&str>,
+    which: Which<'_>,
+    named: &[&str],
     paused: &[WorkerControl],
     copies_max: usize,
 ) -> Result<Listing, Failed> {
-    let looking = stream::iter(claims(store, batch).await?).map(|(since, path)| look(store, since, path));
-    let found: Vec<Option<BatchStatus>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
-    let mut batches: Vec<BatchStatus> = found.into_iter().flatten().collect();
-    let ((mut given_up, note), waiting) = (given_up(store, copies_max).await?, waiting(store).await?);
+    let ((mut given_up, copies_note), waiting) = (given_up(store, copies_max).await?, waiting(store).await?);
+    let (mut batches, older, log_notes) = match which {
+        Which::Newest(limit) => {
+            let named = named.iter().map(|&id| id.to_owned()).chain(given_up.keys().cloned());
+            newest(store, limit, named.collect()).await?
+        }
+        Which::All => (look_at(store, claims(store).await?).await?, BTreeSet::new(), Vec::new()),
+        Which::One(id) => (look_at(store, vec![layout::claim(id)]).await?, BTreeSet::new(), Vec::new()),
+    };
+    let batch = match which {
+        Which::One(id) => Some(id),
+        Which::Newest(_) | Which::All => None,
+    };
     for status in &mut batches {
         let copy = given_up.remove(&status.batch_id);
         if status.manifest.is_some() {
@@ -130,8 +176,8 @@ pub(super) async fn list(
         let shown = |of: &BatchStatus| of.why.as_ref().is_some_and(|why| why.contains(&one.why));
         batch.is_none() && one.attempt.is_none() && !batches.iter().any(shown)
     });
-    let notes = note.into_iter().chain(unseen.map(waits)).collect();
-    Ok(Listing { batches, notes })
+    let notes = log_notes.into_iter().chain(copies_note).chain(unseen.map(waits)).collect();
+    Ok(Listing { batches, notes, older })
 }
 
 /// The state of a batch whose message was given up.
@@ -283,19 +329,56 @@ pub(super) fn outcome(manifest: &Manifest) -> String {
     }
 }
 
-/// When each claim was made, and where it is.
-async fn claims(store: &Store, batch: Option<&str>) -> Result<Vec<(Timestamp, String)>, Failed> {
-    let Some(batch_id) = batch else {
-        let prefix = Path::from(layout::BATCHES);
-        let listed = store.list(Some(&prefix)).map_ok(|object| (time(&object), object.location.to_string()));
-        return Ok(listed.try_collect().await?);
-    };
-    let path = layout::claim(batch_id);
-    match store.head(&Path::from(path.as_str())).await {
-        Ok(object) => Ok(vec![(time(&object), path)]),
-        Err(object_store::Error::NotFound { .. }) => Ok(Vec::new()),
-        Err(error) => Err(error.into()),
+/// The newest batches; all of `named` and all in progress that are not among them, and their ids; and notes.
+async fn newest(
+    store: &Store,
+    limit: usize,
+    named: BTreeSet<String>,
+) -> Result<(Vec<BatchStatus>, BTreeSet<String>, Vec<String>), Failed> {
+    let log = BatchLog::new(Arc::clone(store));
+    let mut notes = Vec::new();
+    if let Some(Built { batches, unwritten }) = log.prepare().await? {
+        eprintln!("batches listed once, for the log of batches: {batches}");
+        notes.extend(unwritten.map(|why| {
+            format!("the log of batches cannot be written, so that `status` lists all batches every time: {why}")
+        }));
     }
+    let limits = Limits { batches: limit, looks: limit.saturating_mul(LOOKS_PER_BATCH) };
+    let look = |id: String| {
+        let store = Arc::clone(store);
+        async move { look(&store, &layout::claim(&id)).await }
+    };
+    let Page { mut batches, next } = log.page(None, limits, look).await?;
+    if next.is_some() {
+        notes.push(older_note(batches.len()));
+    }
+    let mut older = named;
+    older.extend(in_progress(store).await?);
+    for batch in &batches {
+        older.remove(&batch.batch_id);
+    }
+    older.retain(|id| check_batch_id("batch_id", id).is_ok());
+    batches.extend(look_at(store, older.iter().map(|id| layout::claim(id))).await?);
+    Ok((batches, older, notes))
+}
+
+/// Says that only the newest batches are shown.
+fn older_note(shown: usize) -> String {
+    format!(
+        "only the newest {shown} batches are shown, and older ones in progress or refused: --limit N shows more, --all shows all"
+    )
+}
+
+/// The batches that have something staged.
+async fn in_progress(store: &Store) -> Result<Vec<String>, Failed> {
+    let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await?;
+    Ok(staging.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect())
+}
+
+/// Where each claim is.
+async fn claims(store: &Store) -> Result<Vec<String>, Failed> {
+    let listed = store.list(Some(&Path::from(layout::BATCHES))).map_ok(|object| object.location.to_string());
+    Ok(listed.try_collect().await?)
 }
 
 /// When an object was written, in whole seconds.
@@ -303,12 +386,32 @@ fn time(object: &ObjectMeta) -> Timestamp {
     Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default()
 }
 
-/// The batch of a claim; `None` when the claim has vanished.
-async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<BatchStatus>, Failed> {
-    let Some(claim) = store::read_json::<Claim>(store, &path).await? else { return Ok(None) };
+/// The batches of claims, as far as these are there.
+async fn look_at(store: &Store, claims: impl IntoIterator<Item = String>) -> Result<Vec<BatchStatus>, Failed> {
+    let looking = stream::iter(claims).map(|path| async move { look(store, &path).await });
+    let found: Vec<Option<Seen<BatchStatus>>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
+    Ok(found.into_iter().flatten().map(|seen| seen.batch).collect())
+}
+
+/// The batch of a claim; `None` if there is no such claim.
+async fn look(store: &Store, path: &str) -> Result<Option<Seen<BatchStatus>>, Failure> {
+    let found = match store.get(&Path::from(path)).await {
+        Ok(found) => found,
+        Err(object_store::Error::NotFound { .. }) => return Ok(None),
+        Err(error) => return Err(store::outage(error)),
+    };
+    let since = time(&found.meta);
+    let bytes = found.bytes().await.map_err(store::outage)?;
+    let claim: Claim = serde_json::from_slice(&bytes)
+        .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
+    let uploaded = match claim.listed {
+        Some(_) => None,
+        None => batch_log::uploaded(store, &claim.batch_id).await?,
+    };
+    let listed = batch_log::place(Some(&claim), uploaded);
     let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
     let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
-    Ok(Some(BatchStatus {
+    let batch = BatchStatus {
         state: if manifest.is_some() { State::Ready } else { State::InProgress },
         since,
         staged_rides: progress.as_ref().map(|progress| progress.rides),
@@ -319,7 +422,8 @@ async fn look(store: &Store, since: Timestamp, path: String) -> Result<Option<Ba
         chunk_size: Some(claim.chunk_size),
         why: None,
         manifest,
-    }))
+    };
+    Ok(Some(Seen { batch, listed }))
 }
 
 /// Why batches were given up whose dead letters have a copy, by batch: the latest copy of each and when it was made.

@@ -1,6 +1,6 @@
 use super::{
     QueueStatus,
-    batches::{BatchStatus, State, all, list, merge, outcome, table, without_reader},
+    batches::{BatchStatus, State, Which, list, merge, outcome, shown, table, without_reader},
 };
 use common::{
     contract::{
@@ -87,7 +87,7 @@ fn paused(worker: &str) -> WorkerControl {
 }
 
 async fn batches(store: &Store) -> Vec<BatchStatus> {
-    all(store, None, &[]).await.unwrap().batches
+    shown(store, Which::Newest(50), &[], &[]).await.unwrap().batches
 }
 
 fn letter(of: &str, reason: &str, body: &Value) -> (Letter, Value) {
@@ -135,7 +135,7 @@ async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
         ("other-bytes", State::InProgress),
     ];
     assert_eq!(states(&store).await, expected.map(|(batch_id, state)| (batch_id.to_owned(), state)));
-    let one = all(&store, Some("never-split"), &[]).await.unwrap().batches;
+    let one = shown(&store, Which::One("never-split"), &[], &[]).await.unwrap().batches;
     assert_eq!(one.len(), 1);
     assert_eq!(one[0].why.as_deref(), Some("by the splitter: not_a_batch: line 7 of S.csv"));
 }
@@ -175,13 +175,13 @@ async fn what_a_worker_waits_for_is_told_without_a_batch() {
     let store = empty();
     let waiting = serde_json::to_value(wait(queue::SPLITTER, None, 1)).unwrap();
     write(&store, &layout::waiting(queue::SPLITTER), &waiting).await;
-    let notes = list(&store, None, &[], 3).await.unwrap().notes;
+    let notes = list(&store, Which::Newest(50), &[], &[], 3).await.unwrap().notes;
     assert!(
         notes.len() == 1 && notes[0].starts_with("splitter waits since") && notes[0].ends_with(": 503"),
         "{notes:?}"
     );
     claim(&store, "b").await;
-    let listing = list(&store, None, &[], 3).await.unwrap();
+    let listing = list(&store, Which::Newest(50), &[], &[], 3).await.unwrap();
     assert_eq!(listing.notes, [""; 0], "the batch says so: {:?}", listing.batches[0].why);
 }
 
@@ -224,16 +224,41 @@ async fn what_was_not_read_is_said() {
     for batch_id in ["one", "two", "three"] {
         keep(&store, letter(queue::SPLITTER, "not_a_batch", &json!({ "batch_id": batch_id }))).await;
     }
-    let listing = list(&store, None, &[], 2).await.unwrap();
+    let listing = list(&store, Which::Newest(50), &[], &[], 2).await.unwrap();
     assert_eq!(listing.batches.len(), 2);
     assert!(listing.notes[0].starts_with("only the newest 2 of the 3 copies of dead letters below dead/ are read"));
-    assert_eq!(list(&store, None, &[], 3).await.unwrap().notes, [""; 0]);
+    assert_eq!(list(&store, Which::Newest(50), &[], &[], 3).await.unwrap().notes, [""; 0]);
     let note = super::letters_note(queue::SPLITTER, 20_001).unwrap();
     assert!(note.starts_with("only the oldest 20000 of the 20001 dead letters of the splitter are read"), "{note}");
     assert_eq!(
         (super::letters_note(queue::SPLITTER, 20_000), super::letters_note(queue::SCORER, 20_001)),
         (None, None)
     );
+}
+
+/// Beyond the newest, only what is not done is shown; a letter about a batch that is ready refuses nothing, however old it is.
+#[tokio::test]
+async fn older_batches_are_shown_if_they_are_not_done() {
+    let store = empty();
+    for batch_id in ["a-staged", "b-refused", "c-ready", "d-named", "e", "f"] {
+        claim(&store, batch_id).await;
+    }
+    for batch_id in ["c-ready", "d-named", "e", "f"] {
+        ready(&store, batch_id, 3).await;
+    }
+    write(&store, &layout::staged_chunk("a-staged", None, 1), &json!({})).await;
+    keep(&store, letter(queue::WEATHER_FETCHER, "x", &json!({ "batch_id": "b-refused", "chunk": 2 }))).await;
+    let ids = |batches: &[BatchStatus]| batches.iter().map(|batch| batch.batch_id.clone()).collect::<Vec<_>>();
+    let mut listing = shown(&store, Which::Newest(2), &["d-named", "../x"], &[]).await.unwrap();
+    let letter = letter(queue::WEATHER_FETCHER, "x", &json!({ "batch_id": "d-named", "chunk": 2 })).0;
+    assert!(merge(&mut listing.batches, vec![letter]).is_empty());
+    listing.leave_out_older_ready();
+    assert_eq!(ids(&listing.batches), ["a-staged", "b-refused", "e", "f"]);
+    assert!(listing.notes[0].starts_with("only the newest 2 batches are shown"), "{:?}", listing.notes);
+    for which in [Which::Newest(6), Which::All] {
+        let listing = shown(&store, which, &[], &[]).await.unwrap();
+        assert_eq!((listing.batches.len(), &listing.notes[..]), (6, &[][..]), "{which:?}");
+    }
 }
 
 #[test]

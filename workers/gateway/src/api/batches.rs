@@ -23,7 +23,11 @@ use common::{
         message::check_batch_id,
         reading::{InvalidExpression, Mapping, Reading, RidesAt},
     },
-    runtime::{Store, store},
+    runtime::{
+        Store,
+        batch_log::{Cursor, InvalidCursor},
+        store,
+    },
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
@@ -238,8 +242,8 @@ pub(crate) struct Listing {
     /// How many at most.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: usize,
-    /// Only those after this one: `next` of the page before.
-    #[param(required = false, nullable = false)]
+    /// Where the page begins: `next` of the page before, as it is.
+    #[param(required = false, nullable = false, pattern = "^(log|earlier)\\.[0-9]{1,20}$")]
     after: Option<String>,
 }
 
@@ -253,13 +257,14 @@ impl Default for Listing {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Batches {
     batches: Vec<Batch>,
-    /// Where the next page begins; absent on the last.
+    /// Where the next page begins; absent on the last. A page may have fewer batches than `limit`, or none, and still be followed
+    /// by others.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next: Option<String>,
 }
 
-/// All batches, the newest first.
+/// All batches, in the order in which they came, the newest first.
 #[utoipa::path(get, path = "/v1/batches", tag = "Batches", params(Listing),
     responses((status = 200, description = "A page of them", body = Batches)))]
 pub(crate) async fn list(
@@ -269,21 +274,17 @@ pub(crate) async fn list(
     if !(1..=500).contains(&listing.limit) {
         return Err(Problem::invalid("invalid-limit", "limit", Some(json!(listing.limit)), "1 to 500"));
     }
-    let ids = batches::newest_first(&app.store).await.map_err(|error| store_away(&error))?;
-    let start = match &listing.after {
-        None => 0,
-        Some(after) => ids.iter().position(|id| id == after).map_or(ids.len(), |position| position + 1),
-    };
-    let more = ids.len() > start + listing.limit;
-    let page: Vec<String> = ids.into_iter().skip(start).take(listing.limit).collect();
-    let next = if more { page.last().cloned() } else { None };
+    let after = listing.after.map(|after| cursor(&after)).transpose()?;
     let dead = app.observer.dead().await;
-    let looks = stream::iter(page).map(|id| {
-        let (store, dead) = (Arc::clone(&app.store), dead.clone());
-        async move { batches::look(&store, &id, &dead).await }
-    });
-    let found: Vec<Option<Batch>> = looks.buffered(8).try_collect().await.map_err(store_failed)?;
-    Ok(Json(Batches { batches: found.into_iter().flatten().collect(), next }))
+    let page = batches::page(&app.batch_log, &app.store, &dead, after, listing.limit).await.map_err(store_failed)?;
+    Ok(Json(Batches { batches: page.batches, next: page.next.map(|next| next.to_string()) }))
+}
+
+fn cursor(after: &str) -> Result<Cursor, Problem> {
+    after.parse().map_err(|InvalidCursor| {
+        let shown: String = after.chars().take(80).collect();
+        Problem::invalid("invalid-cursor", "after", Some(json!(shown)), "`next` of the page before")
+    })
 }
 
 /// One batch.
@@ -294,7 +295,7 @@ pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> 
     let dead = app.observer.dead().await;
     let batch = batches::look(&app.store, &id, &dead).await;
     let batch = batch.map_err(store_failed)?;
-    batch.map(Json).ok_or_else(|| no_batch(&id))
+    batch.map(|seen| Json(seen.batch)).ok_or_else(|| no_batch(&id))
 }
 
 fn no_batch(id: &str) -> Problem {
@@ -372,6 +373,18 @@ mod tests {
 
     fn read(pairs: &[(&str, &str)]) -> Result<Naming, Problem> {
         Naming::read(pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect())
+    }
+
+    #[test]
+    fn a_page_begins_only_where_the_page_before_says() {
+        for cursor_text in ["log.7", "earlier.123456"] {
+            assert_eq!(cursor(cursor_text).unwrap().to_string(), cursor_text);
+        }
+        for other in ["", "450c7f9391a7a29b", "log", "log.", "log.-1", "log.+1", "line.1", "log.99999999999999999999"] {
+            let told = serde_json::to_value(cursor(other).unwrap_err()).unwrap();
+            assert_eq!(told["type"], "urn:wildrydes:problem:invalid-cursor", "{told}");
+            assert!(told["detail"].as_str().unwrap().contains("next"), "{told}");
+        }
     }
 
     #[test]

@@ -193,11 +193,20 @@ function draw() {
   if (older) place.append(h('p', { class: 'older' }, h('button', { type: 'button', onclick: more }, 'Older batches')));
 }
 
+/** A page of the batches, from where the page before ends. One without any may still be followed by others. */
+async function page(after) {
+  let answer = { next: after };
+  do {
+    answer = await get(`/v1/batches?limit=${PAGE}${answer.next ? `&after=${encodeURIComponent(answer.next)}` : ''}`);
+  } while (!answer.batches.length && answer.next);
+  return answer;
+}
+
 /** Fetches the newest batches again; those further down stay. */
 export async function refresh() {
   clearTimeout(poll);
   try {
-    const answer = await get(`/v1/batches?limit=${PAGE}`);
+    const answer = await page();
     const fresh = new Set(answer.batches.map((batch) => batch.batch_id));
     const unlisted = list.filter((batch) => mine.has(batch.batch_id) && !fresh.has(batch.batch_id));
     const further = list.slice(PAGE).filter((batch) => !fresh.has(batch.batch_id) && !mine.has(batch.batch_id));
@@ -245,7 +254,7 @@ export async function refreshOne(id) {
 
 async function more() {
   try {
-    const answer = await get(`/v1/batches?limit=${PAGE}&after=${encodeURIComponent(older)}`);
+    const answer = await page(older);
     const known = new Set(list.map((batch) => batch.batch_id));
     list.push(...answer.batches.filter((batch) => !known.has(batch.batch_id)));
     older = answer.next;

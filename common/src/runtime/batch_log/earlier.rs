@@ -1,0 +1,179 @@
+//! The batches from before the log: listed once, kept as one object, read from its end.
+
+use super::{BatchLog, batch_id};
+use crate::{
+    contract::{layout, outcome::Failure},
+    runtime::store,
+};
+use bytes::Bytes;
+use compact_str::CompactString;
+use futures::TryStreamExt;
+use object_store::{ObjectStoreExt, path::Path};
+
+/// Bytes that are read at a time.
+const RANGE_BYTES: u64 = 64 * 1024;
+
+/// What it took to build the list of earlier batches.
+#[derive(Debug)]
+pub struct Built {
+    /// Batches in it.
+    pub batches: usize,
+    /// Why the list could not be written to the store, if so. Then it is in memory only.
+    pub unwritten: Option<Failure>,
+}
+
+/// The list of earlier batches.
+#[derive(Debug)]
+pub(super) enum Earlier {
+    Written { bytes: u64 },
+    InMemory(Bytes),
+}
+
+impl Earlier {
+    /// Its size.
+    pub(super) fn bytes(&self) -> u64 {
+        match self {
+            Self::Written { bytes } => *bytes,
+            Self::InMemory(text) => text.len() as u64,
+        }
+    }
+}
+
+/// A line of the list.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Line {
+    /// Bytes before it.
+    pub(super) start: u64,
+    /// `None` if it is no batch id.
+    pub(super) batch_id: Option<String>,
+}
+
+impl BatchLog {
+    /// Builds the list of earlier batches if the store has none; returns what that took, or `None` if there was nothing to do.
+    /// If the store cannot be written the list is kept in memory. For readers: they may do so beforehand, since it takes
+    /// long in a store with many batches.
+    ///
+    /// # Errors
+    /// Fails with an outage if the store cannot be read.
+    pub async fn prepare(&self) -> Result<Option<Built>, Failure> {
+        let mut unwritten = self.unwritten.lock().await;
+        if unwritten.is_some() || self.written().await?.is_some() {
+            return Ok(None);
+        }
+        let (batches, text) = self.list_all().await?;
+        if batches == 0 {
+            return Ok(None);
+        }
+        let why = match self.write_list(&text).await {
+            Ok(()) => None,
+            Err(failure) => {
+                *unwritten = Some(text);
+                Some(failure)
+            }
+        };
+        Ok(Some(Built { batches, unwritten: why }))
+    }
+
+    /// Writes the list of earlier batches if the store has none, be it empty: nothing after it is an earlier batch.
+    pub(super) async fn write_earlier(&self) -> Result<(), Failure> {
+        let mut unwritten = self.unwritten.lock().await;
+        if self.written().await?.is_none() {
+            let (batches, text) = self.list_all().await?;
+            self.write_list(&text).await?;
+            if batches > 0 {
+                tracing::info!(batches, "all batches were listed, for the log of batches");
+            }
+        }
+        *unwritten = None;
+        Ok(())
+    }
+
+    /// The list, built if need be.
+    pub(super) async fn earlier(&self) -> Result<Earlier, Failure> {
+        if let Some(earlier) = self.written().await? {
+            return Ok(earlier);
+        }
+        match self.prepare().await? {
+            Some(Built { batches, unwritten: None }) => {
+                tracing::info!(batches, "all batches were listed, for the log of batches");
+            }
+            Some(Built { batches, unwritten: Some(why) }) => {
+                tracing::warn!(batches, %why, "all batches were listed, for the log of batches, which cannot be written");
+            }
+            None => {}
+        }
+        if let Some(earlier) = self.written().await? {
+            return Ok(earlier);
+        }
+        let unwritten = self.unwritten.lock().await;
+        Ok(Earlier::InMemory(unwritten.clone().unwrap_or_default()))
+    }
+
+    async fn written(&self) -> Result<Option<Earlier>, Failure> {
+        match self.store.head(&Path::from(layout::batch_log_earlier())).await {
+            Ok(found) => Ok(Some(Earlier::Written { bytes: found.size })),
+            Err(object_store::Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(store::outage(error)),
+        }
+    }
+
+    /// Of two who write it, the first counts.
+    async fn write_list(&self, text: &Bytes) -> Result<(), Failure> {
+        store::create(&self.store, &layout::batch_log_earlier(), text.clone()).await.map(drop)
+    }
+
+    /// The ids of all claims and uploads, the oldest first, a line each, and how many there are.
+    async fn list_all(&self) -> Result<(usize, Bytes), Failure> {
+        let mut all: Vec<(CompactString, i64)> = Vec::new();
+        for prefix in [layout::BATCHES, layout::UPLOADS] {
+            let mut found = self.store.list(Some(&Path::from(prefix)));
+            while let Some(object) = found.try_next().await.map_err(store::outage)? {
+                let id = object.location.filename().and_then(|name| name.strip_suffix(".json"));
+                let Some(id) = id.filter(|id| batch_id(id.as_bytes()).is_some()) else { continue };
+                all.push((id.into(), object.last_modified.timestamp_millis()));
+            }
+        }
+        all.sort_unstable();
+        all.dedup_by(|later, first| later.0 == first.0);
+        all.sort_unstable_by(|a, b| (a.1, &a.0).cmp(&(b.1, &b.0)));
+        let mut text = String::with_capacity(all.iter().map(|(id, _)| id.len() + 1).sum());
+        for (id, _) in &all {
+            text.push_str(id);
+            text.push('\n');
+        }
+        Ok((all.len(), text.into()))
+    }
+
+    /// At most `max` lines that end at or before the byte `end`, the last first. There is one at least unless `end` is 0.
+    pub(super) async fn lines_before(&self, earlier: &Earlier, end: u64, max: usize) -> Result<Vec<Line>, Failure> {
+        let end = end.min(earlier.bytes());
+        let start = end.saturating_sub(RANGE_BYTES);
+        let piece = match earlier {
+            Earlier::InMemory(text) => text.slice(start as usize..end as usize),
+            Earlier::Written { .. } if end == 0 => Bytes::new(),
+            Earlier::Written { .. } => {
+                let path = Path::from(layout::batch_log_earlier());
+                self.store.get_range(&path, start..end).await.map_err(store::outage)?
+            }
+        };
+        // A line that begins before the piece belongs to the next one, and what has no line end is no line.
+        let first = match start {
+            0 => 0,
+            _ => piece.iter().position(|byte| *byte == b'\n').map_or(piece.len(), |at| at + 1),
+        };
+        let last = piece.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        let mut lines = Vec::new();
+        let mut line_end = last;
+        while line_end > first && lines.len() < max {
+            let begin = piece[..line_end - 1].iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+            let id = batch_id(&piece[begin..line_end - 1]);
+            lines.push(Line { start: start + begin as u64, batch_id: id });
+            line_end = begin;
+        }
+        if lines.is_empty() && end > 0 {
+            // Not what was written there: nothing before it can be read either.
+            lines.push(Line { start: 0, batch_id: None });
+        }
+        Ok(lines)
+    }
+}

@@ -18,14 +18,14 @@ pub fn spread(ride: u64, salt: u64) -> f64 {
 
 /// Writes a dataset of labelled rides with weather, whose chance of service rises with the distance, and returns what announces it.
 pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> DatasetReady {
-    let mut body = COLUMNS.join(",") + "\n";
+    let mut rows = String::new();
     for ride in 0..rides {
         let distance = 20.0 + 20.0 * spread(ride, 1);
         let service = spread(ride, 2) < 1.0 / (1.0 + f64::exp(0.3 * (30.0 - distance)));
         let points = |salt| 290.0 + 80.0 * spread(ride, salt);
         let weather = |salt| (200.0 * spread(ride, salt)) as i32;
         writeln!(
-            body,
+            rows,
             "{batch_id}-{ride},,,2018-04-25 17:03:05.722,40.6,-74.1,{distance},{},{},{},USW00094728,1.0,{},{},{}",
             points(3),
             points(4),
@@ -36,6 +36,12 @@ pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> Data
         )
         .expect("a text can be written to");
     }
+    write_rows(store, batch_id, &rows, rides).await
+}
+
+/// Writes a dataset of one file with these rows, `rides` of them, all with a label and weather of one station.
+pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, rides: u64) -> DatasetReady {
+    let body = COLUMNS.join(",") + "\n" + rows;
     let file = DatasetFile {
         path: layout::dataset_part(batch_id, 0),
         bytes: body.len() as u64,

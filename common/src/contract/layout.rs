@@ -26,6 +26,7 @@
 //! models/<model>/challenger…            the same for the challenger, which scores in shadow
 //! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
 //! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
+//! cache/trainer/<format>/<hash>         parsed rides of many datasets; the trainer's own, and anybody may remove it at any time
 //! control/<worker>.json                 whether a worker is paused: who said so, when, why
 //! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
 //! dead/<queue>/<id>.json                a dead letter that was dropped, or whose broker ended with its process
@@ -48,6 +49,8 @@ pub const MODELS: &str = "models";
 pub const SERVED: &str = "served";
 /// Prefix of the rides that scorers scored.
 pub const SCORED: &str = "scored";
+/// Prefix of the rides that trainers parsed before. Only they read and write there, and need nothing of it: it may be removed at any time.
+pub const TRAINER_CACHE: &str = "cache/trainer";
 /// The model family trained on all rides.
 pub const GLOBAL_MODEL: &str = "service-request";
 
@@ -181,6 +184,11 @@ pub const WEATHER_WARNINGS: &str = "weather/warnings";
 /// What was left out of a station's weather file.
 pub fn weather_warnings(station: &str) -> String {
     format!("{WEATHER_WARNINGS}/{station}.json")
+}
+
+/// Parsed rides of many datasets, in one of the trainer's formats, under a name that follows from the bytes.
+pub fn trainer_cache(format: &str, name: &str) -> String {
+    format!("{TRAINER_CACHE}/{format}/{name}")
 }
 
 /// A model artefact.

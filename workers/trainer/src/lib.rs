@@ -17,6 +17,7 @@
 //! | [`plan`] | what is to be trained on, and the id that follows |
 //! | [`rows`] | dataset bytes to rows; pure |
 //! | [`load`] | streams the datasets out of the store |
+//! | `cache` | what was parsed before, so that only new datasets are read |
 //! | [`train`], [`newton`] | rows to coefficients; pure |
 //! | [`select`] | penalty and threshold by cross-validation; pure |
 //! | [`inference`], [`bootstrap`] | how sure all that is; pure |
@@ -37,6 +38,7 @@
 pub mod bootstrap;
 pub mod breeds;
 pub mod build;
+mod cache;
 mod collinear;
 pub mod curves;
 pub mod histogram;
@@ -183,7 +185,7 @@ impl Shared {
         }
         release::finish(&self.store, &plan.model).await?;
         let scored = Scored::read(&self.store).await?;
-        let mut loaded = load::load(&self.store, &plan.manifests, announced, &scored, self.threads).await?;
+        let mut loaded = load::load(&self.store, plan, announced, &scored, self.threads, self.settings.cache).await?;
         let datasets: Vec<&str> = plan.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
         let realised = scored.judge(&self.store, &datasets, std::mem::take(&mut loaded.outcomes)).await?;
         drop(scored);

@@ -1,5 +1,7 @@
 //! Streams the files of datasets out of the object store and into rows, on as many cores as there are.
 
+use crate::cache::{Cache, Encoded};
+use crate::plan::Plan;
 use crate::realised::{Outcome, Scored};
 use crate::rows::{Columns, NO_BREED, Parsed, Place, Rides, RowError, first_record, parse, whole_records};
 use bytes::Bytes;
@@ -25,6 +27,7 @@ use std::{
     sync::Arc,
 };
 
+/// Bytes that are parsed at once. Part of the cache's format.
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks asked of the store ahead of their use.
 const READ_AHEAD: usize = 2;
@@ -51,25 +54,37 @@ const PLACES_MAX: usize = 100_000;
 /// Stands for the stations that are too many to be told apart.
 pub const OTHER_PLACES: &str = "others";
 
-/// Reads the datasets, which come by rising batch id. A ride that stands in several with a label and weather counts in
-/// the first only. Labels of rides in `scored` are noted as they come by.
+/// Reads the datasets of the plan, by rising batch id; from the `cache` those that are there. A ride that stands in several with a
+/// label and weather counts in the first only. Labels of rides in `scored` are noted as they come by.
 ///
 /// # Errors
 /// [`Failure::Outage`] when the store is away; permanently (`dataset_changed`, `broken_dataset`) when a file is not what
 /// its manifest says, if it belongs to the dataset `announced` by the message at hand; else transiently.
 pub async fn load(
     store: &Store,
-    manifests: &[Manifest],
+    plan: &Plan,
     announced: &str,
     scored: &Scored,
     threads: usize,
+    cache: bool,
 ) -> Result<Loaded, Failure> {
+    let Plan { manifests, datasets, .. } = plan;
     let mut loading = Loading::new(manifests, scored);
-    for manifest in manifests {
-        let read = read_dataset(store, manifest, threads, &mut loading).await;
-        read.map_err(|failure| passes_unless_announced(failure, &manifest.batch_id, announced))?;
+    let cache = if cache { Some(Cache::open(store, manifests, datasets).await) } else { None };
+    let mut reading = Reading { store, threads, cache };
+    let mut read = Ok(());
+    for (dataset, manifest) in manifests.iter().enumerate() {
+        read = reading.dataset(dataset, manifest, &mut loading).await;
+        if let Err(failure) = read {
+            read = Err(passes_unless_announced(failure, &manifest.batch_id, announced));
+            break;
+        }
     }
-    Ok(loading.finish())
+    // Also of a training that fails: the next attempt need not read what this one did.
+    if let Some(cache) = reading.cache {
+        cache.finish().await;
+    }
+    read.map(|()| loading.finish())
 }
 
 /// A dataset that is damaged or vanishes is a failure for ever of the message that announced it, and of no other: by the
@@ -81,21 +96,6 @@ pub(crate) fn passes_unless_announced(failure: Failure, batch_id: &str, announce
         }
         other => other,
     }
-}
-
-async fn read_dataset(
-    store: &Store,
-    manifest: &Manifest,
-    threads: usize,
-    loading: &mut Loading<'_>,
-) -> Result<(), Failure> {
-    let before = loading.seen();
-    for file in &manifest.files {
-        read_file(store, file, threads, loading).await?;
-    }
-    loading.check(manifest, before)?;
-    loading.dataset += 1;
-    Ok(())
 }
 
 struct Loading<'a> {
@@ -189,63 +189,121 @@ impl<'a> Loading<'a> {
     }
 }
 
-type Parsing = BoxFuture<'static, Result<Result<Parsed, RowError>, Failure>>;
+/// A block that is being parsed; encoded, too, where it will be cached.
+type Parsing = BoxFuture<'static, Result<Result<(Parsed, Option<Encoded>), RowError>, Failure>>;
 
-async fn read_file(
-    store: &Store,
-    file: &DatasetFile,
+/// Where datasets are read from.
+struct Reading<'a> {
+    store: &'a Store,
     threads: usize,
-    loading: &mut Loading<'_>,
-) -> Result<(), Failure> {
-    let path = Path::from(file.path.as_str());
-    let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
-    let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
-    let size = match store.head(&path).await {
-        Ok(meta) => meta.size,
-        Err(object_store::Error::NotFound { .. }) => return Err(changed("the file is gone".to_owned())),
-        Err(error) => return Err(store::outage(error)),
-    };
-    if size != file.bytes {
-        return Err(changed(format!("{size} bytes; its manifest says {}", file.bytes)));
-    }
-    let mut blocks = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
-    let mut cutter = Cutter::default();
-    let mut columns: Option<Arc<Columns>> = None;
-    let mut parsing: VecDeque<Parsing> = VecDeque::new();
-    while let Some(block) = blocks.next().await {
-        let block = block.map_err(store::outage)?;
-        let (returned, mut records) = offload(move || cutter.cut(&block)).await?;
-        cutter = returned;
-        if columns.is_none() {
-            let Some(end) = first_record(&records) else { continue };
-            columns = Some(Arc::new(Columns::from_header(records.get(..end).unwrap_or_default()).map_err(broken)?));
-            records.drain(..end);
-        }
-        let Some(columns) = columns.clone() else { continue };
-        while parsing.len() >= threads.max(1) {
-            finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
-        }
-        parsing.push_back(offload(move || parse(&columns, &records)));
-    }
-    while !parsing.is_empty() {
-        finish_oldest(&mut parsing, loading).await?.map_err(broken)?;
-    }
-    let Cutter { carry, sha256 } = cutter;
-    if hex::encode(sha256.finalize()) != file.sha256 {
-        return Err(changed("its SHA-256 is not the one in its manifest".to_owned()));
-    }
-    if !carry.is_empty() || columns.is_none() {
-        return Err(broken(RowError::Csv("the last record has no line end".to_owned())));
-    }
-    Ok(())
+    cache: Option<Cache<'a>>,
 }
 
-async fn finish_oldest(
-    parsing: &mut VecDeque<Parsing>,
-    loading: &mut Loading<'_>,
-) -> Result<Result<(), RowError>, Failure> {
-    let Some(oldest) = parsing.pop_front() else { return Ok(Ok(())) };
-    Ok(oldest.await?.map(|parsed| loading.add(parsed)))
+/// Blocks of a dataset on their way from its files to the rides.
+struct Blocks {
+    /// Number of the dataset.
+    dataset: usize,
+    /// The oldest first.
+    parsing: VecDeque<Parsing>,
+    /// Blocks that came out of the cache before it failed: parsed once more, but not added.
+    added: usize,
+}
+
+impl Reading<'_> {
+    async fn dataset(&mut self, dataset: usize, manifest: &Manifest, loading: &mut Loading<'_>) -> Result<(), Failure> {
+        let before = loading.seen();
+        let added = match &mut self.cache {
+            Some(cache) => cache.replay(dataset, |parsed| loading.add(parsed)).await,
+            None => Some(0),
+        };
+        if let Some(added) = added {
+            let mut blocks = Blocks { dataset, parsing: VecDeque::new(), added };
+            for file in &manifest.files {
+                self.file(file, &mut blocks, loading).await?;
+            }
+        }
+        loading.check(manifest, before)?;
+        if let (Some(cache), Some(_)) = (&mut self.cache, added) {
+            cache.seal().await;
+        }
+        loading.dataset += 1;
+        Ok(())
+    }
+
+    async fn file(
+        &mut self,
+        file: &DatasetFile,
+        blocks: &mut Blocks,
+        loading: &mut Loading<'_>,
+    ) -> Result<(), Failure> {
+        let path = Path::from(file.path.as_str());
+        let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
+        let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
+        let size = match self.store.head(&path).await {
+            Ok(meta) => meta.size,
+            Err(object_store::Error::NotFound { .. }) => return Err(changed("the file is gone".to_owned())),
+            Err(error) => return Err(store::outage(error)),
+        };
+        if size != file.bytes {
+            return Err(changed(format!("{size} bytes; its manifest says {}", file.bytes)));
+        }
+        let store = self.store;
+        let ranges = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range));
+        let mut ranges = ranges.buffered(READ_AHEAD);
+        let mut cutter = Cutter::default();
+        let mut columns: Option<Arc<Columns>> = None;
+        let is_cached = self.cache.is_some();
+        while let Some(block) = ranges.next().await {
+            let block = block.map_err(store::outage)?;
+            let (returned, mut records) = offload(move || cutter.cut(&block)).await?;
+            cutter = returned;
+            if columns.is_none() {
+                let Some(end) = first_record(&records) else { continue };
+                columns = Some(Arc::new(Columns::from_header(records.get(..end).unwrap_or_default()).map_err(broken)?));
+                records.drain(..end);
+            }
+            let Some(columns) = columns.clone() else { continue };
+            while blocks.parsing.len() >= self.threads.max(1) {
+                self.finish_oldest(blocks, loading).await?.map_err(broken)?;
+            }
+            blocks.parsing.push_back(offload(move || {
+                let parsed = parse(&columns, &records)?;
+                let encoded = is_cached.then(|| Encoded::of(&parsed));
+                Ok((parsed, encoded))
+            }));
+        }
+        while !blocks.parsing.is_empty() {
+            self.finish_oldest(blocks, loading).await?.map_err(broken)?;
+        }
+        let Cutter { carry, sha256 } = cutter;
+        if hex::encode(sha256.finalize()) != file.sha256 {
+            return Err(changed("its SHA-256 is not the one in its manifest".to_owned()));
+        }
+        if !carry.is_empty() || columns.is_none() {
+            return Err(broken(RowError::Csv("the last record has no line end".to_owned())));
+        }
+        Ok(())
+    }
+
+    async fn finish_oldest(
+        &mut self,
+        blocks: &mut Blocks,
+        loading: &mut Loading<'_>,
+    ) -> Result<Result<(), RowError>, Failure> {
+        let Some(oldest) = blocks.parsing.pop_front() else { return Ok(Ok(())) };
+        let (parsed, encoded) = match oldest.await? {
+            Ok(parsed) => parsed,
+            Err(error) => return Ok(Err(error)),
+        };
+        if let (Some(cache), Some(encoded)) = (&mut self.cache, encoded) {
+            cache.keep(blocks.dataset, encoded).await;
+        }
+        match blocks.added.checked_sub(1) {
+            Some(left) => blocks.added = left,
+            None => loading.add(parsed),
+        }
+        Ok(Ok(()))
+    }
 }
 
 /// Cuts blocks where records end, and hashes them on the way.

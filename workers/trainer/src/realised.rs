@@ -13,7 +13,7 @@ use common::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Scored rides that are remembered, at most, those of the latest days first: about 100 bytes each.
@@ -119,8 +119,8 @@ impl Scored {
             else {
                 continue;
             };
-            let knew: Vec<bool> =
-                datasets.iter().map(|batch| known.iter().any(|known| known.batch_id == *batch)).collect();
+            let known: HashSet<&str> = known.iter().map(|known| known.batch_id.as_str()).collect();
+            let knew: Vec<bool> = datasets.iter().map(|batch| known.contains(batch)).collect();
             let is_new =
                 |o: &&Outcome| !usize::try_from(o.dataset).ok().and_then(|d| knew.get(d).copied()).unwrap_or(false);
             let predictions: Vec<(f64, bool)> =

@@ -33,7 +33,7 @@ use common::{
 use futures::{StreamExt, TryStreamExt, stream};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{collections::HashSet, sync::Arc};
 
 /// Models of breeds that are written, or whose champions are read, at once.
 const BREEDS_AT_ONCE: usize = 16;
@@ -413,11 +413,13 @@ async fn write_artefact(store: &Store, model: &Model) -> Result<Version, Failure
 
 /// A dataset that was removed since is no reason to keep a champion that knew it.
 async fn is_outdated(store: &Store, model: &Model, champion: &Model) -> Result<bool, Failure> {
-    if !model.datasets.iter().all(|dataset| champion.datasets.contains(dataset)) {
+    let key = |TrainedOn { batch_id, manifest_sha256 }: &TrainedOn| (batch_id.clone(), manifest_sha256.clone());
+    let of = |model: &Model| model.datasets.iter().map(key).collect::<HashSet<_>>();
+    let (ours, theirs) = (of(model), of(champion));
+    if !ours.is_subset(&theirs) {
         return Ok(false);
     }
-    let unknown_to_us = |dataset: &&TrainedOn| !model.datasets.contains(dataset);
-    for dataset in champion.datasets.iter().filter(unknown_to_us) {
+    for dataset in champion.datasets.iter().filter(|dataset| !ours.contains(&key(dataset))) {
         if store::exists(store, &layout::manifest(&dataset.batch_id)).await? {
             return Ok(true);
         }

@@ -181,6 +181,11 @@ pub struct Parsed {
 }
 
 impl Parsed {
+    /// Rides with a label and weather.
+    pub fn trainable(&self) -> u64 {
+        self.rows.len() as u64 + self.out_of_range
+    }
+
     fn breed(&mut self, breed: &[u8], known: &mut BTreeMap<Vec<u8>, u32>) -> u32 {
         if let Some(number) = known.get(breed) {
             return *number;

@@ -61,6 +61,9 @@ pub struct Settings {
     pub promotion_margin: f64,
     /// On fewer held-out rides than this they are not compared, and the champion stays.
     pub promotion_rides_min: u64,
+    /// Keep the rides of each dataset, as they were parsed, below `cache/trainer` in the store, so that a training reads only what is
+    /// new. Models are the same with and without.
+    pub cache: bool,
     /// A message is held unacknowledged for at most so long; a longer training goes on without it, and it comes again. To be well
     /// below the broker's `consumer_timeout` (30 minutes unless told otherwise).
     pub hold_ms_max: u64,
@@ -101,6 +104,7 @@ impl Default for Settings {
             promotion_metric: Metric::LogLoss,
             promotion_margin: 0.001,
             promotion_rides_min: 500,
+            cache: true,
             hold_ms_max: 10 * 60 * 1000,
         }
     }

@@ -1,3 +1,4 @@
+mod cached;
 mod promotion;
 
 use super::*;
@@ -371,7 +372,7 @@ async fn blocks_and_files_are_joined_without_a_seam() {
     let columns = rows::Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap();
     let rows = rows::parse(&columns, body.as_bytes()).unwrap().rows;
     let plan = Plan::read(&store, TrainingSettings::default(), "a").await.unwrap();
-    let loaded = load::load(&store, &plan.manifests, "a", &Scored::default(), 2).await.unwrap();
+    let loaded = load::load(&store, &plan, "a", &Scored::default(), 2, true).await.unwrap();
     for (side, test) in [(&loaded.train, false), (&loaded.test, true)] {
         let expected: Vec<_> =
             rows.iter().filter(|row| row.test == test).map(|row| (row.features, row.service)).collect();

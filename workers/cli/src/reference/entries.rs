@@ -256,6 +256,10 @@ pub(super) const TRAINER: &[Entry] = &[
         "by how much a new model may be worse than the champion on the same held-out rides",
     ),
     at_least("promotion_rides_min", "rides", 0, "held out, below which models are not compared and the champion stays"),
+    flag(
+        "cache",
+        "whether datasets are kept as they were parsed, so that a training reads only new ones; no model depends on it",
+    ),
     number(
         "hold_ms_max",
         "milliseconds",

@@ -1,0 +1,241 @@
+//! What a new batch costs a trainer that has many datasets already: beside the fit, with and without its cache.
+//!
+//! A store in a local folder holds the datasets. Each measurement is a process of its own, so that nothing is in its memory; a new
+//! dataset is written before it. The files are in the page cache of the system.
+
+use anyhow::{Context, ensure};
+use clap::Parser;
+use common::{
+    contract::layout,
+    runtime::{
+        Store,
+        config::{Settings as _, StoreSettings},
+        store,
+    },
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::ObjectStore;
+use pipeline_tests::datasets::{spread, write_rows};
+use serde::{Deserialize, Serialize};
+use std::{
+    fmt::Write,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Instant,
+};
+use trainer::{Settings, Trainer, breeds, build, load, newton::Cancel, plan::Plan, realised::Scored};
+
+/// Measures what a new batch costs a trainer with many datasets.
+#[derive(Parser)]
+struct Arguments {
+    /// Datasets
+    #[arg(long, default_value_t = 5_000)]
+    datasets: u64,
+    /// Rides in each
+    #[arg(long, default_value_t = 100)]
+    rides: u64,
+    /// Rides in the new batch
+    #[arg(long, default_value_t = 100)]
+    new_rides: u64,
+    /// Versions that scored rides, each of which left a file of 100
+    #[arg(long, default_value_t = 0)]
+    scored: u64,
+    /// Measurements of each kind, in turns; medians are shown
+    #[arg(long, default_value_t = 5)]
+    runs: usize,
+    /// Use this folder, and keep it [default: a temporary one]
+    #[arg(long)]
+    folder: Option<PathBuf>,
+    /// Measure one training of the store in the folder, with this setting of trainer.cache, and print it as JSON
+    #[arg(long, hide = true)]
+    measure: Option<bool>,
+    /// All of a training, not part by part
+    #[arg(long, hide = true)]
+    whole: bool,
+}
+
+/// What the cache has.
+enum Kind {
+    /// It is switched off.
+    Without,
+    /// Nothing.
+    Cold,
+    /// Every dataset but the new one.
+    Warm,
+}
+
+const KINDS: [Kind; 3] = [Kind::Without, Kind::Cold, Kind::Warm];
+
+/// Seconds.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+struct Measured {
+    plan: f64,
+    scored: f64,
+    load: f64,
+    fit: f64,
+    all: f64,
+    /// Most memory ever resident, MB.
+    memory: f64,
+}
+
+fn open(folder: &Path) -> anyhow::Result<Store> {
+    store::open(&StoreSettings { url: folder.display().to_string(), ..StoreSettings::default() })
+}
+
+/// Rides as the generator makes them: six decimals of a mile, whole points, two stations, twelve months, eight breeds.
+async fn add(store: &Store, batch: u64, rides: u64) -> anyhow::Result<()> {
+    let batch_id = format!("{:016x}", (batch + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
+    let mut rows = String::new();
+    for ride in 0..rides {
+        let draw = |salt: u64, range: f64| (spread(batch * 1_000_003 + ride, salt) * range).floor();
+        let distance = 29.0 + draw(1, 2e6) / 1e6;
+        let (tmin, tmax, prcp) = (draw(5, 250.0) - 50.0, 200.0 + draw(6, 150.0), draw(7, 200.0));
+        let log_odds = 0.75 * (distance - 30.0) - 0.004 * (tmin - 75.0) + 0.007 * (prcp - 100.0);
+        let service = u8::from(spread(batch * 1_000_003 + ride, 2) < 1.0 / (1.0 + f64::exp(-log_odds)));
+        writeln!(
+            rows,
+            "{batch_id}-{ride},Twilight,breed{},2018-{:02}-25 17:03:05.722,40.690558,-74.044502,{distance},{},{},{service},\
+             USW000947{},20.718281,{tmin},{tmax},{prcp}",
+            draw(8, 8.0),
+            1.0 + draw(9, 12.0),
+            290.0 + draw(3, 80.0),
+            290.0 + draw(4, 80.0),
+            28.0 + draw(10, 2.0)
+        )?;
+    }
+    write_rows(store, &batch_id, &rows, rides).await;
+    Ok(())
+}
+
+/// Plan, scored rides, rides and fit, one after the other; what comes after the fit is not done.
+async fn parts(store: &Store, settings: &Settings) -> anyhow::Result<Measured> {
+    let mut last = Instant::now();
+    let mut took = || std::mem::replace(&mut last, Instant::now()).elapsed().as_secs_f64();
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let plan = Plan::read(store, settings.training(), "").await?;
+    let seconds_plan = took();
+    let scored = Scored::read(store).await?;
+    let seconds_scored = took();
+    let loaded = load::load(store, &plan, "", &scored, threads, settings.cache).await?;
+    let seconds_load = took();
+    let cancel = Cancel::default();
+    let built = build::build(&plan, &loaded, threads, &cancel)?;
+    breeds::train(&plan, &built, (&loaded.train, &loaded.test), &loaded.breeds, threads, &cancel)?;
+    Ok(Measured { plan: seconds_plan, scored: seconds_scored, load: seconds_load, fit: took(), ..Measured::default() })
+}
+
+async fn measure(folder: &Path, cache: bool, whole: bool) -> anyhow::Result<Measured> {
+    let store = open(folder)?;
+    let settings = Settings { cache, ..Settings::default() };
+    settings.check().map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
+    let mut measured = if whole {
+        let started = Instant::now();
+        Trainer::new(settings, store).retrain().await?;
+        Measured { all: started.elapsed().as_secs_f64(), ..Measured::default() }
+    } else {
+        parts(&store, &settings).await?
+    };
+    let status = std::fs::read_to_string("/proc/self/status")?;
+    let most =
+        status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|line| line.split_whitespace().next());
+    measured.memory = most.context("VmHWM")?.parse::<f64>()? / 1_000.0;
+    Ok(measured)
+}
+
+fn in_a_process(folder: &Path, cache: bool, whole: bool) -> anyhow::Result<Measured> {
+    let mut command = Command::new(std::env::current_exe()?);
+    command.arg("--folder").arg(folder).args(["--measure", if cache { "true" } else { "false" }]);
+    command.args(whole.then_some("--whole"));
+    let output = command.output()?;
+    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    Ok(serde_json::from_slice(&output.stdout)?)
+}
+
+const CACHE: &str = layout::TRAINER_CACHE;
+
+async fn remove_cache(store: &Store) -> anyhow::Result<()> {
+    let packs = store.list(Some(&CACHE.into())).map_ok(|pack| pack.location).boxed();
+    store::remove_all(store, packs).await?;
+    Ok(())
+}
+
+async fn size(store: &Store, prefix: &str) -> anyhow::Result<(usize, f64)> {
+    let objects: Vec<_> = store.list(Some(&prefix.into())).try_collect().await?;
+    Ok((objects.len(), objects.iter().map(|object| object.size as f64).sum::<f64>() / 1e6))
+}
+
+fn median(measured: &[Measured]) -> Measured {
+    let of = |value: fn(&Measured) -> f64| {
+        let mut values: Vec<f64> = measured.iter().map(value).collect();
+        values.sort_by(f64::total_cmp);
+        values.get(values.len() / 2).copied().unwrap_or_default()
+    };
+    Measured {
+        plan: of(|m| m.plan),
+        scored: of(|m| m.scored),
+        load: of(|m| m.load),
+        fit: of(|m| m.fit),
+        all: of(|m| m.all),
+        memory: of(|m| m.memory),
+    }
+}
+
+fn show(kind: &Kind, measured: &Measured) {
+    let kind = match kind {
+        Kind::Without => "without cache",
+        Kind::Cold => "nothing cached",
+        Kind::Warm => "one is new",
+    };
+    let Measured { plan, scored, load, fit, all, memory } = measured;
+    let beside = all - fit;
+    println!("{kind:<16}{plan:>8.3}{scored:>8.3}{load:>8.3}{fit:>8.3}{all:>8.3}{beside:>8.3}{memory:>8.0}");
+}
+
+#[tokio::main]
+async fn main() -> anyhow::Result<()> {
+    let arguments = Arguments::parse();
+    if let (Some(cache), Some(folder)) = (arguments.measure, &arguments.folder) {
+        println!("{}", serde_json::to_string(&measure(folder, cache, arguments.whole).await?)?);
+        return Ok(());
+    }
+    let temporary = tempfile::tempdir()?;
+    let folder = arguments.folder.clone().unwrap_or_else(|| temporary.path().join("store"));
+    let store = open(&folder)?;
+    stream::iter(0..arguments.datasets)
+        .map(|batch| add(&store, batch, arguments.rides))
+        .buffer_unordered(16)
+        .try_collect::<()>()
+        .await?;
+    for version in 0..arguments.scored {
+        let rides: String = (0..100).map(|ride| format!("{version}-{ride},0.5\n")).collect();
+        let path = layout::scored(layout::GLOBAL_MODEL, &format!("{version:016x}"), "2026-11-29", "scorer");
+        store::write(&store, &path, format!("ride_id,probability\n{rides}")).await?;
+    }
+    println!("{} datasets of {} rides; medians of {}; seconds", arguments.datasets, arguments.rides, arguments.runs);
+    println!("{:<16}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", "plan", "scored", "load", "fit", "all", "beside", "MB");
+    let mut batches = arguments.datasets..;
+    let mut of_kind: [Vec<Measured>; 3] = Default::default();
+    in_a_process(&folder, false, true)?;
+    for _ in 0..arguments.runs {
+        for (kind, measured) in KINDS.iter().zip(&mut of_kind) {
+            let mut trainings = Vec::new();
+            for whole in [false, true] {
+                match kind {
+                    Kind::Without => {}
+                    Kind::Cold => remove_cache(&store).await?,
+                    Kind::Warm => drop(in_a_process(&folder, true, false)?),
+                }
+                add(&store, batches.next().context("a batch")?, arguments.new_rides).await?;
+                trainings.push(in_a_process(&folder, !matches!(kind, Kind::Without), whole)?);
+            }
+            let [parts, whole] = trainings.as_slice() else { continue };
+            measured.push(Measured { all: whole.all, memory: whole.memory, ..parts.clone() });
+        }
+    }
+    for (kind, measured) in KINDS.iter().zip(&of_kind) {
+        show(kind, &median(measured));
+    }
+    let ((packs, cached), (_, files)) = (size(&store, CACHE).await?, size(&store, layout::DATASET).await?);
+    println!("{packs} packs, {cached:.1} MB; datasets with their manifests {files:.1} MB");
+    Ok(())
+}

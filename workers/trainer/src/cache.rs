@@ -1,0 +1,327 @@
+//! The rides of datasets as they were parsed before, so that a training reads only what is new.
+//!
+//! ```text
+//! cache/trainer/<format>/<hash>    a pack: pieces of many datasets, in the order of their batch ids
+//! ```
+//!
+//! A piece holds what [`rows::parse`](crate::rows::parse) made of one block of a dataset; it goes by the SHA-256 of the dataset's
+//! manifest, which names the SHA-256 of every file. So a hit needs none of the files, and a dataset that was joined again is another
+//! one. The pieces are fed to the same code in the same order as freshly parsed blocks: models are the same to the byte, with and
+//! without a cache, whatever part of it is there.
+//!
+//! * **Packs.** Opening thousands of small objects takes longer than parsing them. So a training gathers the pieces of new datasets
+//!   and merges them with packs that are not much larger, as a log-structured merge tree does: about log₂ of the rides many packs,
+//!   each piece rewritten about as often in its life. Packs are sorted, so that a training reads each from its start to its end, a
+//!   part of [`packs`] at a time, in the order of the batch ids. A pack is at most as large as 16 MiB and one piece.
+//! * **Trust.** Nothing in the cache is needed: it may be removed at any time, wholly or in part, while trainers run. Every index and
+//!   every piece has a checksum. What is damaged is read from the dataset instead, with a warning, and written anew. The last piece
+//!   of a dataset is its seal: it names the pieces before it, and exists only if the SHA-256 of every file was right when they were
+//!   parsed. A training never fails because of the cache; it takes longer.
+//! * **Several trainers** write packs under names that follow from their bytes. If one removes a pack that it has merged while
+//!   another reads it, the other looks for the pieces again.
+//! * **Removal.** Whoever writes removes packs that no piece is read from: of datasets that are gone, or in a larger pack too. A pack
+//!   of which less than half is read is merged, whatever its size. Packs of other formats go once they are a week old.
+//! * **What it costs.** 30 bytes per ride, about a quarter of the CSV file. A dataset file that is damaged after it was cached is not
+//!   noticed by a training any more: its rides are those of the right bytes. `wildrydes export` and `wildrydes describe` notice it.
+//!
+//! Why not an existing format: Parquet and Arrow are made for row groups of many thousands of rides; their metadata for a dataset of
+//! a hundred is larger than its rides, and either takes longer to build than the trainer. `postcard` frames the columns and indexes.
+
+mod pack;
+mod packs;
+mod piece;
+
+use crate::rows::Parsed;
+use bytes::Bytes;
+use common::{
+    contract::{dataset::Manifest, layout, model::TrainedOn},
+    runtime::store::{self, Store},
+};
+use pack::{BYTES_MAX, Entry, ManifestHash, PACK_BYTES_MAX};
+use packs::{Found, Pack, Unread};
+use std::collections::HashMap;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Part of every path. To be raised whenever the same dataset would be parsed into other pieces: another way to cut blocks, another
+/// rule for what is trainable, another feature, another encoding.
+const FORMAT: &str = "1";
+/// How often the packs are looked for again in one training because one was gone.
+const LOOKS_MAX: u32 = 3;
+
+/// The cache during one training.
+pub(crate) struct Cache<'a> {
+    store: &'a Store,
+    manifests: &'a [Manifest],
+    hashes: Vec<ManifestHash>,
+    packs: Vec<Pack>,
+    damaged: Vec<object_store::path::Path>,
+    /// Pack and number in it of every piece of the datasets that are complete in the cache.
+    complete: HashMap<ManifestHash, Vec<(usize, usize)>>,
+    looks_left: u32,
+    /// Pieces of datasets that were read from their files.
+    gathered: Vec<Gathered>,
+    gathered_bytes: u64,
+    unsealed: Unsealed,
+    /// [`PACK_BYTES_MAX`]
+    pack_bytes_max: u64,
+}
+
+/// A piece to be written, with the number of its dataset in the plan.
+type Gathered = (usize, Entry, Bytes);
+
+/// The dataset that is being read from its files.
+#[derive(Default)]
+struct Unsealed {
+    /// The last piece so far, held back: it may become the seal.
+    last: Option<Gathered>,
+    checksums: Vec<u64>,
+}
+
+/// A piece as it is to be written.
+#[derive(Debug)]
+pub(crate) struct Encoded {
+    bytes: Bytes,
+    rides: u64,
+    trainable: u64,
+}
+
+impl Encoded {
+    /// Of a block of a dataset.
+    pub(crate) fn of(parsed: &Parsed) -> Self {
+        Self { bytes: piece::encode(parsed).into(), rides: parsed.rides, trainable: parsed.trainable() }
+    }
+}
+
+impl<'a> Cache<'a> {
+    /// Looks for what is known of these datasets; `manifests` and `datasets` have the same order.
+    pub(crate) async fn open(store: &'a Store, manifests: &'a [Manifest], datasets: &[TrainedOn]) -> Self {
+        let hash = |dataset: &TrainedOn| {
+            let mut hash = ManifestHash::default();
+            // It is a SHA-256 of this trainer's own.
+            let _ = hex::decode_to_slice(&dataset.manifest_sha256, &mut hash);
+            hash
+        };
+        let mut cache = Self {
+            store,
+            manifests,
+            hashes: datasets.iter().map(hash).collect(),
+            packs: Vec::new(),
+            damaged: Vec::new(),
+            complete: HashMap::new(),
+            looks_left: LOOKS_MAX,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
+            unsealed: Unsealed::default(),
+            pack_bytes_max: PACK_BYTES_MAX,
+        };
+        cache.look().await;
+        cache
+    }
+
+    async fn look(&mut self) {
+        let Found { packs, damaged } = match packs::find(self.store, layout::TRAINER_CACHE, FORMAT).await {
+            Ok(found) => found,
+            Err(error) => {
+                tracing::warn!(%error, "the trainer's cache cannot be listed now; datasets are read from their files");
+                Found::default()
+            }
+        };
+        (self.packs, self.damaged) = (packs, damaged);
+        self.complete.clear();
+        let mut pieces: HashMap<(ManifestHash, u32, u64), (usize, usize)> = HashMap::new();
+        let mut seals: HashMap<ManifestHash, Vec<(usize, usize)>> = HashMap::new();
+        for (pack, Pack { pieces: placed, .. }) in self.packs.iter().enumerate() {
+            for (index, placed) in placed.iter().enumerate() {
+                let Entry { manifest, number, checksum, seal, .. } = &placed.entry;
+                pieces.entry((*manifest, *number, *checksum)).or_insert((pack, index));
+                if seal.is_some() {
+                    seals.entry(*manifest).or_default().push((pack, index));
+                }
+            }
+        }
+        for (dataset, (hash, manifest)) in self.hashes.iter().zip(self.manifests).enumerate() {
+            let mut sealed = seals.get(hash).into_iter().flatten();
+            let Some(complete) = sealed.find_map(|seal| complete(&self.packs, &pieces, *seal, manifest)) else {
+                continue;
+            };
+            for (pack, index) in &complete {
+                self.packs[*pack].pieces[*index].dataset = Some(dataset);
+            }
+            self.complete.insert(*hash, complete);
+        }
+    }
+
+    /// Gives the pieces of a dataset to `add`, one after the other. Returns how many, if the dataset is not complete in the cache:
+    /// then the first so many blocks of its files have been added.
+    pub(crate) async fn replay(&mut self, dataset: usize, mut add: impl FnMut(Parsed)) -> Option<usize> {
+        let hash = *self.hashes.get(dataset)?;
+        let mut added = 0;
+        loop {
+            let Some(pieces) = self.complete.get(&hash) else { return Some(added) };
+            let Some(&(pack, index)) = pieces.get(added) else { return None };
+            match read(self.store, &mut self.packs[pack], index).await {
+                Ok(parsed) => {
+                    add(parsed);
+                    added += 1;
+                }
+                Err(Unread::Gone) if self.looks_left > 0 => {
+                    self.looks_left -= 1;
+                    self.look().await;
+                }
+                Err(why) => {
+                    let Pack { path, is_damaged, .. } = &mut self.packs[pack];
+                    *is_damaged |= matches!(why, Unread::Damaged(_));
+                    tracing::warn!(%path, %why, "a dataset in the trainer's cache cannot be read; it is read from its files");
+                    return Some(added);
+                }
+            }
+        }
+    }
+
+    /// Takes the next block of a dataset that is read from its files.
+    pub(crate) async fn keep(&mut self, dataset: usize, block: Encoded) {
+        let Encoded { bytes, rides, trainable } = block;
+        let (Some(manifest), Ok(length)) = (self.hashes.get(dataset), u32::try_from(bytes.len())) else { return };
+        let number = self.unsealed.checksums.len() + usize::from(self.unsealed.last.is_some());
+        let entry = Entry {
+            manifest: *manifest,
+            number: u32::try_from(number).unwrap_or(u32::MAX),
+            bytes: length,
+            checksum: xxh3_64(&bytes),
+            rides,
+            trainable,
+            seal: None,
+        };
+        if let Some(before) = self.unsealed.last.replace((dataset, entry, bytes)) {
+            self.unsealed.checksums.push(before.1.checksum);
+            self.gather(before).await;
+        }
+    }
+
+    /// The dataset whose blocks were kept is complete, and its files are what its manifest says.
+    pub(crate) async fn seal(&mut self) {
+        let Unsealed { last, checksums } = std::mem::take(&mut self.unsealed);
+        if let Some((dataset, entry, bytes)) = last {
+            self.gather((dataset, Entry { seal: Some(checksums), ..entry }, bytes)).await;
+        }
+    }
+
+    async fn gather(&mut self, piece: Gathered) {
+        // Where one that large came from the next training looks again.
+        if piece.2.len() as u64 > BYTES_MAX - 2 * PACK_BYTES_MAX {
+            return;
+        }
+        self.gathered_bytes += piece.2.len() as u64;
+        self.gathered.push(piece);
+        if self.gathered_bytes >= self.pack_bytes_max {
+            let gathered = std::mem::take(&mut self.gathered);
+            self.gathered_bytes = 0;
+            self.write(gathered).await;
+        }
+    }
+
+    /// Writes what was gathered, merged with what is small, and removes what is needed no more.
+    pub(crate) async fn finish(mut self) {
+        for path in &self.damaged {
+            packs::remove(self.store, path).await;
+        }
+        let mut gathered = std::mem::take(&mut self.gathered);
+        // Pieces without their seal: the dataset could not be read to its end.
+        if let Some((dataset, ..)) = self.unsealed.last {
+            gathered.retain(|piece| piece.0 != dataset);
+        }
+        let mut bytes: u64 = gathered.iter().map(|piece| piece.2.len() as u64).sum();
+        let mut merged = Vec::new();
+        let mut written = Vec::new();
+        let packs = std::mem::take(&mut self.packs);
+        // The smallest first.
+        for pack in packs.into_iter().rev() {
+            let used = pack.used();
+            let wasteful = pack.is_damaged || pack.is_wasteful();
+            if used == 0 {
+                merged.push(pack.path);
+            } else if wasteful || (used <= 2 * bytes && bytes + used <= self.pack_bytes_max) {
+                match pack.whole(self.store).await {
+                    Ok(pieces) => gathered.extend(pieces),
+                    Err(error) => {
+                        tracing::warn!(path = %pack.path, %error, "a pack of the trainer's cache cannot be merged now");
+                        continue;
+                    }
+                }
+                bytes += used;
+                if pack.is_damaged {
+                    // First, since what is right of it may make a pack of the same name.
+                    packs::remove(self.store, &pack.path).await;
+                } else {
+                    merged.push(pack.path);
+                }
+                if bytes >= self.pack_bytes_max {
+                    written.push(self.write(std::mem::take(&mut gathered)).await);
+                    bytes = 0;
+                }
+            }
+        }
+        if !gathered.is_empty() {
+            written.push(self.write(gathered).await);
+        }
+        // Otherwise what was merged is there in its old packs alone.
+        if written.iter().all(Option::is_some) {
+            let is_written = |path: &str| written.iter().flatten().any(|written| written == path);
+            for path in merged.iter().filter(|path| !is_written(path.as_ref())) {
+                packs::remove(self.store, path).await;
+            }
+        }
+    }
+
+    /// Writes a pack; returns its path.
+    async fn write(&self, mut pieces: Vec<Gathered>) -> Option<String> {
+        let key = |piece: &Gathered| (piece.0, piece.1.number, piece.1.checksum);
+        pieces.sort_by_key(key);
+        pieces.dedup_by_key(|piece| key(piece));
+        let pieces: Vec<(Entry, Bytes)> = pieces.into_iter().map(|(_, entry, bytes)| (entry, bytes)).collect();
+        let (name, bytes) = pack::write(&pieces);
+        let path = layout::trainer_cache(FORMAT, &name);
+        match store::create(self.store, &path, bytes).await {
+            // If there is one already, it has the same bytes.
+            Ok(_) => Some(path),
+            Err(failure) => {
+                tracing::warn!(path, %failure, "a pack of the trainer's cache cannot be written; its datasets are read anew next time");
+                None
+            }
+        }
+    }
+}
+
+/// The pieces that a seal names, if all of them are there and hold as many rides as the manifest says.
+fn complete(
+    packs: &[Pack],
+    pieces: &HashMap<(ManifestHash, u32, u64), (usize, usize)>,
+    seal: (usize, usize),
+    manifest: &Manifest,
+) -> Option<Vec<(usize, usize)>> {
+    let entry = |(pack, index): (usize, usize)| Some(&packs.get(pack)?.pieces.get(index)?.entry);
+    let Entry { manifest: hash, seal: Some(before), number, .. } = entry(seal)? else { return None };
+    let before = (0..).zip(before).map(|(number, checksum)| pieces.get(&(*hash, number, *checksum)).copied());
+    let mut all: Vec<(usize, usize)> = before.collect::<Option<_>>()?;
+    all.push(seal);
+    let sum = |count: fn(&Entry) -> u64| all.iter().filter_map(|piece| entry(*piece)).map(count).sum::<u64>();
+    let right = usize::try_from(*number).ok() == Some(all.len() - 1)
+        && (sum(|entry| entry.rides), sum(|entry| entry.trainable)) == (manifest.accepted, manifest.trainable);
+    right.then_some(all)
+}
+
+async fn read(store: &Store, pack: &mut Pack, index: usize) -> Result<Parsed, Unread> {
+    let bytes = pack.piece(store, index).await?;
+    let parsed = piece::decode(&bytes).map_err(|why| Unread::Damaged(why.to_string()))?;
+    let Some(Entry { rides, trainable, .. }) = pack.pieces.get(index).map(|placed| &placed.entry) else {
+        return Err(Unread::Gone);
+    };
+    if (parsed.rides, parsed.trainable()) == (*rides, *trainable) {
+        Ok(parsed)
+    } else {
+        Err(Unread::Damaged("it has another number of rides than its index says".to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -223,7 +223,9 @@ async fn main() -> anyhow::Result<()> {
                 match kind {
                     Kind::Without => {}
                     Kind::Cold => remove_cache(&store).await?,
-                    Kind::Warm => drop(in_a_process(&folder, true, false)?),
+                    Kind::Warm => {
+                        let _ = in_a_process(&folder, true, false)?;
+                    }
                 }
                 add(&store, batches.next().context("a batch")?, arguments.new_rides).await?;
                 trainings.push(in_a_process(&folder, !matches!(kind, Kind::Without), whole)?);

@@ -158,7 +158,7 @@ impl<'a> Cache<'a> {
         let mut added = 0;
         loop {
             let Some(pieces) = self.complete.get(&hash) else { return Some(added) };
-            let Some(&(pack, index)) = pieces.get(added) else { return None };
+            let &(pack, index) = pieces.get(added)?;
             match read(self.store, &mut self.packs[pack], index).await {
                 Ok(parsed) => {
                     add(parsed);

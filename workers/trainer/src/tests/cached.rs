@@ -278,7 +278,7 @@ async fn packs_may_vanish_while_they_are_read() {
 async fn rides_of_a_damaged_dataset_are_not_cached() {
     let store = memory();
     let part = lines("a", 500, 6);
-    let ready = put_dataset(&store, "a", &[part.clone()]).await;
+    let ready = put_dataset(&store, "a", std::slice::from_ref(&part)).await;
     let path = layout::dataset_part("a", 0);
     let right = store::read(&store, &path).await.unwrap().unwrap();
     let wrong = String::from_utf8(right.to_vec()).unwrap().replacen(".5,2", ".5,3", 1);

@@ -54,7 +54,7 @@ const PLACES_MAX: usize = 100_000;
 /// Stands for the stations that are too many to be told apart.
 pub const OTHER_PLACES: &str = "others";
 
-/// Reads the datasets of the plan, by rising batch id; from the `cache` those that are there. A ride that stands in several with a
+/// Reads the datasets of the plan, by rising batch id; from the `cache` those that are there, if there is more than one. A ride that stands in several with a
 /// label and weather counts in the first only. Labels of rides in `scored` are noted as they come by.
 ///
 /// # Errors
@@ -70,7 +70,9 @@ pub async fn load(
 ) -> Result<Loaded, Failure> {
     let Plan { manifests, datasets, .. } = plan;
     let mut loading = Loading::new(manifests, scored);
-    let cache = if cache { Some(Cache::open(store, manifests, datasets).await) } else { None };
+    // One dataset alone gains nothing: nobody trains on it a second time before there is another.
+    let is_cached = cache && manifests.len() > 1;
+    let cache = if is_cached { Some(Cache::open(store, manifests, datasets).await) } else { None };
     let mut reading = Reading { store, threads, cache };
     let mut read = Ok(());
     for (dataset, manifest) in manifests.iter().enumerate() {

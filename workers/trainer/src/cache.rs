@@ -153,14 +153,16 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// Gives the pieces of a dataset to `add`, one after the other. Returns how many, if the dataset is not complete in the cache:
-    /// then the first so many blocks of its files have been added.
-    pub(crate) async fn replay(&mut self, dataset: usize, mut add: impl FnMut(Parsed)) -> Option<usize> {
-        let hash = *self.hashes.get(dataset)?;
+    /// Gives the pieces of a dataset to `add`, one after the other.
+    ///
+    /// # Errors
+    /// With the number of pieces that were given, if the cache does not have the whole dataset: the first so many blocks of its files.
+    pub(crate) async fn replay(&mut self, dataset: usize, mut add: impl FnMut(Parsed)) -> Result<(), usize> {
+        let Some(hash) = self.hashes.get(dataset).copied() else { return Err(0) };
         let mut added = 0;
         loop {
-            let Some(pieces) = self.complete.get(&hash) else { return Some(added) };
-            let Some(&(pack, index)) = pieces.get(added) else { return None };
+            let Some(pieces) = self.complete.get(&hash) else { return Err(added) };
+            let Some(&(pack, index)) = pieces.get(added) else { return Ok(()) };
             match read(self.store, &mut self.packs[pack], index).await {
                 Ok(parsed) => {
                     add(parsed);
@@ -174,7 +176,7 @@ impl<'a> Cache<'a> {
                     let Pack { path, is_damaged, .. } = &mut self.packs[pack];
                     *is_damaged |= matches!(why, Unread::Damaged(_));
                     tracing::warn!(%path, %why, "a dataset in the trainer's cache cannot be read; it is read from its files");
-                    return Some(added);
+                    return Err(added);
                 }
             }
         }

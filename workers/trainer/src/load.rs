@@ -214,18 +214,18 @@ struct Blocks {
 impl Reading<'_> {
     async fn dataset(&mut self, dataset: usize, manifest: &Manifest, loading: &mut Loading<'_>) -> Result<(), Failure> {
         let before = loading.seen();
-        let added = match &mut self.cache {
+        let replayed = match &mut self.cache {
             Some(cache) => cache.replay(dataset, |parsed| loading.add(parsed)).await,
-            None => Some(0),
+            None => Err(0),
         };
-        if let Some(added) = added {
+        if let Err(added) = replayed {
             let mut blocks = Blocks { dataset, parsing: VecDeque::new(), added };
             for file in &manifest.files {
                 self.file(file, &mut blocks, loading).await?;
             }
         }
         loading.check(manifest, before)?;
-        if let (Some(cache), Some(_)) = (&mut self.cache, added) {
+        if let (Some(cache), Err(_)) = (&mut self.cache, replayed) {
             cache.seal().await;
         }
         loading.dataset += 1;

@@ -277,9 +277,9 @@ async fn packs_may_vanish_while_they_are_read() {
 #[tokio::test]
 async fn rides_of_a_damaged_dataset_are_not_cached() {
     let store = memory();
-    let part = lines("a", 500, 6);
+    let part = [lines("a", 500, 6)];
     put_dataset(&store, "b", &[lines("b", 500, 6)]).await;
-    let ready = put_dataset(&store, "a", &[part.clone()]).await;
+    let ready = put_dataset(&store, "a", &part).await;
     let path = layout::dataset_part("a", 0);
     let right = store::read(&store, &path).await.unwrap().unwrap();
     let wrong = String::from_utf8(right.to_vec()).unwrap().replacen(".5,2", ".5,3", 1);
@@ -290,7 +290,7 @@ async fn rides_of_a_damaged_dataset_are_not_cached() {
     let mended = promoted(&trainer(&store), &ready).await;
     let sound = memory();
     put_dataset(&sound, "b", &[lines("b", 500, 6)]).await;
-    let ready = put_dataset(&sound, "a", &[part]).await;
+    let ready = put_dataset(&sound, "a", &part).await;
     assert_eq!(promoted(&trainer(&sound), &ready).await, mended);
     assert_eq!(everything(&sound).await, everything(&store).await);
 }

@@ -9,6 +9,7 @@ use pipeline_tests::{
 use reqwest::Method;
 use std::{
     net::{Ipv4Addr, SocketAddr},
+    process::ExitCode,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -37,6 +38,9 @@ struct Arguments {
     /// How long is measured, seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
+    /// How long each answer may take, milliseconds: ends with 1 where one took longer
+    #[arg(long, default_value_t = 100.0)]
+    max_ms: f64,
 }
 
 /// What the crowd does.
@@ -49,13 +53,17 @@ struct Crowd {
     uploads: AtomicU64,
 }
 
-fn main() {
+fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("a runtime");
-    runtime.block_on(measure(&arguments));
+    match runtime.block_on(measure(&arguments)) {
+        true => ExitCode::SUCCESS,
+        false => ExitCode::FAILURE,
+    }
 }
 
-async fn measure(arguments: &Arguments) {
+/// Whether every answer came in time, with nearly all of the crowd there all the time.
+async fn measure(arguments: &Arguments) -> bool {
     let input = Input::of(100);
     let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0"]).await;
     let (ops, crowd) = (serving.ops(), Arc::<Crowd>::default());
@@ -87,6 +95,7 @@ async fn measure(arguments: &Arguments) {
     crowd.ended.store(true, SeqCst);
     println!("at least {fewest} of them all the time; {} trickling uploads were begun", crowd.uploads.load(SeqCst));
     println!("{:<34}{:>8}{:>10}{:>10}{:>10}", "each on a new connection", "times", "p50 ms", "p99 ms", "max ms");
+    let mut is_good = fewest >= (arguments.silent + arguments.uploads) as u64 * 9 / 10;
     for (what, mut took) in [
         ("GET /healthz", health),
         ("GET /healthz on gateway.ops_bind", probes),
@@ -95,8 +104,10 @@ async fn measure(arguments: &Arguments) {
         took.sort_unstable();
         let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
         println!("{what:<34}{:>8}{:>10.1}{:>10.1}{:>10.1}", took.len(), at(0.5), at(0.99), at(1.0));
+        is_good &= at(1.0) <= arguments.max_ms;
     }
     serving.finish().await;
+    is_good
 }
 
 /// How long a request on a new connection takes; anything but success ends the measurement.

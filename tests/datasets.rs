@@ -9,21 +9,22 @@ use common::{
     contract::layout,
     runtime::{
         Store,
-        config::{Settings as _, StoreSettings},
-        store,
+        config::{LogFormat, LogSettings, StoreSettings},
+        store, telemetry,
     },
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use pipeline_tests::datasets::{spread, write_rows};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use std::{
     fmt::Write,
     path::{Path, PathBuf},
     process::Command,
     time::Instant,
 };
-use trainer::{Settings, Trainer, breeds, build, load, newton::Cancel, plan::Plan, realised::Scored};
+use trainer::{Settings, Trainer};
 
 /// Measures what a new batch costs a trainer with many datasets.
 #[derive(Parser)]
@@ -49,9 +50,6 @@ struct Arguments {
     /// Measure one training of the store in the folder, with this setting of trainer.cache, and print it as JSON
     #[arg(long, hide = true)]
     measure: Option<bool>,
-    /// All of a training, not part by part
-    #[arg(long, hide = true)]
-    whole: bool,
 }
 
 /// What the cache has.
@@ -69,11 +67,12 @@ const KINDS: [Kind; 3] = [Kind::Without, Kind::Cold, Kind::Warm];
 /// Seconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Measured {
-    plan: f64,
     scored: f64,
     load: f64,
     fit: f64,
     all: f64,
+    /// All but the fit: plan, scored rides, rides, cache, verdict, artefacts, reports.
+    beside: f64,
     /// Most memory ever resident, MB.
     memory: f64,
 }
@@ -107,48 +106,36 @@ async fn add(store: &Store, batch: u64, rides: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Plan, scored rides, rides and fit, one after the other; what comes after the fit is not done.
-async fn parts(store: &Store, settings: &Settings) -> anyhow::Result<Measured> {
-    let mut last = Instant::now();
-    let mut took = || std::mem::replace(&mut last, Instant::now()).elapsed().as_secs_f64();
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let plan = Plan::read(store, settings.training(), "").await?;
-    let seconds_plan = took();
-    let scored = Scored::read(store).await?;
-    let seconds_scored = took();
-    let loaded = load::load(store, &plan, "", &scored, threads, settings.cache).await?;
-    let seconds_load = took();
-    let cancel = Cancel::default();
-    let built = build::build(&plan, &loaded, threads, &cancel)?;
-    breeds::train(&plan, &built, (&loaded.train, &loaded.test), &loaded.breeds, threads, &cancel)?;
-    Ok(Measured { plan: seconds_plan, scored: seconds_scored, load: seconds_load, fit: took(), ..Measured::default() })
-}
-
-async fn measure(folder: &Path, cache: bool, whole: bool) -> anyhow::Result<Measured> {
-    let store = open(folder)?;
-    let settings = Settings { cache, ..Settings::default() };
-    settings.check().map_err(|problem| anyhow::anyhow!("{problem:?}"))?;
-    let mut measured = if whole {
-        let started = Instant::now();
-        Trainer::new(settings, store).retrain().await?;
-        Measured { all: started.elapsed().as_secs_f64(), ..Measured::default() }
-    } else {
-        parts(&store, &settings).await?
-    };
+/// One training; the trainer's log says on standard error how long its parts took.
+async fn measure(folder: &Path, cache: bool) -> anyhow::Result<Measured> {
+    telemetry::start(&LogSettings { format: LogFormat::Json, ..LogSettings::default() })?;
+    let (settings, store) = (Settings { cache, ..Settings::default() }, open(folder)?);
+    let started = Instant::now();
+    Trainer::new(settings, store).retrain().await?;
+    let all = started.elapsed().as_secs_f64();
     let status = std::fs::read_to_string("/proc/self/status")?;
     let most =
         status.lines().find_map(|line| line.strip_prefix("VmHWM:")).and_then(|line| line.split_whitespace().next());
-    measured.memory = most.context("VmHWM")?.parse::<f64>()? / 1_000.0;
-    Ok(measured)
+    let memory = most.context("VmHWM")?.parse::<f64>()? / 1_000.0;
+    Ok(Measured { all, memory, ..Measured::default() })
 }
 
-fn in_a_process(folder: &Path, cache: bool, whole: bool) -> anyhow::Result<Measured> {
+fn in_a_process(folder: &Path, cache: bool) -> anyhow::Result<Measured> {
     let mut command = Command::new(std::env::current_exe()?);
     command.arg("--folder").arg(folder).args(["--measure", if cache { "true" } else { "false" }]);
-    command.args(whole.then_some("--whole"));
-    let output = command.output()?;
-    ensure!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
+    let output = command.env_remove("RUST_LOG").output()?;
+    let log = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "{log}");
+    let events = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+    let parts = events.into_iter().find(|event| event["fit_seconds"].is_number()).context("the trainer's own times")?;
+    let seconds = |part: &str| parts[part].as_f64().context("seconds");
+    let measured: Measured = serde_json::from_slice(&output.stdout)?;
+    Ok(Measured {
+        scored: seconds("scored_seconds")?,
+        load: seconds("load_seconds")?,
+        fit: seconds("fit_seconds")?,
+        ..measured
+    })
 }
 
 const CACHE: &str = layout::TRAINER_CACHE;
@@ -171,11 +158,11 @@ fn median(measured: &[Measured]) -> Measured {
         values.get(values.len() / 2).copied().unwrap_or_default()
     };
     Measured {
-        plan: of(|m| m.plan),
         scored: of(|m| m.scored),
         load: of(|m| m.load),
         fit: of(|m| m.fit),
         all: of(|m| m.all),
+        beside: of(|m| m.all - m.fit),
         memory: of(|m| m.memory),
     }
 }
@@ -186,16 +173,15 @@ fn show(kind: &Kind, measured: &Measured) {
         Kind::Cold => "nothing cached",
         Kind::Warm => "one is new",
     };
-    let Measured { plan, scored, load, fit, all, memory } = measured;
-    let beside = all - fit;
-    println!("{kind:<16}{plan:>8.3}{scored:>8.3}{load:>8.3}{fit:>8.3}{all:>8.3}{beside:>8.3}{memory:>8.0}");
+    let Measured { scored, load, fit, all, beside, memory } = measured;
+    println!("{kind:<16}{scored:>8.3}{load:>8.3}{fit:>8.3}{all:>8.3}{beside:>8.3}{memory:>8.0}");
 }
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let arguments = Arguments::parse();
     if let (Some(cache), Some(folder)) = (arguments.measure, &arguments.folder) {
-        println!("{}", serde_json::to_string(&measure(folder, cache, arguments.whole).await?)?);
+        println!("{}", serde_json::to_string(&measure(folder, cache).await?)?);
         return Ok(());
     }
     let temporary = tempfile::tempdir()?;
@@ -212,26 +198,17 @@ async fn main() -> anyhow::Result<()> {
         store::write(&store, &path, format!("ride_id,probability\n{rides}")).await?;
     }
     println!("{} datasets of {} rides; medians of {}; seconds", arguments.datasets, arguments.rides, arguments.runs);
-    println!("{:<16}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", "plan", "scored", "load", "fit", "all", "beside", "MB");
+    println!("{:<16}{:>8}{:>8}{:>8}{:>8}{:>8}{:>8}", "", "scored", "load", "fit", "all", "beside", "MB");
     let mut batches = arguments.datasets..;
     let mut of_kind: [Vec<Measured>; 3] = Default::default();
-    in_a_process(&folder, false, true)?;
+    in_a_process(&folder, false)?;
     for _ in 0..arguments.runs {
         for (kind, measured) in KINDS.iter().zip(&mut of_kind) {
-            let mut trainings = Vec::new();
-            for whole in [false, true] {
-                match kind {
-                    Kind::Without => {}
-                    Kind::Cold => remove_cache(&store).await?,
-                    Kind::Warm => {
-                        let _ = in_a_process(&folder, true, false)?;
-                    }
-                }
-                add(&store, batches.next().context("a batch")?, arguments.new_rides).await?;
-                trainings.push(in_a_process(&folder, !matches!(kind, Kind::Without), whole)?);
+            if matches!(kind, Kind::Cold) {
+                remove_cache(&store).await?;
             }
-            let [parts, whole] = trainings.as_slice() else { continue };
-            measured.push(Measured { all: whole.all, memory: whole.memory, ..parts.clone() });
+            add(&store, batches.next().context("a batch")?, arguments.new_rides).await?;
+            measured.push(in_a_process(&folder, !matches!(kind, Kind::Without))?);
         }
     }
     for (kind, measured) in KINDS.iter().zip(&of_kind) {

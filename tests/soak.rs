@@ -20,7 +20,7 @@ use std::{
     collections::BTreeMap,
     net::TcpListener,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering::SeqCst},
@@ -101,19 +101,26 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
         tokio::spawn(list(api.clone(), Arc::clone(&asked))),
     ];
     let mut faults = Faults::new(arguments);
-    let (started, mut batches) = (Instant::now(), Vec::new());
+    let (started, mut handing_in) = (Instant::now(), Vec::new());
     let end = started + Duration::from_secs_f64(arguments.minutes * 60.0);
     let mut next_batch = started;
     while Instant::now() < end {
         faults.strike(&mut fleet);
         if Instant::now() >= next_batch {
             next_batch += Duration::from_secs_f64(arguments.batch_every);
-            batches.push(hand_in(&fleet, &api, &input, arguments.rides, batches.len()).await);
+            let file = input.folder().join(format!("batch-{}.json", handing_in.len()));
+            let batch = hand_in(fleet.wildrydes(), api.clone(), file, arguments.rides, handing_in.len());
+            handing_in.push(tokio::spawn(batch));
         }
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     faults.end(&mut fleet);
     let settled = Instant::now();
+    let mut batches = Vec::new();
+    for batch in handing_in {
+        let handed_in = tokio::time::timeout(fleet.patience, batch).await;
+        batches.push(handed_in.expect("a batch is taken in the end").expect("a batch is handed in"));
+    }
     for (_, id) in &batches {
         fleet.manifest(id);
     }
@@ -132,6 +139,10 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
         arguments.rides
     );
     let mut complaints = Vec::new();
+    let counts = [batches.len() as u64, kills.into(), suspensions.into(), scored, listed];
+    if counts.contains(&0) {
+        complaints.push("nothing was handed in, killed, suspended, scored or listed".to_owned());
+    }
     let wrong = asked.wrong.load(SeqCst);
     if wrong > 0 {
         complaints.push(format!("{wrong} answers over HTTP are neither right nor ask to try again"));
@@ -144,12 +155,15 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
 }
 
 /// Makes a file of rides and hands it in, by command and over HTTP in turn; the file and the id of its batch.
-async fn hand_in(fleet: &Fleet, api: &Api, input: &Input, rides: u64, number: usize) -> (PathBuf, String) {
-    let file = input.folder().join(format!("batch-{number}.json"));
+async fn hand_in(mut ingest: Command, api: Api, file: PathBuf, rides: u64, number: usize) -> (PathBuf, String) {
     let (count, seed) = (rides.to_string(), (number + 1).to_string());
-    succeed(wildrydes().args(["generate", "rides", "--rides", &count, "--seed", &seed]).arg(&file));
-    if number.is_multiple_of(2) {
-        let told = succeed(fleet.wildrydes().args(["ingest", "--detach", "--json"]).arg(&file));
+    let made = file.clone();
+    let by_command = number.is_multiple_of(2);
+    let told = tokio::task::spawn_blocking(move || {
+        succeed(wildrydes().args(["generate", "rides", "--rides", &count, "--seed", &seed]).arg(&made));
+        by_command.then(|| succeed(ingest.args(["ingest", "--detach", "--json"]).arg(&made)))
+    });
+    if let Some(told) = told.await.expect("the commands succeed") {
         let told: Value = serde_json::from_str(told.trim()).expect("JSON");
         return (file, told["batch_id"].as_str().expect("an id").to_owned());
     }
@@ -158,25 +172,16 @@ async fn hand_in(fleet: &Fleet, api: &Api, input: &Input, rides: u64, number: us
         // The gateway may have been killed just now: the same bytes again change nothing.
         let request = api.request(Method::POST, "/v1/batches").header("content-type", "application/json");
         let answer = request.body(body.clone()).timeout(Duration::from_secs(5)).send().await;
-        if let Ok(answer) = answer
-            && answer.status() == 202
-        {
-            let accepted: Value = answer.json().await.expect("JSON");
-            return (file, accepted["batch_id"].as_str().expect("an id").to_owned());
-        }
-        if fleet_is_without_gateway(api).await {
-            // Suspended: the command hands it in instead.
-            let told = succeed(fleet.wildrydes().args(["ingest", "--detach", "--json"]).arg(&file));
-            let told: Value = serde_json::from_str(told.trim()).expect("JSON");
-            return (file, told["batch_id"].as_str().expect("an id").to_owned());
+        if let Ok(answer) = answer {
+            let (status, text) = (answer.status(), answer.text().await.unwrap_or_default());
+            if status == 202 {
+                let accepted: Value = serde_json::from_str(&text).expect("JSON");
+                return (file, accepted["batch_id"].as_str().expect("an id").to_owned());
+            }
+            assert!(matches!(status.as_u16(), 503 | 504), "{status}: {text}");
         }
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
-}
-
-async fn fleet_is_without_gateway(api: &Api) -> bool {
-    let asked = api.request(Method::GET, "/healthz").timeout(Duration::from_secs(1)).send().await;
-    asked.is_err()
 }
 
 async fn score(api: Api, asked: Arc<Asked>) {
@@ -316,8 +321,10 @@ fn compare(fleet: &Fleet, input: &Input, batches: &[(PathBuf, String)], complain
         run.arg("run").args(some.iter().map(|(file, _)| file));
         run.arg("--weather").arg(&input.weather).arg("--store").arg(store.path());
         let undisturbed = told(&mut run);
-        for batch in undisturbed["batches"].as_array().expect("batches") {
-            let id = batch["batch_id"].as_str().expect("an id");
+        let undisturbed = undisturbed["batches"].as_array().expect("batches");
+        let ids = undisturbed.iter().map(|batch| batch["batch_id"].as_str().expect("an id"));
+        assert!(ids.clone().eq(some.iter().map(|(_, id)| id.as_str())), "the same batches");
+        for id in ids {
             let path = format!("dataset/{id}/manifest.json");
             let (found, wanted) = (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
             let wanted = wanted.expect("the undisturbed run made it");

@@ -15,8 +15,9 @@
 //! of the earlier batches if that entry does not hold its id, or none is named. So each batch is shown once, and a batch
 //! stays where it is: the claim takes the entry of the upload over.
 //!
-//! *Repair.* Nothing but listings depends on the log. If the folder `batch-log/` is removed, whoever needs the log next
-//! builds it anew: all batches are then earlier ones, and the entries that their claims name do not hold their ids.
+//! *Repair.* Nothing but listings depends on the log. If the folder `batch-log/` is gone, whoever needs the log next builds it
+//! anew: all batches are then earlier ones, and the entries that their claims name do not hold their ids. Move the folder away
+//! while no splitter and no gateway is running, then remove it.
 //!
 //! The newest entry is found by probing: from the last known one, else at the powers of two, then between the last that is there
 //! and the first that is missing. No step lists objects.

@@ -60,15 +60,31 @@ pub fn open_if_there(settings: &StoreSettings) -> anyhow::Result<Option<Store>> 
 /// Has this process make files that its user may write, its group may read, and nobody else may open: 0640, folders 0750. A
 /// stricter umask stays as it is.
 #[cfg(unix)]
-fn keep_from_others() {
+pub fn keep_from_others() {
     use rustix::{fs::Mode, process::umask};
     let strict = Mode::from_raw_mode(0o027);
     let before = umask(strict);
     umask(before | strict);
 }
 
+/// Nothing where there are no modes.
 #[cfg(not(unix))]
-fn keep_from_others() {}
+pub fn keep_from_others() {}
+
+/// Whether this process runs as the user to whom the folder of the store belongs: what it writes there, the workers can
+/// read and replace.
+#[cfg(unix)]
+pub fn is_own(settings: &StoreSettings) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let owner = folder(settings).ok().and_then(|folder| std::fs::metadata(folder).ok()).map(|found| found.uid());
+    owner == Some(rustix::process::geteuid().as_raw())
+}
+
+/// Where there are no owners, it is.
+#[cfg(not(unix))]
+pub fn is_own(_settings: &StoreSettings) -> bool {
+    true
+}
 
 fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
     let place = settings.url.as_str();

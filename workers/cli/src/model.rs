@@ -27,6 +27,9 @@ const READS_AT_ONCE: usize = 16;
 
 /// `model`
 pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(), Failed> {
+    if matches!(command, ModelCommand::Promote { .. } | ModelCommand::Rollback { .. } | ModelCommand::Retrain) {
+        store::keep_from_others();
+    }
     match command {
         ModelCommand::List { family, breeds } => show::list(session, family, *breeds).await,
         ModelCommand::Show { version, family } => show::show(session, version, family).await,

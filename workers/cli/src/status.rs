@@ -12,7 +12,12 @@ use common::{
         message::WorkerControl,
         topology::{dead_queue, queue, rung_queue, rungs_of},
     },
-    runtime::{Store, client::Client, config::BrokerSettings, control},
+    runtime::{
+        Store,
+        client::Client,
+        config::{BrokerSettings, StoreSettings},
+        control, store,
+    },
 };
 use gateway::LETTERS_READ_MAX;
 use serde::Serialize;
@@ -52,6 +57,12 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     };
     let mut listing = match &store {
         Some(store) => {
+            // As another user, root say, it would write files that the workers cannot replace.
+            let settings = session.section::<StoreSettings>()?;
+            if matches!(which, Which::Newest(_)) && store::is_own(&settings) {
+                store::keep_from_others();
+                batches::prepare(store).await?;
+            }
             let named: Vec<&str> = letters.iter().filter_map(|letter| letter.batch_id.as_deref()).collect();
             batches::shown(store, which, &named, &paused).await?
         }

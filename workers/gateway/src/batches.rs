@@ -20,7 +20,7 @@ use common::{
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, sync::Arc};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use utoipa::ToSchema;
 
 /// A batch and what has become of it.
@@ -158,15 +158,23 @@ const LOOKS_PER_BATCH: usize = 10;
 
 /// Lists the batches from before the log of batches, once and for all: it takes long where there are many.
 pub(crate) async fn prepare(log: BatchLog) {
-    match log.prepare().await {
-        Ok(None) => {}
-        Ok(Some(Built { batches, unwritten: None })) => {
+    /// Where the store is away.
+    const AGAIN_AFTER: Duration = Duration::from_secs(30);
+    let built = loop {
+        match log.prepare().await {
+            Ok(built) => break built,
+            Err(why) => tracing::warn!(%why, "the batches cannot be listed now, for the log of batches"),
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    };
+    match built {
+        None => {}
+        Some(Built { batches, unwritten: None }) => {
             tracing::info!(batches, "all batches were listed, for the log of batches");
         }
-        Ok(Some(Built { batches, unwritten: Some(why) })) => {
+        Some(Built { batches, unwritten: Some(why) }) => {
             tracing::warn!(batches, %why, "all batches were listed, for the log of batches, which cannot be written");
         }
-        Err(why) => tracing::warn!(%why, "the batches could not be listed, for the log of batches"),
     }
 }
 
@@ -197,7 +205,8 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     let listed = batch_log::place(claim.as_ref(), upload.as_ref().and_then(|upload| upload.listed));
     // What the broker has not confirmed is no batch yet, unless a splitter has seen it.
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
-    let letter = dead.of_batch(batch_id, claim.as_ref().map(|claim| claim.sha256.as_str()));
+    let bytes = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256));
+    let letter = dead.of_batch(batch_id, bytes.map(String::as_str));
     let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
     let Some(sha256) = sha256.or_else(|| letter.as_ref().map(|_| String::new())) else { return Ok(None) };
     let manifest = match manifest {

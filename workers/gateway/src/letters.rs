@@ -32,6 +32,10 @@ use utoipa::ToSchema;
 pub const LETTERS_MAX: usize = 500;
 /// Dead letters of one queue that are read at most, the oldest first.
 pub const LETTERS_READ_MAX: usize = 20_000;
+/// Bytes of the letters of one queue that are read at most.
+const BYTES_READ_MAX: usize = 64 << 20;
+/// Reasons that are kept of one batch.
+const REFUSALS_MAX: usize = 16;
 /// How old the numbers of dead letters may be while none is heard of.
 const DEPTHS_FRESH: Duration = Duration::from_millis(900);
 /// How old the letters may be while their numbers stay the same, and where there are more than [`LETTERS_MAX`].
@@ -113,7 +117,9 @@ fn add(refusals: &mut Refusals, letter: &DeadLetter) {
     let Some(batch_id) = &letter.batch_id else { return };
     let (of_batch, refusal) = (refusals.entry(batch_id.clone()).or_default(), Refusal::of(letter));
     // A batch of many chunks has many letters that say the same.
-    if of_batch.iter().all(|known| (&known.reason, &known.sha256) != (&refusal.reason, &refusal.sha256)) {
+    if of_batch.len() < REFUSALS_MAX
+        && of_batch.iter().all(|known| (&known.reason, &known.sha256) != (&refusal.reason, &refusal.sha256))
+    {
         of_batch.push(refusal);
     }
 }
@@ -183,11 +189,20 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 struct Known {
     /// When the numbers were read, and how many letters had been heard of by then.
     looked: Option<(Instant, u64)>,
-    /// When the letters were read.
-    read: Option<Instant>,
+    /// When the letters were read whole, and how long that took.
+    read: Option<(Instant, Duration)>,
     /// Letters by queue.
     depths: Vec<u64>,
     dead: Dead,
+}
+
+impl Known {
+    /// Takes what was read; what was read in part only where nothing was read whole before.
+    fn take(&mut self, read: Self) {
+        if read.read.is_some() || self.read.is_none() {
+            *self = Self { looked: self.looked, ..read };
+        }
+    }
 }
 
 /// The letters of all queues, for all who ask.
@@ -219,7 +234,9 @@ impl Letters {
     pub(crate) async fn dead(self: &Arc<Self>) -> Dead {
         let mut known = self.known.lock().await;
         let heard = lock(&self.heard).count;
-        if known.looked.is_some_and(|(at, then)| at.elapsed() < DEPTHS_FRESH && then == heard) {
+        let is_looked_at = known.looked.is_some_and(|(at, then)| at.elapsed() < DEPTHS_FRESH && then == heard);
+        // While they are read they are not counted: the broker counts those alone that nobody has in hand.
+        if is_looked_at || self.reading.load(SeqCst) {
             return known.dead.clone();
         }
         let Ok(client) = self.link.reader() else { return known.dead.clone() };
@@ -227,77 +244,89 @@ impl Letters {
             return known.dead.clone();
         };
         let are_many = depths.iter().any(|depth| usize::try_from(*depth).is_ok_and(|depth| depth > LETTERS_MAX));
-        let is_fresh = known.read.is_some_and(|at| at.elapsed() < LETTERS_FRESH);
+        let is_fresh = known.read.is_some_and(|(at, took)| at.elapsed() < LETTERS_FRESH.max(took * 10));
         (known.looked, known.dead.total) = (Some((Instant::now(), heard)), depths.iter().sum());
         if is_fresh && (known.depths == depths || are_many) {
             return known.dead.clone();
         }
         if !are_many {
-            if let Some(found) = self.read(&client, &depths, BROWSE_TIMEOUT).await {
-                (known.dead, known.depths, known.read) = (found, depths, Some(Instant::now()));
-            }
-            return known.dead.clone();
-        }
-        if !self.reading.swap(true, SeqCst) {
-            let this = Arc::clone(self);
-            tokio::spawn(async move { this.read_many(&client, depths).await });
+            self.read_all(&mut known, &client, depths, BROWSE_TIMEOUT).await;
+        } else if !self.reading.swap(true, SeqCst) {
+            let reading = Reading(Arc::clone(self));
+            tokio::spawn(async move {
+                let letters = &reading.0;
+                let mut read = Known::default();
+                letters.read_all(&mut read, &client, depths, LONG_BROWSE_TIMEOUT).await;
+                letters.known.lock().await.take(read);
+            });
         }
         known.dead.clone()
     }
 
-    async fn read_many(&self, client: &Client, depths: Vec<u64>) {
-        let found = self.read(client, &depths, LONG_BROWSE_TIMEOUT).await;
-        let mut known = self.known.lock().await;
-        // What cannot be read now is not tried again at once.
-        known.read = Some(Instant::now());
-        if let Some(found) = found {
-            (known.dead, known.depths) = (found, depths);
-        }
-        self.reading.store(false, SeqCst);
-    }
-
-    /// Reads the letters of all queues; `None`, with a warning, if the broker does not show them.
-    async fn read(&self, client: &Client, depths: &[u64], within: Duration) -> Option<Dead> {
+    /// Reads the letters of all queues into `known`. What is read in part, since the time is up or somebody else has letters in
+    /// hand, does not replace what was read whole.
+    async fn read_all(&self, known: &mut Known, client: &Client, depths: Vec<u64>, within: Duration) {
         // What comes from here on may be missed in the queues.
         let before = lock(&self.heard).count;
-        let (mut letters, mut refusals) = (Vec::new(), Refusals::new());
-        for (name, _) in queue::ALL.into_iter().zip(depths).filter(|(_, depth)| **depth > 0) {
-            let why = match tokio::time::timeout(within, self.read_queue(client, name, &mut refusals)).await {
-                Ok(Ok(mut found)) => {
-                    letters.append(&mut found);
-                    continue;
+        let (started, mut found, mut is_whole) = (Instant::now(), Found::default(), true);
+        for (name, depth) in queue::ALL.into_iter().zip(&depths).filter(|(_, depth)| **depth > 0) {
+            let count = found.count;
+            let why = match tokio::time::timeout(within, self.read_queue(client, name, &mut found)).await {
+                Ok(Ok(())) if ((found.count - count) as u64) < (*depth).min(LETTERS_READ_MAX as u64) => {
+                    "somebody else looks through them, or they were taken meanwhile".to_owned()
                 }
+                Ok(Ok(())) => continue,
                 Ok(Err(error)) => error.to_string(),
                 Err(_) => format!("not all within {} s", within.as_secs()),
             };
-            tracing::warn!(queue = name, why, "dead letters cannot be read");
-            return None;
+            tracing::debug!(queue = name, why, "dead letters were read in part");
+            is_whole = false;
         }
-        lock(&self.heard).forget(before);
-        let (read, heard) = (Arc::new(refusals), Arc::clone(&self.heard));
-        Some(Dead { total: depths.iter().sum(), letters: Arc::new(letters), read, heard })
+        let (total, heard) = (depths.iter().sum(), Arc::clone(&self.heard));
+        let dead = Dead { total, letters: Arc::new(found.letters), read: Arc::new(found.refusals), heard };
+        if is_whole {
+            lock(&self.heard).forget(before);
+        }
+        let read = is_whole.then(|| (Instant::now(), started.elapsed()));
+        known.take(Known { looked: None, read, depths, dead });
     }
 
-    async fn read_queue(
-        &self,
-        client: &Client,
-        queue: &str,
-        refusals: &mut Refusals,
-    ) -> Result<Vec<DeadLetter>, ClientError> {
+    async fn read_queue(&self, client: &Client, queue: &str, found: &mut Found) -> Result<(), ClientError> {
         let mut browser = client.browse(&dead_queue(queue)).await?;
-        let (mut letters, mut count) = (Vec::new(), 0);
+        let (mut count, mut bytes) = (0, 0);
         while count < LETTERS_READ_MAX
+            && bytes < BYTES_READ_MAX
             && let Some(delivery) = browser.next().await?
         {
             count += 1;
+            bytes += delivery.body.len();
             let letter = read(queue, &self.namespace, &delivery);
-            add(refusals, &letter);
-            if letters.len() < LETTERS_MAX {
-                letters.push(letter);
+            add(&mut found.refusals, &letter);
+            if count <= LETTERS_MAX {
+                found.letters.push(letter);
             }
         }
+        // Of letters too large to be read all, those that were read are as many as can be.
+        found.count += if bytes < BYTES_READ_MAX { count } else { LETTERS_READ_MAX };
         browser.close().await?;
-        Ok(letters)
+        Ok(())
+    }
+}
+
+/// What is read of the letters.
+#[derive(Default)]
+struct Found {
+    letters: Vec<DeadLetter>,
+    refusals: Refusals,
+    count: usize,
+}
+
+/// Many letters are being read, until it is dropped.
+struct Reading(Arc<Letters>);
+
+impl Drop for Reading {
+    fn drop(&mut self) {
+        self.0.reading.store(false, SeqCst);
     }
 }
 

@@ -8,6 +8,7 @@ use crate::{
 };
 use common::{
     contract::{
+        dead_letter::BATCH_ID_CONFLICT,
         message::{DatasetReady, Message, ModelPromoted, decode},
         model::{Alias, AliasName, Model},
         outcome::Failure,
@@ -379,7 +380,9 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Le
 fn meaning(delivery: &Delivery, letters: &Letters) -> Vec<Event> {
     if delivery.exchange == topology::DEAD {
         let letter = letters.heard(delivery);
-        let batch = letter.batch_id.map(|batch_id| Event::Batch { batch_id, state: "refused" });
+        // Another publisher's message that used the id does not change the state of the batch.
+        let of_batch = letter.batch_id.filter(|_| letter.reason != BATCH_ID_CONFLICT);
+        let batch = of_batch.map(|batch_id| Event::Batch { batch_id, state: "refused" });
         return std::iter::once(Event::Dead { queue: letter.queue }).chain(batch).collect();
     }
     let kind = delivery.properties.kind.as_deref().unwrap_or_default();

@@ -167,10 +167,17 @@ async fn forget(app: &App, upload: &Upload) {
     let record = layout::upload(&upload.batch_id);
     let kept = store::read_json::<Upload>(&app.store, &record).await;
     // The same bytes may have been handed in a second time, and confirmed.
-    if kept.is_ok_and(|kept| kept.as_ref() == Some(upload))
-        && let Err(failure) = store::remove(&app.store, &record).await
-    {
-        tracing::warn!(record, "the record of an unconfirmed upload could not be removed: {failure}");
+    if !kept.is_ok_and(|kept| kept.as_ref() == Some(upload)) {
+        return;
+    }
+    // It stays for its entry in the log of batches: the next attempt uses that one.
+    let given_back = Upload { submitted_at: Timestamp::UNIX_EPOCH.to_string(), ..upload.clone() };
+    let written = match serde_json::to_vec_pretty(&given_back) {
+        Ok(json) => store::write(&app.store, &record, json).await,
+        Err(error) => Err(Failure::permanent("unencodable", error)),
+    };
+    if let Err(failure) = written {
+        tracing::warn!(record, "the record of an unconfirmed upload could not be given back: {failure}");
     }
 }
 
@@ -300,7 +307,11 @@ async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> 
     }
     let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
     match first {
-        Some(first) if first.sha256 == upload.sha256 && first.reading == upload.reading => Ok(Some(first)),
+        Some(first)
+            if first.sha256 == upload.sha256 && first.reading == upload.reading && first.reserves(app.deadline()) =>
+        {
+            Ok(Some(first))
+        }
         Some(first) if first.reserves(app.deadline()) => {
             let before = (first.sha256.as_str(), &first.reading);
             Err(taken("was handed in", &upload.batch_id, before, &upload.sha256))

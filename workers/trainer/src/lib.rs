@@ -80,7 +80,7 @@ use realised::Scored;
 use registry::readable;
 use release::{Release, Trained, cancelled, decided, pretty};
 use std::{num::NonZero, sync::Arc, time::Duration};
-use tokio::{sync::Mutex, task::JoinHandle};
+use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::Instrument;
 use train::FitError;
 
@@ -184,11 +184,15 @@ impl Shared {
             return Ok(messages);
         }
         release::finish(&self.store, &plan.model).await?;
+        let started = Instant::now();
         let scored = Scored::read(&self.store).await?;
+        let scored_after = started.elapsed();
         let mut loaded = load::load(&self.store, plan, announced, &scored, self.threads, self.settings.cache).await?;
+        let loaded_after = started.elapsed();
         let datasets: Vec<&str> = plan.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
         let realised = scored.judge(&self.store, &datasets, std::mem::take(&mut loaded.outcomes)).await?;
         drop(scored);
+        let judged_after = started.elapsed();
         let (plan_of_model, threads, cancel) = (plan.clone(), self.threads, self.cancel.clone());
         let trained = offload(move || -> Result<Trained, Refusal> {
             let built = build::build(&plan_of_model, &loaded, threads, &cancel)?;
@@ -197,6 +201,13 @@ impl Shared {
             Ok(Trained { built, breeds, loaded })
         })
         .await?;
+        tracing::info!(
+            datasets = plan.manifests.len(),
+            scored_seconds = scored_after.as_secs_f64(),
+            load_seconds = (loaded_after - scored_after).as_secs_f64(),
+            fit_seconds = (started.elapsed() - judged_after).as_secs_f64(),
+            "time taken so far"
+        );
         let release = Release { store: &self.store, plan, rule, threads: self.threads, cancel: &self.cancel };
         match trained {
             Ok(trained) => release.run(trained, &realised).await,

@@ -54,7 +54,7 @@ const PLACES_MAX: usize = 100_000;
 /// Stands for the stations that are too many to be told apart.
 pub const OTHER_PLACES: &str = "others";
 
-/// Reads the datasets of the plan, by rising batch id; from the `cache` those that are there. A ride that stands in several with a
+/// Reads the datasets of the plan, by rising batch id; from the `cache` those that are there, if there is more than one. A ride that stands in several with a
 /// label and weather counts in the first only. Labels of rides in `scored` are noted as they come by.
 ///
 /// # Errors
@@ -70,7 +70,9 @@ pub async fn load(
 ) -> Result<Loaded, Failure> {
     let Plan { manifests, datasets, .. } = plan;
     let mut loading = Loading::new(manifests, scored);
-    let cache = if cache { Some(Cache::open(store, manifests, datasets).await) } else { None };
+    // One dataset alone gains nothing: nobody trains on it a second time before there is another.
+    let is_cached = cache && manifests.len() > 1;
+    let cache = if is_cached { Some(Cache::open(store, manifests, datasets).await) } else { None };
     let mut reading = Reading { store, threads, cache };
     let mut read = Ok(());
     for (dataset, manifest) in manifests.iter().enumerate() {
@@ -212,18 +214,18 @@ struct Blocks {
 impl Reading<'_> {
     async fn dataset(&mut self, dataset: usize, manifest: &Manifest, loading: &mut Loading<'_>) -> Result<(), Failure> {
         let before = loading.seen();
-        let added = match &mut self.cache {
+        let replayed = match &mut self.cache {
             Some(cache) => cache.replay(dataset, |parsed| loading.add(parsed)).await,
-            None => Some(0),
+            None => Err(0),
         };
-        if let Some(added) = added {
+        if let Err(added) = replayed {
             let mut blocks = Blocks { dataset, parsing: VecDeque::new(), added };
             for file in &manifest.files {
                 self.file(file, &mut blocks, loading).await?;
             }
         }
         loading.check(manifest, before)?;
-        if let (Some(cache), Some(_)) = (&mut self.cache, added) {
+        if let (Some(cache), Err(_)) = (&mut self.cache, replayed) {
             cache.seal().await;
         }
         loading.dataset += 1;

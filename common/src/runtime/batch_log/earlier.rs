@@ -74,6 +74,21 @@ impl BatchLog {
         Ok(Some(Built { batches, unwritten: why }))
     }
 
+    /// As [`Self::prepare`], for a process that must not write to the store: the list is kept in memory. Returns the number of
+    /// batches in it; `None` if the store has the list, or there are no batches.
+    ///
+    /// # Errors
+    /// Fails with an outage if the store cannot be read.
+    pub async fn prepare_unwritten(&self) -> Result<Option<usize>, Failure> {
+        let mut unwritten = self.unwritten.lock().await;
+        if unwritten.is_some() || self.written().await?.is_some() {
+            return Ok(None);
+        }
+        let (batches, text) = self.list_all().await?;
+        *unwritten = Some(text);
+        Ok((batches > 0).then_some(batches))
+    }
+
     /// Writes the list of earlier batches if the store has none, be it empty: nothing after it is an earlier batch.
     pub(super) async fn write_earlier(&self) -> Result<(), Failure> {
         let mut unwritten = self.unwritten.lock().await;

@@ -319,7 +319,7 @@ async fn tend(worker: &dyn ErasedWorker) -> Infallible {
     const EVERY: Duration = Duration::from_secs(60 * 60);
     loop {
         if let Err(error) = worker.tend().await {
-            warn!(worker = worker.name(), %error, "leftovers not removed; tried again in an hour");
+            warn!(worker = worker.name(), %error, "upkeep of the store failed; tried again in an hour");
         }
         tokio::time::sleep(EVERY).await;
     }

@@ -22,7 +22,10 @@ use common::{
     },
 };
 use futures::{StreamExt, stream};
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 /// When a batch counts as finished.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,12 +67,20 @@ struct Followed {
 /// Everything that reports the progress of a batch.
 type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
 
+/// A connection that replaces one that was lost.
+struct Again {
+    client: Client,
+    made: Instant,
+    /// When it was last looked for what was missed.
+    looked: Instant,
+}
+
 /// Listens to everything that reports the progress of a batch; after a lost connection, on another one.
 pub(crate) struct Follower {
     broker: Arc<dyn Broker>,
     heard: Heard,
-    /// The connection that replaces one that was lost.
-    again: Option<Client>,
+    /// The connection that replaces one that was lost, and when it was made.
+    again: Option<Again>,
     /// The recorded causes of waiting, as of the start.
     causes: Causes,
 }
@@ -112,7 +123,7 @@ impl Follower {
         for (mut submitted, outcome, _) in followed.batches {
             let Some(outcome) = outcome else { continue };
             if let BatchOutcome::Ready(ready) = &outcome {
-                submitted.earlier = earlier::look(client, store, &submitted, ready).await?;
+                submitted.earlier = earlier::look(self.client(client), store, &submitted, ready).await?;
             }
             batches.push((submitted, outcome));
         }
@@ -135,7 +146,7 @@ impl Follower {
             }
         };
         // Without an answer of the broker the trainer may be running: then it is waited for.
-        let trainer = self.again.as_ref().unwrap_or(client).depth(topology::queue::TRAINER).await;
+        let trainer = self.client(client).depth(topology::queue::TRAINER).await;
         if trainer.is_ok_and(|trainer| trainer.consumers == 0) {
             say(
                 "no process reads the queue `trainer`: a model is trained once a process does (see `wildrydes status`)",
@@ -179,8 +190,15 @@ impl Follower {
                     lost => self.listen_again(lost, followed, store).await?,
                 },
                 _ = tick.tick() => {
-                    let client = self.again.as_ref().unwrap_or(client);
-                    progress.look(client, store, on_their_way, outcome.is_some()).await;
+                    progress.look(self.client(client), store, on_their_way, outcome.is_some()).await;
+                    let is_joined = outcome.is_some();
+                    if self.look_again(followed, store).await && is_joined {
+                        followed.progress.say(
+                            "the trainer has not answered since the connection was lost: its answer may have been missed; see \
+                             `wildrydes model list`",
+                        );
+                        return Ok(());
+                    }
                 }
             }
         }
@@ -232,9 +250,11 @@ impl Follower {
             };
             match connected.await {
                 Ok((client, heard, letters)) => {
-                    (self.heard, self.again) = (heard, Some(client));
+                    let now = Instant::now();
+                    (self.heard, self.again) = (heard, Some(Again { client, made: now, looked: now }));
                     followed.progress.say("connected to the broker again");
-                    return followed.catch_up(letters, store).await;
+                    followed.catch_up(&letters, store).await;
+                    return Ok(());
                 }
                 Err(error @ ClientError::Broker(BrokerError::Refused(_) | BrokerError::Mismatch { .. })) => {
                     return Err(error.into());
@@ -248,6 +268,29 @@ impl Follower {
             }
             tokio::time::sleep(PAUSE).await;
         }
+    }
+}
+
+impl Follower {
+    /// The connection that is used now.
+    fn client<'a>(&'a self, first: &'a Client) -> &'a Client {
+        self.again.as_ref().map_or(first, |again| &again.client)
+    }
+
+    /// Looks once more for what was missed while there was no connection: a letter may have been in somebody's hand, or the
+    /// store away. Returns whether an answer of the trainer need not be waited for any more.
+    async fn look_again(&mut self, followed: &mut Followed, store: &Store) -> bool {
+        const EVERY: Duration = Duration::from_secs(15);
+        const ANSWER_MAX: Duration = Duration::from_secs(10 * 60);
+        let Some(again) = &mut self.again else { return false };
+        if again.looked.elapsed() < EVERY {
+            return false;
+        }
+        again.looked = Instant::now();
+        if let Ok(letters) = missed::letters(&again.client).await {
+            followed.catch_up(&letters, store).await;
+        }
+        again.made.elapsed() >= ANSWER_MAX
     }
 }
 
@@ -282,17 +325,18 @@ impl Followed {
         }
     }
 
-    /// Takes in what happened while there was no connection.
-    async fn catch_up(&mut self, letters: Vec<(String, Letter)>, store: &Store) -> Result<(), Failed> {
+    /// Takes in what happened while there was no connection. What cannot be read now is read the next time.
+    async fn catch_up(&mut self, letters: &[(String, Letter)], store: &Store) {
         let mut ready = Vec::new();
         for (submitted, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
-            if let Some(found) = missed::dataset(store, submitted).await? {
+            if let Ok(Some(found)) = missed::dataset(store, submitted).await {
+                submitted.batch_id.clone_from(&found.batch_id);
                 ready.push(found.rides);
                 *outcome = Some(BatchOutcome::Ready(found));
             }
         }
         ready.into_iter().for_each(|rides| self.progress.ready(rides));
-        for (trace_id, letter) in &letters {
+        for (trace_id, letter) in letters {
             let is_new = |(submitted, outcome, trained): &(Submitted, Option<BatchOutcome>, bool)| {
                 submitted.trace_id == *trace_id && !trained && !matches!(outcome, Some(BatchOutcome::Refused { .. }))
             };
@@ -302,12 +346,11 @@ impl Followed {
         }
         for (_, outcome, trained) in &mut self.batches {
             if let (Some(BatchOutcome::Ready(ready)), false) = (&*outcome, *trained)
-                && let Some(model) = missed::model(store, ready).await?
+                && let Ok(Some(model)) = missed::model(store, ready).await
             {
                 (self.model, *trained) = (Some(model), true);
             }
         }
-        Ok(())
     }
 
     /// Whether it is the first dead letter of a batch that has no dataset.
@@ -336,7 +379,7 @@ impl Followed {
             for (submitted, outcome, _) in &mut self.batches {
                 // Published by somebody else, it may be the same batch, or another one under the same id.
                 let is_same = submitted.trace_id == trace_id
-                    || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await?);
+                    || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await.unwrap_or(false));
                 if is_same {
                     submitted.batch_id.clone_from(&ready.batch_id);
                     outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));

@@ -3,7 +3,7 @@
 use super::{ModelOutcome, Submitted};
 use common::{
     contract::{
-        dataset::Manifest,
+        dataset::{Claim, Manifest},
         dead_letter::Letter,
         layout,
         message::{DatasetReady, ModelRejected},
@@ -13,6 +13,7 @@ use common::{
     },
     runtime::{
         Store, alias,
+        batch_log::{BatchLog, Limits, Seen},
         client::{Client, ClientError},
         store,
         trace::TraceContext,
@@ -24,28 +25,44 @@ use trainer::promote::Verdict;
 
 /// The dataset of a batch, if it is complete and of this batch's bytes.
 pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
-    let path = layout::manifest(&submitted.batch_id);
+    let batch_id = match submitted.is_claimed(store).await? {
+        true => submitted.batch_id.clone(),
+        false => match named_within(store, submitted).await? {
+            Some(batch_id) => batch_id,
+            None => return Ok(None),
+        },
+    };
+    let path = layout::manifest(&batch_id);
     let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
-    if !submitted.is_claimed(store).await? {
-        return Ok(None);
-    }
     let manifest: Manifest = serde_json::from_slice(&bytes)
         .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
     Ok(Some(DatasetReady {
-        batch_id: submitted.batch_id.clone(),
+        batch_id,
         manifest: path,
         manifest_sha256: hex::encode(Sha256::digest(&bytes)),
         rides: manifest.accepted,
     }))
 }
 
+/// The id of a batch whose document names one of its own: of the newest batches, the one of these bytes.
+async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<String>, Failure> {
+    /// Entries of the log of batches that are looked at.
+    const LOOKS: usize = 500;
+    let look = |id: String| {
+        let (store, sha256) = (store.clone(), submitted.sha256.clone());
+        async move {
+            let claim: Option<Claim> = store::read_json(&store, &layout::claim(&id)).await?;
+            Ok(claim.filter(|claim| claim.sha256 == sha256).map(|claim| Seen { listed: claim.listed, batch: id }))
+        }
+    };
+    let page = BatchLog::new(store.clone()).page(None, Limits { batches: 1, looks: LOOKS }, look).await?;
+    Ok(page.batches.into_iter().next())
+}
+
 /// The dead letters there are, each with the trace it belongs to, the oldest of each queue first.
 pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, ClientError> {
     let mut letters = Vec::new();
     for name in queue::ALL {
-        if client.depth(&dead_queue(name)).await?.messages == 0 {
-            continue;
-        }
         let mut browser = client.browse(&dead_queue(name)).await?;
         for _ in 0..LETTERS_READ_MAX {
             let Some(found) = browser.next().await? else { break };

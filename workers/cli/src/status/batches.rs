@@ -14,7 +14,7 @@ use common::{
     },
     runtime::{
         Store,
-        batch_log::{self, BatchLog, Built, Limits, Page, Seen},
+        batch_log::{self, BatchLog, Built, Limits, Seen},
         staging, store, waiting,
     },
 };
@@ -34,6 +34,8 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// How many entries of the log of batches are looked at for each batch that is shown, at most: some may stand for nothing.
 const LOOKS_PER_BATCH: usize = 10;
+/// How often so many entries are looked at, at most.
+const PAGES_MAX: usize = 100;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
 
@@ -329,6 +331,14 @@ pub(super) fn outcome(manifest: &Manifest) -> String {
     }
 }
 
+/// Writes the list of the batches from before the log of batches, where there is none. Says so, since it can take long.
+pub(super) async fn prepare(store: &Store) -> Result<(), Failed> {
+    if let Some(Built { batches, unwritten: None }) = BatchLog::new(Arc::clone(store)).prepare().await? {
+        eprintln!("batches listed once, for the log of batches: {batches}");
+    }
+    Ok(())
+}
+
 /// The newest batches; all of `named` and all in progress that are not among them, and their ids; and notes.
 async fn newest(
     store: &Store,
@@ -337,18 +347,25 @@ async fn newest(
 ) -> Result<(Vec<BatchStatus>, BTreeSet<String>, Vec<String>), Failed> {
     let log = BatchLog::new(Arc::clone(store));
     let mut notes = Vec::new();
-    if let Some(Built { batches, unwritten }) = log.prepare().await? {
-        eprintln!("batches listed once, for the log of batches: {batches}");
-        notes.extend(unwritten.map(|why| {
-            format!("the log of batches cannot be written, so that `status` lists all batches every time: {why}")
-        }));
+    if let Some(batches) = log.prepare_unwritten().await? {
+        notes.push(format!(
+            "all {batches} batches were listed, which takes long if there are many: a gateway or a splitter of this version writes \
+             the list once, and so does `wildrydes status` as the user to whom the store belongs"
+        ));
     }
-    let limits = Limits { batches: limit, looks: limit.saturating_mul(LOOKS_PER_BATCH) };
     let look = |id: String| {
         let store = Arc::clone(store);
         async move { look(&store, &layout::claim(&id)).await }
     };
-    let Page { mut batches, next } = log.page(None, limits, look).await?;
+    let (mut batches, mut next, mut pages) = (Vec::new(), None, 0);
+    // Many entries in a row may be of batches that were never split.
+    while pages == 0 || (next.is_some() && batches.len() < limit && pages < PAGES_MAX) {
+        let left = limit - batches.len();
+        let limits = Limits { batches: left, looks: limit.saturating_mul(LOOKS_PER_BATCH) };
+        let page = log.page(next, limits, look).await?;
+        batches.extend(page.batches);
+        (next, pages) = (page.next, pages + 1);
+    }
     if next.is_some() {
         notes.push(older_note(batches.len()));
     }
@@ -365,7 +382,7 @@ async fn newest(
 /// Says that only the newest batches are shown.
 fn older_note(shown: usize) -> String {
     format!(
-        "only the newest {shown} batches are shown, and older ones in progress or refused: --limit N shows more, --all shows all"
+        "only the newest {shown} batches are shown, and older ones that are refused or have something staged: --limit N shows more, --all shows all"
     )
 }
 

@@ -105,7 +105,8 @@ impl Pack {
         let read = (0, bytes);
         let used = self.pieces.iter().filter_map(|piece| {
             let bytes = slice(&piece.place, &read).filter(|bytes| xxh3_64(bytes) == piece.entry.checksum)?;
-            Some((piece.dataset?, piece.entry.clone(), bytes))
+            // A slice would keep the whole pack in memory.
+            Some((piece.dataset?, piece.entry.clone(), Bytes::copy_from_slice(&bytes)))
         });
         Ok(used.collect())
     }

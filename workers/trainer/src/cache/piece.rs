@@ -99,8 +99,11 @@ impl<'de: 'a, 'a> Deserialize<'de> for Bytes<'a> {
 }
 
 impl<'a> Bytes<'a> {
-    fn collected(bytes: impl Iterator<Item = u8>) -> Self {
-        Self(Cow::Owned(bytes.collect()))
+    /// Parts of `N` bytes each.
+    fn of<const N: usize>(parts: impl ExactSizeIterator<Item = [u8; N]>) -> Self {
+        let mut bytes = Vec::with_capacity(parts.len() * N);
+        parts.for_each(|part| bytes.extend_from_slice(&part));
+        Self(Cow::Owned(bytes))
     }
 
     /// Parts of `N` bytes each, of which there must be `rows`.
@@ -126,11 +129,11 @@ impl Integers<'_> {
     fn of(integers: &[i32]) -> Self {
         let (least, most) = integers.iter().fold((0, 0), |(least, most), &n| (n.min(least), n.max(most)));
         if let (Ok(_), Ok(_)) = (i8::try_from(least), i8::try_from(most)) {
-            Self::One(Bytes::collected(integers.iter().map(|n| n.to_le_bytes()[0])))
+            Self::One(Bytes::of(integers.iter().map(|n| [n.to_le_bytes()[0]])))
         } else if let (Ok(_), Ok(_)) = (i16::try_from(least), i16::try_from(most)) {
-            Self::Two(Bytes::collected(integers.iter().flat_map(|n| [n.to_le_bytes()[0], n.to_le_bytes()[1]])))
+            Self::Two(Bytes::of(integers.iter().map(|n| [n.to_le_bytes()[0], n.to_le_bytes()[1]])))
         } else {
-            Self::Four(Bytes::collected(integers.iter().flat_map(|n| n.to_le_bytes())))
+            Self::Four(Bytes::of(integers.iter().map(|n| n.to_le_bytes())))
         }
     }
 
@@ -162,7 +165,7 @@ impl Numbers<'_> {
                 return Self::Decimals { divisor, integers: Integers::of(integers) };
             }
         }
-        Self::Exact(Bytes::collected(rows.iter().flat_map(|row| row.features[feature].to_bits().to_le_bytes())))
+        Self::Exact(Bytes::of(rows.iter().map(|row| row.features[feature].to_bits().to_le_bytes())))
     }
 
     fn each(&self, rows: usize, mut take: impl FnMut(usize, f64)) -> Result<(), Undecodable> {
@@ -182,9 +185,8 @@ impl Numbers<'_> {
 
 /// The whole number which, divided by `divisor`, is `number` to the last bit.
 fn decimal(number: f64, divisor: f64) -> Option<i32> {
-    let integer = (number * divisor).round();
-    // A cast of what an i32 cannot hold gives another number.
-    let integer = integer as i32;
+    // Rounded half away from zero; a cast of what an i32 cannot hold gives another number.
+    let integer = (number * divisor + f64::copysign(0.5, number)) as i32;
     (f64::from(integer) / divisor).to_bits().eq(&number.to_bits()).then_some(integer)
 }
 
@@ -202,11 +204,11 @@ pub(super) fn encode(parsed: &Parsed) -> Vec<u8> {
         out_of_range: *out_of_range,
         breeds: breeds.iter().map(String::as_str).collect(),
         coverage: coverage.iter().map(|((station, month), rides)| (station.as_str(), month.as_str(), *rides)).collect(),
-        ride: Bytes::collected(rows.iter().flat_map(|row| row.ride.to_le_bytes())),
+        ride: Bytes::of(rows.iter().map(|row| row.ride.to_le_bytes())),
         features,
         service: Bytes::bits(rows.iter().map(|row| row.service)),
         test: Bytes::bits(rows.iter().map(|row| row.test)),
-        spread: Bytes::collected(rows.iter().map(|row| row.spread)),
+        spread: Bytes::of(rows.iter().map(|row| [row.spread])),
         breed: Integers::of(&integers),
     };
     postcard::to_allocvec(&columns).expect("memory is all it takes")

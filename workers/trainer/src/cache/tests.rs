@@ -143,7 +143,7 @@ fn trained_on(hash: u8) -> TrainedOn {
     TrainedOn { batch_id: format!("{hash:02x}"), manifest_sha256: format!("{hash:02x}").repeat(32) }
 }
 
-async fn replayed(cache: &mut Cache<'_>, dataset: usize) -> (Option<usize>, Vec<u128>) {
+async fn replayed(cache: &mut Cache<'_>, dataset: usize) -> (Result<(), usize>, Vec<u128>) {
     let mut rides = Vec::new();
     let added = cache.replay(dataset, |parsed| rides.extend(parsed.rows.iter().map(|row| row.ride))).await;
     (added, rides)
@@ -162,7 +162,7 @@ async fn what_has_no_seal_is_never_read() {
     for (rides, is_right) in [([7, 8, 9], false), ([1, 2, 3], true)] {
         let mut cache = Cache::open(&store, &manifests, &datasets).await;
         cache.pack_bytes_max = 1;
-        assert_eq!(replayed(&mut cache, 0).await, (Some(0), vec![]));
+        assert_eq!(replayed(&mut cache, 0).await, (Err(0), vec![]));
         for ride in rides {
             cache.keep(0, Encoded::of(&one(ride))).await;
         }
@@ -173,7 +173,7 @@ async fn what_has_no_seal_is_never_read() {
         assert!(!paths(&store).await.is_empty(), "pieces of a large dataset are written as they come");
     }
     let mut cache = Cache::open(&store, &manifests, &datasets).await;
-    assert_eq!(replayed(&mut cache, 0).await, (None, vec![1, 2, 3]));
+    assert_eq!(replayed(&mut cache, 0).await, (Ok(()), vec![1, 2, 3]));
     cache.finish().await;
     assert_eq!(paths(&store).await.len(), 3, "what has no seal is removed");
 }
@@ -191,11 +191,11 @@ async fn packs_stay_few() {
         for dataset in 0..count {
             let rides = replayed(&mut cache, dataset).await;
             if dataset == new {
-                assert_eq!(rides, (Some(0), vec![]));
+                assert_eq!(rides, (Err(0), vec![]));
                 cache.keep(new, Encoded::of(&one(new as u128))).await;
                 cache.seal().await;
             } else {
-                assert_eq!(rides, (None, vec![dataset as u128]));
+                assert_eq!(rides, (Ok(()), vec![dataset as u128]));
             }
         }
         cache.finish().await;
@@ -213,7 +213,7 @@ async fn what_nothing_is_read_from_is_removed() {
         let manifests = &manifests[..datasets.len()];
         let mut cache = Cache::open(&store, manifests, datasets).await;
         for dataset in 0..datasets.len() {
-            if replayed(&mut cache, dataset).await.0.is_some() {
+            if replayed(&mut cache, dataset).await.0.is_err() {
                 cache.keep(dataset, Encoded::of(&one(1))).await;
                 cache.seal().await;
             }

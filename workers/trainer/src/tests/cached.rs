@@ -277,8 +277,9 @@ async fn packs_may_vanish_while_they_are_read() {
 #[tokio::test]
 async fn rides_of_a_damaged_dataset_are_not_cached() {
     let store = memory();
-    let part = lines("a", 500, 6);
-    let ready = put_dataset(&store, "a", std::slice::from_ref(&part)).await;
+    let part = [lines("a", 500, 6)];
+    put_dataset(&store, "b", &[lines("b", 500, 6)]).await;
+    let ready = put_dataset(&store, "a", &part).await;
     let path = layout::dataset_part("a", 0);
     let right = store::read(&store, &path).await.unwrap().unwrap();
     let wrong = String::from_utf8(right.to_vec()).unwrap().replacen(".5,2", ".5,3", 1);
@@ -288,7 +289,21 @@ async fn rides_of_a_damaged_dataset_are_not_cached() {
     store::write(&store, &path, right).await.unwrap();
     let mended = promoted(&trainer(&store), &ready).await;
     let sound = memory();
-    let ready = put_dataset(&sound, "a", &[part]).await;
+    put_dataset(&sound, "b", &[lines("b", 500, 6)]).await;
+    let ready = put_dataset(&sound, "a", &part).await;
     assert_eq!(promoted(&trainer(&sound), &ready).await, mended);
     assert_eq!(everything(&sound).await, everything(&store).await);
+}
+
+/// A job of one batch leaves no cache behind: nothing would ever be read from it.
+#[tokio::test]
+async fn one_dataset_alone_is_not_cached() {
+    let store = memory();
+    let ready = put_dataset(&store, "a", &[lines("a", 500, 6)]).await;
+    promoted(&trainer(&store), &ready).await;
+    let is_cached = async || store.list(Some(&layout::TRAINER_CACHE.into())).next().await.is_some();
+    assert!(!is_cached().await);
+    let ready = put_dataset(&store, "b", &[lines("b", 500, 6)]).await;
+    promoted(&trainer(&store), &ready).await;
+    assert!(is_cached().await);
 }

@@ -258,5 +258,7 @@ async fn an_unconfirmed_batch_reserves_no_id() {
     hand_in("[{}]").await.problem(409, "conflict");
     fleet.go_on("splitter", 0);
     fleet.wait_for("the claim", |store| store.join("batches/mine.json").is_file());
+    let log = fleet.store().join("batch-log");
+    assert!(log.join("0000000002").is_file() && !log.join("0000000003").exists(), "every attempt has the same entry");
     fleet.finish().await;
 }

@@ -249,6 +249,22 @@ async fn the_batches_of_an_earlier_version_are_listed_after_the_others() {
     assert_eq!(watched.lists.load(SeqCst), lists, "no page needs a listing");
 }
 
+/// Who must not write lists the earlier batches for himself: the store stays as it is.
+#[tokio::test]
+async fn a_reader_lists_the_earlier_batches_without_writing() {
+    let store = memory();
+    for id in ["a", "b"] {
+        claim(&store, id, None).await;
+    }
+    let log = BatchLog::new(Arc::clone(&store));
+    assert_eq!(log.prepare_unwritten().await.unwrap(), Some(2));
+    assert_eq!(log.prepare_unwritten().await.unwrap(), None);
+    assert_eq!(listed(&log, 1).await.into_iter().collect::<BTreeSet<_>>(), ["a", "b"].map(str::to_owned).into());
+    assert!(!store::exists(&store, &layout::batch_log_earlier()).await.unwrap());
+    log.append("c").await.unwrap();
+    assert!(store::exists(&store, &layout::batch_log_earlier()).await.unwrap(), "whoever writes does");
+}
+
 /// A removed log is built anew, whatever the claims say, also by those who knew the old one.
 #[tokio::test]
 async fn a_log_that_was_removed_is_built_anew() {

@@ -65,7 +65,7 @@ async fn a_batch_that_was_refused_while_the_connection_was_lost_is_reported() {
     proxy.refuse(false);
     let Output { status, stdout, stderr } = ended(child).await;
     let stderr = String::from_utf8_lossy(&stderr);
-    assert_eq!(status.code(), Some(1), "{}\n{stderr}", String::from_utf8_lossy(&stdout));
+    assert_eq!(status.code(), Some(3), "{}\n{stderr}", String::from_utf8_lossy(&stdout));
     assert!(stderr.contains("refused by the splitter: not_a_batch"), "{stderr}");
     succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     fleet.finish().await;

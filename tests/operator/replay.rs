@@ -4,9 +4,11 @@ use super::{ends_with, publish};
 use common::contract::{
     message::{BatchContent, RideBatch},
     reading::Reading,
+    topology::{queue, rung_queue, rungs_of},
 };
 use pipeline_tests::processes::{Fleet, Input, succeed, told};
 use serde_json::json;
+use std::time::Duration;
 
 /// A dataset that was lost is made anew from the bytes that are kept, whether they were uploaded or came inline: the
 /// manifest is the same in every byte.
@@ -50,5 +52,11 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     let gone = ends_with(fleet.wildrydes().args(["replay", "inline"]), 1);
     assert!(gone.contains("is gone") && gone.contains("wildrydes ingest"), "{gone}");
     fleet.champion();
+    // A training that met the removed dataset was set aside: it comes again.
+    for rung in 0..rungs_of(queue::TRAINER).len() {
+        while fleet.depth(&rung_queue(queue::TRAINER, rung)).await.messages > 0 {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
     fleet.finish().await;
 }

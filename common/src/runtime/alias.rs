@@ -26,6 +26,16 @@ pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Opti
     }
 }
 
+/// As [`current`], for those who serve models: without an alias there is none, and no generation is read. Breeds without a model
+/// of their own are asked for all the time.
+///
+/// # Errors
+/// As for [`current`].
+pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+    let Some(known) = store::read_json::<Alias>(store, &layout::alias(model, name)).await? else { return Ok(None) };
+    newest(store, model, name, Some(known)).await
+}
+
 /// The highest generation from `known` on; `known` itself if none follows it.
 ///
 /// A generation that cannot be read keeps its place and is passed over.

@@ -65,7 +65,7 @@ pub(crate) async fn read(
     known: Option<&Named>,
 ) -> Result<Found, Failure> {
     let path = layout::alias(family, name);
-    let Some(alias) = alias::current(store, family, name).await? else { return Ok(Found::Nothing) };
+    let Some(alias) = alias::served(store, family, name).await? else { return Ok(Found::Nothing) };
     if known.is_some_and(|known| known.is_up_to(&alias)) {
         return Ok(Found::Known);
     }

@@ -34,6 +34,8 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// How many entries of the log of batches are looked at for each batch that is shown, at most: some may stand for nothing.
 const LOOKS_PER_BATCH: usize = 10;
+/// Batches from before the log of batches that it takes long to list.
+const MANY: usize = 10_000;
 /// How often so many entries are looked at, at most.
 const PAGES_MAX: usize = 100;
 /// Objects that are read at the same time.
@@ -347,7 +349,7 @@ async fn newest(
 ) -> Result<(Vec<BatchStatus>, BTreeSet<String>, Vec<String>), Failed> {
     let log = BatchLog::new(Arc::clone(store));
     let mut notes = Vec::new();
-    if let Some(batches) = log.prepare_unwritten().await? {
+    if let Some(batches) = log.prepare_unwritten().await?.filter(|batches| *batches >= MANY) {
         notes.push(format!(
             "all {batches} batches were listed, which takes long if there are many: a gateway or a splitter of this version writes \
              the list once, and so does `wildrydes status` as the user to whom the store belongs"

@@ -40,6 +40,9 @@ struct Arguments {
     /// Runs of `wildrydes status`
     #[arg(long, default_value_t = 7)]
     runs: usize,
+    /// Measure this store as it is, of 50 batches at least that are ready, and make and remove none
+    #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batches", "without_log", "folder"])]
+    store: Option<PathBuf>,
     /// Where a folder for the stores is made, and removed at the end [default: the system's temporary folder]
     folder: Option<PathBuf>,
 }
@@ -56,29 +59,48 @@ async fn main() -> anyhow::Result<()> {
         "{:>9} {:>11} {:>8} {:>8} {:>8} {:>11} {:>11} {:>11}",
         "batches", "first ms", "p50 ms", "p99 ms", "max ms", "status ms", "median ms", "max ms"
     );
+    if let Some(store) = &arguments.store {
+        return measure("-", folder.path(), store, &arguments).await;
+    }
     for batches in [100, arguments.batches] {
         let store = folder.path().join(batches.to_string());
-        let made = Instant::now();
-        generate(&store, batches, !arguments.without_log)?;
-        eprintln!("{batches} batches made in {:.0} s", made.elapsed().as_secs_f64());
-        let statuses = statuses(&store, arguments.runs)?;
-        let mut answers = answers(folder.path(), &store, &arguments).await?;
-        let first = answers[0];
-        answers.sort_unstable();
-        println!(
-            "{batches:>9} {:>11.2} {:>8.2} {:>8.2} {:>8.2} {:>11.0} {:>11.0} {:>11.0}",
-            milliseconds(first),
-            milliseconds(answers[answers.len() / 2]),
-            milliseconds(answers[answers.len() * 99 / 100]),
-            milliseconds(answers[answers.len() - 1]),
-            milliseconds(statuses[0]),
-            milliseconds(sorted(&statuses)[statuses.len() / 2]),
-            milliseconds(sorted(&statuses)[statuses.len() - 1]),
-        );
+        let begun = Instant::now();
+        fs::create_dir_all(store.join(layout::BATCH_LOG))?;
+        fs::write(store.join(layout::batch_log_earlier()), "")?;
+        fs::create_dir_all(store.join(layout::BATCHES))?;
+        fs::create_dir_all(store.join(layout::DATASET))?;
+        each(batches, |number| write(&store, number, !arguments.without_log))?;
+        if arguments.without_log {
+            fs::remove_dir_all(store.join(layout::BATCH_LOG))?;
+        }
+        eprintln!("{batches} batches made in {:.0} s", begun.elapsed().as_secs_f64());
+        let measured = measure(&batches.to_string(), folder.path(), &store, &arguments).await;
+        // In the order in which they were made: in any other a disk takes many times as long.
+        let begun = Instant::now();
+        each(batches, |number| remove(&store, number, !arguments.without_log))?;
+        eprintln!("… and removed in {:.0} s", begun.elapsed().as_secs_f64());
+        measured?;
     }
-    let removed = Instant::now();
     folder.close()?;
-    eprintln!("all removed in {:.0} s", removed.elapsed().as_secs_f64());
+    Ok(())
+}
+
+/// Measures a store, and prints its row.
+async fn measure(batches: &str, folder: &Path, store: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    let statuses = statuses(store, arguments.runs)?;
+    let mut answers = answers(folder, store, arguments).await?;
+    let first = answers[0];
+    answers.sort_unstable();
+    println!(
+        "{batches:>9} {:>11.2} {:>8.2} {:>8.2} {:>8.2} {:>11.0} {:>11.0} {:>11.0}",
+        milliseconds(first),
+        milliseconds(answers[answers.len() / 2]),
+        milliseconds(answers[answers.len() * 99 / 100]),
+        milliseconds(answers[answers.len() - 1]),
+        milliseconds(statuses[0]),
+        milliseconds(sorted(&statuses)[statuses.len() / 2]),
+        milliseconds(sorted(&statuses)[statuses.len() - 1]),
+    );
     Ok(())
 }
 
@@ -92,31 +114,38 @@ fn sorted(times: &[Duration]) -> Vec<Duration> {
     sorted
 }
 
-/// Writes a store of that many batches, on every core.
-fn generate(store: &Path, batches: u64, with_log: bool) -> anyhow::Result<()> {
-    for prefix in [layout::BATCHES, layout::DATASET, layout::BATCH_LOG] {
-        fs::create_dir_all(store.join(prefix))?;
-    }
-    if with_log {
-        fs::write(store.join(layout::batch_log_earlier()), "")?;
-    } else {
-        fs::remove_dir(store.join(layout::BATCH_LOG))?;
-    }
+/// Does something for each batch, on every core.
+fn each(batches: u64, work: impl Fn(u64) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
     let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
     thread::scope(|scope| {
-        let writing: Vec<_> = (0..threads)
+        let working: Vec<_> = (1..=threads)
             .map(|first| {
-                let mut numbers = (1 + first..=batches).step_by(threads as usize);
-                scope.spawn(move || numbers.try_for_each(|number| write(store, number, with_log)))
+                let (mut numbers, work) = ((first..=batches).step_by(threads as usize), &work);
+                scope.spawn(move || numbers.try_for_each(work))
             })
             .collect();
-        writing.into_iter().try_for_each(|writer| writer.join().expect("a writer does not panic"))
+        working.into_iter().try_for_each(|worker| worker.join().expect("it does not panic"))
     })
+}
+
+fn sha256(number: u64) -> String {
+    hex::encode(Sha256::digest(number.to_string()))
+}
+
+/// Removes the objects of one batch.
+fn remove(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
+    let batch_id = &sha256(number)[..16];
+    if with_log {
+        fs::remove_file(store.join(layout::batch_log_entry(number)))?;
+    }
+    fs::remove_file(store.join(layout::claim(batch_id)))?;
+    fs::remove_file(store.join(layout::manifest(batch_id)))?;
+    Ok(fs::remove_dir(store.join(layout::dataset(batch_id)))?)
 }
 
 /// Writes the objects of one batch.
 fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
-    let sha256 = hex::encode(Sha256::digest(number.to_string()));
+    let sha256 = sha256(number);
     let batch_id = sha256[..16].to_owned();
     if with_log {
         fs::write(store.join(layout::batch_log_entry(number)), &batch_id)?;

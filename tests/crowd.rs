@@ -62,7 +62,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every answer came in time, with nearly all of the crowd there all the time.
+/// Whether every request was served in time, with nearly all of the crowd there all the time.
 async fn measure(arguments: &Arguments) -> bool {
     let input = Input::of(100);
     let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0"]).await;
@@ -94,7 +94,10 @@ async fn measure(arguments: &Arguments) -> bool {
     }
     crowd.ended.store(true, SeqCst);
     println!("at least {fewest} of them all the time; {} trickling uploads were begun", crowd.uploads.load(SeqCst));
-    println!("{:<34}{:>8}{:>10}{:>10}{:>10}", "each on a new connection", "times", "p50 ms", "p99 ms", "max ms");
+    println!(
+        "{:<34}{:>8}{:>9}{:>10}{:>10}{:>10}",
+        "each on a new connection", "times", "refused", "p50 ms", "p99 ms", "max ms"
+    );
     let mut is_good = fewest >= (arguments.silent + arguments.uploads) as u64 * 9 / 10;
     for (what, mut took) in [
         ("GET /healthz", health),
@@ -102,23 +105,23 @@ async fn measure(arguments: &Arguments) -> bool {
         ("POST /v1/batches, 100 rides", uploads),
     ] {
         took.sort_unstable();
-        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].as_secs_f64() * 1_000.0;
-        println!("{what:<34}{:>8}{:>10.1}{:>10.1}{:>10.1}", took.len(), at(0.5), at(0.99), at(1.0));
-        is_good &= at(1.0) <= arguments.max_ms;
+        let at = |share: f64| took[((took.len() - 1) as f64 * share) as usize].0.as_secs_f64() * 1_000.0;
+        let refused = took.iter().filter(|(_, is_served)| !is_served).count();
+        println!("{what:<34}{:>8}{refused:>9}{:>10.1}{:>10.1}{:>10.1}", took.len(), at(0.5), at(0.99), at(1.0));
+        is_good &= at(1.0) <= arguments.max_ms && refused == 0;
     }
     serving.finish().await;
     is_good
 }
 
-/// How long a request on a new connection takes; anything but success ends the measurement.
-async fn timed(api: &Api, method: Method, path: &str, body: Option<Vec<u8>>) -> Duration {
+/// How long a request on a new connection takes, and whether it was served. Without an answer the measurement ends.
+async fn timed(api: &Api, method: Method, path: &str, body: Option<Vec<u8>>) -> (Duration, bool) {
     let api = Api::at(&api.url);
     let request = api.request(method, path).header("content-type", "application/json");
     let request = body.into_iter().fold(request, |request, body| request.body(body));
     let started = Instant::now();
-    let answer = api.send(request).await;
-    assert!(answer.status.is_success(), "{path}: {}", answer.text());
-    started.elapsed()
+    let is_served = api.send(request).await.status.is_success();
+    (started.elapsed(), is_served)
 }
 
 async fn connect(address: SocketAddr, number: usize) -> std::io::Result<TcpStream> {

@@ -430,10 +430,10 @@ pub enum UnitSystem {
 pub struct Status {
     /// One batch, in detail [default: the newest batches, one line each]
     pub batch: Option<String>,
-    /// How many of the newest batches; those in progress or refused are shown however old they are
+    /// Show at most N of the newest batches, and older ones that are in progress or refused
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["batch", "all"])]
     pub limit: u32,
-    /// All batches: reads every claim there is
+    /// Show all batches; reads every claim in the store
     #[arg(long, conflicts_with = "batch")]
     pub all: bool,
     /// Ask a gateway instead of the store.

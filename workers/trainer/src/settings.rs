@@ -61,8 +61,8 @@ pub struct Settings {
     pub promotion_margin: f64,
     /// On fewer held-out rides than this they are not compared, and the champion stays.
     pub promotion_rides_min: u64,
-    /// Keep the rides of each dataset, as they were parsed, below `cache/trainer` in the store, so that a training reads only what is
-    /// new. Models are the same with and without.
+    /// Whether to cache parsed datasets below `cache/trainer` in the store, so that a training reads only the files of
+    /// new ones. Models are the same either way.
     pub cache: bool,
     /// A message is held unacknowledged for at most so long; a longer training goes on without it, and it comes again. To be well
     /// below the broker's `consumer_timeout` (30 minutes unless told otherwise).

@@ -61,14 +61,14 @@ struct Followed {
     copies: Vec<(String, serde_json::Value)>,
 }
 
-/// Everything that reports the progress of a batch.
+/// The deliveries that report the progress of batches.
 type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
 
-/// Listens to everything that reports the progress of a batch; after a lost connection, on another one.
+/// Listens to the deliveries that report the progress of batches; reconnects when the connection is lost.
 pub(crate) struct Follower {
     broker: Arc<dyn Broker>,
     heard: Heard,
-    /// The connection that replaces one that was lost.
+    /// The current connection, if the first one was lost.
     again: Option<Client>,
     /// The recorded causes of waiting, as of the start.
     causes: Causes,
@@ -134,7 +134,7 @@ impl Follower {
                 eprintln!("{text}")
             }
         };
-        // Without an answer of the broker the trainer may be running: then it is waited for.
+        // If the broker does not answer, the trainer may be running: wait for it.
         let trainer = self.again.as_ref().unwrap_or(client).depth(topology::queue::TRAINER).await;
         if trainer.is_ok_and(|trainer| trainer.consumers == 0) {
             say(
@@ -198,21 +198,21 @@ impl Follower {
         for _ in 0..LETTERS_MAX {
             match tokio::time::timeout(QUIET, self.heard.next()).await {
                 Ok(Some(Ok(delivery))) => followed.take(delivery, store).await?,
-                // Without a connection the number stays as it is.
+                // Once the connection is lost, the count stays as it is.
                 Ok(_) | Err(_) => break,
             }
         }
         Ok(())
     }
 
-    /// Connects again after the connection was lost, as long as it takes, and takes in what was missed meanwhile.
+    /// Reconnects, however long it takes, and processes what was missed meanwhile.
     async fn listen_again(
         &mut self,
         lost: Option<Result<Delivery, BrokerError>>,
         followed: &mut Followed,
         store: &Store,
     ) -> Result<(), Failed> {
-        /// Between two attempts.
+        /// Pause between two attempts.
         const PAUSE: Duration = Duration::from_secs(1);
         let why = match lost {
             Some(Err(BrokerError::Lost(why))) => why,
@@ -221,7 +221,7 @@ impl Follower {
         };
         followed
             .progress
-            .say(&format!("the connection to the broker is lost ({why}); the fleet goes on, connecting again"));
+            .say(&format!("the connection to the broker is lost ({why}); the fleet continues to work; reconnecting"));
         let mut said = Said::default();
         loop {
             let connected = async {
@@ -276,13 +276,13 @@ impl Followed {
             _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body, store).await?,
         }
         match settle.ack().await {
-            // The next look at the connection says so.
+            // The next delivery reports the lost connection.
             Ok(()) | Err(BrokerError::Lost(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
     }
 
-    /// Takes in what happened while there was no connection.
+    /// Processes what happened while there was no connection.
     async fn catch_up(&mut self, letters: Vec<(String, Letter)>, store: &Store) -> Result<(), Failed> {
         let mut ready = Vec::new();
         for (submitted, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
@@ -310,7 +310,7 @@ impl Followed {
         Ok(())
     }
 
-    /// Whether it is the first dead letter of a batch that has no dataset.
+    /// Records a dead letter; returns whether it is the first of a batch that has no dataset.
     fn dead_letter(&mut self, trace_id: &str, letter: &Letter) -> bool {
         let Letter { queue, reason, why, .. } = letter;
         let mut is_first = false;
@@ -334,7 +334,7 @@ impl Followed {
         if kind == DatasetReady::KIND.to_string() {
             let ready: DatasetReady = decode(body)?;
             for (submitted, outcome, _) in &mut self.batches {
-                // Published by somebody else, it may be the same batch, or another one under the same id.
+                // With another trace id it may be the same batch, or another publisher's batch with the same id.
                 let is_same = submitted.trace_id == trace_id
                     || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await?);
                 if is_same {

@@ -1,5 +1,5 @@
-//! How long `/healthz` and an honest upload take beside silent connections and uploads that trickle: the gateway, in a process
-//! of its own with the whole fleet, and this crowd on one machine.
+//! Measures how long `/healthz` and an ordinary upload take beside silent connections and slow uploads. The gateway and
+//! all workers run in one process, the crowd in this one, on the same machine.
 
 use clap::Parser;
 use pipeline_tests::{
@@ -21,21 +21,21 @@ use tokio::{
     net::{TcpSocket, TcpStream},
 };
 
-/// Addresses of this machine that the crowd comes from: one peer may not have all connections.
+/// Local addresses that the crowd connects from: the gateway limits the connections of each peer.
 const PEERS: usize = 8;
-/// A trickling upload sends one byte so often.
+/// Time between two bytes of a slow upload.
 const TRICKLE: Duration = Duration::from_millis(500);
 
-/// Measures how long a gateway takes to answer beside a crowd that wastes its connections.
+/// Measures how long a gateway takes to answer while a crowd of clients wastes its connections.
 #[derive(Parser)]
 struct Arguments {
-    /// Connections that send nothing; each is made again when it is closed
+    /// Connections that send nothing; each reconnects when it is closed
     #[arg(long, default_value_t = 10_000)]
     silent: usize,
-    /// Uploads that send a byte now and then; each begins again when it is ended
+    /// Slow uploads, which send a byte every 0.5 s; each starts again when it is cut off
     #[arg(long, default_value_t = 64)]
     uploads: usize,
-    /// How long is measured, seconds
+    /// How long to measure, in seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
     /// How long each answer may take, milliseconds: ends with 1 where one took longer
@@ -43,13 +43,13 @@ struct Arguments {
     max_ms: f64,
 }
 
-/// What the crowd does.
+/// State that the clients of the crowd share.
 #[derive(Default)]
 struct Crowd {
     ended: AtomicBool,
-    /// Connections that are open.
+    /// Open connections.
     open: AtomicU64,
-    /// Uploads that were begun.
+    /// Slow uploads started so far.
     uploads: AtomicU64,
 }
 
@@ -86,7 +86,7 @@ async fn measure(arguments: &Arguments) -> bool {
     while Instant::now() < end {
         health.push(timed(&serving.api, Method::GET, "/healthz", None).await);
         probes.push(timed(&ops, Method::GET, "/healthz", None).await);
-        // Other bytes are another batch.
+        // Different bytes make a new batch.
         rides.push(b'\n');
         uploads.push(timed(&serving.api, Method::POST, "/v1/batches", Some(rides.clone())).await);
         fewest = fewest.min(crowd.open.load(SeqCst));
@@ -144,7 +144,7 @@ async fn silent(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
     }
 }
 
-/// Begins an upload, sends a byte now and then until it is ended, and begins again.
+/// Starts an upload, sends a byte every [`TRICKLE`] until the gateway cuts it off, and starts again.
 async fn trickle(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
     let head = format!(
         "POST /v1/batches HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n"

@@ -1,7 +1,8 @@
-//! What a new batch costs a trainer that has many datasets already: beside the fit, with and without its cache.
+//! Measures how long a training takes for one new batch among many datasets: the fit and everything else, with and
+//! without the cache.
 //!
-//! A store in a local folder holds the datasets. Each measurement is a process of its own, so that nothing is in its memory; a new
-//! dataset is written before it. The files are in the page cache of the system.
+//! A store in a local folder holds the datasets. Before each measurement a new dataset is written; each runs in a
+//! process of its own, so that it starts with empty memory. The files are in the page cache of the operating system.
 
 use anyhow::{Context, ensure};
 use clap::Parser;
@@ -26,45 +27,45 @@ use std::{
 };
 use trainer::{Settings, Trainer};
 
-/// Measures what a new batch costs a trainer with many datasets.
+/// Measures how long a training takes for one new batch among many datasets.
 #[derive(Parser)]
 struct Arguments {
-    /// Datasets
+    /// Datasets in the store
     #[arg(long, default_value_t = 5_000)]
     datasets: u64,
-    /// Rides in each
+    /// Rides in each dataset
     #[arg(long, default_value_t = 100)]
     rides: u64,
     /// Rides in the new batch
     #[arg(long, default_value_t = 100)]
     new_rides: u64,
-    /// Versions that scored rides, each of which left a file of 100
+    /// Model versions that scored rides; each has a file of 100 scores
     #[arg(long, default_value_t = 0)]
     scored: u64,
-    /// Measurements of each kind, in turns; medians are shown
+    /// Measurements of each kind, interleaved; the medians are shown
     #[arg(long, default_value_t = 5)]
     runs: usize,
     /// Use this folder, and keep it [default: a temporary one]
     #[arg(long)]
     folder: Option<PathBuf>,
-    /// Measure one training of the store in the folder, with this setting of trainer.cache, and print it as JSON
+    /// Measure one training on the store in the folder, with this value of trainer.cache, and print the result as JSON
     #[arg(long, hide = true)]
     measure: Option<bool>,
 }
 
-/// What the cache has.
+/// State of the cache.
 enum Kind {
-    /// It is switched off.
+    /// Turned off.
     Without,
-    /// Nothing.
+    /// Empty.
     Cold,
-    /// Every dataset but the new one.
+    /// Holds every dataset but the new one.
     Warm,
 }
 
 const KINDS: [Kind; 3] = [Kind::Without, Kind::Cold, Kind::Warm];
 
-/// Seconds.
+/// Times in seconds.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 struct Measured {
     scored: f64,
@@ -81,7 +82,8 @@ fn open(folder: &Path) -> anyhow::Result<Store> {
     store::open(&StoreSettings { url: folder.display().to_string(), ..StoreSettings::default() })
 }
 
-/// Rides as the generator makes them: six decimals of a mile, whole points, two stations, twelve months, eight breeds.
+/// Writes a dataset with rides like the generator's: distances with six decimals of a mile, whole points, two stations,
+/// twelve months, eight breeds.
 async fn add(store: &Store, batch: u64, rides: u64) -> anyhow::Result<()> {
     let batch_id = format!("{:016x}", (batch + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15));
     let mut rows = String::new();

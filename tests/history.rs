@@ -1,7 +1,8 @@
-//! What a long history costs: a generated store of many batches, the gateway's list of the newest and `wildrydes status` on it.
+//! Measures how a long history slows down listings: generates a store of many batches, then times the gateway's list of
+//! the newest batches and `wildrydes status`.
 //!
-//! Every batch has its claim, its manifest and its entry in the log of batches, as the fleet writes them; rides it has none. Gateway
-//! and status are processes of their own on that store, the gateway with the workers in its process and without keys.
+//! Every batch has a claim, a manifest and an entry in the batch log, as the fleet writes them, but no rides. Gateway
+//! and `status` run in processes of their own; the gateway's process also runs the workers, and needs no keys.
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -22,19 +23,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Measures the list of the newest batches, at 100 batches and at many.
+/// Measures how long it takes to list the newest batches, in a store of 100 batches and in one of many.
 #[derive(Parser)]
 struct Arguments {
-    /// Batches of the larger store
+    /// Batches in the larger store
     #[arg(long, default_value_t = 1_000_000)]
     batches: u64,
-    /// Leave the log of batches out, as in a store of an earlier version
+    /// Omit the batch log, as in a store of an earlier version
     #[arg(long)]
     without_log: bool,
     /// Requests to the gateway
     #[arg(long, default_value_t = 4_000)]
     requests: usize,
-    /// Requests at the same time
+    /// Concurrent requests
     #[arg(long, default_value_t = 8)]
     concurrency: usize,
     /// Runs of `wildrydes status`
@@ -180,7 +181,7 @@ fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// How long `wildrydes status` takes, each time a process of its own.
+/// Measures `wildrydes status`, each run in a process of its own.
 fn statuses(store: &Path, runs: usize) -> anyhow::Result<Vec<Duration>> {
     let run = || {
         let begun = Instant::now();
@@ -199,7 +200,7 @@ fn statuses(store: &Path, runs: usize) -> anyhow::Result<Vec<Duration>> {
     (0..runs).map(|_| run()).collect()
 }
 
-/// A gateway that ends with this process.
+/// A gateway process; killed on drop.
 struct Gateway {
     child: Child,
     url: String,
@@ -235,7 +236,7 @@ impl Gateway {
     }
 }
 
-/// How long each request for the newest 20 batches takes; the first one alone.
+/// Measures requests for the newest 20 batches; the first runs alone.
 async fn answers(folder: &Path, store: &Path, arguments: &Arguments) -> anyhow::Result<Vec<Duration>> {
     let gateway = Gateway::start(folder, store).await?;
     rustls::crypto::ring::default_provider().install_default().ok();

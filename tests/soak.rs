@@ -1,6 +1,6 @@
-//! A soak: two of each worker and a gateway under mixed load, of which every few seconds one is killed (SIGKILL) and started
-//! again, or suspended (SIGSTOP) for longer than its connection lives. In the end every dataset must be that of an
-//! undisturbed run, and nothing may be left behind.
+//! Soak test: runs two processes of each worker and a gateway under mixed load. Every few seconds one process is killed
+//! (SIGKILL) and restarted, or suspended (SIGSTOP) for longer than its connection survives. At the end every dataset
+//! must equal that of an undisturbed run, and nothing may be left behind.
 //!
 //! ```sh
 //! tests/soak --minutes 15
@@ -30,40 +30,40 @@ use std::{
 
 /// Processes of each worker.
 const COPIES: usize = 2;
-/// Open files of a process at most, in the end.
+/// Maximum open files of a process at the end.
 const FILES_MAX: usize = 256;
-/// Resident memory of a process at most, at any look.
+/// Maximum resident memory of a process, MB, whenever it is checked.
 const MEGABYTES_MAX: u64 = 400;
-/// How long a process is suspended at most: much longer than its connection lives without a heartbeat.
+/// Maximum time for which a process is suspended: much longer than its connection survives without a heartbeat.
 const SUSPENDED_SECONDS_MAX: u64 = 30;
 
-/// Loads a fleet, kills and suspends its processes, and looks at what is left.
+/// Puts a fleet under load, kills and suspends its processes, and checks the results.
 #[derive(Parser)]
 struct Arguments {
-    /// How long
+    /// Duration, in minutes
     #[arg(long, default_value_t = 15.0)]
     minutes: f64,
-    /// Between two kills or suspensions, seconds
+    /// Time between two kills or suspensions, in seconds
     #[arg(long, default_value_t = 5.0)]
     every: f64,
-    /// Between two batches, seconds
+    /// Time between two batches, in seconds
     #[arg(long, default_value_t = 3.0)]
     batch_every: f64,
     /// Rides in a batch
     #[arg(long, default_value_t = 1_000)]
     rides: u64,
-    /// Same seed, same victims
+    /// Seed that selects the processes to kill or suspend
     #[arg(long, default_value_t = 1)]
     seed: u64,
 }
 
-/// What was asked over HTTP.
+/// Counts of the requests over HTTP.
 #[derive(Default)]
 struct Asked {
     ended: AtomicBool,
     scored: AtomicU64,
     listed: AtomicU64,
-    /// Answers that say to try again, and connections to a gateway that is being started.
+    /// Answers that ask to try again, and connections refused by a gateway that is starting.
     put_off: AtomicU64,
     wrong: AtomicU64,
 }
@@ -76,7 +76,7 @@ fn main() -> ExitCode {
         println!("WRONG: {complaint}");
     }
     if complaints.is_empty() {
-        println!("nothing lost, doubled or left behind");
+        println!("nothing is lost, duplicated or left behind");
         return ExitCode::SUCCESS;
     }
     ExitCode::FAILURE
@@ -169,7 +169,7 @@ async fn hand_in(mut ingest: Command, api: Api, file: PathBuf, rides: u64, numbe
     }
     let body = std::fs::read(&file).expect("the file");
     loop {
-        // The gateway may have been killed just now: the same bytes again change nothing.
+        // The gateway may have just been killed; sending the same bytes again is safe.
         let request = api.request(Method::POST, "/v1/batches").header("content-type", "application/json");
         let answer = request.body(body.clone()).timeout(Duration::from_secs(5)).send().await;
         if let Ok(answer) = answer {
@@ -212,17 +212,17 @@ async fn list(api: Api, asked: Arc<Asked>) {
     }
 }
 
-/// Counts an answer that is none: 503 and 504 say to try again, and so does a gateway that is being started.
+/// Counts a failed request: 503, 504 and a gateway that is starting mean to try again; anything else is wrong.
 fn put_off(answer: reqwest::Result<reqwest::Response>, asked: &Asked) {
     let is_put_off = answer.as_ref().map_or(true, |answer| matches!(answer.status().as_u16(), 503 | 504));
     if let (Ok(answer), false) = (&answer, is_put_off) {
-        eprintln!("unexpected: {}", answer.status());
+        eprintln!("unexpected status: {}", answer.status());
     }
     let count = if is_put_off { &asked.put_off } else { &asked.wrong };
     count.fetch_add(1, SeqCst);
 }
 
-/// Kills and suspends.
+/// Kills and suspends processes.
 struct Faults {
     random: StdRng,
     every: Duration,
@@ -230,7 +230,7 @@ struct Faults {
     suspended: BTreeMap<(String, usize), Instant>,
     kills: u32,
     suspensions: u32,
-    /// Resident memory by process at most, bytes.
+    /// Peak resident memory by process name, bytes.
     largest: BTreeMap<String, u64>,
 }
 
@@ -248,13 +248,13 @@ impl Faults {
         }
     }
 
-    /// Every process, by name and copy.
+    /// All processes, by name and copy.
     fn everyone() -> Vec<(String, usize)> {
         let workers = PROCESSES.iter().flat_map(|name| (0..COPIES).map(|copy| ((*name).to_owned(), copy)));
         workers.chain([("gateway".to_owned(), 0)]).collect()
     }
 
-    /// Lets those go on whose time is over, and strikes another if it is time.
+    /// Resumes processes whose suspension is over; kills or suspends another one if it is time.
     fn strike(&mut self, fleet: &mut Fleet) {
         let now = Instant::now();
         let over: Vec<_> =
@@ -292,7 +292,7 @@ impl Faults {
     }
 }
 
-/// Memory and descriptors.
+/// Checks resident memory and open files.
 fn processes(fleet: &Fleet, largest: &BTreeMap<String, u64>, complaints: &mut Vec<String>) {
     println!("{:<18}{:>14}{:>12}", "process", "MB at most", "open files");
     let mut files: BTreeMap<String, usize> = BTreeMap::new();
@@ -305,10 +305,10 @@ fn processes(fleet: &Fleet, largest: &BTreeMap<String, u64>, complaints: &mut Ve
         let megabytes = largest.get(&name).copied().unwrap_or_default() / 1_000_000;
         println!("{name:<18}{megabytes:>14}{open:>12}");
         if open > FILES_MAX {
-            complaints.push(format!("{name} holds {open} open files, at most {FILES_MAX} should be"));
+            complaints.push(format!("{name} holds {open} open files; the limit is {FILES_MAX}"));
         }
         if megabytes > MEGABYTES_MAX {
-            complaints.push(format!("{name} had {megabytes} MB resident, at most {MEGABYTES_MAX} should be"));
+            complaints.push(format!("{name} had {megabytes} MB resident; the limit is {MEGABYTES_MAX}"));
         }
     }
 }
@@ -329,20 +329,20 @@ fn compare(fleet: &Fleet, input: &Input, batches: &[(PathBuf, String)], complain
             let (found, wanted) = (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
             let wanted = wanted.expect("the undisturbed run made it");
             if found.ok().as_ref() != Some(&wanted) {
-                complaints.push(format!("the dataset of {id} is another than without faults"));
+                complaints.push(format!("the manifest of {id} differs from the run without faults"));
             }
             let manifest: Value = serde_json::from_slice(&wanted).expect("JSON");
             for file in manifest["files"].as_array().expect("files") {
                 let path = file["path"].as_str().expect("a path");
                 if std::fs::read(fleet.store().join(path)).ok() != std::fs::read(store.path().join(path)).ok() {
-                    complaints.push(format!("{path} has other bytes than without faults"));
+                    complaints.push(format!("{path} differs from the run without faults"));
                 }
             }
         }
     }
 }
 
-/// What a write that was cut off leaves behind: the store's temporary files, `<name>#<number>`.
+/// Finds the temporary files, `<name>#<number>`, that interrupted writes leave in the store.
 fn temporary(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
@@ -362,13 +362,13 @@ fn files_below(folder: &Path) -> usize {
     entries.map(|entry| if entry.path().is_dir() { files_below(&entry.path()) } else { 1 }).sum()
 }
 
-/// Looks for dead letters, staged chunks and temporary files. Those of killed writers are swept once they are a day old: they
-/// are aged, and the mergers, which sweep, are started again.
+/// Checks for dead letters, staged chunks and temporary files. Temporary files are swept once they are a day old, so
+/// their modification time is set back and the mergers, which sweep at their start, are restarted.
 async fn left_behind(fleet: &mut Fleet, complaints: &mut Vec<String>) {
     for name in queue::ALL {
         let letters = fleet.depth(&dead_queue(name)).await.messages;
         if letters > 0 {
-            complaints.push(format!("{letters} dead letters of the {name}"));
+            complaints.push(format!("{letters} dead letters in the queue of {name}"));
         }
     }
     let (staging, left) = (fleet.store().join("staging"), temporary(&fleet.store()));

@@ -1,9 +1,9 @@
-//! What the compose file promises: each container is confined to what it needs.
+//! Checks that the compose file confines each container to what it needs.
 
 use saphyr::{LoadableYamlNode, Yaml};
 use std::{collections::BTreeSet, path::Path};
 
-/// A node with the mappings that `<<` names merged into it; what it says itself counts first.
+/// Looks a key up in a mapping, then in the mapping that it merges in through `<<`.
 fn get<'a>(service: &'a Yaml<'a>, key: &str) -> Option<&'a Yaml<'a>> {
     let mapping = service.as_mapping()?;
     let of = |name: &str| mapping.iter().find(|(key, _)| key.as_str() == Some(name)).map(|(_, value)| value);
@@ -15,8 +15,8 @@ fn texts(node: Option<&Yaml<'_>>) -> BTreeSet<String> {
     items.filter_map(|item| item.as_str().map(str::to_owned)).collect()
 }
 
-/// No container of the compose file writes to its image, gains a privilege, keeps a capability that is not named with its
-/// reason, or takes all the memory there is; what is published is published on this machine alone.
+/// Each container has a read-only root, gains no privileges, keeps no capabilities except those allowed below, and has
+/// a memory limit; ports are published on 127.0.0.1 only.
 #[test]
 fn containers_are_confined() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/compose.yaml");

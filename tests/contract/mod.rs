@@ -1,4 +1,4 @@
-//! What is written down about the fleet, held against what the code does: schemas, AsyncAPI document, house rules.
+//! Checks the fleet's documents against the code: schemas, AsyncAPI document, compose file, house rules.
 
 mod asyncapi;
 mod deploy;

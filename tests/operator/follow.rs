@@ -1,4 +1,4 @@
-//! What `wildrydes ingest` says of batches whose end came while its connection was lost.
+//! `wildrydes ingest` reports batches that finished or were refused while its connection was lost.
 
 use pipeline_tests::{
     processes::{Fleet, Input, succeed},
@@ -10,7 +10,7 @@ use std::{
     time::Duration,
 };
 
-/// Hands a file in through a proxy, and cuts the connection for good once the batch waits for a splitter.
+/// Hands a file in through a proxy, and cuts the connection once the batch is in the splitter's queue.
 async fn cut_off(fleet: &Fleet, rides: &Path) -> (Proxy, Child) {
     let (proxy, through) = Proxy::to(&fleet.broker).await.unwrap();
     let mut ingest = fleet.wildrydes();
@@ -28,7 +28,7 @@ async fn ended(child: Child) -> Output {
     tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap()
 }
 
-/// The dataset and the model were made while nobody could tell: they are found in the store.
+/// The dataset and the model are made while there is no connection: they are found in the store.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_was_finished_while_the_connection_was_lost_is_reported() {
     let input = Input::of(1_500);
@@ -50,7 +50,7 @@ async fn a_batch_that_was_finished_while_the_connection_was_lost_is_reported() {
     fleet.finish().await;
 }
 
-/// The batch was refused while nobody could tell: its dead letter is found.
+/// The batch is refused while there is no connection: its dead letter is found in the queue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_batch_that_was_refused_while_the_connection_was_lost_is_reported() {
     let input = Input::of(10);

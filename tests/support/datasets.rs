@@ -39,7 +39,7 @@ pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> Data
     write_rows(store, batch_id, &rows, rides).await
 }
 
-/// Writes a dataset of one file with these rows, `rides` of them, all with a label and weather of one station.
+/// Writes a dataset of one file with `rows`, which are `rides` lines, all with a label and with weather of one station.
 pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, rides: u64) -> DatasetReady {
     let body = COLUMNS.join(",") + "\n" + rows;
     let file = DatasetFile {

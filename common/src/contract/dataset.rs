@@ -93,7 +93,7 @@ pub struct Claim {
     /// Where the bytes are in the object store, to replay the batch from.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// The entry of the log of batches that stands for this batch, from 1. Absent in claims made before there was a log.
+    /// Number of this batch's entry in the batch log, counted from 1. Absent in claims from before the log existed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed: Option<u64>,
     /// How the bytes are read.

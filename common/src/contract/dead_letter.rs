@@ -30,12 +30,12 @@ const OF_THE_RUNTIME: [&str; 9] = [
 ];
 /// Why a message is a dead letter whose batch id stands for another batch.
 pub const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
-/// What a broker parks a message for that was delivered too often.
+/// The broker's reason for a message that it delivered too often.
 const DELIVERY_LIMIT: &str = "delivery_limit";
 
-/// What a broker gives up the oldest message of a full queue for.
+/// The broker's reason for the oldest message of a full queue, removed to make room.
 const MAXLEN: &str = "maxlen";
-/// What a broker gives up a message for that has waited too long.
+/// The broker's reason for a message whose time to live ran out.
 const EXPIRED: &str = "expired";
 
 /// A dead letter without its body.
@@ -95,13 +95,13 @@ impl Letter {
                 topology::DELIVERY_LIMIT + 1
             ),
             MAXLEN => {
-                "the queue was full and gave up its oldest message: a policy with max-length or overflow applies to it \
-                       (`wildrydes doctor`, line policies)"
+                "the queue was full, so the broker removed its oldest message: a policy sets max-length or overflow on \
+                       this queue (see the line `policies` of `wildrydes doctor`)"
                     .to_owned()
             }
             EXPIRED => {
-                "it grew too old in its queue: a policy with message-ttl applies to it (`wildrydes doctor`, line \
-                        policies)"
+                "it stayed in its queue longer than allowed: a policy sets message-ttl on this queue (see the line \
+                        `policies` of `wildrydes doctor`)"
                     .to_owned()
             }
             other => format!("parked by the broker: {other}"),

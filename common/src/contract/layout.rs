@@ -6,8 +6,8 @@
 //! uploads/<batch_id>.json               what was handed in over HTTP, and when
 //! idempotency/<sha256>.json             which batch was promised under an idempotency key
 //! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
-//! batch-log/<n>                         the id of the n-th batch to arrive, n from 1 in ten digits, written once
-//! batch-log/earlier.txt                 the ids of the batches from before there was a log, oldest first, one a line
+//! batch-log/<n>                         the id of the n-th batch to arrive; n from 1, as ten digits; written once
+//! batch-log/earlier.txt                 the ids of the batches older than the log, oldest first, one per line
 //! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
 //! staging/<batch_id>/<split_id>/...     enriched chunks waiting for the batch to be complete, by splitting
 //! dataset/<batch_id>/part-00000.csv     the joined rides
@@ -26,7 +26,7 @@
 //! models/<model>/challenger…            the same for the challenger, which scores in shadow
 //! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
 //! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
-//! cache/trainer/<format>/<hash>         parsed rides of many datasets; the trainer's own, and anybody may remove it at any time
+//! cache/trainer/<format>/<hash>         parsed rides of many datasets; used by trainers only, safe to delete
 //! control/<worker>.json                 whether a worker is paused: who said so, when, why
 //! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
 //! dead/<queue>/<id>.json                a dead letter that was dropped, or whose broker ended with its process
@@ -49,7 +49,7 @@ pub const MODELS: &str = "models";
 pub const SERVED: &str = "served";
 /// Prefix of the rides that scorers scored.
 pub const SCORED: &str = "scored";
-/// Prefix of the rides that trainers parsed before. Only they read and write there, and need nothing of it: it may be removed at any time.
+/// Prefix of the trainer's cache of parsed rides. Only trainers read and write it; it is safe to delete at any time.
 pub const TRAINER_CACHE: &str = "cache/trainer";
 /// The model family trained on all rides.
 pub const GLOBAL_MODEL: &str = "service-request";
@@ -71,15 +71,15 @@ pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
 }
 
-/// Prefix of the log of batches.
+/// Prefix of the batch log.
 pub const BATCH_LOG: &str = "batch-log";
 
-/// Entry `number` of the log of batches, from 1: the id of a batch. It is there only if all entries before it are.
+/// Entry `number` of the batch log, counted from 1: a batch id. An entry is created only after all entries before it.
 pub fn batch_log_entry(number: u64) -> String {
     format!("{BATCH_LOG}/{number:010}")
 }
 
-/// The ids of the batches that were there before the log, oldest first, each with a line end.
+/// The ids of the batches that are older than the batch log, oldest first, each followed by a line end.
 pub fn batch_log_earlier() -> String {
     format!("{BATCH_LOG}/earlier.txt")
 }
@@ -186,7 +186,7 @@ pub fn weather_warnings(station: &str) -> String {
     format!("{WEATHER_WARNINGS}/{station}.json")
 }
 
-/// Parsed rides of many datasets, in one of the trainer's formats, under a name that follows from the bytes.
+/// A pack of the trainer's cache: parsed rides of many datasets, in `format`; `name` is a hash of its bytes.
 pub fn trainer_cache(format: &str, name: &str) -> String {
     format!("{TRAINER_CACHE}/{format}/{name}")
 }

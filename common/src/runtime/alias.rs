@@ -1,9 +1,9 @@
-//! Reads which version of a model has a name. The trainer owns the names and changes them; everybody else reads them here.
+//! Reads which version of a model an alias, such as `champion`, points to. Only the trainer changes aliases.
 //!
-//! The alias `models/<model>/<name>.json` is overwritten whenever the name moves, so it may be behind: a write of a
-//! process that was given up, suspended for minutes say, can land after later ones. The generations below
-//! `models/<model>/<name>/` are created once and never change. So a reader takes the alias as the place to start from, and
-//! follows the generations after it to the last.
+//! The object `models/<model>/<name>.json` is overwritten at every change, so it can be out of date: a late write, for
+//! example by a process that was suspended for minutes and given up, can replace a newer one. The generations below
+//! `models/<model>/<name>/` are created once and never change. A reader therefore starts at the generation that the
+//! object names, and follows the later generations to the last.
 
 use super::store::{self, Store};
 use crate::contract::{
@@ -12,10 +12,12 @@ use crate::contract::{
     outcome::Failure,
 };
 
-/// Which version of `model` has the name now: the highest generation, wherever the alias points.
+/// Returns what the alias `name` of `model` points to: its highest generation, even where the object of the alias is
+/// out of date. `None` if the alias does not exist.
 ///
 /// # Errors
-/// An outage when the store is away; permanently (`broken_object`) when the alias cannot be read and no generation can.
+/// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if neither the object of the
+/// alias nor any generation can be decoded.
 pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
     match store::read_json(store, &layout::alias(model, name)).await {
         Err(broken @ Failure::Permanent { .. }) => match newest(store, model, name, None).await? {
@@ -38,10 +40,10 @@ pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Optio
 
 /// The highest generation from `known` on; `known` itself if none follows it.
 ///
-/// A generation that cannot be read keeps its place and is passed over.
+/// A generation that cannot be decoded is skipped with a warning; its number stays taken.
 ///
 /// # Errors
-/// An outage when the store is away.
+/// Fails with an outage if the store cannot be reached.
 pub async fn newest(
     store: &Store,
     model: &str,

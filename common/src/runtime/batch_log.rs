@@ -1,26 +1,26 @@
-//! The log of batches: their ids in the order in which they came, so that the newest are found without a listing, whether
-//! the store has a hundred batches or a million.
+//! The batch log: the ids of all batches in order of arrival. It shows the newest batches without listing the store, at
+//! the same cost for a hundred batches as for a million.
 //!
 //! ```text
-//! batch-log/0000000001   a batch id, written once (PutMode::Create), entry n only where entry n-1 is
+//! batch-log/0000000001   a batch id, created once (PutMode::Create); entry n is created only after entry n-1
 //! batch-log/0000000002   …
-//! batch-log/earlier.txt  the ids that were there before the log, oldest first; read backwards, piece by piece
+//! batch-log/earlier.txt  the ids of the batches older than the log, oldest first; read backwards, a range at a time
 //! ```
 //!
-//! *Who writes.* The gateway appends an entry before it publishes an upload, the splitter before it claims a batch that no
-//! upload has an entry for. The record of the upload and the claim name the entry (`listed`). Whoever breaks off in between
-//! leaves an entry that nothing names, which readers skip.
+//! *Writers.* The gateway appends an entry before it publishes an upload; the splitter appends one before it claims a
+//! batch whose upload has no entry. The record of the upload and the claim keep the entry's number (`listed`). A
+//! process that stops in between leaves an entry that neither of them names; readers skip it.
 //!
-//! *Where a batch is shown.* At the entry that its claim names, else at the one that its upload names ([`place`]); at its line
-//! of the earlier batches if that entry does not hold its id, or none is named. So each batch is shown once, and a batch
-//! stays where it is: the claim takes the entry of the upload over.
+//! *Position of a batch.* A batch is listed at the entry that its claim names, or else at the one that its upload names
+//! ([`place`]). If that entry does not hold the batch's id, or neither names one, the batch is listed at its line of
+//! `earlier.txt`. So each batch is listed once and keeps its position: the claim takes over the entry of the upload.
 //!
 //! *Repair.* Nothing but listings depends on the log. If the folder `batch-log/` is gone, whoever needs the log next builds it
 //! anew: all batches are then earlier ones, and the entries that their claims name do not hold their ids. Move the folder away
 //! while no splitter and no gateway is running, then remove it.
 //!
-//! The newest entry is found by probing: from the last known one, else at the powers of two, then between the last that is there
-//! and the first that is missing. No step lists objects.
+//! The newest entry is found by probing: in doubling steps from the last known entry, then between the last entry found
+//! and the first one missing. No step lists objects.
 
 mod earlier;
 mod page;
@@ -41,31 +41,31 @@ use std::sync::{
 };
 use tokio::sync::Mutex;
 
-/// Entries that are looked for at the same time.
+/// Entries probed at the same time.
 const PROBES: u32 = 8;
 
-/// A handle to the log of a store. Clones share what they know.
+/// A handle to the batch log of a store. Clones share their state.
 #[derive(Debug, Clone)]
 pub struct BatchLog {
     store: Store,
-    /// The last entry that was seen; 0 before one was.
+    /// Number of the newest entry seen so far; 0 if none.
     seen: Arc<AtomicU64>,
-    /// The earlier batches, where they cannot be written to the store.
+    /// The list of earlier batches, if it could not be written to the store.
     unwritten: Arc<Mutex<Option<Bytes>>>,
 }
 
-/// The entry that stands for a batch: the one that its claim names, else the one that its upload names.
+/// Number of a batch's entry: the one in its claim, or else the one in the record of its upload.
 pub fn place(claim: Option<&Claim>, uploaded: Option<u64>) -> Option<u64> {
     claim.and_then(|claim| claim.listed).or(uploaded)
 }
 
 impl BatchLog {
-    /// The log of that store. Nothing is read yet.
+    /// Returns a handle to the batch log of `store`; reads nothing yet.
     pub fn new(store: Store) -> Self {
         Self { store, seen: Arc::default(), unwritten: Arc::default() }
     }
 
-    /// The entry for a batch that is about to be claimed: that of its upload, else a new one.
+    /// Returns the number of the entry for a batch that is about to be claimed: that of its upload, or else a new one.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read or written.
@@ -79,7 +79,7 @@ impl BatchLog {
     /// Appends a batch; returns the number of its entry.
     ///
     /// # Errors
-    /// Fails with an outage if the store cannot be read or written. The entry may be there all the same.
+    /// Fails with an outage if the store cannot be read or written. The entry may have been written nevertheless.
     pub async fn append(&self, batch_id: &str) -> Result<u64, Failure> {
         let mut last = self.last_seen().await?;
         if last == 0 {
@@ -96,7 +96,7 @@ impl BatchLog {
         }
     }
 
-    /// The number of the newest entry; 0 if there is none.
+    /// Returns the number of the newest entry; 0 if there is none.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read.
@@ -105,7 +105,7 @@ impl BatchLog {
         self.last_from(last).await
     }
 
-    /// Whether an entry is that of this batch.
+    /// Returns whether entry `number` holds `batch_id`.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read.
@@ -113,13 +113,13 @@ impl BatchLog {
         Ok(self.entry(number).await?.as_deref() == Some(batch_id))
     }
 
-    /// The batch id in an entry; `None` if there is no such entry or no batch id in it.
+    /// Reads the batch id of an entry; `None` if the entry is missing or does not hold a valid id.
     async fn entry(&self, number: u64) -> Result<Option<String>, Failure> {
         let found = store::read(&self.store, &layout::batch_log_entry(number)).await?;
         Ok(found.and_then(|bytes| batch_id(&bytes)))
     }
 
-    /// The last entry that was seen; 0 if it is not there any more, since the log was removed to be built anew.
+    /// Number of the newest entry seen so far; 0 if it no longer exists, because the log was deleted to be rebuilt.
     async fn last_seen(&self) -> Result<u64, Failure> {
         let seen = self.seen.load(SeqCst);
         if seen == 0 || self.is_there(seen).await? {
@@ -129,7 +129,7 @@ impl BatchLog {
         Ok(0)
     }
 
-    /// The last entry, from one that is there, or from 0.
+    /// Finds the newest entry, starting from entry `there`, which exists or is 0.
     async fn last_from(&self, there: u64) -> Result<u64, Failure> {
         let last = match self.is_there(there + 1).await? {
             true => self.search(there + 1).await?,
@@ -139,7 +139,7 @@ impl BatchLog {
         Ok(last)
     }
 
-    /// The last entry, from one that is there: ever larger steps, then the space between.
+    /// Finds the newest entry, starting from one that exists: in doubling steps, then within the last step.
     async fn search(&self, mut there: u64) -> Result<u64, Failure> {
         let mut step = 1;
         let mut missing = loop {
@@ -160,7 +160,8 @@ impl BatchLog {
         Ok(there)
     }
 
-    /// Of ascending numbers: the last entry before the first that is missing, and that.
+    /// Returns the last of the ascending `numbers` before the first missing entry, and the number of that missing
+    /// entry.
     async fn probe(&self, numbers: &[u64]) -> Result<(Option<u64>, Option<u64>), Failure> {
         let found = try_join_all(numbers.iter().map(|&number| self.is_there(number))).await?;
         let count = found.iter().take_while(|is_there| **is_there).count();
@@ -172,7 +173,7 @@ impl BatchLog {
     }
 }
 
-/// The entry that the record of an upload names; `None` if there is no such record, or it names none.
+/// Reads the entry number in the record of an upload; `None` if there is no record, or no number in it.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read.
@@ -182,11 +183,11 @@ pub async fn uploaded(store: &Store, batch_id: &str) -> Result<Option<u64>, Fail
         listed: Option<u64>,
     }
     let record = store::read(store, &layout::upload(batch_id)).await?;
-    // A record that cannot be read is its owner's to complain about.
+    // The gateway, which writes these records, reports one that cannot be decoded.
     Ok(record.and_then(|bytes| serde_json::from_slice::<Record>(&bytes).ok()?.listed))
 }
 
-/// The batch id that an entry or a line consists of; `None` if it is none.
+/// Parses an entry or a line as a batch id; `None` if it is not a valid one.
 fn batch_id(bytes: &[u8]) -> Option<String> {
     let text = str::from_utf8(bytes).ok()?;
     check_batch_id("batch_id", text).ok().map(|()| text.to_owned())

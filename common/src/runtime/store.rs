@@ -15,11 +15,11 @@ use std::sync::Arc;
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
 
-/// Opens the store the settings name: a folder, by its path or as `file:///…`. It is made when it is not there. From then
-/// on this process makes no file that others than its user and its group may open.
+/// Opens the store that the settings name: a folder, by its path or as `file:///…`; creates it if it is missing. Also
+/// restricts the umask of this process: only its user and its group can open the files it creates from now on.
 ///
 /// # Errors
-/// When the place cannot be used, saying what would work.
+/// Fails if the folder cannot be used; the message says what would work.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
     keep_from_others();
     opened(settings)
@@ -45,8 +45,8 @@ pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
     Ok(store)
 }
 
-/// Opens the store the settings name if it is there: for those who only look. Files that they write elsewhere are made as
-/// their umask says.
+/// Opens the store that the settings name if it exists, for commands that only read it. Leaves the umask of this
+/// process as it is.
 ///
 /// # Errors
 /// As for [`open`].
@@ -57,8 +57,8 @@ pub fn open_if_there(settings: &StoreSettings) -> anyhow::Result<Option<Store>> 
     }
 }
 
-/// Has this process make files that its user may write, its group may read, and nobody else may open: 0640, folders 0750. A
-/// stricter umask stays as it is.
+/// Restricts the umask of this process: its user can write new files, its group can read them, others have no access
+/// (0640, folders 0750). A stricter umask is kept.
 #[cfg(unix)]
 pub fn keep_from_others() {
     use rustix::{fs::Mode, process::umask};
@@ -213,7 +213,7 @@ mod tests {
     use super::*;
     use std::os::unix::fs::PermissionsExt;
 
-    /// Rides are not for everybody who has an account on the machine.
+    /// Other accounts on the machine cannot read the rides.
     #[tokio::test]
     async fn what_is_stored_is_not_for_others() {
         let folder = tempfile::tempdir().unwrap();

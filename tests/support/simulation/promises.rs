@@ -45,7 +45,7 @@ struct Letter {
 pub struct Ended {
     objects: BTreeMap<String, Bytes>,
     letters: Vec<Letter>,
-    /// The batches as the log of batches shows them, page by page.
+    /// Ids of the batches that the batch log lists, page by page.
     listed: Vec<String>,
     settled: bool,
     promotion: Promotion,
@@ -133,7 +133,7 @@ pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
     broken
 }
 
-/// The batches of all pages of the log of batches.
+/// Reads all pages of the batch log.
 async fn listed(world: &World) -> Vec<String> {
     let store: Store = world.objects.clone();
     let log = BatchLog::new(Arc::clone(&store));
@@ -155,7 +155,7 @@ async fn listed(world: &World) -> Vec<String> {
     }
 }
 
-/// Part of 1: who looks for a batch finds it. Nobody could say what became of a batch that no list shows.
+/// Part of promise 1: every claimed batch is listed, once. Nobody could find out about a batch that is not listed.
 fn every_claim_is_listed_once(ended: &Ended, broken: &mut Vec<String>) {
     let mut missing: Vec<&str> = ended
         .below("batches/")
@@ -168,7 +168,7 @@ fn every_claim_is_listed_once(ended: &Ended, broken: &mut Vec<String>) {
             None => broken.push(format!("1: batch {id} is listed twice")),
         }
     }
-    broken.extend(missing.iter().map(|id| format!("1: batch {id} is claimed and in no list")));
+    broken.extend(missing.iter().map(|id| format!("1: batch {id} is claimed but not listed")));
 }
 
 fn every_ride_is_somewhere_once(input: &Input, ended: &Ended, broken: &mut Vec<String>) {
@@ -252,7 +252,7 @@ fn last_models(ended: &Ended) -> BTreeMap<&String, &Bytes> {
     models.into_iter().filter(|(datasets, ..)| Some(*datasets) == most).map(|(_, path, bytes)| (path, bytes)).collect()
 }
 
-/// What readers take for the champion: the highest generation. The alias may be behind after a late write.
+/// The champion as readers resolve it: the highest generation. The alias may be out of date after a late write.
 fn champion(ended: &Ended) -> Option<Alias> {
     let generations = (1..).map(|n| layout::alias_generation(layout::GLOBAL_MODEL, AliasName::Champion, n));
     generations.map_while(|path| ended.json::<Alias>(&path)).last()

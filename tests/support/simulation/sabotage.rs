@@ -37,7 +37,7 @@ pub enum Sabotage {
     ManifestFirst,
     /// The splitter writes its claim on a batch id whether or not there is one.
     ClaimWithoutCondition,
-    /// Entries of the log of batches are written whether or not there is one.
+    /// An entry of the batch log is written even if it already exists.
     LogWithoutCondition,
     /// The trainer promotes a model before its artefact is written.
     ChampionFirst,

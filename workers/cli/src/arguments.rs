@@ -433,7 +433,7 @@ pub struct Status {
     /// How many of the newest batches; those refused or with something staged are shown however old they are
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["batch", "all"])]
     pub limit: u32,
-    /// All batches: reads every claim there is
+    /// Show all batches; reads every claim in the store
     #[arg(long, conflicts_with = "batch")]
     pub all: bool,
     /// Ask a gateway instead of the store.

@@ -3,7 +3,7 @@
 //! ```text
 //! input    files and pipes, opened       submit   uploaded and published
 //! follow   what becomes of the batches   waits, progress, staged   how far they are, and why they stand still
-//! earlier  a dataset that was there before   missed   what happened while the broker was away
+//! earlier  a dataset that was there before   missed   what happened while the connection was lost
 //! ```
 
 mod earlier;
@@ -49,7 +49,7 @@ pub(crate) struct Submitted {
     pub(crate) file: PathBuf,
     /// Known beforehand unless the document names another inside.
     pub(crate) batch_id: String,
-    /// SHA-256 of its bytes, 64 hex digits: the id may stand for another batch.
+    /// SHA-256 of its bytes, 64 hex digits; tells it from another publisher's batch with the same id.
     pub(crate) sha256: String,
     /// How its bytes are read.
     pub(crate) reading: Reading,
@@ -64,7 +64,7 @@ pub(crate) struct Submitted {
 }
 
 impl Submitted {
-    /// Whether its id stands for this batch in the store: no other publisher's batch has it.
+    /// Returns whether the claim on its id is for this batch, not for another publisher's.
     pub(crate) async fn is_claimed(&self, store: &Store) -> Result<bool, Failure> {
         let claim: Option<Claim> = store::read_json(store, &layout::claim(&self.batch_id)).await?;
         Ok(claim.is_some_and(|claim| claim.sha256 == self.sha256 && claim.reading == self.reading))

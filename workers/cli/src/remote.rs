@@ -17,7 +17,7 @@ use std::time::Duration;
 /// What a command waits for an answer where it has no limit of its own.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
-/// Batches of one answer at most.
+/// Maximum number of batches per request.
 const PAGE_MAX: usize = 500;
 
 /// A gateway.
@@ -153,7 +153,7 @@ impl Remote {
         }
     }
 
-    /// The newest batches, the newest first, as many at most or all, and whether there are older ones.
+    /// Returns at most `limit` batches, newest first (`None`: all), and whether there are older ones.
     async fn batches(&self, limit: Option<usize>) -> Result<(Vec<Value>, bool), Failed> {
         let limit = limit.unwrap_or(usize::MAX);
         let mut batches = Vec::new();

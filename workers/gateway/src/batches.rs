@@ -1,4 +1,4 @@
-//! What has become of the batches, read off the object store, and of the dead letters what was refused.
+//! The state of batches: read from the object store and, for refused batches, from their dead letters.
 
 use crate::{
     letters::{Dead, Refusal},
@@ -153,10 +153,10 @@ impl Links {
     }
 }
 
-/// How many entries of the log of batches are looked at for each batch of a page, at most: some may stand for nothing.
+/// Maximum number of entries of the batch log read per batch of a page: some entries have no batch.
 const LOOKS_PER_BATCH: usize = 10;
 
-/// Lists the batches from before the log of batches, once and for all: it takes long where there are many.
+/// Builds the batch log's list of earlier batches in advance, because that takes long in a store with many batches.
 pub(crate) async fn prepare(log: BatchLog) {
     /// Where the store is away.
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
@@ -178,7 +178,7 @@ pub(crate) async fn prepare(log: BatchLog) {
     }
 }
 
-/// A page of the batches, the newest first.
+/// Reads a page of batches, newest first.
 pub(crate) async fn page(
     log: &BatchLog,
     store: &Store,
@@ -297,8 +297,8 @@ mod tests {
         store::write(store, path, document.to_string()).await.unwrap();
     }
 
-    /// What is queued, in progress and from before the log is listed, each batch once, the newest first; what the broker has not
-    /// confirmed is not.
+    /// Batches that are queued, in progress or older than the log are listed once each, newest first; uploads that the
+    /// broker has not confirmed are not listed.
     #[tokio::test]
     async fn a_batch_is_listed_once_from_its_upload_on() {
         let store: Store = Arc::new(InMemory::new());

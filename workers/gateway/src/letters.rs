@@ -1,8 +1,8 @@
-//! The dead letters: read from their queues, the oldest first, and heard of as they come.
+//! The dead letters: read from their queues, oldest first, and received from the broker as new ones arrive.
 //!
-//! A queue can hold many. The oldest [`LETTERS_MAX`] of each are kept whole, for a person to look at; of up to
-//! [`LETTERS_READ_MAX`] it is kept which batch each is about and why, so that no refused batch looks as if it waited.
-//! Reading so many takes seconds: it happens beside the requests, and what is heard meanwhile counts at once.
+//! A queue can hold many. The oldest [`LETTERS_MAX`] of each queue are kept whole, for people to read; of up to
+//! [`LETTERS_READ_MAX`] only the batch and the reason are kept, so that a refused batch is never shown as waiting.
+//! Reading that many takes seconds: it happens in the background, and letters that arrive meanwhile count at once.
 
 use crate::link::Link;
 use common::{
@@ -28,9 +28,9 @@ use std::{
 use tokio::time::Instant;
 use utoipa::ToSchema;
 
-/// Dead letters of one queue that are kept whole at most, the oldest first.
+/// Maximum number of dead letters per queue that are kept whole, the oldest first.
 pub const LETTERS_MAX: usize = 500;
-/// Dead letters of one queue that are read at most, the oldest first.
+/// Maximum number of dead letters per queue that are read, the oldest first.
 pub const LETTERS_READ_MAX: usize = 20_000;
 /// Bytes of the letters of one queue that are read at most.
 const BYTES_READ_MAX: usize = 64 << 20;
@@ -38,17 +38,17 @@ const BYTES_READ_MAX: usize = 64 << 20;
 const REFUSALS_MAX: usize = 16;
 /// How old the numbers of dead letters may be while none is heard of.
 const DEPTHS_FRESH: Duration = Duration::from_millis(900);
-/// How old the letters may be while their numbers stay the same, and where there are more than [`LETTERS_MAX`].
+/// Maximum age of the letters while the queue lengths stay the same, or if a queue holds more than [`LETTERS_MAX`].
 const LETTERS_FRESH: Duration = Duration::from_secs(30);
-/// How long the broker may take to tell the numbers.
+/// Timeout for reading the queue lengths.
 const DEPTHS_TIMEOUT: Duration = Duration::from_secs(2);
-/// How long the broker may take to show the letters of one queue, where there are [`LETTERS_MAX`] at most.
+/// Timeout for reading the letters of one queue, if no queue holds more than [`LETTERS_MAX`].
 const BROWSE_TIMEOUT: Duration = Duration::from_secs(5);
-/// … and where there are more.
+/// … and if one does.
 const LONG_BROWSE_TIMEOUT: Duration = Duration::from_secs(60);
-/// Refusals that were heard of, and not yet read from their queue, at most.
+/// Maximum number of refusals received and not yet read from their queue.
 const HEARD_MAX: usize = 10_000;
-/// Bytes of a reason in words that are kept of a refusal.
+/// Maximum length of the explanation (`why`) that is kept of a refusal, bytes.
 const WHY_BYTES_MAX: usize = 500;
 
 /// A dead letter.
@@ -82,10 +82,10 @@ pub(crate) struct DeadLetter {
     body_bytes: usize,
 }
 
-/// Why a batch is refused, as one of its dead letters says.
+/// Why a batch is refused, from one of its dead letters.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Refusal {
-    /// Whose dead letter it is.
+    /// The worker whose dead letter it is.
     pub(crate) queue: String,
     /// Stable code.
     pub(crate) reason: String,
@@ -110,7 +110,7 @@ impl Refusal {
     }
 }
 
-/// Refusals by batch, the oldest first.
+/// Refusals by batch id, oldest first.
 type Refusals = HashMap<String, Vec<Refusal>>;
 
 fn add(refusals: &mut Refusals, letter: &DeadLetter) {
@@ -124,20 +124,20 @@ fn add(refusals: &mut Refusals, letter: &DeadLetter) {
     }
 }
 
-/// The dead letters there are.
+/// The dead letters of all queues.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Dead {
-    /// How many.
+    /// Number of dead letters.
     pub(crate) total: u64,
-    /// Of each queue the oldest.
+    /// The oldest of each queue.
     pub(crate) letters: Arc<Vec<DeadLetter>>,
     read: Arc<Refusals>,
     heard: Arc<Mutex<Heard>>,
 }
 
 impl Dead {
-    /// Why the batch with this id and, where its claim is known, the bytes of this SHA-256 is refused: messages of others
-    /// that used the id do not change its state.
+    /// Returns why a batch is refused; `None` if it is not. `claimed` is the SHA-256 in its claim, if that is known:
+    /// then dead letters about other bytes with the same id do not count.
     pub(crate) fn of_batch(&self, batch_id: &str, claimed: Option<&str>) -> Option<Refusal> {
         let is_ours = |refusal: &&Refusal| {
             claimed.is_none_or(|claimed| is_about(&refusal.reason, refusal.sha256.as_deref(), claimed))
@@ -150,13 +150,13 @@ impl Dead {
     }
 }
 
-/// Refusals that were heard of and may not have been read yet, each with its place in the order of hearing.
+/// Refusals received that may not have been read from their queue yet, each with its number in order of arrival.
 #[derive(Debug, Default)]
 struct Heard {
     refusals: HashMap<String, Vec<(u64, Refusal)>>,
-    /// Letters heard of so far.
+    /// Letters received so far.
     count: u64,
-    /// Refusals that are kept.
+    /// Number of refusals kept.
     kept: usize,
 }
 
@@ -170,7 +170,7 @@ impl Heard {
         }
     }
 
-    /// Forgets the first `count` letters: they are read by now, or gone.
+    /// Forgets the first `count` letters: by now they have been read from their queue, or are gone.
     fn forget(&mut self, count: u64) {
         self.refusals.retain(|_, of_batch| {
             of_batch.retain(|(place, _)| *place >= count);
@@ -184,10 +184,10 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// What is known, and as of when.
+/// What was read last, and when.
 #[derive(Default)]
 struct Known {
-    /// When the numbers were read, and how many letters had been heard of by then.
+    /// When the queue lengths were read, and how many letters had been received by then.
     looked: Option<(Instant, u64)>,
     /// When the letters were read whole, and how long that took.
     read: Option<(Instant, Duration)>,
@@ -211,7 +211,7 @@ pub(crate) struct Letters {
     namespace: String,
     known: tokio::sync::Mutex<Known>,
     heard: Arc<Mutex<Heard>>,
-    /// Whether many letters are being read.
+    /// Whether a background task is reading many letters.
     reading: AtomicBool,
 }
 
@@ -223,14 +223,14 @@ impl Letters {
         Self { link, namespace: namespace.to_owned(), known, heard, reading: AtomicBool::new(false) }
     }
 
-    /// Takes in a letter as it comes.
+    /// Records a letter that has just arrived.
     pub(crate) fn heard(&self, delivery: &Delivery) -> DeadLetter {
         let letter = read(&delivery.routing_key, &self.namespace, delivery);
         lock(&self.heard).add(&letter);
         letter
     }
 
-    /// The dead letters; those that were last seen when the broker does not show them now.
+    /// Returns the dead letters; those read last if the broker does not answer now.
     pub(crate) async fn dead(self: &Arc<Self>) -> Dead {
         let mut known = self.known.lock().await;
         let heard = lock(&self.heard).count;
@@ -277,7 +277,7 @@ impl Letters {
                 }
                 Ok(Ok(())) => continue,
                 Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not all within {} s", within.as_secs()),
+                Err(_) => format!("not all were read within {} s", within.as_secs()),
             };
             tracing::debug!(queue = name, why, "dead letters were read in part");
             is_whole = false;
@@ -330,7 +330,7 @@ impl Drop for Reading {
     }
 }
 
-/// Letters by queue.
+/// Reads the number of letters by queue.
 async fn depths(client: &Client) -> Result<Vec<u64>, ClientError> {
     let mut depths = Vec::new();
     for name in queue::ALL {
@@ -370,7 +370,7 @@ mod tests {
         runtime::{Broker, MemoryBroker, Shutdown, broker::Publisher},
     };
 
-    /// A letter of the splitter about a batch.
+    /// Publishes a dead letter of the splitter about a batch.
     async fn give_up(publisher: &dyn Publisher, batch_id: &str, reason: &str) {
         let mut properties = Properties { message_id: Some(batch_id.to_owned()), ..Properties::default() };
         properties.set_text(envelope::REASON, reason);
@@ -391,7 +391,7 @@ mod tests {
         }
     }
 
-    /// A batch whose letter stands behind more than are kept whole is refused as well, and one whose letter comes later.
+    /// A batch is refused even if its letter is behind more letters than are kept whole, or arrives later.
     #[tokio::test(start_paused = true)]
     async fn no_refused_batch_is_missed_behind_many_letters() {
         let broker = MemoryBroker::new();
@@ -411,7 +411,7 @@ mod tests {
         let dead = letters.dead().await;
         assert_eq!((dead.letters.len(), dead.total), (LETTERS_MAX, LETTERS_MAX as u64 + 51));
         assert_eq!(dead.of_batch("last", Some(&"1".repeat(64))), None, "it is about other bytes");
-        // Heard of while the letters are as fresh as they get.
+        // Received while the letters read last are still fresh.
         let mut heard = connection.subscribe(DEAD, queue::SPLITTER, 10).await.unwrap();
         give_up(&*publisher, "later", "cut_short").await;
         assert_eq!(letters.heard(&heard.next().await.unwrap()).batch_id.as_deref(), Some("later"));

@@ -2,8 +2,8 @@
 //! fingerprinted, put where its fingerprint says, then published as a reference.
 //!
 //! The record of an upload is written before the batch is published, so that of two batches with one id at the same moment
-//! only one is published. It reserves the id for good only once the broker has confirmed the batch. It names the entry of the
-//! batch in the log of batches, which the splitter takes over into the claim.
+//! only one is published. It reserves the id for good only once the broker has confirmed the batch. It names the
+//! batch's entry in the batch log, which the splitter copies into the claim.
 
 use crate::{App, extract::Pieces, link::reasons, problem::Problem};
 use common::{
@@ -50,8 +50,8 @@ pub(crate) struct Upload {
     /// Whether the broker has confirmed it. Records of earlier versions, which do not say, count as confirmed.
     #[serde(default = "confirmed_before")]
     pub(crate) confirmed: bool,
-    /// The entry of the log of batches that stands for it. Absent in records of earlier versions, and if the batch was
-    /// claimed before it was handed in here by a version that named none.
+    /// Number of its entry in the batch log. Absent in records of earlier versions, and if a splitter of an earlier
+    /// version had claimed the batch before it was handed in here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listed: Option<u64>,
     /// How its bytes are read.
@@ -282,8 +282,8 @@ async fn settle(
     Ok((upload, there.is_some()))
 }
 
-/// The entry of the log of batches for an upload: the one it has, else a new one. A batch that is known from before the log
-/// stays without.
+/// Returns the number of an upload's entry in the batch log: the one it has, or else a new one. A batch that is older
+/// than the log gets none.
 async fn entry(
     app: &App,
     batch_id: &str,
@@ -297,8 +297,8 @@ async fn entry(
     app.batch_log.append(batch_id).await.map(Some).map_err(store_failed)
 }
 
-/// Writes the record of an upload; returns the one that is there if it is of the same batch. Of several at the same moment the
-/// first has the id, before anything of it is in its place.
+/// Writes the record of an upload; returns the existing record if it is of the same batch. Of several uploads at the
+/// same moment, the first gets the id, before its bytes are in their place.
 async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> {
     let json = serde_json::to_vec_pretty(upload).map_err(|error| Problem::internal(error.to_string()))?;
     let record = layout::upload(&upload.batch_id);

@@ -277,7 +277,7 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
     assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
 
-/// The alias may be behind after a late write of a process that was given up: the generations tell.
+/// The alias may be out of date after a late write; the generations decide.
 #[tokio::test]
 async fn a_scorer_that_starts_follows_the_generations_beyond_the_alias() {
     let store = memory();

@@ -184,8 +184,8 @@ impl Splitter {
     }
 
     /// Makes the batch id stand for these bytes, for ever; returns how they are cut. The bytes are kept before the claim
-    /// that says where; those that are refused are not. The batch gets its entry in the log of batches before the claim that
-    /// names it, so that no claim is without one.
+    /// that says where; those that are refused are not. The batch gets its entry in the batch log before the claim that
+    /// names it, so that every claim has one.
     async fn claim(&self, mut wanted: Claim, raw: Raw) -> Result<Claim, Failure> {
         let path = layout::claim(&wanted.batch_id);
         let mut kept = store::read_json::<Claim>(&self.store, &path).await?;

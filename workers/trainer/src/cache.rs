@@ -1,13 +1,13 @@
-//! The rides of datasets as they were parsed before, so that a training reads only what is new.
+//! A cache of parsed datasets, so that a training reads only the files of new datasets.
 //!
 //! ```text
-//! cache/trainer/<format>/<hash>    a pack: pieces of many datasets, in the order of their batch ids
+//! cache/trainer/<format>/<hash>    a pack: pieces of many datasets, ordered by batch id
 //! ```
 //!
-//! A piece holds what [`rows::parse`](crate::rows::parse) made of one block of a dataset; it goes by the SHA-256 of the dataset's
-//! manifest, which names the SHA-256 of every file. So a hit needs none of the files, and a dataset that was joined again is another
-//! one. The pieces are fed to the same code in the same order as freshly parsed blocks: models are the same to the byte, with and
-//! without a cache, whatever part of it is there.
+//! A piece holds the result of [`rows::parse`](crate::rows::parse) for one block of a dataset. Its key is the SHA-256
+//! of the dataset's manifest, which names the SHA-256 of every file. So a hit needs none of the files, and a revision
+//! of a dataset has another key. Cached pieces go through the same code in the same order as freshly parsed blocks:
+//! models are identical to the byte with and without the cache, whatever part of it exists.
 //!
 //! * **Packs.** Opening thousands of small objects takes longer than parsing them. So a training gathers the pieces of new datasets
 //!   and merges them with packs that are not much larger, as a log-structured merge tree does: about log₂ of the rides many packs,
@@ -26,8 +26,9 @@
 //!   dataset file that is damaged after it was cached is not noticed by a training any more: its rides are those of the right bytes.
 //!   `wildrydes export` and `wildrydes describe` notice it.
 //!
-//! Why not an existing format: Parquet and Arrow are made for row groups of many thousands of rides; their metadata for a dataset of
-//! a hundred is larger than its rides, and either takes longer to build than the trainer. `postcard` frames the columns and indexes.
+//! Why not an existing format: Parquet and Arrow are made for row groups of many thousands of rides. For a dataset of a
+//! hundred rides their metadata is larger than the rides, and compiling either takes longer than compiling the trainer.
+//! `postcard` encodes the columns and indexes.
 
 mod pack;
 mod packs;
@@ -44,10 +45,10 @@ use packs::{Found, Pack, Unread};
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Part of every path. To be raised whenever the same dataset would be parsed into other pieces: another way to cut blocks, another
-/// rule for what is trainable, another feature, another encoding.
+/// Part of every path. Raise it whenever the same dataset would give other pieces: other block boundaries, another rule
+/// for what is trainable, another feature, another encoding.
 const FORMAT: &str = "1";
-/// How often the packs are looked for again in one training because one was gone.
+/// Maximum number of times that one training lists the packs again because one was gone.
 const LOOKS_MAX: u32 = 3;
 
 /// The cache during one training.
@@ -57,29 +58,30 @@ pub(crate) struct Cache<'a> {
     hashes: Vec<ManifestHash>,
     packs: Vec<Pack>,
     damaged: Vec<object_store::path::Path>,
-    /// Pack and number in it of every piece of the datasets that are complete in the cache.
+    /// For each dataset that is complete in the cache: every piece, as index of its pack and index in that pack.
     complete: HashMap<ManifestHash, Vec<(usize, usize)>>,
     looks_left: u32,
-    /// Pieces of datasets that were read from their files.
+    /// Pieces of datasets that were read from their files, to be written.
     gathered: Vec<Gathered>,
     gathered_bytes: u64,
     unsealed: Unsealed,
-    /// [`PACK_BYTES_MAX`]
+    /// [`PACK_BYTES_MAX`], or less in tests.
     pack_bytes_max: u64,
 }
 
-/// A piece to be written, with the number of its dataset in the plan.
+/// A piece to be written, with the index of its dataset in the plan.
 type Gathered = (usize, Entry, Bytes);
 
 /// The dataset that is being read from its files.
 #[derive(Default)]
 struct Unsealed {
-    /// The last piece so far, held back: it may become the seal.
+    /// The last piece so far; held back because it may become the seal.
     last: Option<Gathered>,
+    /// Checksums of the pieces before it.
     checksums: Vec<u64>,
 }
 
-/// A piece as it is to be written.
+/// The encoded piece of a block.
 #[derive(Debug)]
 pub(crate) struct Encoded {
     bytes: Bytes,
@@ -88,18 +90,18 @@ pub(crate) struct Encoded {
 }
 
 impl Encoded {
-    /// Of a block of a dataset.
+    /// Encodes a block of a dataset.
     pub(crate) fn of(parsed: &Parsed) -> Self {
         Self { bytes: piece::encode(parsed).into(), rides: parsed.rides, trainable: parsed.trainable() }
     }
 }
 
 impl<'a> Cache<'a> {
-    /// Looks for what is known of these datasets; `manifests` and `datasets` have the same order.
+    /// Finds the cached pieces of these datasets; `manifests` and `datasets` have the same order.
     pub(crate) async fn open(store: &'a Store, manifests: &'a [Manifest], datasets: &[TrainedOn]) -> Self {
         let hash = |dataset: &TrainedOn| {
             let mut hash = ManifestHash::default();
-            // It is a SHA-256 of this trainer's own.
+            // This trainer computed the SHA-256 itself: it is valid hex.
             let _ = hex::decode_to_slice(&dataset.manifest_sha256, &mut hash);
             hash
         };
@@ -182,7 +184,7 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// Takes the next block of a dataset that is read from its files.
+    /// Adds the next block of a dataset that is read from its files.
     pub(crate) async fn keep(&mut self, dataset: usize, block: Encoded) {
         let Encoded { bytes, rides, trainable } = block;
         let (Some(manifest), Ok(length)) = (self.hashes.get(dataset), u32::try_from(bytes.len())) else { return };
@@ -202,7 +204,7 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// The dataset whose blocks were kept is complete, and its files are what its manifest says.
+    /// Seals the dataset whose blocks were added: it is complete, and its files are as its manifest says.
     pub(crate) async fn seal(&mut self) {
         let Unsealed { last, checksums } = std::mem::take(&mut self.unsealed);
         if let Some((dataset, entry, bytes)) = last {
@@ -211,7 +213,8 @@ impl<'a> Cache<'a> {
     }
 
     async fn gather(&mut self, piece: Gathered) {
-        // Where one that large came from the next training looks again.
+        // Not cached, because its pack could exceed `BYTES_MAX`; the next training reads the dataset from its files
+        // again.
         if piece.2.len() as u64 > BYTES_MAX - 2 * PACK_BYTES_MAX {
             return;
         }
@@ -224,13 +227,13 @@ impl<'a> Cache<'a> {
         }
     }
 
-    /// Writes what was gathered, merged with what is small, and removes what is needed no more.
+    /// Writes the gathered pieces, merged with small packs, and removes packs that are no longer needed.
     pub(crate) async fn finish(mut self) {
         for path in &self.damaged {
             packs::remove(self.store, path).await;
         }
         let mut gathered = std::mem::take(&mut self.gathered);
-        // Pieces without their seal: the dataset could not be read to its end.
+        // Pieces without a seal: the dataset could not be read to its end.
         if let Some((dataset, ..)) = self.unsealed.last {
             gathered.retain(|piece| piece.0 != dataset);
         }
@@ -238,7 +241,7 @@ impl<'a> Cache<'a> {
         let mut merged = Vec::new();
         let mut written = Vec::new();
         let packs = std::mem::take(&mut self.packs);
-        // The smallest first.
+        // Smallest first.
         for pack in packs.into_iter().rev() {
             let used = pack.used();
             let wasteful = pack.is_damaged || pack.is_wasteful();
@@ -254,7 +257,7 @@ impl<'a> Cache<'a> {
                 }
                 bytes += used;
                 if pack.is_damaged {
-                    // First, since what is right of it may make a pack of the same name.
+                    // Removed first, because its intact pieces may give a pack of the same name.
                     packs::remove(self.store, &pack.path).await;
                 } else {
                     merged.push(pack.path);
@@ -268,7 +271,7 @@ impl<'a> Cache<'a> {
         if !gathered.is_empty() {
             written.push(self.write(gathered).await);
         }
-        // Otherwise what was merged is there in its old packs alone.
+        // If a write failed, the merged pieces exist only in the old packs.
         if written.iter().all(Option::is_some) {
             let is_written = |path: &str| written.iter().flatten().any(|written| written == path);
             for path in merged.iter().filter(|path| !is_written(path.as_ref())) {
@@ -286,17 +289,17 @@ impl<'a> Cache<'a> {
         let (name, bytes) = pack::write(&pieces);
         let path = layout::trainer_cache(FORMAT, &name);
         match store::create(self.store, &path, bytes).await {
-            // If there is one already, it has the same bytes.
+            // If the object exists already, it has the same bytes.
             Ok(_) => Some(path),
             Err(failure) => {
-                tracing::warn!(path, %failure, "a pack of the trainer's cache cannot be written; its datasets are read anew next time");
+                tracing::warn!(path, %failure, "a pack of the trainer's cache cannot be written; the next training reads its datasets from their files");
                 None
             }
         }
     }
 }
 
-/// The pieces that a seal names, if all of them are there and hold as many rides as the manifest says.
+/// Returns the pieces that a seal names and the seal itself, if all exist and hold as many rides as the manifest says.
 fn complete(
     packs: &[Pack],
     pieces: &HashMap<(ManifestHash, u32, u64), (usize, usize)>,
@@ -323,7 +326,7 @@ async fn read(store: &Store, pack: &mut Pack, index: usize) -> Result<Parsed, Un
     if (parsed.rides, parsed.trainable()) == (*rides, *trainable) {
         Ok(parsed)
     } else {
-        Err(Unread::Damaged("it has another number of rides than its index says".to_owned()))
+        Err(Unread::Damaged("its number of rides differs from its index".to_owned()))
     }
 }
 

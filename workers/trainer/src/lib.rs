@@ -17,7 +17,7 @@
 //! | [`plan`] | what is to be trained on, and the id that follows |
 //! | [`rows`] | dataset bytes to rows; pure |
 //! | [`load`] | streams the datasets out of the store |
-//! | `cache` | what was parsed before, so that only new datasets are read |
+//! | `cache` | parsed datasets, so that only the files of new ones are read |
 //! | [`train`], [`newton`] | rows to coefficients; pure |
 //! | [`select`] | penalty and threshold by cross-validation; pure |
 //! | [`inference`], [`bootstrap`] | how sure all that is; pure |
@@ -249,7 +249,7 @@ impl Worker for Trainer {
         self.shared.cancel.cancel();
     }
 
-    /// Has the alias name the champion again: a late write of a process that was given up may have set it back.
+    /// Repairs the alias of the champion: a late write may have set it back to an older version.
     async fn tend(&self) -> Result<(), Failure> {
         release::finish(&self.shared.store, layout::GLOBAL_MODEL).await
     }

@@ -27,7 +27,7 @@ use std::{
     sync::Arc,
 };
 
-/// Bytes that are parsed at once. Part of the cache's format.
+/// Bytes per block to parse. Part of the cache's format: raise `cache::FORMAT` with it.
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
 /// Blocks asked of the store ahead of their use.
 const READ_AHEAD: usize = 2;
@@ -82,7 +82,7 @@ pub async fn load(
             break;
         }
     }
-    // Also of a training that fails: the next attempt need not read what this one did.
+    // Even if the training fails: the next attempt need not parse again what this one has parsed.
     if let Some(cache) = reading.cache {
         cache.finish().await;
     }
@@ -191,23 +191,23 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// A block that is being parsed; encoded, too, where it will be cached.
+/// A block that is being parsed, and encoded if there is a cache.
 type Parsing = BoxFuture<'static, Result<Result<(Parsed, Option<Encoded>), RowError>, Failure>>;
 
-/// Where datasets are read from.
+/// The sources that datasets are read from.
 struct Reading<'a> {
     store: &'a Store,
     threads: usize,
     cache: Option<Cache<'a>>,
 }
 
-/// Blocks of a dataset on their way from its files to the rides.
+/// The blocks of a dataset while it is read from its files.
 struct Blocks {
-    /// Number of the dataset.
+    /// Index of the dataset in the plan.
     dataset: usize,
-    /// The oldest first.
+    /// Oldest first.
     parsing: VecDeque<Parsing>,
-    /// Blocks that came out of the cache before it failed: parsed once more, but not added.
+    /// Number of blocks that the cache gave before it failed, and that are not to be added again.
     added: usize,
 }
 

@@ -9,12 +9,12 @@
 //! Each tells of the [`HISTORY_MAX`] before it, so that what scorers read every second stays small.
 //!
 //! Not every object store can replace an object on condition that nobody else has, but all can create one on condition
-//! that there is none. So each generation is an object of its own: of several who change a name at once one creates
-//! it, the others look again. The alias is overwritten afterwards; whoever writes it looks for a higher generation once
+//! that there is none. So each generation is an object of its own: of several who change a name at once one creates it,
+//! the others look again. The alias is overwritten afterwards; whoever writes it looks for a higher generation once
 //! more, so that the slower of two writers repairs what it has put back. A trainer that dies in between leaves its
-//! message unacknowledged, and the next delivery does it again. A write of a trainer that was given up may land at any
-//! time: so readers follow the generations beyond the alias ([`alias`]), and each trainer repairs the alias at its start
-//! and every hour.
+//! message unacknowledged, and the next delivery does it again. A late write, of a trainer that was given up, can set
+//! the alias back at any time: so readers follow the generations beyond the alias ([`alias`]), and each trainer repairs
+//! the alias at its start and every hour.
 
 use common::{
     contract::{
@@ -86,7 +86,8 @@ pub async fn version(
     Ok(Ok((Version { model: model.to_owned(), model_id: model_id.to_owned(), sha256 }, artefact)))
 }
 
-/// As [`alias::current`]; an alias that cannot be read counts as missing, with a warning, and will be replaced.
+/// As [`alias::current`], but an alias that cannot be decoded counts as missing, with a warning; it will be
+/// overwritten.
 ///
 /// # Errors
 /// When the store is away.

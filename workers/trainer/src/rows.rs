@@ -181,7 +181,7 @@ pub struct Parsed {
 }
 
 impl Parsed {
-    /// Rides with a label and weather.
+    /// Number of rides with a label and weather.
     pub fn trainable(&self) -> u64 {
         self.rows.len() as u64 + self.out_of_range
     }

@@ -436,8 +436,8 @@ async fn what_a_dying_trainer_left_undone_is_done_by_the_next_delivery() {
     }
 }
 
-/// A write of the alias by a trainer that was given up lands after another champion was named: readers follow the generations,
-/// and the next trainer that tends the store has the alias name the champion again.
+/// A late write sets the alias back after another champion was named: readers follow the generations, and the next
+/// trainer that tends the store repairs the alias.
 #[tokio::test]
 async fn a_late_write_of_the_alias_is_repaired() {
     let store = memory();

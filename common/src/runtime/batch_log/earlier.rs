@@ -1,4 +1,4 @@
-//! The batches from before the log: listed once, kept as one object, read from its end.
+//! The batches that are older than the log: listed once, stored as one object, read from its end.
 
 use super::{BatchLog, batch_id};
 use crate::{
@@ -10,15 +10,15 @@ use compact_str::CompactString;
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
 
-/// Bytes that are read at a time.
+/// Bytes per read.
 const RANGE_BYTES: u64 = 64 * 1024;
 
-/// What it took to build the list of earlier batches.
+/// The result of building the list of earlier batches.
 #[derive(Debug)]
 pub struct Built {
-    /// Batches in it.
+    /// Number of batches in the list.
     pub batches: usize,
-    /// Why the list could not be written to the store, if so. Then it is in memory only.
+    /// Why the list could not be written to the store and is kept in memory only; `None` if it was written.
     pub unwritten: Option<Failure>,
 }
 
@@ -30,7 +30,7 @@ pub(super) enum Earlier {
 }
 
 impl Earlier {
-    /// Its size.
+    /// Size in bytes.
     pub(super) fn bytes(&self) -> u64 {
         match self {
             Self::Written { bytes } => *bytes,
@@ -42,16 +42,16 @@ impl Earlier {
 /// A line of the list.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Line {
-    /// Bytes before it.
+    /// Offset of its first byte in the list.
     pub(super) start: u64,
-    /// `None` if it is no batch id.
+    /// `None` if the line is not a valid batch id.
     pub(super) batch_id: Option<String>,
 }
 
 impl BatchLog {
-    /// Builds the list of earlier batches if the store has none; returns what that took, or `None` if there was nothing to do.
-    /// If the store cannot be written the list is kept in memory. For readers: they may do so beforehand, since it takes
-    /// long in a store with many batches.
+    /// Builds the list of earlier batches if the store has none; returns `None` if there was nothing to do. If the
+    /// store cannot be written, the list is kept in memory. Readers may call this in advance, because it takes long in
+    /// a store with many batches.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read.
@@ -96,24 +96,24 @@ impl BatchLog {
             let (batches, text) = self.list_all().await?;
             self.write_list(&text).await?;
             if batches > 0 {
-                tracing::info!(batches, "all batches were listed, for the log of batches");
+                tracing::info!(batches, "listed all batches for the batch log");
             }
         }
         *unwritten = None;
         Ok(())
     }
 
-    /// The list, built if need be.
+    /// Returns the list of earlier batches; builds it if there is none.
     pub(super) async fn earlier(&self) -> Result<Earlier, Failure> {
         if let Some(earlier) = self.written().await? {
             return Ok(earlier);
         }
         match self.prepare().await? {
             Some(Built { batches, unwritten: None }) => {
-                tracing::info!(batches, "all batches were listed, for the log of batches");
+                tracing::info!(batches, "listed all batches for the batch log");
             }
             Some(Built { batches, unwritten: Some(why) }) => {
-                tracing::warn!(batches, %why, "all batches were listed, for the log of batches, which cannot be written");
+                tracing::warn!(batches, %why, "listed all batches for the batch log, which cannot be written");
             }
             None => {}
         }
@@ -132,12 +132,12 @@ impl BatchLog {
         }
     }
 
-    /// Of two who write it, the first counts.
+    /// Writes the list, unless another process has written one first.
     async fn write_list(&self, text: &Bytes) -> Result<(), Failure> {
         store::create(&self.store, &layout::batch_log_earlier(), text.clone()).await.map(drop)
     }
 
-    /// The ids of all claims and uploads, the oldest first, a line each, and how many there are.
+    /// Lists all claims and uploads: returns the number of batches, and their ids, oldest first, one per line.
     async fn list_all(&self) -> Result<(usize, Bytes), Failure> {
         let mut all: Vec<(CompactString, i64)> = Vec::new();
         for prefix in [layout::BATCHES, layout::UPLOADS] {
@@ -159,7 +159,7 @@ impl BatchLog {
         Ok((all.len(), text.into()))
     }
 
-    /// At most `max` lines that end at or before the byte `end`, the last first. There is one at least unless `end` is 0.
+    /// Returns at most `max` lines that end at or before byte `end`, last line first; at least one unless `end` is 0.
     pub(super) async fn lines_before(&self, earlier: &Earlier, end: u64, max: usize) -> Result<Vec<Line>, Failure> {
         let end = end.min(earlier.bytes());
         let start = end.saturating_sub(RANGE_BYTES);
@@ -171,7 +171,7 @@ impl BatchLog {
                 self.store.get_range(&path, start..end).await.map_err(store::outage)?
             }
         };
-        // A line that begins before the piece belongs to the next one, and what has no line end is no line.
+        // A line that begins before this range is left for the next read; text without a line end is not a line.
         let first = match start {
             0 => 0,
             _ => piece.iter().position(|byte| *byte == b'\n').map_or(piece.len(), |at| at + 1),
@@ -186,7 +186,7 @@ impl BatchLog {
             line_end = begin;
         }
         if lines.is_empty() && end > 0 {
-            // Not what was written there: nothing before it can be read either.
+            // The list is damaged: skip everything before this point.
             lines.push(Line { start: 0, batch_id: None });
         }
         Ok(lines)

@@ -1,4 +1,4 @@
-//! Reading the log from its newest entry on, page by page.
+//! Reads the batch log page by page, from its newest entry backwards.
 
 use super::BatchLog;
 use crate::contract::outcome::Failure;
@@ -6,23 +6,23 @@ use futures::{StreamExt, TryStreamExt, stream};
 use std::{fmt, str::FromStr};
 use thiserror::Error;
 
-/// Batches that are looked at at the same time.
+/// Batches read at the same time.
 const READS_AT_ONCE: usize = 16;
-/// Entries that are looked at in one go: at least, since some may stand for nothing, and at most.
+/// Minimum and maximum number of entries read per round. The minimum allows for entries without a batch.
 const ROUND: (usize, usize) = (8, 512);
 
-/// Where a page begins, as the page before it says. For those who page it is a text without meaning.
+/// Where a page begins, as given by the page before it. Opaque to clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cursor {
-    /// With the entries before this one.
+    /// At the entry before this one.
     Log(u64),
-    /// With the lines before this byte of the list of earlier batches.
+    /// At the line before this byte of the list of earlier batches.
     Earlier(u64),
 }
 
-/// A text that is no [`Cursor`].
+/// A text that is not a [`Cursor`].
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("expected what the page before gives as `next`")]
+#[error("expected the `next` of the previous page")]
 pub struct InvalidCursor;
 
 impl fmt::Display for Cursor {
@@ -48,40 +48,40 @@ impl FromStr for Cursor {
     }
 }
 
-/// How much a page holds, and how much work it may be.
+/// Limits of a page: its size, and the work to read it.
 #[derive(Debug, Clone, Copy)]
 pub struct Limits {
-    /// Batches at most.
+    /// Maximum number of batches.
     pub batches: usize,
-    /// Entries and lines that are looked at, at most, whether a batch stands there or not; rounded up to some.
+    /// Maximum number of entries and lines to read, whether they have a batch or not; the last round may exceed it.
     pub looks: usize,
 }
 
-/// Some batches, the newest first.
+/// A page of batches, newest first.
 #[derive(Debug)]
 pub struct Page<T> {
-    /// What was found of each. May be none although there are more.
+    /// May be empty although more pages follow.
     pub batches: Vec<T>,
-    /// Where the next page begins; `None` on the last.
+    /// Where the next page begins; `None` on the last page.
     pub next: Option<Cursor>,
 }
 
-/// A batch as a reader knows it.
+/// A batch as the caller of [`BatchLog::page`] reads it.
 #[derive(Debug)]
 pub struct Seen<T> {
-    /// Whatever the reader makes of it.
+    /// The caller's own type.
     pub batch: T,
-    /// The entry that stands for it, as [`place`](super::place) says.
+    /// Number of its entry, as [`place`](super::place) returns it.
     pub listed: Option<u64>,
 }
 
 impl BatchLog {
-    /// A page of the batches, the newest first, from a cursor on or from the newest. `look` reads the batch of an id; it
-    /// returns `None` if there is no such batch. No batch is on two pages, and none that was there before the first page is
-    /// on none.
+    /// Returns a page of batches, newest first, from the cursor `after` or from the newest batch. `look` reads the
+    /// batch with a given id; it returns `None` if there is no such batch. No batch is on two pages, and every batch
+    /// that existed before the first page was read is on one.
     ///
     /// # Errors
-    /// Fails with an outage if the store cannot be read, and as `look` does.
+    /// Fails with an outage if the store cannot be read; passes on the errors of `look`.
     pub async fn page<T, L, F>(&self, after: Option<Cursor>, limits: Limits, look: L) -> Result<Page<T>, Failure>
     where
         L: Fn(String) -> F,
@@ -112,7 +112,7 @@ impl BatchLog {
         Ok(Page { batches, next: at })
     }
 
-    /// Where to begin. A cursor from before the log was built anew may lie beyond its end.
+    /// Returns where to begin. A cursor from before the log was rebuilt may lie beyond its end.
     async fn start(&self, after: Option<Cursor>) -> Result<Option<Cursor>, Failure> {
         let from = match after {
             None => Cursor::Log(self.newest().await? + 1),
@@ -122,7 +122,8 @@ impl BatchLog {
         self.settled(from).await
     }
 
-    /// The same place in the list of earlier batches if nothing of the log is left; `None` if nothing of that is left.
+    /// Continues in the list of earlier batches once the entries are exhausted; `None` once that list is exhausted,
+    /// too.
     async fn settled(&self, at: Cursor) -> Result<Option<Cursor>, Failure> {
         let at = match at {
             Cursor::Log(0 | 1) => Cursor::Earlier(self.earlier().await?.bytes()),
@@ -131,7 +132,8 @@ impl BatchLog {
         Ok(Some(at).filter(|at| *at != Cursor::Earlier(0)))
     }
 
-    /// At most `count` entries before one, the newest first: where each ends, and the batch that is shown there.
+    /// Reads at most `count` entries before entry `before`, newest first: the cursor after each, and the batch listed
+    /// there.
     async fn entries_before<T, L, F>(
         &self,
         before: u64,
@@ -151,7 +153,7 @@ impl BatchLog {
         stream::iter(looking).buffered(READS_AT_ONCE).try_collect().await
     }
 
-    /// The same of the lines before a byte of the list of earlier batches.
+    /// Reads at most `count` lines before byte `before` of the list of earlier batches, like `entries_before`.
     async fn earlier_before<T, L, F>(
         &self,
         before: u64,

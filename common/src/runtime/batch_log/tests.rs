@@ -74,7 +74,7 @@ fn memory() -> Store {
     Arc::new(InMemory::new())
 }
 
-/// The claim of a batch, made as the splitter makes it: once.
+/// Creates the claim of a batch as the splitter does: once.
 async fn claim(store: &Store, batch_id: &str, listed: Option<u64>) {
     let claim = Claim {
         batch_id: batch_id.to_owned(),
@@ -115,7 +115,7 @@ async fn page(log: &BatchLog, after: Option<Cursor>, batches: usize) -> Page<Str
     log.page(after, limits, |id| look(Arc::clone(&log.store), id)).await.unwrap()
 }
 
-/// All that is listed, page by page.
+/// Lists all batches, page by page.
 async fn listed(log: &BatchLog, limit: usize) -> Vec<String> {
     let (mut all, mut after) = (Vec::new(), None);
     loop {
@@ -156,7 +156,8 @@ async fn two_who_append_at_the_same_time_share_no_entry() {
     assert_eq!(logs[1].newest().await.unwrap(), 200);
 }
 
-/// The newest entry costs 75 looks at most, eight at a time, among 70,000 as among 1,000; from a known one two.
+/// Finding the newest entry takes at most 75 reads, eight at a time, for 70,000 entries as for 1,000; from a known
+/// entry it takes two.
 #[tokio::test]
 async fn the_newest_entry_is_found_among_any_number() {
     let (watched, store) = watched();
@@ -177,7 +178,7 @@ async fn the_newest_entry_is_found_among_any_number() {
     assert_eq!(watched.lists.load(SeqCst), 0);
 }
 
-/// An entry that got lost hides those after it from some readers only until the next batch comes, which takes its place.
+/// A lost entry hides later ones from some readers, but only until the next batch fills the gap.
 #[tokio::test]
 async fn a_lost_entry_is_filled_by_the_next_batch() {
     let store = memory();
@@ -186,14 +187,14 @@ async fn a_lost_entry_is_filled_by_the_next_batch() {
         split(&writer, &format!("b{n}")).await;
     }
     store.delete(&Path::from(layout::batch_log_entry(33))).await.unwrap();
-    assert_eq!(BatchLog::new(Arc::clone(&store)).newest().await.unwrap(), 32, "or the test tries nothing");
+    assert_eq!(BatchLog::new(Arc::clone(&store)).newest().await.unwrap(), 32, "the gap hides later entries");
     split(&BatchLog::new(Arc::clone(&store)), "next").await;
     let all = listed(&BatchLog::new(Arc::clone(&store)), 7).await;
     assert_eq!((all.len(), &all[0][..], &all[7][..]), (40, "b40", "next"), "{all:?}");
     assert_eq!(writer.append("b41").await.unwrap(), 41);
 }
 
-/// Whoever breaks off between the entry and the claim leaves an entry that shows nothing.
+/// A process that stops between the entry and the claim leaves an entry without a batch; readers skip it.
 #[tokio::test]
 async fn an_entry_without_its_claim_is_skipped() {
     let log = BatchLog::new(memory());
@@ -209,7 +210,7 @@ async fn an_entry_without_its_claim_is_skipped() {
     assert_eq!(log.newest().await.unwrap(), 5);
 }
 
-/// The claim takes the entry of the upload over: the batch stays in its place.
+/// The claim takes over the entry of the upload, so the batch keeps its position.
 #[tokio::test]
 async fn a_batch_that_was_uploaded_keeps_its_place() {
     let log = BatchLog::new(memory());
@@ -220,13 +221,13 @@ async fn a_batch_that_was_uploaded_keeps_its_place() {
     split(&log, "a").await;
     assert_eq!(listed(&log, 1).await, ["b", "a"]);
     assert_eq!(log.newest().await.unwrap(), 2);
-    // Its record names an entry of a log that was removed.
+    // This upload names an entry of a log that was deleted.
     upload(&log.store, "c", Some(1)).await;
     split(&log, "c").await;
     assert_eq!(listed(&log, 1).await, ["c", "b", "a"]);
 }
 
-/// Claims and uploads of earlier versions name no entry; they come after all that do.
+/// Claims and uploads of earlier versions name no entry; their batches are listed after all others.
 #[tokio::test]
 async fn the_batches_of_an_earlier_version_are_listed_after_the_others() {
     let (watched, store) = watched();
@@ -235,7 +236,7 @@ async fn the_batches_of_an_earlier_version_are_listed_after_the_others() {
     upload(&store, "old-claim", None).await;
     let log = BatchLog::new(Arc::clone(&store));
     split(&log, "new").await;
-    // What an earlier version that still runs claims of an upload is known by the upload.
+    // A splitter of an earlier version claims an upload without naming the entry: the upload names it.
     let number = log.append("mixed").await.unwrap();
     upload(&store, "mixed", Some(number)).await;
     claim(&store, "mixed", None).await;
@@ -281,7 +282,7 @@ async fn a_log_that_was_removed_is_built_anew() {
     assert_eq!(listed(&log, 2).await.into_iter().collect::<BTreeSet<_>>(), all);
     remove_log(&store).await;
     split(&log, "d").await;
-    // An entry of the new log that one of the claims names, of another batch.
+    // An older claim names this entry, which now holds the id of another batch.
     assert!(log.holds(1, "d").await.unwrap());
     for log in [log, BatchLog::new(store)] {
         let found = listed(&log, 2).await;
@@ -290,7 +291,7 @@ async fn a_log_that_was_removed_is_built_anew() {
     }
 }
 
-/// A long list of earlier batches is read piece by piece.
+/// A long list of earlier batches is read a range at a time.
 #[tokio::test]
 async fn many_earlier_batches_are_read_from_the_end() {
     let (watched, store) = watched();
@@ -322,7 +323,7 @@ async fn many_earlier_batches_are_read_from_the_end() {
     assert!(watched.gets.load(SeqCst) < 100 && watched.lists.load(SeqCst) == 0);
 }
 
-/// Where nothing can be written, all batches are listed, once each process.
+/// If the store is read-only, each process lists all batches once.
 #[tokio::test]
 async fn a_store_that_cannot_be_written_is_read_all_the_same() {
     let (watched, store) = watched();
@@ -336,7 +337,7 @@ async fn a_store_that_cannot_be_written_is_read_all_the_same() {
     assert_eq!(listed(&log, 1).await.len(), 2);
     assert!(log.prepare().await.unwrap().is_none());
     assert_eq!(watched.lists.load(SeqCst), 2, "claims and uploads");
-    assert!(log.append("c").await.is_err(), "who writes does not go on without");
+    assert!(log.append("c").await.is_err(), "a writer does not go on without the log");
     watched.is_read_only.store(false, SeqCst);
     split(&log, "c").await;
     assert_eq!(listed(&log, 1).await[0], "c");
@@ -352,14 +353,14 @@ async fn what_is_no_batch_id_is_skipped() {
     log.append("../x").await.unwrap();
     log.append("").await.unwrap();
     assert_eq!(listed(&log, 1).await, ["a"]);
-    // Cursors of another log lead nowhere, and not astray.
+    // Cursors of another log do no harm.
     for after in [Cursor::Log(u64::MAX), Cursor::Earlier(u64::MAX), Cursor::Earlier(4), Cursor::Log(0)] {
         assert_eq!(page(&log, Some(after), 3).await.batches, ["a"], "{after}");
     }
     assert_eq!(page(&log, Some(Cursor::Earlier(1)), 3).await.batches, [""; 0]);
 }
 
-/// What a page may cost is bounded; whoever wants to goes on.
+/// The reads for one page are bounded; the next page continues where it stops.
 #[tokio::test]
 async fn a_page_looks_at_so_many_entries_at_most() {
     let (watched, store) = watched();
@@ -400,7 +401,7 @@ async fn take(step: &Step, log: &mut BatchLog) {
     match step {
         Step::Split(n) => split(log, &format!("b{n}")).await,
         Step::Upload(n) => {
-            // As the gateway does: a batch that is known keeps its place.
+            // As the gateway does: a known batch keeps its entry.
             let id = format!("b{n}");
             if look(Arc::clone(&log.store), id.clone()).await.unwrap().is_none() {
                 let number = log.append(&id).await.unwrap();
@@ -465,7 +466,7 @@ proptest! {
         }
     }
 
-    /// Whatever happens before and while somebody reads page by page: no batch is shown twice, and none that was there is missing.
+    /// Whatever is written before and during paging: no batch is shown twice, and none that existed before is missing.
     #[test]
     fn paging_shows_every_batch_once(
         old in prop::collection::btree_set(0..30u8, 0..10),

@@ -65,8 +65,8 @@ pub struct Export {
 /// Form of an exported file.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum ExportFormat {
-    /// Comma-separated text with a header line; a missing value is an empty field. Texts are exported as they came: a
-    /// spreadsheet takes one that starts with =, +, - or @ for a formula unless the column is imported as text
+    /// Comma-separated text with a header line; a missing value is an empty field. Text values are exported unchanged:
+    /// a spreadsheet reads one that starts with =, +, - or @ as a formula unless the column is imported as text
     Csv,
     /// Typed columns, compressed; a missing value is null
     Parquet,

@@ -230,7 +230,7 @@ fn json_of(argument: &Argument) -> Value {
     }
 }
 
-/// Policies that change what the fleet's arguments say.
+/// Reports policies that change what the fleet's queue arguments set.
 fn policies(topology: &Topology, queues: &[Value], findings: &mut Findings) {
     let mut complaints = Vec::new();
     for queue in &topology.queues {
@@ -247,10 +247,10 @@ fn policies(topology: &Topology, queues: &[Value], findings: &mut Findings) {
     findings.judge("policies", "none changes what the fleet declares", complaints, Verdict::Warning, remedy);
 }
 
-/// What a key of a policy changes on a queue; `None` if nothing.
+/// Returns what a key of a policy changes on a queue; `None` if nothing.
 ///
-/// Of two numbers the smaller counts. A policy's `overflow` counts before the argument; every other text is a policy's to
-/// set only where the fleet sets none.
+/// RabbitMQ applies the smaller of two numbers. A policy's `overflow` overrides the argument of the queue; every other
+/// text of a policy applies only if the queue has no such argument.
 pub(super) fn overrides(queue: &Queue, key: &str, value: &Value) -> Option<&'static str> {
     /// How long RabbitMQ waits by default for the acknowledgement of a delivery, in milliseconds.
     const CONSUMER_TIMEOUT_MS: i64 = 30 * 60 * 1_000;
@@ -261,19 +261,21 @@ pub(super) fn overrides(queue: &Queue, key: &str, value: &Value) -> Option<&'sta
         ("message-ttl", None) => Some("messages vanish, or are dead letters, for being old"),
         ("max-length", None) if is_dead => Some("a worker waits with a dead letter when there are many"),
         ("max-length", None) => Some("messages beyond that number are refused, or lost where overflow is drop-head"),
-        ("max-length-bytes", None) => Some("messages beyond that size are refused, or lost where overflow is drop-head"),
+        ("max-length-bytes", None) => {
+            Some("messages beyond that size are refused, or lost where overflow is drop-head")
+        }
         ("overflow", Some(Argument::Text(ours))) => (value.as_str() != Some(ours)).then_some(
-            "messages beyond the queue's limit are dropped instead of refused: they are lost, or moved among the dead letters",
+            "messages beyond the queue's limit are dropped instead of refused: they are lost or become dead letters",
         ),
         ("dead-letter-exchange" | "dead-letter-routing-key", None) if is_dead => {
-            Some("dead letters that the broker gives up go elsewhere")
+            Some("dead letters that the broker removes are sent to another exchange or queue")
         }
         ("dead-letter-strategy", None) => None,
         ("consumer-timeout", _) => value.as_i64().is_some_and(|theirs| theirs < CONSUMER_TIMEOUT_MS).then_some(
             "a worker that needs longer for a message loses its connection, and the message is delivered again",
         ),
         ("federation-upstream" | "federation-upstream-set", _) => {
-            Some("messages of other brokers come into the queue, and its own may be taken there")
+            Some("messages from other brokers enter the queue, and its own may be moved to them")
         }
         ("delivery-limit" | "message-ttl" | "max-length" | "max-length-bytes", Some(Argument::Integer(ours))) => {
             value.as_i64().is_some_and(|theirs| theirs < *ours).then_some("less than the fleet declares")

@@ -64,7 +64,7 @@ struct Followed {
     copies: Vec<(String, serde_json::Value)>,
 }
 
-/// Everything that reports the progress of a batch.
+/// The deliveries that report the progress of batches.
 type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
 
 /// A connection that replaces one that was lost.
@@ -216,21 +216,21 @@ impl Follower {
         for _ in 0..LETTERS_MAX {
             match tokio::time::timeout(QUIET, self.heard.next()).await {
                 Ok(Some(Ok(delivery))) => followed.take(delivery, store).await?,
-                // Without a connection the number stays as it is.
+                // Once the connection is lost, the count stays as it is.
                 Ok(_) | Err(_) => break,
             }
         }
         Ok(())
     }
 
-    /// Connects again after the connection was lost, as long as it takes, and takes in what was missed meanwhile.
+    /// Reconnects, however long it takes, and processes what was missed meanwhile.
     async fn listen_again(
         &mut self,
         lost: Option<Result<Delivery, BrokerError>>,
         followed: &mut Followed,
         store: &Store,
     ) -> Result<(), Failed> {
-        /// Between two attempts.
+        /// Pause between two attempts.
         const PAUSE: Duration = Duration::from_secs(1);
         let why = match lost {
             Some(Err(BrokerError::Lost(why))) => why,
@@ -239,7 +239,7 @@ impl Follower {
         };
         followed
             .progress
-            .say(&format!("the connection to the broker is lost ({why}); the fleet goes on, connecting again"));
+            .say(&format!("the connection to the broker is lost ({why}); the fleet continues to work; reconnecting"));
         let mut said = Said::default();
         loop {
             let connected = async {
@@ -319,7 +319,7 @@ impl Followed {
             _ => self.event(&trace_id, properties.kind.as_deref().unwrap_or_default(), &body, store).await?,
         }
         match settle.ack().await {
-            // The next look at the connection says so.
+            // The next delivery reports the lost connection.
             Ok(()) | Err(BrokerError::Lost(_)) => Ok(()),
             Err(error) => Err(error.into()),
         }
@@ -353,7 +353,7 @@ impl Followed {
         }
     }
 
-    /// Whether it is the first dead letter of a batch that has no dataset.
+    /// Records a dead letter; returns whether it is the first of a batch that has no dataset.
     fn dead_letter(&mut self, trace_id: &str, letter: &Letter) -> bool {
         let Letter { queue, reason, why, .. } = letter;
         let mut is_first = false;
@@ -377,7 +377,7 @@ impl Followed {
         if kind == DatasetReady::KIND.to_string() {
             let ready: DatasetReady = decode(body)?;
             for (submitted, outcome, _) in &mut self.batches {
-                // Published by somebody else, it may be the same batch, or another one under the same id.
+                // With another trace id it may be the same batch, or another publisher's batch with the same id.
                 let is_same = submitted.trace_id == trace_id
                     || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await.unwrap_or(false));
                 if is_same {

@@ -1,4 +1,4 @@
-//! What became of batches while no connection told of it: read from the store and from the queues of dead letters.
+//! What happened to batches while there was no connection: read from the store and from the dead-letter queues.
 
 use super::{ModelOutcome, Submitted};
 use common::{
@@ -23,7 +23,7 @@ use gateway::LETTERS_READ_MAX;
 use sha2::{Digest, Sha256};
 use trainer::promote::Verdict;
 
-/// The dataset of a batch, if it is complete and of this batch's bytes.
+/// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
     let batch_id = match submitted.is_claimed(store).await? {
         true => submitted.batch_id.clone(),
@@ -74,7 +74,7 @@ pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, Cl
     Ok(letters)
 }
 
-/// What the trainer said of a dataset, as far as an alias shows: a champion or a challenger that was trained on it.
+/// Returns the trainer's decision on a dataset if the champion or the challenger was trained on it.
 pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<ModelOutcome>, Failure> {
     let family = layout::GLOBAL_MODEL;
     let wanted = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };

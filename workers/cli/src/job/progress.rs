@@ -126,7 +126,7 @@ impl Progress {
             return;
         }
         self.store_seen = Some(Instant::now());
-        // Progress is only informative: what cannot be read now is shown later. Another batch may have the id.
+        // Progress is only informative: what cannot be read now is shown later. Another batch may have the same id.
         let found =
             if batch.is_claimed(store).await.unwrap_or(false) { staged(store, &batch.batch_id).await } else { None };
         let position = Some((batch.batch_id.clone(), found));
@@ -221,7 +221,7 @@ impl Progress {
         self.say(&format!("still {what}, without progress for {seconds} s{queued}; {logs}"));
     }
 
-    /// Says something to whoever waits.
+    /// Prints a message without disturbing the progress line.
     pub(super) fn say(&self, text: &str) {
         match &self.step {
             Some((_, step)) => step.say(text),

@@ -132,7 +132,7 @@ async fn dead_letters_of_chunks_end_their_batch_with_the_first_reason_and_their_
     assert!(became.refusal(submitted, false).unwrap().contains("run the same command again"));
 }
 
-/// A message of the trace to where dead letters go.
+/// A dead letter of `worker` in the trace `trace_id`.
 fn dead_letter(trace_id: &str, worker: &str, headers: &[(&str, &str)]) -> Outgoing {
     let mut properties = Properties::default();
     properties.set_text(envelope::TRACEPARENT, format!("00-{trace_id}-00f067aa0ba902b7-01"));
@@ -143,7 +143,7 @@ fn dead_letter(trace_id: &str, worker: &str, headers: &[(&str, &str)]) -> Outgoi
     Outgoing { exchange: topology::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
 }
 
-/// Another publisher's batch has the id: its dataset is none of ours, nor is its progress.
+/// Another publisher's batch has the same id: neither its dataset nor its progress counts as ours.
 #[tokio::test]
 async fn the_dataset_of_another_batch_with_the_same_id_is_not_ours() {
     let broker = MemoryBroker::new();
@@ -171,7 +171,7 @@ async fn the_dataset_of_another_batch_with_the_same_id_is_not_ours() {
     assert!(matches!(&outcome.batches[0].1, BatchOutcome::Refused { reason, .. } if reason == BATCH_ID_CONFLICT));
 }
 
-/// What the broker gives up for a reason of its own is told with that reason.
+/// A message that the broker itself dead-letters is reported with the broker's reason.
 #[tokio::test]
 async fn what_the_broker_gives_up_says_why() {
     for (reason, words) in [

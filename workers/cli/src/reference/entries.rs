@@ -258,7 +258,7 @@ pub(super) const TRAINER: &[Entry] = &[
     at_least("promotion_rides_min", "rides", 0, "held out, below which models are not compared and the champion stays"),
     flag(
         "cache",
-        "whether datasets are kept as they were parsed, so that a training reads only new ones; no model depends on it",
+        "whether parsed datasets are cached, so that a training reads only new ones; models are the same either way",
     ),
     number(
         "hold_ms_max",

@@ -32,7 +32,7 @@ use std::{
 pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
 /// Copies of dead letters that are read, the newest first.
 const COPIES_MAX: usize = 500;
-/// How many entries of the log of batches are looked at for each batch that is shown, at most: some may stand for nothing.
+/// Maximum number of entries of the batch log read per batch shown: some entries have no batch.
 const LOOKS_PER_BATCH: usize = 10;
 /// Batches from before the log of batches that it takes long to list.
 const MANY: usize = 10_000;
@@ -99,14 +99,14 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(&at.strftime("%FT%TZ"))
 }
 
-/// Which batches are shown.
+/// Which batches to show.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Which<'a> {
-    /// The newest, as many at most, and those in progress or refused, however old.
+    /// At most this many of the newest, and older ones that are in progress or refused.
     Newest(usize),
-    /// All that were ever claimed.
+    /// All that have a claim.
     All,
-    /// One.
+    /// The one with this id.
     One(&'a str),
 }
 
@@ -117,18 +117,18 @@ pub(super) struct Listing {
     pub(super) batches: Vec<BatchStatus>,
     /// What was not read of the store, if anything, and what workers wait for that no batch of the list shows.
     pub(super) notes: Vec<String>,
-    /// Ids of those of the batches that are older than the newest.
+    /// Ids of those batches that are older than the newest ones asked for.
     older: BTreeSet<String>,
 }
 
 impl Listing {
-    /// Leaves those out that are older than the newest and neither in progress nor refused.
+    /// Removes those of the older batches that are ready.
     pub(super) fn leave_out_older_ready(&mut self) {
         self.batches.retain(|batch| batch.state != State::Ready || !self.older.contains(&batch.batch_id));
     }
 }
 
-/// Batches of the store, the newest last. `named`: batches that somebody asks about, however old they are.
+/// Reads batches of the store, newest last. `named` are ids of batches to include however old they are.
 pub(super) async fn shown(
     store: &Store,
     which: Which<'_>,
@@ -138,7 +138,7 @@ pub(super) async fn shown(
     list(store, which, named, paused, COPIES_MAX).await
 }
 
-/// As [`shown`], of `copies_max` copies of dead letters at most.
+/// As [`shown`], but reads at most `copies_max` copies of dead letters.
 pub(super) async fn list(
     store: &Store,
     which: Which<'_>,
@@ -388,13 +388,13 @@ fn older_note(shown: usize) -> String {
     )
 }
 
-/// The batches that have something staged.
+/// Ids of the batches that have staged chunks.
 async fn in_progress(store: &Store) -> Result<Vec<String>, Failed> {
     let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await?;
     Ok(staging.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect())
 }
 
-/// Where each claim is.
+/// Paths of all claims.
 async fn claims(store: &Store) -> Result<Vec<String>, Failed> {
     let listed = store.list(Some(&Path::from(layout::BATCHES))).map_ok(|object| object.location.to_string());
     Ok(listed.try_collect().await?)
@@ -405,14 +405,14 @@ fn time(object: &ObjectMeta) -> Timestamp {
     Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default()
 }
 
-/// The batches of claims, as far as these are there.
+/// Reads the batches of claims; skips claims that are missing.
 async fn look_at(store: &Store, claims: impl IntoIterator<Item = String>) -> Result<Vec<BatchStatus>, Failed> {
     let looking = stream::iter(claims).map(|path| async move { look(store, &path).await });
     let found: Vec<Option<Seen<BatchStatus>>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().map(|seen| seen.batch).collect())
 }
 
-/// The batch of a claim; `None` if there is no such claim.
+/// Reads the batch of the claim at `path`; `None` if there is no such claim.
 async fn look(store: &Store, path: &str) -> Result<Option<Seen<BatchStatus>>, Failure> {
     let found = match store.get(&Path::from(path)).await {
         Ok(found) => found,

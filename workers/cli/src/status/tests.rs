@@ -236,7 +236,8 @@ async fn what_was_not_read_is_said() {
     );
 }
 
-/// Beyond the newest, only what is not done is shown; a letter about a batch that is ready refuses nothing, however old it is.
+/// Of older batches only those in progress or refused are shown; a dead letter about a ready batch does not make it
+/// refused, however old the batch is.
 #[tokio::test]
 async fn older_batches_are_shown_if_they_are_not_done() {
     let store = empty();

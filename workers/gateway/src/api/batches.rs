@@ -242,7 +242,7 @@ pub(crate) struct Listing {
     /// How many at most.
     #[param(required = false, minimum = 1, maximum = 500, default = 50)]
     limit: usize,
-    /// Where the page begins: `next` of the page before, as it is.
+    /// Where the page begins: the `next` of the previous page, unchanged.
     #[param(required = false, nullable = false, pattern = "^(log|earlier)\\.[0-9]{1,20}$")]
     after: Option<String>,
 }
@@ -257,14 +257,14 @@ impl Default for Listing {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Batches {
     batches: Vec<Batch>,
-    /// Where the next page begins; absent on the last. A page may have fewer batches than `limit`, or none, and still be followed
-    /// by others.
+    /// Where the next page begins; absent on the last page. A page may have fewer batches than `limit`, or none,
+    /// although more pages follow.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     next: Option<String>,
 }
 
-/// All batches, in the order in which they came, the newest first.
+/// All batches in order of arrival, newest first.
 #[utoipa::path(get, path = "/v1/batches", tag = "Batches", params(Listing),
     responses((status = 200, description = "A page of them", body = Batches)))]
 pub(crate) async fn list(
@@ -283,7 +283,7 @@ pub(crate) async fn list(
 fn cursor(after: &str) -> Result<Cursor, Problem> {
     after.parse().map_err(|InvalidCursor| {
         let shown: String = after.chars().take(80).collect();
-        Problem::invalid("invalid-cursor", "after", Some(json!(shown)), "`next` of the page before")
+        Problem::invalid("invalid-cursor", "after", Some(json!(shown)), "the `next` of the previous page")
     })
 }
 
@@ -323,8 +323,8 @@ pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>
 
 /// Its dataset as one CSV document.
 ///
-/// Texts, such as names and breeds, are as they were handed in: a spreadsheet takes one that starts with `=`, `+`, `-` or `@` for a
-/// formula unless the column is imported as text.
+/// Text values, such as names and breeds, are unchanged: a spreadsheet reads one that starts with `=`, `+`, `-` or `@`
+/// as a formula unless the column is imported as text.
 #[utoipa::path(get, path = "/v1/batches/{batch_id}/dataset", tag = "Batches", params(("batch_id" = String, Path, description = "Batch")),
     responses((status = 200, description = "The rides with their weather", body = String, content_type = "text/csv")))]
 pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {

@@ -193,7 +193,7 @@ function draw() {
   if (older) place.append(h('p', { class: 'older' }, h('button', { type: 'button', onclick: more }, 'Older batches')));
 }
 
-/** A page of the batches, from where the page before ends. One without any may still be followed by others. */
+/** Fetches a page of batches, from the `next` of the previous page; skips empty pages that others follow. */
 async function page(after) {
   let answer = { next: after };
   do {

@@ -1,9 +1,9 @@
-//! Packs: the pieces of many datasets in one object, found by an index at its start.
+//! Packs: the pieces of many datasets in one object, with an index at its start.
 //!
 //! ```text
 //! magic             8 bytes
-//! index bytes       4, little-endian
-//! index checksum    8, little-endian, xxh3_64
+//! index size        4 bytes, little-endian, in bytes
+//! index checksum    8 bytes, little-endian, xxh3_64
 //! index             postcard: one entry per piece
 //! pieces            one after the other, in the order of the index
 //! ```
@@ -22,46 +22,46 @@ pub(super) const BYTES_MAX: u64 = 4 * PACK_BYTES_MAX;
 /// SHA-256 of a dataset's manifest.
 pub(super) type ManifestHash = [u8; 32];
 
-/// A piece as its index describes it.
+/// A piece as the index describes it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// The dataset.
+    /// Its dataset.
     pub(super) manifest: ManifestHash,
-    /// Which block of it, from 0.
+    /// Which block of the dataset, counted from 0.
     pub(super) number: u32,
-    /// Size.
+    /// Size in bytes.
     pub(super) bytes: u32,
     /// `xxh3_64` of the piece.
     pub(super) checksum: u64,
-    /// Rides in it.
+    /// Number of rides in it.
     pub(super) rides: u64,
-    /// … of which have a label and weather.
+    /// Number of those with a label and weather.
     pub(super) trainable: u64,
-    /// Only of the last piece of a dataset, whose files had been verified by the time it was written: checksums of all pieces
-    /// before it. A piece that no seal names may come from a damaged file.
+    /// In the last piece of a dataset, written once all its files were verified: the checksums of all pieces before it.
+    /// A piece that no seal names may come from a damaged file.
     pub(super) seal: Option<Vec<u64>>,
 }
 
-/// Why bytes are no pack.
+/// Why bytes are not a pack.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub(super) struct Damaged(pub(super) &'static str);
 
-/// Bytes at the start of a pack that hold its index, as the first bytes of it say.
+/// Reads from the first bytes of a pack where its index ends, in bytes from the start of the pack.
 ///
 /// # Errors
-/// If these are not the first bytes of a pack of `size` bytes.
+/// Fails if `start` does not begin a pack of `size` bytes.
 pub(super) fn index_end(start: &[u8], size: u64) -> Result<u64, Damaged> {
-    let rest = start.strip_prefix(&MAGIC).ok_or(Damaged("it is no pack"))?;
+    let rest = start.strip_prefix(&MAGIC).ok_or(Damaged("it is not a pack"))?;
     let (length, _) = rest.split_first_chunk().ok_or(Damaged("it is cut short"))?;
     let end = HEAD_BYTES as u64 + u64::from(u32::from_le_bytes(*length));
     if end > size { Err(Damaged("it is cut short")) } else { Ok(end) }
 }
 
-/// The pieces of a pack of `size` bytes, with their places in it, from its start up to [`index_end`].
+/// Reads the pieces of a pack of `size` bytes and their byte ranges in it. `start` is the pack up to [`index_end`].
 ///
 /// # Errors
-/// If it is damaged.
+/// Fails if the pack is damaged.
 pub(super) fn read_index(start: &[u8], size: u64) -> Result<Vec<(Entry, Range<u64>)>, Damaged> {
     let (checksum, index) =
         start.get(MAGIC.len() + 4..).and_then(<[u8]>::split_first_chunk).ok_or(Damaged("it is cut short"))?;
@@ -76,13 +76,13 @@ pub(super) fn read_index(start: &[u8], size: u64) -> Result<Vec<(Entry, Range<u6
         (entry, place)
     };
     let entries: Vec<_> = entries.into_iter().map(place).collect();
-    if at == size { Ok(entries) } else { Err(Damaged("it has another size than its index says")) }
+    if at == size { Ok(entries) } else { Err(Damaged("its size differs from its index")) }
 }
 
-/// The bytes of a pack, and a name that follows from them.
+/// Returns the name of a pack, which is a hash of its bytes, and the bytes.
 pub(super) fn write(pieces: &[(Entry, bytes::Bytes)]) -> (String, Vec<u8>) {
     let entries: Vec<&Entry> = pieces.iter().map(|(entry, _)| entry).collect();
-    let index = postcard::to_allocvec(&entries).expect("memory is all it takes");
+    let index = postcard::to_allocvec(&entries).expect("encoding to memory does not fail");
     let total: usize = pieces.iter().map(|(_, piece)| piece.len()).sum();
     let mut pack = Vec::with_capacity(HEAD_BYTES + index.len() + total);
     pack.extend_from_slice(&MAGIC);

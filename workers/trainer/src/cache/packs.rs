@@ -11,11 +11,11 @@ use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes of a pack that are read at once: a small pack whole.
+/// Bytes of a pack per read; a smaller pack is read whole.
 const READ_BYTES: u64 = 256 * 1024;
-/// Packs whose index is read at once.
+/// Packs whose indexes are read at the same time.
 const INDEXES_AT_ONCE: usize = 8;
-/// Age from which on packs of another format are removed: trainers of two versions may take turns for a while.
+/// Age from which on packs of another format are removed: trainers of two versions may alternate for a while.
 const OTHER_FORMAT_SECONDS_MAX: i64 = 7 * 24 * 60 * 60;
 
 /// A piece in a pack.
@@ -23,7 +23,7 @@ const OTHER_FORMAT_SECONDS_MAX: i64 = 7 * 24 * 60 * 60;
 pub(super) struct Placed {
     pub(super) entry: Entry,
     pub(super) place: Range<u64>,
-    /// Number of its dataset in the plan, if the plan has it and no other pack is read for it.
+    /// Index of its dataset in the plan; `None` if the plan does not have it, or the piece is read from another pack.
     pub(super) dataset: Option<usize>,
 }
 
@@ -33,18 +33,18 @@ pub(super) struct Pack {
     pub(super) path: Path,
     pub(super) size: u64,
     pub(super) pieces: Vec<Placed>,
-    /// A piece of it is damaged.
+    /// Whether a piece of it is damaged.
     pub(super) is_damaged: bool,
-    /// A stretch of it, and where that begins.
+    /// The bytes read last, and their offset in the pack.
     read: (u64, Bytes),
 }
 
-/// What the store has.
+/// The packs in the store.
 #[derive(Debug, Default)]
 pub(super) struct Found {
-    /// The largest first, so that of packs that hold the same piece the larger one is read for it.
+    /// Largest first: if two packs hold the same piece, it is read from the larger one.
     pub(super) packs: Vec<Pack>,
-    /// Objects that are no packs.
+    /// Objects that are not valid packs.
     pub(super) damaged: Vec<Path>,
 }
 
@@ -54,10 +54,10 @@ pub(super) enum Unread {
     /// Another trainer has merged the pack into a larger one.
     #[error("the pack is gone")]
     Gone,
-    /// It is not the piece its index describes.
+    /// The piece is not as its index describes it.
     #[error("the piece is damaged: {0}")]
     Damaged(String),
-    /// The store did not give it.
+    /// The store failed.
     #[error(transparent)]
     Store(object_store::Error),
 }
@@ -72,19 +72,19 @@ impl From<object_store::Error> for Unread {
 }
 
 impl Pack {
-    /// Bytes of the pieces that are read from it.
+    /// Total size in bytes of the pieces that are read from it.
     pub(super) fn used(&self) -> u64 {
         let used = self.pieces.iter().filter(|piece| piece.dataset.is_some());
         used.map(|piece| u64::from(piece.entry.bytes)).sum()
     }
 
-    /// Whether less than half of it is read.
+    /// Returns whether less than half of its bytes are read.
     pub(super) fn is_wasteful(&self) -> bool {
         let all: u64 = self.pieces.iter().map(|piece| u64::from(piece.entry.bytes)).sum();
         self.used() * 2 < all
     }
 
-    /// A piece, whose checksum is right. Pieces that follow each other are read together.
+    /// Reads a piece and verifies its checksum. Consecutive pieces are read together.
     pub(super) async fn piece(&mut self, store: &Store, piece: usize) -> Result<Bytes, Unread> {
         let Some(Placed { entry, place, .. }) = self.pieces.get(piece) else { return Err(Unread::Gone) };
         if !is_within(place, &self.read) {
@@ -99,7 +99,7 @@ impl Pack {
         }
     }
 
-    /// The pieces that are read from it, those left out that are damaged.
+    /// Reads all pieces that are read from this pack; leaves damaged ones out.
     pub(super) async fn whole(&self, store: &Store) -> object_store::Result<Vec<(usize, Entry, Bytes)>> {
         let bytes = store.get(&self.path).await?.bytes().await?;
         let read = (0, bytes);
@@ -121,10 +121,10 @@ fn slice(place: &Range<u64>, read: &(u64, Bytes)) -> Option<Bytes> {
     is_within(place, read).then(|| Some(read.1.slice(at(place.start)?..at(place.end)?))).flatten()
 }
 
-/// Finds the packs below `folder/format`, and removes those of other formats once they are old.
+/// Finds the packs below `folder/format`, and removes old packs of other formats.
 ///
 /// # Errors
-/// If they cannot be listed. A pack that cannot be read is left out, with a warning.
+/// Fails if the packs cannot be listed. A pack that cannot be read is left out, with a warning.
 pub(super) async fn find(store: &Store, folder: &str, format: &str) -> object_store::Result<Found> {
     let own = Path::from(format!("{folder}/{format}"));
     let listed: Vec<ObjectMeta> = store.list(Some(&Path::from(folder))).try_collect().await?;
@@ -140,7 +140,7 @@ pub(super) async fn find(store: &Store, folder: &str, format: &str) -> object_st
         match opened {
             Ok(Ok(pack)) => found.packs.push(pack),
             Ok(Err(why)) => {
-                tracing::warn!(%path, %why, "a pack of the trainer's cache is damaged; it is removed, and its datasets are read anew");
+                tracing::warn!(%path, %why, "a pack of the trainer's cache is damaged; it is removed, and its datasets are read from their files");
                 found.damaged.push(path);
             }
             Err(object_store::Error::NotFound { .. }) => {}
@@ -157,7 +157,7 @@ async fn open(
     if size > BYTES_MAX {
         return Ok(Err(Damaged("it is too large")));
     }
-    // An empty range is an error.
+    // Object stores reject an empty range.
     let start = if size == 0 { Bytes::new() } else { store.get_range(&path, 0..size.min(READ_BYTES)).await? };
     let end = match pack::index_end(&start, size) {
         Ok(end) => end,
@@ -182,7 +182,7 @@ async fn remove_old(store: &Store, others: Vec<ObjectMeta>) {
     }
 }
 
-/// Removes a pack that nothing is read from any more. If that fails it goes the next time.
+/// Removes a pack that is no longer needed. If that fails, a later training removes it.
 pub(super) async fn remove(store: &Store, path: &Path) {
     if let Err(failure) = store::remove(store, path.as_ref()).await {
         tracing::warn!(%path, %failure, "a pack of the trainer's cache cannot be removed now");

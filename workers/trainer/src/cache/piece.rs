@@ -1,23 +1,24 @@
-//! Parsed rides as bytes, and back, bit for bit: columns, framed by `postcard`.
+//! Encodes parsed rides and decodes them bit for bit: column by column, with `postcard`.
 //!
-//! A number takes 1, 2 or 4 bytes where a whole column is decimal numbers of few digits, as rides have them, else the 8 of its
-//! bits. 30 bytes per ride are usual, of which 16 are the hash of its id; a ride takes 67 at most.
+//! A number takes 1, 2 or 4 bytes if its whole column consists of decimal numbers with few digits, as is usual for
+//! rides; otherwise the 8 bytes of an `f64`. A ride usually takes 30 bytes, of which 16 are the hash of its id, and 67
+//! at most.
 
 use crate::rows::{NO_BREED, Parsed, Row};
 use common::contract::features::FEATURE_COUNT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 use std::{borrow::Cow, fmt};
 
-/// Divisors of decimal numbers, tried in this order. A column whose numbers have more places keeps their bits.
+/// Divisors of decimal numbers, tried in this order. A column with more decimal places is stored as `f64`.
 const DIVISORS: [f64; 7] = [1.0, 10.0, 100.0, 1e3, 1e4, 1e5, 1e6];
 const RIDE_BYTES: usize = size_of::<u128>();
 
-/// Why bytes are no rides.
+/// Why bytes cannot be decoded to rides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the rows cannot be decoded: {0}")]
 pub(super) struct Undecodable(&'static str);
 
-/// As [`Parsed`], column by column.
+/// The fields of [`Parsed`], column by column.
 #[derive(Serialize, Deserialize)]
 struct Columns<'a> {
     rides: u64,
@@ -28,12 +29,12 @@ struct Columns<'a> {
     breeds: Vec<&'a str>,
     #[serde(borrow)]
     coverage: Vec<(&'a str, &'a str, u64)>,
-    /// `xxh3_128`, little-endian; as many as there are rows.
+    /// `xxh3_128` of each ride's id, little-endian; one per row.
     #[serde(borrow)]
     ride: Bytes<'a>,
     #[serde(borrow)]
     features: [Numbers<'a>; FEATURE_COUNT],
-    /// One bit per row, the lowest first.
+    /// One bit per row, lowest bit first.
     #[serde(borrow)]
     service: Bytes<'a>,
     /// As `service`.
@@ -41,7 +42,7 @@ struct Columns<'a> {
     test: Bytes<'a>,
     #[serde(borrow)]
     spread: Bytes<'a>,
-    /// Number in `breeds` plus 1, or 0 for none.
+    /// Index in `breeds` plus 1, or 0 for none.
     #[serde(borrow)]
     breed: Integers<'a>,
 }
@@ -49,13 +50,13 @@ struct Columns<'a> {
 /// A column of numbers.
 #[derive(Serialize, Deserialize)]
 enum Numbers<'a> {
-    /// Whole numbers, to be divided by one of [`DIVISORS`].
+    /// Whole numbers, to be divided by one of [`DIVISORS`]; `divisor` is its index.
     Decimals {
         divisor: u8,
         #[serde(borrow)]
         integers: Integers<'a>,
     },
-    /// Bits of an `f64`, little-endian.
+    /// The bits of each `f64`, little-endian.
     #[serde(borrow)]
     Exact(Bytes<'a>),
 }
@@ -71,7 +72,7 @@ enum Integers<'a> {
     Four(Bytes<'a>),
 }
 
-/// Bytes that are read where they are.
+/// Bytes that are decoded without copying.
 struct Bytes<'a>(Cow<'a, [u8]>);
 
 impl Serialize for Bytes<'_> {
@@ -106,7 +107,7 @@ impl<'a> Bytes<'a> {
         Self(Cow::Owned(bytes))
     }
 
-    /// Parts of `N` bytes each, of which there must be `rows`.
+    /// Splits the bytes into parts of `N` bytes. Fails unless there are exactly `rows` parts.
     fn parts<const N: usize>(&self, rows: usize) -> Result<&[[u8; N]], Undecodable> {
         let (parts, rest) = self.0.as_chunks();
         if rest.is_empty() && parts.len() == rows { Ok(parts) } else { Err(Undecodable("a column has another length")) }
@@ -183,14 +184,14 @@ impl Numbers<'_> {
     }
 }
 
-/// The whole number which, divided by `divisor`, is `number` to the last bit.
+/// Returns the whole number that, divided by `divisor`, gives `number` to the last bit; `None` if there is none.
 fn decimal(number: f64, divisor: f64) -> Option<i32> {
     // Rounded half away from zero; a cast of what an i32 cannot hold gives another number.
     let integer = (number * divisor + f64::copysign(0.5, number)) as i32;
     (f64::from(integer) / divisor).to_bits().eq(&number.to_bits()).then_some(integer)
 }
 
-/// The bytes of a block of rides.
+/// Encodes a block of rides.
 pub(super) fn encode(parsed: &Parsed) -> Vec<u8> {
     let Parsed { rides, unlabelled, without_weather, out_of_range, rows, breeds, coverage } = parsed;
     let mut integers = Vec::with_capacity(rows.len());
@@ -211,13 +212,13 @@ pub(super) fn encode(parsed: &Parsed) -> Vec<u8> {
         spread: Bytes::of(rows.iter().map(|row| [row.spread])),
         breed: Integers::of(&integers),
     };
-    postcard::to_allocvec(&columns).expect("memory is all it takes")
+    postcard::to_allocvec(&columns).expect("encoding to memory does not fail")
 }
 
-/// The rides of bytes that [`encode`] gave.
+/// Decodes rides from bytes that [`encode`] returned.
 ///
 /// # Errors
-/// If the bytes are anything else. Memory is bounded by their number.
+/// Fails if the bytes are anything else. The memory used is proportional to their number at most.
 pub(super) fn decode(bytes: &[u8]) -> Result<Parsed, Undecodable> {
     let decoded: Result<(Columns<'_>, &[u8]), _> = postcard::take_from_bytes(bytes);
     let (columns, rest) = decoded.map_err(|_| Undecodable("no columns"))?;

@@ -1,4 +1,4 @@
-//! The format: what is written is read back, and nothing else is.
+//! The format: written rides are read back unchanged, and other bytes are rejected.
 
 use super::*;
 use crate::rows::{NO_BREED, Row};
@@ -7,7 +7,7 @@ use object_store::{ObjectStoreExt, memory::InMemory, path::Path};
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::Arc};
 
-/// A number as rides have it, or any finite one.
+/// A number typical of rides, or any finite number.
 fn number() -> impl Strategy<Value = f64> {
     prop_oneof![
         (-400i32..40_000).prop_map(f64::from),
@@ -53,7 +53,7 @@ fn bits(parsed: &Parsed) -> Vec<[u64; FEATURE_COUNT]> {
     parsed.rows.iter().map(|row| row.features.map(f64::to_bits)).collect()
 }
 
-/// One ride of whole numbers, the `ride`-th.
+/// A block of one ride, with the id hash `ride`.
 fn one(ride: u128) -> Parsed {
     let row = Row { features: [29.5; FEATURE_COUNT], service: true, test: false, spread: 7, breed: 0, ride };
     Parsed { rides: 1, rows: vec![row], breeds: vec!["qilin".to_owned()], ..Parsed::default() }
@@ -68,7 +68,7 @@ proptest! {
         prop_assert_eq!(read, parsed);
     }
 
-    /// Also of bytes that are nearly right, and without more memory than they account for.
+    /// Nearly valid bytes do not panic either, and decoding uses no more memory than their size justifies.
     #[test]
     fn no_bytes_panic(parsed in parsed(), at in any::<prop::sample::Index>(), byte: u8, noise in vec(any::<u8>(), 0..300)) {
         let mut bytes = piece::encode(&parsed);
@@ -88,7 +88,7 @@ proptest! {
         let _ = pack::read_index(&noise, size);
     }
 
-    /// A pack that is damaged anywhere before its pieces, or cut, is none.
+    /// A pack whose index is damaged, or that is cut short, is rejected.
     #[test]
     fn a_damaged_index_is_noticed(rides in 1u128..20, at in any::<prop::sample::Index>(), bit in 0u8..8) {
         let piece = |ride| {
@@ -118,7 +118,7 @@ proptest! {
     }
 }
 
-/// The bytes of a format are for ever. Whoever must change them, or what a block is parsed to, raises [`FORMAT`] with them.
+/// The bytes of a format never change. Raise [`FORMAT`] with any change of them, or of what a block is parsed to.
 #[test]
 fn the_format_is_pinned() {
     let columns = crate::rows::Columns::from_header(common::contract::dataset::COLUMNS.join(",").as_bytes()).unwrap();
@@ -154,7 +154,8 @@ async fn paths(store: &Store) -> Vec<Path> {
     store.list(Some(&layout::TRAINER_CACHE.into())).map_ok(|meta| meta.location).try_collect().await.unwrap()
 }
 
-/// Pieces that were written before the dataset turned out to be damaged are never read, also when the right ones come later.
+/// Pieces that were written before their dataset turned out to be damaged are never read, even if the right ones follow
+/// later.
 #[tokio::test]
 async fn what_has_no_seal_is_never_read() {
     let store: Store = Arc::new(InMemory::new());
@@ -170,15 +171,15 @@ async fn what_has_no_seal_is_never_read() {
             cache.seal().await;
         }
         cache.finish().await;
-        assert!(!paths(&store).await.is_empty(), "pieces of a large dataset are written as they come");
+        assert!(!paths(&store).await.is_empty(), "pieces of a large dataset are written before it is complete");
     }
     let mut cache = Cache::open(&store, &manifests, &datasets).await;
     assert_eq!(replayed(&mut cache, 0).await, (Ok(()), vec![1, 2, 3]));
     cache.finish().await;
-    assert_eq!(paths(&store).await.len(), 3, "what has no seal is removed");
+    assert_eq!(paths(&store).await.len(), 3, "pieces without a seal are removed");
 }
 
-/// One dataset more each time: packs stay few, and every piece is found in the end.
+/// With one more dataset in each training, packs stay few and every piece is found.
 #[tokio::test]
 async fn packs_stay_few() {
     let store: Store = Arc::new(InMemory::new());
@@ -204,7 +205,7 @@ async fn packs_stay_few() {
     assert!(most <= 9, "{most} packs");
 }
 
-/// What no dataset needs any more goes: pieces of one that was removed or joined again, packs of another format once they are old.
+/// Pieces that no dataset needs any more are removed; packs of another format stay until they are old.
 #[tokio::test]
 async fn what_nothing_is_read_from_is_removed() {
     let store: Store = Arc::new(InMemory::new());

@@ -1,4 +1,4 @@
-//! A model is the same to the byte with and without a cache, whatever is in it and whatever happens to it.
+//! A model is identical to the byte with and without a cache, whatever the cache holds and however it fails.
 
 use super::*;
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-/// What happens to the trainer's cache, and to nothing else.
+/// Faults of the store that affect only the trainer's cache.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Fault {
     None,
@@ -21,13 +21,13 @@ enum Fault {
     WritesFail,
     ListingFails,
     RemovalsFail,
-    /// At the n-th read the pack has been moved, as by another trainer that has merged it.
+    /// At the n-th read the pack has moved, as if another trainer had merged it.
     MovedAt(usize),
-    /// At the n-th read all of the cache is gone.
+    /// At the n-th read the whole cache is gone.
     RemovedAt(usize),
 }
 
-/// A store that knows what was read.
+/// A store that records what is read, with a fault.
 #[derive(Debug)]
 struct Watched {
     inner: InMemory,
@@ -131,11 +131,11 @@ impl ObjectStore for Watched {
     }
 }
 
-/// A store with a champion, rides that it scored, and datasets that came later: of one file and of two, with a block and with many,
-/// with rides that count in another dataset, of some breeds.
+/// A store with a champion, rides that it scored, and later datasets: of one and of two files, of one and of several
+/// blocks, with rides that count in another dataset, and with several breeds.
 struct History {
     objects: InMemory,
-    /// `models/…`, as a training without a cache leaves it.
+    /// The objects below `models/` after a training without a cache.
     expected: BTreeMap<String, Vec<u8>>,
 }
 
@@ -151,7 +151,7 @@ async fn training(objects: InMemory, fault: Fault, cache: bool) -> Arc<Watched> 
 }
 
 impl History {
-    /// `large` rides in a dataset; 50,000 are more than one block.
+    /// One dataset has `large` rides; 50,000 are more than one block.
     async fn new(large: u64) -> Self {
         let store: Store = memory();
         put_dataset(&store, "m", &[of_breeds(lines("m", 2_000, 6))]).await;
@@ -180,7 +180,7 @@ impl History {
         Self { objects, expected }
     }
 
-    /// Trains on the datasets and a cache of some state, and holds what comes of it to what came of it without.
+    /// Trains with the given cache, and compares the models with those of a training without a cache.
     async fn trains_the_same(&self, cache: &InMemory, fault: Fault, what: &str) -> Arc<Watched> {
         let objects = self.objects.fork();
         let packs = Watched::over(cache.fork(), Fault::None);
@@ -215,7 +215,7 @@ async fn a_model_is_the_same_whatever_the_cache_holds() {
     let warm = history.trains_the_same(&cold.inner, Fault::None, "warm").await;
     assert_eq!((warm.files_read(), warm.packs().await), (0, packs.clone()));
 
-    // Of some of the datasets.
+    // A cache of only some of the datasets.
     let partly = history.objects.fork();
     for batch_id in ["large", "b"] {
         partly.delete(&layout::manifest(batch_id).into()).await.unwrap();
@@ -244,7 +244,7 @@ async fn a_damaged_cache_changes_no_model() {
             let trained = history.trains_the_same(&cache, Fault::None, &what).await;
             assert!(trained.files_read() > 0, "{what}");
             let mended = history.trains_the_same(&trained.inner, Fault::None, &what).await;
-            assert_eq!(mended.files_read(), 0, "{what}: what was damaged is written anew");
+            assert_eq!(mended.files_read(), 0, "{what}: the damaged part is written again");
         }
     }
 }
@@ -260,12 +260,12 @@ async fn a_failing_cache_fails_no_training() {
     }
 }
 
-/// What another trainer has merged is found where it is now.
+/// Pieces that another trainer has merged are found in their new pack.
 #[tokio::test]
 async fn packs_may_vanish_while_they_are_read() {
     let history = History::new(50_000).await;
     let whole = history.trains_the_same(&InMemory::new(), Fault::None, "cold").await;
-    // The first read is of its index; beyond the end of that a pack is read piece by piece.
+    // The first read gets the index and what follows it; later reads get the rest of the pack.
     for at in 1..4 {
         let moved = history.trains_the_same(&whole.inner, Fault::MovedAt(at), &format!("moved at {at}")).await;
         assert_eq!(moved.files_read() > 0, at == 1, "moved at {at}");
@@ -273,7 +273,7 @@ async fn packs_may_vanish_while_they_are_read() {
     history.trains_the_same(&whole.inner, Fault::RemovedAt(3), "removed").await;
 }
 
-/// The rides of a damaged file are not cached, neither are those of a dataset that is not what its manifest says.
+/// Rides of a damaged dataset file never reach a model through the cache.
 #[tokio::test]
 async fn rides_of_a_damaged_dataset_are_not_cached() {
     let store = memory();

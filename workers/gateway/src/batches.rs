@@ -163,17 +163,17 @@ pub(crate) async fn prepare(log: BatchLog) {
     let built = loop {
         match log.prepare().await {
             Ok(built) => break built,
-            Err(why) => tracing::warn!(%why, "the batches cannot be listed now, for the log of batches"),
+            Err(why) => tracing::warn!(%why, "the batches cannot be listed now, for the batch log"),
         }
         tokio::time::sleep(AGAIN_AFTER).await;
     };
     match built {
         None => {}
         Some(Built { batches, unwritten: None }) => {
-            tracing::info!(batches, "all batches were listed, for the log of batches");
+            tracing::info!(batches, "all batches were listed, for the batch log");
         }
         Some(Built { batches, unwritten: Some(why) }) => {
-            tracing::warn!(batches, %why, "all batches were listed, for the log of batches, which cannot be written");
+            tracing::warn!(batches, %why, "all batches were listed, for the batch log, which cannot be written");
         }
     }
 }

@@ -170,7 +170,7 @@ async fn forget(app: &App, upload: &Upload) {
     if !kept.is_ok_and(|kept| kept.as_ref() == Some(upload)) {
         return;
     }
-    // It stays for its entry in the log of batches: the next attempt uses that one.
+    // It stays for its entry in the batch log: the next attempt uses that one.
     let given_back = Upload { submitted_at: Timestamp::UNIX_EPOCH.to_string(), ..upload.clone() };
     let written = match serde_json::to_vec_pretty(&given_back) {
         Ok(json) => store::write(&app.store, &record, json).await,

@@ -46,7 +46,7 @@ pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Opti
 
 /// The id of a batch whose document names one of its own: of the newest batches, the one of these bytes.
 async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<String>, Failure> {
-    /// Entries of the log of batches that are looked at.
+    /// Entries of the batch log that are looked at.
     const LOOKS: usize = 500;
     let look = |id: String| {
         let (store, sha256) = (store.clone(), submitted.sha256.clone());

@@ -34,7 +34,7 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// Maximum number of entries of the batch log read per batch shown: some entries have no batch.
 const LOOKS_PER_BATCH: usize = 10;
-/// Batches from before the log of batches that it takes long to list.
+/// Batches from before the batch log that it takes long to list.
 const MANY: usize = 10_000;
 /// How often so many entries are looked at, at most.
 const PAGES_MAX: usize = 100;
@@ -333,10 +333,10 @@ pub(super) fn outcome(manifest: &Manifest) -> String {
     }
 }
 
-/// Writes the list of the batches from before the log of batches, where there is none. Says so, since it can take long.
+/// Writes the list of the batches from before the batch log, where there is none. Says so, since it can take long.
 pub(super) async fn prepare(store: &Store) -> Result<(), Failed> {
     if let Some(Built { batches, unwritten: None }) = BatchLog::new(Arc::clone(store)).prepare().await? {
-        eprintln!("batches listed once, for the log of batches: {batches}");
+        eprintln!("batches listed once, for the batch log: {batches}");
     }
     Ok(())
 }

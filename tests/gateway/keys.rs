@@ -215,7 +215,9 @@ async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
 /// Every answer says that its type is not to be guessed; nobody stores an answer of the API; the page keeps its caching.
 #[tokio::test]
 async fn answers_say_who_may_store_them() {
-    let serving = Serving::without_rides(&Input::of(10), &["--set", "gateway.ops_bind=127.0.0.1:0", "-v"]).await;
+    // The process looks for the weather once it has started.
+    let input = Input::of(10);
+    let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0", "-v"]).await;
     let ops = serving.ops();
     for (api, path, caching) in [
         (&serving.api, "/", "no-cache"),

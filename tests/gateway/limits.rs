@@ -106,7 +106,9 @@ async fn probes_are_answered_while_every_connection_is_busy() {
 #[tokio::test]
 async fn a_peer_at_its_limit_is_served_in_place_of_its_silent_connections() {
     let settings = [&OPS[..], &["--set", "gateway.connections_per_peer_max=10"]].concat();
-    let serving = Serving::without_rides(&Input::of(10), &settings).await;
+    // The process looks for the weather once it has started.
+    let input = Input::of(10);
+    let serving = Serving::without_rides(&input, &settings).await;
     let mut silent = Vec::new();
     for _ in 0..30 {
         silent.push(connect(&serving.api).await);
@@ -123,7 +125,8 @@ async fn a_peer_at_its_limit_is_served_in_place_of_its_silent_connections() {
 /// one allows.
 #[tokio::test]
 async fn the_soft_limit_on_open_files_does_not_bound_the_connections() {
-    let serving = Serving::on("127.0.0.1:0", 100, &Input::of(10), &OPS).await;
+    let input = Input::of(10);
+    let serving = Serving::on("127.0.0.1:0", 100, &input, &OPS).await;
     let ops = serving.ops();
     assert!(limit(&ops, "descriptors").await > 1_000.0, "the hard limit of a machine for tests");
     let mut silent = Vec::new();
@@ -185,7 +188,9 @@ async fn trickling_uploads_are_ended_and_an_honest_one_gets_through() {
 #[tokio::test]
 async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
     let settings = [&OPS[..], &["--set", "gateway.write_timeout_ms=500"]].concat();
-    let serving = Serving::without_rides(&Input::of(10), &settings).await;
+    // The process looks for the weather once it has started.
+    let input = Input::of(10);
+    let serving = Serving::without_rides(&input, &settings).await;
     let ops = serving.ops();
     let socket = TcpSocket::new_v4().unwrap();
     // What the client's system takes for it counts as taken.

@@ -52,9 +52,9 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     let gone = ends_with(fleet.wildrydes().args(["replay", "inline"]), 1);
     assert!(gone.contains("is gone") && gone.contains("wildrydes ingest"), "{gone}");
     fleet.champion();
-    // A training that met the removed dataset was set aside: it comes again.
-    for rung in 0..rungs_of(queue::TRAINER).len() {
-        while fleet.depth(&rung_queue(queue::TRAINER, rung)).await.messages > 0 {
+    // If a training failed because the dataset was removed, its message waits in a retry queue.
+    for retry in 0..rungs_of(queue::TRAINER).len() {
+        while fleet.depth(&rung_queue(queue::TRAINER, retry)).await.messages > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -28,11 +28,12 @@ pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Opti
     }
 }
 
-/// As [`current`], for those who serve models: without an alias there is none, and no generation is read. Breeds without a model
-/// of their own are asked for all the time.
+/// Like [`current`], but returns `None` without reading generations if the object of the alias is missing. Scorers use it:
+/// they often ask for a breed that has no model, and one read then suffices.
 ///
 /// # Errors
-/// As for [`current`].
+/// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if the object of the alias cannot be
+/// decoded.
 pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
     let Some(known) = store::read_json::<Alias>(store, &layout::alias(model, name)).await? else { return Ok(None) };
     newest(store, model, name, Some(known)).await

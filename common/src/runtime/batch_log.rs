@@ -15,9 +15,9 @@
 //! ([`place`]). If that entry does not hold the batch's id, or neither names one, the batch is listed at its line of
 //! `earlier.txt`. So each batch is listed once and keeps its position: the claim takes over the entry of the upload.
 //!
-//! *Repair.* Nothing but listings depends on the log. If the folder `batch-log/` is gone, whoever needs the log next builds it
-//! anew: all batches are then earlier ones, and the entries that their claims name do not hold their ids. Move the folder away
-//! while no splitter and no gateway is running, then remove it.
+//! *Repair.* Only listings depend on the log. To rebuild it, stop all splitters and gateways and move the folder
+//! `batch-log/` away. The next process that uses the log lists all batches in a new `earlier.txt`. The claims of these
+//! batches still name entries of the old log; readers ignore such an entry, because it does not hold the batch's id.
 //!
 //! The newest entry is found by probing: in doubling steps from the last known entry, then between the last entry found
 //! and the first one missing. No step lists objects.
@@ -96,7 +96,7 @@ impl BatchLog {
         }
     }
 
-    /// Returns the number of the newest entry; 0 if there is none.
+    /// Returns the number of the newest entry; 0 if the log has no entries.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read.

@@ -67,12 +67,12 @@ pub fn keep_from_others() {
     umask(before | strict);
 }
 
-/// Nothing where there are no modes.
+/// Does nothing: this platform has no umask.
 #[cfg(not(unix))]
 pub fn keep_from_others() {}
 
-/// Whether this process runs as the user to whom the folder of the store belongs: what it writes there, the workers can
-/// read and replace.
+/// Returns whether this process runs as the owner of the store's folder. Files that another user creates there may be
+/// inaccessible to the workers.
 #[cfg(unix)]
 pub fn is_own(settings: &StoreSettings) -> bool {
     use std::os::unix::fs::MetadataExt;
@@ -80,7 +80,7 @@ pub fn is_own(settings: &StoreSettings) -> bool {
     owner == Some(rustix::process::geteuid().as_raw())
 }
 
-/// Where there are no owners, it is.
+/// Returns true: on this platform files have no owner that matters here.
 #[cfg(not(unix))]
 pub fn is_own(_settings: &StoreSettings) -> bool {
     true

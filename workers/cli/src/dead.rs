@@ -24,8 +24,16 @@ use anyhow::Context;
 pub(crate) use common::contract::dead_letter::{self as letter, Letter};
 use common::{
     contract::topology::{dead_queue, queue},
-    runtime::{Broker, Connection, broker::Delivery, config::BrokerSettings, host},
+    runtime::{
+        Broker, Connection,
+        broker::Delivery,
+        client::{Client, ClientError},
+        config::BrokerSettings,
+        host,
+        trace::TraceContext,
+    },
 };
+use gateway::LETTERS_READ_MAX;
 use jiff::Timestamp;
 use std::{collections::HashSet, ops::ControlFlow, time::Duration};
 
@@ -71,6 +79,27 @@ fn chosen(which: &Which, all: bool) -> Result<(), Failed> {
 pub(super) struct Letters<'a> {
     connection: &'a dyn Connection,
     namespace: String,
+}
+
+/// Reads the oldest dead letters of a worker, at most [`LETTERS_READ_MAX`], each with the id of its trace (empty if unknown).
+///
+/// # Errors
+/// Fails if the broker cannot be used, or has no such queue.
+pub(crate) async fn oldest(
+    client: &Client,
+    worker: &str,
+    namespace: &str,
+) -> Result<Vec<(String, Letter)>, ClientError> {
+    let mut browser = client.browse(&dead_queue(worker)).await?;
+    let mut letters = Vec::new();
+    while letters.len() < LETTERS_READ_MAX
+        && let Some(found) = browser.next().await?
+    {
+        let trace_id = TraceContext::of(&found.properties).map(TraceContext::trace_id).unwrap_or_default();
+        letters.push((trace_id, Letter::read(worker, namespace, &found.properties, &found.body)));
+    }
+    browser.close().await?;
+    Ok(letters)
 }
 
 /// A letter in hand: acknowledged, or given back when the queue has been walked through.

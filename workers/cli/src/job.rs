@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! input    files and pipes, opened       submit   uploaded and published
-//! follow   what becomes of the batches   waits, progress, staged   how far they are, and why they stand still
+//! follow   what becomes of the batches   waits, progress   how far they are, and why they stand still
 //! earlier  a dataset that was there before   missed   what happened while the connection was lost
 //! ```
 
@@ -11,7 +11,6 @@ mod follow;
 mod input;
 mod missed;
 mod progress;
-mod staged;
 mod submit;
 #[cfg(test)]
 mod tests;
@@ -20,7 +19,6 @@ mod waits;
 pub(crate) use earlier::{Earlier, is_there};
 pub(crate) use follow::{Follower, Goal, Manner};
 pub(crate) use input::Input;
-pub(crate) use staged::staged;
 
 use crate::{
     Failed, Session,
@@ -64,10 +62,10 @@ pub(crate) struct Submitted {
 }
 
 impl Submitted {
-    /// Returns whether the claim on its id is for this batch, not for another publisher's.
-    pub(crate) async fn is_claimed(&self, store: &Store) -> Result<bool, Failure> {
+    /// Returns the claim on its id; `None` if there is none yet, or if another publisher's batch has the id.
+    pub(crate) async fn claim(&self, store: &Store) -> Result<Option<Claim>, Failure> {
         let claim: Option<Claim> = store::read_json(store, &layout::claim(&self.batch_id)).await?;
-        Ok(claim.is_some_and(|claim| claim.sha256 == self.sha256 && claim.reading == self.reading))
+        Ok(claim.filter(|claim| claim.sha256 == self.sha256 && claim.reading == self.reading))
     }
 }
 

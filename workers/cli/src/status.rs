@@ -4,7 +4,7 @@ mod batches;
 #[cfg(test)]
 mod tests;
 
-use crate::{Failed, Session, arguments::Status, output::legible, remote::Remote};
+use crate::{Failed, Session, arguments::Status, dead, output::legible, remote::Remote};
 use batches::{BatchStatus, Listing, Which};
 use common::{
     contract::{
@@ -56,16 +56,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         (None, None) => Which::All,
     };
     let mut listing = match &store {
-        Some(store) => {
-            // As another user, root say, it would write files that the workers cannot replace.
-            let settings = session.section::<StoreSettings>()?;
-            if matches!(which, Which::Newest(_)) && store::is_own(&settings) {
-                store::keep_from_others();
-                batches::prepare(store).await?;
-            }
-            let named: Vec<&str> = letters.iter().filter_map(|letter| letter.batch_id.as_deref()).collect();
-            batches::shown(store, which, &named, &paused).await?
-        }
+        Some(store) => listing(session, store, which, &letters, &paused).await?,
         None => Listing::default(),
     };
     let refused = batches::merge(&mut listing.batches, letters);
@@ -108,6 +99,23 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     }
     print_queues(&queues, &paused);
     Ok(())
+}
+
+/// Reads the batches of the store, with those that dead letters are about.
+async fn listing(
+    session: &Session,
+    store: &Store,
+    which: Which<'_>,
+    letters: &[Letter],
+    paused: &[WorkerControl],
+) -> Result<Listing, Failed> {
+    // Another user, such as root, would create files that the workers cannot replace.
+    if matches!(which, Which::Newest(_)) && store::is_own(&session.section::<StoreSettings>()?) {
+        store::keep_from_others();
+        batches::prepare(store).await?;
+    }
+    let named: Vec<&str> = letters.iter().filter_map(|letter| letter.batch_id.as_deref()).collect();
+    batches::shown(store, which, &named, paused).await
 }
 
 /// The first line of a table of batches.
@@ -175,12 +183,7 @@ async fn broker(
         let paused = paused.iter().any(|control| control.worker == name);
         all.push(QueueStatus { queue: name.to_owned(), messages, consumers, waiting_for_retry, dead, paused });
         if dead > 0 && batches::STAGES.contains(&name) {
-            let mut browser = client.browse(&dead_queue(name)).await?;
-            for _ in 0..LETTERS_READ_MAX {
-                let Some(found) = browser.next().await? else { break };
-                letters.push(Letter::read(name, &namespace, &found.properties, &found.body));
-            }
-            browser.close().await?;
+            letters.extend(dead::oldest(&client, name, &namespace).await?.into_iter().map(|(_, letter)| letter));
         }
     }
     client.close().await;

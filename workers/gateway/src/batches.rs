@@ -13,7 +13,7 @@ use common::{
     },
     runtime::{
         Store,
-        batch_log::{self, BatchLog, Built, Cursor, Limits, Page, Seen},
+        batch_log::{self, BatchLog, Cursor, Limits, Page, Seen},
         staging::{self, Staged},
         store,
     },
@@ -158,23 +158,11 @@ const LOOKS_PER_BATCH: usize = 10;
 
 /// Builds the batch log's list of earlier batches in advance, because that takes long in a store with many batches.
 pub(crate) async fn prepare(log: BatchLog) {
-    /// Where the store is away.
+    /// Pause after a failure of the store.
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
-    let built = loop {
-        match log.prepare().await {
-            Ok(built) => break built,
-            Err(why) => tracing::warn!(%why, "the batches cannot be listed now, for the batch log"),
-        }
+    while let Err(why) = log.prepare().await {
+        tracing::warn!(%why, "cannot list the batches for the batch log now; trying again");
         tokio::time::sleep(AGAIN_AFTER).await;
-    };
-    match built {
-        None => {}
-        Some(Built { batches, unwritten: None }) => {
-            tracing::info!(batches, "all batches were listed, for the batch log");
-        }
-        Some(Built { batches, unwritten: Some(why) }) => {
-            tracing::warn!(batches, %why, "all batches were listed, for the batch log, which cannot be written");
-        }
     }
 }
 
@@ -205,9 +193,8 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     let listed = batch_log::place(claim.as_ref(), upload.as_ref().and_then(|upload| upload.listed));
     // What the broker has not confirmed is no batch yet, unless a splitter has seen it.
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
-    let bytes = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256));
-    let letter = dead.of_batch(batch_id, bytes.map(String::as_str));
     let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
+    let letter = dead.of_batch(batch_id, sha256.as_deref());
     let Some(sha256) = sha256.or_else(|| letter.as_ref().map(|_| String::new())) else { return Ok(None) };
     let manifest = match manifest {
         Some(bytes) => {

@@ -197,7 +197,7 @@ struct Known {
 }
 
 impl Known {
-    /// Takes what was read; what was read in part only where nothing was read whole before.
+    /// Replaces what is known by what was read. A partial read replaces only another partial read.
     fn take(&mut self, read: Self) {
         if read.read.is_some() || self.read.is_none() {
             *self = Self { looked: self.looked, ..read };
@@ -235,7 +235,7 @@ impl Letters {
         let mut known = self.known.lock().await;
         let heard = lock(&self.heard).count;
         let is_looked_at = known.looked.is_some_and(|(at, then)| at.elapsed() < DEPTHS_FRESH && then == heard);
-        // While they are read they are not counted: the broker counts those alone that nobody has in hand.
+        // RabbitMQ does not count messages that a consumer holds: while the task reads the letters, the lengths are too small.
         if is_looked_at || self.reading.load(SeqCst) {
             return known.dead.clone();
         }
@@ -263,24 +263,25 @@ impl Letters {
         known.dead.clone()
     }
 
-    /// Reads the letters of all queues into `known`. What is read in part, since the time is up or somebody else has letters in
-    /// hand, does not replace what was read whole.
+    /// Reads the letters of all queues into `known`. A partial read, after a timeout or while another client holds letters,
+    /// does not replace a complete one.
     async fn read_all(&self, known: &mut Known, client: &Client, depths: Vec<u64>, within: Duration) {
-        // What comes from here on may be missed in the queues.
+        // Letters that arrive from here on may be missing from what is read.
         let before = lock(&self.heard).count;
         let (started, mut found, mut is_whole) = (Instant::now(), Found::default(), true);
         for (name, depth) in queue::ALL.into_iter().zip(&depths).filter(|(_, depth)| **depth > 0) {
             let count = found.count;
-            let why = match tokio::time::timeout(within, self.read_queue(client, name, &mut found)).await {
-                Ok(Ok(())) if ((found.count - count) as u64) < (*depth).min(LETTERS_READ_MAX as u64) => {
-                    "somebody else looks through them, or they were taken meanwhile".to_owned()
-                }
-                Ok(Ok(())) => continue,
-                Ok(Err(error)) => error.to_string(),
-                Err(_) => format!("not all were read within {} s", within.as_secs()),
+            let failed = match tokio::time::timeout(within, self.read_queue(client, name, &mut found)).await {
+                Ok(Ok(())) => None,
+                Ok(Err(error)) => Some(error.to_string()),
+                Err(_) => Some(format!("not all were read within {} s", within.as_secs())),
             };
-            tracing::debug!(queue = name, why, "dead letters were read in part");
-            is_whole = false;
+            if let Some(why) = &failed {
+                tracing::warn!(queue = name, why, "dead letters cannot be read");
+            }
+            // Fewer than the broker counted: another client holds some, or has removed them.
+            let is_partial = ((found.count - count) as u64) < (*depth).min(LETTERS_READ_MAX as u64);
+            is_whole &= failed.is_none() && !is_partial;
         }
         let (total, heard) = (depths.iter().sum(), Arc::clone(&self.heard));
         let dead = Dead { total, letters: Arc::new(found.letters), read: Arc::new(found.refusals), heard };
@@ -306,14 +307,14 @@ impl Letters {
                 found.letters.push(letter);
             }
         }
-        // Of letters too large to be read all, those that were read are as many as can be.
+        // A read that stops at the byte limit counts as complete.
         found.count += if bytes < BYTES_READ_MAX { count } else { LETTERS_READ_MAX };
         browser.close().await?;
         Ok(())
     }
 }
 
-/// What is read of the letters.
+/// Letters read from the queues.
 #[derive(Default)]
 struct Found {
     letters: Vec<DeadLetter>,
@@ -321,7 +322,7 @@ struct Found {
     count: usize,
 }
 
-/// Many letters are being read, until it is dropped.
+/// Marks that a background task reads letters, until it is dropped.
 struct Reading(Arc<Letters>);
 
 impl Drop for Reading {

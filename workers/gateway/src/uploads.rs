@@ -151,12 +151,8 @@ async fn publish(app: &App, named: Named<'_>, upload: &Upload) -> Result<String,
 
 /// Records that the broker has confirmed an upload. The batch is queued, even if this fails.
 async fn confirm(app: &App, upload: &Upload) {
-    let record = layout::upload(&upload.batch_id);
-    let written = match serde_json::to_vec_pretty(upload) {
-        Ok(json) => store::write(&app.store, &record, json).await,
-        Err(error) => Err(Failure::permanent("unencodable", error)),
-    };
-    if let Err(failure) = written {
+    if let Err(failure) = overwrite(app, upload).await {
+        let record = layout::upload(&upload.batch_id);
         tracing::warn!(record, "the confirm of this upload could not be recorded: {failure}");
     }
 }
@@ -170,15 +166,17 @@ async fn forget(app: &App, upload: &Upload) {
     if !kept.is_ok_and(|kept| kept.as_ref() == Some(upload)) {
         return;
     }
-    // It stays for its entry in the batch log: the next attempt uses that one.
+    // The record keeps the number of the entry in the batch log, so that the next attempt uses the same entry.
     let given_back = Upload { submitted_at: Timestamp::UNIX_EPOCH.to_string(), ..upload.clone() };
-    let written = match serde_json::to_vec_pretty(&given_back) {
-        Ok(json) => store::write(&app.store, &record, json).await,
-        Err(error) => Err(Failure::permanent("unencodable", error)),
-    };
-    if let Err(failure) = written {
-        tracing::warn!(record, "the record of an unconfirmed upload could not be given back: {failure}");
+    if let Err(failure) = overwrite(app, &given_back).await {
+        tracing::warn!(record, "the id of an unconfirmed upload could not be given back: {failure}");
     }
+}
+
+/// Writes the record of an upload over the existing one.
+async fn overwrite(app: &App, upload: &Upload) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(upload).map_err(|error| Failure::permanent("unencodable", error))?;
+    store::write(&app.store, &layout::upload(&upload.batch_id), json).await
 }
 
 /// Writes the body to `incoming`; tells its SHA-256 and length.

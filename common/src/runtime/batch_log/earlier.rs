@@ -57,16 +57,17 @@ impl BatchLog {
     /// Fails with an outage if the store cannot be read.
     pub async fn prepare(&self) -> Result<Option<Built>, Failure> {
         let mut unwritten = self.unwritten.lock().await;
-        if unwritten.is_some() || self.written().await?.is_some() {
-            return Ok(None);
-        }
-        let (batches, text) = self.list_all().await?;
+        let Some((batches, text)) = self.list_if_missing(unwritten.as_ref()).await? else { return Ok(None) };
         if batches == 0 {
             return Ok(None);
         }
         let why = match self.write_list(&text).await {
-            Ok(()) => None,
+            Ok(()) => {
+                tracing::info!(batches, "listed all batches for the batch log");
+                None
+            }
             Err(failure) => {
+                tracing::warn!(batches, why = %failure, "listed all batches for the batch log, which cannot be written");
                 *unwritten = Some(text);
                 Some(failure)
             }
@@ -74,17 +75,14 @@ impl BatchLog {
         Ok(Some(Built { batches, unwritten: why }))
     }
 
-    /// As [`Self::prepare`], for a process that must not write to the store: the list is kept in memory. Returns the number of
-    /// batches in it; `None` if the store has the list, or there are no batches.
+    /// Like [`Self::prepare`], for a process that must not write to the store: keeps the list in memory. Returns the number
+    /// of batches in the list; `None` if the store already has it, or if there are no batches.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be read.
     pub async fn prepare_unwritten(&self) -> Result<Option<usize>, Failure> {
         let mut unwritten = self.unwritten.lock().await;
-        if unwritten.is_some() || self.written().await?.is_some() {
-            return Ok(None);
-        }
-        let (batches, text) = self.list_all().await?;
+        let Some((batches, text)) = self.list_if_missing(unwritten.as_ref()).await? else { return Ok(None) };
         *unwritten = Some(text);
         Ok((batches > 0).then_some(batches))
     }
@@ -103,25 +101,25 @@ impl BatchLog {
         Ok(())
     }
 
-    /// Returns the list of earlier batches; builds it if there is none.
+    /// Returns the list of earlier batches. Builds the list first if the store has none.
     pub(super) async fn earlier(&self) -> Result<Earlier, Failure> {
         if let Some(earlier) = self.written().await? {
             return Ok(earlier);
         }
-        match self.prepare().await? {
-            Some(Built { batches, unwritten: None }) => {
-                tracing::info!(batches, "listed all batches for the batch log");
-            }
-            Some(Built { batches, unwritten: Some(why) }) => {
-                tracing::warn!(batches, %why, "listed all batches for the batch log, which cannot be written");
-            }
-            None => {}
-        }
+        self.prepare().await?;
         if let Some(earlier) = self.written().await? {
             return Ok(earlier);
         }
         let unwritten = self.unwritten.lock().await;
         Ok(Earlier::InMemory(unwritten.clone().unwrap_or_default()))
+    }
+
+    /// Lists all batches as [`Self::list_all`] does; `None` if the list exists already, in the store or in memory.
+    async fn list_if_missing(&self, in_memory: Option<&Bytes>) -> Result<Option<(usize, Bytes)>, Failure> {
+        if in_memory.is_some() || self.written().await?.is_some() {
+            return Ok(None);
+        }
+        self.list_all().await.map(Some)
     }
 
     async fn written(&self) -> Result<Option<Earlier>, Failure> {

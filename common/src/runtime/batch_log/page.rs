@@ -1,6 +1,6 @@
 //! Reads the batch log page by page, from its newest entry backwards.
 
-use super::BatchLog;
+use super::{BatchLog, earlier::Line};
 use crate::contract::outcome::Failure;
 use futures::{StreamExt, TryStreamExt, stream};
 use std::{fmt, str::FromStr};
@@ -94,18 +94,17 @@ impl BatchLog {
             && looks < limits.looks
         {
             let count = (limits.batches - batches.len()).clamp(ROUND.0, ROUND.1);
-            let round = match from {
-                Cursor::Log(number) => self.entries_before(number, count, &look).await?,
-                Cursor::Earlier(byte) => self.earlier_before(byte, count, &look).await?,
-            };
+            let places = self.places_before(from, count).await?;
+            let reading: Vec<_> = places.iter().map(|place| self.listed_at(place, &look)).collect();
+            let round: Vec<Option<T>> = stream::iter(reading).buffered(READS_AT_ONCE).try_collect().await?;
             let mut reached = from;
-            for (cursor, batch) in round {
+            for (place, batch) in places.iter().zip(round) {
                 if batches.len() == limits.batches {
                     break;
                 }
                 batches.extend(batch);
                 looks += 1;
-                reached = cursor;
+                reached = place.cursor();
             }
             at = self.settled(reached).await?;
         }
@@ -132,53 +131,52 @@ impl BatchLog {
         Ok(Some(at).filter(|at| *at != Cursor::Earlier(0)))
     }
 
-    /// Reads at most `count` entries before entry `before`, newest first: the cursor after each, and the batch listed
-    /// there.
-    async fn entries_before<T, L, F>(
-        &self,
-        before: u64,
-        count: usize,
-        look: &L,
-    ) -> Result<Vec<(Cursor, Option<T>)>, Failure>
-    where
-        L: Fn(String) -> F,
-        F: Future<Output = Result<Option<Seen<T>>, Failure>>,
-    {
-        let shown = |number: u64| async move {
-            let Some(batch_id) = self.entry(number).await? else { return Ok((Cursor::Log(number), None)) };
-            let seen = look(batch_id).await?.filter(|seen| seen.listed == Some(number));
-            Ok((Cursor::Log(number), seen.map(|seen| seen.batch)))
-        };
-        let looking: Vec<_> = (1..before).rev().take(count).map(shown).collect();
-        stream::iter(looking).buffered(READS_AT_ONCE).try_collect().await
+    /// Returns at most `count` places before `from`, newest first.
+    async fn places_before(&self, from: Cursor, count: usize) -> Result<Vec<Place>, Failure> {
+        Ok(match from {
+            Cursor::Log(before) => (1..before).rev().take(count).map(Place::Entry).collect(),
+            Cursor::Earlier(before) => {
+                let earlier = self.earlier().await?;
+                self.lines_before(&earlier, before, count).await?.into_iter().map(Place::Line).collect()
+            }
+        })
     }
 
-    /// Reads at most `count` lines before byte `before` of the list of earlier batches, like `entries_before`.
-    async fn earlier_before<T, L, F>(
-        &self,
-        before: u64,
-        count: usize,
-        look: &L,
-    ) -> Result<Vec<(Cursor, Option<T>)>, Failure>
+    /// Reads the batch that is listed at a place; `None` if none is.
+    async fn listed_at<T, L, F>(&self, place: &Place, look: &L) -> Result<Option<T>, Failure>
     where
         L: Fn(String) -> F,
         F: Future<Output = Result<Option<Seen<T>>, Failure>>,
     {
-        let earlier = self.earlier().await?;
-        let lines = self.lines_before(&earlier, before, count).await?;
-        let looking: Vec<_> = lines
-            .into_iter()
-            .map(|line| async move {
-                let cursor = Cursor::Earlier(line.start);
-                let Some(batch_id) = line.batch_id else { return Ok((cursor, None)) };
-                let Some(seen) = look(batch_id.clone()).await? else { return Ok((cursor, None)) };
-                let is_in_log = match seen.listed {
-                    Some(number) => self.holds(number, &batch_id).await?,
-                    None => false,
-                };
-                Ok((cursor, Some(seen.batch).filter(|_| !is_in_log)))
-            })
-            .collect();
-        stream::iter(looking).buffered(READS_AT_ONCE).try_collect().await
+        let batch_id = match place {
+            Place::Entry(number) => self.entry(*number).await?,
+            Place::Line(line) => line.batch_id.clone(),
+        };
+        let Some(batch_id) = batch_id else { return Ok(None) };
+        let Some(Seen { batch, listed }) = look(batch_id.clone()).await? else { return Ok(None) };
+        let is_here = match (place, listed) {
+            (Place::Entry(number), listed) => listed == Some(*number),
+            (Place::Line(_), Some(number)) => !self.holds(number, &batch_id).await?,
+            (Place::Line(_), None) => true,
+        };
+        Ok(is_here.then_some(batch))
+    }
+}
+
+/// Where a batch may be listed.
+enum Place {
+    /// The entry with this number.
+    Entry(u64),
+    /// A line of the list of earlier batches.
+    Line(Line),
+}
+
+impl Place {
+    /// The cursor after this place.
+    fn cursor(&self) -> Cursor {
+        match self {
+            Self::Entry(number) => Cursor::Log(*number),
+            Self::Line(line) => Cursor::Earlier(line.start),
+        }
     }
 }

@@ -251,7 +251,7 @@ async fn the_batches_of_an_earlier_version_are_listed_after_the_others() {
     assert_eq!(watched.lists.load(SeqCst), lists, "no page needs a listing");
 }
 
-/// Who must not write lists the earlier batches for himself: the store stays as it is.
+/// A process that must not write keeps the list of earlier batches in memory and leaves the store unchanged.
 #[tokio::test]
 async fn a_reader_lists_the_earlier_batches_without_writing() {
     let store = memory();
@@ -264,10 +264,14 @@ async fn a_reader_lists_the_earlier_batches_without_writing() {
     assert_eq!(listed(&log, 1).await.into_iter().collect::<BTreeSet<_>>(), ["a", "b"].map(str::to_owned).into());
     assert!(!store::exists(&store, &layout::batch_log_earlier()).await.unwrap());
     log.append("c").await.unwrap();
-    assert!(store::exists(&store, &layout::batch_log_earlier()).await.unwrap(), "whoever writes does");
+    assert!(
+        store::exists(&store, &layout::batch_log_earlier()).await.unwrap(),
+        "a process that appends writes the list"
+    );
 }
 
-/// A removed log is built anew, whatever the claims say, also by those who knew the old one.
+/// A removed log is rebuilt, even though the claims name entries of the old one, and also through a handle that has read
+/// the old one.
 #[tokio::test]
 async fn a_log_that_was_removed_is_built_anew() {
     let store = memory();

@@ -270,7 +270,6 @@ pub(super) fn overrides(queue: &Queue, key: &str, value: &Value) -> Option<&'sta
         ("dead-letter-exchange" | "dead-letter-routing-key", None) if is_dead => {
             Some("dead letters that the broker removes are sent to another exchange or queue")
         }
-        ("dead-letter-strategy", None) => None,
         ("consumer-timeout", _) => value.as_i64().is_some_and(|theirs| theirs < CONSUMER_TIMEOUT_MS).then_some(
             "a worker that needs longer for a message loses its connection, and the message is delivered again",
         ),

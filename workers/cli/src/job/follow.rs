@@ -67,20 +67,20 @@ struct Followed {
 /// The deliveries that report the progress of batches.
 type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
 
-/// A connection that replaces one that was lost.
-struct Again {
+/// The connection that replaces a lost one.
+struct Reconnected {
     client: Client,
-    made: Instant,
-    /// When it was last looked for what was missed.
-    looked: Instant,
+    since: Instant,
+    /// When the follower last checked what it missed.
+    checked: Instant,
 }
 
 /// Listens to everything that reports the progress of a batch; after a lost connection, on another one.
 pub(crate) struct Follower {
     broker: Arc<dyn Broker>,
     heard: Heard,
-    /// The connection that replaces one that was lost, and when it was made.
-    again: Option<Again>,
+    /// `None` while the first connection lasts.
+    reconnected: Option<Reconnected>,
     /// The recorded causes of waiting, as of the start.
     causes: Causes,
 }
@@ -88,8 +88,8 @@ pub(crate) struct Follower {
 impl Follower {
     /// Starts listening; before anything is published, so that nothing is missed.
     pub(crate) async fn start(broker: &Arc<dyn Broker>, client: &Client, store: &Store) -> Result<Self, Failed> {
-        let heard = listen(client).await?;
-        Ok(Self { broker: Arc::clone(broker), heard, again: None, causes: Causes::before(store).await })
+        let heard = subscribe(client).await?;
+        Ok(Self { broker: Arc::clone(broker), heard, reconnected: None, causes: Causes::before(store).await })
     }
 
     /// Waits until every batch is ready or has failed, and, if the goal says so, until the trainer has answered for
@@ -145,7 +145,7 @@ impl Follower {
                 eprintln!("{text}")
             }
         };
-        // Without an answer of the broker the trainer may be running: then it is waited for.
+        // If the broker does not answer, the trainer may be running: wait for it.
         let trainer = self.client(client).depth(topology::queue::TRAINER).await;
         if trainer.is_ok_and(|trainer| trainer.consumers == 0) {
             say(
@@ -187,12 +187,13 @@ impl Follower {
             tokio::select! {
                 heard = self.heard.next() => match heard {
                     Some(Ok(delivery)) => followed.take(delivery, store).await?,
-                    lost => self.listen_again(lost, followed, store).await?,
+                    lost => self.reconnect(lost, followed, store).await?,
                 },
                 _ = tick.tick() => {
                     progress.look(self.client(client), store, on_their_way, outcome.is_some()).await;
                     let is_joined = outcome.is_some();
-                    if self.look_again(followed, store).await && is_joined {
+                    self.check_missed(followed, store).await;
+                    if is_joined && self.may_have_missed_the_model() {
                         followed.progress.say(
                             "the trainer has not answered since the connection was lost: its answer may have been missed; see \
                              `wildrydes model list`",
@@ -224,7 +225,7 @@ impl Follower {
     }
 
     /// Reconnects, however long it takes, and processes what was missed meanwhile.
-    async fn listen_again(
+    async fn reconnect(
         &mut self,
         lost: Option<Result<Delivery, BrokerError>>,
         followed: &mut Followed,
@@ -244,14 +245,14 @@ impl Follower {
         loop {
             let connected = async {
                 let client = Client::connect(self.broker.as_ref(), "wildrydes").await?;
-                let heard = listen(&client).await?;
+                let heard = subscribe(&client).await?;
                 let letters = missed::letters(&client).await?;
                 Ok::<_, ClientError>((client, heard, letters))
             };
             match connected.await {
                 Ok((client, heard, letters)) => {
                     let now = Instant::now();
-                    (self.heard, self.again) = (heard, Some(Again { client, made: now, looked: now }));
+                    (self.heard, self.reconnected) = (heard, Some(Reconnected { client, since: now, checked: now }));
                     followed.progress.say("connected to the broker again");
                     followed.catch_up(&letters, store).await;
                     return Ok(());
@@ -269,33 +270,35 @@ impl Follower {
             tokio::time::sleep(PAUSE).await;
         }
     }
-}
 
-impl Follower {
-    /// The connection that is used now.
+    /// The connection in use; `first` is the one that the command made.
     fn client<'a>(&'a self, first: &'a Client) -> &'a Client {
-        self.again.as_ref().map_or(first, |again| &again.client)
+        self.reconnected.as_ref().map_or(first, |reconnected| &reconnected.client)
     }
 
-    /// Looks once more for what was missed while there was no connection: a letter may have been in somebody's hand, or the
-    /// store away. Returns whether an answer of the trainer need not be waited for any more.
-    async fn look_again(&mut self, followed: &mut Followed, store: &Store) -> bool {
+    /// After a reconnect, checks every 15 s what was missed. One check is not enough: another client may hold the dead
+    /// letter, or the store may be unavailable.
+    async fn check_missed(&mut self, followed: &mut Followed, store: &Store) {
         const EVERY: Duration = Duration::from_secs(15);
-        const ANSWER_MAX: Duration = Duration::from_secs(10 * 60);
-        let Some(again) = &mut self.again else { return false };
-        if again.looked.elapsed() < EVERY {
-            return false;
+        let Some(reconnected) = &mut self.reconnected else { return };
+        if reconnected.checked.elapsed() < EVERY {
+            return;
         }
-        again.looked = Instant::now();
-        if let Ok(letters) = missed::letters(&again.client).await {
+        reconnected.checked = Instant::now();
+        if let Ok(letters) = missed::letters(&reconnected.client).await {
             followed.catch_up(&letters, store).await;
         }
-        again.made.elapsed() >= ANSWER_MAX
+    }
+
+    /// Returns whether the reconnect was so long ago that the trainer's answer must have come before it.
+    fn may_have_missed_the_model(&self) -> bool {
+        const ANSWER_MAX: Duration = Duration::from_secs(10 * 60);
+        self.reconnected.as_ref().is_some_and(|reconnected| reconnected.since.elapsed() >= ANSWER_MAX)
     }
 }
 
-/// Listens to events and dead letters from now on.
-async fn listen(client: &Client) -> Result<Heard, ClientError> {
+/// Subscribes to events and dead letters from now on.
+async fn subscribe(client: &Client) -> Result<Heard, ClientError> {
     let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
     for queue in topology::queue::ALL {
         consumers.push(client.listen(topology::DEAD, queue).await?);
@@ -325,7 +328,7 @@ impl Followed {
         }
     }
 
-    /// Takes in what happened while there was no connection. What cannot be read now is read the next time.
+    /// Records what happened while there was no connection. What cannot be read now is left for the next check.
     async fn catch_up(&mut self, letters: &[(String, Letter)], store: &Store) {
         let mut ready = Vec::new();
         for (submitted, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
@@ -379,7 +382,7 @@ impl Followed {
             for (submitted, outcome, _) in &mut self.batches {
                 // With another trace id it may be the same batch, or another publisher's batch with the same id.
                 let is_same = submitted.trace_id == trace_id
-                    || (submitted.batch_id == ready.batch_id && submitted.is_claimed(store).await.unwrap_or(false));
+                    || (submitted.batch_id == ready.batch_id && matches!(submitted.claim(store).await, Ok(Some(_))));
                 if is_same {
                     submitted.batch_id.clone_from(&ready.batch_id);
                     outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));

@@ -1,6 +1,7 @@
 //! What happened to batches while there was no connection: read from the store and from the dead-letter queues.
 
 use super::{ModelOutcome, Submitted};
+use crate::dead;
 use common::{
     contract::{
         dataset::{Claim, Manifest},
@@ -9,29 +10,25 @@ use common::{
         message::{DatasetReady, ModelRejected},
         model::{AliasName, Model, TrainedOn},
         outcome::Failure,
-        topology::{dead_queue, queue},
+        topology::queue,
     },
     runtime::{
         Store, alias,
         batch_log::{BatchLog, Limits, Seen},
         client::{Client, ClientError},
         store,
-        trace::TraceContext,
     },
 };
-use gateway::LETTERS_READ_MAX;
 use sha2::{Digest, Sha256};
 use trainer::promote::Verdict;
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
-    let batch_id = match submitted.is_claimed(store).await? {
-        true => submitted.batch_id.clone(),
-        false => match named_within(store, submitted).await? {
-            Some(batch_id) => batch_id,
-            None => return Ok(None),
-        },
+    let claimed = match submitted.claim(store).await? {
+        Some(claim) => Some(claim.batch_id),
+        None => named_within(store, submitted).await?,
     };
+    let Some(batch_id) = claimed else { return Ok(None) };
     let path = layout::manifest(&batch_id);
     let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
     let manifest: Manifest = serde_json::from_slice(&bytes)
@@ -44,9 +41,9 @@ pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Opti
     }))
 }
 
-/// The id of a batch whose document names one of its own: of the newest batches, the one of these bytes.
+/// Finds the id that a batch's document gives it: the id of the newest batch with the same SHA-256.
 async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<String>, Failure> {
-    /// Entries of the batch log that are looked at.
+    /// Maximum number of entries of the batch log to read.
     const LOOKS: usize = 500;
     let look = |id: String| {
         let (store, sha256) = (store.clone(), submitted.sha256.clone());
@@ -59,17 +56,11 @@ async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<Str
     Ok(page.batches.into_iter().next())
 }
 
-/// The dead letters there are, each with the trace it belongs to, the oldest of each queue first.
+/// Reads the dead letters of all workers, the oldest first, each with the id of its trace.
 pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, ClientError> {
     let mut letters = Vec::new();
-    for name in queue::ALL {
-        let mut browser = client.browse(&dead_queue(name)).await?;
-        for _ in 0..LETTERS_READ_MAX {
-            let Some(found) = browser.next().await? else { break };
-            let trace_id = TraceContext::of(&found.properties).map(TraceContext::trace_id).unwrap_or_default();
-            letters.push((trace_id, Letter::read(name, "", &found.properties, &found.body)));
-        }
-        browser.close().await?;
+    for worker in queue::ALL {
+        letters.append(&mut dead::oldest(client, worker, "").await?);
     }
     Ok(letters)
 }

@@ -2,7 +2,6 @@
 
 use super::{
     Manner, Submitted,
-    staged::staged,
     waits::{Causes, Said},
 };
 use crate::{
@@ -11,7 +10,12 @@ use crate::{
 };
 use common::{
     contract::{message::WorkerControl, topology::queue},
-    runtime::{Store, client::Client, control, staging::Staged},
+    runtime::{
+        Store,
+        client::Client,
+        control,
+        staging::{self, Staged},
+    },
 };
 use std::time::{Duration, Instant};
 
@@ -126,9 +130,11 @@ impl Progress {
             return;
         }
         self.store_seen = Some(Instant::now());
-        // Progress is only informative: what cannot be read now is shown later. Another batch may have the same id.
-        let found =
-            if batch.is_claimed(store).await.unwrap_or(false) { staged(store, &batch.batch_id).await } else { None };
+        // Progress is only informative: what cannot be read now is shown later.
+        let found = match batch.claim(store).await {
+            Ok(Some(claim)) => staging::look(store, &claim).await.ok(),
+            Ok(None) | Err(_) => None,
+        };
         let position = Some((batch.batch_id.clone(), found));
         if position != self.position {
             self.position = position;

@@ -1,7 +1,7 @@
 //! The state of each batch, from the store and from dead letters.
 
 use super::{QueueStatus, header, row};
-use crate::{Failed, job::staged};
+use crate::Failed;
 use common::{
     contract::{
         dataset::{Claim, Manifest},
@@ -34,9 +34,9 @@ pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, q
 const COPIES_MAX: usize = 500;
 /// Maximum number of entries of the batch log read per batch shown: some entries have no batch.
 const LOOKS_PER_BATCH: usize = 10;
-/// Batches from before the batch log that it takes long to list.
+/// From this number of batches on, listing all of them takes seconds.
 const MANY: usize = 10_000;
-/// How often so many entries are looked at, at most.
+/// Maximum number of pages read to find the newest batches.
 const PAGES_MAX: usize = 100;
 /// Objects that are read at the same time.
 const READS_AT_ONCE: usize = 16;
@@ -333,7 +333,7 @@ pub(super) fn outcome(manifest: &Manifest) -> String {
     }
 }
 
-/// Writes the list of the batches from before the batch log, where there is none. Says so, since it can take long.
+/// Builds the batch log's list of earlier batches if it is missing, and says so, since that can take long.
 pub(super) async fn prepare(store: &Store) -> Result<(), Failed> {
     if let Some(Built { batches, unwritten: None }) = BatchLog::new(Arc::clone(store)).prepare().await? {
         eprintln!("batches listed once, for the batch log: {batches}");
@@ -341,7 +341,8 @@ pub(super) async fn prepare(store: &Store) -> Result<(), Failed> {
     Ok(())
 }
 
-/// The newest batches; all of `named` and all in progress that are not among them, and their ids; and notes.
+/// Reads the newest batches, and older ones that are in `named` or have staged chunks. Returns them all, the ids of the
+/// older ones, and notes for a person.
 async fn newest(
     store: &Store,
     limit: usize,
@@ -360,7 +361,7 @@ async fn newest(
         async move { look(&store, &layout::claim(&id)).await }
     };
     let (mut batches, mut next, mut pages) = (Vec::new(), None, 0);
-    // Many entries in a row may be of batches that were never split.
+    // A page can be empty: entries of batches that were never split show nothing.
     while pages == 0 || (next.is_some() && batches.len() < limit && pages < PAGES_MAX) {
         let left = limit - batches.len();
         let limits = Limits { batches: left, looks: limit.saturating_mul(LOOKS_PER_BATCH) };
@@ -429,7 +430,7 @@ async fn look(store: &Store, path: &str) -> Result<Option<Seen<BatchStatus>>, Fa
     };
     let listed = batch_log::place(Some(&claim), uploaded);
     let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
-    let progress = if manifest.is_none() { staged(store, &claim.batch_id).await } else { None };
+    let progress = if manifest.is_none() { staging::look(store, &claim).await.ok() } else { None };
     let batch = BatchStatus {
         state: if manifest.is_some() { State::Ready } else { State::InProgress },
         since,

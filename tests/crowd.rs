@@ -35,6 +35,9 @@ struct Arguments {
     /// Slow uploads, which send a byte every 0.5 s; each starts again when it is cut off
     #[arg(long, default_value_t = 64)]
     uploads: usize,
+    /// Bytes that each slow upload sends at once, before it slows down
+    #[arg(long, default_value_t = 0)]
+    first_bytes: usize,
     /// How long to measure, in seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
@@ -73,7 +76,7 @@ async fn measure(arguments: &Arguments) -> bool {
         tokio::spawn(silent(address, number, Arc::clone(&crowd)));
     }
     for number in 0..arguments.uploads {
-        tokio::spawn(trickle(address, number, Arc::clone(&crowd)));
+        tokio::spawn(trickle(address, number, arguments.first_bytes, Arc::clone(&crowd)));
     }
     while crowd.open.load(SeqCst) < (arguments.silent + arguments.uploads) as u64 * 95 / 100 {
         tokio::time::sleep(Duration::from_millis(50)).await;
@@ -144,8 +147,8 @@ async fn silent(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
     }
 }
 
-/// Starts an upload, sends a byte every [`TRICKLE`] until the gateway cuts it off, and starts again.
-async fn trickle(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
+/// Starts an upload, sends `first` bytes at once and then a byte every [`TRICKLE`] until the gateway cuts it off, and starts again.
+async fn trickle(address: SocketAddr, number: usize, first: usize, crowd: Arc<Crowd>) {
     let head = format!(
         "POST /v1/batches HTTP/1.1\r\nhost: {address}\r\ncontent-type: application/json\r\ncontent-length: 1000000\r\n\r\n"
     );
@@ -156,7 +159,7 @@ async fn trickle(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
         };
         crowd.open.fetch_add(1, SeqCst);
         crowd.uploads.fetch_add(1, SeqCst);
-        let mut sent = socket.write_all(head.as_bytes()).await;
+        let mut sent = socket.write_all(&[head.as_bytes(), &vec![b' '; first]].concat()).await;
         let mut answer = [0; 64];
         while sent.is_ok() && tokio::time::timeout(TRICKLE, socket.read(&mut answer)).await.is_err() {
             sent = socket.write_all(b"[").await;

@@ -45,6 +45,9 @@ struct Arguments {
     /// Measurements of each kind, interleaved; the medians are shown
     #[arg(long, default_value_t = 5)]
     runs: usize,
+    /// How long all but the fit may take with the cache, seconds
+    #[arg(long, default_value_t = 1.0)]
+    max_beside: f64,
     /// Use this folder, and keep it [default: a temporary one]
     #[arg(long)]
     folder: Option<PathBuf>,
@@ -218,5 +221,7 @@ async fn main() -> anyhow::Result<()> {
     }
     let ((packs, cached), (_, files)) = (size(&store, CACHE).await?, size(&store, layout::DATASET).await?);
     println!("{packs} packs, {cached:.1} MB; datasets with their manifests {files:.1} MB");
+    let (beside, max) = (median(&of_kind[2]).beside, arguments.max_beside);
+    ensure!(beside <= max, "with the cache all but the fit took {beside:.3} s, more than {max} s");
     Ok(())
 }

@@ -41,6 +41,12 @@ struct Arguments {
     /// Runs of `wildrydes status`
     #[arg(long, default_value_t = 7)]
     runs: usize,
+    /// How long the p99 of the answers may be in the larger store, milliseconds
+    #[arg(long, default_value_t = 50.0)]
+    max_p99_ms: f64,
+    /// How long `wildrydes status` may take in the larger store, milliseconds
+    #[arg(long, default_value_t = 1_000.0)]
+    max_status_ms: f64,
     /// Measure this store as it is, of 50 batches at least that are ready, and make and remove none
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batches", "without_log", "folder"])]
     store: Option<PathBuf>,
@@ -61,8 +67,10 @@ async fn main() -> anyhow::Result<()> {
         "batches", "first ms", "p50 ms", "p99 ms", "max ms", "status ms", "median ms", "max ms"
     );
     if let Some(store) = &arguments.store {
-        return measure("-", folder.path(), store, &arguments).await;
+        let measured = measure("-", folder.path(), store, &arguments).await?;
+        return measured.check(&arguments);
     }
+    let mut largest = None;
     for batches in [100, arguments.batches] {
         let store = folder.path().join(batches.to_string());
         let begun = Instant::now();
@@ -80,29 +88,48 @@ async fn main() -> anyhow::Result<()> {
         let begun = Instant::now();
         each(batches, |number| remove(&store, number, !arguments.without_log))?;
         eprintln!("… and removed in {:.0} s", begun.elapsed().as_secs_f64());
-        measured?;
+        largest = Some(measured?);
     }
     folder.close()?;
-    Ok(())
+    largest.map_or(Ok(()), |measured| measured.check(&arguments))
+}
+
+/// What is bounded, milliseconds.
+struct Measured {
+    p99: f64,
+    status: f64,
+}
+
+impl Measured {
+    fn check(&self, Arguments { max_p99_ms, max_status_ms, .. }: &Arguments) -> anyhow::Result<()> {
+        let Self { p99, status } = self;
+        ensure!(p99 <= max_p99_ms, "the p99 of the answers is {p99:.1} ms, more than {max_p99_ms} ms");
+        ensure!(status <= max_status_ms, "`wildrydes status` took {status:.0} ms, more than {max_status_ms} ms");
+        Ok(())
+    }
 }
 
 /// Measures a store, and prints its row.
-async fn measure(batches: &str, folder: &Path, store: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+async fn measure(batches: &str, folder: &Path, store: &Path, arguments: &Arguments) -> anyhow::Result<Measured> {
     let statuses = statuses(store, arguments.runs)?;
     let mut answers = answers(folder, store, arguments).await?;
     let first = answers[0];
     answers.sort_unstable();
+    let measured = Measured {
+        p99: milliseconds(answers[answers.len() * 99 / 100]),
+        status: milliseconds(sorted(&statuses)[statuses.len() - 1]),
+    };
     println!(
         "{batches:>9} {:>11.2} {:>8.2} {:>8.2} {:>8.2} {:>11.0} {:>11.0} {:>11.0}",
         milliseconds(first),
         milliseconds(answers[answers.len() / 2]),
-        milliseconds(answers[answers.len() * 99 / 100]),
+        measured.p99,
         milliseconds(answers[answers.len() - 1]),
         milliseconds(statuses[0]),
         milliseconds(sorted(&statuses)[statuses.len() / 2]),
-        milliseconds(sorted(&statuses)[statuses.len() - 1]),
+        measured.status,
     );
-    Ok(())
+    Ok(measured)
 }
 
 fn milliseconds(time: Duration) -> f64 {

@@ -255,7 +255,8 @@ impl Connections {
                 }
                 let line = Arc::new(Line::default());
                 inner.lines.insert(id, Arc::clone(&line));
-                let connection = Arc::new(Connection { id, line, connections: Arc::clone(self) });
+                let connection =
+                    Arc::new(Connection { id, network: network(peer), line, connections: Arc::clone(self) });
                 (Some(connection), closed.map(|(_, limit)| limit))
             }
             Err(Full::Total) => (None, Some(Limit::Connections)),
@@ -343,11 +344,17 @@ impl Connections {
 /// One connection that counts.
 pub(crate) struct Connection {
     id: u64,
+    network: IpAddr,
     line: Arc<Line>,
     connections: Arc<Connections>,
 }
 
 impl Connection {
+    /// The address by which its client is told apart from others.
+    pub(crate) fn network(&self) -> IpAddr {
+        self.network
+    }
+
     /// A request begins; it ends when the token is dropped.
     pub(crate) fn begins(self: &Arc<Self>) -> Busy {
         self.connections.locked().table.begins(self.id);

@@ -4,7 +4,7 @@ use crate::{
     App, encoding,
     limits::Limit,
     members,
-    pace::Place,
+    pace::{Place, READ_AHEAD},
     problem::{FieldError, Problem},
 };
 use axum::{
@@ -12,6 +12,7 @@ use axum::{
     extract::{FromRequestParts, Request},
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
+use bytes::BytesMut;
 use common::{
     contract::coding::Coding,
     runtime::compression::{decompress, starts_like},
@@ -170,16 +171,28 @@ pub(crate) struct Pieces {
     stall: Duration,
     /// Of an upload.
     place: Option<Place>,
+    /// Bytes that were read ahead.
+    ahead: BytesMut,
 }
 
 impl Pieces {
     pub(crate) fn of(body: Body, stall: Duration) -> Self {
-        Self { body: body.into_data_stream(), stall, place: None }
+        Self { body: body.into_data_stream(), stall, place: None, ahead: BytesMut::new() }
     }
 
     /// From now on it is an upload, which must keep the pace of uploads.
     pub(crate) fn keep_pace(&mut self, place: Place) {
         self.place = Some(place);
+    }
+
+    /// Reads the first bytes of an upload ahead, then takes its place.
+    pub(crate) async fn take_place(&mut self) -> Result<(), Problem> {
+        while self.ahead.len() < READ_AHEAD
+            && let Some(piece) = self.receive().await?
+        {
+            self.ahead.extend_from_slice(&piece);
+        }
+        self.place.as_ref().map_or(Ok(()), Place::take)
     }
 
     /// Reads on for a moment and forgets it: a client that is still sending when its connection closes sees that, and not the
@@ -205,6 +218,13 @@ impl Pieces {
 
     /// The next piece; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
+        if !self.ahead.is_empty() {
+            return Ok(Some(self.ahead.split().freeze()));
+        }
+        self.receive().await
+    }
+
+    async fn receive(&mut self) -> Result<Option<Bytes>, Problem> {
         let piece = match &self.place {
             Some(place) => {
                 let length =

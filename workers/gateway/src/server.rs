@@ -28,7 +28,7 @@ use common::runtime::Shutdown;
 use hyper_util::rt::TokioTimer;
 use std::{
     any::Any,
-    net::{SocketAddr, TcpListener},
+    net::{IpAddr, SocketAddr, TcpListener},
     sync::Arc,
     time::Duration,
 };
@@ -264,9 +264,14 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, mut reque
 /// A request of a connection begins.
 pub(crate) fn begins(request: &mut Request) -> Option<Busy> {
     // Taken out: a request that outlives its connection must not keep it.
-    let peer = request.extensions_mut().remove::<ConnectInfo<Peer>>();
-    peer.map(|ConnectInfo(Peer(connection))| connection.begins())
+    let ConnectInfo(Peer(connection)) = request.extensions_mut().remove::<ConnectInfo<Peer>>()?;
+    request.extensions_mut().insert(PeerNetwork(connection.network()));
+    Some(connection.begins())
 }
+
+/// The address of a client, as limits tell clients apart.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct PeerNetwork(pub(crate) IpAddr);
 
 /// Answers a request within its deadline.
 pub(crate) async fn bounded(app: &App, request: Request, next: Next) -> Response {

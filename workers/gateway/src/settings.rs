@@ -41,8 +41,9 @@ pub struct Settings {
     pub stall_ms: u64,
     /// Bytes of an upload at most: 1 to 2^40.
     pub upload_bytes_max: u64,
-    /// Uploads at the same time: 1 to 1,000. If there are as many, the upload that is behind
-    /// `upload_bytes_per_second_min` the most is ended for a new one.
+    /// Uploads that are written at the same time: 1 to 1,000. An upload takes such a place once 64 KiB or all of it has arrived.
+    /// If all are taken, another upload is ended for it: the one that is behind `upload_bytes_per_second_min` the most, or one of
+    /// a key or peer that has at least two places more.
     pub uploads_max: usize,
     /// Lowest rate of an upload, bytes per second: 1 to 2^30. An upload that falls behind it by `stall_ms` is ended with 408.
     pub upload_bytes_per_second_min: u64,
@@ -276,7 +277,7 @@ pub const REFERENCE: [Entry; 23] = [
         "uploads",
         1,
         1_000,
-        "at the same time; slow ones are ended for new ones, more are answered with 503",
+        "written at the same time, shared between keys or peers; slow ones are ended for new ones, more are answered with 503",
     ),
     number(
         "upload_bytes_per_second_min",

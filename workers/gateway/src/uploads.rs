@@ -183,6 +183,7 @@ async fn overwrite(app: &App, upload: &Upload) -> Result<(), Failure> {
 async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String, u64), Problem> {
     let max = app.settings.upload_bytes_max;
     let away = |error: object_store::Error| store_away(&error);
+    body.take_place().await?;
     let upload = app.store.put_multipart(incoming).await.map_err(away)?;
     let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     let mut hasher = Sha256::new();

@@ -5,8 +5,9 @@ use crate::{
     batches::{self, Batch, Links},
     encoding,
     extract::{Asked, Path, Pieces},
+    pace::Owner,
     problem::{FieldError, Problem},
-    server::Caller,
+    server::{Caller, PeerNetwork},
     uploads::{self, Named, Taken, Upload, store_away, store_failed},
 };
 use axum::{
@@ -203,7 +204,7 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
         let max = app.settings.upload_bytes_max;
         return Err(Problem::too_large(format!("more than the {max} bytes that a batch may have here")));
     }
-    pieces.keep_pace(app.uploads.take()?);
+    pieces.keep_pace(app.uploads.begin(owner(head, &who)));
     let idempotency = key.as_deref().map(|key| (who.as_str(), key));
     let reading = Reading { rides_at: naming.rides_at, map: naming.map };
     let named = Named { batch_id: naming.batch_id, source: naming.source, reading, lines, coding, idempotency };
@@ -217,6 +218,14 @@ async fn taken_in(app: &App, naming: Naming, head: &Parts, pieces: &mut Pieces) 
     let note = repaired.then_some("the store had a damaged copy of these bytes; it was replaced by this one");
     let accepted = Accepted { batch_id, sha256, bytes, trace_id, note, links };
     Ok((StatusCode::ACCEPTED, [(header::LOCATION, location)], Json(accepted)).into_response())
+}
+
+/// Whose upload it is: of a key, without keys of a peer.
+fn owner(head: &Parts, who: &str) -> Owner {
+    match who {
+        "" => Owner::Peer(head.extensions.get::<PeerNetwork>().map(|peer| peer.0)),
+        name => Owner::Key(name.to_owned()),
+    }
 }
 
 /// Whether the body says to be one ride a line.

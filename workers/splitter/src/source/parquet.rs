@@ -14,6 +14,11 @@ use bytes::Bytes;
 use common::contract::outcome::shorten;
 use file::Rows;
 use spool::Spool;
+use std::{
+    env,
+    io::{self, ErrorKind},
+    path::Path,
+};
 use tokio::task::spawn_blocking;
 
 /// Why a Parquet file cannot be read.
@@ -38,6 +43,16 @@ pub(crate) enum InvalidParquet {
         "the Parquet file is larger than splitter.decompressed_bytes_max ({0} bytes); split it, or raise the setting"
     )]
     TooLarge(u64),
+    /// The file system of the temporary folder is smaller than the file.
+    #[error(
+        "the Parquet file is larger than the temporary folder {folder} can hold ({capacity} bytes); split it, or give the splitter a larger one (TMPDIR)"
+    )]
+    LargerThanFolder {
+        /// Where the file is spooled.
+        folder: String,
+        /// Size of its file system, bytes.
+        capacity: u64,
+    },
 }
 
 impl InvalidParquet {
@@ -47,7 +62,7 @@ impl InvalidParquet {
             Self::CutShort(_) => "cut_short",
             Self::Broken(_) => "invalid_parquet",
             Self::Unsupported { .. } => "unsupported_format",
-            Self::TooLarge(_) => "expands_too_much",
+            Self::TooLarge(_) | Self::LargerThanFolder { .. } => "expands_too_much",
         }
     }
 }
@@ -68,7 +83,11 @@ impl Parquet {
             if bytes > limits.decompressed_bytes_max {
                 return Err(InvalidParquet::TooLarge(limits.decompressed_bytes_max).into());
             }
-            spool = blocking(move || spool.write(&piece).map(|()| spool).map_err(ReadError::Spool)).await?;
+            let write = move || match spool.write(&piece) {
+                Ok(()) => Ok(spool),
+                Err(error) => Err(unspooled(error, bytes, &env::temp_dir())),
+            };
+            spool = blocking(write).await?;
         }
         let open = move || {
             let file = spool.finish().map_err(ReadError::Spool)?;
@@ -92,6 +111,28 @@ impl Parquet {
         self.rows = Some(rows);
         Ok(Some(lines))
     }
+}
+
+/// Why a file could not be spooled after `bytes` bytes. A full file system is an outage, unless this file alone fills it: then
+/// waiting does not help.
+fn unspooled(error: io::Error, bytes: u64, folder: &Path) -> ReadError {
+    match capacity(folder) {
+        Some(capacity) if error.kind() == ErrorKind::StorageFull && bytes >= capacity / 10 * 9 => {
+            InvalidParquet::LargerThanFolder { folder: folder.display().to_string(), capacity }.into()
+        }
+        _ => ReadError::Spool(error),
+    }
+}
+
+/// Size of the file system of a folder, bytes; `None` if it is unknown.
+#[cfg(unix)]
+fn capacity(folder: &Path) -> Option<u64> {
+    rustix::fs::statvfs(folder).ok().map(|found| found.f_blocks.saturating_mul(found.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn capacity(_: &Path) -> Option<u64> {
+    None
 }
 
 /// Runs on a blocking thread. A panic of the library becomes an error about the file that caused it.

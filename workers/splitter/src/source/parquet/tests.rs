@@ -297,3 +297,20 @@ proptest! {
         }
     }
 }
+
+/// A full file system is an outage, unless the file alone fills it.
+#[cfg(unix)]
+#[test]
+fn a_file_that_fills_the_temporary_folder_alone_is_refused() {
+    let folder = std::env::temp_dir();
+    let capacity = super::capacity(&folder).unwrap();
+    let full = |bytes| super::unspooled(std::io::ErrorKind::StorageFull.into(), bytes, &folder);
+    let refused = full(capacity / 100 * 95);
+    assert!(
+        matches!(&refused, ReadError::Parquet(why) if why.code() == "expands_too_much" && why.to_string().contains(&capacity.to_string())),
+        "{refused}"
+    );
+    assert!(matches!(full(capacity / 2), ReadError::Spool(_)), "others have filled it");
+    let broken = super::unspooled(std::io::ErrorKind::Other.into(), capacity, &folder);
+    assert!(matches!(broken, ReadError::Spool(_)), "{broken}");
+}

@@ -7,18 +7,9 @@
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use common::{
-    contract::{
-        layout,
-        message::{Fallback, ScoreOutcome, ScoreRequest, ScoreRide, Units},
-        model::{AliasName, Model},
-        served::BreedCache,
-    },
-    runtime::{
-        AmqpBroker, Store,
-        client::Client,
-        config::{AmqpUrl, BrokerSettings, StoreSettings},
-        served, store,
-    },
+    message::{Fallback, ScoreOutcome, ScoreRequest, ScoreRide, Units},
+    model::{AliasName, Model},
+    served::BreedCache,
 };
 use futures::{StreamExt, TryStreamExt, future::try_join_all, stream};
 use pipeline_tests::{
@@ -27,6 +18,12 @@ use pipeline_tests::{
     processes::worker,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
+use records::{Store, StoreSettings, layout, served, store};
+use runtime::{
+    AmqpBroker,
+    client::Client,
+    config::{AmqpUrl, BrokerSettings},
+};
 use serde_json::{Value, json};
 use std::{
     process::{Child, Command, Stdio},

@@ -6,17 +6,14 @@
 
 use anyhow::{Context, ensure};
 use clap::Parser;
-use common::{
-    contract::layout,
-    runtime::{
-        Store,
-        config::{LogFormat, LogSettings, StoreSettings},
-        store, telemetry,
-    },
-};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::ObjectStore;
 use pipeline_tests::datasets::{spread, write_rows};
+use records::{Store, StoreSettings, layout, store};
+use runtime::{
+    config::{LogFormat, LogSettings},
+    telemetry,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{

@@ -6,13 +6,13 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use common::contract::{
+use common::{
     dataset::{COLUMNS, Claim, MANIFEST_SCHEMA, Manifest},
-    layout,
     reading::Reading,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline_tests::processes::wildrydes;
+use records::layout;
 use sha2::{Digest, Sha256};
 use std::{
     collections::BTreeMap,

@@ -6,7 +6,7 @@
 //!                                   and prints how long which part of a training takes
 //! ```
 
-use common::contract::{
+use common::{
     features::FEATURE_COUNT,
     model::{TrainingCounts, TrainingSettings, logistic},
 };

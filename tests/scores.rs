@@ -5,7 +5,6 @@
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
-use common::runtime::config::{AmqpUrl, BrokerSettings};
 use futures::{StreamExt, future::try_join_all};
 use lapin::{
     BasicProperties, Connection, ConnectionProperties,
@@ -16,6 +15,7 @@ use pipeline_tests::{
     containers::Container,
     processes::{succeed, wildrydes, worker},
 };
+use runtime::config::{AmqpUrl, BrokerSettings};
 use serde_json::json;
 use std::{
     collections::HashMap,

@@ -7,7 +7,7 @@
 //! ```
 
 use clap::Parser;
-use common::contract::topology::{PROCESSES, dead_queue, queue};
+use common::topology::{PROCESSES, dead_queue, queue};
 use pipeline_tests::{
     gateway::{Api, ride},
     processes::{Fleet, Input, succeed, told, wildrydes},

@@ -1,26 +1,38 @@
-//! What the workers of the Wild Rydes fleet have in common.
+//! The contract between the workers of the Wild Rydes fleet, as data and pure functions.
+//!
+//! No code in this crate does I/O, reads a clock or an environment variable, draws a random number, or names an async runtime or a
+//! broker client: its dependencies offer none of these.
 //!
 //! ```text
-//!            contract  (pure: no I/O, no clock, no randomness)
-//!   ┌───────────────────────────────────────────────────────────┐
-//!   │ ride        one ride, validated          message   wire   │
-//!   │ envelope    properties of a message      topology  queues │
-//!   │ outcome     Outputs, Failure, decide     layout    paths  │
-//!   │ dataset     columns, manifest            model     artefact│
-//!   └───────────────────────────────────────────────────────────┘
-//!            runtime   (the shell: the only place that names lapin)
-//!   ┌───────────────────────────────────────────────────────────┐
-//!   │ worker      trait Worker, run            broker   the port │
-//!   │ amqp        RabbitMQ behind the port     memory   no server│
-//!   │ client      publish, call, follow        store    objects  │
-//!   │ config      file, environment, flags     telemetry  logs   │
-//!   └───────────────────────────────────────────────────────────┘
+//! ride        one ride, validated               message     what travels between workers
+//! features    inputs of the model               envelope    properties of a message
+//! reading     how the bytes of a batch are read outcome     what a handler returns, and what follows from it
+//! dataset     columns, claim, manifest          topology    exchanges, queues, bindings
+//! model       artefact, alias, metrics          permissions who may do what on the broker
+//! served      serving statistics                dead_letter why a message was given up
 //! ```
 //!
-//! A worker is a pure core plus one implementation of [`runtime::Worker`]: its handler *returns* what it wants
-//! published, and the runtime publishes, waits for the confirms and only then acknowledges the input. Start reading
-//! at [`contract::topology`] to see the whole fleet, then [`contract::outcome`] for what a handler may answer, then
-//! [`runtime::worker`] for what is done with the answer.
+//! Three crates build on one another: `common`, then `records` (what the fleet keeps in the object store), then `runtime` (how a
+//! worker runs). A worker is a pure core and one implementation of `runtime::Worker`: its handler *returns* what it wants published;
+//! the runtime publishes, waits for the confirms and only then acknowledges the input. Start at [`topology`] to see the fleet, then
+//! read [`outcome`] for what a handler may return, then `runtime::worker` for what is done with it.
 
-pub mod contract;
-pub mod runtime;
+pub mod coding;
+pub mod dataset;
+pub mod dead_letter;
+pub mod envelope;
+pub mod exchange;
+pub mod features;
+pub mod message;
+pub mod model;
+pub mod object_path;
+pub mod outcome;
+pub mod permissions;
+pub mod reading;
+pub mod reply_address;
+pub mod ride;
+pub mod served;
+pub mod text;
+pub mod topology;
+pub mod waiting;
+pub mod weather;

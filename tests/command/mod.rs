@@ -6,7 +6,7 @@ mod notebook;
 mod readme;
 mod status;
 
-use common::contract::topology::Topology;
+use common::topology::Topology;
 use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};
 use std::process::{Command, Output};
 

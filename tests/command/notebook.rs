@@ -1,7 +1,7 @@
 //! `wildrydes export` and `wildrydes describe`: the joined dataset for a notebook.
 
 use super::failed;
-use common::contract::dataset::{self, Manifest};
+use common::dataset::{self, Manifest};
 use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Field,

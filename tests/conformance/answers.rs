@@ -2,15 +2,13 @@
 
 use super::{SOON, next, worker::options};
 use common::{
-    contract::{
-        envelope::{self, Envelope, Properties},
-        message::{ScoreRequest, ScoreRide, Undecodable, Units},
-        outcome::{Failure, Outgoing, Outputs},
-        topology::{self, queue},
-    },
-    runtime::{AmqpBroker, Broker, MemoryBroker, Shutdown, Worker, worker::run},
+    envelope::{self, Envelope, Properties},
+    message::{ScoreRequest, ScoreRide, Undecodable, Units},
+    outcome::{Failure, Outgoing, Outputs},
+    topology::{self, queue},
 };
 use pipeline_tests::rabbitmq;
+use runtime::{AmqpBroker, Broker, MemoryBroker, Shutdown, Worker, worker::run};
 use std::sync::Arc;
 
 /// Publishes to whatever queue a request names, be it in `reply_to` or, where that is a reply address, in its id.

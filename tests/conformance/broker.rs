@@ -3,18 +3,17 @@
 use super::{SOON, next, on_both_brokers};
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::{Header, Properties},
-        outcome::Outgoing,
-        reply_address::is_reply_address,
-        topology::{self, queue},
-    },
-    runtime::{
-        Broker,
-        broker::{Browser, Connection, Delivery, Depth, PublishError},
-    },
+    envelope::{Header, Properties},
+    exchange,
+    outcome::Outgoing,
+    reply_address::is_reply_address,
+    topology::{self, queue},
 };
 use futures::{StreamExt, stream};
+use runtime::{
+    Broker,
+    broker::{Browser, Connection, Delivery, Depth, PublishError},
+};
 use std::{collections::BTreeSet, sync::Arc};
 
 on_both_brokers! {
@@ -51,7 +50,7 @@ async fn connect(broker: &Arc<dyn Broker>) -> Box<dyn Connection> {
 async fn what_is_published_is_delivered_once_with_its_properties(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let mut sent = message(topology::WORK, "ride-chunk.v1", "a");
+    let mut sent = message(exchange::WORK, "ride-chunk.v1", "a");
     sent.properties.kind = Some("ride-chunk.v1".to_owned());
     sent.properties.set_count("x-attempt", 2);
     sent.properties.headers.insert("flag".to_owned(), Header::Boolean(true));
@@ -61,7 +60,7 @@ async fn what_is_published_is_delivered_once_with_its_properties(broker: Arc<dyn
     let delivery = next(&mut consumer).await;
     assert_eq!(delivery.properties, sent.properties);
     assert_eq!(delivery.body, sent.body);
-    assert_eq!((delivery.exchange.as_str(), delivery.routing_key.as_str()), (topology::WORK, "ride-chunk.v1"));
+    assert_eq!((delivery.exchange.as_str(), delivery.routing_key.as_str()), (exchange::WORK, "ride-chunk.v1"));
     assert!(!delivery.redelivered);
     delivery.settle.ack().await.unwrap();
     assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 0);
@@ -71,7 +70,7 @@ async fn what_a_lost_connection_held_is_delivered_again(broker: Arc<dyn Broker>)
     let first = connect(&broker).await;
     let publisher = first.publisher().await.unwrap();
     for id in ["a", "b"] {
-        publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+        publisher.publish(message(exchange::WORK, "ride-chunk.v1", id)).await.unwrap();
     }
     let mut consumer = first.consume(queue::WEATHER_FETCHER, 10).await.unwrap();
     let (a, b) = (next(&mut consumer).await, next(&mut consumer).await);
@@ -91,7 +90,7 @@ async fn what_a_lost_connection_held_is_delivered_again(broker: Arc<dyn Broker>)
 
 async fn a_settled_message_stays_settled(broker: Arc<dyn Broker>) {
     let first = connect(&broker).await;
-    first.publisher().await.unwrap().publish(message(topology::INGEST, "anything", "a")).await.unwrap();
+    first.publisher().await.unwrap().publish(message(exchange::INGEST, "anything", "a")).await.unwrap();
     let mut consumer = first.consume(queue::SPLITTER, 10).await.unwrap();
     next(&mut consumer).await.settle.ack().await.unwrap();
     drop(consumer);
@@ -99,7 +98,7 @@ async fn a_settled_message_stays_settled(broker: Arc<dyn Broker>) {
     drop(first);
 
     let second = connect(&broker).await;
-    second.publisher().await.unwrap().publish(message(topology::INGEST, "anything", "b")).await.unwrap();
+    second.publisher().await.unwrap().publish(message(exchange::INGEST, "anything", "b")).await.unwrap();
     let mut consumer = second.consume(queue::SPLITTER, 10).await.unwrap();
     let delivery = next(&mut consumer).await;
     assert_eq!(delivery.properties.message_id.as_deref(), Some("b"));
@@ -109,9 +108,9 @@ async fn a_settled_message_stays_settled(broker: Arc<dyn Broker>) {
 async fn a_mandatory_message_without_a_queue_is_refused(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let refused = publisher.publish(message(topology::WORK, "no-such-message.v1", "a")).await;
+    let refused = publisher.publish(message(exchange::WORK, "no-such-message.v1", "a")).await;
     assert!(matches!(refused, Err(PublishError::Unroutable { .. })), "{refused:?}");
-    let event = Outgoing { mandatory: false, ..message(topology::EVENTS, "model-promoted.v1", "b") };
+    let event = Outgoing { mandatory: false, ..message(exchange::EVENTS, "model-promoted.v1", "b") };
     publisher.publish(event).await.unwrap();
 }
 
@@ -119,7 +118,7 @@ async fn no_more_than_the_prefetch_is_held(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in 0..5 {
-        publisher.publish(message(topology::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
+        publisher.publish(message(exchange::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
     }
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 2).await.unwrap();
     let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
@@ -141,7 +140,7 @@ async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>
     let ids: Vec<String> = (0..1_000).map(|id| id.to_string()).collect();
     stream::iter(&ids)
         .for_each_concurrent(64, |id| async {
-            publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+            publisher.publish(message(exchange::WORK, "ride-chunk.v1", id)).await.unwrap();
         })
         .await;
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 100).await.unwrap();
@@ -158,7 +157,7 @@ async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>
 async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let mut waiting = message(topology::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
+    let mut waiting = message(exchange::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
     waiting.properties.expiration_ms = Some(1_000);
     publisher.publish(waiting).await.unwrap();
     // Before there is a consumer, which would take it at once.
@@ -173,7 +172,7 @@ async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
 async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    publisher.publish(message(topology::DEAD, queue::TRAINER, "a")).await.unwrap();
+    publisher.publish(message(exchange::DEAD, queue::TRAINER, "a")).await.unwrap();
     let mut consumer = connection.consume(&topology::dead_queue(queue::TRAINER), 10).await.unwrap();
     let dead = next(&mut consumer).await;
     assert_eq!(dead.properties.message_id.as_deref(), Some("a"));
@@ -184,7 +183,7 @@ async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
 /// RabbitMQ counts every delivery, and drops a message after 20 where a queue does not say otherwise.
 async fn a_dead_letter_can_be_looked_at_any_number_of_times(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
-    connection.publisher().await.unwrap().publish(message(topology::DEAD, queue::TRAINER, "a")).await.unwrap();
+    connection.publisher().await.unwrap().publish(message(exchange::DEAD, queue::TRAINER, "a")).await.unwrap();
     let dead = topology::dead_queue(queue::TRAINER);
     for look in 0..45 {
         let mut browser = connection.browse(&dead).await.unwrap();
@@ -216,7 +215,7 @@ async fn what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes(broker:
     let publisher = connection.publisher().await.unwrap();
     let ids: BTreeSet<String> = (0..100).map(|id| id.to_string()).collect();
     for id in &ids {
-        publisher.publish(message(topology::DEAD, queue::MERGER, id)).await.unwrap();
+        publisher.publish(message(exchange::DEAD, queue::MERGER, id)).await.unwrap();
     }
     let dead = topology::dead_queue(queue::MERGER);
     let mut browser = connection.browse(&dead).await.unwrap();
@@ -244,7 +243,7 @@ async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Brok
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in 0..10 {
-        publisher.publish(message(topology::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
+        publisher.publish(message(exchange::WORK, "ride-chunk.v1", &id.to_string())).await.unwrap();
     }
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 5).await.unwrap();
     let begun = next(&mut consumer).await;
@@ -268,7 +267,7 @@ async fn a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it(broker
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in ["a", "b", "c"] {
-        publisher.publish(message(topology::WORK, "ride-chunk.v1", id)).await.unwrap();
+        publisher.publish(message(exchange::WORK, "ride-chunk.v1", id)).await.unwrap();
     }
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 2).await.unwrap();
     let (first, second) = (next(&mut consumer).await, next(&mut consumer).await);
@@ -303,7 +302,7 @@ async fn reaches(connection: &dyn Connection, expected: impl Fn(Depth) -> bool) 
 
 async fn a_message_that_keeps_coming_back_is_parked(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
-    connection.publisher().await.unwrap().publish(message(topology::INGEST, "x", "poison")).await.unwrap();
+    connection.publisher().await.unwrap().publish(message(exchange::INGEST, "x", "poison")).await.unwrap();
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
     let mut deliveries = 0;
     let mut parked = connection.consume(&topology::dead_queue(queue::SPLITTER), 1).await.unwrap();
@@ -325,10 +324,10 @@ async fn a_message_that_keeps_coming_back_is_parked(broker: Arc<dyn Broker>) {
 
 async fn every_subscriber_gets_its_own_copy(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
-    let mut one = connection.subscribe(topology::EVENTS, "model-promoted.#", 10).await.unwrap();
-    let mut two = connection.subscribe(topology::EVENTS, "#", 10).await.unwrap();
+    let mut one = connection.subscribe(exchange::EVENTS, "model-promoted.#", 10).await.unwrap();
+    let mut two = connection.subscribe(exchange::EVENTS, "#", 10).await.unwrap();
     let publisher = connection.publisher().await.unwrap();
-    publisher.publish(message(topology::EVENTS, "model-promoted.v1", "a")).await.unwrap();
+    publisher.publish(message(exchange::EVENTS, "model-promoted.v1", "a")).await.unwrap();
     for consumer in [&mut one, &mut two] {
         let event = next(consumer).await;
         assert_eq!(event.properties.message_id.as_deref(), Some("a"));
@@ -348,11 +347,11 @@ async fn a_reply_queue_takes_answers_by_its_name(broker: Arc<dyn Broker>) {
 async fn an_unread_score_request_expires(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let mut late = message(topology::RPC, "score-request.v1", "late");
+    let mut late = message(exchange::RPC, "score-request.v1", "late");
     late.properties.expiration_ms = Some(1);
     publisher.publish(late).await.unwrap();
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
-    publisher.publish(message(topology::RPC, "score-request.v1", "in time")).await.unwrap();
+    publisher.publish(message(exchange::RPC, "score-request.v1", "in time")).await.unwrap();
     let mut consumer = connection.consume(queue::SCORER, 10).await.unwrap();
     let delivery = next(&mut consumer).await;
     assert_eq!(delivery.properties.message_id.as_deref(), Some("in time"));

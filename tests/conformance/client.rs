@@ -1,20 +1,19 @@
-//! Requests and answers over a real queue: what `common::runtime::client::Client` promises.
+//! Requests and answers over a real queue: what `runtime::client::Client` promises.
 
 use super::{SOON, next, on_both_brokers};
 use common::{
-    contract::{
-        message::{
-            Message, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, ScoreRide, Units, WeatherError,
-            WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, decode,
-        },
-        outcome::Outgoing,
-        topology::{self, queue},
+    exchange,
+    message::{
+        Message, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, ScoreRide, Units, WeatherError,
+        WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse, decode,
     },
-    runtime::{
-        Broker,
-        broker::{Connection, Delivery},
-        client::{Client, ClientError},
-    },
+    outcome::Outgoing,
+    topology::{self, queue},
+};
+use runtime::{
+    Broker,
+    broker::{Connection, Delivery},
+    client::{Client, ClientError},
 };
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -119,7 +118,7 @@ async fn a_client_looks_through_dead_letters(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let dead = topology::dead_queue(queue::MERGER);
     let mut letter = Outgoing::message(&weather("dead")).unwrap();
-    (letter.exchange, letter.routing_key) = (topology::DEAD, queue::MERGER.to_owned());
+    (letter.exchange, letter.routing_key) = (exchange::DEAD, queue::MERGER.to_owned());
     letter.properties.set_text("x-reason", "malformed");
     connection.publisher().await.unwrap().publish(letter).await.unwrap();
     for _ in 0..3 {

@@ -2,19 +2,17 @@
 
 use super::{SOON, on_both_brokers, worker::options};
 use common::{
-    contract::{
-        envelope::Envelope,
-        message::{BatchSplit, WorkerControl},
-        outcome::{Failure, Outgoing, Outputs},
-        topology::queue,
-    },
-    runtime::{
-        Broker, Shutdown, Store, Worker,
-        broker::Connection,
-        config::StoreSettings,
-        control, store, waiting,
-        worker::{RunError, RunOptions, run},
-    },
+    envelope::Envelope,
+    message::{BatchSplit, WorkerControl},
+    outcome::{Failure, Outgoing, Outputs},
+    topology::queue,
+};
+use records::{Store, StoreSettings, control, store};
+use runtime::{
+    Broker, Shutdown, Worker,
+    broker::Connection,
+    host,
+    worker::{RunError, RunOptions, run},
 };
 use std::sync::Arc;
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
@@ -189,7 +187,7 @@ async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: 
     let until = async |waits: bool| {
         let deadline = Instant::now() + SOON;
         loop {
-            let found = waiting::read(&store, queue::MERGER).await.unwrap();
+            let found = control::wait(&store, queue::MERGER, host::now()).await.unwrap();
             if found.is_some() == waits {
                 return found;
             }

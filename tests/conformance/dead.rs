@@ -2,24 +2,24 @@
 
 use super::{SOON, next, worker};
 use common::{
-    contract::{
-        envelope::{self, Properties},
-        outcome::{Failure, Outgoing},
-        topology::{self, Argument, Topology, queue},
-    },
-    runtime::{
-        AmqpBroker, Broker, MemoryBroker, Store,
-        broker::{Connection, PublishError},
-        config::{BrokerSettings, Declare, StoreSettings},
-        store, waiting,
-        worker::RunOptions,
-    },
+    envelope::{self, Properties},
+    exchange,
+    outcome::{Failure, Outgoing},
+    topology::{self, Argument, Topology, queue},
 };
 use lapin::{
     options::{QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
     types::{AMQPValue, FieldTable},
 };
 use pipeline_tests::{containers::Container, rabbitmq};
+use records::{Store, StoreSettings, control, store};
+use runtime::{
+    AmqpBroker, Broker, MemoryBroker,
+    broker::{Connection, PublishError},
+    config::{BrokerSettings, Declare},
+    host,
+    worker::RunOptions,
+};
 use std::{
     collections::BTreeSet,
     sync::{
@@ -55,7 +55,7 @@ async fn with_little_room(settings: &BrokerSettings) -> Arc<dyn Broker> {
     channel.queue_delete(dead.as_str().into(), QueueDeleteOptions::default()).await.unwrap();
     let durable = QueueDeclareOptions { durable: true, ..Default::default() };
     channel.queue_declare(dead.as_str().into(), durable, arguments).await.unwrap();
-    let exchange = format!("{}{}", settings.namespace, topology::DEAD);
+    let exchange = format!("{}{}", settings.namespace, exchange::DEAD);
     let bound = channel.queue_bind(
         dead.as_str().into(),
         exchange.as_str().into(),
@@ -126,10 +126,10 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
 }
 
 /// What the merger recorded that it waits for, once it waits, or no longer does.
-async fn until(store: &Store, waits: bool) -> Option<common::contract::waiting::Waiting> {
+async fn until(store: &Store, waits: bool) -> Option<common::waiting::Waiting> {
     let deadline = Instant::now() + SOON;
     loop {
-        let found = waiting::read(store, queue::MERGER).await.unwrap();
+        let found = control::wait(store, queue::MERGER, host::now()).await.unwrap();
         if found.is_some() == waits {
             return found;
         }
@@ -165,14 +165,14 @@ async fn what_the_broker_parks_waits_for_room(broker: Arc<dyn Broker>) {
     };
     let mut letters = 0;
     loop {
-        match publisher.publish(message(topology::DEAD, queue::MERGER, "letter")).await {
+        match publisher.publish(message(exchange::DEAD, queue::MERGER, "letter")).await {
             Ok(()) => letters += 1,
             Err(PublishError::Refused) => break,
             Err(error) => panic!("{error}"),
         }
         assert!(letters < 1_000, "there is no limit");
     }
-    publisher.publish(message(topology::WORK, "batch-split.v1", "poison")).await.unwrap();
+    publisher.publish(message(exchange::WORK, "batch-split.v1", "poison")).await.unwrap();
     let mut consumer = connection.consume(queue::MERGER, 1).await.unwrap();
     for _ in 0..=topology::DELIVERY_LIMIT {
         next(&mut consumer).await.settle.requeue().await.unwrap();

@@ -1,4 +1,4 @@
-//! One suite for both brokers: what `common::runtime::broker` promises, and what the worker loop makes of it.
+//! One suite for both brokers: what `runtime::broker` promises, and what the worker loop makes of it.
 
 mod answers;
 mod broker;
@@ -8,11 +8,11 @@ mod dead;
 mod wire;
 mod worker;
 
-use common::runtime::{
+use pipeline_tests::rabbitmq;
+use runtime::{
     Broker, MemoryBroker,
     broker::{Consumer, Delivery},
 };
-use pipeline_tests::rabbitmq;
 use std::{sync::Arc, time::Duration};
 
 /// Runs one test body on the in-process broker and on RabbitMQ.

@@ -6,18 +6,11 @@ use super::{
     worker::{input, options, output, start_apart},
 };
 use common::{
-    contract::{
-        envelope::Properties,
-        message::Message,
-        outcome::{Failure, Outgoing, Outputs},
-        topology::{self, queue},
-    },
-    runtime::{
-        AmqpBroker, Broker,
-        broker::{ConnectionState, PublishError},
-        config::{AmqpUrl, BrokerSettings},
-        worker::{RunError, RunOptions},
-    },
+    envelope::Properties,
+    exchange,
+    message::Message,
+    outcome::{Failure, Outgoing, Outputs},
+    topology::{self, queue},
 };
 use lapin::{
     options::{BasicGetOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions},
@@ -25,6 +18,12 @@ use lapin::{
     uri::AMQPUri,
 };
 use pipeline_tests::{containers::Container, proxy::Proxy, rabbitmq};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::{ConnectionState, PublishError},
+    config::{AmqpUrl, BrokerSettings},
+    worker::{RunError, RunOptions},
+};
 use std::{
     collections::BTreeSet,
     net::TcpListener,
@@ -117,7 +116,7 @@ async fn a_full_queue_refuses_until_there_is_room() {
     connection.declare().await.unwrap();
     let raw = lapin::Connection::connect(settings.url.reveal(), Default::default()).await.unwrap();
     let channel = raw.create_channel().await.unwrap();
-    let (name, exchange) = (format!("{}tiny", settings.namespace), format!("{}{}", settings.namespace, topology::WORK));
+    let (name, exchange) = (format!("{}tiny", settings.namespace), format!("{}{}", settings.namespace, exchange::WORK));
     let mut arguments = FieldTable::default();
     // A classic queue keeps the limit to the message; a quorum queue may take a few more.
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("classic".into()));
@@ -135,11 +134,11 @@ async fn a_full_queue_refuses_until_there_is_room() {
     bound.await.unwrap();
 
     let publisher = connection.publisher().await.unwrap();
-    let tiny = || message(topology::WORK, "tiny.v1");
+    let tiny = || message(exchange::WORK, "tiny.v1");
     publisher.publish(tiny()).await.unwrap();
     assert_eq!(publisher.publish(tiny()).await, Err(PublishError::Refused));
     // The refusal is of that queue alone, and of that moment.
-    publisher.publish(message(topology::WORK, "ride-chunk.v1")).await.unwrap();
+    publisher.publish(message(exchange::WORK, "ride-chunk.v1")).await.unwrap();
     let taken = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap();
     assert!(taken.is_some(), "the first message is there");
     publisher.publish(tiny()).await.unwrap();
@@ -164,7 +163,7 @@ async fn an_alarm_is_seen_and_waited_out() {
     own.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
     // The alarm comes within a second or so, and the broker tells of it once something is published.
     let publish = loop {
-        let mut publish = publisher.publish(message(topology::WORK, "ride-chunk.v1"));
+        let mut publish = publisher.publish(message(exchange::WORK, "ride-chunk.v1"));
         tokio::select! {
             biased;
             done = &mut publish => done.unwrap(),
@@ -196,7 +195,7 @@ async fn a_consumer_ends_with_its_channel_and_leaves_the_connection_alone() {
     connection.declare().await.unwrap();
     let publisher = connection.publisher().await.unwrap();
     for _ in 0..40 {
-        publisher.publish(message(topology::DEAD, queue::MERGER)).await.unwrap();
+        publisher.publish(message(exchange::DEAD, queue::MERGER)).await.unwrap();
     }
     let dead = topology::dead_queue(queue::MERGER);
     for time in 0..TIMES {
@@ -209,7 +208,7 @@ async fn a_consumer_ends_with_its_channel_and_leaves_the_connection_alone() {
             _ => browser.close().await.unwrap(),
         }
         drop(connection.consume(queue::SCORER, 10).await.unwrap());
-        drop(connection.subscribe(topology::EVENTS, "#", 10).await.unwrap());
+        drop(connection.subscribe(exchange::EVENTS, "#", 10).await.unwrap());
         assert_eq!(*connection.state().borrow(), ConnectionState::Open, "{time}");
     }
     let mut cancelled = connection.consume(queue::SCORER, 10).await.unwrap();

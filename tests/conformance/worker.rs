@@ -4,20 +4,19 @@ use super::{SOON, next, on_both_brokers};
 use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
 use bytes::Bytes;
 use common::{
-    contract::{
-        dead_letter::restored,
-        envelope::{self, Envelope, Header, Other, Properties},
-        message::{BatchSplit, DatasetReady, Message, ModelPromoted},
-        outcome::{Failure, Outgoing, Outputs},
-        topology::{self, queue},
-    },
-    runtime::{
-        Broker, Shutdown, Worker,
-        broker::Connection,
-        worker::{RunError, RunOptions, run},
-    },
+    dead_letter::restored,
+    envelope::{self, Envelope, Header, Other, Properties},
+    exchange,
+    message::{BatchSplit, DatasetReady, Message, ModelPromoted},
+    outcome::{Failure, Outgoing, Outputs},
+    topology::{self, queue},
 };
 use futures::{FutureExt, future::BoxFuture, stream};
+use runtime::{
+    Broker, Shutdown, Worker,
+    broker::Connection,
+    worker::{RunError, RunOptions, run},
+};
 use std::{
     sync::{
         Arc,
@@ -186,7 +185,7 @@ async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: A
     sent.properties.set_text(envelope::HISTORY, "attempt 4: not yet");
     sent.properties.set_text("mine", "kept");
     // Where a replay publishes it is not for its publisher to say.
-    sent.properties.set_text(envelope::ORIGINAL_EXCHANGE, topology::EVENTS);
+    sent.properties.set_text(envelope::ORIGINAL_EXCHANGE, exchange::EVENTS);
     sent.properties.set_text(envelope::ORIGINAL_ROUTING_KEY, "dataset-ready.v1");
     running.publish(sent.clone()).await;
     let dead = running.dead().await;
@@ -196,7 +195,7 @@ async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: A
     assert_eq!(dead.text(envelope::REASON), Some("attempts_exhausted"));
     assert_eq!(dead.text(envelope::WHY), Some("attempt 5 of 5 failed: still not"));
     assert_eq!(dead.text(envelope::HISTORY), Some("attempt 4: not yet\nattempt 5: attempt 5 of 5 failed: still not"));
-    assert_eq!(dead.text(envelope::ORIGINAL_EXCHANGE), Some(topology::WORK));
+    assert_eq!(dead.text(envelope::ORIGINAL_EXCHANGE), Some(exchange::WORK));
     assert_eq!(dead.text(envelope::ORIGINAL_ROUTING_KEY), Some("batch-split.v1"));
     running.finish().await;
 }
@@ -243,7 +242,7 @@ async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn 
         let in_vain = properties.count("x-delivery-count", 0);
         let mut outgoing = Outgoing::message(&output(&format!("{attempt}-{outages}-{in_vain}")))?;
         if outages == 0 {
-            (outgoing.exchange, outgoing.routing_key, outgoing.mandatory) = (topology::WORK, "nobody.v1".into(), true);
+            (outgoing.exchange, outgoing.routing_key, outgoing.mandatory) = (exchange::WORK, "nobody.v1".into(), true);
         } else {
             let said = properties.text(envelope::HISTORY).unwrap_or_default();
             assert!(said.contains("no queue takes") && said.contains("`wildrydes topology apply`"), "{said}");

@@ -1,7 +1,7 @@
 //! `schemas/asyncapi.yaml` says what the topology and the message types say, no more and no less.
 
 use super::project;
-use common::contract::{
+use common::{
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
@@ -194,7 +194,7 @@ fn channels_carry_what_the_topology_routes_to_them() {
     for queue in queue::ALL {
         let routed = routes().into_iter().filter(|(kind, exchange, _)| {
             let takes = |b: &&_| -> bool {
-                let common::contract::topology::Binding { exchange: from, routing_key, queue: to } = b;
+                let common::topology::Binding { exchange: from, routing_key, queue: to } = b;
                 to == queue && from == exchange && topic_matches(routing_key, kind)
             };
             topology.bindings.iter().any(|binding| takes(&binding))

@@ -1,6 +1,6 @@
 //! Any message of each kind, and any stored document: what this fleet could ever write.
 
-use common::contract::{
+use common::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,

@@ -3,7 +3,7 @@
 mod asyncapi;
 mod deploy;
 mod generate;
-mod house_rules;
+mod house;
 mod models;
 mod schemas;
 

@@ -1,7 +1,7 @@
 //! Any model, any name of one, and what it served.
 
 use super::generate::{batch_id, number, sha256, text};
-use common::contract::{
+use common::{
     features::FeatureSet,
     model::{
         ALIAS_SCHEMA, Alias, AliasName, BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion,

@@ -1,7 +1,7 @@
 //! Schemas, examples and Rust types say the same.
 
 use super::{generate, models, project};
-use common::contract::{
+use common::{
     dataset::{Claim, Manifest},
     message::{
         self, BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch,

@@ -2,25 +2,22 @@
 
 use super::own_broker;
 use common::{
-    contract::{
-        envelope::Envelope,
-        layout,
-        message::DatasetReady,
-        model::Alias,
-        outcome::{Failure, Outputs},
-    },
-    runtime::{
-        AmqpBroker, Broker, Shutdown, Store, Worker,
-        client::Client,
-        store,
-        worker::{RunOptions, run},
-    },
+    envelope::Envelope,
+    message::DatasetReady,
+    model::Alias,
+    outcome::{Failure, Outputs},
 };
 use object_store::{
     memory::InMemory,
     throttle::{ThrottleConfig, ThrottledStore},
 };
 use pipeline_tests::datasets;
+use records::{Store, layout, store};
+use runtime::{
+    AmqpBroker, Broker, Shutdown, Worker,
+    client::Client,
+    worker::{RunOptions, run},
+};
 use std::{
     sync::{
         Arc,

@@ -1,14 +1,16 @@
 //! Doubled and reordered messages change no byte.
 
 use common::{
-    contract::{
-        message::{BatchSplit, decode},
-        outcome::Outgoing,
-        topology::{self, queue},
-    },
-    runtime::{AmqpBroker, Broker, broker::Consumer, broker::Delivery},
+    exchange,
+    message::{BatchSplit, decode},
+    outcome::Outgoing,
+    topology::queue,
 };
 use pipeline_tests::processes::{Fleet, Input, SOON, told};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::{Consumer, Delivery},
+};
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     tokio::time::timeout(SOON, consumer.next()).await.expect("a message should come").expect("the broker lives")
@@ -25,7 +27,7 @@ async fn chunks_delivered_twice_and_in_reverse_change_no_byte() {
     let broker = AmqpBroker::new(fleet.broker.clone());
     let connection = broker.connect("test").await.unwrap();
     connection.declare().await.unwrap();
-    let mut splits = connection.subscribe(topology::WORK, "batch-split.#", 1).await.unwrap();
+    let mut splits = connection.subscribe(exchange::WORK, "batch-split.#", 1).await.unwrap();
     let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let split = next(&mut splits).await;
     let chunks = usize::try_from(decode::<BatchSplit>(&split.body).unwrap().chunks).unwrap();
@@ -37,7 +39,7 @@ async fn chunks_delivered_twice_and_in_reverse_change_no_byte() {
     for _ in 0..chunks {
         let Delivery { properties, body, routing_key, settle, .. } = next(&mut waiting).await;
         settle.ack().await.unwrap();
-        held.push(Outgoing { exchange: topology::WORK, routing_key, properties, body, mandatory: true });
+        held.push(Outgoing { exchange: exchange::WORK, routing_key, properties, body, mandatory: true });
     }
     drop(waiting);
     connection.close().await;

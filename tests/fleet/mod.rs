@@ -95,7 +95,7 @@ async fn one_trace_spans_all_workers() {
     fleet.wait_for("the scorer's line", |_| workers_with(&fleet.logs(), &trace_id).contains("scorer"));
     let logs = fleet.logs();
     let workers = workers_with(&logs, &trace_id);
-    let expected: BTreeSet<String> = common::contract::topology::PROCESSES.iter().map(ToString::to_string).collect();
+    let expected: BTreeSet<String> = common::topology::PROCESSES.iter().map(ToString::to_string).collect();
     assert_eq!(workers, expected);
     let joined = logs.iter().filter(|line| line["span"]["worker"] == "merger" && line["message"] == "done");
     assert!(joined.clone().count() >= 3 && joined.clone().all(|line| line["span"]["batch_id"] == batch_id));
@@ -197,10 +197,10 @@ fn answer_of(ask: &mut Command, model_id: &Value, before: Option<&Value>) -> Val
 
 /// Takes the one dead letter a test expects off its queue.
 async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
-    use common::runtime::Broker;
-    let broker = common::runtime::AmqpBroker::new(fleet.broker.clone());
+    use runtime::Broker;
+    let broker = runtime::AmqpBroker::new(fleet.broker.clone());
     let connection = broker.connect("test").await.unwrap();
-    let mut dead = connection.consume(&common::contract::topology::dead_queue(queue), 1).await.unwrap();
+    let mut dead = connection.consume(&common::topology::dead_queue(queue), 1).await.unwrap();
     let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
     assert_eq!(delivery.properties.text("x-reason"), Some(reason));
     delivery.settle.ack().await.unwrap();

@@ -2,22 +2,20 @@
 
 use crate::conformance::on_both_brokers;
 use common::{
-    contract::{
-        layout,
-        message::{ModelPromoted, ScoreOutcome, ScoreRequest, ScoreRide, Units},
-        model::{AliasName, Model},
-    },
-    runtime::{
-        Broker, Shutdown, Store, Worker,
-        client::Client,
-        worker::{RunOptions, run},
-    },
+    message::{ModelPromoted, ScoreOutcome, ScoreRequest, ScoreRide, Units},
+    model::{AliasName, Model},
 };
 use object_store::memory::InMemory;
 use pipeline_tests::{
     aloud,
     models::{model, name, write},
     processes::SOON,
+};
+use records::{Store, layout};
+use runtime::{
+    Broker, Shutdown, Worker,
+    client::Client,
+    worker::{RunOptions, run},
 };
 use scorer::Scorer;
 use std::{
@@ -155,7 +153,7 @@ async fn a_roll_back_under_load_gives_no_error_and_no_mixed_answer(broker: Arc<d
     // What they were asked is in the store, too, each ride once, by both versions together.
     let mut counted = 0;
     for version in &versions {
-        let tally = common::runtime::served::read(&store, &version.model, &version.model_id, None).await.unwrap();
+        let tally = records::served::read(&store, &version.model, &version.model_id, None).await.unwrap();
         counted += tally.rides as usize;
     }
     assert_eq!(counted, scores, "counted when the scorers ended");

@@ -1,20 +1,15 @@
 //! Scores by the models of breeds, over HTTP and from the command line, and what is left of them.
 
 use super::same;
-use common::{
-    contract::{
-        layout,
-        model::{AliasName, Model},
-    },
-    runtime::{
-        config::StoreSettings,
-        store::{self, Store},
-    },
-};
+use common::model::{AliasName, Model};
 use pipeline_tests::{
     gateway::{OPEN, launch},
     models::{model, name, write},
     processes::{Fleet, SOON, told},
+};
+use records::{
+    StoreSettings, layout,
+    store::{self, Store},
 };
 use serde_json::{Value, json};
 use std::{

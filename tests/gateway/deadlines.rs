@@ -3,12 +3,9 @@
 
 use super::{probability, same};
 use common::{
-    contract::{
-        message::{ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, decode},
-        outcome::Outgoing,
-        topology::{self, queue},
-    },
-    runtime::{AmqpBroker, Broker},
+    message::{ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse, decode},
+    outcome::Outgoing,
+    topology::{self, queue},
 };
 use pipeline_tests::{
     aloud,
@@ -16,6 +13,7 @@ use pipeline_tests::{
     gateway::{Api, OPEN, launch, ride},
     processes::{Fleet, Input, SOON, succeed},
 };
+use runtime::{AmqpBroker, Broker};
 use serde_json::{Value, json};
 use std::{
     collections::BTreeMap,

@@ -2,16 +2,14 @@
 
 use super::{probability, same};
 use common::{
-    contract::{
-        message::{PrecipitationUnit, ScoreOutcome, ScoreRequest, ScoreRide, TemperatureUnit, Units},
-        model::logistic,
-    },
-    runtime::{AmqpBroker, client::Client},
+    message::{PrecipitationUnit, ScoreOutcome, ScoreRequest, ScoreRide, TemperatureUnit, Units},
+    model::logistic,
 };
 use pipeline_tests::{
     gateway::{OPEN, Serving, launch, ride},
     processes::{Fleet, Input, SOON, succeed, told},
 };
+use runtime::{AmqpBroker, client::Client};
 use serde_json::{Value, json};
 use std::process::Command;
 

@@ -1,7 +1,7 @@
 //! Requests that arrive together travel together.
 
 use super::{probability, same};
-use common::contract::model::Model;
+use common::model::Model;
 use futures::future::join_all;
 use pipeline_tests::{
     gateway::{Api, Serving, ride},

@@ -3,23 +3,22 @@
 use super::{cases, gzip, rides};
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::{self, Properties},
-        message::ScoreResponse,
-        outcome::Outgoing,
-        reading::Reading,
-        topology::{self, queue},
-    },
-    runtime::{
-        AmqpBroker, Broker,
-        broker::{Connection, Publisher},
-    },
+    envelope::{self, Properties},
+    exchange,
+    message::ScoreResponse,
+    outcome::Outgoing,
+    reading::Reading,
+    topology::{self, queue},
 };
 use pipeline_tests::{
     gateway::{Api, OPEN, launch},
     processes::{Fleet, Input, SOON, succeed},
 };
 use reqwest::Method;
+use runtime::{
+    AmqpBroker, Broker,
+    broker::{Connection, Publisher},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
@@ -75,7 +74,7 @@ async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
     let encoding = |encoding: &str| Properties { content_encoding: Some(encoding.to_owned()), ..Properties::default() };
     let publish = async |name: &str, body: Vec<u8>| -> String {
         let id = Reading::default().batch_id(&hex::encode(Sha256::digest(&body)));
-        foreign.publish(topology::INGEST, "ride-batch.v1", encoding(name), body).await;
+        foreign.publish(exchange::INGEST, "ride-batch.v1", encoding(name), body).await;
         id
     };
     let mut batches = Vec::new();
@@ -155,7 +154,7 @@ async fn null_units(foreign: &Foreign) {
     for body in bodies {
         let about = String::from_utf8_lossy(&body).into_owned();
         let properties = Properties { reply_to: Some(reply_to.clone()), ..Properties::default() };
-        foreign.publish(topology::RPC, "score-request.v1", properties, body).await;
+        foreign.publish(exchange::RPC, "score-request.v1", properties, body).await;
         let answer = timeout(SOON, answers.next()).await.expect("an answer").expect("the connection lives");
         let response: ScoreResponse = serde_json::from_slice(&answer.body).expect("an answer");
         let probability = serde_json::to_value(&response).expect("JSON")["scores"][0]["probability"].clone();

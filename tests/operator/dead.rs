@@ -2,7 +2,7 @@
 
 use super::{connected, ends_with, letter, listed, listed_soon, publish};
 use bytes::Bytes;
-use common::contract::{
+use common::{
     envelope::Properties,
     message::{BatchContent, RideBatch},
     reading::Reading,

@@ -35,7 +35,7 @@ async fn a_batch_that_was_finished_while_the_connection_was_lost_is_reported() {
     let mut fleet = Fleet::start_some(&[], 0, &input.weather, &[]);
     drop(super::connected(&fleet).await);
     let (proxy, child) = cut_off(&fleet, &input.rides).await;
-    for worker in common::contract::topology::PROCESSES {
+    for worker in common::topology::PROCESSES {
         fleet.launch(worker, 0);
     }
     fleet.champion();

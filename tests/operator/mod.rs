@@ -6,19 +6,12 @@ mod follow;
 mod pause;
 mod replay;
 
-use common::{
-    contract::{
-        envelope::Properties,
-        message::Message,
-        outcome::Outgoing,
-        topology::{DEAD, queue},
-    },
-    runtime::{AmqpBroker, Broker, Connection},
-};
+use common::{envelope::Properties, exchange::DEAD, message::Message, outcome::Outgoing, topology::queue};
 use pipeline_tests::{
     processes::{Fleet, SOON, output, told},
     rabbitmq::rabbitmq,
 };
+use runtime::{AmqpBroker, Broker, Connection};
 use serde_json::Value;
 use std::{process::Command, time::Instant};
 

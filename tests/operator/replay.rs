@@ -1,7 +1,7 @@
 //! `wildrydes replay`.
 
 use super::{ends_with, publish};
-use common::contract::{
+use common::{
     message::{BatchContent, RideBatch},
     reading::Reading,
     topology::{queue, rung_queue, rungs_of},

@@ -6,10 +6,11 @@
 //! (a reference with the sha256 of that body), `{"split": [batch_id, chunks, accepted]}`.
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
-use common::contract::{
+use common::{
     envelope::{Header, Properties},
+    exchange,
     outcome::Outgoing,
-    topology::{self, queue},
+    topology::queue,
 };
 use serde::Deserialize;
 use serde_json::Value;
@@ -110,12 +111,12 @@ pub async fn poisons(reply_to: &str) -> Vec<Poison> {
 
 async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
     let (exchange, queue) = match kind {
-        "ride-batch" => (topology::INGEST, queue::SPLITTER),
-        "ride-chunk" => (topology::WORK, queue::WEATHER_FETCHER),
-        "enriched-chunk" | "batch-split" => (topology::WORK, queue::MERGER),
-        "dataset-ready" => (topology::EVENTS, queue::TRAINER),
-        "model-promoted" => (topology::EVENTS, queue::SCORER),
-        "score-request" => (topology::RPC, queue::SCORER),
+        "ride-batch" => (exchange::INGEST, queue::SPLITTER),
+        "ride-chunk" => (exchange::WORK, queue::WEATHER_FETCHER),
+        "enriched-chunk" | "batch-split" => (exchange::WORK, queue::MERGER),
+        "dataset-ready" => (exchange::EVENTS, queue::TRAINER),
+        "model-promoted" => (exchange::EVENTS, queue::SCORER),
+        "score-request" => (exchange::RPC, queue::SCORER),
         other => panic!("{}: no message is called {other}", entry.name),
     };
     let body = made(&entry.body).await;

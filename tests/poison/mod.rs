@@ -8,29 +8,28 @@ mod replay;
 mod wire;
 
 use common::{
-    contract::{
-        envelope::{self, Header},
-        features::FEATURES,
-        layout,
-        message::{
-            BatchContent, BatchSplit, EnrichedChunk, EnrichedRide, Message, RideBatch, RideChunk, ScoreRequest,
-            ScoreResponse, decode,
-        },
-        outcome::Outgoing,
-        reading::Reading,
-        ride::{Ride, Weather, WeatherMissing},
-        topology::{self, queue},
+    envelope::{self, Header},
+    exchange,
+    features::FEATURES,
+    message::{
+        BatchContent, BatchSplit, EnrichedChunk, EnrichedRide, Message, RideBatch, RideChunk, ScoreRequest,
+        ScoreResponse, decode,
     },
-    runtime::{
-        AmqpBroker, Broker, MemoryBroker, Shutdown, Store, Worker,
-        broker::{Connection, Consumer, Delivery, Publisher},
-        config::{BrokerSettings, RunSettings},
-        process::run_options,
-        worker::{RunError, run},
-    },
+    outcome::Outgoing,
+    reading::Reading,
+    ride::{Ride, Weather, WeatherMissing},
+    topology::{self, queue},
 };
 use corpus::{End, MARK, Poison, poisons};
 use pipeline_tests::processes::{Fleet, Input, SOON};
+use records::{Store, layout};
+use runtime::{
+    AmqpBroker, Broker, MemoryBroker, Shutdown, Worker,
+    broker::{Connection, Consumer, Delivery, Publisher},
+    config::{BrokerSettings, RunSettings},
+    process::run_options,
+    worker::{RunError, run},
+};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{
@@ -69,7 +68,7 @@ impl Trial {
         connection.declare().await.unwrap();
         let publisher = connection.publisher().await.unwrap();
         let (reply_to, answers) = connection.reply_queue().await.unwrap();
-        let rejections = connection.subscribe(topology::EVENTS, "model-rejected.#", 100).await.unwrap();
+        let rejections = connection.subscribe(exchange::EVENTS, "model-rejected.#", 100).await.unwrap();
         let artefact = model().to_string();
         put(&store, "models/service-request/m/model.json", artefact.as_bytes());
         put(&store, "models/service-request/champion.json", champion(&artefact).to_string().as_bytes());

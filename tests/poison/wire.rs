@@ -2,14 +2,12 @@
 
 use super::{Trial, message};
 use common::{
-    contract::{
-        envelope,
-        message::BatchSplit,
-        topology::{self, queue},
-    },
-    runtime::{AmqpBroker, Broker, config::BrokerSettings},
+    envelope, exchange,
+    message::BatchSplit,
+    topology::{self, queue},
 };
 use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
+use runtime::{AmqpBroker, Broker, config::BrokerSettings};
 use std::{
     collections::BTreeMap,
     io::{Read, Write},
@@ -191,12 +189,12 @@ async fn absurd_headers_harm_nobody() {
         let text = long(&vec![b'h'; 130_900]);
         let large = table(&[(b"large", [&[b'S'][..], &text].concat())]);
         let mut taken = |properties: &[u8], body: &[u8]| {
-            assert_eq!(raw.publish(topology::WORK, SPLIT, HEADERS, properties, body), Answer::Taken);
+            assert_eq!(raw.publish(exchange::WORK, SPLIT, HEADERS, properties, body), Answer::Taken);
         };
         taken(&every_type(), &body("every-type"));
         taken(&large, &body("large"));
         taken(&large, b"hello");
-        raw.publish(topology::WORK, SPLIT, 0, &[], &vec![b'x'; 17 << 20])
+        raw.publish(exchange::WORK, SPLIT, 0, &[], &vec![b'x'; 17 << 20])
     });
     let too_large = publishing.await.unwrap();
     trial.publisher.publish(message(&split("good"))).await.unwrap();
@@ -247,8 +245,8 @@ async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() 
             (HEADERS, deep, body("deep")),
         ];
         for (nth, (flags, properties, body_of_it)) in illegible.into_iter().enumerate() {
-            assert_eq!(raw.publish(topology::WORK, SPLIT, 0, &[], &body(&format!("good-{nth}"))), Answer::Taken);
-            assert_eq!(raw.publish(topology::WORK, SPLIT, flags, &properties, &body_of_it), Answer::Taken);
+            assert_eq!(raw.publish(exchange::WORK, SPLIT, 0, &[], &body(&format!("good-{nth}"))), Answer::Taken);
+            assert_eq!(raw.publish(exchange::WORK, SPLIT, flags, &properties, &body_of_it), Answer::Taken);
         }
     });
     publishing.await.unwrap();
@@ -287,10 +285,10 @@ async fn dead_letters_with_illegible_names_are_shown_and_dropped() {
         let to = format!("{}{}", settings.namespace, queue::MERGER);
         let header = table(&[(&[b'h', 0xFF], [&b"S"[..], &long(&[0xFE, b'v'])].concat())]);
         for (flags, properties) in [(KIND, short(&[0xFF])), (HEADERS, header)] {
-            assert_eq!(raw.publish(topology::DEAD, &to, flags, &properties, b"{}"), Answer::Taken);
+            assert_eq!(raw.publish(exchange::DEAD, &to, flags, &properties, b"{}"), Answer::Taken);
         }
         let deep = table(&[(b"deep", nested(26_000))]);
-        assert_eq!(raw.publish(topology::DEAD, &to, HEADERS, &deep, b"{}"), Answer::Taken);
+        assert_eq!(raw.publish(exchange::DEAD, &to, HEADERS, &deep, b"{}"), Answer::Taken);
     });
     publishing.await.unwrap();
     let letters = told(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().clone();

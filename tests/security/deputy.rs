@@ -2,19 +2,17 @@
 
 use super::users::Users;
 use common::{
-    contract::{
-        envelope,
-        message::{Message, ScoreRequest, ScoreRide, Units, WeatherPlace, WeatherRequest},
-        outcome::Outgoing,
-        reply_address::FOREIGN_REPLY_TO,
-        topology::{self, Topology, queue},
-    },
-    runtime::{AmqpBroker, Broker, client::Client, config::BrokerSettings},
+    envelope,
+    message::{Message, ScoreRequest, ScoreRide, Units, WeatherPlace, WeatherRequest},
+    outcome::Outgoing,
+    reply_address::FOREIGN_REPLY_TO,
+    topology::{self, Topology, queue},
 };
 use pipeline_tests::{
     processes::{Input, SOON, succeed},
     rabbitmq::settings,
 };
+use runtime::{AmqpBroker, Broker, client::Client, config::BrokerSettings};
 use tokio::task::block_in_place;
 
 /// The user `client` names work queues, retry queues and dead-letter queues of the fleet in `reply_to`, of requests to the scorer

@@ -1,11 +1,11 @@
 //! What `wildrydes doctor` says of the users.
 
 use super::users::Users;
-use common::runtime::{AmqpBroker, config::BrokerSettings};
 use pipeline_tests::{
     processes::{Input, output, succeed},
     rabbitmq::settings,
 };
+use runtime::{AmqpBroker, config::BrokerSettings};
 use serde_json::Value;
 use std::process::Command;
 

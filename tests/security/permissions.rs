@@ -2,23 +2,16 @@
 
 use super::users::Users;
 use common::{
-    contract::{
-        envelope::Properties,
-        message::{
-            BatchContent, PlaceWeather, RideBatch, ScoreOutcome, ScoreRequest, ScoreRide, Units, WeatherPlace,
-            WeatherRequest,
-        },
-        model::logistic,
-        outcome::Outgoing,
-        reading::Reading,
-        topology::{self, PROCESSES, Topology, queue, rung_queue},
+    envelope::Properties,
+    exchange,
+    message::{
+        BatchContent, PlaceWeather, RideBatch, ScoreOutcome, ScoreRequest, ScoreRide, Units, WeatherPlace,
+        WeatherRequest,
     },
-    runtime::{
-        AmqpBroker, Broker,
-        broker::PublishError,
-        client::Client,
-        config::{BrokerSettings, Declare},
-    },
+    model::logistic,
+    outcome::Outgoing,
+    reading::Reading,
+    topology::{self, PROCESSES, Topology, queue, rung_queue},
 };
 use lapin::{
     BasicProperties, Channel, Connection, ErrorKind,
@@ -33,6 +26,12 @@ use pipeline_tests::{
     processes::{Input, SOON, output, succeed, told},
     rabbitmq::settings,
     trust,
+};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::PublishError,
+    client::Client,
+    config::{BrokerSettings, Declare},
 };
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
@@ -153,9 +152,9 @@ async fn a_refused_publish_harms_no_other() {
         mandatory: true,
     };
     for _ in 0..3 {
-        let denied = publisher.publish(message(topology::WORK, "ride-chunk.v1")).await.unwrap_err();
+        let denied = publisher.publish(message(exchange::WORK, "ride-chunk.v1")).await.unwrap_err();
         assert!(matches!(&denied, PublishError::Denied { why, .. } if why.contains(&users.name("client"))), "{denied}");
-        publisher.publish(message(topology::RPC, "score-request.v1")).await.unwrap();
+        publisher.publish(message(exchange::RPC, "score-request.v1")).await.unwrap();
     }
     client.close().await;
     remove_topology(&users).await;
@@ -206,7 +205,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     let mut browser = client.browse(&topology::dead_queue(queue::SPLITTER)).await.unwrap();
     assert!(browser.next().await.unwrap().is_some(), "the refused batch");
     browser.close().await.unwrap();
-    let mut events = client.listen(topology::EVENTS, "#").await.unwrap();
+    let mut events = client.listen(exchange::EVENTS, "#").await.unwrap();
     let content = BatchContent::Inline { rides: Vec::new() };
     client
         .publish(&RideBatch {

@@ -1,10 +1,7 @@
 //! Secrets come from files or the environment, and nothing that is printed tells them.
 
 use super::users::Users;
-use common::{
-    contract::topology::queue,
-    runtime::{AmqpBroker, config::BrokerSettings},
-};
+use common::topology::queue;
 use lapin::{Connection, options::QueueDeclareOptions, types::FieldTable};
 use pipeline_tests::{
     processes::{Input, output, succeed, wildrydes, worker},
@@ -12,6 +9,7 @@ use pipeline_tests::{
     secrets::forms,
     tls::Certificates,
 };
+use runtime::{AmqpBroker, config::BrokerSettings};
 use std::{
     net::TcpListener,
     process::{Command, Output},

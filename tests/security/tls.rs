@@ -1,13 +1,13 @@
 //! TLS to the broker: verified, with the way out in every refusal, and never silently left out.
 
-use common::runtime::{
-    AmqpBroker, Broker,
-    broker::BrokerError,
-    config::{AmqpUrl, BrokerSettings},
-};
 use pipeline_tests::{
     rabbitmq,
     tls::{Certificates, TlsRabbitMq},
+};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::BrokerError,
+    config::{AmqpUrl, BrokerSettings},
 };
 use std::io::Read;
 

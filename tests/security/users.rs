@@ -1,11 +1,11 @@
 //! A fleet on the real broker in which everyone is a user of their own, made by what `wildrydes topology users` prints.
 
-use common::runtime::config::BrokerSettings;
 use pipeline_tests::{
     processes::{output, succeed, wildrydes, worker},
     rabbitmq::{rabbitmq, settings},
     trust::TRUST,
 };
+use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::{
     fs::File,
@@ -121,7 +121,7 @@ impl Users {
     /// Settings of a user, the password in a file.
     pub(super) fn settings(&self, role: &str) -> BrokerSettings {
         BrokerSettings {
-            url: common::runtime::config::AmqpUrl::new(format!("amqp://{}@{}", self.name(role), Self::address())),
+            url: runtime::config::AmqpUrl::new(format!("amqp://{}@{}", self.name(role), Self::address())),
             password_file: Some(self.password_file(role).display().to_string()),
             namespace: self.namespace.clone(),
             give_up_after_ms: 60_000,

@@ -3,7 +3,7 @@
 
 use crate::rabbitmq::{free_ports, image, settings_at, succeeds, watch};
 use anyhow::Context;
-use common::runtime::config::BrokerSettings;
+use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::{
     fmt::Debug,

@@ -1,11 +1,11 @@
 //! Complete datasets, as the merger leaves them, without a fleet that makes them.
 
-use common::contract::{
+use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
-    layout,
     message::DatasetReady,
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use records::layout;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write};
 

@@ -1,7 +1,8 @@
 //! A batch on its way through a fleet of processes while something goes wrong, and what must be true afterwards.
 
 use crate::processes::{Fleet, Input, SOON, dataset_sha256, told};
-use common::{contract::topology::PROCESSES, runtime::config::BrokerSettings};
+use common::topology::PROCESSES;
+use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::{
     ffi::OsStr,

@@ -1,15 +1,15 @@
 //! Models made by hand, and the registry they are put into.
 
 use common::{
-    contract::{
-        features::FEATURES,
-        layout,
-        model::{
-            Alias, AliasName, Coefficient, Confusion, Histogram, MODEL_SCHEMA, Metrics, Model, TrainingCounts,
-            TrainingSettings,
-        },
+    features::FEATURES,
+    model::{
+        Alias, AliasName, Coefficient, Confusion, Histogram, MODEL_SCHEMA, Metrics, Model, TrainingCounts,
+        TrainingSettings,
     },
-    runtime::store::{self, Store},
+};
+use records::{
+    layout,
+    store::{self, Store},
 };
 use trainer::registry::{self, Version};
 

@@ -1,13 +1,11 @@
 //! The fleet as real processes, each worker its own, and the `wildrydes` command.
 
 use crate::rabbitmq;
-use common::{
-    contract::topology::{self, queue},
-    runtime::{
-        AmqpBroker, Broker,
-        broker::{Connection, Depth},
-        config::BrokerSettings,
-    },
+use common::topology::{self, queue};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::{Connection, Depth},
+    config::BrokerSettings,
 };
 use serde_json::Value;
 use std::{

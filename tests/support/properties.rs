@@ -5,7 +5,7 @@
 #[path = "properties/batch.rs"]
 pub mod batch;
 
-use common::contract::{
+use common::{
     envelope::{self, Header, Properties},
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
@@ -15,8 +15,8 @@ use common::contract::{
     outcome::{Failure, History, RetryPolicy, Verdict, decide},
     topology::topic_matches,
 };
-use common::runtime::trace::TraceContext;
 use merger::join;
+use runtime::trace::TraceContext;
 use scorer::{artefact, score};
 use sha2::{Digest, Sha256};
 use splitter::{

@@ -1,7 +1,7 @@
 //! A proxy between clients and the broker that can do to a connection what networks do: drop it, reset it, let it go
 //! silent without closing it, make it slow. Among several brokers it takes turns, passing over those that do not answer.
 
-use common::runtime::config::{AmqpUrl, BrokerSettings};
+use runtime::config::{AmqpUrl, BrokerSettings};
 use std::{io, net::Ipv4Addr, pin::pin, time::Duration};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},

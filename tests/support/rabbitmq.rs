@@ -9,7 +9,7 @@
 //! however it ends: a small watcher holds the other end of a pipe.
 
 use anyhow::{Context, bail};
-use common::runtime::{
+use runtime::{
     AmqpBroker,
     config::{AmqpUrl, BrokerSettings},
 };

@@ -4,7 +4,8 @@
 //! to this file: the table word by word, the patterns that `wildrydes topology users` prints by what they allow. The tests in
 //! `security/` hold a real broker to it.
 
-use common::contract::{
+use common::{
+    exchange,
     permissions::{Permissions, UserPermissions},
     topology::{self, PROCESSES, Topology, process_of, queue, rung_queue},
 };
@@ -146,12 +147,12 @@ impl Trust {
 
     /// Whether it may bind a queue of its own to the exchange with that key.
     pub fn binds(&self, exchange: &str, key: &str) -> bool {
-        let pauses = self.is_worker() && (exchange, key) == (topology::EVENTS, topology::CONTROL_PATTERN);
+        let pauses = self.is_worker() && (exchange, key) == (exchange::EVENTS, topology::CONTROL_PATTERN);
         pauses
             || self.reads.iter().any(|reads| match reads {
-                Reads::Event(name) => (exchange, key) == (topology::EVENTS, format!("{name}.#").as_str()),
-                Reads::AllEvents => exchange == topology::EVENTS,
-                Reads::NewDeadLetters => exchange == topology::DEAD,
+                Reads::Event(name) => (exchange, key) == (exchange::EVENTS, format!("{name}.#").as_str()),
+                Reads::AllEvents => exchange == exchange::EVENTS,
+                Reads::NewDeadLetters => exchange == exchange::DEAD,
                 Reads::Everything => true,
                 Reads::Queue(_) | Reads::Answers | Reads::DeadLetterQueues => false,
             })
@@ -166,13 +167,13 @@ impl Trust {
                 let is_version = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
                 exchange == exchange_of(name) && version.is_some_and(is_version)
             }
-            Writes::Batches => exchange == topology::INGEST,
+            Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
                 let rungs = |worker: &'static str| 0..topology::rungs_of(worker).len();
                 let mut names = own().flat_map(|worker| rungs(worker).map(move |rung| rung_queue(worker, rung)));
-                exchange == topology::RETRY && names.any(|name| name == key)
+                exchange == exchange::RETRY && names.any(|name| name == key)
             }
-            Writes::DeadLetters => exchange == topology::DEAD && own().any(|worker| worker == key),
+            Writes::DeadLetters => exchange == exchange::DEAD && own().any(|worker| worker == key),
             Writes::AnyQueue => exchange.is_empty(),
             Writes::Everything => true,
         })
@@ -182,10 +183,10 @@ impl Trust {
 /// Where a message is published to.
 fn exchange_of(message: &str) -> &'static str {
     match message {
-        "ride-batch" => topology::INGEST,
-        "ride-chunk" | "batch-split" | "enriched-chunk" => topology::WORK,
-        "score-request" | "weather-request" => topology::RPC,
-        _ => topology::EVENTS,
+        "ride-batch" => exchange::INGEST,
+        "ride-chunk" | "batch-split" | "enriched-chunk" => exchange::WORK,
+        "score-request" | "weather-request" => exchange::RPC,
+        _ => exchange::EVENTS,
     }
 }
 
@@ -239,7 +240,7 @@ pub fn differences(namespace: &str) -> Vec<String> {
         }
         for exchange in topology.exchanges.iter().map(|exchange| exchange.name.as_str()) {
             let full = format!("{namespace}{exchange}");
-            let by_queue = [topology::RETRY, topology::DEAD].contains(&exchange);
+            let by_queue = [exchange::RETRY, exchange::DEAD].contains(&exchange);
             compare(format!("declare {exchange}"), allows(&user.configure, &full), trust.declares());
             let keys: Vec<String> = match by_queue {
                 true => queues.iter().map(|name| (*name).to_owned()).collect(),
@@ -264,7 +265,7 @@ pub fn differences(namespace: &str) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::reply_address::is_reply_address;
+    use common::reply_address::is_reply_address;
 
     /// The runbook's table, row by row: the cells that say who may do what are those of this file, in its order, and each row
     /// says what the worst of it is.

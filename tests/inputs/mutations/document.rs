@@ -4,7 +4,7 @@ use super::{
     super::{gzip, ride, zstd},
     draw::Draw,
 };
-use common::contract::reading::Reading;
+use common::reading::Reading;
 use serde_json::Value;
 
 /// Rides of each document.

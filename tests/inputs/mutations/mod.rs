@@ -15,7 +15,7 @@ mod values;
 mod weather;
 
 use super::{Job, Outcome};
-use common::contract::reading::Reading;
+use common::reading::Reading;
 use document::{Expected, Mutation};
 use draw::Draw;
 use std::{

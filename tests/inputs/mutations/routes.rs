@@ -3,22 +3,21 @@
 use super::{super::Job, Mutation, document_of, run_document};
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::{self, Properties},
-        message::{BatchContent, RideBatch},
-        outcome::Outgoing,
-        topology::{self, queue},
-    },
-    runtime::{
-        AmqpBroker, Broker,
-        broker::{Connection, Consumer, Publisher},
-    },
+    envelope::{self, Properties},
+    exchange,
+    message::{BatchContent, RideBatch},
+    outcome::Outgoing,
+    topology::{self, queue},
 };
 use pipeline_tests::{
     gateway::{Api, Serving},
     processes::{Fleet, Input, SOON},
 };
 use reqwest::{Method, Url};
+use runtime::{
+    AmqpBroker, Broker,
+    broker::{Connection, Consumer, Publisher},
+};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fs, time::Instant};
@@ -130,7 +129,7 @@ impl Rabbit {
         let connection = AmqpBroker::new(fleet.broker.clone()).connect("test").await.expect("the broker answers");
         connection.declare().await.expect("declared");
         let publisher = connection.publisher().await.expect("a publisher");
-        let ready = connection.subscribe(topology::EVENTS, "dataset-ready.#", 10).await.expect("events");
+        let ready = connection.subscribe(exchange::EVENTS, "dataset-ready.#", 10).await.expect("events");
         let dead = connection.consume(&topology::dead_queue(queue::SPLITTER), 1).await.expect("its queue");
         Self { connection, publisher, ready, dead }
     }
@@ -142,7 +141,7 @@ impl Rabbit {
             let properties = Properties { content_type, persistent: true, ..Properties::default() };
             let body = Bytes::from(mutation.bytes.clone());
             Outgoing {
-                exchange: topology::INGEST,
+                exchange: exchange::INGEST,
                 routing_key: "ride-batch.v1".to_owned(),
                 properties,
                 body,

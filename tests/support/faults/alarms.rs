@@ -5,7 +5,7 @@ use crate::{
     disturbed::{Disturbed, Observed, Plan},
     processes::{Input, output},
 };
-use common::contract::topology::queue;
+use common::topology::queue;
 use std::{process::Child, time::Duration};
 
 /// Short of memory.

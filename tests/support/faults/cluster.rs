@@ -6,10 +6,8 @@ use crate::{
     processes::Fleet,
     proxy::Proxy,
 };
-use common::{
-    contract::topology::queue,
-    runtime::{AmqpBroker, Broker, config::BrokerSettings},
-};
+use common::topology::queue;
+use runtime::{AmqpBroker, Broker, config::BrokerSettings};
 use std::time::Duration;
 
 /// The node that leads the work queues, and alone holds the scorer's, is killed (`kill -9`); the batch is completed without

@@ -4,8 +4,9 @@ use crate::{
     disturbed::{Observed, Plan},
     processes::{Fleet, Input, succeed, told, wildrydes},
 };
-use common::{contract::topology::PROCESSES, runtime::config::BrokerSettings};
+use common::topology::PROCESSES;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
+use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::{
     collections::BTreeMap,

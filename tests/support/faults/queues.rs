@@ -6,13 +6,12 @@ use crate::{
     processes::{SOON, told},
 };
 use common::{
-    contract::{
-        envelope::{self, Properties},
-        outcome::Outgoing,
-        topology::{self, dead_queue, queue},
-    },
-    runtime::{AmqpBroker, Broker},
+    envelope::{self, Properties},
+    exchange,
+    outcome::Outgoing,
+    topology::{dead_queue, queue},
 };
+use runtime::{AmqpBroker, Broker};
 use std::collections::BTreeSet;
 
 /// The merger's queue is purged while it works on it. What is lost is the operator's doing: `wildrydes status` shows what is
@@ -68,7 +67,7 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     connection.declare().await.expect("the topology");
     let publisher = connection.publisher().await.expect("a publisher");
     let poison = |id: usize| Outgoing {
-        exchange: topology::INGEST,
+        exchange: exchange::INGEST,
         routing_key: "ride-batch.v1".to_owned(),
         properties: Properties { message_id: Some(format!("poison-{id}")), persistent: true, ..Properties::default() },
         body: "no rides at all".into(),

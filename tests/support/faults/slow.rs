@@ -6,7 +6,7 @@ use crate::{
     noaa::{Data, Fault, Noaa},
     processes::{Input, output},
 };
-use common::contract::topology::{queue, rung_queue, rungs_of};
+use common::topology::{queue, rung_queue, rungs_of};
 use std::time::{Duration, Instant};
 
 /// Messages the weather-fetcher's queue holds at most, by policy; a quorum queue may take some more.

@@ -4,10 +4,8 @@ use crate::{
     disturbed::{Disturbed, Observed, Plan},
     proxy::{Direction, Proxy},
 };
-use common::{
-    contract::topology::queue,
-    runtime::config::{AmqpUrl, BrokerSettings},
-};
+use common::topology::queue;
+use runtime::config::{AmqpUrl, BrokerSettings};
 use std::time::{Duration, Instant};
 
 /// Every connection reset (TCP RST), again and again.

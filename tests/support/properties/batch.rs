@@ -2,17 +2,15 @@
 
 use super::{INPUT_BYTES_MAX, legible, pieces, split_first};
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        layout,
-        message::{BatchSplit, Message, decode},
-        outcome::{Failure, Outgoing},
-        reading::Reading,
-    },
-    runtime::{Store, Worker, store},
+    envelope::{Envelope, Properties},
+    message::{BatchSplit, Message, decode},
+    outcome::{Failure, Outgoing},
+    reading::Reading,
 };
 use futures::TryStreamExt;
 use object_store::memory::InMemory;
+use records::{Store, layout, store};
+use runtime::Worker;
 use serde_json::value::RawValue;
 use splitter::{
     IncomingBatch, Settings, Splitter,

@@ -7,14 +7,12 @@ use super::{
 };
 use async_trait::async_trait;
 use common::{
-    contract::{
-        outcome::Outgoing,
-        topology::{DEAD, RETRY},
-    },
-    runtime::{
-        Broker, Connection, MemoryBroker,
-        broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle},
-    },
+    exchange::{DEAD, RETRY},
+    outcome::Outgoing,
+};
+use runtime::{
+    Broker, Connection, MemoryBroker,
+    broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Depth, PublishError, Publisher, Settle},
 };
 use serde_json::{Map, Value};
 use std::{

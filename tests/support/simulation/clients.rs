@@ -9,12 +9,11 @@ use super::{
     world::{Process, World},
 };
 use common::{
-    contract::{
-        message::{ScoreRequest, ScoreRide, Units},
-        outcome::Outgoing,
-    },
-    runtime::{Broker, Store, client::Client},
+    message::{ScoreRequest, ScoreRide, Units},
+    outcome::Outgoing,
 };
+use records::Store;
+use runtime::{Broker, client::Client};
 use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 use tokio::task::JoinSet;
 

@@ -9,19 +9,18 @@ use super::{
     world::{BrokerIs, Fault, Point, Process, World},
 };
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        message::Undecodable,
-        outcome::{Failure, Outgoing, Outputs},
-        topology::queue,
-    },
-    runtime::{
-        Shutdown, Store, Worker,
-        process::both,
-        worker::{RunError, RunOptions, run},
-    },
+    envelope::{Envelope, Properties},
+    message::Undecodable,
+    outcome::{Failure, Outgoing, Outputs},
+    topology::queue,
 };
 use futures::future::{BoxFuture, FutureExt};
+use records::Store;
+use runtime::{
+    Shutdown, Worker,
+    process::both,
+    worker::{RunError, RunOptions, run},
+};
 use std::{sync::Arc, time::Duration};
 
 /// Fewer rides make no model; an input has more than that or next to none.

@@ -3,17 +3,16 @@
 use super::plan::Plan;
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::Properties,
-        message::{BatchContent, Message, RideBatch},
-        outcome::Outgoing,
-        reading::Reading,
-        topology::{INGEST, WORK, queue},
-    },
-    runtime::Store,
+    envelope::Properties,
+    exchange::{INGEST, WORK},
+    message::{BatchContent, Message, RideBatch},
+    outcome::Outgoing,
+    reading::Reading,
+    topology::queue,
 };
 use object_store::{ObjectStoreExt, path::Path};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use records::Store;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 

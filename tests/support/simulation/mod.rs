@@ -4,7 +4,7 @@
 //! ```text
 //!  publisher ─┐                                            ┌─ asker (scores)
 //!             ▼                                            ▼
-//!  the real workers, in the real loop around them (common::runtime::worker::run), each a process that can die
+//!  the real workers, in the real loop around them (runtime::worker::run), each a process that can die
 //!             │ broker.rs           │ store.rs           │ weather.rs
 //!             ▼                     ▼                    ▼
 //!        MemoryBroker            InMemory           three stations
@@ -33,9 +33,9 @@ pub use plan::Plan;
 pub use sabotage::Sabotage;
 pub use world::{Fault, Point};
 
-use common::runtime::host;
 use input::Input;
 use promises::Ended;
+use runtime::host;
 use std::{
     collections::{BTreeMap, HashMap},
     fmt,

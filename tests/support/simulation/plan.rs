@@ -44,7 +44,7 @@ impl Plan {
     pub fn of_seed(seed: u64) -> Self {
         let mut random = SmallRng::seed_from_u64(seed ^ 0x5eed_0fa9);
         let mut processes = BTreeMap::new();
-        for worker in common::contract::topology::PROCESSES {
+        for worker in common::topology::PROCESSES {
             processes.insert(worker, random.random_range(1..=3));
         }
         let mut rates = BTreeMap::new();
@@ -73,7 +73,7 @@ impl Plan {
         Self {
             seed: input,
             input,
-            processes: common::contract::topology::PROCESSES.into_iter().map(|worker| (worker, 1)).collect(),
+            processes: common::topology::PROCESSES.into_iter().map(|worker| (worker, 1)).collect(),
             concurrency: 1,
             chunk_size: 1000,
             queue_bytes_max: 16 * 1024 * 1024,

@@ -7,24 +7,23 @@ use super::{
 };
 use bytes::Bytes;
 use common::{
-    contract::{
-        dataset::Claim,
-        envelope, layout,
-        message::{
-            PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, WeatherErrorCode, WeatherPlace,
-            WeatherRequest, WeatherResponse,
-        },
-        model::{Alias, AliasName, Model},
-        topology::{self, dead_queue, queue},
+    dataset::Claim,
+    envelope,
+    message::{
+        PlaceWeather, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, WeatherErrorCode, WeatherPlace,
+        WeatherRequest, WeatherResponse,
     },
-    runtime::{
-        Broker, Store,
-        batch_log::{BatchLog, Limits, Seen},
-        store,
-    },
+    model::{Alias, AliasName, Model},
+    topology::{self, dead_queue, queue},
 };
 use futures::{FutureExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use records::{
+    Store,
+    batch_log::{BatchLog, Limits, Seen},
+    layout, store,
+};
+use runtime::Broker;
 use serde::de::DeserializeOwned;
 use std::{
     collections::{BTreeMap, BTreeSet},

@@ -2,18 +2,16 @@
 
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        layout,
-        message::{BatchSplit, ScoreResponse, Undecodable},
-        outcome::{Failure, Outgoing, Outputs},
-        topology::queue,
-    },
-    runtime::{Store, Worker, store},
+    envelope::{Envelope, Properties},
+    message::{BatchSplit, ScoreResponse, Undecodable},
+    outcome::{Failure, Outgoing, Outputs},
+    topology::queue,
 };
 use futures::{StreamExt, TryStreamExt};
 use merger::{MergerIn, join};
 use object_store::{PutPayload, path::Path};
+use records::{Store, layout, store};
+use runtime::Worker;
 use std::{
     collections::HashMap,
     fmt,

@@ -5,12 +5,13 @@ use super::{
     world::{Fault, Point, Process},
 };
 use bytes::Bytes;
-use common::contract::{layout, topology::queue};
+use common::topology::queue;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, GetResultPayload, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMode, PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
 };
+use records::layout;
 use std::{
     fmt,
     sync::{Arc, Mutex, PoisonError},

@@ -1,12 +1,10 @@
 //! The world a run takes place in: its randomness, its trace, and whatever may go wrong at a step.
 
 use super::{plan::Plan, sabotage::Sabotage};
-use common::{
-    contract::{outcome::Outgoing, topology::queue},
-    runtime::MemoryBroker,
-};
+use common::{outcome::Outgoing, topology::queue};
 use object_store::{ObjectStore, PutOptions, PutPayload, memory::InMemory, path::Path};
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
+use runtime::MemoryBroker;
 use std::{
     collections::BTreeMap,
     fmt,

@@ -6,11 +6,11 @@ mod operator;
 mod reading;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-use common::runtime::config::parse_override;
 pub use model::{Family, ModelCommand, ModelFormat, Prune, Word};
 pub use notebook::{Chosen, Describe, Export, ExportFormat};
 pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
 pub use reading::ReadingOptions;
+use runtime::config::parse_override;
 use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\

@@ -11,12 +11,10 @@ use crate::{
     job::{self, Files, ModelOutcome},
 };
 use anyhow::Context;
-use common::{
-    contract::reading::Reading,
-    runtime::{
-        AmqpBroker, Broker, MemoryBroker,
-        config::{BrokerSettings, Configuration},
-    },
+use common::reading::Reading;
+use runtime::{
+    AmqpBroker, Broker, MemoryBroker,
+    config::{BrokerSettings, Configuration},
 };
 use serde::Serialize;
 use std::{

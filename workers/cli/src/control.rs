@@ -6,21 +6,19 @@ use crate::{
 };
 use anyhow::{Context, anyhow};
 use common::{
-    contract::{
-        layout,
-        message::WorkerControl,
-        topology::{queue, rung_queue, rungs_of},
-    },
-    runtime::{
-        broker::{Depth, PublishError},
-        client::{Client, ClientError},
-        config::BrokerSettings,
-        control, host,
-    },
+    message::WorkerControl,
+    topology::{queue, rung_queue, rungs_of},
 };
 use gateway::management::Management;
 use indicatif::HumanCount;
 use object_store::{ObjectStoreExt, path::Path};
+use records::{control, layout};
+use runtime::{
+    broker::{Depth, PublishError},
+    client::{Client, ClientError},
+    config::BrokerSettings,
+    host,
+};
 use serde::Serialize;
 use serde_json::json;
 use std::{fmt, time::Duration};

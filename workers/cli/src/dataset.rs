@@ -12,19 +12,14 @@ pub(crate) use rows::{Rows, moment_of, parse};
 use crate::{Failed, Session, arguments::Chosen, dictionary::field, progress::Step, progress::Unit};
 use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, Bytes};
-use common::{
-    contract::{
-        dataset::{DatasetFile, MANIFEST_SCHEMA, Manifest},
-        layout,
-    },
-    runtime::{
-        Store,
-        host::offload,
-        store::{self, outage},
-    },
-};
+use common::dataset::{DatasetFile, MANIFEST_SCHEMA, Manifest};
 use futures::{StreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
+use records::{
+    Store, layout,
+    store::{self, outage},
+};
+use runtime::host::offload;
 use sha2::{Digest, Sha256};
 use std::{collections::HashMap, io, io::Read, ops::Range};
 use tokio::sync::mpsc;
@@ -320,7 +315,7 @@ impl Read for Incoming {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::dataset::COLUMNS;
+    use common::dataset::COLUMNS;
 
     fn rows(records: &[(&str, bool, bool)]) -> Rows {
         let mut file = COLUMNS.join(",");

@@ -21,20 +21,18 @@ use crate::{
     arguments::{DeadCommand, Which},
 };
 use anyhow::Context;
-pub(crate) use common::contract::dead_letter::{self as letter, Letter};
-use common::{
-    contract::topology::{dead_queue, queue},
-    runtime::{
-        Broker, Connection,
-        broker::Delivery,
-        client::{Client, ClientError},
-        config::BrokerSettings,
-        host,
-        trace::TraceContext,
-    },
-};
+pub(crate) use common::dead_letter::{self as letter, Letter};
+use common::topology::{dead_queue, queue};
 use gateway::LETTERS_READ_MAX;
 use jiff::Timestamp;
+use runtime::{
+    Broker, Connection,
+    broker::Delivery,
+    client::{Client, ClientError},
+    config::BrokerSettings,
+    host,
+    trace::TraceContext,
+};
 use std::{collections::HashSet, ops::ControlFlow, time::Duration};
 
 /// `dead`

@@ -10,7 +10,8 @@ use crate::{
     serve,
 };
 use anyhow::Context;
-use common::{contract::reading::Reading, runtime::config::Configuration};
+use common::reading::Reading;
+use runtime::config::Configuration;
 
 /// `demo`
 pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed> {

@@ -282,7 +282,7 @@ fn short(number: Option<f64>) -> String {
 mod tests {
     use super::*;
     use crate::dataset::parse;
-    use common::contract::dataset::COLUMNS;
+    use common::dataset::COLUMNS;
 
     fn summary(records: &[String]) -> Summary {
         let file = format!("{}\n{}", COLUMNS.join(","), records.concat());

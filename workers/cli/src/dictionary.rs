@@ -297,7 +297,7 @@ fn wrapped(text: &str, width: usize) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::dataset;
+    use common::dataset;
 
     #[test]
     fn the_dictionary_covers_the_columns_of_a_dataset_exactly() {

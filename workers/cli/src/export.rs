@@ -11,8 +11,8 @@ use crate::{
     output::Output,
 };
 use anyhow::{Context, anyhow};
-use common::runtime::shutdown;
 use indicatif::{HumanBytes, HumanCount};
+use runtime::shutdown;
 use serde_json::json;
 use std::{
     ffi::OsString,

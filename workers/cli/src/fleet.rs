@@ -1,8 +1,9 @@
 //! The five workers in one process, on either broker.
 
 use crate::{Failed, Session};
-use common::runtime::{
-    Broker, Shutdown, Store, Worker,
+use records::Store;
+use runtime::{
+    Broker, Shutdown, Worker,
     config::{BrokerSettings, RunSettings},
     process::run_options,
     worker::{RunError, RunOptions, run},

@@ -9,7 +9,7 @@ mod weather;
 
 pub use weather::{WeatherOptions, write_weather};
 
-use common::contract::{features::FEATURE_COUNT, ride::RejectReason};
+use common::{features::FEATURE_COUNT, ride::RejectReason};
 use rand::{Rng, SeedableRng, rngs::Xoshiro256PlusPlus};
 use serde::Serialize;
 use std::{
@@ -51,7 +51,7 @@ pub const TRUTH: Truth = Truth {
 };
 
 impl Truth {
-    /// One per feature, in the order of `common::contract::features::FEATURES`.
+    /// One per feature, in the order of `common::features::FEATURES`.
     pub fn coefficients(&self) -> [f64; FEATURE_COUNT] {
         [self.distance, self.healthpoints, self.magicpoints, self.tmin, self.tmax, self.prcp]
     }

@@ -27,17 +27,15 @@ use crate::{
     report, serve,
 };
 use common::{
-    contract::{
-        dataset::Claim,
-        layout,
-        message::{DatasetReady, ModelPromoted, ModelRejected},
-        outcome::Failure,
-        reading::Reading,
-        topology::queue,
-    },
-    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, config::RunSettings, store},
+    dataset::Claim,
+    message::{DatasetReady, ModelPromoted, ModelRejected},
+    outcome::Failure,
+    reading::Reading,
+    topology::queue,
 };
 use jiff::Timestamp;
+use records::{Store, layout, store};
+use runtime::{Broker, MemoryBroker, Shutdown, client::Client, config::RunSettings};
 use std::{path::PathBuf, sync::Arc, time::Duration};
 use submit::{Form, submit_all};
 

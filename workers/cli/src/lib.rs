@@ -44,15 +44,13 @@ mod users;
 use anyhow::Context;
 use arguments::{Arguments, Command, Shared};
 use clap::{CommandFactory, Parser};
-use common::runtime::{
-    AmqpBroker, Store,
-    config::{
-        BrokerSettings, ConfigError, Configuration, LogFormat, LogSettings, Settings, StoreSettings,
-        refuse_visible_password,
-    },
-    shutdown, store, telemetry,
-};
 use jiff::Timestamp;
+use records::{Store, StoreSettings, store};
+use runtime::{
+    AmqpBroker,
+    config::{BrokerSettings, ConfigError, Configuration, LogFormat, LogSettings, Settings, refuse_visible_password},
+    shutdown, telemetry,
+};
 use std::{net::SocketAddr, process::ExitCode, sync::Arc};
 
 /// What ended the command short of success.

@@ -11,15 +11,10 @@ use crate::{
     arguments::{Family, ModelCommand},
 };
 use anyhow::anyhow;
-use common::{
-    contract::{
-        layout,
-        model::{Alias, AliasName, Model},
-    },
-    runtime::{Store, store},
-};
+use common::model::{Alias, AliasName, Model};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use records::{Store, layout, store};
 use trainer::registry::{self, Version};
 
 /// Artefacts read at once.

@@ -5,11 +5,10 @@ mod entries;
 mod tests;
 
 use crate::{Failed, Session, arguments::ConfigCommand};
-use common::runtime::config::{
-    BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings, StoreSettings,
-};
 use entries::{BROKER, Entry, Kind, LOG, MERGER, RUN, SCORER, SPLITTER, STORE, TRAINER, WEATHER};
 use gateway::settings::REFERENCE as GATEWAY;
+use records::StoreSettings;
+use runtime::config::{BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings};
 use serde::Serialize;
 use serde_json::Value;
 

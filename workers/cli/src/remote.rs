@@ -5,7 +5,7 @@ use crate::{
     status::{header, letters_note, row},
 };
 use anyhow::{Context, anyhow};
-use common::contract::message::{
+use common::message::{
     Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
 };
 use gateway::management::cause;

@@ -7,15 +7,13 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use common::{
-    contract::{
-        dataset::Claim,
-        layout,
-        message::{BatchContent, Message, RideBatch},
-    },
-    runtime::{Broker, Store, client::Client, host, store},
+    dataset::Claim,
+    message::{BatchContent, Message, RideBatch},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use records::{Store, layout, store};
+use runtime::{Broker, client::Client, host};
 use std::sync::Arc;
 
 /// `replay`

@@ -10,18 +10,15 @@ use crate::{
     output::legible,
 };
 use common::{
-    contract::{
-        dataset::Manifest,
-        features::FEATURES,
-        layout,
-        message::{DatasetReady, ModelPromoted, ModelRejected},
-        model::{Coefficient, Metrics, Model},
-        ride::Counts,
-        weather::WeatherWarnings,
-    },
-    runtime::{Store, store},
+    dataset::Manifest,
+    features::FEATURES,
+    message::{DatasetReady, ModelPromoted, ModelRejected},
+    model::{Coefficient, Metrics, Model},
+    ride::Counts,
+    weather::WeatherWarnings,
 };
 use indicatif::HumanCount;
+use records::{Store, layout, store};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},

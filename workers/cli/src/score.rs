@@ -6,15 +6,14 @@ use crate::{
     remote::Remote,
 };
 use common::{
-    contract::{
-        features::FEATURES,
-        message::{
-            Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
-            ScoreRide, TemperatureUnit, Units,
-        },
+    features::FEATURES,
+    message::{
+        Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, TemperatureUnit, Units,
     },
-    runtime::{Broker, MemoryBroker, Shutdown, Store, client::Client, process::run_options, worker::run},
 };
+use records::Store;
+use runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run};
 use std::{sync::Arc, time::Duration};
 
 /// What each feature adds to the log-odds of a ride that is average in everything.

@@ -7,14 +7,15 @@ use crate::{
     job::{self, Files},
     report::{self, KnownTruth},
 };
-use common::runtime::{
-    Broker, MemoryBroker, Shutdown, Store,
+use gateway::{Bound, Gateway, settings::Auth};
+use rand::RngExt;
+use records::Store;
+use runtime::{
+    Broker, MemoryBroker, Shutdown,
     client::Client,
     config::{BrokerSettings, Configuration},
     shutdown,
 };
-use gateway::{Bound, Gateway, settings::Auth};
-use rand::RngExt;
 use serde_json::json;
 use sha2::{Digest, Sha256};
 use std::{net::SocketAddr, sync::Arc};

@@ -7,19 +7,13 @@ mod tests;
 use crate::{Failed, Session, arguments::Status, dead, output::legible, remote::Remote};
 use batches::{BatchStatus, Listing, Which};
 use common::{
-    contract::{
-        dead_letter::Letter,
-        message::WorkerControl,
-        topology::{dead_queue, queue, rung_queue, rungs_of},
-    },
-    runtime::{
-        Store,
-        client::Client,
-        config::{BrokerSettings, StoreSettings},
-        control, store,
-    },
+    dead_letter::Letter,
+    message::WorkerControl,
+    topology::{dead_queue, queue, rung_queue, rungs_of},
 };
 use gateway::LETTERS_READ_MAX;
+use records::{Store, StoreSettings, control, store};
+use runtime::{client::Client, config::BrokerSettings};
 use serde::Serialize;
 
 #[derive(Serialize)]

@@ -1,12 +1,10 @@
 //! `topology`: show it, declare it.
 
 use crate::{Failed, Session, arguments::TopologyCommand, users::users};
-use common::{
-    contract::topology::{Argument, ExchangeKind, Role, Topology},
-    runtime::{
-        AmqpBroker, Broker,
-        config::{BrokerSettings, Declare},
-    },
+use common::topology::{Argument, ExchangeKind, Role, Topology};
+use runtime::{
+    AmqpBroker, Broker,
+    config::{BrokerSettings, Declare},
 };
 use std::fmt::Write;
 

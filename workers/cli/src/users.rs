@@ -3,10 +3,8 @@
 use crate::{Failed, Session, arguments::Users};
 use anyhow::{Context, bail};
 use base64::{Engine, prelude::BASE64_STANDARD};
-use common::{
-    contract::permissions::{Permissions, UserPermissions},
-    runtime::{config::BrokerSettings, host},
-};
+use common::permissions::{Permissions, UserPermissions};
+use runtime::{config::BrokerSettings, host};
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::{

@@ -5,18 +5,16 @@ use crate::{
     uploads::Upload,
 };
 use common::{
-    contract::{
-        dataset::{Claim, DatasetFile, Manifest},
-        layout,
-        outcome::Failure,
-        ride::Counts,
-    },
-    runtime::{
-        Store,
-        batch_log::{self, BatchLog, Cursor, Limits, Page, Seen},
-        staging::{self, Staged},
-        store,
-    },
+    dataset::{Claim, DatasetFile, Manifest},
+    outcome::Failure,
+    ride::Counts,
+};
+use records::{
+    Store,
+    batch_log::{self, BatchLog, Cursor, Limits, Page, Seen},
+    layout,
+    staging::{self, Staged},
+    store,
 };
 use serde::Serialize;
 use sha2::{Digest, Sha256};
@@ -276,7 +274,7 @@ async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::dataset::{COLUMNS, MANIFEST_SCHEMA};
+    use common::dataset::{COLUMNS, MANIFEST_SCHEMA};
     use object_store::memory::InMemory;
     use serde_json::json;
 

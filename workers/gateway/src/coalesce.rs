@@ -17,12 +17,10 @@ use crate::{
     problem::Problem,
 };
 use common::{
-    contract::{
-        message::{Score, ScoreError, ScoreRequest, ScoreRide, Units},
-        topology::queue,
-    },
-    runtime::host,
+    message::{Score, ScoreError, ScoreRequest, ScoreRide, Units},
+    topology::queue,
 };
+use runtime::host;
 use std::{sync::Arc, time::Duration};
 use tokio::{
     sync::{mpsc, oneshot},

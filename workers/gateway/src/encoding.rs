@@ -2,10 +2,8 @@
 
 use crate::problem::Problem;
 use axum::http::{HeaderMap, header};
-use common::{
-    contract::coding::{Coding, is_no_compression},
-    runtime::compression::BadCompression,
-};
+use common::coding::{Coding, is_no_compression};
+use runtime::compression::BadCompression;
 
 /// Names of the accepted codings, as a header lists them.
 pub(crate) const CODINGS: &str = "gzip, deflate, zstd, br, identity";

@@ -13,11 +13,9 @@ use axum::{
     http::{HeaderMap, StatusCode, header, request::Parts},
 };
 use bytes::BytesMut;
-use common::{
-    contract::coding::Coding,
-    runtime::compression::{decompress, starts_like},
-};
+use common::coding::Coding;
 use futures::StreamExt;
+use runtime::compression::{decompress, starts_like};
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use std::{ops::Deref, time::Duration};
@@ -280,7 +278,7 @@ fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Pr
     let field = path.as_ref().map(ToString::to_string).filter(|path| path != ".").unwrap_or_default();
     let place = if field.is_empty() { "the body" } else { field.as_str() };
     let value = path.and_then(|path| at_path(body, &path));
-    let shown = in_words(&common::contract::outcome::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
+    let shown = in_words(&common::text::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
     let problem = Problem::unprocessable("invalid-field", format!("{place}: {shown}"));
     let expected = shown.split_once(", expected ").map_or(shown.as_str(), |(_, expected)| expected).to_owned();
     problem.at(FieldError { field, value, expected })

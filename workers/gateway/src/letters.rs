@@ -6,15 +6,13 @@
 
 use crate::link::Link;
 use common::{
-    contract::{
-        dead_letter::{Letter, is_about},
-        envelope,
-        topology::{dead_queue, queue},
-    },
-    runtime::{
-        broker::Delivery,
-        client::{Client, ClientError},
-    },
+    dead_letter::{Letter, is_about},
+    envelope,
+    topology::{dead_queue, queue},
+};
+use runtime::{
+    broker::Delivery,
+    client::{Client, ClientError},
 };
 use serde::Serialize;
 use std::{
@@ -366,10 +364,8 @@ fn read(queue: &str, namespace: &str, delivery: &Delivery) -> DeadLetter {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::{
-        contract::{envelope::Properties, outcome::Outgoing, topology::DEAD},
-        runtime::{Broker, MemoryBroker, Shutdown, broker::Publisher},
-    };
+    use common::{envelope::Properties, exchange::DEAD, outcome::Outgoing};
+    use runtime::{Broker, MemoryBroker, Shutdown, broker::Publisher};
 
     /// Publishes a dead letter of the splitter about a batch.
     async fn give_up(publisher: &dyn Publisher, batch_id: &str, reason: &str) {

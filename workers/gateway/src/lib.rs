@@ -59,11 +59,6 @@ pub use settings::Settings;
 
 use auth::Doorkeeper;
 use coalesce::{Coalescer, Limits};
-use common::runtime::{
-    Broker, Shutdown, Store,
-    batch_log::BatchLog,
-    config::{BrokerSettings, Settings as _},
-};
 use connections::Connections;
 use hosts::Hosts;
 use limits::Limit;
@@ -72,6 +67,11 @@ use management::Management;
 use metrics::Metrics;
 use observe::Observer;
 use pace::{Demands, Places};
+use records::{Store, batch_log::BatchLog};
+use runtime::{
+    Broker, Shutdown,
+    config::{BrokerSettings, Settings as _},
+};
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 

@@ -1,14 +1,12 @@
 //! The gateway's one connection to the fleet, made anew whenever it is lost.
 
 use crate::problem::Problem;
-use common::{
-    contract::topology::queue,
-    runtime::{
-        Broker, Shutdown,
-        broker::ConnectionState,
-        client::{Client, ClientError},
-        host,
-    },
+use common::topology::queue;
+use runtime::{
+    Broker, Shutdown,
+    broker::ConnectionState,
+    client::{Client, ClientError},
+    host,
 };
 use std::{
     sync::{

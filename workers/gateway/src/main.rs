@@ -1,7 +1,7 @@
 //! The gateway as a process: HTTP in front of the fleet's queues.
 
-use common::runtime::Process;
 use gateway::Gateway;
+use runtime::Process;
 use std::process::ExitCode;
 
 #[tokio::main]

@@ -1,8 +1,8 @@
 //! RabbitMQ's management API, for what AMQP does not tell.
 
-use common::runtime::config::BrokerSettings;
 use jiff::Timestamp;
 use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
+use runtime::config::BrokerSettings;
 use serde_json::Value;
 use std::time::Duration;
 

@@ -2,7 +2,7 @@
 //! or invisible characters, numbers also as text, null as absent. One pass without building a tree, as fast as a
 //! derived reader when the keys are spelled exactly.
 
-use common::contract::text;
+use common::text;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error, IgnoredAny, MapAccess, Unexpected, Visitor},

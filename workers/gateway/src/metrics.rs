@@ -1,7 +1,7 @@
 //! What the gateway counts, for Prometheus.
 
 use crate::limits::LimitMetrics;
-use common::contract::served::{Drift, Fallbacks, Tally};
+use common::served::{Drift, Fallbacks, Tally};
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},

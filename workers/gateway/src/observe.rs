@@ -7,22 +7,21 @@ use crate::{
     metrics::Metrics,
 };
 use common::{
-    contract::{
-        dead_letter::BATCH_ID_CONFLICT,
-        message::{DatasetReady, Message, ModelPromoted, decode},
-        model::{Alias, AliasName, Model},
-        outcome::Failure,
-        served::drift,
-        topology::{self, dead_queue, queue, rung_queue, rungs_of},
-    },
-    runtime::{
-        Store, alias,
-        broker::{Delivery, deliveries},
-        client::{Client, ClientError},
-        host, served, store,
-    },
+    dead_letter::BATCH_ID_CONFLICT,
+    exchange,
+    message::{DatasetReady, Message, ModelPromoted, decode},
+    model::{Alias, AliasName, Model},
+    outcome::Failure,
+    served::drift,
+    topology::{dead_queue, queue, rung_queue, rungs_of},
 };
 use futures::{StreamExt, stream};
+use records::{Store, alias, served, store};
+use runtime::{
+    broker::{Delivery, deliveries},
+    client::{Client, ClientError},
+    host,
+};
 use serde::Serialize;
 use std::{
     collections::{BTreeMap, HashMap},
@@ -273,7 +272,7 @@ impl Observer {
             return Ok(());
         };
         let Some(model) = store::read_json::<Model>(&self.store, &champion.object).await? else { return Ok(()) };
-        let since = served::since(SERVED_DAYS);
+        let since = served::since(SERVED_DAYS, host::now());
         let tally = served::read(&self.store, &champion.model, &champion.model_id, Some(&since)).await?;
         self.metrics.served(&champion.model, &champion.model_id, &tally, &drift(&model, &tally));
         Ok(())
@@ -360,9 +359,9 @@ async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, letters: Arc<
 
 async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Letters) -> Result<(), String> {
     let broken = |error: ClientError| error.to_string();
-    let mut consumers = vec![client.listen(topology::EVENTS, "#").await.map_err(broken)?];
+    let mut consumers = vec![client.listen(exchange::EVENTS, "#").await.map_err(broken)?];
     for queue in queue::ALL {
-        consumers.push(client.listen(topology::DEAD, queue).await.map_err(broken)?);
+        consumers.push(client.listen(exchange::DEAD, queue).await.map_err(broken)?);
     }
     let mut heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
     while let Some(delivery) = heard.next().await {
@@ -378,7 +377,7 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Le
 
 /// What a message on the exchanges of events and dead letters means to who watches.
 fn meaning(delivery: &Delivery, letters: &Letters) -> Vec<Event> {
-    if delivery.exchange == topology::DEAD {
+    if delivery.exchange == exchange::DEAD {
         let letter = letters.heard(delivery);
         // Another publisher's message that used the id does not change the state of the batch.
         let of_batch = letter.batch_id.filter(|_| letter.reason != BATCH_ID_CONFLICT);

@@ -11,19 +11,17 @@ use crate::{
     problem::{FieldError, Problem},
 };
 use common::{
-    contract::{
-        features::FEATURES,
-        message::{
-            self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
-            WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
-        },
-        model::logistic,
-        ride::{Observation, TIME_FORMS},
-        topology::queue,
-        weather::{self, Impossible::TminAboveTmax},
+    features::FEATURES,
+    message::{
+        self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
+        WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
     },
-    runtime::host,
+    model::logistic,
+    ride::{Observation, TIME_FORMS},
+    topology::queue,
+    weather::{self, Impossible::TminAboveTmax},
 };
+use runtime::host;
 use serde_json::{Value, json};
 use std::borrow::Cow;
 use tokio::time::Instant;

@@ -24,8 +24,8 @@ use axum_server::{
     Handle, Server,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use common::runtime::Shutdown;
 use hyper_util::rt::TokioTimer;
+use runtime::Shutdown;
 use std::{
     any::Any,
     net::{IpAddr, SocketAddr, TcpListener},

@@ -1,10 +1,9 @@
 //! The section `[gateway]` of the configuration.
 
 use crate::hosts;
-use common::{
-    contract::{layout, message::SCORE_RIDES_MAX},
-    runtime::config::{self, Problem},
-};
+use common::message::SCORE_RIDES_MAX;
+use records::layout;
+use runtime::config::{self, Problem};
 use serde::{Deserialize, Serialize};
 use std::net::SocketAddr;
 
@@ -328,7 +327,7 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::runtime::config::Settings as _;
+    use runtime::config::Settings as _;
 
     fn open() -> Settings {
         Settings { auth: Auth::Off, ..Settings::default() }

@@ -7,19 +7,17 @@
 
 use crate::{App, extract::Pieces, link::reasons, problem::Problem};
 use common::{
-    contract::{
-        coding::Coding,
-        dataset::Claim,
-        layout,
-        message::{BatchContent, Message, RideBatch},
-        outcome::Failure,
-        reading::Reading,
-    },
-    runtime::{batch_log, host, store},
+    coding::Coding,
+    dataset::Claim,
+    message::{BatchContent, Message, RideBatch},
+    outcome::Failure,
+    reading::Reading,
 };
 use futures::TryStreamExt;
 use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
+use records::{batch_log, layout, store};
+use runtime::host;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::Duration;

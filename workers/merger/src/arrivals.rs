@@ -10,7 +10,7 @@
 //!   ■     ■ ■ □ ■ □ □ ■ …  probe 2 ─ there ─▶ probe 4, 5 ─ there ─▶ probe the next 4 … ─ absent ─▶ stop
 //! ```
 
-use common::contract::message::BatchSplit;
+use common::message::BatchSplit;
 use std::{collections::BTreeMap, sync::Arc};
 
 /// Chunks per page of the bitmap.

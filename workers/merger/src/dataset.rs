@@ -6,16 +6,16 @@ use crate::{
 };
 use bytes::{Buf, BytesMut};
 use common::{
-    contract::{
-        dead_letter::BATCH_ID_CONFLICT,
-        layout,
-        message::{BatchSplit, EnrichedChunk, SplitDigest},
-        outcome::Failure,
-    },
-    runtime::store::{self, Store},
+    dead_letter::BATCH_ID_CONFLICT,
+    message::{BatchSplit, EnrichedChunk, SplitDigest},
+    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, future, stream};
 use object_store::{Error, ObjectMeta, ObjectStoreExt, buffered::BufWriter, path::Path};
+use records::{
+    layout,
+    store::{self, Store},
+};
 use tokio::io::AsyncWriteExt;
 
 /// Rows gathered before they are handed to the upload.

@@ -4,12 +4,12 @@
 //! rows of all chunks in the order of the batch, so its bytes depend on the rides alone and not on how they were cut
 //! into chunks.
 
-use common::contract::{
+use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
-    layout,
     message::{BatchSplit, DatasetReady, EnrichedChunk, EnrichedRide, SplitDigest},
     ride::{Counts, Weather},
 };
+use records::layout;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, io::Write, ops::Range};

@@ -35,22 +35,19 @@ pub mod recent;
 
 use arrivals::{Announced, Arrivals, Probe, Rank, wider};
 use common::{
-    contract::{
-        dataset::PART_BYTES_MAX,
-        envelope::Envelope,
-        layout,
-        message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
-        outcome::{Failure, Outputs},
-        topology::queue,
-    },
-    runtime::{
-        Store, Worker,
-        config::{self, Problem},
-        store,
-    },
+    dataset::PART_BYTES_MAX,
+    envelope::Envelope,
+    message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
+    outcome::{Failure, Outputs},
+    topology::queue,
 };
 use object_store::ObjectMeta;
 use recent::Recent;
+use records::{Store, layout, store};
+use runtime::{
+    Worker,
+    config::{self, Problem},
+};
 use serde::{Deserialize, Serialize};
 use std::{
     ops::ControlFlow,

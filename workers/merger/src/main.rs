@@ -1,7 +1,7 @@
 //! The merger as a process: chunks with weather in, one dataset out.
 
-use common::runtime::Process;
 use merger::Merger;
+use runtime::Process;
 use std::process::ExitCode;
 
 #[tokio::main]

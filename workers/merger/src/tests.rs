@@ -1,5 +1,5 @@
 use super::*;
-use common::contract::{
+use common::{
     dataset::Manifest,
     envelope::Properties,
     message::{DatasetReady, EnrichedRide, SplitDigest},

@@ -1,6 +1,6 @@
 //! Which artefacts may be served, and what of them serving needs.
 
-use common::contract::{
+use common::{
     features::{FEATURES, Feature},
     model::{Alias, MODEL_SCHEMA, Model, logistic},
     served::PROBABILITY_PARTS,
@@ -135,7 +135,7 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
     if !(0.0..=1.0).contains(&model.threshold) {
         return Err(Unusable::Number("threshold".to_owned()));
     }
-    let weight = |(place, c): (usize, &common::contract::model::Coefficient)| Weight {
+    let weight = |(place, c): (usize, &common::model::Coefficient)| Weight {
         place,
         per_unit: c.per_unit,
         mean: c.mean,
@@ -163,13 +163,11 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use common::contract::{
-        layout,
-        model::{
-            ALIAS_SCHEMA, AliasName, Coefficient, Confusion, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
-        },
+    use common::model::{
+        ALIAS_SCHEMA, AliasName, Coefficient, Confusion, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
     };
     use proptest::prelude::*;
+    use records::layout;
 
     pub(crate) fn model(model_id: &str) -> Model {
         let metrics = Metrics {

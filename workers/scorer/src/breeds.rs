@@ -17,16 +17,13 @@ use crate::{
     score::{Choice, Models},
 };
 use common::{
-    contract::{
-        layout,
-        message::{Fallback, ScoreRequest},
-        model::AliasName,
-        outcome::Failure,
-        served::BreedCache,
-    },
-    runtime::store::Store,
+    message::{Fallback, ScoreRequest},
+    model::AliasName,
+    outcome::Failure,
+    served::BreedCache,
 };
 use quick_cache::{Lifecycle, OptionsBuilder, UnitWeighter, sync::Cache};
+use records::{layout, store::Store};
 use std::{
     collections::BTreeMap,
     convert::Infallible,

@@ -4,10 +4,8 @@ use crate::{
     WAITING_MAX,
     named::{self, Found, Named},
 };
-use common::{
-    contract::{model::AliasName, outcome::Failure},
-    runtime::store::Store,
-};
+use common::{model::AliasName, outcome::Failure};
+use records::store::Store;
 use std::{
     sync::{
         Arc, PoisonError, RwLock,

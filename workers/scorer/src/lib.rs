@@ -30,24 +30,21 @@ mod watch;
 use breeds::Breeds;
 use bytes::Bytes;
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        layout,
-        message::{
-            Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest,
-            ScoreResponse, Undecodable,
-        },
-        model::AliasName,
-        outcome::{Failure, Outgoing, Outputs},
+    envelope::{Envelope, Properties},
+    message::{
+        Input, Kind, Message, ModelPromoted, SCORE_RIDES_MAX, ScoreError, ScoreErrorCode, ScoreRequest, ScoreResponse,
+        Undecodable,
     },
-    runtime::{
-        Worker,
-        broker::MESSAGE_TOO_LARGE,
-        config::{self, Problem},
-        store::Store,
-    },
+    model::AliasName,
+    outcome::{Failure, Outgoing, Outputs},
 };
 use follow::Follower;
+use records::{layout, store::Store};
+use runtime::{
+    Worker,
+    broker::MESSAGE_TOO_LARGE,
+    config::{self, Problem},
+};
 use serde::{Deserialize, Serialize};
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
@@ -127,9 +124,9 @@ impl Input for ScorerIn {
 
     fn decode(kind: Kind, body: &Bytes) -> Result<Self, Undecodable> {
         if kind == ModelPromoted::KIND {
-            return common::contract::message::decode(body).map(Self::Promoted);
+            return common::message::decode(body).map(Self::Promoted);
         }
-        common::contract::message::decode(body).map(Self::Score)
+        common::message::decode(body).map(Self::Score)
     }
 
     fn batch_id(&self) -> Option<&str> {

@@ -1,6 +1,6 @@
 //! The scorer as a process: features in, a probability out.
 
-use common::runtime::Process;
+use runtime::Process;
 use scorer::Scorer;
 use std::process::ExitCode;
 

@@ -2,15 +2,12 @@
 
 use crate::artefact::{self, Servable, Unusable};
 use common::{
-    contract::{
-        layout,
-        model::{Alias, AliasName},
-        outcome::Failure,
-    },
-    runtime::{
-        alias,
-        store::{self, Store},
-    },
+    model::{Alias, AliasName},
+    outcome::Failure,
+};
+use records::{
+    alias, layout,
+    store::{self, Store},
 };
 
 /// A checked version, and how it came by its name.

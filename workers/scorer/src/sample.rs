@@ -4,13 +4,12 @@
 //! same ones whoever asks how often.
 
 use crate::watch::Key;
-use common::{
-    contract::{layout, outcome::Failure, served::write_scored},
-    runtime::{
-        host,
-        store::{self, Store},
-    },
+use common::{outcome::Failure, served::write_scored};
+use records::{
+    layout,
+    store::{self, Store},
 };
+use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet},
     sync::{

@@ -1,7 +1,7 @@
 //! Features in, probabilities out: every ride by the one model that was chosen for it.
 
 use crate::{artefact::Servable, named::Named};
-use common::contract::{
+use common::{
     features::FEATURE_COUNT,
     message::{
         Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
@@ -250,7 +250,7 @@ fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Un
 mod tests {
     use super::*;
     use crate::artefact::tests::{model, served};
-    use common::contract::{
+    use common::{
         features::{FEATURES, FeatureSet},
         message::{Message, PrecipitationUnit, TemperatureUnit, decode},
         model::{Model, logistic},

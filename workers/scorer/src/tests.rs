@@ -8,20 +8,16 @@ mod served;
 use super::*;
 use crate::artefact::tests::{alias, encoded, model};
 use common::{
-    contract::{
-        message::{ScoreOutcome, ScoreRide, Units, recognise},
-        model::{Alias, AliasName, Model, logistic},
-    },
-    runtime::{
-        config::{Settings as _, StoreSettings},
-        store,
-    },
+    message::{ScoreOutcome, ScoreRide, Units, recognise},
+    model::{Alias, AliasName, Model, logistic},
 };
 use futures::StreamExt;
 use object_store::{
     memory::InMemory,
     throttle::{ThrottleConfig, ThrottledStore},
 };
+use records::{StoreSettings, store};
+use runtime::config::Settings as _;
 use tokio::time::Instant;
 
 /// As the broker names it.
@@ -102,7 +98,7 @@ async fn ask_for(scorer: &Scorer, request: ScoreRequest, expiration_ms: Option<u
     let [Ok(reply)] = outgoing.as_slice() else { panic!("{outgoing:?}") };
     assert_eq!((reply.exchange, reply.routing_key.as_str(), reply.mandatory), ("", REPLY_QUEUE, false));
     assert_eq!(reply.properties.correlation_id.as_deref(), Some("c"));
-    let response: ScoreResponse = common::contract::message::decode(&reply.body).unwrap();
+    let response: ScoreResponse = common::message::decode(&reply.body).unwrap();
     assert_eq!(response.request_id, "q");
     Ok(response)
 }

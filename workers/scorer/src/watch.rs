@@ -15,18 +15,16 @@ use crate::{
     score::{Choice, Models, Seen, score_ride},
 };
 use common::{
-    contract::{
-        layout,
-        message::{Fallback, ScoreRequest},
-        outcome::Failure,
-        served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, part_of},
-    },
-    runtime::{
-        host,
-        store::{self, Store},
-    },
+    message::{Fallback, ScoreRequest},
+    outcome::Failure,
+    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, part_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use records::{
+    layout,
+    store::{self, Store},
+};
+use runtime::host;
 use std::{
     borrow::Cow,
     collections::BTreeMap,

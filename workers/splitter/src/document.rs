@@ -33,7 +33,7 @@ pub(crate) use members::{Lookup, Members};
 pub use refusal::{Refusal, Snippet};
 pub(crate) use relaxed::{INFINITE, NAN};
 
-use common::contract::reading::{Mapping, Reading};
+use common::reading::{Mapping, Reading};
 use envelope::holds_more;
 use large::Large;
 use memchr::{memchr_iter, memrchr};

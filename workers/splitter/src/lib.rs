@@ -23,29 +23,27 @@ pub mod split;
 
 use bytes::Bytes;
 use common::{
-    contract::{
-        dataset::{Claim, Manifest},
-        dead_letter::BATCH_ID_CONFLICT,
-        envelope::{Coding, Envelope, Properties, content_coding},
-        layout,
-        message::{
-            BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
-            new_split_id,
-        },
-        outcome::{Failure, Outputs, shorten},
-        reading::Reading,
-        topology::queue,
+    dataset::{Claim, Manifest},
+    dead_letter::BATCH_ID_CONFLICT,
+    envelope::{Coding, Envelope, Properties, content_coding},
+    message::{
+        BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
+        new_split_id,
     },
-    runtime::{
-        Store, Worker,
-        batch_log::BatchLog,
-        config::{Problem, Settings as Section},
-        host, store,
-    },
+    outcome::{Failure, Outputs},
+    reading::Reading,
+    text::shorten,
+    topology::queue,
 };
 use document::{Document, Header, Options, Refusal};
 use object_store::path::Path;
+use records::{Store, batch_log::BatchLog, layout, store};
 use ride::RIDE_BYTES_MAX;
+use runtime::{
+    Worker,
+    config::{Problem, Settings as Section},
+    host,
+};
 use serde::{Deserialize, Serialize};
 use source::{InvalidUtf16, Limits, ReadError, Source};
 use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};

@@ -1,6 +1,6 @@
 //! The splitter as a process: batches in, chunks out.
 
-use common::runtime::Process;
+use runtime::Process;
 use splitter::Splitter;
 use std::process::ExitCode;
 

@@ -9,14 +9,12 @@ use crate::{
     too_many_ride_ids,
 };
 use common::{
-    contract::{
-        outcome::{Failure, Outgoing},
-        reading,
-    },
-    runtime::{Store, store},
+    outcome::{Failure, Outgoing},
+    reading,
 };
 use futures::{Stream, stream};
 use object_store::{buffered::BufWriter, path::Path};
+use records::{Store, store};
 use std::io;
 use tokio::io::AsyncWriteExt;
 

@@ -9,7 +9,7 @@ mod key;
 mod value;
 
 use crate::document::{FromObject, Lookup, Members};
-use common::contract::{
+use common::{
     reading::{Factor, Mapping},
     ride::{DISTANCE_MAX, Label, POINTS_MAX, RejectReason, Ride, StatusTime},
 };

@@ -18,12 +18,13 @@ mod utf16;
 
 use self::{compressed::Stated, csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
 use bytes::Bytes;
-use common::{contract::coding::Coding, runtime::Store};
+use common::coding::Coding;
 use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
 use object_store::{GetOptions, GetResult, GetResultPayload, path::Path};
+use records::Store;
 use std::io::{self, Read};
 
 pub(crate) use self::{csv::InvalidCsv, format::Unsupported, parquet::InvalidParquet, utf16::InvalidUtf16};

@@ -4,7 +4,7 @@ use crate::{
     document::{Content, Element, HEAD_BYTES},
     ride::{Judged, Outline},
 };
-use common::contract::{
+use common::{
     message::{BatchSplit, RideChunk, SplitDigest},
     ride::{RejectReason, Ride},
 };

@@ -4,15 +4,15 @@ mod readings;
 use super::*;
 use crate::ride::Judged;
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
-use common::contract::{
+use common::{
     message::{RideChunk, SplitDigest, decode},
     outcome::Outgoing,
     reading::Reading,
     ride::Ride,
 };
-use common::runtime::config::StoreSettings;
 use futures::{StreamExt, TryStreamExt};
 use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+use records::StoreSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;

@@ -4,7 +4,7 @@
 //! same resample.
 
 use crate::{metrics::softplus, newton::Cancel};
-use common::contract::model::Interval;
+use common::model::Interval;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use std::sync::atomic::{AtomicUsize, Ordering};

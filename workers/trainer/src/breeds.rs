@@ -16,11 +16,11 @@ use crate::{
     select::best,
     train::{Centre, Fit, FitError, Recipe, fit},
 };
-use common::contract::{
+use common::{
     features::{FEATURE_COUNT, fold},
-    layout,
     model::{Candidate, Interval, Model, TrainingCounts},
 };
+use records::layout;
 use serde::{Deserialize, Serialize};
 use std::sync::{
     Mutex, PoisonError,
@@ -70,7 +70,7 @@ pub struct BreedsHeldOut {
 /// One breed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BreedSummary {
-    /// As [`common::contract::features::breed_name`] has it.
+    /// As [`common::features::breed_name`] has it.
     pub breed: String,
     /// Model family.
     pub model: String,

@@ -12,7 +12,7 @@ use crate::{
     select::{self, CrossValidated},
     train::{Fit, FitError, Recipe, Scaler, fit},
 };
-use common::contract::{
+use common::{
     features::{FEATURE_COUNT, FEATURES, FeatureSet},
     model::{
         Candidate, Coefficient, Criterion, Evidence, Gain, HeldOut, Histogram, Interval, MODEL_SCHEMA, Metrics, Model,
@@ -61,7 +61,7 @@ pub enum Refusal {
 pub const TOO_MANY_RIDES: &str = "too_many_rides";
 
 impl Refusal {
-    /// Stable code, as in [`common::contract::message::ModelRejected::reason`].
+    /// Stable code, as in [`common::message::ModelRejected::reason`].
     pub fn reason(&self) -> &'static str {
         match self {
             Self::NoWeather { .. } => "no_weather",

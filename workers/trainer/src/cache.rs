@@ -36,12 +36,13 @@ mod piece;
 
 use crate::rows::Parsed;
 use bytes::Bytes;
-use common::{
-    contract::{dataset::Manifest, layout, model::TrainedOn},
-    runtime::store::{self, Store},
-};
+use common::{dataset::Manifest, model::TrainedOn};
 use pack::{BYTES_MAX, Entry, ManifestHash, PACK_BYTES_MAX};
 use packs::{Found, Pack, Unread};
+use records::{
+    layout,
+    store::{self, Store},
+};
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 

@@ -1,7 +1,7 @@
 //! Which features are combinations of each other.
 
 use crate::newton::Matrix;
-use common::contract::features::FEATURE_COUNT;
+use common::features::FEATURE_COUNT;
 
 /// Share of a feature's variance that remains, below which the features before it determine it.
 const RESIDUAL_MAX: f64 = 1e-9;

@@ -1,6 +1,6 @@
 //! Curves for people to look at: ROC and calibration, as few points as a picture needs.
 
-use common::contract::model::{CalibrationBin, RocPoint, logistic};
+use common::model::{CalibrationBin, RocPoint, logistic};
 use std::{cmp::Reverse, collections::BinaryHeap};
 
 /// Points of a ROC curve at most.

@@ -5,7 +5,7 @@ use crate::{
     rows::Rides,
     train::Fit,
 };
-use common::contract::{
+use common::{
     features::FEATURE_COUNT,
     model::{Histogram, logistic},
 };

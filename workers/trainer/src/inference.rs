@@ -6,7 +6,7 @@ use crate::{
     rows::Rides,
     train::{Fit, FitError, Recipe, Scaler, fit_scaled},
 };
-use common::contract::{
+use common::{
     features::{FEATURE_COUNT, FEATURES, FeatureSet},
     model::{Inference, Interval, LikelihoodRatio, Warning, WarningCode},
 };

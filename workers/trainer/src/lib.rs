@@ -62,23 +62,20 @@ pub use settings::Settings;
 
 use build::{Refusal, TOO_MANY_RIDES};
 use common::{
-    contract::{
-        envelope::Envelope,
-        layout,
-        message::{DatasetReady, ModelRejected},
-        outcome::{Failure, Outgoing, Outputs},
-    },
-    runtime::{
-        Worker,
-        host::offload,
-        store::{self, Store},
-    },
+    envelope::Envelope,
+    message::{DatasetReady, ModelRejected},
+    outcome::{Failure, Outgoing, Outputs},
 };
 use newton::Cancel;
 use plan::Plan;
 use realised::Scored;
+use records::{
+    layout,
+    store::{self, Store},
+};
 use registry::readable;
 use release::{Release, Trained, cancelled, decided, pretty};
+use runtime::{Worker, host::offload};
 use std::{num::NonZero, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::Instrument;

@@ -1,25 +1,23 @@
 //! Streams the files of datasets out of the object store and into rows, on as many cores as there are.
 
-use crate::cache::{Cache, Encoded};
-use crate::plan::Plan;
-use crate::realised::{Outcome, Scored};
-use crate::rows::{Columns, NO_BREED, Parsed, Place, Rides, RowError, first_record, parse, whole_records};
+use crate::{
+    cache::{Cache, Encoded},
+    plan::Plan,
+    realised::{Outcome, Scored},
+    rows::{Columns, NO_BREED, Parsed, Place, Rides, RowError, first_record, parse, whole_records},
+};
 use bytes::Bytes;
 use common::{
-    contract::{
-        dataset::{DatasetFile, Manifest},
-        features::TEST_SHARE,
-        model::TrainingCounts,
-        outcome::Failure,
-    },
-    runtime::{
-        host::offload,
-        store::{self, Store},
-    },
+    dataset::{DatasetFile, Manifest},
+    features::TEST_SHARE,
+    model::TrainingCounts,
+    outcome::Failure,
 };
 use futures::future::BoxFuture;
 use futures::{StreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
+use records::store::{self, Store};
+use runtime::host::offload;
 use sha2::{Digest, Sha256};
 use std::{
     collections::{BTreeMap, HashMap, HashSet, VecDeque},

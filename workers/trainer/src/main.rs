@@ -1,6 +1,6 @@
 //! The trainer as a process: datasets in, a model out.
 
-use common::runtime::Process;
+use runtime::Process;
 use std::process::ExitCode;
 use trainer::Trainer;
 

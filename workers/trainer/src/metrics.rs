@@ -1,7 +1,7 @@
 //! How good predictions are, from log-odds: nothing overflows and no probability has to be clamped.
 
 use crate::curves::{self, Calibration};
-use common::contract::model::{BrierDecomposition, CalibrationBin, Confusion, Metrics, logistic};
+use common::model::{BrierDecomposition, CalibrationBin, Confusion, Metrics, logistic};
 
 /// Judges predictions: each the log-odds of service (finite) and whether service was asked for. `None` without any.
 ///

@@ -5,7 +5,7 @@ use crate::{
     rows::Rides,
     train::{FitError, Scaler},
 };
-use common::contract::features::FEATURE_COUNT;
+use common::features::FEATURE_COUNT;
 use std::sync::{
     Arc,
     atomic::{AtomicBool, Ordering},

@@ -2,17 +2,17 @@
 
 use crate::load;
 use common::{
-    contract::{
-        dataset::{MANIFEST_SCHEMA, Manifest},
-        layout,
-        message::DatasetReady,
-        model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
-        outcome::Failure,
-    },
-    runtime::store::{self, Store},
+    dataset::{MANIFEST_SCHEMA, Manifest},
+    message::DatasetReady,
+    model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
+    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use records::{
+    layout,
+    store::{self, Store},
+};
 use sha2::{Digest, Sha256};
 
 /// Manifests asked of the store at once.

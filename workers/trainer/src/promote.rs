@@ -6,7 +6,7 @@ use crate::{
     newton::Cancel,
     rows::Rides,
 };
-use common::contract::model::{Alias, Evidence, Interval, Model, logistic};
+use common::model::{Alias, Evidence, Interval, Model, logistic};
 use serde::{Deserialize, Serialize};
 
 /// By how much chance alone must be unlikely for the features to count as telling something.
@@ -91,7 +91,7 @@ pub struct Verdict {
     /// Whether it did.
     pub promoted: bool,
     /// Stable code: `first`, `no_worse`, `always`, `unrivalled`, `champion_already`, or one of those of
-    /// [`common::contract::message::ModelRejected::reason`].
+    /// [`common::message::ModelRejected::reason`].
     pub reason: String,
     /// In words, with the numbers.
     pub why: String,

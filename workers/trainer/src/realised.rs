@@ -4,15 +4,14 @@
 //! it comes by among all others. A ride that a version scored more than once counts once.
 
 use crate::{metrics, registry, release::pretty, report::Realised};
-use common::{
-    contract::{layout, model::Model, outcome::Failure, served::read_scored},
-    runtime::{
-        host::offload,
-        store::{self, Store},
-    },
-};
+use common::{model::Model, outcome::Failure, served::read_scored};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
+use records::{
+    layout,
+    store::{self, Store},
+};
+use runtime::host::offload;
 use std::collections::{HashMap, HashSet};
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -164,7 +163,7 @@ fn log_odds(probability: f64) -> f64 {
 mod tests {
     use super::*;
     use crate::report::tests::trained;
-    use common::contract::{model::TrainingSettings, served::write_scored};
+    use common::{model::TrainingSettings, served::write_scored};
     use object_store::memory::InMemory;
     use std::sync::Arc;
 

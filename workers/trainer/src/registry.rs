@@ -17,16 +17,14 @@
 //! the alias at its start and every hour.
 
 use common::{
-    contract::{
-        layout,
-        model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
-        outcome::Failure,
-    },
-    runtime::{
-        alias, host,
-        store::{self, Store},
-    },
+    model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
+    outcome::Failure,
 };
+use records::{
+    alias, layout,
+    store::{self, Store},
+};
+use runtime::host;
 use sha2::{Digest, Sha256};
 
 /// Why a version cannot be named.

@@ -19,18 +19,16 @@ use crate::{
     report::{self, DataSummary, Realised},
 };
 use common::{
-    contract::{
-        layout,
-        message::{ModelPromoted, ModelRejected},
-        model::{Alias, AliasName, Metrics, Model, TrainedOn, TrainingCounts},
-        outcome::{Failure, Outgoing},
-    },
-    runtime::{
-        host::offload,
-        store::{self, Store},
-    },
+    message::{ModelPromoted, ModelRejected},
+    model::{Alias, AliasName, Metrics, Model, TrainedOn, TrainingCounts},
+    outcome::{Failure, Outgoing},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use records::{
+    layout,
+    store::{self, Store},
+};
+use runtime::host::offload;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{collections::HashSet, sync::Arc};

@@ -24,7 +24,7 @@ mod style;
 mod words;
 
 use crate::{breeds::Breeds, promote::Verdict};
-use common::contract::{dataset::Manifest, model::Model, ride::Counts};
+use common::{dataset::Manifest, model::Model, ride::Counts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -89,7 +89,7 @@ pub struct Realised {
     /// The version that scored.
     pub model_id: String,
     /// What it had said against what was.
-    pub metrics: common::contract::model::Metrics,
+    pub metrics: common::model::Metrics,
 }
 
 /// What a page shows.

@@ -2,7 +2,7 @@
 //!
 //! A file is read in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
 
-use common::contract::{
+use common::{
     features::{FEATURE_COUNT, FEATURES, breed_name, is_test_ride, spread},
     ride::{DISTANCE_MAX, POINTS_MAX},
 };
@@ -333,7 +333,7 @@ fn reader(block: &[u8]) -> csv::Reader<&[u8]> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::dataset::COLUMNS;
+    use common::dataset::COLUMNS;
     use proptest::prelude::*;
 
     fn columns() -> Columns {

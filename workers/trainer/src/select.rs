@@ -6,7 +6,7 @@ use crate::{
     rows::Rides,
     train::{Fit, FitError, Recipe, fit},
 };
-use common::contract::{
+use common::{
     features::{FEATURE_COUNT, fold},
     model::{Candidate, Criterion, ThresholdChoice, logistic},
 };

@@ -2,12 +2,10 @@
 
 use crate::promote::{Metric, Promotion, Rule};
 use common::{
-    contract::{
-        features::{FOLDS_MAX, FeatureSet},
-        model::{Criterion, TrainingSettings},
-    },
-    runtime::config::{self, Problem},
+    features::{FOLDS_MAX, FeatureSet},
+    model::{Criterion, TrainingSettings},
 };
+use runtime::config::{self, Problem};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IntoDeserializer, value::StrDeserializer},
@@ -277,7 +275,7 @@ mod threshold {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::runtime::config::{Configuration, Settings as _};
+    use runtime::config::{Configuration, Settings as _};
 
     fn told(overrides: &[(&str, &str)]) -> Result<Settings, String> {
         let overrides: Vec<_> = overrides.iter().map(|(k, v)| (format!("trainer.{k}"), (*v).to_owned())).collect();

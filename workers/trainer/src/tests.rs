@@ -8,7 +8,7 @@ use crate::{
     release::MetricsFile,
     settings::Threshold,
 };
-use common::contract::{
+use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
     envelope::Properties,
     features::{FEATURES, is_test_ride},
@@ -450,7 +450,7 @@ async fn a_late_write_of_the_alias_is_repaired() {
     let as_it_was = everything(&store).await;
     store::write(&store, &path, late).await.unwrap();
     assert_ne!(alias(&store).await.unwrap().model_id, second.model_id);
-    let seen = common::runtime::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
+    let seen = records::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
     assert_eq!(seen.unwrap().model_id, second.model_id);
     trainer(&store).tend().await.unwrap();
     assert_eq!(everything(&store).await, as_it_was);

@@ -14,7 +14,7 @@ use crate::{
     newton::{Cancel, Features, Matrix, Optimum, PARAMETERS, Problem, Vector, inverse, newton, over_blocks},
     rows::Rides,
 };
-use common::contract::features::{FEATURE_COUNT, FEATURES};
+use common::features::{FEATURE_COUNT, FEATURES};
 use linfa::{Dataset, traits::Fit as _};
 use linfa_logistic::LogisticRegression;
 use ndarray::{Array1, Array2};

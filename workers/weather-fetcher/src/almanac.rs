@@ -8,7 +8,7 @@ use crate::{
     source::Place,
     weather::{WeatherCache, failure},
 };
-use common::contract::{
+use common::{
     message::WeatherPlace,
     outcome::Failure,
     ride::{Weather, WeatherMissing},

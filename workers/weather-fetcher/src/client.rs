@@ -10,11 +10,11 @@ use crate::{
     station_year::StationYear,
     unavailable::{Patience, Spelling, Unavailable},
 };
-use common::runtime::host;
 use futures::StreamExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use reqwest::StatusCode;
+use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,

@@ -8,10 +8,8 @@ use crate::{
     source::{BY_STATION, Place},
 };
 use anyhow::Context;
-use common::{
-    contract::weather::WeatherWarnings,
-    runtime::{config, host},
-};
+use common::weather::WeatherWarnings;
+use runtime::{config, host};
 use std::{
     collections::{BTreeMap, BTreeSet},
     path::Path,

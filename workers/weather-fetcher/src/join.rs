@@ -8,7 +8,7 @@ use crate::{
     nearest::{Near, Nearby, StationIndex},
     station_year::StationYear,
 };
-use common::contract::{
+use common::{
     message::WeatherPlace,
     ride::{Observation, Weather, WeatherMissing},
 };

@@ -1,7 +1,7 @@
 //! What was left out of a weather text: counted by reason, with the first samples.
 
 use crate::lines::Malformed;
-use common::contract::{
+use common::{
     ride::Counts,
     weather::{Impossible, WARNING_SAMPLES_MAX, WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
 };

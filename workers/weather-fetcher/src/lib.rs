@@ -54,16 +54,15 @@ use crate::{
 };
 use anyhow::Context;
 use common::{
-    contract::{
-        envelope::Envelope,
-        message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
-        outcome::{Failure, Outputs},
-        ride::Ride,
-    },
-    runtime::{
-        Store, Worker,
-        config::{self, Problem},
-    },
+    envelope::Envelope,
+    message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
+    outcome::{Failure, Outputs},
+    ride::Ride,
+};
+use records::Store;
+use runtime::{
+    Worker,
+    config::{self, Problem},
 };
 use serde::{Deserialize, Serialize};
 use std::{io, num::NonZeroU32, path::Path, sync::Arc, time::Duration};

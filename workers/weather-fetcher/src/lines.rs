@@ -8,7 +8,7 @@ use crate::{
     gunzip::is_blank,
     left_out::{LeftOut, Reason},
 };
-use common::contract::outcome::shorten;
+use common::text::shorten;
 use std::fmt;
 
 /// Bytes of a line at most: NOAA's longest has 85 columns. A longer line is left out.

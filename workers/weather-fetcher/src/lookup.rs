@@ -5,17 +5,15 @@
 
 use crate::{almanac::Almanac, weather::WEATHER_UNUSABLE};
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        message::{
-            PlaceWeather, Undecodable, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse,
-        },
-        outcome::{Failure, Outgoing, Outputs},
-        ride::{Weather, WeatherMissing},
-        topology::{self, queue},
+    envelope::{Envelope, Properties},
+    message::{
+        PlaceWeather, Undecodable, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse,
     },
-    runtime::{Worker, broker::MESSAGE_TOO_LARGE},
+    outcome::{Failure, Outgoing, Outputs},
+    ride::{Weather, WeatherMissing},
+    topology::{self, queue},
 };
+use runtime::{Worker, broker::MESSAGE_TOO_LARGE};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 

@@ -1,6 +1,6 @@
 //! The weather-fetcher as a process: chunks in, chunks with weather out; and who asks for weather is answered.
 
-use common::runtime::Process;
+use runtime::Process;
 use std::process::ExitCode;
 use weather_fetcher::WeatherFetcher;
 

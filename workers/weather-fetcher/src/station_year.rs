@@ -4,7 +4,7 @@ use crate::{
     left_out::{LeftOut, Reason},
     lines::{Line, Malformed, Parsed, field},
 };
-use common::contract::weather::{self, Impossible};
+use common::weather::{self, Impossible};
 
 /// What a day must have to be of use: all three elements of NOAA's GHCN-Daily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

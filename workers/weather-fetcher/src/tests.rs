@@ -9,16 +9,15 @@ pub(crate) mod noaa;
 
 use crate::{Settings, WeatherFetcher};
 use common::{
-    contract::{
-        envelope::{Envelope, Properties},
-        message::{EnrichedChunk, RideChunk, decode},
-        outcome::Failure,
-        ride::{Observation, Ride, StatusTime, Weather, WeatherMissing},
-    },
-    runtime::{Store, Worker, store},
+    envelope::{Envelope, Properties},
+    message::{EnrichedChunk, RideChunk, decode},
+    outcome::Failure,
+    ride::{Observation, Ride, StatusTime, Weather, WeatherMissing},
 };
 use futures::{StreamExt, future::join_all};
 use noaa::{Data, Fault, Noaa};
+use records::{Store, store};
+use runtime::Worker;
 use std::{path::Path, sync::Arc, time::Duration};
 
 /// Central Park has all three elements, the rain gauge nearer by does not, the far one is beyond reach of New York.
@@ -367,7 +366,7 @@ async fn a_folder_is_a_source_and_needs_no_cache() {
 
 #[test]
 fn settings_that_cannot_be_used_are_refused_by_name() {
-    use common::runtime::config::Settings as _;
+    use runtime::config::Settings as _;
     for (key, settings) in [
         ("source", of("s3://noaa-ghcn-pds".to_owned())),
         ("stations", Settings { stations: Some("ftp://x/y".to_owned()), ..Settings::default() }),

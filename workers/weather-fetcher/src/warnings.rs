@@ -2,14 +2,9 @@
 //! on them; a failure of the store is only logged.
 
 use crate::left_out::LeftOut;
-use common::{
-    contract::{
-        layout,
-        weather::{WARNINGS_SCHEMA, WeatherWarnings},
-    },
-    runtime::store::Store,
-};
+use common::weather::{WARNINGS_SCHEMA, WeatherWarnings};
 use object_store::{Error, ObjectStoreExt, path::Path};
+use records::{layout, store::Store};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -143,7 +138,7 @@ impl Station {
 mod tests {
     use super::*;
     use crate::{left_out::Reason, lines::Malformed};
-    use common::runtime::store;
+    use records::store;
     use std::sync::Arc;
 
     fn left_out(line: u64) -> LeftOut {

@@ -12,15 +12,14 @@ use crate::{
     unavailable::Unavailable,
     warnings::Warnings,
 };
-use common::{
-    contract::{layout, outcome::Failure},
-    runtime::{
-        host,
-        store::{self, Store},
-    },
-};
+use common::outcome::Failure;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, civil};
+use records::{
+    layout,
+    store::{self, Store},
+};
+use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{

@@ -1,7 +1,7 @@
 //! The operator's commands.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
-use common::contract::topology::queue;
+use common::topology::queue;
 use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 
 /// `dead`

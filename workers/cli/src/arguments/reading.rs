@@ -1,7 +1,7 @@
 //! How the rides of a file are read where the default does not fit it.
 
 use clap::Args;
-use common::contract::reading::{InvalidExpression, Mapping, Reading, RidesAt};
+use common::reading::{InvalidExpression, Mapping, Reading, RidesAt};
 
 /// Where the rides are, and which key stands for which field.
 #[derive(Debug, Clone, Default, Args)]

@@ -2,7 +2,7 @@
 
 use crate::dictionary::{Column, FIELDS, Kind, NUMBERS, field, fields, number};
 use bytes::Bytes;
-use common::contract::{
+use common::{
     dataset::COLUMNS,
     ride::{DISTANCE_MAX, POINTS_MAX, StatusTime},
 };

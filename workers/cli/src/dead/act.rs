@@ -11,14 +11,10 @@ use crate::{
     output::{ask, can_ask, legible},
 };
 use anyhow::Context;
-use common::{
-    contract::{layout, outcome::Outgoing},
-    runtime::{
-        broker::{PublishError, Publisher},
-        store,
-    },
-};
+use common::outcome::Outgoing;
 use indicatif::HumanCount;
+use records::{layout, store};
+use runtime::broker::{PublishError, Publisher};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, HashSet},

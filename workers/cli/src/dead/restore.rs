@@ -7,10 +7,8 @@ use super::{
 };
 use crate::{Failed, Session};
 use anyhow::{Context, bail};
-use common::{
-    contract::{layout, outcome::Outgoing, topology::queue},
-    runtime::{Store, store},
-};
+use common::{outcome::Outgoing, topology::queue};
+use records::{Store, layout, store};
 use serde_json::{Value, json};
 use std::{num::NonZeroU32, path::Path};
 

@@ -7,7 +7,7 @@ use crate::{
     output::{Output, legible, refuse_to_replace},
 };
 use anyhow::Context;
-use common::contract::envelope;
+use common::envelope;
 use indicatif::HumanCount;
 use jiff::Timestamp;
 use serde_json::{Value, json};

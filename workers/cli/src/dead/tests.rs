@@ -5,11 +5,9 @@ use super::{
 use crate::arguments::Which;
 use async_trait::async_trait;
 use bytes::Bytes;
-use common::{
-    contract::envelope::{Header, Properties},
-    runtime::broker::{BrokerError, Delivery, Settle},
-};
+use common::envelope::{Header, Properties};
 use jiff::Timestamp;
+use runtime::broker::{BrokerError, Delivery, Settle};
 use serde_json::json;
 use std::time::Duration;
 

@@ -2,12 +2,10 @@
 
 use super::{Findings, Verdict, permissions, several};
 use crate::{Failed, Session};
-use common::{
-    contract::topology::{self, Argument, Binding, Queue, Role, Topology, dead_queue},
-    runtime::{AmqpBroker, Broker, amqp::Presence, broker::Depth, config::BrokerSettings, host},
-};
+use common::topology::{self, Argument, Binding, Queue, Role, Topology, dead_queue};
 use gateway::management::{Answer, Management};
 use jiff::Timestamp;
+use runtime::{AmqpBroker, Broker, amqp::Presence, broker::Depth, config::BrokerSettings, host};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
 

@@ -4,21 +4,19 @@ use super::{Findings, Verdict, broker::skew, several};
 use crate::{Failed, Session};
 use anyhow::{Context, ensure};
 use common::{
-    contract::{
-        dataset::MANIFEST_SCHEMA,
-        layout,
-        message::KINDS,
-        model::ALIAS_SCHEMA,
-        topology::{dead_queue, queue},
-        waiting::Waiting,
-        weather::{WeatherWarning, WeatherWarnings},
-    },
-    runtime::{Broker, Store, control, host, store, waiting},
+    dataset::MANIFEST_SCHEMA,
+    message::KINDS,
+    model::ALIAS_SCHEMA,
+    topology::{dead_queue, queue},
+    waiting::Waiting,
+    weather::{WeatherWarning, WeatherWarnings},
 };
 use futures::TryStreamExt;
 use gateway::management::http_date;
 use object_store::{ObjectStoreExt, path::Path};
+use records::{Store, control, layout, store};
 use reqwest::StatusCode;
+use runtime::{Broker, host};
 use serde_json::Value;
 use std::collections::BTreeMap;
 use weather_fetcher::{Settings as WeatherSettings, http::Head, source::Place};
@@ -94,7 +92,7 @@ async fn paused(store: &Store, findings: &mut Findings) {
 pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
     let mut complaints = Vec::new();
     for worker in queue::ALL {
-        match waiting::read(store, worker).await {
+        match control::wait(store, worker, host::now()).await {
             Ok(Some(Waiting { since, why, .. })) => complaints.push(format!("{worker} since {since}: {why}")),
             Ok(None) => {}
             Err(error) => complaints.push(format!("{}: {error}", layout::waiting(worker))),
@@ -265,7 +263,7 @@ fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::weather::WARNINGS_SCHEMA;
+    use common::weather::WARNINGS_SCHEMA;
 
     #[test]
     fn a_complaint_names_the_line_only_where_there_is_one() {

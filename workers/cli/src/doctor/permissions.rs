@@ -2,14 +2,12 @@
 
 use super::{Findings, Verdict, several};
 use common::{
-    contract::{
-        permissions::{OPERATOR, Permissions, UserPermissions},
-        topology::{PROCESSES, Topology},
-    },
-    runtime::{AmqpBroker, config::BrokerSettings},
+    permissions::{OPERATOR, Permissions, UserPermissions},
+    topology::{PROCESSES, Topology},
 };
 use gateway::management::Management;
 use regex::Regex;
+use runtime::{AmqpBroker, config::BrokerSettings};
 use serde_json::Value;
 use std::collections::BTreeSet;
 

@@ -5,16 +5,14 @@ use super::{
     permissions::{Compared, compare},
 };
 use common::{
-    contract::{
-        layout,
-        permissions::{Permissions, UserPermissions},
-        topology::{DEAD_BYTES_MAX, Topology, queue},
-        waiting::{WAITING_SCHEMA, Waiting},
-    },
-    runtime::{Store, host, store},
+    permissions::{Permissions, UserPermissions},
+    topology::{DEAD_BYTES_MAX, Topology, queue},
+    waiting::{WAITING_SCHEMA, Waiting},
 };
 use gateway::management::Answer;
 use object_store::memory::InMemory;
+use records::{Store, layout, store};
+use runtime::host;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -171,7 +171,7 @@ fn schema() -> String {
 mod tests {
     use super::*;
     use crate::dataset::parse;
-    use common::contract::dataset;
+    use common::dataset;
     use parquet::{
         basic::{ConvertedType, Repetition},
         file::reader::{FileReader, SerializedFileReader},

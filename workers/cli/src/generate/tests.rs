@@ -1,5 +1,5 @@
 use super::*;
-use common::contract::ride::Ride;
+use common::ride::Ride;
 use sha2::{Digest, Sha256};
 use splitter::ride::Judged;
 use std::{

@@ -5,19 +5,17 @@
 
 use super::Submitted;
 use common::{
-    contract::{
-        dataset::{COLUMNS, DatasetFile, Manifest},
-        layout,
-        message::{DatasetReady, PlaceWeather, WEATHER_PLACES_MAX, WeatherErrorCode, WeatherPlace, WeatherRequest},
-        outcome::Failure,
-        ride::Counts,
-        topology::queue,
-    },
-    runtime::{Store, client::Client, store},
+    dataset::{COLUMNS, DatasetFile, Manifest},
+    message::{DatasetReady, PlaceWeather, WEATHER_PLACES_MAX, WeatherErrorCode, WeatherPlace, WeatherRequest},
+    outcome::Failure,
+    ride::Counts,
+    topology::queue,
 };
 use indicatif::HumanCount;
 use jiff::{SignedDuration, Timestamp};
 use object_store::{ObjectStoreExt, path::Path};
+use records::{Store, layout, store};
+use runtime::client::Client;
 use serde::{Serialize, Serializer};
 use std::{fmt::Write, ops::Range, pin::pin, time::Duration};
 
@@ -323,7 +321,7 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::{message::WeatherError, ride::Observation};
+    use common::{message::WeatherError, ride::Observation};
     use object_store::memory::InMemory;
     use proptest::prelude::*;
     use std::sync::Arc;

@@ -7,21 +7,19 @@ use super::{
 };
 use crate::Failed;
 use common::{
-    contract::{
-        dead_letter::{Letter, ended_with_process, whole},
-        layout,
-        message::{DatasetReady, Message, ModelPromoted, ModelRejected, decode},
-        topology,
-    },
-    runtime::{
-        Broker, Store,
-        broker::{BrokerError, Delivery, deliveries},
-        client::{Client, ClientError},
-        store,
-        trace::TraceContext,
-    },
+    dead_letter::{Letter, ended_with_process, whole},
+    exchange,
+    message::{DatasetReady, Message, ModelPromoted, ModelRejected, decode},
+    topology,
 };
 use futures::{StreamExt, stream};
+use records::{Store, layout, store};
+use runtime::{
+    Broker,
+    broker::{BrokerError, Delivery, deliveries},
+    client::{Client, ClientError},
+    trace::TraceContext,
+};
 use std::{
     sync::Arc,
     time::{Duration, Instant},
@@ -299,9 +297,9 @@ impl Follower {
 
 /// Subscribes to events and dead letters from now on.
 async fn subscribe(client: &Client) -> Result<Heard, ClientError> {
-    let mut consumers = vec![client.listen(topology::EVENTS, "#").await?];
+    let mut consumers = vec![client.listen(exchange::EVENTS, "#").await?];
     for queue in topology::queue::ALL {
-        consumers.push(client.listen(topology::DEAD, queue).await?);
+        consumers.push(client.listen(exchange::DEAD, queue).await?);
     }
     Ok(stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed())))
 }
@@ -312,7 +310,7 @@ impl Followed {
         let Delivery { properties, body, exchange, routing_key, settle, .. } = delivery;
         let trace_id = TraceContext::of(&properties).map(TraceContext::trace_id).unwrap_or_default();
         match exchange.as_str() {
-            topology::DEAD => {
+            exchange::DEAD => {
                 let letter = Letter::read(&routing_key, "", &properties, &body);
                 if self.dead_letter(&trace_id, &letter) && !self.in_fleet {
                     let path = layout::dropped(&letter.queue, &letter.id);

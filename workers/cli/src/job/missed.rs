@@ -3,22 +3,19 @@
 use super::{ModelOutcome, Submitted};
 use crate::dead;
 use common::{
-    contract::{
-        dataset::{Claim, Manifest},
-        dead_letter::Letter,
-        layout,
-        message::{DatasetReady, ModelRejected},
-        model::{AliasName, Model, TrainedOn},
-        outcome::Failure,
-        topology::queue,
-    },
-    runtime::{
-        Store, alias,
-        batch_log::{BatchLog, Limits, Seen},
-        client::{Client, ClientError},
-        store,
-    },
+    dataset::{Claim, Manifest},
+    dead_letter::Letter,
+    message::{DatasetReady, ModelRejected},
+    model::{AliasName, Model, TrainedOn},
+    outcome::Failure,
+    topology::queue,
 };
+use records::{
+    Store, alias,
+    batch_log::{BatchLog, Limits, Seen},
+    layout, store,
+};
+use runtime::client::{Client, ClientError};
 use sha2::{Digest, Sha256};
 use trainer::promote::Verdict;
 

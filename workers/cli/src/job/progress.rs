@@ -8,15 +8,12 @@ use crate::{
     output::legible,
     progress::{Step, Unit},
 };
-use common::{
-    contract::{message::WorkerControl, topology::queue},
-    runtime::{
-        Store,
-        client::Client,
-        control,
-        staging::{self, Staged},
-    },
+use common::{message::WorkerControl, topology::queue};
+use records::{
+    Store, control,
+    staging::{self, Staged},
 };
+use runtime::client::Client;
 use std::time::{Duration, Instant};
 
 /// How long a batch makes no progress until the queues of its workers are inspected, and the time between two

@@ -7,19 +7,16 @@ use crate::{
 };
 use anyhow::Context;
 use common::{
-    contract::{
-        layout,
-        message::{BatchContent, Message, RideBatch},
-        reading::Reading,
-    },
-    runtime::{
-        Store,
-        broker::ConnectionState,
-        client::{Client, ClientError},
-        host, store,
-    },
+    message::{BatchContent, Message, RideBatch},
+    reading::Reading,
 };
 use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
+use records::{Store, layout, store};
+use runtime::{
+    broker::ConnectionState,
+    client::{Client, ClientError},
+    host,
+};
 use sha2::{Digest, Sha256};
 use std::{io::Read, pin::pin};
 use tokio::io::AsyncReadExt;

@@ -6,19 +6,18 @@ use super::{
     submit::{Form, keep, submit_all},
 };
 use common::{
-    contract::{
-        dataset::Claim,
-        dead_letter::BATCH_ID_CONFLICT,
-        envelope::{self, Properties},
-        layout,
-        message::{BatchContent, DatasetReady, RideBatch, decode},
-        outcome::Outgoing,
-        reading::{Mapping, Reading},
-        topology::{self, queue},
-    },
-    runtime::{Broker, MemoryBroker, Store, client::Client, store},
+    dataset::Claim,
+    dead_letter::BATCH_ID_CONFLICT,
+    envelope::{self, Properties},
+    exchange,
+    message::{BatchContent, DatasetReady, RideBatch, decode},
+    outcome::Outgoing,
+    reading::{Mapping, Reading},
+    topology::queue,
 };
 use object_store::memory::InMemory;
+use records::{Store, layout, store};
+use runtime::{Broker, MemoryBroker, client::Client};
 use sha2::{Digest, Sha256};
 use std::{sync::Arc, time::Duration};
 
@@ -40,7 +39,7 @@ async fn handed_in(broker: &MemoryBroker, reading: &Reading) -> (Client, Store, 
 async fn a_batch_says_where_its_bytes_are_and_how_they_are_read() {
     let broker = MemoryBroker::new();
     let listener = Client::connect(&broker, "listener").await.unwrap();
-    let mut published = listener.listen(topology::INGEST, "#").await.unwrap();
+    let mut published = listener.listen(exchange::INGEST, "#").await.unwrap();
     let mut map = Mapping::default();
     map.add("distance=km*0.621371").unwrap();
     let reading = Reading { rides_at: Some("data".parse().unwrap()), map };
@@ -89,7 +88,7 @@ async fn a_file_that_grows_while_it_is_read_is_refused_and_not_kept() {
 async fn the_same_bytes_twice_in_one_command_are_no_earlier_result() {
     let broker = MemoryBroker::new();
     let (client, store, _, first) = handed_in(&broker, &Reading::default()).await;
-    let manifest = common::contract::layout::manifest(&first[0].batch_id);
+    let manifest = records::layout::manifest(&first[0].batch_id);
     let folder = tempfile::tempdir().unwrap();
     let paths = ["a.json", "b.json"].map(|name| folder.path().join(name));
     paths.iter().for_each(|path| std::fs::write(path, "[{}]").unwrap());
@@ -112,7 +111,7 @@ async fn dead_letters_of_chunks_end_their_batch_with_the_first_reason_and_their_
         properties.set_text(envelope::REASON, "weather_unusable");
         properties.set_text(envelope::WHY, why);
         let routing_key = queue::WEATHER_FETCHER.to_owned();
-        Outgoing { exchange: topology::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
+        Outgoing { exchange: exchange::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
     };
     let trace_id = submitted[0].trace_id.clone();
     publisher.publish(letter(&"4b".repeat(16), "another batch")).await.unwrap();
@@ -140,7 +139,7 @@ fn dead_letter(trace_id: &str, worker: &str, headers: &[(&str, &str)]) -> Outgoi
         properties.set_text(name, *value);
     }
     let routing_key = worker.to_owned();
-    Outgoing { exchange: topology::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
+    Outgoing { exchange: exchange::DEAD, routing_key, properties, body: "{}".into(), mandatory: true }
 }
 
 /// Another publisher's batch has the same id: neither its dataset nor its progress counts as ours.

@@ -2,12 +2,10 @@
 
 use super::Submitted;
 use common::{
-    contract::{
-        topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
-        waiting::Waiting,
-    },
-    runtime::{Store, waiting},
+    topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
+    waiting::Waiting,
 };
+use records::{Store, control};
 use std::{
     collections::BTreeMap,
     time::{Duration, Instant},
@@ -58,7 +56,7 @@ impl Causes {
     pub(super) async fn before(store: &Store) -> Self {
         let mut causes = Self::default();
         for worker in WORKERS {
-            let found = waiting::record(store, worker).await.ok().flatten();
+            let found = control::last_wait(store, worker).await.ok().flatten();
             causes.0.extend(found.map(|waiting| (worker, Record { waiting, changed: None })));
         }
         causes
@@ -67,7 +65,7 @@ impl Causes {
     /// Reads the records again. A record that cannot be read now is read the next time.
     pub(super) async fn look(&mut self, store: &Store) {
         for worker in WORKERS {
-            if let Ok(found) = waiting::record(store, worker).await {
+            if let Ok(found) = control::last_wait(store, worker).await {
                 self.note(worker, found, Instant::now());
             }
         }
@@ -113,8 +111,9 @@ fn text(Waiting { worker, why, attempt, .. }: &Waiting) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::{layout, waiting::WAITING_SCHEMA};
+    use common::waiting::WAITING_SCHEMA;
     use object_store::memory::InMemory;
+    use records::layout;
     use std::sync::Arc;
 
     fn waits(worker: &str, why: &str, batch_id: Option<&str>, attempt: Option<u32>) -> Waiting {
@@ -145,7 +144,7 @@ mod tests {
 
     async fn record(store: &Store, waiting: &Waiting) {
         let json = serde_json::to_vec(waiting).unwrap();
-        common::runtime::store::write(store, &layout::waiting(&waiting.worker), json).await.unwrap();
+        records::store::write(store, &layout::waiting(&waiting.worker), json).await.unwrap();
     }
 
     #[tokio::test]

@@ -3,18 +3,17 @@
 use super::{resolve, store_of};
 use crate::{Failed, Session, arguments::Family};
 use common::{
-    contract::{
-        features::FEATURES,
-        layout,
-        model::{Metrics, Model},
-        served::{BreedCache, Drift, Level, Shadow, Shift, Tally, drift as drift_of},
-    },
-    runtime::{
-        served::{self, since},
-        store,
-    },
+    features::FEATURES,
+    model::{Metrics, Model},
+    served::{BreedCache, Drift, Level, Shadow, Shift, Tally, drift as drift_of},
 };
 use indicatif::HumanCount;
+use records::{
+    layout,
+    served::{self, since},
+    store,
+};
+use runtime::host;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 use trainer::registry::Version;
@@ -33,7 +32,7 @@ struct Seen {
 pub(super) async fn drift(session: &Session, version: &str, days: u32, family: &Family) -> Result<(), Failed> {
     let store = store_of(session)?;
     let (Version { model: family, model_id, .. }, model) = resolve(&store, family, version).await?;
-    let since = since(i64::from(days));
+    let since = since(i64::from(days), host::now());
     let tally = served::read(&store, &family, &model_id, Some(&since)).await?;
     let realised = store::read_json::<Value>(&store, &layout::realised(&family, &model_id)).await?;
     let realised = realised.and_then(|mut told| serde_json::from_value(told["metrics"].take()).ok());

@@ -7,7 +7,7 @@ use crate::{
     output::refuse_to_replace,
 };
 use anyhow::Context;
-use common::contract::model::Model;
+use common::model::Model;
 use std::{fmt::Write, path::Path};
 
 /// `export`

@@ -4,15 +4,13 @@ use super::{READS_AT_ONCE, resolve, store_of};
 use crate::{Failed, Session, arguments::Word, control::somebody, output::legible};
 use anyhow::{Context, anyhow};
 use common::{
-    contract::{
-        layout,
-        message::{Message, ModelPromoted, ModelRejected, decode},
-        model::{Alias, AliasName, Model},
-        outcome::Failure,
-    },
-    runtime::{Store, client::Client, store},
+    message::{Message, ModelPromoted, ModelRejected, decode},
+    model::{Alias, AliasName, Model},
+    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use records::{Store, layout, store};
+use runtime::client::Client;
 use serde_json::json;
 use std::time::Duration;
 use trainer::{

@@ -11,17 +11,13 @@ use crate::{
     output::{ask, can_ask},
 };
 use anyhow::anyhow;
-use common::{
-    contract::{
-        layout,
-        model::{Alias, AliasName},
-    },
-    runtime::{Store, host, served::since, store},
-};
+use common::model::{Alias, AliasName};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{HumanBytes, HumanCount};
 use jiff::{SignedDuration, Timestamp};
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
+use records::{Store, layout, served::since, store};
+use runtime::host;
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -146,7 +142,7 @@ async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
     versions.retain(|version, folder| !kept.contains(version) && folder.written < before);
 
     let mut days: BTreeMap<String, Folder> = BTreeMap::new();
-    let first = since(i64::from(prune.days));
+    let first = since(i64::from(prune.days), host::now());
     for prefix in [layout::SERVED, layout::SCORED] {
         let mut listing = store.list(Some(&Path::from(prefix)));
         while let Some(object) = listing.try_next().await? {

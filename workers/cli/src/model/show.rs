@@ -2,16 +2,11 @@
 
 use super::{Names, READS_AT_ONCE, check_family, resolve, store_of, versions};
 use crate::{Failed, Session, arguments::Family, output::legible, report::cautions};
-use common::{
-    contract::{
-        layout,
-        model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics, Model},
-    },
-    runtime::{Store, store},
-};
+use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics, Model};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
 use object_store::path::Path;
+use records::{Store, layout, store};
 use serde_json::json;
 use trainer::{odds::factor, promote::Verdict, registry};
 
@@ -265,7 +260,7 @@ pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Famil
     };
     row("intercept", Some(a.intercept), Some(b.intercept));
     let weight = |model: &Model, name: &str| model.coefficients.iter().find(|c| c.feature == name).map(|c| c.per_unit);
-    for feature in common::contract::features::FEATURES {
+    for feature in common::features::FEATURES {
         if let (one, other) = (weight(&a, feature.name), weight(&b, feature.name))
             && (one.is_some() || other.is_some())
         {

@@ -1,5 +1,5 @@
 use super::{entries::Kind, *};
-use common::runtime::config::Configuration;
+use runtime::config::Configuration;
 use std::collections::BTreeSet;
 
 /// Every key that a section accepts: serde lists them in its error about an unknown key.

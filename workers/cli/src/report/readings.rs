@@ -1,11 +1,9 @@
 //! Names datasets of the same bytes, read in another way, that a model is trained on beside the one of this command.
 
 use super::Ready;
-use common::{
-    contract::{dataset::Claim, layout, model::Model, outcome::Failure, reading::Reading},
-    runtime::{Store, store},
-};
+use common::{dataset::Claim, model::Model, outcome::Failure, reading::Reading};
 use futures::{StreamExt, TryStreamExt, stream};
+use records::{Store, layout, store};
 use serde::Serialize;
 use std::path::Path;
 

@@ -2,16 +2,13 @@
 
 use crate::output::legible;
 use common::{
-    contract::{
-        dataset::{Claim, Manifest},
-        layout,
-        reading::{FIELDS, Mapping, NUMERIC_FIELDS, Source, near_miss},
-        ride::RejectReason,
-    },
-    runtime::{Store, store},
+    dataset::{Claim, Manifest},
+    reading::{FIELDS, Mapping, NUMERIC_FIELDS, Source, near_miss},
+    ride::RejectReason,
 };
 use futures::TryStreamExt;
 use object_store::{ObjectStoreExt, path::Path};
+use records::{Store, layout, store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt::Write;
@@ -191,7 +188,7 @@ fn option(field: &str, key: &str) -> String {
 }
 
 fn shown(value: &str) -> String {
-    common::contract::outcome::shorten(value, VALUE_CHARS_MAX).into_owned()
+    common::text::shorten(value, VALUE_CHARS_MAX).into_owned()
 }
 
 /// Writes the finding in words, with what to do.

@@ -1,16 +1,11 @@
 //! What was left out of the weather files that a job read.
 
 use crate::output::legible;
-use common::{
-    contract::{
-        layout,
-        weather::{WeatherWarning, WeatherWarnings},
-    },
-    runtime::{Store, store},
-};
+use common::weather::{WeatherWarning, WeatherWarnings};
 use futures::{StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, path::Path};
+use records::{Store, layout, store};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// Files that are named.
@@ -70,7 +65,7 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::contract::weather::WARNINGS_SCHEMA;
+    use common::weather::WARNINGS_SCHEMA;
     use std::sync::Arc;
 
     fn of(station: &str, left_out: &[(&str, u64)], why: Option<&str>) -> WeatherWarnings {

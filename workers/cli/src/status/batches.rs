@@ -3,24 +3,22 @@
 use super::{QueueStatus, header, row};
 use crate::Failed;
 use common::{
-    contract::{
-        dataset::{Claim, Manifest},
-        dead_letter::{BATCH_ID_CONFLICT, GivenUp, Letter, is_about},
-        layout,
-        message::{WorkerControl, check_batch_id},
-        outcome::Failure,
-        topology::queue,
-        waiting::Waiting,
-    },
-    runtime::{
-        Store,
-        batch_log::{self, BatchLog, Built, Limits, Seen},
-        staging, store, waiting,
-    },
+    dataset::{Claim, Manifest},
+    dead_letter::{BATCH_ID_CONFLICT, GivenUp, Letter, is_about},
+    message::{WorkerControl, check_batch_id},
+    outcome::Failure,
+    topology::queue,
+    waiting::Waiting,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+use records::{
+    Store,
+    batch_log::{self, BatchLog, Built, Limits, Seen},
+    control, layout, staging, store,
+};
+use runtime::host;
 use serde::{Serialize, Serializer};
 use serde_json::Value;
 use std::{
@@ -482,7 +480,7 @@ async fn given_up(
 async fn waiting(store: &Store) -> Result<Vec<Waiting>, Failed> {
     let mut all = Vec::new();
     for worker in queue::ALL {
-        all.extend(waiting::read(store, worker).await?);
+        all.extend(control::wait(store, worker, host::now()).await?);
     }
     Ok(all)
 }

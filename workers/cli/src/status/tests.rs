@@ -3,19 +3,17 @@ use super::{
     batches::{BatchStatus, State, Which, list, merge, outcome, shown, table, without_reader},
 };
 use common::{
-    contract::{
-        dataset::Manifest,
-        dead_letter::{Letter, ended_with_process, whole},
-        envelope::{self, Properties},
-        layout,
-        message::{BatchSplit, WorkerControl},
-        ride::Counts,
-        topology::queue,
-        waiting::{WAITING_SCHEMA, Waiting},
-    },
-    runtime::{Store, host, store},
+    dataset::Manifest,
+    dead_letter::{Letter, ended_with_process, whole},
+    envelope::{self, Properties},
+    message::{BatchSplit, WorkerControl},
+    ride::Counts,
+    topology::queue,
+    waiting::{WAITING_SCHEMA, Waiting},
 };
 use object_store::memory::InMemory;
+use records::{Store, layout, store};
+use runtime::host;
 use serde_json::{Value, json};
 use std::sync::Arc;
 

@@ -18,20 +18,17 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{
-        dataset::Manifest,
-        layout,
-        message::check_batch_id,
-        reading::{InvalidExpression, Mapping, Reading, RidesAt},
-    },
-    runtime::{
-        Store,
-        batch_log::{Cursor, InvalidCursor},
-        store,
-    },
+    dataset::Manifest,
+    message::check_batch_id,
+    reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use records::{
+    Store,
+    batch_log::{Cursor, InvalidCursor},
+    layout, store,
+};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use std::{sync::Arc, time::Duration};

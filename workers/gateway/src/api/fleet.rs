@@ -12,7 +12,7 @@ use axum::{
     extract::State,
     response::sse::{self, KeepAlive, Sse},
 };
-use common::contract::topology::{self, Topology, topic_matches};
+use common::topology::{self, Topology, topic_matches};
 use futures::{Stream, stream};
 use serde::{Deserialize, Serialize};
 use serde_json::json;

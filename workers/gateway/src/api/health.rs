@@ -7,7 +7,7 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
-use common::contract::topology::queue;
+use common::topology::queue;
 use serde::Serialize;
 use std::sync::Arc;
 use utoipa::ToSchema;

@@ -18,14 +18,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{
-        features::FEATURES,
-        message::Units,
-        model::{Alias, AliasName},
-        topology::queue,
-    },
-    runtime::alias,
+    features::FEATURES,
+    message::Units,
+    model::{Alias, AliasName},
+    topology::queue,
 };
+use records::alias;
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, SeqAccess, Visitor},

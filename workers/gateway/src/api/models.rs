@@ -14,15 +14,12 @@ use axum::{
     response::{IntoResponse, Response},
 };
 use common::{
-    contract::{
-        layout,
-        model::{Alias, AliasName, Metrics, Model, Past},
-        outcome::Failure,
-    },
-    runtime::{Store, alias, store},
+    model::{Alias, AliasName, Metrics, Model, Past},
+    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use records::{Store, alias, layout, store};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;

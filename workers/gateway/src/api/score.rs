@@ -11,7 +11,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::Fallback;
+use common::message::Fallback;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use std::{borrow::Cow, sync::Arc};

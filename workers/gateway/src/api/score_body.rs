@@ -5,7 +5,7 @@ use crate::{
     members::{self, Id, Members, Name, Number, Spelling},
     problem::Problem,
 };
-use common::contract::{
+use common::{
     message::{PrecipitationUnit, SCORE_RIDES_MAX, TemperatureUnit, Units},
     reading,
     ride::{InvalidStatusTime, StatusTime},
@@ -286,7 +286,7 @@ pub(crate) enum Moment {
 
 impl Moment {
     fn is_blank(&self) -> bool {
-        matches!(self, Self::Text(text) if common::contract::text::trimmed(text).is_empty())
+        matches!(self, Self::Text(text) if common::text::trimmed(text).is_empty())
     }
 
     /// The time.

@@ -11,7 +11,7 @@ use axum::{
     Json,
     extract::{Request, State},
 };
-use common::contract::message::Units;
+use common::message::Units;
 use std::sync::Arc;
 use tokio::time::Instant;
 use utoipa::ToSchema;

@@ -1,5 +1,5 @@
 use super::*;
-use common::contract::ride::{DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, WeatherMissing};
+use common::ride::{DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, WeatherMissing};
 use proptest::{collection::vec, option, prelude::*};
 
 fn real_ride() -> EnrichedRide {

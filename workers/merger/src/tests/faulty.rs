@@ -1,11 +1,11 @@
 //! A store that counts its operations and can die at any of them, before or after the operation took effect.
 
-use common::runtime::Store;
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,
     PutMultipartOptions, PutOptions, PutPayload, PutResult, Result, UploadPart, path::Path,
 };
+use records::Store;
 use std::{
     fmt,
     sync::{

@@ -1,7 +1,7 @@
 //! Models of breeds: found, loaded once, bounded, kept up to date, never in the way of others.
 
 use super::{counting::Counting, *};
-use common::contract::message::{Fallback, ScoredBy};
+use common::message::{Fallback, ScoredBy};
 use object_store::ObjectStoreExt;
 
 /// The model of a breed: its log-odds at all features 0 are `tenths` of tenths.
@@ -42,7 +42,7 @@ fn rides_of(breeds: &[&str]) -> ScoreRequest {
 async fn answers(scorer: &Scorer, breeds: &[&str]) -> Vec<(String, f64, Option<Fallback>)> {
     let response = ask_for(scorer, rides_of(breeds), None).await.unwrap();
     let all = response.model_id.unwrap();
-    let answer = |score: common::contract::message::Score| {
+    let answer = |score: common::message::Score| {
         let ScoreOutcome::Scored { probability, by, fallback, .. } = score.outcome else { panic!("{score:?}") };
         let log_odds = (probability / (1.0 - probability)).ln();
         (by.map_or(all.clone(), |by| by.model_id), (log_odds * 10.0).round(), fallback)

@@ -2,15 +2,13 @@
 
 use super::*;
 use common::{
-    contract::{
-        envelope,
-        topology::{self, queue},
-    },
-    runtime::{
-        Broker, MemoryBroker, Shutdown,
-        client::Client,
-        worker::{RunOptions, run},
-    },
+    envelope,
+    topology::{self, queue},
+};
+use runtime::{
+    Broker, MemoryBroker, Shutdown,
+    client::Client,
+    worker::{RunOptions, run},
 };
 use std::time::Duration;
 

@@ -2,15 +2,13 @@
 
 use super::*;
 use common::{
-    contract::{
-        message::Fallback,
-        model::Histogram,
-        served::{Served, Tally, drift, read_scored},
-    },
-    runtime::served,
+    message::Fallback,
+    model::Histogram,
+    served::{Served, Tally, drift, read_scored},
 };
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
+use records::served;
 
 /// After which everything is written.
 const WRITTEN: Duration = Duration::from_millis(5_001);
@@ -309,7 +307,7 @@ async fn counts_outlive_an_outage_and_their_own_eviction() {
             let rides = some.iter().map(|breed| ScoreRide { breed: Some(breed.clone()), ..request(1).rides.remove(0) });
             let request = ScoreRequest { rides: rides.collect(), ..request(1) };
             let response = ask_for(&scorer, request, None).await.unwrap();
-            let fell_back = |score: &common::contract::message::Score| {
+            let fell_back = |score: &common::message::Score| {
                 matches!(score.outcome, ScoreOutcome::Scored { fallback: Some(Fallback::Loading), .. })
             };
             assert!(!response.scores.iter().any(fell_back));

@@ -7,7 +7,10 @@ use super::{
     scan::{SINGLE_QUOTES, Scan, is_scalar, object_length},
     skim::Until,
 };
-use common::contract::{outcome::shorten, reading::RidesAt, text};
+use common::{
+    reading::RidesAt,
+    text::{self, shorten},
+};
 use memchr::memchr;
 use serde::de::DeserializeOwned;
 

@@ -1,6 +1,6 @@
 //! The members of an object that is known to be JSON, each value as it stands.
 
-use common::contract::text;
+use common::text;
 use serde::{
     Deserialize, Deserializer,
     de::{DeserializeSeed, Error, MapAccess, Visitor},

@@ -8,7 +8,10 @@ use super::{
     scan::Scan,
     skim::Until,
 };
-use common::contract::{outcome::shorten, reading::RidesAt, text};
+use common::{
+    reading::RidesAt,
+    text::{self, shorten},
+};
 
 /// Names of members that a refusal shows.
 const NAMES_MAX: usize = 8;

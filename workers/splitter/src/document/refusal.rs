@@ -1,6 +1,6 @@
 //! Why a document is no batch, and where.
 
-use common::contract::text::is_invisible;
+use common::text::is_invisible;
 use std::fmt;
 
 /// Bytes that are shown of what was found at a place.

@@ -1,6 +1,6 @@
 //! The keys of a ride's members.
 
-use common::contract::text;
+use common::text;
 use serde::{
     Deserializer,
     de::{DeserializeSeed, Error, Visitor},

@@ -2,7 +2,7 @@
 
 use super::{RIDE_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::document::{INFINITE, NAN};
-use common::contract::{
+use common::{
     reading::Factor,
     ride::{Label, RejectReason, StatusTime},
     text::{self, LabelText},

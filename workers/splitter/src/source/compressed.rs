@@ -11,7 +11,7 @@ use async_compression::{
     zstd::DParameter,
 };
 use bytes::{Bytes, BytesMut};
-use common::contract::coding::Coding;
+use common::coding::Coding;
 use futures::{StreamExt, stream};
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};

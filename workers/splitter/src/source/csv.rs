@@ -11,7 +11,7 @@ pub(super) use sniff::{Layout, sniff};
 
 use crate::ride::RIDE_BYTES_MAX;
 use bytes::{Buf, Bytes};
-use common::contract::{outcome::shorten, text};
+use common::text::{self, shorten};
 use rows::Rows;
 use std::collections::HashSet;
 

@@ -8,7 +8,7 @@ use super::{
     utf16::Utf16,
 };
 use bytes::Bytes;
-use common::contract::coding::Coding;
+use common::coding::Coding;
 use std::collections::VecDeque;
 
 /// The bytes of a document.

@@ -1,6 +1,6 @@
 //! What a document is by its first bytes: a form that is read, or a format that is refused by name.
 
-use common::contract::coding::Coding;
+use common::coding::Coding;
 use memchr::memmem;
 use std::fmt;
 

@@ -11,7 +11,7 @@ mod value;
 
 use super::{Limits, ReadError, decoded::Decoded};
 use bytes::Bytes;
-use common::contract::outcome::shorten;
+use common::text::shorten;
 use file::Rows;
 use spool::Spool;
 use std::{

@@ -1,6 +1,6 @@
 use super::*;
 use crate::{build::build, load::Loaded, rows::NO_BREED};
-use common::contract::{
+use common::{
     features::FeatureSet,
     model::{Criterion, TrainingSettings},
 };

@@ -2,12 +2,10 @@
 
 use super::pack::{self, BYTES_MAX, Damaged, Entry};
 use bytes::Bytes;
-use common::runtime::{
-    host,
-    store::{self, Store},
-};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+use records::store::{self, Store};
+use runtime::host;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
 

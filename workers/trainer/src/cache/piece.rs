@@ -5,7 +5,7 @@
 //! at most.
 
 use crate::rows::{NO_BREED, Parsed, Row};
-use common::contract::features::FEATURE_COUNT;
+use common::features::FEATURE_COUNT;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Visitor};
 use std::{borrow::Cow, fmt};
 

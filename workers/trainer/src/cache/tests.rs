@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::rows::{NO_BREED, Row};
-use common::contract::features::FEATURE_COUNT;
+use common::features::FEATURE_COUNT;
 use object_store::{ObjectStoreExt, memory::InMemory, path::Path};
 use proptest::{collection::vec, prelude::*};
 use std::{collections::BTreeMap, sync::Arc};
@@ -121,7 +121,7 @@ proptest! {
 /// The bytes of a format never change. Raise [`FORMAT`] with any change of them, or of what a block is parsed to.
 #[test]
 fn the_format_is_pinned() {
-    let columns = crate::rows::Columns::from_header(common::contract::dataset::COLUMNS.join(",").as_bytes()).unwrap();
+    let columns = crate::rows::Columns::from_header(common::dataset::COLUMNS.join(",").as_bytes()).unwrap();
     let rows = "a-0,Twilight,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.514263,291,292,1,USW00094728,20.7,111,156,241\n\
                 a-1,,,2018-04-26 17:03:05.722,40.6,-74.1,0.1234567,-1,100000,0,USW00094728,20.7,-11,156,0\n\
                 a-2,,,2018-04-26 17:03:05.722,40.6,-74.1,29.5,291,292,,,,,,\n";

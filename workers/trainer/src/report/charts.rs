@@ -4,7 +4,7 @@ use super::{
     figures::Spoken,
     plot::{Axis, Ink, Mark, Plot, Side},
 };
-use common::contract::model::{Candidate, Coefficient, Confusion, Histogram, Interval, Metrics, RocPoint};
+use common::model::{Candidate, Coefficient, Confusion, Histogram, Interval, Metrics, RocPoint};
 
 /// Pixels a picture is meant for: on a phone the width of the screen, elsewhere a column.
 const SIZE: (u32, u32) = (380, 270);

@@ -6,7 +6,7 @@ use super::{
     parts::{Figure, section, table},
     plot::Ink,
 };
-use common::contract::model::{Coefficient, Model};
+use common::model::{Coefficient, Model};
 use maud::{Markup, html};
 
 /// How often service was asked for, by feature.

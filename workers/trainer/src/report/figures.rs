@@ -1,7 +1,7 @@
 //! Figures, units and foreign texts as people read them. Whatever goes in, nothing comes out that is no number.
 
 use crate::odds;
-use common::contract::model::{Coefficient, Interval};
+use common::model::{Coefficient, Interval};
 
 /// In the place of a figure that there is not.
 pub(super) const NONE: &str = "–";

@@ -7,7 +7,7 @@ use super::{
     plot::Ink,
     quality, rivals, style, words,
 };
-use common::contract::ride::Counts;
+use common::ride::Counts;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Datasets that are listed.

@@ -8,7 +8,7 @@ use super::{
     plot::{Axis, Ink},
     words,
 };
-use common::contract::model::{Confusion, Criterion, Metrics, Model};
+use common::model::{Confusion, Criterion, Metrics, Model};
 use maud::{Markup, html};
 
 const BOTH: [(Ink, &str); 2] = [(Ink::Accent, "held out"), (Ink::Other, "trained on")];
@@ -20,9 +20,8 @@ fn score(value: Option<f64>) -> String {
 
 /// The measures of some rides, one below the other.
 pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
-    let part = |pick: fn(&common::contract::model::BrierDecomposition) -> f64| {
-        score(metrics.brier_decomposition.as_ref().map(pick))
-    };
+    let part =
+        |pick: fn(&common::model::BrierDecomposition) -> f64| score(metrics.brier_decomposition.as_ref().map(pick));
     vec![
         count(metrics.rides),
         percent(charts::service_share(metrics)),

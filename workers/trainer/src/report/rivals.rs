@@ -12,7 +12,7 @@ use crate::{
     breeds::{BreedSummary, Breeds},
     promote::{Comparison, Metric},
 };
-use common::contract::{features::FeatureSet, model::Interval};
+use common::{features::FeatureSet, model::Interval};
 use maud::{Markup, html};
 
 /// Breeds with a line of their own.
@@ -72,7 +72,7 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
     areas.push(row(name, held_out.model.roc_auc, Ink::Accent));
     let called = if model.settings.features == FeatureSet::All { "Mileage and weather" } else { "The model" };
     rows.push(vec![called.to_owned(), interval(&held_out.model.log_loss), interval(&held_out.model.roc_auc)]);
-    let mut gained = |label: &str, words: &str, gain: &common::contract::model::Gain| {
+    let mut gained = |label: &str, words: &str, gain: &common::model::Gain| {
         gains.push(row(label, gain.log_loss, sure(&gain.log_loss)));
         rows.push(vec![words.to_owned(), interval(&gain.log_loss), interval(&gain.roc_auc)]);
     };

@@ -8,7 +8,7 @@ use crate::{
     promote::{Comparison, Metric},
     rows::{NO_BREED, Rides},
 };
-use common::contract::model::{
+use common::model::{
     BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion, Criterion, Evidence, Gain, HeldOut,
     Histogram, Inference, Interval, LikelihoodRatio, Metrics, Quality, RocPoint, Selection, ThresholdChoice, TrainedOn,
     TrainingCounts, TrainingSettings, Warning, WarningCode, logistic,

@@ -5,7 +5,7 @@ use super::{
     figures::{Spoken, count, counted, p_is, percent, percent_of, ratio, significant, with_interval},
 };
 use crate::promote::EVIDENCE_P_MAX;
-use common::contract::{
+use common::{
     features::FeatureSet,
     model::{Coefficient, HeldOut, Interval, LikelihoodRatio, Metrics, Model, WarningCode},
 };

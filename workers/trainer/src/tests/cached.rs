@@ -2,7 +2,7 @@
 
 use super::*;
 use async_trait::async_trait;
-use common::contract::served::write_scored;
+use common::served::write_scored;
 use futures::{stream, stream::BoxStream};
 use object_store::{
     CopyOptions, Error, GetOptions, GetResult, ListResult, MultipartUpload, ObjectMeta, ObjectStore,

@@ -1,7 +1,7 @@
 //! Which new model becomes champion, and what a person's word is worth.
 
 use super::*;
-use common::contract::features::is_test_ride;
+use common::features::is_test_ride;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
 
@@ -94,7 +94,7 @@ async fn a_worse_challenger_is_never_promoted() {
         let good = Trainer::new(Settings { breed_rides_min: 0, ..Settings::default() }, Arc::clone(&store));
         let ready = put_dataset(&store, "a", &[sloped("a", 5_600, 0.25, seed)]).await;
         let champion = promoted(&good, &ready).await;
-        let blind = Settings { features: common::contract::features::FeatureSet::Weather, ..Settings::default() };
+        let blind = Settings { features: common::features::FeatureSet::Weather, ..Settings::default() };
         let silenced = Settings { alpha: vec![1e6], ..Settings::default() };
         let (settings, metric) = match seed % 3 {
             0 => (blind, Metric::LogLoss),

@@ -190,7 +190,7 @@ fn the_likelihood_ratio_is_the_reference() {
     let recipe =
         Recipe { alpha: 1.0, used: [true; FEATURE_COUNT], centre: None, start: None, threads: 1, cancel: &cancel };
     let penalised = fit(&rides, &recipe).unwrap();
-    let features = common::contract::features::FeatureSet::All;
+    let features = common::features::FeatureSet::All;
     let test = crate::inference::Nested::fit(&rides, features, &penalised, 1, &cancel).unwrap().any().unwrap();
     assert_eq!(test.degrees_of_freedom, 3);
     assert_close(test.statistic, 15.404190949005574, 1e-10, "statistic");

@@ -104,7 +104,7 @@ mod tests {
         lines::{Lines, Parsed, Text},
         station_year::DayWeather,
     };
-    use common::contract::weather::Impossible;
+    use common::weather::Impossible;
     use proptest::prelude::*;
 
     type Read = Result<Parsed<BTreeMap<i16, StationYear>>, Malformed>;

@@ -6,16 +6,14 @@ use crate::tests::{
     noaa::{Fault, Noaa},
     of, park,
 };
-use common::{
-    contract::{envelope, message::decode, topology},
-    runtime::{
-        Broker, MemoryBroker, Shutdown,
-        client::Client,
-        process::both,
-        worker::{RunOptions, run},
-    },
-};
+use common::{envelope, message::decode, topology};
 use futures::{StreamExt, future::join_all};
+use runtime::{
+    Broker, MemoryBroker, Shutdown,
+    client::Client,
+    process::both,
+    worker::{RunOptions, run},
+};
 use tokio::time::Instant;
 
 /// As the broker names it.
@@ -186,7 +184,7 @@ async fn a_question_does_not_wait_behind_a_batch() {
     for chunk in 0..10 {
         let mut ride = in_harlem("2018-04-25 12:00:00");
         (ride.latitude, ride.longitude) = (42.36, -71.01);
-        let chunk = common::contract::message::RideChunk {
+        let chunk = common::message::RideChunk {
             batch_id: "b".to_owned(),
             chunk,
             split_id: None,

@@ -3,13 +3,10 @@
 use super::{noaa::Noaa, *};
 use crate::{gunzip::tests::gzip, weather::WEATHER_UNUSABLE};
 use common::{
-    contract::{
-        layout,
-        message::{PlaceWeather, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse},
-        weather::WeatherWarnings,
-    },
-    runtime::store::read_json,
+    message::{PlaceWeather, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse},
+    weather::WeatherWarnings,
 };
+use records::{layout, store::read_json};
 
 pub(super) const LIST: &str = "ghcnd-stations.txt";
 

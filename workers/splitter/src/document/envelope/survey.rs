@@ -1,9 +1,8 @@
 //! A walk through a value, whole or cut, that notes where objects with a ride's fields are.
 
-use common::contract::{
-    outcome::shorten,
+use common::{
     reading::{FIELDS, Mapping},
-    text,
+    text::{self, shorten},
 };
 use memchr::memchr2;
 

@@ -4,9 +4,9 @@ use super::{
     super::refusal::printable,
     survey::{Array, DEPTH_MAX, Survey},
 };
-use common::contract::{
-    outcome::shorten,
+use common::{
     reading::{FIELDS, RidesAt, near_miss},
+    text::shorten,
 };
 
 /// Members and arrays that are named at most.

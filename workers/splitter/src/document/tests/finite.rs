@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::document::relaxed::{INFINITE, NAN, Relaxed, is_not_finite};
-use common::contract::ride::RejectReason;
+use common::ride::RejectReason;
 
 const NAMES: [&str; 16] = [
     "NaN",

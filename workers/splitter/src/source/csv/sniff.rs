@@ -2,11 +2,10 @@
 
 use super::{InvalidCsv, NAME_BYTES_MAX, rows::Rows};
 use crate::source::{HEAD_BYTES, format::without_mark};
-use common::contract::{
-    outcome::shorten,
+use common::{
     reading::{FIELDS, near_miss},
     ride::StatusTime,
-    text,
+    text::{self, shorten},
 };
 
 const DELIMITERS: [u8; 4] = [b',', b';', b'\t', b'|'];

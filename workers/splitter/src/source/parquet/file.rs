@@ -9,7 +9,7 @@ use super::{
 };
 use crate::source::{Limits, RATIO_GRACE_BYTES, ReadError};
 use bytes::Bytes;
-use common::contract::outcome::shorten;
+use common::text::shorten;
 use parquet::{
     basic::{Compression, Encoding},
     column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader},

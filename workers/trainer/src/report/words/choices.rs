@@ -5,7 +5,7 @@ use crate::{
     promote::Verdict,
     report::figures::{count, counted, foreign, percent, percent_of, setting, significant},
 };
-use common::contract::model::{Confusion, Criterion, Model};
+use common::model::{Confusion, Criterion, Model};
 
 /// Whether deciding by the threshold is any better than always deciding the same.
 pub(in crate::report) fn decisions(model: &Model) -> Finding {

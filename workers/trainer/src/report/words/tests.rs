@@ -1,6 +1,6 @@
 use super::{super::tests::trained, *};
 use crate::promote::Verdict;
-use common::contract::model::{CalibrationBin, Confusion, Criterion, TrainingSettings};
+use common::model::{CalibrationBin, Confusion, Criterion, TrainingSettings};
 
 fn around(value: f64, half: f64) -> Interval {
     Interval { value, lower: value - half, upper: value + half }

@@ -1,0 +1,116 @@
+//! How far a batch is, read from the staging area. For people; no result depends on it.
+
+use super::{Store, store};
+use crate::layout;
+use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
+use futures::TryStreamExt;
+use object_store::path::Path;
+use std::collections::BTreeMap;
+
+/// How much of a batch is staged.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Staged {
+    /// Rides in staged chunks; the last chunk counts as a full one.
+    pub rides: u64,
+    /// Accepted rides, once the splitter has counted them.
+    pub total: Option<u64>,
+}
+
+/// Looks at the splitting of the batch with the most staged chunks. Any others were abandoned, or have the same chunks.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
+    let prefix = Path::from(layout::staging(&claim.batch_id));
+    let mut splittings: BTreeMap<Path, (u64, Option<Path>)> = BTreeMap::new();
+    let mut found = store.list(Some(&prefix));
+    while let Some(meta) = found.try_next().await.map_err(store::outage)? {
+        let Some((name, folder)) = meta.location.filename().map(str::to_owned).zip(folder(&meta.location)) else {
+            continue;
+        };
+        let (chunks, split) = splittings.entry(folder).or_default();
+        match name.as_str() {
+            "split.json" => *split = Some(meta.location),
+            name if name.starts_with("chunk-") => *chunks += 1,
+            _ => {}
+        }
+    }
+    let Some((chunks, split)) = splittings.into_values().max() else { return Ok(Staged::default()) };
+    let split: Option<BatchSplit> = match split {
+        Some(path) => store::read_json(store, path.as_ref()).await?,
+        None => None,
+    };
+    let total = split.map(|split| split.accepted);
+    let rides = chunks * u64::from(claim.chunk_size);
+    Ok(Staged { rides: total.map_or(rides, |total| rides.min(total)), total })
+}
+
+/// Whether a chunk of the batch is staged, or, where `chunk` is `None`, its `batch-split` message; of any splitting.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bool, Failure> {
+    let wanted = match chunk {
+        Some(chunk) => layout::staged_chunk(batch_id, None, chunk),
+        None => layout::staged_split(batch_id, None),
+    };
+    let wanted = Path::from(wanted);
+    let prefix = Path::from(layout::staging(batch_id));
+    let mut found = store.list(Some(&prefix));
+    while let Some(meta) = found.try_next().await.map_err(store::outage)? {
+        if meta.location.filename() == wanted.filename() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
+fn folder(path: &Path) -> Option<Path> {
+    path.as_ref().rsplit_once('/').map(|(folder, _)| Path::from(folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::reading::Reading;
+    use object_store::memory::InMemory;
+    use std::sync::Arc;
+
+    #[tokio::test]
+    async fn the_splitting_that_is_furthest_counts() {
+        let store: Store = Arc::new(InMemory::new());
+        let claim = Claim {
+            batch_id: "b".to_owned(),
+            sha256: "0".repeat(64),
+            chunk_size: 10,
+            source: None,
+            object: None,
+            listed: None,
+            reading: Reading::default(),
+        };
+        assert_eq!(look(&store, &claim).await.unwrap(), Staged::default());
+        for (split_id, chunks) in [("abandoned", 2), ("current", 3)] {
+            for chunk in 0..chunks {
+                store::write(&store, &layout::staged_chunk("b", Some(split_id), chunk), "x").await.unwrap();
+            }
+        }
+        assert_eq!(look(&store, &claim).await.unwrap(), Staged { rides: 30, total: None });
+        let split = BatchSplit {
+            batch_id: "b".to_owned(),
+            sha256: "0".repeat(64),
+            split_id: Some("current".to_owned()),
+            digest: None,
+            chunks: 3,
+            received: 25,
+            accepted: 25,
+            rejected: 0,
+            rejected_by_reason: Default::default(),
+        };
+        let json = serde_json::to_vec(&split).unwrap();
+        assert!(!has(&store, "b", None).await.unwrap());
+        store::write(&store, &layout::staged_split("b", Some("current")), json).await.unwrap();
+        assert!(has(&store, "b", None).await.unwrap() && has(&store, "b", Some(2)).await.unwrap());
+        assert!(!has(&store, "b", Some(3)).await.unwrap());
+        assert_eq!(look(&store, &claim).await.unwrap(), Staged { rides: 25, total: Some(25) });
+    }
+}

@@ -1,0 +1,214 @@
+//! Our properties to AMQP's and back.
+
+use super::legible::SUBSTITUTE;
+use common::{
+    envelope::{Header, Other, Properties},
+    exchange,
+};
+use lapin::{
+    BasicProperties,
+    types::{AMQPValue, DecimalValue, FieldTable, ShortString},
+};
+use std::collections::BTreeMap;
+
+/// AMQP short strings hold 255 bytes.
+const SHORT_BYTES_MAX: usize = 255;
+
+/// A short string, cut at the last character that fits.
+pub(super) fn short(text: &str) -> ShortString {
+    ShortString::try_new(text)
+        .unwrap_or_else(|_| ShortString::from(text[..text.floor_char_boundary(SHORT_BYTES_MAX)].to_owned()))
+}
+
+/// Whether an exchange routes by the names of queues, which are prefixed as exchanges are.
+pub(super) fn routes_by_queue(exchange: &str) -> bool {
+    exchange == exchange::RETRY || exchange == exchange::DEAD
+}
+
+/// The routing key as it is on the broker.
+pub(super) fn routing_key(namespace: &str, exchange: &str, plain: &str) -> String {
+    if routes_by_queue(exchange) { format!("{namespace}{plain}") } else { plain.to_owned() }
+}
+
+pub(super) fn to_amqp(properties: &Properties) -> BasicProperties {
+    let mut amqp = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
+    if let Some(kind) = &properties.kind {
+        amqp = amqp.with_type(short(kind));
+    }
+    if let Some(id) = &properties.message_id {
+        amqp = amqp.with_message_id(short(id));
+    }
+    if let Some(id) = &properties.correlation_id {
+        amqp = amqp.with_correlation_id(short(id));
+    }
+    if let Some(queue) = &properties.reply_to {
+        amqp = amqp.with_reply_to(short(queue));
+    }
+    if let Some(content_type) = &properties.content_type {
+        amqp = amqp.with_content_type(short(content_type));
+    }
+    if let Some(encoding) = &properties.content_encoding {
+        amqp = amqp.with_content_encoding(short(encoding));
+    }
+    if let Some(app_id) = &properties.app_id {
+        amqp = amqp.with_app_id(short(app_id));
+    }
+    if let Some(timestamp) = properties.timestamp {
+        amqp = amqp.with_timestamp(timestamp);
+    }
+    if let Some(expiration_ms) = properties.expiration_ms {
+        amqp = amqp.with_expiration(short(&expiration_ms.to_string()));
+    }
+    if let Some(priority) = properties.priority {
+        amqp = amqp.with_priority(priority);
+    }
+    if properties.headers.is_empty() {
+        return amqp;
+    }
+    amqp.with_headers(table(&properties.headers))
+}
+
+fn table(values: &BTreeMap<String, Header>) -> FieldTable {
+    let mut table = FieldTable::default();
+    for (name, value) in values {
+        table.insert(short(name), value_of(value));
+    }
+    table
+}
+
+fn value_of(header: &Header) -> AMQPValue {
+    let other = match header {
+        Header::Text(text) => return AMQPValue::LongString(text.as_str().into()),
+        Header::Integer(value) => return AMQPValue::LongLongInt(*value),
+        Header::Boolean(value) => return AMQPValue::Boolean(*value),
+        Header::Other(other) => other,
+    };
+    match other {
+        Other::I8(value) => AMQPValue::ShortShortInt(*value),
+        Other::U8(value) => AMQPValue::ShortShortUInt(*value),
+        Other::I16(value) => AMQPValue::ShortInt(*value),
+        Other::U16(value) => AMQPValue::ShortUInt(*value),
+        Other::I32(value) => AMQPValue::LongInt(*value),
+        Other::U32(value) => AMQPValue::LongUInt(*value),
+        Other::Time(value) => AMQPValue::Timestamp(*value),
+        Other::Float(bits) => AMQPValue::Float(f32::from_bits(*bits)),
+        Other::Double(bits) => AMQPValue::Double(f64::from_bits(*bits)),
+        Other::Decimal { scale, value } => AMQPValue::DecimalValue(DecimalValue { scale: *scale, value: *value }),
+        Other::Bytes(bytes) => AMQPValue::ByteArray(bytes.clone().into()),
+        Other::Array(values) => AMQPValue::FieldArray(values.iter().map(value_of).collect::<Vec<_>>().into()),
+        Other::Table(values) => AMQPValue::FieldTable(table(values)),
+        Other::Void => AMQPValue::Void,
+    }
+}
+
+/// A name or a short text as it is told: where bytes stood that are no UTF-8, the sign for that.
+pub(super) fn told(text: &str) -> String {
+    text.replace(char::from(SUBSTITUTE), "\u{FFFD}")
+}
+
+pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| told(text.as_str()));
+    let headers = amqp.headers().as_ref().map(FieldTable::inner).into_iter().flatten();
+    Properties {
+        kind: text(amqp.kind()),
+        message_id: text(amqp.message_id()),
+        correlation_id: text(amqp.correlation_id()),
+        reply_to: text(amqp.reply_to()),
+        content_type: text(amqp.content_type()),
+        content_encoding: text(amqp.content_encoding()),
+        app_id: text(amqp.app_id()),
+        timestamp: *amqp.timestamp(),
+        expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
+        priority: *amqp.priority(),
+        persistent: *amqp.delivery_mode() == Some(2),
+        headers: headers.map(|(name, value)| (told(name.as_str()), header(value))).collect(),
+    }
+}
+
+fn header(value: &AMQPValue) -> Header {
+    Header::Other(match value {
+        AMQPValue::LongString(text) => return Header::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
+        AMQPValue::Boolean(value) => return Header::Boolean(*value),
+        AMQPValue::LongLongInt(value) => return Header::Integer(*value),
+        AMQPValue::ShortString(text) => return Header::Text(told(text.as_str())),
+        AMQPValue::ShortShortInt(value) => Other::I8(*value),
+        AMQPValue::ShortShortUInt(value) => Other::U8(*value),
+        AMQPValue::ShortInt(value) => Other::I16(*value),
+        AMQPValue::ShortUInt(value) => Other::U16(*value),
+        AMQPValue::LongInt(value) => Other::I32(*value),
+        AMQPValue::LongUInt(value) => Other::U32(*value),
+        AMQPValue::Timestamp(value) => Other::Time(*value),
+        AMQPValue::Float(value) => Other::Float(value.to_bits()),
+        AMQPValue::Double(value) => Other::Double(value.to_bits()),
+        AMQPValue::DecimalValue(DecimalValue { scale, value }) => Other::Decimal { scale: *scale, value: *value },
+        AMQPValue::ByteArray(bytes) => Other::Bytes(bytes.as_slice().to_vec()),
+        AMQPValue::FieldArray(array) => Other::Array(array.as_slice().iter().map(header).collect()),
+        AMQPValue::FieldTable(table) => {
+            Other::Table(table.inner().iter().map(|(name, value)| (told(name.as_str()), header(value))).collect())
+        }
+        AMQPValue::Void => Other::Void,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn properties_survive_the_way_there_and_back() {
+        let mut properties = Properties {
+            kind: Some("ride-chunk.v1".into()),
+            message_id: Some("b/ride-chunk/1".into()),
+            correlation_id: Some("c".into()),
+            reply_to: Some("amq.gen-x".into()),
+            content_type: Some("application/json".into()),
+            content_encoding: Some("gzip".into()),
+            app_id: Some("splitter/0.1.0".into()),
+            timestamp: Some(1_700_000_000),
+            expiration_ms: Some(1500),
+            priority: Some(7),
+            persistent: true,
+            ..Properties::default()
+        };
+        properties.set_count("x-attempt", 3);
+        properties.set_text("traceparent", "00-aa-bb-01");
+        properties.headers.insert("flag".into(), Header::Boolean(true));
+        let others = [
+            Other::I8(-1),
+            Other::U8(255),
+            Other::I16(-300),
+            Other::U16(60_000),
+            Other::I32(-70_000),
+            Other::U32(4_000_000_000),
+            Other::Time(1_700_000_000),
+            Other::Float(1.5f32.to_bits()),
+            Other::Double(0.1f64.to_bits()),
+            Other::Decimal { scale: 2, value: 314 },
+            Other::Bytes(vec![0, 255]),
+            Other::Void,
+        ];
+        let others = Header::Other(Other::Array(others.into_iter().map(Header::Other).collect()));
+        properties
+            .headers
+            .insert("others".into(), Header::Other(Other::Table([("in a table".to_owned(), others)].into())));
+        assert_eq!(from_amqp(&to_amqp(&properties)), properties);
+    }
+
+    #[test]
+    fn what_a_broker_says_of_a_death_is_json() {
+        let mut death = FieldTable::default();
+        death.insert("count".into(), AMQPValue::LongLongInt(1));
+        death.insert("queue".into(), AMQPValue::LongString("splitter".into()));
+        death.insert("time".into(), AMQPValue::Timestamp(1_700_000_000));
+        let keys = lapin::types::FieldArray::from(vec![AMQPValue::LongString("ride-batch.v1".into())]);
+        death.insert("routing-keys".into(), AMQPValue::FieldArray(keys));
+        let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into());
+        let told = r#"[{"count":1,"queue":"splitter","routing-keys":["ride-batch.v1"],"time":1700000000}]"#;
+        assert_eq!(header(&deaths).to_json().to_string(), told);
+    }
+
+    #[test]
+    fn a_text_too_long_for_amqp_is_cut_at_a_character() {
+        assert_eq!(short(&"é".repeat(200)).as_str().len(), 254);
+    }
+}

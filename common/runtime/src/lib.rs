@@ -1,0 +1,31 @@
+//! The shell around the workers: brokers, the consume loop, configuration, logs, the object store.
+//!
+//! ```text
+//! main.rs ──▶ Process (arguments, configuration, logs) ──▶ worker::run(worker, broker)
+//!                                                             │  connect → declare → consume, from the top
+//!                                          broker (the port)  ▼  whenever the connection is lost
+//!                                          ├─ amqp    RabbitMQ through lapin
+//!                                          └─ memory  in this process, no server
+//! ```
+
+pub mod amqp;
+pub mod broker;
+pub mod client;
+pub mod compression;
+pub mod config;
+pub mod control;
+pub mod host;
+pub mod memory;
+pub mod process;
+pub mod shutdown;
+pub mod telemetry;
+pub mod trace;
+pub mod waiting;
+pub mod worker;
+
+pub use amqp::AmqpBroker;
+pub use broker::{Broker, Connection};
+pub use memory::MemoryBroker;
+pub use process::Process;
+pub use shutdown::Shutdown;
+pub use worker::Worker;

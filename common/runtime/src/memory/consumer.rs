@@ -1,0 +1,163 @@
+//! Deliveries of the in-process broker, and how they are settled.
+
+use super::{Held, Shared, State};
+use crate::broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Settle};
+use async_trait::async_trait;
+use std::sync::Arc;
+use tokio::{sync::watch, time::Instant};
+
+pub(super) struct MemoryConsumer {
+    pub(super) shared: Arc<Shared>,
+    pub(super) id: u64,
+    pub(super) queue: String,
+    pub(super) prefetch: usize,
+    pub(super) no_ack: bool,
+    /// Whether it is one of the queue's consumers; one that browses or was cancelled is not.
+    pub(super) counted: bool,
+    pub(super) closed: watch::Receiver<ConnectionState>,
+}
+
+impl MemoryConsumer {
+    fn uncount(&mut self, state: &mut State) {
+        if let Some(queue) = state.queues.get_mut(&self.queue)
+            && std::mem::take(&mut self.counted)
+        {
+            queue.consumers -= 1;
+        }
+    }
+
+    fn take(&self) -> Result<Option<Delivery>, BrokerError> {
+        let mut state = self.shared.state();
+        let held = state.unacked.values().filter(|held| held.consumer == self.id).count();
+        if held >= self.prefetch {
+            return Ok(None);
+        }
+        let Some(queue) = state.queues.get_mut(&self.queue) else {
+            return Err(BrokerError::Lost(format!("queue {} is gone", self.queue)));
+        };
+        let now = Instant::now();
+        let mut message = loop {
+            let Some(message) = queue.ready.pop_front() else { return Ok(None) };
+            queue.bytes -= message.body.len();
+            if message.expires.is_none_or(|at| at > now) {
+                break message;
+            }
+        };
+        message.deliveries += 1;
+        state.next_tag += 1;
+        let tag = state.next_tag;
+        let delivery = Delivery {
+            properties: message.properties.clone(),
+            body: message.body.clone(),
+            exchange: message.exchange.clone(),
+            routing_key: message.routing_key.clone(),
+            redelivered: message.deliveries > 1,
+            settle: Box::new(MemorySettle { shared: Arc::clone(&self.shared), tag: (!self.no_ack).then_some(tag) }),
+        };
+        if !self.no_ack {
+            state.unacked.insert(tag, Held { queue: self.queue.clone(), consumer: self.id, message });
+        }
+        self.shared.park(&mut state);
+        drop(state);
+        self.shared.room.notify_waiters();
+        Ok(Some(delivery))
+    }
+}
+
+#[async_trait]
+impl Consumer for MemoryConsumer {
+    async fn next(&mut self) -> Result<Delivery, BrokerError> {
+        loop {
+            let shared = Arc::clone(&self.shared);
+            let ready = shared.ready.notified();
+            tokio::pin!(ready);
+            ready.as_mut().enable();
+            if let ConnectionState::Closed(why) = &*self.closed.borrow() {
+                return Err(BrokerError::Lost(why.clone()));
+            }
+            if !self.counted {
+                return Err(BrokerError::Lost("the consumer was cancelled".to_owned()));
+            }
+            if let Some(delivery) = self.take()? {
+                return Ok(delivery);
+            }
+            tokio::select! {
+                biased;
+                () = ready => {}
+                _ = self.closed.changed() => {}
+            }
+        }
+    }
+
+    async fn cancel(&mut self) -> Result<(), BrokerError> {
+        // Deliveries are taken as they are asked for: none waits here.
+        let shared = Arc::clone(&self.shared);
+        self.uncount(&mut shared.state());
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Browser for MemoryConsumer {
+    async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
+        match &*self.closed.borrow() {
+            ConnectionState::Closed(why) => Err(BrokerError::Lost(why.clone())),
+            _ => self.take(),
+        }
+    }
+
+    async fn close(self: Box<Self>) -> Result<(), BrokerError> {
+        Ok(())
+    }
+}
+
+impl Drop for MemoryConsumer {
+    fn drop(&mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state();
+        self.uncount(&mut state);
+        let mine: Vec<u64> =
+            state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
+        // Newest first, so that the oldest ends up at the front again.
+        for tag in mine.into_iter().rev() {
+            if let Some(held) = state.unacked.remove(&tag) {
+                shared.give_back(&mut state, held);
+            }
+        }
+    }
+}
+
+struct MemorySettle {
+    shared: Arc<Shared>,
+    tag: Option<u64>,
+}
+
+impl MemorySettle {
+    fn settle(&self, done: impl FnOnce(&Arc<Shared>, &mut State, Held)) -> Result<(), BrokerError> {
+        let Some(tag) = self.tag else { return Ok(()) };
+        let mut state = self.shared.state();
+        let Some(held) = state.unacked.remove(&tag) else {
+            return Err(BrokerError::Lost("the delivery was given back already".to_owned()));
+        };
+        done(&self.shared, &mut state, held);
+        drop(state);
+        // A prefetch slot is free.
+        self.shared.ready.notify_waiters();
+        Ok(())
+    }
+}
+
+#[async_trait]
+impl Settle for MemorySettle {
+    async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle(|_, state, held| {
+            if let Some(queue) = state.queues.get_mut(&held.queue) {
+                queue.acknowledged += 1;
+            }
+        })
+    }
+
+    async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
+        self.settle(|shared, state, held| shared.give_back(state, held))
+    }
+}

@@ -1,0 +1,176 @@
+//! One worker as one process: arguments, configuration, logs, broker, store, signals.
+
+use super::{
+    AmqpBroker,
+    config::{
+        BrokerSettings, Configuration, LogSettings, RunSettings, Settings, parse_override, refuse_visible_password,
+    },
+    shutdown::{self, Shutdown},
+    telemetry,
+    worker::{RunError, RunOptions, Worker, run},
+};
+use clap::Parser;
+use futures::{FutureExt, TryFutureExt};
+use records::{Store, StoreSettings, store};
+use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
+
+/// Arguments every worker takes.
+#[derive(Debug, Parser)]
+#[command(after_help = "\
+Configuration, weakest first: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY environment variables,
+--set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer, gateway.
+
+Examples:
+  WILDRYDES__BROKER__URL=amqp://merger@rabbit:5672/%2f WILDRYDES__BROKER__PASSWORD_FILE=/run/secrets/merger merger
+  splitter --config wildrydes.toml --set splitter.chunk_size=500 --set run.concurrency=2
+
+SIGTERM and SIGINT finish what is being handled, up to run.drain_deadline_ms. Ends with 0 after a clean shutdown, 1 when
+the broker stayed away or work was left unfinished, 2 when arguments or configuration are wrong.")]
+struct Arguments {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE", env = "WILDRYDES_CONFIG", hide_env_values = true)]
+    config: Option<PathBuf>,
+    /// One setting; may be given several times.
+    #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
+    overrides: Vec<(String, String)>,
+}
+
+/// A worker's process, ready to run.
+pub struct Process {
+    configuration: Configuration,
+}
+
+impl Process {
+    /// Reads arguments and configuration and starts the logs. Ends the process with 2 when they are wrong.
+    pub fn start(name: &'static str, about: &'static str) -> Self {
+        Self::start_documented(name, about, "")
+    }
+
+    /// As the constructor above; `reference` is printed at the end of `--help`, such as the settings of the worker's
+    /// section.
+    pub fn start_documented(name: &'static str, about: &'static str, reference: &str) -> Self {
+        let command =
+            <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
+        let general = command.get_after_help().map(ToString::to_string).unwrap_or_default();
+        let command = command.after_help(format!("{general}\n\n{reference}").trim_end().to_owned());
+        let matches = command.get_matches();
+        let arguments =
+            <Arguments as clap::FromArgMatches>::from_arg_matches(&matches).unwrap_or_else(|error| error.exit());
+        let started = refuse_visible_password(&arguments.overrides)
+            .and_then(|()| Configuration::load(arguments.config.as_deref(), &arguments.overrides))
+            .map_err(anyhow::Error::from)
+            .and_then(|configuration| {
+                telemetry::start(&configuration.section::<LogSettings>()?)?;
+                Ok(Self { configuration })
+            });
+        started.unwrap_or_else(|error| {
+            start_logs_anyway(&arguments.overrides);
+            exit_misconfigured(&error)
+        })
+    }
+
+    /// One section of the configuration. Ends the process with 2 when it is wrong.
+    pub fn settings<S: Settings>(&self) -> S {
+        self.configuration.section().unwrap_or_else(|error| exit_misconfigured(&error.into()))
+    }
+
+    /// The object store. Ends the process with 2 when it cannot be used.
+    pub fn store(&self) -> Store {
+        store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+    }
+
+    /// As [`Self::store`]; this process also removes what killed writers left there.
+    pub fn swept_store(&self) -> Store {
+        store::open_swept(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
+    }
+
+    /// The broker the configuration names. Nothing is connected yet.
+    pub fn broker(&self) -> Arc<AmqpBroker> {
+        Arc::new(AmqpBroker::new(self.settings()))
+    }
+
+    /// Runs the worker against RabbitMQ until a signal. Fails when the settings do, when the broker stays away, or when work
+    /// was left unfinished at the drain deadline; the log says which.
+    pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
+        self.serve(worker, |worker, shutdown| self.running(worker, shutdown).err_into()).await
+    }
+
+    /// Runs two workers against RabbitMQ, each over its own connection, until a signal or until either ends; fails as
+    /// [`Self::run`], of either.
+    pub async fn run_both<A: Worker, B: Worker>(&self, workers: anyhow::Result<(A, B)>) -> ExitCode {
+        let running = |(first, second), shutdown: Shutdown| async move {
+            let (first, second) = (self.running(first, shutdown.clone()), self.running(second, shutdown.clone()));
+            Ok(both(first, second, &shutdown).await?)
+        };
+        self.serve(workers, running).await
+    }
+
+    /// Runs something else until a signal.
+    pub async fn serve<S, F>(&self, started: anyhow::Result<S>, serve: impl FnOnce(S, Shutdown) -> F) -> ExitCode
+    where
+        F: Future<Output = anyhow::Result<()>>,
+    {
+        let started = started.unwrap_or_else(|error| exit_misconfigured(&error));
+        let served = match shutdown::on_signal() {
+            Ok(shutdown) => serve(started, shutdown).await,
+            Err(error) => Err(error.into()),
+        };
+        match served {
+            Ok(()) => ExitCode::SUCCESS,
+            Err(error) => {
+                telemetry::fatal(&error);
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    fn running<W: Worker>(&self, worker: W, shutdown: Shutdown) -> impl Future<Output = Result<(), RunError>> + use<W> {
+        let broker = self.settings::<BrokerSettings>();
+        let (control, waiting) = (Some(self.store()), Some(self.store()));
+        let options = RunOptions { control, waiting, ..run_options::<W>(&self.settings(), &broker) };
+        run(Arc::new(worker), Arc::new(AmqpBroker::new(broker)), options, shutdown)
+    }
+}
+
+/// Runs two workers as one: whichever ends has the other end, too.
+///
+/// # Errors
+/// The first one's, else the second's.
+pub async fn both(
+    first: impl Future<Output = Result<(), RunError>>,
+    second: impl Future<Output = Result<(), RunError>>,
+    shutdown: &Shutdown,
+) -> Result<(), RunError> {
+    let first = first.inspect(|_| shutdown.cancel());
+    let second = second.inspect(|_| shutdown.cancel());
+    let (first, second) = futures::future::join(first, second).await;
+    first.and(second)
+}
+
+/// The options of a worker under these settings.
+pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> RunOptions {
+    let concurrency = run.concurrency.unwrap_or(W::CONCURRENCY);
+    RunOptions {
+        concurrency: concurrency.into(),
+        prefetch: run.prefetch.unwrap_or(W::PREFETCH.max(concurrency)),
+        drain_deadline: Duration::from_millis(run.drain_deadline_ms),
+        handle_timeout: Duration::from_millis(run.handle_timeout_ms),
+        give_up_after: Duration::from_millis(broker.give_up_after_ms),
+        version: env!("CARGO_PKG_VERSION"),
+        control: None,
+        waiting: None,
+    }
+}
+
+/// Where the configuration as a whole cannot be used: as far as its section on logs can be, without the file.
+fn start_logs_anyway(overrides: &[(String, String)]) {
+    let about_logs: Vec<_> = overrides.iter().filter(|(key, _)| key.starts_with("log.")).cloned().collect();
+    let settings = Configuration::load(None, &about_logs).and_then(|some| some.section::<LogSettings>());
+    // It may be this very section that is wrong: then it is told plainly.
+    let _ = telemetry::start(&settings.unwrap_or_default());
+}
+
+fn exit_misconfigured(error: &anyhow::Error) -> ! {
+    telemetry::fatal(error);
+    std::process::exit(2);
+}

@@ -1,0 +1,112 @@
+//! Logs: for people on a terminal, one JSON object a line otherwise; always on standard error.
+
+use super::config::{LogFormat, LogSettings};
+use std::io::IsTerminal;
+use tracing::{Metadata, level_filters::LevelFilter};
+use tracing_subscriber::{
+    EnvFilter, filter::filter_fn, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt,
+};
+
+/// The crates of this project, as the targets of their log lines begin.
+const OWN_CRATES: [&str; 10] = [
+    "common",
+    "gateway",
+    "merger",
+    "records",
+    "runtime",
+    "scorer",
+    "splitter",
+    "trainer",
+    "weather_fetcher",
+    "wildrydes",
+];
+/// The most that libraries may log. Their debug and trace lines hold what they send and receive, passwords and keys included.
+const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
+
+/// Whether a line may be logged at all, whatever `RUST_LOG` asks for.
+fn may_be_logged(metadata: &Metadata<'_>) -> bool {
+    let of_crate = metadata.target().split("::").next().unwrap_or_default();
+    OWN_CRATES.contains(&of_crate) || *metadata.level() <= LIBRARIES_MAX
+}
+
+/// Tells why the process ends: as an event in the log, in the format that was chosen. Where nothing is logged, plainly.
+pub fn fatal(why: &anyhow::Error) {
+    if tracing::enabled!(tracing::Level::ERROR) {
+        tracing::error!(error = format!("{why:#}"), "ended");
+    } else {
+        eprintln!("error: {why:#}");
+    }
+}
+
+/// Starts logging for this process. `RUST_LOG` wins over the settings. Libraries log at level info and above only, whatever
+/// either of them says: what they log below that holds secrets.
+///
+/// # Errors
+/// When `log.level` is no filter, or logging was started before.
+pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
+    use anyhow::Context;
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("RUST_LOG = {text}"))?,
+        // lapin repeats at error level what the runtime reports itself, once and with its context.
+        Err(_) => EnvFilter::try_new(format!("{},lapin=off", settings.level))
+            .with_context(|| format!("log.level = {}: expected error, warn, info, debug or trace", settings.level))?,
+    };
+    let terminal = std::io::stderr().is_terminal();
+    let json = match settings.format {
+        LogFormat::Auto => !terminal,
+        LogFormat::Human => false,
+        LogFormat::Json => true,
+    };
+    let builder =
+        tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).with_span_events(FmtSpan::NONE);
+    let cap = filter_fn(may_be_logged);
+    let started = match json {
+        true => {
+            let json = builder.json().flatten_event(true).with_current_span(true).with_span_list(false);
+            json.finish().with(cap).try_init()
+        }
+        false => builder.with_ansi(terminal).with_target(false).finish().with(cap).try_init(),
+    };
+    started.context("logging was started before")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::{
+        io,
+        sync::{Arc, Mutex},
+    };
+
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().extend(bytes);
+            Ok(bytes.len())
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn libraries_log_no_frames_whatever_is_asked_for() {
+        let log = Log::default();
+        let written = log.clone();
+        let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("trace"));
+        let subscriber = builder.with_writer(move || written.clone()).finish().with(filter_fn(may_be_logged));
+        tracing::subscriber::with_default(subscriber, || {
+            tracing::trace!(target: "runtime::amqp", "own trace");
+            tracing::info!(target: "lapin::connection", "library info");
+            tracing::debug!(target: "lapin::connection", "library debug");
+            tracing::trace!(target: "amqp_protocol", "library trace");
+            tracing::trace!(target: "commons::x", "other trace");
+        });
+        let text = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
+        let lines = ["own trace", "library info", "library debug", "library trace", "other trace"];
+        assert_eq!(lines.map(|line| text.contains(line)), [true, true, false, false, false], "{text}");
+    }
+}

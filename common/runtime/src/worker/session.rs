@@ -1,0 +1,415 @@
+//! The loop around a worker: one session per connection, from the top whenever it breaks.
+
+use super::{
+    ErasedWorker, Worker,
+    delivery::{Deliverer, SessionBroken},
+    obstacles::Obstacles,
+};
+use crate::{
+    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher},
+    control::{Control, Work},
+    host,
+    shutdown::Shutdown,
+    waiting::Recorder,
+};
+use common::{
+    exchange,
+    outcome::RetryPolicy,
+    topology::{self, Topology},
+};
+use futures::{Stream, StreamExt, stream};
+use records::Store;
+use std::{
+    collections::BTreeMap,
+    convert::Infallible,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+use tokio::{task::JoinSet, time::Instant};
+use tracing::{error, info, warn};
+
+/// How a worker is run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// Messages handled at the same time.
+    pub concurrency: usize,
+    /// Unacknowledged deliveries at most; those beyond `concurrency` wait in this process.
+    pub prefetch: u16,
+    /// How long running handlers may take to finish after a shutdown was asked for.
+    pub drain_deadline: Duration,
+    /// How long one handler may take, its publishing not counted.
+    pub handle_timeout: Duration,
+    /// How long to try to reach the broker before giving up.
+    pub give_up_after: Duration,
+    /// Version for the `app_id` property.
+    pub version: &'static str,
+    /// Where it is said whether the worker is to pause; without one it never does.
+    pub control: Option<Store>,
+    /// Where the worker records what it waits for; without one it records nothing.
+    pub waiting: Option<Store>,
+}
+
+impl Default for RunOptions {
+    fn default() -> Self {
+        Self {
+            concurrency: 4,
+            prefetch: 8,
+            drain_deadline: Duration::from_secs(20),
+            handle_timeout: Duration::from_secs(20 * 60),
+            give_up_after: Duration::from_secs(5 * 60),
+            version: env!("CARGO_PKG_VERSION"),
+            control: None,
+            waiting: None,
+        }
+    }
+}
+
+/// Why a worker stopped without being asked to.
+#[derive(Debug, thiserror::Error)]
+pub enum RunError {
+    /// Trying again cannot help.
+    #[error("{worker} cannot use the broker: {why}")]
+    Broker {
+        /// The worker.
+        worker: &'static str,
+        /// Why.
+        why: BrokerError,
+    },
+    /// The broker stayed away.
+    #[error("{worker} gave up after {} s without the broker: {last}", .after.as_secs())]
+    GaveUp {
+        /// The worker.
+        worker: &'static str,
+        /// How long it tried.
+        after: Duration,
+        /// What went wrong last.
+        last: String,
+    },
+    /// Handlers that were still running when the drain deadline passed; their messages will be delivered again.
+    #[error("{worker} left {} unfinished at the drain deadline, to be delivered again: {}", .messages.len(), .messages.join(", "))]
+    Stragglers {
+        /// The worker.
+        worker: &'static str,
+        /// Their message ids.
+        messages: Vec<String>,
+    },
+}
+
+/// Runs a worker until `shutdown`, reconnecting whenever the connection breaks.
+///
+/// # Errors
+/// [`RunError`]: the process should end with a failure, so that whoever supervises it notices.
+pub async fn run<W: Worker>(
+    worker: Arc<W>,
+    broker: Arc<dyn Broker>,
+    options: RunOptions,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let result = run_erased(Arc::clone(&worker) as Arc<dyn ErasedWorker>, broker, options, shutdown).await;
+    if tokio::time::timeout(ENDING_TIMEOUT, worker.ended()).await.is_err() {
+        warn!(worker = W::NAME, "not everything was put away in time");
+    }
+    result
+}
+
+/// How long a worker may take to put away what it holds when it ends.
+const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
+/// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
+/// up to the give-up.
+const HEALTHY_AFTER: Duration = Duration::from_secs(60);
+/// First and longest pause between two attempts to connect.
+const BACKOFF_MS: (u64, u64) = (200, 10_000);
+/// How the AMQP library says that it can make nothing of what came: a type of header it does not know, for one.
+const UNREADABLE: &str = "failed to parse";
+/// How long one message at a time is read after that.
+const CAREFUL_FOR: Duration = Duration::from_secs(30);
+
+async fn run_erased(
+    worker: Arc<dyn ErasedWorker>,
+    broker: Arc<dyn Broker>,
+    options: RunOptions,
+    shutdown: Shutdown,
+) -> Result<(), RunError> {
+    let name = worker.name();
+    let mut failing_since: Option<Instant> = None;
+    let mut backoff_ms = BACKOFF_MS.0;
+    // What cannot be read ends the connection, and with it every delivery of the window comes back, counted by the broker's
+    // delivery limit. One at a time, only the culprit is counted, until the broker parks it.
+    let mut careful: Option<RunOptions> = None;
+    loop {
+        let healthy = |since: &mut Option<Instant>, backoff: &mut u64| {
+            *since = None;
+            *backoff = BACKOFF_MS.0;
+        };
+        let leave = shutdown.child_token();
+        let ended = {
+            let options = careful.as_ref().unwrap_or(&options);
+            let stopping = || {
+                if shutdown.is_cancelled() {
+                    worker.stopping();
+                }
+            };
+            let session = session(&worker, broker.as_ref(), options, &leave, stopping, || {
+                healthy(&mut failing_since, &mut backoff_ms);
+            });
+            tokio::pin!(session);
+            tokio::select! {
+                biased;
+                ended = &mut session => ended,
+                () = tokio::time::sleep(CAREFUL_FOR), if careful.is_some() => {
+                    leave.cancel();
+                    session.await
+                }
+            }
+        };
+        let problem = match ended {
+            Ok(()) | Err(Ended::Stragglers(_)) if leave.is_cancelled() && !shutdown.is_cancelled() => {
+                careful = None;
+                continue;
+            }
+            Ok(()) => return Ok(()),
+            Err(Ended::Stragglers(messages)) => return Err(RunError::Stragglers { worker: name, messages }),
+            Err(Ended::Broken(why @ (BrokerError::Refused(_) | BrokerError::Mismatch { .. }))) => {
+                return Err(RunError::Broker { worker: name, why });
+            }
+            Err(Ended::Broken(BrokerError::Lost(why))) => why,
+        };
+        if shutdown.is_cancelled() {
+            return Ok(());
+        }
+        if problem.contains(UNREADABLE) {
+            error!(worker = name, problem, "a message breaks the protocol: one at a time until the broker parks it");
+            careful = Some(RunOptions { concurrency: 1, prefetch: 1, ..options.clone() });
+            backoff_ms = BACKOFF_MS.0;
+        }
+        let since = *failing_since.get_or_insert_with(Instant::now);
+        if since.elapsed() > options.give_up_after {
+            return Err(RunError::GaveUp { worker: name, after: options.give_up_after, last: problem });
+        }
+        let pause = Duration::from_millis(host::random_range(backoff_ms / 2..=backoff_ms));
+        warn!(worker = name, broker = broker.describe(), problem, retry_in_ms = pause.as_millis() as u64, "no broker");
+        tokio::select! {
+            biased;
+            () = tokio::time::sleep(pause) => {}
+            () = shutdown.cancelled() => return Ok(()),
+        }
+        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
+    }
+}
+
+enum Ended {
+    Broken(BrokerError),
+    Stragglers(Vec<String>),
+}
+
+impl From<BrokerError> for Ended {
+    fn from(error: BrokerError) -> Self {
+        Self::Broken(error)
+    }
+}
+
+async fn session(
+    worker: &Arc<dyn ErasedWorker>,
+    broker: &dyn Broker,
+    options: &RunOptions,
+    shutdown: &Shutdown,
+    stopping: impl FnOnce(),
+    mut healthy: impl FnMut(),
+) -> Result<(), Ended> {
+    let name = worker.name();
+    let connection = tokio::select! {
+        biased;
+        connected = broker.connect(name) => connected?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    let mut control = Control::new(name, options.control.clone());
+    let Opened { publisher, subscriptions, mut controls } = tokio::select! {
+        biased;
+        opened = open(worker, connection.as_ref(), &mut control, options) => opened?,
+        () = shutdown.cancelled() => return Ok(()),
+    };
+    info!(worker = name, broker = broker.describe(), "connected");
+
+    let deliverer = Arc::new(Deliverer {
+        worker: Arc::clone(worker),
+        publisher,
+        policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
+        app_id: format!("{name}/{}", options.version),
+        handle_timeout: options.handle_timeout,
+        shutdown: shutdown.clone(),
+        obstacles: Obstacles::default(),
+        recorder: Recorder::start(name, options.waiting.clone()),
+    });
+    let active = Active::default();
+    let mut state = connection.state();
+    let mut work = Work::new(name, options.prefetch);
+    let mut events = stream::select_all(subscriptions.into_iter().map(|consumer| {
+        stream::unfold(consumer, |mut consumer| async {
+            let next = consumer.next().await;
+            Some((next, consumer))
+        })
+        .boxed()
+    }));
+    let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
+    let quiet = tokio::time::sleep(HEALTHY_AFTER);
+    tokio::pin!(quiet);
+    let mut proven = false;
+    let tending = tend(worker.as_ref());
+    tokio::pin!(tending);
+    loop {
+        work.follow(&control, connection.as_ref(), running.is_empty()).await?;
+        // In this order, so that the same events lead to the same run; none can starve the ones below it for ever.
+        tokio::select! {
+            biased;
+            () = shutdown.cancelled() => break,
+            Some(done) = running.join_next() => {
+                finished(done)?;
+                if !std::mem::replace(&mut proven, true) {
+                    healthy();
+                }
+            }
+            () = &mut quiet, if !proven => {
+                proven = true;
+                healthy();
+            }
+            changed = state.changed() => {
+                let now = state.borrow_and_update().clone();
+                match now {
+                    ConnectionState::Blocked(reason) => {
+                        warn!(worker = name, reason, "the broker takes no publishes for now; waiting");
+                    }
+                    ConnectionState::Open => info!(worker = name, "the broker takes publishes again"),
+                    ConnectionState::Closed(why) => return Err(BrokerError::Lost(why).into()),
+                }
+                if changed.is_err() {
+                    return Err(BrokerError::Lost("the connection is gone".to_owned()).into());
+                }
+            }
+            never = &mut tending => match never {},
+            told = controls.next() => control.hear(told?).await?,
+            delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
+                let delivery = delivery?;
+                let deliverer = Arc::clone(&deliverer);
+                let guard = active.enter(delivery.properties.message_id.as_deref());
+                running.spawn(async move {
+                    let done = deliverer.deliver(delivery).await;
+                    drop(guard);
+                    done
+                });
+            }
+        }
+    }
+    // What ends by itself may end; what is still running at half-time is asked to.
+    let half = options.drain_deadline / 2;
+    let drained = drain(&mut running, half).await || {
+        stopping();
+        drain(&mut running, half).await
+    };
+    let stragglers = active.names();
+    connection.close().await;
+    match drained {
+        true => Ok(()),
+        false => Err(Ended::Stragglers(stragglers)),
+    }
+}
+
+/// Calls [`Worker::tend`](super::Worker::tend) again and again.
+async fn tend(worker: &dyn ErasedWorker) -> Infallible {
+    const EVERY: Duration = Duration::from_secs(60 * 60);
+    loop {
+        if let Err(error) = worker.tend().await {
+            warn!(worker = worker.name(), %error, "upkeep of the store failed; tried again in an hour");
+        }
+        tokio::time::sleep(EVERY).await;
+    }
+}
+
+/// The next event, else the next work.
+async fn next_of(
+    events: &mut (impl Stream<Item = Result<Delivery, BrokerError>> + Unpin),
+    work: &mut Work,
+) -> Result<Delivery, BrokerError> {
+    tokio::select! {
+        biased;
+        Some(event) = events.next() => event,
+        delivery = work.next() => delivery,
+    }
+}
+
+struct Opened {
+    publisher: Box<dyn Publisher>,
+    subscriptions: Vec<Box<dyn Consumer>>,
+    controls: Box<dyn Consumer>,
+}
+
+/// Declares, opens the subscriptions, and lets the worker catch up and see whether it is paused; in this order, so that
+/// nothing is missed between catching up and listening.
+async fn open(
+    worker: &Arc<dyn ErasedWorker>,
+    connection: &dyn Connection,
+    control: &mut Control,
+    options: &RunOptions,
+) -> Result<Opened, BrokerError> {
+    connection.declare().await?;
+    let publisher = connection.publisher().await?;
+    let mut subscriptions = Vec::new();
+    let wanted = Topology::of_fleet("").subscriptions.into_iter().filter(|s| s.worker == worker.name());
+    for wanted in wanted.filter(|wanted| wanted.routing_key != topology::CONTROL_PATTERN) {
+        subscriptions.push(connection.subscribe(&wanted.exchange, &wanted.routing_key, options.prefetch).await?);
+    }
+    let controls = connection.subscribe(exchange::EVENTS, topology::CONTROL_PATTERN, options.prefetch).await?;
+    let ready = tokio::time::timeout(options.handle_timeout, worker.connected()).await;
+    let not_ready = |why: String| BrokerError::Lost(format!("not ready: {why}"));
+    ready.map_err(|_| not_ready("catching up took too long".to_owned()))?.map_err(|why| not_ready(why.to_string()))?;
+    control.look().await?;
+    Ok(Opened { publisher, subscriptions, controls })
+}
+
+fn finished(done: Result<Result<(), SessionBroken>, tokio::task::JoinError>) -> Result<(), BrokerError> {
+    match done {
+        Ok(Ok(())) => Ok(()),
+        Ok(Err(SessionBroken(why))) => Err(BrokerError::Lost(why)),
+        Err(error) => Err(BrokerError::Lost(format!("a delivery task ended unexpectedly: {error}"))),
+    }
+}
+
+/// Waits for running handlers; `false` when the deadline passed first.
+async fn drain(running: &mut JoinSet<Result<(), SessionBroken>>, deadline: Duration) -> bool {
+    let all = async {
+        while let Some(done) = running.join_next().await {
+            if let Err(error) = finished(done) {
+                warn!(%error, "while draining; the message will be delivered again");
+            }
+        }
+    };
+    tokio::time::timeout(deadline, all).await.is_ok()
+}
+
+/// The messages being handled, to name those left over.
+#[derive(Default, Clone)]
+struct Active(Arc<Mutex<(u64, BTreeMap<u64, String>)>>);
+
+struct Guard {
+    active: Active,
+    key: u64,
+}
+
+impl Active {
+    fn enter(&self, message_id: Option<&str>) -> Guard {
+        let mut inner = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        inner.0 += 1;
+        let key = inner.0;
+        inner.1.insert(key, message_id.unwrap_or("a message without an id").to_owned());
+        Guard { active: self.clone(), key }
+    }
+
+    fn names(&self) -> Vec<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).1.values().cloned().collect()
+    }
+}
+
+impl Drop for Guard {
+    fn drop(&mut self) {
+        self.active.0.lock().unwrap_or_else(PoisonError::into_inner).1.remove(&self.key);
+    }
+}

@@ -1,0 +1,403 @@
+//! One dead letter, read: what it is, why it died, where it came from, and what it was before.
+
+use crate::{
+    envelope::{self, Header, Properties},
+    exchange,
+    outcome::Outgoing,
+    reading::Reading,
+    topology,
+};
+use base64::Engine;
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
+use serde_json::{Map, Value, json};
+use sha2::{Digest, Sha256};
+
+/// Hex digits of a letter's id.
+const ID_DIGITS: usize = 12;
+/// Headers that a broker adds, and changes whenever somebody looks at a message.
+const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+/// Headers that our runtime adds to a message that failed.
+const OF_THE_RUNTIME: [&str; 9] = [
+    envelope::ATTEMPT,
+    envelope::OUTAGES,
+    envelope::HISTORY,
+    envelope::REASON,
+    envelope::WHY,
+    envelope::DEAD_AT,
+    envelope::ORIGINAL_EXCHANGE,
+    envelope::ORIGINAL_ROUTING_KEY,
+    envelope::ORIGINAL_EXPIRATION,
+];
+/// Why a message is a dead letter whose batch id stands for another batch.
+pub const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
+/// The broker's reason for a message that it delivered too often.
+const DELIVERY_LIMIT: &str = "delivery_limit";
+
+/// The broker's reason for the oldest message of a full queue, removed to make room.
+const MAXLEN: &str = "maxlen";
+/// The broker's reason for a message whose time to live ran out.
+const EXPIRED: &str = "expired";
+
+/// A dead letter without its body.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Letter {
+    /// Derived from the queue, the properties and the body: the same whenever it is looked at.
+    pub id: String,
+    /// The work queue it died in.
+    pub queue: String,
+    /// Of the message.
+    pub message_id: Option<String>,
+    /// `name.vN`.
+    #[serde(rename = "type")]
+    pub kind: Option<String>,
+    /// Stable code.
+    pub reason: String,
+    /// In words.
+    pub why: String,
+    /// RFC 3339.
+    #[serde(serialize_with = "as_text")]
+    pub dead_at: Option<Timestamp>,
+    /// The batch it belongs to, where its body says so.
+    pub batch_id: Option<String>,
+    /// SHA-256 of the bytes of that batch, 64 hex digits, where its body says so or is these bytes: another publisher may
+    /// have used the id for other bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub sha256: Option<String>,
+    /// Attempts at it.
+    pub attempts: u32,
+    /// Size of its body.
+    pub body_bytes: usize,
+    /// Its properties hold bytes that are no UTF-8, here and in whatever is made of it: U+FFFD stands for them.
+    pub lossy: bool,
+    /// Where a replay publishes it.
+    pub exchange: &'static str,
+    /// … and with which routing key.
+    pub routing_key: String,
+}
+
+fn as_text<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok, S::Error> {
+    at.map(|at| at.to_string()).serialize(serializer)
+}
+
+impl Letter {
+    /// Reads a message of `<queue>.dead`.
+    pub fn read(queue: &str, namespace: &str, properties: &Properties, body: &[u8]) -> Self {
+        let deaths = deaths(properties);
+        let last = deaths.first();
+        let text = |name: &str| properties.text(name).map(str::to_owned);
+        let reason = text(envelope::REASON)
+            .or_else(|| last.map(|death| death.reason.clone()))
+            .or_else(|| text("x-first-death-reason"))
+            .unwrap_or_else(|| "unknown".to_owned());
+        let why = text(envelope::WHY).unwrap_or_else(|| match reason.as_str() {
+            DELIVERY_LIMIT => format!(
+                "delivered {} times without an answer: a worker died on it, or lost its connection, each time",
+                topology::DELIVERY_LIMIT + 1
+            ),
+            MAXLEN => {
+                "the queue was full, so the broker removed its oldest message: a policy sets max-length or overflow on \
+                       this queue (see the line `policies` of `wildrydes doctor`)"
+                    .to_owned()
+            }
+            EXPIRED => {
+                "it stayed in its queue longer than allowed: a policy sets message-ttl on this queue (see the line \
+                        `policies` of `wildrydes doctor`)"
+                    .to_owned()
+            }
+            other => format!("parked by the broker: {other}"),
+        });
+        let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
+        let (exchange, routing_key) = origin(queue, namespace, properties, &deaths);
+        let (batch_id, sha256) = batch(queue, body);
+        Self {
+            id: id(queue, properties, body),
+            queue: queue.to_owned(),
+            message_id: properties.message_id.clone(),
+            kind: properties.kind.clone(),
+            dead_at: told.or_else(|| Timestamp::from_second(last?.time).ok()),
+            batch_id,
+            sha256,
+            attempts: properties.attempt(),
+            body_bytes: body.len(),
+            lossy: properties_json(properties).to_string().contains(char::REPLACEMENT_CHARACTER),
+            reason,
+            why,
+            exchange,
+            routing_key,
+        }
+    }
+}
+
+/// One entry of the broker's `x-death`, the latest first.
+#[derive(Debug, Deserialize)]
+struct Death {
+    queue: String,
+    reason: String,
+    #[serde(default)]
+    exchange: String,
+    #[serde(default, rename = "routing-keys")]
+    routing_keys: Vec<String>,
+    #[serde(default)]
+    time: i64,
+    #[serde(default, rename = "original-expiration")]
+    original_expiration: Option<String>,
+}
+
+fn deaths(properties: &Properties) -> Vec<Death> {
+    let told = match properties.headers.get("x-death") {
+        // As copies of letters hold it.
+        Some(Header::Text(text)) => serde_json::from_str(text).ok(),
+        Some(other) => serde_json::from_value(other.to_json()).ok(),
+        None => None,
+    };
+    told.unwrap_or_default()
+}
+
+/// The exchanges a message can have come from.
+const ORIGINS: [&str; 4] = [exchange::INGEST, exchange::WORK, exchange::EVENTS, exchange::RPC];
+
+/// Where the message was first published to: as our runtime noted it, else as the broker did. A message of unknown origin
+/// goes straight back to its work queue.
+fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death]) -> (&'static str, String) {
+    let plain = |name: &str| name.strip_prefix(namespace).unwrap_or(name).to_owned();
+    let noted = properties
+        .text(envelope::ORIGINAL_EXCHANGE)
+        .zip(properties.text(envelope::ORIGINAL_ROUTING_KEY))
+        .map(|(exchange, key)| (exchange.to_owned(), key.to_owned()));
+    let died_here = || deaths.iter().find(|death| plain(&death.queue) == queue);
+    let seen = || died_here().and_then(|death| Some((plain(&death.exchange), death.routing_keys.first()?.clone())));
+    noted
+        .or_else(seen)
+        .and_then(|(exchange, key)| Some((ORIGINS.into_iter().find(|known| *known == exchange)?, key)))
+        .unwrap_or((exchange::RETRY, queue.to_owned()))
+}
+
+/// The batch the letter belongs to and the SHA-256 of that batch's bytes, as its body says them; a batch that names no id
+/// has the one the splitter would give it.
+fn batch(queue: &str, body: &[u8]) -> (Option<String>, Option<String>) {
+    #[derive(Default, Deserialize)]
+    struct Said {
+        batch_id: Option<String>,
+        object: Option<IgnoredAny>,
+        sha256: Option<String>,
+        #[serde(flatten)]
+        reading: Reading,
+    }
+    let Said { batch_id, object, sha256, reading } = serde_json::from_slice(body).unwrap_or_default();
+    if queue != topology::queue::SPLITTER {
+        return (batch_id, sha256);
+    }
+    let sha256 = if object.is_some() { sha256 } else { Some(hex::encode(Sha256::digest(body))) };
+    let derived = || sha256.as_deref().filter(|sha256| sha256.len() >= 16 && sha256.is_ascii());
+    let batch_id = batch_id.or_else(|| derived().map(|sha256| reading.batch_id(sha256)));
+    (batch_id, sha256)
+}
+
+/// Whether a letter with this `reason`, and with this SHA-256 as in [`Letter::sha256`], is about the batch that holds its
+/// id, whose bytes have the SHA-256 `claimed` (64 hex digits), and not about a message of another publisher that used the id.
+pub fn is_about(reason: &str, sha256: Option<&str>, claimed: &str) -> bool {
+    reason != BATCH_ID_CONFLICT && sha256.is_none_or(|sha256| sha256 == claimed)
+}
+
+/// Two letters with the same id are the same in every byte.
+fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
+    let mut hasher = Sha256::new();
+    for part in [queue.as_bytes(), properties_json(properties).to_string().as_bytes(), body] {
+        hasher.update((part.len() as u64).to_be_bytes());
+        hasher.update(part);
+    }
+    hex::encode(hasher.finalize())[..ID_DIGITS].to_owned()
+}
+
+/// The properties as they were before anything went wrong: nothing of the failure is left, the attempts begin anew.
+pub fn restored(properties: &Properties) -> Properties {
+    let mut restored = properties.clone();
+    restored.headers.retain(|name, _| {
+        let name = name.as_str();
+        let of_the_broker =
+            name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-");
+        !of_the_broker && !OF_THE_QUEUE.contains(&name) && !OF_THE_RUNTIME.contains(&name)
+    });
+    restored.persistent = true;
+    // Noted by our runtime before it was set aside; the broker takes it away when it parks a message, and says so.
+    let noted = properties.headers.get(envelope::ORIGINAL_EXPIRATION).map(Header::to_string);
+    let parked = || deaths(properties).into_iter().rev().find_map(|death| death.original_expiration);
+    let on_rung = properties.headers.contains_key(envelope::HISTORY);
+    if restored.expiration_ms.is_none() {
+        let original = noted.or_else(|| if on_rung { None } else { parked() });
+        restored.expiration_ms = original.and_then(|text| text.parse().ok());
+    }
+    restored
+}
+
+/// The properties, less what changes with every look.
+fn properties_json(properties: &Properties) -> Value {
+    let lasting = properties.headers.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str()));
+    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), value.to_json())).collect();
+    let mut all = Map::new();
+    let mut put = |name: &str, value: Option<Value>| {
+        if let Some(value) = value {
+            all.insert(name.to_owned(), value);
+        }
+    };
+    put("type", properties.kind.as_ref().map(|text| json!(text)));
+    put("message_id", properties.message_id.as_ref().map(|text| json!(text)));
+    put("correlation_id", properties.correlation_id.as_ref().map(|text| json!(text)));
+    put("reply_to", properties.reply_to.as_ref().map(|text| json!(text)));
+    put("content_type", properties.content_type.as_ref().map(|text| json!(text)));
+    put("content_encoding", properties.content_encoding.as_ref().map(|text| json!(text)));
+    put("app_id", properties.app_id.as_ref().map(|text| json!(text)));
+    put("timestamp", properties.timestamp.map(|seconds| json!(seconds)));
+    put("expiration_ms", properties.expiration_ms.map(|ms| json!(ms)));
+    put("priority", properties.priority.map(|priority| json!(priority)));
+    put("persistent", Some(json!(properties.persistent)));
+    put("headers", (!headers.is_empty()).then_some(Value::Object(headers)));
+    Value::Object(all)
+}
+
+/// Everything of a letter as one JSON object: what it is, its properties, and the body, as text or in base64.
+pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
+    let mut all = json!(letter);
+    all["properties"] = properties_json(properties);
+    match std::str::from_utf8(body) {
+        Ok(text) => all["body"] = json!(text),
+        Err(_) => all["body_base64"] = json!(base64::engine::general_purpose::STANDARD.encode(body)),
+    }
+    all
+}
+
+/// Member of a copy that says why the copy was made; absent where an operator dropped the letter.
+const CAUSE: &str = "cause";
+/// Its value: see [`ended_with_process`].
+const PROCESS_ENDED: &str = "process_ended";
+
+/// Marks a copy as made because the in-process broker, which held the letter, ends with its process.
+pub fn ended_with_process(mut copy: Value) -> Value {
+    copy[CAUSE] = json!(PROCESS_ENDED);
+    copy
+}
+
+/// What a copy of a dead letter, `dead/<queue>/<id>.json`, says about its batch.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GivenUp {
+    /// The batch.
+    pub batch_id: String,
+    /// The work queue the message died in.
+    pub queue: String,
+    /// Stable code of the reason.
+    pub reason: String,
+    /// The reason in words.
+    pub why: String,
+    /// When it died.
+    pub dead_at: Option<Timestamp>,
+    /// Number of the chunk that was given up; `None` where the message was not a chunk.
+    pub chunk: Option<u32>,
+    /// Whether an operator dropped it; otherwise its broker ended with its process.
+    pub dropped: bool,
+}
+
+impl GivenUp {
+    /// Reads what [`whole`] made of a letter; `None` when it names no batch.
+    pub fn read(copy: &Value) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Piece {
+            chunk: u32,
+        }
+        let text = |name: &str| copy[name].as_str().map(str::to_owned);
+        let piece = copy["body"].as_str().and_then(|body| serde_json::from_str::<Piece>(body).ok());
+        Some(Self {
+            batch_id: text("batch_id")?,
+            queue: text("queue")?,
+            reason: text("reason")?,
+            why: text("why")?,
+            dead_at: text("dead_at").and_then(|at| at.parse().ok()),
+            chunk: piece.map(|piece| piece.chunk),
+            dropped: copy[CAUSE] != PROCESS_ENDED,
+        })
+    }
+}
+
+/// Why a JSON object is no copy of a dead letter.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{0}")]
+pub struct NoCopy(String);
+
+/// A message as it is published again, from what [`whole`] made of its letter: its id, its queue and itself.
+///
+/// # Errors
+/// What is missing or is not what it should be.
+pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
+    let text = |of: &Value, name: &str| of[name].as_str().map(str::to_owned);
+    let needed = |name: &str| {
+        text(copy, name).ok_or_else(|| NoCopy(format!("{name} is missing: expected a copy of a dead letter")))
+    };
+    let (id, queue, exchange) = (needed("id")?, needed("queue")?, needed("exchange")?);
+    let exchange = ORIGINS.into_iter().chain([exchange::RETRY]).find(|known| *known == exchange);
+    let exchange =
+        exchange.ok_or_else(|| NoCopy(format!("exchange is {}: no message comes from there", copy["exchange"])))?;
+    let body = match (copy["body"].as_str(), copy["body_base64"].as_str()) {
+        (Some(text), _) => text.as_bytes().to_vec(),
+        (None, Some(encoded)) => {
+            let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
+            decoded.map_err(|error| NoCopy(format!("body_base64 is no base64: {error}")))?
+        }
+        (None, None) => return Err(NoCopy("body and body_base64 are missing: expected one of them".to_owned())),
+    };
+    let given = &copy["properties"];
+    let number = |name: &str| given[name].as_u64();
+    let headers = given["headers"].as_object().into_iter().flatten();
+    let headers = headers.map(|(name, value)| (name.clone(), Header::from_json(value))).collect();
+    let properties = Properties {
+        kind: text(given, "type"),
+        message_id: text(given, "message_id"),
+        correlation_id: text(given, "correlation_id"),
+        reply_to: text(given, "reply_to"),
+        content_type: text(given, "content_type"),
+        content_encoding: text(given, "content_encoding"),
+        app_id: text(given, "app_id"),
+        timestamp: number("timestamp"),
+        expiration_ms: number("expiration_ms"),
+        priority: number("priority").and_then(|priority| u8::try_from(priority).ok()),
+        persistent: true,
+        headers,
+    };
+    let (properties, routing_key) = (restored(&properties), needed("routing_key")?);
+    Ok((id, queue, Outgoing { exchange, routing_key, properties, body: body.into(), mandatory: true }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_letter_names_the_bytes_of_its_batch_where_its_body_does() {
+        let sha256 = "ab".repeat(32);
+        let of = |queue: &str, body: &str| {
+            let letter = Letter::read(queue, "", &Properties::default(), body.as_bytes());
+            (letter.batch_id, letter.sha256)
+        };
+        let (id, bytes) = (Some("mine".to_owned()), Some(sha256.clone()));
+        let reference = json!({ "batch_id": "mine", "object": "raw/a", "sha256": sha256 }).to_string();
+        assert_eq!(of("splitter", &reference), (id.clone(), bytes.clone()));
+        let split = json!({ "batch_id": "mine", "sha256": sha256 }).to_string();
+        assert_eq!(of("merger", &split), (id.clone(), bytes));
+        assert_eq!(of("merger", r#"{"batch_id":"mine","chunk":3}"#), (id, None));
+        let inline = hex::encode(Sha256::digest("[{}]"));
+        assert_eq!(of("splitter", "[{}]"), (Some(inline[..16].to_owned()), Some(inline)));
+    }
+
+    #[test]
+    fn a_letter_of_other_bytes_is_about_another_batch() {
+        let (claimed, other) = ("ab".repeat(32), "cd".repeat(32));
+        for (reason, sha256, expected) in [
+            ("cut_short", Some(claimed.as_str()), true),
+            ("cut_short", Some(other.as_str()), false),
+            ("attempts_exhausted", None, true),
+            (BATCH_ID_CONFLICT, Some(claimed.as_str()), false),
+            (BATCH_ID_CONFLICT, None, false),
+        ] {
+            assert_eq!(is_about(reason, sha256, &claimed), expected, "{reason} {sha256:?}");
+        }
+    }
+}

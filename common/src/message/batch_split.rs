@@ -1,0 +1,106 @@
+//! `batch-split.v1`: how a batch was split; with it the merger knows when a batch is complete.
+
+use crate::{
+    exchange,
+    message::{
+        check::{check_batch_id, check_provenance, check_sha256},
+        decode::Message,
+        kind::Kind,
+        violation::Violation,
+    },
+    ride::Counts,
+};
+use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
+
+/// Reason codes in one account at most: there are some 25.
+const REASONS_MAX: usize = 1_000;
+
+/// The splitter's account of one batch: `received = accepted + rejected`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BatchSplit {
+    /// The batch.
+    pub batch_id: String,
+    /// SHA-256 of the batch's bytes as they came, 64 hex digits.
+    pub sha256: String,
+    /// Names the splitting that this message counts; see [`new_split_id`]. Absent in messages from before November
+    /// 2026, and where the dataset was complete already.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_id: Option<String>,
+    /// [`SplitDigest`] of the chunks that were sent, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Number of chunks published: `ceil(accepted / chunk size)`, 0 when nothing was accepted.
+    pub chunks: u32,
+    /// Rides in the batch.
+    pub received: u64,
+    /// Rides that went on in chunks.
+    pub accepted: u64,
+    /// Rides written to `rejected/<batch_id>.ndjson`.
+    pub rejected: u64,
+    /// The rejected ones by reason code.
+    #[serde(default)]
+    pub rejected_by_reason: Counts,
+}
+
+/// A name for one splitting of the bytes with this SHA-256 (64 hex digits); `random` makes it differ from the names of
+/// other splittings.
+///
+/// A batch may be split several times: the splitter is killed and its message is delivered again, or the batch is
+/// replayed after its weather was corrected. Only chunks of the same splitting are joined. So chunks that an abandoned
+/// process still writes, or that were read from bytes that changed meanwhile, never get into a dataset.
+pub fn new_split_id(sha256: &str, random: u64) -> String {
+    format!("{}-{random:016x}", sha256.get(..16).unwrap_or(sha256))
+}
+
+/// Fingerprint of the chunks of one splitting: 128-bit XXH3 over the chunks' fingerprints, in the order of the batch.
+#[derive(Clone, Default)]
+pub struct SplitDigest(Xxh3);
+
+impl SplitDigest {
+    /// Appends bytes to what is fingerprinted.
+    pub fn add(&mut self, part: &[u8]) {
+        self.0.update(part);
+    }
+
+    /// The fingerprint, 32 hex digits.
+    pub fn finish(&self) -> String {
+        format!("{:032x}", self.0.digest128())
+    }
+}
+
+impl std::fmt::Debug for SplitDigest {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.finish())
+    }
+}
+
+impl Message for BatchSplit {
+    const KIND: Kind = Kind { name: "batch-split", major: 1 };
+    const EXCHANGE: &'static str = exchange::WORK;
+
+    fn message_id(&self) -> String {
+        format!("{}/batch-split", self.batch_id)
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        Some(&self.batch_id)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        check_batch_id("batch_id", &self.batch_id)?;
+        check_sha256("sha256", &self.sha256)?;
+        check_provenance(self.split_id.as_deref(), self.digest.as_deref())?;
+        if self.accepted.checked_add(self.rejected) != Some(self.received) {
+            return Err(Violation::new("received", "expected accepted + rejected"));
+        }
+        if u64::from(self.chunks) > self.accepted || (self.chunks == 0) != (self.accepted == 0) {
+            let why = format!("expected at least one of the {} accepted rides in each chunk", self.accepted);
+            return Err(Violation::new("chunks", why));
+        }
+        if self.rejected_by_reason.len() > REASONS_MAX {
+            return Err(Violation::new("rejected_by_reason", format!("expected at most {REASONS_MAX} reasons")));
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,45 @@
+//! `dataset-ready.v1`: a batch's dataset is complete.
+
+use crate::{
+    exchange,
+    message::{
+        check::{check_batch_id, check_below, check_sha256},
+        decode::Message,
+        kind::Kind,
+        violation::Violation,
+    },
+    object_path,
+};
+use serde::{Deserialize, Serialize};
+
+/// The manifest of a batch is written; everything it names can be read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DatasetReady {
+    /// The batch.
+    pub batch_id: String,
+    /// Path of the manifest in the object store, below `dataset/`.
+    pub manifest: String,
+    /// SHA-256 of the manifest's bytes, 64 hex digits: the fingerprint of the dataset.
+    pub manifest_sha256: String,
+    /// Rides in the dataset.
+    pub rides: u64,
+}
+
+impl Message for DatasetReady {
+    const KIND: Kind = Kind { name: "dataset-ready", major: 1 };
+    const EXCHANGE: &'static str = exchange::EVENTS;
+
+    fn message_id(&self) -> String {
+        format!("{}/dataset-ready", self.batch_id)
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        Some(&self.batch_id)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        check_batch_id("batch_id", &self.batch_id)?;
+        check_below(object_path::DATASET, "manifest", &self.manifest)?;
+        check_sha256("manifest_sha256", &self.manifest_sha256)
+    }
+}

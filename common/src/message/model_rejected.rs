@@ -1,0 +1,40 @@
+//! `model-rejected.v1`: training was refused, or its model not promoted, and why.
+
+use crate::{
+    exchange,
+    message::{check::check_below, decode::Message, kind::Kind, violation::Violation},
+    object_path,
+};
+use serde::{Deserialize, Serialize};
+
+/// No new champion came of the present datasets; the one there is, if any, stays.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ModelRejected {
+    /// Model family, e.g. `service-request`.
+    pub model: String,
+    /// The id the model would have had: derived from its inputs.
+    pub model_id: String,
+    /// Stable code: `too_few_rides`, `too_many_rides`, `no_weather`, `one_class_only`, `not_converged`,
+    /// `feature_out_of_range`; of a model that was made: `no_evidence`, `worse_than_champion`, `too_few_held_out`, `outdated`,
+    /// `by_hand_only`, `replaced_before`.
+    pub reason: String,
+    /// In words, with the numbers.
+    pub why: String,
+    /// Path of the artefact, where a model was made but not promoted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub object: Option<String>,
+}
+
+impl Message for ModelRejected {
+    const KIND: Kind = Kind { name: "model-rejected", major: 1 };
+    const EXCHANGE: &'static str = exchange::EVENTS;
+    const MANDATORY: bool = false;
+
+    fn message_id(&self) -> String {
+        format!("{}/{}/model-rejected", self.model, self.model_id)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        self.object.as_deref().map_or(Ok(()), |object| check_below(object_path::MODELS, "object", object))
+    }
+}

@@ -1,0 +1,113 @@
+//! `ride-batch.v1`: rides as a publisher hands them in.
+
+use crate::{
+    exchange,
+    message::{
+        check::{check_batch_id, check_object, check_sha256},
+        decode::Message,
+        kind::Kind,
+        violation::Violation,
+    },
+    reading::{Mapping, Reading, RidesAt},
+};
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
+
+/// A batch of rides, inline while it is small, else a reference into the object store (claim check).
+///
+/// This type is what *publishers* write. The splitter reads more than this: see `schemas/README.md` for the raw
+/// documents it takes as they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(try_from = "Wire")]
+pub struct RideBatch {
+    /// Chosen by the publisher, else derived from the batch's bytes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub batch_id: Option<String>,
+    /// Where it came from, for people: a file name, a host.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source: Option<String>,
+    /// How the rides are to be read, where the default does not fit the document.
+    #[serde(flatten)]
+    pub reading: Reading,
+    /// The rides, or where they are.
+    #[serde(flatten)]
+    pub content: BatchContent,
+}
+
+/// Where the rides of a batch are.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum BatchContent {
+    /// In the message itself.
+    Inline {
+        /// As they come: validated one by one by the splitter, not here.
+        rides: Vec<Value>,
+    },
+    /// In the object store.
+    Reference {
+        /// Path in the store, below `raw/`.
+        object: String,
+        /// SHA-256 of the object's bytes, 64 hex digits.
+        sha256: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Wire {
+    batch_id: Option<String>,
+    source: Option<String>,
+    rides_at: Option<RidesAt>,
+    map: Option<Mapping>,
+    rides: Option<Vec<Value>>,
+    object: Option<String>,
+    sha256: Option<String>,
+}
+
+impl TryFrom<Wire> for RideBatch {
+    type Error = &'static str;
+
+    fn try_from(wire: Wire) -> Result<Self, Self::Error> {
+        let content = match (wire.rides, wire.object, wire.sha256) {
+            (Some(rides), None, None) => BatchContent::Inline { rides },
+            (None, Some(object), Some(sha256)) => BatchContent::Reference { object, sha256 },
+            _ => return Err("expected either rides, or object and sha256"),
+        };
+        if wire.rides_at.is_some() && matches!(content, BatchContent::Inline { .. }) {
+            return Err("expected rides_at beside object alone: inline, the rides are at `rides`");
+        }
+        let reading = Reading { rides_at: wire.rides_at, map: wire.map.unwrap_or_default() };
+        Ok(Self { batch_id: wire.batch_id, source: wire.source, reading, content })
+    }
+}
+
+impl Message for RideBatch {
+    const KIND: Kind = Kind { name: "ride-batch", major: 1 };
+    const EXCHANGE: &'static str = exchange::INGEST;
+
+    fn message_id(&self) -> String {
+        let name = match (&self.batch_id, &self.content) {
+            (Some(batch_id), _) => batch_id.clone(),
+            (None, BatchContent::Reference { sha256, .. }) => self.reading.batch_id(sha256),
+            (None, BatchContent::Inline { rides }) => {
+                let bytes = serde_json::to_vec(rides).unwrap_or_default();
+                format!("{:016x}", xxhash_rust::xxh3::xxh3_64(&bytes))
+            }
+        };
+        format!("{name}/ride-batch")
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        self.batch_id.as_deref()
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        if let Some(batch_id) = &self.batch_id {
+            check_batch_id("batch_id", batch_id)?;
+        }
+        if let BatchContent::Reference { object, sha256 } = &self.content {
+            check_sha256("sha256", sha256)?;
+            check_object("object", object)?;
+        }
+        Ok(())
+    }
+}

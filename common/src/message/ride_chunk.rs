@@ -1,0 +1,51 @@
+//! `ride-chunk.v1`: some of a batch's accepted rides, in the order of the batch.
+
+use crate::{
+    exchange,
+    message::{
+        check::{check_batch_id, check_provenance},
+        decode::Message,
+        kind::Kind,
+        object,
+        violation::Violation,
+    },
+    ride::Ride,
+};
+use serde::{Deserialize, Serialize};
+
+/// One piece of a batch. All but the last chunk of a batch hold the same number of rides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RideChunk {
+    /// The batch.
+    pub batch_id: String,
+    /// Position of this chunk in the batch, from 0.
+    pub chunk: u32,
+    /// Names the splitting that this comes from; see [`super::new_split_id`]. Absent in messages from before November
+    /// 2026.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub split_id: Option<String>,
+    /// Fingerprint of the bytes that these rides were read from, 32 hex digits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub digest: Option<String>,
+    /// Validated rides.
+    #[serde(deserialize_with = "object::list")]
+    pub rides: Vec<Ride>,
+}
+
+impl Message for RideChunk {
+    const KIND: Kind = Kind { name: "ride-chunk", major: 1 };
+    const EXCHANGE: &'static str = exchange::WORK;
+
+    fn message_id(&self) -> String {
+        format!("{}/ride-chunk/{}", self.batch_id, self.chunk)
+    }
+
+    fn batch_id(&self) -> Option<&str> {
+        Some(&self.batch_id)
+    }
+
+    fn check(&self) -> Result<(), Violation> {
+        check_batch_id("batch_id", &self.batch_id)?;
+        check_provenance(self.split_id.as_deref(), self.digest.as_deref())
+    }
+}

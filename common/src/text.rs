@@ -1,0 +1,180 @@
+//! Scalars that arrive as text: numbers, labels and keys, as people and other programs write them.
+//!
+//! Defines once what counts as a number, a label or a blank, for rides in a batch, for rides in a score request and for
+//! the cells of a CSV file.
+
+use std::borrow::Cow;
+
+/// How a label given as text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum LabelText {
+    /// Blank, `null`, `NaN` or `NA`: the ride has no label yet.
+    Unlabelled,
+    /// Service was requested, or not.
+    Label(bool),
+    /// Anything else.
+    Invalid,
+}
+
+/// The two ends of a text that is longer than `bytes_max`, at most so many bytes in all: a parser's complaint says at its
+/// start what was found, which may be anything, and at its end what was expected.
+pub fn shorten(text: &str, bytes_max: usize) -> Cow<'_, str> {
+    const GAP: &str = " … ";
+    if text.len() <= bytes_max {
+        return Cow::Borrowed(text);
+    }
+    let kept = bytes_max.saturating_sub(GAP.len());
+    let head = text.floor_char_boundary(kept - kept / 2);
+    let tail = text.ceil_char_boundary(text.len() - kept / 2);
+    Cow::Owned([text.get(..head).unwrap_or_default(), GAP, text.get(tail..).unwrap_or_default()].concat())
+}
+
+/// The text without surrounding white space and invisible characters (byte order mark, zero-width characters).
+pub fn trimmed(text: &str) -> &str {
+    // Nearly every text needs no trimming and is plain ASCII at both ends.
+    let plain = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
+    if plain(text.as_bytes().first()) && plain(text.as_bytes().last()) {
+        return text;
+    }
+    text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
+}
+
+/// Whether a character takes no room on a screen: byte order mark, zero-width space and joiners, word joiner, soft hyphen,
+/// direction marks, and ASCII control characters.
+pub fn is_invisible(c: char) -> bool {
+    matches!(c, '\u{FEFF}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}' | '\u{00AD}')
+        || c.is_ascii_control()
+}
+
+/// A decimal number: optional sign, digits with an optional point, optional exponent, surrounded by any white space:
+/// `29.5`, ` 29.5 `, `.5`, `29.`, `+1`, `2.95e+01`. `None` for everything else, `nan`, `inf` and hexadecimal included, and for
+/// a number beyond the range of `f64`.
+pub fn number(text: &str) -> Option<f64> {
+    let text = trimmed(text);
+    if !text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E')) {
+        return None;
+    }
+    text.parse::<f64>().ok().filter(|number| number.is_finite())
+}
+
+/// A label: `0`, `1`, any spelling of these numbers (`1.0`), `true` or `false` in any case; blank, `null`, `NaN` and `NA` (R's
+/// missing value) mean that there is none.
+pub fn label(text: &str) -> LabelText {
+    let text = trimmed(text);
+    if text.is_empty() || is_missing(text) {
+        LabelText::Unlabelled
+    } else if text.eq_ignore_ascii_case("true") {
+        LabelText::Label(true)
+    } else if text.eq_ignore_ascii_case("false") {
+        LabelText::Label(false)
+    } else {
+        match number(text) {
+            Some(0.0) => LabelText::Label(false),
+            Some(1.0) => LabelText::Label(true),
+            _ => LabelText::Invalid,
+        }
+    }
+}
+
+/// Whether a trimmed text is a missing value's name: `null`, `NaN` (also signed) or `NA`, in any case.
+pub fn is_missing(text: &str) -> bool {
+    let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
+    text.eq_ignore_ascii_case("null") || unsigned.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    #[test]
+    fn a_number_is_one_however_it_is_written() {
+        for (text, value) in [
+            ("29.5", 29.5),
+            (" 29.5", 29.5),
+            ("29.5 ", 29.5),
+            ("\u{FEFF}29.5\u{200B}", 29.5),
+            ("\u{A0}29.5", 29.5),
+            ("\t29.5\r\n", 29.5),
+            (".5", 0.5),
+            ("-.5", -0.5),
+            ("29.", 29.0),
+            ("+1", 1.0),
+            ("007", 7.0),
+            ("2.95e+01", 29.5),
+            ("2.95E1", 29.5),
+            ("1e-2", 0.01),
+        ] {
+            assert_eq!(number(text), Some(value), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_number_is_not_guessed() {
+        for text in [
+            "", " ", ".", "+", "-", "e5", "1e", "--1", "+-1", "1 2", "1,5", "1_000", "0x1F", "nan", "NaN", "inf",
+            "Infinity", "1e999", "29.5 km", "½", "٣", "1.2.3",
+        ] {
+            assert_eq!(number(text), None, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_label_is_true_false_or_missing() {
+        use LabelText::{Invalid, Label, Unlabelled};
+        for (text, expected) in [
+            ("1", Label(true)),
+            ("0", Label(false)),
+            ("1.0", Label(true)),
+            ("0.0", Label(false)),
+            ("-0", Label(false)),
+            (" 1 ", Label(true)),
+            ("true", Label(true)),
+            ("True", Label(true)),
+            ("FALSE", Label(false)),
+            ("", Unlabelled),
+            ("  ", Unlabelled),
+            ("null", Unlabelled),
+            ("NULL", Unlabelled),
+            ("NaN", Unlabelled),
+            ("-nan", Unlabelled),
+            ("NA", Unlabelled),
+            ("2", Invalid),
+            ("0.5", Invalid),
+            ("yes", Invalid),
+            ("t", Invalid),
+        ] {
+            assert_eq!(label(text), expected, "{text:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_text_panics(text in ".{0,40}") {
+            let _ = (number(&text), label(&text), trimmed(&text));
+        }
+
+        #[test]
+        fn every_number_reads_back(value in proptest::num::f64::NORMAL) {
+            prop_assert_eq!(number(&format!(" {value:e} ")), Some(value));
+            prop_assert_eq!(number(&value.to_string()), Some(value));
+        }
+    }
+
+    #[test]
+    fn a_long_text_keeps_both_ends() {
+        assert_eq!(shorten("short", 5), "short");
+        assert_eq!(
+            shorten("invalid type: string \"xxxxxxxxxxxxxxxx\", expected u32", 30),
+            "invalid type: … expected u32"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn a_shortened_text_is_within_its_bound(text in "[aé€😀]{0,60}", bytes_max in 5usize..100) {
+            let short = shorten(&text, bytes_max);
+            prop_assert!(short.len() <= bytes_max && (text.len() > bytes_max || short == text));
+        }
+    }
+}

@@ -18,21 +18,17 @@
 //! read [`outcome`] for what a handler may return, then `runtime::worker` for what is done with it.
 
 pub mod coding;
-pub mod dataset;
-pub mod dead_letter;
-pub mod envelope;
-pub mod exchange;
+pub mod delivery;
+pub mod document;
 pub mod features;
+pub mod fleet;
 pub mod message;
-pub mod model;
 pub mod object_path;
-pub mod outcome;
-pub mod permissions;
 pub mod reading;
-pub mod reply_address;
 pub mod ride;
-pub mod served;
 pub mod text;
-pub mod topology;
-pub mod waiting;
 pub mod weather;
+
+pub use delivery::{dead_letter, envelope, outcome, reply_address};
+pub use document::{dataset, model, served, waiting};
+pub use fleet::{exchange, permissions, topology};

@@ -1,6 +1,8 @@
 //! The object store: a local folder by default, or what the URL names. The only state the workers share.
 
 mod confined;
+#[cfg(test)]
+mod conformance;
 mod leftovers;
 
 use anyhow::Context;
@@ -190,7 +192,8 @@ pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
     gone(store.delete(&Path::from(path)).await).map(drop)
 }
 
-/// Removes objects as [`remove`] does, several at a time; returns how many existed.
+/// Removes objects as [`remove`] does, several at a time. Returns how many were removed; stores that do not report a missing
+/// object count it as well.
 ///
 /// # Errors
 /// [`outage`], with the first that fails or cannot be listed.

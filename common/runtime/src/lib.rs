@@ -9,6 +9,7 @@
 //! ```
 
 pub mod amqp;
+pub mod backoff;
 pub mod broker;
 pub mod client;
 pub mod compression;

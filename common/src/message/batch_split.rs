@@ -1,7 +1,7 @@
 //! `batch-split.v1`: how a batch was split; with it the merger knows when a batch is complete.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance, check_sha256},
         decode::Message,

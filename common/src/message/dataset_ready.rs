@@ -1,7 +1,7 @@
 //! `dataset-ready.v1`: a batch's dataset is complete.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{
         check::{check_batch_id, check_below, check_sha256},
         decode::Message,

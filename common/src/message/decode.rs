@@ -8,7 +8,7 @@ use serde::{Serialize, de::DeserializeOwned};
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
     /// Its wire name.
     const KIND: Kind;
-    /// The exchange it is published to; see [`crate::exchange`].
+    /// The exchange it is published to; see [`crate::fleet::exchange`].
     const EXCHANGE: &'static str;
     /// Whether a publish that no queue takes is a failure.
     const MANDATORY: bool = true;

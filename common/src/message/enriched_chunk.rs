@@ -1,7 +1,7 @@
 //! `enriched-chunk.v1`: a ride chunk whose rides know their weather.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance},
         decode::Message,

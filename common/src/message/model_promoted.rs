@@ -1,7 +1,7 @@
 //! `model-promoted.v1`: scorers follow this model from now on.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{check::check_below, decode::Message, kind::Kind, violation::Violation},
     object_path,
 };

@@ -1,7 +1,7 @@
 //! `model-rejected.v1`: training was refused, or its model not promoted, and why.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{check::check_below, decode::Message, kind::Kind, violation::Violation},
     object_path,
 };

@@ -1,7 +1,7 @@
 //! `ride-batch.v1`: rides as a publisher hands them in.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{
         check::{check_batch_id, check_object, check_sha256},
         decode::Message,

@@ -1,7 +1,7 @@
 //! `ride-chunk.v1`: some of a batch's accepted rides, in the order of the batch.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{
         check::{check_batch_id, check_provenance},
         decode::Message,

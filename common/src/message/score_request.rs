@@ -1,7 +1,7 @@
 //! `score-request.v1`: how likely do these rides end in a service request?
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{decode::Message, kind::Kind, object, violation::Violation},
 };
 use serde::{Deserialize, Serialize};

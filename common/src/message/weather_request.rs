@@ -1,7 +1,7 @@
 //! `weather-request.v1`: what was the weather at these places on these days?
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{decode::Message, kind::Kind, object, violation::Violation},
     ride::{self, StatusTime},
 };

@@ -1,7 +1,7 @@
 //! `worker-control.v1`: a worker is to pause, or to go on.
 
 use crate::{
-    exchange,
+    fleet::exchange,
     message::{decode::Message, kind::Kind},
 };
 use serde::{Deserialize, Serialize};

@@ -2,7 +2,12 @@
 //! second, ever slower). A consumer is sent no more than its prefetch, so that few bodies are in memory; when all of that is
 //! in hand, another one goes on from there. What was seen is unacknowledged until the channels close.
 
-use super::{consumer::Consuming, delivered, short, translate, within};
+use super::{
+    consumer::Consuming,
+    convert::short,
+    delivery::delivered,
+    operation::{translate, within},
+};
 use crate::broker::{BrokerError, Browser, Delivery, Settle};
 use async_trait::async_trait;
 use futures::{FutureExt, StreamExt, future::join_all};

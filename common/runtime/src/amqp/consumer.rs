@@ -1,6 +1,10 @@
 //! Consuming. Each consumer has a channel of its own, and both end in one order.
 
-use super::{convert::short, delivered, settled, translate, within};
+use super::{
+    convert::short,
+    delivery::{delivered, settled},
+    operation::{translate, within},
+};
 use crate::broker::{BrokerError, Consumer, Delivery};
 use async_trait::async_trait;
 use futures::StreamExt;

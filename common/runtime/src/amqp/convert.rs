@@ -1,6 +1,7 @@
 //! Our properties to AMQP's and back.
 
 use super::legible::SUBSTITUTE;
+use crate::broker::Depth;
 use common::{
     envelope::{Header, Other, Properties},
     exchange,
@@ -148,6 +149,16 @@ fn header(value: &AMQPValue) -> Header {
         }
         AMQPValue::Void => Other::Void,
     })
+}
+
+/// What a passive declaration tells: nothing of what was delivered.
+pub(super) fn depth(queue: &lapin::Queue) -> Depth {
+    Depth {
+        messages: queue.message_count().into(),
+        consumers: queue.consumer_count().into(),
+        unacknowledged: None,
+        acknowledged_total: None,
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,9 @@
 //! Declares the topology, and says clearly when the broker has something else.
 
-use super::{AmqpConnection, convert::short, translate, within};
+use super::{
+    convert::short,
+    operation::{self, translate, within},
+};
 use crate::broker::BrokerError;
 use common::topology::{Argument, ExchangeKind, Queue, Topology};
 use lapin::{
@@ -30,9 +33,12 @@ enum Declared {
 
 /// Declares what is not there yet. A queue whose node is away is passed over: it is another worker's more often than not,
 /// and the one that reads it learns so when it begins to consume.
-pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
-    let deadline = connection.deadline;
-    let mut channel = connection.channel(&connection.consuming).await?;
+pub(super) async fn declare(
+    connection: &lapin::Connection,
+    deadline: Duration,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
+    let mut channel = operation::channel(connection, deadline).await?;
     for exchange in &topology.exchanges {
         let kind = match exchange.kind {
             ExchangeKind::Direct => lapin::ExchangeKind::Direct,
@@ -51,7 +57,7 @@ pub(super) async fn declare(connection: &AmqpConnection, topology: &Topology) ->
             tracing::warn!(queue = queue.name, why, "going on without this queue");
             away.insert(queue.name.as_str());
             // The refusal has ended the channel; one that waits for an answer is of no use.
-            channel = connection.channel(&connection.consuming).await?;
+            channel = operation::channel(connection, deadline).await?;
         }
     }
     for binding in topology.bindings.iter().filter(|binding| !away.contains(binding.queue.as_str())) {
@@ -96,9 +102,12 @@ async fn word_of(
 /// Whether every exchange and queue is there, which needs no permission. Bindings cannot be looked at.
 ///
 /// What is missing may be made at any moment, so it is no refusal for good.
-pub(super) async fn look(connection: &AmqpConnection, topology: &Topology) -> Result<(), BrokerError> {
-    let deadline = connection.deadline;
-    let mut channel = connection.channel(&connection.consuming).await?;
+pub(super) async fn look(
+    connection: &lapin::Connection,
+    deadline: Duration,
+    topology: &Topology,
+) -> Result<(), BrokerError> {
+    let mut channel = operation::channel(connection, deadline).await?;
     for exchange in &topology.exchanges {
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         // A passive declaration does not compare the kind.
@@ -112,7 +121,7 @@ pub(super) async fn look(connection: &AmqpConnection, topology: &Topology) -> Re
         let what = format!("queue {}", queue.name);
         if let Declared::Away(why) = word_of(queue, there(deadline, &what, found)).await? {
             tracing::warn!(queue = queue.name, why, "going on without this queue");
-            channel = connection.channel(&connection.consuming).await?;
+            channel = operation::channel(connection, deadline).await?;
         }
     }
     within(deadline, "closing a channel", channel.close(200, short("looked"))).await

@@ -1,6 +1,11 @@
 //! Looking at what a broker has, without changing it.
 
-use super::{AmqpBroker, convert::short, declare::arguments, translate, within};
+use super::{
+    broker::AmqpBroker,
+    convert::{depth, short},
+    declare::arguments,
+    operation::{translate, within},
+};
 use crate::broker::{BrokerError, Depth};
 use common::topology::{ExchangeKind, Topology};
 use lapin::{
@@ -175,15 +180,5 @@ async fn presence(
             Ok(Presence::Refused(amqp.get_message().to_string()))
         }
         _ => Err(translate(&what, error)),
-    }
-}
-
-/// What a passive declaration tells: nothing of what was delivered.
-pub(super) fn depth(queue: &lapin::Queue) -> Depth {
-    Depth {
-        messages: queue.message_count().into(),
-        consumers: queue.consumer_count().into(),
-        unacknowledged: None,
-        acknowledged_total: None,
     }
 }

@@ -3,7 +3,7 @@
 
 use super::{
     convert::{routing_key, short, to_amqp},
-    within,
+    operation::within,
 };
 use crate::broker::{BrokerError, ConnectionState, PublishError, Publisher, check_size};
 use async_trait::async_trait;

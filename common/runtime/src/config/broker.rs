@@ -1,6 +1,9 @@
 //! `[broker]`: where RabbitMQ is, who we are there, and how both sides prove it.
 
-use super::{ConfigError, Problem, Settings};
+use super::{
+    error::ConfigError,
+    settings::{Problem, Settings},
+};
 use common::reply_address::RESERVED_PREFIX;
 use serde::{Deserialize, Serialize, Serializer};
 use std::fmt;

@@ -1,6 +1,6 @@
 //! Deliveries of the in-process broker, and how they are settled.
 
-use super::{Held, Shared, State};
+use super::state::{Held, Shared, State};
 use crate::broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Settle};
 use async_trait::async_trait;
 use std::sync::Arc;

@@ -5,6 +5,7 @@ use super::{
     obstacles::{Obstacles, Waiting},
 };
 use crate::{
+    backoff::Backoff,
     broker::{Delivery, MESSAGE_BYTES_MAX, MESSAGE_TOO_LARGE, PublishError, Publisher},
     host,
     shutdown::Shutdown,
@@ -30,9 +31,9 @@ use tracing::{Instrument, debug, error, info_span, warn};
 /// Publishes of one handler awaiting their confirms at the same time.
 const CONFIRM_WINDOW: usize = 32;
 /// First and longest pause before a refused publish (a full queue) is tried again.
-const REFUSED_PAUSE_MS: (u64, u64) = (20, 1_000);
+const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
 /// First and longest pause before a publish that this user may not make is tried again, and how often that is told.
-const DENIED_PAUSE_MS: (u64, u64) = (1_000, 60_000);
+const DENIED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 /// How long to wait for a full queue, or for a permission, before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
 /// which would end the consumer and count against the delivery limit.
 const REFUSED_MAX: Duration = Duration::from_secs(20 * 60);
@@ -108,7 +109,7 @@ impl Deliverer {
                 if started.elapsed() > REFUSED_MAX {
                     return Err(SessionBroken(format!("held for {} s beside full rungs", REFUSED_MAX.as_secs())));
                 }
-                self.wait(held.delay_ms, "beside full rungs").await?;
+                self.wait(Duration::from_millis(held.delay_ms), "beside full retry queues").await?;
                 held.waiting.over();
                 received = held.message;
             }
@@ -178,7 +179,7 @@ impl Deliverer {
     ) -> Result<Option<Held<'_>>, SessionBroken> {
         if let Some(failure) = &failure
             && let Some(answer) = self.worker.answer_failure(&received.properties, failure)
-            && check_answer(&answer).is_ok()
+            && check_answer(answer.exchange, &answer.routing_key).is_ok()
         {
             warn!(failure = %shorten(&failure.to_string(), envelope::WHY_BYTES_MAX), "answered with an error");
             self.publish(answer, trace).await?;
@@ -245,17 +246,17 @@ impl Deliverer {
     }
 
     /// Waits, unless the worker is asked to end: then the message is delivered again elsewhere.
-    async fn wait(&self, delay_ms: u64, why: &str) -> Result<(), SessionBroken> {
+    async fn wait(&self, pause: Duration, why: &str) -> Result<(), SessionBroken> {
         tokio::select! {
             biased;
-            () = tokio::time::sleep(Duration::from_millis(delay_ms)) => Ok(()),
+            () = tokio::time::sleep(pause) => Ok(()),
             () = self.shutdown.cancelled() => Err(SessionBroken(format!("shut down while waiting {why}"))),
         }
     }
 
     /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
-        check_answer(&outgoing)?;
+        check_answer(outgoing.exchange, &outgoing.routing_key)?;
         self.publish_as_it_is(self.stamped(outgoing, trace), None).await
     }
 
@@ -263,8 +264,8 @@ impl Deliverer {
     async fn publish_as_it_is(&self, outgoing: Outgoing, batch_id: Option<&str>) -> Result<(), AttemptError> {
         let is_letter = outgoing.exchange == exchange::DEAD;
         let mut refusals = 0;
-        let mut pause_ms = REFUSED_PAUSE_MS.0;
-        let mut denied_pause_ms = DENIED_PAUSE_MS.0;
+        let mut refused_pauses = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
+        let mut denied_pauses = Backoff::new(DENIED_PAUSE.0, DENIED_PAUSE.1);
         let started = Instant::now();
         let mut waiting = None;
         loop {
@@ -296,15 +297,15 @@ impl Deliverer {
                 Err(error @ PublishError::Refused) => {
                     let waiting =
                         waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
-                    if pause_ms == REFUSED_PAUSE_MS.1 {
+                    let pause = refused_pauses.full();
+                    if pause == REFUSED_PAUSE.1 {
                         self.tell(waiting, &outgoing, &error);
                     }
                     if is_letter {
                         refusals += 1;
                         self.recorder.set_aside(&no_room_for_letters(&outgoing.routing_key), batch_id, refusals, None);
                     }
-                    self.wait(pause_ms, "for a full queue").await.map_err(AttemptError::Broken)?;
-                    pause_ms = (pause_ms * 2).min(REFUSED_PAUSE_MS.1);
+                    self.wait(pause, "for a full queue").await.map_err(AttemptError::Broken)?;
                 }
                 // Waited out here, where the input stays in hand: connecting anew would count as a delivery each time.
                 // A binding is missing, which whoever looks after the fleet makes anew: meanwhile the input waits on a rung.
@@ -318,8 +319,9 @@ impl Deliverer {
                     let waiting =
                         waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
                     self.tell(waiting, &outgoing, &error);
-                    self.wait(denied_pause_ms, "for a permission or a binding").await.map_err(AttemptError::Broken)?;
-                    denied_pause_ms = (denied_pause_ms * 2).min(DENIED_PAUSE_MS.1);
+                    self.wait(denied_pauses.full(), "for a permission or a binding")
+                        .await
+                        .map_err(AttemptError::Broken)?;
                 }
                 Err(error @ PublishError::TooLarge { .. }) => return Err(too_large(&error).into()),
                 Err(error) => return Err(AttemptError::Broken(SessionBroken(error.to_string()))),
@@ -335,7 +337,7 @@ impl Deliverer {
         let Outgoing { exchange, routing_key, .. } = outgoing;
         match error {
             PublishError::Denied { why, .. } => {
-                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                if waiting.is_news(Some(DENIED_PAUSE.1)) {
                     error!(
                         exchange,
                         routing_key,
@@ -346,7 +348,7 @@ impl Deliverer {
                 }
             }
             PublishError::Unroutable { .. } => {
-                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                if waiting.is_news(Some(DENIED_PAUSE.1)) {
                     error!(why = %error, "nothing is lost, tried again with growing pauses");
                 }
             }
@@ -357,7 +359,7 @@ impl Deliverer {
             }
             // An operator has to make room.
             _ if *exchange == exchange::DEAD => {
-                if waiting.is_news(Some(Duration::from_millis(DENIED_PAUSE_MS.1))) {
+                if waiting.is_news(Some(DENIED_PAUSE.1)) {
                     let why = no_room_for_letters(routing_key);
                     error!(exchange, routing_key, why, "the queue is full; the message waits in its queue");
                 }

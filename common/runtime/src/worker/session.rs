@@ -6,9 +6,9 @@ use super::{
     obstacles::Obstacles,
 };
 use crate::{
+    backoff::Backoff,
     broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher},
     control::{Control, Work},
-    host,
     shutdown::Shutdown,
     waiting::Recorder,
 };
@@ -17,7 +17,10 @@ use common::{
     outcome::RetryPolicy,
     topology::{self, Topology},
 };
-use futures::{Stream, StreamExt, stream};
+use futures::{
+    Stream, StreamExt,
+    stream::{self, BoxStream},
+};
 use records::Store;
 use std::{
     collections::BTreeMap,
@@ -117,8 +120,8 @@ const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
 /// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
 /// up to the give-up.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// First and longest pause between two attempts to connect.
-const BACKOFF_MS: (u64, u64) = (200, 10_000);
+/// First and longest pause between two attempts to connect, milliseconds.
+const PAUSE_MS: (u64, u64) = (200, 10_000);
 /// How the AMQP library says that it can make nothing of what came: a type of header it does not know, for one.
 const UNREADABLE: &str = "failed to parse";
 /// How long one message at a time is read after that.
@@ -131,16 +134,11 @@ async fn run_erased(
     shutdown: Shutdown,
 ) -> Result<(), RunError> {
     let name = worker.name();
-    let mut failing_since: Option<Instant> = None;
-    let mut backoff_ms = BACKOFF_MS.0;
+    let mut attempts = Attempts::new();
     // What cannot be read ends the connection, and with it every delivery of the window comes back, counted by the broker's
     // delivery limit. One at a time, only the culprit is counted, until the broker parks it.
     let mut careful: Option<RunOptions> = None;
     loop {
-        let healthy = |since: &mut Option<Instant>, backoff: &mut u64| {
-            *since = None;
-            *backoff = BACKOFF_MS.0;
-        };
         let leave = shutdown.child_token();
         let ended = {
             let options = careful.as_ref().unwrap_or(&options);
@@ -149,9 +147,7 @@ async fn run_erased(
                     worker.stopping();
                 }
             };
-            let session = session(&worker, broker.as_ref(), options, &leave, stopping, || {
-                healthy(&mut failing_since, &mut backoff_ms);
-            });
+            let session = session(&worker, broker.as_ref(), options, &leave, stopping, || attempts = Attempts::new());
             tokio::pin!(session);
             tokio::select! {
                 biased;
@@ -180,21 +176,40 @@ async fn run_erased(
         if problem.contains(UNREADABLE) {
             error!(worker = name, problem, "a message breaks the protocol: one at a time until the broker parks it");
             careful = Some(RunOptions { concurrency: 1, prefetch: 1, ..options.clone() });
-            backoff_ms = BACKOFF_MS.0;
+            attempts.pauses = pauses();
         }
-        let since = *failing_since.get_or_insert_with(Instant::now);
-        if since.elapsed() > options.give_up_after {
+        let Some(pause) = attempts.next_pause(options.give_up_after) else {
             return Err(RunError::GaveUp { worker: name, after: options.give_up_after, last: problem });
-        }
-        let pause = Duration::from_millis(host::random_range(backoff_ms / 2..=backoff_ms));
+        };
         warn!(worker = name, broker = broker.describe(), problem, retry_in_ms = pause.as_millis() as u64, "no broker");
         tokio::select! {
             biased;
             () = tokio::time::sleep(pause) => {}
             () = shutdown.cancelled() => return Ok(()),
         }
-        backoff_ms = (backoff_ms * 2).min(BACKOFF_MS.1);
     }
+}
+
+/// Attempts to connect since the last healthy session.
+struct Attempts {
+    failing_since: Option<Instant>,
+    pauses: Backoff,
+}
+
+impl Attempts {
+    fn new() -> Self {
+        Self { failing_since: None, pauses: pauses() }
+    }
+
+    /// Returns the pause before the next attempt; `None` if the attempts have failed for longer than `give_up_after`.
+    fn next_pause(&mut self, give_up_after: Duration) -> Option<Duration> {
+        let since = *self.failing_since.get_or_insert_with(Instant::now);
+        (since.elapsed() <= give_up_after).then(|| self.pauses.next_pause())
+    }
+}
+
+fn pauses() -> Backoff {
+    Backoff::new(Duration::from_millis(PAUSE_MS.0), Duration::from_millis(PAUSE_MS.1))
 }
 
 enum Ended {
@@ -230,26 +245,11 @@ async fn session(
     };
     info!(worker = name, broker = broker.describe(), "connected");
 
-    let deliverer = Arc::new(Deliverer {
-        worker: Arc::clone(worker),
-        publisher,
-        policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
-        app_id: format!("{name}/{}", options.version),
-        handle_timeout: options.handle_timeout,
-        shutdown: shutdown.clone(),
-        obstacles: Obstacles::default(),
-        recorder: Recorder::start(name, options.waiting.clone()),
-    });
+    let deliverer = Arc::new(deliverer(worker, publisher, options, shutdown));
     let active = Active::default();
     let mut state = connection.state();
     let mut work = Work::new(name, options.prefetch);
-    let mut events = stream::select_all(subscriptions.into_iter().map(|consumer| {
-        stream::unfold(consumer, |mut consumer| async {
-            let next = consumer.next().await;
-            Some((next, consumer))
-        })
-        .boxed()
-    }));
+    let mut events = stream::select_all(subscriptions.into_iter().map(deliveries));
     let mut running: JoinSet<Result<(), SessionBroken>> = JoinSet::new();
     let quiet = tokio::time::sleep(HEALTHY_AFTER);
     tokio::pin!(quiet);
@@ -273,44 +273,84 @@ async fn session(
                 healthy();
             }
             changed = state.changed() => {
-                let now = state.borrow_and_update().clone();
-                match now {
-                    ConnectionState::Blocked(reason) => {
-                        warn!(worker = name, reason, "the broker takes no publishes for now; waiting");
-                    }
-                    ConnectionState::Open => info!(worker = name, "the broker takes publishes again"),
-                    ConnectionState::Closed(why) => return Err(BrokerError::Lost(why).into()),
-                }
-                if changed.is_err() {
-                    return Err(BrokerError::Lost("the connection is gone".to_owned()).into());
-                }
+                changed_to(name, state.borrow_and_update().clone())?;
+                changed.map_err(|_| BrokerError::Lost("the connection is gone".to_owned()))?;
             }
             never = &mut tending => match never {},
-            told = controls.next() => control.hear(told?).await?,
+            event = controls.next() => control.hear(event?).await?,
             delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
-                let delivery = delivery?;
-                let deliverer = Arc::clone(&deliverer);
-                let guard = active.enter(delivery.properties.message_id.as_deref());
-                running.spawn(async move {
-                    let done = deliverer.deliver(delivery).await;
-                    drop(guard);
-                    done
-                });
+                running.spawn(handled(Arc::clone(&deliverer), &active, delivery?));
             }
         }
     }
-    // What ends by itself may end; what is still running at half-time is asked to.
-    let half = options.drain_deadline / 2;
-    let drained = drain(&mut running, half).await || {
-        stopping();
-        drain(&mut running, half).await
-    };
+    let drained = drain_in_halves(&mut running, options.drain_deadline, stopping).await;
     let stragglers = active.names();
     connection.close().await;
-    match drained {
-        true => Ok(()),
-        false => Err(Ended::Stragglers(stragglers)),
+    if drained { Ok(()) } else { Err(Ended::Stragglers(stragglers)) }
+}
+
+/// Waits for running handlers. Those still running after half of the deadline are asked to stop. Returns whether all ended.
+async fn drain_in_halves(
+    running: &mut JoinSet<Result<(), SessionBroken>>,
+    deadline: Duration,
+    stopping: impl FnOnce(),
+) -> bool {
+    drain(running, deadline / 2).await || {
+        stopping();
+        drain(running, deadline / 2).await
     }
+}
+
+fn deliverer(
+    worker: &Arc<dyn ErasedWorker>,
+    publisher: Box<dyn Publisher>,
+    options: &RunOptions,
+    shutdown: &Shutdown,
+) -> Deliverer {
+    let name = worker.name();
+    Deliverer {
+        worker: Arc::clone(worker),
+        publisher,
+        policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
+        app_id: format!("{name}/{}", options.version),
+        handle_timeout: options.handle_timeout,
+        shutdown: shutdown.clone(),
+        obstacles: Obstacles::default(),
+        recorder: Recorder::start(name, options.waiting.clone()),
+    }
+}
+
+/// Handles one delivery, which counts as active meanwhile.
+fn handled(
+    deliverer: Arc<Deliverer>,
+    active: &Active,
+    delivery: Delivery,
+) -> impl Future<Output = Result<(), SessionBroken>> + use<> {
+    let guard = active.enter(delivery.properties.message_id.as_deref());
+    async move {
+        let done = deliverer.deliver(delivery).await;
+        drop(guard);
+        done
+    }
+}
+
+/// The deliveries of a consumer as a stream.
+fn deliveries(consumer: Box<dyn Consumer>) -> BoxStream<'static, Result<Delivery, BrokerError>> {
+    let next = |mut consumer: Box<dyn Consumer>| async {
+        let next = consumer.next().await;
+        Some((next, consumer))
+    };
+    stream::unfold(consumer, next).boxed()
+}
+
+/// Logs a new state of the connection; fails if it is closed.
+fn changed_to(worker: &str, state: ConnectionState) -> Result<(), BrokerError> {
+    match state {
+        ConnectionState::Blocked(reason) => warn!(worker, reason, "the broker takes no publishes for now; waiting"),
+        ConnectionState::Open => info!(worker, "the broker takes publishes again"),
+        ConnectionState::Closed(why) => return Err(BrokerError::Lost(why)),
+    }
+    Ok(())
 }
 
 /// Calls [`Worker::tend`](super::Worker::tend) again and again.

@@ -17,9 +17,11 @@
 //! permission, purging one needs what reading it does.
 
 use crate::{
-    exchange::{self, DEAD, RETRY},
-    reply_address::TEMPORARY_PREFIX,
-    topology::{self, PROCESSES, Role, Topology, process_of, queue},
+    delivery::reply_address::TEMPORARY_PREFIX,
+    fleet::{
+        exchange::{self, DEAD, RETRY},
+        topology::{self, PROCESSES, Role, Topology, process_of, queue},
+    },
 };
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};

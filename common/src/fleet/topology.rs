@@ -20,7 +20,7 @@
 //! worker with its reason instead of being unroutable.
 
 use crate::{
-    exchange::{DEAD, EVENTS, INGEST, RETRY, RPC, WORK},
+    fleet::exchange::{DEAD, EVENTS, INGEST, RETRY, RPC, WORK},
     message::{
         BatchSplit, DatasetReady, EnrichedChunk, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,

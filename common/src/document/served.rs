@@ -8,7 +8,7 @@
 //! A snapshot has a size that depends on the model alone, never on how much was asked. Those of many processes and days are added up
 //! ([`Tally::add`]) and held against the artefact ([`drift`]).
 
-use crate::model::{Histogram, Model};
+use crate::document::model::{Histogram, Model};
 use serde::{Deserialize, Serialize};
 
 /// Name of the snapshot's schema.

@@ -1,6 +1,6 @@
 //! How a model was selected, and what speaks for its features.
 
-use crate::model::Criterion;
+use super::settings::Criterion;
 use serde::{Deserialize, Serialize};
 
 /// A figure with its interval.

@@ -1,11 +1,12 @@
 //! One dead letter, read: what it is, why it died, where it came from, and what it was before.
 
 use crate::{
-    envelope::{self, Header, Properties},
-    exchange,
-    outcome::Outgoing,
+    delivery::{
+        envelope::{self, Header, Properties},
+        outgoing::Outgoing,
+    },
+    fleet::{exchange, topology},
     reading::Reading,
-    topology,
 };
 use base64::Engine;
 use jiff::Timestamp;

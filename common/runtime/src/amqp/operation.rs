@@ -1,0 +1,34 @@
+//! Awaits AMQP operations under a deadline, and translates their errors.
+
+use crate::broker::BrokerError;
+use lapin::{Channel, ErrorKind};
+use std::time::Duration;
+
+/// Opens a channel.
+pub(super) async fn channel(connection: &lapin::Connection, deadline: Duration) -> Result<Channel, BrokerError> {
+    within(deadline, "opening a channel", connection.create_channel()).await
+}
+
+/// Awaits an AMQP operation under a deadline.
+pub(super) async fn within<T>(
+    deadline: Duration,
+    what: &str,
+    operation: impl Future<Output = lapin::Result<T>>,
+) -> Result<T, BrokerError> {
+    match tokio::time::timeout(deadline, operation).await {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(error)) => Err(translate(what, error)),
+        Err(_) => Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis()))),
+    }
+}
+
+pub(super) fn translate(what: &str, error: lapin::Error) -> BrokerError {
+    /// AMQP reply codes after which trying again as before cannot help (AMQP 0-9-1 §1.2).
+    const FOR_GOOD: [u16; 3] = [402, 403, 530];
+    match error.kind() {
+        ErrorKind::ProtocolError(amqp) if FOR_GOOD.contains(&amqp.get_id()) => {
+            BrokerError::Refused(format!("{what}: {}", amqp.get_message()))
+        }
+        _ => BrokerError::Lost(format!("{what}: {error}")),
+    }
+}

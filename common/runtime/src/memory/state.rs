@@ -1,0 +1,213 @@
+//! The queues of the in-process broker and the rules by which messages move between them.
+
+use bytes::Bytes;
+use common::{
+    envelope::{Header, Properties},
+    exchange,
+    topology::{Argument, Binding, ExchangeKind, Role, Topology, topic_matches},
+};
+use std::{
+    collections::{BTreeMap, HashMap, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
+use tokio::{sync::Notify, time::Instant};
+
+/// Bytes a work queue holds before it lets publishers wait.
+const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
+
+pub(super) struct Shared {
+    pub(super) topology: Topology,
+    /// Bytes at which a work queue makes publishers wait, and a retry queue refuses messages.
+    pub(super) queue_bytes_max: usize,
+    /// Bytes a dead-letter queue holds before it refuses; what the topology declares unless a test wants less.
+    pub(super) dead_bytes_max: Option<usize>,
+    pub(super) state: Mutex<State>,
+    /// Something became ready for delivery.
+    pub(super) ready: Notify,
+    /// Something was taken: a waiting publisher may find room.
+    pub(super) room: Notify,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            topology: Topology::of_fleet(""),
+            queue_bytes_max: QUEUE_BYTES_MAX,
+            dead_bytes_max: None,
+            state: Mutex::default(),
+            ready: Notify::new(),
+            room: Notify::new(),
+        }
+    }
+}
+
+#[derive(Default)]
+pub(super) struct State {
+    pub(super) queues: HashMap<String, Queue>,
+    /// Bindings of temporary queues.
+    pub(super) bindings: Vec<Binding>,
+    /// Unacknowledged deliveries by tag.
+    pub(super) unacked: BTreeMap<u64, Held>,
+    /// Messages on each rung.
+    pub(super) waiting: BTreeMap<String, Unfinished>,
+    /// Messages that were delivered too often, by their work queue, and for which the dead-letter queue has no room yet.
+    pub(super) parked: BTreeMap<String, VecDeque<Stored>>,
+    pub(super) next_tag: u64,
+    pub(super) next_name: u64,
+}
+
+/// What a queue holds that is not done with.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Unfinished {
+    /// Messages.
+    pub messages: u64,
+    /// Bytes of their bodies.
+    pub bytes: usize,
+}
+
+#[derive(Default)]
+pub(super) struct Queue {
+    pub(super) ready: VecDeque<Stored>,
+    pub(super) bytes: usize,
+    pub(super) consumers: u64,
+    /// Deliveries settled for good.
+    pub(super) acknowledged: u64,
+}
+
+pub(super) struct Held {
+    pub(super) queue: String,
+    pub(super) consumer: u64,
+    pub(super) message: Stored,
+}
+
+#[derive(Clone)]
+pub(super) struct Stored {
+    pub(super) exchange: String,
+    pub(super) routing_key: String,
+    pub(super) properties: Properties,
+    pub(super) body: Bytes,
+    pub(super) deliveries: i64,
+    pub(super) expires: Option<Instant>,
+}
+
+impl Shared {
+    pub(super) fn state(&self) -> MutexGuard<'_, State> {
+        // Nothing under the lock can panic halfway through a change.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The queues a message goes to.
+    pub(super) fn route(&self, state: &State, exchange: &str, routing_key: &str) -> Vec<String> {
+        if exchange.is_empty() {
+            return state.queues.keys().filter(|name| *name == routing_key).cloned().collect();
+        }
+        let topic = self.topology.exchanges.iter().any(|e| e.name == exchange && e.kind == ExchangeKind::Topic);
+        let takes = |binding: &&Binding| {
+            binding.exchange == exchange
+                && if topic {
+                    topic_matches(&binding.routing_key, routing_key)
+                } else {
+                    binding.routing_key == routing_key
+                }
+        };
+        let mut queues: Vec<String> =
+            self.topology.bindings.iter().chain(&state.bindings).filter(takes).map(|b| b.queue.clone()).collect();
+        queues.sort_unstable();
+        queues.dedup();
+        queues
+    }
+
+    pub(super) fn limit(&self, queue: &str, argument: &str) -> Option<i64> {
+        match self.topology.queue(queue)?.arguments.get(argument)? {
+            Argument::Integer(value) => Some(*value),
+            Argument::Text(_) => None,
+        }
+    }
+
+    /// Puts a message into one queue; a rung gives it back after its delay.
+    pub(super) fn enqueue(self: &Arc<Self>, state: &mut State, queue: &str, mut message: Stored) {
+        if let Some(Role::Rung { of, delay_ms }) = self.topology.queue(queue).map(|found| &found.role) {
+            let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |wish| wish.min(*delay_ms));
+            let waiting = state.waiting.entry(queue.to_owned()).or_default();
+            waiting.messages += 1;
+            waiting.bytes += message.body.len();
+            let (shared, rung, of) = (Arc::downgrade(self), queue.to_owned(), of.clone());
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_millis(delay_ms)).await;
+                if let Some(shared) = shared.upgrade() {
+                    message.exchange = exchange::RETRY.to_owned();
+                    message.routing_key.clone_from(&of);
+                    let mut state = shared.state();
+                    if let Some(waiting) = state.waiting.get_mut(&rung) {
+                        waiting.messages -= 1;
+                        waiting.bytes -= message.body.len();
+                    }
+                    shared.enqueue(&mut state, &of, message);
+                }
+            });
+            return;
+        }
+        let ttl_ms = self.limit(queue, "x-message-ttl").and_then(|ms| u64::try_from(ms).ok());
+        let expiration_ms = [message.properties.expiration_ms, ttl_ms].into_iter().flatten().min();
+        message.expires = expiration_ms.map(|ms| Instant::now() + Duration::from_millis(ms));
+        let queue = state.queues.entry(queue.to_owned()).or_default();
+        queue.bytes += message.body.len();
+        queue.ready.push_back(message);
+        self.ready.notify_waiters();
+    }
+
+    pub(super) fn is_full(&self, state: &State, queue: &str) -> bool {
+        let Some(declared) = self.limit(queue, "x-max-length-bytes") else { return false };
+        let bytes_max = match self.topology.queue(queue).map(|found| &found.role) {
+            Some(Role::Dead { .. }) => {
+                self.dead_bytes_max.unwrap_or_else(|| usize::try_from(declared).unwrap_or(usize::MAX))
+            }
+            _ => self.queue_bytes_max,
+        };
+        let ready = state.queues.get(queue).map_or(0, |queue| queue.bytes);
+        let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.bytes);
+        ready + waiting >= bytes_max
+    }
+
+    /// Whether a full queue refuses at once; a full work queue lets its publishers wait, which comes to the same.
+    pub(super) fn refuses(&self, queue: &str) -> bool {
+        self.topology.queue(queue).is_some_and(|found| matches!(found.role, Role::Rung { .. } | Role::Dead { .. }))
+    }
+
+    /// Dead-letters what was delivered too often, at least once: what finds no room waits for it.
+    pub(super) fn park(self: &Arc<Self>, state: &mut State) {
+        for (queue, mut parked) in std::mem::take(&mut state.parked) {
+            let dead = self.route(state, exchange::DEAD, &queue);
+            while !dead.iter().any(|dead| self.is_full(state, dead))
+                && let Some(message) = parked.pop_front()
+            {
+                for dead in &dead {
+                    self.enqueue(state, dead, message.clone());
+                }
+            }
+            if !parked.is_empty() {
+                state.parked.insert(queue, parked);
+            }
+        }
+    }
+
+    /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
+    pub(super) fn give_back(self: &Arc<Self>, state: &mut State, held: Held) {
+        let Held { queue, mut message, .. } = held;
+        let limit = self.limit(&queue, "x-delivery-limit");
+        if limit.is_some_and(|limit| message.deliveries > limit) {
+            message
+                .properties
+                .headers
+                .insert("x-first-death-reason".to_owned(), Header::Text("delivery_limit".to_owned()));
+            state.parked.entry(queue).or_default().push_back(message);
+            return self.park(state);
+        }
+        if let Some(found) = state.queues.get_mut(&queue) {
+            found.bytes += message.body.len();
+            found.ready.push_front(message);
+        }
+        self.ready.notify_waiters();
+    }
+}

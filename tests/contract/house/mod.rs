@@ -1,6 +1,7 @@
 //! Rules of the house that a compiler does not know.
 
 mod graph;
+mod settings;
 mod sizes;
 
 use super::project;

@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-const README: &str = include_str!("../../README.md");
+const README: &str = include_str!("../../../README.md");
 /// The README writes commands in two ways.
 const THROUGH_CARGO: &str = "cargo run --release --";
 

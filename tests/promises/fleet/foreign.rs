@@ -17,7 +17,7 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
     );
     let input = Input::of(2_000);
     let fleet = Fleet::start(1, &input.weather);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/client.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interfaces/foreign/client.py");
     let client = |arguments: &[&str]| {
         let mut python = Command::new("python3");
         python.arg(&script).args(["--url", fleet.broker.url.reveal(), "--namespace", &fleet.broker.namespace]);
@@ -76,7 +76,7 @@ async fn a_shell_script_publishes_a_batch_over_http() {
     };
     let input = Input::of(500);
     let fleet = Fleet::start(1, &input.weather);
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/publish.sh");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interfaces/foreign/publish.sh");
     let publish = |namespace: &str| {
         let mut shell = Command::new("sh");
         shell.arg(&script).arg(&input.rides).env("MANAGEMENT", management).env("NAMESPACE", namespace);

@@ -1,4 +1,4 @@
-//! The faults of `tests/faults/` at length, on the brokers one deploys and the oldest one supported, with a table at the end:
+//! The faults of `tests/promises/faults/` at length, on the brokers one deploys and the oldest one supported, with a table at the end:
 //!
 //! ```sh
 //! cargo run --release -p pipeline-tests --bin chaos -- --rides 1000000 --kills 200 --seed 1

@@ -27,7 +27,7 @@ import pika
 from jsonschema import Draft202012Validator
 
 SAID_NO, BROKEN_DOCUMENT, NO_BROKER, NO_ANSWER = 1, 3, 4, 5
-SCHEMAS = Path(__file__).resolve().parents[2] / "schemas"
+SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 FEATURES = ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp"]
 

@@ -29,7 +29,7 @@ fn python() -> Option<PathBuf> {
 async fn a_client_of_another_model_server_gets_the_same_number() {
     let Some(python) = python() else { return };
     let serving = Serving::start(&Input::of(2_000), &[]).await;
-    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("foreign/inference.py");
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interfaces/foreign/inference.py");
     let printed = succeed(Command::new(python).arg(script).arg(&serving.api.url));
     let told: Value = serde_json::from_str(&printed).expect("JSON");
     let expected = probability(&serving.api.score(&ride()).await);

@@ -1,4 +1,4 @@
-//! Schemas, examples and Rust types say the same.
+//! Checks that schemas, examples and Rust types describe the same documents.
 
 use super::{generate, models, project};
 use common::{
@@ -14,17 +14,50 @@ use common::{
 };
 use jsonschema::Validator;
 use proptest::{prelude::*, test_runner::TestRunner};
-use serde::{Serialize, de::DeserializeOwned};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use serde_json::{Map, Value, json};
-use std::{collections::BTreeSet, fmt::Debug, fs};
+use sha2::{Digest, Sha256};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt::Debug,
+    fs,
+};
 
-/// One schema and the type that stands for it.
+/// A schema and the Rust type of its documents.
 struct Contract {
     name: String,
-    /// Decodes, encodes and decodes again; gives what was written, or the path of the first offence.
+    /// Decodes a document, encodes it and decodes it again. Returns the encoded document, or the path of the first error.
     read: fn(&[u8]) -> Result<Value, String>,
-    /// Anything the type can say, as JSON.
+    /// Generates any value of the type, as JSON.
     any: BoxedStrategy<Value>,
+}
+
+/// A document that must be refused: a good example of the same schema, changed by a JSON Patch (RFC 6902).
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct BadExample {
+    name: String,
+    /// Path of the error, as the types write it.
+    path: String,
+    refused_by: BTreeSet<RefusedBy>,
+    /// The good example that the patch changes: `ok`, or one such as `ok-minimal`.
+    #[serde(default = "BadExample::usual_base")]
+    base: String,
+    patch: json_patch::Patch,
+}
+
+/// Who refuses a bad example.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+#[serde(rename_all = "lowercase")]
+enum RefusedBy {
+    Schema,
+    Types,
+}
+
+impl BadExample {
+    fn usual_base() -> String {
+        "ok".to_owned()
+    }
 }
 
 impl Contract {
@@ -60,13 +93,33 @@ impl Contract {
         jsonschema::draft202012::new(&self.schema()).unwrap_or_else(|error| panic!("{}: {error}", self.name))
     }
 
-    /// Its examples: file name and content, those that start with `ok` or with `bad-`.
-    fn examples(&self, verdict: &str) -> Vec<(String, Value)> {
-        let prefix = format!("{}.{verdict}", self.name);
-        let names = file_names("schemas/examples").into_iter().filter(|name| name.starts_with(&prefix));
-        names.map(|name| (name.clone(), read_json(&format!("schemas/examples/{name}")))).collect()
+    /// The good examples: file name and content.
+    fn good_examples(&self) -> Vec<(String, Value)> {
+        let prefix = format!("{}.ok", self.name);
+        let names = file_names(EXAMPLES).into_iter().filter(|name| name.starts_with(&prefix));
+        names.map(|name| (name.clone(), read_json(&format!("{EXAMPLES}/{name}")))).collect()
+    }
+
+    /// The bad examples, each with its document.
+    fn bad_examples(&self) -> Vec<(BadExample, Value)> {
+        let examples: Vec<BadExample> =
+            serde_json::from_value(read_json(&format!("{EXAMPLES}/{}.bad.json", self.name)))
+                .unwrap_or_else(|error| panic!("{}.bad.json: {error}", self.name));
+        let with_document = |mut example: BadExample| {
+            let mut document = read_json(&format!("{EXAMPLES}/{}.{}.json", self.name, example.base));
+            example.name = format!("{}: {}", self.name, example.name);
+            json_patch::patch(&mut document, &example.patch)
+                .unwrap_or_else(|error| panic!("{}: {error}", example.name));
+            (example, document)
+        };
+        examples.into_iter().map(with_document).collect()
     }
 }
+
+/// The folder of the examples.
+const EXAMPLES: &str = "schemas/examples";
+/// The file with the SHA-256 of every good example, as `sha256sum` writes it.
+const CHECKSUMS: &str = "SHA256SUMS";
 
 fn contracts() -> Vec<Contract> {
     vec![
@@ -123,8 +176,8 @@ fn file_names(folder: &str) -> Vec<String> {
     names
 }
 
-/// Where a schema objects, written as the types write it: `/rides/0/latitude` is `rides[0].latitude`, the root `.`.
-fn objections(validator: &Validator, instance: &Value) -> Vec<String> {
+/// The paths of a schema's errors, as the types write them: `/rides/0/latitude` is `rides[0].latitude`, the root is `.`.
+fn schema_errors(validator: &Validator, instance: &Value) -> Vec<String> {
     let path = |pointer: &str| {
         let mut path = String::new();
         for part in pointer.split('/').skip(1) {
@@ -142,40 +195,42 @@ fn objections(validator: &Validator, instance: &Value) -> Vec<String> {
 }
 
 #[test]
-fn every_kind_has_a_schema_with_examples_and_nothing_else_has() {
+fn every_message_kind_has_a_schema_and_every_schema_has_examples() {
     let contracts = contracts();
     let known: BTreeSet<&str> = contracts.iter().map(|contract| contract.name.as_str()).collect();
     for kind in KINDS {
-        assert!(known.contains(kind.to_string().as_str()), "{kind} is in none of these tests");
+        assert!(known.contains(kind.to_string().as_str()), "{kind} is missing in contracts()");
     }
     let schemas = file_names("schemas");
     let schemas: BTreeSet<&str> = schemas.iter().filter_map(|name| name.strip_suffix(".json")).collect();
     assert_eq!(schemas, known);
     for contract in &contracts {
-        assert!(!contract.examples("ok").is_empty(), "{} has no good example", contract.name);
-        assert!(!contract.examples("bad-").is_empty(), "{} has no bad example", contract.name);
+        assert!(!contract.good_examples().is_empty(), "{} has no good example", contract.name);
+        let bad = contract.bad_examples();
+        let names: BTreeSet<&str> = bad.iter().map(|(example, _)| example.name.as_str()).collect();
+        assert!(!bad.is_empty() && names.len() == bad.len(), "{}: no bad example, or two of one name", contract.name);
     }
-    for example in file_names("schemas/examples") {
+    for example in file_names(EXAMPLES).iter().filter(|name| *name != CHECKSUMS) {
         let belongs = |name: &&str| {
-            let verdict = example.strip_prefix(*name).and_then(|rest| rest.strip_suffix(".json"));
-            verdict.is_some_and(|v| v == ".ok" || v.starts_with(".ok-") || v.starts_with(".bad-"))
+            let kind = example.strip_prefix(*name).and_then(|rest| rest.strip_suffix(".json"));
+            kind.is_some_and(|kind| matches!(kind, ".ok" | ".bad") || kind.starts_with(".ok-"))
         };
         assert_eq!(known.iter().filter(|name| belongs(name)).count(), 1, "{example} belongs to no schema");
     }
 }
 
 #[test]
-fn every_schema_is_one_and_describes_every_field() {
-    fn described(at: &str, schema: &Value) {
+fn every_schema_is_valid_and_describes_every_field() {
+    fn check_descriptions(at: &str, schema: &Value) {
         for (name, property) in schema.get("properties").and_then(Value::as_object).into_iter().flatten() {
             assert!(property["description"].is_string(), "{at}.{name} has no description");
-            described(&format!("{at}.{name}"), property);
+            check_descriptions(&format!("{at}.{name}"), property);
         }
         if let Some(items) = schema.get("items") {
-            described(&format!("{at}[]"), items);
+            check_descriptions(&format!("{at}[]"), items);
         }
         for (name, definition) in schema.get("$defs").and_then(Value::as_object).into_iter().flatten() {
-            described(&format!("{at}#{name}"), definition);
+            check_descriptions(&format!("{at}#{name}"), definition);
         }
         assert!(schema.get("additionalProperties").is_none_or(Value::is_object), "{at}: readers ignore unknown fields");
     }
@@ -185,19 +240,66 @@ fn every_schema_is_one_and_describes_every_field() {
         assert_eq!(schema["$schema"], "https://json-schema.org/draft/2020-12/schema");
         assert_eq!(schema["$id"], format!("urn:wildrydes:{}", contract.name));
         assert!(schema["title"].is_string() && schema["description"].is_string(), "{}", contract.name);
-        described(&contract.name, &schema);
+        check_descriptions(&contract.name, &schema);
     }
 }
 
 #[test]
-fn good_examples_pass_schema_and_types_and_come_back_the_same() {
+fn good_examples_are_valid_before_and_after_the_types_read_them() {
     for contract in contracts() {
         let validator = contract.validator();
-        for (name, document) in contract.examples("ok") {
-            assert_eq!(objections(&validator, &document), [""; 0], "{name} against its schema");
+        for (name, document) in contract.good_examples() {
+            assert_eq!(schema_errors(&validator, &document), [""; 0], "{name} against its schema");
             let written = (contract.read)(&bytes(&document)).unwrap_or_else(|path| panic!("{name}: refused at {path}"));
-            assert_eq!(objections(&validator, &written), [""; 0], "{name}, written again");
+            assert_eq!(schema_errors(&validator, &written), [""; 0], "{name}, written again");
         }
+    }
+}
+
+/// Compatibility: the good examples are frozen. Each is a document as a released version wrote it, and every later version must
+/// read it and lose nothing that it says. Do not edit or remove one. Add new examples beside them, with their checksums:
+/// `cd schemas/examples && sha256sum *.ok*.json > SHA256SUMS`.
+#[test]
+fn documents_of_earlier_versions_are_unchanged_and_still_read() {
+    let checksums = fs::read_to_string(project().join(EXAMPLES).join(CHECKSUMS)).expect("the checksums");
+    let frozen: BTreeMap<&str, &str> = checksums
+        .lines()
+        .map(|line| line.split_once("  ").map(|(checksum, name)| (name, checksum)).expect("a checksum and a name"))
+        .collect();
+    let mut incomplete = Vec::new();
+    for contract in contracts() {
+        for (name, document) in contract.good_examples() {
+            let bytes = fs::read(project().join(EXAMPLES).join(&name)).expect("an example");
+            let checksum = frozen.get(name.as_str()).unwrap_or_else(|| panic!("{name} is missing in {CHECKSUMS}"));
+            assert_eq!(hex::encode(Sha256::digest(&bytes)), **checksum, "{name} is frozen, but has changed");
+            let read = (contract.read)(&bytes).unwrap_or_else(|path| panic!("{name}: refused at {path}"));
+            incomplete.extend(lost(&document, &read).into_iter().map(|path| format!("{name}: {path}")));
+        }
+    }
+    assert!(incomplete.is_empty(), "what the types no longer read: {incomplete:#?}");
+    for name in frozen.keys() {
+        assert!(project().join(EXAMPLES).join(name).is_file(), "{name} is frozen, but has been removed");
+    }
+}
+
+/// The paths of members of `document` that `read` lacks or gives another value. Null and an absent member mean the same, and a
+/// time may be written in another form.
+fn lost(document: &Value, read: &Value) -> Vec<String> {
+    match (document, read) {
+        (Value::Object(members), Value::Object(others)) => {
+            let of_member = |(key, value): (&String, &Value)| match others.get(key) {
+                _ if value.is_null() || key == "statustime" && others.contains_key(key) => Vec::new(),
+                None => vec![key.clone()],
+                Some(other) => lost(value, other).into_iter().map(|path| format!("{key}.{path}")).collect(),
+            };
+            members.iter().flat_map(of_member).collect()
+        }
+        (Value::Array(elements), Value::Array(others)) if elements.len() == others.len() => {
+            elements.iter().zip(others).flat_map(|(element, other)| lost(element, other)).collect()
+        }
+        (Value::Number(a), Value::Number(b)) if a.as_f64() == b.as_f64() => Vec::new(),
+        _ if document == read => Vec::new(),
+        _ => vec![format!("{document} was read as {read}")],
     }
 }
 
@@ -205,26 +307,21 @@ fn good_examples_pass_schema_and_types_and_come_back_the_same() {
 fn bad_examples_are_refused_at_the_path_they_name() {
     for contract in contracts() {
         let validator = contract.validator();
-        for (name, example) in contract.examples("bad-") {
-            let path = example["path"].as_str().unwrap_or_else(|| panic!("{name} names no path"));
-            let refused_by = |who: &str| {
-                let named = example["refused_by"].as_array().unwrap_or_else(|| panic!("{name}: refused by whom?"));
-                named.iter().any(|entry| entry == who)
-            };
-            let document = &example["document"];
-            let objections = objections(&validator, document);
-            if refused_by("schema") {
-                assert!(objections.iter().any(|at| at == path), "{name}: the schema objects at {objections:?}");
+        for (example, document) in contract.bad_examples() {
+            let (name, path) = (&example.name, &example.path);
+            let errors = schema_errors(&validator, &document);
+            if example.refused_by.contains(&RefusedBy::Schema) {
+                assert!(errors.contains(path), "{name}: the schema refuses it at {errors:?}");
             } else {
-                assert_eq!(objections, [""; 0], "{name} is no longer beyond its schema");
+                assert_eq!(errors, [""; 0], "{name}: the schema refuses it as well");
             }
-            let read = (contract.read)(&bytes(document));
-            if refused_by("types") {
-                assert_eq!(read, Err(path.to_owned()), "{name}");
+            let read = (contract.read)(&bytes(&document));
+            if example.refused_by.contains(&RefusedBy::Types) {
+                assert_eq!(read, Err(path.clone()), "{name}");
             } else {
                 assert!(read.is_ok(), "{name}: {read:?}");
             }
-            assert!(refused_by("schema") || refused_by("types"), "{name} is refused by nobody");
+            assert!(!example.refused_by.is_empty(), "{name} is accepted by both");
         }
     }
 }
@@ -234,7 +331,7 @@ fn whatever_the_fleet_writes_passes_its_schema() {
     for contract in contracts() {
         let validator = contract.validator();
         let result = TestRunner::new(ProptestConfig::with_cases(64)).run(&contract.any, |document| {
-            prop_assert_eq!(objections(&validator, &document), Vec::<String>::new());
+            prop_assert_eq!(schema_errors(&validator, &document), Vec::<String>::new());
             let written = (contract.read)(&bytes(&document)).map_err(TestCaseError::fail)?;
             prop_assert_eq!(written, document);
             Ok(())
@@ -244,12 +341,12 @@ fn whatever_the_fleet_writes_passes_its_schema() {
 }
 
 #[test]
-fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
+fn schema_and_types_agree_on_every_change_to_a_good_example() {
     for contract in contracts() {
         let validator = contract.validator();
         let mut accepted = 0;
         let mut refused = 0;
-        let examples = contract.examples("ok");
+        let examples = contract.good_examples();
         let all: Vec<Value> = examples.iter().map(|(_, example)| example.clone()).collect();
         for (name, example) in examples {
             for (change, document) in mutations(&example, &all) {
@@ -257,7 +354,7 @@ fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
                 let by_types = (contract.read)(&bytes(&document));
                 *(if by_types.is_ok() { &mut accepted } else { &mut refused }) += 1;
                 if by_schema != by_types.is_ok() && !beyond_schema(&contract.name, by_schema, &by_types) {
-                    panic!("{name} with {change}: the schema takes it: {by_schema}, the types say {by_types:?}");
+                    panic!("{name} with {change}: accepted by the schema: {by_schema}; by the types: {by_types:?}");
                 }
             }
         }
@@ -265,8 +362,8 @@ fn every_change_to_a_good_example_finds_schema_and_types_of_one_mind() {
     }
 }
 
-/// The differences that JSON Schema cannot avoid, and that the bad examples show: what fields must be to each
-/// other, which only the types check, and the strings of stored documents, whose form only the schemas check (their one writer is the fleet).
+/// Returns whether schema and types may disagree here. Only the types can compare fields with each other; only the schemas check
+/// the form of strings in stored documents, which nobody but the fleet writes. The bad examples show both.
 fn beyond_schema(name: &str, by_schema: bool, by_types: &Result<Value, String>) -> bool {
     match name {
         "batch-split.v1" => by_schema && by_types.as_ref().is_err_and(|path| path == "received" || path == "chunks"),
@@ -281,8 +378,8 @@ fn beyond_schema(name: &str, by_schema: bool, by_types: &Result<Value, String>) 
     }
 }
 
-/// Every document that differs from `document` in one place: a member or element gone, a value replaced by one of each
-/// type, an unknown member more, or a member more that one of its `siblings` has.
+/// Every document that differs from `document` in one place: a member or element removed, a value replaced by one of each type,
+/// an unknown member added, or a member added that one of its `siblings` has.
 fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
     let others = [
         json!(null),
@@ -314,7 +411,7 @@ fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
                 if !members.contains_key(key) {
                     let mut more = members.clone();
                     more.insert(key.clone(), value.clone());
-                    found.push((format!("{key} more"), Value::Object(more)));
+                    found.push((format!("{key} added"), Value::Object(more)));
                 }
             }
             for (key, value) in members {
@@ -346,22 +443,22 @@ fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
 }
 
 #[test]
-fn the_ride_a_publisher_is_asked_for_is_a_ride_the_fleet_writes() {
+fn the_described_ride_of_a_batch_accepts_what_a_chunk_accepts() {
     let mut schema = read_json("schemas/ride-batch.v1.json")["$defs"]["ride"].clone();
     schema["$schema"] = json!("https://json-schema.org/draft/2020-12/schema");
     let validator = jsonschema::draft202012::new(&schema).expect("a schema");
     for file in ["ride-chunk.v1.ok.json", "ride-chunk.v1.ok-minimal.json", "ride-batch.v1.ok.json"] {
         let ride = &read_json(&format!("schemas/examples/{file}"))["rides"][0];
-        assert_eq!(objections(&validator, ride), [""; 0], "{file}");
+        assert_eq!(schema_errors(&validator, ride), [""; 0], "{file}");
     }
     let mut refused = 0;
-    for (name, example) in Contract::message::<RideChunk>(generate::ride_chunk()).examples("bad-") {
-        // A publisher may number its rides, and need not name them.
-        let laxer = ["rides[0].ride_id", "rides[0].name"].iter().any(|path| example["path"] == *path);
-        let by_schema = example["refused_by"].as_array().is_some_and(|who| who.contains(&json!("schema")));
-        let rides = example["document"]["rides"].as_array();
-        if by_schema && !laxer && example["path"].as_str().is_some_and(|path| path.starts_with("rides[")) {
-            assert!(rides.is_some_and(|rides| rides.iter().any(|ride| !validator.is_valid(ride))), "{name}");
+    for (example, document) in Contract::message::<RideChunk>(generate::ride_chunk()).bad_examples() {
+        // A publisher may number its rides, and may leave out their names.
+        let laxer = ["rides[0].ride_id", "rides[0].name"].contains(&example.path.as_str());
+        let by_schema = example.refused_by.contains(&RefusedBy::Schema);
+        if by_schema && !laxer && example.path.starts_with("rides[") {
+            let rides = document["rides"].as_array();
+            assert!(rides.is_some_and(|rides| rides.iter().any(|ride| !validator.is_valid(ride))), "{}", example.name);
             refused += 1;
         }
     }

@@ -173,6 +173,7 @@ async fn part(
     let under_way = Arc::new(tokio::sync::Semaphore::new(UNDER_WAY_MAX));
     let mut asked = Vec::with_capacity(requests);
     for (nth, breed) in breeds.into_iter().enumerate() {
+        // Requests are sent at a constant rate, whatever the answers take.
         tokio::time::sleep_until(started + Duration::from_secs_f64(nth as f64 / f64::from(rate))).await;
         let (client, permit) = (Arc::clone(client), Arc::clone(&under_way).acquire_owned().await?);
         asked.push(tokio::spawn(async move {

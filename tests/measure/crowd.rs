@@ -25,6 +25,8 @@ use tokio::{
 const PEERS: usize = 8;
 /// Time between two bytes of a slow upload.
 const TRICKLE: Duration = Duration::from_millis(500);
+/// Time within which the crowd has connected.
+const CROWD_WITHIN: Duration = Duration::from_secs(120);
 
 /// Measures how long a gateway takes to answer while a crowd of clients wastes its connections.
 #[derive(Parser)]
@@ -78,7 +80,9 @@ async fn measure(arguments: &Arguments) -> bool {
     for number in 0..arguments.uploads {
         tokio::spawn(trickle(address, number, arguments.first_bytes, Arc::clone(&crowd)));
     }
+    let deadline = Instant::now() + CROWD_WITHIN;
     while crowd.open.load(SeqCst) < (arguments.silent + arguments.uploads) as u64 * 95 / 100 {
+        assert!(Instant::now() < deadline, "only {} connections are open", crowd.open.load(SeqCst));
         tokio::time::sleep(Duration::from_millis(50)).await;
     }
     println!("{} connections are open", crowd.open.load(SeqCst));
@@ -93,6 +97,7 @@ async fn measure(arguments: &Arguments) -> bool {
         rides.push(b'\n');
         uploads.push(timed(&serving.api, Method::POST, "/v1/batches", Some(rides.clone())).await);
         fewest = fewest.min(crowd.open.load(SeqCst));
+        // The interval of the probes.
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     crowd.ended.store(true, SeqCst);
@@ -138,6 +143,7 @@ async fn connect(address: SocketAddr, number: usize) -> std::io::Result<TcpStrea
 async fn silent(address: SocketAddr, number: usize, crowd: Arc<Crowd>) {
     while !crowd.ended.load(SeqCst) {
         let Ok(mut socket) = connect(address, number).await else {
+            // The gateway or the kernel refused the connection; the loop ends with the measurement.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };
@@ -154,6 +160,7 @@ async fn trickle(address: SocketAddr, number: usize, first: usize, crowd: Arc<Cr
     );
     while !crowd.ended.load(SeqCst) {
         let Ok(mut socket) = connect(address, number).await else {
+            // The gateway or the kernel refused the connection; the loop ends with the measurement.
             tokio::time::sleep(Duration::from_millis(100)).await;
             continue;
         };

@@ -10,7 +10,7 @@ use clap::Parser;
 use common::topology::{PROCESSES, dead_queue, queue};
 use pipeline_tests::{
     gateway::{Api, ride},
-    processes::{Fleet, Input, succeed, told, wildrydes},
+    processes::{Fleet, Input, SOON, succeed, told, wildrydes},
     rabbitmq,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -101,25 +101,13 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
         tokio::spawn(list(api.clone(), Arc::clone(&asked))),
     ];
     let mut faults = Faults::new(arguments);
-    let (started, mut handing_in) = (Instant::now(), Vec::new());
-    let end = started + Duration::from_secs_f64(arguments.minutes * 60.0);
-    let mut next_batch = started;
-    while Instant::now() < end {
-        faults.strike(&mut fleet);
-        if Instant::now() >= next_batch {
-            next_batch += Duration::from_secs_f64(arguments.batch_every);
-            let file = input.folder().join(format!("batch-{}.json", handing_in.len()));
-            let batch = hand_in(fleet.wildrydes(), api.clone(), file, arguments.rides, handing_in.len());
-            handing_in.push(tokio::spawn(batch));
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    let submissions = disturb(arguments, &mut fleet, &mut faults, &input, &api).await;
     faults.end(&mut fleet);
     let settled = Instant::now();
     let mut batches = Vec::new();
-    for batch in handing_in {
-        let handed_in = tokio::time::timeout(fleet.patience, batch).await;
-        batches.push(handed_in.expect("a batch is taken in the end").expect("a batch is handed in"));
+    for submission in submissions {
+        let submitted = tokio::time::timeout(fleet.patience, submission).await;
+        batches.push(submitted.expect("a batch is accepted in the end").expect("a batch is submitted"));
     }
     for (_, id) in &batches {
         fleet.manifest(id);
@@ -141,7 +129,7 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
     let mut complaints = Vec::new();
     let counts = [batches.len() as u64, kills.into(), suspensions.into(), scored, listed];
     if counts.contains(&0) {
-        complaints.push("nothing was handed in, killed, suspended, scored or listed".to_owned());
+        complaints.push("nothing was submitted, killed, suspended, scored or listed".to_owned());
     }
     let wrong = asked.wrong.load(SeqCst);
     if wrong > 0 {
@@ -154,8 +142,36 @@ async fn soak(arguments: &Arguments) -> Vec<String> {
     complaints
 }
 
-/// Makes a file of rides and hands it in, by command and over HTTP in turn; the file and the id of its batch.
-async fn hand_in(mut ingest: Command, api: Api, file: PathBuf, rides: u64, number: usize) -> (PathBuf, String) {
+/// A batch that is being submitted: its file and its id.
+type Submission = tokio::task::JoinHandle<(PathBuf, String)>;
+
+/// Submits batches and strikes processes for the duration of the soak.
+async fn disturb(
+    arguments: &Arguments,
+    fleet: &mut Fleet,
+    faults: &mut Faults,
+    input: &Input,
+    api: &Api,
+) -> Vec<Submission> {
+    let mut submissions = Vec::new();
+    let mut next_batch = Instant::now();
+    let end = next_batch + Duration::from_secs_f64(arguments.minutes * 60.0);
+    while Instant::now() < end {
+        faults.strike(fleet);
+        if Instant::now() >= next_batch {
+            next_batch += Duration::from_secs_f64(arguments.batch_every);
+            let file = input.folder().join(format!("batch-{}.json", submissions.len()));
+            let batch = submit(fleet.wildrydes(), api.clone(), file, arguments.rides, submissions.len());
+            submissions.push(tokio::spawn(batch));
+        }
+        // The resolution of the schedule of faults and batches.
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+    submissions
+}
+
+/// Generates a file of rides and submits it, by command and over HTTP in turn. Returns the file and the id of its batch.
+async fn submit(mut ingest: Command, api: Api, file: PathBuf, rides: u64, number: usize) -> (PathBuf, String) {
     let (count, seed) = (rides.to_string(), (number + 1).to_string());
     let made = file.clone();
     let by_command = number.is_multiple_of(2);
@@ -168,6 +184,7 @@ async fn hand_in(mut ingest: Command, api: Api, file: PathBuf, rides: u64, numbe
         return (file, told["batch_id"].as_str().expect("an id").to_owned());
     }
     let body = std::fs::read(&file).expect("the file");
+    let deadline = Instant::now() + SOON;
     loop {
         // The gateway may have just been killed; sending the same bytes again is safe.
         let request = api.request(Method::POST, "/v1/batches").header("content-type", "application/json");
@@ -180,6 +197,7 @@ async fn hand_in(mut ingest: Command, api: Api, file: PathBuf, rides: u64, numbe
             }
             assert!(matches!(status.as_u16(), 503 | 504), "{status}: {text}");
         }
+        assert!(Instant::now() < deadline, "the gateway does not accept {}", file.display());
         tokio::time::sleep(Duration::from_millis(200)).await;
     }
 }
@@ -197,6 +215,7 @@ async fn score(api: Api, asked: Arc<Asked>) {
             }
             other => put_off(other, &asked),
         }
+        // The interval of the requests; the loop ends with the soak.
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -208,6 +227,7 @@ async fn list(api: Api, asked: Arc<Asked>) {
             Ok(answer) if answer.status() == 200 => drop(asked.listed.fetch_add(1, SeqCst)),
             other => put_off(other, &asked),
         }
+        // The interval of the requests; the loop ends with the soak.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
 }

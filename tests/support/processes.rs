@@ -369,6 +369,19 @@ impl Fleet {
         depth
     }
 
+    /// Waits until so many messages are ready in a queue as `enough` accepts.
+    pub async fn until_depth(&self, name: &str, enough: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let Depth { messages, .. } = self.depth(name).await;
+            if enough(messages) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} still has {messages} messages\n{}", self.tail());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
     /// The champion's alias, once there is one.
     pub fn champion(&self) -> Value {
         let path = "models/service-request/champion.json";

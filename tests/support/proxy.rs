@@ -276,12 +276,14 @@ async fn pump(
     };
     let write = async {
         while let Some((due, bytes)) = arriving.recv().await {
+            // The delay that the proxy adds.
             tokio::time::sleep_until(due).await;
             let limit = weather.borrow().bytes_per_second;
             if to.write_all(&bytes).await.is_err() {
                 return;
             }
             if let Some(limit) = limit {
+                // The rate that the proxy allows.
                 tokio::time::sleep(Duration::from_secs_f64(bytes.len() as f64 / f64::from(limit))).await;
             }
         }

@@ -350,6 +350,7 @@ async fn an_unread_score_request_expires(broker: Arc<dyn Broker>) {
     let mut late = message(exchange::RPC, "score-request.v1", "late");
     late.properties.expiration_ms = Some(1);
     publisher.publish(late).await.unwrap();
+    // Fifty times as long as the request lives; a broker drops it the next time that it looks at the queue.
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     publisher.publish(message(exchange::RPC, "score-request.v1", "in time")).await.unwrap();
     let mut consumer = connection.consume(queue::SCORER, 10).await.unwrap();

@@ -7,7 +7,6 @@ use pipeline_tests::{
 use std::{
     path::Path,
     process::{Child, Output, Stdio},
-    time::Duration,
 };
 
 /// Hands a file in through a proxy, and cuts the connection once the batch is in the splitter's queue.
@@ -16,9 +15,7 @@ async fn cut_off(fleet: &Fleet, rides: &Path) -> (Proxy, Child) {
     let mut ingest = fleet.wildrydes();
     ingest.arg("ingest").arg(rides).env("WILDRYDES__BROKER__URL", through.url.reveal());
     let child = ingest.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-    while fleet.depth("splitter").await.messages == 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    fleet.until_depth("splitter", |messages| messages > 0).await;
     proxy.refuse(true);
     proxy.reset();
     (proxy, child)
@@ -59,9 +56,7 @@ async fn a_batch_that_was_refused_while_the_connection_was_lost_is_reported() {
     drop(super::connected(&fleet).await);
     let (proxy, child) = cut_off(&fleet, &input.rides).await;
     fleet.launch("splitter", 0);
-    while fleet.depth("splitter.dead").await.messages == 0 {
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    fleet.until_depth("splitter.dead", |messages| messages > 0).await;
     proxy.refuse(false);
     let Output { status, stdout, stderr } = ended(child).await;
     let stderr = String::from_utf8_lossy(&stderr);

@@ -8,7 +8,6 @@ use common::{
 };
 use pipeline_tests::processes::{Fleet, Input, succeed, told};
 use serde_json::json;
-use std::time::Duration;
 
 /// A dataset that was lost is made anew from the bytes that are kept, whether they were uploaded or came inline: the
 /// manifest is the same in every byte.
@@ -54,9 +53,7 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     fleet.champion();
     // If a training failed because the dataset was removed, its message waits in a retry queue.
     for retry in 0..rungs_of(queue::TRAINER).len() {
-        while fleet.depth(&rung_queue(queue::TRAINER, retry)).await.messages > 0 {
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        fleet.until_depth(&rung_queue(queue::TRAINER, retry), |messages| messages == 0).await;
     }
     fleet.finish().await;
 }

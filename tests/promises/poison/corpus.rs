@@ -121,10 +121,31 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
     };
     let body = made(&entry.body).await;
     let routing_key = format!("{kind}.v{}", entry.version);
+    let properties = properties_of(entry, kind, &routing_key, reply_to).await;
+    let end = end_of(entry, kind, &body).await;
+    let mut objects = Vec::new();
+    for (path, content) in &entry.objects {
+        objects.push((path.clone(), made(content).await));
+    }
+    Poison {
+        name: entry.name.clone(),
+        kind: kind.to_owned(),
+        queue,
+        outgoing: Outgoing { exchange, routing_key, properties, body: body.into(), mandatory: true },
+        objects,
+        end,
+        why: entry.why.clone(),
+        left_behind: entry.left_behind.clone(),
+        since: entry.since,
+        later: entry.large || kind == "model-promoted",
+    }
+}
+
+async fn properties_of(entry: &Entry, kind: &str, routing_key: &str, reply_to: &str) -> Properties {
     let mut properties = Properties { persistent: true, ..Properties::default() };
     if !entry.bare {
         let mark = format!("{} ({kind})", entry.name);
-        properties.kind = Some(entry.r#type.clone().unwrap_or_else(|| routing_key.clone()));
+        properties.kind = Some(entry.r#type.clone().unwrap_or_else(|| routing_key.to_owned()));
         properties.content_type.clone_from(&entry.content_type);
         properties.content_encoding.clone_from(&entry.content_encoding);
         properties.message_id = Some(mark.clone());
@@ -137,7 +158,6 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
         };
         properties.headers.insert(name.clone(), header);
     }
-    let answered = kind == "score-request" && entry.reply.is_empty();
     if kind == "score-request" {
         properties.reply_to = match entry.reply.as_str() {
             "" => Some(reply_to.to_owned()),
@@ -145,13 +165,19 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
             other => Some(other.to_owned()),
         };
     }
+    properties
+}
+
+async fn end_of(entry: &Entry, kind: &str, body: &[u8]) -> End {
+    use End::*;
+    let answered = kind == "score-request" && entry.reply.is_empty();
     let reasons: Option<Vec<String>> =
         entry.dead.as_ref().map(|dead| dead.trim_start_matches("either ").split(" or ").map(str::to_owned).collect());
-    let end = match (&entry.rejects, reasons, &entry.answer) {
+    match (&entry.rejects, reasons, &entry.answer) {
         (Some(rejects), None, None) => {
             let batch = match entry.body.get("refer") {
                 Some(refer) => made(&refer[1]).await,
-                None => body.clone(),
+                None => body.to_owned(),
             };
             Dataset { batch_id: sha256(&batch)[..16].to_owned(), rejects: rejects.clone() }
         }
@@ -162,24 +188,7 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
         (None, Some(reasons), None) => Dead(reasons),
         (None, None, Some(code)) => Answer(code.clone()),
         (None, None, None) if entry.gone => Gone,
-        _ => panic!("{}: it has one end", entry.name),
-    };
-    let mut objects = Vec::new();
-    for (path, content) in &entry.objects {
-        objects.push((path.clone(), made(content).await));
-    }
-    use End::*;
-    Poison {
-        name: entry.name.clone(),
-        kind: kind.to_owned(),
-        queue,
-        outgoing: Outgoing { exchange, routing_key, properties, body: body.into(), mandatory: true },
-        objects,
-        end,
-        why: entry.why.clone(),
-        left_behind: entry.left_behind.clone(),
-        since: entry.since,
-        later: entry.large || kind == "model-promoted",
+        _ => panic!("{}: exactly one end must be given", entry.name),
     }
 }
 

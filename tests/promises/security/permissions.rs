@@ -338,7 +338,41 @@ fn allowed<T>(outcome: lapin::Result<T>) -> bool {
     }
 }
 
-/// Every attempt of a user; what is allowed is what [`pipeline_tests::trust`] says.
+/// Exchanges and routing keys to publish with.
+const PUBLISHES: [(&str, &str); 16] = [
+    ("ingest", "ride-batch.v1"),
+    ("ingest", "rides"),
+    ("work", "ride-chunk.v1"),
+    ("work", "ride-chunk.v2"),
+    ("work", "batch-split.v1"),
+    ("work", "enriched-chunk.v1"),
+    ("work", "ride-chunk.v1.x"),
+    ("work", "x.ride-chunk.v1"),
+    ("work", ""),
+    ("events", "dataset-ready.v1"),
+    ("events", "model-promoted.v1"),
+    ("events", "model-rejected.v1"),
+    ("events", "worker-control.v1"),
+    ("rpc", "score-request.v1"),
+    ("rpc", "weather-request.v1"),
+    ("rpc", "weather-response.v1"),
+];
+/// Exchanges and routing keys to bind a temporary queue with.
+const BINDINGS: [(&str, &str); 11] = [
+    ("events", "model-promoted.#"),
+    ("events", "model-promoted.v1"),
+    ("events", "worker-control.#"),
+    ("events", "dataset-ready.#"),
+    ("events", "#"),
+    ("work", "#"),
+    ("ingest", "#"),
+    ("rpc", "#"),
+    ("retry", "#"),
+    ("dead", "#"),
+    ("dead", "splitter"),
+];
+
+/// Every attempt of a user. [`pipeline_tests::trust`] says which are allowed.
 fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     let named = |plain: &str| format!("{namespace}{plain}");
     let trust = trust::of_role(role);
@@ -365,54 +399,25 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
         }
     }
 
-    for (exchange, message) in [
-        ("ingest", "ride-batch.v1"),
-        ("ingest", "rides"),
-        ("work", "ride-chunk.v1"),
-        ("work", "ride-chunk.v2"),
-        ("work", "batch-split.v1"),
-        ("work", "enriched-chunk.v1"),
-        ("work", "ride-chunk.v1.x"),
-        ("work", "x.ride-chunk.v1"),
-        ("work", ""),
-        ("events", "dataset-ready.v1"),
-        ("events", "model-promoted.v1"),
-        ("events", "model-rejected.v1"),
-        ("events", "worker-control.v1"),
-        ("rpc", "score-request.v1"),
-        ("rpc", "weather-request.v1"),
-        ("rpc", "weather-response.v1"),
-    ] {
+    for (exchange, message) in PUBLISHES {
         attempt(What::Publish(named(exchange), message.to_owned()), trust.publishes(exchange, message));
     }
     for of in queue::ALL {
-        // To its own rungs, of which queues of requests have none; into no work queue, not even its own.
+        // A user may publish to its own retry queues (queues of requests have none), and to no work queue, not even its own.
         for key in [rung_queue(of, 0), rung_queue(of, 3), of.to_owned()] {
             attempt(What::Publish(named("retry"), named(&key)), trust.publishes("retry", &key));
         }
         attempt(What::Publish(named("dead"), named(of)), trust.publishes("dead", of));
-        // Whoever answers may: the default exchange knows no limits.
+        // Whoever may answer may publish to the default exchange, which checks no permission per queue.
         attempt(What::Publish(String::new(), named(of)), trust.publishes("", of));
     }
-    // Another fleet's names, of which a pattern without quotes or anchors would take some.
+    // Names of another fleet: a pattern without quotes or anchors would match some.
     for key in [format!("x{}", named(&format!("{role}.retry.0"))), named(&format!("{role}xretry.0"))] {
         attempt(What::Publish(named("retry"), key), declares);
     }
 
     attempt(What::TemporaryQueue, true);
-    for (exchange, key) in [
-        ("events", "model-promoted.#"),
-        ("events", "model-promoted.v1"),
-        ("events", "worker-control.#"),
-        ("events", "dataset-ready.#"),
-        ("events", "#"),
-        ("work", "#"),
-        ("ingest", "#"),
-        ("rpc", "#"),
-        ("retry", "#"),
-        ("dead", "#"),
-        ("dead", "splitter"),
-    ] {
+    for (exchange, key) in BINDINGS {
         attempt(What::Bind(named(exchange), key.to_owned()), trust.binds(exchange, key));
     }
     // With such a binding, a message that no retry queue takes would count as routed.

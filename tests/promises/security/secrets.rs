@@ -102,72 +102,79 @@ fn with(mut command: Command, arguments: &[&str]) -> Command {
     command
 }
 
-/// All that needs no topology.
+/// Runs everything that needs no topology.
 fn print_everything(users: &Users) -> Printed {
     let mut printed = Printed::default();
-    let address = rabbitmq().url.rsplit_once('@').unwrap().1;
-    let somebody = format!("nobody:{SECRET_IN_URL}");
-    let nowhere = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+    let url = &rabbitmq().url;
+    let address = url.rsplit_once('@').unwrap().1;
+    print_connections(&mut printed, users, address);
+    print_arguments(&mut printed, address);
+    print_weather_sources(&mut printed, users, address);
+    print_configuration_files(&mut printed, users);
+    print_users(&mut printed, users);
+    printed
+}
+
+/// Credentials of a user that no broker has.
+fn nobody() -> String {
+    format!("nobody:{SECRET_IN_URL}")
+}
+
+/// Every failure of a connection, in a worker and in the command.
+fn print_connections(printed: &mut Printed, users: &Users, address: &str) {
+    let nobody = nobody();
+    let closed_port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let certificates = Certificates::new();
-    let authority = certificates.file("ca").display().to_string();
-    let store = users.store().display().to_string();
-    let url = |url: String| vec![("WILDRYDES__BROKER__URL", url), ("WILDRYDES__STORE__URL", store.clone())];
-    let more = |mut environment: Vec<(&'static str, String)>, name, value: &str| {
-        environment.push((name, value.to_owned()));
-        environment
-    };
-    let secret_file = users.password_file("operator").display().to_string();
-    for (what, environment, code) in [
-        ("a wrong password", url(format!("amqp://{somebody}@{address}")), 1),
-        (
-            "a wrong password in a file",
-            more(url(format!("amqp://nobody@{address}")), "WILDRYDES__BROKER__PASSWORD_FILE", &secret_file),
-            1,
-        ),
-        ("no broker", url(format!("amqp://{somebody}@127.0.0.1:{nowhere}/%2f")), 1),
-        ("no such host", url(format!("amqp://{somebody}@host.invalid:5672/%2f")), 1),
-        ("no such virtual host", url(format!("amqp://{somebody}@{}/nothing", address.split('/').next().unwrap())), 1),
-        ("no TLS spoken there", url(format!("amqps://{somebody}@{address}")), 1),
-        (
-            "no TLS spoken there, with an authority",
-            more(url(format!("amqps://{somebody}@{address}")), "WILDRYDES__BROKER__CA_FILE", &authority),
-            1,
-        ),
-        (
-            "an authority without TLS",
-            more(url(format!("amqp://{somebody}@{address}")), "WILDRYDES__BROKER__CA_FILE", &authority),
-            2,
-        ),
-        (
-            "two passwords",
-            more(url(format!("amqp://{somebody}@{address}")), "WILDRYDES__BROKER__PASSWORD_FILE", &secret_file),
-            2,
-        ),
-        ("a port that is none", url(format!("amqp://{somebody}@127.0.0.1:port/%2f")), 1),
-        ("no scheme", url(format!("{somebody}@127.0.0.1/%2f")), 2),
-        ("a slash at the end", url(format!("amqp://{somebody}@127.0.0.1/")), 2),
-        ("a password not escaped", url(format!("amqp://nobody:{SECRET}@127.0.0.1:{nowhere}/%2f")), 1),
-        ("IPv6", url(format!("amqp://{somebody}@[::1]:5672/%2f")), 2),
-        ("an unknown key", more(url(format!("amqp://{somebody}@{address}")), "WILDRYDES__BROKER__PASSWORD", SECRET), 2),
+    let ca_file = ("WILDRYDES__BROKER__CA_FILE", certificates.file("ca").display().to_string());
+    let password_file = ("WILDRYDES__BROKER__PASSWORD_FILE", users.password_file("operator").display().to_string());
+    let unknown_key = ("WILDRYDES__BROKER__PASSWORD", SECRET.to_owned());
+    let virtual_host = format!("{}/nothing", address.split('/').next().unwrap());
+    let right = format!("amqp://{nobody}@{address}");
+    let tls = format!("amqps://{nobody}@{address}");
+    for (what, url, more, code) in [
+        ("a wrong password", right.clone(), None, 1),
+        ("a wrong password in a file", format!("amqp://nobody@{address}"), Some(&password_file), 1),
+        ("no broker", format!("amqp://{nobody}@127.0.0.1:{closed_port}/%2f"), None, 1),
+        ("no such host", format!("amqp://{nobody}@host.invalid:5672/%2f"), None, 1),
+        ("no such virtual host", format!("amqp://{nobody}@{virtual_host}"), None, 1),
+        ("a broker without TLS", tls.clone(), None, 1),
+        ("a broker without TLS, with an authority", tls, Some(&ca_file), 1),
+        ("an authority without TLS", right.clone(), Some(&ca_file), 2),
+        ("two passwords", right.clone(), Some(&password_file), 2),
+        ("an invalid port", format!("amqp://{nobody}@127.0.0.1:port/%2f"), None, 1),
+        ("no scheme", format!("{nobody}@127.0.0.1/%2f"), None, 2),
+        ("a slash at the end", format!("amqp://{nobody}@127.0.0.1/"), None, 2),
+        ("an unescaped password", format!("amqp://nobody:{SECRET}@127.0.0.1:{closed_port}/%2f"), None, 1),
+        ("IPv6", format!("amqp://{nobody}@[::1]:5672/%2f"), None, 2),
+        ("an unknown key", right, Some(&unknown_key), 2),
     ] {
         let configured = |mut command: Command| {
-            command.envs(environment.iter().map(|(name, value)| (name, value)));
+            command.env("WILDRYDES__BROKER__URL", &url).env("WILDRYDES__STORE__URL", users.store());
+            command.envs(more.map(|(name, value)| (name, value)));
             command
         };
         printed.run(&format!("merger: {what}"), configured(worker("merger")), code);
         let apply = with(configured(wildrydes()), &["-vv", "topology", "apply"]);
         printed.run(&format!("wildrydes: {what}"), apply, code);
     }
+}
+
+/// Secrets in arguments, and beside `--help`.
+fn print_arguments(printed: &mut Printed, address: &str) {
+    let url = format!("amqp://{}@{address}", nobody());
     for command in [worker("merger"), with(wildrydes(), &["status"])] {
         let mut help = with(command, &["--help"]);
-        help.env("WILDRYDES__BROKER__URL", format!("amqp://{somebody}@{address}")).env("WILDRYDES_CONFIG", SECRET);
+        help.env("WILDRYDES__BROKER__URL", &url).env("WILDRYDES_CONFIG", SECRET);
         printed.run("--help", help, 0);
     }
-    let flag = format!("amqp://{somebody}@{address}");
-    let set = format!("broker.url={flag}");
-    printed.run("--broker", with(wildrydes(), &["status", "--broker", &flag]), 2);
+    let set = format!("broker.url={url}");
+    printed.run("--broker", with(wildrydes(), &["status", "--broker", &url]), 2);
     printed.run("--set", with(wildrydes(), &["status", "--set", &set]), 2);
     printed.run("--set of a worker", with(worker("merger"), &["--set", &set]), 2);
+}
+
+/// Weather services with a password in their address.
+fn print_weather_sources(printed: &mut Printed, users: &Users, address: &str) {
     for key in ["WILDRYDES__WEATHER__SOURCE", "WILDRYDES__WEATHER__STATIONS"] {
         for scheme in ["https", "ncei+https", "ftp"] {
             let store = users.store().display().to_string();
@@ -180,10 +187,15 @@ fn print_everything(users: &Users) -> Printed {
             printed.run(&format!("doctor: {key}"), with(weather(wildrydes()), &["doctor"]), 2);
         }
     }
+}
+
+/// Configuration files that hold a secret and are refused.
+fn print_configuration_files(printed: &mut Printed, users: &Users) {
+    let nobody = nobody();
     for (name, text) in [
-        ("broken", format!("[broker]\nurl = \"amqp://{somebody}@h/%2f\n")),
-        ("of another type", format!("[broker]\nurl = [\"amqp://{somebody}@h/%2f\"]\n")),
-        ("of another section", format!("[brokers]\nurl = \"amqp://{somebody}@h/%2f\"\n")),
+        ("broken", format!("[broker]\nurl = \"amqp://{nobody}@h/%2f\n")),
+        ("of another type", format!("[broker]\nurl = [\"amqp://{nobody}@h/%2f\"]\n")),
+        ("of another section", format!("[brokers]\nurl = \"amqp://{nobody}@h/%2f\"\n")),
     ] {
         let file = users.folder.path().join(format!("{name}.toml"));
         std::fs::write(&file, text).unwrap();
@@ -191,6 +203,10 @@ fn print_everything(users: &Users) -> Printed {
         printed.run(name, with(worker("merger"), &["--config", &file]), 2);
         printed.run(name, with(wildrydes(), &["status", "--config", &file]), 2);
     }
+}
+
+/// Users of the fleet, made from password files.
+fn print_users(printed: &mut Printed, users: &Users) {
     for form in ["--definitions", "--rabbitmqctl", "--json"] {
         let mut passwords = users.password_file("operator");
         passwords.pop();
@@ -199,7 +215,6 @@ fn print_everything(users: &Users) -> Printed {
         let users = with(users.wildrydes("operator"), &["topology", "users", form, "--passwords", &passwords]);
         printed.run(form, users, 0);
     }
-    printed
 }
 
 /// A password in a flag would stand in the list of processes: it is refused, with the way out; that of `guest`, which is no

@@ -38,7 +38,7 @@ async fn strike(plan: &Plan, broker: &Container, alarm: impl Fn(), over: impl Fn
     batch.fleet.launch(queue::MERGER, 0);
     batch.await_dataset();
     batch.fleet.wait_for_line(queue::MERGER, reason);
-    // This long is the fault itself; every deadline for a confirm passes within it.
+    // The duration of the fault: longer than any deadline of a confirm.
     tokio::time::sleep(plan.away.max(Duration::from_millis(CONFIRM_MS * 2))).await;
     assert!(waiting.try_wait().expect("it can be waited for").is_none(), "{}", ended(waiting));
     let mut score = batch.fleet.wildrydes();

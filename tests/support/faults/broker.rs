@@ -24,7 +24,7 @@ pub async fn stopped(plan: &Plan, broker: &Container) -> Observed {
     let away = plan.away;
     strike(plan, broker, |broker| {
         broker.pause();
-        // This long is the fault itself.
+        // The duration of the fault.
         std::thread::sleep(away);
         broker.go_on();
     })

@@ -79,6 +79,7 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     // The batch comes behind them.
     let mut batch = Disturbed::begin(plan, settings);
     batch.fleet.wait_for_line(queue::SPLITTER, "the queue is full");
+    // The duration of the fault.
     tokio::time::sleep(plan.away).await;
     batch.struck();
     let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;

@@ -59,6 +59,7 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
             assert!(!refused || told.contains("the queue is full"), "{told}");
         }
         assert!(refused, "{BATCHES_MAX} batches were taken where 2 should fill the queue");
+        // The interval of the samples; the number of publishes before a refusal ends the loop.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
     batch.struck();

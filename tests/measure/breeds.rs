@@ -1,8 +1,10 @@
-//! Thousands of breeds, a few of them in memory: what a scorer process takes, and how long a score by a model takes that it has not.
+//! Measures scores by the models of thousands of breeds, few of which are in memory: the scorer's memory, and the time of a
+//! score whose model must be loaded.
 //!
-//! Broker, scorer and this program run on one machine. A store in a local folder holds a model of all rides and one for each breed; the
-//! scorer may have `models-max` of them in memory. Then breeds are asked for at a bounded rate, one ride a request: first each of them
-//! once, in random order (cold: no model is in memory); then a few of them over and over (warm); then, as rides come, mostly popular ones.
+//! Broker, scorer and this program run on one machine. A store in a local folder holds a global model and one model for each
+//! breed; the scorer may have `models-max` of them in memory. Requests of one ride are sent at a constant rate: first each
+//! breed once, in random order (cold: no model is in memory); then a few breeds repeatedly (warm); then mostly popular breeds,
+//! as rides come (mixed).
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -34,34 +36,34 @@ use std::{
 /// Measures memory and time of scores by the models of thousands of breeds.
 #[derive(Parser)]
 struct Arguments {
-    /// A RabbitMQ to use, with a virtual host of its own [default: a container]
+    /// A RabbitMQ to use, with its own virtual host [default: a container]
     #[arg(long)]
     broker: Option<String>,
     /// Breeds
     #[arg(long, default_value_t = 10_000)]
     breeds: usize,
-    /// Models in memory at most (scorer.breed_models_max)
+    /// Maximum number of models in memory (scorer.breed_models_max)
     #[arg(long, default_value_t = 500)]
     models_max: usize,
-    /// Requests a second
+    /// Requests per second
     #[arg(long, default_value_t = 500)]
     rate: u32,
-    /// Requests of each of the last two parts
+    /// Requests in each of the last two parts
     #[arg(long, default_value_t = 10_000)]
     requests: usize,
     /// Seed of the order
     #[arg(long, default_value_t = 42)]
     seed: u64,
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// A process that ends with this one.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Running {
-    /// Memory it has resident, KiB (proc(5)): now, and at most so far.
+    /// Resident memory, KiB (proc(5)): now, and the peak.
     fn memory_kib(&self) -> Option<(u64, u64)> {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.0.id())).ok()?;
         let of = |name: &str| {
@@ -71,7 +73,7 @@ impl Running {
         Some((of("VmRSS:")?, of("VmHWM:")?))
     }
 
-    /// SIGTERM, and waits: what it holds is in the store then.
+    /// Sends SIGTERM and waits, so that the process has written its statistics.
     fn end(&mut self) -> anyhow::Result<()> {
         let sent = Command::new("kill").args(["-TERM", &self.0.id().to_string()]).status()?;
         ensure!(sent.success() && self.0.wait()?.success(), "the scorer does not end cleanly");
@@ -146,7 +148,7 @@ async fn main() -> anyhow::Result<()> {
     asking("once", (0..few).map(Some).collect()).await?;
     let warm = (0..arguments.requests).map(|_| Some(random.random_range(0..few)));
     parts.push(asking("warm", warm.collect()).await?);
-    // Nine of ten rides are of a tenth of as many breeds as fit into memory and some more, one is of any.
+    // Nine of ten rides are of a tenth of somewhat more breeds than fit into memory, one is of any breed.
     let popular = (arguments.models_max * 4 / 5).clamp(1, arguments.breeds);
     let mixed = (0..arguments.requests).map(|_| match random.random_range(0..10) {
         0 => random.random_range(0..arguments.breeds),
@@ -159,7 +161,7 @@ async fn main() -> anyhow::Result<()> {
     tell(&arguments, wrote, &parts, &cache)
 }
 
-/// Asks for these breeds at this rate, and holds every answer to be that of the breed's model.
+/// Requests scores of these breeds at this rate, and checks that every answer is that of the breed model.
 async fn part(
     name: &'static str,
     client: &Arc<Client>,
@@ -167,7 +169,7 @@ async fn part(
     rate: u32,
     scorer: &Running,
 ) -> anyhow::Result<Part> {
-    /// Requests under way at the same time at most.
+    /// Maximum number of concurrent requests.
     const UNDER_WAY_MAX: usize = 64;
     let (requests, started) = (breeds.len(), tokio::time::Instant::now());
     let under_way = Arc::new(tokio::sync::Semaphore::new(UNDER_WAY_MAX));
@@ -191,7 +193,7 @@ async fn part(
     Ok(Part { name, requests, late, p50, p99, longest, memory_kib: scorer.memory_kib() })
 }
 
-/// One score: how long it took, and whether the model of all rides answered because that of the breed was late.
+/// Requests one score. Returns its duration, and whether the global model answered because the breed model was late.
 async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(Duration, bool)> {
     let ride = ScoreRide {
         ride_id: None,
@@ -225,7 +227,7 @@ async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(
     }
 }
 
-/// What the scorer counted of its memory.
+/// The scorer's statistics of its cache.
 async fn cache(store: &Store) -> anyhow::Result<BreedCache> {
     let tally = served::read(store, layout::GLOBAL_MODEL, "all", None).await?;
     tally.breeds.context("the scorer counted no breeds")

@@ -1,11 +1,11 @@
-//! The faults of `tests/promises/faults/` at length, on the brokers one deploys and the oldest one supported, with a table at the end:
+//! Runs the faults of `tests/promises/faults/` at length, on deployed and on the oldest supported brokers, and prints a table:
 //!
 //! ```sh
 //! cargo run --release -p pipeline-tests --bin chaos -- --rides 1000000 --kills 200 --seed 1
 //! cargo run --release -p pipeline-tests --bin chaos -- --only 'broker' --image rabbitmq:3.10-management
 //! ```
 //!
-//! Needs Docker. Ends with 1 when any fault changed a byte, lost a message or left one behind.
+//! Needs Docker. Exits with 1 if any fault changed a byte, lost a message or left one behind.
 
 use clap::Parser;
 use futures::{FutureExt, future::LocalBoxFuture};
@@ -21,37 +21,37 @@ use pipeline_tests::{
 };
 use std::{cell::OnceCell, fmt, panic::AssertUnwindSafe, process::ExitCode, time::Duration};
 
-/// How long to wait for anything before it counts as failed.
+/// Timeout of every wait.
 const PATIENCE: Duration = Duration::from_secs(15 * 60);
 
-/// Real faults on real brokers, at length.
+/// Runs faults on real brokers, at length.
 #[derive(Debug, Parser)]
 struct Arguments {
-    /// Rides that workers are killed over
+    /// Rides during which workers are killed
     #[arg(long, default_value_t = 1_000_000)]
     rides: u64,
-    /// How often a random worker is killed
+    /// Number of kills of random workers
     #[arg(long, default_value_t = 200)]
     kills: usize,
-    /// Batches these rides are divided among; the broker takes a batch for deadly that was 20 times delivered in vain
+    /// Batches that these rides are divided into; the broker dead-letters a batch after 20 failed deliveries
     #[arg(long, default_value_t = 20)]
     batches: usize,
-    /// Same seed, same moments and victims
+    /// Seed that selects the moments and the victims
     #[arg(long, default_value_t = 1)]
     seed: u64,
-    /// Rides of a batch that another fault strikes
+    /// Rides of the batch of every other fault
     #[arg(long, default_value_t = 100_000)]
     fault_rides: u64,
-    /// How long what goes away stays away, seconds
+    /// Duration of an outage, in seconds
     #[arg(long, default_value_t = 60)]
     away: u64,
-    /// How long the slow consumer stands still, seconds
+    /// Time for which the slow consumer stands still, in seconds
     #[arg(long, default_value_t = 180)]
     stall: u64,
-    /// How often a fault strikes one batch
+    /// Number of times that a fault occurs within one batch
     #[arg(long, default_value_t = 5)]
     times: usize,
-    /// Only faults whose name contains this
+    /// Run only faults whose name contains this
     #[arg(long, default_value = "")]
     only: String,
     /// Broker images [default: WILDRYDES_RABBITMQ_IMAGE and WILDRYDES_RABBITMQ_OLDEST_IMAGE, or official ones]
@@ -59,10 +59,10 @@ struct Arguments {
     image: Vec<String>,
 }
 
-/// Strikes a batch with a fault.
+/// Runs a batch with a fault.
 type Strike<'a> = Box<dyn FnOnce() -> LocalBoxFuture<'a, Observed> + 'a>;
 
-/// A line of the table; without what was seen, where the fault was not stood.
+/// A row of the table, without observations if the fault failed.
 struct Row {
     name: &'static str,
     broker: String,
@@ -91,7 +91,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Every fault on a broker of that image.
+/// Runs every fault on a broker of that image.
 async fn on(image: &str, arguments: &Arguments, rows: &mut Vec<Row>) {
     let broker = Container::from_image(image).expect("the image is there");
     let version = broker.version();
@@ -103,7 +103,7 @@ async fn on(image: &str, arguments: &Arguments, rows: &mut Vec<Row>) {
         patience: PATIENCE,
     };
     let stall = Plan { away: Duration::from_secs(arguments.stall), ..plan.clone() };
-    // Chunks of the usual size; the run without kills says what the others' time is to be compared with.
+    // Chunks of the usual size. The run without kills is the baseline of the others.
     let many = Plan { rides: arguments.rides, chunk_size: 1_000, ..plan.clone() };
     let kills = Kills { kills: arguments.kills, batches: arguments.batches, seed: arguments.seed, tell_every: 20 };
     let none = Kills { kills: 0, ..kills.clone() };
@@ -131,7 +131,7 @@ async fn on(image: &str, arguments: &Arguments, rows: &mut Vec<Row>) {
     ];
     for (name, run) in faults.into_iter().filter(|(name, _)| name.contains(&arguments.only)) {
         eprintln!("{name}, RabbitMQ {version}");
-        // A fault that was not stood has said so by panicking; the others still have their turn.
+        // A failed fault has panicked with its reason; the others still run.
         let seen = AssertUnwindSafe(async { run().await }).catch_unwind().await.ok();
         let row = Row { name, broker: version.clone(), seen };
         eprintln!("{row}");
@@ -153,7 +153,7 @@ impl fmt::Display for Row {
     }
 }
 
-/// The table at the end.
+/// Prints the table.
 fn print(rows: &[Row]) {
     println!("{:<26} {:<8} {:>5}  {:<7} {:>9} {:>11}", "fault", "broker", "times", "sha256", "time", "redelivered");
     for row in rows {

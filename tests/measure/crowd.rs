@@ -40,10 +40,10 @@ struct Arguments {
     /// Bytes that each slow upload sends at once, before it slows down
     #[arg(long, default_value_t = 0)]
     first_bytes: usize,
-    /// How long to measure, in seconds
+    /// Duration of the measurement, in seconds
     #[arg(long, default_value_t = 60.0)]
     seconds: f64,
-    /// How long each answer may take, milliseconds: ends with 1 where one took longer
+    /// Maximum time of each answer, in milliseconds; exits with 1 if one takes longer
     #[arg(long, default_value_t = 100.0)]
     max_ms: f64,
 }
@@ -67,7 +67,7 @@ fn main() -> ExitCode {
     }
 }
 
-/// Whether every request was served in time, with nearly all of the crowd there all the time.
+/// Returns whether every request was served in time while nearly all of the crowd was connected.
 async fn measure(arguments: &Arguments) -> bool {
     let input = Input::of(100);
     let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0"]).await;
@@ -122,7 +122,7 @@ async fn measure(arguments: &Arguments) -> bool {
     is_good
 }
 
-/// How long a request on a new connection takes, and whether it was served. Without an answer the measurement ends.
+/// Returns the duration of a request on a new connection, and whether it was served. Panics without an answer.
 async fn timed(api: &Api, method: Method, path: &str, body: Option<Vec<u8>>) -> (Duration, bool) {
     let api = Api::at(&api.url);
     let request = api.request(method, path).header("content-type", "application/json");

@@ -42,7 +42,7 @@ struct Arguments {
     /// Measurements of each kind, interleaved; the medians are shown
     #[arg(long, default_value_t = 5)]
     runs: usize,
-    /// How long all but the fit may take with the cache, seconds
+    /// Maximum time of everything but the fit with the cache, in seconds
     #[arg(long, default_value_t = 1.0)]
     max_beside: f64,
     /// Use this folder, and keep it [default: a temporary one]
@@ -55,11 +55,11 @@ struct Arguments {
 
 /// State of the cache.
 enum Kind {
-    /// Turned off.
+    /// The cache is turned off.
     Without,
-    /// Empty.
+    /// The cache is empty.
     Cold,
-    /// Holds every dataset but the new one.
+    /// The cache has every dataset but the new one.
     Warm,
 }
 
@@ -74,7 +74,7 @@ struct Measured {
     all: f64,
     /// All but the fit: plan, scored rides, rides, cache, verdict, artefacts, reports.
     beside: f64,
-    /// Most memory ever resident, MB.
+    /// Peak resident memory, MB.
     memory: f64,
 }
 
@@ -108,7 +108,7 @@ async fn add(store: &Store, batch: u64, rides: u64) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// One training; the trainer's log says on standard error how long its parts took.
+/// Runs one training. The trainer's log on standard error has the times of its parts.
 async fn measure(folder: &Path, cache: bool) -> anyhow::Result<Measured> {
     telemetry::start(&LogSettings { format: LogFormat::Json, ..LogSettings::default() })?;
     let (settings, store) = (Settings { cache, ..Settings::default() }, open(folder)?);

@@ -41,16 +41,16 @@ struct Arguments {
     /// Runs of `wildrydes status`
     #[arg(long, default_value_t = 7)]
     runs: usize,
-    /// How long the p99 of the answers may be in the larger store, milliseconds
+    /// Maximum p99 of the answers in the larger store, in milliseconds
     #[arg(long, default_value_t = 50.0)]
     max_p99_ms: f64,
-    /// How long `wildrydes status` may take in the larger store, milliseconds
+    /// Maximum time of `wildrydes status` in the larger store, in milliseconds
     #[arg(long, default_value_t = 1_000.0)]
     max_status_ms: f64,
-    /// Measure this store as it is, of 50 batches at least that are ready, and make and remove none
+    /// Measure this existing store, with at least 50 complete batches, instead of making one
     #[arg(long, value_name = "FOLDER", conflicts_with_all = ["batches", "without_log", "folder"])]
     store: Option<PathBuf>,
-    /// Where a folder for the stores is made, and removed at the end [default: the system's temporary folder]
+    /// Folder for the stores, removed at the end [default: the system's temporary folder]
     folder: Option<PathBuf>,
 }
 
@@ -84,7 +84,7 @@ async fn main() -> anyhow::Result<()> {
         }
         eprintln!("{batches} batches made in {:.0} s", begun.elapsed().as_secs_f64());
         let measured = measure(&batches.to_string(), folder.path(), &store, &arguments).await;
-        // In the order in which they were made: in any other a disk takes many times as long.
+        // In the order in which the objects were made; any other order takes a disk many times as long.
         let begun = Instant::now();
         each(batches, |number| remove(&store, number, !arguments.without_log))?;
         eprintln!("… and removed in {:.0} s", begun.elapsed().as_secs_f64());
@@ -94,7 +94,7 @@ async fn main() -> anyhow::Result<()> {
     largest.map_or(Ok(()), |measured| measured.check(&arguments))
 }
 
-/// What is bounded, milliseconds.
+/// The bounded times, milliseconds.
 struct Measured {
     p99: f64,
     status: f64,
@@ -142,7 +142,7 @@ fn sorted(times: &[Duration]) -> Vec<Duration> {
     sorted
 }
 
-/// Does something for each batch, on every core.
+/// Calls a function for each batch, on every core.
 fn each(batches: u64, work: impl Fn(u64) -> anyhow::Result<()> + Sync) -> anyhow::Result<()> {
     let threads = thread::available_parallelism().map_or(1, usize::from) as u64;
     thread::scope(|scope| {

@@ -1,4 +1,4 @@
-//! The trainer's arithmetic by itself, for `tests/reference`, which compares it with statsmodels and scikit-learn.
+//! Runs only the trainer's arithmetic, for `tests/reference`, which compares it with statsmodels and scikit-learn.
 //!
 //! ```text
 //! reference fit FILE.csv ALPHA      up to six columns and, last, a label of 0 and 1: coefficients and standard errors as JSON
@@ -61,13 +61,13 @@ fn fit_file(file: &str, alpha: f64) -> anyhow::Result<()> {
     let inference = inference(&fitted);
     let errors: Vec<Option<f64>> =
         [FEATURE_COUNT].into_iter().chain(0..columns).map(|j| standard_error(&fitted, j)).collect();
-    let told = json!({
+    let text = json!({
         "coefficients": parameters(&fitted, columns),
         "standard_errors": errors,
         "p_values": inference[..columns].iter().map(|i| i.as_ref().map(|i| i.p_value)).collect::<Vec<_>>(),
         "log_likelihood": fitted.log_likelihood,
     });
-    println!("{told}");
+    println!("{text}");
     Ok(())
 }
 

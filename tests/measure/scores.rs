@@ -1,7 +1,7 @@
-//! How many scores a second: `/v1/score` through the gateway, beside a bare echo over the same broker's queues.
+//! Measures scores per second of `/v1/score` through the gateway, beside a bare RPC echo over the same broker.
 //!
-//! Broker, scorer, gateway and this load generator run on one machine, each in a process of its own; the generator keeps
-//! one connection for each request that is under way, and answers are read whole and checked.
+//! Broker, scorer, gateway and this load generator run on one machine, each in its own process. The generator keeps one
+//! connection for each concurrent request, and reads and checks every answer.
 
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
@@ -38,27 +38,27 @@ const RIDE: &str = r#"{"distance":30,"healthpoints":330,"magicpoints":300,"tmin"
 /// Measures requests per second, p50 and p99 of POST /v1/score on RabbitMQ, next to a bare RPC echo over the same broker.
 #[derive(Parser)]
 struct Arguments {
-    /// A RabbitMQ to use, with a virtual host of its own [default: a container]
+    /// A RabbitMQ to use, with its own virtual host [default: a container]
     #[arg(long)]
     broker: Option<String>,
-    /// How long each measurement takes
+    /// Duration of each measurement, in seconds
     #[arg(long, default_value_t = 5)]
     seconds: u64,
-    /// Requests under way at the same time
+    /// Numbers of concurrent requests
     #[arg(long, value_delimiter = ',', default_value = "1,32,256")]
     concurrency: Vec<usize>,
-    /// Runs of each; the median counts
+    /// Runs of each measurement; the medians are printed
     #[arg(long, default_value_t = 3)]
     runs: usize,
-    /// With each feature's contribution in the answer, as by default; or without
+    /// Request each feature's contribution, which is the default, or not
     #[arg(long)]
     plain: bool,
-    /// As JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }
 
-/// What one measurement shows.
+/// The result of one measurement.
 #[derive(Clone)]
 struct Measured {
     per_second: f64,
@@ -66,7 +66,7 @@ struct Measured {
     p99: Duration,
 }
 
-/// A process that ends with this one.
+/// A process that is killed on drop.
 struct Running(Child);
 
 impl Drop for Running {
@@ -103,13 +103,13 @@ async fn main() -> anyhow::Result<()> {
     );
     let expected = expected(address, &request).await?;
     let echo = Echo::start(&url).await?;
-    let mut told = Vec::new();
+    let mut text = Vec::new();
     if !arguments.json {
         println!("{:<12}{:>13}{:>14}{:>12}{:>12}", "", "concurrency", "requests/s", "p50 ms", "p99 ms");
     }
     let time = Duration::from_secs(arguments.seconds);
     for &concurrency in &arguments.concurrency {
-        // In turns, so that what else happens on the machine hits both.
+        // Interleaved, so that other load on the machine affects both.
         let (mut echoes, mut scores) = (Vec::new(), Vec::new());
         for _ in 0..arguments.runs {
             echoes.push(echo.measure(concurrency, time).await?);
@@ -121,16 +121,16 @@ async fn main() -> anyhow::Result<()> {
             if !arguments.json {
                 println!("{what:<12}{concurrency:>13}{per_second:>14.0}{:>12.2}{:>12.2}", ms(p50), ms(p99));
             }
-            told.push(json!({ "what": what, "concurrency": concurrency, "per_second": per_second, "p50_ms": ms(p50), "p99_ms": ms(p99) }));
+            text.push(json!({ "what": what, "concurrency": concurrency, "per_second": per_second, "p50_ms": ms(p50), "p99_ms": ms(p99) }));
         }
     }
     if arguments.json {
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&text)?);
     }
     Ok(())
 }
 
-/// A store with a model in it.
+/// Makes a store with a model.
 fn model(folder: &Path) -> anyhow::Result<String> {
     succeed(wildrydes().args(["demo", "--rides", "5000", "--json", "--dir"]).arg(folder));
     Ok(folder.join("store-5000-seed-42").display().to_string())
@@ -159,7 +159,7 @@ async fn expected(address: SocketAddr, request: &str) -> anyhow::Result<Vec<u8>>
     Ok(body)
 }
 
-/// A connection that asks one request after the other; just enough of HTTP/1.1 for answers with a length.
+/// A connection that sends one request after the other, with just enough HTTP/1.1 for answers with a length.
 struct Http {
     stream: TcpStream,
     buffer: Vec<u8>,
@@ -227,7 +227,7 @@ fn median(mut runs: Vec<Measured>) -> Measured {
 
 type Waiting = Arc<Mutex<HashMap<u64, oneshot::Sender<()>>>>;
 
-/// A server that sends back what it gets, and a client of it: transient messages, no confirms, no acknowledgements.
+/// A server that returns each message, and its client: transient messages, no confirms, no acknowledgements.
 struct Echo {
     _server: Connection,
     _client: Connection,
@@ -258,7 +258,7 @@ impl Echo {
             }
         });
         let client = Connection::connect(url, ConnectionProperties::default()).await?;
-        // One queue only its maker may read, which must be the server's connection: the client asks it by name.
+        // Only the connection that declares the queue may read it, so the server declares it, and the client uses its name.
         let channel = client.create_channel().await?;
         let replies = channel.queue_declare("".into(), exclusive, FieldTable::default()).await?.name().to_string();
         let mut answers =

@@ -1,4 +1,4 @@
-//! Runs seeds of the simulation, as many as one likes, and shows what went wrong.
+//! Runs any number of seeds of the simulation, and prints what went wrong.
 
 use clap::Parser;
 use indicatif::ProgressBar;
@@ -10,7 +10,7 @@ use std::{
     time::Instant,
 };
 
-/// Runs the fleet in a simulated world, once a seed, and holds it to its promises.
+/// Runs the fleet in a simulated world, once per seed, and checks its promises.
 #[derive(Debug, Parser)]
 #[command(after_help = "\
 Examples:
@@ -20,19 +20,19 @@ Examples:
 
 Ends with 0 when every promise was kept (or every sabotage noticed), else with 1.")]
 struct Arguments {
-    /// How many seeds.
+    /// Number of seeds
     #[arg(long, default_value_t = 1_000)]
     seeds: u64,
-    /// The first.
+    /// First seed
     #[arg(long, default_value_t = 0)]
     from: u64,
-    /// Print the whole trace of every seed.
+    /// Print the whole trace of every seed
     #[arg(long)]
     trace: bool,
-    /// Break a promise on purpose, by name, or `all` one after the other; stops at the first seed that notices.
+    /// Break a promise on purpose, by name, or `all` in turn; stops at the first seed that detects it
     #[arg(long, value_name = "NAME")]
     sabotage: Option<String>,
-    /// Lines of a failing seed's trace to print, from its end.
+    /// Number of lines to print from the end of a failing seed's trace
     #[arg(long, default_value_t = 60)]
     lines: usize,
 }
@@ -64,12 +64,12 @@ fn main() -> ExitCode {
     if well { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
-/// Runs the seeds; the lowest that broke a promise.
+/// Runs the seeds. Returns the outcome of the lowest seed that broke a promise.
 fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
     let started = Instant::now();
     let totals: Mutex<(u64, u64, f64, BTreeMap<String, u64>)> = Mutex::default();
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
-    // Seen on a terminal only.
+    // Shown on a terminal only.
     let progress = ProgressBar::new(arguments.seeds);
     let found = first_broken(seeds, Options { sabotage }, |outcome| {
         progress.inc(1);

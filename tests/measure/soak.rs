@@ -10,7 +10,7 @@ use clap::Parser;
 use common::topology::{PROCESSES, dead_queue, queue};
 use pipeline_tests::{
     gateway::{Api, ride},
-    processes::{Fleet, Input, SOON, succeed, told, wildrydes},
+    processes::{Fleet, Input, SOON, json_output, succeed, wildrydes},
     rabbitmq,
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
@@ -175,13 +175,13 @@ async fn submit(mut ingest: Command, api: Api, file: PathBuf, rides: u64, number
     let (count, seed) = (rides.to_string(), (number + 1).to_string());
     let made = file.clone();
     let by_command = number.is_multiple_of(2);
-    let told = tokio::task::spawn_blocking(move || {
+    let output_text = tokio::task::spawn_blocking(move || {
         succeed(wildrydes().args(["generate", "rides", "--rides", &count, "--seed", &seed]).arg(&made));
         by_command.then(|| succeed(ingest.args(["ingest", "--detach", "--json"]).arg(&made)))
     });
-    if let Some(told) = told.await.expect("the commands succeed") {
-        let told: Value = serde_json::from_str(told.trim()).expect("JSON");
-        return (file, told["batch_id"].as_str().expect("an id").to_owned());
+    if let Some(stdout) = output_text.await.expect("the commands succeed") {
+        let report: Value = serde_json::from_str(stdout.trim()).expect("JSON");
+        return (file, report["batch_id"].as_str().expect("an id").to_owned());
     }
     let body = std::fs::read(&file).expect("the file");
     let deadline = Instant::now() + SOON;
@@ -340,18 +340,18 @@ fn compare(fleet: &Fleet, input: &Input, batches: &[(PathBuf, String)], complain
         let mut run = wildrydes();
         run.arg("run").args(some.iter().map(|(file, _)| file));
         run.arg("--weather").arg(&input.weather).arg("--store").arg(store.path());
-        let undisturbed = told(&mut run);
+        let undisturbed = json_output(&mut run);
         let undisturbed = undisturbed["batches"].as_array().expect("batches");
         let ids = undisturbed.iter().map(|batch| batch["batch_id"].as_str().expect("an id"));
         assert!(ids.clone().eq(some.iter().map(|(_, id)| id.as_str())), "the same batches");
         for id in ids {
             let path = format!("dataset/{id}/manifest.json");
-            let (found, wanted) = (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
-            let wanted = wanted.expect("the undisturbed run made it");
-            if found.ok().as_ref() != Some(&wanted) {
+            let (found, expected) = (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
+            let expected = expected.expect("the undisturbed run made it");
+            if found.ok().as_ref() != Some(&expected) {
                 complaints.push(format!("the manifest of {id} differs from the run without faults"));
             }
-            let manifest: Value = serde_json::from_slice(&wanted).expect("JSON");
+            let manifest: Value = serde_json::from_slice(&expected).expect("JSON");
             for file in manifest["files"].as_array().expect("files") {
                 let path = file["path"].as_str().expect("a path");
                 if std::fs::read(fleet.store().join(path)).ok() != std::fs::read(store.path().join(path)).ok() {

@@ -32,7 +32,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// Nothing yet.
+    /// No files.
     pub fn empty() -> Self {
         Self::Files(BTreeMap::new())
     }
@@ -113,7 +113,7 @@ impl Data {
     }
 }
 
-/// What the stub does instead of answering properly.
+/// A fault of the stub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// Answers with this status, and with this `Retry-After` when given.
@@ -183,7 +183,7 @@ impl Noaa {
         format!("http://{}", self.address)
     }
 
-    /// From now on, answers 403 for missing files, as a bucket does that may not be listed.
+    /// Answers 403 for missing files from now on, like a bucket that may not be listed.
     pub fn forbid_missing(&self) {
         self.shared.forbids_missing.store(true, Ordering::Relaxed);
     }
@@ -193,7 +193,7 @@ impl Noaa {
         format!("http://{}/access/services/data/v1", self.address)
     }
 
-    /// How many requests came whose path and query contain `part`; all of them when it is empty.
+    /// Number of requests so far whose path and query contain `part`; all requests if it is empty.
     pub fn requests(&self, part: &str) -> usize {
         self.shared.log().requests.iter().filter(|request| request.contains(part)).count()
     }
@@ -203,7 +203,7 @@ impl Noaa {
         self.shared.log().user_agents.clone()
     }
 
-    /// The next `count` requests whose path and query contain `part` meet `fault`.
+    /// The next `count` requests whose path and query contain `part` get `fault`.
     pub fn fail_next(&self, part: &str, count: usize, fault: Fault) {
         let faults = std::iter::repeat_n(fault, count).collect();
         self.shared.log().faults.push((part.to_owned(), faults));
@@ -215,7 +215,7 @@ impl Noaa {
         let _ = held.wait_for(|held| *held >= count).await;
     }
 
-    /// Answers every request held back, and holds none from now on.
+    /// Answers every held request, and holds none from now on.
     pub fn release(&self) {
         self.shared.released.send_replace(true);
     }

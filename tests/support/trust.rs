@@ -1,8 +1,8 @@
-//! Who may do what on the broker, written down once more, in other words than the patterns of the permissions.
+//! Who may do what on the broker, written independently of the patterns of the permissions.
 //!
-//! The runbook's table (`deploy/README.md`, *Who is trusted with what*) says the same to people, and the tests here hold both
-//! to this file: the table word by word, the patterns that `wildrydes topology users` prints by what they allow. The tests in
-//! `security/` hold a real broker to it.
+//! The runbook's table (`deploy/README.md`, *Who is trusted with what*) describes the same for people. The tests here compare
+//! both with this file: the table word by word, and the patterns of `wildrydes topology users` by what they allow. The tests in
+//! `security` compare a real broker with it.
 
 use common::{
     exchange,
@@ -11,18 +11,18 @@ use common::{
 };
 use regex::Regex;
 
-/// What a user may read, and so empty.
+/// What a user may read, and therefore remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
     /// This work queue.
     Queue(&'static str),
-    /// Copies of this event from now on.
+    /// Copies of this event, from its subscription on.
     Event(&'static str),
     /// Its own temporary queues, without a binding to any exchange.
     Answers,
-    /// Copies of every event from now on.
+    /// Copies of every event, from its subscription on.
     AllEvents,
-    /// Copies of every dead letter from now on.
+    /// Copies of every dead letter, from its subscription on.
     NewDeadLetters,
     /// Every queue of dead letters.
     DeadLetterQueues,
@@ -37,22 +37,22 @@ pub enum Writes {
     Message(&'static str),
     /// Batches, with any routing key.
     Batches,
-    /// Into the retry queues of its work queues.
+    /// To the retry queues of its work queues.
     Retries,
-    /// Into the dead-letter queues of its work queues.
+    /// To the dead-letter queues of its work queues.
     DeadLetters,
-    /// Into any queue, through the default exchange.
+    /// To any queue, through the default exchange.
     AnyQueue,
-    /// Everything; it alone makes and removes exchanges and queues.
+    /// Everything; only this user declares and deletes exchanges and queues.
     Everything,
 }
 
 /// One user.
 #[derive(Debug)]
 pub struct Trust {
-    /// A process, or who stands outside.
+    /// Name of a worker or of a client.
     pub role: &'static str,
-    /// What it may read. Every worker also hears whether it is to pause.
+    /// What it may read. Every worker also receives worker-control events.
     pub reads: &'static [Reads],
     /// What it may publish.
     pub writes: &'static [Writes],
@@ -125,7 +125,7 @@ impl Trust {
         format!("| `{}` | {} | {} |", self.role, reads.join(", "), writes.join(", "))
     }
 
-    /// Whether it is a worker's.
+    /// Returns whether it is a worker's user.
     pub fn is_worker(&self) -> bool {
         PROCESSES.contains(&self.role)
     }

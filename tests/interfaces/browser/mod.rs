@@ -1,4 +1,4 @@
-//! The page as a person uses it, in the distribution's Chromium.
+//! Tests of the page in Chromium.
 
 use anyhow::ensure;
 use pipeline_tests::{
@@ -9,7 +9,7 @@ use serde::de::DeserializeOwned;
 use std::time::{Duration, Instant};
 use thirtyfour::{By, WebDriver};
 
-/// What a script returns, once it returns something other than null.
+/// Runs a script until it returns something other than null.
 async fn eventually<T: DeserializeOwned>(browser: &WebDriver, what: &str, script: &str) -> anyhow::Result<T> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -25,7 +25,7 @@ async fn eventually<T: DeserializeOwned>(browser: &WebDriver, what: &str, script
     }
 }
 
-/// Waits until the batch of a file is in a state; what the page says of it.
+/// Waits until the batch of a file is in a state. Returns the row's text.
 async fn batch(browser: &WebDriver, file: &str, state: &str) -> anyhow::Result<String> {
     let script = format!(
         "return [...document.querySelectorAll('.batch[data-state=\"{state}\"]')]
@@ -36,7 +36,7 @@ async fn batch(browser: &WebDriver, file: &str, state: &str) -> anyhow::Result<S
 
 const PROBABILITY: &str = "return Number(document.querySelector('#probability')?.dataset.value) || null";
 
-/// The probability once it is another one.
+/// Waits until the page shows another probability than `before`.
 async fn changed_from(browser: &WebDriver, before: f64) -> anyhow::Result<f64> {
     let script = format!(
         "const shown = Number(document.querySelector('#probability')?.dataset.value);
@@ -53,13 +53,13 @@ async fn no_complaints(browser: &WebDriver) -> anyhow::Result<()> {
 
 async fn fits(browser: &WebDriver) -> anyhow::Result<()> {
     let script = "return [document.documentElement.scrollWidth, document.documentElement.clientWidth]";
-    let (wanted, has): (u32, u32) = browser.execute(script, []).await?.convert()?;
-    ensure!(wanted <= has, "the page wants {wanted} points of width, the window has {has}");
+    let (expected, has): (u32, u32) = browser.execute(script, []).await?.convert()?;
+    ensure!(expected <= has, "the page wants {expected} points of width, the window has {has}");
     Ok(())
 }
 
-/// One command and a browser: a file that is dropped in becomes a dataset, a broken one says what to do, more rain makes a
-/// service request likelier, the weather of a place is looked up, and nothing complains in the console.
+/// A dropped file becomes a dataset, an invalid one shows what to do, more rain raises the probability, the weather of a place
+/// is looked up, and the console has no error.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_page_takes_rides_and_scores_them() {
     let Some(chromedriver) = Chromedriver::start() else { return };
@@ -76,7 +76,7 @@ async fn the_page_takes_rides_and_scores_them() {
         let stages = "return document.querySelectorAll('.stage[data-queue]').length || null";
         ensure!(eventually::<u32>(&browser, "the stages", stages).await? == 6, "six queues are drawn");
 
-        // The demo's own rides; then what a person hands in.
+        // The demo's rides first, then an uploaded file.
         let demo = "return document.querySelector('.batch[data-state=\"ready\"]')?.innerText ?? null";
         eventually::<String>(&browser, "the demo's batch", demo).await?;
         let champion = "return document.querySelector('#champion-id')?.textContent ?? null";
@@ -110,8 +110,8 @@ async fn the_page_takes_rides_and_scores_them() {
         rain.send_keys("60").await?;
         let more = changed_from(&browser, some).await?;
         ensure!(more > some, "with 60 mm of rain it is {more}, with less it was {some}");
-        let shown: String = browser.find(By::Id("probability")).await?.text().await?;
-        ensure!(shown.starts_with(&format!("{:.1}", more * 100.0)), "{more} is shown as {shown}");
+        let message: String = browser.find(By::Id("probability")).await?.text().await?;
+        ensure!(message.starts_with(&format!("{:.1}", more * 100.0)), "{more} is shown as {message}");
         let why = "return document.querySelector('.contributions tbody tr')?.innerText ?? null";
         let why: String = eventually(&browser, "the reasons", why).await?;
         ensure!(why.contains("Precipitation") && why.contains("60 mm"), "rain comes first: {why}");
@@ -128,9 +128,9 @@ async fn the_page_takes_rides_and_scores_them() {
         ensure!(eventually::<u32>(&browser, "the operations", operations).await? > 15, "every operation is there");
         no_complaints(&browser).await
     });
-    used.await.unwrap_or_else(|why| panic!("{why:#}\n{}", served.said()));
+    used.await.unwrap_or_else(|why| panic!("{why:#}\n{}", served.stderr()));
 
-    // A phone sees the same without scrolling sideways.
+    // On a phone, the page does not scroll sideways.
     let phone = chromedriver.browser(390, 844).await.unwrap();
     let used = phone.run_and_quit(async |phone: WebDriver| -> anyhow::Result<()> {
         for (path, drawn) in [("/", "#probability"), ("/docs", ".operation")] {
@@ -142,6 +142,6 @@ async fn the_page_takes_rides_and_scores_them() {
         }
         Ok(())
     });
-    used.await.unwrap_or_else(|why| panic!("{why:#}\n{}", served.said()));
+    used.await.unwrap_or_else(|why| panic!("{why:#}\n{}", served.stderr()));
     served.finish();
 }

@@ -1,10 +1,9 @@
-//! `run` and `ingest` in the foreground: where rides come from, what the command waits for, and results that exist
-//! already.
+//! Tests of `run` and `ingest` in the foreground: sources of rides, progress messages, and results that exist already.
 
 use super::failed;
 use pipeline_tests::{
     noaa::{Data, Fault, Noaa},
-    processes::{Fleet, Input, SOON, succeed, told, wildrydes},
+    processes::{Fleet, Input, SOON, json_output, succeed, wildrydes},
 };
 use serde_json::Value;
 use std::{
@@ -15,14 +14,14 @@ use std::{
     sync::mpsc::{Receiver, channel},
 };
 
-/// Rides that every test of this module hands in.
+/// Rides of the input of each test in this module.
 const RIDES: u64 = 12;
 
-/// A running command, and what it has printed on standard error so far.
+/// A running command, and its standard error so far.
 struct Running {
     child: Child,
     lines: Receiver<String>,
-    said: String,
+    stderr: String,
 }
 
 impl Running {
@@ -31,34 +30,35 @@ impl Running {
         let stderr = child.stderr.take().expect("it is piped");
         let (line, lines) = channel();
         std::thread::spawn(move || {
-            for said in BufReader::new(stderr).lines().map_while(Result::ok) {
-                if line.send(said).is_err() {
+            for text in BufReader::new(stderr).lines().map_while(Result::ok) {
+                if line.send(text).is_err() {
                     break;
                 }
             }
         });
-        Self { child, lines, said: String::new() }
+        Self { child, lines, stderr: String::new() }
     }
 
-    /// Reads lines until one contains this part.
+    /// Reads lines of standard error until one contains this part.
     fn until(&mut self, part: &str) {
-        while !self.said.lines().any(|line| line.contains(part)) {
-            let line = self.lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("{part:?} was not said\n{}", self.said));
-            self.said += &format!("{line}\n");
+        while !self.stderr.lines().any(|line| line.contains(part)) {
+            let line =
+                self.lines.recv_timeout(SOON).unwrap_or_else(|_| panic!("{part:?} was not printed\n{}", self.stderr));
+            self.stderr += &format!("{line}\n");
         }
     }
 
-    /// Its exit code, standard output, and all of standard error.
+    /// Waits for the end. Returns exit code, standard output, and all of standard error.
     fn ended(mut self) -> (Option<i32>, String, String) {
         let mut out = String::new();
         self.child.stdout.take().expect("it is piped").read_to_string(&mut out).expect("text");
         let status = self.child.wait().expect("it ends");
-        self.said.extend(self.lines.iter().map(|line| line + "\n"));
-        (status.code(), out, self.said)
+        self.stderr.extend(self.lines.iter().map(|line| line + "\n"));
+        (status.code(), out, self.stderr)
     }
 }
 
-/// `run` on a store of its own, without the ride file.
+/// `run` on its own store, without the ride file.
 fn run(input: &Input, store: &Path) -> Command {
     let mut command = wildrydes();
     command.arg("run").arg("--json").arg("--weather").arg(&input.weather).arg("--store").arg(store);
@@ -66,14 +66,14 @@ fn run(input: &Input, store: &Path) -> Command {
     command
 }
 
-/// What `run` reported of its one batch; so few rides give no model.
+/// The report of `run` on its only batch. So few rides give no model.
 fn batch(out: &str, code: Option<i32>, err: &str) -> Value {
     assert_eq!(code, Some(4), "{out}\n{err}");
     let report: Value = serde_json::from_str(out).unwrap_or_else(|error| panic!("{error}: {out}\n{err}"));
     report["batches"][0].clone()
 }
 
-/// Rides come through pipes as they come from files: standard input by its names, `<(…)`, and a named pipe.
+/// Rides arrive through pipes as from files: standard input under its names, `<(…)`, and a named pipe.
 #[test]
 fn rides_come_through_every_kind_of_pipe() {
     let input = Input::of(RIDES);
@@ -95,10 +95,10 @@ fn rides_come_through_every_kind_of_pipe() {
         shell.current_dir(input.folder()).args(["-c", script]).arg(command.get_program()).args(command.get_args());
         let Output { status, stdout, stderr } = shell.output().unwrap();
         let (out, err) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
-        let told = batch(&out, status.code(), &err);
-        assert_eq!(told["manifest"], of_file["manifest"], "{name}");
-        assert!(told["file"].as_str().unwrap().starts_with(file), "{name}: {told}");
-        let claim = input.folder().join(name).join(format!("batches/{}.json", told["batch_id"].as_str().unwrap()));
+        let text = batch(&out, status.code(), &err);
+        assert_eq!(text["manifest"], of_file["manifest"], "{name}");
+        assert!(text["file"].as_str().unwrap().starts_with(file), "{name}: {text}");
+        let claim = input.folder().join(name).join(format!("batches/{}.json", text["batch_id"].as_str().unwrap()));
         let claim: Value = serde_json::from_slice(&fs::read(claim).unwrap()).unwrap();
         assert!(claim["source"].as_str().unwrap().starts_with(file), "{name}: {claim}");
     }
@@ -118,7 +118,7 @@ fn standard_input_is_one_file_of_several() {
     assert_eq!(received, [7, RIDES], "{report}");
 }
 
-/// A command that reads a pipe without a writer soon says so, and reads the pipe once there is a writer.
+/// A command that reads a pipe without a writer says so, and reads the pipe once there is a writer.
 #[test]
 fn a_pipe_without_a_writer_says_what_it_waits_for() {
     let input = Input::of(RIDES);
@@ -134,16 +134,16 @@ fn a_pipe_without_a_writer_says_what_it_waits_for() {
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
 }
 
-/// A path that is not a source of rides is refused before anything is read or published; the error says what it is.
+/// A path that is not a source of rides is refused before anything is read or published. The error says what it is.
 #[test]
 fn what_cannot_be_read_is_refused_with_the_way_out() {
     let input = Input::of(RIDES);
     let store = input.folder().join("store");
     let with = |arguments: &[&str], code: i32, expected: &str| {
-        let said = failed(run(&input, &store).args(arguments), code);
-        assert!(said.contains(expected), "{arguments:?}: {expected:?} is missing\n{said}");
+        let text = failed(run(&input, &store).args(arguments), code);
+        assert!(text.contains(expected), "{arguments:?}: {expected:?} is missing\n{text}");
     };
-    // The helper gives /dev/null as standard input, which ends at once, like an empty pipe.
+    // The helper passes /dev/null as standard input, which ends at once, like an empty pipe.
     with(&["-"], 1, "nothing came from stdin");
     with(&["rides.json", "/dev/stdin"], 1, "nothing came from stdin");
     with(&["rides.json", "weather"], 1, "weather is a folder: name the files in it");
@@ -153,7 +153,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     assert!(!batches.exists() || fs::read_dir(batches).unwrap().count() == 0, "nothing was published");
 }
 
-/// While the weather service is away, the command says what the service answered; then the job goes on.
+/// While the weather service is down, the command prints the service's answer. Then the job continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     let input = tokio::task::block_in_place(|| Input::of(RIDES));
@@ -173,8 +173,7 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     assert!(!err.contains("may be away"), "a cause, not a guess\n{err}");
 }
 
-/// A batch that waits for its first reader is reported once, without blame; if the worker is paused, the command says
-/// so, and by whom.
+/// A batch without a reader is reported once, as no failure. If the worker is paused, the command says so, and who paused it.
 #[test]
 fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     let input = Input::of(RIDES);
@@ -206,7 +205,7 @@ fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     assert!(!err.contains("no process reads the queue `merger`"), "{err}");
 }
 
-/// Weather of a folder before most of it was measured: the first lines of each file.
+/// A weather folder with only the first lines of each file.
 fn cut_weather(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap().map(|entry| entry.unwrap().path()) {
@@ -222,8 +221,8 @@ fn cut_weather(from: &Path, to: &Path) {
     }
 }
 
-/// A dataset of an earlier run is not printed as new: the run says when it was made, how the weather would differ now,
-/// and how to join again; joining again as described brings the weather.
+/// A dataset of an earlier run is not reported as new: the run prints when it was made, how the weather differs now, and how to
+/// join again. Joining again as described adds the weather.
 #[test]
 fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
     let input = Input::of(160);
@@ -281,8 +280,8 @@ fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
     assert_eq!(counts, [0, 0, 0, 0].map(Value::from), "{unchanged}");
 }
 
-/// A reading that cannot be used is refused before anything is read, and the error names what was expected; a valid one
-/// is part of the batch's identity.
+/// An invalid reading is refused before anything is read, and the error names the expected form. A valid reading is part of the
+/// batch's identity.
 #[test]
 fn how_a_file_is_read_is_part_of_its_batch() {
     let input = Input::of(RIDES);
@@ -292,14 +291,14 @@ fn how_a_file_is_read_is_part_of_its_batch() {
         (&["rides.json", "--rides-at", "data[0]"], "payload.items"),
         (&["rides.json", "--map", "latitude=a", "--map", "latitude=b"], "each field once"),
     ] {
-        let said = failed(run(&input, &store).args(arguments), 2);
-        assert!(said.contains(expected), "{arguments:?}\n{said}");
+        let text = failed(run(&input, &store).args(arguments), 2);
+        assert!(text.contains(expected), "{arguments:?}\n{text}");
     }
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let ingested = |more: &[&str]| {
         let mut ingest = fleet.wildrydes();
         ingest.args(["ingest", "--detach"]).arg(&input.rides).args(more);
-        told(&mut ingest)["batch_id"].as_str().unwrap().to_owned()
+        json_output(&mut ingest)["batch_id"].as_str().unwrap().to_owned()
     };
     let ids = [&[][..], &["--map", "latitude=lat"], &["--rides-at", "travel_data"]].map(ingested);
     assert!(ids[0] != ids[1] && ids[1] != ids[2] && ids[0] != ids[2], "{ids:?}");

@@ -1,4 +1,4 @@
-//! The `wildrydes` command as a person uses it: what it prints, how it fails.
+//! Tests of the `wildrydes` command: its output and its failures.
 
 mod job;
 mod models;
@@ -7,7 +7,7 @@ mod readme;
 mod status;
 
 use common::topology::Topology;
-use pipeline_tests::processes::{Input, output, succeed, told, wildrydes, worker};
+use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes, worker};
 use std::process::{Command, Output};
 
 fn failed(command: &mut Command, code: i32) -> String {
@@ -17,13 +17,13 @@ fn failed(command: &mut Command, code: i32) -> String {
     format!("{out}{err}")
 }
 
-/// One command, no server: a report one would show a colleague, and the command that goes on from it works as printed.
+/// The demo prints a report, and the command that it suggests works as printed.
 #[test]
 fn the_demo_ends_with_the_report_and_the_next_command_works() {
     let folder = tempfile::tempdir().unwrap();
     let demo = || {
         let mut demo = wildrydes();
-        // Called by itself, not through cargo: the report then names the command as it was called.
+        // Not called through cargo, so the report names the command as it was called.
         demo.current_dir(folder.path()).env_remove("CARGO").args(["demo", "--rides", "4000"]);
         demo
     };
@@ -51,7 +51,7 @@ fn the_demo_ends_with_the_report_and_the_next_command_works() {
     assert!(again.contains("is from an earlier run") && again.contains("none would have other weather now"), "{again}");
 }
 
-/// A document that is cut off is refused as a whole, with the place and what was expected.
+/// A truncated document is refused as a whole, with the place and what was expected.
 #[test]
 fn a_document_cut_short_is_refused_with_the_place() {
     let input = Input::of(50);
@@ -60,14 +60,14 @@ fn a_document_cut_short_is_refused_with_the_place() {
     std::fs::write(&cut, &whole[..whole.len() / 2]).unwrap();
     let mut run = wildrydes();
     run.arg("run").arg(&cut).arg("--weather").arg(&input.weather).arg("--store").arg(&store);
-    let said = failed(&mut run, 3);
+    let text = failed(&mut run, 3);
     for part in ["cut.json was refused by the splitter", "cut_short", &format!("{}", whole.len() / 2), "line"] {
-        assert!(said.contains(part), "{part} is missing\n{said}");
+        assert!(text.contains(part), "{part} is missing\n{text}");
     }
     assert!(!store.join("dataset").exists() && !store.join("staging").exists(), "nothing of it was ingested");
 }
 
-/// Rides without labels give a dataset, no model, the reason, and an exit code of their own.
+/// Rides without labels give a dataset, no model, the reason, and exit code 4.
 #[test]
 fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
     let input = Input::of(10);
@@ -75,11 +75,11 @@ fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
     succeed(wildrydes().args(["generate", "rides", "--unlabelled", "--form", "ndjson", "--rides", "500"]).arg(&rides));
     let mut run = wildrydes();
     run.arg("run").arg(&rides).arg("--weather").arg(&input.weather).arg("--store").arg(input.folder().join("store"));
-    let said = failed(&mut run, 4);
-    assert!(said.contains("No model:") && said.contains("too_few_rides"), "{said}");
+    let text = failed(&mut run, 4);
+    assert!(text.contains("No model:") && text.contains("too_few_rides"), "{text}");
 }
 
-/// No command replaces a file that is there, unless told to.
+/// No command replaces an existing file without `--force`.
 #[test]
 fn what_is_there_is_replaced_only_if_forced() {
     let input = Input::of(10);
@@ -91,8 +91,8 @@ fn what_is_there_is_replaced_only_if_forced() {
             command
         };
         let before = std::fs::read(&input.rides).unwrap();
-        let said = failed(&mut generate(&[]), 2);
-        assert!(said.contains("is there already: --force"), "{said}");
+        let text = failed(&mut generate(&[]), 2);
+        assert!(text.contains("is there already: --force"), "{text}");
         assert!(std::fs::read(&input.rides).unwrap() == before, "{arguments:?}: it was replaced");
         succeed(&mut generate(&["--force"]));
     }
@@ -103,12 +103,12 @@ fn configuration_errors_name_the_key_and_what_would_be_right() {
     let input = Input::of(10);
     let mut run = wildrydes();
     run.arg("run").arg(&input.rides).args(["--chunk-size", "0"]).arg("--store").arg(input.folder().join("store"));
-    let said = failed(&mut run, 2);
+    let text = failed(&mut run, 2);
     for part in ["splitter.chunk_size = 0", "WILDRYDES__SPLITTER__CHUNK_SIZE", "1 to"] {
-        assert!(said.contains(part), "{part} is missing\n{said}");
+        assert!(text.contains(part), "{part} is missing\n{text}");
     }
-    let said = failed(wildrydes().args(["topology", "apply", "--broker", "amqp://user:hunter2@host/"]), 2);
-    assert!(said.contains("broker.url") && !said.contains("hunter2"), "{said}");
+    let text = failed(wildrydes().args(["topology", "apply", "--broker", "amqp://user:hunter2@host/"]), 2);
+    assert!(text.contains("broker.url") && !text.contains("hunter2"), "{text}");
 }
 
 #[test]
@@ -163,7 +163,7 @@ fn the_topology_is_shown_as_table_json_and_picture() {
     let topology = Topology::of_fleet("");
     let table = succeed(wildrydes().args(["topology", "show"]));
     let dot = succeed(wildrydes().args(["topology", "show", "--dot"]));
-    let json = told(wildrydes().args(["topology", "show"]));
+    let json = json_output(wildrydes().args(["topology", "show"]));
     assert_eq!(json, serde_json::to_value(&topology).unwrap());
     for queue in &topology.queues {
         assert!(table.contains(&queue.name) && dot.contains(&format!("\"{}\"", queue.name)), "{}", queue.name);
@@ -171,8 +171,7 @@ fn the_topology_is_shown_as_table_json_and_picture() {
     assert!(dot.starts_with("digraph") && dot.trim_end().ends_with('}'));
 }
 
-/// Whoever reads what a command prints may stop reading, as `head -1` does: the command ends, without a word and without a
-/// failure.
+/// A reader may close the pipe early, as `head -1` does: the command ends without a message and without a failure.
 #[test]
 fn output_that_nobody_reads_any_more_is_a_clean_end() {
     for arguments in [&["topology", "show"][..], &["topology", "show", "--json"], &["completions", "bash"], &["--help"]]
@@ -181,12 +180,16 @@ fn output_that_nobody_reads_any_more_is_a_clean_end() {
         drop(reader);
         let mut command = wildrydes();
         let ended = command.args(arguments).stdout(writer).output().unwrap();
-        let said = String::from_utf8_lossy(&ended.stderr);
-        assert!(ended.status.success() && said.is_empty(), "{arguments:?} ended with {}\n{said}", ended.status);
+        let stderr_text = String::from_utf8_lossy(&ended.stderr);
+        assert!(
+            ended.status.success() && stderr_text.is_empty(),
+            "{arguments:?} ended with {}\n{stderr_text}",
+            ended.status
+        );
     }
 }
 
-/// A worker that cannot start says why once, as an event in the format of its log, whatever is wrong.
+/// A worker that cannot start logs the cause once, as an event in the format of its log.
 #[test]
 fn a_worker_that_cannot_start_says_so_once_and_in_the_format_of_its_log() {
     let folder = tempfile::tempdir().unwrap();
@@ -204,18 +207,18 @@ fn a_worker_that_cannot_start_says_so_once_and_in_the_format_of_its_log() {
     ] {
         let mut splitter = worker("splitter");
         splitter.current_dir(folder.path()).env("WILDRYDES__LOG__FORMAT", "json").args(arguments);
-        let said = failed(&mut splitter, code);
-        let events: Vec<serde_json::Value> = said
+        let text = failed(&mut splitter, code);
+        let events: Vec<serde_json::Value> = text
             .lines()
-            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{said}")))
+            .map(|line| serde_json::from_str(line).unwrap_or_else(|error| panic!("{error}: {line}\n{text}")))
             .collect();
         let errors: Vec<_> = events.iter().filter(|event| event["level"] == "ERROR").collect();
-        let [error] = errors[..] else { panic!("told {} times\n{said}", errors.len()) };
+        let [error] = errors[..] else { panic!("{} errors\n{text}", errors.len()) };
         assert!(error["error"].as_str().unwrap().contains(why), "{error}");
     }
 }
 
-/// Who only looks makes no store: they say that there is none, and which option names it.
+/// Commands that only read do not create a store. They say that there is none, and which option names it.
 #[test]
 fn looking_makes_no_store() {
     let folder = tempfile::tempdir().unwrap();
@@ -226,25 +229,25 @@ fn looking_makes_no_store() {
     };
     let ride = ["--distance", "30", "--healthpoints", "300", "--magicpoints", "300"];
     let weather = ["--tmin", "180", "--tmax", "270", "--prcp", "0"];
-    for said in [
+    for text in [
         succeed(wildrydes().arg("status")),
         failed(wildrydes().args(["status", "a-batch"]), 1),
         failed(wildrydes().args(["replay", "--all"]), 1),
         failed(wildrydes().arg("score").args(ride).args(weather), 4),
         failed(wildrydes().args(["score", "--json"]).args(ride).args(weather), 4),
     ] {
-        assert!(said.contains("there is no store nowhere") && said.contains("--store"), "{said}");
+        assert!(text.contains("there is no store nowhere") && text.contains("--store"), "{text}");
     }
-    assert_eq!(told(wildrydes().arg("status"))["batches"], serde_json::json!([]));
+    assert_eq!(json_output(wildrydes().arg("status"))["batches"], serde_json::json!([]));
     assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0, "nothing was made");
 }
 
-/// A queue that is there with other arguments is told with both sides and the way out, and nothing is changed.
+/// A queue with other arguments is reported with both values and what to do, and nothing is changed.
 #[tokio::test]
 async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
     use lapin::{options::QueueDeclareOptions, types::FieldTable};
     let settings = pipeline_tests::rabbitmq::settings();
-    // Before there is a connection: the first test to need the binaries waits here until they are built.
+    // Before the first connection: the first test that needs the binaries waits here until they are built.
     let mut apply = wildrydes();
     let connection = lapin::Connection::connect(settings.url.reveal(), Default::default()).await.unwrap();
     let channel = connection.create_channel().await.unwrap();
@@ -255,9 +258,9 @@ async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
     channel.queue_declare(name.as_str().into(), durable, arguments).await.unwrap();
     apply.args(["topology", "apply", "--broker", settings.url.reveal(), "--set"]);
     apply.arg(format!("broker.namespace={}", settings.namespace));
-    let said = tokio::task::spawn_blocking(move || failed(&mut apply, 1)).await.unwrap();
+    let text = tokio::task::spawn_blocking(move || failed(&mut apply, 1)).await.unwrap();
     for part in [name.as_str(), "this fleet wants", "the broker has", "broker.namespace"] {
-        assert!(said.contains(part), "{part} is missing\n{said}");
+        assert!(text.contains(part), "{part} is missing\n{text}");
     }
     channel.queue_delete(name.as_str().into(), Default::default()).await.unwrap();
     connection.close(200, "done".into()).await.unwrap();

@@ -1,6 +1,6 @@
-//! `wildrydes model`: the registry by hand.
+//! Tests of `wildrydes model`.
 
-use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes};
 use serde_json::Value;
 use std::{
     fs,
@@ -10,7 +10,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A store with a champion, and, of the same rides, a version that sees the weather alone.
+/// A store with a champion, and with a version trained on the weather features of the same rides.
 struct Store {
     folder: TempDir,
     champion: String,
@@ -23,9 +23,9 @@ impl Store {
         let folder = tempfile::tempdir().unwrap();
         let mut run = wildrydes();
         run.arg("run").arg(&input.rides).arg("--weather").arg(&input.weather).arg("--store").arg(folder.path());
-        let champion = told(&mut run)["model"]["model_id"].as_str().unwrap().to_owned();
+        let champion = json_output(&mut run)["model"]["model_id"].as_str().unwrap().to_owned();
         let mut store = Self { folder, champion, challenger: String::new() };
-        let rejected = told(&mut store.model(&["retrain", "--set", "trainer.features=weather"]));
+        let rejected = json_output(&mut store.model(&["retrain", "--set", "trainer.features=weather"]));
         assert_eq!(rejected["rejected"]["reason"], "worse_than_champion", "{rejected}");
         store.challenger = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
         store
@@ -49,7 +49,8 @@ impl Store {
     }
 }
 
-/// What is worse is kept as challenger, looked at beside the champion, promoted by hand and taken back; everything says who did and why.
+/// A worse version becomes challenger, is compared with the champion, promoted by an operator and rolled back. Each record
+/// names who did it and why.
 #[test]
 fn versions_are_listed_compared_promoted_and_taken_back() {
     let store = Store::new();
@@ -76,10 +77,10 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
     assert_eq!(now["history"][0]["model_id"], champion);
     succeed(&mut store.model(&["rollback", "--why", "seen", "--by", "ada"]));
     assert_eq!(store.champion_now()["model_id"], champion);
-    // Once more does not bring back what was taken back.
+    // Retraining does not promote again what was rolled back.
     assert!(store.refused(&["rollback"], 1).contains("there is none before it"));
     assert_eq!(store.champion_now()["model_id"], champion);
-    // One that was cut short before the alias was written is finished by the same command.
+    // The same command finishes a roll-back that was interrupted before the alias was written.
     let path = store.folder.path().join("models/service-request/champion.json");
     let generation =
         |n: u32| fs::read(store.folder.path().join(format!("models/service-request/champion/{n:010}.json"))).unwrap();
@@ -90,7 +91,7 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
     store.refused(&["rollback"], 1);
     let now = store.champion_now();
     assert_eq!(now["history"].as_array().unwrap().len(), 2);
-    // The models of breeds went with it, back and forth.
+    // The breed models were switched with it, both times.
     let families = fs::read_dir(store.folder.path().join("models")).unwrap().flatten();
     let breeds: Vec<_> = families.filter(|family| family.file_name().to_string_lossy().contains("--")).collect();
     assert!(!breeds.is_empty());
@@ -100,21 +101,26 @@ fn versions_are_listed_compared_promoted_and_taken_back() {
         let artefact: Value = serde_json::from_slice(&fs::read(artefact).unwrap()).unwrap();
         assert_eq!((&artefact["centre"], &alias["by"]), (&champion.into(), &"ada".into()));
     }
-    // What was decided is not decided again.
-    assert_eq!(told(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
+    // A decision is not made twice.
+    assert_eq!(json_output(&mut store.model(&["retrain"]))["promoted"][0]["model_id"], champion);
     assert_eq!(store.champion_now(), now);
 }
 
-/// A roll-back that was interrupted, before the alias or before the models of breeds, is finished by the same command, which goes no
-/// further back; and a breed's model is not promoted without its release.
+/// The same command finishes an interrupted roll-back and goes no further back. A breed model is not promoted without its
+/// release.
 #[test]
 fn an_interrupted_roll_back_goes_no_further_when_it_is_repeated() {
     let store = Store::new();
     let folder = store.folder.path();
     let (first, second) = (store.champion.clone(), store.challenger.clone());
     succeed(&mut store.model(&["promote", "challenger"]));
-    let rejected =
-        told(&mut store.model(&["retrain", "--set", "trainer.features=mileage", "--set", "trainer.promotion=by_hand"]));
+    let rejected = json_output(&mut store.model(&[
+        "retrain",
+        "--set",
+        "trainer.features=mileage",
+        "--set",
+        "trainer.promotion=by_hand",
+    ]));
     let third = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
     succeed(&mut store.model(&["promote", &third]));
     succeed(&mut store.model(&["rollback"]));
@@ -149,7 +155,7 @@ fn an_interrupted_roll_back_goes_no_further_when_it_is_repeated() {
     assert_eq!(store.champion_now()["model_id"], *first);
 }
 
-/// Whoever asks for what is not there is told what there is.
+/// A command that names something missing lists what exists.
 #[test]
 fn what_is_not_there_is_told() {
     let store = Store::new();
@@ -166,7 +172,7 @@ fn what_is_not_there_is_told() {
     assert!(!ended.status.success() && String::from_utf8_lossy(&ended.stderr).contains("there is no store"));
 }
 
-/// The exported Python function gives the probability that `score` gives; every other form is whole.
+/// The exported Python function gives the probability of `score`. Every other format is complete.
 #[test]
 fn an_exported_model_scores_alike() {
     let store = Store::new();
@@ -174,12 +180,12 @@ fn an_exported_model_scores_alike() {
     succeed(store.model(&["export", "--format", "python"]).arg("--out").arg(&python));
     let mut score = wildrydes();
     score.args(["score", "--distance", "29.5", "--healthpoints", "320", "--magicpoints", "305", "--tmin", "-20"]);
-    let answer = told(score.args(["--tmax", "131", "--prcp", "48", "--store"]).arg(store.folder.path()));
+    let answer = json_output(score.args(["--tmax", "131", "--prcp", "48", "--store"]).arg(store.folder.path()));
     let expected = answer["scores"][0]["probability"].as_f64().unwrap();
     let call = "import exported; print(repr(exported.probability(distance=29.5, healthpoints=320, magicpoints=305, tmin=-20, \
                 tmax=131, prcp=48)), exported.MODEL_ID, exported.service(29.5, 320, 305, -20, 131, 48))";
-    let said = succeed(Command::new("python3").args(["-c", call]).current_dir(store.folder.path()));
-    let mut words = said.split_whitespace();
+    let text = succeed(Command::new("python3").args(["-c", call]).current_dir(store.folder.path()));
+    let mut words = text.split_whitespace();
     let found: f64 = words.next().unwrap().parse().unwrap();
     assert!((found - expected).abs() < 1e-14, "{found} is not {expected}");
     assert_eq!(words.next(), Some(store.champion.as_str()));
@@ -196,8 +202,8 @@ fn an_exported_model_scores_alike() {
     }
 }
 
-/// What has a name stays, with what a roll-back needs, and so does everything young; the rest goes once somebody said so, with the
-/// models of breeds beside it, and what was served and scored with it.
+/// Versions with an alias, versions that a roll-back needs, and recent versions stay. Confirmed, the rest is removed, with its
+/// breed models, serving statistics and scored rides.
 #[test]
 fn old_versions_and_days_are_pruned() {
     let store = Store::new();
@@ -205,8 +211,13 @@ fn old_versions_and_days_are_pruned() {
     let version = |id: &str| folder.join("models/service-request").join(id);
     let challenger = store.challenger.clone();
     succeed(&mut store.model(&["promote", "challenger", "--why", "to have a line"]));
-    let rejected =
-        told(&mut store.model(&["retrain", "--set", "trainer.features=mileage", "--set", "trainer.promotion=by_hand"]));
+    let rejected = json_output(&mut store.model(&[
+        "retrain",
+        "--set",
+        "trainer.features=mileage",
+        "--set",
+        "trainer.promotion=by_hand",
+    ]));
     let third = rejected["rejected"]["model_id"].as_str().unwrap().to_owned();
     assert!(![&store.champion, &challenger].contains(&&third), "{rejected}");
     for (date, file) in [("2018-04-25", "a.json"), ("2018-04-26", "a.json"), ("2999-01-01", "b.json")] {
@@ -216,11 +227,11 @@ fn old_versions_and_days_are_pruned() {
             fs::write(day.join(file), "{}").unwrap();
         }
     }
-    // One whose writer was killed.
+    // A version whose trainer was killed.
     fs::create_dir_all(version("0123456789abcdef")).unwrap();
     fs::write(version("0123456789abcdef").join("report.html"), "").unwrap();
 
-    let young = told(&mut store.model(&["prune", "--keep", "0", "--yes"]));
+    let young = json_output(&mut store.model(&["prune", "--keep", "0", "--yes"]));
     assert_eq!((&young["versions"], young["days"].as_array().unwrap().len()), (&serde_json::json!([]), 4), "{young}");
     assert!(!folder.join("served/service-request").join(&third).join("2018-04-25").exists());
     assert!(folder.join("served/service-request").join(&third).join("2999-01-01/b.json").exists());
@@ -244,7 +255,7 @@ fn old_versions_and_days_are_pruned() {
     assert!(dry.contains("0123456789abcdef") && !dry.contains(&store.champion), "{dry}");
     assert!(version("0123456789abcdef").exists() && version(&store.champion).exists());
 
-    // Ten champions before stay unless less is asked for, and a roll-back finds all it needs.
+    // Ten previous champions stay unless `--keep` is smaller, and a roll-back finds all it needs.
     succeed(&mut store.model(&["prune", "--yes"]));
     assert!(!version("0123456789abcdef").exists());
     succeed(&mut store.model(&["rollback"]));
@@ -262,7 +273,7 @@ fn old_versions_and_days_are_pruned() {
     assert!(succeed(&mut store.model(&["prune", "--keep", "0", "--yes"])).contains("nothing is old enough"));
 }
 
-/// All files below.
+/// All files below a folder.
 fn walk(folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for entry in fs::read_dir(folder).unwrap().flatten() {

@@ -1,4 +1,4 @@
-//! `wildrydes export` and `wildrydes describe`: the joined dataset for a notebook.
+//! Tests of `wildrydes export` and `wildrydes describe`.
 
 use super::failed;
 use common::dataset::{self, Manifest};
@@ -6,7 +6,7 @@ use parquet::{
     file::reader::{FileReader, SerializedFileReader},
     record::Field,
 };
-use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes};
 use serde_json::{Value, json};
 use std::{
     collections::{BTreeMap, HashSet},
@@ -16,14 +16,14 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// A folder with a store in it.
+/// A folder with a store, and the report of the run that made it.
 struct Store {
     folder: TempDir,
-    told: Value,
+    report: Value,
 }
 
 impl Store {
-    /// Of made-up rides, in as many files as there are numbers.
+    /// Generated rides, in one file for each number of rides.
     fn of(rides: &[u64]) -> Self {
         let input = Input::of(1);
         let files: Vec<PathBuf> = rides
@@ -43,8 +43,8 @@ impl Store {
         let folder = tempfile::tempdir().unwrap();
         let mut run = wildrydes();
         run.current_dir(folder.path()).arg("run").args(files).args(["--store", "store", "--weather"]).arg(weather);
-        let told = told(run.args(["--set", "trainer.rides_min=100"]));
-        Self { folder, told }
+        let report = json_output(run.args(["--set", "trainer.rides_min=100"]));
+        Self { folder, report }
     }
 
     fn path(&self, path: &str) -> PathBuf {
@@ -57,7 +57,7 @@ impl Store {
         command
     }
 
-    /// By rising batch id.
+    /// Ids of the batches, sorted.
     fn manifests(&self) -> Vec<Manifest> {
         let mut manifests = BTreeMap::new();
         for folder in fs::read_dir(self.path("store/dataset")).unwrap() {
@@ -68,7 +68,7 @@ impl Store {
         manifests.into_values().collect()
     }
 
-    /// What an export of these batches should be.
+    /// The expected export of these batches.
     fn joined(&self, manifests: &[Manifest]) -> String {
         let header = dataset::COLUMNS.join(",");
         let mut text = format!("batch_id,{header}\n");
@@ -82,7 +82,7 @@ impl Store {
         text
     }
 
-    /// What lies beside the store.
+    /// The files beside the store.
     fn beside(&self) -> Vec<String> {
         let entries = fs::read_dir(self.folder.path()).unwrap();
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
@@ -92,12 +92,12 @@ impl Store {
     }
 }
 
-/// The rows of a CSV export by the names of its columns.
+/// The rows of a CSV export, each a map from column to value.
 fn rows(csv: &str) -> Vec<BTreeMap<String, String>> {
     csv::Reader::from_reader(csv.as_bytes()).deserialize().map(|row| row.unwrap()).collect()
 }
 
-/// A CSV export is the dataset files with the batch id before each row, whole batches in the order of their ids.
+/// A CSV export is the dataset files with the batch id before each row, batches in the order of their ids.
 #[test]
 fn a_csv_export_is_the_dataset_files_with_the_batch_before_each_row() {
     let store = Store::of(&[900, 700]);
@@ -105,27 +105,27 @@ fn a_csv_export_is_the_dataset_files_with_the_batch_before_each_row() {
     assert_eq!(manifests.len(), 2);
     let whole = store.joined(&manifests);
 
-    let said = succeed(&mut store.wildrydes(&["export"]));
+    let text = succeed(&mut store.wildrydes(&["export"]));
     assert_eq!(fs::read_to_string(store.path("rides.csv")).unwrap(), whole);
-    assert!(said.contains("rides.csv: ") && said.contains(" of 2 batches"), "{said}");
+    assert!(text.contains("rides.csv: ") && text.contains(" of 2 batches"), "{text}");
     assert_eq!(store.beside(), ["rides.csv", "rides.csv.dictionary.json"]);
     let dictionary: Value =
         serde_json::from_slice(&fs::read(store.path("rides.csv.dictionary.json")).unwrap()).unwrap();
-    assert_eq!(dictionary, told(wildrydes().args(["export", "--dictionary"])));
+    assert_eq!(dictionary, json_output(wildrydes().args(["export", "--dictionary"])));
     assert!(succeed(wildrydes().args(["export", "--dictionary"])).contains("tenth of °C"));
 
-    // What is there stays, unless it may be replaced.
+    // An existing file is replaced only with `--force`.
     fs::write(store.path("rides.csv"), "mine").unwrap();
-    let said = failed(&mut store.wildrydes(&["export"]), 2);
-    assert!(said.contains("rides.csv is there already: --force"), "{said}");
+    let text = failed(&mut store.wildrydes(&["export"]), 2);
+    assert!(text.contains("rides.csv is there already: --force"), "{text}");
     assert_eq!(fs::read_to_string(store.path("rides.csv")).unwrap(), "mine");
-    let exported = told(&mut store.wildrydes(&["export", "--force", "--no-dictionary"]));
+    let exported = json_output(&mut store.wildrydes(&["export", "--force", "--no-dictionary"]));
     assert_eq!(fs::read_to_string(store.path("rides.csv")).unwrap(), whole);
     let accepted: u64 = manifests.iter().map(|manifest| manifest.accepted).sum();
     assert_eq!((&exported["rides"], &exported["bytes"]), (&json!(accepted), &json!(whole.len())));
     assert_eq!(exported["batches"], json!([manifests[0].batch_id, manifests[1].batch_id]));
 
-    // Standard output carries the rides and nothing else; one batch alone, named twice.
+    // Standard output has the rides and nothing else. A batch that is named twice is exported once.
     assert_eq!(succeed(&mut store.wildrydes(&["export", "--out", "-"])), whole);
     let second = &manifests[1].batch_id;
     let one = succeed(&mut store.wildrydes(&["export", second, second, "--out", "-"]));
@@ -135,14 +135,14 @@ fn a_csv_export_is_the_dataset_files_with_the_batch_before_each_row() {
         (&["export", "--out", "nowhere/rides.csv"], "there is no folder nowhere"),
         (&["export", "--out", "store", "--force"], "store is there, and no file"),
     ] {
-        let said = failed(&mut store.wildrydes(arguments), 2);
-        assert!(said.contains(part), "{said}");
+        let text = failed(&mut store.wildrydes(arguments), 2);
+        assert!(text.contains(part), "{text}");
     }
     assert_eq!(store.beside(), ["rides.csv", "rides.csv.dictionary.json"], "nothing half written stays");
 }
 
-/// A Parquet export, read back, holds the values of the CSV one: times as moments, numbers as numbers, null where there
-/// is none; the same datasets give the same bytes.
+/// A Parquet export has the values of the CSV export: times as timestamps, numbers as numbers, null for missing values. The
+/// same datasets give the same bytes.
 #[test]
 fn a_parquet_export_reads_back_as_the_same_values() {
     let store = Store::of(&[900, 700]);
@@ -158,7 +158,7 @@ fn a_parquet_export_reads_back_as_the_same_values() {
     let pairs = metadata.key_value_metadata().unwrap();
     let value = |key: &str| pairs.iter().find(|pair| pair.key == key).and_then(|pair| pair.value.clone()).unwrap();
     let dictionary: Value = serde_json::from_str(&value("wildrydes.dictionary")).unwrap();
-    assert_eq!(dictionary, told(wildrydes().args(["export", "--dictionary"])));
+    assert_eq!(dictionary, json_output(wildrydes().args(["export", "--dictionary"])));
     let batches: Vec<String> = serde_json::from_str(&value("wildrydes.batches")).unwrap();
     assert_eq!(batches, store.manifests().into_iter().map(|manifest| manifest.batch_id).collect::<Vec<_>>());
 
@@ -186,7 +186,7 @@ fn a_parquet_export_reads_back_as_the_same_values() {
     assert!(nulls > 0, "some rides have no weather");
 }
 
-/// Milliseconds since 1970 of `YYYY-MM-DD HH:MM:SS.fff`, worked out by the calendar of 2000 to 2099.
+/// Milliseconds since 1970 of `YYYY-MM-DD HH:MM:SS.fff`, by the calendar of 2000 to 2099.
 fn millis(text: &str) -> i64 {
     let number = |from: usize, to: usize| text[from..to].parse::<i64>().unwrap();
     let (year, month, day) = (number(0, 4), number(5, 7), number(8, 10));
@@ -196,7 +196,7 @@ fn millis(text: &str) -> i64 {
     ((days * 24 + number(11, 13)) * 60 + number(14, 16)) * 60_000 + number(17, 19) * 1_000 + number(20, 23)
 }
 
-/// A damaged dataset is named with the way out, nothing of it is left behind, and the others can still be had.
+/// A damaged dataset is named with what to do, no partial file is left, and the other datasets can be exported.
 #[test]
 fn a_damaged_dataset_is_told_and_leaves_nothing_behind() {
     let store = Store::of(&[300, 200]);
@@ -207,9 +207,9 @@ fn a_damaged_dataset_is_told_and_leaves_nothing_behind() {
     let whole = fs::read(&file).unwrap();
     let refused = |part: &str| {
         for arguments in [&["export"][..], &["export", "--format", "parquet"], &["export", bad], &["describe"]] {
-            let said = failed(&mut store.wildrydes(arguments), 1);
+            let text = failed(&mut store.wildrydes(arguments), 1);
             for part in [path.as_str(), part, &format!("wildrydes replay {bad}")] {
-                assert!(said.contains(part), "{part} is missing\n{said}");
+                assert!(text.contains(part), "{part} is missing\n{text}");
             }
             assert!(store.beside().is_empty(), "{:?}", store.beside());
         }
@@ -218,7 +218,7 @@ fn a_damaged_dataset_is_told_and_leaves_nothing_behind() {
     *flipped.last_mut().unwrap() = b' ';
     fs::write(&file, &flipped).unwrap();
     refused("SHA-256");
-    // A field that is no number any more: still told as what it is, a file that changed.
+    // A field that is not a number any more is reported as a file that has changed.
     let mut flipped = whole.clone();
     let digit = flipped.iter().rposition(|byte| *byte == b'.').unwrap() + 1;
     flipped[digit] = b'x';
@@ -232,16 +232,16 @@ fn a_damaged_dataset_is_told_and_leaves_nothing_behind() {
 
     let manifest = store.path("store").join(format!("dataset/{bad}/manifest.json"));
     fs::write(&manifest, "{").unwrap();
-    let said = failed(&mut store.wildrydes(&["export"]), 1);
-    assert!(said.contains(&format!("dataset/{bad}/manifest.json")) && said.contains("replay"), "{said}");
+    let text = failed(&mut store.wildrydes(&["export"]), 1);
+    assert!(text.contains(&format!("dataset/{bad}/manifest.json")) && text.contains("replay"), "{text}");
     fs::remove_file(&manifest).unwrap();
-    let said = failed(&mut store.wildrydes(&["export", bad]), 1);
-    assert!(said.contains(&format!("batch {bad} has no dataset yet")), "{said}");
+    let text = failed(&mut store.wildrydes(&["export", bad]), 1);
+    assert!(text.contains(&format!("batch {bad} has no dataset yet")), "{text}");
     assert_eq!(succeed(&mut store.wildrydes(&["export", "--out", "-"])), store.joined(&manifests[..1]));
 }
 
-/// A ride that stands in several batches is exported as it stands in each; with --unique once, and of those with label and
-/// weather as many as the trainer counted.
+/// A ride in several batches is exported as it is in each; with `--unique` once. Of the rides with label and weather there are
+/// as many as the trainer counted.
 #[test]
 fn unique_keeps_of_each_ride_what_training_keeps() {
     let input = Input::of(1);
@@ -273,18 +273,18 @@ fn unique_keeps_of_each_ride_what_training_keeps() {
 
     let all = rows(&succeed(&mut store.wildrydes(&["export", "--out", "-"])));
     let once = output(&mut store.wildrydes(&["export", "--unique", "--out", "-"]));
-    let (once, said) =
+    let (once, stderr_text) =
         (rows(&String::from_utf8_lossy(&once.stdout)), String::from_utf8_lossy(&once.stderr).into_owned());
     let trainable = |row: &&BTreeMap<String, String>| !row["fieldservice"].is_empty() && !row["tmax"].is_empty();
     let ids = |rows: &[BTreeMap<String, String>]| rows.iter().map(|row| row["ride_id"].clone()).collect::<HashSet<_>>();
     assert_eq!((all.len(), ids(&all).len()), (1_600, 1_200));
     assert_eq!(once.len(), 1_200);
     assert_eq!(ids(&once), ids(&all));
-    assert!(said.contains("left out: 400 rides whose id is kept from another batch"), "{said}");
-    let counts = &store.told["model"]["counts"];
+    assert!(stderr_text.contains("left out: 400 rides whose id is kept from another batch"), "{stderr_text}");
+    let counts = &store.report["model"]["counts"];
     let counted = counts["train"].as_u64().unwrap() + counts["test"].as_u64().unwrap();
     assert_eq!(once.iter().filter(trainable).count() as u64, counted, "{counts}");
-    // Of two with label and weather the one with the smaller batch id.
+    // Of two with label and weather, the one with the smaller batch id.
     let mut expected: BTreeMap<&str, &str> = BTreeMap::new();
     for row in all.iter().filter(trainable) {
         expected.entry(&row["ride_id"]).or_insert(&row["batch_id"]);
@@ -293,18 +293,18 @@ fn unique_keeps_of_each_ride_what_training_keeps() {
         assert_eq!(expected[row["ride_id"].as_str()], row["batch_id"]);
     }
 
-    let labelled = told(&mut store.wildrydes(&["export", "--unique", "--labelled", "--out", "labelled.csv"]));
+    let labelled = json_output(&mut store.wildrydes(&["export", "--unique", "--labelled", "--out", "labelled.csv"]));
     let exported = rows(&fs::read_to_string(store.path("labelled.csv")).unwrap());
     assert!(exported.iter().all(|row| !row["fieldservice"].is_empty()));
     assert_eq!(exported.iter().filter(trainable).count() as u64, counted);
     let unlabelled = all.iter().filter(|row| row["fieldservice"].is_empty()).count();
     assert_eq!(labelled["left_out"]["unlabelled"], unlabelled);
     assert_eq!(labelled["left_out"]["duplicates"], all.len() - unlabelled - exported.len());
-    let described = told(&mut store.wildrydes(&["describe", "--unique", "--labelled"]));
+    let described = json_output(&mut store.wildrydes(&["describe", "--unique", "--labelled"]));
     assert_eq!((&described["rides"], &described["left_out"]), (&labelled["rides"], &labelled["left_out"]));
 }
 
-/// `describe` of the demo's rides: the numbers one works out from the export, and those that were seen.
+/// `describe` of the demo's rides prints the numbers that follow from the export, and known ones.
 #[test]
 fn describe_gives_the_numbers_one_works_out_from_the_export() {
     let folder = tempfile::tempdir().unwrap();
@@ -314,7 +314,7 @@ fn describe_gives_the_numbers_one_works_out_from_the_export() {
         command
     };
     succeed(&mut wildrydes(&["demo", "--rides", "4000"]));
-    let described = told(&mut wildrydes(&["describe"]));
+    let described = json_output(&mut wildrydes(&["describe"]));
     let rows = rows(&succeed(&mut wildrydes(&["export", "--out", "-"])));
     let values = |name: &str| -> Vec<Option<f64>> {
         rows.iter().map(|row| (!row[name].is_empty()).then(|| row[name].parse().unwrap())).collect()
@@ -366,9 +366,10 @@ fn describe_gives_the_numbers_one_works_out_from_the_export() {
             near(&correlations["matrix"][i][j], xy / (xx * yy).sqrt());
         }
     }
-    let told = |part: &str, key: &str| described[part]["largest"][0][key].clone();
-    let station = rows.iter().filter(|row| row["groundstation"] == told("stations", "value").as_str().unwrap());
-    assert_eq!(told("stations", "rides"), station.count());
+    let most_frequent = |part: &str, key: &str| described[part]["largest"][0][key].clone();
+    let station =
+        rows.iter().filter(|row| row["groundstation"] == most_frequent("stations", "value").as_str().unwrap());
+    assert_eq!(most_frequent("stations", "rides"), station.count());
     for (rate, column) in described["service_rates"].as_array().unwrap().iter().zip(["tmax", "prcp"]) {
         assert_eq!(rate["column"], column);
         let all: u64 = rate["bins"].as_array().unwrap().iter().map(|bin| bin["labelled"].as_u64().unwrap()).sum();
@@ -382,7 +383,7 @@ fn describe_gives_the_numbers_one_works_out_from_the_export() {
     assert!(text.lines().all(|line| line.chars().count() <= 100), "{text}");
 }
 
-/// Where there is nothing to export or describe, both say so and name the way out.
+/// Without a dataset, both commands say so and name what to do.
 #[test]
 fn without_a_dataset_the_way_out_is_named() {
     let folder = tempfile::tempdir().unwrap();
@@ -392,14 +393,14 @@ fn without_a_dataset_the_way_out_is_named() {
             run.current_dir(folder.path()).args([command, "--store", "store"]).args(arguments);
             failed(&mut run, 1)
         };
-        let said = run(&[]);
-        assert!(said.contains("there is no store store") && said.contains("--store"), "{said}");
+        let text = run(&[]);
+        assert!(text.contains("there is no store store") && text.contains("--store"), "{text}");
         fs::create_dir(folder.path().join("store")).unwrap();
-        let said = run(&[]);
-        assert!(said.contains("no complete dataset in store") && said.contains("wildrydes status"), "{said}");
+        let text = run(&[]);
+        assert!(text.contains("no complete dataset in store") && text.contains("wildrydes status"), "{text}");
         for unknown in ["unknown", "../unknown", ""] {
-            let said = run(&[unknown]);
-            assert!(said.contains("no batch") && said.contains("wildrydes status"), "{said}");
+            let text = run(&[unknown]);
+            assert!(text.contains("no batch") && text.contains("wildrydes status"), "{text}");
         }
         fs::remove_dir(folder.path().join("store")).unwrap();
     }

@@ -1,4 +1,4 @@
-//! The README's commands, from the first to the broker, as a person copies them after a fresh clone.
+//! Tests of the README's commands that need no broker, as copied after a fresh clone.
 
 use super::failed;
 use pipeline_tests::processes::{Input, succeed, wildrydes};
@@ -10,7 +10,7 @@ use std::{
 };
 
 const README: &str = include_str!("../../../README.md");
-/// The README writes commands in two ways.
+/// The README calls the command through cargo or by its name.
 const THROUGH_CARGO: &str = "cargo run --release --";
 
 /// The part that needs no broker.
@@ -83,15 +83,15 @@ fn every_command_of_the_readme_works_as_written() {
     assert!(commands.len() >= 13, "{commands:?}");
     let (demo, others) = commands.split_first().unwrap();
     let printed = succeed(&mut shell(folder.path(), demo));
-    let shown = blocks(first_use(), "text").into_iter().find(|block| block.starts_with("Rides\n")).expect("the demo");
-    for (shown, printed) in shown.lines().zip(printed.trim().lines()) {
-        match shown.strip_suffix('…') {
-            Some(beginning) => assert!(printed.starts_with(beginning), "{printed} is not {shown}"),
-            None => assert_eq!(printed, shown),
+    let message = blocks(first_use(), "text").into_iter().find(|block| block.starts_with("Rides\n")).expect("the demo");
+    for (message, printed) in message.lines().zip(printed.trim().lines()) {
+        match message.strip_suffix('…') {
+            Some(beginning) => assert!(printed.starts_with(beginning), "{printed} is not {message}"),
+            None => assert_eq!(printed, message),
         }
     }
-    assert_eq!(shown.lines().count(), printed.trim().lines().count());
-    let next = shown.lines().last().unwrap().replace(THROUGH_CARGO, "wildrydes");
+    assert_eq!(message.lines().count(), printed.trim().lines().count());
+    let next = message.lines().last().unwrap().replace(THROUGH_CARGO, "wildrydes");
     let scored = succeed(&mut shell(folder.path(), &next));
     let log_odds = scored.lines().filter_map(|line| line.split_whitespace().last()?.parse::<f64>().ok());
     assert!(log_odds.filter(|log_odds| log_odds.abs() >= 0.1).count() >= 3, "it has something to explain\n{scored}");

@@ -1,7 +1,7 @@
-//! What `status` and `doctor` report of jobs that failed within one process.
+//! Tests of what `status` and `doctor` report of jobs that failed within one process.
 
 use super::failed;
-use pipeline_tests::processes::{Input, output, succeed, told, wildrydes};
+use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes};
 use serde_json::Value;
 use std::{
     fs,
@@ -9,7 +9,7 @@ use std::{
     process::Command,
 };
 
-/// Rides in a folder with a store of their own.
+/// Rides in a folder, and a store.
 fn input() -> (Input, PathBuf) {
     let input = Input::of(12);
     let store = input.folder().join("store");
@@ -44,7 +44,7 @@ fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
     let words = failed(&mut run(&input, &store, &input.rides), 3);
     assert!(words.contains("weather_unusable"), "{words}");
     // Both times may be in the same second, so the order may be either.
-    let batches = told(&mut status(&store))["batches"].clone();
+    let batches = json_output(&mut status(&store))["batches"].clone();
     let of = |batches: &Value, source: bool| {
         batches.as_array().unwrap().iter().find(|batch| batch["source"].is_string() == source).unwrap().clone()
     };
@@ -73,7 +73,7 @@ fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
         fs::write(path, bytes).unwrap();
     }
     failed(&mut run(&input, &store, &input.rides), 4);
-    let batches = told(&mut status(&store))["batches"].clone();
+    let batches = json_output(&mut status(&store))["batches"].clone();
     let states = (of(&batches, false)["state"].clone(), of(&batches, true)["state"].clone());
     assert_eq!(states, ("refused".into(), "ready".into()), "{batches}");
 }

@@ -1,4 +1,4 @@
-//! Whom a worker answers, on both brokers, however carelessly it is written.
+//! Tests of the reply addresses that a worker accepts, on both brokers, with a worker that does not check them itself.
 
 use super::{SOON, next, worker::options};
 use common::{
@@ -11,7 +11,7 @@ use pipeline_tests::rabbitmq;
 use runtime::{AmqpBroker, Broker, MemoryBroker, Shutdown, Worker, worker::run};
 use std::sync::Arc;
 
-/// Publishes to whatever queue a request names, be it in `reply_to` or, where that is a reply address, in its id.
+/// Publishes to any queue that a request names, in `reply_to` or, if that is a valid reply address, in its id.
 struct Careless;
 
 fn answer(queue: &str) -> Outgoing {
@@ -57,8 +57,9 @@ async fn a_worker_publishes_into_no_queue_of_the_fleet_on_rabbitmq() {
     broker.remove_topology().await.unwrap();
 }
 
-/// Named by the request or made up by the worker, before or after it failed: a queue of the fleet gets nothing, the request is a
-/// dead letter with the reason, and the worker's session goes on. A queue that the broker named gets its answer.
+/// No queue of the fleet gets a message, whether the request names it or the worker makes it up, before or after a failure. The
+/// request becomes a dead letter with the reason, and the worker's session continues. A queue that the broker named gets its
+/// answer.
 async fn a_worker_publishes_into_no_queue_of_the_fleet(broker: Arc<dyn Broker>, namespace: &str) {
     let connection = broker.connect("test").await.unwrap();
     connection.declare().await.unwrap();
@@ -86,10 +87,11 @@ async fn a_worker_publishes_into_no_queue_of_the_fleet(broker: Arc<dyn Broker>, 
             (ask("fails", target), "foreign_reply_to"),
             (unreadable, "foreign_reply_to"),
             (ask(target, &reply_queue), "foreign_reply_to"),
-            // No answer of the worker's own goes out: what failed is judged as any other message. A request is not retried.
+            // The runtime does not publish the worker's answer: the failure is judged as for any other message. A request is
+            // not retried.
             (fails_for_another, "no_retries"),
         ] {
-            // Where the worker's own answer may go out it does, and there is no letter.
+            // If the worker's answer may be published, it is, and there is no dead letter.
             let is_answered =
                 reason == "foreign_reply_to" && asked.properties.reply_to.as_deref() == Some(&*reply_queue);
             publisher.publish(asked).await.unwrap();
@@ -105,7 +107,7 @@ async fn a_worker_publishes_into_no_queue_of_the_fleet(broker: Arc<dyn Broker>, 
     }
     publisher.publish(ask(&reply_queue, &reply_queue)).await.unwrap();
     assert_eq!(next(&mut answers).await.properties.message_id.as_deref(), Some("answer"));
-    // Every request is settled now, so that whatever it made the worker publish is there.
+    // Every request is settled, so everything that it made the worker publish has arrived.
     shutdown.cancel();
     tokio::time::timeout(SOON, running).await.expect("the worker should stop").unwrap().unwrap();
     for name in ["merger", "merger.dead", "merger.retry.0", "scorer", "scorer.dead", "splitter"] {

@@ -1,4 +1,4 @@
-//! The port itself.
+//! Tests of the broker port.
 
 use super::{SOON, next, on_both_brokers};
 use bytes::Bytes;
@@ -160,7 +160,7 @@ async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
     let mut waiting = message(exchange::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
     waiting.properties.expiration_ms = Some(1_000);
     publisher.publish(waiting).await.unwrap();
-    // Before there is a consumer, which would take it at once.
+    // Checked before there is a consumer, which would take the message at once.
     assert_eq!(connection.depth(queue::MERGER).await.unwrap().messages, 0, "not before its delay");
     let mut consumer = connection.consume(queue::MERGER, 10).await.unwrap();
     let back = next(&mut consumer).await;
@@ -180,7 +180,7 @@ async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
     assert_eq!(connection.depth(queue::TRAINER).await.unwrap().messages, 0);
 }
 
-/// RabbitMQ counts every delivery, and drops a message after 20 where a queue does not say otherwise.
+/// RabbitMQ counts every delivery, and drops a message after 20 unless its queue has another limit.
 async fn a_dead_letter_can_be_looked_at_any_number_of_times(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     connection.publisher().await.unwrap().publish(message(exchange::DEAD, queue::TRAINER, "a")).await.unwrap();
@@ -198,7 +198,7 @@ async fn a_dead_letter_can_be_looked_at_any_number_of_times(broker: Arc<dyn Brok
     assert_eq!(connection.depth(&dead).await.unwrap().messages, 0);
 }
 
-/// The next letter, which a broker may still be putting back.
+/// The next dead letter. A broker may still be returning it to the queue.
 async fn looked_at(browser: &mut Box<dyn Browser>, look: u32) -> Delivery {
     let deadline = tokio::time::Instant::now() + SOON;
     loop {
@@ -248,7 +248,7 @@ async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Brok
     let mut consumer = connection.consume(queue::WEATHER_FETCHER, 5).await.unwrap();
     let begun = next(&mut consumer).await;
     consumer.cancel().await.unwrap();
-    // A quorum queue counts a consumer until it has settled what it was given.
+    // A quorum queue counts a consumer until every delivery to it is settled.
     reaches(connection.as_ref(), |depth| depth.messages == 9).await;
     begun.settle.ack().await.unwrap();
     reaches(connection.as_ref(), |depth| (depth.messages, depth.consumers) == (9, 0)).await;
@@ -276,7 +276,7 @@ async fn a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it(broker
     let held = [next(&mut consumer).await, next(&mut consumer).await];
     reaches(connection.as_ref(), |depth| (depth.messages, depth.consumers) == (0, 1)).await;
     let depth = connection.depth(queue::WEATHER_FETCHER).await.unwrap();
-    // RabbitMQ's passive declaration knows neither: both or none.
+    // RabbitMQ's passive declaration returns both counts or none.
     match depth.unacknowledged {
         Some(unacknowledged) => assert_eq!((unacknowledged, depth.acknowledged_total), (2, Some(1))),
         None => assert_eq!(depth.acknowledged_total, None),

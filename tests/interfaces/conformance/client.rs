@@ -1,4 +1,4 @@
-//! Requests and answers over a real queue: what `runtime::client::Client` promises.
+//! Tests of `runtime::client::Client`: requests and answers over a queue.
 
 use super::{SOON, next, on_both_brokers};
 use common::{
@@ -34,7 +34,7 @@ fn weather(request_id: &str) -> WeatherRequest {
     WeatherRequest { request_id: request_id.to_owned(), places: vec![place] }
 }
 
-/// Answers a delivery with an error under the id of its request.
+/// Answers a delivery with an error under the request's id.
 async fn answer(connection: &dyn Connection, delivery: Delivery) {
     fn reply<M: Message>(response: &M, delivery: &Delivery) -> Outgoing {
         Outgoing::reply(response, &delivery.properties).unwrap()
@@ -58,7 +58,7 @@ async fn connect(broker: &Arc<dyn Broker>) -> (Client, Box<dyn Connection>) {
     (client, broker.connect("conformance").await.unwrap())
 }
 
-/// Asked at the same time, of two workers, answered in reverse: each has its own.
+/// Concurrent requests to two workers, answered in reverse order: each gets its own answer.
 async fn each_question_gets_its_own_answer(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let mut scorer = connection.consume(queue::SCORER, 10).await.unwrap();
@@ -82,18 +82,17 @@ async fn each_question_gets_its_own_answer(broker: Arc<dyn Broker>) {
     client.close().await;
 }
 
-/// Nobody answers in time: the error names who was waited for, and an answer that comes all the same is counted; likewise
-/// when whoever asked went away.
+/// Without an answer in time, the error names the worker, and a late answer is counted; also if the requester has gone.
 async fn an_answer_nobody_waits_for_is_counted(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let mut scorer = connection.consume(queue::SCORER, 10).await.unwrap();
     let mut lookup = connection.consume(queue::WEATHER_LOOKUP, 10).await.unwrap();
     let late = weather("late");
     let in_vain = client.weather(&late, Duration::from_millis(500));
-    let (told, held) = tokio::join!(in_vain, next(&mut lookup));
-    let told = told.unwrap_err();
-    assert!(matches!(told, ClientError::NoAnswer { worker: queue::WEATHER_LOOKUP, .. }), "{told:?}");
-    assert_eq!(told.to_string(), "no answer within 500 ms: is a weather-fetcher running?");
+    let (answer_result, held) = tokio::join!(in_vain, next(&mut lookup));
+    let error = answer_result.unwrap_err();
+    assert!(matches!(error, ClientError::NoAnswer { worker: queue::WEATHER_LOOKUP, .. }), "{error:?}");
+    assert_eq!(error.to_string(), "no answer within 500 ms: is a weather-fetcher running?");
     let gone = score("gone");
     let abandoned = tokio::select! {
         answered = client.score(&gone, SOON) => panic!("{answered:?}"),
@@ -107,13 +106,13 @@ async fn an_answer_nobody_waits_for_is_counted(broker: Arc<dyn Broker>) {
         assert!(Instant::now() < deadline, "{} late answers", client.late_answers());
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
-    let (told, held) = tokio::join!(client.score(&gone, Duration::from_millis(500)), next(&mut scorer));
-    assert_eq!(told.unwrap_err().to_string(), "no answer within 500 ms: is a scorer running?");
+    let (response, held) = tokio::join!(client.score(&gone, Duration::from_millis(500)), next(&mut scorer));
+    assert_eq!(response.unwrap_err().to_string(), "no answer within 500 ms: is a scorer running?");
     held.settle.ack().await.unwrap();
     client.close().await;
 }
 
-/// A dead letter is seen with its reason, and still there afterwards.
+/// A dead letter is read with its reason, and stays in its queue.
 async fn a_client_looks_through_dead_letters(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let dead = topology::dead_queue(queue::MERGER);

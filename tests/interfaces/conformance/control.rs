@@ -1,4 +1,4 @@
-//! Pausing a worker, and what it records of its own waiting, on both brokers.
+//! Tests of pausing a worker, and of its waiting record, on both brokers.
 
 use super::{SOON, on_both_brokers, worker::options};
 use common::{
@@ -23,7 +23,7 @@ on_both_brokers! {
     what_a_worker_waits_for_is_recorded_until_the_message_succeeds;
 }
 
-/// Reads the merger's queue; each handler says that it began and waits to be let go.
+/// Reads the merger's queue. Each handler signals its start and waits to be released.
 struct Held {
     connected: Arc<Semaphore>,
     began: Arc<Semaphore>,
@@ -72,7 +72,8 @@ async fn say(connection: &dyn Connection, store: &Store, worker: &str, paused: b
     connection.publisher().await.unwrap().publish(Outgoing::message(&word).unwrap()).await.unwrap();
 }
 
-/// Waits for so many messages and, where it matters, consumers: a quorum queue counts one until it has settled everything.
+/// Waits for a number of messages and, if given, of consumers: a quorum queue counts a consumer until every delivery to it is
+/// settled.
 async fn reaches(connection: &dyn Connection, messages: u64, consumers: impl Into<Option<u64>>) {
     let (deadline, consumers) = (Instant::now() + SOON, consumers.into());
     loop {
@@ -107,7 +108,7 @@ async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<
     let running = start(&shutdown);
     is_connected().await.expect("it connects").unwrap().forget();
     begun().await.expect("it begins").unwrap().forget();
-    // Another worker's pause is none of its business.
+    // Another worker's pause has no effect.
     say(connection.as_ref(), &store, queue::TRAINER, true).await;
     say(connection.as_ref(), &store, queue::MERGER, true).await;
     reaches(connection.as_ref(), 2, None).await;
@@ -116,7 +117,7 @@ async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<
     shutdown.cancel();
     running.await.unwrap().expect("it settled what it began");
 
-    // A process that starts later is paused from the start, and goes on when it is told to.
+    // A process that starts later is paused as well, and resumes on request.
     let shutdown = Shutdown::new();
     let running = start(&shutdown);
     is_connected().await.expect("it connects").unwrap().forget();
@@ -132,7 +133,7 @@ async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<
     running.await.unwrap().unwrap();
 }
 
-/// The object store counts; an event without it is somebody's mistake.
+/// The object store decides: an event without a record there has no effect.
 async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
@@ -154,7 +155,7 @@ async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
     running.await.unwrap().unwrap();
 }
 
-/// Reads the merger's queue; its dependency is away until the test releases it.
+/// Reads the merger's queue. Its dependency is down until the test releases it.
 struct Dependent {
     back: Arc<Semaphore>,
 }
@@ -171,7 +172,7 @@ impl Worker for Dependent {
     }
 }
 
-/// While a dependency is away, the store has a record that names it and the batch; the record ends once the message
+/// While a dependency is down, the store has a record that names it and the batch. The record is removed once the message
 /// succeeds.
 async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: Arc<dyn Broker>) {
     let folder = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! Dead-letter queues that are full: what finds no room stays where it is, and goes on once there is.
+//! Tests of full dead-letter queues: a message without room stays where it is, and continues once there is room.
 
 use super::{SOON, next, worker};
 use common::{
@@ -30,10 +30,10 @@ use std::{
 };
 use tokio::time::Instant;
 
-/// Bytes of dead letters that the merger's queue has room for: some of those that a test makes.
+/// Capacity of the merger's dead-letter queue, bytes: less than the dead letters of a test.
 const ROOM_BYTES: usize = 2_000;
 
-/// A fleet on RabbitMQ whose merger has that little room for dead letters.
+/// A fleet on RabbitMQ whose merger has this capacity for dead letters.
 async fn with_little_room(settings: &BrokerSettings) -> Arc<dyn Broker> {
     let connection = AmqpBroker::new(settings.clone()).connect("conformance").await.unwrap();
     connection.declare().await.unwrap();
@@ -65,7 +65,7 @@ async fn with_little_room(settings: &BrokerSettings) -> Arc<dyn Broker> {
     );
     bound.await.unwrap();
     raw.close(200, "done".into()).await.unwrap();
-    // It only looks whether the queues are there.
+    // Checks only that the queues exist.
     Arc::new(AmqpBroker::new(BrokerSettings { declare: Declare::Never, ..settings.clone() }))
 }
 
@@ -81,8 +81,8 @@ async fn a_worker_waits_for_room_for_a_dead_letter_on_rabbitmq() {
     AmqpBroker::new(settings).remove_topology().await.unwrap();
 }
 
-/// With its dead-letter queue full, a worker holds the message, begins no other, and records what it waits for; as letters are
-/// taken away it goes on by itself, every message is a letter exactly once, and the record is gone.
+/// While its dead-letter queue is full, a worker holds the message, starts no other, and records what it waits for. As dead
+/// letters are removed it continues, every message becomes a dead letter once, and the record is removed.
 async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
     const MESSAGES: u64 = 60;
     let folder = tempfile::tempdir().unwrap();
@@ -125,7 +125,7 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
     running.finish().await;
 }
 
-/// What the merger recorded that it waits for, once it waits, or no longer does.
+/// The merger's waiting record, once it waits, or once it no longer does.
 async fn until(store: &Store, waits: bool) -> Option<common::waiting::Waiting> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -146,12 +146,13 @@ async fn what_the_broker_parks_waits_for_room_in_process() {
 #[tokio::test]
 async fn what_the_broker_parks_waits_for_room_on_rabbitmq() {
     let Some(own) = Container::start() else { return };
-    // After a refusal the broker tries again when this has passed, 3 minutes unless told otherwise.
+    // The broker retries after this interval; the default is 3 minutes.
     own.ctl(&["eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."]);
     what_the_broker_parks_waits_for_room(with_little_room(&own.settings()).await).await;
 }
 
-/// A message that was delivered too often, while the dead-letter queue is full, is not lost: it is a letter once there is room.
+/// A message beyond the delivery limit is not lost while the dead-letter queue is full: it becomes a dead letter once there is
+/// room.
 async fn what_the_broker_parks_waits_for_room(broker: Arc<dyn Broker>) {
     let connection = broker.connect("conformance").await.unwrap();
     connection.declare().await.unwrap();

@@ -1,4 +1,4 @@
-//! One suite for both brokers: what `runtime::broker` promises, and what the worker loop makes of it.
+//! One suite for both brokers: the contract of `runtime::broker`, and the worker loop on top of it.
 
 mod answers;
 mod broker;
@@ -36,7 +36,7 @@ pub(crate) fn in_process() -> Arc<dyn Broker> {
     Arc::new(MemoryBroker::new())
 }
 
-/// Long enough for a loaded machine; a test that waits this long fails.
+/// Timeout of every wait, long enough for a loaded machine.
 const SOON: Duration = Duration::from_secs(30);
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {

@@ -1,5 +1,5 @@
-//! What only a real broker, or the want of one, can do to a connection: a wire cut in the middle of the work, a full
-//! queue, an alarm, nobody there.
+//! Tests of what happens to connections of a real broker: a connection cut in the middle of the work, a full queue, an alarm,
+//! no broker at the address.
 
 use super::{
     SOON, next,
@@ -41,8 +41,8 @@ fn message(exchange: &'static str, routing_key: &str) -> Outgoing {
     Outgoing { exchange, routing_key: routing_key.to_owned(), properties, body: "{}".into(), mandatory: true }
 }
 
-/// The wire is cut three times in the middle of 400 messages, once for longer: the worker connects again by itself, every
-/// message is handled and acknowledged, and every output is there.
+/// The connection is cut three times within 400 messages, once for longer. The worker reconnects, every message is handled and
+/// acknowledged, and every output arrives.
 #[tokio::test]
 async fn a_cut_wire_loses_no_message() {
     const MESSAGES: usize = 400;
@@ -67,7 +67,7 @@ async fn a_cut_wire_loses_no_message() {
         publisher.publish(Outgoing::message(&input(id)).unwrap()).await.unwrap();
     }
     for cut in 0..3 {
-        // 50 more are let through, and when the cut falls handlers wait, publish or acknowledge.
+        // After 50 more messages the cut interrupts handlers that wait, publish or acknowledge.
         gate.add_permits(50);
         let begun = tokio::time::timeout(SOON, entered.acquire_many(50 + 1)).await;
         begun.expect("the worker should go on").unwrap().forget();
@@ -91,7 +91,7 @@ async fn a_cut_wire_loses_no_message() {
     AmqpBroker::new(settings).remove_topology().await.unwrap();
 }
 
-/// With nobody behind the port a worker gives up in the stated time, saying where it looked, without the password.
+/// Without a broker at the port, a worker gives up in the configured time and names the address, without the password.
 #[tokio::test]
 async fn a_worker_gives_up_on_a_closed_port_and_says_where_it_looked() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
@@ -103,11 +103,12 @@ async fn a_worker_gives_up_on_a_closed_port_and_says_where_it_looked() {
     let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should give up").unwrap();
     let error = ended.expect_err("no broker is no success");
     assert!(matches!(error, RunError::GaveUp { worker: queue::MERGER, .. }), "{error}");
-    let told = error.to_string();
-    assert!(told.contains(&format!("127.0.0.1:{port}")) && !told.contains("hunter2"), "{told}");
+    let error_text = error.to_string();
+    assert!(error_text.contains(&format!("127.0.0.1:{port}")) && !error_text.contains("hunter2"), "{error_text}");
 }
 
-/// A queue at its limit refuses a publish, which is told from an unroutable one, and takes it once there is room.
+/// A queue at its limit refuses a publish, with another error than for an unroutable message, and accepts it once there is
+/// room.
 #[tokio::test]
 async fn a_full_queue_refuses_until_there_is_room() {
     let settings = rabbitmq::settings();
@@ -137,7 +138,7 @@ async fn a_full_queue_refuses_until_there_is_room() {
     let tiny = || message(exchange::WORK, "tiny.v1");
     publisher.publish(tiny()).await.unwrap();
     assert_eq!(publisher.publish(tiny()).await, Err(PublishError::Refused));
-    // The refusal is of that queue alone, and of that moment.
+    // Other queues accept messages, and this one does later.
     publisher.publish(message(exchange::WORK, "ride-chunk.v1")).await.unwrap();
     let taken = channel.basic_get(name.as_str().into(), BasicGetOptions { no_ack: true }).await.unwrap();
     assert!(taken.is_some(), "the first message is there");
@@ -149,8 +150,8 @@ async fn a_full_queue_refuses_until_there_is_room() {
     broker.remove_topology().await.unwrap();
 }
 
-/// While the broker has an alarm a publish neither succeeds nor fails, however long its deadline has passed, and the
-/// connection says why; afterwards it succeeds.
+/// During an alarm of the broker a publish neither succeeds nor fails, even past its deadline, and the connection gives the
+/// reason. Afterwards the publish succeeds.
 #[tokio::test]
 async fn an_alarm_is_seen_and_waited_out() {
     let Some(own) = Container::start() else { return };
@@ -161,7 +162,7 @@ async fn an_alarm_is_seen_and_waited_out() {
     let publisher = connection.publisher().await.unwrap();
     let mut state = connection.state();
     own.ctl(&["set_vm_memory_high_watermark", "0.00001"]);
-    // The alarm comes within a second or so, and the broker tells of it once something is published.
+    // The alarm is raised within a second or so, and the broker signals it at the next publish.
     let publish = loop {
         let mut publish = publisher.publish(message(exchange::WORK, "ride-chunk.v1"));
         tokio::select! {
@@ -183,8 +184,8 @@ async fn an_alarm_is_seen_and_waited_out() {
     connection.close().await;
 }
 
-/// A consumer that is dropped is not cancelled beside the end of its channel, for which the library would give up the whole
-/// connection: its channel closes, as when a look through a queue ends. Only who cancels does.
+/// Dropping a consumer closes its channel without cancelling, also for queue browsers: a cancel while the channel closes would
+/// make the library close the whole connection. Only an explicit cancel cancels.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
 async fn a_consumer_ends_with_its_channel_and_leaves_the_connection_alone() {
     const TIMES: usize = 60;
@@ -219,7 +220,7 @@ async fn a_consumer_ends_with_its_channel_and_leaves_the_connection_alone() {
     broker.remove_topology().await.unwrap();
 }
 
-/// Settings that lead to the broker through a wire that keeps what clients say, connection by connection.
+/// Settings that lead to the broker through a proxy that records what clients send, by connection.
 async fn overheard(settings: &BrokerSettings) -> (BrokerSettings, Arc<Mutex<Vec<Vec<u8>>>>) {
     let authority = settings.url.reveal().parse::<AMQPUri>().unwrap().authority;
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();

@@ -1,4 +1,4 @@
-//! The loop around a worker, on both brokers: what happens to a message whatever its handler does.
+//! Tests of the worker loop on both brokers: what happens to a message whatever its handler does.
 
 use super::{SOON, next, on_both_brokers};
 use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
@@ -45,7 +45,7 @@ on_both_brokers! {
 
 type Handler = dyn Fn(Envelope<BatchSplit>) -> BoxFuture<'static, Result<Outputs, Failure>> + Send + Sync;
 
-/// Reads the merger's queue with whatever handler a test wants.
+/// Reads the merger's queue with a test's handler.
 struct Scripted {
     handler: Box<Handler>,
 }
@@ -80,7 +80,7 @@ where
     start_apart(broker, Arc::clone(broker), options, handler).await
 }
 
-/// The worker on one broker, the test's own connection on another: the same one, reached another way.
+/// The worker on one broker handle, the test's connection on another handle of the same broker.
 pub(super) async fn start_apart<F>(
     broker: &Arc<dyn Broker>,
     workers_broker: Arc<dyn Broker>,
@@ -110,7 +110,7 @@ impl Running {
         delivery.properties
     }
 
-    /// Stops the worker and holds it to having left nothing behind.
+    /// Stops the worker and checks that nothing is left behind.
     pub(super) async fn finish(self) {
         self.shutdown.cancel();
         tokio::time::timeout(SOON, self.task).await.expect("the worker should stop").unwrap().unwrap();
@@ -184,7 +184,7 @@ async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: A
     sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
     sent.properties.set_text(envelope::HISTORY, "attempt 4: not yet");
     sent.properties.set_text("mine", "kept");
-    // Where a replay publishes it is not for its publisher to say.
+    // The publisher of a message does not decide where a replay publishes it.
     sent.properties.set_text(envelope::ORIGINAL_EXCHANGE, exchange::EVENTS);
     sent.properties.set_text(envelope::ORIGINAL_ROUTING_KEY, "dataset-ready.v1");
     running.publish(sent.clone()).await;
@@ -234,7 +234,7 @@ async fn an_outage_spends_no_attempt(broker: Arc<dyn Broker>) {
     running.finish().await;
 }
 
-/// A missing binding is waited out on a rung: no attempt is spent, the broker counts no delivery in vain, and nothing dies.
+/// A message waits for a missing binding in a retry queue: no attempt and no delivery is spent, and there is no dead letter.
 async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         let properties = &envelope.properties;
@@ -244,8 +244,11 @@ async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn 
         if outages == 0 {
             (outgoing.exchange, outgoing.routing_key, outgoing.mandatory) = (exchange::WORK, "nobody.v1".into(), true);
         } else {
-            let said = properties.text(envelope::HISTORY).unwrap_or_default();
-            assert!(said.contains("no queue takes") && said.contains("`wildrydes topology apply`"), "{said}");
+            let output_text = properties.text(envelope::HISTORY).unwrap_or_default();
+            assert!(
+                output_text.contains("no queue takes") && output_text.contains("`wildrydes topology apply`"),
+                "{output_text}"
+            );
         }
         Ok(Outputs::all(vec![outgoing]))
     })
@@ -258,8 +261,8 @@ async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn 
     running.finish().await;
 }
 
-/// A letter that failed, waited on a rung and died holds everything its publisher wrote, and what a replay publishes is
-/// that again.
+/// A dead letter that failed and waited in a retry queue keeps everything its publisher wrote, and a replay publishes the same
+/// message.
 async fn a_letter_restored_is_the_message_as_it_was_published(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         match envelope.properties.attempt() {
@@ -327,7 +330,7 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
         let properties = Properties { kind: Some(kind.to_owned()), ..good.properties.clone() };
         Outgoing { properties, ..good.clone() }
     };
-    for (sent, reason, said) in [
+    for (sent, reason, output_text) in [
         (with_kind("batch-split.v2"), "unknown_version", "batch-split.v2"),
         (with_kind("batch-spilt.v1"), "unknown_kind", "batch-spilt.v1"),
         (Outgoing { body: Bytes::from_static(b"{\"batch_id\":"), ..good.clone() }, "malformed", "EOF"),
@@ -340,9 +343,10 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
         running.publish(sent).await;
         let dead = running.dead().await;
         assert_eq!(dead.text(envelope::REASON), Some(reason));
-        assert!(dead.text(envelope::WHY).unwrap().contains(said), "{dead:?}");
+        assert!(dead.text(envelope::WHY).unwrap().contains(output_text), "{dead:?}");
     }
-    // A message without a type is taken as the one kind this worker reads, and one whose routing key says more by that.
+    // A message without a type is read as the one kind that this worker reads, and one with a longer routing key as the kind it
+    // names.
     let mut untyped = good.clone();
     untyped.properties.kind = None;
     untyped.routing_key = "batch-split.v7".to_owned();
@@ -351,9 +355,8 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
     running.finish().await;
 }
 
-/// A body is read as gzip or zstd by its first bytes, whatever `content_encoding` says, and as deflate or Brotli where
-/// it says so. A body that is compressed twice, or in another way, becomes a dead letter whose reason names
-/// `content_encoding`.
+/// A body is read as gzip or zstd by its first bytes, whatever `content_encoding` declares, and as deflate or Brotli if
+/// declared. A body that is compressed twice, or in another way, becomes a dead letter whose reason names `content_encoding`.
 async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: Arc<dyn Broker>) {
     let (send_handled, mut handled) = tokio::sync::mpsc::unbounded_channel();
     let running = start(&broker, options(), move |envelope| {
@@ -381,7 +384,7 @@ async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: 
         assert_eq!(tokio::time::timeout(SOON, handled.recv()).await.unwrap().as_deref(), Some(batch_id));
     }
     let twice = gzip(&gzip(&plain("twice")).await).await;
-    for (content_encoding, body, said) in [
+    for (content_encoding, body, output_text) in [
         (Some("gzip, gzip"), twice, "at content_encoding: compressed twice, gzip within gzip"),
         (Some("br"), vec![0xFF; 9], "at content_encoding: the br stream is broken"),
         (Some("lz4"), vec![0x04, 0x22, 0x4D, 0x18], "at content_encoding: \"lz4\": expected gzip, zstd, deflate or br"),
@@ -390,7 +393,7 @@ async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: 
         running.publish(sent("dead", content_encoding, Some(body))).await;
         let dead = running.dead().await;
         assert_eq!(dead.text(envelope::REASON), Some("malformed"));
-        assert!(dead.text(envelope::WHY).unwrap().contains(said), "{dead:?}");
+        assert!(dead.text(envelope::WHY).unwrap().contains(output_text), "{dead:?}");
     }
     running.finish().await;
 }
@@ -443,7 +446,7 @@ async fn no_more_run_at_once_than_the_concurrency(broker: Arc<dyn Broker>) {
 async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     let (entered, gate) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
     let (entered_in, gate_in) = (Arc::clone(&entered), Arc::clone(&gate));
-    // One at a time, so that the second message cannot have been begun before the shutdown was noticed.
+    // One at a time, so that the second message is not started before the shutdown is noticed.
     let one_at_a_time = RunOptions { concurrency: 1, ..options() };
     let running = start(&broker, one_at_a_time, move |envelope| {
         let (entered, gate) = (Arc::clone(&entered_in), Arc::clone(&gate_in));
@@ -460,7 +463,7 @@ async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     running.shutdown.cancel();
     let late = Outgoing::message(&input("late")).unwrap();
     running.publish(late.clone()).await;
-    // Let the loop see the shutdown while the handler still runs, then let as many finish as want to.
+    // Lets the loop see the shutdown while the handler still runs, then releases every handler.
     tokio::task::yield_now().await;
     gate.add_permits(2);
     let event = next(&mut events).await;
@@ -489,15 +492,15 @@ async fn a_straggler_is_named_and_delivered_again(broker: Arc<dyn Broker>) {
     tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
     running.shutdown.cancel();
     let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should stop").unwrap();
-    let told = ended.expect_err("unfinished work is no success").to_string();
-    assert!(told.contains(&input("slow").message_id()), "{told}");
+    let error = ended.expect_err("unfinished work is no success").to_string();
+    assert!(error.contains(&input("slow").message_id()), "{error}");
     let mut again = running.connection.consume(queue::MERGER, 1).await.unwrap();
     let delivery = next(&mut again).await;
     assert!(delivery.redelivered);
     delivery.settle.ack().await.unwrap();
 }
 
-/// A scorer's replica hears events through a subscription of its own.
+/// Every replica of a scorer receives events through its own subscription.
 #[tokio::test]
 async fn subscriptions_reach_every_replica_of_a_worker() {
     struct Replica(Arc<Semaphore>);

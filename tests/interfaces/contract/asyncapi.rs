@@ -1,4 +1,4 @@
-//! `schemas/asyncapi.yaml` says what the topology and the message types say, no more and no less.
+//! Checks that `schemas/asyncapi.yaml` describes exactly the topology and the message types.
 
 use super::project;
 use common::{
@@ -15,7 +15,7 @@ use std::{
     fs,
 };
 
-/// A message's wire name, exchange and whether it must find a queue.
+/// A message's wire name, its exchange, and whether it is published as mandatory.
 type Route = (String, &'static str, bool);
 
 fn routes() -> Vec<Route> {
@@ -85,7 +85,7 @@ fn set<T: Ord>(items: impl IntoIterator<Item = T>) -> BTreeSet<T> {
     items.into_iter().collect()
 }
 
-/// The channels that are named queues, one for each value their address' parameter can take.
+/// The channels that are named queues, one for each value of the parameter in their address.
 fn queues(document: &Value) -> Vec<Value> {
     let mut queues = Vec::new();
     for (_, channel) in members(&document["channels"]) {

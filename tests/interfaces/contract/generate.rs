@@ -1,4 +1,4 @@
-//! Any message of each kind, and any stored document: what this fleet could ever write.
+//! Strategies that generate any message of each kind, and any stored document.
 
 use common::{
     dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
@@ -129,7 +129,7 @@ fn reading() -> impl Strategy<Value = Reading> {
     })
 }
 
-/// The splitting that a message comes from, and the fingerprint of the bytes its rides were read from.
+/// The id of the splitting that a message comes from, and the digest of the bytes its rides were read from.
 fn provenance() -> impl Strategy<Value = (Option<String>, Option<String>)> {
     (option::of(batch_id()), option::of("[0-9a-f]{32}"))
 }

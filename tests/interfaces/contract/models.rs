@@ -1,4 +1,4 @@
-//! Any model, any name of one, and what it served.
+//! Strategies that generate any model, alias and serving statistics.
 
 use super::generate::{batch_id, number, sha256, text};
 use common::{

@@ -1,9 +1,9 @@
-//! Rides handed in over HTTP.
+//! Tests of batches that are submitted over HTTP.
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use pipeline_tests::{
     gateway::{OPEN, Serving, launch},
-    processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes},
+    processes::{Fleet, Input, SOON, dataset_sha256, json_output, succeed, wildrydes},
     proxy::{Direction, Proxy},
     rabbitmq,
 };
@@ -19,8 +19,8 @@ async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
     bytes
 }
 
-/// Every form that the pipeline takes, over HTTP: answered with the id of its bytes, followed to its dataset, which is the
-/// very file in the store and, of one and the same file, the one that the command makes; with counts and the rejected rides.
+/// Every form that the splitter reads is accepted over HTTP and answered with the id of its bytes. Its dataset is the file in
+/// the store, byte by byte that of the command, with counts and rejected rides.
 #[tokio::test]
 async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
     let input = Input::of(2_500);
@@ -69,11 +69,11 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
         assert_eq!(rejected.text().lines().count() as u64, batch["counts"]["rejected"].as_u64().unwrap());
         if form == "travel-data" {
             assert_eq!(batch["manifest_sha256"], dataset_sha256(&expected));
-            // Again: nothing else.
+            // The same again changes nothing.
             let again = serving.api.post_bytes("/v1/batches", media_type, bytes).await.good();
             assert_eq!(again["batch_id"], id);
             assert_eq!(serving.api.until_batch_is(id, "ready").await["manifest_sha256"], batch["manifest_sha256"]);
-            let remote = told(wildrydes().args(["status", "--url", &serving.api.url]));
+            let remote = json_output(wildrydes().args(["status", "--url", &serving.api.url]));
             assert!(remote.to_string().contains(id), "{remote}");
             let table = succeed(wildrydes().args(["status", "--url", &serving.api.url]));
             let splitter = table.lines().find(|line| line.starts_with("splitter ")).expect("its line");
@@ -88,8 +88,8 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
     serving.finish().await;
 }
 
-/// An idempotency key stands for one body; a batch id for one file, from the moment it was handed in; the same again is the
-/// same batch. What is refused by the splitter is told with its reason.
+/// An idempotency key stands for one body, and a batch id for one file from its submission on. The same request again returns
+/// the same batch. A batch that the splitter refuses is reported with its reason.
 #[tokio::test]
 async fn keys_and_ids_stand_for_one_body_and_what_is_refused_says_why() {
     let input = Input::of(300);
@@ -123,8 +123,8 @@ async fn keys_and_ids_stand_for_one_body_and_what_is_refused_says_why() {
     serving.finish().await;
 }
 
-/// What is no batch is refused before it is anywhere: nothing, forms, pages, too much by the word of the client or by count;
-/// and what breaks off leaves nothing behind.
+/// A body that is not a batch is refused before it is stored: empty bodies, forms, pages, bodies that are too large by
+/// declaration or by count. A body that breaks off leaves nothing behind.
 #[tokio::test]
 async fn what_is_no_batch_is_refused_and_leaves_nothing() {
     let input = Input::of(10);
@@ -154,7 +154,7 @@ async fn what_is_no_batch_is_refused_and_leaves_nothing() {
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(&vec![b' '; 300_000]).await.unwrap();
     drop(socket);
-    // It is being written; then it is gone.
+    // The upload is being stored; then its partial file is removed.
     let deadline = Instant::now() + SOON;
     let incoming = serving.store().join("raw/incoming");
     while std::fs::read_dir(&incoming).is_ok_and(|files| files.count() > 0) {
@@ -165,8 +165,8 @@ async fn what_is_no_batch_is_refused_and_leaves_nothing() {
     serving.finish().await;
 }
 
-/// Eight bodies for one batch id, all of them whole at the same moment: one is taken, the others are told so at once, and none
-/// of them becomes a dead letter.
+/// Of eight bodies for one batch id that are complete at the same moment, one is accepted and the others are refused at once.
+/// None becomes a dead letter.
 #[tokio::test]
 async fn of_many_at_once_one_has_the_batch_id() {
     let serving = Serving::start(&Input::of(100), &[]).await;
@@ -203,8 +203,8 @@ async fn of_many_at_once_one_has_the_batch_id() {
     serving.finish().await;
 }
 
-/// The store's copy of a batch is what its bytes are, not what its name or its size is: a damaged one is replaced when the
-/// right bytes are handed in again, by command or over HTTP, and that is said.
+/// A damaged copy of a batch in the store is replaced when the right bytes are submitted again, by command or over HTTP, and
+/// the answer says so.
 #[tokio::test]
 async fn a_damaged_copy_is_replaced_by_the_right_bytes() {
     let input = Input::of(300);
@@ -227,7 +227,7 @@ async fn a_damaged_copy_is_replaced_by_the_right_bytes() {
     serving.finish().await;
 }
 
-/// A batch that the broker did not confirm reserves no id: other bytes may have it. One that is confirmed does.
+/// A batch that the broker did not confirm reserves no id: other bytes may use it. A confirmed batch does.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn an_unconfirmed_batch_reserves_no_id() {
     let input = Input::of(10);

@@ -1,4 +1,4 @@
-//! Bodies as clients send them: compressed, with a byte order mark, with nulls, as records of telemetry, as over RPC.
+//! Tests of bodies as clients send them: compressed, with a byte order mark, with nulls, as telemetry records, as over RPC.
 
 use super::{probability, same};
 use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
@@ -39,8 +39,8 @@ fn tensors() -> Value {
     json!({ "inputs": [{ "name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30.5, 330, 300, 97, 176, 48] }] })
 }
 
-/// Every coding in any case, two codings, and names of character sets give exactly the score of the plain body, on
-/// every path that reads a body, binary tensors included.
+/// Every coding in any case, two codings, and names of character sets give exactly the score of the plain body, on every path
+/// that reads a body, also for binary tensors.
 #[tokio::test]
 async fn a_compressed_body_has_the_score_of_the_plain_one() {
     let serving = Serving::start(&Input::of(1_000), &[]).await;
@@ -87,8 +87,8 @@ async fn a_coding_that_cannot_be_read_is_refused_by_name() {
     for path in ["/v1/score", "/", INFER] {
         for coding in ["compress", "lzma", "gzip, gzip, gzip", "aws-chunked"] {
             let answer = send(api, path, coding, b"{}".to_vec()).await;
-            let told = answer.problem(415, "unsupported-media-type");
-            assert!(told["detail"].as_str().unwrap().starts_with("Content-Encoding "), "{told}");
+            let problem_json = answer.problem(415, "unsupported-media-type");
+            assert!(problem_json["detail"].as_str().unwrap().starts_with("Content-Encoding "), "{problem_json}");
             assert_eq!(answer.header("accept-encoding"), "gzip, deflate, zstd, br, identity", "{answer:?}");
         }
         for (coding, body, words) in [
@@ -101,8 +101,8 @@ async fn a_coding_that_cannot_be_read_is_refused_by_name() {
             ("identity", compressed("gzip", b"{}").await, "Content-Encoding: gzip"),
             ("gzip", Vec::new(), "the body is empty"),
         ] {
-            let told = send(api, path, coding, body).await.problem(400, "unreadable-request");
-            assert!(told["detail"].as_str().unwrap().contains(words), "{coding}: {told}");
+            let problem_json = send(api, path, coding, body).await.problem(400, "unreadable-request");
+            assert!(problem_json["detail"].as_str().unwrap().contains(words), "{coding}: {problem_json}");
         }
         for coding in ["gzip", "deflate", "zstd", "br"] {
             send(api, path, coding, compressed(coding, &vec![b' '; 50 << 20]).await).await.problem(413, "too-large");
@@ -123,8 +123,8 @@ async fn a_coding_that_cannot_be_read_is_refused_by_name() {
     serving.finish().await;
 }
 
-/// A record of telemetry, rides as over RPC in their units, nulls and a byte order mark give exactly the score of the
-/// clean request; an error uses the request's spelling, and names the key that may be meant.
+/// A telemetry record, rides as over RPC in their units, nulls and a byte order mark give exactly the score of the clean
+/// request. An error uses the request's spelling, and suggests the intended key.
 #[tokio::test]
 async fn rides_are_scored_as_clients_write_them() {
     let serving = Serving::start(&Input::of(1_000), &[]).await;
@@ -203,15 +203,15 @@ async fn rides_are_scored_as_clients_write_them() {
         (r#"{"data": [{"distance": 1}, {"distance": 2}]}"#, "no-rides", "data", "\"data\" is an array of 2"),
         (r#"{"rides": []}"#, "no-rides", "", "at least one ride"),
     ] {
-        let told = api.post_bytes("/v1/score", "application/json", body).await.problem(422, code);
-        assert_eq!(told["errors"][0]["field"], field, "{told}");
-        assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+        let problem_json = api.post_bytes("/v1/score", "application/json", body).await.problem(422, code);
+        assert_eq!(problem_json["errors"][0]["field"], field, "{problem_json}");
+        assert!(problem_json["detail"].as_str().unwrap().contains(words), "{problem_json}");
     }
     serving.finish().await;
 }
 
-/// A table in CSV, and rides under another key and with other names, become datasets; the reading is part of the
-/// batch's identity; a reading that cannot be used is refused with the reason.
+/// A CSV table, and rides under other keys, become datasets. The reading is part of the batch's identity. An invalid reading is
+/// refused with the reason.
 #[tokio::test]
 async fn a_batch_says_how_it_is_read() {
     let input = Input::of(100);
@@ -229,11 +229,11 @@ async fn a_batch_says_how_it_is_read() {
         mapped["batch_id"]
     );
     hand_in("?batch_id=mine&rides_at=data").await.good();
-    let told = hand_in("?batch_id=mine&rides_at=other").await.problem(409, "conflict");
-    assert!(told["detail"].as_str().unwrap().contains("--rides-at data"), "{told}");
+    let problem_json = hand_in("?batch_id=mine&rides_at=other").await.problem(409, "conflict");
+    assert!(problem_json["detail"].as_str().unwrap().contains("--rides-at data"), "{problem_json}");
     for (query, words) in [("?map=altitude=alt", "a field of a ride"), ("?rides_at=a..b", "the path of member names")] {
-        let told = hand_in(query).await.problem(422, "invalid-reading");
-        assert!(told["detail"].as_str().unwrap().contains(words), "{told}");
+        let problem_json = hand_in(query).await.problem(422, "invalid-reading");
+        assert!(problem_json["detail"].as_str().unwrap().contains(words), "{problem_json}");
     }
     for media_type in ["text/csv", "text/tab-separated-values", "application/vnd.apache.parquet"] {
         let path = format!("/v1/batches?batch_id={}", media_type.replace(['/', '.'], "-"));
@@ -262,7 +262,7 @@ async fn the_shared_cases_are_scored() {
     send(api, INFER, "gzip", read("17-gzip-request-body/infer.json.gz")).await.good();
     send(api, INFER, "identity", read("18-optional-fields-null/infer.json")).await.good();
     let record = send(api, "/v1/score", "identity", read("19-a-ride-record-to-score/ride.json")).await;
-    // Its station may not be among those of this fleet: then the weather is missing, and nothing else.
+    // This fleet may lack the ride's station; then only the weather is missing.
     if !record.status.is_success() {
         record.problem(422, "no-station-in-reach");
     }

@@ -1,11 +1,11 @@
-//! Scores by the models of breeds, over HTTP and from the command line, and what is left of them.
+//! Tests of scores by breed models, over HTTP and from the command line, and of their serving statistics.
 
 use super::same;
 use common::model::{AliasName, Model};
 use pipeline_tests::{
     gateway::{OPEN, launch},
     models::{model, name, write},
-    processes::{Fleet, SOON, told},
+    processes::{Fleet, SOON, json_output},
 };
 use records::{
     StoreSettings, layout,
@@ -38,9 +38,9 @@ fn open(path: &Path) -> Store {
     store::open(&StoreSettings { url: path.display().to_string(), ..StoreSettings::default() }).unwrap()
 }
 
-/// `/v1/score` and `wildrydes score` name the model that made each score: that of the breed where there is one, else that of all rides,
-/// with the reason; with reasons that are that model's. What was asked is then told by `wildrydes model drift` and `/metrics`, beside what
-/// the challenger would have said.
+/// `/v1/score` and `wildrydes score` name the model of each score: the breed model, or the global model with the reason. The
+/// explanation is that model's. `wildrydes model drift` and `/metrics` then show the serving statistics, with the challenger's
+/// shadow scores.
 #[tokio::test]
 async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
     let folder = tempfile::tempdir().unwrap();
@@ -86,15 +86,15 @@ async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
     for kind in [vec![], vec!["--fleet"], vec!["--url", api.url.as_str()]] {
         let mut command = fleet.wildrydes();
         command.args(["score", "--prcp", "0", "--breed", "qilin"]).args(flags).args(&kind);
-        let answer = told(&mut command);
+        let answer = json_output(&mut command);
         same(answer["scores"][0]["probability"].as_f64().unwrap(), expected(&qilin, 30.0), "wildrydes score");
     }
 
-    // What was asked without the fleet is not counted; what was, is some milliseconds later.
+    // Scores without the fleet are not counted; scores by the fleet are counted some milliseconds later.
     let drift_of = async |family: &str, enough: fn(&Value) -> bool| {
         let deadline = Instant::now() + SOON;
         loop {
-            let drift = told(fleet.wildrydes().args(["model", "drift", "--model", family]));
+            let drift = json_output(fleet.wildrydes().args(["model", "drift", "--model", family]));
             if enough(&drift) {
                 return drift;
             }
@@ -102,7 +102,7 @@ async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     };
-    // Seven over HTTP and two from the command line, whoever scored them.
+    // Seven over HTTP and two from the command line, by any scorer.
     let drift = drift_of(layout::GLOBAL_MODEL, |drift| {
         drift["rides"].as_u64() >= Some(9) && drift["fallbacks"]["no_breed_model"] == 2
     });
@@ -130,7 +130,10 @@ async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
         families["models"],
         json!([{ "model": "service-request", "champion": "all", "versions": 2, "breeds": 1 }])
     );
-    let told = api.get("/v1/models/service-request").await.good();
-    assert_eq!((&told["challenger"]["model_id"], &told["history"][0]["by"]), (&json!("other"), &json!("test")));
+    let answer_json = api.get("/v1/models/service-request").await.good();
+    assert_eq!(
+        (&answer_json["challenger"]["model_id"], &answer_json["history"][0]["by"]),
+        (&json!("other"), &json!("test"))
+    );
     fleet.finish().await;
 }

@@ -1,5 +1,5 @@
-//! Nobody answers, the broker is silent, gone or blocked, the gateway is asked to end: every request has its answer in time,
-//! no answer is wrong, and it all mends itself. On real RabbitMQ.
+//! Tests of deadlines on RabbitMQ: without a scorer, with a silent, absent or blocked broker, and at shutdown, every request is
+//! answered in time, no answer is wrong, and the gateway recovers.
 
 use super::{probability, same};
 use common::{
@@ -25,7 +25,7 @@ use std::{
 };
 use tokio::task::JoinSet;
 
-/// The deadline of these gateways, and all the longer that a request may take on a machine that does other things.
+/// The deadline of these gateways, and the tolerance on a busy machine.
 const DEADLINE_MS: &str = "2000";
 const IN_TIME: Duration = Duration::from_secs(8);
 
@@ -33,8 +33,8 @@ fn environment() -> Vec<(&'static str, &'static str)> {
     [&OPEN[..], &[("WILDRYDES__GATEWAY__DEADLINE_MS", DEADLINE_MS)]].concat()
 }
 
-/// With no scorer, that is said at once and not waited for; with one that takes requests and never answers, it is said at the
-/// deadline, and the answer that comes later is dropped and counted.
+/// Without a scorer, the answer says so at once. With a scorer that never answers, it says so at the deadline, and the late
+/// answer is dropped and counted.
 #[tokio::test]
 async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
     let input = Input::of(10);
@@ -44,10 +44,10 @@ async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
     let deadline = Instant::now() + SOON;
     loop {
         let answer = api.post("/v1/score", &ride()).await;
-        // Connecting takes a moment.
+        // The scorer may still be connecting.
         if answer.json()["type"] != "urn:wildrydes:problem:broker-away" {
-            let told = answer.problem(503, "no-scorer");
-            assert!(told["detail"].as_str().unwrap().contains("no scorer is running"), "{told}");
+            let problem_json = answer.problem(503, "no-scorer");
+            assert!(problem_json["detail"].as_str().unwrap().contains("no scorer is running"), "{problem_json}");
             break;
         }
         assert!(Instant::now() < deadline, "{}", answer.text());
@@ -66,8 +66,8 @@ async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
         async move { api.post("/v1/score", &ride()).await }
     });
     let delivery = tokio::time::timeout(SOON, consumer.next()).await.expect("a request").unwrap();
-    let told = tokio::time::timeout(IN_TIME, asked).await.expect("in time").unwrap().problem(504, "no-answer");
-    assert!(told["detail"].as_str().unwrap().contains("waited for a scorer"), "{told}");
+    let problem_json = tokio::time::timeout(IN_TIME, asked).await.expect("in time").unwrap().problem(504, "no-answer");
+    assert!(problem_json["detail"].as_str().unwrap().contains("waited for a scorer"), "{problem_json}");
     assert_eq!(api.metric("late_answers", "").await, 0.0);
     let request: ScoreRequest = decode(&delivery.body).unwrap();
     let error = ScoreError { code: ScoreErrorCode::NoModel, message: "too late".to_owned(), field: None };
@@ -83,14 +83,14 @@ async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
     fleet.finish().await;
 }
 
-/// What came of requests under load: how many of each status, and how long the longest took.
+/// Results of the requests under load: their number by status, and the longest duration.
 #[derive(Debug, Default)]
 struct Seen {
     by_status: BTreeMap<u16, u64>,
     longest: Duration,
 }
 
-/// Asks for scores without pause, 16 at a time, until told to stop; holds every answer to its number and to the deadline.
+/// Requests scores without pause, 16 at a time, until it is stopped, and checks every answer's probability and duration.
 fn load(api: &Api, expected: Vec<(Value, f64)>, stop: Arc<AtomicBool>) -> JoinSet<Seen> {
     let expected = Arc::new(expected);
     let mut load = JoinSet::new();
@@ -112,7 +112,7 @@ fn load(api: &Api, expected: Vec<(Value, f64)>, stop: Arc<AtomicBool>) -> JoinSe
                 match answer.status.as_u16() {
                     200 => same(probability(&answer.json()), *probable, "an answer under load"),
                     503 | 504 => {
-                        // Whoever is turned away at once should not come back at once.
+                        // A client that is refused should not retry at once.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     _ => panic!("{} {}", answer.status, answer.text()),
@@ -135,9 +135,9 @@ async fn all(load: JoinSet<Seen>) -> Seen {
     sum
 }
 
-/// The broker is silent for some seconds (its processes stopped), then gone and started again, then short of memory, all under
-/// load: no request outlives its deadline, every score is the right one, readiness says what is, metrics and what lies in the
-/// store are told all the while, and it goes on by itself. `WILDRYDES_TEST_OUTAGE_SECONDS` makes the outages longer than 6 s.
+/// Under load, the broker is suspended for some seconds, then killed and restarted, then short of memory: no request exceeds
+/// its deadline, every score is right, readiness is true, metrics and stored documents are served meanwhile, and the gateway
+/// recovers. `WILDRYDES_TEST_OUTAGE_SECONDS` makes the outages longer than 6 s.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_score_wrong() {
     let Some(broker) = Container::start() else { return };
@@ -160,7 +160,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
     let under = async |what: &str, strike: &dyn Fn(), mend: &dyn Fn(), during: &[&str]| {
         let stop = Arc::new(AtomicBool::new(false));
         let load = load(&api, expected.clone(), Arc::clone(&stop));
-        // The load goes on meanwhile.
+        // The load continues meanwhile.
         tokio::task::block_in_place(strike);
         let until = Instant::now() + outage;
         let mut kinds = std::collections::BTreeSet::new();
@@ -195,7 +195,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
     fleet.finish().await;
 }
 
-/// Asked to end, it says so to those who come, `/readyz` first of all, answers whom it had taken on, and ends well.
+/// At shutdown, the gateway refuses new requests, `/readyz` first, answers those it has accepted, and ends with success.
 #[tokio::test]
 async fn asked_to_end_it_answers_whom_it_has_taken_on() {
     let input = Input::of(2_000);

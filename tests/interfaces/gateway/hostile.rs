@@ -1,4 +1,4 @@
-//! Clients that are slow, idle, huge or out of their minds: bounded memory, the right answers, and everyone else is served.
+//! Tests with slow, idle, large and malformed requests: memory is bounded, answers are right, and other clients are served.
 
 use super::{probability, same};
 use pipeline_tests::{
@@ -26,16 +26,16 @@ pub(super) async fn connect(api: &Api) -> TcpStream {
     TcpStream::connect(api.url.strip_prefix("http://").unwrap()).await.expect("it listens")
 }
 
-/// What a connection answers until it is closed.
+/// Everything that a connection sends until it is closed.
 pub(super) async fn to_the_end(mut socket: TcpStream) -> String {
     let mut answer = Vec::new();
-    // A reset is an end, too.
+    // A reset closes it as well.
     let _ = tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends");
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// A thousand idle connections, and hundreds that send a head or a body byte by byte: they are ended in time, bodies with 408,
-/// and everyone else is served meanwhile.
+/// A thousand idle connections, and hundreds that send a head or a body byte by byte, are ended in time, bodies with 408, and
+/// other clients are served meanwhile.
 #[tokio::test]
 async fn slow_and_idle_clients_keep_nobody_from_being_served() {
     let settings = ["--set", "gateway.deadline_ms=2000", "--set", "gateway.stall_ms=1000"];
@@ -60,7 +60,7 @@ async fn slow_and_idle_clients_keep_nobody_from_being_served() {
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
         let deadline = Instant::now() + SOON;
-        // A byte now and then, until there is an answer.
+        // One byte at intervals, until there is an answer.
         while tokio::time::timeout(pause, socket.read_buf(&mut answer)).await.is_err() {
             assert!(Instant::now() < deadline, "{path} should be ended");
             let _ = socket.write_all(b" ").await;
@@ -87,14 +87,14 @@ async fn slow_and_idle_clients_keep_nobody_from_being_served() {
         assert!(answer.is_empty() || answer.starts_with("HTTP/1.1 408 "), "{answer}");
     }
     drop(idle);
-    // By a new connection: those of before have been idle for as long as it waits for a head.
+    // On a new connection: the earlier ones have been idle for the whole head timeout.
     same(probability(&Api::at(&api.url).score(&ride()).await), expected, "afterwards");
     within_memory("1,000 idle, 300 slow heads, 53 slow bodies", serving.peak_memory(), 300);
     serving.finish().await;
 }
 
-/// 100 MB of a batch go through to its dataset; bodies that a few bytes make into much stay what they are; as many of them
-/// as one likes do not add up.
+/// A batch of 100 MB becomes its dataset. Small bodies that expand are refused at their limit. Many of them together stay
+/// within the limit of all bodies.
 #[tokio::test]
 async fn large_bodies_take_bounded_memory() {
     let input = Input::of(1_000);
@@ -135,7 +135,7 @@ async fn large_bodies_take_bounded_memory() {
     }
     within_memory("8 MB that are millions of things", serving.peak_memory() - before, 300);
 
-    // More at once than all bodies together may take.
+    // More than all bodies together may take.
     let body = bytes::Bytes::from(vec![b' '; 8 << 20]);
     let at_once = (0..60).map(|_| {
         let body = body.clone();
@@ -143,7 +143,7 @@ async fn large_bodies_take_bounded_memory() {
             let half = body.slice(..body.len() / 2);
             let pieces = futures::stream::iter([Ok(half), Ok::<_, std::io::Error>(body.slice(body.len() / 2..))]);
             let request = api.request(Method::POST, "/v1/score").body(reqwest::Body::wrap_stream(pieces));
-            // Whoever is turned away before all was sent may find the connection closed.
+            // A client that is refused before it has sent everything may find the connection closed.
             match request.send().await {
                 Ok(response) => Some(Answer::of(response).await.status.as_u16()),
                 Err(_) => None,
@@ -157,7 +157,7 @@ async fn large_bodies_take_bounded_memory() {
     serving.finish().await;
 }
 
-/// Bytes, and JSON that is nearly right.
+/// Random bytes, and JSON that is nearly valid.
 fn bodies() -> impl Strategy<Value = Vec<u8>> {
     let number = prop_oneof![
         Just(json!(0)),
@@ -219,7 +219,8 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-/// Whatever comes as a body, to whatever takes one: an answer, in time, that is good or a problem and no failure of ours.
+/// Any body, on any path that takes one, is answered in time, with success or with a problem that is not a failure of the
+/// gateway.
 #[tokio::test]
 async fn no_body_makes_it_fail() {
     const CASES: usize = 600;
@@ -244,15 +245,15 @@ async fn no_body_makes_it_fail() {
         for (path, body, answer) in futures::future::join_all(asked).await {
             let status = answer.status.as_u16();
             *by_status.entry(status).or_default() += 1;
-            let shown = || format!("{path}: {:?}\n{status} {}", String::from_utf8_lossy(body), answer.text());
-            assert!(matches!(status, 200 | 202 | 400 | 409 | 413 | 422), "{}", shown());
+            let describe = || format!("{path}: {:?}\n{status} {}", String::from_utf8_lossy(body), answer.text());
+            assert!(matches!(status, 200 | 202 | 400 | 409 | 413 | 422), "{}", describe());
             if status >= 400 {
-                assert_eq!(answer.header("content-type"), "application/problem+json", "{}", shown());
-                assert_eq!(answer.json()["status"], status, "{}", shown());
+                assert_eq!(answer.header("content-type"), "application/problem+json", "{}", describe());
+                assert_eq!(answer.json()["status"], status, "{}", describe());
             } else if path == "/v1/score" {
                 let each = answer.json()["scores"].as_array().cloned().unwrap_or_else(|| vec![answer.json()]);
                 let good = |score: &Value| score["probability"].as_f64().is_some_and(|p| (0.0..=1.0).contains(&p));
-                assert!(each.iter().all(|score| good(score) || score["error"].is_object()), "{}", shown());
+                assert!(each.iter().all(|score| good(score) || score["error"].is_object()), "{}", describe());
             }
         }
     }

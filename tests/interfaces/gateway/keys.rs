@@ -1,8 +1,8 @@
-//! Who may ask what, from where, and over which wire.
+//! Tests of access to the gateway: keys, origins, host names and TLS.
 
 use pipeline_tests::{
     gateway::{Api, Serving, ride},
-    processes::{Input, SOON, output, told, wildrydes, worker},
+    processes::{Input, SOON, json_output, output, wildrydes, worker},
     secrets::forms,
     tls::Certificates,
 };
@@ -14,9 +14,9 @@ use tokio::{
     net::TcpStream,
 };
 
-/// Makes a key as the command does; the key, and its lines for the configuration.
+/// Makes a key with the command. Returns the key, and its lines for the configuration.
 pub(super) fn key(name: &str, more: &[&str]) -> (String, String) {
-    let made = told(wildrydes().args(["key", name]).args(more));
+    let made = json_output(wildrydes().args(["key", name]).args(more));
     let rate = made["requests_per_second"].as_u64().map(|rate| format!("requests_per_second = {rate}\n"));
     let lines = format!(
         "[[gateway.keys]]\nname = {}\nsha256 = {}\nscopes = {}\n{}",
@@ -28,8 +28,8 @@ pub(super) fn key(name: &str, more: &[&str]) -> (String, String) {
     (made["key"].as_str().expect("a key").to_owned(), lines)
 }
 
-/// A key opens its scopes, at its rate, by either header; none, a wrong one and another's open nothing. Page, health and
-/// document need none. No key is in any answer or any line of the log.
+/// A key gives access to its scopes, at its rate, by either header. Without a key, or with a wrong or another scope's key,
+/// access is refused. Page, health and document need no key. No answer and no log contains a key.
 #[tokio::test]
 async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
     let input = Input::of(500);
@@ -40,7 +40,7 @@ async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
     std::fs::write(&config, [lines, more, most].concat()).unwrap();
     let serving = Serving::without_rides(&input, &["-vv", "--config", config.to_str().unwrap()]).await;
     let api = &serving.api;
-    let mut told = Vec::new();
+    let mut outputs = Vec::new();
     let other = if reader.ends_with('0') { '1' } else { '0' };
     let wrong = format!("{}{other}", &reader[..reader.len() - 1]);
 
@@ -58,20 +58,20 @@ async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
         let answer = api.send(request).await;
         answer.problem(401, "key-needed");
         assert!(answer.header("www-authenticate").starts_with("Bearer"), "{answer:?}");
-        told.push(answer.text());
+        outputs.push(answer.text());
     }
     for (name, value) in [("x-api-key", reader.clone()), ("authorization", format!("BEARER {reader}"))] {
         let answer = api.send(api.request(Method::GET, "/v1/batches").header(name, value)).await;
         assert_eq!(answer.status, 200, "{}", answer.text());
-        told.push(answer.text());
+        outputs.push(answer.text());
     }
     let forbidden = api.send(api.request(Method::POST, "/v1/batches").header("x-api-key", &reader).body("[]")).await;
     forbidden.problem(403, "scope-missing");
-    told.push(forbidden.text());
+    outputs.push(forbidden.text());
     let rides = std::fs::read(&input.rides).unwrap();
     let taken = api.send(api.request(Method::POST, "/v1/batches").bearer_auth(&writer).body(rides)).await;
     assert_eq!(taken.status, 202, "{}", taken.text());
-    told.push(taken.text());
+    outputs.push(taken.text());
     let mut limited = None;
     for _ in 0..50 {
         let answer = api.send(api.request(Method::GET, "/v1/models").header("x-api-key", &slow)).await;
@@ -82,11 +82,11 @@ async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
     }
     let limited = limited.expect("50 requests at once are more than 2 a second");
     limited.problem(429, "rate-limited");
-    told.push(limited.text());
+    outputs.push(limited.text());
     for path in ["/", "/docs", "/page/page.js", "/openapi.json", "/healthz", "/metrics", "/v2/health/live"] {
         let answer = api.get(path).await;
         assert_eq!(answer.status, 200, "{path}: {}", answer.text());
-        told.push(answer.text());
+        outputs.push(answer.text());
     }
     let remote = |key: Option<&str>| {
         let mut command = wildrydes();
@@ -94,25 +94,27 @@ async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
         output(&mut command)
     };
     assert!(remote(Some(&reader)).status.success() && !remote(None).status.success());
-    told.push(serving.log());
+    outputs.push(serving.log());
     for secret in [&reader, &writer, &slow, &wrong] {
         for form in forms(secret) {
-            assert!(told.iter().all(|text| !text.contains(&form)), "a key is told, as {form}");
+            assert!(
+                outputs.iter().all(|text| !text.contains(&form)),
+                "an answer or the log contains the key, as {form}"
+            );
         }
     }
     serving.finish().await;
 }
 
-/// Without keys it starts only where that was chosen: on this machine alone by `--serve`, else by `auth = "off"`; then it
-/// warns.
+/// Without keys the gateway starts only by choice: bound to this machine by `--serve`, or with `auth = "off"`; then it warns.
 #[tokio::test]
 async fn keys_are_off_by_explicit_choice_only() {
     let input = Input::of(10);
     let refused = |command: &mut Command| {
         let ended = output(command);
-        let said = String::from_utf8_lossy(&ended.stderr).into_owned();
-        assert_eq!(ended.status.code(), Some(2), "{said}");
-        assert!(said.contains("gateway.keys") && said.contains("wildrydes key"), "{said}");
+        let stderr_text = String::from_utf8_lossy(&ended.stderr).into_owned();
+        assert_eq!(ended.status.code(), Some(2), "{stderr_text}");
+        assert!(stderr_text.contains("gateway.keys") && stderr_text.contains("wildrydes key"), "{stderr_text}");
     };
     refused(worker("gateway").current_dir(input.folder()));
     refused(wildrydes().current_dir(input.folder()).args(["run", "--serve=0.0.0.0:0"]));
@@ -123,8 +125,7 @@ async fn keys_are_off_by_explicit_choice_only() {
     serving.finish().await;
 }
 
-/// Without keys, on this machine alone, a page of another site can neither pass for this machine by a name of its own nor
-/// send anything.
+/// Without keys, bound to this machine, the gateway refuses pages of other sites, under any host name, and their requests.
 #[tokio::test]
 async fn other_sites_pages_have_no_way_in() {
     let input = Input::of(10);
@@ -132,8 +133,8 @@ async fn other_sites_pages_have_no_way_in() {
     let api = &serving.api;
     for path in ["/v1/batches", "/", "/readyz", "/openapi.json"] {
         let named = api.request(Method::GET, path).header(header::HOST, "wildrydes.example.org");
-        let told = api.send(named).await.problem(421, "unknown-host");
-        assert!(told["detail"].as_str().unwrap().contains("gateway.hosts"), "{told}");
+        let problem_json = api.send(named).await.problem(421, "unknown-host");
+        assert!(problem_json["detail"].as_str().unwrap().contains("gateway.hosts"), "{problem_json}");
     }
     let port = api.url.rsplit(':').next().unwrap();
     for own in ["localhost".to_owned(), format!("localhost:{port}"), "127.0.0.1".to_owned(), format!("[::1]:{port}")] {
@@ -151,8 +152,8 @@ async fn other_sites_pages_have_no_way_in() {
     serving.finish().await;
 }
 
-/// On every address of the machine and without keys, a page that resolved its own name to the gateway (DNS rebinding) reads
-/// nothing and uploads nothing, over HTTP/1.1 and HTTP/2; the hosts in the settings are answered.
+/// Bound to every address and without keys, the gateway gives a page that resolved its own name to it (DNS rebinding) nothing
+/// and accepts no upload, over HTTP/1.1 and HTTP/2. It answers under the hosts of the settings.
 #[tokio::test]
 async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
     let input = Input::of(10);
@@ -170,8 +171,8 @@ async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
     ] {
         for host in ["evil.example", &format!("evil.example:{port}"), "localhost.evil.example", "192.0.2.1"] {
             let rebound = api.request(method.clone(), path).header(header::HOST, host).body("[]");
-            let told = api.send(rebound).await.problem(421, "unknown-host");
-            assert!(told["detail"].as_str().unwrap().contains("gateway.hosts"), "{told}");
+            let problem_json = api.send(rebound).await.problem(421, "unknown-host");
+            assert!(problem_json["detail"].as_str().unwrap().contains("gateway.hosts"), "{problem_json}");
         }
     }
     for own in [format!("localhost:{port}"), "LOCALHOST.".to_owned(), "127.0.0.1".to_owned(), "[::1]".to_owned()] {
@@ -212,10 +213,10 @@ async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
     serving.finish().await;
 }
 
-/// Every answer says that its type is not to be guessed; nobody stores an answer of the API; the page keeps its caching.
+/// Every answer forbids guessing its type. No cache may store an answer of the API. The page keeps its caching.
 #[tokio::test]
 async fn answers_say_who_may_store_them() {
-    // The process looks for the weather once it has started.
+    // The process checks the weather source once it has started.
     let input = Input::of(10);
     let serving = Serving::without_rides(&input, &["--set", "gateway.ops_bind=127.0.0.1:0", "-v"]).await;
     let ops = serving.ops();
@@ -243,7 +244,7 @@ async fn answers_say_who_may_store_them() {
     serving.finish().await;
 }
 
-/// With a certificate it speaks TLS, HTTP/1.1 and HTTP/2, and nothing in the clear.
+/// With a certificate the gateway accepts TLS only, with HTTP/1.1 and HTTP/2.
 #[tokio::test]
 async fn with_a_certificate_it_speaks_tls_alone() {
     let input = Input::of(10);
@@ -282,8 +283,8 @@ async fn with_a_certificate_it_speaks_tls_alone() {
         ]);
         curl.arg(certificates.file("ca")).args(["--resolve", &format!("localhost:{port}:127.0.0.1")]);
         let ended = output(curl.arg(format!("{url}/healthz")));
-        let said = String::from_utf8_lossy(&ended.stdout).into_owned();
-        assert!(ended.status.success() && said.starts_with("{\"status\":\"ok\"}"), "{version}: {ended:?}");
+        let stdout_text = String::from_utf8_lossy(&ended.stdout).into_owned();
+        assert!(ended.status.success() && stdout_text.starts_with("{\"status\":\"ok\"}"), "{version}: {ended:?}");
     }
     serving.finish().await;
 }

@@ -1,4 +1,4 @@
-//! Each limit is reached: those who waste it are ended, and everyone else is served.
+//! Tests that reach each limit: wasteful clients are ended, and all others are served.
 
 use super::{
     hostile::{connect, to_the_end},
@@ -18,17 +18,17 @@ use tokio::{
 
 const OPS: [&str; 3] = ["-v", "--set", "gateway.ops_bind=127.0.0.1:0"];
 
-/// The line of a limit in `/metrics`.
+/// The label of a limit in `/metrics`.
 fn of(limit: &str) -> String {
     format!("{{limit=\"{limit}\"}}")
 }
 
-/// A limit itself.
+/// The value of a limit.
 async fn limit(api: &Api, limit: &str) -> f64 {
     api.metric("limit{", &of(limit)).await
 }
 
-/// Waits until a counter or gauge fits.
+/// Waits until a counter or gauge has a value that `fits` accepts.
 async fn until(api: &Api, name: &str, limit: &str, fits: impl Fn(f64) -> bool) {
     let deadline = Instant::now() + SOON;
     loop {
@@ -48,8 +48,8 @@ async fn events(api: &Api, key: Option<&str>) -> Response {
     request.send().await.expect("a stream")
 }
 
-/// Three times as many silent connections as the gateway keeps: the oldest are closed, health and a score are answered on new
-/// connections, and the counters name the limit.
+/// Of three times as many silent connections as the gateway keeps, the oldest are closed. Health and a score are answered on
+/// new connections, and the counters name the limit.
 #[tokio::test]
 async fn silent_connections_beyond_the_limit_keep_nobody_from_being_served() {
     let settings = [&OPS[..], &["--set", "gateway.connections_max=100"]].concat();
@@ -59,7 +59,7 @@ async fn silent_connections_beyond_the_limit_keep_nobody_from_being_served() {
     let mut silent = Vec::new();
     for _ in 0..300 {
         silent.push(connect(api).await);
-        // Half a head is no head.
+        // Half a head counts as silent.
         silent.last_mut().unwrap().write_all(b"GET /healthz HTT").await.ok();
     }
     for _ in 0..5 {
@@ -75,8 +75,8 @@ async fn silent_connections_beyond_the_limit_keep_nobody_from_being_served() {
     serving.finish().await;
 }
 
-/// Every connection has a request under way that never ends: new ones are refused and counted, and the listener for probes
-/// answers whatever host it is asked for. Once a client goes, its place is free.
+/// While every connection has an endless request, new ones are refused and counted, and the listener for probes answers under
+/// any host name. Once a client disconnects, its place is free.
 #[tokio::test]
 async fn probes_are_answered_while_every_connection_is_busy() {
     let input = Input::of(10);
@@ -102,7 +102,7 @@ async fn probes_are_answered_while_every_connection_is_busy() {
     serving.finish().await;
 }
 
-/// A peer that has all connections that it may have gives up its own, not those of others.
+/// A peer with all its allowed connections loses its own silent ones, not those of others.
 #[tokio::test]
 async fn a_peer_at_its_limit_is_served_in_place_of_its_silent_connections() {
     let settings = [&OPS[..], &["--set", "gateway.connections_per_peer_max=10"]].concat();
@@ -121,8 +121,8 @@ async fn a_peer_at_its_limit_is_served_in_place_of_its_silent_connections() {
     serving.finish().await;
 }
 
-/// Started with few descriptors, as from a shell: it raises its limit to the hard one, and keeps more connections than the soft
-/// one allows.
+/// Started with few descriptors, as from a shell, the gateway raises its soft limit to the hard one, and keeps more connections
+/// than the soft limit allows.
 #[tokio::test]
 async fn the_soft_limit_on_open_files_does_not_bound_the_connections() {
     let input = Input::of(10);
@@ -140,7 +140,8 @@ async fn the_soft_limit_on_open_files_does_not_bound_the_connections() {
     serving.finish().await;
 }
 
-/// Starts an upload from the local address `peer`, sends `first` bytes at once and then a byte now and then. Returns the answer.
+/// Starts an upload from the local address `peer`, sends `first` bytes at once and then single bytes at intervals. Returns the
+/// answer.
 async fn trickle(api: &Api, peer: [u8; 4], first: usize) -> String {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind((peer, 0).into()).unwrap();
@@ -162,8 +163,8 @@ async fn trickle(api: &Api, peer: [u8; 4], first: usize) -> String {
     String::from_utf8_lossy(&answer).into_owned()
 }
 
-/// Uploads that send a byte now and then take no place, and are ended for their rate. Those that send much before they trickle
-/// take all places: an honest upload gets one nevertheless, at its first try, as the share of another peer.
+/// Slow uploads take no place, and are ended for their rate. Uploads that send much before they slow down take all places: an
+/// ordinary upload still gets one at its first try, as the share of another peer.
 #[tokio::test]
 async fn trickling_uploads_are_ended_and_an_honest_one_gets_through() {
     let input = Input::of(1_000);
@@ -189,7 +190,7 @@ async fn trickling_uploads_are_ended_and_an_honest_one_gets_through() {
     serving.finish().await;
 }
 
-/// A client that asks for the stream of events and takes nothing of it is dropped, and counted; one that reads is not.
+/// A client that requests the stream of events and does not read it is disconnected, and counted; a client that reads is not.
 #[tokio::test]
 async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
     let settings = [&OPS[..], &["--set", "gateway.write_timeout_ms=500"]].concat();
@@ -198,7 +199,7 @@ async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
     let serving = Serving::without_rides(&input, &settings).await;
     let ops = serving.ops();
     let socket = TcpSocket::new_v4().unwrap();
-    // What the client's system takes for it counts as taken.
+    // What the client's system buffers counts as read.
     socket.set_recv_buffer_size(2_048).unwrap();
     let address = serving.api.url.strip_prefix("http://").unwrap().parse().unwrap();
     let mut unread = socket.connect(address).await.unwrap();
@@ -220,7 +221,7 @@ async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
     serving.finish().await;
 }
 
-/// Requests of one key at once have a limit, streams of events among them; another key is served.
+/// Concurrent requests of one key are limited, streams of events included. Another key is served.
 #[tokio::test]
 async fn each_key_has_so_many_requests_at_once() {
     let input = Input::of(10);

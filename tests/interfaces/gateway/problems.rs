@@ -1,4 +1,4 @@
-//! What is wrong is told as problem details: of what kind, where, and what would be right.
+//! Tests of problem details: the type of the problem, where it is, and what would be right.
 
 use pipeline_tests::{
     gateway::{Serving, ride},
@@ -7,7 +7,7 @@ use pipeline_tests::{
 use reqwest::Method;
 use serde_json::{Value, json};
 
-/// Every kind of mistake in a request, with the status, the kind, and the field in the words of the request.
+/// Every kind of mistake in a request has its status, its type, and the field in the request's spelling.
 #[tokio::test]
 async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
     let serving = Serving::start(&Input::of(1_000), &["--set", "gateway.rides_max=100"]).await;
@@ -61,17 +61,17 @@ async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
         (json!([ride(), { "distance": true }]), 422, "invalid-field", "[1].distance"),
         (json!("a ride"), 422, "invalid-field", ""),
     ] {
-        let told = api.post("/v1/score", &body).await.problem(status, code);
-        let error = &told["errors"][0];
-        assert_eq!(error["field"], field, "{told}");
-        assert!(error["expected"].as_str().is_some_and(|text| !text.is_empty()), "{told}");
+        let problem_json = api.post("/v1/score", &body).await.problem(status, code);
+        let error = &problem_json["errors"][0];
+        assert_eq!(error["field"], field, "{problem_json}");
+        assert!(error["expected"].as_str().is_some_and(|text| !text.is_empty()), "{problem_json}");
     }
     let nowhere = api.post("/v1/score", &place(0.0, "2018-04-25 17:03:05")).await;
     nowhere.problem(422, "no-station-in-reach");
     let unknown = api.post("/v1/score", &place(40.6, "1901-04-25 17:03:05")).await;
     unknown.problem(422, "no-observation-on-date");
 
-    // In an array each has its own; the good ones are scored.
+    // In an array each ride has its own error; the valid ones are scored.
     let many = api.post("/v1/score", &json!([ride(), with(json!({ "prcp": -1, "ride_id": "wet" }))])).await.good();
     assert!(many["scores"][0]["probability"].is_f64(), "{many}");
     let error = &many["scores"][1];
@@ -90,8 +90,8 @@ async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
     };
     assert_eq!(api.post("/", &workshop("TMAX", json!("333"))).await.status, 200);
     for (name, value, code) in [("TMAX", json!("hot"), "invalid-field"), ("PRCP", json!(-5), "impossible-feature")] {
-        let told = api.post("/", &workshop(name, value)).await.problem(422, code);
-        assert_eq!(told["errors"][0]["field"], name, "{told}");
+        let problem_json = api.post("/", &workshop(name, value)).await.problem(422, code);
+        assert_eq!(problem_json["errors"][0]["field"], name, "{problem_json}");
     }
 
     let tensor = |changes: Value| {
@@ -119,11 +119,11 @@ async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
         ),
         (json!({ "inputs": [] }), "invalid-tensor", "inputs"),
     ] {
-        let told = api.post(infer, &body).await.problem(422, code);
-        assert_eq!(told["errors"][0]["field"], field, "{told}");
-        assert_eq!(told["error"], told["detail"], "clients of the protocol read this: {told}");
+        let problem_json = api.post(infer, &body).await.problem(422, code);
+        assert_eq!(problem_json["errors"][0]["field"], field, "{problem_json}");
+        assert_eq!(problem_json["error"], problem_json["detail"], "clients of the protocol read this: {problem_json}");
         if code == "impossible-feature" {
-            assert!(told["detail"].as_str().unwrap().starts_with("ride 1: "), "{told}");
+            assert!(problem_json["detail"].as_str().unwrap().starts_with("ride 1: "), "{problem_json}");
         }
     }
     let mut outputs = tensor(json!({}));
@@ -134,8 +134,8 @@ async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
     serving.finish().await;
 }
 
-/// Paths and methods that are not there, types and sizes that are not taken: the right status, the same form of answer, and
-/// with 405 the methods there are.
+/// Unknown paths and methods, and types and sizes that are not accepted, get the right status and the same form of answer; 405
+/// lists the allowed methods.
 #[tokio::test]
 async fn every_other_answer_has_the_same_form() {
     let serving =
@@ -186,8 +186,8 @@ async fn every_other_answer_has_the_same_form() {
     }
     api.post("/v1/score", &json!([ride(), ride(), ride(), ride()])).await.problem(413, "too-large");
     for path in ["/v1/batches?limit=0", "/v1/batches?limit=501", "/v1/dead-letters?limit=501"] {
-        let told = api.get(path).await.problem(422, "invalid-limit");
-        assert_eq!(told["errors"][0]["field"], "limit", "{told}");
+        let problem_json = api.get(path).await.problem(422, "invalid-limit");
+        assert_eq!(problem_json["errors"][0]["field"], "limit", "{problem_json}");
     }
     for path in ["/v1/batches?limit=many", "/v1/dead-letters?limit=-1"] {
         api.get(path).await.problem(422, "invalid-query");

@@ -1,17 +1,17 @@
-//! The report on a model, over HTTP.
+//! Tests of model reports over HTTP.
 
 use pipeline_tests::{gateway::Serving, processes::Input};
 use std::time::{Duration, Instant};
 
-/// The report of the champion is the page in the store, shown under a policy that lets it load and run nothing; where there is no
-/// such model, there is none.
+/// The report of the champion is the page in the store, with a policy that lets it load and run nothing. An unknown model has
+/// none.
 #[tokio::test]
 async fn a_report_is_shown_and_can_do_nothing_else() {
     let input = Input::of(2_500);
     let serving = Serving::start(&input, &[]).await;
     let family = serving.api.get("/v1/models/service-request").await.good();
     let id = family["champion"]["model_id"].as_str().expect("a champion");
-    // The page says what became of the model once that is decided.
+    // The page includes the verdict once there is one.
     let version = serving.store().join("models/service-request").join(id);
     let deadline = Instant::now() + Duration::from_secs(30);
     while !version.join("verdict.json").exists() {

@@ -1,4 +1,4 @@
-//! One model, many ways to ask it: the same number by all of them.
+//! Tests of every way to request a score from one model.
 
 use super::{probability, same};
 use common::{
@@ -7,7 +7,7 @@ use common::{
 };
 use pipeline_tests::{
     gateway::{OPEN, Serving, launch, ride},
-    processes::{Fleet, Input, SOON, succeed, told},
+    processes::{Fleet, Input, SOON, json_output, succeed},
 };
 use runtime::{AmqpBroker, client::Client};
 use serde_json::{Value, json};
@@ -15,8 +15,8 @@ use std::process::Command;
 
 const FEATURES: [&str; 6] = ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp"];
 
-/// The same ride by RPC, `/v1/score`, tensors by name, in one, in binary, the workshop's curl, and `wildrydes score` of all
-/// three kinds: the same probability to the last bit, in each unit.
+/// The same ride by RPC, `/v1/score`, tensors by name, as one, in binary, the workshop's curl, and three kinds of `wildrydes
+/// score` has the same probability bit by bit, in each unit.
 #[tokio::test]
 async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
     let input = Input::of(3_000);
@@ -83,9 +83,9 @@ async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
         let mut command = fleet.wildrydes();
         command.args(["score", "--distance", "30.5", "--healthpoints", "330", "--magicpoints", "300"]);
         command.args(["--tmin", weather[0], "--tmax", weather[1], "--prcp", weather[2]]).args(more);
-        told(&mut command)
+        json_output(&mut command)
     };
-    let of_command = |told: &Value| probability(&told["scores"][0]);
+    let of_command = |report: &Value| probability(&report["scores"][0]);
     for how in [&["--fleet"][..], &[], &["--url", &api.url]] {
         same(of_command(&asked(["97", "176", "48"], how)), expected, &format!("wildrydes score {how:?}"));
     }
@@ -124,8 +124,8 @@ async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
     fleet.finish().await;
 }
 
-/// Contributions against the training mean come largest first and add up to the probability; a value the model never saw is
-/// marked; who does not ask why is not told.
+/// Contributions relative to the training mean come largest first and add up to the probability. A value outside the training
+/// range is marked. Without `explain` there are none.
 #[tokio::test]
 async fn reasons_add_up_to_the_probability() {
     let serving = Serving::start(&Input::of(2_000), &[]).await;
@@ -149,8 +149,8 @@ async fn reasons_add_up_to_the_probability() {
     serving.finish().await;
 }
 
-/// The weather looked up for a ride's place and time is the weather that the pipeline joined it with, and gives the same
-/// score as the same weather in numbers. Where the pipeline finds none, the ride is told so.
+/// The weather that is looked up by a ride's place and time is the weather that the pipeline joined, and gives the same score
+/// as these values. If the pipeline finds none, the answer says so.
 #[tokio::test]
 async fn a_place_and_a_time_have_the_weather_of_the_dataset() {
     let input = Input::of(2_000);
@@ -166,7 +166,7 @@ async fn a_place_and_a_time_have_the_weather_of_the_dataset() {
         row[column].to_owned()
     };
     let number = |row: &csv::StringRecord, name: &str| field(row, name).parse::<f64>().ok();
-    // Some of everywhere, and all that have no weather.
+    // A sample of the rides, and all without weather.
     let asked: Vec<_> = rows
         .iter()
         .enumerate()

@@ -1,4 +1,4 @@
-//! Requests that arrive together travel together.
+//! Tests of concurrent requests, which share messages.
 
 use super::{probability, same};
 use common::model::Model;
@@ -26,8 +26,8 @@ async fn messages(api: &Api) -> (f64, f64) {
     (api.metric("score_messages_total", "").await, api.metric("rides_sent_total", "").await)
 }
 
-/// One at a time, each request is a message of its own, at once; many at once are fewer messages, and each has the score of
-/// its own ride.
+/// Requests one after the other are one message each, sent at once. Concurrent requests are fewer messages, and each has the
+/// score of its own ride.
 #[tokio::test]
 async fn many_requests_are_few_messages_and_each_has_its_own_answer() {
     let serving = Serving::start(&Input::of(2_000), &["--set", "gateway.coalesce_wait_us=50000"]).await;
@@ -55,7 +55,7 @@ async fn many_requests_are_few_messages_and_each_has_its_own_answer() {
     serving.finish().await;
 }
 
-/// A request as large as may be, or one that the scorer refuses, spoils nothing for those who came with it.
+/// A request of the maximum size, or one that the scorer refuses, does not affect the requests in the same message.
 #[tokio::test]
 async fn no_request_suffers_from_another() {
     let serving = Serving::start(&Input::of(2_000), &[]).await;
@@ -80,7 +80,7 @@ async fn no_request_suffers_from_another() {
     serving.finish().await;
 }
 
-/// While another model is promoted under load every answer names one model and has that model's number.
+/// While another model is promoted under load, every answer names one model and has its probability.
 #[tokio::test]
 async fn a_promotion_under_load_gives_answers_of_one_model_each() {
     let input = Input::of(2_000);
@@ -94,7 +94,7 @@ async fn a_promotion_under_load_gives_answers_of_one_model_each() {
     let rides = rides(64);
     let deadline = Instant::now() + SOON;
     let mut after = 0;
-    // On until the new one has answered for a while.
+    // Until the new model has answered for some time.
     while after < 20 {
         assert!(Instant::now() < deadline, "another model should be promoted: {taken}");
         let ask = async |pair: Value| api.post("/v1/score?explain=false", &pair).await;

@@ -1,4 +1,4 @@
-//! `wildrydes dead`.
+//! Tests of `wildrydes dead`.
 
 use super::{connected, ends_with, letter, listed, listed_soon, publish};
 use bytes::Bytes;
@@ -13,12 +13,12 @@ use lapin::{
     options::{BasicGetOptions, BasicPublishOptions},
     types::{AMQPValue, DecimalValue, FieldTable},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, output, succeed, told};
+use pipeline_tests::processes::{Fleet, Input, SOON, json_output, output, succeed};
 use serde_json::Value;
 use std::{process::Stdio, time::Instant};
 
-/// A batch whose object is not there yet: found, read, exported, and once the object is there replayed into the very
-/// dataset of an undisturbed run. Replayed again, it is gone.
+/// A batch whose object is missing is found, read and exported, and once the object exists replayed: its dataset equals that of
+/// an undisturbed run. A second replay finds nothing.
 #[tokio::test]
 async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
     let input = Input::of(1_000);
@@ -49,7 +49,7 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
         (&["--reason", "object_changed"][..], 0),
         (&["--batch", "another"][..], 0),
     ] {
-        // A letter that one command looked at returns to the queue a moment after the command ended.
+        // A dead letter that a command read returns to the queue a moment after the command ended.
         let deadline = Instant::now() + SOON;
         while listed(&fleet, arguments).len() != letters {
             assert!(Instant::now() < deadline, "{arguments:?}");
@@ -57,13 +57,13 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
     }
     let table = succeed(fleet.wildrydes().args(["dead", "list"]));
     assert!(table.contains(id) && table.contains("there is no object raw/late.json"), "{table}");
-    let summary = told(fleet.wildrydes().args(["dead", "list", "--summary"]));
+    let summary = json_output(fleet.wildrydes().args(["dead", "list", "--summary"]));
     assert_eq!((&summary[0]["queue"], &summary[0]["letters"]), (&found["queue"], &Value::from(1)));
-    let shown = succeed(fleet.wildrydes().args(["dead", "show", id]));
+    let text = succeed(fleet.wildrydes().args(["dead", "show", id]));
     for part in
         ["object_missing", "ingest", "ride-batch.v1", "attempt 1", "\"object\": \"raw/late.json\"", "traceparent"]
     {
-        assert!(shown.contains(part), "{part} is missing\n{shown}");
+        assert!(text.contains(part), "{part} is missing\n{text}");
     }
     let file = input.folder().join("dead.ndjson");
     succeed(fleet.wildrydes().args(["dead", "export", "--file"]).arg(&file));
@@ -89,8 +89,8 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
     fleet.finish().await;
 }
 
-/// `kill -9` in the middle of a replay, then the same command again: every letter is published, at most the one in hand
-/// twice, and every batch has its dataset once.
+/// After `kill -9` of a replay, the same command publishes every remaining dead letter, at most the one in hand twice, and
+/// every batch has its dataset once.
 #[tokio::test]
 async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
     const LETTERS: u64 = 20;
@@ -119,7 +119,7 @@ async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
     }
     child.kill().unwrap();
     child.wait().unwrap();
-    // What the killed command held comes back.
+    // The messages that the killed command held return to their queue.
     while depth(&dead).await + depth(queue::SPLITTER).await < LETTERS {
         assert!(Instant::now() < deadline, "a letter is lost");
         tokio::time::sleep(std::time::Duration::from_millis(5)).await;
@@ -139,7 +139,7 @@ async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
     fleet.finish().await;
 }
 
-/// A letter leaves for good only after somebody said so, and its copy has every byte.
+/// A dead letter is removed only after confirmation, and its copy has every byte.
 #[tokio::test]
 async fn a_dropped_letter_leaves_a_copy() {
     let input = Input::of(10);
@@ -158,14 +158,14 @@ async fn a_dropped_letter_leaves_a_copy() {
     let dry = succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--dry-run"]));
     assert!(dry.contains("3 would be dropped"), "{dry}");
     assert_eq!(listed_soon(&fleet, 3).len(), 3);
-    let told = told(fleet.wildrydes().args(["dead", "drop", "--reason", "bad_compression", "--yes"]));
-    let id = told["ids"][0].as_str().unwrap();
+    let report = json_output(fleet.wildrydes().args(["dead", "drop", "--reason", "bad_compression", "--yes"]));
+    let id = report["ids"][0].as_str().unwrap();
     let copy = std::fs::read(fleet.store().join(format!("dead/splitter/{id}.json"))).unwrap();
     let copy: Value = serde_json::from_slice(&copy).unwrap();
     assert_eq!((&copy["body_base64"], &copy["message_id"]), (&Value::from("H4sA"), &Value::from("binary")));
     assert_eq!(copy["properties"]["headers"]["x-why"], "a test wants it");
     assert_eq!(listed_soon(&fleet, 2).len(), 2);
-    let status = pipeline_tests::processes::told(fleet.wildrydes().arg("status"));
+    let status = pipeline_tests::processes::json_output(fleet.wildrydes().arg("status"));
     let dropped = status["batches"].as_array().unwrap();
     assert!(dropped.len() == 1 && dropped[0]["state"] == "dropped", "{status}");
     assert!(dropped[0]["why"].as_str().unwrap().contains("bad_compression: a test wants it"), "{status}");
@@ -173,7 +173,7 @@ async fn a_dropped_letter_leaves_a_copy() {
     succeed(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     assert_eq!(listed(&fleet, &[]).len(), 0);
 
-    // And back it comes, as it was first published.
+    // The copy is published again as it was first published.
     let dry = succeed(fleet.wildrydes().args(["dead", "restore", id, "--dry-run"]));
     assert!(dry.contains("1 would be restored") && dry.contains("\"ingest\""), "{dry}");
     let unknown = ends_with(fleet.wildrydes().args(["dead", "restore", id, "0123456789ab"]), 1);
@@ -193,7 +193,8 @@ async fn a_dropped_letter_leaves_a_copy() {
     fleet.finish().await;
 }
 
-/// What a broker itself parks, because a worker dies on it, has its reason and its origin, too, and is replayed as it was.
+/// A message that the broker dead-letters, because its worker dies on it, has its reason and origin as well, and is replayed
+/// unchanged.
 #[tokio::test]
 async fn what_the_broker_parked_is_read_and_replayed_as_well() {
     let input = Input::of(10);
@@ -207,14 +208,14 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
     )
     .await;
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
-    // As a worker that dies each time.
+    // Like a worker that dies each time.
     while connection.depth(&dead_queue(queue::SPLITTER)).await.unwrap().messages == 0 {
         if let Ok(delivery) = tokio::time::timeout(std::time::Duration::from_millis(200), consumer.next()).await {
             delivery.unwrap().settle.requeue().await.unwrap();
         }
     }
     drop(consumer);
-    let letters = told(list.args(["dead", "list"]))["letters"].clone();
+    let letters = json_output(list.args(["dead", "list"]))["letters"].clone();
     let found = &letters[0];
     assert_eq!((&found["reason"], &found["batch_id"]), (&Value::from("delivery_limit"), &Value::from("poison")));
     assert_eq!((&found["exchange"], &found["routing_key"]), (&Value::from("ingest"), &Value::from("ride-batch.v1")));
@@ -238,7 +239,7 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
     fleet.finish().await;
 }
 
-/// Whatever a hostile message holds, on a terminal it is only read.
+/// The content of a hostile message cannot control the terminal.
 #[tokio::test]
 async fn nothing_of_a_letter_acts_on_the_terminal() {
     let input = Input::of(10);
@@ -275,7 +276,7 @@ async fn nothing_of_a_letter_acts_on_the_terminal() {
     fleet.finish().await;
 }
 
-/// Every property on the wire, before a message died and after its replay, as a client that is not ours sees them.
+/// A foreign client sees the same properties before a message is dead-lettered and after its replay.
 #[tokio::test]
 async fn a_replay_restores_every_property_on_the_wire() {
     let input = Input::of(10);
@@ -328,7 +329,7 @@ async fn a_replay_restores_every_property_on_the_wire() {
         let properties = got.expect("it is back").delivery.properties;
         let mut headers = FieldTable::default();
         for (name, value) in properties.headers().as_ref().map(FieldTable::inner).into_iter().flatten() {
-            // The queue's own.
+            // The queue's own arguments.
             if !["x-delivery-count", "x-acquired-count"].contains(&name.as_str()) {
                 headers.insert(name.clone(), value.clone());
             }

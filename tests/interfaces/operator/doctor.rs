@@ -1,29 +1,30 @@
-//! `wildrydes doctor`.
+//! Tests of `wildrydes doctor`.
 
 use super::{connected, ends_with, letter, managed};
 use lapin::{options::QueueDeclareOptions, types::FieldTable};
 use pipeline_tests::{
-    processes::{Fleet, Input, output, succeed, told},
+    processes::{Fleet, Input, json_output, output, succeed},
     rabbitmq::rabbitmq,
 };
 use serde_json::Value;
 use std::path::Path;
 
-fn finding<'a>(told: &'a Value, check: &str) -> &'a Value {
-    let findings = told["findings"].as_array().expect("findings");
-    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {told}"))
+fn finding<'a>(text: &'a Value, check: &str) -> &'a Value {
+    let findings = text["findings"].as_array().expect("findings");
+    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {text}"))
 }
 
-/// All is well with a running fleet; what is not is found, said with its remedy, and is no success where it is broken.
+/// With a running fleet everything is fine. A mistake is found and reported with its remedy, and the exit code is not 0 if
+/// something is broken.
 #[tokio::test]
 async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     let input = Input::of(10);
     let fleet = Fleet::start(1, &input.weather);
     fleet.wait_for("every worker to read", |_| {
-        let status = told(fleet.wildrydes().arg("status"));
+        let status = json_output(fleet.wildrydes().arg("status"));
         status["queues"].as_array().unwrap().iter().all(|queue| queue["consumers"] == 1)
     });
-    let well = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    let well = json_output(managed(&mut fleet.wildrydes()).arg("doctor"));
     for check in ["broker", "topology", "consumers", "dead letters", "store", "paused workers", "weather"] {
         assert_eq!(finding(&well, check)["verdict"], "ok", "{check}: {well}");
     }
@@ -36,9 +37,9 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     assert_eq!(well["counts"]["broken"], 0, "{well}");
     assert!(!fleet.store().join("scratch").read_dir().is_ok_and(|mut left| left.next().is_some()), "nothing is left");
 
-    // Without the management API each check that needs it says why it was not made.
+    // Without the management API each check that needs it says why it was skipped.
     let mut blind = fleet.wildrydes();
-    let blind = told(blind.args(["doctor", "--set", "broker.management_url=http://127.0.0.1:1"]));
+    let blind = json_output(blind.args(["doctor", "--set", "broker.management_url=http://127.0.0.1:1"]));
     let alarms = finding(&blind, "alarms");
     assert_eq!(alarms["verdict"], "not_checked");
     assert!(alarms["found"].as_str().unwrap().contains("127.0.0.1:1"), "{alarms}");
@@ -50,7 +51,7 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     publisher.publish(unknown).await.unwrap();
     connection.close().await;
     succeed(fleet.wildrydes().args(["pause", "trainer", "--why", "a test"]));
-    let warned = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    let warned = json_output(managed(&mut fleet.wildrydes()).arg("doctor"));
     for (check, part) in [
         ("dead letters", "1 in splitter.dead"),
         ("document versions", "ride-batch.v9"),
@@ -73,27 +74,27 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
     let nowhere = input.folder().join("no-weather");
     let mut no_weather = fleet.wildrydes();
     no_weather.env("WILDRYDES__WEATHER__SOURCE", &nowhere);
-    let said = ends_with(no_weather.arg("doctor"), 1);
-    assert!(said.contains("broken       weather") && said.contains("no file"), "{said}");
+    let text = ends_with(no_weather.arg("doctor"), 1);
+    assert!(text.contains("broken       weather") && text.contains("no file"), "{text}");
     fleet.finish().await;
 }
 
-/// Queues that are not there are named, with the command that declares them.
+/// Missing queues are named, with the command that declares them.
 #[tokio::test]
 async fn an_empty_broker_is_broken_and_the_remedy_mends_it() {
     let input = Input::of(10);
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
-    let said = ends_with(managed(&mut fleet.wildrydes()).arg("doctor"), 1);
-    assert!(said.contains("broken       topology") && said.contains("`wildrydes topology apply`"), "{said}");
+    let text = ends_with(managed(&mut fleet.wildrydes()).arg("doctor"), 1);
+    assert!(text.contains("broken       topology") && text.contains("`wildrydes topology apply`"), "{text}");
     succeed(fleet.wildrydes().args(["topology", "apply"]));
-    let mended = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    let mended = json_output(managed(&mut fleet.wildrydes()).arg("doctor"));
     assert_eq!(finding(&mended, "topology")["verdict"], "ok", "{mended}");
     assert_eq!(finding(&mended, "consumers")["verdict"], "warning", "nobody runs: {mended}");
     fleet.finish().await;
 }
 
-/// A binding that is gone, a queue with other arguments and a store that takes nothing are each found, and the remedy for
-/// the binding mends it.
+/// A missing binding, a queue with other arguments and a store that cannot be written are each found, and the remedy for the
+/// binding repairs it.
 #[tokio::test]
 async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_broken() {
     let input = Input::of(10);
@@ -121,11 +122,11 @@ async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_br
     };
     let nowhere = input.rides.join("store");
     let wrong = doctor(&nowhere);
-    let said = |check: &str| {
+    let verdict_on = |check: &str| {
         let finding = finding(&wrong, check);
         (finding["verdict"].clone(), format!("{} {}", finding["found"], finding["remedy"]))
     };
-    assert_eq!(said("store").0, "broken", "{wrong}");
+    assert_eq!(verdict_on("store").0, "broken", "{wrong}");
     if rabbitmq().management.is_some() {
         for (check, part) in [
             ("bindings", "batch-split.#"),
@@ -133,14 +134,14 @@ async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_br
             ("queue arguments", "x-dead-letter-strategy"),
             ("queue arguments", "a queue keeps its arguments for life"),
         ] {
-            let (verdict, said) = said(check);
-            assert!(verdict == "broken" && said.contains(part), "{check}: {said}");
+            let (verdict, text) = verdict_on(check);
+            assert!(verdict == "broken" && text.contains(part), "{check}: {text}");
         }
     }
     channel.queue_delete(name("trainer").as_str().into(), Default::default()).await.unwrap();
     raw.close(200, "done".into()).await.unwrap();
     succeed(fleet.wildrydes().args(["topology", "apply"]));
-    let mended = told(managed(&mut fleet.wildrydes()).arg("doctor"));
+    let mended = json_output(managed(&mut fleet.wildrydes()).arg("doctor"));
     for check in ["topology", "bindings", "queue arguments", "store"] {
         assert_ne!(finding(&mended, check)["verdict"], "broken", "{mended}");
     }

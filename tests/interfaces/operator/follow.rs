@@ -1,4 +1,4 @@
-//! `wildrydes ingest` reports batches that finished or were refused while its connection was lost.
+//! Tests that `wildrydes ingest` reports batches that finished or were refused while its connection was lost.
 
 use pipeline_tests::{
     processes::{Fleet, Input, succeed},
@@ -9,7 +9,7 @@ use std::{
     process::{Child, Output, Stdio},
 };
 
-/// Hands a file in through a proxy, and cuts the connection once the batch is in the splitter's queue.
+/// Submits a file through a proxy, and cuts the connection once the batch is in the splitter's queue.
 async fn cut_off(fleet: &Fleet, rides: &Path) -> (Proxy, Child) {
     let (proxy, through) = Proxy::to(&fleet.broker).await.unwrap();
     let mut ingest = fleet.wildrydes();

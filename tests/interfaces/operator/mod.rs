@@ -1,4 +1,4 @@
-//! What an operator does when something does fail, on real RabbitMQ, with the `wildrydes` command and real workers.
+//! Tests of the operator's commands on RabbitMQ with real workers.
 
 mod dead;
 mod doctor;
@@ -8,7 +8,7 @@ mod replay;
 
 use common::{envelope::Properties, exchange::DEAD, message::Message, outcome::Outgoing, topology::queue};
 use pipeline_tests::{
-    processes::{Fleet, SOON, output, told},
+    processes::{Fleet, SOON, json_output, output},
     rabbitmq::rabbitmq,
 };
 use runtime::{AmqpBroker, Broker, Connection};
@@ -29,7 +29,7 @@ async fn publish(fleet: &Fleet, message: &impl Message) {
     connection.close().await;
 }
 
-/// A letter in the splitter's dead-letter queue, as the runtime parks it.
+/// Puts a dead letter into the splitter's dead-letter queue, as the runtime does.
 fn letter(id: &str, reason: &str, body: impl Into<bytes::Bytes>) -> Outgoing {
     let mut properties = Properties {
         kind: Some("ride-batch.v1".to_owned()),
@@ -49,13 +49,13 @@ fn letter(id: &str, reason: &str, body: impl Into<bytes::Bytes>) -> Outgoing {
     Outgoing { exchange: DEAD, routing_key: queue::SPLITTER.to_owned(), properties, body: body.into(), mandatory: true }
 }
 
-/// The letters that `dead list` tells of with these arguments.
+/// The dead letters that `dead list` prints with these arguments.
 fn listed(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
-    let told = told(fleet.wildrydes().args(["dead", "list"]).args(arguments));
-    told["letters"].as_array().expect("letters").clone()
+    let report = json_output(fleet.wildrydes().args(["dead", "list"]).args(arguments));
+    report["letters"].as_array().expect("letters").clone()
 }
 
-/// The same, once there are so many.
+/// The same, once there are `count` of them.
 fn listed_soon(fleet: &Fleet, letters: usize) -> Vec<Value> {
     let deadline = Instant::now() + SOON;
     loop {
@@ -67,15 +67,15 @@ fn listed_soon(fleet: &Fleet, letters: usize) -> Vec<Value> {
     }
 }
 
-/// Runs a command that should end with this code; everything it printed.
+/// Runs a command that must end with this code. Returns everything that it printed.
 fn ends_with(command: &mut Command, code: i32) -> String {
     let ended = output(command);
-    let said = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
-    assert_eq!(ended.status.code(), Some(code), "{command:?}\n{said}");
-    said
+    let stderr_text = format!("{}{}", String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
+    assert_eq!(ended.status.code(), Some(code), "{command:?}\n{stderr_text}");
+    stderr_text
 }
 
-/// With the management API of the tests' broker, where it has one.
+/// Adds the management API of the tests' broker, if it has one.
 fn managed(command: &mut Command) -> &mut Command {
     if let Some(url) = &rabbitmq().management {
         command.env("WILDRYDES__BROKER__MANAGEMENT_URL", url);

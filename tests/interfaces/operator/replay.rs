@@ -1,4 +1,4 @@
-//! `wildrydes replay`.
+//! Tests of `wildrydes replay`.
 
 use super::{ends_with, publish};
 use common::{
@@ -6,16 +6,16 @@ use common::{
     reading::Reading,
     topology::{queue, rung_queue, rungs_of},
 };
-use pipeline_tests::processes::{Fleet, Input, succeed, told};
+use pipeline_tests::processes::{Fleet, Input, json_output, succeed};
 use serde_json::json;
 
-/// A dataset that was lost is made anew from the bytes that are kept, whether they were uploaded or came inline: the
-/// manifest is the same in every byte.
+/// A lost dataset is made again from the stored bytes, whether they were uploaded or came inline. Its manifest is the same byte
+/// by byte.
 #[tokio::test]
 async fn a_lost_dataset_is_made_again_byte_by_byte() {
     let input = Input::of(1_500);
     let fleet = Fleet::start(1, &input.weather);
-    let uploaded = told(fleet.wildrydes().arg("ingest").arg(&input.rides))["batches"][0]["batch_id"].clone();
+    let uploaded = json_output(fleet.wildrydes().arg("ingest").arg(&input.rides))["batches"][0]["batch_id"].clone();
     let ride = json!({
         "name": "Twilight", "statustime": "2018-04-25 17:03:05", "latitude": 40.7, "longitude": -74.0, "distance": 9,
         "healthpoints": 200, "magicpoints": 200, "fieldservice": 1,
@@ -38,10 +38,10 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
                 std::fs::remove_dir_all(folder).unwrap();
             }
         }
-        let again = told(fleet.wildrydes().args(["replay", batch_id]));
+        let again = json_output(fleet.wildrydes().args(["replay", batch_id]));
         assert_eq!(again["batches"][0]["batch_id"], batch_id);
         assert_eq!(std::fs::read(&manifest).unwrap(), before, "{batch_id}");
-        // With the dataset there, a replay changes nothing.
+        // If the dataset exists, a replay changes nothing.
         succeed(fleet.wildrydes().args(["replay", batch_id]));
         assert_eq!(std::fs::read(&manifest).unwrap(), before, "{batch_id}");
     }

@@ -1,4 +1,4 @@
-//! What befalls the broker.
+//! Tests of faults of the broker.
 
 use super::own_broker;
 use pipeline_tests::{
@@ -8,32 +8,33 @@ use pipeline_tests::{
     rabbitmq::oldest_image,
 };
 
-/// A broker that is restarted in good order, twice.
+/// An orderly restart of the broker, twice.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_restarted_changes_no_byte() {
     eprintln!("{:?}", broker::restarted(&Plan::short(), &own_broker!()).await);
 }
 
-/// `kill -9` of the broker, twice: what it confirmed it still has.
+/// `kill -9` of the broker, twice: it still has every confirmed message.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_is_killed_changes_no_byte() {
     eprintln!("{:?}", broker::killed(&Plan::short(), &own_broker!()).await);
 }
 
-/// The same on the oldest broker that is supported.
+/// The same on the oldest supported broker.
 #[tokio::test(flavor = "multi_thread")]
 async fn the_oldest_broker_that_is_killed_changes_no_byte() {
     let Some(oldest) = Container::from_image(&oldest_image()) else { return };
     eprintln!("{:?}", broker::killed(&Plan::short(), &oldest).await);
 }
 
-/// A broker stopped where it is, its connections open and silent, and let go on.
+/// A broker that is suspended, with open and silent connections, and resumed.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_stops_for_a_while_changes_no_byte() {
     eprintln!("{:?}", broker::stopped(&Plan::short(), &own_broker!()).await);
 }
 
-/// Short of memory and then of disk: publishers wait and say so, nobody is told a success that is none, consumers go on.
+/// A memory alarm and then a disk alarm: publishers wait and say so, no publish is reported as successful before its confirm,
+/// consumers continue.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_broker_under_an_alarm_holds_up_publishers_and_nothing_else() {
     let own = own_broker!();

@@ -1,9 +1,9 @@
-//! A cluster of three loses a node.
+//! Tests of a cluster of three that loses a node.
 
 use pipeline_tests::{containers::Cluster, disturbed::Plan, faults::cluster, rabbitmq::image};
 
-/// The node that leads a queue is killed, then one is cut off from the others: either time two nodes complete the batch,
-/// and the third finds back.
+/// The node that leads a queue is killed, then one is partitioned: both times two nodes complete the batch, and the third
+/// rejoins.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cluster_completes_a_batch_without_one_of_its_nodes() {
     let Some(three) = Cluster::from_image(&image()) else { return };

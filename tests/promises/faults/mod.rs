@@ -1,5 +1,5 @@
-//! Real faults on real brokers, each in the middle of a batch: afterwards the dataset and the model are those of the
-//! undisturbed run, the queues are empty, and the dead letters are exactly those expected. `chaos` runs the same at length.
+//! Tests of faults on real brokers, each in the middle of a batch. Afterwards the dataset and the model are those of the
+//! undisturbed run, the queues are empty, and the dead letters are exactly the expected ones. `chaos` runs the same at length.
 
 mod broker;
 mod cluster;
@@ -8,7 +8,7 @@ mod training;
 mod wire;
 mod workers;
 
-/// Faults that hold up the batch block the test; what it stands on needs other threads meanwhile.
+/// Faults that delay the batch block the test's thread; its proxies and stubs need other threads meanwhile.
 macro_rules! own_broker {
     () => {
         match pipeline_tests::containers::Container::start() {

@@ -1,4 +1,4 @@
-//! A training that takes longer than the broker lets a message be held.
+//! Tests of a training that takes longer than the broker lets a message be held.
 
 use super::own_broker;
 use common::{
@@ -27,7 +27,7 @@ use std::{
 };
 use trainer::{Settings, Trainer};
 
-/// A trainer that counts how often it had to connect, and how often it began with a message.
+/// A trainer that counts its connections, and the deliveries that it started to handle.
 struct Counted {
     trainer: Trainer,
     connected: AtomicU32,
@@ -55,8 +55,8 @@ impl Worker for Counted {
     }
 }
 
-/// Trains once over a store whose every answer takes its time; how many messages are left, how often the trainer connected and how often
-/// it was handed the message.
+/// Trains once from a store with slow answers. Returns the messages left, and how often the trainer connected and received the
+/// message.
 async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     let answers = ThrottleConfig { wait_get_per_call: Duration::from_millis(600), ..ThrottleConfig::default() };
     let objects = InMemory::new();
@@ -70,8 +70,8 @@ async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     let client = Client::connect(broker, "test").await.unwrap();
     let mut events = client.listen("events", "model-promoted.#").await.unwrap();
     client.publish(&ready).await.unwrap();
-    let told = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("a model in time").unwrap();
-    told.settle.ack().await.unwrap();
+    let text = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("a model in time").unwrap();
+    text.settle.ack().await.unwrap();
     let champion: Alias = store::read_json(&store, &layout::champion(layout::GLOBAL_MODEL)).await.unwrap().unwrap();
     assert_eq!(champion.generation, 1, "trained and promoted once");
     shutdown.cancel();
@@ -81,8 +81,8 @@ async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     (left, worker.connected.load(Relaxed), worker.handled.load(Relaxed))
 }
 
-/// With a `consumer_timeout` of three seconds and a training of ten, the message is put aside and comes again, and the connection
-/// lives; a trainer that held on to it would lose its connection.
+/// With a `consumer_timeout` of three seconds and a training of ten, the message is returned and delivered again, and the
+/// connection lives. A trainer that holds the message loses its connection.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_training_holds_no_message_past_the_consumer_timeout() {
     let container = own_broker!();

@@ -1,4 +1,4 @@
-//! What befalls connections.
+//! Tests of faults of connections.
 
 use pipeline_tests::{disturbed::Plan, faults::wire, rabbitmq::settings};
 
@@ -8,7 +8,7 @@ async fn connections_that_are_reset_change_no_byte() {
     eprintln!("{:?}", wire::reset(&Plan { times: 3, ..Plan::short() }, settings()).await);
 }
 
-/// Connections that stay open and carry nothing are noticed by the heartbeat, whichever direction it is that fell silent.
+/// The heartbeat detects connections that stay open and carry nothing, in either direction.
 #[tokio::test(flavor = "multi_thread")]
 async fn half_open_connections_are_noticed_and_change_no_byte() {
     eprintln!(
@@ -17,7 +17,7 @@ async fn half_open_connections_are_noticed_and_change_no_byte() {
     );
 }
 
-/// 50 ms each way and a narrow wire.
+/// 50 ms of latency each way and a narrow bandwidth.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_long_way_to_the_broker_changes_no_byte() {
     eprintln!("{:?}", wire::latency(&Plan { chunk_size: 100, ..Plan::short() }, settings()).await);

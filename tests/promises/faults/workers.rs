@@ -1,4 +1,4 @@
-//! What befalls workers.
+//! Tests of faults of workers.
 
 use pipeline_tests::{
     disturbed::Plan,

@@ -1,4 +1,4 @@
-//! Doubled and reordered messages change no byte.
+//! Tests that duplicated and reordered messages change no byte.
 
 use common::{
     exchange,
@@ -6,7 +6,7 @@ use common::{
     outcome::Outgoing,
     topology::queue,
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, told};
+use pipeline_tests::processes::{Fleet, Input, SOON, json_output};
 use runtime::{
     AmqpBroker, Broker,
     broker::{Consumer, Delivery},
@@ -16,8 +16,8 @@ async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
     tokio::time::timeout(SOON, consumer.next()).await.expect("a message should come").expect("the broker lives")
 }
 
-/// Every chunk of a batch reaches the weather-fetcher twice and in reverse: the manifest, with the fingerprints of the
-/// dataset's files, is that of an undisturbed run, and so is the model.
+/// Every chunk of a batch reaches the weather-fetcher twice and in reverse: the manifest, with the digests of the dataset's
+/// files, is that of an undisturbed run, and so is the model.
 #[tokio::test]
 async fn chunks_delivered_twice_and_in_reverse_change_no_byte() {
     let input = Input::of(3_000);
@@ -28,7 +28,7 @@ async fn chunks_delivered_twice_and_in_reverse_change_no_byte() {
     let connection = broker.connect("test").await.unwrap();
     connection.declare().await.unwrap();
     let mut splits = connection.subscribe(exchange::WORK, "batch-split.#", 1).await.unwrap();
-    let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
+    let submitted = json_output(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let split = next(&mut splits).await;
     let chunks = usize::try_from(decode::<BatchSplit>(&split.body).unwrap().chunks).unwrap();
     assert!(chunks >= 29, "{chunks}");
@@ -52,7 +52,7 @@ async fn chunks_delivered_twice_and_in_reverse_change_no_byte() {
     connection.close().await;
     fleet.launch(queue::WEATHER_FETCHER, 0);
 
-    // Every copy went all the way, not only the first of each.
+    // Every copy was handled, not only the first of each.
     fleet.wait_for("both copies of every chunk", |_| fleet.done(queue::MERGER) > 2 * chunks);
     assert_eq!(fleet.done(queue::WEATHER_FETCHER), 2 * chunks);
     let batch_id = submitted["batch_id"].as_str().unwrap();

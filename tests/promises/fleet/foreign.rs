@@ -1,4 +1,4 @@
-//! Clients in other languages, with nothing of ours but the published schemas.
+//! Tests with clients in other languages that use only the published schemas.
 
 use pipeline_tests::{
     processes::{Fleet, Input, SOON, output, succeed},
@@ -7,7 +7,7 @@ use pipeline_tests::{
 use serde_json::Value;
 use std::{path::Path, process::Command, time::Instant};
 
-/// Publishes a batch, follows it, and asks for a score, in plain Python with pika.
+/// Publishes a batch, follows it, and requests a score, in plain Python with pika.
 #[tokio::test]
 async fn a_python_script_publishes_a_batch_and_gets_a_score() {
     let has_packages = Command::new("python3").args(["-c", "import pika, jsonschema"]).status();
@@ -24,7 +24,7 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
         python.args(arguments);
         python
     };
-    // The topology is there once a worker has declared it.
+    // The topology exists once a worker has declared it.
     succeed(fleet.wildrydes().args(["topology", "apply"]));
     let published = succeed(client(&["publish", "--rides", "500", "--follow"]).arg("--batch-id").arg("from-python"));
     assert!(published.contains("from-python"), "{published}");
@@ -47,7 +47,7 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
         "--timeout",
         "60",
     ];
-    // The answer names the one model that made it; the scorer may hear of it a moment after the alias is written.
+    // The answer names its model; the scorer may follow the promotion a moment after the alias is written.
     let deadline = Instant::now() + SOON;
     let scored = loop {
         let ended = output(&mut client(&ride));
@@ -62,8 +62,8 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
     fleet.finish().await;
 }
 
-/// Publishes a file as it is from a shell, over HTTP: its rides arrive in a dataset under the id of its bytes. A file
-/// nobody takes is told as such.
+/// Publishes a file from a shell, over HTTP: its rides become a dataset under the id of its bytes. If no queue takes it, the
+/// script says so.
 #[tokio::test]
 async fn a_shell_script_publishes_a_batch_over_http() {
     let broker = rabbitmq();

@@ -1,4 +1,4 @@
-//! Rides in, probability out: in one process, and as processes on RabbitMQ.
+//! Tests from rides to a probability: in one process, and as processes on RabbitMQ.
 
 mod deliveries;
 mod faults;
@@ -8,11 +8,11 @@ mod real;
 mod rollback;
 mod weather;
 
-use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, succeed, told, wildrydes};
+use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, json_output, succeed, wildrydes};
 use serde_json::Value;
 use std::{collections::BTreeSet, process::Command, time::Instant};
 
-/// What the made-up rides were labelled with, and four standard errors of an estimate from 20,000 of them.
+/// The coefficients that the generated rides were labelled with, and four standard errors of an estimate from 20,000 rides.
 const TRUTH: [(&str, f64, f64); 6] = [
     ("distance", 0.75, 0.125),
     ("healthpoints", 0.0, 0.002),
@@ -22,17 +22,17 @@ const TRUTH: [(&str, f64, f64); 6] = [
     ("prcp", 0.007, 0.0009),
 ];
 
-fn coefficient(told: &Value, feature: &str) -> f64 {
-    let coefficients = told["model"]["coefficients"].as_array().expect("coefficients");
+fn coefficient(text: &Value, feature: &str) -> f64 {
+    let coefficients = text["model"]["coefficients"].as_array().expect("coefficients");
     let found = coefficients.iter().find(|c| c["feature"] == feature).expect("the feature");
     found["per_unit"].as_f64().expect("a number")
 }
 
-/// The demo's data: 20,000 rides, every one accounted for, the known truth recovered.
+/// The demo's 20,000 rides: every ride is accounted for, and the known coefficients are recovered.
 #[test]
 fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
-    let told = Input::of(20_000).run(&[]);
-    let manifest = &told["batches"][0]["manifest"];
+    let text = Input::of(20_000).run(&[]);
+    let manifest = &text["batches"][0]["manifest"];
     let count = |name: &str| manifest[name].as_u64().unwrap();
     assert_eq!(count("received"), 20_000);
     assert_eq!(count("accepted") + count("rejected"), 20_000);
@@ -40,16 +40,16 @@ fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
         manifest["rejected_by_reason"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(by_reason, count("rejected"));
     assert!(count("rejected") > 0, "the made-up rides hold some bad ones");
-    let counts = &told["model"]["counts"];
+    let counts = &text["model"]["counts"];
     assert_eq!(counts["train"].as_u64().unwrap() + counts["test"].as_u64().unwrap(), count("trainable"));
     for (feature, truth, tolerance) in TRUTH {
-        let found = coefficient(&told, feature);
+        let found = coefficient(&text, feature);
         assert!((found - truth).abs() < tolerance, "{feature}: {found}, the truth is {truth}");
     }
-    assert!(told["model"]["test"]["roc_auc"].as_f64().unwrap() > 0.7);
+    assert!(text["model"]["test"]["roc_auc"].as_f64().unwrap() > 0.7);
 }
 
-/// The fingerprint of the dataset depends on the batch's bytes and the weather alone.
+/// The digest of the dataset depends only on the batch's bytes and the weather.
 #[tokio::test]
 async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_of_processes() {
     let input = Input::of(3_000);
@@ -62,10 +62,10 @@ async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_o
         );
     }
     let fleet = Fleet::start(2, &input.weather);
-    let first = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    let first = json_output(fleet.wildrydes().arg("ingest").arg(&input.rides));
     assert_eq!(dataset_sha256(&first), dataset_sha256(&expected));
-    // Publishing a batch again changes nothing, and still tells that its dataset is ready.
-    let mut again = told(fleet.wildrydes().arg("ingest").arg(&input.rides));
+    // Publishing a batch again changes nothing, and announces its dataset again.
+    let mut again = json_output(fleet.wildrydes().arg("ingest").arg(&input.rides));
     let earlier = again["batches"][0].as_object_mut().and_then(|batch| batch.remove("earlier"));
     assert!(earlier.is_some_and(|earlier| earlier["rides"].is_number()), "and that it was ready before");
     assert_eq!(again, first);
@@ -77,21 +77,21 @@ async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_o
     assert_eq!(refused.status.code(), Some(3));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("batch_id_conflict"));
     drain_dead_letter(&fleet, "splitter", "batch_id_conflict").await;
-    // The model is the same one, too: a pure function of the datasets and settings.
+    // The model is the same as well: a pure function of the datasets and settings.
     let champion = fleet.champion();
     assert_eq!(champion["model_id"], expected["model"]["model_id"]);
     fleet.finish().await;
 }
 
-/// One trace id leads from the publisher through every worker's log; every line of a delivery names its batch.
+/// One trace id runs from the publisher through every worker's log; every line about a delivery names its batch.
 #[tokio::test]
 async fn one_trace_spans_all_workers() {
     let input = Input::of(2_500);
     let fleet = Fleet::start(1, &input.weather);
-    let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
+    let submitted = json_output(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
     let (trace_id, batch_id) = (submitted["trace_id"].clone(), submitted["batch_id"].clone());
     fleet.champion();
-    // The scorer hears of the promotion a moment later.
+    // The scorer receives the promotion a moment later.
     fleet.wait_for("the scorer's line", |_| workers_with(&fleet.logs(), &trace_id).contains("scorer"));
     let logs = fleet.logs();
     let workers = workers_with(&logs, &trace_id);
@@ -107,31 +107,31 @@ fn workers_with(logs: &[Value], trace_id: &Value) -> BTreeSet<String> {
     mine.filter_map(|line| line["span"]["worker"].as_str().map(str::to_owned)).collect()
 }
 
-/// `ingest` follows to what the trainer says, or as far as it is told; that no model comes of a batch is its failure only
-/// where the model was asked for.
+/// `ingest` follows a batch to the trainer's result, or as far as requested. A batch without a model is a failure only if the
+/// model was requested.
 #[tokio::test]
 async fn ingest_follows_as_far_as_it_is_told() {
     let input = Input::of(50);
     let fleet = Fleet::start(1, &input.weather);
     let ingest = |more: &[&str], code| {
         let ended = fleet.wildrydes().arg("ingest").arg(&input.rides).args(more).output().unwrap();
-        let said = [ended.stdout, ended.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert_eq!(ended.status.code(), Some(code), "{said}");
-        (said.contains("too_few_rides"), said.contains("waiting for the model"), said)
+        let text = [ended.stdout, ended.stderr].concat();
+        let text = String::from_utf8_lossy(&text).into_owned();
+        assert_eq!(ended.status.code(), Some(code), "{text}");
+        (text.contains("too_few_rides"), text.contains("waiting for the model"), text)
     };
     assert!(matches!(ingest(&[], 0), (true, true, _)));
     assert!(matches!(ingest(&["--until", "model"], 4), (true, false, _)));
     assert!(matches!(ingest(&["--until", "dataset"], 0), (false, false, _)));
     fleet.finish().await;
     let without = Fleet::start_some(&["splitter", "weather-fetcher", "merger"], 1, &input.weather, &[]);
-    let said = without.wildrydes().arg("ingest").arg(&input.rides).output().unwrap();
-    assert!(said.status.success(), "{said:?}");
-    assert!(String::from_utf8_lossy(&said.stderr).contains("no process reads the queue `trainer`"), "{said:?}");
+    let text = without.wildrydes().arg("ingest").arg(&input.rides).output().unwrap();
+    assert!(text.status.success(), "{text:?}");
+    assert!(String::from_utf8_lossy(&text.stderr).contains("no process reads the queue `trainer`"), "{text:?}");
     without.finish().await;
 }
 
-/// Scores come from the promoted model, whole, and swap with the next promotion.
+/// Scores come from one promoted model each, and change with the next promotion.
 #[tokio::test]
 async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     let input = Input::of(4_000);
@@ -144,19 +144,16 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     assert!(String::from_utf8_lossy(&too_early.stderr).contains("wildrydes ingest"), "{too_early:?}");
     let report = succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
     assert!(report.contains("ROC AUC"), "it follows to the model\n{report}");
-    assert!(
-        fleet.store().join("models/service-request/champion.json").is_file(),
-        "who is told of it can ask for scores"
-    );
+    assert!(fleet.store().join("models/service-request/champion.json").is_file(), "a subscriber can request scores");
     let champion = fleet.champion();
-    // The scorer hears of the promotion a moment after the alias is written.
+    // The scorer receives the promotion a moment after the alias is written.
     ask.arg("--json");
     let answer = answer_of(&mut ask, &champion["model_id"], None);
     let probability = answer["scores"][0]["probability"].as_f64().unwrap();
     assert!((0.0..=1.0).contains(&probability));
-    // The same formula by hand, from the artefact.
+    // The formula, computed from the artefact.
     let model = std::fs::read(fleet.store().join(champion["object"].as_str().unwrap())).unwrap();
-    let told = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
+    let text = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
     let features = [
         ("distance", 30.0),
         ("healthpoints", 300.0),
@@ -165,10 +162,11 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
         ("tmax", 270.0),
         ("prcp", 0.0),
     ];
-    let log_odds = features.iter().map(|(name, x)| coefficient(&told, name) * x).sum::<f64>()
-        + told["model"]["intercept"].as_f64().unwrap();
+    let log_odds = features.iter().map(|(name, x)| coefficient(&text, name) * x).sum::<f64>()
+        + text["model"]["intercept"].as_f64().unwrap();
     assert!((probability - 1.0 / (1.0 + (-log_odds).exp())).abs() < 1e-12);
-    // More rides, another model: the running scorer answers with it, and in between with the one before, never an error.
+    // More rides make another model: the running scorer answers with it, and until then with the previous one, never with an
+    // error.
     let more = input.folder().join("more.json");
     succeed(wildrydes().args(["generate", "rides", "--rides", "3000", "--seed", "8"]).arg(&more));
     succeed(fleet.wildrydes().arg("ingest").arg(&more));
@@ -180,7 +178,7 @@ async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
     fleet.finish().await;
 }
 
-/// Asks until the answer is that model's; until then answers come from the model before, when there was one.
+/// Requests scores until that model answers; until then the previous model may answer, if there was one.
 fn answer_of(ask: &mut Command, model_id: &Value, before: Option<&Value>) -> Value {
     let deadline = Instant::now() + SOON;
     loop {
@@ -195,7 +193,7 @@ fn answer_of(ask: &mut Command, model_id: &Value, before: Option<&Value>) -> Val
     }
 }
 
-/// Takes the one dead letter a test expects off its queue.
+/// Removes the one dead letter that a test expects.
 async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
     use runtime::Broker;
     let broker = runtime::AmqpBroker::new(fleet.broker.clone());

@@ -1,14 +1,14 @@
-//! Real input, where it lies beside the project.
+//! Tests on real input, if it is present beside the project.
 
 use super::coefficient;
 use pipeline_tests::{
-    processes::{Fleet, output, told, wildrydes},
+    processes::{Fleet, json_output, output, wildrydes},
     real_data,
 };
 use serde_json::Value;
 use std::{path::Path, process::Command};
 
-/// The folder of real input, when all of it is there.
+/// The folder of real input, if all of it is present.
 fn input() -> Option<[std::path::PathBuf; 3]> {
     Some([real_data::find("rides")?, real_data::find("noaa")?, real_data::find("noaa/ghcnd-stations.txt.gz")?])
 }
@@ -23,15 +23,16 @@ fn within(found: f64, expected: f64, relative: f64) -> bool {
     (found - expected).abs() <= relative * expected.abs()
 }
 
-/// 20,000 labelled rides: every count, the first joined ride, coefficients and metrics as an independent tool found them.
+/// 20,000 labelled rides: every count, the first joined ride, and the coefficients and metrics that an independent tool
+/// computed.
 #[tokio::test]
 async fn the_labelled_rides_give_the_known_counts_coefficients_and_metrics() {
     let Some([rides, noaa, stations]) = input() else { return };
     let file = rides.join("ride_data.json");
     let store = tempfile::tempdir().unwrap();
-    // With the penalty and the threshold the reference was found with.
+    // With the penalty and the threshold of the reference.
     let as_there = ["--set", "trainer.alpha=1", "--set", "trainer.threshold=0.5"];
-    let first = told(run(&file, &noaa, &stations, store.path()).args(as_there));
+    let first = json_output(run(&file, &noaa, &stations, store.path()).args(as_there));
     let batch = &first["batches"][0];
     assert_eq!(batch["batch_id"], "450c7f9391a7a29b");
     let manifest = &batch["manifest"];
@@ -77,7 +78,7 @@ async fn the_labelled_rides_give_the_known_counts_coefficients_and_metrics() {
     ];
     assert_eq!(joined.map(field), expected);
 
-    // scikit-learn, standardised, C = 1; and the truth with its standard errors.
+    // Reference of scikit-learn, standardised, C = 1; and the truth with its standard errors.
     for (feature, found_elsewhere, truth, standard_error) in [
         ("distance", 0.747306, 0.75, 0.0312),
         ("healthpoints", 0.000157, 0.0, 0.00043),
@@ -104,20 +105,23 @@ async fn the_labelled_rides_give_the_known_counts_coefficients_and_metrics() {
     let confusion = serde_json::json!({ "true_negative": 1048, "false_positive": 199, "false_negative": 372, "true_positive": 381 });
     assert_eq!(test["confusion"], confusion);
 
-    // The same again, with one ride a message, and through RabbitMQ with two processes of each worker.
+    // The same again, with one ride per message, and through RabbitMQ with two processes of each worker.
     let fingerprint = &batch["manifest_sha256"];
-    assert_eq!(told(&mut run(&file, &noaa, &stations, store.path()))["batches"][0]["manifest_sha256"], *fingerprint);
+    assert_eq!(
+        json_output(&mut run(&file, &noaa, &stations, store.path()))["batches"][0]["manifest_sha256"],
+        *fingerprint
+    );
     let other = tempfile::tempdir().unwrap();
-    let one_by_one = told(run(&file, &noaa, &stations, other.path()).args(["--chunk-size", "1"]));
+    let one_by_one = json_output(run(&file, &noaa, &stations, other.path()).args(["--chunk-size", "1"]));
     assert_eq!(one_by_one["batches"][0]["manifest_sha256"], *fingerprint);
     let fleet = Fleet::start_with(2, &noaa, &[("WILDRYDES__WEATHER__STATIONS", stations.to_str().unwrap())]);
-    let on_rabbitmq = told(fleet.wildrydes().arg("ingest").arg(&file));
+    let on_rabbitmq = json_output(fleet.wildrydes().arg("ingest").arg(&file));
     assert_eq!(on_rabbitmq["batches"][0]["manifest_sha256"], *fingerprint);
     fleet.wait_for("the champion", |store| store.join("models/service-request/champion.json").is_file());
     fleet.finish().await;
 }
 
-/// The workshop's own files, as they are: all rides received; the array and the concatenated file hold the same ones.
+/// The workshop's own files, unchanged: all rides are received, and the array and the concatenated file hold the same ones.
 #[test]
 fn the_workshops_files_are_ingested_as_they_are() {
     let Some([rides, noaa, stations]) = input() else { return };
@@ -126,8 +130,8 @@ fn the_workshops_files_are_ingested_as_they_are() {
         // Without a label there is nothing to train on: exit code 4.
         let ended = output(run(&rides.join(name), &noaa, &stations, store.path()).arg("--json"));
         assert_eq!(ended.status.code(), Some(4), "{}", String::from_utf8_lossy(&ended.stderr));
-        let told: Value = serde_json::from_slice(&ended.stdout).unwrap();
-        let batch = &told["batches"][0];
+        let report: Value = serde_json::from_slice(&ended.stdout).unwrap();
+        let batch = &report["batches"][0];
         let id = batch["batch_id"].as_str().unwrap();
         let dataset = std::fs::read_to_string(store.path().join(format!("dataset/{id}/part-00000.csv"))).unwrap();
         let manifest = &batch["manifest"];

@@ -1,4 +1,4 @@
-//! Promotion and roll-back while scores are asked as fast as they come.
+//! Tests of promotion and roll-back under as many score requests as possible.
 
 use crate::conformance::on_both_brokers;
 use common::{
@@ -31,21 +31,21 @@ on_both_brokers! {
     a_roll_back_under_load_gives_no_error_and_no_mixed_answer;
 }
 
-/// Requests under way at the same time.
+/// Concurrent requests.
 const ASKERS: usize = 8;
-/// Rides of each.
+/// Rides of each request.
 const RIDES: usize = 100;
-/// Changes of the champion. Of every third no event tells.
+/// Changes of the champion. Every third is not announced by an event.
 const FLIPS: usize = 12;
-/// Answers in a row of each asker, asked after a change, that make it followed.
+/// Consecutive answers by the new champion that each client must get after a change.
 const IN_A_ROW: usize = 10;
 
-/// What the askers see.
+/// State that the clients share.
 #[derive(Default)]
 struct Seen {
     /// Changes so far.
     flips: AtomicUsize,
-    /// Of each asker, how many answers in a row were of the champion.
+    /// For each client, the number of consecutive answers by the champion.
     rows: Mutex<Vec<usize>>,
     changed: Notify,
     scores: AtomicUsize,
@@ -91,9 +91,8 @@ async fn ask(client: Arc<Client>, asker: usize, models: [Model; 2], seen: Arc<Se
     }
 }
 
-/// The champion goes back and forth between two versions while two scorers are asked as fast as they answer: no request fails, every
-/// probability of every answer is to the last bit that of the one version the answer names, and every change is followed, also where
-/// no event tells of it.
+/// The champion alternates between two versions while two scorers answer as fast as they can: no request fails, every
+/// probability is bit by bit that of the named version, and every change is followed, also without an event.
 async fn a_roll_back_under_load_gives_no_error_and_no_mixed_answer(broker: Arc<dyn Broker>) {
     let store: Store = Arc::new(InMemory::new());
     let models = [("first", -2.0, 0.04), ("second", 1.0, -0.03)]
@@ -150,7 +149,7 @@ async fn a_roll_back_under_load_gives_no_error_and_no_mixed_answer(broker: Arc<d
     for scorer in scorers {
         scorer.await.unwrap().unwrap();
     }
-    // What they were asked is in the store, too, each ride once, by both versions together.
+    // The serving statistics count every ride once, over both versions.
     let mut counted = 0;
     for version in &versions {
         let tally = records::served::read(&store, &version.model, &version.model_id, None).await.unwrap();

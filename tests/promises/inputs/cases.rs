@@ -1,4 +1,4 @@
-//! The cases in `../shared/cases`, each with the outcome that its README expects.
+//! Tests of the cases in `../shared/cases`, each with the outcome that its README expects.
 
 use super::{Job, Outcome, served};
 use std::{
@@ -87,7 +87,7 @@ fn one_nan(outcome: &Outcome) {
     outcome.check_account("one NaN");
 }
 
-/// Shell scripts that hand the file in through each kind of pipe.
+/// Shell scripts that submit the file through each kind of pipe.
 pub(super) const PIPES: [&str; 4] = [
     r#"cat "$FILE" | "$PROGRAM" run - "$@""#,
     r#"cat "$FILE" | "$PROGRAM" run /dev/stdin "$@""#,

@@ -1,5 +1,5 @@
-//! Inputs as people have them. Each run ends, accounts for every ride, and names the true cause of what is refused or
-//! rejected.
+//! Tests of inputs as people have them. Each run ends, accounts for every ride, and names the cause of each rejection and
+//! refusal.
 //!
 //! `own` cases of each kind · `own_files` of how files come · `own_models` of summaries · `own_weather` of weather
 //! · `cases` those beside the project · `served` those of HTTP and AMQP
@@ -32,8 +32,8 @@ use std::{
 use tempfile::TempDir;
 use tokio::io::AsyncReadExt;
 
-/// A job that takes longer counts as hanging. A job on a dozen rides takes less than a tenth of a second on an idle
-/// machine, and longer beside other tests.
+/// A job that takes longer counts as hanging. A job on a dozen rides takes less than a tenth of a second on an idle machine,
+/// and longer beside other tests.
 const ENDS_WITHIN: Duration = Duration::from_secs(60);
 
 /// The outcome of one input.
@@ -60,7 +60,7 @@ impl Outcome {
         self.json["batches"][0]["batch_id"].as_str().unwrap_or_default()
     }
 
-    /// The row of the ride at that position of the document; `None` where the ride was rejected, or has an id of its own.
+    /// The row of the ride at that position of the document; `None` if the ride was rejected, or has an id of its own.
     fn row(&self, index: usize) -> Option<&BTreeMap<String, String>> {
         let ride_id = format!("{}-{index}", self.batch_id());
         self.dataset.iter().find(|row| row["ride_id"] == ride_id)
@@ -71,7 +71,7 @@ impl Outcome {
         self.rejects.iter().find(|reject| reject["index"].as_u64() == Some(index as u64))
     }
 
-    /// Code and text of the refusal of the only document; both empty when it was not refused.
+    /// Code and text of the refusal of the only document; both are empty if it was accepted.
     fn refusal_of_document(&self) -> (&str, &str) {
         let text = |name: &str| self.json["refusals"][0][name].as_str().unwrap_or_default();
         (text("reason"), text("why"))
@@ -130,7 +130,7 @@ struct Job {
 }
 
 impl Job {
-    /// Has the weather of Central Park in April and May 2018.
+    /// A job with the weather of Central Park in April and May 2018.
     fn new() -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let weather = folder.path().join("weather");
@@ -140,7 +140,7 @@ impl Job {
         job
     }
 
-    /// Has this folder of weather.
+    /// A job with this folder of weather.
     fn with_weather(weather: &Path) -> Self {
         Self { weather: weather.to_owned(), ..Self::new() }
     }
@@ -150,7 +150,7 @@ impl Job {
         self
     }
 
-    /// The file of its station.
+    /// The weather file of its station.
     fn station_file(&self) -> PathBuf {
         self.weather.join("csv/by_station").join(format!("{STATION}.csv"))
     }
@@ -184,7 +184,7 @@ impl Job {
     fn finish(&self, command: &mut Command) -> Outcome {
         let store = self.path("store");
         if !self.keeps_store {
-            // Fails before the first run, when the folder does not exist.
+            // Fails before the first run if the folder does not exist.
             let _ = fs::remove_dir_all(&store);
         }
         command.arg("--json").arg("--weather").arg(&self.weather).arg("--store").arg(&store);
@@ -210,7 +210,7 @@ impl Job {
     }
 }
 
-/// Waits for a command within the limit; its exit code and what it printed.
+/// Waits for a command within the limit. Returns its exit code and its output.
 fn ended(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String) {
     let file = |path: &Path| fs::File::create(path).expect("created");
     let started = Instant::now();
@@ -238,13 +238,13 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
     all_of(GzipEncoder::new(bytes))
 }
 
-/// With a checksum, as the command `zstd` writes it.
+/// Compressed with a checksum, as by the command `zstd`.
 fn zstd(bytes: &[u8]) -> Vec<u8> {
     let with_checksum = [CParameter::checksum_flag(true)];
     all_of(ZstdEncoder::with_quality_and_params(bytes, Level::Default, &with_checksum))
 }
 
-/// All bytes of a reader that never waits.
+/// Reads all bytes of a reader that never waits.
 fn all_of(reader: impl tokio::io::AsyncRead) -> Vec<u8> {
     let mut bytes = Vec::new();
     let mut reader = std::pin::pin!(reader);

@@ -1,10 +1,10 @@
-//! Ways to hand files in: through pipes, a second time, and as the fleet itself writes them.
+//! Tests of ways to submit files: through pipes, a second time, and as the fleet exports them.
 
 use super::{Job, cases::PIPES, ride, rides, station_file, write};
 use pipeline_tests::processes::{output, succeed, wildrydes};
 use std::{fs, path::PathBuf};
 
-/// A pipe is read once, whatever it is and however long it is silent.
+/// A pipe is read once, of any kind and however long it is silent.
 #[test]
 fn a_pipe_is_read_to_its_end() {
     let job = Job::new();

@@ -1,4 +1,4 @@
-//! What the summary of a run says about its model.
+//! Tests of what the summary of a run says about its model.
 
 use super::{Job, Outcome, STATION, STATION_HEADING, write};
 use pipeline_tests::processes::{output, wildrydes};

@@ -1,4 +1,4 @@
-//! Bad rows, bad files and impossible days of weather.
+//! Tests of bad rows, bad files and impossible days of weather.
 
 use super::{Job, STATION, STATION_HEADING, STATION_LIST, gzip, rides, station_file, write, zstd};
 use std::fs;
@@ -112,7 +112,7 @@ fn weather_files_in_unusual_forms_are_read() {
     assert_eq!(job.run("rides.json", &lines).with_weather(), 28, "lists in lower case");
 }
 
-/// Weather that cannot be read is refused with the way out.
+/// Weather that cannot be read is refused, with what to do.
 #[test]
 fn weather_in_a_form_that_is_not_read_is_named() {
     let lines = rides(5).join("\n");

@@ -1,4 +1,4 @@
-//! Inputs over HTTP and AMQP, as clients write them: those in `../shared/cases`, if present, and others, always.
+//! Tests of inputs over HTTP and AMQP, as clients write them: those in `../shared/cases`, if present, and others.
 
 use super::{cases, gzip, rides};
 use bytes::Bytes;
@@ -37,7 +37,7 @@ const SCORE: &str = "/v1/score";
 const INFER: &str = "/v2/models/service-request/infer";
 const FEATURES: &str = r#""distance":30.5,"healthpoints":"330","magicpoints":300,"tmin":97,"tmax":176,"prcp":48"#;
 
-/// A file of a case; `None` where it is not there.
+/// A file of a case; `None` if it does not exist.
 fn file(case: &str, name: &str) -> Option<Vec<u8>> {
     fs::read(cases::folder()?.join(case).join(name)).ok()
 }
@@ -68,8 +68,8 @@ impl Foreign {
     }
 }
 
-/// A character set in `content_encoding` says nothing about compression; a declared compression that the body does not
-/// have is named.
+/// A character set in `content_encoding` says nothing about compression. A declared compression that the body does not have is
+/// named.
 async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
     let encoding = |encoding: &str| Properties { content_encoding: Some(encoding.to_owned()), ..Properties::default() };
     let publish = async |name: &str, body: Vec<u8>| -> String {
@@ -82,7 +82,7 @@ async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
         .iter()
         .enumerate()
     {
-        // Differs from the other bodies, so that each is a batch of its own.
+        // Differs from the other bodies, so that each is its own batch.
         let text = rides(3).join("\n") + "\n".repeat(nth + 1).as_str();
         let is_packed = name.to_lowercase().contains("gzip");
         let body = if is_packed { gzip(text.as_bytes()) } else { text.into_bytes() };

@@ -1,9 +1,9 @@
-//! The corpus, as data: `corpus.json` is a list of poisons, each with what must become of it.
+//! Reads the corpus: `corpus.json` is a list of hostile messages, each with its expected end.
 //!
 //! A body is a text, or `{"hex": …}`, `{"utf16": …}`, `{"repeat": [body, times]}`, `{"gzip": body}`, `{"zstd": body}`, a list
-//! of bodies one after the other, or something well-formed to start from: `{"ride": {field: text}}` (a text that starts
-//! with `@` stands as it is, without quotes), `{"ask": {…}}` (a score request of such a ride), `{"refer": [object, body]}`
-//! (a reference with the sha256 of that body), `{"split": [batch_id, chunks, accepted]}`.
+//! of bodies that are concatenated, or a valid message with changes: `{"ride": {field: text}}` (a text that starts with `@` is
+//! written without quotes), `{"ask": {…}}` (a score request for such a ride), `{"refer": [object, body]}` (a reference with the
+//! sha256 of that body), `{"split": [batch_id, chunks, accepted]}`.
 
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use common::{
@@ -18,36 +18,36 @@ use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use tokio::io::AsyncReadExt;
 
-/// What must become of a poison.
+/// The expected end of a hostile message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum End {
     /// A dead letter with one of these reasons.
     Dead(Vec<String>),
-    /// A dataset of the batch, with these rejects by reason.
+    /// A dataset of the batch, with these numbers of rejects by reason.
     Dataset { batch_id: String, rejects: BTreeMap<String, u64> },
-    /// An answer with this error, of the request or of its first ride; `scored`: without.
+    /// An answer with this error, of the request or of its first ride; `scored` if there is no error.
     Answer(String),
-    /// Nothing: it is acknowledged and gone.
+    /// Nothing: the message is acknowledged.
     Gone,
 }
 
-/// One poison for one worker.
+/// One hostile message for one worker.
 #[derive(Debug, Clone)]
 pub struct Poison {
     pub name: String,
-    /// `ride-chunk` and so on.
+    /// Kind of the message, such as `ride-chunk`.
     pub kind: String,
     pub queue: &'static str,
     pub outgoing: Outgoing,
     pub objects: Vec<(String, Vec<u8>)>,
     pub end: End,
-    /// What the words beside the reason must contain.
+    /// Texts that the explanation of the reason must contain.
     pub why: Vec<String>,
-    /// What must be said of headers left behind.
+    /// Expected header that names the removed headers.
     pub left_behind: Option<String>,
-    /// Brokers before this major version suffer themselves.
+    /// First major version of RabbitMQ that survives this message.
     pub since: u32,
-    /// Published once the workers run: it is large, or needs them to listen.
+    /// Whether it is published after the workers have started, because it is large or needs them to listen.
     pub later: bool,
 }
 
@@ -88,7 +88,7 @@ fn first() -> String {
     "1".to_owned()
 }
 
-/// Header by which a poison is known again.
+/// Header that identifies a hostile message.
 pub const MARK: &str = "poison";
 
 /// The whole corpus; `reply_to` is the queue for answers.
@@ -192,12 +192,12 @@ async fn end_of(entry: &Entry, kind: &str, body: &[u8]) -> End {
     }
 }
 
-/// In hexadecimal digits.
+/// SHA-256 in hexadecimal digits.
 pub fn sha256(bytes: &[u8]) -> String {
     hex::encode(Sha256::digest(bytes))
 }
 
-/// The bytes a body stands for.
+/// The bytes that a body describes.
 async fn made(body: &Value) -> Vec<u8> {
     let Value::Object(one) = body else {
         return match body {
@@ -272,7 +272,7 @@ const FEATURES: [(&str, &str); 6] = [
     ("prcp", "@0"),
 ];
 
-/// An object of these members, some of them replaced or added.
+/// A JSON object of these members, some of them replaced or added.
 async fn ride(members: &[(&str, &str)], others: &Value) -> Vec<u8> {
     let mut all: BTreeMap<String, Vec<u8>> =
         members.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();

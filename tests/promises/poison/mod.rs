@@ -1,7 +1,7 @@
-//! Poison: every message of the corpus, in the midst of good ones, ends exactly as the corpus says, on both brokers.
+//! Tests that every hostile message of the corpus, among good ones, ends exactly as the corpus says, on both brokers.
 //!
-//! `corpus.json` the poisons and their ends · `corpus` how to read it · `wire` what only a raw connection can send ·
-//! `replay` what fuzzing found interesting.
+//! `corpus.json` the messages and their expected ends · `corpus` reads it · `wire` what only a raw connection can send ·
+//! `replay` inputs that fuzzing found.
 
 mod corpus;
 mod replay;
@@ -40,9 +40,9 @@ use std::{
 };
 use tokio::task::JoinHandle;
 
-/// One good message (or what belongs together) for so many poisons: at least two in every prefetch window of eight.
+/// Hostile messages per good one (or per group of good ones): at least two good ones in every prefetch window of eight.
 const POISONS_A_NEIGHBOUR: usize = 3;
-/// No worker may ever have had more memory, in bytes: some 20 messages of 16 MiB.
+/// Maximum memory of a worker, in bytes: some 20 messages of 16 MiB.
 const MEMORY_MAX: u64 = 400 * 1024 * 1024;
 
 /// One run of the corpus.
@@ -56,7 +56,7 @@ struct Trial {
     neighbours: Vec<Neighbour>,
 }
 
-/// A good message and where it leads.
+/// A good message and its expected result.
 enum Neighbour {
     Dataset(String),
     Answer(String),
@@ -75,7 +75,7 @@ impl Trial {
         Self { connection, publisher, reply_to, answers, rejections, store, neighbours: Vec::new() }
     }
 
-    /// Publishes these poisons, each queue's among good messages.
+    /// Publishes these hostile messages, those of each queue among good ones.
     async fn publish(&mut self, poisons: &[&Poison], tail: impl Fn() -> String) {
         for (nth, poison) in poisons.iter().enumerate() {
             for (path, content) in &poison.objects {
@@ -147,7 +147,7 @@ impl Trial {
         }
     }
 
-    /// Waits for the end of every poison and every neighbour, and compares.
+    /// Waits for the end of every message, and compares it with the expected one.
     async fn ends(&mut self, poisons: &[Poison], tail: impl Fn() -> String) {
         let mut wrong = Vec::new();
         let mut datasets = 0;
@@ -181,10 +181,10 @@ impl Trial {
                     wrong.push(format!("{}: {}, expected {rejects:?}", poison.name, manifest["rejected_by_reason"]));
                 }
                 let lines = self.reject_lines(batch_id);
-                let told = lines.iter().all(|line| {
+                let output_text = lines.iter().all(|line| {
                     line["index"].is_u64() && rejects.contains_key(line["reason"].as_str().unwrap_or_default())
                 });
-                if lines.len() as u64 != rejects.values().sum::<u64>() || !told {
+                if lines.len() as u64 != rejects.values().sum::<u64>() || !output_text {
                     wrong.push(format!("{}: rejected {lines:?}, expected {rejects:?}", poison.name));
                 }
             }
@@ -197,10 +197,11 @@ impl Trial {
             }
         }
         wrong.extend(self.wrong_answers(poisons).await);
-        // The trainer has looked at every dataset, the poisons in between notwithstanding.
+        // The trainer has read every dataset, despite the hostile messages in between.
         for _ in 0..datasets {
-            let told = tokio::time::timeout(SOON, self.rejections.next()).await;
-            told.unwrap_or_else(|_| panic!("the trainer should come to an end\n{}", tail()))
+            let output_text = tokio::time::timeout(SOON, self.rejections.next()).await;
+            output_text
+                .unwrap_or_else(|_| panic!("the trainer should come to an end\n{}", tail()))
                 .unwrap()
                 .settle
                 .ack()
@@ -295,7 +296,7 @@ fn wrong_dead_letter(poison: &Poison, delivery: &Delivery) -> Vec<String> {
     wrong
 }
 
-/// A reason in words is short, legible, and says what it should.
+/// The explanation of a reason is short, legible, and contains the expected texts.
 fn wrong_words(poison: &Poison, words: &str) -> Vec<String> {
     let mut wrong = Vec::new();
     for expected in poison.why.iter().filter(|expected| !words.contains(expected.as_str())) {
@@ -350,8 +351,8 @@ fn parts(poisons: &[Poison]) -> (Vec<&Poison>, Vec<&Poison>) {
     poisons.iter().partition(|poison| !poison.later)
 }
 
-/// On RabbitMQ, each worker a process: every poison ends as the corpus says, its neighbours succeed, nobody panics, no
-/// process grows without bound, every queue ends empty.
+/// On RabbitMQ, each worker a process: every hostile message ends as the corpus says, every good one succeeds, no worker
+/// panics, memory stays bounded, and every queue is empty at the end.
 #[tokio::test]
 async fn every_poison_ends_as_it_should_on_rabbitmq() {
     let input = Input::of(1);
@@ -397,7 +398,7 @@ async fn every_poison_ends_as_it_should_on_rabbitmq() {
     fleet.finish().await;
 }
 
-/// In one process: the same.
+/// The same in one process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_poison_ends_as_it_should_in_one_process() {
     let input = Input::of(1);
@@ -460,7 +461,7 @@ impl InProcess {
         self.workers.push(Running { name: W::NAME, task: start(shutdown.clone()), start, shutdown });
     }
 
-    /// Ends the workers, each once its queue is empty, and holds them to having left nothing behind.
+    /// Ends the workers, each once its queue is empty, and checks that nothing is left behind.
     async fn finish(self, connection: &dyn Connection) {
         let depth = async |name: &str| connection.depth(name).await.unwrap().messages;
         let deadline = Instant::now() + SOON;
@@ -475,7 +476,7 @@ impl InProcess {
                 if depth(name).await == 0 {
                     break;
                 }
-                // What it had not begun when it was asked to end.
+                // Messages that the worker had not started at its shutdown.
                 shutdown = Shutdown::new();
                 task = start(shutdown.clone());
             }
@@ -484,7 +485,7 @@ impl InProcess {
     }
 }
 
-/// A message that is too large to be published is refused to its publisher, with the way out.
+/// A message that is too large to be published is refused, and the error says what to do.
 #[tokio::test]
 async fn a_publisher_learns_that_its_message_is_too_large() {
     let rabbitmq = pipeline_tests::rabbitmq::broker();
@@ -507,9 +508,9 @@ async fn a_publisher_learns_that_its_message_is_too_large() {
     rabbitmq.remove_topology().await.unwrap();
 }
 
-/// The table in the README of the tests says what the corpus says.
+/// The table in the README of the tests agrees with the corpus.
 #[tokio::test]
-async fn the_readme_tells_the_corpus() {
+async fn the_readme_lists_the_corpus() {
     let mut rows: BTreeMap<(&str, String), BTreeSet<String>> = BTreeMap::new();
     for poison in poisons("").await {
         let end = match &poison.end {

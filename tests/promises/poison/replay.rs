@@ -1,9 +1,9 @@
-//! What fuzzing found interesting, once more on every run of the tests.
+//! Replays the inputs that fuzzing found.
 
 use pipeline_tests::properties::{ALL, INPUT_BYTES_MAX};
 use std::{fs, panic, path::Path};
 
-/// Every file of every fuzz target's corpus holds its target's properties, and the corpus stays small.
+/// Every file of every fuzz target's corpus has its target's properties, and the corpus stays small.
 #[test]
 fn what_fuzzing_found_still_holds() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");

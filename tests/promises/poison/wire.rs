@@ -1,4 +1,4 @@
-//! What no client library sends but any peer can: written byte by byte (AMQP 0-9-1 §4.2).
+//! Tests with messages that no client library sends but any peer can, written byte by byte (AMQP 0-9-1 §4.2).
 
 use super::{Trial, message};
 use common::{
@@ -6,7 +6,7 @@ use common::{
     message::BatchSplit,
     topology::{self, queue},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, succeed, told};
+use pipeline_tests::processes::{Fleet, Input, SOON, json_output, succeed};
 use runtime::{AmqpBroker, Broker, config::BrokerSettings};
 use std::{
     collections::BTreeMap,
@@ -19,15 +19,15 @@ const HEADERS: u16 = 1 << 13;
 const KIND: u16 = 1 << 5;
 const MESSAGE_ID: u16 = 1 << 7;
 
-/// A connection with one open channel, confirms on.
+/// A connection with one open channel in confirm mode.
 pub(super) struct Raw {
     stream: TcpStream,
     namespace: String,
-    /// Major version of the broker, as it says itself.
+    /// Major version of the broker, from its server properties.
     pub(super) major: u32,
 }
 
-/// What the broker said to a publish.
+/// The broker's response to a publish.
 #[derive(Debug, PartialEq)]
 enum Answer {
     Taken,
@@ -115,13 +115,12 @@ fn long(bytes: &[u8]) -> Vec<u8> {
     [&u32::try_from(bytes.len()).unwrap().to_be_bytes()[..], bytes].concat()
 }
 
-/// A table of headers with these fields: name, and type and value as they are on the wire (§4.2.5.5, with RabbitMQ's
-/// errata).
+/// A table of headers with these fields: name, and type and value as encoded (§4.2.5.5, with RabbitMQ's errata).
 fn table(fields: &[(&[u8], Vec<u8>)]) -> Vec<u8> {
     long(&fields.iter().flat_map(|(name, value)| [short(name), value.clone()].concat()).collect::<Vec<_>>())
 }
 
-/// Arrays in arrays.
+/// Nested arrays.
 fn nested(depth: usize) -> Vec<u8> {
     let mut bytes = Vec::new();
     for level in (0..depth).rev() {
@@ -147,7 +146,7 @@ fn split(batch_id: &str) -> BatchSplit {
     }
 }
 
-/// Headers of every type AMQP has, one after the other, and nested: the message is read and done.
+/// Headers of every AMQP type, one after the other and nested: the message is read and handled.
 fn every_type() -> Vec<u8> {
     let of = |kind: u8, value: &[u8]| [&[kind], value].concat();
     table(&[
@@ -174,8 +173,8 @@ fn every_type() -> Vec<u8> {
     ])
 }
 
-/// Headers as no library writes them, and a message of 17 MiB: what can be read is done, what cannot ends among the dead
-/// letters or is refused to its publisher, a neighbour goes on.
+/// Headers that no library writes, and a message of 17 MiB: readable ones are handled, unreadable ones are dead-lettered or
+/// refused to their publisher, and a good message succeeds.
 #[tokio::test]
 async fn absurd_headers_harm_nobody() {
     let input = Input::of(1);
@@ -223,9 +222,9 @@ async fn absurd_headers_harm_nobody() {
     fleet.finish().await;
 }
 
-/// Names that are no UTF-8, and arrays in one another as deep as a frame holds, are more than the AMQP library can read. The
-/// worker is told of them all the same: what can be done is done, the rest is a dead letter with its reason, the neighbours
-/// in the same prefetch window succeed, and nothing is delivered twice.
+/// Names that are not UTF-8, and arrays nested as deep as a frame allows, are more than the AMQP library can read. The worker
+/// still gets the message: it is handled if possible, else dead-lettered with its reason; other messages in the same prefetch
+/// window succeed, and nothing is delivered twice.
 #[tokio::test]
 async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() {
     let input = Input::of(1);
@@ -271,7 +270,7 @@ async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() 
     fleet.finish().await;
 }
 
-/// Dead letters with such names, as a broker parks them, are listed, shown and exported with a mark, and dropped.
+/// Dead letters with such names, as a broker makes them, are listed, shown and exported with a mark, and dropped.
 #[tokio::test]
 async fn dead_letters_with_illegible_names_are_shown_and_dropped() {
     let input = Input::of(1);
@@ -291,14 +290,14 @@ async fn dead_letters_with_illegible_names_are_shown_and_dropped() {
         assert_eq!(raw.publish(exchange::DEAD, &to, HEADERS, &deep, b"{}"), Answer::Taken);
     });
     publishing.await.unwrap();
-    let letters = told(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().clone();
+    let letters = json_output(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().clone();
     assert_eq!(letters.iter().map(|letter| letter["lossy"] == true).collect::<Vec<_>>(), [true, true, false]);
     let id = letters[1]["id"].as_str().unwrap();
-    let shown = succeed(fleet.wildrydes().args(["dead", "show", id]));
-    assert!(shown.contains("h\u{FFFD}: \u{FFFD}v") && shown.contains("no UTF-8"), "{shown}");
+    let text = succeed(fleet.wildrydes().args(["dead", "show", id]));
+    assert!(text.contains("h\u{FFFD}: \u{FFFD}v") && text.contains("no UTF-8"), "{text}");
     assert_eq!(succeed(fleet.wildrydes().args(["dead", "export"])).lines().count(), 3);
-    let dropped = told(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
+    let dropped = json_output(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     assert_eq!(dropped["dropped"], 3);
-    assert_eq!(told(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().len(), 0);
+    assert_eq!(json_output(fleet.wildrydes().args(["dead", "list"]))["letters"].as_array().unwrap().len(), 0);
     fleet.finish().await;
 }

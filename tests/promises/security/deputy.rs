@@ -1,4 +1,5 @@
-//! A worker is nobody's deputy: who may send requests has it publish nowhere else.
+//! Tests that a client cannot use a worker's permissions (confused deputy): requests do not make a worker publish into the
+//! fleet's queues.
 
 use super::users::Users;
 use common::{
@@ -15,9 +16,9 @@ use pipeline_tests::{
 use runtime::{AmqpBroker, Broker, client::Client, config::BrokerSettings};
 use tokio::task::block_in_place;
 
-/// The user `client` names work queues, retry queues and dead-letter queues of the fleet in `reply_to`, of requests to the scorer
-/// and to the weather lookup, whose users may publish there. Each request becomes a dead letter with its reason, no queue holds
-/// anything else, and the client's next request is answered.
+/// The user `client` names work queues, retry queues and dead-letter queues of the fleet in `reply_to`, of requests to the
+/// scorer and to the weather lookup, whose users may publish there. Each request becomes a dead letter with its reason, no
+/// queue gets another message, and the client's next request is answered.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_client_cannot_make_a_worker_write_into_a_queue_of_the_fleet() {
     let Some(mut users) = block_in_place(|| Users::make(|_, _| {})) else { return };

@@ -1,4 +1,4 @@
-//! Who may do what on the broker, TLS to it, and that no secret is told.
+//! Tests of permissions on the broker, of TLS to it, and that no secret is printed.
 
 mod deputy;
 mod doctor;

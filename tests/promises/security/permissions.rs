@@ -1,4 +1,4 @@
-//! One user for each worker and each kind of outsider: it does its job under it, and nothing else.
+//! Tests with one user for each worker and each kind of client: it can do its job, and nothing else.
 
 use super::users::Users;
 use common::{
@@ -23,7 +23,7 @@ use lapin::{
 };
 use pipeline_tests::{
     noaa::{Data, Fault, Noaa},
-    processes::{Input, SOON, output, succeed, told},
+    processes::{Input, SOON, json_output, output, succeed},
     rabbitmq::settings,
     trust,
 };
@@ -36,7 +36,7 @@ use runtime::{
 use serde_json::{Value, json};
 use std::time::{Duration, Instant};
 
-/// Removes what the fleet made, with rights its users do not have.
+/// Removes the fleet's topology with an administrator's permissions.
 async fn remove_topology(users: &Users) {
     let all = BrokerSettings { namespace: users.namespace.clone(), ..settings() };
     AmqpBroker::new(all).remove_topology().await.expect("the queues can be removed");
@@ -46,20 +46,20 @@ fn blocking<T>(work: impl FnOnce() -> T) -> T {
     tokio::task::block_in_place(work)
 }
 
-/// Each worker does its job from rides to scores, retries and dead letters included, under a user of its own that may do
-/// nothing else: with the operator's user for the topology alone.
+/// Each worker does its job from rides to scores, with retries and dead letters, under its own user. The operator's user makes
+/// the topology.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn each_worker_does_its_job_under_its_own_user() {
     let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
     let input = blocking(|| Input::of(2_000));
     let expected = blocking(|| input.run(&[]));
     let noaa = Noaa::start(Data::Folder(input.weather.clone())).await.unwrap();
-    // An outage: the chunk goes to a rung and comes back.
+    // An outage: the chunk waits in a retry queue and returns.
     noaa.fail_next("ghcnd-stations.txt", 3, Fault::Status(503, None));
     blocking(|| {
         succeed(users.wildrydes("operator").args(["topology", "apply"]));
         for (index, worker) in PROCESSES.into_iter().enumerate() {
-            // Half of them try to declare first, as they do by default; half are told not to.
+            // Half of the workers try to declare first, which is the default; half do not.
             let declare = if index % 2 == 0 { "auto" } else { "never" };
             let environment = [
                 ("WILDRYDES__BROKER__DECLARE", declare),
@@ -68,7 +68,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
             ];
             users.launch(worker, &environment);
         }
-        let ingested = told(users.wildrydes("publisher").arg("ingest").arg(&input.rides));
+        let ingested = json_output(users.wildrydes("publisher").arg("ingest").arg(&input.rides));
         assert_eq!(ingested["batches"], expected["batches"]);
         let champion = users.store().join("models/service-request/champion.json");
         let deadline = Instant::now() + SOON;
@@ -79,9 +79,9 @@ async fn each_worker_does_its_job_under_its_own_user() {
         let mut score = users.wildrydes("client");
         score.args(["score", "--fleet", "--timeout-ms", "60000", "--distance", "30", "--healthpoints", "300"]);
         score.args(["--magicpoints", "300", "--tmin", "180", "--tmax", "270", "--prcp", "0"]);
-        let scored = told(&mut score);
+        let scored = json_output(&mut score);
         assert_eq!(scored["model_id"], expected["model"]["model_id"], "{scored}");
-        // A batch that is refused: a dead letter, of which its publisher hears.
+        // A refused batch becomes a dead letter, and its publisher gets the reason.
         let broken = input.folder().join("broken.json");
         std::fs::write(&broken, "[{]").unwrap();
         let refused = output(users.wildrydes("publisher").arg("ingest").arg(&broken));
@@ -96,8 +96,8 @@ async fn each_worker_does_its_job_under_its_own_user() {
     remove_topology(&users).await;
 }
 
-/// A worker whose user may not publish what it makes says so, with exchange, routing key, user and the way out, and waits: its
-/// connection stays, nothing is delivered again, nothing is lost, and once the permission is there it goes on by itself.
+/// A worker whose user may not publish its outputs logs exchange, routing key, user and what to do, and waits: its connection
+/// survives, nothing is delivered again, nothing is lost, and it continues once the permission exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_without_a_permission_says_so_and_waits() {
     let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
@@ -107,22 +107,22 @@ async fn a_worker_without_a_permission_says_so_and_waits() {
     users.launch(queue::SPLITTER, &[("WILDRYDES__BROKER__DECLARE", "never"), ("WILDRYDES__LOG__FORMAT", "json")]);
     blocking(|| succeed(users.wildrydes("publisher").args(["ingest", "--detach"]).arg(&input.rides)));
     let deadline = Instant::now() + SOON;
-    let told = loop {
+    let text = loop {
         let log = users.log(queue::SPLITTER);
         match log.lines().find(|line| line.contains("this user may not publish there")) {
             Some(line) => break line.to_owned(),
-            None => assert!(Instant::now() < deadline, "nothing is said\n{log}"),
+            None => assert!(Instant::now() < deadline, "the log does not name the cause\n{log}"),
         }
         tokio::time::sleep(Duration::from_millis(20)).await;
     };
     for part in ["ERROR", "work", queue::SPLITTER, "ACCESS_REFUSED", "topology users", "doctor"] {
-        assert!(told.contains(part), "{part} is missing\n{told}");
+        assert!(text.contains(part), "{part} is missing\n{text}");
     }
-    assert!(told.contains(&users.name(queue::SPLITTER)), "the user is missing\n{told}");
+    assert!(text.contains(&users.name(queue::SPLITTER)), "the user is missing\n{text}");
     blocking(|| users.import());
     let all = BrokerSettings { namespace: users.namespace.clone(), ..settings() };
     let connection = AmqpBroker::new(all).connect("a test").await.unwrap();
-    // A chunk and the account of the batch.
+    // A chunk and the batch-split message.
     for name in [queue::WEATHER_FETCHER, queue::MERGER] {
         while connection.depth(name).await.unwrap().messages == 0 {
             assert!(Instant::now() < deadline, "{name} has nothing\n{}", users.log(queue::SPLITTER));
@@ -137,7 +137,7 @@ async fn a_worker_without_a_permission_says_so_and_waits() {
     remove_topology(&users).await;
 }
 
-/// Who publishes by hand is told the same, and the next publish on the same connection goes through.
+/// A publisher gets the same error, and the next publish on the same connection succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_publish_harms_no_other() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
@@ -160,8 +160,8 @@ async fn a_refused_publish_harms_no_other() {
     remove_topology(&users).await;
 }
 
-/// Under the gateway's user: the weather of a ride is what its dataset says, its score the one the model gives, dead letters
-/// and events are seen, a batch is taken.
+/// Under the gateway's user, looked-up weather equals the dataset's, scores are the model's, dead letters and events can be
+/// read, and a batch can be published.
 async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     let broker = AmqpBroker::new(BrokerSettings { declare: Declare::Never, ..users.settings("gateway") });
     let client = Client::connect(&broker, "gateway").await.unwrap();
@@ -179,8 +179,8 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
         statustime: cell(&row, "statustime").parse().unwrap(),
     };
     let request = WeatherRequest { request_id: "w".to_owned(), places: vec![place] };
-    let told = client.weather(&request, SOON).await.unwrap();
-    let [PlaceWeather::Observed(observed)] = told.weather.as_slice() else { panic!("{told:?}") };
+    let response = client.weather(&request, SOON).await.unwrap();
+    let [PlaceWeather::Observed(observed)] = response.weather.as_slice() else { panic!("{response:?}") };
     assert_eq!(observed.groundstation, cell(&row, "groundstation"));
     let observed = [observed.station_km, observed.tmin.into(), observed.tmax.into(), observed.prcp.into()];
     assert_eq!(observed, ["station_km", "tmin", "tmax", "prcp"].map(number));
@@ -197,10 +197,12 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     };
     let request =
         ScoreRequest { request_id: "s".to_owned(), units: Units::default(), explain: true, rides: vec![ride] };
-    let told = client.score(&request, SOON).await.unwrap();
-    let ScoreOutcome::Scored { probability, explanation, .. } = &told.scores[0].outcome else { panic!("{told:?}") };
-    let log_odds = told.baseline_log_odds.unwrap() + explanation.iter().map(|c| c.log_odds).sum::<f64>();
-    assert!((logistic(log_odds) - probability).abs() < 1e-12, "{told:?}");
+    let response = client.score(&request, SOON).await.unwrap();
+    let ScoreOutcome::Scored { probability, explanation, .. } = &response.scores[0].outcome else {
+        panic!("{response:?}")
+    };
+    let log_odds = response.baseline_log_odds.unwrap() + explanation.iter().map(|c| c.log_odds).sum::<f64>();
+    assert!((logistic(log_odds) - probability).abs() < 1e-12, "{response:?}");
 
     let mut browser = client.browse(&topology::dead_queue(queue::SPLITTER)).await.unwrap();
     assert!(browser.next().await.unwrap().is_some(), "the refused batch");
@@ -222,8 +224,8 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
     client.close().await;
 }
 
-/// Every user tries every queue and every exchange in every way there is; what is allowed is what the runbook's table says
-/// ([`trust`]), in other words than the patterns'.
+/// Every user tries every operation on every queue and exchange. Allowed is what the runbook's table says ([`trust`]), which
+/// does not use the patterns of the permissions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_user_is_refused_what_is_not_its_own() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
@@ -324,7 +326,7 @@ impl Attempt {
     }
 }
 
-/// Whether the broker let it happen; a declaration with other arguments was let through to their comparison.
+/// Returns whether the broker allowed an operation. A declaration with other arguments passed the check of permissions.
 fn allowed<T>(outcome: lapin::Result<T>) -> bool {
     const ACCESS_REFUSED: u16 = 403;
     const PRECONDITION_FAILED: u16 = 406;
@@ -427,21 +429,21 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     attempts
 }
 
-/// Where its user may not make what is missing, a worker says so and who can, and waits for it.
+/// A worker that may not declare missing queues says so and who can, and waits for them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_worker_waits_for_the_operator_to_make_the_topology() {
     let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
     for declare in [Declare::Auto, Declare::Never] {
         let broker = AmqpBroker::new(BrokerSettings { declare, ..users.settings("merger") });
         let connection = broker.connect("merger").await.unwrap();
-        let told = connection.declare().await.unwrap_err().to_string();
-        assert!(told.contains("is not there") && told.contains("wildrydes topology apply"), "{told}");
+        let error = connection.declare().await.unwrap_err().to_string();
+        assert!(error.contains("is not there") && error.contains("wildrydes topology apply"), "{error}");
         connection.close().await;
     }
     let strict = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("merger") });
     let connection = strict.connect("merger").await.unwrap();
-    let told = connection.declare().await.unwrap_err().to_string();
-    assert!(told.contains("ACCESS_REFUSED"), "{told}");
+    let error = connection.declare().await.unwrap_err().to_string();
+    assert!(error.contains("ACCESS_REFUSED"), "{error}");
     connection.close().await;
 
     blocking(|| {
@@ -461,21 +463,21 @@ async fn a_worker_waits_for_the_operator_to_make_the_topology() {
     remove_topology(&users).await;
 }
 
-/// The broker has the users as they are printed: names, hashed passwords, tags, patterns.
+/// The broker has the users as printed: names, hashed passwords, tags, patterns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_broker_has_what_is_printed() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
-    let printed = told(users.wildrydes("operator").args(["topology", "users"]));
+    let printed = json_output(users.wildrydes("operator").args(["topology", "users"]));
     assert_eq!(printed["virtual_host"], json!("/"));
     for user in printed["users"].as_array().unwrap() {
         let name = user["user"].as_str().unwrap();
-        let permissions = users.told(&format!("users/{name}/permissions"));
+        let permissions = users.managed(&format!("users/{name}/permissions"));
         for what in ["configure", "write", "read"] {
             assert_eq!(permissions[0][what], user[what], "{name}");
         }
-        let topics = users.told(&format!("users/{name}/topic-permissions"));
+        let topics = users.managed(&format!("users/{name}/topic-permissions"));
         assert_eq!(topics.as_array().unwrap().len(), user["topics"].as_array().unwrap().len(), "{name}");
-        let tags = users.told(&format!("users/{name}"))["tags"].to_string();
+        let tags = users.managed(&format!("users/{name}"))["tags"].to_string();
         assert_eq!(tags.contains("monitoring"), name.ends_with("operator"), "{name}: {tags}");
         assert_eq!(tags.contains("management"), name.ends_with("gateway"), "{name}: {tags}");
     }

@@ -1,4 +1,4 @@
-//! Secrets come from files or the environment, and nothing that is printed tells them.
+//! Tests that secrets come from files or the environment, and that no output contains one.
 
 use super::users::Users;
 use common::topology::queue;
@@ -15,25 +15,25 @@ use std::{
     process::{Command, Output},
 };
 
-/// With every character that needs escaping somewhere.
+/// A secret with every character that needs escaping somewhere.
 const SECRET: &str = "hunter2-p@ss:w/rd%\"\\ü";
-/// The same in an address.
+/// The same, escaped for a URL.
 const SECRET_IN_URL: &str = "hunter2-p%40ss%3Aw%2Frd%25%22%5C%C3%BC";
-/// What no output may hold: as much of it as any way of writing leaves as it is.
+/// The part of the secret that every way of escaping leaves unchanged. No output may contain it.
 const TELLTALE: &str = "hunter2";
 
-/// Everything that was printed, with what printed it.
+/// Every output, with the name of its command.
 #[derive(Default)]
 struct Printed(Vec<(String, Output)>);
 
 impl Printed {
-    /// Runs it to its end, with everything logged that there is to log, the libraries' own words included; it must end with
-    /// this code.
+    /// Runs a command with all logs, including those of libraries. It must end with this code.
     fn run(&mut self, what: &str, mut command: Command, code: i32) {
         command.env("RUST_LOG", "trace").env("WILDRYDES__BROKER__GIVE_UP_AFTER_MS", "200");
         let ended = output(&mut command);
-        let told = String::from_utf8_lossy(&ended.stderr).into_owned() + &*String::from_utf8_lossy(&ended.stdout);
-        assert_eq!(ended.status.code(), Some(code), "{what}: {told}");
+        let stderr_text =
+            String::from_utf8_lossy(&ended.stderr).into_owned() + &*String::from_utf8_lossy(&ended.stdout);
+        assert_eq!(ended.status.code(), Some(code), "{what}: {stderr_text}");
         self.0.push((what.to_owned(), ended));
     }
 
@@ -58,8 +58,8 @@ impl Printed {
     }
 }
 
-/// No worker and no command tells the password, whatever goes wrong: it is wrong, the broker is away or has something else,
-/// TLS fails, the address is no address; nor where all goes well, nor in `--help`.
+/// No worker and no command prints the password, whatever fails: a wrong password, an absent broker, another topology, TLS, an
+/// invalid address; nor if everything succeeds, nor in `--help`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn nothing_that_is_printed_tells_a_password() {
     let printed = tokio::task::block_in_place(|| {
@@ -217,17 +217,20 @@ fn print_users(printed: &mut Printed, users: &Users) {
     }
 }
 
-/// A password in a flag would stand in the list of processes: it is refused, with the way out; that of `guest`, which is no
-/// secret, is taken.
+/// A password in a flag would be visible in the list of processes: it is refused, with what to do instead. The password of
+/// `guest`, which is public, is accepted.
 #[test]
 fn a_password_in_a_flag_is_refused() {
     for arguments in
         [["--broker", "amqp://u:hunter2@localhost/%2f"], ["--set", "broker.url=amqp://u:hunter2@localhost"]]
     {
         let ended = output(wildrydes().args(["topology", "show"]).args(arguments));
-        let told = String::from_utf8_lossy(&ended.stderr);
-        assert_eq!(ended.status.code(), Some(2), "{told}");
-        assert!(told.contains("broker.password_file") && told.contains("list of processes"), "{told}");
+        let stderr_text = String::from_utf8_lossy(&ended.stderr);
+        assert_eq!(ended.status.code(), Some(2), "{stderr_text}");
+        assert!(
+            stderr_text.contains("broker.password_file") && stderr_text.contains("list of processes"),
+            "{stderr_text}"
+        );
     }
     succeed(wildrydes().args(["topology", "show", "--broker", "amqp://guest:guest@localhost/%2f"]));
 }

@@ -1,4 +1,4 @@
-//! TLS to the broker: verified, with the way out in every refusal, and never silently left out.
+//! Tests of TLS to the broker: it is always verified, never silently omitted, and each refusal says what to do.
 
 use pipeline_tests::{
     rabbitmq,
@@ -27,7 +27,7 @@ fn with_certificate(settings: BrokerSettings, certificates: &Certificates, key: 
     }
 }
 
-/// Connects, declares and publishes nothing: enough for both connections to have done their handshakes.
+/// Connects and declares, which is enough for both connections to complete their handshakes.
 async fn connects(settings: BrokerSettings) -> Result<(), BrokerError> {
     let broker = AmqpBroker::new(settings.clone());
     let connection = broker.connect("test").await?;
@@ -48,15 +48,15 @@ async fn started(certificates: &Certificates, demands_certificate: bool) -> Opti
     tokio::task::block_in_place(|| TlsRabbitMq::start(certificates, demands_certificate))
 }
 
-/// A broker is spoken to when its certificate is of the named authority, for its name and of today; each of these missing is
-/// a refusal that says what to do.
+/// A broker is accepted if its certificate is of the configured authority, for its name, and not expired. Otherwise it is
+/// refused, and the error says what to do.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_is_trusted_by_its_certificate_alone() {
     let certificates = Certificates::new();
     let Some(broker) = started(&certificates, false).await else { return };
     let at = |host, authority| settings(host, broker.port, &certificates, authority);
     connects(at("localhost", Some("ca"))).await.expect("the right authority");
-    // A certificate of ours that nobody asked for does no harm.
+    // A client certificate that the broker does not request does no harm.
     connects(with_certificate(at("localhost", Some("ca")), &certificates, "client-key")).await.expect("both sides");
 
     for (settings, parts) in [
@@ -64,29 +64,29 @@ async fn a_broker_is_trusted_by_its_certificate_alone() {
         (at("localhost", None), ["UnknownIssuer", "broker.ca_file"]),
         (at("127.0.0.1", Some("ca")), ["not valid for", "broker.url"]),
     ] {
-        let told = refusal(settings).await;
-        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
-        assert!(told.contains(&broker.port.to_string()), "{told}");
+        let reason = refusal(settings).await;
+        assert!(parts.iter().all(|part| reason.contains(part)), "{reason}");
+        assert!(reason.contains(&broker.port.to_string()), "{reason}");
     }
     tokio::task::block_in_place(|| broker.let_certificate_expire());
-    let told = refusal(at("localhost", Some("ca"))).await;
-    assert!(told.contains("expired") && told.contains("give the broker a new one"), "{told}");
+    let reason = refusal(at("localhost", Some("ca"))).await;
+    assert!(reason.contains("expired") && reason.contains("give the broker a new one"), "{reason}");
 }
 
-/// A broker that demands a certificate of its clients takes ours, and refuses none.
+/// A broker that requires a client certificate accepts ours, and refuses a client without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_broker_that_demands_a_certificate_gets_ours() {
     let certificates = Certificates::new();
     let Some(broker) = started(&certificates, true).await else { return };
     let bare = settings("localhost", broker.port, &certificates, Some("ca"));
     connects(with_certificate(bare.clone(), &certificates, "client-key")).await.expect("with our certificate");
-    let told = refusal(bare.clone()).await;
-    assert!(told.contains("broker.client_certificate_file"), "{told}");
-    let told = refusal(with_certificate(bare, &certificates, "server-key")).await;
-    assert!(told.contains("broker.client_certificate_file = "), "the key of another certificate: {told}");
+    let reason = refusal(bare.clone()).await;
+    assert!(reason.contains("broker.client_certificate_file"), "{reason}");
+    let reason = refusal(with_certificate(bare, &certificates, "server-key")).await;
+    assert!(reason.contains("broker.client_certificate_file = "), "the key of another certificate: {reason}");
 }
 
-/// Files that are not there, or are no certificates, are named with their setting.
+/// Missing files, and files that are not certificates, are named with their setting.
 #[tokio::test]
 async fn a_file_that_is_no_certificate_is_named() {
     let certificates = Certificates::new();
@@ -97,13 +97,13 @@ async fn a_file_that_is_no_certificate_is_named() {
         (BrokerSettings { ca_file: Some(key), ..good() }, "broker.ca_file = "),
         (with_certificate(good(), &certificates, "ca"), "broker.client_key_file = "),
     ] {
-        let told = refusal(settings).await;
-        assert!(told.starts_with(setting), "{told}");
+        let reason = refusal(settings).await;
+        assert!(reason.starts_with(setting), "{reason}");
     }
 }
 
-/// `amqps://` opens with a TLS handshake whatever listens there, and fails where no TLS is spoken: nothing of ours, least of
-/// all the password, goes out in the clear.
+/// `amqps://` starts with a TLS handshake, whatever listens there, and fails without TLS: nothing is sent in the clear, least
+/// of all the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn amqps_is_never_spoken_in_the_clear() {
     const HANDSHAKE: u8 = 22;
@@ -121,6 +121,6 @@ async fn amqps_is_never_spoken_in_the_clear() {
 
     let plain = tokio::task::block_in_place(rabbitmq::rabbitmq).url.replace("amqp://", "amqps://");
     let settings = BrokerSettings { url: AmqpUrl::new(plain), ..BrokerSettings::default() };
-    let told = connects(settings).await.expect_err("no TLS is spoken there").to_string();
-    assert!(told.contains("5671"), "{told}");
+    let error = connects(settings).await.expect_err("no TLS is spoken there").to_string();
+    assert!(error.contains("5671"), "{error}");
 }

@@ -1,4 +1,4 @@
-//! A fleet on the real broker in which everyone is a user of their own, made by what `wildrydes topology users` prints.
+//! A fleet on RabbitMQ in which every process and client has its own user, made from the output of `wildrydes topology users`.
 
 use pipeline_tests::{
     processes::{output, succeed, wildrydes, worker},
@@ -14,7 +14,7 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The users of a namespace, their passwords, and what runs under them.
+/// The users of a namespace, their passwords, and the processes that run under them.
 pub(super) struct Users {
     pub(super) namespace: String,
     pub(super) folder: TempDir,
@@ -23,8 +23,8 @@ pub(super) struct Users {
 }
 
 impl Users {
-    /// Makes users for a namespace of its own, with passwords made up; those written before stay. `None`, said aloud,
-    /// without a management API, over which definitions are imported.
+    /// Makes users for a new namespace, with generated passwords; existing password files stay. Prints a line and returns
+    /// `None` without a management API, which imports the definitions.
     pub(super) fn make(prepare: impl FnOnce(&Path, &str)) -> Option<Self> {
         let Some(management) = rabbitmq().management.clone() else {
             let origin = &rabbitmq().origin;
@@ -50,27 +50,27 @@ impl Users {
         self.folder.path().join("definitions.json")
     }
 
-    /// Gives every user what it needs, as an operator does.
+    /// Imports the definitions of all users, as an operator does.
     pub(super) fn import(&self) {
         let data = format!("@{}", self.definitions().display());
         self.api(&["--request", "POST", "--data-binary", &data], "definitions");
     }
 
-    /// Takes the permission to publish anything at all from a user; its own temporary queues stay.
+    /// Revokes a user's permission to publish; its own temporary queues stay.
     pub(super) fn forbid_publishing(&self, role: &str) {
         let path = format!("permissions/%2F/{}", self.name(role));
-        let mut permissions = self.told(&path);
+        let mut permissions = self.managed(&path);
         permissions["write"] = r"^amq\.gen.*$".into();
         self.api(&["--request", "PUT", "--data-binary", &permissions.to_string()], &path);
     }
 
-    /// Gives a user these permissions instead of its own.
+    /// Sets a user's permissions.
     pub(super) fn permit(&self, user: &str, [configure, write, read]: [&str; 3]) {
         let permissions = serde_json::json!({ "configure": configure, "write": write, "read": read }).to_string();
         self.api(&["--request", "PUT", "--data-binary", &permissions], &format!("permissions/%2F/{user}"));
     }
 
-    /// Where the management API is; with the name of an administrator or without any.
+    /// URL of the management API, with an administrator's credentials or without.
     pub(super) fn management_url(&self, administrator: bool) -> String {
         match self.management.split_once("://").zip(self.management.rsplit_once('@')) {
             Some(((scheme, _), (_, address))) if !administrator => format!("{scheme}://{address}"),
@@ -83,13 +83,13 @@ impl Users {
         curl.args(["--silent", "--show-error", "--fail-with-body", "--max-time", "60"]);
         curl.args(["--header", "content-type: application/json"]).args(arguments);
         let ended = output(curl.arg(format!("{}/api/{path}", self.management)));
-        let told = String::from_utf8_lossy(&ended.stdout);
-        assert!(ended.status.success(), "{path}: {told}{}", String::from_utf8_lossy(&ended.stderr));
+        let stdout_text = String::from_utf8_lossy(&ended.stdout);
+        assert!(ended.status.success(), "{path}: {stdout_text}{}", String::from_utf8_lossy(&ended.stderr));
         ended.stdout
     }
 
-    /// What the broker's management API says.
-    pub(super) fn told(&self, path: &str) -> Value {
+    /// Gets a document of the broker's management API.
+    pub(super) fn managed(&self, path: &str) -> Value {
         serde_json::from_slice(&self.api(&[], path)).expect("JSON")
     }
 
@@ -107,18 +107,18 @@ impl Users {
         self.passwords().join(self.name(role)).join("password")
     }
 
-    /// Where the broker is, without anybody's name.
+    /// URL of the broker, without credentials.
     fn address() -> &'static str {
         rabbitmq().url.rsplit_once('@').expect("a URL with a user").1
     }
 
-    /// The broker's address for a user, the password in it.
+    /// URL of the broker for a user, with the password.
     pub(super) fn url(&self, role: &str) -> String {
         let password = std::fs::read_to_string(self.password_file(role)).expect("a password");
         format!("amqp://{}:{}@{}", self.name(role), password.trim(), Self::address())
     }
 
-    /// Settings of a user, the password in a file.
+    /// Settings of a user, with the password in a file.
     pub(super) fn settings(&self, role: &str) -> BrokerSettings {
         BrokerSettings {
             url: runtime::config::AmqpUrl::new(format!("amqp://{}@{}", self.name(role), Self::address())),
@@ -129,12 +129,12 @@ impl Users {
         }
     }
 
-    /// Where the fleet's objects are.
+    /// Folder of the store.
     pub(super) fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    /// A command under a user.
+    /// A command that runs under a user.
     pub(super) fn configured(&self, mut command: Command, role: &str) -> Command {
         command
             .env("WILDRYDES__BROKER__URL", format!("amqp://{}@{}", self.name(role), Self::address()))
@@ -145,7 +145,7 @@ impl Users {
         command
     }
 
-    /// A `wildrydes` command under a user.
+    /// A `wildrydes` command that runs under a user.
     pub(super) fn wildrydes(&self, role: &str) -> Command {
         self.configured(wildrydes(), role)
     }
@@ -162,12 +162,12 @@ impl Users {
         self.folder.path().join(format!("{name}.log"))
     }
 
-    /// What a worker has logged.
+    /// The log of a worker.
     pub(super) fn log(&self, name: &str) -> String {
         std::fs::read_to_string(self.log_file(name)).unwrap_or_default()
     }
 
-    /// Ends every worker, each of which must still be running and end well.
+    /// Ends every worker. Each must still be running and end with success.
     pub(super) fn stop(&mut self) {
         for (name, mut child) in std::mem::take(&mut self.running) {
             let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
@@ -181,7 +181,7 @@ impl Users {
 impl Drop for Users {
     fn drop(&mut self) {
         for (_, child) in &mut self.running {
-            // A failed test: nothing may stay behind.
+            // After a failed test: no process may stay behind.
             let _ = child.kill();
             let _ = child.wait();
         }

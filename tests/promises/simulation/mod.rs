@@ -1,4 +1,4 @@
-//! Seeds of the simulated world: every promise kept under every fault, and every broken promise noticed.
+//! Tests of the simulated world: every promise holds under every fault, and every promise broken on purpose is detected.
 
 use pipeline_tests::simulation::{Fault, Options, Sabotage, first_broken, simulate};
 use std::{
@@ -6,8 +6,8 @@ use std::{
     sync::{Mutex, PoisonError},
 };
 
-/// Crashes at every step, lost, doubled, late and reordered messages, broken connections, a broker that goes away or takes
-/// nothing, a store that fails and lies, a moody weather service: what the fleet puts out is what it puts out undisturbed.
+/// Crashes at every step; lost, duplicated, late and reordered messages; broken connections; a broker that disappears or
+/// accepts nothing; a failing store; an unreliable weather service: the outputs are those of the undisturbed run.
 #[test]
 fn hundreds_of_seeds_keep_every_promise() {
     let happened: Mutex<BTreeSet<Fault>> = Mutex::default();
@@ -20,7 +20,7 @@ fn hundreds_of_seeds_keep_every_promise() {
     assert!(never.is_empty(), "these faults never happened: {never:?}");
 }
 
-/// The same seed is the same run, step by step, on whatever thread.
+/// The same seed is the same run, step by step, on any thread.
 #[test]
 fn a_seed_is_one_run() {
     let runs = || {
@@ -32,7 +32,7 @@ fn a_seed_is_one_run() {
     assert_eq!(first.iter().collect::<BTreeSet<_>>().len(), first.len(), "different seeds are different runs");
 }
 
-/// The simulator bites: each mistake that breaks a promise is noticed within the seeds that pass without it.
+/// The simulation detects each mistake that breaks a promise within the seeds that pass without it.
 #[test]
 fn every_promise_broken_on_purpose_is_noticed() {
     for sabotage in Sabotage::ALL {

@@ -1,16 +1,16 @@
-//! The broker itself goes away and comes back.
+//! Faults of the broker itself.
 
 use crate::{
     containers::Container,
     disturbed::{Disturbed, Observed, Plan},
 };
 
-/// Restarted in good order in the middle of a batch.
+/// Restarts the broker in order in the middle of a batch.
 pub async fn restarted(plan: &Plan, broker: &Container) -> Observed {
     strike(plan, broker, |broker| broker.restart()).await
 }
 
-/// `kill -9` in the middle of a batch, and started again.
+/// Kills the broker (SIGKILL) in the middle of a batch, and starts it again.
 pub async fn killed(plan: &Plan, broker: &Container) -> Observed {
     strike(plan, broker, |broker| {
         broker.kill();
@@ -19,7 +19,7 @@ pub async fn killed(plan: &Plan, broker: &Container) -> Observed {
     .await
 }
 
-/// Every process of it stopped where it is in the middle of a batch; its connections stay open and say nothing.
+/// Suspends every process of the broker in the middle of a batch; its connections stay open and silent.
 pub async fn stopped(plan: &Plan, broker: &Container) -> Observed {
     let away = plan.away;
     strike(plan, broker, |broker| {

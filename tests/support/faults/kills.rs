@@ -2,7 +2,7 @@
 
 use crate::{
     disturbed::{Observed, Plan},
-    processes::{Fleet, Input, succeed, told, wildrydes},
+    processes::{Fleet, Input, json_output, succeed, wildrydes},
 };
 use common::topology::PROCESSES;
 use rand::{RngExt, SeedableRng, rngs::Xoshiro256PlusPlus};
@@ -14,20 +14,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// The longest pause between a kill's moment of progress and the kill itself.
+/// Maximum pause between a kill's point of progress and the kill itself.
 const PAUSE_MS_MAX: u64 = 30;
 
-/// What to kill.
+/// Number and distribution of kills.
 #[derive(Debug, Clone)]
 pub struct Kills {
-    /// How many times.
+    /// Number of kills.
     pub kills: usize,
-    /// Batches that the rides of the plan are divided among. A batch is one message to the splitter, which the broker takes
-    /// for deadly after it was 20 times delivered in vain.
+    /// Batches that the rides of the plan are divided into. A batch is one message to the splitter, which the broker
+    /// dead-letters after 20 failed deliveries.
     pub batches: usize,
-    /// Same seed, same moments (by progress) and same victims.
+    /// Seed that selects moments (by progress) and victims.
     pub seed: u64,
-    /// A line is printed every so many kills.
+    /// Number of kills between two printed lines.
     pub tell_every: usize,
 }
 
@@ -39,7 +39,7 @@ pub async fn random(plan: &Plan, broker: BrokerSettings, kills: &Kills) -> Obser
         let store = tempfile::tempdir().expect("a temporary folder");
         let mut run = wildrydes();
         run.arg("run").args(&files).arg("--weather").arg(&input.weather).arg("--store").arg(store.path());
-        told(&mut run)
+        json_output(&mut run)
     };
     let chunk_size = plan.chunk_size.to_string();
     let environment = [("WILDRYDES__SPLITTER__CHUNK_SIZE", chunk_size.as_str())];
@@ -58,7 +58,7 @@ pub async fn random(plan: &Plan, broker: BrokerSettings, kills: &Kills) -> Obser
         fleet.wait_for("the dataset", |_| fleet.is_ready(id));
     }
     let took = started.elapsed();
-    let again = told(fleet.wildrydes().arg("ingest").args(&files));
+    let again = json_output(fleet.wildrydes().arg("ingest").args(&files));
     assert_eq!(datasets(&again), datasets(&undisturbed), "seed {}", kills.seed);
     assert_eq!(datasets(&again).len(), kills.batches);
     let expected = &undisturbed["model"]["model_id"];

@@ -1,4 +1,4 @@
-//! The network between the fleet and the broker.
+//! Faults of the network between the fleet and the broker.
 
 use crate::{
     disturbed::{Disturbed, Observed, Plan},
@@ -8,7 +8,7 @@ use common::topology::queue;
 use runtime::config::{AmqpUrl, BrokerSettings};
 use std::time::{Duration, Instant};
 
-/// Every connection reset (TCP RST), again and again.
+/// Resets every connection (TCP RST), repeatedly.
 pub async fn reset(plan: &Plan, broker: BrokerSettings) -> Observed {
     let (proxy, through) = Proxy::to(&broker).await.expect("a free port");
     let mut batch = Disturbed::begin(plan, through);
@@ -21,8 +21,8 @@ pub async fn reset(plan: &Plan, broker: BrokerSettings) -> Observed {
     batch.end(format!("{} connections", proxy.carried())).await
 }
 
-/// Connections that are open on both sides and carry nothing any more: in both directions, then only from the broker, then
-/// only to it. The fleet notices by the heartbeat, or by a confirm that does not come.
+/// Makes connections carry nothing while both sides keep them open: in both directions, then only from the broker, then only to
+/// it. The fleet notices by the heartbeat, or by a missing confirm.
 pub async fn half_open(plan: &Plan, broker: BrokerSettings, heartbeat_s: Option<u16>) -> Observed {
     let broker = match heartbeat_s {
         Some(seconds) => {
@@ -52,7 +52,7 @@ pub async fn half_open(plan: &Plan, broker: BrokerSettings, heartbeat_s: Option<
     batch.end(format!("all connected anew after: {}", notes.join(", "))).await
 }
 
-/// A long way to the broker: 50 ms each way, 4 MB/s a connection.
+/// A slow network: 50 ms each way, 4 MB/s per connection.
 pub async fn latency(plan: &Plan, broker: BrokerSettings) -> Observed {
     let (proxy, through) = Proxy::to(&broker).await.expect("a free port");
     proxy.delay(Duration::from_millis(50));

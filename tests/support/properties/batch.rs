@@ -23,7 +23,7 @@ const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 const COLUMNS: [&str; 8] =
     ["name", "statustime", "latitude", "longitude", "distance", "healthpoints", "magicpoints", "fieldservice"];
 
-/// What the splitter makes of a batch.
+/// The outputs of the splitter for a batch.
 #[derive(Debug, PartialEq)]
 enum Ended {
     Split {
@@ -64,7 +64,7 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
     }
 }
 
-/// A table below a header: the result is the same however its bytes are cut; every row that another reader finds is
+/// A table below a header: the result does not depend on how its bytes are cut; every row that another reader finds is
 /// received, or the table is refused because it may hide rows.
 pub fn csv(data: &[u8]) {
     let Some(([how, piece], rows)) = split_first(data) else { return };
@@ -100,7 +100,7 @@ pub fn csv(data: &[u8]) {
 #[derive(Debug, Default)]
 struct Rows {
     all: u64,
-    /// Without those that may be blank lines.
+    /// The rows without those that may be blank lines.
     filled: u64,
     cells_max: usize,
 }
@@ -126,9 +126,9 @@ impl Rows {
     }
 }
 
-/// Lines of mappings, the first of which may say where the rides are, an empty line, and a document. A valid reading is
-/// written and read back the same; with it, the document gives the same however its bytes are cut; with the default
-/// reading, a ride read member by member equals the ride read at once.
+/// Lines of mappings, the first of which may locate the rides, an empty line, and a document. A valid reading is written and
+/// read back unchanged; with it, the document gives the same result however its bytes are cut; with the default reading, a ride
+/// read member by member equals the ride read at once.
 pub fn mapping(data: &[u8]) {
     let Some(([cut], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);
@@ -183,7 +183,7 @@ fn check_written(reading: &Reading) {
     assert_eq!(&again, reading);
 }
 
-/// What each element is, or why the document is refused.
+/// The outcome of each element, or why the document is refused.
 fn read(reading: &Reading, pieces: &[&[u8]]) -> Result<Vec<String>, String> {
     let options = Options { lines: false, records: false, ride_bytes_max: 1024 };
     let mut document = Document::new(options).with_reading(reading.clone());

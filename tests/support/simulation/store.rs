@@ -1,4 +1,4 @@
-//! The object store as a process reaches it: slow, failing, and at times silent about what it did.
+//! The object store as seen by a process: slow, failing, and sometimes without an answer.
 
 use super::{
     sabotage::{Held, Sabotage},
@@ -37,7 +37,7 @@ impl SimulatedStore {
         self.process.world.sabotage == Some(sabotage)
     }
 
-    /// Claim and batch have one name in an input whose batch is in the store.
+    /// Claim and batch have the same name in an input whose batch is in the store.
     fn see_claim(&self, path: &Path, done: bool) {
         let is_claim = done && path.as_ref().starts_with(layout::BATCHES);
         self.process.see_claim(path.filename().filter(|_| is_claim));
@@ -195,7 +195,7 @@ fn torn(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     half.chain(stream::iter([Err(Error::Generic { store: "simulated", source })])).boxed()
 }
 
-/// As many bytes, but the rides are ten miles longer.
+/// The same number of bytes, but the rides are ten miles longer.
 fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     let GetResultPayload::Stream(pieces) = payload else { return stream::empty().boxed() };
     let longer = |piece: Bytes| {
@@ -205,7 +205,7 @@ fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     pieces.map_ok(longer).boxed()
 }
 
-/// Parts arrive one by one; the object is there once it is complete, or not at all.
+/// Parts arrive one by one; the object is visible once it is complete, or not at all.
 #[derive(Debug)]
 struct SimulatedUpload {
     upload: Box<dyn MultipartUpload>,

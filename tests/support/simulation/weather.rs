@@ -1,4 +1,4 @@
-//! The weather service: three stations of one week, and many moods.
+//! The simulated weather service: three stations, one week, and many kinds of failure.
 
 use super::world::{Fault, Process};
 use bytes::Bytes;
@@ -10,16 +10,16 @@ use futures::{
 use std::{fmt::Write, io, sync::Arc, time::Duration};
 use weather_fetcher::http::{Answer, Http};
 
-/// Where it is said to be.
+/// Its URL.
 pub const URL: &str = "http://weather.simulated";
 
-/// Station, latitude, longitude, and what it measures.
+/// Station, latitude, longitude, and the elements that it measures.
 const STATIONS: [(&str, f64, f64, Measures); 5] = [
     ("SIM00000001", 40.70, -74.00, Measures::Everything),
     ("SIM00000002", 40.90, -73.80, Measures::EveryOtherDay),
-    // The nearest to many rides, and of no use.
+    // The nearest to many rides, and unusable.
     ("SIM00000003", 40.75, -73.95, Measures::Rain),
-    // In the list, but not to be had.
+    // In the list, but without a file.
     ("SIM00000004", 40.72, -73.98, Measures::Missing),
     ("SIM00000005", 41.60, -73.00, Measures::Everything),
 ];
@@ -32,7 +32,7 @@ enum Measures {
     Missing,
 }
 
-/// The service as one process reaches it.
+/// The service as seen by a process.
 #[derive(Debug)]
 pub struct SimulatedWeather(pub Arc<Process>);
 

@@ -79,7 +79,7 @@ impl Crate {
         self.0.insert(module, found);
     }
 
-    /// The module that defines what a path names.
+    /// The module that defines the item that a path names.
     fn defines(&self, path: &[String], depth: usize) -> Option<Names> {
         let mut module: Names = Vec::new();
         for (at, name) in path.iter().enumerate() {
@@ -134,7 +134,7 @@ impl Crate {
                 cycles.insert(cycle);
             }
         }
-        let told = |cycle: &BTreeSet<&Names>| {
+        let describe = |cycle: &BTreeSet<&Names>| {
             let lines = cycle.iter().map(|module| {
                 let inner: Vec<String> =
                     edges[*module].iter().filter(|other| cycle.contains(other)).map(|other| name(other)).collect();
@@ -142,7 +142,7 @@ impl Crate {
             });
             lines.collect::<Vec<_>>().join("\n")
         };
-        cycles.iter().map(told).collect()
+        cycles.iter().map(describe).collect()
     }
 }
 

@@ -1,7 +1,9 @@
-//! Rules of the house that a compiler does not know.
+//! House rules: what the compiler does not check.
 
 mod graph;
 mod sizes;
+
+pub(super) use sizes::test_functions;
 
 use super::project;
 use std::{
@@ -9,7 +11,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Every file below `folder`, with its path from the top of the project; hidden and built ones left out.
+/// Every file below `folder`, with its path from the top of the project, except hidden and built files.
 fn files(folder: &str) -> Vec<(String, PathBuf)> {
     fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
@@ -29,12 +31,12 @@ fn files(folder: &str) -> Vec<(String, PathBuf)> {
 }
 
 /// Every Rust file below `folder`, as text.
-fn sources(folder: &str) -> Vec<(String, String)> {
+pub(super) fn sources(folder: &str) -> Vec<(String, String)> {
     let rust = files(folder).into_iter().filter(|(name, _)| name.ends_with(".rs"));
     rust.map(|(name, path)| (name, fs::read_to_string(path).expect("text"))).collect()
 }
 
-/// The identifiers of a source, with whether each is a macro's name; comments and texts left out.
+/// The identifiers of a source, each with whether it names a macro, except those in comments and strings.
 fn identifiers(source: &str) -> Vec<(&str, bool)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
     let mut found = Vec::new();
@@ -65,13 +67,13 @@ fn identifiers(source: &str) -> Vec<(&str, bool)> {
     found
 }
 
-/// For what follows the `r` of a raw text: how many `#` before its quote.
+/// The number of `#` before the quote, if `rest` follows the `r` of a raw string.
 fn raw_text_hashes(rest: &str) -> Option<usize> {
     let hashes = rest.len() - rest.trim_start_matches('#').len();
     rest[hashes..].starts_with('"').then_some(hashes)
 }
 
-/// Bytes of the text literal that `rest` starts with, quotes included.
+/// Bytes of the string literal at the start of `rest`, quotes included.
 fn text_length(rest: &str) -> usize {
     let mut escaped = false;
     for (at, c) in rest.char_indices().skip(1) {
@@ -85,8 +87,8 @@ fn text_length(rest: &str) -> usize {
     rest.len()
 }
 
-fn names(source: &str, wanted: &[&str]) -> Vec<String> {
-    let named = identifiers(source).into_iter().filter(|(name, is_macro)| !is_macro && wanted.contains(name));
+fn names(source: &str, expected: &[&str]) -> Vec<String> {
+    let named = identifiers(source).into_iter().filter(|(name, is_macro)| !is_macro && expected.contains(name));
     named.map(|(name, _)| name.to_owned()).collect()
 }
 

@@ -49,6 +49,25 @@ pub(super) fn attributes(item: &Item) -> &[Attribute] {
     }
 }
 
+/// The names of the tests in a source file, including those in inline modules and those that a macro makes.
+pub(in super::super) fn test_functions(source: &str) -> Vec<String> {
+    fn collect(items: &[Item], names: &mut Vec<String>) {
+        for item in items {
+            match item {
+                Item::Fn(item) if is_test(&item.attrs) => names.push(item.sig.ident.to_string()),
+                Item::Mod(syn::ItemMod { content: Some((_, items)), .. }) => collect(items, names),
+                Item::Macro(item) => {
+                    names.extend(item.mac.tokens.clone().into_iter().map(|token| token.to_string()));
+                }
+                _ => {}
+            }
+        }
+    }
+    let mut names = Vec::new();
+    collect(&syn::parse_file(source).expect("Rust").items, &mut names);
+    names
+}
+
 fn lines(of: &impl Spanned) -> usize {
     let span = of.span();
     span.end().line - span.start().line + 1

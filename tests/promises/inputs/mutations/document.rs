@@ -16,7 +16,7 @@ pub(super) const KEYS: [&str; 8] =
 
 /// One mutation of a document.
 pub(super) struct Mutation {
-    /// What was done, in words.
+    /// Description of the mutation.
     pub(super) words: String,
     /// Name of the file, whose extension may promise another form.
     pub(super) name: &'static str,
@@ -37,7 +37,7 @@ pub(super) enum Expected {
         /// Text that the report contains if all rides are rejected.
         words: Vec<String>,
     },
-    /// It is refused as a whole, with one of these codes and with all of these texts in the reason.
+    /// The document is refused as a whole, with one of these codes and with all of these texts in the reason.
     Refused { codes: &'static [&'static str], words: Vec<String> },
     /// Either the document is read as if it were undamaged, or it is refused with one of these codes.
     ReadOrRefused { codes: &'static [&'static str] },
@@ -214,7 +214,7 @@ impl Mutation {
         Self::of_text(draw, format!("{form:?}: {}", words.into()), &form.write(rides), expected)
     }
 
-    /// A text in a random wrapping.
+    /// Wraps a text in a random way.
     pub(super) fn of_text(draw: &mut Draw, words: impl Into<String>, text: &str, expected: Expected) -> Self {
         use Wrapping::{Gzip, GzipOfUtf16, Mark, None, Utf16Be, Utf16Le, Zstd};
         let wrapping = draw.one_of(&[None, None, None, None, Mark, Gzip, Zstd, Utf16Le, Utf16Be, GzipOfUtf16]);

@@ -91,9 +91,9 @@ fn check(about: &str, expected: &Expected, outcome: &Outcome) -> String {
         Expected::Read { elements, cells, words } => {
             check_read(about, elements, outcome);
             check_cells(about, cells, outcome);
-            let said = outcome.json["mostly_rejected"].to_string();
+            let text = outcome.json["mostly_rejected"].to_string();
             for part in words {
-                assert!(said.contains(part), "{about}: {part} is missing: {said}");
+                assert!(text.contains(part), "{about}: {part} is missing: {text}");
             }
         }
         Expected::Refused { codes, words } => {

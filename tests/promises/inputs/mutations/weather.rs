@@ -13,7 +13,7 @@ const RIDES: usize = 8;
 /// The expected weather of a day.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Day {
-    /// It is that of the undamaged file.
+    /// The weather is that of the undamaged file.
     Same,
     /// The day has no weather.
     Lost,
@@ -42,7 +42,7 @@ enum Expected {
 
 const STATION_CSV: &str = "csv/by_station/USW00094728.csv";
 
-/// Files of a folder of weather, instead of those of [`Job::new`].
+/// Files of a weather folder, used instead of those of [`Job::new`].
 struct Mutation {
     words: String,
     /// Files by their path in the folder; `None` is removed.
@@ -242,14 +242,14 @@ fn list(draw: &mut Draw) -> Mutation {
             Mutation { words: "a list in gzip".to_owned(), files, expected: same() }
         }
         _ => {
-            // It is nearer, and has no file.
+            // The added station is nearer, and has no file.
             let nearer = other.replace("40.7794", "40.7100").replace("-73.8803", "-73.9100");
             Mutation::of_list("a nearer station without a file", format!("{park}{nearer}"), same())
         }
     }
 }
 
-/// Cut at any byte: the days before the cut are as they were.
+/// Truncated at any byte: the days before the cut are unchanged.
 fn cut(draw: &mut Draw) -> Mutation {
     let good = station_file();
     let within = draw.below(good.len().min(1_200));
@@ -275,7 +275,7 @@ fn cut(draw: &mut Draw) -> Mutation {
     Mutation::of_station(format!("cut at byte {within}"), text, Expected::Joined { days, left_out, about: STATION })
 }
 
-/// Any bytes changed, inserted or left out: days on other lines are as they were.
+/// Any bytes changed, inserted or removed: days on other lines are unchanged.
 fn damage(draw: &mut Draw) -> Mutation {
     let good = station_file().into_bytes();
     let mut text = good.clone();
@@ -340,7 +340,7 @@ const KINDS: [Kind; 8] = [
     ("damaged file", damage),
 ];
 
-/// Runs the mutation of weather with that seed: its kind, what came of it, and how long it took.
+/// Runs the mutation of weather with that seed. Returns its kind, its outcome, and its duration.
 pub(super) fn run(seed: u64) -> (&'static str, String, Duration) {
     let (kind, make) = KINDS[(seed % KINDS.len() as u64) as usize];
     let mutation = make(&mut Draw::of_seed(seed));

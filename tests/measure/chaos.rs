@@ -105,7 +105,7 @@ async fn on(image: &str, arguments: &Arguments, rows: &mut Vec<Row>) {
     let stall = Plan { away: Duration::from_secs(arguments.stall), ..plan.clone() };
     // Chunks of the usual size. The run without kills is the baseline of the others.
     let many = Plan { rides: arguments.rides, chunk_size: 1_000, ..plan.clone() };
-    let kills = Kills { kills: arguments.kills, batches: arguments.batches, seed: arguments.seed, tell_every: 20 };
+    let kills = Kills { kills: arguments.kills, batches: arguments.batches, seed: arguments.seed, print_every: 20 };
     let none = Kills { kills: 0, ..kills.clone() };
     let three = OnceCell::new();
     let cluster = || three.get_or_init(|| Cluster::from_image(image).expect("the image is there"));

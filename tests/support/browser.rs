@@ -68,7 +68,7 @@ impl Chromedriver {
         };
         let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| runs(name));
         let (Some(chromium), true) = (chromium, runs("chromedriver")) else {
-            crate::aloud("not run: no browser (Debian has one: apt-get install chromium chromium-driver)");
+            crate::print_uncaptured("not run: no browser (Debian has one: apt-get install chromium chromium-driver)");
             return None;
         };
         let path = std::env::var_os("PATH").unwrap_or_default();

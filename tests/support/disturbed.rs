@@ -104,13 +104,13 @@ impl Disturbed {
         self.fleet.wait_for("progress", |_| there());
     }
 
-    /// Whether the dataset is complete.
+    /// Returns whether the dataset is complete.
     pub fn is_ready(&self) -> bool {
         self.fleet.is_ready(&self.batch_id)
     }
 
     /// Counts a fault. Panics if the batch is complete already.
-    pub fn struck(&mut self) {
+    pub fn count_fault(&mut self) {
         assert!(!self.is_ready(), "the fault came too late: the dataset was complete");
         self.struck += 1;
     }

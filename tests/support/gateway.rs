@@ -1,7 +1,7 @@
 //! The HTTP API for tests: `wildrydes run --serve` as a process, or the gateway of a fleet on RabbitMQ, and a client.
 
 use crate::{
-    aloud,
+    print_uncaptured,
     processes::{Fleet, Input, SOON, wildrydes},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
@@ -118,7 +118,7 @@ impl Serving {
     }
 
     /// Waits for the end of the process.
-    pub async fn ended(&mut self) -> ExitStatus {
+    pub async fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
@@ -132,7 +132,7 @@ impl Serving {
     /// Ends the process, which must succeed.
     pub async fn finish(mut self) {
         self.ask_to_end();
-        let status = self.ended().await;
+        let status = self.wait_for_end().await;
         let log = self.log();
         assert!(status.success() && !log.contains("panicked"), "ended with {status}\n{log}");
     }
@@ -341,6 +341,6 @@ pub fn ride() -> Value {
 /// Prints the memory that something needed, and checks it against a bound, if the system reports it.
 #[track_caller]
 pub fn within_memory(what: &str, bytes: u64, megabytes_max: u64) {
-    aloud(format_args!("{what}: {} MB resident at most", bytes / 1_000_000));
+    print_uncaptured(format_args!("{what}: {} MB resident at most", bytes / 1_000_000));
     assert!(bytes < megabytes_max * 1_000_000, "{what}: {bytes} bytes");
 }

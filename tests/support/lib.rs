@@ -21,7 +21,7 @@ pub mod tls;
 pub mod trust;
 
 /// Prints a line on standard error, also if the test passes: libtest captures the output of the print macros.
-pub fn aloud(words: impl std::fmt::Display) {
+pub fn print_uncaptured(words: impl std::fmt::Display) {
     use std::io::Write;
     // Nothing can be done if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{words}");

@@ -221,7 +221,7 @@ impl Fleet {
     }
 
     /// Waits for the end of a process, which must succeed.
-    pub async fn ended(&mut self, name: &str, copy: usize) {
+    pub async fn wait_for_end(&mut self, name: &str, copy: usize) {
         let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
         let deadline = Instant::now() + SOON;
         while child.try_wait().expect("it can be waited for").is_none() {

@@ -67,7 +67,7 @@ pub fn rabbitmq() -> &'static RabbitMq {
         let start = std::thread::spawn(|| find().map_err(|error| format!("{error:#}")));
         let found = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
         if let Ok(broker) = &found {
-            crate::aloud(format_args!("RabbitMQ for the tests: {}", broker.origin));
+            crate::print_uncaptured(format_args!("RabbitMQ for the tests: {}", broker.origin));
         }
         found
     });

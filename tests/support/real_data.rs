@@ -8,6 +8,6 @@ pub fn find(path: &str) -> Option<PathBuf> {
     if found.exists() {
         return Some(found);
     }
-    crate::aloud(format_args!("not run: there is no real input at {}", found.display()));
+    crate::print_uncaptured(format_args!("not run: there is no real input at {}", found.display()));
     None
 }

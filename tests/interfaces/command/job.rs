@@ -49,7 +49,7 @@ impl Running {
     }
 
     /// Waits for the end. Returns exit code, standard output, and all of standard error.
-    fn ended(mut self) -> (Option<i32>, String, String) {
+    fn wait_for_end(mut self) -> (Option<i32>, String, String) {
         let mut out = String::new();
         self.child.stdout.take().expect("it is piped").read_to_string(&mut out).expect("text");
         let status = self.child.wait().expect("it ends");
@@ -120,7 +120,7 @@ fn standard_input_is_one_file_of_several() {
 
 /// A command that reads a pipe without a writer says so, and reads the pipe once there is a writer.
 #[test]
-fn a_pipe_without_a_writer_says_what_it_waits_for() {
+fn a_pipe_without_a_writer_is_reported() {
     let input = Input::of(RIDES);
     let pipe = input.folder().join("pipe");
     succeed(Command::new("mkfifo").arg(&pipe));
@@ -130,13 +130,13 @@ fn a_pipe_without_a_writer_says_what_it_waits_for() {
     running.until("pipe: waits for the first byte");
     writer.write_all(&fs::read(&input.rides).unwrap()).unwrap();
     drop(writer);
-    let (code, out, err) = running.ended();
+    let (code, out, err) = running.wait_for_end();
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
 }
 
 /// A path that is not a source of rides is refused before anything is read or published. The error says what it is.
 #[test]
-fn what_cannot_be_read_is_refused_with_the_way_out() {
+fn an_unreadable_path_is_refused_with_its_remedy() {
     let input = Input::of(RIDES);
     let store = input.folder().join("store");
     let with = |arguments: &[&str], code: i32, expected: &str| {
@@ -155,7 +155,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
 
 /// While the weather service is down, the command prints the service's answer. Then the job continues.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
+async fn a_waiting_run_names_the_worker_and_the_cause() {
     let input = tokio::task::block_in_place(|| Input::of(RIDES));
     let noaa = Noaa::start(Data::Folder(input.weather.clone())).await.unwrap();
     noaa.fail_next("ghcnd-stations.txt", 8, Fault::Status(503, None));
@@ -165,7 +165,7 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
         command.args(["--weather", &noaa.url(), "--set", "run.patience_ms=0"]);
         let mut running = Running::start(command.stdin(Stdio::null()));
         running.until("weather-fetcher waits: ");
-        running.ended()
+        running.wait_for_end()
     });
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
     let cause = err.lines().find(|line| line.starts_with("weather-fetcher waits: ")).unwrap();
@@ -175,7 +175,7 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
 
 /// A batch without a reader is reported once, as no failure. If the worker is paused, the command says so, and who paused it.
 #[test]
-fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
+fn ingest_reports_a_queue_without_a_reader_and_a_paused_worker() {
     let input = Input::of(RIDES);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let ingest = |fleet: &Fleet| {
@@ -188,7 +188,7 @@ fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     for worker in ["splitter", "weather-fetcher", "merger"] {
         fleet.launch(worker, 0);
     }
-    let (code, _, err) = running.ended();
+    let (code, _, err) = running.wait_for_end();
     assert_eq!((code, err.matches("no process reads the queue `splitter`").count()), (Some(0), 1), "{err}");
 
     succeed(fleet.wildrydes().args(["pause", "merger", "--why", "a test"]));
@@ -200,7 +200,7 @@ fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     running.until("merger is paused since ");
     running.until(": a test; `wildrydes resume merger` lets it go on");
     succeed(fleet.wildrydes().args(["resume", "merger"]));
-    let (code, _, err) = running.ended();
+    let (code, _, err) = running.wait_for_end();
     assert_eq!(code, Some(0), "{err}");
     assert!(!err.contains("no process reads the queue `merger`"), "{err}");
 }
@@ -224,7 +224,7 @@ fn cut_weather(from: &Path, to: &Path) {
 /// A dataset of an earlier run is not reported as new: the run prints when it was made, how the weather differs now, and how to
 /// join again. Joining again as described adds the weather.
 #[test]
-fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
+fn a_dataset_of_an_earlier_run_is_reported_with_its_differences() {
     let input = Input::of(160);
     let (store, cut) = (input.folder().join("store"), input.folder().join("cut"));
     cut_weather(&input.weather, &cut);
@@ -283,7 +283,7 @@ fn a_dataset_from_an_earlier_run_is_told_with_what_changed_and_the_way_out() {
 /// An invalid reading is refused before anything is read, and the error names the expected form. A valid reading is part of the
 /// batch's identity.
 #[test]
-fn how_a_file_is_read_is_part_of_its_batch() {
+fn the_reading_of_a_file_is_part_of_its_batch() {
     let input = Input::of(RIDES);
     let store = input.folder().join("store");
     for (arguments, expected) in [

@@ -53,7 +53,7 @@ fn the_demo_ends_with_the_report_and_the_next_command_works() {
 
 /// A truncated document is refused as a whole, with the place and what was expected.
 #[test]
-fn a_document_cut_short_is_refused_with_the_place() {
+fn a_truncated_document_is_refused_with_the_place() {
     let input = Input::of(50);
     let whole = std::fs::read(&input.rides).unwrap();
     let (cut, store) = (input.folder().join("cut.json"), input.folder().join("store"));
@@ -69,7 +69,7 @@ fn a_document_cut_short_is_refused_with_the_place() {
 
 /// Rides without labels give a dataset, no model, the reason, and exit code 4.
 #[test]
-fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
+fn without_labels_there_is_a_dataset_and_a_reason_for_no_model() {
     let input = Input::of(10);
     let rides = input.folder().join("unlabelled.ndjson");
     succeed(wildrydes().args(["generate", "rides", "--unlabelled", "--form", "ndjson", "--rides", "500"]).arg(&rides));
@@ -81,7 +81,7 @@ fn without_labels_there_is_a_dataset_and_a_stated_refusal() {
 
 /// No command replaces an existing file without `--force`.
 #[test]
-fn what_is_there_is_replaced_only_if_forced() {
+fn existing_files_are_replaced_only_if_forced() {
     let input = Input::of(10);
     let (rides, weather) = (input.rides.to_str().unwrap(), input.weather.to_str().unwrap());
     for arguments in [["rides", rides], ["weather", weather]] {
@@ -173,7 +173,7 @@ fn the_topology_is_shown_as_table_json_and_picture() {
 
 /// A reader may close the pipe early, as `head -1` does: the command ends without a message and without a failure.
 #[test]
-fn output_that_nobody_reads_any_more_is_a_clean_end() {
+fn a_closed_output_pipe_is_no_failure() {
     for arguments in [&["topology", "show"][..], &["topology", "show", "--json"], &["completions", "bash"], &["--help"]]
     {
         let (reader, writer) = std::io::pipe().unwrap();
@@ -191,7 +191,7 @@ fn output_that_nobody_reads_any_more_is_a_clean_end() {
 
 /// A worker that cannot start logs the cause once, as an event in the format of its log.
 #[test]
-fn a_worker_that_cannot_start_says_so_once_and_in_the_format_of_its_log() {
+fn a_worker_that_cannot_start_logs_the_cause_once() {
     let folder = tempfile::tempdir().unwrap();
     let port = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let nobody = format!("amqp://127.0.0.1:{port}/%2f");
@@ -220,7 +220,7 @@ fn a_worker_that_cannot_start_says_so_once_and_in_the_format_of_its_log() {
 
 /// Commands that only read do not create a store. They say that there is none, and which option names it.
 #[test]
-fn looking_makes_no_store() {
+fn reading_commands_create_no_store() {
     let folder = tempfile::tempdir().unwrap();
     let wildrydes = || {
         let mut command = wildrydes();
@@ -244,7 +244,7 @@ fn looking_makes_no_store() {
 
 /// A queue with other arguments is reported with both values and what to do, and nothing is changed.
 #[tokio::test]
-async fn a_mismatch_with_the_broker_is_told_with_both_sides() {
+async fn a_mismatch_with_the_broker_is_reported_with_both_values() {
     use lapin::{options::QueueDeclareOptions, types::FieldTable};
     let settings = pipeline_tests::rabbitmq::settings();
     // Before the first connection: the first test that needs the binaries waits here until they are built.

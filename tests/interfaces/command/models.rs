@@ -52,7 +52,7 @@ impl Store {
 /// A worse version becomes challenger, is compared with the champion, promoted by an operator and rolled back. Each record
 /// names who did it and why.
 #[test]
-fn versions_are_listed_compared_promoted_and_taken_back() {
+fn versions_are_listed_compared_promoted_and_rolled_back() {
     let store = Store::new();
     let (champion, challenger) = (store.champion.as_str(), store.challenger.as_str());
     let list = succeed(&mut store.model(&["list"]));
@@ -157,7 +157,7 @@ fn an_interrupted_roll_back_goes_no_further_when_it_is_repeated() {
 
 /// A command that names something missing lists what exists.
 #[test]
-fn what_is_not_there_is_told() {
+fn missing_models_are_reported_with_existing_ones() {
     let store = Store::new();
     assert!(store.refused(&["show", "ffffffffffffffff"], 1).contains("`wildrydes model list` shows"));
     assert!(store.refused(&["show", "--model", "../x"], 2).contains("a model family"));
@@ -174,7 +174,7 @@ fn what_is_not_there_is_told() {
 
 /// The exported Python function gives the probability of `score`. Every other format is complete.
 #[test]
-fn an_exported_model_scores_alike() {
+fn an_exported_model_gives_the_same_scores() {
     let store = Store::new();
     let python = store.folder.path().join("exported.py");
     succeed(store.model(&["export", "--format", "python"]).arg("--out").arg(&python));

@@ -198,7 +198,7 @@ fn millis(text: &str) -> i64 {
 
 /// A damaged dataset is named with what to do, no partial file is left, and the other datasets can be exported.
 #[test]
-fn a_damaged_dataset_is_told_and_leaves_nothing_behind() {
+fn a_damaged_dataset_is_named_and_leaves_no_partial_export() {
     let store = Store::of(&[300, 200]);
     let manifests = store.manifests();
     let (good, bad) = (&manifests[0].batch_id, &manifests[1].batch_id);
@@ -306,7 +306,7 @@ fn unique_keeps_of_each_ride_what_training_keeps() {
 
 /// `describe` of the demo's rides prints the numbers that follow from the export, and known ones.
 #[test]
-fn describe_gives_the_numbers_one_works_out_from_the_export() {
+fn describe_agrees_with_the_export() {
     let folder = tempfile::tempdir().unwrap();
     let wildrydes = |arguments: &[&str]| {
         let mut command = wildrydes();
@@ -385,7 +385,7 @@ fn describe_gives_the_numbers_one_works_out_from_the_export() {
 
 /// Without a dataset, both commands say so and name what to do.
 #[test]
-fn without_a_dataset_the_way_out_is_named() {
+fn without_a_dataset_the_remedy_is_named() {
     let folder = tempfile::tempdir().unwrap();
     for command in ["export", "describe"] {
         let run = |arguments: &[&str]| {

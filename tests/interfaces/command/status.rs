@@ -31,7 +31,7 @@ fn status(store: &Path) -> Command {
 /// A job that failed within `run` leaves no dead letter in a queue: `status` still knows its cause, until the dataset
 /// is complete.
 #[test]
-fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
+fn a_batch_that_failed_in_run_is_refused_with_its_cause() {
     let (input, store) = input();
     let other = input.folder().join("other.json");
     fs::write(&other, r#"{"records": [{"statustime": "2018-04-25 17:03:05"}]}"#).unwrap();
@@ -81,7 +81,7 @@ fn a_batch_that_run_gave_up_is_refused_with_its_cause() {
 /// If all rides of a document are rejected, the report begins with the cause and what to do; a document without rides
 /// is reported as such.
 #[test]
-fn a_batch_without_a_usable_ride_leads_with_that() {
+fn a_report_begins_with_the_cause_if_every_ride_is_rejected() {
     let (input, store) = input();
     let rides = fs::read_to_string(&input.rides).unwrap();
     let renamed = input.folder().join("renamed.json");

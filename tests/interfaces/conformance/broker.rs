@@ -17,19 +17,19 @@ use runtime::{
 use std::{collections::BTreeSet, sync::Arc};
 
 on_both_brokers! {
-    what_is_published_is_delivered_once_with_its_properties;
-    what_a_lost_connection_held_is_delivered_again;
+    a_message_is_delivered_once_with_its_properties;
+    messages_of_a_lost_connection_are_delivered_again;
     a_settled_message_stays_settled;
     a_mandatory_message_without_a_queue_is_refused;
-    no_more_than_the_prefetch_is_held;
-    many_publishers_at_once_lose_and_double_nothing;
-    a_rung_gives_back_after_its_delay;
-    dead_letters_are_kept_apart;
-    a_dead_letter_can_be_looked_at_any_number_of_times;
-    what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes;
-    a_cancelled_consumer_gives_back_what_was_not_begun;
-    a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it;
-    a_message_that_keeps_coming_back_is_parked;
+    the_prefetch_limits_unsettled_deliveries;
+    concurrent_publishers_lose_and_duplicate_nothing;
+    a_retry_queue_returns_messages_after_its_delay;
+    dead_letters_have_their_own_queue;
+    a_dead_letter_can_be_read_any_number_of_times;
+    a_browser_reads_each_message_once_and_removes_acknowledged_ones;
+    a_cancelled_consumer_returns_unstarted_deliveries;
+    a_depth_counts_unsettled_deliveries_if_the_broker_reports_them;
+    a_message_beyond_the_delivery_limit_is_dead_lettered;
     every_subscriber_gets_its_own_copy;
     a_reply_queue_takes_answers_by_its_name;
     an_unread_score_request_expires;
@@ -47,7 +47,7 @@ async fn connect(broker: &Arc<dyn Broker>) -> Box<dyn Connection> {
     connection
 }
 
-async fn what_is_published_is_delivered_once_with_its_properties(broker: Arc<dyn Broker>) {
+async fn a_message_is_delivered_once_with_its_properties(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     let mut sent = message(exchange::WORK, "ride-chunk.v1", "a");
@@ -66,7 +66,7 @@ async fn what_is_published_is_delivered_once_with_its_properties(broker: Arc<dyn
     assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 0);
 }
 
-async fn what_a_lost_connection_held_is_delivered_again(broker: Arc<dyn Broker>) {
+async fn messages_of_a_lost_connection_are_delivered_again(broker: Arc<dyn Broker>) {
     let first = connect(&broker).await;
     let publisher = first.publisher().await.unwrap();
     for id in ["a", "b"] {
@@ -114,7 +114,7 @@ async fn a_mandatory_message_without_a_queue_is_refused(broker: Arc<dyn Broker>)
     publisher.publish(event).await.unwrap();
 }
 
-async fn no_more_than_the_prefetch_is_held(broker: Arc<dyn Broker>) {
+async fn the_prefetch_limits_unsettled_deliveries(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in 0..5 {
@@ -134,7 +134,7 @@ async fn no_more_than_the_prefetch_is_held(broker: Arc<dyn Broker>) {
     }
 }
 
-async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>) {
+async fn concurrent_publishers_lose_and_duplicate_nothing(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     let ids: Vec<String> = (0..1_000).map(|id| id.to_string()).collect();
@@ -154,7 +154,7 @@ async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>
     assert_eq!(connection.depth(queue::WEATHER_FETCHER).await.unwrap().messages, 0);
 }
 
-async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
+async fn a_retry_queue_returns_messages_after_its_delay(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     let mut waiting = message(exchange::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
@@ -169,7 +169,7 @@ async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
     back.settle.ack().await.unwrap();
 }
 
-async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
+async fn dead_letters_have_their_own_queue(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     publisher.publish(message(exchange::DEAD, queue::TRAINER, "a")).await.unwrap();
@@ -181,7 +181,7 @@ async fn dead_letters_are_kept_apart(broker: Arc<dyn Broker>) {
 }
 
 /// RabbitMQ counts every delivery, and drops a message after 20 unless its queue has another limit.
-async fn a_dead_letter_can_be_looked_at_any_number_of_times(broker: Arc<dyn Broker>) {
+async fn a_dead_letter_can_be_read_any_number_of_times(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     connection.publisher().await.unwrap().publish(message(exchange::DEAD, queue::TRAINER, "a")).await.unwrap();
     let dead = topology::dead_queue(queue::TRAINER);
@@ -210,7 +210,7 @@ async fn looked_at(browser: &mut Box<dyn Browser>, look: u32) -> Delivery {
     }
 }
 
-async fn what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes(broker: Arc<dyn Broker>) {
+async fn a_browser_reads_each_message_once_and_removes_acknowledged_ones(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     let ids: BTreeSet<String> = (0..100).map(|id| id.to_string()).collect();
@@ -239,7 +239,7 @@ async fn what_is_browsed_is_seen_once_and_only_what_is_acknowledged_goes(broker:
     assert_eq!(connection.depth(&dead).await.unwrap().messages, 0);
 }
 
-async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Broker>) {
+async fn a_cancelled_consumer_returns_unstarted_deliveries(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in 0..10 {
@@ -263,7 +263,7 @@ async fn a_cancelled_consumer_gives_back_what_was_not_begun(broker: Arc<dyn Brok
     assert_eq!(seen, (1..10).map(|id| id.to_string()).collect());
 }
 
-async fn a_depth_tells_what_is_held_and_what_was_settled_or_nothing_of_it(broker: Arc<dyn Broker>) {
+async fn a_depth_counts_unsettled_deliveries_if_the_broker_reports_them(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
     for id in ["a", "b", "c"] {
@@ -300,7 +300,7 @@ async fn reaches(connection: &dyn Connection, expected: impl Fn(Depth) -> bool) 
     }
 }
 
-async fn a_message_that_keeps_coming_back_is_parked(broker: Arc<dyn Broker>) {
+async fn a_message_beyond_the_delivery_limit_is_dead_lettered(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     connection.publisher().await.unwrap().publish(message(exchange::INGEST, "x", "poison")).await.unwrap();
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();

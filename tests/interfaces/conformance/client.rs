@@ -19,9 +19,9 @@ use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
 
 on_both_brokers! {
-    each_question_gets_its_own_answer;
-    an_answer_nobody_waits_for_is_counted;
-    a_client_looks_through_dead_letters;
+    each_request_gets_its_own_answer;
+    a_late_answer_is_counted;
+    a_client_reads_dead_letters;
 }
 
 fn score(request_id: &str) -> ScoreRequest {
@@ -59,7 +59,7 @@ async fn connect(broker: &Arc<dyn Broker>) -> (Client, Box<dyn Connection>) {
 }
 
 /// Concurrent requests to two workers, answered in reverse order: each gets its own answer.
-async fn each_question_gets_its_own_answer(broker: Arc<dyn Broker>) {
+async fn each_request_gets_its_own_answer(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let mut scorer = connection.consume(queue::SCORER, 10).await.unwrap();
     let mut lookup = connection.consume(queue::WEATHER_LOOKUP, 10).await.unwrap();
@@ -83,7 +83,7 @@ async fn each_question_gets_its_own_answer(broker: Arc<dyn Broker>) {
 }
 
 /// Without an answer in time, the error names the worker, and a late answer is counted; also if the requester has gone.
-async fn an_answer_nobody_waits_for_is_counted(broker: Arc<dyn Broker>) {
+async fn a_late_answer_is_counted(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let mut scorer = connection.consume(queue::SCORER, 10).await.unwrap();
     let mut lookup = connection.consume(queue::WEATHER_LOOKUP, 10).await.unwrap();
@@ -113,7 +113,7 @@ async fn an_answer_nobody_waits_for_is_counted(broker: Arc<dyn Broker>) {
 }
 
 /// A dead letter is read with its reason, and stays in its queue.
-async fn a_client_looks_through_dead_letters(broker: Arc<dyn Broker>) {
+async fn a_client_reads_dead_letters(broker: Arc<dyn Broker>) {
     let (client, connection) = connect(&broker).await;
     let dead = topology::dead_queue(queue::MERGER);
     let mut letter = Outgoing::message(&weather("dead")).unwrap();

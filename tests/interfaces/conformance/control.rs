@@ -18,8 +18,8 @@ use std::sync::Arc;
 use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
 
 on_both_brokers! {
-    a_paused_worker_finishes_what_it_began_and_leaves_the_rest;
-    a_word_from_another_store_is_not_heeded;
+    a_paused_worker_finishes_started_work_only;
+    a_control_event_of_another_store_is_ignored;
     what_a_worker_waits_for_is_recorded_until_the_message_succeeds;
 }
 
@@ -86,7 +86,7 @@ async fn reaches(connection: &dyn Connection, messages: u64, consumers: impl Int
     }
 }
 
-async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<dyn Broker>) {
+async fn a_paused_worker_finishes_started_work_only(broker: Arc<dyn Broker>) {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
     let store = store::open(&settings).unwrap();
@@ -134,7 +134,7 @@ async fn a_paused_worker_finishes_what_it_began_and_leaves_the_rest(broker: Arc<
 }
 
 /// The object store decides: an event without a record there has no effect.
-async fn a_word_from_another_store_is_not_heeded(broker: Arc<dyn Broker>) {
+async fn a_control_event_of_another_store_is_ignored(broker: Arc<dyn Broker>) {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
     let store = store::open(&settings).unwrap();

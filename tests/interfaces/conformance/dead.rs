@@ -139,12 +139,12 @@ async fn until(store: &Store, waits: bool) -> Option<common::waiting::Waiting> {
 }
 
 #[tokio::test]
-async fn what_the_broker_parks_waits_for_room_in_process() {
+async fn a_dead_letter_by_the_broker_waits_for_room_in_process() {
     what_the_broker_parks_waits_for_room(Arc::new(MemoryBroker::with_dead_bytes_max(ROOM_BYTES))).await;
 }
 
 #[tokio::test]
-async fn what_the_broker_parks_waits_for_room_on_rabbitmq() {
+async fn a_dead_letter_by_the_broker_waits_for_room_on_rabbitmq() {
     let Some(own) = Container::start() else { return };
     // The broker retries after this interval; the default is 3 minutes.
     own.ctl(&["eval", "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, 1000)."]);

@@ -44,7 +44,7 @@ fn message(exchange: &'static str, routing_key: &str) -> Outgoing {
 /// The connection is cut three times within 400 messages, once for longer. The worker reconnects, every message is handled and
 /// acknowledged, and every output arrives.
 #[tokio::test]
-async fn a_cut_wire_loses_no_message() {
+async fn a_cut_connection_loses_no_message() {
     const MESSAGES: usize = 400;
     let settings = rabbitmq::settings();
     let (wire, through) = Proxy::to(&settings).await.unwrap();
@@ -93,7 +93,7 @@ async fn a_cut_wire_loses_no_message() {
 
 /// Without a broker at the port, a worker gives up in the configured time and names the address, without the password.
 #[tokio::test]
-async fn a_worker_gives_up_on_a_closed_port_and_says_where_it_looked() {
+async fn a_worker_gives_up_on_a_closed_port_and_names_the_address() {
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
     let url = AmqpUrl::new(format!("amqp://someone:hunter2@127.0.0.1:{port}/%2f"));
     let nobody = AmqpBroker::new(BrokerSettings { url, ..BrokerSettings::default() });
@@ -153,7 +153,7 @@ async fn a_full_queue_refuses_until_there_is_room() {
 /// During an alarm of the broker a publish neither succeeds nor fails, even past its deadline, and the connection gives the
 /// reason. Afterwards the publish succeeds.
 #[tokio::test]
-async fn an_alarm_is_seen_and_waited_out() {
+async fn an_alarm_is_reported_and_waited_out() {
     let Some(own) = Container::start() else { return };
     const CONFIRM_MS: u64 = 2_000;
     let settings = BrokerSettings { confirm_timeout_ms: CONFIRM_MS, ..own.settings() };

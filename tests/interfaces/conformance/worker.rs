@@ -28,17 +28,17 @@ use tokio::{io::AsyncReadExt, sync::Semaphore, task::JoinHandle};
 
 on_both_brokers! {
     outputs_are_published_and_the_input_is_acknowledged;
-    a_failed_attempt_is_tried_again_and_says_so;
-    the_last_attempt_ends_among_the_dead_letters_with_its_history;
+    a_failed_attempt_is_retried_with_its_reason;
+    the_last_attempt_becomes_a_dead_letter_with_its_history;
     a_permanent_failure_is_a_dead_letter_at_once;
     an_outage_spends_no_attempt;
-    an_output_that_no_queue_takes_waits_and_spends_nothing;
-    a_letter_restored_is_the_message_as_it_was_published;
-    a_panic_is_one_failed_attempt_and_not_the_end;
+    an_unroutable_output_waits_and_spends_nothing;
+    a_restored_dead_letter_is_the_published_message;
+    a_panic_is_one_failed_attempt;
     an_error_in_streamed_outputs_fails_the_attempt;
-    what_cannot_be_read_is_parked_with_its_reason;
-    what_comes_compressed_is_read_and_another_compression_is_named;
-    no_more_run_at_once_than_the_concurrency;
+    an_unreadable_message_is_dead_lettered_with_its_reason;
+    a_compressed_message_is_read_and_another_compression_is_named;
+    the_concurrency_limits_running_handlers;
     a_shutdown_lets_running_handlers_finish;
     a_straggler_is_named_and_delivered_again;
 }
@@ -159,7 +159,7 @@ async fn outputs_are_published_and_the_input_is_acknowledged(broker: Arc<dyn Bro
     running.finish().await;
 }
 
-async fn a_failed_attempt_is_tried_again_and_says_so(broker: Arc<dyn Broker>) {
+async fn a_failed_attempt_is_retried_with_its_reason(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         match envelope.properties.attempt() {
             1 => Err(Failure::transient("not yet")),
@@ -178,7 +178,7 @@ async fn a_failed_attempt_is_tried_again_and_says_so(broker: Arc<dyn Broker>) {
     running.finish().await;
 }
 
-async fn the_last_attempt_ends_among_the_dead_letters_with_its_history(broker: Arc<dyn Broker>) {
+async fn the_last_attempt_becomes_a_dead_letter_with_its_history(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |_| async { Err(Failure::transient("still not")) }).await;
     let mut sent = Outgoing::message(&input("b")).unwrap();
     sent.properties.set_count(envelope::ATTEMPT, topology::ATTEMPTS_MAX);
@@ -235,7 +235,7 @@ async fn an_outage_spends_no_attempt(broker: Arc<dyn Broker>) {
 }
 
 /// A message waits for a missing binding in a retry queue: no attempt and no delivery is spent, and there is no dead letter.
-async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn Broker>) {
+async fn an_unroutable_output_waits_and_spends_nothing(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         let properties = &envelope.properties;
         let (attempt, outages) = (properties.attempt(), properties.count(envelope::OUTAGES, 0));
@@ -263,7 +263,7 @@ async fn an_output_that_no_queue_takes_waits_and_spends_nothing(broker: Arc<dyn 
 
 /// A dead letter that failed and waited in a retry queue keeps everything its publisher wrote, and a replay publishes the same
 /// message.
-async fn a_letter_restored_is_the_message_as_it_was_published(broker: Arc<dyn Broker>) {
+async fn a_restored_dead_letter_is_the_published_message(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         match envelope.properties.attempt() {
             1 => Err(Failure::transient("not yet")),
@@ -292,7 +292,7 @@ async fn a_letter_restored_is_the_message_as_it_was_published(broker: Arc<dyn Br
     running.finish().await;
 }
 
-async fn a_panic_is_one_failed_attempt_and_not_the_end(broker: Arc<dyn Broker>) {
+async fn a_panic_is_one_failed_attempt(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |envelope| async move {
         assert_ne!(envelope.properties.attempt(), topology::ATTEMPTS_MAX, "on purpose");
         Outputs::one(&output(&envelope.payload.batch_id))
@@ -323,7 +323,7 @@ async fn an_error_in_streamed_outputs_fails_the_attempt(broker: Arc<dyn Broker>)
     running.finish().await;
 }
 
-async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) {
+async fn an_unreadable_message_is_dead_lettered_with_its_reason(broker: Arc<dyn Broker>) {
     let running = start(&broker, options(), |_| async { panic!("never handled") }).await;
     let good = Outgoing::message(&input("b")).unwrap();
     let with_kind = |kind: &str| {
@@ -357,7 +357,7 @@ async fn what_cannot_be_read_is_parked_with_its_reason(broker: Arc<dyn Broker>) 
 
 /// A body is read as gzip or zstd by its first bytes, whatever `content_encoding` declares, and as deflate or Brotli if
 /// declared. A body that is compressed twice, or in another way, becomes a dead letter whose reason names `content_encoding`.
-async fn what_comes_compressed_is_read_and_another_compression_is_named(broker: Arc<dyn Broker>) {
+async fn a_compressed_message_is_read_and_another_compression_is_named(broker: Arc<dyn Broker>) {
     let (send_handled, mut handled) = tokio::sync::mpsc::unbounded_channel();
     let running = start(&broker, options(), move |envelope| {
         let _ = send_handled.send(envelope.payload.batch_id);
@@ -416,7 +416,7 @@ async fn zstd(bytes: &[u8]) -> Vec<u8> {
     compressed
 }
 
-async fn no_more_run_at_once_than_the_concurrency(broker: Arc<dyn Broker>) {
+async fn the_concurrency_limits_running_handlers(broker: Arc<dyn Broker>) {
     let (gate, at_once, most) = (Arc::new(Semaphore::new(0)), Arc::new(AtomicU32::new(0)), Arc::new(AtomicU32::new(0)));
     let entered = Arc::new(Semaphore::new(0));
     let (gate_in, most_in, entered_in) = (Arc::clone(&gate), Arc::clone(&most), Arc::clone(&entered));

@@ -113,7 +113,7 @@ fn queues(document: &Value) -> Vec<Value> {
 }
 
 #[test]
-fn exchanges_queues_and_bindings_are_those_of_the_topology() {
+fn asyncapi_has_the_exchanges_queues_and_bindings_of_the_topology() {
     let document = asyncapi();
     let topology = Topology::of_fleet("");
 
@@ -241,7 +241,7 @@ fn every_worker_reads_its_queue_and_every_message_has_one_sender() {
 }
 
 #[test]
-fn every_reference_leads_somewhere() {
+fn every_reference_has_a_target() {
     fn references(value: &Value, found: &mut Vec<String>) {
         for (key, value) in members(value) {
             match value {

@@ -1,16 +1,16 @@
 #!/usr/bin/env python3
-"""A client of the fleet in plain Python: publish rides, follow a batch, ask for a score.
+"""A client of the fleet in plain Python: publishes rides, follows a batch, requests a score.
 
     pip install pika jsonschema
     client.py publish rides.json --follow       publish a file and wait until its dataset is ready
-    client.py publish --rides 500               publish rides made up on the spot
-    client.py follow BATCH                      wait for a batch published elsewhere, from now on
+    client.py publish --rides 500               publish generated rides
+    client.py follow BATCH                      wait for a batch that was published elsewhere
     client.py score --distance 30 --healthpoints 295 --magicpoints 301 --tmin 111 --tmax 156 --prcp 0
 
-Everything sent and received is held against the schemas in schemas/. Results go to standard output as JSON, one
-document a line; words go to standard error.
+Every message is validated against the schemas in schemas/. Results are printed as JSON, one document per line;
+progress and errors go to standard error.
 
-Exit codes: 0 done; 1 the broker or the fleet said no; 2 wrong arguments; 3 a document breaks its schema;
+Exit codes: 0 success; 1 the broker or the fleet refused; 2 wrong arguments; 3 a document violates its schema;
 4 the broker cannot be reached; 5 no answer in time.
 """
 
@@ -26,7 +26,7 @@ from pathlib import Path
 import pika
 from jsonschema import Draft202012Validator
 
-SAID_NO, BROKEN_DOCUMENT, NO_BROKER, NO_ANSWER = 1, 3, 4, 5
+REFUSED, INVALID_DOCUMENT, NO_BROKER, NO_ANSWER = 1, 3, 4, 5
 SCHEMAS = Path(__file__).resolve().parents[3] / "schemas"
 MESSAGE_BYTES_MAX = 16 * 1024 * 1024
 FEATURES = ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp"]
@@ -45,20 +45,20 @@ def main():
 
 
 class Fleet:
-    """The exchanges of a fleet, seen from outside."""
+    """The exchanges of a fleet."""
 
     def __init__(self, connection, namespace):
         self.namespace = namespace
         self.channel = connection.channel()
-        # From now on basic_publish waits for the broker's confirm and raises without one.
+        # basic_publish now waits for the broker's confirm and raises without one.
         self.channel.confirm_delivery()
 
     def publish(self, exchange, kind, document, **properties):
-        """Publishes a document; returns once the broker has taken responsibility for it."""
+        """Publishes a document and waits for the broker's confirm."""
         check(kind, document)
         body = encode(document)
         if len(body) > MESSAGE_BYTES_MAX:
-            fail(SAID_NO, f"{len(body)} bytes are too many for a message: upload the rides and publish a reference")
+            fail(REFUSED, f"{len(body)} bytes are too many for a message: upload the rides and publish a reference")
         try:
             self.channel.basic_publish(
                 exchange=self.namespace + exchange,
@@ -70,18 +70,18 @@ class Fleet:
                 ),
             )
         except pika.exceptions.UnroutableError:
-            fail(SAID_NO, f"no queue takes {kind}: was the fleet's topology applied?")
+            fail(REFUSED, f"no queue takes {kind}: was the fleet's topology applied?")
         except pika.exceptions.NackError:
-            fail(SAID_NO, "the broker refused the message: the queue is full, try again later")
+            fail(REFUSED, "the broker refused the message: the queue is full, try again later")
         except pika.exceptions.ChannelClosedByBroker as error:
-            fail(SAID_NO, f"the broker closed the channel: {error.reply_text}")
+            fail(REFUSED, f"the broker closed the channel: {error.reply_text}")
 
     def temporary_queue(self):
-        """A queue of our own that ends with the connection."""
+        """Declares a queue that ends with the connection."""
         return self.channel.queue_declare(queue="", exclusive=True).method.queue
 
     def deliveries(self, queue, timeout_s):
-        """What arrives in a queue, until the time is up."""
+        """Yields the messages of a queue until the timeout."""
         ends = time.monotonic() + timeout_s
         while (left := ends - time.monotonic()) > 0:
             method, properties, body = next(self.channel.consume(queue, auto_ack=True, inactivity_timeout=left))
@@ -90,12 +90,12 @@ class Fleet:
 
 
 def publish(fleet, args):
-    batch = read_batch(args.file) if args.file else {"rides": [made_up_ride() for _ in range(args.rides)]}
+    batch = read_batch(args.file) if args.file else {"rides": [random_ride() for _ in range(args.rides)]}
     if args.batch_id:
         batch["batch_id"] = args.batch_id
-    # Without an id of ours the fleet derives the same one from the bytes of the message.
+    # Without an id, the fleet derives the same one from the bytes of the message.
     batch_id = batch.get("batch_id") or hashlib.sha256(encode(batch)).hexdigest()[:16]
-    # Whoever wants to hear of the end listens before the start.
+    # Listens before publishing, so that the announcement is not missed.
     queue = listen(fleet) if args.follow else None
     fleet.publish("ingest", "ride-batch.v1", batch, delivery_mode=2, message_id=f"{batch_id}/ride-batch")
     print(json.dumps({"batch_id": batch_id, "published": True}), flush=True)
@@ -146,13 +146,13 @@ def score(fleet, args):
             response = decode("score-response.v1", body)
             print(json.dumps(response))
             if "error" in response or any("error" in ride for ride in response["scores"]):
-                fail(SAID_NO, "not every ride has a score; the answer says why")
+                fail(REFUSED, "not every ride has a score; the answer says why")
             return
     fail(NO_ANSWER, f"no answer within {args.timeout} s: is a scorer running?")
 
 
 def read_batch(path):
-    """A ride-batch.v1 as it is; a bare array or the workshop's document is put into one."""
+    """Reads a ride-batch.v1; wraps a bare array or the workshop's document into one."""
     document = json.loads(path.read_text())
     if isinstance(document, list):
         return {"source": path.name, "rides": document}
@@ -161,7 +161,7 @@ def read_batch(path):
     return document
 
 
-def made_up_ride():
+def random_ride():
     distance = random.uniform(29, 31)
     return {
         "name": random.choice(["Twilight", "Luna", "Shadowfax", "Bucephalus"]),
@@ -186,11 +186,11 @@ def decode(kind, body):
 
 
 def check(kind, document):
-    """Ends with the first offence against the schema, naming its path."""
+    """Exits with the first violation of the schema and its path."""
     schema = json.loads((SCHEMAS / f"{kind}.json").read_text())
-    offence = next(Draft202012Validator(schema).iter_errors(document), None)
-    if offence is not None:
-        fail(BROKEN_DOCUMENT, f"{kind} at {offence.json_path}: {offence.message[:200]}")
+    violation = next(Draft202012Validator(schema).iter_errors(document), None)
+    if violation is not None:
+        fail(INVALID_DOCUMENT, f"{kind} at {violation.json_path}: {violation.message[:200]}")
 
 
 def fail(code, why):
@@ -201,14 +201,14 @@ def fail(code, why):
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--url", default="amqp://guest:guest@localhost:5672/%2F", help="broker (default: %(default)s)")
-    parser.add_argument("--namespace", default="", help="what the names of the fleet's exchanges begin with")
+    parser.add_argument("--namespace", default="", help="prefix of the names of the fleet's exchanges")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     command = commands.add_parser("publish", help="publish a batch of rides")
     rides = command.add_mutually_exclusive_group(required=True)
     rides.add_argument("file", nargs="?", type=existing, metavar="FILE", help="ride-batch.v1, array or travel_data")
-    rides.add_argument("--rides", type=int, metavar="N", help="make up so many")
-    command.add_argument("--batch-id", help="instead of the one derived from the bytes")
+    rides.add_argument("--rides", type=int, metavar="N", help="publish N generated rides")
+    command.add_argument("--batch-id", help="batch id (default: derived from the bytes)")
     command.add_argument("--follow", action="store_true", help="wait until the dataset is ready")
     command.add_argument("--timeout", type=float, default=600, metavar="S", help="of --follow (default: %(default)s s)")
     command.set_defaults(run=publish)
@@ -218,8 +218,8 @@ def arguments():
     command.add_argument("--timeout", type=float, default=600, metavar="S", help="(default: %(default)s s)")
     command.set_defaults(run=follow)
 
-    command = commands.add_parser("score", help="ask how likely a ride ends in a service request")
-    command.add_argument("--request", type=existing, metavar="FILE", help="a whole score-request.v1")
+    command = commands.add_parser("score", help="request the probability that a ride ends in a service request")
+    command.add_argument("--request", type=existing, metavar="FILE", help="a complete score-request.v1")
     for name in FEATURES:
         command.add_argument(f"--{name}", type=float, metavar="X")
     command.add_argument("--temperature", default="celsius_tenths", help="unit of tmin, tmax (default: %(default)s)")

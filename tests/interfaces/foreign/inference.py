@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
-"""Asks a gateway for a score with the HTTP client of the Triton model server: `inference.py http://127.0.0.1:8080`.
+"""Requests scores of a gateway with the HTTP client of the Triton model server: `inference.py http://127.0.0.1:8080`.
 
-Prints one JSON object: the probability by each way of asking, and an error as that client reads it.
+Prints one JSON object: the probability by each form of request, and an error as that client reads it.
 Needs tritonclient[http].
 """
 
@@ -41,7 +41,7 @@ def main():
         answer = client.infer(MODEL, inputs, model_version=version, outputs=outputs)
         return float(answer.as_numpy("probability")[0])
 
-    told = {
+    result = {
         "json": ask(one_tensor(RIDE, False), False),
         "binary": ask(one_tensor(RIDE, True), True),
         "named": ask(named_tensors(RIDE), True, metadata["versions"][0]),
@@ -49,8 +49,8 @@ def main():
     try:
         ask(one_tensor({**RIDE, "distance": -1}, True), True)
     except triton.InferenceServerException as error:
-        told["error"] = error.message()
-    print(json.dumps(told))
+        result["error"] = error.message()
+    print(json.dumps(result))
 
 
 if __name__ == "__main__":

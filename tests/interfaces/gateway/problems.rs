@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 /// Every kind of mistake in a request has its status, its type, and the field in the request's spelling.
 #[tokio::test]
-async fn mistakes_are_told_with_field_value_and_what_would_be_right() {
+async fn mistakes_are_reported_with_field_value_and_expectation() {
     let serving = Serving::start(&Input::of(1_000), &["--set", "gateway.rides_max=100"]).await;
     let api = &serving.api;
     let with = |changes: Value| {

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 /// The report of the champion is the page in the store, with a policy that lets it load and run nothing. An unknown model has
 /// none.
 #[tokio::test]
-async fn a_report_is_shown_and_can_do_nothing_else() {
+async fn a_report_is_served_without_permission_to_load_or_run_anything() {
     let input = Input::of(2_500);
     let serving = Serving::start(&input, &[]).await;
     let family = serving.api.get("/v1/models/service-request").await.good();

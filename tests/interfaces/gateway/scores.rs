@@ -18,7 +18,7 @@ const FEATURES: [&str; 6] = ["distance", "healthpoints", "magicpoints", "tmin", 
 /// The same ride by RPC, `/v1/score`, tensors by name, as one, in binary, the workshop's curl, and three kinds of `wildrydes
 /// score` has the same probability bit by bit, in each unit.
 #[tokio::test]
-async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
+async fn every_form_of_request_gives_the_same_probability() {
     let input = Input::of(3_000);
     let mut fleet = Fleet::start_with(1, &input.weather, &OPEN);
     succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));
@@ -127,7 +127,7 @@ async fn every_way_of_asking_gives_the_same_number_to_the_last_bit() {
 /// Contributions relative to the training mean come largest first and add up to the probability. A value outside the training
 /// range is marked. Without `explain` there are none.
 #[tokio::test]
-async fn reasons_add_up_to_the_probability() {
+async fn contributions_add_up_to_the_probability() {
     let serving = Serving::start(&Input::of(2_000), &[]).await;
     for distance in [0.5, 30.5, 80.0] {
         let mut ride = ride();
@@ -152,7 +152,7 @@ async fn reasons_add_up_to_the_probability() {
 /// The weather that is looked up by a ride's place and time is the weather that the pipeline joined, and gives the same score
 /// as these values. If the pipeline finds none, the answer says so.
 #[tokio::test]
-async fn a_place_and_a_time_have_the_weather_of_the_dataset() {
+async fn looked_up_weather_is_that_of_the_dataset() {
     let input = Input::of(2_000);
     let serving = Serving::start(&input, &[]).await;
     let batches = serving.api.get("/v1/batches").await.good();

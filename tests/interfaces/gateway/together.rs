@@ -29,7 +29,7 @@ async fn messages(api: &Api) -> (f64, f64) {
 /// Requests one after the other are one message each, sent at once. Concurrent requests are fewer messages, and each has the
 /// score of its own ride.
 #[tokio::test]
-async fn many_requests_are_few_messages_and_each_has_its_own_answer() {
+async fn concurrent_requests_share_messages_and_have_their_own_answers() {
     let serving = Serving::start(&Input::of(2_000), &["--set", "gateway.coalesce_wait_us=50000"]).await;
     let api = &serving.api;
     let rides = rides(400);
@@ -49,7 +49,7 @@ async fn many_requests_are_few_messages_and_each_has_its_own_answer() {
     }
     let together = messages(api).await;
     let (sent, rides_sent) = (together.0 - alone.0, together.1 - alone.1);
-    pipeline_tests::aloud(format_args!("400 requests at once travelled in {sent} messages"));
+    pipeline_tests::print_uncaptured(format_args!("400 requests at once travelled in {sent} messages"));
     assert_eq!(rides_sent, 400.0);
     assert!(sent < 200.0, "{sent} messages");
     serving.finish().await;
@@ -57,7 +57,7 @@ async fn many_requests_are_few_messages_and_each_has_its_own_answer() {
 
 /// A request of the maximum size, or one that the scorer refuses, does not affect the requests in the same message.
 #[tokio::test]
-async fn no_request_suffers_from_another() {
+async fn no_request_affects_another() {
     let serving = Serving::start(&Input::of(2_000), &[]).await;
     let api = &serving.api;
     let (large, small) = (json!(rides(10_000)), rides(200));

@@ -20,7 +20,7 @@ use std::{process::Stdio, time::Instant};
 /// A batch whose object is missing is found, read and exported, and once the object exists replayed: its dataset equals that of
 /// an undisturbed run. A second replay finds nothing.
 #[tokio::test]
-async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
+async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
     let input = Input::of(1_000);
     let expected = input.run(&[])["batches"][0]["manifest"].clone();
     let sha256 = expected["sha256"].as_str().unwrap().to_owned();
@@ -92,7 +92,7 @@ async fn a_dead_letter_is_found_read_and_replayed_once_its_cause_is_mended() {
 /// After `kill -9` of a replay, the same command publishes every remaining dead letter, at most the one in hand twice, and
 /// every batch has its dataset once.
 #[tokio::test]
-async fn a_replay_that_is_killed_goes_on_and_doubles_nothing() {
+async fn a_killed_replay_continues_and_duplicates_nothing() {
     const LETTERS: u64 = 20;
     let input = Input::of(10);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
@@ -196,7 +196,7 @@ async fn a_dropped_letter_leaves_a_copy() {
 /// A message that the broker dead-letters, because its worker dies on it, has its reason and origin as well, and is replayed
 /// unchanged.
 #[tokio::test]
-async fn what_the_broker_parked_is_read_and_replayed_as_well() {
+async fn a_dead_letter_by_the_broker_is_read_and_replayed() {
     let input = Input::of(10);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let mut list = fleet.wildrydes();
@@ -241,7 +241,7 @@ async fn what_the_broker_parked_is_read_and_replayed_as_well() {
 
 /// The content of a hostile message cannot control the terminal.
 #[tokio::test]
-async fn nothing_of_a_letter_acts_on_the_terminal() {
+async fn a_dead_letter_cannot_control_the_terminal() {
     let input = Input::of(10);
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let connection = connected(&fleet).await;

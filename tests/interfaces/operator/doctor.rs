@@ -17,7 +17,7 @@ fn finding<'a>(text: &'a Value, check: &str) -> &'a Value {
 /// With a running fleet everything is fine. A mistake is found and reported with its remedy, and the exit code is not 0 if
 /// something is broken.
 #[tokio::test]
-async fn what_is_wrong_is_found_and_said_with_its_remedy() {
+async fn mistakes_are_found_and_reported_with_their_remedy() {
     let input = Input::of(10);
     let fleet = Fleet::start(1, &input.weather);
     fleet.wait_for("every worker to read", |_| {
@@ -81,7 +81,7 @@ async fn what_is_wrong_is_found_and_said_with_its_remedy() {
 
 /// Missing queues are named, with the command that declares them.
 #[tokio::test]
-async fn an_empty_broker_is_broken_and_the_remedy_mends_it() {
+async fn an_empty_broker_is_broken_and_the_remedy_repairs_it() {
     let input = Input::of(10);
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let text = ends_with(managed(&mut fleet.wildrydes()).arg("doctor"), 1);
@@ -96,7 +96,7 @@ async fn an_empty_broker_is_broken_and_the_remedy_mends_it() {
 /// A missing binding, a queue with other arguments and a store that cannot be written are each found, and the remedy for the
 /// binding repairs it.
 #[tokio::test]
-async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_broken() {
+async fn a_missing_binding_other_arguments_and_an_unwritable_store_are_broken() {
     let input = Input::of(10);
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let name = |plain: &str| format!("{}{plain}", fleet.broker.namespace);

@@ -21,7 +21,7 @@ async fn cut_off(fleet: &Fleet, rides: &Path) -> (Proxy, Child) {
     (proxy, child)
 }
 
-async fn ended(child: Child) -> Output {
+async fn output_of(child: Child) -> Output {
     tokio::task::spawn_blocking(|| child.wait_with_output().unwrap()).await.unwrap()
 }
 
@@ -37,7 +37,7 @@ async fn a_batch_that_was_finished_while_the_connection_was_lost_is_reported() {
     }
     fleet.champion();
     proxy.refuse(false);
-    let Output { status, stdout, stderr } = ended(child).await;
+    let Output { status, stdout, stderr } = output_of(child).await;
     let (stdout, stderr) = (String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
     assert!(status.success(), "{stdout}\n{stderr}");
     for words in ["the connection to the broker is lost", "connected to the broker again"] {
@@ -58,7 +58,7 @@ async fn a_batch_that_was_refused_while_the_connection_was_lost_is_reported() {
     fleet.launch("splitter", 0);
     fleet.until_depth("splitter.dead", |messages| messages > 0).await;
     proxy.refuse(false);
-    let Output { status, stdout, stderr } = ended(child).await;
+    let Output { status, stdout, stderr } = output_of(child).await;
     let stderr = String::from_utf8_lossy(&stderr);
     assert_eq!(status.code(), Some(3), "{}\n{stderr}", String::from_utf8_lossy(&stdout));
     assert!(stderr.contains("refused by the splitter: not_a_batch"), "{stderr}");

@@ -82,7 +82,7 @@ async fn a_drain_ends_when_nothing_is_in_flight() {
 
 /// A drain cannot end while a stage is paused: it names the stage and what to do, while it waits and when it gives up.
 #[tokio::test]
-async fn a_drain_says_which_stage_nobody_reads() {
+async fn a_drain_names_the_stage_that_nobody_reads() {
     let input = Input::of(100);
     let fleet = Fleet::start(1, &input.weather);
     succeed(fleet.wildrydes().args(["pause", "merger"]));

@@ -29,14 +29,14 @@ async fn the_oldest_broker_that_is_killed_changes_no_byte() {
 
 /// A broker that is suspended, with open and silent connections, and resumed.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_that_stops_for_a_while_changes_no_byte() {
+async fn a_broker_that_is_suspended_changes_no_byte() {
     eprintln!("{:?}", broker::stopped(&Plan::short(), &own_broker!()).await);
 }
 
 /// A memory alarm and then a disk alarm: publishers wait and say so, no publish is reported as successful before its confirm,
 /// consumers continue.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_broker_under_an_alarm_holds_up_publishers_and_nothing_else() {
+async fn a_broker_alarm_blocks_publishers_only() {
     let own = own_broker!();
     eprintln!("{:?}", alarms::memory(&Plan::short(), &own).await);
     eprintln!("{:?}", alarms::disk(&Plan::short(), &own).await);

@@ -9,7 +9,7 @@ use pipeline_tests::{
 /// A purged, a deleted and a full queue: `status` shows what the operator's action lost, and publishing the batch again
 /// completes it.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_queue_purged_or_deleted_or_full_of_dead_letters_is_seen_and_recovered_from() {
+async fn a_purged_deleted_or_full_queue_is_reported_and_recovered() {
     let own = own_broker!();
     eprintln!("{:?}", queues::purged(&Plan::short(), &own).await);
     eprintln!("{:?}", queues::deleted(&Plan::short(), &own).await);
@@ -18,6 +18,6 @@ async fn a_queue_purged_or_deleted_or_full_of_dead_letters_is_seen_and_recovered
 
 /// A consumer that stands still: queue depth and memory stay bounded, and further publishes are refused with a clear error.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_slow_consumer_pushes_back_to_whoever_hands_in() {
+async fn a_slow_consumer_exerts_back_pressure_on_publishers() {
     eprintln!("{:?}", slow::consumer(&Plan::short(), &own_broker!()).await);
 }

@@ -10,7 +10,7 @@ async fn connections_that_are_reset_change_no_byte() {
 
 /// The heartbeat detects connections that stay open and carry nothing, in either direction.
 #[tokio::test(flavor = "multi_thread")]
-async fn half_open_connections_are_noticed_and_change_no_byte() {
+async fn half_open_connections_are_detected_and_change_no_byte() {
     eprintln!(
         "{:?}",
         wire::half_open(&Plan { rides: 40_000, chunk_size: 4, ..Plan::short() }, settings(), Some(2)).await
@@ -19,6 +19,6 @@ async fn half_open_connections_are_noticed_and_change_no_byte() {
 
 /// 50 ms of latency each way and a narrow bandwidth.
 #[tokio::test(flavor = "multi_thread")]
-async fn a_long_way_to_the_broker_changes_no_byte() {
+async fn a_slow_network_changes_no_byte() {
     eprintln!("{:?}", wire::latency(&Plan { chunk_size: 100, ..Plan::short() }, settings()).await);
 }

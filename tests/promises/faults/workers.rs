@@ -13,7 +13,7 @@ async fn workers_killed_at_random_moments_change_no_byte() {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
     let seed = std::env::var("WILDRYDES_TEST_SEED").ok().map_or(now, |seed| seed.parse().unwrap());
     eprintln!("seed {seed}");
-    let kills = Kills { kills: 25, batches: 3, seed, tell_every: 25 };
+    let kills = Kills { kills: 25, batches: 3, seed, print_every: 25 };
     let plan = Plan { rides: 30_000, chunk_size: 50, ..Plan::short() };
     eprintln!("{:?}", random(&plan, settings(), &kills).await);
 }

@@ -51,7 +51,7 @@ fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
 
 /// The digest of the dataset depends only on the batch's bytes and the weather.
 #[tokio::test]
-async fn the_dataset_is_the_same_whatever_the_chunks_the_broker_and_the_number_of_processes() {
+async fn the_dataset_is_independent_of_chunking_broker_and_number_of_processes() {
     let input = Input::of(3_000);
     let expected = input.run(&[]);
     for chunk_size in ["1", "7", "2999", "10000"] {
@@ -110,7 +110,7 @@ fn workers_with(logs: &[Value], trace_id: &Value) -> BTreeSet<String> {
 /// `ingest` follows a batch to the trainer's result, or as far as requested. A batch without a model is a failure only if the
 /// model was requested.
 #[tokio::test]
-async fn ingest_follows_as_far_as_it_is_told() {
+async fn ingest_follows_a_batch_as_far_as_requested() {
     let input = Input::of(50);
     let fleet = Fleet::start(1, &input.weather);
     let ingest = |more: &[&str], code| {
@@ -133,7 +133,7 @@ async fn ingest_follows_as_far_as_it_is_told() {
 
 /// Scores come from one promoted model each, and change with the next promotion.
 #[tokio::test]
-async fn a_fleet_answers_score_requests_and_says_which_model_it_was() {
+async fn a_fleet_answers_score_requests_and_names_the_model() {
     let input = Input::of(4_000);
     let fleet = Fleet::start(1, &input.weather);
     let mut ask = fleet.wildrydes();

@@ -34,7 +34,7 @@ fn id_of(store: &Path) -> String {
 /// Two batches in either order, in process and on RabbitMQ: the last global model and its breed models have the same ids and
 /// the same bytes.
 #[tokio::test]
-async fn a_model_is_the_same_whatever_the_broker_and_the_order_of_arrival() {
+async fn a_model_is_independent_of_the_broker_and_the_order_of_arrival() {
     let input = Input::of(6_000);
     let other = input.folder().join("other.json");
     succeed(wildrydes().args(["generate", "rides", "--rides", "5000", "--seed", "7"]).arg(&other));

@@ -8,7 +8,7 @@ use pipeline_tests::{
 /// A weather service that is first down and then sends garbage gives the same dataset as a folder: the outage is waited out, no
 /// value is made up, no ride misses its weather.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_service_that_is_down_and_babbles_at_first_changes_no_byte() {
+async fn a_weather_service_that_fails_at_first_changes_no_byte() {
     let input = Input::of(2_000);
     let from_folder = input.run(&[]);
     let noaa = Noaa::start(Data::Folder(input.weather.clone())).await.unwrap();

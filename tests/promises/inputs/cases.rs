@@ -130,13 +130,13 @@ pub(super) fn folder() -> Option<PathBuf> {
     if folder.exists() {
         return Some(folder);
     }
-    pipeline_tests::aloud(format_args!("not run: there are no cases at {}", folder.display()));
+    pipeline_tests::print_uncaptured(format_args!("not run: there are no cases at {}", folder.display()));
     None
 }
 
 /// Runs every folder, except those of [`served::CASES`], which the test there runs.
 #[test]
-fn every_case_beside_the_project_ends_as_it_should() {
+fn every_shared_case_has_its_expected_outcome() {
     let Some(folder) = folder() else { return };
     let weather = folder.join("weather");
     // Not a case: the weather of the other cases.

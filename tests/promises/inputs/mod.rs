@@ -189,7 +189,7 @@ impl Job {
         }
         command.arg("--json").arg("--weather").arg(&self.weather).arg("--store").arg(&store);
         let started = Instant::now();
-        let (code, out, words) = ended(command, &self.path("out"), &self.path("err"));
+        let (code, out, words) = output_of(command, &self.path("out"), &self.path("err"));
         let took = started.elapsed();
         let json: Value =
             serde_json::from_str(&out).unwrap_or_else(|error| panic!("{command:?}: {error}: {out}\n{words}"));
@@ -211,7 +211,7 @@ impl Job {
 }
 
 /// Waits for a command within the limit. Returns its exit code and its output.
-fn ended(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String) {
+fn output_of(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String) {
     let file = |path: &Path| fs::File::create(path).expect("created");
     let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(file(out)).stderr(file(err)).spawn().expect("it starts");

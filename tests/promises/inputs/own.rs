@@ -2,7 +2,7 @@
 
 use super::{Job, Outcome, gzip, ride, rides};
 
-/// The expected outcome of a document of three rides, or of what is left of them.
+/// The expected outcome of a document of three rides, or of the rest of it.
 enum Becomes {
     /// So many accepted, none rejected.
     Accepted(u64),

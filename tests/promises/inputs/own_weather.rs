@@ -31,7 +31,7 @@ fn a_bad_row_of_weather_costs_that_row() {
 }
 
 #[test]
-fn weather_files_are_read_as_they_come_or_named() {
+fn weather_files_are_read_in_every_form_or_named() {
     let lines = rides(28).join("\n");
     let good = station_file();
     let file = |job: &Job| job.station_file();

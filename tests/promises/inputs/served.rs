@@ -165,7 +165,7 @@ async fn null_units(foreign: &Foreign) {
 
 /// Requests as clients of HTTP and AMQP write them by default are served.
 #[tokio::test]
-async fn clients_are_served_as_they_write() {
+async fn requests_are_read_as_clients_write_them() {
     let input = Input::of(2_000);
     let mut fleet = Fleet::start_with(1, &input.weather, &OPEN);
     succeed(fleet.wildrydes().arg("ingest").arg(&input.rides));

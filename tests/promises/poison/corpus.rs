@@ -119,13 +119,13 @@ async fn poison(entry: &Entry, kind: &str, reply_to: &str) -> Poison {
         "score-request" => (exchange::RPC, queue::SCORER),
         other => panic!("{}: no message is called {other}", entry.name),
     };
-    let body = made(&entry.body).await;
+    let body = bytes_of(&entry.body).await;
     let routing_key = format!("{kind}.v{}", entry.version);
     let properties = properties_of(entry, kind, &routing_key, reply_to).await;
     let end = end_of(entry, kind, &body).await;
     let mut objects = Vec::new();
     for (path, content) in &entry.objects {
-        objects.push((path.clone(), made(content).await));
+        objects.push((path.clone(), bytes_of(content).await));
     }
     Poison {
         name: entry.name.clone(),
@@ -154,7 +154,7 @@ async fn properties_of(entry: &Entry, kind: &str, routing_key: &str, reply_to: &
     for (name, value) in &entry.headers {
         let header = match value {
             Value::Number(number) => Header::Integer(number.as_i64().expect("a whole number")),
-            text => Header::Text(String::from_utf8(made(text).await).expect("UTF-8")),
+            text => Header::Text(String::from_utf8(bytes_of(text).await).expect("UTF-8")),
         };
         properties.headers.insert(name.clone(), header);
     }
@@ -176,7 +176,7 @@ async fn end_of(entry: &Entry, kind: &str, body: &[u8]) -> End {
     match (&entry.rejects, reasons, &entry.answer) {
         (Some(rejects), None, None) => {
             let batch = match entry.body.get("refer") {
-                Some(refer) => made(&refer[1]).await,
+                Some(refer) => bytes_of(&refer[1]).await,
                 None => body.to_owned(),
             };
             Dataset { batch_id: sha256(&batch)[..16].to_owned(), rejects: rejects.clone() }
@@ -198,14 +198,14 @@ pub fn sha256(bytes: &[u8]) -> String {
 }
 
 /// The bytes that a body describes.
-async fn made(body: &Value) -> Vec<u8> {
+async fn bytes_of(body: &Value) -> Vec<u8> {
     let Value::Object(one) = body else {
         return match body {
             Value::String(text) => text.clone().into_bytes(),
             Value::Array(parts) => {
                 let mut all = Vec::new();
                 for part in parts {
-                    all.append(&mut Box::pin(made(part)).await);
+                    all.append(&mut Box::pin(bytes_of(part)).await);
                 }
                 all
             }
@@ -224,14 +224,14 @@ async fn made(body: &Value) -> Vec<u8> {
         }
         "repeat" => {
             packed =
-                Box::pin(made(&of[0])).await.repeat(usize::try_from(of[1].as_u64().expect("times")).expect("times"))
+                Box::pin(bytes_of(&of[0])).await.repeat(usize::try_from(of[1].as_u64().expect("times")).expect("times"))
         }
         "gzip" => {
-            let plain = Box::pin(made(of)).await;
+            let plain = Box::pin(bytes_of(of)).await;
             GzipEncoder::new(plain.as_slice()).read_to_end(&mut packed).await.map(drop).expect("it can be packed");
         }
         "zstd" => {
-            let plain = Box::pin(made(of)).await;
+            let plain = Box::pin(bytes_of(of)).await;
             ZstdEncoder::new(plain.as_slice()).read_to_end(&mut packed).await.map(drop).expect("it can be packed");
         }
         "ride" => packed = ride(&RIDE, of).await,
@@ -241,7 +241,7 @@ async fn made(body: &Value) -> Vec<u8> {
             packed.extend_from_slice(b"]}");
         }
         "refer" => {
-            let sha256 = sha256(&Box::pin(made(&of[1])).await);
+            let sha256 = sha256(&Box::pin(bytes_of(&of[1])).await);
             packed = serde_json::json!({ "object": of[0], "sha256": sha256 }).to_string().into_bytes();
         }
         "split" => {
@@ -277,7 +277,7 @@ async fn ride(members: &[(&str, &str)], others: &Value) -> Vec<u8> {
     let mut all: BTreeMap<String, Vec<u8>> =
         members.iter().map(|(name, value)| ((*name).to_owned(), value.as_bytes().to_vec())).collect();
     for (name, value) in others.as_object().expect("members") {
-        all.insert(name.clone(), Box::pin(made(value)).await);
+        all.insert(name.clone(), Box::pin(bytes_of(value)).await);
     }
     let mut json = b"{".to_vec();
     for (nth, (name, value)) in all.into_iter().enumerate() {

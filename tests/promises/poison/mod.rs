@@ -354,7 +354,7 @@ fn parts(poisons: &[Poison]) -> (Vec<&Poison>, Vec<&Poison>) {
 /// On RabbitMQ, each worker a process: every hostile message ends as the corpus says, every good one succeeds, no worker
 /// panics, memory stays bounded, and every queue is empty at the end.
 #[tokio::test]
-async fn every_poison_ends_as_it_should_on_rabbitmq() {
+async fn every_poison_has_its_expected_end_on_rabbitmq() {
     let input = Input::of(1);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
     let broker = AmqpBroker::new(fleet.broker.clone());
@@ -400,7 +400,7 @@ async fn every_poison_ends_as_it_should_on_rabbitmq() {
 
 /// The same in one process.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_poison_ends_as_it_should_in_one_process() {
+async fn every_poison_has_its_expected_end_in_one_process() {
     let input = Input::of(1);
     let folder = tempfile::tempdir().unwrap();
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
@@ -515,17 +515,17 @@ async fn the_readme_lists_the_corpus() {
     for poison in poisons("").await {
         let end = match &poison.end {
             End::Dead(reasons) => format!("dead letter `{}`", reasons.join("` or `")),
-            End::Dataset { rejects, .. } if rejects.is_empty() => "taken".to_owned(),
+            End::Dataset { rejects, .. } if rejects.is_empty() => "accepted".to_owned(),
             End::Dataset { rejects, .. } => {
-                format!("the rest taken, rejected `{}`", rejects.keys().cloned().collect::<Vec<_>>().join("`, `"))
+                format!("the rest accepted, rejected `{}`", rejects.keys().cloned().collect::<Vec<_>>().join("`, `"))
             }
             End::Answer(code) if code == "scored" => "scored".to_owned(),
             End::Answer(code) => format!("answer `{code}`"),
-            End::Gone => "acknowledged, no more".to_owned(),
+            End::Gone => "acknowledged".to_owned(),
         };
         rows.entry((poison.queue, end)).or_default().insert(poison.name.clone());
     }
-    let mut table = String::from("| worker | poison | end |\n|---|---|---|\n");
+    let mut table = String::from("| worker | message | end |\n|---|---|---|\n");
     for name in queue::ALL {
         for ((_, end), names) in rows.iter().filter(|((queue, _), _)| *queue == name) {
             let names = names.iter().cloned().collect::<Vec<_>>().join("; ");

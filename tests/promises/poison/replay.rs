@@ -5,7 +5,7 @@ use std::{fs, panic, path::Path};
 
 /// Every file of every fuzz target's corpus has its target's properties, and the corpus stays small.
 #[test]
-fn what_fuzzing_found_still_holds() {
+fn the_corpus_of_fuzzing_keeps_its_properties() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
     let (mut files, mut bytes, mut failed) = (0, 0, Vec::new());
     for (target, property) in ALL {

@@ -176,7 +176,7 @@ fn every_type() -> Vec<u8> {
 /// Headers that no library writes, and a message of 17 MiB: readable ones are handled, unreadable ones are dead-lettered or
 /// refused to their publisher, and a good message succeeds.
 #[tokio::test]
-async fn absurd_headers_harm_nobody() {
+async fn invalid_headers_affect_no_other_message() {
     let input = Input::of(1);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
     let broker = AmqpBroker::new(fleet.broker.clone());
@@ -226,7 +226,7 @@ async fn absurd_headers_harm_nobody() {
 /// still gets the message: it is handled if possible, else dead-lettered with its reason; other messages in the same prefetch
 /// window succeed, and nothing is delivered twice.
 #[tokio::test]
-async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() {
+async fn messages_that_the_amqp_library_cannot_read_are_handled() {
     let input = Input::of(1);
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &[("WILDRYDES__LOG__LEVEL", "info")]);
     let broker = AmqpBroker::new(fleet.broker.clone());
@@ -272,7 +272,7 @@ async fn what_the_protocol_library_cannot_read_is_read_and_harms_no_neighbour() 
 
 /// Dead letters with such names, as a broker makes them, are listed, shown and exported with a mark, and dropped.
 #[tokio::test]
-async fn dead_letters_with_illegible_names_are_shown_and_dropped() {
+async fn dead_letters_with_illegible_names_are_listed_and_dropped() {
     let input = Input::of(1);
     let fleet = Fleet::start_some(&[], 1, &input.weather, &[]);
     let connection = AmqpBroker::new(fleet.broker.clone()).connect("a test").await.unwrap();

@@ -15,10 +15,10 @@ fn findings(mut doctor: Command) -> Value {
     serde_json::from_slice(&ended.stdout).unwrap_or_else(|error| panic!("{error}: {ended:?}"))
 }
 
-fn found<'a>(message: &'a Value, check: &str) -> (&'a str, &'a str, &'a str) {
-    let findings = message["findings"].as_array().expect("findings");
+fn finding_of<'a>(report: &'a Value, check: &str) -> (&'a str, &'a str, &'a str) {
+    let findings = report["findings"].as_array().expect("findings");
     let finding =
-        findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {message}"));
+        findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {report}"));
     let text = |name: &str| finding[name].as_str().unwrap_or_default();
     (text("verdict"), text("found"), text("remedy"))
 }
@@ -27,7 +27,7 @@ fn found<'a>(message: &'a Value, check: &str) -> (&'a str, &'a str, &'a str) {
 /// the operator's own. For an administrator it checks every user: missing permissions are broken, superfluous ones a warning,
 /// and the remedy repairs them.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn doctor_holds_every_user_to_what_it_needs() {
+async fn doctor_checks_the_permissions_of_every_user() {
     let checked = tokio::task::block_in_place(|| {
         let users = Users::make(|_, _| {})?;
         check(&users);
@@ -49,32 +49,32 @@ fn check(users: &Users) {
     };
 
     let well = doctor("operator", false);
-    let (verdict, text, _) = found(&well, "permissions");
+    let (verdict, text, _) = finding_of(&well, "permissions");
     assert!(verdict == "not_checked" && text.contains("lacks the tag administrator"), "{well}");
-    assert_eq!(found(&well, "own permissions").0, "ok", "{well}");
+    assert_eq!(finding_of(&well, "own permissions").0, "ok", "{well}");
     for check in ["alarms", "queue arguments", "policies", "bindings", "dead-letter routes", "unacknowledged"] {
-        assert_eq!(found(&well, check).0, "ok", "{check}: {well}");
+        assert_eq!(finding_of(&well, check).0, "ok", "{check}: {well}");
     }
-    assert_eq!(found(&doctor("merger", false), "own permissions").0, "not_checked");
+    assert_eq!(finding_of(&doctor("merger", false), "own permissions").0, "not_checked");
     let well = doctor("operator", true);
-    assert_eq!(found(&well, "permissions").0, "ok", "{well}");
+    assert_eq!(finding_of(&well, "permissions").0, "ok", "{well}");
 
     let (merger, operator) = (users.name("merger"), users.name("operator"));
     users.permit(&merger, ["^$", ".*", "^nothing$"]);
     let wrong = doctor("operator", true);
-    let (verdict, text, remedy) = found(&wrong, "permissions");
+    let (verdict, text, remedy) = finding_of(&wrong, "permissions");
     assert_eq!(verdict, "broken", "{wrong}");
     assert!(text.contains(&format!("{merger} may not read")) && text.contains("need not"), "{wrong}");
     assert!(remedy.contains("`wildrydes topology users --definitions`") && !remedy.contains(".*"), "{wrong}");
     users.permit(&merger, [".*"; 3]);
     let much = doctor("operator", true);
-    let (verdict, text, _) = found(&much, "permissions");
+    let (verdict, text, _) = finding_of(&much, "permissions");
     assert!(verdict == "warning" && text.contains(&format!("{merger} may configure")), "{much}");
 
     let exchanges = format!("^{}(ingest|work)$", users.namespace.replace('.', "\\."));
     users.permit(&operator, [&exchanges, &exchanges, ".*"]);
     let little = doctor("operator", false);
-    let (verdict, text, remedy) = found(&little, "own permissions");
+    let (verdict, text, remedy) = finding_of(&little, "own permissions");
     assert_eq!(verdict, "broken", "{little}");
     assert!(text.contains(&format!("configure exchange {}events", users.namespace)), "{little}");
     assert!(
@@ -83,13 +83,13 @@ fn check(users: &Users) {
     );
 
     users.import();
-    assert_eq!(found(&doctor("operator", true), "permissions").0, "ok", "the remedy mends it");
-    assert_eq!(found(&doctor("operator", false), "own permissions").0, "ok");
+    assert_eq!(finding_of(&doctor("operator", true), "permissions").0, "ok", "the remedy mends it");
+    assert_eq!(finding_of(&doctor("operator", false), "own permissions").0, "ok");
 }
 
 /// A refused pause leaves no record behind.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_pause_that_is_not_allowed_leaves_nothing_behind() {
+async fn a_refused_pause_leaves_nothing_behind() {
     let checked = tokio::task::block_in_place(|| {
         let users = Users::make(|_, _| {})?;
         succeed(users.wildrydes("operator").args(["topology", "apply"]));

@@ -99,7 +99,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
 /// A worker whose user may not publish its outputs logs exchange, routing key, user and what to do, and waits: its connection
 /// survives, nothing is delivered again, nothing is lost, and it continues once the permission exists.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_worker_without_a_permission_says_so_and_waits() {
+async fn a_worker_without_a_permission_logs_it_and_waits() {
     let Some(mut users) = blocking(|| Users::make(|_, _| {})) else { return };
     let input = blocking(|| Input::of(50));
     blocking(|| succeed(users.wildrydes("operator").args(["topology", "apply"])));
@@ -139,7 +139,7 @@ async fn a_worker_without_a_permission_says_so_and_waits() {
 
 /// A publisher gets the same error, and the next publish on the same connection succeeds.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_refused_publish_harms_no_other() {
+async fn a_refused_publish_affects_no_other() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
     blocking(|| succeed(users.wildrydes("operator").args(["topology", "apply"])));
     let client = AmqpBroker::new(users.settings("client")).connect("a test").await.unwrap();
@@ -227,7 +227,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
 /// Every user tries every operation on every queue and exchange. Allowed is what the runbook's table says ([`trust`]), which
 /// does not use the patterns of the permissions.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_user_is_refused_what_is_not_its_own() {
+async fn every_user_has_exactly_its_own_permissions() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
     let broker = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("operator") });
     let connection = broker.connect("operator").await.unwrap();
@@ -465,7 +465,7 @@ async fn a_worker_waits_for_the_operator_to_make_the_topology() {
 
 /// The broker has the users as printed: names, hashed passwords, tags, patterns.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_broker_has_what_is_printed() {
+async fn the_broker_has_the_printed_users() {
     let Some(users) = blocking(|| Users::make(|_, _| {})) else { return };
     let printed = json_output(users.wildrydes("operator").args(["topology", "users"]));
     assert_eq!(printed["virtual_host"], json!("/"));

@@ -61,7 +61,7 @@ impl Printed {
 /// No worker and no command prints the password, whatever fails: a wrong password, an absent broker, another topology, TLS, an
 /// invalid address; nor if everything succeeds, nor in `--help`.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn nothing_that_is_printed_tells_a_password() {
+async fn no_output_contains_a_password() {
     let printed = tokio::task::block_in_place(|| {
         let made = Users::make(|passwords, namespace| {
             for role in ["operator", "publisher", "splitter"] {

@@ -75,7 +75,7 @@ async fn a_broker_is_trusted_by_its_certificate_alone() {
 
 /// A broker that requires a client certificate accepts ours, and refuses a client without one.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_broker_that_demands_a_certificate_gets_ours() {
+async fn a_broker_that_requires_a_certificate_gets_ours() {
     let certificates = Certificates::new();
     let Some(broker) = started(&certificates, true).await else { return };
     let bare = settings("localhost", broker.port, &certificates, Some("ca"));
@@ -88,7 +88,7 @@ async fn a_broker_that_demands_a_certificate_gets_ours() {
 
 /// Missing files, and files that are not certificates, are named with their setting.
 #[tokio::test]
-async fn a_file_that_is_no_certificate_is_named() {
+async fn a_file_that_is_not_a_certificate_is_named() {
     let certificates = Certificates::new();
     let good = || settings("localhost", 1, &certificates, Some("ca"));
     let key = certificates.file("client-key").display().to_string();
@@ -105,7 +105,7 @@ async fn a_file_that_is_no_certificate_is_named() {
 /// `amqps://` starts with a TLS handshake, whatever listens there, and fails without TLS: nothing is sent in the clear, least
 /// of all the password.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn amqps_is_never_spoken_in_the_clear() {
+async fn amqps_never_sends_plain_text() {
     const HANDSHAKE: u8 = 22;
     let certificates = Certificates::new();
     let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

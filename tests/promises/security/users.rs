@@ -28,7 +28,7 @@ impl Users {
     pub(super) fn make(prepare: impl FnOnce(&Path, &str)) -> Option<Self> {
         let Some(management) = rabbitmq().management.clone() else {
             let origin = &rabbitmq().origin;
-            pipeline_tests::aloud(format_args!(
+            pipeline_tests::print_uncaptured(format_args!(
                 "not run: {origin} has no management API (and curl is needed to see it)"
             ));
             return None;

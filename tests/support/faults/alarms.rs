@@ -33,14 +33,14 @@ async fn strike(plan: &Plan, broker: &Container, alarm: impl Fn(), over: impl Fn
     let mut batch = Disturbed::begin_with(plan, broker.settings(), input, without, weather.as_os_str(), &environment);
     batch.settled(&[queue::SPLITTER, queue::WEATHER_FETCHER]).await;
     alarm();
-    batch.struck();
+    batch.count_fault();
     let mut waiting = batch.ingest_in_background();
     batch.fleet.launch(queue::MERGER, 0);
     batch.await_dataset();
     batch.fleet.wait_for_line(queue::MERGER, reason);
     // The duration of the fault: longer than any deadline of a confirm.
     tokio::time::sleep(plan.away.max(Duration::from_millis(CONFIRM_MS * 2))).await;
-    assert!(waiting.try_wait().expect("it can be waited for").is_none(), "{}", ended(waiting));
+    assert!(waiting.try_wait().expect("it can be waited for").is_none(), "{}", output_of(waiting));
     let mut score = batch.fleet.wildrydes();
     score.args(["score", "--fleet", "--timeout-ms", "1000", "--distance", "30", "--healthpoints", "295"]);
     let asked = output(score.args(["--magicpoints", "301", "--tmin", "111", "--tmax", "156", "--prcp", "0"]));
@@ -48,14 +48,14 @@ async fn strike(plan: &Plan, broker: &Container, alarm: impl Fn(), over: impl Fn
     assert!(!asked.status.success() && stderr_text.contains("takes no publishes for now"), "{stderr_text}");
     assert!(!batch.fleet.store().join("models").exists(), "the merger's announcement cannot have got through");
     over();
-    let text = ended(waiting);
+    let text = output_of(waiting);
     assert!(text.starts_with("exit status: 0") && text.contains(reason), "{text}");
     batch.fleet.wait_for_line(queue::MERGER, "takes publishes again");
     batch.end(format!("{} s under the alarm", plan.away.as_secs())).await
 }
 
 /// Waits for the end of a process. Returns its exit status and output as text.
-fn ended(child: Child) -> String {
+fn output_of(child: Child) -> String {
     let output = child.wait_with_output().expect("it ends");
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
     format!("{}\n{out}\n{err}", output.status)

@@ -35,7 +35,7 @@ async fn strike(plan: &Plan, broker: &Container, fault: impl Fn(&Container)) -> 
     let mut batch = Disturbed::begin(plan, broker.settings());
     for time in 0..plan.times {
         batch.until((time + 1) as f64 / (plan.times + 2) as f64);
-        batch.struck();
+        batch.count_fault();
         fault(broker);
     }
     batch.end("").await

@@ -20,7 +20,7 @@ pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
     let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
     leader.kill();
-    batch.struck();
+    batch.count_fault();
     let without = batch.await_dataset();
     leader.start_again();
     cluster.await_whole();
@@ -36,7 +36,7 @@ pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
     cluster.disconnect(leader);
-    batch.struck();
+    batch.count_fault();
     let without = batch.await_dataset();
     cluster.connect(leader);
     cluster.await_whole();

@@ -28,7 +28,7 @@ pub struct Kills {
     /// Seed that selects moments (by progress) and victims.
     pub seed: u64,
     /// Number of kills between two printed lines.
-    pub tell_every: usize,
+    pub print_every: usize,
 }
 
 /// Kills random workers at random moments, all before the last batch is complete, and restarts each at once.
@@ -109,7 +109,7 @@ fn strike(fleet: &mut Fleet, ids: &[String], chunks: usize, kills: &Kills) -> BT
         fleet.kill(victim, 0);
         fleet.launch(victim, 0);
         *victims.entry(victim).or_default() += 1;
-        if (kill + 1) % kills.tell_every == 0 {
+        if (kill + 1) % kills.print_every == 0 {
             let (at, of) = (progress(fleet), chunks * kills.batches);
             eprintln!("{} kills, {at} of {of} chunks, {:.1} s", kill + 1, started.elapsed().as_secs_f64());
         }

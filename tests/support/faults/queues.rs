@@ -25,7 +25,7 @@ pub async fn purged(plan: &Plan, broker: &Container) -> Observed {
     let lost = batch.fleet.depth(queue::MERGER).await.messages;
     assert!(lost > 0, "there should be something to lose");
     broker.ctl(&["purge_queue", &name(&batch, queue::MERGER)]);
-    batch.struck();
+    batch.count_fault();
     batch.fleet.go_on(queue::MERGER, 0);
     batch.settled(&[queue::MERGER]).await;
     assert!(!batch.is_ready(), "{lost} messages are missing");
@@ -44,7 +44,7 @@ pub async fn deleted(plan: &Plan, broker: &Container) -> Observed {
     let lost = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
     assert!(lost > 0, "there should be something to lose");
     broker.ctl(&["delete_queue", &name(&batch, queue::WEATHER_FETCHER)]);
-    batch.struck();
+    batch.count_fault();
     batch.fleet.go_on(queue::WEATHER_FETCHER, 0);
     batch.fleet.wait_for_line(queue::WEATHER_FETCHER, "was the queue deleted?");
     batch.fleet.wait_for_sessions(&[queue::WEATHER_FETCHER], 2);
@@ -81,7 +81,7 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     batch.fleet.wait_for_line(queue::SPLITTER, "the queue is full");
     // The duration of the fault.
     tokio::time::sleep(plan.away).await;
-    batch.struck();
+    batch.count_fault();
     let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;
     assert!(held < POISONED as u64, "{held} dead letters where 2 should be the limit");
     let mut expected: BTreeSet<String> = (0..POISONED).map(|id| format!("poison-{id}")).collect();

@@ -62,7 +62,7 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
         // The interval of the samples; the number of publishes before a refusal ends the loop.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    batch.struck();
+    batch.count_fault();
     assert!(deepest <= LIMIT + LIMIT_SLACK, "{deepest} messages where {LIMIT} should be the limit");
     assert!(grown <= GROWTH_BYTES_MAX, "a worker grew by {grown} bytes while it waited");
     noaa.release();

@@ -14,7 +14,7 @@ pub async fn reset(plan: &Plan, broker: BrokerSettings) -> Observed {
     let mut batch = Disturbed::begin(plan, through);
     for time in 0..plan.times {
         batch.until((time + 1) as f64 / (plan.times + 2) as f64);
-        batch.struck();
+        batch.count_fault();
         proxy.reset();
         batch.fleet.wait_for_sessions(&queue::ALL, time + 2);
     }
@@ -44,7 +44,7 @@ pub async fn half_open(plan: &Plan, broker: BrokerSettings, heartbeat_s: Option<
         for direction in directions {
             proxy.silence(*direction);
         }
-        batch.struck();
+        batch.count_fault();
         let silent = Instant::now();
         batch.fleet.wait_for_sessions(&queue::ALL, time + 2);
         notes.push(format!("{name} {:.0} s", silent.elapsed().as_secs_f64()));
@@ -59,6 +59,6 @@ pub async fn latency(plan: &Plan, broker: BrokerSettings) -> Observed {
     proxy.limit(Some(4_000_000));
     let mut batch = Disturbed::begin(plan, through);
     batch.until(0.0);
-    batch.struck();
+    batch.count_fault();
     batch.end("50 ms each way").await
 }

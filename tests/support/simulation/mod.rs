@@ -11,12 +11,12 @@
 //!             └───── at every step [`World::step`] may crash the process; every answer may come late, twice or never
 //! ```
 //!
-//! * [`plan`]: what is drawn from the seed: processes, settings, how likely each fault is;
+//! * [`plan`]: the parameters of a run, drawn from the seed: processes, settings, probability of each fault;
 //! * [`world`]: steps, faults, the trace;
-//! * [`input`]: the batches; [`clients`]: who hands them in, and who asks for scores;
+//! * [`input`]: the batches; [`clients`]: the publisher, and the client that requests scores;
 //! * [`fleet`]: processes and their restarts;
-//! * [`promises`]: whether DESIGN's promises were kept, looked at from the outputs alone;
-//! * [`sabotage`]: promises broken on purpose, to see that it shows.
+//! * [`promises`]: judges whether the promises hold, from the outputs alone;
+//! * [`sabotage`]: promises broken on purpose, to check that they are detected.
 
 mod broker;
 mod clients;

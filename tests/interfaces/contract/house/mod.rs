@@ -183,7 +183,7 @@ fn the_top_level_holds_only_what_the_design_names() {
 }
 
 #[test]
-fn nothing_depends_on_where_it_was_written() {
+fn no_file_names_a_path_of_one_machine() {
     let homes = ["work", "root", "home"].map(|folder| format!("/{folder}/"));
     let starts_there = |text: &str| {
         homes.iter().any(|home| {

@@ -24,7 +24,7 @@ const LONG_FUNCTIONS: [&str; 9] = [
     "workers/trainer/src/select.rs: cross_validate",
 ];
 
-/// Whether an item exists in tests only.
+/// Returns whether an item exists in tests only.
 pub(super) fn is_test(attributes: &[Attribute]) -> bool {
     attributes.iter().any(|attribute| {
         let path = attribute.path();

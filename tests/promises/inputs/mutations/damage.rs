@@ -1,4 +1,4 @@
-//! Damage at any byte of a document; the expected outcome comes from a plain reader of what is left.
+//! Damage at any byte of a document; the expected outcome comes from a plain reader of the rest.
 
 use super::{
     document::{Damaged, Expected, FORMS, Form, Mutation, RIDES, rides},

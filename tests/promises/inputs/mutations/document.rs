@@ -139,7 +139,7 @@ impl Ride {
         format!("{{{}}}", members.join(","))
     }
 
-    /// The text of a cell; empty where there is no such key.
+    /// The text of a cell; empty if there is no such key.
     fn cell(&self, key: &str) -> String {
         let value = self.0.iter().find(|(name, _)| name == key).map_or("null", |(_, value)| value);
         match serde_json::from_str::<Value>(value) {

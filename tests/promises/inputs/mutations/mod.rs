@@ -196,7 +196,7 @@ fn all_seeds(seeds: u64, run: impl Fn(u64) -> (&'static str, String, Duration) +
 }
 
 #[test]
-fn mutated_documents_end_well() {
+fn mutated_documents_have_their_expected_outcome() {
     let seeds = seeds(DOCUMENTS);
     let table = all_seeds(seeds, |seed| {
         let (kind, mutation) = document_of(seed);
@@ -212,7 +212,7 @@ fn mutated_documents_end_well() {
 }
 
 #[test]
-fn mutated_weather_ends_well() {
+fn mutated_weather_has_its_expected_outcome() {
     let seeds = seeds(WEATHER);
     let table = all_seeds(seeds, weather::run);
     table.print("mutations of weather");
@@ -222,7 +222,7 @@ fn mutated_weather_ends_well() {
 
 /// The same seed always makes the same mutation.
 #[test]
-fn a_seed_is_a_mutation() {
+fn a_seed_determines_a_mutation() {
     for seed in 0..100 {
         let [(_, one), (_, other)] = [document_of(seed), document_of(seed)];
         assert_eq!((one.words, one.name, one.bytes), (other.words, other.name, other.bytes), "seed {seed}");

@@ -5,7 +5,7 @@ use super::document::Form;
 use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 use std::{collections::BTreeSet, fmt};
 
-/// Miles of a ride at most, and points above and below zero.
+/// Maximum distance of a ride in miles, and maximum absolute value of points.
 const DISTANCE_MAX: f64 = 1e6;
 const POINTS_MAX: f64 = 1e9;
 
@@ -173,7 +173,7 @@ pub(super) struct Judgement {
 }
 
 impl Judgement {
-    /// Whether an element may be accepted, or rejected for that reason.
+    /// Returns whether an element may be accepted, or rejected for that reason.
     pub(super) fn allows(&self, reason: Option<&str>) -> bool {
         match reason {
             None => self.must.is_empty(),

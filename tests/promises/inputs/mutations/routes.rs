@@ -36,7 +36,7 @@ fn sample() -> Vec<(String, Mutation)> {
     mutations.filter(|(_, mutation)| !mutation.bytes.is_empty()).take(SAMPLE as usize).collect()
 }
 
-/// The outcome of a batch, whichever way it was handed in.
+/// The outcome of a batch, submitted in any way.
 #[derive(Debug, PartialEq)]
 enum End {
     Refused { reason: String, why: String },
@@ -68,7 +68,7 @@ impl End {
     }
 }
 
-/// The media type that promises what the name of the file does.
+/// The media type that matches the name of the file.
 fn media_type(name: &str) -> &'static str {
     match name {
         "rides.ndjson" | "rides.jsonl" => "application/x-ndjson",

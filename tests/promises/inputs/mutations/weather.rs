@@ -25,7 +25,7 @@ enum Day {
 enum Expected {
     Joined {
         days: [Day; RIDES],
-        /// Reason, line and column of the only row or day that is left out; no line where it is about a day.
+        /// Reason, line and column of the only row or day that is left out; no line for a day.
         left_out: Option<(&'static str, u64, &'static str)>,
         /// What the warning is about.
         about: &'static str,

@@ -61,13 +61,13 @@ fn fit_file(file: &str, alpha: f64) -> anyhow::Result<()> {
     let inference = inference(&fitted);
     let errors: Vec<Option<f64>> =
         [FEATURE_COUNT].into_iter().chain(0..columns).map(|j| standard_error(&fitted, j)).collect();
-    let text = json!({
+    let report = json!({
         "coefficients": parameters(&fitted, columns),
         "standard_errors": errors,
         "p_values": inference[..columns].iter().map(|i| i.as_ref().map(|i| i.p_value)).collect::<Vec<_>>(),
         "log_likelihood": fitted.log_likelihood,
     });
-    println!("{text}");
+    println!("{report}");
     Ok(())
 }
 

@@ -53,9 +53,9 @@ fn main() -> ExitCode {
     };
     let mut well = true;
     for sabotage in sabotages {
-        let found = run(&arguments, sabotage);
-        well &= found.is_some() == sabotage.is_some();
-        if let Some(outcome) = &found
+        let broken = run(&arguments, sabotage);
+        well &= broken.is_some() == sabotage.is_some();
+        if let Some(outcome) = &broken
             && sabotage.is_none()
         {
             println!("\n{}", outcome.report(arguments.lines));
@@ -71,7 +71,7 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
     let seeds = arguments.from..arguments.from.saturating_add(arguments.seeds);
     // Shown on a terminal only.
     let progress = ProgressBar::new(arguments.seeds);
-    let found = first_broken(seeds, Options { sabotage }, |outcome| {
+    let broken = first_broken(seeds, Options { sabotage }, |outcome| {
         progress.inc(1);
         let mut totals = totals.lock().unwrap_or_else(PoisonError::into_inner);
         if arguments.trace {
@@ -86,7 +86,7 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
     });
     progress.finish_and_clear();
     let (seeds, steps, hours, faults) = totals.into_inner().unwrap_or_else(PoisonError::into_inner);
-    match (sabotage, &found) {
+    match (sabotage, &broken) {
         (None, _) => {
             let faults: Vec<_> = faults.iter().map(|(fault, count)| format!("{fault} {count}")).collect();
             println!(
@@ -101,5 +101,5 @@ fn run(arguments: &Arguments, sabotage: Option<Sabotage>) -> Option<Outcome> {
         }
         (Some(sabotage), None) => println!("{sabotage:<24} NOT noticed in {seeds} seeds"),
     }
-    found
+    broken
 }

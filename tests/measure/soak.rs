@@ -346,9 +346,10 @@ fn compare(fleet: &Fleet, input: &Input, batches: &[(PathBuf, String)], complain
         assert!(ids.clone().eq(some.iter().map(|(_, id)| id.as_str())), "the same batches");
         for id in ids {
             let path = format!("dataset/{id}/manifest.json");
-            let (found, expected) = (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
+            let (actual, expected) =
+                (std::fs::read(fleet.store().join(&path)), std::fs::read(store.path().join(&path)));
             let expected = expected.expect("the undisturbed run made it");
-            if found.ok().as_ref() != Some(&expected) {
+            if actual.ok().as_ref() != Some(&expected) {
                 complaints.push(format!("the manifest of {id} differs from the run without faults"));
             }
             let manifest: Value = serde_json::from_slice(&expected).expect("JSON");
@@ -364,17 +365,17 @@ fn compare(fleet: &Fleet, input: &Input, batches: &[(PathBuf, String)], complain
 
 /// Finds the temporary files, `<name>#<number>`, that interrupted writes leave in the store.
 fn temporary(folder: &Path) -> Vec<PathBuf> {
-    let mut found = Vec::new();
+    let mut files = Vec::new();
     for entry in std::fs::read_dir(folder).into_iter().flatten().flatten() {
         let path = entry.path();
         let name = entry.file_name().to_string_lossy().into_owned();
         if path.is_dir() {
-            found.extend(temporary(&path));
+            files.extend(temporary(&path));
         } else if name.rsplit_once('#').is_some_and(|(_, number)| number.bytes().all(|byte| byte.is_ascii_digit())) {
-            found.push(path);
+            files.push(path);
         }
     }
-    found
+    files
 }
 
 fn files_below(folder: &Path) -> usize {

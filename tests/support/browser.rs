@@ -72,7 +72,7 @@ impl Chromedriver {
             return None;
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|folder| folder.join(chromium)).find(|path| path.is_file());
+        let program = std::env::split_paths(&path).map(|folder| folder.join(chromium)).find(|path| path.is_file());
         let mut chromedriver = Command::new("chromedriver");
         chromedriver.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = chromedriver.spawn().expect("chromedriver starts");
@@ -81,7 +81,7 @@ impl Chromedriver {
         Some(Self {
             process,
             url: format!("http://127.0.0.1:{}", port.trim_end_matches('.')),
-            chromium: found.expect("it was found on the PATH"),
+            chromium: program.expect("it was found on the PATH"),
             profiles: tempfile::tempdir().expect("a temporary folder"),
         })
     }

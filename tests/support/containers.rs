@@ -42,7 +42,9 @@ pub fn to_be_had(image: &str) -> bool {
     } else {
         return true;
     };
-    crate::print_uncaptured(format_args!("not run: a broker of its own from {image} needs Docker and the image, and {why}"));
+    crate::print_uncaptured(format_args!(
+        "not run: a broker of its own from {image} needs Docker and the image, and {why}"
+    ));
     false
 }
 

@@ -117,11 +117,11 @@ impl Input {
     }
 }
 
-/// The SHA-256 of the only dataset file in a report.
-pub fn dataset_sha256(text: &Value) -> String {
-    let batches = text["batches"].as_array().expect("batches");
-    assert_eq!(batches.len(), 1, "{text}");
-    batches[0]["manifest_sha256"].as_str().expect("a fingerprint").to_owned()
+/// The SHA-256 of the manifest of the only batch in a report.
+pub fn dataset_sha256(report: &Value) -> String {
+    let batches = report["batches"].as_array().expect("batches");
+    assert_eq!(batches.len(), 1, "{report}");
+    batches[0]["manifest_sha256"].as_str().expect("a digest").to_owned()
 }
 
 /// Worker processes with their own namespace on RabbitMQ, and their store.

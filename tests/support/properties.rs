@@ -186,8 +186,8 @@ pub fn ghcn(data: &[u8]) {
         1 => drop(same(cut, bytes, || Lines::new(InventoryList::default()))),
         2 => {
             let rows = bytes.split(|byte| matches!(*byte, b'\n' | b'\r')).count();
-            let found = same(cut, bytes, years).unwrap_or_default();
-            let days: usize = found.iter().map(|(year, days)| cached(*year, days)).sum();
+            let years_read = same(cut, bytes, years).unwrap_or_default();
+            let days: usize = years_read.iter().map(|(year, days)| cached(*year, days)).sum();
             assert!(days * 3 <= rows, "{days} days of {rows} rows");
             among_broken_rows(cut, bytes);
         }

@@ -62,16 +62,16 @@ pub struct RabbitMq {
 /// When there is none to be had, saying how to get one.
 pub fn rabbitmq() -> &'static RabbitMq {
     static BROKER: OnceLock<Result<RabbitMq, String>> = OnceLock::new();
-    let found = BROKER.get_or_init(|| {
+    let broker = BROKER.get_or_init(|| {
         // testcontainers' blocking runner has its own runtime, which must not start inside a test's runtime.
         let start = std::thread::spawn(|| find().map_err(|error| format!("{error:#}")));
-        let found = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
-        if let Ok(broker) = &found {
+        let broker = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
+        if let Ok(broker) = &broker {
             crate::print_uncaptured(format_args!("RabbitMQ for the tests: {}", broker.origin));
         }
-        found
+        broker
     });
-    match found {
+    match broker {
         Ok(broker) => broker,
         Err(why) => panic!("{why}"),
     }

@@ -4,10 +4,10 @@ use std::path::PathBuf;
 
 /// A file or folder of the real input. Prints a line and returns `None` if it is missing.
 pub fn find(path: &str) -> Option<PathBuf> {
-    let found = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(path);
-    if found.exists() {
-        return Some(found);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(path);
+    if file.exists() {
+        return Some(file);
     }
-    crate::print_uncaptured(format_args!("not run: there is no real input at {}", found.display()));
+    crate::print_uncaptured(format_args!("not run: there is no real input at {}", file.display()));
     None
 }

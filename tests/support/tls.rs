@@ -91,7 +91,10 @@ impl TlsRabbitMq {
     /// When it does not start.
     pub fn start(certificates: &Certificates, demands_certificate: bool) -> Option<Self> {
         if !rabbitmq().origin.starts_with("container") {
-            crate::print_uncaptured(format_args!("not run: a broker with TLS needs Docker, and this is {}", rabbitmq().origin));
+            crate::print_uncaptured(format_args!(
+                "not run: a broker with TLS needs Docker, and this is {}",
+                rabbitmq().origin
+            ));
             return None;
         }
         let file = |name: &str| std::fs::read(certificates.file(name)).expect("a certificate");

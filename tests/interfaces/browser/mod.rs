@@ -13,9 +13,9 @@ use thirtyfour::{By, WebDriver};
 async fn eventually<T: DeserializeOwned>(browser: &WebDriver, what: &str, script: &str) -> anyhow::Result<T> {
     let deadline = Instant::now() + SOON;
     loop {
-        let found: Option<T> = browser.execute(script, []).await?.convert()?;
-        if let Some(found) = found {
-            return Ok(found);
+        let value: Option<T> = browser.execute(script, []).await?.convert()?;
+        if let Some(value) = value {
+            return Ok(value);
         }
         if Instant::now() > deadline {
             let page: String = browser.execute("return document.body.innerText", []).await?.convert()?;
@@ -46,8 +46,8 @@ async fn changed_from(browser: &WebDriver, before: f64) -> anyhow::Result<f64> {
 }
 
 async fn no_complaints(browser: &WebDriver) -> anyhow::Result<()> {
-    let found = complaints(browser).await?;
-    ensure!(found.is_empty(), "the browser's console is not silent: {found:?}");
+    let problems = complaints(browser).await?;
+    ensure!(problems.is_empty(), "the browser's console is not silent: {problems:?}");
     Ok(())
 }
 

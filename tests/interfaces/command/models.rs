@@ -186,8 +186,8 @@ fn an_exported_model_gives_the_same_scores() {
                 tmax=131, prcp=48)), exported.MODEL_ID, exported.service(29.5, 320, 305, -20, 131, 48))";
     let text = succeed(Command::new("python3").args(["-c", call]).current_dir(store.folder.path()));
     let mut words = text.split_whitespace();
-    let found: f64 = words.next().unwrap().parse().unwrap();
-    assert!((found - expected).abs() < 1e-14, "{found} is not {expected}");
+    let probability: f64 = words.next().unwrap().parse().unwrap();
+    assert!((probability - expected).abs() < 1e-14, "{probability} is not {expected}");
     assert_eq!(words.next(), Some(store.champion.as_str()));
     assert_eq!(words.next(), Some(if answer["scores"][0]["service"] == true { "True" } else { "False" }));
 

@@ -188,17 +188,17 @@ async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: 
     let until = async |waits: bool| {
         let deadline = Instant::now() + SOON;
         loop {
-            let found = control::wait(&store, queue::MERGER, host::now()).await.unwrap();
-            if found.is_some() == waits {
-                return found;
+            let record = control::wait(&store, queue::MERGER, host::now()).await.unwrap();
+            if record.is_some() == waits {
+                return record;
             }
-            assert!(Instant::now() < deadline, "{found:?}");
+            assert!(Instant::now() < deadline, "{record:?}");
             tokio::time::sleep(std::time::Duration::from_millis(5)).await;
         }
     };
-    let found = until(true).await.unwrap();
-    assert_eq!((found.why.as_str(), found.batch_id.as_deref()), ("a service is away: it answers 503", Some("a")));
-    assert!(found.worker == queue::MERGER && found.outages > 0, "{found:?}");
+    let record = until(true).await.unwrap();
+    assert_eq!((record.why.as_str(), record.batch_id.as_deref()), ("a service is away: it answers 503", Some("a")));
+    assert!(record.worker == queue::MERGER && record.outages > 0, "{record:?}");
     back.add_permits(1);
     until(false).await;
     shutdown.cancel();

@@ -102,9 +102,9 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
         expected.insert(input.properties.message_id.clone().unwrap());
         running.publish(input).await;
     }
-    let found = until(&store, true).await.unwrap();
-    assert!(found.why.starts_with("merger.dead is full: `wildrydes dead list --summary`"), "{found:?}");
-    assert!(found.outages > 0 && found.attempt.is_none() && found.batch_id.is_some(), "{found:?}");
+    let record = until(&store, true).await.unwrap();
+    assert!(record.why.starts_with("merger.dead is full: `wildrydes dead list --summary`"), "{record:?}");
+    assert!(record.outages > 0 && record.attempt.is_none() && record.batch_id.is_some(), "{record:?}");
     let dead = topology::dead_queue(queue::MERGER);
     let depth = async |name: &str| running.connection.depth(name).await.unwrap().messages;
     let fitted = depth(&dead).await;
@@ -129,11 +129,11 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
 async fn until(store: &Store, waits: bool) -> Option<common::waiting::Waiting> {
     let deadline = Instant::now() + SOON;
     loop {
-        let found = control::wait(store, queue::MERGER, host::now()).await.unwrap();
-        if found.is_some() == waits {
-            return found;
+        let record = control::wait(store, queue::MERGER, host::now()).await.unwrap();
+        if record.is_some() == waits {
+            return record;
         }
-        assert!(Instant::now() < deadline, "{found:?}");
+        assert!(Instant::now() < deadline, "{record:?}");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }

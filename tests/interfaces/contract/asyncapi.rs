@@ -242,20 +242,20 @@ fn every_worker_reads_its_queue_and_every_message_has_one_sender() {
 
 #[test]
 fn every_reference_has_a_target() {
-    fn references(value: &Value, found: &mut Vec<String>) {
+    fn references(value: &Value, targets: &mut Vec<String>) {
         for (key, value) in members(value) {
             match value {
-                Value::String(target) if key == "$ref" => found.push(target.clone()),
-                _ => references(value, found),
+                Value::String(target) if key == "$ref" => targets.push(target.clone()),
+                _ => references(value, targets),
             }
         }
-        elements(value).for_each(|value| references(value, found));
+        elements(value).for_each(|value| references(value, targets));
     }
     let document = asyncapi();
-    let mut found = Vec::new();
-    references(&document, &mut found);
-    assert!(!found.is_empty());
-    for target in found {
+    let mut targets = Vec::new();
+    references(&document, &mut targets);
+    assert!(!targets.is_empty());
+    for target in targets {
         match target.strip_prefix('#') {
             // A reference to a channel's message is resolved through the channel, where it is a reference itself.
             Some(pointer) => assert!(document.pointer(pointer).is_some(), "{target}"),

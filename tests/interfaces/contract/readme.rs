@@ -41,13 +41,14 @@ fn fits(pattern: &str, name: &str) -> bool {
     }
 }
 
-/// Returns whether a test's path ends with these segments; an asterisk between others may stand for no module.
+/// Returns whether a test's path ends with these segments, in which `*` stands for any number of modules.
 fn names_test(reference: &[&str], test: &[String]) -> bool {
     match (reference.split_last(), test.split_last()) {
         (None, _) => true,
         (Some(_), None) => false,
         (Some((pattern, rest)), Some((name, module))) => {
-            (fits(pattern, name) && names_test(rest, module)) || (*pattern == "*" && names_test(rest, test))
+            (fits(pattern, name) && names_test(rest, module))
+                || (*pattern == "*" && (names_test(rest, test) || names_test(reference, module)))
         }
     }
 }

@@ -402,7 +402,7 @@ fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
         json!({}),
         json!({ "unknown": 1 }),
     ];
-    let mut found: Vec<(String, Value)> =
+    let mut changes: Vec<(String, Value)> =
         others.iter().filter(|other| *other != document).map(|other| (format!("{other}"), other.clone())).collect();
     match document {
         Value::Object(members) => {
@@ -411,17 +411,17 @@ fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
                 if !members.contains_key(key) {
                     let mut more = members.clone();
                     more.insert(key.clone(), value.clone());
-                    found.push((format!("{key} added"), Value::Object(more)));
+                    changes.push((format!("{key} added"), Value::Object(more)));
                 }
             }
             for (key, value) in members {
                 let without: Map<String, Value> =
                     members.iter().filter(|(other, _)| *other != key).map(|(k, v)| (k.clone(), v.clone())).collect();
-                found.push((format!("no {key}"), Value::Object(without)));
+                changes.push((format!("no {key}"), Value::Object(without)));
                 for (change, value) in mutations(value, &[]) {
                     let mut changed = members.clone();
                     changed.insert(key.clone(), value);
-                    found.push((format!("{key}: {change}"), Value::Object(changed)));
+                    changes.push((format!("{key}: {change}"), Value::Object(changed)));
                 }
             }
         }
@@ -429,17 +429,17 @@ fn mutations(document: &Value, siblings: &[Value]) -> Vec<(String, Value)> {
             for index in 0..elements.len() {
                 let mut without = elements.clone();
                 without.remove(index);
-                found.push((format!("no [{index}]"), Value::Array(without)));
+                changes.push((format!("no [{index}]"), Value::Array(without)));
                 for (change, value) in mutations(&elements[index], elements) {
                     let mut changed = elements.clone();
                     changed[index] = value;
-                    found.push((format!("[{index}]: {change}"), Value::Array(changed)));
+                    changes.push((format!("[{index}]: {change}"), Value::Array(changed)));
                 }
             }
         }
         _ => {}
     }
-    found
+    changes
 }
 
 #[test]

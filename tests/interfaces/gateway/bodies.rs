@@ -3,8 +3,8 @@
 use super::{probability, same};
 use async_compression::tokio::bufread::{BrotliEncoder, DeflateEncoder, GzipEncoder, ZlibEncoder, ZstdEncoder};
 use pipeline_tests::{
-    print_uncaptured,
     gateway::{Answer, Api, Serving, ride},
+    print_uncaptured,
     processes::Input,
 };
 use reqwest::Method;

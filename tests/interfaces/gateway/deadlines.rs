@@ -8,9 +8,9 @@ use common::{
     topology::{self, queue},
 };
 use pipeline_tests::{
-    print_uncaptured,
     containers::Container,
     gateway::{Api, OPEN, launch, ride},
+    print_uncaptured,
     processes::{Fleet, Input, SOON, succeed},
 };
 use runtime::{AmqpBroker, Broker};

@@ -2,8 +2,8 @@
 
 use super::{probability, same};
 use pipeline_tests::{
-    print_uncaptured,
     gateway::{Serving, ride},
+    print_uncaptured,
     processes::{Input, succeed},
 };
 use serde_json::Value;
@@ -49,5 +49,7 @@ fn the_openapi_document_is_valid_and_true() {
     let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("openapi");
     let wildrydes = pipeline_tests::processes::wildrydes();
     let printed = succeed(Command::new(script).arg("check").env("WILDRYDES", wildrydes.get_program()));
-    print_uncaptured(printed.lines().rev().find(|line| line.contains("generated")).unwrap_or("checked").trim().to_owned());
+    print_uncaptured(
+        printed.lines().rev().find(|line| line.contains("generated")).unwrap_or("checked").trim().to_owned(),
+    );
 }

@@ -2,8 +2,8 @@
 
 use super::{probability, same};
 use pipeline_tests::{
-    print_uncaptured,
     gateway::{Answer, Api, Serving, ride, within_memory},
+    print_uncaptured,
     processes::{Input, SOON},
 };
 use proptest::{

@@ -17,13 +17,13 @@ use serde_json::Value;
 
 /// The probability of an answer's first output, or of a scored ride.
 #[track_caller]
-fn probability(text: &Value) -> f64 {
-    let found = text["probability"].as_f64().or_else(|| text["outputs"][0]["data"][0].as_f64());
-    found.unwrap_or_else(|| panic!("no probability in {text}"))
+fn probability(answer: &Value) -> f64 {
+    let value = answer["probability"].as_f64().or_else(|| answer["outputs"][0]["data"][0].as_f64());
+    value.unwrap_or_else(|| panic!("no probability in {answer}"))
 }
 
 /// Checks that two numbers are equal bit by bit.
 #[track_caller]
-fn same(found: f64, expected: f64, what: &str) {
-    assert_eq!(found.to_bits(), expected.to_bits(), "{what}: {found} is not {expected}");
+fn same(value: f64, expected: f64, what: &str) {
+    assert_eq!(value.to_bits(), expected.to_bits(), "{what}: {value} is not {expected}");
 }

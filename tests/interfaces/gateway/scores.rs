@@ -190,19 +190,19 @@ async fn looked_up_weather_is_that_of_the_dataset() {
     let looked_up = serving.api.post("/v1/score", &json!(bodies(false))).await.good();
     let given = serving.api.post("/v1/score", &json!(bodies(true))).await.good();
     let mut without = 0;
-    for (row, (found, given)) in
+    for (row, (looked_up, given)) in
         asked.iter().zip(looked_up["scores"].as_array().unwrap().iter().zip(given["scores"].as_array().unwrap()))
     {
         if field(row, "tmin").is_empty() {
-            assert_eq!(found["error"]["code"], "no_station_in_reach", "{found}");
+            assert_eq!(looked_up["error"]["code"], "no_station_in_reach", "{looked_up}");
             without += 1;
             continue;
         }
         for name in ["tmin", "tmax", "prcp", "station_km"] {
-            assert_eq!(found["weather"][name].as_f64(), number(row, name), "{name}: {found} {row:?}");
+            assert_eq!(looked_up["weather"][name].as_f64(), number(row, name), "{name}: {looked_up} {row:?}");
         }
-        assert_eq!(found["weather"]["groundstation"], field(row, "groundstation"));
-        same(probability(found), probability(given), "looked up and given");
+        assert_eq!(looked_up["weather"]["groundstation"], field(row, "groundstation"));
+        same(probability(looked_up), probability(given), "looked up and given");
     }
     assert!(without > 0 && asked.len() > 100, "{without} of {}", asked.len());
     serving.finish().await;

@@ -29,8 +29,8 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
     let content = BatchContent::Reference { object: "raw/late.json".to_owned(), sha256: sha256.clone() };
     publish(&fleet, &RideBatch { batch_id: None, source: None, reading: Reading::default(), content }).await;
 
-    let found = listed_soon(&fleet, 1).remove(0);
-    let id = found["id"].as_str().unwrap();
+    let letter = listed_soon(&fleet, 1).remove(0);
+    let id = letter["id"].as_str().unwrap();
     for (field, value) in [
         ("queue", queue::SPLITTER),
         ("reason", "object_missing"),
@@ -39,7 +39,7 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
         ("exchange", "ingest"),
         ("routing_key", "ride-batch.v1"),
     ] {
-        assert_eq!(found[field], value, "{found}");
+        assert_eq!(letter[field], value, "{letter}");
     }
     for (arguments, letters) in [
         (&["--queue", "splitter", "--reason", "object_missing", "--batch", batch_id][..], 1),
@@ -58,7 +58,7 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
     let table = succeed(fleet.wildrydes().args(["dead", "list"]));
     assert!(table.contains(id) && table.contains("there is no object raw/late.json"), "{table}");
     let summary = json_output(fleet.wildrydes().args(["dead", "list", "--summary"]));
-    assert_eq!((&summary[0]["queue"], &summary[0]["letters"]), (&found["queue"], &Value::from(1)));
+    assert_eq!((&summary[0]["queue"], &summary[0]["letters"]), (&letter["queue"], &Value::from(1)));
     let text = succeed(fleet.wildrydes().args(["dead", "show", id]));
     for part in
         ["object_missing", "ingest", "ride-batch.v1", "attempt 1", "\"object\": \"raw/late.json\"", "traceparent"]
@@ -70,7 +70,7 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
     let exported: Value = serde_json::from_str(&std::fs::read_to_string(&file).unwrap()).unwrap();
     let piped: Value = serde_json::from_str(&succeed(fleet.wildrydes().args(["dead", "export"]))).unwrap();
     assert_eq!(exported, piped);
-    assert_eq!((&exported["id"], &exported["properties"]["headers"]["x-reason"]), (&found["id"], &found["reason"]));
+    assert_eq!((&exported["id"], &exported["properties"]["headers"]["x-reason"]), (&letter["id"], &letter["reason"]));
 
     let dry = succeed(fleet.wildrydes().args(["dead", "replay", id, "--dry-run"]));
     assert!(dry.contains("1 would be replayed"), "{dry}");
@@ -216,11 +216,11 @@ async fn a_dead_letter_by_the_broker_is_read_and_replayed() {
     }
     drop(consumer);
     let letters = json_output(list.args(["dead", "list"]))["letters"].clone();
-    let found = &letters[0];
-    assert_eq!((&found["reason"], &found["batch_id"]), (&Value::from("delivery_limit"), &Value::from("poison")));
-    assert_eq!((&found["exchange"], &found["routing_key"]), (&Value::from("ingest"), &Value::from("ride-batch.v1")));
-    assert!(found["dead_at"].is_string(), "{found}");
-    succeed(fleet.wildrydes().args(["dead", "replay", found["id"].as_str().unwrap()]));
+    let letter = &letters[0];
+    assert_eq!((&letter["reason"], &letter["batch_id"]), (&Value::from("delivery_limit"), &Value::from("poison")));
+    assert_eq!((&letter["exchange"], &letter["routing_key"]), (&Value::from("ingest"), &Value::from("ride-batch.v1")));
+    assert!(letter["dead_at"].is_string(), "{letter}");
+    succeed(fleet.wildrydes().args(["dead", "replay", letter["id"].as_str().unwrap()]));
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
     let replayed = tokio::time::timeout(SOON, consumer.next()).await.expect("it is back").unwrap();
     let left: Vec<&String> = replayed
@@ -254,9 +254,9 @@ async fn a_dead_letter_cannot_control_the_terminal() {
     hostile.routing_key = queue::SPLITTER.to_owned();
     connection.publisher().await.unwrap().publish(hostile).await.unwrap();
     connection.close().await;
-    let found = listed_soon(&fleet, 1).remove(0);
-    assert_eq!(found["message_id"], format!("id{act}"), "--json tells it as it is");
-    let id = found["id"].as_str().unwrap();
+    let letter = listed_soon(&fleet, 1).remove(0);
+    assert_eq!(letter["message_id"], format!("id{act}"), "--json tells it as it is");
+    let id = letter["id"].as_str().unwrap();
     for arguments in [
         &["dead", "list"][..],
         &["dead", "list", "--summary"],

@@ -9,9 +9,9 @@ use pipeline_tests::{
 use serde_json::Value;
 use std::path::Path;
 
-fn finding<'a>(text: &'a Value, check: &str) -> &'a Value {
-    let findings = text["findings"].as_array().expect("findings");
-    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {text}"))
+fn finding<'a>(report: &'a Value, check: &str) -> &'a Value {
+    let findings = report["findings"].as_array().expect("findings");
+    findings.iter().find(|finding| finding["check"] == check).unwrap_or_else(|| panic!("no {check}: {report}"))
 }
 
 /// With a running fleet everything is fine. A mistake is found and reported with its remedy, and the exit code is not 0 if

@@ -56,14 +56,14 @@ fn listed(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
 }
 
 /// The same, once there are `count` of them.
-fn listed_soon(fleet: &Fleet, letters: usize) -> Vec<Value> {
+fn listed_soon(fleet: &Fleet, count: usize) -> Vec<Value> {
     let deadline = Instant::now() + SOON;
     loop {
-        let found = listed(fleet, &[]);
-        if found.len() == letters {
-            return found;
+        let letters = listed(fleet, &[]);
+        if letters.len() == count {
+            return letters;
         }
-        assert!(Instant::now() < deadline, "{letters} letters were expected: {found:?}\n{}", fleet.tail());
+        assert!(Instant::now() < deadline, "{count} letters were expected: {letters:?}\n{}", fleet.tail());
     }
 }
 

@@ -22,17 +22,17 @@ const TRUTH: [(&str, f64, f64); 6] = [
     ("prcp", 0.007, 0.0009),
 ];
 
-fn coefficient(text: &Value, feature: &str) -> f64 {
-    let coefficients = text["model"]["coefficients"].as_array().expect("coefficients");
-    let found = coefficients.iter().find(|c| c["feature"] == feature).expect("the feature");
-    found["per_unit"].as_f64().expect("a number")
+fn coefficient(report: &Value, feature: &str) -> f64 {
+    let coefficients = report["model"]["coefficients"].as_array().expect("coefficients");
+    let entry = coefficients.iter().find(|c| c["feature"] == feature).expect("the feature");
+    entry["per_unit"].as_f64().expect("a number")
 }
 
 /// The demo's 20,000 rides: every ride is accounted for, and the known coefficients are recovered.
 #[test]
 fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
-    let text = Input::of(20_000).run(&[]);
-    let manifest = &text["batches"][0]["manifest"];
+    let report = Input::of(20_000).run(&[]);
+    let manifest = &report["batches"][0]["manifest"];
     let count = |name: &str| manifest[name].as_u64().unwrap();
     assert_eq!(count("received"), 20_000);
     assert_eq!(count("accepted") + count("rejected"), 20_000);
@@ -40,13 +40,13 @@ fn in_one_process_every_ride_is_accounted_for_and_the_truth_recovered() {
         manifest["rejected_by_reason"].as_object().unwrap().values().map(|n| n.as_u64().unwrap()).sum();
     assert_eq!(by_reason, count("rejected"));
     assert!(count("rejected") > 0, "the made-up rides hold some bad ones");
-    let counts = &text["model"]["counts"];
+    let counts = &report["model"]["counts"];
     assert_eq!(counts["train"].as_u64().unwrap() + counts["test"].as_u64().unwrap(), count("trainable"));
     for (feature, truth, tolerance) in TRUTH {
-        let found = coefficient(&text, feature);
-        assert!((found - truth).abs() < tolerance, "{feature}: {found}, the truth is {truth}");
+        let estimate = coefficient(&report, feature);
+        assert!((estimate - truth).abs() < tolerance, "{feature}: {estimate}, the truth is {truth}");
     }
-    assert!(text["model"]["test"]["roc_auc"].as_f64().unwrap() > 0.7);
+    assert!(report["model"]["test"]["roc_auc"].as_f64().unwrap() > 0.7);
 }
 
 /// The digest of the dataset depends only on the batch's bytes and the weather.
@@ -153,7 +153,7 @@ async fn a_fleet_answers_score_requests_and_names_the_model() {
     assert!((0.0..=1.0).contains(&probability));
     // The formula, computed from the artefact.
     let model = std::fs::read(fleet.store().join(champion["object"].as_str().unwrap())).unwrap();
-    let text = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
+    let model = serde_json::json!({ "model": serde_json::from_slice::<Value>(&model).unwrap() });
     let features = [
         ("distance", 30.0),
         ("healthpoints", 300.0),
@@ -162,8 +162,8 @@ async fn a_fleet_answers_score_requests_and_names_the_model() {
         ("tmax", 270.0),
         ("prcp", 0.0),
     ];
-    let log_odds = features.iter().map(|(name, x)| coefficient(&text, name) * x).sum::<f64>()
-        + text["model"]["intercept"].as_f64().unwrap();
+    let log_odds = features.iter().map(|(name, x)| coefficient(&model, name) * x).sum::<f64>()
+        + model["model"]["intercept"].as_f64().unwrap();
     assert!((probability - 1.0 / (1.0 + (-log_odds).exp())).abs() < 1e-12);
     // More rides make another model: the running scorer answers with it, and until then with the previous one, never with an
     // error.

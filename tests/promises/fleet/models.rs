@@ -12,17 +12,17 @@ use std::{
 
 /// Every global and breed model, by its path, of any version.
 fn artefacts(store: &Path) -> Vec<(String, Vec<u8>)> {
-    let mut found = Vec::new();
+    let mut models = Vec::new();
     for family in fs::read_dir(store.join("models")).unwrap().flatten() {
         for version in fs::read_dir(family.path()).unwrap().flatten() {
             if let Ok(bytes) = fs::read(version.path().join("model.json")) {
                 let name = |path: PathBuf| path.file_name().unwrap().to_string_lossy().into_owned();
-                found.push((format!("{}/{}", name(family.path()), name(version.path())), bytes));
+                models.push((format!("{}/{}", name(family.path()), name(version.path())), bytes));
             }
         }
     }
-    found.sort();
-    found
+    models.sort();
+    models
 }
 
 fn id_of(store: &Path) -> String {

@@ -19,8 +19,8 @@ fn run(rides: &Path, noaa: &Path, stations: &Path, store: &Path) -> Command {
     run
 }
 
-fn within(found: f64, expected: f64, relative: f64) -> bool {
-    (found - expected).abs() <= relative * expected.abs()
+fn within(value: f64, expected: f64, relative: f64) -> bool {
+    (value - expected).abs() <= relative * expected.abs()
 }
 
 /// 20,000 labelled rides: every count, the first joined ride, and the coefficients and metrics that an independent tool
@@ -87,11 +87,11 @@ async fn the_labelled_rides_give_the_known_counts_coefficients_and_metrics() {
         ("tmax", -0.003534, -0.003, 0.00062),
         ("prcp", 0.006951, 0.007, 0.00022),
     ] {
-        let found = coefficient(&first, feature);
+        let value = coefficient(&first, feature);
         // The reference is printed with six decimals.
         let rounding = 0.5e-6;
-        assert!((found - found_elsewhere).abs() <= 1e-4 * found_elsewhere.abs() + rounding, "{feature}: {found}");
-        assert!((found - truth).abs() < 3.0 * standard_error, "{feature}: {found}, the truth is {truth}");
+        assert!((value - found_elsewhere).abs() <= 1e-4 * found_elsewhere.abs() + rounding, "{feature}: {value}");
+        assert!((value - truth).abs() < 3.0 * standard_error, "{feature}: {value}, the truth is {truth}");
     }
     let model = &first["model"];
     assert!(within(model["intercept"].as_f64().unwrap(), -19.158749, 1e-4), "{}", model["intercept"]);

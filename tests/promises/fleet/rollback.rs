@@ -7,8 +7,8 @@ use common::{
 };
 use object_store::memory::InMemory;
 use pipeline_tests::{
-    print_uncaptured,
     models::{model, name, write},
+    print_uncaptured,
     processes::SOON,
 };
 use records::{Store, layout};
@@ -143,7 +143,9 @@ async fn a_roll_back_under_load_gives_no_error_and_no_mixed_answer(broker: Arc<d
     }
     let scores = seen.scores.load(SeqCst);
     let per_second = scores as f64 / started.elapsed().as_secs_f64();
-    print_uncaptured(format_args!("{FLIPS} changes of champion under {per_second:.0} scores/s, {scores} in all, none wrong"));
+    print_uncaptured(format_args!(
+        "{FLIPS} changes of champion under {per_second:.0} scores/s, {scores} in all, none wrong"
+    ));
     assert!(scores >= FLIPS * ASKERS * IN_A_ROW * RIDES);
     shutdown.cancel();
     for scorer in scorers {

@@ -49,8 +49,8 @@ impl Printed {
             for text in [stdout, stderr].map(|text| String::from_utf8_lossy(text)) {
                 bytes += text.len();
                 for line in text.lines() {
-                    let found = forms.iter().find(|form| line.contains(form.as_str()));
-                    assert!(found.is_none(), "{what} tells the secret, as {found:?}: {line}");
+                    let leaked_form = forms.iter().find(|form| line.contains(form.as_str()));
+                    assert!(leaked_form.is_none(), "{what} tells the secret, as {leaked_form:?}: {line}");
                 }
             }
         }

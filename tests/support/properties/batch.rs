@@ -74,11 +74,11 @@ pub fn csv(data: &[u8]) {
     let ended = split(&text, INPUT_BYTES_MAX * 2);
     assert_eq!(split(&text, 1 + usize::from(piece)), ended, "in pieces");
     let starts_json = matches!(rows.trim_ascii_start().first(), Some(b'{' | b'['));
-    let found = Rows::of(&text, delimiter);
+    let counts = Rows::of(&text, delimiter);
     match ended {
         Ended::Refused { reason, why } => {
             legible(&why);
-            let may_hide_rows = rows.contains(&b'"') || found.cells_max > 2 * (COLUMNS.len() - 1);
+            let may_hide_rows = rows.contains(&b'"') || counts.cells_max > 2 * (COLUMNS.len() - 1);
             let is_text = std::str::from_utf8(&text).is_ok();
             assert!(may_hide_rows || !is_text || starts_json, "{reason}: {why}");
             assert!(starts_json || reason == "invalid_csv", "{reason}: {why}");
@@ -90,7 +90,7 @@ pub fn csv(data: &[u8]) {
             // A byte order mark at the beginning of a row is skipped, and so is a row with nothing else in it.
             if !starts_json && !rows.windows(3).any(|bytes| bytes == b"\xef\xbb\xbf") {
                 let received = account.received;
-                assert!((found.filled..=found.all).contains(&received), "{received} rows: {found:?}");
+                assert!((counts.filled..=counts.all).contains(&received), "{received} rows: {counts:?}");
             }
         }
     }
@@ -114,15 +114,15 @@ impl Rows {
     fn of(text: &[u8], delimiter: char) -> Self {
         let delimiter = u8::try_from(delimiter).expect("ASCII");
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
-        let mut found = Self::default();
+        let mut rows = Self::default();
         for record in reader.byte_records() {
             let record = record.expect("bytes are enough for it");
             let is_blank = record.len() == 1 && record[0].iter().all(is_blank_byte);
-            found.all += 1;
-            found.filled += u64::from(!is_blank);
-            found.cells_max = found.cells_max.max(record.len());
+            rows.all += 1;
+            rows.filled += u64::from(!is_blank);
+            rows.cells_max = rows.cells_max.max(record.len());
         }
-        found
+        rows
     }
 }
 

@@ -58,8 +58,8 @@ pub struct Ended {
 impl Ended {
     pub async fn look(world: &World, settled: bool) -> Self {
         let mut objects = BTreeMap::new();
-        let found: Vec<_> = world.objects.list(None).try_collect().await.expect("memory can be listed");
-        for meta in found {
+        let listing: Vec<_> = world.objects.list(None).try_collect().await.expect("memory can be listed");
+        for meta in listing {
             let bytes = world.objects.get(&meta.location).await.expect("listed").bytes().await.expect("in memory");
             objects.insert(meta.location.to_string(), bytes);
         }
@@ -114,10 +114,10 @@ pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
     every_ride_is_somewhere_once(input, ended, &mut broken);
     // 2 and 3: the same bytes as without faults, and no other object.
     for prefix in ["dataset/", "rejected/"] {
-        let (found, expected_bytes) = (ended.below(prefix), expected.below(prefix));
-        for path in found.keys().chain(expected_bytes.keys()).copied().collect::<BTreeSet<_>>() {
-            match (found.get(path), expected_bytes.get(path)) {
-                (Some(found), Some(expected_bytes)) if found == expected_bytes => {}
+        let (actual, expected_bytes) = (ended.below(prefix), expected.below(prefix));
+        for path in actual.keys().chain(expected_bytes.keys()).copied().collect::<BTreeSet<_>>() {
+            match (actual.get(path), expected_bytes.get(path)) {
+                (Some(actual), Some(expected_bytes)) if actual == expected_bytes => {}
                 (Some(_), Some(_)) => broken.push(format!("2: {path} has other bytes than without faults")),
                 (None, _) => broken.push(format!("2: {path} is missing")),
                 (Some(_), None) => broken.push(format!("2: {path} should not be there")),
@@ -266,19 +266,17 @@ fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
     }
     match (champion(ended), champion(expected)) {
         (None, None) => {}
-        (Some(found), Some(expected_bytes)) => {
+        (Some(actual), Some(undisturbed)) => {
             let artefact = |ended: &Ended, champion: &Alias| ended.objects.get(&champion.object).cloned();
-            if found.model_id != expected_bytes.model_id
-                || artefact(ended, &found) != artefact(expected, &expected_bytes)
-            {
-                let (found, expected_bytes) = (found.model_id, expected_bytes.model_id);
-                broken.push(format!("4: the champion is {found}; without faults it is {expected_bytes}"));
+            if actual.model_id != undisturbed.model_id || artefact(ended, &actual) != artefact(expected, &undisturbed) {
+                let (actual, undisturbed) = (actual.model_id, undisturbed.model_id);
+                broken.push(format!("4: the champion is {actual}; without faults it is {undisturbed}"));
             }
         }
-        (found, expected_bytes) => broken.push(format!(
+        (actual, undisturbed) => broken.push(format!(
             "4: champion {:?}; without faults it is {:?}",
-            found.map(|c| c.model_id),
-            expected_bytes.map(|c| c.model_id)
+            actual.map(|c| c.model_id),
+            undisturbed.map(|c| c.model_id)
         )),
     }
 }
@@ -308,8 +306,8 @@ pub fn look_at_depths(world: &World, published: usize) {
 
 /// Reads from the store's memory, which never waits.
 fn read<T: DeserializeOwned>(world: &World, path: &str) -> Option<T> {
-    let found = world.objects.get(&Path::from(path)).now_or_never()?.ok()?;
-    serde_json::from_slice(&found.bytes().now_or_never()?.ok()?).ok()
+    let object = world.objects.get(&Path::from(path)).now_or_never()?.ok()?;
+    serde_json::from_slice(&object.bytes().now_or_never()?.ok()?).ok()
 }
 
 /// 4, after every write: a reader of the alias finds a complete model.

@@ -132,11 +132,11 @@ impl ObjectStore for SimulatedStore {
         let what = format!("{} {path}", if options.head { "head" } else { "get" });
         let head = options.head;
         let claim = self.process.take_claim();
-        let mut found = self.read(what, self.inner().get_opts(path, options)).await?;
+        let mut result = self.read(what, self.inner().get_opts(path, options)).await?;
         if !head && self.process.happens(Fault::TornRead) {
             self.process.tell(format_args!("✗ TornRead {path}"));
-            let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
-            found.payload = GetResultPayload::Stream(torn(payload));
+            let payload = std::mem::replace(&mut result.payload, GetResultPayload::Stream(stream::empty().boxed()));
+            result.payload = GetResultPayload::Stream(torn(payload));
         } else if !head
             && claim.is_some_and(|claim| path.filename() == Some(&claim))
             && self.process.kind == queue::SPLITTER
@@ -144,12 +144,12 @@ impl ObjectStore for SimulatedStore {
             && self.process.happens(Fault::SourceChanged)
         {
             self.process.tell(format_args!("✗ SourceChanged {path}"));
-            let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
-            found.payload = GetResultPayload::Stream(changed(payload));
+            let payload = std::mem::replace(&mut result.payload, GetResultPayload::Stream(stream::empty().boxed()));
+            result.payload = GetResultPayload::Stream(changed(payload));
         } else {
             self.see_claim(path, true);
         }
-        Ok(found)
+        Ok(result)
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -170,8 +170,8 @@ impl ObjectStore for SimulatedStore {
         let what = format!("list {}", prefix.map(Path::as_ref).unwrap_or_default());
         let (store, prefix) = (self.clone(), prefix.cloned());
         stream::once(async move {
-            let found: Vec<_> = store.read(what, store.inner().list(prefix.as_ref()).try_collect()).await?;
-            Ok::<_, Error>(stream::iter(found.into_iter().map(Ok)))
+            let listing: Vec<_> = store.read(what, store.inner().list(prefix.as_ref()).try_collect()).await?;
+            Ok::<_, Error>(stream::iter(listing.into_iter().map(Ok)))
         })
         .try_flatten()
         .boxed()

@@ -43,7 +43,7 @@ impl Http for SimulatedWeather {
             process.alive().await;
             process.tell(format_args!("asks {url}"));
             process.latency().await;
-            let found = text(url.trim_start_matches(URL).trim_start_matches('/'));
+            let file = text(url.trim_start_matches(URL).trim_start_matches('/'));
             if process.happens(Fault::Weather) {
                 let mood = process.world.below(8);
                 process.tell(format_args!("✗ Weather mood {mood}"));
@@ -51,25 +51,25 @@ impl Http for SimulatedWeather {
                     0 => {
                         tokio::time::sleep(Duration::from_secs(20 + process.world.below(600))).await;
                         process.alive().await;
-                        Ok(answer(found))
+                        Ok(answer(file))
                     }
                     1 => Err("connection refused".to_owned()),
                     2 => Ok(status(429, Some("2"))),
                     3 => Ok(status(429, Some("900"))),
                     4 => Ok(status(503, None)),
                     5 => Ok(answer(Some("<html>be right back</html>".to_owned()))),
-                    6 => Ok(cut_off(found.unwrap_or_default())),
+                    6 => Ok(cut_off(file.unwrap_or_default())),
                     _ => Ok(status(500, Some("Mon, 01 Jun 2020 00:00:10 GMT"))),
                 };
             }
-            Ok(answer(found))
+            Ok(answer(file))
         }
         .boxed()
     }
 }
 
-fn answer(found: Option<String>) -> Answer {
-    match found {
+fn answer(file: Option<String>) -> Answer {
+    match file {
         Some(text) => {
             let body = stream::once(future::ready(Ok(Bytes::from(text)))).boxed();
             Answer { status: 200.try_into().expect("a status"), retry_after: None, body }

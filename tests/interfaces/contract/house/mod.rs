@@ -13,21 +13,21 @@ use std::{
 
 /// Every file below `folder`, with its path from the top of the project, except hidden and built files.
 fn files(folder: &str) -> Vec<(String, PathBuf)> {
-    fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
+    fn walk(folder: &Path, paths: &mut Vec<PathBuf>) {
         for entry in fs::read_dir(folder).unwrap_or_else(|error| panic!("{}: {error}", folder.display())) {
             let path = entry.expect("entry").path();
             let name = path.file_name().and_then(|name| name.to_str()).expect("a UTF-8 name");
             if name.starts_with('.') || matches!(name, "target" | "__pycache__") {
                 continue;
             }
-            if path.is_dir() { walk(&path, found) } else { found.push(path) }
+            if path.is_dir() { walk(&path, paths) } else { paths.push(path) }
         }
     }
-    let mut found = Vec::new();
-    walk(&project().join(folder), &mut found);
-    found.sort();
+    let mut paths = Vec::new();
+    walk(&project().join(folder), &mut paths);
+    paths.sort();
     let relative = |path: &Path| path.strip_prefix(project()).expect("below").to_str().expect("UTF-8").to_owned();
-    found.into_iter().map(|path| (relative(&path), path)).collect()
+    paths.into_iter().map(|path| (relative(&path), path)).collect()
 }
 
 /// Every Rust file below `folder`, as text.
@@ -39,7 +39,7 @@ pub(super) fn sources(folder: &str) -> Vec<(String, String)> {
 /// The identifiers of a source, each with whether it names a macro, except those in comments and strings.
 fn identifiers(source: &str) -> Vec<(&str, bool)> {
     let is_word = |c: char| c.is_alphanumeric() || c == '_';
-    let mut found = Vec::new();
+    let mut words = Vec::new();
     let mut rest = source;
     while let Some(first) = rest.chars().next() {
         let length = if rest.starts_with("//") {
@@ -57,14 +57,14 @@ fn identifiers(source: &str) -> Vec<(&str, bool)> {
             literal.len()
         } else if is_word(first) {
             let length = rest.find(|c| !is_word(c)).unwrap_or(rest.len());
-            found.push((&rest[..length], rest[length..].starts_with('!')));
+            words.push((&rest[..length], rest[length..].starts_with('!')));
             length
         } else {
             first.len_utf8()
         };
         rest = &rest[length..];
     }
-    found
+    words
 }
 
 /// The number of `#` before the quote, if `rest` follows the `r` of a raw string.
@@ -96,9 +96,9 @@ fn names(source: &str, expected: &[&str]) -> Vec<String> {
 fn identifiers_are_found_outside_comments_and_texts() {
     let source = r##"use lapin::a; // tokio
         /* rand */ let x = "fs \" env" ; let q = '"'; let r = r#"unsafe " "#; env!("X"); bar"##;
-    let found = identifiers(source);
+    let words = identifiers(source);
     assert_eq!(
-        found,
+        words,
         ["use", "lapin", "a", "let", "x", "let", "q", "let", "r", "env", "bar"].map(|name| (name, name == "env"))
     );
 }

@@ -100,28 +100,29 @@ const VALUE_BYTES_MAX: u64 = 250;
 
 /// Checks the outcome against a plain reader. Returns whether the document was read or refused, and with which code.
 pub(super) fn check(about: &str, damaged: &Damaged, outcome: &Outcome) -> String {
-    let found = plain::read(&damaged.text, damaged.form);
+    let reading = plain::read(&damaged.text, damaged.form);
     if outcome.is_refused() {
-        check_refusal(about, damaged, &found, outcome);
+        check_refusal(about, damaged, &reading, outcome);
         return outcome.refusal_of_document().0.to_owned();
     }
     outcome.check_account(about);
     let received = outcome.count("received") as usize;
-    let objects = found.objects();
+    let objects = reading.objects();
     assert!(received as u64 >= objects, "{about}: a plain reader finds {objects} objects: {outcome:?}");
-    if found.is_whole {
-        assert_eq!(received, found.before.len(), "{about}: {outcome:?}");
+    if reading.is_whole {
+        assert_eq!(received, reading.before.len(), "{about}: {outcome:?}");
     } else if outcome.count("rejected") == 0 {
         assert!(received >= RIDES, "{about}: nothing is rejected of a broken document: {outcome:?}");
     }
-    let skipped = received - found.after.len().min(received);
-    let places = found.before.iter().enumerate();
-    let places = places.chain(found.after.iter().enumerate().map(|(nth, element)| (skipped + nth, element)));
+    let skipped = received - reading.after.len().min(received);
+    let places = reading.before.iter().enumerate();
+    let places = places.chain(reading.after.iter().enumerate().map(|(nth, element)| (skipped + nth, element)));
     for (position, element) in places {
         let reason = outcome.reject(position).map(|reject| reject["reason"].as_str().unwrap_or_default());
         let judgement = plain::judge(element);
         // A scalar and the damage behind it on the same line may count as one broken line.
-        let is_broken = !found.is_whole && position + 1 == found.before.len() && !matches!(element, Node::Object(_));
+        let is_broken =
+            !reading.is_whole && position + 1 == reading.before.len() && !matches!(element, Node::Object(_));
         assert!(
             judgement.allows(reason) || (is_broken && reason == Some("invalid_json")),
             "{about}: element {position}: {reason:?}, {judgement:?}: {outcome:?}"
@@ -130,7 +131,7 @@ pub(super) fn check(about: &str, damaged: &Damaged, outcome: &Outcome) -> String
     if outcome.count("rejected") == 0 { "read".to_owned() } else { "read, some rejected".to_owned() }
 }
 
-fn check_refusal(about: &str, damaged: &Damaged, found: &plain::Found, outcome: &Outcome) {
+fn check_refusal(about: &str, damaged: &Damaged, reading: &plain::Found, outcome: &Outcome) {
     let (code, why) = outcome.refusal_of_document();
     let codes = if damaged.form == Form::Csv { &CSV_CODES[..] } else { &JSON_CODES[..] };
     assert!(codes.contains(&code), "{about}: {code}: {why}");
@@ -139,7 +140,7 @@ fn check_refusal(about: &str, damaged: &Damaged, found: &plain::Found, outcome: 
     if code == "not_a_batch" {
         // The beginning is neither a ride nor the header of a table.
         let is_early = (damaged.at as u64) < VALUE_BYTES_MAX || why.contains("header");
-        assert!(is_early || !found.is_whole, "{about}: {why}");
+        assert!(is_early || !reading.is_whole, "{about}: {why}");
         return;
     }
     if damaged.form == Form::Csv {
@@ -148,7 +149,7 @@ fn check_refusal(about: &str, damaged: &Damaged, found: &plain::Found, outcome: 
         }
         return;
     }
-    assert!(!found.is_whole, "{about}: a plain reader reads all of it: {code}: {why}");
+    assert!(!reading.is_whole, "{about}: a plain reader reads all of it: {code}: {why}");
     if matches!(code, "invalid_json" | "cut_short") {
         let place = why.rsplit_once("at byte ").and_then(|(_, rest)| rest.split(' ').next());
         let place: u64 = place.and_then(|place| place.parse().ok()).unwrap_or_else(|| panic!("{about}: {why}"));

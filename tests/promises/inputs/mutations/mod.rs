@@ -142,12 +142,12 @@ fn check_cells(about: &str, cells: &[(usize, &'static str, String)], outcome: &O
     for (position, column, expected) in cells {
         // Rides with an id of their own cannot be found by position.
         let row = outcome.row(*position).or_else(|| outcome.dataset.get(*position));
-        let found = &row.unwrap_or_else(|| panic!("{about}: no row {position}: {outcome:?}"))[*column];
-        let same = match (found.parse::<f64>(), expected.parse::<f64>()) {
-            (Ok(found), Ok(expected)) => (found - expected).abs() <= 1e-12 * expected.abs(),
-            _ => found == expected,
+        let cell = &row.unwrap_or_else(|| panic!("{about}: no row {position}: {outcome:?}"))[*column];
+        let same = match (cell.parse::<f64>(), expected.parse::<f64>()) {
+            (Ok(cell), Ok(expected)) => (cell - expected).abs() <= 1e-12 * expected.abs(),
+            _ => cell == expected,
         };
-        assert!(same, "{about}: row {position}, {column}: {found:?}, expected {expected:?}");
+        assert!(same, "{about}: row {position}, {column}: {cell:?}, expected {expected:?}");
     }
 }
 

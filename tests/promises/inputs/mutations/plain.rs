@@ -190,8 +190,8 @@ pub(super) fn judge(node: &Node) -> Judgement {
         return judgement;
     };
     let field = |name: &str| {
-        let mut found = members.iter().filter(|(key, _)| trimmed(key).to_lowercase() == name).map(|(_, value)| value);
-        (found.next(), found.next().is_some())
+        let mut values = members.iter().filter(|(key, _)| trimmed(key).to_lowercase() == name).map(|(_, value)| value);
+        (values.next(), values.next().is_some())
     };
     for (name, missing, invalid, range, outside) in NUMBERS {
         match field(name) {
@@ -336,9 +336,9 @@ mod tests {
     #[test]
     fn a_plain_reader_counts_what_is_there() {
         for form in document::FORMS {
-            let found = read(form.write(&document::rides()).as_bytes(), form);
-            assert_eq!((found.objects(), found.is_whole), (document::RIDES as u64, true), "{form:?}");
-            for element in &found.before {
+            let reading = read(form.write(&document::rides()).as_bytes(), form);
+            assert_eq!((reading.objects(), reading.is_whole), (document::RIDES as u64, true), "{form:?}");
+            for element in &reading.before {
                 assert_eq!(judge(element), Judgement::default(), "{form:?}: {element:?}");
             }
         }

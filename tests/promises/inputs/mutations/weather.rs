@@ -375,13 +375,13 @@ fn check(about: &str, expected: &Expected, outcome: &Outcome) -> String {
     let mut lost = 0;
     for (nth, day) in days.iter().enumerate() {
         let row = outcome.row(nth).unwrap_or_else(|| panic!("{about}: no row {nth}: {outcome:?}"));
-        let found = ["tmin", "tmax", "prcp"].map(|column| row[column].parse::<i64>().ok());
+        let elements = ["tmin", "tmax", "prcp"].map(|column| row[column].parse::<i64>().ok());
         match day {
-            Day::Same => assert_eq!(found, values(nth + 1).map(Some), "{about}: day {}: {outcome:?}", nth + 1),
-            Day::Lost => assert_eq!(found, [None; 3], "{about}: day {}: {outcome:?}", nth + 1),
-            Day::Doubtful => assert!(found == [None; 3] || !found.contains(&None), "{about}: {outcome:?}"),
+            Day::Same => assert_eq!(elements, values(nth + 1).map(Some), "{about}: day {}: {outcome:?}", nth + 1),
+            Day::Lost => assert_eq!(elements, [None; 3], "{about}: day {}: {outcome:?}", nth + 1),
+            Day::Doubtful => assert!(elements == [None; 3] || !elements.contains(&None), "{about}: {outcome:?}"),
         }
-        lost += u64::from(found == [None; 3]);
+        lost += u64::from(elements == [None; 3]);
     }
     let without = outcome.manifest()["without_weather"].as_object().expect("reasons").values();
     assert_eq!(without.filter_map(Value::as_u64).sum::<u64>(), lost, "{about}: {outcome:?}");

@@ -169,8 +169,8 @@ impl Trust {
             }
             Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
-                let rungs = |worker: &'static str| 0..topology::rungs_of(worker).len();
-                let mut names = own().flat_map(|worker| rungs(worker).map(move |rung| rung_queue(worker, rung)));
+                let retries = |worker: &'static str| 0..topology::rungs_of(worker).len();
+                let mut names = own().flat_map(|worker| retries(worker).map(move |retry| rung_queue(worker, retry)));
                 exchange == exchange::RETRY && names.any(|name| name == key)
             }
             Writes::DeadLetters => exchange == exchange::DEAD && own().any(|worker| worker == key),

@@ -63,7 +63,7 @@ async fn scores_are_by_breed_models_and_counted_in_serving_statistics() {
     assert_eq!((&one["service"], &one["fallback"], &one["by"]), (&json!(true), &Value::Null, &Value::Null));
     assert_eq!(one["baseline"]["log_odds"], json!(qilin.intercept_standardised));
     let other = api.score(&ride(30.0, Some("pegasus"))).await;
-    same(other["probability"].as_f64().unwrap(), expected(&all, 30.0), "the model of all rides");
+    same(other["probability"].as_f64().unwrap(), expected(&all, 30.0), "the global model");
     assert_eq!((&other["model_id"], &other["fallback"]), (&json!("all"), &json!("no_breed_model")));
 
     let rides = [ride(10.0, None), ride(20.0, Some(" QILIN")), ride(30.0, Some("nobody")), ride(40.0, Some(""))];

@@ -1,4 +1,4 @@
-//! The distribution's Chromium, driven through its chromedriver, and `wildrydes demo --serve` to look at with it.
+//! Chromium, driven through chromedriver, and a `wildrydes demo --serve` to open in it.
 
 use crate::processes::{SOON, wildrydes};
 use anyhow::Context;
@@ -13,7 +13,7 @@ use thirtyfour::{
     BrowserLogEntry, ChromeCapabilities, ChromiumLikeCapabilities, DesiredCapabilities, LoggingPrefsLogLevel, WebDriver,
 };
 
-/// What a process says, line by line, while it runs.
+/// The standard error of a process, line by line, while it runs.
 struct Lines {
     all: Arc<Mutex<Vec<String>>>,
     next: mpsc::Receiver<String>,
@@ -22,23 +22,23 @@ struct Lines {
 impl Lines {
     fn of(output: impl Read + Send + 'static) -> Self {
         let all = Arc::new(Mutex::new(Vec::new()));
-        let (told, next) = mpsc::channel();
+        let (lines, next) = mpsc::channel();
         let kept = Arc::clone(&all);
         // Read to the end, so that the process never waits for a reader.
         std::thread::spawn(move || {
             for line in BufReader::new(output).lines().map_while(Result::ok) {
                 kept.lock().unwrap_or_else(PoisonError::into_inner).push(line.clone());
-                let _ = told.send(line);
+                let _ = lines.send(line);
             }
         });
         Self { all, next }
     }
 
-    /// What follows `start` in the first line that has it, up to the next blank.
+    /// Waits for a line with `start`. Returns the text after it, up to the next blank.
     fn word_after(&self, start: &str) -> String {
         loop {
             let line = self.next.recv_timeout(SOON);
-            let line = line.unwrap_or_else(|why| panic!("{start:?} should have been said ({why})\n{}", self.text()));
+            let line = line.unwrap_or_else(|why| panic!("{start:?} should have been printed ({why})\n{}", self.text()));
             if let Some((_, rest)) = line.split_once(start) {
                 return rest.split_whitespace().next().unwrap_or_default().to_owned();
             }
@@ -50,7 +50,7 @@ impl Lines {
     }
 }
 
-/// A chromedriver on a port of its own. It ends when dropped, and with it its browsers and their profiles.
+/// A chromedriver on its own port. Dropping it ends it, its browsers and their profiles.
 pub struct Chromedriver {
     process: Child,
     url: String,
@@ -59,7 +59,7 @@ pub struct Chromedriver {
 }
 
 impl Chromedriver {
-    /// Starts it; nothing, said aloud, where there is no chromedriver or no Chromium.
+    /// Starts chromedriver. Prints a line and returns `None` without chromedriver or Chromium.
     pub fn start() -> Option<Self> {
         let runs = |name: &str| {
             let mut version = Command::new(name);
@@ -68,11 +68,11 @@ impl Chromedriver {
         };
         let chromium = ["chromium", "chromium-browser", "google-chrome"].into_iter().find(|name| runs(name));
         let (Some(chromium), true) = (chromium, runs("chromedriver")) else {
-            crate::aloud("not run: no browser (Debian has one: apt-get install chromium chromium-driver)");
+            crate::print_uncaptured("not run: no browser (Debian has one: apt-get install chromium chromium-driver)");
             return None;
         };
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let found = std::env::split_paths(&path).map(|folder| folder.join(chromium)).find(|path| path.is_file());
+        let program = std::env::split_paths(&path).map(|folder| folder.join(chromium)).find(|path| path.is_file());
         let mut chromedriver = Command::new("chromedriver");
         chromedriver.arg("--port=0").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::null());
         let mut process = chromedriver.spawn().expect("chromedriver starts");
@@ -81,39 +81,39 @@ impl Chromedriver {
         Some(Self {
             process,
             url: format!("http://127.0.0.1:{}", port.trim_end_matches('.')),
-            chromium: found.expect("it was found on the PATH"),
+            chromium: program.expect("it was found on the PATH"),
             profiles: tempfile::tempdir().expect("a temporary folder"),
         })
     }
 
-    /// A browser whose window shows this many points of a page; a small one is a phone.
+    /// A browser with a window of this size in CSS pixels; a small one is a phone.
     ///
     /// # Errors
     /// When the browser does not start.
     pub async fn browser(&self, width: u32, height: u32) -> anyhow::Result<WebDriver> {
-        let mut wanted: ChromeCapabilities = DesiredCapabilities::chrome();
-        wanted.set_binary(self.chromium.to_str().context("a path in UTF-8")?)?;
+        let mut capabilities: ChromeCapabilities = DesiredCapabilities::chrome();
+        capabilities.set_binary(self.chromium.to_str().context("a path in UTF-8")?)?;
         let profile = self.profiles.path().join(format!("{width}x{height}"));
         // Through a pipe, the browser ends with its driver, however that ends.
         for argument in ["headless=new", "no-sandbox", "disable-gpu", "disable-dev-shm-usage", "remote-debugging-pipe"]
         {
-            wanted.add_arg(&format!("--{argument}"))?;
+            capabilities.add_arg(&format!("--{argument}"))?;
         }
-        // Nothing but what the test asks for.
+        // No background requests of the browser.
         for argument in ["no-first-run", "disable-background-networking", "disable-component-update", "disable-sync"] {
-            wanted.add_arg(&format!("--{argument}"))?;
+            capabilities.add_arg(&format!("--{argument}"))?;
         }
-        wanted.add_arg("--disable-quic")?;
-        wanted.add_arg("--force-prefers-reduced-motion")?;
-        wanted.add_arg(&format!("--user-data-dir={}", profile.display()))?;
-        wanted.add_arg(&format!("--window-size={width},{height}"))?;
+        capabilities.add_arg("--disable-quic")?;
+        capabilities.add_arg("--force-prefers-reduced-motion")?;
+        capabilities.add_arg(&format!("--user-data-dir={}", profile.display()))?;
+        capabilities.add_arg(&format!("--window-size={width},{height}"))?;
         if width < 500 {
             let metrics = serde_json::json!({ "width": width, "height": height, "pixelRatio": 2.0, "touch": true });
-            wanted.add_experimental_option("mobileEmulation", serde_json::json!({ "deviceMetrics": metrics }))?;
+            capabilities.add_experimental_option("mobileEmulation", serde_json::json!({ "deviceMetrics": metrics }))?;
         }
-        wanted.set_browser_log_level(LoggingPrefsLogLevel::All)?;
+        capabilities.set_browser_log_level(LoggingPrefsLogLevel::All)?;
         rustls::crypto::ring::default_provider().install_default().ok();
-        Ok(WebDriver::new(&self.url, wanted).await?)
+        Ok(WebDriver::new(&self.url, capabilities).await?)
     }
 }
 
@@ -124,7 +124,7 @@ impl Drop for Chromedriver {
     }
 }
 
-/// What a browser's console holds against a page since it was last asked: warnings and errors.
+/// Warnings and errors in the browser's console since the last call.
 ///
 /// # Errors
 /// When the browser does not answer.
@@ -134,7 +134,7 @@ pub async fn complaints(browser: &WebDriver) -> anyhow::Result<Vec<BrowserLogEnt
     Ok(log)
 }
 
-/// `wildrydes demo --serve` on a free port, in a folder of its own.
+/// A `wildrydes demo --serve` on a free port, in its own folder.
 pub struct Served {
     process: Child,
     lines: Lines,
@@ -143,7 +143,7 @@ pub struct Served {
 }
 
 impl Served {
-    /// Starts it with that many made-up rides, and waits until it says where the page is.
+    /// Starts it with that many generated rides, and waits until it prints the page's URL.
     pub fn demo(rides: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let mut demo = wildrydes();
@@ -155,27 +155,27 @@ impl Served {
         Self { process, lines, url, folder }
     }
 
-    /// Where the page is.
+    /// URL of the page.
     pub fn url(&self) -> &str {
         &self.url
     }
 
-    /// A folder for more files; gone in the end.
+    /// A folder for more files, removed at the end.
     pub fn folder(&self) -> &Path {
         self.folder.path()
     }
 
-    /// What it has said on standard error.
-    pub fn said(&self) -> String {
+    /// Its standard error so far.
+    pub fn stderr(&self) -> String {
         self.lines.text()
     }
 
-    /// Asks it to end, as Ctrl-C does, and holds it to a clean end.
+    /// Sends SIGINT, as Ctrl-C does, and checks that it ends with success.
     pub fn finish(mut self) {
         let asked = Command::new("kill").args(["-INT", &self.process.id().to_string()]).status().expect("kill runs");
-        assert!(asked.success(), "it had ended by itself\n{}", self.said());
+        assert!(asked.success(), "it had ended by itself\n{}", self.stderr());
         let status = self.process.wait().expect("it ends");
-        assert!(status.success(), "it ended with {status}\n{}", self.said());
+        assert!(status.success(), "it ended with {status}\n{}", self.stderr());
     }
 }
 

@@ -1,5 +1,5 @@
-//! Brokers of a test's own, in containers, to do to them what no other test should suffer: one alone, or three as a
-//! cluster. They keep their host name, their port and their data when they are killed and started again.
+//! Brokers of a single test, in containers, for tests that harm their broker: one alone, or a cluster of three. They keep host
+//! name, port and data when they are killed and restarted.
 
 use crate::rabbitmq::{free_ports, image, settings_at, succeeds, watch};
 use anyhow::Context;
@@ -14,15 +14,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How long a broker may take to answer after its start.
+/// Maximum time from a broker's start to its first answer.
 const STARTUP_MAX: Duration = Duration::from_secs(120);
 
-/// Runs docker; what it printed.
+/// Runs docker. Returns its output.
 fn docker(arguments: &[&str]) -> String {
     try_docker(arguments).unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same, or what it printed as the reason that it failed.
+/// Runs docker. Returns its output, or its standard error if it fails.
 fn try_docker(arguments: &[&str]) -> Result<String, String> {
     let ended = Command::new("docker").args(arguments).stdin(Stdio::null()).output().expect("docker runs");
     if ended.status.success() {
@@ -31,7 +31,7 @@ fn try_docker(arguments: &[&str]) -> Result<String, String> {
     Err(format!("docker {}: {}", arguments.join(" "), String::from_utf8_lossy(&ended.stderr)))
 }
 
-/// Whether brokers of their own from that image can be had; says aloud when not.
+/// Returns whether containers of that image can be started, and prints a line if not.
 pub fn to_be_had(image: &str) -> bool {
     let why = if std::env::var("WILDRYDES_TEST_AMQP_URL").is_ok_and(|url| !url.is_empty()) {
         "WILDRYDES_TEST_AMQP_URL is set"
@@ -42,27 +42,30 @@ pub fn to_be_had(image: &str) -> bool {
     } else {
         return true;
     };
-    crate::aloud(format_args!("not run: a broker of its own from {image} needs Docker and the image, and {why}"));
+    crate::print_uncaptured(format_args!(
+        "not run: a broker of its own from {image} needs Docker and the image, and {why}"
+    ));
     false
 }
 
-/// A broker in a container of its own; removed when dropped, or when this process is gone.
+/// A broker in its own container, removed on drop, or when this process ends.
 #[derive(Debug)]
 pub struct Container {
     id: String,
-    /// Its node's name without `rabbit@`.
+    /// Name of its node without `rabbit@`.
     pub host: String,
     port: u16,
     _watcher: ChildStdin,
 }
 
 impl Container {
-    /// A current broker; `None`, said aloud, where there is none to be had.
+    /// Starts a current broker. Prints a line and returns `None` without Docker.
     pub fn start() -> Option<Self> {
         Self::from_image(&image())
     }
 
-    /// The address of a broker for a program: the one it was given, else that of a container, which lives as long as what comes with it.
+    /// The URL of a broker for a program: the given one, else that of a new container, which lives as long as the returned
+    /// guard.
     ///
     /// # Errors
     /// When none was given and there is no container to be had.
@@ -75,7 +78,7 @@ impl Container {
         Ok((Some(container), url))
     }
 
-    /// A broker from that image; `None`, said aloud, where there is none to be had.
+    /// Starts a broker from that image. Prints a line and returns `None` without Docker.
     ///
     /// # Panics
     /// When it does not start.
@@ -90,7 +93,7 @@ impl Container {
 
     fn create(image: &str, host: &str, more: &[&str]) -> Self {
         let [port] = free_ports().expect("a free port");
-        // A port of the host's choosing would be another one after a restart.
+        // A port that Docker chooses would change at a restart.
         let publish = format!("127.0.0.1:{port}:5672");
         let id = docker(&[&["create", "--hostname", host, "--publish", &publish], more, &[image]].concat());
         let watcher = watch(&format!("docker rm -f -v {id}")).expect("a shell");
@@ -102,12 +105,12 @@ impl Container {
         format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
     }
 
-    /// Settings of a fleet of its own on it.
+    /// Settings of a fleet with a new namespace on this broker.
     pub fn settings(&self) -> BrokerSettings {
         settings_at(&self.url())
     }
 
-    /// Runs `rabbitmqctl` in it; what that printed.
+    /// Runs `rabbitmqctl` in the container. Returns its output.
     ///
     /// # Panics
     /// When the command fails.
@@ -115,7 +118,7 @@ impl Container {
         docker(&[&["exec", &self.id, "rabbitmqctl"], arguments].concat())
     }
 
-    /// Runs a listing `rabbitmqctl` command in it; its rows.
+    /// Runs a listing `rabbitmqctl` command in the container. Returns its rows.
     ///
     /// # Panics
     /// When the command fails.
@@ -123,41 +126,41 @@ impl Container {
         self.try_list(arguments).unwrap_or_else(|error| panic!("{error}"))
     }
 
-    /// As above, with the reason of a failure: a node that is restarting may not answer.
+    /// Like [`Self::list`], but returns failures: a node that is restarting may not answer.
     fn try_list(&self, arguments: &[&str]) -> Result<Vec<Value>, String> {
         let command = ["exec", &self.id, "rabbitmqctl", "--quiet", "--formatter", "json"];
         let printed = try_docker(&[&command, arguments].concat())?;
         serde_json::from_str(&printed).map_err(|error| format!("{arguments:?}: {error}: {printed}"))
     }
 
-    /// Its version.
+    /// Version of the broker.
     pub fn version(&self) -> String {
         self.ctl(&["version"])
     }
 
-    /// `kill -9` of everything in it.
+    /// Kills every process in the container (SIGKILL).
     pub fn kill(&self) {
         docker(&["kill", &self.id]);
     }
 
-    /// Starts it, for the first time or again; returns once it answers.
+    /// Starts the container, for the first time or again. Returns once the broker answers.
     pub fn start_again(&self) {
         docker(&["start", &self.id]);
         self.await_answer();
     }
 
-    /// Stops it in good order and starts it again; returns once it answers.
+    /// Stops the broker in order and starts it again. Returns once it answers.
     pub fn restart(&self) {
         docker(&["restart", "--time", "60", &self.id]);
         self.await_answer();
     }
 
-    /// Stops every process in it where it is, as SIGSTOP does.
+    /// Suspends every process in the container, like SIGSTOP.
     pub fn pause(&self) {
         docker(&["pause", &self.id]);
     }
 
-    /// Lets them go on.
+    /// Resumes the container's processes.
     pub fn go_on(&self) {
         docker(&["unpause", &self.id]);
     }
@@ -181,18 +184,18 @@ impl Container {
     }
 }
 
-/// Three brokers that form a cluster, which goes on with any two of them. Their clients reach them over another network
-/// than they each other.
+/// A cluster of three brokers, which works with any two of them. Clients reach the brokers over another network than the
+/// brokers each other.
 #[derive(Debug)]
 pub struct Cluster {
-    /// Its nodes.
+    /// The nodes.
     pub nodes: Vec<Container>,
     network: String,
     _watcher: ChildStdin,
 }
 
 impl Cluster {
-    /// A current one; `None`, said aloud, where there is none to be had.
+    /// Starts a current cluster. Prints a line and returns `None` without Docker.
     ///
     /// # Panics
     /// When it does not start.
@@ -205,7 +208,7 @@ impl Cluster {
         docker(&["network", "create", &network]);
         let environment = [
             "--env=RABBITMQ_ERLANG_COOKIE=wildrydes",
-            // A node that is silent for so many seconds is taken for gone; 60 by default.
+            // Seconds after which a silent node counts as down; the default is 60.
             "--env=RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS=-kernel net_ticktime 5",
         ];
         let nodes = ["one", "two", "three"].map(|host| Container::create(image, host, &environment));
@@ -217,7 +220,7 @@ impl Cluster {
         let watcher = watch(&network_gone).expect("a shell");
         let cluster = Self { nodes: nodes.into(), network, _watcher: watcher };
         for node in &cluster.nodes {
-            // A node cut off from the others stops serving until it has found them again, as three nodes should be run.
+            // A partitioned node stops serving until it has rejoined the others, as recommended for three nodes.
             copy_in(node, "/etc/rabbitmq/conf.d/90-cluster.conf", "cluster_partition_handling = pause_minority\n");
             cluster.connect(node);
             docker(&["start", &node.id]);
@@ -234,17 +237,17 @@ impl Cluster {
         Some(cluster)
     }
 
-    /// Joins a node to the network of the others: the end of its partition.
+    /// Connects a node to the network of the others: the end of its partition.
     pub fn connect(&self, node: &Container) {
         docker(&["network", "connect", "--alias", &node.host, &self.network, &node.id]);
     }
 
-    /// Takes a node off the network of the others; its clients still reach it.
+    /// Disconnects a node from the network of the others; its clients still reach it.
     pub fn disconnect(&self, node: &Container) {
         docker(&["network", "disconnect", &self.network, &node.id]);
     }
 
-    /// The node that leads a quorum queue, once one does: there is none during an election.
+    /// Waits for the node that leads a quorum queue: there is none during an election.
     ///
     /// # Panics
     /// When there is none for too long.

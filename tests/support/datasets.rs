@@ -1,4 +1,4 @@
-//! Complete datasets, as the merger leaves them, without a fleet that makes them.
+//! Complete datasets, as the merger writes them, made without a fleet.
 
 use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
@@ -9,14 +9,15 @@ use records::layout;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write};
 
-/// A number in 0 … 1 that follows from two others, evenly spread.
+/// A number from 0 to 1 that is derived from two others, evenly distributed.
 pub fn spread(ride: u64, salt: u64) -> f64 {
     let mixed = (ride + 1).wrapping_mul(0x9E37_79B9_7F4A_7C15) ^ salt.wrapping_mul(0xD6E8_FEB8_6659_FD93);
     let mixed = (mixed ^ (mixed >> 31)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     ((mixed ^ (mixed >> 29)).wrapping_mul(0x94D0_49BB_1331_11EB) >> 11) as f64 / (1u64 << 53) as f64
 }
 
-/// Writes a dataset of labelled rides with weather, whose chance of service rises with the distance, and returns what announces it.
+/// Writes a dataset of labelled rides with weather, in which the rate of service requests rises with the distance. Returns its
+/// announcement.
 pub async fn write(store: &impl ObjectStore, batch_id: &str, rides: u64) -> DatasetReady {
     let mut rows = String::new();
     for ride in 0..rides {

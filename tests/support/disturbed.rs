@@ -1,6 +1,6 @@
-//! A batch on its way through a fleet of processes while something goes wrong, and what must be true afterwards.
+//! A batch in progress in a fleet of processes during a fault, and the checks afterwards.
 
-use crate::processes::{Fleet, Input, SOON, dataset_sha256, told};
+use crate::processes::{Fleet, Input, SOON, dataset_sha256, json_output};
 use common::topology::PROCESSES;
 use runtime::config::BrokerSettings;
 use serde_json::Value;
@@ -10,53 +10,53 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How large, and how long.
+/// Sizes and durations of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Rides of the batch.
     pub rides: u64,
-    /// Rides a message: the smaller, the longer the batch is on its way.
+    /// Rides per message: the smaller, the longer the batch is in progress.
     pub chunk_size: u32,
-    /// How long what goes away stays away.
+    /// Duration of an outage.
     pub away: Duration,
-    /// How often what can be repeated within a batch is repeated.
+    /// Number of times that a repeatable fault occurs within a batch.
     pub times: usize,
-    /// How long to wait for anything before it counts as failed.
+    /// Timeout of every wait.
     pub patience: Duration,
 }
 
 impl Plan {
-    /// Some ten seconds on two cores.
+    /// A run of some ten seconds on two cores.
     pub fn short() -> Self {
         Self { rides: 20_000, chunk_size: 20, away: Duration::from_secs(5), times: 2, patience: SOON }
     }
 
-    /// How many chunks the batch makes, one more or less for rejected rides.
+    /// Number of chunks of the batch, plus or minus one for rejected rides.
     pub fn chunks(&self) -> usize {
         usize::try_from(self.rides / u64::from(self.chunk_size)).expect("a count")
     }
 }
 
-/// What was seen.
+/// Observations of a run.
 #[derive(Debug, Clone)]
 pub struct Observed {
-    /// How often the fault struck while the batch was on its way.
+    /// Number of faults while the batch was in progress.
     pub times: usize,
-    /// From handing in to the dataset.
+    /// Time from the submission to the dataset.
     pub took: Duration,
-    /// Deliveries that the broker made again.
+    /// Redeliveries by the broker.
     pub redelivered: usize,
-    /// What else there is to say.
+    /// Other observations, as text.
     pub notes: String,
 }
 
-/// A batch that was handed in.
+/// A submitted batch.
 pub struct Disturbed {
-    /// Its fleet, one process of each worker.
+    /// The fleet, one process of each worker.
     pub fleet: Fleet,
     /// The rides and their weather.
     pub input: Input,
-    /// Its id.
+    /// The batch's id.
     pub batch_id: String,
     plan: Plan,
     undisturbed: Value,
@@ -65,14 +65,14 @@ pub struct Disturbed {
 }
 
 impl Disturbed {
-    /// Starts a fleet and hands a batch in.
+    /// Starts a fleet and submits a batch.
     pub fn begin(plan: &Plan, broker: BrokerSettings) -> Self {
         let input = Input::of(plan.rides);
         let weather = input.weather.clone();
         Self::begin_with(plan, broker, input, &[], weather.as_os_str(), &[])
     }
 
-    /// The same, without some of the workers, with weather from elsewhere, and with environment variables.
+    /// The same, without some of the workers, with another weather source, and with environment variables.
     pub fn begin_with(
         plan: &Plan,
         broker: BrokerSettings,
@@ -92,41 +92,41 @@ impl Disturbed {
         let mut fleet = Fleet::start_on(patient, &workers, 1, weather, &environment);
         fleet.patience = plan.patience;
         let started = Instant::now();
-        let submitted = told(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
+        let submitted = json_output(fleet.wildrydes().args(["ingest", "--detach"]).arg(&input.rides));
         let batch_id = submitted["batch_id"].as_str().expect("a batch id").to_owned();
         Self { fleet, input, batch_id, plan: plan.clone(), undisturbed, started, struck: 0 }
     }
 
-    /// Waits until the merger has so much of the batch, from 0 to 1.
+    /// Waits until the merger has this share of the batch's chunks, from 0 to 1.
     pub fn until(&self, share: f64) {
         let chunks = (self.plan.chunks() as f64 * share) as usize;
         let there = || self.fleet.staged_chunks(&self.batch_id) >= chunks.max(1) || self.is_ready();
         self.fleet.wait_for("progress", |_| there());
     }
 
-    /// Whether the dataset is complete.
+    /// Returns whether the dataset is complete.
     pub fn is_ready(&self) -> bool {
         self.fleet.is_ready(&self.batch_id)
     }
 
-    /// To be called once the fault has struck: the batch must still have been on its way.
-    pub fn struck(&mut self) {
+    /// Counts a fault. Panics if the batch is complete already.
+    pub fn count_fault(&mut self) {
         assert!(!self.is_ready(), "the fault came too late: the dataset was complete");
         self.struck += 1;
     }
 
-    /// What the undisturbed run told.
+    /// Report of the undisturbed run.
     pub fn undisturbed(&self) -> &Value {
         &self.undisturbed
     }
 
-    /// Waits for the dataset; how long it took from the beginning.
+    /// Waits for the dataset. Returns the time since the submission.
     pub fn await_dataset(&self) -> Duration {
         self.fleet.wait_for("the dataset", |_| self.is_ready());
         self.started.elapsed()
     }
 
-    /// Waits until these workers have nothing to do: nothing ready in their queues, and nothing done for a while.
+    /// Waits until these workers are idle: nothing ready in their queues, and nothing handled for some time.
     pub async fn settled(&self, workers: &[&str]) {
         let done = || workers.iter().map(|name| self.fleet.done(name)).sum::<usize>();
         let (mut before, mut quiet) = (done(), 0);
@@ -144,7 +144,7 @@ impl Disturbed {
         }
     }
 
-    /// Hands the batch in by a process in the background, which follows it to the dataset.
+    /// Submits the batch by a background process, which follows it to the dataset.
     pub fn ingest_in_background(&self) -> Child {
         let mut ingest = self.fleet.wildrydes();
         ingest.arg("ingest").arg(&self.input.rides).arg("--json");
@@ -152,11 +152,11 @@ impl Disturbed {
         ingest.stderr(Stdio::piped()).spawn().expect("the command starts")
     }
 
-    /// The end: dataset and model are those of the undisturbed run, also after publishing the batch once more; every
-    /// queue, rung and dead-letter queue is empty.
+    /// Checks that dataset and model are those of the undisturbed run, also after the batch is published once more, and that
+    /// every queue, retry queue and dead-letter queue is empty.
     pub async fn end(self, notes: impl Into<String>) -> Observed {
         let took = self.await_dataset();
-        let again = told(self.fleet.wildrydes().arg("ingest").arg(&self.input.rides));
+        let again = json_output(self.fleet.wildrydes().arg("ingest").arg(&self.input.rides));
         assert_eq!(dataset_sha256(&again), dataset_sha256(&self.undisturbed));
         assert_eq!(again["batches"][0]["manifest"], self.undisturbed["batches"][0]["manifest"]);
         assert_eq!(self.fleet.champion()["model_id"], self.undisturbed["model"]["model_id"]);

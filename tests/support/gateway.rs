@@ -1,8 +1,7 @@
-//! The HTTP API as a client finds it: `wildrydes run --serve` as a process, or the gateway of a fleet on RabbitMQ, and what one
-//! asks them.
+//! The HTTP API for tests: `wildrydes run --serve` as a process, or the gateway of a fleet on RabbitMQ, and a client.
 
 use crate::{
-    aloud,
+    print_uncaptured,
     processes::{Fleet, Input, SOON, wildrydes},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
@@ -15,17 +14,17 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// The whole fleet in one process, served from over HTTP.
+/// The whole fleet in one process, with its HTTP API.
 #[derive(Debug)]
 pub struct Serving {
-    /// Where.
+    /// Client of the API.
     pub api: Api,
     child: Child,
     folder: TempDir,
 }
 
 impl Serving {
-    /// `wildrydes run <rides> --serve`, with more arguments; returns once a model answers.
+    /// Starts `wildrydes run <rides> --serve`, with more arguments. Returns once a model answers.
     pub async fn start(input: &Input, more: &[&str]) -> Self {
         let mut arguments = vec!["run", input.rides.to_str().expect("UTF-8")];
         arguments.extend(more);
@@ -34,12 +33,12 @@ impl Serving {
         serving
     }
 
-    /// `wildrydes run --serve`, without rides, with more arguments.
+    /// Starts `wildrydes run --serve` without rides, with more arguments.
     pub async fn without_rides(input: &Input, more: &[&str]) -> Self {
         Self::of(input, &[&["run"], more].concat()).await
     }
 
-    /// The same on another address, in a shell's process with this soft limit on open files.
+    /// The same on another address, started by a shell with this soft limit on open files.
     pub async fn on(address: &str, files_max: u32, input: &Input, more: &[&str]) -> Self {
         let inner = wildrydes();
         let mut command = Command::new("sh");
@@ -54,7 +53,7 @@ impl Serving {
         Self::launched(command, address, input, &[&["run"], more].concat()).await
     }
 
-    /// The same; `wildrydes`' own arguments.
+    /// Starts `command`, which ends with `wildrydes` and its arguments.
     async fn of(input: &Input, arguments: &[&str]) -> Self {
         Self::launched(wildrydes(), "127.0.0.1:0", input, arguments).await
     }
@@ -69,7 +68,7 @@ impl Serving {
         let deadline = Instant::now() + SOON;
         let url = loop {
             let log = serving.log();
-            // The line may be written in part only.
+            // The line may be written only in part.
             let line = log.split("page and API: ").nth(1).and_then(|rest| rest.split_once(char::is_whitespace));
             if let Some((url, _)) = line {
                 break url.to_owned();
@@ -81,7 +80,7 @@ impl Serving {
         serving
     }
 
-    /// The listener for probes and Prometheus, `gateway.ops_bind`.
+    /// Client of the listener for probes and Prometheus, `gateway.ops_bind`.
     pub fn ops(&self) -> Api {
         let deadline = Instant::now() + SOON;
         let line = loop {
@@ -98,28 +97,28 @@ impl Serving {
         Api::at(&format!("http://{}", &url[..url.find(|c| !is_part(c)).unwrap_or(url.len())]))
     }
 
-    /// Everything it said.
+    /// The log.
     pub fn log(&self) -> String {
         String::from_utf8_lossy(&std::fs::read(self.folder.path().join("log")).expect("a log")).into_owned()
     }
 
-    /// Where its objects are.
+    /// Folder of the store.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    /// Memory it has had resident at most so far, bytes; 0 where the system does not say.
+    /// Peak resident memory, bytes; 0 if the system does not report it.
     pub fn peak_memory(&self) -> u64 {
         peak_memory(self.child.id())
     }
 
-    /// SIGTERM.
+    /// Sends SIGTERM.
     pub fn ask_to_end(&self) {
         terminate(self.child.id());
     }
 
-    /// Waits for its end.
-    pub async fn ended(&mut self) -> ExitStatus {
+    /// Waits for the end of the process.
+    pub async fn wait_for_end(&mut self) -> ExitStatus {
         let deadline = Instant::now() + SOON;
         loop {
             if let Some(status) = self.child.try_wait().expect("it can be waited for") {
@@ -130,10 +129,10 @@ impl Serving {
         }
     }
 
-    /// Ends it, which should be a good end.
+    /// Ends the process, which must succeed.
     pub async fn finish(mut self) {
         self.ask_to_end();
-        let status = self.ended().await;
+        let status = self.wait_for_end().await;
         let log = self.log();
         assert!(status.success() && !log.contains("panicked"), "ended with {status}\n{log}");
     }
@@ -141,7 +140,7 @@ impl Serving {
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        // A failed test: nothing may stay behind.
+        // After a failed test: no process may stay behind.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -152,7 +151,7 @@ fn terminate(id: u32) {
     assert!(asked.success(), "it had ended by itself");
 }
 
-/// Memory a process has had resident at most, bytes (proc(5): VmHWM); 0 where there is no /proc.
+/// Peak resident memory of a process, bytes (proc(5): VmHWM); 0 if there is no /proc.
 pub fn peak_memory(id: u32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
@@ -162,7 +161,7 @@ pub fn peak_memory(id: u32) -> u64 {
 /// Settings of a gateway of a fleet: a free port, and no keys.
 pub const OPEN: [(&str, &str); 2] = [("WILDRYDES__GATEWAY__BIND", "127.0.0.1:0"), ("WILDRYDES__GATEWAY__AUTH", "off")];
 
-/// Launches the gateway of a fleet that was started with [`OPEN`] or the like.
+/// Launches the gateway of a fleet that was started with [`OPEN`] or similar settings.
 pub fn launch(fleet: &mut Fleet, copy: usize) -> Api {
     let before = urls(fleet).len();
     fleet.launch("gateway", copy);
@@ -181,16 +180,16 @@ fn urls(fleet: &Fleet) -> Vec<String> {
     listening.filter_map(|line| line["url"].as_str().map(str::to_owned)).collect()
 }
 
-/// A gateway, asked over HTTP.
+/// A client of a gateway.
 #[derive(Debug, Clone)]
 pub struct Api {
     /// `http://127.0.0.1:…`
     pub url: String,
-    /// Without a limit of time of its own.
+    /// HTTP client without a timeout.
     pub client: Client,
 }
 
-/// An answer that came whole.
+/// A complete answer.
 #[derive(Debug)]
 pub struct Answer {
     /// Status.
@@ -209,7 +208,7 @@ impl Answer {
         Self { status, headers, body }
     }
 
-    /// A header.
+    /// The value of a header.
     pub fn header(&self, name: &str) -> &str {
         self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
     }
@@ -219,38 +218,38 @@ impl Answer {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 
-    /// The body as JSON; `null` when it is none.
+    /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
     }
 
-    /// The JSON of an answer that should be good.
+    /// The JSON of an answer that must be a success.
     #[track_caller]
     pub fn good(self) -> Value {
         assert!(self.status.is_success(), "{self:?}\n{}", self.text());
         self.json()
     }
 
-    /// Holds an answer to be problem details of this status and kind; gives them.
+    /// Checks that an answer has problem details of this status and type. Returns them.
     #[track_caller]
     pub fn problem(&self, status: u16, code: &str) -> Value {
-        let told = self.json();
+        let answer = self.json();
         let words = format!("{} {}", self.status, self.text());
         assert_eq!(self.status, status, "{words}");
         assert_eq!(self.header("content-type"), "application/problem+json", "{words}");
-        assert_eq!(told["type"], format!("urn:wildrydes:problem:{code}"), "{words}");
-        assert_eq!(told["status"], status, "{words}");
+        assert_eq!(answer["type"], format!("urn:wildrydes:problem:{code}"), "{words}");
+        assert_eq!(answer["status"], status, "{words}");
         for member in ["title", "detail"] {
-            assert!(told[member].as_str().is_some_and(|text| text.len() > 5), "{member}: {words}");
+            assert!(answer[member].as_str().is_some_and(|text| text.len() > 5), "{member}: {words}");
         }
         let waits = matches!(status, 429 | 503);
         assert_eq!(self.header("retry-after").parse::<u64>().is_ok_and(|wait| wait > 0), waits, "{words}");
-        told
+        answer
     }
 }
 
 impl Api {
-    /// A gateway at that address.
+    /// A client of the gateway at that address.
     pub fn at(url: &str) -> Self {
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = Client::builder().no_proxy().build().expect("a client");
@@ -262,22 +261,22 @@ impl Api {
         self.client.request(method, format!("{}{path}", self.url))
     }
 
-    /// Sends a request; the whole answer.
+    /// Sends a request. Returns the complete answer.
     pub async fn send(&self, request: RequestBuilder) -> Answer {
         Answer::of(request.send().await.unwrap_or_else(|error| panic!("{}: {error:?}", self.url))).await
     }
 
-    /// GET.
+    /// Sends a GET request.
     pub async fn get(&self, path: &str) -> Answer {
         self.send(self.request(Method::GET, path)).await
     }
 
-    /// POST of JSON.
+    /// Sends JSON in a POST request.
     pub async fn post(&self, path: &str, body: &Value) -> Answer {
         self.send(self.request(Method::POST, path).json(body)).await
     }
 
-    /// POST of bytes of that media type.
+    /// Sends bytes of that media type in a POST request.
     pub async fn post_bytes(&self, path: &str, media_type: &str, body: impl Into<reqwest::Body>) -> Answer {
         self.send(self.request(Method::POST, path).header(header::CONTENT_TYPE, media_type).body(body)).await
     }
@@ -313,7 +312,7 @@ impl Api {
         }
     }
 
-    /// Waits until a batch is in this state; gives it, and says when it is in another that does not change.
+    /// Waits until a batch is in this state, and returns it. Panics if the batch is in another final state.
     pub async fn until_batch_is(&self, id: &str, state: &str) -> Value {
         let deadline = Instant::now() + SOON;
         loop {
@@ -326,7 +325,7 @@ impl Api {
         }
     }
 
-    /// The sum of a counter's or a gauge's lines in `/metrics` that contain `part`.
+    /// The sum of the lines of a counter or gauge in `/metrics` that contain `part`.
     pub async fn metric(&self, name: &str, part: &str) -> f64 {
         let text = self.get("/metrics").await.text();
         let mine = text.lines().filter(|line| line.starts_with(&format!("wildrydes_gateway_{name}")));
@@ -339,9 +338,9 @@ pub fn ride() -> Value {
     json!({ "distance": 30.5, "healthpoints": 330, "magicpoints": 300, "tmin": 97, "tmax": 176, "prcp": 48 })
 }
 
-/// Says how much memory something needed, and holds it to a bound; says nothing where the system does not tell.
+/// Prints the memory that something needed, and checks it against a bound, if the system reports it.
 #[track_caller]
 pub fn within_memory(what: &str, bytes: u64, megabytes_max: u64) {
-    aloud(format_args!("{what}: {} MB resident at most", bytes / 1_000_000));
+    print_uncaptured(format_args!("{what}: {} MB resident at most", bytes / 1_000_000));
     assert!(bytes < megabytes_max * 1_000_000, "{what}: {bytes} bytes");
 }

@@ -1,6 +1,6 @@
-//! What the tests of the whole fleet stand on: a real RabbitMQ, brokers of a test's own to do harm to, a proxy that does to
-//! connections what networks do, a stub of NOAA's services, the fleet as processes, a browser on its page, the faults it
-//! must stand, the fleet in a simulated world, what must hold of any input, who may do what on the broker.
+//! What the tests of the whole fleet share: RabbitMQ, brokers in containers, a proxy that disturbs connections, a stub of
+//! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, and permissions on
+//! the broker.
 
 pub mod browser;
 pub mod containers;
@@ -20,10 +20,9 @@ pub mod simulation;
 pub mod tls;
 pub mod trust;
 
-/// Says something on standard error that is seen though the test passes: what the print macros print, libtest keeps to
-/// itself then.
-pub fn aloud(words: impl std::fmt::Display) {
+/// Prints a line on standard error, also if the test passes: libtest captures the output of the print macros.
+pub fn print_uncaptured(words: impl std::fmt::Display) {
     use std::io::Write;
-    // Nothing can be done where nobody listens.
+    // Nothing can be done if standard error is closed.
     let _ = writeln!(std::io::stderr(), "{words}");
 }

@@ -1,4 +1,4 @@
-//! Models made by hand, and the registry they are put into.
+//! Models with given coefficients, and the registry that they are stored in.
 
 use common::{
     features::FEATURES,
@@ -13,7 +13,7 @@ use records::{
 };
 use trainer::registry::{self, Version};
 
-/// A model with this log-odds at all features 0, and these per mile; healthpoints and weather count for nothing.
+/// A model with this log-odds at all features 0, and this slope per mile; the other coefficients are 0.
 pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Model {
     let metrics = Metrics {
         rides: 0,
@@ -87,7 +87,7 @@ pub async fn write(store: &Store, model: &Model) -> Version {
     version.expect("what was written is a version").0
 }
 
-/// Gives the version a name, as the trainer and an operator do.
+/// Sets an alias to the version, as the trainer and an operator do.
 pub async fn name(store: &Store, alias: AliasName, version: &Version) -> Alias {
     registry::name(store, alias, version, "test", "test").await.expect("the store is there")
 }

@@ -32,7 +32,7 @@ pub enum Data {
 }
 
 impl Data {
-    /// Nothing yet.
+    /// No files.
     pub fn empty() -> Self {
         Self::Files(BTreeMap::new())
     }
@@ -113,7 +113,7 @@ impl Data {
     }
 }
 
-/// What the stub does instead of answering properly.
+/// A fault of the stub.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fault {
     /// Answers with this status, and with this `Retry-After` when given.
@@ -183,7 +183,7 @@ impl Noaa {
         format!("http://{}", self.address)
     }
 
-    /// From now on, answers 403 for missing files, as a bucket does that may not be listed.
+    /// Answers 403 for missing files from now on, like a bucket that may not be listed.
     pub fn forbid_missing(&self) {
         self.shared.forbids_missing.store(true, Ordering::Relaxed);
     }
@@ -193,7 +193,7 @@ impl Noaa {
         format!("http://{}/access/services/data/v1", self.address)
     }
 
-    /// How many requests came whose path and query contain `part`; all of them when it is empty.
+    /// Number of requests so far whose path and query contain `part`; all requests if it is empty.
     pub fn requests(&self, part: &str) -> usize {
         self.shared.log().requests.iter().filter(|request| request.contains(part)).count()
     }
@@ -203,7 +203,7 @@ impl Noaa {
         self.shared.log().user_agents.clone()
     }
 
-    /// The next `count` requests whose path and query contain `part` meet `fault`.
+    /// The next `count` requests whose path and query contain `part` get `fault`.
     pub fn fail_next(&self, part: &str, count: usize, fault: Fault) {
         let faults = std::iter::repeat_n(fault, count).collect();
         self.shared.log().faults.push((part.to_owned(), faults));
@@ -215,7 +215,7 @@ impl Noaa {
         let _ = held.wait_for(|held| *held >= count).await;
     }
 
-    /// Answers every request held back, and holds none from now on.
+    /// Answers every held request, and holds none from now on.
     pub fn release(&self) {
         self.shared.released.send_replace(true);
     }
@@ -239,12 +239,12 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: header::He
         log.requests.push(asked);
         fault
     };
-    let found = content(&shared.data, &uri);
+    let file = content(&shared.data, &uri);
     match fault {
-        None if found.is_none() && shared.forbids_missing.load(Ordering::Relaxed) => {
+        None if file.is_none() && shared.forbids_missing.load(Ordering::Relaxed) => {
             StatusCode::FORBIDDEN.into_response()
         }
-        None => proper(found),
+        None => proper(file),
         Some(Fault::Status(status, retry_after)) => {
             let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
             let headers = retry_after.map(|after| [(header::RETRY_AFTER, after)]);
@@ -254,17 +254,17 @@ async fn answer(State(shared): State<Arc<Shared>>, uri: Uri, headers: header::He
             shared.held.send_modify(|held| *held += 1);
             let mut released = shared.released.subscribe();
             let _ = released.wait_for(|released| *released).await;
-            proper(found)
+            proper(file)
         }
         Some(Fault::Truncated) => {
-            let whole = found.unwrap_or_default();
+            let whole = file.unwrap_or_default();
             let half = Bytes::copy_from_slice(whole.get(..whole.len() / 2).unwrap_or_default());
             let pieces = [Ok(half), Err(io::Error::from(io::ErrorKind::ConnectionReset))];
             ([(header::CONTENT_LENGTH, whole.len())], Body::from_stream(stream::iter(pieces))).into_response()
         }
         Some(Fault::Garbage) => "<html><body>We will be back soon.</body></html>\n".into_response(),
         Some(Fault::WrongStation) => {
-            let text = String::from_utf8_lossy(&found.unwrap_or_default()).replace("USW", "XXW");
+            let text = String::from_utf8_lossy(&file.unwrap_or_default()).replace("USW", "XXW");
             text.into_response()
         }
         Some(Fault::Redirect(to)) => (StatusCode::FOUND, [(header::LOCATION, to)]).into_response(),
@@ -279,6 +279,6 @@ fn content(data: &Data, uri: &Uri) -> Option<Vec<u8>> {
     data.daily_summaries(&query).map(String::into_bytes)
 }
 
-fn proper(found: Option<Vec<u8>>) -> Response {
-    found.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
+fn proper(file: Option<Vec<u8>>) -> Response {
+    file.map_or_else(|| StatusCode::NOT_FOUND.into_response(), IntoResponse::into_response)
 }

@@ -1,4 +1,4 @@
-//! The fleet as real processes, each worker its own, and the `wildrydes` command.
+//! The fleet as processes, one for each worker, and the `wildrydes` command.
 
 use crate::rabbitmq;
 use common::topology::{self, queue};
@@ -19,10 +19,10 @@ use std::{
 };
 use tempfile::TempDir;
 
-/// Long enough for a loaded machine; a test that waits this long fails.
+/// Timeout of every wait, long enough for a loaded machine.
 pub const SOON: Duration = Duration::from_secs(120);
 
-/// The folder of this build's binaries, all of them built.
+/// The folder of this build's binaries. Builds all of them first.
 fn binaries() -> &'static Path {
     static FOLDER: OnceLock<PathBuf> = OnceLock::new();
     FOLDER.get_or_init(|| {
@@ -37,7 +37,7 @@ fn binaries() -> &'static Path {
         if folder.ends_with("release") {
             build.arg("--release");
         }
-        // What cargo tells this test of itself, some build scripts take for a change, and half of the tree is built anew.
+        // Some build scripts take cargo's variables for a change, and half of the workspace would be built again.
         for (name, _) in
             std::env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_") || name.starts_with("CARGO_MANIFEST_"))
         {
@@ -48,12 +48,12 @@ fn binaries() -> &'static Path {
     })
 }
 
-/// A worker of this build, without configuration of its own.
+/// A command for a worker of this build, without configuration from the environment.
 pub fn worker(name: &str) -> Command {
     command(name)
 }
 
-/// A `wildrydes` command without configuration of its own.
+/// A `wildrydes` command without configuration from the environment.
 pub fn wildrydes() -> Command {
     command("wildrydes")
 }
@@ -66,12 +66,12 @@ fn command(binary: &str) -> Command {
     command
 }
 
-/// Runs a command to its end; its output, and what it printed when it should have succeeded.
+/// Runs a command to its end. Returns its output.
 pub fn output(command: &mut Command) -> Output {
     command.stdin(Stdio::null()).output().expect("the command starts")
 }
 
-/// Runs a command that should succeed; its standard output.
+/// Runs a command that must succeed. Returns its standard output.
 pub fn succeed(command: &mut Command) -> String {
     let ended = output(command);
     let (out, err) = (String::from_utf8_lossy(&ended.stdout), String::from_utf8_lossy(&ended.stderr));
@@ -79,22 +79,22 @@ pub fn succeed(command: &mut Command) -> String {
     out.into_owned()
 }
 
-/// Runs a command that should succeed with `--json`; what it told.
-pub fn told(command: &mut Command) -> Value {
+/// Runs a command that must succeed with `--json`. Returns the JSON that it prints.
+pub fn json_output(command: &mut Command) -> Value {
     serde_json::from_str(&succeed(command.arg("--json"))).expect("--json prints JSON")
 }
 
-/// Made-up rides and weather in a folder.
+/// Generated rides and weather in a folder.
 pub struct Input {
     folder: TempDir,
-    /// The rides.
+    /// File of the rides.
     pub rides: PathBuf,
     /// A folder in the layout of NOAA's bucket.
     pub weather: PathBuf,
 }
 
 impl Input {
-    /// Makes up that many rides.
+    /// Generates that many rides.
     pub fn of(rides: u64) -> Self {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let (file, weather) = (folder.path().join("rides.json"), folder.path().join("weather"));
@@ -108,37 +108,37 @@ impl Input {
         self.folder.path()
     }
 
-    /// The whole job in one process, on a store of its own; what it told.
+    /// Runs the whole job in one process, on its own store. Returns the report.
     pub fn run(&self, more: &[&str]) -> Value {
         let store = tempfile::tempdir().expect("a temporary folder");
         let mut run = wildrydes();
         run.arg("run").arg(&self.rides).arg("--weather").arg(&self.weather).arg("--store").arg(store.path());
-        told(run.args(more))
+        json_output(run.args(more))
     }
 }
 
-/// The fingerprint of the only dataset that was told of.
-pub fn dataset_sha256(told: &Value) -> String {
-    let batches = told["batches"].as_array().expect("batches");
-    assert_eq!(batches.len(), 1, "{told}");
-    batches[0]["manifest_sha256"].as_str().expect("a fingerprint").to_owned()
+/// The SHA-256 of the manifest of the only batch in a report.
+pub fn dataset_sha256(report: &Value) -> String {
+    let batches = report["batches"].as_array().expect("batches");
+    assert_eq!(batches.len(), 1, "{report}");
+    batches[0]["manifest_sha256"].as_str().expect("a digest").to_owned()
 }
 
-/// Worker processes on a namespace of their own on the real broker, and their store.
+/// Worker processes with their own namespace on RabbitMQ, and their store.
 pub struct Fleet {
-    /// Settings of their broker.
+    /// Settings of the broker.
     pub broker: BrokerSettings,
     folder: TempDir,
     weather: OsString,
     environment: Vec<(String, String)>,
     running: BTreeMap<(String, usize), Child>,
     started: usize,
-    /// How long to wait for anything before the test fails.
+    /// Timeout of every wait.
     pub patience: Duration,
 }
 
 impl Fleet {
-    /// Starts `copies` processes of each worker; `weather` is a folder or a URL.
+    /// Starts `copies` processes of each worker. `weather` is a folder or a URL.
     pub fn start(copies: usize, weather: impl AsRef<OsStr>) -> Self {
         Self::start_with(copies, weather, &[])
     }
@@ -148,7 +148,7 @@ impl Fleet {
         Self::start_some(&topology::PROCESSES, copies, weather, environment)
     }
 
-    /// The same, of these workers alone; the others can be launched later.
+    /// The same for these workers only; others can be launched later.
     pub fn start_some(
         workers: &[&str],
         copies: usize,
@@ -158,7 +158,7 @@ impl Fleet {
         Self::start_on(rabbitmq::settings(), workers, copies, weather, environment)
     }
 
-    /// The same, on a broker that need not be the one all tests share.
+    /// The same on the given broker.
     pub fn start_on(
         broker: BrokerSettings,
         workers: &[&str],
@@ -183,12 +183,12 @@ impl Fleet {
         fleet
     }
 
-    /// Where the fleet's objects are.
+    /// Folder of the store.
     pub fn store(&self) -> PathBuf {
         self.folder.path().join("store")
     }
 
-    /// Starts (again) one copy of a worker.
+    /// Starts or restarts one copy of a worker.
     pub fn launch(&mut self, name: &str, copy: usize) {
         self.started += 1;
         let log =
@@ -198,19 +198,19 @@ impl Fleet {
         assert!(before.is_none(), "{name} {copy} runs already");
     }
 
-    /// `kill -9`.
+    /// Kills a process (SIGKILL).
     pub fn kill(&mut self, name: &str, copy: usize) {
         let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
         child.kill().expect("it can be killed");
         child.wait().expect("it ends");
     }
 
-    /// Stops a process where it is (SIGSTOP).
+    /// Suspends a process (SIGSTOP).
     pub fn pause(&self, name: &str, copy: usize) {
         self.signal("-STOP", name, copy);
     }
 
-    /// Lets it go on (SIGCONT).
+    /// Resumes a process (SIGCONT).
     pub fn go_on(&self, name: &str, copy: usize) {
         self.signal("-CONT", name, copy);
     }
@@ -220,8 +220,8 @@ impl Fleet {
         self.signal("-TERM", name, copy);
     }
 
-    /// Waits until a process has ended, which should be a good end.
-    pub async fn ended(&mut self, name: &str, copy: usize) {
+    /// Waits for the end of a process, which must succeed.
+    pub async fn wait_for_end(&mut self, name: &str, copy: usize) {
         let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
         let deadline = Instant::now() + SOON;
         while child.try_wait().expect("it can be waited for").is_none() {
@@ -232,7 +232,7 @@ impl Fleet {
         assert!(status.success(), "{name} {copy} ended with {status}\n{}", self.tail());
     }
 
-    /// The id of a process.
+    /// The process id.
     pub fn id(&self, name: &str, copy: usize) -> u32 {
         self.running[&(name.to_owned(), copy)].id()
     }
@@ -243,7 +243,7 @@ impl Fleet {
         assert!(sent.success(), "{name} {copy} had ended by itself\n{}", self.tail());
     }
 
-    /// Memory a process has resident right now, bytes (proc(5): VmRSS); nothing where there is no /proc.
+    /// Resident memory of a process, bytes (proc(5): VmRSS); 0 if there is no /proc.
     pub fn resident(&self, name: &str, copy: usize) -> u64 {
         let id = self.running[&(name.to_owned(), copy)].id();
         let status = std::fs::read_to_string(format!("/proc/{id}/status")).unwrap_or_default();
@@ -267,7 +267,7 @@ impl Fleet {
         command
     }
 
-    /// Everything the workers logged, one JSON object a line.
+    /// The logs of all workers, one JSON object per line.
     pub fn logs(&self) -> Vec<Value> {
         let mut files: Vec<_> =
             std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|f| f.path()).collect();
@@ -276,13 +276,13 @@ impl Fleet {
         let mut lines = Vec::new();
         for file in files {
             let text = std::fs::read_to_string(&file).expect("a log");
-            // The last line of a killed process may be cut.
+            // The last line of a killed process may be truncated.
             lines.extend(text.lines().filter_map(|line| serde_json::from_str(line).ok()));
         }
         lines
     }
 
-    /// The most memory each running worker ever had resident, in bytes; `None` where the system does not say.
+    /// Peak resident memory of each running worker, bytes; `None` if the system does not report it.
     pub fn peak_memory(&self) -> Option<BTreeMap<String, u64>> {
         let peak = |child: &Child| {
             let status = std::fs::read_to_string(format!("/proc/{}/status", child.id())).ok()?;
@@ -292,7 +292,7 @@ impl Fleet {
         self.running.iter().map(|((name, copy), child)| Some((format!("{name} {copy}"), peak(child)?))).collect()
     }
 
-    /// Everything the workers wrote, whether or not it is a log line.
+    /// Everything that the workers wrote, also lines that are not log events.
     pub fn log_text(&self) -> String {
         let files = std::fs::read_dir(self.folder.path()).expect("the folder").flatten().map(|file| file.path());
         let logs = files.filter(|path| path.extension().is_some_and(|extension| extension == "log"));
@@ -308,7 +308,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until a worker has logged such a message.
+    /// Waits until a worker has logged a line that contains `part`.
     pub fn wait_for_line(&self, worker: &str, part: &str) {
         let says = |line: &Value| {
             let mine = line["worker"] == worker || line["span"]["worker"] == worker;
@@ -321,7 +321,7 @@ impl Fleet {
         }
     }
 
-    /// Waits until each of these workers has connected and begun to consume that many times.
+    /// Waits until each of these workers has connected and started to consume that many times.
     pub fn wait_for_sessions(&self, workers: &[&str], count: usize) {
         let deadline = Instant::now() + self.patience;
         loop {
@@ -338,14 +338,14 @@ impl Fleet {
         }
     }
 
-    /// Deliveries that the broker had made before.
+    /// Number of redeliveries.
     pub fn redelivered(&self) -> usize {
         let again = |line: &&Value| line["span"]["redelivered"] == true && line["message"] == "handling";
         self.logs().iter().filter(again).count()
     }
 
-    /// Whole chunks in the staging area. What a killed process had not written to its end keeps the name the local store
-    /// gave it meanwhile, `…#1`; nothing reads that, and it is no chunk.
+    /// Complete chunks in the staging area. A killed process leaves a file under the temporary name of the local store, `…#1`;
+    /// nothing reads it, and it does not count.
     pub fn staged_chunks(&self, batch_id: &str) -> usize {
         let entries = |folder: PathBuf| std::fs::read_dir(folder).into_iter().flatten().flatten();
         let chunks = |splitting: std::fs::DirEntry| {
@@ -356,12 +356,12 @@ impl Fleet {
         entries(self.store().join("staging").join(batch_id)).map(chunks).max().unwrap_or(0)
     }
 
-    /// Whether a batch's dataset is complete.
+    /// Returns whether a batch's dataset is complete.
     pub fn is_ready(&self, batch_id: &str) -> bool {
         self.store().join("dataset").join(batch_id).join("manifest.json").is_file()
     }
 
-    /// Messages ready in a queue, and how many consumers it has.
+    /// Number of messages ready in a queue, and of its consumers.
     pub async fn depth(&self, name: &str) -> Depth {
         let connection = AmqpBroker::new(self.broker.clone()).connect("test").await.expect("the broker answers");
         let depth = connection.depth(name).await.expect("the queue is there");
@@ -369,7 +369,20 @@ impl Fleet {
         depth
     }
 
-    /// The champion's alias, once there is one.
+    /// Waits until `enough` accepts the number of messages ready in a queue.
+    pub async fn until_depth(&self, name: &str, enough: impl Fn(u64) -> bool) {
+        let deadline = Instant::now() + self.patience;
+        loop {
+            let Depth { messages, .. } = self.depth(name).await;
+            if enough(messages) {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{name} still has {messages} messages\n{}", self.tail());
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+
+    /// Waits for the champion's alias.
     pub fn champion(&self) -> Value {
         let path = "models/service-request/champion.json";
         self.wait_for("the champion", |store| store.join(path).is_file());
@@ -377,7 +390,7 @@ impl Fleet {
         serde_json::from_slice(&champion).expect("it is JSON")
     }
 
-    /// The manifest of a batch's dataset, once there is one.
+    /// Waits for the manifest of a batch's dataset.
     pub fn manifest(&self, batch_id: &str) -> Value {
         let path = format!("dataset/{batch_id}/manifest.json");
         self.wait_for("the dataset", |store| store.join(&path).is_file());
@@ -385,22 +398,21 @@ impl Fleet {
         serde_json::from_slice(&manifest).expect("it is JSON")
     }
 
-    /// Deliveries a worker has done its work on, acknowledged or about to be.
+    /// Number of deliveries that a worker has handled, acknowledged or about to be.
     pub fn done(&self, worker: &str) -> usize {
         let done = |line: &&Value| line["span"]["worker"] == worker && line["message"] == "done";
         self.logs().iter().filter(done).count()
     }
 
-    /// The last 30 lines of the logs that are warnings or worse, newest first, for a failure's message.
+    /// The last 30 log lines of level warning or higher, newest first, for a failure's message.
     pub fn tail(&self) -> String {
         let lines = self.logs();
         let notable = lines.iter().filter(|line| line["level"] != "DEBUG" && line["level"] != "INFO");
         notable.rev().take(30).map(|line| format!("{line}\n")).collect()
     }
 
-    /// Asks every worker to end (SIGTERM) and holds them to a clean exit, and every queue of every worker, its rungs and
-    /// its dead letters to be empty; then removes them. Work that a worker had not begun on when it was asked to end goes
-    /// to a new process first.
+    /// Ends every worker (SIGTERM), checks for success, and checks that every queue, retry queue and dead-letter queue is
+    /// empty; then removes them. A new process first handles work that a worker had not started at its shutdown.
     pub async fn finish(mut self) {
         self.end().await;
         let broker = AmqpBroker::new(self.broker.clone());
@@ -426,8 +438,8 @@ impl Fleet {
             }
         }
         for name in queue::ALL {
-            let rungs = (0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung));
-            for name in rungs.chain([topology::dead_queue(name)]) {
+            let retry_queues = (0..topology::rungs_of(name).len()).map(|retry| topology::rung_queue(name, retry));
+            for name in retry_queues.chain([topology::dead_queue(name)]) {
                 let messages = self.messages(&mut connection, &name).await;
                 assert_eq!(messages, 0, "{name} should be empty\n{}", self.tail());
             }
@@ -436,7 +448,7 @@ impl Fleet {
         broker.remove_topology().await.expect("the queues can be removed");
     }
 
-    /// Connects as soon as the broker answers: it may be restarting.
+    /// Connects, waiting for a broker that is restarting.
     async fn connected(&self) -> Box<dyn Connection> {
         let (broker, deadline) = (AmqpBroker::new(self.broker.clone()), Instant::now() + self.patience);
         loop {
@@ -448,7 +460,7 @@ impl Fleet {
         }
     }
 
-    /// Messages in a queue, once its node has it, which takes a while after a restart.
+    /// Number of messages in a queue; after a restart, waits until its node has loaded it.
     async fn messages(&self, connection: &mut Box<dyn Connection>, name: &str) -> u64 {
         let deadline = Instant::now() + self.patience;
         loop {
@@ -484,7 +496,7 @@ impl Fleet {
 impl Drop for Fleet {
     fn drop(&mut self) {
         for child in self.running.values_mut() {
-            // A failed test: nothing may stay behind.
+            // After a failed test: no process may stay behind.
             let _ = child.kill();
             let _ = child.wait();
         }

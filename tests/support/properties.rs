@@ -1,7 +1,7 @@
-//! What must hold of any input whatever: shared by the fuzz targets (`tests/fuzz`) and by the test that replays what they
-//! found interesting. Each takes bytes of at most [`INPUT_BYTES_MAX`] and panics where a property does not hold.
+//! Properties that hold for any input, shared by the fuzz targets (`tests/fuzz`) and by the test that replays their corpus.
+//! Each takes at most [`INPUT_BYTES_MAX`] bytes and panics if the property is violated.
 
-// The fuzz targets include this file by its path, and find the module there, too.
+// The fuzz targets include this file by its path, and find the module below it as well.
 #[path = "properties/batch.rs"]
 pub mod batch;
 
@@ -31,15 +31,15 @@ use weather_fetcher::{
     station_year::StationYear,
 };
 
-/// Longer inputs find nothing that shorter ones do not.
+/// Maximum length of an input; longer ones find nothing more.
 pub const INPUT_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of a reason in words at most: a person reads it.
+/// Maximum length of a reason's text, bytes: a person reads it.
 const WORDS_BYTES_MAX: usize = 700;
 
-/// A property by its name, which is that of the fuzz target and of the folder of its corpus.
+/// A property by its name, which is also that of the fuzz target and of its corpus.
 pub type Property = (&'static str, fn(&[u8]));
 
-/// Every property there is.
+/// Every property.
 pub const ALL: [Property; 7] = [
     ("document", document),
     ("csv", batch::csv),
@@ -50,13 +50,13 @@ pub const ALL: [Property; 7] = [
     ("envelope", envelope),
 ];
 
-/// The first `N` bytes, which say how the rest is to be looked at.
+/// The first `N` bytes, which control how the rest is read.
 fn split_first<const N: usize>(data: &[u8]) -> Option<([u8; N], &[u8])> {
     let (first, rest) = data.split_first_chunk::<N>()?;
     (rest.len() <= INPUT_BYTES_MAX).then_some((*first, rest))
 }
 
-/// Pieces of bytes: as long as the digits of `how` say, over and over.
+/// Cuts bytes into pieces, whose lengths are the digits of `how`, repeated.
 fn pieces(how: u8, bytes: &[u8]) -> Vec<&[u8]> {
     let lengths = [usize::from(how % 7) + 1, usize::from(how / 7) * 3 + 1];
     let mut pieces = Vec::new();
@@ -76,8 +76,8 @@ fn legible(words: &str) {
     assert!(!words.is_empty() && words.len() <= WORDS_BYTES_MAX, "{} bytes: {words:.200}", words.len());
 }
 
-/// A batch in any form: the same rides, header and refusal however its bytes are cut; the second pass finds what the first
-/// did; every ride is in a chunk or among the rejects; what comes out is what the next worker reads, and bounded.
+/// A batch in any form: the rides, header and refusal do not depend on how its bytes are cut; both passes agree; every ride is
+/// in a chunk or among the rejects; the next worker can read the outputs, and their size is bounded.
 pub fn document(data: &[u8]) {
     let Some(([how, cut, chunk_size], bytes)) = split_first(data) else { return };
     let options =
@@ -118,7 +118,7 @@ fn read<T: FromObject + Debug + PartialEq>(options: Options, pieces: &[&[u8]]) -
 
 type Found<'a> = (Vec<(&'a [u8], u8)>, &'a BatchHeader);
 
-/// What both passes must agree on.
+/// The results that both passes must agree on.
 fn outline<T>((elements, header): &Whole<T>) -> Found<'_> {
     let kind = |content: &Content<T>| match content {
         Content::Object(_) => b'o',
@@ -173,8 +173,8 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)]
     decode::<BatchSplit>(&serde_json::to_vec(&account).expect("it can be written")).expect("the merger reads it");
 }
 
-/// NOAA's texts: the result is the same however the bytes are cut; a bad row is left out; what is read is written to
-/// the cache and read back the same; every fault has its place.
+/// NOAA's texts: the result does not depend on how the bytes are cut; a bad row is left out; what is read is written to the
+/// cache and read back unchanged; every error has its place.
 pub fn ghcn(data: &[u8]) {
     let Some(([which, cut], bytes)) = split_first(data) else { return };
     match which % 5 {
@@ -186,8 +186,8 @@ pub fn ghcn(data: &[u8]) {
         1 => drop(same(cut, bytes, || Lines::new(InventoryList::default()))),
         2 => {
             let rows = bytes.split(|byte| matches!(*byte, b'\n' | b'\r')).count();
-            let found = same(cut, bytes, years).unwrap_or_default();
-            let days: usize = found.iter().map(|(year, days)| cached(*year, days)).sum();
+            let years_read = same(cut, bytes, years).unwrap_or_default();
+            let days: usize = years_read.iter().map(|(year, days)| cached(*year, days)).sum();
             assert!(days * 3 <= rows, "{days} days of {rows} rows");
             among_broken_rows(cut, bytes);
         }
@@ -209,7 +209,7 @@ fn years() -> Lines<ByStation> {
     Lines::new(ByStation::new(STATION, [2018, 2020]))
 }
 
-/// Clean rows give the same days whatever the rows between them hold, as long as those are not rows of the station.
+/// Clean rows give the same days whatever rows are between them, unless those are of the same station.
 fn among_broken_rows(cut: u8, bytes: &[u8]) {
     let mut broken = bytes.split(|byte| *byte == b'\n').map(|row| [b"?", row, b"\n"].concat());
     let mut mixed = Vec::new();
@@ -233,7 +233,7 @@ USW00094728,20180426,TMAX,140,,,W,2400
 USW00094728,20180426,PRCP,0,T,,W,2400
 ";
 
-/// What is read from a text, however its bytes are cut.
+/// The result of reading a text, which may not depend on how its bytes are cut.
 fn same<T: Text>(cut: u8, bytes: &[u8], text: impl Fn() -> T) -> Result<T::Output, Malformed>
 where
     T::Output: Debug + PartialEq,
@@ -258,7 +258,7 @@ where
     }
 }
 
-/// Writes a year to the cache and reads it again; returns how many days it has.
+/// Writes a year to the cache and reads it back. Returns its number of days.
 fn cached(year: i16, days: &StationYear) -> usize {
     let csv = days.to_csv(year);
     assert!(csv.len() <= 366 * 32 + 32);
@@ -268,8 +268,8 @@ fn cached(year: i16, days: &StationYear) -> usize {
     csv.lines().count() - 1
 }
 
-/// Every kind of message: what decodes is written and read as the same; what does not says why, in words; an enriched
-/// chunk becomes as many rows of a dataset as it has rides.
+/// Every kind of message: a decoded message is written and read back unchanged; an undecodable one has a legible reason; an
+/// enriched chunk becomes as many rows of a dataset as it has rides.
 pub fn message(data: &[u8]) {
     let Some(([which], body)) = split_first(data) else { return };
     match which % 11 {
@@ -327,8 +327,8 @@ fn rows(chunk: &EnrichedChunk) {
     assert_eq!(read, chunk.rides.len());
 }
 
-/// A model artefact and a request, one line after the other: whatever artefact is found usable gives every ride a
-/// probability or an error, and is written and read as the same.
+/// A model artefact and a request, on two lines: any usable artefact gives every ride a probability or an error, and is written
+/// and read back unchanged.
 pub fn scores(data: &[u8]) {
     let Some(([], data)) = split_first(data) else { return };
     let Some(at) = data.iter().position(|byte| *byte == b'\n') else { return };
@@ -373,7 +373,7 @@ pub fn scores(data: &[u8]) {
     assert_eq!(decode::<ScoreResponse>(&json).as_ref(), Ok(&response), "the client reads it");
 }
 
-/// What travels beside a body: kinds, traces, counters, headers of any size, routing keys.
+/// Everything beside a body: kinds, traces, counters, headers of any size, routing keys.
 pub fn envelope(data: &[u8]) {
     let Some(([large, attempts_max], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);
@@ -417,7 +417,7 @@ pub fn envelope(data: &[u8]) {
     assert!(properties.headers.len() == before || properties.text(envelope::LEFT_BEHIND).is_some());
 }
 
-/// AMQP 0-9-1 §3.1.3.3, told once more: a table of which prefixes match.
+/// A second implementation of AMQP 0-9-1 §3.1.3.3: a table of the prefixes that match.
 fn matches_slowly(pattern: &str, key: &str) -> bool {
     let key: Vec<&str> = if key.is_empty() { Vec::new() } else { key.split('.').collect() };
     let mut reached = vec![false; key.len() + 1];

@@ -1,5 +1,5 @@
-//! A proxy between clients and the broker that can do to a connection what networks do: drop it, reset it, let it go
-//! silent without closing it, make it slow. Among several brokers it takes turns, passing over those that do not answer.
+//! A proxy between clients and the broker that disturbs connections as networks do: drops them, resets them, silences them
+//! without closing, slows them down. With several brokers it alternates between those that answer.
 
 use runtime::config::{AmqpUrl, BrokerSettings};
 use std::{io, net::Ipv4Addr, pin::pin, time::Duration};
@@ -11,15 +11,15 @@ use tokio::{
     time::Instant,
 };
 
-/// Bytes of the header an AMQP client begins with.
+/// Length of the protocol header that an AMQP client sends first, bytes.
 const HEADER_BYTES: usize = 8;
-/// How long one broker of several may take to answer that header before the next is tried.
+/// Maximum time for one of several brokers to answer that header before the next is tried.
 const ANSWER_MAX: Duration = Duration::from_secs(1);
-/// Read at once at most, and underway in one direction at most.
+/// Maximum size of a read, bytes, and maximum number of reads in flight in one direction.
 const READ_BYTES: usize = 16 * 1024;
 const READS_MAX: usize = 1_024;
 
-/// Which way.
+/// A direction.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Direction {
     /// From client to broker.
@@ -28,17 +28,17 @@ pub enum Direction {
     Down,
 }
 
-/// How connections end that the proxy ends.
+/// How the proxy ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 enum End {
-    /// As a process does that ends: FIN.
+    /// With FIN, like a process that ends.
     #[default]
     Closed,
-    /// As a firewall does that has forgotten the connection: RST.
+    /// With RST, like a firewall that has forgotten the connection.
     Reset,
 }
 
-/// What connections meet. The counters are compared with what they were when a connection began.
+/// The state that all connections read. A connection compares the counters with their values at its start.
 #[derive(Debug, Clone, Copy, Default)]
 struct Weather {
     ends: u64,
@@ -59,16 +59,16 @@ impl Weather {
     }
 }
 
-/// What happened at the proxy.
+/// Counts of the proxy.
 #[derive(Debug, Clone, Copy, Default)]
 struct Counts {
-    /// Connections made through it.
+    /// Connections that it has forwarded.
     carried: u64,
-    /// Connections hung up on.
+    /// Connections that it has refused.
     refused: u64,
 }
 
-/// Forwards a loopback port to the broker's; nothing gets through once it is dropped.
+/// Forwards a loopback port to the broker's port until it is dropped.
 #[derive(Debug)]
 pub struct Proxy {
     weather: watch::Sender<Weather>,
@@ -77,7 +77,7 @@ pub struct Proxy {
 }
 
 impl Proxy {
-    /// A proxy to where the settings lead, and settings that lead through it.
+    /// A proxy to the broker of the settings, and settings that lead through it.
     ///
     /// # Errors
     /// When there is no free port.
@@ -85,7 +85,7 @@ impl Proxy {
         Self::among(std::slice::from_ref(settings)).await
     }
 
-    /// A proxy to any of several nodes of one cluster, in turn, and settings that lead through it.
+    /// A proxy to the nodes of a cluster in turn, and settings that lead through it.
     ///
     /// # Errors
     /// When there is no free port.
@@ -104,12 +104,12 @@ impl Proxy {
         Ok((Self { weather, counts, accepting }, BrokerSettings { url, ..settings.clone() }))
     }
 
-    /// Closes every connection it carries.
+    /// Closes every connection.
     pub fn cut(&self) {
         self.end(End::Closed);
     }
 
-    /// Resets every connection it carries (RST).
+    /// Resets every connection (RST).
     pub fn reset(&self) {
         self.end(End::Reset);
     }
@@ -121,7 +121,7 @@ impl Proxy {
         });
     }
 
-    /// Connections it carries now carry nothing more in this direction, closing included; new ones do.
+    /// Silences all current connections in this direction, closing included; new connections work.
     pub fn silence(&self, direction: Direction) {
         self.weather.send_modify(|weather| match direction {
             Direction::Up => weather.silent_up += 1,
@@ -129,22 +129,22 @@ impl Proxy {
         });
     }
 
-    /// From now on every byte takes this much longer, each way.
+    /// Delays every byte by this time, each way, from now on.
     pub fn delay(&self, delay: Duration) {
         self.weather.send_modify(|weather| weather.delay = delay);
     }
 
-    /// From now on each connection carries so much each way at most.
+    /// Limits each connection to this rate, each way, from now on.
     pub fn limit(&self, bytes_per_second: Option<u32>) {
         self.weather.send_modify(|weather| weather.bytes_per_second = bytes_per_second);
     }
 
-    /// From now on hangs up on whoever connects, or no longer does. Connections it carries stay.
+    /// Refuses new connections from now on, or accepts them again. Current connections stay.
     pub fn refuse(&self, refuses: bool) {
         self.weather.send_modify(|weather| weather.refuses = refuses);
     }
 
-    /// Connections it has carried so far.
+    /// Number of connections forwarded so far.
     pub fn carried(&self) -> u64 {
         self.counts.borrow().carried
     }
@@ -204,7 +204,7 @@ async fn carry(mut near: TcpStream, targets: Vec<String>, weather: watch::Receiv
     let begun = *weather.borrow();
     let mut ending = weather.clone();
     let ended = async {
-        // The proxy itself gone is an end, too.
+        // Dropping the proxy ends the connection as well.
         ending.wait_for(|now| now.ends != begun.ends).await.map_or(End::Closed, |now| now.end)
     };
     let mut ended = pin!(ended);
@@ -224,13 +224,13 @@ async fn carry(mut near: TcpStream, targets: Vec<String>, weather: watch::Receiv
         }
     };
     if end == End::Reset {
-        // With what is unsent thrown away, closing sends RST.
+        // Closing with unsent data discarded sends RST.
         let _ = near.set_zero_linger();
         let _ = far.set_zero_linger();
     }
 }
 
-/// Connects to the first that answers; the only one without asking.
+/// Connects to the first node that answers; a single node is not probed.
 async fn reach(near: &mut TcpStream, targets: &[String]) -> io::Result<TcpStream> {
     if let [only] = targets {
         return TcpStream::connect(only).await;
@@ -253,7 +253,7 @@ async fn reach(near: &mut TcpStream, targets: &[String]) -> io::Result<TcpStream
     Err(io::Error::from(io::ErrorKind::NotConnected))
 }
 
-/// Carries one direction until its source ends; for ever nothing once that direction fell silent.
+/// Forwards one direction until its source ends; a silenced direction forwards nothing and never ends.
 async fn pump(
     direction: Direction,
     mut from: impl AsyncReadExt + Unpin,
@@ -276,12 +276,14 @@ async fn pump(
     };
     let write = async {
         while let Some((due, bytes)) = arriving.recv().await {
+            // The delay that the proxy adds.
             tokio::time::sleep_until(due).await;
             let limit = weather.borrow().bytes_per_second;
             if to.write_all(&bytes).await.is_err() {
                 return;
             }
             if let Some(limit) = limit {
+                // The rate that the proxy allows.
                 tokio::time::sleep(Duration::from_secs_f64(bytes.len() as f64 / f64::from(limit))).await;
             }
         }

@@ -1,12 +1,12 @@
-//! A real RabbitMQ for the tests, found in this order:
+//! RabbitMQ for the tests, found in this order:
 //!
-//! 1. `WILDRYDES_TEST_AMQP_URL`, a broker that is running already;
+//! 1. `WILDRYDES_TEST_AMQP_URL`, a running broker;
 //! 2. Docker, through testcontainers: the image in `WILDRYDES_RABBITMQ_IMAGE`, else a current official one;
 //! 3. a `rabbitmq-server` on the PATH, started on free ports in a temporary folder.
 //!
-//! Never a silent skip: without any of them every test that needs one fails and says how to get one. One broker serves
-//! the whole test process; each test has a namespace of its own. What was started is removed when the process ends,
-//! however it ends: a small watcher holds the other end of a pipe.
+//! Never a silent skip: without any of them every test that needs one fails and says how to get one. One broker serves the
+//! whole test process; each test has its own namespace. What was started is removed when the process ends, in any way: a
+//! watcher process holds the other end of a pipe.
 
 use anyhow::{Context, bail};
 use runtime::{
@@ -29,7 +29,7 @@ use testcontainers::{
     runners::SyncRunner,
 };
 
-/// The images that are used unless the environment names others.
+/// The default images.
 const OFFICIAL_IMAGE: &str = "rabbitmq:4.2-management";
 const OFFICIAL_OLDEST_IMAGE: &str = "rabbitmq:3.10-management";
 
@@ -38,7 +38,7 @@ pub fn image() -> String {
     std::env::var("WILDRYDES_RABBITMQ_IMAGE").unwrap_or_else(|_| OFFICIAL_IMAGE.to_owned())
 }
 
-/// The image of the oldest broker this fleet is for: `WILDRYDES_RABBITMQ_OLDEST_IMAGE`, else an official one.
+/// The image of the oldest supported broker: `WILDRYDES_RABBITMQ_OLDEST_IMAGE`, else an official one.
 pub fn oldest_image() -> String {
     std::env::var("WILDRYDES_RABBITMQ_OLDEST_IMAGE").unwrap_or_else(|_| OFFICIAL_OLDEST_IMAGE.to_owned())
 }
@@ -48,11 +48,11 @@ pub fn oldest_image() -> String {
 pub struct RabbitMq {
     /// `amqp://…`
     pub url: String,
-    /// How it was found.
+    /// How it was found, for messages.
     pub origin: String,
-    /// `http://…` of its management API, where it answers.
+    /// `http://…` of its management API, if it answers.
     pub management: Option<String>,
-    /// Keeps the watcher waiting; closed by the end of this process at the latest.
+    /// Keeps the watcher waiting; closed at the latest by the end of this process.
     _watcher: Option<ChildStdin>,
 }
 
@@ -62,27 +62,27 @@ pub struct RabbitMq {
 /// When there is none to be had, saying how to get one.
 pub fn rabbitmq() -> &'static RabbitMq {
     static BROKER: OnceLock<Result<RabbitMq, String>> = OnceLock::new();
-    let found = BROKER.get_or_init(|| {
-        // testcontainers' blocking runner brings a runtime of its own, which must not start inside a test's.
+    let broker = BROKER.get_or_init(|| {
+        // testcontainers' blocking runner has its own runtime, which must not start inside a test's runtime.
         let start = std::thread::spawn(|| find().map_err(|error| format!("{error:#}")));
-        let found = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
-        if let Ok(broker) = &found {
-            crate::aloud(format_args!("RabbitMQ for the tests: {}", broker.origin));
+        let broker = start.join().unwrap_or_else(|_| Err("starting the broker panicked".to_owned()));
+        if let Ok(broker) = &broker {
+            crate::print_uncaptured(format_args!("RabbitMQ for the tests: {}", broker.origin));
         }
-        found
+        broker
     });
-    match found {
+    match broker {
         Ok(broker) => broker,
         Err(why) => panic!("{why}"),
     }
 }
 
-/// Settings of a fleet of its own on the broker.
+/// Settings of a fleet with a new namespace on the broker.
 pub fn settings() -> BrokerSettings {
     settings_at(&rabbitmq().url)
 }
 
-/// Settings of a fleet of its own on the broker at that address.
+/// Settings of a fleet with a new namespace on the broker at that address.
 pub fn settings_at(url: &str) -> BrokerSettings {
     static NEXT: AtomicU32 = AtomicU32::new(0);
     BrokerSettings {
@@ -93,7 +93,7 @@ pub fn settings_at(url: &str) -> BrokerSettings {
     }
 }
 
-/// A fleet of its own on the broker.
+/// A broker handle with a new namespace.
 pub fn broker() -> AmqpBroker {
     AmqpBroker::new(settings())
 }
@@ -112,7 +112,7 @@ fn find() -> anyhow::Result<RabbitMq> {
     } else {
         tried.push("Docker: no engine answers `docker info`".to_owned());
     }
-    // Debian's own first: what it puts on the PATH is a wrapper that changes the user, who may not read our folder.
+    // Debian's own binary first: the one on the PATH is a wrapper that changes the user, who may not read our folder.
     let server = ["/usr/lib/rabbitmq/bin/rabbitmq-server", "rabbitmq-server", "/usr/sbin/rabbitmq-server"];
     match server.into_iter().find(|path| on_path(path)) {
         Some(server) => match from_server(server) {
@@ -169,7 +169,7 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
     let mut child = Command::new(server)
         .env("RABBITMQ_NODENAME", format!("wildrydes-{port}@localhost"))
         .env("RABBITMQ_DIST_PORT", distribution_port.to_string())
-        // A name server of its own, on loopback too: another's may be older, and this one can be ended.
+        // A separate name server (epmd), also on loopback: an existing one may be older, and this one can be ended.
         .env("ERL_EPMD_PORT", epmd_port.to_string())
         .env("ERL_EPMD_ADDRESS", "127.0.0.1")
         .env("RABBITMQ_CONFIG_FILE", &config)
@@ -186,8 +186,8 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
         .spawn()
         .with_context(|| format!("starting {server}"))?;
     let pid = child.id();
-    // The server is a shell around the virtual machine, which leads away: both go. The name server stays behind until it
-    // is told, and heeds that only once no node is registered any more.
+    // The server is a shell around the virtual machine, which leads its own process group: both are killed. The name server
+    // runs on until it is stopped, and stops only once no node is registered.
     let watcher = watch(&format!(
         "pkill -TERM -P {pid}; kill {pid}; sleep 2; pkill -KILL -P {pid}; kill -9 {pid}; \
          epmd=$(command -v epmd || ls /usr/lib*/erlang/erts-*/bin/epmd | head -n 1); \
@@ -219,7 +219,7 @@ fn await_startup(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
     }
 }
 
-/// Runs `cleanup` in a shell as soon as the handle is dropped or this process is gone, by whatever way.
+/// Runs `cleanup` in a shell as soon as the handle is dropped or this process ends, in any way.
 pub(crate) fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
     let mut child = Command::new("sh")
         // A session of its own: Ctrl-C for the tests must not end the watcher first.
@@ -231,7 +231,7 @@ pub(crate) fn watch(cleanup: &str) -> anyhow::Result<ChildStdin> {
     child.stdin.take().context("the watcher has no standard input")
 }
 
-/// Different ones, because all are held until the last is known.
+/// Free ports. They differ, because all are held until the last is known.
 pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     let listeners = (0..N).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<Vec<_>, _>>()?;
     let ports =
@@ -239,7 +239,7 @@ pub(crate) fn free_ports<const N: usize>() -> anyhow::Result<[u16; N]> {
     ports.try_into().map_err(|_| anyhow::anyhow!("as many ports as listeners"))
 }
 
-/// The management API behind a port, when it answers; a container's port takes connections even with nothing behind it.
+/// The management API behind a port, if it answers: a container's port accepts connections even with nothing behind it.
 fn management_api(port: u16) -> Option<String> {
     let api = format!("http://guest:guest@127.0.0.1:{port}");
     let ask = ["--silent", "--fail", "--max-time", "10", "--retry", "3", "--retry-all-errors"];

@@ -1,13 +1,13 @@
-//! Real input, where it lies beside the project: none of it belongs to the product, and its tests say when they had none.
+//! Real input, which may exist beside the project. None of it belongs to the product; its tests print a line if it is missing.
 
 use std::path::PathBuf;
 
-/// A file or folder of the real input, or `None`, said aloud.
+/// A file or folder of the real input. Prints a line and returns `None` if it is missing.
 pub fn find(path: &str) -> Option<PathBuf> {
-    let found = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(path);
-    if found.exists() {
-        return Some(found);
+    let file = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../../shared/data").join(path);
+    if file.exists() {
+        return Some(file);
     }
-    crate::aloud(format_args!("not run: there is no real input at {}", found.display()));
+    crate::print_uncaptured(format_args!("not run: there is no real input at {}", file.display()));
     None
 }

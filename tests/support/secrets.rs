@@ -1,8 +1,8 @@
-//! Secrets, as programs may print them.
+//! The forms in which programs may print a secret.
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 
-/// A text as programs write it: plain, as bytes in decimal or hexadecimal, in Base64 at any offset, percent-encoded.
+/// The forms of a text: plain, as bytes in decimal or hexadecimal, in Base64 at any offset, percent-encoded.
 pub fn forms(text: &str) -> Vec<String> {
     let each = |join: &str, form: &dyn Fn(u8) -> String| text.bytes().map(form).collect::<Vec<_>>().join(join);
     let mut forms = vec![text.to_owned()];
@@ -17,7 +17,7 @@ pub fn forms(text: &str) -> Vec<String> {
     forms.push(each("", &|byte| format!("\\x{byte:02x}")));
     forms.push(each("", &|byte| format!("%{byte:02X}")));
     for offset in 0..3 {
-        // Characters that the neighbours of the text have no part in.
+        // The characters that do not depend on the text's neighbours.
         let encoded = STANDARD.encode([&b"\0\0\0"[..offset], text.as_bytes()].concat());
         let (start, end) = ((offset * 8).div_ceil(6), (offset + text.len()) * 8 / 6);
         forms.push(encoded[start..end].to_owned());

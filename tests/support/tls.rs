@@ -1,4 +1,4 @@
-//! Certificates made on the spot, and a RabbitMQ that speaks TLS with them.
+//! Generated certificates, and a RabbitMQ that uses them for TLS.
 
 use crate::rabbitmq::{image, rabbitmq, watch};
 use anyhow::Context;
@@ -15,14 +15,14 @@ use testcontainers::{
     runners::SyncRunner,
 };
 
-/// An authority, certificates of it and one of another authority: files in PEM, each certificate beside its key.
+/// An authority, certificates of it and one of another authority, as PEM files, each certificate beside its key.
 #[derive(Debug)]
 pub struct Certificates {
     folder: TempDir,
 }
 
 impl Certificates {
-    /// Makes them.
+    /// Generates them.
     ///
     /// # Panics
     /// When that fails.
@@ -42,7 +42,7 @@ impl Certificates {
         made
     }
 
-    /// A file: `ca`, `other-ca`, `server`, `expired`, `client`, and the keys of these three, `server-key` and so on.
+    /// A file: `ca`, `other-ca`, `server`, `expired`, `client`, and the keys of the last three, such as `server-key`.
     pub fn file(&self, name: &str) -> PathBuf {
         self.folder.path().join(format!("{name}.pem"))
     }
@@ -74,24 +74,27 @@ fn authority(name: &str) -> (String, Issuer<'static, KeyPair>) {
     (pem, Issuer::new(params, key))
 }
 
-/// A RabbitMQ whose one port for AMQP speaks TLS; removed when dropped.
+/// A RabbitMQ whose only AMQP port uses TLS; removed on drop.
 #[derive(Debug)]
 pub struct TlsRabbitMq {
-    /// On `localhost`.
+    /// Port on `localhost`.
     pub port: u16,
     container: String,
     _watcher: ChildStdin,
 }
 
 impl TlsRabbitMq {
-    /// Starts one with these certificates, demanding one of the client or not. `None`, said aloud, where the tests' broker is
-    /// no container.
+    /// Starts one with these certificates, which requires a client certificate or not. Prints a line and returns `None` if the
+    /// tests' broker is not a container.
     ///
     /// # Panics
     /// When it does not start.
     pub fn start(certificates: &Certificates, demands_certificate: bool) -> Option<Self> {
         if !rabbitmq().origin.starts_with("container") {
-            crate::aloud(format_args!("not run: a broker with TLS needs Docker, and this is {}", rabbitmq().origin));
+            crate::print_uncaptured(format_args!(
+                "not run: a broker with TLS needs Docker, and this is {}",
+                rabbitmq().origin
+            ));
             return None;
         }
         let file = |name: &str| std::fs::read(certificates.file(name)).expect("a certificate");
@@ -106,7 +109,7 @@ impl TlsRabbitMq {
         Some(started.expect("starting the broker panicked").expect("the broker starts"))
     }
 
-    /// From now on it shows a certificate that has expired.
+    /// Switches to an expired certificate.
     ///
     /// # Panics
     /// When it cannot be made to.

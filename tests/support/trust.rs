@@ -1,8 +1,8 @@
-//! Who may do what on the broker, written down once more, in other words than the patterns of the permissions.
+//! Who may do what on the broker, written independently of the patterns of the permissions.
 //!
-//! The runbook's table (`deploy/README.md`, *Who is trusted with what*) says the same to people, and the tests here hold both
-//! to this file: the table word by word, the patterns that `wildrydes topology users` prints by what they allow. The tests in
-//! `security/` hold a real broker to it.
+//! The runbook's table (`deploy/README.md`, *Who is trusted with what*) describes the same for people. The tests here compare
+//! both with this file: the table word by word, and the patterns of `wildrydes topology users` by what they allow. The tests in
+//! `security` compare a real broker with it.
 
 use common::{
     exchange,
@@ -11,18 +11,18 @@ use common::{
 };
 use regex::Regex;
 
-/// What a user may read, and so empty.
+/// What a user may read, and therefore remove.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reads {
     /// This work queue.
     Queue(&'static str),
-    /// Copies of this event from now on.
+    /// Copies of this event, from its subscription on.
     Event(&'static str),
     /// Its own temporary queues, without a binding to any exchange.
     Answers,
-    /// Copies of every event from now on.
+    /// Copies of every event, from its subscription on.
     AllEvents,
-    /// Copies of every dead letter from now on.
+    /// Copies of every dead letter, from its subscription on.
     NewDeadLetters,
     /// Every queue of dead letters.
     DeadLetterQueues,
@@ -37,22 +37,22 @@ pub enum Writes {
     Message(&'static str),
     /// Batches, with any routing key.
     Batches,
-    /// Into the retry queues of its work queues.
+    /// To the retry queues of its work queues.
     Retries,
-    /// Into the dead-letter queues of its work queues.
+    /// To the dead-letter queues of its work queues.
     DeadLetters,
-    /// Into any queue, through the default exchange.
+    /// To any queue, through the default exchange.
     AnyQueue,
-    /// Everything; it alone makes and removes exchanges and queues.
+    /// Everything; only this user declares and deletes exchanges and queues.
     Everything,
 }
 
 /// One user.
 #[derive(Debug)]
 pub struct Trust {
-    /// A process, or who stands outside.
+    /// Name of a worker or of a client.
     pub role: &'static str,
-    /// What it may read. Every worker also hears whether it is to pause.
+    /// What it may read. Every worker also receives worker-control events.
     pub reads: &'static [Reads],
     /// What it may publish.
     pub writes: &'static [Writes],
@@ -125,17 +125,17 @@ impl Trust {
         format!("| `{}` | {} | {} |", self.role, reads.join(", "), writes.join(", "))
     }
 
-    /// Whether it is a worker's.
+    /// Returns whether it is a worker's user.
     pub fn is_worker(&self) -> bool {
         PROCESSES.contains(&self.role)
     }
 
-    /// Whether it may make and remove exchanges and queues that the broker does not name.
+    /// Returns whether it may declare and delete exchanges and queues, other than queues that the broker names.
     pub fn declares(&self) -> bool {
         self.writes.contains(&Writes::Everything)
     }
 
-    /// Whether it may read the queue of that name (without namespace), and empty it.
+    /// Returns whether it may read and purge the queue of that name (without namespace).
     pub fn reads_queue(&self, name: &str) -> bool {
         self.reads.iter().any(|reads| match reads {
             Reads::Queue(own) => *own == name,
@@ -145,7 +145,7 @@ impl Trust {
         })
     }
 
-    /// Whether it may bind a queue of its own to the exchange with that key.
+    /// Returns whether it may bind a temporary queue to the exchange with that key.
     pub fn binds(&self, exchange: &str, key: &str) -> bool {
         let pauses = self.is_worker() && (exchange, key) == (exchange::EVENTS, topology::CONTROL_PATTERN);
         pauses
@@ -158,7 +158,7 @@ impl Trust {
             })
     }
 
-    /// Whether it may publish to the exchange with that routing key, a queue's name without namespace where queues are meant.
+    /// Returns whether it may publish to the exchange with that routing key; keys that are names of queues have no namespace.
     pub fn publishes(&self, exchange: &str, key: &str) -> bool {
         let own = || queue::ALL.into_iter().filter(|worker| process_of(worker) == self.role);
         self.writes.iter().any(|writes| match writes {
@@ -169,8 +169,8 @@ impl Trust {
             }
             Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
-                let rungs = |worker: &'static str| 0..topology::rungs_of(worker).len();
-                let mut names = own().flat_map(|worker| rungs(worker).map(move |rung| rung_queue(worker, rung)));
+                let retries = |worker: &'static str| 0..topology::rungs_of(worker).len();
+                let mut names = own().flat_map(|worker| retries(worker).map(move |retry| rung_queue(worker, retry)));
                 exchange == exchange::RETRY && names.any(|name| name == key)
             }
             Writes::DeadLetters => exchange == exchange::DEAD && own().any(|worker| worker == key),
@@ -198,18 +198,18 @@ pub fn of_role(role: &str) -> &'static Trust {
     TRUST.iter().find(|trust| trust.role == role).unwrap_or_else(|| panic!("nobody is called {role}"))
 }
 
-/// Whether a pattern of RabbitMQ allows a name; an empty one allows none.
+/// Returns whether a pattern of RabbitMQ allows a name; an empty pattern allows none.
 fn allows(pattern: &str, name: &str) -> bool {
     !pattern.is_empty() && Regex::new(pattern).expect("a pattern").is_match(name)
 }
 
-/// Whether the user may use that key at that exchange, as far as the permissions for topics go.
+/// Returns whether the topic permissions allow the user that key at that exchange.
 fn topic_allows(user: &UserPermissions, exchange: &str, key: &str, write: bool) -> bool {
     let limit = user.topics.iter().find(|topic| topic.exchange == exchange);
     limit.is_none_or(|topic| allows(if write { &topic.write } else { &topic.read }, key))
 }
 
-/// Where what the permissions of a fleet allow differs from [`TRUST`].
+/// The differences between what the permissions of a fleet allow and [`TRUST`].
 pub fn differences(namespace: &str) -> Vec<String> {
     let permissions = Permissions::of_fleet(namespace);
     let topology = Topology::of_fleet("");
@@ -267,10 +267,9 @@ mod tests {
     use super::*;
     use common::reply_address::is_reply_address;
 
-    /// The runbook's table, row by row: the cells that say who may do what are those of this file, in its order, and each row
-    /// says what the worst of it is.
+    /// Each row of the runbook's table has the permissions of this file, in its order, and names the worst consequence.
     #[test]
-    fn the_runbook_tells_who_is_trusted_with_what() {
+    fn the_runbook_lists_the_permissions_of_every_user() {
         let runbook = concat!(env!("CARGO_MANIFEST_DIR"), "/../deploy/README.md");
         let runbook = std::fs::read_to_string(runbook).expect("the runbook");
         let (_, section) = runbook.split_once("### Who is trusted with what").expect("the section");
@@ -286,17 +285,17 @@ mod tests {
     }
 
     #[test]
-    fn the_printed_permissions_allow_what_a_user_is_trusted_with_and_no_more() {
+    fn the_printed_permissions_allow_exactly_the_listed_operations() {
         for namespace in ["", "n.", "a-fleet_7."] {
             let wrong = differences(namespace);
             assert!(wrong.is_empty(), "{}", wrong.join("\n"));
         }
     }
 
-    /// A worker answers whoever asks, and so its user may publish into any queue: such a user is a worker's alone, and its worker
-    /// answers to no name of the fleet.
+    /// A worker answers any client, so its user may publish to any queue. Only workers have such a user, and they answer to no
+    /// queue of the fleet.
     #[test]
-    fn who_may_write_into_any_queue_answers_to_reply_addresses_alone() {
+    fn users_of_the_default_exchange_answer_to_reply_addresses_only() {
         for trust in TRUST.iter().filter(|trust| trust.writes.contains(&Writes::AnyQueue)) {
             let answers = |worker: &&str| process_of(worker) == trust.role && topology::holds_requests(worker);
             assert!(queue::ALL.iter().any(answers), "{} answers nobody", trust.role);

@@ -1,4 +1,4 @@
-//! The properties, as the tests share them.
+//! The properties that `support/` shares with the tests.
 
 #[path = "../../support/properties.rs"]
 pub mod properties;

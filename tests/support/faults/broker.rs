@@ -1,16 +1,16 @@
-//! The broker itself goes away and comes back.
+//! Faults of the broker itself.
 
 use crate::{
     containers::Container,
     disturbed::{Disturbed, Observed, Plan},
 };
 
-/// Restarted in good order in the middle of a batch.
+/// Restarts the broker in order in the middle of a batch.
 pub async fn restarted(plan: &Plan, broker: &Container) -> Observed {
     strike(plan, broker, |broker| broker.restart()).await
 }
 
-/// `kill -9` in the middle of a batch, and started again.
+/// Kills the broker (SIGKILL) in the middle of a batch, and starts it again.
 pub async fn killed(plan: &Plan, broker: &Container) -> Observed {
     strike(plan, broker, |broker| {
         broker.kill();
@@ -19,12 +19,12 @@ pub async fn killed(plan: &Plan, broker: &Container) -> Observed {
     .await
 }
 
-/// Every process of it stopped where it is in the middle of a batch; its connections stay open and say nothing.
+/// Suspends every process of the broker in the middle of a batch; its connections stay open and silent.
 pub async fn stopped(plan: &Plan, broker: &Container) -> Observed {
     let away = plan.away;
     strike(plan, broker, |broker| {
         broker.pause();
-        // This long is the fault itself.
+        // The duration of the fault.
         std::thread::sleep(away);
         broker.go_on();
     })
@@ -35,7 +35,7 @@ async fn strike(plan: &Plan, broker: &Container, fault: impl Fn(&Container)) -> 
     let mut batch = Disturbed::begin(plan, broker.settings());
     for time in 0..plan.times {
         batch.until((time + 1) as f64 / (plan.times + 2) as f64);
-        batch.struck();
+        batch.count_fault();
         fault(broker);
     }
     batch.end("").await

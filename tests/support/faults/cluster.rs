@@ -1,4 +1,4 @@
-//! A cluster of three loses one of its nodes.
+//! Faults of a cluster of three.
 
 use crate::{
     containers::{Cluster, Container},
@@ -10,17 +10,17 @@ use common::topology::queue;
 use runtime::{AmqpBroker, Broker, config::BrokerSettings};
 use std::time::Duration;
 
-/// The node that leads the work queues, and alone holds the scorer's, is killed (`kill -9`); the batch is completed without
-/// it, and it comes back.
+/// Kills the node that leads the work queues and alone holds the scorer's queue. The batch is completed without it, and it
+/// rejoins.
 pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
     let nodes = nodes(cluster);
     let (_proxy, through) = Proxy::among(&nodes).await.expect("a free port");
-    // Whoever declares a queue has it on the node it is connected to: here all on one.
+    // A queue is placed on the node of the connection that declares it: here all on one node.
     let leader = declare_at(cluster, &nodes[1], queue::WEATHER_FETCHER).await;
     let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
     leader.kill();
-    batch.struck();
+    batch.count_fault();
     let without = batch.await_dataset();
     leader.start_again();
     cluster.await_whole();
@@ -28,15 +28,15 @@ pub async fn leader_killed(plan: &Plan, cluster: &Cluster) -> Observed {
     batch.end(notes).await
 }
 
-/// The node that leads a queue is cut off from the other two, while its clients still reach it; the batch is completed
-/// without it, and it finds back.
+/// Partitions the node that leads a queue from the other two, while its clients still reach it. The batch is completed without
+/// it, and it rejoins.
 pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     let (_proxy, through) = Proxy::among(&nodes(cluster)).await.expect("a free port");
     let leader = declare_at(cluster, &through, queue::MERGER).await;
     let mut batch = Disturbed::begin(plan, through);
     batch.until(0.2);
     cluster.disconnect(leader);
-    batch.struck();
+    batch.count_fault();
     let without = batch.await_dataset();
     cluster.connect(leader);
     cluster.await_whole();
@@ -44,8 +44,8 @@ pub async fn partitioned(plan: &Plan, cluster: &Cluster) -> Observed {
     batch.end(notes).await
 }
 
-/// Declares the topology over that address; returns the node that leads one of its queues. Called before a batch is
-/// handed in, since the query takes as long as a short batch.
+/// Declares the topology over that address. Returns the node that leads one of its queues. Called before a batch is submitted,
+/// since the query takes as long as a short batch.
 async fn declare_at<'a>(cluster: &'a Cluster, at: &BrokerSettings, name: &str) -> &'a Container {
     let connection = AmqpBroker::new(at.clone()).connect("test").await.expect("the node answers");
     connection.declare().await.expect("the topology");
@@ -54,7 +54,7 @@ async fn declare_at<'a>(cluster: &'a Cluster, at: &BrokerSettings, name: &str) -
 }
 
 fn complete_without(leader: &Container, without: Duration, fleet: &Fleet) -> String {
-    // The scorer's queue has no copies: where it was the one away, every worker that connected anew went on without it.
+    // The scorer's queue is not replicated: if its node was down, every worker that reconnected continued without it.
     let passed_over = fleet.logs().iter().filter(|line| line["message"] == "going on without this queue").count();
     let seconds = without.as_secs_f64();
     format!(
@@ -63,7 +63,7 @@ fn complete_without(leader: &Container, without: Duration, fleet: &Fleet) -> Str
     )
 }
 
-/// One fleet, whatever the node.
+/// The settings of one fleet on any node.
 fn nodes(cluster: &Cluster) -> Vec<BrokerSettings> {
     let first = cluster.nodes[0].settings();
     let at = |node: &Container| BrokerSettings { url: node.settings().url, ..first.clone() };

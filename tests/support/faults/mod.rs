@@ -1,5 +1,5 @@
-//! The faults a fleet must stand, each as a function that strikes a batch in the middle and holds the outcome to that of
-//! the undisturbed run. `tests/faults/` runs each at its smallest, the `chaos` program at length.
+//! The faults that a fleet must survive. Each is a function that disturbs a batch and compares the outcome with the undisturbed
+//! run. `tests/promises/faults/` runs each at its smallest, the `chaos` program at length.
 
 pub mod alarms;
 pub mod broker;

@@ -1,9 +1,9 @@
-//! Somebody empties or deletes a queue under a worker, or a dead-letter queue is full.
+//! A queue that is purged or deleted while its worker reads it, and a full dead-letter queue.
 
 use crate::{
     containers::Container,
     disturbed::{Disturbed, Observed, Plan},
-    processes::{SOON, told},
+    processes::{SOON, json_output},
 };
 use common::{
     envelope::{self, Properties},
@@ -14,28 +14,28 @@ use common::{
 use runtime::{AmqpBroker, Broker};
 use std::collections::BTreeSet;
 
-/// The merger's queue is purged while it works on it. What is lost is the operator's doing: `wildrydes status` shows what is
-/// missing, nothing else suffers, and publishing the batch again completes it.
+/// Purges the merger's queue while the merger reads it. `wildrydes status` shows what is missing, nothing else is affected, and
+/// publishing the batch again completes it.
 pub async fn purged(plan: &Plan, broker: &Container) -> Observed {
     let mut batch = Disturbed::begin(plan, broker.settings());
     batch.until(0.1);
-    // Stopped with deliveries in its hands, so that there is something to purge.
+    // Suspended while it holds deliveries, so that there is something to purge.
     batch.fleet.pause(queue::MERGER, 0);
     batch.settled(&[queue::SPLITTER, queue::WEATHER_FETCHER]).await;
     let lost = batch.fleet.depth(queue::MERGER).await.messages;
     assert!(lost > 0, "there should be something to lose");
     broker.ctl(&["purge_queue", &name(&batch, queue::MERGER)]);
-    batch.struck();
+    batch.count_fault();
     batch.fleet.go_on(queue::MERGER, 0);
     batch.settled(&[queue::MERGER]).await;
     assert!(!batch.is_ready(), "{lost} messages are missing");
     told_incomplete(&batch);
-    told(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
+    json_output(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
     batch.end(format!("{lost} messages purged, published again")).await
 }
 
-/// The weather-fetcher's queue is deleted while it works on it: it says so and declares it anew; publishing the batch again
-/// completes it.
+/// Deletes the weather-fetcher's queue while the weather-fetcher reads it: it logs this and declares the queue again;
+/// publishing the batch again completes it.
 pub async fn deleted(plan: &Plan, broker: &Container) -> Observed {
     let mut batch = Disturbed::begin(plan, broker.settings());
     batch.until(0.1);
@@ -44,19 +44,19 @@ pub async fn deleted(plan: &Plan, broker: &Container) -> Observed {
     let lost = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
     assert!(lost > 0, "there should be something to lose");
     broker.ctl(&["delete_queue", &name(&batch, queue::WEATHER_FETCHER)]);
-    batch.struck();
+    batch.count_fault();
     batch.fleet.go_on(queue::WEATHER_FETCHER, 0);
     batch.fleet.wait_for_line(queue::WEATHER_FETCHER, "was the queue deleted?");
     batch.fleet.wait_for_sessions(&[queue::WEATHER_FETCHER], 2);
     batch.settled(&[queue::WEATHER_FETCHER, queue::MERGER]).await;
     assert!(!batch.is_ready(), "{lost} messages are missing");
     told_incomplete(&batch);
-    told(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
+    json_output(batch.fleet.wildrydes().arg("ingest").arg(&batch.input.rides));
     batch.end(format!("{lost} messages gone with it, published again")).await
 }
 
-/// The splitter's dead letters are full: it waits with the next one in its hands and says so, loses none, and goes on as
-/// they are taken away.
+/// Fills the splitter's dead-letter queue: the splitter holds the next message and says so, loses none, and continues as dead
+/// letters are removed.
 pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     const POISONED: usize = 6;
     let settings = broker.settings();
@@ -76,11 +76,12 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     for id in 0..POISONED {
         publisher.publish(poison(id)).await.expect("it is taken");
     }
-    // The batch comes behind them.
+    // The batch is queued behind them.
     let mut batch = Disturbed::begin(plan, settings);
     batch.fleet.wait_for_line(queue::SPLITTER, "the queue is full");
+    // The duration of the fault.
     tokio::time::sleep(plan.away).await;
-    batch.struck();
+    batch.count_fault();
     let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;
     assert!(held < POISONED as u64, "{held} dead letters where 2 should be the limit");
     let mut expected: BTreeSet<String> = (0..POISONED).map(|id| format!("poison-{id}")).collect();
@@ -101,8 +102,8 @@ fn name(batch: &Disturbed, queue: &str) -> String {
     format!("{}{queue}", batch.fleet.broker.namespace)
 }
 
-/// `wildrydes status` says that the batch is not complete.
+/// Checks that `wildrydes status` shows the batch as incomplete.
 fn told_incomplete(batch: &Disturbed) {
-    let status = told(batch.fleet.wildrydes().args(["status", &batch.batch_id]));
+    let status = json_output(batch.fleet.wildrydes().args(["status", &batch.batch_id]));
     assert_eq!(status["batches"][0]["state"], "in progress", "{status}");
 }

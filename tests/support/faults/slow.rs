@@ -1,4 +1,4 @@
-//! A stage much slower than the one before it.
+//! A stage that is much slower than the one before it.
 
 use crate::{
     containers::Container,
@@ -9,17 +9,17 @@ use crate::{
 use common::topology::{queue, rung_queue, rungs_of};
 use std::time::{Duration, Instant};
 
-/// Messages the weather-fetcher's queue holds at most, by policy; a quorum queue may take some more.
+/// Maximum number of messages in the weather-fetcher's queue, by policy; a quorum queue may accept some more.
 const LIMIT: u64 = 50;
 const LIMIT_SLACK: u64 = 50;
-/// Memory a worker that waits may grow by.
+/// Maximum growth of a waiting worker's memory, bytes.
 const GROWTH_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Batches a splitter that waits can have before it, at most: its queue's limit, some more, the one in its hands.
+/// Maximum number of batches before a waiting splitter: its queue's limit, some more, and the one that it holds.
 const BATCHES_MAX: usize = 20;
 
-/// The weather service answers nothing for a long while. The queue before the weather-fetcher stays within its limit, the
-/// splitter waits and says so, no process grows, and who hands in a batch is refused in plain words once the splitter's
-/// queue is full, too. When the service answers, everything goes on.
+/// The weather service does not answer for a long time. The weather-fetcher's queue stays within its limit, the splitter waits
+/// and says so, no process grows, and a submission is refused with a clear error once the splitter's queue is full as well.
+/// When the service answers, everything continues.
 pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
     let settings = broker.settings();
     let limit = |policy: &str, of: &str, length: u64| {
@@ -41,8 +41,8 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
     let mut refused = false;
     while begun.elapsed() < plan.away || !refused {
         let mut depth = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
-        for rung in 0..rungs_of(queue::WEATHER_FETCHER).len() {
-            depth += batch.fleet.depth(&rung_queue(queue::WEATHER_FETCHER, rung)).await.messages;
+        for retry in 0..rungs_of(queue::WEATHER_FETCHER).len() {
+            depth += batch.fleet.depth(&rung_queue(queue::WEATHER_FETCHER, retry)).await.messages;
         }
         deepest = deepest.max(depth);
         for (name, before) in processes.into_iter().zip(before) {
@@ -52,16 +52,17 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
             if refused {
                 break;
             }
-            // The same batch: taken or refused, it changes nothing in the end.
+            // The same batch again: accepted or refused, it changes nothing.
             let ended = output(batch.fleet.wildrydes().args(["ingest", "--detach"]).arg(&batch.input.rides));
             refused = !ended.status.success();
-            let told = String::from_utf8_lossy(&ended.stderr);
-            assert!(!refused || told.contains("the queue is full"), "{told}");
+            let stderr_text = String::from_utf8_lossy(&ended.stderr);
+            assert!(!refused || stderr_text.contains("the queue is full"), "{stderr_text}");
         }
         assert!(refused, "{BATCHES_MAX} batches were taken where 2 should fill the queue");
+        // The interval of the samples; the number of publishes before a refusal ends the loop.
         tokio::time::sleep(Duration::from_millis(250)).await;
     }
-    batch.struck();
+    batch.count_fault();
     assert!(deepest <= LIMIT + LIMIT_SLACK, "{deepest} messages where {LIMIT} should be the limit");
     assert!(grown <= GROWTH_BYTES_MAX, "a worker grew by {grown} bytes while it waited");
     noaa.release();

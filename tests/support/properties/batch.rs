@@ -23,7 +23,7 @@ const DELIMITERS: [char; 4] = [',', ';', '\t', '|'];
 const COLUMNS: [&str; 8] =
     ["name", "statustime", "latitude", "longitude", "distance", "healthpoints", "magicpoints", "fieldservice"];
 
-/// What the splitter makes of a batch.
+/// The outputs of the splitter for a batch.
 #[derive(Debug, PartialEq)]
 enum Ended {
     Split {
@@ -64,7 +64,7 @@ fn split(body: &[u8], piece_bytes: usize) -> Ended {
     }
 }
 
-/// A table below a header: the result is the same however its bytes are cut; every row that another reader finds is
+/// A table below a header: the result does not depend on how its bytes are cut; every row that another reader finds is
 /// received, or the table is refused because it may hide rows.
 pub fn csv(data: &[u8]) {
     let Some(([how, piece], rows)) = split_first(data) else { return };
@@ -74,11 +74,11 @@ pub fn csv(data: &[u8]) {
     let ended = split(&text, INPUT_BYTES_MAX * 2);
     assert_eq!(split(&text, 1 + usize::from(piece)), ended, "in pieces");
     let starts_json = matches!(rows.trim_ascii_start().first(), Some(b'{' | b'['));
-    let found = Rows::of(&text, delimiter);
+    let counts = Rows::of(&text, delimiter);
     match ended {
         Ended::Refused { reason, why } => {
             legible(&why);
-            let may_hide_rows = rows.contains(&b'"') || found.cells_max > 2 * (COLUMNS.len() - 1);
+            let may_hide_rows = rows.contains(&b'"') || counts.cells_max > 2 * (COLUMNS.len() - 1);
             let is_text = std::str::from_utf8(&text).is_ok();
             assert!(may_hide_rows || !is_text || starts_json, "{reason}: {why}");
             assert!(starts_json || reason == "invalid_csv", "{reason}: {why}");
@@ -90,7 +90,7 @@ pub fn csv(data: &[u8]) {
             // A byte order mark at the beginning of a row is skipped, and so is a row with nothing else in it.
             if !starts_json && !rows.windows(3).any(|bytes| bytes == b"\xef\xbb\xbf") {
                 let received = account.received;
-                assert!((found.filled..=found.all).contains(&received), "{received} rows: {found:?}");
+                assert!((counts.filled..=counts.all).contains(&received), "{received} rows: {counts:?}");
             }
         }
     }
@@ -100,7 +100,7 @@ pub fn csv(data: &[u8]) {
 #[derive(Debug, Default)]
 struct Rows {
     all: u64,
-    /// Without those that may be blank lines.
+    /// The rows without those that may be blank lines.
     filled: u64,
     cells_max: usize,
 }
@@ -114,21 +114,21 @@ impl Rows {
     fn of(text: &[u8], delimiter: char) -> Self {
         let delimiter = u8::try_from(delimiter).expect("ASCII");
         let mut reader = csv::ReaderBuilder::new().delimiter(delimiter).flexible(true).from_reader(text);
-        let mut found = Self::default();
+        let mut rows = Self::default();
         for record in reader.byte_records() {
             let record = record.expect("bytes are enough for it");
             let is_blank = record.len() == 1 && record[0].iter().all(is_blank_byte);
-            found.all += 1;
-            found.filled += u64::from(!is_blank);
-            found.cells_max = found.cells_max.max(record.len());
+            rows.all += 1;
+            rows.filled += u64::from(!is_blank);
+            rows.cells_max = rows.cells_max.max(record.len());
         }
-        found
+        rows
     }
 }
 
-/// Lines of mappings, the first of which may say where the rides are, an empty line, and a document. A valid reading is
-/// written and read back the same; with it, the document gives the same however its bytes are cut; with the default
-/// reading, a ride read member by member equals the ride read at once.
+/// Lines of mappings, the first of which may locate the rides, an empty line, and a document. A valid reading is written and
+/// read back unchanged; with it, the document gives the same result however its bytes are cut; with the default reading, a ride
+/// read member by member equals the ride read at once.
 pub fn mapping(data: &[u8]) {
     let Some(([cut], rest)) = split_first(data) else { return };
     let text = String::from_utf8_lossy(rest);
@@ -183,7 +183,7 @@ fn check_written(reading: &Reading) {
     assert_eq!(&again, reading);
 }
 
-/// What each element is, or why the document is refused.
+/// The outcome of each element, or why the document is refused.
 fn read(reading: &Reading, pieces: &[&[u8]]) -> Result<Vec<String>, String> {
     let options = Options { lines: false, records: false, ride_bytes_max: 1024 };
     let mut document = Document::new(options).with_reading(reading.clone());

@@ -1,4 +1,4 @@
-//! The way between a process and the broker: late, twice, out of order, or broken.
+//! Simulated connections between processes and the broker: late, duplicated, out of order, or broken.
 
 use super::{
     promises,
@@ -25,12 +25,12 @@ use std::{
 };
 use tokio::sync::{Notify, watch};
 
-/// What a message is called in the trace.
+/// Name of a message in the trace.
 pub fn named(message: &Outgoing) -> String {
     format!("{}:{} {}", message.exchange, message.routing_key, message.properties.message_id.as_deref().unwrap_or("-"))
 }
 
-/// Publishes without a way in between.
+/// Publishes without a simulated connection.
 pub async fn straight(core: &MemoryBroker, message: Outgoing) {
     let connection = core.connect("world").await.expect("the core takes connections");
     let publisher = connection.publisher().await.expect("the core takes publishers");
@@ -40,7 +40,7 @@ pub async fn straight(core: &MemoryBroker, message: Outgoing) {
 /// A connection as one end sees it.
 pub struct Wire {
     state: watch::Sender<ConnectionState>,
-    /// Wakes the publishers that wait in the order in which they came; the channel wakes its receivers in a random one.
+    /// Wakes waiting publishers in their order of arrival; a watch channel wakes its receivers in random order.
     changed: Notify,
 }
 
@@ -78,14 +78,14 @@ impl Wire {
         }
     }
 
-    /// Resolves when it breaks.
+    /// Resolves when the connection breaks.
     async fn breaks(&self) -> String {
         let mut state = self.state.subscribe();
         let _ = state.wait_for(|state| matches!(state, ConnectionState::Closed(_))).await;
         self.broken().unwrap_or_default()
     }
 
-    /// Waits while the broker takes no publishes.
+    /// Waits while the broker accepts no publishes.
     async fn takes_publishes(&self) -> Result<(), PublishError> {
         loop {
             let changed = self.changed.notified();
@@ -98,7 +98,7 @@ impl Wire {
     }
 }
 
-/// The broker as a process reaches it.
+/// The broker as seen by a process.
 pub struct SimulatedBroker(pub Arc<Process>);
 
 #[async_trait]
@@ -234,7 +234,7 @@ impl Publisher for SimulatedPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
         let (process, world) = (&self.process, &self.process.world);
         let what = named(&message);
-        // What is only set aside goes on as it came.
+        // A message that only moves to a retry queue is unchanged.
         let set_aside = [RETRY, DEAD].contains(&message.exchange);
         let message = if process.newer && !set_aside { of_a_newer_version(message) } else { message };
         process.step(Point::BeforePublish, &what).await;
@@ -252,7 +252,7 @@ impl Publisher for SimulatedPublisher {
         process.latency().await;
         self.check()?;
         self.lost(Fault::PublishLost, &what)?;
-        // A work queue or a queue of dead letters is full.
+        // A full work queue or dead-letter queue.
         if message.mandatory && message.exchange != RETRY && process.happens(Fault::Refused) {
             process.tell(format_args!("✗ Refused {what}"));
             return Err(PublishError::Refused);
@@ -276,7 +276,7 @@ impl Publisher for SimulatedPublisher {
     }
 }
 
-/// What a later version may add to a message without a new major version.
+/// Adds what a later version may add to a message without a new major version.
 fn of_a_newer_version(mut message: Outgoing) -> Outgoing {
     if let Ok(mut body) = serde_json::from_slice::<Map<String, Value>>(&message.body) {
         body.insert("added_in_a_later_version".to_owned(), Value::Bool(true));
@@ -294,7 +294,7 @@ struct SimulatedConsumer {
     process: Arc<Process>,
     wire: Arc<Wire>,
     queue: String,
-    /// 0: no bound.
+    /// 0 means no limit.
     prefetch: usize,
     held: Vec<Delivery>,
     unacknowledged: Arc<AtomicUsize>,
@@ -315,7 +315,7 @@ impl SimulatedConsumer {
         if !self.process.happens(Fault::Reorder) {
             return Ok(first);
         }
-        // Whoever asked may stop waiting: then it is the next.
+        // The requester may stop waiting: then the next one gets the message.
         self.held.push(first);
         let overtaking = tokio::time::timeout(Duration::from_millis(50), inner.next()).await;
         if let Ok(Ok(second)) = overtaking {
@@ -381,7 +381,8 @@ fn is_read_here(delivery: &Delivery) -> bool {
 
 impl Drop for SimulatedConsumer {
     fn drop(&mut self) {
-        // What a crashed process held is given back when the broker notices; a half-open connection it notices late.
+        // The broker returns the messages of a crashed process when it notices the crash; for a half-open connection it notices
+        // late.
         let half_open = self.process.is_dead() && self.process.happens(Fault::HalfOpen);
         if let Some(inner) = self.inner.take().filter(|_| half_open)
             && let Ok(runtime) = tokio::runtime::Handle::try_current()
@@ -399,7 +400,7 @@ impl Drop for SimulatedConsumer {
     }
 }
 
-/// Nothing left to settle.
+/// Returns whether nothing is left to settle.
 struct Settled;
 
 #[async_trait]

@@ -1,5 +1,5 @@
-//! Who uses the fleet: a publisher, which goes on until each of its batches is confirmed, and somebody who asks for
-//! scores and for weather.
+//! The fleet's clients: a publisher, which repeats each batch until it is confirmed, and a client that requests scores and
+//! weather.
 
 use super::{
     broker::SimulatedBroker,
@@ -17,10 +17,10 @@ use runtime::{Broker, client::Client};
 use std::{sync::Arc, sync::atomic::Ordering::SeqCst, time::Duration};
 use tokio::task::JoinSet;
 
-/// Longer than anything takes once nothing goes wrong any more.
+/// Longer than anything takes once there are no faults.
 const SETTLED_WITHIN: Duration = Duration::from_secs(72 * 3_600);
 
-/// Starts them; they end by themselves.
+/// Starts the clients, which end by themselves.
 pub fn start(world: &Arc<World>, input: &Input) -> JoinSet<()> {
     let mut clients = JoinSet::new();
     for (number, submission) in input.submissions.iter().enumerate() {
@@ -32,7 +32,7 @@ pub fn start(world: &Arc<World>, input: &Input) -> JoinSet<()> {
     clients
 }
 
-/// Waits for the clients, then for everything they started. `false` when it does not come to rest.
+/// Waits for the clients, then for everything they started. Returns `false` if the fleet does not come to rest.
 pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
     while let Ok(Some(ended)) = tokio::time::timeout(SETTLED_WITHIN, clients.join_next()).await {
         ended.expect("a client does not fail");
@@ -50,7 +50,7 @@ pub async fn until_quiet(world: &Arc<World>, mut clients: JoinSet<()>) -> bool {
             return false;
         }
     }
-    // Workers tidy up every hour.
+    // Workers sweep every hour.
     tokio::time::sleep(Duration::from_secs(2 * 3_600)).await;
     let process = Process::new(world, "asker", "asker.last".to_owned(), false);
     let answered = ask(&process, 0, Duration::from_secs(300)).await;
@@ -100,7 +100,7 @@ async fn ask_now_and_then(process: Arc<Process>) {
     }
 }
 
-/// The same about weather.
+/// The same for weather.
 async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let broker = SimulatedBroker(Arc::clone(process));
     let answer = async {
@@ -109,7 +109,8 @@ async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration
     };
     match answer.await {
         Ok(response) => {
-            process.tell(format_args!("weather told, error: {:?}", response.error.as_ref().map(|error| error.code)));
+            process
+                .tell(format_args!("weather answered, error: {:?}", response.error.as_ref().map(|error| error.code)));
             promises::look_at_weather(&process.world, &response);
             true
         }
@@ -120,7 +121,7 @@ async fn ask_for_weather(process: &Arc<Process>, number: u64, deadline: Duration
     }
 }
 
-/// Asks once; whether there was an answer, which is looked at.
+/// Sends one request and checks its answer. Returns whether there was one.
 async fn ask(process: &Arc<Process>, number: u64, deadline: Duration) -> bool {
     let ride = |distance: f64| ScoreRide {
         ride_id: None,

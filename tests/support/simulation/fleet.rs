@@ -1,4 +1,4 @@
-//! Processes: each a worker in the real loop, which lives until it dies at some step, and then starts anew.
+//! Simulated processes: each runs a worker in the real loop until it dies at some step, and is then restarted.
 
 use super::{
     SIMULATED_PANIC,
@@ -23,10 +23,10 @@ use runtime::{
 };
 use std::{sync::Arc, time::Duration};
 
-/// Fewer rides make no model; an input has more than that or next to none.
+/// Minimum number of rides for a model; an input has either more or hardly any.
 const RIDES_MIN: u64 = 20;
 
-/// Starts every process, and whatever goes wrong with the broker itself.
+/// Starts every process, and the faults of the broker itself.
 pub fn start(world: &Arc<World>) -> Shutdown {
     let shutdown = Shutdown::new();
     let plan = &world.plan;
@@ -36,7 +36,7 @@ pub fn start(world: &Arc<World>) -> Shutdown {
             let place = Place { world: Arc::clone(world), kind, copy, shutdown: shutdown.clone() };
             match (kind, world.sabotage) {
                 (queue::SPLITTER, _) => place.supervise(move |process| {
-                    // An older and a newer version may cut differently.
+                    // An older and a newer version may split differently.
                     let chunk_size = if process.newer { chunk_size + 2 } else { chunk_size };
                     let settings = splitter::Settings { chunk_size, ..splitter::Settings::default() };
                     splitter::Splitter::new(settings, store(process))
@@ -83,7 +83,7 @@ fn store(process: &Arc<Process>) -> Store {
 }
 
 fn merger(process: &Arc<Process>) -> merger::Merger {
-    // Several parts, each uploaded in pieces.
+    // Several dataset files, each uploaded in pieces.
     let settings =
         merger::Settings { part_bytes_max: 16_000, upload_bytes: 4_000, probes_max: 4, ..merger::Settings::default() };
     merger::Merger::new(settings, store(process))
@@ -96,7 +96,7 @@ fn scorer(process: &Arc<Process>) -> scorer::Scorer {
 fn weather_fetcher(process: &Arc<Process>) -> weather_fetcher::WeatherFetcher {
     let settings = weather_fetcher::Settings {
         source: URL.to_owned(),
-        // The rate limit keeps real time.
+        // The rate limiter uses real time.
         requests_per_second: 1_000,
         ..weather_fetcher::Settings::default()
     };
@@ -117,7 +117,7 @@ impl Place {
         self.supervise_lives(move |life| life.run(make(&life.process)));
     }
 
-    /// Two workers in one process, which die and end together.
+    /// Two workers in one process, which end together.
     fn supervise_both<A: Worker, B: Worker>(self, make: impl Fn(&Arc<Process>) -> (A, B) + Send + 'static) {
         self.supervise_lives(move |life| {
             let (first, second) = make(&life.process);
@@ -163,14 +163,14 @@ impl Place {
 
 type Ending = BoxFuture<'static, Result<(), RunError>>;
 
-/// One life of a process.
+/// One life of a process, from its start to its death.
 struct Life {
     process: Arc<Process>,
     stop: Shutdown,
 }
 
 impl Life {
-    /// A worker of it, over a connection of its own.
+    /// One of its workers, over its own connection.
     fn run<W: Worker>(&self, worker: W) -> Ending {
         let concurrency = if W::CONCURRENCY == 1 { 1 } else { self.process.world.plan.concurrency };
         let options = RunOptions {
@@ -184,7 +184,7 @@ impl Life {
     }
 }
 
-/// A worker whose process may die around its handler, and whose handler may panic.
+/// A worker whose process may die before and after its handler, and whose handler may panic.
 struct Shaken<W> {
     inner: W,
     process: Arc<Process>,
@@ -200,7 +200,7 @@ impl<W: Worker> Worker for Shaken<W> {
         let what = envelope.properties.message_id.clone().unwrap_or_default();
         self.process.step(Point::BeforeHandle, &what).await;
         self.process.see_claim(None);
-        // An event has no further attempt: it would end as the dead letter of a scorer, which no promise is about.
+        // An event has no further attempt: it would become a dead letter of a scorer, which no promise covers.
         if !what.ends_with("/model-promoted") && self.process.happens(Fault::Panic) {
             self.process.tell(format_args!("✗ Panic {what}"));
             std::panic::panic_any(format!("{SIMULATED_PANIC} {what}"));
@@ -227,7 +227,7 @@ impl<W: Worker> Worker for Shaken<W> {
     }
 }
 
-/// The broker goes away and comes back, or takes no publishes for a while.
+/// The broker goes away and returns, or accepts no publishes for some time.
 async fn disturb_broker(world: Arc<World>) {
     while !world.is_calm() {
         tokio::time::sleep(world.moment(Duration::from_secs(30))).await;

@@ -1,4 +1,4 @@
-//! What is handed in: good batches in every form, bad ones, and two that claim the same name.
+//! The submissions of a run: valid batches in every form, invalid ones, and two with the same id.
 
 use super::plan::Plan;
 use bytes::Bytes;
@@ -16,40 +16,40 @@ use records::Store;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
-/// What must become of a submission.
+/// The expected outcome of a submission.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Fate {
-    /// The dataset of this batch holds its rides, but for the rejected ones.
+    /// The dataset of this batch has its rides, except the rejected ones.
     Dataset(String),
-    /// It is a dead letter of this queue for this reason.
+    /// A dead letter of this queue with this reason.
     DeadLetter(&'static str, &'static str),
-    /// Of all submissions under this batch id one becomes the dataset, the others are dead letters of the splitter.
+    /// One of all submissions under this batch id becomes the dataset, the others become dead letters of the splitter.
     Contested(String),
 }
 
 /// One message that is published, at least once.
 #[derive(Debug, Clone)]
 pub struct Submission {
-    /// For the trace.
+    /// Name in the trace.
     pub name: String,
-    /// As it is published.
+    /// The published message.
     pub message: Outgoing,
-    /// What is in the store before it is published.
+    /// Objects that are in the store before the message is published.
     pub object: Option<(String, Bytes)>,
-    /// Rides in it.
+    /// Number of rides.
     pub rides: usize,
-    /// SHA-256 of the batch's bytes as they came.
+    /// SHA-256 of the batch's bytes.
     pub sha256: String,
-    /// What must become of it.
+    /// Expected outcome.
     pub fate: Fate,
 }
 
-/// Everything that is handed in, in a run.
+/// All submissions of a run.
 #[derive(Debug, Clone)]
 pub struct Input {
-    /// Which input.
+    /// Number of the input.
     pub number: u64,
-    /// In the order of their publishing, when nothing goes wrong.
+    /// In the order in which they are published if there are no faults.
     pub submissions: Vec<Submission>,
 }
 
@@ -82,7 +82,7 @@ impl Input {
         Self { number: plan.input, submissions }
     }
 
-    /// Without the submissions that lost a contest.
+    /// The submissions without those that lost a contest for a batch id.
     pub fn won_by(&self, winner: usize) -> Self {
         let mut contested = 0;
         let mut submissions = self.submissions.clone();
@@ -97,7 +97,7 @@ impl Input {
     }
 }
 
-/// Rides around the stations, some too far, some bad, most of them labelled.
+/// Rides around the stations: some too far away, some invalid, most labelled.
 fn rides(random: &mut SmallRng, count: usize, with_bad_ones: bool) -> Vec<Value> {
     let ride = |index: usize| {
         let service = random.random_bool(0.4);
@@ -148,7 +148,7 @@ fn good(random: &mut SmallRng, number: usize) -> Submission {
 fn cut_short(random: &mut SmallRng) -> Submission {
     let mut document = json!(rides(random, 30, true)).to_string();
     document.truncate(document.len() / 2);
-    // In the middle of a character of a name would be another reason.
+    // Cutting within a character of a name would give another reason.
     while !document.is_char_boundary(document.len()) {
         document.pop();
     }

@@ -1,4 +1,4 @@
-//! The fleet in a world made of a seed: the five workers on the in-process broker, with a simulated store, clock and weather
+//! The fleet in a simulated world: the five workers on the in-process broker, with a simulated store, clock and weather
 //! service, in one thread and in virtual time, so that hours pass in milliseconds and the same seed gives the same run.
 //!
 //! ```text
@@ -11,12 +11,12 @@
 //!             └───── at every step [`World::step`] may crash the process; every answer may come late, twice or never
 //! ```
 //!
-//! * [`plan`]: what is drawn from the seed: processes, settings, how likely each fault is;
+//! * [`plan`]: the parameters of a run, drawn from the seed: processes, settings, probability of each fault;
 //! * [`world`]: steps, faults, the trace;
-//! * [`input`]: the batches; [`clients`]: who hands them in, and who asks for scores;
+//! * [`input`]: the batches; [`clients`]: the publisher, and the client that requests scores;
 //! * [`fleet`]: processes and their restarts;
-//! * [`promises`]: whether DESIGN's promises were kept, looked at from the outputs alone;
-//! * [`sabotage`]: promises broken on purpose, to see that it shows.
+//! * [`promises`]: judges whether the promises hold, from the outputs alone;
+//! * [`sabotage`]: promises broken on purpose, to check that they are detected.
 
 mod broker;
 mod clients;
@@ -50,25 +50,25 @@ use std::{
 };
 use world::World;
 
-/// What became of one run.
+/// The result of one run.
 #[derive(Debug, Clone)]
 pub struct Outcome {
     /// The seed.
     pub seed: u64,
-    /// Of every line of the trace: two runs are the same when it is.
+    /// Digest of the trace: equal for equal runs.
     pub trace_hash: u64,
     /// Every step of every process and every fault, in order.
     pub trace: Vec<String>,
-    /// Promises that were broken; empty when all is well.
+    /// Broken promises; empty if all hold.
     pub broken: Vec<String>,
-    /// How often each fault happened.
+    /// Number of occurrences of each fault.
     pub faults: BTreeMap<Fault, u64>,
-    /// Virtual time that passed.
+    /// Virtual duration of the run.
     pub took: Duration,
 }
 
 impl Outcome {
-    /// What was broken, and the last `lines` lines of the trace.
+    /// The broken promises, and the last `lines` lines of the trace.
     pub fn report(&self, lines: usize) -> impl fmt::Display {
         let trace = &self.trace[self.trace.len().saturating_sub(lines)..];
         format!(
@@ -82,14 +82,14 @@ impl Outcome {
     }
 }
 
-/// How a run may differ from the plan of its seed.
+/// Changes to the plan of a seed.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Options {
     /// A promise broken on purpose.
     pub sabotage: Option<Sabotage>,
 }
 
-/// Runs one seed to its quiet end and looks at what came of it.
+/// Runs one seed until it comes to rest, and judges the result.
 pub fn simulate(seed: u64, options: Options) -> Outcome {
     let plan = Plan::of_seed(seed);
     let input = Input::of_plan(&plan);
@@ -100,7 +100,7 @@ pub fn simulate(seed: u64, options: Options) -> Outcome {
     Outcome { seed, trace_hash: ended.trace_hash, trace: ended.trace, broken, faults: ended.faults, took: ended.took }
 }
 
-/// Runs seeds on every core until one breaks a promise: the lowest that did. `each` sees every outcome.
+/// Runs seeds on every core until one breaks a promise. Returns the lowest that did. `each` is called with every outcome.
 pub fn first_broken(seeds: Range<u64>, options: Options, each: impl Fn(&Outcome) + Sync) -> Option<Outcome> {
     let next = AtomicU64::new(seeds.start);
     let worst: Mutex<Option<Outcome>> = Mutex::default();
@@ -116,7 +116,7 @@ pub fn first_broken(seeds: Range<u64>, options: Options, each: impl Fn(&Outcome)
                     let outcome = simulate(seed, options);
                     each(&outcome);
                     if !outcome.broken.is_empty() {
-                        // No further seeds are begun; a lower one may still be under way.
+                        // No further seeds are started; a lower one may still be running.
                         next.store(seeds.end, SeqCst);
                         let mut worst = worst.lock().unwrap_or_else(PoisonError::into_inner);
                         if worst.as_ref().is_none_or(|worst| seed < worst.seed) {
@@ -130,7 +130,7 @@ pub fn first_broken(seeds: Range<u64>, options: Options, each: impl Fn(&Outcome)
     worst.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// The same input without a fault, one process each; kept, since many seeds share their input.
+/// Runs the same input without faults, with one process of each worker. Cached, since many seeds share their input.
 fn undisturbed(input: &Input, winner: usize) -> Arc<Ended> {
     type Known = HashMap<(u64, usize), Arc<Ended>>;
     static KNOWN: LazyLock<Mutex<Known>> = LazyLock::new(Mutex::default);
@@ -164,17 +164,17 @@ fn run(plan: &Plan, input: &Input, sabotage: Option<Sabotage>) -> Ended {
     })
 }
 
-/// Marks a panic that belongs to the simulation.
+/// Marks a panic that is part of the simulation.
 const SIMULATED_PANIC: &str = "simulated:";
 
-/// A handler that panics on purpose is no news.
+/// Simulated panics are not printed.
 fn silence_simulated_panics() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         let before = panic::take_hook();
         panic::set_hook(Box::new(move |info| {
             let simulated =
-                info.payload().downcast_ref::<String>().is_some_and(|said| said.starts_with(SIMULATED_PANIC));
+                info.payload().downcast_ref::<String>().is_some_and(|text| text.starts_with(SIMULATED_PANIC));
             if !simulated {
                 before(info);
             }

@@ -1,41 +1,41 @@
-//! What is drawn from the seed before anything runs.
+//! The plan of a run, drawn from the seed before the run.
 
 use super::world::Fault;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
 use trainer::promote::Promotion;
 
-/// Different inputs; seeds share them, so that the undisturbed run of each is needed once.
+/// Number of inputs. Seeds share them, so that the undisturbed run of each is needed once.
 pub const INPUTS: u64 = 24;
 
-/// The circumstances of a run, as data.
+/// The parameters of a run.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// The seed.
     pub seed: u64,
-    /// Which input.
+    /// Number of the input.
     pub input: u64,
     /// Processes of each worker.
     pub processes: BTreeMap<&'static str, usize>,
-    /// Messages a process handles at once.
+    /// Messages that a process handles concurrently.
     pub concurrency: u16,
-    /// Rides a chunk.
+    /// Rides per chunk.
     pub chunk_size: u32,
-    /// Bytes a queue holds before publishers wait.
+    /// Capacity of a queue before publishers wait, bytes.
     pub queue_bytes_max: usize,
-    /// The longest a message, a confirm or a store takes on its way.
+    /// Maximum latency of messages, confirms and the store.
     pub latency_max: Duration,
-    /// Whether every second process is of a newer version, which says more than the older ones know.
+    /// Whether every second process is of a newer version, which writes additional fields.
     pub newer_versions: bool,
-    /// How likely each fault is wherever it can happen.
+    /// Probability of each fault at each occasion.
     pub rates: BTreeMap<Fault, f64>,
-    /// How long the publisher goes on.
+    /// Time for which the publisher repeats.
     pub busy: Duration,
 }
 
 impl Plan {
-    /// Who promotes: mostly every new model takes over, so that the champion does not depend on the order of arrival; in every fourth
-    /// run the rule judges, and only the models themselves do not.
+    /// The promotion rule: usually every new model is promoted, so that the champion does not depend on the order of arrival;
+    /// in every fourth run the comparison decides, and only the models themselves are independent of it.
     pub fn promotion(&self) -> Promotion {
         if self.seed % 4 == 3 { Promotion::ByRule } else { Promotion::Always }
     }
@@ -49,7 +49,7 @@ impl Plan {
         }
         let mut rates = BTreeMap::new();
         for fault in Fault::ALL {
-            // Some runs know nothing of a fault, some a lot.
+            // A fault may be absent in some runs and frequent in others.
             if random.random_bool(0.6) {
                 rates.insert(fault, fault.likely() * random.random_range(0.2..3.0));
             }

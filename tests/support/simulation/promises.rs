@@ -1,5 +1,5 @@
-//! Whether the promises were kept, judged by what the fleet put out and by nothing else: the store, the dead letters, the
-//! answers. The number before each complaint is that of the promise.
+//! Judges whether the promises hold, from the outputs of the fleet alone: the store, the dead letters, the answers. The number
+//! before each complaint is that of the promise.
 
 use super::{
     input::{Fate, Input},
@@ -40,7 +40,7 @@ struct Letter {
     body: Bytes,
 }
 
-/// What a run left behind.
+/// The outputs of a run.
 pub struct Ended {
     objects: BTreeMap<String, Bytes>,
     letters: Vec<Letter>,
@@ -58,8 +58,8 @@ pub struct Ended {
 impl Ended {
     pub async fn look(world: &World, settled: bool) -> Self {
         let mut objects = BTreeMap::new();
-        let found: Vec<_> = world.objects.list(None).try_collect().await.expect("memory can be listed");
-        for meta in found {
+        let listing: Vec<_> = world.objects.list(None).try_collect().await.expect("memory can be listed");
+        for meta in listing {
             let bytes = world.objects.get(&meta.location).await.expect("listed").bytes().await.expect("in memory");
             objects.insert(meta.location.to_string(), bytes);
         }
@@ -85,7 +85,7 @@ impl Ended {
         Self { objects, letters, listed, settled, promotion, broken, trace, trace_hash, faults, took }
     }
 
-    /// Which of the contested submissions became the dataset.
+    /// The contested submission that became the dataset.
     pub fn winner(&self, input: &Input) -> usize {
         let contested = input.submissions.iter().filter(|submission| matches!(submission.fate, Fate::Contested(_)));
         let claim = self.json::<Claim>(&layout::claim("contested"));
@@ -105,19 +105,19 @@ impl Ended {
     }
 }
 
-/// Everything that can be judged at the end.
+/// Judges everything that can be judged at the end.
 pub fn check(input: &Input, ended: &Ended, expected: &Ended) -> Vec<String> {
     let mut broken = Vec::new();
     if !ended.settled {
         return broken;
     }
     every_ride_is_somewhere_once(input, ended, &mut broken);
-    // 2 and 3: the same bytes as without a fault, and nothing besides.
+    // 2 and 3: the same bytes as without faults, and no other object.
     for prefix in ["dataset/", "rejected/"] {
-        let (found, wanted) = (ended.below(prefix), expected.below(prefix));
-        for path in found.keys().chain(wanted.keys()).copied().collect::<BTreeSet<_>>() {
-            match (found.get(path), wanted.get(path)) {
-                (Some(found), Some(wanted)) if found == wanted => {}
+        let (actual, expected_bytes) = (ended.below(prefix), expected.below(prefix));
+        for path in actual.keys().chain(expected_bytes.keys()).copied().collect::<BTreeSet<_>>() {
+            match (actual.get(path), expected_bytes.get(path)) {
+                (Some(actual), Some(expected_bytes)) if actual == expected_bytes => {}
                 (Some(_), Some(_)) => broken.push(format!("2: {path} has other bytes than without faults")),
                 (None, _) => broken.push(format!("2: {path} is missing")),
                 (Some(_), None) => broken.push(format!("2: {path} should not be there")),
@@ -154,7 +154,7 @@ async fn listed(world: &World) -> Vec<String> {
     }
 }
 
-/// Part of promise 1: every claimed batch is listed, once. Nobody could find out about a batch that is not listed.
+/// Part of promise 1: every claimed batch is listed once. Nobody could find a batch that is not listed.
 fn every_claim_is_listed_once(ended: &Ended, broken: &mut Vec<String>) {
     let mut missing: Vec<&str> = ended
         .below("batches/")
@@ -241,7 +241,7 @@ fn account(ended: &Ended, batch_id: &str, rides: usize) -> Result<(), String> {
     }
 }
 
-/// The models trained on the most datasets, by path: those of all rides and of each breed.
+/// The models trained on the most datasets, by path: global and breed models.
 fn last_models(ended: &Ended) -> BTreeMap<&String, &Bytes> {
     let models = ended.objects.iter().filter(|(path, _)| path.starts_with("models/") && path.ends_with("/model.json"));
     let models: Vec<_> = models
@@ -266,26 +266,26 @@ fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
     }
     match (champion(ended), champion(expected)) {
         (None, None) => {}
-        (Some(found), Some(wanted)) => {
+        (Some(actual), Some(undisturbed)) => {
             let artefact = |ended: &Ended, champion: &Alias| ended.objects.get(&champion.object).cloned();
-            if found.model_id != wanted.model_id || artefact(ended, &found) != artefact(expected, &wanted) {
-                let (found, wanted) = (found.model_id, wanted.model_id);
-                broken.push(format!("4: the champion is {found}; without faults it is {wanted}"));
+            if actual.model_id != undisturbed.model_id || artefact(ended, &actual) != artefact(expected, &undisturbed) {
+                let (actual, undisturbed) = (actual.model_id, undisturbed.model_id);
+                broken.push(format!("4: the champion is {actual}; without faults it is {undisturbed}"));
             }
         }
-        (found, wanted) => broken.push(format!(
+        (actual, undisturbed) => broken.push(format!(
             "4: champion {:?}; without faults it is {:?}",
-            found.map(|c| c.model_id),
-            wanted.map(|c| c.model_id)
+            actual.map(|c| c.model_id),
+            undisturbed.map(|c| c.model_id)
         )),
     }
 }
 
-/// 6, after every publish: what waits for a worker, in its queue and on its rungs, is bounded whatever comes in.
+/// 6, after every publish: the messages that wait for a worker, in its queue and its retry queues, are bounded.
 pub fn look_at_depths(world: &World, published: usize) {
-    /// Work queue and rungs, each with its limit.
+    /// Work queue and retry queues, each with its limit.
     const QUEUES: usize = 1 + topology::RUNGS_MS.len();
-    /// Lives of one kind of process, at most, that hold something: those that live and those that died half open.
+    /// Maximum number of lives of one kind of process that hold messages: the running ones and those that died half-open.
     const HOLDERS: usize = 16;
     let largest = world.largest.fetch_max(published, SeqCst).max(published);
     let held_back = HOLDERS * (usize::from(world.plan.concurrency) + 1) * largest;
@@ -306,11 +306,11 @@ pub fn look_at_depths(world: &World, published: usize) {
 
 /// Reads from the store's memory, which never waits.
 fn read<T: DeserializeOwned>(world: &World, path: &str) -> Option<T> {
-    let found = world.objects.get(&Path::from(path)).now_or_never()?.ok()?;
-    serde_json::from_slice(&found.bytes().now_or_never()?.ok()?).ok()
+    let object = world.objects.get(&Path::from(path)).now_or_never()?.ok()?;
+    serde_json::from_slice(&object.bytes().now_or_never()?.ok()?).ok()
 }
 
-/// 4, after every write: whoever reads the alias now finds a whole model.
+/// 4, after every write: a reader of the alias finds a complete model.
 pub fn look_at_champion(world: &World) {
     let alias = layout::champion(layout::GLOBAL_MODEL);
     let Some(champion) = read::<Alias>(world, &alias) else { return };
@@ -319,17 +319,17 @@ pub fn look_at_champion(world: &World) {
     }
 }
 
-/// Tenths of °C, °C and mm, or why not.
+/// Tenths of °C, °C and mm, or the reason for missing weather.
 type Told = Result<[i32; 3], WeatherErrorCode>;
 
-/// Places whose weather is known beforehand, and how each is answered.
+/// Places with known weather, and the expected answer for each.
 const PLACES: [(f64, f64, &str, Told); 3] = [
     (40.70, -74.00, "2018-04-03 23:59:59", Ok([115, 221, 39])),
     (0.0, 0.0, "2018-04-03 12:00:00", Err(WeatherErrorCode::NoStationInReach)),
     (40.70, -74.00, "2018-04-20 12:00:00", Err(WeatherErrorCode::NoObservationOnDate)),
 ];
 
-/// A question about weather whose answer is known.
+/// A weather request with a known answer.
 pub fn weather_request(number: u64) -> WeatherRequest {
     let place = |(latitude, longitude, at, _): (f64, f64, &str, _)| WeatherPlace {
         latitude,
@@ -339,7 +339,7 @@ pub fn weather_request(number: u64) -> WeatherRequest {
     WeatherRequest { request_id: format!("weather-{number}"), places: PLACES.map(place).to_vec() }
 }
 
-/// The same of weather: what is told is what the service has, or an error that says why not.
+/// The same for weather: the answer is what the service has, or an error that says why there is none.
 pub fn look_at_weather(world: &World, response: &WeatherResponse) {
     use WeatherErrorCode::{DeadlineExceeded, Internal, Unavailable};
     if let Some(error) = &response.error {
@@ -348,11 +348,11 @@ pub fn look_at_weather(world: &World, response: &WeatherResponse) {
         }
         return;
     }
-    let told = response.weather.iter().map(|weather| match weather {
+    let text = response.weather.iter().map(|weather| match weather {
         PlaceWeather::Observed(observed) => Ok([observed.tmin, observed.tmax, observed.prcp]),
         PlaceWeather::Failed { error } => Err(error.code),
     });
-    if !told.eq(PLACES.map(|(.., expected)| expected)) {
+    if !text.eq(PLACES.map(|(.., expected)| expected)) {
         world.break_promise(format!("5: not the weather of these places: {response:?}"));
     }
 }

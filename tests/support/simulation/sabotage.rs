@@ -1,4 +1,4 @@
-//! Promises broken on purpose: the mistakes that such systems are made with. The simulator must notice each.
+//! Promises broken on purpose, by typical mistakes of such systems. The simulation must detect each.
 
 use bytes::Bytes;
 use common::{
@@ -25,15 +25,15 @@ pub enum Sabotage {
     AcknowledgeFirst,
     /// A publish counts as done before its confirm.
     ConfirmNotAwaited,
-    /// A delivery that comes again is taken for done.
+    /// A redelivery is skipped as done.
     SkipRedelivered,
-    /// What cannot be read is logged and deleted.
+    /// Unreadable messages are logged and deleted.
     DeleteUnreadable,
     /// The merger counts the chunks that arrive instead of keeping the set of them.
     CountChunks,
     /// The merger writes the manifest before the files.
     ManifestFirst,
-    /// The splitter writes its claim on a batch id whether or not there is one.
+    /// The splitter writes its claim on a batch id unconditionally.
     ClaimWithoutCondition,
     /// An entry of the batch log is written even if it already exists.
     LogWithoutCondition,
@@ -41,13 +41,13 @@ pub enum Sabotage {
     ChampionFirst,
     /// An outage of the weather service spends the attempts of a message.
     OutageSpendsAttempts,
-    /// A scorer says the id of another model than the one it scored with.
+    /// A scorer names another model than the one it scored with.
     MixAnswers,
-    /// Queues and rungs take whatever comes.
+    /// Queues and retry queues have no limit.
     NoPushBack,
     /// The merger checks neither which splitting a chunk is from nor the fingerprint of the chunks.
     ProvenanceIgnored,
-    /// The sweep removes what is staged of batches in progress as well.
+    /// The sweep also removes the staged chunks of batches in progress.
     SweepInProgress,
 }
 
@@ -77,10 +77,10 @@ impl fmt::Display for Sabotage {
     }
 }
 
-/// Writes that wait for another one to go first.
+/// Writes that wait for another write.
 pub type Held = Vec<(Path, PutPayload)>;
 
-/// A merger as one writes it at first: it counts.
+/// A naive merger, which counts chunks.
 pub struct CountingMerger {
     store: Store,
     batches: Mutex<HashMap<String, (u32, Option<BatchSplit>)>>,
@@ -194,7 +194,7 @@ impl Worker for Sweeping {
     }
 }
 
-/// A weather-fetcher that takes an outage for a failure of the message.
+/// A weather-fetcher that treats an outage as a failure of the message.
 pub struct Impatient<W>(pub W);
 
 impl<W: Worker> Worker for Impatient<W> {
@@ -209,7 +209,7 @@ impl<W: Worker> Worker for Impatient<W> {
     }
 }
 
-/// A scorer that remembers which model it answered with last, and says that.
+/// A scorer that remembers the model of its previous answer, and names that.
 pub struct Mislabelling<W> {
     inner: W,
     before: Mutex<Option<String>>,
@@ -225,8 +225,8 @@ impl<W> Mislabelling<W> {
             && response.model_id.is_some()
         {
             let mut before = self.before.lock().unwrap_or_else(PoisonError::into_inner);
-            let told = before.clone().or_else(|| response.model_id.clone());
-            *before = std::mem::replace(&mut response.model_id, told);
+            let text = before.clone().or_else(|| response.model_id.clone());
+            *before = std::mem::replace(&mut response.model_id, text);
             outgoing.body = Bytes::from(serde_json::to_vec(&response).expect("JSON is written as JSON"));
         }
         outgoing

@@ -1,4 +1,4 @@
-//! The object store as a process reaches it: slow, failing, and at times silent about what it did.
+//! The object store as seen by a process: slow, failing, and sometimes without an answer.
 
 use super::{
     sabotage::{Held, Sabotage},
@@ -37,7 +37,7 @@ impl SimulatedStore {
         self.process.world.sabotage == Some(sabotage)
     }
 
-    /// Claim and batch have one name in an input whose batch is in the store.
+    /// Claim and batch have the same name in an input whose batch is in the store.
     fn see_claim(&self, path: &Path, done: bool) {
         let is_claim = done && path.as_ref().starts_with(layout::BATCHES);
         self.process.see_claim(path.filename().filter(|_| is_claim));
@@ -132,11 +132,11 @@ impl ObjectStore for SimulatedStore {
         let what = format!("{} {path}", if options.head { "head" } else { "get" });
         let head = options.head;
         let claim = self.process.take_claim();
-        let mut found = self.read(what, self.inner().get_opts(path, options)).await?;
+        let mut result = self.read(what, self.inner().get_opts(path, options)).await?;
         if !head && self.process.happens(Fault::TornRead) {
             self.process.tell(format_args!("✗ TornRead {path}"));
-            let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
-            found.payload = GetResultPayload::Stream(torn(payload));
+            let payload = std::mem::replace(&mut result.payload, GetResultPayload::Stream(stream::empty().boxed()));
+            result.payload = GetResultPayload::Stream(torn(payload));
         } else if !head
             && claim.is_some_and(|claim| path.filename() == Some(&claim))
             && self.process.kind == queue::SPLITTER
@@ -144,12 +144,12 @@ impl ObjectStore for SimulatedStore {
             && self.process.happens(Fault::SourceChanged)
         {
             self.process.tell(format_args!("✗ SourceChanged {path}"));
-            let payload = std::mem::replace(&mut found.payload, GetResultPayload::Stream(stream::empty().boxed()));
-            found.payload = GetResultPayload::Stream(changed(payload));
+            let payload = std::mem::replace(&mut result.payload, GetResultPayload::Stream(stream::empty().boxed()));
+            result.payload = GetResultPayload::Stream(changed(payload));
         } else {
             self.see_claim(path, true);
         }
-        Ok(found)
+        Ok(result)
     }
 
     fn delete_stream(&self, paths: BoxStream<'static, Result<Path>>) -> BoxStream<'static, Result<Path>> {
@@ -170,8 +170,8 @@ impl ObjectStore for SimulatedStore {
         let what = format!("list {}", prefix.map(Path::as_ref).unwrap_or_default());
         let (store, prefix) = (self.clone(), prefix.cloned());
         stream::once(async move {
-            let found: Vec<_> = store.read(what, store.inner().list(prefix.as_ref()).try_collect()).await?;
-            Ok::<_, Error>(stream::iter(found.into_iter().map(Ok)))
+            let listing: Vec<_> = store.read(what, store.inner().list(prefix.as_ref()).try_collect()).await?;
+            Ok::<_, Error>(stream::iter(listing.into_iter().map(Ok)))
         })
         .try_flatten()
         .boxed()
@@ -195,7 +195,7 @@ fn torn(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     half.chain(stream::iter([Err(Error::Generic { store: "simulated", source })])).boxed()
 }
 
-/// As many bytes, but the rides are ten miles longer.
+/// The same number of bytes, but the rides are ten miles longer.
 fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     let GetResultPayload::Stream(pieces) = payload else { return stream::empty().boxed() };
     let longer = |piece: Bytes| {
@@ -205,7 +205,7 @@ fn changed(payload: GetResultPayload) -> BoxStream<'static, Result<Bytes>> {
     pieces.map_ok(longer).boxed()
 }
 
-/// Parts arrive one by one; the object is there once it is complete, or not at all.
+/// Parts arrive one by one; the object is visible once it is complete, or not at all.
 #[derive(Debug)]
 struct SimulatedUpload {
     upload: Box<dyn MultipartUpload>,

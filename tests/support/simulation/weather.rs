@@ -1,4 +1,4 @@
-//! The weather service: three stations of one week, and many moods.
+//! The simulated weather service: three stations, one week, and many kinds of failure.
 
 use super::world::{Fault, Process};
 use bytes::Bytes;
@@ -10,16 +10,16 @@ use futures::{
 use std::{fmt::Write, io, sync::Arc, time::Duration};
 use weather_fetcher::http::{Answer, Http};
 
-/// Where it is said to be.
+/// Its URL.
 pub const URL: &str = "http://weather.simulated";
 
-/// Station, latitude, longitude, and what it measures.
+/// Station, latitude, longitude, and the elements that it measures.
 const STATIONS: [(&str, f64, f64, Measures); 5] = [
     ("SIM00000001", 40.70, -74.00, Measures::Everything),
     ("SIM00000002", 40.90, -73.80, Measures::EveryOtherDay),
-    // The nearest to many rides, and of no use.
+    // The nearest to many rides, and unusable.
     ("SIM00000003", 40.75, -73.95, Measures::Rain),
-    // In the list, but not to be had.
+    // In the list, but without a file.
     ("SIM00000004", 40.72, -73.98, Measures::Missing),
     ("SIM00000005", 41.60, -73.00, Measures::Everything),
 ];
@@ -32,7 +32,7 @@ enum Measures {
     Missing,
 }
 
-/// The service as one process reaches it.
+/// The service as seen by a process.
 #[derive(Debug)]
 pub struct SimulatedWeather(pub Arc<Process>);
 
@@ -43,7 +43,7 @@ impl Http for SimulatedWeather {
             process.alive().await;
             process.tell(format_args!("asks {url}"));
             process.latency().await;
-            let found = text(url.trim_start_matches(URL).trim_start_matches('/'));
+            let file = text(url.trim_start_matches(URL).trim_start_matches('/'));
             if process.happens(Fault::Weather) {
                 let mood = process.world.below(8);
                 process.tell(format_args!("✗ Weather mood {mood}"));
@@ -51,25 +51,25 @@ impl Http for SimulatedWeather {
                     0 => {
                         tokio::time::sleep(Duration::from_secs(20 + process.world.below(600))).await;
                         process.alive().await;
-                        Ok(answer(found))
+                        Ok(answer(file))
                     }
                     1 => Err("connection refused".to_owned()),
                     2 => Ok(status(429, Some("2"))),
                     3 => Ok(status(429, Some("900"))),
                     4 => Ok(status(503, None)),
                     5 => Ok(answer(Some("<html>be right back</html>".to_owned()))),
-                    6 => Ok(cut_off(found.unwrap_or_default())),
+                    6 => Ok(cut_off(file.unwrap_or_default())),
                     _ => Ok(status(500, Some("Mon, 01 Jun 2020 00:00:10 GMT"))),
                 };
             }
-            Ok(answer(found))
+            Ok(answer(file))
         }
         .boxed()
     }
 }
 
-fn answer(found: Option<String>) -> Answer {
-    match found {
+fn answer(file: Option<String>) -> Answer {
+    match file {
         Some(text) => {
             let body = stream::once(future::ready(Ok(Bytes::from(text)))).boxed();
             Answer { status: 200.try_into().expect("a status"), retry_after: None, body }

@@ -1,4 +1,4 @@
-//! The world a run takes place in: its randomness, its trace, and whatever may go wrong at a step.
+//! The simulated world of a run: its random numbers, its trace, and the faults at each step.
 
 use super::{plan::Plan, sabotage::Sabotage};
 use common::{outcome::Outgoing, topology::queue};
@@ -18,14 +18,14 @@ use std::{
 use tokio::{sync::watch, time::Instant};
 use xxhash_rust::xxh3::Xxh3;
 
-/// A place in the work of a process at which it may die.
+/// A step in the work of a process at which it may die.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[allow(missing_docs)]
 pub enum Point {
     BeforeHandle,
     AfterHandle,
     BeforePublish,
-    /// The broker has the message, the confirm is on its way.
+    /// The broker has the message, and the confirm is in flight.
     Published,
     Confirmed,
     BeforeAck,
@@ -35,7 +35,7 @@ pub enum Point {
     BeforeRead,
 }
 
-/// What can go wrong.
+/// A fault.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Fault {
     /// A process dies at a step.
@@ -58,9 +58,9 @@ pub enum Fault {
     Reorder,
     /// What a dead process held comes back only hours later: its connection was half open.
     HalfOpen,
-    /// The broker goes away for a while, and with it every connection and every message it has not confirmed.
+    /// The broker goes away for some time, with every connection and every unconfirmed message.
     BrokerRestart,
-    /// The broker takes no publishes for a while.
+    /// The broker accepts no publishes for some time.
     Blocked,
     /// A store operation fails without effect.
     StoreFails,
@@ -70,15 +70,15 @@ pub enum Fault {
     OwnConflict,
     /// A read breaks off in the middle.
     TornRead,
-    /// A process is given up during one of its writes: suspended past its heartbeat, or held back by a network. The
-    /// write takes effect hours later.
+    /// A process is abandoned during one of its writes: suspended past its heartbeat, or partitioned. The write takes effect
+    /// hours later.
     LateWrite,
     /// An object is changed in place, with the same number of bytes, while the splitter reads it for the second time;
     /// then it is restored.
     SourceChanged,
-    /// A process is asked to end (SIGTERM), as when a new version is rolled out.
+    /// A process is shut down (SIGTERM), as in a rolling update.
     Rollout,
-    /// The weather service does something else for a while: see `weather.rs`.
+    /// The weather service misbehaves for some time: see `weather.rs`.
     Weather,
 }
 
@@ -107,7 +107,7 @@ impl Fault {
         Self::Weather,
     ];
 
-    /// How likely it is at one occasion, in a usual run.
+    /// Probability at one occasion, in a usual run.
     pub fn likely(self) -> f64 {
         match self {
             Self::Crash | Self::LateWrite => 0.004,
@@ -123,8 +123,8 @@ impl Fault {
         }
     }
 
-    /// How often it may happen in one run, to each kind of worker: a message that meets more crashes and broken
-    /// connections than the delivery limit, or more failures than it has attempts, is rightly a dead letter.
+    /// Maximum number of occurrences in one run, for each kind of worker: a message that meets more crashes and broken
+    /// connections than the delivery limit, or more failures than it has attempts, becomes a dead letter by design.
     fn most(self) -> u64 {
         match self {
             Self::Crash => 4,
@@ -133,7 +133,7 @@ impl Fault {
             Self::PublishLost | Self::ConfirmLost | Self::AckLost => 2,
             Self::BrokerRestart => 3,
             Self::Panic | Self::Rollout => 3,
-            // Enough to meet everything, and an end: retries that are doubled again and again would fill any broker.
+            // Enough occurrences everywhere, and a limit: retries that are duplicated again and again would fill any broker.
             Self::Blocked | Self::LateDuplicate | Self::HalfOpen => 20,
             Self::Refused | Self::Duplicate | Self::OwnConflict | Self::WriteAnswerLost | Self::Weather => 60,
             Self::TornRead | Self::StoreFails | Self::Reorder => 120,
@@ -150,27 +150,27 @@ impl fmt::Display for Fault {
 /// The state of the broker as every connection sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BrokerIs {
-    /// Takes everything.
+    /// Accepts everything.
     Up,
-    /// Takes no publishes.
+    /// Accepts no publishes.
     Blocked,
     /// Gone.
     Down,
 }
 
-/// Steps of a run at most; usual ones take some thousands.
+/// Maximum number of steps of a run; usual runs take some thousands.
 const STEPS_MAX: usize = 300_000;
 
 /// Everything of one run.
 pub struct World {
     pub plan: Plan,
     pub sabotage: Option<Sabotage>,
-    /// What the broker holds.
+    /// The broker's messages.
     pub core: MemoryBroker,
-    /// What the store holds.
+    /// The store's objects.
     pub objects: Arc<InMemory>,
     pub broker: watch::Sender<BrokerIs>,
-    /// No more faults: what is there is to settle.
+    /// Whether the faults have ended and the fleet comes to rest.
     calm: AtomicBool,
     overrun: AtomicBool,
     started: Instant,
@@ -235,18 +235,18 @@ impl World {
         }
     }
 
-    /// Whether more has happened than can be: somebody runs in circles, and nobody does anything any more.
+    /// Returns whether the limit of steps is exceeded: some process loops, and the run ends.
     pub fn is_overrun(&self) -> bool {
         self.overrun.load(SeqCst)
     }
 
-    /// A promise was seen broken while the run went on.
+    /// Records a broken promise during the run.
     pub fn break_promise(&self, what: String) {
         self.tell("PROMISE", &what);
         self.state().broken.push(what);
     }
 
-    /// Whether this fault happens here and now, to a process of this kind.
+    /// Returns whether this fault happens now, to a process of this kind.
     pub fn happens(&self, fault: Fault, kind: &'static str) -> bool {
         let Some(rate) = self.plan.rates.get(&fault).copied().filter(|_| !self.is_calm()) else { return false };
         let mut state = self.state();
@@ -262,17 +262,17 @@ impl World {
         true
     }
 
-    /// A number from the world's own randomness.
+    /// A number from the world's random number generator.
     pub fn below(&self, bound: u64) -> u64 {
         self.state().random.random_range(0..bound.max(1))
     }
 
-    /// A moment, up to `max`.
+    /// A random duration up to `max`.
     pub fn moment(&self, max: Duration) -> Duration {
         Duration::from_micros(self.below(u64::try_from(max.as_micros()).unwrap_or(u64::MAX)))
     }
 
-    /// How long something is on its way.
+    /// Waits for a random latency.
     pub async fn latency(&self) {
         tokio::time::sleep(self.moment(self.plan.latency_max)).await;
     }
@@ -281,7 +281,7 @@ impl World {
         self.calm.load(SeqCst)
     }
 
-    /// From now on nothing goes wrong any more.
+    /// Ends all faults.
     pub fn calm_down(&self) {
         self.tell("world", "no more faults");
         self.calm.store(true, SeqCst);
@@ -308,7 +308,7 @@ impl World {
         }
     }
 
-    /// Publishes a copy of a message in some hours.
+    /// Publishes a copy of a message some hours later.
     pub fn publish_later(self: &Arc<Self>, message: Outgoing) {
         let world = Arc::clone(self);
         world.late.fetch_add(1, SeqCst);
@@ -334,7 +334,7 @@ impl World {
         });
     }
 
-    /// The trace and what was counted.
+    /// The trace and the counts.
     pub fn conclude(&self) -> (u64, Vec<String>, Vec<String>, BTreeMap<Fault, u64>) {
         let mut state = self.state();
         let hash = state.hash.finish();
@@ -349,10 +349,10 @@ pub struct Process {
     pub kind: &'static str,
     /// `merger.1#3`: the second of its kind, in its third life.
     pub name: String,
-    /// Of a newer version than the others.
+    /// Whether it is of a newer version than the others.
     pub newer: bool,
-    /// Name of the claim that this message's handler read or wrote last, if it has done nothing else since: then a
-    /// splitter reads that batch for the second time.
+    /// Name of the claim that this message's handler read or wrote last, if it has done nothing else since: then a splitter
+    /// reads that batch for the second time.
     claim: Mutex<Option<String>>,
     dead: watch::Sender<bool>,
 }
@@ -393,7 +393,7 @@ impl Process {
         let _ = self.dead.subscribe().wait_for(|dead| *dead).await;
     }
 
-    /// A dead process does nothing more.
+    /// A dead process does nothing.
     pub async fn alive(&self) {
         if self.is_dead() || self.world.is_overrun() {
             std::future::pending::<()>().await;
@@ -418,7 +418,7 @@ impl Process {
         }
     }
 
-    /// The process dies, or is given up: nothing of it continues.
+    /// The process dies, or is abandoned: nothing of it continues.
     pub async fn die(&self) {
         self.dead.send_replace(true);
         self.alive().await;

@@ -171,7 +171,7 @@ mod tests {
     }
 
     #[test]
-    fn each_key_has_so_many_requests_at_once() {
+    fn concurrent_requests_of_each_key_are_limited() {
         let settings = Settings { requests_per_key_max: 2, ..settings(None) };
         let door = Doorkeeper::new(&settings);
         let (reader, both) = (headers("x-api-key", "r"), headers("x-api-key", "b"));

@@ -58,6 +58,7 @@ async fn a_missing_list_at_an_address_of_its_own_is_waited_for_within_bounds() {
     let settings = Settings { stations, unusable_patience_ms: 50, ..of(noaa.url()) };
     let fetcher = fetcher(settings, &memory_store());
     why(enrich_one(&fetcher).await);
+    // Longer than `unusable_patience_ms`.
     tokio::time::sleep(Duration::from_millis(60)).await;
     assert!(permanent(enrich_one(&fetcher).await).contains("no station list at"));
 }

@@ -118,9 +118,9 @@ fn an_artefact_has_only_the_features_of_its_set() {
         assert_eq!(model.coefficients.iter().map(|c| c.feature.as_str()).collect::<Vec<_>>(), names);
         let used = model.used().unwrap();
         let row = loaded.test.features[0];
-        let seen: Vec<f64> = used.iter().map(|j| row[*j]).collect();
-        let shift: f64 = model.coefficients.iter().zip(&seen).map(|(c, x)| c.per_unit * x).sum();
-        assert_eq!(model.log_odds(&seen), model.intercept + shift);
+        let inputs: Vec<f64> = used.iter().map(|j| row[*j]).collect();
+        let shift: f64 = model.coefficients.iter().zip(&inputs).map(|(c, x)| c.per_unit * x).sum();
+        assert_eq!(model.log_odds(&inputs), model.intercept + shift);
         let evidence = model.evidence.unwrap();
         assert!(evidence.weather.is_none() && evidence.any.is_some() && evidence.held_out.unwrap().mileage.is_none());
     }

@@ -17,7 +17,7 @@ use sha2::{Digest, Sha256};
 /// Maximum number of manifests read at once.
 const MANIFESTS_AT_ONCE: usize = 16;
 
-/// What is to be trained on, and the id that follows from it.
+/// Everything that determines a model, and its id.
 #[derive(Debug, Clone)]
 pub struct Plan {
     /// Model family.

@@ -289,17 +289,18 @@ impl Predictions {
         let (pooled, global) = (ranking(&self.pooled), ranking(&self.global));
         let separate = self.separate.as_deref().map(ranking);
         let figures = |weights: &[u32]| {
-            let (ours, all) = (pooled.mean_loss(weights), global.mean_loss(weights));
-            let alone = separate.as_ref().map_or(ours, |separate| separate.mean_loss(weights));
-            Some([ours, all, alone, all - ours, alone - ours])
+            let loss = pooled.mean_loss(weights);
+            let of_global = global.mean_loss(weights);
+            let of_separate = separate.as_ref().map_or(loss, |separate| separate.mean_loss(weights));
+            Some([loss, of_global, of_separate, of_global - loss, of_separate - loss])
         };
-        let [pooled, global, alone, over_global, over_separate] =
+        let [pooled, global, of_separate, over_global, over_separate] =
             bootstrap::intervals(self.service.len(), cancel, figures)?;
         Some(BreedsHeldOut {
             rides: self.service.len() as u64,
             pooled: pooled.value,
             global: global.value,
-            separate: separate.as_ref().map(|_| alone.value),
+            separate: separate.as_ref().map(|_| of_separate.value),
             over_global,
             over_separate: separate.as_ref().map(|_| over_separate),
         })

@@ -74,7 +74,10 @@ pub fn judge(
         return reject("no_evidence", why);
     }
     let Some(comparison) = compare() else {
-        return reject("too_few_held_out", format!("the {held_out} held-out rides cannot tell it from the champion"));
+        return reject(
+            "too_few_held_out",
+            format!("the {held_out} held-out rides do not distinguish it from the champion"),
+        );
     };
     let Comparison { metric, rides, champion: old, challenger: new, gain, champion_id } = &comparison;
     let worse = gain.value < -rule.margin;

@@ -284,7 +284,7 @@ fn compare_breeds(
     decision::compare_predictions(rule.metric, "of each breed", &old, &new, &service, cancel)
 }
 
-/// Writes an artefact unless it exists: an alias names the SHA-256 of its artefact, so the bytes must never change, not even to those
+/// Writes an artefact unless it exists: an alias records the SHA-256 of its artefact, so the bytes must never change, not even to those
 /// that a newer trainer would write. An artefact that cannot be decoded never had an alias, and is replaced.
 async fn write_artefact(store: &Store, model: &Model) -> Result<Version, Failure> {
     let path = layout::model(&model.model, &model.model_id);

@@ -55,7 +55,7 @@ impl Page<'_> {
 
     fn head(&self) -> Markup {
         let (model, counts) = (self.model, &self.model.counts);
-        let (metrics, _) = words::judged(model);
+        let (metrics, _) = words::evaluation(model);
         let readout = |name: &str, value: String, more: String| {
             html! { div { dt { (name) } dd { strong { (value) } span { (more) } } } }
         };

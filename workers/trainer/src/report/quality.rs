@@ -64,7 +64,7 @@ pub(super) const MEASURES: [&str; 15] = [
 pub(super) fn quality(page: &Page<'_>) -> Markup {
     let model = page.model;
     let (train, test) = (&model.train, model.test.as_ref());
-    let (judged, whose) = words::judged(model);
+    let (metrics, whose) = words::evaluation(model);
     let rows = MEASURES.iter().zip(measures(train)).enumerate().map(|(at, (name, of_train))| {
         let of_test = test.and_then(|test| measures(test).into_iter().nth(at));
         vec![(*name).to_owned(), of_test.unwrap_or(NONE.to_owned()), of_train]
@@ -90,17 +90,17 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
         title: "Calibration".to_owned(),
         legend: &[(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")],
         caption: html! {
-            "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line the probability equals the \
-                observed share; below it the probability is too high. Expected calibration error " (score(judged.calibration_error)) "."
+            "On " (counted(metrics.rides, "ride")) " " (whose) ". On the dashed line the probability equals the \
+                observed share; below it the probability is too high. Expected calibration error " (score(metrics.calibration_error)) "."
         },
-        numbers: Some(calibration_table(judged)),
+        numbers: Some(calibration_table(metrics)),
     };
     let one_class = "All these rides are with a service request, or all without: there is no curve.";
     let inside = html! {
         div.columns {
             (roc.with(charts::roc(&train.roc, test_roc), one_class))
             (precision.with(charts::precision_recall(train, test), one_class))
-            (calibration.with(charts::calibration(judged), "Calibration is not recorded for this model."))
+            (calibration.with(charts::calibration(metrics), "Calibration is not recorded for this model."))
         }
         (table("Measures", &["Measure", "held out", "trained on"], rows.collect::<Vec<_>>()))
     };
@@ -135,9 +135,9 @@ fn costs(model: &Model) -> (Costs, bool) {
 /// Confusion and cost.
 pub(super) fn decisions(page: &Page<'_>) -> Markup {
     let model = page.model;
-    let (judged, whose) = words::judged(model);
+    let (metrics, whose) = words::evaluation(model);
     let (costs, given) = costs(model);
-    let curve = |metrics: &Metrics| costs.curve(metrics);
+    let curve = |of: &Metrics| costs.curve(of);
     let (of_train, of_test) = (curve(&model.train), model.test.as_ref().map(curve).unwrap_or_default());
     let (title, axis) = if given {
         ("Cost over the threshold", "Cost per ride")
@@ -170,8 +170,8 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
         p { (words::threshold(model)) }
         div.columns {
             figure {
-                h3 { "Decisions and labels, " (counted(judged.rides, "ride")) " " (whose) }
-                (confusion(judged))
+                h3 { "Decisions and labels, " (counted(metrics.rides, "ride")) " " (whose) }
+                (confusion(metrics))
                 figcaption { "Decisions at the threshold against labels. In brackets: the share of all rides." }
             }
             (figure.with(

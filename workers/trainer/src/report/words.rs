@@ -10,7 +10,7 @@ mod quality;
 pub(super) use choices::{decisions, threshold, verdict};
 pub(super) use effects::{Effect, effects};
 pub(super) use evidence::{signal, test_in_figures, weather};
-pub(super) use finding::{Finding, Tone, judged};
+pub(super) use finding::{Finding, Tone, evaluation};
 pub(super) use limits::{limits, warning};
 pub(super) use quality::{calibration, ranking};
 

@@ -458,8 +458,8 @@ async fn a_late_write_of_the_alias_is_repaired() {
     let as_it_was = everything(&store).await;
     store::write(&store, &path, late).await.unwrap();
     assert_ne!(alias(&store).await.unwrap().model_id, second.model_id);
-    let seen = records::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
-    assert_eq!(seen.unwrap().model_id, second.model_id);
+    let read = records::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
+    assert_eq!(read.unwrap().model_id, second.model_id);
     trainer(&store).tend().await.unwrap();
     assert_eq!(everything(&store).await, as_it_was);
 }

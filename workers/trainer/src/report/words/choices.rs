@@ -1,6 +1,6 @@
 //! The decisions by the threshold, the threshold itself, and the verdict.
 
-use super::finding::{Finding, Tone, judged};
+use super::finding::{Finding, Tone, evaluation};
 use crate::{
     document::verdict::Verdict,
     report::figures::{counted, foreign, percent, percent_of, setting, significant},
@@ -10,7 +10,7 @@ use common::model::{Confusion, Criterion, Model};
 /// Whether decisions by the threshold are better than always deciding the same.
 pub(in crate::report) fn decisions(model: &Model) -> Finding {
     let finding = |tone, short: &str, long: String| Finding::new("Are its decisions useful?", tone, short, long);
-    let (metrics, whose) = judged(model);
+    let (metrics, whose) = evaluation(model);
     let Confusion { true_negative, false_positive, false_negative, true_positive } = metrics.confusion;
     let (called, positives) = (true_positive + false_positive, true_positive + false_negative);
     let (all, negatives) = (metrics.rides, true_negative + false_positive);

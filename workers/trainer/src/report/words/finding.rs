@@ -33,7 +33,7 @@ impl Finding {
 }
 
 /// Returns the metrics to judge by, and a description of their rides.
-pub(in crate::report) fn judged(model: &Model) -> (&Metrics, &'static str) {
+pub(in crate::report) fn evaluation(model: &Model) -> (&Metrics, &'static str) {
     match &model.test {
         Some(test) => (test, "held out"),
         None => (&model.train, "trained on, which favours the model"),

@@ -2,7 +2,7 @@
 
 use super::{
     evidence::HINT_P_MAX,
-    finding::{Finding, Tone, judged},
+    finding::{Finding, Tone, evaluation},
 };
 use crate::{
     evaluate::inference::EVIDENCE_P_MAX,
@@ -25,7 +25,7 @@ const EXPECTED_MIN: f64 = 5.0;
 pub(in crate::report) fn ranking(model: &Model) -> Finding {
     let finding =
         |tone, short: &str, long: String| Finding::new("How well does it distinguish rides?", tone, short, long);
-    let (metrics, whose) = judged(model);
+    let (metrics, whose) = evaluation(model);
     let held_out = model.evidence.as_ref().and_then(|evidence| evidence.held_out.as_ref());
     let area = held_out.map(|held_out| held_out.model.roc_auc);
     let area = area.or(metrics.roc_auc.map(|value| Interval { value, lower: value, upper: value }));
@@ -62,7 +62,7 @@ pub(in crate::report) fn ranking(model: &Model) -> Finding {
 pub(in crate::report) fn calibration(model: &Model) -> Finding {
     let finding =
         |tone, short: &str, long: String| Finding::new("Are its probabilities calibrated?", tone, short, long);
-    let (metrics, whose) = judged(model);
+    let (metrics, whose) = evaluation(model);
     let rides = counted(metrics.rides, "ride");
     let Some(error) = metrics.calibration_error.filter(|error| error.is_finite()) else {
         return finding(Tone::Unknown, "Not measured.", "Calibration is not recorded for this model.".to_owned());

@@ -324,7 +324,7 @@ async fn a_shutdown_ends_a_training() {
     promoted(&trainer(&store), &ready).await;
 }
 
-/// An artefact is never written again, not even by a trainer that would write other bytes: an alias names its SHA-256.
+/// An artefact is never written again, not even by a trainer that would write other bytes: an alias records its SHA-256.
 #[tokio::test]
 async fn an_existing_artefact_never_changes() {
     let store = memory();

@@ -4,21 +4,22 @@
 //! cache/trainer/<format>/<hash>    a pack: pieces of many datasets, ordered by batch id
 //! ```
 //!
-//! A piece is the result of [`parse`](crate::data::rows::parse) for one block of a dataset. Its key is the SHA-256
-//! of the dataset's manifest, which names the SHA-256 of every file. So a hit needs none of the files, and a revision
-//! of a dataset has another key. Cached pieces go through the same code in the same order as freshly parsed blocks:
-//! models are identical to the byte with and without the cache, whatever part of it exists.
+//! A piece is the result of [`parse`](crate::data::rows::parse) for one block of a dataset. Its key is the SHA-256 of the dataset's
+//! manifest, which contains the SHA-256 of every file. So a hit needs none of the files, and a revision of a dataset has another key.
+//! Cached pieces go through the same code in the same order as freshly parsed blocks: models are identical to the byte with and without
+//! the cache, whatever part of it exists.
 //!
-//! * **Packs.** Opening thousands of small objects takes longer than parsing them. So a training gathers the pieces of new datasets
-//!   and merges them with packs that are not much larger, as a log-structured merge tree does: about log₂ of the rides many packs,
-//!   each piece rewritten about as often in its life. Packs are sorted, so that a training reads each from its start to its end, a
-//!   part of [`packs`] at a time, in the order of the batch ids. A pack is at most as large as 8 MiB and one piece.
-//! * **Trust.** No training needs the cache: it may be removed at any time, wholly or in part, while trainers run. Every index and
-//!   every piece has a checksum. The dataset of a damaged piece is read from its files instead, with a warning, and cached again. The last piece
-//!   of a dataset is its seal: it names the pieces before it, and exists only if the SHA-256 of every file was right when they were
-//!   parsed. A training never fails because of the cache; it takes longer.
-//! * **Several trainers** write packs under names that follow from their bytes. If one removes a pack that it has merged while
-//!   another reads it, the other looks for the pieces again.
+//! * **Packs.** Opening thousands of small objects takes longer than parsing them. So a training collects the pieces of new datasets and
+//!   merges them with packs that are not much larger, as a log-structured merge tree does: the number of packs is about the binary
+//!   logarithm of the number of rides, and a piece is rewritten about as often in its life. Packs are sorted, so that a training reads
+//!   each from start to end, a part of [`packs`] at a time, in the order of the batch ids. A pack is at most as large as 8 MiB and one
+//!   piece.
+//! * **Trust.** No training needs the cache: it may be removed at any time, wholly or in part, while trainers run. Every index and every
+//!   piece has a checksum. The dataset of a damaged piece is read from its files instead, with a warning, and cached again. The last
+//!   piece of a dataset is its seal: it lists the pieces before it, and exists only if the SHA-256 of every file was right when they
+//!   were parsed. A training never fails because of the cache; it takes longer.
+//! * **Several trainers** write packs whose names are hashes of their bytes. If one removes a pack that it has merged while another reads
+//!   it, the other looks for the pieces again.
 //! * **Removal.** A training that writes removes packs that it read no piece from: their datasets are gone, or their pieces are in a
 //!   larger pack too. It merges a pack of which less than half is read, whatever its size. It removes packs of other formats once they
 //!   are a week old.
@@ -47,8 +48,8 @@ use records::{
 use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Part of every path. Raise it whenever the same dataset would give other pieces: other block boundaries, another rule
-/// for what is trainable, another feature, another encoding.
+/// Part of every path. Raise it whenever the same dataset would give other pieces: other block boundaries, another rule for which rides
+/// are trainable, another feature, another encoding.
 const FORMAT: &str = "1";
 /// Maximum number of times that one training lists the packs again because one was gone.
 const LOOKS_MAX: u32 = 3;

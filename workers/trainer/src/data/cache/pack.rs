@@ -14,9 +14,9 @@ use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 const MAGIC: [u8; 8] = *b"wrpack1\n";
 const HEAD_BYTES: usize = MAGIC.len() + 4 + 8;
-/// Bytes of a pack from which on no further piece is added.
+/// Size in bytes from which on a pack gets no further piece.
 pub(super) const PACK_BYTES_MAX: u64 = 8 * 1024 * 1024;
-/// Larger packs and pieces are none of this trainer: a piece holds the rides of one block.
+/// Maximum size in bytes of a pack or a piece; a trainer writes no larger ones, since a piece holds the rides of one block.
 pub(super) const BYTES_MAX: u64 = 4 * PACK_BYTES_MAX;
 
 /// SHA-256 of a dataset's manifest.

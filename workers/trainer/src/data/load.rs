@@ -49,7 +49,7 @@ pub struct TrainingData {
 
 /// Maximum number of pairs of station and month to count separately; rides of further stations count under [`OTHER_PLACES`].
 const PLACES_MAX: usize = 100_000;
-/// Stands for the stations beyond [`PLACES_MAX`].
+/// Stands for the stations beyond `PLACES_MAX`.
 pub const OTHER_PLACES: &str = "others";
 
 /// Reads the datasets of the plan, sorted by batch id. If there is more than one and `cache` is set, cached datasets come from the cache.

@@ -38,26 +38,43 @@ pub(in crate::report) fn decisions(model: &Model) -> Finding {
         counted(positives, "ride"),
         percent_of(true_positive, positives)
     );
-    if let Criterion::Cost { false_positive: in_vain, false_negative: missed } = model.settings.threshold {
-        let n = all.max(1) as f64;
-        let by_model = (false_positive as f64 * in_vain + false_negative as f64 * missed) / n;
-        let constant = (negatives as f64 * in_vain / n).min(positives as f64 * missed / n);
-        let long = format!(
-            "{precision_and_recall} A ride costs {} on average; with always the same decision, {}.",
-            significant(by_model, 3),
-            significant(constant, 3)
-        );
-        return match by_model < constant {
-            true => finding(Tone::Good, "They save costs.", long),
-            false => finding(Tone::Bad, "They save no costs.", long),
-        };
+    let (tone, short, long) = match model.settings.threshold {
+        Criterion::Cost { false_positive, false_negative } => {
+            by_cost(metrics.confusion, false_positive, false_negative)
+        }
+        _ => by_accuracy(metrics.confusion),
+    };
+    finding(tone, short, format!("{precision_and_recall} {long}"))
+}
+
+/// Compares the cost of the decisions with that of a constant decision.
+fn by_cost(confusion: Confusion, in_vain: f64, missed: f64) -> (Tone, &'static str, String) {
+    let Confusion { true_negative, false_positive, false_negative, true_positive } = confusion;
+    let (positives, negatives) = (true_positive + false_negative, true_negative + false_positive);
+    let rides = (positives + negatives).max(1) as f64;
+    let by_model = (false_positive as f64 * in_vain + false_negative as f64 * missed) / rides;
+    let constant = (negatives as f64 * in_vain / rides).min(positives as f64 * missed / rides);
+    let long = format!(
+        "A ride costs {} on average; with always the same decision, {}.",
+        significant(by_model, 3),
+        significant(constant, 3)
+    );
+    match by_model < constant {
+        true => (Tone::Good, "They save costs.", long),
+        false => (Tone::Bad, "They save no costs.", long),
     }
-    let constant = positives.max(negatives);
-    let accuracy = format!(
-        "{precision_and_recall} {} of its decisions are right; always deciding {} would be right for {}.",
-        percent_of(true_positive + true_negative, all),
+}
+
+/// Compares the share of right decisions with that of a constant decision.
+fn by_accuracy(confusion: Confusion) -> (Tone, &'static str, String) {
+    let Confusion { true_negative, false_positive, false_negative, true_positive } = confusion;
+    let (positives, negatives) = (true_positive + false_negative, true_negative + false_positive);
+    let rides = positives + negatives;
+    let long = format!(
+        "{} of its decisions are right; always deciding {} would be right for {}.",
+        percent_of(true_positive + true_negative, rides),
         if positives > negatives { "“service”" } else { "“no service”" },
-        percent_of(constant, all)
+        percent_of(positives.max(negatives), rides)
     );
     // Only rides where it departs from the constant decision make a difference: it is right there, or wrong.
     let (better, worse) = match positives > negatives {
@@ -66,17 +83,14 @@ pub(in crate::report) fn decisions(model: &Model) -> Finding {
     };
     match better - worse {
         gain if gain > 1.96 * (better + worse).sqrt() => {
-            finding(Tone::Good, "More often right than a constant decision.", accuracy)
+            (Tone::Good, "More often right than a constant decision.", long)
         }
-        gain if gain < -1.96 * (better + worse).sqrt() => finding(
-            Tone::Weak,
-            "Less often right than a constant decision.",
-            format!(
-                "{accuracy} That is what the criterion of the threshold asks for: it gives up right decisions to find more service \
-                 requests."
-            ),
-        ),
-        _ => finding(Tone::Weak, "Hardly more often right than a constant decision.", accuracy),
+        gain if gain < -1.96 * (better + worse).sqrt() => {
+            let why = "The criterion of the threshold asks for that: it gives up right decisions to find more service \
+                requests.";
+            (Tone::Weak, "Less often right than a constant decision.", format!("{long} {why}"))
+        }
+        _ => (Tone::Weak, "Hardly more often right than a constant decision.", long),
     }
 }
 

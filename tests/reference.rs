@@ -19,16 +19,12 @@ use std::{
 use trainer::{
     artefact::build,
     data::{
-        load::TrainingData,
-        plan::Plan,
+        Plan, TrainingData,
         rows::{NO_BREED, Rides},
     },
     evaluate::inference::{inference, standard_error},
-    fit::{
-        cancel::Cancel,
-        logistic::{Fit, Recipe, fit},
-    },
-    select::cross_validation::cross_validate,
+    fit::{Cancel, Fit, Recipe, fit},
+    select::cross_validate,
 };
 
 fn main() -> anyhow::Result<()> {

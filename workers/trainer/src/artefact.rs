@@ -2,15 +2,15 @@
 //! [`select`](crate::select) and [`evaluate`](crate::evaluate).
 
 use crate::{
-    data::{load::TrainingData, plan::Plan, rows::Rides},
+    data::{Plan, TrainingData, rows::Rides},
     evaluate::{
         bootstrap::{self, Ranking},
         histogram::histograms,
         inference::{self, Nested},
         metrics,
     },
-    fit::{cancel::Cancel, error::FitError, logistic::Fit, matrix::Features, scaler::Scaler},
-    select::{cross_validation::best, model::SelectedModel},
+    fit::{Cancel, Features, Fit, FitError, Scaler},
+    select::{SelectedModel, best},
 };
 use common::{
     features::{FEATURE_COUNT, FEATURES, FeatureSet},

@@ -2,7 +2,11 @@
 //! other folder.
 
 mod cache;
-pub mod load;
-pub mod plan;
+mod load;
+mod plan;
 pub mod rows;
-pub mod scored;
+mod scored;
+
+pub use load::{TrainingData, load};
+pub use plan::Plan;
+pub use scored::{DelayedLabel, ScoredRides};

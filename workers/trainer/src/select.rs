@@ -1,6 +1,10 @@
 //! Penalty and threshold are chosen among the rides to train on; pure, depends on [`data::rows`](crate::data::rows) and
 //! [`fit`](crate::fit) only.
 
-pub mod cross_validation;
-pub mod model;
-pub mod threshold;
+mod cross_validation;
+mod model;
+mod threshold;
+
+pub use cross_validation::{CrossValidation, best, cross_validate};
+pub(crate) use model::SelectedModel;
+pub use threshold::threshold;

@@ -5,7 +5,7 @@ mod threshold;
 
 pub use threshold::Threshold;
 
-use crate::document::verdict::{Metric, Promotion, Rule};
+use crate::document::{Metric, Promotion, Rule};
 use common::{
     features::{FOLDS_MAX, FeatureSet},
     model::{Criterion, TrainingSettings},

@@ -2,12 +2,11 @@
 
 use crate::{
     artefact::{self, Refusal, TOO_MANY_RIDES},
-    data::{load, plan::Plan, scored::ScoredRides},
-    document::json::{pretty, unreadable_as_missing},
-    fit::{cancel::Cancel, error::FitError},
+    data::{Plan, ScoredRides, load},
+    document::{pretty, unreadable_as_missing},
+    fit::{Cancel, FitError},
     release::{
-        announcement::known_decision,
-        breed_champions, breeds, delayed_labels,
+        breeds, complete_release, delayed_labels, known_decision,
         publication::{Release, TrainedRelease, cancelled},
     },
     settings::Settings,
@@ -126,11 +125,11 @@ impl Shared {
         if let Some(messages) = known_decision(&self.store, &plan.model, &plan.model_id, rule).await? {
             return Ok(messages);
         }
-        breed_champions::complete(&self.store, &plan.model).await?;
+        complete_release(&self.store, &plan.model).await?;
         let started = Instant::now();
         let scored = ScoredRides::read(&self.store).await?;
         let scored_after = started.elapsed();
-        let mut data = load::load(&self.store, plan, announced, &scored, self.threads, self.settings.cache).await?;
+        let mut data = load(&self.store, plan, announced, &scored, self.threads, self.settings.cache).await?;
         let loaded_after = started.elapsed();
         let datasets: Vec<&str> = plan.manifests.iter().map(|manifest| manifest.batch_id.as_str()).collect();
         let labels = std::mem::take(&mut data.delayed_labels);
@@ -195,7 +194,7 @@ impl Worker for Trainer {
 
     /// Repairs the alias of the champion, which a late write may have set back to an older version, and completes its release.
     async fn tend(&self) -> Result<(), Failure> {
-        breed_champions::complete(&self.shared.store, layout::GLOBAL_MODEL).await
+        complete_release(&self.shared.store, layout::GLOBAL_MODEL).await
     }
 }
 

@@ -17,7 +17,7 @@ use records::{
 };
 use runtime::client::{Client, ClientError};
 use sha2::{Digest, Sha256};
-use trainer::document::verdict::Verdict;
+use trainer::document::Verdict;
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
@@ -73,7 +73,7 @@ pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<
             continue;
         }
         if name == AliasName::Champion {
-            return Ok(Some(ModelOutcome::Promoted(trainer::release::announcement::announcement(&alias))));
+            return Ok(Some(ModelOutcome::Promoted(trainer::release::announcement(&alias))));
         }
         let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &alias.model_id)).await?;
         let (reason, why) = verdict.map_or(("not_promoted".to_owned(), alias.why), |told| (told.reason, told.why));

@@ -15,10 +15,9 @@ use serde_json::json;
 use std::time::Duration;
 use trainer::{
     Trainer,
-    document::breeds::Breeds,
+    document::Breeds,
     release::{
-        announcement::announcement,
-        breed_champions::{in_service, promote_breed_models},
+        announcement, in_service, promote_breed_models,
         registry::{self, Version},
     },
 };

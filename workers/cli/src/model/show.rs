@@ -8,7 +8,7 @@ use indicatif::HumanCount;
 use object_store::path::Path;
 use records::{Store, layout, store};
 use serde_json::json;
-use trainer::{document::verdict::Verdict, release::registry, report::odds::factor};
+use trainer::{document::Verdict, release::registry, report::odds::factor};
 
 /// Columns of the terminal that texts are wrapped to.
 const WIDTH: usize = 96;

@@ -2,7 +2,7 @@
 //!
 //! The resamples are the same for every figure and on every machine, so that models are compared on identical resamples.
 
-use crate::fit::{cancel::Cancel, loss::softplus};
+use crate::fit::{Cancel, softplus};
 use common::model::Interval;
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;

@@ -1,6 +1,6 @@
 //! Features that are linear combinations of each other.
 
-use crate::fit::matrix::Matrix;
+use crate::fit::Matrix;
 use common::features::FEATURE_COUNT;
 
 /// Maximum residual share of the variance of a feature that other features determine.
@@ -65,7 +65,7 @@ pub(crate) fn combinations(correlations: &Matrix, used: [bool; FEATURE_COUNT]) -
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::fit::matrix::PARAMETERS;
+    use crate::fit::PARAMETERS;
     use proptest::prelude::*;
 
     /// Returns the correlations of columns that `combine` computes from independent ones.

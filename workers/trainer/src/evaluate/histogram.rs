@@ -2,7 +2,7 @@
 
 use crate::{
     data::rows::Rides,
-    fit::{blocks::over_blocks, logistic::Fit, matrix::Features},
+    fit::{Features, Fit, over_blocks},
 };
 use common::{
     features::FEATURE_COUNT,
@@ -97,10 +97,7 @@ mod tests {
     use super::*;
     use crate::{
         data::rows::NO_BREED,
-        fit::{
-            cancel::Cancel,
-            logistic::{Recipe, fit},
-        },
+        fit::{Cancel, Recipe, fit},
     };
 
     /// Each histogram counts every ride once, its means are those of the rides, and a frequent smallest value has a bin of its own.

@@ -3,14 +3,7 @@
 use super::collinear::{self, Combinations};
 use crate::{
     data::rows::Rides,
-    fit::{
-        cancel::Cancel,
-        error::FitError,
-        logistic::{Fit, Recipe, fit_scaled},
-        matrix::{Features, Matrix, PARAMETERS, inverse},
-        newton::Problem,
-        scaler::Scaler,
-    },
+    fit::{Cancel, Features, Fit, FitError, Matrix, PARAMETERS, Problem, Recipe, Scaler, fit_scaled, inverse},
 };
 use common::{
     features::{FEATURE_COUNT, FEATURES, FeatureSet},

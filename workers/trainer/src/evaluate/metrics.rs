@@ -1,7 +1,7 @@
 //! How good predictions are, computed from log-odds, so that nothing overflows and no probability has to be clamped.
 
 use super::curves::{self, Calibration};
-use crate::fit::loss::softplus;
+use crate::fit::softplus;
 use common::model::{BrierDecomposition, CalibrationBin, Confusion, Metrics, logistic};
 
 /// Evaluates predictions, each with its finite log-odds and its label. `None` if there are none.

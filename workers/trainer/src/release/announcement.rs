@@ -1,10 +1,7 @@
 //! Messages about a release.
 
 use super::registry::{self, Version};
-use crate::document::{
-    json::unreadable_as_missing,
-    verdict::{BY_HAND_ONLY, Rule, Verdict},
-};
+use crate::document::{BY_HAND_ONLY, Rule, Verdict, unreadable_as_missing};
 use common::{
     message::{ModelPromoted, ModelRejected},
     model::{Alias, AliasName},

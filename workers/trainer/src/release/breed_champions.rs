@@ -1,10 +1,7 @@
 //! The champions of breeds follow the champion of all rides: breed models are in service only beside the global model of their release.
 
 use super::registry::{self, VersionError};
-use crate::document::{
-    breeds::{BreedSummary, Breeds},
-    json::unreadable_as_missing,
-};
+use crate::document::{BreedSummary, Breeds, unreadable_as_missing};
 use common::{
     model::{Alias, AliasName, Model},
     outcome::Failure,
@@ -110,7 +107,7 @@ pub(super) async fn artefact_of(store: &Store, alias: &Alias) -> Result<Option<M
 }
 
 /// Completes a release that was interrupted after its global model became champion.
-pub(crate) async fn complete(store: &Store, model: &str) -> Result<(), Failure> {
+pub(crate) async fn complete_release(store: &Store, model: &str) -> Result<(), Failure> {
     if let Some(champion) = registry::current(store, model, AliasName::Champion).await? {
         promote_breed_models(store, registry::publish(store, champion).await?).await?;
     }

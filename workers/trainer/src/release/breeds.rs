@@ -6,21 +6,15 @@
 
 use crate::{
     artefact::{self, GlobalModel},
-    data::{load::TrainingData, plan::Plan, rows::Rides},
-    document::breeds::{BREEDS_SCHEMA, BreedSummary, Breeds, BreedsHeldOut},
+    data::{Plan, TrainingData, rows::Rides},
+    document::{BREEDS_SCHEMA, BreedSummary, Breeds, BreedsHeldOut},
     evaluate::{
         bootstrap::{self, Ranking},
         histogram::histograms,
         inference,
     },
-    fit::{
-        cancel::Cancel,
-        error::FitError,
-        logistic::{Fit, PriorMean, Recipe, fit},
-        loss::log_loss,
-        matrix::Vector,
-    },
-    select::cross_validation::best,
+    fit::{Cancel, Fit, FitError, PriorMean, Recipe, Vector, fit, log_loss},
+    select::best,
 };
 use common::{
     features::{FEATURE_COUNT, fold},

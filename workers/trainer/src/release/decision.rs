@@ -2,12 +2,12 @@
 
 use crate::{
     data::rows::Rides,
-    document::verdict::{BY_HAND_ONLY, CHAMPION_ALREADY, Comparison, Metric, Promotion, Rule, Verdict},
+    document::{BY_HAND_ONLY, CHAMPION_ALREADY, Comparison, Metric, Promotion, Rule, Verdict},
     evaluate::{
         bootstrap::{self, Ranking},
         inference::without_evidence,
     },
-    fit::{cancel::Cancel, loss::softplus, matrix::Features},
+    fit::{Cancel, Features, softplus},
 };
 use common::model::{Alias, Evidence, Model, logistic};
 

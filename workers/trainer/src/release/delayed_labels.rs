@@ -2,8 +2,8 @@
 
 use super::registry;
 use crate::{
-    data::scored::{DelayedLabel, ScoredRides},
-    document::{delayed_labels::DelayedLabelMetrics, json::pretty},
+    data::{DelayedLabel, ScoredRides},
+    document::{DelayedLabelMetrics, pretty},
     evaluate::metrics,
 };
 use common::{model::Model, outcome::Failure};

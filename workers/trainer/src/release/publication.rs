@@ -4,9 +4,9 @@
 //! model and on all breed models together; one breed alone has too few held-out rides.
 //!
 //! The global model is promoted first and the breed models follow
-//! ([`promote_breed_models`](super::breed_champions::promote_breed_models)); scorers use no breed model of another release. If a process
+//! ([`promote_breed_models`](super::promote_breed_models)); scorers use no breed model of another release. If a process
 //! dies in between, the global model scores rides of these breeds, until the next training, promotion or roll-back completes the release
-//! ([`complete`](super::breed_champions::complete)).
+//! ([`complete_release`](super::complete_release)).
 
 use super::{
     announcement::{announcement, read_verdict, rejection},
@@ -18,14 +18,9 @@ use super::{
 };
 use crate::{
     artefact::GlobalModel,
-    data::{load::TrainingData, plan::Plan},
-    document::{
-        delayed_labels::DelayedLabelMetrics,
-        json::pretty,
-        metrics::{DataSummary, MetricsFile},
-        verdict::{CHAMPION_ALREADY, Comparison, Rule, Verdict},
-    },
-    fit::cancel::Cancel,
+    data::{Plan, TrainingData},
+    document::{CHAMPION_ALREADY, Comparison, DataSummary, DelayedLabelMetrics, MetricsFile, Rule, Verdict, pretty},
+    fit::Cancel,
     report::Page,
 };
 use common::{

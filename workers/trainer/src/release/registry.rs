@@ -15,7 +15,7 @@
 //! that was given up, can set the copy back at any time: readers follow the generations beyond the copy ([`alias`]), and each trainer
 //! repairs the copy at its start and every hour.
 
-use crate::document::json::unreadable_as_missing;
+use crate::document::unreadable_as_missing;
 use common::{
     model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
     outcome::Failure,

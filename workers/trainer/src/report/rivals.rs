@@ -8,10 +8,7 @@ use super::{
     plot::{Axis, Ink},
     quality, words,
 };
-use crate::document::{
-    breeds::{BreedSummary, Breeds},
-    verdict::{Comparison, Metric},
-};
+use crate::document::{BreedSummary, Breeds, Comparison, Metric};
 use common::{
     features::FeatureSet,
     model::{Evidence, HeldOut, Interval, Quality},

@@ -2,16 +2,11 @@ use super::*;
 use crate::{
     artefact,
     data::{
-        load::TrainingData,
-        plan::Plan,
+        Plan, TrainingData,
         rows::{NO_BREED, Rides},
     },
-    document::{
-        breeds::{BreedSummary, BreedsHeldOut},
-        metrics::Coverage,
-        verdict::{Comparison, Metric},
-    },
-    fit::cancel::Cancel,
+    document::{BreedSummary, BreedsHeldOut, Comparison, Coverage, Metric},
+    fit::Cancel,
 };
 use common::model::{
     BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion, Criterion, Evidence, Gain, HeldOut,

@@ -2,13 +2,7 @@
 
 use crate::{
     data::rows::Rides,
-    fit::{
-        cancel::Cancel,
-        error::FitError,
-        logistic::{Fit, Recipe, fit},
-        loss::log_loss,
-        matrix::Vector,
-    },
+    fit::{Cancel, Fit, FitError, Recipe, Vector, fit, log_loss},
 };
 use common::{
     features::{FEATURE_COUNT, fold},

@@ -6,11 +6,7 @@ use super::{
 };
 use crate::{
     data::rows::Rides,
-    fit::{
-        cancel::Cancel,
-        error::FitError,
-        logistic::{Fit, Recipe, fit},
-    },
+    fit::{Cancel, Fit, FitError, Recipe, fit},
 };
 use common::{
     features::FeatureSet,

@@ -4,10 +4,7 @@ mod promotion;
 use super::*;
 use crate::{
     data::rows,
-    document::{
-        metrics::MetricsFile,
-        verdict::{Metric, Promotion, Verdict},
-    },
+    document::{Metric, MetricsFile, Promotion, Verdict},
     release::{
         publication,
         registry::{self, Version},
@@ -378,7 +375,7 @@ async fn rows_are_independent_of_blocks_and_files() {
     let columns = rows::Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap();
     let rows = rows::parse(&columns, body.as_bytes()).unwrap().rows;
     let plan = Plan::read(&store, TrainingSettings::default(), "a").await.unwrap();
-    let loaded = load::load(&store, &plan, "a", &ScoredRides::default(), 2, true).await.unwrap();
+    let loaded = load(&store, &plan, "a", &ScoredRides::default(), 2, true).await.unwrap();
     for (side, test) in [(&loaded.train, false), (&loaded.test, true)] {
         let expected: Vec<_> =
             rows.iter().filter(|row| row.test == test).map(|row| (row.features, row.service)).collect();

@@ -2,7 +2,7 @@
 
 use super::finding::{Finding, Tone, evaluation};
 use crate::{
-    document::verdict::Verdict,
+    document::Verdict,
     report::figures::{counted, foreign, percent, percent_of, setting, significant},
 };
 use common::model::{Confusion, Criterion, Model};

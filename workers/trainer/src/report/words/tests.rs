@@ -4,7 +4,7 @@ use super::{
     quality::chance_of_gaps,
     *,
 };
-use crate::{document::verdict::Verdict, report::tests::trained};
+use crate::{document::Verdict, report::tests::trained};
 use common::{
     features::FeatureSet,
     model::{CalibrationBin, Confusion, Criterion, Interval, Model, TrainingSettings},

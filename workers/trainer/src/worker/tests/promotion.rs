@@ -1,6 +1,7 @@
 //! Which new model becomes champion, by the rule or by a person.
 
 use super::*;
+use crate::release::promote_breed_models;
 use common::features::is_test_ride;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -279,7 +280,7 @@ async fn breed_models_follow_the_champion() {
 
     let (second, _) = registry::version(&store, layout::GLOBAL_MODEL, &refusal.model_id).await.unwrap().unwrap();
     registry::set_alias(&store, AliasName::Champion, &second, "a person", "").await.unwrap();
-    breed_champions::promote_breed_models(&store, first).await.unwrap();
+    promote_breed_models(&store, first).await.unwrap();
     let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
     assert_eq!(artefact.centre, Some(second.model_id));
 }

@@ -17,14 +17,14 @@ use std::{
     time::Instant,
 };
 use trainer::{
-    build::build,
-    inference::{inference, standard_error},
-    load::Loaded,
-    newton::Cancel,
-    plan::Plan,
-    rows::{NO_BREED, Rides},
+    artefact::build,
+    data::{
+        Plan, TrainingData,
+        rows::{NO_BREED, Rides},
+    },
+    evaluate::inference::{inference, standard_error},
+    fit::{Cancel, Fit, Recipe, fit},
     select::cross_validate,
-    train::{Fit, Recipe, fit},
 };
 
 fn main() -> anyhow::Result<()> {
@@ -37,8 +37,7 @@ fn main() -> anyhow::Result<()> {
 }
 
 fn recipe(alpha: f64, cancel: &Cancel) -> Recipe<'_> {
-    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    Recipe { alpha, used: [true; FEATURE_COUNT], centre: None, start: None, threads, cancel }
+    Recipe { alpha, used: [true; FEATURE_COUNT], prior_mean: None, start: None, cancel }
 }
 
 /// The intercept, then the weights.
@@ -95,10 +94,11 @@ fn speed(count: usize, file: &str) -> anyhow::Result<()> {
     let fit_seconds = began.elapsed().as_secs_f64();
     let began = Instant::now();
     let alphas = TrainingSettings::default().alphas;
-    let validated = cross_validate(&rides, &alphas, 5, [true; FEATURE_COUNT], recipe(1.0, &cancel).threads, &cancel)?;
+    let validated = cross_validate(&rides, &alphas, 5, [true; FEATURE_COUNT], &cancel)?;
     let validation_seconds = began.elapsed().as_secs_f64();
     anyhow::ensure!(validated.rides <= count, "more rides than there are");
-    let (settings, threads) = (TrainingSettings::default(), recipe(1.0, &cancel).threads);
+    let settings = TrainingSettings::default();
+    let threads = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
     let test = rides.only((0..count).step_by(10));
     let train = rides.only((0..count).filter(|ride| ride % 10 != 0));
     drop(rides);
@@ -114,7 +114,7 @@ fn speed(count: usize, file: &str) -> anyhow::Result<()> {
     let plan =
         Plan { model: names("speed"), model_id: names("0"), settings, manifests: Vec::new(), datasets: Vec::new() };
     let began = Instant::now();
-    let built = build(&plan, &Loaded { train, test, counts, ..Loaded::default() }, threads, &cancel)?;
+    let built = build(&plan, &TrainingData { train, test, counts, ..TrainingData::default() }, &cancel)?;
     let training_seconds = began.elapsed().as_secs_f64();
     anyhow::ensure!(built.model.gradient_norm < 1e-9, "no optimum");
     println!(
@@ -123,7 +123,7 @@ fn speed(count: usize, file: &str) -> anyhow::Result<()> {
             "rides": count, "fit_seconds": fit_seconds, "cross_validation_seconds": validation_seconds,
             "training_seconds": training_seconds,
             "coefficients": parameters(&fitted, FEATURE_COUNT),
-            "gradient_norm": fitted.gradient_norm, "threads": recipe(1.0, &cancel).threads,
+            "gradient_norm": fitted.gradient_norm, "threads": threads,
         })
     );
     Ok(())

@@ -11,7 +11,7 @@ use records::{
     layout,
     store::{self, Store},
 };
-use trainer::registry::{self, Version};
+use trainer::release::registry::{self, Version};
 
 /// A model with this log-odds at all features 0, and this slope per mile; the other coefficients are 0.
 pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Model {
@@ -89,5 +89,5 @@ pub async fn write(store: &Store, model: &Model) -> Version {
 
 /// Sets an alias to the version, as the trainer and an operator do.
 pub async fn name(store: &Store, alias: AliasName, version: &Version) -> Alias {
-    registry::name(store, alias, version, "test", "test").await.expect("the store is there")
+    registry::set_alias(store, alias, version, "test", "test").await.expect("the store is there")
 }

@@ -3,7 +3,7 @@
 use super::world::Fault;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
-use trainer::promote::Promotion;
+use trainer::document::Promotion;
 
 /// Number of inputs. Seeds share them, so that the undisturbed run of each is needed once.
 pub const INPUTS: u64 = 24;

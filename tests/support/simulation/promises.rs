@@ -30,7 +30,7 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
-use trainer::promote::Promotion;
+use trainer::document::Promotion;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

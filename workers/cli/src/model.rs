@@ -15,7 +15,7 @@ use common::model::{Alias, AliasName, Model};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use records::{Store, layout, store};
-use trainer::registry::{self, Version};
+use trainer::release::registry::{self, Version};
 
 /// Artefacts read at once.
 const READS_AT_ONCE: usize = 16;

@@ -245,7 +245,7 @@ fn unusable(ready: &[Ready<'_>]) -> Vec<String> {
 
 /// Every caution about a model, each as a sentence without its full stop.
 pub(crate) fn cautions(model: &Model) -> Vec<String> {
-    let without_evidence = model.evidence.as_ref().and_then(trainer::promote::without_evidence);
+    let without_evidence = model.evidence.as_ref().and_then(trainer::evaluate::inference::without_evidence);
     let warnings = model.warnings.iter().map(|warning| legible(&warning.why, false).into_owned());
     warnings.chain(without_evidence).collect()
 }
@@ -361,7 +361,7 @@ fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) ->
         let place = FEATURES.iter().position(|known| known.name == feature);
         let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
         let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
-        let factor = format!("× {}", trainer::odds::factor(factor));
+        let factor = format!("× {}", trainer::report::odds::factor(factor));
         let line = format!("  {words:<52}{factor:>12} {:>12} {truth:>9}", format!("{per_unit:+.6}"));
         writeln!(text, "{}", line.trim_end())?;
     }

@@ -17,7 +17,7 @@ use records::{
 };
 use runtime::client::{Client, ClientError};
 use sha2::{Digest, Sha256};
-use trainer::promote::Verdict;
+use trainer::document::Verdict;
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {

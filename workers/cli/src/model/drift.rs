@@ -16,7 +16,7 @@ use records::{
 use runtime::host;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
-use trainer::registry::Version;
+use trainer::release::registry::Version;
 
 /// What is shown of a version.
 struct Seen {

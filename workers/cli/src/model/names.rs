@@ -15,9 +15,11 @@ use serde_json::json;
 use std::time::Duration;
 use trainer::{
     Trainer,
-    breeds::Breeds,
-    registry::{self, Version},
-    release::{announcement, in_service, name_breeds},
+    document::Breeds,
+    release::{
+        announcement, in_service, promote_breed_models,
+        registry::{self, Version},
+    },
 };
 
 /// `promote`
@@ -111,7 +113,7 @@ async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Re
 async fn name(session: &Session, store: &Store, version: &Version, word: &Word) -> Result<(), Failed> {
     let before = registry::current(store, &version.model, AliasName::Champion).await?;
     let by = word.by.clone().unwrap_or_else(somebody);
-    let champion = registry::name(store, AliasName::Champion, version, &by, &word.why).await?;
+    let champion = registry::set_alias(store, AliasName::Champion, version, &by, &word.why).await?;
     let before = before.map(|before| before.model_id).filter(|before| *before != champion.model_id);
     if !session.shared.json {
         match &before {
@@ -119,11 +121,11 @@ async fn name(session: &Session, store: &Store, version: &Version, word: &Word) 
             None => println!("{} is champion of {}", champion.model_id, champion.model),
         }
     }
-    let named = name_breeds(store, champion.clone()).await.with_context(|| {
+    let named = promote_breed_models(store, champion.clone()).await.with_context(|| {
         "naming the models of breeds beside it: until they follow, the model of all rides scores theirs; the same command \
          again finishes it"
     })?;
-    for (breed, why) in &named.left_out {
+    for (breed, why) in &named.unusable {
         eprintln!("the model of breed {} is left out: {why}", legible(breed, false));
     }
     let breeds = named.champions.len();

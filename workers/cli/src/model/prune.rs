@@ -23,7 +23,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
-use trainer::breeds::Breeds;
+use trainer::document::Breeds;
 
 /// A version: its family and its id.
 type VersionKey = (String, String);

@@ -8,7 +8,7 @@ use indicatif::HumanCount;
 use object_store::path::Path;
 use records::{Store, layout, store};
 use serde_json::json;
-use trainer::{odds::factor, promote::Verdict, registry};
+use trainer::{document::Verdict, release::registry, report::odds::factor};
 
 /// Columns of the terminal that texts are wrapped to.
 const WIDTH: usize = 96;

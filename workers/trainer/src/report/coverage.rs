@@ -1,44 +1,44 @@
-//! Which stations the weather came from, month by month.
+//! Stations that the weather came from, month by month.
 
 use super::{
     figures::{count, foreign},
     plot::{Axis, Ink, Mark, Plot, Side},
 };
-use crate::report::Coverage;
+use crate::document::Coverage;
 use std::collections::BTreeMap;
 
-/// Stations with a row of their own.
+/// Maximum number of stations with a row of their own.
 const STATIONS_MAX: usize = 8;
-/// Steps in time that a picture has room for.
+/// Maximum number of steps in time.
 const STEPS_MAX: usize = 24;
-/// Months in a step: as few as fit.
+/// Months per step; the smallest that fits is chosen.
 const MONTHS: [i64; 6] = [1, 3, 12, 60, 120, 1200];
 
 /// Rides by station and time.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Map {
-    /// Months in a step.
+    /// Months per step.
     pub(super) months: i64,
-    /// Steps by their first month.
+    /// Name of each step: its first month or year.
     pub(super) steps: Vec<String>,
-    /// Stations, the others together, and what came without weather; the most rides first.
+    /// Stations by falling number of rides, then the remaining stations together, then rides without weather.
     pub(super) rows: Vec<MapRow>,
 }
 
 /// Rides of one station.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct MapRow {
-    /// Its name, or what stands for several or none.
+    /// Station id, or a description of several stations or none.
     pub(super) name: String,
     /// Whether these are the rides without weather.
     pub(super) is_none: bool,
-    /// All of them.
+    /// Number of rides in all steps.
     pub(super) rides: u64,
-    /// By step.
+    /// Number of rides per step.
     pub(super) by_step: Vec<u64>,
 }
 
-/// Months since the year 0 of `YYYY-MM`.
+/// Parses `YYYY-MM` into months since the year 0.
 fn month(text: &str) -> Option<i64> {
     let (year, month) = text.split_once('-')?;
     let digits = |text: &str, length: usize| text.len() == length && text.bytes().all(|byte| byte.is_ascii_digit());
@@ -48,7 +48,7 @@ fn month(text: &str) -> Option<i64> {
 }
 
 impl Map {
-    /// Of these rides; `None` where no month can be read.
+    /// Counts the rides by station and step; `None` if no month can be parsed.
     pub(super) fn of(coverage: &[Coverage]) -> Option<Self> {
         let read: Vec<(i64, &Coverage)> =
             coverage.iter().filter_map(|ride| Some((month(&ride.month)?, ride))).collect();
@@ -83,7 +83,7 @@ impl Map {
         Some(Self { months, steps: (0..steps).map(name).collect(), rows })
     }
 
-    /// What a step is.
+    /// Name of the length of a step.
     pub(super) fn step(&self) -> &'static str {
         match self.months {
             1 => "month",
@@ -95,7 +95,7 @@ impl Map {
         }
     }
 
-    /// The darker, the more rides; how many in all at the right.
+    /// Draws a field per station and step, darker for more rides, with the sum at the right.
     pub(super) fn plot(&self) -> Plot {
         let steps = self.steps.len();
         let most = self.rows.iter().flat_map(|row| &row.by_step).copied().max().unwrap_or(1).max(1) as f64;
@@ -114,7 +114,7 @@ impl Map {
                 marks.push(Mark::Bar((x + 0.05, y + 0.08), (x + 0.95, y + 0.92), ink, opaque));
             }
             let place = (steps as f64 + room * 0.98, y + 0.5);
-            marks.push(Mark::Word(place, count(row.rides), Ink::Text, Side::Left));
+            marks.push(Mark::Text(place, count(row.rides), Ink::Text, Side::Left));
         }
         let every = steps.div_ceil(4).max(1);
         let named = self.steps.iter().enumerate().filter(|(step, _)| step % every == 0 && step + every / 2 < steps);
@@ -134,7 +134,7 @@ mod tests {
         Coverage { station: station.to_owned(), month: month.to_owned(), rides }
     }
 
-    /// Months in which nobody rode are there, too; what has no month is left out; long spans come in longer steps.
+    /// Months without rides have a step too; rides without a month are left out; long spans have longer steps.
     #[test]
     fn rides_are_counted_by_station_and_time() {
         let map =
@@ -155,9 +155,8 @@ mod tests {
         assert_eq!(Map::of(&[ride("a", "2018-13", 1), ride("a", "18-01", 1)]), None);
     }
 
-    /// The frequent stations have a row each, the others one together.
     #[test]
-    fn rare_stations_come_together() {
+    fn rare_stations_share_a_row() {
         let stations = |n: u64| (0..n).map(|i| ride(&format!("s{i:02}"), "2018-01", 100 - i)).collect::<Vec<_>>();
         let names = |n: u64| Map::of(&stations(n)).unwrap().rows.into_iter().map(|row| row.name).collect::<Vec<_>>();
         assert_eq!(names(9).len(), 9);

@@ -1,13 +1,13 @@
-//! Figures, units and foreign texts as people read them. Whatever goes in, nothing comes out that is no number.
+//! Formats numbers, units and external texts for people. A non-finite number becomes a dash.
 
-use crate::odds;
+use super::odds;
 use common::model::{Coefficient, Interval};
 
-/// In the place of a figure that there is not.
+/// Stands for a missing figure.
 pub(super) const NONE: &str = "–";
 const THIN: char = '\u{202f}';
 const MINUS: char = '−';
-/// From here on, and below its inverse, figures are written with a power of ten.
+/// Size from which on a number is written with a power of ten.
 const PLAIN_MAX: f64 = 1e7;
 
 /// `17 946`.
@@ -31,7 +31,7 @@ pub(super) fn counted(value: u64, one: &str) -> String {
     format!("{} {one}{}", count(value), if value == 1 { "" } else { "s" })
 }
 
-/// So many decimals; a power of ten where that would be unreadable.
+/// Formats with `digits` decimals, or with a power of ten if the number is large.
 pub(super) fn decimals(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
@@ -48,7 +48,7 @@ pub(super) fn decimals(value: f64, digits: usize) -> String {
     if value < 0.0 && !is_zero { format!("{MINUS}{text}") } else { text }
 }
 
-/// So many digits that say something.
+/// Formats with `digits` significant digits.
 pub(super) fn significant(value: f64, digits: usize) -> String {
     if !value.is_finite() {
         return NONE.to_owned();
@@ -63,7 +63,7 @@ pub(super) fn significant(value: f64, digits: usize) -> String {
     decimals(value, (digits as i32 - 1 - magnitude(size)).max(0) as usize)
 }
 
-/// A number that somebody set: as it was written.
+/// Formats a setting with all its digits.
 pub(super) fn setting(value: f64) -> String {
     if value.is_finite() && (value == 0.0 || (1e-4..PLAIN_MAX).contains(&value.abs())) {
         let text = value.abs().to_string();
@@ -74,7 +74,7 @@ pub(super) fn setting(value: f64) -> String {
     significant(value, 3)
 }
 
-/// The power of ten of the first digit; of a number above 0.
+/// Power of ten of the first digit of a number above 0.
 fn magnitude(size: f64) -> i32 {
     size.log10().floor() as i32
 }
@@ -99,7 +99,7 @@ pub(super) fn ten_to(exponent: i32) -> String {
     format!("10{}", exponent.to_string().chars().map(raised).collect::<String>())
 }
 
-/// `38.6 %`; two digits that say something where that is less than one in a thousand.
+/// `38.6 %`; below one in a thousand, two significant digits.
 pub(super) fn percent(share: f64) -> String {
     let hundredths = share * 100.0;
     let small = hundredths != 0.0 && hundredths.abs() < 0.1;
@@ -107,7 +107,7 @@ pub(super) fn percent(share: f64) -> String {
     if text == NONE { text } else { format!("{text}{THIN}%") }
 }
 
-/// A share of counts in percent.
+/// `part` of `whole` in percent.
 pub(super) fn percent_of(part: u64, whole: u64) -> String {
     if whole == 0 { NONE.to_owned() } else { percent(part as f64 / whole as f64) }
 }
@@ -127,7 +127,7 @@ pub(super) fn p_value(p: f64) -> String {
     }
 }
 
-/// The figure and the ends of its interval, as precise as the interval is narrow: half of it has this many digits.
+/// Formats value and ends of an interval with a precision that gives half its width `digits` significant digits.
 fn precise(interval: &Interval, digits: i32) -> [String; 3] {
     let Interval { value, lower, upper } = *interval;
     let size = value.abs().max(lower.abs()).max(upper.abs());
@@ -139,7 +139,7 @@ fn precise(interval: &Interval, digits: i32) -> [String; 3] {
     [value, lower, upper].map(|value| decimals(value, digits as usize))
 }
 
-/// The figure, and `1.97 to 2.24`.
+/// Value and `1.97 to 2.24`.
 pub(super) fn with_interval(interval: &Interval) -> (String, String) {
     let [value, lower, upper] = precise(interval, 2);
     (value, format!("{lower} to {upper}"))
@@ -151,7 +151,7 @@ pub(super) fn interval(interval: &Interval) -> String {
     format!("{value} ({interval})")
 }
 
-/// An odds ratio: `2.10 (1.97 to 2.24)`, `0.897 (0.892 to 0.902)`, and `> 1000 (1.310 to > 1000)` where its size means nothing.
+/// An odds ratio: `2.10 (1.97 to 2.24)`, or `> 1000 (1.310 to > 1000)` if it is implausible.
 pub(super) fn ratio(interval: &Interval) -> String {
     let ends = [interval.value, interval.lower, interval.upper];
     if ends.iter().all(|end| end.is_finite()) && !ends.into_iter().all(odds::is_plausible) {
@@ -163,38 +163,38 @@ pub(super) fn ratio(interval: &Interval) -> String {
     format!("{value} ({lower} to {upper})")
 }
 
-/// A text from elsewhere: no control characters, none that turn the direction of writing, and no more than a line of it.
+/// Makes an external text printable: replaces control characters and those that change the direction of writing, and shortens it.
 pub(super) fn foreign(text: &str, chars_max: usize) -> String {
     let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
     let no_character = |c: char| matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}');
     let legible = |c: char| if c.is_control() || turns(c) || no_character(c) { '\u{fffd}' } else { c };
-    let mut told: String = text.chars().map(legible).take(chars_max).collect();
+    let mut printable: String = text.chars().map(legible).take(chars_max).collect();
     if text.chars().nth(chars_max).is_some() {
-        told.push('…');
+        printable.push('…');
     }
-    told
+    printable
 }
 
-/// A reason's code in words.
+/// A reason code in words.
 pub(super) fn reason(code: &str) -> String {
     foreign(&code.replace('_', " "), 80)
 }
 
-/// A feature as people speak of it.
+/// Name, unit and step of a feature, for people.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Spoken {
-    /// As a title.
+pub(super) struct FeatureWords {
+    /// Capitalised.
     pub(super) name: String,
-    /// Unit, in the plural.
+    /// In the plural.
     pub(super) unit: String,
-    /// So many of the dataset's units make one of these.
+    /// Number of dataset units per `unit`.
     pub(super) scale: f64,
-    /// What happens in a step, as in "each mile farther".
+    /// A step of the feature, such as "each mile farther".
     pub(super) step: String,
 }
 
-impl Spoken {
-    /// Of a feature of a model.
+impl FeatureWords {
+    /// Describes a feature of a model.
     pub(super) fn of(coefficient: &Coefficient) -> Self {
         let (unit, scale) = match coefficient.unit.as_str() {
             "tenth of °C" => ("°C".to_owned(), 10.0),
@@ -219,7 +219,7 @@ impl Spoken {
         Self { name: name.to_owned(), unit, scale, step: step.to_owned() }
     }
 
-    /// A value in people's unit.
+    /// Converts a value to `unit`.
     pub(super) fn value(&self, original: f64) -> f64 {
         original / self.scale
     }
@@ -229,7 +229,7 @@ impl Spoken {
 mod tests {
     use super::*;
 
-    /// Figures are read at a glance, whatever their size, and what is no number is a dash.
+    /// Numbers of any size are short; a non-finite number is a dash.
     #[test]
     fn figures_are_legible_at_any_size() {
         assert_eq!([count(0), count(9999), count(17_946)], ["0", "9999", "17\u{202f}946"]);
@@ -258,15 +258,15 @@ mod tests {
         assert_eq!([p_value(0.0), p_value(2.1e-9)], ["< 10⁻³⁰⁰", "2.1\u{202f}×\u{202f}10⁻⁹"]);
     }
 
-    /// An interval is told with as many digits as it is wide enough for.
+    /// The precision of an interval follows its width.
     #[test]
-    fn intervals_are_as_precise_as_they_are_narrow() {
-        let told = |value, lower, upper| interval(&Interval { value, lower, upper });
-        assert_eq!(told(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
-        assert_eq!(told(1.0016, 0.9716, 1.0316), "1.002 (0.972 to 1.032)");
-        assert_eq!(told(152.0, 90.2, 260.0), "152 (90 to 260)");
+    fn the_precision_of_an_interval_follows_its_width() {
+        let text = |value, lower, upper| interval(&Interval { value, lower, upper });
+        assert_eq!(text(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
+        assert_eq!(text(1.0016, 0.9716, 1.0316), "1.002 (0.972 to 1.032)");
+        assert_eq!(text(152.0, 90.2, 260.0), "152 (90 to 260)");
         assert_eq!(
-            told(5.2e-7, -4.5e-7, 1.6e-6),
+            text(5.2e-7, -4.5e-7, 1.6e-6),
             "5.2\u{202f}×\u{202f}10⁻⁷ (−4.5\u{202f}×\u{202f}10⁻⁷ to 1.6\u{202f}×\u{202f}10⁻⁶)"
         );
         let ratio = |value, lower, upper| ratio(&Interval { value, lower, upper });
@@ -275,11 +275,11 @@ mod tests {
         assert_eq!(ratio(2.104_3, 1.968_1, 2.242_2), "2.10 (1.97 to 2.24)");
         assert_eq!(ratio(6.1e16, 1.31, f64::MAX), "> 1000 (1.310 to > 1000)");
         assert_eq!(ratio(1e-9, f64::MIN_POSITIVE, 0.2), "< 0.001 (< 0.001 to 0.200)");
-        assert!(!told(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
+        assert!(!text(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
     }
 
     #[test]
-    fn foreign_texts_are_one_legible_line() {
+    fn external_texts_become_one_printable_line() {
         assert_eq!(foreign("a\nb\u{202e}c\0", 10), "a\u{fffd}b\u{fffd}c\u{fffd}");
         assert_eq!(foreign("abcdef", 3), "abc…");
         assert_eq!(foreign("<b>", 3), "<b>");

@@ -1,4 +1,4 @@
-//! The page from top to bottom: head, summary, and what it rests on.
+//! The page from top to bottom: head, summary, data, sections, origin.
 
 use super::{
     Page, coverage, effects,
@@ -10,7 +10,7 @@ use super::{
 use common::ride::Counts;
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
-/// Datasets that are listed.
+/// Maximum number of datasets in the list.
 const DATASETS_MAX: usize = 100;
 
 impl Page<'_> {
@@ -55,7 +55,7 @@ impl Page<'_> {
 
     fn head(&self) -> Markup {
         let (model, counts) = (self.model, &self.model.counts);
-        let (metrics, _) = words::judged(model);
+        let (metrics, _) = words::evaluation(model);
         let readout = |name: &str, value: String, more: String| {
             html! { div { dt { (name) } dd { strong { (value) } span { (more) } } } }
         };
@@ -103,27 +103,27 @@ impl Page<'_> {
             words::decisions(model),
             words::verdict(self.verdict),
         ];
-        let (doubtful, effects) = words::effects(model);
+        let (caution, effects) = words::effects(model);
         html! {
             section id="summary" aria-labelledby="h-summary" {
                 h2 id="h-summary" { "In plain words" }
                 dl.findings { @for finding in &findings { (parts::finding(finding)) } }
                 div.columns {
                     div {
-                        h3 { "What goes with more or fewer requests, the others being equal" }
-                        @if let Some(doubtful) = doubtful { p.caution { (doubtful) } }
+                        h3 { "Effect of each feature, the others being equal" }
+                        @if let Some(caution) = caution { p.caution { (caution) } }
                         @if effects.is_empty() { p.absent { "The model uses no feature." } }
                         ul.effects {
-                            @for (matters, words) in &effects {
-                                @let sure = matches!(matters, words::Matters::Clearly) && doubtful.is_none();
+                            @for (effect, words) in &effects {
+                                @let sure = matches!(effect, words::Effect::Clear) && caution.is_none();
                                 li class=(if sure { "sure" } else { "unsure" }) { (upper(words)) "." }
                             }
                         }
-                        p.note { "In brackets: 95 % intervals. Odds are the rides with a request to one without." }
+                        p.note { "In brackets: 95 % intervals. Odds: rides with a request per ride without." }
                     }
                     div {
                         @if !model.warnings.is_empty() {
-                            h3 { "To be wary of" }
+                            h3 { "Warnings" }
                             ul.warnings {
                                 @for warning in &model.warnings {
                                     li {
@@ -133,7 +133,7 @@ impl Page<'_> {
                                 }
                             }
                         }
-                        h3 { "What it cannot say" }
+                        h3 { "Limits" }
                         ul { @for limit in words::limits(model) { li { (limit) } } }
                     }
                 }
@@ -164,7 +164,7 @@ impl Page<'_> {
         let left = [
             ("Left out: no label", counts.unlabelled),
             ("Left out: no weather, though labelled", counts.without_weather),
-            ("Left out: a value no ride can have", counts.out_of_range),
+            ("Left out: impossible value", counts.out_of_range),
             ("Left out: the same ride in another batch", counts.duplicates),
         ];
         rows.extend(
@@ -190,16 +190,16 @@ impl Page<'_> {
             } else {
                 &[(Ink::Accent, "rides with weather from the station")]
             },
-            caption: html! { "The darker a field, the more rides; grey: none. At the right, their sum." },
+            caption: html! { "The darker a field, the more rides; grey: none. At the right, the sum." },
             numbers,
         };
         let inside = html! {
             div.columns {
-                div.wide { (table("What became of the rides", &["Rides", "how many", ""], rows)) }
-                (figure.with(map.map(|map| map.plot()), "Where the weather came from, and when, is not recorded."))
+                div.wide { (table("How the rides were used", &["Rides", "how many", ""], rows)) }
+                (figure.with(map.map(|map| map.plot()), "Stations and months are not recorded."))
             }
         };
-        section("data", "Data", "What was handed in, and what became of it.", inside)
+        section("data", "Data", "The rides handed in, and how they were used.", inside)
     }
 
     fn origin(&self) -> Markup {
@@ -211,7 +211,7 @@ impl Page<'_> {
         let settings = serde_json::to_string_pretty(&model.settings).unwrap_or_default();
         let inside = html! {
             h3 { "The formula" }
-            p { "Features in the units of the dataset; probabilities of new rides follow from this alone." }
+            p { "Features in the units of the dataset. The formula alone gives the probability of a new ride." }
             pre tabindex="0" role="region" aria-label="The formula" { (effects::formula(model)) }
             h3 { "Datasets" }
             @if rows.is_empty() {
@@ -226,19 +226,14 @@ impl Page<'_> {
                 "Made by trainer " (foreign(&model.trainer, 60)) ". Largest component of the gradient at the solution: "
                 (significant(model.gradient_norm, 2))
                 ". The same datasets and settings give the same model. Beside this page: model.json, metrics.json, \
-                    and, where there are, verdict.json and breeds.json."
+                    and, if they exist, verdict.json and breeds.json."
             }
         };
-        section(
-            "origin",
-            "What it was made of",
-            "Everything needed to make it again, or to use it without this software.",
-            inside,
-        )
+        section("origin", "Origin", "Everything needed to train it again, or to use it without this software.", inside)
     }
 }
 
-/// The sections, to go to.
+/// Links to the sections.
 fn contents() -> Markup {
     let sections = [
         ("summary", "Summary"),
@@ -252,17 +247,17 @@ fn contents() -> Markup {
         ("champion", "Champion"),
         ("breeds", "Breeds"),
         ("service", "In service"),
-        ("origin", "Made of"),
+        ("origin", "Origin"),
     ];
     html! { nav aria-label="Contents" { ol { @for (id, name) in sections { li { a href={ "#" (id) } { (name) } } } } } }
 }
 
-/// Of settings, whose lines are to be kept.
+/// Makes each line of an external text printable.
 fn foreign_lines(text: &str) -> String {
     text.lines().map(|line| foreign(line, 400)).collect::<Vec<_>>().join("\n")
 }
 
-/// With a capital at its beginning.
+/// Capitalises the first letter.
 pub(super) fn upper(text: &str) -> String {
     let mut chars = text.chars();
     chars.next().map_or(String::new(), |first| first.to_uppercase().chain(chars).collect())
@@ -280,7 +275,7 @@ fn total(counts: &Counts) -> u64 {
 fn by_reason(counts: &Counts) -> String {
     let mut largest_first: Vec<_> = counts.iter().collect();
     largest_first.sort_by_key(|(reason, rides)| (std::cmp::Reverse(**rides), reason.as_str()));
-    let told: Vec<String> =
+    let reasons: Vec<String> =
         largest_first.into_iter().map(|(code, rides)| format!("{} {}", reason(code), count(*rides))).collect();
-    told.join(", ")
+    reasons.join(", ")
 }

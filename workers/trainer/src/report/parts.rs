@@ -1,4 +1,4 @@
-//! What sections are put together of: figures with a caption and their numbers, tables, marks.
+//! Building blocks of sections: figures with caption and numbers, tables, findings.
 
 use super::{
     plot::{Ink, Plot},
@@ -6,20 +6,20 @@ use super::{
 };
 use maud::{Markup, html};
 
-/// A picture with what belongs to it.
+/// A chart with title, legend, caption and numbers.
 pub(super) struct Figure<'a> {
-    /// Above it.
+    /// Text above the chart.
     pub(super) title: String,
-    /// What the colours stand for.
+    /// Meaning of each ink.
     pub(super) legend: &'a [(Ink, &'a str)],
-    /// What to see, or why there is nothing.
+    /// Text below the chart.
     pub(super) caption: Markup,
-    /// Its numbers.
+    /// The numbers as a table.
     pub(super) numbers: Option<Markup>,
 }
 
 impl Figure<'_> {
-    /// With a picture, or a sentence in its place.
+    /// Renders the figure with the chart, or with a sentence if there is none.
     pub(super) fn with(self, plot: Option<Plot>, absent: &str) -> Markup {
         let Self { title, legend, caption, numbers } = self;
         let Some(plot) = plot else {
@@ -50,7 +50,7 @@ fn swatch(ink: Ink) -> String {
     format!("key {}", ink.variable().trim_start_matches("--"))
 }
 
-/// A table that scrolls within itself where the screen is too narrow. The first cell of a row is its name.
+/// A table that scrolls if the screen is too narrow. The first cell of a row is its header.
 pub(super) fn table(what: &str, head: &[&str], rows: impl IntoIterator<Item = Vec<String>>) -> Markup {
     html! {
         div.scrolls tabindex="0" role="region" aria-label=(what) {
@@ -70,7 +70,7 @@ pub(super) fn table(what: &str, head: &[&str], rows: impl IntoIterator<Item = Ve
     }
 }
 
-/// A section with its place in the list of contents.
+/// A section; `id` is its anchor in the list of contents.
 pub(super) fn section(id: &str, title: &str, lead: &str, inside: Markup) -> Markup {
     html! {
         section id=(id) aria-labelledby={ "h-" (id) } {

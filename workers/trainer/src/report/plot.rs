@@ -1,7 +1,7 @@
-//! One picture: two axes and what is marked between them, drawn as SVG.
+//! One chart: two axes and marks between them, drawn as SVG.
 //!
-//! Every place is worked out here as a share of its axis, within 0 … 1 whatever the values, and handed to the plotting library as
-//! such: it never meets a number it cannot draw.
+//! The plotting library only gets positions as shares of an axis, from 0 to 1 whatever the values: it never gets a number that it cannot
+//! draw.
 
 use super::figures::{decimals, significant, ten_to};
 use maud::{Markup, PreEscaped, html};
@@ -17,42 +17,42 @@ use plotters::{
 };
 use std::ops::Range;
 
-/// Units of a picture per pixel it is meant for: the library draws in whole units.
+/// Units of a chart per pixel; the library draws in whole units.
 const FINE: i32 = 10;
-/// Size of letters in a picture, pixels.
+/// Size of letters in pixels.
 const LETTERS: f64 = 12.5;
-/// What the library divides a font's size by when it writes it down.
+/// Factor by which the library divides a font size when it writes it.
 const LIBRARY_FONT_SCALE: f64 = 1.24;
-/// Values beyond are drawn as if they were this large.
+/// Larger values are drawn at this one.
 const VALUE_MAX: f64 = 1e150;
 
-/// What a line or area stands for. The style sheet gives each its colour, one for light and one for dark.
+/// Role of a line or area. The style sheet gives each role one colour for light and one for dark.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ink {
-    /// Words.
+    /// Text.
     Text,
-    /// Words at axes.
+    /// Text at axes.
     Faint,
-    /// Lines to read values by.
+    /// Grid lines.
     Grid,
-    /// The model, or what matters most.
+    /// The model, or the most important mark.
     Accent,
-    /// What it is compared with.
+    /// The object of a comparison.
     Other,
-    /// What is missing or wrong.
+    /// Missing or wrong.
     Bad,
-    /// What would be without any effect, or perfect: dashed.
+    /// Reference without effect, or perfect; dashed.
     Guide,
-    /// What is marked as chosen.
+    /// The chosen value.
     Mark,
 }
 
 impl Ink {
-    /// All of them.
+    /// Every ink.
     pub(super) const ALL: [Self; 8] =
         [Self::Text, Self::Faint, Self::Grid, Self::Accent, Self::Other, Self::Bad, Self::Guide, Self::Mark];
 
-    /// As it is written in the SVG, and shown where there is no style sheet.
+    /// Colour in the SVG, used without a style sheet.
     pub(super) fn rgb(self) -> (u8, u8, u8) {
         match self {
             Self::Text => (0x16, 0x20, 0x1f),
@@ -66,7 +66,7 @@ impl Ink {
         }
     }
 
-    /// Name of its colour in the style sheet.
+    /// Variable of the colour in the style sheet.
     pub(super) fn variable(self) -> &'static str {
         match self {
             Self::Text => "--ink",
@@ -89,7 +89,7 @@ impl Ink {
 /// An axis.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Axis {
-    /// What it shows, with its unit.
+    /// Quantity and unit.
     pub(super) name: String,
     from: f64,
     to: f64,
@@ -98,7 +98,8 @@ pub(super) struct Axis {
     has_grid: bool,
 }
 
-fn drawable(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
+/// Returns the smallest and the largest finite value, limited to [`VALUE_MAX`].
+fn range_of(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
     let finite = values.into_iter().filter(|value| value.is_finite());
     finite.map(|value| value.clamp(-VALUE_MAX, VALUE_MAX)).fold(None, |range: Option<(f64, f64)>, value| {
         let (from, to) = range.unwrap_or((value, value));
@@ -107,28 +108,28 @@ fn drawable(values: impl IntoIterator<Item = f64>) -> Option<(f64, f64)> {
 }
 
 impl Axis {
-    /// Wide enough for the values, with a little air; up to about so many ticks. Without a value: 0 … 1.
+    /// A linear axis with a margin around the values and about `ticks_max` ticks; 0 to 1 without a value.
     pub(super) fn linear(name: impl Into<String>, values: impl IntoIterator<Item = f64>, ticks_max: usize) -> Self {
-        let (from, to) = drawable(values).unwrap_or((0.0, 1.0));
-        let air = ((to - from) * 0.05).max(from.abs().max(to.abs()) * 1e-6);
-        let (from, to) = if air > 0.0 { (from - air, to + air) } else { (from - 0.5, to + 0.5) };
+        let (from, to) = range_of(values).unwrap_or((0.0, 1.0));
+        let margin = ((to - from) * 0.05).max(from.abs().max(to.abs()) * 1e-6);
+        let (from, to) = if margin > 0.0 { (from - margin, to + margin) } else { (from - 0.5, to + 0.5) };
         let ticks = round_ticks(from, to, ticks_max);
         Self { name: name.into(), from, to, is_log: false, ticks, has_grid: true }
     }
 
-    /// From 0 to at least `at_least` and the largest of the values.
+    /// A linear axis from 0 to the largest of the values and `at_least`.
     pub(super) fn from_zero(name: impl Into<String>, values: impl IntoIterator<Item = f64>, at_least: f64) -> Self {
-        let largest = drawable(values).map_or(at_least, |(_, to)| to.max(at_least));
+        let largest = range_of(values).map_or(at_least, |(_, to)| to.max(at_least));
         let to = if largest > 0.0 { largest * 1.04 } else { 1.0 };
         Self { name: name.into(), from: 0.0, to, is_log: false, ticks: round_ticks(0.0, to, 6), has_grid: true }
     }
 
-    /// Shares from 0 to 100 %.
+    /// An axis of shares from 0 to 100 %.
     pub(super) fn shares(name: impl Into<String>) -> Self {
         Self::shares_to(name, 1.0)
     }
 
-    /// Shares from 0 to this one and a little more, in percent.
+    /// An axis of shares from 0 to slightly more than `largest`, in percent.
     pub(super) fn shares_to(name: impl Into<String>, largest: f64) -> Self {
         let largest = if largest.is_finite() { largest.clamp(0.0, 1.0) } else { 1.0 };
         let steps = [0.01, 0.02, 0.05, 0.1, 0.2, 0.25];
@@ -139,16 +140,16 @@ impl Axis {
         Self { name: name.into(), from: 0.0, to, is_log: false, ticks: (0..=count).map(tick).collect(), has_grid: true }
     }
 
-    /// On which equal factors are equally far apart: wide enough for the values above 0. Without one: 0.1 … 10.
+    /// A logarithmic axis with a margin around the values above 0; 0.1 to 10 without one.
     pub(super) fn log(name: impl Into<String>, values: impl IntoIterator<Item = f64>) -> Self {
         let logs = values.into_iter().filter(|value| *value > 0.0).map(f64::log10);
-        let (from, to) = drawable(logs).unwrap_or((-1.0, 1.0));
-        let air = ((to - from) * 0.05).max(0.02);
-        let (from, to) = (from - air, to + air);
+        let (from, to) = range_of(logs).unwrap_or((-1.0, 1.0));
+        let margin = ((to - from) * 0.05).max(0.02);
+        let (from, to) = (from - margin, to + margin);
         Self { name: name.into(), from, to, is_log: true, ticks: log_ticks(from, to), has_grid: true }
     }
 
-    /// One row below the other.
+    /// An axis of rows, from top to bottom.
     pub(super) fn rows(labels: impl IntoIterator<Item = String>) -> Self {
         let labels: Vec<String> = labels.into_iter().collect();
         let rows = labels.len().max(1) as f64;
@@ -156,18 +157,18 @@ impl Axis {
         Self { name: String::new(), from: rows, to: 0.0, is_log: false, ticks, has_grid: false }
     }
 
-    /// Equal steps with a word at some.
+    /// An axis of equal steps, some of which have a tick.
     pub(super) fn steps(name: impl Into<String>, steps: usize, ticks: Vec<(f64, String)>) -> Self {
         Self { name: name.into(), from: 0.0, to: steps.max(1) as f64, is_log: false, ticks, has_grid: false }
     }
 
-    /// With more room beyond its end.
+    /// Extends the axis beyond its end.
     pub(super) fn widened(mut self, by: f64) -> Self {
         self.to += by;
         self
     }
 
-    /// Other words at the ticks.
+    /// Replaces the ticks.
     pub(super) fn with_ticks(mut self, ticks: Vec<(f64, String)>) -> Self {
         self.ticks = ticks;
         self
@@ -178,7 +179,7 @@ impl Axis {
         if share.is_finite() { share.clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// Where a value lies, 0 … 1; at the nearer end when it is beyond.
+    /// Position of a value from 0 to 1; a value beyond an end is at that end.
     fn at(&self, value: f64) -> f64 {
         let value = if value.is_nan() { 0.0 } else { value.clamp(-VALUE_MAX, VALUE_MAX) };
         self.share_of(match self.is_log {
@@ -188,8 +189,8 @@ impl Axis {
         })
     }
 
-    /// Where the ticks are, and what stands there. Those of a logarithmic axis are values, too.
-    fn marked(&self) -> Vec<(f64, &str)> {
+    /// Position and label of each tick.
+    fn positioned_ticks(&self) -> Vec<(f64, &str)> {
         self.ticks.iter().map(|(value, label)| (self.at(*value), label.as_str())).collect()
     }
 }
@@ -238,29 +239,29 @@ fn log_ticks(from: f64, to: f64) -> Vec<(f64, String)> {
     if ticks.len() >= 3 { ticks } else { round_ticks(10f64.powf(from), 10f64.powf(to), 4) }
 }
 
-/// What is drawn between the axes, in their values.
+/// A mark between the axes; coordinates are values.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Mark {
-    /// Through these points; width in tenths of a pixel.
+    /// A line through points; width in tenths of a pixel.
     Line(Vec<(f64, f64)>, Ink, u32),
-    /// Between two corners, this opaque.
+    /// A rectangle between two corners, with its opacity from 0 to 1.
     Bar((f64, f64), (f64, f64), Ink, f64),
     /// A point; radius in tenths of a pixel.
     Dot((f64, f64), Ink, i32),
-    /// A word, left of, right of, or around its place.
-    Word((f64, f64), String, Ink, Side),
+    /// A text beside a point.
+    Text((f64, f64), String, Ink, Side),
 }
 
-/// On which side of its place a word stands.
+/// Side of its point on which a text stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Side {
-    /// It ends there.
+    /// The text ends at the point.
     Left,
-    /// It is centred above.
+    /// The text is centred above the point.
     Above,
 }
 
-/// An axis as the library knows it: 0 … 1, with ticks.
+/// An axis for the library: positions from 0 to 1, with those of its ticks.
 struct Shares(Vec<f64>);
 
 impl Ranged for Shares {
@@ -280,40 +281,39 @@ impl Ranged for Shares {
     }
 }
 
-/// A picture.
+/// A chart.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Plot {
-    /// Width and height in pixels; it is scaled to the room it has.
+    /// Width and height in pixels; the page scales the chart.
     pub(super) size: (u32, u32),
-    /// To the right.
+    /// Horizontal axis.
     pub(super) x: Axis,
-    /// Upwards.
+    /// Vertical axis.
     pub(super) y: Axis,
-    /// From the back to the front.
+    /// Drawn in this order.
     pub(super) marks: Vec<Mark>,
 }
 
 type Context<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<Shares, Shares>>;
-type Drawn = Result<(), DrawingAreaErrorKind<std::io::Error>>;
+type DrawResult = Result<(), DrawingAreaErrorKind<std::io::Error>>;
 
 impl Plot {
-    /// As SVG in a page; `label` is what it says to those who do not see it.
+    /// Renders the chart as SVG for a page; `label` is its text for screen readers.
     pub(super) fn svg(&self, label: &str) -> Markup {
         let (width, height) = (self.size.0 * FINE as u32, self.size.1 * FINE as u32);
-        let mut drawn = String::new();
-        if self.draw(&mut drawn, (width, height)).is_err() {
-            return html! { p.absent { "This picture cannot be drawn." } };
+        let mut svg = String::new();
+        if self.draw(&mut svg, (width, height)).is_err() {
+            return html! { p.absent { "This chart cannot be drawn." } };
         }
-        // Without what the library says of the size: it follows from the page.
-        let inner =
-            drawn.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>")).map_or("", |(inner, _)| inner);
+        // Drops the size that the library writes: the page determines it.
+        let inner = svg.split_once('>').and_then(|(_, rest)| rest.rsplit_once("</svg>")).map_or("", |(inner, _)| inner);
         let view = format!("0 0 {width} {height}");
         html! { svg.plot viewBox=(view) role="img" aria-label=(label) xmlns="http://www.w3.org/2000/svg" { (PreEscaped(inner)) } }
     }
 
-    fn draw(&self, to: &mut String, size: (u32, u32)) -> Drawn {
+    fn draw(&self, to: &mut String, size: (u32, u32)) -> DrawResult {
         let root = SVGBackend::with_string(to, size).into_drawing_area();
-        let (x_ticks, y_ticks) = (self.x.marked(), self.y.marked());
+        let (x_ticks, y_ticks) = (self.x.positioned_ticks(), self.y.positioned_ticks());
         let longest = y_ticks.iter().map(|(_, label)| width_of(label)).fold(0.0, f64::max);
         let left = ((longest + 12.0) as i32 * FINE).min(size.0 as i32 / 2);
         let bottom = if self.x.name.is_empty() { 22 } else { 40 } * FINE;
@@ -364,7 +364,7 @@ impl Plot {
         root.present()
     }
 
-    fn mark(&self, chart: &mut Context<'_>, mark: &Mark) -> Drawn {
+    fn mark(&self, chart: &mut Context<'_>, mark: &Mark) -> DrawResult {
         let place = |(x, y): (f64, f64)| (self.x.at(x), self.y.at(y));
         let area = chart.plotting_area();
         match mark {
@@ -378,14 +378,14 @@ impl Plot {
             }
             Mark::Bar(from, to, ink, opaque) => {
                 let opaque = if opaque.is_finite() { opaque.clamp(0.0, 1.0) } else { 1.0 };
-                // Three digits: enough for the eye.
+                // Three digits are enough for the eye.
                 let opaque = (opaque * 1000.0).round() / 1000.0;
                 let style = ShapeStyle { color: ink.color().mix(opaque), filled: true, stroke_width: 0 };
                 let ((x0, y0), (x1, y1)) = (place(*from), place(*to));
                 area.draw(&Rectangle::new([(x0.min(x1), y0.max(y1)), (x0.max(x1), y0.min(y1))], style))
             }
             Mark::Dot(at, ink, radius) => area.draw(&Circle::new(place(*at), *radius, ink.color().filled())),
-            Mark::Word(at, text, ink, side) => {
+            Mark::Text(at, text, ink, side) => {
                 let (anchor, away) = match side {
                     Side::Left => (Pos::new(HPos::Right, VPos::Center), (0, 0)),
                     Side::Above => (Pos::new(HPos::Center, VPos::Bottom), (0, -8 * FINE)),
@@ -396,7 +396,7 @@ impl Plot {
     }
 }
 
-/// About how wide a word is, pixels: what it is written with is only known where it is looked at.
+/// Approximate width of a text in pixels; the reader's browser chooses the font.
 fn width_of(word: &str) -> f64 {
     let width = |c: char| match c {
         'A'..='Z' => 8.4,
@@ -417,7 +417,7 @@ fn letters(ink: Ink) -> TextStyle<'static> {
 mod tests {
     use super::*;
 
-    /// Ticks are round, within the axis, and few; an axis stands whatever the values.
+    /// Ticks are round, within the axis, and few, whatever the values.
     #[test]
     fn ticks_are_round_and_few() {
         let labels = |axis: &Axis| axis.ticks.iter().map(|(_, label)| label.clone()).collect::<Vec<_>>();

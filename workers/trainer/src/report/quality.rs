@@ -1,4 +1,4 @@
-//! How good the model is, what its decisions cost, and how it was selected.
+//! Quality of the model, cost of its decisions, and choice of its penalty.
 
 use super::{
     Page,
@@ -13,12 +13,12 @@ use maud::{Markup, html};
 
 const BOTH: [(Ink, &str); 2] = [(Ink::Accent, "held out"), (Ink::Other, "trained on")];
 
-/// Scores are compared to the fourth decimal.
+/// Formats a score with four decimals, enough to compare models.
 fn score(value: Option<f64>) -> String {
     value.map_or(NONE.to_owned(), |value| decimals(value, 4))
 }
 
-/// The measures of some rides, one below the other.
+/// Returns the values of [`MEASURES`].
 pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
     let part =
         |pick: fn(&common::model::BrierDecomposition) -> f64| score(metrics.brier_decomposition.as_ref().map(pick));
@@ -41,7 +41,7 @@ pub(super) fn measures(metrics: &Metrics) -> Vec<String> {
     ]
 }
 
-/// Their names, with what is good.
+/// Names of the measures, with the meaning of large values.
 pub(super) const MEASURES: [&str; 15] = [
     "Rides",
     "With a service request",
@@ -64,7 +64,7 @@ pub(super) const MEASURES: [&str; 15] = [
 pub(super) fn quality(page: &Page<'_>) -> Markup {
     let model = page.model;
     let (train, test) = (&model.train, model.test.as_ref());
-    let (judged, whose) = words::judged(model);
+    let (metrics, whose) = words::evaluation(model);
     let rows = MEASURES.iter().zip(measures(train)).enumerate().map(|(at, (name, of_train))| {
         let of_test = test.and_then(|test| measures(test).into_iter().nth(at));
         vec![(*name).to_owned(), of_test.unwrap_or(NONE.to_owned()), of_train]
@@ -73,10 +73,9 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
         title: "ROC curve".to_owned(),
         legend: &BOTH,
         caption: html! {
-            "Every threshold one could decide by: the further up and to the left, the better; the dashed line is \
-                guessing."
-            @if test.is_some() { " Where the curve of the rides trained on is clearly above the other, the model has \
-                learned them by heart." }
+            "One point per threshold: the further up and to the left, the better; the dashed line is guessing."
+            @if test.is_some() { " If the curve of the rides trained on is clearly above the other, the model is \
+                overfitted." }
         },
         numbers: None,
     };
@@ -84,33 +83,31 @@ pub(super) fn quality(page: &Page<'_>) -> Markup {
     let precision = Figure {
         title: "Precision and recall".to_owned(),
         legend: &BOTH,
-        caption: html! { "How many of the called rides ask for service, over how many of those that ask are called. \
-        Dashed: calling at random." },
+        caption: html! { "One point per threshold: precision over recall. Dashed: guessing." },
         numbers: None,
     };
     let calibration = Figure {
         title: "Calibration".to_owned(),
-        legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
+        legend: &[(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")],
         caption: html! {
-            "On " (counted(judged.rides, "ride")) " " (whose) ". On the dashed line, what was said is what was; \
-                below it the model says too much. \
-            Expected calibration error " (score(judged.calibration_error)) "."
+            "On " (counted(metrics.rides, "ride")) " " (whose) ". On the dashed line the probability equals the \
+                observed share; below it the probability is too high. Expected calibration error " (score(metrics.calibration_error)) "."
         },
-        numbers: Some(calibration_table(judged)),
+        numbers: Some(calibration_table(metrics)),
     };
-    let one_class = "All these rides are with a service request, or all without: there is no such curve.";
+    let one_class = "All these rides are with a service request, or all without: there is no curve.";
     let inside = html! {
         div.columns {
             (roc.with(charts::roc(&train.roc, test_roc), one_class))
             (precision.with(charts::precision_recall(train, test), one_class))
-            (calibration.with(charts::calibration(judged), "Calibration is not recorded for this model."))
+            (calibration.with(charts::calibration(metrics), "Calibration is not recorded for this model."))
         }
         (table("Measures", &["Measure", "held out", "trained on"], rows.collect::<Vec<_>>()))
     };
     let lead = if test.is_some() {
-        "What counts is the rides held out: the model never saw them."
+        "Judge by the held-out rides: the model never saw them."
     } else {
-        "No ride was held out: all figures are on the rides trained on, and flatter the model."
+        "No ride was held out: all figures are on the rides trained on, which favours the model."
     };
     section("quality", "Quality", lead, inside)
 }
@@ -124,10 +121,10 @@ fn calibration_table(metrics: &Metrics) -> Markup {
             percent(bin.service_share),
         ]
     });
-    table("Calibration by bin", &["Probability", "rides", "said, mean", "observed"], rows.collect::<Vec<_>>())
+    table("Calibration by bin", &["Probability", "rides", "mean probability", "observed"], rows.collect::<Vec<_>>())
 }
 
-/// What wrong decisions cost, and whether anybody said so.
+/// Returns the costs of wrong decisions, and whether the settings give them.
 fn costs(model: &Model) -> (Costs, bool) {
     match model.settings.threshold {
         Criterion::Cost { false_positive, false_negative } => (Costs { false_positive, false_negative }, true),
@@ -138,9 +135,9 @@ fn costs(model: &Model) -> (Costs, bool) {
 /// Confusion and cost.
 pub(super) fn decisions(page: &Page<'_>) -> Markup {
     let model = page.model;
-    let (judged, whose) = words::judged(model);
+    let (metrics, whose) = words::evaluation(model);
     let (costs, given) = costs(model);
-    let curve = |metrics: &Metrics| costs.curve(metrics);
+    let curve = |of: &Metrics| costs.curve(of);
     let (of_train, of_test) = (curve(&model.train), model.test.as_ref().map(curve).unwrap_or_default());
     let (title, axis) = if given {
         ("Cost over the threshold", "Cost per ride")
@@ -153,39 +150,38 @@ pub(super) fn decisions(page: &Page<'_>) -> Markup {
         legend: &[(Ink::Accent, "held out"), (Ink::Other, "trained on"), (Ink::Mark, "threshold")],
         caption: html! {
             @if given {
-                "A service made ready in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
+                "A service prepared in vain costs " (setting(costs.false_positive)) ", a missed one " (setting(costs.false_negative)) "."
             } @else {
-                "No costs were given: both kinds of wrong decision count the same. Where they do not, another \
-                    threshold is better (trainer.threshold)."
+                "The settings give no costs: both kinds of wrong decision count the same. If their costs \
+                    differ, another threshold is better (trainer.threshold)."
             }
             @if let Some(threshold) = in_train { " Least on the rides trained on: near " (percent(threshold)) "." }
         },
         numbers: None,
     };
     let predicted = Figure {
-        title: "Probabilities given".to_owned(),
+        title: "Distribution of probabilities".to_owned(),
         legend: &[(Ink::Accent, "rides trained on"), (Ink::Mark, "threshold")],
-        caption: html! { "A model that tells little gives all rides nearly the same; one that tells much spreads \
-        them to both ends." },
+        caption: html! { "A weak model gives all rides nearly the same probability; a strong one spreads them to \
+        both ends." },
         numbers: None,
     };
     let inside = html! {
         p { (words::threshold(model)) }
         div.columns {
             figure {
-                h3 { "Said and was, " (counted(judged.rides, "ride")) " " (whose) }
-                (confusion(judged))
-                figcaption { "Of what was said at the threshold, how much was so. The share of all rides is in \
-                    brackets." }
+                h3 { "Decisions and labels, " (counted(metrics.rides, "ride")) " " (whose) }
+                (confusion(metrics))
+                figcaption { "Decisions at the threshold against labels. In brackets: the share of all rides." }
             }
             (figure.with(
                 charts::cost(&of_train, &of_test, model.threshold, axis, !given),
                 "All rides are with a service request, or all without, or the costs are too large to draw: there is \
-                    no such curve.",
+                    no curve.",
             ))
             (predicted.with(
                 charts::predicted(&model.predicted, model.threshold),
-                "The spread of probabilities is not recorded for this model.",
+                "The distribution of probabilities is not recorded for this model.",
             ))
         }
     };
@@ -199,29 +195,29 @@ fn confusion(metrics: &Metrics) -> Markup {
     };
     html! {
         table.confusion {
-            thead { tr { td {} th scope="col" { "said: no" } th scope="col" { "said: service" } } }
+            thead { tr { td {} th scope="col" { "decided: no service" } th scope="col" { "decided: service" } } }
             tbody {
                 tr {
-                    th scope="row" { "was: no service" }
-                    (cell(true_negative, "right", "rightly left alone"))
-                    (cell(false_positive, "wrong", "called in vain"))
+                    th scope="row" { "label: no service" }
+                    (cell(true_negative, "right", "true negative"))
+                    (cell(false_positive, "wrong", "false positive"))
                 }
                 tr {
-                    th scope="row" { "was: service" }
-                    (cell(false_negative, "wrong", "missed"))
-                    (cell(true_positive, "right", "found"))
+                    th scope="row" { "label: service" }
+                    (cell(false_negative, "wrong", "false negative"))
+                    (cell(true_positive, "right", "true positive"))
                 }
             }
         }
     }
 }
 
-/// The penalty.
+/// Choice of the penalty.
 pub(super) fn selection(page: &Page<'_>) -> Markup {
     let model = page.model;
     let Some(selection) = &model.selection else {
         let words = format!(
-            "There was nothing to choose: one penalty (alpha = {}) and a threshold were given.",
+            "There was nothing to choose: the settings give one penalty (alpha = {}) and a threshold.",
             setting(model.alpha)
         );
         return section("selection", "Selection", "", html! { p.absent { (words) } });
@@ -241,9 +237,9 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
     let (least, most) =
         (losses.iter().copied().fold(f64::INFINITY, f64::min), losses.iter().copied().fold(0.0, f64::max));
     let caption = if most - least < 0.001 * least {
-        "It hardly matters which: all are within a thousandth of each other."
+        "The choice hardly matters: all are within a thousandth of each other."
     } else {
-        "Further left, the model follows the rides more closely; further right, the features count less."
+        "Further left, the model follows the rides more closely; further right, the features have less weight."
     };
     let figure = Figure {
         title: "Cross-validated log-loss".to_owned(),
@@ -252,19 +248,19 @@ pub(super) fn selection(page: &Page<'_>) -> Markup {
         numbers: None,
     };
     let lead = format!(
-        "How strongly the weights are drawn to 0, chosen by cross-validation in {} parts on {} trained on.",
+        "How strongly the weights are shrunk towards 0, chosen by cross-validation with {} folds on {} trained on.",
         selection.folds,
         counted(selection.rides, "ride")
     );
     let plot = charts::candidates(&selection.candidates, model.alpha, "Penalty alpha");
     let inside = match plot {
         Some(plot) => html! { div.columns { (figure.with(Some(plot), "")) (numbers) } },
-        None => html! { p.absent { "Fewer than two penalties could be judged: there is no curve." } (numbers) },
+        None => html! { p.absent { "Fewer than two penalties could be evaluated: there is no curve." } (numbers) },
     };
     section("selection", "Selection", &lead, inside)
 }
 
-/// An axis wide enough for the intervals of these rows.
+/// An axis that contains the intervals of these rows.
 pub(super) fn axis_of(name: &str, rows: &[charts::Row]) -> Axis {
     Axis::linear(name, rows.iter().flat_map(|row| charts::ends(&row.interval)), 4)
 }

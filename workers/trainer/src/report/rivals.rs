@@ -1,4 +1,4 @@
-//! The model against others: without weather, the champion, one per breed; and against what came later.
+//! The model against a model without weather, the champion and breed models, and against delayed labels.
 
 use super::{
     Page,
@@ -8,78 +8,47 @@ use super::{
     plot::{Axis, Ink},
     quality, words,
 };
-use crate::{
-    breeds::{BreedSummary, Breeds},
-    promote::{Comparison, Metric},
+use crate::document::{BreedSummary, Breeds, Comparison, Metric};
+use common::{
+    features::FeatureSet,
+    model::{Evidence, HeldOut, Interval, Quality},
 };
-use common::{features::FeatureSet, model::Interval};
 use maud::{Markup, html};
 
-/// Breeds with a line of their own.
+/// Maximum number of breeds in the table.
 const BREEDS_MAX: usize = 50;
-/// Versions in service that are shown.
-const REALISED_MAX: usize = 8;
+/// Maximum number of served versions on the page.
+const VERSIONS_MAX: usize = 8;
 
 fn row(label: &str, interval: Interval, ink: Ink) -> Row {
     Row { label: label.to_owned(), interval, ink }
 }
 
-fn sure(interval: &Interval) -> Ink {
+/// Ink of a difference: accented if its interval excludes 0.
+fn ink_of(interval: &Interval) -> Ink {
     if interval.lower > 0.0 || interval.upper < 0.0 { Ink::Accent } else { Ink::Faint }
 }
 
 /// Mileage alone against mileage and weather.
 pub(super) fn weather(page: &Page<'_>) -> Markup {
-    let model = page.model;
-    let evidence = model.evidence.as_ref();
-    let tests = [
-        ("All features against none", evidence.and_then(|e| e.any.as_ref())),
-        ("Weather beside mileage", evidence.and_then(|e| e.weather.as_ref())),
-    ];
-    let told: Vec<_> = tests.into_iter().filter_map(|(what, test)| Some((what, test?))).collect();
-    let tests = html! {
-        @if told.is_empty() { p.absent { "There is no likelihood-ratio test: it needs an unpenalised model, and a \
-            model of both mileage and weather for the weather's." } }
-        ul { @for (what, test) in &told { li { (what) " – " (words::test_in_figures(test)) "." } } }
-    };
+    let title = "Mileage alone against mileage and weather";
+    let evidence = page.model.evidence.as_ref();
+    let tests = tests(evidence);
     let Some(held_out) = evidence.and_then(|evidence| evidence.held_out.as_ref()) else {
-        let why = "Nothing was compared on held-out rides: there are none, all are of one class, or this is a model \
-            of one breed.";
-        return section(
-            "weather",
-            "Mileage alone against mileage and weather",
-            "",
-            html! { p.absent { (why) } (tests) },
-        );
+        let why = "There is no comparison on held-out rides: there are none, all are of one class, or this is a breed \
+            model.";
+        return section("weather", title, "", html! { p.absent { (why) } (tests) });
     };
-    let name = match model.settings.features {
-        FeatureSet::All => "mileage + weather",
-        FeatureSet::Mileage => "mileage",
-        FeatureSet::Weather => "weather",
-    };
+    let rows = |of: fn(&Quality) -> Interval| quality_rows(held_out, page.model.settings.features, of);
+    let (losses, areas) = (rows(|quality| quality.log_loss), rows(|quality| quality.roc_auc));
     let base = held_out.base_rate_log_loss;
-    let of_base = Interval { value: base, lower: base, upper: base };
-    let mut losses = vec![row("no features", of_base, Ink::Faint)];
-    let mut areas = Vec::new();
-    let mut gains = Vec::new();
-    let mut rows = vec![vec!["No features".to_owned(), significant(base, 4), "0.5".to_owned()]];
-    if let Some(mileage) = &held_out.mileage {
-        losses.push(row("mileage", mileage.log_loss, Ink::Other));
-        areas.push(row("mileage", mileage.roc_auc, Ink::Other));
-        rows.push(vec!["Mileage alone".to_owned(), interval(&mileage.log_loss), interval(&mileage.roc_auc)]);
-    }
-    losses.push(row(name, held_out.model.log_loss, Ink::Accent));
-    areas.push(row(name, held_out.model.roc_auc, Ink::Accent));
-    let called = if model.settings.features == FeatureSet::All { "Mileage and weather" } else { "The model" };
-    rows.push(vec![called.to_owned(), interval(&held_out.model.log_loss), interval(&held_out.model.roc_auc)]);
-    let mut gained = |label: &str, words: &str, gain: &common::model::Gain| {
-        gains.push(row(label, gain.log_loss, sure(&gain.log_loss)));
-        rows.push(vec![words.to_owned(), interval(&gain.log_loss), interval(&gain.roc_auc)]);
-    };
-    if let Some(gain) = &held_out.over_mileage {
-        gained("over mileage", "Better than mileage alone by", gain);
-    }
-    gained("over none", "Better than no features by", &held_out.over_base_rate);
+    let of_base = row("no features", Interval { value: base, lower: base, upper: base }, Ink::Faint);
+    let losses: Vec<Row> = std::iter::once(of_base).chain(losses).collect();
+    let gains: Vec<Row> =
+        [("over mileage", held_out.over_mileage.as_ref()), ("over none", Some(&held_out.over_base_rate))]
+            .into_iter()
+            .filter_map(|(label, gain)| Some(row(label, gain?.log_loss, ink_of(&gain?.log_loss))))
+            .collect();
     let figure = |title: &str, words: &str| Figure {
         title: title.to_owned(),
         legend: &[],
@@ -89,8 +58,8 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
     let of_losses = charts::intervals(&losses, quality::axis_of("Log-loss on held-out rides", &losses), None);
     let of_areas = charts::intervals(&areas, quality::axis_of("ROC AUC on held-out rides", &areas), None);
     let of_gains = charts::intervals(&gains, charts::differences("Log-loss saved", &gains), Some(0.0));
-    let saved = "On the same rides, so that intervals of both may overlap and the difference be sure. Right of the \
-        dashed line: better.";
+    let saved = "Both models score the same rides: the difference can be significant although the intervals above \
+        overlap. Right of the dashed line: better.";
     let inside = html! {
         (tests)
         div.columns {
@@ -98,15 +67,56 @@ pub(super) fn weather(page: &Page<'_>) -> Markup {
             (figure("Area under the ROC curve", "Further right is better; 0.5 is guessing.").with(of_areas, ""))
             (figure("By how much the log-loss is smaller", saved).with(of_gains, ""))
         }
-        (table("Comparison on held-out rides", &["On held-out rides", "log-loss", "ROC AUC"], rows))
+        (held_out_table(held_out, page.model.settings.features))
     };
     let lead = format!(
-        "On {} neither model has seen, with 95 % intervals from {} bootstrap resamples. Each model has a penalty of \
-            its own.",
+        "On {} that neither model has seen, with 95 % intervals from {} bootstrap resamples. Each model has a penalty \
+         of its own.",
         counted(held_out.rides, "ride"),
         count(u64::from(held_out.bootstraps))
     );
-    section("weather", "Mileage alone against mileage and weather", &lead, inside)
+    section("weather", title, &lead, inside)
+}
+
+/// The likelihood-ratio tests.
+fn tests(evidence: Option<&Evidence>) -> Markup {
+    let tests = [
+        ("All features against none", evidence.and_then(|e| e.any.as_ref())),
+        ("Weather beside mileage", evidence.and_then(|e| e.weather.as_ref())),
+    ];
+    let existing: Vec<_> = tests.into_iter().filter_map(|(name, test)| Some((name, test?))).collect();
+    html! {
+        @if existing.is_empty() { p.absent { "There is no likelihood-ratio test: it needs an unpenalised model, and, for \
+            the weather, a model of both mileage and weather." } }
+        ul { @for (name, test) in &existing { li { (name) " – " (words::test_in_figures(test)) "." } } }
+    }
+}
+
+/// One interval of the model, and of the model of mileage alone if there is one.
+fn quality_rows(held_out: &HeldOut, features: FeatureSet, of: fn(&Quality) -> Interval) -> Vec<Row> {
+    let name = match features {
+        FeatureSet::All => "mileage + weather",
+        FeatureSet::Mileage => "mileage",
+        FeatureSet::Weather => "weather",
+    };
+    let mileage = held_out.mileage.as_ref().map(|mileage| row("mileage", of(mileage), Ink::Other));
+    mileage.into_iter().chain([row(name, of(&held_out.model), Ink::Accent)]).collect()
+}
+
+fn held_out_table(held_out: &HeldOut, features: FeatureSet) -> Markup {
+    let base = significant(held_out.base_rate_log_loss, 4);
+    let row = |name: &str, log_loss: &Interval, roc_auc: &Interval| {
+        vec![name.to_owned(), interval(log_loss), interval(roc_auc)]
+    };
+    let mut rows = vec![vec!["No features".to_owned(), base, "0.5".to_owned()]];
+    rows.extend(held_out.mileage.as_ref().map(|quality| row("Mileage alone", &quality.log_loss, &quality.roc_auc)));
+    let model = if features == FeatureSet::All { "Mileage and weather" } else { "The model" };
+    rows.push(row(model, &held_out.model.log_loss, &held_out.model.roc_auc));
+    let over_mileage = held_out.over_mileage.as_ref();
+    rows.extend(over_mileage.map(|gain| row("Better than mileage alone by", &gain.log_loss, &gain.roc_auc)));
+    let gain = &held_out.over_base_rate;
+    rows.push(row("Better than no features by", &gain.log_loss, &gain.roc_auc));
+    table("Comparison on held-out rides", &["On held-out rides", "log-loss", "ROC AUC"], rows)
 }
 
 /// Champion against challenger.
@@ -114,7 +124,7 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
     let verdict = words::verdict(page.verdict);
     let comparison = page.verdict.and_then(|verdict| verdict.comparison.as_ref());
     let Some(comparison) = comparison else {
-        let why = "It was not compared with a champion on held-out rides.";
+        let why = "There is no comparison with a champion on held-out rides.";
         return section(
             "champion",
             "Champion against challenger",
@@ -129,13 +139,13 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
         vec![format!("This model, {}", foreign(&page.model.model_id, 64)), significant(*challenger, 5)],
         vec!["This model is better by".to_owned(), interval(gain)],
     ];
-    let gains = [row("this model", *gain, sure(gain))];
+    let gains = [row("this model", *gain, ink_of(gain))];
     let axis = charts::differences(&format!("Gain in {}", metric.name()), &gains);
     let figure = Figure {
         title: "By how much it is better than the champion".to_owned(),
         legend: &[],
-        caption: html! { "Right of the dashed line: better than the champion; left: worse; across it: too close to \
-        tell." },
+        caption: html! { "Right of the dashed line: better than the champion; left: worse; across it: no clear \
+        difference." },
         numbers: None,
     };
     let inside = html! {
@@ -146,38 +156,38 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
         }
     };
     let lead = format!(
-        "On the same {} neither has seen, when this model was trained. Later promotions and roll-backs are in the \
-            registry.",
+        "On the same {} that neither has seen, when this model was trained. The registry has later promotions and \
+         roll-backs.",
         counted(*rides, "held-out ride")
     );
     section("champion", "Champion against challenger", &lead, inside)
 }
 
-/// The models by breed.
+/// The breed models.
 pub(super) fn breeds(page: &Page<'_>) -> Markup {
     let title = "Breeds";
     let Some(breeds) = page.breeds else {
         let why = if page.model.breed.is_some() {
-            "This is the model of one breed."
+            "This is a breed model."
         } else {
-            "No breed had enough rides for a model of its own."
+            "No breed had enough rides for a breed model."
         };
         return section("breeds", title, "", html! { p.absent { (why) } });
     };
     let candidates = Figure {
-        title: "How strongly breeds are drawn to the model of all rides".to_owned(),
+        title: "How strongly breed models are pooled".to_owned(),
         legend: &[],
-        caption: html! { "Cross-validated over the rides of all these breeds. Far right, every breed has the model \
-        of all rides; far left, breeds know nothing of each other." },
+        caption: html! { "Cross-validated over the rides of all these breeds. At the far right, every breed has the \
+        global model; at the far left, each breed has a model of its rides only." },
         numbers: None,
     };
     let mut by_rides: Vec<&BreedSummary> = breeds.breeds.iter().collect();
     by_rides.sort_by(|a, b| b.train.cmp(&a.train).then_with(|| a.breed.cmp(&b.breed)));
     let losses = |breed: &BreedSummary| {
-        let (own, all) = (breed.log_loss, breed.global_log_loss);
-        let told = |loss: Option<f64>| loss.map_or(NONE.to_owned(), |loss| significant(loss, 4));
-        let gain = own.zip(all).map_or(NONE.to_owned(), |(own, all)| decimals(all - own, 5));
-        [told(own), told(all), gain]
+        let (pooled, global) = (breed.log_loss, breed.global_log_loss);
+        let in_words = |loss: Option<f64>| loss.map_or(NONE.to_owned(), |loss| significant(loss, 4));
+        let gain = pooled.zip(global).map_or(NONE.to_owned(), |(pooled, global)| decimals(global - pooled, 5));
+        [in_words(pooled), in_words(global), gain]
     };
     let rows: Vec<Vec<String>> = by_rides
         .iter()
@@ -191,15 +201,14 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         })
         .collect();
     let more = by_rides.len().saturating_sub(BREEDS_MAX);
-    let head =
-        ["Breed", "trained on", "with a request", "held out", "log-loss", "of the model of all rides", "better by"];
+    let head = ["Breed", "trained on", "with a request", "held out", "log-loss", "of the global model", "better by"];
     let inside = html! {
         (verdict(breeds))
         div.columns {
             (held_out(breeds))
             (candidates.with(
-                charts::candidates(&breeds.candidates, breeds.pull, "Pull to the model of all rides"),
-                "The strength of the pull could not be cross-validated.",
+                charts::candidates(&breeds.candidates, breeds.pooling_strength, "Pooling strength"),
+                "The pooling strength could not be cross-validated.",
             ))
         }
         @if rows.is_empty() { p.absent { "No breed is recorded." } } @else { (table("Breeds", &head, rows)) }
@@ -207,30 +216,26 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         p.note { "One breed alone has few held-out rides: a difference in its row is mostly chance." }
     };
     let lead = format!(
-        "{} with a model of their own, drawn to the model of all rides with strength {}.",
+        "{} with a breed model, partially pooled with strength {}: its weights are shrunk towards the global model.",
         counted(breeds.breeds.len() as u64, "breed"),
-        setting(breeds.pull)
+        setting(breeds.pooling_strength)
     );
     section("breeds", title, &lead, inside)
 }
 
-/// Whether models by breed help, in words.
+/// Whether breed models help, in words.
 fn verdict(breeds: &Breeds) -> Markup {
     let Some(held_out) = &breeds.held_out else {
-        return html! { p.absent { "No ride of these breeds was held out: whether models of their own help was not \
-        tried." } };
+        return html! { p.absent { "No ride of these breeds was held out: whether breed models help was not \
+        tested." } };
     };
     let gain = &held_out.over_global;
     let words = match gain {
-        gain if gain.lower > 0.0 => {
-            "Models by breed help: on held-out rides they are better than the model of all rides."
-        }
-        gain if gain.upper < 0.0 => {
-            "Models by breed do harm: on held-out rides they are worse than the model of all rides."
-        }
+        gain if gain.lower > 0.0 => "Breed models help: on held-out rides they are better than the global model.",
+        gain if gain.upper < 0.0 => "Breed models do harm: on held-out rides they are worse than the global model.",
         _ => {
-            "There is no evidence that models by breed help: on held-out rides they cannot be told from the model of \
-                all rides."
+            "There is no evidence that breed models help: on held-out rides they do not clearly differ from the global \
+             model."
         }
     };
     html! { p { (words) " Log-loss smaller by " (interval(gain)) " on " (counted(held_out.rides, "ride")) "." } }
@@ -238,42 +243,42 @@ fn verdict(breeds: &Breeds) -> Markup {
 
 fn held_out(breeds: &Breeds) -> Markup {
     let figure = |numbers| Figure {
-        title: "Models by breed against both extremes".to_owned(),
+        title: "Breed models against both extremes".to_owned(),
         legend: &[],
-        caption: html! { "Right of the dashed line: partial pooling is better than one model for all, or than models \
-        that know nothing of other breeds." },
+        caption: html! { "Right of the dashed line: partial pooling is better than the global model, or than separate \
+        models, each of the rides of one breed only." },
         numbers,
     };
     let Some(held_out) = &breeds.held_out else {
         return figure(None).with(None, "No ride of these breeds was held out.");
     };
-    let mut rows = vec![row("than one for all", held_out.over_global, sure(&held_out.over_global))];
-    rows.extend(held_out.over_separate.map(|gain| row("than separate", gain, sure(&gain))));
-    let told = vec![
-        vec!["Drawn to the model of all rides".to_owned(), significant(held_out.pooled, 5)],
-        vec!["One model for all".to_owned(), significant(held_out.global, 5)],
+    let mut rows = vec![row("than global", held_out.over_global, ink_of(&held_out.over_global))];
+    rows.extend(held_out.over_separate.map(|gain| row("than separate", gain, ink_of(&gain))));
+    let log_losses = vec![
+        vec!["Partially pooled models".to_owned(), significant(held_out.pooled, 5)],
+        vec!["Global model".to_owned(), significant(held_out.global, 5)],
         vec![
             "Separate models".to_owned(),
             held_out.separate.map_or("cannot all be trained".to_owned(), |loss| significant(loss, 5)),
         ],
     ];
-    let numbers = table("Log-loss on held-out rides", &["On held-out rides", "log-loss"], told);
+    let numbers = table("Log-loss on held-out rides", &["On held-out rides", "log-loss"], log_losses);
     let axis: Axis = charts::differences("Log-loss saved", &rows);
     figure(Some(numbers)).with(charts::intervals(&rows, axis, Some(0.0)), "")
 }
 
-/// What became of rides that versions scored.
+/// Scores of served versions against delayed labels.
 pub(super) fn in_service(page: &Page<'_>) -> Markup {
     let title = "In service";
-    if page.realised.is_empty() {
-        let why = "No ride that a model scored has come back with a label yet: how probabilities agree with what \
-            happens in service is not known.";
+    if page.delayed_labels.is_empty() {
+        let why = "No delayed labels have arrived for rides that a model scored: the calibration in service is not \
+            known.";
         return section("service", title, "", html! { p.absent { (why) } });
     }
-    let shown = &page.realised[..page.realised.len().min(REALISED_MAX)];
-    let names: Vec<String> = shown.iter().map(|realised| foreign(&realised.model_id, 64)).collect();
+    let versions = &page.delayed_labels[..page.delayed_labels.len().min(VERSIONS_MAX)];
+    let names: Vec<String> = versions.iter().map(|labels| foreign(&labels.model_id, 64)).collect();
     let head: Vec<&str> = std::iter::once("Measure").chain(names.iter().map(String::as_str)).collect();
-    let columns: Vec<Vec<String>> = shown.iter().map(|realised| quality::measures(&realised.metrics)).collect();
+    let columns: Vec<Vec<String>> = versions.iter().map(|labels| quality::measures(&labels.metrics)).collect();
     let rows = quality::MEASURES.iter().enumerate().map(|(at, name)| {
         std::iter::once((*name).to_owned())
             .chain(columns.iter().map(|column| column[at].clone()))
@@ -281,18 +286,18 @@ pub(super) fn in_service(page: &Page<'_>) -> Markup {
     });
     let inside = html! {
         div.columns {
-            @for (realised, name) in shown.iter().zip(&names) {
+            @for (labels, name) in versions.iter().zip(&names) {
                 (Figure {
                     title: format!("Calibration in service, {name}"),
-                    legend: &[(Ink::Accent, "share observed, 95 % interval"), (Ink::Guide, "rides in the bin")],
-                    caption: html! { "On " (counted(realised.metrics.rides, "ride")) " that came with a label after \
-                        they had been scored." },
+                    legend: &[(Ink::Accent, "observed share, 95 % interval"), (Ink::Guide, "rides in the bin")],
+                    caption: html! { "On " (counted(labels.metrics.rides, "ride")) " whose labels arrived \
+                        after they had been scored." },
                     numbers: None,
-                }.with(charts::calibration(&realised.metrics), "No ride has come back with a label."))
+                }.with(charts::calibration(&labels.metrics), "There are no delayed labels."))
             }
         }
         (table("Measures in service", &head, rows.collect::<Vec<_>>()))
-        @if page.realised.len() > REALISED_MAX { p.note { "And " (count((page.realised.len() - REALISED_MAX) as u64)) " versions more." } }
+        @if page.delayed_labels.len() > VERSIONS_MAX { p.note { "And " (count((page.delayed_labels.len() - VERSIONS_MAX) as u64)) " versions more." } }
     };
-    section("service", title, "What versions said of rides, against what became of them.", inside)
+    section("service", title, "Probabilities of served versions against delayed labels.", inside)
 }

@@ -1,10 +1,10 @@
-//! The style sheet: a page is to need nothing but itself.
+//! The style sheet, which is part of the page.
 
 use super::plot::Ink;
 
 const SHEET: &str = include_str!("style.css");
 
-/// All of it, with the colours of pictures and their legends.
+/// Returns the style sheet with the colours of charts and legends.
 pub(super) fn sheet() -> String {
     let mut sheet = SHEET.to_owned();
     for ink in Ink::ALL {
@@ -25,7 +25,7 @@ pub(super) fn sheet() -> String {
 mod tests {
     use super::*;
 
-    /// Every colour of a picture is one of its own, and is defined for light and for dark.
+    /// Every ink has a colour of its own, defined for light and for dark.
     #[test]
     fn every_ink_has_a_colour_in_both_schemes() {
         let (light, dark) = SHEET.split_once("prefers-color-scheme: dark").unwrap();

@@ -1,23 +1,24 @@
 use super::*;
 use crate::{
-    breeds::{BreedSummary, BreedsHeldOut},
-    build,
-    load::Loaded,
-    newton::Cancel,
-    plan::Plan,
-    promote::{Comparison, Metric},
-    rows::{NO_BREED, Rides},
+    artefact,
+    data::{
+        Plan, TrainingData,
+        rows::{NO_BREED, Rides},
+    },
+    document::{BreedSummary, BreedsHeldOut, Comparison, Coverage, Metric},
+    fit::Cancel,
 };
 use common::model::{
     BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion, Criterion, Evidence, Gain, HeldOut,
     Histogram, Inference, Interval, LikelihoodRatio, Metrics, Quality, RocPoint, Selection, ThresholdChoice, TrainedOn,
     TrainingCounts, TrainingSettings, Warning, WarningCode, logistic,
 };
+use common::ride::Counts;
 use proptest::{collection::vec, option, prelude::*, sample::select};
 use rand::{RngExt, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-/// A model trained on made-up rides in which a mile and the weather have these effects.
+/// Trains a model on generated rides in which a mile and the weather have these effects.
 pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingSettings) -> Model {
     let mut random = Pcg64Mcg::seed_from_u64(5);
     let mut uniform = || random.random_range(0.0..1.0f64);
@@ -42,24 +43,25 @@ pub(crate) fn trained(rides: usize, mile: f64, weather: f64, settings: TrainingS
     let datasets = vec![TrainedOn { batch_id: "0123456789abcdef".to_owned(), manifest_sha256: "5".repeat(64) }];
     let (model, model_id) = ("service-request".to_owned(), "00112233445566aa".to_owned());
     let plan = Plan { model, model_id, settings, manifests: Vec::new(), datasets };
-    let loaded = Loaded { train, test, counts, ..Loaded::default() };
-    build::build(&plan, &loaded, 1, &Cancel::default()).unwrap().model
+    let data = TrainingData { train, test, counts, ..TrainingData::default() };
+    artefact::build(&plan, &data, &Cancel::default()).unwrap().model
 }
 
 fn page_of(model: &Model) -> String {
-    Page { model, data: &DataSummary::default(), breeds: None, verdict: None, realised: &[] }.html()
+    Page { model, data: &DataSummary::default(), breeds: None, verdict: None, delayed_labels: &[] }.html()
 }
 
-/// What a reader sees of a page, without its style sheet.
-fn seen(html: &str) -> String {
+/// Returns a page without its style sheet.
+fn without_style(html: &str) -> String {
     let (head, rest) = html.split_once("<style>").unwrap();
     format!("{head}{}", rest.split_once("</style>").unwrap().1)
 }
 
-/// Each picture is well-formed XML, within its frame, and says what it is; nothing on the page is no number; nothing is loaded.
+/// Checks that each chart is well-formed XML within its frame and has a label, that all numbers are finite, and that the page loads
+/// nothing.
 fn check(html: &str) {
-    let seen = seen(html);
-    let mut rest = seen.as_str();
+    let page = without_style(html);
+    let mut rest = page.as_str();
     while let Some(start) = rest.find("<svg") {
         let end = rest[start..].find("</svg>").unwrap() + start + "</svg>".len();
         let svg = &rest[start..end];
@@ -82,7 +84,7 @@ fn check(html: &str) {
         }
         rest = &rest[end..];
     }
-    for word in seen.split(|c: char| !c.is_alphabetic()) {
+    for word in page.split(|c: char| !c.is_alphabetic()) {
         assert!(!["nan", "inf", "infinity"].contains(&word.to_lowercase().as_str()), "{word}");
     }
     for outside in ["<script", "src=", "url(", "@import", "href=\"http", "<link"] {
@@ -90,9 +92,9 @@ fn check(html: &str) {
     }
 }
 
-/// A page on a trained model has every section and picture, and its summary says what is so.
+/// The page of a trained model has every section and chart, and its summary agrees with the metrics.
 #[test]
-fn a_model_is_shown_with_what_it_is_worth() {
+fn a_page_has_every_section_and_chart() {
     let model = trained(4_000, 0.8, 1.0, TrainingSettings::default());
     let data = DataSummary {
         batches: 1,
@@ -102,7 +104,7 @@ fn a_model_is_shown_with_what_it_is_worth() {
         without_weather: Counts::new(),
         coverage: vec![Coverage { station: "USW00094728".to_owned(), month: "2018-07".to_owned(), rides: 4_000 }],
     };
-    let realised = [Realised { model_id: model.model_id.clone(), metrics: model.train.clone() }];
+    let delayed_labels = [DelayedLabelMetrics { model_id: model.model_id.clone(), metrics: model.train.clone() }];
     let gain = Interval { value: 0.01, lower: 0.002, upper: 0.02 };
     let comparison = Comparison {
         champion_id: "beef".to_owned(),
@@ -119,7 +121,8 @@ fn a_model_is_shown_with_what_it_is_worth() {
         comparison: Some(comparison),
         rule: None,
     };
-    let page = Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), realised: &realised };
+    let page =
+        Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), delayed_labels: &delayed_labels };
     let html = page.html();
     check(&html);
     assert_eq!(html, page.html());
@@ -132,15 +135,15 @@ fn a_model_is_shown_with_what_it_is_worth() {
     assert!(!html.contains("No evidence that it does."));
 }
 
-/// Where labels have nothing to do with the features, the page says that there is no evidence.
+/// If labels are independent of the features, the page says that there is no evidence.
 #[test]
 fn without_any_effect_there_is_no_evidence() {
     let html = page_of(&trained(4_000, 0.0, 0.0, TrainingSettings::default()));
     check(&html);
     for words in [
-        "There is no evidence that the features tell anything",
+        "There is no evidence that the features predict service requests",
         "No evidence that it does.",
-        "Together the features tell nothing",
+        "Together the features predict nothing",
     ] {
         assert!(html.contains(words), "{words}");
     }
@@ -149,9 +152,8 @@ fn without_any_effect_there_is_no_evidence() {
     }
 }
 
-/// A section without its input says so in a sentence.
 #[test]
-fn what_is_absent_is_said() {
+fn a_section_without_input_says_so() {
     let mut model = trained(600, 0.5, 0.5, TrainingSettings::default());
     model.test = None;
     model.evidence = None;
@@ -169,9 +171,9 @@ fn what_is_absent_is_said() {
     assert!(html.matches("class=\"absent\"").count() >= 14, "{}", html.matches("class=\"absent\"").count());
 }
 
-/// Texts out of data are shown as texts, whatever they are.
+/// Texts from the data never become markup.
 #[test]
-fn hostile_texts_are_texts() {
+fn hostile_texts_are_escaped() {
     let mut model = trained(600, 0.5, 0.5, TrainingSettings::default());
     let hostile = "</svg></style><script>alert(1)</script>\"'&\0\u{202e}\u{ffff}";
     model.model = hostile.to_owned();
@@ -186,14 +188,14 @@ fn hostile_texts_are_texts() {
     let data = DataSummary { rejected_by_reason: [(hostile.to_owned(), 1)].into(), coverage, ..DataSummary::default() };
     let verdict =
         Verdict { promoted: false, reason: hostile.to_owned(), why: hostile.to_owned(), comparison: None, rule: None };
-    let page = Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), realised: &[] };
+    let page = Page { model: &model, data: &data, breeds: None, verdict: Some(&verdict), delayed_labels: &[] };
     let html = page.html();
     check(&html);
     assert!(!html.contains(['\0', '\u{202e}', '\u{ffff}']));
     assert_eq!((html.matches("</style>").count(), html.contains("&lt;script&gt;")), (1, true));
 }
 
-/// Any number at all, most often one that a model may have.
+/// Any number, most often a typical one.
 fn number() -> BoxedStrategy<f64> {
     let edges = vec![
         0.0,
@@ -431,9 +433,9 @@ fn breeds() -> BoxedStrategy<Breeds> {
         },
     );
     (number(), candidates(), option::of(held_out), vec(breed, 0..4))
-        .prop_map(|(pull, candidates, held_out, breeds)| Breeds {
+        .prop_map(|(pooling_strength, candidates, held_out, breeds)| Breeds {
             schema: String::new(),
-            pull,
+            pooling_strength,
             candidates,
             held_out,
             breeds,
@@ -444,13 +446,13 @@ fn breeds() -> BoxedStrategy<Breeds> {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
-    /// Whatever a model says of itself, there is a page, the same each time, of well-formed pictures and numbers that are some.
+    /// Any model has a page, the same each time, with well-formed charts and finite numbers.
     #[test]
     fn any_model_has_a_page(
         model in model(),
         breeds in option::of(breeds()),
         verdict in option::of((any::<bool>(), words(), option::of((interval(), number())))),
-        realised in vec(metrics(), 0..3),
+        delayed_labels in vec(metrics(), 0..3),
         coverage in vec((words(), "(19|20)[0-9]{2}-(0[1-9]|1[0-2])", large()), 0..12),
     ) {
         let verdict = verdict.map(|(promoted, reason, compared)| {
@@ -461,8 +463,9 @@ proptest! {
         });
         let coverage = coverage.into_iter().map(|(station, month, rides)| Coverage { station, month, rides }).collect();
         let data = DataSummary { coverage, ..DataSummary::default() };
-        let realised: Vec<Realised> = realised.into_iter().map(|metrics| Realised { model_id: "a".to_owned(), metrics }).collect();
-        let page = Page { model: &model, data: &data, breeds: breeds.as_ref(), verdict: verdict.as_ref(), realised: &realised };
+        let delayed_labels: Vec<DelayedLabelMetrics> =
+            delayed_labels.into_iter().map(|metrics| DelayedLabelMetrics { model_id: "a".to_owned(), metrics }).collect();
+        let page = Page { model: &model, data: &data, breeds: breeds.as_ref(), verdict: verdict.as_ref(), delayed_labels: &delayed_labels };
         let html = page.html();
         check(&html);
         prop_assert_eq!(html, page.html());

@@ -1,12 +1,20 @@
-use super::{super::tests::trained, *};
-use crate::promote::Verdict;
-use common::model::{CalibrationBin, Confusion, Criterion, TrainingSettings};
+use super::{
+    effects::{Effect, effect},
+    evidence::{Judgement, judge},
+    quality::chance_of_gaps,
+    *,
+};
+use crate::{document::Verdict, report::tests::trained};
+use common::{
+    features::FeatureSet,
+    model::{CalibrationBin, Confusion, Criterion, Interval, Model, TrainingSettings},
+};
 
 fn around(value: f64, half: f64) -> Interval {
     Interval { value, lower: value - half, upper: value + half }
 }
 
-/// Every combination of a test where it was trained and a comparison where it was not, with what may be said of it.
+/// Every combination of a test on the rides trained on and a comparison on held-out rides gives its judgement.
 #[test]
 fn a_gain_is_judged_by_both_kinds_of_evidence() {
     use Judgement::*;
@@ -20,7 +28,7 @@ fn a_gain_is_judged_by_both_kinds_of_evidence() {
         (Some(0.0), Some(clear), Clear),
         // A tiny effect among very many rides.
         (Some(1e-200), Some(slight), Slight),
-        (Some(1e-9), Some(open), NotSeen),
+        (Some(1e-9), Some(open), Unseen),
         (Some(1e-9), Some(worse), Worse),
         (Some(1e-9), None, Unconfirmed),
         (Some(0.000_999), Some(clear), Clear),
@@ -36,23 +44,26 @@ fn a_gain_is_judged_by_both_kinds_of_evidence() {
     }
 }
 
-/// The same model with other evidence: what it says of its features and of the weather.
+/// One model with different evidence for its features and for the weather.
 #[test]
-fn signal_and_weather_are_told_as_they_are() {
+fn findings_follow_the_evidence() {
     let mut model = trained(2_000, 0.8, 1.0, TrainingSettings::default());
-    let told = |model: &Model| [signal(model), weather(model)].map(|finding| (finding.tone, finding.short));
-    assert_eq!(told(&model), [(Tone::Good, "Yes.".to_owned()), (Tone::Good, "It helps clearly.".to_owned())]);
+    let answers = |model: &Model| [signal(model), weather(model)].map(|finding| (finding.tone, finding.short));
+    assert_eq!(answers(&model), [(Tone::Good, "Yes.".to_owned()), (Tone::Good, "It helps clearly.".to_owned())]);
     let held_out = model.evidence.as_mut().unwrap().held_out.as_mut().unwrap();
     held_out.over_base_rate.log_loss = around(0.002, 0.001);
     held_out.over_mileage.as_mut().unwrap().log_loss = around(0.002, 0.001);
-    assert_eq!(told(&model).map(|(_, short)| short), ["Yes, but very little.", "It helps a little."]);
+    assert_eq!(answers(&model).map(|(_, short)| short), ["Yes, but very little.", "It helps a little."]);
     assert!(signal(&model).long.contains("95 % interval 0.0010 to 0.0030"), "{}", signal(&model).long);
 
-    // The test split has one class, or there is none: what is said is of the rides trained on, and says so.
+    // The held-out rides are of one class, or there are none: the findings are about the rides trained on and say so.
     model.evidence.as_mut().unwrap().held_out = None;
     let test = model.test.as_mut().unwrap();
     test.confusion = Confusion { true_negative: test.rides, ..Confusion::default() };
-    assert_eq!(told(&model).map(|(_, short)| short), ["Yes, where it was trained.", "Yes, where it was trained."]);
+    assert_eq!(
+        answers(&model).map(|(_, short)| short),
+        ["Yes, for the rides trained on.", "Yes, for the rides trained on."]
+    );
     assert!(signal(&model).long.contains("None of the 400 rides held out ended"), "{}", signal(&model).long);
     model.test = None;
     assert!(signal(&model).long.contains("No ride was held out."));
@@ -60,14 +71,14 @@ fn signal_and_weather_are_told_as_they_are() {
     // No unpenalised model, as when the features separate the rides.
     let evidence = model.evidence.as_mut().unwrap();
     (evidence.any, evidence.weather) = (None, None);
-    assert_eq!(told(&model).map(|(_, short)| short), ["Cannot be told.", "Cannot be told."]);
+    assert_eq!(answers(&model).map(|(_, short)| short), ["Cannot be determined.", "Cannot be determined."]);
     model.evidence = None;
-    assert_eq!(told(&model).map(|(tone, _)| tone), [Tone::Unknown, Tone::Unknown]);
+    assert_eq!(answers(&model).map(|(tone, _)| tone), [Tone::Unknown, Tone::Unknown]);
     model.settings.features = FeatureSet::Mileage;
-    assert_eq!(weather(&model).short, "Not asked.");
+    assert_eq!(weather(&model).short, "Not tested.");
 }
 
-/// Probabilities that are off by more than chance are called so, others not, and few rides tell nothing.
+/// Probabilities count as off only if chance does not explain it; few rides give no answer.
 #[test]
 fn calibration_is_measured_against_chance() {
     let mut model = trained(2_000, 0.8, 1.0, TrainingSettings::default());
@@ -89,15 +100,15 @@ fn calibration_is_measured_against_chance() {
         let finding = calibration(&model);
         (finding.tone, finding.short)
     };
-    assert_eq!(set(1_000, 0.01), (Tone::Good, "Yes, as far as can be told.".to_owned()));
+    assert_eq!(set(1_000, 0.01), (Tone::Good, "Yes, by the evidence there is.".to_owned()));
     assert_eq!(set(1_000_000, 0.01), (Tone::Weak, "Nearly.".to_owned()));
     assert_eq!(set(1_000_000, -0.1), (Tone::Bad, "No.".to_owned()));
-    assert_eq!(set(80, 0.1), (Tone::Unknown, "Too few rides to tell.".to_owned()));
+    assert_eq!(set(80, 0.1), (Tone::Unknown, "Too few rides.".to_owned()));
 }
 
-/// By hand: two bins of 100 rides, 20 and 60 expected, 26 and 60 seen: (6² / 16) + 0 = 2.25 with 2 degrees of freedom.
+/// By hand: two bins of 100 rides, 20 and 60 expected, 26 and 60 observed: (6² / 16) + 0 = 2.25 with 2 degrees of freedom.
 #[test]
-fn gaps_are_weighed_as_pearson_did() {
+fn gaps_are_tested_with_pearsons_chi_square() {
     let mut metrics = trained(600, 0.8, 1.0, TrainingSettings::default()).train;
     let bin = |from: f64, mean_probability, service_share| CalibrationBin {
         from,
@@ -112,73 +123,71 @@ fn gaps_are_weighed_as_pearson_did() {
     assert_eq!(chance_of_gaps(&metrics), None);
 }
 
-/// Decisions are worth what they are better than always deciding the same.
 #[test]
-fn decisions_are_measured_against_always_the_same() {
+fn decisions_are_compared_with_a_constant_decision() {
     let mut model = trained(2_000, 0.8, 1.0, TrainingSettings::default());
-    let mut told = |[true_negative, false_positive, false_negative, true_positive]: [u64; 4], criterion| {
+    let mut decide = |[true_negative, false_positive, false_negative, true_positive]: [u64; 4], criterion| {
         model.settings.threshold = criterion;
         let test = model.test.as_mut().unwrap();
         test.rides = true_negative + false_positive + false_negative + true_positive;
         test.confusion = Confusion { true_negative, false_positive, false_negative, true_positive };
         decisions(&model).short
     };
-    assert_eq!(told([600, 100, 100, 200], Criterion::Accuracy), "More often right than always the same.");
-    assert_eq!(told([600, 100, 190, 110], Criterion::Accuracy), "Hardly more often right than always the same.");
-    assert_eq!(told([430, 270, 50, 250], Criterion::F1), "Hardly more often right than always the same.");
-    assert_eq!(told([300, 400, 50, 250], Criterion::F1), "Less often right than always the same.");
-    assert_eq!(told([700, 0, 300, 0], Criterion::Accuracy), "It always says the same.");
-    assert_eq!(told([0, 700, 0, 300], Criterion::Accuracy), "It always says the same.");
-    assert_eq!(told([700, 300, 0, 0], Criterion::Accuracy), "Cannot be told.");
+    assert_eq!(decide([600, 100, 100, 200], Criterion::Accuracy), "More often right than a constant decision.");
+    assert_eq!(decide([600, 100, 190, 110], Criterion::Accuracy), "Hardly more often right than a constant decision.");
+    assert_eq!(decide([430, 270, 50, 250], Criterion::F1), "Hardly more often right than a constant decision.");
+    assert_eq!(decide([300, 400, 50, 250], Criterion::F1), "Less often right than a constant decision.");
+    assert_eq!(decide([700, 0, 300, 0], Criterion::Accuracy), "It always decides the same.");
+    assert_eq!(decide([0, 700, 0, 300], Criterion::Accuracy), "It always decides the same.");
+    assert_eq!(decide([700, 300, 0, 0], Criterion::Accuracy), "Cannot be determined.");
     let missed_is_dear = Criterion::Cost { false_positive: 1.0, false_negative: 10.0 };
-    assert_eq!(told([300, 400, 10, 290], missed_is_dear), "They save something.");
-    assert_eq!(told([600, 100, 100, 200], missed_is_dear), "They save nothing.");
+    assert_eq!(decide([300, 400, 10, 290], missed_is_dear), "They save costs.");
+    assert_eq!(decide([600, 100, 100, 200], missed_is_dear), "They save no costs.");
 }
 
-/// The order of rides is told as good as it is, and as sure.
 #[test]
-fn ranking_is_no_better_than_its_interval() {
+fn the_ranking_is_judged_by_its_interval() {
     let mut model = trained(2_000, 0.8, 1.0, TrainingSettings::default());
-    let mut told = |area: Interval| {
+    let mut rank = |area: Interval| {
         model.evidence.as_mut().unwrap().held_out.as_mut().unwrap().model.roc_auc = area;
         ranking(&model).short
     };
-    assert_eq!(told(around(0.52, 0.03)), "Not better than guessing, as far as seen.");
-    assert_eq!(told(around(0.56, 0.01)), "Barely.");
-    assert_eq!(told(around(0.76, 0.02)), "Fairly well.");
-    assert_eq!(told(around(f64::NAN, 0.0)), "Cannot be told.");
+    assert_eq!(rank(around(0.52, 0.03)), "Not visibly better than guessing.");
+    assert_eq!(rank(around(0.56, 0.01)), "Barely.");
+    assert_eq!(rank(around(0.76, 0.02)), "Fairly well.");
+    assert_eq!(rank(around(f64::NAN, 0.0)), "Cannot be determined.");
     model.evidence = None;
     model.test.as_mut().unwrap().roc_auc = None;
-    assert_eq!(ranking(&model).short, "Cannot be told.");
+    assert_eq!(ranking(&model).short, "Cannot be determined.");
 }
 
-/// What a feature does is said with its interval, and what chance explains is not said to matter.
+/// The effect of a feature comes with its interval; an effect that chance explains is no evidence.
 #[test]
-fn features_are_told_with_their_intervals() {
+fn effects_have_intervals() {
     let mut model = trained(4_000, 0.8, 1.0, TrainingSettings::default());
-    let (doubtful, told) = effects(&model);
-    assert_eq!(doubtful, None);
-    let of = |words: &str| told.iter().find(|(_, told)| told.starts_with(words)).unwrap();
-    let (matters_how, mile) = of("each mile farther");
-    assert_eq!(*matters_how, Matters::Clearly);
+    let (caution, effects_in_words) = effects(&model);
+    assert_eq!(caution, None);
+    let of = |words: &str| effects_in_words.iter().find(|(_, effect)| effect.starts_with(words)).unwrap();
+    let (of_mile, mile) = of("each mile farther");
+    assert_eq!(*of_mile, Effect::Clear);
     assert!(mile.starts_with("each mile farther multiplies the odds by 2.") && mile.ends_with(')'), "{mile}");
     assert!(of("each 10 health points more").1.ends_with("no evidence of a difference"));
 
     let distance = &mut model.coefficients[0];
     distance.standardised = 0.01;
-    assert_eq!(matters(distance), Matters::Slightly);
+    assert_eq!(effect(distance), Effect::Slight);
     distance.inference.as_mut().unwrap().p_value = 0.02;
-    assert_eq!(matters(distance), Matters::Perhaps);
+    assert_eq!(effect(distance), Effect::Hint);
     distance.inference = None;
-    assert_eq!(matters(distance), Matters::Unknown);
+    assert_eq!(effect(distance), Effect::Unknown);
     model.evidence.as_mut().unwrap().any.as_mut().unwrap().p_value = 0.4;
     assert!(effects(&model).0.is_some());
 }
 
-/// A promotion is told with its reason, and that of a first model is no praise.
+/// A verdict comes with its reason; the promotion of a first model is no praise.
 #[test]
-fn verdicts_are_told_with_their_reasons() {
-    let told = |promoted, reason: &str, why: &str| {
+fn verdicts_have_reasons() {
+    let in_words = |promoted, reason: &str, why: &str| {
         let finding = verdict(Some(&Verdict {
             promoted,
             reason: reason.to_owned(),
@@ -188,23 +197,22 @@ fn verdicts_are_told_with_their_reasons() {
         }));
         format!("{} {}", finding.short, finding.long)
     };
-    assert!(told(true, "first", "the first model").contains("compared with none"));
-    assert_eq!(told(false, "no_evidence", "no evidence that x."), "No: the champion stays. No evidence that x.");
+    assert!(in_words(true, "first", "the first model").contains("compared with none"));
+    assert_eq!(in_words(false, "no_evidence", "no evidence that x."), "No: the champion stays. No evidence that x.");
     assert!(
-        told(false, "worse_than_champion", "0.6 against 0.5").contains("worse than the champion: 0.6 against 0.5.")
+        in_words(false, "worse_than_champion", "0.6 against 0.5").contains("worse than the champion: 0.6 against 0.5.")
     );
-    assert!(told(false, "by_hand_only", "").contains("by hand"));
+    assert!(in_words(false, "by_hand_only", "").contains("only a person"));
     assert_eq!(verdict(None).tone, Tone::Unknown);
 }
 
-/// How the threshold was chosen, and whether it could be.
 #[test]
-fn thresholds_are_told_with_their_criterion() {
+fn a_threshold_has_its_criterion() {
     let criterion = Criterion::PrecisionAtRecall { recall_min: 0.8 };
     let mut model = trained(2_000, 0.8, 1.0, TrainingSettings { threshold: criterion, ..TrainingSettings::default() });
     assert!(threshold(&model).contains("a recall of at least 80.0"), "{}", threshold(&model));
     model.selection.as_mut().unwrap().threshold.reached = false;
     assert!(threshold(&model).ends_with("this one comes nearest."));
     model.settings.threshold = Criterion::Fixed { probability: 0.5 };
-    assert!(threshold(&model).contains("given in the settings"));
+    assert!(threshold(&model).contains("the settings give it"));
 }

@@ -1,0 +1,188 @@
+//! The packs in the store: listed, read in turn, written, removed.
+
+use super::pack::{self, BYTES_MAX, DamagedPack, Entry};
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
+use records::store::{self, Store};
+use runtime::host;
+use std::ops::Range;
+use xxhash_rust::xxh3::xxh3_64;
+
+/// Bytes of a pack per read; a smaller pack is read whole.
+const READ_BYTES: u64 = 256 * 1024;
+/// Packs whose indexes are read at the same time.
+const INDEXES_AT_ONCE: usize = 8;
+/// Age from which on packs of another format are removed: trainers of two versions may alternate for a while.
+const OTHER_FORMAT_SECONDS_MAX: i64 = 7 * 24 * 60 * 60;
+
+/// A piece in a pack.
+#[derive(Debug, Clone)]
+pub(super) struct PieceLocation {
+    pub(super) entry: Entry,
+    pub(super) place: Range<u64>,
+    /// Index of its dataset in the plan; `None` if the plan does not have it, or the piece is read from another pack.
+    pub(super) dataset: Option<usize>,
+}
+
+/// A pack whose index has been read.
+#[derive(Debug)]
+pub(super) struct Pack {
+    pub(super) path: Path,
+    pub(super) size: u64,
+    pub(super) pieces: Vec<PieceLocation>,
+    /// Whether a piece of it is damaged.
+    pub(super) is_damaged: bool,
+    /// The bytes read last, and their offset in the pack.
+    read: (u64, Bytes),
+}
+
+/// The packs in the store.
+#[derive(Debug, Default)]
+pub(super) struct PackList {
+    /// Largest first: if two packs hold the same piece, it is read from the larger one.
+    pub(super) packs: Vec<Pack>,
+    /// Objects that are not valid packs.
+    pub(super) damaged: Vec<Path>,
+}
+
+/// Why a piece could not be read.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum ReadError {
+    /// Another trainer has merged the pack into a larger one.
+    #[error("the pack is gone")]
+    Gone,
+    /// The piece is not as its index describes it.
+    #[error("the piece is damaged: {0}")]
+    Damaged(String),
+    /// The store failed.
+    #[error(transparent)]
+    Store(object_store::Error),
+}
+
+impl From<object_store::Error> for ReadError {
+    fn from(error: object_store::Error) -> Self {
+        match error {
+            object_store::Error::NotFound { .. } => Self::Gone,
+            error => Self::Store(error),
+        }
+    }
+}
+
+impl Pack {
+    /// Total size in bytes of the pieces that are read from it.
+    pub(super) fn used(&self) -> u64 {
+        let used = self.pieces.iter().filter(|piece| piece.dataset.is_some());
+        used.map(|piece| u64::from(piece.entry.bytes)).sum()
+    }
+
+    /// Returns whether less than half of its bytes are read.
+    pub(super) fn is_wasteful(&self) -> bool {
+        let all: u64 = self.pieces.iter().map(|piece| u64::from(piece.entry.bytes)).sum();
+        self.used() * 2 < all
+    }
+
+    /// Reads a piece and verifies its checksum. Consecutive pieces are read together.
+    pub(super) async fn piece(&mut self, store: &Store, piece: usize) -> Result<Bytes, ReadError> {
+        let Some(PieceLocation { entry, place, .. }) = self.pieces.get(piece) else { return Err(ReadError::Gone) };
+        if !is_within(place, &self.read) {
+            let end = place.end.max(place.start.saturating_add(READ_BYTES)).min(self.size);
+            self.read = (place.start, store.get_range(&self.path, place.start..end).await?);
+        }
+        let bytes = slice(place, &self.read).ok_or_else(|| ReadError::Damaged("it is cut short".to_owned()))?;
+        if xxh3_64(&bytes) == entry.checksum {
+            Ok(bytes)
+        } else {
+            Err(ReadError::Damaged("its checksum differs".to_owned()))
+        }
+    }
+
+    /// Reads all pieces that are read from this pack; leaves damaged ones out.
+    pub(super) async fn whole(&self, store: &Store) -> object_store::Result<Vec<(usize, Entry, Bytes)>> {
+        let bytes = store.get(&self.path).await?.bytes().await?;
+        let read = (0, bytes);
+        let used = self.pieces.iter().filter_map(|piece| {
+            let bytes = slice(&piece.place, &read).filter(|bytes| xxh3_64(bytes) == piece.entry.checksum)?;
+            // A slice would keep the whole pack in memory.
+            Some((piece.dataset?, piece.entry.clone(), Bytes::copy_from_slice(&bytes)))
+        });
+        Ok(used.collect())
+    }
+}
+
+fn is_within(place: &Range<u64>, (start, bytes): &(u64, Bytes)) -> bool {
+    place.start >= *start && place.end <= start + bytes.len() as u64
+}
+
+fn slice(place: &Range<u64>, read: &(u64, Bytes)) -> Option<Bytes> {
+    let at = |offset: u64| usize::try_from(offset - read.0).ok();
+    is_within(place, read).then(|| Some(read.1.slice(at(place.start)?..at(place.end)?))).flatten()
+}
+
+/// Finds the packs below `folder/format`, and removes old packs of other formats.
+///
+/// # Errors
+/// Fails if the packs cannot be listed. A pack that cannot be read is left out, with a warning.
+pub(super) async fn find(store: &Store, folder: &str, format: &str) -> object_store::Result<PackList> {
+    let own = Path::from(format!("{folder}/{format}"));
+    let listed: Vec<ObjectMeta> = store.list(Some(&Path::from(folder))).try_collect().await?;
+    let (mut listed, others): (Vec<_>, Vec<_>) =
+        listed.into_iter().partition(|meta| meta.location.prefix_matches(&own));
+    remove_old(store, others).await;
+    listed.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.location.cmp(&b.location)));
+    let mut list = PackList::default();
+    let mut reading = stream::iter(listed)
+        .map(|meta| async move { (meta.location.clone(), open(store, meta).await) })
+        .buffered(INDEXES_AT_ONCE);
+    while let Some((path, opened)) = reading.next().await {
+        match opened {
+            Ok(Ok(pack)) => list.packs.push(pack),
+            Ok(Err(why)) => {
+                tracing::warn!(%path, %why, "a pack of the trainer's cache is damaged; it is removed, and its datasets are read from their files");
+                list.damaged.push(path);
+            }
+            Err(object_store::Error::NotFound { .. }) => {}
+            Err(error) => tracing::warn!(%path, %error, "a pack of the trainer's cache cannot be read now"),
+        }
+    }
+    Ok(list)
+}
+
+async fn open(
+    store: &Store,
+    ObjectMeta { location: path, size, .. }: ObjectMeta,
+) -> object_store::Result<Result<Pack, DamagedPack>> {
+    if size > BYTES_MAX {
+        return Ok(Err(DamagedPack("it is too large")));
+    }
+    // Object stores reject an empty range.
+    let start = if size == 0 { Bytes::new() } else { store.get_range(&path, 0..size.min(READ_BYTES)).await? };
+    let end = match pack::index_end(&start, size) {
+        Ok(end) => end,
+        Err(damaged) => return Ok(Err(damaged)),
+    };
+    let read = (0, start);
+    let index = match slice(&(0..end), &read) {
+        Some(index) => index,
+        None => store.get_range(&path, 0..end).await?,
+    };
+    let pieces = pack::read_index(&index, size)
+        .map(|pieces| pieces.into_iter().map(|(entry, place)| PieceLocation { entry, place, dataset: None }).collect());
+    Ok(pieces.map(|pieces| Pack { path, size, pieces, is_damaged: false, read }))
+}
+
+async fn remove_old(store: &Store, others: Vec<ObjectMeta>) {
+    for meta in others {
+        let age = host::now().as_second() - meta.last_modified.timestamp();
+        if age > OTHER_FORMAT_SECONDS_MAX {
+            remove(store, &meta.location).await;
+        }
+    }
+}
+
+/// Removes a pack that is no longer needed. If that fails, a later training removes it.
+pub(super) async fn remove(store: &Store, path: &Path) {
+    if let Err(failure) = store::remove(store, path.as_ref()).await {
+        tracing::warn!(%path, %failure, "a pack of the trainer's cache cannot be removed now");
+    }
+}

@@ -1,0 +1,136 @@
+//! The datasets to train on, and the model id that follows from them.
+
+use common::{
+    dataset::{MANIFEST_SCHEMA, Manifest},
+    message::DatasetReady,
+    model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
+    outcome::Failure,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use records::{
+    layout,
+    store::{self, Store},
+};
+use sha2::{Digest, Sha256};
+
+/// Maximum number of manifests read at once.
+const MANIFESTS_AT_ONCE: usize = 16;
+
+/// Everything that determines a model, and its id.
+#[derive(Debug, Clone)]
+pub struct Plan {
+    /// Model family.
+    pub model: String,
+    /// Version; a hash of all other fields.
+    pub model_id: String,
+    /// How to train.
+    pub settings: TrainingSettings,
+    /// Sorted by batch id, in the same order as `datasets`.
+    pub manifests: Vec<Manifest>,
+    /// Batch ids and hashes of the manifests.
+    pub datasets: Vec<TrainedOn>,
+}
+
+impl Plan {
+    /// Plans a training on every dataset that has a manifest. `announced` is the batch id of the message at hand, or empty.
+    ///
+    /// # Errors
+    /// Fails if the store cannot be reached; permanently if the manifest of the announced dataset is broken, transiently if another one
+    /// is.
+    pub async fn read(store: &Store, settings: TrainingSettings, announced: &str) -> Result<Self, Failure> {
+        let listing =
+            store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await.map_err(store::outage)?.common_prefixes;
+        let batch_ids: Vec<String> = listing.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect();
+        let mut pairs: Vec<(Manifest, TrainedOn)> = stream::iter(batch_ids)
+            .map(|batch_id| async move {
+                let read = read_manifest(store, &batch_id).await;
+                read.map_err(|failure| transient_unless_announced(failure, &batch_id, announced))
+            })
+            .buffer_unordered(MANIFESTS_AT_ONCE)
+            .try_filter_map(async |manifest| Ok(manifest))
+            .try_collect()
+            .await?;
+        pairs.sort_by(|(a, _), (b, _)| a.batch_id.cmp(&b.batch_id));
+        let (manifests, datasets): (Vec<_>, Vec<_>) = pairs.into_iter().unzip();
+        let model = layout::GLOBAL_MODEL.to_owned();
+        let model_id = model_id(&model, &settings, &datasets)?;
+        Ok(Self { model, model_id, settings, manifests, datasets })
+    }
+
+    /// Checks that the plan has a dataset as it was announced.
+    ///
+    /// # Errors
+    /// Fails permanently if the dataset has another manifest, transiently if it is missing.
+    pub fn check_has(&self, ready: &DatasetReady) -> Result<(), Failure> {
+        match self.datasets.iter().find(|dataset| dataset.batch_id == ready.batch_id) {
+            Some(dataset) if dataset.manifest_sha256 == ready.manifest_sha256 => Ok(()),
+            Some(dataset) => {
+                let why = format!(
+                    "the manifest of {} has SHA-256 {}; it was announced with {}",
+                    ready.batch_id, dataset.manifest_sha256, ready.manifest_sha256
+                );
+                Err(Failure::permanent("dataset_changed", why))
+            }
+            None => Err(Failure::transient(format!("{} does not exist", ready.manifest))),
+        }
+    }
+
+    /// Returns the id of a breed model of the same release. `model` is its family.
+    ///
+    /// # Errors
+    /// Fails if the settings cannot be encoded, which does not happen.
+    pub fn breed_model_id(&self, model: &str) -> Result<String, Failure> {
+        model_id(model, &self.settings, &self.datasets)
+    }
+
+    /// Returns the number of rides with a label and weather by the manifests, duplicates included.
+    pub fn trainable(&self) -> u64 {
+        self.manifests.iter().fold(0, |sum, manifest| sum.saturating_add(manifest.trainable))
+    }
+}
+
+/// Turns a permanent failure of a dataset that the message at hand did not announce into a transient one: by the next attempt somebody
+/// may have repaired or removed that dataset.
+pub(crate) fn transient_unless_announced(failure: Failure, batch_id: &str, announced: &str) -> Failure {
+    match failure {
+        Failure::Permanent { reason, why } if batch_id != announced => {
+            Failure::transient(format!("{reason}: {why}; repair or remove dataset {batch_id}"))
+        }
+        other => other,
+    }
+}
+
+async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest, TrainedOn)>, Failure> {
+    let path = layout::manifest(batch_id);
+    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
+    let broken = |why: String| Failure::permanent("broken_dataset", format!("{path}: {why}"));
+    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
+    if manifest.schema != MANIFEST_SCHEMA {
+        return Err(broken(format!("its schema is {}; this trainer reads {MANIFEST_SCHEMA}", manifest.schema)));
+    }
+    if manifest.batch_id != batch_id {
+        return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
+    }
+    let own = layout::dataset(batch_id);
+    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&own, &file.path)) {
+        return Err(broken(format!("it names {:?}, which is not below {own}/", file.path)));
+    }
+    let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
+    Ok(Some((manifest, TrainedOn { batch_id: batch_id.to_owned(), manifest_sha256 })))
+}
+
+/// Returns the first 16 hex digits of a SHA-256 over everything that determines a model.
+fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) -> Result<String, Failure> {
+    let settings = serde_json::to_string(settings).map_err(|error| Failure::permanent("unencodable", error))?;
+    let mut sha256 = Sha256::new();
+    for line in [MODEL_SCHEMA, model, &settings] {
+        sha256.update(format!("{line}\n"));
+    }
+    for TrainedOn { batch_id, manifest_sha256 } in datasets {
+        sha256.update(format!("{batch_id} {manifest_sha256}\n"));
+    }
+    let mut id = hex::encode(sha256.finalize());
+    id.truncate(16);
+    Ok(id)
+}

@@ -1,0 +1,62 @@
+//! `models/<model>/<id>/breeds.json`: the breed models of a release.
+
+use common::model::{Candidate, Interval};
+use serde::{Deserialize, Serialize};
+
+/// Name of the schema of [`Breeds`].
+pub const BREEDS_SCHEMA: &str = "breeds.v1";
+
+/// The breed models of a release, and how good they are.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Breeds {
+    /// [`BREEDS_SCHEMA`].
+    pub schema: String,
+    /// Precision, in standardised units, of the prior around the global model.
+    #[serde(rename = "pull")]
+    pub pooling_strength: f64,
+    /// Every strength that was tried, with the mean log-loss over the rides of all these breeds.
+    pub candidates: Vec<Candidate>,
+    /// On the held-out rides of all these breeds; absent if there are none.
+    pub held_out: Option<BreedsHeldOut>,
+    /// Sorted by name.
+    pub breeds: Vec<BreedSummary>,
+}
+
+/// Partially pooled breed models against the global model and against separate models, on held-out rides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BreedsHeldOut {
+    /// Number of held-out rides.
+    pub rides: u64,
+    /// Mean log-loss of the partially pooled models.
+    pub pooled: f64,
+    /// … of the global model.
+    pub global: f64,
+    /// … of separate models, each trained on the rides of its breed only, with the penalty of the global model; absent if one of
+    /// them cannot be trained.
+    pub separate: Option<f64>,
+    /// How much smaller the pooled log-loss is than that of the global model; above 0 is better.
+    pub over_global: Interval,
+    /// … than that of separate models.
+    pub over_separate: Option<Interval>,
+}
+
+/// The model of one breed.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct BreedSummary {
+    /// Name, normalised by [`common::features::breed_name`].
+    pub breed: String,
+    /// Model family.
+    pub model: String,
+    /// Version.
+    pub model_id: String,
+    /// Rides trained on.
+    pub train: u64,
+    /// … of which ended in a service request.
+    pub train_service: u64,
+    /// Rides held out.
+    pub test: u64,
+    /// Mean log-loss of the breed model on the held-out rides; absent if there are none.
+    pub log_loss: Option<f64>,
+    /// … of the global model.
+    pub global_log_loss: Option<f64>,
+}

@@ -1,0 +1,101 @@
+//! `models/<model>/<id>/verdict.json`: whether a model was promoted, and by which rule.
+
+use common::model::Interval;
+use serde::{Deserialize, Serialize};
+
+/// Reason of a verdict on a model that is already the champion.
+pub const CHAMPION_ALREADY: &str = "champion_already";
+
+/// Reason of a verdict where only a person promotes.
+pub const BY_HAND_ONLY: &str = "by_hand_only";
+
+/// Who promotes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Promotion {
+    /// The trainer promotes each model that passes the rule.
+    #[default]
+    ByRule,
+    /// The trainer promotes every model.
+    Always,
+    /// Only a person promotes.
+    ByHand,
+}
+
+/// The metric to compare models by on held-out rides.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Metric {
+    /// Mean negative log-likelihood: smaller is better.
+    #[default]
+    LogLoss,
+    /// Mean squared error of the probability: smaller is better.
+    Brier,
+    /// Area under the ROC curve: larger is better.
+    RocAuc,
+}
+
+impl Metric {
+    /// Name for people.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::LogLoss => "log-loss",
+            Self::Brier => "Brier score",
+            Self::RocAuc => "ROC AUC",
+        }
+    }
+}
+
+/// When a challenger becomes champion.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+pub struct Rule {
+    /// Who decides.
+    pub promotion: Promotion,
+    /// The metric to compare by.
+    pub metric: Metric,
+    /// By how much the challenger may be worse.
+    pub margin: f64,
+    /// Minimum number of held-out rides to compare on.
+    pub rides_min: u64,
+}
+
+/// Champion and challenger on the same held-out rides.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Version of the champion.
+    pub champion_id: String,
+    /// The metric compared.
+    pub metric: Metric,
+    /// Number of rides that neither model was trained on.
+    pub rides: u64,
+    /// Metric of the champion.
+    pub champion: f64,
+    /// Metric of the challenger.
+    pub challenger: f64,
+    /// By how much the challenger is better (below 0: worse), with its bootstrap interval.
+    pub gain: Interval,
+}
+
+/// Whether a model became champion when it was trained, and why.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// Whether the model became champion.
+    pub promoted: bool,
+    /// Stable code: `first`, `no_worse`, `always`, `unrivalled`, `champion_already`, or one of those of
+    /// [`common::message::ModelRejected::reason`].
+    pub reason: String,
+    /// For people, with the numbers.
+    pub why: String,
+    /// Comparison with the champion, if there was one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub comparison: Option<Comparison>,
+    /// The rule applied. A rejected model is judged again under another rule.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rule: Option<Rule>,
+}
+
+impl Verdict {
+    pub(crate) fn new(promoted: bool, reason: &str, why: String) -> Self {
+        Self { promoted, reason: reason.to_owned(), why, comparison: None, rule: None }
+    }
+}

@@ -1,0 +1,67 @@
+//! Messages about a release.
+
+use super::registry::{self, Version};
+use crate::document::{BY_HAND_ONLY, Rule, Verdict, unreadable_as_missing};
+use common::{
+    message::{ModelPromoted, ModelRejected},
+    model::{Alias, AliasName},
+    outcome::{Failure, Outgoing},
+};
+use records::{
+    layout,
+    store::{self, Store},
+};
+
+/// Returns the message that announces a champion.
+pub fn announcement(champion: &Alias) -> ModelPromoted {
+    ModelPromoted {
+        model: champion.model.clone(),
+        model_id: champion.model_id.clone(),
+        object: champion.object.clone(),
+        previous_model_id: champion.history.last().map(|past| past.model_id.clone()),
+        why: Some(champion.why.clone()),
+    }
+}
+
+/// Returns the message that announces a rejected version.
+pub(crate) fn rejection(version: &Version, verdict: &Verdict) -> ModelRejected {
+    ModelRejected {
+        model: version.model.clone(),
+        model_id: version.model_id.clone(),
+        reason: verdict.reason.clone(),
+        why: verdict.why.clone(),
+        object: Some(layout::model(&version.model, &version.model_id)),
+    }
+}
+
+/// Reads the verdict on a version; `None` if there is none or it cannot be decoded.
+pub(crate) async fn read_verdict(store: &Store, model: &str, model_id: &str) -> Result<Option<Verdict>, Failure> {
+    unreadable_as_missing(store::read_json(store, &layout::verdict(model, model_id)).await)
+}
+
+/// Returns the messages about a version that was judged before: the present champion, or the rejection. `None` if the version has to be
+/// judged: it was not yet, or it was rejected under another rule and nobody promoted it since.
+pub(crate) async fn known_decision(
+    store: &Store,
+    model: &str,
+    model_id: &str,
+    rule: Rule,
+) -> Result<Option<Vec<Outgoing>>, Failure> {
+    let verdict = read_verdict(store, model, model_id).await?;
+    let champion = registry::current(store, model, AliasName::Champion).await?;
+    let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
+    let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));
+    let (Some(verdict), Ok((version, _))) = (verdict, registry::version(store, model, model_id).await?) else {
+        return Ok(None);
+    };
+    Ok(match champion {
+        Some(champion) if verdict.promoted || champion.model_id == model_id => {
+            let champion = registry::publish(store, champion).await?;
+            Some(vec![Outgoing::message(&announcement(&champion))?])
+        }
+        Some(_) => Some(vec![Outgoing::message(&rejection(&version, &verdict))?]),
+        None if verdict.reason == BY_HAND_ONLY => Some(vec![Outgoing::message(&rejection(&version, &verdict))?]),
+        // The aliases are gone: judge again.
+        None => None,
+    })
+}

@@ -25,9 +25,10 @@ use splitter::{
     split::{RideIds, Split},
 };
 use std::fmt::Debug;
-use weather_fetcher::{
+use weather_fetcher::formats::{
     ghcn::{AccessAnswer, ByStation, InventoryList, StationList},
-    lines::{Lines, Malformed, Parsed, Text},
+    lines::{Lines, Parsed, Text},
+    malformed::Malformed,
     station_year::StationYear,
 };
 

@@ -21,13 +21,14 @@ use scorer::{artefact, score};
 use sha2::{Digest, Sha256};
 use splitter::{
     document::{Content, Document, Element, FromObject, Header as BatchHeader, Options, Refusal},
-    ride::{Judged, Outline},
+    ride::{Outline, Validation},
     split::{RideIds, Split},
 };
 use std::fmt::Debug;
-use weather_fetcher::{
+use weather_fetcher::formats::{
     ghcn::{AccessAnswer, ByStation, InventoryList, StationList},
-    lines::{Lines, Malformed, Parsed, Text},
+    lines::{Lines, Parsed, Text},
+    malformed::Malformed,
     station_year::StationYear,
 };
 
@@ -84,9 +85,9 @@ pub fn document(data: &[u8]) {
         Options { lines: how & 1 == 1, records: false, ride_bytes_max: if how & 2 == 2 { 64 } else { 64 * 1024 } };
     let whole = read::<Outline>(options, &[bytes]);
     assert_eq!(read::<Outline>(options, &pieces(cut, bytes)), whole, "in pieces");
-    let judged = read::<Judged>(options, &[bytes]);
+    let judged = read::<Validation>(options, &[bytes]);
     assert_eq!(judged.as_ref().map(outline), whole.as_ref().map(outline), "in the second pass");
-    assert_eq!(read::<Judged>(options, &pieces(cut, bytes)), judged, "in the second pass, in pieces");
+    assert_eq!(read::<Validation>(options, &pieces(cut, bytes)), judged, "in the second pass, in pieces");
     match judged {
         Err(refusal) => {
             legible(&refusal.to_string());
@@ -129,7 +130,7 @@ fn outline<T>((elements, header): &Whole<T>) -> Found<'_> {
     (elements.iter().map(|(raw, content)| (raw.as_slice(), kind(content))).collect(), header)
 }
 
-fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)], chunk_size: u32) {
+fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Validation>)], chunk_size: u32) {
     let mut ride_ids = RideIds::default();
     let (outlines, _) = read::<Outline>(options, &[bytes]).expect("the first pass was content");
     for (_, content) in &outlines {
@@ -143,7 +144,7 @@ fn split(options: Options, bytes: &[u8], elements: &[(Vec<u8>, Content<Judged>)]
         chunks.extend(split.full_chunk());
     }
     chunks.extend(split.last_chunk());
-    let account = split.account(&"0".repeat(64));
+    let account = split.summary(&"0".repeat(64));
     account.check().expect("the account adds up");
     assert_eq!(account.received, elements.len() as u64);
     assert_eq!(account.chunks as usize, chunks.len());

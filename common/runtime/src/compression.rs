@@ -6,7 +6,12 @@ use async_compression::{
     zstd::DParameter,
 };
 use common::coding::Coding;
-use tokio::io::{AsyncRead, AsyncReadExt};
+use std::{
+    io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Bytes that a body may always expand to, whatever its compressed size.
 const FREE_BYTES: usize = 2 << 20;
@@ -142,8 +147,21 @@ pub async fn decompress<E: From<BadCompression>>(
     }
 }
 
-/// Whether a stream begins with a header of RFC 1950.
-fn is_zlib(body: &[u8]) -> bool {
+/// Implements [`AsyncRead::poll_read`] for a buffered reader: copies the bytes of its buffer.
+pub fn poll_read_buffered<R: AsyncBufRead>(
+    mut reader: Pin<&mut R>,
+    context: &mut Context<'_>,
+    target: &mut ReadBuf<'_>,
+) -> Poll<io::Result<()>> {
+    let buffer = ready!(reader.as_mut().poll_fill_buf(context))?;
+    let length = buffer.len().min(target.remaining());
+    target.put_slice(buffer.get(..length).unwrap_or_default());
+    reader.consume(length);
+    Poll::Ready(Ok(()))
+}
+
+/// Returns whether a stream begins with a header of RFC 1950.
+pub fn is_zlib(body: &[u8]) -> bool {
     match body {
         [method, flags, ..] => method & 0x0F == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0,
         _ => false,

@@ -15,7 +15,7 @@ use serde_json::value::RawValue;
 use splitter::{
     IncomingBatch, Settings, Splitter,
     document::{Document, FromObject, Options},
-    ride::{Judged, Outline},
+    ride::{Outline, Validation},
 };
 use std::sync::Arc;
 
@@ -155,15 +155,16 @@ pub fn mapping(data: &[u8]) {
     assert_eq!(read(&reading, &pieces(cut, document)), elements, "in pieces");
     if serde_json::from_slice::<&RawValue>(document).is_ok() && document.trim_ascii().starts_with(b"{") {
         let none = Reading::default().map;
-        if let Ok(at_once) = serde_json::from_slice::<Judged>(document) {
-            assert_eq!(Judged::carefully(document, &none), at_once);
+        if let Ok(at_once) = serde_json::from_slice::<Validation>(document) {
+            assert_eq!(Validation::from_members(document, &none), at_once);
         }
         if let Ok(at_once) = serde_json::from_slice::<Outline>(document) {
-            assert_eq!(Outline::carefully(document, &none), at_once);
+            assert_eq!(Outline::from_members(document, &none), at_once);
         }
-        let (judged, outline) = (Judged::carefully(document, &reading.map), Outline::carefully(document, &reading.map));
+        let (judged, outline) =
+            (Validation::from_members(document, &reading.map), Outline::from_members(document, &reading.map));
         // The first pass counted the ids that the second finds.
-        if let Judged::Accepted(ride) = judged {
+        if let Validation::Accepted(ride) = judged {
             assert_eq!(outline.has_ride_id, !ride.ride_id.is_empty(), "{ride:?}");
         }
     }
@@ -193,7 +194,7 @@ fn read(reading: &Reading, pieces: &[&[u8]]) -> Result<Vec<String>, String> {
             Some(piece) => document.push(piece),
             None => document.end(),
         }
-        while let Some(element) = document.pull::<Judged>().map_err(|refusal| refusal.to_string())? {
+        while let Some(element) = document.pull::<Validation>().map_err(|refusal| refusal.to_string())? {
             elements.push(format!("{element:?}"));
         }
     }

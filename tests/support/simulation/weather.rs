@@ -8,7 +8,7 @@ use futures::{
     stream,
 };
 use std::{fmt::Write, io, sync::Arc, time::Duration};
-use weather_fetcher::http::{Answer, Http};
+use weather_fetcher::sources::http::{Answer, Http};
 
 /// Its URL.
 pub const URL: &str = "http://weather.simulated";

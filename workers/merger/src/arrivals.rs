@@ -1,47 +1,47 @@
-//! Which parts of a batch are known to have arrived, what to look for next, and who announces the dataset.
+//! The chunks of a batch known to be staged, the next probe, and who announces the dataset. Pure.
 //!
-//! A batch is complete when its split and every chunk are staged. No process is told by the others what they staged;
-//! each remembers what it staged or saw itself and *probes* the store for the rest, the lowest first, until one is not
-//! there (whoever stages that one probes after it) or none is missing. What is staged stays until the manifest is
-//! written, so nothing is probed for twice once found, and the last one to stage anything finds everything.
+//! A batch is complete when its `batch-split` message and every chunk are staged. Processes do not talk to each other: each
+//! records what it staged or found itself and *probes* the store for the rest, the lowest chunk first, until a chunk is absent
+//! (whoever stages that one probes afterwards) or none is missing. Staged objects stay until the manifest is written, so no
+//! chunk is probed for again once found, and the process that stages last finds all of them.
 //!
 //! ```text
 //! split?  0 1 2 3 4 5 6 …            known: ■   unknown: □
-//!   ■     ■ ■ □ ■ □ □ ■ …  probe 2 ─ there ─▶ probe 4, 5 ─ there ─▶ probe the next 4 … ─ absent ─▶ stop
+//!   ■     ■ ■ □ ■ □ □ ■ …  probe 2 ─ found ─▶ probe 4, 5 ─ found ─▶ probe the next 4 … ─ absent ─▶ stop
 //! ```
 
 use common::message::BatchSplit;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// Chunks per page of the bitmap.
+/// Number of chunks per page of the bitmap.
 const PAGE_CHUNKS: u64 = 4096;
 const WORDS: usize = 64;
 
 type Page = Box<[u64; WORDS]>;
 
-/// What one process knows to be staged of one batch.
+/// The objects of one batch that one process knows to be staged.
 #[derive(Debug, Default)]
 pub struct Arrivals {
     split: Option<Arc<BatchSplit>>,
-    /// Every chunk below is known. One more than the largest chunk number must fit.
+    /// Every chunk below this number is known. `u64`, because one more than the largest chunk number must fit.
     first_unknown: u64,
     /// Known chunks from the page of `first_unknown` on.
     pages: BTreeMap<u64, Page>,
 }
 
-/// What to look for in the store.
+/// The next objects to look for in the store.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Probe {
-    /// The splitter's account: nothing is complete without it.
+    /// The `batch-split` message, which has the number of chunks.
     Split,
-    /// These chunks, in rising order.
+    /// These chunks, in ascending order.
     Chunks(Vec<u32>),
-    /// Nothing: the batch is complete.
+    /// None: the batch is complete.
     Complete(Arc<BatchSplit>),
 }
 
 impl Arrivals {
-    /// The chunk is staged.
+    /// Records that a chunk is staged.
     pub fn insert(&mut self, chunk: u32) {
         let chunk = u64::from(chunk);
         if chunk < self.first_unknown {
@@ -53,12 +53,12 @@ impl Arrivals {
         self.pages = self.pages.split_off(&(self.first_unknown / PAGE_CHUNKS));
     }
 
-    /// The splitter's account is staged.
+    /// Records that the `batch-split` message is staged.
     pub fn insert_split(&mut self, split: BatchSplit) {
         self.split = Some(Arc::new(split));
     }
 
-    /// What to look for next: the split first, then at most `width` of the lowest chunks that are not known.
+    /// Returns the next probe: the `batch-split` message first, then at most `width` of the lowest unknown chunks.
     pub fn probe(&self, width: u32) -> Probe {
         let Some(split) = &self.split else { return Probe::Split };
         let mut chunks = Vec::new();
@@ -73,18 +73,18 @@ impl Arrivals {
         if chunks.is_empty() { Probe::Complete(Arc::clone(split)) } else { Probe::Chunks(chunks) }
     }
 
-    /// The splitter's account, where it is known.
+    /// Returns the `batch-split` message, if known.
     pub fn split(&self) -> Option<&BatchSplit> {
         self.split.as_deref()
     }
 
-    /// Memory taken up, in bytes.
+    /// Returns the memory in use, bytes.
     pub fn bytes(&self) -> usize {
         let page = size_of::<[u64; WORDS]>() + 4 * size_of::<u64>();
         size_of::<Self>() + self.pages.len() * page + self.split.as_ref().map_or(0, |_| size_of::<BatchSplit>() + 256)
     }
 
-    /// The first chunk at or above `from` that is not known.
+    /// Returns the first unknown chunk at or above `from`.
     fn unknown_from(&self, from: u64) -> u64 {
         let mut at = from;
         while let Some(page) = self.pages.get(&(at / PAGE_CHUNKS)) {
@@ -102,39 +102,39 @@ fn word_of(chunk: u64) -> usize {
     (chunk / 64) as usize % WORDS
 }
 
-/// How many chunks to probe for at once after a probe of `width` found all of its own. Doubling keeps the probes that
-/// find nothing fewer than those that found something, plus one for each pass.
+/// Returns the width of the next probe after one of `width` found all its chunks. Doubling keeps the number of vain probes
+/// below the number of successful ones plus one for each pass.
 pub fn wider(width: u32, width_max: u32) -> u32 {
     width.saturating_mul(2).min(width_max).max(1)
 }
 
-/// The place of a message in its batch: the split before every chunk.
+/// The order of a message in its batch: the `batch-split` message precedes every chunk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Rank(u64);
 
 impl Rank {
-    /// Of the splitter's account.
+    /// Rank of the `batch-split` message.
     pub const SPLIT: Self = Self(0);
 
-    /// Of a chunk.
+    /// Returns the rank of a chunk.
     pub fn chunk(chunk: u32) -> Self {
         Self(u64::from(chunk) + 1)
     }
 }
 
-/// Which message of a finished batch this process announced the dataset with.
+/// The message of a finished batch with which this process announced the dataset.
 ///
-/// A message that finds the manifest written cannot tell whether it is a late duplicate, or the one whose announcement
-/// was lost with the process that made it. If each announced, a batch published again would be announced once for each
-/// of its chunks; if none did, the announcement could be lost. So it stays silent only where this process announced
-/// with a message of lower rank. That one is confirmed, or delivered again and then silenced only by one of still lower
-/// rank: ranks do not fall for ever, so some announcement is confirmed. Of n late duplicates in random order about ln n
+/// The handler of a message that finds the manifest cannot know whether the message is a late duplicate, or the one whose
+/// announcement was lost with its process. If every handler announced, a batch published again would be announced once per
+/// chunk; if none did, the announcement could be lost. So a handler skips the announcement only if this process announced
+/// with a message of lower rank. That message is confirmed, or it is delivered again and skips only for one of still lower
+/// rank. Ranks cannot fall for ever, so some announcement is confirmed. Of n late duplicates in random order about ln n
 /// announce; in the order of the batch, two.
 #[derive(Debug, Default)]
 pub struct Announced(Option<(Option<String>, Rank)>);
 
 impl Announced {
-    /// Whether the message of this rank must announce the manifest of this version (the store's tag for it).
+    /// Returns whether the message of this rank must announce the manifest of this version (its etag).
     pub fn must_announce(&self, version: Option<&str>, rank: Rank) -> bool {
         match &self.0 {
             Some((announced, by)) => announced.as_deref() != version || rank <= *by,
@@ -142,7 +142,7 @@ impl Announced {
         }
     }
 
-    /// The message of this rank answers with the announcement.
+    /// Records that the message of this rank announces.
     pub fn record(&mut self, version: Option<&str>, rank: Rank) {
         self.0 = Some((version.map(str::to_owned), rank));
     }

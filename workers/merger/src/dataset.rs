@@ -1,8 +1,8 @@
-//! A batch's objects in the store: staging them, joining them, clearing them away.
+//! The objects of a batch in the store: stages, joins and clears them.
 
 use crate::{
-    Settings,
     join::{self, Heading, JoinError, Part, Parts, Statistics, Step},
+    settings::Settings,
 };
 use bytes::{Buf, BytesMut};
 use common::{
@@ -18,9 +18,9 @@ use records::{
 };
 use tokio::io::AsyncWriteExt;
 
-/// Rows gathered before they are handed to the upload.
-const GATHER_BYTES: usize = 256 * 1024;
-/// Requests of one upload in flight at once.
+/// Number of bytes of rows that are buffered before they are passed to the upload.
+const BUFFER_BYTES: usize = 256 * 1024;
+/// Maximum number of concurrent requests of one upload.
 const UPLOADS_MAX: usize = 2;
 
 impl From<JoinError> for Failure {
@@ -35,13 +35,16 @@ impl From<JoinError> for Failure {
     }
 }
 
-/// Stages a chunk. The first version stays: whoever reads it later reads the same, even while it is staged again.
+/// Stages a chunk. The first version stays, so that every reader reads the same bytes.
 pub(crate) async fn stage_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<(), Failure> {
     let path = layout::staged_chunk(&chunk.batch_id, chunk.split_id.as_deref(), chunk.chunk);
     store::create(store, &path, join::staged(chunk)?).await.map(drop)
 }
 
-/// Stages the splitter's account, unless the store has another one of this batch.
+/// Stages a `batch-split` message.
+///
+/// # Errors
+/// Fails if the store has a different one of this splitting.
 pub(crate) async fn stage_split(store: &Store, split: &BatchSplit) -> Result<(), Failure> {
     let path = layout::staged_split(&split.batch_id, split.split_id.as_deref());
     let object = serde_json::to_vec(split).map_err(JoinError::from)?;
@@ -50,32 +53,32 @@ pub(crate) async fn stage_split(store: &Store, split: &BatchSplit) -> Result<(),
     }
     match store::read_json::<BatchSplit>(store, &path).await? {
         Some(staged) if staged != *split => Err(conflict(split, &staged.sha256)),
-        // Gone again: the batch was finished meanwhile, which the manifest will tell.
+        // It is gone because the batch was finished meanwhile; the next check finds the manifest.
         _ => Ok(()),
     }
 }
 
-/// The same batch id for other bytes, or for the same bytes counted another way.
+/// Returns the failure of a batch id that is bound to other bytes, or to the same bytes with other counts.
 pub(crate) fn conflict(split: &BatchSplit, known_sha256: &str) -> Failure {
     let BatchSplit { batch_id, sha256, .. } = split;
     let why = if sha256 == known_sha256 {
         format!("batch {batch_id} was split before with other counts")
     } else {
-        format!("batch {batch_id} stands for bytes with SHA-256 {known_sha256}, not {sha256}")
+        format!("batch {batch_id} is bound to bytes with SHA-256 {known_sha256}, not {sha256}")
     };
     Failure::permanent(BATCH_ID_CONFLICT, why)
 }
 
-/// What the store says of the manifest; `None` while the batch is in progress.
+/// Returns the metadata of the manifest; `None` while the batch is in progress.
 pub(crate) async fn manifest(store: &Store, batch_id: &str) -> Result<Option<ObjectMeta>, Failure> {
     match store.head(&Path::from(layout::manifest(batch_id))).await {
-        Ok(found) => Ok(Some(found)),
+        Ok(metadata) => Ok(Some(metadata)),
         Err(Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(store::outage(error)),
     }
 }
 
-/// For each of these chunks of one splitting, whether it is staged.
+/// Returns for each of these chunks of one splitting whether it is staged.
 pub(crate) async fn staged(
     store: &Store,
     batch_id: &str,
@@ -84,14 +87,14 @@ pub(crate) async fn staged(
 ) -> Result<Vec<(u32, bool)>, Failure> {
     let width = chunks.len();
     let probe = |chunk| async move {
-        let found = store::exists(store, &layout::staged_chunk(batch_id, split_id, chunk)).await?;
-        Ok((chunk, found))
+        let is_staged = store::exists(store, &layout::staged_chunk(batch_id, split_id, chunk)).await?;
+        Ok((chunk, is_staged))
     };
     stream::iter(chunks).map(probe).buffer_unordered(width).try_collect().await
 }
 
-/// Joins the staged chunks into the dataset, the manifest last. `false` when something that was staged is gone: another
-/// process finished the batch, or somebody removed it.
+/// Joins the staged chunks into the dataset; writes the manifest last. Returns false if a staged chunk is gone, because another
+/// process finished the batch or the chunk was removed.
 pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit) -> Result<bool, Failure> {
     let mut upload = Upload::open(store, settings, &split.batch_id);
     let total = match upload.rows(split, settings.read_ahead).await {
@@ -107,7 +110,7 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     if !store::create(store, &path, bytes.clone()).await? {
         let written = store::read(store, &path).await?;
         if written.is_some_and(|written| written != bytes) {
-            let why = format!("{path} exists already and describes another dataset; it is kept as it is");
+            let why = format!("{path} exists already and describes another dataset; it is not replaced");
             return Err(Failure::permanent("dataset_differs", why));
         }
     }
@@ -120,8 +123,8 @@ pub(crate) async fn join(store: &Store, settings: &Settings, split: &BatchSplit)
     Ok(true)
 }
 
-/// Removes everything staged of a finished batch, of every splitting. The `batch-split` message of `split_id` is
-/// removed last: if it is missing, the rest is removed already.
+/// Removes all staged objects of a finished batch, of every splitting. The `batch-split` message of `split_id` is removed last:
+/// if it is missing, the rest is removed already.
 pub(crate) async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Result<(), Failure> {
     let split = Path::from(layout::staged_split(batch_id, split_id));
     if !store::exists(store, split.as_ref()).await? {
@@ -130,7 +133,7 @@ pub(crate) async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>)
     let last = split.clone();
     let others = store
         .list(Some(&Path::from(layout::staging(batch_id))))
-        .map_ok(|found| found.location)
+        .map_ok(|object| object.location)
         .try_filter(move |path| future::ready(*path != last))
         .boxed();
     store::remove_all(store, others).await?;
@@ -143,7 +146,7 @@ pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<
     store::remove(store, &path).await
 }
 
-/// Removes what was staged of batches after their dataset was complete, too late to be cleared with it.
+/// Removes objects that were staged after their dataset was complete.
 pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
     let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await.map_err(store::outage)?;
     for batch in staging.common_prefixes {
@@ -151,23 +154,23 @@ pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
         if manifest(store, batch_id).await?.is_none() {
             continue;
         }
-        let left = store.list(Some(&batch)).map_ok(|found| found.location).boxed();
-        let count = store::remove_all(store, left).await?;
+        let leftovers = store.list(Some(&batch)).map_ok(|object| object.location).boxed();
+        let count = store::remove_all(store, leftovers).await?;
         if count > 0 {
-            tracing::info!(batch_id, count, "removed what was staged too late");
+            tracing::info!(batch_id, count, "removed objects that were staged too late");
         }
     }
     Ok(())
 }
 
-/// The parts of one dataset on their way into the store; each becomes visible when it is complete.
+/// The upload of the parts of one dataset. Each part becomes visible when it is complete.
 struct Upload<'a> {
     store: &'a Store,
     batch_id: &'a str,
     upload_bytes: usize,
     parts: Parts,
     writer: BufWriter,
-    gathered: BytesMut,
+    buffer: BytesMut,
     complete: Vec<Part>,
 }
 
@@ -180,12 +183,12 @@ impl<'a> Upload<'a> {
             upload_bytes,
             parts: Parts::new(settings.part_bytes_max),
             writer: writer(store, batch_id, upload_bytes, 0),
-            gathered: BytesMut::from(join::header().as_slice()),
+            buffer: BytesMut::from(join::header().as_slice()),
             complete: Vec::new(),
         }
     }
 
-    /// Writes the rows of every chunk in the order of the batch; `None` when a chunk is gone.
+    /// Writes the rows of every chunk in the order of the batch; returns `None` if a chunk is gone.
     async fn rows(&mut self, split: &BatchSplit, read_ahead: usize) -> Result<Option<Statistics>, Failure> {
         let store = self.store;
         let read = |chunk| async move {
@@ -213,13 +216,13 @@ impl<'a> Upload<'a> {
     }
 
     async fn write(&mut self, rows: &[u8]) -> Result<(), Failure> {
-        self.gathered.extend_from_slice(rows);
-        if self.gathered.len() >= GATHER_BYTES { self.flush().await } else { Ok(()) }
+        self.buffer.extend_from_slice(rows);
+        if self.buffer.len() >= BUFFER_BYTES { self.flush().await } else { Ok(()) }
     }
 
     async fn flush(&mut self) -> Result<(), Failure> {
-        let gathered = self.gathered.split().freeze();
-        self.writer.put(gathered).await.map_err(store::outage)
+        let rows = self.buffer.split().freeze();
+        self.writer.put(rows).await.map_err(store::outage)
     }
 
     async fn close(&mut self, part: Part) -> Result<(), Failure> {
@@ -227,7 +230,7 @@ impl<'a> Upload<'a> {
         let next = writer(self.store, self.batch_id, self.upload_bytes, part.number.saturating_add(1));
         let mut full = std::mem::replace(&mut self.writer, next);
         full.shutdown().await.map_err(|error| Failure::outage("object store", error))?;
-        self.gathered.extend_from_slice(&join::header());
+        self.buffer.extend_from_slice(&join::header());
         self.complete.push(part);
         Ok(())
     }
@@ -242,10 +245,10 @@ impl<'a> Upload<'a> {
         Ok(self.complete)
     }
 
-    /// Gives up the open part. Should that fail too, the store's own rule for unfinished uploads has to remove it.
+    /// Aborts the upload of the open part. If that fails, the store's own rule removes it.
     async fn abort(mut self) {
         if let Err(error) = self.writer.abort().await {
-            tracing::debug!(batch_id = self.batch_id, %error, "an unfinished upload stays behind");
+            tracing::debug!(batch_id = self.batch_id, %error, "an unfinished upload was not removed");
         }
     }
 }

@@ -1,8 +1,7 @@
-//! Rides in, dataset bytes out: rows, statistics, the cut into parts, the manifest.
+//! Turns rides into the bytes of a dataset: rows, statistics, parts, and the manifest. Pure.
 //!
-//! A staged chunk is one line of JSON ([`Heading`]) followed by the chunk's rows without a header. The dataset is the
-//! rows of all chunks in the order of the batch, so its bytes depend on the rides alone and not on how they were cut
-//! into chunks.
+//! A staged chunk is one line of JSON ([`Heading`]) followed by the chunk's rows without a header. The dataset consists of the
+//! rows of all chunks in the order of the batch, so its bytes depend on the rides and not on the chunks.
 
 use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
@@ -14,60 +13,60 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 use std::{collections::BTreeMap, io::Write, ops::Range};
 
-/// Why a dataset cannot be written from what is staged.
+/// Why the staged chunks make no dataset.
 #[derive(Debug, thiserror::Error)]
 pub enum JoinError {
-    /// A staged object is not what this worker writes.
+    /// A staged object does not have the format of this worker.
     #[error("staged chunk {chunk} is broken: {why}")]
     BrokenChunk {
         /// Number of the chunk.
         chunk: u32,
-        /// In words.
+        /// Description of the fault.
         why: String,
     },
     /// The chunks hold more or fewer rides than the splitter counted.
     #[error("the splitter counted {accepted} accepted rides in {chunks} chunks, the chunks hold {staged}")]
     CountsDisagree {
-        /// By the splitter's account.
+        /// Number of accepted rides in the `batch-split` message.
         accepted: u64,
-        /// By the splitter's account.
+        /// Number of chunks in the `batch-split` message.
         chunks: u32,
-        /// In the staged chunks.
+        /// Number of rides in the staged chunks.
         staged: u64,
     },
-    /// The staged chunks are not the ones that the splitter sent.
+    /// The staged chunks differ from those that the splitter sent.
     #[error("the splitter sent chunks with digest {sent}, the staged ones have {staged}")]
     DigestsDisagree {
-        /// As the splitter's `batch-split` message says.
+        /// Digest in the `batch-split` message.
         sent: String,
-        /// Computed from the staged chunks.
+        /// Digest of the staged chunks.
         staged: String,
     },
-    /// There is a manifest, but it is not JSON of the shape it should have.
-    #[error("{path} is no manifest: {why}")]
+    /// The manifest exists but cannot be parsed.
+    #[error("{path} is not a manifest: {why}")]
     BrokenManifest {
-        /// Its path in the object store.
+        /// Path in the object store.
         path: String,
-        /// In words.
+        /// Description of the fault.
         why: String,
     },
-    /// A value that JSON cannot hold.
+    /// A value cannot be serialised.
     #[error("cannot be written as JSON: {0}")]
     Unencodable(#[from] serde_json::Error),
 }
 
-/// What is counted about rides, for one chunk or for many.
+/// Counts of rides, for one chunk or for several.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Statistics {
-    /// Rides.
+    /// Number of rides.
     pub rides: u64,
-    /// Rides with a label.
+    /// Number of rides with a label.
     pub labelled: u64,
-    /// Rides with a label and weather.
+    /// Number of rides with a label and weather.
     pub trainable: u64,
-    /// Rides without weather by reason.
+    /// Number of rides without weather, by reason.
     pub without_weather: Counts,
-    /// Rides served by each station.
+    /// Number of rides with weather, by station.
     pub stations: BTreeMap<String, u64>,
 }
 
@@ -90,7 +89,7 @@ impl Statistics {
         total
     }
 
-    /// Adds what was counted elsewhere.
+    /// Adds other counts.
     pub fn add(&mut self, other: &Self) {
         self.rides += other.rides;
         self.labelled += other.labelled;
@@ -114,7 +113,7 @@ fn add(counts: &mut BTreeMap<String, u64>, key: &str, rides: u64) {
 /// First line of a staged chunk.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Heading {
-    /// The chunk's fingerprint, as its message names it.
+    /// Digest of the chunk, from its message.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// Counts of its rides.
@@ -122,10 +121,10 @@ pub struct Heading {
     pub statistics: Statistics,
 }
 
-/// The object a chunk is staged as: its [`Heading`] in one line of JSON, then its rows.
+/// Returns the object that a chunk is staged as: its [`Heading`] in one line of JSON, then its rows.
 ///
 /// # Errors
-/// [`JoinError::Unencodable`], which no ride is known to cause.
+/// Fails with [`JoinError::Unencodable`], which no ride is known to cause.
 pub fn staged(EnrichedChunk { digest, rides, .. }: &EnrichedChunk) -> Result<Vec<u8>, JoinError> {
     let mut object = serde_json::to_vec(&Heading { digest: digest.clone(), statistics: Statistics::of(rides) })?;
     object.reserve(1 + rides.len() * 192);
@@ -136,10 +135,10 @@ pub fn staged(EnrichedChunk { digest, rides, .. }: &EnrichedChunk) -> Result<Vec
     Ok(object)
 }
 
-/// Takes a staged object apart: its heading and where its rows start.
+/// Parses a staged object; returns its heading and the offset of its rows.
 ///
 /// # Errors
-/// [`JoinError::BrokenChunk`].
+/// Fails with [`JoinError::BrokenChunk`].
 pub fn open_staged(chunk: u32, object: &[u8]) -> Result<(Heading, usize), JoinError> {
     let broken = |why: String| JoinError::BrokenChunk { chunk, why };
     let end = object.iter().position(|&byte| byte == b'\n').ok_or_else(|| broken("it has no first line".to_owned()))?;
@@ -148,7 +147,7 @@ pub fn open_staged(chunk: u32, object: &[u8]) -> Result<(Heading, usize), JoinEr
     Ok((heading, end + 1))
 }
 
-/// The header line every part starts with.
+/// Returns the header line, with which every part starts.
 pub fn header() -> Vec<u8> {
     let mut line = COLUMNS.join(",").into_bytes();
     line.push(b'\n');
@@ -188,7 +187,7 @@ pub fn push_row(out: &mut Vec<u8>, EnrichedRide { ride, weather }: &EnrichedRide
     out.push(b'\n');
 }
 
-/// A text field, quoted where RFC 4180 asks for it.
+/// Appends a text field, quoted if RFC 4180 requires it.
 fn push_text(out: &mut Vec<u8>, text: &str) {
     let text = text.as_bytes();
     if !text.iter().any(|byte| matches!(byte, b'"' | b',' | b'\n' | b'\r')) {
@@ -204,9 +203,9 @@ fn push_text(out: &mut Vec<u8>, text: &str) {
     out.push(b'"');
 }
 
-/// The shortest text that reads back as the same number; whole numbers without a fraction.
+/// Appends the shortest text that parses to the same number; an integer has no fraction.
 fn push_number(out: &mut Vec<u8>, number: f64) {
-    // Up to 2^53 the digits of a whole number are the shortest there are.
+    // Up to 2^53 the digits of an integer are its shortest text.
     const WHOLE_MAX: f64 = 9_007_199_254_740_992.0;
     if number.trunc() == number && number.abs() <= WHOLE_MAX {
         return push_integer(out, number as i64);
@@ -223,7 +222,7 @@ fn push_integer(out: &mut Vec<u8>, number: i64) {
     push_digits(out, number.unsigned_abs(), 1);
 }
 
-/// At least `width` digits, at most 20.
+/// Appends at least `width` digits, at most 20.
 fn push_digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
     let mut digits = [b'0'; 20];
     let mut used = 0;
@@ -239,9 +238,9 @@ fn push_digits(out: &mut Vec<u8>, mut number: u64, width: usize) {
     out.extend_from_slice(digits);
 }
 
-/// Exactly six decimals.
+/// Appends exactly six decimals.
 fn push_six_decimals(out: &mut Vec<u8>, number: f64) {
-    // Far more than half the Earth's circumference, far below where a millionth is less than one step of an f64.
+    // More than half of Earth's circumference, and small enough that an `f64` resolves a millionth.
     const FAST_MAX: f64 = 1_000_000.0;
     if !(0.0..FAST_MAX).contains(&number) {
         let _ = write!(out, "{number:.6}");
@@ -253,8 +252,8 @@ fn push_six_decimals(out: &mut Vec<u8>, number: f64) {
     push_digits(out, millionths % 1_000_000, 6);
 }
 
-/// Cuts a stream of rows into parts. A part ends where its next row would make it larger than the maximum (but holds at
-/// least one), so the cuts depend on the rows and never on the pieces they come in.
+/// Cuts a stream of rows into parts. A part ends before the row that would exceed the maximum size, but has at least one row. So
+/// the cuts depend on the rows and not on the pieces in which they arrive.
 #[derive(Debug)]
 pub struct Parts {
     part_bytes_max: u64,
@@ -264,23 +263,23 @@ pub struct Parts {
     sha256: Sha256,
 }
 
-/// What to do with the bytes of a piece, in order.
+/// A step of writing a piece.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Step {
-    /// These bytes of the piece go into the open part.
+    /// Write these bytes of the piece to the open part.
     Write(Range<usize>),
-    /// The open part is complete; the next one starts with its [`header`].
+    /// Close the open part. The next one starts with its [`header`].
     Close(Part),
 }
 
 /// A complete part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Part {
-    /// From 0.
+    /// Number from 0.
     pub number: u32,
-    /// Size, header included.
+    /// Size with the header, bytes.
     pub bytes: u64,
-    /// Rides.
+    /// Number of rides.
     pub rows: u64,
     /// SHA-256, 64 hex digits.
     pub sha256: String,
@@ -298,7 +297,7 @@ impl Parts {
         Self { part_bytes_max, number, bytes: header.len() as u64, rows: 0, sha256 }
     }
 
-    /// Takes the next `rows` rows.
+    /// Takes the next `rows` rows. Returns the steps to write them, in order.
     pub fn push(&mut self, csv: &[u8], rows: u64) -> Vec<Step> {
         let mut steps = Vec::with_capacity(1);
         let (mut from, mut left) = (0, rows);
@@ -333,8 +332,8 @@ impl Parts {
     }
 }
 
-/// Bytes and number of the rows that fit into `room`; the first fits always when `at_least_one`. A line feed inside
-/// quotes ends no row.
+/// Returns the size and the number of the rows that fit into `room`; with `at_least_one` the first row always counts. A line
+/// feed inside quotes does not end a row.
 fn whole_rows(csv: &[u8], room: usize, at_least_one: bool) -> (usize, u64) {
     let (mut end, mut rows, mut quoted) = (0, 0, false);
     for (at, byte) in csv.iter().enumerate() {
@@ -350,14 +349,14 @@ fn whole_rows(csv: &[u8], room: usize, at_least_one: bool) -> (usize, u64) {
             _ => {}
         }
     }
-    // One row, larger than a whole part.
+    // One row that is larger than a part.
     (csv.len(), rows.max(1))
 }
 
-/// The manifest of a complete dataset.
+/// Returns the manifest of a complete dataset.
 ///
 /// # Errors
-/// [`JoinError::CountsDisagree`].
+/// Fails with [`JoinError::CountsDisagree`].
 pub fn manifest(split: &BatchSplit, total: Statistics, parts: Vec<Part>) -> Result<Manifest, JoinError> {
     if total.rides != split.accepted {
         let BatchSplit { accepted, chunks, .. } = *split;
@@ -386,10 +385,10 @@ pub fn manifest(split: &BatchSplit, total: Statistics, parts: Vec<Part>) -> Resu
     })
 }
 
-/// Whether the staged chunks are the ones that the splitter sent.
+/// Checks that the staged chunks are those that the splitter sent.
 ///
 /// # Errors
-/// [`JoinError::DigestsDisagree`].
+/// Fails with [`JoinError::DigestsDisagree`].
 pub fn check_digest(split: &BatchSplit, staged: &SplitDigest) -> Result<(), JoinError> {
     match &split.digest {
         Some(sent) if *sent != staged.finish() => {
@@ -399,26 +398,26 @@ pub fn check_digest(split: &BatchSplit, staged: &SplitDigest) -> Result<(), Join
     }
 }
 
-/// The bytes of a manifest: indented JSON and a final line feed, the same for the same manifest.
+/// Serialises a manifest deterministically: indented JSON with a final line feed.
 ///
 /// # Errors
-/// [`JoinError::Unencodable`], which no manifest is known to cause.
+/// Fails with [`JoinError::Unencodable`], which no manifest is known to cause.
 pub fn manifest_bytes(manifest: &Manifest) -> Result<Vec<u8>, JoinError> {
     let mut bytes = serde_json::to_vec_pretty(manifest)?;
     bytes.push(b'\n');
     Ok(bytes)
 }
 
-/// Reads a manifest back from its bytes.
+/// Parses a manifest.
 ///
 /// # Errors
-/// [`JoinError::BrokenManifest`].
+/// Fails with [`JoinError::BrokenManifest`].
 pub fn read_manifest(batch_id: &str, bytes: &[u8]) -> Result<Manifest, JoinError> {
     serde_json::from_slice(bytes)
         .map_err(|error| JoinError::BrokenManifest { path: layout::manifest(batch_id), why: error.to_string() })
 }
 
-/// Whether a manifest is of the batch that `split` tells of: the same bytes, counted the same way.
+/// Returns whether a manifest describes the batch of `split`: the same bytes with the same counts.
 pub fn same_batch(manifest: &Manifest, split: &BatchSplit) -> bool {
     manifest.sha256 == split.sha256
         && manifest.received == split.received
@@ -427,7 +426,7 @@ pub fn same_batch(manifest: &Manifest, split: &BatchSplit) -> bool {
         && manifest.rejected_by_reason == split.rejected_by_reason
 }
 
-/// What is announced of a dataset whose manifest has these bytes.
+/// Returns the announcement of a dataset whose manifest has these bytes.
 pub fn dataset_ready(manifest: &Manifest, bytes: &[u8]) -> DatasetReady {
     DatasetReady {
         batch_id: manifest.batch_id.clone(),

@@ -1,41 +1,42 @@
-//! The merger: the enriched chunks of a batch in, one dataset out.
+//! The merger: joins the enriched chunks of a batch into one dataset.
 //!
-//! Any number of merger processes work on the same batch, in any order, on anything that is delivered any number of
-//! times. Each stages what it is given under a name that derives from it, and then looks whether the batch is complete.
+//! Any number of merger processes work on the same batch, on messages in any order that may be delivered repeatedly. Each
+//! process stages its messages under names derived from their content, and then checks whether the batch is complete.
 //!
 //! ```text
-//! enriched-chunk ─▶ staging/<batch>/<split_id>/chunk-N ─┐           ┌─ absent: whoever stages it looks next
+//! enriched-chunk ─▶ staging/<batch>/<split_id>/chunk-N ─┐           ┌─ absent: whoever stages it probes next
 //! batch-split ────▶ staging/<batch>/<split_id>/split ───┴─▶ probe ──┤
 //!                                                                   └─ complete ─▶ dataset/<batch>/part-… ─▶ manifest
 //!                                                                                  ─▶ staging cleared ─▶ dataset-ready
 //! ```
 //!
 //! * [`join`] (pure): rows, statistics, parts, the manifest;
-//! * [`arrivals`] (pure): what is known, what to probe next, who announces;
-//! * [`recent`] (pure): the bounded memory of batches;
+//! * [`arrivals`] (pure): the chunks known to be staged, the next probe, who announces;
+//! * [`recent`] (pure): a bounded LRU cache, here of batches;
 //! * `dataset`: the objects in the store.
 //!
-//! **Why nothing is missed.** The store is strongly consistent and every message is probed for *after* it is staged and
-//! before it is acknowledged. Of all the messages of a batch one is the last to be staged; its handler finds everything
-//! there, or the manifest of a process that found it first. Should it die, the broker delivers its message again.
+//! **Why every complete batch is joined.** The store is strongly consistent, and each handler probes *after* it staged its
+//! message and before it acknowledges it. One message of a batch is staged last. Its handler finds the whole batch staged, or
+//! the manifest of a process that found it first. If the handler dies, the broker delivers its message again.
 //!
-//! **Why nothing is done twice that shows.** Whoever joins the batch reads the same staged bytes and writes the same
-//! parts and the same manifest. Staging is cleared only once the manifest is there, so a probe that ends without a
-//! manifest in the store looked at a whole staging area; one that finds the manifest has but to remove what it staged
-//! too late. A process that was given up (suspended past its heartbeat, or with a request held back by a network) may
-//! still write, but not where another splitting is joined: each splitting of a batch has a folder of its own, and its
-//! `batch-split` message has the fingerprint of the chunks it sent. A sweep, at every connect and every hour, removes
-//! what is staged beside a manifest. The announcement leaves after the manifest and before the acknowledgement; see
-//! [`arrivals::Announced`] for who repeats it.
+//! **Why repeated work has no effect.** Every join of a batch reads the same staged bytes and writes the same parts and the
+//! same manifest. Staging is cleared only after the manifest exists. So a probe that finds no manifest has seen the whole
+//! staging area, and one that finds the manifest only removes its own late chunk. A process that lost its connection
+//! (suspended past its heartbeat, or with a delayed request) may still write, but not into the join of another splitting:
+//! each splitting of a batch has its own folder, and its `batch-split` message has the digest of its chunks. A sweep, at every
+//! connect and every hour, removes objects staged beside a manifest. The announcement is published after the manifest is
+//! written and before the acknowledgement; [`arrivals::Announced`] decides who repeats it.
 
 pub mod arrivals;
 mod dataset;
 pub mod join;
 pub mod recent;
+mod settings;
+
+pub use settings::Settings;
 
 use arrivals::{Announced, Arrivals, Probe, Rank, wider};
 use common::{
-    dataset::PART_BYTES_MAX,
     envelope::Envelope,
     message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
     outcome::{Failure, Outputs},
@@ -44,11 +45,7 @@ use common::{
 use object_store::ObjectMeta;
 use recent::Recent;
 use records::{Store, layout, store};
-use runtime::{
-    Worker,
-    config::{self, Problem},
-};
-use serde::{Deserialize, Serialize};
+use runtime::Worker;
 use std::{
     ops::ControlFlow,
     sync::{
@@ -57,60 +54,12 @@ use std::{
     },
 };
 
-/// Section `merger` of the configuration.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Settings {
-    /// Bytes of one dataset file at most. All mergers of a fleet must agree on it: the dataset depends on it.
-    pub part_bytes_max: u64,
-    /// Staged chunks read ahead of the one being joined.
-    pub read_ahead: usize,
-    /// Chunks probed for at once at most.
-    pub probes_max: u32,
-    /// Bytes of one request of an upload. Stores of the S3 kind take no less than 5 MiB.
-    pub upload_bytes: usize,
-    /// Bytes that may be spent on remembering which chunks are staged. With less, more is asked of the store.
-    pub known_bytes_max: usize,
-}
-
-impl Default for Settings {
-    fn default() -> Self {
-        Self {
-            part_bytes_max: PART_BYTES_MAX,
-            read_ahead: 8,
-            probes_max: 32,
-            upload_bytes: 8 * 1024 * 1024,
-            known_bytes_max: 16 * 1024 * 1024,
-        }
-    }
-}
-
-impl config::Settings for Settings {
-    const SECTION: &'static str = "merger";
-
-    fn check(&self) -> Result<(), Problem> {
-        if self.part_bytes_max == 0 {
-            return Err(Problem::new("part_bytes_max", self.part_bytes_max, "at least 1 byte"));
-        }
-        if !(1..=256).contains(&self.read_ahead) {
-            return Err(Problem::new("read_ahead", self.read_ahead, "1 to 256 chunks"));
-        }
-        if !(1..=256).contains(&self.probes_max) {
-            return Err(Problem::new("probes_max", self.probes_max, "1 to 256 probes"));
-        }
-        if self.upload_bytes == 0 {
-            return Err(Problem::new("upload_bytes", self.upload_bytes, "at least 1 byte, 5242880 for S3"));
-        }
-        Ok(())
-    }
-}
-
-/// What the merger reads.
+/// The messages that the merger receives.
 #[derive(Debug, Clone, PartialEq)]
 pub enum MergerIn {
-    /// Some of a batch's rides, with their weather.
+    /// Some of the rides of a batch, with weather.
     Chunk(EnrichedChunk),
-    /// How many there are.
+    /// The summary of the batch, with its number of chunks.
     Split(BatchSplit),
 }
 
@@ -153,30 +102,30 @@ impl MergerIn {
     }
 }
 
-/// The worker.
+/// The merger as a worker.
 pub struct Merger {
     settings: Settings,
     store: Store,
     batches: Mutex<Recent<Arc<Batch>>>,
-    /// One join at a time: each holds chunks read ahead and parts being uploaded, whatever the number of batches.
+    /// Allows one join at a time, which bounds the memory for chunks read ahead and parts being uploaded.
     joining: tokio::sync::Mutex<()>,
 }
 
-/// What this process remembers of one splitting of a batch. If it is forgotten, the store is probed again.
+/// The state of one splitting of a batch in this process. If it is evicted, the store is probed again.
 #[derive(Default)]
 struct Batch {
-    /// Whether no manifest was there when this process last looked.
+    /// Whether no manifest existed at the last check.
     in_progress: AtomicBool,
     arrivals: Mutex<Arrivals>,
-    /// Messages staged so far by this process.
+    /// Number of messages staged by this process.
     staged: AtomicU64,
     round: tokio::sync::Mutex<Round>,
 }
 
-/// One handler at a time looks whether the batch is complete, for all that staged something before it began to look.
+/// A check whether the batch is complete. One handler at a time performs it, for all handlers that staged before it began.
 #[derive(Default)]
 struct Round {
-    /// The messages up to this count of [`Batch::staged`] were looked after.
+    /// The value of [`Batch::staged`] that the last check covers.
     covered: u64,
     announced: Announced,
 }
@@ -186,7 +135,7 @@ impl Batch {
         self.arrivals.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn forget_arrivals(&self) {
+    fn reset_arrivals(&self) {
         *self.arrivals() = Arrivals::default();
     }
 }
@@ -199,7 +148,7 @@ impl Worker for Merger {
         let input = envelope.payload;
         let key = layout::splitting(input.batch(), input.split_id());
         let batch = self.batches().get(&key);
-        let outcome = self.take(&batch, &input).await;
+        let outcome = self.process(&batch, &input).await;
         let bytes = 2 * key.len() + size_of::<Batch>() + batch.arrivals().bytes();
         self.batches().set_cost(&key, bytes);
         outcome
@@ -211,7 +160,7 @@ impl Worker for Merger {
 }
 
 impl Merger {
-    /// A merger on this store.
+    /// Creates a merger on this store.
     pub fn new(settings: Settings, store: Store) -> Self {
         let batches = Mutex::new(Recent::new(settings.known_bytes_max));
         Self { settings, store, batches, joining: tokio::sync::Mutex::default() }
@@ -221,10 +170,10 @@ impl Merger {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    async fn take(&self, batch: &Batch, input: &MergerIn) -> Result<Outputs, Failure> {
+    async fn process(&self, batch: &Batch, input: &MergerIn) -> Result<Outputs, Failure> {
         if !batch.in_progress.load(SeqCst) {
             let mut round = batch.round.lock().await;
-            if let ControlFlow::Break(outputs) = self.look_for_manifest(batch, &mut round, input).await? {
+            if let ControlFlow::Break(outputs) = self.check_manifest(batch, &mut round, input).await? {
                 return Ok(outputs);
             }
         }
@@ -234,7 +183,7 @@ impl Merger {
         if ticket <= round.covered && batch.in_progress.load(SeqCst) {
             return Ok(Outputs::none());
         }
-        self.look(batch, &mut round, input).await
+        self.check_complete(batch, &mut round, input).await
     }
 
     async fn stage(&self, batch: &Batch, input: &MergerIn) -> Result<(), Failure> {
@@ -259,13 +208,13 @@ impl Merger {
         Ok(())
     }
 
-    /// Looks whether the batch is complete, and joins it if so.
-    async fn look(&self, batch: &Batch, round: &mut Round, input: &MergerIn) -> Result<Outputs, Failure> {
+    /// Checks whether the batch is complete, and joins it if so.
+    async fn check_complete(&self, batch: &Batch, round: &mut Round, input: &MergerIn) -> Result<Outputs, Failure> {
         let covers = batch.staged.load(SeqCst);
-        // What was remembered can be gone with a manifest that somebody removed since: then once more, from nothing.
+        // The known chunks may be gone with a manifest that was removed since. Then the second round starts from scratch.
         for _ in 0..2 {
             let complete = self.probe(batch, input).await?;
-            if let ControlFlow::Break(outputs) = self.look_for_manifest(batch, round, input).await? {
+            if let ControlFlow::Break(outputs) = self.check_manifest(batch, round, input).await? {
                 return Ok(outputs);
             }
             let Some(split) = complete else {
@@ -274,17 +223,17 @@ impl Merger {
             };
             let joining = self.joining.lock().await;
             if !dataset::join(&self.store, &self.settings, &split).await? {
-                batch.forget_arrivals();
+                batch.reset_arrivals();
             }
             drop(joining);
-            if let ControlFlow::Break(outputs) = self.look_for_manifest(batch, round, input).await? {
+            if let ControlFlow::Break(outputs) = self.check_manifest(batch, round, input).await? {
                 return Ok(outputs);
             }
         }
-        Err(Failure::transient(format!("what was staged of batch {} disappears", input.batch())))
+        Err(Failure::transient(format!("staged chunks of batch {} disappear", input.batch())))
     }
 
-    /// Looks for what is not known to be staged, the lowest first; the splitter's account when all is there.
+    /// Probes for chunks not known to be staged, the lowest first. Returns the `batch-split` message if all are staged.
     async fn probe(&self, batch: &Batch, input: &MergerIn) -> Result<Option<Arc<BatchSplit>>, Failure> {
         let (batch_id, split_id) = (input.batch(), input.split_id());
         let mut width = 1;
@@ -297,12 +246,12 @@ impl Merger {
                     None => return Ok(None),
                 },
                 Probe::Chunks(chunks) => {
-                    let found = dataset::staged(&self.store, batch_id, split_id, chunks).await?;
+                    let probed = dataset::staged(&self.store, batch_id, split_id, chunks).await?;
                     let mut arrivals = batch.arrivals();
-                    for &(chunk, _) in found.iter().filter(|(_, there)| *there) {
+                    for &(chunk, _) in probed.iter().filter(|(_, is_staged)| *is_staged) {
                         arrivals.insert(chunk);
                     }
-                    if found.iter().any(|(_, there)| !there) {
+                    if probed.iter().any(|(_, is_staged)| !is_staged) {
                         return Ok(None);
                     }
                     width = wider(width, self.settings.probes_max);
@@ -311,8 +260,8 @@ impl Merger {
         }
     }
 
-    /// With the manifest there, the batch is finished and so is the message; else it goes on.
-    async fn look_for_manifest(
+    /// Checks for the manifest. If it exists, the batch and with it the message are finished; otherwise processing continues.
+    async fn check_manifest(
         &self,
         batch: &Batch,
         round: &mut Round,
@@ -320,23 +269,23 @@ impl Merger {
     ) -> Result<ControlFlow<Outputs>, Failure> {
         match dataset::manifest(&self.store, input.batch()).await? {
             Some(manifest) => {
-                batch.forget_arrivals();
+                batch.reset_arrivals();
                 batch.in_progress.store(false, SeqCst);
-                self.finished(round, input, &manifest).await.map(ControlFlow::Break)
+                self.finish(round, input, &manifest).await.map(ControlFlow::Break)
             }
             None => {
                 if !batch.in_progress.swap(true, SeqCst) {
-                    batch.forget_arrivals();
+                    batch.reset_arrivals();
                 }
                 Ok(ControlFlow::Continue(()))
             }
         }
     }
 
-    /// Clears away what is still staged, and announces the dataset where that may not have been done yet.
-    async fn finished(&self, round: &mut Round, input: &MergerIn, found: &ObjectMeta) -> Result<Outputs, Failure> {
+    /// Clears the staging area, and announces the dataset unless this process has done so already.
+    async fn finish(&self, round: &mut Round, input: &MergerIn, manifest: &ObjectMeta) -> Result<Outputs, Failure> {
         let batch_id = input.batch();
-        let version = found.e_tag.as_deref();
+        let version = manifest.e_tag.as_deref();
         if let MergerIn::Chunk(chunk) = input {
             dataset::clear_chunk(&self.store, chunk).await?;
         }
@@ -346,7 +295,7 @@ impl Merger {
         }
         let path = layout::manifest(batch_id);
         let Some(bytes) = store::read(&self.store, &path).await? else {
-            return Err(Failure::transient(format!("{path} was removed a moment ago")));
+            return Err(Failure::transient(format!("{path} was removed during the announcement")));
         };
         let manifest = join::read_manifest(batch_id, &bytes)?;
         if let MergerIn::Split(split) = input

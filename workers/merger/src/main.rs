@@ -1,4 +1,4 @@
-//! The merger as a process: chunks with weather in, one dataset out.
+//! The merger process: it joins the enriched chunks of a batch into one dataset.
 
 use merger::Merger;
 use runtime::Process;

@@ -1,8 +1,8 @@
-//! A bounded memory: the least recently used is forgotten first.
+//! A bounded cache that evicts the least recently used value first. Pure.
 
 use std::collections::HashMap;
 
-/// Values by key, bounded by what they cost together.
+/// Values by key, with a limit on their total cost.
 #[derive(Debug)]
 pub struct Recent<V> {
     cost_max: usize,
@@ -19,12 +19,12 @@ struct Entry<V> {
 }
 
 impl<V: Clone + Default> Recent<V> {
-    /// Remembers values that cost at most `cost_max` together; the one used last is kept whatever it costs.
+    /// `cost_max`: maximum total cost. The most recently used value is kept at any cost.
     pub fn new(cost_max: usize) -> Self {
         Self { cost_max, cost: 0, clock: 0, entries: HashMap::new() }
     }
 
-    /// The value of `key`, a new one when there is none.
+    /// Returns the value of `key`, or inserts a new one.
     pub fn get(&mut self, key: &str) -> V {
         self.clock += 1;
         let used = self.clock;
@@ -37,7 +37,7 @@ impl<V: Clone + Default> Recent<V> {
         value
     }
 
-    /// States what the value of `key` costs now, and forgets others until all is within bounds.
+    /// Sets the cost of the value of `key`, and evicts others until the total is within the limit.
     pub fn set_cost(&mut self, key: &str, cost: usize) {
         let Some(entry) = self.entries.get_mut(key) else { return };
         self.cost = self.cost - entry.cost + cost;
@@ -45,8 +45,8 @@ impl<V: Clone + Default> Recent<V> {
         while self.cost > self.cost_max {
             let others = self.entries.iter().filter(|(other, _)| *other != key);
             let Some(oldest) = others.min_by_key(|(_, entry)| entry.used).map(|(key, _)| key.clone()) else { return };
-            if let Some(forgotten) = self.entries.remove(&oldest) {
-                self.cost -= forgotten.cost;
+            if let Some(evicted) = self.entries.remove(&oldest) {
+                self.cost -= evicted.cost;
             }
         }
     }
@@ -57,7 +57,7 @@ mod tests {
     use super::Recent;
 
     #[test]
-    fn the_least_recently_used_is_forgotten_first() {
+    fn the_least_recently_used_value_is_evicted_first() {
         let mut recent: Recent<std::sync::Arc<()>> = Recent::new(10);
         let [a, b] = ["a", "b"].map(|key| {
             let value = recent.get(key);

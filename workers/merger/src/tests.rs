@@ -8,6 +8,7 @@ use common::{
 use faulty::{Dies, Faulty};
 use futures::{TryStreamExt, future::join_all};
 use object_store::{ObjectStore, ObjectStoreExt, local::LocalFileSystem, memory::InMemory, path::Path};
+use runtime::config;
 use std::collections::BTreeMap;
 
 mod faulty;
@@ -75,14 +76,14 @@ fn merger(store: &Store) -> Merger {
     Merger::new(Settings { read_ahead: 3, ..Settings::default() }, Store::clone(store))
 }
 
-/// One whose parts and uploads are tiny, so that there are several.
+/// A merger with tiny parts and uploads, so that there are several.
 fn small_parts(store: &Store) -> Merger {
     let settings =
         Settings { part_bytes_max: 600, upload_bytes: 300, probes_max: 4, read_ahead: 2, ..Settings::default() };
     Merger::new(settings, Store::clone(store))
 }
 
-/// Hands over one message; what it announces.
+/// Delivers one message; returns its announcements.
 async fn deliver(merger: &Merger, message: &MergerIn) -> Result<Vec<DatasetReady>, Failure> {
     let envelope = Envelope { payload: message.clone(), properties: Properties::default() };
     let outgoing: Vec<_> = merger.handle(envelope).await?.into_stream().try_collect().await?;
@@ -97,18 +98,18 @@ async fn deliver_all(merger: &Merger, messages: &[MergerIn]) -> Vec<DatasetReady
     announced
 }
 
-/// Everything in the store by its path.
+/// All objects in the store, by path.
 async fn objects(store: &Store) -> BTreeMap<String, Vec<u8>> {
-    let found: Vec<ObjectMeta> = store.list(None).try_collect().await.unwrap();
+    let listing: Vec<ObjectMeta> = store.list(None).try_collect().await.unwrap();
     let mut objects = BTreeMap::new();
-    for meta in found {
+    for meta in listing {
         let bytes = store.get(&meta.location).await.unwrap().bytes().await.unwrap();
         objects.insert(meta.location.to_string(), bytes.to_vec());
     }
     objects
 }
 
-/// What an undisturbed run leaves in the store.
+/// The objects in the store after an undisturbed run.
 async fn undisturbed(messages: &[MergerIn], worker: fn(&Store) -> Merger) -> BTreeMap<String, Vec<u8>> {
     let store = memory();
     assert_eq!(deliver_all(&worker(&store), messages).await.len(), 1);
@@ -123,7 +124,7 @@ fn permanent(outcome: Result<Vec<DatasetReady>, Failure>) -> &'static str {
 }
 
 #[tokio::test]
-async fn a_batch_becomes_one_dataset_and_nothing_stays_in_staging() {
+async fn a_batch_becomes_one_dataset_and_staging_is_empty() {
     let store = memory();
     let announced = deliver_all(&merger(&store), &batch(100, 8)).await;
     let objects = objects(&store).await;
@@ -172,7 +173,7 @@ async fn every_order_gives_the_same_dataset() {
 }
 
 #[tokio::test]
-async fn batches_are_joined_one_after_the_other() {
+async fn one_batch_is_joined_at_a_time() {
     let store = memory();
     let merger = merger(&store);
     let messages = batch(20, 8);
@@ -190,7 +191,7 @@ async fn batches_are_joined_one_after_the_other() {
 }
 
 #[tokio::test]
-async fn the_dataset_does_not_depend_on_the_chunk_size() {
+async fn the_dataset_is_independent_of_the_chunk_size() {
     for worker in [merger, small_parts] {
         let expected = undisturbed(&batch(100, 1000), worker).await;
         for chunk_size in [1, 7, 50] {
@@ -203,7 +204,7 @@ async fn the_dataset_does_not_depend_on_the_chunk_size() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn any_number_of_mergers_at_once_give_the_same_dataset() {
+async fn concurrent_mergers_give_the_same_dataset() {
     let messages = batch(200, 4);
     let expected = undisturbed(&messages, small_parts).await;
     let folder = tempfile::tempdir().unwrap();
@@ -223,7 +224,7 @@ async fn any_number_of_mergers_at_once_give_the_same_dataset() {
 }
 
 #[tokio::test]
-async fn a_crash_at_any_operation_changes_nothing() {
+async fn a_crash_at_any_operation_does_not_change_the_dataset() {
     let in_order = batch(24, 5);
     let mut split_first = in_order.clone();
     split_first.rotate_right(1);
@@ -260,7 +261,7 @@ async fn a_crash_at_any_operation_changes_nothing() {
 }
 
 #[tokio::test]
-async fn an_announcement_lost_after_the_manifest_is_made_again() {
+async fn an_announcement_lost_after_the_manifest_is_repeated() {
     let messages = batch(20, 5);
     let expected = undisturbed(&messages, merger).await;
     for last in 0..messages.len() {
@@ -280,7 +281,7 @@ async fn an_announcement_lost_after_the_manifest_is_made_again() {
 }
 
 #[tokio::test]
-async fn a_batch_published_again_changes_nothing_and_is_announced_little() {
+async fn a_batch_published_again_changes_nothing_and_is_announced_at_most_twice() {
     let messages = batch(300, 3);
     let store = memory();
     let old = merger(&store);
@@ -295,7 +296,7 @@ async fn a_batch_published_again_changes_nothing_and_is_announced_little() {
 }
 
 #[tokio::test]
-async fn operations_grow_with_the_number_of_chunks() {
+async fn operations_are_linear_in_the_number_of_chunks() {
     let mut counts = Vec::new();
     for chunks in [100, 200, 400] {
         let counting = Arc::new(Faulty::new(memory(), Dies::Never));
@@ -315,7 +316,7 @@ async fn operations_grow_with_the_number_of_chunks() {
 }
 
 #[tokio::test]
-async fn handlers_of_one_process_look_together() {
+async fn handlers_of_one_process_share_a_check() {
     let messages = batch(64, 1);
     let counting = Arc::new(Faulty::new(memory(), Dies::Never));
     let merger = merger(&(Arc::clone(&counting) as Store));
@@ -325,7 +326,7 @@ async fn handlers_of_one_process_look_together() {
 }
 
 #[tokio::test]
-async fn a_removed_dataset_is_made_again_when_its_batch_comes_again() {
+async fn a_removed_dataset_is_written_again_when_its_batch_is_published_again() {
     let messages = batch(20, 5);
     let store = memory();
     let (one, other) = (merger(&store), merger(&store));
@@ -367,7 +368,7 @@ async fn the_same_batch_id_for_other_bytes_is_refused() {
     }
 }
 
-/// The messages of one splitting, whose chunks and account name each other.
+/// The messages of one splitting, with `split_id` and digests.
 fn splitting(split_id: &str, messages: Vec<MergerIn>) -> Vec<MergerIn> {
     let mut sent = SplitDigest::default();
     let mut messages = messages;
@@ -384,14 +385,14 @@ fn splitting(split_id: &str, messages: Vec<MergerIn>) -> Vec<MergerIn> {
     messages
 }
 
-/// Chunks that were split from other bytes, or joined with other weather, are staged separately. Whenever they come,
-/// the dataset is that of the splitting whose `batch-split` message came, and nothing of the other splitting stays.
+/// Chunks of other bytes or with other weather are staged separately. Whenever they arrive, the dataset is that of the splitting
+/// whose `batch-split` message arrived, and no object of the other splitting stays.
 #[tokio::test]
 async fn chunks_of_another_splitting_are_not_joined() {
     let expected = undisturbed(&batch(20, 5), merger).await;
     let good = splitting("good", batch(20, 5));
     let mut abandoned = splitting("abandoned", batch(20, 5));
-    // The `batch-split` message of a splitting that was given up never comes.
+    // The `batch-split` message of an abandoned splitting never arrives.
     abandoned.pop();
     for message in &mut abandoned {
         if let MergerIn::Chunk(chunk) = message {
@@ -405,12 +406,12 @@ async fn chunks_of_another_splitting_are_not_joined() {
         assert!(deliver_all(&merger, early).await.is_empty());
         assert_eq!(deliver_all(&merger, &good).await.len(), 1);
         deliver_all(&merger, late).await;
-        assert_eq!(objects(&store).await, expected, "{before} chunks came before");
+        assert_eq!(objects(&store).await, expected, "{before} chunks arrived before");
     }
 }
 
 #[tokio::test]
-async fn chunks_that_are_not_those_sent_make_no_dataset() {
+async fn chunks_with_another_digest_make_no_dataset() {
     let mut messages = splitting("one", batch(20, 5));
     let Some(MergerIn::Chunk(chunk)) = messages.first_mut() else { panic!() };
     chunk.digest = Some("f".repeat(32));
@@ -422,9 +423,9 @@ async fn chunks_that_are_not_those_sent_make_no_dataset() {
     assert!(!objects(&store).await.contains_key("dataset/b-1/manifest.json"));
 }
 
-/// A write that takes effect after its batch is finished is swept away; a batch in progress is left alone.
+/// The sweep removes late writes and leaves batches in progress alone.
 #[tokio::test]
-async fn what_is_staged_beside_a_manifest_is_swept() {
+async fn objects_staged_beside_a_manifest_are_swept() {
     let store = memory();
     let merger = merger(&store);
     let messages = splitting("one", batch(20, 5));
@@ -454,7 +455,7 @@ async fn chunks_that_disagree_with_the_split_make_no_dataset() {
 }
 
 #[tokio::test]
-async fn a_dataset_that_is_there_is_never_replaced_by_another() {
+async fn an_existing_dataset_is_never_replaced_by_another() {
     let messages = batch(20, 5);
     let store = memory();
     let (last, before) = messages.split_last().unwrap();
@@ -468,7 +469,7 @@ async fn a_dataset_that_is_there_is_never_replaced_by_another() {
 }
 
 #[tokio::test]
-async fn little_memory_costs_operations_and_nothing_else() {
+async fn little_memory_costs_only_operations() {
     let store = memory();
     let settings = Settings { known_bytes_max: 0, ..Settings::default() };
     let merger = Merger::new(settings, Store::clone(&store));
@@ -490,7 +491,7 @@ async fn little_memory_costs_operations_and_nothing_else() {
 }
 
 #[test]
-fn reads_both_its_messages() {
+fn both_messages_are_decoded() {
     for message in batch(1, 1) {
         let (kind, body) = match &message {
             MergerIn::Chunk(chunk) => (EnrichedChunk::KIND, serde_json::to_vec(chunk).unwrap()),
@@ -502,7 +503,7 @@ fn reads_both_its_messages() {
 }
 
 #[test]
-fn settings_that_cannot_work_are_named() {
+fn invalid_settings_are_refused_by_name() {
     let key = |settings: Settings| config::Settings::check(&settings).map_err(|problem| problem.key);
     assert_eq!(key(Settings::default()), Ok(()));
     assert_eq!(key(Settings { part_bytes_max: 0, ..Settings::default() }), Err("part_bytes_max"));

@@ -1,21 +1,21 @@
-//! The first stage of the fleet: a batch of rides in, chunks of validated rides and an account of the batch out.
+//! The first stage of the fleet: splits a batch of rides into chunks of validated rides, and publishes a summary of it.
 //!
 //! ```text
-//!  ride-batch ──▶ source     the bytes: inline or by reference, fingerprinted, decompressed, made JSON, piece by piece
+//!  ride-batch ──▶ source     bytes: inline or by reference, hashed, decompressed, converted to JSON, piece by piece
 //!                   │
-//!                document    the rides in them, whatever form the document has
+//!                document    elements: the rides in any form of document
 //!                   │
-//!                 ride       one ride: read, validated, normalised
+//!                 ride       one ride: parsed, validated, normalised
 //!                   │
-//!                 split      chunks ──▶ ride-chunk …   rejects ──▶ rejected/<batch_id>.ndjson   account ──▶ batch-split
+//!                 split      chunks ──▶ ride-chunk …   rejects ──▶ rejected/<batch_id>.ndjson   summary ──▶ batch-split
 //! ```
 //!
-//! A batch is read twice. The first time only its structure is looked at and its bytes are fingerprinted, so that a
-//! document that is broken at its end is refused before anything of it went on; then the batch id is claimed for these
-//! bytes. The second time the chunks are made, as fast as the broker takes them. Either way only a window of the
-//! document is in memory.
+//! A batch is read twice. The first pass checks the structure and computes the SHA-256, so that a document that is broken at
+//! its end is refused before any of it is published. Then the batch id is claimed for these bytes. The second pass produces
+//! the chunks, as fast as the broker accepts them. Each pass holds only a window of the document in memory.
 
 pub mod document;
+mod failure;
 mod pass;
 pub mod ride;
 mod source;
@@ -35,7 +35,8 @@ use common::{
     text::shorten,
     topology::queue,
 };
-use document::{Document, Header, Options, Refusal};
+use document::{Document, Header, Options};
+use failure::{read_failure, too_many_ride_ids};
 use object_store::path::Path;
 use records::{Store, batch_log::BatchLog, layout, store};
 use ride::RIDE_BYTES_MAX;
@@ -45,30 +46,30 @@ use runtime::{
     host,
 };
 use serde::{Deserialize, Serialize};
-use source::{InvalidUtf16, Limits, ReadError, Source};
+use source::{Limits, Source};
 use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};
 
-/// Rides in one chunk at most. RabbitMQ 4 takes messages of up to 16 MiB (16,777,216 bytes). With weather a ride is at
+/// Maximum number of rides in one chunk. RabbitMQ 4 takes messages of up to 16 MiB (16,777,216 bytes). With weather a ride is at
 /// most 1,250 bytes of JSON: an id of 256 (128, each escaped), name and breed of 256 each, nine numbers of up to 24, and
-/// less than 270 of keys, moment and station. 10,000 of them are 12.5 MB, whatever the publisher puts in.
+/// less than 270 of keys, time and station. 10,000 of them are 12.5 MB, whatever the publisher sends.
 pub const CHUNK_SIZE_MAX: u32 = 10_000;
-/// Bytes of an object's path at most, and of each part of it: what S3 and common file systems take, less what a store
-/// may append to a name while it writes.
+/// Maximum length of an object's path, and of each part of it, bytes: the limits of S3 and of common file systems, less the
+/// suffix that a store may append to a name while it writes.
 const OBJECT_PATH_BYTES_MAX: usize = 1024;
 const OBJECT_PART_BYTES_MAX: usize = 240;
 
-/// Settings of the splitter.
+/// Section `[splitter]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Rides in one chunk, up to [`CHUNK_SIZE_MAX`]; 1 gives a message per ride. A batch keeps the size it was first
-    /// cut with.
+    /// Number of rides in one chunk, 1 to [`CHUNK_SIZE_MAX`]. A batch that is published again keeps the size of its first
+    /// splitting.
     pub chunk_size: u32,
-    /// Bytes a compressed batch may expand to, and bytes of a Parquet file.
+    /// Maximum size of a decompressed batch and of a Parquet file, bytes.
     pub decompressed_bytes_max: u64,
-    /// Times its size a compressed batch may expand to, looked at from 16 MiB on.
+    /// Maximum ratio of decompressed to compressed size, checked above 16 MiB.
     pub expansion_max: u64,
-    /// Bytes read and worked on in one go.
+    /// Number of bytes read and processed at a time.
     pub read_buffer_bytes: usize,
 }
 
@@ -102,7 +103,7 @@ impl Section for Settings {
     }
 }
 
-/// A batch as it came: it may be one of many documents, in many compressions, so nothing is decoded here.
+/// The body of a batch message. It is decoded later, since it may have one of many formats and compressions.
 #[derive(Debug, Clone)]
 pub struct IncomingBatch(pub Bytes);
 
@@ -118,7 +119,7 @@ impl Input for IncomingBatch {
     }
 }
 
-/// The worker.
+/// The splitter as a worker.
 #[derive(Debug, Clone)]
 pub struct Splitter {
     settings: Settings,
@@ -127,7 +128,7 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// A splitter that reads referenced batches from `store`, and keeps claims and rejects there.
+    /// Creates a splitter that reads referenced batches from `store` and writes claims and rejects there.
     pub fn new(settings: Settings, store: Store) -> Self {
         Self { settings, log: BatchLog::new(store.clone()), store }
     }
@@ -144,8 +145,8 @@ impl Splitter {
         Options { lines, records: false, ride_bytes_max: RIDE_BYTES_MAX }
     }
 
-    /// Follows the batch to its bytes, however it came, and reads them once.
-    async fn find(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
+    /// Locates the bytes of a batch, inline or by reference, and runs the first pass over them.
+    async fn locate(&self, body: Bytes, properties: &Properties) -> Result<Batch, Failure> {
         let coding = declared_coding(properties)?;
         let source = Source::Inline { body: body.clone(), coding };
         let lines = properties.content_type.as_deref().is_some_and(is_lines_type);
@@ -162,10 +163,11 @@ impl Splitter {
         let source = Source::Object { store: self.store.clone(), path: path.clone(), etag: None };
         let survey = pass::survey(&source, options, self.limits(), &reference.reading).await?;
         if reference.sha256.as_deref() != Some(&survey.fingerprint.sha256) {
-            let found = &survey.fingerprint.sha256;
-            let told = reference.sha256.as_deref().unwrap_or_default();
-            let why =
-                format!("{object} has sha256 {found}, the message says {told}; upload it again, or publish it anew");
+            let actual = &survey.fingerprint.sha256;
+            let expected = reference.sha256.as_deref().unwrap_or_default();
+            let why = format!(
+                "{object} has sha256 {actual}, the message says {expected}; upload it again, or publish it anew"
+            );
             return Err(Failure::permanent("object_changed", why));
         }
         if survey.header.object.is_some() {
@@ -181,49 +183,48 @@ impl Splitter {
         Ok(Batch { source, options, header, survey, raw: Raw::Object(object) })
     }
 
-    /// Makes the batch id stand for these bytes, for ever; returns how they are cut. The bytes are kept before the claim
-    /// that says where; those that are refused are not. The batch gets its entry in the batch log before the claim that
-    /// names it, so that every claim has one.
-    async fn claim(&self, mut wanted: Claim, raw: Raw) -> Result<Claim, Failure> {
-        let path = layout::claim(&wanted.batch_id);
-        let mut kept = store::read_json::<Claim>(&self.store, &path).await?;
-        if kept.is_none() {
-            wanted.object = Some(raw.kept(&self.store, &wanted.sha256).await?);
-            wanted.listed = Some(self.log.enter(&wanted.batch_id).await?);
-            let json = serde_json::to_vec(&wanted).map_err(|error| Failure::permanent("unencodable", error))?;
+    /// Claims the batch id for these bytes, or returns the existing claim with its chunk size. The bytes and the entry in the
+    /// batch log are written before the claim that names them, so that every claim has both. Refused bytes are not stored.
+    async fn claim(&self, mut proposed: Claim, raw: Raw) -> Result<Claim, Failure> {
+        let path = layout::claim(&proposed.batch_id);
+        let mut existing = store::read_json::<Claim>(&self.store, &path).await?;
+        if existing.is_none() {
+            proposed.object = Some(raw.store(&self.store, &proposed.sha256).await?);
+            proposed.listed = Some(self.log.enter(&proposed.batch_id).await?);
+            let json = serde_json::to_vec(&proposed).map_err(|error| Failure::permanent("unencodable", error))?;
             if store::create(&self.store, &path, json).await? {
-                return Ok(wanted);
+                return Ok(proposed);
             }
-            kept = store::read_json(&self.store, &path).await?;
+            existing = store::read_json(&self.store, &path).await?;
         }
-        let Some(kept) = kept else {
-            return Err(Failure::transient(format!("{path} was there and is gone")));
+        let Some(existing) = existing else {
+            return Err(Failure::transient(format!("{path} disappeared")));
         };
-        check_same_bytes(&wanted.batch_id, &wanted.sha256, &kept.sha256)?;
-        check_same_reading(&wanted.batch_id, &wanted.reading, &kept.reading)?;
-        Ok(Claim { chunk_size: kept.chunk_size.max(1), ..kept })
+        check_same_bytes(&proposed.batch_id, &proposed.sha256, &existing.sha256)?;
+        check_same_reading(&proposed.batch_id, &proposed.reading, &existing.reading)?;
+        Ok(Claim { chunk_size: existing.chunk_size.max(1), ..existing })
     }
 }
 
 impl Worker for Splitter {
     const NAME: &'static str = queue::SPLITTER;
     type In = IncomingBatch;
-    /// Memory is bounded for one batch: one set of ids, one zstd window.
+    /// The memory bound holds for one batch: one set of ids, one zstd window.
     const CONCURRENCY: u16 = 1;
-    /// A batch may take long, and one that only waits would age towards the broker's `consumer_timeout`.
+    /// A batch may take long, and a waiting delivery would approach the broker's `consumer_timeout`.
     const PREFETCH: u16 = 1;
 
     async fn handle(&self, envelope: Envelope<IncomingBatch>) -> Result<Outputs, Failure> {
         let Batch { source, options, header, survey, raw } =
-            self.find(envelope.payload.0, &envelope.properties).await?;
+            self.locate(envelope.payload.0, &envelope.properties).await?;
         if survey.ride_ids.given > GIVEN_IDS_MAX as u64 {
             return Err(too_many_ride_ids(TooManyRideIds));
         }
         let sha256 = survey.fingerprint.sha256;
         let batch_id = match header.batch_id {
             Some(batch_id) => {
-                let shown: String = batch_id.chars().take(100).collect();
-                check_batch_id(&format!("{shown:?}"), &batch_id)
+                let excerpt: String = batch_id.chars().take(100).collect();
+                check_batch_id(&format!("{excerpt:?}"), &batch_id)
                     .map_err(|violation| Failure::permanent("invalid_batch_id", violation))?;
                 batch_id
             }
@@ -233,7 +234,7 @@ impl Worker for Splitter {
         if let Some(manifest) = &manifest {
             check_same_bytes(&batch_id, &sha256, &manifest.sha256)?;
         }
-        let wanted = Claim {
+        let proposed = Claim {
             batch_id: batch_id.clone(),
             sha256: sha256.clone(),
             chunk_size: self.settings.chunk_size.max(1),
@@ -242,23 +243,23 @@ impl Worker for Splitter {
             listed: None,
             reading: header.reading.clone(),
         };
-        let claim = self.claim(wanted, raw).await?;
+        let claim = self.claim(proposed, raw).await?;
         if let Some(manifest) = manifest {
-            return Outputs::one(&account_again(manifest, claim.chunk_size)?);
+            return Outputs::one(&repeated_summary(manifest, claim.chunk_size)?);
         }
         chunks_of(survey.rides, claim.chunk_size)?;
         let split_id = new_split_id(&sha256, host::random_range(0..=u64::MAX));
         let split = Split::new(&batch_id, split_id, claim.chunk_size, survey.ride_ids);
-        let reading = source.open(self.limits()).await.map_err(read_failure)?;
+        let reader = source.open(self.limits()).await.map_err(read_failure)?;
         let rejects = Path::from(layout::rejected(&batch_id));
-        let options = Options { records: reading.records(), ..options };
+        let options = Options { records: reader.records(), ..options };
         let document = Document::new(options).with_reading(header.reading);
-        let cutting = pass::Cutting::new(reading, document, split, sha256, self.store.clone(), rejects);
-        Ok(Outputs::streamed(cutting.into_stream()))
+        let splitting = pass::Splitting::new(reader, document, split, sha256, self.store.clone(), rejects);
+        Ok(Outputs::streamed(splitting.into_stream()))
     }
 }
 
-/// A batch that was found and is whole.
+/// A batch after the first pass.
 struct Batch {
     source: Source,
     options: Options,
@@ -267,23 +268,23 @@ struct Batch {
     raw: Raw,
 }
 
-/// Where the bytes of a batch are kept, to replay it from.
+/// Where the bytes of a batch are stored for a replay.
 enum Raw {
-    /// The publisher uploaded them.
+    /// The object that the publisher uploaded.
     Object(String),
-    /// They came inline and are to be written there.
+    /// The body of an inline batch and the object to write it to.
     Inline { object: String, body: Bytes },
 }
 
 impl Raw {
-    /// The object, there now with the bytes of this SHA-256; before the claim that names it.
-    async fn kept(self, store: &Store, sha256: &str) -> Result<String, Failure> {
+    /// Makes sure that the object exists with the bytes of this SHA-256, and returns its path.
+    async fn store(self, store: &Store, sha256: &str) -> Result<String, Failure> {
         match self {
             Self::Object(object) => Ok(object),
             Self::Inline { object, body } => {
-                let is_there = !store::create(store, &object, body.clone()).await?;
-                if is_there && store::sha256(store, &object).await?.as_deref() != Some(sha256) {
-                    tracing::warn!(object, sha256, "the kept copy of this batch was damaged and is replaced");
+                let exists = !store::create(store, &object, body.clone()).await?;
+                if exists && store::sha256(store, &object).await?.as_deref() != Some(sha256) {
+                    tracing::warn!(object, sha256, "the stored copy of this batch is damaged and is replaced");
                     store::write(store, &object, body).await?;
                 }
                 Ok(object)
@@ -292,8 +293,8 @@ impl Raw {
     }
 }
 
-/// The dataset is complete already: only the account is said again, for whoever has not heard yet.
-fn account_again(manifest: Manifest, chunk_size: u32) -> Result<BatchSplit, Failure> {
+/// Returns the summary of a batch whose dataset is complete already, for a merger that has not received it yet.
+fn repeated_summary(manifest: Manifest, chunk_size: u32) -> Result<BatchSplit, Failure> {
     Ok(BatchSplit {
         chunks: chunks_of(manifest.accepted, chunk_size)?,
         batch_id: manifest.batch_id,
@@ -340,17 +341,17 @@ fn check_same_reading(batch_id: &str, reading: &Reading, taken_by: &Reading) -> 
 }
 
 fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
-    let shown: String = object.chars().take(200).collect();
+    let excerpt: String = object.chars().take(200).collect();
     let sha256 = reference.sha256.as_deref().unwrap_or_default();
-    check_object(&format!("object {shown:?}"), object)
-        .and_then(|()| check_sha256(&format!("sha256 of {shown:?}"), sha256))
+    check_object(&format!("object {excerpt:?}"), object)
+        .and_then(|()| check_sha256(&format!("sha256 of {excerpt:?}"), sha256))
         .map_err(|violation| Failure::permanent("bad_reference", violation))?;
     let path = Path::from(object);
-    // As the store writes it, where some characters take three bytes.
+    // In the encoding of the store, in which some characters take three bytes.
     let name: &str = path.as_ref();
     if name.len() > OBJECT_PATH_BYTES_MAX || name.split('/').any(|part| part.len() > OBJECT_PART_BYTES_MAX) {
         let why = format!(
-            "object {shown:?}: expected a path of at most {OBJECT_PATH_BYTES_MAX} bytes, each part of at most \
+            "object {excerpt:?}: expected a path of at most {OBJECT_PATH_BYTES_MAX} bytes, each part of at most \
              {OBJECT_PART_BYTES_MAX}"
         );
         return Err(Failure::permanent("bad_reference", why));
@@ -358,7 +359,7 @@ fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
     Ok(path)
 }
 
-/// The compression that `content_encoding` declares.
+/// Returns the compression that `content_encoding` declares.
 fn declared_coding(properties: &Properties) -> Result<Option<Coding>, Failure> {
     let declared = properties.content_encoding.as_deref().unwrap_or_default();
     content_coding(declared).map_err(|unknown| Failure::permanent("bad_compression", unknown))
@@ -382,47 +383,6 @@ fn is_lines_name(object: &str) -> bool {
     let compressed = [".gz", ".zst", ".zstd", ".br", ".deflate"];
     let plain = compressed.iter().find_map(|end| name.strip_suffix(end)).unwrap_or(&name);
     plain.ends_with(".ndjson") || plain.ends_with(".jsonl")
-}
-
-fn refused(refusal: Refusal) -> Failure {
-    Failure::permanent(refusal.code, refusal)
-}
-
-fn too_many_ride_ids(error: TooManyRideIds) -> Failure {
-    Failure::permanent("too_many_ride_ids", error)
-}
-
-fn read_failure(error: ReadError) -> Failure {
-    match error {
-        ReadError::Missing(_) => Failure::permanent("object_missing", error),
-        // Read again from its start: if it is still what the message says, all is well.
-        ReadError::Replaced(_) => Failure::transient(error),
-        ReadError::Store(error) if can_never_be_read(&error) => Failure::permanent("bad_reference", error),
-        ReadError::Store(error) => store::outage(error),
-        ReadError::CutShort(_) => Failure::permanent("cut_short", error),
-        ReadError::Corrupt { .. }
-        | ReadError::NotAsDeclared { .. }
-        | ReadError::CompressedTwice { .. }
-        | ReadError::Trailing { .. } => Failure::permanent("bad_compression", error),
-        ReadError::Expands(_) => Failure::permanent("expands_too_much", error),
-        ReadError::Unsupported(_) => Failure::permanent("unsupported_format", error),
-        ReadError::Utf16(InvalidUtf16::CutShort(_)) => Failure::permanent("cut_short", error),
-        ReadError::Utf16(InvalidUtf16::Unpaired { .. }) => Failure::permanent("invalid_text", error),
-        ReadError::Csv(invalid) => Failure::permanent(invalid.code(), invalid),
-        ReadError::Parquet(invalid) => Failure::permanent(invalid.code(), invalid),
-        ReadError::Spool(error) => Failure::outage("temporary folder", error),
-    }
-}
-
-/// Whether it is the name that is wrong, not the store: waiting would help nobody.
-fn can_never_be_read(error: &object_store::Error) -> bool {
-    use std::io::ErrorKind::{InvalidFilename, IsADirectory, NotADirectory};
-    if matches!(error, object_store::Error::InvalidPath { .. }) {
-        return true;
-    }
-    std::iter::successors(Some(error as &dyn std::error::Error), |error| error.source())
-        .filter_map(|error| error.downcast_ref::<std::io::Error>())
-        .any(|error| matches!(error.kind(), InvalidFilename | IsADirectory | NotADirectory))
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! The splitter as a process: batches in, chunks out.
+//! The splitter process: it splits batches into chunks.
 
 use runtime::Process;
 use splitter::Splitter;

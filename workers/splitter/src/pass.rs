@@ -2,15 +2,14 @@
 
 use crate::{
     document::{Document, Header, Options},
-    read_failure, refused,
-    ride::{Judged, Outline},
-    source::{Fingerprint, Limits, Reading, Source},
+    failure::{read_failure, refused, too_many_ride_ids},
+    ride::{Outline, Validation},
+    source::{BatchReader, Fingerprint, Limits, Source},
     split::{RideIds, Split},
-    too_many_ride_ids,
 };
 use common::{
     outcome::{Failure, Outgoing},
-    reading,
+    reading::Reading,
 };
 use futures::{Stream, stream};
 use object_store::{buffered::BufWriter, path::Path};
@@ -18,49 +17,48 @@ use records::{Store, store};
 use std::io;
 use tokio::io::AsyncWriteExt;
 
-/// Bytes of reject lines that may wait to be written.
+/// Maximum number of buffered bytes of reject lines.
 const REJECT_LINES_BYTES_MAX: usize = 1024 * 1024;
-/// Bytes of one part of the upload of the rejects; S3 takes no less than 5 MiB.
+/// Size of one part of the upload of the rejects, bytes; S3 requires at least 5 MiB.
 const REJECT_PART_BYTES: usize = 8 * 1024 * 1024;
 
-/// What the first pass found.
+/// The result of the first pass.
 pub(crate) struct Survey {
     pub header: Header,
-    /// Elements, good and bad.
+    /// Number of elements, valid or not.
     pub rides: u64,
     pub ride_ids: RideIds,
     pub fingerprint: Fingerprint,
-    /// How the rides were read: as the caller asked, else as the document says.
-    pub reading: reading::Reading,
+    /// The reading that was used: the requested one, or else the one in the document.
+    pub reading: Reading,
 }
 
-/// The first pass: is it a batch from its first byte to its last, and which bytes are they?
+/// The first pass: checks the batch from its first byte to its last and computes its SHA-256.
 ///
-/// A document may bring its own mapping, even after its rides. That mapping applies if `asked` is the default reading;
-/// then the document is surveyed again with it.
+/// A document may have its own mapping, even after its rides. It applies if `requested` is the default reading; then the
+/// document is surveyed again with it.
 pub(crate) async fn survey(
     source: &Source,
     options: Options,
     limits: Limits,
-    asked: &reading::Reading,
+    requested: &Reading,
 ) -> Result<Survey, Failure> {
-    let first = survey_with(source, options, limits, asked).await?;
-    let own = reading::Reading { rides_at: None, map: first.header.reading.map.clone() };
-    if asked.is_default() && !own.is_default() { survey_with(source, options, limits, &own).await } else { Ok(first) }
+    let first = survey_with(source, options, limits, requested).await?;
+    let own = Reading { rides_at: None, map: first.header.reading.map.clone() };
+    if requested.is_default() && !own.is_default() {
+        survey_with(source, options, limits, &own).await
+    } else {
+        Ok(first)
+    }
 }
 
-async fn survey_with(
-    source: &Source,
-    options: Options,
-    limits: Limits,
-    how: &reading::Reading,
-) -> Result<Survey, Failure> {
-    let mut reading = source.open(limits).await.map_err(read_failure)?;
-    let options = Options { records: reading.records(), ..options };
+async fn survey_with(source: &Source, options: Options, limits: Limits, how: &Reading) -> Result<Survey, Failure> {
+    let mut reader = source.open(limits).await.map_err(read_failure)?;
+    let options = Options { records: reader.records(), ..options };
     let mut document = Document::new(options).with_reading(how.clone());
     let mut ride_ids = RideIds::default();
     loop {
-        let piece = reading.next().await.map_err(read_failure)?;
+        let piece = reader.next().await.map_err(read_failure)?;
         match &piece {
             Some(bytes) => document.push(bytes),
             None => document.end(),
@@ -71,18 +69,18 @@ async fn survey_with(
         if piece.is_none() {
             break;
         }
-        // A batch that is in memory anyway never waits by itself.
+        // An inline batch has no other await point that yields.
         tokio::task::yield_now().await;
     }
     let rides = document.elements();
-    let fingerprint = reading.finish().await.map_err(read_failure)?;
+    let fingerprint = reader.finish().await.map_err(read_failure)?;
     Ok(Survey { header: document.header().clone(), rides, ride_ids, fingerprint, reading: how.clone() })
 }
 
-/// The second pass, pulled by whoever publishes what it makes.
-pub(crate) struct Cutting {
-    /// Given up when the document is read to its end.
-    reading: Option<Reading>,
+/// The second pass, as a stream of messages to publish.
+pub(crate) struct Splitting {
+    /// `None` once the document is read to its end.
+    reader: Option<BatchReader>,
     document: Document,
     split: Split,
     sha256: String,
@@ -95,14 +93,14 @@ pub(crate) struct Cutting {
 #[derive(PartialEq)]
 enum Closing {
     Open,
-    Accounting,
+    Summary,
     Done,
 }
 
-impl Cutting {
-    /// Splits `document`, to which no bytes were pushed yet, while `reading` delivers its bytes.
+impl Splitting {
+    /// Splits the bytes of `reader`, parsed by `document`, which has received no bytes yet.
     pub fn new(
-        reading: Reading,
+        reader: BatchReader,
         document: Document,
         split: Split,
         sha256: String,
@@ -110,17 +108,17 @@ impl Cutting {
         rejects: Path,
     ) -> Self {
         let closing = Closing::Open;
-        Self { reading: Some(reading), document, split, sha256, store, rejects, reject_file: None, closing }
+        Self { reader: Some(reader), document, split, sha256, store, rejects, reject_file: None, closing }
     }
 
-    /// The chunks, each as soon as it is full, and at the very end the account.
+    /// Returns the messages: each chunk as soon as it is full, and the summary last.
     pub fn into_stream(self) -> impl Stream<Item = Result<Outgoing, Failure>> + Send {
-        stream::try_unfold(self, |mut cutting| async move {
-            match cutting.next().await {
-                Ok(outgoing) => Ok(outgoing.map(|outgoing| (outgoing, cutting))),
+        stream::try_unfold(self, |mut splitting| async move {
+            match splitting.next().await {
+                Ok(outgoing) => Ok(outgoing.map(|outgoing| (outgoing, splitting))),
                 Err(failure) => {
-                    if let Some(mut file) = cutting.reject_file.take() {
-                        // What is left behind of an upload is the store's to clean; the failure is what matters.
+                    if let Some(mut file) = splitting.reject_file.take() {
+                        // The store removes unfinished uploads; the first failure is the one to report.
                         let _ = file.abort().await;
                     }
                     Err(failure)
@@ -132,11 +130,11 @@ impl Cutting {
     async fn next(&mut self) -> Result<Option<Outgoing>, Failure> {
         match self.closing {
             Closing::Open => {}
-            Closing::Accounting => return self.account().map(Some),
+            Closing::Summary => return self.summary().map(Some),
             Closing::Done => return Ok(None),
         }
         loop {
-            while let Some(element) = self.document.pull::<Judged>().map_err(read_differently)? {
+            while let Some(element) = self.document.pull::<Validation>().map_err(read_differently)? {
                 self.split.take(element).map_err(too_many_ride_ids)?;
                 if let Some(chunk) = self.split.full_chunk() {
                     return Outgoing::message(&chunk).map(Some);
@@ -145,28 +143,28 @@ impl Cutting {
                     self.write_rejects().await?;
                 }
             }
-            let Some(reading) = &mut self.reading else { break };
-            match reading.next().await.map_err(read_failure)? {
+            let Some(reader) = &mut self.reader else { break };
+            match reader.next().await.map_err(read_failure)? {
                 Some(piece) => self.document.push(&piece),
                 None => {
                     self.document.end();
-                    self.finish_reading().await?;
+                    self.finish_reader().await?;
                 }
             }
             tokio::task::yield_now().await;
         }
         self.close_rejects().await?;
-        self.closing = Closing::Accounting;
+        self.closing = Closing::Summary;
         match self.split.last_chunk() {
             Some(chunk) => Outgoing::message(&chunk).map(Some),
-            None => self.account().map(Some),
+            None => self.summary().map(Some),
         }
     }
 
-    /// Nothing is complete before it is certain that both passes read the same.
-    async fn finish_reading(&mut self) -> Result<(), Failure> {
-        if let Some(reading) = self.reading.take() {
-            let again = reading.finish().await.map_err(read_failure)?;
+    /// Checks that both passes read the same bytes.
+    async fn finish_reader(&mut self) -> Result<(), Failure> {
+        if let Some(reader) = self.reader.take() {
+            let again = reader.finish().await.map_err(read_failure)?;
             if again.sha256 != self.sha256 {
                 return Err(read_differently(format!("sha256 {} became {}", self.sha256, again.sha256)));
             }
@@ -180,11 +178,11 @@ impl Cutting {
                 .with_max_concurrency(1)
         });
         file.write_all(self.split.reject_lines()).await.map_err(write_failed)?;
-        self.split.forget_reject_lines();
+        self.split.clear_reject_lines();
         Ok(())
     }
 
-    /// With this the rejects become visible, whole.
+    /// Completes the upload, so that the rejects become visible as a whole.
     async fn close_rejects(&mut self) -> Result<(), Failure> {
         if !self.split.reject_lines().is_empty() {
             self.write_rejects().await?;
@@ -195,22 +193,22 @@ impl Cutting {
         }
     }
 
-    fn account(&mut self) -> Result<Outgoing, Failure> {
+    fn summary(&mut self) -> Result<Outgoing, Failure> {
         self.closing = Closing::Done;
-        let account = self.split.account(&self.sha256);
+        let summary = self.split.summary(&self.sha256);
         tracing::info!(
-            batch_id = account.batch_id,
-            received = account.received,
-            accepted = account.accepted,
-            rejected = account.rejected,
-            chunks = account.chunks,
+            batch_id = summary.batch_id,
+            received = summary.received,
+            accepted = summary.accepted,
+            rejected = summary.rejected,
+            chunks = summary.chunks,
             "batch split"
         );
-        Outgoing::message(&account)
+        Outgoing::message(&summary)
     }
 }
 
-/// Read again from its start, the first pass will say what became of it.
+/// The next attempt starts with the first pass, which reports what changed.
 fn read_differently(how: impl std::fmt::Display) -> Failure {
     Failure::transient(format!("the batch changed between two readings: {how}"))
 }

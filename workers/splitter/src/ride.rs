@@ -1,9 +1,8 @@
-//! One ride as it comes, read and validated in a single pass over its bytes.
+//! Parses and validates one ride in a single pass over its bytes. Depends on the contract and on [`FromObject`]; pure.
 //!
-//! This is the hottest code of the fleet: nothing is allocated for a ride whose texts fit into a [`CompactString`], and
-//! no tree is built. What the pass cannot read although it is JSON (a number beyond `f64`, half a surrogate pair) is
-//! rare and read again, value by value, by [`FromObject::carefully`]; so is every ride of a batch that comes with a
-//! mapping.
+//! This is the hottest code of the fleet: it allocates nothing for a ride whose texts fit into a [`CompactString`], and
+//! builds no tree. Rare JSON that the pass cannot read (a number beyond `f64`, half a surrogate pair) is read again, value
+//! by value, by [`FromObject::from_members`], as is every ride of a batch with a mapping.
 
 mod key;
 mod value;
@@ -22,49 +21,46 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
 use value::{Category, Field, Kind, Moment, Number, Of, RideId, Service, Text, read};
+pub use value::{RIDE_ID_BYTES_MAX, TEXT_BYTES_MAX};
 
-/// Bytes of a given `ride_id` at most.
-pub const RIDE_ID_BYTES_MAX: usize = 128;
-/// Bytes of a `name` or `breed` at most, written as JSON: with it, a chunk of rides is bounded in bytes, too.
-pub const TEXT_BYTES_MAX: usize = 256;
-/// Bytes of one ride at most; a bigger one is rejected as `ride_too_large`. No setting, since a batch has to be cut the
-/// same way whenever it is published again.
+/// Maximum size of one ride, bytes; a larger one is rejected as `ride_too_large`. It is no setting, so that a batch gives the
+/// same rides whenever it is published again.
 pub const RIDE_BYTES_MAX: usize = 64 * 1024;
 
-/// What became of one object that should be a ride.
+/// The result of validating one object.
 #[derive(Debug, Clone, PartialEq)]
-pub enum Judged {
-    /// Valid. Its `ride_id` is empty when none was given.
+pub enum Validation {
+    /// A valid ride. Its `ride_id` is empty if none was given.
     Accepted(Ride),
-    /// Not valid.
+    /// An invalid ride.
     Rejected {
         /// The first reason in the order of the fields: statustime, latitude, longitude, distance, healthpoints,
-        /// magicpoints, fieldservice, name, breed, ride_id. A field given twice comes before all of them.
+        /// magicpoints, fieldservice, name, breed, ride_id. A repeated field precedes all of them.
         reason: RejectReason,
-        /// As given, empty when none was (or no valid one).
+        /// The given id; empty if there was none or an invalid one.
         ride_id: CompactString,
     },
 }
 
-impl<'de> Deserialize<'de> for Judged {
+impl<'de> Deserialize<'de> for Validation {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        deserializer.deserialize_map(Object::<Fields>(PhantomData)).map(Fields::judge)
+        deserializer.deserialize_map(Object::<Fields>(PhantomData)).map(Fields::validate)
     }
 }
 
-impl FromObject for Judged {
-    fn carefully(object: &[u8], map: &Mapping) -> Self {
+impl FromObject for Validation {
+    fn from_members(object: &[u8], map: &Mapping) -> Self {
         match gather::<Fields>(object, map) {
-            Some(fields) => fields.judge(),
+            Some(fields) => fields.validate(),
             None => Self::Rejected { reason: RejectReason::InvalidJson, ride_id: CompactString::default() },
         }
     }
 }
 
-/// The least one needs to know of a ride before any is published.
+/// What the first pass reads of a ride.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Outline {
-    /// Whether it brings a `ride_id`, valid or not.
+    /// Whether the ride has a `ride_id`, valid or not.
     pub has_ride_id: bool,
 }
 
@@ -75,19 +71,19 @@ impl<'de> Deserialize<'de> for Outline {
 }
 
 impl FromObject for Outline {
-    fn carefully(object: &[u8], map: &Mapping) -> Self {
+    fn from_members(object: &[u8], map: &Mapping) -> Self {
         gather(object, map).unwrap_or_default()
     }
 }
 
-/// What is gathered from the members of one object.
+/// Collects values from the members of one object.
 trait Gather: Default {
     /// Reads the value that follows the key just read.
     fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error>;
-    /// Reads the value of a member from its own text.
-    fn alone(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>);
-    /// Notes that the member occurs twice.
-    fn twice(&mut self, key: Key);
+    /// Reads the value of a member from its raw text.
+    fn raw_member(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>);
+    /// Records that the member occurs twice.
+    fn repeated_member(&mut self, key: Key);
 }
 
 struct Object<G>(PhantomData<G>);
@@ -107,27 +103,27 @@ impl<'de, G: Gather> Visitor<'de> for Object<G> {
     }
 }
 
-/// Reads an object value by value: each field from its source where it has one, else under its own key.
+/// Reads an object value by value: each field from its mapped source, or else under its own key.
 fn gather<G: Gather>(object: &[u8], map: &Mapping) -> Option<G> {
     let members = Members::of(object)?;
     let mut gathered = G::default();
     for (field, source) in map.iter() {
         let key = Key::of(field.as_bytes());
-        let found = match members.find(&source.key) {
+        let value = match members.find(&source.key) {
             Lookup::Absent => members.follow(source.path()),
-            found => found,
+            value => value,
         };
-        match found {
+        match value {
             Lookup::Absent => {}
-            Lookup::Once(raw) => gathered.alone(key, raw, source.factor.as_ref()),
-            Lookup::Twice => gathered.twice(key),
+            Lookup::Once(raw) => gathered.raw_member(key, raw, source.factor.as_ref()),
+            Lookup::Twice => gathered.repeated_member(key),
         }
     }
     let is_mapped = |key: Key| map.iter().any(|(field, _)| Key::of(field.as_bytes()) == key);
     for (name, raw) in members.iter() {
         let key = Key::read(name);
         if key != Key::Unknown && !is_mapped(key) {
-            gathered.alone(key, raw, None);
+            gathered.raw_member(key, raw, None);
         }
     }
     Some(gathered)
@@ -148,22 +144,23 @@ impl Gather for Outline {
         Ok(())
     }
 
-    fn alone(&mut self, key: Key, raw: &RawValue, _: Option<&Factor>) {
+    fn raw_member(&mut self, key: Key, raw: &RawValue, _: Option<&Factor>) {
         if key == Key::RideId {
             self.has_ride_id |= !matches!(read::<RideId>(raw), Field::Absent);
         }
     }
 
-    fn twice(&mut self, key: Key) {
+    fn repeated_member(&mut self, key: Key) {
         self.has_ride_id |= key == Key::RideId;
     }
 }
 
-/// The fields of a ride as they were found.
+/// The fields of a ride before validation.
 #[derive(Default)]
 struct Fields {
-    seen: u16,
-    twice: bool,
+    /// One bit for each key that was read.
+    keys: u16,
+    has_repeated_key: bool,
     statustime: Field<StatusTime>,
     latitude: Field<f64>,
     longitude: Field<f64>,
@@ -178,20 +175,20 @@ struct Fields {
 
 impl Fields {
     #[inline]
-    fn see(&mut self, key: Key) {
+    fn record_key(&mut self, key: Key) {
         let bit = match key {
             Key::Unknown => 0,
-            known => 1 << known as u16,
+            key => 1 << key as u16,
         };
-        self.twice |= self.seen & bit != 0;
-        self.seen |= bit;
+        self.has_repeated_key |= self.keys & bit != 0;
+        self.keys |= bit;
     }
 }
 
 impl Gather for Fields {
     #[inline]
     fn member<'de, A: MapAccess<'de>>(&mut self, key: Key, map: &mut A) -> Result<(), A::Error> {
-        self.see(key);
+        self.record_key(key);
         match key {
             Key::Statustime => self.statustime = value::<A, Moment>(map)?,
             Key::Latitude => self.latitude = value::<A, Number>(map)?,
@@ -208,8 +205,8 @@ impl Gather for Fields {
         Ok(())
     }
 
-    fn alone(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>) {
-        self.see(key);
+    fn raw_member(&mut self, key: Key, raw: &RawValue, factor: Option<&Factor>) {
+        self.record_key(key);
         let number = || match factor {
             Some(factor) => read::<Number>(raw).scaled(factor),
             None => read::<Number>(raw),
@@ -229,25 +226,25 @@ impl Gather for Fields {
         }
     }
 
-    fn twice(&mut self, _: Key) {
-        self.twice = true;
+    fn repeated_member(&mut self, _: Key) {
+        self.has_repeated_key = true;
     }
 }
 
 impl Fields {
-    fn judge(mut self) -> Judged {
+    fn validate(mut self) -> Validation {
         let ride_id = std::mem::take(&mut self.ride_id);
-        if self.twice {
-            return Judged::Rejected { reason: RejectReason::DuplicateField, ride_id: CompactString::default() };
+        if self.has_repeated_key {
+            return Validation::Rejected { reason: RejectReason::DuplicateField, ride_id: CompactString::default() };
         }
         match (self.ride(), ride_id) {
-            (Err(reason), Field::Given(ride_id)) => Judged::Rejected { reason, ride_id },
-            (Err(reason), _) => Judged::Rejected { reason, ride_id: CompactString::default() },
+            (Err(reason), Field::Given(ride_id)) => Validation::Rejected { reason, ride_id },
+            (Err(reason), _) => Validation::Rejected { reason, ride_id: CompactString::default() },
             (Ok(_), Field::Invalid) => {
-                Judged::Rejected { reason: RejectReason::InvalidRideId, ride_id: CompactString::default() }
+                Validation::Rejected { reason: RejectReason::InvalidRideId, ride_id: CompactString::default() }
             }
-            (Ok(ride), Field::Absent) => Judged::Accepted(ride),
-            (Ok(ride), Field::Given(ride_id)) => Judged::Accepted(Ride { ride_id, ..ride }),
+            (Ok(ride), Field::Absent) => Validation::Accepted(ride),
+            (Ok(ride), Field::Given(ride_id)) => Validation::Accepted(Ride { ride_id, ..ride }),
         }
     }
 

@@ -1,22 +1,24 @@
-//! Reads the bytes of a batch, inline or from the store: fingerprints them as they came, and returns them as JSON in
-//! UTF-8, piece by piece.
+//! Reads the bytes of a batch, inline or from the store: computes their SHA-256 and returns them as JSON in UTF-8, piece by
+//! piece. Depends on the contract and the object store; knows nothing of rides but their maximum size.
 //!
 //! ```text
-//!  Source ──▶ input ──▶ compressed ──▶ decoded ──┬── JSON, as it is ────────────────▶ pieces of JSON
+//!  Source ──▶ input ──▶ compressed ──▶ decoded ──┬── JSON, unchanged ───────────────▶ pieces of JSON
 //!             SHA-256   gzip, zstd,    UTF-16 to ├── csv      one object per row ───▶ lines of JSON
 //!                       deflate, br    UTF-8     ├── parquet  one object per row ───▶ lines of JSON
-//!                                                └── format   anything else ────────▶ refused by its name
+//!                                                └── format   any other format ─────▶ refused by its name
 //! ```
 
 mod compressed;
 mod csv;
 mod decoded;
+mod error;
 mod format;
 mod input;
+mod limits;
 mod parquet;
 mod utf16;
 
-use self::{compressed::Stated, csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
+use self::{compressed::CompressionHints, csv::Csv, decoded::Decoded, format::Format, input::Input, parquet::Parquet};
 use bytes::Bytes;
 use common::coding::Coding;
 use futures::{
@@ -27,94 +29,39 @@ use object_store::{GetOptions, GetResult, GetResultPayload, path::Path};
 use records::Store;
 use std::io::{self, Read};
 
-pub(crate) use self::{csv::InvalidCsv, format::Unsupported, parquet::InvalidParquet, utf16::InvalidUtf16};
+pub(crate) use self::{error::ReadError, limits::Limits, utf16::InvalidUtf16};
 
-/// Bytes at the start of a document by which its format is recognised.
-const HEAD_BYTES: usize = 64 * 1024;
-
-/// Decompressed bytes from which on the ratio to the compressed ones is looked at.
-const RATIO_GRACE_BYTES: u64 = 16 * 1024 * 1024;
-
-/// Bounds of reading.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Limits {
-    /// Bytes of one piece at most.
-    pub piece_bytes: usize,
-    /// Bytes a compressed batch may expand to, and bytes of a Parquet file.
-    pub decompressed_bytes_max: u64,
-    /// Times its size a compressed batch may expand to.
-    pub expansion_max: u64,
-}
-
-/// Where the bytes of a batch are; can be read any number of times.
+/// Where the bytes of a batch are. It can be opened any number of times.
 #[derive(Debug, Clone)]
 pub(crate) enum Source {
-    /// In the message. A compression that is not declared is recognised.
+    /// In the message. An undeclared compression is recognised by the first bytes.
     Inline { body: Bytes, coding: Option<Coding> },
-    /// In the object store; with an etag, only what still has it.
+    /// In the object store. With an etag, opening fails if the object has another one.
     Object { store: Store, path: Path, etag: Option<String> },
 }
 
-/// Why bytes could not be read.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum ReadError {
-    #[error("there is no object {0}; upload it, then publish the batch again")]
-    Missing(Path),
-    #[error("{0} was replaced while it was being read")]
-    Replaced(Path),
-    #[error("{0}")]
-    Store(object_store::Error),
-    #[error("the compressed bytes end in the middle, after byte {0}")]
-    CutShort(u64),
-    #[error("the compressed bytes are broken before byte {at}: {error}")]
-    Corrupt { at: u64, error: io::Error },
-    #[error("expands to more than {0}")]
-    Expands(String),
-    #[error(
-        "content_encoding declares {declared}, but the body starts like {found}: leave content_encoding out, or set it to what the \
-         body is compressed with"
-    )]
-    NotAsDeclared { declared: Coding, found: String },
-    #[error("compressed twice: {inner} within {outer}; decompress it once and hand it in again")]
-    CompressedTwice { outer: Coding, inner: Coding },
-    #[error(
-        "{bytes} bytes follow after a complete {coding} stream, which ends at byte {at}; cut them off, or compress the file again"
-    )]
-    Trailing { coding: Coding, bytes: u64, at: u64 },
-    #[error("{0}")]
-    Unsupported(Unsupported),
-    #[error("{0}")]
-    Utf16(#[from] InvalidUtf16),
-    #[error("{0}")]
-    Csv(#[from] InvalidCsv),
-    #[error("{0}")]
-    Parquet(#[from] InvalidParquet),
-    #[error("spooling the Parquet file to a temporary file: {0}")]
-    Spool(io::Error),
-}
-
 impl Source {
-    /// Starts from the first byte.
-    pub async fn open(&self, limits: Limits) -> Result<Reading, ReadError> {
-        let (pieces, stated, etag) = match self {
+    /// Opens the source at its first byte and recognises its format.
+    pub async fn open(&self, limits: Limits) -> Result<BatchReader, ReadError> {
+        let (pieces, hints, etag) = match self {
             Self::Inline { body, coding } => {
-                let stated = Stated { declared: *coding, named: None };
-                (stream::iter([Ok(body.clone())]).boxed(), stated, None)
+                let hints = CompressionHints { declared: *coding, by_name: None };
+                (stream::iter([Ok(body.clone())]).boxed(), hints, None)
             }
             Self::Object { store, path, etag } => {
                 let options = GetOptions { if_match: etag.clone(), ..GetOptions::default() };
-                let found = store.get_opts(path, options).await.map_err(|error| match error {
+                let object = store.get_opts(path, options).await.map_err(|error| match error {
                     object_store::Error::NotFound { .. } => ReadError::Missing(path.clone()),
                     object_store::Error::Precondition { .. } => ReadError::Replaced(path.clone()),
                     other => ReadError::Store(other),
                 })?;
-                let etag = found.meta.e_tag.clone();
-                let stated = Stated { declared: None, named: Coding::of_name(path.as_ref()) };
-                (stored(found, limits.piece_bytes), stated, etag)
+                let etag = object.meta.e_tag.clone();
+                let hints = CompressionHints { declared: None, by_name: Coding::of_name(path.as_ref()) };
+                (stored_pieces(object, limits.piece_bytes), hints, etag)
             }
         };
         let input = Input::new(pieces, limits.piece_bytes);
-        let mut decoded = Decoded::open(input, stated, limits).await?;
+        let mut decoded = Decoded::open(input, hints, limits).await?;
         let head = decoded.head().await?;
         let form = match format::recognise(&head) {
             Format::Parquet => Form::Parquet(Box::new(Parquet::spool(&mut decoded, limits).await?)),
@@ -131,11 +78,11 @@ impl Source {
                 return Err(ReadError::Unsupported(unsupported.within(decoded.coding())));
             }
         };
-        Ok(Reading { decoded, form, etag, piece_bytes: limits.piece_bytes.max(1) })
+        Ok(BatchReader { decoded, form, etag, piece_bytes: limits.piece_bytes.max(1) })
     }
 }
 
-/// How a text is read: as CSV with a header where its first lines are that, else as JSON.
+/// Chooses how a text is read: as CSV if its first lines have a header, or else as JSON.
 fn text_form(head: &[u8]) -> Result<Form, ReadError> {
     if let Some(layout) = csv::sniff(head)? {
         return Ok(Form::Csv(Box::new(Csv::new(layout))));
@@ -146,9 +93,9 @@ fn text_form(head: &[u8]) -> Result<Form, ReadError> {
     }
 }
 
-/// A local file is read in large pieces, since each costs a trip to a blocking thread.
-fn stored(found: GetResult, piece_bytes: usize) -> BoxStream<'static, io::Result<Bytes>> {
-    match found.payload {
+/// Returns the pieces of an object. A local file is read in large pieces, since each read runs on a blocking thread.
+fn stored_pieces(object: GetResult, piece_bytes: usize) -> BoxStream<'static, io::Result<Bytes>> {
+    match object.payload {
         GetResultPayload::Stream(pieces) => pieces.map(|piece| piece.map_err(io::Error::other)).boxed(),
         GetResultPayload::File(file, _) => stream::try_unfold(file, move |file| async move {
             let read = tokio::task::spawn_blocking(move || {
@@ -168,36 +115,36 @@ fn stored(found: GetResult, piece_bytes: usize) -> BoxStream<'static, io::Result
     }
 }
 
-/// An open source.
-pub(crate) struct Reading {
+/// A reader of an open source.
+pub(crate) struct BatchReader {
     decoded: Decoded,
     form: Form,
     etag: Option<String>,
     piece_bytes: usize,
 }
 
-/// What the decoded bytes are.
+/// The format of the decoded bytes.
 enum Form {
     Json,
     Csv(Box<Csv>),
     Parquet(Box<Parquet>),
 }
 
-/// The batch as it was stored.
+/// The identity of the raw bytes.
 pub(crate) struct Fingerprint {
     /// 64 hex digits.
     pub sha256: String,
-    /// The object's, where there is one.
+    /// The etag of the object, if the store has one.
     pub etag: Option<String>,
 }
 
-impl Reading {
-    /// Whether every line of the pieces is one record that this crate wrote: an object, or an array of cells.
+impl BatchReader {
+    /// Returns whether every line is one record that this module wrote: an object, or an array of cells.
     pub fn records(&self) -> bool {
         !matches!(self.form, Form::Json)
     }
 
-    /// The next piece of JSON in UTF-8; `None` at the end.
+    /// Returns the next piece of JSON in UTF-8; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         match &mut self.form {
             Form::Json => self.decoded.next().await,
@@ -216,17 +163,9 @@ impl Reading {
         }
     }
 
-    /// The fingerprint of all bytes as they came.
+    /// Reads to the end and returns the fingerprint of the raw bytes.
     pub async fn finish(self) -> Result<Fingerprint, ReadError> {
         Ok(Fingerprint { sha256: self.decoded.finish().await?, etag: self.etag })
-    }
-}
-
-fn read_error(error: io::Error, at: u64) -> ReadError {
-    match error.downcast::<object_store::Error>() {
-        Ok(error) => ReadError::Store(error),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => ReadError::CutShort(at),
-        Err(error) => ReadError::Corrupt { at, error },
     }
 }
 

@@ -1,8 +1,8 @@
-//! Rides in, chunks, rejects and the account out.
+//! Collects validated rides into chunks, counts and lists the rejected ones.
 
 use crate::{
     document::{Content, Element, HEAD_BYTES},
-    ride::{Judged, Outline},
+    ride::{Outline, Validation},
 };
 use common::{
     message::{BatchSplit, RideChunk, SplitDigest},
@@ -17,21 +17,21 @@ use std::{
 };
 use xxhash_rust::xxh3::xxh3_128;
 
-/// Rides of one batch that may bring their own `ride_id`: what is remembered of them to find doubles, 16 bytes each in a
-/// table made as large as it has to be, is the only thing here that grows with a batch: up to 72 MB.
+/// Maximum number of rides of one batch with their own `ride_id`. The table of their hashes, 16 bytes each, finds duplicates.
+/// It is the only state that grows with the batch: up to 72 MB.
 pub const GIVEN_IDS_MAX: usize = 3_500_000;
 
-/// The batch brings more `ride_id`s than can be remembered.
+/// The batch has more than [`GIVEN_IDS_MAX`] rides with their own `ride_id`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected at most {GIVEN_IDS_MAX} rides with a ride_id of their own; publish the batch in parts")]
 pub struct TooManyRideIds;
 
-/// Which `ride_id`s a batch brings, counted before it is cut.
+/// The numbers of rides with and without a `ride_id`, counted by the first pass.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RideIds {
-    /// Objects with a `ride_id`, valid or not.
+    /// Number of objects with a `ride_id`, valid or not.
     pub given: u64,
-    /// Objects without: they get one made of their position, unless they are rejected.
+    /// Number of objects without one. If accepted, they get an id generated from their position.
     pub absent: u64,
 }
 
@@ -46,7 +46,7 @@ impl RideIds {
     }
 }
 
-/// Cuts one batch.
+/// Splits one batch into chunks.
 #[derive(Debug)]
 pub struct Split {
     batch_id: String,
@@ -55,7 +55,7 @@ pub struct Split {
     prefix: CompactString,
     chunk_size: usize,
     rides: Vec<Ride>,
-    /// Digest of what the rides of the current chunk were read from, as it came.
+    /// Digest of the raw bytes of the rides in the current chunk.
     read: SplitDigest,
     /// Digest of the chunks sent so far.
     sent: SplitDigest,
@@ -68,8 +68,8 @@ pub struct Split {
 }
 
 impl Split {
-    /// Prepares to cut `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` names this splitting,
-    /// `ride_ids` are the ids in the document.
+    /// Starts to split `batch_id` into chunks of `chunk_size` rides (at least 1). `split_id` identifies this splitting;
+    /// `ride_ids` counts the ids in the document.
     pub fn new(batch_id: &str, split_id: String, chunk_size: u32, ride_ids: RideIds) -> Self {
         let given = usize::try_from(ride_ids.given).unwrap_or(usize::MAX).min(GIVEN_IDS_MAX);
         let chunk_size = usize::try_from(chunk_size.max(1)).unwrap_or(usize::MAX);
@@ -90,24 +90,24 @@ impl Split {
         }
     }
 
-    /// Takes the next element of the document: a ride more for the chunk, or a line more for the rejects.
+    /// Takes the next element of the document and adds a ride to the chunk or a line to the rejects.
     ///
     /// # Errors
-    /// When there are more given ids than can be remembered.
-    pub fn take(&mut self, element: Element<'_, Judged>) -> Result<(), TooManyRideIds> {
+    /// Fails if the batch has more than [`GIVEN_IDS_MAX`] given ids.
+    pub fn take(&mut self, element: Element<'_, Validation>) -> Result<(), TooManyRideIds> {
         let Element { index, raw, content } = element;
-        let verdict = match content {
-            Content::Object(Judged::Accepted(ride)) if ride.ride_id.is_empty() => {
+        let outcome = match content {
+            Content::Object(Validation::Accepted(ride)) if ride.ride_id.is_empty() => {
                 Ok(Ride { ride_id: self.generated_id(index), ..ride })
             }
-            Content::Object(Judged::Accepted(ride)) => {
+            Content::Object(Validation::Accepted(ride)) => {
                 if self.is_duplicate(&ride.ride_id, index)? {
                     Err(RejectReason::DuplicateRideId)
                 } else {
                     Ok(ride)
                 }
             }
-            Content::Object(Judged::Rejected { reason, ride_id }) => {
+            Content::Object(Validation::Rejected { reason, ride_id }) => {
                 if !ride_id.is_empty() {
                     self.is_duplicate(&ride_id, index)?;
                 }
@@ -117,7 +117,7 @@ impl Split {
             Content::Broken => Err(RejectReason::InvalidJson),
             Content::TooLarge => Err(RejectReason::RideTooLarge),
         };
-        match verdict {
+        match outcome {
             Ok(ride) => {
                 self.accepted += 1;
                 self.rides.push(ride);
@@ -131,18 +131,18 @@ impl Split {
         Ok(())
     }
 
-    /// The next chunk, when it is full.
+    /// Returns the next chunk if it is full.
     pub fn full_chunk(&mut self) -> Option<RideChunk> {
         if self.rides.len() >= self.chunk_size { self.chunk() } else { None }
     }
 
-    /// The rides since the last full chunk, if there are any.
+    /// Returns the remaining rides as a chunk, if there are any.
     pub fn last_chunk(&mut self) -> Option<RideChunk> {
         if self.rides.is_empty() { None } else { self.chunk() }
     }
 
     fn chunk(&mut self) -> Option<RideChunk> {
-        let following = Vec::with_capacity(self.rides.len());
+        let next = Vec::with_capacity(self.rides.len());
         let chunk = self.chunks;
         self.chunks = chunk.checked_add(1)?;
         let digest = std::mem::take(&mut self.read).finish();
@@ -152,22 +152,22 @@ impl Split {
             chunk,
             split_id: Some(self.split_id.clone()),
             digest: Some(digest),
-            rides: std::mem::replace(&mut self.rides, following),
+            rides: std::mem::replace(&mut self.rides, next),
         })
     }
 
-    /// Lines for `rejected/<batch_id>.ndjson` that nobody has taken yet.
+    /// Returns the buffered lines for `rejected/<batch_id>.ndjson`.
     pub fn reject_lines(&self) -> &[u8] {
         &self.reject_lines
     }
 
-    /// The lines are written.
-    pub fn forget_reject_lines(&mut self) {
+    /// Drops the buffered lines after they were written.
+    pub fn clear_reject_lines(&mut self) {
         self.reject_lines.clear();
     }
 
-    /// The account of the batch.
-    pub fn account(&self, sha256: &str) -> BatchSplit {
+    /// Returns the summary of the batch.
+    pub fn summary(&self, sha256: &str) -> BatchSplit {
         let rejected: u64 = self.rejected.values().sum();
         BatchSplit {
             batch_id: self.batch_id.clone(),
@@ -189,7 +189,7 @@ impl Split {
         ride_id
     }
 
-    /// Whether a given id came before, or is what another ride's generated id would be where ids are generated.
+    /// Returns whether an earlier ride has this id, or, if ids are generated, another ride gets it as its generated id.
     fn is_duplicate(&mut self, ride_id: &str, index: u64) -> Result<bool, TooManyRideIds> {
         if self.generates_ids
             && let Some(digits) = ride_id.strip_prefix(self.prefix.as_str())
@@ -198,8 +198,8 @@ impl Split {
         {
             return Ok(number != index);
         }
-        let came_before = !self.given_ids.insert(xxh3_128(ride_id.as_bytes()));
-        if self.given_ids.len() > GIVEN_IDS_MAX { Err(TooManyRideIds) } else { Ok(came_before) }
+        let is_repeated = !self.given_ids.insert(xxh3_128(ride_id.as_bytes()));
+        if self.given_ids.len() > GIVEN_IDS_MAX { Err(TooManyRideIds) } else { Ok(is_repeated) }
     }
 }
 
@@ -222,31 +222,31 @@ struct Reject<'a> {
     index: u64,
     field: Option<&'static str>,
     reason: RejectReason,
-    ride: AsItCame<'a>,
+    ride: RawRide<'a>,
 }
 
 #[derive(Serialize)]
 #[serde(untagged)]
-enum AsItCame<'a> {
+enum RawRide<'a> {
     Json(&'a RawValue),
     Text(&'a str),
 }
 
-/// One line. The ride stands in it as it came, less its line breaks; as a text when it is no JSON, or none that every
-/// reader can read (nested too deeply, a number beyond `f64`), and then only its first [`HEAD_BYTES`] when it is too
-/// large.
+/// Appends one line with the raw ride, without its line breaks. A ride that is not JSON, or that not every parser can read
+/// (nested too deeply, a number beyond `f64`), becomes a string; of a ride that is too large only the first [`HEAD_BYTES`]
+/// are kept.
 fn write_reject(lines: &mut Vec<u8>, index: u64, reason: RejectReason, raw: &[u8]) {
-    let kept = match reason {
+    let excerpt = match reason {
         RejectReason::RideTooLarge => raw.get(..HEAD_BYTES).unwrap_or(raw),
         _ => raw,
     };
-    let text = String::from_utf8_lossy(kept.trim_ascii());
+    let text = String::from_utf8_lossy(excerpt.trim_ascii());
     let one_line = match serde_json::from_str::<Value>(&text) {
         Ok(_) => Some(without_line_breaks(&text)),
         Err(_) => None,
     };
     let json = one_line.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
-    let ride = json.map_or(AsItCame::Text(&text), AsItCame::Json);
+    let ride = json.map_or(RawRide::Text(&text), RawRide::Json);
     let start = lines.len();
     match serde_json::to_writer(&mut *lines, &Reject { index, field: reason.field(), reason, ride }) {
         Ok(()) => lines.push(b'\n'),
@@ -254,7 +254,7 @@ fn write_reject(lines: &mut Vec<u8>, index: u64, reason: RejectReason, raw: &[u8
     }
 }
 
-/// In JSON a line break can only stand between tokens, and so can the indentation after it.
+/// Removes line breaks and the indentation after them. In JSON both occur only between tokens.
 fn without_line_breaks(json: &str) -> String {
     let mut one_line = String::with_capacity(json.len());
     for (nth, line) in json.split(['\n', '\r']).enumerate() {
@@ -263,7 +263,7 @@ fn without_line_breaks(json: &str) -> String {
     one_line
 }
 
-/// The keys are hashes.
+/// A hasher for keys that are hashes already.
 #[derive(Debug, Default)]
 struct AlreadyHashed(u64);
 

@@ -2,7 +2,7 @@ mod formats;
 mod readings;
 
 use super::*;
-use crate::ride::Judged;
+use crate::{ride::Validation, source::ReadError};
 use async_compression::tokio::write::{GzipEncoder, ZstdEncoder};
 use common::{
     message::{RideChunk, SplitDigest, decode},
@@ -53,23 +53,23 @@ async fn zstd(plain: &[u8]) -> Vec<u8> {
 }
 
 #[derive(Debug, PartialEq)]
-struct Published {
+struct Publication {
     chunks: Vec<RideChunk>,
-    account: BatchSplit,
+    summary: BatchSplit,
 }
 
-impl Published {
-    /// Without the name of the splitting, which differs each time, and the digests, which depend on the bytes as they
-    /// came. Checks that the chunks and the `batch-split` message agree on them.
+impl Publication {
+    /// Removes the `split_id`, which differs each time, and the digests, which depend on the raw bytes. Checks that the chunks
+    /// and the `batch-split` message agree on them.
     fn without_provenance(mut self) -> Self {
-        let split_id = self.account.split_id.take();
+        let split_id = self.summary.split_id.take();
         let mut sent = SplitDigest::default();
         for chunk in &mut self.chunks {
             assert!(split_id.is_some());
             assert_eq!(chunk.split_id.take(), split_id);
             sent.add(chunk.digest.take().unwrap().as_bytes());
         }
-        assert_eq!(self.account.digest.take(), split_id.map(|_| sent.finish()));
+        assert_eq!(self.summary.digest.take(), split_id.map(|_| sent.finish()));
         self
     }
 
@@ -78,17 +78,17 @@ impl Published {
     }
 }
 
-async fn publish_with(splitter: &Splitter, body: &[u8], properties: Properties) -> Result<Published, Failure> {
+async fn publish_with(splitter: &Splitter, body: &[u8], properties: Properties) -> Result<Publication, Failure> {
     let payload = IncomingBatch(Bytes::copy_from_slice(body));
     let outputs = splitter.handle(Envelope { payload, properties }).await?;
     let mut published: Vec<Outgoing> = outputs.into_stream().try_collect().await?;
-    let account = published.pop().unwrap();
-    assert_eq!(account.routing_key, "batch-split.v1", "the account comes last");
+    let summary = published.pop().unwrap();
+    assert_eq!(summary.routing_key, "batch-split.v1", "the summary comes last");
     let chunks = published.iter().map(|chunk| decode(&chunk.body).unwrap()).collect();
-    Ok(Published { chunks, account: decode(&account.body).unwrap() }.without_provenance())
+    Ok(Publication { chunks, summary: decode(&summary.body).unwrap() }.without_provenance())
 }
 
-async fn publish(splitter: &Splitter, body: impl AsRef<[u8]>) -> Result<Published, Failure> {
+async fn publish(splitter: &Splitter, body: impl AsRef<[u8]>) -> Result<Publication, Failure> {
     publish_with(splitter, body.as_ref(), Properties::default()).await
 }
 
@@ -106,7 +106,7 @@ async fn upload(store: &Store, object: &str, bytes: &[u8]) -> String {
 
 async fn stored_objects(store: &Store) -> Vec<String> {
     let mut names: Vec<String> =
-        store.list(None).map_ok(|found| found.location.to_string()).try_collect().await.unwrap();
+        store.list(None).map_ok(|object| object.location.to_string()).try_collect().await.unwrap();
     names.sort();
     names
 }
@@ -118,16 +118,16 @@ async fn rejects(store: &Store, batch_id: &str) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn the_chunk_size_changes_nothing_but_the_chunks() {
+async fn rides_and_rejects_are_independent_of_the_chunk_size() {
     let rides: Vec<_> = (0..2_500).map(|n| if n % 100 == 7 { BAD } else { GOOD }).collect();
     let body = format!("{{\"batch_id\":\"b\",\"rides\":[{}]}}", rides.join(","));
     let (one, thousand) = (memory(), memory());
     let by_one = publish(&splitter(&one, 1), &body).await.unwrap();
     let by_thousand = publish(&splitter(&thousand, 1000), &body).await.unwrap();
     assert_eq!(by_one.rides(), by_thousand.rides());
-    assert_eq!((by_one.account.chunks, by_thousand.account.chunks), (2475, 3));
-    assert_eq!((by_one.account.received, by_one.account.accepted, by_one.account.rejected), (2500, 2475, 25));
-    assert_eq!(by_one.account, BatchSplit { chunks: 2475, ..by_thousand.account });
+    assert_eq!((by_one.summary.chunks, by_thousand.summary.chunks), (2475, 3));
+    assert_eq!((by_one.summary.received, by_one.summary.accepted, by_one.summary.rejected), (2500, 2475, 25));
+    assert_eq!(by_one.summary, BatchSplit { chunks: 2475, ..by_thousand.summary });
     let lines = rejects(&one, "b").await;
     assert_eq!(lines, rejects(&thousand, "b").await);
     assert_eq!(lines.len(), 25);
@@ -142,10 +142,10 @@ async fn every_form_and_compression_gives_the_same_rides_inline_and_by_reference
         ("travel_data.json", format!("{{\"travel_data\":[{GOOD},\n{BAD},\n{GOOD}]}}")),
         ("rides.json", format!("{{\"rides\":[{GOOD},{BAD},{GOOD}],\"source\":\"s\"}}")),
         ("lines", format!("{GOOD}\n{BAD}\n{GOOD}\n")),
-        ("told.ndjson", format!("{GOOD}\n{BAD}\n{GOOD}")),
+        ("declared.ndjson", format!("{GOOD}\n{BAD}\n{GOOD}")),
         ("concatenated", format!("{GOOD}{BAD}\n{GOOD}")),
     ];
-    let mut seen = Vec::new();
+    let mut publications = Vec::new();
     for (name, plain) in &forms {
         let plain = plain.as_bytes();
         let (head, tail) = plain.split_at(plain.len() / 3);
@@ -159,27 +159,27 @@ async fn every_form_and_compression_gives_the_same_rides_inline_and_by_reference
         for body in bodies {
             let store = memory();
             let inline = publish(&splitter(&store, 2), &body).await.unwrap();
-            assert_eq!(inline.account.sha256, sha256(&body), "the bytes as they came");
-            assert_eq!(inline.account.batch_id, sha256(&body)[..16]);
+            assert_eq!(inline.summary.sha256, sha256(&body), "of the raw bytes");
+            assert_eq!(inline.summary.batch_id, sha256(&body)[..16]);
             let store = memory();
             let reference = upload(&store, &format!("raw/in/{name}"), &body).await;
             assert_eq!(publish(&splitter(&store, 2), reference).await.unwrap(), inline, "{name}");
-            seen.push(inline);
+            publications.push(inline);
         }
     }
-    let values = |published: &Published| {
+    let values = |published: &Publication| {
         let rides = published.rides().into_iter().cloned();
         rides
             .map(|ride| Ride { ride_id: ride.ride_id.split('-').next_back().unwrap().into(), ..ride })
             .collect::<Vec<_>>()
     };
-    assert!(seen.iter().all(|published| values(published) == values(&seen[0])));
-    assert_eq!(values(&seen[0]).iter().map(|ride| ride.ride_id.as_str()).collect::<Vec<_>>(), ["0", "2"]);
+    assert!(publications.iter().all(|published| values(published) == values(&publications[0])));
+    assert_eq!(values(&publications[0]).iter().map(|ride| ride.ride_id.as_str()).collect::<Vec<_>>(), ["0", "2"]);
 }
 
 #[tokio::test]
-async fn content_type_and_encoding_are_believed() {
-    let told = |content_type: Option<&str>, encoding: Option<&str>| Properties {
+async fn content_type_and_encoding_are_respected() {
+    let declared = |content_type: Option<&str>, encoding: Option<&str>| Properties {
         content_type: content_type.map(str::to_owned),
         content_encoding: encoding.map(str::to_owned),
         ..Properties::default()
@@ -187,20 +187,20 @@ async fn content_type_and_encoding_are_believed() {
     let lines = format!("garbage\ngarbage\n{GOOD}");
     let store = memory();
     let worker = splitter(&store, 10);
-    let as_lines = told(Some("application/x-ndjson; charset=utf-8"), None);
+    let as_lines = declared(Some("application/x-ndjson; charset=utf-8"), None);
     let published = publish_with(&worker, lines.as_bytes(), as_lines).await.unwrap();
-    assert_eq!((published.account.accepted, published.account.rejected), (1, 2));
+    assert_eq!((published.summary.accepted, published.summary.rejected), (1, 2));
     assert_eq!(refused_with(&worker, &lines).await, "not_a_batch");
     let zipped = gzip(format!("[{GOOD}]").as_bytes()).await;
-    assert!(publish_with(&worker, &zipped, told(None, Some("GZIP"))).await.is_ok());
+    assert!(publish_with(&worker, &zipped, declared(None, Some("GZIP"))).await.is_ok());
     for (body, encoding) in [(lines.as_bytes(), "gzip"), (&zipped, "zstd"), (&zipped, "br")] {
-        let failure = publish_with(&worker, body, told(None, Some(encoding))).await.unwrap_err();
+        let failure = publish_with(&worker, body, declared(None, Some(encoding))).await.unwrap_err();
         assert!(matches!(failure, Failure::Permanent { reason: "bad_compression", .. }), "{failure:?}");
     }
 }
 
 #[tokio::test]
-async fn a_refused_batch_leaves_no_trace() {
+async fn a_refused_batch_writes_nothing() {
     let store = memory();
     let worker = splitter(&store, 1);
     let half = [GOOD; 50].join(",");
@@ -233,7 +233,7 @@ async fn a_refused_batch_leaves_no_trace() {
 }
 
 #[tokio::test]
-async fn what_expands_beyond_all_measure_is_refused() {
+async fn a_decompression_bomb_is_refused() {
     let lines = "{}\n".repeat(8 * 1024 * 1024).into_bytes();
     let bomb = zstd(&lines).await;
     let store = memory();
@@ -244,7 +244,7 @@ async fn what_expands_beyond_all_measure_is_refused() {
 }
 
 #[tokio::test]
-async fn many_small_bombs_are_one_large_one() {
+async fn a_bomb_of_many_members_is_refused() {
     let piece = " ".repeat(1024 * 1024).into_bytes();
     let store = memory();
     let gentle = Settings { expansion_max: 100, ..Settings::default() };
@@ -255,18 +255,18 @@ async fn many_small_bombs_are_one_large_one() {
         let reference = upload(&store, "raw/bomb", &bombs).await;
         assert_eq!(refused_with(&worker, reference).await, "expands_too_much");
     }
-    // However little each member holds: nothing, compressed many times over, is an empty batch.
+    // Many empty members make an empty batch.
     assert_eq!(refused_with(&splitter(&store, 1), gzip(b"").await.repeat(50_000)).await, "empty");
     assert_eq!(refused_with(&splitter(&store, 1), zstd(b"").await.repeat(50_000)).await, "empty");
 }
 
 #[tokio::test]
-async fn a_frame_that_wants_a_large_window_is_refused() {
+async fn a_zstd_frame_with_a_large_window_is_refused() {
     use async_compression::{Level, zstd::CParameter};
     let with_window = async |log: u32| {
         let parameters = [CParameter::window_log(log)];
         let mut encoder = ZstdEncoder::with_quality_and_params(Vec::new(), Level::Default, &parameters);
-        // Not all at once, else the frame tells its size and needs no larger window.
+        // In several writes, because a frame with a known size needs no larger window.
         for _ in 0..2 {
             encoder.write_all(b"[ ").await.unwrap();
             encoder.flush().await.unwrap();
@@ -276,13 +276,13 @@ async fn a_frame_that_wants_a_large_window_is_refused() {
         encoder.into_inner()
     };
     let publish_with_window = async |log| publish(&splitter(&memory(), 1), with_window(log).await).await;
-    assert_eq!(publish_with_window(25).await.unwrap().account.received, 0);
+    assert_eq!(publish_with_window(25).await.unwrap().summary.received, 0);
     let too_large = publish_with_window(26).await.unwrap_err().to_string();
     assert!(too_large.starts_with("bad_compression") && too_large.contains("memory"), "{too_large}");
 }
 
 #[tokio::test]
-async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
+async fn a_batch_published_again_gives_the_same_chunks_under_other_settings() {
     let store = memory();
     let body = format!("{{\"batch_id\":\"b\",\"source\":\"s\",\"rides\":[{GOOD},{BAD},{GOOD}]}}");
     let first = publish(&splitter(&store, 1), &body).await.unwrap();
@@ -291,7 +291,7 @@ async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     let entry = layout::batch_log_entry(1);
     let log = [entry, layout::batch_log_earlier()];
     assert_eq!(objects, [&log[0], &log[1], "batches/b.json", raw.as_str(), "rejected/b.ndjson"]);
-    assert_eq!(store::read(&store, &raw).await.unwrap().unwrap(), body.as_bytes(), "kept as it came");
+    assert_eq!(store::read(&store, &raw).await.unwrap().unwrap(), body.as_bytes(), "the raw bytes are stored");
     let claim: Claim = store::read_json(&store, "batches/b.json").await.unwrap().unwrap();
     let (batch_id, source, object) = ("b".to_owned(), Some("s".to_owned()), Some(raw.clone()));
     assert_eq!(
@@ -308,38 +308,38 @@ async fn publishing_again_says_the_same_whatever_the_settings_are_by_then() {
     );
     assert_eq!(publish(&splitter(&store, 1000), &body).await.unwrap(), first);
     assert_eq!(stored_objects(&store).await, objects);
-    // What was kept is the same batch, by reference as it was inline.
+    // The stored copy is the same batch, by reference.
     let reference = json!({"batch_id": "b", "object": raw, "sha256": sha256(body.as_bytes())}).to_string();
     assert_eq!(publish(&splitter(&store, 7), reference).await.unwrap(), first);
     assert_eq!(stored_objects(&store).await, objects);
 }
 
 #[tokio::test]
-async fn lines_that_came_inline_are_lines_when_they_are_read_again() {
+async fn an_inline_batch_declared_as_lines_is_replayed_as_lines() {
     let store = memory();
     let body = format!("{GOOD}\n{{broken\n{GOOD}\n");
     let properties = Properties { content_type: Some("application/x-ndjson".into()), ..Properties::default() };
     let first = publish_with(&splitter(&store, 10), body.as_bytes(), properties).await.unwrap();
-    assert_eq!((first.account.accepted, first.account.rejected), (2, 1));
+    assert_eq!((first.summary.accepted, first.summary.rejected), (2, 1));
     let claim: Claim =
-        store::read_json(&store, &layout::claim(&first.account.batch_id)).await.unwrap().expect("a claim");
+        store::read_json(&store, &layout::claim(&first.summary.batch_id)).await.unwrap().expect("a claim");
     let reference = json!({"object": claim.object, "sha256": claim.sha256}).to_string();
     assert_eq!(publish(&splitter(&store, 10), reference).await.unwrap(), first);
 }
 
 #[tokio::test]
-async fn a_batch_id_stands_for_one_sequence_of_bytes() {
+async fn a_batch_id_is_bound_to_its_bytes() {
     let store = memory();
     let worker = splitter(&store, 1);
     let body = |rides: &str| format!("{{\"batch_id\":\"b\",\"rides\":[{rides}]}}");
     publish(&worker, body(GOOD)).await.unwrap();
     let objects = stored_objects(&store).await;
     assert_eq!(refused_with(&worker, body("")).await, "batch_id_conflict");
-    assert_eq!(stored_objects(&store).await, objects, "nothing is kept of what was refused");
+    assert_eq!(stored_objects(&store).await, objects, "a refused batch writes nothing");
 }
 
 #[tokio::test]
-async fn a_complete_dataset_is_announced_again_and_not_made_again() {
+async fn a_batch_with_a_complete_dataset_publishes_only_its_summary() {
     let store = memory();
     let worker = splitter(&store, 2);
     let body = format!("{{\"batch_id\":\"b\",\"rides\":[{GOOD},{BAD},{GOOD},{GOOD}]}}");
@@ -347,12 +347,12 @@ async fn a_complete_dataset_is_announced_again_and_not_made_again() {
     let manifest = Manifest {
         schema: "dataset-manifest.v1".into(),
         batch_id: "b".into(),
-        sha256: first.account.sha256.clone(),
+        sha256: first.summary.sha256.clone(),
         columns: Vec::new(),
         received: 4,
         accepted: 3,
         rejected: 1,
-        rejected_by_reason: first.account.rejected_by_reason.clone(),
+        rejected_by_reason: first.summary.rejected_by_reason.clone(),
         without_weather: Default::default(),
         labelled: 3,
         trainable: 3,
@@ -361,7 +361,7 @@ async fn a_complete_dataset_is_announced_again_and_not_made_again() {
     };
     store::write(&store, &layout::manifest("b"), serde_json::to_vec(&manifest).unwrap()).await.unwrap();
     let again = publish(&splitter(&store, 1), &body).await.unwrap();
-    assert_eq!(again, Published { chunks: Vec::new(), account: first.account });
+    assert_eq!(again, Publication { chunks: Vec::new(), summary: first.summary });
     let other = body.replace("29.5", "29.6");
     assert_eq!(refused_with(&worker, other).await, "batch_id_conflict");
 }
@@ -405,13 +405,13 @@ async fn references_are_checked() {
     assert_eq!(stored_objects(&store).await, ["raw/again", "raw/batch.json"]);
 
     let named = json!({"batch_id": "outer", "object": "raw/batch.json", "sha256": sha}).to_string();
-    assert_eq!(publish(&worker, named).await.unwrap().account.batch_id, "outer");
+    assert_eq!(publish(&worker, named).await.unwrap().summary.batch_id, "outer");
     let unnamed = publish(&worker, reference("raw/batch.json", &sha)).await.unwrap();
-    assert_eq!((unnamed.account.batch_id.as_str(), unnamed.account.sha256), ("inner", sha));
+    assert_eq!((unnamed.summary.batch_id.as_str(), unnamed.summary.sha256), ("inner", sha));
 }
 
 #[tokio::test]
-async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
+async fn an_object_that_is_replaced_between_the_passes_is_a_transient_failure() {
     let store = memory();
     let worker = splitter(&store, 1);
     let path = Path::from("raw/x");
@@ -423,25 +423,25 @@ async fn an_object_that_is_replaced_between_the_passes_completes_nothing() {
     let failure = stale.open(worker.limits()).await.map(drop).map_err(read_failure).unwrap_err();
     assert!(matches!(failure, Failure::Transient { .. }), "{failure:?}");
 
-    let reading = source.open(worker.limits()).await.unwrap();
+    let reader = source.open(worker.limits()).await.unwrap();
     let rejects = Path::from("rejected/b.ndjson");
     let split = Split::new("b", "s".to_owned(), 1, split::RideIds::default());
     let other = sha256(b"[]");
-    let cutting =
-        pass::Cutting::new(reading, Document::new(Splitter::options(false)), split, other, store.clone(), rejects);
-    let published: Vec<_> = cutting.into_stream().collect().await;
+    let splitting =
+        pass::Splitting::new(reader, Document::new(Splitter::options(false)), split, other, store.clone(), rejects);
+    let published: Vec<_> = splitting.into_stream().collect().await;
     assert!(matches!(published.as_slice(), [Err(Failure::Transient { .. })]), "{published:?}");
     assert_eq!(stored_objects(&store).await, ["raw/x"]);
 }
 
 #[tokio::test]
-async fn a_store_that_is_away_is_waited_for() {
+async fn an_unreachable_store_is_an_outage() {
     let away = object_store::Error::Generic { store: "test", source: "no route".into() };
     assert!(matches!(read_failure(ReadError::Store(away)), Failure::Outage { dependency: "object store", .. }));
 }
 
 #[tokio::test]
-async fn a_name_no_folder_can_have_is_not_waited_for() {
+async fn an_impossible_object_name_is_a_permanent_failure() {
     let folder = tempfile::tempdir().unwrap();
     let store = in_folder(folder.path());
     upload(&store, "raw/file", b"[]").await;
@@ -453,7 +453,7 @@ async fn a_name_no_folder_can_have_is_not_waited_for() {
     assert!(matches!(failure, Failure::Permanent { reason: "bad_reference", .. }), "{failure:?}");
 }
 
-/// A link below `raw/` that leads out of it is no way to have other files read.
+/// A link below `raw/` must not make the splitter read other files.
 #[tokio::test]
 async fn a_link_out_of_raw_is_not_followed() {
     let folder = tempfile::tempdir().unwrap();
@@ -468,7 +468,7 @@ async fn a_link_out_of_raw_is_not_followed() {
 }
 
 #[tokio::test]
-async fn rejects_of_any_number_are_written_whole() {
+async fn many_rejects_are_written_completely() {
     let folder = tempfile::tempdir().unwrap();
     let store = in_folder(folder.path());
     let bad = format!("{{\"note\":\"{}\"}}", "x".repeat(500));
@@ -476,19 +476,19 @@ async fn rejects_of_any_number_are_written_whole() {
     let reference =
         upload(&store, "raw/bad.json", format!("[{}]", vec![bad.as_str(); rides].join(",")).as_bytes()).await;
     let published = publish(&splitter(&store, 1000), reference).await.unwrap();
-    assert_eq!((published.account.chunks, published.account.rejected), (0, rides as u64));
-    let lines = rejects(&store, &published.account.batch_id).await;
+    assert_eq!((published.summary.chunks, published.summary.rejected), (0, rides as u64));
+    let lines = rejects(&store, &published.summary.batch_id).await;
     assert!(lines.iter().enumerate().all(|(index, line)| line["index"] == index) && lines.len() == rides);
 }
 
 #[tokio::test]
-async fn an_empty_batch_has_an_account() {
+async fn an_empty_batch_has_a_summary() {
     let published = publish(&splitter(&memory(), 10), "[]").await.unwrap();
-    assert_eq!((published.account.received, published.account.chunks), (0, 0));
+    assert_eq!((published.summary.received, published.summary.chunks), (0, 0));
 }
 
 #[test]
-fn the_largest_chunk_of_the_largest_rides_is_a_message_any_broker_takes() {
+fn the_largest_chunk_of_the_largest_rides_fits_into_a_message() {
     const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
     let number = -f64::MIN_POSITIVE;
     let texts = ["\"".repeat(128), "\u{1}".repeat(42), "\"".repeat(128)];
@@ -497,7 +497,9 @@ fn the_largest_chunk_of_the_largest_rides_is_a_message_any_broker_takes() {
         "latitude": number, "longitude": number, "distance": -number, "healthpoints": number, "magicpoints": number,
         "fieldservice": 1,
     });
-    let Judged::Accepted(ride) = serde_json::from_str(&given.to_string()).unwrap() else { panic!("expected a ride") };
+    let Validation::Accepted(ride) = serde_json::from_str(&given.to_string()).unwrap() else {
+        panic!("expected a ride")
+    };
     let mut weather = json!({"groundstation": "USW00014734", "station_km": -number});
     for element in ["tmin", "tmax", "prcp"] {
         weather[element] = json!(i32::MIN);
@@ -507,13 +509,13 @@ fn the_largest_chunk_of_the_largest_rides_is_a_message_any_broker_takes() {
     assert!(bytes * (CHUNK_SIZE_MAX as usize) + 1_024 < MESSAGE_BYTES_MAX);
     let too_long = |text: &str| {
         let ride = GOOD.replace("\"Twilight\"", &serde_json::to_string(text).unwrap());
-        matches!(serde_json::from_str(&ride).unwrap(), Judged::Rejected { .. })
+        matches!(serde_json::from_str(&ride).unwrap(), Validation::Rejected { .. })
     };
     assert!(!too_long(&texts[1]) && too_long(&"\u{1}".repeat(43)) && too_long(&"\"".repeat(129)));
 }
 
 #[test]
-fn settings_are_checked_with_their_bounds() {
+fn settings_are_checked() {
     assert_eq!(Settings::default().check(), Ok(()));
     for chunk_size in [0, 10_001] {
         let problem = Settings { chunk_size, ..Settings::default() }.check().unwrap_err();
@@ -523,10 +525,10 @@ fn settings_are_checked_with_their_bounds() {
 }
 
 #[tokio::test]
-async fn real_files_give_the_known_counts() {
+async fn real_files_give_the_expected_counts() {
     let rides = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/rides");
     if !rides.is_dir() {
-        eprintln!("skipped: {} is not there", rides.display());
+        eprintln!("skipped: {} does not exist", rides.display());
         return;
     }
     let split_file = async |name: &str| {
@@ -535,7 +537,7 @@ async fn real_files_give_the_known_counts() {
         let reference = upload(&store, &format!("raw/{name}"), &bytes).await;
         publish(&Splitter::new(Settings::default(), store), reference).await.unwrap()
     };
-    let generated = split_file("ride_data.json").await.account;
+    let generated = split_file("ride_data.json").await.summary;
     assert_eq!(generated.batch_id, "450c7f9391a7a29b");
     assert_eq!(
         (generated.received, generated.accepted, generated.rejected, generated.chunks),
@@ -547,14 +549,14 @@ async fn real_files_give_the_known_counts() {
         "missing_latitude": 1, "missing_longitude": 1,
     });
     assert_eq!(serde_json::to_value(&generated.rejected_by_reason).unwrap(), reasons);
-    let early = split_file("workshop-v1-travel-data.json").await.account;
+    let early = split_file("workshop-v1-travel-data.json").await.summary;
     assert_eq!((early.received, early.rejected), (10_417, 0));
     let array = split_file("workshop-v2-array.json").await;
     let concatenated = split_file("workshop-v2-concatenated.json").await;
-    assert_eq!((array.account.received, concatenated.account.received), (7_755, 7_755));
-    let values = |published: &Published| {
+    assert_eq!((array.summary.received, concatenated.summary.received), (7_755, 7_755));
+    let values = |published: &Publication| {
         published.rides().iter().map(|ride| Ride { ride_id: "".into(), ..(*ride).clone() }).collect::<Vec<_>>()
     };
     assert_eq!(values(&array), values(&concatenated));
-    assert_eq!(array.account.rejected, concatenated.account.rejected);
+    assert_eq!(array.summary.rejected, concatenated.summary.rejected);
 }

@@ -1,12 +1,11 @@
-//! The weather of any place and day: the station list, what is known of the stations, and the means to know more.
+//! The weather of any place and date, from the station list, the cache and the source.
 
 use crate::{
-    client::other_compression,
+    cache::{WeatherCache, failure},
+    formats::lines::Parsed,
     join::{Join, Reach},
-    lines::Parsed,
-    nearest::StationIndex,
-    source::Place,
-    weather::{WeatherCache, failure},
+    sources::location::{Location, other_compression},
+    stations::nearest::StationIndex,
 };
 use common::{
     message::WeatherPlace,
@@ -16,28 +15,32 @@ use common::{
 use std::{
     collections::{HashMap, HashSet},
     sync::Arc,
+    time::Duration,
 };
 use tokio::{sync::OnceCell, time::Instant};
 
-/// Places of one year in a chunk from which on an index of that year is worth its making.
+/// Maximum time to read the weather of one message. It is below the 20 minutes of the runtime and the 30 of RabbitMQ's
+/// `consumer_timeout`, which count slowness as a failed attempt.
+pub(crate) const READ_DEADLINE: Duration = Duration::from_secs(15 * 60);
+/// Minimum number of places of one year in a message for which an index of that year is built.
 const YEAR_INDEX_PLACES_MIN: usize = 32;
 
-/// Stands for the station list and the inventory where warnings name a station.
+/// Names of the station list and of the inventory in warnings, in place of a station id.
 pub(crate) const STATION_LIST: &str = "ghcnd-stations";
 pub(crate) const INVENTORY: &str = "ghcnd-inventory";
 
-/// Reports that no station within reach of a place has a file.
+/// No station within reach of a place has a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NoFile {
-    /// The nearest of the stations.
+    /// Id of the nearest station.
     pub station: String,
-    /// Where its file was looked for first.
+    /// First path or URL that was tried for its file.
     pub file: String,
-    /// All of it in words.
+    /// The explanation, with what to do.
     pub why: String,
 }
 
-/// Shared by the workers of a process.
+/// Answers with the weather of places. The workers of a process share one.
 #[derive(Debug)]
 pub struct Almanac {
     weather: WeatherCache,
@@ -46,35 +49,35 @@ pub struct Almanac {
 }
 
 impl Almanac {
-    /// Knows nothing yet, not even the stations.
+    /// Reads nothing yet; the first request reads the station list.
     pub fn new(weather: WeatherCache, max_station_km: f64) -> Self {
         Self { weather, stations: OnceCell::new(), max_station_km }
     }
 
-    /// Farther stations are not asked, kilometres.
+    /// Maximum distance of a station from a place, kilometres.
     pub fn max_station_km(&self) -> f64 {
         self.max_station_km
     }
 
-    /// The weather of each place, in their order, from memory alone; `None` when something would have to be read.
-    pub fn known(&self, places: &[WeatherPlace]) -> Option<Vec<Weather>> {
+    /// Returns the weather of each place, in order, from memory alone; `None` if anything has to be read first.
+    pub fn cached_weather(&self, places: &[WeatherPlace]) -> Option<Vec<Weather>> {
         let reach = self.reach(self.stations.get()?, places);
         let mut join = Join::new(&reach, places);
-        join.advance(|key| self.weather.known(key)).is_empty().then(|| join.finish())
+        join.advance(|key| self.weather.cached(key)).is_empty().then(|| join.finish())
     }
 
-    /// The weather of each place, in their order.
+    /// Reads the weather of each place, in order.
     ///
     /// # Errors
-    /// Fails with an outage if the weather service or the object store is away, and permanently if the weather cannot be
-    /// used. What was read before stays known.
+    /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
+    /// cannot be used. Station-years read before the failure stay cached.
     pub async fn weather(&self, places: &[WeatherPlace]) -> Result<Vec<Weather>, Failure> {
         let stations = self.stations().await?;
         let reach = self.reach(stations, places);
         let mut join = Join::new(&reach, places);
         let mut fetched = HashMap::new();
         loop {
-            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.known(key)));
+            let needed = join.advance(|key| fetched.get(&key).cloned().or_else(|| self.weather.cached(key)));
             if needed.is_empty() {
                 let weather = join.finish();
                 self.warn_of_missing_files(places, &weather).await;
@@ -84,8 +87,8 @@ impl Almanac {
         }
     }
 
-    /// Whether a place has no observation because the source has no file of any station within reach; `None` where a station
-    /// has one, or was not asked for.
+    /// Returns why a place has no observation if the reason is that no station within reach has a file; `None` if a
+    /// station has one or has not been requested.
     pub fn no_file(&self, place: &WeatherPlace) -> Option<NoFile> {
         let all = self.stations.get()?;
         let (year, ..) = place.statustime.date();
@@ -102,23 +105,23 @@ impl Almanac {
             count += 1;
         }
         let station = all.id(nearest?).to_string();
-        let file = self.weather.client().source().file_of(&station, year)?.to_string();
+        let file = self.weather.client().source().first_location(&station, year)?.to_string();
         let (km, latitude, longitude) = (self.max_station_km, place.latitude, place.longitude);
         let why = match file.ends_with(".csv") {
             true => format!("{file} (and {file}.gz)"),
             false => file.clone(),
         };
         let other = self.weather.client().source().by_station(&station);
-        let other = other.map(|places| other_compression(&places)).unwrap_or_default();
+        let other = other.map(|locations| other_compression(&locations)).unwrap_or_default();
         let why = format!(
-            "none of the {count} station{} within {km} km of {latitude}, {longitude} has a file; looked first for {why}{other}. \
+            "none of the {count} station{} within {km} km of {latitude}, {longitude} has a file; first tried {why}{other}. \
              Add the station files to weather.source, or raise weather.max_station_km",
             if count == 1 { "" } else { "s" }
         );
         Some(NoFile { station, file, why })
     }
 
-    /// Warns once for each nearest station.
+    /// Issues one warning per nearest station.
     async fn warn_of_missing_files(&self, places: &[WeatherPlace], weather: &[Weather]) {
         let mut warned = HashSet::new();
         for (place, weather) in places.iter().zip(weather) {
@@ -137,21 +140,21 @@ impl Almanac {
         let load = || async {
             let started = Instant::now();
             let client = self.weather.client();
-            let found = client.stations().await.map_err(|unavailable| failure(&unavailable))?;
+            let stations = client.stations().await.map_err(|unavailable| failure(&unavailable))?;
             let inventory = client.inventory().await.map_err(|unavailable| failure(&unavailable))?;
-            let list = self.warn(STATION_LIST, &found.place, found.parsed).await;
+            let list = self.warn(STATION_LIST, &stations.location, stations.parsed).await;
             let inventory = match inventory {
-                Some(found) => Some(self.warn(INVENTORY, &found.place, found.parsed).await),
+                Some(file) => Some(self.warn(INVENTORY, &file.location, file.parsed).await),
                 None => None,
             };
             let listed = list.len();
             let index = StationIndex::new(list, inventory.as_ref());
             if listed > 0 && index.is_empty() {
-                tracing::warn!(listed, "the inventory has no listed station with all elements: no ride gets weather");
+                tracing::warn!(listed, "no listed station has all elements in the inventory: no ride gets weather");
             }
             tracing::info!(
                 listed,
-                of_use = index.len(),
+                usable = index.len(),
                 inventory = inventory.is_some(),
                 took_ms = u64::try_from(started.elapsed().as_millis()).unwrap_or(u64::MAX),
                 "station list loaded"
@@ -161,8 +164,8 @@ impl Almanac {
         self.stations.get_or_try_init(load).await
     }
 
-    async fn warn<T>(&self, name: &str, place: &Place, parsed: Parsed<T>) -> T {
-        self.weather.warnings().report(name, &place.to_string(), &parsed.left_out, true).await;
+    async fn warn<T>(&self, name: &str, location: &Location, parsed: Parsed<T>) -> T {
+        self.weather.warnings().report(name, &location.to_string(), &parsed.left_out, true).await;
         parsed.value
     }
 

@@ -1,144 +1,322 @@
-//! What is known of the weather, in a bounded amount of memory.
+//! Station-years from memory, else from the object store, else from the source; concurrent requests for a station share one
+//! fetch.
+//!
+//! Depends on [`formats`](crate::formats), [`stations`](crate::stations), [`sources`](crate::sources) and the object store.
 
-use crate::{join::StationYearKey, nearest::StationIndex, station_year::StationYear};
-use jiff::Timestamp;
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
+mod memory;
+mod warnings;
+
+use self::{memory::Memory, warnings::Warnings};
+use crate::{
+    formats::{ghcn::FIRST_YEAR, left_out::LeftOut, station_year::StationYear},
+    sources::{client::Client, location::Location, unavailable::Unavailable},
+    stations::{
+        nearest::{StationIndex, StationYearKey},
+        years::YearIndexes,
+    },
 };
+use common::outcome::Failure;
+use futures::StreamExt;
+use jiff::{SignedDuration, Timestamp, civil};
+use records::{
+    layout,
+    store::{self, Store},
+};
+use runtime::host;
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+};
+use tokio::time::Instant;
 
-/// What an entry weighs without and with days, bytes.
-const ENTRY_BYTES: usize = 64;
-const DAYS_BYTES: usize = 366 * 6;
+/// Maximum memory for station-years: about 28,000 of them.
+const MEMORY_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Maximum number of concurrent fetches for one message.
+const FETCHES_MAX: usize = 8;
+/// Reason code of a dead letter whose weather cannot be used and that waiting does not repair.
+pub const WEATHER_UNUSABLE: &str = "weather_unusable";
+/// Time to live in memory of what can still change: a year that is not settled, or the answers of a source that has had no
+/// file of any station.
+const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
 
+/// A fetch in progress (single flight): concurrent requests for the same station wait for it and share its failure.
+type Flight = Arc<tokio::sync::Mutex<Option<(Instant, Failure)>>>;
+
+/// The cache, with the client that fills it.
 #[derive(Debug)]
-struct Entry {
-    weather: Arc<StationYear>,
-    /// When it was last of use, on the cache's own count.
-    used: u64,
-    /// From when on it is no longer believed; a year that is over is believed for ever.
-    stale_at: Option<Timestamp>,
+pub struct WeatherCache {
+    client: Client,
+    store: Store,
+    settled_days: u16,
+    memory: Mutex<Memory>,
+    years: Mutex<YearIndexes>,
+    flights: Mutex<HashMap<u32, Flight>>,
+    /// Whether the source has had a file of any station. Before that, "not found" may mean a wrong address.
+    answered: AtomicBool,
+    /// Stations whose file was requested and does not exist.
+    without_file: Mutex<HashSet<u32>>,
+    warnings: Warnings,
 }
 
-/// Station-years in memory. When it is full, those that were of no use for longest make room.
-#[derive(Debug)]
-pub struct Memory {
-    entries: HashMap<StationYearKey, Entry>,
-    bytes: usize,
-    bytes_max: usize,
-    uses: u64,
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn weight(weather: &StationYear) -> usize {
-    ENTRY_BYTES + if weather.is_empty() { 0 } else { DAYS_BYTES }
+/// Whether the observations of a year can still change.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum YearStatus {
+    /// Before the first year of GHCN-Daily: there is no observation, and none is requested.
+    BeforeRecords,
+    /// There is no observation yet, and none is requested.
+    Future,
+    /// Observations may still change.
+    Unsettled,
+    /// Observations no longer change.
+    Settled,
 }
 
-impl Memory {
-    /// Holds about `bytes_max` bytes at most.
-    pub fn new(bytes_max: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, bytes_max, uses: 0 }
+fn year_status(year: i16, now: Timestamp, settled_days: u16) -> YearStatus {
+    let this_year = now.to_zoned(jiff::tz::TimeZone::UTC).year();
+    if year < FIRST_YEAR {
+        return YearStatus::BeforeRecords;
     }
+    if year > this_year {
+        return YearStatus::Future;
+    }
+    let over = civil::date(year.saturating_add(1).min(9999), 1, 1).to_zoned(jiff::tz::TimeZone::UTC);
+    let settling = SignedDuration::from_hours(24 * i64::from(settled_days));
+    match over.map(|over| over.timestamp().saturating_add(settling)) {
+        Ok(Ok(settled)) if settled <= now => YearStatus::Settled,
+        _ => YearStatus::Unsettled,
+    }
+}
 
-    /// What is known of a station-year, unless it is stale `now`.
-    pub fn get(&mut self, key: StationYearKey, now: Timestamp) -> Option<Arc<StationYear>> {
-        self.uses += 1;
-        let entry = self.entries.get_mut(&key)?;
-        if entry.stale_at.is_some_and(|stale_at| stale_at <= now) {
-            return None;
+/// Maps a failure: an unreachable weather service is an outage, weather that waiting cannot repair a permanent failure.
+pub fn failure(unavailable: &Unavailable) -> Failure {
+    match unavailable {
+        Unavailable::Unusable { why } => Failure::permanent(WEATHER_UNUSABLE, why),
+        _ => Failure::Outage {
+            dependency: "weather service",
+            why: unavailable.to_string(),
+            retry_after: unavailable.retry_after(),
+        },
+    }
+}
+
+impl WeatherCache {
+    /// Starts with an empty memory. A year counts as settled `settled_days` after its end.
+    pub fn new(client: Client, store: Store, settled_days: u16) -> Self {
+        Self {
+            client,
+            warnings: Warnings::new(Arc::clone(&store)),
+            store,
+            settled_days,
+            memory: Mutex::new(Memory::new(MEMORY_BYTES_MAX)),
+            years: Mutex::default(),
+            flights: Mutex::default(),
+            answered: AtomicBool::new(false),
+            without_file: Mutex::default(),
         }
-        entry.used = self.uses;
-        Some(Arc::clone(&entry.weather))
     }
 
-    /// Remembers a station-year, until `stale_at` when given.
-    pub fn put(&mut self, key: StationYearKey, weather: Arc<StationYear>, stale_at: Option<Timestamp>) {
-        self.uses += 1;
-        self.bytes += weight(&weather);
-        let entry = Entry { weather, used: self.uses, stale_at };
-        if let Some(before) = self.entries.insert(key, entry) {
-            self.bytes -= weight(&before.weather);
-        }
-        if self.bytes > self.bytes_max {
-            self.make_room();
-        }
+    /// Returns whether the file of a station was requested and does not exist.
+    pub fn has_no_file(&self, station: u32) -> bool {
+        lock(&self.without_file).contains(&station)
     }
 
-    /// Forgets the older half, so that the cost of choosing is spread over many puts.
-    fn make_room(&mut self) {
-        let mut ages: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
-        let middle = ages.len() / 2;
-        let (_, median, _) = ages.select_nth_unstable(middle);
-        let median = *median;
-        self.entries.retain(|_, entry| entry.used >= median);
-        self.bytes = self.entries.values().map(|entry| weight(&entry.weather)).sum();
+    /// Returns the warnings about the files of the source.
+    pub fn warnings(&self) -> &Warnings {
+        &self.warnings
     }
-}
 
-/// Years whose own index is kept.
-const YEARS_MAX: usize = 4;
-/// Stations newly found useless from which on an index is made again without them, besides an eighth of those found
-/// before: so that it is not made again and again.
-const USELESS_MIN: usize = 32;
-/// Times an index is of use before it is made again without even a single useless station.
-const USES_MIN: u32 = 64;
-
-#[derive(Debug)]
-struct Year {
-    index: Arc<StationIndex>,
-    /// Stations that turned out to have no complete day in the year.
-    useless: HashSet<u32>,
-    /// How many of them the index is already without.
-    left_out: usize,
-    /// How often it was of use since it was made.
-    uses: u32,
-    used: u64,
-}
-
-impl Year {
-    fn is_worth_remaking(&self) -> bool {
-        let found = self.useless.len() - self.left_out;
-        found >= USELESS_MIN + self.left_out / 8 || (found > 0 && self.uses >= USES_MIN)
+    /// Returns the client.
+    pub fn client(&self) -> &Client {
+        &self.client
     }
-}
 
-/// For the years in use, an index of only the stations that may be of use in them: most stations of the list closed long
-/// ago or only ever measured rain, and every ride nearby would pass over them again. Which station a ride gets does not
-/// depend on it.
-#[derive(Debug, Default)]
-pub struct Years {
-    years: HashMap<i16, Year>,
-    uses: u64,
-}
+    /// Returns a station-year from memory.
+    pub fn cached(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
+        lock(&self.memory).get(key, host::now())
+    }
 
-impl Years {
-    /// The index of a year, made from `all` when there is none that is good enough.
-    pub fn index(&mut self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
-        self.uses += 1;
-        let uses = self.uses;
-        if let Some(known) = self.years.get_mut(&year) {
-            known.used = uses;
-            if known.is_worth_remaking() {
-                known.index = Arc::new(all.only(year, &known.useless));
-                known.left_out = known.useless.len();
-                known.uses = 0;
+    /// Returns an index of the stations that may have observations in a year.
+    pub fn index(&self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
+        lock(&self.years).index(year, all)
+    }
+
+    /// Fetches these years of these stations.
+    ///
+    /// # Errors
+    /// Fails with an outage if the weather service or the object store cannot be reached, and permanently if the weather
+    /// cannot be used. Station-years fetched before the failure stay cached.
+    pub async fn fetch(
+        &self,
+        all: &StationIndex,
+        needed: BTreeMap<u32, BTreeSet<i16>>,
+    ) -> Result<HashMap<StationYearKey, Arc<StationYear>>, Failure> {
+        let failed = &AtomicBool::new(false);
+        let mut answers = futures::stream::iter(needed)
+            .map(|(station, years)| async move {
+                // After a failure, fetches in progress are completed, so that none is repeated, and no new one is started.
+                if failed.load(Ordering::Relaxed) {
+                    return Ok(Vec::new());
+                }
+                let answer = self.station(station, all.id(station).as_str(), years).await;
+                failed.fetch_or(answer.is_err(), Ordering::Relaxed);
+                answer
+            })
+            .buffer_unordered(FETCHES_MAX);
+        let mut station_years = HashMap::new();
+        let mut failure = None;
+        while let Some(answer) = answers.next().await {
+            match answer {
+                Ok(fetched) => station_years.extend(fetched),
+                Err(first) => {
+                    failure.get_or_insert(first);
+                }
             }
-            known.uses = known.uses.saturating_add(1);
-            return Arc::clone(&known.index);
         }
-        if self.years.len() >= YEARS_MAX {
-            let oldest = self.years.iter().min_by_key(|(_, known)| known.used).map(|(year, _)| *year);
-            oldest.and_then(|year| self.years.remove(&year));
-        }
-        let useless = HashSet::new();
-        let index = Arc::new(all.only(year, &useless));
-        self.years.insert(year, Year { index: Arc::clone(&index), useless, left_out: 0, uses: 1, used: uses });
-        index
+        failure.map_or(Ok(station_years), Err)
     }
 
-    /// Notes that a station has no complete day in a year that is over.
-    pub fn note_useless(&mut self, (station, year): StationYearKey) {
-        if let Some(known) = self.years.get_mut(&year) {
-            known.useless.insert(station);
+    async fn station(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let asked_at = Instant::now();
+        let flight = Arc::clone(lock(&self.flights).entry(station).or_default());
+        let answer = async {
+            let mut last_failure = flight.lock().await;
+            if let Some((at, failure)) = last_failure.as_ref()
+                && *at >= asked_at
+            {
+                return Err(failure.clone());
+            }
+            let answer = self.station_alone(station, id, years).await;
+            *last_failure = answer.as_ref().err().map(|failure| (Instant::now(), failure.clone()));
+            answer
+        }
+        .await;
+        let mut flights = lock(&self.flights);
+        drop(flight);
+        if flights.get(&station).is_some_and(|flight| Arc::strong_count(flight) == 1) {
+            flights.remove(&station);
+        }
+        answer
+    }
+
+    async fn station_alone(
+        &self,
+        station: u32,
+        id: &str,
+        years: BTreeSet<i16>,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let now = host::now();
+        let mut station_years = Vec::with_capacity(years.len());
+        let mut missing = BTreeSet::new();
+        for year in years {
+            let key = (station, year);
+            let weather = match year_status(year, now, self.settled_days) {
+                YearStatus::BeforeRecords | YearStatus::Future => Some(Arc::default()),
+                _ if let Some(weather) = self.cached(key) => Some(weather),
+                YearStatus::Settled if !self.client.source().is_folder() => {
+                    self.read_stored(id, year).await?.map(Arc::new)
+                }
+                YearStatus::Settled | YearStatus::Unsettled => None,
+            };
+            match weather {
+                Some(weather) => station_years.push((key, self.remember(key, weather, now, true))),
+                None => {
+                    missing.insert(year);
+                }
+            }
+        }
+        for years in self.client.source().years_by_request(missing) {
+            station_years.extend(self.request(station, id, &years, now).await?);
+        }
+        Ok(station_years)
+    }
+
+    /// Fetches years of a station from the source in one request, and caches them.
+    async fn request(
+        &self,
+        station: u32,
+        id: &str,
+        years: &BTreeSet<i16>,
+        now: Timestamp,
+    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+        let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
+        tracing::debug!(station = id, ?years, "weather fetched");
+        if fetched.years.values().any(Option::is_some) {
+            self.answered.store(true, Ordering::Relaxed);
+            lock(&self.without_file).remove(&station);
+        } else {
+            lock(&self.without_file).insert(station);
+        }
+        let (mut station_years, mut settled) = (Vec::with_capacity(years.len()), Vec::new());
+        for (year, weather) in fetched.years {
+            let is_reliable = weather.is_some() || self.answered.load(Ordering::Relaxed);
+            let weather = weather.unwrap_or_default();
+            let is_settled = year_status(year, now, self.settled_days) == YearStatus::Settled;
+            if is_reliable && is_settled && !self.client.source().is_folder() {
+                settled.push((layout::weather(id, year), weather.to_csv(year)));
+            }
+            let key = (station, year);
+            station_years.push((key, self.remember(key, Arc::new(weather), now, is_reliable)));
+        }
+        // The memory is filled first, so that an outage of the store does not cause another request to the source.
+        self.warn(id, fetched.texts).await;
+        for (path, text) in settled {
+            store::write(&self.store, &path, text).await?;
+        }
+        Ok(station_years)
+    }
+
+    async fn warn(&self, id: &str, texts: Vec<(Location, LeftOut)>) {
+        let whole = self.client.source().by_station(id).is_some();
+        for (location, left_out) in texts {
+            self.warnings.report(id, &location.to_string(), &left_out, whole).await;
+        }
+    }
+
+    /// Keeps a station-year in memory: without expiry if it is reliable and can no longer change.
+    fn remember(
+        &self,
+        key: StationYearKey,
+        weather: Arc<StationYear>,
+        now: Timestamp,
+        is_reliable: bool,
+    ) -> Arc<StationYear> {
+        let is_final = match year_status(key.1, now, self.settled_days) {
+            YearStatus::Settled | YearStatus::BeforeRecords => is_reliable,
+            YearStatus::Unsettled | YearStatus::Future => false,
+        };
+        if is_final && weather.is_empty() {
+            lock(&self.years).exclude(key);
+        }
+        let stale_at = if is_final { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
+        lock(&self.memory).put(key, Arc::clone(&weather), stale_at);
+        weather
+    }
+
+    /// Reads a station-year from the object store. A damaged object counts as absent: it is fetched and written again.
+    async fn read_stored(&self, id: &str, year: i16) -> Result<Option<StationYear>, Failure> {
+        let path = layout::weather(id, year);
+        let Some(bytes) = store::read(&self.store, &path).await? else { return Ok(None) };
+        match StationYear::from_csv(year, &bytes) {
+            Ok(read) => {
+                self.warnings.report(id, &path, &read.left_out, false).await;
+                Ok(Some(read.value))
+            }
+            Err(malformed) => {
+                tracing::warn!(path, %malformed, "a cached station-year cannot be read and is fetched again");
+                Ok(None)
+            }
         }
     }
 }
@@ -146,67 +324,52 @@ impl Years {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
-        ghcn::Station,
-        left_out::LeftOut,
-        station_year::{Date, Days, Element},
-    };
 
-    fn one_day() -> Arc<StationYear> {
-        let mut days = Days::default();
-        for element in Element::ALL {
-            days.set(Date { year: 2018, month: 1, day: 1 }, element, 7).unwrap();
+    #[test]
+    fn a_year_settles_some_days_after_its_end() {
+        let at = |text: &str| text.parse().unwrap();
+        for (year, now, expected) in [
+            (2018, "2019-06-29T23:59:59Z", YearStatus::Unsettled),
+            (2018, "2019-06-30T00:00:00Z", YearStatus::Settled),
+            (2018, "2018-01-01T00:00:00Z", YearStatus::Unsettled),
+            (2018, "2017-12-31T23:59:59Z", YearStatus::Future),
+            (1749, "2019-01-01T00:00:00Z", YearStatus::BeforeRecords),
+            (1750, "2019-01-01T00:00:00Z", YearStatus::Settled),
+            (9999, "2019-01-01T00:00:00Z", YearStatus::Future),
+        ] {
+            assert_eq!(year_status(year, at(now), 180), expected, "{year} at {now}");
         }
-        Arc::new(days.finish(2018, &mut LeftOut::default()))
     }
 
     #[test]
-    fn memory_stays_within_its_bounds_and_keeps_what_is_in_use() {
-        let bytes_max = 100 * (ENTRY_BYTES + DAYS_BYTES);
-        let mut memory = Memory::new(bytes_max);
-        let now = Timestamp::UNIX_EPOCH;
-        memory.put((0, 2018), one_day(), None);
-        for station in 1..10_000 {
-            memory.put((station, 2018), one_day(), None);
-            assert!(memory.bytes <= bytes_max);
-            assert!(memory.get((0, 2018), now).is_some(), "forgotten after {station}");
+    fn only_final_station_years_are_kept_without_expiry_and_excluded() {
+        let client = || {
+            let source = crate::sources::source::Source::parse("https://localhost:1").unwrap();
+            let request_policy = crate::sources::request_policy::RequestPolicy {
+                requests_per_second: std::num::NonZeroU32::MIN,
+                timeout: std::time::Duration::from_secs(1),
+                contact: None,
+                unusable_patience: std::time::Duration::ZERO,
+            };
+            let http = crate::sources::http::Reqwest::new(&request_policy).unwrap();
+            Client::new(source, None, &request_policy, Box::new(http))
+        };
+        let station = crate::formats::ghcn::Station { id: "USW00094728".into(), latitude: 40.0, longitude: -74.0 };
+        let all = StationIndex::new(vec![station], None);
+        let now: Timestamp = "2019-06-01T00:00:00Z".parse().unwrap();
+        let later = now.saturating_add(UNSETTLED_FOR).unwrap();
+        for (year, is_reliable, is_final) in
+            [(1700, true, true), (2017, true, true), (2017, false, false), (2018, true, false), (2020, true, false)]
+        {
+            let store: Store = Arc::new(object_store::memory::InMemory::new());
+            let cache = WeatherCache::new(client(), store, 180);
+            cache.index(year, &all);
+            cache.remember((0, year), Arc::default(), now, is_reliable);
+            assert!(lock(&cache.memory).get((0, year), now).is_some());
+            assert_eq!(lock(&cache.memory).get((0, year), later).is_some(), is_final, "{year}");
+            // Exclude enough others that the index is built again.
+            (1..64).for_each(|other| lock(&cache.years).exclude((other, year)));
+            assert_eq!(cache.index(year, &all).len(), usize::from(!is_final), "{year}");
         }
-        assert!(memory.get((1, 2018), now).is_none());
-        assert!(memory.entries.len() <= 100);
-        memory.put((0, 2018), Arc::default(), None);
-        assert_eq!(memory.bytes, memory.entries.values().map(|entry| weight(&entry.weather)).sum::<usize>());
-    }
-
-    #[test]
-    fn a_year_that_is_not_over_is_believed_for_a_while_only() {
-        let mut memory = Memory::new(1 << 20);
-        let at = |second| Timestamp::from_second(second).unwrap();
-        memory.put((1, 2018), one_day(), Some(at(100)));
-        assert!(memory.get((1, 2018), at(99)).is_some());
-        assert!(memory.get((1, 2018), at(100)).is_none());
-    }
-
-    #[test]
-    fn useless_stations_are_left_out_once_there_are_many() {
-        let list = (0..100u32)
-            .map(|id| Station { id: format!("XX{id:09}").into(), latitude: f64::from(id) / 100.0, longitude: 0.0 })
-            .collect();
-        let all = StationIndex::new(list, None);
-        let mut years = Years::default();
-        assert_eq!(years.index(2018, &all).len(), 100);
-        for station in 0..40 {
-            years.note_useless((station, 2018));
-            years.note_useless((station, 1999));
-        }
-        assert_eq!(years.index(2018, &all).len(), 60);
-        years.note_useless((40, 2018));
-        assert_eq!(years.index(2018, &all).len(), 60, "not for a single one");
-        (0..USES_MIN).for_each(|_| drop(years.index(2018, &all)));
-        assert_eq!(years.index(2018, &all).len(), 59, "unless it stays in use");
-        assert_eq!(years.index(1999, &all).len(), 100, "what is not in use is not remembered");
-        for year in 2000..2010 {
-            years.index(year, &all);
-        }
-        assert_eq!(years.years.len(), YEARS_MAX);
     }
 }

@@ -2,10 +2,12 @@
 
 use crate::{
     Settings,
-    client::{Client, Found, StationYears},
-    ghcn::Station,
-    left_out::LeftOut,
-    source::{BY_STATION, Place},
+    formats::{ghcn::Station, left_out::LeftOut},
+    sources::{
+        client::{Client, SourceFile, StationYears},
+        location::Location,
+        source::BY_STATION,
+    },
 };
 use anyhow::Context;
 use common::weather::WeatherWarnings;
@@ -16,29 +18,29 @@ use std::{
     time::Duration,
 };
 
-/// Time for the station list of a service, and again for the sample.
+/// Maximum time for the station list of a service, and again for the sample.
 const SERVICE_DEADLINE: Duration = Duration::from_secs(15);
-/// Stations of a service that are asked for at most.
+/// Maximum number of stations that are requested from a service.
 const SERVICE_STATIONS_MAX: usize = 3;
-/// Stations that have measured for a century and still do: New York, Boston, London, De Bilt.
+/// Stations with observations for a century up to today: New York, Boston, London, De Bilt.
 const LONG_LIVED: [&str; 4] = ["USW00094728", "USW00014739", "UKM00003772", "NLM00006260"];
 
-/// What a sample of a weather source shows.
+/// The state of a weather source, judged by a sample.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inspection {
-    /// Stations in the station list; 0 where it cannot be read.
+    /// Number of stations in the station list; 0 if it cannot be read.
     pub stations_listed: usize,
     /// Paths or URLs of the files that were read, the station list among them.
     pub files_read: Vec<String>,
-    /// What was left out of the files that were read, one per file that has rows or days to leave out.
+    /// Rows and days left out, one entry per file that has any.
     pub warnings: Vec<WeatherWarnings>,
-    /// What makes joins fail, in words: the place, the value and what to do. Empty for a source that works.
+    /// What makes joins fail: the place, the value and what to do. Empty for a source that works.
     pub problems: Vec<String>,
 }
 
 impl Inspection {
-    fn read(&mut self, station: &str, place: &Place, left_out: &LeftOut) {
-        let file = place.to_string();
+    fn read(&mut self, station: &str, location: &Location, left_out: &LeftOut) {
+        let file = location.to_string();
         if !left_out.is_empty() {
             self.warnings.push(left_out.document(station, &file));
         }
@@ -46,21 +48,21 @@ impl Inspection {
     }
 
     fn read_years(&mut self, station: &str, years: &StationYears) {
-        years.texts.iter().for_each(|(place, left_out)| self.read(station, place, left_out));
+        years.texts.iter().for_each(|(location, left_out)| self.read(station, location, left_out));
     }
 }
 
-/// Reads the station list, the inventory where there is one, and a sample of station files: of a folder up to `files_max` of
-/// the listed stations, or of any where there is no list; of a service one of a long-lived station.
+/// Reads the station list, the inventory if there is one, and a sample of station files. The sample of a folder has up to
+/// `files_max` files of listed stations, or of any stations if there is no list; that of a service has one long-lived station.
 ///
 /// # Errors
-/// Fails if a setting is invalid or HTTPS cannot be prepared. What the source lacks is in [`Inspection::problems`].
+/// Fails if a setting is invalid or HTTPS cannot be prepared. Problems of the source are in [`Inspection::problems`].
 pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<Inspection> {
     config::Settings::check(settings).context("[weather]")?;
-    let (source, stations) = settings.places().context("[weather]")?;
+    let (source, stations) = settings.source_and_stations().context("[weather]")?;
     let folder = source.folder().map(Path::to_owned);
     let http = Box::new(settings.http()?);
-    let client = Client::new(source, stations.as_ref(), &settings.manners().context("[weather]")?, http);
+    let client = Client::new(source, stations.as_ref(), &settings.request_policy().context("[weather]")?, http);
     let mut inspection = Inspection::default();
     let listed = lists(&client, &mut inspection).await;
     match folder {
@@ -75,29 +77,29 @@ pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<In
 async fn lists(client: &Client, inspection: &mut Inspection) -> BTreeSet<String> {
     let read = async { (client.stations().await, client.inventory().await) };
     let Ok((list, inventory)) = tokio::time::timeout(SERVICE_DEADLINE, read).await else {
-        let places: Vec<String> = client.stations_places().iter().map(Place::to_string).collect();
+        let locations: Vec<String> = client.station_list_locations().iter().map(Location::to_string).collect();
         let seconds = SERVICE_DEADLINE.as_secs();
         inspection.problems.push(format!(
             "{}: the station list was not read within {seconds} s; is the service reachable from here and fast enough?",
-            places.join(" or ")
+            locations.join(" or ")
         ));
         return BTreeSet::new();
     };
     let mut listed = BTreeSet::new();
     match list {
-        Ok(Found { place, parsed }) => {
+        Ok(SourceFile { location, parsed }) => {
             inspection.stations_listed = parsed.value.len();
-            inspection.read(crate::almanac::STATION_LIST, &place, &parsed.left_out);
+            inspection.read(crate::almanac::STATION_LIST, &location, &parsed.left_out);
             listed = parsed.value.into_iter().map(|Station { id, .. }| id.to_string()).collect();
         }
         Err(why) => inspection.problems.push(why.to_string()),
     }
     match inventory {
-        Ok(Some(Found { place, parsed })) => {
-            inspection.read(crate::almanac::INVENTORY, &place, &parsed.left_out);
+        Ok(Some(SourceFile { location, parsed })) => {
+            inspection.read(crate::almanac::INVENTORY, &location, &parsed.left_out);
             if !listed.is_empty() && listed.iter().all(|id| parsed.value.complete_years(id).is_none()) {
                 inspection.problems.push(format!(
-                    "{place}: none of the {} listed stations has TMIN, TMAX and PRCP in the same years there, so no ride gets \
+                    "{location}: none of the {} listed stations has TMIN, TMAX and PRCP in the same years, so no ride gets \
                      weather; copy the inventory that belongs to the station list, or remove it",
                     listed.len()
                 ));
@@ -117,8 +119,8 @@ async fn sample_of_folder(
     inspection: &mut Inspection,
 ) {
     let by_station = folder.join(BY_STATION);
-    let (there, unread) = match station_files(&by_station).await {
-        Ok(found) => found,
+    let (stations, other_file) = match station_files(&by_station).await {
+        Ok(files) => files,
         Err(error) => {
             inspection.problems.push(format!(
                 "{}: {error}; weather.source must be a folder in the layout of NOAA's bucket, with {BY_STATION}/<ID>.csv of \
@@ -128,21 +130,20 @@ async fn sample_of_folder(
             return;
         }
     };
-    let (of_list, others): (Vec<&String>, Vec<&String>) = there.iter().partition(|id| listed.contains(*id));
+    let (of_list, others): (Vec<&String>, Vec<&String>) = stations.iter().partition(|id| listed.contains(*id));
     if let Some(first) = listed.first()
         && of_list.is_empty()
     {
         let file = by_station.join(format!("{first}.csv"));
-        let unread = unread.map(|name| {
-            format!(" ({name} is there, and is not read: decompress such files, or compress them with gzip)")
-        });
+        let hint = other_file
+            .map(|name| format!(" ({name} exists but is not read: decompress such files, or compress them with gzip)"));
         inspection.problems.push(format!(
-            "no file of any of the {} listed stations is in {}; looked first for {} (and {}.gz): add the station files{}",
+            "no file of any of the {} listed stations is in {}; first tried {} (and {}.gz): add the station files{}",
             listed.len(),
             by_station.display(),
             file.display(),
             file.display(),
-            unread.unwrap_or_default()
+            hint.unwrap_or_default()
         ));
     }
     // Joins read only the files of listed stations.
@@ -155,24 +156,24 @@ async fn sample_of_folder(
     }
 }
 
-/// The stations that a folder has files of, plain or compressed, and the name of a file in a compression that is not read.
+/// Returns the stations with a file, plain or gzip, and the name of one file in another compression.
 async fn station_files(folder: &Path) -> std::io::Result<(BTreeSet<String>, Option<String>)> {
     let mut entries = tokio::fs::read_dir(folder).await?;
-    let (mut found, mut unread) = (BTreeSet::new(), None);
+    let (mut stations, mut other_file) = (BTreeSet::new(), None);
     while let Some(entry) = entries.next_entry().await? {
         let name = entry.file_name();
         let Some(name) = name.to_str() else { continue };
         match name.strip_suffix(".gz").unwrap_or(name).strip_suffix(".csv") {
-            Some(station) => drop(found.insert(station.to_owned())),
-            None if name.contains(".csv.") => drop(unread.get_or_insert_with(|| name.to_owned())),
+            Some(station) => drop(stations.insert(station.to_owned())),
+            None if name.contains(".csv.") => drop(other_file.get_or_insert_with(|| name.to_owned())),
             None => {}
         }
     }
-    Ok((found, unread))
+    Ok((stations, other_file))
 }
 
 async fn sample_of_service(client: &Client, listed: &BTreeSet<String>, inspection: &mut Inspection) {
-    // The last year that is published for certain.
+    // The latest year that is certainly published.
     let year = host::now().to_zoned(jiff::tz::TimeZone::UTC).year().saturating_sub(2);
     let long_lived = LONG_LIVED.into_iter().filter(|id| listed.contains(*id));
     let others = listed.iter().map(String::as_str).filter(|id| !LONG_LIVED.contains(id));
@@ -181,7 +182,7 @@ async fn sample_of_service(client: &Client, listed: &BTreeSet<String>, inspectio
         for station in long_lived.chain(others).take(SERVICE_STATIONS_MAX) {
             match client.station_years(station, &BTreeSet::from([year])).await {
                 Ok(years) if years.texts.is_empty() => {
-                    let file = client.source().file_of(station, year).map(|place| place.to_string());
+                    let file = client.source().first_location(station, year).map(|location| location.to_string());
                     missing.insert(station.to_owned(), file.unwrap_or_default());
                 }
                 Ok(years) => {

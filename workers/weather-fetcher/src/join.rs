@@ -1,12 +1,11 @@
-//! Which station's weather each ride of a chunk gets, or each place of a request.
+//! Assigns a station to each ride of a chunk, or to each place of a request.
 //!
-//! The rule: the nearest station that has all three elements on the ride's UTC date, within reach. Nothing is fetched
-//! here: a [`Join`] says which station-years it would have to know to go on, is told, and goes on from where each ride
-//! stood.
+//! The rule: the nearest station within reach that has all three elements on the ride's UTC date. Nothing is fetched here:
+//! a [`Join`] returns the station-years it needs, receives them, and resumes each ride at the station where it stopped.
 
 use crate::{
-    nearest::{Near, Nearby, StationIndex},
-    station_year::StationYear,
+    formats::station_year::StationYear,
+    stations::nearest::{Neighbour, Neighbours, StationIndex, StationYearKey},
 };
 use common::{
     message::WeatherPlace,
@@ -17,17 +16,14 @@ use std::{
     sync::Arc,
 };
 
-/// The weather of one station (by its number in the index) in one year.
-pub type StationYearKey = (u32, i16);
-
-/// Where rides look for stations.
+/// The stations that rides may be joined with.
 #[derive(Debug, Clone)]
 pub struct Reach {
-    /// Every station that may be of use in some year.
+    /// Every station that may have observations in any year.
     pub all: Arc<StationIndex>,
-    /// For some years, the stations that may be of use in that year.
+    /// For some years, the stations that may have observations in that year.
     pub by_year: HashMap<i16, Arc<StationIndex>>,
-    /// Farther stations are of no use, kilometres.
+    /// Maximum distance of a station, kilometres.
     pub max_km: f64,
 }
 
@@ -37,35 +33,35 @@ impl Reach {
     }
 }
 
-/// A ride that stands at a station whose weather is not known yet.
+/// A ride that waits for the station-year of the station `at`.
 #[derive(Debug)]
 struct Waiting {
     ride: usize,
-    at: Near,
-    nearby: Nearby,
+    at: Neighbour,
+    nearby: Neighbours,
 }
 
-/// The join of one chunk, in rounds.
+/// The join of one chunk. It runs in rounds, each of which needs more station-years.
 #[derive(Debug)]
 pub struct Join<'a> {
     reach: &'a Reach,
     rides: &'a [WeatherPlace],
     weather: Vec<Weather>,
-    known: HashMap<StationYearKey, Arc<StationYear>>,
+    station_years: HashMap<StationYearKey, Arc<StationYear>>,
     waiting: Vec<Waiting>,
     started: bool,
 }
 
 impl<'a> Join<'a> {
-    /// The join of `rides` with the stations in `reach`.
+    /// Starts the join of `rides` with the stations in `reach`.
     pub fn new(reach: &'a Reach, rides: &'a [WeatherPlace]) -> Self {
         let missing = Weather::Missing(WeatherMissing::NoStationInReach);
         let weather = vec![missing; rides.len()];
-        Self { reach, rides, weather, known: HashMap::new(), waiting: Vec::new(), started: false }
+        Self { reach, rides, weather, station_years: HashMap::new(), waiting: Vec::new(), started: false }
     }
 
-    /// Goes on with what `lookup` knows; it is asked once for each station and year. Returns what has to be known for
-    /// the next round: per station, the years. Nothing: the join is complete.
+    /// Runs one round with the station-years that `lookup` returns; it is called once for each station and year. Returns
+    /// the years needed for the next round, by station. If there are none, the join is complete.
     pub fn advance(
         &mut self,
         mut lookup: impl FnMut(StationYearKey) -> Option<Arc<StationYear>>,
@@ -88,7 +84,7 @@ impl<'a> Join<'a> {
         needed
     }
 
-    /// The weather of each ride, in their order. Rides that still wait have none.
+    /// Returns the weather of each ride, in order. A ride that still waits counts as having no station in reach.
     pub fn finish(self) -> Vec<Weather> {
         self.weather
     }
@@ -96,8 +92,8 @@ impl<'a> Join<'a> {
     fn walk(
         &mut self,
         number: usize,
-        mut at: Option<Near>,
-        mut nearby: Nearby,
+        mut at: Option<Neighbour>,
+        mut nearby: Neighbours,
         lookup: &mut impl FnMut(StationYearKey) -> Option<Arc<StationYear>>,
         needed: &mut BTreeMap<u32, BTreeSet<i16>>,
     ) -> Option<Waiting> {
@@ -112,17 +108,17 @@ impl<'a> Join<'a> {
                 continue;
             }
             let key = (near.station, year);
-            let found = match self.known.get(&key) {
-                Some(found) => found,
+            let station_year = match self.station_years.get(&key) {
+                Some(station_year) => station_year,
                 None => match lookup(key) {
-                    Some(found) => self.known.entry(key).or_insert(found),
+                    Some(station_year) => self.station_years.entry(key).or_insert(station_year),
                     None => {
                         needed.entry(near.station).or_default().insert(year);
                         return Some(Waiting { ride: number, at: near, nearby });
                     }
                 },
             };
-            if let Some(weather) = found.day(month, day) {
+            if let Some(weather) = station_year.day(month, day) {
                 break Weather::Observed(Observation {
                     groundstation: index.id(near.station),
                     station_km: near.km,
@@ -132,8 +128,8 @@ impl<'a> Join<'a> {
                 });
             }
         };
-        if let Some(place) = self.weather.get_mut(number) {
-            *place = weather;
+        if let Some(slot) = self.weather.get_mut(number) {
+            *slot = weather;
         }
         None
     }
@@ -151,10 +147,12 @@ impl<'a> Join<'a> {
 mod tests {
     use super::*;
     use crate::{
-        ghcn::Station,
-        left_out::LeftOut,
-        nearest::haversine_km,
-        station_year::{Date, DayWeather, Days, Element},
+        formats::{
+            ghcn::Station,
+            left_out::LeftOut,
+            station_year::{Date, DayWeather, Days, Element},
+        },
+        stations::nearest::haversine_km,
     };
     use proptest::prelude::*;
     use std::collections::HashSet;
@@ -174,14 +172,14 @@ mod tests {
         july.finish(year, &mut LeftOut::default())
     }
 
-    fn by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &WeatherPlace, max_km: f64) -> Weather {
+    fn expected_by_scan(list: &[Station], years: &[Vec<StationYear>], ride: &WeatherPlace, max_km: f64) -> Weather {
         let km = |s: &Station| haversine_km((ride.latitude, ride.longitude), (s.latitude, s.longitude));
         let mut near: Vec<_> = (0..list.len()).map(|at| (km(&list[at]), at)).filter(|(km, _)| *km <= max_km).collect();
         near.sort_by(|a, b| a.0.total_cmp(&b.0).then_with(|| list[a.1].id.cmp(&list[b.1].id)));
         let (year, month, day) = ride.statustime.date();
         let weather = |at: usize| years[at][usize::from(year == 2019)].day(month, day);
-        let found = near.iter().find_map(|(km, at)| weather(*at).map(|weather| (*km, *at, weather)));
-        match found {
+        let nearest = near.iter().find_map(|(km, at)| weather(*at).map(|weather| (*km, *at, weather)));
+        match nearest {
             Some((station_km, at, DayWeather { tmin, tmax, prcp })) => Weather::Observed(Observation {
                 groundstation: list[at].id.clone(),
                 station_km,
@@ -196,11 +194,11 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_ride_gets_what_a_scan_gives_and_nothing_is_asked_for_twice(
+        fn every_ride_gets_the_station_that_a_scan_finds_and_each_station_year_is_looked_up_once(
             stations in proptest::collection::vec(((-20i32..20, -20i32..20), any::<u8>(), any::<u8>()), 0..40),
             rides in proptest::collection::vec(((-25i32..25, -25i32..25), (2018i16..=2019, 1i8..=8)), 1..30),
             max_km in 1.0f64..400.0,
-            years_of_their_own in any::<bool>(),
+            has_year_index in any::<bool>(),
         ) {
             let place = |(lat, lon): (i32, i32)| (f64::from(lat) / 10.0, f64::from(lon) / 10.0);
             let list: Vec<Station> = stations.iter().enumerate().map(|(at, (at_place, ..))| {
@@ -212,33 +210,33 @@ mod tests {
             let rides: Vec<WeatherPlace> = rides.into_iter().map(|(at, date)| ride(place(at), date)).collect();
             let all = Arc::new(StationIndex::new(list.clone(), None));
             let mut by_year = HashMap::new();
-            if years_of_their_own {
+            if has_year_index {
                 let empty: HashSet<u32> =
                     (0..list.len()).filter(|at| years[*at][0].is_empty()).map(|at| at as u32).collect();
                 by_year.insert(2018, Arc::new(all.only(2018, &empty)));
             }
             let reach = Reach { all, by_year, max_km };
             let mut join = Join::new(&reach, &rides);
-            let mut told: HashMap<StationYearKey, Arc<StationYear>> = HashMap::new();
+            let mut answers: HashMap<StationYearKey, Arc<StationYear>> = HashMap::new();
             loop {
-                let needed = join.advance(|key| told.remove(&key));
+                let needed = join.advance(|key| answers.remove(&key));
                 if needed.is_empty() {
                     break;
                 }
-                prop_assert!(told.is_empty(), "asked for and not looked up");
+                prop_assert!(answers.is_empty(), "requested but not looked up");
                 for (station, of) in needed {
                     for year in of {
-                        told.insert((station, year), Arc::new(years[station as usize][usize::from(year == 2019)].clone()));
+                        answers.insert((station, year), Arc::new(years[station as usize][usize::from(year == 2019)].clone()));
                     }
                 }
             }
-            let known: HashSet<StationYearKey> = join.known.keys().copied().collect();
+            let looked_up: HashSet<StationYearKey> = join.station_years.keys().copied().collect();
             let weather = join.finish();
             for (ride, weather) in rides.iter().zip(&weather) {
-                prop_assert_eq!(weather, &by_scan(&list, &years, ride, max_km));
+                prop_assert_eq!(weather, &expected_by_scan(&list, &years, ride, max_km));
             }
-            // Nothing was asked for that no ride had to pass by.
-            for (station, year) in known {
+            // Every station-year that was looked up lies on the way of some ride.
+            for (station, year) in looked_up {
                 let at = &list[station as usize];
                 let passed = rides.iter().zip(&weather).any(|(ride, weather)| {
                     let km = haversine_km((ride.latitude, ride.longitude), (at.latitude, at.longitude));

@@ -1,9 +1,12 @@
-//! Answers weather requests: the same join as for rides, for whoever waits for it.
+//! The worker that answers weather requests, by the same join as for rides.
 //!
-//! Every request is answered, if only with a typed error, within its `expiration`; an outage is told and not waited out. A
-//! lookup that takes longer goes on without its request, so that whoever asks again finds more of it done.
+//! Every request gets an answer within its `expiration`, at least a typed error. An outage is reported and not waited out. A
+//! lookup that takes longer continues without its request, so that a repeated request finds more station-years cached.
 
-use crate::{almanac::Almanac, weather::WEATHER_UNUSABLE};
+use crate::{
+    almanac::{Almanac, READ_DEADLINE},
+    cache::WEATHER_UNUSABLE,
+};
 use common::{
     envelope::{Envelope, Properties},
     message::{
@@ -17,14 +20,12 @@ use runtime::{Worker, broker::MESSAGE_TOO_LARGE};
 use std::{sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
-/// Lookups under way that have to read something, those included that nobody waits for any more.
+/// Maximum number of lookups that read at a time, including those whose request has expired.
 const LOOKUPS_MAX: usize = 64;
-/// How long one may go on: see the weather-fetcher's own deadline.
-const LOOKUP_DEADLINE: Duration = crate::CHUNK_DEADLINE;
-/// An answer at the very end of its request's `expiration` comes too late: it is given so much earlier, or a tenth.
-const ON_ITS_WAY: Duration = Duration::from_millis(500);
+/// Time reserved for the answer to travel; at most a tenth of the request's `expiration`.
+const ANSWER_TRAVEL_TIME: Duration = Duration::from_millis(500);
 
-/// The worker: a weather request in, a weather response out. Made by [`crate::WeatherFetcher::lookup`].
+/// Turns a weather request into a weather response. [`crate::WeatherFetcher::lookup`] creates it.
 #[derive(Debug)]
 pub struct WeatherLookup {
     almanac: Arc<Almanac>,
@@ -40,21 +41,20 @@ impl WeatherLookup {
         let WeatherRequest { request_id, places } = request;
         let ttl_ms = topology::REQUEST_TTL_MS.unsigned_abs();
         let expiration = Duration::from_millis(expiration_ms.unwrap_or(ttl_ms).min(ttl_ms));
-        let deadline = expiration - ON_ITS_WAY.min(expiration / 10);
+        let deadline = expiration - ANSWER_TRAVEL_TIME.min(expiration / 10);
         let error = match tokio::time::timeout(deadline, self.weather(&places)).await {
             Ok(Ok(weather)) => {
-                let told = places.iter().zip(weather).enumerate().map(|(index, (place, weather))| match weather {
+                let answers = places.iter().zip(weather).enumerate().map(|(index, (place, weather))| match weather {
                     Weather::Observed(observation) => PlaceWeather::Observed(observation),
                     Weather::Missing(why) => PlaceWeather::Failed { error: self.missing(index, place, why) },
                 });
-                return WeatherResponse { request_id, weather: told.collect(), error: None };
+                return WeatherResponse { request_id, weather: answers.collect(), error: None };
             }
             Ok(Err(failure)) => failed(&failure),
             Err(_) => WeatherError {
                 code: WeatherErrorCode::DeadlineExceeded,
                 message: format!(
-                    "the weather was not there within the {} ms of the request's expiration; it is read on, asking again \
-                     will find it",
+                    "the weather was not read within the {} ms of the request's expiration; reading continues, so ask again",
                     expiration.as_millis()
                 ),
                 field: None,
@@ -63,18 +63,18 @@ impl WeatherLookup {
         WeatherResponse::failed(request_id, error)
     }
 
-    /// What is known is told at once; what has to be read is read in a task of its own, which outlives the request.
+    /// Answers at once from memory if possible. Anything else is read in a separate task, which outlives the request.
     async fn weather(&self, places: &[WeatherPlace]) -> Result<Vec<Weather>, Failure> {
-        if let Some(weather) = self.almanac.known(places) {
+        if let Some(weather) = self.almanac.cached_weather(places) {
             return Ok(weather);
         }
         let permit = Arc::clone(&self.lookups).acquire_owned().await.map_err(Failure::transient)?;
         let (almanac, places) = (Arc::clone(&self.almanac), places.to_vec());
         let lookup = tokio::spawn(async move {
             let _permit = permit;
-            tokio::time::timeout(LOOKUP_DEADLINE, almanac.weather(&places)).await
+            tokio::time::timeout(READ_DEADLINE, almanac.weather(&places)).await
         });
-        let late = |_| Failure::outage("weather service", "it is too slow");
+        let late = |_| Failure::outage("weather service", "it answers too slowly");
         lookup.await.map_err(Failure::transient)?.map_err(late)?
     }
 
@@ -83,8 +83,8 @@ impl WeatherLookup {
         let (message, field) = match why {
             WeatherMissing::NoStationInReach => (
                 format!(
-                    "no station that measures temperature and precipitation lies within {km} km, which is as far as \
-                         the fleet looks (weather.max_station_km)"
+                    "no station that measures temperature and precipitation lies within {km} km, the maximum distance \
+                         (weather.max_station_km)"
                 ),
                 format!("places[{index}]"),
             ),
@@ -102,7 +102,7 @@ impl WeatherLookup {
 
 impl Worker for WeatherLookup {
     const NAME: &'static str = queue::WEATHER_LOOKUP;
-    /// They mostly wait.
+    /// Requests mostly wait for the service.
     const CONCURRENCY: u16 = 16;
     type In = WeatherRequest;
 
@@ -130,16 +130,15 @@ impl Worker for WeatherLookup {
 
 fn failed(failure: &Failure) -> WeatherError {
     let (code, message) = match failure {
-        Failure::Outage { retry_after: Some(after), .. } => (
-            WeatherErrorCode::Unavailable,
-            format!("{failure}; asking again makes sense in {} s", after.as_secs_f64().ceil()),
-        ),
-        Failure::Outage { .. } => (WeatherErrorCode::Unavailable, format!("{failure}; asking again later may help")),
+        Failure::Outage { retry_after: Some(after), .. } => {
+            (WeatherErrorCode::Unavailable, format!("{failure}; ask again in {} s", after.as_secs_f64().ceil()))
+        }
+        Failure::Outage { .. } => (WeatherErrorCode::Unavailable, format!("{failure}; ask again later")),
         Failure::Permanent { reason: WEATHER_UNUSABLE, why } => (WeatherErrorCode::Unavailable, why.clone()),
-        // The request, or the answer to it.
+        // The request or its answer is too large.
         Failure::Permanent { reason: MESSAGE_TOO_LARGE, why } => (WeatherErrorCode::MalformedRequest, why.clone()),
         Failure::Permanent { .. } | Failure::Transient { .. } => {
-            (WeatherErrorCode::Internal, format!("the weather lookup failed, asking again may help: {failure}"))
+            (WeatherErrorCode::Internal, format!("the weather lookup failed, ask again: {failure}"))
         }
     };
     WeatherError { code, message, field: None }

@@ -1,4 +1,4 @@
-//! The weather-fetcher as a process: chunks in, chunks with weather out; and who asks for weather is answered.
+//! The weather-fetcher process: it enriches ride chunks and answers weather requests.
 
 use runtime::Process;
 use std::process::ExitCode;

@@ -20,7 +20,7 @@ use records::{Store, store};
 use runtime::Worker;
 use std::{path::Path, sync::Arc, time::Duration};
 
-/// Central Park has all three elements, the rain gauge nearer by does not, the far one is beyond reach of New York.
+/// Central Park has all three elements; a nearer rain gauge does not; Boston is out of reach of New York.
 pub(crate) const PARK: &str = "USW00094728";
 const GAUGE: &str = "US1NYNY0074";
 pub(crate) const BOSTON: &str = "USW00014739";
@@ -81,7 +81,7 @@ pub(crate) async fn enrich_one(fetcher: &WeatherFetcher) -> Result<Weather, Fail
 }
 
 pub(crate) fn park(tmin: i32, tmax: i32, prcp: i32) -> Weather {
-    let station_km = crate::nearest::haversine_km((40.81, -73.94), (40.7789, -73.9692));
+    let station_km = crate::stations::nearest::haversine_km((40.81, -73.94), (40.7789, -73.9692));
     Weather::Observed(Observation { groundstation: PARK.into(), station_km, tmin, tmax, prcp })
 }
 
@@ -92,7 +92,7 @@ fn why(result: Result<Weather, Failure>) -> (String, Option<Duration>) {
     }
 }
 
-/// What is true of both services.
+/// Settings for the bucket and for the access service.
 fn each_service(noaa: &Noaa) -> [Settings; 2] {
     let stations = Some(format!("{}/ghcnd-stations.txt", noaa.url()));
     [of(noaa.url()), Settings { stations, ..of(noaa.ncei_url()) }]
@@ -133,7 +133,7 @@ async fn a_ride_gets_the_nearest_station_with_all_three_elements() {
 }
 
 #[tokio::test]
-async fn the_inventory_spares_requests() {
+async fn the_inventory_saves_requests() {
     let mut inventory = String::new();
     for (station, element) in [(PARK, "TMIN"), (PARK, "TMAX"), (PARK, "PRCP"), (GAUGE, "PRCP")] {
         inventory.push_str(&format!("{station}  40.7789  -73.9692 {element} 2010 2018\n"));
@@ -147,7 +147,7 @@ async fn the_inventory_spares_requests() {
 }
 
 #[tokio::test]
-async fn many_chunks_at_once_make_one_request() {
+async fn concurrent_chunks_share_one_request() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     noaa.fail_next(PARK, 1, Fault::Hold);
     let fetcher = fetcher(of(noaa.url()), &memory_store());
@@ -161,8 +161,8 @@ async fn many_chunks_at_once_make_one_request() {
     assert_eq!((noaa.requests(PARK), noaa.requests(GAUGE), noaa.requests("stations.txt")), (1, 1, 1));
 }
 
-/// A fetcher that soon loses patience with the access service, and has its station list in a folder.
-fn impatient(noaa: &Noaa, folder: &Path) -> WeatherFetcher {
+/// A fetcher with a short timeout for the access service, and with its station list in a folder.
+fn with_short_timeout(noaa: &Noaa, folder: &Path) -> WeatherFetcher {
     let Data::Files(files) = Data::empty().with_station(PARK, 40.7789, -73.9692) else { unreachable!() };
     let list = folder.join("ghcnd-stations.txt");
     std::fs::write(&list, &files["ghcnd-stations.txt"]).unwrap();
@@ -171,10 +171,10 @@ fn impatient(noaa: &Noaa, folder: &Path) -> WeatherFetcher {
 }
 
 #[tokio::test]
-async fn a_silent_service_is_an_outage_shared_by_all_who_waited_for_it() {
+async fn concurrent_chunks_share_the_outage_of_a_silent_service() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let folder = tempfile::tempdir().unwrap();
-    let fetcher = impatient(&noaa, folder.path());
+    let fetcher = with_short_timeout(&noaa, folder.path());
     let nowhere = enrich(&fetcher, vec![ride("2018-04-25 12:00:00", 0.0, 0.0)]).await;
     assert_eq!(nowhere, Ok(vec![Weather::Missing(WeatherMissing::NoStationInReach)]));
     noaa.fail_next(PARK, 3, Fault::Hold);
@@ -186,25 +186,25 @@ async fn a_silent_service_is_an_outage_shared_by_all_who_waited_for_it() {
 }
 
 #[tokio::test]
-async fn what_is_not_there_is_remembered() {
+async fn a_missing_file_is_cached() {
     let data = new_york().with_station("USC00300000", 40.80, -73.94);
     let noaa = Noaa::start(data).await.unwrap();
     let store = memory_store();
     for settings in each_service(&noaa) {
         let fetcher = fetcher(settings, &store);
-        // A source that has something of some station is believed about those it has not.
+        // Once a source had a file, its 404 answers are reliable.
         enrich(&fetcher, vec![ride("2018-04-25 12:00:00", 40.7789, -73.9692)]).await.unwrap();
         for _ in 0..3 {
             assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
         }
     }
     assert_eq!(noaa.requests("USC00300000"), 2, "plain and compressed; the second fetcher read it in the store");
-    let remembered = store::read(&store, "weather/USC00300000/2018.csv").await.unwrap().unwrap();
-    assert_eq!(remembered, "date,tmin,tmax,prcp\n");
+    let cached = store::read(&store, "weather/USC00300000/2018.csv").await.unwrap().unwrap();
+    assert_eq!(cached, "date,tmin,tmax,prcp\n");
 }
 
 #[tokio::test]
-async fn a_source_that_has_nothing_of_any_station_is_not_believed_for_good() {
+async fn answers_of_a_source_without_any_file_are_not_stored() {
     let noaa = Noaa::start(Data::empty().with_station(PARK, 40.7789, -73.9692)).await.unwrap();
     let store = memory_store();
     let fetcher = fetcher(of(noaa.url()), &store);
@@ -216,15 +216,15 @@ async fn a_source_that_has_nothing_of_any_station_is_not_believed_for_good() {
 }
 
 #[tokio::test]
-async fn a_chunk_that_takes_too_long_goes_back_as_an_outage_and_goes_on() {
+async fn a_chunk_beyond_the_deadline_is_an_outage_and_continues_from_the_cache() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     noaa.fail_next(PARK, 1, Fault::Hold);
     let mut fetcher = fetcher(of(noaa.url()), &memory_store());
     fetcher.deadline = Duration::ZERO;
     let (text, retry_after) = why(enrich_one(&fetcher).await);
-    assert!(text.contains("what has been read is cached"), "{text}");
+    assert!(text.contains("continues from the cache"), "{text}");
     assert_eq!(retry_after, None);
-    fetcher.deadline = crate::CHUNK_DEADLINE;
+    fetcher.deadline = crate::almanac::READ_DEADLINE;
     noaa.release();
     assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
 }
@@ -237,13 +237,13 @@ async fn the_store_is_a_cache_that_outlives_the_process() {
     assert_eq!(noaa.requests("by_station"), 2);
     assert_eq!(enrich_one(&fetcher(of(noaa.url()), &store)).await, Ok(park(111, 156, 241)));
     assert_eq!(noaa.requests("by_station"), 2);
-    // A cached object that someone broke is fetched again, not believed and not fatal.
+    // A damaged object in the cache is fetched again.
     let path = format!("weather/{PARK}/2018.csv");
     store::write(&store, &path, "date,tmin,tmax,prcp\n2018-04-25,1,").await.unwrap();
     assert_eq!(enrich_one(&fetcher(of(noaa.url()), &store)).await, Ok(park(111, 156, 241)));
     assert_eq!(noaa.requests("by_station"), 3);
-    let mended = store::read(&store, &path).await.unwrap().unwrap();
-    assert_eq!(mended, "date,tmin,tmax,prcp\n2018-04-25,111,156,241\n");
+    let rewritten = store::read(&store, &path).await.unwrap().unwrap();
+    assert_eq!(rewritten, "date,tmin,tmax,prcp\n2018-04-25,111,156,241\n");
 }
 
 #[tokio::test]
@@ -259,7 +259,7 @@ async fn a_year_that_can_still_change_is_not_stored() {
 }
 
 #[tokio::test]
-async fn a_service_that_fails_once_is_asked_again() {
+async fn a_request_is_repeated_after_one_failure() {
     let faults = [
         Fault::Status(500, None),
         Fault::Status(503, Some("0".to_owned())),
@@ -280,7 +280,7 @@ async fn a_service_that_fails_once_is_asked_again() {
 }
 
 #[tokio::test]
-async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
+async fn a_service_that_keeps_failing_is_an_outage() {
     let cases = [
         (Fault::Status(500, None), "500", 3),
         (Fault::Status(401, None), "access is refused", 1),
@@ -302,7 +302,7 @@ async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
             assert!(why.contains(part), "{fault:?}: {why}");
             assert_eq!((retry_after, noaa.requests(PARK) - before), (None, tries), "{fault:?}");
             assert_eq!(store::exists(&store, &format!("weather/{PARK}/2018.csv")).await, Ok(false), "{fault:?}");
-            // What is left of the faults, then a good answer.
+            // The remaining faults, then a good answer.
             for _ in tries..3 {
                 assert!(enrich_one(&fetcher).await.is_err());
             }
@@ -312,7 +312,7 @@ async fn a_service_that_keeps_failing_is_an_outage_never_a_guess() {
 }
 
 #[tokio::test]
-async fn a_wish_to_be_left_alone_is_kept() {
+async fn a_pause_that_the_service_asks_for_is_respected() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     noaa.fail_next(PARK, 1, Fault::Status(429, Some("120".to_owned())));
     let fetcher = fetcher(of(noaa.url()), &memory_store());
@@ -322,11 +322,11 @@ async fn a_wish_to_be_left_alone_is_kept() {
     let asked = noaa.requests("");
     let (_, retry_after) = why(enrich_one(&fetcher).await);
     assert!(retry_after.is_some_and(|left| left <= Duration::from_secs(120)));
-    assert_eq!(noaa.requests(""), asked, "nothing is asked meanwhile");
+    assert_eq!(noaa.requests(""), asked, "no request during the pause");
 }
 
 #[tokio::test]
-async fn a_station_list_that_cannot_be_had_is_an_outage() {
+async fn a_missing_station_list_is_an_outage() {
     let noaa = Noaa::start(Data::empty()).await.unwrap();
     let (text, _) = why(enrich_one(&fetcher(of(noaa.url()), &memory_store())).await);
     assert!(text.contains("no station list at http://127.0.0.1"), "{text}");
@@ -365,7 +365,7 @@ async fn a_folder_is_a_source_and_needs_no_cache() {
 }
 
 #[test]
-fn settings_that_cannot_be_used_are_refused_by_name() {
+fn invalid_settings_are_refused_by_name() {
     use runtime::config::Settings as _;
     for (key, settings) in [
         ("source", of("s3://noaa-ghcn-pds".to_owned())),
@@ -383,10 +383,10 @@ fn settings_that_cannot_be_used_are_refused_by_name() {
 }
 
 #[tokio::test]
-async fn the_first_ride_of_the_real_data_gets_its_known_weather() {
+async fn the_first_ride_of_the_real_data_gets_its_reference_weather() {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/data/noaa");
     if !folder.is_dir() {
-        println!("skipped: {} is not there", folder.display());
+        println!("skipped: {} does not exist", folder.display());
         return;
     }
     let rides = || vec![ride("2018-04-25 17:03:05.722", 40.626722, -74.110954)];

@@ -19,7 +19,10 @@ use reqwest::StatusCode;
 use runtime::{Broker, host};
 use serde_json::Value;
 use std::collections::BTreeMap;
-use weather_fetcher::{Settings as WeatherSettings, http::Head, source::Place};
+use weather_fetcher::{
+    Settings as WeatherSettings,
+    sources::{http::Head, location::Location},
+};
 
 /// Below this name doctor writes, and removes it again.
 const SCRATCH: &str = "scratch";
@@ -169,15 +172,17 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
 
 async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
     let settings = session.section::<WeatherSettings>()?;
-    let places = settings.stations_places().map_err(|problem| Failed::Misused(problem.into()))?;
+    let places = settings.station_list_locations().map_err(|problem| Failed::Misused(problem.into()))?;
     let (mut tried, mut dates, mut found) = (Vec::new(), Vec::new(), None);
     for place in &places {
         match place {
-            Place::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
-            Place::File(path) if path.is_dir() => tried.push(format!("{} is a directory, not a file", path.display())),
-            Place::File(path) => tried.push(format!("no file {}", path.display())),
+            Location::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
+            Location::File(path) if path.is_dir() => {
+                tried.push(format!("{} is a directory, not a file", path.display()))
+            }
+            Location::File(path) => tried.push(format!("no file {}", path.display())),
             // As the weather-fetcher asks: a redirect elsewhere is not followed here either.
-            Place::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
+            Location::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
                 Ok(Head { status, date, redirect }) => {
                     dates.push(date.as_deref().and_then(http_date));
                     // Some services answer no HEAD, and they are there.

@@ -1,7 +1,7 @@
 use super::*;
 use common::ride::Ride;
 use sha2::{Digest, Sha256};
-use splitter::ride::Judged;
+use splitter::ride::Validation;
 use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
@@ -14,8 +14,8 @@ fn options(rides: u64) -> RidesOptions {
 /// What the splitter makes of a ride.
 fn judged(ride: &MadeUpRide) -> Result<Ride, RejectReason> {
     match serde_json::from_str(&serde_json::to_string(ride).unwrap()).unwrap() {
-        Judged::Accepted(ride) => Ok(ride),
-        Judged::Rejected { reason, .. } => Err(reason),
+        Validation::Accepted(ride) => Ok(ride),
+        Validation::Rejected { reason, .. } => Err(reason),
     }
 }
 

@@ -1,6 +1,6 @@
 //! What each setting means: one table for each section, in the order of its struct.
 
-use weather_fetcher::nearest::REACH_KM_MAX;
+use weather_fetcher::stations::nearest::REACH_KM_MAX;
 
 /// One setting.
 #[derive(Debug, Clone, Copy)]

@@ -17,7 +17,7 @@ fn split(chunks: u32) -> BatchSplit {
 }
 
 #[test]
-fn the_split_is_looked_for_first_then_the_lowest_chunks() {
+fn the_split_is_probed_first_then_the_lowest_chunks() {
     let mut arrivals = Arrivals::default();
     arrivals.insert(1);
     assert_eq!(arrivals.probe(1), Probe::Split);
@@ -37,7 +37,7 @@ fn a_batch_without_chunks_is_complete_with_its_split() {
 }
 
 #[test]
-fn the_largest_chunk_number_costs_one_page() {
+fn the_largest_chunk_number_takes_one_page() {
     let mut arrivals = Arrivals::default();
     arrivals.insert(u32::MAX);
     arrivals.insert_split(split(u32::MAX));
@@ -46,7 +46,7 @@ fn the_largest_chunk_number_costs_one_page() {
 }
 
 #[test]
-fn chunks_in_order_take_up_one_page_however_many() {
+fn chunks_in_order_take_one_page() {
     let mut arrivals = Arrivals::default();
     for chunk in 0..100_000 {
         arrivals.insert(chunk);
@@ -56,14 +56,14 @@ fn chunks_in_order_take_up_one_page_however_many() {
 
 proptest! {
     #[test]
-    fn what_is_probed_for_is_what_is_not_known(
-        known in vec(0u32..10_000, 0..300), run in 0u32..9_000, chunks in 0u32..10_000, width in 1u32..40
+    fn probes_cover_the_unknown_chunks(
+        staged in vec(0u32..10_000, 0..300), run in 0u32..9_000, chunks in 0u32..10_000, width in 1u32..40
     ) {
-        let known: BTreeSet<u32> = known.into_iter().chain(0..run).collect();
+        let staged: BTreeSet<u32> = staged.into_iter().chain(0..run).collect();
         let mut arrivals = Arrivals::default();
         arrivals.insert_split(split(chunks));
-        known.iter().rev().for_each(|&chunk| arrivals.insert(chunk));
-        let unknown: Vec<u32> = (0..chunks).filter(|chunk| !known.contains(chunk)).take(width as usize).collect();
+        staged.iter().rev().for_each(|&chunk| arrivals.insert(chunk));
+        let unknown: Vec<u32> = (0..chunks).filter(|chunk| !staged.contains(chunk)).take(width as usize).collect();
         match arrivals.probe(width) {
             Probe::Chunks(chunks) => prop_assert_eq!(chunks, unknown),
             Probe::Complete(_) => prop_assert!(unknown.is_empty()),
@@ -88,7 +88,7 @@ impl Sent {
     }
 }
 
-/// What a handler does next; each is one operation on the store, or the return to the runtime.
+/// The next step of a handler: one operation on the store, or the return to the runtime.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum At {
     CheckFirst,
@@ -117,7 +117,7 @@ struct Process {
     in_progress: bool,
 }
 
-/// A store that is a set, a queue that redelivers, and processes that follow the same steps as the worker.
+/// A model: a store that is a set, a queue that redelivers, and processes with the steps of the worker.
 struct Model {
     chunks: u32,
     width_max: u32,
@@ -137,7 +137,7 @@ impl Model {
         self.handlers.push(Handler { process, message, at });
     }
 
-    /// The process forgets all it knew; what it was at is delivered again.
+    /// Kills a process: it loses its state, and its messages are delivered again.
     fn kill(&mut self, process: usize) {
         self.processes[process] = Process::default();
         let (dead, alive) = self.handlers.drain(..).partition(|handler| handler.process == process);
@@ -146,13 +146,13 @@ impl Model {
         self.queue.extend(dead.into_iter().map(|handler| handler.message));
     }
 
-    /// The store or the broker fails one handler; its message is delivered again, the process lives on.
+    /// Fails one handler: its message is delivered again, and the process continues.
     fn fail(&mut self, at: usize) {
         let handler = self.handlers.remove(at);
         self.queue.push_back(handler.message);
     }
 
-    fn found_finished(&mut self, process: usize) -> At {
+    fn finish(&mut self, process: usize) -> At {
         let process = &mut self.processes[process];
         process.arrivals = Arrivals::default();
         process.in_progress = false;
@@ -162,57 +162,24 @@ impl Model {
     /// One step of one handler.
     fn step(&mut self, at: usize) {
         let Handler { process: number, message, at: ref doing } = self.handlers[at];
-        let doing = doing.clone();
-        let process = &mut self.processes[number];
-        let next = match doing {
-            At::CheckFirst if self.manifest => self.found_finished(number),
+        let next = match doing.clone() {
+            At::CheckFirst if self.manifest => self.finish(number),
             At::CheckFirst => {
+                let process = &mut self.processes[number];
                 process.arrivals = Arrivals::default();
                 process.in_progress = true;
                 At::Stage
             }
-            At::Stage => {
-                match message {
-                    Sent::Split => {
-                        self.split = true;
-                        process.arrivals.insert_split(split(self.chunks));
-                    }
-                    Sent::Chunk(chunk) => {
-                        self.staged.insert(chunk);
-                        process.arrivals.insert(chunk);
-                    }
-                }
-                At::Probe { width: 1 }
-            }
-            At::Probe { width } => match process.arrivals.probe(width) {
-                Probe::Complete(_) => At::Check { complete: true },
-                Probe::Split => {
-                    if self.split {
-                        process.arrivals.insert_split(split(self.chunks));
-                        At::Probe { width }
-                    } else {
-                        At::Check { complete: false }
-                    }
-                }
-                Probe::Chunks(chunks) => {
-                    let (there, absent): (Vec<u32>, Vec<u32>) =
-                        chunks.into_iter().partition(|c| self.staged.contains(c));
-                    there.into_iter().for_each(|chunk| process.arrivals.insert(chunk));
-                    if absent.is_empty() {
-                        At::Probe { width: wider(width, self.width_max) }
-                    } else {
-                        At::Check { complete: false }
-                    }
-                }
-            },
-            At::Check { .. } if self.manifest => self.found_finished(number),
+            At::Stage => self.stage(number, message),
+            At::Probe { width } => self.probe(number, width),
+            At::Check { .. } if self.manifest => self.finish(number),
             At::Check { complete: true } => At::WriteManifest,
             At::Check { complete: false } => At::Confirm { announcing: false },
             At::WriteManifest => {
                 let whole = (0..self.chunks).all(|chunk| self.staged.contains(&chunk));
                 assert!(whole || self.manifest, "joined although a chunk was never staged");
                 self.manifest = true;
-                self.found_finished(number)
+                self.finish(number)
             }
             At::ClearOwn => {
                 if let Sent::Chunk(chunk) = message {
@@ -228,13 +195,7 @@ impl Model {
                 self.split = false;
                 At::Answer
             }
-            At::Answer => {
-                let announcing = process.announced.must_announce(Some("1"), message.rank());
-                if announcing {
-                    process.announced.record(Some("1"), message.rank());
-                }
-                At::Confirm { announcing }
-            }
+            At::Answer => self.answer(number, message),
             At::Confirm { announcing } => {
                 self.announcements += u32::from(announcing);
                 self.handlers.remove(at);
@@ -243,12 +204,58 @@ impl Model {
         };
         self.handlers[at].at = next;
     }
+
+    fn stage(&mut self, number: usize, message: Sent) -> At {
+        let arrivals = &mut self.processes[number].arrivals;
+        match message {
+            Sent::Split => {
+                self.split = true;
+                arrivals.insert_split(split(self.chunks));
+            }
+            Sent::Chunk(chunk) => {
+                self.staged.insert(chunk);
+                arrivals.insert(chunk);
+            }
+        }
+        At::Probe { width: 1 }
+    }
+
+    fn probe(&mut self, number: usize, width: u32) -> At {
+        let arrivals = &mut self.processes[number].arrivals;
+        match arrivals.probe(width) {
+            Probe::Complete(_) => At::Check { complete: true },
+            Probe::Split if self.split => {
+                arrivals.insert_split(split(self.chunks));
+                At::Probe { width }
+            }
+            Probe::Split => At::Check { complete: false },
+            Probe::Chunks(chunks) => {
+                let (present, absent): (Vec<u32>, Vec<u32>) =
+                    chunks.into_iter().partition(|chunk| self.staged.contains(chunk));
+                present.into_iter().for_each(|chunk| arrivals.insert(chunk));
+                if absent.is_empty() {
+                    At::Probe { width: wider(width, self.width_max) }
+                } else {
+                    At::Check { complete: false }
+                }
+            }
+        }
+    }
+
+    fn answer(&mut self, number: usize, message: Sent) -> At {
+        let announced = &mut self.processes[number].announced;
+        let announcing = announced.must_announce(Some("1"), message.rank());
+        if announcing {
+            announced.record(Some("1"), message.rank());
+        }
+        At::Confirm { announcing }
+    }
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 2_000, ..ProptestConfig::default() })]
-    /// Whatever is delivered in whatever order to whomever, however often, and whoever fails or is killed whenever: in the end the
-    /// batch is joined and announced, and nothing is left in staging.
+    /// For any order and repetition of deliveries, and any failures and kills, the batch is joined and announced in the end, and
+    /// the staging area is empty.
     #[test]
     fn every_interleaving_ends_with_one_dataset_announced(
         chunks in 0u32..12,
@@ -299,20 +306,20 @@ proptest! {
         prop_assert!(model.staged.is_empty() && !model.split, "left in staging: {:?}", model.staged);
     }
 
-    /// With one handler at a time in each process, found chunks are probed for once per process.
+    /// With one handler at a time per process, each process probes for a staged chunk once.
     #[test]
     fn probes_are_proportional_to_chunks_times_processes(
         order in Just((0u32..60).collect::<Vec<_>>()).prop_shuffle(), processes in 1usize..5, who in vec(0usize..5, 60),
         width_max in 1u32..40,
     ) {
         let chunks = order.len() as u32 - 1;
-        let (mut known, mut probes) = (Vec::new(), 0u32);
-        known.resize_with(processes, Arrivals::default);
-        let (mut staged, mut split_there, mut complete) = (BTreeSet::new(), false, 0);
+        let (mut arrivals_by_process, mut probes) = (Vec::new(), 0u32);
+        arrivals_by_process.resize_with(processes, Arrivals::default);
+        let (mut staged, mut is_split_staged, mut complete) = (BTreeSet::new(), false, 0);
         for (message, who) in order.into_iter().zip(who) {
-            let arrivals = &mut known[who % processes];
+            let arrivals = &mut arrivals_by_process[who % processes];
             if message == chunks {
-                split_there = true;
+                is_split_staged = true;
                 arrivals.insert_split(split(chunks));
             } else {
                 staged.insert(message);
@@ -327,15 +334,15 @@ proptest! {
                     }
                     Probe::Split => {
                         probes += 1;
-                        if !split_there {
+                        if !is_split_staged {
                             break;
                         }
                         arrivals.insert_split(split(chunks));
                     }
-                    Probe::Chunks(looked) => {
-                        probes += looked.len() as u32;
-                        let all = looked.iter().all(|chunk| staged.contains(chunk));
-                        looked.into_iter().filter(|c| staged.contains(c)).for_each(|c| arrivals.insert(c));
+                    Probe::Chunks(probed) => {
+                        probes += probed.len() as u32;
+                        let all = probed.iter().all(|chunk| staged.contains(chunk));
+                        probed.into_iter().filter(|c| staged.contains(c)).for_each(|c| arrivals.insert(c));
                         if !all {
                             break;
                         }
@@ -345,11 +352,12 @@ proptest! {
             }
         }
         prop_assert_eq!(complete, 1);
-        // Found: at most once a process. Not found: at most as many as found in the same pass, and one.
+        // Successful probes: at most one per chunk and process. Vain ones: at most as many as successful ones of the pass, plus
+        // one.
         prop_assert!(probes <= (chunks + 1) * (1 + 2 * processes as u32), "{probes} probes");
     }
 
-    /// Whoever is silent relies on a message of lower rank; so the lowest outstanding one announces.
+    /// A handler that skips the announcement relies on a message of lower rank, so the lowest one announces.
     #[test]
     fn of_late_duplicates_the_lowest_always_announces(order in Just((0u32..30).collect::<Vec<_>>()).prop_shuffle()) {
         let mut announced = Announced::default();

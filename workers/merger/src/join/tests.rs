@@ -45,7 +45,7 @@ fn km(number: f64) -> String {
 }
 
 #[test]
-fn the_first_ride_of_the_real_data_is_this_row() {
+fn the_first_ride_of_the_real_data_has_its_reference_row() {
     assert_eq!(
         row(&real_ride()),
         "450c7f9391a7a29b-0,Twilight,Monoceros,2018-04-25 17:03:05.722,40.626722,-74.110954,29.56715,291,292,0,\
@@ -54,7 +54,7 @@ fn the_first_ride_of_the_real_data_is_this_row() {
 }
 
 #[test]
-fn what_is_missing_is_an_empty_field() {
+fn missing_values_are_empty_fields() {
     let mut ride = real_ride();
     ride.ride.breed = None;
     ride.ride.name = "".into();
@@ -65,7 +65,7 @@ fn what_is_missing_is_an_empty_field() {
 }
 
 #[test]
-fn numbers_are_as_short_as_they_can_be() {
+fn numbers_have_their_shortest_form() {
     for (value, text) in [
         (26.0, "26"),
         (-26.0, "-26"),
@@ -98,7 +98,7 @@ fn statistics_count_labels_weather_and_stations() {
 }
 
 #[test]
-fn a_part_holds_at_least_one_row_and_a_quoted_line_feed_ends_none() {
+fn a_part_has_at_least_one_row_and_a_quoted_line_feed_ends_no_row() {
     let csv = b"a,\"1\n2\"\nbb,3\n";
     let mut parts = Parts::new(1);
     let steps = parts.push(csv, 2);
@@ -110,14 +110,14 @@ fn a_part_holds_at_least_one_row_and_a_quoted_line_feed_ends_none() {
 }
 
 #[test]
-fn a_dataset_without_rides_is_one_header() {
+fn a_dataset_without_rides_is_a_header() {
     let part = Parts::new(10).finish();
     let bytes = header().len() as u64;
     assert_eq!(part, Part { number: 0, bytes, rows: 0, sha256: hex::encode(Sha256::digest(header())) });
 }
 
 #[test]
-fn a_staged_object_that_is_none_is_refused() {
+fn a_broken_staged_object_is_refused() {
     for object in [&b""[..], b"{}", b"{}\n", b"not json\na,b\n"] {
         assert!(matches!(open_staged(3, object), Err(JoinError::BrokenChunk { chunk: 3, .. })));
     }
@@ -161,7 +161,7 @@ fn rides() -> impl Strategy<Value = EnrichedRide> {
     )
 }
 
-/// The parts that come of rows handed over in these pieces, with their bytes.
+/// The parts of these chunks, with their bytes.
 fn cut(chunks: &[&[EnrichedRide]], part_bytes_max: u64) -> Vec<(Part, Vec<u8>)> {
     let mut parts = Parts::new(part_bytes_max);
     let (mut complete, mut open) = (Vec::new(), header());
@@ -190,7 +190,7 @@ fn cut(chunks: &[&[EnrichedRide]], part_bytes_max: u64) -> Vec<(Part, Vec<u8>)> 
 
 proptest! {
     #[test]
-    fn a_csv_reader_reads_back_every_field(rides in vec(rides(), 0..20)) {
+    fn every_field_round_trips_through_the_csv_crate(rides in vec(rides(), 0..20)) {
         let mut csv = header();
         rides.iter().for_each(|ride| push_row(&mut csv, ride));
         let mut reader = csv::Reader::from_reader(csv.as_slice());
@@ -221,13 +221,13 @@ proptest! {
     }
 
     #[test]
-    fn text_is_quoted_as_the_csv_crate_does(text in "[a-z\u{e9} \"',;\n\r]{1,12}") {
-        let mut ours = Vec::new();
-        push_text(&mut ours, &text);
-        ours.push(b'\n');
-        let mut theirs = csv::Writer::from_writer(Vec::new());
-        theirs.write_record([&text]).unwrap();
-        prop_assert_eq!(ours, theirs.into_inner().unwrap());
+    fn text_is_quoted_like_the_csv_crate_does(text in "[a-z\u{e9} \"',;\n\r]{1,12}") {
+        let mut quoted = Vec::new();
+        push_text(&mut quoted, &text);
+        quoted.push(b'\n');
+        let mut reference = csv::Writer::from_writer(Vec::new());
+        reference.write_record([&text]).unwrap();
+        prop_assert_eq!(quoted, reference.into_inner().unwrap());
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! A store that counts its operations and can die at any of them, before or after the operation took effect.
+//! A store that counts its operations and can fail from any of them on, before or after the operation takes effect.
 
 use futures::{StreamExt, future::BoxFuture, stream::BoxStream};
 use object_store::{
@@ -14,7 +14,7 @@ use std::{
     },
 };
 
-/// At which operation, from 1, the process that uses the store dies.
+/// The operation, from 1, at which the process that uses the store dies.
 #[derive(Debug, Clone, Copy)]
 pub enum Dies {
     Never,
@@ -88,9 +88,9 @@ impl ObjectStore for Faulty {
     }
 
     fn list(&self, prefix: Option<&Path>) -> BoxStream<'static, Result<ObjectMeta>> {
-        let (store, found) = (self.clone(), self.inner.list(prefix));
-        futures::stream::once(async move { store.operate(async { Ok(found) }).await })
-            .flat_map(|found| found.unwrap_or_else(|error| futures::stream::iter([Err(error)]).boxed()))
+        let (store, objects) = (self.clone(), self.inner.list(prefix));
+        futures::stream::once(async move { store.operate(async { Ok(objects) }).await })
+            .flat_map(|objects| objects.unwrap_or_else(|error| futures::stream::iter([Err(error)]).boxed()))
             .boxed()
     }
 

@@ -1,11 +1,14 @@
-//! The first object of a document: is it around the rides, a reference to them, or a ride itself?
+//! The first object of a document: an envelope of the rides, a reference to them, or a ride.
 
 use super::{
-    Around, BYTE_ORDER_MARK, Document, Expect, Form, FromObject, Header, Refusal, Step,
-    envelope::{Fields, Place, Survey},
+    element::{FromObject, Header},
+    envelope::{Fields, Position, Survey},
+    parser::{BYTE_ORDER_MARK, Document},
+    refusal::Refusal,
     relaxed::word_length,
-    scan::{SINGLE_QUOTES, Scan, is_scalar, object_length},
+    scan::{SINGLE_QUOTES, is_scalar, object_length},
     skim::Until,
+    state::{Around, Expect, Form, Scan, Step},
 };
 use common::{
     reading::RidesAt,
@@ -14,12 +17,12 @@ use common::{
 use memchr::memchr;
 use serde::de::DeserializeOwned;
 
-/// What follows the first object, once that is complete.
+/// What follows the complete first object.
 enum Following {
-    /// More bytes have to come.
+    /// More bytes are needed.
     Unknown,
     Nothing,
-    /// A value, on a line of its own or not.
+    /// A value, on the same line or on a later one.
     Value {
         on_next_line: bool,
     },
@@ -27,10 +30,10 @@ enum Following {
 }
 
 impl Document {
-    /// One member of the object that is, or is around, the rides.
+    /// Reads one member of the first object.
     pub(super) fn member<T: FromObject>(&mut self, expect: Expect) -> Result<Step<T>, Refusal> {
         match (self.peek(), expect) {
-            (None, _) => return self.member_goes_on(self.at),
+            (None, _) => return self.incomplete_member(self.at),
             (Some(b'}'), Expect::ItemOrEnd | Expect::CommaOrEnd) => return self.object_end(self.at + 1),
             (Some(b','), Expect::CommaOrEnd) => {
                 self.at += 1;
@@ -41,17 +44,17 @@ impl Document {
             (Some(b'\''), _) => return self.broken_member(self.at, SINGLE_QUOTES),
             (Some(_), _) => return self.broken_member(self.at, "expected a key in double quotes"),
         }
-        // The window moves on only past a whole member: until then it is read again from its key.
+        // The window advances past complete members only: an incomplete one is read again from its key.
         let key_start = self.at;
         let name = match self.key() {
             Scan::Done(_, name) => name,
-            Scan::More => return self.member_goes_on(key_start),
+            Scan::More => return self.incomplete_member(key_start),
             Scan::Broken(refusal) => return self.give_up(key_start, refusal),
         };
         let key = name.to_ascii_lowercase();
         let is_list = matches!(key.as_str(), "rides" | "travel_data");
         let (start, first) = match self.peek() {
-            None => return self.member_goes_on(key_start),
+            None => return self.incomplete_member(key_start),
             Some(b'[') if is_list => return self.enter_rides(key_start, &name),
             Some(first) => (self.at, first),
         };
@@ -59,12 +62,12 @@ impl Document {
             Scan::Done(end, instead) => {
                 self.at = end;
                 if is_list {
-                    self.listless = Some(self.refuse("not_a_batch", start, &no_list(&name, first)));
+                    self.invalid_rides = Some(self.refuse("not_a_batch", start, &expected_array(&name, first)));
                 }
-                self.remember(&key, start, if instead.is_some() { start } else { end });
-                self.look_for_ride_around(&key, key_start, first);
-                let misfit = self.odd_member.take_if(|_| self.hold.is_none());
-                match misfit.or_else(|| self.ride_around.take_if(|_| self.hold.is_none())) {
+                self.store_member(&key, start, if instead.is_some() { start } else { end });
+                self.check_enclosing_ride(&key, key_start, first);
+                let misfit = self.invalid_member.take_if(|_| self.hold.is_none());
+                match misfit.or_else(|| self.enclosing_ride.take_if(|_| self.hold.is_none())) {
                     Some(refusal) => Err(refusal),
                     None => self.go(Form::Members(Expect::CommaOrEnd)),
                 }
@@ -75,7 +78,7 @@ impl Document {
         }
     }
 
-    /// The key at the cursor, trimmed; the cursor moves past its colon.
+    /// Reads the key at the cursor, trimmed, and moves the cursor past its colon.
     pub(super) fn key(&mut self) -> Scan<String> {
         let start = self.at;
         let key = match self.value(start) {
@@ -97,8 +100,8 @@ impl Document {
         }
     }
 
-    /// The member that starts at `key_start` has no value yet.
-    fn member_goes_on<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
+    /// Handles the member at `key_start`, whose value is incomplete.
+    fn incomplete_member<T>(&mut self, key_start: usize) -> Result<Step<T>, Refusal> {
         if self.is_full(key_start) {
             return match self.hold {
                 Some(_) => self.object_is_large(key_start),
@@ -111,7 +114,7 @@ impl Document {
         self.more(key_start)
     }
 
-    /// Skips a large value beside the rides. If it is not known yet what the first object is, its beginning decides.
+    /// Skips a large value beside the rides. If the kind of the first object is unknown, its beginning determines it.
     fn object_is_large<T>(&mut self, value_start: usize) -> Result<Step<T>, Refusal> {
         let Some(start) = self.hold else {
             return self.enter_large(value_start, Form::Members(Expect::CommaOrEnd), Until::Misaligned);
@@ -140,16 +143,16 @@ impl Document {
         }
     }
 
-    /// Notes a field of a ride beside the rides: then the object around them is a ride as well, which would be lost.
-    fn look_for_ride_around(&mut self, key: &str, key_start: usize, first: u8) {
+    /// Records a field of a ride beside the rides: the enclosing object would then be a ride that is lost.
+    fn check_enclosing_ride(&mut self, key: &str, key_start: usize, first: u8) {
         let is_empty = matches!(first, b'{' | b'[' | b'n');
-        if self.ride_around.is_none() && !is_empty && Fields::of(key, &self.reading.map).has_measurement() {
+        if self.enclosing_ride.is_none() && !is_empty && Fields::of(key, &self.reading.map).has_measurement() {
             let why = format!(
                 "expected rides in an array alone, but the object around the array has `{}` of a ride as well: hand in that \
                  ride as an element of the array, or leave its fields out",
                 shorten(key, NAME_BYTES_MAX)
             );
-            self.ride_around = Some(self.refuse_in_words(key_start, why));
+            self.enclosing_ride = Some(self.refuse_in_words(key_start, why));
         }
     }
 
@@ -160,8 +163,8 @@ impl Document {
         if self.hold.take().is_none() {
             return Err(self.refuse("not_a_batch", key_start, "expected one array of rides, not another"));
         }
-        let misfit = self.odd_member.take().or_else(|| self.listless.take());
-        if let Some(refusal) = misfit.or_else(|| self.ride_around.take()) {
+        let misfit = self.invalid_member.take().or_else(|| self.invalid_rides.take());
+        if let Some(refusal) = misfit.or_else(|| self.enclosing_ride.take()) {
             return Err(refusal);
         }
         if self.header.object.is_some() {
@@ -171,17 +174,17 @@ impl Document {
             return Err(self.refuse("not_a_batch", key_start, RIDES_AT_INLINE));
         }
         self.at += 1;
-        name.clone_into(&mut self.list);
+        name.clone_into(&mut self.rides_key);
         self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Members })
     }
 
-    /// Keeps the members of the header that are known here; an empty value counts as null.
-    fn remember(&mut self, key: &str, from: usize, to: usize) {
+    /// Stores a member of the header; an empty value counts as null.
+    fn store_member(&mut self, key: &str, from: usize, to: usize) {
         let text = self.window.get(from..to).filter(|text| !text.is_empty()).unwrap_or(b"null");
-        let kept = match key {
+        let result = match key {
             "batch_id" => once(&mut self.header.batch_id, text),
             "source" => {
-                // Only people read the source, so one that cannot be read is left out.
+                // The source is only for people, so an invalid one is ignored.
                 let _ = once(&mut self.header.source, text);
                 Ok(())
             }
@@ -198,33 +201,34 @@ impl Document {
             "rides_at" => once(&mut self.header.reading.rides_at, text),
             "map" => {
                 let mut map = Some(std::mem::take(&mut self.header.reading.map)).filter(|map| !map.is_empty());
-                let kept = once(&mut map, text);
+                let result = once(&mut map, text);
                 self.header.reading.map = map.unwrap_or_default();
-                kept
+                result
             }
             "statustime" => {
-                self.timed = true;
+                self.has_time_member = true;
                 Ok(())
             }
             _ => Ok(()),
         };
-        if let Err(why) = kept.map_err(|why| if why.starts_with("expected") { why } else { format!("`{key}`: {why}") })
+        if let Err(why) =
+            result.map_err(|why| if why.starts_with("expected") { why } else { format!("`{key}`: {why}") })
         {
-            self.odd_member = Some(self.refuse("not_a_batch", from, &why));
+            self.invalid_member = Some(self.refuse("not_a_batch", from, &why));
         }
     }
 
-    /// Whether the first object says where the rides are; a ride may have a member `object` as well.
+    /// Returns whether the first object is a reference. A ride may have a member `object`, too.
     fn is_reference(&self) -> bool {
-        let is_ride = self.timed && (self.header.sha256.is_none() || self.ride_around.is_some());
+        let is_ride = self.has_time_member && (self.header.sha256.is_none() || self.enclosing_ride.is_some());
         self.header.object.is_some() && !is_ride
     }
 
-    /// The first object ended without an array of rides in it: a reference, a ride, or something else.
+    /// Handles the end of a first object without an array of rides: a reference, a ride, or neither.
     fn first_object<T>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
-        if !self.timed {
-            let odd = self.odd_member.take().filter(|_| self.header.object.is_some());
-            if let Some(refusal) = odd.or_else(|| self.listless.take()) {
+        if !self.has_time_member {
+            let invalid = self.invalid_member.take().filter(|_| self.header.object.is_some());
+            if let Some(refusal) = invalid.or_else(|| self.invalid_rides.take()) {
                 return Err(refusal);
             }
         }
@@ -236,16 +240,16 @@ impl Document {
         let text = self.window.get(start..end).unwrap_or_default();
         let survey = Survey::of(text, &self.reading.map);
         let is_on_one_line = memchr(b'\n', text).is_none();
-        if let Some(why) = survey.several_rides(&Place::Alone) {
+        if let Some(why) = survey.several_rides(&Position::Alone) {
             return Err(self.refuse_in_words(start, why));
         }
-        let why_alone = survey.no_ride();
+        let why_no_ride = survey.no_ride();
         match self.following(end) {
             Following::Unknown => {
                 self.wait_for = self.window.len() + 1;
                 Ok(Step::Wait)
             }
-            Following::Nothing => match why_alone {
+            Following::Nothing => match why_no_ride {
                 Some(why) => Err(self.refuse_in_words(start, why)),
                 None => self.read_sequence_from(start),
             },
@@ -255,12 +259,12 @@ impl Document {
             }
             Following::Junk => {
                 let refusal = self.refuse("invalid_json", end, "expected another ride or a new line");
-                self.doubt_because(refusal)
+                self.undecided_because(refusal)
             }
         }
     }
 
-    /// What stands after the first object, as far as the window may grow.
+    /// Classifies what follows the first object, up to the maximum window.
     fn following(&self, end: usize) -> Following {
         let rest = self.window.get(end..).unwrap_or_default();
         let is_all = self.ended || rest.len() > self.large();
@@ -297,13 +301,13 @@ impl Document {
 
     fn forget_header(&mut self) {
         self.header = Header::default();
-        self.odd_member = None;
-        self.listless = None;
-        self.ride_around = None;
+        self.invalid_member = None;
+        self.invalid_rides = None;
+        self.enclosing_ride = None;
     }
 
-    /// The first line makes no sense. If the second is a whole object, the first is one broken ride among many.
-    pub(super) fn doubt<T>(&mut self) -> Result<Step<T>, Refusal> {
+    /// Decides about an invalid first line. If the second line is an object, the first one is a broken ride.
+    pub(super) fn decide_by_second_line<T>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.hold.unwrap_or(self.at);
         let end = self.window.len().min(start + self.large());
         let held = self.window.get(start..end).unwrap_or_default();
@@ -328,17 +332,17 @@ impl Document {
         }
     }
 
-    pub(super) fn doubt_because<T>(&mut self, refusal: Refusal) -> Result<Step<T>, Refusal> {
+    pub(super) fn undecided_because<T>(&mut self, refusal: Refusal) -> Result<Step<T>, Refusal> {
         self.refusal = Some(refusal);
-        self.go(Form::Doubt)
+        self.go(Form::Undecided)
     }
 
     fn broken_member<T>(&mut self, at: usize, why: &str) -> Result<Step<T>, Refusal> {
         self.give_up(at, self.refuse("invalid_json", at, why))
     }
 
-    /// The value at `start` is broken. As long as it is not known what the first object is, the lines after it may
-    /// still be read.
+    /// Handles the broken value at `start`. While the kind of the first object is unknown, the following lines may still be
+    /// read.
     fn give_up<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
         let from = self.hold.unwrap_or(start);
         if self.hold.is_none() || (refusal.code == "cut_short" && !self.is_resilient) {
@@ -347,25 +351,25 @@ impl Document {
         if self.is_resilient {
             return self.read_sequence_from(from);
         }
-        self.doubt_because(refusal)
+        self.undecided_because(refusal)
     }
 }
 
-/// Bytes of the reason why a member is invalid, at most.
+/// Maximum length of the reason why a member is invalid, bytes.
 const WORDS_BYTES_MAX: usize = 200;
-/// Bytes of a name that are shown.
+/// Maximum length of a name in a refusal, bytes.
 const NAME_BYTES_MAX: usize = 32;
 const RIDES_AT_INLINE: &str = "expected `rides_at` beside `object` alone: here the rides are at `rides`";
 
-/// Why the member that should hold the rides does not: it starts with this byte.
-fn no_list(name: &str, first: u8) -> String {
-    let found = match first {
+/// Explains the refusal of a member `rides` that is no array and starts with this byte.
+fn expected_array(name: &str, first: u8) -> String {
+    let actual = match first {
         b'{' => format!("an object: if its members are rides, `jq '{{{name}: [.{name}[]]}}'` makes an array of them"),
         b'"' => format!("a text: if it holds them as JSON, `jq '.{name} |= fromjson'` reads it"),
         b'n' => format!("null: leave it out, or write `{{\"{name}\":[]}}` for a batch without rides"),
         _ => "another value: hand in the rides as an array".to_owned(),
     };
-    format!("expected `{name}` to be an array, not {found}")
+    format!("expected `{name}` to be an array, not {actual}")
 }
 
 fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
@@ -375,13 +379,13 @@ fn parse<T: DeserializeOwned>(json: &[u8]) -> Result<T, String> {
     })
 }
 
-/// Keeps a member that may occur once; null counts as absent.
-fn once<T: DeserializeOwned>(kept: &mut Option<T>, json: &[u8]) -> Result<(), String> {
+/// Stores a member that may occur once; null counts as absent.
+fn once<T: DeserializeOwned>(slot: &mut Option<T>, json: &[u8]) -> Result<(), String> {
     match parse::<Option<T>>(json)? {
         None => Ok(()),
-        Some(_) if kept.is_some() => Err("given twice, expected it once".to_owned()),
+        Some(_) if slot.is_some() => Err("given twice, expected it once".to_owned()),
         Some(value) => {
-            *kept = Some(value);
+            *slot = Some(value);
             Ok(())
         }
     }

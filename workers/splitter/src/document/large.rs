@@ -1,29 +1,18 @@
-//! Passing over a value that is too large for the window.
+//! Skips a value that is too large for the window.
 
 use super::{
-    Content, Document, Form, HEAD_BYTES, Raw, Refusal, Snippet, Step,
+    element::{Content, HEAD_BYTES},
     envelope::Survey,
+    parser::Document,
+    refusal::{Refusal, Snippet},
     skim::{Skim, Stop, Until},
+    state::{Form, Large, Raw, Step},
 };
 use memchr::memchr;
 
-/// A value whose end is searched for.
-#[derive(Debug)]
-pub(super) struct Large {
-    skim: Skim,
-    until: Until,
-    /// What is read after it.
-    back: Form,
-    /// Where the value starts, as a refusal names the place.
-    origin: Refusal,
-    /// It has no brackets and no quotes: only the line's end can end it.
-    is_word: bool,
-    /// A field that only a ride has was found before the window was full.
-    has_measurement: bool,
-}
-
 impl Document {
-    /// The value at `start` is larger than the window may be. Its end is searched for `until` then; `back` is read after it.
+    /// Skips the value at `start`, which is larger than the maximum window. `until` ends the search for its end; `back` is the
+    /// form to return to.
     pub(super) fn enter_large<T>(&mut self, start: usize, back: Form, until: Until) -> Result<Step<T>, Refusal> {
         let end = self.window.len().min(start + self.large());
         let prefix = self.window.get(start..end).unwrap_or_default();
@@ -52,7 +41,7 @@ impl Document {
         let rest = self.window.get(self.at..).unwrap_or_default();
         let stop = if large.is_word {
             let end = memchr(b'\n', rest);
-            large.skim.look_for_seams(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
+            large.skim.find_seams(rest.get(..end.unwrap_or(rest.len())).unwrap_or_default());
             end.map_or(Stop::Open, Stop::LineEnd)
         } else {
             large.skim.feed(rest, large.until)
@@ -83,7 +72,7 @@ impl Document {
         }
     }
 
-    /// The value has an end.
+    /// Handles a complete large value.
     fn leave_large<T>(&mut self, large: Large) -> Result<Step<T>, Refusal> {
         self.form = large.back;
         if matches!(large.back, Form::Members(_) | Form::Path(_)) {
@@ -92,8 +81,8 @@ impl Document {
         if large.skim.is_misaligned() && large.skim.has_seam() {
             return Err(several_on_a_line(large.origin));
         }
-        let is_judged = !self.options.records && !self.reads_within;
-        if is_judged && large.skim.has_array_of_objects() && !large.has_measurement {
+        let is_checked = !self.options.records && !self.reads_within;
+        if is_checked && large.skim.has_array_of_objects() && !large.has_measurement {
             let why = format!(
                 "expected rides, but element {} is larger than {} bytes and holds an array of objects before any of a \
                  ride's fields: hand in that array alone",
@@ -105,7 +94,7 @@ impl Document {
         Ok(Step::Found { raw: Raw::Head, content: Content::TooLarge })
     }
 
-    /// The line ends before the value does.
+    /// Handles a large value without an end on its line.
     fn leave_broken_line<T>(&mut self, large: Large) -> Result<Step<T>, Refusal> {
         self.form = large.back;
         if large.skim.has_seam() {
@@ -115,7 +104,7 @@ impl Document {
     }
 }
 
-/// Refuses a broken value that may be followed by other rides on the same line.
+/// Returns the refusal of a broken value that other rides may follow on the same line.
 pub(super) fn several_on_a_line(place: Refusal) -> Refusal {
     let why = "expected whole objects: the value that starts here is broken, and more rides seem to follow it on the same \
                line; put one object on each line";

@@ -1,23 +1,26 @@
-//! Broken values where each line is read by itself: one rejects itself or the rest of its line, never another ride.
+//! Broken values in a sequence of lines: each rejects itself or the rest of its line, and never another ride.
 
 use super::{
-    Content, Document, Form, HEAD_BYTES, Refusal, Step,
+    element::{Content, HEAD_BYTES},
     envelope::Survey,
     large::several_on_a_line,
+    parser::Document,
+    refusal::Refusal,
     scan::object_length,
     skim::{Skim, Stop, Until},
+    state::{Form, Step},
 };
 use memchr::{memchr, memchr_iter};
 
-/// Bytes that may be searched without success whatever the size of the document.
+/// Number of bytes that may always be searched in vain.
 const WASTE_FREE_BYTES: u64 = 1024 * 1024;
-/// Beyond that, how many times the bytes read so far may be searched without success.
+/// Above it, the limit of bytes searched in vain, as a multiple of the bytes read so far.
 const WASTE_FACTOR: u64 = 4;
-/// How many times the length of a broken line may be searched for a ride in it.
-const LOOKS_MAX: usize = 16;
+/// Limit of bytes searched for a ride in a broken line, as a multiple of its length.
+const LINE_SEARCHES_MAX: usize = 16;
 
 impl Document {
-    /// Whether so much was searched without success that a value is now searched for its end on its own line only. This
+    /// Returns whether the limit of vain searches is reached, so that the end of a value is searched only on its own line. This
     /// keeps the work linear in the size of the document.
     pub(super) fn is_exhausted(&self, start: usize) -> bool {
         self.wasted > WASTE_FREE_BYTES
@@ -26,7 +29,7 @@ impl Document {
             && self.wasted > WASTE_FACTOR * (self.offset + start as u64)
     }
 
-    /// Handles a value of a sequence that cannot be read: it starts at `start`, and `refusal` is the reason.
+    /// Handles an unreadable value of a sequence at `start`; `refusal` is the reason.
     pub(super) fn broken_value<T>(&mut self, start: usize, refusal: Refusal) -> Result<Step<T>, Refusal> {
         if !self.is_resilient {
             return Err(refusal);
@@ -62,7 +65,7 @@ impl Document {
         }
     }
 
-    /// The value at `start` has no end on its line. It may still be one value, spread over several lines.
+    /// Handles a value at `start` that does not end on its line. It may still be one value that spans several lines.
     fn unbalanced_line<T>(&mut self, start: usize, line_end: usize) -> Result<Step<T>, Refusal> {
         let starts_value = matches!(self.window.get(start), Some(b'{' | b'['));
         if !starts_value || self.is_exhausted(start) || self.options.records {
@@ -78,7 +81,7 @@ impl Document {
             _ => start + within.len(),
         };
         let other_lines = self.window.get(line_end..end).unwrap_or_default();
-        let is_one_value = !self.holds_line_of_its_own(start, other_lines);
+        let is_one_value = !self.has_separate_object(start, other_lines);
         match stop {
             Stop::Balanced(_) if is_one_value => self.broken_element(start, end),
             _ if is_one_value && within.len() < limit && !other_lines.trim_ascii().is_empty() => {
@@ -91,8 +94,8 @@ impl Document {
         }
     }
 
-    /// Whether one of the lines is an object that is indented no deeper than `start`, and so is not part of that value.
-    pub(super) fn holds_line_of_its_own(&self, start: usize, lines: &[u8]) -> bool {
+    /// Returns whether one of the lines is an object that is indented no deeper than `start`, and so is a separate value.
+    pub(super) fn has_separate_object(&self, start: usize, lines: &[u8]) -> bool {
         let indentation = usize::try_from(self.refuse("invalid_json", start, "").column - 1).unwrap_or(usize::MAX);
         lines.split(|byte| *byte == b'\n').any(|line| {
             let text = line.trim_ascii_start();
@@ -100,7 +103,7 @@ impl Document {
         })
     }
 
-    /// The rest of the line is one broken ride, unless there is a ride in it.
+    /// Treats the rest of the line as one broken ride, unless it contains a ride.
     fn rest_of_line<T>(&mut self, start: usize, line_end: usize) -> Result<Step<T>, Refusal> {
         if hides_ride(self, start, line_end) {
             return Err(several_on_a_line(self.refuse("invalid_json", start, "")));
@@ -115,14 +118,13 @@ impl Document {
     }
 }
 
-/// Whether a whole object with a ride's field follows anywhere after `start`; also true if it would take too many
-/// searches of the line to know.
+/// Returns whether an object with a ride's field follows after `start`, or the search limit is reached.
 fn hides_ride(document: &Document, start: usize, end: usize) -> bool {
     let line = document.window.get(start..end).unwrap_or_default();
-    let mut budget = (line.len() + HEAD_BYTES).saturating_mul(LOOKS_MAX);
+    let mut budget = (line.len() + HEAD_BYTES).saturating_mul(LINE_SEARCHES_MAX);
     for brace in memchr_iter(b'{', line).filter(|brace| *brace > 0) {
         let text = line.get(brace..).unwrap_or_default();
-        // A brace without a key after it starts no object with members; every other one counts the rest of the line.
+        // A brace without a key starts no object with members. Any other brace costs the rest of the line.
         let is_key_next = text.get(1..).is_some_and(|inner| matches!(inner.trim_ascii_start().first(), Some(b'"')));
         if !is_key_next {
             continue;

@@ -1,4 +1,4 @@
-//! The members of an object that is known to be JSON, each value as it stands.
+//! The members of a valid JSON object, with their raw values.
 
 use common::text;
 use serde::{
@@ -8,30 +8,30 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{borrow::Cow, fmt};
 
-/// The members of one object, in their order.
+/// The members of one object, in order.
 pub(crate) struct Members<'a>(Vec<(Cow<'a, [u8]>, &'a RawValue)>);
 
-/// What an object has under a key.
+/// The result of a lookup of a key.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Lookup<'a> {
     Absent,
     Once(&'a RawValue),
-    /// More than once: which one counts cannot be known.
+    /// More than once, so that the value is ambiguous.
     Twice,
 }
 
 impl<'a> Members<'a> {
-    /// The members of `object`; `None` for anything else.
+    /// Parses an object; `None` for any other value.
     pub fn of(object: &'a [u8]) -> Option<Self> {
         serde_json::from_slice(object).ok()
     }
 
-    /// Key and value of each. A key may hold half a surrogate pair, so it is given in bytes.
+    /// Returns keys and values. A key may have an unpaired surrogate, so it is returned as bytes.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &'a RawValue)> {
         self.0.iter().map(|(key, value)| (key.as_ref(), *value))
     }
 
-    /// The value under `key`, in any case, with any white space and invisible characters around the keys.
+    /// Looks up `key`, in any case, with any white space and invisible characters around the keys.
     pub fn find(&self, key: &str) -> Lookup<'a> {
         let trimmed = text::trimmed(key);
         let is_it =
@@ -44,19 +44,19 @@ impl<'a> Members<'a> {
         }
     }
 
-    /// The value that a path of keys leads to. A number leads to that element of an array, counted from 0.
+    /// Looks up a path of keys. A number selects an element of an array, counted from 0.
     pub fn follow<'p>(&self, path: impl IntoIterator<Item = &'p str>) -> Lookup<'a> {
         let mut path = path.into_iter();
-        let mut found = path.next().map_or(Lookup::Absent, |key| self.find(key));
+        let mut value = path.next().map_or(Lookup::Absent, |key| self.find(key));
         for step in path {
-            let Lookup::Once(value) = found else { return found };
-            found = match value.get().as_bytes().first() {
-                Some(b'{') => Members::of(value.get().as_bytes()).map_or(Lookup::Absent, |inner| inner.find(step)),
-                Some(b'[') => nth(value, step).map_or(Lookup::Absent, Lookup::Once),
+            let Lookup::Once(raw) = value else { return value };
+            value = match raw.get().as_bytes().first() {
+                Some(b'{') => Members::of(raw.get().as_bytes()).map_or(Lookup::Absent, |inner| inner.find(step)),
+                Some(b'[') => nth(raw, step).map_or(Lookup::Absent, Lookup::Once),
                 _ => Lookup::Absent,
             };
         }
-        found
+        value
     }
 }
 

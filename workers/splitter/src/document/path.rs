@@ -1,43 +1,31 @@
-//! Reads rides where `rides_at` says they are: along a path of members to an array, and on from each of its elements.
+//! Reads rides at the path `rides_at`: along members to an array, and from there into each of its elements.
 
 use super::{
-    Around, Content, Document, Expect, Form, FromObject, Raw, Refusal, Step,
-    envelope::{Place, Survey},
+    element::{Content, FromObject},
+    envelope::{Position, Survey},
     members::{Lookup, Members},
-    refusal::printable,
-    scan::Scan,
+    parser::Document,
+    refusal::{Refusal, printable},
     skim::Until,
+    state::{Around, Expect, Form, Raw, Scan, Step, Walk},
 };
 use common::{
     reading::RidesAt,
     text::{self, shorten},
 };
 
-/// Names of members that a refusal shows.
+/// Maximum number of member names in a refusal.
 const NAMES_MAX: usize = 8;
-/// Bytes of a name and of a path that a refusal shows.
+/// Maximum lengths of a name and of a path in a refusal, bytes.
 const NAME_BYTES_MAX: usize = 32;
 const PATH_BYTES_MAX: usize = 80;
-
-/// How far along its path the reader is.
-#[derive(Debug, Default)]
-pub(super) struct Walk {
-    /// Objects of the path that are open.
-    depth: usize,
-    /// The array was found in the outermost object that is open.
-    has_met: bool,
-    /// The array was found in any object.
-    has_ever_met: bool,
-    /// Members passed over in the innermost object.
-    names: Vec<String>,
-}
 
 impl Document {
     fn rides_at(&self) -> RidesAt {
         self.reading.rides_at.clone().unwrap_or(RidesAt { array: Vec::new(), within: Vec::new() })
     }
 
-    /// The path, and its part up to the member at this depth, for messages.
+    /// Returns the path and its part up to the member at this depth, for messages.
     fn path_in_words(&self, depth: usize) -> (String, String) {
         let at = self.rides_at();
         let part = at.array.get(..depth).unwrap_or_default().join(".");
@@ -51,7 +39,7 @@ impl Document {
         }
         match (self.peek(), expect) {
             (None, _) => return self.wait_or_cut_short("expected the rest of the object"),
-            (Some(b'}'), Expect::ItemOrEnd | Expect::CommaOrEnd) if self.walk.has_met => {
+            (Some(b'}'), Expect::ItemOrEnd | Expect::CommaOrEnd) if self.walk.has_array => {
                 self.at += 1;
                 self.walk.depth -= 1;
                 return self.go(Form::Path(Expect::CommaOrEnd));
@@ -78,18 +66,18 @@ impl Document {
         let at = self.rides_at();
         let is_on_path = at.array.get(self.walk.depth - 1).is_some_and(|name| is_same(name, &key));
         if !is_on_path {
-            return self.pass_over_member(key_start, &key);
+            return self.skip_member(key_start, &key);
         }
         let is_last = self.walk.depth == at.array.len();
         match first {
-            _ if self.walk.has_met => {
+            _ if self.walk.has_array => {
                 let (path, _) = self.path_in_words(0);
                 Err(self.refuse_in_words(key_start, format!("expected one array of rides at `{path}`, not another")))
             }
             b'[' if is_last => {
                 self.at += 1;
-                self.walk.has_met = true;
-                self.walk.has_ever_met = true;
+                self.walk.has_array = true;
+                self.walk.has_any_array = true;
                 self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Path })
             }
             b'{' if !is_last => {
@@ -98,21 +86,21 @@ impl Document {
                 self.walk.names.clear();
                 self.go(Form::Path(Expect::ItemOrEnd))
             }
-            _ => self.other_than_expected(key_start, is_last),
+            _ => self.unexpected_member(key_start, is_last),
         }
     }
 
-    /// Reads what is before, between and after the outermost objects, each of which holds one array of rides.
+    /// Reads the separators around the outermost objects, each of which has one array of rides.
     fn outermost<T>(&mut self) -> Result<Step<T>, Refusal> {
         match self.peek_value() {
-            None if self.ended && !self.walk.has_ever_met => Err(self.refuse("empty", self.at, "expected rides")),
+            None if self.ended && !self.walk.has_any_array => Err(self.refuse("empty", self.at, "expected rides")),
             None => Ok(Step::Wait),
             Some(b'{') => {
                 self.at += 1;
-                self.walk = Walk { depth: 1, has_ever_met: self.walk.has_ever_met, ..Walk::default() };
+                self.walk = Walk { depth: 1, has_any_array: self.walk.has_any_array, ..Walk::default() };
                 self.go(Form::Path(Expect::ItemOrEnd))
             }
-            Some(b',') if self.walk.has_ever_met => {
+            Some(b',') if self.walk.has_any_array => {
                 self.at += 1;
                 Ok(Step::Again)
             }
@@ -126,23 +114,23 @@ impl Document {
         }
     }
 
-    /// A member that the path does not lead through.
-    fn pass_over_member<T>(&mut self, key_start: usize, key: &str) -> Result<Step<T>, Refusal> {
+    /// Skips a member that is not on the path.
+    fn skip_member<T>(&mut self, key_start: usize, key: &str) -> Result<Step<T>, Refusal> {
         let start = self.at;
         match self.value(start) {
             Scan::Done(end, _) => self.at = end,
             Scan::More if !self.is_full(start) => return self.more(key_start),
             Scan::Broken(refusal) => return Err(refusal),
             Scan::More => {
-                self.note(key);
+                self.record_name(key);
                 return self.enter_large(start, Form::Path(Expect::CommaOrEnd), Until::Misaligned);
             }
         }
-        self.note(key);
+        self.record_name(key);
         self.go(Form::Path(Expect::CommaOrEnd))
     }
 
-    fn note(&mut self, key: &str) {
+    fn record_name(&mut self, key: &str) {
         if self.walk.names.len() < NAMES_MAX {
             let name: String = key.chars().map(printable).collect();
             self.walk.names.push(format!("`{}`", shorten(&name, NAME_BYTES_MAX)));
@@ -172,8 +160,8 @@ impl Document {
         )
     }
 
-    /// The member on the path is neither the array nor an object on the way to it.
-    fn other_than_expected<T>(&mut self, key_start: usize, is_last: bool) -> Result<Step<T>, Refusal> {
+    /// Refuses a member on the path that is neither the array nor an object on the way to it.
+    fn unexpected_member<T>(&mut self, key_start: usize, is_last: bool) -> Result<Step<T>, Refusal> {
         let start = self.at;
         let end = match self.value(start) {
             Scan::More if !self.is_full(start) => return self.more(key_start),
@@ -182,7 +170,7 @@ impl Document {
             Scan::Broken(refusal) => return Err(refusal),
         };
         let text = self.window.get(start..end).unwrap_or_default();
-        let found = match text.first() {
+        let actual = match text.first() {
             Some(b'{') => format!("an object with {}", Survey::of(text, &self.reading.map).members_in_words()),
             Some(b'[') => "an array".to_owned(),
             Some(b'"') => "a text".to_owned(),
@@ -193,12 +181,12 @@ impl Document {
         };
         let (path, here) = self.path_in_words(self.walk.depth);
         let expected = if is_last { "an array of rides" } else { "an object" };
-        let why = format!("expected {expected} at `{here}`, as rides_at `{path}` says, found {found}");
+        let why = format!("expected {expected} at `{here}`, as rides_at `{path}` says, found {actual}");
         Err(self.refuse_in_words(start, why))
     }
 
-    /// The ride within the element from `start` to `end`, which is JSON; or the element itself where rides_at names no
-    /// member of it.
+    /// Handles the ride within the element from `start` to `end`, which is JSON. Without such a member the element counts as not
+    /// an object.
     #[cold]
     pub(super) fn ride_within<T: FromObject>(&mut self, start: usize, end: usize) -> Result<Step<T>, Refusal> {
         let other = Step::Found { raw: Raw::Window(start, end), content: Content::NotAnObject };
@@ -209,27 +197,27 @@ impl Document {
         let raw = self.window.get(start..end).unwrap_or_default();
         let text = instead.as_deref().unwrap_or(raw);
         let within = self.rides_at().within;
-        let refused = |json: &[u8]| {
+        let refusal_of = |json: &[u8]| {
             let survey = matches!(json.first(), Some(b'{' | b'[')).then(|| Survey::of(json, &self.reading.map))?;
-            let place = Place::InArray { index: self.elements, elements: self.elements_for_jq(Around::Path) };
-            let why = survey.several_rides(&place)?;
+            let position = Position::InArray { index: self.elements, elements: self.elements_for_jq(Around::Path) };
+            let why = survey.several_rides(&position)?;
             Some(self.refuse_in_words(start, why))
         };
         if text.first() == Some(&b'[') {
-            return refused(text).map_or(Ok(other), Err);
+            return refusal_of(text).map_or(Ok(other), Err);
         }
-        let found =
+        let value =
             Members::of(text).map_or(Lookup::Absent, |members| members.follow(within.iter().map(String::as_str)));
-        let Lookup::Once(inner) = found else { return Ok(other) };
+        let Lookup::Once(inner) = value else { return Ok(other) };
         let json = inner.get().as_bytes();
-        if let Some(refusal) = refused(json) {
+        if let Some(refusal) = refusal_of(json) {
             return Err(refusal);
         }
         if json.first() != Some(&b'{') {
             return Ok(other);
         }
-        let read = T::carefully(json, &self.reading.map);
-        // If replacement text was read, the whole element is reported as the ride's bytes.
+        let read = T::from_members(json, &self.reading.map);
+        // If a replacement was read, the whole element counts as the raw bytes of the ride.
         let from = match &instead {
             None => start + (json.as_ptr() as usize).saturating_sub(raw.as_ptr() as usize),
             Some(_) => start,

@@ -1,50 +1,50 @@
-//! Why a document is no batch, and where.
+//! The refusal of a document, with its position.
 
 use common::text::is_invisible;
 use std::fmt;
 
-/// Bytes that are shown of what was found at a place.
+/// Maximum length of the excerpt in a refusal, bytes.
 pub(super) const SNIPPET_BYTES: usize = 24;
 
-/// Why a document is no batch, and where.
+/// Why a document is not a batch, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{why}{snippet} at byte {offset} (line {line}, column {column})")]
 pub struct Refusal {
-    /// Stable: `empty`, `not_a_batch`, `invalid_json`, `cut_short`, `ride_too_large`.
+    /// Stable code: `empty`, `not_a_batch`, `invalid_json`, `cut_short`, `ride_too_large`.
     pub code: &'static str,
-    /// What was expected there, or what is wrong and what to do about it.
+    /// What is expected, or what is wrong and what to do.
     pub why: String,
-    /// What was found there.
+    /// The content at the position.
     pub snippet: Snippet,
-    /// From the start of the document, decompressed.
+    /// Offset in the decompressed document, bytes.
     pub offset: u64,
-    /// From 1.
+    /// Line number from 1.
     pub line: u64,
-    /// In bytes, from 1.
+    /// Column in bytes, from 1.
     pub column: u64,
 }
 
-/// What stands at the place of a refusal.
+/// The content at the position of a refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Snippet {
-    /// Not looked at yet: the bytes there may still have to come.
+    /// Not read yet: its bytes may not have arrived.
     Unread,
     /// The first bytes, with unprintable characters replaced.
     Text(String),
-    /// Nothing more.
+    /// The end of the document.
     End,
-    /// The reason already says what was found.
+    /// The reason already describes the content.
     InWords,
 }
 
 impl Snippet {
-    /// The beginning of `bytes`, up to the end of the line.
+    /// Returns the beginning of `bytes`, up to the end of the line.
     pub(super) fn at(bytes: &[u8]) -> Self {
         let Some(first) = bytes.first() else { return Self::End };
         let line = bytes.split(|byte| *byte == b'\n').next().filter(|line| !line.is_empty());
         let start = line.unwrap_or(std::slice::from_ref(first));
         let start = start.get(..SNIPPET_BYTES).unwrap_or(start);
-        // A character may be cut at the end of what is shown.
+        // The last character of the excerpt may be incomplete.
         let whole = match std::str::from_utf8(start) {
             Err(error) if error.error_len().is_none() => start.get(..error.valid_up_to()).unwrap_or_default(),
             _ => start,
@@ -63,7 +63,7 @@ impl fmt::Display for Snippet {
     }
 }
 
-/// A character in place of one that a terminal would not show.
+/// Replaces a character that a terminal would not show.
 pub(super) fn printable(c: char) -> char {
     if c.is_control() || is_invisible(c) { '\u{FFFD}' } else { c }
 }

@@ -1,14 +1,13 @@
-//! NaN and the infinities as Python, JavaScript and R write them, which JSON does not have.
+//! Non-finite numbers as Python, JavaScript and R write them, which are not JSON.
 
 use memchr::memchr2;
 
-/// Replaces NaN, and what else stands for a missing value, in the text that is read: valid JSON that no ride holds by
-/// chance.
+/// Replaces NaN and other words for a missing value in the text that is read. It is valid JSON that does not occur in rides.
 pub(crate) const NAN: &str = "\"\\u0000NaN\"";
 /// Replaces the infinities.
 pub(crate) const INFINITE: &str = "\"\\u0000Inf\"";
 
-/// A text in which [`NAN`] or [`INFINITE`] stands in place of each of them.
+/// A text with [`NAN`] or [`INFINITE`] in place of each non-finite number.
 #[derive(Debug)]
 pub(super) struct Relaxed {
     pub text: Vec<u8>,
@@ -17,30 +16,30 @@ pub(super) struct Relaxed {
 
 #[derive(Debug, Clone, Copy)]
 struct Replacement {
-    /// Index in the text.
+    /// Index in the new text.
     at: usize,
-    /// Indices in the original: of the first byte, and after the last.
+    /// Range in the original text: first byte, and after the last byte.
     from: usize,
     to: usize,
 }
 
-/// Both replacements are equally long.
+/// Both replacements have the same length.
 const _: () = assert!(NAN.len() == INFINITE.len());
 
 impl Relaxed {
-    /// The text to read instead of `json`; `None` where there is nothing to replace.
+    /// Returns the text to read instead of `json`; `None` if there is nothing to replace.
     pub fn of(json: &[u8]) -> Option<Self> {
         let mut relaxed = Self { text: Vec::new(), replacements: Vec::new() };
         let mut copied = 0;
         let mut at = 0;
         while let Some(byte) = json.get(at).copied() {
             if byte == b'"' {
-                at = string_end(json, at);
+                at += string_length(json.get(at..).unwrap_or_default());
                 continue;
             }
             let length = word_length(json.get(at..).unwrap_or_default());
             let end = at + length;
-            if let Some(token) = instead_of(json.get(at..end).unwrap_or_default()) {
+            if let Some(token) = replacement_of(json.get(at..end).unwrap_or_default()) {
                 relaxed.text.extend_from_slice(json.get(copied..at).unwrap_or_default());
                 relaxed.replacements.push(Replacement { at: relaxed.text.len(), from: at, to: end });
                 relaxed.text.extend_from_slice(token.as_bytes());
@@ -55,7 +54,7 @@ impl Relaxed {
         Some(relaxed)
     }
 
-    /// The index in the original of an index in the text; within a replacement, that of the first byte replaced.
+    /// Maps an index in the new text to the original text. An index within a replacement maps to the first byte replaced.
     pub fn original(&self, index: usize) -> usize {
         let passed = self.replacements.partition_point(|replacement| replacement.at <= index);
         let last = passed.checked_sub(1).and_then(|last| self.replacements.get(last));
@@ -66,9 +65,8 @@ impl Relaxed {
     }
 }
 
-/// What is read instead of a word outside of strings that is NaN, an infinity, or what stands for a missing value in R,
-/// Python and JavaScript.
-pub(super) fn instead_of(word: &[u8]) -> Option<&'static str> {
+/// Returns the replacement of a word outside strings that is NaN, an infinity, or a missing value of R, Python or JavaScript.
+pub(super) fn replacement_of(word: &[u8]) -> Option<&'static str> {
     let unsigned = word.strip_prefix(b"-").or_else(|| word.strip_prefix(b"+")).unwrap_or(word);
     if unsigned.eq_ignore_ascii_case(b"nan") || matches!(word, b"NA" | b"None" | b"undefined") {
         Some(NAN)
@@ -79,37 +77,37 @@ pub(super) fn instead_of(word: &[u8]) -> Option<&'static str> {
     }
 }
 
-/// Whether [`instead_of`] replaces the word.
+/// Returns whether [`replacement_of`] replaces the word.
 pub(super) fn is_not_finite(word: &[u8]) -> bool {
-    instead_of(word).is_some()
+    replacement_of(word).is_some()
 }
 
-/// Whether a byte belongs to a word: a letter, a digit, a sign, a point.
+/// Returns whether a byte belongs to a word: a letter, a digit, a sign, a point or an underscore.
 fn is_word_byte(byte: &u8) -> bool {
     byte.is_ascii_alphanumeric() || matches!(byte, b'+' | b'-' | b'.' | b'_')
 }
 
-/// Bytes of the word that `text` starts with; 0 where there is none.
+/// Returns the length of the word at the beginning of `text`; 0 if there is none.
 pub(super) fn word_length(text: &[u8]) -> usize {
     text.iter().position(|byte| !is_word_byte(byte)).unwrap_or(text.len())
 }
 
-/// The word around `at`, from and to.
+/// Returns the start and the end of the word around `at`.
 pub(super) fn word_around(text: &[u8], at: usize) -> (usize, usize) {
     let before = text.get(..at).unwrap_or(text);
     let from = before.iter().rposition(|byte| !is_word_byte(byte)).map_or(0, |gap| gap + 1);
     (from, from + word_length(text.get(from..).unwrap_or_default()))
 }
 
-/// The index after the string that starts at `at`; that of the end where it has none.
-fn string_end(json: &[u8], at: usize) -> usize {
-    let mut next = at + 1;
-    while let Some(found) = memchr2(b'"', b'\\', json.get(next..).unwrap_or_default()) {
-        let is_escape = json.get(next + found) == Some(&b'\\');
-        next += found + 1 + usize::from(is_escape);
+/// Returns the length of the string at the beginning of `text`, with quotes; the whole length if the string has no end.
+pub(super) fn string_length(text: &[u8]) -> usize {
+    let mut next = 1;
+    while let Some(offset) = memchr2(b'"', b'\\', text.get(next..).unwrap_or_default()) {
+        let is_escape = text.get(next + offset) == Some(&b'\\');
+        next += offset + 1 + usize::from(is_escape);
         if !is_escape {
             return next;
         }
     }
-    json.len()
+    text.len()
 }

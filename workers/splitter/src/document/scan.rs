@@ -1,29 +1,24 @@
-//! Single values: where they end, what they are read as, and what is wrong with them.
+//! Reads single values: their end, their content and their syntax errors.
 
 use super::{
-    Document, FromObject, Refusal,
-    relaxed::{Relaxed, instead_of, is_not_finite, word_around, word_length},
+    element::FromObject,
+    parser::Document,
+    refusal::Refusal,
+    relaxed::{Relaxed, is_not_finite, replacement_of, word_around, word_length},
     skim::{Skim, Stop, Until},
+    state::Scan,
 };
 use memchr::{memchr, memchr_iter};
 use serde::de::IgnoredAny;
 use serde_json::Deserializer;
 
-/// What was found at a place in the window.
-pub(super) enum Scan<T> {
-    /// Ends before this index of the window.
-    Done(usize, T),
-    More,
-    Broken(Refusal),
-}
-
-/// The text to read instead of a value that contains a number that is not finite.
+/// The text to read instead of a value with a non-finite number.
 pub(super) type Instead = Option<Vec<u8>>;
 
 impl Document {
-    /// The bytes from `start` that may contain a value, and whether no more will be looked at. Bytes beyond the largest
-    /// window are ignored even when they are there, so that the result does not depend on how the document was cut into
-    /// pieces. After too many searches without success, only the line is looked at.
+    /// Returns the bytes from `start` that may contain a value, and whether no more bytes will be considered. Bytes beyond the
+    /// maximum window are ignored, so that the result does not depend on the pieces. After too many vain searches only the rest
+    /// of the line is considered.
     fn extent(&self, start: usize) -> (&[u8], bool) {
         let limit = self.limit(start);
         let end = self.window.len().min(limit);
@@ -37,23 +32,24 @@ impl Document {
         (rest, is_all)
     }
 
-    /// How far the window may reach in search of the end of what starts at `start`, or of the first object while it is kept.
+    /// Returns the maximum end of the window in search of the end of the value at `start`, or of the first object while it is
+    /// held.
     fn limit(&self, start: usize) -> usize {
         self.hold.unwrap_or(start) + self.large()
     }
 
-    /// Whether the window holds more than may be looked at: a value without an end in it is too large.
+    /// Returns whether the window exceeds its maximum, so that a value without an end in it is too large.
     pub(super) fn is_full(&self, start: usize) -> bool {
         self.window.len() > self.limit(start)
     }
 
-    /// Whether the value from `start` to `end` is too large.
+    /// Returns whether a value from `start` to `end` is too large.
     pub(super) fn is_beyond(&self, start: usize, end: usize) -> bool {
         end > self.limit(start)
     }
 
-    /// Reads the value at `start`: in one go when it is an object and nothing is odd about it, else more carefully.
-    #[inline(always)] // moving what was read from frame to frame costs a tenth of the time
+    /// Reads the value at `start`: in one pass if it is a plain object, or else member by member.
+    #[inline(always)] // Moving the result between stack frames costs a tenth of the time.
     pub(super) fn object<T: FromObject>(&self, start: usize) -> Scan<Option<T>> {
         let (rest, is_all) = self.extent(start);
         let is_object = rest.first() == Some(&b'{');
@@ -75,7 +71,7 @@ impl Document {
             Scan::Done(end, instead) => {
                 let raw = self.window.get(start..end).unwrap_or_default();
                 let text = instead.as_deref().unwrap_or(raw);
-                Scan::Done(end, is_object.then(|| T::carefully(text, &self.reading.map)))
+                Scan::Done(end, is_object.then(|| T::from_members(text, &self.reading.map)))
             }
             Scan::More => Scan::More,
             Scan::Broken(refusal) => Scan::Broken(refusal),
@@ -93,10 +89,10 @@ impl Document {
             Err(error) if is_cut_short(rest, &error) && !is_all => return Scan::More,
             Err(error) => error,
         };
-        let at = place(rest, &error);
+        let at = error_index(rest, &error);
         let (from, to) = word_around(rest, at);
         if to == rest.len() && !is_all {
-            // The word may be incomplete: more bytes may complete it.
+            // The word may be incomplete.
             return Scan::More;
         }
         if !is_not_finite(rest.get(from..to).unwrap_or_default()) {
@@ -118,20 +114,20 @@ impl Document {
             }
             Err(error) if is_cut_short(&relaxed.text, &error) && end.is_none() && !is_all => Scan::More,
             Err(error) => {
-                let at = relaxed.original(place(&relaxed.text, &error));
+                let at = relaxed.original(error_index(&relaxed.text, &error));
                 Scan::Broken(self.broken(start, at, &relaxed.text, &error))
             }
         }
     }
 
-    /// A value that is a word: a number, true, false, null.
+    /// Reads a value that is a word: a number, true, false, null.
     fn word(&self, start: usize, rest: &[u8], is_all: bool) -> Scan<Instead> {
         let length = word_length(rest);
         if length == rest.len() && !is_all {
             return Scan::More;
         }
         let word = rest.get(..length).unwrap_or_default();
-        if let Some(token) = instead_of(word) {
+        if let Some(token) = replacement_of(word) {
             return Scan::Done(start + length, Some(token.into()));
         }
         match serde_json::from_slice::<IgnoredAny>(word) {
@@ -142,7 +138,7 @@ impl Document {
             Err(_) if rest.first() == Some(&b'\'') => Scan::Broken(self.refuse("invalid_json", start, SINGLE_QUOTES)),
             Err(_) if word.is_empty() => Scan::Broken(self.refuse("invalid_json", start, "expected a value")),
             Err(error) => {
-                let at = if error.is_eof() { length } else { place(word, &error) };
+                let at = if error.is_eof() { length } else { error_index(word, &error) };
                 Scan::Broken(self.refuse("invalid_json", start + at, &expected(&error)))
             }
         }
@@ -178,12 +174,12 @@ impl Document {
     }
 }
 
-/// Why a text in single quotes is none.
+/// The refusal of single quotes.
 pub(super) const SINGLE_QUOTES: &str =
     "expected double quotes, not single ones as Python prints them: write the document with json.dump";
 const NOT_UTF8: &str = "expected UTF-8: convert the file, as in `iconv -f WINDOWS-1252 -t UTF-8`";
 
-/// Bytes of the value that `json` starts with.
+/// Returns the length of the value at the beginning of `json`.
 fn parsed(json: &[u8]) -> serde_json::Result<usize> {
     let mut values = Deserializer::from_slice(json).into_iter::<IgnoredAny>();
     match values.next() {
@@ -192,12 +188,12 @@ fn parsed(json: &[u8]) -> serde_json::Result<usize> {
     }
 }
 
-/// Whether a word is a value.
+/// Returns whether a word is a value.
 pub(super) fn is_scalar(word: &[u8]) -> bool {
     is_not_finite(word) || serde_json::from_slice::<IgnoredAny>(word).is_ok()
 }
 
-/// Bytes of the object that `text` starts with, where it starts with a whole one.
+/// Returns the length of the object at the beginning of `text`; `None` if there is no complete object.
 pub(super) fn object_length(text: &[u8]) -> Option<usize> {
     if text.first() != Some(&b'{') {
         return None;
@@ -214,15 +210,15 @@ pub(super) fn object_length(text: &[u8]) -> Option<usize> {
     std::str::from_utf8(text.get(..length)?).is_ok().then_some(length)
 }
 
-/// Whether the error is that `json` ends too early. serde_json does not say so of a number that ends in its sign, its
-/// point or its `e`.
+/// Returns whether the error is that `json` is truncated. serde_json does not report this for a number that ends in its sign,
+/// its point or its `e`.
 fn is_cut_short(json: &[u8], error: &serde_json::Error) -> bool {
     let in_number = matches!(json.last(), Some(b'-' | b'+' | b'.' | b'e' | b'E'));
-    error.is_eof() || (in_number && place(json, error) + 1 >= json.len())
+    error.is_eof() || (in_number && error_index(json, error) + 1 >= json.len())
 }
 
-/// Where in `json` the error is.
-fn place(json: &[u8], error: &serde_json::Error) -> usize {
+/// Returns the index of the error in `json`.
+fn error_index(json: &[u8], error: &serde_json::Error) -> usize {
     let lines_before = error.line().saturating_sub(1);
     let line_start = match lines_before.checked_sub(1) {
         None => 0,
@@ -231,7 +227,7 @@ fn place(json: &[u8], error: &serde_json::Error) -> usize {
     (line_start + error.column().saturating_sub(1)).min(json.len())
 }
 
-/// What the error says, without the position within the element.
+/// Returns the text of the error without its position in the element.
 fn expected(error: &serde_json::Error) -> String {
     let text = error.to_string();
     let what = text.rsplit_once(" at line ").map_or(text.as_str(), |(what, _)| what);

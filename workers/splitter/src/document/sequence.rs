@@ -1,9 +1,11 @@
-//! Values one after the other, with any separators.
+//! A sequence of values with any separators.
 
 use super::{
-    Around, BYTE_ORDER_MARK, Content, Document, Expect, Form, FromObject, Refusal, Step,
-    scan::Scan,
+    element::{Content, FromObject},
+    parser::{BYTE_ORDER_MARK, Document},
+    refusal::Refusal,
     skim::{Skim, Stop, Until},
+    state::{Around, Expect, Form, Scan, Step},
 };
 use memchr::memchr;
 
@@ -19,7 +21,7 @@ impl Document {
                         self.form = Form::Sequence { comma: true };
                         self.ride(start, end, read)
                     }
-                    Scan::More => self.value_goes_on(start),
+                    Scan::More => self.incomplete_value(start),
                     Scan::Broken(refusal) => self.broken_value(start, refusal),
                 }
             }
@@ -32,7 +34,7 @@ impl Document {
         }
     }
 
-    /// An array of objects is taken apart: its elements are rides. Any other array is one element that is not a ride.
+    /// Reads an array: the elements of an array of objects are rides; any other array is one element that is not a ride.
     fn array_in_sequence<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         let inner = self.window.get(start + 1..).unwrap_or_default();
@@ -43,7 +45,7 @@ impl Document {
             _ => {}
         }
         match self.value(start) {
-            Scan::Done(end, _) if holds_object(self.window.get(start..end).unwrap_or_default()) => {
+            Scan::Done(end, _) if contains_object(self.window.get(start..end).unwrap_or_default()) => {
                 self.enter_array(start)
             }
             Scan::Done(end, _) => self.other_element(start, end),
@@ -58,7 +60,7 @@ impl Document {
         self.go(Form::Elements { expect: Expect::ItemOrEnd, around: Around::Sequence })
     }
 
-    /// A string, a number, a word, or an array of cells: one element that is not a ride.
+    /// Reads a string, a number, a word, or an array of cells: one element that is not a ride.
     fn other_value<T: FromObject>(&mut self) -> Result<Step<T>, Refusal> {
         let start = self.at;
         match self.value(start) {
@@ -71,7 +73,7 @@ impl Document {
                     self.broken_value(start, refusal)
                 }
             },
-            Scan::More => self.value_goes_on(start),
+            Scan::More => self.incomplete_value(start),
             Scan::Broken(refusal) => self.broken_value(start, refusal),
         }
     }
@@ -82,12 +84,11 @@ impl Document {
         Ok(self.element_at(start, end, Content::NotAnObject))
     }
 
-    fn value_goes_on<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
+    fn incomplete_value<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
         if self.is_full(start) { self.large_value(start) } else { self.more(start) }
     }
 
-    /// A value goes on beyond the largest window. If other values start on lines of their own within it, only its line
-    /// is broken.
+    /// Handles a value that exceeds the maximum window. If other values start on lines within it, only its own line is broken.
     pub(super) fn large_value<T>(&mut self, start: usize) -> Result<Step<T>, Refusal> {
         let end = self.window.len().min(start + self.large());
         let within = self.window.get(start..end).unwrap_or_default();
@@ -96,7 +97,7 @@ impl Document {
             None => Until::LineEnd,
             Some(line_end) => {
                 let other_lines = within.get(line_end..).unwrap_or_default();
-                if self.holds_line_of_its_own(start, other_lines) {
+                if self.has_separate_object(start, other_lines) {
                     let refusal = self.refuse("invalid_json", end, "expected the end of a ride");
                     return self.broken_value(start, refusal);
                 }
@@ -107,13 +108,13 @@ impl Document {
     }
 }
 
-/// Whether a complete array has an object anywhere in it.
-fn holds_object(array: &[u8]) -> bool {
+/// Returns whether a complete array contains an object at any depth.
+fn contains_object(array: &[u8]) -> bool {
     let mut rest = array;
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b'"' | b'{')) {
-        let found = rest.get(at..).unwrap_or_default();
-        match (found.first(), Skim::default().feed(found, Until::Balanced)) {
-            (Some(b'"'), Stop::Balanced(end)) => rest = found.get(end..).unwrap_or_default(),
+        let value = rest.get(at..).unwrap_or_default();
+        match (value.first(), Skim::default().feed(value, Until::Balanced)) {
+            (Some(b'"'), Stop::Balanced(end)) => rest = value.get(end..).unwrap_or_default(),
             (Some(b'"'), _) => return false,
             _ => return true,
         }

@@ -1,42 +1,42 @@
-//! Where a value ends, by its brackets and strings alone.
+//! Finds the end of a value by its brackets and strings alone.
 
-/// Finds the end of one value, fed in pieces of any size, in constant memory. What stands between brackets and strings is
-/// not looked at, so that a value that breaks the grammar may still have an end.
+/// Finds the end of one value that arrives in pieces of any size, in constant memory. Bytes between brackets and strings are
+/// ignored, so that a value with a syntax error may still have an end.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Skim {
     depth: u64,
     in_string: bool,
     is_escaped: bool,
-    /// The last byte outside of strings that is no white space; `"` for a string.
+    /// The last byte outside strings that is not white space; `"` for a string.
     last: u8,
     seam: Seam,
     has_array_of_objects: bool,
     is_misaligned: bool,
 }
 
-/// How much was seen of the bytes `}`, an optional comma and `{`, whether in strings or not.
+/// The progress of a match of `}`, an optional comma and `{`, in strings or not.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 enum Seam {
     #[default]
     None,
     Closed,
-    Seen,
+    Complete,
 }
 
-/// Where a feed stopped.
+/// Where the search stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Stop {
     /// The value ends before this index.
     Balanced(usize),
-    /// At the line feed with this index, before which the value has no end.
+    /// At the line feed with this index, before the end of the value.
     LineEnd(usize),
-    /// At this index a string stands where none can, or holds a control character: a quote is missing or too many before.
+    /// At this index, where a string is misplaced or has a control character: an earlier quote is missing or superfluous.
     Misaligned(usize),
-    /// The bytes ended first.
+    /// At the end of the bytes.
     Open,
 }
 
-/// What ends the search before the value does.
+/// What ends the search before the end of the value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Until {
     /// Nothing.
@@ -48,13 +48,13 @@ pub(super) enum Until {
 }
 
 impl Skim {
-    /// Looks at the next bytes of a value that starts with a bracket or a quote.
+    /// Reads the next bytes of a value that starts with a bracket or a quote.
     pub fn feed(&mut self, bytes: &[u8], until: Until) -> Stop {
         for (at, byte) in bytes.iter().copied().enumerate() {
             if byte == b'\n' && until == Until::LineEnd {
                 return Stop::LineEnd(at);
             }
-            self.look_for_seam(byte);
+            self.find_seam(byte);
             if self.in_string {
                 self.within_string(byte);
             } else if !byte.is_ascii_whitespace() {
@@ -70,29 +70,29 @@ impl Skim {
         Stop::Open
     }
 
-    /// Whether two objects seem to stand one after the other, in strings or not.
+    /// Returns whether one object seems to follow another, in strings or not.
     pub fn has_seam(&self) -> bool {
-        self.seam == Seam::Seen
+        self.seam == Seam::Complete
     }
 
-    /// Whether an array with an object in it was seen.
+    /// Returns whether the value has an array with an object.
     pub fn has_array_of_objects(&self) -> bool {
         self.has_array_of_objects
     }
 
-    /// Whether a string stands where none can or holds a control character: a quote is missing or too many before.
+    /// Returns whether a string is misplaced or has a control character: a quote is missing or superfluous.
     pub fn is_misaligned(&self) -> bool {
         self.is_misaligned
     }
 
-    /// Looks at bytes whose end is known otherwise, for a seam alone.
-    pub fn look_for_seams(&mut self, bytes: &[u8]) {
-        bytes.iter().for_each(|byte| self.look_for_seam(*byte));
+    /// Searches bytes for a seam only.
+    pub fn find_seams(&mut self, bytes: &[u8]) {
+        bytes.iter().for_each(|byte| self.find_seam(*byte));
     }
 
-    fn look_for_seam(&mut self, byte: u8) {
+    fn find_seam(&mut self, byte: u8) {
         self.seam = match (self.seam, byte) {
-            (Seam::Seen, _) | (Seam::Closed, b'{') => Seam::Seen,
+            (Seam::Complete, _) | (Seam::Closed, b'{') => Seam::Complete,
             (_, b'}') | (Seam::Closed, b',' | b' ' | b'\t' | b'\r' | b'\n') => Seam::Closed,
             _ => Seam::None,
         };

@@ -5,14 +5,14 @@ mod paths;
 mod sequences;
 
 use super::*;
-use crate::ride::{Judged, Outline};
+use crate::ride::{Outline, Validation};
+use common::reading::Reading;
 use proptest::prelude::*;
 
 const LINES: Options = Options { lines: true, records: false, ride_bytes_max: 1024 };
 const ANY: Options = Options { lines: false, records: false, ride_bytes_max: 1024 };
 
-/// What was found: each element's bytes, and whether it is an object (`o`), something else (`n`), broken (`b`) or too
-/// large (`l`).
+/// The elements: the kind, which is an object (`o`), another value (`n`), broken (`b`) or too large (`l`), and the raw bytes.
 type Parsed = Vec<(char, String)>;
 
 fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Parsed, Header), Refusal> {
@@ -21,17 +21,17 @@ fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Parsed
 
 fn parse_as<T: FromObject>(options: Options, reading: &Reading, pieces: &[&[u8]]) -> Result<(Parsed, Header), Refusal> {
     let mut document = Document::new(options).with_reading(reading.clone());
-    let mut found = Vec::new();
+    let mut elements = Vec::new();
     let mut pull = |document: &mut Document| -> Result<(), Refusal> {
         while let Some(element) = document.pull::<T>()? {
-            assert_eq!(element.index, found.len() as u64);
+            assert_eq!(element.index, elements.len() as u64);
             let kind = match element.content {
                 Content::Object(_) => 'o',
                 Content::NotAnObject => 'n',
                 Content::Broken => 'b',
                 Content::TooLarge => 'l',
             };
-            found.push((kind, String::from_utf8_lossy(element.raw.trim_ascii()).into_owned()));
+            elements.push((kind, String::from_utf8_lossy(element.raw.trim_ascii()).into_owned()));
         }
         Ok(())
     };
@@ -41,11 +41,11 @@ fn parse_as<T: FromObject>(options: Options, reading: &Reading, pieces: &[&[u8]]
     }
     document.end();
     pull(&mut document)?;
-    assert_eq!(document.elements(), found.len() as u64);
-    Ok((found, document.header().clone()))
+    assert_eq!(document.elements(), elements.len() as u64);
+    Ok((elements, document.header().clone()))
 }
 
-/// Parses whole, byte by byte, in both passes: all must agree.
+/// Parses at once and byte by byte, in both passes. All must agree.
 fn parse_with(options: Options, text: impl AsRef<[u8]>) -> Result<(Parsed, Header), Refusal> {
     parse_at(options, &Reading::default(), text)
 }
@@ -55,12 +55,12 @@ fn parse_at(options: Options, reading: &Reading, text: impl AsRef<[u8]>) -> Resu
     let whole = parse_as::<Outline>(options, reading, &[text]);
     let bytes: Vec<&[u8]> = text.chunks(1).collect();
     assert_eq!(parse_as::<Outline>(options, reading, &bytes), whole, "byte by byte");
-    assert_eq!(parse_as::<Judged>(options, reading, &[text]), whole, "second pass");
-    assert_eq!(parse_as::<Judged>(options, reading, &bytes), whole, "second pass, byte by byte");
+    assert_eq!(parse_as::<Validation>(options, reading, &[text]), whole, "second pass");
+    assert_eq!(parse_as::<Validation>(options, reading, &bytes), whole, "second pass, byte by byte");
     whole
 }
 
-/// The words of the refusal.
+/// The text of the refusal.
 fn refusal(text: impl AsRef<[u8]>) -> String {
     parse(text).unwrap_err().to_string()
 }
@@ -69,14 +69,14 @@ fn parse(text: impl AsRef<[u8]>) -> Result<(Parsed, Header), Refusal> {
     parse_with(ANY, text)
 }
 
-fn found(text: impl AsRef<[u8]>) -> String {
-    shown(parse(text))
+fn outcome(text: impl AsRef<[u8]>) -> String {
+    outcome_of(parse(text))
 }
 
-/// As in `o{"a":1} n7`, or the refusal's code and place.
-fn shown(parsed: Result<(Parsed, Header), Refusal>) -> String {
+/// The elements, as in `o{"a":1} n7`, or the code and the position of the refusal.
+fn outcome_of(parsed: Result<(Parsed, Header), Refusal>) -> String {
     match parsed {
-        Ok((found, _)) => found.iter().map(|(kind, raw)| format!("{kind}{raw}")).collect::<Vec<_>>().join(" "),
+        Ok((elements, _)) => elements.iter().map(|(kind, raw)| format!("{kind}{raw}")).collect::<Vec<_>>().join(" "),
         Err(Refusal { code, offset, line, column, .. }) => format!("{code} {offset} {line}:{column}"),
     }
 }
@@ -95,32 +95,32 @@ fn every_form_gives_the_same_rides() {
         r#"{"a":1}{"b":[2]}"#,
         "{\"a\":1} {\"b\":[2]}\n",
     ] {
-        assert_eq!(found(text), expected, "{text}");
+        assert_eq!(outcome(text), expected, "{text}");
     }
-    assert_eq!(found("{\n\"a\":1\n}\n{\n\"b\":[2]\n}\n"), "o{\n\"a\":1\n} o{\n\"b\":[2]\n}");
-    assert_eq!(shown(parse_with(LINES, "{\"a\":1}\n{\"b\":[2]}")), expected);
+    assert_eq!(outcome("{\n\"a\":1\n}\n{\n\"b\":[2]\n}\n"), "o{\n\"a\":1\n} o{\n\"b\":[2]\n}");
+    assert_eq!(outcome_of(parse_with(LINES, "{\"a\":1}\n{\"b\":[2]}")), expected);
 }
 
 #[test]
-fn empty_batches_are_batches_and_nothing_is_not() {
+fn an_empty_array_is_a_batch_and_an_empty_document_is_not() {
     for text in ["[]", " [ ] ", r#"{"rides":[]}"#, r#"{"a":1,"travel_data":[ ],"b":2}"#] {
-        assert_eq!(found(text), "", "{text}");
+        assert_eq!(outcome(text), "", "{text}");
     }
     for (text, place) in [("", "empty 0 1:1"), (" \n \t", "empty 4 2:3"), ("\u{feff}", "empty 3 1:4")] {
-        assert_eq!(found(text), place);
-        assert_eq!(shown(parse_with(LINES, text)), place);
+        assert_eq!(outcome(text), place);
+        assert_eq!(outcome_of(parse_with(LINES, text)), place);
     }
 }
 
 #[test]
-fn elements_that_are_no_objects_are_elements() {
+fn elements_may_be_other_values_than_objects() {
     let text = r#"[1, -2.5e3 ,true,null,"x",[[]],{"a":1},1e999]"#;
-    assert_eq!(found(text), r#"n1 n-2.5e3 ntrue nnull n"x" n[[]] o{"a":1} n1e999"#);
-    assert_eq!(found("{}\n5\nnull\n[1,[2]]\n"), "o{} n5 nnull n[1,[2]]");
+    assert_eq!(outcome(text), r#"n1 n-2.5e3 ntrue nnull n"x" n[[]] o{"a":1} n1e999"#);
+    assert_eq!(outcome("{}\n5\nnull\n[1,[2]]\n"), "o{} n5 nnull n[1,[2]]");
 }
 
 #[test]
-fn a_header_is_read_wherever_it_stands() {
+fn a_header_is_read_at_any_position() {
     for text in [
         r#"{"batch_id":"b","source":"s","rides":[{}]}"#,
         r#"{"rides":[{}],"Source":"s","BATCH_ID":"b"}"#,
@@ -129,24 +129,24 @@ fn a_header_is_read_wherever_it_stands() {
         let (_, header) = parse(text).unwrap();
         assert_eq!((header.batch_id.as_deref(), header.source.as_deref()), (Some("b"), Some("s")), "{text}");
     }
-    let (found, header) = parse(r#"{"object":"raw/x","sha256":"00","batch_id":"b"}"#).unwrap();
-    assert!(found.is_empty());
+    let (elements, header) = parse(r#"{"object":"raw/x","sha256":"00","batch_id":"b"}"#).unwrap();
+    assert!(elements.is_empty());
     assert_eq!((header.object.as_deref(), header.sha256.as_deref()), (Some("raw/x"), Some("00")));
     let (_, header) = parse("{\"batch_id\":\"b\",\"a\":1}\n{}\n").unwrap();
-    assert_eq!(header, Header::default(), "members of a ride are no header");
+    assert_eq!(header, Header::default(), "members of a ride make no header");
     let (_, header) = parse(r#"{"source":{"host":"h"},"rides":[]}"#).unwrap();
     assert_eq!(header.source, None);
 }
 
 #[test]
-fn a_ride_may_have_members_that_look_like_a_batch() {
+fn a_ride_may_have_members_of_a_batch() {
     let ride = r#"{"statustime":"x","rides":7,"object":"unicorn"}"#;
-    assert_eq!(found(ride), format!("o{ride}"));
-    assert_eq!(found(format!("{ride}\n{ride}\n")), format!("o{ride} o{ride}"));
+    assert_eq!(outcome(ride), format!("o{ride}"));
+    assert_eq!(outcome(format!("{ride}\n{ride}\n")), format!("o{ride} o{ride}"));
 }
 
 #[test]
-fn documents_that_are_no_batch_are_refused_with_the_place() {
+fn a_document_that_is_no_batch_is_refused_with_the_position() {
     for (text, expected) in [
         ("hello", "not_a_batch 0 1:1"),
         ("7", "not_a_batch 0 1:1"),
@@ -185,10 +185,10 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
         ("{\"a\":1}{\"b\"", "cut_short 11 1:12"),
         ("{\n\"a\":1}\n{\"b\"\n", "cut_short 14 4:1"),
     ] {
-        assert_eq!(found(text), expected, "{text}");
+        assert_eq!(outcome(text), expected, "{text}");
     }
-    assert_eq!(found(b"[{\"a\":\"\xFF\"}]"), "invalid_json 7 1:8");
-    assert_eq!(found(b"\xFF\xFE[\0]\0"), "not_a_batch 0 1:1");
+    assert_eq!(outcome(b"[{\"a\":\"\xFF\"}]"), "invalid_json 7 1:8");
+    assert_eq!(outcome(b"\xFF\xFE[\0]\0"), "not_a_batch 0 1:1");
     for (text, words) in [
         ("[{'a': 1}]", "write the document with json.dump, found `'a': 1}]`, at byte 2"),
         ("{'a': 1}", "write the document with json.dump, found `'a': 1}`, at byte 1"),
@@ -212,51 +212,51 @@ fn documents_that_are_no_batch_are_refused_with_the_place() {
 fn a_broken_line_is_one_broken_ride() {
     let text = "{\"a\":1}\n{\"a\":\n\nx\n{\"a\":1}{\"b\":2}\n[1]\n{\"b\":2}\n";
     let expected = r#"o{"a":1} b{"a": bx o{"a":1} o{"b":2} n[1] o{"b":2}"#;
-    assert_eq!(found(text), expected);
-    assert_eq!(shown(parse_with(LINES, text)), expected);
-    assert_eq!(found(b"{\"a\":1}\n{\"a\":\"\xFF\"}\n{}"), "o{\"a\":1} b{\"a\":\"\u{fffd}\"} o{}");
-    assert_eq!(shown(parse_with(LINES, "{\"rides\":[{}]}\n")), "o{}", "the content decides");
+    assert_eq!(outcome(text), expected);
+    assert_eq!(outcome_of(parse_with(LINES, text)), expected);
+    assert_eq!(outcome(b"{\"a\":1}\n{\"a\":\"\xFF\"}\n{}"), "o{\"a\":1} b{\"a\":\"\u{fffd}\"} o{}");
+    assert_eq!(outcome_of(parse_with(LINES, "{\"rides\":[{}]}\n")), "o{}", "the content determines the form");
 }
 
 #[test]
-fn the_second_line_saves_a_broken_first() {
+fn an_object_on_the_second_line_makes_the_first_a_broken_ride() {
     for first in ["garbage", "{\"a\":tru,", "{\"a\" 1}", "{\"a\":1,\"b\":"] {
         assert_eq!(
-            found(format!("{first}\n{{\"b\":2}}\n{{\"c\":3}}\n")),
+            outcome(format!("{first}\n{{\"b\":2}}\n{{\"c\":3}}\n")),
             format!("b{first} o{{\"b\":2}} o{{\"c\":3}}")
         );
     }
-    assert_eq!(found("{\"a\":1}]\n{\"b\":2}\n"), "o{\"a\":1} b] o{\"b\":2}");
-    assert_eq!(found("garbage\n{\"b\":2}"), "not_a_batch 0 1:1", "not a line yet");
-    assert_eq!(found("garbage\n[1]\n{\"b\":2}\n"), "not_a_batch 0 1:1");
+    assert_eq!(outcome("{\"a\":1}]\n{\"b\":2}\n"), "o{\"a\":1} b] o{\"b\":2}");
+    assert_eq!(outcome("garbage\n{\"b\":2}"), "not_a_batch 0 1:1", "not a line yet");
+    assert_eq!(outcome("garbage\n[1]\n{\"b\":2}\n"), "not_a_batch 0 1:1");
 }
 
 #[test]
 fn a_last_line_that_is_cut_short_refuses_the_document() {
-    assert_eq!(found("{\"a\":1}\n{\"a\":"), "cut_short 13 2:6");
-    assert_eq!(shown(parse_with(LINES, "{\"a\":1}\n{\"a\":\"x")), "cut_short 15 2:8");
-    assert_eq!(found("{\"a\":1}\n{\"a\":}"), "o{\"a\":1} b{\"a\":}");
+    assert_eq!(outcome("{\"a\":1}\n{\"a\":"), "cut_short 13 2:6");
+    assert_eq!(outcome_of(parse_with(LINES, "{\"a\":1}\n{\"a\":\"x")), "cut_short 15 2:8");
+    assert_eq!(outcome("{\"a\":1}\n{\"a\":}"), "o{\"a\":1} b{\"a\":}");
 }
 
 #[test]
-fn a_ride_that_is_too_large_is_set_apart() {
+fn a_ride_that_is_too_large_is_one_element() {
     for factor in [3, LARGE_FACTOR * 3] {
         let large = format!("{{\"name\":\"{}\"}}", "x".repeat(1024 * factor));
         let head = &large[..HEAD_BYTES];
-        assert_eq!(found(format!("[{{}},{large},{{}}]")), format!("o{{}} l{head} o{{}}"));
-        assert_eq!(found(format!("{{\"rides\":[{large}]}}")), format!("l{head}"));
-        assert_eq!(found(format!("{{}}\n{large}\n{{}}")), format!("o{{}} l{head} o{{}}"));
-        assert_eq!(found(format!("{{}}\n{large}{large}{{}}\n{{}}")), format!("o{{}} l{head} l{head} o{{}} o{{}}"));
-        assert_eq!(shown(parse_with(LINES, format!("{large}\n{{}}"))), format!("l{head} o{{}}"));
-        assert_eq!(found(format!("{large}\n{{}}")), format!("l{head} o{{}}"));
+        assert_eq!(outcome(format!("[{{}},{large},{{}}]")), format!("o{{}} l{head} o{{}}"));
+        assert_eq!(outcome(format!("{{\"rides\":[{large}]}}")), format!("l{head}"));
+        assert_eq!(outcome(format!("{{}}\n{large}\n{{}}")), format!("o{{}} l{head} o{{}}"));
+        assert_eq!(outcome(format!("{{}}\n{large}{large}{{}}\n{{}}")), format!("o{{}} l{head} l{head} o{{}} o{{}}"));
+        assert_eq!(outcome_of(parse_with(LINES, format!("{large}\n{{}}"))), format!("l{head} o{{}}"));
+        assert_eq!(outcome(format!("{large}\n{{}}")), format!("l{head} o{{}}"));
         let junk = "junk ".repeat(1024 * factor);
         let head_of_junk = junk[..HEAD_BYTES].trim();
-        assert_eq!(shown(parse_with(LINES, format!("{junk}\n{{}}"))), format!("l{head_of_junk} o{{}}"));
+        assert_eq!(outcome_of(parse_with(LINES, format!("{junk}\n{{}}"))), format!("l{head_of_junk} o{{}}"));
         let spread = large.replacen(':', ":\n  ", 1);
-        assert_eq!(found(format!("{{}}\n{spread}\n{{}}")), format!("o{{}} l{} o{{}}", &spread[..HEAD_BYTES]));
+        assert_eq!(outcome(format!("{{}}\n{spread}\n{{}}")), format!("o{{}} l{} o{{}}", &spread[..HEAD_BYTES]));
         let length = large.len() + 3;
         assert_eq!(
-            found(format!("[{{}},{}", &large[..large.len() - 1])),
+            outcome(format!("[{{}},{}", &large[..large.len() - 1])),
             format!("cut_short {length} 1:{}", length + 1)
         );
     }
@@ -282,7 +282,7 @@ fn a_large_value_hides_no_ride() {
 }
 
 #[test]
-fn the_window_stays_small_whatever_comes() {
+fn the_window_stays_bounded() {
     let small = 64 * 1024;
     let feed = |options: Options, start: &str, filler: &str| -> Result<usize, Refusal> {
         let mut document = Document::new(options);
@@ -316,17 +316,17 @@ fn the_window_stays_small_whatever_comes() {
 }
 
 #[test]
-fn deep_nesting_does_no_harm() {
+fn deep_nesting_is_read() {
     let options = Options { lines: false, records: false, ride_bytes_max: 1024 * 1024 };
     let depth = 200_000;
     let deep = format!("[{{\"a\":{}{}}}]", "[".repeat(depth), "]".repeat(depth));
-    let whole = parse_in::<Judged>(options, &[deep.as_bytes()]).unwrap().0;
+    let whole = parse_in::<Validation>(options, &[deep.as_bytes()]).unwrap().0;
     assert_eq!(whole.iter().map(|(kind, _)| *kind).collect::<String>(), "o");
     let open = "{\"a\":".repeat(depth);
-    assert_eq!(parse_in::<Judged>(options, &[open.as_bytes()]).unwrap_err().code, "cut_short");
+    assert_eq!(parse_in::<Validation>(options, &[open.as_bytes()]).unwrap_err().code, "cut_short");
 }
 
-/// A small JSON object on one line, its texts full of what may confuse.
+/// A small JSON object on one line, with confusing characters in its strings.
 fn object() -> impl Strategy<Value = String> {
     let scalar = || {
         prop_oneof![
@@ -406,27 +406,27 @@ proptest! {
             rides.concat(),
             rides.join(" "),
         ] {
-            let (found, _) = parse_in::<Judged>(ANY, &cut(text.as_bytes(), &cuts)).unwrap();
-            prop_assert_eq!(&found, &expected, "{}", text);
+            let (elements, _) = parse_in::<Validation>(ANY, &cut(text.as_bytes(), &cuts)).unwrap();
+            prop_assert_eq!(&elements, &expected, "{}", text);
         }
         let spread: Vec<_> = rides.iter().map(|ride| ride.replacen('{', "{\n  ", 1)).collect();
-        let (found, _) = parse_in::<Judged>(ANY, &cut(spread.join("\n").as_bytes(), &cuts)).unwrap();
+        let (elements, _) = parse_in::<Validation>(ANY, &cut(spread.join("\n").as_bytes(), &cuts)).unwrap();
         let expected: Parsed = spread.into_iter().map(|ride| ('o', ride)).collect();
-        prop_assert_eq!(found, expected);
+        prop_assert_eq!(elements, expected);
     }
 
     #[test]
-    fn a_truncated_array_is_refused_wherever_it_is_cut(
+    fn a_truncated_array_is_refused(
         rides in proptest::collection::vec(object(), 0..6), at in any::<proptest::sample::Index>(),
         (start, end) in prop_oneof![
             Just(("[", "]")), Just(("{\"travel_data\":[\n", "]}")), Just(("{\"a\":1,\n\"rides\":[", "],\"b\":\"c\"}")),
         ],
     ) {
         let text = format!("{start}{}{end}", rides.join(",\n"));
-        let kept = &text.as_bytes()[..at.index(text.len())];
-        let refusal = parse_in::<Outline>(ANY, &[kept]).unwrap_err();
+        let prefix = &text.as_bytes()[..at.index(text.len())];
+        let refusal = parse_in::<Outline>(ANY, &[prefix]).unwrap_err();
         prop_assert!(matches!(refusal.code, "cut_short" | "empty"), "{:?}", refusal);
-        prop_assert_eq!(refusal.offset, kept.len() as u64);
+        prop_assert_eq!(refusal.offset, prefix.len() as u64);
     }
 
     #[test]
@@ -445,15 +445,15 @@ proptest! {
             _ => serde_json::from_str(r#"{"map":{"statustime":"latitude","latitude":"data.latitude"}}"#).unwrap(),
         };
         let whole = parse_as::<Outline>(options, &reading, &[&text]);
-        prop_assert_eq!(&parse_as::<Judged>(options, &reading, &[&text]), &whole);
+        prop_assert_eq!(&parse_as::<Validation>(options, &reading, &[&text]), &whole);
         let pieces = cut(&text, &cuts);
-        let in_pieces = parse_as::<Judged>(options, &reading, &pieces);
+        let in_pieces = parse_as::<Validation>(options, &reading, &pieces);
         prop_assert_eq!(&parse_as::<Outline>(options, &reading, &pieces), &in_pieces);
         prop_assert_eq!(in_pieces, whole);
     }
 
     #[test]
-    fn cuts_change_nothing_for_hostile_input(
+    fn the_pieces_of_hostile_input_do_not_matter(
         text in proptest::collection::vec(prop_oneof![
             Just("{"), Just("}"), Just("["), Just("]"), Just(","), Just(":1"), Just("\"a\""), Just("\n"), Just("7"),
             Just("{\"a\":1}"), Just("{}\n"), Just("\"rides\":["),
@@ -461,24 +461,24 @@ proptest! {
         cuts in proptest::collection::vec(any::<usize>(), 0..6),
     ) {
         let text = text.concat();
-        prop_assert_eq!(parse_in::<Judged>(ANY, &cut(text.as_bytes(), &cuts)), parse_in::<Judged>(ANY, &[text.as_bytes()]));
+        prop_assert_eq!(parse_in::<Validation>(ANY, &cut(text.as_bytes(), &cuts)), parse_in::<Validation>(ANY, &[text.as_bytes()]));
     }
 }
 
-/// Found by fuzzing: a line of blanks alone, longer than a ride may be, was a ride too large if it came in pieces, and
-/// nothing if it came at once.
+/// Regression test (fuzzing): a line of blanks that was longer than a ride may be was a ride that is too large if it arrived in
+/// pieces.
 #[test]
-fn blanks_belong_to_no_ride_however_many_there_are() {
+fn blank_lines_of_any_length_are_skipped() {
     let ride = r#"{"a":1}"#;
     for blanks in [" ".repeat(5_000), "\u{c}\t\r".repeat(2_000)] {
         let text = format!("{blanks}\n{ride}\n{blanks}\n{blanks}{ride}\n{blanks}");
-        assert_eq!(shown(parse_with(LINES, &text)), format!("o{ride} o{ride}"));
+        assert_eq!(outcome_of(parse_with(LINES, &text)), format!("o{ride} o{ride}"));
     }
 }
 
-/// Programs of DOS and Windows end a text with this character.
+/// Programs of DOS and Windows end a text with U+001A.
 #[test]
-fn the_end_of_file_mark_of_dos_is_no_ride() {
+fn the_end_of_file_mark_of_dos_is_skipped() {
     let expected = "o{\"a\":1} o{\"b\":2}";
     for text in [
         "[{\"a\":1},{\"b\":2}]\r\n\u{1a}",
@@ -486,9 +486,9 @@ fn the_end_of_file_mark_of_dos_is_no_ride() {
         "{\"a\":1}\u{1a}{\"b\":2}\u{1a}\n",
         "{\"rides\":[{\"a\":1},{\"b\":2}]}\u{1a}",
     ] {
-        assert_eq!(found(text), expected, "{text:?}");
-        assert_eq!(shown(parse_with(LINES, text)), expected, "{text:?} as lines");
+        assert_eq!(outcome(text), expected, "{text:?}");
+        assert_eq!(outcome_of(parse_with(LINES, text)), expected, "{text:?} as lines");
     }
-    assert_eq!(found("\u{1a}"), "empty 1 1:2");
-    assert_eq!(found("{\"latitude\":1}\n\u{1a}"), "o{\"latitude\":1}");
+    assert_eq!(outcome("\u{1a}"), "empty 1 1:2");
+    assert_eq!(outcome("{\"latitude\":1}\n\u{1a}"), "o{\"latitude\":1}");
 }

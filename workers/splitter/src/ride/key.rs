@@ -1,4 +1,4 @@
-//! The keys of a ride's members.
+//! Recognises the keys of a ride's members.
 
 use common::text;
 use serde::{
@@ -24,7 +24,7 @@ pub(super) enum Key {
 }
 
 impl Key {
-    /// The key that `name` spells in any case, without anything around it.
+    /// Parses a key in any case, without surrounding characters.
     #[inline]
     pub(super) fn of(name: &[u8]) -> Self {
         match name.len() {
@@ -43,7 +43,7 @@ impl Key {
         }
     }
 
-    /// The key that `name` spells in any case, between blanks and invisible characters.
+    /// Parses a key in any case, with or without surrounding blanks and invisible characters.
     #[inline]
     pub(super) fn read(name: &[u8]) -> Self {
         match Self::of(name) {
@@ -52,7 +52,7 @@ impl Key {
         }
     }
 
-    /// The key that `name` spells between blanks and invisible characters, of which it has at least one.
+    /// Parses a key with at least one surrounding blank or invisible character.
     #[inline]
     fn surrounded(name: &[u8]) -> Self {
         let is_graphic = |byte: Option<&u8>| byte.is_none_or(u8::is_ascii_graphic);
@@ -63,7 +63,7 @@ impl Key {
     }
 }
 
-/// Whether `name` is `letters` in any case. A fixed length lets the compiler compare whole words.
+/// Returns whether `name` is `letters` in any case. A fixed length lets the compiler compare whole machine words.
 #[inline]
 fn is<const LENGTH: usize>(name: &[u8], letters: &[u8; LENGTH]) -> bool {
     const LOWER_CASE: u8 = 0x20;
@@ -73,8 +73,8 @@ fn is<const LENGTH: usize>(name: &[u8], letters: &[u8; LENGTH]) -> bool {
     })
 }
 
-/// Reads a [`Key`] without checking it for UTF-8. Fails on a key it could misjudge: serde_json lets control characters
-/// pass when it is asked for bytes, and an escaped key may be a known one.
+/// Reads a [`Key`] without a UTF-8 check. Fails on a key that it could misread: serde_json accepts control characters when it
+/// reads bytes, and an escaped key may be a known one.
 pub(super) struct KeySeed;
 
 impl<'de> DeserializeSeed<'de> for KeySeed {
@@ -92,7 +92,7 @@ impl<'de> Visitor<'de> for KeySeed {
     #[inline]
     fn visit_borrowed_bytes<E: Error>(self, name: &'de [u8]) -> Result<Key, E> {
         match Key::of(name) {
-            // Also around a known key, where they would be trimmed: they are no JSON there either.
+            // Control characters around a known key would be trimmed, but are invalid JSON there, too.
             Key::Unknown if name.iter().any(|byte| *byte < 0x20) => Err(E::custom("control character")),
             Key::Unknown => Ok(Key::surrounded(name)),
             key => Ok(key),

@@ -4,10 +4,10 @@ use proptest::prelude::*;
 const GOOD: &str = r#"{"name":"Twilight","statustime":"2018-04-25 17:03:05.722","latitude":40.5,"longitude":-74,
     "distance":29.5,"healthpoints":291,"magicpoints":292,"fieldservice":1,"breed":"Qilin","ride_id":"r-1"}"#;
 
-/// Both ways of reading must say the same; the fast one may give up.
-fn read(json: &str) -> Judged {
-    let careful = Judged::carefully(json.as_bytes(), &Mapping::default());
-    if let Ok(fast) = serde_json::from_str::<Judged>(json) {
+/// Both ways of reading agree; the fast one may fail.
+fn read(json: &str) -> Validation {
+    let careful = Validation::from_members(json.as_bytes(), &Mapping::default());
+    if let Ok(fast) = serde_json::from_str::<Validation>(json) {
         assert_eq!(fast, careful, "{json}");
     }
     careful
@@ -15,19 +15,19 @@ fn read(json: &str) -> Judged {
 
 fn accepted(json: &str) -> Ride {
     match read(json) {
-        Judged::Accepted(ride) => ride,
+        Validation::Accepted(ride) => ride,
         rejected => panic!("{json}: {rejected:?}"),
     }
 }
 
 fn reason(json: &str) -> Option<RejectReason> {
     match read(json) {
-        Judged::Accepted(_) => None,
-        Judged::Rejected { reason, .. } => Some(reason),
+        Validation::Accepted(_) => None,
+        Validation::Rejected { reason, .. } => Some(reason),
     }
 }
 
-/// A good ride with one member replaced, or left out.
+/// A valid ride with one member replaced or left out.
 fn with(key: &str, value: Option<&str>) -> String {
     let members = [
         ("name", r#""Twilight""#),
@@ -41,13 +41,13 @@ fn with(key: &str, value: Option<&str>) -> String {
         ("breed", r#""Qilin""#),
         ("ride_id", r#""r-1""#),
     ];
-    let kept = members.map(|(name, good)| if name == key { (name, value) } else { (name, Some(good)) });
-    let written = kept.iter().filter_map(|(name, value)| Some(format!("{name:?}:{}", (*value)?)));
+    let members = members.map(|(name, good)| if name == key { (name, value) } else { (name, Some(good)) });
+    let written = members.iter().filter_map(|(name, value)| Some(format!("{name:?}:{}", (*value)?)));
     format!("{{{}}}", written.collect::<Vec<_>>().join(","))
 }
 
 #[test]
-fn reads_a_ride_whatever_the_case_of_its_keys() {
+fn keys_are_read_in_any_case() {
     let ride = accepted(GOOD);
     assert_eq!((ride.name.as_str(), ride.breed.as_deref(), ride.ride_id.as_str()), ("Twilight", Some("Qilin"), "r-1"));
     assert_eq!(ride.statustime.to_string(), "2018-04-25 17:03:05.722");
@@ -62,7 +62,7 @@ fn reads_a_ride_whatever_the_case_of_its_keys() {
 }
 
 #[test]
-fn keys_are_read_without_what_surrounds_them() {
+fn keys_are_trimmed() {
     for key in [
         " latitude",
         "Latitude ",
@@ -78,14 +78,14 @@ fn keys_are_read_without_what_surrounds_them() {
 }
 
 #[test]
-fn what_only_resembles_a_key_is_none() {
+fn a_key_that_resembles_a_field_is_unknown() {
     for name in ["ride\u{7f}id", "Latitud\u{c5}", "nam\u{5}", "nome", "status_time", "rideid", "latitude ", ""] {
         assert_eq!(Key::of(name.as_bytes()), Key::Unknown, "{name}");
     }
 }
 
 #[test]
-fn says_of_every_number_what_is_wrong_with_it() {
+fn every_invalid_number_has_its_reason() {
     use RejectReason as Why;
     let invalid_numbers =
         [r#""abc""#, "true", "[1]", r#"{"a":{"b":[]}}"#, "1e999", r#""1e999""#, r#""nan""#, r#""e5""#];
@@ -115,7 +115,7 @@ fn says_of_every_number_what_is_wrong_with_it() {
 }
 
 #[test]
-fn says_of_a_value_out_of_range_or_of_another_kind_what_is_wrong_with_it() {
+fn every_value_out_of_range_or_of_another_type_has_its_reason() {
     use RejectReason as Why;
     for (key, value, expected) in [
         ("statustime", None, Some(Why::MissingStatustime)),
@@ -176,7 +176,7 @@ fn says_of_a_value_out_of_range_or_of_another_kind_what_is_wrong_with_it() {
 }
 
 #[test]
-fn what_is_optional_may_be_absent_null_or_empty() {
+fn optional_fields_may_be_absent_null_or_empty() {
     for value in [None, Some("null"), Some("\"\"")] {
         assert_eq!(accepted(&with("fieldservice", value)).fieldservice, None);
         assert_eq!(accepted(&with("name", value)).name, "");
@@ -211,7 +211,7 @@ fn what_is_optional_may_be_absent_null_or_empty() {
 }
 
 #[test]
-fn of_several_faults_the_first_in_order_is_told() {
+fn the_first_fault_in_the_order_of_fields_is_the_reason() {
     let order = [
         ("statustime", "1", RejectReason::InvalidStatustime),
         ("latitude", "91", RejectReason::LatitudeOutOfRange),
@@ -237,7 +237,7 @@ fn of_several_faults_the_first_in_order_is_told() {
 }
 
 #[test]
-fn a_field_given_twice_is_told_before_anything_else() {
+fn a_repeated_field_is_the_reason_before_any_other() {
     for twice in [r#""Name":"x""#, r#""LATITUDE":null"#, r#""ride_id":"r-2""#] {
         assert_eq!(reason(&GOOD.replacen('{', &format!("{{{twice},"), 1)), Some(RejectReason::DuplicateField));
     }
@@ -245,13 +245,13 @@ fn a_field_given_twice_is_told_before_anything_else() {
 }
 
 #[test]
-fn a_rejected_ride_still_tells_its_id() {
+fn a_rejected_ride_keeps_its_id() {
     let rejected = read(&GOOD.replace("40.5", "99"));
-    assert_eq!(rejected, Judged::Rejected { reason: RejectReason::LatitudeOutOfRange, ride_id: "r-1".into() });
+    assert_eq!(rejected, Validation::Rejected { reason: RejectReason::LatitudeOutOfRange, ride_id: "r-1".into() });
 }
 
 #[test]
-fn unknown_members_are_ignored_however_odd() {
+fn unknown_members_are_ignored() {
     let deep = format!("{}{}", "[".repeat(5_000), "]".repeat(5_000));
     for odd in [r#""x":1e999"#, r#""\ud800":"\udfff""#, r#""naïve":[{"latitude":1}]"#, &format!("\"deep\":{deep}")] {
         assert_eq!(accepted(&GOOD.replacen('{', &format!("{{{odd},"), 1)), accepted(GOOD));
@@ -260,7 +260,7 @@ fn unknown_members_are_ignored_however_odd() {
 }
 
 #[test]
-fn an_outline_sees_given_ids() {
+fn an_outline_has_given_ids() {
     for (json, has_ride_id) in [
         (GOOD, true),
         (r#"{"RIDE_ID":7}"#, true),
@@ -269,25 +269,25 @@ fn an_outline_sees_given_ids() {
         (r#"{"ride_id":"","ride_id ":" NaN"}"#, false),
         ("{}", false),
     ] {
-        let careful = Outline::carefully(json.as_bytes(), &Mapping::default());
+        let careful = Outline::from_members(json.as_bytes(), &Mapping::default());
         assert_eq!(careful, Outline { has_ride_id }, "{json}");
         assert!(serde_json::from_str::<Outline>(json).is_ok_and(|fast| fast == careful) || json.contains("999"));
     }
 }
 
-/// Found by fuzzing: a control character around a known key passed the first reading, and the second refused it.
+/// Regression test (fuzzing): the first pass accepted a control character around a known key, and the second refused it.
 #[test]
 fn a_control_character_in_a_key_is_refused_in_both_passes() {
     for key in ["\0\0LATITUDE", "latitude\n", "\u{1}latitude", "x\0"] {
         let json = format!("{{\"{key}\":1}}");
         assert!(serde_json::from_str::<Outline>(&json).is_err(), "{key:?}");
-        assert!(serde_json::from_str::<Judged>(&json).is_err(), "{key:?}");
+        assert!(serde_json::from_str::<Validation>(&json).is_err(), "{key:?}");
     }
 }
 
-/// What programs write for a missing value is no breed, and not the id of every ride.
+/// A placeholder for a missing value is neither a breed nor an id.
 #[test]
-fn a_placeholder_is_no_breed_and_no_id() {
+fn a_placeholder_is_an_absent_breed_and_an_absent_id() {
     for placeholder in
         ["NaN", "nan", "-nan", "NA", "null", "NULL", " ", "\\t", " None ", "N/A", "#N/A", "<NA>", "\\\\N"]
     {
@@ -310,7 +310,7 @@ const FOREIGN: &str = r#"{"name":"Twilight","when":{"end":1524675785.722},"pos":
     "Magic Points ":292,"service.needed":"True","kind":"Qilin","id":7.0,"distance":"not this one"}"#;
 
 #[test]
-fn a_mapped_field_is_read_from_its_source_alone() {
+fn a_mapped_field_is_read_only_from_its_source() {
     let map = mapping(&[
         "statustime=when.end",
         "latitude=pos.1",
@@ -322,20 +322,22 @@ fn a_mapped_field_is_read_from_its_source_alone() {
         "breed=kind",
         "ride_id=id",
     ]);
-    let Judged::Accepted(ride) = Judged::carefully(FOREIGN.as_bytes(), &map) else { panic!("expected a ride") };
+    let Validation::Accepted(ride) = Validation::from_members(FOREIGN.as_bytes(), &map) else {
+        panic!("expected a ride")
+    };
     let good = Ride { ride_id: "7".into(), distance: ride.distance, ..accepted(GOOD) };
     assert_eq!(ride, good);
     assert!((ride.distance - 29.5).abs() < 1e-4, "{}", ride.distance);
-    assert_eq!(Outline::carefully(FOREIGN.as_bytes(), &map), Outline { has_ride_id: true });
-    assert_eq!(Outline::carefully(GOOD.as_bytes(), &map), Outline::default(), "their own keys are ignored");
+    assert_eq!(Outline::from_members(FOREIGN.as_bytes(), &map), Outline { has_ride_id: true });
+    assert_eq!(Outline::from_members(GOOD.as_bytes(), &map), Outline::default(), "their own keys are ignored");
 }
 
 #[test]
-fn a_mapped_field_is_rejected_as_any_other() {
+fn a_mapped_field_is_rejected_like_any_other() {
     use RejectReason as Why;
-    let reason = |json: String, entry: &str| match Judged::carefully(json.as_bytes(), &mapping(&[entry])) {
-        Judged::Accepted(_) => None,
-        Judged::Rejected { reason, .. } => Some(reason),
+    let reason = |json: String, entry: &str| match Validation::from_members(json.as_bytes(), &mapping(&[entry])) {
+        Validation::Accepted(_) => None,
+        Validation::Rejected { reason, .. } => Some(reason),
     };
     let also = |members: &str| GOOD.replacen('{', &format!("{{{members},"), 1);
     for (members, entry, expected) in [
@@ -365,24 +367,24 @@ fn a_mapped_field_is_rejected_as_any_other() {
 
 proptest! {
     #[test]
-    fn numbers_survive_as_numbers_and_as_texts(value in -1e9f64..1e9) {
+    fn numbers_round_trip_as_numbers_and_as_texts(value in -1e9f64..1e9) {
         prop_assert_eq!(accepted(&with("healthpoints", Some(&format!("{value:?}")))).healthpoints, value + 0.0);
         prop_assert_eq!(accepted(&with("healthpoints", Some(&format!("\"{value}\"")))).healthpoints, value + 0.0);
     }
 
-    /// Where the fast reading accepts JSON, the grammar does; where it is refused for good, the grammar refuses it, too.
+    /// What the fast reading accepts is valid JSON; what both readings refuse is not.
     #[test]
     fn broken_rides_never_panic(cut in 0usize..200, byte in any::<u8>()) {
         let mut bytes = GOOD.as_bytes().to_vec();
         let at = cut % bytes.len();
         bytes[at] = byte;
-        let fast = serde_json::from_slice::<Judged>(&bytes).is_ok();
+        let fast = serde_json::from_slice::<Validation>(&bytes).is_ok();
         let outline = serde_json::from_slice::<Outline>(&bytes).is_ok();
         let grammar = serde_json::from_slice::<IgnoredAny>(&bytes).is_ok();
         if std::str::from_utf8(&bytes).is_ok() {
             prop_assert!(!fast || grammar);
             prop_assert!(!outline || grammar);
         }
-        let _ = Judged::carefully(&bytes, &Mapping::default());
+        let _ = Validation::from_members(&bytes, &Mapping::default());
     }
 }

@@ -1,6 +1,5 @@
-//! How the value of each kind of field is read.
+//! Parses the value of each kind of field.
 
-use super::{RIDE_ID_BYTES_MAX, TEXT_BYTES_MAX};
 use crate::document::{INFINITE, NAN};
 use common::{
     reading::Factor,
@@ -15,18 +14,22 @@ use serde::{
 use serde_json::value::RawValue;
 use std::{fmt, marker::PhantomData};
 
-/// The largest integer that is told apart from both its neighbours as a floating-point number: 2^53 - 1.
+/// Maximum length of a given `ride_id`, bytes.
+pub const RIDE_ID_BYTES_MAX: usize = 128;
+/// Maximum length of a `name` or `breed` as JSON, bytes. It bounds the size of a chunk.
+pub const TEXT_BYTES_MAX: usize = 256;
+/// Largest integer that differs from both its neighbours as an `f64`: 2^53 - 1.
 const EXACT_INTEGER_MAX: f64 = 9_007_199_254_740_991.0;
-/// What programs write in place of a missing text, beside the names of [`text::is_missing`]; in any case.
+/// Placeholders of a missing text, in any case, in addition to those of [`text::is_missing`].
 const PLACEHOLDERS: [&str; 6] = ["none", "undefined", "n/a", "#n/a", "<na>", "\\n"];
 
 /// The value of one field.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub(super) enum Field<T> {
-    /// Not there, null, or a text that stands for nothing: blank, or a placeholder where the field may be absent.
+    /// Missing, null, blank, or a placeholder of an optional field.
     #[default]
     Absent,
-    /// There, but not what it should be.
+    /// Present, but not a value of this kind.
     Invalid,
     Given(T),
 }
@@ -50,7 +53,7 @@ impl<T> Field<T> {
 }
 
 impl Field<f64> {
-    /// The number times a factor.
+    /// Multiplies the number by a factor.
     pub(super) fn scaled(self, factor: &Factor) -> Self {
         match self {
             Self::Given(value) => Number::number(factor.apply(value)),
@@ -59,7 +62,7 @@ impl Field<f64> {
     }
 }
 
-/// How a kind of field reads the JSON values it takes; whatever it does not name is invalid.
+/// Conversions from JSON values to one kind of field. Types of JSON without a conversion are invalid.
 pub(super) trait Kind {
     type Value;
     fn text(text: &str) -> Field<Self::Value>;
@@ -75,13 +78,13 @@ pub(super) trait Kind {
     fn boolean(_: bool) -> Field<Self::Value> {
         Field::Invalid
     }
-    /// NaN, or what else stands for a missing value.
+    /// The value for NaN and other words for a missing number.
     fn nan() -> Field<Self::Value> {
         Field::Absent
     }
 }
 
-/// Reads a value that stands alone. Never fails: what cannot be read is invalid.
+/// Reads a value from its raw text. An unreadable value is invalid.
 pub(super) fn read<K: Kind>(raw: &RawValue) -> Field<K::Value> {
     match raw.get() {
         NAN => return K::nan(),
@@ -92,7 +95,7 @@ pub(super) fn read<K: Kind>(raw: &RawValue) -> Field<K::Value> {
     Of::<K>(PhantomData).deserialize(&mut json).unwrap_or(Field::Invalid)
 }
 
-/// Reads a value in its place.
+/// Reads a value of this kind within its object.
 pub(super) struct Of<K>(pub(super) PhantomData<K>);
 
 impl<'de, K: Kind> DeserializeSeed<'de> for Of<K> {
@@ -135,8 +138,8 @@ impl<'de, K: Kind> Visitor<'de> for Of<K> {
         Ok(Field::Invalid)
     }
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Self::Value, A::Error> {
-        // Half a surrogate pair in a key fails here; the object is then read value by value, and the field is invalid
-        // there, too.
+        // Half a surrogate pair in a key fails here. The object is then read value by value, which finds the field invalid,
+        // too.
         while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
         Ok(Field::Invalid)
     }
@@ -145,9 +148,9 @@ impl<'de, K: Kind> Visitor<'de> for Of<K> {
 pub(super) struct Number;
 pub(super) struct Service;
 pub(super) struct Moment;
-/// Free text, kept as it is.
+/// Free text, kept unchanged.
 pub(super) struct Text;
-/// A text that stands for one of several things; a placeholder stands for none.
+/// A category, for which a placeholder means absent.
 pub(super) struct Category;
 pub(super) struct RideId;
 
@@ -155,10 +158,10 @@ fn is_blank(text: &str) -> bool {
     text::trimmed(text).is_empty()
 }
 
-/// Whether a text is blank or a placeholder of a missing value, as `NaN`, `NULL` and `N/A`.
+/// Returns whether a text is blank or a placeholder of a missing value, such as `NaN`, `NULL` and `N/A`.
 fn is_placeholder(text: &str) -> bool {
     let text = text::trimmed(text);
-    // None of them is longer.
+    // No placeholder is longer.
     text.len() <= 9
         && (text.is_empty()
             || text::is_missing(text)
@@ -177,7 +180,7 @@ impl Kind for Number {
     }
     #[inline]
     fn number(value: f64) -> Field<f64> {
-        // Adding 0 turns -0 into 0 and nothing else into anything else.
+        // Adding 0 turns -0 into 0 and changes no other number.
         if value.is_finite() { Field::Given(value + 0.0) } else { Field::Invalid }
     }
     fn nan() -> Field<f64> {
@@ -228,7 +231,7 @@ impl Kind for Moment {
 impl Kind for Text {
     type Value = CompactString;
     fn text(text: &str) -> Field<CompactString> {
-        // Escaped, a byte takes at most six: only a long text can be too long.
+        // An escaped byte takes at most six bytes, so a short text always fits.
         let fits = text.len() <= TEXT_BYTES_MAX / 6 || json_bytes(text) <= TEXT_BYTES_MAX;
         if fits { Field::Given(CompactString::from(text)) } else { Field::Invalid }
     }
@@ -241,7 +244,7 @@ impl Kind for Category {
     }
 }
 
-/// Bytes of a text within the quotes of JSON (RFC 8259 §7), each at most six.
+/// Returns the length of a text as JSON without the quotes (RFC 8259 §7), bytes.
 fn json_bytes(text: &str) -> usize {
     let written = |byte| match byte {
         b'"' | b'\\' | b'\n' | b'\r' | b'\t' | 0x08 | 0x0C => 2,
@@ -263,7 +266,7 @@ impl Kind for RideId {
         }
     }
     fn number(value: f64) -> Field<CompactString> {
-        // As data frames write a column of integers that has gaps: `7.0`.
+        // Data frames write integers of a column with missing values as `7.0`.
         if value.fract() == 0.0 && value.abs() <= EXACT_INTEGER_MAX {
             Field::Given((value as i64).to_compact_string())
         } else {

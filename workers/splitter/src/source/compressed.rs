@@ -1,10 +1,10 @@
-//! Decompression: every member of a gzip file, every frame of zstd, and nothing after them but padding.
+//! Decompresses every member of gzip and every frame of zstd; only padding may follow.
 
 use super::{
-    Limits, RATIO_GRACE_BYTES, ReadError,
+    error::{ReadError, read_error},
     format::{self, Format},
     input::Input,
-    read_error,
+    limits::{Limits, RATIO_GRACE_BYTES},
 };
 use async_compression::{
     tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
@@ -13,21 +13,22 @@ use async_compression::{
 use bytes::{Bytes, BytesMut};
 use common::coding::Coding;
 use futures::{StreamExt, stream};
+use runtime::compression::is_zlib;
 use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 
 /// Largest window of a zstd frame, as a power of two: 32 MiB.
 const ZSTD_WINDOW_LOG_MAX: u32 = 25;
-/// Bytes at the start by which the compression is recognised.
+/// Number of bytes at the start by which the compression is recognised.
 const START_BYTES: usize = 512;
 
-/// What the message and the object's name say about the compression.
+/// What the message and the object's name indicate about the compression.
 #[derive(Debug, Clone, Copy, Default)]
-pub(super) struct Stated {
-    /// What the publisher declares.
+pub(super) struct CompressionHints {
+    /// Declared by the publisher.
     pub declared: Option<Coding>,
-    /// What the object's name says; it counts only where the bytes are neither text nor another known format.
-    pub named: Option<Coding>,
+    /// Indicated by the object's name. It is used only if the bytes are neither text nor another known format.
+    pub by_name: Option<Coding>,
 }
 
 /// The decompressed bytes of a batch.
@@ -36,13 +37,13 @@ pub(super) struct Decompressed {
     coding: Option<Coding>,
     limits: Limits,
     buffer: BytesMut,
-    /// Bytes decompressed so far.
+    /// Number of bytes decompressed so far.
     bytes: u64,
-    /// What the bytes start like, if they may not be compressed at all.
+    /// What the bytes start like, if they may be uncompressed.
     starts_like: Option<String>,
 }
 
-/// Where the bytes come from next.
+/// The current decoder.
 enum Stream {
     Plain(Input),
     Gzip(Box<GzipDecoder<Input>>),
@@ -53,21 +54,21 @@ enum Stream {
 }
 
 impl Decompressed {
-    /// Starts at the first byte. If no compression is declared, the first bytes decide.
-    pub async fn open(mut input: Input, stated: Stated, limits: Limits) -> Result<Self, ReadError> {
+    /// Starts at the first byte, which decides on the compression if none is declared.
+    pub async fn open(mut input: Input, hints: CompressionHints, limits: Limits) -> Result<Self, ReadError> {
         let start = input.peek(START_BYTES).await.map_err(|error| read_error(error, 0))?;
         let by_mark = Coding::of_body(start);
         let is_marked = |coding| matches!(coding, Coding::Gzip | Coding::Zstd);
         let is_text = format::is_text(start);
         let is_known = is_text || format::recognise(start) != Format::Text;
-        let coding = match stated.declared {
-            // An empty body is an empty document, whatever compression was declared.
+        let coding = match hints.declared {
+            // An empty body is an empty document under any declared compression.
             Some(_) if start.is_empty() => None,
             Some(coding) if by_mark != Some(coding) && (is_marked(coding) || by_mark.is_some()) => {
-                return Err(ReadError::NotAsDeclared { declared: coding, found: format::starts_like(start) });
+                return Err(ReadError::NotAsDeclared { declared: coding, actual: format::starts_like(start) });
             }
             Some(coding) => Some(coding),
-            None => by_mark.or(stated.named.filter(|_| !is_known)),
+            None => by_mark.or(hints.by_name.filter(|_| !is_known)),
         };
         let may_be_plain = is_text && coding.is_some_and(|coding| !is_marked(coding));
         let starts_like = may_be_plain.then(|| format::starts_like(start));
@@ -78,32 +79,32 @@ impl Decompressed {
         Ok(Self { stream, coding, limits, buffer: BytesMut::new(), bytes: 0, starts_like })
     }
 
-    /// How the bytes are compressed.
+    /// Returns the compression of the bytes.
     pub fn coding(&self) -> Option<Coding> {
         self.coding
     }
 
-    /// The next piece; `None` at the end.
+    /// Returns the next piece; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         loop {
             let piece = match self.piece().await {
                 Ok(piece) => piece,
-                Err(error) => return Err(self.failed(error)),
+                Err(error) => return Err(self.decoder_error(error)),
             };
             let Some(coding) = self.stream.coding() else {
                 return Ok((!piece.is_empty()).then_some(piece));
             };
             if !piece.is_empty() {
                 self.bytes = self.bytes.saturating_add(piece.len() as u64);
-                return self.bounded().map(|()| Some(piece));
+                return self.check_size().map(|()| Some(piece));
             }
             self.after_member(coding).await?;
-            // Lets other tasks run, however little each member holds.
+            // Lets other tasks run even if the members are empty.
             tokio::task::yield_now().await;
         }
     }
 
-    /// Pulls what is left of the compressed bytes; returns their SHA-256 in hex.
+    /// Reads the compressed bytes to their end and returns their SHA-256 in hex.
     pub async fn finish(self) -> Result<String, ReadError> {
         let input = self.stream.into_input();
         let at = input.pulled();
@@ -122,12 +123,12 @@ impl Decompressed {
         }
     }
 
-    /// Goes on after a complete member: with another one, or, after padding, with the end.
+    /// Continues after a complete member with the next one, or ends after padding.
     async fn after_member(&mut self, coding: Coding) -> Result<(), ReadError> {
         let nothing = Input::new(stream::empty().boxed(), 1);
         let mut input = std::mem::replace(&mut self.stream, Stream::Plain(nothing)).into_input();
         let at = input.consumed();
-        let is_member = follows(&mut input, coding).await.map_err(|error| read_error(error, at))?;
+        let is_member = next_is_member(&mut input, coding).await.map_err(|error| read_error(error, at))?;
         self.stream = match is_member {
             None => Stream::Plain(input),
             Some(true) => Stream::decode(coding, input).await.map_err(|error| read_error(error, at))?,
@@ -139,7 +140,7 @@ impl Decompressed {
         Ok(())
     }
 
-    fn bounded(&self) -> Result<(), ReadError> {
+    fn check_size(&self) -> Result<(), ReadError> {
         let limits = self.limits;
         if self.bytes > limits.decompressed_bytes_max {
             return Err(ReadError::Expands(format!("{} bytes", limits.decompressed_bytes_max)));
@@ -151,10 +152,10 @@ impl Decompressed {
         Ok(())
     }
 
-    /// What a failure of the decoder means.
-    fn failed(&mut self, error: io::Error) -> ReadError {
+    /// Maps a failure of the decoder.
+    fn decoder_error(&mut self, error: io::Error) -> ReadError {
         let at = self.stream.input().pulled();
-        // For deflate, flate2 reports bytes that end too early as `ErrorKind::Other`.
+        // flate2 reports truncated deflate data as `ErrorKind::Other`.
         let is_cut = self.stream.coding() == Some(Coding::Deflate) && error.kind() == io::ErrorKind::Other;
         let error = match read_error(error, at) {
             ReadError::Corrupt { at, .. } if is_cut => ReadError::CutShort(at),
@@ -163,21 +164,21 @@ impl Decompressed {
         match error {
             ReadError::CutShort(_) | ReadError::Corrupt { .. }
                 if let Some(declared) = self.coding
-                    && let Some(found) = self.starts_like.take() =>
+                    && let Some(actual) = self.starts_like.take() =>
             {
-                ReadError::NotAsDeclared { declared, found }
+                ReadError::NotAsDeclared { declared, actual }
             }
             other => other,
         }
     }
 }
 
-/// Whether another member follows, or `None` at the end. Zeros, as archivers that write in blocks leave them, and line ends, as
-/// editors leave them, are padding.
-async fn follows(input: &mut Input, coding: Coding) -> io::Result<Option<bool>> {
+/// Returns whether another member follows, or `None` at the end. Zeros, which archivers that write in blocks append, and line
+/// ends, which editors append, are padding.
+async fn next_is_member(input: &mut Input, coding: Coding) -> io::Result<Option<bool>> {
     input.skip(|byte| byte == 0 || byte.is_ascii_whitespace()).await?;
-    let following = input.peek(4).await?;
-    Ok((!following.is_empty()).then(|| Coding::of_body(following) == Some(coding)))
+    let next = input.peek(4).await?;
+    Ok((!next.is_empty()).then(|| Coding::of_body(next) == Some(coding)))
 }
 
 impl Stream {
@@ -224,14 +225,6 @@ impl Stream {
             Self::Zstd(decoder) => decoder.into_inner(),
             Self::Brotli(decoder) => decoder.into_inner(),
         }
-    }
-}
-
-/// Whether a stream begins with a header of RFC 1950.
-fn is_zlib(start: &[u8]) -> bool {
-    match start {
-        [method, flags, ..] => method & 0x0F == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0,
-        _ => false,
     }
 }
 

@@ -1,61 +1,62 @@
-//! The decompressed bytes with a look ahead, as UTF-8 where they were UTF-16.
+//! The decompressed bytes with look-ahead; UTF-16 becomes UTF-8.
 
 use super::{
-    HEAD_BYTES, Limits, ReadError,
-    compressed::{Decompressed, Stated},
+    compressed::{CompressionHints, Decompressed},
+    error::ReadError,
     format::Endian,
     input::Input,
+    limits::{HEAD_BYTES, Limits},
     utf16::Utf16,
 };
 use bytes::Bytes;
 use common::coding::Coding;
 use std::collections::VecDeque;
 
-/// The bytes of a document.
+/// A reader of the bytes of a document.
 pub(super) struct Decoded {
     source: Decompressed,
-    /// Pieces that were looked at, before transcoding.
+    /// Pieces of the look-ahead, before transcoding.
     ahead: VecDeque<Bytes>,
     utf16: Option<Utf16>,
-    /// Pieces that were looked at, after transcoding.
+    /// Pieces of the look-ahead, after transcoding.
     transcoded: VecDeque<Bytes>,
 }
 
 impl Decoded {
-    pub async fn open(input: Input, stated: Stated, limits: Limits) -> Result<Self, ReadError> {
-        let source = Decompressed::open(input, stated, limits).await?;
+    pub async fn open(input: Input, hints: CompressionHints, limits: Limits) -> Result<Self, ReadError> {
+        let source = Decompressed::open(input, hints, limits).await?;
         Ok(Self { source, ahead: VecDeque::new(), utf16: None, transcoded: VecDeque::new() })
     }
 
-    /// How the bytes were compressed.
+    /// Returns the compression of the bytes.
     pub fn coding(&self) -> Option<Coding> {
         self.source.coding()
     }
 
-    /// The first [`HEAD_BYTES`] of the document, or all of it, however it comes; they will come again. Before the first
-    /// [`Decoded::next`].
+    /// Returns the first [`HEAD_BYTES`] of the document, or all of it; [`Decoded::next`] returns them again. Only valid before
+    /// the first call of `next`.
     pub async fn head(&mut self) -> Result<Vec<u8>, ReadError> {
         let mut head = Vec::new();
-        let mut seen = VecDeque::new();
+        let mut pieces = VecDeque::new();
         while head.len() < HEAD_BYTES
             && let Some(piece) = self.next().await?
         {
             head.extend(piece.iter().take(HEAD_BYTES - head.len()));
-            seen.push_back(piece);
+            pieces.push_back(piece);
         }
         match self.utf16 {
-            None => self.ahead = seen,
-            Some(_) => self.transcoded = seen,
+            None => self.ahead = pieces,
+            Some(_) => self.transcoded = pieces,
         }
         Ok(head)
     }
 
-    /// The document is UTF-16: from its first byte on it is given as UTF-8.
+    /// Transcodes the document from UTF-16 to UTF-8, from its first byte on.
     pub fn transcode(&mut self, endian: Endian) {
         self.utf16 = Some(Utf16::new(endian));
     }
 
-    /// The next piece, not empty; `None` at the end.
+    /// Returns the next piece, which is never empty; `None` at the end.
     pub async fn next(&mut self) -> Result<Option<Bytes>, ReadError> {
         loop {
             if let Some(piece) = self.transcoded.pop_front() {
@@ -78,7 +79,7 @@ impl Decoded {
         }
     }
 
-    /// Pulls what is left; returns the SHA-256 of the bytes as they came, in hex.
+    /// Reads to the end and returns the SHA-256 of the raw bytes, in hex.
     pub async fn finish(self) -> Result<String, ReadError> {
         self.source.finish().await
     }

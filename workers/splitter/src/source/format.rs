@@ -1,21 +1,21 @@
-//! What a document is by its first bytes: a form that is read, or a format that is refused by name.
+//! Recognises the format of a document by its first bytes: a supported one, or one that is refused by name.
 
 use common::coding::Coding;
 use memchr::memmem;
 use std::fmt;
 
-/// What the decompressed bytes are.
+/// The format of the decompressed bytes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Format {
-    /// UTF-8: JSON in any form, CSV, or nothing that is known.
+    /// UTF-8: JSON in any form, CSV, or an unknown text.
     Text,
     /// UTF-16 with a byte order mark.
     Utf16(Endian),
     /// Apache Parquet.
     Parquet,
-    /// Compressed once more.
+    /// Compressed a second time.
     Compressed(Coding),
-    /// A known format that is not read.
+    /// A known but unsupported format.
     Unsupported(Unsupported),
 }
 
@@ -26,21 +26,21 @@ pub(super) enum Endian {
     Big,
 }
 
-/// A format that is not read.
+/// A format that is not supported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Unsupported {
     /// With its article: `a zip archive`.
     pub name: String,
     /// What to do instead, as an imperative.
-    pub way_out: &'static str,
+    pub advice: &'static str,
 }
 
 impl Unsupported {
-    fn new(name: impl Into<String>, way_out: &'static str) -> Self {
-        Self { name: name.into(), way_out }
+    fn new(name: impl Into<String>, advice: &'static str) -> Self {
+        Self { name: name.into(), advice }
     }
 
-    /// The same, found in decompressed bytes.
+    /// Returns the same format within this compression.
     pub(super) fn within(self, coding: Option<Coding>) -> Self {
         match coding {
             Some(coding) => Self { name: format!("{} within {coding}", self.name), ..self },
@@ -51,7 +51,7 @@ impl Unsupported {
 
 impl fmt::Display for Unsupported {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "this is {}, which is not read: {}", self.name, self.way_out)
+        write!(f, "this is {}, which is not read: {}", self.name, self.advice)
     }
 }
 
@@ -64,7 +64,7 @@ const EXPORT_QUERY: &str =
     "export the table of rides as CSV, as in: sqlite3 -header -csv FILE 'SELECT * FROM rides' > rides.csv";
 const PLAIN_JSON: &str = "publish the JSON itself as the bytes of the body";
 
-/// Formats by their first bytes, with what to do instead.
+/// Formats by their first bytes, with advice.
 const MAGICS: [(&[u8], &str, &str); 23] = [
     (b"Rar!\x1A\x07", "a RAR archive", UNPACK),
     (b"7z\xBC\xAF\x27\x1C", "a 7z archive", UNPACK),
@@ -91,7 +91,7 @@ const MAGICS: [(&[u8], &str, &str); 23] = [
     (b"version https://git-lfs", "a Git LFS pointer, not the file it stands for", "fetch the file with: git lfs pull"),
 ];
 
-/// Formats whose first bytes could also start a text: they count only if control bytes are near.
+/// Formats whose first bytes may also start a text. They apply only if control bytes follow.
 const BINARY_MAGICS: [(&[u8], &str, &str); 6] = [
     (b"BZh", "compressed with bzip2", RECOMPRESS),
     (b"LZIP", "compressed with lzip", RECOMPRESS),
@@ -101,7 +101,7 @@ const BINARY_MAGICS: [(&[u8], &str, &str); 6] = [
     (b"RDX", "an R data file", "hand in CSV, as write.csv writes it"),
 ];
 
-/// What a document is; `head` holds its first bytes, [`super::HEAD_BYTES`] or all of them.
+/// Returns the format of a document; `head` has its first [`super::limits::HEAD_BYTES`], or all of it.
 pub(super) fn recognise(head: &[u8]) -> Format {
     if let Some(coding) = Coding::of_body(head) {
         return Format::Compressed(coding);
@@ -120,7 +120,7 @@ pub(super) fn recognise(head: &[u8]) -> Format {
     }
 }
 
-/// What bytes start like, in words, for a message about bytes that are not what was declared.
+/// Describes the beginning of bytes, for a message about a wrong declaration.
 pub(super) fn starts_like(head: &[u8]) -> String {
     let start = without_mark(head).trim_ascii_start();
     match recognise(head) {
@@ -132,20 +132,20 @@ pub(super) fn starts_like(head: &[u8]) -> String {
             None => "an empty document".to_owned(),
             Some(b'{' | b'[') => "JSON".to_owned(),
             Some(_) => {
-                let shown: String = String::from_utf8_lossy(start).chars().take(16).collect();
-                format!("{shown:?}")
+                let excerpt: String = String::from_utf8_lossy(start).chars().take(16).collect();
+                format!("{excerpt:?}")
             }
         },
     }
 }
 
-/// Whether bytes are UTF-8 without control characters; the last character may be cut.
+/// Returns whether bytes are UTF-8 without control characters; the last character may be incomplete.
 pub(super) fn is_text(bytes: &[u8]) -> bool {
     let is_utf8 = std::str::from_utf8(bytes).map_or_else(|error| error.error_len().is_none(), |_| true);
     is_utf8 && bytes.iter().all(|byte| !byte.is_ascii_control() || byte.is_ascii_whitespace())
 }
 
-/// The text without a byte order mark.
+/// Returns the text without a byte order mark.
 pub(super) fn without_mark(text: &[u8]) -> &[u8] {
     text.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(text)
 }
@@ -155,7 +155,7 @@ enum Unicode {
     Other(Unsupported),
 }
 
-/// UTF-16 and UTF-32, by their mark or by where their NUL bytes are.
+/// Recognises UTF-16 and UTF-32 by their byte order mark or by the positions of NUL bytes.
 fn unicode(head: &[u8]) -> Option<Unicode> {
     const TO_UTF8: [&str; 4] = [
         "convert it with: iconv -f UTF-16LE -t UTF-8",
@@ -164,7 +164,7 @@ fn unicode(head: &[u8]) -> Option<Unicode> {
         "convert it with: iconv -f UTF-32BE -t UTF-8",
     ];
     let [utf16_le, utf16_be, utf32_le, utf32_be] = TO_UTF8;
-    let other = |name: &str, way_out| Some(Unicode::Other(Unsupported::new(name, way_out)));
+    let other = |name: &str, advice| Some(Unicode::Other(Unsupported::new(name, advice)));
     match head {
         [0xFF, 0xFE, 0, 0, ..] => return other("UTF-32", utf32_le),
         [0, 0, 0xFE, 0xFF, ..] => return other("UTF-32", utf32_be),
@@ -185,34 +185,34 @@ fn unicode(head: &[u8]) -> Option<Unicode> {
     }
 }
 
-/// Bytes by which a character set is recognised.
+/// Number of bytes by which a character encoding is recognised.
 const UNICODE_HEAD_BYTES: usize = 512;
 
-/// Whether bytes are a text in UTF-32: characters without control characters.
+/// Returns whether bytes are a text in UTF-32 without control characters.
 fn is_utf32(head: &[u8], unit: fn([u8; 4]) -> u32) -> bool {
     let (units, _) = head.get(..head.len().min(UNICODE_HEAD_BYTES)).unwrap_or_default().as_chunks::<4>();
     let is_text = |bytes: &[u8; 4]| char::from_u32(unit(*bytes)).is_some_and(|c| !c.is_control() || c.is_whitespace());
     !units.is_empty() && units.iter().all(is_text)
 }
 
-/// Whether bytes are a text in UTF-16, in any script: without control characters and unpaired surrogates, and with so many
-/// ASCII characters as keys, digits and punctuation are.
+/// Returns whether bytes are a text in UTF-16, in any script: without control characters and unpaired surrogates, and with a
+/// share of ASCII characters that keys, digits and punctuation give.
 fn is_utf16(head: &[u8], unit: fn([u8; 2]) -> u16) -> bool {
-    /// With so many ASCII characters, the first need not be one.
+    /// With this many ASCII characters, the first character need not be ASCII.
     const ASCII_ENOUGH: usize = 8;
     let (pairs, _) = head.get(..head.len().min(UNICODE_HEAD_BYTES)).unwrap_or_default().as_chunks::<2>();
     let units: Vec<u16> = pairs.iter().map(|pair| unit(*pair)).collect();
     let is_ascii = |unit: &u16| matches!(unit, 0x20..=0x7E | 0x09 | 0x0A | 0x0D);
     let is_control = |unit: &u16| *unit < 0x20 && !is_ascii(unit);
     let ascii = units.iter().filter(|unit| is_ascii(unit)).count();
-    // The second half of the last pair may be beyond what is looked at.
-    let halves = char::decode_utf16(units.iter().copied()).filter(Result::is_err).count();
-    let ends_in_half = units.last().is_some_and(|last| (0xD800..0xDC00).contains(last));
+    // The second half of the last pair may be beyond the head.
+    let unpaired = char::decode_utf16(units.iter().copied()).filter(Result::is_err).count();
+    let ends_in_pair = units.last().is_some_and(|last| (0xD800..0xDC00).contains(last));
     ascii >= 2
         && ascii * 8 >= units.len()
         && (ascii >= ASCII_ENOUGH || units.first().is_some_and(is_ascii))
         && !units.iter().any(is_control)
-        && halves <= usize::from(ends_in_half)
+        && unpaired <= usize::from(ends_in_pair)
 }
 
 fn binary(head: &[u8]) -> Option<Unsupported> {
@@ -230,11 +230,11 @@ fn binary(head: &[u8]) -> Option<Unsupported> {
     let is_binary = head.iter().take(1024).any(|byte| *byte < b'\t');
     let binary_magics = BINARY_MAGICS.iter().filter(|_| is_binary);
     let starts_with = |magic: &[u8]| head.starts_with(magic) || without_mark(head).starts_with(magic);
-    let (_, name, way_out) = MAGICS.iter().chain(binary_magics).find(|(magic, ..)| starts_with(magic))?;
-    Some(Unsupported::new(*name, way_out))
+    let (_, name, advice) = MAGICS.iter().chain(binary_magics).find(|(magic, ..)| starts_with(magic))?;
+    Some(Unsupported::new(*name, advice))
 }
 
-/// Names a zip archive, or the kind of file that its content shows it to be.
+/// Names a zip archive, or the format that its content indicates.
 fn zip(head: &[u8]) -> Unsupported {
     const NAME_AT: usize = 30;
     let holds = |needle: &[u8]| memmem::find(head, needle).is_some();
@@ -256,21 +256,21 @@ fn zip(head: &[u8]) -> Unsupported {
     if name.ends_with(b".npy") {
         return Unsupported::new("a NumPy archive (npz)", AS_PARQUET);
     }
-    let way_out = "unzip it and hand in the JSON, CSV or Parquet file in it";
-    let shown: String = String::from_utf8_lossy(name).chars().take(60).collect();
-    if shown.is_empty() {
-        return Unsupported::new("a zip archive", way_out);
+    let advice = "unzip it and hand in the JSON, CSV or Parquet file in it";
+    let excerpt: String = String::from_utf8_lossy(name).chars().take(60).collect();
+    if excerpt.is_empty() {
+        return Unsupported::new("a zip archive", advice);
     }
-    Unsupported::new(format!("a zip archive with {shown:?} in it"), way_out)
+    Unsupported::new(format!("a zip archive with {excerpt:?} in it"), advice)
 }
 
-/// Texts that are neither JSON nor CSV.
+/// Recognises texts that are neither JSON nor CSV.
 fn text(head: &[u8]) -> Option<Unsupported> {
     let start = without_mark(head).trim_ascii_start();
     if start.first() == Some(&b'<') {
         return markup(start);
     }
-    // The base64 of `{"`, of `[{` and of the mark of gzip.
+    // The base64 of `{"`, of `[{` and of the magic number of gzip.
     let in_base64 = [("eyJ", "JSON in base64"), ("W3s", "JSON in base64"), ("H4sI", "gzip in base64")];
     let is_base64 = |byte: &u8| byte.is_ascii_alphanumeric() || b"+/=-_\r\n".contains(byte);
     if let Some((_, name)) = in_base64.iter().find(|(mark, _)| start.starts_with(mark.as_bytes()))
@@ -282,7 +282,7 @@ fn text(head: &[u8]) -> Option<Unsupported> {
     None
 }
 
-/// HTML and XML, and the error documents among them.
+/// Recognises HTML, XML and XML error documents.
 fn markup(start: &[u8]) -> Option<Unsupported> {
     let lower = start.get(..start.len().min(4096)).unwrap_or_default().to_ascii_lowercase();
     let holds = |needle: &str| memmem::find(&lower, needle.as_bytes()).is_some();
@@ -302,7 +302,7 @@ fn markup(start: &[u8]) -> Option<Unsupported> {
     Some(Unsupported::new("XML", "convert it to JSON or CSV"))
 }
 
-/// What stands in `<Code>`, as in `AccessDenied`.
+/// Returns the content of `<Code>`, such as `AccessDenied`.
 fn error_code(start: &[u8]) -> String {
     let text = String::from_utf8_lossy(start.get(..start.len().min(4096)).unwrap_or_default());
     let after = text.split_once("<Code>").map_or("", |(_, rest)| rest);
@@ -310,17 +310,17 @@ fn error_code(start: &[u8]) -> String {
     if code.is_empty() { "no code".to_owned() } else { code }
 }
 
-/// Names the format of a text that is neither JSON nor CSV, if it is recognised.
+/// Returns the format of a text that is neither JSON nor CSV, if it is recognised.
 pub(super) fn unknown_text(head: &[u8]) -> Option<Unsupported> {
     let text = without_mark(head);
     if is_event_stream(text) {
-        let way_out = "hand in the JSON behind each `data:`, as `sed -n 's/^data: *//p'` prints it";
-        return Some(Unsupported::new("a stream of server-sent events", way_out));
+        let advice = "hand in the JSON behind each `data:`, as `sed -n 's/^data: *//p'` prints it";
+        return Some(Unsupported::new("a stream of server-sent events", advice));
     }
     is_yaml(text).then(|| Unsupported::new("YAML", "convert it to JSON, or to CSV with a header"))
 }
 
-/// Whether the first lines are server-sent events: names of fields and comments, and JSON as the first data.
+/// Returns whether the first lines are server-sent events with JSON as the first data.
 fn is_event_stream(text: &[u8]) -> bool {
     let mut lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii).filter(|line| !line.is_empty());
     let is_before_data =
@@ -330,7 +330,7 @@ fn is_event_stream(text: &[u8]) -> bool {
     matches!(data.first(), Some(b'{' | b'['))
 }
 
-/// Whether the first lines are YAML: a document mark, a list of mappings, or two lines of `key: value`.
+/// Returns whether the first lines are YAML: a document marker, a list of mappings, or two lines of `key: value`.
 fn is_yaml(text: &[u8]) -> bool {
     let lines = text.split(|byte| *byte == b'\n').map(<[u8]>::trim_ascii);
     let mut lines = lines.filter(|line| !line.is_empty() && !line.starts_with(b"#"));
@@ -342,7 +342,7 @@ fn is_yaml(text: &[u8]) -> bool {
     without_dash(first) && (first.starts_with(b"- ") || lines.next().is_some_and(without_dash))
 }
 
-/// Whether a line is `key:` or `key: value`, the key without quotes.
+/// Returns whether a line is `key:` or `key: value`, with the key unquoted.
 fn is_yaml_member(line: &[u8]) -> bool {
     let Some(colon) = memchr::memchr(b':', line) else { return false };
     let (key, rest) = line.split_at(colon);

@@ -1,7 +1,8 @@
-//! Bytes as they come, fingerprinted, in pieces of bounded size.
+//! The raw bytes of a batch, hashed, in pieces of bounded size.
 
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{StreamExt, stream::BoxStream};
+use runtime::compression::poll_read_buffered;
 use sha2::{Digest, Sha256};
 use std::{
     io,
@@ -10,7 +11,7 @@ use std::{
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, ReadBuf};
 
-/// The bytes of a batch as they are stored.
+/// A reader of the raw bytes of a batch.
 pub(super) struct Input {
     pieces: BoxStream<'static, io::Result<Bytes>>,
     /// Received from the stream and not pulled yet.
@@ -35,38 +36,38 @@ impl Input {
         }
     }
 
-    /// Bytes pulled so far.
+    /// Returns the number of bytes pulled so far.
     pub fn pulled(&self) -> u64 {
         self.pulled
     }
 
-    /// Bytes consumed so far.
+    /// Returns the number of bytes consumed so far.
     pub fn consumed(&self) -> u64 {
         self.pulled - self.buffer.len() as u64
     }
 
-    /// The next piece, not empty; `None` at the end.
+    /// Returns the next piece, which is never empty; `None` at the end.
     pub async fn next(&mut self) -> io::Result<Option<Bytes>> {
         self.fill_buf().await?;
         let piece = std::mem::take(&mut self.buffer);
         Ok((!piece.is_empty()).then_some(piece))
     }
 
-    /// The next `length` bytes without consuming them; fewer at the end.
+    /// Returns the next `length` bytes without consuming them; fewer at the end.
     pub async fn peek(&mut self, length: usize) -> io::Result<&[u8]> {
         if self.buffer.len() < length {
-            let mut ahead = BytesMut::from(&*std::mem::take(&mut self.buffer));
-            while ahead.len() < length
+            let mut start = BytesMut::from(&*std::mem::take(&mut self.buffer));
+            while start.len() < length
                 && let Some(piece) = self.next().await?
             {
-                ahead.extend_from_slice(&piece);
+                start.extend_from_slice(&piece);
             }
-            self.buffer = ahead.freeze();
+            self.buffer = start.freeze();
         }
         Ok(self.buffer.get(..length).unwrap_or(&self.buffer))
     }
 
-    /// Passes over bytes that `is_padding`; returns how many.
+    /// Skips bytes for which `is_padding` holds, and returns their number.
     pub async fn skip(&mut self, is_padding: impl Fn(u8) -> bool) -> io::Result<u64> {
         let mut skipped = 0;
         loop {
@@ -81,7 +82,7 @@ impl Input {
         }
     }
 
-    /// Pulls what is left; returns the SHA-256 of all bytes, in hex.
+    /// Reads to the end and returns the SHA-256 of all bytes, in hex.
     pub async fn finish(mut self) -> io::Result<String> {
         while self.next().await?.is_some() {}
         Ok(hex::encode(self.sha256.finalize()))
@@ -112,15 +113,7 @@ impl AsyncBufRead for Input {
 }
 
 impl AsyncRead for Input {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let buffer = ready!(self.as_mut().poll_fill_buf(context))?;
-        let length = buffer.len().min(target.remaining());
-        target.put_slice(buffer.get(..length).unwrap_or_default());
-        self.consume(length);
-        Poll::Ready(Ok(()))
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        poll_read_buffered(self, context, target)
     }
 }

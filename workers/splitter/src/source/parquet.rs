@@ -1,15 +1,19 @@
-//! Parquet: each row becomes one line of JSON, an object of its flat columns without those that are null.
+//! Converts Parquet to one line of JSON per row: an object of the flat columns that are not null. Depends on the library
+//! `parquet` and on a temporary folder.
 //!
-//! The format is read from its end, so the file is spooled first: in memory while it is small, else in a temporary file. The library
-//! that reads it trusts what the file says about its own sizes, so these are checked before: see [`thrift`] and [`pages`].
+//! The format is read from its end, so the file is spooled first: in memory if it is small, or else in a temporary file. The
+//! library trusts the sizes that the file states, so [`thrift`] and [`pages`] check them before.
 
+mod error;
 mod file;
 mod pages;
 mod spool;
 mod thrift;
 mod value;
 
-use super::{Limits, ReadError, decoded::Decoded};
+pub(crate) use error::InvalidParquet;
+
+use super::{decoded::Decoded, error::ReadError, limits::Limits};
 use bytes::Bytes;
 use common::text::shorten;
 use file::Rows;
@@ -21,53 +25,7 @@ use std::{
 };
 use tokio::task::spawn_blocking;
 
-/// Why a Parquet file cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum InvalidParquet {
-    /// The footer at the end of the file, which says where everything is, is missing.
-    #[error("the Parquet file has no footer at its end: it was cut short on its way, after {0} bytes; copy it again")]
-    CutShort(u64),
-    /// It contradicts itself, or the format.
-    #[error("the Parquet file is broken: {0}; write it again")]
-    Broken(String),
-    /// It uses a part of the format that is not read.
-    #[error("the Parquet file has {what}, which is not read: {way_out}")]
-    Unsupported {
-        /// With its article.
-        what: String,
-        /// What to do instead, as an imperative.
-        way_out: &'static str,
-    },
-    /// More bytes than are spooled.
-    #[error(
-        "the Parquet file is larger than splitter.decompressed_bytes_max ({0} bytes); split it, or raise the setting"
-    )]
-    TooLarge(u64),
-    /// The file system of the temporary folder is smaller than the file.
-    #[error(
-        "the Parquet file is larger than the temporary folder {folder} can hold ({capacity} bytes); split it, or give the splitter a larger one (TMPDIR)"
-    )]
-    LargerThanFolder {
-        /// Where the file is spooled.
-        folder: String,
-        /// Size of its file system, bytes.
-        capacity: u64,
-    },
-}
-
-impl InvalidParquet {
-    /// The stable code of the refusal.
-    pub fn code(&self) -> &'static str {
-        match self {
-            Self::CutShort(_) => "cut_short",
-            Self::Broken(_) => "invalid_parquet",
-            Self::Unsupported { .. } => "unsupported_format",
-            Self::TooLarge(_) | Self::LargerThanFolder { .. } => "expands_too_much",
-        }
-    }
-}
-
-/// A spooled file that is being read.
+/// A reader of a spooled file.
 pub(super) struct Parquet {
     /// `None` while a blocking thread reads, and after the last row.
     rows: Option<Box<Rows>>,
@@ -85,7 +43,7 @@ impl Parquet {
             }
             let write = move || match spool.write(&piece) {
                 Ok(()) => Ok(spool),
-                Err(error) => Err(unspooled(error, bytes, &env::temp_dir())),
+                Err(error) => Err(spool_error(error, bytes, &env::temp_dir())),
             };
             spool = blocking(write).await?;
         }
@@ -97,7 +55,7 @@ impl Parquet {
         Ok(Self { rows: Some(Box::new(rows)) })
     }
 
-    /// The next lines of about `bytes` in all; `None` after the last row.
+    /// Returns the next lines, of about `bytes` in total; `None` after the last row.
     pub async fn next(&mut self, bytes: usize) -> Result<Option<Bytes>, ReadError> {
         let Some(mut rows) = self.rows.take() else { return Ok(None) };
         let (rows, lines) = blocking(move || {
@@ -113,9 +71,9 @@ impl Parquet {
     }
 }
 
-/// Why a file could not be spooled after `bytes` bytes. A full file system is an outage, unless this file alone fills it: then
+/// Maps an error of spooling after `bytes` bytes. A full file system is an outage, unless this file alone fills it: then
 /// waiting does not help.
-fn unspooled(error: io::Error, bytes: u64, folder: &Path) -> ReadError {
+fn spool_error(error: io::Error, bytes: u64, folder: &Path) -> ReadError {
     match capacity(folder) {
         Some(capacity) if error.kind() == ErrorKind::StorageFull && bytes >= capacity / 10 * 9 => {
             InvalidParquet::LargerThanFolder { folder: folder.display().to_string(), capacity }.into()
@@ -124,10 +82,10 @@ fn unspooled(error: io::Error, bytes: u64, folder: &Path) -> ReadError {
     }
 }
 
-/// Size of the file system of a folder, bytes; `None` if it is unknown.
+/// Returns the size of the file system of a folder, bytes; `None` if it is unknown.
 #[cfg(unix)]
 fn capacity(folder: &Path) -> Option<u64> {
-    rustix::fs::statvfs(folder).ok().map(|found| found.f_blocks.saturating_mul(found.f_frsize))
+    rustix::fs::statvfs(folder).ok().map(|stat| stat.f_blocks.saturating_mul(stat.f_frsize))
 }
 
 #[cfg(not(unix))]
@@ -135,7 +93,7 @@ fn capacity(_: &Path) -> Option<u64> {
     None
 }
 
-/// Runs on a blocking thread. A panic of the library becomes an error about the file that caused it.
+/// Runs `work` on a blocking thread. A panic of the library becomes an error of the file.
 async fn blocking<T: Send + 'static>(
     work: impl FnOnce() -> Result<T, ReadError> + Send + 'static,
 ) -> Result<T, ReadError> {

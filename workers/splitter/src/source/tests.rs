@@ -6,14 +6,14 @@ use tokio::io::{AsyncWrite, AsyncWriteExt};
 
 pub(super) const LIMITS: Limits = Limits { piece_bytes: 4096, decompressed_bytes_max: 1 << 30, expansion_max: 1000 };
 
-/// What was read: the pieces in a row, and whether its lines are records.
+/// The concatenated pieces, and whether their lines are records.
 pub(super) type Text = (String, bool);
 
 pub(super) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(future)
 }
 
-/// Reads an inline body to its end, in pieces of a size, and checks its fingerprint.
+/// Reads an inline body to its end and checks its fingerprint.
 pub(super) async fn read_in(body: &[u8], coding: Option<Coding>, limits: Limits) -> Result<Text, ReadError> {
     let source = Source::Inline { body: Bytes::copy_from_slice(body), coding };
     let mut reading = source.open(limits).await?;
@@ -23,11 +23,11 @@ pub(super) async fn read_in(body: &[u8], coding: Option<Coding>, limits: Limits)
         text.extend_from_slice(&piece);
     }
     let records = reading.records();
-    assert_eq!(reading.finish().await?.sha256, hex::encode(Sha256::digest(body)), "of the bytes as they came");
+    assert_eq!(reading.finish().await?.sha256, hex::encode(Sha256::digest(body)), "of the raw bytes");
     Ok((String::from_utf8_lossy(&text).into_owned(), records))
 }
 
-/// Reads a body in pieces of every kind of size, which must make no difference.
+/// Reads a body in pieces of several sizes, which must give the same result.
 pub(super) async fn read(body: &[u8]) -> Result<Text, String> {
     declared(body, None).await
 }
@@ -41,7 +41,7 @@ async fn declared(body: &[u8], coding: Option<Coding>) -> Result<Text, String> {
     for piece_bytes in [1, 2, 3, 7, 64, 4096] {
         let read = in_pieces(piece_bytes).await;
         match (&whole, &read) {
-            // How far a decoder had looked ahead is part of what it says.
+            // The message includes the position of the decoder, which depends on the pieces.
             (Err(whole), Err(read)) if whole.contains("compressed bytes") => {
                 assert_eq!(whole.get(..30), read.get(..30));
             }
@@ -89,7 +89,7 @@ fn json() -> Result<Text, String> {
 }
 
 #[tokio::test]
-async fn padding_after_the_last_member_is_no_content() {
+async fn padding_after_a_member_is_skipped() {
     let (head, tail) = JSON.as_bytes().split_at(9);
     for (first, second) in [(gzip(head).await, gzip(tail).await), (zstd(head).await, zstd(tail).await)] {
         for padding in [&b""[..], b"\n", b"\r\n", b" \t\n", &[0; 512], &[0; 70_000], b"\0\n\0"] {
@@ -120,13 +120,13 @@ async fn other_bytes_after_a_complete_stream_are_counted() {
             assert!(why.starts_with(&expected), "{why}");
         }
     }
-    // Another compression is no member.
+    // A member of another compression does not count.
     let mixed = [gzip(JSON.as_bytes()).await, zstd(JSON.as_bytes()).await].concat();
     assert!(read(&mixed).await.unwrap_err().contains("bytes follow after a complete gzip stream"));
 }
 
 #[tokio::test]
-async fn a_skippable_frame_of_zstd_is_skipped_wherever_it_is() {
+async fn a_skippable_frame_of_zstd_is_skipped() {
     let skippable = [&[0x53, 0x2A, 0x4D, 0x18, 3, 0, 0, 0][..], b"xyz"].concat();
     let frame = zstd(JSON.as_bytes()).await;
     for body in [[&skippable[..], &frame].concat(), [&frame[..], &skippable].concat()] {
@@ -135,7 +135,7 @@ async fn a_skippable_frame_of_zstd_is_skipped_wherever_it_is() {
 }
 
 #[tokio::test]
-async fn deflate_and_brotli_are_read_where_they_are_declared() {
+async fn deflate_and_brotli_are_read_if_declared() {
     for body in [zlib(JSON.as_bytes()).await, deflate(JSON.as_bytes()).await] {
         assert_eq!(declared(&body, Some(Coding::Deflate)).await, json());
         assert_eq!(declared(&[&body[..], b"\n"].concat(), Some(Coding::Deflate)).await, json());
@@ -144,9 +144,9 @@ async fn deflate_and_brotli_are_read_where_they_are_declared() {
 }
 
 #[tokio::test]
-async fn bytes_that_are_not_as_declared_are_described() {
+async fn a_wrong_declaration_is_refused_with_the_actual_format() {
     let zipped = gzip(JSON.as_bytes()).await;
-    for (body, coding, found) in [
+    for (body, coding, actual) in [
         (JSON.as_bytes(), Coding::Gzip, "JSON"),
         (b"\xEF\xBB\xBF\n{}", Coding::Zstd, "JSON"),
         (JSON.as_bytes(), Coding::Deflate, "JSON"),
@@ -158,14 +158,14 @@ async fn bytes_that_are_not_as_declared_are_described() {
         (b"PK\x03\x04", Coding::Gzip, "a zip archive"),
     ] {
         let why = declared(body, Some(coding)).await.unwrap_err();
-        let expected = format!("content_encoding declares {coding}, but the body starts like {found}: leave");
+        let expected = format!("content_encoding declares {coding}, but the body starts like {actual}: leave");
         assert!(why.starts_with(&expected), "{why}");
     }
     assert_eq!(declared(b"", Some(Coding::Gzip)).await, Ok((String::new(), false)), "an empty document");
 }
 
 #[tokio::test]
-async fn compressed_twice_is_named() {
+async fn double_compression_is_refused_by_name() {
     let (once, other) = (gzip(JSON.as_bytes()).await, zstd(JSON.as_bytes()).await);
     for (body, expected) in [
         (gzip(&once).await, "compressed twice: gzip within gzip;"),
@@ -201,7 +201,7 @@ async fn cut_and_corrupt_streams_are_refused() {
 }
 
 #[tokio::test]
-async fn utf_16_is_read_by_its_mark_compressed_or_not() {
+async fn utf_16_with_a_mark_is_read_compressed_or_not() {
     for little in [true, false] {
         let body = utf16(JSON, little);
         let marked = Ok((format!("\u{FEFF}{JSON}"), false));

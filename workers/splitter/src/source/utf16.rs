@@ -1,20 +1,20 @@
-//! UTF-16 to UTF-8, piece by piece.
+//! Transcodes UTF-16 to UTF-8, piece by piece.
 
 use super::format::Endian;
 use bytes::Bytes;
 
-/// Why a document is not UTF-16, and where.
+/// Why a document is invalid UTF-16, and where.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum InvalidUtf16 {
     /// Half of a surrogate pair without the other half.
     #[error(
-        "the document is UTF-16 by its byte order mark, but has half a surrogate pair at byte {at} (line {line}); write it anew, \
-         best as UTF-8"
+        "the document is UTF-16 by its byte order mark, but has half a surrogate pair at byte {at} (line {line}); write it again, \
+         preferably as UTF-8"
     )]
     Unpaired {
-        /// From the start of the document, decompressed.
+        /// Offset in the decompressed document, bytes.
         at: u64,
-        /// From 1.
+        /// Line number from 1.
         line: u64,
     },
     /// An odd number of bytes.
@@ -24,15 +24,15 @@ pub(crate) enum InvalidUtf16 {
     CutShort(u64),
 }
 
-/// A transcoder, fed with pieces. The byte order mark becomes one in UTF-8.
+/// A transcoder of a document that arrives in pieces. The byte order mark becomes one in UTF-8.
 #[derive(Debug)]
 pub(super) struct Utf16 {
     endian: Endian,
-    /// The first byte of a unit whose second has not come yet.
+    /// The first byte of a unit whose second byte has not arrived.
     half: Option<u8>,
     /// The first half of a surrogate pair.
     high: Option<u16>,
-    /// Bytes transcoded.
+    /// Number of bytes transcoded.
     at: u64,
     line: u64,
 }
@@ -42,7 +42,7 @@ impl Utf16 {
         Self { endian, half: None, high: None, at: 0, line: 1 }
     }
 
-    /// The piece as UTF-8: at most one and a half times as long.
+    /// Returns the piece as UTF-8, at most one and a half times as long.
     pub fn transcode(&mut self, piece: &[u8]) -> Result<Bytes, InvalidUtf16> {
         let mut text = String::with_capacity(piece.len() / 2 + 4);
         for byte in piece {
@@ -112,7 +112,7 @@ mod tests {
     }
 
     #[test]
-    fn half_a_pair_is_refused_with_its_place() {
+    fn an_unpaired_surrogate_is_refused_with_its_position() {
         let (line, high, low) = (u16::from(b'\n'), 0xD83E, 0xDD84);
         for (units, at) in [
             (&[line, high][..], 2),
@@ -123,8 +123,8 @@ mod tests {
         ] {
             for endian in [Endian::Little, Endian::Big] {
                 for piece in 1..9 {
-                    let found = read(&bytes(units.iter().copied(), endian), endian, piece);
-                    assert_eq!(found, Err(InvalidUtf16::Unpaired { at, line: 2 }), "{units:x?}");
+                    let result = read(&bytes(units.iter().copied(), endian), endian, piece);
+                    assert_eq!(result, Err(InvalidUtf16::Unpaired { at, line: 2 }), "{units:x?}");
                 }
             }
         }
@@ -133,7 +133,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn every_text_reads_back_in_any_pieces(text in any::<String>(), piece in 1..9usize) {
+        fn every_text_round_trips_in_any_pieces(text in any::<String>(), piece in 1..9usize) {
             for endian in [Endian::Little, Endian::Big] {
                 let read = read(&bytes(text.encode_utf16(), endian), endian, piece);
                 prop_assert_eq!(read.as_deref(), Ok(text.as_bytes()));

@@ -1,4 +1,4 @@
-//! What people hand in, through the whole splitter: inline and by reference, to the same rides.
+//! Every format through the whole splitter, inline and by reference: all give the same rides.
 
 use super::*;
 use async_compression::tokio::write::{BrotliEncoder, ZlibEncoder};
@@ -50,7 +50,7 @@ fn utf16(text: &str) -> Vec<u8> {
     std::iter::once(0xFEFF).chain(text.encode_utf16()).flat_map(u16::to_le_bytes).collect()
 }
 
-/// A Parquet file of the same rides, as the fleet's own export writes it.
+/// A Parquet file of the same rides, as `wildrydes export` writes it.
 fn parquet() -> Vec<u8> {
     use ::parquet::{
         data_type::{ByteArrayType, DataType, DoubleType, Int32Type, Int64Type},
@@ -95,15 +95,15 @@ fn parquet() -> Vec<u8> {
     bytes
 }
 
-/// The rides without their ids, which come from the bytes.
-fn values(published: &Published) -> Vec<Ride> {
+/// The rides without their ids, which depend on the bytes.
+fn values(published: &Publication) -> Vec<Ride> {
     published.rides().into_iter().map(|ride| Ride { ride_id: "".into(), ..ride.clone() }).collect()
 }
 
 #[tokio::test]
-async fn every_format_gives_the_same_rides_inline_and_by_reference_whatever_its_name() {
+async fn every_format_gives_the_same_rides_inline_and_by_reference_under_any_name() {
     let expected = publish(&splitter(&memory(), 2), json()).await.unwrap();
-    assert_eq!((expected.account.received, expected.account.rejected), (3, 1));
+    assert_eq!((expected.summary.received, expected.summary.rejected), (3, 1));
     let excel = format!(
         "\u{FEFF}sep=;\r\n{}",
         csv().replace("\"Twilight, S.\"", "Twilight@ S.").replace(',', ";").replace('\n', "\r\n")
@@ -130,8 +130,8 @@ async fn every_format_gives_the_same_rides_inline_and_by_reference_whatever_its_
         let reference = upload(&store, &format!("raw/{name}"), &body).await;
         let published = publish(&splitter(&store, 2), reference).await.unwrap();
         assert_eq!(values(&published), values(&expected), "{name}");
-        assert_eq!((published.account.received, published.account.rejected), (3, 1), "{name}");
-        assert_eq!(published.account.sha256, sha256(&body), "{name}: the bytes as they came");
+        assert_eq!((published.summary.received, published.summary.rejected), (3, 1), "{name}");
+        assert_eq!(published.summary.sha256, sha256(&body), "{name}: the bytes as they came");
         let ids: Vec<_> = published.rides().iter().map(|ride| ride.ride_id.rsplit_once('-').unwrap().1).collect();
         assert_eq!(ids, ["0", "2"], "{name}");
         if !name.ends_with(".br") && !name.ends_with(".deflate") {
@@ -142,7 +142,7 @@ async fn every_format_gives_the_same_rides_inline_and_by_reference_whatever_its_
 }
 
 #[tokio::test]
-async fn a_content_encoding_that_is_no_compression_changes_nothing() {
+async fn a_content_encoding_that_is_no_compression_is_ignored() {
     let expected = publish(&splitter(&memory(), 2), json()).await.unwrap();
     for name in ["utf-8", "UTF-8", "utf8", "us-ascii", "binary", "8bit", "7bit", "identity", "", "iso-8859-1"] {
         let published = publish_with(&splitter(&memory(), 2), json().as_bytes(), encoded_as(name)).await.unwrap();
@@ -167,26 +167,26 @@ async fn a_content_encoding_that_is_no_compression_changes_nothing() {
 
 /// The stored copy of an inline batch is read as the message was, without the message's properties.
 #[tokio::test]
-async fn an_inline_batch_of_any_compression_replays_from_what_was_kept() {
+async fn an_inline_batch_of_any_compression_replays_from_its_stored_copy() {
     for (name, body) in [("br", brotli(json().as_bytes()).await), ("deflate", zlib(csv().as_bytes()).await)] {
         let store = memory();
         let properties = Properties { content_type: Some("application/x-ndjson".into()), ..encoded_as(name) };
         let first = publish_with(&splitter(&store, 2), &body, properties).await.unwrap();
-        assert_eq!(first.account.accepted, 2);
-        let claim: Claim = store::read_json(&store, &layout::claim(&first.account.batch_id)).await.unwrap().unwrap();
+        assert_eq!(first.summary.accepted, 2);
+        let claim: Claim = store::read_json(&store, &layout::claim(&first.summary.batch_id)).await.unwrap().unwrap();
         let reference = json!({"object": claim.object, "sha256": claim.sha256}).to_string();
         assert_eq!(publish(&splitter(&store, 2), reference).await.unwrap(), first, "{name}");
     }
 }
 
 #[tokio::test]
-async fn rows_that_are_no_rides_are_rejected_and_the_others_go_on() {
+async fn invalid_rows_are_rejected_and_the_others_accepted() {
     let store = memory();
     let giant = "x".repeat(200_000);
     let body = format!("{}A,1\n{giant},2018-04-25 17:03:05,40.5,-74,29.5,291,292,1\nB,never,1,2,3,4,5,\n", csv());
     let published = publish(&splitter(&store, 10), &body).await.unwrap();
-    assert_eq!((published.account.received, published.account.accepted), (6, 2));
-    let lines = rejects(&store, &published.account.batch_id).await;
+    assert_eq!((published.summary.received, published.summary.accepted), (6, 2));
+    let lines = rejects(&store, &published.summary.batch_id).await;
     let reasons: Vec<_> =
         lines.iter().map(|line| (line["index"].as_u64().unwrap(), line["reason"].as_str().unwrap())).collect();
     assert_eq!(
@@ -196,21 +196,21 @@ async fn rows_that_are_no_rides_are_rejected_and_the_others_go_on() {
     assert_eq!(lines[1]["ride"], "line 5 has 2 cells, the header 8: A,1");
 }
 
-/// Placeholders are the ids of no ride: they would make all rides but one a duplicate.
+/// Placeholders as ids would make all rides but one a duplicate.
 #[tokio::test]
-async fn placeholders_in_a_column_of_ids_are_no_ids() {
+async fn placeholders_in_a_column_of_ids_are_absent_ids() {
     for placeholder in ["NaN", "NA", "null", "NULL", " ", "None", "#N/A"] {
         let row = format!("A,2018-04-25 17:03:05,40.5,-74,29.5,291,292,1,{placeholder},{placeholder}\n");
         let body = format!("{COLUMNS},ride_id,breed\n{}", row.repeat(3));
         let published = publish(&splitter(&memory(), 10), &body).await.unwrap();
-        assert_eq!((published.account.received, published.account.accepted), (3, 3), "{placeholder:?}");
+        assert_eq!((published.summary.received, published.summary.accepted), (3, 3), "{placeholder:?}");
         assert!(published.rides().iter().all(|ride| ride.breed.is_none()), "{placeholder:?}");
     }
 }
 
-/// The endings that editors and transports append.
+/// Editors and transports append such endings.
 #[tokio::test]
-async fn padding_after_a_parquet_file_is_no_part_of_it() {
+async fn padding_after_a_parquet_file_is_ignored() {
     let expected = values(&publish(&splitter(&memory(), 2), parquet()).await.unwrap());
     for padding in [&b"\n"[..], b"\r\n", &[0; 512]] {
         let published = publish(&splitter(&memory(), 2), [&parquet()[..], padding].concat()).await.unwrap();
@@ -223,7 +223,7 @@ async fn padding_after_a_parquet_file_is_no_part_of_it() {
 #[tokio::test]
 async fn a_header_without_rows_is_a_batch_without_rides() {
     let published = publish(&splitter(&memory(), 10), COLUMNS).await.unwrap();
-    assert_eq!((published.account.received, published.account.chunks), (0, 0));
+    assert_eq!((published.summary.received, published.summary.chunks), (0, 0));
 }
 
 #[tokio::test]
@@ -234,13 +234,13 @@ async fn columns_are_mapped_to_fields() {
     let mut reference: Value = serde_json::from_str(&object).unwrap();
     reference["map"] = json!({"latitude": "breite", "distance": "km/2"});
     let published = publish(&splitter(&store, 10), reference.to_string()).await.unwrap();
-    let found: Vec<_> = published.rides().iter().map(|ride| (ride.latitude, ride.distance)).collect();
-    assert_eq!(found, [(40.5, 14.75), (40.6, 5.0)]);
+    let values: Vec<_> = published.rides().iter().map(|ride| (ride.latitude, ride.distance)).collect();
+    assert_eq!(values, [(40.5, 14.75), (40.6, 5.0)]);
 }
 
-/// Exports of `wildrydes export` and parts of a dataset are read again, with the ids they have.
+/// Exports of `wildrydes export` and dataset files are read with their ids.
 #[tokio::test]
-async fn the_fleets_own_datasets_are_taken_back() {
+async fn datasets_of_the_fleet_are_batches() {
     let columns = common::dataset::COLUMNS.join(",");
     let row = |ride: &str, label: &str| {
         format!(
@@ -251,18 +251,18 @@ async fn the_fleets_own_datasets_are_taken_back() {
     let export = part.replace("ride_id,", "batch_id,ride_id,").replace("\nr-", "\na batch,r-");
     for csv in [part, export] {
         let published = publish(&splitter(&memory(), 10), &csv).await.unwrap();
-        let found: Vec<_> =
+        let ids: Vec<_> =
             published.rides().iter().map(|ride| (ride.ride_id.as_str(), ride.fieldservice.is_some())).collect();
-        assert_eq!(found, [("r-1", true), ("r-2", false)], "{csv}");
+        assert_eq!(ids, [("r-1", true), ("r-2", false)], "{csv}");
     }
 }
 
 #[tokio::test]
-async fn what_cannot_be_read_is_refused_with_a_code_and_a_way_out() {
+async fn an_unreadable_batch_is_refused_with_a_code_and_advice() {
     let store = memory();
     let worker = splitter(&store, 10);
     let open = csv().replace("Qilin", "\"Qilin");
-    for (body, code, way_out) in [
+    for (body, code, advice) in [
         (b"PK\x03\x04\x14\0\0\0\x08\0".to_vec(), "unsupported_format", "unzip it"),
         (b"BZh91AY&SY\0\0".to_vec(), "unsupported_format", "decompress it"),
         (b"version https://git-lfs.github.com/spec/v1\n".to_vec(), "unsupported_format", "git lfs pull"),
@@ -275,17 +275,17 @@ async fn what_cannot_be_read_is_refused_with_a_code_and_a_way_out() {
         (parquet()[..500].to_vec(), "cut_short", "copy it again"),
         (gzip(&gzip(b"[]").await).await, "bad_compression", "compressed twice"),
         ([&gzip(b"[]").await[..], b"tail"].concat(), "bad_compression", "4 bytes follow after a complete gzip stream"),
-        ([&utf16("[]")[..], &[0, 0xD8, b']', 0]].concat(), "invalid_text", "write it anew"),
+        ([&utf16("[]")[..], &[0, 0xD8, b']', 0]].concat(), "invalid_text", "write it again"),
     ] {
         let inline = publish(&worker, &body).await.unwrap_err().to_string();
-        assert!(inline.starts_with(code) && inline.contains(way_out), "{inline}");
+        assert!(inline.starts_with(code) && inline.contains(advice), "{inline}");
         let reference = upload(&store, "raw/rides.json", &body).await;
         assert_eq!(publish(&worker, reference).await.unwrap_err().to_string(), inline);
     }
     assert_eq!(stored_objects(&store).await, ["raw/rides.json"], "no trace is left");
 }
 
-/// Runs the reported cases, if their folder exists.
+/// Runs the cases of bug reports, if their folder exists.
 #[tokio::test]
 async fn reported_cases_end_well() {
     let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");
@@ -300,12 +300,12 @@ async fn reported_cases_end_well() {
         ("08-gzip-with-padding/padded.json.gz", 12),
         ("08-gzip-with-padding/newline.json.gz", 12),
     ] {
-        let account = publish(&splitter(&memory(), 10), read(name)).await.unwrap().account;
-        assert_eq!((account.received, account.rejected), (rides, 0), "{name}");
+        let summary = publish(&splitter(&memory(), 10), read(name)).await.unwrap().summary;
+        assert_eq!((summary.received, summary.rejected), (rides, 0), "{name}");
     }
     let zip = publish(&splitter(&memory(), 10), read("07-not-json-at-all/rides.zip")).await.unwrap_err().to_string();
     assert!(zip.contains("a zip archive") && zip.contains("unzip it"), "{zip}");
     let rides = read("16-content-encoding-utf-8/rides.json");
-    let account = publish_with(&splitter(&memory(), 10), &rides, encoded_as("utf-8")).await.unwrap().account;
-    assert_eq!((account.received, account.rejected), (6, 0));
+    let summary = publish_with(&splitter(&memory(), 10), &rides, encoded_as("utf-8")).await.unwrap().summary;
+    assert_eq!((summary.received, summary.rejected), (6, 0));
 }

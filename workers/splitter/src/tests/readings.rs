@@ -1,4 +1,4 @@
-//! Batches that say where their rides are and which of their keys is which field.
+//! Batches with `rides_at` and with a mapping of keys to fields.
 
 use super::*;
 
@@ -19,38 +19,38 @@ async fn claim(store: &Store, batch_id: &str) -> Claim {
 }
 
 #[tokio::test]
-async fn a_reference_says_where_the_rides_are_and_how_they_are_read() {
+async fn a_reference_may_have_rides_at_and_a_mapping() {
     let store = memory();
     let body = format!("{{\"batch_id\":7,\"count\":2,\"data\":[{{\"ride\":{OWN}}},{{\"ride\":{GOOD}}}]}}");
     store.put(&Path::from("raw/x.json"), body.clone().into()).await.unwrap();
-    let unread = reference("raw/x.json", body.as_bytes(), json!({}));
-    assert_eq!(refused_with(&splitter(&store, 10), unread).await, "not_a_batch");
+    let without_reading = reference("raw/x.json", body.as_bytes(), json!({}));
+    assert_eq!(refused_with(&splitter(&store, 10), without_reading).await, "not_a_batch");
     let message = reference("raw/x.json", body.as_bytes(), json!({"rides_at": "data[].ride", "map": map()}));
     let published = publish(&splitter(&store, 10), &message).await.unwrap();
-    assert_eq!((published.account.received, published.account.accepted), (2, 1));
+    assert_eq!((published.summary.received, published.summary.accepted), (2, 1));
     let ride = published.rides()[0];
     assert_eq!((ride.latitude, ride.longitude, ride.name.as_str()), (40.5, -74.0, "Twilight"));
     assert!((ride.distance - 29.5).abs() < 1e-4);
-    let reading = claim(&store, &published.account.batch_id).await.reading;
+    let reading = claim(&store, &published.summary.batch_id).await.reading;
     assert_eq!(reading.rides_at.as_ref().unwrap().to_string(), "data[].ride");
-    assert_eq!(published.account.batch_id, reading.batch_id(&sha256(body.as_bytes())));
-    let lines = rejects(&store, &published.account.batch_id).await;
+    assert_eq!(published.summary.batch_id, reading.batch_id(&sha256(body.as_bytes())));
+    let lines = rejects(&store, &published.summary.batch_id).await;
     let as_it_came: Value = serde_json::from_str(GOOD).unwrap();
     assert_eq!(lines, [json!({"index": 1, "field": "statustime", "reason": "missing_statustime", "ride": as_it_came})]);
     assert_eq!(publish(&splitter(&store, 1000), &message).await.unwrap(), published);
 }
 
 #[tokio::test]
-async fn a_mapping_beside_the_rides_holds_wherever_it_stands_and_when_replayed() {
+async fn a_mapping_in_the_document_applies_at_any_position_and_in_a_replay() {
     for body in [
         format!("{{\"map\":{},\"rides\":[{OWN},{GOOD}]}}", map()),
         format!("{{\"rides\":[{OWN},{GOOD}],\"map\":{}}}", map()),
     ] {
         let store = memory();
         let first = publish(&splitter(&store, 10), &body).await.unwrap();
-        assert_eq!((first.account.received, first.account.accepted), (2, 1), "{body}");
-        assert_ne!(first.account.batch_id, sha256(body.as_bytes())[..16]);
-        let claim = claim(&store, &first.account.batch_id).await;
+        assert_eq!((first.summary.received, first.summary.accepted), (2, 1), "{body}");
+        assert_ne!(first.summary.batch_id, sha256(body.as_bytes())[..16]);
+        let claim = claim(&store, &first.summary.batch_id).await;
         assert_eq!(serde_json::to_value(&claim.reading.map).unwrap(), map());
         let replay = reference(claim.object.as_deref().unwrap(), body.as_bytes(), json!({}));
         assert_eq!(publish(&splitter(&store, 10), replay).await.unwrap(), first);
@@ -60,7 +60,7 @@ async fn a_mapping_beside_the_rides_holds_wherever_it_stands_and_when_replayed()
 }
 
 #[tokio::test]
-async fn a_batch_id_stands_for_one_reading_as_well() {
+async fn a_batch_id_is_bound_to_its_reading() {
     let store = memory();
     let worker = splitter(&store, 10);
     let body = format!("[{OWN}]");
@@ -76,17 +76,17 @@ async fn a_batch_id_stands_for_one_reading_as_well() {
 }
 
 #[tokio::test]
-async fn a_ride_with_nan_is_rejected_as_it_came() {
+async fn a_ride_with_nan_is_rejected_with_its_raw_text() {
     let store = memory();
     let odd = GOOD.replace("292", "NaN");
     let published = publish(&splitter(&store, 10), format!("[{GOOD},\n{odd},{GOOD}]")).await.unwrap();
-    assert_eq!((published.account.received, published.account.accepted), (3, 2));
-    let lines = rejects(&store, &published.account.batch_id).await;
+    assert_eq!((published.summary.received, published.summary.accepted), (3, 2));
+    let lines = rejects(&store, &published.summary.batch_id).await;
     assert_eq!(lines, [json!({"index": 1, "field": "magicpoints", "reason": "invalid_magicpoints", "ride": odd})]);
 }
 
 #[tokio::test]
-async fn what_several_rides_stand_in_is_never_one_ride() {
+async fn an_object_with_several_rides_is_never_one_ride() {
     let worker = splitter(&memory(), 10);
     let lines = Properties { content_type: Some("application/x-ndjson".into()), ..Properties::default() };
     for body in [
@@ -97,7 +97,7 @@ async fn what_several_rides_stand_in_is_never_one_ride() {
         format!("{{\"rides\":[{GOOD},{GOOD},{GOOD}]}}"),
     ] {
         let published = publish_with(&worker, body.as_bytes(), lines.clone()).await.unwrap();
-        assert_eq!((published.account.received, published.account.accepted), (3, 3), "{body}");
+        assert_eq!((published.summary.received, published.summary.accepted), (3, 3), "{body}");
     }
     for body in [format!("{{\"data\":[{GOOD},{GOOD}]}}"), format!("[[{GOOD},{GOOD}],{{}}]")] {
         let failure = publish_with(&worker, body.as_bytes(), lines.clone()).await.unwrap_err();
@@ -107,10 +107,10 @@ async fn what_several_rides_stand_in_is_never_one_ride() {
 
 /// Runs the public cases on forms of documents, times, labels, numbers and keys, if their folder exists.
 #[tokio::test]
-async fn the_public_cases_give_the_known_counts() {
+async fn the_public_cases_give_the_expected_counts() {
     let cases = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/cases");
     if !cases.is_dir() {
-        eprintln!("skipped: {} is not there", cases.display());
+        eprintln!("skipped: {} does not exist", cases.display());
         return;
     }
     for (case, received, rejected) in [
@@ -129,18 +129,18 @@ async fn the_public_cases_give_the_known_counts() {
         let store = memory();
         let bytes = std::fs::read(cases.join(case)).unwrap();
         let reference = upload(&store, &format!("raw/{case}"), &bytes).await;
-        let account = publish(&splitter(&store, 100), reference).await.unwrap().account;
-        assert_eq!((account.received, account.rejected), (received, rejected), "{case}: {account:?}");
+        let summary = publish(&splitter(&store, 100), reference).await.unwrap().summary;
+        assert_eq!((summary.received, summary.rejected), (received, rejected), "{case}: {summary:?}");
     }
     for (case, path) in [("data", "data"), ("results", "results"), ("features", "features[].properties")] {
         let store = memory();
         let bytes = std::fs::read(cases.join(format!("06-rides-below-another-key/{case}.json"))).unwrap();
-        let unread = upload(&store, "raw/x", &bytes).await;
-        let failure = publish(&splitter(&store, 100), unread).await.unwrap_err().to_string();
+        let without_reading = upload(&store, "raw/x", &bytes).await;
+        let failure = publish(&splitter(&store, 100), without_reading).await.unwrap_err().to_string();
         assert!(failure.starts_with("not_a_batch") && failure.contains("an array of 12"), "{failure}");
         assert!(failure.contains("--rides-at") && failure.contains(path), "{failure}");
         let read = reference("raw/x", &bytes, json!({"rides_at": path}));
-        let account = publish(&splitter(&store, 100), read).await.unwrap().account;
-        assert_eq!((account.received, account.rejected), (12, 0), "{case}");
+        let summary = publish(&splitter(&store, 100), read).await.unwrap().summary;
+        assert_eq!((summary.received, summary.rejected), (12, 0), "{case}");
     }
 }

@@ -1,4 +1,4 @@
-//! Questions about weather against a stub of NOAA's services.
+//! Weather requests against a stub of NOAA's services.
 
 use super::*;
 use crate::tests::{
@@ -16,7 +16,7 @@ use runtime::{
 };
 use tokio::time::Instant;
 
-/// As the broker names it.
+/// A name that the broker generates.
 const REPLY_QUEUE: &str = "amq.gen-answers";
 
 fn place(latitude: f64, longitude: f64, at: &str) -> WeatherPlace {
@@ -58,10 +58,9 @@ fn in_the_park() -> PlaceWeather {
     PlaceWeather::Observed(observation)
 }
 
-/// Each place has the weather a ride there would have, or the reason why not, and what the one worker has read the other
-/// does not read again.
+/// Each place gets the weather that a ride there gets, or the reason why there is none. The two workers share their caches.
 #[tokio::test]
-async fn each_place_has_the_weather_of_a_ride_there_from_shared_caches() {
+async fn a_place_gets_the_weather_of_a_ride_there_from_shared_caches() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let fetcher = fetcher(of(noaa.url()), &memory_store());
     let lookup = fetcher.lookup();
@@ -85,10 +84,10 @@ async fn each_place_has_the_weather_of_a_ride_there_from_shared_caches() {
     assert_eq!(noaa.requests(""), asked, "nothing is read twice");
 }
 
-/// A service that is down, asks for a pause, or has no station list is told of at once, with when to ask again where that
-/// is known; it is asked again with the next question.
+/// A service that is down, asks for a pause, or has no station list is reported at once, with the time to ask again if the
+/// service names one. The next request contacts the service again.
 #[tokio::test]
-async fn an_outage_is_told_and_not_waited_out() {
+async fn an_outage_is_reported_and_not_waited_out() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let fetcher = fetcher(of(noaa.url()), &memory_store());
     let lookup = fetcher.lookup();
@@ -104,13 +103,12 @@ async fn an_outage_is_told_and_not_waited_out() {
         let response = ask(&lookup, boston(), None).await;
         assert_eq!(code(&response), WeatherErrorCode::Unavailable);
         let message = response.error.unwrap().message;
-        assert!(message.contains("asking again makes sense in"), "{message}");
+        assert!(message.contains("; ask again in"), "{message}");
     }
-    assert_eq!(noaa.requests(BOSTON), 1, "the pause is kept");
+    assert_eq!(noaa.requests(BOSTON), 1, "the pause is respected");
 }
 
-/// A silent service does not keep anybody waiting beyond the expiration; what was asked for is read on, and there for whoever
-/// asks again.
+/// Nobody waits for a silent service beyond the expiration. Reading continues, and a repeated request finds the weather.
 #[tokio::test]
 async fn a_slow_lookup_outlives_its_request() {
     let noaa = Noaa::start(new_york()).await.unwrap();
@@ -128,9 +126,9 @@ async fn a_slow_lookup_outlives_its_request() {
     assert_eq!(noaa.requests(PARK), 1);
 }
 
-/// Who asks in a way that cannot be read is told where; who names no queue for the answer is a dead letter.
+/// The answer to an unreadable request names the field. A request without `reply_to` is a dead letter.
 #[tokio::test]
-async fn what_cannot_be_read_is_answered_where_it_can_be() {
+async fn an_unreadable_request_is_answered_if_it_names_a_queue() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let lookup = fetcher(of(noaa.url()), &memory_store()).lookup();
     let answered = |body: &str| {
@@ -165,10 +163,10 @@ async fn what_cannot_be_read_is_answered_where_it_can_be() {
     assert_eq!(lookup.answer_failure(&Properties::default(), &Failure::transient("x")), None);
 }
 
-/// In one process, over two connections: while every slot of the weather-fetcher waits for a silent service, a question is
-/// answered; and the end of either worker is the end of both.
+/// In one process, over two connections: a request is answered while every slot of the weather-fetcher waits for a silent
+/// service. If either worker ends, both end.
 #[tokio::test]
-async fn a_question_does_not_wait_behind_a_batch() {
+async fn a_request_does_not_wait_behind_a_batch() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let fetcher = fetcher(of(noaa.url()), &memory_store());
     assert_eq!(enrich_one(&fetcher).await, Ok(park(111, 156, 241)));
@@ -200,17 +198,17 @@ async fn a_question_does_not_wait_behind_a_batch() {
     noaa.release();
     let deadline = Instant::now() + Duration::from_secs(60);
     while broker.unfinished().keys().any(|queue| queue == queue::WEATHER_FETCHER) {
-        assert!(Instant::now() < deadline, "the batch should go on");
+        assert!(Instant::now() < deadline, "the batch should continue");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     stop.cancel();
     running.await.unwrap().unwrap();
 }
 
-/// A question that names a queue of the fleet for its answer is refused, and nothing is published there; one with a reply queue is
-/// answered as ever.
+/// A request that names a queue of the fleet for its answer is refused, and nothing is published there. A request with a
+/// reply queue is answered.
 #[tokio::test]
-async fn a_question_cannot_make_the_lookup_write_into_a_queue_of_the_fleet() {
+async fn a_request_cannot_make_the_lookup_write_into_a_queue_of_the_fleet() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let fetcher = fetcher(of(noaa.url()), &memory_store());
     let (broker, stop) = (Arc::new(MemoryBroker::new()), Shutdown::new());
@@ -232,7 +230,7 @@ async fn a_question_cannot_make_the_lookup_write_into_a_queue_of_the_fleet() {
     }
     let deadline = Instant::now() + Duration::from_secs(60);
     while broker.unfinished().contains_key(queue::WEATHER_LOOKUP) {
-        assert!(Instant::now() < deadline, "the questions should be acknowledged");
+        assert!(Instant::now() < deadline, "the requests should be acknowledged");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     assert!(broker.unfinished().is_empty(), "{:?}", broker.unfinished());

@@ -13,7 +13,7 @@ fn impatient(settings: Settings) -> WeatherFetcher {
 }
 
 #[tokio::test]
-async fn a_station_list_that_is_never_sent_is_waited_for_within_bounds() {
+async fn waiting_for_a_station_list_that_is_never_sent_is_limited() {
     for (fault, part) in [
         (Fault::Status(202, None), "answered 202 Accepted: not a text"),
         (Fault::Status(204, None), "answered 204 No Content: not a text"),
@@ -36,9 +36,9 @@ async fn a_station_list_that_is_never_sent_is_waited_for_within_bounds() {
     }
 }
 
-/// A service that is away for a while is no dead letter.
+/// A temporary outage of a service makes no dead letter.
 #[tokio::test]
-async fn a_service_that_is_away_is_waited_for_without_bounds() {
+async fn waiting_for_a_service_with_an_outage_is_unlimited() {
     for status in [408, 429, 500, 503] {
         let noaa = Noaa::start(new_york()).await.unwrap();
         noaa.fail_next(LIST, 3, Fault::Status(status, None));
@@ -50,9 +50,9 @@ async fn a_service_that_is_away_is_waited_for_without_bounds() {
     why(enrich_one(&impatient(of(noaa.url()))).await);
 }
 
-/// The list may be at an address of its own, which is the only one that is asked for it.
+/// `weather.stations` is then the only location that is tried.
 #[tokio::test]
-async fn a_missing_list_at_an_address_of_its_own_is_waited_for_within_bounds() {
+async fn waiting_for_a_missing_list_at_its_own_address_is_limited() {
     let noaa = Noaa::start(Data::empty()).await.unwrap();
     let stations = Some(format!("{}/{LIST}", noaa.url()));
     let settings = Settings { stations, unusable_patience_ms: 50, ..of(noaa.url()) };
@@ -64,7 +64,7 @@ async fn a_missing_list_at_an_address_of_its_own_is_waited_for_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_refused_inventory_is_waited_for_within_bounds_or_missing() {
+async fn waiting_for_a_refused_inventory_is_limited_unless_it_counts_as_missing() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     let [bucket, access] = each_service(&noaa);
     noaa.fail_next(INVENTORY, 2, Fault::Status(403, None));
@@ -73,10 +73,10 @@ async fn a_refused_inventory_is_waited_for_within_bounds_or_missing() {
     assert!(permanent(enrich_one(&impatient(access)).await).contains(INVENTORY));
 }
 
-/// A refused station file is missing where others are there, an outage where others were there before, and otherwise a wrong
+/// A refused station file is missing if other files exist, an outage if other files existed before, and otherwise a wrong
 /// address.
 #[tokio::test]
-async fn refused_station_files_are_waited_for_within_bounds_if_the_source_never_had_one() {
+async fn waiting_for_refused_station_files_is_limited_if_the_source_never_had_one() {
     let folder = folder_of(new_york());
     let stations = Some(folder.path().join(LIST).to_str().unwrap().to_owned());
     for is_access in [false, true] {
@@ -90,7 +90,7 @@ async fn refused_station_files_are_waited_for_within_bounds_if_the_source_never_
     let noaa = Noaa::start(new_york()).await.unwrap();
     noaa.fail_next(PARK, 1, Fault::Status(401, None));
     assert!(permanent(enrich_one(&impatient(of(noaa.url()))).await).contains("401"));
-    // Gone is missing.
+    // 410 (gone) counts as missing.
     let noaa = Noaa::start(new_york().without_file(&file_of(GAUGE))).await.unwrap();
     noaa.fail_next(GAUGE, 2, Fault::Status(410, None));
     assert_eq!(enrich_one(&impatient(of(noaa.url()))).await, Ok(park(111, 156, 241)));

@@ -1,7 +1,7 @@
 //! Weather with bad rows, bad files, or missing files.
 
 use super::{noaa::Noaa, *};
-use crate::{gunzip::tests::gzip, weather::WEATHER_UNUSABLE};
+use crate::{cache::WEATHER_UNUSABLE, formats::gzip::tests::gzip};
 use common::{
     message::{PlaceWeather, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse},
     weather::WeatherWarnings,
@@ -49,7 +49,7 @@ fn park_with(row: &str) -> Data {
 }
 
 #[tokio::test]
-async fn a_bad_row_costs_that_row_and_is_warned_of_until_it_is_corrected() {
+async fn a_bad_row_is_left_out_with_a_warning_until_it_is_corrected() {
     let two_days = vec![in_harlem("2018-04-25 12:00:00"), in_harlem("2018-04-26 12:00:00")];
     let missing = Weather::Missing(WeatherMissing::NoObservationOnDate);
     for (row, reason, second) in [
@@ -77,12 +77,12 @@ async fn a_bad_row_costs_that_row_and_is_warned_of_until_it_is_corrected() {
 }
 
 #[tokio::test]
-async fn a_bad_row_costs_that_row_over_http_and_in_the_station_list() {
+async fn a_bad_row_is_left_out_over_http_and_in_the_station_list() {
     let data = park_with(&format!("{PARK},20180427,TMAX,NaN,,,W,2400\n"));
     let Data::Files(files) = &data else { unreachable!() };
     let list = [b"USC00300000  95.0000  -73.9400\n", files[LIST].as_slice()].concat();
     let noaa = Noaa::start(data.with_file(LIST, list)).await.unwrap();
-    // A line of the file, an object of the answer.
+    // The line of the file, and the object of the answer.
     for (settings, line) in each_service(&noaa).into_iter().zip([11, 3]) {
         let store = memory_store();
         let rides = vec![in_harlem("2018-04-25 12:00:00"), in_harlem("2018-04-26 12:00:00")];
@@ -97,7 +97,7 @@ async fn a_bad_row_costs_that_row_over_http_and_in_the_station_list() {
 }
 
 #[tokio::test]
-async fn a_local_file_that_is_not_weather_is_an_error_at_once() {
+async fn a_local_file_that_is_not_weather_fails_at_once() {
     let html = b"<html><body>503 Slow down</body></html>\n".as_slice();
     let packed = gzip(html).await;
     let only_bad = format!("{PARK},20180230,TMAX,NaN,,,W,2400\n");
@@ -128,7 +128,7 @@ async fn a_local_file_that_is_not_weather_is_an_error_at_once() {
 }
 
 #[tokio::test]
-async fn a_service_that_sends_no_weather_is_waited_for_within_bounds() {
+async fn waiting_for_a_service_that_sends_no_weather_is_limited() {
     let html = "<html><body>Be right back</body></html>\n";
     for path in [file_of(PARK), LIST.to_owned()] {
         let noaa = Noaa::start(new_york().with_file(&path, html)).await.unwrap();
@@ -148,7 +148,7 @@ async fn a_service_that_sends_no_weather_is_waited_for_within_bounds() {
 }
 
 #[tokio::test]
-async fn a_service_that_recovers_is_believed_again() {
+async fn a_service_that_recovers_is_used_again() {
     let noaa = Noaa::start(new_york()).await.unwrap();
     noaa.fail_next(PARK, 3, Fault::Garbage);
     let fetcher = fetcher(Settings { unusable_patience_ms: 0, ..of(noaa.url()) }, &memory_store());
@@ -164,7 +164,7 @@ async fn forbidden_means_missing_only_while_the_service_answers_for_other_files(
     let store = memory_store();
     assert_eq!(enrich_one(&fetcher(of(noaa.url()), &store)).await, Ok(park(111, 156, 241)));
     assert!(noaa.requests("USC00300000") > 0);
-    // An address that is barred after the station list was read.
+    // The client is barred after the station list was read.
     let noaa = Noaa::start(data.clone()).await.unwrap();
     noaa.fail_next("by_station", 1, Fault::Status(403, None));
     let barred = fetcher(of(noaa.url()), &memory_store());
@@ -211,7 +211,7 @@ async fn compressed_station_files_are_read_from_a_folder_and_a_url() {
 }
 
 #[tokio::test]
-async fn rides_without_a_single_station_file_are_warned_of_by_name() {
+async fn rides_without_any_station_file_cause_a_warning_for_the_nearest_station() {
     let data = new_york().without_file(&file_of(PARK)).without_file(&file_of(GAUGE));
     let folder = folder_of(data);
     std::fs::create_dir_all(folder.path().join("csv/by_station")).unwrap();
@@ -224,16 +224,15 @@ async fn rides_without_a_single_station_file_are_warned_of_by_name() {
     let file = folder.path().join(file_of(GAUGE));
     let file = file.to_str().unwrap();
     assert_eq!(document.file, file);
-    let expected = format!(
-        "none of the 2 stations within 100 km of 40.81, -73.94 has a file; looked first for {file} (and {file}.gz)"
-    );
+    let expected =
+        format!("none of the 2 stations within 100 km of 40.81, -73.94 has a file; first tried {file} (and {file}.gz)");
     assert!(why.starts_with(&expected), "{why}");
     assert_eq!(warnings(&store, PARK).await, None, "only the nearest");
     let response = look_up(&fetcher).await;
     let PlaceWeather::Failed { error } = &response.weather[0] else { panic!("{response:?}") };
     assert_eq!(error.code, WeatherErrorCode::NoObservationOnDate);
     assert!(error.message.starts_with(&expected), "{}", error.message);
-    // With one file there is an observation, or there is none on that date.
+    // With one file the reason is the date.
     std::fs::write(folder.path().join(file_of(GAUGE)), format!("{GAUGE},20180425,PRCP,200,,,N,0700\n")).unwrap();
     let fetcher = super::fetcher(source(&folder), &store);
     assert_eq!(enrich_one(&fetcher).await, Ok(missing));

@@ -1,12 +1,12 @@
-//! Weather files in the forms that people have: padded, compressed in other ways, with other columns, with names in lower
-//! case, or not files at all.
+//! Weather files in unusual forms: padded, in other compressions, with other columns or names in lower case, or no files at
+//! all.
 
 use super::{
     broken::{LIST, compressed, file_of, permanent, source, warnings},
     noaa::Noaa,
     *,
 };
-use crate::gunzip::tests::gzip;
+use crate::formats::gzip::tests::gzip;
 use axum::{Router, extract::State, http::header, response::IntoResponse};
 use std::collections::BTreeMap;
 
@@ -31,9 +31,9 @@ async fn gzip_with_padding_is_read_from_a_folder_and_a_service() {
     assert!(why.contains(&format!("{LIST}.gz: 4 bytes that are not gzip data follow")), "{why}");
 }
 
-/// Servers declare the compression of a file as that of the transfer.
+/// Some servers declare the compression of a file as that of the transfer.
 #[tokio::test]
-async fn gzip_with_padding_is_read_where_the_service_declares_it() {
+async fn gzip_with_padding_is_read_if_the_service_declares_it() {
     async fn answer(
         State((files, name)): State<(BTreeMap<String, Vec<u8>>, &'static str)>,
         uri: axum::http::Uri,
@@ -55,7 +55,7 @@ async fn gzip_with_padding_is_read_where_the_service_declares_it() {
 }
 
 #[tokio::test]
-async fn other_compressions_are_named_with_the_way_out() {
+async fn unsupported_compressions_are_reported_with_advice() {
     let twice = gzip(&gzip(b"ID,DATE\n").await).await;
     for (content, words) in [
         (&b"\x28\xb5\x2f\xfd\x04\0"[..], "zstd data: decompress it, or compress it with gzip"),
@@ -70,23 +70,27 @@ async fn other_compressions_are_named_with_the_way_out() {
             assert!(why.contains(&path) && why.contains(words), "{words}: {why}");
         }
     }
-    // Under a name that is not looked for.
+    // Under a name that is not tried.
     let zst = format!("{}.zst", file_of(PARK));
     let data = new_york().without_file(&file_of(PARK)).without_file(&file_of(GAUGE));
     let folder = folder_of(data.with_station("USC00300000", 10.0, 10.0).with_file(&zst, "\x28"));
-    let found = crate::inspect(&source(&folder), 5).await.unwrap();
-    assert!(found.problems[0].contains(&format!("({PARK}.csv.zst is there, and is not read")), "{:?}", found.problems);
+    let inspection = crate::inspect(&source(&folder), 5).await.unwrap();
+    assert!(
+        inspection.problems[0].contains(&format!("({PARK}.csv.zst exists but is not read")),
+        "{:?}",
+        inspection.problems
+    );
     let store = memory_store();
     enrich(&fetcher(source(&folder), &store), vec![ride("2018-04-25 12:00:00", 40.7789, -73.9692)]).await.unwrap();
     let why = warnings(&store, PARK).await.unwrap().why.unwrap();
     assert!(why.contains(&zst) && why.contains("decompress it, or compress it with gzip"), "{why}");
     let folder = folder_of(new_york().without_file(LIST).with_file("ghcnd-stations.txt.xz", "x"));
     let error = format!("{:#}", WeatherFetcher::new(source(&folder), memory_store()).unwrap_err());
-    assert!(error.contains("ghcnd-stations.txt.xz is there, which is not read"), "{error}");
+    assert!(error.contains("ghcnd-stations.txt.xz exists but is not read"), "{error}");
 }
 
 #[tokio::test]
-async fn what_is_no_file_is_named_as_what_it_is() {
+async fn directories_and_devices_are_reported_as_such() {
     let folder = folder_of(new_york().without_file(LIST));
     std::fs::create_dir(folder.path().join(LIST)).unwrap();
     let error = format!("{:#}", WeatherFetcher::new(source(&folder), memory_store()).unwrap_err());
@@ -132,7 +136,7 @@ async fn columns_line_ends_and_case_do_not_matter() {
 }
 
 #[tokio::test]
-async fn an_inventory_at_fault_rules_out_no_station_in_silence() {
+async fn a_faulty_inventory_never_excludes_stations_silently() {
     let inventory = |years: &str| -> String {
         let row = |element| format!("{PARK}  40.7789  -73.9692 {element} {years}\n");
         ["TMIN", "TMAX", "PRCP"].map(row).concat()
@@ -148,6 +152,6 @@ async fn an_inventory_at_fault_rules_out_no_station_in_silence() {
     }
     let other = inventory("2010 2020").replace(PARK, "USW00014732");
     let folder = folder_of(new_york().with_file("ghcnd-inventory.txt", other));
-    let found = crate::inspect(&source(&folder), 5).await.unwrap();
-    assert!(found.problems[0].contains("none of the 3 listed stations"), "{:?}", found.problems);
+    let inspection = crate::inspect(&source(&folder), 5).await.unwrap();
+    assert!(inspection.problems[0].contains("none of the 3 listed stations"), "{:?}", inspection.problems);
 }

@@ -1,16 +1,17 @@
-//! A walk through a value, whole or cut, that notes where objects with a ride's fields are.
+//! Walks through a value, complete or truncated, and records where objects with a ride's fields are.
 
+use super::super::relaxed::string_length;
 use common::{
     reading::{FIELDS, Mapping},
     text::{self, shorten},
 };
 use memchr::memchr2;
 
-/// Most members, arrays and objects that are noted by name.
-const NOTED_MAX: usize = 16;
-/// Bytes of a name that are kept.
+/// Maximum number of members, arrays and objects that are recorded by name.
+const RECORDS_MAX: usize = 16;
+/// Maximum number of bytes kept of a name.
 const NAME_BYTES_MAX: usize = 40;
-/// How deep the walk goes; below that, only the keys are looked at.
+/// Maximum depth of the walk. Below it, only keys are read.
 pub(super) const DEPTH_MAX: usize = 32;
 
 /// A set of a ride's fields.
@@ -18,13 +19,13 @@ pub(super) const DEPTH_MAX: usize = 32;
 pub(in super::super) struct Fields(u16);
 
 impl Fields {
-    /// `ride_id`, `name` and `breed`, which other objects have as well.
+    /// `ride_id`, `name` and `breed`, which objects other than rides have as well.
     const IDENTITY: u16 = 0b111;
     const STATUSTIME: u16 = 1 << 3;
-    /// The fields that every ride has: `statustime` to `magicpoints`.
+    /// The required fields: `statustime` to `magicpoints`.
     const REQUIRED: u16 = 0b1_1111_1000;
 
-    /// The fields that a key stands for.
+    /// Returns the fields that a key names.
     pub fn of(key: &str, map: &Mapping) -> Self {
         let matches = |name: &str| text::trimmed(key).eq_ignore_ascii_case(name);
         let is_field = |field: &str| match map.source(field) {
@@ -34,7 +35,7 @@ impl Fields {
         Self((0..).zip(FIELDS).filter(|(_, field)| is_field(field)).fold(0, |bits, (nth, _)| bits | 1 << nth))
     }
 
-    /// Whether there is one of the fields that only a ride has: neither identity nor time.
+    /// Returns whether the set has a field that only a ride has: neither identity nor time.
     pub fn has_measurement(self) -> bool {
         self.0 & !(Self::IDENTITY | Self::STATUSTIME) != 0
     }
@@ -43,7 +44,7 @@ impl Fields {
         self.0 & Self::STATUSTIME != 0
     }
 
-    /// Whether every required field is there.
+    /// Returns whether every required field is in the set.
     pub(super) fn is_complete(self) -> bool {
         self.0 & Self::REQUIRED == Self::REQUIRED
     }
@@ -60,12 +61,12 @@ impl Fields {
         self.0 |= other.0;
     }
 
-    /// The same, or none where they only identify something.
+    /// Returns the same set, or an empty one if it has identity only.
     fn of_nested(self) -> Self {
         if self.0 & !Self::IDENTITY == 0 { Self::default() } else { self }
     }
 
-    /// Complete sets first, then by size.
+    /// Orders complete sets above others, then by size.
     pub(super) fn rank(self) -> (bool, u32) {
         (self.is_complete(), self.count())
     }
@@ -77,52 +78,52 @@ impl Fields {
     }
 }
 
-/// What a value holds.
+/// The content of a value.
 #[derive(Debug, Default)]
 pub(in super::super) struct Survey {
     pub(super) is_array: bool,
-    /// Elements of the value, where it is an array.
+    /// Number of elements, if the value is an array.
     pub(super) elements: u64,
     /// Names of the first members.
     pub(super) members: Vec<String>,
     pub(super) members_count: u64,
-    /// Members that are objects with a ride's field.
+    /// Number of members that are objects with a ride's field.
     pub(super) rides_as_members: u64,
-    /// Which fields of a ride the object has itself.
+    /// The ride's fields that the object has itself.
     pub(super) fields: Fields,
-    /// Of the members that are fields: how many are arrays, objects, anything else.
+    /// Numbers of fields whose values are arrays, objects and scalars.
     pub(super) field_arrays: u64,
     pub(super) field_objects: u64,
     pub(super) field_scalars: u64,
-    /// The text of its member `type`.
+    /// Value of the member `type`.
     pub(super) type_text: Option<String>,
-    /// Some of the arrays: those with objects in them before others.
+    /// Some of the arrays, preferably those with objects.
     pub(super) arrays: Vec<Array>,
-    /// Some of the objects with a ride's fields that are in no array.
+    /// Some of the objects with a ride's fields outside arrays.
     pub(super) objects: Vec<Inner>,
-    /// An object is an element of an array, noted or not.
+    /// Whether an object is an element of an array, recorded or not.
     pub(super) has_array_of_objects: bool,
-    /// The most fields of an object, noted or not: in an array, in none, and in none but with a time.
+    /// The largest sets of fields of an object, recorded or not: in arrays, outside arrays, and outside arrays with a time.
     pub(super) in_arrays: Fields,
     pub(super) in_objects: Fields,
     pub(super) in_timed_objects: Fields,
-    /// The fields of all objects that lie deeper than the walk goes.
+    /// The fields of all objects below the maximum depth.
     pub(super) too_deep: Fields,
-    /// The value ends within the text.
+    /// Whether the value ends within the text.
     pub(super) is_whole: bool,
 }
 
-/// An array somewhere in the value.
+/// An array in the value.
 #[derive(Debug)]
 pub(super) struct Array {
-    /// Names of the members that lead to the array; `None` where a path of names cannot lead there.
+    /// Names of the members that lead to the array; `None` if no path of names leads there.
     pub path: Option<Vec<String>>,
     pub elements: u64,
-    /// How many of the elements are objects.
+    /// Number of elements that are objects.
     pub objects: u64,
-    /// The most of a ride's fields that one of the objects has.
+    /// The largest set of a ride's fields of these objects.
     pub fields: Fields,
-    /// The object nested in an element that has the most of a ride's fields.
+    /// The object nested in an element with the largest set of a ride's fields.
     pub within: Option<Inner>,
     pub is_whole: bool,
 }
@@ -131,22 +132,22 @@ pub(super) struct Array {
 #[derive(Debug)]
 pub(super) struct Inner {
     pub path: Vec<String>,
-    /// Which of a ride's fields it has.
+    /// The ride's fields that it has.
     pub fields: Fields,
 }
 
 /// An open bracket.
 struct Frame {
     is_array: bool,
-    /// Members that lead here from the value, or from the element of the array it is in.
+    /// Names of the members that lead here from the value, or from the enclosing element of an array.
     path: Vec<String>,
-    /// Where the array that it is, or is in, is noted.
+    /// Index of the record of this array, or of the enclosing one.
     array: Option<usize>,
-    /// Elements of the array that it is.
+    /// Number of elements, if it is an array.
     elements: u64,
-    /// It is inside an array, at any depth.
+    /// Whether it is inside an array, at any depth.
     is_in_array: bool,
-    /// It is an element of its array.
+    /// Whether it is an element of an array.
     is_element: bool,
     fields: Fields,
     key: String,
@@ -154,7 +155,7 @@ struct Frame {
 }
 
 impl Survey {
-    /// Surveys a value that starts with a bracket. The text may be cut anywhere.
+    /// Surveys a value that starts with a bracket. The text may be truncated.
     pub fn of(text: &[u8], map: &Mapping) -> Self {
         let mut walk = Walk { survey: Self::default(), frames: Vec::new(), deeper: 0, map };
         let mut at = 0;
@@ -182,38 +183,38 @@ impl Survey {
         survey
     }
 
-    /// Whether the object has any of a ride's fields itself.
+    /// Returns whether the object has any of a ride's fields itself.
     pub fn has_fields(&self) -> bool {
         !self.fields.is_empty()
     }
 
-    /// Whether the object has a field itself that only a ride has.
+    /// Returns whether the object itself has a field that only a ride has.
     pub fn has_measurement(&self) -> bool {
         self.fields.has_measurement()
     }
 
-    /// The object has a member of this name.
+    /// Returns whether the object has a member of this name.
     pub(super) fn has(&self, name: &str) -> bool {
         self.members.iter().any(|member| member.eq_ignore_ascii_case(name))
     }
 
-    /// The array directly below this name.
+    /// Returns the array that is the member of this name.
     pub(super) fn array(&self, name: &str) -> Option<&Array> {
         self.arrays.iter().find(|array| {
             array.path.as_deref().is_some_and(|path| matches!(path, [only] if only.eq_ignore_ascii_case(name)))
         })
     }
 
-    /// Notes an array, if need be in place of one without a ride's fields; returns where.
-    fn note(&mut self, array: Array) -> Option<usize> {
-        if self.arrays.len() < NOTED_MAX {
+    /// Records an array, if necessary in place of one without a ride's fields. Returns the index of the record.
+    fn record(&mut self, array: Array) -> Option<usize> {
+        if self.arrays.len() < RECORDS_MAX {
             self.arrays.push(array);
             return Some(self.arrays.len() - 1);
         }
-        let is_idle = |noted: &Array| noted.is_whole && noted.fields_max().is_empty();
-        let place = self.arrays.iter().position(is_idle)?;
-        *self.arrays.get_mut(place)? = array;
-        Some(place)
+        let is_replaceable = |record: &Array| record.is_whole && record.fields_max().is_empty();
+        let index = self.arrays.iter().position(is_replaceable)?;
+        *self.arrays.get_mut(index)? = array;
+        Some(index)
     }
 }
 
@@ -222,7 +223,7 @@ impl Array {
         Self { path, elements, objects: 0, fields: Fields::default(), within: None, is_whole: false }
     }
 
-    /// The most of a ride's fields that an object in it has.
+    /// Returns the largest set of a ride's fields of an object in the array.
     pub(super) fn fields_max(&self) -> Fields {
         let mut most = self.fields;
         most.raise(self.within.as_ref().map(|within| within.fields).unwrap_or_default());
@@ -233,13 +234,13 @@ impl Array {
 struct Walk<'m> {
     survey: Survey,
     frames: Vec<Frame>,
-    /// Brackets that are open beyond [`DEPTH_MAX`].
+    /// Number of open brackets beyond [`DEPTH_MAX`].
     deeper: u64,
     map: &'m Mapping,
 }
 
 impl Walk<'_> {
-    /// A value starts in the innermost open bracket.
+    /// Handles the start of a value in the innermost open bracket.
     fn value(&mut self, first: u8) {
         let is_outermost = self.frames.len() == 1;
         let Some(frame) = self.frames.last_mut() else { return };
@@ -250,7 +251,7 @@ impl Walk<'_> {
                 self.survey.has_array_of_objects = true;
                 if frame.array.is_none() {
                     let path = (!is_outermost && !frame.is_in_array).then(|| frame.path.clone());
-                    frame.array = self.survey.note(Array::new(path, frame.elements - 1));
+                    frame.array = self.survey.record(Array::new(path, frame.elements - 1));
                 }
             }
             if let Some(array) = frame.array.and_then(|array| self.survey.arrays.get_mut(array)) {
@@ -271,7 +272,7 @@ impl Walk<'_> {
     fn open(&mut self, is_array: bool) -> usize {
         if self.deeper > 0 || self.frames.len() >= DEPTH_MAX {
             self.deeper += 1;
-            // Somewhere on the way from the outermost array to the object, an object is an element.
+            // On the path from the outermost array to this object, some object is an element.
             self.survey.has_array_of_objects |= !is_array && self.survey.is_array;
             return 1;
         }
@@ -304,7 +305,7 @@ impl Walk<'_> {
         1
     }
 
-    /// Leaves the innermost bracket, which is closed or cut off.
+    /// Leaves the innermost bracket, which is closed or truncated.
     fn leave(&mut self, is_whole: bool) {
         let Some(frame) = self.frames.pop() else { return };
         if frame.is_array {
@@ -318,12 +319,12 @@ impl Walk<'_> {
 
     fn leave_array(&mut self, frame: Frame, is_whole: bool) {
         let arrays = &mut self.survey.arrays;
-        if let Some(noted) = frame.array {
-            if let Some(array) = arrays.get_mut(noted) {
+        if let Some(index) = frame.array {
+            if let Some(array) = arrays.get_mut(index) {
                 array.is_whole = is_whole;
             }
-        } else if !self.frames.is_empty() && !frame.is_in_array && arrays.len() < NOTED_MAX {
-            // Without an object in it. It is named where there is room.
+        } else if !self.frames.is_empty() && !frame.is_in_array && arrays.len() < RECORDS_MAX {
+            // An array without objects is recorded if there is room.
             arrays.push(Array { is_whole, ..Array::new(Some(frame.path), frame.elements) });
         }
     }
@@ -348,11 +349,11 @@ impl Walk<'_> {
             Some(array) if array.within.as_ref().is_none_or(|within| within.fields.rank() < fields.rank()) => {
                 array.within = Some(inner);
             }
-            None if !frame.is_in_array && self.survey.objects.len() < NOTED_MAX => self.survey.objects.push(inner),
+            None if !frame.is_in_array && self.survey.objects.len() < RECORDS_MAX => self.survey.objects.push(inner),
             None if !frame.is_in_array => {
-                let weakest = self.survey.objects.iter_mut().min_by_key(|noted| noted.fields.rank());
-                if let Some(noted) = weakest.filter(|noted| noted.fields.rank() < fields.rank()) {
-                    *noted = inner;
+                let weakest = self.survey.objects.iter_mut().min_by_key(|record| record.fields.rank());
+                if let Some(record) = weakest.filter(|record| record.fields.rank() < fields.rank()) {
+                    *record = inner;
                 }
             }
             _ => {}
@@ -366,7 +367,7 @@ impl Walk<'_> {
         1
     }
 
-    /// A key, or a text; returns its bytes, quotes included.
+    /// Reads a key or a string; returns its length with quotes, bytes.
     fn string(&mut self, text: &[u8]) -> usize {
         let length = string_length(text);
         let written = text.get(..length).unwrap_or_default();
@@ -396,7 +397,7 @@ impl Walk<'_> {
         let fields = Fields::of(&key, self.map);
         if self.frames.len() == 1 {
             self.survey.members_count += 1;
-            if self.survey.members.len() < NOTED_MAX {
+            if self.survey.members.len() < RECORDS_MAX {
                 self.survey.members.push(key.clone());
             }
         }
@@ -407,7 +408,7 @@ impl Walk<'_> {
         }
     }
 
-    /// A number or a literal; returns its bytes.
+    /// Reads a number or a literal; returns its length, bytes.
     fn word(&mut self, text: &[u8]) -> usize {
         let ends = |byte: &u8| byte.is_ascii_whitespace() || b",:{}[]\"".contains(byte);
         if self.deeper == 0 {
@@ -417,22 +418,15 @@ impl Walk<'_> {
     }
 }
 
-/// Bytes of the string that `text` starts with, quotes included; all of them where it has no end.
-fn string_length(text: &[u8]) -> usize {
-    let mut next = 1;
-    while let Some(found) = memchr2(b'"', b'\\', text.get(next..).unwrap_or_default()) {
-        let is_escape = text.get(next + found) == Some(&b'\\');
-        next += found + 1 + usize::from(is_escape);
-        if !is_escape {
-            return next;
-        }
-    }
-    text.len()
-}
-
-/// What a string says, shortened.
+/// Returns the content of a string, shortened.
 fn name(written: &[u8]) -> String {
     let text = serde_json::from_slice::<String>(written)
         .unwrap_or_else(|_| String::from_utf8_lossy(written).trim_matches('"').to_owned());
     shorten(&text, NAME_BYTES_MAX).into_owned()
+}
+
+/// Returns whether a value may contain another object or array.
+#[inline]
+pub(in super::super) fn may_nest(value: &[u8]) -> bool {
+    value.get(1..).is_some_and(|inner| memchr2(b'{', b'[', inner).is_some())
 }

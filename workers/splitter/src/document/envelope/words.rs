@@ -1,4 +1,4 @@
-//! The text of a refusal: what was found in place of rides, and what to do about it.
+//! The text of a refusal: the content in place of rides, and advice.
 
 use super::{
     super::refusal::printable,
@@ -9,40 +9,40 @@ use common::{
     text::shorten,
 };
 
-/// Members and arrays that are named at most.
+/// Maximum numbers of members and arrays that are named.
 const MEMBERS_MAX: usize = 6;
 const ARRAYS_MAX: usize = 2;
-/// Bytes of a name and of a path that are shown at most.
+/// Maximum lengths of a name and of a path in a text, bytes.
 const NAME_BYTES_MAX: usize = 32;
 const PATH_BYTES_MAX: usize = 60;
-/// Bytes of an expression for jq at most.
+/// Maximum length of a jq expression, bytes.
 const JQ_BYTES_MAX: usize = 120;
 
-/// Where the value stands in its document.
+/// The position of the value in its document.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in super::super) enum Place {
-    /// It is the first, and may be the only one.
+pub(in super::super) enum Position {
+    /// The first value, which may be the only one.
     Alone,
-    /// It is this element of a sequence.
+    /// The element of a sequence with this index.
     InSequence(u64),
-    /// It is this element of an array.
+    /// An element of an array.
     InArray {
         index: u64,
-        /// The elements of that array, for jq, as in `.rides[]`.
+        /// The jq expression for the elements of that array, such as `.rides[]`.
         elements: String,
     },
 }
 
 impl Survey {
-    /// Why the value would be several rides counted as one; `None` if it is one ride, valid or not.
+    /// Explains why the value contains several rides; `None` if it is one ride, valid or not.
     ///
-    /// A complete ride may hold anything but another complete ride. Any other object is several rides if an object in it
-    /// has more of a ride's fields than it has itself; and an object that has identity and time alone, if it holds an
-    /// array of objects at all.
-    pub fn several_rides(&self, place: &Place) -> Option<String> {
+    /// A complete ride may contain anything but another complete ride. Any other object contains several rides if an object in
+    /// it has more of a ride's fields than it has itself. An object with only identity and time contains several rides if it
+    /// has any array of objects.
+    pub fn several_rides(&self, position: &Position) -> Option<String> {
         if !self.is_array && self.fields.is_complete() && !self.is_spread() {
             let is_ambiguous = self.in_arrays.is_complete() || self.in_objects.is_complete();
-            return is_ambiguous.then(|| self.rides_in_a_ride(place));
+            return is_ambiguous.then(|| self.rides_in_a_ride(position));
         }
         let in_objects = if self.fields.has_time() { self.in_timed_objects } else { self.in_objects };
         let is_several = if self.is_array || (!self.has_measurement() && self.has_array_of_objects) {
@@ -50,15 +50,15 @@ impl Survey {
         } else {
             self.pandas().is_some() || self.in_arrays.count().max(in_objects.count()) > self.fields.count()
         };
-        is_several.then(|| self.words(place))
+        is_several.then(|| self.words(position))
     }
 
-    /// Why an object that stands alone is no batch of one ride; `None` if it has any of a ride's fields.
+    /// Explains why a single object is not a batch of one ride; `None` if it has any of a ride's fields.
     pub fn no_ride(&self) -> Option<String> {
-        (!self.has_fields()).then(|| self.words(&Place::Alone))
+        (!self.has_fields()).then(|| self.words(&Position::Alone))
     }
 
-    /// The members of the object, for people.
+    /// Lists the members of the object.
     pub fn members_in_words(&self) -> String {
         let named: Vec<_> = self.members.iter().take(MEMBERS_MAX).map(|name| in_backticks(name)).collect();
         let others = self.members_count.saturating_sub(named.len() as u64);
@@ -71,8 +71,8 @@ impl Survey {
         }
     }
 
-    fn words(&self, place: &Place) -> String {
-        let subject = place.in_words();
+    fn words(&self, position: &Position) -> String {
+        let subject = position.in_words();
         if self.is_array {
             let elements = self.elements;
             return format!(
@@ -87,17 +87,17 @@ impl Survey {
         }
         let envelope = self.envelope().map(|name| format!("{name}, ")).unwrap_or_default();
         let (members, arrays) = (self.members_in_words(), self.arrays_in_words());
-        format!("{subject} {envelope}an object with {members}{arrays}: {}", self.way_out(place))
+        format!("{subject} {envelope}an object with {members}{arrays}: {}", self.advice(position))
     }
 
-    /// The value is a complete ride that holds others.
-    fn rides_in_a_ride(&self, place: &Place) -> String {
+    /// Explains the refusal of a complete ride that contains others.
+    fn rides_in_a_ride(&self, position: &Position) -> String {
         let array = self.best_array().filter(|array| array.fields_max().is_complete());
         let inner = self.objects.iter().find(|inner| inner.fields.is_complete());
         let path = array.map_or_else(|| inner.map(|inner| inner.path.as_slice()), |array| array.path.as_deref());
-        let before = match place {
-            Place::InArray { elements, .. } => format!("{elements} | "),
-            Place::Alone | Place::InSequence(_) => String::new(),
+        let before = match position {
+            Position::InArray { elements, .. } => format!("{elements} | "),
+            Position::Alone | Position::InSequence(_) => String::new(),
         };
         let jq = path.and_then(|path| Some(format!("{before}del({})", jq_path(path)?)));
         let (below, remedy) = match (path, jq.filter(|jq| jq.len() <= JQ_BYTES_MAX)) {
@@ -109,11 +109,11 @@ impl Survey {
         format!(
             "{} a ride with complete rides {below}, which may be one ride or several: if it is one, leave those out{remedy}; \
              if each is a ride, hand in all of them one beside the other",
-            place.in_words()
+            position.in_words()
         )
     }
 
-    /// The arrays that most likely hold the rides.
+    /// Describes the arrays that most likely contain the rides.
     fn arrays_in_words(&self) -> String {
         let mut arrays: Vec<_> = self.arrays.iter().collect();
         arrays.sort_by_key(|array| std::cmp::Reverse((array.fields_max().rank(), array.objects > 0)));
@@ -121,12 +121,12 @@ impl Survey {
         if arrays.is_empty() { String::new() } else { format!("; {}", arrays.join(", ")) }
     }
 
-    /// Whether every field holds an array or an object, of the values of all rides.
+    /// Returns whether every field has an array or an object of the values of all rides.
     fn is_spread(&self) -> bool {
         self.field_scalars == 0 && self.field_arrays + self.field_objects > 1
     }
 
-    /// The layout in which pandas wrote a data frame, and how it is recognised.
+    /// Returns the layout in which pandas wrote a data frame, and how it is recognised.
     fn pandas(&self) -> Option<(&'static str, &'static str)> {
         if self.array("columns").is_some() && self.array("data").is_some() {
             Some(("split", "`columns`, `index`, `data`"))
@@ -147,7 +147,7 @@ impl Survey {
         }
     }
 
-    /// The envelope of a known framework.
+    /// Returns the name of a known envelope.
     fn envelope(&self) -> Option<&'static str> {
         let is_type = |text: &str| self.type_text.as_deref() == Some(text);
         if is_type("FeatureCollection") {
@@ -165,7 +165,7 @@ impl Survey {
         }
     }
 
-    fn way_out(&self, place: &Place) -> String {
+    fn advice(&self, position: &Position) -> String {
         let is_aws = self.array("Records").is_some_and(|array| array.fields_max().count() == 0);
         if is_aws {
             return "hand in the text of each record's `body` (SQS), `Sns.Message`, or decoded `kinesis.data`, one a line, \
@@ -183,10 +183,10 @@ impl Survey {
             return format!("rides seem to be more than {DEPTH_MAX} levels deep in it: hand in their array alone");
         }
         if let Some(array) = best_array {
-            return array.way_out(place);
+            return array.advice(position);
         }
         if let Some(inner) = best_object {
-            return self.way_out_of_object(&inner.path);
+            return self.advice_for_object(&inner.path);
         }
         let hints: Vec<_> = self.members.iter().filter_map(|name| Some((name, near_miss(name)?))).take(3).collect();
         if hints.is_empty() {
@@ -200,7 +200,7 @@ impl Survey {
         format!("if it is a ride, say which key is which field, as in `{}`", hints.join(" "))
     }
 
-    fn way_out_of_object(&self, path: &[String]) -> String {
+    fn advice_for_object(&self, path: &[String]) -> String {
         let around = path.split_last().map_or(path, |(_, around)| around);
         let is_sibling = |other: &[String]| other.split_last().is_some_and(|(_, other)| other == around);
         let siblings = self.objects.iter().filter(|inner| inner.fields.has_time() && is_sibling(&inner.path)).count();
@@ -220,14 +220,14 @@ impl Survey {
         )
     }
 
-    /// The array that is most likely to hold the rides.
+    /// Returns the array that most likely contains the rides.
     fn best_array(&self) -> Option<&Array> {
         let likely = |array: &&Array| (array.fields_max().rank(), array.path.is_some(), array.elements);
         self.arrays.iter().filter(|array| array.objects > 0).max_by_key(likely)
     }
 }
 
-impl Place {
+impl Position {
     fn in_words(&self) -> String {
         match self {
             Self::Alone => "expected rides, found".to_owned(),
@@ -245,48 +245,48 @@ impl Array {
         Some(format!("`{path}` is an array of {at_least}{}", self.elements))
     }
 
-    /// Members that lead from an element to the ride.
+    /// Returns the names of the members that lead from an element to the ride.
     fn within(&self) -> &[String] {
         let inner = self.within.as_ref().filter(|within| within.fields.rank() > self.fields.rank());
         inner.map(|within| within.path.as_slice()).unwrap_or_default()
     }
 
-    /// The path to the rides, where names alone can say it.
+    /// Returns the path to the rides, if names can express it.
     fn rides_at(&self) -> Option<RidesAt> {
         let at = RidesAt { array: self.path.clone()?, within: self.within().to_vec() };
         let text = at.to_string();
         text.parse::<RidesAt>().ok().filter(|parsed| *parsed == at && text.len() <= PATH_BYTES_MAX)
     }
 
-    /// What prints the rides as a sequence, for jq.
-    fn jq(&self, place: &Place) -> Option<String> {
+    /// Returns the jq expression that prints the rides as a sequence.
+    fn jq(&self, position: &Position) -> Option<String> {
         let within = if self.within().is_empty() { String::new() } else { jq_path(self.within())? };
         let rides = format!("{}[]{within}", jq_path(self.path.as_deref()?)?);
-        let jq = match place {
-            Place::Alone | Place::InSequence(0) => rides,
-            // What is no such object passes as it is.
-            Place::InSequence(_) => format!("({rides})? // ."),
-            Place::InArray { elements, .. } => format!("{elements} | ({rides})? // ."),
+        let jq = match position {
+            Position::Alone | Position::InSequence(0) => rides,
+            // Other elements pass unchanged.
+            Position::InSequence(_) => format!("({rides})? // ."),
+            Position::InArray { elements, .. } => format!("{elements} | ({rides})? // ."),
         };
         (jq.len() <= JQ_BYTES_MAX).then(|| quoted(&jq))
     }
 
-    fn way_out(&self, place: &Place) -> String {
-        let is_first = matches!(place, Place::Alone | Place::InSequence(0));
+    fn advice(&self, position: &Position) -> String {
+        let is_first = matches!(position, Position::Alone | Position::InSequence(0));
         if let Some(at) = self.rides_at().filter(|_| is_first) {
             let option = at.to_string();
             let is_plain = option.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte));
             let option = if is_plain { option } else { quoted(&option) };
             return format!("`--rides-at {option}`, or `rides_at` in ride-batch.v1, reads the rides there");
         }
-        match self.jq(place) {
+        match self.jq(position) {
             Some(jq) => format!("take the rides out first, as `jq -c {jq}` does"),
             None => "hand in the array of rides alone".to_owned(),
         }
     }
 }
 
-/// A path of members as jq reads it; `None` where a terminal would not show it.
+/// Returns a path of members in jq syntax; `None` if it has unprintable characters.
 pub(in super::super) fn jq_path(path: &[String]) -> Option<String> {
     let is_word = |name: &str| {
         !name.starts_with(|c: char| c.is_ascii_digit()) && name.bytes().all(|c| c.is_ascii_alphanumeric() || c == b'_')
@@ -299,7 +299,7 @@ pub(in super::super) fn jq_path(path: &[String]) -> Option<String> {
     path.iter().map(step).collect()
 }
 
-/// In single quotes, as a shell reads it.
+/// Quotes a text for a shell.
 fn quoted(text: &str) -> String {
     format!("'{}'", text.replace('\'', r"'\''"))
 }
@@ -313,7 +313,7 @@ fn in_backticks(name: &str) -> String {
     format!("`{}`", printable_name(name))
 }
 
-/// A name with its unprintable characters replaced.
+/// Returns a name with unprintable characters replaced, shortened.
 fn printable_name(name: &str) -> String {
     let text: String = name.chars().map(printable).collect();
     shorten(&text, NAME_BYTES_MAX).into_owned()

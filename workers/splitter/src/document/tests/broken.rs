@@ -1,9 +1,9 @@
-//! What a broken value rejects: itself or its line, and never another ride.
+//! A broken value rejects itself or its line, and never another ride.
 
 use super::*;
 
 #[test]
-fn a_broken_value_costs_itself_alone_where_its_end_is_plain() {
+fn a_broken_value_with_a_clear_end_rejects_only_itself() {
     for (line, expected) in [
         ("{\"a\":1}{\"b\":tru}{\"c\":3}", r#"o{"a":1} b{"b":tru} o{"c":3}"#),
         ("{\"a\":1} {\"b\" 2} {\"c\":3}", r#"o{"a":1} b{"b" 2} o{"c":3}"#),
@@ -15,13 +15,13 @@ fn a_broken_value_costs_itself_alone_where_its_end_is_plain() {
         ("1 2", "n1 n2"),
     ] {
         let text = format!("{{}}\n{line}\n{{}}\n");
-        assert_eq!(found(&text), format!("o{{}} {expected} o{{}}"), "{line}");
-        assert_eq!(shown(parse_with(LINES, format!("{line}\n{{}}\n"))), format!("{expected} o{{}}"), "{line}");
+        assert_eq!(outcome(&text), format!("o{{}} {expected} o{{}}"), "{line}");
+        assert_eq!(outcome_of(parse_with(LINES, format!("{line}\n{{}}\n"))), format!("{expected} o{{}}"), "{line}");
     }
 }
 
 #[test]
-fn a_line_that_may_hold_other_rides_refuses_the_document() {
+fn a_broken_line_that_may_have_other_rides_refuses_the_document() {
     for (line, column) in [
         ("{\"latitude\":1{\"latitude\":2}", 1),
         ("{\"name\":\"A,\"latitude\":1}{\"name\":\"B\",\"latitude\":2}", 1),
@@ -37,33 +37,33 @@ fn a_line_that_may_hold_other_rides_refuses_the_document() {
 }
 
 #[test]
-fn a_ride_spread_over_lines_is_one_broken_ride_at_most() {
+fn a_broken_ride_on_several_lines_is_at_most_one_broken_ride() {
     let broken = "{\n  \"a\": tru,\n  \"b\": [\n    1\n  ]\n}";
-    assert_eq!(found(format!("{{}}\n{broken}\n{{}}\n")), format!("o{{}} b{broken} o{{}}"));
+    assert_eq!(outcome(format!("{{}}\n{broken}\n{{}}\n")), format!("o{{}} b{broken} o{{}}"));
     let cut_off = "{}\n{\n  \"a\": tru,\n  \"b\": [\n";
-    assert_eq!(found(cut_off), "cut_short 26 5:1");
+    assert_eq!(outcome(cut_off), "cut_short 26 5:1");
     let truncated = "{}\n{\"a\":[1,\n{\"b\":2}\n{\"c\":3}\n";
-    assert_eq!(found(truncated), r#"o{} b{"a":[1, o{"b":2} o{"c":3}"#);
+    assert_eq!(outcome(truncated), r#"o{} b{"a":[1, o{"b":2} o{"c":3}"#);
     let balanced_later = "{}\n{\"a\":{\"x\":1\n{\"b\":2}\n{\"c\":3}}\n{}\n";
-    assert_eq!(found(balanced_later), r#"o{} b{"a":{"x":1 o{"b":2} o{"c":3} b} o{}"#);
+    assert_eq!(outcome(balanced_later), r#"o{} b{"a":{"x":1 o{"b":2} o{"c":3} b} o{}"#);
 }
 
-/// The work is bounded by the size of the document, however many of its lines never end.
+/// The work is linear in the size of the document.
 #[test]
-fn many_lines_without_an_end_are_read_in_time() {
+fn many_lines_with_incomplete_values_are_read_in_linear_time() {
     let options = Options { lines: true, records: false, ride_bytes_max: 64 * 1024 };
     let lines = 60_000;
     let text = "{\"a\":[1,\n".repeat(lines) + "x\n{\"b\":1}\n";
-    let found = parse_in::<Outline>(options, &[text.as_bytes()]).unwrap().0;
-    assert_eq!(found.len(), lines + 2);
+    let elements = parse_in::<Outline>(options, &[text.as_bytes()]).unwrap().0;
+    assert_eq!(elements.len(), lines + 2);
     let deep = format!("{{}}\n{}\n{{}}\n", "{\"a\":".repeat(20_000));
     assert!(parse_in::<Outline>(options, &[deep.as_bytes()]).is_err());
 }
 
 proptest! {
-    /// One byte of a document of lines is changed: it is refused, or there are as many elements as there were rides.
+    /// A document of lines with one changed byte is refused or keeps its number of elements.
     #[test]
-    fn one_changed_byte_never_makes_two_rides_one(
+    fn one_changed_byte_never_merges_two_rides(
         rides in proptest::collection::vec(
             (any::<i8>(), "[a-z ]{0,4}", prop_oneof![Just("\n"), Just(""), Just(", "), Just(" ")]), 3..9,
         ),
@@ -87,10 +87,10 @@ proptest! {
             _ => changed[at] = byte,
         }
         let options = Options { lines, ..ANY };
-        let whole = parse_in::<Judged>(options, &[&changed]);
-        prop_assert_eq!(&parse_in::<Judged>(options, &cut(&changed, &cuts)), &whole);
-        if let Ok((found, _)) = whole {
-            prop_assert!(found.len() > rides.len(), "{}", String::from_utf8_lossy(&changed));
+        let whole = parse_in::<Validation>(options, &[&changed]);
+        prop_assert_eq!(&parse_in::<Validation>(options, &cut(&changed, &cuts)), &whole);
+        if let Ok((elements, _)) = whole {
+            prop_assert!(elements.len() > rides.len(), "{}", String::from_utf8_lossy(&changed));
         }
     }
 }

@@ -1,10 +1,10 @@
-//! Objects around rides, and the refusals that name them.
+//! Envelopes of rides and their refusals.
 
 use super::*;
 
 const RIDE: &str = r#"{"name":"A","statustime":"2018-04-25 17:03:05","latitude":1,"longitude":2}"#;
 
-/// Checks that the document is refused as no batch, in words that hold all of these.
+/// Checks that the document is refused as `not_a_batch` with all of these words.
 fn refused(text: &str, words: &[&str]) {
     let refusal = parse(text).unwrap_err();
     assert_eq!(refusal.code, "not_a_batch", "{text}: {refusal}");
@@ -15,7 +15,7 @@ fn refused(text: &str, words: &[&str]) {
 }
 
 #[test]
-fn rides_under_another_key_are_refused_with_the_way_out() {
+fn rides_under_another_key_are_refused_with_advice() {
     for (text, words) in [
         (format!("{{\"data\":[{RIDE},{RIDE}]}}"), ["`data` is an array of 2", "`--rides-at data`"]),
         (format!("{{\"count\":1,\"results\":[{RIDE}]}}"), ["`count`, `results`", "`--rides-at results`"]),
@@ -39,7 +39,7 @@ fn rides_under_another_key_are_refused_with_the_way_out() {
         (format!("{{\"ride\":{RIDE}}}"), ["the member `ride`", "--map statustime=ride.statustime"]),
     ] {
         refused(&text, &words);
-        assert_eq!(shown(parse_with(LINES, &text)), "not_a_batch 0 1:1", "{text}");
+        assert_eq!(outcome_of(parse_with(LINES, &text)), "not_a_batch 0 1:1", "{text}");
     }
     let many = (0..50).map(|n| format!("\"{}\\u0001{n}\":[{{}}]", "k".repeat(300))).collect::<Vec<_>>();
     refused(&format!("{{{}}}", many.join(",")), &["and 44 others"]);
@@ -88,7 +88,7 @@ fn known_layouts_and_envelopes_are_named() {
 }
 
 #[test]
-fn an_element_around_rides_refuses_the_document_with_its_index() {
+fn an_element_with_several_rides_refuses_the_document_with_its_index() {
     let batch = format!("{{\"data\":[{RIDE},{RIDE}]}}");
     for (text, words) in [
         (format!("{batch}\n{batch}\n"), vec!["`--rides-at data`"]),
@@ -111,7 +111,7 @@ fn an_element_around_rides_refuses_the_document_with_its_index() {
 }
 
 #[test]
-fn a_ride_may_hold_arrays_and_objects_of_its_own() {
+fn a_ride_may_have_arrays_and_objects() {
     let with = |members: &str| RIDE.replacen('{', &format!("{{{members},"), 1);
     for ride in [
         with("\"waypoints\":[{\"latitude\":1,\"longitude\":2},{\"latitude\":1}]"),
@@ -121,16 +121,16 @@ fn a_ride_may_hold_arrays_and_objects_of_its_own() {
         "{\"latitude\":1,\"note\":{\"a\":[{\"b\":1}]}}".to_owned(),
         "{\"name\":{\"first\":\"x\"},\"latitude\":1}".to_owned(),
     ] {
-        assert_eq!(found(&ride), format!("o{ride}"));
-        assert_eq!(found(format!("[{ride},{ride}]")), format!("o{ride} o{ride}"));
+        assert_eq!(outcome(&ride), format!("o{ride}"));
+        assert_eq!(outcome(format!("[{ride},{ride}]")), format!("o{ride} o{ride}"));
     }
     for plain in ["{\"x\":{\"y\":1},\"z\":[1,2]}", "{\"lat\":1,\"unicorn\":{\"name\":\"A\"}}"] {
-        assert_eq!(found(format!("{plain}\n{plain}\n")), format!("o{plain} o{plain}"));
+        assert_eq!(outcome(format!("{plain}\n{plain}\n")), format!("o{plain} o{plain}"));
     }
 }
 
 #[test]
-fn documents_larger_than_the_window_are_told_apart_as_well() {
+fn envelopes_larger_than_the_window_are_refused() {
     let rides = vec![RIDE; 1_000].join(",");
     refused(
         &format!("{{\"page\":1,\"data\":[{rides}]}}"),
@@ -143,25 +143,29 @@ fn documents_larger_than_the_window_are_told_apart_as_well() {
 }
 
 #[test]
-fn a_mapping_decides_what_is_a_field() {
+fn a_mapping_determines_the_fields() {
     let reading: Reading = serde_json::from_str(r#"{"map":{"statustime":"ride.at","latitude":"lat"}}"#).unwrap();
     let ride = "{\"ride\":{\"at\":\"2018-04-25 17:03:05\",\"latitude\":1,\"longitude\":1,\"distance\":2},\"lat\":1}";
-    assert_eq!(shown(parse_at(ANY, &reading, ride)), format!("o{ride}"));
+    assert_eq!(outcome_of(parse_at(ANY, &reading, ride)), format!("o{ride}"));
     assert!(parse(ride).is_err());
     let by_own_key = "{\"latitude\":1}";
-    assert_eq!(shown(parse_at(ANY, &reading, by_own_key)), "not_a_batch 0 1:1", "a mapped field ignores its own key");
+    assert_eq!(
+        outcome_of(parse_at(ANY, &reading, by_own_key)),
+        "not_a_batch 0 1:1",
+        "a mapped field ignores its own key"
+    );
 }
 
 #[test]
-fn a_mapping_after_the_rides_comes_in_time() {
+fn a_mapping_after_the_rides_applies() {
     let odd = format!("{{\"data\":{{\"list\":[{RIDE}]}}}}");
     assert!(parse(format!("{{\"rides\":[{odd}]}}")).is_err());
     for text in [
         format!("{{\"rides\":[{odd}],\"map\":{{\"statustime\":\"data.at\"}}}}"),
         format!("{{\"map\":{{\"statustime\":\"data.at\"}},\"rides\":[{odd}]}}"),
     ] {
-        let (found, header) = parse(&text).unwrap();
-        assert_eq!(found.len(), 1);
+        let (elements, header) = parse(&text).unwrap();
+        assert_eq!(elements.len(), 1);
         assert_eq!(header.reading.to_string(), "--map statustime=data.at");
     }
     for (text, words) in [
@@ -179,9 +183,9 @@ fn a_mapping_after_the_rides_comes_in_time() {
 
 const COMPLETE: &str = r#"{"name":"A","statustime":"2018-04-25 17:03:05","latitude":1,"longitude":2,"distance":3,"healthpoints":4,"magicpoints":5}"#;
 
-/// An envelope may have a time of its own: what counts is how many of a ride's fields it has.
+/// An envelope may have a time. The number of a ride's fields decides.
 #[test]
-fn an_envelope_with_a_time_is_no_ride() {
+fn an_envelope_with_a_time_is_refused() {
     let array = [COMPLETE; 4].join(",");
     let time = r#""statustime":"2018-05-01 00:00:00""#;
     let many = [COMPLETE; 1_000].join(",");
@@ -210,14 +214,14 @@ fn an_envelope_with_a_time_is_no_ride() {
     let refusal = parse_at(ANY, &reading, mapped).unwrap_err().to_string();
     assert!(refusal.contains("`--rides-at data`"), "{refusal}");
     let spread = format!("{{{time},\"at\":{{\"latitude\":1,\"longitude\":2,\"distance\":3}}}}");
-    assert_eq!(found(&spread), format!("o{spread}"), "one ride, spread over objects");
+    assert_eq!(outcome(&spread), format!("o{spread}"), "one ride, spread over objects");
     let reference = format!("{{{time},\"object\":\"raw/x\",\"sha256\":\"00\"}}");
     assert_eq!(parse(reference).unwrap().1.object.as_deref(), Some("raw/x"));
 }
 
-/// A complete ride that holds complete rides may be one or several.
+/// A complete ride that contains complete rides is ambiguous.
 #[test]
-fn rides_within_a_ride_are_refused_and_parts_of_a_ride_are_not() {
+fn complete_rides_within_a_ride_are_refused_and_incomplete_ones_accepted() {
     let with = |members: &str| COMPLETE.replacen('{', &format!("{{{members},"), 1);
     let several = with(&format!("\"legs\":[{COMPLETE},{COMPLETE}]"));
     let one = with(&format!("\"raw\":{{\"of\":{COMPLETE}}}"));
@@ -239,14 +243,14 @@ fn rides_within_a_ride_are_refused_and_parts_of_a_ride_are_not() {
         with(r#""at":{"latitude":1,"longitude":2}"#),
         with(r#""columns":[1],"data":[[2]]"#),
     ] {
-        assert_eq!(found(&ride), format!("o{ride}"));
-        assert_eq!(found(format!("[{ride}]")), format!("o{ride}"));
+        assert_eq!(outcome(&ride), format!("o{ride}"));
+        assert_eq!(outcome(format!("[{ride}]")), format!("o{ride}"));
     }
 }
 
-/// A ride that is around the array of rides is in no array, and would be lost.
+/// The enclosing ride would be lost.
 #[test]
-fn a_ride_around_the_rides_is_refused() {
+fn a_ride_that_encloses_the_array_of_rides_is_refused() {
     let inner = COMPLETE.trim_matches(['{', '}']);
     for text in [
         format!("{{{inner},\"rides\":[{COMPLETE},{COMPLETE}]}}"),
@@ -260,11 +264,11 @@ fn a_ride_around_the_rides_is_refused() {
         r#"{"distance":{"unit":"miles"},"latitude":null,"rides":[{}]}"#,
         r#"{"rides":[{}],"longitude":[1,2]}"#,
     ] {
-        assert_eq!(found(fine), "o{}", "{fine}");
+        assert_eq!(outcome(fine), "o{}", "{fine}");
     }
 }
 
-/// However many arrays come first, and however deep they are, rides in them are seen.
+/// Rides are detected behind many arrays and at any depth.
 #[test]
 fn no_bound_of_the_survey_hides_rides() {
     let array = [COMPLETE; 3].join(",");
@@ -288,12 +292,12 @@ fn no_bound_of_the_survey_hides_rides() {
     let levels = (0..17).map(|n| format!("[{n}]")).collect::<Vec<_>>().join(",");
     refused(&format!("[{COMPLETE},[{levels},[{array}]]]"), &["element 1", "an array of 18"]);
     let deep = format!("{{\"latitude\":1,\"longitude\":2,\"x\":{}1{}}}", "{\"latitude\":".repeat(50), "}".repeat(50));
-    assert_eq!(found(&deep), format!("o{deep}"), "one field, however often");
+    assert_eq!(outcome(&deep), format!("o{deep}"), "one field, however often");
 }
 
-/// The advice can be followed: names are quoted as jq and the shell read them.
+/// Names in advice are quoted for jq and the shell.
 #[test]
-fn advice_is_quoted() {
+fn names_in_advice_are_quoted() {
     for (text, words) in [
         (format!("{{\"my rides\":[{RIDE}]}}"), "`--rides-at 'my rides'`"),
         (format!("{{\"it's\":[{RIDE}]}}"), r"`--rides-at 'it'\''s'`"),

@@ -1,4 +1,4 @@
-//! NaN and the infinities, in every form of a document.
+//! Non-finite numbers in every form of a document.
 
 use super::*;
 use crate::document::relaxed::{INFINITE, NAN, Relaxed, is_not_finite};
@@ -23,20 +23,20 @@ const NAMES: [&str; 16] = [
     "-infinity",
 ];
 
-fn judged(text: &str) -> Vec<(Option<RejectReason>, String)> {
+fn validated(text: &str) -> Vec<(Option<RejectReason>, String)> {
     let mut document = Document::new(ANY);
     document.push(text.as_bytes());
     document.end();
-    let mut found = Vec::new();
-    while let Some(element) = document.pull::<Judged>().unwrap() {
+    let mut elements = Vec::new();
+    while let Some(element) = document.pull::<Validation>().unwrap() {
         let reason = match element.content {
-            Content::Object(Judged::Rejected { reason, .. }) => Some(reason),
-            Content::Object(Judged::Accepted(_)) => None,
+            Content::Object(Validation::Rejected { reason, .. }) => Some(reason),
+            Content::Object(Validation::Accepted(_)) => None,
             other => panic!("{text}: {other:?}"),
         };
-        found.push((reason, String::from_utf8(element.raw.to_vec()).unwrap()));
+        elements.push((reason, String::from_utf8(element.raw.to_vec()).unwrap()));
     }
-    found
+    elements
 }
 
 fn ride(field: &str, value: &str) -> String {
@@ -58,7 +58,7 @@ fn ride(field: &str, value: &str) -> String {
 }
 
 #[test]
-fn a_number_that_is_not_finite_costs_one_ride_in_every_form() {
+fn a_non_finite_number_rejects_one_ride_in_every_form() {
     use RejectReason as Why;
     for (field, expected) in [
         ("statustime", Some(Why::InvalidStatustime)),
@@ -71,7 +71,7 @@ fn a_number_that_is_not_finite_costs_one_ride_in_every_form() {
         ("note", None),
     ] {
         for name in NAMES {
-            // An optional field may be missing, not infinite.
+            // An optional field may be missing but not infinite.
             let is_missing = !name.to_ascii_lowercase().contains("inf");
             let is_optional = ["fieldservice", "name", "breed", "ride_id"].contains(&field);
             let expected = expected.filter(|_| !is_missing || !is_optional);
@@ -86,32 +86,33 @@ fn a_number_that_is_not_finite_costs_one_ride_in_every_form() {
                 format!("{good}{odd}"),
                 odd.clone(),
             ] {
-                let found = judged(&text);
-                let at = found.iter().position(|(_, raw)| *raw == odd).unwrap_or_else(|| panic!("{text}: {found:?}"));
-                let others = found.iter().enumerate().filter(|(nth, _)| *nth != at);
-                assert_eq!(found[at].0, expected, "{text}");
+                let elements = validated(&text);
+                let at =
+                    elements.iter().position(|(_, raw)| *raw == odd).unwrap_or_else(|| panic!("{text}: {elements:?}"));
+                let others = elements.iter().enumerate().filter(|(nth, _)| *nth != at);
+                assert_eq!(elements[at].0, expected, "{text}");
                 assert!(others.into_iter().all(|(_, (reason, raw))| reason.is_none() && *raw == good), "{text}");
                 assert!(parse(&text).is_ok(), "{text}");
             }
         }
     }
-    assert_eq!(found("[NaN,{\"a\":1},-Infinity]"), "nNaN o{\"a\":1} n-Infinity");
-    assert_eq!(found("[{\"a\":[1,{\"b\":NaN}]},{\"a\":1}]"), "not_a_batch 1 1:2");
+    assert_eq!(outcome("[NaN,{\"a\":1},-Infinity]"), "nNaN o{\"a\":1} n-Infinity");
+    assert_eq!(outcome("[{\"a\":[1,{\"b\":NaN}]},{\"a\":1}]"), "not_a_batch 1 1:2");
 }
 
 #[test]
-fn what_only_resembles_them_is_still_no_json() {
+fn words_that_resemble_non_finite_numbers_are_refused() {
     for word in ["Nan1", "nann", "infinit", "NULL", "True", "na", "none", "--NaN", "-NA", "Undefined", "inf."] {
         assert!(!is_not_finite(word.as_bytes()), "{word}");
-        assert!(found(format!("[{{\"a\":{word}}}]")).starts_with("invalid_json"), "{word}");
+        assert!(outcome(format!("[{{\"a\":{word}}}]")).starts_with("invalid_json"), "{word}");
     }
-    assert_eq!(found("[{\"a\":NaN,\"b\":tru}]"), "invalid_json 17 1:18");
-    assert_eq!(found("[{\"a\":NaN,\"b\""), "cut_short 13 1:14");
-    assert_eq!(found("{}\n{\"a\":NaN,\"b\":tru}\n{}\n"), "o{} b{\"a\":NaN,\"b\":tru} o{}");
+    assert_eq!(outcome("[{\"a\":NaN,\"b\":tru}]"), "invalid_json 17 1:18");
+    assert_eq!(outcome("[{\"a\":NaN,\"b\""), "cut_short 13 1:14");
+    assert_eq!(outcome("{}\n{\"a\":NaN,\"b\":tru}\n{}\n"), "o{} b{\"a\":NaN,\"b\":tru} o{}");
 }
 
 #[test]
-fn a_replacement_keeps_the_places() {
+fn a_replacement_keeps_positions() {
     assert!(Relaxed::of(b"{\"a\":\"NaN\",\"b\\\"\":1}").is_none());
     let json = b"[NaN, {\"NaN\": -Inf}, \"\\\"NaN\"]x";
     let relaxed = Relaxed::of(json).unwrap();

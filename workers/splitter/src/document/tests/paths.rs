@@ -1,4 +1,4 @@
-//! Rides where the publisher says they are.
+//! Rides at the path `rides_at`.
 
 use super::*;
 
@@ -6,8 +6,8 @@ fn at(path: &str) -> Reading {
     Reading { rides_at: Some(path.parse().unwrap()), ..Reading::default() }
 }
 
-fn found_at(path: &str, text: impl AsRef<[u8]>) -> String {
-    shown(parse_at(ANY, &at(path), text))
+fn outcome_at(path: &str, text: impl AsRef<[u8]>) -> String {
+    outcome_of(parse_at(ANY, &at(path), text))
 }
 
 fn refusal_at(path: &str, text: &str) -> String {
@@ -26,22 +26,22 @@ fn a_path_leads_to_the_rides() {
         ("a.b", format!("{{\"b\":[1],\"a\":{{\"a\":[2],\"b\":{rides},\"c\":3}},\"d\":4}}")),
         ("r[].p", r#"{"r":[{"p":{"a":1}},7,{"q":[{}],"p":{"b":2}}]}"#.to_owned()),
     ] {
-        assert_eq!(found_at(path, &text), expected, "{path} {text}");
+        assert_eq!(outcome_at(path, &text), expected, "{path} {text}");
     }
-    assert_eq!(found_at("data", "{\"data\":[]}"), "");
-    assert_eq!(found_at("r[].p", r#"{"r":[{"p":null},{"q":1},{"p":[1]}]}"#), r#"n{"p":null} n{"q":1} n{"p":[1]}"#);
+    assert_eq!(outcome_at("data", "{\"data\":[]}"), "");
+    assert_eq!(outcome_at("r[].p", r#"{"r":[{"p":null},{"q":1},{"p":[1]}]}"#), r#"n{"p":null} n{"q":1} n{"p":[1]}"#);
     let deep = r#"{"r":[{"p":{"q":{"a":NaN}}}]}"#;
-    assert_eq!(found_at("r[].p.q", deep), r#"o{"p":{"q":{"a":NaN}}}"#);
+    assert_eq!(outcome_at("r[].p.q", deep), r#"o{"p":{"q":{"a":NaN}}}"#);
 }
 
 #[test]
-fn a_sequence_of_envelopes_is_followed_one_by_one() {
+fn every_envelope_of_a_sequence_is_read() {
     let text = "{\"data\":[{\"a\":1}]}\n{\"n\":2,\"data\":[{\"b\":2},{\"c\":3}]},{\"data\":[]}";
-    assert_eq!(found_at("data", text), r#"o{"a":1} o{"b":2} o{"c":3}"#);
+    assert_eq!(outcome_at("data", text), r#"o{"a":1} o{"b":2} o{"c":3}"#);
 }
 
 #[test]
-fn a_path_passes_over_what_is_larger_than_the_window() {
+fn members_larger_than_the_window_are_skipped() {
     let other = format!("\"{}\"", "x{[\\\"".repeat(20_000));
     let rides = vec!["{\"name\":\"x\"}"; 3_000].join(",");
     let text = format!("{{\"x\":{other},\"data\":{{\"y\":[{other}],\"rides\":[{rides}],\"z\":{other}}}}}");
@@ -51,7 +51,7 @@ fn a_path_passes_over_what_is_larger_than_the_window() {
 }
 
 #[test]
-fn the_window_stays_bounded_on_the_way() {
+fn the_window_stays_bounded_along_a_path() {
     for start in [
         "{",
         "{\"",
@@ -67,11 +67,11 @@ fn the_window_stays_bounded_on_the_way() {
         let mut document = Document::new(ANY).with_reading(at("data"));
         document.push(start.as_bytes());
         for _ in 0..5_000 {
-            // A refusal ends the reading.
+            // A refusal ends the test case.
             if document.pull::<Outline>().is_err() {
                 break;
             }
-            // The window is looked at again each time it has doubled.
+            // The window is read again each time it has doubled.
             assert!(document.window.len() <= 2 * document.large() + 512, "{start}");
             document.push(&[b' '; 512]);
         }
@@ -79,7 +79,7 @@ fn the_window_stays_bounded_on_the_way() {
 }
 
 #[test]
-fn a_path_that_leads_nowhere_names_what_is_there() {
+fn a_missing_path_is_refused_with_the_actual_members() {
     for (path, text, words) in [
         ("data", "{\"a\":1,\"b\":[2]}", "expected `data` in the object, as rides_at `data` says, found `a`, `b`"),
         ("a.data", "{\"a\":{\"x\":1}}", "expected `data` in `a`, as rides_at `a.data` says, found `x`"),
@@ -105,18 +105,18 @@ fn a_path_that_leads_nowhere_names_what_is_there() {
         ("{\"data\":[{}", "cut_short 11 1:12"),
         ("{\"data\":[{}]", "cut_short 12 1:13"),
         ("{\"a\":tru,\"data\":[{}]}", "invalid_json 8 1:9"),
-        // Found by fuzzing: the words depended on how the bytes came.
+        // Regression test (fuzzing): the text depended on the pieces.
         ("{\"data\":tts\":\"292\",\"field\u{7}\"namce\":true}},{\"properties\":null}]}", "invalid_json 9 1:10"),
         ("{\"data\":{\"a\":1,\"b\":tru},\"c\":[1,2,3,4,5,6,7,8,9]}", "invalid_json 22 1:23"),
         ("{\"data\":[{}]}x", "not_a_batch 13 1:14"),
         ("{\"data\":[{}] \"b\":1}", "invalid_json 13 1:14"),
     ] {
-        assert_eq!(found_at("data", text), expected, "{text}");
+        assert_eq!(outcome_at("data", text), expected, "{text}");
     }
 }
 
 #[test]
-fn a_document_read_by_a_path_has_no_header_of_its_own() {
+fn a_document_with_a_path_has_no_header() {
     let (_, header) = parse_at(ANY, &at("data"), r#"{"batch_id":"x","source":{},"map":7,"data":[{}]}"#).unwrap();
     assert_eq!(header, Header::default());
 }

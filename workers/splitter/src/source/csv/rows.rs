@@ -1,67 +1,70 @@
-//! Rows of CSV (RFC 4180) out of bytes that come in pieces.
+//! Splits CSV (RFC 4180) that arrives in pieces into rows.
 //!
-//! Like the `csv` crate in what it reads, and unlike it strict about quotes: behind a quoted cell only a delimiter or the end of the
-//! row may stand, and a cell that goes on over several lines must not hold what looks like a row. Both show that a quote is missing
-//! or out of place, and then rows would disappear in the text of a cell. Blanks may stand around a quoted cell; one after a blank
-//! must end on its line, since other readers take its quote for text.
+//! It reads what the `csv` crate reads, but is strict about quotes. Only a delimiter or the end of the row may follow a quoted
+//! cell, and a cell that spans several lines must not contain what looks like a row. Otherwise a missing or misplaced quote
+//! would hide rows in a cell. Blanks may surround a quoted cell; a quoted cell after a blank must end on its line, since
+//! other parsers read its quote as text.
 
-use super::{InvalidCsv, ROW_BYTES_MAX};
+use super::error::InvalidCsv;
+use crate::ride::RIDE_BYTES_MAX;
 use memchr::{memchr_iter, memchr3};
 use std::ops::Range;
 
+/// Maximum number of bytes kept of a row. A longer row becomes a line that is longer than a ride may be, and is rejected.
+pub(super) const ROW_BYTES_MAX: usize = RIDE_BYTES_MAX + 1;
 const MARK: [u8; 3] = *b"\xEF\xBB\xBF";
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
-    /// Before the first cell of a row, after so many bytes of a byte order mark.
+    /// Before the first cell of a row, after `mark` bytes of a byte order mark.
     Row {
         mark: usize,
     },
     /// Before any other cell.
     Cell,
-    /// After blanks at the start of a cell, which belong to it unless a quote follows.
+    /// After blanks at the start of a cell. They belong to the cell unless a quote follows.
     Padding,
     Unquoted,
     Quoted,
-    /// After a quote within a quoted cell: its end, or the first of two.
+    /// After a quote within a quoted cell, which ends the cell or is the first of two.
     Quote,
-    /// Behind a quoted cell.
+    /// After a quoted cell.
     Closed,
 }
 
-/// The scanner; holds one row at a time.
+/// A scanner that holds one row at a time.
 #[derive(Debug)]
 pub(super) struct Rows {
     delimiter: u8,
     columns: Option<usize>,
     state: State,
-    /// The cells of the row, one after the other.
+    /// The concatenated cells of the row.
     text: Vec<u8>,
-    /// Where each complete cell ends in `text`.
+    /// End of each complete cell in `text`.
     ends: Vec<usize>,
-    /// Complete cells, kept or not.
+    /// Number of complete cells, kept or not.
     cells: u64,
-    /// Cells up to the last that is not blank.
+    /// Number of cells up to the last one that is not blank.
     filled: u64,
     is_cell_empty: bool,
-    /// Text was left out since the row is longer than [`ROW_BYTES_MAX`].
-    is_cut: bool,
+    /// Whether the row is longer than [`ROW_BYTES_MAX`] and truncated.
+    is_truncated: bool,
     has_quotes: bool,
     line: u64,
     row_line: u64,
     after_cr: bool,
-    /// Line on which the first cell that spans several lines opens its quote.
-    broken_cell: Option<u64>,
+    /// Line of the opening quote of the first cell that spans several lines.
+    multiline_cell: Option<u64>,
     quote_line: u64,
-    /// Whether the quoted cell comes after a blank.
+    /// Whether the quoted cell follows a blank.
     is_padded: bool,
     /// Whether the quoted cell spans several lines.
-    is_cell_broken: bool,
-    /// Delimiters within the quotes of the cell, of its current line, and of all cells of the row that span several
+    is_cell_multiline: bool,
+    /// Number of delimiters within the quotes of the cell, of its current line, and of all cells of the row that span several
     /// lines.
     cell_delimiters: u64,
     line_delimiters: u64,
-    broken_delimiters: u64,
+    multiline_delimiters: u64,
 }
 
 impl Rows {
@@ -76,27 +79,27 @@ impl Rows {
             cells: 0,
             filled: 0,
             is_cell_empty: true,
-            is_cut: false,
+            is_truncated: false,
             has_quotes: false,
             line,
             row_line: line,
             after_cr: false,
-            broken_cell: None,
+            multiline_cell: None,
             quote_line: line,
             is_padded: false,
-            is_cell_broken: false,
+            is_cell_multiline: false,
             cell_delimiters: 0,
             line_delimiters: 0,
-            broken_delimiters: 0,
+            multiline_delimiters: 0,
         }
     }
 
-    /// From now on every row should have so many cells.
+    /// Sets the number of cells that every following row should have.
     pub fn expect_columns(&mut self, columns: usize) {
         self.columns = Some(columns);
     }
 
-    /// Reads up to the end of a row: returns how many bytes were read, and whether a row is complete.
+    /// Reads up to the end of a row. Returns the number of bytes read, and whether a row is complete.
     pub fn scan(&mut self, bytes: &[u8]) -> Result<(usize, bool), InvalidCsv> {
         let mut at = 0;
         while let Some(rest) = bytes.get(at..).filter(|rest| !rest.is_empty()) {
@@ -117,7 +120,7 @@ impl Rows {
         Ok((at, false))
     }
 
-    /// The document ends here; returns whether a row is complete.
+    /// Ends the document. Returns whether a row is complete.
     pub fn end(&mut self) -> Result<bool, InvalidCsv> {
         match self.state {
             State::Row { mark: 0 } => return Ok(false),
@@ -129,61 +132,61 @@ impl Rows {
         Ok(true)
     }
 
-    /// Forgets the row.
+    /// Drops the row.
     pub fn clear(&mut self) {
         self.state = State::Row { mark: 0 };
         self.text.clear();
         self.ends.clear();
         (self.cells, self.filled) = (0, 0);
-        (self.is_cut, self.has_quotes) = (false, false);
-        self.broken_cell = None;
-        self.broken_delimiters = 0;
+        (self.is_truncated, self.has_quotes) = (false, false);
+        self.multiline_cell = None;
+        self.multiline_delimiters = 0;
     }
 
-    /// Whether the row is a blank line. What DOS writes at the end of a file is blank, too.
+    /// Returns whether the row is a blank line. The end-of-file mark of DOS counts as blank.
     pub fn is_blank(&self) -> bool {
         const END_OF_FILE: u8 = 0x1A;
         let is_blank = |byte: &u8| byte.is_ascii_whitespace() || *byte == END_OF_FILE;
         self.cells == 1 && !self.has_quotes && self.text.iter().all(is_blank)
     }
 
-    /// Whether text was left out since the row is too long.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
+    /// Returns whether the row is too long and truncated.
+    pub fn is_truncated(&self) -> bool {
+        self.is_truncated
     }
 
-    /// The text of the cells, one after the other.
+    /// Returns the concatenated text of the cells.
     pub fn text(&self) -> &[u8] {
         &self.text
     }
 
-    /// Cells of the row.
+    /// Returns the number of cells.
     pub fn cells(&self) -> u64 {
         self.cells
     }
 
-    /// Cells of the row up to the last that is not blank.
+    /// Returns the number of cells up to the last one that is not blank.
     pub fn filled(&self) -> u64 {
         self.filled
     }
 
-    /// Where each cell is in the text.
+    /// Returns the range of each cell in the text.
     pub fn ranges(&self) -> impl Iterator<Item = Range<usize>> {
         let starts = std::iter::once(0).chain(self.ends.iter().copied());
         starts.zip(&self.ends).map(|(start, end)| start..*end)
     }
 
-    /// The line the row starts on, from 1.
+    /// Returns the line on which the row starts, from 1.
     pub fn row_line(&self) -> u64 {
         self.row_line
     }
 
-    /// Checks that the row cannot be several rows.
+    /// Fails if the row may be several rows.
     pub fn check(&self) -> Result<(), InvalidCsv> {
         let Some(columns) = self.columns else { return Ok(()) };
         let of_two_rows = 2 * (columns as u64 - 1);
-        let delimiters = self.cells - 1 + self.broken_delimiters;
-        if let Some(line) = self.broken_cell
+        let delimiters = self.cells - 1 + self.multiline_delimiters;
+        if let Some(line) = self.multiline_cell
             && delimiters >= of_two_rows
         {
             return Err(InvalidCsv::RowInCell { line, row: line + 1 });
@@ -266,7 +269,7 @@ impl Rows {
         self.keep(text);
         match after.first() {
             None => (length, false),
-            Some(byte) => (length + 1, self.behind_cell(*byte)),
+            Some(byte) => (length + 1, self.after_cell(*byte)),
         }
     }
 
@@ -281,7 +284,7 @@ impl Rows {
             self.line_delimiters += delimiters;
         }
         if let Some(columns) = self.columns
-            && self.is_cell_broken
+            && self.is_cell_multiline
             && self.line_delimiters + 1 >= columns as u64
         {
             return Err(InvalidCsv::RowInCell { line: self.quote_line, row: self.line });
@@ -291,8 +294,8 @@ impl Rows {
             Some(b'"') => self.state = State::Quote,
             Some(_) if self.is_padded => return Err(InvalidCsv::BrokenPadded { line: self.quote_line }),
             Some(byte) => {
-                self.is_cell_broken = true;
-                self.broken_cell.get_or_insert(self.quote_line);
+                self.is_cell_multiline = true;
+                self.multiline_cell.get_or_insert(self.quote_line);
                 self.line_delimiters = 0;
                 self.keep(&[*byte]);
                 self.break_line(*byte);
@@ -313,14 +316,14 @@ impl Rows {
 
     fn closed(&mut self, rest: &[u8]) -> Result<(usize, bool), InvalidCsv> {
         match rest.first() {
-            Some(byte) if *byte == self.delimiter || matches!(byte, b'\n' | b'\r') => Ok((1, self.behind_cell(*byte))),
+            Some(byte) if *byte == self.delimiter || matches!(byte, b'\n' | b'\r') => Ok((1, self.after_cell(*byte))),
             Some(b' ' | b'\t') => Ok((1, false)),
             _ => Err(InvalidCsv::AfterQuote { line: self.line }),
         }
     }
 
     /// Ends a cell; returns whether the row is complete.
-    fn behind_cell(&mut self, byte: u8) -> bool {
+    fn after_cell(&mut self, byte: u8) -> bool {
         self.end_cell();
         if byte == self.delimiter {
             self.state = State::Cell;
@@ -335,12 +338,12 @@ impl Rows {
         if !std::mem::replace(&mut self.is_cell_empty, true) {
             self.filled = self.cells;
         }
-        if std::mem::take(&mut self.is_cell_broken) {
-            self.broken_delimiters += self.cell_delimiters;
+        if std::mem::take(&mut self.is_cell_multiline) {
+            self.multiline_delimiters += self.cell_delimiters;
         }
-        if !self.is_cut {
+        if !self.is_truncated {
             self.ends.push(self.text.len());
-            self.is_cut = self.ends.len() > ROW_BYTES_MAX;
+            self.is_truncated = self.ends.len() > ROW_BYTES_MAX;
         }
     }
 
@@ -353,6 +356,6 @@ impl Rows {
         self.is_cell_empty &= text.iter().all(u8::is_ascii_whitespace);
         let room = ROW_BYTES_MAX.saturating_sub(self.text.len());
         self.text.extend_from_slice(text.get(..room.min(text.len())).unwrap_or_default());
-        self.is_cut |= text.len() > room;
+        self.is_truncated |= text.len() > room;
     }
 }

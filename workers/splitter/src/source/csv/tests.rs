@@ -1,4 +1,5 @@
 use super::*;
+use crate::ride::RIDE_BYTES_MAX;
 use crate::source::tests::{LIMITS, block_on, read, read_in, utf16};
 use proptest::prelude::*;
 use serde_json::{Value, json};
@@ -36,7 +37,7 @@ async fn every_delimiter_and_line_end_is_read() {
 }
 
 #[tokio::test]
-async fn what_excel_and_windows_write_is_read() {
+async fn csv_of_excel_and_windows_is_read() {
     let csv = "\u{FEFF}name;latitude;fieldservice\r\nTwilight;40.5;1\r\nQilin;-74;\r\n";
     assert_eq!(records(csv).await, rides());
     for delimiter in [";", ",", "\t", "^"] {
@@ -51,7 +52,7 @@ async fn what_excel_and_windows_write_is_read() {
 }
 
 #[tokio::test]
-async fn blank_lines_are_no_rows_and_names_are_trimmed() {
+async fn blank_lines_are_skipped_and_names_are_trimmed() {
     let csv = "\n  \r\n Name ,\u{FEFF}LATITUDE\u{200B}, field service \n\nTwilight,40.5,1\n   \n\"\",,\n,,\n";
     let expected = [json!({"Name": "Twilight", "LATITUDE": "40.5", "field service": "1"}), json!({}), json!({})];
     assert_eq!(records(csv).await, expected);
@@ -61,7 +62,7 @@ async fn blank_lines_are_no_rows_and_names_are_trimmed() {
 }
 
 #[tokio::test]
-async fn quoted_cells_keep_what_is_in_them() {
+async fn quoted_cells_keep_their_content() {
     let csv =
         "name,\"latitude\",\"note \"\"n\"\"\"\n\"Twi, \"\"S\"\" \n light\" ,40.5,\"a\r\nb\"\n\"\"\"\",\"\",5\" pipe\n";
     let expected = [
@@ -72,7 +73,7 @@ async fn quoted_cells_keep_what_is_in_them() {
 }
 
 #[tokio::test]
-async fn a_row_with_another_number_of_cells_says_so() {
+async fn a_row_with_a_wrong_number_of_cells_becomes_a_string() {
     let csv = "name,latitude,distance\nA,1\nB,1,2,3\nC,1,2\nD,1,2,,,, \nE,1,,2\n\n\"F\"\n";
     let expected = [
         json!("line 2 has 2 cells, the header 3: A,1"),
@@ -85,7 +86,7 @@ async fn a_row_with_another_number_of_cells_says_so() {
     assert_eq!(records(csv).await, expected);
 }
 
-/// Blanks before and behind a quoted cell, as in text that is aligned by hand.
+/// Blanks before and after a quoted cell, as in a text that is aligned by hand.
 #[tokio::test]
 async fn a_quote_after_a_blank_opens_a_quoted_cell() {
     let csv = "\"name\" , \"latitude\",\t\"note\"\n\"A\", \"1\" ,  \"x, \"\"y\"\"\"\n B , 2,  \n \"\", 3, c \"d\"\n";
@@ -106,7 +107,7 @@ async fn a_quote_after_a_blank_opens_a_quoted_cell() {
 }
 
 #[tokio::test]
-async fn quotes_that_csv_does_not_have_are_named() {
+async fn other_quotes_are_refused_by_name() {
     for (header, quotes) in [
         ("'name','latitude'", "single quotes"),
         ("`name`;`latitude`", "backticks"),
@@ -135,7 +136,7 @@ async fn comments_before_a_header_are_skipped_and_other_text_is_refused() {
 }
 
 #[tokio::test]
-async fn the_end_of_file_mark_of_dos_is_no_row() {
+async fn the_end_of_file_mark_of_dos_is_skipped() {
     let expected = [json!({"name": "A", "latitude": "1"})];
     for end in ["\r\n\u{1a}", "\n\u{1a}\n", "\n\n\u{1a}\u{1a}"] {
         assert_eq!(records(format!("name,latitude\nA,1{end}")).await, expected, "{end:?}");
@@ -155,13 +156,13 @@ async fn a_header_without_rows_is_an_empty_batch() {
 }
 
 #[tokio::test]
-async fn names_that_no_field_has_make_a_header_where_values_follow() {
+async fn unknown_names_make_a_header_if_values_follow() {
     let expected = [json!({"wann": "2018-04-25 17:03:05", "breite": "40.5", "wie weit": "3"})];
     assert_eq!(records("wann,breite,wie weit\n2018-04-25 17:03:05,40.5,3\n").await, expected);
     assert_eq!(records("a\tlat\n\t1\n").await, [json!({"lat": "1"})], "nearly a field");
 }
 
-/// Braces in the name of a column make a table no JSON.
+/// A column name with braces does not make a table JSON.
 #[tokio::test]
 async fn a_header_with_braces_is_a_header() {
     for name in ["}fieldservice", "note {n}", "<b>note</b>", "{{ note }}"] {
@@ -171,7 +172,7 @@ async fn a_header_with_braces_is_a_header() {
 }
 
 #[tokio::test]
-async fn what_is_no_csv_is_left_to_others() {
+async fn other_texts_are_not_read_as_csv() {
     for text in [
         "",
         "hello",
@@ -193,7 +194,7 @@ async fn what_is_no_csv_is_left_to_others() {
 }
 
 #[tokio::test]
-async fn csv_without_a_header_is_refused_with_what_is_missing() {
+async fn csv_without_a_header_is_refused() {
     for csv in
         ["Twilight,2018-04-25 17:03:05,40.5,-74\nQilin,2018-04-25 17:03:05,40.5,-74\n", "A;40.5;1\n", "1,2\n3,4\n"]
     {
@@ -213,7 +214,7 @@ async fn a_header_that_names_a_column_twice_is_refused() {
 }
 
 #[tokio::test]
-async fn a_quote_out_of_place_never_swallows_rows() {
+async fn a_misplaced_quote_never_hides_rows() {
     let header = "name,latitude,distance\n";
     for (rows, expected) in [
         ("A,1,2\n\"B,1,2\nC,1,2\n", "a cell on line 3 of the CSV is not closed before line 4"),
@@ -236,21 +237,21 @@ async fn a_quote_out_of_place_never_swallows_rows() {
 }
 
 #[tokio::test]
-async fn two_rows_on_one_line_are_never_one() {
+async fn two_rows_on_one_line_are_refused() {
     let why = refusal("name,latitude,distance\nA,1,2\nB,1,2C,1,2\n").await;
     assert_eq!(why, "line 3 of the CSV has 5 cells where the header names 3: it looks like two rows on one line");
     assert!(refusal("name,latitude\nA,1B,\nC,2D,3,E\n").await.contains("line 3"));
 }
 
 #[tokio::test]
-async fn another_character_set_is_refused_with_the_line() {
+async fn another_character_encoding_is_refused_with_its_line() {
     let why = refusal(b"name,latitude\nA,1\nQil\xEFn,2\n").await;
     assert!(why.starts_with("line 3 of the CSV is not UTF-8 (byte 0xef)") && why.contains("iconv"), "{why}");
     assert!(refusal(b"name,gr\xFC\xDFe,latitude\nA,1,2\n").await.starts_with("line 1 of the CSV"));
 }
 
 #[tokio::test]
-async fn a_row_that_is_too_long_is_one_line_and_the_next_ones_follow() {
+async fn a_row_that_is_too_long_is_one_line() {
     let giant = "é".repeat(3_000_000);
     for cell in [giant.clone(), format!("\"{giant}\""), ",".repeat(70_000)] {
         let csv = format!(",name,latitude\n0,A,1\n{cell},B,2\n2,C,3\n");
@@ -275,7 +276,7 @@ async fn a_row_that_is_too_long_is_one_line_and_the_next_ones_follow() {
 }
 
 #[tokio::test]
-async fn pieces_stay_bounded_however_long_the_names_are() {
+async fn pieces_stay_bounded_for_long_column_names() {
     let names: Vec<_> = (0..200).map(|column| format!("latitude{column:0>240}")).collect();
     let csv = names.join(",") + "\n" + &(vec!["1"; 200].join(",") + "\n").repeat(50);
     let source = crate::source::Source::Inline { body: Bytes::from(csv), coding: None };
@@ -292,7 +293,7 @@ fn cell() -> impl Strategy<Value = String> {
     prop_oneof![4 => "[a-z0-9 .,;|\t\"-]{0,8}", 2 => "[\r\n\"a,;]{0,6}", 1 => "\\PC{0,6}"]
 }
 
-/// Whether a row, by itself, could be two, so that it must be refused.
+/// Whether a row may be two rows, so that it must be refused.
 fn may_be_two_rows(row: &[String], delimiter: char) -> bool {
     let delimiters = |text: &str| text.matches(delimiter).count();
     let broken: Vec<&String> = row.iter().filter(|cell| cell.contains(['\r', '\n'])).collect();
@@ -303,7 +304,7 @@ fn may_be_two_rows(row: &[String], delimiter: char) -> bool {
 
 proptest! {
     #[test]
-    fn what_the_csv_crate_writes_reads_back(
+    fn the_output_of_the_csv_crate_round_trips(
         rows in (1..5usize).prop_flat_map(|more| prop::collection::vec(prop::collection::vec(cell(), more + 1), 0..6)),
         delimiter in prop::sample::select(vec![b',', b';', b'\t', b'|']),
         always in any::<bool>(),
@@ -330,19 +331,19 @@ proptest! {
             prop_assert!(read.is_err());
             return Ok(());
         }
-        // The mark at the start of a row is no part of its first cell.
+        // A byte order mark at the start of a row does not belong to its first cell.
         let expected: Vec<Value> = rows
             .iter()
             .map(|row| names.iter().zip(row).filter(|(_, cell)| !cell.is_empty()).map(|(name, cell)| (name.clone(), json!(cell))).collect::<serde_json::Map<_, _>>().into())
             .collect();
         let (lines, records) = read.unwrap();
         prop_assert!(records);
-        let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
-        prop_assert_eq!(found, expected);
+        let values: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        prop_assert_eq!(values, expected);
     }
 
     #[test]
-    fn no_row_is_lost_to_a_stray_quote(
+    fn a_stray_quote_hides_no_row(
         rows in 1..6usize, row in 0..6usize, at in 0..20usize, quoted in any::<bool>(), removed in any::<bool>(),
     ) {
         let line = |row: usize| if quoted { format!("\"A, {row}\",{row},\"2\"") } else { format!("A {row},{row},2") };
@@ -361,7 +362,7 @@ proptest! {
     }
 
     #[test]
-    fn pieces_make_no_difference(text in "name,latitude\n[a\"\r\n,\u{FEFF}é]{0,60}", piece_bytes in 1..20usize) {
+    fn the_result_is_independent_of_the_pieces(text in "name,latitude\n[a\"\r\n,\u{FEFF}é]{0,60}", piece_bytes in 1..20usize) {
         let read = |piece_bytes| {
             let limits = crate::source::Limits { piece_bytes, ..LIMITS };
             block_on(read_in(text.as_bytes(), None, limits)).map_err(|error| error.to_string())

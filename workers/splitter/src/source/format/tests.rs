@@ -1,7 +1,7 @@
 use super::*;
 use proptest::prelude::*;
 
-/// The refusal of bytes that are followed by many others.
+/// The refusal of a document that starts with these bytes.
 fn refusal(start: &[u8]) -> String {
     let head = [start, &[0; 600]].concat();
     match recognise(&head) {
@@ -11,8 +11,8 @@ fn refusal(start: &[u8]) -> String {
 }
 
 #[test]
-fn binary_formats_are_refused_by_name_with_a_way_out() {
-    for (start, name, way_out) in [
+fn binary_formats_are_refused_by_name_with_advice() {
+    for (start, name, advice) in [
         (&b"BZh91AY&SY"[..], "bzip2", "decompress"),
         (b"\xFD7zXZ\0", "xz", "decompress"),
         (b"7z\xBC\xAF\x27\x1C", "7z", "unpack"),
@@ -36,16 +36,16 @@ fn binary_formats_are_refused_by_name_with_a_way_out() {
         (b"\0\0\xFE\xFF\0\0\0[", "UTF-32", "iconv -f UTF-32BE -t UTF-8"),
     ] {
         let refusal = refusal(start);
-        assert!(refusal.contains(name) && refusal.contains(way_out), "{refusal}");
+        assert!(refusal.contains(name) && refusal.contains(advice), "{refusal}");
     }
     let mut tar = vec![0; 600];
     tar[..10].copy_from_slice(b"rides.json");
     tar[257..262].copy_from_slice(b"ustar");
-    assert!(matches!(recognise(&tar), Format::Unsupported(found) if found.name == "a tar archive"));
+    assert!(matches!(recognise(&tar), Format::Unsupported(unsupported) if unsupported.name == "a tar archive"));
 }
 
 #[test]
-fn a_zip_archive_says_what_is_in_it() {
+fn a_zip_archive_is_named_by_its_content() {
     let zip = |name: &str, rest: &str| {
         let mut bytes = b"PK\x03\x04\x14\0\0\0\x08\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0".to_vec();
         bytes.extend((name.len() as u16).to_le_bytes());
@@ -94,7 +94,7 @@ fn texts_that_are_neither_json_nor_csv_are_refused_by_name() {
         ("H4sIAAAAAAAAA4uuVkpUslIw1FFQSlKyUqqtBQBnQ2qZEQAAAA==", "gzip in base64"),
     ] {
         match recognise(text.as_bytes()) {
-            Format::Unsupported(found) => assert_eq!(found.name, name),
+            Format::Unsupported(unsupported) => assert_eq!(unsupported.name, name),
             other => panic!("{text}: {other:?}"),
         }
     }
@@ -103,8 +103,11 @@ fn texts_that_are_neither_json_nor_csv_are_refused_by_name() {
         assert!(unknown_text(text.as_bytes()).is_some(), "{text}");
     }
     for text in ["data: {\"a\": 1}\n\ndata: {\"a\": 2}\n\n", ": ping\n\nevent: ride\nid: 7\ndata:[1]\n"] {
-        let found = unknown_text(text.as_bytes()).unwrap();
-        assert!(found.name.contains("server-sent events") && found.way_out.contains("sed -n"), "{found}");
+        let unsupported = unknown_text(text.as_bytes()).unwrap();
+        assert!(
+            unsupported.name.contains("server-sent events") && unsupported.advice.contains("sed -n"),
+            "{unsupported}"
+        );
     }
     for text in ["", "hello", "hello: world", "{\"a\": 1}", "[1]", "\"a\": 1,\n\"b\": 2", "-1", "- - -", "a,b\n1,2"] {
         assert!(unknown_text(text.as_bytes()).is_none(), "{text}");
@@ -113,7 +116,7 @@ fn texts_that_are_neither_json_nor_csv_are_refused_by_name() {
 }
 
 #[test]
-fn a_text_is_not_taken_for_the_binary_format_it_starts_like() {
+fn a_text_is_not_mistaken_for_a_binary_format() {
     for text in
         ["ORC,latitude\n1,2\n", "PARENT,latitude\n", "BZh,latitude\n", "LZIP;a", "eyJ", "eyJohn,latitude\n", "< 3\n"]
     {
@@ -122,7 +125,7 @@ fn a_text_is_not_taken_for_the_binary_format_it_starts_like() {
 }
 
 #[test]
-fn utf_16_and_utf_32_without_a_mark_are_told_by_their_nul_bytes() {
+fn utf_16_and_utf_32_without_a_mark_are_recognised() {
     let other_scripts = [
         "[{\"name\": \"Тимофей Александрович Ковалевский\", \"breed\": \"Единорог обыкновенный лесной\"}]",
         "[{\"name\": \"トワイライト・スパークル\u{3000}ユニコーン\", \"breed\": \"麒麟\"}]",
@@ -143,7 +146,7 @@ fn utf_16_and_utf_32_without_a_mark_are_told_by_their_nul_bytes() {
             (utf32(true), "iconv -f UTF-32BE"),
         ] {
             match recognise(&bytes) {
-                Format::Unsupported(found) => assert!(found.way_out.contains(expected), "{found}"),
+                Format::Unsupported(unsupported) => assert!(unsupported.advice.contains(expected), "{unsupported}"),
                 other => panic!("{text}: {other:?}"),
             }
         }

@@ -1,13 +1,16 @@
-//! The rows of a Parquet file, a row group at a time, a few rows at a time.
+//! Reads the rows of a Parquet file by row group, some rows at a time.
 
 use super::{
-    InvalidParquet,
-    pages::{self, Checked},
+    error::InvalidParquet,
+    pages::{self, CheckedPages},
     spool::Spooled,
     thrift,
     value::{Kind, Value, write_json},
 };
-use crate::source::{Limits, RATIO_GRACE_BYTES, ReadError};
+use crate::source::{
+    error::ReadError,
+    limits::{Limits, RATIO_GRACE_BYTES},
+};
 use bytes::Bytes;
 use common::text::shorten;
 use parquet::{
@@ -25,31 +28,31 @@ use std::{collections::VecDeque, sync::Arc};
 
 const MAGIC: &[u8; 4] = b"PAR1";
 const ENCRYPTED_MAGIC: &[u8; 4] = b"PARE";
-/// Bytes of the length of the footer, and the magic after it.
+/// Size of the footer's length and of the magic number after it, bytes.
 const TAIL_BYTES: u64 = 8;
-/// Bytes of padding after the magic at most.
+/// Maximum padding after the magic number, bytes.
 const PADDING_BYTES_MAX: u64 = 1024;
-/// Bytes of the footer at most.
+/// Maximum size of the footer, bytes.
 const FOOTER_BYTES_MAX: u64 = 16 * 1024 * 1024;
-/// Elements in all lists of the footer at most: about ten for each column of each row group.
+/// Maximum number of elements in all lists of the footer: about ten for each column of each row group.
 const FOOTER_ELEMENTS_MAX: usize = 1_000_000;
-/// Bytes in memory for the pages of all columns at most.
+/// Maximum memory for the pages of all columns, bytes.
 const PAGES_BYTES_MAX: u64 = 128 * 1024 * 1024;
-/// Rows read in one go at most.
+/// Maximum number of rows read at a time.
 const ROWS_MAX: usize = 1024;
 
-/// A file that is being read.
+/// A reader of the rows.
 pub(super) struct Rows {
     file: Arc<Spooled>,
     metadata: ParquetMetaData,
     limits: Limits,
-    /// The next row group.
+    /// Index of the next row group.
     group: usize,
     rows_left: u64,
     columns: Vec<Column>,
-    /// The rows that were read and not given.
-    ready: VecDeque<Vec<Value>>,
-    bytes_given: u64,
+    /// Rows that were read but not returned.
+    buffered: VecDeque<Vec<Value>>,
+    bytes_returned: u64,
 }
 
 /// A flat column of the row group.
@@ -72,38 +75,38 @@ impl Rows {
             group: 0,
             rows_left: 0,
             columns: Vec::new(),
-            ready: VecDeque::new(),
-            bytes_given: 0,
+            buffered: VecDeque::new(),
+            bytes_returned: 0,
         };
         let schema = rows.metadata.file_metadata().schema_descr();
         if !schema.columns().iter().any(|column| column.path().parts().len() == 1) {
-            let (what, way_out) =
+            let (what, advice) =
                 ("no column that is not nested".to_owned(), "write one column for each field of a ride");
-            return Err(InvalidParquet::Unsupported { what, way_out });
+            return Err(InvalidParquet::Unsupported { what, advice });
         }
         Ok(rows)
     }
 
-    /// The next lines, of about `bytes` in all; empty after the last row.
+    /// Returns the next lines, of about `bytes` in total; empty after the last row.
     pub fn lines(&mut self, bytes: usize) -> Result<Bytes, ReadError> {
         let mut lines = Vec::new();
         while lines.len() < bytes {
-            if self.ready.is_empty() && !self.read_more()? {
+            if self.buffered.is_empty() && !self.read_more()? {
                 break;
             }
-            if let Some(row) = self.ready.pop_front() {
+            if let Some(row) = self.buffered.pop_front() {
                 write_row(&mut lines, &self.columns, &row);
             }
         }
-        self.bytes_given = self.bytes_given.saturating_add(lines.len() as u64);
+        self.bytes_returned = self.bytes_returned.saturating_add(lines.len() as u64);
         let allowed = RATIO_GRACE_BYTES.max(self.file.len().saturating_mul(self.limits.expansion_max));
-        if self.bytes_given > allowed {
+        if self.bytes_returned > allowed {
             return Err(ReadError::Expands(format!("{} times its size", self.limits.expansion_max)));
         }
         Ok(Bytes::from(lines))
     }
 
-    /// Reads some rows; returns whether there are any.
+    /// Reads some rows. Returns whether there are any.
     fn read_more(&mut self) -> Result<bool, InvalidParquet> {
         while self.rows_left == 0 {
             if self.group >= self.metadata.num_row_groups() {
@@ -124,7 +127,7 @@ impl Rows {
             }
         }
         self.rows_left -= count as u64;
-        self.ready.extend(rows);
+        self.buffered.extend(rows);
         Ok(true)
     }
 
@@ -144,7 +147,7 @@ impl Rows {
             bytes += pages::bytes_in_memory(&self.file, chunk)?;
             if bytes > PAGES_BYTES_MAX {
                 let what = format!("pages of more than {PAGES_BYTES_MAX} bytes in all in one row group");
-                return Err(InvalidParquet::Unsupported { what, way_out: "write it with smaller pages or row groups" });
+                return Err(InvalidParquet::Unsupported { what, advice: "write it with smaller pages or row groups" });
             }
             let total_rows = usize::try_from(rows).unwrap_or(usize::MAX);
             let pages = SerializedPageReader::new(Arc::clone(&self.file), chunk, total_rows, None).map_err(broken)?;
@@ -152,7 +155,7 @@ impl Rows {
             let mut key = Vec::new();
             write_json(&mut key, &name);
             key.push(b':');
-            let reader = get_column_reader(description, Box::new(Checked(Box::new(pages))));
+            let reader = get_column_reader(description, Box::new(CheckedPages(Box::new(pages))));
             columns.push(Column { name, key, kind, reader });
         }
         self.rows_left = rows;
@@ -161,7 +164,7 @@ impl Rows {
     }
 }
 
-/// The metadata at the end of the file, with its sizes checked.
+/// Reads the metadata at the end of the file and checks its sizes.
 fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
     let cut_short = || InvalidParquet::CutShort(file.len());
     let read = |start, length| file.read(start, length).map_err(|error| InvalidParquet::Broken(error.to_string()));
@@ -174,7 +177,7 @@ fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
     let [a, b, c, d, magic @ ..] = tail.as_ref() else { return Err(cut_short()) };
     if magic == ENCRYPTED_MAGIC {
         let what = "an encrypted footer".to_owned();
-        return Err(InvalidParquet::Unsupported { what, way_out: "write it without encryption" });
+        return Err(InvalidParquet::Unsupported { what, advice: "write it without encryption" });
     }
     if magic != MAGIC {
         return Err(cut_short());
@@ -184,7 +187,7 @@ fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
     let start = start.ok_or_else(|| InvalidParquet::Broken("its footer is longer than the file".to_owned()))?;
     if length > FOOTER_BYTES_MAX {
         let what = format!("a footer of more than {FOOTER_BYTES_MAX} bytes");
-        return Err(InvalidParquet::Unsupported { what, way_out: "write fewer columns, or fewer row groups" });
+        return Err(InvalidParquet::Unsupported { what, advice: "write fewer columns, or fewer row groups" });
     }
     let bytes = read(start, length as usize)?;
     if thrift::structure(&bytes, FOOTER_ELEMENTS_MAX).is_none() {
@@ -193,7 +196,7 @@ fn footer(file: &Spooled) -> Result<ParquetMetaData, InvalidParquet> {
     ParquetMetaDataReader::decode_metadata(&bytes).map_err(broken)
 }
 
-/// Bytes of blanks, line ends and zeros after the magic at the end of the file, as editors and transports append them.
+/// Returns the number of blanks, line ends and zeros after the magic number, which editors and transports append.
 fn padding(file: &Spooled) -> Result<u64, InvalidParquet> {
     let start = file.len().saturating_sub(PADDING_BYTES_MAX);
     let end =
@@ -202,7 +205,7 @@ fn padding(file: &Spooled) -> Result<u64, InvalidParquet> {
     Ok(end.iter().rev().take_while(|byte| is_padding(byte)).count() as u64)
 }
 
-/// Checks that a column is compressed and encoded in a way that is read.
+/// Checks that the compression and encoding of a column are supported.
 fn check_readable(chunk: &ColumnChunkMetaData) -> Result<(), InvalidParquet> {
     let column = chunk.column_path().string();
     match chunk.compression() {
@@ -214,25 +217,25 @@ fn check_readable(chunk: &ColumnChunkMetaData) -> Result<(), InvalidParquet> {
         other => {
             let name = format!("{other}");
             let what = format!("column {column:?} compressed with {}", name.split('(').next().unwrap_or(&name));
-            return Err(InvalidParquet::Unsupported { what, way_out: "write it with snappy, zstd or gzip" });
+            return Err(InvalidParquet::Unsupported { what, advice: "write it with snappy, zstd or gzip" });
         }
     }
-    let foreign =
+    let is_unsupported =
         |encoding: &Encoding| matches!(encoding, Encoding::DELTA_BYTE_ARRAY | Encoding::DELTA_LENGTH_BYTE_ARRAY);
-    match chunk.encodings().find(foreign) {
+    match chunk.encodings().find(is_unsupported) {
         None => Ok(()),
         Some(encoding) => {
             let what = format!("column {column:?} encoded as {encoding}");
             Err(InvalidParquet::Unsupported {
                 what,
-                way_out: "write it with plain or dictionary encoding (format version 1)",
+                advice: "write it with plain or dictionary encoding (format version 1)",
             })
         }
     }
 }
 
 impl Column {
-    /// The next `count` values; fewer at the end of the row group.
+    /// Reads the next `count` values; fewer at the end of the row group.
     fn read(&mut self, count: usize) -> Result<Vec<Value>, InvalidParquet> {
         let (kind, name) = (self.kind, self.name.as_str());
         match &mut self.reader {
@@ -252,7 +255,7 @@ impl Column {
     }
 }
 
-/// Reads values, with a null for each that is not there.
+/// Reads values, with a null for each missing one.
 fn read<T: DataType>(
     reader: &mut ColumnReaderImpl<T>,
     count: usize,

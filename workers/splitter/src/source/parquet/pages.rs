@@ -1,7 +1,7 @@
-//! The pages of a column, checked before the library reads them: it allocates whatever size a header states.
+//! Checks the pages of a column before the library reads them, because it allocates the size that a header states.
 
 use super::{
-    InvalidParquet,
+    error::InvalidParquet,
     spool::Spooled,
     thrift::{self, PageHeader},
 };
@@ -12,14 +12,14 @@ use parquet::{
     file::{metadata::ColumnChunkMetaData, reader::Length},
 };
 
-/// Bytes that the headers of most pages fit into.
+/// Size that most page headers fit into, bytes.
 const HEADER_BYTES: usize = 1024;
-/// Bytes of a page's header at most.
+/// Maximum size of a page header, bytes.
 const HEADER_BYTES_MAX: usize = 64 * 1024;
-/// Bytes that a value of a dictionary takes in memory, beside its text.
+/// Memory of a dictionary value in addition to its text, bytes.
 const DICTIONARY_VALUE_BYTES: u64 = 48;
 
-/// Bytes that reading a column takes at most: its largest page, twice, and its dictionary.
+/// Returns the maximum memory for reading a column, bytes: twice its largest page, and its dictionary.
 pub(super) fn bytes_in_memory(file: &Spooled, chunk: &ColumnChunkMetaData) -> Result<u64, InvalidParquet> {
     let column = chunk.column_path().string();
     let broken = |why: &str| InvalidParquet::Broken(format!("column {column:?} {why}"));
@@ -42,16 +42,16 @@ pub(super) fn bytes_in_memory(file: &Spooled, chunk: &ColumnChunkMetaData) -> Re
     Ok(largest + dictionary)
 }
 
-/// The header at byte `at`: nearly always short.
+/// Reads the header at byte `at`, which is nearly always short.
 fn header(file: &Spooled, at: u64) -> Option<PageHeader> {
     let within = |length| thrift::page_header(&file.read(at, length).ok()?);
     within(HEADER_BYTES).or_else(|| within(HEADER_BYTES_MAX))
 }
 
-/// A column's pages, without those whose encoding states sizes of its own that nothing bounds.
-pub(super) struct Checked(pub Box<dyn PageReader>);
+/// The pages of a column. Fails on encodings that state sizes of their own, which nothing bounds.
+pub(super) struct CheckedPages(pub Box<dyn PageReader>);
 
-impl Checked {
+impl CheckedPages {
     fn check(page: Page) -> Result<Page> {
         match page.encoding() {
             Encoding::DELTA_BYTE_ARRAY | Encoding::DELTA_LENGTH_BYTE_ARRAY => {
@@ -62,7 +62,7 @@ impl Checked {
     }
 }
 
-impl PageReader for Checked {
+impl PageReader for CheckedPages {
     fn get_next_page(&mut self) -> Result<Option<Page>> {
         self.0.get_next_page()?.map(Self::check).transpose()
     }
@@ -80,7 +80,7 @@ impl PageReader for Checked {
     }
 }
 
-impl Iterator for Checked {
+impl Iterator for CheckedPages {
     type Item = Result<Page>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -1,4 +1,4 @@
-//! A file in memory while it is small, else in a temporary file that has no name.
+//! Spools a file: in memory if it is small, or else in an unnamed temporary file.
 
 use bytes::Bytes;
 use parquet::{
@@ -11,10 +11,10 @@ use std::{
 };
 use tempfile::{SpooledData, SpooledTempFile};
 
-/// Bytes kept in memory at most.
+/// Maximum size of a file in memory, bytes.
 const MEMORY_BYTES_MAX: usize = 8 * 1024 * 1024;
 
-/// What is being spooled.
+/// A file that is being written.
 pub(super) struct Spool(SpooledTempFile);
 
 impl Default for Spool {
@@ -40,24 +40,24 @@ impl Spool {
     }
 }
 
-/// What was spooled.
+/// A complete spooled file.
 pub(super) enum Spooled {
     Memory(Bytes),
     Disk { file: File, length: u64 },
 }
 
 impl Spooled {
-    /// Up to `length` bytes from `start` on, fewer at the end of the file.
+    /// Reads `length` bytes from `start`, fewer at the end of the file.
     pub fn read(&self, start: u64, length: usize) -> io::Result<Bytes> {
-        let there = self.len().saturating_sub(start).min(length as u64) as usize;
+        let available = self.len().saturating_sub(start).min(length as u64) as usize;
         match self {
             Self::Memory(bytes) => {
                 let start = start.min(self.len()) as usize;
-                Ok(bytes.slice(start..start + there))
+                Ok(bytes.slice(start..start + available))
             }
             Self::Disk { file, .. } => {
                 let mut file = file;
-                let mut bytes = vec![0; there];
+                let mut bytes = vec![0; available];
                 file.seek(SeekFrom::Start(start))?;
                 file.read_exact(&mut bytes)?;
                 Ok(Bytes::from(bytes))
@@ -86,7 +86,7 @@ impl ChunkReader for Spooled {
     }
 
     fn get_bytes(&self, start: u64, length: usize) -> Result<Bytes> {
-        // Checked first: the buffer is allocated before a read notices that the file is shorter.
+        // Checked first, because the buffer is allocated before a read notices the end of the file.
         let end = start.checked_add(length as u64).filter(|end| *end <= self.len());
         end.ok_or_else(|| ParquetError::EOF(format!("expected {length} bytes at byte {start}")))?;
         Ok(self.read(start, length)?)

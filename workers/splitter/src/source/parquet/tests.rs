@@ -45,7 +45,7 @@ fn file(schema: &str, properties: WriterProperties, groups: &[Write<'_>]) -> Vec
     bytes
 }
 
-/// Some rides in groups of a size.
+/// A file of rides in row groups of this size.
 fn rides(rides: usize, group_rows: usize, properties: WriterProperties) -> Vec<u8> {
     let schema =
         "message rides { OPTIONAL BYTE_ARRAY name (UTF8); OPTIONAL DOUBLE latitude; OPTIONAL INT64 fieldservice; }";
@@ -75,12 +75,12 @@ async fn records(bytes: &[u8]) -> Vec<Value> {
 }
 
 #[tokio::test]
-async fn rides_of_all_row_groups_are_read_in_their_order() {
+async fn rides_of_all_row_groups_are_read_in_order() {
     for (count, group_rows) in [(0, 1), (1, 1), (25, 10), (2_500, 1_100)] {
         let bytes = rides(count, group_rows, WriterProperties::builder().build());
         let (lines, records) = read_in(&bytes, None, LIMITS).await.unwrap();
         assert!(records);
-        let found: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let values: Vec<Value> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         let expected: Vec<Value> = (0..count)
             .map(|n| {
                 let mut ride = json!({"name": format!("ride {n}"), "latitude": n as f64 / 2.0});
@@ -90,12 +90,12 @@ async fn rides_of_all_row_groups_are_read_in_their_order() {
                 ride
             })
             .collect();
-        assert_eq!(found, expected);
+        assert_eq!(values, expected);
     }
 }
 
 #[tokio::test]
-async fn every_compression_that_is_read_gives_the_same() {
+async fn every_supported_compression_gives_the_same_rides() {
     let plain = records(&rides(50, 20, WriterProperties::builder().build())).await;
     for compression in [
         Compression::SNAPPY,
@@ -116,7 +116,7 @@ async fn every_compression_that_is_read_gives_the_same() {
 }
 
 #[tokio::test]
-async fn values_of_every_type_become_json_that_a_ride_is_read_from() {
+async fn values_of_every_type_become_json() {
     let schema = "message rides {
         OPTIONAL BOOLEAN truth;
         OPTIONAL INT32 small (INTEGER(8, true));
@@ -164,7 +164,7 @@ async fn values_of_every_type_become_json_that_a_ride_is_read_from() {
         nested.close().unwrap();
         column::<DoubleType>(group, &[Some(1e300), Some(-0.5)]);
     };
-    let found = records(&file(schema, WriterProperties::builder().build(), &[&write])).await;
+    let values = records(&file(schema, WriterProperties::builder().build(), &[&write])).await;
     let time = "2018-04-25T17:03:05.722Z";
     let expected = [
         json!({
@@ -174,11 +174,11 @@ async fn values_of_every_type_become_json_that_a_ride_is_read_from() {
         }),
         json!({"not_finite": "Infinity", "text": "", "last": -0.5}),
     ];
-    assert_eq!(found, expected);
+    assert_eq!(values, expected);
 }
 
 #[tokio::test]
-async fn a_file_that_is_cut_or_broken_is_refused_with_the_reason() {
+async fn a_truncated_or_broken_file_is_refused_with_the_reason() {
     let whole = rides(20, 10, WriterProperties::builder().build());
     for length in 4..whole.len() {
         let error = read_in(&whole[..length], None, LIMITS).await.unwrap_err();
@@ -202,7 +202,7 @@ async fn a_file_that_is_cut_or_broken_is_refused_with_the_reason() {
 }
 
 #[tokio::test]
-async fn what_is_not_read_is_named_with_the_column() {
+async fn unsupported_columns_are_refused_by_name() {
     let properties = WriterProperties::builder().set_dictionary_enabled(false);
     for encoding in [Encoding::DELTA_BYTE_ARRAY, Encoding::DELTA_LENGTH_BYTE_ARRAY] {
         let properties = properties.clone().set_column_encoding("name".into(), encoding).build();
@@ -223,12 +223,12 @@ async fn what_is_not_read_is_named_with_the_column() {
 }
 
 #[tokio::test]
-async fn files_beyond_the_bounds_are_refused() {
+async fn files_beyond_the_limits_are_refused() {
     let bytes = rides(5_000, 5_000, WriterProperties::builder().build());
     let limits = crate::source::Limits { decompressed_bytes_max: bytes.len() as u64 - 1, ..LIMITS };
     let error = read_in(&bytes, None, limits).await.unwrap_err().to_string();
     assert!(error.contains("larger than splitter.decompressed_bytes_max"), "{error}");
-    // A billion rows of nothing in a few bytes.
+    // A billion null rows in a few bytes.
     let schema = "message rides { OPTIONAL DOUBLE latitude; }";
     let nulls = vec![None; 4_000_000];
     let write = |group: &mut Group<'_, '_>| column::<DoubleType>(group, &nulls);
@@ -238,7 +238,7 @@ async fn files_beyond_the_bounds_are_refused() {
 }
 
 #[tokio::test]
-async fn a_large_file_is_spooled_to_disk_and_reads_the_same_again() {
+async fn a_large_file_is_spooled_to_disk() {
     let schema = "message rides { OPTIONAL BYTE_ARRAY name (UTF8); }";
     let text: String =
         (0..40_000u32).map(|n| char::from(b'a' + (n.wrapping_mul(2_654_435_761) >> 24) as u8 % 26)).collect();
@@ -260,9 +260,9 @@ async fn a_large_file_is_spooled_to_disk_and_reads_the_same_again() {
 }
 
 #[test]
-fn a_page_is_read_only_if_its_header_states_a_size_that_is_bounded() {
+fn a_page_whose_header_states_a_huge_size_is_refused() {
     let bytes = rides(20, 20, WriterProperties::builder().set_compression(Compression::SNAPPY).build());
-    // The first page starts behind the magic: its decompressed size becomes 1 GiB.
+    // The first page follows the magic number: its decompressed size becomes 1 GiB.
     let header = super::thrift::page_header(&bytes[4..]).unwrap();
     assert!(header.decompressed < 1 << 20);
     let patched = bytes[4..].iter().position(|byte| *byte == 0x15).unwrap() + 4 + 2;
@@ -278,7 +278,7 @@ fn a_page_is_read_only_if_its_header_states_a_size_that_is_bounded() {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(400))]
 
-    /// Whatever byte is wrong, the file is refused or read, and nothing else happens.
+    /// A file with a wrong byte is read or refused.
     #[test]
     fn no_byte_panics(at in 4..2_000usize, byte in any::<u8>(), more in 0..3usize, version in any::<bool>()) {
         let version = if version {
@@ -304,13 +304,13 @@ proptest! {
 fn a_file_that_fills_the_temporary_folder_alone_is_refused() {
     let folder = std::env::temp_dir();
     let capacity = super::capacity(&folder).unwrap();
-    let full = |bytes| super::unspooled(std::io::ErrorKind::StorageFull.into(), bytes, &folder);
+    let full = |bytes| super::spool_error(std::io::ErrorKind::StorageFull.into(), bytes, &folder);
     let refused = full(capacity / 100 * 95);
     assert!(
         matches!(&refused, ReadError::Parquet(why) if why.code() == "expands_too_much" && why.to_string().contains(&capacity.to_string())),
         "{refused}"
     );
-    assert!(matches!(full(capacity / 2), ReadError::Spool(_)), "others have filled it");
-    let broken = super::unspooled(std::io::ErrorKind::Other.into(), capacity, &folder);
+    assert!(matches!(full(capacity / 2), ReadError::Spool(_)), "other files fill it");
+    let broken = super::spool_error(std::io::ErrorKind::Other.into(), capacity, &folder);
     assert!(matches!(broken, ReadError::Spool(_)), "{broken}");
 }

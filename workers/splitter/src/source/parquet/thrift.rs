@@ -1,10 +1,10 @@
-//! The part of Thrift's compact protocol that is needed to check the sizes a Parquet file states about itself, before a
-//! library allocates them. <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
+//! The part of Thrift's compact protocol that is needed to check the sizes that a Parquet file states, before a library
+//! allocates them. <https://github.com/apache/thrift/blob/master/doc/specs/thrift-compact-protocol.md>
 
-/// Structures within structures at most.
+/// Maximum nesting of structures.
 const DEPTH_MAX: u32 = 32;
 
-/// A structure in bytes: where its cursor is, and how many elements its lists may still have.
+/// A cursor over the bytes of a structure, with the number of list elements still allowed.
 struct Walk<'a> {
     bytes: &'a [u8],
     at: usize,
@@ -14,17 +14,17 @@ struct Walk<'a> {
 /// The sizes in the header of a page.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct PageHeader {
-    /// Bytes of the header itself.
+    /// Size of the header itself, bytes.
     pub length: usize,
-    /// Bytes of the page, decompressed; the largest that is stated.
+    /// Size of the decompressed page, bytes; the largest stated one.
     pub decompressed: u64,
-    /// Bytes of the page in the file.
+    /// Size of the page in the file, bytes.
     pub compressed: u64,
-    /// Values of a dictionary.
+    /// Number of values of a dictionary.
     pub dictionary_values: u64,
 }
 
-/// The length of the structure that `bytes` begin with; `None` if they begin with none, or if it has more than
+/// Returns the length of the structure at the beginning of `bytes`; `None` without a structure, or if it has more than
 /// `elements_max` elements in lists, sets and maps.
 pub(super) fn structure(bytes: &[u8], elements_max: usize) -> Option<usize> {
     let mut walk = Walk { bytes, at: 0, elements_left: elements_max };
@@ -32,7 +32,7 @@ pub(super) fn structure(bytes: &[u8], elements_max: usize) -> Option<usize> {
     Some(walk.at)
 }
 
-/// The header of a page that `bytes` begin with (`PageHeader` in parquet.thrift).
+/// Parses the page header at the beginning of `bytes` (`PageHeader` in parquet.thrift).
 pub(super) fn page_header(bytes: &[u8]) -> Option<PageHeader> {
     let mut walk = Walk { bytes, at: 0, elements_left: 64 };
     let mut header = PageHeader::default();
@@ -56,7 +56,7 @@ pub(super) fn page_header(bytes: &[u8]) -> Option<PageHeader> {
 }
 
 impl Walk<'_> {
-    /// Each field of a structure: its id and the kind of its value.
+    /// Calls `field` for each field of a structure, with its id and the type of its value.
     fn fields(&mut self, depth: u32, mut field: impl FnMut(&mut Self, i64, u8) -> Option<()>) -> Option<()> {
         depth.checked_sub(1)?;
         let mut id = 0i64;
@@ -73,11 +73,11 @@ impl Walk<'_> {
         }
     }
 
-    /// Passes over a value.
+    /// Skips a value.
     fn value(&mut self, kind: u8, depth: u32) -> Option<()> {
         let deeper = depth.checked_sub(1)?;
         match kind {
-            // A boolean has no bytes: its kind is its value.
+            // A boolean has no bytes: its type is its value.
             1 | 2 => Some(()),
             3 => self.pass(1),
             4..=6 => self.varint().map(drop),
@@ -107,7 +107,7 @@ impl Walk<'_> {
         }
     }
 
-    /// Elements of a list, or pairs of a map.
+    /// Skips the elements of a list or the pairs of a map.
     fn elements(&mut self, size: u64, kinds: &[u8], depth: u32) -> Option<()> {
         self.elements_left = self.elements_left.checked_sub(usize::try_from(size).ok()?)?;
         for _ in 0..size {
@@ -121,7 +121,7 @@ impl Walk<'_> {
         Some(())
     }
 
-    /// A size in 32 bits, not negative.
+    /// Reads a non-negative size of 32 bits.
     fn size(&mut self) -> Option<u64> {
         let size = self.signed()?;
         u64::try_from(size).ok().filter(|size| *size <= i32::MAX as u64)
@@ -162,7 +162,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_page_header_states_its_sizes() {
+    fn a_page_header_is_parsed() {
         // type = 2 (dictionary), 300 bytes decompressed, 150 compressed, dictionary header {3 values, encoding 0}.
         let bytes = [0x15, 0x04, 0x15, 0xD8, 0x04, 0x15, 0xAC, 0x02, 0x4C, 0x15, 0x06, 0x15, 0x00, 0x00, 0x00, 0xFF];
         let header = PageHeader { length: 15, decompressed: 300, compressed: 150, dictionary_values: 3 };
@@ -175,7 +175,7 @@ mod tests {
     }
 
     #[test]
-    fn a_list_that_states_more_elements_than_may_be_is_none() {
+    fn a_list_with_too_many_elements_is_refused() {
         // Field 1: a list of 5 structures without fields.
         let bytes = [0x19, 0x5C, 0, 0, 0, 0, 0, 0];
         assert_eq!(structure(&bytes, 5), Some(8));

@@ -1,6 +1,6 @@
-//! Values of a column as JSON.
+//! Converts the values of a column to JSON.
 
-use super::InvalidParquet;
+use super::error::InvalidParquet;
 use parquet::{
     basic::{ConvertedType, LogicalType, TimeUnit, Type},
     data_type::{ByteArray, FixedLenByteArray, Int96},
@@ -9,20 +9,20 @@ use parquet::{
 use serde::Serialize;
 use std::io::Write;
 
-/// Bytes kept of a text: with more, its ride is too large whatever else it has.
+/// Maximum number of bytes kept of a text. A ride with a longer one is too large.
 const TEXT_BYTES_MAX: usize = crate::ride::RIDE_BYTES_MAX + 1;
-/// Bytes of a value of fixed length at most: decimals, UUIDs and half-precision numbers have up to 16.
+/// Maximum size of a value of fixed length, bytes: decimals, UUIDs and half-precision numbers have up to 16.
 const FIXED_BYTES_MAX: i32 = 16;
 const SECONDS_PER_DAY: i64 = 86_400;
 
-/// What the values of a column mean.
+/// The meaning of the values of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A number or a boolean, as its physical type says.
+    /// A number or a boolean, according to the physical type.
     Plain,
-    /// An integer without a sign.
+    /// An unsigned integer.
     Unsigned,
-    /// Time since 1970 in UTC, in units of which this many are a second.
+    /// Time since 1970 in UTC; the field is the number of units per second.
     Timestamp(i64),
     /// Days since 1970.
     Date,
@@ -30,15 +30,15 @@ pub(super) enum Kind {
     Decimal(i32),
     /// UTF-8.
     Text,
-    /// Read as text where it is UTF-8; else left out, since no field of a ride holds other bytes.
+    /// Text if it is UTF-8, or else left out, since no field of a ride has other bytes.
     PerhapsText,
     Uuid,
-    /// A number in 16 bits.
+    /// A floating-point number of 16 bits.
     Half,
 }
 
 impl Kind {
-    /// `None` for a column that holds nothing that a ride has.
+    /// Returns the kind of a column; `None` if no field of a ride has such values.
     pub fn of(column: &ColumnDescriptor) -> Option<Self> {
         let physical = column.physical_type();
         if physical == Type::FIXED_LEN_BYTE_ARRAY && !(1..=FIXED_BYTES_MAX).contains(&column.type_length()) {
@@ -90,14 +90,14 @@ pub(super) enum Value {
     Single(f32),
     Double(f64),
     Text(ByteArray),
-    /// JSON, written.
-    Written(String),
+    /// Serialised JSON.
+    Json(String),
 }
 
 impl Value {
     pub fn of_i32(kind: Kind, value: i32) -> Self {
         match kind {
-            // The sign is part of the number.
+            // The sign bit is part of the number.
             Kind::Unsigned => Self::Unsigned(u64::from(value.cast_unsigned())),
             _ => Self::of_i64(kind, i64::from(value)),
         }
@@ -116,7 +116,7 @@ impl Value {
         }
     }
 
-    /// A timestamp of Impala and old Spark: nanoseconds of a Julian day.
+    /// Converts a timestamp of Impala and old Spark: nanoseconds of a Julian day.
     pub fn of_int96(value: &Int96) -> Self {
         const JULIAN_DAY_OF_1970: i64 = 2_440_588;
         let (low, high, day) = match value.data() {
@@ -128,7 +128,7 @@ impl Value {
         timestamp(seconds, nanos.rem_euclid(1_000_000_000), seconds)
     }
 
-    /// A value of variable length.
+    /// Converts a value of variable length.
     ///
     /// # Errors
     /// Fails on a text that is not UTF-8.
@@ -143,7 +143,7 @@ impl Value {
         }
     }
 
-    /// A value of fixed length.
+    /// Converts a value of fixed length.
     ///
     /// # Errors
     /// Fails on a text that is not UTF-8.
@@ -155,7 +155,7 @@ impl Value {
                 let hex = hex::encode(bytes);
                 let part = |from: usize, to: usize| hex.get(from..to).unwrap_or_default();
                 let parts = [part(0, 8), part(8, 12), part(12, 16), part(16, 20), part(20, 32)];
-                Ok(Self::Written(format!("\"{}\"", parts.join("-"))))
+                Ok(Self::Json(format!("\"{}\"", parts.join("-"))))
             }
             _ => Self::of_bytes(kind, value, column),
         }
@@ -165,7 +165,7 @@ impl Value {
         *self == Self::Null
     }
 
-    /// Writes it as JSON. A number that is not finite becomes the text that names it.
+    /// Writes the value as JSON. A non-finite number becomes its name as a string.
     pub fn write(&self, into: &mut Vec<u8>) {
         match self {
             Self::Null => into.extend_from_slice(b"null"),
@@ -180,7 +180,7 @@ impl Value {
                 let text = std::str::from_utf8(text.data()).unwrap_or_default();
                 write_json(into, text.get(..text.floor_char_boundary(TEXT_BYTES_MAX)).unwrap_or_default());
             }
-            Self::Written(json) => into.extend_from_slice(json.as_bytes()),
+            Self::Json(json) => into.extend_from_slice(json.as_bytes()),
         }
     }
 }
@@ -204,19 +204,19 @@ fn not_finite(value: f64) -> &'static str {
     }
 }
 
-/// RFC 3339 in UTC; a moment beyond the calendar as the text of its number, which is no time.
+/// Returns RFC 3339 in UTC; for a time beyond the calendar the number as a string, which is rejected as no time.
 fn timestamp(seconds: i64, nanos: i64, number: i64) -> Value {
     let at = i32::try_from(nanos).ok().and_then(|nanos| jiff::Timestamp::new(seconds, nanos).ok());
-    Value::Written(at.map_or_else(|| format!("\"{number}\""), |at| format!("\"{at}\"")))
+    Value::Json(at.map_or_else(|| format!("\"{number}\""), |at| format!("\"{at}\"")))
 }
 
 fn date(days: i64) -> Value {
     let at = days.checked_mul(SECONDS_PER_DAY).and_then(|seconds| jiff::Timestamp::from_second(seconds).ok());
     let date = at.map(|at| at.to_zoned(jiff::tz::TimeZone::UTC).date());
-    Value::Written(date.map_or_else(|| format!("\"{days}\""), |date| format!("\"{date}\"")))
+    Value::Json(date.map_or_else(|| format!("\"{days}\""), |date| format!("\"{date}\"")))
 }
 
-/// The two's complement of a decimal, high bytes first.
+/// Parses the two's complement of a decimal, big-endian.
 fn unscaled(bytes: &[u8]) -> Option<i128> {
     let fill = if bytes.first()? & 0x80 == 0 { 0 } else { 0xFF };
     let mut whole = [fill; 16];
@@ -225,19 +225,19 @@ fn unscaled(bytes: &[u8]) -> Option<i128> {
     Some(i128::from_be_bytes(whole))
 }
 
-/// A decimal as a number of JSON.
+/// Converts a decimal to a JSON number.
 fn decimal(unscaled: i128, scale: i32) -> Value {
     let places = usize::try_from(scale.clamp(0, 38)).unwrap_or_default();
     if places == 0 {
-        return Value::Written(unscaled.to_string());
+        return Value::Json(unscaled.to_string());
     }
     let digits = format!("{:0>width$}", unscaled.unsigned_abs(), width = places + 1);
     let (whole, fraction) = digits.split_at(digits.len() - places);
     let sign = if unscaled < 0 { "-" } else { "" };
-    Value::Written(format!("{sign}{whole}.{fraction}"))
+    Value::Json(format!("{sign}{whole}.{fraction}"))
 }
 
-/// IEEE 754 binary16.
+/// Converts IEEE 754 binary16.
 fn half(bits: u16) -> f32 {
     let sign = if bits & 0x8000 == 0 { 1.0 } else { -1.0 };
     let exponent = i32::from(bits >> 10 & 0x1F);
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn moments_are_rfc_3339_in_utc() {
+    fn timestamps_are_rfc_3339_in_utc() {
         for (per_second, number) in [(1_000, 1_524_675_785_722), (1_000_000, 1_524_675_785_722_000)] {
             let value = Value::of_i64(Kind::Timestamp(per_second), number);
             assert_eq!(written(&value), "\"2018-04-25T17:03:05.722Z\"");
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn whatever_the_value_it_is_json(number: i64, scale in -2..60i32, bits: u16, text in any::<String>()) {
+        fn every_value_is_json(number: i64, scale in -2..60i32, bits: u16, text in any::<String>()) {
             let values = [
                 Value::of_i64(Kind::Timestamp(1_000), number),
                 Value::of_i64(Kind::Date, number),

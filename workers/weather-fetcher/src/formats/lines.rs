@@ -1,139 +1,104 @@
-//! Text that arrives in pieces, read line by line: NOAA's files are up to 100 MB and need not be in memory.
+//! Reads a text that arrives in pieces line by line, because NOAA's files have up to 100 MB.
 //!
-//! A row that cannot be read is left out, and counted with its reason and its place. A text without a row that can be
-//! read is not weather.
+//! An unreadable row is left out, and counted by reason with its line and column. A text without a readable row is not
+//! weather.
 
-use crate::{
-    foreign::{looks_like, way_out},
-    gunzip::is_blank,
+use crate::formats::{
+    foreign::{advice, looks_like},
+    gzip::is_padding,
     left_out::{LeftOut, Reason},
+    malformed::Malformed,
 };
-use common::text::shorten;
-use std::fmt;
 
-/// Bytes of a line at most: NOAA's longest has 85 columns. A longer line is left out.
+/// Maximum length of a line, bytes: NOAA's longest has 85. A longer line is left out.
 const LINE_BYTES_MAX: usize = 1024;
-/// Bytes that are kept of a line: one more, because the line may end in a carriage return.
+/// Maximum number of bytes buffered of a line: one more, for a carriage return at its end.
 const PARTIAL_BYTES_MAX: usize = LINE_BYTES_MAX + 1;
-/// Bytes at the beginning of a text by which another format is recognised.
+/// Number of bytes at the beginning of a text by which another format is recognised.
 const HEAD_BYTES: usize = 64;
-/// A text is not weather if so many bytes at its beginning hold no row that can be read.
+/// A text is not weather if more bytes than this at its beginning have no readable row.
 const UNUSABLE_BYTES_MAX: u64 = 1024 * 1024;
 const BYTE_ORDER_MARK: &[u8] = b"\xef\xbb\xbf";
-/// Characters of what was found that an error quotes.
+/// Maximum number of characters that an error quotes from a text.
 const QUOTE_CHARS_MAX: usize = 40;
-/// Bytes of an error's words at most.
-const WHY_BYTES_MAX: usize = 400;
 
-/// Text that is not what it should be: where, and what would be right.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub struct Malformed {
-    /// From 1; 0 when it is about the text as a whole.
-    pub line: u64,
-    /// Column of the file, by its name; empty when it is about the line as a whole.
-    pub column: &'static str,
-    /// What was found and what was expected.
-    pub why: String,
-}
-
-impl Malformed {
-    /// A fault at `line` and `column`.
-    pub fn new(line: u64, column: &'static str, why: impl fmt::Display) -> Self {
-        // A parser's own words may quote all of the text.
-        Self { line, column, why: shorten(&why.to_string(), WHY_BYTES_MAX).into_owned() }
-    }
-}
-
-impl fmt::Display for Malformed {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.line > 0 {
-            write!(f, "line {}", self.line)?;
-            f.write_str(if self.column.is_empty() { ": " } else { ", " })?;
-        }
-        if !self.column.is_empty() {
-            write!(f, "column {}: ", self.column)?;
-        }
-        f.write_str(&self.why)
-    }
-}
-
-/// A row that cannot be read.
+/// An unreadable row.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct BadRow {
-    /// The reason it counts under.
+    /// The reason by which it is counted.
     pub reason: Reason,
-    /// Where the row is at fault.
-    pub place: Malformed,
+    /// The fault in the row.
+    pub fault: Malformed,
 }
 
-/// One line, without its end.
+/// One line, without its line end.
 #[derive(Debug, Clone, Copy)]
 pub struct Line<'a> {
-    /// From 1.
+    /// Line number from 1.
     pub number: u64,
-    /// Its bytes.
+    /// The bytes of the line.
     pub text: &'a [u8],
-    /// Whether its end was seen. The last line of a text that was cut short has none.
+    /// Whether the line has a line end. The last line of a truncated text has none.
     pub ended: bool,
 }
 
 impl Line<'_> {
-    /// A fault in this line: `found` where `expected` should be.
-    pub fn malformed(&self, column: &'static str, found: &[u8], expected: &str) -> Malformed {
-        let found: String = String::from_utf8_lossy(found).chars().take(QUOTE_CHARS_MAX).collect();
-        Malformed::new(self.number, column, format!("{found:?} where {expected} was expected"))
+    /// Returns a fault in this line: `actual` where `expected` should be.
+    pub fn malformed(&self, column: &'static str, actual: &[u8], expected: &str) -> Malformed {
+        let actual: String = String::from_utf8_lossy(actual).chars().take(QUOTE_CHARS_MAX).collect();
+        Malformed::new(self.number, column, format!("{actual:?} where {expected} was expected"))
     }
 
-    /// The same fault as a reason to leave the row out.
-    pub fn bad(&self, reason: Reason, column: &'static str, found: &[u8], expected: &str) -> BadRow {
-        BadRow { reason, place: self.malformed(column, found, expected) }
+    /// Returns the same fault, as a reason to leave the row out.
+    pub fn bad(&self, reason: Reason, column: &'static str, actual: &[u8], expected: &str) -> BadRow {
+        BadRow { reason, fault: self.malformed(column, actual, expected) }
     }
 }
 
-/// What was read from a text, and what was left out of it.
+/// The content of a text, and what was left out of it.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Parsed<T> {
-    /// What was read.
+    /// The content.
     pub value: T,
     /// The rows and days left out.
     pub left_out: LeftOut,
 }
 
-/// Takes a text piece by piece.
+/// A parser of a text that arrives in pieces.
 pub trait Text: Send {
-    /// What is read from it.
+    /// The content of the text.
     type Output: Send;
     /// Name of the kind of text, for messages: `station file`.
     const NAME: &'static str;
-    /// Bytes at most, several times the size of NOAA's: a longer text is not weather.
+    /// Maximum length of the text, bytes: several times the size of NOAA's. A longer text is not weather.
     const BYTES_MAX: u64;
 
-    /// The next piece, of any size.
+    /// Takes the next piece, of any size.
     ///
     /// # Errors
-    /// Fails as soon as the text is known not to be weather.
+    /// Fails as soon as the text turns out not to be weather.
     fn feed(&mut self, piece: &[u8]) -> Result<(), Malformed>;
 
-    /// The text is at its end.
+    /// Ends the text.
     ///
     /// # Errors
-    /// Fails if the text is not weather: it is empty, or no row of it can be read.
+    /// Fails if the text is not weather: it is empty or has no readable row.
     fn finish(self) -> Result<Parsed<Self::Output>, Malformed>;
 }
 
-/// Takes a text line by line.
+/// A parser of the lines of a text.
 pub trait Rows: Send {
-    /// What is read from it.
+    /// The content of the text.
     type Output: Send;
     /// As [`Text::NAME`].
     const NAME: &'static str;
     /// As [`Text::BYTES_MAX`].
     const BYTES_MAX: u64;
 
-    /// Takes a line that names the columns; returns whether it is one. Such a line is no row.
+    /// Reads a line as a heading; returns whether it is one. A heading is not passed to [`Rows::row`].
     ///
     /// # Errors
-    /// Fails if it does not name the columns that a row must have.
+    /// Fails if the heading does not name the columns that a row must have.
     fn heading(&mut self, _line: &Line<'_>) -> Result<bool, BadRow> {
         Ok(false)
     }
@@ -141,29 +106,29 @@ pub trait Rows: Send {
     /// Reads the next line, which is never blank.
     ///
     /// # Errors
-    /// Fails if the row cannot be read. Such a row changes nothing.
+    /// Fails if the row is unreadable. Such a row has no effect.
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow>;
 
-    /// Ends the text; adds the days to be left out to `left_out`.
+    /// Ends the text. Adds the days that are left out to `left_out`.
     ///
     /// # Errors
-    /// Fails if the rows are not all that the text must have.
+    /// Fails if required rows are missing.
     fn finish(self, left_out: &mut LeftOut) -> Result<Self::Output, Malformed>;
 }
 
-/// What ends a line.
+/// The line end of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum LineEnd {
-    /// Not known yet: no line feed so far.
+    /// Not known yet: no line feed has arrived.
     Unknown,
     /// `\n`, or `\r\n`.
     LineFeed,
-    /// `\r`, as old programs write it. Line feeds end lines, too.
+    /// `\r`, as old programs write it. A line feed ends a line as well.
     CarriageReturn,
 }
 
 impl LineEnd {
-    /// What ends the lines of a text that begins with these bytes, which are the whole text or longer than a line.
+    /// Returns the line end of a text that begins with these bytes: the whole text, or more than the longest line.
     fn of(start: &[u8]) -> Self {
         let inner = start.get(..start.len().saturating_sub(1)).unwrap_or_default();
         if inner.contains(&b'\r') { Self::CarriageReturn } else { Self::LineFeed }
@@ -174,20 +139,20 @@ impl LineEnd {
     }
 }
 
-/// Cuts pieces of a text into lines and hands them on. Holds no more than one line.
+/// Cuts pieces of a text into lines and passes them to `rows`. Buffers at most one line.
 #[derive(Debug)]
 pub struct Lines<R> {
     rows: R,
     line_end: LineEnd,
     /// The beginning of a line whose end has not arrived.
     partial: Vec<u8>,
-    /// Whether the line is too long already; the rest of it is dropped.
+    /// Whether the line is already too long; the rest of it is dropped.
     overlong: bool,
-    /// Whether there are carriage returns in the line that is too long.
+    /// Whether the overlong line has carriage returns.
     has_returns: bool,
-    /// Lines passed on so far.
+    /// Number of lines passed on.
     number: u64,
-    /// Bytes of these lines, and of an overlong one that has not ended.
+    /// Number of bytes of these lines, and of an overlong one that has not ended.
     bytes: u64,
     head: Vec<u8>,
     headings: u64,
@@ -197,7 +162,7 @@ pub struct Lines<R> {
 }
 
 impl<R: Rows> Lines<R> {
-    /// Lines for `rows`.
+    /// Passes lines to `rows`.
     pub fn new(rows: R) -> Self {
         Self {
             rows,
@@ -215,7 +180,7 @@ impl<R: Rows> Lines<R> {
         }
     }
 
-    fn hand_on(&mut self, line: &[u8], ended: bool) -> Result<(), Malformed> {
+    fn pass_on(&mut self, line: &[u8], ended: bool) -> Result<(), Malformed> {
         self.number += 1;
         self.bytes += line.len() as u64 + 1;
         let overlong = std::mem::take(&mut self.overlong);
@@ -223,13 +188,13 @@ impl<R: Rows> Lines<R> {
         if overlong || text.len() > LINE_BYTES_MAX {
             let has_returns = std::mem::take(&mut self.has_returns) || has_returns(line);
             let hint = if has_returns { ", with carriage returns in it: end every line with a line feed" } else { "" };
-            let place = Malformed::new(self.number, "", format!("longer than {LINE_BYTES_MAX} bytes{hint}"));
-            self.leave_out(BadRow { reason: Reason::WrongFields, place });
+            let fault = Malformed::new(self.number, "", format!("longer than {LINE_BYTES_MAX} bytes{hint}"));
+            self.leave_out(BadRow { reason: Reason::WrongFields, fault });
         } else {
             let text = text.strip_prefix(BYTE_ORDER_MARK).unwrap_or(text);
             let line = Line { number: self.number, text, ended };
-            // Zeros pad a text, as they pad a block of an archive.
-            if text.iter().all(|byte| is_blank(*byte)) {
+            // Zeros pad the blocks of an archive.
+            if text.iter().all(|byte| is_padding(*byte)) {
                 return Ok(());
             }
             match self.rows.heading(&line) {
@@ -245,8 +210,8 @@ impl<R: Rows> Lines<R> {
     }
 
     fn leave_out(&mut self, bad: BadRow) {
-        self.left_out.note(bad.reason, &bad.place);
-        self.first_bad.get_or_insert(bad.place);
+        self.left_out.note(bad.reason, &bad.fault);
+        self.first_bad.get_or_insert(bad.fault);
     }
 
     fn check_usable(&self) -> Result<(), Malformed> {
@@ -260,24 +225,24 @@ impl<R: Rows> Lines<R> {
         let Malformed { line, column, why } = first;
         match looks_like(&self.head) {
             Some(format) => {
-                let way_out = way_out(format);
-                Malformed::new(*line, column, format!("{why}; the text looks like {format}{way_out}"))
+                let advice = advice(format);
+                Malformed::new(*line, column, format!("{why}; the text looks like {format}{advice}"))
             }
             None => first.clone(),
         }
     }
 
-    /// Cuts a piece at the ends of lines, once these are known.
+    /// Cuts a piece into lines, once the line end of the text is known.
     fn cut(&mut self, mut piece: &[u8]) -> Result<(), Malformed> {
         while let Some(end) = piece.iter().position(|&byte| self.line_end.ends(byte)) {
             let (line, rest) = piece.split_at(end);
             piece = rest.get(1..).unwrap_or_default();
             if self.partial.is_empty() {
-                self.hand_on(line, true)?;
+                self.pass_on(line, true)?;
             } else {
                 let mut whole = std::mem::take(&mut self.partial);
                 whole.extend_from_slice(line);
-                self.hand_on(&whole, true)?;
+                self.pass_on(&whole, true)?;
             }
         }
         if !self.overlong {
@@ -289,14 +254,14 @@ impl<R: Rows> Lines<R> {
             self.bytes += if self.partial.is_empty() { piece.len() } else { self.partial.len() } as u64;
             self.partial.clear();
             if self.usable == 0 && self.bytes > UNUSABLE_BYTES_MAX {
-                return self.hand_on(&[], false);
+                return self.pass_on(&[], false);
             }
         }
         Ok(())
     }
 }
 
-/// Whether there are carriage returns in a line that is too long, not only at its end.
+/// Returns whether an overlong line has carriage returns within its first bytes.
 fn has_returns(line: &[u8]) -> bool {
     line.get(..PARTIAL_BYTES_MAX).unwrap_or(line).contains(&b'\r')
 }
@@ -333,12 +298,12 @@ impl<R: Rows> Text for Lines<R> {
         }
         let last = std::mem::take(&mut self.partial);
         if !last.is_empty() || self.overlong {
-            self.hand_on(&last, false)?;
+            self.pass_on(&last, false)?;
         }
         match &self.first_bad {
             Some(first) if self.usable == 0 => return Err(self.not_weather(first)),
             None if self.usable == 0 && self.headings == 0 => {
-                return Err(Malformed::new(0, "", "empty: not one row, not even a heading"));
+                return Err(Malformed::new(0, "", "empty: it has neither a row nor a heading"));
             }
             _ => {}
         }
@@ -352,20 +317,20 @@ pub mod field {
     use super::{BadRow, Line, Reason};
     use compact_str::CompactString;
 
-    /// A value of NOAA's: an integer of 16 bits. A decimal is refused, because `15.0` may be 15 tenths or 15 degrees.
+    /// Parses a value: an integer of 16 bits, in tenths. A decimal is refused, because `15.0` may be 15 tenths or 15 degrees.
     ///
     /// # Errors
-    /// Fails if the text is another value.
+    /// Fails if the text is no such integer.
     pub fn tenths(line: &Line<'_>, column: &'static str, text: &[u8]) -> Result<i16, BadRow> {
         let number = std::str::from_utf8(text.trim_ascii()).ok().and_then(|text| text.parse().ok());
-        // The range is symmetric, so that one value is free to mark contradictions.
+        // The range is symmetric: one value stays free to mark contradictory values.
         number.filter(|number| *number > i16::MIN).ok_or_else(|| {
             let expected = "an integer from -32767 to 32767 (tenths of °C or mm)";
             line.bad(Reason::InvalidValue, column, text, expected)
         })
     }
 
-    /// A year.
+    /// Parses a year.
     ///
     /// # Errors
     /// Fails if the text is not a year of four digits.
@@ -375,7 +340,7 @@ pub mod field {
         number.ok_or_else(|| line.bad(Reason::InvalidDate, column, text, "a year of four digits"))
     }
 
-    /// Degrees within ±`limit`.
+    /// Parses degrees within ±`limit`.
     ///
     /// # Errors
     /// Fails if the text is not such a number.
@@ -386,7 +351,7 @@ pub mod field {
             .ok_or_else(|| line.bad(Reason::InvalidValue, column, text, &format!("degrees from -{limit} to {limit}")))
     }
 
-    /// A GHCN station id, in upper case: 11 letters, digits, `_` and `-`. It becomes part of paths and URLs.
+    /// Parses a GHCN station id: 11 letters, digits, `_` and `-`. It becomes part of paths and URLs. Returns it in upper case.
     ///
     /// # Errors
     /// Fails if the text is not a station id.
@@ -438,7 +403,7 @@ mod tests {
     }
 
     #[test]
-    fn an_overlong_line_costs_itself_however_it_comes() {
+    fn an_overlong_line_is_left_out_in_any_pieces() {
         for length in [LINE_BYTES_MAX, LINE_BYTES_MAX + 1, LINE_BYTES_MAX + 2, 5000] {
             for end in ["\n", "\r\n"] {
                 let text = format!("a{end}{}{end}b", "x".repeat(length)).into_bytes();
@@ -455,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn carriage_returns_end_lines_where_there_are_no_line_feeds() {
+    fn carriage_returns_end_lines_if_there_are_no_line_feeds() {
         let long = "x".repeat(LINE_BYTES_MAX);
         for (text, expected) in [
             ("head\ra\r\rb\r".to_owned(), vec![(2, "a"), (4, "b")]),
@@ -465,11 +430,11 @@ mod tests {
             ("a\rb\nc".to_owned(), vec![(1, "a\rb"), (2, "c")]),
         ] {
             let whole = read(&[text.as_bytes()]).unwrap();
-            let found: Vec<(u64, &[u8])> =
+            let lines: Vec<(u64, &[u8])> =
                 whole.value.iter().map(|(number, line, _)| (*number, line.as_slice())).collect();
             let expected: Vec<(u64, &[u8])> =
                 expected.iter().map(|(number, line)| (*number, line.as_bytes())).collect();
-            assert_eq!(found, expected, "{text:?}");
+            assert_eq!(lines, expected, "{text:?}");
             let bytes: Vec<&[u8]> = text.as_bytes().chunks(1).collect();
             assert_eq!(read(&bytes).as_ref(), Ok(&whole), "{text:?}, byte by byte");
         }
@@ -480,7 +445,7 @@ mod tests {
     }
 
     #[test]
-    fn zeros_and_blanks_at_the_end_are_no_rows() {
+    fn zeros_and_blanks_at_the_end_are_ignored() {
         for end in ["\r\n", " \r\n", "\r\n \r\n", "\r\n \t", "\r\n\0\0\0"] {
             let read = read(&[format!("a\r\nb{end}").as_bytes()]).unwrap();
             assert_eq!((read.value.len(), read.left_out.is_empty()), (2, true), "{end:?}");
@@ -488,14 +453,14 @@ mod tests {
     }
 
     #[test]
-    fn marks_blank_lines_and_headings_are_no_rows() {
+    fn byte_order_marks_blank_lines_and_headings_are_not_rows() {
         let read = read(&[b"\xef\xbb\xbfhead\r\n\r\n  \t\na\n\xef\xbb\xbfhead\n?\nb"]).unwrap();
         assert_eq!(read.value, [(4, b"a".to_vec(), true), (7, b"b".to_vec(), false)]);
         assert_eq!((read.left_out.samples().len(), read.left_out.samples()[0].line), (1, 6));
     }
 
     #[test]
-    fn a_text_without_a_row_that_can_be_read_is_refused() {
+    fn a_text_without_a_readable_row_is_refused() {
         for (text, line, part) in [
             ("", 0, "empty"),
             ("\n \n\u{feff}", 0, "empty"),
@@ -507,11 +472,11 @@ mod tests {
             assert!(error.why.contains(part), "{error}");
         }
         assert!(read(&[b"head\n"]).unwrap().value.is_empty(), "a heading without rows");
-        assert!(read(&[b"\xff\xfe?\0\n\0"]).is_ok(), "a row that the format accepts decides");
+        assert!(read(&[b"\xff\xfe?\0\n\0"]).is_ok(), "a row that the parser accepts decides");
     }
 
     #[test]
-    fn a_long_text_without_a_row_that_can_be_read_is_refused_while_it_comes() {
+    fn a_long_text_without_a_readable_row_is_refused_before_its_end() {
         let limit = usize::try_from(UNUSABLE_BYTES_MAX).unwrap();
         let mut lines = Lines::new(Collect::default());
         assert!(lines.feed(&vec![b'x'; limit]).is_ok());
@@ -527,7 +492,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn lines_are_the_same_however_the_text_is_cut(
+        fn lines_are_independent_of_the_pieces(
             text in "[ab\r\n]{0,60}", cuts in proptest::collection::vec(0usize..60, 0..6)
         ) {
             let mut at: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
@@ -543,15 +508,15 @@ mod tests {
                 .map(|(number, line)| (number, line.strip_suffix('\r').unwrap_or(line).as_bytes().to_vec()))
                 .filter(|(_, line)| !line.trim_ascii().is_empty())
                 .collect();
-            let found = match pieces.finish() {
+            let lines = match pieces.finish() {
                 Ok(read) => read.value,
                 Err(error) => {
                     prop_assert!(error.why.starts_with("empty"));
                     Vec::new()
                 }
             };
-            prop_assert_eq!(found.iter().map(|(n, l, _)| (*n, l.clone())).collect::<Vec<_>>(), expected);
-            let open_end = found.last().is_some_and(|(_, _, ended)| !ended);
+            prop_assert_eq!(lines.iter().map(|(n, l, _)| (*n, l.clone())).collect::<Vec<_>>(), expected);
+            let open_end = lines.last().is_some_and(|(_, _, ended)| !ended);
             prop_assert!(!open_end || !text.ends_with('\n'));
         }
     }

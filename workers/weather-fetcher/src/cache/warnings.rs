@@ -1,7 +1,7 @@
-//! Warnings about weather files: logged once for each file, and kept in the object store for people. No result depends
-//! on them; a failure of the store is only logged.
+//! Warnings about weather files: logged once per file, and written to the object store. No result depends on them, so a
+//! failure of the store is only logged.
 
-use crate::left_out::LeftOut;
+use crate::formats::left_out::LeftOut;
 use common::weather::{WARNINGS_SCHEMA, WeatherWarnings};
 use object_store::{Error, ObjectStoreExt, path::Path};
 use records::{layout, store::Store};
@@ -10,15 +10,15 @@ use std::{
     sync::{Mutex, MutexGuard, PoisonError},
 };
 
-/// Stations whose warnings are kept in memory. With more of them, all are forgotten and may be logged once more.
+/// Maximum number of stations whose warnings are kept in memory. Beyond it all are dropped and may be logged once more.
 const STATIONS_MAX: usize = 4096;
 
 /// The known faults of the files of one station.
 #[derive(Debug, Default)]
 struct Station {
-    /// By file: the access service has one for each year.
+    /// By file; the access service has one file per year.
     left_out: BTreeMap<String, LeftOut>,
-    /// A warning says that no station near some place has a file.
+    /// Whether a warning was issued that no station near some place has a file.
     no_file: bool,
 }
 
@@ -35,43 +35,43 @@ impl Warnings {
         Self { store, stations: Mutex::default() }
     }
 
-    fn known(&self) -> MutexGuard<'_, HashMap<String, Station>> {
-        let mut known = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
-        if known.len() > STATIONS_MAX {
-            known.clear();
+    fn lock(&self) -> MutexGuard<'_, HashMap<String, Station>> {
+        let mut stations = self.stations.lock().unwrap_or_else(PoisonError::into_inner);
+        if stations.len() > STATIONS_MAX {
+            stations.clear();
         }
-        known
+        stations
     }
 
-    /// Notes what was left out of `file`. `whole`: the file holds all years of `station`. The warnings of an earlier
-    /// reading are removed when nothing is left out any more.
+    /// Reports what was left out of `file`. `whole`: the file holds all years of `station`. If nothing is left out any more,
+    /// the warnings of an earlier reading are removed.
     pub async fn report(&self, station: &str, file: &str, left_out: &LeftOut, whole: bool) {
         let document = {
-            let mut known = self.known();
-            let before = known.get(station).and_then(|station| station.left_out.get(file));
+            let mut stations = self.lock();
+            let earlier = stations.get(station).and_then(|station| station.left_out.get(file));
             if left_out.is_empty() {
                 // The document of another process may be about other years.
-                if before.is_none() && !whole {
+                if earlier.is_none() && !whole {
                     return;
                 }
-                if let Some(station) = known.get_mut(station) {
+                if let Some(station) = stations.get_mut(station) {
                     station.left_out.remove(file);
                     station.no_file = false;
                 }
-                let rest = known.get(station).and_then(Station::left_out);
+                let rest = stations.get(station).and_then(Station::left_out);
                 if rest.is_none() {
-                    known.remove(station);
+                    stations.remove(station);
                 }
                 rest.map(|(file, left_out)| left_out.document(station, &file))
             } else {
-                if before == Some(left_out) {
+                if earlier == Some(left_out) {
                     return;
                 }
                 let first = left_out.first();
                 tracing::warn!(station, file, %left_out, first, "rows or days of a weather file were left out");
-                let station_known = known.entry(station.to_owned()).or_default();
-                station_known.left_out.insert(file.to_owned(), left_out.clone());
-                station_known.left_out().map(|(file, left_out)| left_out.document(station, &file))
+                let entry = stations.entry(station.to_owned()).or_default();
+                entry.left_out.insert(file.to_owned(), left_out.clone());
+                entry.left_out().map(|(file, left_out)| left_out.document(station, &file))
             }
         };
         match document {
@@ -80,9 +80,9 @@ impl Warnings {
         }
     }
 
-    /// Notes that no station near some place has a file: `station` is the nearest, and `file` was looked for first.
+    /// Reports that no station near some place has a file: `station` is the nearest, and `file` was tried first.
     pub async fn no_file(&self, station: &str, file: &str, why: &str) {
-        if std::mem::replace(&mut self.known().entry(station.to_owned()).or_default().no_file, true) {
+        if std::mem::replace(&mut self.lock().entry(station.to_owned()).or_default().no_file, true) {
             return;
         }
         tracing::warn!(station, why, "rides have no weather: no station nearby has a file");
@@ -109,7 +109,7 @@ impl Warnings {
             Err(error) => Err(error.to_string()),
         };
         if let Err(why) = written {
-            tracing::warn!(path, why, "the warnings about a weather file cannot be kept in the store");
+            tracing::warn!(path, why, "the warnings about a weather file cannot be written");
         }
     }
 
@@ -118,14 +118,14 @@ impl Warnings {
         match self.store.delete(&Path::from(path.as_str())).await {
             Ok(()) | Err(Error::NotFound { .. }) => {}
             Err(error) => {
-                tracing::warn!(path, %error, "the warnings about a weather file that has become clean cannot be removed");
+                tracing::warn!(path, %error, "the warnings about a corrected weather file cannot be removed");
             }
         }
     }
 }
 
 impl Station {
-    /// The first file with something left out, and what was left out of all of them.
+    /// Returns the first file with rows left out, and what was left out of all files.
     fn left_out(&self) -> Option<(String, LeftOut)> {
         let (first, _) = self.left_out.first_key_value()?;
         let mut all = LeftOut::default();
@@ -137,7 +137,7 @@ impl Station {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{left_out::Reason, lines::Malformed};
+    use crate::formats::{left_out::Reason, malformed::Malformed};
     use records::store;
     use std::sync::Arc;
 
@@ -184,7 +184,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_missing_file_is_warned_of_until_it_is_there() {
+    async fn a_missing_file_is_warned_of_until_it_exists() {
         let store: Store = Arc::new(object_store::memory::InMemory::new());
         let warnings = Warnings::new(Arc::clone(&store));
         warnings.no_file("S", "s.csv", "none of 3").await;

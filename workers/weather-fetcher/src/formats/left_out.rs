@@ -1,31 +1,31 @@
-//! What was left out of a weather text: counted by reason, with the first samples.
+//! The rows and days left out of a weather text: counts by reason, and the first samples.
 
-use crate::lines::Malformed;
+use crate::formats::malformed::Malformed;
 use common::{
     ride::Counts,
     weather::{Impossible, WARNING_SAMPLES_MAX, WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
 };
 use std::{collections::BTreeMap, fmt};
 
-/// Why a row, or a day, is left out.
+/// Why a row or a day is left out.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Reason {
-    /// A different value of the same element and day, or a different place of the same station, was read before.
+    /// Another value of the same element and day, or another position of the same station, was read before.
     SecondValue,
-    /// Not a calendar date, or not a date that the text can be about.
+    /// Not a calendar date, or a date outside the period of the text.
     InvalidDate,
     /// Not a valid value of its column.
     InvalidValue,
-    /// Not the number or form of fields that a row has.
+    /// Wrong number or form of fields.
     WrongFields,
-    /// A row of a station that the text is not about.
+    /// A row of another station.
     OtherStation,
     /// The day is complete, but its weather is physically impossible.
     Impossible(Impossible),
 }
 
 impl Reason {
-    /// The stable code in [`WeatherWarnings::left_out`].
+    /// Returns the stable code in [`WeatherWarnings::left_out`].
     pub fn as_str(self) -> &'static str {
         match self {
             Self::SecondValue => "second_value",
@@ -46,11 +46,11 @@ pub struct LeftOut {
 }
 
 impl LeftOut {
-    /// Counts one row or day. Keeps the place of the first [`WARNING_SAMPLES_MAX`].
-    pub fn note(&mut self, reason: Reason, place: &Malformed) {
+    /// Counts one row or day. The first [`WARNING_SAMPLES_MAX`] are kept as samples.
+    pub fn note(&mut self, reason: Reason, fault: &Malformed) {
         *self.counts.entry(reason).or_default() += 1;
         if self.samples.len() < WARNING_SAMPLES_MAX {
-            let Malformed { line, column, why } = place;
+            let Malformed { line, column, why } = fault;
             self.samples.push(WeatherWarning { line: *line, column: (*column).to_owned(), why: why.clone() });
         }
     }
@@ -64,22 +64,22 @@ impl LeftOut {
         self.samples.extend(other.samples.iter().take(room).cloned());
     }
 
-    /// Whether nothing was left out.
+    /// Returns whether nothing was left out.
     pub fn is_empty(&self) -> bool {
         self.counts.is_empty()
     }
 
-    /// How many rows and days were left out for a reason.
+    /// Returns the number of rows and days left out for a reason.
     pub fn count(&self, reason: Reason) -> u64 {
         self.counts.get(&reason).copied().unwrap_or_default()
     }
 
-    /// The first rows and days that were left out.
+    /// Returns the first rows and days left out.
     pub fn samples(&self) -> &[WeatherWarning] {
         &self.samples
     }
 
-    /// The first place, in words.
+    /// Returns the first sample as text.
     pub fn first(&self) -> Option<String> {
         let WeatherWarning { line, column, why } = self.samples.first()?;
         let line = if *line > 0 { format!("line {line}, ") } else { String::new() };
@@ -87,7 +87,7 @@ impl LeftOut {
         Some(format!("{line}{column}{why}"))
     }
 
-    /// The warnings about `file`, as the document of `station`.
+    /// Returns the warnings about `file` as the document of `station`.
     pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
         let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
         WeatherWarnings {
@@ -114,7 +114,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_row_is_counted_and_only_the_first_are_kept() {
+    fn every_row_is_counted_and_the_first_are_kept_as_samples() {
         let mut left_out = LeftOut::default();
         assert!(left_out.is_empty());
         for line in 1..=25 {

@@ -1,58 +1,58 @@
-//! The heading of a by-station file: which column stands where.
+//! The heading of a by-station file, which gives the order of its columns.
 
 /// The columns of a by-station file, in NOAA's order; its first line may name them.
 const COLUMNS: [&str; 8] = ["ID", "DATE", "ELEMENT", "DATA_VALUE", "M_FLAG", "Q_FLAG", "S_FLAG", "OBS_TIME"];
-/// The columns that are read, by their place in [`COLUMNS`].
+/// The columns that are read, by their index in [`COLUMNS`].
 const NEEDED: [usize; NEEDED_COUNT] = [0, 1, 2, 3, 5];
 const NEEDED_COUNT: usize = 5;
-/// For each column of NOAA's order its place in [`NEEDED`].
+/// For each column of NOAA's order its index in [`NEEDED`].
 const BY_POSITION: [Option<usize>; COLUMNS.len()] = [Some(0), Some(1), Some(2), Some(3), None, Some(4), None, None];
-/// Names that a line must have to be a heading.
+/// Minimum number of column names in a heading.
 const NAMES_MIN: usize = 2;
 
-/// A row that does not have the columns.
+/// A row that does not fit the columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Misfit {
-    /// The column at fault; empty when it is about the number of fields.
+    /// The column at fault; empty if the number of fields is wrong.
     pub column: &'static str,
-    /// What would be right.
+    /// What is expected.
     pub expected: String,
 }
 
-/// Which column stands where.
+/// The order of the columns.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Columns {
-    /// For each field of a row its place in [`NEEDED`]; `None` for one that is not read.
+    /// For each field of a row its index in [`NEEDED`]; `None` if it is not read.
     slots: Vec<Option<usize>>,
     /// The needed column that the heading does not name exactly once.
     fault: Option<&'static str>,
     /// The first of NOAA's columns that the heading does not name.
     absent: Option<&'static str>,
-    /// Whether a row of eight fields has NOAA's order, whatever the heading says: so with a heading that is damaged.
+    /// Whether a row of eight fields may be read in NOAA's order, as below a damaged heading.
     fits_by_position: bool,
 }
 
 impl Default for Columns {
-    /// NOAA's order.
+    /// The columns in NOAA's order.
     fn default() -> Self {
         Self::of((0..COLUMNS.len()).map(Some).collect())
     }
 }
 
-/// A field without its quotes and surrounding blanks.
+/// Returns a field without quotes and surrounding blanks.
 fn bare(field: &[u8]) -> &[u8] {
     let field = field.trim_ascii();
     field.strip_prefix(b"\"").and_then(|rest| rest.strip_suffix(b"\"")).unwrap_or(field).trim_ascii()
 }
 
-/// Whether a field is the name of a column: in any case, with `-` or a blank for `_`.
+/// Returns whether a field names a column, in any case and with `-` or a blank for `_`.
 fn is_name(field: &[u8], name: &str) -> bool {
     let plain = |byte: &u8| if matches!(byte, b'-' | b' ') { b'_' } else { byte.to_ascii_uppercase() };
     field.len() == name.len() && field.iter().map(plain).eq(name.bytes())
 }
 
 impl Columns {
-    /// The columns that a line names; `None` if the line is no heading.
+    /// Parses a heading; `None` if the line is not one.
     pub fn of_heading(text: &[u8]) -> Option<Self> {
         let fields = || text.split(|&byte| byte == b',').map(bare);
         // The second field of a row is a date.
@@ -81,16 +81,16 @@ impl Columns {
         Self { slots: names.iter().map(slot).collect(), fault: name(fault), absent: name(absent), fits_by_position }
     }
 
-    /// The column that the heading lacks, or names twice. `ended`: whether the heading has a line end; without one it may be
-    /// cut short, and must have all columns.
+    /// Returns a column that the heading lacks or names twice. `ended`: whether the heading has a line end; without one it may
+    /// be truncated and must have all columns.
     pub fn fault(&self, ended: bool) -> Option<&'static str> {
         self.fault.or(self.absent.filter(|_| !ended))
     }
 
-    /// The fields that are read: station, date, element, value and quality flag.
+    /// Returns the fields that are read: station, date, element, value and quality flag.
     ///
     /// # Errors
-    /// Fails if the row has fewer or more fields than the columns, or if it is not known which column is which.
+    /// Fails if the row has more or fewer fields than there are columns, or if the order of the columns is unknown.
     pub fn fields<'a>(&self, text: &'a [u8]) -> Result<[&'a [u8]; NEEDED_COUNT], Misfit> {
         let by_name = if self.fault.is_none() { pick(text, &self.slots) } else { None };
         let by_position = || if self.fits_by_position { pick(text, &BY_POSITION) } else { None };
@@ -108,17 +108,17 @@ impl Columns {
     }
 }
 
-/// The fields of a row by their slots; `None` if it has fewer or more.
+/// Returns the fields of a row by their slots; `None` if there are more or fewer fields than slots.
 fn pick<'a>(text: &'a [u8], slots: &[Option<usize>]) -> Option<[&'a [u8]; NEEDED_COUNT]> {
     let mut fields = text.split(|&byte| byte == b',');
-    let mut found = [&[][..]; NEEDED_COUNT];
+    let mut picked = [&[][..]; NEEDED_COUNT];
     for slot in slots {
         let field = fields.next()?;
-        if let Some(cell) = slot.and_then(|slot| found.get_mut(slot)) {
+        if let Some(cell) = slot.and_then(|slot| picked.get_mut(slot)) {
             *cell = bare(field);
         }
     }
-    fields.next().is_none().then_some(found)
+    fields.next().is_none().then_some(picked)
 }
 
 #[cfg(test)]
@@ -130,7 +130,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heading_names_its_columns_in_any_order_and_spelling() {
+    fn a_heading_is_read_in_any_order_and_spelling() {
         let row = b"S,D,E,V,M,Q,X,T";
         let expected = ["S", "D", "E", "V", "Q"].map(str::as_bytes);
         assert_eq!(Columns::default().fields(row), Ok(expected));
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_heading_that_lacks_a_column_or_has_it_twice_names_it() {
+    fn a_missing_or_repeated_column_is_reported() {
         for (heading, column) in [
             ("ID,DATE,ELEMENT,DATA_VALUE,M_FLAG,S_FLAG,OBS_TIME", "Q_FLAG"),
             ("ID,DATE,ELEMENT,VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME", "DATA_VALUE"),
@@ -166,9 +166,9 @@ mod tests {
         assert_eq!((cut.fault(true), cut.fault(false)), (None, Some("OBS_TIME")));
     }
 
-    /// A row is read by position below a damaged heading, and never where that could take one column for another.
+    /// Below a damaged heading a row is read by position, unless one column could be mistaken for another.
     #[test]
-    fn rows_below_a_damaged_heading_have_the_order_of_noaa() {
+    fn rows_below_a_damaged_heading_are_read_in_the_order_of_noaa() {
         let row = b"S,D,E,V,M,Q,X,T";
         for (heading, is_read) in [
             ("ID,DATE,ELEMENT,DATx_VALUE,M_FLAG,Q_FLAG,S_FLAG,OBS_TIME", true),

@@ -1,8 +1,9 @@
-//! The station list and the inventory: fields separated by blanks.
+//! Parses the station list and the inventory, whose fields are separated by blanks.
 
-use crate::{
+use crate::formats::{
     left_out::{LeftOut, Reason},
-    lines::{BadRow, Line, Malformed, Rows, field},
+    lines::{BadRow, Line, Rows, field},
+    malformed::Malformed,
     station_year::Element,
 };
 use compact_str::CompactString;
@@ -19,19 +20,19 @@ pub struct Station {
     pub longitude: f64,
 }
 
-/// The first `N` fields of a line, and whether there are more. NOAA separates the fields by at least one blank; the fixed
-/// columns of its documentation do not matter.
+/// Returns the first `N` fields of a line, and whether there are more. NOAA separates fields by at least one blank, so the
+/// fixed columns of its documentation are not used.
 fn fields<const N: usize>(text: &[u8]) -> ([&[u8]; N], bool) {
-    let mut found = text.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
-    let fields = std::array::from_fn(|_| found.next().unwrap_or_default());
-    (fields, found.next().is_some())
+    let mut rest = text.split(u8::is_ascii_whitespace).filter(|field| !field.is_empty());
+    let fields = std::array::from_fn(|_| rest.next().unwrap_or_default());
+    (fields, rest.next().is_some())
 }
 
-/// Reads `ghcnd-stations.txt`: id, latitude, longitude; what follows is not needed.
+/// Parses `ghcnd-stations.txt`: id, latitude, longitude. Further fields are ignored.
 #[derive(Debug, Default)]
 pub struct StationList {
     stations: Vec<Station>,
-    /// The station's index in `stations`, and the line it came from.
+    /// Index in `stations` and line number, by station id.
     listed: HashMap<CompactString, (usize, u64)>,
     moved: Vec<Malformed>,
 }
@@ -39,7 +40,7 @@ pub struct StationList {
 impl Rows for StationList {
     type Output = Vec<Station>;
     const NAME: &'static str = "station list";
-    /// NOAA's has 11 MB.
+    /// The list of NOAA has 11 MB.
     const BYTES_MAX: u64 = 64 * 1024 * 1024;
 
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow> {
@@ -48,7 +49,7 @@ impl Rows for StationList {
         let (north, east) = (latitude, longitude);
         let latitude = field::degrees(&line, "LATITUDE", north, 90.0)?;
         let longitude = field::degrees(&line, "LONGITUDE", east, 180.0)?;
-        // NOAA writes four decimals: fewer of them at the very end of the text may be the rest of a number cut short.
+        // NOAA writes four decimals. Fewer at the very end of the text may be a truncated number.
         let decimals = east.rsplit(|&byte| byte == b'.').next().map_or(0, <[u8]>::len);
         if !line.ended && !more && decimals < 4 {
             return Err(line.bad(Reason::WrongFields, "LONGITUDE", line.text, "a whole line"));
@@ -62,8 +63,8 @@ impl Rows for StationList {
         if let Some(before) = self.stations.get_mut(*number)
             && *before != station
         {
-            let place = format!("{} {}", before.latitude, before.longitude);
-            let why = format!("{} was at {place} on line {at_line}: this later line counts", station.id);
+            let position = format!("{} {}", before.latitude, before.longitude);
+            let why = format!("{} was at {position} on line {at_line}: this later line counts", station.id);
             self.moved.push(Malformed::new(line.number, "ID", why));
             *before = station;
             *at_line = line.number;
@@ -72,26 +73,26 @@ impl Rows for StationList {
     }
 
     fn finish(self, left_out: &mut LeftOut) -> Result<Vec<Station>, Malformed> {
-        self.moved.iter().for_each(|place| left_out.note(Reason::SecondValue, place));
+        self.moved.iter().for_each(|fault| left_out.note(Reason::SecondValue, fault));
         Ok(self.stations)
     }
 }
 
-/// First and last year, both included.
-pub type Years = (i16, i16);
+/// First and last year, inclusive.
+pub type YearRange = (i16, i16);
 
-/// Which stations ever measured all three elements, and in which years.
+/// The years in which stations measured the three elements.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Inventory {
-    years: HashMap<CompactString, [Option<Years>; 3]>,
-    /// Stations with a row that cannot be read: nothing is known about their years.
+    years: HashMap<CompactString, [Option<YearRange>; 3]>,
+    /// Stations with an unreadable row, whose years are unknown.
     doubtful: HashSet<CompactString>,
 }
 
 impl Inventory {
-    /// The years in which a station may have days with all three elements; `None` when there are none. Any year, if a
-    /// row about the station cannot be read.
-    pub fn complete_years(&self, station: &str) -> Option<Years> {
+    /// Returns the years in which a station may have days with all three elements; `None` if there are none, and all years if
+    /// a row of the station is unreadable.
+    pub fn complete_years(&self, station: &str) -> Option<YearRange> {
         if self.doubtful.contains(station) {
             return Some((i16::MIN, i16::MAX));
         }
@@ -104,14 +105,14 @@ impl Inventory {
     }
 }
 
-/// Reads `ghcnd-inventory.txt`: id, latitude, longitude, element, first and last year of unflagged data.
+/// Parses `ghcnd-inventory.txt`: id, latitude, longitude, element, first and last year of unflagged data.
 #[derive(Debug, Default)]
 pub struct InventoryList(Inventory);
 
 impl Rows for InventoryList {
     type Output = Inventory;
     const NAME: &'static str = "inventory";
-    /// NOAA's has 35 MB.
+    /// The inventory of NOAA has 35 MB.
     const BYTES_MAX: u64 = 128 * 1024 * 1024;
 
     fn row(&mut self, line: Line<'_>) -> Result<(), BadRow> {
@@ -156,7 +157,7 @@ impl Rows for InventoryList {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::lines::{Lines, Parsed, Text};
+    use crate::formats::lines::{Lines, Parsed, Text};
     use proptest::prelude::*;
 
     fn read<R: Rows>(rows: R, text: impl AsRef<[u8]>) -> Result<Parsed<R::Output>, Malformed> {
@@ -181,7 +182,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_the_station_list_in_every_width() {
+    fn the_station_list_may_have_any_width() {
         for text in [
             padded(PARK) + &padded(NAME_BEYOND_ASCII),
             format!("\u{feff}{PARK}\r\n\r\n   \r\n{NAME_BEYOND_ASCII}\r\n"),
@@ -196,7 +197,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_line_of_the_station_list_costs_that_station() {
+    fn a_bad_line_of_the_station_list_is_left_out() {
         for (line, column, reason) in [
             ("USW00094789  90.6386  -73.7622", "LATITUDE", Reason::InvalidValue),
             ("USW00094789  40.6386      NaN", "LONGITUDE", Reason::InvalidValue),
@@ -214,7 +215,7 @@ mod tests {
     }
 
     #[test]
-    fn a_station_listed_twice_is_where_the_later_line_has_it() {
+    fn the_later_line_of_a_station_listed_twice_counts() {
         let same = stations(padded(PARK) + PARK).unwrap();
         assert_eq!((same.value, same.left_out.is_empty()), (vec![park()], true));
         let moved = PARK.replace("40.7789", "40.7000");
@@ -225,7 +226,7 @@ mod tests {
     }
 
     #[test]
-    fn a_text_that_is_no_station_list_is_an_error_with_its_place() {
+    fn a_text_that_is_no_station_list_is_an_error_with_line_and_column() {
         assert!(stations("").unwrap_err().why.starts_with("empty"));
         let error = stations("<html><body>We will be back soon</body></html>\n").unwrap_err();
         assert_eq!((error.line, error.column), (1, "ID"));
@@ -241,7 +242,7 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
 ";
 
     #[test]
-    fn the_inventory_has_the_years_with_all_three_elements() {
+    fn complete_years_have_all_three_elements() {
         let Parsed { value, left_out } = read(InventoryList::default(), INVENTORY).unwrap();
         assert!(left_out.is_empty());
         assert_eq!(value.complete_years("USC00305816"), Some((1872, 1959)));
@@ -252,7 +253,7 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
     }
 
     #[test]
-    fn station_ids_are_in_upper_case_whatever_the_lists_have() {
+    fn station_ids_become_upper_case() {
         let read_list = stations(PARK.to_lowercase()).unwrap();
         assert_eq!((read_list.value, read_list.left_out.is_empty()), (vec![park()], true));
         let twice = stations(padded(PARK) + &PARK.to_lowercase()).unwrap();
@@ -262,7 +263,7 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
     }
 
     #[test]
-    fn years_in_the_wrong_order_are_a_bad_row() {
+    fn years_in_the_wrong_order_make_a_bad_row() {
         let swapped = INVENTORY.replace("PRCP 2015 2021", "PRCP 2021 2015");
         let Parsed { value, left_out } = read(InventoryList::default(), swapped).unwrap();
         assert_eq!(value.complete_years("US1NYNY0074"), Some((i16::MIN, i16::MAX)));
@@ -272,7 +273,7 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
     }
 
     #[test]
-    fn a_bad_row_of_the_inventory_rules_out_no_station() {
+    fn a_bad_row_of_the_inventory_excludes_no_station() {
         for (from, to) in [
             ("TMAX 1872", "TMAX 187x"),
             ("TMAX 1872", "TMAX"),
@@ -290,7 +291,7 @@ US1NYNY0074  40.7969  -73.9330 PRCP 2015 2021
 
     proptest! {
         #[test]
-        fn broken_lines_cost_no_station_of_another_line(
+        fn broken_lines_do_not_affect_other_lines(
             broken in proptest::collection::vec("[^\n]{0,60}", 0..4), before in any::<bool>()
         ) {
             let broken: String = broken.iter().map(|line| format!("?{line}\n")).collect();

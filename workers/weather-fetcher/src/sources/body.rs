@@ -1,11 +1,12 @@
-//! Reads one text to its end: decompressed when it is gzip, bounded in size, with its faults told apart.
+//! Reads one text to its end: decompresses gzip, bounds the size and classifies the faults.
 
 use crate::{
-    gunzip::{Input, READ_BYTES, gunzip, is_damage},
-    http::chain,
-    lines::{Malformed, Parsed, Text},
-    source::Place,
-    unavailable::Unavailable,
+    formats::{
+        gzip::{Input, READ_BYTES, gunzip, is_damage},
+        lines::{Parsed, Text},
+        malformed::Malformed,
+    },
+    sources::{http::chain, location::Location, unavailable::Unavailable},
 };
 use bytes::Bytes;
 use futures::{Stream, StreamExt};
@@ -13,45 +14,45 @@ use std::io;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio_util::io::ReaderStream;
 
-/// Hands a text on piece by piece, decompressed when it is gzip, whatever its name.
+/// Parses a text piece by piece. Gzip is recognised by its first bytes, whatever the name of the file.
 ///
 /// # Errors
 /// Fails with [`Unavailable::Broken`] if the text cannot be read to its end, and with [`Unavailable::NotWeather`] or
-/// [`Unavailable::TooLarge`] if it is not what it should be.
-pub async fn consume<T: Text>(
-    place: &Place,
+/// [`Unavailable::TooLarge`] if it is not weather.
+pub async fn parse_body<T: Text>(
+    location: &Location,
     body: impl AsyncRead + Send + Unpin,
     text: T,
 ) -> Result<Parsed<T::Output>, Unavailable> {
-    // Bounded before it is decompressed as well: compressed nothing need not have an end either.
-    let mut came = body.take(T::BYTES_MAX + 1);
-    let mut input = Input::new(&mut came);
-    let poured = match input.is_gzip().await {
+    // The compressed bytes are bounded, too: an endless stream may decompress to nothing.
+    let mut compressed = body.take(T::BYTES_MAX + 1);
+    let mut input = Input::new(&mut compressed);
+    let outcome = match input.is_gzip().await {
         Err(error) => Err(Fault::Unreadable(error)),
-        Ok(true) => pour(gunzip(input), text).await,
-        Ok(false) => pour(ReaderStream::with_capacity(input, READ_BYTES), text).await,
+        Ok(true) => feed(gunzip(input), text).await,
+        Ok(false) => feed(ReaderStream::with_capacity(input, READ_BYTES), text).await,
     };
-    let (place, name, bytes_max) = (place.to_string(), T::NAME, T::BYTES_MAX);
-    match poured {
-        _ if came.limit() == 0 => Err(Unavailable::TooLarge { place, name, bytes_max }),
+    let (location, name, bytes_max) = (location.to_string(), T::NAME, T::BYTES_MAX);
+    match outcome {
+        _ if compressed.limit() == 0 => Err(Unavailable::TooLarge { location, name, bytes_max }),
         Ok(parsed) => Ok(parsed),
-        Err(Fault::TooLarge) => Err(Unavailable::TooLarge { place, name, bytes_max }),
-        Err(Fault::Malformed(malformed)) => Err(Unavailable::NotWeather { place, name, malformed }),
+        Err(Fault::TooLarge) => Err(Unavailable::TooLarge { location, name, bytes_max }),
+        Err(Fault::Malformed(malformed)) => Err(Unavailable::NotWeather { location, name, malformed }),
         Err(Fault::Unreadable(error)) if is_damage(&error) => {
-            Err(Unavailable::NotWeather { place, name, malformed: Malformed::new(0, "", error) })
+            Err(Unavailable::NotWeather { location, name, malformed: Malformed::new(0, "", error) })
         }
-        Err(Fault::Unreadable(error)) => Err(Unavailable::Broken { place, why: chain(&error) }),
+        Err(Fault::Unreadable(error)) => Err(Unavailable::Broken { location, why: chain(&error) }),
     }
 }
 
-/// Why a text was not read to its end.
+/// Why parsing stopped before the end of the text.
 enum Fault {
     TooLarge,
     Malformed(Malformed),
     Unreadable(io::Error),
 }
 
-async fn pour<T: Text>(pieces: impl Stream<Item = io::Result<Bytes>>, mut text: T) -> Result<Parsed<T::Output>, Fault> {
+async fn feed<T: Text>(pieces: impl Stream<Item = io::Result<Bytes>>, mut text: T) -> Result<Parsed<T::Output>, Fault> {
     let mut pieces = std::pin::pin!(pieces);
     let mut total = 0u64;
     while let Some(piece) = pieces.next().await {
@@ -68,14 +69,14 @@ async fn pour<T: Text>(pieces: impl Stream<Item = io::Result<Bytes>>, mut text: 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use crate::formats::{
         ghcn::{AccessAnswer, StationList},
-        gunzip::tests::gzip,
+        gzip::tests::gzip,
         lines::{Lines, Rows},
     };
 
-    fn place() -> Place {
-        Place::Url("https://noaa.test/x".to_owned())
+    fn location() -> Location {
+        Location::Url("https://noaa.test/x".to_owned())
     }
 
     fn year() -> AccessAnswer {
@@ -83,30 +84,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_text_without_end_is_given_up_compressed_or_not() {
+    async fn an_endless_text_is_refused_compressed_or_not() {
         let beyond = usize::try_from(AccessAnswer::BYTES_MAX).unwrap() + 1;
         let blanks = vec![b' '; beyond];
         let zeros = gzip(&vec![0; 64 * 1024]).await.repeat(beyond / (64 * 1024) + 1);
         let padded = [gzip(b"[]").await, vec![0; beyond]].concat();
         for body in [&blanks, &gzip(&blanks).await, &zeros, &padded] {
-            let failure = consume(&place(), body.as_slice(), year()).await.unwrap_err();
+            let failure = parse_body(&location(), body.as_slice(), year()).await.unwrap_err();
             let (name, bytes_max) = (AccessAnswer::NAME, AccessAnswer::BYTES_MAX);
-            let expected = Unavailable::TooLarge { place: place().to_string(), name, bytes_max };
+            let expected = Unavailable::TooLarge { location: location().to_string(), name, bytes_max };
             assert_eq!(failure, expected, "{} bytes", body.len());
         }
         let list = gzip(&vec![b'\n'; usize::try_from(StationList::BYTES_MAX).unwrap() + 1]).await;
-        let failure = consume(&place(), list.as_slice(), Lines::new(StationList::default())).await.unwrap_err();
+        let failure = parse_body(&location(), list.as_slice(), Lines::new(StationList::default())).await.unwrap_err();
         assert_eq!(
             failure.to_string(),
             "https://noaa.test/x: more than 67108864 bytes; it is not a usable station list"
         );
-        let whole = consume(&place(), gzip(b"[]").await.as_slice(), year()).await;
+        let whole = parse_body(&location(), gzip(b"[]").await.as_slice(), year()).await;
         assert!(whole.is_ok(), "{whole:?}");
     }
 
     /// Damage to compressed data is a fault of the text, not of the connection.
     #[tokio::test]
-    async fn damaged_compression_is_told_apart_from_a_broken_connection() {
+    async fn damaged_gzip_is_distinguished_from_a_broken_connection() {
         let packed = gzip(&[b"[", [b' '; 5000].as_slice(), b"]"].concat()).await;
         let mut damaged = packed.clone();
         damaged[20] ^= 0xff;
@@ -119,7 +120,7 @@ mod tests {
             (&followed, "4 bytes that are not gzip data follow"),
             (&twice, "gzip data within gzip data"),
         ] {
-            let failure = consume(&place(), body, year()).await.unwrap_err();
+            let failure = parse_body(&location(), body, year()).await.unwrap_err();
             assert!(matches!(failure, Unavailable::NotWeather { .. }), "{failure:?}");
             assert!(failure.to_string().contains(part), "{failure}");
         }
@@ -129,7 +130,7 @@ mod tests {
     async fn compressed_data_with_padding_is_read() {
         for padding in [&[0; 512][..], b"\n", b"\r\n", b" \0\n"] {
             let body = [&gzip(b"[]").await, padding].concat();
-            let whole = consume(&place(), body.as_slice(), year()).await;
+            let whole = parse_body(&location(), body.as_slice(), year()).await;
             assert!(whole.is_ok(), "{padding:?}: {whole:?}");
         }
     }

@@ -1,35 +1,36 @@
-//! `csv/by_station/<ID>.csv`: every day of one station.
+//! Parses `csv/by_station/<ID>.csv`, which has every day of one station.
 
 use super::heading::{Columns, Misfit};
-use crate::{
+use crate::formats::{
     left_out::{LeftOut, Reason},
-    lines::{BadRow, Line, Malformed, Rows, field},
+    lines::{BadRow, Line, Rows, field},
+    malformed::Malformed,
     station_year::{Date, Days, Element, StationYear},
 };
 use compact_str::CompactString;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// GHCN-Daily has nothing older: its `by_year` files begin with 1750.
+/// First year of GHCN-Daily: its `by_year` files begin with 1750.
 pub const FIRST_YEAR: i16 = 1750;
 
-/// Reads `csv/by_station/<ID>.csv` and keeps the years that are asked for. A heading says which column stands where; without
-/// one, NOAA's order counts. Every year is judged, so that what is left out does not depend on the years.
+/// Parses `csv/by_station/<ID>.csv` and keeps the requested years. A heading gives the order of the columns; the default is
+/// NOAA's order. Every year is checked, so that what is left out does not depend on the requested years.
 #[derive(Debug)]
 pub struct ByStation {
     station: CompactString,
-    wanted: BTreeSet<i16>,
+    requested: BTreeSet<i16>,
     columns: Columns,
-    /// Whether a heading named all columns that are read.
+    /// Whether a valid heading was read.
     is_headed: bool,
     years: BTreeMap<i16, Days>,
 }
 
 impl ByStation {
-    /// For one station and these years.
+    /// Expects one station and keeps these years.
     pub fn new(station: &str, years: impl IntoIterator<Item = i16>) -> Self {
         Self {
             station: CompactString::from(station.to_ascii_uppercase()),
-            wanted: years.into_iter().collect(),
+            requested: years.into_iter().collect(),
             columns: Columns::default(),
             is_headed: false,
             years: BTreeMap::new(),
@@ -46,7 +47,7 @@ impl Rows for ByStation {
     fn heading(&mut self, line: &Line<'_>) -> Result<bool, BadRow> {
         let Some(columns) = Columns::of_heading(line.text) else { return Ok(false) };
         let fault = columns.fault(line.ended);
-        // A damaged line in the middle of the rows does not change what they are read by.
+        // A damaged heading among the rows does not change the order of the columns.
         if fault.is_none() || !self.is_headed {
             self.columns = columns;
             self.is_headed = fault.is_none();
@@ -85,22 +86,22 @@ impl Rows for ByStation {
     }
 
     fn finish(self, left_out: &mut LeftOut) -> Result<Self::Output, Malformed> {
-        let Self { wanted, years, .. } = self;
-        let mut found: Self::Output = wanted.iter().map(|year| (*year, StationYear::default())).collect();
+        let Self { requested, years, .. } = self;
+        let mut station_years: Self::Output = requested.iter().map(|year| (*year, StationYear::default())).collect();
         for (year, days) in years {
             let days = days.finish(year, left_out);
-            if wanted.contains(&year) {
-                found.insert(year, days);
+            if requested.contains(&year) {
+                station_years.insert(year, days);
             }
         }
-        Ok(found)
+        Ok(station_years)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use crate::formats::{
         lines::{Lines, Parsed, Text},
         station_year::DayWeather,
     };
@@ -158,7 +159,7 @@ USW00094728,20190427,PRCP,241,,,W,2400
     }
 
     #[test]
-    fn columns_are_read_by_the_names_of_the_heading() {
+    fn columns_are_read_by_their_names_in_the_heading() {
         let reordered = |order: &[usize]| -> String {
             let row = |row: &str| {
                 let fields: Vec<&str> = row.split(',').collect();
@@ -178,7 +179,7 @@ USW00094728,20190427,PRCP,241,,,W,2400
             assert_eq!(read(&text).as_ref(), Ok(&expected), "{text}");
             assert_eq!(read(text.replace('\n', "\r\n") + " \r\n").as_ref(), Ok(&expected), "{text}");
         }
-        // A later heading counts from there on; one that is damaged changes nothing.
+        // A later heading applies to the rows below it; a damaged one has no effect.
         let (one, other) = (reordered(&[0, 1, 2, 4, 3, 5, 6, 7]), reordered(&[5, 3, 2, 1, 0]));
         assert_eq!(read(format!("{one}{other}")).unwrap().value, expected.value);
         let damaged = read(format!("{one}ID,DATE,\n{}", one.split_once('\n').unwrap().1)).unwrap();
@@ -190,7 +191,7 @@ USW00094728,20190427,PRCP,241,,,W,2400
     }
 
     #[test]
-    fn a_damaged_heading_costs_itself() {
+    fn a_damaged_heading_is_left_out() {
         for (heading, column) in
             [(HEADING.replace("DATA_VALUE", "VALUE"), "DATA_VALUE"), (HEADING.replace("DATE", "DATA"), "DATE")]
         {
@@ -201,14 +202,14 @@ USW00094728,20190427,PRCP,241,,,W,2400
     }
 
     #[test]
-    fn the_station_may_be_in_lower_case_on_either_side() {
+    fn the_station_id_is_compared_without_case() {
         let mut lines = Lines::new(ByStation::new("usw00094728", [2018]));
         lines.feed(DAYS.to_lowercase().as_bytes()).unwrap();
         assert_eq!(lines.finish(), read(DAYS));
     }
 
     #[test]
-    fn a_bad_row_costs_that_row_and_is_named() {
+    fn a_bad_row_is_left_out_and_reported() {
         for (row, column, reason) in [
             ("USW00094728,20180425,TMAX,157,,,W,2400", "DATA_VALUE", Reason::SecondValue),
             ("USW00094728,20180230,TMAX,157,,,W,2400", "DATE", Reason::InvalidDate),
@@ -250,14 +251,14 @@ USW00094728,20190427,PRCP,241,,,W,2400
     }
 
     #[test]
-    fn the_same_value_again_is_no_second_value() {
+    fn a_repeated_value_is_accepted() {
         let Parsed { value, left_out } = read(DAYS.repeat(2)).unwrap();
         assert!(left_out.is_empty());
         assert_eq!(value, read(DAYS).unwrap().value);
     }
 
     #[test]
-    fn years_that_are_not_asked_for_are_judged_as_well() {
+    fn years_that_are_not_requested_are_checked_as_well() {
         let later = "\
 USW00094728,20200101,TMIN,200,,,W,2400
 USW00094728,20200101,TMAX,100,,,W,2400
@@ -272,7 +273,7 @@ USW00094728,20200102,PRCP,1,,,W,2400
     }
 
     #[test]
-    fn a_text_that_is_no_station_file_is_an_error_with_its_place() {
+    fn a_text_that_is_no_station_file_is_an_error_with_line_and_column() {
         for (text, column, part) in [
             ("", "", "empty"),
             ("\u{feff}\r\n\r\n", "", "empty"),
@@ -306,10 +307,10 @@ USW00094728,20200102,PRCP,1,,,W,2400
             assert!(error.why.contains(part), "{text}: {error}");
         }
         let only_bad = format!("{HEADING}\nUSW00094728,20180230,TMIN,111,,,W,2400\n");
-        assert_eq!(read(only_bad).unwrap_err().line, 2, "a heading is no row");
+        assert_eq!(read(only_bad).unwrap_err().line, 2, "a heading does not count as a row");
     }
 
-    /// A row that cannot be read, whatever stands in it.
+    /// An unreadable row.
     fn broken_row() -> impl Strategy<Value = Vec<u8>> {
         let bytes = proptest::collection::vec(any::<u8>().prop_filter("one line", |byte| *byte != b'\n'), 0..60);
         prop_oneof![
@@ -324,7 +325,7 @@ USW00094728,20200102,PRCP,1,,,W,2400
 
     proptest! {
         #[test]
-        fn clean_rows_around_broken_ones_give_the_same_days(
+        fn broken_rows_do_not_change_the_days_of_clean_rows(
             broken in proptest::collection::vec((0usize..=14, broken_row()), 1..8)
         ) {
             let mut rows: Vec<Vec<u8>> = DAYS.lines().map(|row| row.as_bytes().to_vec()).collect();
@@ -339,15 +340,15 @@ USW00094728,20200102,PRCP,1,,,W,2400
         }
 
         #[test]
-        fn a_cut_costs_at_most_the_row_it_cuts(end in 1usize..DAYS.len()) {
+        fn a_truncated_text_loses_at_most_its_last_row(end in 1usize..DAYS.len()) {
             let rows = DAYS[..end].lines().count();
             let whole = |rows: usize| DAYS.lines().take(rows).map(|row| format!("{row}\n")).collect::<String>();
             match read(&DAYS[..end]) {
                 Err(error) => prop_assert!(rows == 1 && error.line == 1),
                 Ok(Parsed { value, left_out }) => {
-                    let kept = rows - left_out.samples().len();
-                    prop_assert!(kept + 1 >= rows);
-                    prop_assert_eq!(&value, &read(whole(kept)).unwrap().value);
+                    let usable = rows - left_out.samples().len();
+                    prop_assert!(usable + 1 >= rows);
+                    prop_assert_eq!(&value, &read(whole(usable)).unwrap().value);
                 }
             }
         }

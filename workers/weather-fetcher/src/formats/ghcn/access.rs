@@ -1,20 +1,21 @@
-//! Answers of the NCEI access service: JSON, one object for each day.
+//! Parses answers of the NCEI access service: JSON, one object for each day.
 
-use crate::{
-    foreign::{looks_like, way_out},
+use crate::formats::{
+    foreign::{advice, looks_like},
     left_out::{LeftOut, Reason},
-    lines::{BadRow, Line, Malformed, Parsed, Text, field},
+    lines::{BadRow, Line, Parsed, Text, field},
+    malformed::Malformed,
     station_year::{Date, Days, Element, StationYear},
 };
 use compact_str::CompactString;
 use serde_json::{Map, Value};
 
-/// Bytes of an answer at most; a real year has some 100,000.
+/// Maximum length of an answer, bytes; a year has about 100,000.
 const ACCESS_BYTES_MAX: u64 = 4 * 1024 * 1024;
 
-/// Reads an answer of the NCEI access service: one station, one year, native units. The service writes every value as a
-/// string padded with blanks, an absent element as an absent key, and attributes as `M,Q,S[,time]`. An empty array means no
-/// data. In a warning, the line is the number of the object in the array, from 1.
+/// Parses an answer of the NCEI access service: one station, one year, native units. The service writes every value as a
+/// string padded with blanks, leaves out the key of an absent element, and writes attributes as `M,Q,S[,time]`. An empty
+/// array means no data. The line in a warning is the number of the object in the array, from 1.
 #[derive(Debug)]
 pub struct AccessAnswer {
     station: CompactString,
@@ -23,12 +24,12 @@ pub struct AccessAnswer {
 }
 
 impl AccessAnswer {
-    /// For one station and year; days of another one are left out.
+    /// Expects one station and year; other days are left out.
     pub fn new(station: &str, year: i16) -> Self {
         Self { station: station.into(), year, text: Vec::new() }
     }
 
-    /// Notes the elements of one day. Returns whether the object could be used.
+    /// Reads the elements of one day. Returns whether the object is usable.
     fn day(&self, number: u64, day: &Value, days: &mut Days, bad: &mut Vec<BadRow>) -> bool {
         let line = Line { number, text: b"", ended: true };
         let Value::Object(day) = day else {
@@ -70,7 +71,7 @@ impl AccessAnswer {
     }
 }
 
-/// The value of a key in upper or lower case, as text without surrounding blanks; empty where there is none.
+/// Returns the value of a key in upper or lower case, as trimmed text; empty if there is none.
 fn text(day: &Map<String, Value>, key: &str) -> String {
     let value =
         day.get(key).or_else(|| day.iter().find(|(name, _)| name.eq_ignore_ascii_case(key)).map(|(_, value)| value));
@@ -99,11 +100,11 @@ impl Text for AccessAnswer {
         for (number, object) in (1..).zip(&objects) {
             let mut bad = Vec::new();
             usable += usize::from(self.day(number, object, &mut days, &mut bad));
-            bad.iter().for_each(|row| left_out.note(row.reason, &row.place));
+            bad.iter().for_each(|row| left_out.note(row.reason, &row.fault));
             first_bad = first_bad.or_else(|| bad.into_iter().next());
         }
         match first_bad {
-            Some(first) if usable == 0 => Err(first.place),
+            Some(first) if usable == 0 => Err(first.fault),
             _ => Ok(Parsed { value: days.finish(self.year, &mut left_out), left_out }),
         }
     }
@@ -111,14 +112,14 @@ impl Text for AccessAnswer {
 
 fn not_an_array(json: &[u8], error: &serde_json::Error) -> Malformed {
     let format = looks_like(json.get(..64).unwrap_or(json)).filter(|format| *format != "JSON");
-    let format = format.map(|format| format!("; the text looks like {format}{}", way_out(format))).unwrap_or_default();
+    let format = format.map(|format| format!("; the text looks like {format}{}", advice(format))).unwrap_or_default();
     Malformed::new(error.line() as u64, "", format!("not an array of station days: {error}{format}"))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::station_year::DayWeather;
+    use crate::formats::station_year::DayWeather;
     use proptest::prelude::*;
 
     fn of_year(year: i16, text: &[u8]) -> Result<Parsed<StationYear>, Malformed> {
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn a_bad_value_costs_that_value_and_a_bad_object_that_object() {
+    fn a_bad_value_and_a_bad_object_are_left_out() {
         let more = |day: &str| DAYS.replace("\n    ]", &format!(", {day}]"));
         for (day, column, reason) in [
             (r#"{"DATE":"2018-04-25","STATION":"USW00094728","TMAX":"157"}"#, "TMAX", Reason::SecondValue),

@@ -1,12 +1,13 @@
-//! One station's weather in one year: the unit of fetching and caching.
+//! The weather of one station in one year, which is the unit of caching, and its cache file.
 
-use crate::{
+use crate::formats::{
     left_out::{LeftOut, Reason},
-    lines::{Line, Malformed, Parsed, field},
+    lines::{Line, Parsed, field},
+    malformed::Malformed,
 };
 use common::weather::{self, Impossible};
 
-/// What a day must have to be of use: all three elements of NOAA's GHCN-Daily.
+/// A complete day: all three elements of GHCN-Daily.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DayWeather {
     /// Lowest temperature, tenths of °C.
@@ -29,10 +30,10 @@ pub enum Element {
 }
 
 impl Element {
-    /// All of them, in the order of the dataset's columns.
+    /// In the order of the dataset's columns.
     pub const ALL: [Self; 3] = [Self::Tmin, Self::Tmax, Self::Prcp];
 
-    /// NOAA's name of it.
+    /// Returns NOAA's name of the element.
     pub fn name(self) -> &'static str {
         match self {
             Self::Tmin => "TMIN",
@@ -41,7 +42,7 @@ impl Element {
         }
     }
 
-    /// The element of that name, in upper or lower case; `None` if the join does not need it.
+    /// Parses the name of an element, in any case; `None` if the join does not need it.
     pub fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|element| element.name().as_bytes().eq_ignore_ascii_case(name))
     }
@@ -49,9 +50,9 @@ impl Element {
 
 /// NOAA's mark of a missing value.
 const MISSING: i16 = -9999;
-/// Marks an element with two different values for a day. No value is parsed as this number.
+/// Marks an element with contradictory values for a day. No value is parsed as this number.
 const CONTRADICTORY: i16 = i16::MIN;
-/// Days of a leap year: every year has a slot for 29 February.
+/// Number of days of a leap year: every year has a slot for 29 February.
 const DAYS: usize = 366;
 const HEADER: &str = "date,tmin,tmax,prcp";
 const MONTH_STARTS: [u16; 12] = [0, 31, 60, 91, 121, 152, 182, 213, 244, 274, 305, 335];
@@ -60,7 +61,7 @@ const MONTH_DAYS: [i8; 12] = [31, 29, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
 /// A calendar date.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Date {
-    /// Year.
+    /// Proleptic Gregorian.
     pub year: i16,
     /// 1 … 12.
     pub month: i8,
@@ -69,7 +70,7 @@ pub struct Date {
 }
 
 impl Date {
-    /// Reads eight digits, `YYYYMMDD`, or ten characters, `YYYY-MM-DD`; `None` for what is no date.
+    /// Parses `YYYYMMDD` or `YYYY-MM-DD`; `None` if the text is not a date.
     pub fn parse(text: &[u8]) -> Option<Self> {
         let digits = match *text {
             [a, b, c, d, b'-', e, f, b'-', g, h] | [a, b, c, d, e, f, g, h] => [a, b, c, d, e, f, g, h],
@@ -103,18 +104,19 @@ pub struct StationYear {
 const NO_DAY: DayWeather = DayWeather { tmin: MISSING, tmax: MISSING, prcp: MISSING };
 
 impl StationYear {
-    /// Whether no day has all three elements.
+    /// Returns whether no day has all three elements.
     pub fn is_empty(&self) -> bool {
         self.days.is_none()
     }
 
-    /// The weather of a day, where the station measured all of it.
+    /// Returns the weather of a day, if it is complete.
     pub fn day(&self, month: i8, day: i8) -> Option<DayWeather> {
-        let found = *self.days.as_ref()?.get(slot(month, day)?)?;
-        (found != NO_DAY).then_some(found)
+        let weather = *self.days.as_ref()?.get(slot(month, day)?)?;
+        (weather != NO_DAY).then_some(weather)
     }
 
-    /// Writes the complete days as CSV, `date,tmin,tmax,prcp`, oldest first. Nothing but the header: the station has none.
+    /// Writes the complete days as CSV, `date,tmin,tmax,prcp`, oldest first. A station-year without complete days is a header
+    /// alone.
     pub fn to_csv(&self, year: i16) -> String {
         use std::fmt::Write;
         let mut text = format!("{HEADER}\n");
@@ -128,11 +130,10 @@ impl StationYear {
         text
     }
 
-    /// Reads what [`StationYear::to_csv`] wrote. Days whose weather is impossible are left out: earlier versions wrote them.
+    /// Reads the output of [`StationYear::to_csv`]. Days with impossible weather, which earlier versions wrote, are left out.
     ///
     /// # Errors
-    /// Fails with the line at fault if the text was not written by [`StationYear::to_csv`] or lost the end of a line: it is
-    /// never taken for fewer days.
+    /// Fails with the line at fault if the text is not such output or is truncated within a line.
     pub fn from_csv(year: i16, text: &[u8]) -> Result<Parsed<Self>, Malformed> {
         let mut days = Days::default();
         let Some(body) = text.strip_prefix(HEADER.as_bytes()).and_then(|rest| rest.strip_prefix(b"\n")) else {
@@ -148,13 +149,13 @@ impl StationYear {
             let line = Line { number, text, ended: true };
             let fields: Vec<&[u8]> = text.split(|&byte| byte == b',').collect();
             let [date, values @ ..] = fields.as_slice() else { continue };
-            let found = Date::parse(date).filter(|date| date.year == year);
-            let date = found.ok_or_else(|| line.malformed("date", date, "a date of that year"))?;
+            let parsed = Date::parse(date).filter(|date| date.year == year);
+            let date = parsed.ok_or_else(|| line.malformed("date", date, "a date of that year"))?;
             if values.len() != Element::ALL.len() {
                 return Err(line.malformed("", text, "4 fields"));
             }
             for (element, value) in Element::ALL.into_iter().zip(values) {
-                let number = field::tenths(&line, element.name(), value).map_err(|bad| bad.place)?;
+                let number = field::tenths(&line, element.name(), value).map_err(|bad| bad.fault)?;
                 let second = |_| line.malformed(element.name(), value, "one value for a day");
                 days.set(date, element, number).map_err(second)?;
             }
@@ -164,40 +165,39 @@ impl StationYear {
     }
 }
 
-/// Another value of the same element and day came before.
+/// Another value of the same element and day was set before.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SecondValue;
 
-/// A [`StationYear`] in the making: elements come one by one and in any order.
+/// Builds a [`StationYear`] from elements in any order.
 #[derive(Debug, Default)]
 pub struct Days {
     days: Option<Box<[DayWeather; DAYS]>>,
 }
 
 impl Days {
-    /// Notes one value; NOAA's −9999 notes nothing, and so does the same value again.
+    /// Sets one value. NOAA's −9999 and a repeated value have no effect.
     ///
     /// # Errors
-    /// Fails if there was another value: neither can be trusted, so that the day has no value of this element from now on.
+    /// Fails if another value was set before. Neither can be trusted, so the day has no value of this element.
     pub fn set(&mut self, date: Date, element: Element, value: i16) -> Result<(), SecondValue> {
         let Some(slot) = slot(date.month, date.day).filter(|_| value != MISSING) else { return Ok(()) };
         let days = self.days.get_or_insert_with(|| Box::new([NO_DAY; DAYS]));
         let Some(day) = days.get_mut(slot) else { return Ok(()) };
-        let place = match element {
+        let cell = match element {
             Element::Tmin => &mut day.tmin,
             Element::Tmax => &mut day.tmax,
             Element::Prcp => &mut day.prcp,
         };
-        if *place != MISSING && *place != value {
-            *place = CONTRADICTORY;
+        if *cell != MISSING && *cell != value {
+            *cell = CONTRADICTORY;
             return Err(SecondValue);
         }
-        *place = value;
+        *cell = value;
         Ok(())
     }
 
-    /// Keeps the days that have all three elements and whose weather is possible; those that are impossible are added to
-    /// `left_out`.
+    /// Keeps the complete days with possible weather. Days with impossible weather are added to `left_out`.
     pub fn finish(self, year: i16, left_out: &mut LeftOut) -> StationYear {
         let Some(mut days) = self.days else { return StationYear::default() };
         let mut any = false;
@@ -224,7 +224,7 @@ impl DayWeather {
         weather::check(tmin, tmax, prcp)
     }
 
-    /// Where and why the weather of a day is impossible.
+    /// Describes why the weather of a day is impossible.
     fn impossible(&self, Date { year, month, day }: Date, why: Impossible) -> Malformed {
         let (element, value) = match why {
             Impossible::TminAboveTmax | Impossible::TminOutOfRange => (Element::Tmin, self.tmin),
@@ -254,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn a_day_counts_only_with_all_three_elements() {
+    fn only_days_with_all_three_elements_count() {
         let mut days = Days::default();
         days.set(date(1, 1), Element::Tmin, -5).unwrap();
         days.set(date(1, 1), Element::Tmax, 9).unwrap();
@@ -277,8 +277,8 @@ mod tests {
     }
 
     #[test]
-    fn a_second_value_makes_the_element_of_that_day_missing_unless_it_is_the_same() {
-        for (values, kept) in
+    fn contradictory_values_make_the_element_missing() {
+        for (values, is_kept) in
             [(&[9, 9, -9999, 9][..], true), (&[9, 10][..], false), (&[10, 9][..], false), (&[9, 10, 9, 9][..], false)]
         {
             let mut days = Days::default();
@@ -287,15 +287,15 @@ mod tests {
             days.set(date(1, 1), Element::Prcp, 5).unwrap();
             let all: Result<Vec<()>, SecondValue> =
                 values.iter().map(|value| days.set(date(1, 1), Element::Tmax, *value)).collect();
-            assert_eq!(all.is_ok(), kept, "{values:?}");
+            assert_eq!(all.is_ok(), is_kept, "{values:?}");
             let year = finish(days);
-            assert_eq!(year.day(1, 1).is_some(), kept, "{values:?}");
+            assert_eq!(year.day(1, 1).is_some(), is_kept, "{values:?}");
             assert!(year.day(1, 2).is_some(), "only that day is lost");
         }
     }
 
     #[test]
-    fn impossible_weather_is_no_observation_and_counted() {
+    fn impossible_weather_is_left_out_and_counted() {
         let mut days = Days::default();
         whole(&mut days, 1, 1, (200, 100, 0));
         whole(&mut days, 1, 2, (100, 9999, 0));
@@ -322,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn impossible_weather_that_was_cached_before_is_left_out() {
+    fn impossible_weather_in_a_cache_file_is_left_out() {
         let text = b"date,tmin,tmax,prcp\n2020-01-01,200,100,0\n2020-01-02,100,200,0\n";
         let Parsed { value, left_out } = StationYear::from_csv(2020, text).unwrap();
         assert_eq!((value.day(1, 1), value.day(1, 2).is_some()), (None, true));
@@ -330,7 +330,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_cache_file_is_an_error_never_fewer_days() {
+    fn a_truncated_cache_file_is_an_error() {
         let mut days = Days::default();
         whole(&mut days, 6, 1, (100, 200, 30));
         whole(&mut days, 12, 31, (10, 20, 0));
@@ -346,13 +346,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_cache_file_reads_back_as_written(
+        fn the_cache_file_round_trips(
             values in proptest::collection::vec((1i8..=12, 1i8..=28, -900i16..600, -900i16..600, 0i16..20_000), 0..80)
         ) {
             let mut days = Days::default();
-            let mut seen = std::collections::HashSet::new();
+            let mut dates = std::collections::HashSet::new();
             for (month, day, tmin, tmax, prcp) in values {
-                if seen.insert((month, day)) {
+                if dates.insert((month, day)) {
                     whole(&mut days, month, day, (tmin.min(tmax), tmax.max(tmin), prcp));
                 }
             }

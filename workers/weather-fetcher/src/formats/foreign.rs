@@ -1,12 +1,14 @@
-//! Names what a text is that is not weather.
+//! Recognises the format of a text that is not weather.
 
-/// Most bytes other than text that the beginning of a text may contain.
+/// Maximum number of control bytes at the beginning of a text.
 const CONTROL_BYTES_MAX: usize = 2;
 
 const GZIP_TWICE: &str = "gzip data within gzip data";
 
-/// What to do about a format of [`looks_like`], with a colon before it; empty where nothing but another file helps.
-pub fn way_out(format: &str) -> &'static str {
+/// Returns how to convert a format of [`looks_like`], with a colon before it; empty if it cannot be converted.
+///
+/// The result completes an error message.
+pub fn advice(format: &str) -> &'static str {
     match format {
         GZIP_TWICE => ": decompress it once",
         "UTF-16 text" => ": save it as UTF-8",
@@ -17,7 +19,7 @@ pub fn way_out(format: &str) -> &'static str {
     }
 }
 
-/// What the beginning of a text looks like, in words; `None` if it is not a known format.
+/// Returns the name of the format that the beginning of a text has; `None` if it is unknown.
 pub fn looks_like(head: &[u8]) -> Option<&'static str> {
     const MAGIC: [(&[u8], &str); 14] = [
         (b"\x1f\x8b", GZIP_TWICE),
@@ -77,7 +79,7 @@ mod tests {
     }
 
     #[test]
-    fn a_format_that_can_be_converted_comes_with_the_way_out() {
+    fn a_format_that_can_be_converted_comes_with_advice() {
         for (head, words) in [
             (&b"\x28\xb5\x2f\xfd"[..], ": decompress it, or compress it with gzip"),
             (b"BZh9", ": decompress it, or compress it with gzip"),
@@ -90,7 +92,7 @@ mod tests {
             (b"\0\x01\x02", ""),
             (b"<html>", ""),
         ] {
-            assert_eq!(way_out(looks_like(head).unwrap()), words, "{}", head.escape_ascii());
+            assert_eq!(advice(looks_like(head).unwrap()), words, "{}", head.escape_ascii());
         }
     }
 }

@@ -1,9 +1,8 @@
-//! The way to a weather service: HTTP through reqwest, or whatever a simulation puts in its place.
+//! HTTP to a weather service: through reqwest, or through a simulation.
 
 use crate::{
-    client::Manners,
-    gunzip::{Input, gunzip},
-    source::told,
+    formats::gzip::{Input, gunzip},
+    sources::{location::redacted_url, request_policy::RequestPolicy},
 };
 use bytes::Bytes;
 use futures::{
@@ -15,58 +14,60 @@ use reqwest::{Response, StatusCode, Url, header};
 use std::{error::Error, fmt, io};
 use tokio_util::io::StreamReader;
 
-/// A whole answer may take as many times longer than the longest silence.
+/// Maximum duration of a whole answer, as a multiple of the maximum silence.
 const TOTAL_TIMEOUTS: u32 = 10;
 const REDIRECTS_MAX: usize = 5;
 
-/// What a service answered, its body still to be read.
+/// The answer of a service, whose body is still to be read.
 pub struct Answer {
     /// HTTP status.
     pub status: StatusCode,
-    /// The header `Retry-After`, as it came.
+    /// Value of the header `Retry-After`.
     pub retry_after: Option<String>,
-    /// The body, piece by piece. Of a redirect that was not followed: one error, which says why.
+    /// The body in pieces. For a redirect that was not followed it is one error, which says why.
     pub body: BoxStream<'static, io::Result<Bytes>>,
 }
 
-/// Asks a service for what is behind a URL.
+/// An HTTP client.
 pub trait Http: fmt::Debug + Send + Sync {
-    /// Sends one request, without trying again; the error says in words what broke.
+    /// Sends one request, without a retry. The error describes the failure.
     fn get<'a>(&'a self, url: &'a str) -> BoxFuture<'a, Result<Answer, String>>;
 }
 
-/// The real one.
+/// The HTTP client of production.
 #[derive(Debug)]
 pub struct Reqwest(reqwest::Client);
 
 impl Reqwest {
+    /// Creates a client.
+    ///
     /// # Errors
-    /// When the machine has no certificates to check a service by.
-    pub fn new(manners: &Manners) -> Result<Self, reqwest::Error> {
-        // Several crates of a process may have installed the same provider: whoever came first is fine.
+    /// Fails if the machine has no CA certificates.
+    pub fn new(request_policy: &RequestPolicy) -> Result<Self, reqwest::Error> {
+        // Another crate of the process may have installed the same provider already.
         rustls::crypto::ring::default_provider().install_default().ok();
         let mut user_agent = format!("wildrydes-weather-fetcher/{}", env!("CARGO_PKG_VERSION"));
-        if let Some(contact) = &manners.contact {
+        if let Some(contact) = &request_policy.contact {
             user_agent.push_str(&format!(" (+{contact})"));
         }
-        // Decompressed here: with padding after the data, which reqwest takes for damage.
+        // Decompressed here, because reqwest treats padding after the data as damage.
         let encoding = (header::ACCEPT_ENCODING, header::HeaderValue::from_static("gzip"));
         let client = reqwest::Client::builder()
             .user_agent(user_agent)
             .default_headers([encoding].into_iter().collect())
             .no_gzip()
-            .connect_timeout(manners.timeout)
-            .read_timeout(manners.timeout)
-            .timeout(manners.timeout * TOTAL_TIMEOUTS)
+            .connect_timeout(request_policy.timeout)
+            .read_timeout(request_policy.timeout)
+            .timeout(request_policy.timeout * TOTAL_TIMEOUTS)
             .redirect(reqwest::redirect::Policy::custom(same_service))
             .build()?;
         Ok(Self(client))
     }
 
-    /// Asks whether something is there.
+    /// Sends a HEAD request.
     ///
     /// # Errors
-    /// In words, what broke.
+    /// Describes the failure of the request.
     pub async fn head(&self, url: &str) -> Result<Head, String> {
         let response = self.0.head(url).send().await.map_err(|error| chain(&error))?;
         let date = response.headers().get(header::DATE).and_then(|value| value.to_str().ok());
@@ -75,14 +76,14 @@ impl Reqwest {
     }
 }
 
-/// What a service answered when asked whether something is there.
+/// The answer to a HEAD request.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Head {
     /// HTTP status.
     pub status: StatusCode,
-    /// The header `Date`, as it came.
+    /// Value of the header `Date`.
     pub date: Option<String>,
-    /// Of a redirect: why it was not followed.
+    /// Why a redirect was not followed; `None` if the answer is no redirect.
     pub redirect: Option<String>,
 }
 
@@ -101,7 +102,7 @@ impl Http for Reqwest {
             }
             let body = response.bytes_stream().map_err(io::Error::other).boxed();
             let body = match is_compressed {
-                // One layer of gzip: that of the transfer, or that of the file, which some services declare so, too.
+                // One layer of gzip: that of the transfer, or that of the file, which some services declare the same way.
                 true => gunzip(Input::new(StreamReader::new(body))).boxed(),
                 false => body,
             };
@@ -111,34 +112,38 @@ impl Http for Reqwest {
     }
 }
 
-/// Why a redirect from `url` was not followed.
+/// Explains why a redirect from `url` was not followed.
 fn not_followed(url: &str, response: &Response) -> String {
     let location = response.headers().get(header::LOCATION).and_then(|value| value.to_str().ok());
     reason_not_followed(url, response.url(), location)
 }
 
-/// Why the redirect from `last`, which was reached from `url`, to `location` is not followed.
+/// Explains why the redirect from `last`, which was reached from `url`, to `location` is not followed.
 fn reason_not_followed(url: &str, last: &Url, location: Option<&str>) -> String {
     let Some(to) = location.and_then(|location| last.join(location).ok()) else {
         return "a redirect that names no address".to_owned();
     };
     let first = Url::parse(url).ok();
     // A query may hold a signature.
-    let shown = |url: &Url| told(url.as_str().split(['?', '#']).next().unwrap_or_default());
+    let redacted = |url: &Url| redacted_url(url.as_str().split(['?', '#']).next().unwrap_or_default());
     if !first.as_ref().is_some_and(|first| is_same_service(first, &to)) {
         return format!(
             "a redirect to {}, and one to another host or port, or away from https, is not followed",
-            shown(&to)
+            redacted(&to)
         );
     }
     if to == *last || first.as_ref() == Some(&to) {
-        return format!("a redirect loop: {} redirects to {} again", shown(last), shown(&to));
+        return format!("a redirect loop: {} redirects to {} again", redacted(last), redacted(&to));
     }
-    format!("a redirect loop, or more than {REDIRECTS_MAX} redirects, the last from {} to {}", shown(last), shown(&to))
+    format!(
+        "a redirect loop, or more than {REDIRECTS_MAX} redirects, the last from {} to {}",
+        redacted(last),
+        redacted(&to)
+    )
 }
 
-/// A service may move a file about, but nobody else is asked in its place: another port is another service, and what is
-/// asked for over https is not fetched in the clear.
+/// Follows redirects within a service only. Another port is another service, and a request over https is not repeated over
+/// http.
 fn same_service(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::Action {
     let same = attempt.previous().first().is_some_and(|first| is_same_service(first, attempt.url()));
     let again = attempt.previous().contains(attempt.url());
@@ -146,13 +151,13 @@ fn same_service(attempt: reqwest::redirect::Attempt<'_>) -> reqwest::redirect::A
 }
 
 fn is_same_service(first: &Url, to: &Url) -> bool {
-    let kept = first.scheme() == to.scheme() && first.port_or_known_default() == to.port_or_known_default();
-    // Both at their usual ports.
-    let secured = (first.scheme(), to.scheme()) == ("http", "https") && first.port().or(to.port()).is_none();
-    (kept || secured) && first.host_str().is_some() && first.host_str() == to.host_str()
+    let is_same_origin = first.scheme() == to.scheme() && first.port_or_known_default() == to.port_or_known_default();
+    // Both on their default ports.
+    let is_secured = (first.scheme(), to.scheme()) == ("http", "https") && first.port().or(to.port()).is_none();
+    (is_same_origin || is_secured) && first.host_str().is_some() && first.host_str() == to.host_str()
 }
 
-/// An error with what caused it: HTTP errors tell the interesting part only there.
+/// Returns the text of an error and of its causes. The causes of HTTP errors hold the details.
 pub(crate) fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut cause = error.source();
@@ -172,7 +177,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_service_itself_is_followed() {
+    fn redirects_are_followed_within_the_service_only() {
         for (first, to, followed) in [
             ("https://noaa.test/a", "https://noaa.test/b", true),
             ("https://noaa.test/a", "https://noaa.test:443/b", true),

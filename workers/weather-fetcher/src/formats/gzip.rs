@@ -1,8 +1,9 @@
-//! Decompresses gzip data as files have it: several members, and padding after the last.
+//! Decompresses gzip data with several members and with padding after them.
 
 use async_compression::tokio::bufread::GzipDecoder;
 use bytes::{Buf, Bytes, BytesMut};
 use futures::{Stream, stream};
+use runtime::compression::poll_read_buffered;
 use std::{
     error::Error,
     fmt, io,
@@ -11,13 +12,13 @@ use std::{
 };
 use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, AsyncReadExt, ReadBuf};
 
-/// Bytes that are read, and decompressed, at a time.
+/// Number of bytes read, and decompressed, at a time.
 pub const READ_BYTES: usize = 64 * 1024;
-/// Members of a text at most: each costs the memory of a decoder. Programs that compress in blocks write one for 64 KiB.
+/// Maximum number of members of a text. Programs that compress in blocks write one member for 64 KiB.
 const MEMBERS_MAX: u32 = 16_384;
 const MARK: &[u8] = &[0x1f, 0x8b];
 
-/// Compressed data at fault. Any other error of [`gunzip`] is one of its input.
+/// Damaged gzip data. Any other error of [`gunzip`] comes from its input.
 #[derive(Debug)]
 pub struct Damaged(String);
 
@@ -33,27 +34,27 @@ fn damaged(why: String) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidData, Damaged(why))
 }
 
-/// Whether an error is about compressed data, and not about the connection or the file that it came from.
+/// Returns whether the compressed data is at fault, and not the connection or the file that it came from.
 pub fn is_damage(error: &io::Error) -> bool {
     error.get_ref().is_some_and(|source| source.is::<Damaged>())
 }
 
-/// Bytes that can be looked at before they are read.
+/// A reader that can look ahead.
 #[derive(Debug)]
 pub struct Input<R> {
     body: R,
     buffer: BytesMut,
-    /// Whether reading failed: then the bytes before are not at fault.
+    /// Whether reading failed. Then the compressed data is not at fault.
     failed: bool,
 }
 
 impl<R: AsyncRead + Unpin> Input<R> {
-    /// Reads `body` from where it is.
+    /// Reads `body` from its current position.
     pub fn new(body: R) -> Self {
         Self { body, buffer: BytesMut::new(), failed: false }
     }
 
-    /// Whether the next bytes are the beginning of gzip data.
+    /// Returns whether the next bytes start a gzip member.
     ///
     /// # Errors
     /// Fails if the bytes cannot be read.
@@ -67,13 +68,12 @@ impl<R: AsyncRead + Unpin> Input<R> {
         Ok(self.buffer.starts_with(MARK))
     }
 
-    /// Passes over zeros, as archivers that write in blocks leave them, and over blanks and line ends. Returns whether bytes
-    /// are left.
+    /// Skips zeros, which archivers that write in blocks append, and white space. Returns whether bytes are left.
     async fn skip_padding(&mut self) -> io::Result<bool> {
         loop {
             let bytes = self.fill_buf().await?;
             let length = bytes.len();
-            let padding = bytes.iter().take_while(|byte| is_blank(**byte)).count();
+            let padding = bytes.iter().take_while(|byte| is_padding(**byte)).count();
             self.consume(padding);
             if padding < length || length == 0 {
                 return Ok(length > 0);
@@ -81,7 +81,7 @@ impl<R: AsyncRead + Unpin> Input<R> {
         }
     }
 
-    /// Reads the rest; returns its length in bytes.
+    /// Reads the rest and returns its length in bytes.
     async fn drain(&mut self) -> io::Result<u64> {
         let mut count = 0;
         loop {
@@ -95,8 +95,8 @@ impl<R: AsyncRead + Unpin> Input<R> {
     }
 }
 
-/// Whether a byte is padding: a zero or white space.
-pub fn is_blank(byte: u8) -> bool {
+/// Returns whether a byte is padding: a zero or white space.
+pub fn is_padding(byte: u8) -> bool {
     byte == 0 || byte.is_ascii_whitespace()
 }
 
@@ -120,23 +120,15 @@ impl<R: AsyncRead + Unpin> AsyncBufRead for Input<R> {
 }
 
 impl<R: AsyncRead + Unpin> AsyncRead for Input<R> {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        target: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let buffer = ready!(self.as_mut().poll_fill_buf(context))?;
-        let length = buffer.len().min(target.remaining());
-        target.put_slice(buffer.get(..length).unwrap_or_default());
-        self.consume(length);
-        Poll::Ready(Ok(()))
+    fn poll_read(self: Pin<&mut Self>, context: &mut Context<'_>, target: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
+        poll_read_buffered(self, context, target)
     }
 }
 
-/// The decompressed bytes of all members of `input`. After a member, zeros and white space are padding.
+/// Returns the decompressed bytes of all members of `input`. Zeros and white space after a member are padding.
 ///
-/// An item is an error that [`is_damage`] if the data is damaged, cut short or followed by other bytes; any other error is one
-/// of `input`.
+/// If the data is damaged, cut short or followed by other bytes, an item is an error for which [`is_damage`] holds. Any other
+/// error comes from `input`.
 pub fn gunzip<R: AsyncRead + Unpin>(input: Input<R>) -> impl Stream<Item = io::Result<Bytes>> {
     stream::try_unfold((Some(GzipDecoder::new(input)), 1u32), |(mut decoder, mut members)| async move {
         loop {
@@ -164,7 +156,7 @@ pub fn gunzip<R: AsyncRead + Unpin>(input: Input<R>) -> impl Stream<Item = io::R
                 return Err(damaged(format!("the gzip data has more than {MEMBERS_MAX} members")));
             }
             decoder = Some(GzipDecoder::new(input));
-            // Lets other tasks run, however little each member holds.
+            // Lets other tasks run even if the members are empty.
             tokio::task::yield_now().await;
         }
     })
@@ -187,11 +179,11 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn padding_after_a_member_is_no_data_and_members_follow_each_other() {
+    async fn padding_after_a_member_is_skipped_and_members_are_concatenated() {
         let (one, two) = (gzip(b"one\n").await, gzip(b"two\n").await);
         for padding in [&b""[..], b"\n", b"\r\n", b" \t\n", &[0; 512], &[0; 200_000]] {
             let packed = [&one, padding, &two, padding].concat();
-            // Byte by byte, too: the mark of a member may come in two pieces.
+            // Also byte by byte: the magic number of a member may arrive in two pieces.
             let bytes = tokio_util::io::StreamReader::new(stream::iter(packed.chunks(1).map(io::Result::Ok)));
             assert_eq!(unpacked(bytes).await.unwrap(), b"one\ntwo\n", "{} bytes", padding.len());
             assert_eq!(unpacked(packed.as_slice()).await.unwrap(), b"one\ntwo\n", "{} bytes", padding.len());
@@ -199,7 +191,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn other_bytes_after_a_member_are_counted_and_damage_is_named() {
+    async fn other_bytes_after_a_member_and_damage_are_reported() {
         let packed = gzip(&[b'x'; 5000]).await;
         for (tail, part) in [
             (&b"more"[..], "4 bytes that are not gzip data follow"),
@@ -218,7 +210,7 @@ pub(crate) mod tests {
     }
 
     #[tokio::test]
-    async fn an_error_of_the_input_is_no_damage() {
+    async fn an_error_of_the_input_does_not_count_as_damage() {
         let packed = gzip(b"one\n").await;
         for end in [5, packed.len()] {
             let reset = Err(io::Error::from(io::ErrorKind::ConnectionReset));

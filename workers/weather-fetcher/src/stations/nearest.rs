@@ -1,34 +1,34 @@
 //! The stations around a place, nearest first.
 //!
-//! Stations are points on the unit sphere in a k-d tree; the straight line through the Earth grows with the way on its
-//! surface, so the tree's order is right. Only where two stations are within a centimetre of equally far does the
-//! haversine distance, rounded to the millimetre, decide, and then the station id.
+//! Stations are points on the unit sphere in a k-d tree. The chord grows with the great-circle distance, so the tree's order
+//! is right. Stations whose distances differ by less than a centimetre are ordered by their haversine distance, rounded to
+//! the millimetre, and then by their id.
 
-use crate::ghcn::{Inventory, Station, Years};
+use crate::formats::ghcn::{Inventory, Station, YearRange};
 use compact_str::CompactString;
 use kiddo::{ImmutableKdTree, SquaredEuclidean};
 use std::{collections::HashSet, num::NonZeroUsize, sync::Arc};
 
 /// Mean radius of the Earth, kilometres (IUGG R₁ = (2a + b)/3 of WGS 84).
 pub const EARTH_KM: f64 = 6371.0088;
-/// How far one may look: a quarter of the way around, below which distances are good to the millimetre.
+/// Maximum search radius, kilometres: a quarter of the circumference, within which distances are exact to the millimetre.
 pub const REACH_KM_MAX: f64 = 10_000.0;
 
-/// Distances closer than this, on the unit sphere, are told apart by haversine: a centimetre.
+/// Chords that differ by less than this, on the unit sphere, are ordered by haversine distance: a centimetre.
 const TIE: f64 = 1e-5 / EARTH_KM;
-/// Stations asked of the tree at first, the nearest and the one that shows it is the nearest; four times as many each time
-/// that was not enough.
-const FIRST_HANDFUL: usize = 2;
+/// Number of stations of the first query: the nearest and the one that proves it is the nearest. Each further query asks for
+/// four times as many.
+const FIRST_QUERY_STATIONS: usize = 2;
 
-/// A place on Earth with what its haversine needs computed once.
+/// Coordinates in radians, with the cosine that the haversine formula needs.
 #[derive(Debug, Clone, Copy)]
-struct Place {
+struct Coordinates {
     latitude: f64,
     longitude: f64,
     cos_latitude: f64,
 }
 
-impl Place {
+impl Coordinates {
     fn new(latitude: f64, longitude: f64) -> Self {
         let (latitude, longitude) = (latitude.to_radians(), longitude.to_radians());
         Self { latitude, longitude, cos_latitude: latitude.cos() }
@@ -52,66 +52,66 @@ impl Place {
 
 /// Great-circle (haversine) distance between two places given in degrees: kilometres, rounded to 6 decimals.
 pub fn haversine_km(from: (f64, f64), to: (f64, f64)) -> f64 {
-    Place::new(from.0, from.1).km_to(&Place::new(to.0, to.1))
+    Coordinates::new(from.0, from.1).km_to(&Coordinates::new(to.0, to.1))
 }
 
 #[derive(Debug)]
-struct Listed {
+struct IndexedStation {
     id: CompactString,
-    place: Place,
-    years: Years,
+    coordinates: Coordinates,
+    years: YearRange,
 }
 
-/// Stations one may ask for the nearest of.
+/// A spatial index of stations.
 ///
-/// Every index made from another ([`StationIndex::only`]) knows the stations by the same numbers.
+/// An index made from another one ([`StationIndex::only`]) has the same station numbers.
 #[derive(Debug, Clone)]
 pub struct StationIndex {
-    stations: Arc<[Listed]>,
+    stations: Arc<[IndexedStation]>,
     numbers: Arc<[u32]>,
     tree: Option<Arc<ImmutableKdTree<f64, 3>>>,
 }
 
 impl StationIndex {
-    /// All stations of the list; with an inventory, those that ever had all three elements.
+    /// Indexes all stations of the list; with an inventory, those that ever had all three elements.
     pub fn new(list: Vec<Station>, inventory: Option<&Inventory>) -> Self {
         let listed = list.into_iter().filter_map(|Station { id, latitude, longitude }| {
             let years = match inventory {
                 Some(inventory) => inventory.complete_years(&id)?,
                 None => (i16::MIN, i16::MAX),
             };
-            Some(Listed { id, place: Place::new(latitude, longitude), years })
+            Some(IndexedStation { id, coordinates: Coordinates::new(latitude, longitude), years })
         });
-        let stations: Arc<[Listed]> = listed.collect();
+        let stations: Arc<[IndexedStation]> = listed.collect();
         Self::over(stations, |_, _| true)
     }
 
-    /// The stations that may have data of `year`, without those in `without`.
+    /// Returns an index of the stations that may have data of `year`, except those in `without`.
     pub fn only(&self, year: i16, without: &HashSet<u32>) -> Self {
         Self::over(Arc::clone(&self.stations), |number, station| {
             (station.years.0..=station.years.1).contains(&year) && !without.contains(&number)
         })
     }
 
-    fn over(stations: Arc<[Listed]>, keep: impl Fn(u32, &Listed) -> bool) -> Self {
-        let kept = (0u32..).zip(stations.iter()).filter(|(number, station)| keep(*number, station));
+    fn over(stations: Arc<[IndexedStation]>, keep: impl Fn(u32, &IndexedStation) -> bool) -> Self {
+        let selected = (0u32..).zip(stations.iter()).filter(|(number, station)| keep(*number, station));
         let (numbers, points): (Vec<u32>, Vec<[f64; 3]>) =
-            kept.map(|(number, station)| (number, station.place.on_unit_sphere())).unzip();
+            selected.map(|(number, station)| (number, station.coordinates.on_unit_sphere())).unzip();
         let tree = if points.is_empty() { None } else { ImmutableKdTree::new_from_slice(&points).ok().map(Arc::new) };
         Self { stations, numbers: numbers.into(), tree }
     }
 
-    /// How many stations it holds.
+    /// Returns the number of stations.
     pub fn len(&self) -> usize {
         self.numbers.len()
     }
 
-    /// Whether it holds none.
+    /// Returns whether there are no stations.
     pub fn is_empty(&self) -> bool {
         self.numbers.is_empty()
     }
 
-    /// The id of a station; empty for a number that is none.
+    /// Returns the id of a station; empty if the number is unknown.
     pub fn id(&self, station: u32) -> CompactString {
         usize::try_from(station)
             .ok()
@@ -119,19 +119,19 @@ impl StationIndex {
             .map_or_else(CompactString::default, |s| s.id.clone())
     }
 
-    /// Whether a station may have days of `year` with all three elements, as far as the inventory tells.
+    /// Returns whether a station may have days of `year` with all three elements, according to the inventory.
     pub fn covers(&self, station: u32, year: i16) -> bool {
         let listed = usize::try_from(station).ok().and_then(|at| self.stations.get(at));
         listed.is_some_and(|listed| (listed.years.0..=listed.years.1).contains(&year))
     }
 
-    /// The stations within `max_km` of a place given in degrees, nearest first.
-    pub fn near(&self, latitude: f64, longitude: f64, max_km: f64) -> Nearby {
-        let place = Place::new(latitude, longitude);
+    /// Returns a cursor over the stations within `max_km` of a place, nearest first. Coordinates in degrees.
+    pub fn near(&self, latitude: f64, longitude: f64, max_km: f64) -> Neighbours {
+        let place = Coordinates::new(latitude, longitude);
         let half_angle = (max_km.clamp(0.0, REACH_KM_MAX) / EARTH_KM / 2.0).sin();
-        // A little farther than asked, so that rounding cannot lose a station; the haversine distance decides.
+        // Slightly farther than `max_km`, so that rounding loses no station; the haversine distance decides.
         let reach = 2.0 * half_angle + 2.0 * TIE;
-        Nearby {
+        Neighbours {
             place,
             point: place.on_unit_sphere(),
             max_km,
@@ -139,44 +139,47 @@ impl StationIndex {
             fetched: Vec::new(),
             next: 0,
             passed: f64::NEG_INFINITY,
-            handful: FIRST_HANDFUL,
+            query_stations: FIRST_QUERY_STATIONS,
             all_fetched: false,
             group: Vec::new(),
         }
     }
 }
 
+/// A station, by its number in the index, and a year.
+pub type StationYearKey = (u32, i16);
+
 /// A station near a place.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub struct Near {
+pub struct Neighbour {
     /// Its number in the index.
     pub station: u32,
     /// Haversine distance in kilometres, rounded to 6 decimals.
     pub km: f64,
 }
 
-/// A cursor over the stations around a place. It asks the tree for more only when it is asked for more, and borrows
-/// nothing, so that it can wait while weather is fetched.
+/// A cursor over the stations around a place. It queries the tree on demand and borrows nothing, so that it can be kept while
+/// weather is fetched.
 #[derive(Debug, Clone)]
-pub struct Nearby {
-    place: Place,
+pub struct Neighbours {
+    place: Coordinates,
     point: [f64; 3],
     max_km: f64,
     reach_squared: f64,
-    /// What the tree gave: straight-line distance and station number, nearest first; handed out up to `next`.
+    /// Results of the last query: chord and station number, nearest first. Those before `next` have been returned.
     fetched: Vec<(f64, u32)>,
     next: usize,
-    /// Straight-line distance of the farthest station handed out.
+    /// Chord of the farthest station that has been returned.
     passed: f64,
-    handful: usize,
+    query_stations: usize,
     all_fetched: bool,
-    /// Stations told apart by haversine and id, farthest first.
-    group: Vec<Near>,
+    /// Stations with equal chords, ordered by haversine distance and id, farthest first.
+    group: Vec<Neighbour>,
 }
 
-impl Nearby {
-    /// The next station: farther than all before it, or as far and with a larger id. `index` is the one it came from.
-    pub fn next(&mut self, index: &StationIndex) -> Option<Near> {
+impl Neighbours {
+    /// Returns the next station: farther than all before it, or equally far with a larger id. `index` created this cursor.
+    pub fn next(&mut self, index: &StationIndex) -> Option<Neighbour> {
         loop {
             if let Some(near) = self.group.pop() {
                 return Some(near);
@@ -188,9 +191,9 @@ impl Nearby {
             }
             for &(_, station) in tied {
                 let listed = usize::try_from(station).ok().and_then(|at| index.stations.get(at));
-                let km = listed.map_or(f64::INFINITY, |listed| self.place.km_to(&listed.place));
+                let km = listed.map_or(f64::INFINITY, |listed| self.place.km_to(&listed.coordinates));
                 if km <= self.max_km {
-                    self.group.push(Near { station, km });
+                    self.group.push(Neighbour { station, km });
                 }
             }
             self.passed = tied.last().map_or(self.passed, |&(distance, _)| distance);
@@ -202,7 +205,7 @@ impl Nearby {
         }
     }
 
-    /// Where the stations that are as far as the next one end; fetches until that is certain.
+    /// Returns the end of the stations that are as far as the next one. Queries the tree until the end is certain.
     fn tie_end(&mut self, index: &StationIndex) -> usize {
         loop {
             let tied = self.fetched.get(self.next..).unwrap_or_default();
@@ -224,20 +227,20 @@ impl Nearby {
     }
 
     fn fetch(&mut self, index: &StationIndex) {
-        let wanted = self.handful.min(index.len() + 1);
-        let (Some(tree), Some(at_most)) = (&index.tree, NonZeroUsize::new(wanted)) else {
+        let count = self.query_stations.min(index.len() + 1);
+        let (Some(tree), Some(at_most)) = (&index.tree, NonZeroUsize::new(count)) else {
             self.all_fetched = true;
             return;
         };
-        let found =
+        let results =
             tree.query(&self.point).nearest_n::<SquaredEuclidean<f64>>(at_most).within(self.reach_squared).execute();
-        self.all_fetched = found.len() < wanted;
-        self.handful = self.handful.saturating_mul(4);
-        // What was handed out ends with a gap of more than TIE: the rest begins in its middle.
+        self.all_fetched = results.len() < count;
+        self.query_stations = self.query_stations.saturating_mul(4);
+        // More than TIE separates the returned stations from the rest; the cut is in the middle of that gap.
         let passed = self.passed + TIE / 2.0;
         self.next = 0;
         self.fetched.clear();
-        self.fetched.extend(found.iter().filter_map(|item| {
+        self.fetched.extend(results.iter().filter_map(|item| {
             let number = index.numbers.get(usize::try_from(item.item).ok()?)?;
             let distance = item.distance.sqrt();
             (distance > passed).then_some((distance, *number))
@@ -248,7 +251,7 @@ impl Nearby {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{
+    use crate::formats::{
         ghcn::InventoryList,
         lines::{Lines, Text},
     };
@@ -260,9 +263,9 @@ mod tests {
 
     fn scan(list: &[Station], place: (f64, f64), max_km: f64) -> Vec<(CompactString, f64)> {
         let km = |station: &Station| haversine_km(place, (station.latitude, station.longitude));
-        let mut found: Vec<_> = list.iter().map(|s| (s.id.clone(), km(s))).filter(|(_, km)| *km <= max_km).collect();
-        found.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
-        found
+        let mut stations: Vec<_> = list.iter().map(|s| (s.id.clone(), km(s))).filter(|(_, km)| *km <= max_km).collect();
+        stations.sort_by(|a, b| a.1.total_cmp(&b.1).then_with(|| a.0.cmp(&b.0)));
+        stations
     }
 
     fn all(index: &StationIndex, place: (f64, f64), max_km: f64) -> Vec<(CompactString, f64)> {
@@ -271,18 +274,18 @@ mod tests {
     }
 
     #[test]
-    fn known_distances() {
+    fn haversine_matches_reference_distances() {
         assert_eq!(haversine_km((40.626722, -74.110954), (40.7789, -73.9692)), 20.71533);
         assert_eq!(haversine_km((0.0, 179.5), (0.0, -179.5)), 111.195080);
         assert_eq!(haversine_km((90.0, 0.0), (90.0, 120.0)), 0.0);
     }
 
     #[test]
-    fn equally_far_stations_come_by_id_however_many_there_are() {
+    fn equally_far_stations_are_ordered_by_id() {
         let list: Vec<Station> = (0..300).rev().map(|id| station(id, 51.5, -0.1)).collect();
-        let found = all(&StationIndex::new(list.clone(), None), (51.6, -0.1), 50.0);
-        assert_eq!(found.len(), 300);
-        assert_eq!(found, scan(&list, (51.6, -0.1), 50.0));
+        let stations = all(&StationIndex::new(list.clone(), None), (51.6, -0.1), 50.0);
+        assert_eq!(stations.len(), 300);
+        assert_eq!(stations, scan(&list, (51.6, -0.1), 50.0));
     }
 
     #[test]
@@ -291,7 +294,7 @@ mod tests {
     }
 
     #[test]
-    fn the_inventory_prunes_and_a_year_prunes_further() {
+    fn the_inventory_and_the_year_restrict_the_index() {
         let mut lines = Lines::new(InventoryList::default());
         for (id, element, years) in [
             (1, "TMIN", "1900 1950"),
@@ -318,7 +321,7 @@ mod tests {
         assert!(index.covers(0, 1949) && !index.covers(0, 1950) && !index.covers(9, 1949));
     }
 
-    /// Coordinates on a coarse grid make ties and poles, on a fine one they do not.
+    /// Coordinates on a coarse grid, which causes ties and poles, and on a fine one.
     fn degrees(limit: i32) -> impl Strategy<Value = f64> {
         prop_oneof![
             (-limit..=limit).prop_map(|tens| f64::from(tens / 10 * 10)),
@@ -329,7 +332,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn the_index_finds_what_a_scan_finds_in_the_same_order(
+        fn the_index_agrees_with_a_scan(
             places in proptest::collection::vec((degrees(90), degrees(180)), 0..120),
             place in (degrees(90), degrees(180)),
             max_km in prop_oneof![0.001f64..1.0, 1.0f64..500.0, 500.0f64..10_000.0],

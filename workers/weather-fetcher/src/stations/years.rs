@@ -1,0 +1,105 @@
+//! Indexes of the stations that may have observations in a year.
+
+use crate::stations::nearest::{StationIndex, StationYearKey};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
+
+/// Maximum number of years whose index is kept.
+const YEARS_MAX: usize = 4;
+/// Minimum number of newly excluded stations for which an index is rebuilt, in addition to an eighth of those it leaves out
+/// already. This bounds the number of rebuilds.
+const EXCLUDED_MIN: usize = 32;
+/// Number of uses after which an index is rebuilt even for a single excluded station.
+const USES_MIN: u32 = 64;
+
+#[derive(Debug)]
+struct YearIndex {
+    index: Arc<StationIndex>,
+    /// Stations without a complete day in the year.
+    excluded: HashSet<u32>,
+    /// Number of excluded stations that the index leaves out already.
+    left_out: usize,
+    /// Number of uses since the index was built.
+    uses: u32,
+    used: u64,
+}
+
+impl YearIndex {
+    fn is_rebuild_due(&self) -> bool {
+        let new = self.excluded.len() - self.left_out;
+        new >= EXCLUDED_MIN + self.left_out / 8 || (new > 0 && self.uses >= USES_MIN)
+    }
+}
+
+/// The indexes of the years in use. Most listed stations closed long ago or measured only rain, and every join would pass
+/// over them again. Which station a ride gets does not depend on these indexes.
+#[derive(Debug, Default)]
+pub struct YearIndexes {
+    years: HashMap<i16, YearIndex>,
+    uses: u64,
+}
+
+impl YearIndexes {
+    /// Returns the index of a year, built from `all` if there is none or a rebuild is due.
+    pub fn index(&mut self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
+        self.uses += 1;
+        let uses = self.uses;
+        if let Some(entry) = self.years.get_mut(&year) {
+            entry.used = uses;
+            if entry.is_rebuild_due() {
+                entry.index = Arc::new(all.only(year, &entry.excluded));
+                entry.left_out = entry.excluded.len();
+                entry.uses = 0;
+            }
+            entry.uses = entry.uses.saturating_add(1);
+            return Arc::clone(&entry.index);
+        }
+        if self.years.len() >= YEARS_MAX {
+            let oldest = self.years.iter().min_by_key(|(_, entry)| entry.used).map(|(year, _)| *year);
+            oldest.and_then(|year| self.years.remove(&year));
+        }
+        let excluded = HashSet::new();
+        let index = Arc::new(all.only(year, &excluded));
+        self.years.insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1, used: uses });
+        index
+    }
+
+    /// Excludes a station that has no complete day in a settled year.
+    pub fn exclude(&mut self, (station, year): StationYearKey) {
+        if let Some(entry) = self.years.get_mut(&year) {
+            entry.excluded.insert(station);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::formats::ghcn::Station;
+
+    #[test]
+    fn an_index_is_rebuilt_once_many_stations_are_excluded() {
+        let list = (0..100u32)
+            .map(|id| Station { id: format!("XX{id:09}").into(), latitude: f64::from(id) / 100.0, longitude: 0.0 })
+            .collect();
+        let all = StationIndex::new(list, None);
+        let mut years = YearIndexes::default();
+        assert_eq!(years.index(2018, &all).len(), 100);
+        for station in 0..40 {
+            years.exclude((station, 2018));
+            years.exclude((station, 1999));
+        }
+        assert_eq!(years.index(2018, &all).len(), 60);
+        years.exclude((40, 2018));
+        assert_eq!(years.index(2018, &all).len(), 60, "no rebuild for a single one");
+        (0..USES_MIN).for_each(|_| drop(years.index(2018, &all)));
+        assert_eq!(years.index(2018, &all).len(), 59, "a rebuild after many uses");
+        assert_eq!(years.index(1999, &all).len(), 100, "a year without an index records no exclusions");
+        for year in 2000..2010 {
+            years.index(year, &all);
+        }
+        assert_eq!(years.years.len(), YEARS_MAX);
+    }
+}

@@ -1,7 +1,7 @@
 //! What a command prints. Whoever reads it may stop (`wildrydes topology show | head -1`): then there is nobody left to tell,
 //! which is a clean end and no failure. The macros of this crate replace those of the standard library, which panic.
 
-use crate::{Failed, Session};
+use crate::session::{Failed, Session};
 use anyhow::{Context, anyhow};
 use std::{
     borrow::Cow,
@@ -34,6 +34,8 @@ macro_rules! eprintln {
         $crate::output::tell(format_args!($($text)*))
     };
 }
+
+pub(crate) mod progress;
 
 /// Refuses to write to a file that exists, unless `force` is given. What is no regular file, such as a pipe, is written to.
 ///

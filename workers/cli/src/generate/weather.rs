@@ -1,6 +1,6 @@
 //! A year of weather in and around New York, laid out as NOAA does.
 
-use super::Draw;
+use super::draw::Draw;
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
@@ -294,7 +294,7 @@ fn inventory(year: i16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rides::MANHATTAN, *};
     use std::collections::BTreeMap;
 
     #[test]
@@ -339,9 +339,9 @@ mod tests {
         let weather = Weather::new(&WeatherOptions::default());
         let far = weather.near(0, 37.0, -77.0);
         assert_eq!(far, None);
-        let park = haversine_km(super::super::MANHATTAN, (40.7789, -73.9692));
+        let park = haversine_km(MANHATTAN, (40.7789, -73.9692));
         let decoys = STATIONS.iter().filter(|station| station.measures == Measures::Rain);
-        let nearer = decoys.filter(|s| haversine_km(super::super::MANHATTAN, (s.latitude, s.longitude)) < park).count();
+        let nearer = decoys.filter(|s| haversine_km(MANHATTAN, (s.latitude, s.longitude)) < park).count();
         assert!(nearer > 0);
     }
 

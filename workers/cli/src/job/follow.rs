@@ -1,11 +1,14 @@
 //! Follows batches to their datasets and models, and says what they wait for.
 
 use super::{
-    BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, missed,
+    manner::{Goal, Manner},
+    missed,
+    outcome::{BatchOutcome, ModelOutcome, Outcome, Submitted},
     progress::Progress,
+    recheck,
     waits::{Causes, Said},
 };
-use crate::Failed;
+use crate::session::Failed;
 use common::{
     dead_letter::{Letter, ended_with_process, whole},
     exchange,
@@ -24,31 +27,6 @@ use std::{
     sync::Arc,
     time::{Duration, Instant},
 };
-
-/// When a batch counts as finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// To their datasets.
-    Dataset,
-    /// To the model that is trained on them.
-    Model,
-    /// To the model, if a trainer is running, and for a limited time.
-    ModelIfTraining,
-}
-
-/// How a command follows its batches.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
-    /// How far.
-    pub(crate) goal: Goal,
-    /// No progress on standard error; causes of waits are shown all the same.
-    pub(crate) quiet: bool,
-    /// How long a batch may make no progress until the cause is named.
-    pub(crate) patience: Duration,
-    /// Whether the workers are those of a fleet, not of this process: a fleet's workers can be paused or absent, and
-    /// its broker keeps dead letters.
-    pub(crate) in_fleet: bool,
-}
 
 /// The batches that are followed.
 struct Followed {
@@ -121,7 +99,7 @@ impl Follower {
         for (mut submitted, outcome, _) in followed.batches {
             let Some(outcome) = outcome else { continue };
             if let BatchOutcome::Ready(ready) = &outcome {
-                submitted.earlier = earlier::look(self.client(client), store, &submitted, ready).await?;
+                submitted.earlier = recheck::look(self.client(client), store, &submitted, ready).await?;
             }
             batches.push((submitted, outcome));
         }

@@ -3,8 +3,8 @@
 
 use super::waits::Said;
 use crate::{
-    Failed,
-    progress::{Step, Unit},
+    output::progress::{Step, Unit},
+    session::Failed,
 };
 use anyhow::{Context, anyhow};
 use indicatif::HumanBytes;

@@ -1,7 +1,9 @@
 //! What happened to batches while there was no connection: read from the store and from the dead-letter queues.
 
-use super::{ModelOutcome, Submitted};
-use crate::dead;
+use super::{
+    dead_letters,
+    outcome::{ModelOutcome, Submitted},
+};
 use common::{
     dataset::{Claim, Manifest},
     dead_letter::Letter,
@@ -57,7 +59,7 @@ async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<Str
 pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, ClientError> {
     let mut letters = Vec::new();
     for worker in queue::ALL {
-        letters.append(&mut dead::oldest(client, worker, "").await?);
+        letters.append(&mut dead_letters::oldest(client, worker, "").await?);
     }
     Ok(letters)
 }

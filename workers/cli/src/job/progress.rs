@@ -1,11 +1,12 @@
 //! What is shown while batches are followed: how far they are, and why they make no progress.
 
 use super::{
-    Manner, Submitted,
+    manner::Manner,
+    outcome::Submitted,
     waits::{Causes, Said},
 };
-use crate::{
-    output::legible,
+use crate::output::{
+    legible,
     progress::{Step, Unit},
 };
 use common::{message::WorkerControl, topology::queue};

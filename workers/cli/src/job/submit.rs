@@ -1,9 +1,9 @@
 //! A file becomes a batch: uploaded, and published by reference.
 
-use super::{Input, Submitted, earlier};
+use super::{earlier, input::Input, outcome::Submitted};
 use crate::{
-    Failed,
-    progress::{Step, Unit},
+    output::progress::{Step, Unit},
+    session::Failed,
 };
 use anyhow::Context;
 use common::{

@@ -1,8 +1,10 @@
 //! What is published of a file, and how dead letters end a batch.
 
 use super::{
-    BatchOutcome, Follower, Goal, Input, Manner, Submitted,
-    input::open_all,
+    Follower, Goal, Submitted,
+    input::{Input, open_all},
+    manner::Manner,
+    outcome::BatchOutcome,
     submit::{Form, keep, submit_all},
 };
 use common::{

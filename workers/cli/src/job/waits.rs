@@ -1,6 +1,6 @@
 //! Why a batch makes no progress, and when to say so.
 
-use super::Submitted;
+use super::outcome::Submitted;
 use common::{
     topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
     waiting::Waiting,

@@ -1,7 +1,10 @@
 //! `model drift`: is what the scorers are asked like what the model was trained on?
 
-use super::{resolve, store_of};
-use crate::{Failed, Session, arguments::Family};
+use super::versions::{resolve, store_of};
+use crate::{
+    arguments::Family,
+    session::{Failed, Session},
+};
 use common::{
     features::FEATURES,
     model::{Metrics, Model},

@@ -1,10 +1,10 @@
 //! `model export`: a version in forms that need none of this software.
 
-use super::{resolve, store_of};
+use super::versions::{resolve, store_of};
 use crate::{
-    Failed, Session,
     arguments::{Family, ModelFormat},
     output::refuse_to_replace,
+    session::{Failed, Session},
 };
 use anyhow::Context;
 use common::model::Model;
@@ -103,7 +103,7 @@ fn sql(text: &mut String, model: &Model) -> std::fmt::Result {
     writeln!(text, ")))")
 }
 
-/// PMML's RegressionModel with the logit link: <https://dmg.org/pmml/v4-4-1/Regression.html>. Names are those of the features and ids
+/// PMML's RegressionModel with the logit link: <https://dmg.org/pmml/v4-4-1/Regression.html>. Aliases are those of the features and ids
 /// are hex digits: nothing here has to be escaped.
 fn pmml(text: &mut String, model: &Model) -> std::fmt::Result {
     let escaped = |name: &str| name.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");

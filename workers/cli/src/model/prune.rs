@@ -4,11 +4,11 @@
 //! them: what a roll-back may need. Whoever is interrupted leaves folders without `model.json`, which are no versions any more;
 //! the next prune removes the rest.
 
-use super::{Names, READS_AT_ONCE, store_of};
+use super::versions::{Aliases, READS_AT_ONCE, store_of};
 use crate::{
-    Failed, Session,
     arguments::Prune,
     output::{ask, can_ask},
+    session::{Failed, Session},
 };
 use anyhow::anyhow;
 use common::model::{Alias, AliasName};
@@ -80,7 +80,7 @@ pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed
         if !prune.yes {
             can_ask(session, &format!("{} would be removed", doomed.in_words()))?;
             list(&doomed);
-            if !ask(&format!("Remove {} from {}?", doomed.in_words(), session.store_place()?))? {
+            if !ask(&format!("Remove {} from {}?", doomed.in_words(), session.store_location()?))? {
                 println!("nothing was removed");
                 return Ok(());
             }
@@ -160,7 +160,7 @@ async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
 /// What has a name now, the last `keep` champions before, and the models of breeds beside any of them.
 async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<BTreeSet<VersionKey>, Failed> {
     let keeping = stream::iter(families).map(|family| async move {
-        let Names { champion, challenger } = Names::of(store, &family).await?;
+        let Aliases { champion, challenger } = Aliases::of(store, &family).await?;
         let first = Path::from(format!("{}/{family}/{}", layout::MODELS, AliasName::Champion.as_str()));
         if champion.is_none() && store.list(Some(&first)).try_next().await?.is_some() {
             return Err(Failed::Broken(anyhow!(
@@ -209,7 +209,7 @@ async fn remove(session: &Session, store: &Store, doomed: &Doomed) -> Result<(),
         removing.buffer_unordered(READS_AT_ONCE).try_collect::<Vec<()>>().await?;
     }
     // Where the store is a folder, what is empty now goes, too; others have no folders.
-    let place = session.store_place()?;
+    let place = session.store_location()?;
     let place = PathBuf::from(place.strip_prefix("file://").unwrap_or(&place));
     let folders = doomed.versions.keys().map(|(family, id)| format!("{}/{family}/{id}", layout::MODELS));
     for folder in folders.chain(doomed.days.keys().cloned()) {

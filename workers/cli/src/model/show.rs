@@ -1,8 +1,15 @@
-//! `model list`, `show` and `diff`: what there is to see.
+//! `model list` and `show`.
 
-use super::{Names, READS_AT_ONCE, check_family, resolve, store_of, versions};
-use crate::{Failed, Session, arguments::Family, output::legible, report::cautions};
-use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics, Model};
+use super::{
+    cautions::cautions,
+    versions::{Aliases, READS_AT_ONCE, resolve, store_of, versions},
+};
+use crate::{
+    arguments::Family,
+    output::legible,
+    session::{Failed, Session},
+};
+use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
 use object_store::path::Path;
@@ -36,7 +43,7 @@ struct Test {
 pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Result<(), Failed> {
     let store = store_of(session)?;
     let family = family.model.as_str();
-    let names = Names::of(&store, family).await?;
+    let names = Aliases::of(&store, family).await?;
     let known = versions(&store, family).await?;
     let reading = stream::iter(known).map(|model_id| line(&store, family, &names, model_id));
     let mut lines: Vec<Line> =
@@ -56,7 +63,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
         false => Vec::<Alias>::new(),
     };
     if session.shared.json {
-        let Names { champion, challenger } = &names;
+        let Aliases { champion, challenger } = &names;
         let told = json!({
             "model": family, "champion": champion, "challenger": challenger, "versions": lines,
             "breeds": of_breeds.len(), "champions_of_breeds": champions,
@@ -93,7 +100,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
     Ok(())
 }
 
-async fn line(store: &Store, family: &str, names: &Names, model_id: String) -> Result<Option<Line>, Failed> {
+async fn line(store: &Store, family: &str, names: &Aliases, model_id: String) -> Result<Option<Line>, Failed> {
     let Ok((_, model)) = registry::version(store, family, &model_id).await? else { return Ok(None) };
     let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &model_id)).await?;
     let test = |metrics: &Metrics| Test { rides: metrics.rides, log_loss: metrics.log_loss, roc_auc: metrics.roc_auc };
@@ -122,7 +129,7 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
         println!("{}", serde_json::to_string_pretty(&model)?);
         return Ok(());
     }
-    let names = Names::of(&store, &model.model).await?;
+    let names = Aliases::of(&store, &model.model).await?;
     let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&model.model, &model.model_id)).await?;
     println!("{} {}  {}", model.model, model.model_id, names.name_of(&model.model_id));
     println!("  artefact sha256 {}", version.sha256);
@@ -163,7 +170,7 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
     }
     let report = layout::report(&model.model, &model.model_id);
     if store::exists(&store, &report).await? {
-        println!("\nreport: {}/{report}", session.store_place()?);
+        println!("\nreport: {}/{report}", session.store_location()?);
     }
     Ok(())
 }
@@ -223,91 +230,6 @@ fn told(evidence: &Evidence) {
         let Interval { value, lower, upper } = gain.log_loss;
         println!("held out, better than {what}: log-loss by {value:.5} ({lower:.5} to {upper:.5})");
     }
-}
-
-/// `diff`
-pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Family) -> Result<(), Failed> {
-    let store = store_of(session)?;
-    check_family(&family.model)?;
-    let ((_, a), (_, b)) = (resolve(&store, family, from).await?, resolve(&store, family, to).await?);
-    let only_in = |one: &Model, other: &Model| -> Vec<String> {
-        let of_one = one.datasets.iter().filter(|dataset| !other.datasets.contains(dataset));
-        of_one.map(|dataset| dataset.batch_id.clone()).collect()
-    };
-    let settings = [serde_json::to_value(&a.settings)?, serde_json::to_value(&b.settings)?];
-    let changed: Vec<(String, [String; 2])> = settings[0]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), [value.to_string(), settings[1][key].to_string()]))
-        .filter(|(_, [one, other])| one != other)
-        .collect();
-    let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&b.model, &b.model_id)).await?;
-    let comparison = verdict.and_then(|verdict| verdict.comparison).filter(|c| c.champion_id == a.model_id);
-    if session.shared.json {
-        let told = json!({
-            "from": a, "to": b, "datasets": { "removed": only_in(&a, &b), "added": only_in(&b, &a) },
-            "same_held_out_rides": comparison,
-        });
-        println!("{}", serde_json::to_string_pretty(&told)?);
-        return Ok(());
-    }
-    println!("{:<24}{:>20}{:>20}{:>16}", "", a.model_id, b.model_id, "difference");
-    let row = |name: &str, one: Option<f64>, other: Option<f64>| {
-        let told = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.6}"));
-        let difference = one.zip(other).map_or(String::new(), |(one, other)| format!("{:+.6}", other - one));
-        println!("{name:<24}{:>20}{:>20}{difference:>16}", told(one), told(other));
-    };
-    row("intercept", Some(a.intercept), Some(b.intercept));
-    let weight = |model: &Model, name: &str| model.coefficients.iter().find(|c| c.feature == name).map(|c| c.per_unit);
-    for feature in common::features::FEATURES {
-        if let (one, other) = (weight(&a, feature.name), weight(&b, feature.name))
-            && (one.is_some() || other.is_some())
-        {
-            row(feature.name, one, other);
-        }
-    }
-    row("penalty", Some(a.alpha), Some(b.alpha));
-    row("threshold", Some(a.threshold), Some(b.threshold));
-    println!("\neach on the rides held out from it");
-    type Figure = fn(&Metrics) -> Option<f64>;
-    let of = |model: &Model, figure: Figure| model.test.as_ref().and_then(figure);
-    let figures: [(&str, Figure); 6] = [
-        ("rides", |m| Some(m.rides as f64)),
-        ("log-loss", |m| Some(m.log_loss)),
-        ("Brier score", |m| Some(m.brier)),
-        ("ROC AUC", |m| m.roc_auc),
-        ("accuracy", |m| Some(m.accuracy)),
-        ("calibration error", |m| m.calibration_error),
-    ];
-    for (name, figure) in figures {
-        row(name, of(&a, figure), of(&b, figure));
-    }
-    if let Some(c) = comparison {
-        println!(
-            "\non the same {} held-out rides: {} {:.5} and {:.5}, better by {:.5} ({:.5} to {:.5})",
-            HumanCount(c.rides),
-            c.metric.name(),
-            c.champion,
-            c.challenger,
-            c.gain.value,
-            c.gain.lower,
-            c.gain.upper
-        );
-    }
-    let list = |ids: Vec<String>| match ids.len() {
-        0..=5 => ids.join(", "),
-        many => format!("{}, … {many} in all", ids[..5].join(", ")),
-    };
-    for (what, ids) in [("only the first knows", only_in(&a, &b)), ("only the second knows", only_in(&b, &a))] {
-        if !ids.is_empty() {
-            println!("{what} batch {}", list(ids));
-        }
-    }
-    for (key, [one, other]) in changed {
-        println!("setting {key}: {one} → {other}");
-    }
-    Ok(())
 }
 
 /// A text in lines that fit, each after `indent`, made harmless for a terminal.

@@ -1,0 +1,90 @@
+//! The five workers in one process, on either broker.
+
+use crate::session::{Failed, Session};
+use records::Store;
+use runtime::{
+    Broker, Shutdown, Worker,
+    config::{BrokerSettings, RunSettings},
+    process::run_options,
+    worker::{RunError, RunOptions, run},
+};
+use std::sync::Arc;
+use tokio::task::JoinSet;
+
+/// Running workers.
+pub(crate) struct Fleet {
+    workers: JoinSet<Result<(), RunError>>,
+    shutdown: Shutdown,
+}
+
+impl Fleet {
+    /// Starts one of each, configured by the session; `pausable` where an operator's `wildrydes pause` is heeded.
+    pub(crate) fn start(
+        session: &Session,
+        broker: Arc<dyn Broker>,
+        store: Store,
+        shutdown: Shutdown,
+        pausable: bool,
+    ) -> Result<Self, Failed> {
+        let (run_settings, broker_settings) = (session.section()?, session.section()?);
+        let mut fleet = Self { workers: JoinSet::new(), shutdown };
+        let control = pausable.then(|| store.clone());
+        let place = Place { broker, run_settings, broker_settings, control, waiting: store.clone() };
+        fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &place);
+        let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
+        let fetcher = fetcher.map_err(Failed::Misused)?;
+        let lookup = fetcher.lookup();
+        fleet.add(fetcher, &place);
+        fleet.add(lookup, &place);
+        fleet.add(merger::Merger::new(session.section()?, store.clone()), &place);
+        fleet.add(trainer::Trainer::new(session.section()?, store.clone()), &place);
+        fleet.add(scorer::Scorer::new(session.section()?, store), &place);
+        Ok(fleet)
+    }
+
+    fn add<W: Worker>(&mut self, worker: W, place: &Place) {
+        let options = run_options::<W>(&place.run_settings, &place.broker_settings);
+        let (control, waiting) = (place.control.clone(), Some(place.waiting.clone()));
+        let options = RunOptions { control, waiting, ..options };
+        self.workers.spawn(run(Arc::new(worker), Arc::clone(&place.broker), options, self.shutdown.clone()));
+    }
+
+    /// Waits until all have ended: after a shutdown, or with the first that failed, which ends the others too.
+    pub(crate) async fn finished(mut self) -> anyhow::Result<()> {
+        let mut first = Ok(());
+        while let Some(ended) = self.workers.join_next().await {
+            let ended = ended.map_err(anyhow::Error::from).and_then(|result| result.map_err(anyhow::Error::from));
+            if first.is_ok() && ended.is_err() {
+                first = ended;
+                self.shutdown.cancel();
+            }
+        }
+        first
+    }
+
+    /// Resolves when a worker has failed; pending while all is well.
+    pub(crate) async fn failure(&mut self) -> anyhow::Error {
+        loop {
+            match self.workers.join_next().await {
+                Some(Ok(Ok(()))) => {}
+                Some(Ok(Err(error))) => return error.into(),
+                Some(Err(error)) => return error.into(),
+                None => std::future::pending().await,
+            }
+        }
+    }
+
+    /// Asks all workers to finish and waits for them.
+    pub(crate) async fn stop(self) -> anyhow::Result<()> {
+        self.shutdown.cancel();
+        self.finished().await
+    }
+}
+
+struct Place {
+    broker: Arc<dyn Broker>,
+    run_settings: RunSettings,
+    broker_settings: BrokerSettings,
+    control: Option<Store>,
+    waiting: Store,
+}

@@ -148,7 +148,7 @@ fn what_cannot_be_read_is_refused_with_the_way_out() {
     with(&["rides.json", "/dev/stdin"], 1, "nothing came from stdin");
     with(&["rides.json", "weather"], 1, "weather is a folder: name the files in it");
     with(&["rides.json", "missing.json"], 1, "missing.json: there is no such file");
-    with(&["-", "/dev/stdin"], 2, "standard input can be read once");
+    with(&["-", "/dev/stdin"], 2, "standard input can be read only once");
     let batches = store.join("batches");
     assert!(!batches.exists() || fs::read_dir(batches).unwrap().count() == 0, "nothing was published");
 }
@@ -169,7 +169,7 @@ async fn a_run_that_waits_names_the_worker_and_the_true_cause() {
     });
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
     let cause = err.lines().find(|line| line.starts_with("weather-fetcher waits: ")).unwrap();
-    assert!(cause.contains("503") && cause.ends_with("tried again until it succeeds"), "{cause}");
+    assert!(cause.contains("503") && cause.ends_with("retrying until it succeeds"), "{cause}");
     assert!(!err.contains("may be away"), "a cause, not a guess\n{err}");
 }
 
@@ -199,7 +199,7 @@ fn an_ingest_says_that_nobody_reads_the_queue_yet_or_who_paused_its_worker() {
     command.args(["ingest", "--until", "dataset", "--set", "run.patience_ms=0"]).arg(&other);
     let mut running = Running::start(command.stdin(Stdio::null()));
     running.until("merger is paused since ");
-    running.until(": a test; `wildrydes resume merger` lets it go on");
+    running.until(": a test; `wildrydes resume merger` lets it continue");
     succeed(fleet.wildrydes().args(["resume", "merger"]));
     let (code, _, err) = running.ended();
     assert_eq!(code, Some(0), "{err}");

@@ -110,5 +110,5 @@ fn a_batch_without_a_usable_ride_leads_with_that() {
     let words = failed(&mut run(&input, &input.folder().join("other"), &none), 3);
     assert!(words.contains("none.json"), "{words}");
     let table = succeed(&mut status(&input.folder().join("other")));
-    assert!(!table.contains(" ready ") || table.contains("no ride in it"), "{table}");
+    assert!(!table.contains(" ready ") || table.contains("the batch contains no ride"), "{table}");
 }

@@ -131,7 +131,7 @@ async fn a_missing_binding_other_arguments_and_a_store_that_takes_nothing_are_br
             ("bindings", "batch-split.#"),
             ("bindings", "`wildrydes topology apply`"),
             ("queue arguments", "x-dead-letter-strategy"),
-            ("queue arguments", "a queue keeps its arguments for life"),
+            ("queue arguments", "the arguments of a queue cannot be changed"),
         ] {
             let (verdict, said) = said(check);
             assert!(verdict == "broken" && said.contains(part), "{check}: {said}");

@@ -1,9 +1,9 @@
 //! The `wildrydes` command: the whole job in one process, and the tools of data scientists, developers and operators.
 //!
 //! ```text
+//! arguments  the command line
 //! session    settings, store and broker of a command, and its exit code
 //! output     standard output and error, questions, progress
-//! arguments  the command line
 //! generate   synthetic rides and weather with known coefficients
 //! ask        score a ride
 //! notebook   export and describe joined datasets

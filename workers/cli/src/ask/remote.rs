@@ -1,4 +1,4 @@
-//! A gateway over HTTP, for `score` and `status`.
+//! An HTTP client for a gateway.
 
 use crate::{arguments, session::Failed};
 use anyhow::{Context, anyhow};
@@ -11,7 +11,7 @@ use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Value, json};
 use std::time::Duration;
 
-/// What a command waits for an answer where it has no limit of its own.
+/// Deadline of an answer for commands without a deadline of their own.
 const TIMEOUT: Duration = Duration::from_secs(30);
 
 /// A gateway.
@@ -21,17 +21,17 @@ pub(crate) struct Remote {
     key: Option<String>,
 }
 
-/// What an error says (RFC 9457).
+/// An error response (RFC 9457).
 #[derive(Deserialize)]
-struct Problem {
+struct ProblemDetails {
     #[serde(rename = "type")]
     kind: String,
     detail: String,
 }
 
-/// What a score request is answered with.
+/// The response to a score request.
 #[derive(Deserialize)]
-struct Scored {
+struct ScoreBody {
     probability: f64,
     service: bool,
     threshold: f64,
@@ -50,11 +50,11 @@ struct Baseline {
 
 enum Answer<T> {
     Good(T),
-    Problem(StatusCode, Problem),
+    Problem(StatusCode, ProblemDetails),
 }
 
 impl Remote {
-    /// The gateway that the arguments name, if they do.
+    /// Returns the gateway that the arguments name, if any.
     pub(crate) fn of(options: &arguments::Remote) -> Result<Option<Self>, Failed> {
         let Some(url) = &options.url else { return Ok(None) };
         let wrong = |why: String| Failed::Misused(anyhow!("--url {url}: {why}"));
@@ -90,11 +90,11 @@ impl Remote {
         if let Some(body) = body {
             request = request.json(body);
         }
-        let away = |error: reqwest::Error| anyhow!("{url}: {}", cause(&error));
-        let response = request.send().await.map_err(away)?;
+        let unreachable = |error: reqwest::Error| anyhow!("{url}: {}", cause(&error));
+        let response = request.send().await.map_err(unreachable)?;
         let status = response.status();
-        let bytes = response.bytes().await.map_err(away)?;
-        let foreign = || anyhow!("{url} answers {status} with something else than a gateway's JSON: is it one?");
+        let bytes = response.bytes().await.map_err(unreachable)?;
+        let foreign = || anyhow!("{url} answers {status} without a gateway's JSON; it may not be a gateway");
         if status.is_success() {
             return Ok(Answer::Good(serde_json::from_slice(&bytes).ok().with_context(foreign)?));
         }
@@ -108,7 +108,7 @@ impl Remote {
         }
     }
 
-    /// One ride, as the queue would answer it.
+    /// Scores one ride; returns the response in the form of the queue's.
     pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
         let ride = request.rides.first().context("no ride to score")?;
         let mut body = json!({
@@ -121,11 +121,11 @@ impl Remote {
         if let Some(breed) = &ride.breed {
             body["breed"] = json!(breed);
         }
-        let answer = self.ask::<Scored>(Method::POST, "/v1/score", Some(&body), timeout).await?;
+        let answer = self.ask::<ScoreBody>(Method::POST, "/v1/score", Some(&body), timeout).await?;
         let request_id = request.request_id.clone();
         match answer {
             Answer::Good(scored) => {
-                let Scored { probability, service, threshold, model, model_id, baseline, fallback, contributions } =
+                let ScoreBody { probability, service, threshold, model, model_id, baseline, fallback, contributions } =
                     scored;
                 let outcome =
                     ScoreOutcome::Scored { probability, service, explanation: contributions, by: None, fallback };
@@ -139,19 +139,21 @@ impl Remote {
                     error: None,
                 })
             }
-            Answer::Problem(_, Problem { kind, detail }) if kind.ends_with(":no-model") => Ok(ScoreResponse::failed(
-                request_id,
-                ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None },
-            )),
+            Answer::Problem(_, ProblemDetails { kind, detail }) if kind.ends_with(":no-model") => {
+                Ok(ScoreResponse::failed(
+                    request_id,
+                    ScoreError { code: ScoreErrorCode::NoModel, message: detail, field: None },
+                ))
+            }
             Answer::Problem(status, problem) => Err(Failed::Broken(refused(status, &problem))),
         }
     }
 }
 
-fn refused(status: StatusCode, problem: &Problem) -> anyhow::Error {
-    let way_out = match status {
+fn refused(status: StatusCode, problem: &ProblemDetails) -> anyhow::Error {
+    let remedy = match status {
         StatusCode::UNAUTHORIZED => " (--key-file, or WILDRYDES_API_KEY in the environment)",
         _ => "",
     };
-    anyhow!("{}{way_out}", problem.detail)
+    anyhow!("{}{remedy}", problem.detail)
 }

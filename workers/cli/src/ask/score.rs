@@ -1,4 +1,4 @@
-//! `score`: one ride, answered by the fleet or by a scorer in this process.
+//! `score`: scores one ride by the fleet, by a gateway, or by a scorer in this process.
 
 use crate::{
     arguments::{Score, UnitSystem},
@@ -16,14 +16,14 @@ use records::Store;
 use runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run};
 use std::{sync::Arc, time::Duration};
 
-/// What each feature adds to the log-odds of a ride that is average in everything.
-fn reasons(explanation: &[Contribution]) {
+/// Prints what each feature adds to the log-odds of an average ride.
+fn print_contributions(explanation: &[Contribution]) {
     if !explanation.is_empty() {
-        println!("\n{:<14}{:>10}  {:<12}{:>10}", "because of", "", "", "log-odds");
+        println!("\n{:<14}{:>10}  {:<12}{:>10}", "contribution", "", "", "log-odds");
     }
     for Contribution { feature, value, log_odds, outside_training } in explanation {
         let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
-        let outside = if *outside_training { "   outside of what the model was trained on" } else { "" };
+        let outside = if *outside_training { "   outside the range of the training data" } else { "" };
         println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{outside}");
     }
 }
@@ -55,7 +55,7 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     let deadline = Duration::from_millis(options.timeout_ms);
     if let Some(remote) = Remote::of(&options.remote)? {
         let answer = remote.score(&request, deadline).await?;
-        return tell(session, &answer, true);
+        return print_response(session, &answer, true);
     }
     let response = match options.fleet || session.shared.broker.is_some() {
         true => ask(session.broker()?.as_ref(), &request, deadline).await?,
@@ -71,14 +71,13 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
             }
         },
     };
-    tell(session, &response, options.fleet || session.shared.broker.is_some())
+    print_response(session, &response, options.fleet || session.shared.broker.is_some())
 }
 
-/// The units in which the weather was read, if none were given: with temperatures ten times too high, a score still
-/// looks normal.
+/// Tells in which units the weather was read if none were given: a score of temperatures ten times too high looks normal.
 fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
     let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
-    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for others)")
+    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
 }
 
 async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
@@ -88,7 +87,7 @@ async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) ->
     Ok(response?)
 }
 
-/// The same scorer behind the same queue, in this process.
+/// Scores by a scorer behind its queue in this process.
 async fn ask_here(
     session: &Session,
     store: Store,
@@ -96,7 +95,7 @@ async fn ask_here(
     deadline: Duration,
 ) -> Result<ScoreResponse, Failed> {
     let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
-    // Whoever asks once waits for the model of the breed, too.
+    // A single request also waits until the breed model is loaded.
     let settings = scorer::Settings { breed_wait_ms: deadline.as_millis() as u64, ..session.section()? };
     let scorer = scorer::Scorer::new(settings, store).unwatched();
     let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
@@ -108,23 +107,25 @@ async fn ask_here(
     response
 }
 
-fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
+fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
     if session.shared.json {
         println!("{}", serde_json::to_string(response)?);
     }
     let outcome = response.scores.first().map(|score| &score.outcome);
     match (&response.error, outcome) {
         (Some(error), _) | (None, Some(ScoreOutcome::Failed { error })) => {
-            let way_out = match error.code {
+            let remedy = match error.code {
                 ScoreErrorCode::NoModel if of_fleet => {
-                    " (its trainer makes one of each dataset it can learn from: `wildrydes ingest` waits for it and says why \
-                     there is none, `wildrydes status` shows whether a trainer reads its queue)"
+                    " (the trainer trains one on the datasets: `wildrydes ingest` waits for it and reports why there is none, \
+                     `wildrydes status` shows whether a trainer reads its queue)"
                 }
-                ScoreErrorCode::NoModel => " (`wildrydes demo` or `wildrydes run` make one; --store names where it is)",
+                ScoreErrorCode::NoModel => {
+                    " (`wildrydes demo` and `wildrydes run` train one; --store names the store that has one)"
+                }
                 _ => "",
             };
             if !session.shared.json {
-                eprintln!("error: {}{way_out}", error.message);
+                eprintln!("error: {}{remedy}", error.message);
             }
             match error.code {
                 ScoreErrorCode::NoModel => Err(Failed::NoModel),
@@ -146,15 +147,15 @@ fn tell(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(
                 );
                 let why = match fallback {
                     None => "",
-                    Some(Fallback::NoBreedModel) => ", that of all rides: the breed has no model beside the champion",
-                    Some(Fallback::Loading) => ", that of all rides: the breed's is still being read",
-                    Some(Fallback::Unavailable) => ", that of all rides: the breed's cannot be read now",
+                    Some(Fallback::NoBreedModel) => ", the global model: the release has no model of the breed",
+                    Some(Fallback::Loading) => ", the global model: the breed model is still loading",
+                    Some(Fallback::Unavailable) => ", the global model: the breed model cannot be read now",
                 };
                 println!("model {} {}{why}", model.unwrap_or_default(), model_id.unwrap_or_default());
-                reasons(explanation);
+                print_contributions(explanation);
             }
             Ok(())
         }
-        (None, None) => Err(Failed::Broken(anyhow::anyhow!("the answer holds neither a score nor an error"))),
+        (None, None) => Err(Failed::Broken(anyhow::anyhow!("the answer contains neither a score nor an error"))),
     }
 }

@@ -12,10 +12,10 @@ use std::{
     path::Path,
 };
 
-/// What the labels are drawn from: the log-odds of a service request, per original unit.
+/// The coefficients behind the labels: log-odds of a service request, per original unit.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Truth {
-    /// Log-odds where everything is 0.
+    /// Log-odds of a ride whose features are all 0.
     pub intercept: f64,
     /// Per mile.
     pub distance: f64,
@@ -31,7 +31,7 @@ pub struct Truth {
     pub prcp: f64,
 }
 
-/// The truth behind every generated label. Health does not matter.
+/// The coefficients behind every generated label. Health has no effect.
 pub const TRUTH: Truth = Truth {
     intercept: -19.2,
     distance: 0.75,
@@ -43,30 +43,30 @@ pub const TRUTH: Truth = Truth {
 };
 
 impl Truth {
-    /// One per feature, in the order of `common::features::FEATURES`.
+    /// Returns one coefficient per feature, in the order of `common::features::FEATURES`.
     pub fn coefficients(&self) -> [f64; FEATURE_COUNT] {
         [self.distance, self.healthpoints, self.magicpoints, self.tmin, self.tmax, self.prcp]
     }
 
-    /// Probability of a service request of a ride with these features.
+    /// Returns the probability of a service request for a ride with these features.
     pub fn probability(&self, features: [f64; FEATURE_COUNT]) -> f64 {
         let log_odds = self.coefficients().iter().zip(features).fold(self.intercept, |sum, (b, x)| sum + b * x);
         1.0 / (1.0 + (-log_odds).exp())
     }
 }
 
-/// Which rides to make up.
+/// Which rides to generate.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct RidesOptions {
-    /// How many.
+    /// Number of rides.
     pub rides: u64,
-    /// Same seed, same rides; the seed of the weather they are labelled with, too.
+    /// The same seed gives the same rides; also the seed of the weather behind their labels.
     pub seed: u64,
     /// Share of rides that the splitter rejects, 0 to 1.
     pub bad_share: f64,
-    /// The calendar year, UTC, all rides are of.
+    /// The calendar year of all rides, UTC.
     pub year: i16,
-    /// Whether it is known if service was asked for.
+    /// Whether rides have labels.
     pub labelled: bool,
 }
 
@@ -77,20 +77,20 @@ impl Default for RidesOptions {
     }
 }
 
-/// How a document holds its rides.
+/// Form of a document of rides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DocumentForm {
     /// `{"travel_data": [...]}`
     TravelData,
     /// `[...]`
     Array,
-    /// One object a line.
+    /// One object per line.
     Ndjson,
     /// Objects with nothing between them.
     Concatenated,
 }
 
-/// A value of a ride: some producers write numbers as text, some write nonsense.
+/// A value of a ride. Some producers write numbers as text, some write invalid values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum Value {
@@ -100,18 +100,18 @@ pub enum Value {
     Decimal(f64),
     /// Text, or a number as text.
     Text(String),
-    /// What no field takes.
+    /// Invalid in every field.
     Boolean(bool),
 }
 
-/// One ride as producers write it; a field without a value is left out.
+/// One ride as producers write it; a field without a value is omitted.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs)] // the fields of a ride
-pub struct MadeUpRide {
-    /// Why the splitter rejects it, for a bad one.
+pub struct SyntheticRide {
+    /// Why the splitter rejects it; `None` if it is valid.
     #[serde(skip)]
-    pub bad: Option<RejectReason>,
+    pub reject_reason: Option<RejectReason>,
     #[serde(rename = "ride_id", skip_serializing_if = "Option::is_none")]
     pub ride_id: Option<Value>,
     pub name: Value,
@@ -156,8 +156,8 @@ const NAMES: [&str; 20] = [
 ];
 const BREEDS: [&str; 6] = ["Highland", "Silverhorn", "Moonmane", "Cloudrunner", "Marsh", "Emberhoof"];
 
-/// The reasons bad rides are made for, in turn: all that a well-formed object can be rejected for.
-const BAD: [RejectReason; 23] = [
+/// The reasons of invalid rides, in turn: all reasons to reject a well-formed object.
+const REJECT_REASONS: [RejectReason; 23] = [
     RejectReason::MissingStatustime,
     RejectReason::InvalidStatustime,
     RejectReason::MissingLatitude,
@@ -185,40 +185,40 @@ const BAD: [RejectReason; 23] = [
 
 /// Times Square: degrees north and east.
 pub(super) const MANHATTAN: (f64, f64) = (40.749167, -73.985184);
-/// Kilometres around it in which rides end.
+/// Radius around it in kilometres within which rides end.
 const AROUND_KM: f64 = 60.0;
 /// Kilometres of one degree of latitude.
 const DEGREE_KM: f64 = 111.195;
-/// Cosine of Manhattan's latitude, by which a degree of longitude is shorter.
-const SHORTER: f64 = 0.7576;
-/// Share of rides that end hundreds of kilometres away, where no station is near.
+/// Cosine of Manhattan's latitude: length of a degree of longitude relative to one of latitude.
+const LONGITUDE_SCALE: f64 = 0.7576;
+/// Share of rides that end hundreds of kilometres away, without a station in reach.
 const FAR_SHARE: f64 = 0.0008;
 /// Share of rides whose numbers are written as text.
 const TEXT_SHARE: f64 = 0.3;
-/// Stands in for the weather of a ride that has none when its label is drawn: tmin, tmax, prcp.
+/// Weather behind the label of a ride that has none: tmin, tmax, prcp.
 const TYPICAL: [f64; 3] = [90.0, 170.0, 45.0];
 
-/// Makes up rides, one after the other. The first carries a `ride_id`, so that a later one can repeat it.
-pub fn rides(options: &RidesOptions) -> impl Iterator<Item = MadeUpRide> + use<> {
+/// Generates rides one after the other. The first has a `ride_id`, so that a later one can repeat it.
+pub fn rides(options: &RidesOptions) -> impl Iterator<Item = SyntheticRide> + use<> {
     let RidesOptions { rides, seed, year, .. } = *options;
-    let mut maker = RideMaker {
+    let mut generator = RideGenerator {
         options: *options,
         draw: Draw::new(seed, 1),
         weather: Weather::new(&WeatherOptions { seed, year }),
-        bad_so_far: 0,
+        invalid_so_far: 0,
     };
-    (0..rides).map(move |index| maker.ride(index))
+    (0..rides).map(move |index| generator.ride(index))
 }
 
-struct RideMaker {
+struct RideGenerator {
     options: RidesOptions,
     draw: Draw,
     weather: Weather,
-    bad_so_far: usize,
+    invalid_so_far: usize,
 }
 
-impl RideMaker {
-    fn ride(&mut self, index: u64) -> MadeUpRide {
+impl RideGenerator {
+    fn ride(&mut self, index: u64) -> SyntheticRide {
         let draw = &mut self.draw;
         let day = draw.below(self.weather.calendar.len());
         let millis = draw.below(86_400_000);
@@ -227,18 +227,18 @@ impl RideMaker {
         let healthpoints = 290 + draw.below(81) as i64;
         let magicpoints = (10.0 * distance + 60.0 * draw.normal()).round().max(0.0) as i64;
         let [tmin, tmax, prcp] = self.weather.near(day, latitude, longitude).unwrap_or(TYPICAL);
-        let chance = TRUTH.probability([distance, healthpoints as f64, magicpoints as f64, tmin, tmax, prcp]);
-        let service = draw.unit() < chance;
+        let probability = TRUTH.probability([distance, healthpoints as f64, magicpoints as f64, tmin, tmax, prcp]);
+        let service = draw.unit() < probability;
         let name = NAMES[draw.below(NAMES.len())];
         let breed = BREEDS[draw.below(BREEDS.len())];
         let as_text = draw.unit() < TEXT_SHARE;
-        let bad = draw.unit() < self.options.bad_share && index > 0;
+        let is_invalid = draw.unit() < self.options.bad_share && index > 0;
 
         let whole = |number: i64| Some(if as_text { Value::Text(number.to_string()) } else { Value::Whole(number) });
         let decimal =
             |number: f64| Some(if as_text { Value::Text(format!("{number:.6}")) } else { Value::Decimal(number) });
-        let mut ride = MadeUpRide {
-            bad: None,
+        let mut ride = SyntheticRide {
+            reject_reason: None,
             ride_id: (index == 0).then(|| self.first_ride_id()),
             name: Value::Text(name.to_owned()),
             status_time: Some(Value::Text(self.time(day, millis))),
@@ -250,8 +250,8 @@ impl RideMaker {
             field_service: if self.options.labelled { whole(service.into()) } else { None },
             breed: Value::Text(breed.to_owned()),
         };
-        if bad {
-            self.spoil(&mut ride);
+        if is_invalid {
+            self.invalidate(&mut ride);
         }
         ride
     }
@@ -260,7 +260,7 @@ impl RideMaker {
         Value::Text(format!("made-up-{}-{}-first", self.options.year, self.options.seed))
     }
 
-    /// `YYYY-MM-DD HH:MM:SS.fff`
+    /// Formats a time as `YYYY-MM-DD HH:MM:SS.fff`.
     fn time(&self, day: usize, millis: usize) -> String {
         let (month, day) = self.weather.calendar[day];
         let (seconds, millis) = (millis / 1000, millis % 1000);
@@ -268,25 +268,26 @@ impl RideMaker {
         format!("{:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}", self.options.year)
     }
 
-    fn spoil(&mut self, ride: &mut MadeUpRide) {
+    /// Makes a ride invalid.
+    fn invalidate(&mut self, ride: &mut SyntheticRide) {
         use RejectReason as Why;
-        let why = BAD[self.bad_so_far % BAD.len()];
-        self.bad_so_far += 1;
-        let nonsense = || Some(Value::Text("n/a".to_owned()));
+        let why = REJECT_REASONS[self.invalid_so_far % REJECT_REASONS.len()];
+        self.invalid_so_far += 1;
+        let not_a_number = || Some(Value::Text("n/a".to_owned()));
         match why {
             Why::MissingStatustime => ride.status_time = None,
             Why::InvalidStatustime => ride.status_time = Some(Value::Text("yesterday".to_owned())),
             Why::MissingLatitude => ride.latitude = None,
-            Why::InvalidLatitude => ride.latitude = nonsense(),
+            Why::InvalidLatitude => ride.latitude = not_a_number(),
             Why::LatitudeOutOfRange => ride.latitude = Some(Value::Decimal(91.25)),
             Why::MissingLongitude => ride.longitude = None,
-            Why::InvalidLongitude => ride.longitude = nonsense(),
+            Why::InvalidLongitude => ride.longitude = not_a_number(),
             Why::LongitudeOutOfRange => ride.longitude = Some(Value::Decimal(-190.5)),
             Why::MissingDistance => ride.distance = None,
-            Why::InvalidDistance => ride.distance = nonsense(),
+            Why::InvalidDistance => ride.distance = not_a_number(),
             Why::NegativeDistance => ride.distance = Some(Value::Decimal(-1.5)),
             Why::MissingHealthpoints => ride.health_points = None,
-            Why::InvalidHealthpoints => ride.health_points = nonsense(),
+            Why::InvalidHealthpoints => ride.health_points = not_a_number(),
             Why::MissingMagicpoints => ride.magic_points = None,
             Why::InvalidMagicpoints => ride.magic_points = Some(Value::Boolean(true)),
             Why::InvalidFieldservice => ride.field_service = Some(Value::Whole(2)),
@@ -299,11 +300,11 @@ impl RideMaker {
             Why::MagicpointsOutOfRange => ride.magic_points = Some(Value::Whole(-1_000_000_001)),
             Why::InvalidJson | Why::NotAnObject | Why::DuplicateField | Why::RideTooLarge => return,
         }
-        ride.bad = Some(why);
+        ride.reject_reason = Some(why);
     }
 }
 
-/// Where a ride ends: degrees north and east.
+/// Draws the place where a ride ends: degrees north and east.
 fn place(draw: &mut Draw) -> (f64, f64) {
     let (north_km, east_km) = if draw.unit() < FAR_SHARE {
         (-300.0 - 150.0 * draw.unit(), -200.0 - 150.0 * draw.unit())
@@ -316,19 +317,19 @@ fn place(draw: &mut Draw) -> (f64, f64) {
         }
     };
     let latitude = MANHATTAN.0 + north_km / DEGREE_KM;
-    let longitude = MANHATTAN.1 + east_km / (DEGREE_KM * SHORTER);
+    let longitude = MANHATTAN.1 + east_km / (DEGREE_KM * LONGITUDE_SCALE);
     (millionths(latitude), millionths(longitude))
 }
 
-/// Rounded to six decimals.
+/// Rounds to six decimals.
 fn millionths(number: f64) -> f64 {
     (number * 1e6).round() / 1e6
 }
 
-/// Writes a document of made-up rides, never more than a few of them in memory.
+/// Writes a document of synthetic rides, with a few of them in memory at a time.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// Fails if the file cannot be written.
 pub fn write_rides(path: &Path, form: DocumentForm, options: &RidesOptions) -> io::Result<()> {
     let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
     let (start, between, end) = match form {

@@ -1,8 +1,9 @@
-//! `bench`: rides per second from file to model, and what the broker's share of that is.
+//! `bench`: measures rides per second from file to model, and the broker's share of the time.
 //!
-//! The same job, file to promoted model, is run on the in-process broker and, with `--broker`, on RabbitMQ (quorum queues,
-//! every publish confirmed), in turn, so that a machine whose speed drifts treats both alike. The time on RabbitMQ that
-//! the in-process run does not need is the broker's share; on a broker of this machine its processor time is read, too.
+//! The same job, from file to promoted model, runs on the in-process broker and, with `--broker`, on RabbitMQ (quorum
+//! queues, every publish confirmed). The runs alternate, so that a change in the machine's speed affects both alike. The
+//! broker's share is the time that the run on RabbitMQ needs beyond the in-process run. If RabbitMQ runs on this machine,
+//! its processor time is read as well.
 
 use super::{
     in_process::{Files, with_fleet},
@@ -30,7 +31,7 @@ struct Figures {
     rides_per_second: f64,
     /// Processor seconds of this process: all five workers.
     fleet_cpu_seconds: f64,
-    /// Processor seconds of RabbitMQ, when it runs on this machine.
+    /// Processor seconds of RabbitMQ, if it runs on this machine.
     broker_cpu_seconds: f64,
 }
 
@@ -40,7 +41,7 @@ pub(crate) async fn bench(session: &Session, options: &Bench) -> Result<(), Fail
         Some(dir) => dir.join(format!("wildrydes-bench-{}", std::process::id())),
         None => std::env::temp_dir().join(format!("wildrydes-bench-{}", std::process::id())),
     };
-    std::fs::create_dir_all(&folder).with_context(|| format!("making the folder {}", folder.display()))?;
+    std::fs::create_dir_all(&folder).with_context(|| format!("creating the folder {}", folder.display()))?;
     let measured = measure(session, options, &folder).await;
     std::fs::remove_dir_all(&folder).with_context(|| format!("removing the folder {}", folder.display()))?;
     measured
@@ -54,7 +55,7 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
         DocumentForm::TravelData,
         &RidesOptions { rides: options.rides, ..RidesOptions::default() },
     )?;
-    let bytes = std::fs::metadata(&rides).context("the rides just written")?.len();
+    let bytes = std::fs::metadata(&rides).context("reading the size of the generated rides")?.len();
     if !session.shared.json {
         println!(
             "{} rides, {} MB, chunks of {}; {} runs each",
@@ -70,13 +71,13 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     let with_broker = session.shared.broker.is_some();
     let (mut in_process, mut on_rabbitmq) = (Vec::new(), Vec::new());
     for run in 0..options.runs {
-        let place = folder.join(format!("memory-{run}"));
-        in_process.push(once(session, options, &overrides, &place, &rides, Arc::new(MemoryBroker::new())).await?);
+        let location = folder.join(format!("memory-{run}"));
+        in_process.push(once(session, options, &overrides, &location, &rides, Arc::new(MemoryBroker::new())).await?);
         if with_broker {
             let namespace = format!("bench-{}-{run}.", std::process::id());
             let broker = AmqpBroker::new(BrokerSettings { namespace, ..session.section()? });
-            let place = folder.join(format!("rabbitmq-{run}"));
-            let figures = once(session, options, &overrides, &place, &rides, Arc::new(broker.clone())).await;
+            let location = folder.join(format!("rabbitmq-{run}"));
+            let figures = once(session, options, &overrides, &location, &rides, Arc::new(broker.clone())).await;
             broker.remove_topology().await?;
             on_rabbitmq.push(figures?);
         }
@@ -93,7 +94,7 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     if let Some(rabbitmq) = &rabbitmq {
         print("on RabbitMQ", rabbitmq);
         println!(
-            "share of the broker: {:.0} % of the time (what the run in process does not need), {:.0} % of the processor time",
+            "share of the broker: {:.0} % of the time (beyond the in-process run), {:.0} % of the processor time",
             100.0 * (1.0 - memory.seconds / rabbitmq.seconds).max(0.0),
             100.0 * rabbitmq.broker_cpu_seconds / (rabbitmq.broker_cpu_seconds + rabbitmq.fleet_cpu_seconds),
         );
@@ -101,16 +102,17 @@ async fn measure(session: &Session, options: &Bench, folder: &Path) -> Result<()
     Ok(())
 }
 
+/// Runs the job once, with its store at `location`.
 async fn once(
     session: &Session,
     options: &Bench,
     overrides: &[(String, String)],
-    place: &Path,
+    location: &Path,
     rides: &Path,
     broker: Arc<dyn Broker>,
 ) -> Result<Figures, Failed> {
     let mut overrides = overrides.to_vec();
-    overrides.push(("store.url".to_owned(), place.display().to_string()));
+    overrides.push(("store.url".to_owned(), location.display().to_string()));
     let mut session = session.with_overrides(overrides)?;
     // Without progress on standard error.
     session.shared.json = true;
@@ -124,7 +126,7 @@ async fn once(
         Some(ModelOutcome::Promoted(_)) => {}
         _ => {
             return Err(Failed::Broken(anyhow::anyhow!(
-                "the run ended without a model: the figures would mean nothing"
+                "the run ended without a model, so its figures are not comparable"
             )));
         }
     }
@@ -149,12 +151,12 @@ fn print(name: &str, figures: &Figures) {
     );
 }
 
-/// Processor time of this process so far.
+/// Returns the processor time of this process so far.
 fn own_cpu() -> Duration {
     cpu_of(Path::new("/proc/self"))
 }
 
-/// Processor time of every RabbitMQ node of this machine so far; nothing where there is no /proc.
+/// Returns the processor time of all RabbitMQ nodes on this machine so far; zero without /proc.
 fn broker_cpu() -> Duration {
     let Ok(processes) = std::fs::read_dir("/proc") else { return Duration::ZERO };
     processes
@@ -165,13 +167,12 @@ fn broker_cpu() -> Duration {
         .sum()
 }
 
-/// User and system time of a process, fields 14 and 15 of proc(5) stat, in the kernel's ticks of 10 ms.
+/// Returns the user and system time of a process: fields 14 and 15 of proc(5) stat, in the kernel's ticks of 10 ms.
 fn cpu_of(process: &Path) -> Duration {
     const TICK: Duration = Duration::from_millis(10);
     let stat = std::fs::read_to_string(process.join("stat")).unwrap_or_default();
-    // The second field, the name, may hold blanks and brackets: count from behind it.
-    let behind_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
-    let ticks: u32 =
-        behind_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
+    // The second field, the name, may contain blanks and brackets: count after it.
+    let after_name = stat.rsplit_once(')').map_or("", |(_, rest)| rest);
+    let ticks: u32 = after_name.split_whitespace().skip(11).take(2).filter_map(|field| field.parse::<u32>().ok()).sum();
     TICK * ticks
 }

@@ -18,22 +18,22 @@ pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed
     let input = options.dir.join("input");
     let weather = input.join("weather");
     let rides = input.join(format!("rides-{}-seed-{}.json", options.rides, options.seed));
-    std::fs::create_dir_all(&weather).with_context(|| format!("making the folder {}", weather.display()))?;
+    std::fs::create_dir_all(&weather).with_context(|| format!("creating the folder {}", weather.display()))?;
     let weather_options = WeatherOptions { seed: options.seed, ..WeatherOptions::default() };
     let rides_options = RidesOptions { rides: options.rides, seed: options.seed, ..RidesOptions::default() };
     generate::write_weather(&weather, &weather_options)?;
     generate::write_rides(&rides, DocumentForm::TravelData, &rides_options)?;
     if !session.shared.json {
-        eprintln!("made up {} rides and a year of weather in {}", options.rides, input.display());
+        eprintln!("generated {} rides and a year of weather in {}", options.rides, input.display());
     }
-    // Rides of another seed would be trained on as well: each demo has a store of its own.
-    let place = options.dir.join(format!("store-{}-seed-{}", options.rides, options.seed));
-    let place = session.shared.store.clone().unwrap_or_else(|| place.display().to_string());
+    // One store per demo: the model would also be trained on the rides of another seed.
+    let location = options.dir.join(format!("store-{}-seed-{}", options.rides, options.seed));
+    let location = session.shared.store.clone().unwrap_or_else(|| location.display().to_string());
     let mut overrides =
-        vec![("store.url".to_owned(), place), ("weather.source".to_owned(), weather.display().to_string())];
+        vec![("store.url".to_owned(), location), ("weather.source".to_owned(), weather.display().to_string())];
     overrides.extend(session.shared.overrides.clone());
     if let Some(address) = options.serve.serve {
-        // As it was decided for this command.
+        // The decision whether a key is required does not change with the store.
         overrides.extend(decided_serve_overrides(&session.section()?, address));
     }
     let session = session.with_overrides(overrides)?;

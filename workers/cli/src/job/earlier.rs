@@ -1,4 +1,4 @@
-//! A dataset of an earlier command: the report on it.
+//! The report on a dataset that an earlier command produced.
 
 use common::{outcome::Failure, ride::Counts};
 use indicatif::HumanCount;
@@ -7,16 +7,16 @@ use records::{Store, layout, store};
 use serde::{Serialize, Serializer};
 use std::fmt::Write;
 
-/// The report on a dataset from an earlier command.
+/// A dataset that an earlier command produced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierDataset {
     /// When the dataset was made.
     #[serde(serialize_with = "as_text")]
     pub(super) made_at: Timestamp,
     pub(super) rides: u64,
     pub(super) without_weather: u64,
     pub(super) without_weather_by_reason: Counts,
-    /// The weather of some of its rides as of now; absent where the lookup failed.
+    /// How the weather of some of its rides would differ now; absent if the lookup failed.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) looked_up_again: Option<Changes>,
     /// Why the lookup failed.
@@ -30,33 +30,33 @@ fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Err
     serializer.collect_str(at)
 }
 
-/// How the weather of some rides differs from what their dataset has.
+/// How the weather of some rides differs from that in their dataset. Counts of rides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub(crate) struct Changes {
-    /// Rides looked up.
+    /// Looked up.
     pub(super) rides: u64,
-    /// Rides looked up that have no weather in the dataset.
+    /// Without weather in the dataset.
     pub(super) without_weather: u64,
-    /// Those of them that would have weather now.
+    /// Without weather in the dataset, with weather now.
     pub(super) would_have_weather: u64,
-    /// Rides with weather in the dataset that would have other values.
+    /// With other values now.
     pub(super) other_values: u64,
-    /// Rides with weather in the dataset that would have none.
+    /// With weather in the dataset, without weather now.
     pub(super) would_have_none: u64,
-    /// Rides for which the lookup failed.
+    /// Whose lookup failed.
     pub(super) failed: u64,
 }
 
-/// Whether a batch has its dataset.
+/// Returns whether a batch has its dataset.
 ///
 /// # Errors
-/// Fails if the store is away.
+/// Fails if the store is unavailable.
 pub(crate) async fn is_there(store: &Store, batch_id: &str) -> Result<bool, Failure> {
     store::exists(store, &layout::manifest(batch_id)).await
 }
 
-impl Earlier {
-    /// For a person: that the result is not new, what changed, and how to join again. `name`: the file; `store`: the
+impl EarlierDataset {
+    /// Describes for a person the date of the dataset, the changes, and how to join again. `name`: the file; `store`: the
     /// location of the store.
     pub(crate) fn text(&self, name: &str, store: &str) -> String {
         let count = |count: u64| HumanCount(count).to_string();
@@ -80,8 +80,8 @@ impl Earlier {
         match (&self.looked_up_again, &self.not_looked_up) {
             (Some(changes), _) => text.push_str(&changes.text()),
             (None, why) => {
-                let why = why.as_deref().unwrap_or("nobody answered");
-                let _ = write!(text, "Whether the weather changed since then is not known: {why}.");
+                let why = why.as_deref().unwrap_or("no answer");
+                let _ = write!(text, "Whether the weather has changed since is not known: {why}.");
             }
         }
         let folder = format!("{}/{}", store.trim_end_matches('/'), self.remove);
@@ -95,7 +95,7 @@ impl Changes {
     pub(super) fn text(&self) -> String {
         let Self { rides, without_weather, would_have_weather, other_values, would_have_none, failed } = *self;
         if rides == 0 {
-            return "No ride of it could be looked up again.".to_owned();
+            return "None of its rides could be looked up again.".to_owned();
         }
         let mut text = format!("Of {rides} rides looked up again, ");
         if would_have_weather + other_values + would_have_none + failed == 0 {
@@ -120,8 +120,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_text_names_the_date_the_counts_and_the_folder() {
-        let earlier = Earlier {
+    fn text_names_date_counts_and_folder() {
+        let earlier = EarlierDataset {
             made_at: "2026-11-24T03:12:40Z".parse().unwrap(),
             rides: 1_600,
             without_weather: 160,
@@ -139,7 +139,8 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing\n{text}");
         }
-        let empty = Earlier { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
+        let empty =
+            EarlierDataset { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
         let text = empty.text("rides.json", "results/");
         assert!(text.contains("it has no rides") && !text.contains("remove the folder"), "{text}");
     }

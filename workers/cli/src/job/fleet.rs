@@ -1,4 +1,4 @@
-//! The five workers in one process, on either broker.
+//! Runs all workers in one process, on either broker.
 
 use crate::session::{Failed, Session};
 use records::Store;
@@ -18,7 +18,7 @@ pub(crate) struct Fleet {
 }
 
 impl Fleet {
-    /// Starts one of each, configured by the session; `pausable` where an operator's `wildrydes pause` is heeded.
+    /// Starts one worker of each kind, configured by the session. If `pausable`, the workers follow `wildrydes pause`.
     pub(crate) fn start(
         session: &Session,
         broker: Arc<dyn Broker>,
@@ -29,27 +29,27 @@ impl Fleet {
         let (run_settings, broker_settings) = (session.section()?, session.section()?);
         let mut fleet = Self { workers: JoinSet::new(), shutdown };
         let control = pausable.then(|| store.clone());
-        let place = Place { broker, run_settings, broker_settings, control, waiting: store.clone() };
-        fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &place);
+        let context = WorkerContext { broker, run_settings, broker_settings, control, waiting: store.clone() };
+        fleet.add(splitter::Splitter::new(session.section()?, store.clone()), &context);
         let fetcher = weather_fetcher::WeatherFetcher::new(session.section()?, store.clone());
         let fetcher = fetcher.map_err(Failed::Misused)?;
         let lookup = fetcher.lookup();
-        fleet.add(fetcher, &place);
-        fleet.add(lookup, &place);
-        fleet.add(merger::Merger::new(session.section()?, store.clone()), &place);
-        fleet.add(trainer::Trainer::new(session.section()?, store.clone()), &place);
-        fleet.add(scorer::Scorer::new(session.section()?, store), &place);
+        fleet.add(fetcher, &context);
+        fleet.add(lookup, &context);
+        fleet.add(merger::Merger::new(session.section()?, store.clone()), &context);
+        fleet.add(trainer::Trainer::new(session.section()?, store.clone()), &context);
+        fleet.add(scorer::Scorer::new(session.section()?, store), &context);
         Ok(fleet)
     }
 
-    fn add<W: Worker>(&mut self, worker: W, place: &Place) {
-        let options = run_options::<W>(&place.run_settings, &place.broker_settings);
-        let (control, waiting) = (place.control.clone(), Some(place.waiting.clone()));
+    fn add<W: Worker>(&mut self, worker: W, context: &WorkerContext) {
+        let options = run_options::<W>(&context.run_settings, &context.broker_settings);
+        let (control, waiting) = (context.control.clone(), Some(context.waiting.clone()));
         let options = RunOptions { control, waiting, ..options };
-        self.workers.spawn(run(Arc::new(worker), Arc::clone(&place.broker), options, self.shutdown.clone()));
+        self.workers.spawn(run(Arc::new(worker), Arc::clone(&context.broker), options, self.shutdown.clone()));
     }
 
-    /// Waits until all have ended: after a shutdown, or with the first that failed, which ends the others too.
+    /// Waits until all workers have ended, after a shutdown or a failure. The first failure shuts the others down.
     pub(crate) async fn finished(mut self) -> anyhow::Result<()> {
         let mut first = Ok(());
         while let Some(ended) = self.workers.join_next().await {
@@ -62,7 +62,7 @@ impl Fleet {
         first
     }
 
-    /// Resolves when a worker has failed; pending while all is well.
+    /// Waits until a worker fails; never returns otherwise.
     pub(crate) async fn failure(&mut self) -> anyhow::Error {
         loop {
             match self.workers.join_next().await {
@@ -74,14 +74,15 @@ impl Fleet {
         }
     }
 
-    /// Asks all workers to finish and waits for them.
+    /// Shuts all workers down and waits until they have ended.
     pub(crate) async fn stop(self) -> anyhow::Result<()> {
         self.shutdown.cancel();
         self.finished().await
     }
 }
 
-struct Place {
+/// What all workers of a fleet share.
+struct WorkerContext {
     broker: Arc<dyn Broker>,
     run_settings: RunSettings,
     broker_settings: BrokerSettings,

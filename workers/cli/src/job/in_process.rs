@@ -4,7 +4,7 @@ use super::{
     fleet::Fleet,
     follow::Follower,
     input,
-    manner::{Goal, manner},
+    options::{FollowOptions, Goal},
     outcome::Outcome,
     submit::{Form, submit_all},
 };
@@ -22,11 +22,11 @@ use std::{path::PathBuf, sync::Arc};
 pub(crate) struct Files<'a> {
     /// As on the command line.
     pub(crate) paths: &'a [PathBuf],
-    /// How their documents are read.
+    /// How the documents are read.
     pub(crate) reading: &'a Reading,
 }
 
-/// The reading that the options of a command ask for.
+/// Returns the reading that the options describe.
 pub(super) fn reading(options: &ReadingOptions) -> Result<Reading, Failed> {
     options.reading().map_err(|error| Failed::Misused(anyhow::anyhow!("--map {error}")))
 }
@@ -36,7 +36,7 @@ pub(crate) async fn in_process(session: &Session, store: &Store, files: Files<'_
     with_fleet(session, Arc::new(MemoryBroker::new()), store, files).await
 }
 
-/// Runs the whole job with the five workers in this process, on either broker.
+/// Runs the whole job with all workers in this process, on either broker.
 pub(crate) async fn with_fleet(
     session: &Session,
     broker: Arc<dyn Broker>,
@@ -46,20 +46,20 @@ pub(crate) async fn with_fleet(
     let shutdown = Shutdown::new();
     let mut fleet = Fleet::start(session, Arc::clone(&broker), store.clone(), shutdown, false)?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
-    let followed = tokio::select! {
-        followed = to_the_model(session, &broker, &client, store, files) => followed?,
+    let outcome = tokio::select! {
+        outcome = to_the_model(session, &broker, &client, store, files) => outcome?,
         error = fleet.failure() => return Err(Failed::Broken(error)),
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            return Err(Failed::Broken(anyhow::anyhow!("interrupted; run the same command again to go on where it stopped")));
+            return Err(Failed::Broken(anyhow::anyhow!("interrupted; the same command continues where it stopped")));
         }
     };
     client.close().await;
     fleet.stop().await?;
-    Ok(followed)
+    Ok(outcome)
 }
 
-/// Hands files in and follows them until the trainer has had its say.
+/// Submits files and follows them until the trainer has promoted or rejected a model.
 pub(crate) async fn to_the_model(
     session: &Session,
     broker: &Arc<dyn Broker>,
@@ -67,10 +67,10 @@ pub(crate) async fn to_the_model(
     store: &Store,
     files: Files<'_>,
 ) -> Result<Outcome, Failed> {
-    let manner = manner(session, Goal::Model, false)?;
-    let inputs = input::open_all(files.paths, manner.patience, manner.quiet).await?;
+    let follow_options = FollowOptions::new(session, Goal::Model, false)?;
+    let inputs = input::open_all(files.paths, follow_options.patience, follow_options.quiet).await?;
     let mut follower = Follower::start(broker, client, store).await?;
     let form = Form { batch_id: None, reading: files.reading };
-    let submitted = submit_all(client, store, inputs, form, manner.quiet).await?;
-    follower.follow(client, store, submitted, manner).await
+    let submissions = submit_all(client, store, inputs, form, follow_options.quiet).await?;
+    follower.follow(client, store, submissions, follow_options).await
 }

@@ -4,8 +4,8 @@ use super::{
     follow::Follower,
     in_process::reading,
     input,
-    manner::{Goal, Manner, manner},
-    outcome::Submitted,
+    options::{FollowOptions, Goal},
+    outcome::Submission,
     report,
     submit::{Form, submit_all},
 };
@@ -17,7 +17,7 @@ use records::Store;
 use runtime::{Broker, client::Client};
 use std::sync::Arc;
 
-/// `ingest`: to a fleet.
+/// `ingest`
 pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Failed> {
     if options.batch_id.is_some() && options.files.len() > 1 {
         return Err(Failed::Misused(anyhow::anyhow!("--batch-id names one batch: give one file, or leave it out")));
@@ -28,27 +28,27 @@ pub(crate) async fn ingest(session: &Session, options: &Ingest) -> Result<(), Fa
         Some(Until::Model) => Goal::Model,
         None => Goal::ModelIfTraining,
     };
-    let manner = manner(session, goal, true)?;
+    let follow_options = FollowOptions::new(session, goal, true)?;
     let broker: Arc<dyn Broker> = session.broker()?;
     let client = Client::connect(broker.as_ref(), "wildrydes").await?;
-    let inputs = input::open_all(&options.files, manner.patience, manner.quiet).await?;
+    let inputs = input::open_all(&options.files, follow_options.patience, follow_options.quiet).await?;
     let follower = Follower::start(&broker, &client, &store).await?;
     let form = Form { batch_id: options.batch_id.as_deref(), reading: &reading };
-    let submitted = submit_all(&client, &store, inputs, form, manner.quiet).await?;
+    let submissions = submit_all(&client, &store, inputs, form, follow_options.quiet).await?;
     if options.detach {
-        print_submitted(session, &submitted);
+        print_submitted(session, &submissions);
         return Ok(());
     }
-    match follow_to_the_end(session, &store, client, follower, submitted, manner).await {
-        // The batches are in; that no model came of them was told, and was not asked for.
+    match follow_to_the_end(session, &store, client, follower, submissions, follow_options).await {
+        // The batches are complete. The missing model has been reported, and the command does not require one.
         Err(Failed::NoModel) if goal == Goal::ModelIfTraining => Ok(()),
         ended => ended,
     }
 }
 
-/// Names what was published, for who does not wait.
-pub(crate) fn print_submitted(session: &Session, submitted: &[Submitted]) {
-    for batch in submitted {
+/// Prints what was published, for a command that does not wait.
+pub(crate) fn print_submitted(session: &Session, submissions: &[Submission]) {
+    for batch in submissions {
         match session.shared.json {
             true => println!(
                 "{}",
@@ -59,21 +59,21 @@ pub(crate) fn print_submitted(session: &Session, submitted: &[Submitted]) {
     }
 }
 
-/// Waits as far as the goal says, and reports.
+/// Waits until the goal of `follow_options` is reached, and prints the report.
 pub(crate) async fn follow_to_the_end(
     session: &Session,
     store: &Store,
     client: Client,
     mut follower: Follower,
-    submitted: Vec<Submitted>,
-    manner: Manner,
+    submissions: Vec<Submission>,
+    follow_options: FollowOptions,
 ) -> Result<(), Failed> {
     let outcome = tokio::select! {
-        outcome = follower.follow(&client, store, submitted, manner) => outcome?,
+        outcome = follower.follow(&client, store, submissions, follow_options) => outcome?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
             return Err(Failed::Broken(anyhow::anyhow!(
-                "no longer following; the fleet goes on. Look with `wildrydes status`, or run the same command again"
+                "no longer following; the fleet continues. See `wildrydes status`, or run the same command again"
             )));
         }
     };

@@ -1,11 +1,11 @@
-//! Reports that a dataset is from an earlier command, and how its weather would differ today.
+//! Checks how the weather of an earlier dataset would differ today.
 //!
 //! A dataset is never changed. Some of its rides are looked up again, so that a person can decide whether to join them
-//! anew with weather that arrived or was corrected since.
+//! again with weather that arrived or was corrected since.
 
 use super::{
-    earlier::{Changes, Earlier},
-    outcome::Submitted,
+    earlier::{Changes, EarlierDataset},
+    outcome::Submission,
 };
 use common::{
     dataset::{COLUMNS, DatasetFile, Manifest},
@@ -19,47 +19,49 @@ use records::{Store, layout, store};
 use runtime::client::Client;
 use std::{ops::Range, pin::pin, time::Duration};
 
-/// Rides looked up again at most.
+/// Maximum number of rides to look up again.
 const RIDES_MAX: usize = 200;
 const _: () = assert!(RIDES_MAX <= WEATHER_PLACES_MAX);
-/// Bytes read of a dataset to choose these rides from, at most; also the most pieces that are read of one file.
+/// Maximum number of bytes of a dataset to choose these rides from.
 const BYTES_MAX: u64 = 16 * 1024 * 1024;
+/// Maximum number of pieces of one file.
 const PIECES: u64 = 8;
-/// Files of a dataset that the rides are chosen from, at most.
+/// Maximum number of files of a dataset to choose these rides from.
 const FILES_MAX: usize = 32;
-/// Time for the lookup of all of them.
+/// Deadline of the lookup.
 const LOOKUP_MAX: Duration = Duration::from_secs(60);
-/// Time until a message says that the lookup is under way.
-const WORD_AFTER: Duration = Duration::from_secs(1);
-/// How much the clocks of this machine and of the store may differ.
-const CLOCKS: SignedDuration = SignedDuration::from_secs(2);
+/// Time after which a message reports the running lookup.
+const REPORT_AFTER: Duration = Duration::from_secs(1);
+/// Maximum difference between the clocks of this machine and of the store.
+const CLOCK_SKEW_MAX: SignedDuration = SignedDuration::from_secs(2);
 
-/// The report on the dataset of a batch; `None` when this command produced it.
+/// Returns the report on the dataset of a batch; `None` if this command produced the dataset.
 ///
 /// # Errors
-/// Fails if the store is away or the dataset is damaged. A weather service that is away is part of the report.
+/// Fails if the store is unavailable or the dataset is damaged. An unavailable weather service is part of the report.
 pub(crate) async fn look(
     client: &Client,
     store: &Store,
-    submitted: &Submitted,
+    submission: &Submission,
     ready: &DatasetReady,
-) -> Result<Option<Earlier>, Failure> {
+) -> Result<Option<EarlierDataset>, Failure> {
     let found = store.head(&Path::from(ready.manifest.as_str())).await.map_err(store::outage)?;
     let made_at = Timestamp::from_second(found.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
-    // The id of a document that names its own batch id becomes known only here.
-    let before = made_at.saturating_add(CLOCKS).is_ok_and(|made_at| made_at < submitted.at);
-    if !submitted.was_there && !before {
+    // If the document contains its batch id, the id was not known when the batch was submitted.
+    let was_made_before = made_at.saturating_add(CLOCK_SKEW_MAX).is_ok_and(|made_at| made_at < submission.at);
+    if !submission.was_there && !was_made_before {
         return Ok(None);
     }
     let manifest: Option<Manifest> = store::read_json(store, &ready.manifest).await?;
     let Some(manifest) = manifest else { return Ok(None) };
     let rides = choose(sample(store, &manifest.files).await?);
-    let asked = if rides.is_empty() { Ok(Changes::default()) } else { ask(client, &submitted.trace_id, &rides).await };
-    let (looked_up_again, not_looked_up) = match asked {
+    let changes =
+        if rides.is_empty() { Ok(Changes::default()) } else { ask(client, &submission.trace_id, &rides).await };
+    let (looked_up_again, not_looked_up) = match changes {
         Ok(changes) => (Some(changes), None),
         Err(why) => (None, Some(why)),
     };
-    Ok(Some(Earlier {
+    Ok(Some(EarlierDataset {
         made_at,
         rides: manifest.accepted,
         without_weather: manifest.without_weather.values().sum(),
@@ -78,7 +80,7 @@ struct Ride {
     weather: Option<(String, [f64; 3])>,
 }
 
-/// Rides spread over all of the files, in their order.
+/// Reads rides spread over the files, in their order.
 async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failure> {
     let mut rides = Vec::new();
     let chosen: Vec<&DatasetFile> = spread(files, FILES_MAX).collect();
@@ -91,7 +93,7 @@ async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failu
     Ok(rides)
 }
 
-/// The pieces of a file to read: the whole file, or several pieces spread over it.
+/// Returns the pieces of a file to read: the whole file, or several pieces spread over it.
 fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
     if bytes == 0 {
         return Vec::new();
@@ -103,7 +105,7 @@ fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
     (0..PIECES).map(|n| (bytes - length) * n / (PIECES - 1)).map(|start| start..start + length).collect()
 }
 
-/// A piece of a file without the header line and without the lines that are cut at either end.
+/// Removes the first line of a piece, which is the header or incomplete, and an incomplete last line.
 fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
     let first = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
     let last = match piece.end == all {
@@ -113,7 +115,7 @@ fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
     bytes.get(first..last).unwrap_or_default()
 }
 
-/// The rides of some lines. Skips what is not a ride, such as the rest of a name with a line break in it.
+/// Parses the rides of some lines. Skips what is not a ride, such as the rest of a name with a line break in it.
 fn parse(lines: &[u8]) -> Vec<Ride> {
     let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(lines);
     reader.records().filter_map(|record| ride(&record.ok()?)).collect()
@@ -135,7 +137,7 @@ fn ride(record: &csv::StringRecord) -> Option<Ride> {
     Some(Ride { place, weather: station.and_then(|station| Some((station, elements()?))) })
 }
 
-/// The rides to look up: those without weather first, both kinds spread over the dataset.
+/// Chooses the rides to look up: those without weather first, both kinds spread over the dataset.
 fn choose(rides: Vec<Ride>) -> Vec<Ride> {
     let (with, without): (Vec<Ride>, Vec<Ride>) = rides.into_iter().partition(|ride| ride.weather.is_some());
     let mut chosen: Vec<Ride> = spread(&without, RIDES_MAX).cloned().collect();
@@ -143,13 +145,13 @@ fn choose(rides: Vec<Ride>) -> Vec<Ride> {
     chosen
 }
 
-/// Up to `count` of them at even distances.
+/// Returns up to `count` items at even distances.
 fn spread<T>(all: &[T], count: usize) -> impl Iterator<Item = &T> {
     let count = count.min(all.len());
     (0..count).filter_map(move |n| all.get(n * all.len() / count))
 }
 
-/// Looks the rides up; the error says in words why that is not possible.
+/// Looks the rides up. The error tells a person why the lookup failed.
 async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Changes, String> {
     if client.depth(queue::WEATHER_LOOKUP).await.is_ok_and(|depth| depth.consumers == 0) {
         return Err("no process reads the queue `weather-lookup`".to_owned());
@@ -160,7 +162,7 @@ async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Change
     let answer = tokio::select! {
         biased;
         answer = &mut asking => answer,
-        () = tokio::time::sleep(WORD_AFTER) => {
+        () = tokio::time::sleep(REPORT_AFTER) => {
             eprintln!("looking up the weather of {} rides again, {} s at most", rides.len(), LOOKUP_MAX.as_secs());
             asking.await
         }
@@ -180,7 +182,7 @@ async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Change
     }
 }
 
-/// Whether the lookup found that there is no weather, instead of failing.
+/// Returns whether the code means that there is no weather, rather than that the lookup failed.
 fn is_no_weather(code: WeatherErrorCode) -> bool {
     !matches!(
         code,
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn lines_of_a_dataset_are_rides_and_others_are_passed_over() {
+    fn incomplete_lines_are_skipped() {
         let found = rides(&format!("{}tail of a name\",,,\n{}", line(1, true), line(2, false)));
         assert_eq!(found.len(), 2, "{found:?}");
         assert_eq!(found[0].weather, Some(("USW00094728".to_owned(), [111.0, 156.0, 241.0])));
@@ -251,7 +253,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_large_dataset_is_sampled_in_pieces_from_all_over_it() {
+    async fn large_dataset_is_sampled_in_pieces_spread_over_it() {
         let store: Store = Arc::new(InMemory::new());
         let text: String =
             std::iter::once("header\n".to_owned()).chain((0..400_000).map(|n| line(n, n > 399_990))).collect();
@@ -280,7 +282,7 @@ mod tests {
     }
 
     #[test]
-    fn what_changed_is_counted_and_said() {
+    fn changes_are_counted_and_printed() {
         let old = rides(
             &[line(1, true), line(2, true), line(3, true), line(4, false), line(5, false), line(6, false)].concat(),
         );
@@ -302,10 +304,10 @@ mod tests {
             failed: 1,
         };
         assert_eq!(changes, expected);
-        let said = changes.text();
+        let text = changes.text();
         assert!(
-            said.starts_with("Of 6 rides looked up again, 1 of 3 without weather would have weather now"),
-            "{said}"
+            text.starts_with("Of 6 rides looked up again, 1 of 3 without weather would have weather now"),
+            "{text}"
         );
         let same = compare(&old[..1], &now[..1]).text();
         assert_eq!(same, "Of 1 rides looked up again, none would have other weather now.");

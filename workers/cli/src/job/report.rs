@@ -1,11 +1,11 @@
-//! What one shows a colleague.
+//! The report on the outcome of a job.
 
 mod readings;
 mod ready;
 mod rejects;
 mod weather;
 
-use super::outcome::{BatchOutcome, ModelOutcome, Outcome, Submitted};
+use super::outcome::{BatchOutcome, ModelOutcome, Outcome, Submission};
 use crate::{
     model::cautions,
     output::legible,
@@ -19,7 +19,7 @@ use common::{
     weather::WeatherWarnings,
 };
 use indicatif::HumanCount;
-use ready::{Ready, unusable};
+use ready::{ReadyBatch, unusable};
 use records::{Store, layout, store};
 use serde_json::json;
 use std::{
@@ -27,30 +27,31 @@ use std::{
     fmt::Write,
 };
 
-/// The coefficients that made-up rides were labelled with, log-odds per original unit, in the order of the features.
+/// The coefficients that synthetic rides were labelled with.
 pub(crate) struct KnownTruth {
-    /// One per feature.
+    /// Log-odds per original unit, one per feature.
     pub(crate) coefficients: [f64; 6],
 }
 
 /// The results of a job, with everything that is read from the store to report them.
 struct Results<'a> {
     outcome: &'a Outcome,
-    place: String,
-    ready: Vec<Ready<'a>>,
-    /// Why batches have no dataset, in words.
+    /// The location of the store.
+    location: String,
+    ready: Vec<ReadyBatch<'a>>,
+    /// Why batches have no dataset, for a person.
     refused: Vec<String>,
     model: Option<Model>,
     weather: Vec<WeatherWarnings>,
     /// Batches of which most rides were rejected.
-    rejected: Vec<(&'a Submitted, rejects::Finding)>,
-    /// Files with the bytes of an earlier file of the command, which comes second.
-    doubles: Vec<(&'a Submitted, &'a Submitted)>,
-    /// Other readings of the same bytes that the model is trained on as well.
+    rejected: Vec<(&'a Submission, rejects::RejectSummary)>,
+    /// Files with the bytes of an earlier file of the command; the earlier file comes second.
+    duplicates: Vec<(&'a Submission, &'a Submission)>,
+    /// Other readings of the same bytes that the model is also trained on.
     readings: Vec<readings::OtherReading<'a>>,
 }
 
-/// Prints the outcome; the error tells the exit code.
+/// Prints the report. The error determines the exit code.
 pub(crate) async fn print(
     session: &Session,
     store: &Store,
@@ -75,18 +76,18 @@ pub(crate) async fn print(
 
 impl<'a> Results<'a> {
     async fn read(session: &Session, store: &Store, outcome: &'a Outcome) -> Result<Self, Failed> {
-        let (mut ready, mut refused, mut doubles) = (Vec::<Ready<'_>>::new(), Vec::new(), Vec::new());
-        for (submitted, became) in &outcome.batches {
-            if let BatchOutcome::Ready(dataset) = became {
+        let (mut ready, mut refused, mut duplicates) = (Vec::<ReadyBatch<'_>>::new(), Vec::new(), Vec::new());
+        for (submission, batch) in &outcome.batches {
+            if let BatchOutcome::Ready(dataset) = batch {
                 if let Some(first) = ready.iter().find(|first| first.dataset.batch_id == dataset.batch_id) {
-                    doubles.push((submitted, first.submitted));
+                    duplicates.push((submission, first.submission));
                     continue;
                 }
                 let manifest = store::read_json(store, &dataset.manifest).await?;
                 let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
-                ready.push(Ready { submitted, dataset, manifest });
+                ready.push(ReadyBatch { submission, dataset, manifest });
             }
-            let refusal = became.refusal(submitted, outcome.in_fleet);
+            let refusal = batch.refusal(submission, outcome.in_fleet);
             refused.extend(refusal.map(|text| legible(&text, false).into_owned()));
         }
         let model = match &outcome.model {
@@ -97,19 +98,19 @@ impl<'a> Results<'a> {
             _ => None,
         };
         let stations: BTreeSet<&str> =
-            ready.iter().flat_map(|Ready { manifest, .. }| manifest.stations.keys().map(String::as_str)).collect();
+            ready.iter().flat_map(|ReadyBatch { manifest, .. }| manifest.stations.keys().map(String::as_str)).collect();
         let weather = weather::warnings(store, &stations, session.started).await;
         let mut rejected = Vec::new();
-        for Ready { submitted, manifest, .. } in &ready {
-            rejected.extend(rejects::finding(store, manifest).await.map(|finding| (*submitted, finding)));
+        for ReadyBatch { submission, manifest, .. } in &ready {
+            rejected.extend(rejects::summary(store, manifest).await.map(|summary| (*submission, summary)));
         }
         let readings = readings::find(store, &ready, model.as_ref()).await?;
-        let place = session.store_location()?;
-        Ok(Self { outcome, place, ready, refused, model, weather, rejected, doubles, readings })
+        let location = session.store_location()?;
+        Ok(Self { outcome, location, ready, refused, model, weather, rejected, duplicates, readings })
     }
 
     fn text(&self, truth: Option<&KnownTruth>) -> Result<String, std::fmt::Error> {
-        let Self { place, ready, model, .. } = self;
+        let Self { location, ready, model, .. } = self;
         let mut text = String::new();
         self.lead(&mut text)?;
         if !ready.is_empty() {
@@ -118,34 +119,34 @@ impl<'a> Results<'a> {
         weather::print(&mut text, &self.weather)?;
         self.training(&mut text, truth)?;
         if !ready.is_empty() {
-            files(&mut text, place, ready, model.as_ref())?;
+            files(&mut text, location, ready, model.as_ref())?;
         }
         if let Some(model) = model {
-            next(&mut text, place, model)?;
+            next(&mut text, location, model)?;
         }
         Ok(text)
     }
 
-    /// The first lines: that a result is not new, that most rides were rejected, that there are none.
+    /// The first lines: results that are not new, batches whose rides were mostly rejected, batches without rides.
     fn lead(&self, text: &mut String) -> std::fmt::Result {
-        for Ready { submitted, .. } in &self.ready {
-            if let Some(earlier) = &submitted.earlier {
-                let of_earlier = earlier.text(&submitted.file.display().to_string(), &self.place);
-                text.push_str(&legible(&of_earlier, true));
+        for ReadyBatch { submission, .. } in &self.ready {
+            if let Some(earlier) = &submission.earlier {
+                let earlier = earlier.text(&submission.file.display().to_string(), &self.location);
+                text.push_str(&legible(&earlier, true));
             }
         }
-        for (double, first) in &self.doubles {
-            let (double, first) = (double.file.display(), first.file.display());
-            writeln!(text, "\n{double}: the same bytes as {first}, whose rides are counted once")?;
+        for (duplicate, first) in &self.duplicates {
+            let (duplicate, first) = (duplicate.file.display(), first.file.display());
+            writeln!(text, "\n{duplicate}: the same bytes as {first}; the rides are counted once")?;
         }
         for other in &self.readings {
-            text.push_str(&legible(&other.text(&self.place), true));
+            text.push_str(&legible(&other.text(&self.location), true));
         }
-        for (submitted, finding) in &self.rejected {
-            rejects::print(text, &submitted.file.display().to_string(), &self.place, finding)?;
+        for (submission, summary) in &self.rejected {
+            rejects::print(text, &submission.file.display().to_string(), &self.location, summary)?;
         }
-        for Ready { submitted, .. } in self.ready.iter().filter(|ready| ready.manifest.received == 0) {
-            writeln!(text, "\n{}: no ride in it: its dataset is empty", submitted.file.display())?;
+        for ReadyBatch { submission, .. } in self.ready.iter().filter(|ready| ready.manifest.received == 0) {
+            writeln!(text, "\n{}: contains no ride; its dataset is empty", submission.file.display())?;
         }
         Ok(())
     }
@@ -158,19 +159,19 @@ impl<'a> Results<'a> {
                 coefficients(text, model, truth)?;
                 test(text, model)?;
                 for why in cautions(model) {
-                    writeln!(text, "\nBeware: {why}.")?;
+                    writeln!(text, "\nCaution: {why}.")?;
                 }
                 if let Some(ModelOutcome::Rejected(rejected)) = &self.outcome.model {
                     writeln!(text, "\nNot promoted: {} ({}).", rejected.why, rejected.reason)?;
                     writeln!(
                         text,
-                        "A champion there is stays. `wildrydes model list` shows both, `wildrydes model promote challenger` \
-                         promotes this one."
+                        "The champion, if there is one, stays. `wildrydes model list` shows both versions, `wildrydes model promote \
+                         challenger` promotes this one."
                     )?;
                 }
                 Ok(())
             }
-            // The report begins with the cause.
+            // The first lines name the cause.
             (Some(ModelOutcome::Rejected(_)), None) if without_rides => Ok(()),
             (Some(ModelOutcome::Rejected(rejected)), None) => {
                 writeln!(text, "\nNo model: {} ({}).", rejected.why, rejected.reason)
@@ -183,39 +184,40 @@ impl<'a> Results<'a> {
     }
 
     fn as_json(&self) -> serde_json::Value {
-        let Self { outcome, ready, refused, model, weather, rejected, doubles, readings, .. } = self;
-        let double = |(double, first): &(&Submitted, &Submitted)| json!({ "file": double.file, "same_as": first.file });
-        let batch = |Ready { submitted, dataset, manifest }: &Ready<'_>| {
+        let Self { outcome, ready, refused, model, weather, rejected, duplicates, readings, .. } = self;
+        let duplicate =
+            |(file, first): &(&Submission, &Submission)| json!({ "file": file.file, "same_as": first.file });
+        let batch = |ReadyBatch { submission, dataset, manifest }: &ReadyBatch<'_>| {
             let mut batch = json!({
-                "file": submitted.file, "batch_id": dataset.batch_id, "manifest": manifest,
+                "file": submission.file, "batch_id": dataset.batch_id, "manifest": manifest,
                 "manifest_sha256": dataset.manifest_sha256,
             });
-            if let Some(earlier) = &submitted.earlier {
+            if let Some(earlier) = &submission.earlier {
                 batch["earlier"] = json!(earlier);
             }
             batch
         };
-        let refusal = |(submitted, became): &(Submitted, BatchOutcome)| match became {
+        let refusal = |(submission, batch): &(Submission, BatchOutcome)| match batch {
             BatchOutcome::Ready(_) => None,
             BatchOutcome::Refused { queue, reason, why, letters } => Some(json!({
-                "file": submitted.file, "batch_id": submitted.batch_id, "queue": queue, "reason": reason, "why": why,
+                "file": submission.file, "batch_id": submission.batch_id, "queue": queue, "reason": reason, "why": why,
                 "dead_letters": letters,
             })),
         };
-        let words = match &outcome.model {
+        let rejection = match &outcome.model {
             Some(ModelOutcome::Rejected(ModelRejected { reason, why, .. }) | ModelOutcome::Failed { reason, why }) => {
                 Some(json!({ "reason": reason, "why": why }))
             }
             Some(ModelOutcome::Promoted(_)) | None => None,
         };
-        let (no_model, not_promoted) = if model.is_some() { (None, words) } else { (words, None) };
+        let (no_model, not_promoted) = if model.is_some() { (None, rejection) } else { (rejection, None) };
         json!({
             "batches": ready.iter().map(batch).collect::<Vec<_>>(),
             "refused": refused,
             "refusals": outcome.batches.iter().filter_map(refusal).collect::<Vec<_>>(),
-            "same_bytes": doubles.iter().map(double).collect::<Vec<_>>(),
+            "same_bytes": duplicates.iter().map(duplicate).collect::<Vec<_>>(),
             "other_readings": readings,
-            "mostly_rejected": rejected.iter().map(|(_, finding)| finding).collect::<Vec<_>>(),
+            "mostly_rejected": rejected.iter().map(|(_, summary)| summary).collect::<Vec<_>>(),
             "weather_warnings": weather,
             "model": model,
             "no_model": no_model,
@@ -224,9 +226,9 @@ impl<'a> Results<'a> {
     }
 }
 
-/// `invalid_statustime 8, missing_latitude 1`, the most frequent first, on as many lines as it takes.
+/// Formats counts, as in `invalid_statustime 8, missing_latitude 1`: the most frequent first, on as many lines as needed.
 fn by_reason(counts: &Counts) -> String {
-    /// Where the reasons begin, and how wide they may run.
+    /// First column of the reasons, and maximum width of a line of them.
     const INDENT: usize = 29;
     const WIDTH: usize = 90;
     let mut largest_first: Vec<_> = counts.iter().collect();
@@ -247,12 +249,12 @@ fn by_reason(counts: &Counts) -> String {
     text
 }
 
-fn rides(text: &mut String, ready: &[Ready<'_>], model: Option<&Model>) -> std::fmt::Result {
+fn rides(text: &mut String, ready: &[ReadyBatch<'_>], model: Option<&Model>) -> std::fmt::Result {
     let mut rejected = Counts::new();
     let mut without_weather = Counts::new();
     let mut stations: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut received, mut accepted) = (0, 0);
-    for Ready { manifest, .. } in ready {
+    for ReadyBatch { manifest, .. } in ready {
         received += manifest.received;
         accepted += manifest.accepted;
         for (into, from) in
@@ -281,37 +283,37 @@ fn rides(text: &mut String, ready: &[Ready<'_>], model: Option<&Model>) -> std::
             format!("{:.1} % ended in a service request", 100.0 * service as f64 / of.max(1) as f64)
         };
         line("trained on", counts.train, &share(counts.train_service, counts.train))?;
-        line("kept for testing", counts.test, &share(counts.test_service, counts.test))?;
+        line("held out", counts.test, &share(counts.test_service, counts.test))?;
         if counts.unlabelled > 0 {
             line("… no label", counts.unlabelled, "not trained on")?;
         }
         if counts.out_of_range > 0 {
-            line("… absurd", counts.out_of_range, "a value no ride can have, not trained on")?;
+            line("… out of range", counts.out_of_range, "an impossible value, not trained on")?;
         }
         if counts.duplicates > 0 {
-            line("… doubles", counts.duplicates, "ride ids that stand in an earlier batch, trained on once")?;
+            line("… duplicates", counts.duplicates, "ride ids of an earlier batch, trained on once")?;
         }
     }
-    let mut served: Vec<_> = stations.into_iter().collect();
-    served.sort_by_key(|(station, count)| (std::cmp::Reverse(*count), *station));
-    let shown = 8;
+    let mut stations: Vec<_> = stations.into_iter().collect();
+    stations.sort_by_key(|(station, count)| (std::cmp::Reverse(*count), *station));
+    const STATIONS_MAX: usize = 8;
     writeln!(text, "\nWeather stations")?;
-    for (station, count) in served.iter().take(shown) {
+    for (station, count) in stations.iter().take(STATIONS_MAX) {
         writeln!(text, "  {station:<16}{:>12} rides", HumanCount(*count).to_string())?;
     }
-    if served.len() > shown {
-        let rest: u64 = served[shown..].iter().map(|(_, count)| count).sum();
+    if stations.len() > STATIONS_MAX {
+        let rest: u64 = stations[STATIONS_MAX..].iter().map(|(_, count)| count).sum();
         writeln!(
             text,
             "  {:<16}{:>12} rides",
-            format!("{} others", served.len() - shown),
+            format!("{} others", stations.len() - STATIONS_MAX),
             HumanCount(rest).to_string()
         )?;
     }
     Ok(())
 }
 
-/// How a feature is spoken of: words, and how many of its units make a step one can imagine.
+/// Returns how to print a feature: the wording of a step, and its size in the feature's units.
 fn step_of(feature: &str) -> (&'static str, f64) {
     match feature {
         "distance" => ("each mile farther", 1.0),
@@ -332,8 +334,8 @@ fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) ->
     for Coefficient { feature, per_unit, .. } in &model.coefficients {
         let (words, units) = step_of(feature);
         let factor = (per_unit * units).exp();
-        let place = FEATURES.iter().position(|known| known.name == feature);
-        let truth = truth.zip(place).and_then(|(truth, place)| truth.coefficients.get(place));
+        let index = FEATURES.iter().position(|known| known.name == feature);
+        let truth = truth.zip(index).and_then(|(truth, index)| truth.coefficients.get(index));
         let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
         let factor = format!("× {}", trainer::odds::factor(factor));
         let line = format!("  {words:<52}{factor:>12} {:>12} {truth:>9}", format!("{per_unit:+.6}"));
@@ -344,11 +346,11 @@ fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) ->
 
 fn test(text: &mut String, model: &Model) -> std::fmt::Result {
     let Some(metrics) = &model.test else {
-        return writeln!(text, "\nNo ride was kept for testing: too few.");
+        return writeln!(text, "\nNo rides were held out for testing: there are too few.");
     };
     let Metrics { confusion, .. } = metrics;
     let percent = |share: Option<f64>| share.map_or("–".to_owned(), |share| format!("{:.1} %", share * 100.0));
-    writeln!(text, "\nOn the {} rides the model never saw", HumanCount(metrics.rides))?;
+    writeln!(text, "\nOn {} held-out rides", HumanCount(metrics.rides))?;
     writeln!(
         text,
         "  ROC AUC {}   log-loss {:.4}   Brier {:.4}   accuracy {}   precision {}   recall {}   F1 {}",
@@ -364,16 +366,16 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
         text,
         "\n  {:<24}{:>16}{:>16}",
         format!("at threshold {:.3}", model.threshold),
-        "said: no",
-        "said: service"
+        "predicted: none",
+        "predicted: service"
     )?;
-    writeln!(text, "  {:<24}{:>16}{:>16}", "was: no service", confusion.true_negative, confusion.false_positive)?;
-    writeln!(text, "  {:<24}{:>16}{:>16}", "was: service", confusion.false_negative, confusion.true_positive)
+    writeln!(text, "  {:<24}{:>16}{:>16}", "actual: no service", confusion.true_negative, confusion.false_positive)?;
+    writeln!(text, "  {:<24}{:>16}{:>16}", "actual: service", confusion.false_negative, confusion.true_positive)
 }
 
-fn files(text: &mut String, place: &str, ready: &[Ready<'_>], model: Option<&Model>) -> std::fmt::Result {
-    writeln!(text, "\nFiles, below {place}")?;
-    for Ready { dataset, manifest, .. } in ready {
+fn files(text: &mut String, location: &str, ready: &[ReadyBatch<'_>], model: Option<&Model>) -> std::fmt::Result {
+    writeln!(text, "\nFiles, below {location}")?;
+    for ReadyBatch { dataset, manifest, .. } in ready {
         for file in &manifest.files {
             writeln!(text, "  {:<52} {} rides, sha256 {}", file.path, HumanCount(file.rows), file.sha256)?;
         }
@@ -383,19 +385,15 @@ fn files(text: &mut String, place: &str, ready: &[Ready<'_>], model: Option<&Mod
         }
     }
     if let Some(model) = model {
-        writeln!(
-            text,
-            "  {:<52} coefficients, metrics, what it was trained on",
-            layout::model(&model.model, &model.model_id)
-        )?;
-        writeln!(text, "  {:<52} all of it to look at, in a browser", layout::report(&model.model, &model.model_id))?;
+        writeln!(text, "  {:<52} coefficients, metrics, training data", layout::model(&model.model, &model.model_id))?;
+        writeln!(text, "  {:<52} the report, for a browser", layout::report(&model.model, &model.model_id))?;
     }
     Ok(())
 }
 
-/// A ride whose score has contributions to show, by feature: each value is one standard deviation from the training
-/// mean towards service, lies within the training data, and `tmin` is not above `tmax`.
-fn telling_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
+/// Returns a ride whose score has visible contributions, by feature: each value is one standard deviation from the training
+/// mean towards service and within the range of the training data, and `tmin` is not above `tmax`.
+fn example_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
     let mut ride: Vec<(&str, f64)> = coefficients.iter().map(|c| (c.feature.as_str(), towards_service(c))).collect();
     let tmax = ride.iter().find(|(feature, _)| *feature == "tmax").map(|(_, value)| *value);
     for (_, tmin) in ride.iter_mut().filter(|(feature, _)| *feature == "tmin") {
@@ -404,7 +402,7 @@ fn telling_ride(coefficients: &[Coefficient]) -> Vec<(&str, f64)> {
     ride
 }
 
-/// Rounded to a whole number, or finer where the values lie closer together.
+/// Returns the value of one feature, rounded to a whole number, or to more decimals if the standard deviation is small.
 fn towards_service(Coefficient { per_unit, mean, std_dev, min, max, .. }: &Coefficient) -> f64 {
     let value = (mean + std_dev.copysign(*per_unit)).clamp(*min, max.max(*min));
     let decimals = if *std_dev > 0.0 { (-std_dev.log10().floor()).clamp(0.0, 6.0) } else { 0.0 };
@@ -413,17 +411,17 @@ fn towards_service(Coefficient { per_unit, mean, std_dev, min, max, .. }: &Coeff
     if rounded < *min || rounded > *max { value } else { rounded }
 }
 
-/// What to do next: score a ride.
-fn next(text: &mut String, place: &str, model: &Model) -> std::fmt::Result {
-    let ride = telling_ride(&model.coefficients);
+/// Prints the next step: a command that scores a ride.
+fn next(text: &mut String, location: &str, model: &Model) -> std::fmt::Result {
+    let ride = example_ride(&model.coefficients);
     let flags: Vec<String> = ride.iter().map(|(feature, value)| format!("--{feature} {value}")).collect();
-    let store = if place == "wildrydes-data" { String::new() } else { format!(" --store '{place}'") };
-    // As this command was called, so that the line can be copied.
+    let store = if location == "wildrydes-data" { String::new() } else { format!(" --store '{location}'") };
+    // The name by which this command was called, so that the line can be copied.
     let this = match std::env::var_os("CARGO") {
         Some(_) => "cargo run --release --".to_owned(),
         None => std::env::args().next().unwrap_or_else(|| "wildrydes".to_owned()),
     };
-    writeln!(text, "\nScore a ride next\n  {this} score{store} {}", flags.join(" "))
+    writeln!(text, "\nNext, score a ride\n  {this} score{store} {}", flags.join(" "))
 }
 
 #[cfg(test)]
@@ -448,9 +446,8 @@ mod tests {
         }
     }
 
-    /// The contributions of a ride at the mean would all be 0.
     #[test]
-    fn the_suggested_ride_speaks_for_service_within_what_was_trained_on() {
+    fn example_ride_is_off_the_mean_towards_service_and_within_the_training_range() {
         let coefficients = [
             coefficient("distance", 0.75, 30.0, 0.64, (29.0, 31.0)),
             coefficient("magicpoints", -0.01, 300.0, 100.0, (250.0, 900.0)),
@@ -459,6 +456,6 @@ mod tests {
             coefficient("prcp", 0.0, 48.0, 0.0, (48.0, 48.0)),
         ];
         let expected = [("distance", 30.6), ("magicpoints", 250.0), ("tmin", 76.0), ("tmax", 76.0), ("prcp", 48.0)];
-        assert_eq!(telling_ride(&coefficients), expected);
+        assert_eq!(example_ride(&coefficients), expected);
     }
 }

@@ -9,7 +9,7 @@ use crate::{
     session::{Failed, Session},
 };
 
-/// `run`: everything in this process.
+/// `run`
 pub(crate) async fn run(session: &Session, options: &Run) -> Result<(), Failed> {
     let (store, reading) = (session.store()?, reading(&options.reading)?);
     let files = Files { paths: &options.files, reading: &reading };

@@ -11,14 +11,14 @@ use records::Store;
 use runtime::{Broker, MemoryBroker, Shutdown, client::Client, config::BrokerSettings, shutdown};
 use std::sync::Arc;
 
-/// Takes the port for the page and the API.
+/// Binds the address of the page and the API.
 pub(crate) async fn bind(session: &Session, broker: Arc<dyn Broker>, store: Store) -> Result<Bound, Failed> {
     let gateway = Gateway::new(session.section()?, broker, store).map_err(Failed::Misused)?;
     let gateway = gateway.watching(&session.section::<BrokerSettings>()?).map_err(Failed::Misused)?;
     gateway.bind().await.map_err(Failed::Misused)
 }
 
-/// The whole job in this process, watched and scored from over HTTP, until Ctrl-C.
+/// Runs the whole job in this process and serves the page and the API until Ctrl-C.
 pub(crate) async fn run(
     session: &Session,
     store: &Store,
@@ -47,9 +47,9 @@ pub(crate) async fn run(
             Err(Failed::Broken(error) | Failed::Misused(error)) => eprintln!("error: {error:#}"),
             Ok(()) | Err(Failed::NoModel | Failed::Reported) => {}
         }
-        eprintln!("\nserving on {url}, until Ctrl-C");
+        eprintln!("\nserving on {url} until Ctrl-C");
     }
-    until(&shutdown, &mut fleet).await?;
+    wait_for_shutdown(&shutdown, &mut fleet).await?;
     fleet.stop().await?;
     serving.await??;
     done
@@ -71,7 +71,8 @@ async fn job(
     report::print(session, store, &outcome, truth).await
 }
 
-async fn until(shutdown: &Shutdown, fleet: &mut Fleet) -> Result<(), Failed> {
+/// Waits for the shutdown. Fails if a worker fails first.
+async fn wait_for_shutdown(shutdown: &Shutdown, fleet: &mut Fleet) -> Result<(), Failed> {
     tokio::select! {
         biased;
         () = shutdown.cancelled() => Ok(()),

@@ -3,7 +3,7 @@
 use crate::output::legible;
 use common::model::Model;
 
-/// Every caution about a model, each as a sentence without its full stop.
+/// Returns every caution about a model, each as a sentence without its full stop.
 pub(crate) fn cautions(model: &Model) -> Vec<String> {
     let without_evidence = model.evidence.as_ref().and_then(trainer::promote::without_evidence);
     let warnings = model.warnings.iter().map(|warning| legible(&warning.why, false).into_owned());

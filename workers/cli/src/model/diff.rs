@@ -118,7 +118,7 @@ impl Difference {
         };
         for (which, ids) in [("first", only_in(from, to)), ("second", only_in(to, from))] {
             if !ids.is_empty() {
-                println!("only the {which} is trained on batch {}", list(ids));
+                println!("only the {which} version is trained on batch {}", list(ids));
             }
         }
         for (key, [one, other]) in settings {

@@ -1,8 +1,8 @@
-//! `model promote`, `rollback`, `retrain`: what changes which version is served.
+//! `model promote`, `rollback` and `retrain`: change which version is served.
 
 use super::versions::{READS_AT_ONCE, resolve, store_of};
 use crate::{
-    arguments::Word,
+    arguments::AliasChange,
     output::legible,
     session::{Failed, Session, user_and_host},
 };
@@ -25,97 +25,103 @@ use trainer::{
 };
 
 /// `promote`
-pub(super) async fn promote(session: &Session, meant: &str, word: &Word) -> Result<(), Failed> {
+pub(super) async fn promote(session: &Session, name: &str, change: &AliasChange) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let (version, artefact) = resolve(&store, &word.family, meant).await?;
+    let (version, artefact) = resolve(&store, &change.family, name).await?;
     check_release(&store, &version, &artefact).await?;
-    name(session, &store, &version, word).await
+    make_champion(session, &store, &version, change).await
 }
 
 /// `rollback`
-pub(super) async fn rollback(session: &Session, to: Option<&str>, word: &Word) -> Result<(), Failed> {
+pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &AliasChange) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let family = &word.family.model;
-    // One that cannot be read is behind, too.
+    let family = &change.family.model;
+    // An unreadable alias document counts as outdated.
     let alias = match store::read_json::<Alias>(&store, &layout::champion(family)).await {
         Err(Failure::Permanent { .. }) => None,
         read => read?,
     };
     let champion = registry::current(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
-        return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to take back")));
+        return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to roll back")));
     };
-    let line: Vec<&str> = champion.history.iter().map(|past| past.model_id.as_str()).collect();
-    // The one before it in the line; not one that came later and was taken back.
-    let first = line.iter().position(|id| *id == champion.model_id).unwrap_or(line.len());
-    let was_before = first < line.len();
-    let is_behind = alias.is_none_or(|alias| alias.generation < champion.generation);
-    if to.is_none() && was_before && (is_behind || !are_breeds_named(&store, &champion).await?) {
-        let (version, _) = resolve(&store, &word.family, &champion.model_id).await?;
+    let history: Vec<&str> = champion.history.iter().map(|past| past.model_id.as_str()).collect();
+    // The predecessor of its first promotion, not a later version that was rolled back.
+    let first = history.iter().position(|id| *id == champion.model_id).unwrap_or(history.len());
+    let was_champion_before = first < history.len();
+    let is_outdated = alias.is_none_or(|alias| alias.generation < champion.generation);
+    if to.is_none() && was_champion_before && (is_outdated || !are_breeds_served(&store, &champion).await?) {
+        let (version, _) = resolve(&store, &change.family, &champion.model_id).await?;
         if !session.shared.json {
             eprintln!(
-                "a roll-back to {} was interrupted: it is finished now; the same command again goes further back",
+                "a rollback to {} was interrupted: it is completed now; run the same command again to go further back",
                 champion.model_id
             );
         }
-        return name(session, &store, &version, word).await;
+        return make_champion(session, &store, &version, change).await;
     }
-    let meant = match (to, first.checked_sub(1).and_then(|before| line.get(before))) {
-        (Some(meant), _) => meant.to_owned(),
+    let target = match (to, first.checked_sub(1).and_then(|before| history.get(before))) {
+        (Some(target), _) => target.to_owned(),
         (None, Some(before)) => (*before).to_owned(),
         (None, None) => {
-            let known = match champion.generation == line.len() as u64 + 1 {
+            let position = match champion.generation == history.len() as u64 + 1 {
                 true => "is the first champion",
-                false => "was champion before all that the alias remembers",
+                false => "is the oldest champion in the history",
             };
             let why = format!(
-                "{} {known} of {family}: there is none before it (--to names another version, `wildrydes model list` shows \
+                "{} {position} of {family}: it has no predecessor (--to names another version, `wildrydes model list` shows \
                  them)",
                 champion.model_id
             );
             return Err(Failed::Broken(anyhow!(why)));
         }
     };
-    let (version, artefact) = resolve(&store, &word.family, &meant).await?;
+    let (version, artefact) = resolve(&store, &change.family, &target).await?;
     check_release(&store, &version, &artefact).await?;
-    name(session, &store, &version, word).await
+    make_champion(session, &store, &version, change).await
 }
 
-/// Whether every breed that has a model beside the champion is answered by it.
-async fn are_breeds_named(store: &Store, champion: &Alias) -> Result<bool, Failed> {
+/// Returns whether every usable breed model of the champion's release is served.
+async fn are_breeds_served(store: &Store, champion: &Alias) -> Result<bool, Failed> {
     let path = layout::breeds(&champion.model, &champion.model_id);
     let breeds = store::read_json::<Breeds>(store, &path).await?.map(|breeds| breeds.breeds).unwrap_or_default();
-    let looking = stream::iter(breeds).map(|breed| async move {
+    let checks = stream::iter(breeds).map(|breed| async move {
         if in_service(store, &champion.model_id, &breed).await?.is_some() {
             return Ok::<_, Failed>(true);
         }
-        // One that cannot be used is left out for good.
+        // An unusable breed model is left out permanently.
         Ok(registry::version(store, &breed.model, &breed.model_id).await?.is_err())
     });
-    looking.buffer_unordered(READS_AT_ONCE).try_all(|named| async move { named }).await
+    checks.buffer_unordered(READS_AT_ONCE).try_all(|is_served| async move { is_served }).await
 }
 
-/// A breed's model is of use only beside the model of all rides it was trained with.
+/// Checks that a breed model belongs to the release of the present champion: scorers use it only with that global model.
 async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Result<(), Failed> {
-    let Some(((all, _), centre)) = layout::of_breed(&version.model).zip(artefact.centre.as_deref()) else {
+    let Some(((global, _), centre)) = layout::of_breed(&version.model).zip(artefact.centre.as_deref()) else {
         return Ok(());
     };
-    let champion = registry::current(store, all, AliasName::Champion).await?;
+    let champion = registry::current(store, global, AliasName::Champion).await?;
     match champion.is_some_and(|champion| champion.model_id == centre) {
         true => Ok(()),
         false => Err(Failed::Broken(anyhow!(
-            "{} {} was trained beside {centre}, which is not the champion of {all}: scorers would not use it. Promote that one, \
-             and its breeds follow: wildrydes model promote {centre}",
+            "{} {} was trained with {centre}, which is not the champion of {global}: scorers would not use it. Promote {centre}, \
+             and its breed models follow: wildrydes model promote {centre}",
             version.model,
             version.model_id
         ))),
     }
 }
 
-async fn name(session: &Session, store: &Store, version: &Version, word: &Word) -> Result<(), Failed> {
+/// Makes a version champion, its breed models with it, and announces them.
+async fn make_champion(
+    session: &Session,
+    store: &Store,
+    version: &Version,
+    change: &AliasChange,
+) -> Result<(), Failed> {
     let before = registry::current(store, &version.model, AliasName::Champion).await?;
-    let by = word.by.clone().unwrap_or_else(user_and_host);
-    let champion = registry::name(store, AliasName::Champion, version, &by, &word.why).await?;
+    let by = change.by.clone().unwrap_or_else(user_and_host);
+    let champion = registry::name(store, AliasName::Champion, version, &by, &change.why).await?;
     let before = before.map(|before| before.model_id).filter(|before| *before != champion.model_id);
     if !session.shared.json {
         match &before {
@@ -124,11 +130,11 @@ async fn name(session: &Session, store: &Store, version: &Version, word: &Word) 
         }
     }
     let named = name_breeds(store, champion.clone()).await.with_context(|| {
-        "naming the models of breeds beside it: until they follow, the model of all rides scores theirs; the same command \
-         again finishes it"
+        "promoting its breed models: until they follow, the global model scores their rides; run the same command again to \
+         complete it"
     })?;
     for (breed, why) in &named.left_out {
-        eprintln!("the model of breed {} is left out: {why}", legible(breed, false));
+        eprintln!("the breed model of {} is left out: {why}", legible(breed, false));
     }
     let breeds = named.champions.len();
     let mut champions = vec![champion.clone()];
@@ -139,23 +145,23 @@ async fn name(session: &Session, store: &Store, version: &Version, word: &Word) 
         return Ok(());
     }
     if breeds > 0 {
-        println!("and the {breeds} models of breeds that were trained with it");
+        println!("and the {breeds} breed models of its release");
     }
     match announced {
-        Ok(()) => println!("scorers were told"),
-        Err(why) => println!("scorers see it when they look next, within a second ({why})"),
+        Ok(()) => println!("the scorers were notified"),
+        Err(why) => println!("the scorers notice it within a second ({why})"),
     }
     Ok(())
 }
 
 /// Tells the scorers of the configured broker, which look by themselves as well; or why not.
 async fn announce(session: &Session, champions: &[Alias]) -> Result<(), String> {
-    /// How long a broker is waited for.
-    const PATIENCE: Duration = Duration::from_secs(5);
+    /// Deadline of the announcement.
+    const TIMEOUT: Duration = Duration::from_secs(5);
     if session.shared.broker.is_none() && !session.configuration.sets("broker.url") {
-        return Err("no broker is configured to tell them".to_owned());
+        return Err("no broker is configured to notify them".to_owned());
     }
-    let telling = async {
+    let announcing = async {
         let broker = session.broker().map_err(|_| "the broker's settings cannot be used".to_owned())?;
         let client = Client::connect(broker.as_ref(), "wildrydes model").await.map_err(|why| why.to_string())?;
         for champion in champions {
@@ -164,7 +170,7 @@ async fn announce(session: &Session, champions: &[Alias]) -> Result<(), String> 
         client.close().await;
         Ok(())
     };
-    tokio::time::timeout(PATIENCE, telling).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
+    tokio::time::timeout(TIMEOUT, announcing).await.unwrap_or_else(|_| Err("the broker does not answer".to_owned()))
 }
 
 /// `retrain`
@@ -174,15 +180,15 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
     if !session.shared.json {
         eprintln!("training on every dataset of {}", session.store_location()?);
     }
-    let said = tokio::select! {
-        said = trainer.retrain() => said?,
+    let messages = tokio::select! {
+        messages = trainer.retrain() => messages?,
         interrupted = tokio::signal::ctrl_c() => {
             interrupted?;
-            return Err(Failed::Broken(anyhow!("interrupted; the same command goes on where this one was: `wildrydes model list` shows whether anything was promoted")));
+            return Err(Failed::Broken(anyhow!("interrupted; the same command continues where it stopped: `wildrydes model list` shows whether a version was promoted")));
         }
     };
     let mut promoted: Vec<ModelPromoted> = Vec::new();
-    for message in &said {
+    for message in &messages {
         if message.properties.kind.as_deref() == Some(&ModelRejected::KIND.to_string()) {
             let rejected: ModelRejected = decode(&message.body)?;
             if session.shared.json {
@@ -210,7 +216,7 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
     } else if let [global, breeds @ ..] = promoted.as_slice() {
         println!("{} is champion of {}: {}", global.model_id, global.model, global.why.as_deref().unwrap_or_default());
         if !breeds.is_empty() {
-            println!("and {} models of breeds with it", breeds.len());
+            println!("and {} breed models with it", breeds.len());
         }
     }
     Ok(())

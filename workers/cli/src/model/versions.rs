@@ -14,7 +14,7 @@ use trainer::registry::{self, Version};
 /// Maximum number of artefacts read at the same time.
 pub(super) const READS_AT_ONCE: usize = 16;
 
-/// The store, which must be there.
+/// Opens the store. Fails if it does not exist.
 pub(super) fn store_of(session: &Session) -> Result<Store, Failed> {
     match session.store_if_there()? {
         Some(store) => Ok(store),
@@ -22,9 +22,10 @@ pub(super) fn store_of(session: &Session) -> Result<Store, Failed> {
     }
 }
 
-/// A family's names.
+/// The aliases of a model family.
 pub(super) struct Aliases {
     pub(super) champion: Option<Alias>,
+    /// `None` if it is the champion as well.
     pub(super) challenger: Option<Alias>,
 }
 
@@ -48,47 +49,47 @@ impl Aliases {
     }
 }
 
-/// Ids of a family's versions: of those whose artefact is there.
+/// Returns the ids of a family's versions: those that have an artefact.
 pub(super) async fn versions(store: &Store, family: &str) -> Result<Vec<String>, Failed> {
     check_family(family)?;
     let prefix = Path::from(format!("{}/{family}", layout::MODELS));
     let listing = store.list_with_delimiter(Some(&prefix)).await?;
     let ids: Vec<String> =
         listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
-    let whole = stream::iter(ids).map(|id| async move {
+    let complete = stream::iter(ids).map(|id| async move {
         Ok::<_, Failed>(store::exists(store, &layout::model(family, &id)).await?.then_some(id))
     });
-    whole.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
+    complete.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
 }
 
 pub(super) fn check_family(family: &str) -> Result<(), Failed> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    match !family.is_empty() && family.chars().all(plain) {
+    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+    match !family.is_empty() && family.chars().all(is_allowed) {
         true => Ok(()),
         false => Err(Failed::Misused(anyhow!("--model {family:?}: expected a model family, e.g. service-request"))),
     }
 }
 
-/// The version that is meant: a name, an id, or the beginning of one.
-pub(super) async fn resolve(store: &Store, family: &Family, meant: &str) -> Result<(Version, Model), Failed> {
+/// Resolves `champion`, `challenger`, a model id or a prefix of one.
+pub(super) async fn resolve(store: &Store, family: &Family, name: &str) -> Result<(Version, Model), Failed> {
     let family = family.model.as_str();
     check_family(family)?;
-    let names = Aliases::of(store, family).await?;
-    let nobody =
+    let aliases = Aliases::of(store, family).await?;
+    let missing =
         |name: &str| Failed::Broken(anyhow!("{family} has no {name}: `wildrydes model list` shows its versions"));
-    let model_id = match meant {
-        "champion" => names.champion.ok_or_else(|| nobody(meant))?.model_id,
-        "challenger" => names.challenger.ok_or_else(|| nobody(meant))?.model_id,
-        beginning => {
-            let known = versions(store, family).await?;
-            let mut fitting = known.iter().filter(|id| id.starts_with(beginning));
-            match (fitting.next(), fitting.next()) {
+    let model_id = match name {
+        "champion" => aliases.champion.ok_or_else(|| missing(name))?.model_id,
+        "challenger" => aliases.challenger.ok_or_else(|| missing(name))?.model_id,
+        prefix => {
+            let versions = versions(store, family).await?;
+            let mut matching = versions.iter().filter(|id| id.starts_with(prefix));
+            match (matching.next(), matching.next()) {
                 (Some(only), None) => only.clone(),
                 (Some(one), Some(other)) => {
-                    let why = format!("{beginning:?} may be {one} or {other}: give more of the id");
+                    let why = format!("{prefix:?} matches {one} and {other}: give more of the id");
                     return Err(Failed::Misused(anyhow!(why)));
                 }
-                (None, _) => return Err(nobody(&format!("version {beginning:?}"))),
+                (None, _) => return Err(missing(&format!("version {prefix:?}"))),
             }
         }
     };

@@ -1,8 +1,8 @@
-//! Complete datasets of a store, read for export and description: in the order of their ids, each file held against its
-//! manifest, in bounded memory. Of each file
+//! Reads complete datasets of a store in the order of their batch ids, checks each file against its manifest, and needs
+//! bounded memory.
 //!
 //! ```text
-//! blocks ──▶ hashed, parsed (a thread) ──▶ rows ──▶ what a command makes of them (the thread that asked)
+//! blocks of a file ──▶ hashed and parsed (own thread) ──▶ rows ──▶ consumed by a command (calling thread)
 //! ```
 
 mod rows;
@@ -10,7 +10,7 @@ mod rows;
 pub(crate) use rows::{Rows, moment_of, parse};
 
 use crate::{
-    arguments::Chosen,
+    arguments::Selection,
     notebook::dictionary::field,
     output::progress::{Step, Unit},
     session::{Failed, Session},
@@ -31,40 +31,40 @@ use tokio::sync::mpsc;
 use xxhash_rust::xxh3::xxh3_128;
 
 const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
-/// Blocks asked of the store ahead of their use, and as many again on their way to the parser.
+/// Number of blocks requested from the store ahead of their use; as many again wait for the parser.
 const READ_AHEAD: usize = 2;
-/// Pieces of rows that are ready before they are taken.
+/// Maximum number of parsed pieces that wait for the command.
 const PARSED_AHEAD: usize = 4;
 
-/// The datasets a command is about.
+/// The selected datasets.
 pub(crate) struct Datasets {
     store: Store,
-    /// By rising batch id.
+    /// Sorted by batch id.
     pub(crate) manifests: Vec<Manifest>,
     labelled: bool,
     unique: bool,
 }
 
-/// Rides that were not asked for.
+/// Counts of rides that the selection excludes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) struct LeftOut {
-    /// Without a label, where only labelled ones were asked for.
+    /// Rides without a label, if only labelled ones are selected.
     pub(crate) unlabelled: u64,
-    /// Of a ride id that is kept in another batch, where each was asked for once.
+    /// Rides whose id is kept from another batch, if each id is selected once.
     pub(crate) duplicates: u64,
 }
 
 impl Datasets {
-    /// Finds what was chosen.
+    /// Reads the manifests of the selected datasets.
     ///
     /// # Errors
-    /// When there is no store, no dataset, or none of a batch that was named; when a manifest is damaged.
-    pub(crate) async fn choose(session: &Session, chosen: &Chosen) -> Result<Self, Failed> {
+    /// Fails if there is no store, no dataset, or no dataset of a named batch; if a manifest is damaged.
+    pub(crate) async fn select(session: &Session, selection: &Selection) -> Result<Self, Failed> {
         let Some(store) = session.store_if_there()? else {
             return Err(Failed::Broken(anyhow!(session.no_store()?)));
         };
-        let place = session.store_location()?;
-        let mut ids = chosen.batches.clone();
+        let location = session.store_location()?;
+        let mut ids = selection.batches.clone();
         if ids.is_empty() {
             let listing = store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await?;
             ids.extend(listing.common_prefixes.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)));
@@ -73,31 +73,31 @@ impl Datasets {
         ids.dedup();
         let mut manifests = Vec::new();
         for id in &ids {
-            match manifest(&store, id).await.with_context(|| mend(id))? {
+            match manifest(&store, id).await.with_context(|| remedy(id))? {
                 Some(manifest) => manifests.push(manifest),
-                // A folder without a manifest is a dataset on its way.
-                None if chosen.batches.is_empty() => {}
-                None => return Err(Failed::Broken(absent(&store, id, &place).await?)),
+                // A folder without a manifest is an unfinished dataset.
+                None if selection.batches.is_empty() => {}
+                None => return Err(Failed::Broken(missing(&store, id, &location).await?)),
             }
         }
         if manifests.is_empty() {
             return Err(Failed::Broken(anyhow!(
-                "no complete dataset in {place}: `wildrydes run rides.json` makes one, `wildrydes status` shows what is in \
-                 progress"
+                "no complete dataset in {location}: `wildrydes run rides.json` creates one, `wildrydes status` shows the batches \
+                 in progress"
             )));
         }
-        Ok(Self { store, manifests, labelled: chosen.labelled, unique: chosen.unique })
+        Ok(Self { store, manifests, labelled: selection.labelled, unique: selection.unique })
     }
 
-    /// Rides in all of them.
+    /// Returns the number of rides in all datasets.
     pub(crate) fn rides(&self) -> u64 {
         self.manifests.iter().fold(0, |sum, manifest| sum.saturating_add(manifest.accepted))
     }
 
-    /// Reads all rides and gives those that were chosen to `each`: the batch, a piece of it, and which of its rows.
+    /// Reads all rides and passes the selected ones to `each`: the batch id, a piece of the batch, and the selected rows of it.
     ///
     /// # Errors
-    /// When a file is not what its manifest says, or the store fails, or `each` does.
+    /// Fails if a file does not match its manifest, if the store fails, or if `each` fails.
     pub(crate) async fn read(
         &self,
         title: &str,
@@ -106,12 +106,12 @@ impl Datasets {
     ) -> anyhow::Result<LeftOut> {
         let mut left_out = LeftOut::default();
         let mut once = None;
-        // Within a batch ride ids are unique.
+        // Ride ids are unique within a batch.
         if self.unique && self.manifests.len() > 1 {
             let mut ids = Once::default();
             if self.manifests.iter().any(|manifest| manifest.trainable < manifest.accepted) {
-                self.pass("looking for doubles", quiet, |_, rows| {
-                    (0..rows.len()).filter(|&row| rows.is_trainable(row)).for_each(|row| ids.awaits(rows, row));
+                self.pass("looking for duplicates", quiet, |_, rows| {
+                    (0..rows.len()).filter(|&row| rows.is_trainable(row)).for_each(|row| ids.expect(rows, row));
                     Ok(())
                 })
                 .await?;
@@ -124,7 +124,7 @@ impl Datasets {
             for row in 0..rows.len() {
                 if self.labelled && rows.label(row).is_none() {
                     left_out.unlabelled += 1;
-                } else if once.as_mut().is_some_and(|once| !once.takes(rows, row)) {
+                } else if once.as_mut().is_some_and(|once| !once.keeps(rows, row)) {
                     left_out.duplicates += 1;
                 } else {
                     kept.push(row);
@@ -145,19 +145,19 @@ impl Datasets {
         let step = Step::start(title, Unit::Rides, self.rides(), quiet);
         let mut seen = 0;
         for manifest in &self.manifests {
-            let mut of_files = 0;
+            let mut file_rides = 0;
             for file in &manifest.files {
                 let mut each = |rows: Rows| {
                     seen += rows.len() as u64;
                     step.at(seen);
                     each(&manifest.batch_id, &rows)
                 };
-                of_files += read_file(&self.store, manifest, file, &mut each).await?;
+                file_rides += read_file(&self.store, manifest, file, &mut each).await?;
             }
-            if of_files != manifest.accepted {
+            if file_rides != manifest.accepted {
                 let Manifest { batch_id, accepted, .. } = manifest;
                 let path = layout::manifest(batch_id);
-                bail!("{path} says {accepted} rides, its files hold {of_files}\n{}", mend(batch_id));
+                bail!("{path} lists {accepted} rides, but its files contain {file_rides}\n{}", remedy(batch_id));
             }
         }
         step.done(seen);
@@ -165,24 +165,25 @@ impl Datasets {
     }
 }
 
-/// Each ride once, as training counts it: of the rides with one id the first that has a label and weather, else the first.
-/// By the ids' 128-bit fingerprints, about 40 bytes a ride.
+/// Selects each ride id once, as training does: its first ride with label and weather, else its first ride. Remembers 128-bit
+/// fingerprints of the ids: about 40 bytes per ride.
 #[derive(Default)]
 struct Once {
-    /// Whether the ride was taken already; not yet while one with label and weather is still to come.
-    taken: HashMap<u128, bool>,
+    /// Whether the ride was kept. `false` while its ride with label and weather is still expected.
+    kept: HashMap<u128, bool>,
 }
 
 impl Once {
-    /// A ride with label and weather will come.
-    fn awaits(&mut self, rows: &Rows, row: usize) {
-        self.taken.entry(fingerprint(rows, row)).or_insert(false);
+    /// Records that a ride with label and weather follows.
+    fn expect(&mut self, rows: &Rows, row: usize) {
+        self.kept.entry(fingerprint(rows, row)).or_insert(false);
     }
 
-    fn takes(&mut self, rows: &Rows, row: usize) -> bool {
-        match self.taken.get_mut(&fingerprint(rows, row)) {
-            Some(taken) => rows.is_trainable(row) && !std::mem::replace(taken, true),
-            None => self.taken.insert(fingerprint(rows, row), true).is_none(),
+    /// Returns whether this ride is the one to keep of its id.
+    fn keeps(&mut self, rows: &Rows, row: usize) -> bool {
+        match self.kept.get_mut(&fingerprint(rows, row)) {
+            Some(kept) => rows.is_trainable(row) && !std::mem::replace(kept, true),
+            None => self.kept.insert(fingerprint(rows, row), true).is_none(),
         }
     }
 }
@@ -195,47 +196,47 @@ async fn manifest(store: &Store, batch_id: &str) -> anyhow::Result<Option<Manife
     let path = layout::manifest(batch_id);
     let Some(manifest) = store::read_json::<Manifest>(store, &path).await? else { return Ok(None) };
     if manifest.schema != MANIFEST_SCHEMA {
-        bail!("{path}: its schema is {}; this command reads {MANIFEST_SCHEMA}", manifest.schema);
+        bail!("{path} has the schema {}; this command reads {MANIFEST_SCHEMA}", manifest.schema);
     }
     if manifest.batch_id != batch_id {
-        bail!("{path}: it is the manifest of {}", manifest.batch_id);
+        bail!("{path} is the manifest of {}", manifest.batch_id);
     }
-    let own = layout::dataset(batch_id);
-    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&own, &file.path)) {
-        bail!("{path}: it names {:?}, which is not below {own}/", file.path);
+    let folder = layout::dataset(batch_id);
+    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&folder, &file.path)) {
+        bail!("{path} names {:?}, which is not below {folder}/", file.path);
     }
     Ok(Some(manifest))
 }
 
-/// Why a batch that was named has no dataset, and what to do.
-async fn absent(store: &Store, batch_id: &str, place: &str) -> anyhow::Result<anyhow::Error> {
+/// Returns why a named batch has no dataset, and what to do.
+async fn missing(store: &Store, batch_id: &str, location: &str) -> anyhow::Result<anyhow::Error> {
     Ok(match store::exists(store, &layout::claim(batch_id)).await? {
         true => anyhow!("batch {batch_id} has no dataset yet: `wildrydes status {batch_id}` shows how far it is"),
-        false => anyhow!("no batch {batch_id} in {place}: `wildrydes status` lists those that are there"),
+        false => anyhow!("no batch {batch_id} in {location}: `wildrydes status` lists the batches there"),
     })
 }
 
-/// What to do about a damaged dataset.
-fn mend(batch_id: &str) -> String {
+/// Returns what to do about a damaged dataset.
+fn remedy(batch_id: &str) -> String {
     let folder = layout::dataset(batch_id);
     format!(
-        "dataset {batch_id} is damaged: put a copy of {folder} back, or remove that folder and `wildrydes replay {batch_id}`; \
-         other batches can be named meanwhile"
+        "dataset {batch_id} is damaged: restore {folder} from a copy, or remove that folder and run `wildrydes replay {batch_id}`; \
+         until then, other batches can be named"
     )
 }
 
-/// Reads one file; the number of its rides.
+/// Reads one file; returns the number of its rides.
 async fn read_file(
     store: &Store,
     manifest: &Manifest,
     file: &DatasetFile,
     each: &mut impl FnMut(Rows) -> anyhow::Result<()>,
 ) -> anyhow::Result<u64> {
-    let damaged = |why: String| anyhow!("{}: {why}\n{}", file.path, mend(&manifest.batch_id));
+    let damaged = |why: String| anyhow!("{}: {why}\n{}", file.path, remedy(&manifest.batch_id));
     let path = Path::from(file.path.as_str());
     let size = match store.head(&path).await {
         Ok(found) => found.size,
-        Err(object_store::Error::NotFound { .. }) => return Err(damaged("the file is gone".to_owned())),
+        Err(object_store::Error::NotFound { .. }) => return Err(damaged("the file is missing".to_owned())),
         Err(error) => return Err(outage(error).into()),
     };
     if size != file.bytes {
@@ -251,7 +252,7 @@ async fn read_file(
     let feeding = async move {
         let mut read = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
         while let Some(block) = read.next().await {
-            // Nobody parses any more: whoever takes the rows has failed, and says why.
+            // The parser has stopped because the consumer of the rows failed; its error is returned below.
             if blocks.send(block?).await.is_err() {
                 break;
             }
@@ -297,7 +298,7 @@ impl Incoming {
         true
     }
 
-    /// In hexadecimal, of what was read and of what is left.
+    /// Reads the rest; returns the SHA-256 of all blocks, 64 hex digits.
     fn sha256_of_all(mut self) -> String {
         while self.next() {}
         hex::encode(self.sha256.finalize())
@@ -340,26 +341,26 @@ mod tests {
     }
 
     #[test]
-    fn of_each_ride_the_one_training_keeps_is_taken_wherever_it_stands() {
+    fn first_ride_with_label_and_weather_is_kept_of_each_id() {
         let first = rows(&[("a", false, true), ("b", true, false), ("c", true, true), ("d", false, false)]);
         let second = rows(&[("a", true, true), ("b", false, true), ("c", true, true), ("d", true, true)]);
         let third = rows(&[("a", true, true), ("d", true, true)]);
         let batches = [&first, &second, &third];
         let mut once = Once::default();
         for rows in batches {
-            (0..rows.len()).filter(|&row| rows.is_trainable(row)).for_each(|row| once.awaits(rows, row));
+            (0..rows.len()).filter(|&row| rows.is_trainable(row)).for_each(|row| once.expect(rows, row));
         }
-        let taken = batches.map(|rows| (0..rows.len()).map(|row| once.takes(rows, row)).collect::<Vec<_>>());
-        assert_eq!(taken[0], [false, true, true, false], "b has label and weather nowhere: its first");
-        assert_eq!(taken[1], [true, false, false, true]);
-        assert_eq!(taken[2], [false, false]);
+        let kept = batches.map(|rows| (0..rows.len()).map(|row| once.keeps(rows, row)).collect::<Vec<_>>());
+        assert_eq!(kept[0], [false, true, true, false], "b never has both label and weather: its first ride");
+        assert_eq!(kept[1], [true, false, false, true]);
+        assert_eq!(kept[2], [false, false]);
     }
 
     #[test]
-    fn where_all_rides_have_label_and_weather_the_first_is_taken_without_looking_ahead() {
+    fn first_ride_is_kept_if_all_have_label_and_weather() {
         let all = rows(&[("a", true, true), ("b", true, true)]);
         let mut once = Once::default();
-        let mut taken = || (0..all.len()).map(|row| once.takes(&all, row)).collect::<Vec<_>>();
-        assert_eq!((taken(), taken()), (vec![true, true], vec![false, false]));
+        let mut kept = || (0..all.len()).map(|row| once.keeps(&all, row)).collect::<Vec<_>>();
+        assert_eq!((kept(), kept()), (vec![true, true], vec![false, false]));
     }
 }

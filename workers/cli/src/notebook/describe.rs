@@ -1,8 +1,8 @@
-//! `describe`: the joined dataset in numbers.
+//! `describe`: summary statistics of the joined dataset.
 
 mod summary;
 
-use self::summary::{Counter, Group, OfColumn, QUANTILES, RATES, Summary};
+use self::summary::{ColumnSummary, Counter, Group, QUANTILES, RATES, Summary};
 use crate::{
     arguments::Describe,
     notebook::{
@@ -16,13 +16,14 @@ use indicatif::HumanCount;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 
-/// Breeds, stations and batches that are shown; of breeds and stations as many as JSON holds.
-const SHOWN: usize = 8;
-const TOLD: usize = 100;
+/// Maximum number of breeds, stations and batches in a table.
+const TABLE_ROWS_MAX: usize = 8;
+/// Maximum number of breeds and stations in JSON.
+const JSON_VALUES_MAX: usize = 100;
 
 /// `describe`
 pub(crate) async fn describe(session: &Session, options: &Describe) -> Result<(), Failed> {
-    let datasets = Datasets::choose(session, &options.chosen).await?;
+    let datasets = Datasets::select(session, &options.selection).await?;
     let mut summary = Summary::default();
     let left_out = datasets
         .read("describing", session.shared.json, |batch_id, rows, kept| {
@@ -44,7 +45,7 @@ fn as_json(summary: &Summary, left_out: LeftOut) -> Value {
     let columns: Vec<_> = numbers()
         .zip(summary.columns())
         .map(|(Column { name, unit, .. }, of)| {
-            let OfColumn { count, missing, mean, sd, min, quantiles, max } = of;
+            let ColumnSummary { count, missing, mean, sd, min, quantiles, max } = of;
             let quantiles: serde_json::Map<String, Value> =
                 QUANTILES.iter().map(f64::to_string).zip(quantiles.map(Value::from)).collect();
             json!({
@@ -64,11 +65,11 @@ fn as_json(summary: &Summary, left_out: LeftOut) -> Value {
                 .enumerate()
                 .map(|(bin, group)| {
                     let from = bin.checked_sub(1).map(|before| rate.edges[before]);
-                    let mut told = of_group(group);
-                    told["bin"] = rate.bins[bin].into();
-                    told["from"] = from.into();
-                    told["below"] = rate.edges.get(bin).copied().into();
-                    told
+                    let mut document = group_json(group);
+                    document["bin"] = rate.bins[bin].into();
+                    document["from"] = from.into();
+                    document["below"] = rate.edges.get(bin).copied().into();
+                    document
                 })
                 .collect();
             json!({ "column": column.0, "unit": column.1, "bins": bins })
@@ -84,12 +85,12 @@ fn as_json(summary: &Summary, left_out: LeftOut) -> Value {
         "quantiles_of_rides": summary.sampled(),
         "columns": columns,
         "correlations": { "columns": numbers().map(|column| column.name).collect::<Vec<_>>(), "matrix": matrix },
-        "breeds": counted(&summary.breeds), "stations": counted(&summary.stations),
+        "breeds": counter_json(&summary.breeds), "stations": counter_json(&summary.stations),
         "service_rates": rates,
     })
 }
 
-fn of_group(group: &Group) -> Value {
+fn group_json(group: &Group) -> Value {
     let interval = group.interval().map(|(low, high)| [low, high]);
     json!({
         "rides": group.rides, "labelled": group.labelled, "service": group.service, "rate": group.rate(),
@@ -97,14 +98,14 @@ fn of_group(group: &Group) -> Value {
     })
 }
 
-fn counted(counter: &Counter) -> Value {
+fn counter_json(counter: &Counter) -> Value {
     let largest: Vec<_> = counter
-        .largest(TOLD)
+        .largest(JSON_VALUES_MAX)
         .into_iter()
         .map(|(value, group)| {
-            let mut told = of_group(&group);
-            told["value"] = value.into();
-            told
+            let mut document = group_json(&group);
+            document["value"] = value.into();
+            document
         })
         .collect();
     json!({
@@ -150,20 +151,20 @@ fn counts(text: &mut String, summary: &Summary, left_out: LeftOut) -> fmt::Resul
     };
     line("rides", *rides, span)?;
     line("labelled", *labelled, share(*labelled, *rides))?;
-    line("… service", *service, format!("{} of the labelled", share(*service, *labelled)))?;
+    line("… service", *service, format!("{} of the labelled rides", share(*service, *labelled)))?;
     line("with weather", *with_weather, share(*with_weather, *rides))?;
-    line("to train on", *trainable, format!("{}: label and weather", share(*trainable, *rides)))?;
+    line("trainable", *trainable, format!("{}: with label and weather", share(*trainable, *rides)))?;
     if left_out.unlabelled > 0 {
         line("left out", left_out.unlabelled, "without a label".to_owned())?;
     }
     if left_out.duplicates > 0 {
-        line("left out", left_out.duplicates, "their id is kept from another batch".to_owned())?;
+        line("left out", left_out.duplicates, "ride ids of another batch".to_owned())?;
     }
     line("batches", summary.batches.len() as u64, String::new())?;
-    for (batch_id, rides) in summary.batches.iter().take(SHOWN) {
+    for (batch_id, rides) in summary.batches.iter().take(TABLE_ROWS_MAX) {
         writeln!(text, "    {:<44}{:>13}", cut(batch_id, 43), HumanCount(*rides).to_string())?;
     }
-    others(text, "    ", summary.batches.iter().skip(SHOWN).map(|(_, rides)| *rides))?;
+    others(text, "    ", summary.batches.iter().skip(TABLE_ROWS_MAX).map(|(_, rides)| *rides))?;
     text.insert_str(0, "\nRides\n");
     Ok(())
 }
@@ -183,14 +184,14 @@ fn columns(text: &mut String, summary: &Summary) -> fmt::Result {
     writeln!(text, "\n{:<16}{:<14}{:>15}{:>15}{:>13}{:>13}", "Columns", "unit", "count", "missing", "mean", "sd")?;
     for (Column { name, unit, .. }, of) in numbers().zip(&all) {
         let (mean, sd) = (short(of.mean), short(of.sd));
-        let [there, missing] = [of.count, of.missing].map(count);
-        writeln!(text, "  {name:<14}{:<14}{there:>15}{missing:>15}{mean:>13}{sd:>13}", unit.unwrap_or("0 or 1"))?;
+        let [present, missing] = [of.count, of.missing].map(count);
+        writeln!(text, "  {name:<14}{:<14}{present:>15}{missing:>15}{mean:>13}{sd:>13}", unit.unwrap_or("0 or 1"))?;
     }
-    let of = match summary.sampled() {
+    let basis = match summary.sampled() {
         all if all == summary.rides.rides => String::new(),
         sampled => format!(", 5 to 95 % of {} evenly spread rides", HumanCount(sampled)),
     };
-    writeln!(text, "\nQuantiles{of}")?;
+    writeln!(text, "\nQuantiles{basis}")?;
     write!(text, "  {:<14}{:>12}", "", "min")?;
     for quantile in QUANTILES {
         write!(text, "{:>12}", format!("{} %", (100.0 * quantile).round()))?;
@@ -240,7 +241,8 @@ fn groups_by(text: &mut String, title: &str, groups: Vec<(String, Group)>) -> fm
 }
 
 fn texts(text: &mut String, title: &str, counter: &Counter) -> fmt::Result {
-    let mut groups: Vec<_> = counter.largest(SHOWN).into_iter().map(|(value, group)| (cut(value, 37), group)).collect();
+    let mut groups: Vec<_> =
+        counter.largest(TABLE_ROWS_MAX).into_iter().map(|(value, group)| (cut(value, 37), group)).collect();
     if groups.is_empty() {
         return Ok(());
     }
@@ -248,14 +250,14 @@ fn texts(text: &mut String, title: &str, counter: &Counter) -> fmt::Result {
         groups.push(("none".to_owned(), counter.missing));
     }
     let title = match (counter.distinct(), counter.uncounted.rides) {
-        (distinct, 0) if distinct <= SHOWN => title.to_owned(),
-        (distinct, 0) => format!("{title}: {SHOWN} of {}", HumanCount(distinct as u64)),
-        (distinct, _) => format!("{title}: {SHOWN} of more than {}", HumanCount(distinct as u64)),
+        (distinct, 0) if distinct <= TABLE_ROWS_MAX => title.to_owned(),
+        (distinct, 0) => format!("{title}: {TABLE_ROWS_MAX} of {}", HumanCount(distinct as u64)),
+        (distinct, _) => format!("{title}: {TABLE_ROWS_MAX} of more than {}", HumanCount(distinct as u64)),
     };
     groups_by(text, &title, groups)
 }
 
-/// A text of somebody else, on one line and not longer than that.
+/// Makes an untrusted text safe for a terminal and cuts it to `length` characters.
 fn cut(text: &str, length: usize) -> String {
     let text = legible(text, false);
     match text.char_indices().nth(length) {
@@ -264,7 +266,7 @@ fn cut(text: &str, length: usize) -> String {
     }
 }
 
-/// A number in at most eleven characters, five digits of it at least where it has them.
+/// Formats a number in at most eleven characters.
 fn short(number: Option<f64>) -> String {
     let Some(number) = number else { return "–".to_owned() };
     let size = number.abs();
@@ -299,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn whatever_the_numbers_and_texts_the_tables_fit_a_terminal() {
+    fn tables_fit_a_terminal_for_extreme_numbers_and_texts() {
         let record = |i: usize| {
             let (breed, station) = (format!("{}{i}", "Qilin\u{1b}[2J".repeat(20)), format!("{}{i}", "S".repeat(300)));
             let points = if i.is_multiple_of(2) { "-999999999.123456" } else { "1000000000" };
@@ -320,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_at_all_and_one_bare_ride_are_described_too() {
+    fn empty_selection_and_ride_without_optional_fields_are_described() {
         let none = as_text(&summary(&[]), LeftOut { unlabelled: 3, duplicates: 0 }).unwrap();
         assert!(none.contains("left out") && !none.contains("Columns"), "{none}");
         let bare = ["a,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,,,,,,\n".to_owned()];
@@ -332,7 +334,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_are_short_and_keep_their_digits() {
+    fn numbers_are_short_and_keep_significant_digits() {
         for (number, text) in [
             (0.0, "0"),
             (-74.0, "-74"),

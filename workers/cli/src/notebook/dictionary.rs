@@ -1,11 +1,11 @@
-//! The data dictionary: what each column of an export is, said once. The types of a Parquet file, what reading a dataset
-//! checks and what `describe` counts follow from the same table.
+//! The data dictionary: the meaning of each column of an export. The types of a Parquet file, the checks of a dataset and the
+//! statistics of `describe` follow from the same table.
 
 use crate::session::Failed;
 use serde_json::{Value, json};
 use std::fmt::Write;
 
-/// What a column holds.
+/// Type of a column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// UTF-8.
@@ -21,7 +21,7 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
-    /// For people.
+    /// Returns the name for people.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Text => "text",
@@ -32,7 +32,7 @@ impl Kind {
         }
     }
 
-    /// As a column of a Parquet file: its physical type, and the logical one in parentheses.
+    /// Returns the physical type of a Parquet column, and the logical type in parentheses.
     pub(crate) fn parquet(self) -> (&'static str, &'static str) {
         match self {
             Self::Text => ("BYTE_ARRAY", "(STRING)"),
@@ -42,7 +42,7 @@ impl Kind {
         }
     }
 
-    /// Whether one can calculate with it.
+    /// Returns whether values are numeric.
     pub(crate) fn is_number(self) -> bool {
         matches!(self, Self::Real | Self::Whole | Self::Flag)
     }
@@ -51,17 +51,15 @@ impl Kind {
 /// One column.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Column {
-    /// Its name.
     pub(crate) name: &'static str,
-    /// At most seven characters, to head a narrow column of a table.
+    /// Title of a narrow table column, at most seven characters.
     pub(crate) short: &'static str,
-    /// What it holds.
     pub(crate) kind: Kind,
-    /// Of a number.
+    /// Unit of a number.
     pub(crate) unit: Option<&'static str>,
-    /// In words.
+    /// A sentence or several.
     pub(crate) meaning: &'static str,
-    /// When there is no value; `None` where there always is one.
+    /// Completes "Missing when …"; `None` if there is always a value.
     pub(crate) missing: Option<&'static str>,
 }
 
@@ -74,7 +72,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "batch",
         kind: Kind::Text,
         unit: None,
-        meaning: "The batch the ride was handed in with. batch_id and ride_id together name a row.",
+        meaning: "The batch of the ride. batch_id and ride_id together identify a row.",
         missing: None,
     },
     Column {
@@ -82,7 +80,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "ride",
         kind: Kind::Text,
         unit: None,
-        meaning: "The ride, unique within its batch: as the publisher gave it, else the batch id and the ride's place in \
+        meaning: "The ride, unique within its batch: as given by the publisher, else the batch id and the ride's index in \
                   the batch, counted from 0.",
         missing: None,
     },
@@ -92,7 +90,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         kind: Kind::Text,
         unit: None,
         meaning: "The unicorn's name.",
-        missing: Some("the publisher told none"),
+        missing: Some("the publisher gave none"),
     },
     Column {
         name: "breed",
@@ -100,7 +98,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         kind: Kind::Text,
         unit: None,
         meaning: "The unicorn's breed.",
-        missing: Some("the publisher told none"),
+        missing: Some("the publisher gave none"),
     },
     Column {
         name: "statustime",
@@ -115,7 +113,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "lat",
         kind: Kind::Real,
         unit: Some("degree north"),
-        meaning: "Where the unicorn was at statustime, from -90 to 90.",
+        meaning: "Latitude of the unicorn at statustime, from -90 to 90.",
         missing: None,
     },
     Column {
@@ -123,7 +121,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "lon",
         kind: Kind::Real,
         unit: Some("degree east"),
-        meaning: "Where the unicorn was at statustime, from -180 to 180.",
+        meaning: "Longitude of the unicorn at statustime, from -180 to 180.",
         missing: None,
     },
     Column {
@@ -155,8 +153,8 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "service",
         kind: Kind::Flag,
         unit: None,
-        meaning: "The label: 1 when service was asked for after the ride, 0 when not.",
-        missing: Some("it is not known yet"),
+        meaning: "The label: 1 if the ride ended in a service request, else 0.",
+        missing: Some("the label is not known yet"),
     },
     Column {
         name: "groundstation",
@@ -172,7 +170,7 @@ pub(crate) const COLUMNS: [Column; 16] = [
         short: "km",
         kind: Kind::Real,
         unit: Some("kilometre"),
-        meaning: "How far that station is from where the unicorn was.",
+        meaning: "Distance between that station and the unicorn.",
         missing: Some(NO_WEATHER),
     },
     Column {
@@ -203,10 +201,10 @@ pub(crate) const COLUMNS: [Column; 16] = [
 
 /// Number of columns of a dataset file: all but the batch.
 pub(crate) const FIELDS: usize = COLUMNS.len() - 1;
-/// Number of columns one can calculate with.
+/// Number of numeric columns.
 pub(crate) const NUMBERS: usize = 10;
 
-/// Places among [`numbers`].
+/// Indices into [`numbers`].
 pub(crate) mod number {
     pub(crate) const DISTANCE: usize = 2;
     pub(crate) const HEALTHPOINTS: usize = 3;
@@ -217,7 +215,7 @@ pub(crate) mod number {
     pub(crate) const PRCP: usize = 9;
 }
 
-/// Places among [`fields`].
+/// Indices into [`fields`].
 pub(crate) mod field {
     pub(crate) const RIDE_ID: usize = 0;
     pub(crate) const NAME: usize = 1;
@@ -225,17 +223,17 @@ pub(crate) mod field {
     pub(crate) const GROUNDSTATION: usize = 10;
 }
 
-/// The columns of a dataset file, in order.
+/// Returns the columns of a dataset file, in order.
 pub(crate) fn fields() -> &'static [Column] {
     &COLUMNS[1..]
 }
 
-/// The columns one can calculate with, in order.
+/// Returns the numeric columns, in order.
 pub(crate) fn numbers() -> impl Iterator<Item = &'static Column> {
     fields().iter().filter(|column| column.kind.is_number())
 }
 
-/// The dictionary for machines.
+/// Returns the dictionary for machines.
 pub(crate) fn as_json() -> Value {
     let columns: Vec<_> = COLUMNS
         .iter()
@@ -278,7 +276,7 @@ fn as_text() -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// Lines of at most `width` characters, broken at blanks.
+/// Wraps a text at blanks into lines of at most `width` characters.
 fn wrapped(text: &str, width: usize) -> Vec<String> {
     let mut lines: Vec<String> = vec![String::new()];
     for word in text.split(' ') {
@@ -300,7 +298,7 @@ mod tests {
     use common::dataset;
 
     #[test]
-    fn the_dictionary_covers_the_columns_of_a_dataset_exactly() {
+    fn dictionary_covers_exactly_the_columns_of_a_dataset() {
         let names: Vec<_> = fields().iter().map(|column| column.name).collect();
         assert_eq!(names, dataset::COLUMNS);
         assert_eq!(COLUMNS[0].name, "batch_id");
@@ -312,10 +310,10 @@ mod tests {
     }
 
     #[test]
-    fn places_are_those_of_the_columns_they_are_named_after() {
+    fn indices_match_their_columns() {
         let names: Vec<_> = numbers().map(|column| column.name).collect();
         assert_eq!(names.len(), NUMBERS);
-        for (place, name) in [
+        for (index, name) in [
             (number::DISTANCE, "distance"),
             (number::HEALTHPOINTS, "healthpoints"),
             (number::MAGICPOINTS, "magicpoints"),
@@ -324,20 +322,20 @@ mod tests {
             (number::TMAX, "tmax"),
             (number::PRCP, "prcp"),
         ] {
-            assert_eq!(names[place], name);
+            assert_eq!(names[index], name);
         }
-        for (place, name) in [
+        for (index, name) in [
             (field::RIDE_ID, "ride_id"),
             (field::NAME, "name"),
             (field::BREED, "breed"),
             (field::GROUNDSTATION, "groundstation"),
         ] {
-            assert_eq!(fields()[place].name, name);
+            assert_eq!(fields()[index].name, name);
         }
     }
 
     #[test]
-    fn the_text_says_of_every_column_what_it_is_within_100_columns() {
+    fn text_describes_every_column_within_100_characters_per_line() {
         let text = as_text().unwrap();
         for Column { name, .. } in &COLUMNS {
             assert!(text.lines().any(|line| line.starts_with(&format!("{name} "))), "{name}");

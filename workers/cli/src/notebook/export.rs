@@ -1,4 +1,4 @@
-//! `export`: the joined dataset as one file for a notebook.
+//! `export`: writes the joined dataset as one file for a notebook.
 
 mod parquet;
 
@@ -34,7 +34,7 @@ pub(crate) async fn export(session: &Session, options: &Export) -> Result<(), Fa
     }
     let format = format(options);
     let target = Target::of(session, options, format)?;
-    let datasets = Datasets::choose(session, &options.chosen).await?;
+    let datasets = Datasets::select(session, &options.selection).await?;
     let shutdown = shutdown::on_signal()?;
     let open = target.open()?;
     let working = async {
@@ -51,42 +51,44 @@ pub(crate) async fn export(session: &Session, options: &Export) -> Result<(), Fa
     };
     let (rides, left_out) = tokio::select! {
         biased;
-        () = shutdown.cancelled() => return Err(Failed::Broken(anyhow!("interrupted: the export is not whole"))),
+        () = shutdown.cancelled() => return Err(Failed::Broken(anyhow!("interrupted: nothing was exported, or not all"))),
         done = working => done.with_context(|| format!("exporting to {}", target.name()))?,
     };
-    open.appear()?;
-    tell(session, &datasets, &target, format, rides, left_out)
+    open.publish()?;
+    print_result(session, &datasets, &target, format, rides, left_out)
 }
 
-/// As asked for, else as the file ends.
+/// Returns the format of the option, else the one of the file's extension.
 fn format(options: &Export) -> ExportFormat {
-    let ending = options.out.as_deref().and_then(Path::extension);
-    let parquet = ending.is_some_and(|ending| ending.eq_ignore_ascii_case("parquet"));
-    options.format.unwrap_or(if parquet { ExportFormat::Parquet } else { ExportFormat::Csv })
+    let extension = options.out.as_deref().and_then(Path::extension);
+    let is_parquet = extension.is_some_and(|extension| extension.eq_ignore_ascii_case("parquet"));
+    options.format.unwrap_or(if is_parquet { ExportFormat::Parquet } else { ExportFormat::Csv })
 }
 
-/// Where an export goes.
+/// Destination of an export.
 enum Target {
     Stdout,
     File { path: PathBuf, dictionary: Option<PathBuf>, force: bool },
 }
 
-/// A target in the middle of an export: a file under a name of its own, that is gone unless it is made to appear.
-enum Open<'a> {
+/// A destination during an export: a temporary file that is removed unless it is published.
+enum OpenTarget<'a> {
     Stdout,
     File { file: NamedTempFile, path: &'a Path, dictionary: Option<&'a Path>, force: bool },
 }
 
 impl Target {
-    /// Refuses what would be regretted, before anything is read.
+    /// Checks the destination before anything is read.
     fn of(session: &Session, options: &Export, format: ExportFormat) -> Result<Self, Failed> {
         let misused = |why: String| Err(Failed::Misused(anyhow!(why)));
         if options.out.as_deref().is_some_and(|out| out.as_os_str() == "-") {
             if session.shared.json {
-                return misused("with --out - the rides are on standard output: leave --json out".to_owned());
+                return misused("with --out - the rides go to standard output: omit --json".to_owned());
             }
             if format == ExportFormat::Parquet && io::stdout().is_terminal() {
-                return misused("Parquet is nothing for a terminal: redirect it, or name a file with --out".to_owned());
+                return misused(
+                    "Parquet cannot be printed to a terminal: redirect it, or name a file with --out".to_owned(),
+                );
             }
             return Ok(Self::Stdout);
         }
@@ -100,25 +102,25 @@ impl Target {
         if !folder.is_dir() {
             return misused(format!("--out {}: there is no folder {}", path.display(), folder.display()));
         }
-        let dictionary = (!options.no_dictionary).then(|| path.with_file_name(with_ending(name)));
-        for there in [Some(&path), dictionary.as_ref()].into_iter().flatten() {
-            let Ok(found) = fs::metadata(there) else { continue };
-            let shown = there.display();
-            if !found.is_file() {
-                return misused(format!("{shown} is there, and no file; --out - writes to standard output"));
+        let dictionary = (!options.no_dictionary).then(|| path.with_file_name(dictionary_name(name)));
+        for file in [Some(&path), dictionary.as_ref()].into_iter().flatten() {
+            let Ok(metadata) = fs::metadata(file) else { continue };
+            let name = file.display();
+            if !metadata.is_file() {
+                return misused(format!("{name} exists and is not a regular file; --out - writes to standard output"));
             }
-            let same = there != &path && fs::read(there).is_ok_and(|bytes| bytes == dictionary_file());
-            if !options.force && !same {
-                return misused(format!("{shown} is there already: --force replaces it, --out names another file"));
+            let is_same_dictionary = file != &path && fs::read(file).is_ok_and(|bytes| bytes == dictionary_file());
+            if !options.force && !is_same_dictionary {
+                return misused(format!("{name} exists: --force replaces it, --out names another file"));
             }
         }
         Ok(Self::File { path, dictionary, force: options.force })
     }
 
-    fn open(&self) -> anyhow::Result<Open<'_>> {
-        let Self::File { path, dictionary, force } = self else { return Ok(Open::Stdout) };
-        let file = unseen(path).with_context(|| format!("making a file in {}", folder_of(path).display()))?;
-        Ok(Open::File { file, path, dictionary: dictionary.as_deref(), force: *force })
+    fn open(&self) -> anyhow::Result<OpenTarget<'_>> {
+        let Self::File { path, dictionary, force } = self else { return Ok(OpenTarget::Stdout) };
+        let file = temporary(path).with_context(|| format!("creating a file in {}", folder_of(path).display()))?;
+        Ok(OpenTarget::File { file, path, dictionary: dictionary.as_deref(), force: *force })
     }
 
     fn name(&self) -> String {
@@ -129,7 +131,7 @@ impl Target {
     }
 }
 
-impl Open<'_> {
+impl OpenTarget<'_> {
     fn writer(&self) -> anyhow::Result<Writer> {
         Ok(match self {
             Self::Stdout => Box::new(BufWriter::with_capacity(WRITE_BYTES, Output)),
@@ -137,28 +139,28 @@ impl Open<'_> {
         })
     }
 
-    /// Gives the whole file its name, the dictionary's first.
-    fn appear(self) -> anyhow::Result<()> {
+    /// Gives the complete file its name, after the dictionary.
+    fn publish(self) -> anyhow::Result<()> {
         let Self::File { file, path, dictionary, force } = self else { return Ok(()) };
         if let Some(dictionary) = dictionary {
-            let mut beside = unseen(dictionary)?;
-            beside.write_all(&dictionary_file())?;
-            beside.as_file().sync_all()?;
-            beside.persist(dictionary).with_context(|| format!("writing {}", dictionary.display()))?;
+            let mut file = temporary(dictionary)?;
+            file.write_all(&dictionary_file())?;
+            file.as_file().sync_all()?;
+            file.persist(dictionary).with_context(|| format!("writing {}", dictionary.display()))?;
         }
         file.as_file().sync_all().with_context(|| format!("writing {}", path.display()))?;
-        // Another export may have been quicker.
-        let named = if force { file.persist(path) } else { file.persist_noclobber(path) };
-        named.map(drop).with_context(|| format!("naming it {}", path.display()))
+        // Another export may have created the file meanwhile.
+        let renamed = if force { file.persist(path) } else { file.persist_noclobber(path) };
+        renamed.map(drop).with_context(|| format!("creating {}", path.display()))
     }
 }
 
-/// A file in the folder of `path` that goes away unless it is given that name.
-fn unseen(path: &Path) -> io::Result<NamedTempFile> {
+/// Creates a temporary file in the folder of `path`; it is removed unless it is renamed.
+fn temporary(path: &Path) -> io::Result<NamedTempFile> {
     let mut prefix = OsString::from(".");
     prefix.push(path.file_name().unwrap_or_default());
     prefix.push(".");
-    // As any new file, less what the umask takes away.
+    // The permissions of any new file; the umask is applied to them.
     let permissions = Permissions::from_mode(0o666);
     tempfile::Builder::new().prefix(&prefix).suffix(".partial").permissions(permissions).tempfile_in(folder_of(path))
 }
@@ -167,7 +169,7 @@ fn folder_of(path: &Path) -> &Path {
     path.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."))
 }
 
-fn with_ending(name: &std::ffi::OsStr) -> OsString {
+fn dictionary_name(name: &std::ffi::OsStr) -> OsString {
     let mut name = name.to_owned();
     name.push(".dictionary.json");
     name
@@ -177,7 +179,7 @@ fn dictionary_file() -> Vec<u8> {
     format!("{:#}\n", dictionary::as_json()).into_bytes()
 }
 
-/// Rides to the bytes of a file.
+/// Encodes rides as the bytes of a file.
 trait Encoder: Send {
     fn write(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) -> anyhow::Result<()>;
 
@@ -227,7 +229,7 @@ impl Encoder for ParquetFile<Writer> {
     }
 }
 
-fn tell(
+fn print_result(
     session: &Session,
     datasets: &Datasets,
     target: &Target,
@@ -239,29 +241,31 @@ fn tell(
     if session.shared.json {
         let Target::File { path, dictionary, .. } = target else { return Ok(()) };
         let batches: Vec<_> = datasets.manifests.iter().map(|manifest| &manifest.batch_id).collect();
-        let told = json!({
+        let document = json!({
             "file": path, "format": match format { ExportFormat::Csv => "csv", ExportFormat::Parquet => "parquet" },
             "bytes": fs::metadata(path)?.len(), "rides": rides, "batches": batches,
             "left_out": { "unlabelled": unlabelled, "duplicates": duplicates }, "dictionary": dictionary,
         });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     let mut lines = Vec::new();
     if let Target::File { path, dictionary, .. } = target {
-        let of = match datasets.manifests.len() {
+        let batches = match datasets.manifests.len() {
             1 => "1 batch".to_owned(),
-            batches => format!("{} batches", HumanCount(batches as u64)),
+            count => format!("{} batches", HumanCount(count as u64)),
         };
         let bytes = HumanBytes(fs::metadata(path)?.len());
-        lines.push(format!("{}: {} rides of {of}, {bytes}", path.display(), HumanCount(rides)));
-        lines.extend(dictionary.iter().map(|dictionary| format!("{}: what each column is", dictionary.display())));
+        lines.push(format!("{}: {} rides of {batches}, {bytes}", path.display(), HumanCount(rides)));
+        lines.extend(
+            dictionary.iter().map(|dictionary| format!("{}: the meaning of each column", dictionary.display())),
+        );
     }
     if unlabelled > 0 {
         lines.push(format!("left out: {} rides without a label", HumanCount(unlabelled)));
     }
     if duplicates > 0 {
-        lines.push(format!("left out: {} rides whose id is kept from another batch", HumanCount(duplicates)));
+        lines.push(format!("left out: {} rides with ids of another batch", HumanCount(duplicates)));
     }
     for line in lines {
         match target {

@@ -1,14 +1,14 @@
-//! `dead`: the letters nobody could process. Looking at them takes none away.
+//! `dead`: inspects, replays, drops and restores dead letters.
 //!
 //! ```text
-//! <queue>.dead ──list, show, export──▶ looked at, given back
-//!              ──replay──▶ published where it came from, confirmed ──▶ acknowledged
-//!              ──drop────▶ dead/<queue>/<id>.json written          ──▶ acknowledged
-//! a copy       ──restore─▶ published where it came from, confirmed
+//! <queue>.dead ──list, show, export──▶ returned to the queue
+//!              ──replay──▶ published to its original exchange, confirmed ──▶ acknowledged
+//!              ──drop────▶ dead/<queue>/<id>.json written                ──▶ acknowledged
+//! a copy       ──restore─▶ published to its original exchange, confirmed
 //! ```
 //!
-//! Whatever is interrupted leaves a letter where it is, or published and where it is: everything downstream recognises
-//! what it has seen.
+//! After an interruption a letter is still in its queue, possibly published as well. Processing a message twice changes
+//! nothing.
 
 mod act;
 mod letters;
@@ -18,7 +18,7 @@ mod show;
 mod tests;
 
 use crate::{
-    arguments::{DeadCommand, Which},
+    arguments::{DeadCommand, LetterFilter},
     session::{Failed, Session},
 };
 use letters::Letters;
@@ -33,31 +33,31 @@ pub(crate) async fn dead(session: &Session, command: &DeadCommand) -> Result<(),
     let done = match command {
         DeadCommand::List(options) => show::list(session, &letters, options).await,
         DeadCommand::Show { ids, full } => show::show(session, &letters, ids, *full).await,
-        DeadCommand::Export { which, file, force } => {
-            show::export(session, &letters, which, file.as_deref(), *force).await
+        DeadCommand::Export { filter, file, force } => {
+            show::export(session, &letters, filter, file.as_deref(), *force).await
         }
-        DeadCommand::Replay { which, all, rate, dry_run } => {
-            chosen(which, *all)?;
-            act::replay(session, &letters, which, *rate, *dry_run).await
+        DeadCommand::Replay { filter, all, rate, dry_run } => {
+            require_condition(filter, *all)?;
+            act::replay(session, &letters, filter, *rate, *dry_run).await
         }
         DeadCommand::Restore { copies, rate, dry_run } => {
             restore::restore(session, &letters, copies, *rate, *dry_run).await
         }
-        DeadCommand::Drop { which, all, yes, dry_run } => {
-            chosen(which, *all)?;
-            act::drop_letters(session, &letters, which, *yes, *dry_run).await
+        DeadCommand::Drop { filter, all, yes, dry_run } => {
+            require_condition(filter, *all)?;
+            act::drop_letters(session, &letters, filter, *yes, *dry_run).await
         }
     };
     connection.close().await;
     done
 }
 
-/// Nobody replays or drops everything by leaving something out.
-fn chosen(which: &Which, all: bool) -> Result<(), Failed> {
-    if all || which.chooses() {
+/// Requires a condition or `--all`, so that a forgotten option does not replay or drop everything.
+fn require_condition(filter: &LetterFilter, all: bool) -> Result<(), Failed> {
+    if all || filter.is_set() {
         return Ok(());
     }
     Err(Failed::Misused(anyhow::anyhow!(
-        "which ones? Name ids, or --queue, --reason, --batch, --older-than or --newer-than, or --all"
+        "no letters are selected: name ids, or --queue, --reason, --batch, --older-than or --newer-than, or --all"
     )))
 }

@@ -1,11 +1,11 @@
-//! `doctor`: is everything as it should be? Each finding with its remedy. Nothing is changed but a scratch object in the
-//! store, which is removed again.
+//! `doctor`: checks a fleet; each finding comes with its remedy. Changes nothing but a scratch object in the store, which it
+//! removes again.
 //!
 //! ```text
-//! broker    reached? version, features, alarms, clock     what AMQP does not tell, the management API is asked; where it
-//! queues    there? arguments, policies, bindings, depths  does not answer, a check is "not checked", with the reason
-//! store     reached? conditional writes                   paused and waiting workers, documents of unknown versions
-//! weather   reached? clock
+//! broker    connection, version, feature flags, alarms, clock   the management API answers what AMQP does not; without
+//! queues    existence, arguments, policies, bindings, depths    it a check is "not checked", with the reason
+//! store     conditional writes, paused and waiting workers, documents of unknown versions
+//! weather   station list, station files, clock
 //! ```
 
 mod broker;
@@ -16,7 +16,7 @@ mod permissions;
 mod tests;
 
 use crate::session::{Failed, Session};
-use findings::{Findings, Verdict};
+use findings::{Findings, Severity};
 
 /// `doctor`
 pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
@@ -27,7 +27,7 @@ pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
         true => println!("{}", serde_json::to_string_pretty(&findings.as_json())?),
         false => println!("{}", findings.lines().join("\n")),
     }
-    match findings.count(Verdict::Broken) {
+    match findings.count(Severity::Broken) {
         0 => Ok(()),
         _ => Err(Failed::Reported),
     }

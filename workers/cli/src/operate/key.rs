@@ -29,7 +29,7 @@ pub(crate) fn key(session: &Session, options: &NewKey) -> Result<(), Failed> {
         );
         return Ok(());
     }
-    println!("# The key, for {} alone; it is kept nowhere else:\n#   {key}", options.name);
+    println!("# The key, for {} only; it is stored nowhere else:\n#   {key}", options.name);
     println!("# For the gateway's configuration file:");
     println!("[[gateway.keys]]\nname = {}\nsha256 = \"{sha256}\"", json!(options.name));
     println!("scopes = {}", json!(scopes));

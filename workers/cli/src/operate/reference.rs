@@ -1,4 +1,4 @@
-//! `config reference`: all settings, each with its type, unit, range and default.
+//! `config reference`: prints all settings with type, unit, range and default.
 
 mod entries;
 #[cfg(test)]
@@ -22,17 +22,17 @@ struct Setting {
     key: &'static str,
     #[serde(rename = "type")]
     kind: &'static str,
-    /// Unit of a number, form of a text.
+    /// Unit of a number or form of a text.
     unit: &'static str,
-    /// The accepted numbers, in words.
+    /// The accepted numbers, for a person.
     #[serde(skip_serializing_if = "Option::is_none")]
     range: Option<String>,
-    /// `null` where there is none.
+    /// `null` if there is none.
     default: Value,
     meaning: &'static str,
 }
 
-/// The settings of the gateway, from the table that the gateway checks them with.
+/// Returns the settings of the gateway, from the table that the gateway checks them with.
 fn of_gateway() -> Vec<Entry> {
     let defaults = default::<gateway::settings::Settings>();
     let of = |entry: &gateway::settings::Entry| {
@@ -50,7 +50,7 @@ fn default<S: Settings>() -> Value {
     serde_json::to_value(S::default()).unwrap_or_default()
 }
 
-/// The entries of each section and its default values, in the order of [`SECTIONS`].
+/// Returns the entries and default values of each section, in the order of [`SECTIONS`].
 fn sections() -> [(&'static str, Vec<Entry>, Value); SECTIONS.len()] {
     fn of<S: Settings>(entries: &[Entry]) -> (&'static str, Vec<Entry>, Value) {
         (S::SECTION, entries.to_vec(), default::<S>())
@@ -69,7 +69,7 @@ fn sections() -> [(&'static str, Vec<Entry>, Value); SECTIONS.len()] {
     ]
 }
 
-/// All settings, section by section.
+/// Returns all settings, section by section.
 fn settings() -> Vec<Setting> {
     let of = |(section, entries, defaults): (&'static str, Vec<Entry>, Value)| {
         entries.into_iter().map(move |Entry { key, kind, unit, meaning }| {
@@ -99,8 +99,8 @@ pub(crate) fn config(session: &Session, command: &ConfigCommand) -> Result<(), F
     Ok(())
 }
 
-/// A configuration file with every setting commented out: it changes nothing until a line is uncommented. Defaults that
-/// are set would change something: `status` asks a broker once `broker.url` is set.
+/// Formats a configuration file with every setting commented out. Set defaults would change behaviour: `status` asks the
+/// broker if `broker.url` is set.
 fn as_toml(settings: &[Setting]) -> String {
     let mut text = format!(
         "# Every setting with its default. Remove the # before a key to change it. Each is also an environment variable,\n\
@@ -117,7 +117,7 @@ fn as_toml(settings: &[Setting]) -> String {
         let range = range.as_ref().map_or(String::new(), |range| format!(", {range}"));
         let (value, note) = match default {
             Value::Null => (String::new(), "; no default".to_owned()),
-            // A default with a password is printed without the password, so the printed line would not be the default.
+            // The password of a default is not printed, so the printed text is not the default.
             Value::String(redacted) if redacted.contains('…') => (String::new(), format!("; default {redacted}")),
             default => (format!(" {default}"), String::new()),
         };

@@ -1,4 +1,4 @@
-//! `status`: what has become of the batches (from the store), and what waits in the queues (from the broker, when named).
+//! `status`: shows the state of the batches, from the store, and of the queues, from the broker if one is configured.
 
 mod batches;
 mod gateway;
@@ -34,9 +34,9 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     if store.is_none() && session.shared.json {
         eprintln!("{}", session.no_store()?);
     }
-    let asked = session.configuration.sets("broker.url");
+    let has_broker = session.configuration.sets("broker.url");
     let (queue_states, letters) =
-        if asked { queues::read(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
+        if has_broker { queues::read(session, &paused, batch).await? } else { (Vec::new(), Vec::new()) };
     let which = match (batch, limit) {
         (Some(batch), _) => Which::One(batch),
         (None, Some(limit)) => Which::Newest(limit),
@@ -55,17 +55,17 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
         && batches.is_empty()
         && refused.is_empty()
     {
-        let look = if asked { "" } else { "; --broker looks for its dead letter" };
+        let hint = if has_broker { "" } else { "; --broker searches for its dead letter" };
         return Err(Failed::Broken(anyhow::anyhow!(
-            "no batch {batch_id} in {}: it was not handed in, it still waits for the splitter, or it was refused{look}",
+            "no batch {batch_id} in {}: it was not submitted, it still waits for the splitter, or it was refused{hint}",
             session.store_location()?
         )));
     }
     if session.shared.json {
-        let told = serde_json::json!({
+        let document = serde_json::json!({
             "batches": batches, "refused": refused, "queues": queue_states, "paused": paused, "notes": notes,
         });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     for line in batches::table(&batches, &refused) {
@@ -88,7 +88,7 @@ pub(crate) async fn status(session: &Session, options: &Status) -> Result<(), Fa
     Ok(())
 }
 
-/// Reads the batches of the store, with those that dead letters are about.
+/// Reads the batches of the store, including those of dead letters.
 async fn listing(
     session: &Session,
     store: &Store,
@@ -96,7 +96,7 @@ async fn listing(
     letters: &[Letter],
     paused: &[WorkerControl],
 ) -> Result<Listing, Failed> {
-    // Another user, such as root, would create files that the workers cannot replace.
+    // Write only as the store's own user: the workers could not replace files of another user, such as root.
     if matches!(which, Which::Newest(_)) && store::is_own(&session.section::<StoreSettings>()?) {
         store::keep_from_others();
         batches::prepare(store).await?;

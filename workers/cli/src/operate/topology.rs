@@ -1,4 +1,4 @@
-//! `topology`: show it, declare it.
+//! `topology`: shows and declares exchanges, queues and bindings.
 
 use crate::{
     arguments::TopologyCommand,
@@ -24,14 +24,14 @@ pub(crate) async fn topology(session: &Session, command: &TopologyCommand) -> Re
         TopologyCommand::Show { dot: false } => print!("{}", table(&topology)?),
         TopologyCommand::Users(options) => users(session, options)?,
         TopologyCommand::Apply => {
-            // Not content with what is there: its arguments are compared, too.
+            // Declare even if everything exists, so that the broker compares the arguments.
             let settings = BrokerSettings { declare: Declare::Always, ..session.section()? };
             let broker = AmqpBroker::new(settings);
             let connection = broker.connect("wildrydes topology").await?;
             connection.declare().await?;
             connection.close().await;
             println!(
-                "{} exchanges, {} queues and {} bindings are in place on {}",
+                "{} exchanges, {} queues and {} bindings exist on {}",
                 topology.exchanges.len(),
                 topology.queues.len(),
                 topology.bindings.len(),
@@ -52,35 +52,35 @@ fn table(topology: &Topology) -> Result<String, std::fmt::Error> {
         };
         writeln!(text, "{:<26}{kind}", exchange.name)?;
     }
-    writeln!(text, "\n{:<26}{:<34}arguments", "queue", "fed by (exchange: routing key)")?;
+    writeln!(text, "\n{:<26}{:<34}arguments", "queue", "bound to (exchange: routing key)")?;
     for queue in &topology.queues {
-        let fed: Vec<String> = topology
+        let sources: Vec<String> = topology
             .bindings
             .iter()
             .filter(|binding| binding.queue == queue.name)
             .map(|binding| format!("{}: {}", binding.exchange, binding.routing_key))
             .collect();
         let arguments: Vec<String> =
-            queue.arguments.iter().map(|(name, value)| format!("{name}={}", shown(value))).collect();
-        for line in 0..fed.len().max(arguments.len()) {
+            queue.arguments.iter().map(|(name, value)| format!("{name}={}", argument_text(value))).collect();
+        for line in 0..sources.len().max(arguments.len()) {
             let name = if line == 0 { queue.name.as_str() } else { "" };
             let cell = |cells: &[String]| cells.get(line).cloned().unwrap_or_default();
-            writeln!(text, "{}", format!("{name:<26}{:<34}{}", cell(&fed), cell(&arguments)).trim_end())?;
+            writeln!(text, "{}", format!("{name:<26}{:<34}{}", cell(&sources), cell(&arguments)).trim_end())?;
         }
     }
     for subscription in &topology.subscriptions {
-        let fed = format!("{}: {}", subscription.exchange, subscription.routing_key);
-        writeln!(text, "{:<26}{fed:<34}one temporary queue per process", format!("(each {})", subscription.worker))?;
+        let source = format!("{}: {}", subscription.exchange, subscription.routing_key);
+        writeln!(text, "{:<26}{source:<34}one temporary queue per process", format!("(each {})", subscription.worker))?;
     }
     writeln!(text, "\n{:<26}{:<34}to", "publisher", "message")?;
     for publication in &topology.publications {
-        let to = if publication.exchange.is_empty() { "the queue that asked" } else { &publication.exchange };
+        let to = if publication.exchange.is_empty() { "the queue of the requester" } else { &publication.exchange };
         writeln!(text, "{:<26}{:<34}{to}", publication.by, publication.message)?;
     }
     Ok(text)
 }
 
-fn shown(argument: &Argument) -> String {
+fn argument_text(argument: &Argument) -> String {
     match argument {
         Argument::Integer(value) => value.to_string(),
         Argument::Text(value) => value.clone(),

@@ -8,7 +8,7 @@ use anyhow::Context;
 use runtime::shutdown;
 use std::net::SocketAddr;
 
-/// `up`, with the page and the HTTP API if there is an `address`.
+/// `up`. Serves the page and the HTTP API if there is an `address`.
 pub(crate) async fn up(session: &Session, address: Option<SocketAddr>) -> Result<(), Failed> {
     let shutdown = shutdown::on_signal().context("installing signal handlers")?;
     let (broker, store) = (session.broker()?, session.swept_store()?);

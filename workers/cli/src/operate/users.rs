@@ -1,4 +1,4 @@
-//! `topology users`: who may do what on the broker, for RabbitMQ to read in.
+//! `topology users`: prints the users of the fleet and their permissions, also for import into RabbitMQ.
 
 use crate::{
     arguments::Users,
@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Letters and digits of a password that is made up: 190 bits.
+/// Number of characters of a generated password: 190 bits.
 const PASSWORD_LETTERS: usize = 32;
 
 /// `topology users`
@@ -60,12 +60,12 @@ fn table(users: &[UserPermissions]) -> Result<String, std::fmt::Error> {
     Ok(text)
 }
 
-/// What `load_definitions` and `rabbitmqctl import_definitions` take.
+/// Returns definitions for `load_definitions` and `rabbitmqctl import_definitions`.
 fn definitions(users: &[UserPermissions], virtual_host: &str, passwords: &Path) -> anyhow::Result<Value> {
-    let mut described = Vec::new();
+    let mut definitions = Vec::new();
     for user in users {
         let password = read(&password_file(passwords, user))?;
-        described.push(json!({
+        definitions.push(json!({
             "name": user.user,
             "password_hash": hash(&password, host::random_range(0..=u32::MAX)),
             "hashing_algorithm": "rabbit_password_hashing_sha256",
@@ -92,20 +92,20 @@ fn definitions(users: &[UserPermissions], virtual_host: &str, passwords: &Path) 
         .collect();
     Ok(json!({
         "vhosts": [{ "name": virtual_host }],
-        "users": described,
+        "users": definitions,
         "permissions": permissions,
         "topic_permissions": topic_permissions,
     }))
 }
 
-/// RabbitMQ's own: Base64 of a salt of four bytes and the SHA-256 of salt and password.
+/// Hashes a password as RabbitMQ does: Base64 of a salt of four bytes and the SHA-256 of salt and password.
 fn hash(password: &str, salt: u32) -> String {
     let salt = salt.to_be_bytes();
     let digest = Sha256::new().chain_update(salt).chain_update(password).finalize();
     BASE64_STANDARD.encode([&salt[..], &digest[..]].concat())
 }
 
-/// Commands for a shell beside the broker; a password is read from its file and stands in no command.
+/// Returns shell commands for the broker's machine. They read passwords from files and contain none.
 fn commands(
     users: &[UserPermissions],
     virtual_host: &str,
@@ -130,7 +130,7 @@ fn commands(
     Ok(text)
 }
 
-/// A word of a POSIX shell.
+/// Quotes a word for a POSIX shell.
 fn shell(word: &str) -> String {
     format!("'{}'", word.replace('\'', r"'\''"))
 }
@@ -141,14 +141,14 @@ fn password_file(folder: &Path, user: &UserPermissions) -> PathBuf {
 
 fn read(file: &Path) -> anyhow::Result<String> {
     let text = fs::read_to_string(file)
-        .with_context(|| format!("{}: write the password into it, or add --generate", file.display()))?;
+        .with_context(|| format!("{}: write the password to this file, or add --generate", file.display()))?;
     match text.trim_end_matches(['\r', '\n']) {
-        "" => bail!("{}: there is no password in it", file.display()),
+        "" => bail!("{}: the file contains no password", file.display()),
         password => Ok(password.to_owned()),
     }
 }
 
-/// Makes up a password unless there is one, for its owner's eyes only.
+/// Generates a password unless the file exists. Only its owner can read the file.
 fn generate(file: &Path) -> anyhow::Result<()> {
     const LETTERS: &[u8] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789";
     if file.exists() {
@@ -161,8 +161,8 @@ fn generate(file: &Path) -> anyhow::Result<()> {
     let password: String = (0..PASSWORD_LETTERS)
         .filter_map(|_| LETTERS.get(host::random_range(0..LETTERS.len())).map(|letter| char::from(*letter)))
         .collect();
-    let mut made = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(about)?;
-    writeln!(made, "{password}").with_context(about)
+    let mut created = OpenOptions::new().write(true).create_new(true).mode(0o600).open(file).with_context(about)?;
+    writeln!(created, "{password}").with_context(about)
 }
 
 #[cfg(test)]
@@ -170,13 +170,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn passwords_are_hashed_as_rabbitmq_does() {
-        // The example of RabbitMQ's guide to passwords: `test12` with the salt 908DC60A.
+    fn passwords_are_hashed_as_in_rabbitmq() {
+        // The example in RabbitMQ's password guide: `test12` with the salt 908DC60A.
         assert_eq!(hash("test12", 0x908D_C60A), "kI3GCqW5JLMJa4iX1lo7X4D6XbYqlLgxIs30+P6tENUV2POR");
     }
 
     #[test]
-    fn a_password_is_made_up_once() {
+    fn password_is_generated_once() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("splitter/password");
         generate(&file).unwrap();
@@ -186,7 +186,7 @@ mod tests {
     }
 
     #[test]
-    fn a_word_of_the_shell_is_quoted() {
+    fn shell_words_are_quoted() {
         assert_eq!(shell("^a|b'c$"), r"'^a|b'\''c$'");
     }
 }

@@ -1,4 +1,4 @@
-//! Progress: bars on a terminal, plain lines otherwise, silence with `--json`. Always on standard error.
+//! Progress on standard error: a bar on a terminal, plain lines otherwise, nothing with `--json`.
 
 use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressState, ProgressStyle};
 use std::{
@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// How often the amount is printed of a step whose length is not known.
+/// Time between two lines about a step of unknown length.
 const UNMEASURED_EVERY: Duration = Duration::from_secs(5);
 
 /// Progress of one step of work.
@@ -18,13 +18,13 @@ pub(crate) struct Step {
     title: String,
     unit: Unit,
     length: u64,
-    told_percent: AtomicU64,
-    /// How many times [`UNMEASURED_EVERY`] had passed when the amount was printed last.
-    told_turn: AtomicU64,
+    printed_percent: AtomicU64,
+    /// Number of intervals of [`UNMEASURED_EVERY`] that had passed when the amount was last printed.
+    printed_interval: AtomicU64,
     started: Instant,
 }
 
-/// What is counted.
+/// Unit of a step.
 #[derive(Clone, Copy)]
 pub(crate) enum Unit {
     Bytes,
@@ -32,7 +32,7 @@ pub(crate) enum Unit {
 }
 
 impl Unit {
-    /// An amount of this unit, for a person.
+    /// Formats an amount of this unit.
     fn amount(self, amount: u64) -> String {
         match self {
             Self::Bytes => HumanBytes(amount).to_string(),
@@ -42,7 +42,7 @@ impl Unit {
 }
 
 impl Step {
-    /// Starts a step of `length` units; 0 when not known yet.
+    /// Starts a step of `length` units; 0 if the length is not known yet.
     pub(crate) fn start(title: impl Into<String>, unit: Unit, length: u64, quiet: bool) -> Self {
         let title = title.into();
         let terminal = std::io::stderr().is_terminal();
@@ -75,35 +75,35 @@ impl Step {
             title,
             unit,
             length,
-            told_percent: 0.into(),
-            told_turn: 0.into(),
+            printed_percent: 0.into(),
+            printed_interval: 0.into(),
             started: Instant::now(),
         }
     }
 
-    /// So far.
+    /// Shows the position reached.
     pub(crate) fn at(&self, position: u64) {
         if let Some(bar) = &self.bar {
             bar.set_position(position);
         }
-        // On no terminal: a line at each quarter of what takes its time.
+        // Without a terminal: a line at each quarter of a step that takes longer.
         let percent = (position * 100).checked_div(self.length).unwrap_or(0) / 25 * 25;
         let elapsed = self.started.elapsed();
         if self.lines && self.length == 0 && position > 0 {
             let every = UNMEASURED_EVERY.as_secs();
-            let turn = elapsed.as_secs() / every;
-            if turn > self.told_turn.swap(turn, Relaxed) {
+            let interval = elapsed.as_secs() / every;
+            if interval > self.printed_interval.swap(interval, Relaxed) {
                 eprintln!("{}: {} so far", self.title, self.unit.amount(position));
             }
         }
         let slow = elapsed > Duration::from_secs(3);
-        if self.lines && slow && percent > self.told_percent.load(Relaxed) && percent < 100 {
-            self.told_percent.store(percent, Relaxed);
+        if self.lines && slow && percent > self.printed_percent.load(Relaxed) && percent < 100 {
+            self.printed_percent.store(percent, Relaxed);
             eprintln!("{}: {percent} %", self.title);
         }
     }
 
-    /// A line beside the bar.
+    /// Prints a line without disturbing the bar.
     pub(crate) fn say(&self, text: &str) {
         match &self.bar {
             Some(bar) => bar.suspend(|| eprintln!("{text}")),
@@ -111,7 +111,7 @@ impl Step {
         }
     }
 
-    /// The length, once known.
+    /// Sets the length once it is known.
     pub(crate) fn set_length(&mut self, length: u64) {
         self.length = length;
         if let Some(bar) = &self.bar {
@@ -119,7 +119,7 @@ impl Step {
         }
     }
 
-    /// Done; `what` replaces the bar.
+    /// Ends the step: replaces the bar by a line with the amount.
     pub(crate) fn done(self, amount: u64) {
         let amount = self.unit.amount(amount);
         if let Some(bar) = &self.bar {

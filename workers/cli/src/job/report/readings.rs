@@ -1,18 +1,18 @@
-//! Names datasets of the same bytes, read in another way, that a model is trained on beside the one of this command.
+//! Finds datasets of the same bytes with another reading that a model is trained on beside the one of this command.
 
-use super::ready::Ready;
+use super::ready::ReadyBatch;
 use common::{dataset::Claim, model::Model, outcome::Failure, reading::Reading};
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{Store, layout, store};
 use serde::Serialize;
 use std::path::Path;
 
-/// Datasets of a model that are looked at, at most: the newest readings are what a person mixes up.
+/// Maximum number of a model's datasets to inspect, the newest first: a person confuses recent readings.
 const DATASETS_MAX: usize = 1_000;
-/// Claims that are read at the same time.
+/// Maximum number of claims read at the same time.
 const READS_MAX: usize = 8;
 
-/// A batch with the bytes of a file of this command, read in another way.
+/// A batch with the bytes of a file of this command and another reading.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct OtherReading<'a> {
     /// The file of this command.
@@ -23,42 +23,42 @@ pub(super) struct OtherReading<'a> {
     reading: Reading,
 }
 
-/// Looks through the datasets of a model.
+/// Searches the datasets of a model.
 ///
 /// # Errors
-/// Fails if the store is away or a claim is damaged.
+/// Fails if the store is unavailable or a claim is damaged.
 pub(super) async fn find<'a>(
     store: &Store,
-    ready: &[Ready<'a>],
+    ready: &[ReadyBatch<'a>],
     model: Option<&Model>,
 ) -> Result<Vec<OtherReading<'a>>, Failure> {
-    let is_of_now = |batch_id: &str| ready.iter().any(|ready| ready.dataset.batch_id == batch_id);
+    let is_current = |batch_id: &str| ready.iter().any(|ready| ready.dataset.batch_id == batch_id);
     let datasets = model.map_or(&[][..], |model| &model.datasets);
-    let others = datasets.iter().rev().filter(|dataset| !is_of_now(&dataset.batch_id)).take(DATASETS_MAX);
+    let others = datasets.iter().rev().filter(|dataset| !is_current(&dataset.batch_id)).take(DATASETS_MAX);
     let claims = stream::iter(others.map(|dataset| layout::claim(&dataset.batch_id)).collect::<Vec<_>>())
         .map(|path| async move { store::read_json::<Claim>(store, &path).await })
         .buffered(READS_MAX);
     let claims: Vec<Option<Claim>> = claims.try_collect().await?;
     let other = |claim: Claim| {
         let same = ready.iter().find(|ready| ready.manifest.sha256 == claim.sha256)?;
-        Some(OtherReading { file: &same.submitted.file, batch_id: claim.batch_id, reading: claim.reading })
+        Some(OtherReading { file: &same.submission.file, batch_id: claim.batch_id, reading: claim.reading })
     };
     Ok(claims.into_iter().flatten().filter_map(other).collect())
 }
 
 impl OtherReading<'_> {
-    /// For a person: which other dataset the model is trained on as well, and how to leave it out. `store`: the location
-    /// of the store.
+    /// Tells a person which other dataset the model is trained on, and how to exclude it. `store`: the location of the
+    /// store.
     pub(super) fn text(&self, store: &str) -> String {
         let Self { file, batch_id, reading } = self;
-        let how = match reading.is_default() {
+        let options = match reading.is_default() {
             true => "without --rides-at and --map".to_owned(),
             false => format!("with {reading}"),
         };
         let folder = format!("{}/{}", store.trim_end_matches('/'), layout::dataset(batch_id));
         format!(
-            "\nThe model is trained on the rides of {} twice: batch {batch_id} has the same bytes, read {how}.\n  To leave it \
-             out, remove the folder {folder} and run the same command again.\n",
+            "\nThe model is trained on the rides of {} twice: batch {batch_id} has the same bytes, read {options}.\n  To \
+             exclude it, remove the folder {folder} and run the same command again.\n",
             file.display()
         )
     }
@@ -69,7 +69,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn another_reading_is_named_with_the_way_to_leave_it_out() {
+    fn other_reading_is_named_with_the_folder_to_remove() {
         let mut reading = Reading::default();
         reading.map.add("distance=km").unwrap();
         let other = OtherReading { file: Path::new("km.json"), batch_id: "b1".to_owned(), reading };

@@ -1,4 +1,4 @@
-//! Explains a batch of which most rides were rejected: the most frequent reason, a ride with it, and what to do.
+//! Explains why most rides of a batch were rejected: the most frequent reason, an example, and a remedy.
 
 use crate::output::legible;
 use common::{
@@ -13,30 +13,30 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt::Write;
 
-/// Bytes of the rejects that are read in search of a sample.
+/// Maximum number of bytes of the rejected rides to search for a sample.
 const BYTES_MAX: usize = 1024 * 1024;
-/// Keys of a ride that are named.
+/// Maximum number of keys of a ride to print.
 const KEYS_MAX: usize = 12;
-/// Characters of a value that are shown.
+/// Maximum number of characters of a value to print.
 const VALUE_CHARS_MAX: usize = 60;
 
 /// Why most rides of a batch were rejected.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub(crate) struct Finding {
+pub(crate) struct RejectSummary {
     /// The batch.
     pub(crate) batch_id: String,
     /// Rides of the batch.
     pub(crate) received: u64,
-    /// Rides of the batch that were rejected.
+    /// Rejected rides of the batch.
     pub(crate) rejected: u64,
     /// The most frequent reason.
     pub(crate) reason: String,
     /// Rides that were rejected for it.
     pub(crate) count: u64,
-    /// The first of them, where it can be read.
+    /// The first of them, if it can be read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) sample: Option<Sample>,
-    /// Where all of them are.
+    /// Path of the rejected rides in the store.
     pub(crate) rejects: String,
 }
 
@@ -45,18 +45,18 @@ pub(crate) struct Finding {
 pub(crate) struct Sample {
     /// Its position in the batch, from 0.
     pub(crate) index: u64,
-    /// The key or path that stands for the field, as mapped; absent where the field has its own key.
+    /// The key or path from which the field is read; absent if the field is not mapped.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mapped: Option<String>,
-    /// What its field holds, before any factor; `None` when it lacks the field.
+    /// The value of the field, before any factor; absent if the ride lacks the field.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<String>,
-    /// What is probably wrong with the value, and what to do.
+    /// The probable error in the value, and a remedy.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
     /// Its keys.
     pub(crate) keys: Vec<String>,
-    /// Options that map a similar key to the field it resembles.
+    /// Options that map similar keys to the fields they resemble.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(crate) suggestions: Vec<String>,
 }
@@ -70,17 +70,17 @@ struct Reject<'a> {
     ride: &'a RawValue,
 }
 
-/// Looks at a batch; `None` when fewer than half of its rides were rejected.
-pub(crate) async fn finding(store: &Store, manifest: &Manifest) -> Option<Finding> {
+/// Summarises the rejected rides of a batch; `None` if at most half of its rides were rejected.
+pub(crate) async fn summary(store: &Store, manifest: &Manifest) -> Option<RejectSummary> {
     let commonest =
         manifest.rejected_by_reason.iter().max_by_key(|(reason, count)| (**count, std::cmp::Reverse(*reason)));
     let (reason, count) = commonest.filter(|_| manifest.rejected * 2 > manifest.received)?;
     let rejects = layout::rejected(&manifest.batch_id);
-    // The sample is optional: without it the counts are still reported.
+    // Without a sample the counts are still reported.
     let head = head(store, &rejects).await.unwrap_or_default();
     let claim = store::read_json::<Claim>(store, &layout::claim(&manifest.batch_id)).await.ok().flatten();
     let map = claim.map(|claim| claim.reading.map).unwrap_or_default();
-    Some(Finding {
+    Some(RejectSummary {
         batch_id: manifest.batch_id.clone(),
         received: manifest.received,
         rejected: manifest.rejected,
@@ -91,7 +91,7 @@ pub(crate) async fn finding(store: &Store, manifest: &Manifest) -> Option<Findin
     })
 }
 
-/// The first bytes of an object.
+/// Reads the first bytes of an object.
 async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
     let mut pieces = store.get(&Path::from(path)).await.ok()?.into_stream();
     let mut head = Vec::new();
@@ -102,7 +102,7 @@ async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
     Some(head)
 }
 
-/// The first ride among these lines that was rejected for `reason`; `map` as its batch was read.
+/// Returns the first ride of these lines that was rejected for `reason`. `map` is the mapping of the batch.
 fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
     let rejects = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Reject<'_>>(line).ok());
     let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
@@ -110,7 +110,7 @@ fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
     let field = RejectReason::from_code(reason).and_then(RejectReason::field);
     let source = field.and_then(|field| map.source(field));
     let members = ride.as_object();
-    let found = match (members, field) {
+    let value = match (members, field) {
         (Some(members), Some(field)) => match source {
             Some(source) => at(members, source),
             None => members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(field)).map(|(_, value)| value),
@@ -118,12 +118,12 @@ fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
         (Some(_), None) => None,
         (None, _) => Some(&ride),
     };
-    let value = found.map(|value| match value.as_str() {
-        Some(text) if members.is_none() => shown(text),
-        _ => shown(&value.to_string()),
+    let text = value.map(|value| match value.as_str() {
+        Some(text) if members.is_none() => shortened(text),
+        _ => shortened(&value.to_string()),
     });
     let hint = match members {
-        Some(_) => found.zip(field).and_then(|(value, field)| decimal_comma(field, value)),
+        Some(_) => value.zip(field).and_then(|(value, field)| decimal_comma(field, value)),
         None => json_in_text(&ride),
     };
     let keys: Vec<String> = members.into_iter().flatten().map(|(key, _)| key.clone()).collect();
@@ -133,10 +133,10 @@ fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
         members.into_iter().flatten().filter_map(|(key, value)| Some((near_miss(key)?, path_to_value(key, value)?)));
     let suggestions = similar.filter(|(field, _)| !is_read(field)).map(|(field, key)| option(field, &key)).collect();
     let mapped = source.map(ToString::to_string);
-    Some(Sample { index: reject.index, mapped, value, hint, keys, suggestions })
+    Some(Sample { index: reject.index, mapped, value: text, hint, keys, suggestions })
 }
 
-/// What stands where a mapping leads: under the key as it stands, else along its path.
+/// Returns the value that a mapping reads: the member with the literal key, else the one at the path.
 fn at<'a>(members: &'a Map<String, Value>, source: &Source) -> Option<&'a Value> {
     let named = |members: &'a Map<String, Value>, name: &str| {
         members.iter().find(|(key, _)| key.trim().eq_ignore_ascii_case(name.trim())).map(|(_, value)| value)
@@ -151,7 +151,7 @@ fn at<'a>(members: &'a Map<String, Value>, source: &Source) -> Option<&'a Value>
     })
 }
 
-/// The key of a value that a mapping can read, or the path to the only value of an object, as in `_id.$oid`.
+/// Returns the key of a value that a mapping can read, or the path to the only value of an object, as in `_id.$oid`.
 fn path_to_value(key: &str, value: &Value) -> Option<String> {
     match value {
         Value::Array(_) => None,
@@ -164,21 +164,23 @@ fn path_to_value(key: &str, value: &Value) -> Option<String> {
     }
 }
 
-/// Names a number with a decimal comma.
+/// Returns a hint on a number with a decimal comma.
 fn decimal_comma(field: &str, value: &Value) -> Option<String> {
     let text = value.as_str().filter(|_| NUMERIC_FIELDS.contains(&field))?.trim();
     let with_point = text.replace(',', ".");
     let is_number = text.matches(',').count() == 1 && with_point.parse::<f64>().is_ok();
-    is_number.then(|| format!("a comma before the decimals is not read: write {with_point}"))
+    is_number.then(|| format!("a decimal comma is not accepted: write {with_point}"))
 }
 
-/// Names a ride that is a text with JSON in it.
+/// Returns a hint on a ride that is a text with JSON in it.
 fn json_in_text(ride: &Value) -> Option<String> {
     let inner = serde_json::from_str::<Value>(ride.as_str()?).ok()?;
-    inner.is_object().then(|| "it is a text that holds JSON: decode it first, as with jq 'map(fromjson)'".to_owned())
+    inner
+        .is_object()
+        .then(|| "the ride is a text that contains JSON: decode it first, as with jq 'map(fromjson)'".to_owned())
 }
 
-/// `--map latitude=lat`; kilometres become miles.
+/// Returns an option, as in `--map latitude=lat`. Converts kilometres to miles.
 fn option(field: &str, key: &str) -> String {
     let letters: String = key.chars().filter(char::is_ascii_alphabetic).collect::<String>().to_ascii_lowercase();
     let factor = if field == "distance" && letters.contains("k") && letters.contains("m") { "*0.621371" } else { "" };
@@ -187,13 +189,13 @@ fn option(field: &str, key: &str) -> String {
     format!("--map {quote}{field}={key}{factor}{quote}")
 }
 
-fn shown(value: &str) -> String {
+fn shortened(value: &str) -> String {
     common::text::shorten(value, VALUE_CHARS_MAX).into_owned()
 }
 
-/// Writes the finding in words, with what to do.
-pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Finding) -> std::fmt::Result {
-    let Finding { received, rejected, reason, count, sample, rejects, .. } = finding;
+/// Prints the summary and a remedy. `location`: the location of the store.
+pub(crate) fn print(text: &mut String, file: &str, location: &str, summary: &RejectSummary) -> std::fmt::Result {
+    let RejectSummary { received, rejected, reason, count, sample, rejects, .. } = summary;
     let headline = match (*received, *rejected) {
         (1, _) => "its only ride was rejected".to_owned(),
         (received, rejected) if received == rejected => format!("all {received} rides were rejected"),
@@ -206,7 +208,7 @@ pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Findin
     let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };
     writeln!(text, "  most often             {reason}, {times}")?;
     if let Some(Sample { index, mapped, value, hint, keys, suggestions }) = sample {
-        let found = match (value, field.map(|field| (field, mapped))) {
+        let example = match (value, field.map(|field| (field, mapped))) {
             (Some(value), Some((field, Some(source)))) => {
                 format!("ride {index} has {} where {field} is read from ({field}={source})", legible(value, false))
             }
@@ -218,7 +220,7 @@ pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Findin
             (None, Some((field, None))) => format!("ride {index} has no {field}"),
             (None, None) => format!("ride {index}"),
         };
-        writeln!(text, "  found                  {found}")?;
+        writeln!(text, "  found                  {example}")?;
         writeln!(text, "  expected               {expected}")?;
         if let Some(hint) = hint {
             writeln!(text, "  hint                   {}", legible(hint, false))?;
@@ -236,22 +238,22 @@ pub(crate) fn print(text: &mut String, file: &str, place: &str, finding: &Findin
     } else {
         writeln!(text, "  expected               {expected}")?;
     }
-    writeln!(text, "  every rejected ride    {place}/{rejects}")
+    writeln!(text, "  every rejected ride    {location}/{rejects}")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn finding(reason: &str, lines: &str) -> Finding {
-        mapped(reason, lines, &[])
+    fn summary(reason: &str, lines: &str) -> RejectSummary {
+        mapped_summary(reason, lines, &[])
     }
 
-    /// The finding of a batch that was read with these mappings.
-    fn mapped(reason: &str, lines: &str, map: &[&str]) -> Finding {
+    /// Summarises a batch that was read with these mappings.
+    fn mapped_summary(reason: &str, lines: &str, map: &[&str]) -> RejectSummary {
         let mut mapping = Mapping::default();
         map.iter().for_each(|one| mapping.add(one).unwrap());
-        Finding {
+        RejectSummary {
             batch_id: "b".to_owned(),
             received: 12,
             rejected: 12,
@@ -262,18 +264,18 @@ mod tests {
         }
     }
 
-    fn words(finding: &Finding) -> String {
+    fn printed(summary: &RejectSummary) -> String {
         let mut text = String::new();
-        print(&mut text, "keys.json", "store", finding).unwrap();
+        print(&mut text, "keys.json", "store", summary).unwrap();
         text
     }
 
     #[test]
-    fn a_missing_field_names_the_keys_there_are_and_the_similar_ones() {
+    fn missing_field_is_reported_with_the_keys_of_the_ride_and_similar_ones() {
         let lines = r#"{"index":0,"field":"latitude","reason":"invalid_latitude","ride":{"latitude":"x"}}
 {"index":3,"field":"statustime","reason":"missing_statustime","ride":{"name":"Twilight","status_time":"2018-04-25 17:03:05","lat":40.6,"lng":-74.1,"km":40,"colour":"red"}}
 "#;
-        let text = words(&finding("missing_statustime", lines));
+        let text = printed(&summary("missing_statustime", lines));
         for part in [
             "keys.json: all 12 rides were rejected",
             "missing_statustime, 12 times",
@@ -289,52 +291,53 @@ mod tests {
     }
 
     #[test]
-    fn an_invalid_value_is_shown_beside_what_was_expected() {
+    fn invalid_value_is_shown_with_the_expected_form() {
         let lines = r#"{"index":0,"field":"statustime","reason":"invalid_statustime","ride":{"StatusTime":"4/25/2018 17:03","latitude":1}}"#;
-        let text = words(&finding("invalid_statustime", lines));
+        let text = printed(&summary("invalid_statustime", lines));
         assert!(text.contains(r#"ride 0 has statustime "4/25/2018 17:03""#), "{text}");
         assert!(text.contains("YYYY-MM-DD HH:MM:SS") && !text.contains("--map"), "{text}");
     }
 
     #[test]
-    fn a_mapped_field_is_shown_as_it_was_read() {
+    fn mapped_field_is_shown_with_its_source() {
         let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"distance":29.0,"km":47.2,"a":{"b":1,"c":[5,6]},"_id":{"$oid":"5f"},"Time":"2018"}}"#;
-        let words = |reason: &str, map: &[&str]| words(&mapped(reason, &lines.replace("REASON", reason), map));
-        let text = words("missing_distance", &["distance=nokey"]);
+        let printed =
+            |reason: &str, map: &[&str]| printed(&mapped_summary(reason, &lines.replace("REASON", reason), map));
+        let text = printed("missing_distance", &["distance=nokey"]);
         assert!(
             text.contains("has nothing where distance is read from (distance=nokey)") && !text.contains("29.0"),
             "{text}"
         );
         assert!(text.contains("--map 'ride_id=_id.$oid' --map statustime=Time"), "{text}");
-        let text = words("negative_distance", &["distance=km*-1", "ride_id=_id.$oid", "statustime=Time"]);
+        let text = printed("negative_distance", &["distance=km*-1", "ride_id=_id.$oid", "statustime=Time"]);
         assert!(text.contains("has 47.2 where distance is read from (distance=km*-1)"), "{text}");
         assert!(!text.contains("--map"), "options that were given are not suggested: {text}");
-        let text = words("invalid_distance", &["distance=a"]);
+        let text = printed("invalid_distance", &["distance=a"]);
         assert!(text.contains(r#"has {"b":1,"c":[5,6]} where distance"#), "{text}");
-        let text = words("invalid_distance", &["distance=a.b"]);
+        let text = printed("invalid_distance", &["distance=a.b"]);
         assert!(text.contains("has 1 where distance is read from (distance=a.b)"), "{text}");
-        let text = words("invalid_distance", &["distance=a.c.1"]);
+        let text = printed("invalid_distance", &["distance=a.c.1"]);
         assert!(text.contains("has 6 where distance"), "{text}");
     }
 
     #[test]
-    fn values_that_are_nearly_right_have_a_hint() {
+    fn decimal_comma_and_encoded_json_have_a_hint() {
         let comma = r#"{"index":0,"field":"latitude","reason":"invalid_latitude","ride":{"latitude":"40,75"}}"#;
-        let text = words(&finding("invalid_latitude", comma));
+        let text = printed(&summary("invalid_latitude", comma));
         assert!(text.contains("write 40.75"), "{text}");
         let encoded = r#"{"index":0,"field":null,"reason":"not_an_object","ride":"{\"name\": \"Twilight\"}"}"#;
-        let text = words(&finding("not_an_object", encoded));
-        assert!(text.contains("a text that holds JSON"), "{text}");
+        let text = printed(&summary("not_an_object", encoded));
+        assert!(text.contains("a text that contains JSON"), "{text}");
     }
 
     #[test]
-    fn rejects_that_cannot_be_read_cost_the_sample_alone() {
+    fn summary_without_readable_rejects_lacks_only_the_sample() {
         for lines in ["", "not json\n", r#"{"index":1,"reason":"other","ride":{}}"#] {
-            let text = words(&finding("invalid_json", lines));
+            let text = printed(&summary("invalid_json", lines));
             assert!(text.contains("a whole JSON object") && text.contains("all 12"), "{text}");
         }
         let broken = r#"{"index":1,"field":null,"reason":"invalid_json","ride":"{\"a\": \u001b[31m"}"#;
-        let text = words(&finding("invalid_json", broken));
+        let text = printed(&summary("invalid_json", broken));
         assert!(text.contains("ride 1 is") && !text.contains('\u{1b}'), "{text}");
     }
 }

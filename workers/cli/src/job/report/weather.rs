@@ -1,4 +1,4 @@
-//! What was left out of the weather files that a job read.
+//! Reports the observations that were left out of the weather files of a job.
 
 use crate::output::legible;
 use common::weather::{WeatherWarning, WeatherWarnings};
@@ -8,15 +8,15 @@ use object_store::{ObjectMeta, path::Path};
 use records::{Store, layout, store};
 use std::{collections::BTreeSet, fmt::Write};
 
-/// Files that are named.
+/// Maximum number of files to print.
 const FILES_MAX: usize = 5;
-
-/// Warnings that are read at most, and at the same time.
+/// Maximum number of warnings to read.
 const READ_MAX: usize = 1_000;
+/// Maximum number of warnings read at the same time.
 const READS_AT_ONCE: usize = 16;
 
-/// The warnings about these `stations`, and those written since the job `started`: first those about whole files, then
-/// those with the most left out.
+/// Reads the warnings about these `stations`, and those written since the job `started`: first those about whole files,
+/// then those with the most observations left out.
 pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: Timestamp) -> Vec<WeatherWarnings> {
     let prefix = Path::from(layout::WEATHER_WARNINGS);
     // Warnings are optional: one that cannot be read is not shown.
@@ -27,13 +27,13 @@ pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: 
     };
     let paths = listed.into_iter().filter(concerned).take(READ_MAX).map(|object| object.location.to_string());
     let reading = stream::iter(paths).map(async |path| store::read_json::<WeatherWarnings>(store, &path).await.ok()?);
-    let mut found: Vec<WeatherWarnings> = reading.buffered(READS_AT_ONCE).filter_map(future::ready).collect().await;
+    let mut warnings: Vec<WeatherWarnings> = reading.buffered(READS_AT_ONCE).filter_map(future::ready).collect().await;
     let count = |warnings: &WeatherWarnings| warnings.left_out.values().sum::<u64>();
-    found.sort_by(|a, b| (a.why.is_none(), count(b), &a.station).cmp(&(b.why.is_none(), count(a), &b.station)));
-    found
+    warnings.sort_by(|a, b| (a.why.is_none(), count(b), &a.station).cmp(&(b.why.is_none(), count(a), &b.station)));
+    warnings
 }
 
-/// The warnings in words.
+/// Prints the warnings.
 pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt::Result {
     if warnings.is_empty() {
         return Ok(());
@@ -47,13 +47,13 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
             writeln!(text, "    {}", legible(why, false))?;
         }
         if let Some(WeatherWarning { line, column, why }) = samples.first() {
-            let place = match (*line, column.is_empty()) {
+            let position = match (*line, column.is_empty()) {
                 (0, true) => String::new(),
                 (0, false) => format!("{column}: "),
                 (line, true) => format!("line {line}: "),
                 (line, false) => format!("line {line}, column {column}: "),
             };
-            writeln!(text, "    first: {}", legible(&format!("{place}{why}"), false))?;
+            writeln!(text, "    first: {}", legible(&format!("{position}{why}"), false))?;
         }
     }
     match warnings.len().saturating_sub(FILES_MAX) {
@@ -84,7 +84,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn warnings_of_the_stations_concerned_and_of_this_run_are_read() {
+    async fn warnings_of_these_stations_and_of_this_run_are_read() {
         let store: Store = Arc::new(object_store::memory::InMemory::new());
         for warnings in
             [of("USW00000001", &[("second_value", 1)], None), of("USW00000002", &[("second_value", 9)], None)]
@@ -102,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn a_warning_names_file_line_and_column() {
+    fn warning_names_file_line_and_column() {
         let mut text = String::new();
         let missing =
             WeatherWarnings { samples: Vec::new(), ..of("USW00000009", &[], Some("no file; looked for it first")) };

@@ -1,4 +1,4 @@
-//! A dataset file to rows, column by column, as the dictionary says what they hold.
+//! Parses a dataset file into rows, column by column, and checks values by the dictionary.
 
 use crate::notebook::dictionary::{Column, FIELDS, Kind, NUMBERS, field, fields, number};
 use bytes::Bytes;
@@ -10,47 +10,48 @@ use csv::ByteRecord;
 use jiff::{SignedDuration, civil::DateTime};
 use std::io::Read;
 
-/// Rows of one piece at most, and bytes of their fields after which a piece ends.
+/// Maximum number of rows of one piece.
 const ROWS_AT_ONCE: usize = 8_192;
+/// Number of bytes of the fields after which a piece ends.
 const BYTES_AT_ONCE: usize = 4 * 1024 * 1024;
 
-/// Where [`StatusTime`]s are counted from: 1970.
+/// The origin of [`Rows::times`].
 const EPOCH: DateTime = DateTime::constant(1970, 1, 1, 0, 0, 0, 0);
 
 /// Why a dataset file cannot be read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum RowError {
-    /// Another header line.
+    /// The header line is wrong.
     #[error("its header line is {found:?}, expected {:?}", COLUMNS.join(","))]
     Header {
-        /// As it stands in the file.
+        /// The header line of the file.
         found: String,
     },
-    /// Not CSV, or a record with too few or too many fields.
+    /// The file is not CSV, or a record has too few or too many fields.
     #[error("{0}")]
     Csv(String),
-    /// A field that is not what its column holds.
+    /// A field has an invalid value for its column.
     #[error("ride {ride_id:?}: {column} is {value:?}, expected {expected}")]
     Field {
-        /// As far as it can be read.
+        /// The ride, as far as it can be read.
         ride_id: String,
-        /// Column.
+        /// The column.
         column: &'static str,
-        /// As it stands in the file.
+        /// The value in the file.
         value: String,
-        /// What would be right.
+        /// The expected form.
         expected: &'static str,
     },
 }
 
-/// Some rows of a dataset file, in its order.
+/// Consecutive rows of a dataset file.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Rows {
-    /// The fields, one after the other, as they read without quotes.
+    /// The fields, unquoted, one after the other.
     text: Bytes,
-    /// Where each of them ends.
+    /// End of each field in `text`.
     ends: Vec<usize>,
-    /// For each of [`numbers`] the values; NaN where there is none.
+    /// The values of each numeric column of the dictionary; NaN if missing.
     pub(crate) numbers: [Vec<f64>; NUMBERS],
     /// Milliseconds since 1970, UTC.
     pub(crate) times: Vec<i64>,
@@ -61,44 +62,44 @@ impl Rows {
         Self { text: Bytes::new(), ends: Vec::new(), numbers: Default::default(), times: Vec::new() }
     }
 
-    /// How many.
+    /// Returns the number of rows.
     pub(crate) fn len(&self) -> usize {
         self.times.len()
     }
 
-    /// A field of the file as it reads without quotes; UTF-8, empty where there is no value.
+    /// Returns an unquoted field; UTF-8, empty if there is no value.
     pub(crate) fn field(&self, row: usize, field: usize) -> &[u8] {
-        let (start, end) = self.place(row, field);
+        let (start, end) = self.range(row, field);
         self.text.get(start..end).unwrap_or_default()
     }
 
-    /// The same without a copy.
+    /// Returns an unquoted field without a copy.
     pub(crate) fn field_bytes(&self, row: usize, field: usize) -> Bytes {
-        let (start, end) = self.place(row, field);
+        let (start, end) = self.range(row, field);
         self.text.slice(start..end)
     }
 
-    fn place(&self, row: usize, field: usize) -> (usize, usize) {
+    fn range(&self, row: usize, field: usize) -> (usize, usize) {
         let at = row * FIELDS + field;
         (if at == 0 { 0 } else { self.ends[at - 1] }, self.ends[at])
     }
 
-    /// A value that is there.
+    /// Returns the value of a numeric column; `None` if it is missing.
     pub(crate) fn number(&self, row: usize, number: usize) -> Option<f64> {
         Some(self.numbers[number][row]).filter(|value| !value.is_nan())
     }
 
-    /// Whether service was asked for, where that is known.
+    /// Returns whether the ride ended in a service request; `None` if that is unknown.
     pub(crate) fn label(&self, row: usize) -> Option<bool> {
         self.number(row, number::FIELDSERVICE).map(|label| label != 0.0)
     }
 
-    /// Whether there is weather.
+    /// Returns whether the ride has weather.
     pub(crate) fn has_weather(&self, row: usize) -> bool {
         [number::TMIN, number::TMAX, number::PRCP].iter().all(|&element| self.number(row, element).is_some())
     }
 
-    /// Whether training counts it: with label and weather, and no value that no ride can have.
+    /// Returns whether the ride can be trained on: it has label and weather, and every value is within the limits.
     pub(crate) fn is_trainable(&self, row: usize) -> bool {
         let limits = [
             (number::DISTANCE, DISTANCE_MAX),
@@ -114,10 +115,11 @@ impl Rows {
     }
 }
 
-/// Reads a dataset file and gives its rows to `each`, piece by piece, until that says stop; the number of rides read.
+/// Parses a dataset file and passes its rows to `each`, piece by piece, until that returns `false`. Returns the number of
+/// rides read.
 ///
 /// # Errors
-/// When it is no dataset file, or a value is not what its column holds, with the ride.
+/// Fails if it is not a dataset file or if a value is invalid for its column; then the error names the ride.
 pub(crate) fn parse(input: impl Read, mut each: impl FnMut(Rows) -> bool) -> Result<u64, RowError> {
     let csv = |error: csv::Error| RowError::Csv(error.to_string());
     let mut reader =
@@ -162,17 +164,17 @@ pub(crate) fn parse(input: impl Read, mut each: impl FnMut(Rows) -> bool) -> Res
     Ok(rides)
 }
 
-/// That a text is one, and that a value that must be there is; the milliseconds of a time.
+/// Checks that a text is UTF-8 and that a mandatory value exists. Returns the milliseconds of a time.
 fn check(record: &ByteRecord, column: &Column, value: &[u8]) -> Result<Option<i64>, RowError> {
     if value.is_empty() && column.missing.is_none() {
-        return Err(wrong(record, column, value, column.kind.name()));
+        return Err(invalid(record, column, value, column.kind.name()));
     }
     match column.kind {
-        Kind::Text if std::str::from_utf8(value).is_err() => Err(wrong(record, column, value, "UTF-8")),
+        Kind::Text if std::str::from_utf8(value).is_err() => Err(invalid(record, column, value, "UTF-8")),
         Kind::Time => {
             let time = std::str::from_utf8(value).ok().and_then(|text| text.parse::<StatusTime>().ok());
-            let time = time.ok_or_else(|| wrong(record, column, value, "YYYY-MM-DD HH:MM:SS.fff"))?;
-            // Years of four digits: far within what 64 bits of milliseconds hold.
+            let time = time.ok_or_else(|| invalid(record, column, value, "YYYY-MM-DD HH:MM:SS.fff"))?;
+            // Years of four digits fit into 64 bits of milliseconds.
             Ok(Some(i64::try_from(time.datetime().duration_since(EPOCH).as_millis()).unwrap_or(i64::MAX)))
         }
         _ => Ok(None),
@@ -189,16 +191,16 @@ fn read_number(record: &ByteRecord, column: &Column, value: &[u8]) -> Result<f64
         Kind::Whole => text.parse::<i32>().ok().map(f64::from),
         _ => text.parse::<f64>().ok().filter(|number| number.is_finite()),
     };
-    read.ok_or_else(|| wrong(record, column, value, column.kind.name()))
+    read.ok_or_else(|| invalid(record, column, value, column.kind.name()))
 }
 
-fn wrong(record: &ByteRecord, column: &Column, value: &[u8], expected: &'static str) -> RowError {
+fn invalid(record: &ByteRecord, column: &Column, value: &[u8], expected: &'static str) -> RowError {
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
     let ride_id = text(record.get(field::RIDE_ID).unwrap_or_default());
     RowError::Field { ride_id, column: column.name, value: text(value), expected }
 }
 
-/// The moment so many milliseconds since 1970, UTC; `None` outside the years that are written with four digits.
+/// Converts milliseconds since 1970, UTC; `None` outside the range of dates.
 pub(crate) fn moment_of(millis: i64) -> Option<StatusTime> {
     EPOCH.checked_add(SignedDuration::from_millis(millis)).ok().map(StatusTime::from)
 }
@@ -224,14 +226,14 @@ mod tests {
     }
 
     #[test]
-    fn every_value_is_read_and_a_missing_one_is_none() {
+    fn every_value_is_read_and_missing_ones_are_none() {
         let bare = "a-1,\"Line\nend, \"\"quoted\"\"\",,1969-12-31 23:59:59.999,40.6,-74.1,29.5,291,292.25,,,,,,\n";
         let rows = read(&format!("{RIDE}{bare}")).unwrap().pop().unwrap();
         assert_eq!(rows.len(), 2);
         let of = |row| numbers().enumerate().map(move |(place, _)| (row, place));
         let first: Vec<_> = of(0).map(|(row, place)| rows.number(row, place)).collect();
-        let told = [40.6, -74.1, 29.5, 291.0, 292.0, 1.0, 20.7, 111.0, 156.0, 241.0];
-        assert_eq!(first, told.map(Some));
+        let expected = [40.6, -74.1, 29.5, 291.0, 292.0, 1.0, 20.7, 111.0, 156.0, 241.0];
+        assert_eq!(first, expected.map(Some));
         let second: Vec<_> = of(1).map(|(row, place)| rows.number(row, place)).collect();
         let none = [None; 5];
         assert_eq!(second, [&[40.6, -74.1, 29.5, 291.0, 292.25].map(Some)[..], &none].concat());
@@ -244,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_field_names_its_ride_and_column() {
+    fn invalid_field_is_reported_with_ride_and_column() {
         for (from, to, expected) in [
             (",1,USW", ",2,USW", r#"ride "a-0": fieldservice is "2", expected 0 or 1"#),
             (",111,", ",11.5,", r#"ride "a-0": tmin is "11.5", expected whole number"#),
@@ -262,23 +264,23 @@ mod tests {
     }
 
     #[test]
-    fn many_rows_come_in_pieces_of_a_bounded_size() {
+    fn pieces_have_a_bounded_size() {
         let pieces = read(&RIDE.repeat(2 * ROWS_AT_ONCE + 1)).unwrap();
         assert_eq!(pieces.iter().map(Rows::len).collect::<Vec<_>>(), [ROWS_AT_ONCE, ROWS_AT_ONCE, 1]);
         let long = RIDE.replace("Twilight", &"x".repeat(BYTES_AT_ONCE));
         assert_eq!(read(&long.repeat(2)).unwrap().len(), 2);
-        let mut taken = 0;
+        let mut passed = 0;
         let file = format!("{}\n{}", COLUMNS.join(","), RIDE.repeat(2 * ROWS_AT_ONCE));
         let stopped = parse(file.as_bytes(), |rows| {
-            taken += rows.len();
+            passed += rows.len();
             false
         });
-        assert_eq!((stopped, taken), (Ok(ROWS_AT_ONCE as u64), ROWS_AT_ONCE));
+        assert_eq!((stopped, passed), (Ok(ROWS_AT_ONCE as u64), ROWS_AT_ONCE));
     }
 
     proptest! {
         #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
+        fn arbitrary_bytes_do_not_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             let _ = parse(&bytes[..], |_| true);
             let _ = parse(&[COLUMNS.join(",").as_bytes(), b"\n", &bytes].concat()[..], |_| true);
         }

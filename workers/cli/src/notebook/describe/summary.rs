@@ -1,4 +1,4 @@
-//! What there is to say about rides in numbers: one pass, memory that does not grow with their number.
+//! Summary statistics of rides, in one pass and bounded memory.
 
 use crate::notebook::{
     dataset::Rows,
@@ -6,37 +6,38 @@ use crate::notebook::{
 };
 use std::collections::{BTreeMap, HashMap};
 
-/// Rides up to which quantiles are exact. Beyond, they are those of every second ride, then of every fourth, and so on,
-/// which are at least half as many.
+/// Number of rides up to which quantiles are exact. Beyond, they are those of every second ride, then of every fourth, and so
+/// on: a sample of at least half this size.
 pub(super) const SAMPLE_RIDES_MAX: usize = 500_000;
-/// Quantiles told of each column.
+/// Quantiles of each column.
 pub(super) const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
-/// Values of a text column that are counted one by one; what is new beyond counts together.
+/// Maximum number of values of a text column that are counted separately; further values are counted together.
 const DISTINCT_MAX: usize = 100_000;
 
-/// One value for each column one can calculate with.
+/// One value per numeric column; NaN if missing.
 type Row = [f64; NUMBERS];
 
-/// Everything about the rides seen so far.
+/// Statistics of the rides added so far.
 #[derive(Debug, Default)]
 pub(super) struct Summary {
     pub(super) rides: Group,
     pub(super) with_weather: u64,
     pub(super) trainable: u64,
-    /// Earliest and latest, milliseconds since 1970.
+    /// Earliest and latest time, milliseconds since 1970, UTC.
     pub(super) times: Option<(i64, i64)>,
-    /// Rides by batch, in the order they came.
+    /// Rides by batch, in the order of the batches.
     pub(super) batches: Vec<(String, u64)>,
     pub(super) breeds: Counter,
     pub(super) stations: Counter,
     pub(super) without_name: u64,
+    /// By the set of columns that are present, one bit each.
     moments: BTreeMap<u16, Box<Moments>>,
     extremes: [Option<(f64, f64)>; NUMBERS],
     sample: Sample,
     pub(super) rates: [Vec<Group>; RATES.len()],
 }
 
-/// Rides, and what is known of their labels.
+/// Counts of rides and labels.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(super) struct Group {
     pub(super) rides: u64,
@@ -44,30 +45,30 @@ pub(super) struct Group {
     pub(super) service: u64,
 }
 
-/// One column in numbers. What cannot be said of so few values is `None`.
+/// Statistics of one column; `None` if there are too few values.
 #[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) struct OfColumn {
+pub(super) struct ColumnSummary {
     pub(super) count: u64,
     pub(super) missing: u64,
     pub(super) mean: Option<f64>,
-    /// With n − 1 in the denominator.
+    /// Sample standard deviation, with n − 1 in the denominator.
     pub(super) sd: Option<f64>,
     pub(super) min: Option<f64>,
     pub(super) quantiles: [Option<f64>; QUANTILES.len()],
     pub(super) max: Option<f64>,
 }
 
-/// How often service was asked for where a column has certain values.
+/// Service rates by the value of a column.
 pub(super) struct Rate {
-    /// Place among the numbers.
+    /// Index into the numeric columns.
     pub(super) column: usize,
-    /// Where the next bin begins, in the column's unit.
+    /// Lower edges of all bins but the first, in the column's unit.
     pub(super) edges: &'static [f64],
-    /// One more than edges.
+    /// Labels of the bins; one more than edges.
     pub(super) bins: &'static [&'static str],
 }
 
-/// By temperature and rain.
+/// Service rates by highest temperature and by precipitation.
 pub(super) const RATES: [Rate; 2] = [
     Rate {
         column: number::TMAX,
@@ -82,7 +83,7 @@ pub(super) const RATES: [Rate; 2] = [
 ];
 
 impl Summary {
-    /// Adds some rides of a batch.
+    /// Adds the rows `kept` of a batch.
     pub(super) fn add(&mut self, batch_id: &str, rows: &Rows, kept: &[usize]) {
         match self.batches.last_mut() {
             Some((batch, rides)) if batch == batch_id => *rides += kept.len() as u64,
@@ -104,15 +105,15 @@ impl Summary {
     }
 
     fn add_numbers(&mut self, row: Row, label: Option<bool>) {
-        let mut there = 0_u16;
+        let mut present = 0_u16;
         for (column, (value, extremes)) in row.iter().zip(&mut self.extremes).enumerate() {
             if !value.is_nan() {
-                there |= 1 << column;
+                present |= 1 << column;
                 let (min, max) = extremes.unwrap_or((*value, *value));
                 *extremes = Some((min.min(*value), max.max(*value)));
             }
         }
-        self.moments.entry(there).or_default().add(&row);
+        self.moments.entry(present).or_default().add(&row);
         self.sample.add(&row);
         for (rate, bins) in RATES.iter().zip(&mut self.rates) {
             bins.resize(rate.bins.len(), Group::default());
@@ -124,12 +125,12 @@ impl Summary {
         }
     }
 
-    /// Every column in numbers.
-    pub(super) fn columns(&self) -> [OfColumn; NUMBERS] {
+    /// Returns the statistics of every column.
+    pub(super) fn columns(&self) -> [ColumnSummary; NUMBERS] {
         std::array::from_fn(|column| {
             let pair = self.pair(column, column);
             let n = pair.n as f64;
-            OfColumn {
+            ColumnSummary {
                 count: pair.n,
                 missing: self.rides.rides - pair.n,
                 mean: (pair.n > 0).then_some(pair.mean.0),
@@ -141,21 +142,21 @@ impl Summary {
         })
     }
 
-    /// Pearson's correlation of two columns over the rides that have both; `None` where one of them does not vary.
+    /// Returns Pearson's correlation of two columns over the rides that have both; `None` if one of them does not vary.
     pub(super) fn correlation(&self, x: usize, y: usize) -> Option<f64> {
         let Pair { xx, yy, xy, .. } = self.pair(x, y);
         (xx > 0.0 && yy > 0.0).then(|| (xy / (xx.sqrt() * yy.sqrt())).clamp(-1.0, 1.0))
     }
 
-    /// Rides the quantiles were taken of.
+    /// Returns the number of rides behind the quantiles.
     pub(super) fn sampled(&self) -> u64 {
         self.sample.columns[0].len() as u64
     }
 
-    /// Joins what was gathered apart for rides with other columns missing.
+    /// Combines the moments of the rides that have both columns, whatever other columns they lack.
     fn pair(&self, x: usize, y: usize) -> Pair {
         let both = 1 << x | 1 << y;
-        let with_both = self.moments.iter().filter(|(there, _)| *there & both == both);
+        let with_both = self.moments.iter().filter(|(present, _)| *present & both == both);
         with_both.map(|(_, moments)| moments.pair(x, y)).fold(Pair::default(), Pair::and)
     }
 }
@@ -167,24 +168,24 @@ impl Group {
         self.service += u64::from(label == Some(true));
     }
 
-    /// Share of the labelled rides after which service was asked for.
+    /// Returns the share of labelled rides that ended in a service request.
     pub(super) fn rate(&self) -> Option<f64> {
         (self.labelled > 0).then(|| self.service as f64 / self.labelled as f64)
     }
 
-    /// Wilson's 95 % interval of that share.
+    /// Returns Wilson's 95 % interval of that share.
     pub(super) fn interval(&self) -> Option<(f64, f64)> {
         const Z: f64 = 1.959_963_984_540_054;
         let (rate, n) = (self.rate()?, self.labelled as f64);
-        let centre = rate + Z * Z / (2.0 * n);
+        let midpoint = rate + Z * Z / (2.0 * n);
         let half = Z * (rate * (1.0 - rate) / n + Z * Z / (4.0 * n * n)).sqrt();
         let scale = 1.0 + Z * Z / n;
-        Some((((centre - half) / scale).max(0.0), ((centre + half) / scale).min(1.0)))
+        Some((((midpoint - half) / scale).max(0.0), ((midpoint + half) / scale).min(1.0)))
     }
 }
 
-/// Means and co-moments of rides that all miss the same columns (whose values count as 0 and are asked for by nobody):
-/// Welford's recurrence, stable whatever the size of the numbers.
+/// Means and co-moments of rides that lack the same columns, whose values count as 0 and are never read. Uses Welford's
+/// recurrence, which is numerically stable for numbers of any size.
 #[derive(Debug, Default)]
 struct Moments {
     n: u64,
@@ -193,7 +194,7 @@ struct Moments {
     co: [Row; NUMBERS],
 }
 
-/// Two columns of some rides.
+/// Moments of two columns.
 #[derive(Debug, Clone, Copy, Default)]
 struct Pair {
     n: u64,
@@ -227,7 +228,7 @@ impl Moments {
 }
 
 impl Pair {
-    /// Of the rides of both.
+    /// Combines the moments of two sets of rides.
     fn and(self, other: Self) -> Self {
         let n = self.n + other.n;
         if n == 0 {
@@ -246,7 +247,7 @@ impl Pair {
     }
 }
 
-/// Every ride, or every 2nd, 4th, 8th …, so that there are never more than [`SAMPLE_RIDES_MAX`].
+/// Every ride, or every 2nd, 4th, 8th and so on, so that there are at most `max`.
 #[derive(Debug)]
 struct Sample {
     max: usize,
@@ -262,7 +263,7 @@ impl Default for Sample {
 }
 
 impl Sample {
-    /// `max` is even.
+    /// `max` must be even.
     fn of(max: usize) -> Self {
         Self { max, every: 1, seen: 0, columns: Default::default() }
     }
@@ -288,7 +289,7 @@ impl Sample {
         }
     }
 
-    /// Between two values in proportion, as most tools do (type 7 of Hyndman and Fan, 1996).
+    /// Returns quantiles by linear interpolation (type 7 of Hyndman and Fan, 1996).
     fn quantiles(&self, column: usize) -> [Option<f64>; QUANTILES.len()] {
         let mut values: Vec<f64> = self.columns[column].iter().copied().filter(|value| !value.is_nan()).collect();
         values.sort_unstable_by(f64::total_cmp);
@@ -301,12 +302,12 @@ impl Sample {
     }
 }
 
-/// How many rides have each value of a text column.
+/// Counts of rides by the value of a text column.
 #[derive(Debug, Default)]
 pub(super) struct Counter {
     values: HashMap<String, Group>,
     pub(super) missing: Group,
-    /// Of values that came when there were too many already.
+    /// Rides of further values, once there are [`DISTINCT_MAX`].
     pub(super) uncounted: Group,
 }
 
@@ -325,12 +326,12 @@ impl Counter {
         }
     }
 
-    /// Number of values.
+    /// Returns the number of distinct values.
     pub(super) fn distinct(&self) -> usize {
         self.values.len()
     }
 
-    /// The most frequent first.
+    /// Returns the most frequent values, the most frequent first.
     pub(super) fn largest(&self, count: usize) -> Vec<(&str, Group)> {
         let mut all: Vec<_> = self.values.iter().map(|(value, group)| (value.as_str(), *group)).collect();
         all.sort_unstable_by_key(|(value, group)| (std::cmp::Reverse(group.rides), *value));
@@ -360,26 +361,26 @@ mod tests {
         }
     }
 
-    /// A column as a person would work it out, with every value at hand.
-    fn naive(values: &[f64]) -> OfColumn {
-        let mut there: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
-        there.sort_by(f64::total_cmp);
-        let n = there.len() as f64;
-        let mean = there.iter().sum::<f64>() / n;
-        let squares = there.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
-        let some = !there.is_empty();
-        OfColumn {
-            count: there.len() as u64,
-            missing: (values.len() - there.len()) as u64,
+    /// Computes the statistics of a column directly from all values.
+    fn naive(values: &[f64]) -> ColumnSummary {
+        let mut present: Vec<f64> = values.iter().copied().filter(|value| !value.is_nan()).collect();
+        present.sort_by(f64::total_cmp);
+        let n = present.len() as f64;
+        let mean = present.iter().sum::<f64>() / n;
+        let squares = present.iter().map(|value| (value - mean).powi(2)).sum::<f64>();
+        let some = !present.is_empty();
+        ColumnSummary {
+            count: present.len() as u64,
+            missing: (values.len() - present.len()) as u64,
             mean: some.then_some(mean),
-            sd: (there.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
-            min: there.first().copied(),
+            sd: (present.len() > 1).then(|| (squares / (n - 1.0)).sqrt()),
+            min: present.first().copied(),
             quantiles: QUANTILES.map(|share| {
                 let at = share * (n - 1.0);
-                let (low, high) = (there.get(at as usize)?, there.get((at as usize + 1).min(there.len() - 1))?);
+                let (low, high) = (present.get(at as usize)?, present.get((at as usize + 1).min(present.len() - 1))?);
                 Some(low * (1.0 - at.fract()) + high * at.fract())
             }),
-            max: there.last().copied(),
+            max: present.last().copied(),
         }
     }
 
@@ -399,13 +400,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn moments_quantiles_and_correlations_are_those_one_works_out_by_hand(
+        fn moments_quantiles_and_correlations_equal_direct_computations(
             rows in proptest::collection::vec(proptest::array::uniform10(value()), 0..60)
         ) {
             let summary = of(&rows);
-            let by_hand: Vec<Vec<f64>> = (0..NUMBERS).map(|column| rows.iter().map(|row| row[column]).collect()).collect();
+            let columns: Vec<Vec<f64>> = (0..NUMBERS).map(|column| rows.iter().map(|row| row[column]).collect()).collect();
             for (column, found) in summary.columns().into_iter().enumerate() {
-                let expected = naive(&by_hand[column]);
+                let expected = naive(&columns[column]);
                 prop_assert_eq!((found.count, found.missing), (expected.count, expected.missing));
                 prop_assert_eq!((found.min, found.max), (expected.min, expected.max));
                 prop_assert!(close(found.mean, expected.mean, 1e6), "{:?} {:?}", found, expected);
@@ -415,8 +416,8 @@ mod tests {
                 }
                 for other in 0..NUMBERS {
                     let (found, expected) =
-                        (summary.correlation(column, other), naive_correlation(&by_hand[column], &by_hand[other]));
-                    // Whether a column varies at all is a matter of the last bit where its values are equal and large.
+                        (summary.correlation(column, other), naive_correlation(&columns[column], &columns[other]));
+                    // If the values of a column are equal and large, rounding decides whether it varies at all.
                     if let (Some(found), Some(expected)) = (found, expected) {
                         prop_assert!((found - expected).abs() < 1e-6, "{} {}", found, expected);
                     }
@@ -425,27 +426,27 @@ mod tests {
         }
 
         #[test]
-        fn a_sample_is_evenly_spread_and_never_too_large(rides in 1_u64..2_000, half in 1_usize..40) {
+        fn sample_is_evenly_spread_and_bounded(rides in 1_u64..2_000, half in 1_usize..40) {
             let mut sample = Sample::of(2 * half);
             for ride in 0..rides {
                 sample.add(&[ride as f64; NUMBERS]);
             }
-            let taken = &sample.columns[0];
-            prop_assert!(taken.len() <= 2 * half && taken.len() as u64 >= rides.min(half as u64));
+            let sampled = &sample.columns[0];
+            prop_assert!(sampled.len() <= 2 * half && sampled.len() as u64 >= rides.min(half as u64));
             let expected: Vec<f64> = (0..rides).step_by(sample.every as usize).map(|ride| ride as f64).collect();
-            prop_assert_eq!(taken, &expected);
+            prop_assert_eq!(sampled, &expected);
         }
     }
 
     #[test]
-    fn a_small_spread_around_a_large_number_is_not_lost() {
+    fn small_spread_around_a_large_number_is_exact() {
         let rows: Vec<Row> = (0..1_000).map(|i| [1e9 + f64::from(i % 2); NUMBERS]).collect();
         let column = of(&rows).columns()[0];
         assert!((column.sd.unwrap() - 0.5002501876563868).abs() < 1e-9, "{column:?}");
     }
 
     #[test]
-    fn service_rates_are_counted_by_bin_with_wilsons_interval() {
+    fn service_rates_are_computed_per_bin_with_wilsons_interval() {
         let mut summary = Summary::default();
         for (tmax, label) in [(-1.0, Some(true)), (0.0, Some(false)), (99.0, None), (300.0, Some(true))] {
             let mut row = [f64::NAN; NUMBERS];
@@ -466,7 +467,7 @@ mod tests {
     }
 
     #[test]
-    fn the_most_frequent_values_come_first_and_a_flood_of_values_is_bounded() {
+    fn most_frequent_values_come_first_and_the_number_of_values_is_bounded() {
         let mut counter = Counter::default();
         for value in ["b", "a", "", "b", "a", "c"] {
             counter.add(value.as_bytes(), Some(value == "a"));

@@ -1,4 +1,4 @@
-//! Rides to Parquet: typed columns, null where there is no value, row groups of a bounded size.
+//! Encodes rides as Parquet: typed columns, null for missing values, row groups of a bounded size.
 
 use crate::notebook::{
     dataset::Rows,
@@ -18,28 +18,28 @@ use parquet::{
 };
 use std::{io::Write, sync::Arc};
 
-/// Rides of one row group; only the last one is smaller.
-pub(super) const ROW_GROUP_ROWS: usize = 100_000;
+/// Number of rides per row group; only the last one is smaller.
+const ROW_GROUP_ROWS: usize = 100_000;
 
-/// A Parquet file that is being written.
+/// Writer of a Parquet file.
 pub(super) struct ParquetFile<W: Write + Send> {
     file: SerializedFileWriter<W>,
     group_rows: usize,
-    gathered: Gathered,
+    pending: PendingRows,
 }
 
-/// Rides on their way into a row group, column by column.
+/// Rides of the next row group, column by column.
 #[derive(Default)]
-struct Gathered {
+struct PendingRows {
     batch_ids: Vec<ByteArray>,
-    /// By field; empty for those that are no text.
+    /// By field; empty for fields that are not text.
     texts: [Vec<Bytes>; FIELDS],
     numbers: [Vec<f64>; NUMBERS],
     times: Vec<i64>,
 }
 
 impl<W: Write + Send> ParquetFile<W> {
-    /// Starts a file; the ids of the batches and the data dictionary go into its metadata.
+    /// Starts a file. Its metadata contain the batch ids and the data dictionary.
     pub(super) fn start(writer: W, batches: &[&str]) -> Result<Self> {
         Self::start_with(writer, batches, ROW_GROUP_ROWS)
     }
@@ -47,9 +47,9 @@ impl<W: Write + Send> ParquetFile<W> {
     fn start_with(writer: W, batches: &[&str], group_rows: usize) -> Result<Self> {
         let schema = parse_message_type(&schema())?;
         let pair = |key: &str, value: String| KeyValue::new(format!("wildrydes.{key}"), value);
-        // A dictionary of values that hardly ever repeat would be built and thrown away.
-        let all_different = ["ride_id", "statustime"].map(ColumnPath::from);
-        let properties = all_different
+        // Values of these columns hardly ever repeat: a dictionary would be built and discarded.
+        let distinct_columns = ["ride_id", "statustime"].map(ColumnPath::from);
+        let properties = distinct_columns
             .into_iter()
             .fold(WriterProperties::builder(), |builder, path| builder.set_column_dictionary_enabled(path, false))
             .set_compression(Compression::SNAPPY)
@@ -59,7 +59,7 @@ impl<W: Write + Send> ParquetFile<W> {
             ]))
             .build();
         let file = SerializedFileWriter::new(writer, Arc::new(schema), Arc::new(properties))?;
-        Ok(Self { file, group_rows, gathered: Gathered::default() })
+        Ok(Self { file, group_rows, pending: PendingRows::default() })
     }
 
     /// Adds some rows.
@@ -67,20 +67,20 @@ impl<W: Write + Send> ParquetFile<W> {
         let batch_id = ByteArray::from(Bytes::copy_from_slice(batch_id.as_bytes()));
         let mut left = kept;
         while !left.is_empty() {
-            let room = self.group_rows - self.gathered.times.len();
+            let room = self.group_rows - self.pending.times.len();
             let (fitting, rest) = left.split_at(room.min(left.len()));
-            self.gathered.add(&batch_id, rows, fitting);
+            self.pending.add(&batch_id, rows, fitting);
             left = rest;
-            if self.gathered.times.len() == self.group_rows {
+            if self.pending.times.len() == self.group_rows {
                 self.write_group()?;
             }
         }
         Ok(())
     }
 
-    /// Writes what is left, and the file's end.
+    /// Writes the last row group and the end of the file.
     pub(super) fn end(mut self) -> Result<()> {
-        if !self.gathered.times.is_empty() {
+        if !self.pending.times.is_empty() {
             self.write_group()?;
         }
         let mut writer = self.file.into_inner()?;
@@ -88,7 +88,7 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 
     fn write_group(&mut self) -> Result<()> {
-        let Gathered { batch_ids, texts, numbers, times } = std::mem::take(&mut self.gathered);
+        let PendingRows { batch_ids, texts, numbers, times } = std::mem::take(&mut self.pending);
         let mut group = self.file.next_row_group()?;
         write::<ByteArrayType>(&mut group, &batch_ids, None)?;
         let (mut texts, mut numbers) = (texts.into_iter(), numbers.into_iter());
@@ -96,21 +96,21 @@ impl<W: Write + Send> ParquetFile<W> {
             let texts = texts.next().unwrap_or_default();
             match column.kind {
                 Kind::Text => {
-                    let there = column.missing.map(|_| there(&texts, |text| !text.is_empty()));
-                    let texts = texts.into_iter().filter(|text| there.is_none() || !text.is_empty());
-                    write::<ByteArrayType>(&mut group, &texts.map(ByteArray::from).collect::<Vec<_>>(), there)?;
+                    let levels = column.missing.map(|_| definition_levels(&texts, |text| !text.is_empty()));
+                    let texts = texts.into_iter().filter(|text| levels.is_none() || !text.is_empty());
+                    write::<ByteArrayType>(&mut group, &texts.map(ByteArray::from).collect::<Vec<_>>(), levels)?;
                 }
                 Kind::Time => write::<Int64Type>(&mut group, &times, None)?,
                 Kind::Real | Kind::Whole | Kind::Flag => {
                     let mut values = numbers.next().unwrap_or_default();
-                    let there = column.missing.map(|_| there(&values, |value| !value.is_nan()));
+                    let levels = column.missing.map(|_| definition_levels(&values, |value| !value.is_nan()));
                     values.retain(|value| !value.is_nan());
                     match column.kind {
-                        Kind::Real => write::<DoubleType>(&mut group, &values, there)?,
-                        // Read as whole numbers of 32 bits.
+                        Kind::Real => write::<DoubleType>(&mut group, &values, levels)?,
+                        // These values were parsed as 32-bit integers.
                         _ => {
                             let values: Vec<_> = values.into_iter().map(|value| value as i32).collect();
-                            write::<Int32Type>(&mut group, &values, there)?;
+                            write::<Int32Type>(&mut group, &values, levels)?;
                         }
                     }
                 }
@@ -120,26 +120,26 @@ impl<W: Write + Send> ParquetFile<W> {
     }
 }
 
-/// For each value whether it is there, as Parquet's definition levels.
-fn there<T>(values: &[T], is_there: impl Fn(&T) -> bool) -> Vec<i16> {
-    values.iter().map(|value| i16::from(is_there(value))).collect()
+/// Returns Parquet's definition levels: 1 for a value, 0 for null.
+fn definition_levels<T>(values: &[T], is_present: impl Fn(&T) -> bool) -> Vec<i16> {
+    values.iter().map(|value| i16::from(is_present(value))).collect()
 }
 
 fn write<T: DataType>(
     group: &mut SerializedRowGroupWriter<'_, impl Write + Send>,
     values: &[T::T],
-    there: Option<Vec<i16>>,
+    levels: Option<Vec<i16>>,
 ) -> Result<()> {
     if let Some(mut column) = group.next_column()? {
-        column.typed::<T>().write_batch(values, there.as_deref(), None)?;
+        column.typed::<T>().write_batch(values, levels.as_deref(), None)?;
         column.close()?;
     }
     Ok(())
 }
 
-impl Gathered {
+impl PendingRows {
     fn add(&mut self, batch_id: &ByteArray, rows: &Rows, kept: &[usize]) {
-        // A text that is kept keeps the piece it is part of: where only few are, they are copied.
+        // A slice of the piece keeps all of it in memory: if only few rows are kept, copy them instead.
         let few = kept.len() < rows.len() / 4;
         let text = |row, field| {
             if few { Bytes::copy_from_slice(rows.field(row, field)) } else { rows.field_bytes(row, field) }
@@ -157,7 +157,7 @@ impl Gathered {
     }
 }
 
-/// The columns in Parquet's own notation.
+/// Returns the columns in Parquet's notation.
 fn schema() -> String {
     let column = |Column { name, kind, missing, .. }: &Column| {
         let (physical, logical) = kind.parquet();
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn rows_that_are_not_kept_are_not_there_however_few_are() {
+    fn only_kept_rows_are_written() {
         for every in [1, 3, 50] {
             let reader = exported(100, 7, |row| row % every == 0);
             let rows = reader.get_row_iter(None).unwrap().map(Result::unwrap);
@@ -216,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn types_are_the_dictionarys_and_a_missing_value_is_null() {
+    fn types_follow_the_dictionary_and_missing_values_are_null() {
         let reader = exported(2, 10, |_| true);
         for (found, column) in reader.metadata().file_metadata().schema_descr().columns().iter().zip(&COLUMNS) {
             assert_eq!(found.name(), column.name);

@@ -1,11 +1,11 @@
-//! `dead replay` and `dead drop`: a letter is acknowledged once it is elsewhere.
+//! `dead replay` and `dead drop`: acknowledge a letter once it is published or copied.
 
 use super::{
     letters::{HeldLetter, Letters},
     show::{not_found, one_line},
 };
 use crate::{
-    arguments::Which,
+    arguments::LetterFilter,
     output::{ask, can_ask, legible},
     session::{Failed, Session},
 };
@@ -26,24 +26,24 @@ use std::{
 };
 use tokio::time::{Interval, MissedTickBehavior};
 
-/// Pause before a message that a full queue refused is published again.
+/// Time before a message that a full queue refused is published again.
 const REFUSED_PAUSE: Duration = Duration::from_millis(500);
-/// After so many letters a line tells how far it is.
-const TOLD_EVERY: u64 = 1_000;
-/// Letters that are named one by one.
-const NAMED_MAX: usize = 20;
+/// Number of letters between two lines of progress.
+const REPORT_EVERY: u64 = 1_000;
+/// Maximum number of letters to list.
+const LISTED_MAX: usize = 20;
 
-/// What was done, or would be.
+/// The letters that were handled, or would be.
 #[derive(Default)]
-struct Done {
+struct Handled {
     by_queue: BTreeMap<String, u64>,
     letters: Vec<Letter>,
 }
 
-impl Done {
+impl Handled {
     fn add(&mut self, verb: &str, letter: Letter) {
         *self.by_queue.entry(letter.queue.clone()).or_default() += 1;
-        if self.count().is_multiple_of(TOLD_EVERY) {
+        if self.count().is_multiple_of(REPORT_EVERY) {
             eprintln!("{verb} {} so far", HumanCount(self.count()));
         }
         self.letters.push(letter);
@@ -53,7 +53,7 @@ impl Done {
         self.by_queue.values().sum()
     }
 
-    fn tell(
+    fn print(
         &self,
         session: &Session,
         verb: &str,
@@ -62,15 +62,15 @@ impl Done {
     ) -> Result<(), Failed> {
         if session.shared.json {
             let ids: Vec<&str> = self.letters.iter().map(|letter| letter.id.as_str()).collect();
-            let told = json!({ verb: self.count(), "dry_run": dry_run, "by_queue": self.by_queue, "ids": ids });
-            println!("{}", serde_json::to_string_pretty(&told)?);
+            let document = json!({ verb: self.count(), "dry_run": dry_run, "by_queue": self.by_queue, "ids": ids });
+            println!("{}", serde_json::to_string_pretty(&document)?);
             return Ok(());
         }
-        for letter in self.letters.iter().take(NAMED_MAX) {
+        for letter in self.letters.iter().take(LISTED_MAX) {
             println!("{}", each(letter));
         }
-        if self.letters.len() > NAMED_MAX {
-            println!("… and {} more", HumanCount((self.letters.len() - NAMED_MAX) as u64));
+        if self.letters.len() > LISTED_MAX {
+            println!("… and {} more", HumanCount((self.letters.len() - LISTED_MAX) as u64));
         }
         let queues: Vec<String> =
             self.by_queue.iter().map(|(queue, letters)| format!("{letters} of {queue}")).collect();
@@ -82,10 +82,10 @@ impl Done {
         Ok(())
     }
 
-    /// The ids that were asked for by name and not met.
-    fn missing<'a>(&self, which: &'a Which) -> Vec<&'a String> {
-        let met: HashSet<&str> = self.letters.iter().map(|letter| letter.id.as_str()).collect();
-        which.ids.iter().filter(|id| !met.contains(id.as_str())).collect()
+    /// Returns the requested ids that were not found.
+    fn missing<'a>(&self, filter: &'a LetterFilter) -> Vec<&'a String> {
+        let ids: HashSet<&str> = self.letters.iter().map(|letter| letter.id.as_str()).collect();
+        filter.ids.iter().filter(|id| !ids.contains(id.as_str())).collect()
     }
 }
 
@@ -93,15 +93,15 @@ impl Done {
 pub(super) async fn replay(
     session: &Session,
     letters: &Letters<'_>,
-    which: &Which,
+    filter: &LetterFilter,
     rate: NonZeroU32,
     dry_run: bool,
 ) -> Result<(), Failed> {
     let publisher = letters.connection.publisher().await?;
     let mut tick = pace(rate);
-    let mut done = Done::default();
+    let mut done = Handled::default();
     let walked = letters
-        .walk(which, async |HeldLetter { letter, delivery }: HeldLetter| {
+        .walk(filter, async |HeldLetter { letter, delivery }: HeldLetter| {
             if !dry_run {
                 tick.tick().await;
                 let replayed = Outgoing {
@@ -122,32 +122,32 @@ pub(super) async fn replay(
         .await;
     if let Err(failed) = walked {
         if done.count() > 0 {
-            eprintln!("{} were replayed before this; the same command again goes on", HumanCount(done.count()));
+            eprintln!("{} were replayed before this; the same command continues", HumanCount(done.count()));
         }
         return Err(failed);
     }
-    done.tell(session, "replayed", dry_run, |letter| {
+    done.print(session, "replayed", dry_run, |letter| {
         let Letter { id, queue, exchange, routing_key, .. } = letter;
         format!("{id}  {queue:<15}  to {exchange:?} with {routing_key:?}")
     })?;
-    not_found(&done.missing(which))
+    not_found(&done.missing(filter))
 }
 
-/// At most so many a second.
+/// Returns an interval that limits the letters per second.
 pub(super) fn pace(rate: NonZeroU32) -> Interval {
     let mut tick = tokio::time::interval(Duration::from_secs(1) / rate.get());
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     tick
 }
 
-/// Publishes until the broker has it: a full queue is waited for.
+/// Publishes a message; waits while the queue is full.
 pub(super) async fn publish(publisher: &dyn Publisher, outgoing: Outgoing) -> Result<(), PublishError> {
-    let mut told = false;
+    let mut reported = false;
     loop {
         match publisher.publish(outgoing.clone()).await {
             Err(PublishError::Refused) => {
-                if !std::mem::replace(&mut told, true) {
-                    eprintln!("the queue is full; waiting for its worker (Ctrl-C stops: nothing is lost)");
+                if !std::mem::replace(&mut reported, true) {
+                    eprintln!("the queue is full; waiting for its worker (Ctrl-C stops without losing anything)");
                 }
                 tokio::time::sleep(REFUSED_PAUSE).await;
             }
@@ -160,40 +160,43 @@ pub(super) async fn publish(publisher: &dyn Publisher, outgoing: Outgoing) -> Re
 pub(super) async fn drop_letters(
     session: &Session,
     letters: &Letters<'_>,
-    which: &Which,
+    filter: &LetterFilter,
     yes: bool,
     dry_run: bool,
 ) -> Result<(), Failed> {
-    let mut which = which.clone();
+    let mut filter = filter.clone();
     let each = |letter: &Letter| {
         let Letter { id, queue, reason, why, .. } = letter;
         format!("{id}  {queue:<15}  {:<20}  {}", legible(reason, false), one_line(why, 80))
     };
     if dry_run || !yes {
-        let mut doomed = Done::default();
+        let mut selected = Handled::default();
         letters
-            .walk(&which, async |found: HeldLetter| {
-                doomed.add("looked at", found.letter);
+            .walk(&filter, async |held: HeldLetter| {
+                selected.add("inspected", held.letter);
                 Ok(ControlFlow::Continue(()))
             })
             .await?;
-        if dry_run || doomed.count() == 0 {
-            doomed.tell(session, "dropped", dry_run, each)?;
-            return not_found(&doomed.missing(&which));
+        if dry_run || selected.count() == 0 {
+            selected.print(session, "dropped", dry_run, each)?;
+            return not_found(&selected.missing(&filter));
         }
-        can_ask(session, &format!("{} dead letters would be dropped", doomed.count()))?;
-        doomed.tell(session, "dropped", true, each)?;
+        can_ask(session, &format!("{} dead letters would be dropped", selected.count()))?;
+        selected.print(session, "dropped", true, each)?;
         if !ask(&format!("Drop them? A copy of each stays in {} below dead/.", session.store_location()?))? {
             println!("nothing was dropped");
             return Ok(());
         }
-        // Those that were shown, and no others.
-        which = Which { ids: doomed.letters.into_iter().map(|letter| letter.id).collect(), ..Which::default() };
+        // Only the letters that were shown.
+        filter = LetterFilter {
+            ids: selected.letters.into_iter().map(|letter| letter.id).collect(),
+            ..LetterFilter::default()
+        };
     }
     let store = session.store()?;
-    let mut done = Done::default();
+    let mut done = Handled::default();
     letters
-        .walk(&which, async |HeldLetter { letter, delivery }: HeldLetter| {
+        .walk(&filter, async |HeldLetter { letter, delivery }: HeldLetter| {
             let copy = serde_json::to_vec_pretty(&whole(&letter, &delivery.properties, &delivery.body))?;
             let path = layout::dropped(&letter.queue, &letter.id);
             store::write(&store, &path, copy)
@@ -204,8 +207,8 @@ pub(super) async fn drop_letters(
             Ok(ControlFlow::Continue(()))
         })
         .await?;
-    done.tell(session, "dropped", false, |letter| {
+    done.print(session, "dropped", false, |letter| {
         format!("{}  {:<15}  copy: {}", letter.id, letter.queue, layout::dropped(&letter.queue, &letter.id))
     })?;
-    not_found(&done.missing(&which))
+    not_found(&done.missing(&filter))
 }

@@ -1,4 +1,4 @@
-//! `dead restore`: copies of letters, published again.
+//! `dead restore`: publishes copies of letters again.
 
 use super::{
     act::{pace, publish},
@@ -19,21 +19,21 @@ pub(super) async fn restore(
     rate: NonZeroU32,
     dry_run: bool,
 ) -> Result<(), Failed> {
-    // All of them before any: what is missing or broken is told before anything is published.
-    let mut found = Vec::new();
+    // Read every copy before anything is published, so that a missing or invalid one is reported first.
+    let mut letters_read = Vec::new();
     for name in copies {
         let read = match Path::new(name).is_file() {
-            true => std::fs::read(name).context("reading it").and_then(|bytes| parsed(&bytes)),
+            true => std::fs::read(name).context("reading the file").and_then(|bytes| parse(&bytes)),
             false => match session.store_if_there()? {
-                Some(store) => kept(&store, name).await,
+                Some(store) => dropped_copy(&store, name).await,
                 None => Err(anyhow::anyhow!(session.no_store()?)),
             },
         };
-        found.extend(read.with_context(|| name.clone())?);
+        letters_read.extend(read.with_context(|| name.clone())?);
     }
     let publisher = letters.connection.publisher().await?;
     let (mut tick, mut ids) = (pace(rate), Vec::new());
-    for (id, queue, outgoing) in found {
+    for (id, queue, outgoing) in letters_read {
         let Outgoing { exchange, routing_key, .. } = &outgoing;
         let line = format!("{id}  {queue:<15}  to {exchange:?} with {routing_key:?}");
         if !dry_run {
@@ -53,28 +53,31 @@ pub(super) async fn restore(
     Ok(())
 }
 
+/// Id, queue and message of a letter.
 type Copy = (String, String, Outgoing);
 
-/// One copy, or one on every line.
-fn parsed(bytes: &[u8]) -> anyhow::Result<Vec<Copy>> {
+/// Parses one copy, or one per line.
+fn parse(bytes: &[u8]) -> anyhow::Result<Vec<Copy>> {
     let copies = serde_json::Deserializer::from_slice(bytes).into_iter::<Value>();
     let copies: Vec<Copy> =
-        copies.map(|copy| Ok(from_copy(&copy.context("no JSON")?)?)).collect::<anyhow::Result<_>>()?;
+        copies.map(|copy| Ok(from_copy(&copy.context("not JSON")?)?)).collect::<anyhow::Result<_>>()?;
     if copies.is_empty() {
-        bail!("it is empty");
+        bail!("the file is empty");
     }
     Ok(copies)
 }
 
-/// The copy that `dead drop` left.
-async fn kept(store: &Store, id: &str) -> anyhow::Result<Vec<Copy>> {
+/// Reads the copy that `dead drop` wrote.
+async fn dropped_copy(store: &Store, id: &str) -> anyhow::Result<Vec<Copy>> {
     if id.is_empty() || !id.bytes().all(|byte| byte.is_ascii_hexdigit()) {
-        bail!("there is no such file, and it is no id as `dead drop` prints them");
+        bail!("there is no such file, and this is not an id as `dead drop` prints them");
     }
     for name in queue::ALL {
         if let Some(bytes) = store::read(store, &layout::dropped(name, id)).await? {
-            return parsed(&bytes);
+            return parse(&bytes);
         }
     }
-    bail!("no letter of this id was dropped here: there is no dead/<queue>/{id}.json in the store (--store names it)")
+    bail!(
+        "no letter with this id was dropped: there is no dead/<queue>/{id}.json in the store (--store names the store)"
+    )
 }

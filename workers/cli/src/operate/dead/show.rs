@@ -1,8 +1,8 @@
-//! `dead list`, `dead show`, `dead export`: looking takes nothing away.
+//! `dead list`, `dead show` and `dead export`: leave every letter in its queue.
 
 use super::letters::{HeldLetter, Letters};
 use crate::{
-    arguments::{ListDead, Which},
+    arguments::{LetterFilter, ListDead},
     output::{Output, legible, refuse_to_replace},
     session::{Failed, Session},
 };
@@ -21,60 +21,61 @@ use std::{
     path::Path,
 };
 
-/// Letters that `dead list` shows unless told otherwise.
+/// Number of letters that `dead list` shows by default.
 const LIST_MAX: u64 = 100;
-/// Characters of a body that `dead show` prints, and bytes of one that is no text.
+/// Maximum number of characters of a body that `dead show` prints.
 const BODY_CHARS_MAX: usize = 4_000;
+/// Maximum number of bytes of a body that is not text.
 const BODY_BYTES_MAX: usize = 256;
 
 /// `dead list`
 pub(super) async fn list(session: &Session, letters: &Letters<'_>, options: &ListDead) -> Result<(), Failed> {
     if options.summary {
-        return summary(session, letters, &options.which).await;
+        return summary(session, letters, &options.filter).await;
     }
-    let which = Which { limit: Some(options.which.limit.unwrap_or(LIST_MAX)), ..options.which.clone() };
-    let held = letters.count(&which).await?;
-    let mut shown = Vec::new();
-    let looked = letters
-        .walk(&which, async |found: HeldLetter| {
-            shown.push(found.letter);
+    let filter = LetterFilter { limit: Some(options.filter.limit.unwrap_or(LIST_MAX)), ..options.filter.clone() };
+    let held = letters.count(&filter).await?;
+    let mut listed = Vec::new();
+    let inspected = letters
+        .walk(&filter, async |held: HeldLetter| {
+            listed.push(held.letter);
             Ok(ControlFlow::Continue(()))
         })
         .await?;
     if session.shared.json {
-        let told = json!({ "letters": shown, "looked_at": looked, "held": held });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        let document = json!({ "letters": listed, "looked_at": inspected, "held": held });
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
-    if shown.is_empty() {
+    if listed.is_empty() {
         println!("{}", if held == 0 { "no dead letters" } else { "no dead letter matches" });
         return Ok(());
     }
     println!("{:<12}  {:<15}  {:<20}  {:<20}  {:<18}  {:>9}  why", "id", "queue", "since", "reason", "batch", "bytes");
-    for letter in &shown {
+    for letter in &listed {
         let since = letter.dead_at.map_or_else(|| "unknown".to_owned(), time);
         let batch = legible(letter.batch_id.as_deref().unwrap_or("-"), false);
         let Letter { id, queue, reason, why, body_bytes, .. } = letter;
         let (reason, why) = (legible(reason, false), one_line(why, 100));
         println!("{id:<12}  {queue:<15}  {since:<20}  {reason:<20}  {batch:<18}  {body_bytes:>9}  {why}");
     }
-    if looked < held {
+    if inspected < held {
         println!(
             "{} shown of {} dead letters; --limit 0 shows all that match, --summary counts them",
-            shown.len(),
+            listed.len(),
             HumanCount(held)
         );
     }
     Ok(())
 }
 
-/// How many letters there are for each queue and reason, whatever their number.
-async fn summary(session: &Session, letters: &Letters<'_>, which: &Which) -> Result<(), Failed> {
-    /// How many, the oldest, the newest.
+/// Prints the number of letters for each queue and reason.
+async fn summary(session: &Session, letters: &Letters<'_>, filter: &LetterFilter) -> Result<(), Failed> {
+    /// Number of letters, and the times of the oldest and the newest.
     type Group = (u64, Option<Timestamp>, Option<Timestamp>);
     let mut groups: BTreeMap<(String, String), Group> = BTreeMap::new();
     letters
-        .walk(which, async |HeldLetter { letter, .. }: HeldLetter| {
+        .walk(filter, async |HeldLetter { letter, .. }: HeldLetter| {
             let group = groups.entry((letter.queue, letter.reason)).or_default();
             group.0 += 1;
             group.1 = [group.1, letter.dead_at].into_iter().flatten().min();
@@ -83,14 +84,14 @@ async fn summary(session: &Session, letters: &Letters<'_>, which: &Which) -> Res
         })
         .await?;
     if session.shared.json {
-        let told: Vec<Value> = groups
+        let rows: Vec<Value> = groups
             .iter()
             .map(|((queue, reason), (letters, oldest, newest))| {
                 let [oldest, newest] = [oldest, newest].map(|at| at.map(|at| at.to_string()));
                 json!({ "queue": queue, "reason": reason, "letters": letters, "oldest": oldest, "newest": newest })
             })
             .collect();
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&rows)?);
         return Ok(());
     }
     if groups.is_empty() {
@@ -113,21 +114,21 @@ async fn summary(session: &Session, letters: &Letters<'_>, which: &Which) -> Res
 
 /// `dead show`
 pub(super) async fn show(session: &Session, letters: &Letters<'_>, ids: &[String], full: bool) -> Result<(), Failed> {
-    let which = Which { ids: ids.to_vec(), ..Which::default() };
+    let filter = LetterFilter { ids: ids.to_vec(), ..LetterFilter::default() };
     let mut missing: Vec<&String> = ids.iter().collect();
-    let mut told = Vec::new();
+    let mut documents = Vec::new();
     letters
-        .walk(&which, async |HeldLetter { letter, delivery }: HeldLetter| {
+        .walk(&filter, async |HeldLetter { letter, delivery }: HeldLetter| {
             missing.retain(|id| **id != letter.id);
             match session.shared.json {
-                true => told.push(whole(&letter, &delivery.properties, &delivery.body)),
+                true => documents.push(whole(&letter, &delivery.properties, &delivery.body)),
                 false => print(&letter, &whole(&letter, &delivery.properties, &delivery.body), &delivery.body, full),
             }
             Ok(if missing.is_empty() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) })
         })
         .await?;
     if session.shared.json {
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&documents)?);
     }
     not_found(&missing)
 }
@@ -138,7 +139,7 @@ pub(super) fn not_found(missing: &[&String]) -> Result<(), Failed> {
     }
     let ids = missing.iter().map(|id| id.as_str()).collect::<Vec<_>>().join(", ");
     Err(Failed::Broken(anyhow::anyhow!(
-        "no dead letter {ids}: replayed or dropped meanwhile, or held by another `wildrydes dead` just now"
+        "no dead letter {ids}: replayed or dropped meanwhile, or currently held by another `wildrydes dead`"
     )))
 }
 
@@ -154,7 +155,7 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
     line("reason", &letter.reason);
     line("why", &letter.why);
     if letter.lossy {
-        line("lossy", "some bytes of its properties are no UTF-8; \u{FFFD} stands for them, in a copy or a replay too");
+        line("lossy", "some bytes of its properties are not UTF-8; \u{FFFD} replaces them, also in a copy or a replay");
     }
     line("attempts", &letter.attempts.to_string());
     let headers = &all["properties"]["headers"];
@@ -168,21 +169,21 @@ fn print(letter: &Letter, all: &Value, body: &[u8], full: bool) {
         }
     }
     for (name, value) in headers.as_object().into_iter().flatten() {
-        let told = [envelope::REASON, envelope::WHY, envelope::DEAD_AT, envelope::HISTORY, envelope::ATTEMPT];
+        let printed = [envelope::REASON, envelope::WHY, envelope::DEAD_AT, envelope::HISTORY, envelope::ATTEMPT];
         let origin = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY];
-        if ![&told[..], &origin].concat().contains(&name.as_str()) {
+        if ![&printed[..], &origin].concat().contains(&name.as_str()) {
             line("header", &format!("{name}: {}", plain(value)));
         }
     }
-    println!("body            {} bytes\n{}\n", letter.body_bytes, legible(&shown_body(body, full), true));
+    println!("body            {} bytes\n{}\n", letter.body_bytes, legible(&body_text(body, full), true));
 }
 
 fn plain(value: &Value) -> String {
     value.as_str().map_or_else(|| value.to_string(), str::to_owned)
 }
 
-/// A body as one can read it: JSON laid out, other text as it is, anything else in hex.
-fn shown_body(body: &[u8], full: bool) -> String {
+/// Formats a body: JSON indented, other text unchanged, anything else in hex.
+fn body_text(body: &[u8], full: bool) -> String {
     let pretty = serde_json::from_slice::<Value>(body).ok().and_then(|value| serde_json::to_string_pretty(&value).ok());
     let text = pretty.or_else(|| String::from_utf8(body.to_vec()).ok());
     match text {
@@ -200,7 +201,7 @@ fn shown_body(body: &[u8], full: bool) -> String {
 pub(super) async fn export(
     session: &Session,
     letters: &Letters<'_>,
-    which: &Which,
+    filter: &LetterFilter,
     file: Option<&Path>,
     force: bool,
 ) -> Result<(), Failed> {
@@ -214,7 +215,7 @@ pub(super) async fn export(
     };
     let mut exported = 0u64;
     letters
-        .walk(which, async |HeldLetter { letter, delivery }: HeldLetter| {
+        .walk(filter, async |HeldLetter { letter, delivery }: HeldLetter| {
             writeln!(out, "{}", whole(&letter, &delivery.properties, &delivery.body)).context("writing the letters")?;
             exported += 1;
             Ok(ControlFlow::Continue(()))

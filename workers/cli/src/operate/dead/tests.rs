@@ -1,4 +1,4 @@
-use crate::arguments::Which;
+use crate::arguments::LetterFilter;
 use async_trait::async_trait;
 use bytes::Bytes;
 use common::{
@@ -34,7 +34,7 @@ fn delivery(properties: Properties, body: &[u8]) -> Delivery {
     }
 }
 
-/// As a publisher sends it.
+/// The properties of a message as published.
 fn original() -> Properties {
     let mut properties = Properties {
         kind: Some("ride-batch.v1".into()),
@@ -49,8 +49,8 @@ fn original() -> Properties {
     properties
 }
 
-/// As our runtime parks it.
-fn parked() -> Properties {
+/// The properties of a letter that the runtime dead-lettered.
+fn dead_lettered() -> Properties {
     let mut properties = original();
     for (name, value) in [
         ("x-reason", "object_missing"),
@@ -69,19 +69,19 @@ fn parked() -> Properties {
 }
 
 #[test]
-fn a_letter_of_the_runtime_says_why_and_from_where() {
+fn letter_of_the_runtime_has_its_reason_and_origin() {
     let body = br#"{"batch_id":"b","object":"raw/x","sha256":"00"}"#;
-    let letter = Letter::read("splitter", "", &parked(), body);
+    let letter = Letter::read("splitter", "", &dead_lettered(), body);
     assert_eq!((letter.reason.as_str(), letter.why.as_str()), ("object_missing", "there is no object raw/x"));
     assert_eq!((letter.exchange, letter.routing_key.as_str()), ("ingest", "ride-batch.v1"));
     assert_eq!((letter.batch_id.as_deref(), letter.attempts, letter.body_bytes), (Some("b"), 3, body.len()));
     assert_eq!(letter.dead_at.map(|at| at.to_string()).as_deref(), Some("2026-11-24T03:12:40Z"));
-    assert_eq!(restored(&parked()), original(), "a replay is the message as it was");
+    assert_eq!(restored(&dead_lettered()), original(), "a replay is the message as it was");
 }
 
-/// As RabbitMQ 3.10 and 4.0 write it: the latest death first, the first death's headers those of a rung.
+/// RabbitMQ 3.10 and 4.0 list the latest death first; the headers of the first death are those of a retry queue.
 #[test]
-fn a_letter_of_the_broker_is_read_from_its_deaths() {
+fn letter_of_the_broker_is_read_from_its_deaths() {
     let deaths = json!([
         { "count": 1, "reason": "delivery_limit", "queue": "ns.splitter", "time": 1_764_000_000, "exchange": "ns.ingest",
           "routing-keys": ["ride-batch.v1"] },
@@ -103,11 +103,11 @@ fn a_letter_of_the_broker_is_read_from_its_deaths() {
 }
 
 #[test]
-fn a_letter_of_unknown_origin_goes_back_to_its_queue() {
+fn letter_of_unknown_origin_returns_to_its_queue() {
     let letter = Letter::read("merger", "", &Properties::default(), b"\xff\x00");
     assert_eq!((letter.exchange, letter.routing_key.as_str()), ("retry", "merger"));
     assert_eq!((letter.reason.as_str(), letter.batch_id, letter.dead_at), ("unknown", None, None));
-    // An exchange the fleet does not know is not published to.
+    // An exchange that does not belong to the fleet is ignored.
     let mut forged = Properties::default();
     forged.set_text("x-original-exchange", "amq.topic");
     forged.set_text("x-original-routing-key", "x");
@@ -115,48 +115,54 @@ fn a_letter_of_unknown_origin_goes_back_to_its_queue() {
 }
 
 #[test]
-fn an_id_stays_when_it_is_looked_at_and_differs_with_every_byte() {
+fn id_is_stable_across_deliveries_and_depends_on_every_byte() {
     let id = |queue: &str, properties: Properties, body: &[u8]| Letter::read(queue, "", &properties, body).id;
-    let first = id("splitter", parked(), b"[]");
+    let first = id("splitter", dead_lettered(), b"[]");
     assert_eq!(first.len(), 12);
-    let mut looked_at = parked();
-    looked_at.headers.insert("x-delivery-count".into(), Header::Integer(44));
-    looked_at.headers.insert("x-acquired-count".into(), Header::Integer(45));
-    assert_eq!(id("splitter", looked_at, b"[]"), first);
-    let mut another_death = parked();
+    let mut redelivered = dead_lettered();
+    redelivered.headers.insert("x-delivery-count".into(), Header::Integer(44));
+    redelivered.headers.insert("x-acquired-count".into(), Header::Integer(45));
+    assert_eq!(id("splitter", redelivered, b"[]"), first);
+    let mut another_death = dead_lettered();
     another_death.set_text("x-dead-at", "2026-11-24T03:12:41Z");
-    for other in [id("merger", parked(), b"[]"), id("splitter", another_death, b"[]"), id("splitter", parked(), b"[ ]")]
-    {
+    for other in [
+        id("merger", dead_lettered(), b"[]"),
+        id("splitter", another_death, b"[]"),
+        id("splitter", dead_lettered(), b"[ ]"),
+    ] {
         assert_ne!(other, first);
     }
 }
 
 #[test]
-fn conditions_are_met_together() {
-    let letter = Letter::read("splitter", "", &parked(), br#"{"batch_id":"b"}"#);
+fn filter_matches_letters_that_meet_all_conditions() {
+    let letter = Letter::read("splitter", "", &dead_lettered(), br#"{"batch_id":"b"}"#);
     let now: Timestamp = "2026-11-24T05:12:40Z".parse().unwrap();
     let hours = |hours: u64| Some(Duration::from_secs(hours * 3_600));
     let text = |text: &str| Some(text.to_owned());
-    let none = Which::default;
-    for (which, taken) in [
+    let none = LetterFilter::default;
+    for (filter, expected) in [
         (none(), true),
-        (Which { reason: text("object_missing"), batch: text("b"), ..none() }, true),
-        (Which { reason: text("object_missing"), batch: text("c"), ..none() }, false),
-        (Which { older_than: hours(2), ..none() }, true),
-        (Which { older_than: hours(3), ..none() }, false),
-        (Which { newer_than: hours(3), ..none() }, true),
-        (Which { newer_than: hours(1), ..none() }, false),
-        (Which { older_than: hours(1), newer_than: hours(3), ..none() }, true),
+        (LetterFilter { reason: text("object_missing"), batch: text("b"), ..none() }, true),
+        (LetterFilter { reason: text("object_missing"), batch: text("c"), ..none() }, false),
+        (LetterFilter { older_than: hours(2), ..none() }, true),
+        (LetterFilter { older_than: hours(3), ..none() }, false),
+        (LetterFilter { newer_than: hours(3), ..none() }, true),
+        (LetterFilter { newer_than: hours(1), ..none() }, false),
+        (LetterFilter { older_than: hours(1), newer_than: hours(3), ..none() }, true),
     ] {
-        assert_eq!(which.takes(&letter, now), taken, "{which:?}");
+        assert_eq!(filter.matches(&letter, now), expected, "{filter:?}");
     }
     let ageless = Letter { dead_at: None, ..letter };
-    assert!(!Which { older_than: hours(0), ..none() }.takes(&ageless, now), "an unknown age is no age");
+    assert!(
+        !LetterFilter { older_than: hours(0), ..none() }.matches(&ageless, now),
+        "an unknown age meets no condition"
+    );
 }
 
 #[test]
-fn a_copy_keeps_bytes_that_are_no_text() {
-    let delivery = delivery(parked(), b"\x1f\x8b\x00");
+fn copy_keeps_binary_bodies() {
+    let delivery = delivery(dead_lettered(), b"\x1f\x8b\x00");
     let letter = Letter::read("splitter", "", &delivery.properties, &delivery.body);
     let copy = whole(&letter, &delivery.properties, &delivery.body);
     assert_eq!(copy["body_base64"], "H4sA");

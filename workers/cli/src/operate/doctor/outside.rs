@@ -1,8 +1,8 @@
-//! The object store, what is kept in it for operators, and the weather service.
+//! Checks the object store and the weather service.
 
 use super::{
     broker::skew,
-    findings::{Findings, Verdict, several},
+    findings::{Findings, Severity, several},
 };
 use crate::session::{Failed, Session};
 use anyhow::{Context, ensure};
@@ -24,14 +24,14 @@ use serde_json::Value;
 use std::collections::BTreeMap;
 use weather_fetcher::{Settings as WeatherSettings, http::Head, source::Place};
 
-/// Below this name doctor writes, and removes it again.
+/// Folder of the scratch object.
 const SCRATCH: &str = "scratch";
-/// Dead letters and stored documents whose versions are looked at.
+/// Maximum number of dead letters per queue, and of documents per kind, whose versions are checked.
 const SAMPLE_MAX: usize = 100;
 
-/// Looks at everything that is not the broker; the error is a configuration that cannot be used.
+/// Runs the checks. Fails if the configuration is invalid.
 pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
-    let place = session.store_location()?;
+    let location = session.store_location()?;
     let opened = match session.store() {
         Ok(store) => Some(store),
         Err(Failed::Misused(error)) => {
@@ -42,33 +42,34 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
     };
     if let Some(store) = &opened {
         match try_out(store).await {
-            Ok(()) => findings.ok("store", format!("{place}: written, read, created once and not twice, removed")),
+            Ok(()) => findings.ok("store", format!("{location}: write, read, conditional create and remove work")),
             Err(error) => findings.broken(
                 "store",
-                format!("{place}: {error:#}"),
-                "is there room, is it mounted, may this user write there? A folder on a network file system must know hard links",
+                format!("{location}: {error:#}"),
+                "check that there is space, that the folder is mounted, and that this user may write to it; a network file system \
+                 must support hard links",
             ),
         }
         paused(store, findings).await;
         waiting_workers(store, findings).await;
     } else {
         for check in ["paused workers", "waiting workers"] {
-            findings.not_checked(check, "there is no store to read them from");
+            findings.not_checked(check, "there is no store");
         }
     }
     versions(session, opened.as_ref(), findings).await?;
     weather(session, findings).await
 }
 
-/// Writes, reads, creates twice and removes.
+/// Creates an object, tries to create it again, reads and removes it.
 async fn try_out(store: &Store) -> anyhow::Result<()> {
     let path = format!("{SCRATCH}/doctor-{:016x}", host::random_range(0..=u64::MAX));
     let tried = async {
-        ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} was there before it was made");
+        ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} existed before it was created");
         let again = store::create(store, &path, "2").await.context("writing conditionally")?;
-        ensure!(!again, "conditional writes do not hold: the same object was created twice");
+        ensure!(!again, "conditional writes do not work: the same object was created twice");
         let read = store::read(store, &path).await.context("reading")?;
-        ensure!(read.as_deref() == Some(b"1"), "what was read is not what was written");
+        ensure!(read.as_deref() == Some(b"1"), "the bytes read differ from the bytes written");
         Ok(())
     };
     let tried = tried.await;
@@ -80,18 +81,18 @@ async fn paused(store: &Store, findings: &mut Findings) {
     let mut complaints = Vec::new();
     for worker in queue::ALL {
         match control::read(store, worker).await {
-            Ok(Some(word)) if word.paused => {
-                let why = word.why.map(|why| format!(": {why}")).unwrap_or_default();
-                complaints.push(format!("{worker} since {} by {}{why}", word.at, word.by));
+            Ok(Some(control)) if control.paused => {
+                let why = control.why.map(|why| format!(": {why}")).unwrap_or_default();
+                complaints.push(format!("{worker} since {} by {}{why}", control.at, control.by));
             }
             Ok(_) => {}
             Err(error) => complaints.push(format!("{}: {error}", layout::control(worker))),
         }
     }
-    findings.judge("paused workers", "none", complaints, Verdict::Warning, "`wildrydes resume WORKER` when it is time");
+    findings.judge("paused workers", "none", complaints, Severity::Warning, "`wildrydes resume WORKER` ends a pause");
 }
 
-/// What workers wait for, as they recorded it within the last minutes.
+/// Checks what workers wait for, as recorded within the last minutes.
 pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
     let mut complaints = Vec::new();
     for worker in queue::ALL {
@@ -101,24 +102,24 @@ pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
             Err(error) => complaints.push(format!("{}: {error}", layout::waiting(worker))),
         }
     }
-    let remedy = "repair the cause: the messages are tried again automatically";
-    findings.judge("waiting workers", "none", complaints, Verdict::Warning, remedy);
+    let remedy = "repair the cause: the messages are retried automatically";
+    findings.judge("waiting workers", "none", complaints, Severity::Warning, remedy);
 }
 
-/// Versions that this build does not know, among dead letters and stored documents. Work queues are not looked into: each
-/// look would count as a delivery.
+/// Checks for unknown versions of dead letters and stored documents. Does not read work queues: that would count as a
+/// delivery.
 async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
     let check = "document versions";
     let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
-    let mut seen = 0u64;
+    let mut inspected = 0u64;
     let known: Vec<String> = KINDS.iter().map(ToString::to_string).collect();
-    let looked = async {
+    let browsing = async {
         let connection = session.broker()?.connect("wildrydes doctor").await?;
         for worker in queue::ALL {
             let mut browser = connection.browse(&dead_queue(worker)).await?;
             for _ in 0..SAMPLE_MAX {
                 let Some(letter) = browser.next().await? else { break };
-                seen += 1;
+                inspected += 1;
                 if let Some(kind) = letter.properties.kind.filter(|kind| !known.contains(kind)) {
                     *unknown.entry(format!("{kind} in {}", dead_queue(worker))).or_default() += 1;
                 }
@@ -128,15 +129,15 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
         connection.close().await;
         Ok::<(), Failed>(())
     };
-    let looked = looked.await;
+    let browsed = browsing.await;
     if let Some(store) = store {
         for (prefix, ending, schema) in
             [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", ALIAS_SCHEMA)]
         {
             let prefix = Path::from(prefix);
             let listed = store.list(Some(&prefix)).try_filter(|found| {
-                let wanted = found.location.as_ref().ends_with(ending);
-                async move { wanted }
+                let is_document = found.location.as_ref().ends_with(ending);
+                async move { is_document }
             });
             let mut listed = std::pin::pin!(listed);
             let mut read = 0;
@@ -144,27 +145,26 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
                 && read < SAMPLE_MAX
             {
                 read += 1;
-                let told = store::read_json::<Value>(store, found.location.as_ref()).await.ok().flatten();
-                let told =
-                    told.as_ref().and_then(|document| document["schema"].as_str()).unwrap_or("no schema").to_owned();
-                seen += 1;
-                if told != schema {
-                    *unknown.entry(format!("{told} in {}", found.location)).or_default() += 1;
+                let document = store::read_json::<Value>(store, found.location.as_ref()).await.ok().flatten();
+                let version = document.as_ref().and_then(|document| document["schema"].as_str()).unwrap_or("no schema");
+                inspected += 1;
+                if version != schema {
+                    *unknown.entry(format!("{version} in {}", found.location)).or_default() += 1;
                 }
             }
         }
     }
     let complaints: Vec<String> = unknown.into_iter().map(|(what, times)| format!("{what} ({times})")).collect();
-    match looked {
+    match browsed {
         Err(Failed::Broken(error)) if complaints.is_empty() => {
             findings.not_checked(check, format!("{error:#}"));
         }
         _ => findings.judge(
             check,
-            format!("all {seen} dead letters and documents looked at are of versions this build knows"),
+            format!("all {inspected} dead letters and documents inspected have versions that this build knows"),
             complaints,
-            Verdict::Warning,
-            "run workers that know them, then `wildrydes dead replay --reason unknown_version`",
+            Severity::Warning,
+            "run workers of a version that knows them, then `wildrydes dead replay --reason unknown_version`",
         ),
     }
     Ok(())
@@ -173,46 +173,49 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
 async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
     let settings = session.section::<WeatherSettings>()?;
     let places = settings.stations_places().map_err(|problem| Failed::Misused(problem.into()))?;
-    let (mut tried, mut dates, mut found) = (Vec::new(), Vec::new(), None);
+    let (mut failures, mut dates, mut found) = (Vec::new(), Vec::new(), None);
     for place in &places {
         match place {
-            Place::File(path) if path.is_file() => found = Some(format!("{} is there", path.display())),
-            Place::File(path) if path.is_dir() => tried.push(format!("{} is a directory, not a file", path.display())),
-            Place::File(path) => tried.push(format!("no file {}", path.display())),
-            // As the weather-fetcher asks: a redirect elsewhere is not followed here either.
+            Place::File(path) if path.is_file() => found = Some(format!("{} exists", path.display())),
+            Place::File(path) if path.is_dir() => {
+                failures.push(format!("{} is a directory, not a file", path.display()))
+            }
+            Place::File(path) => failures.push(format!("no file {}", path.display())),
+            // Like the weather-fetcher, this does not follow a redirect to another host.
             Place::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
                 Ok(Head { status, date, redirect }) => {
                     dates.push(date.as_deref().and_then(http_date));
-                    // Some services answer no HEAD, and they are there.
+                    // Some services are available but do not support HEAD.
                     if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
                         found = Some(format!("{url} answers"));
                     } else if let Some(why) = redirect {
-                        tried.push(format!("{url} answers {status}: {why}"));
+                        failures.push(format!("{url} answers {status}: {why}"));
                     } else {
-                        tried.push(format!("{url} answers {status}"));
+                        failures.push(format!("{url} answers {status}"));
                     }
                 }
-                Err(why) => tried.push(format!("{url}: {why}")),
+                Err(why) => failures.push(format!("{url}: {why}")),
             },
         }
         if found.is_some() {
             break;
         }
     }
-    let there = found.is_some();
+    let is_available = found.is_some();
     match found {
         Some(found) => findings.ok("weather", found),
         None => findings.broken(
             "weather",
-            several(&tried),
-            "is weather.source right, is the service reachable from here (a proxy, a firewall)? Meanwhile messages wait and spend no \
-             attempt; if the service answers, but never with weather, they are dead letters after weather.unusable_patience_ms",
+            several(&failures),
+            "check that weather.source is right and that the service is reachable from here (proxy, firewall). Meanwhile messages \
+             wait without spending attempts; if the service answers, but without weather, they become dead letters after \
+             weather.unusable_patience_ms",
         ),
     }
-    if there {
+    if is_available {
         sample(&settings, findings).await;
     } else {
-        findings.not_checked("weather files", "there is no station list to start from");
+        findings.not_checked("weather files", "there is no station list");
     }
     match dates.into_iter().flatten().next() {
         Some(date) => skew("weather clock", "the weather service", Some(date), findings),
@@ -221,9 +224,9 @@ async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Faile
     Ok(())
 }
 
-/// Reads the station list and some station files, as the weather-fetcher does.
+/// Checks the station list and some station files, as the weather-fetcher reads them.
 async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
-    /// Station files of a folder that are read.
+    /// Maximum number of station files of a folder to read.
     const FILES_MAX: usize = 5;
     let check = "weather files";
     let remedy =
@@ -238,29 +241,29 @@ async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
                 check,
                 fine,
                 complaints.collect(),
-                Verdict::Warning,
-                "only the days that were left out are lost",
+                Severity::Warning,
+                "only the observations that were left out are missing",
             );
         }
     }
 }
 
-/// What was left out of a weather file, in words.
+/// Describes what was left out of a weather file.
 fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarnings) -> String {
     let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
     let first = samples.first().map(|WeatherWarning { line, column, why }| {
-        let place = match (*line, column.is_empty()) {
-            // About a day, which the words name.
+        let position = match (*line, column.is_empty()) {
+            // The warning is about a day, which `why` names.
             (0, true) => String::new(),
             (0, false) => format!("{column}: "),
             (line, true) => format!("line {line}: "),
             (line, false) => format!("line {line}, column {column}: "),
         };
-        format!(" (first: {place}{why})")
+        format!(" (first: {position}{why})")
     });
     let parts = [why.clone(), (!counts.is_empty()).then(|| format!("{} left out", counts.join(", ")))];
-    let words: Vec<String> = parts.into_iter().flatten().collect();
-    format!("{file}: {}{}", words.join(": "), first.unwrap_or_default())
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{file}: {}{}", parts.join(": "), first.unwrap_or_default())
 }
 
 #[cfg(test)]
@@ -269,8 +272,8 @@ mod tests {
     use common::weather::WARNINGS_SCHEMA;
 
     #[test]
-    fn a_complaint_names_the_line_only_where_there_is_one() {
-        for (line, column, why, words) in [
+    fn complaint_names_the_line_if_there_is_one() {
+        for (line, column, why, text) in [
             (7, "DATE", None, "a.csv: x 2 left out (first: line 7, column DATE: y)"),
             (7, "", None, "a.csv: x 2 left out (first: line 7: y)"),
             (0, "TMIN", None, "a.csv: x 2 left out (first: TMIN: y)"),
@@ -284,7 +287,7 @@ mod tests {
                 left_out: BTreeMap::from([("x".to_owned(), 2)]),
                 samples: vec![WeatherWarning { line, column: column.to_owned(), why: "y".to_owned() }],
             };
-            assert_eq!(complaint(&warnings), words);
+            assert_eq!(complaint(&warnings), text);
             let missing = WeatherWarnings { left_out: BTreeMap::new(), samples: Vec::new(), ..warnings };
             assert_eq!(complaint(&missing), format!("a.csv: {}", why.unwrap_or_default()));
         }

@@ -1,6 +1,6 @@
-//! Who may do what, held to what each user of the fleet needs.
+//! Compares the permissions of each user with those that the fleet needs.
 
-use super::findings::{Findings, Verdict, several};
+use super::findings::{Findings, Severity, several};
 use common::{
     permissions::{OPERATOR, Permissions, UserPermissions},
     topology::{PROCESSES, Topology},
@@ -11,75 +11,74 @@ use runtime::{AmqpBroker, config::BrokerSettings};
 use serde_json::Value;
 use std::collections::BTreeSet;
 
-const REMEDY: &str =
-    "`wildrydes topology users --definitions`, or --rabbitmqctl, prints what each user needs: import that again";
-/// What a user may do where no permission for topics is set.
+const REMEDY: &str = "`wildrydes topology users --definitions`, or --rabbitmqctl, prints the permissions of each user: import them again";
+/// The topic permission of a user that has none set.
 const EVERYTHING: &str = ".*";
 
-/// Looks at every user of the fleet, which takes an administrator, and at what the own user is allowed.
+/// Checks the permissions of every user of the fleet, which only an administrator can read, and of the connected user.
 pub(super) async fn examine(
     settings: &BrokerSettings,
     broker: &AmqpBroker,
     management: &Management,
     findings: &mut Findings,
 ) {
-    of_everyone(&settings.namespace, management, findings).await;
+    check_users(&settings.namespace, management, findings).await;
     let check = "own permissions";
     let user = settings.url.user();
-    let theirs = Permissions::of_fleet(&settings.namespace).users.into_iter().find(|of| of.user == user);
-    if let Some(UserPermissions { role, .. }) = theirs.filter(|theirs| theirs.role != OPERATOR) {
-        return findings.not_checked(check, format!("{user} is a user for one thing, {role}; an operator needs more"));
+    let known = Permissions::of_fleet(&settings.namespace).users.into_iter().find(|known| known.user == user);
+    if let Some(UserPermissions { role, .. }) = known.filter(|known| known.role != OPERATOR) {
+        return findings.not_checked(check, format!("{user} has the role {role}; run doctor as an operator"));
     }
     match broker.refused().await {
         Ok(refused) => {
-            let fine = "this user may declare, bind and publish all that is there";
-            findings.judge(check, fine, refused, Verdict::Broken, REMEDY);
+            let fine = "this user may declare, bind and publish everything";
+            findings.judge(check, fine, refused, Severity::Broken, REMEDY);
         }
         Err(error) => findings.not_checked(check, error.to_string()),
     }
 }
 
-async fn of_everyone(namespace: &str, management: &Management, findings: &mut Findings) {
+async fn check_users(namespace: &str, management: &Management, findings: &mut Findings) {
     let check = "permissions";
     let list = async |what: &str| management.get(&["vhosts", &management.vhost, what]).await;
     let (permissions, topics) = match (list("permissions").await, list("topic-permissions").await) {
         (Ok(permissions), Ok(topics)) => (permissions.body, topics.body),
         (Err(why), _) | (_, Err(why)) => return findings.not_checked(check, why),
     };
-    let of = |told: &Value| told.as_array().cloned().unwrap_or_default();
-    let Compared { here, missing, beyond, absent } = compare(namespace, &of(&permissions), &of(&topics));
+    let list = |answer: &Value| answer.as_array().cloned().unwrap_or_default();
+    let Comparison { users, missing, excessive, absent } = compare(namespace, &list(&permissions), &list(&topics));
     let mut complaints = missing;
-    let broken = !complaints.is_empty();
-    complaints.extend(beyond);
+    let is_broken = !complaints.is_empty();
+    complaints.extend(excessive);
     complaints.extend(absent);
-    let verdict = if broken { Verdict::Broken } else { Verdict::Warning };
-    match here {
-        0 => findings.ok(check, "none of the fleet's own users is here; whoever runs it does so as another"),
-        here => findings.judge(
+    let severity = if is_broken { Severity::Broken } else { Severity::Warning };
+    match users {
+        0 => findings.ok(check, "the broker has none of the fleet's users; the fleet runs as another user"),
+        users => findings.judge(
             check,
-            format!("all {here} users may do what they need and no more"),
+            format!("all {users} users have the permissions they need and no others"),
             complaints,
-            verdict,
+            severity,
             REMEDY,
         ),
     }
 }
 
-/// Where the users of a broker differ from those the fleet needs.
+/// Differences between the users of a broker and those that the fleet needs.
 #[derive(Debug, Default, PartialEq, Eq)]
-pub(super) struct Compared {
-    /// Users of the fleet that are there.
-    pub(super) here: usize,
-    /// What is needed and not allowed.
+pub(super) struct Comparison {
+    /// Number of the fleet's users that the broker has.
+    pub(super) users: usize,
+    /// Permissions that are needed and not granted.
     pub(super) missing: Vec<String>,
-    /// What is allowed and not needed.
-    pub(super) beyond: Vec<String>,
-    /// Users outside of the fleet that are not there: nobody may need them.
+    /// Permissions that are granted and not needed.
+    pub(super) excessive: Vec<String>,
+    /// External users that the broker lacks; they are optional.
     pub(super) absent: Vec<String>,
 }
 
-/// Compares what patterns match among the names that matter, however they are written.
-pub(super) fn compare(namespace: &str, permissions: &[Value], topics: &[Value]) -> Compared {
+/// Compares patterns by the relevant names that they match, not by their text.
+pub(super) fn compare(namespace: &str, permissions: &[Value], topics: &[Value]) -> Comparison {
     let topology = Topology::of_fleet(namespace);
     let mut names: BTreeSet<String> = topology.exchanges.iter().map(|exchange| exchange.name.clone()).collect();
     names.extend(topology.queues.iter().map(|queue| queue.name.clone()));
@@ -88,58 +87,58 @@ pub(super) fn compare(namespace: &str, permissions: &[Value], topics: &[Value]) 
     keys.extend(topology.publications.iter().map(|publication| format!("{}.v1", publication.message)));
     keys.extend(topology.subscriptions.iter().map(|subscription| subscription.routing_key.clone()));
     keys.insert("another".to_owned());
-    let mut compared = Compared::default();
+    let mut comparison = Comparison::default();
     for user in Permissions::of_fleet(namespace).users {
         let Some(has) = permissions.iter().find(|has| has["user"] == user.user.as_str()) else {
-            let nothing = format!("{} has no permissions here, or is not there", user.user);
+            let complaint = format!("{} has no permissions, or does not exist", user.user);
             match PROCESSES.contains(&user.role) {
-                true => compared.missing.push(nothing),
-                false => compared.absent.push(nothing),
+                true => comparison.missing.push(complaint),
+                false => comparison.absent.push(complaint),
             }
             continue;
         };
-        compared.here += 1;
-        for (right, wanted) in [("configure", &user.configure), ("write", &user.write), ("read", &user.read)] {
-            compared.add(&user.user, right, &names, wanted, text(&has[right]));
+        comparison.users += 1;
+        for (right, needed) in [("configure", &user.configure), ("write", &user.write), ("read", &user.read)] {
+            comparison.add(&user.user, right, &names, needed, text(&has[right]));
         }
         for exchange in topology.exchanges.iter().map(|exchange| exchange.name.as_str()) {
-            let wanted = user.topics.iter().find(|topic| topic.exchange == exchange);
+            let needed = user.topics.iter().find(|topic| topic.exchange == exchange);
             let has = topics.iter().find(|has| has["user"] == user.user.as_str() && has["exchange"] == exchange);
             for (right, at, limit) in [
-                ("write", &user.write, wanted.map(|topic| topic.write.as_str())),
-                ("read", &user.read, wanted.map(|topic| topic.read.as_str())),
+                ("write", &user.write, needed.map(|topic| topic.write.as_str())),
+                ("read", &user.read, needed.map(|topic| topic.read.as_str())),
             ] {
                 if Regex::new(at).is_ok_and(|at| at.is_match(exchange)) {
                     let has = has.map_or(EVERYTHING, |has| text(&has[right]));
                     let right = format!("{right} at {exchange} with");
-                    compared.add(&user.user, &right, &keys, limit.unwrap_or(EVERYTHING), has);
+                    comparison.add(&user.user, &right, &keys, limit.unwrap_or(EVERYTHING), has);
                 }
             }
         }
     }
-    // Without any of its own users the fleet runs as somebody else.
-    if compared.here == 0 { Compared::default() } else { compared }
+    // Without any of these users the fleet runs as another user.
+    if comparison.users == 0 { Comparison::default() } else { comparison }
 }
 
-impl Compared {
-    fn add(&mut self, user: &str, right: &str, names: &BTreeSet<String>, wanted: &str, has: &str) {
+impl Comparison {
+    fn add(&mut self, user: &str, right: &str, names: &BTreeSet<String>, needed: &str, has: &str) {
         // An empty pattern matches no name.
         let pattern = |text: &str| Regex::new(if text.is_empty() { "^$" } else { text });
-        let (wanted, has) = match (pattern(wanted), pattern(has)) {
-            (Ok(wanted), Ok(has)) => (wanted, has),
+        let (needed, has) = match (pattern(needed), pattern(has)) {
+            (Ok(needed), Ok(has)) => (needed, has),
             (_, Err(error)) | (Err(error), _) => {
-                return self.missing.push(format!("{user}, {right}: {has:?} cannot be read as a pattern: {error}"));
+                return self.missing.push(format!("{user}, {right}: {has:?} is not a valid pattern: {error}"));
             }
         };
-        let differing = |more: &Regex, less: &Regex| -> Vec<String> {
+        let difference = |more: &Regex, less: &Regex| -> Vec<String> {
             names.iter().filter(|name| more.is_match(name) && !less.is_match(name)).cloned().collect()
         };
-        let (missing, beyond) = (differing(&wanted, &has), differing(&has, &wanted));
+        let (missing, excessive) = (difference(&needed, &has), difference(&has, &needed));
         if !missing.is_empty() {
             self.missing.push(format!("{user} may not {right} {}", several(&missing)));
         }
-        if !beyond.is_empty() {
-            self.beyond.push(format!("{user} may {right} {}, and need not", several(&beyond)));
+        if !excessive.is_empty() {
+            self.excessive.push(format!("{user} may {right} {}, which it does not need", several(&excessive)));
         }
     }
 }

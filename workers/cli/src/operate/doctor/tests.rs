@@ -1,8 +1,8 @@
 use super::{
-    Findings, Verdict,
     broker::{alarms, features, overrides, space},
+    findings::{Findings, Severity},
     outside::waiting_workers,
-    permissions::{Compared, compare},
+    permissions::{Comparison, compare},
 };
 use common::{
     permissions::{Permissions, UserPermissions},
@@ -17,10 +17,10 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 #[test]
-fn a_policy_is_complained_of_where_it_changes_something() {
+fn policy_is_reported_if_it_changes_the_queue() {
     let topology = Topology::of_fleet("");
     let queue = |name: &str| topology.queue(name).unwrap();
-    for (name, key, value, complained) in [
+    for (name, key, value, expected) in [
         (queue::SPLITTER, "expires", json!(1000), true),
         (queue::SPLITTER, "delivery-limit", json!(5), true),
         (queue::SPLITTER, "delivery-limit", json!(50), false),
@@ -45,14 +45,13 @@ fn a_policy_is_complained_of_where_it_changes_something() {
         (queue::TRAINER, "consumer-timeout", json!(3_600_000), false),
         (queue::TRAINER, "federation-upstream-set", json!("all"), true),
     ] {
-        assert_eq!(overrides(queue(name), key, &value).is_some(), complained, "{name} {key}={value}");
+        assert_eq!(overrides(queue(name), key, &value).is_some(), expected, "{name} {key}={value}");
     }
 }
 
-/// A queue of dead letters that is full, or will be soon, is named with its limit, also where a policy sets a smaller one; a queue
-/// without a limit, from before there was one, is another check's affair.
+/// A policy can set a smaller limit. A queue without a limit is the subject of another check.
 #[test]
-fn dead_letters_that_fill_their_queue_are_told_before_a_worker_waits() {
+fn full_or_nearly_full_dead_letter_queue_is_reported_with_its_limit() {
     let topology = Topology::of_fleet("");
     let queue = |name: &str, bytes: i64, limit: Value, policy: Value| {
         json!({
@@ -60,33 +59,32 @@ fn dead_letters_that_fill_their_queue_are_told_before_a_worker_waits() {
             "effective_policy_definition": policy,
         })
     };
-    let told = |queues: &[Value]| {
+    let finding = |queues: &[Value]| {
         let mut findings = Findings::default();
         space(&topology, queues, &mut findings);
-        (findings.0[0].verdict, findings.0[0].found.clone())
+        (findings.0[0].severity, findings.0[0].found.clone())
     };
     let limit = json!(DEAD_BYTES_MAX);
     let unlimited = queue("trainer.dead", DEAD_BYTES_MAX * 2, Value::Null, json!([]));
     let roomy = queue("merger.dead", DEAD_BYTES_MAX / 2, limit.clone(), json!([]));
-    assert_eq!(told(&[unlimited, roomy]).0, Verdict::Ok);
+    assert_eq!(finding(&[unlimited, roomy]).0, Severity::Ok);
     let nearly = queue("merger.dead", DEAD_BYTES_MAX / 5 * 4, limit.clone(), json!([]));
-    assert_eq!(told(std::slice::from_ref(&nearly)).0, Verdict::Warning);
+    assert_eq!(finding(std::slice::from_ref(&nearly)).0, Severity::Warning);
     let full = queue("splitter.dead", 10, limit, json!({ "max-length-bytes": 10 }));
-    let (verdict, found) = told(&[nearly, full]);
-    assert_eq!(verdict, Verdict::Broken);
+    let (severity, found) = finding(&[nearly, full]);
+    assert_eq!(severity, Severity::Broken);
     assert!(found.starts_with("splitter.dead: 10 of 10 bytes: full") && found.contains("merger.dead"), "{found}");
 }
 
-/// What a worker recorded that it waits for is told with its cause.
 #[tokio::test]
-async fn what_a_worker_waits_for_is_told() {
+async fn waiting_worker_is_reported_with_its_cause() {
     let store: Store = Arc::new(InMemory::new());
-    let told = async |store: &Store| {
+    let finding = async |store: &Store| {
         let mut findings = Findings::default();
         waiting_workers(store, &mut findings).await;
-        (findings.0[0].verdict, findings.0[0].found.clone())
+        (findings.0[0].severity, findings.0[0].found.clone())
     };
-    assert_eq!(told(&store).await, (Verdict::Ok, "none".to_owned()));
+    assert_eq!(finding(&store).await, (Severity::Ok, "none".to_owned()));
     let now = host::now().to_string();
     let waiting = Waiting {
         schema: WAITING_SCHEMA.to_owned(),
@@ -99,10 +97,10 @@ async fn what_a_worker_waits_for_is_told() {
         attempt: None,
     };
     store::write(&store, &layout::waiting(queue::MERGER), serde_json::to_vec(&waiting).unwrap()).await.unwrap();
-    assert_eq!(told(&store).await, (Verdict::Warning, format!("merger since {now}: merger.dead is full")));
+    assert_eq!(finding(&store).await, (Severity::Warning, format!("merger since {now}: merger.dead is full")));
 }
 
-/// What `topology users` prints, as the management API tells it.
+/// Returns the permissions that `topology users` prints, as answers of the management API.
 fn granted() -> (Vec<Value>, Vec<Value>) {
     let users = Permissions::of_fleet("n.").users;
     let topics = users.iter().flat_map(|user| user.topics.iter().map(move |topic| (user, topic)));
@@ -114,44 +112,45 @@ fn granted() -> (Vec<Value>, Vec<Value>) {
     (users.iter().map(of).collect(), topics)
 }
 
-/// Every user is held to what it needs: too little is missing, too much is named, and it does not matter how a pattern is
-/// written.
 #[test]
-fn permissions_are_compared_by_what_they_allow() {
+fn permissions_are_compared_by_the_names_they_match() {
     let (permissions, topics) = granted();
-    let fine = Compared { here: permissions.len(), ..Compared::default() };
+    let fine = Comparison { users: permissions.len(), ..Comparison::default() };
     assert_eq!(compare("n.", &permissions, &topics), fine);
-    assert_eq!(compare("other.", &permissions, &topics), Compared::default(), "another fleet's users");
+    assert_eq!(compare("other.", &permissions, &topics), Comparison::default(), "another fleet's users");
     let with = |role: &str, right: &str, pattern: &str| {
         let mut changed = permissions.clone();
         let user = changed.iter_mut().find(|user| user["user"] == format!("n.{role}")).unwrap();
         user[right] = json!(pattern);
         compare("n.", &changed, &topics)
     };
-    assert_eq!(with("merger", "configure", r"^(amq\.gen-.*)$"), fine, "the same in other words");
-    let little = with("merger", "read", "^n\\.merger$");
-    assert_eq!(little.missing, ["n.merger may not read amq.gen-1; n.events"]);
-    assert_eq!(little.beyond, [""; 0]);
-    let much = with("merger", "write", ".*");
-    assert!(much.missing.is_empty() && much.beyond[0].starts_with("n.merger may write amq.default;"), "{much:?}");
-    assert!(with("merger", "read", "(").missing[0].contains("cannot be read"));
-    assert_eq!(with("merger", "read", "").missing.len(), 1, "an empty pattern covers nothing");
-    let absent = |role: &str| -> Compared {
+    assert_eq!(with("merger", "configure", r"^(amq\.gen-.*)$"), fine, "another pattern for the same names");
+    let too_little = with("merger", "read", "^n\\.merger$");
+    assert_eq!(too_little.missing, ["n.merger may not read amq.gen-1; n.events"]);
+    assert_eq!(too_little.excessive, [""; 0]);
+    let too_much = with("merger", "write", ".*");
+    assert!(
+        too_much.missing.is_empty() && too_much.excessive[0].starts_with("n.merger may write amq.default;"),
+        "{too_much:?}"
+    );
+    assert!(with("merger", "read", "(").missing[0].contains("is not a valid pattern"));
+    assert_eq!(with("merger", "read", "").missing.len(), 1, "an empty pattern matches nothing");
+    let absent = |role: &str| -> Comparison {
         let left: Vec<Value> = permissions.iter().filter(|user| user["user"] != format!("n.{role}")).cloned().collect();
         compare("n.", &left, &topics)
     };
     assert_eq!((absent("trainer").missing.len(), absent("client").missing.len()), (1, 0));
-    assert_eq!(absent("client").absent, ["n.client has no permissions here, or is not there"]);
-    // Where no topic is limited, all of them are allowed.
+    assert_eq!(absent("client").absent, ["n.client has no permissions, or does not exist"]);
+    // Without topic permissions, every topic is allowed.
     let unlimited = compare("n.", &permissions, &[]);
     assert!(unlimited.missing.is_empty(), "{unlimited:?}");
-    let about = |user: &str| unlimited.beyond.iter().any(|beyond| beyond.starts_with(user));
+    let about = |user: &str| unlimited.excessive.iter().any(|complaint| complaint.starts_with(user));
     assert!(about("n.splitter may write at n.work with") && !about("n.operator"), "{unlimited:?}");
 }
 
-/// As RabbitMQ 3.10 and 4.0 say it: a node's own figures may not know yet what the check of alarms knows.
+/// As in RabbitMQ 3.10 and 4.0, a node's own figures can lag behind the check of alarms.
 #[test]
-fn an_alarm_is_told_once_and_at_once() {
+fn alarm_is_reported_once_and_without_delay() {
     let answer = |body: Value| Ok(Answer { body, date: None });
     let node = |memory: bool| {
         answer(json!([{ "name": "rabbit@a", "running": true, "mem_alarm": memory, "disk_free_alarm": false }]))
@@ -162,36 +161,35 @@ fn an_alarm_is_told_once_and_at_once() {
             "alarms": [{ "node": "rabbit@a", "resource": "memory" }, { "node": "rabbit@b", "resource": "disk" }],
         }))
     };
-    let told = |nodes, check| {
+    let finding = |nodes, check| {
         let mut findings = Findings::default();
         alarms((nodes, check), &mut findings);
-        (findings.0[0].verdict, findings.0[0].found.clone())
+        (findings.0[0].severity, findings.0[0].found.clone())
     };
-    assert_eq!(told(node(false), answer(json!({ "status": "ok" }))).0, Verdict::Ok);
+    assert_eq!(finding(node(false), answer(json!({ "status": "ok" }))).0, Severity::Ok);
     let expected =
         "rabbit@a is short of memory: nothing can be published; rabbit@b is short of disk: nothing can be published";
     for late in [false, true] {
-        assert_eq!(told(node(late), in_effect()), (Verdict::Broken, expected.to_owned()));
+        assert_eq!(finding(node(late), in_effect()), (Severity::Broken, expected.to_owned()));
     }
-    let unseen = Err("no answer".to_owned());
-    assert_eq!(told(node(true), unseen).0, Verdict::Broken, "without the check the figures have to do");
+    let unanswered = Err("no answer".to_owned());
+    assert_eq!(finding(node(true), unanswered).0, Severity::Broken, "without the check, the figures count");
 }
 
-/// Without streams the broker cannot park at least once, and does not say so.
+/// Without streams the broker cannot dead-letter at least once, and does not report it.
 #[test]
-fn a_feature_flag_that_is_off_is_told_by_what_it_breaks() {
-    let told = |name: &str| {
+fn severity_of_a_disabled_feature_flag_depends_on_what_needs_it() {
+    let finding = |name: &str| {
         let mut findings = Findings::default();
         let flags = json!([{ "name": name, "state": "disabled", "stability": "stable" }]);
         features(Ok(Answer { body: flags, date: None }), &mut findings);
-        (findings.0[0].verdict, findings.0[0].remedy.clone().unwrap_or_default())
+        (findings.0[0].severity, findings.0[0].remedy.clone().unwrap_or_default())
     };
-    assert_eq!(told("stream_queue"), (Verdict::Broken, "rabbitmqctl enable_feature_flag stream_queue".to_owned()));
-    assert_eq!(told("quorum_queue").0, Verdict::Broken);
-    assert_eq!(told("another").0, Verdict::Warning);
+    assert_eq!(finding("stream_queue"), (Severity::Broken, "rabbitmqctl enable_feature_flag stream_queue".to_owned()));
+    assert_eq!(finding("quorum_queue").0, Severity::Broken);
+    assert_eq!(finding("another").0, Severity::Warning);
 }
 
-/// A cause that prevents several checks is one line and a list of these checks; every check is counted.
 #[test]
 fn one_refusal_of_the_management_api_is_reported_once() {
     let why = "the user ada lacks the tag monitoring, without which the management API does not answer";

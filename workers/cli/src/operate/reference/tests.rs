@@ -2,10 +2,10 @@ use super::{entries::Kind, *};
 use runtime::config::Configuration;
 use std::collections::BTreeSet;
 
-/// Every key that a section accepts: serde lists them in its error about an unknown key.
+/// Returns every key that a section accepts: serde lists them in its error about an unknown key.
 fn keys_of<S: Settings>() -> BTreeSet<String> {
-    let stranger = serde_json::from_str::<S>(r#"{"no such key": 0}"#).err().expect("refused").to_string();
-    let (_, expected) = stranger.split_once("expected").expect("the known keys");
+    let error = serde_json::from_str::<S>(r#"{"no such key": 0}"#).err().expect("refused").to_string();
+    let (_, expected) = error.split_once("expected").expect("the known keys");
     expected.split('`').skip(1).step_by(2).map(str::to_owned).collect()
 }
 
@@ -31,10 +31,10 @@ fn every_setting_is_listed_and_no_other() {
     }
 }
 
-/// A number of bytes or rides that is beyond every limit.
+/// A number of bytes or rides beyond every limit.
 const LARGE: u64 = 1 << 41;
 
-/// Whether a section with this value of one key is refused.
+/// Returns whether a section with this value of one key is refused.
 fn refused<S: Settings>(key: &str, value: &str) -> bool {
     let mut overrides = vec![(format!("{}.{key}", S::SECTION), value.to_owned())];
     // Each value is valid by itself; these settings are also checked against another setting.
@@ -63,7 +63,7 @@ fn is_refused(section: &str, key: &str, value: &str) -> bool {
     }
 }
 
-/// The values at the ends of the range, and those just beyond.
+/// Returns the values at the ends of the range, and those just beyond.
 fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
     let below = |min: u64| min.checked_sub(1).map_or("-1".to_owned(), |below| below.to_string());
     match kind {
@@ -76,34 +76,32 @@ fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
         }
         Kind::NumberFrom(min) => (vec![min.to_string()], vec![(min - 1e-6).to_string()]),
         Kind::NumberAbove(above, max) => {
-            let taken = [Some(above + 1e-6), max].into_iter().flatten();
-            let not_taken = [Some(above), max.map(|max| max + 1e-6)].into_iter().flatten();
-            (taken.map(|value| value.to_string()).collect(), not_taken.map(|value| value.to_string()).collect())
+            let valid = [Some(above + 1e-6), max].into_iter().flatten();
+            let invalid = [Some(above), max.map(|max| max + 1e-6)].into_iter().flatten();
+            (valid.map(|value| value.to_string()).collect(), invalid.map(|value| value.to_string()).collect())
         }
         Kind::Flag => (vec!["true".to_owned(), "false".to_owned()], vec!["perhaps".to_owned()]),
         Kind::Text | Kind::List | Kind::NumberOrText => (Vec::new(), Vec::new()),
     }
 }
 
-/// The printed ranges are the checked ones: the ends are accepted, the values just beyond are refused.
 #[test]
-fn every_range_is_the_one_that_is_checked() {
+fn ends_of_every_printed_range_are_accepted_and_values_beyond_are_refused() {
     for (section, entries, _) in sections() {
         for Entry { key, kind, .. } in entries {
-            let (taken, not_taken) = ends(kind);
-            for value in taken {
+            let (valid, invalid) = ends(kind);
+            for value in valid {
                 assert!(!is_refused(section, key, &value), "{section}.{key}: {value} is refused");
             }
-            for value in not_taken {
-                assert!(is_refused(section, key, &value), "{section}.{key}: {value} is taken");
+            for value in invalid {
+                assert!(is_refused(section, key, &value), "{section}.{key}: {value} is accepted");
             }
         }
     }
 }
 
-/// A number has a range and anything else has none, and the default is of the printed type.
 #[test]
-fn types_are_those_of_the_defaults() {
+fn defaults_have_the_printed_type_and_only_numbers_have_a_range() {
     for Setting { section, key, kind, range, default, unit, meaning } in settings() {
         let fits = match kind {
             "string" => default.is_string() || default.is_null(),
@@ -120,10 +118,9 @@ fn types_are_those_of_the_defaults() {
     }
 }
 
-/// Settings that are a list, or a number or a text, are checked as their unit says.
 #[test]
-fn numbers_among_other_forms_are_checked_as_stated() {
-    for (key, value, good) in [
+fn lists_and_mixed_settings_are_checked_as_their_unit_states() {
+    for (key, value, is_valid) in [
         ("alpha", "0", true),
         ("alpha", "0.1,1", true),
         ("alpha", "1,0.1", false),
@@ -134,13 +131,13 @@ fn numbers_among_other_forms_are_checked_as_stated() {
         ("threshold", "cost", true),
         ("threshold", "profit", false),
     ] {
-        assert_eq!(!is_refused("trainer", key, value), good, "{key} = {value}");
+        assert_eq!(!is_refused("trainer", key, value), is_valid, "{key} = {value}");
     }
 }
 
-/// The printed file sets nothing. Each line with a default, uncommented, sets that default.
+/// The printed file sets nothing. An uncommented line sets its default.
 #[test]
-fn the_reference_is_a_configuration_that_changes_nothing() {
+fn reference_is_a_configuration_that_changes_nothing() {
     fn same<S: Settings>(read: &Configuration) {
         let section = read.section::<S>().unwrap_or_else(|error| panic!("{}: {error}", S::SECTION));
         assert_eq!(serde_json::to_value(section).unwrap(), default::<S>());

@@ -1,4 +1,4 @@
-//! The state of each batch, from the store and from dead letters.
+//! Reads the state of each batch from the store and from dead letters.
 
 use super::table::{QueueStatus, STAGES, header, pause_text, row};
 use crate::session::Failed;
@@ -26,15 +26,15 @@ use std::{
     sync::Arc,
 };
 
-/// Copies of dead letters that are read, the newest first.
+/// Maximum number of copies of dead letters to read, the newest first.
 const COPIES_MAX: usize = 500;
-/// Maximum number of entries of the batch log read per batch shown: some entries have no batch.
-const LOOKS_PER_BATCH: usize = 10;
+/// Maximum number of entries of the batch log to read per batch shown: some entries have no batch.
+const ENTRIES_PER_BATCH: usize = 10;
 /// From this number of batches on, listing all of them takes seconds.
 const MANY: usize = 10_000;
-/// Maximum number of pages read to find the newest batches.
+/// Maximum number of pages to read for the newest batches.
 const PAGES_MAX: usize = 100;
-/// Objects that are read at the same time.
+/// Maximum number of objects read at the same time.
 const READS_AT_ONCE: usize = 16;
 
 /// The state of a batch.
@@ -69,12 +69,12 @@ impl State {
 pub(super) struct BatchStatus {
     pub(super) batch_id: String,
     pub(super) state: State,
-    /// When it was first split, by the store's clock; of a batch that was never split, when its message became a dead letter.
+    /// When it was first split, by the store's clock; if it was never split, when its message became a dead letter.
     #[serde(serialize_with = "as_text")]
     pub(super) since: Timestamp,
     #[serde(skip_serializing_if = "Option::is_none")]
     source: Option<String>,
-    /// Absent where the batch was never split.
+    /// Absent if the batch was never split.
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -86,7 +86,7 @@ pub(super) struct BatchStatus {
     /// Why it is refused or dropped, or what it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) why: Option<String>,
-    /// Of its dataset, when it is ready.
+    /// Manifest of its dataset, if it is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) manifest: Option<Manifest>,
 }
@@ -102,23 +102,23 @@ pub(super) enum Which<'a> {
     Newest(usize),
     /// All that have a claim.
     All,
-    /// The one with this id.
+    /// The batch with this id.
     One(&'a str),
 }
 
 /// The batches of the store.
 #[derive(Default)]
 pub(super) struct Listing {
-    /// In the order of time.
+    /// Sorted by time.
     pub(super) batches: Vec<BatchStatus>,
-    /// What was not read of the store, if anything, and what workers wait for that no batch of the list shows.
+    /// What was not read of the store, and what workers wait for that no listed batch shows.
     pub(super) notes: Vec<String>,
-    /// Ids of those batches that are older than the newest ones asked for.
+    /// Ids of the listed batches that are older than the requested newest ones.
     older: BTreeSet<String>,
 }
 
 impl Listing {
-    /// Removes those of the older batches that are ready.
+    /// Removes the older batches that are ready.
     pub(super) fn leave_out_older_ready(&mut self) {
         self.batches.retain(|batch| batch.state != State::Ready || !self.older.contains(&batch.batch_id));
     }
@@ -171,16 +171,16 @@ pub(super) async fn list(
     let never_split = given_up.into_values().filter(|(_, copy)| batch.is_none_or(|batch| batch == copy.batch_id));
     batches.extend(never_split.map(|(at, copy)| BatchStatus::never_split(at, copy)));
     batches.sort_by(|a, b| (a.since, &a.batch_id).cmp(&(b.since, &b.batch_id)));
-    // A batch that nobody has split yet is in no list.
-    let unseen = waiting.iter().filter(|one| {
+    // A batch that was not split yet is not listed.
+    let unlisted = waiting.iter().filter(|one| {
         let shown = |of: &BatchStatus| of.why.as_ref().is_some_and(|why| why.contains(&one.why));
         batch.is_none() && one.attempt.is_none() && !batches.iter().any(shown)
     });
-    let notes = log_notes.into_iter().chain(copies_note).chain(unseen.map(waits)).collect();
+    let notes = log_notes.into_iter().chain(copies_note).chain(unlisted.map(wait_text)).collect();
     Ok(Listing { batches, notes, older })
 }
 
-/// The state of a batch whose message was given up.
+/// Returns the state of a batch whose message was given up.
 fn state(copy: &GivenUp) -> State {
     if copy.dropped { State::Dropped } else { State::Refused }
 }
@@ -189,7 +189,7 @@ fn refusal(queue: &str, reason: &str, why: &str) -> String {
     format!("by the {queue}: {reason}: {why}")
 }
 
-/// Whether the message that was given up succeeded later, when it was published again.
+/// Returns whether the given-up message was published again and succeeded.
 async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
     Ok(staging::has(store, &copy.batch_id, copy.chunk).await?)
 }
@@ -229,7 +229,7 @@ pub(super) fn without_reader(batches: &mut [BatchStatus], queues: &[QueueStatus]
     }
 }
 
-/// The lines of a table of batches, and of letters about batches that the store does not know: the newest last.
+/// Formats a table of batches, and of letters about batches that the store does not know, newest last.
 pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> {
     let line = |letter: &Letter| {
         let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
@@ -246,7 +246,7 @@ pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> 
     [header()].into_iter().chain(rows.into_iter().map(|(_, line)| line)).collect()
 }
 
-/// To the second; `-` where the time is not known.
+/// Formats a time to the second; `-` if it is unknown.
 fn time_text(at: Option<Timestamp>) -> String {
     at.map_or("-".to_owned(), |at| at.strftime("%FT%TZ").to_string())
 }
@@ -270,7 +270,7 @@ impl BatchStatus {
 
     pub(super) fn line(&self) -> String {
         let joined = || {
-            let of = self.accepted.map_or("a number not yet known".to_owned(), |total| total.to_string());
+            let of = self.accepted.map_or("an unknown number".to_owned(), |total| total.to_string());
             format!("{} of {of} rides joined", self.staged_rides.unwrap_or(0))
         };
         let what = match (&self.manifest, &self.why) {
@@ -283,7 +283,7 @@ impl BatchStatus {
         row(&self.batch_id, &time_text(Some(self.since)), self.state.name(), &format!("{what}   {source}"))
     }
 
-    /// Whether the batch may still need messages of this worker.
+    /// Returns whether the batch may still need messages of this worker.
     fn needs(&self, worker: &str) -> bool {
         let left = match (self.accepted, self.staged_rides) {
             (None, _) => &STAGES[..],
@@ -293,40 +293,40 @@ impl BatchStatus {
         left.contains(&worker)
     }
 
-    /// What it waits for: a recorded cause of its own, else an outage that every batch shares, else a paused worker.
+    /// Returns what it waits for: a recorded cause of its own, else an outage that every batch shares, else a paused worker.
     pub(super) fn cause(&self, waiting: &[Waiting], paused: &[WorkerControl]) -> Option<String> {
         let own = |one: &&Waiting| one.batch_id.as_deref() == Some(self.batch_id.as_str());
-        // The record of an outage names the last batch that met it; the outage holds up every batch of that worker.
+        // The record of an outage names the last affected batch, but the outage delays every batch of that worker.
         let shared = |one: &&Waiting| self.needs(&one.worker) && (one.batch_id.is_none() || one.outages > 0);
         let recorded = waiting.iter().find(own).or_else(|| waiting.iter().find(shared));
-        recorded.map(waits).or_else(|| paused.iter().find(|control| self.needs(&control.worker)).map(pause_text))
+        recorded.map(wait_text).or_else(|| paused.iter().find(|control| self.needs(&control.worker)).map(pause_text))
     }
 }
 
-/// Says that a worker waits: since when, and for what.
-fn waits(Waiting { worker, since, why, .. }: &Waiting) -> String {
+/// Describes a wait: worker, time and cause.
+fn wait_text(Waiting { worker, since, why, .. }: &Waiting) -> String {
     format!("{worker} waits since {since}: {why}")
 }
 
-/// The outcome of a batch with a complete dataset. The text starts with it if there are no rides.
+/// Describes the outcome of a batch with a complete dataset.
 pub(super) fn outcome(manifest: &Manifest) -> String {
     let Manifest { received, rejected, trainable, accepted, .. } = manifest;
     match (received, accepted) {
-        (0, _) => "0 rides: there was no ride in it".to_owned(),
+        (0, _) => "0 rides: the batch contains no ride".to_owned(),
         (_, 0) => {
             let commonest = manifest.rejected_by_reason.iter().max_by_key(|(_, count)| **count);
             let commonest = commonest.map(|(reason, count)| format!(", {count} of them for {reason}"));
             let rejected_rides = layout::rejected(&manifest.batch_id);
             format!("0 rides: all {received} were rejected{}, see {rejected_rides}", commonest.unwrap_or_default())
         }
-        _ => format!("{received} received, {rejected} rejected, {trainable} to train on"),
+        _ => format!("{received} received, {rejected} rejected, {trainable} trainable"),
     }
 }
 
-/// Builds the batch log's list of earlier batches if it is missing, and says so, since that can take long.
+/// Builds the batch log's list of earlier batches if it is missing, and reports it, since that can take long.
 pub(super) async fn prepare(store: &Store) -> Result<(), Failed> {
     if let Some(Built { batches, unwritten: None }) = BatchLog::new(Arc::clone(store)).prepare().await? {
-        eprintln!("batches listed once, for the batch log: {batches}");
+        eprintln!("listed {batches} batches once, for the batch log");
     }
     Ok(())
 }
@@ -343,7 +343,7 @@ async fn newest(
     if let Some(batches) = log.prepare_unwritten().await?.filter(|batches| *batches >= MANY) {
         notes.push(format!(
             "all {batches} batches were listed, which takes long if there are many: a gateway or a splitter of this version writes \
-             the list once, and so does `wildrydes status` as the user to whom the store belongs"
+             the list once, and so does `wildrydes status` as the user who owns the store"
         ));
     }
     let look = |id: String| {
@@ -354,7 +354,7 @@ async fn newest(
     // A page can be empty: entries of batches that were never split show nothing.
     while pages == 0 || (next.is_some() && batches.len() < limit && pages < PAGES_MAX) {
         let left = limit - batches.len();
-        let limits = Limits { batches: left, looks: limit.saturating_mul(LOOKS_PER_BATCH) };
+        let limits = Limits { batches: left, looks: limit.saturating_mul(ENTRIES_PER_BATCH) };
         let page = log.page(next, limits, look).await?;
         batches.extend(page.batches);
         (next, pages) = (page.next, pages + 1);
@@ -372,26 +372,26 @@ async fn newest(
     Ok((batches, older, notes))
 }
 
-/// Says that only the newest batches are shown.
+/// Returns a note that only the newest batches are shown.
 fn older_note(shown: usize) -> String {
     format!(
-        "only the newest {shown} batches are shown, and older ones that are refused or have something staged: --limit N shows more, --all shows all"
+        "only the newest {shown} batches are shown, and older ones that are refused or have staged chunks: --limit N shows more, --all shows all"
     )
 }
 
-/// Ids of the batches that have staged chunks.
+/// Returns the ids of the batches with staged chunks.
 async fn in_progress(store: &Store) -> Result<Vec<String>, Failed> {
     let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await?;
     Ok(staging.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect())
 }
 
-/// Paths of all claims.
+/// Returns the paths of all claims.
 async fn claims(store: &Store) -> Result<Vec<String>, Failed> {
     let listed = store.list(Some(&Path::from(layout::BATCHES))).map_ok(|object| object.location.to_string());
     Ok(listed.try_collect().await?)
 }
 
-/// When an object was written, in whole seconds.
+/// Returns when an object was written, in whole seconds.
 fn time(object: &ObjectMeta) -> Timestamp {
     Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default()
 }
@@ -436,8 +436,8 @@ async fn look(store: &Store, path: &str) -> Result<Option<Seen<BatchStatus>>, Fa
     Ok(Some(Seen { batch, listed }))
 }
 
-/// Why batches were given up whose dead letters have a copy, by batch: the latest copy of each and when it was made.
-/// With a note if not all copies were read.
+/// Reads the copies of dead letters: for each batch the latest copy, with the time when it was made. Also returns a note if
+/// not all copies were read.
 async fn given_up(
     store: &Store,
     copies_max: usize,
@@ -468,7 +468,7 @@ async fn given_up(
     Ok((given_up, note))
 }
 
-/// What the workers wait for.
+/// Reads what the workers wait for.
 async fn waiting(store: &Store) -> Result<Vec<Waiting>, Failed> {
     let mut all = Vec::new();
     for worker in queue::ALL {

@@ -18,8 +18,8 @@ pub(super) async fn status(
     limit: Option<usize>,
 ) -> Result<(), Failed> {
     if let Some(batch) = batch {
-        let found: Value = remote.get(&format!("/v1/batches/{batch}")).await?;
-        println!("{}", serde_json::to_string_pretty(&found)?);
+        let document: Value = remote.get(&format!("/v1/batches/{batch}")).await?;
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     let fleet: Value = remote.get("/v1/fleet").await?;
@@ -87,11 +87,11 @@ fn line(batch: &Value) -> String {
         Some("ready") if batch["note"].is_string() => ("ready", format!("0 rides: {}", text(&batch["note"]))),
         Some("ready") => {
             let [received, rejected, trainable] = ["received", "rejected", "trainable"].map(|count| &counts[count]);
-            ("ready", format!("{received} received, {rejected} rejected, {trainable} to train on"))
+            ("ready", format!("{received} received, {rejected} rejected, {trainable} trainable"))
         }
         Some("in_progress") => {
             let of = match &batch["progress"]["rides_total"] {
-                Value::Null => "a number not yet known".to_owned(),
+                Value::Null => "an unknown number".to_owned(),
                 total => total.to_string(),
             };
             ("in progress", format!("{} of {of} rides joined", batch["progress"]["rides_joined"]))
@@ -110,12 +110,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_batch_is_one_line_with_its_time_and_what_came_of_it() {
+    fn batch_is_one_line_with_time_state_and_outcome() {
         let counts = json!({ "received": 12, "rejected": 2, "trainable": 9 });
         let ready =
             json!({ "batch_id": "b", "state": "ready", "submitted_at": "2026-11-24T07:37:11Z", "counts": counts });
         let start = "b                  2026-11-24T07:37:11Z ";
-        assert_eq!(line(&ready), format!("{start}ready        12 received, 2 rejected, 9 to train on"));
+        assert_eq!(line(&ready), format!("{start}ready        12 received, 2 rejected, 9 trainable"));
         let mut empty = ready;
         empty["note"] = json!("the batch holds no rides");
         assert_eq!(line(&empty), format!("{start}ready        0 rides: the batch holds no rides"));

@@ -1,4 +1,4 @@
-//! The state of the queues, from the broker.
+//! Reads the state of the queues from the broker.
 
 use super::table::{QueueStatus, STAGES, pause_text};
 use crate::{
@@ -30,7 +30,7 @@ pub(super) fn print(queues: &[QueueStatus], paused: &[WorkerControl]) {
     }
 }
 
-/// The workers that are paused, in the order of the flow.
+/// Returns the paused workers, in the order of the flow.
 pub(super) async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> {
     let mut paused = Vec::new();
     for worker in queue::ALL {
@@ -39,7 +39,7 @@ pub(super) async fn paused(store: &Store) -> Result<Vec<WorkerControl>, Failed> 
     Ok(paused)
 }
 
-/// The queues, and the dead letters that concern batches.
+/// Reads the queues, and the dead letters of batches; of one batch if `batch` is given.
 pub(super) async fn read(
     session: &Session,
     paused: &[WorkerControl],

@@ -1,4 +1,4 @@
-//! The lines that `status` prints of batches and queues.
+//! The lines that `status` prints about batches and queues.
 
 use crate::output::legible;
 use common::{message::WorkerControl, topology::queue};
@@ -8,7 +8,7 @@ use serde::Serialize;
 /// The workers between a batch and its dataset, in the order of the flow.
 pub(super) const STAGES: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER];
 
-/// What a queue holds, and who reads it.
+/// Counts of one queue: messages and consumers.
 #[derive(Serialize)]
 pub(super) struct QueueStatus {
     pub(super) queue: String,
@@ -19,17 +19,17 @@ pub(super) struct QueueStatus {
     pub(super) paused: bool,
 }
 
-/// The first line of a table of batches.
+/// Returns the first line of a table of batches.
 pub(super) fn header() -> String {
     row("batch", "since, newest last", "state", "rides, or why")
 }
 
-/// One line of a table of batches.
+/// Formats one line of a table of batches.
 pub(super) fn row(batch_id: &str, since: &str, state: &str, what: &str) -> String {
     legible(format!("{batch_id:<18} {since:<20} {state:<12} {what}").trim_end(), false).into_owned()
 }
 
-/// Says that not all dead letters of a queue were read; `None` if all were, or if none are searched for.
+/// Returns a note that not all dead letters of a queue were read; `None` if all were, or if the queue is not read.
 pub(super) fn letters_note(queue: &str, dead: u64) -> Option<String> {
     (dead > LETTERS_READ_MAX as u64 && STAGES.contains(&queue)).then(|| {
         format!(
@@ -39,7 +39,7 @@ pub(super) fn letters_note(queue: &str, dead: u64) -> Option<String> {
     })
 }
 
-/// Says that a worker is paused: since when, by whom and why.
+/// Describes a pause: worker, time, author and reason.
 pub(super) fn pause_text(WorkerControl { worker, by, at, why, .. }: &WorkerControl) -> String {
     let why = why.as_ref().map(|why| format!(": {why}")).unwrap_or_default();
     format!("{worker} is paused since {at} by {by}{why}")

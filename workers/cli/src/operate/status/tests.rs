@@ -44,7 +44,7 @@ async fn ready(store: &Store, batch_id: &str, received: u64) {
     write(store, &layout::manifest(batch_id), &manifest(batch_id, received, &json!({}))).await;
 }
 
-/// Of one batch with its chunks, which is split.
+/// Writes the split of a batch into three chunks.
 async fn split(store: &Store, batch_id: &str, accepted: u64) {
     let split = BatchSplit {
         batch_id: batch_id.to_owned(),
@@ -109,9 +109,8 @@ async fn states(store: &Store) -> Vec<(String, State)> {
     found
 }
 
-/// A dropped letter ends its batch, until the message that it was has succeeded or the dataset is there.
 #[tokio::test]
-async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
+async fn batch_is_dropped_unless_its_dropped_message_succeeded_or_its_dataset_is_complete() {
     let store = empty();
     for batch_id in ["chunk", "again", "done", "other-bytes", "goes-on"] {
         claim(&store, batch_id).await;
@@ -138,9 +137,9 @@ async fn a_batch_whose_letter_was_dropped_ends_as_dropped() {
     assert_eq!(one[0].why.as_deref(), Some("by the splitter: not_a_batch: line 7 of S.csv"));
 }
 
-/// The letters of a broker that ended with its process were not dropped by an operator.
+/// No operator dropped the letters of a broker that ended with its process.
 #[tokio::test]
-async fn a_batch_that_failed_within_one_process_is_refused() {
+async fn batch_that_failed_within_one_process_is_refused() {
     let store = empty();
     claim(&store, "b").await;
     let (letter, copy) = letter(queue::WEATHER_FETCHER, "weather_unusable", &json!({ "batch_id": "b", "chunk": 0 }));
@@ -150,9 +149,9 @@ async fn a_batch_that_failed_within_one_process_is_refused() {
     assert!(lines[1].contains("refused") && lines[1].contains("weather_unusable: line 7 of S.csv"), "{lines:?}");
 }
 
-/// A batch is not shown the failed attempts of another batch as its own cause.
+/// The failed attempts of one batch are not the cause of another batch's wait.
 #[tokio::test]
-async fn a_batch_in_progress_names_what_it_waits_for() {
+async fn batch_in_progress_names_what_it_waits_for() {
     let store = empty();
     claim(&store, "b").await;
     claim(&store, "c").await;
@@ -163,13 +162,13 @@ async fn a_batch_in_progress_names_what_it_waits_for() {
         write(&store, &layout::waiting(queue::WEATHER_FETCHER), &waiting).await;
         let lines = table(&batches(&store).await, &[]).join("\n");
         assert!(lines.contains("10 of 25 rides joined; weather-fetcher waits since"), "{lines}");
-        assert_eq!(lines.matches("Z: 503").count(), named, "an outage holds up every batch: {lines}");
+        assert_eq!(lines.matches("Z: 503").count(), named, "an outage delays every batch: {lines}");
     }
 }
 
-/// A worker that waits on its own account, as for room for dead letters, is told although no batch of the list waits for it.
+/// A worker can wait without a batch, as for space for dead letters.
 #[tokio::test]
-async fn what_a_worker_waits_for_is_told_without_a_batch() {
+async fn waiting_worker_is_noted_if_no_listed_batch_waits_for_it() {
     let store = empty();
     let waiting = serde_json::to_value(wait(queue::SPLITTER, None, 1)).unwrap();
     write(&store, &layout::waiting(queue::SPLITTER), &waiting).await;
@@ -180,11 +179,11 @@ async fn what_a_worker_waits_for_is_told_without_a_batch() {
     );
     claim(&store, "b").await;
     let listing = list(&store, Which::Newest(50), &[], &[], 3).await.unwrap();
-    assert_eq!(listing.notes, [""; 0], "the batch says so: {:?}", listing.batches[0].why);
+    assert_eq!(listing.notes, [""; 0], "the batch names the wait: {:?}", listing.batches[0].why);
 }
 
 #[tokio::test]
-async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_then_an_unread_queue() {
+async fn cause_is_the_batchs_own_then_a_shared_outage_then_a_paused_worker_then_an_unread_queue() {
     let store = empty();
     claim(&store, "b").await;
     split(&store, "b", 25).await;
@@ -196,7 +195,7 @@ async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_t
     assert!(cause(std::slice::from_ref(&others), &[paused(merger)]).starts_with("weather-fetcher waits since"));
     assert_eq!(cause(&[wait(fetcher, Some("other"), 0)], &[]), "", "an attempt of another batch");
     assert_eq!(cause(&[], &[paused(merger)]), "merger is paused since 2026-11-24T07:37:11Z by ada");
-    assert_eq!(cause(&[], &[paused(queue::SPLITTER)]), "", "it is split");
+    assert_eq!(cause(&[], &[paused(queue::SPLITTER)]), "", "the batch is already split");
     assert_eq!(cause(&[wait(queue::TRAINER, None, 3)], &[paused(queue::TRAINER)]), "");
 
     let of = |name: &str, messages, consumers| {
@@ -215,9 +214,8 @@ async fn a_batch_names_its_own_cause_then_a_shared_outage_then_a_paused_worker_t
     assert_eq!(joined[0].cause(&[others], &[paused(fetcher)]), None, "every ride has its weather");
 }
 
-/// The table says so where a part of the copies, or of the letters, was not read.
 #[tokio::test]
-async fn what_was_not_read_is_said() {
+async fn unread_copies_and_letters_are_noted() {
     let store = empty();
     for batch_id in ["one", "two", "three"] {
         keep(&store, letter(queue::SPLITTER, "not_a_batch", &json!({ "batch_id": batch_id }))).await;
@@ -231,10 +229,9 @@ async fn what_was_not_read_is_said() {
     assert_eq!((letters_note(queue::SPLITTER, 20_000), letters_note(queue::SCORER, 20_001)), (None, None));
 }
 
-/// Of older batches only those in progress or refused are shown; a dead letter about a ready batch does not make it
-/// refused, however old the batch is.
+/// A dead letter about a ready batch does not make the batch refused, however old it is.
 #[tokio::test]
-async fn older_batches_are_shown_if_they_are_not_done() {
+async fn older_batches_are_shown_if_they_are_in_progress_or_refused() {
     let store = empty();
     for batch_id in ["a-staged", "b-refused", "c-ready", "d-named", "e", "f"] {
         claim(&store, batch_id).await;
@@ -258,18 +255,18 @@ async fn older_batches_are_shown_if_they_are_not_done() {
 }
 
 #[test]
-fn a_dataset_without_rides_says_so() {
+fn dataset_without_rides_is_explained() {
     let outcome = |received, by_reason| {
         let manifest: Manifest = serde_json::from_value(manifest("b", received, &by_reason)).unwrap();
         outcome(&manifest)
     };
-    assert_eq!(outcome(0, json!({})), "0 rides: there was no ride in it");
+    assert_eq!(outcome(0, json!({})), "0 rides: the batch contains no ride");
     let rejected = "0 rides: all 12 were rejected, 11 of them for missing_latitude, see rejected/b.ndjson";
     assert_eq!(outcome(12, json!({ "missing_latitude": 11, "not_an_object": 1 })), rejected);
-    assert_eq!(outcome(12, json!({ "missing_latitude": 2 })), "12 received, 2 rejected, 10 to train on");
+    assert_eq!(outcome(12, json!({ "missing_latitude": 2 })), "12 received, 2 rejected, 10 trainable");
 }
 
-/// Letters of known batches mark these; letters of unknown batches get lines of their own. All are in order of time.
+/// Letters of known batches mark those batches; letters of unknown batches have their own lines.
 #[tokio::test]
 async fn refused_batches_are_listed_among_the_others_by_time() {
     let store = empty();
@@ -295,6 +292,9 @@ async fn refused_batches_are_listed_among_the_others_by_time() {
     assert!(lines[1].starts_with("x ") && lines[1].contains("refused") && lines[1].contains("cut_short"), "{lines:?}");
     assert!(lines[2].starts_with("empty ") && lines[2].contains("batch_id_conflict"), "{lines:?}");
     let text = lines.join("\n");
-    assert!(text.contains("no ride in it") && text.contains("by the splitter: object_missing"), "the first: {text}");
+    assert!(
+        text.contains("the batch contains no ride") && text.contains("by the splitter: object_missing"),
+        "the first: {text}"
+    );
     assert_eq!(table(&[], &[]), Vec::<String>::new());
 }

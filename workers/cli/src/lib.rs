@@ -12,7 +12,7 @@
 //! operate    status, dead letters, doctor, pause, replay, topology, users
 //! ```
 //!
-//! A room depends on those above it only; `notebook`, `ask` and `generate` depend on none of each other.
+//! A room depends only on those above it.
 
 #[macro_use]
 mod output;

@@ -74,7 +74,7 @@ impl Session {
         store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
-    /// The message that there is no store, with the option that names one.
+    /// Returns the message that there is no store, with the option that names one.
     pub(crate) fn no_store(&self) -> Result<String, Failed> {
         let location = self.store_location()?;
         Ok(format!(
@@ -82,12 +82,12 @@ impl Session {
         ))
     }
 
-    /// The location of the store, as configured.
+    /// Returns the location of the store, as configured.
     pub(crate) fn store_location(&self) -> Result<String, Failed> {
         Ok(self.section::<StoreSettings>()?.url)
     }
 
-    /// The broker that the configuration names. Does not connect.
+    /// Returns the broker that the configuration names. Does not connect.
     pub(crate) fn broker(&self) -> Result<Arc<AmqpBroker>, Failed> {
         Ok(Arc::new(AmqpBroker::new(self.section::<BrokerSettings>()?)))
     }
@@ -147,7 +147,8 @@ fn configuration(shared: &Shared, command: &Command) -> Result<Configuration, Fa
     load(shared, &overrides)
 }
 
-/// The settings that `--serve` makes in the section `[gateway]`, for a configuration whose authentication is decided.
+/// Returns the settings that `--serve` sets in the section `[gateway]`, given the decision in `settings` whether keys are
+/// required.
 pub(crate) fn decided_serve_overrides(settings: &gateway::Settings, address: SocketAddr) -> Vec<(String, String)> {
     serve_overrides(address, settings.auth == Auth::Off)
 }
@@ -160,7 +161,7 @@ fn serve_overrides(address: SocketAddr, is_open: bool) -> Vec<(String, String)> 
     overrides
 }
 
-/// The user and the machine, as in `ann@laptop`.
+/// Returns the user and the machine, as in `ann@laptop`.
 pub(crate) fn user_and_host() -> String {
     let variable =
         |names: &[&str]| names.iter().find_map(|name| std::env::var(name).ok().filter(|text| !text.is_empty()));

@@ -74,7 +74,8 @@ pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Fail
     print_response(session, &response, options.fleet || session.shared.broker.is_some())
 }
 
-/// Tells in which units the weather was read if none were given: a score of temperatures ten times too high looks normal.
+/// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
+/// looks normal.
 fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
     let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
     format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")

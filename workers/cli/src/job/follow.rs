@@ -30,7 +30,7 @@ use std::{
 
 /// What is known of the batches that a command follows.
 struct FollowState {
-    /// Each with its outcome, and whether the trainer has answered for it.
+    /// Each batch with its outcome, and whether the trainer has decided on its dataset.
     batches: Vec<(Submission, Option<BatchOutcome>, bool)>,
     model: Option<ModelOutcome>,
     progress: Progress,
@@ -68,8 +68,8 @@ impl Follower {
         Ok(Self { broker: Arc::clone(broker), deliveries, reconnection: None, causes: Causes::before(store).await })
     }
 
-    /// Waits until every batch is ready or has failed, and, if the goal says so, until the trainer has answered for
-    /// each.
+    /// Waits until every batch is ready or has failed, and, if the goal requires it, until the trainer has decided on each
+    /// dataset.
     pub(crate) async fn follow(
         &mut self,
         client: &Client,
@@ -140,8 +140,8 @@ impl Follower {
         }
     }
 
-    /// Listens until every batch is ready or has failed, and, with `to_the_model`, until the trainer has answered for
-    /// each.
+    /// Listens until every batch is ready or has failed, and, with `to_the_model`, until the trainer has decided on each
+    /// dataset.
     async fn listen(
         &mut self,
         state: &mut FollowState,

@@ -154,7 +154,7 @@ async fn make_champion(
     Ok(())
 }
 
-/// Tells the scorers of the configured broker, which look by themselves as well; or why not.
+/// Notifies the scorers through the configured broker. The error tells a person why that failed; scorers also poll the store.
 async fn announce(session: &Session, champions: &[Alias]) -> Result<(), String> {
     /// Deadline of the announcement.
     const TIMEOUT: Duration = Duration::from_secs(5);

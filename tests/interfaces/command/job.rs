@@ -148,7 +148,7 @@ fn an_unreadable_path_is_refused_with_its_remedy() {
     with(&["rides.json", "/dev/stdin"], 1, "nothing came from stdin");
     with(&["rides.json", "weather"], 1, "weather is a folder: name the files in it");
     with(&["rides.json", "missing.json"], 1, "missing.json: there is no such file");
-    with(&["-", "/dev/stdin"], 2, "standard input can be read once");
+    with(&["-", "/dev/stdin"], 2, "standard input can be read only once");
     let batches = store.join("batches");
     assert!(!batches.exists() || fs::read_dir(batches).unwrap().count() == 0, "nothing was published");
 }
@@ -169,7 +169,7 @@ async fn a_waiting_run_names_the_worker_and_the_cause() {
     });
     assert_eq!(batch(&out, code, &err)["manifest"]["received"], RIDES);
     let cause = err.lines().find(|line| line.starts_with("weather-fetcher waits: ")).unwrap();
-    assert!(cause.contains("503") && cause.ends_with("tried again until it succeeds"), "{cause}");
+    assert!(cause.contains("503") && cause.ends_with("retrying until it succeeds"), "{cause}");
     assert!(!err.contains("may be away"), "a cause, not a guess\n{err}");
 }
 
@@ -198,7 +198,7 @@ fn ingest_reports_a_queue_without_a_reader_and_a_paused_worker() {
     command.args(["ingest", "--until", "dataset", "--set", "run.patience_ms=0"]).arg(&other);
     let mut running = Running::start(command.stdin(Stdio::null()));
     running.until("merger is paused since ");
-    running.until(": a test; `wildrydes resume merger` lets it go on");
+    running.until(": a test; `wildrydes resume merger` lets it continue");
     succeed(fleet.wildrydes().args(["resume", "merger"]));
     let (code, _, err) = running.wait_for_end();
     assert_eq!(code, Some(0), "{err}");

@@ -35,13 +35,13 @@ fn the_demo_ends_with_the_report_and_the_next_command_works() {
         "odds multiplied by",
         "truth",
         "ROC AUC",
-        "was: service",
+        "actual: service",
         "sha256",
-        "Score a ride next",
+        "Next, score a ride",
     ] {
         assert!(report.contains(part), "{part} is missing\n{report}");
     }
-    let next = report.lines().skip_while(|line| !line.contains("Score a ride next")).nth(1).expect("a command").trim();
+    let next = report.lines().skip_while(|line| !line.contains("Next, score a ride")).nth(1).expect("a command").trim();
     assert!(next.contains("wildrydes score --store"), "{next}");
     let mut copied = Command::new("sh");
     let scored = succeed(copied.current_dir(folder.path()).env_remove("WILDRYDES_CONFIG").args(["-c", next]));
@@ -92,7 +92,7 @@ fn existing_files_are_replaced_only_if_forced() {
         };
         let before = std::fs::read(&input.rides).unwrap();
         let text = failed(&mut generate(&[]), 2);
-        assert!(text.contains("is there already: --force"), "{text}");
+        assert!(text.contains("exists: --force"), "{text}");
         assert!(std::fs::read(&input.rides).unwrap() == before, "{arguments:?}: it was replaced");
         succeed(&mut generate(&["--force"]));
     }

@@ -59,16 +59,13 @@ fn versions_are_listed_compared_promoted_and_rolled_back() {
     let line = |id: &str| list.lines().find(|line| line.starts_with(id)).unwrap_or_else(|| panic!("{list}")).to_owned();
     assert!(line(champion).contains("champion") && line(champion).ends_with("first"), "{list}");
     assert!(line(challenger).contains("challenger") && line(challenger).ends_with("worse_than_champion"), "{list}");
-    assert!(list.contains("breeds have models of their own"), "{list}");
+    assert!(list.contains("breeds have breed models"), "{list}");
 
     let diff = succeed(&mut store.model(&["diff"]));
     assert!(diff.contains("distance") && diff.contains("on the same"), "{diff}");
     assert!(diff.contains(r#"setting features: "all" → "weather""#), "{diff}");
     let show = succeed(&mut store.model(&["show", &challenger[..6]]));
-    assert!(
-        show.contains("not promoted when it was trained (worse_than_champion)") && !show.contains("distance"),
-        "{show}"
-    );
+    assert!(show.contains("not promoted after training (worse_than_champion)") && !show.contains("distance"), "{show}");
     assert!(succeed(&mut store.model(&["show"])).contains("report.html"));
 
     succeed(&mut store.model(&["promote", "challenger", "--why", "to see it", "--by", "ada"]));
@@ -78,7 +75,7 @@ fn versions_are_listed_compared_promoted_and_rolled_back() {
     succeed(&mut store.model(&["rollback", "--why", "seen", "--by", "ada"]));
     assert_eq!(store.champion_now()["model_id"], champion);
     // Retraining does not promote again what was rolled back.
-    assert!(store.refused(&["rollback"], 1).contains("there is none before it"));
+    assert!(store.refused(&["rollback"], 1).contains("it has no predecessor"));
     assert_eq!(store.champion_now()["model_id"], champion);
     // The same command finishes a roll-back that was interrupted before the alias was written.
     let path = store.folder.path().join("models/service-request/champion.json");
@@ -166,7 +163,7 @@ fn missing_models_are_reported_with_existing_ones() {
             .refused(&["promote", "challenger", "--model", "service-request--nobody"], 1)
             .contains("has no challenger")
     );
-    assert!(store.refused(&["rollback"], 1).contains("there is none before it"));
+    assert!(store.refused(&["rollback"], 1).contains("it has no predecessor"));
     let mut nowhere = wildrydes();
     let ended = output(nowhere.args(["model", "list", "--store"]).arg(store.folder.path().join("nowhere")));
     assert!(!ended.status.success() && String::from_utf8_lossy(&ended.stderr).contains("there is no store"));
@@ -270,7 +267,7 @@ fn old_versions_and_days_are_pruned() {
     assert!(folder.join("models/service-request/champion/0000000002.json").exists(), "who was champion stays");
     let list = succeed(&mut store.model(&["list"]));
     assert!(list.contains(&store.champion) && !list.contains(&challenger), "{list}");
-    assert!(succeed(&mut store.model(&["prune", "--keep", "0", "--yes"])).contains("nothing is old enough"));
+    assert!(succeed(&mut store.model(&["prune", "--keep", "0", "--yes"])).contains("nothing to remove"));
 }
 
 /// All files below a folder.

@@ -117,7 +117,7 @@ fn a_csv_export_is_the_dataset_files_with_the_batch_before_each_row() {
     // An existing file is replaced only with `--force`.
     fs::write(store.path("rides.csv"), "mine").unwrap();
     let text = failed(&mut store.wildrydes(&["export"]), 2);
-    assert!(text.contains("rides.csv is there already: --force"), "{text}");
+    assert!(text.contains("rides.csv exists: --force"), "{text}");
     assert_eq!(fs::read_to_string(store.path("rides.csv")).unwrap(), "mine");
     let exported = json_output(&mut store.wildrydes(&["export", "--force", "--no-dictionary"]));
     assert_eq!(fs::read_to_string(store.path("rides.csv")).unwrap(), whole);
@@ -131,9 +131,9 @@ fn a_csv_export_is_the_dataset_files_with_the_batch_before_each_row() {
     let one = succeed(&mut store.wildrydes(&["export", second, second, "--out", "-"]));
     assert_eq!(one, store.joined(&manifests[1..]));
     for (arguments, part) in [
-        (&["export", "--out", "-", "--json"][..], "leave --json out"),
+        (&["export", "--out", "-", "--json"][..], "omit --json"),
         (&["export", "--out", "nowhere/rides.csv"], "there is no folder nowhere"),
-        (&["export", "--out", "store", "--force"], "store is there, and no file"),
+        (&["export", "--out", "store", "--force"], "store exists and is not a regular file"),
     ] {
         let text = failed(&mut store.wildrydes(arguments), 2);
         assert!(text.contains(part), "{text}");
@@ -227,7 +227,7 @@ fn a_damaged_dataset_is_named_and_leaves_no_partial_export() {
     fs::write(&file, &whole[..whole.len() / 2]).unwrap();
     refused(&format!("{} bytes; its manifest says {}", whole.len() / 2, whole.len()));
     fs::remove_file(&file).unwrap();
-    refused("the file is gone");
+    refused("the file is missing");
     assert_eq!(succeed(&mut store.wildrydes(&["export", good, "--out", "-"])), store.joined(&manifests[..1]));
 
     let manifest = store.path("store").join(format!("dataset/{bad}/manifest.json"));
@@ -280,7 +280,7 @@ fn unique_keeps_of_each_ride_what_training_keeps() {
     assert_eq!((all.len(), ids(&all).len()), (1_600, 1_200));
     assert_eq!(once.len(), 1_200);
     assert_eq!(ids(&once), ids(&all));
-    assert!(stderr_text.contains("left out: 400 rides whose id is kept from another batch"), "{stderr_text}");
+    assert!(stderr_text.contains("left out: 400 rides with ids of another batch"), "{stderr_text}");
     let counts = &store.report["model"]["counts"];
     let counted = counts["train"].as_u64().unwrap() + counts["test"].as_u64().unwrap();
     assert_eq!(once.iter().filter(trainable).count() as u64, counted, "{counts}");

@@ -110,5 +110,5 @@ fn a_report_begins_with_the_cause_if_every_ride_is_rejected() {
     let words = failed(&mut run(&input, &input.folder().join("other"), &none), 3);
     assert!(words.contains("none.json"), "{words}");
     let table = succeed(&mut status(&input.folder().join("other")));
-    assert!(!table.contains(" ready ") || table.contains("no ride in it"), "{table}");
+    assert!(!table.contains(" ready ") || table.contains("the batch contains no ride"), "{table}");
 }

@@ -132,7 +132,7 @@ async fn a_missing_binding_other_arguments_and_an_unwritable_store_are_broken() 
             ("bindings", "batch-split.#"),
             ("bindings", "`wildrydes topology apply`"),
             ("queue arguments", "x-dead-letter-strategy"),
-            ("queue arguments", "a queue keeps its arguments for life"),
+            ("queue arguments", "the arguments of a queue cannot be changed"),
         ] {
             let (verdict, text) = verdict_on(check);
             assert!(verdict == "broken" && text.contains(part), "{check}: {text}");

@@ -39,7 +39,7 @@ async fn a_pause_holds_over_restarts_until_it_is_ended() {
     assert_eq!((&queue["consumers"], &queue["paused"]), (&json!(0), &json!(true)));
     assert_eq!(json_output(fleet.wildrydes().arg("status"))["paused"][0]["by"], "ada");
     let text = succeed(fleet.wildrydes().args(["resume", "weather-fetcher"]));
-    assert!(text.contains("weather-fetcher goes on"), "{text}");
+    assert!(text.contains("weather-fetcher is resumed"), "{text}");
     assert_eq!(fleet.manifest(batch.as_str().unwrap()), expected);
     assert_eq!(json_output(fleet.wildrydes().arg("status"))["paused"], json!([]));
     fleet.champion();

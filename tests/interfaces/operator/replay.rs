@@ -49,7 +49,7 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     assert!(unknown.contains("no such batch"), "{unknown}");
     std::fs::remove_dir_all(fleet.store().join("raw/inline")).unwrap();
     let gone = ends_with(fleet.wildrydes().args(["replay", "inline"]), 1);
-    assert!(gone.contains("is gone") && gone.contains("wildrydes ingest"), "{gone}");
+    assert!(gone.contains("is missing") && gone.contains("wildrydes ingest"), "{gone}");
     fleet.champion();
     // If a training failed because the dataset was removed, its message waits in a retry queue.
     for retry in 0..rungs_of(queue::TRAINER).len() {

@@ -50,7 +50,7 @@ fn check_summary(outcome: &Outcome, summary: &str) {
     let warnings = outcome.json["model"]["warnings"].as_array().unwrap_or_else(|| panic!("no model: {outcome:?}"));
     for warning in warnings {
         let why = warning["why"].as_str().expect("words");
-        assert!(summary.contains(&format!("Beware: {why}.")), "{why} is missing:\n{summary}");
+        assert!(summary.contains(&format!("Caution: {why}.")), "{why} is missing:\n{summary}");
     }
     for odds in
         summary.lines().filter_map(|line| line.split("× ").nth(1)?.split_whitespace().next()?.parse::<f64>().ok())

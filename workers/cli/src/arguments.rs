@@ -1,4 +1,4 @@
-//! The command line.
+//! The command line: commands, options and their help. Depends on `common` and `runtime` only.
 
 mod model;
 mod notebook;
@@ -6,34 +6,32 @@ mod operator;
 mod reading;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
-pub use model::{Family, ModelCommand, ModelFormat, Prune, Word};
-pub use notebook::{Chosen, Describe, Export, ExportFormat};
-pub use operator::{DeadCommand, Drain, ListDead, Pause, Replay, Which};
+pub use model::{AliasChange, Family, ModelCommand, ModelFormat, Prune};
+pub use notebook::{Describe, Export, ExportFormat, Selection};
+pub use operator::{DeadCommand, Drain, LetterFilter, ListDead, Pause, Replay};
 pub use reading::ReadingOptions;
 use runtime::config::parse_override;
 use std::{net::SocketAddr, path::PathBuf};
 
 const EXAMPLES: &str = "\
 Examples:
-  wildrydes demo                                     the whole job on made-up rides, no server, no network
+  wildrydes demo                                     the whole job on synthetic rides, no server, no network
   wildrydes run rides.json --weather noaa/           the whole job on your rides, in this process
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
   wildrydes up --broker amqp://localhost             all five workers in one process on RabbitMQ
   wildrydes ingest rides.json --broker amqp://localhost
   wildrydes export --out rides.parquet               the joined dataset, for a notebook
-  wildrydes doctor                                   is everything as it should be? Each finding with its remedy
-  wildrydes dead list                                what could not be processed, and why
+  wildrydes doctor                                   checks the fleet; each finding comes with its remedy
+  wildrydes dead list                                messages that could not be processed, and why
 
-Exit codes: 0 done, 1 failed (for doctor: something is broken; for pause, resume and drain: not done in time), 2 wrong
-arguments or configuration, 3 a batch was refused or no ride of it could
-be used, 4 no model came of the rides.";
+Exit codes: 0 success, 1 failure (doctor: a check failed; pause, resume and drain: not done in time), 2 wrong arguments
+or configuration, 3 a batch was refused or none of its rides could be used, 4 the rides yielded no model.";
 
-/// Rides in, probability out: joins unicorn rides with NOAA's weather and tells how likely a ride ends in a service
-/// request.
+/// Joins unicorn rides with NOAA's weather and predicts how likely a ride ends in a service request.
 #[derive(Debug, Parser)]
 #[command(name = "wildrydes", version, after_help = EXAMPLES)]
 pub struct Arguments {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Command,
     /// Options of every command.
@@ -47,33 +45,33 @@ pub struct Shared {
     /// Object store: a folder that all workers of a fleet see [default: wildrydes-data]
     #[arg(long, global = true, value_name = "DIR")]
     pub store: Option<String>,
-    /// RabbitMQ, as amqp://user@host:5672/vhost; a password belongs into the environment (WILDRYDES__BROKER__URL) or into
-    /// a file (broker.password_file) [default: that of the configuration]
+    /// RabbitMQ, as amqp://user@host:5672/vhost; put a password into the environment (WILDRYDES__BROKER__URL) or into
+    /// a file (broker.password_file) [default: from the configuration]
     #[arg(long, global = true, value_name = "URL")]
     pub broker: Option<String>,
     /// Configuration file (TOML)
     #[arg(long, global = true, value_name = "FILE", env = "WILDRYDES_CONFIG", hide_env_values = true)]
     pub config: Option<PathBuf>,
-    /// One setting, as in trainer.alpha=0.5; may be given several times
+    /// Set one setting, as in trainer.alpha=0.5; can be repeated
     #[arg(long = "set", global = true, value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
     pub overrides: Vec<(String, String)>,
-    /// Results as JSON on standard output
+    /// Print results as JSON on standard output
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log what happens on standard error (twice: every delivery)
+    /// Log to standard error (-vv: every delivery)
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
     pub verbose: u8,
 }
 
-/// What to do.
+/// One command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Make up rides and weather with a known truth and run the whole job on them, in this process
+    /// Generate rides and weather with known coefficients and run the whole job on them, in this process
     #[command(after_help = "\
 Examples:
   wildrydes demo                        20,000 rides, a few seconds
   wildrydes demo --rides 1000000 --seed 7 --dir /tmp/demo
-  wildrydes demo --serve                then page and API on http://127.0.0.1:8080, until Ctrl-C")]
+  wildrydes demo --serve                then the page and the API on http://127.0.0.1:8080, until Ctrl-C")]
     Demo(Demo),
     /// Run the whole job on files, in this process, without any server
     #[command(after_help = "\
@@ -84,10 +82,10 @@ Examples:
   curl https://rides.example/today | wildrydes run -      from a pipe; also <(command) and named pipes
   wildrydes run api.json --rides-at data --map latitude=lat --map longitude=lng --map 'distance=km*0.621371'
   wildrydes run map.geojson --rides-at 'features[].properties'
-  wildrydes run rides.json --serve                        then page and API on http://127.0.0.1:8080, until Ctrl-C
-  wildrydes run --serve=127.0.0.1:9000                    the page takes the rides")]
+  wildrydes run rides.json --serve                        then the page and the API on http://127.0.0.1:8080, until Ctrl-C
+  wildrydes run --serve=127.0.0.1:9000                    upload the rides on the page")]
     Run(Run),
-    /// Hand files in to a fleet and follow them to their dataset, and to the model when a trainer is running
+    /// Submit files to a fleet and follow them to their datasets, and to the model if a trainer is running
     #[command(after_help = "\
 Examples:
   wildrydes ingest rides.json --until dataset
@@ -96,7 +94,7 @@ Examples:
   wildrydes ingest rides.json --broker amqp://publisher@rabbit/%2f --set broker.password_file=secret
   wildrydes ingest rides.json --detach && wildrydes status")]
     Ingest(Ingest),
-    /// How likely does a ride end in a service request?
+    /// Predict how likely a ride ends in a service request
     #[command(after_help = "\
 Examples:
   wildrydes score --distance 30 --healthpoints 300 --magicpoints 300 --tmin 18 --tmax 27 --prcp 0 --units celsius
@@ -104,21 +102,21 @@ Examples:
   wildrydes score --url http://127.0.0.1:8080 --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0
   wildrydes score --breed Qilin --distance 30 --healthpoints 300 --magicpoints 300 --tmin 180 --tmax 270 --prcp 0")]
     Score(Score),
-    /// What has become of the batches, the newest last, and what waits in the queues
+    /// Show the state of the batches, newest last, and of the queues
     #[command(after_help = "\
 Examples:
   wildrydes status                                        all batches of the store
   wildrydes status 450c7f9391a7a29b                       one batch with its manifest
   wildrydes status --broker amqp://localhost/%2f              the queues as well
-  wildrydes status --url http://127.0.0.1:8080             batches and queues, as a gateway sees them")]
+  wildrydes status --url http://127.0.0.1:8080             batches and queues, as a gateway reports them")]
     Status(Status),
     /// Write the joined dataset as one CSV or Parquet file, with a data dictionary
     #[command(after_help = notebook::EXPORT_EXAMPLES)]
     Export(Export),
-    /// Counts, quantiles, missing values and correlations of the joined dataset
+    /// Show counts, quantiles, missing values and correlations of the joined dataset
     #[command(after_help = notebook::DESCRIBE_EXAMPLES)]
     Describe(Describe),
-    /// Look at the versions of the model, promote one, take one back, train anew, export
+    /// Inspect, compare, promote, roll back, train, prune and export model versions
     #[command(
         subcommand,
         after_help = "\
@@ -128,7 +126,7 @@ Examples:
   wildrydes model rollback --why 'too many false alarms since noon'"
     )]
     Model(ModelCommand),
-    /// Look at the dead letters, replay them, export them, drop them
+    /// Inspect, replay, export, drop and restore dead letters
     #[command(
         subcommand,
         after_help = "\
@@ -137,47 +135,47 @@ Examples:
   wildrydes dead replay --reason attempts_exhausted --dry-run"
     )]
     Dead(DeadCommand),
-    /// Publish batches again from their bytes in the object store, to the same ids
+    /// Publish batches again from their bytes in the object store, with the same ids
     #[command(after_help = "\
 Examples:
   wildrydes replay 450c7f9391a7a29b                       and follow it until its dataset is ready
   wildrydes replay --all --detach                         every batch of the store
   wildrydes replay 450c7f9391a7a29b --dry-run
 
-A batch whose dataset is there changes nothing. To make a dataset anew, remove its folder dataset/<batch_id> first.")]
+A batch that has its dataset changes nothing. To join it again, remove its folder dataset/<batch_id> first.")]
     Replay(Replay),
-    /// Have every process of a worker stop reading its queue; kept over restarts until `resume`
+    /// Make every process of a worker stop reading its queue; holds across restarts until `resume`
     #[command(after_help = "\
 Examples:
   wildrydes pause weather-fetcher --why 'NOAA sends garbage'
   wildrydes pause splitter merger
 
-What was begun is finished; what waits, waits. A paused worker keeps running and connected.")]
+A paused worker finishes the messages in hand, leaves the others in its queue, and stays connected.")]
     Pause(Pause),
-    /// Have a paused worker go on
+    /// Make a paused worker read its queue again
     #[command(after_help = "\
 Examples:
   wildrydes resume weather-fetcher
   wildrydes resume splitter weather-fetcher merger trainer scorer weather-lookup")]
     Resume(Pause),
-    /// Pause the splitter and wait until nothing is in flight between the stages
+    /// Pause the splitter and wait until no message is in flight between the stages
     #[command(after_help = "\
 Examples:
   wildrydes drain --timeout 30m --why 'upgrade of the broker'
   wildrydes resume splitter                               afterwards
 
-New batches wait in the splitter's queue. Scores are answered all the while.")]
+New batches wait in the splitter's queue. Score requests are still answered.")]
     Drain(Drain),
-    /// Check broker, permissions, queues, store, weather and clock; each finding with its remedy
+    /// Check broker, permissions, queues, store, weather and clocks; each finding comes with its remedy
     #[command(after_help = "\
 Examples:
   wildrydes doctor
   wildrydes doctor --broker amqp://user:password@rabbit/%2f --store /srv/wildrydes --json
   wildrydes doctor --set broker.management_url=https://rabbit.example:15671
 
-Ends with 0 when all is well, warnings included, and with 1 when something is broken.")]
+Exit code 0 if nothing is broken (warnings are allowed), 1 otherwise.")]
     Doctor,
-    /// Make up believable rides or weather
+    /// Generate synthetic rides or weather
     #[command(
         subcommand,
         after_help = "\
@@ -203,7 +201,7 @@ Examples:
   wildrydes up --config wildrydes.toml --set splitter.chunk_size=500
   wildrydes up --serve                                    with the page and the HTTP API on http://127.0.0.1:8080")]
     Up(Serve),
-    /// Make a key for the HTTP API: what its bearer keeps, and what the gateway's configuration takes
+    /// Create a key for the HTTP API: prints the key and the entry for the gateway's configuration
     #[command(after_help = "\
 Examples:
   wildrydes key dashboard                                 may look and score
@@ -240,7 +238,7 @@ Examples:
 /// `config`
 #[derive(Debug, Subcommand)]
 pub enum ConfigCommand {
-    /// Every setting, as a configuration file in which each is commented out (--json for machines)
+    /// Print every setting, as a configuration file in which each is commented out (--json for machines)
     Reference {
         /// One section [default: all]
         section: Option<String>,
@@ -250,24 +248,24 @@ pub enum ConfigCommand {
 /// `demo`
 #[derive(Debug, Args)]
 pub struct Demo {
-    /// How many rides to make up
+    /// Number of rides
     #[arg(long, default_value_t = 20_000)]
     pub rides: u64,
-    /// Same seed, same rides
+    /// Seed; the same seed gives the same rides
     #[arg(long, default_value_t = 42)]
     pub seed: u64,
-    /// Where input and results go
+    /// Folder for input and results
     #[arg(long, default_value = "wildrydes-demo", value_name = "DIR")]
     pub dir: PathBuf,
-    /// Page and API.
+    /// The page and the HTTP API.
     #[command(flatten)]
     pub serve: Serve,
 }
 
-/// Whether the page and the HTTP API are served as well.
+/// `--serve`
 #[derive(Debug, Clone, Args)]
 pub struct Serve {
-    /// Serve the page and the HTTP API as well, until Ctrl-C; --serve=ADDRESS:PORT where not on 127.0.0.1:8080
+    /// Also serve the page and the HTTP API until Ctrl-C, on 127.0.0.1:8080 or on --serve=ADDRESS:PORT
     #[arg(long, value_name = "ADDRESS:PORT", num_args = 0..=1, require_equals = true,
         default_missing_value = "127.0.0.1:8080")]
     pub serve: Option<SocketAddr>,
@@ -276,22 +274,22 @@ pub struct Serve {
 /// `key`
 #[derive(Debug, Args)]
 pub struct NewKey {
-    /// Who is to bear it, for the gateway's logs
+    /// Name of the key's owner, for the gateway's logs
     pub name: String,
-    /// What it opens: scores and everything one looks at (read), handing in batches (write)
+    /// What the key allows: scoring and reading (read), submitting batches (write)
     #[arg(long = "scope", value_enum, default_values_t = [KeyScope::Read])]
     pub scopes: Vec<KeyScope>,
-    /// Requests per second it may make [default: no limit]
+    /// Maximum number of requests per second [default: no limit]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub requests_per_second: Option<u32>,
 }
 
-/// What a key opens.
+/// What a key allows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum KeyScope {
-    /// Scores, and everything one looks at
+    /// Scoring and reading
     Read,
-    /// Handing in batches
+    /// Submitting batches
     Write,
 }
 
@@ -304,7 +302,7 @@ pub struct Run {
     /// How the files are read.
     #[command(flatten)]
     pub reading: ReadingOptions,
-    /// Page and API.
+    /// The page and the HTTP API.
     #[command(flatten)]
     pub serve: Serve,
     /// Weather options.
@@ -315,16 +313,16 @@ pub struct Run {
     pub chunk_size: Option<u32>,
 }
 
-/// Where weather comes from.
+/// The source of the weather.
 #[derive(Debug, Clone, Args)]
 pub struct Weather {
-    /// A folder in the layout of NOAA's bucket, or a URL [default: NOAA's open-data bucket]
+    /// Generate a folder of weather in the layout of NOAA's bucket, or a URL [default: NOAA's open-data bucket]
     #[arg(long, value_name = "URL|DIR")]
     pub weather: Option<String>,
-    /// NOAA's station list, ghcnd-stations.txt[.gz] [default: the one beside the weather]
+    /// NOAA's station list, ghcnd-stations.txt[.gz] [default: the one at the source of the weather]
     #[arg(long, value_name = "URL|FILE")]
     pub stations: Option<String>,
-    /// How far a ride's station may be
+    /// Maximum distance between a ride and its weather station
     #[arg(long, value_name = "KM")]
     pub max_station_km: Option<f64>,
 }
@@ -338,13 +336,13 @@ pub struct Ingest {
     /// How the files are read.
     #[command(flatten)]
     pub reading: ReadingOptions,
-    /// Batch id, for one file [default: derived from its bytes]
+    /// Batch id, for a single file [default: derived from its bytes]
     #[arg(long, value_name = "ID")]
     pub batch_id: Option<String>,
     /// Return once the broker has confirmed, without waiting for the dataset
     #[arg(long)]
     pub detach: bool,
-    /// How far to follow; to the model: exit code 4 when none comes of it [default: to the dataset, then, when a trainer is
+    /// How far to follow; with `model`, exit code 4 if there is none [default: to the dataset, then, if a trainer is
     /// running, up to 10 minutes for the model]
     #[arg(long, value_enum, conflicts_with = "detach")]
     pub until: Option<Until>,
@@ -355,11 +353,11 @@ pub struct Ingest {
 pub enum Until {
     /// Every batch has its dataset, or is refused
     Dataset,
-    /// The trainer has made a model of it, or refused to
+    /// The trainer has trained a model on it, or rejected it
     Model,
 }
 
-/// A number that is neither NaN nor infinite.
+/// Parses a finite number.
 fn finite(text: &str) -> Result<f64, String> {
     let number: f64 = text.parse().map_err(|_| "expected a number, as in 29.5".to_owned())?;
     if number.is_finite() { Ok(number) } else { Err("expected a finite number, as in 29.5".to_owned()) }
@@ -368,13 +366,13 @@ fn finite(text: &str) -> Result<f64, String> {
 /// `score`
 #[derive(Debug, Args)]
 pub struct Score {
-    /// Miles
+    /// Distance of the ride in miles
     #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub distance: f64,
     /// Health points at the end of the ride
     #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub healthpoints: f64,
-    /// Magic points burnt
+    /// Magic points burnt on the ride
     #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub magicpoints: f64,
     /// Lowest temperature of the day
@@ -386,7 +384,7 @@ pub struct Score {
     /// Precipitation of the day
     #[arg(long, allow_negative_numbers = true, value_parser = finite)]
     pub prcp: f64,
-    /// Breed of the unicorn: where it has a model of its own, that one scores the ride [default: the model of all rides]
+    /// Breed of the unicorn; its breed model, if there is one, scores the ride [default: the global model scores]
     #[arg(long)]
     pub breed: Option<String>,
     /// Units of the weather: tenths of °C and mm as NOAA writes them, °C and mm, or °F and inches [default: noaa]
@@ -398,7 +396,7 @@ pub struct Score {
     /// Ask the fleet on the configured broker instead of scoring in this process with the store's champion
     #[arg(long)]
     pub fleet: bool,
-    /// Ask a gateway.
+    /// The gateway to ask.
     #[command(flatten)]
     pub remote: Remote,
 }
@@ -409,7 +407,7 @@ pub struct Remote {
     /// Ask a gateway at this address, as in http://127.0.0.1:8080
     #[arg(long, value_name = "URL")]
     pub url: Option<String>,
-    /// File with the API key, where the gateway asks for one [default: the environment variable WILDRYDES_API_KEY]
+    /// File with the API key, if the gateway requires one [default: the environment variable WILDRYDES_API_KEY]
     #[arg(long, value_name = "FILE", requires = "url")]
     pub key_file: Option<PathBuf>,
 }
@@ -430,13 +428,13 @@ pub enum UnitSystem {
 pub struct Status {
     /// One batch, in detail [default: the newest batches, one line each]
     pub batch: Option<String>,
-    /// How many of the newest batches; those refused or with something staged are shown however old they are
+    /// Number of newest batches to show; refused batches and those with staged chunks are shown however old they are
     #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..), conflicts_with_all = ["batch", "all"])]
     pub limit: u32,
     /// Show all batches; reads every claim in the store
     #[arg(long, conflicts_with = "batch")]
     pub all: bool,
-    /// Ask a gateway instead of the store.
+    /// The gateway to ask instead of the store.
     #[command(flatten)]
     pub remote: Remote,
 }
@@ -444,44 +442,44 @@ pub struct Status {
 /// `generate`
 #[derive(Debug, Subcommand)]
 pub enum Generate {
-    /// Rides around Manhattan, some of them bad, labelled from a known truth
+    /// Generate rides around Manhattan, some of them invalid, labelled with known coefficients
     #[command(after_help = "\
 Examples:
   wildrydes generate rides rides.json
   wildrydes generate rides rides.ndjson --form ndjson --rides 2000000 --seed 7 --unlabelled")]
     Rides {
-        /// Where to
+        /// The file to write
         file: PathBuf,
-        /// How many
+        /// Number of rides
         #[arg(long, default_value_t = 20_000)]
         rides: u64,
-        /// Same seed, same rides
+        /// Seed; the same seed gives the same rides
         #[arg(long, default_value_t = 42)]
         seed: u64,
         /// Form of the document
         #[arg(long, value_enum, default_value_t = Form::TravelData)]
         form: Form,
-        /// Share of bad rides
+        /// Share of invalid rides, 0 to 1
         #[arg(long, default_value_t = 0.002)]
         bad_share: f64,
-        /// Leave the labels out
+        /// Omit the labels
         #[arg(long)]
         unlabelled: bool,
-        /// Replace FILE where it is there already
+        /// Replace FILE if it exists
         #[arg(long)]
         force: bool,
     },
-    /// A folder in the layout of NOAA's bucket
+    /// Generate a folder of weather in the layout of NOAA's bucket
     #[command(after_help = "\
 Examples:
   wildrydes generate weather weather/ && wildrydes run rides.json --weather weather/")]
     Weather {
-        /// Where to
+        /// The folder to write
         dir: PathBuf,
-        /// Same seed, same weather
+        /// Seed; the same seed gives the same weather
         #[arg(long, default_value_t = 42)]
         seed: u64,
-        /// Replace the weather in DIR where there is some already
+        /// Replace the weather in DIR if there is any
         #[arg(long)]
         force: bool,
     },
@@ -494,7 +492,7 @@ pub enum Form {
     TravelData,
     /// A JSON array
     Array,
-    /// One object a line
+    /// One object per line
     Ndjson,
     /// Objects one after the other
     Concatenated,
@@ -503,36 +501,36 @@ pub enum Form {
 /// `topology`
 #[derive(Debug, Subcommand)]
 pub enum TopologyCommand {
-    /// Print every exchange, queue, binding and rung (--json for machines)
+    /// Print every exchange, queue, binding and retry queue (--json for machines)
     #[command(after_help = "\
 Examples:
   wildrydes topology show
   wildrydes topology show --json
   wildrydes topology show --dot | dot -Tsvg > topology.svg")]
     Show {
-        /// As a picture, for Graphviz: wildrydes topology show --dot | dot -Tsvg > topology.svg
+        /// As a graph, for Graphviz: wildrydes topology show --dot | dot -Tsvg > topology.svg
         #[arg(long)]
         dot: bool,
     },
-    /// Declare it on the broker; changes nothing where it is there already
+    /// Declare what is missing on the broker
     Apply,
-    /// Print one RabbitMQ user for each worker and outsider, with the least it needs (--json for machines)
+    /// Print one RabbitMQ user per worker and external role, with the least permissions (--json for machines)
     Users(Users),
 }
 
 /// `topology users`
 #[derive(Debug, Args)]
 pub struct Users {
-    /// As definitions for RabbitMQ (load_definitions, rabbitmqctl import_definitions), the passwords hashed
+    /// As definitions for RabbitMQ (load_definitions, rabbitmqctl import_definitions), with hashed passwords
     #[arg(long, requires = "passwords", conflicts_with = "rabbitmqctl")]
     pub definitions: bool,
-    /// As commands that make the users
+    /// As commands that create the users
     #[arg(long)]
     pub rabbitmqctl: bool,
-    /// Where the passwords are: the file USER/password of each user below this folder
+    /// Folder of the passwords, in one file USER/password per user
     #[arg(long, value_name = "DIR")]
     pub passwords: Option<PathBuf>,
-    /// Make up the passwords that are not there yet
+    /// Generate the missing passwords
     #[arg(long, requires = "passwords")]
     pub generate: bool,
 }
@@ -540,16 +538,16 @@ pub struct Users {
 /// `bench`
 #[derive(Debug, Args)]
 pub struct Bench {
-    /// Rides
+    /// Number of rides
     #[arg(long, default_value_t = 1_000_000)]
     pub rides: u64,
     /// Rides per message
     #[arg(long, default_value_t = 1_000)]
     pub chunk_size: u32,
-    /// Runs of each; the median counts
+    /// Runs per broker; the median is reported
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..))]
     pub runs: u32,
-    /// Where input and results go; removed afterwards [default: a temporary folder]
+    /// Folder for input and results, removed afterwards [default: a temporary folder]
     #[arg(long, value_name = "DIR")]
     pub dir: Option<PathBuf>,
 }
@@ -559,7 +557,7 @@ mod tests {
     use super::finite;
 
     #[test]
-    fn a_number_is_finite() {
+    fn only_finite_numbers_are_accepted() {
         assert_eq!(finite("-2.5e1"), Ok(-25.0));
         for text in ["nan", "inf", "-Infinity", "1e400", "", "29,5"] {
             assert!(finite(text).is_err_and(|why| why.contains("expected a")), "{text:?}");

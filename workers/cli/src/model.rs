@@ -1,24 +1,21 @@
-//! `model`: the registry in the object store, by hand.
+//! The model registry in the object store: inspects versions and changes which one is served. Depends on `session`,
+//! `output` and `arguments`.
 
+mod cautions;
+mod diff;
 mod drift;
 mod export;
-mod names;
+mod promote;
 mod prune;
 mod show;
+mod versions;
 
 use crate::{
-    Failed, Session,
-    arguments::{Family, ModelCommand},
+    arguments::ModelCommand,
+    session::{Failed, Session},
 };
-use anyhow::anyhow;
-use common::model::{Alias, AliasName, Model};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use records::{Store, layout, store};
-use trainer::release::registry::{self, Version};
-
-/// Artefacts read at once.
-const READS_AT_ONCE: usize = 16;
+pub(crate) use cautions::cautions;
+use records::store;
 
 /// `model`
 pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(), Failed> {
@@ -28,95 +25,14 @@ pub(crate) async fn model(session: &Session, command: &ModelCommand) -> Result<(
     match command {
         ModelCommand::List { family, breeds } => show::list(session, family, *breeds).await,
         ModelCommand::Show { version, family } => show::show(session, version, family).await,
-        ModelCommand::Diff { from, to, family } => show::diff(session, from, to, family).await,
-        ModelCommand::Promote { version, word } => names::promote(session, version, word).await,
-        ModelCommand::Rollback { to, word } => names::rollback(session, to.as_deref(), word).await,
+        ModelCommand::Diff { from, to, family } => diff::diff(session, from, to, family).await,
+        ModelCommand::Promote { version, change } => promote::promote(session, version, change).await,
+        ModelCommand::Rollback { to, change } => promote::rollback(session, to.as_deref(), change).await,
         ModelCommand::Drift { version, days, family } => drift::drift(session, version, *days, family).await,
-        ModelCommand::Retrain => names::retrain(session).await,
+        ModelCommand::Retrain => promote::retrain(session).await,
         ModelCommand::Prune(prune) => prune::prune(session, prune).await,
         ModelCommand::Export { version, format, out, force, family } => {
             export::export(session, version, *format, (out.as_deref(), *force), family).await
         }
     }
-}
-
-/// The store, which must be there.
-fn store_of(session: &Session) -> Result<Store, Failed> {
-    match session.store_if_there()? {
-        Some(store) => Ok(store),
-        None => Err(Failed::Broken(anyhow!(session.no_store()?))),
-    }
-}
-
-/// A family's names.
-struct Names {
-    champion: Option<Alias>,
-    challenger: Option<Alias>,
-}
-
-impl Names {
-    async fn of(store: &Store, family: &str) -> Result<Self, Failed> {
-        let champion = registry::current(store, family, AliasName::Champion).await?;
-        let challenger = registry::current(store, family, AliasName::Challenger).await?;
-        let is_other = |challenger: &Alias| champion.as_ref().is_none_or(|c| c.model_id != challenger.model_id);
-        let challenger = challenger.filter(is_other);
-        Ok(Self { champion, challenger })
-    }
-
-    fn name_of(&self, model_id: &str) -> &'static str {
-        let is = |alias: &Option<Alias>| alias.as_ref().is_some_and(|alias| alias.model_id == model_id);
-        match (is(&self.champion), is(&self.challenger)) {
-            (true, _) => "champion",
-            (_, true) => "challenger",
-            _ if self.champion.as_ref().is_some_and(|champion| champion.named(model_id)) => "was champion",
-            _ => "",
-        }
-    }
-}
-
-/// Ids of a family's versions: of those whose artefact is there.
-async fn versions(store: &Store, family: &str) -> Result<Vec<String>, Failed> {
-    check_family(family)?;
-    let prefix = Path::from(format!("{}/{family}", layout::MODELS));
-    let listing = store.list_with_delimiter(Some(&prefix)).await?;
-    let ids: Vec<String> =
-        listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
-    let whole = stream::iter(ids).map(|id| async move {
-        Ok::<_, Failed>(store::exists(store, &layout::model(family, &id)).await?.then_some(id))
-    });
-    whole.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
-}
-
-fn check_family(family: &str) -> Result<(), Failed> {
-    let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    match !family.is_empty() && family.chars().all(plain) {
-        true => Ok(()),
-        false => Err(Failed::Misused(anyhow!("--model {family:?}: expected a model family, e.g. service-request"))),
-    }
-}
-
-/// The version that is meant: a name, an id, or the beginning of one.
-async fn resolve(store: &Store, family: &Family, meant: &str) -> Result<(Version, Model), Failed> {
-    let family = family.model.as_str();
-    check_family(family)?;
-    let names = Names::of(store, family).await?;
-    let nobody =
-        |name: &str| Failed::Broken(anyhow!("{family} has no {name}: `wildrydes model list` shows its versions"));
-    let model_id = match meant {
-        "champion" => names.champion.ok_or_else(|| nobody(meant))?.model_id,
-        "challenger" => names.challenger.ok_or_else(|| nobody(meant))?.model_id,
-        beginning => {
-            let known = versions(store, family).await?;
-            let mut fitting = known.iter().filter(|id| id.starts_with(beginning));
-            match (fitting.next(), fitting.next()) {
-                (Some(only), None) => only.clone(),
-                (Some(one), Some(other)) => {
-                    let why = format!("{beginning:?} may be {one} or {other}: give more of the id");
-                    return Err(Failed::Misused(anyhow!(why)));
-                }
-                (None, _) => return Err(nobody(&format!("version {beginning:?}"))),
-            }
-        }
-    };
-    registry::version(store, family, &model_id).await?.map_err(|why| Failed::Broken(why.into()))
 }

@@ -1,7 +1,9 @@
-//! What a command prints. Whoever reads it may stop (`wildrydes topology show | head -1`): then there is nobody left to tell,
-//! which is a clean end and no failure. The macros of this crate replace those of the standard library, which panic.
+//! Standard output and error, and questions to the user. Depends on `session`.
+//!
+//! A reader that stops reading (`wildrydes topology show | head -1`) ends the process successfully. The macros of this crate
+//! replace those of the standard library, which panic.
 
-use crate::{Failed, Session};
+use crate::session::{Failed, Session};
 use anyhow::{Context, anyhow};
 use std::{
     borrow::Cow,
@@ -11,7 +13,7 @@ use std::{
     process,
 };
 
-/// To standard output, as a line.
+/// Prints a line to standard output.
 macro_rules! println {
     () => {
         $crate::output::print(format_args!("\n"))
@@ -21,33 +23,35 @@ macro_rules! println {
     };
 }
 
-/// To standard output.
+/// Prints to standard output.
 macro_rules! print {
     ($($text:tt)*) => {
         $crate::output::print(format_args!($($text)*))
     };
 }
 
-/// To standard error, as a line.
+/// Prints a line to standard error.
 macro_rules! eprintln {
     ($($text:tt)*) => {
-        $crate::output::tell(format_args!($($text)*))
+        $crate::output::eprint_line(format_args!($($text)*))
     };
 }
 
-/// Refuses to write to a file that exists, unless `force` is given. What is no regular file, such as a pipe, is written to.
+pub(crate) mod progress;
+
+/// Refuses to replace an existing regular file unless `force` is set.
 ///
 /// # Errors
 /// Fails as misused if the file exists.
 pub(crate) fn refuse_to_replace(path: &Path, force: bool) -> Result<(), Failed> {
-    if !force && std::fs::metadata(path).is_ok_and(|found| found.is_file()) {
+    if !force && std::fs::metadata(path).is_ok_and(|metadata| metadata.is_file()) {
         let path = path.display();
-        return Err(Failed::Misused(anyhow!("{path} is there already: --force replaces it; or name another file")));
+        return Err(Failed::Misused(anyhow!("{path} exists: --force replaces it; or name another file")));
     }
     Ok(())
 }
 
-/// Standard output; ends the process once nobody reads it.
+/// Standard output; ends the process once its reader is gone.
 pub(crate) struct Output;
 
 impl Write for Output {
@@ -60,21 +64,21 @@ impl Write for Output {
     }
 }
 
-/// Refuses a command that has to be asked about where nobody can be asked.
+/// Checks that a question can be asked. `effect` describes what the command would do.
 ///
 /// # Errors
-/// When there is no terminal, with what `would` happen.
-pub(crate) fn can_ask(session: &Session, would: &str) -> Result<(), Failed> {
+/// Fails as misused if there is no terminal to ask on.
+pub(crate) fn can_ask(session: &Session, effect: &str) -> Result<(), Failed> {
     match session.shared.json || !io::stdin().is_terminal() {
-        true => Err(Failed::Misused(anyhow!("{would}; without a terminal to ask on, say so with --yes"))),
+        true => Err(Failed::Misused(anyhow!("{effect}; there is no terminal to ask on: confirm with --yes"))),
         false => Ok(()),
     }
 }
 
-/// Whether somebody at the terminal says yes.
+/// Asks a question; returns whether the answer is yes.
 ///
 /// # Errors
-/// When the terminal is gone.
+/// Fails if the terminal cannot be read.
 pub(crate) fn ask(question: &str) -> Result<bool, Failed> {
     print(format_args!("{question} [y/N] "));
     Output.flush().context("asking")?;
@@ -90,38 +94,39 @@ fn or_end<T>(result: io::Result<T>) -> io::Result<T> {
     result
 }
 
-/// See `print!`.
+/// Implements `print!`.
 pub(crate) fn print(text: fmt::Arguments<'_>) {
     if let Err(error) = Output.write_fmt(text) {
-        tell(format_args!("error: writing to standard output: {error}"));
+        eprint_line(format_args!("error: writing to standard output: {error}"));
         process::exit(1);
     }
 }
 
-/// See `eprintln!`.
-pub(crate) fn tell(text: fmt::Arguments<'_>) {
-    // Where this cannot be written nothing can.
+/// Implements `eprintln!`.
+pub(crate) fn eprint_line(text: fmt::Arguments<'_>) {
+    // A failure to write to standard error cannot be reported anywhere.
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// A text of somebody else as a terminal may have it: what would move the cursor, change colours or turn the direction of
-/// writing stands there as its code. Line ends and tabs stay where `lines` is set.
+/// Makes an untrusted text safe for a terminal: escapes control characters and those that change the direction of writing.
+/// Keeps line ends and tabs if `lines` is set.
 pub(crate) fn legible(text: &str, lines: bool) -> Cow<'_, str> {
-    let kept = |c: char| {
-        let turns = matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-        (lines && matches!(c, '\n' | '\t')) || !(c.is_control() || turns)
+    let is_safe = |c: char| {
+        let changes_direction =
+            matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
+        (lines && matches!(c, '\n' | '\t')) || !(c.is_control() || changes_direction)
     };
-    if text.chars().all(kept) {
+    if text.chars().all(is_safe) {
         return Cow::Borrowed(text);
     }
-    let mut told = String::with_capacity(text.len() + 16);
+    let mut escaped = String::with_capacity(text.len() + 16);
     for c in text.chars() {
-        match kept(c) {
-            true => told.push(c),
-            false => told.extend(c.escape_unicode()),
+        match is_safe(c) {
+            true => escaped.push(c),
+            false => escaped.extend(c.escape_unicode()),
         }
     }
-    Cow::Owned(told)
+    Cow::Owned(escaped)
 }
 
 #[cfg(test)]
@@ -130,18 +135,18 @@ mod tests {
     use std::path::Path;
 
     #[test]
-    fn a_file_is_replaced_only_if_forced() {
+    fn file_is_replaced_only_if_forced() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("score.py");
         assert!(refuse_to_replace(&file, false).is_ok());
         std::fs::write(&file, "mine").unwrap();
-        let Err(Failed::Misused(refused)) = refuse_to_replace(&file, false) else { panic!("it would be replaced") };
-        assert!(refused.to_string().contains("score.py is there already: --force"), "{refused}");
+        let Err(Failed::Misused(error)) = refuse_to_replace(&file, false) else { panic!("it would be replaced") };
+        assert!(error.to_string().contains("score.py exists: --force"), "{error}");
         assert!(refuse_to_replace(&file, true).is_ok() && refuse_to_replace(Path::new("/dev/null"), false).is_ok());
     }
 
     #[test]
-    fn nothing_of_a_text_acts_on_the_terminal() {
+    fn control_characters_are_escaped() {
         assert_eq!(legible("\u{1b}]0;owned\u{7}", false), "\\u{1b}]0;owned\\u{7}");
         assert_eq!(legible("a\u{9b}2J\u{202e}b\r\u{7f}", true), "a\\u{9b}2J\\u{202e}b\\u{d}\\u{7f}");
         assert_eq!((legible("a\n\tb", true), legible("a\n\tb", false)), ("a\n\tb".into(), "a\\u{a}\\u{9}b".into()));

@@ -1,4 +1,4 @@
-//! The commands for the notebook.
+//! `export` and `describe`.
 
 use clap::{Args, ValueEnum};
 use std::path::PathBuf;
@@ -7,14 +7,14 @@ pub(super) const EXPORT_EXAMPLES: &str = "\
 Examples:
   wildrydes export --out rides.parquet                    every complete dataset of the store
   wildrydes export 450c7f9391a7a29b --out rides.csv       one batch
-  wildrydes export --labelled --unique --out rides.csv    what a model can learn from, each ride once
+  wildrydes export --labelled --unique --out rides.csv    rides with a label, each ride once
   wildrydes export --out - | head                         CSV to standard output
-  wildrydes export --dictionary                           what each column is
+  wildrydes export --dictionary                           the meaning of each column
 
 In pandas: pandas.read_parquet('rides.parquet'), or pandas.read_csv('rides.csv', parse_dates=['statustime']).
 
-Rows come in the order of the batch ids, then in that of the batch; the same datasets give the same bytes. Every dataset file
-is held against its manifest: of a damaged one nothing is exported. FILE appears when it is whole. A Parquet row group holds
+Rows are ordered by batch id, then as in the batch; the same datasets give the same bytes. Every dataset file is checked
+against its manifest; if one is damaged, nothing is exported. FILE appears once it is complete. A Parquet row group holds
 100,000 rides.";
 
 pub(super) const DESCRIBE_EXAMPLES: &str = "\
@@ -23,18 +23,18 @@ Examples:
   wildrydes describe 450c7f9391a7a29b --labelled
   wildrydes describe --unique --json | jq '.columns[] | {name, mean, missing}'
 
-Quantiles are exact up to 500,000 rides, beyond that from an evenly spread sample, as the output then says.";
+Quantiles are exact up to 500,000 rides; beyond that they are those of an evenly spread sample, and the output says so.";
 
-/// Which rides.
+/// A selection of rides.
 #[derive(Debug, Clone, Args)]
-pub struct Chosen {
-    /// Batches, as `status` names them [default: all that have a complete dataset]
+pub struct Selection {
+    /// Batch ids, as `status` prints them [default: all batches with a complete dataset]
     #[arg(value_name = "BATCH")]
     pub batches: Vec<String>,
-    /// Only rides whose label is known
+    /// Only rides with a label
     #[arg(long)]
     pub labelled: bool,
-    /// Each ride id once, as training counts it: where it first stands with label and weather, by batch id
+    /// Each ride id once, as in training: its first ride with label and weather, by batch id
     #[arg(long)]
     pub unique: bool,
 }
@@ -42,22 +42,22 @@ pub struct Chosen {
 /// `export`
 #[derive(Debug, Args)]
 pub struct Export {
-    /// Which rides.
+    /// The rides.
     #[command(flatten)]
-    pub chosen: Chosen,
-    /// CSV or Parquet [default: as FILE ends, else CSV]
+    pub selection: Selection,
+    /// CSV or Parquet [default: by the extension of FILE, else CSV]
     #[arg(long, value_enum)]
     pub format: Option<ExportFormat>,
-    /// Where to; - for standard output [default: rides.csv or rides.parquet]
+    /// The file to write, or - for standard output [default: rides.csv or rides.parquet]
     #[arg(short, long, value_name = "FILE")]
     pub out: Option<PathBuf>,
-    /// Replace FILE where it is there already
+    /// Replace FILE if it exists
     #[arg(long)]
     pub force: bool,
     /// Do not write FILE.dictionary.json beside FILE
     #[arg(long)]
     pub no_dictionary: bool,
-    /// Print what each column is, and export nothing (--json for machines)
+    /// Print the meaning of each column and export nothing (--json for machines)
     #[arg(long, conflicts_with_all = ["batches", "labelled", "unique", "format", "out", "force", "no_dictionary"])]
     pub dictionary: bool,
 }
@@ -75,7 +75,7 @@ pub enum ExportFormat {
 /// `describe`
 #[derive(Debug, Args)]
 pub struct Describe {
-    /// Which rides.
+    /// The rides.
     #[command(flatten)]
-    pub chosen: Chosen,
+    pub selection: Selection,
 }

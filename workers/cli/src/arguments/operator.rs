@@ -7,7 +7,7 @@ use std::{num::NonZeroU32, path::PathBuf, time::Duration};
 /// `dead`
 #[derive(Debug, Subcommand)]
 pub enum DeadCommand {
-    /// The dead letters, one line each
+    /// List dead letters, one line each
     #[command(after_help = "\
 Examples:
   wildrydes dead list                                     of every queue, the first 100
@@ -15,20 +15,21 @@ Examples:
   wildrydes dead list --queue splitter --reason object_missing --older-than 2h
   wildrydes dead list --batch 450c7f9391a7a29b --json")]
     List(ListDead),
-    /// Everything about some of them, bodies included
+    /// Print dead letters completely, bodies included
     #[command(after_help = "\
 Examples:
   wildrydes dead show 3f2a9c11d0e4
   wildrydes dead show 3f2a9c11d0e4 --full --json")]
     Show {
-        /// As `dead list` prints them
+        /// Ids, as `dead list` prints them
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
-        /// Bodies of any length
+        /// Print bodies of any length
         #[arg(long)]
         full: bool,
     },
-    /// Publish them again to where they came from, as they were, attempts counted anew; replaying twice changes nothing
+    /// Publish dead letters again, unchanged, to their original exchange, with all attempts left; replaying twice changes
+    /// nothing
     #[command(after_help = "\
 Examples:
   wildrydes dead replay 3f2a9c11d0e4
@@ -36,72 +37,72 @@ Examples:
   wildrydes dead replay --queue weather-fetcher --newer-than 1d --rate 10
   wildrydes dead replay --all
 
-Each letter leaves its queue once the broker has confirmed its replay. Whatever interrupts it, the same command goes on.")]
+Each letter leaves its queue once the broker has confirmed its replay. After an interruption the same command continues.")]
     Replay {
-        /// Which ones.
+        /// The letters.
         #[command(flatten)]
-        which: Which,
-        /// All of them
+        filter: LetterFilter,
+        /// Every letter
         #[arg(long)]
         all: bool,
-        /// Letters per second at most
+        /// Maximum number of letters per second
         #[arg(long, default_value = "50", value_name = "N")]
         rate: NonZeroU32,
-        /// Say what would be done, and do nothing
+        /// Print what would be done, and do nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Take them away for good; a copy of each stays in the object store below dead/
+    /// Remove dead letters from their queues; a copy of each stays in the object store below dead/
     #[command(after_help = "\
 Examples:
-  wildrydes dead drop 3f2a9c11d0e4                        shows what would go, and asks
+  wildrydes dead drop 3f2a9c11d0e4                        shows the letters and asks
   wildrydes dead drop --queue splitter --reason invalid_json --older-than 30d --yes
   wildrydes dead drop --all --dry-run")]
     Drop {
-        /// Which ones.
+        /// The letters.
         #[command(flatten)]
-        which: Which,
-        /// All of them
+        filter: LetterFilter,
+        /// Every letter
         #[arg(long)]
         all: bool,
         /// Do not ask
         #[arg(long)]
         yes: bool,
-        /// Say what would be done, and do nothing
+        /// Print what would be done, and do nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Publish copies again, of `dead drop` or `dead export`, to where the letters came from, attempts counted anew
+    /// Publish copies of `dead drop` or `dead export` again to the original exchange, with all attempts left
     #[command(after_help = "\
 Examples:
   wildrydes dead restore 454bca14749c                     dropped, from its copy in the object store
-  wildrydes dead restore dead.ndjson --dry-run            all that were exported
+  wildrydes dead restore dead.ndjson --dry-run            all letters of an export
 
-The copies stay. Restored twice, or still in its queue: everything downstream recognises what it has seen.")]
+The copies stay. Restoring a letter twice, or while it is still in its queue, changes nothing.")]
     Restore {
         /// Ids of dropped letters, or files
         #[arg(required = true, value_name = "ID|FILE")]
         copies: Vec<String>,
-        /// Letters per second at most
+        /// Maximum number of letters per second
         #[arg(long, default_value = "50", value_name = "N")]
         rate: NonZeroU32,
-        /// Say what would be done, and do nothing
+        /// Print what would be done, and do nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Write them to a file or standard output, one JSON object a line; they stay where they are
+    /// Write dead letters to a file or standard output, one JSON object per line; they stay in their queues
     #[command(after_help = "\
 Examples:
   wildrydes dead export --file dead.ndjson
   wildrydes dead export --queue merger | jq -r .why | sort | uniq -c")]
     Export {
-        /// Which ones.
+        /// The letters.
         #[command(flatten)]
-        which: Which,
-        /// Where to [default: standard output]
+        filter: LetterFilter,
+        /// The file to write [default: standard output]
         #[arg(long, value_name = "FILE")]
         file: Option<PathBuf>,
-        /// Replace FILE where it is there already
+        /// Replace FILE if it exists
         #[arg(long)]
         force: bool,
     },
@@ -110,36 +111,36 @@ Examples:
 /// `dead list`
 #[derive(Debug, Args)]
 pub struct ListDead {
-    /// Which ones.
+    /// The letters.
     #[command(flatten)]
-    pub which: Which,
-    /// Count them by queue and reason instead
+    pub filter: LetterFilter,
+    /// Count the letters by queue and reason instead
     #[arg(long)]
     pub summary: bool,
 }
 
-/// Which dead letters: those that meet every condition given.
+/// Selects the dead letters that meet every given condition.
 #[derive(Debug, Clone, Default, Args)]
-pub struct Which {
+pub struct LetterFilter {
     /// Ids, as `dead list` prints them
     #[arg(value_name = "ID")]
     pub ids: Vec<String>,
-    /// Of this worker's queue; may be given several times
+    /// Letters of this worker's queue; can be repeated
     #[arg(long = "queue", value_name = "WORKER", value_parser = workers())]
     pub queues: Vec<String>,
-    /// With this reason, as in object_missing
+    /// Letters with this reason, as in object_missing
     #[arg(long)]
     pub reason: Option<String>,
-    /// Of this batch
+    /// Letters of this batch
     #[arg(long, value_name = "ID")]
     pub batch: Option<String>,
-    /// Dead for at least this long, as in 90s, 30m, 2h, 7d
+    /// Letters dead for at least this long, as in 90s, 30m, 2h, 7d
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Option<Duration>,
-    /// Dead for at most this long
+    /// Letters dead for at most this long
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub newer_than: Option<Duration>,
-    /// So many at most; 0 for all
+    /// Maximum number of letters; 0 for all
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
 }
@@ -156,7 +157,7 @@ pub struct Replay {
     /// Return once the broker has confirmed, without waiting for the dataset
     #[arg(long)]
     pub detach: bool,
-    /// Say what would be published, and publish nothing
+    /// Print what would be published, and publish nothing
     #[arg(long)]
     pub dry_run: bool,
 }
@@ -167,13 +168,13 @@ pub struct Pause {
     /// The workers
     #[arg(required = true, value_name = "WORKER", value_parser = workers())]
     pub workers: Vec<String>,
-    /// Why, for whoever looks later
+    /// The reason, recorded with the change
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
-    /// Who says so [default: this user on this machine]
+    /// The author, recorded with the change [default: this user on this machine]
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
-    /// How long to wait until every process has heeded it
+    /// How long to wait until every process follows
     #[arg(long, default_value = "30s", value_name = "AGE", value_parser = age)]
     pub timeout: Duration,
 }
@@ -181,13 +182,14 @@ pub struct Pause {
 /// `drain`
 #[derive(Debug, Args)]
 pub struct Drain {
-    /// How long to wait until nothing is in flight [default: for ever]
+    /// How long to wait until no message is in flight [default: no limit]
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub timeout: Option<Duration>,
-    /// Without the management API, which alone tells what workers have in hand: count as drained what was empty this long
+    /// Without the management API, which alone knows what workers have in hand: count queues as drained that were empty for
+    /// this long
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub quiet_for: Option<Duration>,
-    /// Why, for whoever looks later
+    /// The reason, recorded with the change
     #[arg(long, value_name = "TEXT")]
     pub why: Option<String>,
 }
@@ -196,7 +198,7 @@ fn workers() -> PossibleValuesParser {
     PossibleValuesParser::new(queue::ALL)
 }
 
-/// A length of time, as in `90s`, `30m`, `2h`, `7d`.
+/// Parses a length of time, as in `90s`, `30m`, `2h`, `7d`.
 fn age(text: &str) -> Result<Duration, String> {
     let wrong = || format!("{text:?}: expected a number with s, m, h or d, as in 30m or 2h");
     let unit = text.chars().next_back().ok_or_else(wrong)?;
@@ -216,7 +218,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_age_has_a_number_and_a_unit() {
+    fn age_has_a_number_and_a_unit() {
         let seconds = |text| age(text).map(|age| age.as_secs());
         let ages = ["90s", "30m", "2h", "7d"].map(seconds);
         assert_eq!(ages, [Ok(90), Ok(1_800), Ok(7_200), Ok(604_800)]);

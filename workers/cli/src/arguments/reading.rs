@@ -1,17 +1,17 @@
-//! How the rides of a file are read where the default does not fit it.
+//! Options for files whose rides the default reading does not find.
 
 use clap::Args;
 use common::reading::{InvalidExpression, Mapping, Reading, RidesAt};
 
-/// Where the rides are, and which key stands for which field.
+/// The place of the rides in a document, and the keys of their fields.
 #[derive(Debug, Clone, Default, Args)]
 pub struct ReadingOptions {
-    /// Path of members to the array of rides, as in `--rides-at data`, `--rides-at payload.items` or
+    /// Path to the array of rides, as in `--rides-at data`, `--rides-at payload.items` or
     /// `--rides-at 'features[].properties'` [default: an array, `rides`, `travel_data`, or objects one after the other]
     #[arg(long, value_name = "PATH", requires = "files")]
     pub rides_at: Option<RidesAt>,
-    /// Key or path that a field of a ride is read from, for a number also times or divided by a factor; may be given several
-    /// times, as in `--map latitude=lat --map 'distance=km*0.621371'` [default: the field's own name]
+    /// Key or path that a field of a ride is read from, a number optionally multiplied or divided by a factor; can be
+    /// repeated, as in `--map latitude=lat --map 'distance=km*0.621371'` [default: the field's own name]
     #[arg(long, value_name = "FIELD=SOURCE", requires = "files", value_parser = entry)]
     pub map: Vec<String>,
 }
@@ -22,10 +22,10 @@ fn entry(text: &str) -> Result<String, InvalidExpression> {
 }
 
 impl ReadingOptions {
-    /// The options as one reading.
+    /// Combines the options into one reading.
     ///
     /// # Errors
-    /// Fails on a field that is given twice.
+    /// Fails if a field is mapped twice.
     pub fn reading(&self) -> Result<Reading, InvalidExpression> {
         let mut map = Mapping::default();
         for entry in &self.map {
@@ -46,7 +46,7 @@ mod tests {
     }
 
     #[test]
-    fn where_rides_are_and_what_their_keys_mean_is_one_reading() {
+    fn options_combine_into_one_reading() {
         let Arguments { command: Command::Run(run), .. } =
             parsed(&["--rides-at", "features[].properties", "--map", "Latitude=lat", "--map", "distance=km*0.621371"])
                 .unwrap()
@@ -61,7 +61,7 @@ mod tests {
     }
 
     #[test]
-    fn an_expression_that_cannot_be_used_names_what_would_be_right() {
+    fn invalid_expression_names_the_valid_form() {
         for (arguments, expected) in [
             (["--rides-at", "data[0]"], "the path of member names to the array of rides"),
             (["--map", "latitude"], "FIELD=SOURCE"),

@@ -1,18 +1,19 @@
-//! A year of weather in and around New York, laid out as NOAA does.
+//! A year of synthetic weather in and around New York, in NOAA's layout.
 
-use super::Draw;
+use super::draw::Draw;
 use std::{
     fs::{self, File},
     io::{self, BufWriter, Write},
     path::Path,
 };
 
-/// Kilometres to a station at most.
+/// Maximum distance between a ride and its station.
 const STATION_KM_MAX: f64 = 100.0;
-/// Which weather to make up.
+
+/// Which weather to generate.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct WeatherOptions {
-    /// Same seed, same weather.
+    /// The same seed gives the same weather.
     pub seed: u64,
     /// The calendar year.
     pub year: i16,
@@ -24,7 +25,7 @@ impl Default for WeatherOptions {
     }
 }
 
-/// A station of the made-up network.
+/// A station of the network.
 struct Station {
     id: &'static str,
     latitude: f64,
@@ -37,15 +38,15 @@ struct Station {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Measures {
-    /// Temperatures and precipitation; the number of tenths of °C it is warmer than the region.
+    /// Temperatures and precipitation. `warmer`: difference to the region in tenths of °C.
     Everything { warmer: i32 },
-    /// Precipitation only, as volunteers do.
+    /// Precipitation only.
     Rain,
-    /// Nothing any more: in the list, without a file.
+    /// Nothing since the year `until`: listed without a file.
     Nothing { until: i16 },
 }
 
-/// Two real stations with everything, and some of those around them that would be nearer but never tell the temperature.
+/// Two real stations that measure everything, and some nearer ones that do not measure the temperature.
 const STATIONS: [Station; 7] = [
     Station {
         id: "US1NJBG0018",
@@ -112,15 +113,16 @@ const STATIONS: [Station; 7] = [
     },
 ];
 
-/// Means of the region in the middle of each month, tenths of °C.
+/// Mean daily minimum of the region in the middle of each month, tenths of °C.
 const TMIN_MEANS: [f64; 12] = [-25.0, -12.0, 15.0, 68.0, 124.0, 176.0, 208.0, 204.0, 168.0, 108.0, 56.0, 5.0];
+/// Mean daily maximum of the region in the middle of each month, tenths of °C.
 const TMAX_MEANS: [f64; 12] = [40.0, 56.0, 96.0, 162.0, 218.0, 266.0, 294.0, 286.0, 246.0, 180.0, 124.0, 68.0];
 
 /// One element of a day, in tenths.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reading {
     Good(i32),
-    /// Failed a quality check: not to be used.
+    /// Failed a quality check.
     Flagged(i32),
     /// No row.
     Absent,
@@ -183,7 +185,7 @@ impl Weather {
         Self { year: options.year, calendar, days: days.into() }
     }
 
-    /// tmin, tmax and prcp on a day at the nearest station within reach that has all three.
+    /// Returns tmin, tmax and prcp on a day at the nearest station within [`STATION_KM_MAX`] that has all three.
     pub(super) fn near(&self, day: usize, latitude: f64, longitude: f64) -> Option<[f64; 3]> {
         let observed = STATIONS.iter().zip(&self.days).filter_map(|(station, days)| {
             let Measures::Everything { .. } = station.measures else { return None };
@@ -196,7 +198,7 @@ impl Weather {
     }
 }
 
-/// Whole tenths, now and then flagged or absent.
+/// Rounds to whole tenths; some readings are flagged or absent.
 fn reading(draw: &mut Draw, tenths: f64) -> Reading {
     let value = tenths.round() as i32;
     match draw.unit() {
@@ -206,14 +208,14 @@ fn reading(draw: &mut Draw, tenths: f64) -> Reading {
     }
 }
 
-/// Month and day, from 1, of every day of a year of the Gregorian calendar.
+/// Returns month and day, from 1, of every day of a year of the Gregorian calendar.
 fn calendar(year: i16) -> Vec<(usize, usize)> {
     let leap = (year % 4 == 0 && year % 100 != 0) || year % 400 == 0;
     let lengths = [31, if leap { 29 } else { 28 }, 31, 30, 31, 30, 31, 31, 30, 31, 30, 31];
     (1..).zip(lengths).flat_map(|(month, length)| (1..=length).map(move |day| (month, day))).collect()
 }
 
-/// Between the means of the two nearest months.
+/// Interpolates between the means of the two nearest months.
 fn seasonal(means: &[f64; 12], month: usize, day: usize) -> f64 {
     let this = means[(month + 11) % 12];
     let off = (day as f64 - 15.5) / 30.5;
@@ -221,7 +223,7 @@ fn seasonal(means: &[f64; 12], month: usize, day: usize) -> f64 {
     this + (other - this) * off.abs()
 }
 
-/// Great-circle distance between two places in degrees.
+/// Returns the great-circle distance between two places, each latitude and longitude in degrees.
 fn haversine_km(a: (f64, f64), b: (f64, f64)) -> f64 {
     const EARTH_RADIUS_KM: f64 = 6371.0088;
     let half_sine_squared = |degrees: f64| (degrees.to_radians() / 2.0).sin().powi(2);
@@ -234,7 +236,7 @@ fn haversine_km(a: (f64, f64), b: (f64, f64)) -> f64 {
 /// `csv/by_station/<ID>.csv`.
 ///
 /// # Errors
-/// When the folder cannot be made or a file not be written.
+/// Fails if the folder cannot be created or a file cannot be written.
 pub fn write_weather(dir: &Path, options: &WeatherOptions) -> io::Result<()> {
     let weather = Weather::new(options);
     let by_station = dir.join("csv").join("by_station");
@@ -267,7 +269,7 @@ pub fn write_weather(dir: &Path, options: &WeatherOptions) -> io::Result<()> {
     Ok(())
 }
 
-/// The 85 columns of `ghcnd-stations.txt`.
+/// Formats the 85 columns of a line of `ghcnd-stations.txt`.
 fn station_line(station: &Station) -> String {
     let Station { id, latitude, longitude, elevation_m, state, name, .. } = station;
     format!(
@@ -276,7 +278,7 @@ fn station_line(station: &Station) -> String {
     )
 }
 
-/// `ghcnd-inventory.txt`: which station measured what, from when until when.
+/// Formats `ghcnd-inventory.txt`: the elements of each station, with first and last year.
 fn inventory(year: i16) -> String {
     let mut lines = String::new();
     for Station { id, latitude, longitude, measures, .. } in &STATIONS {
@@ -294,11 +296,11 @@ fn inventory(year: i16) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{super::rides::MANHATTAN, *};
     use std::collections::BTreeMap;
 
     #[test]
-    fn the_weather_is_laid_out_as_noaa_does_and_is_what_the_labels_saw() {
+    fn weather_files_have_noaas_layout_and_the_values_behind_the_labels() {
         let folder = tempfile::tempdir().unwrap();
         let options = WeatherOptions::default();
         write_weather(folder.path(), &options).unwrap();
@@ -335,18 +337,18 @@ mod tests {
     }
 
     #[test]
-    fn stations_that_measure_rain_alone_are_nearer_to_most_rides() {
+    fn some_stations_that_measure_only_rain_are_nearer() {
         let weather = Weather::new(&WeatherOptions::default());
         let far = weather.near(0, 37.0, -77.0);
         assert_eq!(far, None);
-        let park = haversine_km(super::super::MANHATTAN, (40.7789, -73.9692));
+        let park = haversine_km(MANHATTAN, (40.7789, -73.9692));
         let decoys = STATIONS.iter().filter(|station| station.measures == Measures::Rain);
-        let nearer = decoys.filter(|s| haversine_km(super::super::MANHATTAN, (s.latitude, s.longitude)) < park).count();
+        let nearer = decoys.filter(|s| haversine_km(MANHATTAN, (s.latitude, s.longitude)) < park).count();
         assert!(nearer > 0);
     }
 
     #[test]
-    fn leap_years_have_their_day() {
+    fn leap_year_has_366_days() {
         assert_eq!([2018, 2020, 1900, 2000].map(|year| calendar(year).len()), [365, 366, 365, 366]);
         assert_eq!(calendar(2020)[59], (2, 29));
     }

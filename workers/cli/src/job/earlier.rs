@@ -1,265 +1,62 @@
-//! Reports that a dataset is from an earlier command, and how its weather would differ today.
-//!
-//! A dataset is never changed. Some of its rides are looked up again, so that a person can decide whether to join them
-//! anew with weather that arrived or was corrected since.
+//! The report on a dataset that an earlier command produced.
 
-use super::Submitted;
-use common::{
-    dataset::{COLUMNS, DatasetFile, Manifest},
-    message::{DatasetReady, PlaceWeather, WEATHER_PLACES_MAX, WeatherErrorCode, WeatherPlace, WeatherRequest},
-    outcome::Failure,
-    ride::Counts,
-    topology::queue,
-};
+use common::{outcome::Failure, ride::Counts};
 use indicatif::HumanCount;
-use jiff::{SignedDuration, Timestamp};
-use object_store::{ObjectStoreExt, path::Path};
+use jiff::Timestamp;
 use records::{Store, layout, store};
-use runtime::client::Client;
 use serde::{Serialize, Serializer};
-use std::{fmt::Write, ops::Range, pin::pin, time::Duration};
+use std::fmt::Write;
 
-/// Rides looked up again at most.
-const RIDES_MAX: usize = 200;
-const _: () = assert!(RIDES_MAX <= WEATHER_PLACES_MAX);
-/// Bytes read of a dataset to choose these rides from, at most; also the most pieces that are read of one file.
-const BYTES_MAX: u64 = 16 * 1024 * 1024;
-const PIECES: u64 = 8;
-/// Files of a dataset that the rides are chosen from, at most.
-const FILES_MAX: usize = 32;
-/// Time for the lookup of all of them.
-const LOOKUP_MAX: Duration = Duration::from_secs(60);
-/// Time until a message says that the lookup is under way.
-const WORD_AFTER: Duration = Duration::from_secs(1);
-/// How much the clocks of this machine and of the store may differ.
-const CLOCKS: SignedDuration = SignedDuration::from_secs(2);
-
-/// The report on a dataset from an earlier command.
+/// A dataset that an earlier command produced.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub(crate) struct Earlier {
+pub(crate) struct EarlierDataset {
     /// When the dataset was made.
     #[serde(serialize_with = "as_text")]
-    made_at: Timestamp,
-    rides: u64,
-    without_weather: u64,
-    without_weather_by_reason: Counts,
-    /// The weather of some of its rides as of now; absent where the lookup failed.
+    pub(super) made_at: Timestamp,
+    pub(super) rides: u64,
+    pub(super) without_weather: u64,
+    pub(super) without_weather_by_reason: Counts,
+    /// How the weather of some of its rides would differ now; absent if the lookup failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    looked_up_again: Option<Changes>,
+    pub(super) looked_up_again: Option<Changes>,
     /// Why the lookup failed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    not_looked_up: Option<String>,
+    pub(super) not_looked_up: Option<String>,
     /// Path in the store that must be removed before the batch can be joined again.
-    remove: String,
+    pub(super) remove: String,
 }
 
 fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(at)
 }
 
-/// How the weather of some rides differs from what their dataset has.
+/// How the weather of some rides differs from that in their dataset. Counts of rides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-struct Changes {
-    /// Rides looked up.
-    rides: u64,
-    /// Rides looked up that have no weather in the dataset.
-    without_weather: u64,
-    /// Those of them that would have weather now.
-    would_have_weather: u64,
-    /// Rides with weather in the dataset that would have other values.
-    other_values: u64,
-    /// Rides with weather in the dataset that would have none.
-    would_have_none: u64,
-    /// Rides for which the lookup failed.
-    failed: u64,
+pub(crate) struct Changes {
+    /// Looked up.
+    pub(super) rides: u64,
+    /// Without weather in the dataset.
+    pub(super) without_weather: u64,
+    /// Without weather in the dataset, with weather now.
+    pub(super) would_have_weather: u64,
+    /// With other values now.
+    pub(super) other_values: u64,
+    /// With weather in the dataset, without weather now.
+    pub(super) would_have_none: u64,
+    /// Whose lookup failed.
+    pub(super) failed: u64,
 }
 
-/// Whether a batch has its dataset.
+/// Returns whether a batch has its dataset.
 ///
 /// # Errors
-/// Fails if the store is away.
+/// Fails if the store is unavailable.
 pub(crate) async fn is_there(store: &Store, batch_id: &str) -> Result<bool, Failure> {
     store::exists(store, &layout::manifest(batch_id)).await
 }
 
-/// The report on the dataset of a batch; `None` when this command produced it.
-///
-/// # Errors
-/// Fails if the store is away or the dataset is damaged. A weather service that is away is part of the report.
-pub(crate) async fn look(
-    client: &Client,
-    store: &Store,
-    submitted: &Submitted,
-    ready: &DatasetReady,
-) -> Result<Option<Earlier>, Failure> {
-    let found = store.head(&Path::from(ready.manifest.as_str())).await.map_err(store::outage)?;
-    let made_at = Timestamp::from_second(found.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
-    // The id of a document that names its own batch id becomes known only here.
-    let before = made_at.saturating_add(CLOCKS).is_ok_and(|made_at| made_at < submitted.at);
-    if !submitted.was_there && !before {
-        return Ok(None);
-    }
-    let manifest: Option<Manifest> = store::read_json(store, &ready.manifest).await?;
-    let Some(manifest) = manifest else { return Ok(None) };
-    let rides = choose(sample(store, &manifest.files).await?);
-    let asked = if rides.is_empty() { Ok(Changes::default()) } else { ask(client, &submitted.trace_id, &rides).await };
-    let (looked_up_again, not_looked_up) = match asked {
-        Ok(changes) => (Some(changes), None),
-        Err(why) => (None, Some(why)),
-    };
-    Ok(Some(Earlier {
-        made_at,
-        rides: manifest.accepted,
-        without_weather: manifest.without_weather.values().sum(),
-        without_weather_by_reason: manifest.without_weather,
-        looked_up_again,
-        not_looked_up,
-        remove: layout::dataset(&manifest.batch_id),
-    }))
-}
-
-/// A ride of a dataset: its place, and its weather in the dataset.
-#[derive(Debug, Clone, PartialEq)]
-struct Ride {
-    place: WeatherPlace,
-    /// Station, then tmin, tmax and prcp as written in the dataset.
-    weather: Option<(String, [f64; 3])>,
-}
-
-/// Rides spread over all of the files, in their order.
-async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failure> {
-    let mut rides = Vec::new();
-    let chosen: Vec<&DatasetFile> = spread(files, FILES_MAX).collect();
-    for file in &chosen {
-        for piece in pieces(file.bytes, BYTES_MAX / chosen.len().max(1) as u64) {
-            let bytes = store.get_range(&Path::from(file.path.as_str()), piece.clone()).await.map_err(store::outage)?;
-            rides.extend(parse(whole_lines(&bytes, piece, file.bytes)));
-        }
-    }
-    Ok(rides)
-}
-
-/// The pieces of a file to read: the whole file, or several pieces spread over it.
-fn pieces(bytes: u64, bytes_max: u64) -> Vec<Range<u64>> {
-    if bytes == 0 {
-        return Vec::new();
-    }
-    if bytes <= bytes_max.max(PIECES) {
-        return std::iter::once(0..bytes).collect();
-    }
-    let length = bytes_max.max(PIECES) / PIECES;
-    (0..PIECES).map(|n| (bytes - length) * n / (PIECES - 1)).map(|start| start..start + length).collect()
-}
-
-/// A piece of a file without the header line and without the lines that are cut at either end.
-fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
-    let first = bytes.iter().position(|byte| *byte == b'\n').map_or(bytes.len(), |end| end + 1);
-    let last = match piece.end == all {
-        true => bytes.len(),
-        false => bytes.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1),
-    };
-    bytes.get(first..last).unwrap_or_default()
-}
-
-/// The rides of some lines. Skips what is not a ride, such as the rest of a name with a line break in it.
-fn parse(lines: &[u8]) -> Vec<Ride> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(lines);
-    reader.records().filter_map(|record| ride(&record.ok()?)).collect()
-}
-
-fn ride(record: &csv::StringRecord) -> Option<Ride> {
-    if record.len() != COLUMNS.len() {
-        return None;
-    }
-    let field = |name: &str| record.get(COLUMNS.iter().position(|column| *column == name)?);
-    let number = |name: &str| field(name)?.parse::<f64>().ok();
-    let place = WeatherPlace {
-        latitude: number("latitude").filter(|degrees| degrees.abs() <= 90.0)?,
-        longitude: number("longitude").filter(|degrees| degrees.abs() <= 180.0)?,
-        statustime: field("statustime")?.parse().ok()?,
-    };
-    let station = field("groundstation").filter(|station| !station.is_empty()).map(str::to_owned);
-    let elements = || Some([number("tmin")?, number("tmax")?, number("prcp")?]);
-    Some(Ride { place, weather: station.and_then(|station| Some((station, elements()?))) })
-}
-
-/// The rides to look up: those without weather first, both kinds spread over the dataset.
-fn choose(rides: Vec<Ride>) -> Vec<Ride> {
-    let (with, without): (Vec<Ride>, Vec<Ride>) = rides.into_iter().partition(|ride| ride.weather.is_some());
-    let mut chosen: Vec<Ride> = spread(&without, RIDES_MAX).cloned().collect();
-    chosen.extend(spread(&with, RIDES_MAX - chosen.len()).cloned());
-    chosen
-}
-
-/// Up to `count` of them at even distances.
-fn spread<T>(all: &[T], count: usize) -> impl Iterator<Item = &T> {
-    let count = count.min(all.len());
-    (0..count).filter_map(move |n| all.get(n * all.len() / count))
-}
-
-/// Looks the rides up; the error says in words why that is not possible.
-async fn ask(client: &Client, request_id: &str, rides: &[Ride]) -> Result<Changes, String> {
-    if client.depth(queue::WEATHER_LOOKUP).await.is_ok_and(|depth| depth.consumers == 0) {
-        return Err("no process reads the queue `weather-lookup`".to_owned());
-    }
-    let places = rides.iter().map(|ride| ride.place).collect();
-    let request = WeatherRequest { request_id: request_id.to_owned(), places };
-    let mut asking = pin!(client.weather(&request, LOOKUP_MAX));
-    let answer = tokio::select! {
-        biased;
-        answer = &mut asking => answer,
-        () = tokio::time::sleep(WORD_AFTER) => {
-            eprintln!("looking up the weather of {} rides again, {} s at most", rides.len(), LOOKUP_MAX.as_secs());
-            asking.await
-        }
-    };
-    let answer = answer.map_err(|error| format!("{:#}", anyhow::Error::from(error)))?;
-    if let Some(error) = answer.error {
-        return Err(error.message);
-    }
-    let failed = |now: &PlaceWeather| match now {
-        PlaceWeather::Failed { error } if !is_no_weather(error.code) => Some(error.message.clone()),
-        _ => None,
-    };
-    let changes = compare(rides, &answer.weather);
-    match answer.weather.iter().find_map(failed) {
-        Some(why) if changes.failed == changes.rides => Err(why),
-        _ => Ok(changes),
-    }
-}
-
-/// Whether the lookup found that there is no weather, instead of failing.
-fn is_no_weather(code: WeatherErrorCode) -> bool {
-    !matches!(
-        code,
-        WeatherErrorCode::MalformedRequest
-            | WeatherErrorCode::UnknownVersion
-            | WeatherErrorCode::Unavailable
-            | WeatherErrorCode::DeadlineExceeded
-            | WeatherErrorCode::Internal
-    )
-}
-
-fn compare(rides: &[Ride], now: &[PlaceWeather]) -> Changes {
-    let mut changes = Changes { rides: rides.len() as u64, ..Changes::default() };
-    for (ride, now) in rides.iter().zip(now) {
-        changes.without_weather += u64::from(ride.weather.is_none());
-        match (&ride.weather, now) {
-            (None, PlaceWeather::Observed(_)) => changes.would_have_weather += 1,
-            (Some((station, elements)), PlaceWeather::Observed(now)) => {
-                let same = *elements == [now.tmin, now.tmax, now.prcp].map(f64::from) && now.groundstation == station;
-                changes.other_values += u64::from(!same);
-            }
-            (_, PlaceWeather::Failed { error }) if !is_no_weather(error.code) => changes.failed += 1,
-            (Some(_), PlaceWeather::Failed { .. }) => changes.would_have_none += 1,
-            (None, PlaceWeather::Failed { .. }) => {}
-        }
-    }
-    changes
-}
-
-impl Earlier {
-    /// For a person: that the result is not new, what changed, and how to join again. `name`: the file; `store`: the
+impl EarlierDataset {
+    /// Describes for a person the date of the dataset, the changes, and how to join again. `name`: the file; `store`: the
     /// location of the store.
     pub(crate) fn text(&self, name: &str, store: &str) -> String {
         let count = |count: u64| HumanCount(count).to_string();
@@ -283,8 +80,8 @@ impl Earlier {
         match (&self.looked_up_again, &self.not_looked_up) {
             (Some(changes), _) => text.push_str(&changes.text()),
             (None, why) => {
-                let why = why.as_deref().unwrap_or("nobody answered");
-                let _ = write!(text, "Whether the weather changed since then is not known: {why}.");
+                let why = why.as_deref().unwrap_or("no answer");
+                let _ = write!(text, "Whether the weather has changed since is not known: {why}.");
             }
         }
         let folder = format!("{}/{}", store.trim_end_matches('/'), self.remove);
@@ -295,10 +92,10 @@ impl Earlier {
 }
 
 impl Changes {
-    fn text(&self) -> String {
+    pub(super) fn text(&self) -> String {
         let Self { rides, without_weather, would_have_weather, other_values, would_have_none, failed } = *self;
         if rides == 0 {
-            return "No ride of it could be looked up again.".to_owned();
+            return "None of its rides could be looked up again.".to_owned();
         }
         let mut text = format!("Of {rides} rides looked up again, ");
         if would_have_weather + other_values + would_have_none + failed == 0 {
@@ -321,107 +118,10 @@ impl Changes {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::{message::WeatherError, ride::Observation};
-    use object_store::memory::InMemory;
-    use proptest::prelude::*;
-    use std::sync::Arc;
-
-    fn line(n: usize, weather: bool) -> String {
-        let weather = if weather { "USW00094728,20.7,111,156,241" } else { ",,,," };
-        format!("a-{n},Twilight,,2018-04-25 17:03:05,40.{n:05},-74.1,29.5,291,292,1,{weather}\n")
-    }
-
-    fn rides(text: &str) -> Vec<Ride> {
-        parse(text.as_bytes())
-    }
 
     #[test]
-    fn lines_of_a_dataset_are_rides_and_others_are_passed_over() {
-        let found = rides(&format!("{}tail of a name\",,,\n{}", line(1, true), line(2, false)));
-        assert_eq!(found.len(), 2, "{found:?}");
-        assert_eq!(found[0].weather, Some(("USW00094728".to_owned(), [111.0, 156.0, 241.0])));
-        assert_eq!((found[1].place.latitude, &found[1].weather), (40.00002, &None));
-    }
-
-    #[test]
-    fn rides_without_weather_come_first() {
-        let text: String = (0..1_000).map(|n| line(n, n % 10 != 0)).collect();
-        let chosen = choose(rides(&text));
-        assert_eq!(chosen.len(), RIDES_MAX);
-        assert!(
-            chosen[..100].iter().all(|ride| ride.weather.is_none())
-                && chosen[100..].iter().all(|ride| ride.weather.is_some())
-        );
-        let all_without: String = (0..1_000).map(|n| line(n, false)).collect();
-        let chosen = choose(rides(&all_without));
-        assert_eq!(chosen.len(), RIDES_MAX);
-        assert!(chosen.last().unwrap().place.latitude > 40.0099, "from all over the dataset");
-    }
-
-    #[tokio::test]
-    async fn a_large_dataset_is_sampled_in_pieces_from_all_over_it() {
-        let store: Store = Arc::new(InMemory::new());
-        let text: String =
-            std::iter::once("header\n".to_owned()).chain((0..400_000).map(|n| line(n, n > 399_990))).collect();
-        assert!(text.len() as u64 > BYTES_MAX);
-        let path = "dataset/b/part-00000.csv";
-        store::write(&store, path, text.clone().into_bytes()).await.unwrap();
-        let file =
-            DatasetFile { path: path.to_owned(), bytes: text.len() as u64, rows: 400_000, sha256: String::new() };
-        let found = sample(&store, &[file]).await.unwrap();
-        assert!(found.len() < 400_000, "{}", found.len());
-        assert_eq!(
-            found.iter().filter(|ride| ride.weather.is_some()).count(),
-            9,
-            "the last lines are among them, none twice"
-        );
-        assert_eq!(found[0], rides(&line(0, false))[0]);
-    }
-
-    fn observed(prcp: i32) -> PlaceWeather {
-        let groundstation = "USW00094728".into();
-        PlaceWeather::Observed(Observation { groundstation, station_km: 20.7, tmin: 111, tmax: 156, prcp })
-    }
-
-    fn failed(code: WeatherErrorCode) -> PlaceWeather {
-        PlaceWeather::Failed { error: WeatherError { code, message: "m".to_owned(), field: None } }
-    }
-
-    #[test]
-    fn what_changed_is_counted_and_said() {
-        let old = rides(
-            &[line(1, true), line(2, true), line(3, true), line(4, false), line(5, false), line(6, false)].concat(),
-        );
-        let now = [
-            observed(241),
-            observed(0),
-            failed(WeatherErrorCode::NoObservationOnDate),
-            observed(1),
-            failed(WeatherErrorCode::NoStationInReach),
-            failed(WeatherErrorCode::Unavailable),
-        ];
-        let changes = compare(&old, &now);
-        let expected = Changes {
-            rides: 6,
-            without_weather: 3,
-            would_have_weather: 1,
-            other_values: 1,
-            would_have_none: 1,
-            failed: 1,
-        };
-        assert_eq!(changes, expected);
-        let said = changes.text();
-        assert!(
-            said.starts_with("Of 6 rides looked up again, 1 of 3 without weather would have weather now"),
-            "{said}"
-        );
-        let same = compare(&old[..1], &now[..1]).text();
-        assert_eq!(same, "Of 1 rides looked up again, none would have other weather now.");
-    }
-
-    #[test]
-    fn the_text_names_the_date_the_counts_and_the_folder() {
-        let earlier = Earlier {
+    fn text_names_date_counts_and_folder() {
+        let earlier = EarlierDataset {
             made_at: "2026-11-24T03:12:40Z".parse().unwrap(),
             rides: 1_600,
             without_weather: 160,
@@ -439,18 +139,9 @@ mod tests {
         ] {
             assert!(text.contains(part), "{part} is missing\n{text}");
         }
-        let empty = Earlier { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
+        let empty =
+            EarlierDataset { rides: 0, without_weather: 0, without_weather_by_reason: Counts::new(), ..earlier };
         let text = empty.text("rides.json", "results/");
         assert!(text.contains("it has no rides") && !text.contains("remove the folder"), "{text}");
-    }
-
-    proptest! {
-        #[test]
-        fn pieces_lie_within_the_file_and_reach_its_end(bytes in 0u64..1_000_000, bytes_max in 0u64..100_000) {
-            let pieces = pieces(bytes, bytes_max);
-            prop_assert!(pieces.iter().all(|piece| piece.start < piece.end && piece.end <= bytes));
-            prop_assert_eq!(pieces.last().map_or(0, |piece| piece.end), bytes);
-            prop_assert!(pieces.iter().map(|piece| piece.end - piece.start).sum::<u64>() <= bytes_max.max(PIECES).max(1));
-        }
     }
 }

@@ -1,11 +1,14 @@
-//! Follows batches to their datasets and models, and says what they wait for.
+//! Follows batches to their datasets and models, and reports what they wait for.
 
 use super::{
-    BatchOutcome, ModelOutcome, Outcome, Submitted, earlier, missed,
+    missed,
+    options::{FollowOptions, Goal},
+    outcome::{BatchOutcome, ModelOutcome, Outcome, Submission},
     progress::Progress,
-    waits::{Causes, Said},
+    recheck,
+    waits::{Causes, Throttle},
 };
-use crate::Failed;
+use crate::session::Failed;
 use common::{
     dead_letter::{Letter, ended_with_process, whole},
     exchange,
@@ -25,120 +28,95 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// When a batch counts as finished.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Goal {
-    /// To their datasets.
-    Dataset,
-    /// To the model that is trained on them.
-    Model,
-    /// To the model, if a trainer is running, and for a limited time.
-    ModelIfTraining,
-}
-
-/// How a command follows its batches.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
-    /// How far.
-    pub(crate) goal: Goal,
-    /// No progress on standard error; causes of waits are shown all the same.
-    pub(crate) quiet: bool,
-    /// How long a batch may make no progress until the cause is named.
-    pub(crate) patience: Duration,
-    /// Whether the workers are those of a fleet, not of this process: a fleet's workers can be paused or absent, and
-    /// its broker keeps dead letters.
-    pub(crate) in_fleet: bool,
-}
-
-/// The batches that are followed.
-struct Followed {
-    /// Each with its outcome, and whether the trainer has answered for it.
-    batches: Vec<(Submitted, Option<BatchOutcome>, bool)>,
+/// What is known of the batches that a command follows.
+struct FollowState {
+    /// Each batch with its outcome, and whether the trainer has decided on its dataset.
+    batches: Vec<(Submission, Option<BatchOutcome>, bool)>,
     model: Option<ModelOutcome>,
     progress: Progress,
-    /// As in [`Manner`].
+    /// As in [`FollowOptions`].
     in_fleet: bool,
-    /// The first dead letter of each batch, where the broker ends with this process: path and document.
+    /// The first dead letter of each batch, if the broker ends with this process: path and document.
     copies: Vec<(String, serde_json::Value)>,
 }
 
 /// The deliveries that report the progress of batches.
-type Heard = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
+type Deliveries = stream::SelectAll<stream::BoxStream<'static, Result<Delivery, BrokerError>>>;
 
 /// The connection that replaces a lost one.
-struct Reconnected {
+struct Reconnection {
     client: Client,
     since: Instant,
     /// When the follower last checked what it missed.
     checked: Instant,
 }
 
-/// Listens to everything that reports the progress of a batch; after a lost connection, on another one.
+/// Listens to everything that reports the progress of a batch. Replaces a lost connection.
 pub(crate) struct Follower {
     broker: Arc<dyn Broker>,
-    heard: Heard,
+    deliveries: Deliveries,
     /// `None` while the first connection lasts.
-    reconnected: Option<Reconnected>,
+    reconnection: Option<Reconnection>,
     /// The recorded causes of waiting, as of the start.
     causes: Causes,
 }
 
 impl Follower {
-    /// Starts listening; before anything is published, so that nothing is missed.
+    /// Starts listening. Call it before anything is published, so that no event is missed.
     pub(crate) async fn start(broker: &Arc<dyn Broker>, client: &Client, store: &Store) -> Result<Self, Failed> {
-        let heard = subscribe(client).await?;
-        Ok(Self { broker: Arc::clone(broker), heard, reconnected: None, causes: Causes::before(store).await })
+        let deliveries = subscribe(client).await?;
+        Ok(Self { broker: Arc::clone(broker), deliveries, reconnection: None, causes: Causes::before(store).await })
     }
 
-    /// Waits until every batch is ready or has failed, and, if the goal says so, until the trainer has answered for
-    /// each.
+    /// Waits until every batch is ready or has failed, and, if the goal requires it, until the trainer has decided on each
+    /// dataset.
     pub(crate) async fn follow(
         &mut self,
         client: &Client,
         store: &Store,
-        submitted: Vec<Submitted>,
-        manner: Manner,
+        submissions: Vec<Submission>,
+        follow_options: FollowOptions,
     ) -> Result<Outcome, Failed> {
-        let Manner { goal, quiet, in_fleet, .. } = manner;
-        let mut followed = Followed {
-            batches: submitted.into_iter().map(|submitted| (submitted, None, false)).collect(),
+        let FollowOptions { goal, quiet, in_fleet, .. } = follow_options;
+        let mut state = FollowState {
+            batches: submissions.into_iter().map(|submission| (submission, None, false)).collect(),
             model: None,
-            progress: Progress::new(manner, std::mem::take(&mut self.causes)),
+            progress: Progress::new(follow_options, std::mem::take(&mut self.causes)),
             in_fleet,
             copies: Vec::new(),
         };
-        self.listen(&mut followed, client, store, goal == Goal::Model).await?;
-        if goal == Goal::ModelIfTraining && followed.batches.iter().any(|(.., trained)| !trained) {
-            self.wait_for_a_model(&mut followed, client, store, quiet).await?;
+        self.listen(&mut state, client, store, goal == Goal::Model).await?;
+        if goal == Goal::ModelIfTraining && state.batches.iter().any(|(.., trained)| !trained) {
+            self.wait_for_a_model(&mut state, client, store, quiet).await?;
         }
-        self.count_letters(&mut followed, store).await?;
-        followed.progress.finish();
-        // So that `wildrydes status` knows why there is no dataset.
-        for (path, copy) in &followed.copies {
+        self.count_letters(&mut state, store).await?;
+        state.progress.finish();
+        // The copies tell `wildrydes status` why there is no dataset.
+        for (path, copy) in &state.copies {
             store::write(store, path, serde_json::to_vec_pretty(copy)?).await?;
         }
         let mut batches = Vec::new();
-        for (mut submitted, outcome, _) in followed.batches {
+        for (mut submission, outcome, _) in state.batches {
             let Some(outcome) = outcome else { continue };
             if let BatchOutcome::Ready(ready) = &outcome {
-                submitted.earlier = earlier::look(self.client(client), store, &submitted, ready).await?;
+                submission.earlier = recheck::look(self.client(client), store, &submission, ready).await?;
             }
-            batches.push((submitted, outcome));
+            batches.push((submission, outcome));
         }
-        Ok(Outcome { batches, model: followed.model, in_fleet })
+        Ok(Outcome { batches, model: state.model, in_fleet })
     }
 
-    /// Waits for a model that was not asked for by name: while a trainer runs, and for a limited time.
+    /// Waits for a model that the command does not require: while a trainer runs, and for a limited time.
     async fn wait_for_a_model(
         &mut self,
-        followed: &mut Followed,
+        state: &mut FollowState,
         client: &Client,
         store: &Store,
         quiet: bool,
     ) -> Result<(), Failed> {
         const WAIT_MAX: Duration = Duration::from_secs(10 * 60);
-        followed.progress.finish();
-        let say = |text: &str| {
+        state.progress.finish();
+        let print = |text: &str| {
             if !quiet {
                 eprintln!("{text}")
             }
@@ -146,27 +124,27 @@ impl Follower {
         // If the broker does not answer, the trainer may be running: wait for it.
         let trainer = self.client(client).depth(topology::queue::TRAINER).await;
         if trainer.is_ok_and(|trainer| trainer.consumers == 0) {
-            say(
+            print(
                 "no process reads the queue `trainer`: a model is trained once a process does (see `wildrydes status`)",
             );
             return Ok(());
         }
-        say("waiting for the model, 10 minutes at most (--until dataset does not)");
-        followed.progress.trains();
-        match tokio::time::timeout(WAIT_MAX, self.listen(followed, client, store, true)).await {
+        print("waiting for the model, 10 minutes at most (--until dataset does not wait)");
+        state.progress.trains();
+        match tokio::time::timeout(WAIT_MAX, self.listen(state, client, store, true)).await {
             Ok(ended) => ended,
             Err(_) => {
-                say("no answer from the trainer yet; the fleet goes on. See its log and `wildrydes status`");
+                print("no answer from the trainer yet; the fleet continues. See its log and `wildrydes status`");
                 Ok(())
             }
         }
     }
 
-    /// Listens until every batch is ready or has failed, and, with `to_the_model`, until the trainer has answered for
-    /// each.
+    /// Listens until every batch is ready or has failed, and, with `to_the_model`, until the trainer has decided on each
+    /// dataset.
     async fn listen(
         &mut self,
-        followed: &mut Followed,
+        state: &mut FollowState,
         client: &Client,
         store: &Store,
         to_the_model: bool,
@@ -175,24 +153,24 @@ impl Follower {
         let mut tick = tokio::time::interval(LOOK_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            let Followed { batches, progress, .. } = &mut *followed;
-            let on_its_way = |(_, outcome, trained): &&(Submitted, Option<BatchOutcome>, bool)| {
+            let FollowState { batches, progress, .. } = &mut *state;
+            let is_unfinished = |(_, outcome, trained): &&(Submission, Option<BatchOutcome>, bool)| {
                 outcome.is_none() || (to_the_model && !trained)
             };
-            let waiting = batches.iter().filter(on_its_way);
-            let Some((_, outcome, _)) = waiting.clone().next() else { return Ok(()) };
-            let on_their_way = waiting.map(|(submitted, ..)| submitted);
+            let unfinished = batches.iter().filter(is_unfinished);
+            let Some((_, outcome, _)) = unfinished.clone().next() else { return Ok(()) };
+            let unfinished = unfinished.map(|(submission, ..)| submission);
             tokio::select! {
-                heard = self.heard.next() => match heard {
-                    Some(Ok(delivery)) => followed.take(delivery, store).await?,
-                    lost => self.reconnect(lost, followed, store).await?,
+                next = self.deliveries.next() => match next {
+                    Some(Ok(delivery)) => state.take(delivery, store).await?,
+                    lost => self.reconnect(lost, state, store).await?,
                 },
                 _ = tick.tick() => {
-                    progress.look(self.client(client), store, on_their_way, outcome.is_some()).await;
+                    progress.look(self.client(client), store, unfinished, outcome.is_some()).await;
                     let is_joined = outcome.is_some();
-                    self.check_missed(followed, store).await;
+                    self.check_missed(state, store).await;
                     if is_joined && self.may_have_missed_the_model() {
-                        followed.progress.say(
+                        state.progress.say(
                             "the trainer has not answered since the connection was lost: its answer may have been missed; see \
                              `wildrydes model list`",
                         );
@@ -203,18 +181,18 @@ impl Follower {
         }
     }
 
-    /// The first dead letter of a batch may be followed by those of its other chunks: counts them until none came for a
+    /// Counts the dead letters that follow the first one of a batch, from its other chunks, until none arrives for a
     /// moment.
-    async fn count_letters(&mut self, followed: &mut Followed, store: &Store) -> Result<(), Failed> {
+    async fn count_letters(&mut self, state: &mut FollowState, store: &Store) -> Result<(), Failed> {
         const QUIET: Duration = Duration::from_millis(500);
         const LETTERS_MAX: usize = 1_000;
-        let failed_later = |outcome: &Option<BatchOutcome>| matches!(outcome, Some(BatchOutcome::Refused { queue, .. }) if queue != topology::queue::SPLITTER);
-        if !followed.batches.iter().any(|(_, outcome, _)| failed_later(outcome)) {
+        let failed_after_split = |outcome: &Option<BatchOutcome>| matches!(outcome, Some(BatchOutcome::Refused { queue, .. }) if queue != topology::queue::SPLITTER);
+        if !state.batches.iter().any(|(_, outcome, _)| failed_after_split(outcome)) {
             return Ok(());
         }
         for _ in 0..LETTERS_MAX {
-            match tokio::time::timeout(QUIET, self.heard.next()).await {
-                Ok(Some(Ok(delivery))) => followed.take(delivery, store).await?,
+            match tokio::time::timeout(QUIET, self.deliveries.next()).await {
+                Ok(Some(Ok(delivery))) => state.take(delivery, store).await?,
                 // Once the connection is lost, the count stays as it is.
                 Ok(_) | Err(_) => break,
             }
@@ -222,37 +200,38 @@ impl Follower {
         Ok(())
     }
 
-    /// Reconnects, however long it takes, and processes what was missed meanwhile.
+    /// Reconnects, however long it takes, and catches up on what was missed.
     async fn reconnect(
         &mut self,
         lost: Option<Result<Delivery, BrokerError>>,
-        followed: &mut Followed,
+        state: &mut FollowState,
         store: &Store,
     ) -> Result<(), Failed> {
-        /// Pause between two attempts.
+        /// Time between two attempts.
         const PAUSE: Duration = Duration::from_secs(1);
         let why = match lost {
             Some(Err(BrokerError::Lost(why))) => why,
             Some(Err(error)) => return Err(error.into()),
             Some(Ok(_)) | None => "closed by the broker".to_owned(),
         };
-        followed
+        state
             .progress
             .say(&format!("the connection to the broker is lost ({why}); the fleet continues to work; reconnecting"));
-        let mut said = Said::default();
+        let mut throttle = Throttle::default();
         loop {
             let connected = async {
                 let client = Client::connect(self.broker.as_ref(), "wildrydes").await?;
-                let heard = subscribe(&client).await?;
+                let deliveries = subscribe(&client).await?;
                 let letters = missed::letters(&client).await?;
-                Ok::<_, ClientError>((client, heard, letters))
+                Ok::<_, ClientError>((client, deliveries, letters))
             };
             match connected.await {
-                Ok((client, heard, letters)) => {
+                Ok((client, deliveries, letters)) => {
                     let now = Instant::now();
-                    (self.heard, self.reconnected) = (heard, Some(Reconnected { client, since: now, checked: now }));
-                    followed.progress.say("connected to the broker again");
-                    followed.catch_up(&letters, store).await;
+                    (self.deliveries, self.reconnection) =
+                        (deliveries, Some(Reconnection { client, since: now, checked: now }));
+                    state.progress.say("connected to the broker again");
+                    state.catch_up(&letters, store).await;
                     return Ok(());
                 }
                 Err(error @ ClientError::Broker(BrokerError::Refused(_) | BrokerError::Mismatch { .. })) => {
@@ -260,8 +239,8 @@ impl Follower {
                 }
                 Err(error) => {
                     let text = format!("no connection to the broker yet: {:#}", anyhow::Error::from(error));
-                    if said.is_due(&text) {
-                        followed.progress.say(&text);
+                    if throttle.is_due(&text) {
+                        state.progress.say(&text);
                     }
                 }
             }
@@ -269,34 +248,34 @@ impl Follower {
         }
     }
 
-    /// The connection in use; `first` is the one that the command made.
+    /// The connection in use; `first` is the one that the command opened.
     fn client<'a>(&'a self, first: &'a Client) -> &'a Client {
-        self.reconnected.as_ref().map_or(first, |reconnected| &reconnected.client)
+        self.reconnection.as_ref().map_or(first, |reconnection| &reconnection.client)
     }
 
     /// After a reconnect, checks every 15 s what was missed. One check is not enough: another client may hold the dead
     /// letter, or the store may be unavailable.
-    async fn check_missed(&mut self, followed: &mut Followed, store: &Store) {
+    async fn check_missed(&mut self, state: &mut FollowState, store: &Store) {
         const EVERY: Duration = Duration::from_secs(15);
-        let Some(reconnected) = &mut self.reconnected else { return };
-        if reconnected.checked.elapsed() < EVERY {
+        let Some(reconnection) = &mut self.reconnection else { return };
+        if reconnection.checked.elapsed() < EVERY {
             return;
         }
-        reconnected.checked = Instant::now();
-        if let Ok(letters) = missed::letters(&reconnected.client).await {
-            followed.catch_up(&letters, store).await;
+        reconnection.checked = Instant::now();
+        if let Ok(letters) = missed::letters(&reconnection.client).await {
+            state.catch_up(&letters, store).await;
         }
     }
 
     /// Returns whether the reconnect was so long ago that the trainer's answer must have come before it.
     fn may_have_missed_the_model(&self) -> bool {
         const ANSWER_MAX: Duration = Duration::from_secs(10 * 60);
-        self.reconnected.as_ref().is_some_and(|reconnected| reconnected.since.elapsed() >= ANSWER_MAX)
+        self.reconnection.as_ref().is_some_and(|reconnection| reconnection.since.elapsed() >= ANSWER_MAX)
     }
 }
 
 /// Subscribes to events and dead letters from now on.
-async fn subscribe(client: &Client) -> Result<Heard, ClientError> {
+async fn subscribe(client: &Client) -> Result<Deliveries, ClientError> {
     let mut consumers = vec![client.listen(exchange::EVENTS, "#").await?];
     for queue in topology::queue::ALL {
         consumers.push(client.listen(exchange::DEAD, queue).await?);
@@ -304,7 +283,7 @@ async fn subscribe(client: &Client) -> Result<Heard, ClientError> {
     Ok(stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed())))
 }
 
-impl Followed {
+impl FollowState {
     /// Handles one delivery.
     async fn take(&mut self, delivery: Delivery, store: &Store) -> Result<(), Failed> {
         let Delivery { properties, body, exchange, routing_key, settle, .. } = delivery;
@@ -329,17 +308,17 @@ impl Followed {
     /// Records what happened while there was no connection. What cannot be read now is left for the next check.
     async fn catch_up(&mut self, letters: &[(String, Letter)], store: &Store) {
         let mut ready = Vec::new();
-        for (submitted, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
-            if let Ok(Some(found)) = missed::dataset(store, submitted).await {
-                submitted.batch_id.clone_from(&found.batch_id);
+        for (submission, outcome, _) in self.batches.iter_mut().filter(|(_, outcome, _)| outcome.is_none()) {
+            if let Ok(Some(found)) = missed::dataset(store, submission).await {
+                submission.batch_id.clone_from(&found.batch_id);
                 ready.push(found.rides);
                 *outcome = Some(BatchOutcome::Ready(found));
             }
         }
         ready.into_iter().for_each(|rides| self.progress.ready(rides));
         for (trace_id, letter) in letters {
-            let is_new = |(submitted, outcome, trained): &(Submitted, Option<BatchOutcome>, bool)| {
-                submitted.trace_id == *trace_id && !trained && !matches!(outcome, Some(BatchOutcome::Refused { .. }))
+            let is_new = |(submission, outcome, trained): &(Submission, Option<BatchOutcome>, bool)| {
+                submission.trace_id == *trace_id && !trained && !matches!(outcome, Some(BatchOutcome::Refused { .. }))
             };
             if self.batches.iter().any(is_new) {
                 self.dead_letter(trace_id, letter);
@@ -358,7 +337,8 @@ impl Followed {
     fn dead_letter(&mut self, trace_id: &str, letter: &Letter) -> bool {
         let Letter { queue, reason, why, .. } = letter;
         let mut is_first = false;
-        for (_, outcome, trained) in self.batches.iter_mut().filter(|(submitted, ..)| submitted.trace_id == trace_id) {
+        for (_, outcome, trained) in self.batches.iter_mut().filter(|(submission, ..)| submission.trace_id == trace_id)
+        {
             let (reason, why) = (reason.clone(), why.clone());
             match outcome {
                 Some(BatchOutcome::Ready(_)) => self.model = Some(ModelOutcome::Failed { reason, why }),
@@ -377,22 +357,22 @@ impl Followed {
     async fn event(&mut self, trace_id: &str, kind: &str, body: &[u8], store: &Store) -> Result<(), Failed> {
         if kind == DatasetReady::KIND.to_string() {
             let ready: DatasetReady = decode(body)?;
-            for (submitted, outcome, _) in &mut self.batches {
+            for (submission, outcome, _) in &mut self.batches {
                 // With another trace id it may be the same batch, or another publisher's batch with the same id.
-                let is_same = submitted.trace_id == trace_id
-                    || (submitted.batch_id == ready.batch_id && matches!(submitted.claim(store).await, Ok(Some(_))));
+                let is_same = submission.trace_id == trace_id
+                    || (submission.batch_id == ready.batch_id && matches!(submission.claim(store).await, Ok(Some(_))));
                 if is_same {
-                    submitted.batch_id.clone_from(&ready.batch_id);
+                    submission.batch_id.clone_from(&ready.batch_id);
                     outcome.get_or_insert(BatchOutcome::Ready(ready.clone()));
                     self.progress.ready(ready.rides);
                 }
             }
-        } else if let Some((family, said)) = said(kind, body)? {
+        } else if let Some((family, outcome)) = training_outcome(kind, body)? {
             // The breed models of a release follow its global model.
-            let about = |submitted: &Submitted| family == layout::GLOBAL_MODEL && submitted.trace_id == trace_id;
-            let mut concerned = self.batches.iter_mut().filter(|(submitted, ..)| about(submitted)).peekable();
+            let about = |submission: &Submission| family == layout::GLOBAL_MODEL && submission.trace_id == trace_id;
+            let mut concerned = self.batches.iter_mut().filter(|(submission, ..)| about(submission)).peekable();
             if concerned.peek().is_some() {
-                self.model = Some(said);
+                self.model = Some(outcome);
                 self.progress.moved();
             }
             concerned.for_each(|(_, _, trained)| *trained = true);
@@ -401,8 +381,8 @@ impl Followed {
     }
 }
 
-/// The outcome of a training that an event reports, and the model family.
-fn said(kind: &str, body: &[u8]) -> Result<Option<(String, ModelOutcome)>, Failed> {
+/// Returns the model family and the outcome of a training, if an event reports one.
+fn training_outcome(kind: &str, body: &[u8]) -> Result<Option<(String, ModelOutcome)>, Failed> {
     Ok(if kind == ModelPromoted::KIND.to_string() {
         let promoted: ModelPromoted = decode(body)?;
         Some((promoted.model.clone(), ModelOutcome::Promoted(promoted)))

@@ -1,10 +1,10 @@
 //! The ride files of a command. Anything other than a regular file (a pipe, a terminal, `<(…)`) can be read only once,
 //! so it is copied to a temporary file, which has no name and ends with the process.
 
-use super::waits::Said;
+use super::waits::Throttle;
 use crate::{
-    Failed,
-    progress::{Step, Unit},
+    output::progress::{Step, Unit},
+    session::Failed,
 };
 use anyhow::{Context, anyhow};
 use indicatif::HumanBytes;
@@ -20,12 +20,12 @@ use tokio::{
     time::Instant,
 };
 
-/// How standard input is displayed, and the `source` of its batch.
+/// Name of standard input in messages, and the `source` of its batch.
 const STDIN: &str = "stdin";
-/// How standard input may be named on the command line.
+/// Names of standard input on the command line.
 const NAMES_OF_STDIN: [&str; 4] = ["-", "/dev/stdin", "/dev/fd/0", "/proc/self/fd/0"];
-/// How long a pipe may be silent before its first byte until the command says what it waits for.
-const FIRST_WORD_AFTER: Duration = Duration::from_secs(1);
+/// Time without a first byte from a pipe after which the command reports what it waits for.
+const REPORT_AFTER: Duration = Duration::from_secs(1);
 
 /// A file of rides that can be read from its start as often as needed.
 #[derive(Debug)]
@@ -42,7 +42,7 @@ pub(crate) struct Input {
 }
 
 impl Input {
-    /// Its bytes from the first on. Only one reader at a time may be used: all share one position.
+    /// Opens a reader at the first byte. Use one reader at a time: all share one position.
     ///
     /// # Errors
     /// Fails if the file cannot be read.
@@ -53,25 +53,25 @@ impl Input {
     }
 }
 
-/// What a path leads to.
+/// Kind of file that a path leads to.
 enum Kind {
     Regular,
-    /// Can be read once: a pipe, a device.
+    /// A pipe or a device, which can be read once.
     Stream,
 }
 
-/// Opens every file of a command before any is used, and reads pipes to their end. `patience`: how long a pipe may be
-/// silent between bytes until the command says so.
+/// Opens every file of a command before any is used, and reads pipes to their end. `patience`: time without a byte from a
+/// pipe after which the command reports that it waits.
 ///
 /// # Errors
-/// Fails on a file that cannot be read, with the reason and what to do; on standard input given twice; on a pipe that
-/// ends without a byte.
+/// Fails if a file cannot be read (the error says what to do), if standard input is given twice, or if a pipe ends without
+/// a byte.
 pub(crate) async fn open_all(paths: &[PathBuf], patience: Duration, quiet: bool) -> Result<Vec<Input>, Failed> {
     let stdin = |path: &&PathBuf| is_stdin(path);
     if paths.iter().filter(stdin).count() > 1 {
         let given: Vec<_> = paths.iter().filter(stdin).map(|path| path.display().to_string()).collect();
         let given = given.join(", ");
-        return Err(Failed::Misused(anyhow!("{given}: standard input can be read once: give it once")));
+        return Err(Failed::Misused(anyhow!("{given}: standard input can be read only once: give it once")));
     }
     let kinds = paths.iter().map(|path| kind(path)).collect::<anyhow::Result<Vec<_>>>()?;
     let mut inputs = Vec::new();
@@ -92,7 +92,7 @@ fn shown(path: &Path) -> PathBuf {
     if is_stdin(path) { PathBuf::from(STDIN) } else { path.to_owned() }
 }
 
-/// The last part of a path; all of it for an unnamed pipe, whose last part is a number.
+/// Returns the last part of a path, or the whole path of an unnamed pipe, whose last part is a number.
 fn source(path: &Path) -> String {
     let shown = shown(path);
     let unnamed = ["/dev/fd", "/proc/self/fd"].iter().any(|folder| shown.parent() == Some(Path::new(folder)));
@@ -110,18 +110,18 @@ fn kind(path: &Path) -> anyhow::Result<Kind> {
     let about = path.display();
     let found = match is_stdin(path) {
         true => {
-            stdin_file().and_then(|file| file.metadata()).context("standard input cannot be read: is it closed?")?
+            stdin_file().and_then(|file| file.metadata()).context("standard input cannot be read; it may be closed")?
         }
         false => match std::fs::metadata(path) {
             Ok(found) => found,
             Err(error) if error.kind() == io::ErrorKind::NotFound => anyhow::bail!("{about}: there is no such file"),
-            Err(error) => return Err(error).with_context(|| format!("{about}: cannot be looked at")),
+            Err(error) => return Err(error).with_context(|| format!("{about}: cannot be inspected")),
         },
     };
     readable(&found).map_err(|why| anyhow!("{about} {why}"))
 }
 
-/// How a file can be read; the error says what it is instead, and what to do.
+/// Returns how a file can be read. The error describes a file that cannot be read, and what to do.
 fn readable(found: &Metadata) -> Result<Kind, &'static str> {
     let what = found.file_type();
     if what.is_dir() {
@@ -144,15 +144,15 @@ fn regular(path: &Path) -> anyhow::Result<Input> {
     Ok(Input { shown: shown(path), source: source(path), file, start, size })
 }
 
-/// How far the reading of a pipe has come.
+/// State of a pipe that is being read.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-struct Reached {
-    /// A process opened the pipe for writing.
+struct PipeState {
+    /// Whether a process has opened the pipe for writing.
     opened: bool,
     bytes: u64,
 }
 
-/// Why a pipe could not be kept.
+/// Why a pipe could not be copied.
 #[derive(Debug)]
 enum SpoolError {
     Read(io::Error),
@@ -166,31 +166,30 @@ async fn spool(path: &Path, patience: Duration, quiet: bool) -> Result<Input, Fa
     let name = shown.display().to_string();
     let terminal = is_stdin(path) && io::stdin().is_terminal();
     if terminal {
-        eprintln!("reading rides from the terminal: end them with Ctrl-D");
+        eprintln!("reading rides from the terminal; Ctrl-D ends the input");
     }
-    let (state, reached) = watch::channel(Reached::default());
+    let (state, pipe_state) = watch::channel(PipeState::default());
     let (done, ended) = oneshot::channel();
     let opened = path.to_owned();
-    // A thread of its own: a pipe without a writer blocks the thread for ever, and a runtime that waits for it could
-    // not end.
+    // A separate thread: a pipe without a writer blocks its thread for ever, and the runtime would wait for it at its end.
     std::thread::spawn(move || {
         let _ = done.send(copy(&opened, &state));
     });
     let silence = Silence { name: &name, patience, terminal };
-    let copied = silence.watch(reached, ended, Step::start(format!("reading {name}"), Unit::Bytes, 0, quiet)).await;
+    let copied = silence.watch(pipe_state, ended, Step::start(format!("reading {name}"), Unit::Bytes, 0, quiet)).await;
     let (file, size) = copied.map_err(|error| unreadable(&name, error))?;
     if size == 0 {
         return Err(Failed::Broken(anyhow!(
-            "nothing came from {name}: the pipe ended before its first byte; did the command that writes to it fail?"
+            "{name} is empty: the pipe ended before its first byte; the command that writes to it may have failed"
         )));
     }
     Ok(Input { shown, source, file, start: 0, size })
 }
 
-fn copy(path: &Path, state: &watch::Sender<Reached>) -> Result<(File, u64), SpoolError> {
+fn copy(path: &Path, state: &watch::Sender<PipeState>) -> Result<(File, u64), SpoolError> {
     const PIECE_BYTES: usize = 256 * 1024;
     let mut from = if is_stdin(path) { stdin_file() } else { File::open(path) }.map_err(SpoolError::Read)?;
-    state.send_modify(|reached| reached.opened = true);
+    state.send_modify(|pipe_state| pipe_state.opened = true);
     let mut file = tempfile::tempfile().map_err(SpoolError::Write)?;
     let mut piece = vec![0; PIECE_BYTES];
     let mut bytes = 0;
@@ -203,7 +202,7 @@ fn copy(path: &Path, state: &watch::Sender<Reached>) -> Result<(File, u64), Spoo
         };
         file.write_all(&piece[..read]).map_err(SpoolError::Write)?;
         bytes += read as u64;
-        state.send_modify(|reached| reached.bytes = bytes);
+        state.send_modify(|pipe_state| pipe_state.bytes = bytes);
     }
 }
 
@@ -212,13 +211,13 @@ fn unreadable(name: &str, error: SpoolError) -> Failed {
     Failed::Broken(match error {
         SpoolError::Read(error) => anyhow!("{name}: cannot be read: {error}"),
         SpoolError::Write(error) => anyhow!(
-            "{name}: cannot be kept in the folder {}: {error}. TMPDIR names another folder, with room for all of {name}",
+            "{name}: cannot be copied to the folder {}: {error}. Set TMPDIR to a folder with enough room for {name}",
             folder.display()
         ),
     })
 }
 
-/// Says what a pipe waits for while no bytes arrive.
+/// Reports what the command waits for while a pipe sends no bytes.
 struct Silence<'a> {
     name: &'a str,
     patience: Duration,
@@ -228,11 +227,11 @@ struct Silence<'a> {
 impl Silence<'_> {
     async fn watch(
         &self,
-        mut reached: watch::Receiver<Reached>,
+        mut pipe_state: watch::Receiver<PipeState>,
         mut ended: oneshot::Receiver<Result<(File, u64), SpoolError>>,
         step: Step,
     ) -> Result<(File, u64), SpoolError> {
-        let mut said = Said::default();
+        let mut throttle = Throttle::default();
         let mut moved = Instant::now();
         let mut tick = tokio::time::interval(Duration::from_millis(250));
         loop {
@@ -246,13 +245,13 @@ impl Silence<'_> {
                     }
                     return done;
                 }
-                Ok(()) = reached.changed() => {
-                    step.at(reached.borrow_and_update().bytes);
+                Ok(()) = pipe_state.changed() => {
+                    step.at(pipe_state.borrow_and_update().bytes);
                     moved = Instant::now();
                 }
                 _ = tick.tick() => {
-                    let now = *reached.borrow();
-                    if let Some(text) = self.text(now, moved.elapsed()) && said.is_due(text) {
+                    let now = *pipe_state.borrow();
+                    if let Some(text) = self.text(now, moved.elapsed()) && throttle.is_due(text) {
                         let so_far = if now.bytes > 0 { format!(" ({} so far)", HumanBytes(now.bytes)) } else { String::new() };
                         step.say(&format!("{}: {text}{so_far}", self.name));
                     }
@@ -261,18 +260,18 @@ impl Silence<'_> {
         }
     }
 
-    /// The message after so much time without a byte.
-    fn text(&self, reached: Reached, silent: Duration) -> Option<&'static str> {
-        match reached {
-            // A terminal: a person types.
+    /// Returns the message after `silent` without a byte; `None` if it is too early for one.
+    fn text(&self, pipe_state: PipeState, silent: Duration) -> Option<&'static str> {
+        match pipe_state {
+            // A person is typing.
             _ if self.terminal => None,
-            Reached { opened: false, .. } if silent >= FIRST_WORD_AFTER => {
-                Some("waits for a writer: nobody has opened this pipe for writing yet")
+            PipeState { opened: false, .. } if silent >= REPORT_AFTER => {
+                Some("waits for a writer: no process has opened this pipe for writing yet")
             }
-            Reached { opened: true, bytes: 0 } if silent >= FIRST_WORD_AFTER => {
+            PipeState { opened: true, bytes: 0 } if silent >= REPORT_AFTER => {
                 Some("waits for the first byte: the command that writes to this pipe has sent nothing yet")
             }
-            Reached { bytes: 1.., .. } if silent >= self.patience.max(FIRST_WORD_AFTER) => {
+            PipeState { bytes: 1.., .. } if silent >= self.patience.max(REPORT_AFTER) => {
                 Some("waits for more: the command that writes to this pipe pauses, and has not closed it")
             }
             _ => None,
@@ -285,8 +284,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn standard_input_has_several_names_and_pipes_are_called_as_they_can_be_recognised() {
-        for (path, shows, is_called) in [
+    fn standard_input_is_named_stdin_and_an_unnamed_pipe_by_its_path() {
+        for (path, expected_name, expected_source) in [
             ("-", "stdin", "stdin"),
             ("/dev/stdin", "stdin", "stdin"),
             ("/dev/fd/63", "/dev/fd/63", "/dev/fd/63"),
@@ -294,24 +293,28 @@ mod tests {
             ("folder/rides.json.gz", "folder/rides.json.gz", "rides.json.gz"),
             ("./-", "./-", "-"),
         ] {
-            assert_eq!((shown(Path::new(path)), source(Path::new(path)).as_str()), (shows.into(), is_called), "{path}");
+            assert_eq!(
+                (shown(Path::new(path)), source(Path::new(path)).as_str()),
+                (expected_name.into(), expected_source),
+                "{path}"
+            );
         }
     }
 
     #[test]
-    fn a_silent_pipe_names_what_it_waits_for() {
+    fn silent_pipe_is_reported_with_its_cause() {
         let silence = Silence { name: "p", patience: Duration::from_secs(10), terminal: false };
-        let text = |opened, bytes, secs| silence.text(Reached { opened, bytes }, Duration::from_secs(secs));
+        let text = |opened, bytes, secs| silence.text(PipeState { opened, bytes }, Duration::from_secs(secs));
         assert_eq!((text(false, 0, 0), text(true, 0, 0), text(true, 7, 9)), (None, None, None));
         assert!(text(false, 0, 1).unwrap().contains("a writer"));
         assert!(text(true, 0, 1).unwrap().contains("first byte"));
         assert!(text(true, 7, 10).unwrap().contains("more"));
         let typed = Silence { terminal: true, ..silence };
-        assert_eq!(typed.text(Reached { opened: true, bytes: 0 }, Duration::from_secs(60)), None);
+        assert_eq!(typed.text(PipeState { opened: true, bytes: 0 }, Duration::from_secs(60)), None);
     }
 
     #[test]
-    fn what_cannot_be_read_is_named_with_the_way_out() {
+    fn unreadable_file_is_named_with_a_remedy() {
         let folder = tempfile::tempdir().unwrap();
         let socket = folder.path().join("socket");
         let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
@@ -326,14 +329,14 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn standard_input_is_given_once() {
+    async fn standard_input_is_accepted_once() {
         let paths = ["-", "/dev/stdin"].map(PathBuf::from);
         let Err(Failed::Misused(error)) = open_all(&paths, Duration::ZERO, true).await else { panic!("taken twice") };
         assert!(error.to_string().contains("once"), "{error}");
     }
 
     #[tokio::test]
-    async fn a_file_is_read_from_its_start_as_often_as_needed() {
+    async fn file_can_be_read_repeatedly_from_its_start() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("rides.json");
         std::fs::write(&path, "[1]").unwrap();

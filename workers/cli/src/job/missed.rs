@@ -1,7 +1,9 @@
-//! What happened to batches while there was no connection: read from the store and from the dead-letter queues.
+//! Reads what happened to batches while there was no connection, from the store and from the dead-letter queues.
 
-use super::{ModelOutcome, Submitted};
-use crate::dead;
+use super::{
+    dead_letters,
+    outcome::{ModelOutcome, Submission},
+};
 use common::{
     dataset::{Claim, Manifest},
     dead_letter::Letter,
@@ -20,10 +22,10 @@ use sha2::{Digest, Sha256};
 use trainer::document::Verdict;
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
-pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Option<DatasetReady>, Failure> {
-    let claimed = match submitted.claim(store).await? {
+pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Option<DatasetReady>, Failure> {
+    let claimed = match submission.claim(store).await? {
         Some(claim) => Some(claim.batch_id),
-        None => named_within(store, submitted).await?,
+        None => embedded_id(store, submission).await?,
     };
     let Some(batch_id) = claimed else { return Ok(None) };
     let path = layout::manifest(&batch_id);
@@ -39,17 +41,17 @@ pub(super) async fn dataset(store: &Store, submitted: &Submitted) -> Result<Opti
 }
 
 /// Finds the id that a batch's document gives it: the id of the newest batch with the same SHA-256.
-async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<String>, Failure> {
+async fn embedded_id(store: &Store, submission: &Submission) -> Result<Option<String>, Failure> {
     /// Maximum number of entries of the batch log to read.
-    const LOOKS: usize = 500;
+    const ENTRIES_MAX: usize = 500;
     let look = |id: String| {
-        let (store, sha256) = (store.clone(), submitted.sha256.clone());
+        let (store, sha256) = (store.clone(), submission.sha256.clone());
         async move {
             let claim: Option<Claim> = store::read_json(&store, &layout::claim(&id)).await?;
             Ok(claim.filter(|claim| claim.sha256 == sha256).map(|claim| Seen { listed: claim.listed, batch: id }))
         }
     };
-    let page = BatchLog::new(store.clone()).page(None, Limits { batches: 1, looks: LOOKS }, look).await?;
+    let page = BatchLog::new(store.clone()).page(None, Limits { batches: 1, looks: ENTRIES_MAX }, look).await?;
     Ok(page.batches.into_iter().next())
 }
 
@@ -57,7 +59,7 @@ async fn named_within(store: &Store, submitted: &Submitted) -> Result<Option<Str
 pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, ClientError> {
     let mut letters = Vec::new();
     for worker in queue::ALL {
-        letters.append(&mut dead::oldest(client, worker, "").await?);
+        letters.append(&mut dead_letters::oldest(client, worker, "").await?);
     }
     Ok(letters)
 }
@@ -65,18 +67,19 @@ pub(super) async fn letters(client: &Client) -> Result<Vec<(String, Letter)>, Cl
 /// Returns the trainer's decision on a dataset if the champion or the challenger was trained on it.
 pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<ModelOutcome>, Failure> {
     let family = layout::GLOBAL_MODEL;
-    let wanted = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };
+    let dataset = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };
     for name in [AliasName::Champion, AliasName::Challenger] {
         let Some(alias) = alias::current(store, family, name).await? else { continue };
         let Some(model) = store::read_json::<Model>(store, &alias.object).await? else { continue };
-        if !model.datasets.contains(&wanted) {
+        if !model.datasets.contains(&dataset) {
             continue;
         }
         if name == AliasName::Champion {
             return Ok(Some(ModelOutcome::Promoted(trainer::release::announcement(&alias))));
         }
         let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &alias.model_id)).await?;
-        let (reason, why) = verdict.map_or(("not_promoted".to_owned(), alias.why), |told| (told.reason, told.why));
+        let (reason, why) =
+            verdict.map_or(("not_promoted".to_owned(), alias.why), |verdict| (verdict.reason, verdict.why));
         let (model, object) = (family.to_owned(), Some(alias.object));
         return Ok(Some(ModelOutcome::Rejected(ModelRejected {
             model,

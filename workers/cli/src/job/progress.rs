@@ -1,11 +1,12 @@
-//! What is shown while batches are followed: how far they are, and why they make no progress.
+//! Shows how far the followed batches are, and why they make no progress.
 
 use super::{
-    Manner, Submitted,
-    waits::{Causes, Said},
+    options::FollowOptions,
+    outcome::Submission,
+    waits::{Causes, Throttle},
 };
-use crate::{
-    output::legible,
+use crate::output::{
+    legible,
     progress::{Step, Unit},
 };
 use common::{message::WorkerControl, topology::queue};
@@ -16,10 +17,9 @@ use records::{
 use runtime::client::Client;
 use std::time::{Duration, Instant};
 
-/// How long a batch makes no progress until the queues of its workers are inspected, and the time between two
-/// inspections.
+/// Time without progress after which the queues are inspected, and time between two inspections.
 const QUEUES_EVERY: Duration = Duration::from_secs(2);
-/// How often the store is read where no progress is shown: there it only matters whether the batch advances.
+/// Time between two readings of the store if progress is not shown: then it only matters whether the batch advances.
 const STORE_EVERY: Duration = Duration::from_secs(2);
 /// Time between two readings of what the workers wait for.
 const CAUSES_EVERY: Duration = Duration::from_secs(1);
@@ -28,7 +28,7 @@ const JOINING: [&str; 3] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERG
 
 /// How far the batches are, as a person sees it.
 pub(super) struct Progress {
-    manner: Manner,
+    follow_options: FollowOptions,
     /// The batch whose rides are joined, by its id.
     step: Option<(String, Step)>,
     training: bool,
@@ -37,108 +37,110 @@ pub(super) struct Progress {
     moved: Instant,
     /// The position of the batch that is inspected.
     position: Option<(String, Option<Staged>)>,
-    /// When the store was read last, and the queues.
-    store_seen: Option<Instant>,
-    queues_seen: Option<Instant>,
-    /// When the records of waiting were read last.
-    causes_seen: Option<Instant>,
+    /// When the store was last read.
+    store_read: Option<Instant>,
+    /// When the queues were last inspected.
+    queues_inspected: Option<Instant>,
+    /// When the records of waiting were last read.
+    causes_read: Option<Instant>,
     causes: Causes,
-    /// Obstacles found in the queues; reported together with the causes.
-    obstacles: Vec<String>,
-    /// What waits in the queues, in words; `None` where a queue waits for a process to read it.
+    /// Paused workers whose queues hold messages; reported together with the causes.
+    stalls: Vec<String>,
+    /// The messages in the queues, for a person; `None` if a queue has no reader.
     queued: Option<String>,
-    said: Said,
-    /// Queues already reported as read by no process.
+    throttle: Throttle,
+    /// Queues already reported to have no reader.
     unread: Vec<&'static str>,
 }
 
 impl Progress {
-    pub(super) fn new(manner: Manner, causes: Causes) -> Self {
+    pub(super) fn new(follow_options: FollowOptions, causes: Causes) -> Self {
         Self {
-            manner,
+            follow_options,
             step: None,
             training: false,
             rides: 0,
             moved: Instant::now(),
             position: None,
-            store_seen: None,
-            queues_seen: None,
-            causes_seen: None,
+            store_read: None,
+            queues_inspected: None,
+            causes_read: None,
             causes,
-            obstacles: Vec::new(),
+            stalls: Vec::new(),
             queued: Some(String::new()),
-            said: Said::default(),
+            throttle: Throttle::default(),
             unread: Vec::new(),
         }
     }
 
-    /// Something happened to one of the batches.
+    /// Records that a batch made progress.
     pub(super) fn moved(&mut self) {
         self.moved = Instant::now();
     }
 
-    /// A dataset of so many rides is ready.
+    /// Records that a dataset of `rides` rides is ready.
     pub(super) fn ready(&mut self, rides: u64) {
         self.rides = rides;
         self.moved();
     }
 
-    /// The trainer reported that it is at work.
+    /// Records that the training has begun.
     pub(super) fn trains(&mut self) {
         self.training = true;
         self.moved();
     }
 
-    /// Updates how far the first batch of `on_their_way` is, and what the batches wait for.
+    /// Updates how far the first batch of `unfinished` is, and what the batches wait for.
     pub(super) async fn look<'a>(
         &mut self,
         client: &Client,
         store: &Store,
-        on_their_way: impl Iterator<Item = &'a Submitted> + Clone,
+        unfinished: impl Iterator<Item = &'a Submission> + Clone,
         dataset_ready: bool,
     ) {
-        let Some(batch) = on_their_way.clone().next() else { return };
+        let Some(batch) = unfinished.clone().next() else { return };
         if dataset_ready {
             self.finish();
             if !std::mem::replace(&mut self.training, true) {
                 self.moved();
-                if !self.manner.quiet {
+                if !self.follow_options.quiet {
                     eprintln!("training");
                 }
             }
         } else {
-            self.look_at_store(store, batch).await;
+            self.read_store(store, batch).await;
         }
-        let still = self.moved.elapsed();
-        if still >= QUEUES_EVERY && self.queues_seen.is_none_or(|seen| seen.elapsed() >= QUEUES_EVERY) {
-            self.queues_seen = Some(Instant::now());
-            self.look_at_queues(client, store, if dataset_ready { &[queue::TRAINER] } else { &JOINING }).await;
+        let stalled = self.moved.elapsed();
+        if stalled >= QUEUES_EVERY && self.queues_inspected.is_none_or(|last| last.elapsed() >= QUEUES_EVERY) {
+            self.queues_inspected = Some(Instant::now());
+            self.inspect_queues(client, store, if dataset_ready { &[queue::TRAINER] } else { &JOINING }).await;
         }
-        if still >= self.manner.patience && self.causes_seen.is_none_or(|seen| seen.elapsed() >= CAUSES_EVERY) {
-            self.causes_seen = Some(Instant::now());
-            self.causes.look(store).await;
+        if stalled >= self.follow_options.patience && self.causes_read.is_none_or(|last| last.elapsed() >= CAUSES_EVERY)
+        {
+            self.causes_read = Some(Instant::now());
+            self.causes.read(store).await;
         }
-        self.tell(on_their_way);
+        self.report(unfinished);
     }
 
-    async fn look_at_store(&mut self, store: &Store, batch: &Submitted) {
-        let quiet = self.manner.quiet;
-        if quiet && self.store_seen.is_some_and(|seen| seen.elapsed() < STORE_EVERY) {
+    async fn read_store(&mut self, store: &Store, batch: &Submission) {
+        let quiet = self.follow_options.quiet;
+        if quiet && self.store_read.is_some_and(|last| last.elapsed() < STORE_EVERY) {
             return;
         }
-        self.store_seen = Some(Instant::now());
+        self.store_read = Some(Instant::now());
         // Progress is only informative: what cannot be read now is shown later.
-        let found = match batch.claim(store).await {
+        let staged = match batch.claim(store).await {
             Ok(Some(claim)) => staging::look(store, &claim).await.ok(),
             Ok(None) | Err(_) => None,
         };
-        let position = Some((batch.batch_id.clone(), found));
+        let position = Some((batch.batch_id.clone(), staged));
         if position != self.position {
             self.position = position;
             self.moved();
         }
-        // The dataset was complete already: its rides pass through and nothing is joined.
-        let Some(found) = found.filter(|_| !quiet && !batch.was_there) else { return };
+        // If the dataset was complete before, nothing is joined.
+        let Some(staged) = staged.filter(|_| !quiet && !batch.was_there) else { return };
         if self.step.as_ref().is_none_or(|(batch_id, _)| *batch_id != batch.batch_id) {
             self.finish();
             let name = batch.file.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
@@ -146,17 +148,17 @@ impl Progress {
             self.step = Some((batch.batch_id.clone(), step));
         }
         if let Some((_, step)) = &mut self.step {
-            if let Some(total) = found.total {
+            if let Some(total) = staged.total {
                 step.set_length(total);
             }
-            self.rides = found.rides;
-            step.at(found.rides);
+            self.rides = staged.rides;
+            step.at(staged.rides);
         }
     }
 
     /// Checks whether a process reads the queues that hold messages, and whether their workers are paused.
-    async fn look_at_queues(&mut self, client: &Client, store: &Store, workers: &[&'static str]) {
-        self.obstacles.clear();
+    async fn inspect_queues(&mut self, client: &Client, store: &Store, workers: &[&'static str]) {
+        self.stalls.clear();
         let mut queued = Vec::new();
         let mut unread = false;
         for &worker in workers {
@@ -165,62 +167,62 @@ impl Progress {
                 continue;
             }
             queued.push(format!("{} in `{worker}`", depth.messages));
-            if !self.manner.in_fleet || depth.consumers > 0 {
+            if !self.follow_options.in_fleet || depth.consumers > 0 {
                 continue;
             }
             match control::read(store, worker).await {
-                Ok(Some(control)) if control.paused => self.obstacles.push(paused(&control)),
+                Ok(Some(control)) if control.paused => self.stalls.push(paused_text(&control)),
                 _ => {
                     unread = true;
-                    self.unread(worker);
+                    self.report_unread(worker);
                 }
             }
         }
-        let words = if queued.is_empty() { String::new() } else { format!("; messages wait: {}", queued.join(", ")) };
-        self.queued = (!unread).then_some(words);
+        let text = if queued.is_empty() { String::new() } else { format!("; messages wait: {}", queued.join(", ")) };
+        self.queued = (!unread).then_some(text);
     }
 
-    /// Says once that a queue has no reader yet: its reader may be starting.
-    fn unread(&mut self, worker: &'static str) {
+    /// Reports once that a queue has no reader yet: it may be starting.
+    fn report_unread(&mut self, worker: &'static str) {
         if self.unread.contains(&worker) {
             return;
         }
         self.unread.push(worker);
         self.say(&format!(
-            "no process reads the queue `{worker}` yet; the batch waits there and goes on as soon as one does (scaled from zero, \
-             or `wildrydes up`)"
+            "no process reads the queue `{worker}` yet; the batch waits there until one does (scaled from zero, or \
+             `wildrydes up`)"
         ));
     }
 
-    /// Names what the batches wait for, once the patience is over.
-    fn tell<'a>(&mut self, on_their_way: impl Iterator<Item = &'a Submitted> + Clone) {
-        let still = self.moved.elapsed();
-        if still < self.manner.patience {
+    /// Reports what the batches wait for, once the patience is over.
+    fn report<'a>(&mut self, unfinished: impl Iterator<Item = &'a Submission> + Clone) {
+        let stalled = self.moved.elapsed();
+        if stalled < self.follow_options.patience {
             return;
         }
-        let mut texts = self.causes.texts(on_their_way);
-        texts.extend(self.obstacles.iter().cloned());
+        let mut texts = self.causes.texts(unfinished);
+        texts.extend(self.stalls.iter().cloned());
         if texts.is_empty() {
-            self.tell_of_nothing(still);
+            self.report_unexplained(stalled);
         }
         for text in texts {
             let text = legible(&text, false).into_owned();
-            if self.said.is_due(&text) {
+            if self.throttle.is_due(&text) {
                 self.say(&text);
             }
         }
     }
 
-    /// No message was set aside: as far as is known, the workers are working.
-    fn tell_of_nothing(&mut self, still: Duration) {
-        let Some(queued) = self.queued.as_ref().filter(|_| !self.manner.quiet) else { return };
-        let seconds = still.as_secs();
-        if seconds == 0 || !self.said.is_due("at work") {
+    /// Reports a wait without a known cause: presumably the workers are busy.
+    fn report_unexplained(&mut self, stalled: Duration) {
+        let Some(queued) = self.queued.as_ref().filter(|_| !self.follow_options.quiet) else { return };
+        let seconds = stalled.as_secs();
+        if seconds == 0 || !self.throttle.is_due("at work") {
             return;
         }
         let what = if self.training { "training" } else { "joining" };
         let logs =
-            if self.manner.in_fleet { "the logs of the workers say more" } else { "`-v` shows what the workers do" };
+            if self.follow_options.in_fleet { "see the logs of the workers" } else { "`-v` shows what the workers do" };
         self.say(&format!("still {what}, without progress for {seconds} s{queued}; {logs}"));
     }
 
@@ -239,7 +241,7 @@ impl Progress {
     }
 }
 
-fn paused(WorkerControl { worker, by, at, why, .. }: &WorkerControl) -> String {
+fn paused_text(WorkerControl { worker, by, at, why, .. }: &WorkerControl) -> String {
     let why = why.as_deref().map(|why| format!(": {why}")).unwrap_or_default();
-    format!("{worker} is paused since {at} by {by}{why}; `wildrydes resume {worker}` lets it go on")
+    format!("{worker} is paused since {at} by {by}{why}; `wildrydes resume {worker}` lets it continue")
 }

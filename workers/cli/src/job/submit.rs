@@ -1,9 +1,9 @@
-//! A file becomes a batch: uploaded, and published by reference.
+//! Uploads files and publishes them as batches, by reference.
 
-use super::{Input, Submitted, earlier};
+use super::{earlier, input::Input, outcome::Submission};
 use crate::{
-    Failed,
-    progress::{Step, Unit},
+    output::progress::{Step, Unit},
+    session::Failed,
 };
 use anyhow::Context;
 use common::{
@@ -30,24 +30,24 @@ pub(crate) struct Form<'a> {
     pub(crate) reading: &'a Reading,
 }
 
-/// Uploads every file that is not there already, and publishes a reference to each.
+/// Uploads every file that the store lacks, and publishes a reference to each.
 pub(crate) async fn submit_all(
     client: &Client,
     store: &Store,
     inputs: Vec<Input>,
     form: Form<'_>,
     quiet: bool,
-) -> Result<Vec<Submitted>, Failed> {
-    let mut submitted: Vec<Submitted> = Vec::new();
+) -> Result<Vec<Submission>, Failed> {
+    let mut submissions: Vec<Submission> = Vec::new();
     for input in inputs {
         let mut one = submit(client, store, input, form, quiet).await?;
         // If the same bytes occur twice in one command, the dataset of the first is not an earlier result.
-        if let Some(same) = submitted.iter().find(|other| other.batch_id == one.batch_id) {
+        if let Some(same) = submissions.iter().find(|other| other.batch_id == one.batch_id) {
             one.was_there = same.was_there;
         }
-        submitted.push(one);
+        submissions.push(one);
     }
-    Ok(submitted)
+    Ok(submissions)
 }
 
 async fn submit(
@@ -56,7 +56,7 @@ async fn submit(
     input: Input,
     form: Form<'_>,
     quiet: bool,
-) -> Result<Submitted, Failed> {
+) -> Result<Submission, Failed> {
     let about = || input.shown.display().to_string();
     let sha256 = fingerprint(&input).await.with_context(about)?;
     let object = layout::raw_upload(&sha256, &input.source);
@@ -71,13 +71,13 @@ async fn submit(
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
     let was_there = earlier::is_there(store, &batch_id).await?;
     let at = host::now();
-    let trace_id = published(client, &batch).await?;
+    let trace_id = publish(client, &batch).await?;
     let reading = batch.reading;
-    Ok(Submitted { file: input.shown, batch_id, sha256, reading, trace_id, at, was_there, earlier: None })
+    Ok(Submission { file: input.shown, batch_id, sha256, reading, trace_id, at, was_there, earlier: None })
 }
 
-/// Publishes; says so when publishing takes long because the broker is under an alarm.
-async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientError> {
+/// Publishes a batch. Reports when the broker blocks publishers because of an alarm.
+async fn publish(client: &Client, batch: &RideBatch) -> Result<String, ClientError> {
     let mut state = client.state();
     let mut publishing = pin!(client.publish(batch));
     loop {
@@ -86,7 +86,7 @@ async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientE
             done = &mut publishing => return done,
             Ok(blocked) = state.wait_for(|now| matches!(now, ConnectionState::Blocked(_))) => {
                 if let ConnectionState::Blocked(reason) = &*blocked {
-                    eprintln!("the broker takes no publishes for now ({reason}); waiting until it does");
+                    eprintln!("the broker blocks publishers ({reason}); waiting until it accepts messages again");
                 }
             }
         }
@@ -98,7 +98,7 @@ async fn published(client: &Client, batch: &RideBatch) -> Result<String, ClientE
     }
 }
 
-/// SHA-256 of a file, 64 hex digits.
+/// Returns the SHA-256 of a file, 64 hex digits.
 async fn fingerprint(input: &Input) -> anyhow::Result<String> {
     let mut reader = input.reader()?;
     tokio::task::spawn_blocking(move || {
@@ -114,13 +114,13 @@ async fn fingerprint(input: &Input) -> anyhow::Result<String> {
     .await?
 }
 
-/// Sees to it that the store has the file, with the bytes of this SHA-256. A damaged copy is replaced, which is said.
+/// Ensures that the store has the file with this SHA-256. Replaces a damaged copy and reports it.
 pub(super) async fn keep(store: &Store, input: &Input, object: &str, sha256: &str, quiet: bool) -> anyhow::Result<()> {
     match store::sha256(store, object).await? {
-        Some(found) if found == sha256 => return Ok(()),
-        Some(found) => {
-            let damaged = format!("{object} in the store is damaged (its sha256 is {found})");
-            eprintln!("{damaged}: it is replaced by {}", input.shown.display());
+        Some(stored) if stored == sha256 => return Ok(()),
+        Some(stored) => {
+            let damage = format!("{object} in the store is damaged (its sha256 is {stored})");
+            eprintln!("{damage}: replacing it by {}", input.shown.display());
         }
         None => {}
     }
@@ -129,7 +129,7 @@ pub(super) async fn keep(store: &Store, input: &Input, object: &str, sha256: &st
 
 /// Uploads the file. The object becomes visible only if its bytes have this SHA-256.
 async fn upload(store: &Store, input: &Input, object: &str, sha256: &str, quiet: bool) -> anyhow::Result<()> {
-    /// Parts being written at the same time.
+    /// Maximum number of parts written at the same time.
     const PARTS_MAX: usize = 4;
     let step = Step::start(format!("uploading {}", input.source), Unit::Bytes, input.size, quiet);
     let mut reader = tokio::fs::File::from_std(input.reader()?);
@@ -150,7 +150,7 @@ async fn upload(store: &Store, input: &Input, object: &str, sha256: &str, quiet:
     if hex::encode(hasher.finalize()) != sha256 {
         writer.abort().await?;
         anyhow::bail!(
-            "the file changed while it was read: {sent} bytes now, {} at first. Nothing was published; hand it in once it is written completely",
+            "the file changed while it was read: {sent} bytes now, {} at first. Nothing was published; submit it once it is written completely",
             input.size
         );
     }

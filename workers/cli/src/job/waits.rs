@@ -1,6 +1,6 @@
-//! Why a batch makes no progress, and when to say so.
+//! Why a batch makes no progress, and when to report it.
 
-use super::Submitted;
+use super::outcome::Submission;
 use common::{
     topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
     waiting::Waiting,
@@ -13,17 +13,17 @@ use std::{
 
 /// Time between two reports of the same cause.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
-/// How long an unchanged record counts: the longest delay of a retry queue, and time for the next attempt to end.
-const COUNTS_FOR: Duration = Duration::from_millis(RUNGS_MS[RUNGS_MS.len() - 1] + 60_000);
+/// How long an unchanged record is current: the longest delay of a retry queue, and time for the next attempt to end.
+const CURRENT_FOR: Duration = Duration::from_millis(RUNGS_MS[RUNGS_MS.len() - 1] + 60_000);
 /// The workers that record what they wait for on the way to a dataset and a model.
 const WORKERS: [&str; 4] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER];
 
-/// Remembers what was reported, so that the same text is reported every 30 s at most.
+/// Limits reports of the same text to one every [`AGAIN_AFTER`].
 #[derive(Debug, Default)]
-pub(super) struct Said(BTreeMap<String, Instant>);
+pub(super) struct Throttle(BTreeMap<String, Instant>);
 
-impl Said {
-    /// Whether this text is to be reported, for the first time or again.
+impl Throttle {
+    /// Returns whether this text is to be reported, for the first time or again, and records it as reported.
     pub(super) fn is_due(&mut self, text: &str) -> bool {
         self.is_due_at(text, Instant::now())
     }
@@ -47,40 +47,40 @@ pub(super) struct Causes(BTreeMap<&'static str, Record>);
 #[derive(Debug)]
 struct Record {
     waiting: Waiting,
-    /// When a change of the record was seen; `None` while it is as the command found it, about an earlier batch.
+    /// When the record last changed; `None` if it has not changed since the command began: it is about an earlier batch.
     changed: Option<Instant>,
 }
 
 impl Causes {
-    /// Reads the records before anything is handed in.
+    /// Reads the records before anything is submitted.
     pub(super) async fn before(store: &Store) -> Self {
         let mut causes = Self::default();
         for worker in WORKERS {
-            let found = control::last_wait(store, worker).await.ok().flatten();
-            causes.0.extend(found.map(|waiting| (worker, Record { waiting, changed: None })));
+            let waiting = control::last_wait(store, worker).await.ok().flatten();
+            causes.0.extend(waiting.map(|waiting| (worker, Record { waiting, changed: None })));
         }
         causes
     }
 
     /// Reads the records again. A record that cannot be read now is read the next time.
-    pub(super) async fn look(&mut self, store: &Store) {
+    pub(super) async fn read(&mut self, store: &Store) {
         for worker in WORKERS {
-            if let Ok(found) = control::last_wait(store, worker).await {
-                self.note(worker, found, Instant::now());
+            if let Ok(waiting) = control::last_wait(store, worker).await {
+                self.note(worker, waiting, Instant::now());
             }
         }
     }
 
-    fn note(&mut self, worker: &'static str, found: Option<Waiting>, now: Instant) {
-        match found {
+    fn note(&mut self, worker: &'static str, waiting: Option<Waiting>, now: Instant) {
+        match waiting {
             None => drop(self.0.remove(worker)),
             Some(waiting) if self.0.get(worker).is_some_and(|known| known.waiting == waiting) => {}
             Some(waiting) => drop(self.0.insert(worker, Record { waiting, changed: Some(now) })),
         }
     }
 
-    /// The causes to report to a person who follows `batches`, in the order of the flow.
-    pub(super) fn texts<'a>(&self, batches: impl Iterator<Item = &'a Submitted> + Clone) -> Vec<String> {
+    /// Returns the causes to report to a person who follows `batches`, in the order of the flow.
+    pub(super) fn texts<'a>(&self, batches: impl Iterator<Item = &'a Submission> + Clone) -> Vec<String> {
         let now = Instant::now();
         self.current(now)
             .filter(|waiting| {
@@ -94,17 +94,17 @@ impl Causes {
     }
 
     fn current(&self, now: Instant) -> impl Iterator<Item = &Waiting> {
-        let counts =
-            move |record: &&Record| record.changed.is_some_and(|changed| now.duration_since(changed) <= COUNTS_FOR);
-        WORKERS.iter().filter_map(|worker| self.0.get(worker)).filter(counts).map(|record| &record.waiting)
+        let is_current =
+            move |record: &&Record| record.changed.is_some_and(|changed| now.duration_since(changed) <= CURRENT_FOR);
+        WORKERS.iter().filter_map(|worker| self.0.get(worker)).filter(is_current).map(|record| &record.waiting)
     }
 }
 
-/// For a person.
+/// Describes a wait for a person.
 fn text(Waiting { worker, why, attempt, .. }: &Waiting) -> String {
     match attempt {
-        Some(attempt) => format!("{worker} waits: {why}; attempt {attempt} of {ATTEMPTS_MAX}, tried again"),
-        None => format!("{worker} waits: {why}; tried again until it succeeds"),
+        Some(attempt) => format!("{worker} waits: {why}; attempt {attempt} of {ATTEMPTS_MAX}, retrying"),
+        None => format!("{worker} waits: {why}; retrying until it succeeds"),
     }
 }
 
@@ -129,8 +129,8 @@ mod tests {
         }
     }
 
-    fn batch(batch_id: &str) -> Submitted {
-        Submitted {
+    fn batch(batch_id: &str) -> Submission {
+        Submission {
             file: "rides.json".into(),
             batch_id: batch_id.to_owned(),
             sha256: String::new(),
@@ -148,30 +148,30 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_recorded_before_is_said_once_it_changes() {
+    async fn record_from_before_the_command_is_reported_once_it_changes() {
         let store: Store = Arc::new(InMemory::new());
         let mut before = waits("weather-fetcher", "weather service is away: status 503", Some("a"), None);
         record(&store, &before).await;
         let mut causes = Causes::before(&store).await;
-        causes.look(&store).await;
+        causes.read(&store).await;
         let batches = [batch("b")];
         assert_eq!(causes.texts(batches.iter()), [""; 0]);
         before.outages += 1;
         record(&store, &before).await;
         record(&store, &waits("splitter", "busy", Some("b"), Some(2))).await;
-        causes.look(&store).await;
+        causes.read(&store).await;
         let expected = [
-            "splitter waits: busy; attempt 2 of 5, tried again",
-            "weather-fetcher waits: weather service is away: status 503; tried again until it succeeds",
+            "splitter waits: busy; attempt 2 of 5, retrying",
+            "weather-fetcher waits: weather service is away: status 503; retrying until it succeeds",
         ];
         assert_eq!(causes.texts(batches.iter()), expected);
         object_store::ObjectStoreExt::delete(&*store, &layout::waiting("splitter").into()).await.unwrap();
-        causes.look(&store).await;
-        assert_eq!(causes.texts(batches.iter()), expected[1..], "it waits no more");
+        causes.read(&store).await;
+        assert_eq!(causes.texts(batches.iter()), expected[1..], "the splitter no longer waits");
     }
 
     #[test]
-    fn a_failure_of_another_batch_is_none_of_ours() {
+    fn failure_of_another_batch_is_not_reported() {
         let mut causes = Causes::default();
         let text = |causes: &Causes, id: &str| causes.texts([batch(id)].iter()).len();
         causes.note("merger", Some(waits("merger", "busy", Some("a"), Some(1))), Instant::now());
@@ -181,7 +181,7 @@ mod tests {
     }
 
     #[test]
-    fn a_record_that_does_not_change_is_forgotten() {
+    fn unchanged_record_expires() {
         let (mut causes, now) = (Causes::default(), Instant::now());
         let waiting = waits("merger", "store is away", None, None);
         causes.note("merger", Some(waiting.clone()), now);
@@ -191,11 +191,11 @@ mod tests {
     }
 
     #[test]
-    fn the_same_is_said_every_half_minute_and_something_else_at_once() {
-        let (mut said, now) = (Said::default(), Instant::now());
-        assert!(said.is_due_at("a", now) && said.is_due_at("b", now));
-        assert!(!said.is_due_at("a", now + Duration::from_secs(29)));
-        assert!(said.is_due_at("a", now + Duration::from_secs(30)));
-        assert!(!said.is_due_at("a", now + Duration::from_secs(31)));
+    fn same_text_is_reported_every_half_minute_and_another_at_once() {
+        let (mut throttle, now) = (Throttle::default(), Instant::now());
+        assert!(throttle.is_due_at("a", now) && throttle.is_due_at("b", now));
+        assert!(!throttle.is_due_at("a", now + Duration::from_secs(29)));
+        assert!(throttle.is_due_at("a", now + Duration::from_secs(30)));
+        assert!(!throttle.is_due_at("a", now + Duration::from_secs(31)));
     }
 }

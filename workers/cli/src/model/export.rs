@@ -1,10 +1,10 @@
-//! `model export`: a version in forms that need none of this software.
+//! `model export`: writes a version in a format that works without this software.
 
-use super::{resolve, store_of};
+use super::versions::{resolve, store_of};
 use crate::{
-    Failed, Session,
     arguments::{Family, ModelFormat},
     output::refuse_to_replace,
+    session::{Failed, Session},
 };
 use anyhow::Context;
 use common::model::Model;
@@ -13,14 +13,14 @@ use std::{fmt::Write, path::Path};
 /// `export`
 pub(super) async fn export(
     session: &Session,
-    meant: &str,
+    version: &str,
     format: ModelFormat,
     (out, force): (Option<&Path>, bool),
     family: &Family,
 ) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let (_, model) = resolve(&store, family, meant).await?;
-    let text = written(&model, format)?;
+    let (_, model) = resolve(&store, family, version).await?;
+    let text = formatted(&model, format)?;
     match out {
         None => print!("{text}"),
         Some(file) => {
@@ -42,8 +42,8 @@ fn name_of(format: ModelFormat) -> &'static str {
     }
 }
 
-/// The model in this form, with a line end.
-pub(crate) fn written(model: &Model, format: ModelFormat) -> Result<String, Failed> {
+/// Returns the model in this format, with a line end.
+fn formatted(model: &Model, format: ModelFormat) -> Result<String, Failed> {
     let mut text = String::new();
     match format {
         ModelFormat::Json => text = serde_json::to_string_pretty(model)? + "\n",
@@ -62,8 +62,8 @@ fn formula(text: &mut String, model: &Model) -> std::fmt::Result {
         writeln!(text, "  {} {:?} · {:<14} in units of one {}", sign(c.per_unit), c.per_unit.abs(), c.feature, c.unit)?;
     }
     writeln!(text, "\nprobability of a service request = 1 / (1 + exp(-z))")?;
-    writeln!(text, "service is said to be likely from a probability of {threshold:?} on")?;
-    writeln!(text, "\ntmin, tmax and prcp are in tenths, as NOAA writes them: 25.4 °C are 254, 1 mm of rain is 10.")
+    writeln!(text, "service is predicted from a probability of {threshold:?} on")?;
+    writeln!(text, "\ntmin, tmax and prcp are in tenths, as in NOAA's files: 25.4 °C is 254, 1 mm of rain is 10.")
 }
 
 fn sign(number: f64) -> char {
@@ -74,19 +74,23 @@ fn python(text: &mut String, model: &Model) -> std::fmt::Result {
     let arguments: Vec<&str> = model.coefficients.iter().map(|c| c.feature.as_str()).collect();
     writeln!(
         text,
-        "\"\"\"Model {} {}: how likely a ride ends in a service request.\"\"\"",
+        "\"\"\"Model {} {}: probability that a ride ends in a service request.\"\"\"",
         model.model, model.model_id
     )?;
     writeln!(text, "from math import exp\n\nMODEL_ID = \"{}\"\nTHRESHOLD = {:?}\n\n", model.model_id, model.threshold)?;
     writeln!(text, "def probability({}):", arguments.join(", "))?;
     let units: Vec<String> = model.coefficients.iter().map(|c| format!("{} [{}]", c.feature, c.unit)).collect();
-    writeln!(text, "    \"\"\"Of a service request, 0 to 1. Units: {}.\"\"\"", units.join(", "))?;
+    writeln!(
+        text,
+        "    \"\"\"Return the probability of a service request, 0 to 1. Units: {}.\"\"\"",
+        units.join(", ")
+    )?;
     let terms: Vec<String> = model.coefficients.iter().map(|c| format!("{:?} * {}", c.per_unit, c.feature)).collect();
     let sum = if terms.is_empty() { "0.0".to_owned() } else { terms.join(" + ") };
     writeln!(text, "    z = {:?} + ({sum})", model.intercept)?;
     writeln!(text, "    if z >= 0:\n        return 1 / (1 + exp(-z))\n    return exp(z) / (1 + exp(z))\n\n")?;
     writeln!(text, "def service({}):", arguments.join(", "))?;
-    writeln!(text, "    \"\"\"Whether service is said to be likely.\"\"\"")?;
+    writeln!(text, "    \"\"\"Return whether service is predicted.\"\"\"")?;
     writeln!(text, "    return probability({}) >= THRESHOLD", arguments.join(", "))
 }
 
@@ -103,8 +107,7 @@ fn sql(text: &mut String, model: &Model) -> std::fmt::Result {
     writeln!(text, ")))")
 }
 
-/// PMML's RegressionModel with the logit link: <https://dmg.org/pmml/v4-4-1/Regression.html>. Names are those of the features and ids
-/// are hex digits: nothing here has to be escaped.
+/// Writes PMML's RegressionModel with the logit link: <https://dmg.org/pmml/v4-4-1/Regression.html>.
 fn pmml(text: &mut String, model: &Model) -> std::fmt::Result {
     let escaped = |name: &str| name.replace('&', "&amp;").replace('<', "&lt;").replace('"', "&quot;");
     let features = || model.coefficients.iter().map(|c| (escaped(&c.feature), c));

@@ -1,14 +1,13 @@
-//! `model prune`: what nobody will ask for any more leaves the store.
+//! `model prune`: removes old versions and old serving statistics.
 //!
-//! What has a name stays, and so do the last that were champion, with the models of breeds that were trained beside each of
-//! them: what a roll-back may need. Whoever is interrupted leaves folders without `model.json`, which are no versions any more;
-//! the next prune removes the rest.
+//! Versions with an alias stay, and so do the last champions with the breed models of their releases: a rollback may need
+//! them. An interrupted prune leaves folders without `model.json`, which are not versions; the next prune removes them.
 
-use super::{Names, READS_AT_ONCE, store_of};
+use super::versions::{Aliases, READS_AT_ONCE, store_of};
 use crate::{
-    Failed, Session,
     arguments::Prune,
     output::{ask, can_ask},
+    session::{Failed, Session},
 };
 use anyhow::anyhow;
 use common::model::{Alias, AliasName};
@@ -45,25 +44,25 @@ impl Folder {
     }
 }
 
-/// What is to go.
+/// What prune removes.
 #[derive(Debug, Default)]
-struct Doomed {
+struct Removal {
     versions: BTreeMap<VersionKey, Folder>,
-    /// Days of what was served and scored, by their folder.
+    /// Days of serving statistics and scored ride ids, by their folder.
     days: BTreeMap<String, Folder>,
 }
 
-impl Doomed {
+impl Removal {
     fn bytes(&self) -> u64 {
         self.versions.values().chain(self.days.values()).map(|folder| folder.bytes).sum()
     }
 
-    fn in_words(&self) -> String {
+    fn text(&self) -> String {
         let count = |count: usize, one: &str| {
             format!("{} {one}{}", HumanCount(count as u64), if count == 1 { "" } else { "s" })
         };
         format!(
-            "{} and {} of what was served and scored, {}",
+            "{} and {} of serving statistics, {}",
             count(self.versions.len(), "version"),
             count(self.days.len(), "day"),
             HumanBytes(self.bytes())
@@ -74,55 +73,56 @@ impl Doomed {
 /// `model prune`
 pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let mut doomed = doomed(&store, prune).await?;
-    let nothing = doomed.versions.is_empty() && doomed.days.is_empty();
+    let mut removal = plan(&store, prune).await?;
+    let nothing = removal.versions.is_empty() && removal.days.is_empty();
     if !prune.dry_run && !nothing {
         if !prune.yes {
-            can_ask(session, &format!("{} would be removed", doomed.in_words()))?;
-            list(&doomed);
-            if !ask(&format!("Remove {} from {}?", doomed.in_words(), session.store_place()?))? {
+            can_ask(session, &format!("{} would be removed", removal.text()))?;
+            list(&removal);
+            if !ask(&format!("Remove {} from {}?", removal.text(), session.store_location()?))? {
                 println!("nothing was removed");
                 return Ok(());
             }
-            // While the question stood somebody may have given a name to one of these.
-            let still = self::doomed(&store, prune).await?;
-            doomed.versions.retain(|version, _| still.versions.contains_key(version));
+            // While the question was open, a version may have received an alias.
+            let current = plan(&store, prune).await?;
+            removal.versions.retain(|version, _| current.versions.contains_key(version));
         }
-        remove(session, &store, &doomed).await?;
+        remove(session, &store, &removal).await?;
     }
     if session.shared.json {
         let versions: Vec<_> =
-            doomed.versions.keys().map(|(model, model_id)| json!({ "model": model, "model_id": model_id })).collect();
-        let days: Vec<_> = doomed.days.keys().collect();
-        let told = json!({ "removed": !prune.dry_run, "versions": versions, "days": days, "bytes": doomed.bytes() });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+            removal.versions.keys().map(|(model, model_id)| json!({ "model": model, "model_id": model_id })).collect();
+        let days: Vec<_> = removal.days.keys().collect();
+        let document =
+            json!({ "removed": !prune.dry_run, "versions": versions, "days": days, "bytes": removal.bytes() });
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     match (nothing, prune.dry_run) {
         (true, _) => println!(
-            "nothing is old enough to go: what has a name, the last {} champions of each family, and all of the last {} days stay",
+            "nothing to remove: versions with an alias, the last {} champions of each family, and everything of the last {} days stay",
             prune.keep, prune.days
         ),
         (false, true) => {
-            list(&doomed);
-            println!("{} would be removed", doomed.in_words());
+            list(&removal);
+            println!("{} would be removed", removal.text());
         }
-        (false, false) => println!("removed {}", doomed.in_words()),
+        (false, false) => println!("removed {}", removal.text()),
     }
     Ok(())
 }
 
-fn list(doomed: &Doomed) {
-    for ((model, model_id), folder) in &doomed.versions {
+fn list(removal: &Removal) {
+    for ((model, model_id), folder) in &removal.versions {
         println!("{model} {model_id}  of {}  {}", folder.written.strftime("%F"), HumanBytes(folder.bytes));
     }
-    for (day, folder) in &doomed.days {
+    for (day, folder) in &removal.days {
         println!("{day}  {}", HumanBytes(folder.bytes));
     }
 }
 
-/// All that is old and not kept.
-async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
+/// Lists everything that is old and not kept.
+async fn plan(store: &Store, prune: &Prune) -> Result<Removal, Failed> {
     let before = host::now() - SignedDuration::from_hours(24 * i64::from(prune.days));
     let mut versions: BTreeMap<VersionKey, Folder> = BTreeMap::new();
     let mut families = BTreeSet::new();
@@ -154,17 +154,17 @@ async fn doomed(store: &Store, prune: &Prune) -> Result<Doomed, Failed> {
             }
         }
     }
-    Ok(Doomed { versions, days })
+    Ok(Removal { versions, days })
 }
 
-/// What has a name now, the last `keep` champions before, and the models of breeds beside any of them.
+/// Returns the versions with an alias, the last `keep` champions before, and the breed models of their releases.
 async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<BTreeSet<VersionKey>, Failed> {
     let keeping = stream::iter(families).map(|family| async move {
-        let Names { champion, challenger } = Names::of(store, &family).await?;
+        let Aliases { champion, challenger } = Aliases::of(store, &family).await?;
         let first = Path::from(format!("{}/{family}/{}", layout::MODELS, AliasName::Champion.as_str()));
         if champion.is_none() && store.list(Some(&first)).try_next().await?.is_some() {
             return Err(Failed::Broken(anyhow!(
-                "{family} had a champion, and which one it is cannot be read below {first}/: nothing was removed"
+                "{family} had a champion, but it cannot be read below {first}/: nothing was removed"
             )));
         }
         let mut kept: Vec<String> = challenger.into_iter().map(|challenger| challenger.model_id).collect();
@@ -190,15 +190,15 @@ async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<
     Ok(kept.into_iter().flatten().collect())
 }
 
-/// Artefact first: without it the rest of a folder is no version.
-async fn remove(session: &Session, store: &Store, doomed: &Doomed) -> Result<(), Failed> {
+/// Removes the artefacts first: a folder without one is not a version.
+async fn remove(session: &Session, store: &Store, removal: &Removal) -> Result<(), Failed> {
     let artefact = |(family, id): &VersionKey| Path::from(layout::model(family, id));
-    let artefacts: Vec<Path> = doomed.versions.keys().map(artefact).collect();
-    let of_versions = doomed.versions.iter().flat_map(|(version, folder)| {
+    let artefacts: Vec<Path> = removal.versions.keys().map(artefact).collect();
+    let of_versions = removal.versions.iter().flat_map(|(version, folder)| {
         let artefact = artefact(version);
         folder.objects.iter().filter(move |object| **object != artefact)
     });
-    let rest = of_versions.chain(doomed.days.values().flat_map(|folder| &folder.objects)).cloned().collect();
+    let rest = of_versions.chain(removal.days.values().flat_map(|folder| &folder.objects)).cloned().collect();
     for objects in [artefacts, rest] {
         let removing = stream::iter(objects).map(|object| async move {
             match store.delete(&object).await {
@@ -208,12 +208,12 @@ async fn remove(session: &Session, store: &Store, doomed: &Doomed) -> Result<(),
         });
         removing.buffer_unordered(READS_AT_ONCE).try_collect::<Vec<()>>().await?;
     }
-    // Where the store is a folder, what is empty now goes, too; others have no folders.
-    let place = session.store_place()?;
-    let place = PathBuf::from(place.strip_prefix("file://").unwrap_or(&place));
-    let folders = doomed.versions.keys().map(|(family, id)| format!("{}/{family}/{id}", layout::MODELS));
-    for folder in folders.chain(doomed.days.keys().cloned()) {
-        let _ = std::fs::remove_dir(place.join(folder));
+    // A store in a local folder keeps empty folders: remove them.
+    let location = session.store_location()?;
+    let location = PathBuf::from(location.strip_prefix("file://").unwrap_or(&location));
+    let folders = removal.versions.keys().map(|(family, id)| format!("{}/{family}/{id}", layout::MODELS));
+    for folder in folders.chain(removal.days.keys().cloned()) {
+        let _ = std::fs::remove_dir(location.join(folder));
     }
     Ok(())
 }

@@ -1,8 +1,15 @@
-//! `model list`, `show` and `diff`: what there is to see.
+//! `model list` and `show`.
 
-use super::{Names, READS_AT_ONCE, check_family, resolve, store_of, versions};
-use crate::{Failed, Session, arguments::Family, output::legible, report::cautions};
-use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics, Model};
+use super::{
+    cautions::cautions,
+    versions::{Aliases, READS_AT_ONCE, resolve, store_of, versions},
+};
+use crate::{
+    arguments::Family,
+    output::legible,
+    session::{Failed, Session},
+};
+use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
 use object_store::path::Path;
@@ -10,14 +17,15 @@ use records::{Store, layout, store};
 use serde_json::json;
 use trainer::{document::Verdict, release::registry, report::odds::factor};
 
-/// Columns of the terminal that texts are wrapped to.
+/// Number of columns that texts are wrapped to.
 const WIDTH: usize = 96;
 
-/// One version in a list.
+/// One version in the list.
 #[derive(serde::Serialize)]
 struct Line {
     model_id: String,
-    name: &'static str,
+    #[serde(rename = "name")]
+    alias: &'static str,
     rides: u64,
     batches: usize,
     alpha: f64,
@@ -36,18 +44,18 @@ struct Test {
 pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Result<(), Failed> {
     let store = store_of(session)?;
     let family = family.model.as_str();
-    let names = Names::of(&store, family).await?;
-    let known = versions(&store, family).await?;
-    let reading = stream::iter(known).map(|model_id| line(&store, family, &names, model_id));
+    let aliases = Aliases::of(&store, family).await?;
+    let versions = versions(&store, family).await?;
+    let reading = stream::iter(versions).map(|model_id| line(&store, family, &aliases, model_id));
     let mut lines: Vec<Line> =
         reading.buffered(READS_AT_ONCE).try_filter_map(async |line| Ok(line)).try_collect().await?;
     lines.sort_by(|a, b| {
-        (b.name == "champion", b.rides, &b.model_id).cmp(&(a.name == "champion", a.rides, &a.model_id))
+        (b.alias == "champion", b.rides, &b.model_id).cmp(&(a.alias == "champion", a.rides, &a.model_id))
     });
-    let of_breeds = families(&store, &format!("{family}--")).await?;
+    let breed_families = families(&store, &format!("{family}--")).await?;
     let champions = match breeds {
         true => {
-            let reading = stream::iter(of_breeds.clone()).map(|breed| {
+            let reading = stream::iter(breed_families.clone()).map(|breed| {
                 let store = &store;
                 async move { registry::current(store, &breed, AliasName::Champion).await }
             });
@@ -56,36 +64,36 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
         false => Vec::<Alias>::new(),
     };
     if session.shared.json {
-        let Names { champion, challenger } = &names;
-        let told = json!({
+        let Aliases { champion, challenger } = &aliases;
+        let document = json!({
             "model": family, "champion": champion, "challenger": challenger, "versions": lines,
-            "breeds": of_breeds.len(), "champions_of_breeds": champions,
+            "breeds": breed_families.len(), "champions_of_breeds": champions,
         });
-        println!("{}", serde_json::to_string_pretty(&told)?);
+        println!("{}", serde_json::to_string_pretty(&document)?);
         return Ok(());
     }
     if lines.is_empty() {
         println!(
-            "{family} has no version: a trainer makes one of the datasets, `wildrydes model retrain` does it here"
+            "{family} has no version: a trainer trains one on the datasets, or `wildrydes model retrain` does it here"
         );
         return Ok(());
     }
     println!("{:<18}{:<14}{:>12}{:>9}{:>10}{:>10}  became", family, "", "rides", "batches", "log-loss", "ROC AUC");
-    for Line { model_id, name, rides, batches, test, verdict, .. } in &lines {
+    for Line { model_id, alias, rides, batches, test, verdict, .. } in &lines {
         let loss = test.as_ref().map_or("–".to_owned(), |test| format!("{:.5}", test.log_loss));
         let auc = test.as_ref().and_then(|test| test.roc_auc).map_or("–".to_owned(), |auc| format!("{auc:.4}"));
         let verdict = verdict.as_deref().unwrap_or("–");
         println!(
-            "{model_id:<18}{name:<14}{:>12}{batches:>9}{loss:>10}{auc:>10}  {verdict}",
+            "{model_id:<18}{alias:<14}{:>12}{batches:>9}{loss:>10}{auc:>10}  {verdict}",
             HumanCount(*rides).to_string()
         );
     }
-    if let Some(champion) = &names.champion {
+    if let Some(champion) = &aliases.champion {
         println!("\nchampion since {} by {}", champion.at, legible(&champion.by, false));
         print!("{}", wrapped(&champion.why, "  "));
     }
-    if !of_breeds.is_empty() && !breeds {
-        println!("\n{} breeds have models of their own (--breeds)", of_breeds.len());
+    if !breed_families.is_empty() && !breeds {
+        println!("\n{} breeds have breed models (--breeds lists them)", breed_families.len());
     }
     for champion in &champions {
         println!("{:<52}{:<18}since {}", champion.model, champion.model_id, champion.at);
@@ -93,12 +101,12 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
     Ok(())
 }
 
-async fn line(store: &Store, family: &str, names: &Names, model_id: String) -> Result<Option<Line>, Failed> {
+async fn line(store: &Store, family: &str, aliases: &Aliases, model_id: String) -> Result<Option<Line>, Failed> {
     let Ok((_, model)) = registry::version(store, family, &model_id).await? else { return Ok(None) };
     let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &model_id)).await?;
     let test = |metrics: &Metrics| Test { rides: metrics.rides, log_loss: metrics.log_loss, roc_auc: metrics.roc_auc };
     Ok(Some(Line {
-        name: names.name_of(&model_id),
+        alias: aliases.name_of(&model_id),
         rides: model.counts.train + model.counts.test,
         batches: model.datasets.len(),
         alpha: model.alpha,
@@ -115,18 +123,18 @@ async fn families(store: &Store, prefix: &str) -> Result<Vec<String>, Failed> {
 }
 
 /// `show`
-pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Result<(), Failed> {
+pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Result<(), Failed> {
     let store = store_of(session)?;
-    let (version, model) = resolve(&store, family, meant).await?;
+    let (version, model) = resolve(&store, family, name).await?;
     if session.shared.json {
         println!("{}", serde_json::to_string_pretty(&model)?);
         return Ok(());
     }
-    let names = Names::of(&store, &model.model).await?;
+    let aliases = Aliases::of(&store, &model.model).await?;
     let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&model.model, &model.model_id)).await?;
-    println!("{} {}  {}", model.model, model.model_id, names.name_of(&model.model_id));
+    println!("{} {}  {}", model.model, model.model_id, aliases.name_of(&model.model_id));
     println!("  artefact sha256 {}", version.sha256);
-    for (name, alias) in [("champion", &names.champion), ("challenger", &names.challenger)] {
+    for (name, alias) in [("champion", &aliases.champion), ("challenger", &aliases.challenger)] {
         if let Some(alias) = alias.as_ref().filter(|alias| alias.named(&model.model_id)) {
             let past = alias.history.iter().map(|past| (&past.model_id, &past.by, &past.at, &past.why));
             let present = (&alias.model_id, &alias.by, &alias.at, &alias.why);
@@ -137,7 +145,7 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
         }
     }
     if let Some(verdict) = verdict.filter(|verdict| !verdict.promoted) {
-        println!("  not promoted when it was trained ({})", verdict.reason);
+        println!("  not promoted after training ({})", verdict.reason);
         print!("{}", wrapped(&verdict.why, "    "));
     }
     let counts = &model.counts;
@@ -156,14 +164,14 @@ pub(super) async fn show(session: &Session, meant: &str, family: &Family) -> Res
     }
     quality(if model.test.is_some() { "training rides" } else { "\ntraining rides" }, &model.train);
     if let Some(evidence) = &model.evidence {
-        told(evidence);
+        print_evidence(evidence);
     }
     for why in cautions(&model) {
-        print!("{}", wrapped(&format!("beware: {why}"), "  "));
+        print!("{}", wrapped(&format!("caution: {why}"), "  "));
     }
     let report = layout::report(&model.model, &model.model_id);
     if store::exists(&store, &report).await? {
-        println!("\nreport: {}/{report}", session.store_place()?);
+        println!("\nreport: {}/{report}", session.store_location()?);
     }
     Ok(())
 }
@@ -208,7 +216,7 @@ fn quality(of: &str, metrics: &Metrics) {
     );
 }
 
-fn told(evidence: &Evidence) {
+fn print_evidence(evidence: &Evidence) {
     println!();
     for (what, test) in [("all features against none", &evidence.any), ("weather beside mileage", &evidence.weather)] {
         if let Some(test) = test {
@@ -217,100 +225,17 @@ fn told(evidence: &Evidence) {
         }
     }
     let Some(held_out) = &evidence.held_out else { return };
-    let gains =
-        [("saying the base rate", Some(&held_out.over_base_rate)), ("mileage alone", held_out.over_mileage.as_ref())];
+    let gains = [
+        ("predicting the base rate", Some(&held_out.over_base_rate)),
+        ("mileage alone", held_out.over_mileage.as_ref()),
+    ];
     for (what, gain) in gains.into_iter().filter_map(|(what, gain)| Some((what, gain?))) {
         let Interval { value, lower, upper } = gain.log_loss;
         println!("held out, better than {what}: log-loss by {value:.5} ({lower:.5} to {upper:.5})");
     }
 }
 
-/// `diff`
-pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Family) -> Result<(), Failed> {
-    let store = store_of(session)?;
-    check_family(&family.model)?;
-    let ((_, a), (_, b)) = (resolve(&store, family, from).await?, resolve(&store, family, to).await?);
-    let only_in = |one: &Model, other: &Model| -> Vec<String> {
-        let of_one = one.datasets.iter().filter(|dataset| !other.datasets.contains(dataset));
-        of_one.map(|dataset| dataset.batch_id.clone()).collect()
-    };
-    let settings = [serde_json::to_value(&a.settings)?, serde_json::to_value(&b.settings)?];
-    let changed: Vec<(String, [String; 2])> = settings[0]
-        .as_object()
-        .into_iter()
-        .flatten()
-        .map(|(key, value)| (key.clone(), [value.to_string(), settings[1][key].to_string()]))
-        .filter(|(_, [one, other])| one != other)
-        .collect();
-    let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&b.model, &b.model_id)).await?;
-    let comparison = verdict.and_then(|verdict| verdict.comparison).filter(|c| c.champion_id == a.model_id);
-    if session.shared.json {
-        let told = json!({
-            "from": a, "to": b, "datasets": { "removed": only_in(&a, &b), "added": only_in(&b, &a) },
-            "same_held_out_rides": comparison,
-        });
-        println!("{}", serde_json::to_string_pretty(&told)?);
-        return Ok(());
-    }
-    println!("{:<24}{:>20}{:>20}{:>16}", "", a.model_id, b.model_id, "difference");
-    let row = |name: &str, one: Option<f64>, other: Option<f64>| {
-        let told = |value: Option<f64>| value.map_or("–".to_owned(), |value| format!("{value:.6}"));
-        let difference = one.zip(other).map_or(String::new(), |(one, other)| format!("{:+.6}", other - one));
-        println!("{name:<24}{:>20}{:>20}{difference:>16}", told(one), told(other));
-    };
-    row("intercept", Some(a.intercept), Some(b.intercept));
-    let weight = |model: &Model, name: &str| model.coefficients.iter().find(|c| c.feature == name).map(|c| c.per_unit);
-    for feature in common::features::FEATURES {
-        if let (one, other) = (weight(&a, feature.name), weight(&b, feature.name))
-            && (one.is_some() || other.is_some())
-        {
-            row(feature.name, one, other);
-        }
-    }
-    row("penalty", Some(a.alpha), Some(b.alpha));
-    row("threshold", Some(a.threshold), Some(b.threshold));
-    println!("\neach on the rides held out from it");
-    type Figure = fn(&Metrics) -> Option<f64>;
-    let of = |model: &Model, figure: Figure| model.test.as_ref().and_then(figure);
-    let figures: [(&str, Figure); 6] = [
-        ("rides", |m| Some(m.rides as f64)),
-        ("log-loss", |m| Some(m.log_loss)),
-        ("Brier score", |m| Some(m.brier)),
-        ("ROC AUC", |m| m.roc_auc),
-        ("accuracy", |m| Some(m.accuracy)),
-        ("calibration error", |m| m.calibration_error),
-    ];
-    for (name, figure) in figures {
-        row(name, of(&a, figure), of(&b, figure));
-    }
-    if let Some(c) = comparison {
-        println!(
-            "\non the same {} held-out rides: {} {:.5} and {:.5}, better by {:.5} ({:.5} to {:.5})",
-            HumanCount(c.rides),
-            c.metric.name(),
-            c.champion,
-            c.challenger,
-            c.gain.value,
-            c.gain.lower,
-            c.gain.upper
-        );
-    }
-    let list = |ids: Vec<String>| match ids.len() {
-        0..=5 => ids.join(", "),
-        many => format!("{}, … {many} in all", ids[..5].join(", ")),
-    };
-    for (what, ids) in [("only the first knows", only_in(&a, &b)), ("only the second knows", only_in(&b, &a))] {
-        if !ids.is_empty() {
-            println!("{what} batch {}", list(ids));
-        }
-    }
-    for (key, [one, other]) in changed {
-        println!("setting {key}: {one} → {other}");
-    }
-    Ok(())
-}
-
-/// A text in lines that fit, each after `indent`, made harmless for a terminal.
+/// Wraps a text, each line after `indent`, and makes it safe for a terminal.
 fn wrapped(text: &str, indent: &str) -> String {
     let mut lines = String::new();
     let mut line = String::new();

@@ -1,0 +1,6 @@
+//! Scores a ride: by the fleet, by a gateway over HTTP, or in this process. Depends on `session`, `output` and `arguments`.
+
+pub(crate) mod remote;
+mod score;
+
+pub(crate) use score::score;

@@ -1,0 +1,162 @@
+//! `score`: scores one ride by the fleet, by a gateway, or by a scorer in this process.
+
+use crate::{
+    arguments::{Score, UnitSystem},
+    ask::remote::Remote,
+    session::{Failed, Session},
+};
+use common::{
+    features::FEATURES,
+    message::{
+        Contribution, Fallback, PrecipitationUnit, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+        ScoreRide, TemperatureUnit, Units,
+    },
+};
+use records::Store;
+use runtime::{Broker, MemoryBroker, Shutdown, client::Client, process::run_options, worker::run};
+use std::{sync::Arc, time::Duration};
+
+/// Prints what each feature adds to the log-odds of an average ride.
+fn print_contributions(explanation: &[Contribution]) {
+    if !explanation.is_empty() {
+        println!("\n{:<14}{:>10}  {:<12}{:>10}", "contribution", "", "", "log-odds");
+    }
+    for Contribution { feature, value, log_odds, outside_training } in explanation {
+        let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
+        let outside = if *outside_training { "   outside the range of the training data" } else { "" };
+        println!("{feature:<14}{value:>10}  {unit:<12}{log_odds:>+10.3}{outside}");
+    }
+}
+
+/// `score`
+pub(crate) async fn score(session: &Session, options: &Score) -> Result<(), Failed> {
+    let system = options.units.unwrap_or(UnitSystem::Noaa);
+    if options.units.is_none() && !session.shared.json {
+        eprintln!("{}", assumed_units(options));
+    }
+    let (temperature, precipitation) = match system {
+        UnitSystem::Noaa => (TemperatureUnit::CelsiusTenths, PrecipitationUnit::MillimetreTenths),
+        UnitSystem::Celsius => (TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
+        UnitSystem::Fahrenheit => (TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
+    };
+    let ride = ScoreRide {
+        ride_id: None,
+        breed: options.breed.clone(),
+        distance: Some(options.distance),
+        healthpoints: Some(options.healthpoints),
+        magicpoints: Some(options.magicpoints),
+        tmin: Some(options.tmin),
+        tmax: Some(options.tmax),
+        prcp: Some(options.prcp),
+    };
+    let request_id = format!("{:032x}", rand::random::<u128>());
+    let units = Units { temperature, precipitation };
+    let request = ScoreRequest { request_id, units, explain: true, rides: vec![ride] };
+    let deadline = Duration::from_millis(options.timeout_ms);
+    if let Some(remote) = Remote::of(&options.remote)? {
+        let answer = remote.score(&request, deadline).await?;
+        return print_response(session, &answer, true);
+    }
+    let response = match options.fleet || session.shared.broker.is_some() {
+        true => ask(session.broker()?.as_ref(), &request, deadline).await?,
+        false => match session.store_if_there()? {
+            Some(store) => ask_here(session, store, &request, deadline).await?,
+            None => {
+                let why = format!("no model to score with: {}", session.no_store()?);
+                match session.shared.json {
+                    true => println!("{}", serde_json::json!({ "error": why, "exit_code": 4 })),
+                    false => eprintln!("error: {why}"),
+                }
+                return Err(Failed::NoModel);
+            }
+        },
+    };
+    print_response(session, &response, options.fleet || session.shared.broker.is_some())
+}
+
+/// Returns the units in which the weather was read, for a command without `--units`: a score of temperatures ten times too high
+/// looks normal.
+fn assumed_units(Score { tmin, tmax, prcp, .. }: &Score) -> String {
+    let [tmin, tmax, prcp] = [tmin, tmax, prcp].map(|tenths| tenths / 10.0);
+    format!("weather in NOAA's tenths: {tmin} to {tmax} °C, {prcp} mm (--units celsius or fahrenheit for other units)")
+}
+
+async fn ask(broker: &dyn Broker, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, Failed> {
+    let client = Client::connect(broker, "wildrydes").await?;
+    let response = client.score(request, deadline).await;
+    client.close().await;
+    Ok(response?)
+}
+
+/// Scores by a scorer behind its queue in this process.
+async fn ask_here(
+    session: &Session,
+    store: Store,
+    request: &ScoreRequest,
+    deadline: Duration,
+) -> Result<ScoreResponse, Failed> {
+    let broker: Arc<dyn Broker> = Arc::new(MemoryBroker::new());
+    // A single request also waits until the breed model is loaded.
+    let settings = scorer::Settings { breed_wait_ms: deadline.as_millis() as u64, ..session.section()? };
+    let scorer = scorer::Scorer::new(settings, store).unwatched();
+    let options = run_options::<scorer::Scorer>(&session.section()?, &session.section()?);
+    let shutdown = Shutdown::new();
+    let running = tokio::spawn(run(Arc::new(scorer), Arc::clone(&broker), options, shutdown.clone()));
+    let response = ask(broker.as_ref(), request, deadline).await;
+    shutdown.cancel();
+    running.await??;
+    response
+}
+
+fn print_response(session: &Session, response: &ScoreResponse, of_fleet: bool) -> Result<(), Failed> {
+    if session.shared.json {
+        println!("{}", serde_json::to_string(response)?);
+    }
+    let outcome = response.scores.first().map(|score| &score.outcome);
+    match (&response.error, outcome) {
+        (Some(error), _) | (None, Some(ScoreOutcome::Failed { error })) => {
+            let remedy = match error.code {
+                ScoreErrorCode::NoModel if of_fleet => {
+                    " (the trainer trains one on the datasets: `wildrydes ingest` waits for it and reports why there is none, \
+                     `wildrydes status` shows whether a trainer reads its queue)"
+                }
+                ScoreErrorCode::NoModel => {
+                    " (`wildrydes demo` and `wildrydes run` train one; --store names the store that has one)"
+                }
+                _ => "",
+            };
+            if !session.shared.json {
+                eprintln!("error: {}{remedy}", error.message);
+            }
+            match error.code {
+                ScoreErrorCode::NoModel => Err(Failed::NoModel),
+                _ => Err(Failed::Reported),
+            }
+        }
+        (None, Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback })) => {
+            if !session.shared.json {
+                let (model, model_id, threshold) = match by {
+                    Some(by) => (Some(by.model.as_str()), Some(by.model_id.as_str()), Some(by.threshold)),
+                    None => (response.model.as_deref(), response.model_id.as_deref(), response.threshold),
+                };
+                let threshold = threshold.unwrap_or_default();
+                let decision = if *service { "service is likely" } else { "no service expected" };
+                println!(
+                    "{:.1} % likely to end in a service request: {decision} (threshold {:.0} %)",
+                    probability * 100.0,
+                    threshold * 100.0
+                );
+                let why = match fallback {
+                    None => "",
+                    Some(Fallback::NoBreedModel) => ", the global model: the release has no model of the breed",
+                    Some(Fallback::Loading) => ", the global model: the breed model is still loading",
+                    Some(Fallback::Unavailable) => ", the global model: the breed model cannot be read now",
+                };
+                println!("model {} {}{why}", model.unwrap_or_default(), model_id.unwrap_or_default());
+                print_contributions(explanation);
+            }
+            Ok(())
+        }
+        (None, None) => Err(Failed::Broken(anyhow::anyhow!("the answer contains neither a score nor an error"))),
+    }
+}

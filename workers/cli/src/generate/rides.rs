@@ -1,0 +1,353 @@
+//! Synthetic rides.
+
+use super::{
+    draw::Draw,
+    weather::{Weather, WeatherOptions},
+};
+use common::{features::FEATURE_COUNT, ride::RejectReason};
+use serde::Serialize;
+use std::{
+    fs::File,
+    io::{self, BufWriter, Write},
+    path::Path,
+};
+
+/// The coefficients behind the labels: log-odds of a service request, per original unit.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Truth {
+    /// Log-odds of a ride whose features are all 0.
+    pub intercept: f64,
+    /// Per mile.
+    pub distance: f64,
+    /// Per point.
+    pub healthpoints: f64,
+    /// Per point.
+    pub magicpoints: f64,
+    /// Per tenth of °C.
+    pub tmin: f64,
+    /// Per tenth of °C.
+    pub tmax: f64,
+    /// Per tenth of mm.
+    pub prcp: f64,
+}
+
+/// The coefficients behind every generated label. Health has no effect.
+pub const TRUTH: Truth = Truth {
+    intercept: -19.2,
+    distance: 0.75,
+    healthpoints: 0.0,
+    magicpoints: -0.011,
+    tmin: -0.004,
+    tmax: -0.003,
+    prcp: 0.007,
+};
+
+impl Truth {
+    /// Returns one coefficient per feature, in the order of `common::features::FEATURES`.
+    pub fn coefficients(&self) -> [f64; FEATURE_COUNT] {
+        [self.distance, self.healthpoints, self.magicpoints, self.tmin, self.tmax, self.prcp]
+    }
+
+    /// Returns the probability of a service request for a ride with these features.
+    pub fn probability(&self, features: [f64; FEATURE_COUNT]) -> f64 {
+        let log_odds = self.coefficients().iter().zip(features).fold(self.intercept, |sum, (b, x)| sum + b * x);
+        1.0 / (1.0 + (-log_odds).exp())
+    }
+}
+
+/// Which rides to generate.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct RidesOptions {
+    /// Number of rides.
+    pub rides: u64,
+    /// The same seed gives the same rides; also the seed of the weather behind their labels.
+    pub seed: u64,
+    /// Share of rides that the splitter rejects, 0 to 1.
+    pub bad_share: f64,
+    /// The calendar year of all rides, UTC.
+    pub year: i16,
+    /// Whether rides have labels.
+    pub labelled: bool,
+}
+
+impl Default for RidesOptions {
+    fn default() -> Self {
+        let WeatherOptions { seed, year } = WeatherOptions::default();
+        Self { rides: 20_000, seed, bad_share: 0.002, year, labelled: true }
+    }
+}
+
+/// Form of a document of rides.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DocumentForm {
+    /// `{"travel_data": [...]}`
+    TravelData,
+    /// `[...]`
+    Array,
+    /// One object per line.
+    Ndjson,
+    /// Objects with nothing between them.
+    Concatenated,
+}
+
+/// A value of a ride. Some producers write numbers as text, some write invalid values.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Value {
+    /// A whole number.
+    Whole(i64),
+    /// A number with a fraction.
+    Decimal(f64),
+    /// Text, or a number as text.
+    Text(String),
+    /// Invalid in every field.
+    Boolean(bool),
+}
+
+/// One ride as producers write it; a field without a value is omitted.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+#[serde(rename_all = "PascalCase")]
+#[allow(missing_docs)] // the fields of a ride
+pub struct SyntheticRide {
+    /// Why the splitter rejects it; `None` if it is valid.
+    #[serde(skip)]
+    pub reject_reason: Option<RejectReason>,
+    #[serde(rename = "ride_id", skip_serializing_if = "Option::is_none")]
+    pub ride_id: Option<Value>,
+    pub name: Value,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub status_time: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub latitude: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub longitude: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub distance: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub health_points: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub magic_points: Option<Value>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub field_service: Option<Value>,
+    pub breed: Value,
+}
+
+const NAMES: [&str; 20] = [
+    "Almond",
+    "Biscuit",
+    "Calliope",
+    "Dapple",
+    "Ember",
+    "Fennel",
+    "Gossamer",
+    "Hazel, Jr.",
+    "Indigo",
+    "Jubilee",
+    "Kestrel",
+    "Luna",
+    "Marzipan",
+    "Nutmeg",
+    "Orla \"Swift\" Hoof",
+    "Pixie",
+    "Quartz",
+    "Rowan",
+    "Søren",
+    "Thistle",
+];
+const BREEDS: [&str; 6] = ["Highland", "Silverhorn", "Moonmane", "Cloudrunner", "Marsh", "Emberhoof"];
+
+/// The reasons of invalid rides, in turn: all reasons to reject a well-formed object.
+const REJECT_REASONS: [RejectReason; 23] = [
+    RejectReason::MissingStatustime,
+    RejectReason::InvalidStatustime,
+    RejectReason::MissingLatitude,
+    RejectReason::InvalidLatitude,
+    RejectReason::LatitudeOutOfRange,
+    RejectReason::MissingLongitude,
+    RejectReason::InvalidLongitude,
+    RejectReason::LongitudeOutOfRange,
+    RejectReason::MissingDistance,
+    RejectReason::InvalidDistance,
+    RejectReason::NegativeDistance,
+    RejectReason::MissingHealthpoints,
+    RejectReason::InvalidHealthpoints,
+    RejectReason::MissingMagicpoints,
+    RejectReason::InvalidMagicpoints,
+    RejectReason::InvalidFieldservice,
+    RejectReason::InvalidName,
+    RejectReason::InvalidBreed,
+    RejectReason::InvalidRideId,
+    RejectReason::DuplicateRideId,
+    RejectReason::DistanceOutOfRange,
+    RejectReason::HealthpointsOutOfRange,
+    RejectReason::MagicpointsOutOfRange,
+];
+
+/// Times Square: degrees north and east.
+pub(super) const MANHATTAN: (f64, f64) = (40.749167, -73.985184);
+/// Radius around it in kilometres within which rides end.
+const AROUND_KM: f64 = 60.0;
+/// Kilometres of one degree of latitude.
+const DEGREE_KM: f64 = 111.195;
+/// Cosine of Manhattan's latitude: length of a degree of longitude relative to one of latitude.
+const LONGITUDE_SCALE: f64 = 0.7576;
+/// Share of rides that end hundreds of kilometres away, without a station in reach.
+const FAR_SHARE: f64 = 0.0008;
+/// Share of rides whose numbers are written as text.
+const TEXT_SHARE: f64 = 0.3;
+/// Weather behind the label of a ride that has none: tmin, tmax, prcp.
+const TYPICAL: [f64; 3] = [90.0, 170.0, 45.0];
+
+/// Generates rides one after the other. The first has a `ride_id`, so that a later one can repeat it.
+pub fn rides(options: &RidesOptions) -> impl Iterator<Item = SyntheticRide> + use<> {
+    let RidesOptions { rides, seed, year, .. } = *options;
+    let mut generator = RideGenerator {
+        options: *options,
+        draw: Draw::new(seed, 1),
+        weather: Weather::new(&WeatherOptions { seed, year }),
+        invalid_so_far: 0,
+    };
+    (0..rides).map(move |index| generator.ride(index))
+}
+
+struct RideGenerator {
+    options: RidesOptions,
+    draw: Draw,
+    weather: Weather,
+    invalid_so_far: usize,
+}
+
+impl RideGenerator {
+    fn ride(&mut self, index: u64) -> SyntheticRide {
+        let draw = &mut self.draw;
+        let day = draw.below(self.weather.calendar.len());
+        let millis = draw.below(86_400_000);
+        let (latitude, longitude) = place(draw);
+        let distance = millionths(29.0 + 2.0 * draw.unit());
+        let healthpoints = 290 + draw.below(81) as i64;
+        let magicpoints = (10.0 * distance + 60.0 * draw.normal()).round().max(0.0) as i64;
+        let [tmin, tmax, prcp] = self.weather.near(day, latitude, longitude).unwrap_or(TYPICAL);
+        let probability = TRUTH.probability([distance, healthpoints as f64, magicpoints as f64, tmin, tmax, prcp]);
+        let service = draw.unit() < probability;
+        let name = NAMES[draw.below(NAMES.len())];
+        let breed = BREEDS[draw.below(BREEDS.len())];
+        let as_text = draw.unit() < TEXT_SHARE;
+        let is_invalid = draw.unit() < self.options.bad_share && index > 0;
+
+        let whole = |number: i64| Some(if as_text { Value::Text(number.to_string()) } else { Value::Whole(number) });
+        let decimal =
+            |number: f64| Some(if as_text { Value::Text(format!("{number:.6}")) } else { Value::Decimal(number) });
+        let mut ride = SyntheticRide {
+            reject_reason: None,
+            ride_id: (index == 0).then(|| self.first_ride_id()),
+            name: Value::Text(name.to_owned()),
+            status_time: Some(Value::Text(self.time(day, millis))),
+            latitude: decimal(latitude),
+            longitude: decimal(longitude),
+            distance: decimal(distance),
+            health_points: whole(healthpoints),
+            magic_points: whole(magicpoints),
+            field_service: if self.options.labelled { whole(service.into()) } else { None },
+            breed: Value::Text(breed.to_owned()),
+        };
+        if is_invalid {
+            self.invalidate(&mut ride);
+        }
+        ride
+    }
+
+    fn first_ride_id(&self) -> Value {
+        Value::Text(format!("made-up-{}-{}-first", self.options.year, self.options.seed))
+    }
+
+    /// Formats a time as `YYYY-MM-DD HH:MM:SS.fff`.
+    fn time(&self, day: usize, millis: usize) -> String {
+        let (month, day) = self.weather.calendar[day];
+        let (seconds, millis) = (millis / 1000, millis % 1000);
+        let (hour, minute, second) = (seconds / 3600, seconds / 60 % 60, seconds % 60);
+        format!("{:04}-{month:02}-{day:02} {hour:02}:{minute:02}:{second:02}.{millis:03}", self.options.year)
+    }
+
+    /// Makes a ride invalid.
+    fn invalidate(&mut self, ride: &mut SyntheticRide) {
+        use RejectReason as Why;
+        let why = REJECT_REASONS[self.invalid_so_far % REJECT_REASONS.len()];
+        self.invalid_so_far += 1;
+        let not_a_number = || Some(Value::Text("n/a".to_owned()));
+        match why {
+            Why::MissingStatustime => ride.status_time = None,
+            Why::InvalidStatustime => ride.status_time = Some(Value::Text("yesterday".to_owned())),
+            Why::MissingLatitude => ride.latitude = None,
+            Why::InvalidLatitude => ride.latitude = not_a_number(),
+            Why::LatitudeOutOfRange => ride.latitude = Some(Value::Decimal(91.25)),
+            Why::MissingLongitude => ride.longitude = None,
+            Why::InvalidLongitude => ride.longitude = not_a_number(),
+            Why::LongitudeOutOfRange => ride.longitude = Some(Value::Decimal(-190.5)),
+            Why::MissingDistance => ride.distance = None,
+            Why::InvalidDistance => ride.distance = not_a_number(),
+            Why::NegativeDistance => ride.distance = Some(Value::Decimal(-1.5)),
+            Why::MissingHealthpoints => ride.health_points = None,
+            Why::InvalidHealthpoints => ride.health_points = not_a_number(),
+            Why::MissingMagicpoints => ride.magic_points = None,
+            Why::InvalidMagicpoints => ride.magic_points = Some(Value::Boolean(true)),
+            Why::InvalidFieldservice => ride.field_service = Some(Value::Whole(2)),
+            Why::InvalidName => ride.name = Value::Boolean(true),
+            Why::InvalidBreed => ride.breed = Value::Boolean(false),
+            Why::InvalidRideId => ride.ride_id = Some(Value::Boolean(true)),
+            Why::DuplicateRideId => ride.ride_id = Some(self.first_ride_id()),
+            Why::DistanceOutOfRange => ride.distance = Some(Value::Decimal(1_000_000.5)),
+            Why::HealthpointsOutOfRange => ride.health_points = Some(Value::Whole(1_000_000_001)),
+            Why::MagicpointsOutOfRange => ride.magic_points = Some(Value::Whole(-1_000_000_001)),
+            Why::InvalidJson | Why::NotAnObject | Why::DuplicateField | Why::RideTooLarge => return,
+        }
+        ride.reject_reason = Some(why);
+    }
+}
+
+/// Draws the place where a ride ends: degrees north and east.
+fn place(draw: &mut Draw) -> (f64, f64) {
+    let (north_km, east_km) = if draw.unit() < FAR_SHARE {
+        (-300.0 - 150.0 * draw.unit(), -200.0 - 150.0 * draw.unit())
+    } else {
+        loop {
+            let (x, y) = (2.0 * draw.unit() - 1.0, 2.0 * draw.unit() - 1.0);
+            if x * x + y * y <= 1.0 {
+                break (AROUND_KM * y, AROUND_KM * x);
+            }
+        }
+    };
+    let latitude = MANHATTAN.0 + north_km / DEGREE_KM;
+    let longitude = MANHATTAN.1 + east_km / (DEGREE_KM * LONGITUDE_SCALE);
+    (millionths(latitude), millionths(longitude))
+}
+
+/// Rounds to six decimals.
+fn millionths(number: f64) -> f64 {
+    (number * 1e6).round() / 1e6
+}
+
+/// Writes a document of synthetic rides, with a few of them in memory at a time.
+///
+/// # Errors
+/// Fails if the file cannot be written.
+pub fn write_rides(path: &Path, form: DocumentForm, options: &RidesOptions) -> io::Result<()> {
+    let mut out = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let (start, between, end) = match form {
+        DocumentForm::TravelData => ("{\"travel_data\":[\n", ",\n", "\n]}\n"),
+        DocumentForm::Array => ("[\n", ",\n", "\n]\n"),
+        DocumentForm::Ndjson => ("", "\n", "\n"),
+        DocumentForm::Concatenated => ("", "", ""),
+    };
+    out.write_all(start.as_bytes())?;
+    for (index, ride) in rides(options).enumerate() {
+        if index > 0 {
+            out.write_all(between.as_bytes())?;
+        }
+        serde_json::to_writer(&mut out, &ride)?;
+    }
+    out.write_all(end.as_bytes())?;
+    out.into_inner()?.sync_all()
+}
+
+#[cfg(test)]
+mod tests;

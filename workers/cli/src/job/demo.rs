@@ -1,0 +1,49 @@
+//! `demo`: the whole job on synthetic rides with known coefficients.
+
+use super::{
+    in_process::{Files, in_process},
+    report::{self, KnownTruth},
+    serve,
+};
+use crate::{
+    arguments::Demo,
+    generate::{self, DocumentForm, RidesOptions, WeatherOptions},
+    session::{Failed, Session, decided_serve_overrides},
+};
+use anyhow::Context;
+use common::reading::Reading;
+
+/// `demo`
+pub(crate) async fn demo(session: &Session, options: &Demo) -> Result<(), Failed> {
+    let input = options.dir.join("input");
+    let weather = input.join("weather");
+    let rides = input.join(format!("rides-{}-seed-{}.json", options.rides, options.seed));
+    std::fs::create_dir_all(&weather).with_context(|| format!("creating the folder {}", weather.display()))?;
+    let weather_options = WeatherOptions { seed: options.seed, ..WeatherOptions::default() };
+    let rides_options = RidesOptions { rides: options.rides, seed: options.seed, ..RidesOptions::default() };
+    generate::write_weather(&weather, &weather_options)?;
+    generate::write_rides(&rides, DocumentForm::TravelData, &rides_options)?;
+    if !session.shared.json {
+        eprintln!("generated {} rides and a year of weather in {}", options.rides, input.display());
+    }
+    // One store per demo: the model would also be trained on the rides of another seed.
+    let location = options.dir.join(format!("store-{}-seed-{}", options.rides, options.seed));
+    let location = session.shared.store.clone().unwrap_or_else(|| location.display().to_string());
+    let mut overrides =
+        vec![("store.url".to_owned(), location), ("weather.source".to_owned(), weather.display().to_string())];
+    overrides.extend(session.shared.overrides.clone());
+    if let Some(address) = options.serve.serve {
+        // The decision whether a key is required does not change with the store.
+        overrides.extend(decided_serve_overrides(&session.section()?, address));
+    }
+    let session = session.with_overrides(overrides)?;
+    let store = session.store()?;
+    let truth = KnownTruth { coefficients: generate::TRUTH.coefficients() };
+    let (paths, reading) = ([rides], Reading::default());
+    let files = Files { paths: &paths, reading: &reading };
+    if options.serve.serve.is_some() {
+        return serve::run(&session, &store, files, Some(&truth)).await;
+    }
+    let outcome = in_process(&session, &store, files).await?;
+    report::print(&session, &store, &outcome, Some(&truth)).await
+}

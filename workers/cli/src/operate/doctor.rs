@@ -1,0 +1,34 @@
+//! `doctor`: checks a fleet; each finding comes with its remedy. Changes nothing but a scratch object in the store, which it
+//! removes again.
+//!
+//! ```text
+//! broker    connection, version, feature flags, alarms, clock   the management API answers what AMQP does not; without
+//! queues    existence, arguments, policies, bindings, depths    it a check is "not checked", with the reason
+//! store     conditional writes, paused and waiting workers, documents of unknown versions
+//! weather   station list, station files, clock
+//! ```
+
+mod broker;
+mod findings;
+mod outside;
+mod permissions;
+#[cfg(test)]
+mod tests;
+
+use crate::session::{Failed, Session};
+use findings::{Findings, Severity};
+
+/// `doctor`
+pub(crate) async fn doctor(session: &Session) -> Result<(), Failed> {
+    let mut findings = Findings::default();
+    broker::examine(session, &mut findings).await?;
+    outside::examine(session, &mut findings).await?;
+    match session.shared.json {
+        true => println!("{}", serde_json::to_string_pretty(&findings.as_json())?),
+        false => println!("{}", findings.lines().join("\n")),
+    }
+    match findings.count(Severity::Broken) {
+        0 => Ok(()),
+        _ => Err(Failed::Reported),
+    }
+}

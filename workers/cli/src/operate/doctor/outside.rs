@@ -1,0 +1,298 @@
+//! Checks the object store and the weather service.
+
+use super::{
+    broker::skew,
+    findings::{Findings, Severity, several},
+};
+use crate::session::{Failed, Session};
+use anyhow::{Context, ensure};
+use common::{
+    dataset::MANIFEST_SCHEMA,
+    message::KINDS,
+    model::ALIAS_SCHEMA,
+    topology::{dead_queue, queue},
+    waiting::Waiting,
+    weather::{WeatherWarning, WeatherWarnings},
+};
+use futures::TryStreamExt;
+use gateway::management::http_date;
+use object_store::{ObjectStoreExt, path::Path};
+use records::{Store, control, layout, store};
+use reqwest::StatusCode;
+use runtime::{Broker, host};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use weather_fetcher::{
+    Settings as WeatherSettings,
+    sources::{http::Head, location::Location},
+};
+
+/// Folder of the scratch object.
+const SCRATCH: &str = "scratch";
+/// Maximum number of dead letters per queue, and of documents per kind, whose versions are checked.
+const SAMPLE_MAX: usize = 100;
+
+/// Runs the checks. Fails if the configuration is invalid.
+pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+    let location = session.store_location()?;
+    let opened = match session.store() {
+        Ok(store) => Some(store),
+        Err(Failed::Misused(error)) => {
+            findings.broken("store", format!("{error:#}"), "set store.url to a folder that all workers see");
+            None
+        }
+        Err(other) => return Err(other),
+    };
+    if let Some(store) = &opened {
+        match try_out(store).await {
+            Ok(()) => findings.ok("store", format!("{location}: write, read, conditional create and remove work")),
+            Err(error) => findings.broken(
+                "store",
+                format!("{location}: {error:#}"),
+                "check that there is space, that the folder is mounted, and that this user may write to it; a network file system \
+                 must support hard links",
+            ),
+        }
+        paused(store, findings).await;
+        waiting_workers(store, findings).await;
+    } else {
+        for check in ["paused workers", "waiting workers"] {
+            findings.not_checked(check, "there is no store");
+        }
+    }
+    versions(session, opened.as_ref(), findings).await?;
+    weather(session, findings).await
+}
+
+/// Creates an object, tries to create it again, reads and removes it.
+async fn try_out(store: &Store) -> anyhow::Result<()> {
+    let path = format!("{SCRATCH}/doctor-{:016x}", host::random_range(0..=u64::MAX));
+    let tried = async {
+        ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} existed before it was created");
+        let again = store::create(store, &path, "2").await.context("writing conditionally")?;
+        ensure!(!again, "conditional writes do not work: the same object was created twice");
+        let read = store::read(store, &path).await.context("reading")?;
+        ensure!(read.as_deref() == Some(b"1"), "the bytes read differ from the bytes written");
+        Ok(())
+    };
+    let tried = tried.await;
+    let removed = store.delete(&Path::from(path.as_str())).await.context("removing");
+    tried.and(removed)
+}
+
+async fn paused(store: &Store, findings: &mut Findings) {
+    let mut complaints = Vec::new();
+    for worker in queue::ALL {
+        match control::read(store, worker).await {
+            Ok(Some(control)) if control.paused => {
+                let why = control.why.map(|why| format!(": {why}")).unwrap_or_default();
+                complaints.push(format!("{worker} since {} by {}{why}", control.at, control.by));
+            }
+            Ok(_) => {}
+            Err(error) => complaints.push(format!("{}: {error}", layout::control(worker))),
+        }
+    }
+    findings.judge("paused workers", "none", complaints, Severity::Warning, "`wildrydes resume WORKER` ends a pause");
+}
+
+/// Checks what workers wait for, as recorded within the last minutes.
+pub(super) async fn waiting_workers(store: &Store, findings: &mut Findings) {
+    let mut complaints = Vec::new();
+    for worker in queue::ALL {
+        match control::wait(store, worker, host::now()).await {
+            Ok(Some(Waiting { since, why, .. })) => complaints.push(format!("{worker} since {since}: {why}")),
+            Ok(None) => {}
+            Err(error) => complaints.push(format!("{}: {error}", layout::waiting(worker))),
+        }
+    }
+    let remedy = "repair the cause: the messages are retried automatically";
+    findings.judge("waiting workers", "none", complaints, Severity::Warning, remedy);
+}
+
+/// Checks for unknown versions of dead letters and stored documents. Does not read work queues: that would count as a
+/// delivery.
+async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findings) -> Result<(), Failed> {
+    let check = "document versions";
+    let mut unknown: BTreeMap<String, u64> = BTreeMap::new();
+    let mut inspected = 0u64;
+    let known: Vec<String> = KINDS.iter().map(ToString::to_string).collect();
+    let browsing = async {
+        let connection = session.broker()?.connect("wildrydes doctor").await?;
+        for worker in queue::ALL {
+            let mut browser = connection.browse(&dead_queue(worker)).await?;
+            for _ in 0..SAMPLE_MAX {
+                let Some(letter) = browser.next().await? else { break };
+                inspected += 1;
+                if let Some(kind) = letter.properties.kind.filter(|kind| !known.contains(kind)) {
+                    *unknown.entry(format!("{kind} in {}", dead_queue(worker))).or_default() += 1;
+                }
+            }
+            browser.close().await?;
+        }
+        connection.close().await;
+        Ok::<(), Failed>(())
+    };
+    let browsed = browsing.await;
+    if let Some(store) = store {
+        for (prefix, ending, schema) in
+            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", ALIAS_SCHEMA)]
+        {
+            let prefix = Path::from(prefix);
+            let listed = store.list(Some(&prefix)).try_filter(|found| {
+                let is_document = found.location.as_ref().ends_with(ending);
+                async move { is_document }
+            });
+            let mut listed = std::pin::pin!(listed);
+            let mut read = 0;
+            while let Ok(Some(found)) = listed.try_next().await
+                && read < SAMPLE_MAX
+            {
+                read += 1;
+                let document = store::read_json::<Value>(store, found.location.as_ref()).await.ok().flatten();
+                let version = document.as_ref().and_then(|document| document["schema"].as_str()).unwrap_or("no schema");
+                inspected += 1;
+                if version != schema {
+                    *unknown.entry(format!("{version} in {}", found.location)).or_default() += 1;
+                }
+            }
+        }
+    }
+    let complaints: Vec<String> = unknown.into_iter().map(|(what, times)| format!("{what} ({times})")).collect();
+    match browsed {
+        Err(Failed::Broken(error)) if complaints.is_empty() => {
+            findings.not_checked(check, format!("{error:#}"));
+        }
+        _ => findings.judge(
+            check,
+            format!("all {inspected} dead letters and documents inspected have versions that this build knows"),
+            complaints,
+            Severity::Warning,
+            "run workers of a version that knows them, then `wildrydes dead replay --reason unknown_version`",
+        ),
+    }
+    Ok(())
+}
+
+async fn weather(session: &Session, findings: &mut Findings) -> Result<(), Failed> {
+    let settings = session.section::<WeatherSettings>()?;
+    let places = settings.station_list_locations().map_err(|problem| Failed::Misused(problem.into()))?;
+    let (mut failures, mut dates, mut found) = (Vec::new(), Vec::new(), None);
+    for place in &places {
+        match place {
+            Location::File(path) if path.is_file() => found = Some(format!("{} exists", path.display())),
+            Location::File(path) if path.is_dir() => {
+                failures.push(format!("{} is a directory, not a file", path.display()))
+            }
+            Location::File(path) => failures.push(format!("no file {}", path.display())),
+            // Like the weather-fetcher, this does not follow a redirect to another host.
+            Location::Url(url) => match settings.http().map_err(Failed::Misused)?.head(url).await {
+                Ok(Head { status, date, redirect }) => {
+                    dates.push(date.as_deref().and_then(http_date));
+                    // Some services are available but do not support HEAD.
+                    if status.is_success() || status == StatusCode::METHOD_NOT_ALLOWED {
+                        found = Some(format!("{url} answers"));
+                    } else if let Some(why) = redirect {
+                        failures.push(format!("{url} answers {status}: {why}"));
+                    } else {
+                        failures.push(format!("{url} answers {status}"));
+                    }
+                }
+                Err(why) => failures.push(format!("{url}: {why}")),
+            },
+        }
+        if found.is_some() {
+            break;
+        }
+    }
+    let is_available = found.is_some();
+    match found {
+        Some(found) => findings.ok("weather", found),
+        None => findings.broken(
+            "weather",
+            several(&failures),
+            "check that weather.source is right and that the service is reachable from here (proxy, firewall). Meanwhile messages \
+             wait without spending attempts; if the service answers, but without weather, they become dead letters after \
+             weather.unusable_patience_ms",
+        ),
+    }
+    if is_available {
+        sample(&settings, findings).await;
+    } else {
+        findings.not_checked("weather files", "there is no station list");
+    }
+    match dates.into_iter().flatten().next() {
+        Some(date) => skew("weather clock", "the weather service", Some(date), findings),
+        None => findings.not_checked("weather clock", "no answer with a date"),
+    }
+    Ok(())
+}
+
+/// Checks the station list and some station files, as the weather-fetcher reads them.
+async fn sample(settings: &WeatherSettings, findings: &mut Findings) {
+    /// Maximum number of station files of a folder to read.
+    const FILES_MAX: usize = 5;
+    let check = "weather files";
+    let remedy =
+        "repair or remove the named files, or copy them again from NOAA; then `wildrydes dead replay` what failed";
+    match weather_fetcher::inspect(settings, FILES_MAX).await {
+        Err(error) => findings.broken(check, format!("{error:#}"), remedy),
+        Ok(found) if !found.problems.is_empty() => findings.broken(check, several(&found.problems), remedy),
+        Ok(found) => {
+            let complaints = found.warnings.iter().map(complaint);
+            let fine = format!("{} stations listed, {} files read", found.stations_listed, found.files_read.len());
+            findings.judge(
+                check,
+                fine,
+                complaints.collect(),
+                Severity::Warning,
+                "only the observations that were left out are missing",
+            );
+        }
+    }
+}
+
+/// Describes what was left out of a weather file.
+fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarnings) -> String {
+    let counts: Vec<String> = left_out.iter().map(|(reason, count)| format!("{reason} {count}")).collect();
+    let first = samples.first().map(|WeatherWarning { line, column, why }| {
+        let position = match (*line, column.is_empty()) {
+            // The warning is about a day, which `why` names.
+            (0, true) => String::new(),
+            (0, false) => format!("{column}: "),
+            (line, true) => format!("line {line}: "),
+            (line, false) => format!("line {line}, column {column}: "),
+        };
+        format!(" (first: {position}{why})")
+    });
+    let parts = [why.clone(), (!counts.is_empty()).then(|| format!("{} left out", counts.join(", ")))];
+    let parts: Vec<String> = parts.into_iter().flatten().collect();
+    format!("{file}: {}{}", parts.join(": "), first.unwrap_or_default())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::weather::WARNINGS_SCHEMA;
+
+    #[test]
+    fn complaint_names_the_line_if_there_is_one() {
+        for (line, column, why, text) in [
+            (7, "DATE", None, "a.csv: x 2 left out (first: line 7, column DATE: y)"),
+            (7, "", None, "a.csv: x 2 left out (first: line 7: y)"),
+            (0, "TMIN", None, "a.csv: x 2 left out (first: TMIN: y)"),
+            (0, "", Some("z"), "a.csv: z: x 2 left out (first: y)"),
+        ] {
+            let warnings = WeatherWarnings {
+                schema: WARNINGS_SCHEMA.to_owned(),
+                station: "USW00094728".to_owned(),
+                file: "a.csv".to_owned(),
+                why: why.map(str::to_owned),
+                left_out: BTreeMap::from([("x".to_owned(), 2)]),
+                samples: vec![WeatherWarning { line, column: column.to_owned(), why: "y".to_owned() }],
+            };
+            assert_eq!(complaint(&warnings), text);
+            let missing = WeatherWarnings { left_out: BTreeMap::new(), samples: Vec::new(), ..warnings };
+            assert_eq!(complaint(&missing), format!("a.csv: {}", why.unwrap_or_default()));
+        }
+    }
+}

@@ -1,0 +1,127 @@
+//! `config reference`: prints all settings with type, unit, range and default.
+
+mod entries;
+#[cfg(test)]
+mod tests;
+
+use crate::{
+    arguments::ConfigCommand,
+    session::{Failed, Session},
+};
+use entries::{BROKER, Entry, Kind, LOG, MERGER, RUN, SCORER, SPLITTER, STORE, TRAINER, WEATHER};
+use gateway::settings::REFERENCE as GATEWAY;
+use records::StoreSettings;
+use runtime::config::{BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings};
+use serde::Serialize;
+use serde_json::Value;
+
+/// One setting, as it is printed.
+#[derive(Debug, Clone, Serialize)]
+struct Setting {
+    section: &'static str,
+    key: &'static str,
+    #[serde(rename = "type")]
+    kind: &'static str,
+    /// Unit of a number or form of a text.
+    unit: &'static str,
+    /// The accepted numbers, for a person.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    range: Option<String>,
+    /// `null` if there is none.
+    default: Value,
+    meaning: &'static str,
+}
+
+/// Returns the settings of the gateway, from the table that the gateway checks them with.
+fn of_gateway() -> Vec<Entry> {
+    let defaults = default::<gateway::settings::Settings>();
+    let of = |entry: &gateway::settings::Entry| {
+        let kind = match entry.range {
+            Some((min, max)) => Kind::Integer(min, Some(max)),
+            None if defaults[entry.key].is_array() => Kind::List,
+            None => Kind::Text,
+        };
+        Entry { key: entry.key, kind, unit: entry.unit, meaning: entry.meaning }
+    };
+    GATEWAY.iter().map(of).collect()
+}
+
+fn default<S: Settings>() -> Value {
+    serde_json::to_value(S::default()).unwrap_or_default()
+}
+
+/// Returns the entries and default values of each section, in the order of [`SECTIONS`].
+fn sections() -> [(&'static str, Vec<Entry>, Value); SECTIONS.len()] {
+    fn of<S: Settings>(entries: &[Entry]) -> (&'static str, Vec<Entry>, Value) {
+        (S::SECTION, entries.to_vec(), default::<S>())
+    }
+    [
+        of::<BrokerSettings>(BROKER),
+        of::<StoreSettings>(STORE),
+        of::<RunSettings>(RUN),
+        of::<LogSettings>(LOG),
+        of::<splitter::Settings>(SPLITTER),
+        of::<weather_fetcher::Settings>(WEATHER),
+        of::<merger::Settings>(MERGER),
+        of::<trainer::settings::Settings>(TRAINER),
+        of::<scorer::Settings>(SCORER),
+        of::<gateway::settings::Settings>(&of_gateway()),
+    ]
+}
+
+/// Returns all settings, section by section.
+fn settings() -> Vec<Setting> {
+    let of = |(section, entries, defaults): (&'static str, Vec<Entry>, Value)| {
+        entries.into_iter().map(move |Entry { key, kind, unit, meaning }| {
+            let default = defaults[key].clone();
+            Setting { section, key, kind: kind.name(), unit, range: kind.range(), default, meaning }
+        })
+    };
+    sections().into_iter().flat_map(of).collect()
+}
+
+/// `config`
+pub(crate) fn config(session: &Session, command: &ConfigCommand) -> Result<(), Failed> {
+    let ConfigCommand::Reference { section } = command;
+    if let Some(section) = section
+        && !SECTIONS.contains(&section.as_str())
+    {
+        let why = format!("no section {section:?}: expected one of {}", SECTIONS.join(", "));
+        return Err(Failed::Misused(anyhow::anyhow!(why)));
+    }
+    let mut settings = settings();
+    settings.retain(|setting| section.as_ref().is_none_or(|section| section == setting.section));
+    if session.shared.json {
+        println!("{}", serde_json::to_string_pretty(&settings)?);
+    } else {
+        print!("{}", as_toml(&settings));
+    }
+    Ok(())
+}
+
+/// Formats a configuration file with every setting commented out. Set defaults would change behaviour: `status` asks the
+/// broker if `broker.url` is set.
+fn as_toml(settings: &[Setting]) -> String {
+    let mut text = format!(
+        "# Every setting with its default. Remove the # before a key to change it. Each is also an environment variable,\n\
+         # {ENVIRONMENT_PREFIX}__SECTION__KEY, and an option, --set section.key=value, which wins over the variable, which wins\n\
+         # over the file (--config FILE).\n"
+    );
+    let mut section = "";
+    for setting in settings {
+        if setting.section != section {
+            section = setting.section;
+            text.push_str(&format!("\n[{section}]\n"));
+        }
+        let Setting { key, kind, unit, range, default, meaning, .. } = setting;
+        let range = range.as_ref().map_or(String::new(), |range| format!(", {range}"));
+        let (value, note) = match default {
+            Value::Null => (String::new(), "; no default".to_owned()),
+            // The password of a default is not printed, so the printed text is not the default.
+            Value::String(redacted) if redacted.contains('…') => (String::new(), format!("; default {redacted}")),
+            default => (format!(" {default}"), String::new()),
+        };
+        text.push_str(&format!("# {meaning} ({kind}, {unit}{range}{note})\n#{key} ={value}\n"));
+    }
+    text
+}

@@ -1,0 +1,133 @@
+//! `replay`: publishes batches again from their bytes below `raw/`, with the same ids.
+
+use crate::{
+    arguments::Replay,
+    job::{FollowOptions, Follower, Goal, Submission, follow_to_the_end, is_there, print_submitted},
+    session::{Failed, Session},
+};
+use anyhow::{Context, bail};
+use common::{
+    dataset::Claim,
+    message::{BatchContent, Message, RideBatch},
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use object_store::path::Path;
+use records::{Store, layout, store};
+use runtime::{Broker, client::Client, host};
+use std::sync::Arc;
+
+/// `replay`
+pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Failed> {
+    let Some(store) = session.store_if_there()? else {
+        return Err(Failed::Broken(anyhow::anyhow!(session.no_store()?)));
+    };
+    let location = session.store_location()?;
+    let ids = match options.all {
+        true => every_batch(&store).await?,
+        false => options.batches.clone(),
+    };
+    // Check every batch before anything is published, so that a missing object is reported first.
+    let mut batches = Vec::new();
+    for id in &ids {
+        batches.push(stored_batch(&store, id).await.with_context(|| format!("batch {id} in {location}"))?);
+    }
+    if options.dry_run {
+        for batch in &batches {
+            match session.shared.json {
+                true => println!("{}", serde_json::to_string(batch)?),
+                false => println!("would publish batch {} from {}", id_of(&batch), object(batch)),
+            }
+        }
+        return Ok(());
+    }
+    let broker: Arc<dyn Broker> = session.broker()?;
+    let client = Client::connect(broker.as_ref(), "wildrydes replay").await?;
+    let follower = Follower::start(&broker, &client, &store).await?;
+    let mut submissions = Vec::new();
+    for batch in batches {
+        let (was_there, at) = (is_there(&store, id_of(&batch)).await?, host::now());
+        let staged_before = staged(&store, id_of(&batch)).await?;
+        let trace_id = client.publish(&batch).await?;
+        // The new split has its own staging folder: earlier staged chunks are useless.
+        store::remove_all(&store, stream::iter(staged_before).map(Ok).boxed()).await?;
+        let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
+        let sha256 = match batch.content {
+            BatchContent::Reference { sha256, .. } => sha256,
+            BatchContent::Inline { .. } => String::new(),
+        };
+        let (batch_id, reading) = (batch.batch_id.unwrap_or_default(), batch.reading);
+        submissions.push(Submission { file, batch_id, sha256, reading, trace_id, at, was_there, earlier: None });
+    }
+    if options.detach {
+        print_submitted(session, &submissions);
+        client.close().await;
+        return Ok(());
+    }
+    let follow_options = FollowOptions::new(session, Goal::Dataset, true)?;
+    follow_to_the_end(session, &store, client, follower, submissions, follow_options).await
+}
+
+/// Lists the staged objects of a batch.
+async fn staged(store: &Store, batch_id: &str) -> anyhow::Result<Vec<Path>> {
+    let prefix = Path::from(layout::staging(batch_id));
+    Ok(store.list(Some(&prefix)).map_ok(|found| found.location).try_collect().await?)
+}
+
+fn id_of(batch: &RideBatch) -> &str {
+    batch.batch_id.as_deref().unwrap_or_default()
+}
+
+fn object(batch: &RideBatch) -> &str {
+    match &batch.content {
+        BatchContent::Reference { object, .. } => object,
+        BatchContent::Inline { .. } => "",
+    }
+}
+
+async fn every_batch(store: &Store) -> anyhow::Result<Vec<String>> {
+    let claims: Vec<Path> =
+        store.list(Some(&Path::from(layout::BATCHES))).map_ok(|found| found.location).try_collect().await?;
+    let mut ids: Vec<String> =
+        claims.iter().filter_map(|path| path.filename()?.strip_suffix(".json").map(str::to_owned)).collect();
+    ids.sort_unstable();
+    Ok(ids)
+}
+
+/// Returns the message of a batch, after checking that the store has its bytes.
+async fn stored_batch(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch> {
+    let claim: Option<Claim> = store::read_json(store, &layout::claim(batch_id)).await?;
+    let Some(claim) = claim else {
+        bail!("no such batch: it was never split. See `wildrydes status` and `wildrydes dead list --batch {batch_id}`");
+    };
+    let sha256 = claim.sha256;
+    let mut failures = Vec::new();
+    for candidate in claim.object.into_iter().chain(uploads(store, &sha256).await?) {
+        match store::sha256(store, &candidate).await? {
+            Some(found) if found == sha256 => {
+                let content = BatchContent::Reference { object: candidate, sha256 };
+                let batch =
+                    RideBatch { batch_id: Some(claim.batch_id), source: claim.source, reading: claim.reading, content };
+                batch.check()?;
+                return Ok(batch);
+            }
+            Some(found) => failures.push(format!("{candidate} has sha256 {found}")),
+            None => failures.push(format!("{candidate} is missing")),
+        }
+    }
+    let failures = if failures.is_empty() { "no object of it is known".to_owned() } else { failures.join(", ") };
+    bail!(
+        "its bytes, sha256 {sha256}, are not in the store: {failures}. Submit the original again with `wildrydes ingest`, or restore it under that name"
+    )
+}
+
+/// Lists the uploads of `wildrydes ingest` with this SHA-256: some claims do not name the object of their bytes.
+async fn uploads(store: &Store, sha256: &str) -> anyhow::Result<Vec<String>> {
+    let start = format!("{}-", &sha256[..16.min(sha256.len())]);
+    let raw = Path::from(layout::RAW);
+    let listed = store.list_with_delimiter(Some(&raw)).await?;
+    let names = listed.objects.into_iter().map(|found| found.location);
+    Ok(names
+        .filter(|path| path.filename().is_some_and(|name| name.starts_with(&start)))
+        .map(|p| p.to_string())
+        .collect())
+}

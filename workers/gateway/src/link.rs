@@ -1,6 +1,6 @@
 //! The gateway's one connection to the fleet, made anew whenever it is lost.
 
-use crate::problem::Problem;
+use crate::http::problem::{Problem, reasons};
 use common::topology::queue;
 use runtime::{
     Broker, Shutdown,
@@ -218,12 +218,6 @@ fn nobody_reads(queue: &str) -> Problem {
         _ => ("no-weather-fetcher", "weather-fetcher"),
     };
     Problem::unavailable(code, format!("no {who} is running, so nobody would answer; start one, and try again"))
-}
-
-/// An error with its causes.
-pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    all.collect::<Vec<_>>().join(": ")
 }
 
 /// What to tell of a request over the queues that has no answer.

@@ -1,11 +1,10 @@
 //! The section `[gateway]` of the configuration.
 
-use crate::hosts;
 use common::message::SCORE_RIDES_MAX;
 use records::layout;
 use runtime::config::{self, Problem};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The section `[gateway]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -188,7 +187,7 @@ impl config::Settings for Settings {
     fn check(&self) -> Result<(), Problem> {
         self.address()?;
         self.ops_address()?;
-        if let Some(host) = self.hosts.iter().find(|host| hosts::normalized(host).is_none()) {
+        if let Some(host) = self.hosts.iter().find(|host| normalized_host(host).is_none()) {
             let expected =
                 "host names and addresses without scheme and port, as in rides.example.org, 192.0.2.7 or [::1]";
             return Err(Problem::new("hosts", host, expected));
@@ -226,6 +225,28 @@ impl config::Settings for Settings {
             }
         }
         Ok(())
+    }
+}
+
+/// A host name or address in the form in which two of them are compared: lower case, without a trailing dot, IPv6 in brackets.
+/// `None` if it is neither.
+pub(crate) fn normalized_host(host: &str) -> Option<String> {
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => {
+            return rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+        }
+        None => host.strip_suffix('.').unwrap_or(host),
+    };
+    match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => Some(format!("[{address}]")),
+        Ok(IpAddr::V4(address)) => Some(address.to_string()),
+        Err(_) => {
+            let is_label = |label: &str| {
+                !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            };
+            let is_name = bare.len() <= 253 && bare.split('.').all(is_label);
+            is_name.then(|| bare.to_ascii_lowercase())
+        }
     }
 }
 

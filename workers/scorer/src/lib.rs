@@ -19,15 +19,12 @@
 //! An event is only the occasion to look: what is served is what `champion.json` says then, so that events may come late,
 //! twice, in any order or not at all. Every request is answered, if only with a typed error.
 
-pub mod artefact;
-mod breeds;
-mod follow;
-mod named;
-mod sample;
 pub mod score;
-mod watch;
+mod serve;
+mod stats;
 
-use breeds::Breeds;
+pub use serve::artefact;
+
 use bytes::Bytes;
 use common::{
     envelope::{Envelope, Properties},
@@ -38,7 +35,6 @@ use common::{
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
 };
-use follow::Follower;
 use records::{layout, store::Store};
 use runtime::{
     Worker,
@@ -46,9 +42,10 @@ use runtime::{
     config::{self, Problem},
 };
 use serde::{Deserialize, Serialize};
+use serve::{breeds::Breeds, follow::Follower};
+use stats::counts::Watch;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use watch::Watch;
 
 /// Requests that wait for the model of a breed, or for a look at the champion, at the same time at most: some handlers are always free
 /// for others.
@@ -149,7 +146,7 @@ impl Scorer {
         let Settings { model, rides_max, breed_models_max, scored_rides_max, .. } = settings;
         let every = Duration::from_millis(settings.follow_ms);
         let wait = Duration::from_millis(settings.breed_wait_ms);
-        let follower = |name| Arc::new(Follower::new(&model, name, &store, every));
+        let follower = |name| Arc::new(Follower::new(&model, name, &store, every, WAITING_MAX));
         let write_after = Duration::from_millis(settings.served_write_ms);
         let watch = || Arc::new(Watch::new(&store, breed_models_max, write_after, scored_rides_max));
         let watch = (!write_after.is_zero()).then(watch);

@@ -1,15 +1,17 @@
 //! Features in, probabilities out: every ride by the one model that was chosen for it.
 
-use crate::{artefact::Servable, named::Named};
+use crate::serve::{
+    artefact::Servable,
+    models::{Choice, Models},
+};
 use common::{
     features::FEATURE_COUNT,
     message::{
-        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
-        ScoreRide, ScoredBy, Units,
+        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
+        ScoredBy, Units,
     },
     weather::{self, Impossible},
 };
-use std::sync::Arc;
 
 /// Why a ride cannot be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
@@ -40,42 +42,6 @@ impl Unscorable {
         match self {
             Self::Missing(_) => ScoreErrorCode::MissingFeature,
             Self::Impossible { .. } => ScoreErrorCode::ImpossibleFeature,
-        }
-    }
-}
-
-/// The models of one request: a snapshot, whatever is promoted meanwhile.
-pub(crate) struct Models {
-    /// The model of all rides.
-    pub(crate) all: Arc<Named>,
-    /// Those of breeds.
-    pub(crate) breeds: Vec<Arc<Named>>,
-    /// Who scores each ride, in the order of the request; empty: `all` does.
-    pub(crate) choices: Vec<Choice>,
-}
-
-/// Who scores a ride.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// The model of all rides: it names no breed.
-    All,
-    /// That of its breed, by its place in [`Models::breeds`].
-    Breed(usize),
-    /// The model of all rides, and why.
-    Fallback(Fallback),
-}
-
-impl Models {
-    /// Who scores the ride at this place of the request.
-    pub(crate) fn choice(&self, index: usize) -> Choice {
-        self.choices.get(index).copied().unwrap_or(Choice::All)
-    }
-
-    /// The model that is chosen.
-    pub(crate) fn model(&self, choice: Choice) -> &Servable {
-        match choice {
-            Choice::Breed(place) => &self.breeds[place].model,
-            Choice::All | Choice::Fallback(_) => &self.all.model,
         }
     }
 }
@@ -249,7 +215,7 @@ fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Un
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artefact::tests::{model, served};
+    use crate::serve::artefact::tests::{model, served};
     use common::{
         features::{FEATURES, FeatureSet},
         message::{Message, PrecipitationUnit, TemperatureUnit, decode},

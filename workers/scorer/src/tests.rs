@@ -6,7 +6,7 @@ mod reply_address;
 mod served;
 
 use super::*;
-use crate::artefact::tests::{alias, encoded, model};
+use crate::serve::artefact::tests::{alias, encoded, model};
 use common::{
     message::{ScoreOutcome, ScoreRide, Units, recognise},
     model::{Alias, AliasName, Model, logistic},

@@ -1,14 +1,19 @@
 //! `/v1/batches`: rides in, datasets out.
 
 use crate::{
-    App,
-    batches::{self, Batch, Links},
-    encoding,
-    extract::{Asked, Path, Pieces},
-    pace::Owner,
-    problem::{FieldError, Problem},
-    server::{Caller, PeerNetwork},
-    uploads::{self, Named, Taken, Upload, store_away, store_failed},
+    app::App,
+    batches::{
+        state::{self, Batch, Links},
+        uploads::{self, Named, Taken, Upload},
+    },
+    http::{
+        auth::Caller,
+        encoding,
+        extract::{Asked, Path, Pieces},
+        pace::Owner,
+        problem::{FieldError, Problem, store_away, store_failed},
+        request::PeerNetwork,
+    },
 };
 use axum::{
     Json,
@@ -282,7 +287,7 @@ pub(crate) async fn list(
     }
     let after = listing.after.map(|after| cursor(&after)).transpose()?;
     let dead = app.observer.dead().await;
-    let page = batches::page(&app.batch_log, &app.store, &dead, after, listing.limit).await.map_err(store_failed)?;
+    let page = state::page(&app.batch_log, &app.store, &dead, after, listing.limit).await.map_err(store_failed)?;
     Ok(Json(Batches { batches: page.batches, next: page.next.map(|next| next.to_string()) }))
 }
 
@@ -299,7 +304,7 @@ fn cursor(after: &str) -> Result<Cursor, Problem> {
 pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
     known(&id)?;
     let dead = app.observer.dead().await;
-    let batch = batches::look(&app.store, &id, &dead).await;
+    let batch = state::look(&app.store, &id, &dead).await;
     let batch = batch.map_err(store_failed)?;
     batch.map(|seen| Json(seen.batch)).ok_or_else(|| no_batch(&id))
 }

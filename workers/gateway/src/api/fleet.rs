@@ -1,11 +1,10 @@
 //! `/v1/fleet`: where everything is, once or as it happens.
 
 use crate::{
-    App,
-    extract::Asked,
-    letters::{DeadLetter, LETTERS_MAX},
-    observe::{Event, Snapshot},
-    problem::Problem,
+    app::App,
+    batches::dead_letters::{DeadLetter, LETTERS_MAX},
+    fleet::observe::{Event, Snapshot},
+    http::{extract::Asked, problem::Problem},
 };
 use axum::{
     Json,

@@ -1,6 +1,6 @@
 //! Whether the gateway lives and is ready, and what it counts.
 
-use crate::{App, ops, problem::Problem};
+use crate::{app::App, http::problem::Problem};
 use axum::{
     Json,
     extract::State,
@@ -46,7 +46,7 @@ pub(crate) fn readiness(app: &App) -> Result<(), Problem> {
 pub(crate) async fn metrics(State(app): State<Arc<App>>) -> Result<Response, Problem> {
     app.observer.snapshot(app.draining.is_cancelled()).await;
     app.observer.watch_served().await;
-    ops::show_limits(&app);
+    app.show_limits();
     let text = app.metrics.text().map_err(|error| Problem::internal(error.to_string()))?;
     let kind = HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
     Ok(([(header::CONTENT_TYPE, kind)], text).into_response())

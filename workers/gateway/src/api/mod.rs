@@ -6,13 +6,12 @@ pub(crate) mod health;
 pub(crate) mod inference;
 pub(crate) mod models;
 pub(crate) mod score;
-pub(crate) mod score_body;
 pub(crate) mod workshop;
 
 use crate::{
-    App, page,
-    problem::Problem,
-    server,
+    app::App,
+    http::{auth::guard, problem::Problem},
+    page,
     settings::{Auth, Scope},
 };
 use axum::{
@@ -71,7 +70,7 @@ const PROBLEMS: [(u16, &str); 14] = [
 
 /// All paths, and the document that describes them.
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let guarded = |scope| middleware::from_fn_with_state((Arc::clone(app), scope), server::guard);
+    let guarded = |scope| middleware::from_fn_with_state((Arc::clone(&app.doorkeeper), scope), guard);
     let read = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(score::score))
         .routes(routes!(workshop::workshop))

@@ -1,10 +1,11 @@
 //! `/v1/models`: artefacts, metrics, the champion.
 
 use crate::{
-    App,
-    extract::Path,
-    problem::Problem,
-    uploads::{store_away, store_failed},
+    app::App,
+    http::{
+        extract::Path,
+        problem::{Problem, store_away, store_failed},
+    },
 };
 use axum::{
     Json,

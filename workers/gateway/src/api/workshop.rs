@@ -1,11 +1,12 @@
 //! The workshop's own request and its bare answer.
 
-use super::score_body;
 use crate::{
-    App,
-    extract::whole,
-    problem::Problem,
-    scoring::{self, Manner},
+    app::App,
+    http::{extract::whole, problem::Problem},
+    score::{
+        body,
+        scoring::{self, Manner},
+    },
 };
 use axum::{
     Json,
@@ -45,7 +46,7 @@ pub(crate) struct WorkshopRide {
     responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
 pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
     let deadline = Instant::now() + app.deadline();
-    let ride = score_body::read_one(&whole(request, &app).await?)?;
+    let ride = body::read_one(&whole(request, &app).await?)?;
     let manner = Manner { explain: false, units: Units::default() };
     let (_, score) = scoring::judge_one(&app, manner, ride, deadline).await?;
     Ok(Json((score.probability * 100.0).round() / 100.0))

@@ -1,0 +1,51 @@
+//! Health and counters on a listener of their own: for probes and Prometheus, whatever the other listener has to do.
+
+use super::{
+    body_guard::until_sent,
+    headers,
+    listener::{Bounded, Peer, patient},
+    problem::Problem,
+    request::{self, begins},
+};
+use crate::{api::health, app::App};
+use axum::{
+    Router,
+    extract::{Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::get,
+};
+use axum_server::{Handle, Server};
+use std::{net::TcpListener, sync::Arc};
+
+/// The paths; any host name is answered, since probes name the address of the pod.
+pub(crate) fn router(app: &Arc<App>) -> Router {
+    Router::new()
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .with_state(Arc::clone(app))
+        .fallback(|| async { Problem::not_found("this listener has /healthz, /readyz and /metrics") })
+        .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
+        .layer(middleware::from_fn_with_state(Arc::clone(app), bounded))
+}
+
+async fn bounded(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
+    let busy = begins(&mut request);
+    let mut response = request::bounded(&app, request, next).await;
+    headers::complete(response.headers_mut(), "(ops)", false);
+    match busy {
+        Some(busy) => until_sent(response, busy),
+        None => response,
+    }
+}
+
+/// Serves until the handle is told to end.
+///
+/// # Errors
+/// When the socket cannot be used.
+pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, handle: Handle<Peer>) -> std::io::Result<()> {
+    let bounded = Bounded::new(listener, Arc::clone(&app.ops_connections), &app.metrics, app.write_timeout())?;
+    let server = patient(Server::<Peer>::from_listener(bounded), handle);
+    server.serve(router(&app).into_make_service_with_connect_info::<Peer>()).await
+}

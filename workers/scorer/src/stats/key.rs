@@ -1,0 +1,10 @@
+//! Identifies what is counted.
+
+/// Whose counts: one version on one day.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Key {
+    pub(crate) model: String,
+    pub(crate) model_id: String,
+    /// `YYYY-MM-DD`, UTC.
+    pub(crate) date: String,
+}

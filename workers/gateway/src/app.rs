@@ -1,12 +1,12 @@
-//! What the gateway is made of: its parts before it listens, and the state that every request sees.
+//! The gateway before it listens, and the state that every request sees.
 
 use crate::{
     fleet::{management::Management, observe::Observer},
     http::{
-        auth::Doorkeeper,
+        auth::ApiKeys,
         connections::{Connections, HEAD_TIMEOUT},
         hosts::Hosts,
-        pace::{Demands, Places},
+        pace::{UploadLimits, UploadSlots},
     },
     limits::Limit,
     link::Link,
@@ -22,12 +22,12 @@ use runtime::{
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
-/// KiB of all bodies in memory at the same time, those that are small left aside.
+/// Maximum memory of all request bodies together, KiB; small bodies do not count.
 const BODIES_KIB_MAX: usize = 256 << 10;
 /// Maximum number of connections to `gateway.ops_bind`.
 const OPS_CONNECTIONS_MAX: usize = 64;
 
-/// The gateway, not yet listening.
+/// A gateway that does not listen yet.
 pub struct Gateway {
     pub(crate) settings: Settings,
     pub(crate) broker: Arc<dyn Broker>,
@@ -37,19 +37,19 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// A gateway to the fleet on this broker, with this store. Nothing is connected yet.
+    /// Creates a gateway to the fleet on this broker, with this store. It does not connect yet.
     ///
     /// # Errors
-    /// When a setting cannot be used.
+    /// Fails if a setting is invalid.
     pub fn new(settings: Settings, broker: Arc<dyn Broker>, store: Store) -> anyhow::Result<Self> {
         settings.check().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
         Ok(Self { settings, broker, namespace: String::new(), management: None, store })
     }
 
-    /// Asks RabbitMQ's management API, where these settings name one, for what AMQP does not tell.
+    /// Also reads RabbitMQ's management API, if the settings name one: AMQP offers neither rates nor messages in flight.
     ///
     /// # Errors
-    /// When a setting cannot be used.
+    /// Fails if a setting is invalid.
     pub fn watching(mut self, broker: &BrokerSettings) -> anyhow::Result<Self> {
         self.namespace.clone_from(&broker.namespace);
         if broker.management_url.is_some() {
@@ -59,26 +59,26 @@ impl Gateway {
     }
 }
 
-/// What every request sees.
+/// The state that every request sees.
 pub(crate) struct App {
     pub(crate) settings: Settings,
     pub(crate) store: Store,
     pub(crate) batch_log: BatchLog,
     pub(crate) link: Arc<Link>,
     pub(crate) coalescer: Coalescer,
-    pub(crate) doorkeeper: Arc<Doorkeeper>,
+    pub(crate) api_keys: Arc<ApiKeys>,
     pub(crate) hosts: Hosts,
     pub(crate) is_tls: bool,
     pub(crate) connections: Arc<Connections>,
     pub(crate) ops_connections: Arc<Connections>,
-    /// The limit on open descriptors, where the system has one.
+    /// The limit on open descriptors, if the system has one.
     pub(crate) descriptors: Option<u64>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) observer: Observer,
-    pub(crate) uploads: Arc<Places>,
-    /// One permit each request under way.
+    pub(crate) uploads: Arc<UploadSlots>,
+    /// One permit per request in progress.
     pub(crate) requests: Semaphore,
-    /// One permit each KiB of a body in memory, small ones left aside.
+    /// One permit per KiB of a body in memory; small bodies take none.
     pub(crate) bodies: Semaphore,
     pub(crate) draining: Shutdown,
 }
@@ -93,7 +93,7 @@ impl App {
     ) -> Arc<Self> {
         let Gateway { settings, broker, namespace, management, store } = gateway;
         let metrics = Arc::new(Metrics::new());
-        // Those who are being answered still need the connection: it outlives the shutdown, and ends with the process.
+        // Requests in progress still need the connection: it outlives the shutdown and ends with the process.
         let link = Arc::new(Link::start(broker, Shutdown::new()));
         let wait = Duration::from_micros(settings.coalesce_wait_us);
         let limits = Limits { rides_max: settings.coalesce_rides_max, wait };
@@ -101,7 +101,7 @@ impl App {
         let observer = Observer::start(&link, &metrics, store.clone(), settings.model.clone(), management, &namespace);
         let per_peer_max = settings.connections_per_peer_max;
         let ops_max = OPS_CONNECTIONS_MAX;
-        let demands = Demands {
+        let limits = UploadLimits {
             uploads_max: settings.uploads_max,
             rate_min: settings.upload_bytes_per_second_min,
             stall: Duration::from_millis(settings.stall_ms),
@@ -113,8 +113,8 @@ impl App {
             connections: Connections::new(connections_max, per_peer_max, Limit::Connections, &metrics),
             ops_connections: Connections::new(ops_max, ops_max, Limit::OpsConnections, &metrics),
             descriptors,
-            doorkeeper: Doorkeeper::new(&settings, &metrics),
-            uploads: Places::new(demands, &metrics),
+            api_keys: ApiKeys::new(&settings, &metrics),
+            uploads: UploadSlots::new(limits, &metrics),
             requests: Semaphore::new(settings.requests_max),
             bodies: Semaphore::new(BODIES_KIB_MAX),
             draining: shutdown.clone(),
@@ -140,7 +140,7 @@ impl App {
         Duration::from_millis(self.settings.deadline_ms)
     }
 
-    /// The limits and their use, into the counters.
+    /// Updates the metrics of limits and their use.
     pub(crate) fn show_limits(&self) {
         let (limits, settings) = (self.metrics.limits(), &self.settings);
         let count = |count: usize| count as f64;
@@ -159,16 +159,16 @@ impl App {
         }
         let requests = settings.requests_max.saturating_sub(self.requests.available_permits());
         limits.show(Limit::Requests, count(settings.requests_max), Some(count(requests)));
-        limits.show(
-            Limit::RequestsPerKey,
-            count(settings.requests_per_key_max),
-            Some(count(self.doorkeeper.at_once())),
-        );
+        limits.show(Limit::RequestsPerKey, count(settings.requests_per_key_max), Some(count(self.api_keys.at_once())));
         let bodies = BODIES_KIB_MAX.saturating_sub(self.bodies.available_permits());
         limits.show(Limit::Bodies, count(BODIES_KIB_MAX), Some(count(bodies)));
-        let (of, demands) = (self.uploads.usage(), self.uploads.demands());
-        limits.show(Limit::Uploads, count(demands.uploads_max), Some(count(of.uploads)));
-        limits.show(Limit::UploadRate, demands.rate_min as f64, of.bytes_per_second);
-        limits.show(Limit::UploadTime, demands.time_max.as_secs_f64(), of.longest.map(|longest| longest.as_secs_f64()));
+        let (of, upload_limits) = (self.uploads.usage(), self.uploads.limits());
+        limits.show(Limit::Uploads, count(upload_limits.uploads_max), Some(count(of.uploads)));
+        limits.show(Limit::UploadRate, upload_limits.rate_min as f64, of.bytes_per_second);
+        limits.show(
+            Limit::UploadTime,
+            upload_limits.time_max.as_secs_f64(),
+            of.longest.map(|longest| longest.as_secs_f64()),
+        );
     }
 }

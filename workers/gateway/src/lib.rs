@@ -1,29 +1,26 @@
-//! HTTP in front of the fleet's queues, and the page that shows the fleet. It computes nothing: scores come from the
+//! HTTP in front of the fleet's queues, and the page that shows the fleet. The gateway computes nothing: scores come from the
 //! scorers, weather from the weather-fetchers, datasets and models from the object store.
 //!
 //! ```text
-//!                 ┌ api/score, workshop, inference ─▶ coalesce ─▶ score-request ─▶ [rpc] ─▶ scorer
-//!  HTTP ─▶ server │ api/score (by place and time) ──▶ weather-request ─▶ [rpc] ─▶ weather-fetcher
-//!          auth   │ api/batches ───────────────────▶ object store, ride-batch ─▶ [ingest] ─▶ splitter
-//!          limits │ api/models, batches ───────────▶ object store
-//!                 └ api/fleet ─────────────────────▶ observe: depths, events, dead letters
+//!                ┌ score, workshop, inference ─▶ score/coalesce ─▶ score-request ─▶ [rpc] ─▶ scorer
+//!                │ score by place and time ────▶ score/scoring ─▶ weather-request ─▶ [rpc] ─▶ weather-fetcher
+//!  http/ ─▶ api/ │ batches ────────────────────▶ batches/ ─▶ object store, ride-batch ─▶ [ingest] ─▶ splitter
+//!                │ models ─────────────────────▶ object store
+//!                └ fleet ──────────────────────▶ fleet/observe ─▶ queue lengths, events, dead letters
 //! ```
 //!
-//! | file | what |
+//! | room | content |
 //! |---|---|
+//! | `app` | the state that every request sees |
 //! | [`settings`] | the section `[gateway]` |
-//! | `link` | the one connection to the broker, made anew when lost |
-//! | `scoring` | rides as clients write them, to features and back |
-//! | `coalesce` | requests that arrive together travel together |
-//! | `observe` | what the page shows: one look a second for all who watch |
-//! | `uploads` | a batch from a request's body to the splitter's queue |
-//! | `api` | every path, one file a subject; the OpenAPI document comes out of it |
-//! | [`problem`] | errors, RFC 9457 |
-//! | `encoding`, `members` | how bodies are compressed; members of JSON objects in any spelling |
-//! | `auth`, `hosts`, `headers`, `extract` | keys; host names that are answered; headers of every answer; bodies |
-//! | `server`, `listener`, `connections`, `held` | sockets, and which connections may stay |
-//! | `pace`, `limits`, `metrics` | how fast uploads must be; limits and counters |
-//! | `ops` | health and counters on a listener of their own |
+//! | `link` | the one connection to the broker; it reconnects |
+//! | `limits`, `metrics` | limits with their current use; all metrics |
+//! | `http` | sockets, connections, API keys, host names, headers, bodies, problems (RFC 9457) |
+//! | `score` | from a ride as clients write it to features, and back to an answer |
+//! | `batches` | uploads, the state of batches, dead letters |
+//! | `fleet` | the state of the fleet, one query a second for all clients |
+//! | `api` | every path, one file per subject; generates the OpenAPI document |
+//! | `page` | the page's files |
 
 mod api;
 mod app;

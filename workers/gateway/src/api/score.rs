@@ -1,16 +1,16 @@
-//! `/v1/score`: features in, a probability and its reasons out.
+//! `/v1/score`: features in, a probability and its explanation out.
 
 use crate::{
     app::App,
     http::{
-        extract::{Asked, expect_json, whole},
+        extract::{Query, expect_json, whole_body},
         problem::{FieldError, Problem},
     },
     score::{
         answer::{ManyScores, OneScore, ScoreAnswer, ScoreOrError},
         body::{self, Body, RideOrRides, Rides},
         json::read_json,
-        scoring::{self, Judged, Manner},
+        scoring::{self, RideOutcomes, ScoreOptions},
     },
 };
 use axum::{
@@ -28,7 +28,7 @@ use utoipa::IntoParams;
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Options {
-    /// Whether to say why: each feature's contribution.
+    /// Whether to explain the score by each feature's contribution.
     #[param(required = false, default = true)]
     explain: bool,
 }
@@ -39,33 +39,32 @@ impl Default for Options {
     }
 }
 
-/// How likely is a ride to end in a service request?
+/// Scores rides: the probability that each ends in a service request.
 ///
-/// Scores one ride, an array of rides, or an object with `rides` as in `score-request.v1`. All scores of an answer come
-/// from one model, unless rides name their breed. If a single ride cannot be scored, the answer is a problem; of
-/// several rides each has its score or its error in its place. The body may be compressed as `Content-Encoding` says:
-/// gzip, deflate, zstd or br.
+/// Accepts one ride, an array of rides, or an object with `rides` as in `score-request.v1`. All scores of an answer come from one
+/// model, unless rides name their breed. If a single ride cannot be scored, the answer is a problem; of several rides, each has
+/// its score or its error in its position. The body may be compressed as `Content-Encoding` says: gzip, deflate, zstd or br.
 #[utoipa::path(post, path = "/v1/score", tag = "Scores", params(Options), request_body = Body,
     responses((status = 200, description = "The score, or the scores", body = ScoreAnswer)))]
 pub(crate) async fn score(
     State(app): State<Arc<App>>,
-    Asked(options): Asked<Options>,
+    Query(options): Query<Options>,
     request: Request,
 ) -> Result<Json<ScoreAnswer>, Problem> {
     let deadline = Instant::now() + app.deadline();
     expect_json(request.headers())?;
-    let body = whole(request, &app).await?;
+    let body = whole_body(request, &app).await?;
     let RideOrRides { ride, rides, units, explain, request_id } = body::read(&body)?;
-    let manner = Manner { explain: explain.unwrap_or(options.explain), units };
+    let score_options = ScoreOptions { explain: explain.unwrap_or(options.explain), units };
     match rides {
         Some(_) if !ride.is_empty() => {
             let expected = "either the members of one ride or rides";
             Err(Problem::invalid("invalid-field", "rides", None, expected))
         }
-        Some(rides) => many(&app, manner, rides, request_id, deadline).await,
+        Some(rides) => many(&app, score_options, rides, request_id, deadline).await,
         None if ride.is_empty() && ride.spellings.is_empty() => Err(no_ride(&body)),
         None => {
-            let (by, score) = scoring::judge_one(&app, manner, ride, deadline).await?;
+            let (by, score) = scoring::score_one(&app, score_options, ride, deadline).await?;
             Ok(Json(ScoreAnswer::One(OneScore { score, by })))
         }
     }
@@ -73,7 +72,7 @@ pub(crate) async fn score(
 
 async fn many(
     app: &App,
-    manner: Manner,
+    score_options: ScoreOptions,
     Rides { kept, count }: Rides,
     request_id: Option<String>,
     deadline: Instant,
@@ -83,7 +82,7 @@ async fn many(
             .at(FieldError { field: String::new(), value: None, expected: "at least one ride".to_owned() }));
     }
     scoring::check_count(app, count)?;
-    let Judged { by, rides } = scoring::judge(app, manner, kept, deadline).await?;
+    let RideOutcomes { by, rides } = scoring::score_all(app, score_options, kept, deadline).await?;
     let scores = rides.into_iter().map(|ride| match ride {
         Ok(score) => ScoreOrError::Score(score),
         Err(fault) => ScoreOrError::Error(fault.into_error()),
@@ -96,7 +95,7 @@ async fn many(
     Ok(Json(ScoreAnswer::Many(ManyScores { request_id, model, model_id, threshold, baseline, scores })))
 }
 
-/// The problem of an object without any member of a ride: names the array that may hold the rides.
+/// Returns the problem of an object without any member of a ride. It names the array that may hold the rides.
 fn no_ride(body: &[u8]) -> Problem {
     let is_array_of_objects = |value: &Value| value.as_array().is_some_and(|rides| rides.iter().any(Value::is_object));
     let members: serde_json::Map<String, Value> = read_json(body).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! The state of batches: read from the object store and, for refused batches, from their dead letters.
+//! The state of batches, derived from the object store and, for refused batches, from dead letters.
 
 use super::{
-    dead_letters::{Dead, Refusal},
+    dead_letters::{DeadLetterSnapshot, Refusal},
     uploads::Upload,
 };
 use common::{
@@ -21,35 +21,34 @@ use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use utoipa::ToSchema;
 
-/// A batch and what has become of it.
+/// A batch and its state.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Batch {
     pub(crate) batch_id: String,
     pub(crate) state: BatchState,
-    /// What its publisher calls it.
+    /// Name given by its publisher.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     source: Option<String>,
-    /// When it was handed in here, RFC 3339; unknown of batches published by others.
+    /// When it was submitted to the gateway, RFC 3339; absent for batches that were published directly.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     submitted_at: Option<String>,
     /// SHA-256 of its bytes.
     sha256: String,
-    /// How far it is; only while it is in progress.
+    /// Progress; only while the batch is in progress.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     progress: Option<Progress>,
-    /// In words, if its dataset is ready and has no ride: that there were none, or that all were rejected, and why most
-    /// of them.
+    /// If the dataset is ready and has no ride: whether the batch had none, or all were rejected, and the most frequent reason.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     note: Option<String>,
-    /// What came of its rides; once its dataset is ready.
+    /// Counts of its rides; only if its dataset is ready.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     counts: Option<RideCounts>,
-    /// Rides served by each weather station.
+    /// Number of rides per weather station.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     stations: Option<BTreeMap<String, u64>>,
@@ -57,42 +56,42 @@ pub(crate) struct Batch {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     files: Option<Vec<FileOfDataset>>,
-    /// The fingerprint of its dataset.
+    /// SHA-256 of its dataset's manifest.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     manifest_sha256: Option<String>,
-    /// Why it does not go on; an operator can replay it.
+    /// Why the batch is refused; an operator can replay it.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     refused: Option<Refused>,
     links: Links,
 }
 
-/// What has become of a batch.
+/// The state of a batch.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum BatchState {
-    /// It waits for a splitter.
+    /// The batch waits for a splitter.
     Queued,
-    /// Its rides are being joined with weather.
+    /// The fleet joins its rides with weather.
     InProgress,
-    /// Its dataset is there.
+    /// The dataset is ready.
     Ready,
-    /// It, or a part of it, is a dead letter.
+    /// The batch, or a chunk of it, is a dead letter.
     Refused,
 }
 
-/// How far a batch is.
+/// The progress of a batch.
 #[derive(Debug, Clone, Copy, Serialize, ToSchema)]
 pub(crate) struct Progress {
-    /// Rides in staged chunks, the last of which counts as full.
+    /// Rides in staged chunks; the last chunk counts as full.
     rides_joined: u64,
-    /// Accepted rides, once they are counted.
+    /// Accepted rides; null until they are counted.
     #[schema(required = true)]
     rides_total: Option<u64>,
 }
 
-/// Where the rides went.
+/// Counts of a batch's rides.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct RideCounts {
     /// `accepted + rejected`.
@@ -104,22 +103,22 @@ pub(crate) struct RideCounts {
     /// Rejected rides by reason.
     #[schema(value_type = BTreeMap<String, u64>)]
     rejected_by_reason: Counts,
-    /// Rides of the dataset without weather, by reason.
+    /// Rides in the dataset without weather, by reason.
     #[schema(value_type = BTreeMap<String, u64>)]
     without_weather: Counts,
-    /// Rides of the dataset with a label.
+    /// Rides in the dataset with a label.
     labelled: u64,
-    /// … and with weather: what can be trained on.
+    /// Rides in the dataset with a label and weather: those usable for training.
     trainable: u64,
 }
 
 /// One file of a dataset.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct FileOfDataset {
-    /// In the object store.
+    /// Path in the object store.
     path: String,
     bytes: u64,
-    /// Rides.
+    /// Number of rides.
     rows: u64,
     sha256: String,
 }
@@ -127,15 +126,15 @@ pub(crate) struct FileOfDataset {
 /// Why a batch is refused.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Refused {
-    /// Whose dead letter it is.
+    /// The queue of the worker that gave the message up.
     queue: String,
     /// Stable code.
     reason: String,
-    /// In words.
+    /// Explanation.
     why: String,
 }
 
-/// Where there is more.
+/// Paths of related resources.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Links {
     #[serde(rename = "self")]
@@ -151,15 +150,15 @@ impl Links {
     }
 }
 
-/// Maximum number of entries of the batch log read per batch of a page: some entries have no batch.
+/// Maximum number of entries of the batch log to read per batch of a page: some entries have no batch.
 const LOOKS_PER_BATCH: usize = 10;
 
-/// Builds the batch log's list of earlier batches in advance, because that takes long in a store with many batches.
+/// Builds the batch log's list of earlier batches in advance: that takes long in a store with many batches.
 pub(crate) async fn prepare(log: BatchLog) {
     /// Pause after a failure of the store.
     const AGAIN_AFTER: Duration = Duration::from_secs(30);
     while let Err(why) = log.prepare().await {
-        tracing::warn!(%why, "cannot list the batches for the batch log now; trying again");
+        tracing::warn!(%why, "cannot list the batches for the batch log; retrying");
         tokio::time::sleep(AGAIN_AFTER).await;
     }
 }
@@ -168,7 +167,7 @@ pub(crate) async fn prepare(log: BatchLog) {
 pub(crate) async fn page(
     log: &BatchLog,
     store: &Store,
-    dead: &Dead,
+    dead: &DeadLetterSnapshot,
     after: Option<Cursor>,
     batches: usize,
 ) -> Result<Page<Batch>, Failure> {
@@ -180,8 +179,12 @@ pub(crate) async fn page(
     log.page(after, limits, look).await
 }
 
-/// One batch; `None` when nobody knows it.
-pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<Option<Seen<Batch>>, Failure> {
+/// Reads one batch; `None` if it is unknown.
+pub(crate) async fn look(
+    store: &Store,
+    batch_id: &str,
+    dead: &DeadLetterSnapshot,
+) -> Result<Option<Seen<Batch>>, Failure> {
     let (claim, upload, manifest) = (layout::claim(batch_id), layout::upload(batch_id), layout::manifest(batch_id));
     let (claim, upload, manifest) = futures::try_join!(
         store::read_json::<Claim>(store, &claim),
@@ -189,7 +192,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
         store::read(store, &manifest)
     )?;
     let listed = batch_log::place(claim.as_ref(), upload.as_ref().and_then(|upload| upload.listed));
-    // What the broker has not confirmed is no batch yet, unless a splitter has seen it.
+    // An upload that the broker has not confirmed is not a batch yet, unless a splitter has claimed it.
     let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
     let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
     let letter = dead.of_batch(batch_id, sha256.as_deref());
@@ -247,7 +250,7 @@ pub(crate) async fn look(store: &Store, batch_id: &str, dead: &Dead) -> Result<O
     Ok(Some(Seen { batch, listed }))
 }
 
-/// The note on a dataset without rides.
+/// Returns the note on a dataset without rides.
 fn note(manifest: &Manifest, links: &Links) -> Option<String> {
     if manifest.received == 0 {
         return Some("the batch holds no rides".to_owned());
@@ -285,7 +288,7 @@ mod tests {
     /// Batches that are queued, in progress or older than the log are listed once each, newest first; uploads that the
     /// broker has not confirmed are not listed.
     #[tokio::test]
-    async fn a_batch_is_listed_once_from_its_upload_on() {
+    async fn a_batch_is_listed_once_from_its_confirm_on() {
         let store: Store = Arc::new(InMemory::new());
         let log = BatchLog::new(Arc::clone(&store));
         let upload = |id: &str, confirmed: bool, listed: Option<u64>| {
@@ -302,7 +305,7 @@ mod tests {
         let listed = log.enter("claimed").await.unwrap();
         let claim = json!({ "batch_id": "claimed", "sha256": "0".repeat(64), "chunk_size": 1, "listed": listed });
         write(&store, &layout::claim("claimed"), claim).await;
-        let dead = Dead::default();
+        let dead = DeadLetterSnapshot::default();
         let mut listed = Vec::new();
         let mut after = None;
         loop {
@@ -319,7 +322,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dataset_without_rides_says_so_and_why() {
+    fn a_dataset_without_rides_has_a_note_with_the_reason() {
         let manifest = |accepted, reasons: &[(&str, u64)]| {
             let rejected = reasons.iter().map(|(_, count)| count).sum::<u64>();
             Manifest {

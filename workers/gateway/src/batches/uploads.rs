@@ -1,15 +1,15 @@
-//! A batch from a request's body to the splitter's queue: streamed into the object store under a name of its own while it is
-//! fingerprinted, put where its fingerprint says, then published as a reference.
+//! Takes a batch from a request's body to the splitter's queue: streams it into the object store under a temporary name while
+//! hashing it, moves it to the path that its SHA-256 gives, then publishes a reference.
 //!
-//! The record of an upload is written before the batch is published, so that of two batches with one id at the same moment
-//! only one is published. It reserves the id for good only once the broker has confirmed the batch. It names the
-//! batch's entry in the batch log, which the splitter copies into the claim.
+//! The record of an upload is written before the batch is published, so that only one of two simultaneous batches with one id is
+//! published. It reserves the id for good only after the broker confirmed the batch. It names the batch's entry in the batch log,
+//! which the splitter copies into the claim.
 
 use crate::{
     app::App,
     http::{
-        extract::Pieces,
-        problem::{Problem, reasons, store_away, store_failed},
+        extract::BodyPieces,
+        problem::{Problem, error_chain, store_away, store_failed},
     },
 };
 use common::{
@@ -32,14 +32,14 @@ use std::time::Duration;
 const PART_BYTES: usize = 8 << 20;
 /// Parts being written at the same time.
 const PARTS_MAX: usize = 2;
-/// Uploads that broke off are removed once they are this old.
+/// Age after which an abandoned upload is removed.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// How much longer than the deadline of a request a record reserves an id without a confirm.
+/// How much longer than the deadline of a request an unconfirmed record reserves its id.
 const UNCONFIRMED_MARGIN: Duration = Duration::from_secs(60);
 
-/// What was handed in, kept as `uploads/<batch_id>.json`: the batch is known from its confirm on, before the splitter has
-/// seen it.
+/// The record of an upload, stored as `uploads/<batch_id>.json`: makes the batch known from its confirm on, before a splitter
+/// reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Upload {
     pub(crate) batch_id: String,
@@ -47,28 +47,28 @@ pub(crate) struct Upload {
     pub(crate) bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) source: Option<String>,
-    /// Where its bytes are.
+    /// Path of its bytes in the object store.
     pub(crate) object: String,
-    /// RFC 3339.
+    /// Time of submission, RFC 3339.
     pub(crate) submitted_at: String,
-    /// Whether the broker has confirmed it. Records of earlier versions, which do not say, count as confirmed.
-    #[serde(default = "confirmed_before")]
+    /// Whether the broker has confirmed the batch. Records of earlier versions lack this member and count as confirmed.
+    #[serde(default = "default_confirmed")]
     pub(crate) confirmed: bool,
-    /// Number of its entry in the batch log. Absent in records of earlier versions, and if a splitter of an earlier
-    /// version had claimed the batch before it was handed in here.
+    /// Number of its entry in the batch log. Absent in records of earlier versions, and if a splitter of an earlier version had
+    /// claimed the batch before it was submitted here.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) listed: Option<u64>,
-    /// How its bytes are read.
+    /// How to read its bytes.
     #[serde(flatten)]
     pub(crate) reading: Reading,
 }
 
-fn confirmed_before() -> bool {
+fn default_confirmed() -> bool {
     true
 }
 
 impl Upload {
-    /// Whether nobody else may have the id: the broker has the batch, or may still be asked to take it.
+    /// Returns whether the record reserves the id: the broker has confirmed the batch, or may still confirm it.
     fn reserves(&self, deadline: Duration) -> bool {
         let within = deadline + UNCONFIRMED_MARGIN;
         let since = self.submitted_at.parse::<Timestamp>().map(|at| host::now().duration_since(at));
@@ -76,51 +76,56 @@ impl Upload {
     }
 }
 
-/// How a batch is to be known.
-pub(crate) struct Named<'a> {
+/// What the request says about a batch.
+pub(crate) struct BatchRequest<'a> {
     pub(crate) batch_id: Option<String>,
     pub(crate) source: Option<String>,
-    /// How its bytes are read.
+    /// How to read its bytes.
     pub(crate) reading: Reading,
-    /// Whether it says to be one ride a line.
+    /// Whether the media type says one ride per line.
     pub(crate) lines: bool,
-    /// How the body is compressed, if it says so.
+    /// The coding that the header names.
     pub(crate) coding: Option<Coding>,
-    /// Of whoever hands it in, and the key.
+    /// Name of the API key, and the idempotency key.
     pub(crate) idempotency: Option<(&'a str, &'a str)>,
 }
 
-/// What was promised under an idempotency key.
+/// The record of an idempotency key: the batch that it stands for.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct Promised {
+struct IdempotencyRecord {
     batch_id: String,
     sha256: String,
     #[serde(flatten)]
     reading: Reading,
 }
 
-/// A batch that was taken in.
-pub(crate) struct Taken {
+/// A batch that was accepted.
+pub(crate) struct AcceptedUpload {
     pub(crate) upload: Upload,
     pub(crate) trace_id: String,
-    /// Whether the store had a damaged copy of these bytes, which was replaced.
+    /// Whether a damaged copy of these bytes in the store was replaced.
     pub(crate) repaired: bool,
 }
 
-/// Takes a batch in. Returns once the broker has confirmed the reference.
+/// Accepts a batch. Returns after the broker has confirmed the reference.
 ///
 /// # Errors
-/// Too large, too slow, empty; another batch under that id or that idempotency key; broker or store away.
-pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> Result<Taken, Problem> {
-    // Before anything is read: nobody uploads gigabytes to be told that the broker is away.
+/// Fails if the body is too large, too slow or empty, if the id or the idempotency key stands for another batch, or if the
+/// broker or the store fails.
+pub(crate) async fn accept(
+    app: &App,
+    named: BatchRequest<'_>,
+    body: &mut BodyPieces,
+) -> Result<AcceptedUpload, Problem> {
+    // Checked first: no client should upload gigabytes before it learns that the broker is down.
     app.link.publisher()?;
     let incoming = Path::from(format!("{}/incoming/{:032x}", layout::RAW, host::random_range(0..=u128::MAX)));
     let (sha256, bytes) = stream(app, &incoming, body).await?;
-    let settled = settle(app, &incoming, &named, sha256, bytes).await;
-    if settled.is_err() {
+    let stored = store_upload(app, &incoming, &named, sha256, bytes).await;
+    if stored.is_err() {
         let _ = app.store.delete(&incoming).await;
     }
-    let (mut upload, repaired) = settled?;
+    let (mut upload, repaired) = stored?;
     let published = publish(app, named, &upload).await;
     if !upload.confirmed {
         match &published {
@@ -131,11 +136,11 @@ pub(crate) async fn take_in(app: &App, named: Named<'_>, body: &mut Pieces) -> R
             Err(_) => forget(app, &upload).await,
         }
     }
-    Ok(Taken { upload, trace_id: published?, repaired })
+    Ok(AcceptedUpload { upload, trace_id: published?, repaired })
 }
 
-/// Publishes the reference; returns the trace id once the broker has confirmed it.
-async fn publish(app: &App, named: Named<'_>, upload: &Upload) -> Result<String, Problem> {
+/// Publishes the reference. Returns the trace id after the broker has confirmed it.
+async fn publish(app: &App, named: BatchRequest<'_>, upload: &Upload) -> Result<String, Problem> {
     let batch = RideBatch {
         batch_id: named.batch_id,
         source: named.source,
@@ -146,48 +151,48 @@ async fn publish(app: &App, named: Named<'_>, upload: &Upload) -> Result<String,
     let client = app.link.publisher()?;
     let published = tokio::time::timeout(app.deadline(), client.publish(&batch)).await;
     let detail =
-        "the batch is stored, but the broker did not confirm it in time; hand it in again, which changes nothing else";
+        "the batch is stored, but the broker did not confirm it in time; submit it again, which changes nothing else";
     published.map_err(|_| Problem::no_answer(detail))?.map_err(|error| {
-        let detail = format!("the broker did not take the batch: {}; hand it in again", reasons(&error));
+        let detail = format!("the broker did not accept the batch: {}; submit it again", error_chain(&error));
         Problem::unavailable("not-published", detail)
     })
 }
 
-/// Records that the broker has confirmed an upload. The batch is queued, even if this fails.
+/// Records that the broker has confirmed an upload. The batch is queued even if this fails.
 async fn confirm(app: &App, upload: &Upload) {
     if let Err(failure) = overwrite(app, upload).await {
         let record = layout::upload(&upload.batch_id);
-        tracing::warn!(record, "the confirm of this upload could not be recorded: {failure}");
+        tracing::warn!(record, "cannot record the confirm of this upload: {failure}");
     }
 }
 
-/// Gives the id of an upload back that the broker did not confirm. If it took the batch all the same, the splitter's claim
+/// Releases the id of an upload that the broker did not confirm. If the broker has the batch all the same, the splitter's claim
 /// makes it known.
 async fn forget(app: &App, upload: &Upload) {
     let record = layout::upload(&upload.batch_id);
     let kept = store::read_json::<Upload>(&app.store, &record).await;
-    // The same bytes may have been handed in a second time, and confirmed.
+    // The same bytes may have been submitted a second time, and confirmed.
     if !kept.is_ok_and(|kept| kept.as_ref() == Some(upload)) {
         return;
     }
-    // The record keeps the number of the entry in the batch log, so that the next attempt uses the same entry.
-    let given_back = Upload { submitted_at: Timestamp::UNIX_EPOCH.to_string(), ..upload.clone() };
-    if let Err(failure) = overwrite(app, &given_back).await {
-        tracing::warn!(record, "the id of an unconfirmed upload could not be given back: {failure}");
+    // The record keeps the number of its entry in the batch log: the next attempt uses the same entry.
+    let released = Upload { submitted_at: Timestamp::UNIX_EPOCH.to_string(), ..upload.clone() };
+    if let Err(failure) = overwrite(app, &released).await {
+        tracing::warn!(record, "cannot release the id of an unconfirmed upload: {failure}");
     }
 }
 
-/// Writes the record of an upload over the existing one.
+/// Replaces the record of an upload.
 async fn overwrite(app: &App, upload: &Upload) -> Result<(), Failure> {
     let json = serde_json::to_vec_pretty(upload).map_err(|error| Failure::permanent("unencodable", error))?;
     store::write(&app.store, &layout::upload(&upload.batch_id), json).await
 }
 
-/// Writes the body to `incoming`; tells its SHA-256 and length.
-async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String, u64), Problem> {
+/// Writes the body to `incoming`. Returns its SHA-256 and length.
+async fn stream(app: &App, incoming: &Path, body: &mut BodyPieces) -> Result<(String, u64), Problem> {
     let max = app.settings.upload_bytes_max;
     let away = |error: object_store::Error| store_away(&error);
-    body.take_place().await?;
+    body.take_slot().await?;
     let upload = app.store.put_multipart(incoming).await.map_err(away)?;
     let mut writer = WriteMultipart::new_with_chunk_size(upload, PART_BYTES);
     let mut hasher = Sha256::new();
@@ -197,7 +202,9 @@ async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String
             Ok(Some(piece)) => {
                 bytes += piece.len() as u64;
                 if bytes > max {
-                    break Err(Problem::too_large(format!("more than the {max} bytes that a batch may have here")));
+                    break Err(Problem::too_large(format!(
+                        "the batch is larger than {max} bytes, the maximum (gateway.upload_bytes_max)"
+                    )));
                 }
                 app.metrics.uploaded(piece.len() as u64);
                 hasher.update(&piece);
@@ -221,12 +228,12 @@ async fn stream(app: &App, incoming: &Path, body: &mut Pieces) -> Result<(String
     Ok((hex::encode(hasher.finalize()), bytes))
 }
 
-/// Puts an upload where its fingerprint says, unless it must not be there; returns its record and whether it replaced a
-/// damaged copy.
-async fn settle(
+/// Reserves the id of an upload and moves its bytes to the path that their SHA-256 gives. Returns the record, and whether a
+/// damaged copy was replaced.
+async fn store_upload(
     app: &App,
     incoming: &Path,
-    named: &Named<'_>,
+    named: &BatchRequest<'_>,
     sha256: String,
     bytes: u64,
 ) -> Result<(Upload, bool), Problem> {
@@ -236,22 +243,24 @@ async fn settle(
     if let Some(claim) = &claim
         && (claim.sha256 != sha256 || claim.reading != *reading)
     {
-        return Err(taken("is there already", &batch_id, (&claim.sha256, &claim.reading), &sha256));
+        return Err(id_conflict("already exists", &batch_id, (&claim.sha256, &claim.reading), &sha256));
     }
-    // Handed in, and not yet seen by a splitter: the claim is still to come.
+    // Submitted, but not read by a splitter yet: there is no claim.
     let before = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?;
     if let Some(before) = &before
         && before.reserves(app.deadline())
         && (before.sha256 != sha256 || before.reading != *reading)
     {
-        return Err(taken("was handed in", &batch_id, (&before.sha256, &before.reading), &sha256));
+        return Err(id_conflict("was submitted", &batch_id, (&before.sha256, &before.reading), &sha256));
     }
     if let Some((who, key)) = named.idempotency {
         let path = layout::idempotency(&hex::encode(Sha256::digest(format!("{who}\n{key}"))));
-        let promised = Promised { batch_id: batch_id.clone(), sha256: sha256.clone(), reading: reading.clone() };
-        let json = serde_json::to_vec(&promised).map_err(|error| Problem::internal(error.to_string()))?;
+        let record_of_key =
+            IdempotencyRecord { batch_id: batch_id.clone(), sha256: sha256.clone(), reading: reading.clone() };
+        let json = serde_json::to_vec(&record_of_key).map_err(|error| Problem::internal(error.to_string()))?;
         if !store::create(&app.store, &path, json).await.map_err(store_failed)?
-            && store::read_json::<Promised>(&app.store, &path).await.map_err(store_failed)? != Some(promised)
+            && store::read_json::<IdempotencyRecord>(&app.store, &path).await.map_err(store_failed)?
+                != Some(record_of_key)
         {
             let detail = "this Idempotency-Key was used with another body, batch_id, rides_at or map; use a new one";
             return Err(Problem::unprocessable("idempotency-key-reused", detail));
@@ -261,7 +270,7 @@ async fn settle(
     if named.lines && ![".ndjson", ".jsonl"].iter().any(|end| name.contains(end)) {
         name.push_str(".ndjson");
     }
-    // Some compressions do not show in the bytes: then the name of the object tells the splitter.
+    // Some codings cannot be recognised by the bytes: then the name of the object tells the splitter.
     name.push_str(named.coding.and_then(Coding::suffix).unwrap_or_default());
     let object = layout::raw_upload(&sha256, &name);
     let place = Path::from(object.as_str());
@@ -279,14 +288,14 @@ async fn settle(
         return Ok((upload, false));
     }
     if let Some(sha256) = &there {
-        tracing::warn!(object = upload.object, sha256, "a damaged copy of this upload is replaced");
+        tracing::warn!(object = upload.object, sha256, "replacing a damaged copy of this upload");
     }
     app.store.rename(incoming, &place).await.map_err(|error| store_away(&error))?;
     Ok((upload, there.is_some()))
 }
 
-/// Returns the number of an upload's entry in the batch log: the one it has, or else a new one. A batch that is older
-/// than the log gets none.
+/// Returns the number of an upload's entry in the batch log: the existing one, or a new one. A batch that is older than the log
+/// gets none.
 async fn entry(
     app: &App,
     batch_id: &str,
@@ -300,8 +309,8 @@ async fn entry(
     app.batch_log.append(batch_id).await.map(Some).map_err(store_failed)
 }
 
-/// Writes the record of an upload; returns the existing record if it is of the same batch. Of several uploads at the
-/// same moment, the first gets the id, before its bytes are in their place.
+/// Writes the record of an upload, before its bytes are moved. Returns the existing record if it is of the same batch. The first
+/// of several simultaneous uploads gets the id.
 async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> {
     let json = serde_json::to_vec_pretty(upload).map_err(|error| Problem::internal(error.to_string()))?;
     let record = layout::upload(&upload.batch_id);
@@ -317,15 +326,15 @@ async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> 
         }
         Some(first) if first.reserves(app.deadline()) => {
             let before = (first.sha256.as_str(), &first.reading);
-            Err(taken("was handed in", &upload.batch_id, before, &upload.sha256))
+            Err(id_conflict("was submitted", &upload.batch_id, before, &upload.sha256))
         }
-        // The process that wrote it ended before the broker confirmed the batch, or gave it back just now.
+        // The process that wrote it ended before the broker confirmed the batch, or has just released the id.
         _ => store::write(&app.store, &record, json).await.map_err(store_failed).map(|()| None),
     }
 }
 
-/// 409 for an id that already stands for other bytes, or for the same bytes read in another way.
-fn taken(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str) -> Problem {
+/// 409: the id already stands for other bytes, or for the same bytes read in another way.
+fn id_conflict(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str) -> Problem {
     let (before_sha256, before_reading) = before;
     let difference = if before_sha256 != sha256 {
         format!("with other bytes (sha256 {before_sha256})")
@@ -337,7 +346,7 @@ fn taken(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str) -> P
     Problem::conflict(format!("batch {batch_id} {how} {difference}; choose another batch_id"))
 }
 
-/// Removes uploads that broke off long ago.
+/// Removes abandoned uploads. Returns their number.
 pub(crate) async fn sweep(store: &dyn ObjectStore) -> Result<usize, object_store::Error> {
     let incoming = Path::from(format!("{}/incoming", layout::RAW));
     let long_ago = host::now().as_second() - i64::try_from(ABANDONED_AFTER.as_secs()).unwrap_or(i64::MAX);

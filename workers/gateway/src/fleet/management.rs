@@ -1,4 +1,4 @@
-//! RabbitMQ's management API, for what AMQP does not tell.
+//! RabbitMQ's management API: rates, messages in flight and other facts that AMQP does not offer.
 
 use jiff::Timestamp;
 use reqwest::{Certificate, Client, StatusCode, Url, header::DATE};
@@ -10,29 +10,29 @@ use std::time::Duration;
 const PORTS: [u16; 2] = [15672, 15671];
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A way to ask; nothing is asked yet.
+/// A client of the management API.
 pub struct Management {
     client: Client,
     base: Url,
     user: String,
     password: Option<String>,
-    /// The virtual host the fleet is in.
+    /// The virtual host of the fleet.
     pub vhost: String,
 }
 
-/// What was answered.
+/// An answer of the management API.
 pub struct Answer {
     /// JSON.
     pub body: Value,
-    /// When, by the clock of the broker's machine.
+    /// Time of the answer, by the broker's clock.
     pub date: Option<Timestamp>,
 }
 
 impl Management {
-    /// The API that the configuration names, else the usual place on the broker's host.
+    /// Creates a client of the API that the configuration names, or else of the default port on the broker's host.
     ///
     /// # Errors
-    /// When an address, a certificate or a password's file cannot be used.
+    /// Fails if an address, a certificate or the password file is invalid.
     pub fn new(settings: &BrokerSettings) -> anyhow::Result<Self> {
         let misused = |why: String| anyhow::anyhow!("{why}");
         let amqp = Url::parse(settings.url.reveal()).map_err(|error| misused(format!("broker.url: {error}")))?;
@@ -60,7 +60,7 @@ impl Management {
             (None, Some(file)) => Some(in_file(file)?),
             (None, None) => (user == "guest").then(|| "guest".to_owned()),
         };
-        // Not in anything that is printed.
+        // The URL is printed in errors: it must not contain credentials.
         let (_, _) = (base.set_username(""), base.set_password(None));
         let vhost = match amqp.path() {
             "" => "/".to_owned(),
@@ -78,23 +78,23 @@ impl Management {
         Ok(Self { client, base, user, password, vhost })
     }
 
-    /// The user that asks.
+    /// Returns the name of the user.
     pub fn user(&self) -> &str {
         &self.user
     }
 
-    /// Asks for `api/<parts>`.
+    /// Requests `api/<parts>`.
     ///
     /// # Errors
-    /// In words, why there is no answer.
+    /// Returns why there is no answer.
     pub async fn get(&self, parts: &[&str]) -> Result<Answer, String> {
         self.ask(parts, &[]).await
     }
 
-    /// The same with a query.
+    /// Requests `api/<parts>` with a query.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::get`].
     pub async fn ask(&self, parts: &[&str], query: &[(&str, &str)]) -> Result<Answer, String> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
@@ -110,42 +110,42 @@ impl Management {
         match response.status() {
             StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN => {
                 let body = response.bytes().await.unwrap_or_default();
-                let said: Value = serde_json::from_slice(&body).unwrap_or_default();
-                return Err(refusal(&self.user, said["reason"].as_str().unwrap_or_default()));
+                let refused: Value = serde_json::from_slice(&body).unwrap_or_default();
+                return Err(refusal(&self.user, refused["reason"].as_str().unwrap_or_default()));
             }
-            // A health check that fails says so with 503.
+            // A failed health check is answered with 503.
             StatusCode::OK | StatusCode::SERVICE_UNAVAILABLE => {}
-            other => return Err(format!("the management API answers {} with {other}", parts.join("/"))),
+            other => return Err(format!("the management API answered {} with {other}", parts.join("/"))),
         }
         let body = response.bytes().await.map_err(away)?;
-        let body =
-            serde_json::from_slice(&body).map_err(|error| format!("no JSON from the management API: {error}"))?;
+        let body = serde_json::from_slice(&body)
+            .map_err(|error| format!("the answer of the management API is not JSON: {error}"))?;
         Ok(Answer { body, date })
     }
 
-    /// Of every queue of the virtual host: name, ready and unacknowledged messages, consumers, arguments, policies.
+    /// Returns every queue of the virtual host: name, ready and unacknowledged messages, consumers, arguments, policies.
     ///
     /// # Errors
-    /// As there.
+    /// As [`Self::get`].
     pub async fn queues(&self) -> Result<Vec<Value>, String> {
         let answer = self.get(&["queues", &self.vhost]).await?;
         match answer.body {
             Value::Array(queues) => Ok(queues),
-            _ => Err("the management API answers queues with no list".to_owned()),
+            _ => Err("the management API did not answer with a list of queues".to_owned()),
         }
     }
 }
 
-/// RabbitMQ answers 401 both for an unknown user and for one without the right to ask; only its text differs. The
-/// message does not name the path, so that the same refusal of many requests is recognised as one.
+/// Returns the message of a refusal. RabbitMQ answers 401 both to an unknown user and to one without permission; only its text
+/// differs. The message does not name the path, so that the same refusal of many requests is recognised as one.
 fn refusal(user: &str, reason: &str) -> String {
     match reason.strip_prefix("Not ").and_then(|rest| rest.strip_suffix(" user")) {
         Some(needed) => {
             let tag = if needed == "monitor" { "monitoring" } else { needed };
-            format!("the user {user} lacks the tag {tag}, without which the management API does not answer")
+            format!("the user {user} lacks the tag {tag}, which the management API requires")
         }
         None if reason.contains("virtual host") => format!("the user {user} may not use this virtual host ({reason})"),
-        None => format!("the management API does not let the user {user} in: wrong user or password ({reason})"),
+        None => format!("the management API refuses the user {user}: wrong user or password ({reason})"),
     }
 }
 
@@ -168,12 +168,12 @@ fn decoded(text: &str) -> String {
     String::from_utf8_lossy(&bytes).into_owned()
 }
 
-/// The innermost cause: the others repeat the URL.
+/// Returns the innermost cause of an error: the outer ones repeat the URL.
 pub fn cause(error: &dyn std::error::Error) -> String {
     std::iter::successors(Some(error), |error| error.source()).last().map(ToString::to_string).unwrap_or_default()
 }
 
-/// `Tue, 24 Nov 2026 03:12:40 GMT`.
+/// Reads an HTTP date such as `Tue, 24 Nov 2026 03:12:40 GMT`.
 pub fn http_date(text: &str) -> Option<Timestamp> {
     jiff::fmt::rfc2822::DateTimeParser::new().parse_timestamp(text.replace("GMT", "+0000")).ok()
 }
@@ -183,8 +183,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_missing_tag_is_no_wrong_password() {
-        // As RabbitMQ 3.10 and 4.0 say it.
+    fn a_missing_tag_is_not_reported_as_a_wrong_password() {
+        // The texts of RabbitMQ 3.10 and 4.0.
         for (reason, part) in [
             ("Not administrator user", "lacks the tag administrator"),
             ("Not monitor user", "lacks the tag monitoring"),
@@ -194,13 +194,13 @@ mod tests {
             ("Login failed", "wrong user or password"),
             ("User can only log in via localhost", "only log in via localhost"),
         ] {
-            let told = refusal("ada", reason);
-            assert!(told.contains(part) && told.contains("ada"), "{told}");
+            let message = refusal("ada", reason);
+            assert!(message.contains(part) && message.contains("ada"), "{message}");
         }
     }
 
     #[test]
-    fn texts_of_urls_and_headers_are_read() {
+    fn percent_encoding_and_http_dates_are_read() {
         assert_eq!((decoded("%2f"), decoded("a%40b%"), decoded("plain")), ("/".into(), "a@b%".into(), "plain".into()));
         let date = http_date("Tue, 24 Nov 2026 03:12:40 GMT").map(|date| date.to_string());
         assert_eq!(date.as_deref(), Some("2026-11-24T03:12:40Z"));

@@ -1,8 +1,8 @@
-//! What the page shows of the fleet: one look a second at most, however many watch, and none when nobody does.
+//! The state of the fleet for the page: queried at most once a second for all clients, and not at all without clients.
 
 use super::management::Management;
 use crate::{
-    batches::dead_letters::{Dead, Letters},
+    batches::dead_letters::{DeadLetterReader, DeadLetterSnapshot},
     link::{BrokerState, Link, Reach},
     metrics::Metrics,
 };
@@ -34,35 +34,35 @@ use tokio::{
 };
 use utoipa::ToSchema;
 
-/// How old a look may be.
+/// Maximum age of a snapshot.
 const FRESH: Duration = Duration::from_millis(900);
-/// How old may be what is known of what scorers served.
-const SERVED_FRESH: Duration = Duration::from_secs(10);
-/// How far it reaches back.
-const SERVED_DAYS: i64 = 7;
-/// How long the broker may take to tell what its queues hold.
+/// Maximum age of the serving statistics.
+const STATISTICS_FRESH: Duration = Duration::from_secs(10);
+/// Days that the serving statistics cover.
+const STATISTICS_DAYS: i64 = 7;
+/// Timeout for reading the queues, and for reading the serving statistics.
 const LOOK_TIMEOUT: Duration = Duration::from_secs(2);
-/// After events are no longer heard.
-const LISTEN_AGAIN_AFTER: Duration = Duration::from_secs(2);
-/// Events that a slow watcher may be behind.
+/// Pause before subscribing to events again.
+const RESUBSCRIBE_AFTER: Duration = Duration::from_secs(2);
+/// Maximum number of events that a slow client may be behind.
 const EVENTS_MAX: usize = 1_024;
 
 /// The fleet at one moment.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Snapshot {
-    /// RFC 3339.
+    /// Time of the snapshot, RFC 3339.
     at: String,
     broker: BrokerSeen,
     /// Whether this gateway is shutting down.
     draining: bool,
     /// In the order of the flow.
     pub(crate) queues: Vec<QueueSeen>,
-    /// What is not known, and how it could be.
+    /// Which values are missing, and what provides them.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     note: Option<String>,
     gateway: GatewaySeen,
-    /// The model that is served.
+    /// The served model.
     #[schema(required = true)]
     champion: Option<ChampionSeen>,
 }
@@ -70,42 +70,42 @@ pub(crate) struct Snapshot {
 /// The broker.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct BrokerSeen {
-    /// Its address, without credentials.
+    /// Address, without credentials.
     name: String,
     state: BrokerWord,
-    /// Why it is not open.
+    /// Why the broker does not accept messages.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     why: Option<String>,
 }
 
-/// Whether the broker takes messages.
+/// Whether the broker accepts messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub(crate) enum BrokerWord {
-    /// It does.
+    /// It accepts messages.
     Open,
-    /// Not now: an alarm.
+    /// It accepts none, because of an alarm.
     Blocked,
     /// It cannot be reached.
     Away,
 }
 
-/// A work queue, its rungs and its dead letters.
+/// A work queue, with its retry queues and dead letters.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct QueueSeen {
     queue: String,
-    /// Messages that wait.
+    /// Waiting messages.
     ready: u64,
-    /// Messages that a worker has in hand; null where the broker does not tell.
+    /// Messages that workers are handling; null if unknown.
     #[schema(required = true)]
     in_flight: Option<u64>,
     consumers: u64,
-    /// Messages that wait for another attempt.
+    /// Messages in the retry queues.
     retries: u64,
-    /// Dead letters.
+    /// Number of dead letters.
     dead: u64,
-    /// Messages done with per second; null where the broker does not tell.
+    /// Acknowledged messages per second; null if unknown.
     #[schema(required = true)]
     rate_per_s: Option<f64>,
 }
@@ -114,34 +114,34 @@ pub(crate) struct QueueSeen {
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct GatewaySeen {
     requests_per_s: f64,
-    /// Requests being worked on.
+    /// Requests in progress.
     in_flight: u64,
-    /// Rides that travel together to a scorer, on average; null before the first.
+    /// Mean number of rides per message to a scorer; null before the first message.
     #[schema(required = true)]
     rides_per_rpc: Option<f64>,
-    /// Answers that came after their deadline and were dropped.
+    /// Answers that arrived after their deadline and were dropped.
     late_answers: u64,
 }
 
-/// The champion's name.
+/// The champion's family and version.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, ToSchema)]
 pub(crate) struct ChampionSeen {
     model: String,
     model_id: String,
 }
 
-/// Something happened.
+/// A change in the fleet.
 #[derive(Debug, Clone)]
 pub(crate) enum Event {
-    /// To a batch.
+    /// A batch changed its state.
     Batch { batch_id: String, state: &'static str },
-    /// There is another champion.
+    /// A model was promoted.
     Model { model: String, model_id: String },
-    /// A dead letter came.
+    /// A dead letter arrived.
     Dead { queue: String },
 }
 
-/// Looks at the fleet for all who watch.
+/// Observes the fleet for all clients.
 pub(crate) struct Observer {
     link: Arc<Link>,
     metrics: Arc<Metrics>,
@@ -150,16 +150,16 @@ pub(crate) struct Observer {
     management: Option<Management>,
     namespace: String,
     latest: Mutex<Option<(Instant, Arc<Snapshot>)>>,
-    letters: Arc<Letters>,
-    /// When it was last read what scorers served.
-    served_at: Mutex<Option<Instant>>,
-    /// Messages done with by queue, and when that was read.
+    letters: Arc<DeadLetterReader>,
+    /// When the serving statistics were last read.
+    statistics_read_at: Mutex<Option<Instant>>,
+    /// Number of acknowledged messages by queue, and when it was read.
     done: std::sync::Mutex<HashMap<&'static str, (Instant, u64)>>,
     events: broadcast::Sender<Event>,
 }
 
 impl Observer {
-    /// Listens to events from now on; looks at nothing before it is asked to.
+    /// Subscribes to events. Queries nothing before the first request.
     pub(crate) fn start(
         link: &Arc<Link>,
         metrics: &Arc<Metrics>,
@@ -169,7 +169,7 @@ impl Observer {
         namespace: &str,
     ) -> Self {
         let (events, _) = broadcast::channel(EVENTS_MAX);
-        let letters = Arc::new(Letters::new(Arc::clone(link), namespace));
+        let letters = Arc::new(DeadLetterReader::new(Arc::clone(link), namespace));
         tokio::spawn(listen(Arc::clone(link), events.clone(), Arc::clone(&letters)));
         Self {
             link: Arc::clone(link),
@@ -180,28 +180,28 @@ impl Observer {
             namespace: namespace.to_owned(),
             latest: Mutex::default(),
             letters,
-            served_at: Mutex::default(),
+            statistics_read_at: Mutex::default(),
             done: std::sync::Mutex::default(),
             events,
         }
     }
 
-    /// The dead letters.
-    pub(crate) async fn dead(&self) -> Dead {
+    /// Returns the dead letters.
+    pub(crate) async fn dead(&self) -> DeadLetterSnapshot {
         self.letters.dead().await
     }
 
-    /// What happens from now on.
+    /// Returns a receiver of all events from now on.
     pub(crate) fn events(&self) -> broadcast::Receiver<Event> {
         self.events.subscribe()
     }
 
-    /// Tells those who watch that something happened to a batch.
+    /// Sends clients the event that a batch is queued.
     pub(crate) fn changed(&self, batch_id: &str) {
         let _ = self.events.send(Event::Batch { batch_id: batch_id.to_owned(), state: "queued" });
     }
 
-    /// The fleet, as of less than a second ago.
+    /// Returns a snapshot of the fleet that is less than a second old.
     pub(crate) async fn snapshot(&self, draining: bool) -> Arc<Snapshot> {
         let mut latest = self.latest.lock().await;
         if let Some((at, snapshot)) = latest.as_ref()
@@ -220,7 +220,7 @@ impl Observer {
         let mut state = self.link.broker_state();
         if let Ok(client) = self.link.reader() {
             match tokio::time::timeout(LOOK_TIMEOUT, self.queues(&client)).await {
-                Ok(Ok((seen, told))) => (queues, note) = (seen, told),
+                Ok(Ok(read)) => (queues, note) = read,
                 Ok(Err(error)) => state = BrokerState::Away(error.to_string()),
                 Err(_) => state = BrokerState::Away(format!("silent for {} ms", LOOK_TIMEOUT.as_millis())),
             }
@@ -252,41 +252,41 @@ impl Observer {
         }
     }
 
-    /// Brings the metrics of what the champion served up to date, as of some seconds ago; where the store does not tell, they stay as they
-    /// are.
-    pub(crate) async fn watch_served(&self) {
-        let mut at = self.served_at.lock().await;
-        if at.is_some_and(|at| at.elapsed() < SERVED_FRESH) {
+    /// Updates the metrics of the champion's serving statistics if they are some seconds old. They stay as they are if the store
+    /// fails.
+    pub(crate) async fn update_serving_metrics(&self) {
+        let mut at = self.statistics_read_at.lock().await;
+        if at.is_some_and(|at| at.elapsed() < STATISTICS_FRESH) {
             return;
         }
-        match tokio::time::timeout(LOOK_TIMEOUT, self.read_served()).await {
+        match tokio::time::timeout(LOOK_TIMEOUT, self.read_serving_statistics()).await {
             Ok(Ok(())) => {}
-            Ok(Err(why)) => tracing::debug!(%why, "what was served cannot be read now"),
-            Err(_) => tracing::debug!("what was served takes too long to read"),
+            Ok(Err(why)) => tracing::debug!(%why, "cannot read the serving statistics"),
+            Err(_) => tracing::debug!("timeout while reading the serving statistics"),
         }
         *at = Some(Instant::now());
     }
 
-    async fn read_served(&self) -> Result<(), Failure> {
+    async fn read_serving_statistics(&self) -> Result<(), Failure> {
         let Some(champion) = alias::current(&self.store, &self.model, AliasName::Champion).await? else {
             return Ok(());
         };
         let Some(model) = store::read_json::<Model>(&self.store, &champion.object).await? else { return Ok(()) };
-        let since = served::since(SERVED_DAYS, host::now());
+        let since = served::since(STATISTICS_DAYS, host::now());
         let tally = served::read(&self.store, &champion.model, &champion.model_id, Some(&since)).await?;
         self.metrics.served(&champion.model, &champion.model_id, &tally, &drift(&model, &tally));
         Ok(())
     }
 
     async fn queues(&self, client: &Client) -> Result<(Vec<QueueSeen>, Option<String>), ClientError> {
-        let told = match &self.management {
+        let managed_queues = match &self.management {
             None => None,
             Some(management) => Some(management.queues().await),
         };
         let mut by_management = BTreeMap::new();
-        for found in told.iter().flatten().flatten() {
-            if let Some(name) = found["name"].as_str().and_then(|name| name.strip_prefix(self.namespace.as_str())) {
-                by_management.insert(name.to_owned(), found);
+        for queue in managed_queues.iter().flatten().flatten() {
+            if let Some(name) = queue["name"].as_str().and_then(|name| name.strip_prefix(self.namespace.as_str())) {
+                by_management.insert(name.to_owned(), queue);
             }
         }
         let mut queues = Vec::new();
@@ -301,7 +301,7 @@ impl Observer {
             let in_flight = depth.unacknowledged.or_else(|| managed?["messages_unacknowledged"].as_u64());
             let rate_per_s = match depth.acknowledged_total {
                 Some(total) => self.rate(name, total),
-                None => managed.map(|found| found["message_stats"]["ack_details"]["rate"].as_f64().unwrap_or(0.0)),
+                None => managed.map(|queue| queue["message_stats"]["ack_details"]["rate"].as_f64().unwrap_or(0.0)),
             };
             queues.push(QueueSeen {
                 queue: name.to_owned(),
@@ -313,7 +313,7 @@ impl Observer {
                 rate_per_s,
             });
         }
-        let note = match told {
+        let note = match managed_queues {
             Some(Err(why)) => Some(why),
             None if queues.iter().any(|seen| seen.in_flight.is_none()) => {
                 Some("rates and messages in flight need broker.management_url".to_owned())
@@ -323,7 +323,7 @@ impl Observer {
         Ok((queues, note))
     }
 
-    /// Messages done with per second since the last look.
+    /// Returns the acknowledged messages per second since the last snapshot.
     fn rate(&self, queue: &'static str, total: u64) -> Option<f64> {
         let now = Instant::now();
         let before = self.done.lock().unwrap_or_else(PoisonError::into_inner).insert(queue, (now, total));
@@ -333,8 +333,8 @@ impl Observer {
     }
 }
 
-/// Tells of events, on every connection there is.
-async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, letters: Arc<Letters>) {
+/// Forwards events to clients, on every connection that the link makes.
+async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, letters: Arc<DeadLetterReader>) {
     let mut reach = link.reach();
     loop {
         let client = match reach.wait_for(|now| matches!(now, Reach::Up(_))).await.as_deref() {
@@ -343,31 +343,31 @@ async fn listen(link: Arc<Link>, events: broadcast::Sender<Event>, letters: Arc<
             Err(_) => return,
         };
         if let Err(why) = follow(&client, &events, &letters).await {
-            tracing::debug!(why, "events are not heard now");
+            tracing::debug!(why, "the subscription to events ended");
         }
         drop(client);
-        // A new connection, or once more over this one: only the queues may have gone.
+        // Subscribes over a new connection, or again over this one, because only the queues may be gone.
         tokio::select! {
             biased;
             changed = reach.changed() => if changed.is_err() {
                 return;
             },
-            () = tokio::time::sleep(LISTEN_AGAIN_AFTER) => {}
+            () = tokio::time::sleep(RESUBSCRIBE_AFTER) => {}
         }
     }
 }
 
-async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Letters) -> Result<(), String> {
+async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &DeadLetterReader) -> Result<(), String> {
     let broken = |error: ClientError| error.to_string();
     let mut consumers = vec![client.listen(exchange::EVENTS, "#").await.map_err(broken)?];
     for queue in queue::ALL {
         consumers.push(client.listen(exchange::DEAD, queue).await.map_err(broken)?);
     }
-    let mut heard = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
-    while let Some(delivery) = heard.next().await {
+    let mut arrivals = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+    while let Some(delivery) = arrivals.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
-        for event in meaning(&delivery, letters) {
-            // Nobody may be watching.
+        for event in events_of(&delivery, letters) {
+            // There may be no client.
             let _ = events.send(event);
         }
         delivery.settle.ack().await.map_err(|error| error.to_string())?;
@@ -375,11 +375,11 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &Le
     Ok(())
 }
 
-/// What a message on the exchanges of events and dead letters means to who watches.
-fn meaning(delivery: &Delivery, letters: &Letters) -> Vec<Event> {
+/// Returns the events that a message on the exchanges of events and dead letters stands for.
+fn events_of(delivery: &Delivery, letters: &DeadLetterReader) -> Vec<Event> {
     if delivery.exchange == exchange::DEAD {
-        let letter = letters.heard(delivery);
-        // Another publisher's message that used the id does not change the state of the batch.
+        let letter = letters.record_arrival(delivery);
+        // A message of another publisher that used the same id does not change the state of the batch.
         let of_batch = letter.batch_id.filter(|_| letter.reason != BATCH_ID_CONFLICT);
         let batch = of_batch.map(|batch_id| Event::Batch { batch_id, state: "refused" });
         return std::iter::once(Event::Dead { queue: letter.queue }).chain(batch).collect();

@@ -1,4 +1,4 @@
-//! Bodies of answers that hold something until they are sent, such as the place of their request within a limit.
+//! Response bodies that hold a guard until they are sent, for instance the permit of their request.
 
 use super::connections::Busy;
 use axum::{
@@ -19,7 +19,7 @@ struct Held<G> {
     reading: Option<Arc<Reading>>,
 }
 
-/// Since when the transport has not asked for more of a body; `None` while it waits for the body.
+/// Since when the transport has not polled a body; `None` while the transport waits for the body.
 struct Reading(Mutex<Option<Instant>>);
 
 impl Reading {
@@ -60,15 +60,15 @@ impl<G: Send + Unpin> http_body::Body for Held<G> {
     }
 }
 
-/// Keeps `guard` until the answer is sent, or its client is gone.
+/// Keeps `guard` until the answer is sent, or its client leaves.
 pub(crate) fn until_sent<G: Send + Unpin + 'static>(response: Response, guard: G) -> Response {
     response.map(|body| Body::new(Held { body, guard: Some(guard), reading: None }))
 }
 
-/// The same for the request of a connection. An answer over HTTP/2 may wait for its client while the socket does not: the whole
-/// connection is closed if a stream of events or a dataset is not asked for within `write_timeout`.
+/// Keeps `busy` until the answer is sent. Over HTTP/2 one answer may wait for its client while the socket does not: the whole
+/// connection is closed if the client does not read a stream of events or a dataset within `write_timeout`.
 pub(crate) fn until_taken(response: Response, busy: Busy, is_http2: bool, write_timeout: Duration) -> Response {
-    // What is whole already is handed to the transport at once.
+    // A complete body is handed to the transport at once.
     if !is_http2 || response.body().size_hint().exact().is_some() {
         return until_sent(response, busy);
     }
@@ -78,7 +78,7 @@ pub(crate) fn until_taken(response: Response, busy: Busy, is_http2: bool, write_
         let pause = write_timeout / 4;
         loop {
             tokio::time::sleep(pause).await;
-            // The answer is sent, or its client is gone.
+            // The answer is sent, or its client left.
             let Some(reading) = watched.upgrade() else { return };
             if reading.unread_for(Instant::now()) >= write_timeout {
                 return connection.close_unread();
@@ -109,13 +109,13 @@ mod tests {
     }
 
     #[test]
-    fn the_length_of_a_body_stays_known() {
+    fn a_guard_keeps_the_length_of_a_body() {
         let response = until_sent(Response::new(Body::from("four")), ());
         assert_eq!(response.body().size_hint().exact(), Some(4));
     }
 
     #[tokio::test]
-    async fn a_stream_that_its_client_does_not_ask_for_ends_its_connection() {
+    async fn a_stream_that_its_client_does_not_read_ends_its_connection() {
         let metrics = Arc::new(Metrics::new());
         let connections = Connections::new(1, 1, Limit::Connections, &metrics);
         let connection = connections.admit([127, 0, 0, 1].into()).unwrap();

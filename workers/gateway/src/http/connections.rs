@@ -1,7 +1,7 @@
-//! Which connections there are, which of them may stay, and which one is closed for another.
+//! The open connections, and which one is closed for a new one.
 
 use crate::{
-    limits::{Limit, Seldom},
+    limits::{Limit, LogThrottle},
     metrics::Metrics,
 };
 use futures::task::AtomicWaker;
@@ -16,35 +16,34 @@ use std::{
 };
 use tokio::sync::Notify;
 
-/// How long a client may take over the head of a request, from its first byte or from the answer before.
+/// How long a client may take for the head of a request, from its first byte or from the previous answer.
 pub(crate) const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// How long a connection without a request is kept. HTTP/1 connections end earlier, with the timeout of their next head.
+/// How long an idle connection stays open. HTTP/1 connections end earlier, with [`HEAD_TIMEOUT`].
 const IDLE_MAX: Duration = Duration::from_secs(75);
-/// Connections beyond the limit that may still hold their descriptor while they are being closed.
+/// Maximum number of connections beyond the limit that hold their descriptor while they are being closed.
 const CLOSING_MAX: usize = 64;
 
-/// Why a new connection is refused: each other connection, of all or of its peer, has a request under way.
+/// Why a new connection is refused: every other connection, of all or of its peer, has a request in progress.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Full {
     Total,
     Peer,
 }
 
-/// What a connection is doing.
+/// The stage of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Stage {
-    /// It has not sent the whole head of a request yet.
+    /// It has not sent the complete head of a request yet.
     Headless,
-    /// That many requests are under way.
+    /// This many requests are in progress.
     Busy(u32),
-    /// It has been answered.
+    /// Every request was answered.
     Idle,
-    /// It was told to end and no longer counts.
+    /// It is being closed and no longer counts.
     Closing,
 }
 
-/// Where a connection stands among those that may be closed for another one: first those without a head, then idle ones; of
-/// each the oldest first.
+/// Order in which connections may be closed for another one: first those without a head, then idle ones; the oldest first.
 type Turn = (bool, u64, u64);
 
 struct Entry {
@@ -55,12 +54,12 @@ struct Entry {
 }
 
 #[derive(Default)]
-struct OfPeer {
+struct PeerConnections {
     open: usize,
     closable: BTreeSet<Turn>,
 }
 
-/// The connections as bookkeeping: no socket, no clock.
+/// The pure state of all connections: no socket, no clock.
 struct Table {
     total_max: usize,
     per_peer_max: usize,
@@ -69,7 +68,7 @@ struct Table {
     next: u64,
     entries: HashMap<u64, Entry>,
     closable: BTreeSet<Turn>,
-    peers: HashMap<IpAddr, OfPeer>,
+    peers: HashMap<IpAddr, PeerConnections>,
 }
 
 impl Table {
@@ -87,7 +86,7 @@ impl Table {
     fn admit(&mut self, peer: IpAddr, now: Instant) -> Result<(u64, Option<(u64, Limit)>), Full> {
         let peer = network(peer);
         let of_peer = self.peers.get(&peer);
-        // Where one peer may have all connections, only the total counts.
+        // If one peer may have all connections, only the total counts.
         let is_bounded = self.per_peer_max < self.total_max;
         let closed = if is_bounded && of_peer.is_some_and(|of_peer| of_peer.open >= self.per_peer_max) {
             let first = of_peer.and_then(|of_peer| of_peer.closable.first().copied());
@@ -111,7 +110,7 @@ impl Table {
         Ok((id, closed.map(|((.., closed), limit)| (closed, limit))))
     }
 
-    /// A request begins.
+    /// Records that a request begins.
     fn begins(&mut self, id: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         match &mut entry.stage {
@@ -125,7 +124,7 @@ impl Table {
         }
     }
 
-    /// A request ends, with the whole answer.
+    /// Records that a request ends, after its complete answer.
     fn ends(&mut self, id: u64, now: Instant) {
         let number = self.number();
         let Some(entry) = self.entries.get_mut(&id) else { return };
@@ -142,7 +141,7 @@ impl Table {
         }
     }
 
-    /// A connection no longer counts; it is there until [`Self::release`].
+    /// Stops counting a connection; it stays in the table until [`Self::release`].
     fn close(&mut self, id: u64) {
         let Some(entry) = self.entries.get_mut(&id) else { return };
         if entry.stage == Stage::Closing {
@@ -160,7 +159,7 @@ impl Table {
         }
     }
 
-    /// A connection is gone. Returns since when it had not sent a head, if it never did.
+    /// Removes a connection that is gone. Returns when it was opened, if it never sent a head.
     fn release(&mut self, id: u64) -> Option<Instant> {
         let stage = self.entries.get(&id)?.stage;
         self.close(id);
@@ -168,20 +167,20 @@ impl Table {
         (stage == Stage::Headless).then_some(entry.since)
     }
 
-    /// The connections that have been idle since before `then`.
+    /// Returns the connections that have been idle since before `then`.
     fn idle_since(&self, then: Instant) -> Vec<u64> {
         let idle = self.closable.range((true, 0, 0)..).map(|&(.., id)| id);
         idle.take_while(|id| self.entries.get(id).is_some_and(|entry| entry.since < then)).collect()
     }
 
-    /// Since when the connection that has been without a head the longest is there.
+    /// Returns when the oldest connection without a head was opened.
     fn oldest_headless(&self) -> Option<Instant> {
         let &(is_idle, _, id) = self.closable.first()?;
         self.entries.get(&id).filter(|_| !is_idle).map(|entry| entry.since)
     }
 }
 
-/// The address by which peers are told apart: whoever has one IPv6 address has its whole /64.
+/// Returns the address that identifies a peer: for IPv6 its /64, because one client usually has all of it.
 fn network(peer: IpAddr) -> IpAddr {
     match peer.to_canonical() {
         IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 64))),
@@ -189,12 +188,12 @@ fn network(peer: IpAddr) -> IpAddr {
     }
 }
 
-/// What a connection's task must know.
+/// What the table tells the task of a connection.
 #[derive(Default)]
 struct Line {
     closed: AtomicBool,
     waker: AtomicWaker,
-    /// Milliseconds from the start of all connections, plus one, since a write waits; 0: none does.
+    /// When the waiting write began, in milliseconds since [`Connections::start`] plus one; 0 if no write waits.
     blocked_since: AtomicU64,
 }
 
@@ -217,28 +216,28 @@ pub(crate) struct Connections {
     start: Instant,
     released: Notify,
     metrics: Arc<Metrics>,
-    log: Seldom,
+    log: LogThrottle,
 }
 
-/// How much of the limits is used.
+/// Current use of the limits.
 #[derive(Debug, PartialEq)]
-pub(crate) struct Use {
+pub(crate) struct Usage {
     pub(crate) total_max: usize,
     pub(crate) per_peer_max: usize,
     pub(crate) open: usize,
-    /// Connections of the peer that has the most.
+    /// Number of connections of the peer that has the most.
     pub(crate) open_of_a_peer: usize,
-    /// Longest time that a connection has been without the head of its first request.
+    /// Age of the oldest connection without the head of its first request.
     pub(crate) headless: Duration,
-    /// Longest time that a write has been waiting.
+    /// How long the longest waiting write has waited.
     pub(crate) write: Duration,
 }
 
 impl Connections {
-    /// No connections yet. `total`: under which limit those beyond `total_max` are counted.
+    /// Creates an empty table. `total` is the limit that counts connections beyond `total_max`.
     pub(crate) fn new(total_max: usize, per_peer_max: usize, total: Limit, metrics: &Arc<Metrics>) -> Arc<Self> {
         let inner = Mutex::new(Inner { table: Table::new(total_max, per_peer_max), lines: HashMap::new() });
-        let (released, metrics, log) = (Notify::new(), Arc::clone(metrics), Seldom::default());
+        let (released, metrics, log) = (Notify::new(), Arc::clone(metrics), LogThrottle::default());
         Arc::new(Self { inner, total, start: Instant::now(), released, metrics, log })
     }
 
@@ -246,8 +245,8 @@ impl Connections {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Accepts a connection, and closes another one for it if the limit is reached. `None`: it is refused, because every other
-    /// connection has a request under way.
+    /// Accepts a connection, and closes another one for it if the limit is reached. Returns `None` if every other connection has a
+    /// request in progress: the new one is refused.
     pub(crate) fn admit(self: &Arc<Self>, peer: IpAddr) -> Option<Arc<Connection>> {
         let mut inner = self.locked();
         let (admitted, limit) = match inner.table.admit(peer, Instant::now()) {
@@ -276,7 +275,7 @@ impl Connections {
         admitted
     }
 
-    /// Waits until connections that are being closed have given back their descriptors.
+    /// Waits until connections that are being closed have released their descriptors.
     pub(crate) async fn room(&self) {
         loop {
             let released = self.released.notified();
@@ -284,14 +283,14 @@ impl Connections {
                 let inner = self.locked();
                 inner.table.entries.len() > inner.table.total_max + CLOSING_MAX
             };
-            // A connection's task that does not run must not stop the others.
+            // A blocked task must not stop the others.
             if !is_full || tokio::time::timeout(Duration::from_secs(1), released).await.is_err() {
                 return;
             }
         }
     }
 
-    /// Closes the connection that is the first to be closed for another one.
+    /// Closes the connection that is first in the order of closing.
     pub(crate) fn close_one(&self) {
         let mut inner = self.locked();
         if let Some((.., id)) = inner.table.closable.first().copied() {
@@ -302,7 +301,7 @@ impl Connections {
         }
     }
 
-    /// Closes connections that have had no request for long.
+    /// Closes connections that have been idle for too long.
     pub(crate) fn close_idle(&self, now: Instant) {
         let Some(then) = now.checked_sub(IDLE_MAX) else { return };
         let mut inner = self.locked();
@@ -314,13 +313,13 @@ impl Connections {
         }
     }
 
-    /// How much of the limits is used.
-    pub(crate) fn usage(&self) -> Use {
+    /// Returns the current use of the limits.
+    pub(crate) fn usage(&self) -> Usage {
         let inner = self.locked();
         let table = &inner.table;
         let blocked = inner.lines.values().map(|line| line.blocked_since.load(Ordering::Relaxed)).filter(|&at| at > 0);
         let write = blocked.min().map(|at| self.start.elapsed().saturating_sub(Duration::from_millis(at - 1)));
-        Use {
+        Usage {
             total_max: table.total_max,
             per_peer_max: table.per_peer_max,
             open: table.open,
@@ -343,7 +342,7 @@ impl Connections {
     }
 }
 
-/// One connection that counts.
+/// One open connection.
 pub(crate) struct Connection {
     id: u64,
     network: IpAddr,
@@ -352,34 +351,34 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    /// The address by which its client is told apart from others.
+    /// Returns the address that identifies its client.
     pub(crate) fn network(&self) -> IpAddr {
         self.network
     }
 
-    /// A request begins; it ends when the token is dropped.
+    /// Records that a request begins; it ends when the token is dropped.
     pub(crate) fn begins(self: &Arc<Self>) -> Busy {
         self.connections.locked().table.begins(self.id);
         Busy(Arc::clone(self))
     }
 
-    /// Whether it must end.
+    /// Returns whether the connection must end.
     pub(crate) fn is_closed(&self) -> bool {
         self.line.closed.load(Ordering::Acquire)
     }
 
-    /// Wakes this task once the connection must end.
+    /// Wakes this task when the connection must end.
     pub(crate) fn wake_when_closed(&self, waker: &std::task::Waker) {
         self.line.waker.register(waker);
     }
 
-    /// A write begins or ends to wait.
+    /// Records whether a write waits for the client.
     pub(crate) fn blocked(&self, is_blocked: bool) {
         let millis = u64::try_from(self.connections.start.elapsed().as_millis()).unwrap_or(u64::MAX - 1);
         self.line.blocked_since.store(if is_blocked { millis + 1 } else { 0 }, Ordering::Relaxed);
     }
 
-    /// Ends it, whatever it is doing, because the client takes nothing of its answer.
+    /// Closes the connection in any stage, because its client does not read its answer.
     pub(crate) fn close_unread(&self) {
         if !self.is_closed() {
             self.count_unread();
@@ -388,23 +387,23 @@ impl Connection {
         }
     }
 
-    /// Counts a client that takes nothing of its answer.
+    /// Counts a client that does not read its answer.
     pub(crate) fn count_unread(&self) {
         self.connections.metrics.limits().refused(Limit::Write);
-        tracing::debug!("a client took nothing of its answer for too long: its connection is closed");
+        tracing::debug!("a client did not read its answer in time: closing its connection");
     }
 
-    /// It is gone.
+    /// Removes the connection.
     pub(crate) fn release(&self, head_timeout: Duration) {
         self.connections.release(self.id, head_timeout);
     }
 }
 
-/// Counts a request of a connection as under way while it lives.
+/// Counts a request of a connection as in progress while it lives.
 pub(crate) struct Busy(Arc<Connection>);
 
 impl Busy {
-    /// Whose request it is.
+    /// Returns the connection of the request.
     pub(crate) fn connection(&self) -> &Arc<Connection> {
         &self.0
     }
@@ -437,7 +436,7 @@ mod tests {
     }
 
     #[test]
-    fn idle_connections_follow_and_those_with_a_request_stay() {
+    fn idle_connections_are_closed_next_and_those_with_a_request_stay() {
         let (mut table, now) = (Table::new(3, 3), Instant::now());
         let ids: Vec<u64> = (0..3).map(|n| table.admit(peer(n), now).unwrap().0).collect();
         for id in &ids {
@@ -460,7 +459,7 @@ mod tests {
     }
 
     #[test]
-    fn a_peer_at_its_limit_makes_room_among_its_own_connections() {
+    fn a_peer_at_its_limit_loses_one_of_its_own_connections() {
         let (mut table, now) = (Table::new(100, 2), Instant::now());
         let other = table.admit(peer(1), now).unwrap().0;
         let first = table.admit(peer(2), now).unwrap().0;
@@ -482,7 +481,7 @@ mod tests {
     }
 
     #[test]
-    fn connections_without_a_request_are_found_after_their_time() {
+    fn idle_connections_are_found_after_their_time() {
         let (mut table, start) = (Table::new(10, 10), Instant::now());
         let at = |seconds| start + Duration::from_secs(seconds);
         let (silent, early, late) = (
@@ -501,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn whoever_is_closed_is_woken_and_counted() {
+    fn a_closed_connection_is_woken_and_counted() {
         let metrics = Arc::new(Metrics::new());
         let connections = Connections::new(1, 1, Limit::Connections, &metrics);
         let first = connections.admit(peer(1)).unwrap();
@@ -518,9 +517,9 @@ mod tests {
     }
 
     proptest! {
-        /// Whatever connections do, the counts are those of the entries, and no limit is exceeded.
+        /// After any steps, the counts equal those of the entries, and no limit is exceeded.
         #[test]
-        fn the_books_balance(steps in prop::collection::vec((0..5u8, 0..4u8, any::<prop::sample::Index>()), 1..200)) {
+        fn counts_match_the_entries_and_stay_within_the_limits(steps in prop::collection::vec((0..5u8, 0..4u8, any::<prop::sample::Index>()), 1..200)) {
             let (mut table, now) = (Table::new(6, 3), Instant::now());
             for (step, of, at) in steps {
                 let ids: Vec<u64> = table.entries.keys().copied().collect();

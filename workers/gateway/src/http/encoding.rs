@@ -5,24 +5,24 @@ use axum::http::{HeaderMap, header};
 use common::coding::{Coding, is_no_compression};
 use runtime::compression::BadCompression;
 
-/// Compressions of a body that the gateway reads, at most.
+/// Maximum number of codings of a body that the gateway reads.
 const READ_MAX: usize = 2;
-/// Compressions of a batch, which the splitter reads, at most.
+/// Maximum number of codings of a batch, which the splitter reads.
 const BATCH_MAX: usize = 1;
 
-/// How a body is compressed, in the order in which the codings were applied; empty if it is not. Names of character
-/// sets say nothing about compression and are skipped.
+/// Returns the codings of a body in the order in which they were applied; empty if it is not compressed. Names of character
+/// sets are skipped.
 ///
 /// # Errors
-/// Fails with 415 on an unknown coding, or on too many.
+/// 415 on an unknown coding, or on too many.
 pub(crate) fn codings(headers: &HeaderMap) -> Result<Vec<Coding>, Problem> {
     read(headers, READ_MAX)
 }
 
-/// How a batch is compressed, as far as its header says.
+/// Returns the coding that the header of a batch names.
 ///
 /// # Errors
-/// Fails with 415 on an unknown coding, or on more than one.
+/// 415 on an unknown coding, or on more than one.
 pub(crate) fn coding_of_batch(headers: &HeaderMap) -> Result<Option<Coding>, Problem> {
     read(headers, BATCH_MAX).map(|codings| codings.first().copied())
 }
@@ -52,8 +52,8 @@ impl From<BadCompression> for Problem {
         match &bad {
             BadCompression::TooLarge { .. } | BadCompression::Expands { .. } => Self::too_large(bad.to_string()),
             BadCompression::Other { coding, found } => Self::unreadable(format!(
-                "Content-Encoding is {coding}, but the body starts like {found}: leave the header out, or make it say how the body \
-                 is compressed"
+                "Content-Encoding is {coding}, but the body starts like {found}: leave the header out, or name the body's \
+                 compression"
             )),
             BadCompression::Broken { .. } | BadCompression::Trailing { .. } => {
                 Self::unreadable(format!("the body cannot be decompressed: {bad}"))
@@ -72,7 +72,7 @@ mod tests {
     }
 
     #[test]
-    fn codings_are_read_in_order_and_character_sets_are_none() {
+    fn codings_are_read_in_order_and_character_sets_are_skipped() {
         use Coding::{Brotli, Deflate, Gzip, Zstd};
         for (values, expected) in [
             (vec![], vec![]),
@@ -101,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn a_batch_is_compressed_once_at_most() {
+    fn a_batch_has_at_most_one_coding() {
         for (value, expected) in [
             ("gzip", Some(Coding::Gzip)),
             ("ZSTD", Some(Coding::Zstd)),

@@ -1,8 +1,8 @@
-//! Reads what a request brings, and says what is wrong with it.
+//! Reads the query, the path and the body of a request.
 
 use super::{
     encoding,
-    pace::{Place, READ_AHEAD},
+    pace::{READ_AHEAD, UploadSlot},
     problem::Problem,
 };
 use crate::{app::App, limits::Limit};
@@ -19,13 +19,13 @@ use serde::de::DeserializeOwned;
 use std::{ops::Deref, time::Duration};
 use tokio::{sync::SemaphorePermit, time::Instant};
 
-/// Bytes of a body that are not counted against what all bodies together may take.
+/// Bodies of up to this many bytes do not count towards the memory limit of all bodies.
 const SMALL: usize = 16 << 10;
 
 /// The query of a URL.
-pub(crate) struct Asked<T>(pub(crate) T);
+pub(crate) struct Query<T>(pub(crate) T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
     type Rejection = Problem;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
@@ -36,7 +36,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Asked<T> {
     }
 }
 
-/// What the path of a URL names.
+/// The parameters in the path of a URL.
 pub(crate) struct Path<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T> {
@@ -48,26 +48,30 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for Path<T>
     }
 }
 
-/// Whether a body says it is JSON. No word at all is taken as yes.
+/// Checks that the Content-Type of a body is JSON, or absent.
+///
+/// # Errors
+/// 415 for any other type.
 pub(crate) fn expect_json(headers: &HeaderMap) -> Result<(), Problem> {
-    let told = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
-    let Some(told) = told else { return Ok(()) };
-    let essence = told.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
+    let content_type = headers.get(header::CONTENT_TYPE).map(|value| value.to_str().unwrap_or("?"));
+    let Some(content_type) = content_type else { return Ok(()) };
+    let essence = content_type.split(';').next().unwrap_or_default().trim().to_ascii_lowercase();
     if essence == "application/json" || essence.ends_with("+json") {
         return Ok(());
     }
-    let detail =
-        format!("Content-Type is {told:?}: expected application/json (with curl: -H 'Content-Type: application/json')");
+    let detail = format!(
+        "Content-Type is {content_type:?}: expected application/json (with curl: -H 'Content-Type: application/json')"
+    );
     Err(Problem::unsupported_media_type(detail))
 }
 
-/// A body that came to its end. While it lives it takes room from the other bodies.
-pub(crate) struct Whole<'a> {
+/// A complete body. While it lives, it counts towards the memory limit of all bodies.
+pub(crate) struct WholeBody<'a> {
     bytes: Bytes,
     _room: Option<SemaphorePermit<'a>>,
 }
 
-impl Deref for Whole<'_> {
+impl Deref for WholeBody<'_> {
     type Target = [u8];
 
     fn deref(&self) -> &[u8] {
@@ -75,14 +79,15 @@ impl Deref for Whole<'_> {
     }
 }
 
-/// The whole body, decompressed as its headers say, within the settings' size and before the request's deadline.
-pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Problem> {
+/// Reads the complete body, decompress_all as its headers say, within the maximum size and before the request's deadline.
+pub(crate) async fn whole_body(request: Request, app: &App) -> Result<WholeBody<'_>, Problem> {
     let until = Instant::now() + app.deadline();
     let late = || Problem::too_late(app.deadline());
     let codings = encoding::codings(request.headers())?;
-    let told = request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
-    let mut pieces = Pieces::of(request.into_body(), app.stall());
-    let all = tokio::time::timeout_at(until, all_of(told, &mut pieces, app)).await;
+    let content_length =
+        request.headers().get(header::CONTENT_LENGTH).and_then(|length| length.to_str().ok()?.parse().ok());
+    let mut pieces = BodyPieces::of(request.into_body(), app.stall());
+    let all = tokio::time::timeout_at(until, read_all(content_length, &mut pieces, app)).await;
     if let Ok(Err(problem)) = &all {
         pieces.discard_after(problem, Duration::from_millis(300)).await;
     }
@@ -90,30 +95,39 @@ pub(crate) async fn whole(request: Request, app: &App) -> Result<Whole<'_>, Prob
     if codings.is_empty() || body.is_empty() {
         return Ok(body);
     }
-    tokio::time::timeout_at(until, decompressed(body, &codings, app)).await.unwrap_or_else(|_| Err(late()))
+    tokio::time::timeout_at(until, decompress_all(body, &codings, app)).await.unwrap_or_else(|_| Err(late()))
 }
 
 /// Undoes the compressions of a body, the last one first.
-async fn decompressed<'a>(mut body: Whole<'a>, codings: &[Coding], app: &'a App) -> Result<Whole<'a>, Problem> {
+async fn decompress_all<'a>(
+    mut body: WholeBody<'a>,
+    codings: &[Coding],
+    app: &'a App,
+) -> Result<WholeBody<'a>, Problem> {
     for coding in codings.iter().rev() {
         let mut room = None;
-        let more_room = |bytes| make_room(app, &mut room, bytes);
+        let more_room = |bytes| reserve_memory(app, &mut room, bytes);
         let plain = decompress(&body, *coding, app.settings.body_bytes_max, more_room).await?;
-        body = Whole { bytes: plain.into(), _room: room };
+        body = WholeBody { bytes: plain.into(), _room: room };
     }
     Ok(body)
 }
 
-async fn all_of<'a>(told: Option<usize>, pieces: &mut Pieces, app: &'a App) -> Result<Whole<'a>, Problem> {
+async fn read_all<'a>(
+    content_length: Option<usize>,
+    pieces: &mut BodyPieces,
+    app: &'a App,
+) -> Result<WholeBody<'a>, Problem> {
     let max = app.settings.body_bytes_max;
-    let too_large = || Problem::too_large(format!("the body is larger than the {max} bytes that are taken here"));
-    if told.is_some_and(|bytes| bytes > max) {
+    let too_large =
+        || Problem::too_large(format!("the body is larger than {max} bytes, the maximum (gateway.body_bytes_max)"));
+    if content_length.is_some_and(|bytes| bytes > max) {
         return Err(too_large());
     }
-    // One piece is the usual case: taken as it is.
-    let Some(first) = pieces.next().await? else { return Ok(Whole { bytes: Bytes::new(), _room: None }) };
+    // One piece is the usual case: it is not copied.
+    let Some(first) = pieces.next().await? else { return Ok(WholeBody { bytes: Bytes::new(), _room: None }) };
     let Some(second) = pieces.next().await? else {
-        return if first.len() > max { Err(too_large()) } else { Ok(Whole { bytes: first, _room: None }) };
+        return if first.len() > max { Err(too_large()) } else { Ok(WholeBody { bytes: first, _room: None }) };
     };
     let mut room = None;
     let mut body = Vec::new();
@@ -125,9 +139,9 @@ async fn all_of<'a>(told: Option<usize>, pieces: &mut Pieces, app: &'a App) -> R
         }
         let bytes = body.len() + piece.len();
         if bytes > body.capacity() {
-            // What is promised is not taken at its word: room goes to bodies as they come.
+            // Content-Length is not trusted: memory is reserved as the body arrives.
             let capacity = bytes.max(body.capacity() * 2).min(max);
-            make_room(app, &mut room, capacity)?;
+            reserve_memory(app, &mut room, capacity)?;
             body.reserve_exact(capacity - body.len());
         }
         body.extend_from_slice(&piece);
@@ -136,11 +150,11 @@ async fn all_of<'a>(told: Option<usize>, pieces: &mut Pieces, app: &'a App) -> R
             None => pieces.next().await?,
         };
     }
-    Ok(Whole { bytes: body.into(), _room: room })
+    Ok(WholeBody { bytes: body.into(), _room: room })
 }
 
-/// Takes room for a body of so many bytes from what all bodies together may take.
-fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: usize) -> Result<(), Problem> {
+/// Reserves memory for a body of this many bytes.
+fn reserve_memory<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: usize) -> Result<(), Problem> {
     let needed = if bytes <= SMALL { 0 } else { bytes.div_ceil(1 << 10) };
     let held = room.as_ref().map_or(0, SemaphorePermit::num_permits);
     let more = u32::try_from(needed.saturating_sub(held)).unwrap_or(u32::MAX);
@@ -149,10 +163,7 @@ fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: us
     }
     let taken = app.bodies.try_acquire_many(more).map_err(|_| {
         app.metrics.limits().refused(Limit::Bodies);
-        Problem::unavailable(
-            "too-busy",
-            "the bodies of other requests take all the memory there is for them; try again",
-        )
+        Problem::unavailable("too-busy", "the bodies of other requests occupy all memory for bodies; try again")
     })?;
     match room {
         Some(held) => held.merge(taken),
@@ -161,42 +172,42 @@ fn make_room<'a>(app: &'a App, room: &mut Option<SemaphorePermit<'a>>, bytes: us
     Ok(())
 }
 
-/// A body piece by piece, with a limit to how long it may be silent.
-pub(crate) struct Pieces {
+/// Reads a body piece by piece, and limits how long it may be silent.
+pub(crate) struct BodyPieces {
     body: axum::body::BodyDataStream,
     stall: Duration,
-    /// Of an upload.
-    place: Option<Place>,
-    /// Bytes that were read ahead.
+    /// The slot of an upload.
+    slot: Option<UploadSlot>,
+    /// Bytes read before the upload took its slot.
     ahead: BytesMut,
 }
 
-impl Pieces {
+impl BodyPieces {
     pub(crate) fn of(body: Body, stall: Duration) -> Self {
-        Self { body: body.into_data_stream(), stall, place: None, ahead: BytesMut::new() }
+        Self { body: body.into_data_stream(), stall, slot: None, ahead: BytesMut::new() }
     }
 
-    /// From now on it is an upload, which must keep the pace of uploads.
-    pub(crate) fn keep_pace(&mut self, place: Place) {
-        self.place = Some(place);
+    /// Marks the body as an upload, which must keep the pace of uploads.
+    pub(crate) fn keep_pace(&mut self, slot: UploadSlot) {
+        self.slot = Some(slot);
     }
 
-    /// Reads the first bytes of an upload ahead, then takes its place.
-    pub(crate) async fn take_place(&mut self) -> Result<(), Problem> {
+    /// Reads the first bytes of an upload, then takes its slot.
+    pub(crate) async fn take_slot(&mut self) -> Result<(), Problem> {
         while self.ahead.len() < READ_AHEAD
             && let Some(piece) = self.receive().await?
         {
             self.ahead.extend_from_slice(&piece);
         }
-        self.place.as_ref().map_or(Ok(()), Place::take)
+        self.slot.as_ref().map_or(Ok(()), UploadSlot::take)
     }
 
-    /// Reads on for a moment and forgets it: a client that is still sending when its connection closes sees that, and not the
-    /// answer.
+    /// Reads on for a moment and discards the bytes: a client that still sends when its connection closes sees a reset instead of
+    /// the answer.
     pub(crate) async fn discard_after(&mut self, problem: &Problem, time_max: Duration) {
         const BYTES_MAX: usize = 16 << 20;
-        // What is read here is kept nowhere: another upload may have the place.
-        self.place = None;
+        // These bytes are not stored: another upload may have the slot.
+        self.slot = None;
         if problem.status() == StatusCode::REQUEST_TIMEOUT {
             return;
         }
@@ -208,11 +219,11 @@ impl Pieces {
                 bytes += piece.len();
             }
         };
-        // Whoever has more to send, or is slower, is told by the end of the connection.
+        // A client with more data, or a slower one, sees the end of the connection.
         let _ = tokio::time::timeout(time_max, reading).await;
     }
 
-    /// The next piece; `None` at the end.
+    /// Returns the next piece; `None` at the end.
     pub(crate) async fn next(&mut self) -> Result<Option<Bytes>, Problem> {
         if !self.ahead.is_empty() {
             return Ok(Some(self.ahead.split().freeze()));
@@ -221,11 +232,11 @@ impl Pieces {
     }
 
     async fn receive(&mut self) -> Result<Option<Bytes>, Problem> {
-        let piece = match &self.place {
-            Some(place) => {
+        let piece = match &self.slot {
+            Some(slot) => {
                 let length =
                     |piece: &Option<Result<Bytes, _>>| piece.as_ref()?.as_ref().ok().map(|piece| piece.len() as u64);
-                place.piece(self.body.next(), length).await?
+                slot.piece(self.body.next(), length).await?
             }
             None => {
                 let piece = tokio::time::timeout(self.stall, self.body.next()).await;

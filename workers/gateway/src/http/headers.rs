@@ -1,15 +1,15 @@
-//! Headers that every answer carries.
+//! Headers of every answer.
 
 use axum::http::{HeaderMap, HeaderValue, header};
 
-/// How long a browser uses HTTPS only, once it has seen this gateway over TLS: a year.
+/// How long a browser uses HTTPS only after it reached this gateway over TLS: one year.
 const HSTS: HeaderValue = HeaderValue::from_static("max-age=31536000");
 
-/// Adds them. `route`: the path as the router knows it. `is_tls`: whether the connection is encrypted by the gateway itself.
+/// Adds the headers. `route` is the path as the router knows it; `is_tls` says whether the gateway itself terminates TLS.
 pub(crate) fn complete(headers: &mut HeaderMap, route: &str, is_tls: bool) {
     headers.insert(header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff"));
     let is_page = matches!(route, "/" | "/docs" | "/page/{file}");
-    // The page says how its files are cached; answers of the API, errors among them, are kept by nobody.
+    // The page sets the caching of its files; answers of the API, including errors, are never stored.
     if !is_page || !headers.contains_key(header::CACHE_CONTROL) {
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
     }
@@ -37,7 +37,7 @@ mod tests {
             (None, "/v1/batches", "no-store"),
             (Some("no-cache"), "/v1/fleet/events", "no-store"),
             (None, "(none)", "no-store"),
-            // POST of the workshop's client, and files that do not exist.
+            // A POST of the workshop's client, and a file that does not exist.
             (None, "/", "no-store"),
             (None, "/page/{file}", "no-store"),
             (Some("no-cache"), "/", "no-cache"),
@@ -50,7 +50,7 @@ mod tests {
     }
 
     #[test]
-    fn only_over_tls_browsers_are_told_to_use_tls() {
+    fn strict_transport_security_is_sent_over_tls_only() {
         assert!(!completed(None, "/", false).contains_key(header::STRICT_TRANSPORT_SECURITY));
         assert_eq!(completed(None, "/", true)[header::STRICT_TRANSPORT_SECURITY], HSTS);
     }

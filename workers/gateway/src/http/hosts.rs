@@ -1,5 +1,5 @@
-//! Which host names a request may name. The page of another site can resolve its own host name to the address of the gateway
-//! (DNS rebinding); its requests then count as requests of the same site, and only the header Host tells them from others.
+//! The host names that the gateway serves. A page of another site can resolve its own host name to the address of the gateway
+//! (DNS rebinding); its requests then count as same-site, and only the header Host distinguishes them.
 
 use super::problem::Problem;
 use crate::settings::{Auth, Settings, normalized_host};
@@ -9,10 +9,10 @@ use std::{
     net::{IpAddr, SocketAddr},
 };
 
-/// The host names that are answered.
+/// The host names that the gateway serves.
 #[derive(Debug)]
 pub(crate) enum Hosts {
-    /// Every host name: a key is asked for, and `gateway.hosts` is empty.
+    /// Every host name: keys are required, and `gateway.hosts` is empty.
     Any,
     /// `localhost`, loopback addresses and the address of `gateway.bind`: `gateway.hosts` is empty.
     Local(IpAddr),
@@ -21,7 +21,7 @@ pub(crate) enum Hosts {
 }
 
 impl Hosts {
-    /// The host names of a gateway that listens on `address`. The names in the settings are valid.
+    /// Returns the host names of a gateway that listens on `address`. The names in the settings are valid.
     pub(crate) fn of(settings: &Settings, address: SocketAddr) -> Self {
         match settings.auth {
             _ if !settings.hosts.is_empty() => {
@@ -40,7 +40,7 @@ impl Hosts {
         if matches!(self, Self::Any) {
             return Ok(());
         }
-        // HTTP/2 names the host as `:authority`, which is part of the URL here, and may name it in the header as well.
+        // HTTP/2 sends the host as `:authority`, which is part of the URL here, and may repeat it in the header.
         let mut of_header = headers.get_all(header::HOST).iter();
         let first = of_header.next();
         if of_header.next().is_some() {
@@ -58,7 +58,7 @@ impl Hosts {
         }
     }
 
-    /// Whether a host is answered. `host`: as a header names it, with or without a port.
+    /// Returns whether the gateway serves a host. `host` may have a port, as in a header.
     fn answers(&self, host: &str) -> bool {
         let Some(name) = without_port(host).and_then(normalized_host) else { return false };
         match self {
@@ -79,11 +79,11 @@ impl Hosts {
             Self::Listed(names) => names.iter().map(String::as_str).collect::<Vec<_>>().join(", "),
             _ => "localhost and loopback addresses".to_owned(),
         };
-        format!("the header Host is {host:?}; gateway.hosts lists the host names that are answered: {answered}")
+        format!("the header Host is {host:?}; gateway.hosts lists the host names that are served: {answered}")
     }
 }
 
-/// A host without its port; `None` if what follows the host is not a port.
+/// Returns a host without its port; `None` if the host is not followed by a port.
 fn without_port(host: &str) -> Option<&str> {
     // The colons of an IPv6 address are within brackets.
     let end = if host.starts_with('[') { host.find(']')? + 1 } else { host.find(':').unwrap_or(host.len()) };
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn without_keys_and_without_a_list_only_this_machine_is_answered_wherever_it_listens() {
+    fn without_keys_and_without_a_list_only_local_names_are_served_on_any_address() {
         for address in ["127.0.0.1:8080", "0.0.0.0:8080", "[::]:8080", "192.0.2.7:8080"] {
             let hosts = hosts(Auth::Off, &[], address);
             for own in
@@ -155,14 +155,14 @@ mod tests {
     }
 
     #[test]
-    fn with_keys_and_without_a_list_every_host_is_answered() {
+    fn with_keys_and_without_a_list_every_host_is_served() {
         let hosts = hosts(Auth::Keys, &[], "0.0.0.0:8080");
         assert_eq!(status(&hosts, "/", &["anything.example.org"]), 200);
         assert_eq!(status(&hosts, "/", &[]), 200);
     }
 
     #[test]
-    fn the_authority_of_http2_counts_as_host_and_both_must_fit() {
+    fn the_authority_of_http2_counts_as_host_and_both_must_match() {
         let hosts = hosts(Auth::Off, &[], "0.0.0.0:8080");
         assert_eq!(status(&hosts, "http://localhost:8080/", &[]), 200);
         assert_eq!(status(&hosts, "http://example.org/", &[]), 421);
@@ -178,7 +178,7 @@ mod tests {
     }
 
     #[test]
-    fn the_refusal_names_the_setting_and_the_answered_hosts() {
+    fn the_refusal_names_the_setting_and_the_served_hosts() {
         let hosts = hosts(Auth::Off, &["rides.example.org"], "0.0.0.0:8080");
         let problem = hosts.check(&Uri::from_static("/"), &headers(&["evil.example"])).unwrap_err();
         assert_eq!(problem.status(), StatusCode::MISDIRECTED_REQUEST);

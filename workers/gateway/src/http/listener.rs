@@ -1,8 +1,8 @@
-//! Sockets: connections as they are accepted, within the limits, and what happens to those that take nothing.
+//! Sockets: accepts connections within the limits, and ends those whose client does not read.
 
 use super::connections::{Connection, Connections, HEAD_TIMEOUT};
 use crate::{
-    limits::{Limit, Seldom},
+    limits::{Limit, LogThrottle},
     metrics::Metrics,
 };
 use axum::extract::connect_info::Connected;
@@ -23,26 +23,26 @@ use tokio::{
     time::Sleep,
 };
 
-/// After a failed accept, such as for want of descriptors.
+/// Pause after a failed accept, for instance without free descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-/// Bytes of answers that the system keeps for a client before it has to take some.
+/// Maximum unsent bytes that the system buffers per client.
 const UNSENT_BYTES_MAX: u32 = 64 << 10;
 
-/// The errors of accept(2) for want of descriptors: ENFILE and EMFILE, on every Unix.
+/// Errors of accept(2) without free descriptors: ENFILE and EMFILE, on every Unix.
 const NO_DESCRIPTORS: [i32; 2] = [23, 24];
 
-/// Accepts connections within limits.
-pub(crate) struct Bounded {
+/// A listener that accepts connections within limits.
+pub(crate) struct BoundedListener {
     listener: TcpListener,
     connections: Arc<Connections>,
     metrics: Arc<Metrics>,
     write_timeout: Duration,
-    log: Seldom,
+    log: LogThrottle,
 }
 
-impl Bounded {
+impl BoundedListener {
     /// # Errors
-    /// When the listener cannot be used without blocking.
+    /// Fails if the listener cannot be made non-blocking.
     pub(crate) fn new(
         listener: std::net::TcpListener,
         connections: Arc<Connections>,
@@ -51,7 +51,7 @@ impl Bounded {
     ) -> io::Result<Self> {
         listener.set_nonblocking(true)?;
         let listener = TcpListener::from_std(listener)?;
-        Ok(Self { listener, connections, metrics: Arc::clone(metrics), write_timeout, log: Seldom::default() })
+        Ok(Self { listener, connections, metrics: Arc::clone(metrics), write_timeout, log: LogThrottle::default() })
     }
 
     fn failed(&self, error: &io::Error) {
@@ -66,12 +66,12 @@ impl Bounded {
             } else {
                 ""
             };
-            tracing::warn!(%error, count, hint, "connections cannot be accepted; the gateway goes on trying");
+            tracing::warn!(%error, count, hint, "cannot accept connections; retrying");
         }
     }
 }
 
-/// The other end of a connection.
+/// The peer of a connection.
 #[derive(Clone)]
 pub(crate) struct Peer(pub(crate) Arc<Connection>);
 
@@ -83,10 +83,10 @@ impl Connected<Peer> for Peer {
 
 impl Address for Peer {
     type Stream = Stream;
-    type Listener = Bounded;
+    type Listener = BoundedListener;
 }
 
-impl AddrListener<Stream, Peer> for Bounded {
+impl AddrListener<Stream, Peer> for BoundedListener {
     async fn bind_to(_: Peer) -> io::Result<Self> {
         Err(io::ErrorKind::Unsupported.into())
     }
@@ -95,7 +95,7 @@ impl AddrListener<Stream, Peer> for Bounded {
         loop {
             let (tcp, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
-                // The client was gone before it was accepted.
+                // The client left before it was accepted.
                 Err(error)
                     if matches!(error.kind(), io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset) =>
                 {
@@ -107,7 +107,7 @@ impl AddrListener<Stream, Peer> for Bounded {
                     continue;
                 }
             };
-            // A refused client finds its connection closed.
+            // A refused client sees its connection closed.
             let Some(connection) = self.connections.admit(address.ip()) else { continue };
             let stream = Stream::new(tcp, Arc::clone(&connection), self.write_timeout);
             self.connections.room().await;
@@ -120,34 +120,33 @@ impl AddrListener<Stream, Peer> for Bounded {
     }
 }
 
-/// Asks the system to keep little for a client that takes nothing, and to end its connection. Systems that cannot do so leave it
-/// to [`Stream`], which notices later: once the buffers of the system are full.
+/// Asks the system to buffer little for a client that does not read, and to end its connection. Other systems leave that to
+/// [`Stream`], which notices it later: once the system's buffers are full.
 #[cfg(target_os = "linux")]
-fn keep_little(tcp: &TcpStream, write_timeout: Duration) {
+fn limit_buffers(tcp: &TcpStream, write_timeout: Duration) {
     let socket = SockRef::from(tcp);
     let _ = socket.set_tcp_notsent_lowat(UNSENT_BYTES_MAX);
     let _ = socket.set_tcp_user_timeout(Some(write_timeout));
 }
 
 #[cfg(not(target_os = "linux"))]
-fn keep_little(tcp: &TcpStream, _: Duration) {
+fn limit_buffers(tcp: &TcpStream, _: Duration) {
     let _ = SockRef::from(tcp).set_send_buffer_size(UNSENT_BYTES_MAX as usize);
 }
 
-/// A connection that ends when it must: when it is closed for another one, or when its client takes nothing of what is written for
-/// the write timeout.
+/// A connection that ends when it is closed for another one, or when its client reads nothing for the write timeout.
 pub(crate) struct Stream {
     tcp: TcpStream,
     connection: Arc<Connection>,
     write_timeout: Duration,
-    /// While a write waits.
+    /// Timer of a write that waits.
     blocked: Option<Pin<Box<Sleep>>>,
     is_unread: bool,
 }
 
 impl Stream {
     fn new(tcp: TcpStream, connection: Arc<Connection>, write_timeout: Duration) -> Self {
-        keep_little(&tcp, write_timeout);
+        limit_buffers(&tcp, write_timeout);
         Self { tcp, connection, write_timeout, blocked: None, is_unread: false }
     }
 
@@ -155,14 +154,14 @@ impl Stream {
         self.connection.is_closed().then(|| Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into())))
     }
 
-    /// Of a read or a write that is pending: it ends as soon as the connection must.
+    /// Makes a pending read or write end as soon as the connection is closed.
     fn pending<T>(&self, context: &Context<'_>) -> Poll<io::Result<T>> {
         self.connection.wake_when_closed(context.waker());
-        // It may have been closed before the waker was there.
+        // It may have been closed before the waker was registered.
         self.ended().unwrap_or(Poll::Pending)
     }
 
-    /// Counts it once if the client takes nothing.
+    /// Counts a client that does not read, once.
     fn unread(&mut self) -> io::Error {
         if !self.is_unread {
             self.is_unread = true;
@@ -207,7 +206,7 @@ impl AsyncRead for Stream {
             return ended;
         }
         match Pin::new(&mut self.tcp).poll_read(context, buffer) {
-            // The system has given the connection up: what was written was not taken in time.
+            // The system gave the connection up: the client did not read in time.
             Poll::Ready(Err(error)) if error.kind() == io::ErrorKind::TimedOut => Poll::Ready(Err(self.unread())),
             Poll::Ready(read) => Poll::Ready(read),
             Poll::Pending => self.pending(context),
@@ -255,17 +254,17 @@ impl Drop for Stream {
     }
 }
 
-/// Waits for heads of requests only so long.
+/// Limits how long the server waits for the head of a request.
 pub(crate) fn patient<A>(server: Server<Peer, A>, handle: Handle<Peer>) -> Server<Peer, A> {
     let mut server = server.handle(handle).first_request_timeout(HEAD_TIMEOUT);
     server.http_builder().http1().timer(TokioTimer::new()).header_read_timeout(HEAD_TIMEOUT);
     server
 }
 
-/// Listens there.
+/// Binds to an address.
 ///
 /// # Errors
-/// When it is taken.
+/// Fails if the address is in use.
 pub(crate) fn listen(setting: &str, address: SocketAddr) -> anyhow::Result<std::net::TcpListener> {
     std::net::TcpListener::bind(address).map_err(|error| {
         let hint = "is something else on that port? (:0 takes a free one)";
@@ -279,13 +278,13 @@ mod tests {
     use crate::metrics::Metrics;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    /// A listener of its own, with its metrics.
-    fn bounded(total_max: usize, write_timeout: Duration) -> (Bounded, SocketAddr, Arc<Metrics>) {
+    /// A listener on a free port, with its metrics.
+    fn bounded(total_max: usize, write_timeout: Duration) -> (BoundedListener, SocketAddr, Arc<Metrics>) {
         let metrics = Arc::new(Metrics::new());
         let connections = Connections::new(total_max, total_max, Limit::Connections, &metrics);
         let listener = listen("bind", "127.0.0.1:0".parse().unwrap()).unwrap();
         let address = listener.local_addr().unwrap();
-        (Bounded::new(listener, connections, &metrics, write_timeout).unwrap(), address, metrics)
+        (BoundedListener::new(listener, connections, &metrics, write_timeout).unwrap(), address, metrics)
     }
 
     #[tokio::test]
@@ -308,7 +307,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn a_client_that_takes_nothing_is_dropped_and_counted_once() {
+    async fn a_client_that_does_not_read_is_dropped_and_counted_once() {
         let (bounded, address, metrics) = bounded(2, Duration::from_millis(200));
         let _client = TcpStream::connect(address).await.unwrap();
         let (mut stream, _) = bounded.accept_stream().await.unwrap();

@@ -1,11 +1,11 @@
-//! Health and counters on a listener of their own: for probes and Prometheus, whatever the other listener has to do.
+//! A second listener with health and metrics alone: probes and Prometheus reach it however busy the first one is.
 
 use super::{
     body_guard::until_sent,
     headers,
-    listener::{Bounded, Peer, patient},
+    listener::{BoundedListener, Peer, patient},
     problem::Problem,
-    request::{self, begins},
+    request::{self, mark_busy},
 };
 use crate::{api::health, app::App};
 use axum::{
@@ -18,7 +18,7 @@ use axum::{
 use axum_server::{Handle, Server};
 use std::{net::TcpListener, sync::Arc};
 
-/// The paths; any host name is answered, since probes name the address of the pod.
+/// Builds the router. It accepts every host name, because probes use the address of the pod.
 pub(crate) fn router(app: &Arc<App>) -> Router {
     Router::new()
         .route("/healthz", get(health::alive))
@@ -31,8 +31,8 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
 }
 
 async fn bounded(State(app): State<Arc<App>>, mut request: Request, next: Next) -> Response {
-    let busy = begins(&mut request);
-    let mut response = request::bounded(&app, request, next).await;
+    let busy = mark_busy(&mut request);
+    let mut response = request::answer_in_time(&app, request, next).await;
     headers::complete(response.headers_mut(), "(ops)", false);
     match busy {
         Some(busy) => until_sent(response, busy),
@@ -40,12 +40,12 @@ async fn bounded(State(app): State<Arc<App>>, mut request: Request, next: Next) 
     }
 }
 
-/// Serves until the handle is told to end.
+/// Serves until `handle` shuts the server down.
 ///
 /// # Errors
-/// When the socket cannot be used.
+/// Fails if the socket fails.
 pub(crate) async fn serve(app: Arc<App>, listener: TcpListener, handle: Handle<Peer>) -> std::io::Result<()> {
-    let bounded = Bounded::new(listener, Arc::clone(&app.ops_connections), &app.metrics, app.write_timeout())?;
+    let bounded = BoundedListener::new(listener, Arc::clone(&app.ops_connections), &app.metrics, app.write_timeout())?;
     let server = patient(Server::<Peer>::from_listener(bounded), handle);
     server.serve(router(&app).into_make_service_with_connect_info::<Peer>()).await
 }

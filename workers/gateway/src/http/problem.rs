@@ -1,4 +1,4 @@
-//! Errors as RFC 9457 problem details: what was wrong, where, and what would be right.
+//! Errors as RFC 9457 problem details: what is wrong, where, and what would be right.
 
 use axum::{
     Json,
@@ -11,45 +11,45 @@ use serde_json::Value;
 use std::time::Duration;
 use utoipa::ToSchema;
 
-/// Names of the accepted codings, as a header lists them.
+/// The accepted content codings, as a header lists them.
 pub(crate) const CODINGS: &str = "gzip, deflate, zstd, br, identity";
 
 /// A problem, `application/problem+json` (RFC 9457).
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct Problem {
-    /// Kind of problem, `urn:wildrydes:problem:<code>`: stable, for programs.
+    /// Problem type, `urn:wildrydes:problem:<code>`: stable, for programs.
     #[serde(rename = "type")]
     #[schema(example = "urn:wildrydes:problem:missing-feature")]
     kind: String,
-    /// The kind in words.
+    /// Summary of the type.
     title: &'static str,
-    /// The HTTP status again.
+    /// HTTP status, as in the status line.
     #[schema(minimum = 400, maximum = 599)]
     status: u16,
-    /// This very problem in words, with the way out.
+    /// What went wrong in this request, and what to do.
     detail: String,
-    /// The fields at fault.
+    /// The invalid fields.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[schema(required = false)]
     errors: Vec<FieldError>,
-    /// `detail` again, where clients of the Open Inference Protocol look for it: below `/v2` only.
+    /// Copy of `detail` for clients of the Open Inference Protocol; below `/v2` only.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     error: Option<Box<str>>,
     /// Seconds.
     #[serde(skip)]
     retry_after: Option<u32>,
-    /// Whether the answer lists the accepted codings, since that of the body is the problem (RFC 9110 §15.5.16).
+    /// Whether the answer lists the accepted codings, because the body's coding is the problem (RFC 9110 §15.5.16).
     #[serde(skip)]
     names_codings: bool,
 }
 
-/// A field at fault.
+/// An invalid field.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub struct FieldError {
     /// Its path, as in `tmin` or `[3].temperature.min`.
     pub field: String,
-    /// As it came, where it is known.
+    /// The value in the request, if it is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Value>, nullable = false)]
     pub value: Option<Value>,
@@ -65,85 +65,85 @@ impl Problem {
         Self { kind, title, status, detail, errors: Vec::new(), error, retry_after, names_codings: false }
     }
 
-    /// 400: not even readable.
+    /// 400: the request is malformed.
     pub fn unreadable(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::BAD_REQUEST, "unreadable-request", "The request cannot be read", detail)
     }
 
-    /// 401: no key, or one that is not known.
+    /// 401: no key, or an unknown one.
     pub fn unauthorized(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNAUTHORIZED, "key-needed", "An API key is needed", detail)
     }
 
-    /// 403: a key that does not open this.
+    /// 403: the key lacks the scope.
     pub fn forbidden(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "scope-missing", "The API key does not open this", detail)
+        Self::new(StatusCode::FORBIDDEN, "scope-missing", "The API key lacks the scope", detail)
     }
 
-    /// 403: not from there.
+    /// 403: a request from a page of another site.
     pub fn foreign(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Not from there", detail)
+        Self::new(StatusCode::FORBIDDEN, "foreign-origin", "Cross-site request", detail)
     }
 
     /// 404.
     pub fn not_found(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::NOT_FOUND, "not-found", "There is no such thing", detail)
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", detail)
     }
 
     /// 405.
     pub fn method_not_allowed() -> Self {
-        let detail = "this path knows other methods: see the header Allow, and /docs";
-        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Not with this method", detail)
+        let detail = "this path has other methods: see the header Allow, and /docs";
+        Self::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)
     }
 
-    /// 408: the body did not come.
+    /// 408: the client sent nothing of the body for too long.
     pub fn too_slow(stall: Duration) -> Self {
-        let detail = format!("nothing of the body came for {} ms", stall.as_millis());
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
+        let detail = format!("nothing of the body arrived for {} ms", stall.as_millis());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body arrived too slowly", detail)
     }
 
-    /// 408: it did not come to its end.
+    /// 408: the body was not complete in time.
     pub fn too_late(deadline: Duration) -> Self {
-        let detail = format!("the body did not come to its end within {} ms", deadline.as_millis());
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
+        let detail = format!("the body was not complete within {} ms", deadline.as_millis());
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body arrived too slowly", detail)
     }
 
-    /// 408: it comes too slowly.
+    /// 408: the body arrives below the lowest rate.
     pub fn below_rate(bytes_per_second: u64) -> Self {
         let detail = format!(
-            "the body comes at less than {bytes_per_second} bytes per second, which gateway.upload_bytes_per_second_min asks of uploads"
+            "the body arrives at less than {bytes_per_second} bytes per second, the minimum for uploads (gateway.upload_bytes_per_second_min)"
         );
-        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body did not come", detail)
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "The body arrived too slowly", detail)
     }
 
-    /// 409: something else is there under that name.
+    /// 409: the name already stands for something else.
     pub fn conflict(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::CONFLICT, "conflict", "Something else is there under that name", detail)
+        Self::new(StatusCode::CONFLICT, "conflict", "The name is already in use", detail)
     }
 
     /// 413.
     pub fn too_large(detail: impl Into<String>) -> Self {
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "More than is taken at once", detail)
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "too-large", "The request is too large", detail)
     }
 
     /// 415.
     pub fn unsupported_media_type(detail: impl Into<String>) -> Self {
-        let title = "Not in this form";
+        let title = "Unsupported media type";
         Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", title, detail)
     }
 
-    /// 415: compressed in a way that is not accepted; the header Accept-Encoding of the answer lists what is.
+    /// 415: an unsupported compression; the header Accept-Encoding of the answer lists the supported ones.
     pub(crate) fn unsupported_coding(detail: impl Into<String>) -> Self {
         Self { names_codings: true, ..Self::unsupported_media_type(detail) }
     }
 
-    /// 421: a host that is not answered.
+    /// 421: the gateway does not serve this host name.
     pub fn misdirected(detail: impl Into<String>) -> Self {
-        let title = "This host name is not answered";
+        let title = "This host name is not served";
         Self::new(StatusCode::MISDIRECTED_REQUEST, "unknown-host", title, detail)
     }
 
-    /// 422: readable, but a field cannot be.
+    /// 422: well-formed, but a field is invalid.
     pub fn invalid(code: &str, field: impl Into<String>, value: Option<Value>, expected: impl Into<String>) -> Self {
         let error = FieldError { field: field.into(), value, expected: expected.into() };
         let detail = match &error.value {
@@ -153,49 +153,49 @@ impl Problem {
         Self::unprocessable(code, detail).at(error)
     }
 
-    /// 422 in words.
+    /// 422 with a detail of its own.
     pub fn unprocessable(code: &str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, "The request cannot be processed", detail)
     }
 
-    /// 429: this key asks too often.
+    /// 429: the key exceeds its rate.
     pub fn too_many_requests(wait: Duration) -> Self {
-        let detail = "this key makes more requests per second than it may; wait as Retry-After says";
+        let detail = "this key makes too many requests per second; wait as Retry-After says";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "rate-limited", "Too many requests", detail).retry_after(wait)
     }
 
-    /// 429: too many requests of this key are under way.
+    /// 429: too many requests of this key are in progress.
     pub fn too_many_at_once(requests_max: usize) -> Self {
         let detail = format!(
-            "{requests_max} requests with this key are under way, no more are taken at once (gateway.requests_per_key_max)"
+            "{requests_max} requests with this key are in progress, the maximum (gateway.requests_per_key_max)"
         );
         let title = "Too many requests at once";
         Self::new(StatusCode::TOO_MANY_REQUESTS, "too-many-at-once", title, detail).retry_after(Duration::from_secs(1))
     }
 
-    /// 500: our fault.
+    /// 500: a fault of the gateway.
     pub fn internal(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::INTERNAL_SERVER_ERROR, "internal", "The gateway failed", detail)
     }
 
-    /// 503: not now.
+    /// 503: temporarily impossible.
     pub fn unavailable(code: &str, detail: impl Into<String>) -> Self {
-        let title = "Not possible at the moment";
+        let title = "Temporarily unavailable";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, title, detail).retry_after(Duration::from_secs(1))
     }
 
-    /// 504: whoever was asked did not answer.
+    /// 504: another part of the fleet did not answer in time.
     pub fn no_answer(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::GATEWAY_TIMEOUT, "no-answer", "No answer in time", detail)
     }
 
-    /// Names a field at fault.
+    /// Adds an invalid field.
     pub fn at(mut self, error: FieldError) -> Self {
         self.errors.push(error);
         self
     }
 
-    /// As clients of the Open Inference Protocol read it.
+    /// Adds the member `error` for clients of the Open Inference Protocol.
     pub(crate) fn in_protocol(self) -> Self {
         Self { error: Some(self.detail.as_str().into()), ..self }
     }
@@ -205,12 +205,12 @@ impl Problem {
         self
     }
 
-    /// Its status.
+    /// Returns the HTTP status.
     pub fn status(&self) -> StatusCode {
         StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR)
     }
 
-    /// In words.
+    /// Returns what went wrong, and what to do.
     pub fn detail(&self) -> &str {
         &self.detail
     }
@@ -236,21 +236,21 @@ impl IntoResponse for Problem {
     }
 }
 
-/// 503 for a store that fails, as the shared readers and writers tell it.
+/// 503 for a failure of the object store, as `records` reports it.
 pub(crate) fn store_failed(failure: Failure) -> Problem {
     Problem::unavailable("store-away", failure.to_string())
 }
 
-/// 503 for a store that fails.
+/// 503 for a failure of the object store, as its client reports it.
 pub(crate) fn store_away(error: &dyn std::error::Error) -> Problem {
     Problem::unavailable(
         "store-away",
-        format!("the object store fails: {}; nothing was lost, try again", reasons(error)),
+        format!("the object store fails: {}; nothing was lost, try again", error_chain(error)),
     )
 }
 
-/// An error with its causes.
-pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
+/// Returns an error's message and those of its causes.
+pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
     all.collect::<Vec<_>>().join(": ")
 }

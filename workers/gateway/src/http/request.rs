@@ -1,4 +1,4 @@
-//! What every listener does with a request: it marks its connection as busy, and bounds how long the answer may take.
+//! What both listeners do with every request: mark its connection as busy, and bound its time.
 
 use super::{connections::Busy, listener::Peer, problem::Problem};
 use crate::app::App;
@@ -9,23 +9,23 @@ use axum::{
 };
 use std::{net::IpAddr, time::Duration};
 
-/// How much later than its own deadline a request is ended whatever it does.
+/// How long after its deadline a request is ended in any case.
 const GRACE: Duration = Duration::from_millis(500);
 
-/// A request of a connection begins.
-pub(crate) fn begins(request: &mut Request) -> Option<Busy> {
-    // Taken out: a request that outlives its connection must not keep it.
+/// Marks the connection of a request as busy until the token is dropped.
+pub(crate) fn mark_busy(request: &mut Request) -> Option<Busy> {
+    // Removed, because a request that outlives its connection must not keep it open.
     let ConnectInfo(Peer(connection)) = request.extensions_mut().remove::<ConnectInfo<Peer>>()?;
     request.extensions_mut().insert(PeerNetwork(connection.network()));
     Some(connection.begins())
 }
 
-/// The address of a client, as limits tell clients apart.
+/// The address by which limits distinguish clients.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PeerNetwork(pub(crate) IpAddr);
 
 /// Answers a request within its deadline.
-pub(crate) async fn bounded(app: &App, request: Request, next: Next) -> Response {
+pub(crate) async fn answer_in_time(app: &App, request: Request, next: Next) -> Response {
     let patience = app.deadline() + GRACE;
     tokio::time::timeout(patience, next.run(request)).await.unwrap_or_else(|_| {
         let detail = format!("the object store or the broker took longer than {} ms", patience.as_millis());

@@ -1,12 +1,12 @@
-//! The socket, and what every request passes on its way in and out.
+//! The server: takes its port, serves until shutdown, and counts and bounds every request.
 
 use super::{
     body_guard::until_taken,
     headers,
-    listener::{Bounded, Peer, listen, patient},
+    listener::{BoundedListener, Peer, listen, patient},
     ops,
     problem::Problem,
-    request::{begins, bounded},
+    request::{answer_in_time, mark_busy},
 };
 use crate::{
     api,
@@ -37,35 +37,35 @@ use std::{
 use tokio::time::Instant;
 use tower_http::{catch_panic::CatchPanicLayer, csrf::CsrfLayer};
 
-/// How long requests that are being answered may take to finish once a shutdown was asked for.
+/// How long requests in progress may take to finish after a shutdown was requested.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(20);
 
-/// Between two looks for connections without a request.
+/// Interval between two checks for idle connections.
 const IDLE_LOOK: Duration = Duration::from_secs(5);
-/// Descriptors that connections to `gateway.bind` leave to everything else: store, broker, `gateway.ops_bind`, logs.
+/// Descriptors kept free for everything but connections to `gateway.bind`: store, broker, `gateway.ops_bind`, logs.
 const DESCRIPTORS_RESERVED: u64 = 256;
 
-/// A gateway that has its port.
+/// A gateway that has taken its port.
 pub struct Bound {
     gateway: Gateway,
     listener: TcpListener,
     address: SocketAddr,
     ops: Option<TcpListener>,
     tls: Option<RustlsConfig>,
-    /// The limit on open descriptors, where the system has one.
+    /// The limit on open descriptors, if the system has one.
     descriptors: Option<u64>,
 }
 
 impl Gateway {
-    /// Takes the port.
+    /// Binds to the address of the settings.
     ///
     /// # Errors
-    /// When it is taken, or the certificate cannot be used.
+    /// Fails if the port is in use, or the certificate is invalid.
     pub async fn bind(self) -> anyhow::Result<Bound> {
         Bound::new(self).await
     }
 
-    /// Takes the port and serves until `shutdown`.
+    /// Binds to the address of the settings and serves until `shutdown`.
     ///
     /// # Errors
     /// As [`Self::bind`].
@@ -94,12 +94,12 @@ impl Bound {
         Ok(Self { gateway, listener, address, ops, tls, descriptors })
     }
 
-    /// Where it listens.
+    /// Returns the address that it listens on.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Its address as one opens it in a browser.
+    /// Returns the URL to open in a browser.
     pub fn url(&self) -> String {
         let scheme = if self.tls.is_some() { "https" } else { "http" };
         match self.address.ip().is_unspecified() {
@@ -108,16 +108,16 @@ impl Bound {
         }
     }
 
-    /// Serves until `shutdown`, then finishes what it is answering.
+    /// Serves until `shutdown`, then finishes the requests in progress.
     ///
     /// # Errors
-    /// When the socket fails.
+    /// Fails if the socket fails.
     pub async fn serve(self, shutdown: Shutdown) -> anyhow::Result<()> {
         if self.gateway.settings.auth == Auth::Off {
-            tracing::warn!(address = %self.address, "no keys are asked for: whoever reaches this port may do everything");
+            tracing::warn!(address = %self.address, "API keys are off: whoever can reach this port may do everything");
         }
         if self.tls.is_none() && !self.address.ip().is_loopback() {
-            tracing::warn!(address = %self.address, "keys and rides travel in the clear: set gateway.tls_cert_file, or put a proxy with TLS before it");
+            tracing::warn!(address = %self.address, "keys and rides are sent unencrypted: set gateway.tls_cert_file, or put a TLS proxy in front");
         }
         let url = self.url();
         let connections_max = connections_max(self.gateway.settings.connections_max, self.descriptors);
@@ -125,8 +125,8 @@ impl Bound {
         let app = App::start(gateway, address, connections_max, descriptors, &shutdown);
         match sweep(app.store.as_ref()).await {
             Ok(0) => {}
-            Ok(removed) => tracing::info!(removed, "uploads that broke off long ago are removed"),
-            Err(error) => tracing::warn!(%error, "uploads that broke off cannot be looked for"),
+            Ok(removed) => tracing::info!(removed, "removed abandoned uploads"),
+            Err(error) => tracing::warn!(%error, "cannot look for abandoned uploads"),
         }
         tokio::spawn(prepare(app.batch_log.clone()));
         let router = layered(&app);
@@ -134,20 +134,21 @@ impl Bound {
         tokio::spawn(drain(Arc::clone(&app), shutdown.clone(), handle.clone()));
         let ops_handle = Handle::new();
         if let Some(listener) = ops {
-            // It outlives the other listener: `/readyz` says there that the gateway is shutting down.
+            // It outlives the other listener, because `/readyz` reports the shutdown there.
             let address = listener.local_addr()?;
             let serving = ops::serve(Arc::clone(&app), listener, ops_handle.clone());
             tokio::spawn(async move {
                 if let Err(error) = serving.await {
-                    tracing::error!(%error, "gateway.ops_bind: health and counters are not served there any more");
+                    tracing::error!(%error, "gateway.ops_bind: serving health and metrics ended");
                 }
             });
-            tracing::info!(url = format!("http://{address}"), "health and counters are served");
+            tracing::info!(url = format!("http://{address}"), "serving health and metrics");
         }
         tracing::info!(url, "listening");
         let idle = tokio::spawn(close_idle(Arc::clone(&app)));
-        let bounded = Bounded::new(listener, Arc::clone(&app.connections), &app.metrics, app.write_timeout())?;
-        let server = Server::<Peer>::from_listener(bounded);
+        let answer_in_time =
+            BoundedListener::new(listener, Arc::clone(&app.connections), &app.metrics, app.write_timeout())?;
+        let server = Server::<Peer>::from_listener(answer_in_time);
         let service = router.into_make_service_with_connect_info::<Peer>();
         let served = match tls {
             Some(config) => patient(server.acceptor(RustlsAcceptor::new(config)), handle).serve(service).await,
@@ -159,7 +160,7 @@ impl Bound {
     }
 }
 
-/// Connections that fit into the limit on descriptors, beside everything else that the process opens.
+/// Returns how many connections fit into the limit on descriptors, beside everything else that the process opens.
 fn connections_max(wanted: usize, descriptors: Option<u64>) -> usize {
     let Some(descriptors) = descriptors else { return wanted };
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);
@@ -174,7 +175,7 @@ fn connections_max(wanted: usize, descriptors: Option<u64>) -> usize {
     fitting.min(wanted)
 }
 
-/// Closes connections without a request until it is aborted.
+/// Closes idle connections until it is aborted.
 async fn close_idle(app: Arc<App>) {
     loop {
         tokio::time::sleep(IDLE_LOOK).await;
@@ -184,45 +185,49 @@ async fn close_idle(app: Arc<App>) {
     }
 }
 
-/// Once a shutdown was asked for: those who come are told so, `/readyz` says so, and the port is given back when the last request
-/// under way is answered.
+/// After a shutdown was requested: waits for the requests in progress, then releases the port. New requests get 503 meanwhile.
 async fn drain(app: Arc<App>, shutdown: Shutdown, handle: Handle<Peer>) {
     shutdown.cancelled().await;
     let latest = Instant::now() + DRAIN_DEADLINE;
     let all = u32::try_from(app.settings.requests_max).unwrap_or(u32::MAX);
     let _answered = tokio::time::timeout_at(latest, app.requests.acquire_many(all)).await;
-    // What is left is the bodies of answers.
+    // Only the bodies of answers are left.
     let left = latest.saturating_duration_since(Instant::now()).max(Duration::from_secs(1));
     handle.graceful_shutdown(Some(left));
 }
 
-/// Whether a path is answered however the gateway is.
+/// Returns whether a path is answered in every state of the gateway.
 fn always_answered(route: &str) -> bool {
     matches!(route, "/healthz" | "/readyz" | "/metrics" | "/v2/health/live" | "/v2/health/ready")
 }
 
-/// The paths with all that surrounds them.
+/// Builds the router with its middleware.
 fn layered(app: &Arc<App>) -> Router {
     api::router(app)
-        .fallback(|| async { Problem::not_found("nothing is at this path: /docs says what there is") })
+        .fallback(|| async { Problem::not_found("there is nothing at this path: see /docs") })
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .layer(CatchPanicLayer::custom(panicked))
         .layer(CsrfLayer::new().with_rejection_response(|_| {
-            Problem::foreign("a page of another site may not change anything here").into_response()
+            Problem::foreign("pages of other sites may not send requests that change something").into_response()
         }))
-        .layer(middleware::from_fn_with_state(Arc::clone(app), watch))
+        .layer(middleware::from_fn_with_state(Arc::clone(app), count_and_bound))
 }
 
 fn panicked(panic: Box<dyn Any + Send>) -> Response {
     let why = panic.downcast_ref::<String>().map(String::as_str).or(panic.downcast_ref::<&str>().copied());
-    tracing::error!(why = why.unwrap_or("unknown"), "a request's handler panicked");
-    Problem::internal("the gateway failed at this request; its log says why").into_response()
+    tracing::error!(why = why.unwrap_or("unknown"), "the handler of a request panicked");
+    Problem::internal("the gateway failed while handling this request; see its log").into_response()
 }
 
-/// Counts and bounds every request.
-async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, mut request: Request, next: Next) -> Response {
+/// Counts every request and bounds its time.
+async fn count_and_bound(
+    State(app): State<Arc<App>>,
+    path: Option<MatchedPath>,
+    mut request: Request,
+    next: Next,
+) -> Response {
     let started = Instant::now();
-    let busy = begins(&mut request);
+    let busy = mark_busy(&mut request);
     let is_http2 = request.version() == Version::HTTP_2;
     let _in_flight = app.metrics.begins();
     let method = request.method().clone();
@@ -232,27 +237,27 @@ async fn watch(State(app): State<Arc<App>>, path: Option<MatchedPath>, mut reque
     let named = app.hosts.check(request.uri(), request.headers());
     let response = match (named, app.requests.try_acquire()) {
         (Err(problem), _) => problem.into_response(),
-        _ if always_answered(&route) => bounded(&app, request, next).await,
+        _ if always_answered(&route) => answer_in_time(&app, request, next).await,
         _ if app.draining.is_cancelled() => {
             Problem::unavailable("shutting-down", "the gateway is shutting down").into_response()
         }
         (Ok(()), Err(_)) => {
             app.metrics.limits().refused(Limit::Requests);
             let detail =
-                format!("{} requests are being worked on, no more are taken at once", app.settings.requests_max);
+                format!("{} requests are in progress, the maximum (gateway.requests_max)", app.settings.requests_max);
             Problem::unavailable("too-busy", detail).into_response()
         }
-        // An upload takes as long as it takes, if only something comes.
+        // An upload has no deadline: its pace is checked instead.
         (Ok(()), Ok(_permit)) if upload => next.run(request).await,
-        (Ok(()), Ok(_permit)) => bounded(&app, request, next).await,
+        (Ok(()), Ok(_permit)) => answer_in_time(&app, request, next).await,
     };
     let mut response = match response.extensions().get::<Problem>() {
         Some(problem) if is_protocol => {
-            let mut told = problem.clone().in_protocol().into_response();
+            let mut with_error = problem.clone().in_protocol().into_response();
             if let Some(allowed) = response.headers().get(header::ALLOW) {
-                told.headers_mut().insert(header::ALLOW, allowed.clone());
+                with_error.headers_mut().insert(header::ALLOW, allowed.clone());
             }
-            told
+            with_error
         }
         _ => response,
     };

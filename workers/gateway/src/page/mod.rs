@@ -1,4 +1,6 @@
-//! The page: a few files, built into the program.
+//! The page of the fleet: static files built into the program.
+//!
+//! Depends on `http`.
 
 use crate::http::{extract::Path, problem::Problem};
 use axum::{
@@ -6,7 +8,7 @@ use axum::{
     response::{IntoResponse, Response},
 };
 
-/// Nothing from elsewhere, nothing inline.
+/// Content-Security-Policy: nothing from other origins, nothing inline.
 const POLICY: &str =
     "default-src 'self'; img-src 'self' data:; object-src 'none'; base-uri 'none'; frame-ancestors 'none'";
 
@@ -36,12 +38,12 @@ pub(crate) async fn index() -> Response {
     served(HTML, include_str!("index.html"))
 }
 
-/// The API, readable.
+/// The documentation of the API.
 pub(crate) async fn docs() -> Response {
     served(HTML, include_str!("docs.html"))
 }
 
-/// What they refer to.
+/// A file that these pages refer to.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
     let found = FILES.iter().find(|(known, ..)| *known == name);
     let (_, kind, text) = found.ok_or_else(|| Problem::not_found(format!("the page has no file {name:?}")))?;
@@ -54,7 +56,7 @@ fn served(kind: &'static str, text: &'static str) -> Response {
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
-        // The files change with the program only, but under the same names.
+        // The files keep their names when the program changes.
         (header::CACHE_CONTROL, HeaderValue::from_static("no-cache")),
     ];
     (headers, text).into_response()

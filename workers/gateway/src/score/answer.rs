@@ -14,8 +14,8 @@ pub(crate) struct OneScore {
     pub(crate) by: ScoredBy,
 }
 
-/// The scores of several rides, by one model and, where rides name their breed, by those of breeds. The model is absent when no ride
-/// could be scored at all.
+/// The scores of several rides: by the global model, and by breed models for rides that name their breed. The model is absent if
+/// no ride could be scored.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ManyScores {
     /// As in the request.
@@ -26,15 +26,15 @@ pub(crate) struct ManyScores {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) model: Option<String>,
-    /// The one version that made every score of this answer that names none of its own in `by`.
+    /// Version that made every score of this answer that has no `by` of its own.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) model_id: Option<String>,
-    /// Probability from which on the decision is service.
+    /// Probability from which the decision is service.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) threshold: Option<f64>,
-    /// Where the contributions start from; with `explain`.
+    /// What the contributions add to; with `explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) baseline: Option<Baseline>,
@@ -46,28 +46,28 @@ pub(crate) struct ManyScores {
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ScoreAnswer {
-    /// One ride was asked for.
+    /// One ride.
     One(OneScore),
-    /// An array was.
+    /// An array of rides.
     Many(ManyScores),
 }
 
-/// Which model scored.
+/// The model that scored.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct ScoredBy {
     /// Model family.
     pub(crate) model: String,
-    /// The one version that made the score.
+    /// Version that made the score.
     pub(crate) model_id: String,
-    /// Probability from which on the decision is service.
+    /// Probability from which the decision is service.
     pub(crate) threshold: f64,
-    /// Where the contributions start from; with `explain`.
+    /// What the contributions add to; with `explain`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) baseline: Option<Baseline>,
 }
 
-/// What the model says of a ride that is average in everything.
+/// The score of a ride whose features all have their training mean.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
 pub(crate) struct Baseline {
     /// Log-odds of service at the training mean.
@@ -83,16 +83,16 @@ pub(crate) struct RideScore {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) ride_id: Option<String>,
-    /// Of a service request, 0 to 1.
+    /// Probability of a service request, 0 to 1.
     #[schema(minimum = 0, maximum = 1)]
     pub(crate) probability: f64,
     /// Whether the probability reaches the threshold.
     pub(crate) service: bool,
-    /// In an array: the model that made this score, where it is another than that of the answer.
+    /// In an array: the model that made this score, if it is not that of the answer.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) by: Option<ScoredBy>,
-    /// Why the ride's breed was of no account, and the model of all rides scored it.
+    /// Why the global model scored the ride instead of the model of its breed.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) fallback: Option<FallbackName>,
@@ -106,16 +106,16 @@ pub(crate) struct RideScore {
     pub(crate) weather: Option<LookedUp>,
 }
 
-/// Why a breed was of no account.
+/// Why the global model scored a ride instead of a breed model.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
 #[schema(as = Fallback)]
 #[serde(rename_all = "snake_case")]
 pub(crate) enum FallbackName {
-    /// It has no model beside the champion: it is unknown, has too few rides, or its model belongs to another release.
+    /// The champion's release has no model of the breed: it is unknown, has too few rides, or its model is of another release.
     NoBreedModel,
-    /// Its model is still being read.
+    /// The breed model is still being read.
     Loading,
-    /// Its model cannot be read or served now.
+    /// The breed model cannot be read or served now.
     Unavailable,
 }
 
@@ -129,43 +129,43 @@ impl From<Fallback> for FallbackName {
     }
 }
 
-/// What one feature adds to the log-odds, against a ride that has its training mean.
+/// What one feature adds to the log-odds, compared with a ride at the training mean.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reason {
-    /// Feature.
+    /// Name of the feature.
     pub(crate) feature: String,
-    /// Its value, in `unit`.
+    /// Value in `unit`.
     pub(crate) value: f64,
-    /// As in the dataset.
+    /// Unit of the dataset.
     pub(crate) unit: &'static str,
     /// Coefficient times distance from the training mean.
     pub(crate) log_odds: f64,
-    /// Whether the model never saw such a value.
+    /// Whether the value is outside the range of the training rides.
     pub(crate) outside_training: bool,
 }
 
 /// Weather as the pipeline would join it.
 #[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
 pub(crate) struct LookedUp {
-    /// Station.
+    /// Id of the weather station.
     pub(crate) groundstation: String,
-    /// How far away it is, kilometres.
+    /// Distance of the station, kilometres.
     pub(crate) station_km: f64,
-    /// Tenths of °C.
+    /// Lowest temperature, tenths of °C.
     pub(crate) tmin: f64,
-    /// Tenths of °C.
+    /// Highest temperature, tenths of °C.
     pub(crate) tmax: f64,
-    /// Tenths of mm.
+    /// Precipitation, tenths of mm.
     pub(crate) prcp: f64,
 }
 
-/// A scored ride, or why it could not be.
+/// A scored ride, or why it could not be scored.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(untagged)]
 pub(crate) enum ScoreOrError {
-    /// Scored.
+    /// The ride's score.
     Score(RideScore),
-    /// Not.
+    /// Why the ride has none.
     Error(RideError),
 }
 
@@ -176,18 +176,18 @@ pub(crate) struct RideError {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     pub(crate) ride_id: Option<String>,
-    /// Why.
+    /// The reason.
     pub(crate) error: Why,
 }
 
-/// A reason.
+/// Why a ride could not be scored.
 #[derive(Debug, Clone, Serialize, ToSchema)]
 pub(crate) struct Why {
     /// Stable code.
     pub(crate) code: &'static str,
-    /// In words, with the way out.
+    /// What is wrong, and what would be right.
     pub(crate) message: String,
-    /// The field at fault, as in the request.
+    /// The invalid field, as spelled in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>, nullable = false)]
     pub(crate) field: Option<Cow<'static, str>>,

@@ -1,4 +1,4 @@
-//! The body of a score request: a ride, an array of rides, or an object with rides and how to read them.
+//! The body of a score request: a ride, an array of rides, or an object with rides and options.
 
 use super::{
     json::{read_json, without_mark},
@@ -18,19 +18,19 @@ use serde_json::{Value, json};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// A ride to be scored. `distance`, `healthpoints` and `magicpoints` are needed, and the weather of its day in one of three
-/// forms: `tmin`, `tmax` and `prcp` as NOAA writes them; `temperature` and `precipitation` with units; or `latitude`,
-/// `longitude` and `statustime`, for which the weather is looked up as the pipeline would. As in batches, keys are taken in any
-/// case and numbers also as strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
+/// A ride to be scored. It needs `distance`, `healthpoints`, `magicpoints`, and the weather of its day in one of three forms:
+/// `tmin`, `tmax` and `prcp` in NOAA's units; `temperature` and `precipitation` with units; or `latitude`, `longitude` and
+/// `statustime`, for which the weather is looked up as in the pipeline. As in batches, keys may be in any case and numbers may be
+/// strings; null means absent; other members, such as `name` and `fieldservice`, are ignored.
 #[derive(Debug, Clone, Default, PartialEq, ToSchema)]
 #[schema(example = json!({"distance": 30, "healthpoints": 330, "magicpoints": 300,
     "temperature": {"min": 9.7, "max": 17.6, "unit": "celsius"}, "precipitation": {"amount": 4.8, "unit": "millimetre"}}))]
 pub(crate) struct RideToScore {
-    /// Comes back with the score.
+    /// Returned with the score.
     #[schema(max_length = 128)]
     pub(crate) ride_id: Option<String>,
-    /// Breed of the unicorn. If there is a breed model for it, that one scores the ride. Else the global model does,
-    /// and the answer says why as `fallback`.
+    /// Breed of the unicorn. The model of the breed scores the ride; if there is none, the global model does, and the answer says
+    /// why in `fallback`.
     #[schema(max_length = 128)]
     pub(crate) breed: Option<String>,
     /// Miles, not negative.
@@ -58,13 +58,13 @@ pub(crate) struct RideToScore {
     /// accept.
     #[schema(value_type = Option<String>, example = "2018-04-25 17:03:05")]
     pub(crate) statustime: Option<Moment>,
-    /// Keys in another spelling than the members', or nearly those of a member.
+    /// Keys in another spelling than that of the member, and keys that resemble a member.
     #[schema(ignore)]
     pub(crate) spellings: Vec<Spelling>,
 }
 
 impl RideToScore {
-    /// Whether the ride has none of the members.
+    /// Returns whether the ride has none of the members.
     pub(crate) fn is_empty(&self) -> bool {
         let Self { ride_id, breed, temperature, precipitation, statustime, .. } = self;
         let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
@@ -77,12 +77,12 @@ impl RideToScore {
             && statustime.is_none()
     }
 
-    /// How the request spells a member, if it uses another spelling.
+    /// Returns how the request spells a member, if its spelling differs.
     pub(crate) fn spelling(&self, field: &str) -> Option<&str> {
         self.spellings.iter().find(|spelling| !spelling.is_near && spelling.field == field).map(|found| &*found.key)
     }
 
-    /// A key of the request that nearly names one of these fields, and the field.
+    /// Returns a key of the request that resembles one of these fields.
     pub(crate) fn near_miss(&self, fields: &[&str]) -> Option<&Spelling> {
         self.spellings.iter().find(|spelling| spelling.is_near && fields.contains(&spelling.field))
     }
@@ -111,10 +111,10 @@ const RIDE_ID: usize = 9;
 const BREED: usize = 10;
 const TEMPERATURE: usize = 11;
 
-/// Longest key that is compared with the members for a near miss, bytes.
+/// Maximum length of a key that is compared with the members, bytes.
 const NEAR_MISS_BYTES_MAX: usize = 32;
 
-/// The member that a key nearly names, of those that scoring needs: as in batches, and the weather.
+/// Returns the member that a key resembles, of those that scoring needs: as in batches, and the weather.
 fn near_miss(key: &str) -> Option<&'static str> {
     if key.len() > NEAR_MISS_BYTES_MAX {
         return None;
@@ -169,14 +169,14 @@ impl RideToScore {
     }
 
     fn note(&mut self, spelling: Spelling) {
-        // The first key that nearly names a member is enough: memory does not grow with the number of such keys.
+        // The first key that resembles a member is enough: memory does not grow with the number of such keys.
         let is_known = |known: &Spelling| known.is_near && known.field == spelling.field;
         if !(spelling.is_near && self.spellings.iter().any(is_known)) {
             self.spellings.push(spelling);
         }
     }
 
-    /// Whether the ride has what every model needs; if not, a key may be misspelled.
+    /// Returns whether the ride has what every model needs; if not, a key may be misspelled.
     fn is_whole(&self) -> bool {
         let has_weather = (self.temperature.is_some() || (self.tmin.is_some() && self.tmax.is_some()))
             && (self.precipitation.is_some() || self.prcp.is_some());
@@ -186,7 +186,7 @@ impl RideToScore {
     }
 }
 
-/// A ride, read with or without a look for keys that nearly name a member.
+/// A ride, read with or without a search for keys that resemble a member.
 #[derive(Default)]
 struct Read<const NEAR: bool>(RideToScore);
 
@@ -249,7 +249,7 @@ impl<'de> Deserialize<'de> for Temperature {
 /// The precipitation of a day.
 #[derive(Debug, Clone, Copy, Default, PartialEq, ToSchema)]
 pub(crate) struct Precipitation {
-    /// How much.
+    /// Amount in `unit`.
     #[schema(value_type = f64, minimum = 0)]
     pub(crate) amount: Option<f64>,
     /// Its unit.
@@ -275,12 +275,12 @@ impl<'de> Deserialize<'de> for Precipitation {
     }
 }
 
-/// A time as it came: parsed when its ride is checked, so that an invalid time costs this ride alone.
+/// An unparsed time: parsed when its ride is checked, so that an invalid time fails this ride alone.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Moment {
-    /// In a text.
+    /// A text.
     Text(String),
-    /// Since the epoch, seconds or milliseconds.
+    /// Seconds or milliseconds since the epoch.
     Epoch(f64),
 }
 
@@ -289,7 +289,7 @@ impl Moment {
         matches!(self, Self::Text(text) if common::text::trimmed(text).is_empty())
     }
 
-    /// The time.
+    /// Parses the time.
     ///
     /// # Errors
     /// Fails on a form that batches do not accept.
@@ -300,7 +300,7 @@ impl Moment {
         }
     }
 
-    /// As it came, shortened.
+    /// Returns the time as received, shortened.
     pub(crate) fn shown(&self) -> Value {
         match self {
             Self::Text(text) => json!(text.chars().take(40).collect::<String>()),
@@ -358,14 +358,14 @@ pub(crate) enum PrecipitationUnitName {
     MillimetreTenths,
 }
 
-/// Units of `tmin`, `tmax` and `prcp`; NOAA's own where left out or null.
+/// Units of `tmin`, `tmax` and `prcp`; by default NOAA's.
 #[derive(ToSchema)]
 #[schema(as = Units)]
 #[allow(dead_code)]
 pub(crate) struct UnitsOfRides {
-    /// Of `tmin` and `tmax`: `celsius_tenths` where left out.
+    /// Unit of `tmin` and `tmax`; default `celsius_tenths`.
     temperature: Option<TemperatureUnitName>,
-    /// Of `prcp`: `millimetre_tenths` where left out.
+    /// Unit of `prcp`; default `millimetre_tenths`.
     precipitation: Option<PrecipitationUnitName>,
 }
 
@@ -373,32 +373,32 @@ pub(crate) struct UnitsOfRides {
 #[derive(ToSchema)]
 #[schema(as = ScoreBody)]
 #[serde(untagged)]
-#[allow(dead_code, clippy::large_enum_variant)] // Never made: it only describes.
+#[allow(dead_code, clippy::large_enum_variant)] // Never constructed: it describes the body.
 pub(crate) enum Body {
     /// One ride.
     One(RideToScore),
-    /// Several: each has its score or its error in its place.
+    /// Several rides: each has its score or its error in its position.
     Many(Vec<RideToScore>),
-    /// Several, as `score-request.v1` has them.
+    /// Several rides, as in `score-request.v1`.
     Request(RidesToScore),
 }
 
-/// Rides, and how they are to be read and answered: the body of `score-request.v1`. `travel_data` may stand for `rides`.
+/// Rides and options: the body of `score-request.v1`. `travel_data` is a synonym of `rides`.
 #[derive(ToSchema)]
 #[allow(dead_code)]
 pub(crate) struct RidesToScore {
-    /// At least one.
+    /// At least one ride.
     rides: Vec<RideToScore>,
     /// Units of `tmin`, `tmax` and `prcp`.
     units: Option<UnitsOfRides>,
-    /// Whether to say why: each feature's contribution. Takes precedence over the parameter of the URL.
+    /// Whether to explain the scores by each feature's contribution. Overrides the parameter of the URL.
     explain: Option<bool>,
-    /// Comes back with the answer.
+    /// Returned with the answer.
     request_id: Option<String>,
 }
 
-/// Rides of an array. All are counted, but only as many are kept as a request may have: a ride of a few bytes would
-/// take a hundred times as much memory.
+/// Rides of an array. All are counted, but only as many are kept as a request may have: a ride of a few bytes takes a hundred
+/// times as much memory.
 #[derive(Debug, Default)]
 pub(crate) struct Rides {
     pub(crate) kept: Vec<RideToScore>,
@@ -507,8 +507,8 @@ impl<'de, const NEAR: bool> Deserialize<'de> for ReadBody<NEAR> {
     }
 }
 
-/// Reads one ride, or rides in an array or an object. If a ride lacks a member, the body is read again to find keys
-/// that nearly name it.
+/// Reads one ride, or rides in an array or an object. If a ride lacks a member, the body is read again to find keys that resemble
+/// it.
 ///
 /// # Errors
 /// As [`read_json`].
@@ -541,7 +541,7 @@ pub(crate) fn read_one(body: &[u8]) -> Result<RideToScore, Problem> {
     read_json(body).map(|Read::<true>(ride)| ride)
 }
 
-/// The units of a request; null means NOAA's.
+/// The units of a request; null means the default.
 #[derive(Debug, Clone, Copy, Default)]
 struct GivenUnits(Units);
 

@@ -1,19 +1,19 @@
-//! Requests that arrive together travel together.
+//! Combines requests that arrive together into one message to a scorer.
 //!
 //! ```text
-//! HTTP request ─┐                       ┌─▶ its answer
-//! HTTP request ─┼─▶ one score-request ──┼─▶ its answer
-//! HTTP request ─┘   (one RPC)           └─▶ its answer
+//! HTTP request ─┐                       ┌─▶ answer
+//! HTTP request ─┼─▶ one score-request ──┼─▶ answer
+//! HTTP request ─┘   (one RPC)           └─▶ answer
 //! ```
 //!
-//! A request that finds nothing under way leaves at once: an idle gateway adds no waiting time. While a message is under
-//! way, others gather until it is answered, until they are many, or until the first of them has waited for as long as the
-//! settings say. All rides of one request travel in one message, so that one model answers them all. Rides that name a breed may
-//! have to wait for its model: requests with such travel with their like.
+//! If no message is in progress, a request is sent at once: an idle gateway adds no delay. While a message is in progress, requests
+//! wait until it is answered, until they fill a message, or until the first of them has waited for `gateway.coalesce_wait_us`. All
+//! rides of one request are in one message, so that one model scores them. Rides that name a breed may have to wait for its model:
+//! requests with such rides have a lane of their own.
 
 use crate::{
     http::problem::Problem,
-    link::{Link, unanswered},
+    link::{Link, request_failed},
     metrics::Metrics,
 };
 use common::{
@@ -28,10 +28,10 @@ use tokio::{
     time::Instant,
 };
 
-/// Requests that wait for their turn in one lane at most; whoever comes then waits before it.
+/// Maximum number of requests that wait in one lane; further ones wait for a place in it.
 const WAITING_MAX: usize = 4_096;
 
-/// What the scorer said of the rides of one request.
+/// The scorer's answer to one request.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Scored {
     pub(crate) model: String,
@@ -45,14 +45,14 @@ pub(crate) struct Scored {
 
 /// Why there is no score for a request.
 #[derive(Debug, Clone)]
-pub(crate) enum Unscored {
-    /// The scorer's own word.
+pub(crate) enum ScoreFailure {
+    /// The scorer refused the request.
     Scorer(ScoreError),
-    /// It could not be asked, or did not answer.
+    /// The scorer could not be reached, or did not answer.
     Unanswered(Problem),
 }
 
-type Answer = oneshot::Sender<Result<Scored, Unscored>>;
+type Answer = oneshot::Sender<Result<Scored, ScoreFailure>>;
 
 struct Job {
     rides: Vec<ScoreRide>,
@@ -60,18 +60,18 @@ struct Job {
     answer: Answer,
 }
 
-/// How messages are filled.
+/// Limits of a message.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Limits {
-    /// Rides of several requests in one message at most.
+    /// Maximum number of rides of several requests in one message.
     pub(crate) rides_max: usize,
-    /// How long a request waits for company.
+    /// How long a request waits for others.
     pub(crate) wait: Duration,
 }
 
-/// Hands requests to the lane of their kind.
+/// Sends each request to its lane.
 pub(crate) struct Coalescer {
-    /// By whether they want explanations, and whether they name a breed.
+    /// By whether requests want explanations, and whether their rides name a breed.
     lanes: [[mpsc::Sender<Job>; 2]; 2],
 }
 
@@ -87,18 +87,18 @@ impl Coalescer {
         Self { lanes: [false, true].map(|explain| [lane(explain), lane(explain)]) }
     }
 
-    /// Scores rides, all by one model, those left aside that name a breed; weather in NOAA's units.
+    /// Scores rides, all by one model except those that name a breed; weather in NOAA's units.
     ///
     /// # Errors
-    /// When the fleet cannot be asked, does not answer before `deadline`, or the scorer has a reason.
+    /// Fails if no scorer can be reached, none answers before `deadline`, or the scorer refuses the request.
     pub(crate) async fn score(
         &self,
         explain: bool,
         rides: Vec<ScoreRide>,
         deadline: Instant,
-    ) -> Result<Scored, Unscored> {
+    ) -> Result<Scored, ScoreFailure> {
         let (answer, answered) = oneshot::channel();
-        let gone = || Unscored::Unanswered(Problem::unavailable("shutting-down", "the gateway is shutting down"));
+        let gone = || ScoreFailure::Unanswered(Problem::unavailable("shutting-down", "the gateway is shutting down"));
         let asking = async {
             let names_a_breed = rides.iter().any(|ride| ride.breed.is_some());
             let job = Job { rides, deadline, answer };
@@ -108,7 +108,9 @@ impl Coalescer {
         };
         match tokio::time::timeout_at(deadline, asking).await {
             Ok(answer) => answer,
-            Err(_) => Err(Unscored::Unanswered(Problem::no_answer("waited for a scorer until the request's deadline"))),
+            Err(_) => {
+                Err(ScoreFailure::Unanswered(Problem::no_answer("waited for a scorer until the request's deadline")))
+            }
         }
     }
 }
@@ -122,7 +124,7 @@ struct Lane {
 
 impl Lane {
     async fn run(self, mut jobs: mpsc::Receiver<Job>, limits: Limits) {
-        let mut under_way = JoinSet::new();
+        let mut in_progress = JoinSet::new();
         let mut carried: Option<Job> = None;
         loop {
             let first = match carried.take() {
@@ -136,36 +138,36 @@ impl Lane {
             let mut rides = first.rides.len();
             let mut together = vec![first];
             while rides < limits.rides_max {
-                while let Some(_answered) = under_way.try_join_next() {}
+                while let Some(_answered) = in_progress.try_join_next() {}
                 let next = match jobs.try_recv() {
                     Ok(next) => next,
-                    Err(_) if under_way.is_empty() => break,
+                    Err(_) if in_progress.is_empty() => break,
                     Err(_) => tokio::select! {
                         biased;
                         next = jobs.recv() => match next {
                             Some(next) => next,
                             None => break,
                         },
-                        Some(_answered) = under_way.join_next() => continue,
+                        Some(_answered) = in_progress.join_next() => continue,
                         () = tokio::time::sleep_until(latest) => break,
                     },
                 };
                 if rides + next.rides.len() > limits.rides_max {
-                    // Too many together: it is the first of the next message. No request suffers from the size of another.
+                    // Too many rides together: this request is the first of the next message.
                     carried = Some(next);
                     break;
                 }
                 rides += next.rides.len();
                 together.push(next);
             }
-            under_way.spawn(self.clone().ask(together));
+            in_progress.spawn(self.clone().ask(together));
         }
-        while under_way.join_next().await.is_some() {}
+        while in_progress.join_next().await.is_some() {}
     }
 
     async fn ask(self, mut together: Vec<Job>) {
         let now = Instant::now();
-        // Whoever has given up meanwhile travels no more.
+        // Requests whose client has given up are not sent.
         together.retain(|job| !job.answer.is_closed() && job.deadline > now);
         let Some(deadline) = together.iter().map(|job| job.deadline).max() else { return };
         let mut lengths = Vec::with_capacity(together.len());
@@ -185,27 +187,27 @@ impl Lane {
                 Ok((head, scores)) => Ok(Scored { scores: scores.by_ref().take(length).collect(), ..head.clone() }),
                 Err(why) => Err(why.clone()),
             };
-            // Whoever asked may have given up by now.
+            // The client may have given up by now.
             let _ = job.answer.send(answer);
         }
     }
 
-    async fn call(&self, rides: Vec<ScoreRide>, deadline: Duration) -> Result<Scored, Unscored> {
-        let client = self.link.asker(queue::SCORER).map_err(Unscored::Unanswered)?;
+    async fn call(&self, rides: Vec<ScoreRide>, deadline: Duration) -> Result<Scored, ScoreFailure> {
+        let client = self.link.requester(queue::SCORER).map_err(ScoreFailure::Unanswered)?;
         let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
         let asked = rides.len();
         let request = ScoreRequest { request_id, units: Units::default(), explain: self.explain, rides };
         let answer = client.score(&request, deadline).await;
-        let answer = answer.map_err(|error| Unscored::Unanswered(unanswered(&error, "a scorer")))?;
+        let answer = answer.map_err(|error| ScoreFailure::Unanswered(request_failed(&error, "a scorer")))?;
         if let Some(error) = answer.error {
-            return Err(Unscored::Scorer(error));
+            return Err(ScoreFailure::Scorer(error));
         }
         let (Some(model), Some(model_id), Some(threshold)) = (answer.model, answer.model_id, answer.threshold) else {
-            return Err(Unscored::Unanswered(Problem::internal("the scorer's answer names no model")));
+            return Err(ScoreFailure::Unanswered(Problem::internal("the scorer's answer names no model")));
         };
         if answer.scores.len() != asked {
             let detail = format!("the scorer answered {} rides of {asked}", answer.scores.len());
-            return Err(Unscored::Unanswered(Problem::internal(detail)));
+            return Err(ScoreFailure::Unanswered(Problem::internal(detail)));
         }
         Ok(Scored { model, model_id, threshold, baseline_log_odds: answer.baseline_log_odds, scores: answer.scores })
     }

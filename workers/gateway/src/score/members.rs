@@ -1,6 +1,5 @@
-//! Reads the members of JSON objects as people and other programs write them: keys in any case and surrounded by blanks
-//! or invisible characters, numbers also as text, null as absent. One pass without building a tree, as fast as a
-//! derived reader when the keys are spelled exactly.
+//! Reads the members of JSON objects tolerantly: keys in any case and surrounded by blanks or invisible characters, numbers also as
+//! text, null as absent. One pass without building a tree, as fast as a derived reader if the keys are spelled exactly.
 
 use common::text;
 use serde::{
@@ -9,35 +8,34 @@ use serde::{
 };
 use std::{fmt, marker::PhantomData};
 
-/// A type that an object is read into.
+/// A type that is read from an object.
 pub(crate) trait Members: Default {
     /// The keys, in lower case; at most 32.
     const KEYS: &'static [&'static str];
 
-    /// Whether unknown keys are compared with the known ones for near misses. That takes time, and only a request that
-    /// lacks a member needs it.
+    /// Whether unknown keys are compared with the known ones. That takes time, and only a request that lacks a member needs it.
     const NEAR: bool = false;
 
     /// Reads the value of the key at this position of [`Self::KEYS`].
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error>;
 
-    /// The known key that an unknown one nearly names.
+    /// Returns the known key that an unknown one resembles.
     fn near(_key: &str) -> Option<&'static str> {
         None
     }
 
-    /// Notes a key in another spelling.
+    /// Records a key in another spelling.
     fn note(&mut self, _spelling: Spelling) {}
 }
 
-/// A key as a request spells it, where that differs from the member's name.
+/// A key in another spelling than the member's name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Spelling {
-    /// The key it stands for, or nearly names.
+    /// The member that it names or resembles.
     pub(crate) field: &'static str,
-    /// As written.
+    /// As written in the request.
     pub(crate) key: Box<str>,
-    /// Whether it only resembles the key, and its value was not read.
+    /// Whether it only resembles the member, so that its value was not read.
     pub(crate) is_near: bool,
 }
 
@@ -79,7 +77,7 @@ impl<'de, M: Members> Visitor<'de> for Object<M> {
                 }
             };
             if seen & (1 << position) != 0 {
-                // Refused while the value is read, so that the path of the error names the key.
+                // Fails while the value is read, so that the path of the error names the key.
                 map.next_value_seed(Twice(M::KEYS[position]))?;
             }
             seen |= 1 << position;
@@ -137,7 +135,7 @@ impl<M: Members> Visitor<'_> for KeySeed<M> {
     }
 }
 
-/// First character of the texts by which [`quoted`] replaces a bare `NaN` or the like: NUL.
+/// First character of the texts with which [`quoted`] replaces a bare `NaN` or the like: NUL.
 const MARK: char = '\0';
 
 /// A number of JSON or in a text; `None` for null and a blank text.
@@ -180,21 +178,21 @@ impl<'de> Deserialize<'de> for Number {
     }
 }
 
-/// Refuses what [`quoted`] made of a bare `NaN` or the like.
+/// Refuses a text that [`quoted`] made of a bare `NaN` or the like.
 pub(crate) fn refuse_marked<E: Error>(given: &str) -> Result<(), E> {
     match given.strip_prefix(MARK) {
         Some(word) => Err(E::custom(format_args!(
-            "{word} is no JSON, expected a number, or null where the value is unknown: write null"
+            "{word} is not JSON, expected a number, or null where the value is unknown: write null"
         ))),
         None => Ok(()),
     }
 }
 
-/// A name; `None` for null, and for a bare `NaN`, with which some programs write a missing one.
+/// A name; `None` for null and for a bare `NaN`, which some programs write for a missing value.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Name(pub(crate) Option<String>);
 
-/// A name that may also be written as a whole number, as ids often are.
+/// A name that may also be a whole number, as many ids are.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Id(pub(crate) Option<String>);
 
@@ -230,7 +228,7 @@ impl Visitor<'_> for NameVisit {
         }
     }
     fn visit_f64<E: Error>(self, number: f64) -> Result<Option<String>, E> {
-        // Every integer up to here is exact.
+        // Every integer up to this one is exact.
         const EXACT_MAX: f64 = 9_007_199_254_740_992.0;
         match self.takes_numbers && number.fract() == 0.0 && number.abs() <= EXACT_MAX {
             true => Ok(Some((number as i64).to_string())),
@@ -251,9 +249,8 @@ impl<'de> Deserialize<'de> for Id {
     }
 }
 
-/// The same document with NUL-prefixed texts in place of the bare words that Python, JavaScript and R write for a
-/// missing value or a number that is not finite; `None` if there are no such words. Strings are not changed, and other
-/// faults stay.
+/// Replaces the bare words that Python, JavaScript and R write for missing values and non-finite numbers with NUL-prefixed texts.
+/// Returns `None` if there are no such words. Strings and other errors stay unchanged.
 pub(crate) fn quoted(document: &[u8]) -> Option<Vec<u8>> {
     const WORDS: [&[u8]; 8] = [b"NaN", b"nan", b"Infinity", b"Inf", b"inf", b"NA", b"None", b"undefined"];
     let is_word = |token: &[u8]| {
@@ -302,7 +299,7 @@ mod tests {
     }
 
     #[test]
-    fn bare_words_are_quoted_outside_of_strings_alone() {
+    fn bare_words_are_quoted_outside_strings_only() {
         for (document, expected) in [
             (r#"{"a": NaN, "b": -Infinity}"#, r#"{"a": "\u0000NaN", "b": "\u0000-Infinity"}"#),
             ("[NA,None,undefined,+Inf]", r#"["\u0000NA","\u0000None","\u0000undefined","\u0000+Inf"]"#),
@@ -318,7 +315,7 @@ mod tests {
     }
 
     #[test]
-    fn a_number_is_read_however_it_is_written() {
+    fn numbers_are_read_in_every_form() {
         for (json, number) in [
             ("29.5", Some(29.5)),
             ("30", Some(30.0)),
@@ -335,11 +332,11 @@ mod tests {
             assert!(why.contains("expected a number"), "{json}: {why}");
         }
         let why = serde_json::from_str::<Number>("\"\\u0000-Infinity\"").unwrap_err().to_string();
-        assert!(why.starts_with("-Infinity is no JSON") && why.contains("write null"), "{why}");
+        assert!(why.starts_with("-Infinity is not JSON") && why.contains("write null"), "{why}");
     }
 
     #[test]
-    fn an_id_may_be_a_whole_number_and_a_name_may_not() {
+    fn ids_may_be_whole_numbers_and_names_may_not() {
         for (json, id) in
             [("\"a\"", Some("a")), ("7", Some("7")), ("7.0", Some("7")), ("-1", Some("-1")), ("null", None)]
         {
@@ -352,7 +349,7 @@ mod tests {
 
     proptest::proptest! {
         #[test]
-        fn quoting_changes_no_document_that_is_json(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
+        fn quoting_leaves_valid_json_unchanged(bytes in proptest::collection::vec(proptest::num::u8::ANY, 0..200)) {
             let _ = quoted(&bytes);
             let json = serde_json::to_vec(&String::from_utf8_lossy(&bytes)).unwrap();
             proptest::prop_assert_eq!(quoted(&json), None);

@@ -1,14 +1,15 @@
-//! From rides as HTTP clients write them to score requests, and from the answers back to the words of the request.
+//! Turns rides as HTTP clients write them into score requests, and the scorer's answers back into the fields and units of the
+//! request.
 
 use super::{
     answer::{Baseline, FallbackName, LookedUp, Reason, RideError, RideScore, ScoredBy, Why},
     body::{Precipitation, RideToScore, Temperature},
-    coalesce::{Scored, Unscored},
+    coalesce::{ScoreFailure, Scored},
 };
 use crate::{
     app::App,
     http::problem::{FieldError, Problem},
-    link::unanswered,
+    link::request_failed,
 };
 use common::{
     features::FEATURES,
@@ -26,25 +27,25 @@ use serde_json::{Value, json};
 use std::borrow::Cow;
 use tokio::time::Instant;
 
-/// Bytes of a given `ride_id` or `breed` at most.
+/// Maximum length of a `ride_id` or `breed`, bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The members that stand for the weather, and those by which it is looked up.
+/// The members of the weather, and those by which it is looked up.
 const WEATHER: [&str; 3] = ["tmin", "tmax", "prcp"];
 const PLACE: [&str; 3] = ["latitude", "longitude", "statustime"];
 
-/// How rides are read and answered.
+/// Options of a score request.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Manner {
-    /// Whether the answer says what each feature contributes.
+pub(crate) struct ScoreOptions {
+    /// Whether the answer contains the contribution of each feature.
     pub(crate) explain: bool,
-    /// Of `tmin`, `tmax` and `prcp`.
+    /// Units of `tmin`, `tmax` and `prcp`.
     pub(crate) units: Units,
 }
 
-/// What came of the rides of one request.
-pub(crate) struct Judged {
-    /// Absent when no ride could be scored.
+/// The outcomes of the rides of one request.
+pub(crate) struct RideOutcomes {
+    /// Absent if no ride could be scored.
     pub(crate) by: Option<ScoredBy>,
     /// In the order of the request.
     pub(crate) rides: Vec<Result<RideScore, Fault>>,
@@ -56,7 +57,7 @@ pub(crate) struct Fault {
     ride_id: Option<String>,
     code: &'static str,
     message: String,
-    /// As the request writes it.
+    /// As spelled in the request.
     field: Option<Cow<'static, str>>,
     value: Option<Box<Value>>,
 }
@@ -71,7 +72,7 @@ impl Fault {
         Self::new(code, format!("{field} is {value}: expected {expected}"), Some(field), Some(value))
     }
 
-    /// Of a ride that has its place in a tensor only.
+    /// Adds the row of the ride, for tensors.
     pub(crate) fn in_row(self, row: usize) -> Self {
         Self { message: format!("ride {row}: {}", self.message), ..self }
     }
@@ -80,7 +81,7 @@ impl Fault {
     fn in_spelling_of(mut self, ride: &RideToScore) -> Self {
         let Some(field) = self.field.as_deref() else { return self };
         if matches!(self.code, "missing_feature" | "missing_field") {
-            // If all weather is missing, a place and a time would do as well.
+            // If all weather is missing, a place and a time are an alternative.
             let is_weather = WEATHER.contains(&field);
             let near = ride.near_miss(&[field]).or_else(|| ride.near_miss(if is_weather { &PLACE } else { &[] }));
             if let Some(near) = near {
@@ -101,13 +102,13 @@ impl Fault {
         self
     }
 
-    /// As one answer of several.
+    /// Returns the error of one ride of several.
     pub(crate) fn into_error(self) -> RideError {
         let Self { ride_id, code, message, field, .. } = self;
         RideError { ride_id, error: Why { code, message, field } }
     }
 
-    /// As the answer to a request for one ride.
+    /// Returns the problem of a request for one ride.
     pub(crate) fn into_problem(self) -> Problem {
         let problem = Problem::unprocessable(&self.code.replace('_', "-"), self.message.clone());
         match self.field {
@@ -127,14 +128,14 @@ impl Fault {
 /// Scores one ride.
 ///
 /// # Errors
-/// Whatever is wrong, with the request or on the way.
-pub(crate) async fn judge_one(
+/// Fails if the ride is invalid, or as [`score_all`].
+pub(crate) async fn score_one(
     app: &App,
-    manner: Manner,
+    options: ScoreOptions,
     ride: RideToScore,
     deadline: Instant,
 ) -> Result<(ScoredBy, RideScore), Problem> {
-    let Judged { by, mut rides } = judge(app, manner, vec![ride], deadline).await?;
+    let RideOutcomes { by, mut rides } = score_all(app, options, vec![ride], deadline).await?;
     match (rides.pop(), by) {
         (Some(Ok(mut score)), Some(by)) => Ok((score.by.take().unwrap_or(by), score)),
         (Some(Err(fault)), _) => Err(fault.into_problem()),
@@ -142,24 +143,25 @@ pub(crate) async fn judge_one(
     }
 }
 
-/// Scores rides, those whose weather must be looked up included.
+/// Scores rides; looks up the weather of those that name a place.
 ///
 /// # Errors
-/// What concerns all of them: too many, nobody to ask, no answer.
-pub(crate) async fn judge(
+/// Fails if the whole request fails: too many rides, no worker, no answer.
+pub(crate) async fn score_all(
     app: &App,
-    manner: Manner,
+    options: ScoreOptions,
     rides: Vec<RideToScore>,
     deadline: Instant,
-) -> Result<Judged, Problem> {
+) -> Result<RideOutcomes, Problem> {
     check_count(app, rides.len())?;
-    let mut prepared: Vec<Result<Prepared, Fault>> = rides.iter().map(|ride| prepare(ride, manner.units)).collect();
-    look_up(app, &mut prepared, deadline).await?;
+    let mut prepared: Vec<Result<PreparedRide, Fault>> =
+        rides.iter().map(|ride| prepare(ride, options.units)).collect();
+    look_up_weather(app, &mut prepared, deadline).await?;
     let features: Vec<ScoreRide> =
         prepared.iter().filter_map(|ride| Some(ride.as_ref().ok()?.features.clone())).collect();
     let scored = match features.is_empty() {
         true => None,
-        false => Some(app.coalescer.score(manner.explain, features, deadline).await.map_err(refused)?),
+        false => Some(app.coalescer.score(options.explain, features, deadline).await.map_err(refused)?),
     };
     let (by, mut scores) = match scored {
         Some(Scored { model, model_id, threshold, baseline_log_odds, scores }) => {
@@ -168,21 +170,21 @@ pub(crate) async fn judge(
         }
         None => (None, Vec::new().into_iter()),
     };
-    let mut judged = Vec::with_capacity(rides.len());
+    let mut outcomes = Vec::with_capacity(rides.len());
     for (ride, prepared) in rides.into_iter().zip(prepared) {
         let outcome = match prepared {
-            Ok(Prepared { weather, .. }) => match scores.next().map(|score| score.outcome) {
+            Ok(PreparedRide { weather, .. }) => match scores.next().map(|score| score.outcome) {
                 Some(ScoreOutcome::Scored { probability, service, explanation, by, fallback }) => {
                     let contributions = explanation.into_iter().map(reason).collect();
                     let (by, fallback) = (by.map(scored_by), fallback.map(FallbackName::from));
                     Ok(RideScore { ride_id: None, probability, service, by, fallback, contributions, weather })
                 }
-                Some(ScoreOutcome::Failed { error }) => Err(in_words_of(&ride, error)),
+                Some(ScoreOutcome::Failed { error }) => Err(fault_of(&ride, error)),
                 None => return Err(Problem::internal("fewer scores than rides")),
             },
             Err(fault) => Err(fault),
         };
-        judged.push(match outcome {
+        outcomes.push(match outcome {
             Ok(score) => Ok(RideScore { ride_id: ride.ride_id, ..score }),
             Err(fault) => {
                 let fault = fault.in_spelling_of(&ride);
@@ -190,10 +192,13 @@ pub(crate) async fn judge(
             }
         });
     }
-    Ok(Judged { by, rides: judged })
+    Ok(RideOutcomes { by, rides: outcomes })
 }
 
-/// Whether one request may bring so many rides.
+/// Checks the number of rides of a request.
+///
+/// # Errors
+/// 413 if there are too many.
 pub(crate) fn check_count(app: &App, rides: usize) -> Result<(), Problem> {
     let max = app.settings.rides_max;
     match rides <= max {
@@ -202,15 +207,15 @@ pub(crate) fn check_count(app: &App, rides: usize) -> Result<(), Problem> {
     }
 }
 
-/// A ride on its way to the scorer.
-struct Prepared {
+/// A checked ride.
+struct PreparedRide {
     features: ScoreRide,
-    /// Its weather is still to be looked up.
+    /// Place and time of the weather to look up.
     place: Option<WeatherPlace>,
     weather: Option<LookedUp>,
 }
 
-fn prepare(ride: &RideToScore, units: Units) -> Result<Prepared, Fault> {
+fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
     for (code, field, name) in
         [("ride_id_too_long", "ride_id", &ride.ride_id), ("breed_too_long", "breed", &ride.breed)]
     {
@@ -234,13 +239,13 @@ fn prepare(ride: &RideToScore, units: Units) -> Result<Prepared, Fault> {
         tmax,
         prcp,
     };
-    Ok(Prepared { features, place, weather: None })
+    Ok(PreparedRide { features, place, weather: None })
 }
 
 /// Lowest and highest temperature and precipitation of the day, in NOAA's tenths.
 type DayWeather = (Option<f64>, Option<f64>, Option<f64>);
 
-/// The weather that a ride has in the request, in whichever form.
+/// Returns the weather that a ride has in the request, in any of its forms.
 fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
     let both = |field: &'static str, other: &str| {
         let message = format!("{field} is given twice: expected either {field} or {other}");
@@ -268,8 +273,7 @@ fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
         let unit = unit.ok_or_else(|| without_unit("precipitation.unit", expected))?;
         prcp = amount.map(|amount| unit.to_millimetre_tenths(amount));
     }
-    // The scorer checks the weather, since it knows which features its model uses; but JSON cannot carry an infinity to
-    // it.
+    // The scorer checks the weather, because it knows which features its model uses; but JSON cannot represent infinity.
     let infinite = |value: Option<f64>| value.filter(|value| !value.is_finite());
     weather::check(infinite(tmin), infinite(tmax), infinite(prcp)).map_err(|why| {
         let (field, value) = as_given(ride, why.feature());
@@ -278,7 +282,7 @@ fn weather_of(ride: &RideToScore, units: Units) -> Result<DayWeather, Fault> {
     Ok((tmin, tmax, prcp))
 }
 
-/// A feature as the request writes it: its path and its value.
+/// Returns a feature as the request writes it: its path and its value.
 fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
     match (feature, ride.temperature, ride.precipitation) {
         ("tmin", Some(temperature), _) => ("temperature.min", temperature.min),
@@ -294,7 +298,7 @@ fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
     }
 }
 
-/// Where and when, for the lookup.
+/// Returns the place and time for the lookup.
 fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
     let degrees = |field: &'static str, value: Option<f64>, max: f64| match value {
         Some(value) if value.abs() <= max => Ok(value),
@@ -316,25 +320,29 @@ fn missing(field: &'static str) -> Fault {
     Fault::new("missing_field", message, Some(field), None)
 }
 
-/// Fills in the weather of the rides that name a place.
-async fn look_up(app: &App, prepared: &mut [Result<Prepared, Fault>], deadline: Instant) -> Result<(), Problem> {
-    let wanting: Vec<usize> =
+/// Adds the weather to the rides that name a place.
+async fn look_up_weather(
+    app: &App,
+    prepared: &mut [Result<PreparedRide, Fault>],
+    deadline: Instant,
+) -> Result<(), Problem> {
+    let pending: Vec<usize> =
         (0..prepared.len()).filter(|&index| prepared[index].as_ref().is_ok_and(|ride| ride.place.is_some())).collect();
-    if wanting.is_empty() {
+    if pending.is_empty() {
         return Ok(());
     }
-    let client = app.link.asker(queue::WEATHER_LOOKUP)?;
-    for some in wanting.chunks(WEATHER_PLACES_MAX) {
+    let client = app.link.requester(queue::WEATHER_LOOKUP)?;
+    for some in pending.chunks(WEATHER_PLACES_MAX) {
         let places = some.iter().filter_map(|&index| prepared[index].as_ref().ok()?.place).collect();
         let request = WeatherRequest { request_id: format!("{:016x}", host::random_range(0..=u64::MAX)), places };
         let left = deadline.saturating_duration_since(Instant::now());
         let answer = client.weather(&request, left).await;
-        let answer = answer.map_err(|error| unanswered(&error, "a weather-fetcher"))?;
+        let answer = answer.map_err(|error| request_failed(&error, "a weather-fetcher"))?;
         if let Some(error) = answer.error {
             return Err(weather_refused(error));
         }
         if answer.weather.len() != some.len() {
-            return Err(Problem::internal("the weather-fetcher answered other places than were asked for"));
+            return Err(Problem::internal("the weather-fetcher did not answer every place"));
         }
         for (&index, found) in some.iter().zip(answer.weather) {
             match found {
@@ -368,8 +376,8 @@ fn reason(contribution: Contribution) -> Reason {
     Reason { feature, value, unit, log_odds, outside_training }
 }
 
-/// The scorer's word on one ride, with the field and the value as the request has them.
-fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
+/// Turns the scorer's error of one ride into a fault with the field and value of the request.
+fn fault_of(ride: &RideToScore, error: ScoreError) -> Fault {
     let feature = error.field.as_deref().and_then(|path| path.rsplit('.').next()).unwrap_or_default();
     let (field, value) = as_given(ride, feature);
     let value = value.map(Value::from);
@@ -381,12 +389,12 @@ fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
     let expected = error.message.split_once(": expected ").map(|(_, expected)| expected);
     match (&value, expected) {
         (Some(value), Some(expected)) if feature == "tmin" && expected.starts_with(TminAboveTmax.expected()) => {
-            // Also names the other temperature in the request's units: the scorer was asked in tenths.
+            // Names the other temperature in the request's units: the scorer got tenths.
             let (tmax_field, tmax) = as_given(ride, "tmax");
             Fault::at(code, field, value.clone(), &format!("at most {tmax_field}, {}", json!(tmax)))
         }
         (Some(value), Some(expected)) => Fault::at(code, field, value.clone(), expected),
-        // The message names the request's member: it has no "tmin".
+        // Names the request's member, because the request has no "tmin".
         (None, _) if code == "missing_feature" && field.contains('.') => {
             Fault::new(code, format!("{field} is missing: the model needs it"), Some(field), None)
         }
@@ -394,11 +402,11 @@ fn in_words_of(ride: &RideToScore, error: ScoreError) -> Fault {
     }
 }
 
-/// Why a whole request has no scores.
-pub(crate) fn refused(why: Unscored) -> Problem {
+/// Returns the problem of a request without scores.
+pub(crate) fn refused(why: ScoreFailure) -> Problem {
     let error = match why {
-        Unscored::Unanswered(problem) => return problem,
-        Unscored::Scorer(error) => error,
+        ScoreFailure::Unanswered(problem) => return problem,
+        ScoreFailure::Scorer(error) => error,
     };
     match error.code {
         ScoreErrorCode::NoModel => Problem::unavailable("no-model", error.message),

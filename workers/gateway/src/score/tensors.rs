@@ -1,4 +1,4 @@
-//! Rides and scores as tensors of the Open Inference Protocol (KServe V2), in JSON or in binary behind the JSON.
+//! Rides and scores as tensors of the Open Inference Protocol (KServe V2): in JSON, or in binary after the JSON.
 
 use super::{body::RideToScore, members};
 use crate::http::problem::Problem;
@@ -11,38 +11,38 @@ use serde_json::{Map, Value, json};
 use std::fmt;
 use utoipa::ToSchema;
 
-/// What the model gives.
+/// Outputs of the model: name and datatype.
 pub(crate) const OUTPUTS: [(&str, &str); 2] = [("probability", "FP64"), ("service", "BOOL")];
 
-/// Rides as tensors: one tensor a feature, each of shape `[n]` or `[n, 1]`; or one tensor named `features` of shape `[n, 6]`, its
+/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`; or one tensor named `features` of shape `[n, 6]`, its
 /// columns in the order of the model's inputs.
 #[derive(Debug, Deserialize, ToSchema)]
 #[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
 pub(crate) struct InferenceRequest {
-    /// Comes back with the answer.
+    /// Returned with the answer.
     pub(crate) id: Option<String>,
-    /// Taken and not used, but for `binary_data_output`.
+    /// Ignored, except `binary_data_output`.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(required = false, nullable)]
     pub(crate) parameters: Map<String, Value>,
     /// The features.
     pub(crate) inputs: Vec<InputTensor>,
-    /// Which outputs are wanted; all when left out.
+    /// Requested outputs; by default all.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(required = false, nullable)]
     pub(crate) outputs: Vec<RequestedOutput>,
 }
 
-/// A feature of all rides.
+/// One feature of all rides, or all features.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct InputTensor {
-    /// A feature, or `features`.
+    /// Name of a feature, or `features`.
     name: String,
-    /// Rides, or rides and columns.
+    /// Number of rides, or of rides and columns.
     shape: Vec<u64>,
     /// FP64, FP32, or a signed or unsigned integer of up to 64 bits.
     datatype: String,
-    /// With `binary_data_size`: the data is behind the JSON.
+    /// With `binary_data_size`, the data follows the JSON.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(required = false, nullable)]
     parameters: Map<String, Value>,
@@ -52,12 +52,12 @@ pub(crate) struct InputTensor {
     data: Option<Numbers>,
 }
 
-/// Reads null as the default: clients whose types have optional members write these as null.
+/// Reads null as the default, because clients with optional members write them as null.
 fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// Numbers, flat or row by row; kept flat, because a number takes two bytes to write and many more as a JSON value in memory.
+/// Numbers, flat or row by row. Kept flat: a number of two bytes takes many more as a JSON value in memory.
 #[derive(Debug)]
 struct Numbers(Vec<f64>);
 
@@ -69,7 +69,7 @@ impl<'de> Deserialize<'de> for Numbers {
     }
 }
 
-/// A number, or a list of what is one level deeper: two levels at most.
+/// A number, or a list of the next level; at most two levels.
 struct Rows<'a> {
     numbers: &'a mut Vec<f64>,
     depth: u8,
@@ -120,22 +120,22 @@ impl<'de> Visitor<'de> for Rows<'_> {
     }
 }
 
-/// An output that is wanted.
+/// A requested output.
 #[derive(Debug, Deserialize, ToSchema)]
 pub(crate) struct RequestedOutput {
     /// `probability` or `service`.
     name: String,
-    /// With `binary_data: true`: behind the JSON.
+    /// With `binary_data: true`, the data follows the JSON.
     #[serde(default, deserialize_with = "null_is_default")]
     #[schema(required = false, nullable)]
     parameters: Map<String, Value>,
 }
 
-/// The answer.
+/// The outputs of an inference.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct InferenceResponse {
     pub(crate) model_name: String,
-    /// The version that answered.
+    /// The version that scored.
     pub(crate) model_version: String,
     /// As in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -150,18 +150,20 @@ pub(crate) struct OutputTensor {
     pub(crate) name: &'static str,
     pub(crate) shape: [usize; 1],
     pub(crate) datatype: &'static str,
-    /// With `binary_data_size` when the data is behind the JSON.
+    /// With `binary_data_size` if the data follows the JSON.
     #[serde(skip_serializing_if = "Map::is_empty")]
     #[schema(required = false)]
     pub(crate) parameters: Map<String, Value>,
-    /// One each ride.
+    /// One value per ride.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<Vec<Value>>, nullable = false)]
     pub(crate) data: Option<Vec<Value>>,
 }
 
-/// Name, type, and whether it goes behind the JSON, of each output that is wanted.
-pub(crate) fn wanted(request: &InferenceRequest) -> Result<Vec<(&'static str, &'static str, bool)>, Problem> {
+/// Returns name and datatype of each requested output, and whether its data follows the JSON.
+pub(crate) fn requested_outputs(
+    request: &InferenceRequest,
+) -> Result<Vec<(&'static str, &'static str, bool)>, Problem> {
     let flag = |parameters: &Map<String, Value>, name: &str| parameters.get(name).and_then(Value::as_bool);
     let all_binary = flag(&request.parameters, "binary_data_output").unwrap_or(false);
     if request.outputs.is_empty() {
@@ -177,7 +179,7 @@ pub(crate) fn wanted(request: &InferenceRequest) -> Result<Vec<(&'static str, &'
     each.collect()
 }
 
-/// The rides that the tensors are.
+/// Reads the rides from the tensors. `binary` is the data that follows the JSON.
 pub(crate) fn rides(
     request: &InferenceRequest,
     mut binary: &[u8],
@@ -213,7 +215,7 @@ pub(crate) fn rides(
         }
         for feature in columns {
             if seen.contains(&feature.name) {
-                return Err(wrong("name", json!(tensor.name), format!("{} once only", feature.name)));
+                return Err(wrong("name", json!(tensor.name), format!("{} only once", feature.name)));
             }
             seen.push(feature.name);
         }
@@ -232,17 +234,17 @@ pub(crate) fn rides(
         }
     }
     if !binary.is_empty() {
-        return Err(Problem::unreadable(format!("{} bytes behind the JSON belong to no tensor", binary.len())));
+        return Err(Problem::unreadable(format!("{} bytes after the JSON belong to no tensor", binary.len())));
     }
     rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
 }
 
-type Wrong = (&'static str, Value, String);
-/// Numbers out of bytes.
+type InvalidMember = (&'static str, Value, String);
+/// Decodes numbers from bytes.
 type Decode = fn(&[u8]) -> Vec<f64>;
 
-/// The numbers of a tensor, from its data or from behind the JSON.
-fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<f64>, Wrong> {
+/// Returns the numbers of a tensor, from its data or from the bytes after the JSON.
+fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<f64>, InvalidMember> {
     /// One number, little-endian.
     fn read<const WIDTH: usize>(bytes: &[u8], number: fn([u8; WIDTH]) -> f64) -> Vec<f64> {
         bytes.as_chunks::<WIDTH>().0.iter().map(|bytes| number(*bytes)).collect()
@@ -266,7 +268,7 @@ fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<
             let bytes = size.as_u64().and_then(|size| usize::try_from(size).ok());
             let bytes = bytes.filter(|bytes| *bytes == count * width && *bytes <= binary.len());
             let expected = || {
-                let expected = format!("{} bytes of {}, behind the JSON", count * width, tensor.datatype);
+                let expected = format!("{} bytes of {}, after the JSON", count * width, tensor.datatype);
                 ("parameters.binary_data_size", size.clone(), expected)
             };
             let (own, rest) = binary.split_at(bytes.ok_or_else(expected)?);

@@ -8,16 +8,16 @@ fn one(body: &str) -> RideToScore {
     ride
 }
 
-/// The field at fault, and the words.
+/// Reads an invalid body. Returns status, invalid field and detail.
 fn refused(body: &str) -> (u64, String, String) {
     let problem = read(body.as_bytes()).unwrap_err();
-    let told = serde_json::to_value(&problem).unwrap();
-    let field = told["errors"][0]["field"].as_str().unwrap_or("(none)").to_owned();
-    (told["status"].as_u64().unwrap(), field, problem.detail().to_owned())
+    let json = serde_json::to_value(&problem).unwrap();
+    let field = json["errors"][0]["field"].as_str().unwrap_or("(none)").to_owned();
+    (json["status"].as_u64().unwrap(), field, problem.detail().to_owned())
 }
 
 #[test]
-fn a_record_of_telemetry_is_a_ride_to_score() {
+fn a_telemetry_record_is_read_as_a_ride() {
     let ride = one(
         r#"{"Name": "Ash", "RIDE_ID": 7.0, " StatusTime": "2019-07-01T10:20:30Z", "Latitude": 40.7, "Longitude": "-74.01",
         "Distance": " 29.5 ", "HealthPoints": "3e2", "\ufeffMagicPoints": 292, "FieldService": NaN, "Breed": null}"#,
@@ -48,13 +48,13 @@ fn null_and_blank_mean_absent_everywhere() {
 }
 
 #[test]
-fn a_byte_order_mark_is_no_part_of_a_document() {
+fn a_byte_order_mark_is_ignored() {
     assert_eq!(one("\u{FEFF}{\"distance\": 3}").distance, Some(3.0));
     assert_eq!(read("\u{FEFF} [{}]".as_bytes()).unwrap().rides.unwrap().count, 1);
 }
 
 #[test]
-fn a_request_of_rides_says_how_they_are_read() {
+fn options_are_read_beside_the_rides() {
     let body = r#"{"Request_Id": "q", "rides": [{"distance": 1}, {"Distance": "2"}], "explain": false,
         "units": {"temperature": null, "Precipitation": "inch"}}"#;
     let RideOrRides { ride, rides, units, explain, request_id } = read(body.as_bytes()).unwrap();
@@ -63,7 +63,7 @@ fn a_request_of_rides_says_how_they_are_read() {
     assert_eq!(distances, [Some(1.0), Some(2.0)]);
     assert_eq!(units, Units { precipitation: PrecipitationUnit::Inch, ..Units::default() });
     assert_eq!((explain, request_id.as_deref()), (Some(false), Some("q")));
-    // What stands beside the rides is no ride.
+    // Members beside the rides are not a ride.
     let envelope = read(br#"{"id": 7, "timestamp": 1, "name": "x", "rides": [{}]}"#).unwrap();
     assert!(envelope.ride.is_empty() && envelope.rides.is_some());
     let nulls = r#"{"travel_data": [{}], "units": null, "explain": null, "request_id": null}"#;
@@ -72,13 +72,13 @@ fn a_request_of_rides_says_how_they_are_read() {
 }
 
 #[test]
-fn what_cannot_be_read_is_named_by_its_path_and_its_spelling() {
+fn an_invalid_value_is_named_by_its_path_and_its_spelling() {
     for (body, field, words) in [
         (r#"{"distance": NaN}"#, "distance", "write null"),
-        (r#"{"Distance": -Infinity}"#, "Distance", "-Infinity is no JSON"),
+        (r#"{"Distance": -Infinity}"#, "Distance", "-Infinity is not JSON"),
         (r#"{"temperature": {"min": NaN, "max": 1, "unit": "celsius"}}"#, "temperature.min", "write null"),
         (r#"{"statustime": NaN}"#, "statustime", "write null"),
-        (r#"{"rides": [{}, {"tmin": None}]}"#, "rides[1].tmin", "None is no JSON"),
+        (r#"{"rides": [{}, {"tmin": None}]}"#, "rides[1].tmin", "None is not JSON"),
         (r#"{"distance": "far"}"#, "distance", "expected a number"),
         (r#"{"distance": "NaN"}"#, "distance", "expected a number"),
         (r#"{"distance": 1e999}"#, "distance", "number out of range"),
@@ -100,14 +100,14 @@ fn what_cannot_be_read_is_named_by_its_path_and_its_spelling() {
 }
 
 #[test]
-fn what_is_no_json_says_what_it_is() {
+fn a_body_that_is_not_json_is_recognised() {
     for (body, words) in [
         (&b"{\"distance\": 1} {\"distance\": 2}"[..], "write several rides as an array"),
         (b"{\"distance\": 1}\n{\"distance\": 2}\n", "write several rides as an array"),
         (b"\x1F\x8B\x08\x00", "Content-Encoding: gzip"),
         (b"\x28\xB5\x2F\xFD\x00", "Content-Encoding: zstd"),
         (b"\xFF\xFE{\x00", "UTF-16"),
-        (b"distance=30&tmin=97", "the body is no JSON"),
+        (b"distance=30&tmin=97", "the body is not JSON"),
         (b"\xEF\xBB\xBF", "the body is empty"),
     ] {
         let problem = read(body).unwrap_err();
@@ -117,7 +117,7 @@ fn what_is_no_json_says_what_it_is() {
 }
 
 #[test]
-fn keys_that_nearly_name_a_member_are_kept_and_their_number_is_bounded() {
+fn keys_that_resemble_a_member_are_kept_up_to_a_bound() {
     let ride = one(r#"{"km": 30, "hp": 3, "t_min": 4, "mileage": 31, "colour": "blue", "name": "Ash"}"#);
     let near: Vec<(&str, &str)> = ride.spellings.iter().map(|near| (near.field, &*near.key)).collect();
     assert_eq!(near, [("distance", "km"), ("healthpoints", "hp"), ("tmin", "t_min")]);
@@ -127,13 +127,13 @@ fn keys_that_nearly_name_a_member_are_kept_and_their_number_is_bounded() {
 }
 
 #[test]
-fn all_rides_are_counted_and_only_so_many_kept() {
+fn all_rides_are_counted_and_a_bounded_number_is_kept() {
     let many = format!("[{}]", vec!["{}"; SCORE_RIDES_MAX + 5].join(","));
     let rides = read(many.as_bytes()).unwrap().rides.unwrap();
     assert_eq!((rides.kept.len(), rides.count), (SCORE_RIDES_MAX, SCORE_RIDES_MAX + 5));
 }
 
-/// A key in other letters, with blanks and invisible characters around it.
+/// A key in any case, with blanks and invisible characters around it.
 fn spelled(key: &'static str) -> impl Strategy<Value = String> {
     let blanks = || prop::sample::select(vec!["", " ", "\t", "\u{FEFF}", "\u{200B}", "\u{A0}"]);
     (prop::collection::vec(any::<bool>(), key.len()), blanks(), blanks()).prop_map(move |(upper, before, after)| {
@@ -142,7 +142,7 @@ fn spelled(key: &'static str) -> impl Strategy<Value = String> {
     })
 }
 
-/// A number in one of the ways to write it.
+/// A number in one of its forms.
 fn written(number: f64) -> impl Strategy<Value = Value> {
     prop::sample::select(vec![
         json!(number),
@@ -156,7 +156,7 @@ fn written(number: f64) -> impl Strategy<Value = Value> {
 type Clean = Vec<(&'static str, f64)>;
 type Varied = Vec<(String, Value)>;
 
-/// The members of a ride as they should be written, and the same in other spellings and another order.
+/// The members of a ride in their plain form, and the same in other spellings and another order.
 fn varied() -> impl Strategy<Value = (Clean, Varied)> {
     const NUMBERS: [&str; 8] =
         ["distance", "healthpoints", "magicpoints", "tmin", "tmax", "prcp", "latitude", "longitude"];
@@ -174,7 +174,7 @@ fn varied() -> impl Strategy<Value = (Clean, Varied)> {
 }
 
 proptest! {
-    /// However the keys and the numbers of a ride are written, it is read as the same ride, to the last bit.
+    /// Every spelling of keys and numbers gives the same ride, to the last bit.
     #[test]
     fn every_spelling_of_a_ride_is_the_same_ride((clean, varied) in varied(), mark in any::<bool>()) {
         let clean: serde_json::Map<String, Value> = clean.into_iter().map(|(key, number)| (key.to_owned(), json!(number))).collect();

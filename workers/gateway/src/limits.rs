@@ -173,7 +173,7 @@ mod tests {
             "limit{limit=\"upload_bytes_per_second\"} 4096.0",
             "limit_refusals_total{limit=\"connections\"} 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
         assert!(!text.contains("limit_used{limit=\"upload_bytes_per_second\"}"), "{text}");
     }

@@ -105,9 +105,9 @@ impl Naming {
                 }
                 "rides_at" => return Err(given_twice("rides_at")),
                 other => {
-                    let shown: String = other.chars().take(80).collect();
+                    let excerpt: String = other.chars().take(80).collect();
                     let detail =
-                        format!("the query of the URL has {shown:?}: expected batch_id, source, rides_at or map");
+                        format!("the query of the URL has {excerpt:?}: expected batch_id, source, rides_at or map");
                     return Err(Problem::unprocessable("invalid-query", detail));
                 }
             };
@@ -120,10 +120,10 @@ impl Naming {
 }
 
 fn invalid_reading(parameter: &str, value: String, why: InvalidExpression) -> Problem {
-    let shown: String = value.chars().take(80).collect();
+    let excerpt: String = value.chars().take(80).collect();
     Problem::unprocessable("invalid-reading", format!("{parameter}: {why}")).at(FieldError {
         field: parameter.to_owned(),
-        value: Some(json!(shown)),
+        value: Some(json!(excerpt)),
         expected: why.expected,
     })
 }
@@ -299,8 +299,8 @@ pub(crate) async fn list(
 
 fn cursor(after: &str) -> Result<Cursor, Problem> {
     after.parse().map_err(|InvalidCursor| {
-        let shown: String = after.chars().take(80).collect();
-        Problem::invalid("invalid-cursor", "after", Some(json!(shown)), "the `next` of the previous page")
+        let excerpt: String = after.chars().take(80).collect();
+        Problem::invalid("invalid-cursor", "after", Some(json!(excerpt)), "the `next` of the previous page")
     })
 }
 
@@ -334,8 +334,8 @@ pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>
     if manifest.rejected == 0 {
         return Ok((headers, Body::empty()).into_response());
     }
-    let found = app.store.get(&ObjectPath::from(layout::rejected(&id))).await.map_err(|error| store_away(&error))?;
-    Ok((headers, Body::from_stream(found.into_stream())).into_response())
+    let object = app.store.get(&ObjectPath::from(layout::rejected(&id))).await.map_err(|error| store_away(&error))?;
+    Ok((headers, Body::from_stream(object.into_stream())).into_response())
 }
 
 /// Returns the dataset of a batch as one CSV document.

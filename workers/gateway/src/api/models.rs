@@ -203,9 +203,10 @@ pub(crate) async fn version(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     known(&model, &version)?;
-    let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
+    let artefact =
+        store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
     let missing = || Problem::not_found(format!("no model {model}/{version}: see /v1/models/{model}/versions"));
-    found.map(Json).ok_or_else(missing)
+    artefact.map(Json).ok_or_else(missing)
 }
 
 /// Content-Security-Policy of a report: inline styles and images only. The sandbox separates it from the gateway's origin.
@@ -221,8 +222,8 @@ pub(crate) async fn report(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     known(&model, &version)?;
-    let found = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
-        Ok(found) => found,
+    let object = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
+        Ok(object) => object,
         Err(object_store::Error::NotFound { .. }) => {
             return Err(Problem::not_found(format!(
                 "no report on {model}/{version}: breed models have none, see /v1/models/{model}/versions"
@@ -232,12 +233,12 @@ pub(crate) async fn report(
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_LENGTH, HeaderValue::from(found.meta.size)),
+        (header::CONTENT_LENGTH, HeaderValue::from(object.meta.size)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
-    Ok((headers, Body::from_stream(found.into_stream())).into_response())
+    Ok((headers, Body::from_stream(object.into_stream())).into_response())
 }
 
 /// Refuses names that cannot be a model's before the store is read.

@@ -104,11 +104,11 @@ fn no_ride(body: &[u8]) -> Problem {
         return Problem::unprocessable("missing-feature", "distance is missing: the body has no member of a ride")
             .at(FieldError { field: "distance".to_owned(), value: None, expected: expected.to_owned() });
     };
-    let shown: String = name.chars().take(40).collect();
+    let excerpt: String = name.chars().take(40).collect();
     let length = rides.as_array().map_or(0, Vec::len);
     let detail = format!(
-        "the body has no member of a ride, but {shown:?} is an array of {length}: send the array itself, or name it rides"
+        "the body has no member of a ride, but {excerpt:?} is an array of {length}: send the array itself, or name it rides"
     );
     let expected = "rides, or the array itself".to_owned();
-    Problem::unprocessable("no-rides", detail).at(FieldError { field: shown, value: None, expected })
+    Problem::unprocessable("no-rides", detail).at(FieldError { field: excerpt, value: None, expected })
 }

@@ -264,7 +264,7 @@ impl DeadLetterReader {
     /// Reads the dead letters of all queues into `known`. A partial read, after a timeout or while another client holds dead
     /// letters, does not replace a complete one.
     async fn read_all(&self, known: &mut LastRead, client: &Client, depths: Vec<u64>, within: Duration) {
-        // DeadLetterSnapshot letters that arrive from here on may be missing from this read.
+        // Dead letters that arrive from here on may be missing from this read.
         let before = lock(&self.arrivals).count;
         let (started, mut found, mut is_whole) = (Instant::now(), Found::default(), true);
         for (name, depth) in queue::ALL.into_iter().zip(&depths).filter(|(_, depth)| **depth > 0) {
@@ -313,7 +313,7 @@ impl DeadLetterReader {
     }
 }
 
-/// DeadLetterSnapshot letters read from the queues.
+/// Dead letters read from the queues.
 #[derive(Default)]
 struct Found {
     letters: Vec<DeadLetter>,
@@ -414,7 +414,7 @@ mod tests {
         give_up(&*publisher, "later", "cut_short").await;
         assert_eq!(letters.record_arrival(&arrivals.next().await.unwrap()).batch_id.as_deref(), Some("later"));
         assert_eq!(letters.dead().await.of_batch("later", None).unwrap().reason, "cut_short");
-        let seen = until(&letters, "old-549").await;
-        assert_eq!(seen.why, "why old-549 cannot be read");
+        let refusal = until(&letters, "old-549").await;
+        assert_eq!(refusal.why, "why old-549 cannot be read");
     }
 }

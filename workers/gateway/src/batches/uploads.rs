@@ -350,9 +350,9 @@ fn id_conflict(how: &str, batch_id: &str, before: (&str, &Reading), sha256: &str
 pub(crate) async fn sweep(store: &dyn ObjectStore) -> Result<usize, object_store::Error> {
     let incoming = Path::from(format!("{}/incoming", layout::RAW));
     let long_ago = host::now().as_second() - i64::try_from(ABANDONED_AFTER.as_secs()).unwrap_or(i64::MAX);
-    let found: Vec<_> = store.list(Some(&incoming)).try_collect().await?;
+    let uploads: Vec<_> = store.list(Some(&incoming)).try_collect().await?;
     let mut removed = 0;
-    for upload in found.into_iter().filter(|upload| upload.last_modified.timestamp() < long_ago) {
+    for upload in uploads.into_iter().filter(|upload| upload.last_modified.timestamp() < long_ago) {
         store.delete(&upload.location).await?;
         removed += 1;
     }

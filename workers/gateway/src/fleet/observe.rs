@@ -231,8 +231,8 @@ impl Observer {
             BrokerState::Away(why) => (BrokerWord::Away, Some(why)),
         };
         self.metrics.link(word == BrokerWord::Open, self.link.late_answers());
-        for seen in &queues {
-            self.metrics.queue(&seen.queue, seen.ready, seen.consumers, seen.dead);
+        for queue in &queues {
+            self.metrics.queue(&queue.queue, queue.ready, queue.consumers, queue.dead);
         }
         let champion = alias::current(&self.store, &self.model, AliasName::Champion).await;
         let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
@@ -315,7 +315,7 @@ impl Observer {
         }
         let note = match managed_queues {
             Some(Err(why)) => Some(why),
-            None if queues.iter().any(|seen| seen.in_flight.is_none()) => {
+            None if queues.iter().any(|queue| queue.in_flight.is_none()) => {
                 Some("rates and messages in flight need broker.management_url".to_owned())
             }
             _ => None,

@@ -97,13 +97,13 @@ impl ApiKeys {
         };
         let digest: [u8; 32] = Sha256::digest(key).into();
         // Every known key is compared, each in constant time: the time taken reveals nothing about any of them.
-        let mut found = None;
+        let mut matching_key = None;
         for known in &self.keys {
             if bool::from(known.sha256.ct_eq(&digest)) {
-                found = Some(known);
+                matching_key = Some(known);
             }
         }
-        let Some(known) = found else {
+        let Some(known) = matching_key else {
             return Err(Problem::unauthorized("this key is unknown; ask the operator of the gateway for one"));
         };
         if !known.scopes.contains(&scope) {

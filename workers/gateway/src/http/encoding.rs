@@ -33,8 +33,8 @@ fn read(headers: &HeaderMap, most: usize) -> Result<Vec<Coding>, Problem> {
         let value = String::from_utf8_lossy(value.as_bytes());
         for name in value.split([',', ';', ':']).map(str::trim).filter(|name| !is_no_compression(name)) {
             let coding = Coding::named(name).ok_or_else(|| {
-                let shown: String = name.chars().take(40).collect();
-                let detail = format!("Content-Encoding is {shown:?}: expected one of {CODINGS}, or no such header");
+                let excerpt: String = name.chars().take(40).collect();
+                let detail = format!("Content-Encoding is {excerpt:?}: expected one of {CODINGS}, or no such header");
                 Problem::unsupported_coding(detail)
             })?;
             codings.push(coding);

@@ -79,7 +79,7 @@ impl Deref for WholeBody<'_> {
     }
 }
 
-/// Reads the complete body, decompress_all as its headers say, within the maximum size and before the request's deadline.
+/// Reads the complete body, decompressed as its headers say, within the maximum size and before the request's deadline.
 pub(crate) async fn whole_body(request: Request, app: &App) -> Result<WholeBody<'_>, Problem> {
     let until = Instant::now() + app.deadline();
     let late = || Problem::too_late(app.deadline());

@@ -77,7 +77,7 @@ impl Gateway {
 impl Bound {
     pub(crate) async fn new(gateway: Gateway) -> anyhow::Result<Self> {
         let settings = &gateway.settings;
-        let wanted = settings.address().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
+        let bind_address = settings.address().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
         let tls = match (&settings.tls_cert_file, &settings.tls_key_file) {
             (Some(cert), Some(key)) => {
                 rustls::crypto::ring::default_provider().install_default().ok();
@@ -87,7 +87,7 @@ impl Bound {
             _ => None,
         };
         let ops_address = settings.ops_address().map_err(|problem| anyhow::anyhow!("gateway.{problem}"))?;
-        let listener = listen("bind", wanted)?;
+        let listener = listen("bind", bind_address)?;
         let ops = ops_address.map(|address| listen("ops_bind", address)).transpose()?;
         let address = listener.local_addr()?;
         let descriptors = rlimit::increase_nofile_limit(u64::MAX).ok();
@@ -161,18 +161,18 @@ impl Bound {
 }
 
 /// Returns how many connections fit into the limit on descriptors, beside everything else that the process opens.
-fn connections_max(wanted: usize, descriptors: Option<u64>) -> usize {
-    let Some(descriptors) = descriptors else { return wanted };
+fn connections_max(setting: usize, descriptors: Option<u64>) -> usize {
+    let Some(descriptors) = descriptors else { return setting };
     let reserved = DESCRIPTORS_RESERVED.min(descriptors / 2);
     let fitting = usize::try_from(descriptors - reserved).unwrap_or(usize::MAX).max(1);
-    if fitting < wanted {
+    if fitting < setting {
         tracing::warn!(
             descriptors,
             connections_max = fitting,
             "the limit on open files is lower than gateway.connections_max needs: raise it (ulimit -Hn)"
         );
     }
-    fitting.min(wanted)
+    fitting.min(setting)
 }
 
 /// Closes idle connections until it is aborted.
@@ -281,14 +281,14 @@ mod tests {
 
     #[test]
     fn connections_leave_descriptors_for_everything_else() {
-        for (wanted, descriptors, expected) in [
+        for (setting, descriptors, expected) in [
             (16_384, Some(1_048_576), 16_384),
             (16_384, Some(1_024), 768),
             (100, Some(1_024), 100),
             (16_384, Some(64), 32),
             (16_384, None, 16_384),
         ] {
-            assert_eq!(connections_max(wanted, descriptors), expected, "{wanted} {descriptors:?}");
+            assert_eq!(connections_max(setting, descriptors), expected, "{setting} {descriptors:?}");
         }
     }
 }

@@ -45,8 +45,8 @@ pub(crate) async fn docs() -> Response {
 
 /// A file that these pages refer to.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
-    let found = FILES.iter().find(|(known, ..)| *known == name);
-    let (_, kind, text) = found.ok_or_else(|| Problem::not_found(format!("the page has no file {name:?}")))?;
+    let entry = FILES.iter().find(|(known, ..)| *known == name);
+    let (_, kind, text) = entry.ok_or_else(|| Problem::not_found(format!("the page has no file {name:?}")))?;
     Ok(served(kind, text))
 }
 

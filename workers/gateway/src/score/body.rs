@@ -301,7 +301,7 @@ impl Moment {
     }
 
     /// Returns the time as received, shortened.
-    pub(crate) fn shown(&self) -> Value {
+    pub(crate) fn excerpt(&self) -> Value {
         match self {
             Self::Text(text) => json!(text.chars().take(40).collect::<String>()),
             Self::Epoch(number) => json!(number),
@@ -513,12 +513,12 @@ impl<'de, const NEAR: bool> Deserialize<'de> for ReadBody<NEAR> {
 /// # Errors
 /// As [`read_json`].
 pub(crate) fn read(body: &[u8]) -> Result<RideOrRides, Problem> {
-    let asked = read_as::<false>(body)?;
-    let is_whole = match &asked.rides {
+    let request = read_as::<false>(body)?;
+    let is_whole = match &request.rides {
         Some(rides) => rides.kept.iter().all(RideToScore::is_whole),
-        None => asked.ride.is_whole(),
+        None => request.ride.is_whole(),
     };
-    if is_whole { Ok(asked) } else { read_as::<true>(body) }
+    if is_whole { Ok(request) } else { read_as::<true>(body) }
 }
 
 fn read_as<const NEAR: bool>(body: &[u8]) -> Result<RideOrRides, Problem> {
@@ -526,7 +526,7 @@ fn read_as<const NEAR: bool>(body: &[u8]) -> Result<RideOrRides, Problem> {
         let ReadRides::<NEAR>(rides) = read_json(body)?;
         return Ok(RideOrRides { rides: Some(rides), ..RideOrRides::default() });
     }
-    read_json(body).map(|ReadBody::<NEAR>(asked)| asked)
+    read_json(body).map(|ReadBody::<NEAR>(request)| request)
 }
 
 /// Reads one ride, as [`read`] does.

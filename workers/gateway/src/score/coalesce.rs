@@ -195,7 +195,7 @@ impl Lane {
     async fn call(&self, rides: Vec<ScoreRide>, deadline: Duration) -> Result<Scored, ScoreFailure> {
         let client = self.link.requester(queue::SCORER).map_err(ScoreFailure::Unanswered)?;
         let request_id = format!("{:016x}", host::random_range(0..=u64::MAX));
-        let asked = rides.len();
+        let rides_sent = rides.len();
         let request = ScoreRequest { request_id, units: Units::default(), explain: self.explain, rides };
         let answer = client.score(&request, deadline).await;
         let answer = answer.map_err(|error| ScoreFailure::Unanswered(request_failed(&error, "a scorer")))?;
@@ -205,8 +205,8 @@ impl Lane {
         let (Some(model), Some(model_id), Some(threshold)) = (answer.model, answer.model_id, answer.threshold) else {
             return Err(ScoreFailure::Unanswered(Problem::internal("the scorer's answer names no model")));
         };
-        if answer.scores.len() != asked {
-            let detail = format!("the scorer answered {} rides of {asked}", answer.scores.len());
+        if answer.scores.len() != rides_sent {
+            let detail = format!("the scorer answered {} rides of {rides_sent}", answer.scores.len());
             return Err(ScoreFailure::Unanswered(Problem::internal(detail)));
         }
         Ok(Scored { model, model_id, threshold, baseline_log_odds: answer.baseline_log_odds, scores: answer.scores })

@@ -50,9 +50,9 @@ fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Pr
     let field = path.as_ref().map(ToString::to_string).filter(|path| path != ".").unwrap_or_default();
     let place = if field.is_empty() { "the body" } else { field.as_str() };
     let value = path.and_then(|path| at_path(body, &path));
-    let shown = readable_error(&common::text::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
-    let problem = Problem::unprocessable("invalid-field", format!("{place}: {shown}"));
-    let expected = shown.split_once(", expected ").map_or(shown.as_str(), |(_, expected)| expected).to_owned();
+    let message = readable_error(&common::text::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
+    let problem = Problem::unprocessable("invalid-field", format!("{place}: {message}"));
+    let expected = message.split_once(", expected ").map_or(message.as_str(), |(_, expected)| expected).to_owned();
     problem.at(FieldError { field, value, expected })
 }
 
@@ -73,17 +73,17 @@ fn no_json(body: &[u8], why: &serde_json::Error) -> Problem {
 /// Returns the value at a path, unless it is too long to show.
 fn at_path(body: &[u8], path: &serde_path_to_error::Path) -> Option<Value> {
     use serde_path_to_error::Segment;
-    let mut found = serde_json::from_slice::<Value>(body).ok()?;
+    let mut value = serde_json::from_slice::<Value>(body).ok()?;
     for segment in path.iter() {
-        found = match segment {
-            Segment::Seq { index } => found.get_mut(*index)?.take(),
-            Segment::Map { key } => found.get_mut(key)?.take(),
+        value = match segment {
+            Segment::Seq { index } => value.get_mut(*index)?.take(),
+            Segment::Map { key } => value.get_mut(key)?.take(),
             Segment::Enum { .. } | Segment::Unknown => return None,
         };
     }
-    let found = Some(found).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100);
+    let value = Some(value).filter(|value| !value.is_object() && !value.is_array() && value.to_string().len() <= 100);
     // A bare word that is not JSON is shown as received.
-    found.map(|value| value.as_str().and_then(|text| text.strip_prefix('\0')).map(Value::from).unwrap_or(value))
+    value.map(|value| value.as_str().and_then(|text| text.strip_prefix('\0')).map(Value::from).unwrap_or(value))
 }
 
 /// Rewrites an error of the JSON reader for people who do not know its types.

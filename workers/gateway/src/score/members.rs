@@ -58,7 +58,7 @@ impl<'de, M: Members> Visitor<'de> for Object<M> {
 
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<M, A::Error> {
         let mut members = M::default();
-        let mut seen = 0u32;
+        let mut positions_read = 0u32;
         while let Some(key) = map.next_key_seed(KeySeed::<M>(PhantomData))? {
             let position = match key {
                 Key::Known(position, None) => position,
@@ -76,11 +76,11 @@ impl<'de, M: Members> Visitor<'de> for Object<M> {
                     continue;
                 }
             };
-            if seen & (1 << position) != 0 {
+            if positions_read & (1 << position) != 0 {
                 // Fails while the value is read, so that the path of the error names the key.
                 map.next_value_seed(Twice(M::KEYS[position]))?;
             }
-            seen |= 1 << position;
+            positions_read |= 1 << position;
             members.value(position, &mut map)?;
         }
         Ok(members)

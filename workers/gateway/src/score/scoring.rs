@@ -221,8 +221,8 @@ fn prepare(ride: &RideToScore, units: Units) -> Result<PreparedRide, Fault> {
     {
         if let Some(name) = name.as_ref().filter(|name| name.len() > NAME_BYTES_MAX) {
             let expected = format!("at most {NAME_BYTES_MAX} bytes");
-            let shown = format!("{}…", name.chars().take(20).collect::<String>());
-            return Err(Fault::at(code, field, json!(shown), &expected));
+            let excerpt = format!("{}…", name.chars().take(20).collect::<String>());
+            return Err(Fault::at(code, field, json!(excerpt), &expected));
         }
     }
     let (tmin, tmax, prcp) = weather_of(ride, units)?;
@@ -311,7 +311,7 @@ fn place(ride: &RideToScore) -> Result<WeatherPlace, Fault> {
     let longitude = degrees("longitude", ride.longitude, 180.0)?;
     let moment = ride.statustime.as_ref().ok_or_else(|| missing("statustime"))?;
     let statustime =
-        moment.read().map_err(|_| Fault::at("invalid_statustime", "statustime", moment.shown(), TIME_FORMS))?;
+        moment.read().map_err(|_| Fault::at("invalid_statustime", "statustime", moment.excerpt(), TIME_FORMS))?;
     Ok(WeatherPlace { latitude, longitude, statustime })
 }
 

@@ -186,7 +186,7 @@ pub(crate) fn rides(
     rides_max: usize,
 ) -> Result<Vec<RideToScore>, Problem> {
     let mut rides: Option<Vec<RideToScore>> = None;
-    let mut seen: Vec<&str> = Vec::new();
+    let mut names_read: Vec<&str> = Vec::new();
     for (index, tensor) in request.inputs.iter().enumerate() {
         let wrong = |what: &str, value: Value, expected: String| {
             Problem::invalid("invalid-tensor", format!("inputs[{index}].{what}"), Some(value), expected)
@@ -214,10 +214,10 @@ pub(crate) fn rides(
             return Err(wrong("shape", json!(tensor.shape), format!("{} rides, as in the tensor before", rides.len())));
         }
         for feature in columns {
-            if seen.contains(&feature.name) {
+            if names_read.contains(&feature.name) {
                 return Err(wrong("name", json!(tensor.name), format!("{} only once", feature.name)));
             }
-            seen.push(feature.name);
+            names_read.push(feature.name);
         }
         for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
             for (feature, value) in columns.iter().zip(row) {

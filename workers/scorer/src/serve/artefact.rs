@@ -1,4 +1,4 @@
-//! Which artefacts may be served, and what of them serving needs.
+//! Checks artefacts, and keeps the part of them that serving needs.
 
 use common::{
     features::{FEATURES, Feature},
@@ -7,108 +7,108 @@ use common::{
 };
 use sha2::{Digest, Sha256};
 
-/// Why an artefact is not served. The last good one stays.
+/// Why an artefact is not served. The last good one stays in service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// It is not there.
+    /// The object does not exist.
     #[error("there is nothing at {0}")]
     Missing(String),
-    /// It is no artefact.
+    /// It is not an artefact.
     #[error("it cannot be read: {0}")]
     Unreadable(String),
-    /// Not the bytes that got the name.
-    #[error("its SHA-256 is {found}; {expected} was named")]
+    /// Its bytes are not those that the alias names.
+    #[error("its SHA-256 is {actual}; the alias names {expected}")]
     Changed {
         /// Of the artefact.
-        found: String,
+        actual: String,
         /// Of the alias.
         expected: String,
     },
-    /// Of another version.
+    /// Its schema is of another version.
     #[error("its schema is {0}; this scorer reads {MODEL_SCHEMA}")]
     Schema(String),
-    /// Not the one that got the name.
-    #[error("it is {found}; {expected} was named")]
+    /// It is not the version that the alias names.
+    #[error("it is {actual}; the alias names {expected}")]
     Other {
         /// `<model>/<model id>` of the artefact.
-        found: String,
+        actual: String,
         /// The same of the alias.
         expected: String,
     },
-    /// Its features are not those of a score request.
-    #[error("its features are {found}; this scorer knows {expected}, in this order")]
+    /// Its features are not a selection of those of a score request.
+    #[error("its features are {actual}; this scorer knows {expected}, in this order")]
     Features {
         /// Of the artefact, with units.
-        found: String,
+        actual: String,
         /// Of this scorer, with units.
         expected: String,
     },
-    /// A number that is none, or a threshold that is no probability.
+    /// A non-finite number, or a threshold outside 0 to 1.
     #[error("{0} is not a usable number")]
     Number(String),
 }
 
-/// What serving needs of an artefact: neither its curves nor what it was trained on.
+/// The part of an artefact that serving needs: without its curves and training data.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Servable {
     /// Model family.
     pub model: String,
-    /// The version.
+    /// Version.
     pub model_id: String,
-    /// Of a breed's: the model of all rides it was trained beside, by id; absent: it belongs to none.
-    pub centre: Option<String>,
-    /// Probability from which on the decision is service.
+    /// Of a breed model: id of the global model of its release; absent if it belongs to no release.
+    pub global_model_id: Option<String>,
+    /// Probability from which the decision is service.
     pub threshold: f64,
-    /// Log-odds of service at all features 0.
+    /// Log-odds of service if all features are 0.
     pub intercept: f64,
     /// Log-odds at the training mean.
     pub intercept_standardised: f64,
-    /// One for each feature it uses, in the order of [`FEATURES`].
+    /// One weight per feature that the model uses, in the order of [`FEATURES`].
     pub weights: Box<[Weight]>,
-    /// Parts that its answers are counted in.
+    /// Number of bins in which its probabilities are counted.
     pub parts: usize,
 }
 
-/// What one feature counts for.
+/// The coefficient of a feature, and the distribution of its training values.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weight {
-    /// Its place in [`FEATURES`].
+    /// Index in [`FEATURES`].
     pub place: usize,
     /// Log-odds per unit.
     pub per_unit: f64,
     /// Mean over the training rides.
     pub mean: f64,
-    /// Smallest value trained on.
+    /// Smallest training value.
     pub min: f64,
-    /// Largest value trained on.
+    /// Largest training value.
     pub max: f64,
-    /// Between the bins that values of the feature are counted in; absent: they are not.
+    /// Edges between the bins in which the values of the feature are counted; absent if they are not counted.
     pub edges: Option<Box<[f64]>>,
 }
 
 impl Weight {
-    /// The feature.
+    /// Returns the feature.
     pub fn feature(&self) -> &'static Feature {
         &FEATURES[self.place]
     }
 }
 
 impl Servable {
-    /// The probability of service for the features it uses, in the order of its weights: that of [`Model::probability`] to the
-    /// last bit.
+    /// Returns the probability of service, given the features that the model uses in the order of its weights. Equals
+    /// [`Model::probability`] to the last bit.
     pub fn probability(&self, features: &[f64]) -> f64 {
         logistic(self.intercept + self.weights.iter().zip(features).map(|(w, x)| w.per_unit * x).sum::<f64>())
     }
 }
 
-/// Reads an artefact: it is whole, is the one `alias` names, and can score.
+/// Reads an artefact, and checks that it is the one that `alias` names and that it can score.
 ///
 /// # Errors
-/// The first thing that is wrong.
+/// Returns the first defect.
 pub fn read(bytes: &[u8], alias: &Alias) -> Result<Servable, Unusable> {
-    let found = hex::encode(Sha256::digest(bytes));
-    if found != alias.sha256 {
-        return Err(Unusable::Changed { found, expected: alias.sha256.clone() });
+    let actual = hex::encode(Sha256::digest(bytes));
+    if actual != alias.sha256 {
+        return Err(Unusable::Changed { actual, expected: alias.sha256.clone() });
     }
     let model = serde_json::from_slice(bytes).map_err(|error| Unusable::Unreadable(error.to_string()))?;
     servable(&model, alias)
@@ -119,11 +119,11 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
         return Err(Unusable::Schema(model.schema.clone()));
     }
     if (&model.model, &model.model_id) != (&alias.model, &alias.model_id) {
-        let found = format!("{}/{}", model.model, model.model_id);
-        return Err(Unusable::Other { found, expected: format!("{}/{}", alias.model, alias.model_id) });
+        let actual = format!("{}/{}", model.model, model.model_id);
+        return Err(Unusable::Other { actual, expected: format!("{}/{}", alias.model, alias.model_id) });
     }
     let used = model.used().ok_or_else(|| Unusable::Features {
-        found: list(model.coefficients.iter().map(|c| (c.feature.as_str(), c.unit.as_str()))),
+        actual: list(model.coefficients.iter().map(|c| (c.feature.as_str(), c.unit.as_str()))),
         expected: list(FEATURES.iter().map(|feature| (feature.name, feature.unit))),
     })?;
     if let Some(coefficient) = model.coefficients.iter().find(|coefficient| !coefficient.per_unit.is_finite()) {
@@ -147,7 +147,7 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
     Ok(Servable {
         model: model.model.clone(),
         model_id: model.model_id.clone(),
-        centre: model.centre.clone(),
+        global_model_id: model.centre.clone(),
         threshold: model.threshold,
         intercept: model.intercept,
         intercept_standardised: model.intercept_standardised,
@@ -234,7 +234,7 @@ pub(crate) mod tests {
         serde_json::to_vec(model).unwrap()
     }
 
-    /// The last of the line has the name now.
+    /// An alias with this history; it names the last version.
     pub(crate) fn alias(alias: AliasName, line: &[&Model]) -> Alias {
         let sha256 = |model: &Model| hex::encode(Sha256::digest(encoded(model)));
         let (named, history) = line.split_last().unwrap();
@@ -261,13 +261,13 @@ pub(crate) mod tests {
         }
     }
 
-    /// As it is served.
+    /// The model as served.
     pub(crate) fn served(model: &Model) -> Servable {
         read(&encoded(model), &alias(AliasName::Champion, &[model])).unwrap()
     }
 
     #[test]
-    fn only_the_named_whole_artefact_is_usable() {
+    fn only_the_complete_artefact_that_the_alias_names_is_usable() {
         let named = alias(AliasName::Champion, &[&model("m")]);
         let good = read(&encoded(&model("m")), &named).unwrap();
         assert_eq!((good.model_id.as_str(), good.weights.len()), ("m", 6));
@@ -277,7 +277,7 @@ pub(crate) mod tests {
             servable(&model, &named).unwrap_err().to_string()
         };
         assert_eq!(broken(|m| m.schema = "model.v2".into()), "its schema is model.v2; this scorer reads model.v1");
-        assert_eq!(broken(|m| m.model_id = "n".into()), "it is service-request/n; service-request/m was named");
+        assert_eq!(broken(|m| m.model_id = "n".into()), "it is service-request/n; the alias names service-request/m");
         assert!(broken(|m| m.coefficients.swap(0, 1)).starts_with("its features are healthpoints [point], distance"));
         assert!(broken(|m| m.coefficients[3].unit = "°C".into()).contains("tmin [°C]"));
         assert_eq!(broken(|m| m.coefficients[5].per_unit = f64::NAN), "the coefficient of prcp is not a usable number");
@@ -286,7 +286,7 @@ pub(crate) mod tests {
 
         let mut bytes = encoded(&model("m"));
         bytes.push(b' ');
-        assert!(matches!(read(&bytes, &named), Err(Unusable::Changed { .. })), "one blank more");
+        assert!(matches!(read(&bytes, &named), Err(Unusable::Changed { .. })), "one more blank");
         let unchecked = Alias { sha256: String::new(), ..named.clone() };
         assert!(matches!(read(&encoded(&model("m")), &unchecked), Err(Unusable::Changed { .. })));
         let half = &bytes[..bytes.len() / 2];
@@ -295,18 +295,18 @@ pub(crate) mod tests {
     }
 
     proptest! {
-        /// What is kept of an artefact gives the probability of the artefact, whichever features it uses.
+        /// The served part gives the same probability as the artefact, whichever features it uses.
         #[test]
-        fn what_is_kept_scores_as_the_whole_does(
+        fn the_served_part_scores_like_the_artefact(
             features in prop::array::uniform6(-500.0..500.0), used in prop::array::uniform6(any::<bool>()),
         ) {
             let mut model = model("m");
             let mut used_by = used.iter();
             model.coefficients.retain(|_| *used_by.next().unwrap());
             let features: Vec<f64> = features.iter().zip(used).filter(|(_, used)| *used).map(|(x, _)| *x).collect();
-            let kept = served(&model);
-            prop_assert_eq!(kept.probability(&features).to_bits(), model.probability(&features).to_bits());
-            prop_assert!(kept.weights.iter().zip(&model.coefficients).all(|(w, c)| w.feature().name == c.feature));
+            let servable = served(&model);
+            prop_assert_eq!(servable.probability(&features).to_bits(), model.probability(&features).to_bits());
+            prop_assert!(servable.weights.iter().zip(&model.coefficients).all(|(w, c)| w.feature().name == c.feature));
         }
     }
 }

@@ -1,20 +1,20 @@
-//! The models of breeds: read when they are asked for, as many in memory as the settings say.
+//! Breed models: loaded on demand, a bounded number in memory.
 //!
 //! ```text
-//!               ┌ in memory ─────────────────────▶ it scores; older than a second: read again behind the scenes
-//! breed ─▶ look ┤ has none, as one knows ────────▶ the model of all rides: no_breed_model
-//!               └ not in memory ─▶ one reading ┬─▶ in time: it scores
-//!                  for all who ask (single-    ├─▶ late: the model of all rides: loading; the reading goes on
-//!                  flight)                     └─▶ failed: the model of all rides: unavailable
+//!                 ┌ in memory ────────────────────▶ it scores; older than a second: reloaded in the background
+//! breed ─▶ lookup ┤ known to have no model ───────▶ global model: no_breed_model
+//!                 └ not in memory ─▶ one load for ┬▶ in time: it scores
+//!                   all requests (single-flight)  ├▶ late: global model: loading; the load continues
+//!                                                 └▶ failed: global model: unavailable
 //! ```
 //!
-//! A release is the model of all rides and those of breeds that were trained beside it. Within a request a breed's model scores only
-//! beside the one it belongs to (`centre`), so that a roll-back or promotion of that one holds for all rides at once: until the
-//! breed's own name has followed, the model of all rides scores (no_breed_model), and the breed is read again behind the scenes.
+//! A release is a global model and the breed models trained together with it. Within a request a breed model scores only beside the
+//! global model of its release, so that a promotion or roll-back of the global model takes effect for all rides at once. Until the
+//! breed's alias follows, the global model scores (no_breed_model), and the breed is reloaded in the background.
 
 use crate::serve::{
     models::{Choice, Models},
-    version::{self, Found, Named},
+    version::{self, AliasRead, NamedVersion},
 };
 use common::{
     message::{Fallback, ScoreRequest},
@@ -40,44 +40,44 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-/// Models that are read at the same time.
+/// Maximum number of models that are read at the same time.
 const LOADS_MAX: usize = 16;
-/// Readings that are under way or wait for their turn at most: of breeds beyond them nobody knows for now.
+/// Maximum number of loads in progress or waiting; further breeds get the fallback `loading`.
 const PENDING_MAX: usize = 1_024;
-/// After which one that is asked for is looked at again, for promotions whose event did not arrive; and as long at least lies between
-/// two readings of one that belongs to another release.
+/// Age after which a model is reloaded on its next use, in case the event of a promotion was lost. Also the minimum interval between
+/// two reloads of a model of another release.
 const FRESH: Duration = Duration::from_secs(1);
-/// Not yet, among milliseconds since the start.
+/// Stands for "never" among milliseconds since the start.
 const NEVER: u64 = u64::MAX;
 
-/// What is known of a breed.
+/// The state of a breed in memory.
 struct Slot {
     known: RwLock<Known>,
-    /// When it was last read, milliseconds since the start.
+    /// When the breed was last read, milliseconds since the start.
     read_ms: AtomicU64,
-    /// When it was last read again because it belongs to another release, milliseconds since the start.
-    sought_ms: AtomicU64,
-    /// It is being read again.
+    /// When the breed was last reloaded because its model is of another release, milliseconds since the start.
+    release_checked_ms: AtomicU64,
+    /// Whether a reload is in progress.
     reading: AtomicBool,
-    /// Promotions that were heard of.
+    /// Number of promotion events.
     promotions: AtomicU64,
 }
 
 #[derive(Clone)]
 enum Known {
-    Model(Arc<Named>),
+    Model(Arc<NamedVersion>),
     Fallback(Fallback),
 }
 
 impl Known {
-    /// A model that belongs to another release than that of the model of all rides with this id.
-    fn is_foreign(&self, all: &str) -> bool {
-        matches!(self, Self::Model(named) if named.model.centre.as_deref().is_some_and(|centre| centre != all))
+    /// Returns whether the model belongs to the release of another global model than the one with this id.
+    fn is_foreign(&self, global: &str) -> bool {
+        matches!(self, Self::Model(named) if named.model.global_model_id.as_deref().is_some_and(|id| id != global))
     }
 
-    /// What counts beside the model of all rides with this id.
-    fn beside(self, all: &str) -> Self {
-        if self.is_foreign(all) { Self::Fallback(Fallback::NoBreedModel) } else { self }
+    /// Returns what scores beside the global model with this id.
+    fn beside(self, global: &str) -> Self {
+        if self.is_foreign(global) { Self::Fallback(Fallback::NoBreedModel) } else { self }
     }
 }
 
@@ -87,7 +87,7 @@ impl Slot {
     }
 }
 
-/// Counts who gives their place to others.
+/// Counts evictions.
 #[derive(Clone, Default)]
 struct Evictions(Arc<AtomicU64>);
 
@@ -101,28 +101,28 @@ impl Lifecycle<String, Arc<Slot>> for Evictions {
 
 type Slots = Cache<String, Arc<Slot>, UnitWeighter, BuildHasherDefault<DefaultHasher>, Evictions>;
 
-/// The models of breeds.
+/// The breed models in memory.
 pub(crate) struct Breeds {
     family: String,
     store: Store,
     wait: Duration,
     slots: Slots,
     evictions: Evictions,
-    /// Permits to read.
+    /// Permits to read a model.
     loading: Semaphore,
-    /// Permits to be under way to memory.
+    /// Permits to load a model.
     pending: Arc<Semaphore>,
-    /// Permits to wait: whoever gets none answers at once, so that requests for what is in memory find a free handler.
+    /// Permits to wait for a load. A request without a permit is answered at once, so that some handlers stay free.
     waiting: Semaphore,
     counts: Mutex<BreedCache>,
     started: Instant,
 }
 
 impl Breeds {
-    /// None in memory yet. `waiting_max` requests at most wait at the same time.
+    /// Creates an empty cache. At most `waiting_max` requests wait at the same time.
     pub(crate) fn new(family: &str, store: &Store, models_max: usize, wait: Duration, waiting_max: usize) -> Self {
         let evictions = Evictions::default();
-        // One shard: the bound is exact, and what gives its place is the same on every run.
+        // With one shard, the bound is exact and evictions are the same in every run.
         let options = OptionsBuilder::new()
             .shards(1)
             .estimated_items_capacity(models_max)
@@ -143,42 +143,42 @@ impl Breeds {
         }
     }
 
-    /// Breeds that are in memory, those without a model included.
+    /// Returns the number of breeds in memory, including those without a model.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.slots.len()
     }
 
-    /// What was counted since this was last asked.
+    /// Returns the counts since the last call.
     pub(crate) fn take_counts(&self) -> BreedCache {
         let counts = std::mem::take(&mut *self.counts.lock().unwrap_or_else(PoisonError::into_inner));
         BreedCache { evictions: self.evictions.0.swap(0, Ordering::Relaxed), ..counts }
     }
 
-    /// Who scores the rides of a request. `within` is how long the request can wait at all.
+    /// Chooses the models for the rides of a request. `within` is the time left for its answer.
     pub(crate) async fn choose(
         breeds: &Arc<Self>,
-        all: Arc<Named>,
+        global: Arc<NamedVersion>,
         request: &ScoreRequest,
         within: Option<Duration>,
     ) -> Models {
-        let mut models = Models { all, breeds: Vec::new(), choices: Vec::new() };
+        let mut models = Models { global, breeds: Vec::new(), choices: Vec::new() };
         if request.rides.iter().all(|ride| ride.breed.is_none()) {
             return models;
         }
         let mut by_name: BTreeMap<&str, Choice> = BTreeMap::new();
         let mut by_family: BTreeMap<String, Vec<&str>> = BTreeMap::new();
         for name in request.rides.iter().filter_map(|ride| ride.breed.as_deref()) {
-            if by_name.insert(name, Choice::All).is_none()
+            if by_name.insert(name, Choice::Global).is_none()
                 && let Some(family) = layout::breed_model(&breeds.family, name)
             {
                 by_family.entry(family).or_default().push(name);
             }
         }
-        let all = Arc::clone(&models.all);
-        let all = all.model.model_id.as_str();
-        for (family, known) in Self::look(breeds, by_family.keys(), all, within).await {
-            let choice = match known.beside(all) {
+        let global = Arc::clone(&models.global);
+        let global = global.model.model_id.as_str();
+        for (family, known) in Self::look(breeds, by_family.keys(), global, within).await {
+            let choice = match known.beside(global) {
                 Known::Model(named) => {
                     models.breeds.push(named);
                     Choice::Breed(models.breeds.len() - 1)
@@ -189,18 +189,19 @@ impl Breeds {
                 by_name.insert(name, choice);
             }
         }
-        let chosen = |breed: &str| by_name.get(breed).copied().unwrap_or(Choice::All);
-        models.choices = request.rides.iter().map(|ride| ride.breed.as_deref().map_or(Choice::All, chosen)).collect();
+        let chosen = |breed: &str| by_name.get(breed).copied().unwrap_or(Choice::Global);
+        models.choices =
+            request.rides.iter().map(|ride| ride.breed.as_deref().map_or(Choice::Global, chosen)).collect();
         models
     }
 
     async fn look<'a>(
         breeds: &Arc<Self>,
         families: impl Iterator<Item = &'a String>,
-        all: &str,
+        global: &str,
         within: Option<Duration>,
     ) -> Vec<(&'a String, Known)> {
-        let mut found = Vec::new();
+        let mut states = Vec::new();
         let mut missed: Vec<(&String, JoinHandle<Arc<Slot>>)> = Vec::new();
         let (mut hits, mut misses) = (0, 0);
         for family in families {
@@ -208,14 +209,14 @@ impl Breeds {
                 Some(slot) => {
                     hits += 1;
                     let known = slot.known();
-                    Self::revalidate(breeds, family, slot, known.is_foreign(all));
-                    found.push((family, known));
+                    Self::revalidate(breeds, family, slot, known.is_foreign(global));
+                    states.push((family, known));
                 }
                 None => {
                     misses += 1;
                     match Arc::clone(&breeds.pending).try_acquire_owned() {
                         Ok(permit) => missed.push((family, Self::load(breeds, family, permit))),
-                        Err(_) => found.push((family, Known::Fallback(Fallback::Loading))),
+                        Err(_) => states.push((family, Known::Fallback(Fallback::Loading))),
                     }
                 }
             }
@@ -226,10 +227,10 @@ impl Breeds {
             counts.misses += misses;
         }
         if missed.is_empty() {
-            return found;
+            return states;
         }
         let permit = breeds.waiting.try_acquire();
-        // A request that can wait for so long only is to be answered in that time, too.
+        // The answer must be sent within the request's time, too.
         let wait = within.map_or(breeds.wait, |within| breeds.wait.min(within / 2));
         let until = Instant::now() + if permit.is_ok() { wait } else { Duration::ZERO };
         for (family, loading) in missed {
@@ -238,12 +239,12 @@ impl Breeds {
                 Ok(Err(_)) => Known::Fallback(Fallback::Unavailable),
                 Err(_) => Known::Fallback(Fallback::Loading),
             };
-            found.push((family, known));
+            states.push((family, known));
         }
-        found
+        states
     }
 
-    /// Reads a breed's model into memory, or waits for whoever does. It goes on when nobody waits any more.
+    /// Loads a breed model into memory, or joins a load in progress. The load continues if no request waits any more.
     fn load(breeds: &Arc<Self>, family: &str, pending: OwnedSemaphorePermit) -> JoinHandle<Arc<Slot>> {
         let (breeds, family) = (Arc::clone(breeds), family.to_owned());
         tokio::spawn(async move {
@@ -256,7 +257,7 @@ impl Breeds {
                 Ok::<_, Infallible>(Arc::new(Slot {
                     known: RwLock::new(known),
                     read_ms: AtomicU64::new(breeds.now_ms()),
-                    sought_ms: AtomicU64::new(NEVER),
+                    release_checked_ms: AtomicU64::new(NEVER),
                     reading: AtomicBool::new(false),
                     promotions: AtomicU64::new(0),
                 }))
@@ -271,56 +272,55 @@ impl Breeds {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What the store says of a breed; `None` when that is what is known, or nothing better.
-    async fn read(&self, family: &str, known: Option<&Arc<Named>>) -> Option<Known> {
+    /// Reads a breed model from the store. Returns `None` if it is the known one, or if the read fails and one is known.
+    async fn read(&self, family: &str, known: Option<&Arc<NamedVersion>>) -> Option<Known> {
         match version::read(&self.store, family, AliasName::Champion, known.map(Arc::as_ref)).await {
-            Ok(Found::New(named)) => Some(Known::Model(Arc::new(named))),
-            Ok(Found::Known) => None,
-            Ok(Found::Nothing) => Some(Known::Fallback(Fallback::NoBreedModel)),
+            Ok(AliasRead::New(named)) => Some(Known::Model(Arc::new(named))),
+            Ok(AliasRead::Unchanged) => None,
+            Ok(AliasRead::NoVersion) => Some(Known::Fallback(Fallback::NoBreedModel)),
             Err(why) => {
                 match &why {
                     Failure::Permanent { .. } => {
-                        tracing::error!(model = family, %why, "the model of a breed cannot be served")
+                        tracing::error!(model = family, %why, "cannot serve a breed model")
                     }
-                    _ => tracing::warn!(model = family, %why, "the model of a breed cannot be read now"),
+                    _ => tracing::warn!(model = family, %why, "cannot read a breed model"),
                 }
-                // The last good one stays.
+                // The last good model stays.
                 known.is_none().then_some(Known::Fallback(Fallback::Unavailable))
             }
         }
     }
 
-    /// Reads again in the background what was read some time ago, and at once what belongs to another release: its successor may
-    /// have been promoted meanwhile.
+    /// Reloads a model in the background if it is old, or if it is of another release: its successor may have been promoted.
     fn revalidate(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>, is_foreign: bool) {
         let now = breeds.now_ms();
         let is_past = |then: u64| then == NEVER || now.saturating_sub(then) >= FRESH.as_millis() as u64;
         let is_old = is_past(slot.read_ms.load(Ordering::Relaxed));
-        let sought = slot.sought_ms.load(Ordering::Relaxed);
-        let is_sought = is_foreign
-            && is_past(sought)
-            && slot.sought_ms.compare_exchange(sought, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
-        if is_old || is_sought {
-            Self::read_again(breeds, family, slot);
+        let checked = slot.release_checked_ms.load(Ordering::Relaxed);
+        let is_other_release = is_foreign
+            && is_past(checked)
+            && slot.release_checked_ms.compare_exchange(checked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        if is_old || is_other_release {
+            Self::reload(breeds, family, slot);
         }
     }
 
-    /// A model was promoted: where it is in memory, it is read again in the background.
+    /// Handles the promotion of a model: reloads it in the background if it is in memory.
     pub(crate) fn promoted(breeds: &Arc<Self>, family: &str) {
         if let Some(slot) = breeds.slots.peek(family) {
             slot.promotions.fetch_add(1, Ordering::AcqRel);
-            Self::read_again(breeds, family, slot);
+            Self::reload(breeds, family, slot);
         }
     }
 
-    fn read_again(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>) {
+    fn reload(breeds: &Arc<Self>, family: &str, slot: Arc<Slot>) {
         if slot.reading.swap(true, Ordering::AcqRel) {
             return;
         }
         let (breeds, family) = (Arc::clone(breeds), family.to_owned());
         tokio::spawn(async move {
             loop {
-                let heard = slot.promotions.load(Ordering::Acquire);
+                let promotions = slot.promotions.load(Ordering::Acquire);
                 let _permit = breeds.loading.acquire().await;
                 let model = match slot.known() {
                     Known::Model(named) => Some(named),
@@ -331,8 +331,8 @@ impl Breeds {
                 }
                 slot.read_ms.store(breeds.now_ms(), Ordering::Relaxed);
                 slot.reading.store(false, Ordering::Release);
-                // A promotion that was heard of meanwhile may have come after the reading.
-                if slot.promotions.load(Ordering::Acquire) == heard || slot.reading.swap(true, Ordering::AcqRel) {
+                // A promotion during the reload may be newer than what was read.
+                if slot.promotions.load(Ordering::Acquire) == promotions || slot.reading.swap(true, Ordering::AcqRel) {
                     break;
                 }
             }

@@ -1,6 +1,6 @@
-//! Follows one name: holds the version that has it in memory, and replaces it whole.
+//! Follows one alias: keeps the version that it names in memory, and replaces it atomically.
 
-use crate::serve::version::{self, Found, Named};
+use crate::serve::version::{self, AliasRead, NamedVersion};
 use common::{model::AliasName, outcome::Failure};
 use records::store::Store;
 use std::{
@@ -15,36 +15,36 @@ use tokio::{
     time::Instant,
 };
 
-/// Not yet, among milliseconds since the start.
+/// Stands for "never" among milliseconds since the start.
 const NEVER: u64 = u64::MAX;
 
-/// How long a request waits for the name to be read, where nobody has read it for so long that another version may have it by now.
+/// How long a request waits for a read of the alias, if the last read is too old.
 const WAIT: Duration = Duration::from_millis(250);
 
-/// Holds the version that has the name.
+/// Keeps the version that an alias names in memory.
 pub(crate) struct Follower {
     pub(crate) family: String,
     name: AliasName,
     store: Store,
-    /// After which what was read is no longer taken to be so.
+    /// Maximum age of a read.
     valid: Duration,
-    served: RwLock<Option<Arc<Named>>>,
-    /// One reader at a time. Holds what came of the last reading.
+    served: RwLock<Option<Arc<NamedVersion>>>,
+    /// One reader at a time. Holds the outcome of the last read.
     turn: Mutex<Result<(), Failure>>,
-    /// Readings that have ended.
+    /// Number of completed reads.
     readings: AtomicU64,
-    /// The last reading failed: what is served may be outdated.
+    /// Whether the last read failed, so that the served version may be outdated.
     behind: AtomicBool,
     started: Instant,
-    /// When a look began last, milliseconds since it started.
-    looked_ms: AtomicU64,
-    /// When the last look that succeeded ended.
+    /// When the last background read began, milliseconds since the start.
+    read_began_ms: AtomicU64,
+    /// When the last successful read ended.
     known_ms: AtomicU64,
-    /// When a request last waited for a look in vain: for a while none does.
+    /// When a request last waited for a read in vain: for a while no other request waits.
     in_vain_ms: AtomicU64,
-    /// Permits to wait for a look: whoever gets none goes on with what is known, so that some handlers are always free.
+    /// Permits to wait for a read. A request without a permit uses the known version, so that some handlers stay free.
     waiting: Semaphore,
-    /// Why the last one cannot be served, so that it is said once.
+    /// Why the named version cannot be served; logged once.
     complaint: std::sync::Mutex<Option<String>>,
 }
 
@@ -60,7 +60,7 @@ impl Follower {
             readings: AtomicU64::new(0),
             behind: AtomicBool::new(false),
             started: Instant::now(),
-            looked_ms: AtomicU64::new(0),
+            read_began_ms: AtomicU64::new(0),
             known_ms: AtomicU64::new(0),
             in_vain_ms: AtomicU64::new(NEVER),
             waiting: Semaphore::new(waiting_max),
@@ -68,14 +68,14 @@ impl Follower {
         }
     }
 
-    pub(crate) fn served(&self) -> Option<Arc<Named>> {
+    pub(crate) fn served(&self) -> Option<Arc<NamedVersion>> {
         self.served.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Reads the name now; where that fails, the next request is the occasion to try again.
+    /// Reads the alias now. If that fails, the next request triggers another read.
     pub(crate) async fn follow(&self) {
         if let Err(why) = self.refresh().await {
-            tracing::warn!(model = %self.family, alias = self.name.as_str(), %why, "the version with this name cannot be read now");
+            tracing::warn!(model = %self.family, alias = self.name.as_str(), %why, "cannot read the version that this alias names");
         }
     }
 
@@ -83,9 +83,9 @@ impl Follower {
         self.started.elapsed().as_millis() as u64
     }
 
-    /// What has the name, as of a look that ended no longer ago than it is valid, unless the store cannot tell in time. Then it is what is known. Of the
-    /// time `within` which there must be an answer at most half is spent on it.
-    pub(crate) async fn current(follower: &Arc<Self>, within: Option<Duration>) -> Option<Arc<Named>> {
+    /// Returns the version that the alias names, from a read within its maximum age; the known version if the store is too slow. Spends
+    /// at most half of `within`, the time for the whole answer.
+    pub(crate) async fn current(follower: &Arc<Self>, within: Option<Duration>) -> Option<Arc<NamedVersion>> {
         let served = Self::caught_up(follower)?;
         let (now, valid) = (follower.now_ms(), follower.valid.as_millis() as u64);
         let in_vain = follower.in_vain_ms.load(Ordering::Relaxed);
@@ -101,13 +101,12 @@ impl Follower {
         follower.served()
     }
 
-    /// What has the name as far as is known, and the occasion to look again: after a failed reading, and well before what is known is
-    /// no longer valid. It is read in the background, while the present version goes on answering.
-    pub(crate) fn caught_up(follower: &Arc<Self>) -> Option<Arc<Named>> {
+    /// Returns the known version. Triggers a read in the background after a failed one, and well before the last one is too old.
+    pub(crate) fn caught_up(follower: &Arc<Self>) -> Option<Arc<NamedVersion>> {
         let now = follower.now_ms();
-        let looked = follower.looked_ms.load(Ordering::Relaxed);
-        let due = now.saturating_sub(looked) >= follower.valid.as_millis() as u64 / 2
-            && follower.looked_ms.compare_exchange(looked, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
+        let began = follower.read_began_ms.load(Ordering::Relaxed);
+        let due = now.saturating_sub(began) >= follower.valid.as_millis() as u64 / 2
+            && follower.read_began_ms.compare_exchange(began, now, Ordering::Relaxed, Ordering::Relaxed).is_ok();
         if follower.behind.swap(false, Ordering::Relaxed) || due {
             let follower = Arc::clone(follower);
             tokio::spawn(async move { follower.follow().await });
@@ -115,11 +114,11 @@ impl Follower {
         follower.served()
     }
 
-    /// Serves what has the name now. Of many callers at once two read, the second for all who came while the first did; all of
-    /// those get what came of it.
+    /// Reads the alias and serves its version. Of many concurrent callers two read, the second one for all that came during the first
+    /// read; they all get its outcome.
     ///
     /// # Errors
-    /// When the store is away. What was served still is.
+    /// Fails if the store cannot be reached. The served version stays.
     pub(crate) async fn refresh(&self) -> Result<(), Failure> {
         let ended = self.readings.load(Ordering::Acquire);
         let mut last = self.turn.lock().await;
@@ -133,16 +132,16 @@ impl Follower {
     async fn read_and_serve(&self) -> Result<(), Failure> {
         let (alias, known) = (self.name.as_str(), self.served());
         match version::read(&self.store, &self.family, self.name, known.as_deref()).await {
-            Ok(Found::New(named)) => {
+            Ok(AliasRead::New(named)) => {
                 tracing::info!(model = %self.family, alias, model_id = %named.model.model_id, "serving");
                 *self.served.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(named));
-                self.complain(None);
+                self.is_new_complaint(None);
             }
-            Ok(Found::Known | Found::Nothing) => {}
+            Ok(AliasRead::Unchanged | AliasRead::NoVersion) => {}
             Err(failure @ Failure::Permanent { .. }) => {
                 let why = failure.to_string();
-                if self.complain(Some(&why)) {
-                    tracing::error!(model = %self.family, alias, %why, "cannot be served; the last good one stays");
+                if self.is_new_complaint(Some(&why)) {
+                    tracing::error!(model = %self.family, alias, %why, "cannot serve the named version; the last good one stays");
                 }
             }
             Err(failure) => {
@@ -154,8 +153,8 @@ impl Follower {
         Ok(())
     }
 
-    /// Whether this is something else than was said last.
-    fn complain(&self, why: Option<&str>) -> bool {
+    /// Records why the version cannot be served. Returns whether the reason is new.
+    fn is_new_complaint(&self, why: Option<&str>) -> bool {
         let mut last = self.complaint.lock().unwrap_or_else(PoisonError::into_inner);
         let is_new = last.as_deref() != why;
         *last = why.map(str::to_owned);

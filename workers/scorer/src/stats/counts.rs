@@ -1,19 +1,19 @@
-//! Remembers what was asked and answered, and leaves it in the store.
+//! Counts what was scored, and writes the counts to the store.
 //!
 //! ```text
-//! request ─▶ counts by version and day ─┐ some seconds later,   ┌▶ served/<model>/<id>/<date>/<scorer>.json
-//!         └▶ rides that have an id ─────┴ behind the scenes ────┴▶ scored/<model>/<id>/<date>/<scorer>.csv
+//! request ─▶ counts by version and day ──┐ some seconds later ┌▶ served/<model>/<id>/<date>/<scorer>.json
+//!         └▶ sample of rides with an id ─┴ in the background ─┴▶ scored/<model>/<id>/<date>/<scorer>.csv
 //! ```
 //!
-//! Answers never wait for it: a request takes one lock, and none while anything is written. What a process that is killed has not
-//! written yet is lost.
+//! Answers never wait for a write: a request takes one lock, which no write holds. A process that is killed loses what it has not
+//! written yet.
 
 use crate::{
-    score::{Seen, score_ride},
+    score::{Evaluation, score_ride},
     serve::{
         artefact::Servable,
         models::{Choice, Models},
-        version::Named,
+        version::NamedVersion,
     },
     stats::{key::Key, sample::Sample},
 };
@@ -35,19 +35,19 @@ use std::{
     time::Duration,
 };
 
-/// Versions that are counted at the same time at least.
+/// Minimum number of versions that can be counted at the same time.
 const VERSIONS_MIN: usize = 64;
-/// Snapshots that are written at the same time.
+/// Maximum number of snapshots that are written at the same time.
 const WRITES_MAX: usize = 8;
 
 /// The counts of one version on one day.
 struct Counted {
     tally: Tally,
-    /// What its snapshot held when the counting began: its counts may have left the memory since this process wrote one.
+    /// The stored snapshot when counting began: this process may have written one before the counts were evicted from memory.
     before: Option<Tally>,
-    /// When it was counted last.
+    /// Turn of the last count.
     turn: u64,
-    /// When it was counted last of what is written.
+    /// Turn of the last count that is written.
     written: u64,
 }
 
@@ -61,14 +61,14 @@ impl Counted {
 struct State {
     counted: BTreeMap<Arc<Key>, Counted>,
     turn: u64,
-    /// A task will write soon.
+    /// Whether a task will write soon.
     will_be_written: bool,
 }
 
-/// Remembers what was asked and answered.
-pub(crate) struct Watch {
+/// Serving statistics of this process.
+pub(crate) struct ServingStats {
     store: Store,
-    /// The process, by a name it made up.
+    /// Random name of the process.
     scorer: String,
     versions_max: usize,
     write_after: Duration,
@@ -78,7 +78,7 @@ pub(crate) struct Watch {
     turn: tokio::sync::Mutex<()>,
 }
 
-impl Watch {
+impl ServingStats {
     pub(crate) fn new(store: &Store, versions_max: usize, write_after: Duration, rides_max: usize) -> Self {
         Self {
             store: Arc::clone(store),
@@ -95,17 +95,17 @@ impl Watch {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Counts a request that was answered, and has it written some time later.
+    /// Counts an answered request, and schedules a write.
     pub(crate) fn note(
-        watch: &Arc<Self>,
+        stats: &Arc<Self>,
         request: &ScoreRequest,
         models: &Models,
-        seen: &[Option<Seen>],
-        challenger: Option<&Named>,
+        evaluations: &[Option<Evaluation>],
+        challenger: Option<&NamedVersion>,
         breeds: BreedCache,
     ) {
         let date = host::now().strftime("%F").to_string();
-        let key = |named: &Arc<Named>| {
+        let key = |named: &Arc<NamedVersion>| {
             let Servable { model, model_id, .. } = &named.model;
             Arc::new(Key { model: model.clone(), model_id: model_id.clone(), date: date.clone() })
         };
@@ -113,7 +113,7 @@ impl Watch {
         let mut answered = Tally { breeds: (breeds != BreedCache::default()).then_some(breeds), ..Tally::default() };
         for (index, choice) in models.choices.iter().enumerate() {
             match choice {
-                Choice::All => {}
+                Choice::Global => {}
                 Choice::Breed(place) => by_breed[*place].push(index),
                 Choice::Fallback(Fallback::NoBreedModel) => answered.fallbacks.no_breed_model += 1,
                 Choice::Fallback(Fallback::Loading) => answered.fallbacks.loading += 1,
@@ -121,44 +121,44 @@ impl Watch {
             }
         }
         if let Some(challenger) = challenger {
-            answered.shadows.push(shadow(&challenger.model, models, request, seen));
+            answered.shadows.push(shadow(&challenger.model, models, request, evaluations));
         }
         let round = Round {
-            all: key(&models.all),
+            global: key(&models.global),
             breeds: models.breeds.iter().map(key).zip(by_breed).collect(),
             models,
-            seen,
-            by_all: by_all(models, request, seen),
+            evaluations,
+            by_global: by_global(models, request, evaluations),
             answered,
         };
-        watch.state().count(&round, watch.versions_max);
-        let rides = request.rides.iter().zip(seen).enumerate().filter_map(|(index, (ride, seen))| {
+        stats.state().count(&round, stats.versions_max);
+        let rides = request.rides.iter().zip(evaluations).enumerate().filter_map(|(index, (ride, evaluation))| {
             let key = match models.choice(index) {
                 Choice::Breed(place) => &round.breeds[place].0,
-                Choice::All | Choice::Fallback(_) => &round.all,
+                Choice::Global | Choice::Fallback(_) => &round.global,
             };
-            Some((key, ride.ride_id.as_deref()?, seen.as_ref()?.probability))
+            Some((key, ride.ride_id.as_deref()?, evaluation.as_ref()?.probability))
         });
-        watch.sample.note(rides);
-        Self::write_soon(watch);
+        stats.sample.note(rides);
+        Self::write_soon(stats);
     }
 
-    /// Sees to it that what is not written yet will be.
-    fn write_soon(watch: &Arc<Self>) {
-        if std::mem::replace(&mut watch.state().will_be_written, true) {
+    /// Schedules a write of all counts that are not written yet.
+    fn write_soon(stats: &Arc<Self>) {
+        if std::mem::replace(&mut stats.state().will_be_written, true) {
             return;
         }
-        let watch = Arc::clone(watch);
+        let stats = Arc::clone(stats);
         tokio::spawn(async move {
-            tokio::time::sleep(watch.write_after).await;
-            watch.state().will_be_written = false;
-            if !watch.write().await {
-                Self::write_soon(&watch);
+            tokio::time::sleep(stats.write_after).await;
+            stats.state().will_be_written = false;
+            if !stats.write().await {
+                Self::write_soon(&stats);
             }
         });
     }
 
-    /// Writes what is not written yet; whether nothing is left.
+    /// Writes all counts that are not written yet. Returns whether that succeeded.
     pub(crate) async fn write(&self) -> bool {
         let _turn = self.turn.lock().await;
         let new: Vec<Arc<Key>> = {
@@ -168,7 +168,7 @@ impl Watch {
         let writing = stream::iter(new).map(Ok).try_for_each_concurrent(WRITES_MAX, |key| async move {
             let written = self.write_counts(&key).await;
             written.inspect_err(|why| {
-                tracing::warn!(model = %key.model, model_id = %key.model_id, %why, "what was served is not written yet");
+                tracing::warn!(model = %key.model, model_id = %key.model_id, %why, "cannot write serving statistics yet");
             })
         });
         if writing.await.is_err() {
@@ -177,7 +177,7 @@ impl Watch {
         let today = host::now().strftime("%F").to_string();
         self.state().counted.retain(|key, counted| counted.is_new() || key.date >= today);
         if let Err(why) = self.sample.write(&self.store, &self.scorer, &today).await {
-            tracing::warn!(%why, "the rides that were scored are not written yet");
+            tracing::warn!(%why, "cannot write the sample of scored rides yet");
             return false;
         }
         true
@@ -219,7 +219,7 @@ impl Watch {
         Ok(())
     }
 
-    /// Versions whose counts are in memory.
+    /// Returns the number of versions whose counts are in memory.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         self.state().counted.len()
@@ -228,47 +228,47 @@ impl Watch {
 
 /// What one request adds to the counts.
 struct Round<'a> {
-    all: Arc<Key>,
-    /// In the order of the models, each with the places of its rides.
+    global: Arc<Key>,
+    /// In the order of the models, each with the indices of its rides.
     breeds: Vec<(Arc<Key>, Vec<usize>)>,
     models: &'a Models,
-    /// What was answered.
-    seen: &'a [Option<Seen>],
-    /// What the model of all rides sees in them, whoever answered.
-    by_all: Cow<'a, [Option<Seen>]>,
-    /// What is counted of the whole request.
+    /// The returned scores.
+    evaluations: &'a [Option<Evaluation>],
+    /// The scores by the global model, whichever model's were returned.
+    by_global: Cow<'a, [Option<Evaluation>]>,
+    /// Counts of the whole request.
     answered: Tally,
 }
 
 impl State {
-    /// Counts the rides of a request: those that a breed's model scored with that one, and all of them with the model of all rides.
+    /// Counts the rides of a request: those that a breed model scored for that model, and all of them for the global model.
     fn count(&mut self, round: &Round<'_>, versions_max: usize) {
-        let Round { models, seen, .. } = *round;
+        let Round { models, evaluations, .. } = *round;
         self.turn += 1;
         let mut uncounted = 0;
         for ((key, rides), named) in round.breeds.iter().zip(&models.breeds) {
-            let seen = rides.iter().filter_map(|&index| seen[index].as_ref());
+            let evaluations = rides.iter().filter_map(|&index| evaluations[index].as_ref());
             match self.of(key, &named.model, versions_max) {
-                Some(counted) => seen.for_each(|seen| {
-                    note_answer(&mut counted.tally, &named.model, seen);
-                    note_ride(&mut counted.tally, &named.model, seen);
+                Some(counted) => evaluations.for_each(|evaluation| {
+                    note_answer(&mut counted.tally, &named.model, evaluation);
+                    note_ride(&mut counted.tally, &named.model, evaluation);
                 }),
-                None => uncounted += seen.count() as u64,
+                None => uncounted += evaluations.count() as u64,
             }
         }
-        let Some(counted) = self.of(&round.all, &models.all.model, usize::MAX) else { return };
-        for (index, seen) in seen.iter().enumerate() {
-            let Some(seen) = seen else { continue };
-            note_answer(&mut counted.tally, models.model(models.choice(index)), seen);
-            if let Some(seen) = &round.by_all[index] {
-                note_ride(&mut counted.tally, &models.all.model, seen);
+        let Some(counted) = self.of(&round.global, &models.global.model, usize::MAX) else { return };
+        for (index, evaluation) in evaluations.iter().enumerate() {
+            let Some(evaluation) = evaluation else { continue };
+            note_answer(&mut counted.tally, models.model(models.choice(index)), evaluation);
+            if let Some(evaluation) = &round.by_global[index] {
+                note_ride(&mut counted.tally, &models.global.model, evaluation);
             }
         }
         counted.tally.add(&round.answered);
         counted.tally.uncounted += uncounted;
     }
 
-    /// The counts of a version; none where too many are in memory and not written yet.
+    /// Returns the counts of a version; `None` if too many versions are in memory and not written yet.
     fn of(&mut self, key: &Arc<Key>, model: &Servable, versions_max: usize) -> Option<&mut Counted> {
         let turn = self.turn;
         if !self.counted.contains_key(key) {
@@ -291,44 +291,53 @@ impl State {
     }
 }
 
-/// What the model of all rides sees in the rides that were answered; nothing in those that lack a feature it uses.
-fn by_all<'a>(models: &Models, request: &ScoreRequest, seen: &'a [Option<Seen>]) -> Cow<'a, [Option<Seen>]> {
+/// Scores the rides by the global model; `None` for rides that lack a feature it uses.
+fn by_global<'a>(
+    models: &Models,
+    request: &ScoreRequest,
+    evaluations: &'a [Option<Evaluation>],
+) -> Cow<'a, [Option<Evaluation>]> {
     if models.breeds.is_empty() {
-        return Cow::Borrowed(seen);
+        return Cow::Borrowed(evaluations);
     }
-    let rides = request.rides.iter().zip(seen).enumerate();
-    let by_all = rides.map(|(index, (ride, seen))| match models.choice(index) {
-        Choice::Breed(_) if seen.is_some() => score_ride(&models.all.model, ride, request.units).ok(),
-        _ => *seen,
+    let rides = request.rides.iter().zip(evaluations).enumerate();
+    let by_global = rides.map(|(index, (ride, evaluation))| match models.choice(index) {
+        Choice::Breed(_) if evaluation.is_some() => score_ride(&models.global.model, ride, request.units).ok(),
+        _ => *evaluation,
     });
-    Cow::Owned(by_all.collect())
+    Cow::Owned(by_global.collect())
 }
 
-/// Counts an answer that `model` gave.
-fn note_answer(tally: &mut Tally, model: &Servable, seen: &Seen) {
+/// Counts a score of `model`.
+fn note_answer(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
     tally.rides += 1;
-    tally.service += u64::from(seen.probability >= model.threshold);
+    tally.service += u64::from(evaluation.probability >= model.threshold);
 }
 
-/// Counts where a ride lies among those that `model`, whose tally it is, was trained on.
-fn note_ride(tally: &mut Tally, model: &Servable, seen: &Seen) {
-    tally.probabilities[part_of(seen.probability, 0.0, 1.0, model.parts)] += 1;
-    let values = model.weights.iter().zip(seen.features);
+/// Counts a ride's features and probability in the bins of `model`.
+fn note_ride(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
+    tally.probabilities[part_of(evaluation.probability, 0.0, 1.0, model.parts)] += 1;
+    let values = model.weights.iter().zip(evaluation.features);
     let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
     for ((edges, value), feature) in counted.zip(&mut tally.features) {
         feature.rides[edges.partition_point(|edge| *edge <= value)] += 1;
     }
 }
 
-/// What the challenger says of the rides, held against what was answered.
-fn shadow(challenger: &Servable, models: &Models, request: &ScoreRequest, seen: &[Option<Seen>]) -> Shadow {
+/// Scores the rides in shadow by the challenger, and compares with the returned scores.
+fn shadow(
+    challenger: &Servable,
+    models: &Models,
+    request: &ScoreRequest,
+    evaluations: &[Option<Evaluation>],
+) -> Shadow {
     let mut shadow = Shadow::new(&challenger.model_id);
-    for (index, (ride, seen)) in request.rides.iter().zip(seen).enumerate() {
-        let Some(seen) = seen else { continue };
+    for (index, (ride, evaluation)) in request.rides.iter().zip(evaluations).enumerate() {
+        let Some(evaluation) = evaluation else { continue };
         match score_ride(challenger, ride, request.units) {
-            Ok(Seen { probability, .. }) => {
-                let service = seen.probability >= models.model(models.choice(index)).threshold;
-                shadow.count(probability - seen.probability, (probability >= challenger.threshold) != service);
+            Ok(Evaluation { probability, .. }) => {
+                let service = evaluation.probability >= models.model(models.choice(index)).threshold;
+                shadow.count(probability - evaluation.probability, (probability >= challenger.threshold) != service);
             }
             Err(_) => shadow.unscored += 1,
         }

@@ -1,6 +1,6 @@
-//! Identifies what is counted.
+//! The key of serving statistics.
 
-/// Whose counts: one version on one day.
+/// One version on one day.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Key {
     pub(crate) model: String,

@@ -1,7 +1,7 @@
-//! Rides that were scored and have an id: when they come with a label later, one sees what became of them.
+//! A sample of the scored rides that have an id, written with their probability to be joined with delayed labels.
 //!
-//! Of more rides in a day than are kept those stay whose ids have the smallest xxh3: a fair sample, of all and of each version, and the
-//! same ones whoever asks how often.
+//! If a day has more rides than are kept, those whose ids have the smallest xxh3 stay: a uniform sample of all rides and of those of
+//! each version, independent of the order and number of requests.
 
 use crate::stats::key::Key;
 use common::{outcome::Failure, served::write_scored};
@@ -19,7 +19,7 @@ use std::{
 };
 use xxhash_rust::xxh3::xxh3_64;
 
-/// Bytes of an id at most; rides with longer ones are not kept.
+/// Maximum length of an id, bytes; rides with longer ids are not kept.
 const RIDE_ID_BYTES_MAX: usize = 128;
 
 struct Row {
@@ -31,18 +31,18 @@ struct Row {
 
 #[derive(Default)]
 struct Kept {
-    /// By hash, id and version; the last answer counts.
+    /// Probabilities by hash, id and version; the last score counts.
     rows: BTreeMap<(u64, Box<str>, Arc<Key>), f64>,
-    /// Versions whose file is not what it should be.
+    /// Versions whose file must be written.
     unwritten: BTreeSet<Arc<Key>>,
 }
 
-/// Rides that were scored.
+/// The sample of scored rides.
 pub(crate) struct Sample {
     rides_max: usize,
-    /// What came since the last writing.
+    /// Rides since the last write.
     fresh: Mutex<Vec<Row>>,
-    /// Hashes from here on do not stay.
+    /// Rides with this hash or a larger one do not stay.
     limit: AtomicU64,
     kept: Arc<Mutex<Kept>>,
 }
@@ -52,7 +52,7 @@ impl Sample {
         Self { rides_max, fresh: Mutex::default(), limit: AtomicU64::new(u64::MAX), kept: Arc::default() }
     }
 
-    /// Keeps rides with the version that scored them and the probability, as far as they stay.
+    /// Adds rides with the version that scored them and the probability, if they stay in the sample.
     pub(crate) fn note<'a>(&self, rides: impl Iterator<Item = (&'a Arc<Key>, &'a str, f64)>) {
         if self.rides_max == 0 {
             return;
@@ -77,7 +77,7 @@ impl Sample {
         }
     }
 
-    /// Writes the files of the versions that have other rides than before, each whole.
+    /// Writes the complete file of each version whose sample has changed.
     pub(crate) async fn write(&self, store: &Store, scorer: &str, today: &str) -> Result<(), Failure> {
         let fresh = std::mem::take(&mut *self.fresh.lock().unwrap_or_else(PoisonError::into_inner));
         let (kept, rides_max) = (Arc::clone(&self.kept), self.rides_max);
@@ -93,7 +93,7 @@ impl Sample {
             store::write(store, &path, csv).await?;
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).unwritten.remove(&key);
         }
-        // Yesterday's are written now, and need no more memory.
+        // Samples of earlier days are written now, and are dropped from memory.
         let mut kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         kept.rows.retain(|(_, _, key), _| key.date.as_str() >= today);
         self.limit.store(kept.limit(rides_max), Ordering::Relaxed);
@@ -112,7 +112,7 @@ impl Kept {
         }
     }
 
-    /// From which hash on rides do not stay.
+    /// Returns the hash from which rides do not stay.
     fn limit(&self, rides_max: usize) -> u64 {
         match self.rows.last_key_value() {
             Some(((hash, ..), _)) if self.rows.len() >= rides_max => *hash,

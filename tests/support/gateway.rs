@@ -86,7 +86,7 @@ impl Serving {
         let line = loop {
             let log = self.log();
             let mut whole = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            if let Some(line) = whole.find(|line| line.contains("health and counters are served")) {
+            if let Some(line) = whole.find(|line| line.contains("serving health and metrics")) {
                 break line.to_owned();
             }
             assert!(Instant::now() < deadline, "the listener should be named\n{log}");

@@ -97,7 +97,7 @@ async fn the_page_takes_rides_and_scores_them() {
 
         upload.send_keys(broken.to_string_lossy()).await?;
         let refused = batch(&browser, "cut.json", "refused").await?;
-        ensure!(refused.contains("cut short") && refused.contains("Upload the whole file"), "{refused}");
+        ensure!(refused.contains("cut short") && refused.contains("Upload the complete file"), "{refused}");
         let letter = "return document.querySelector('#dead-list tr[data-id]')?.innerText ?? null";
         let letter: String = eventually(&browser, "the dead letter", letter).await?;
         ensure!(letter.contains("splitter") && letter.contains("wildrydes dead show "), "{letter}");

@@ -121,7 +121,7 @@ async fn keys_are_off_by_explicit_choice_only() {
     let serving = Serving::without_rides(&input, &[]).await;
     serving.api.get("/v1/batches").await.good();
     let log = serving.log();
-    assert!(log.contains("no keys are asked for"), "{log}");
+    assert!(log.contains("API keys are off"), "{log}");
     serving.finish().await;
 }
 

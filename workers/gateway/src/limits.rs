@@ -1,5 +1,5 @@
-//! Limits on what exists at the same time and on how long it may take, as `/metrics` shows them: the limit, its current use, and
-//! what was refused because of it.
+//! Limits on concurrency, time and rates, as `/metrics` shows them: each limit, its current use, and how often it refused
+//! something.
 
 use prometheus_client::{
     encoding::EncodeLabelSet,
@@ -11,10 +11,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Between two lines of the log about the same limit.
+/// Interval between two log lines about the same limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
-/// A limit. Its name is the label `limit` in `/metrics`, with the unit last.
+/// A limit. Its name is the label `limit` in `/metrics`; the unit comes last.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Limit {
     /// Connections to `gateway.bind`.
@@ -27,15 +27,15 @@ pub(crate) enum Limit {
     Descriptors,
     /// Time until a connection has sent the head of its first request.
     Head,
-    /// Time in which a client must take something of its answer.
+    /// Time in which a client must read something of its answer.
     Write,
-    /// Requests at once.
+    /// Requests in progress.
     Requests,
-    /// Requests at once with one API key.
+    /// Requests in progress with one API key.
     RequestsPerKey,
     /// Memory of all request bodies.
     Bodies,
-    /// Uploads at once.
+    /// Uploads in progress.
     Uploads,
     /// Lowest rate of an upload.
     UploadRate,
@@ -59,7 +59,7 @@ impl Limit {
         Self::UploadTime,
     ];
 
-    /// The label in `/metrics`.
+    /// Returns the label in `/metrics`.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Connections => "connections",
@@ -79,21 +79,21 @@ impl Limit {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfLimit {
+struct LimitLabel {
     limit: &'static str,
 }
 
-/// The limits in the registry.
+/// The metrics of all limits.
 pub(crate) struct LimitMetrics {
-    limit: Family<OfLimit, Gauge<f64, AtomicU64>>,
-    used: Family<OfLimit, Gauge<f64, AtomicU64>>,
-    refusals: Family<OfLimit, Counter>,
+    limit: Family<LimitLabel, Gauge<f64, AtomicU64>>,
+    used: Family<LimitLabel, Gauge<f64, AtomicU64>>,
+    refusals: Family<LimitLabel, Counter>,
 }
 
 impl LimitMetrics {
     pub(crate) fn new(registry: &mut Registry) -> Self {
         let of = Self { limit: Family::default(), used: Family::default(), refusals: Family::default() };
-        registry.register("limit", "Each limit, in the unit of its name", of.limit.clone());
+        registry.register("limit", "Each limit, in the unit that its name ends with", of.limit.clone());
         registry.register(
             "limit_used",
             "Current use of each limit: of a limit per peer, per key or of time, the largest; of a rate, the lowest",
@@ -101,30 +101,30 @@ impl LimitMetrics {
         );
         registry.register(
             "limit_refusals",
-            "What was refused, closed or ended because of each limit",
+            "Requests, connections and uploads refused or ended because of each limit",
             of.refusals.clone(),
         );
         for limit in Limit::ALL {
-            // A counter that is absent until the first refusal cannot be alerted on.
-            drop(of.refusals.get_or_create(&OfLimit { limit: limit.name() }));
+            // No alert can use a counter that is absent until the first refusal.
+            drop(of.refusals.get_or_create(&LimitLabel { limit: limit.name() }));
         }
         of
     }
 
     /// Counts one refusal.
     pub(crate) fn refused(&self, limit: Limit) {
-        self.refusals.get_or_create(&OfLimit { limit: limit.name() }).inc();
+        self.refusals.get_or_create(&LimitLabel { limit: limit.name() }).inc();
     }
 
-    /// The refusals so far.
+    /// Returns the number of refusals.
     #[cfg(test)]
     pub(crate) fn refusals(&self, limit: Limit) -> u64 {
-        self.refusals.get_or_create(&OfLimit { limit: limit.name() }).get()
+        self.refusals.get_or_create(&LimitLabel { limit: limit.name() }).get()
     }
 
-    /// Shows a limit with its current use; `None`: nothing uses it, or its use is unknown.
+    /// Sets a limit and its current use; `None` if nothing uses it, or its use is unknown.
     pub(crate) fn show(&self, limit: Limit, value: f64, used: Option<f64>) {
-        let label = OfLimit { limit: limit.name() };
+        let label = LimitLabel { limit: limit.name() };
         self.limit.get_or_create(&label).set(value);
         match used {
             Some(used) => drop(self.used.get_or_create(&label).set(used)),
@@ -133,12 +133,12 @@ impl LimitMetrics {
     }
 }
 
-/// Says when a line is due in the log of something that happens often.
+/// Limits the log lines about a frequent event.
 #[derive(Default)]
-pub(crate) struct Seldom(Mutex<(Option<Instant>, u64)>);
+pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 
-impl Seldom {
-    /// Counts one occurrence. Returns the occurrences since the last line if a line is due.
+impl LogThrottle {
+    /// Counts one event. Returns the number of events since the last line if the next line is due.
     pub(crate) fn due(&self, now: Instant) -> Option<u64> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         let (last, count) = &mut *state;
@@ -173,18 +173,18 @@ mod tests {
             "limit{limit=\"upload_bytes_per_second\"} 4096.0",
             "limit_refusals_total{limit=\"connections\"} 0",
         ] {
-            assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+            assert!(text.lines().any(|other| other == line), "{line}\n{text}");
         }
         assert!(!text.contains("limit_used{limit=\"upload_bytes_per_second\"}"), "{text}");
     }
 
     #[test]
-    fn what_happens_often_is_logged_seldom_and_counted() {
-        let (seldom, start) = (Seldom::default(), Instant::now());
-        assert_eq!(seldom.due(start), Some(1));
+    fn frequent_events_are_counted_and_rarely_logged() {
+        let (throttle, start) = (LogThrottle::default(), Instant::now());
+        assert_eq!(throttle.due(start), Some(1));
         for second in 1..10 {
-            assert_eq!(seldom.due(start + Duration::from_secs(second)), None);
+            assert_eq!(throttle.due(start + Duration::from_secs(second)), None);
         }
-        assert_eq!(seldom.due(start + Duration::from_secs(10)), Some(10));
+        assert_eq!(throttle.due(start + Duration::from_secs(10)), Some(10));
     }
 }

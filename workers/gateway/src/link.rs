@@ -1,6 +1,6 @@
-//! The gateway's one connection to the fleet, made anew whenever it is lost.
+//! The gateway's one connection to the broker. It reconnects whenever the connection is lost.
 
-use crate::problem::Problem;
+use crate::http::problem::{Problem, error_chain};
 use common::topology::queue;
 use runtime::{
     Broker, Shutdown,
@@ -17,21 +17,21 @@ use std::{
 };
 use tokio::sync::watch;
 
-/// Between one look at who reads the request queues and the next.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// The longest pause between two attempts to connect.
+/// Interval between two counts of the consumers of the request queues.
+const COUNT_EVERY: Duration = Duration::from_secs(1);
+/// Longest pause between two attempts to connect.
 const BACKOFF_MAX: Duration = Duration::from_secs(5);
 
-/// Whether the fleet can be reached.
+/// Whether the broker is connected.
 #[derive(Clone)]
 pub(crate) enum Reach {
-    /// Not, and why.
+    /// No; the reason.
     Away(String),
-    /// Through this client.
+    /// Yes, through this client.
     Up(Arc<Client>),
 }
 
-/// How the broker is, in a word and why.
+/// The state of the broker, with the reason.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum BrokerState {
     Open,
@@ -42,35 +42,35 @@ pub(crate) enum BrokerState {
 /// The connection.
 pub(crate) struct Link {
     reach: watch::Receiver<Reach>,
-    readers: Arc<Readers>,
-    /// Of connections that are gone.
+    consumers: Arc<Consumers>,
+    /// Late answers of earlier connections.
     late_answers: Arc<AtomicU64>,
     name: String,
 }
 
-/// Who reads the request queues, as of the last look; `u64::MAX` before the first.
-struct Readers {
+/// Number of consumers of the request queues at the last count; `u64::MAX` before the first.
+struct Consumers {
     scorer: AtomicU64,
     weather: AtomicU64,
 }
 
 impl Link {
-    /// Connects in the background, again and again, until `shutdown`.
+    /// Connects and reconnects in the background until `shutdown`.
     pub(crate) fn start(broker: Arc<dyn Broker>, shutdown: Shutdown) -> Self {
         let (state, reach) = watch::channel(Reach::Away("not connected yet".to_owned()));
-        let readers = Arc::new(Readers { scorer: AtomicU64::new(u64::MAX), weather: AtomicU64::new(u64::MAX) });
+        let consumers = Arc::new(Consumers { scorer: AtomicU64::new(u64::MAX), weather: AtomicU64::new(u64::MAX) });
         let late_answers = Arc::new(AtomicU64::new(0));
         let name = broker.describe();
-        tokio::spawn(keep(broker, state, Arc::clone(&readers), Arc::clone(&late_answers), shutdown));
-        Self { reach, readers, late_answers, name }
+        tokio::spawn(keep(broker, state, Arc::clone(&consumers), Arc::clone(&late_answers), shutdown));
+        Self { reach, consumers, late_answers, name }
     }
 
-    /// What the broker is called, without credentials.
+    /// Returns the broker's address without credentials.
     pub(crate) fn broker_name(&self) -> &str {
         &self.name
     }
 
-    /// How the broker is at this moment.
+    /// Returns the current state of the broker.
     pub(crate) fn broker_state(&self) -> BrokerState {
         match &*self.reach.borrow() {
             Reach::Away(why) => BrokerState::Away(why.clone()),
@@ -82,12 +82,12 @@ impl Link {
         }
     }
 
-    /// Told of every connection made or lost.
+    /// Returns a receiver that changes with every connection made or lost.
     pub(crate) fn reach(&self) -> watch::Receiver<Reach> {
         self.reach.clone()
     }
 
-    /// The client, whatever the broker's alarms say.
+    /// Returns the client, even while the broker blocks publishers.
     pub(crate) fn reader(&self) -> Result<Arc<Client>, Problem> {
         match &*self.reach.borrow() {
             Reach::Up(client) => Ok(Arc::clone(client)),
@@ -95,31 +95,31 @@ impl Link {
         }
     }
 
-    /// The client, when it can publish now.
+    /// Returns the client if it can publish now.
     pub(crate) fn publisher(&self) -> Result<Arc<Client>, Problem> {
         match self.broker_state() {
             BrokerState::Open => self.reader(),
             BrokerState::Away(why) => Err(away(&why)),
             BrokerState::Blocked(why) => {
-                let detail = format!("the broker takes no messages for now ({why}); nothing was lost, try again");
+                let detail = format!("the broker accepts no messages now ({why}); nothing was lost, try again");
                 Err(Problem::unavailable("broker-blocked", detail))
             }
         }
     }
 
-    /// The client, when somebody reads `queue` (one of the request queues).
-    pub(crate) fn asker(&self, queue: &'static str) -> Result<Arc<Client>, Problem> {
+    /// Returns the client if `queue` (one of the request queues) has a consumer.
+    pub(crate) fn requester(&self, queue: &'static str) -> Result<Arc<Client>, Problem> {
         let client = self.publisher()?;
-        if self.reads(queue) { Ok(client) } else { Err(nobody_reads(queue)) }
+        if self.reads(queue) { Ok(client) } else { Err(no_consumer(queue)) }
     }
 
-    /// Whether somebody read `queue` when it was last looked at.
+    /// Returns whether `queue` had a consumer at the last count.
     pub(crate) fn reads(&self, queue: &'static str) -> bool {
-        let readers = if queue == queue::SCORER { &self.readers.scorer } else { &self.readers.weather };
-        readers.load(Ordering::Relaxed) > 0
+        let consumers = if queue == queue::SCORER { &self.consumers.scorer } else { &self.consumers.weather };
+        consumers.load(Ordering::Relaxed) > 0
     }
 
-    /// Answers that came after whoever asked had given up.
+    /// Returns the number of answers that arrived after their deadline.
     pub(crate) fn late_answers(&self) -> u64 {
         let now = if let Reach::Up(client) = &*self.reach.borrow() { client.late_answers() } else { 0 };
         self.late_answers.load(Ordering::Relaxed) + now
@@ -129,12 +129,12 @@ impl Link {
 async fn keep(
     broker: Arc<dyn Broker>,
     state: watch::Sender<Reach>,
-    readers: Arc<Readers>,
+    consumers: Arc<Consumers>,
     late_answers: Arc<AtomicU64>,
     shutdown: Shutdown,
 ) {
     let mut backoff = Duration::from_millis(100);
-    let mut told = String::new();
+    let mut logged = String::new();
     loop {
         let connected = tokio::select! {
             biased;
@@ -145,25 +145,25 @@ async fn keep(
             Ok(client) => {
                 tracing::info!(broker = broker.describe(), "connected");
                 backoff = Duration::from_millis(100);
-                told.clear();
+                logged.clear();
                 let client = Arc::new(client);
-                // Nobody waits for an answer that nobody will give: who reads is known before anyone asks.
-                let _ = tokio::time::timeout(LOOK_EVERY, look(&client, &readers)).await;
+                // Consumers are counted first, so that no request waits for an answer that cannot come.
+                let _ = tokio::time::timeout(COUNT_EVERY, count_consumers(&client, &consumers)).await;
                 state.send_replace(Reach::Up(Arc::clone(&client)));
                 let why = tokio::select! {
                     biased;
                     () = shutdown.cancelled() => return,
-                    why = until_lost(&client, &readers) => why,
+                    why = until_lost(&client, &consumers) => why,
                 };
                 late_answers.fetch_add(client.late_answers(), Ordering::Relaxed);
-                tracing::warn!(why, "the connection to the broker is lost; requests are turned away until it is back");
+                tracing::warn!(why, "lost the connection to the broker; refusing requests until it is back");
                 why
             }
             Err(error) => {
-                let why = reasons(&error);
-                if why != told {
-                    tracing::warn!(why, "cannot connect to the broker; trying on");
-                    told.clone_from(&why);
+                let why = error_chain(&error);
+                if why != logged {
+                    tracing::warn!(why, "cannot connect to the broker; retrying");
+                    logged.clone_from(&why);
                 }
                 why
             }
@@ -179,22 +179,22 @@ async fn keep(
     }
 }
 
-/// Looks who reads the request queues.
-async fn look(client: &Client, readers: &Readers) {
-    for (queue, readers) in [(queue::SCORER, &readers.scorer), (queue::WEATHER_LOOKUP, &readers.weather)] {
+/// Counts the consumers of the request queues.
+async fn count_consumers(client: &Client, consumers: &Consumers) {
+    for (queue, consumers) in [(queue::SCORER, &consumers.scorer), (queue::WEATHER_LOOKUP, &consumers.weather)] {
         if let Ok(depth) = client.depth(queue).await {
-            readers.store(depth.consumers, Ordering::Relaxed);
+            consumers.store(depth.consumers, Ordering::Relaxed);
         }
     }
 }
 
-/// Looks again and again, until the connection is gone.
-async fn until_lost(client: &Client, readers: &Readers) -> String {
+/// Counts the consumers at intervals until the connection is lost. Returns why it was lost.
+async fn until_lost(client: &Client, consumers: &Consumers) -> String {
     let mut state = client.state();
-    let looking = async {
+    let counting = async {
         loop {
-            tokio::time::sleep(LOOK_EVERY).await;
-            look(client, readers).await;
+            tokio::time::sleep(COUNT_EVERY).await;
+            count_consumers(client, consumers).await;
         }
     };
     tokio::select! {
@@ -203,40 +203,34 @@ async fn until_lost(client: &Client, readers: &Readers) -> String {
             Ok(ConnectionState::Closed(why)) => why.clone(),
             _ => "the connection is gone".to_owned(),
         },
-        never = looking => never,
+        never = counting => never,
     }
 }
 
 fn away(why: &str) -> Problem {
-    let detail = format!("the broker cannot be reached ({why}); the gateway connects again by itself");
+    let detail = format!("the broker cannot be reached ({why}); the gateway reconnects by itself");
     Problem::unavailable("broker-away", detail)
 }
 
-fn nobody_reads(queue: &str) -> Problem {
+fn no_consumer(queue: &str) -> Problem {
     let (code, who) = match queue {
         queue::SCORER => ("no-scorer", "scorer"),
         _ => ("no-weather-fetcher", "weather-fetcher"),
     };
-    Problem::unavailable(code, format!("no {who} is running, so nobody would answer; start one, and try again"))
+    Problem::unavailable(code, format!("no {who} is running; start one, and try again"))
 }
 
-/// An error with its causes.
-pub(crate) fn reasons(error: &dyn std::error::Error) -> String {
-    let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);
-    all.collect::<Vec<_>>().join(": ")
-}
-
-/// What to tell of a request over the queues that has no answer.
-pub(crate) fn unanswered(error: &ClientError, asked: &str) -> Problem {
+/// Returns the problem of a request over the queues that failed. `asked` names the worker.
+pub(crate) fn request_failed(error: &ClientError, asked: &str) -> Problem {
     match error {
         ClientError::NoAnswer { .. } => Problem::no_answer(format!("waited for {asked}: {error}")),
         ClientError::Broker(_) | ClientError::Publish(_) | ClientError::Blocked { .. } => {
-            let detail = format!("asking {asked}: {}; nothing was changed, try again", reasons(error));
+            let detail = format!("asking {asked}: {}; nothing was changed, try again", error_chain(error));
             Problem::unavailable("broker-away", detail)
         }
-        ClientError::Unencodable(_) => Problem::too_large(reasons(error)),
+        ClientError::Unencodable(_) => Problem::too_large(error_chain(error)),
         ClientError::Undecodable(_) => {
-            Problem::internal(format!("the answer of {asked} cannot be read: {}", reasons(error)))
+            Problem::internal(format!("the answer of {asked} cannot be read: {}", error_chain(error)))
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The gateway as a process: HTTP in front of the fleet's queues.
+//! Runs the gateway as a process.
 
 use gateway::Gateway;
 use runtime::Process;

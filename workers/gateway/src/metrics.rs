@@ -1,4 +1,4 @@
-//! What the gateway counts, for Prometheus.
+//! The metrics of the gateway, for Prometheus.
 
 use crate::limits::LimitMetrics;
 use common::served::{Drift, Fallbacks, Tally};
@@ -14,56 +14,56 @@ use std::{
 
 type Number = Gauge<f64, AtomicU64>;
 
-/// Upper bounds of the buckets of durations, seconds.
+/// Upper bounds of the duration buckets, seconds.
 const SECONDS: [f64; 12] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0];
 /// Upper bounds of the buckets of rides per message.
 const RIDES: [f64; 10] = [1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 1024.0];
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Answered {
+struct RequestLabel {
     route: String,
     method: String,
     status: u16,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct Route {
+struct RouteLabel {
     route: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfQueue {
+struct QueueLabel {
     queue: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfModel {
+struct ModelLabel {
     model: String,
     model_id: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfFeature {
+struct FeatureLabel {
     model: String,
     feature: String,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OfReason {
+struct ReasonLabel {
     model: String,
     reason: &'static str,
 }
 
-/// What scorers left in the store of what they served.
+/// The serving statistics that scorers wrote to the store.
 #[derive(Default)]
-struct OfServed {
-    rides: Family<OfModel, Gauge>,
-    psi: Family<OfFeature, Number>,
-    fallbacks: Family<OfReason, Gauge>,
-    shadow_rides: Family<OfModel, Gauge>,
-    shadow_difference: Family<OfModel, Number>,
-    shadow_absolute: Family<OfModel, Number>,
-    shadow_largest: Family<OfModel, Number>,
+struct ServingMetrics {
+    rides: Family<ModelLabel, Gauge>,
+    psi: Family<FeatureLabel, Number>,
+    fallbacks: Family<ReasonLabel, Gauge>,
+    shadow_rides: Family<ModelLabel, Gauge>,
+    shadow_difference: Family<ModelLabel, Number>,
+    shadow_absolute: Family<ModelLabel, Number>,
+    shadow_largest: Family<ModelLabel, Number>,
     breed_hits: Gauge,
     breed_misses: Gauge,
     breed_loads: Gauge,
@@ -72,7 +72,7 @@ struct OfServed {
     breed_load_longest_s: Number,
 }
 
-impl OfServed {
+impl ServingMetrics {
     fn new(registry: &mut Registry) -> Self {
         let of = Self::default();
         let days = "in the last 7 days";
@@ -84,7 +84,7 @@ impl OfServed {
         );
         registry.register(
             "breed_fallbacks",
-            format!("Rides whose breed was of no account {days}, by reason"),
+            format!("Rides that the global model scored instead of a breed model {days}, by reason"),
             of.fallbacks.clone(),
         );
         registry.register(
@@ -108,21 +108,21 @@ impl OfServed {
             of.shadow_largest.clone(),
         );
         for (name, help, gauge) in [
-            ("breed_cache_hits", "Lookups of a breed's model that found it in memory", &of.breed_hits),
-            ("breed_cache_misses", "Lookups of a breed's model that did not", &of.breed_misses),
-            ("breed_cache_loads", "Readings of a breed's model", &of.breed_loads),
-            ("breed_cache_evictions", "Breeds' models that gave their place to others", &of.breed_evictions),
+            ("breed_cache_hits", "Lookups of a breed model that found it in memory", &of.breed_hits),
+            ("breed_cache_misses", "Lookups of a breed model that did not find it in memory", &of.breed_misses),
+            ("breed_cache_loads", "Breed models read from the store", &of.breed_loads),
+            ("breed_cache_evictions", "Breed models evicted from memory", &of.breed_evictions),
         ] {
             registry.register(name, format!("{help} {days}"), gauge.clone());
         }
         registry.register(
             "breed_load_mean_seconds",
-            format!("Mean time that reading a breed's model took {days}"),
+            format!("Mean time to read a breed model {days}"),
             of.breed_load_mean_s.clone(),
         );
         registry.register(
             "breed_load_longest_seconds",
-            format!("The longest reading of a breed's model {days}"),
+            format!("Longest time to read a breed model {days}"),
             of.breed_load_longest_s.clone(),
         );
         of
@@ -133,11 +133,11 @@ fn whole(value: u64) -> i64 {
     i64::try_from(value).unwrap_or(i64::MAX)
 }
 
-/// The counters, and the registry that writes them out.
+/// The metrics and their registry.
 pub(crate) struct Metrics {
     registry: Registry,
-    requests: Family<Answered, Counter>,
-    seconds: Family<Route, Histogram>,
+    requests: Family<RequestLabel, Counter>,
+    seconds: Family<RouteLabel, Histogram>,
     in_flight: Gauge,
     rides_per_message: Histogram,
     messages: Counter,
@@ -145,12 +145,12 @@ pub(crate) struct Metrics {
     late_answers: Gauge,
     uploaded_bytes: Counter,
     broker_up: Gauge,
-    ready: Family<OfQueue, Gauge>,
-    consumers: Family<OfQueue, Gauge>,
-    dead: Family<OfQueue, Gauge>,
-    served: OfServed,
+    ready: Family<QueueLabel, Gauge>,
+    consumers: Family<QueueLabel, Gauge>,
+    dead: Family<QueueLabel, Gauge>,
+    served: ServingMetrics,
     limits: LimitMetrics,
-    /// What was answered until the last look, and when that was.
+    /// Number of answered requests at the last call of [`Self::requests_per_second`], and its time.
     last: Mutex<(u64, tokio::time::Instant)>,
     answered: std::sync::atomic::AtomicU64,
 }
@@ -161,29 +161,29 @@ impl Metrics {
         let requests = Family::default();
         registry.register("http_requests", "Requests answered", requests.clone());
         let seconds = Family::new_with_constructor((|| Histogram::new(SECONDS)) as fn() -> Histogram);
-        registry.register("http_request_duration_seconds", "Time to the head of the answer", seconds.clone());
+        registry.register("http_request_duration_seconds", "Time until the head of the answer", seconds.clone());
         let in_flight = Gauge::default();
-        registry.register("http_requests_in_flight", "Requests being worked on", in_flight.clone());
+        registry.register("http_requests_in_flight", "Requests in progress", in_flight.clone());
         let rides_per_message = Histogram::new(RIDES);
-        registry.register("rides_per_message", "Rides that travel together to a scorer", rides_per_message.clone());
+        registry.register("rides_per_message", "Rides in one message to a scorer", rides_per_message.clone());
         let (messages, rides) = (Counter::default(), Counter::default());
         registry.register("score_messages", "Score requests sent over the queue", messages.clone());
         registry.register("rides_sent", "Rides sent to be scored", rides.clone());
         let late_answers = Gauge::default();
         registry.register(
             "late_answers",
-            "Answers that came after their deadline and were dropped",
+            "Answers that arrived after their deadline and were dropped",
             late_answers.clone(),
         );
         let uploaded_bytes = Counter::default();
-        registry.register("uploaded_bytes", "Bytes of batches handed in", uploaded_bytes.clone());
+        registry.register("uploaded_bytes", "Bytes of uploaded batches", uploaded_bytes.clone());
         let broker_up = Gauge::default();
-        registry.register("broker_up", "1 while the broker takes messages", broker_up.clone());
+        registry.register("broker_up", "1 while the broker accepts messages", broker_up.clone());
         let (ready, consumers, dead) = (Family::default(), Family::default(), Family::default());
-        registry.register("queue_ready", "Messages that wait in a queue", ready.clone());
+        registry.register("queue_ready", "Messages waiting in a queue", ready.clone());
         registry.register("queue_consumers", "Consumers of a queue", consumers.clone());
         registry.register("queue_dead", "Dead letters of a queue", dead.clone());
-        let served = OfServed::new(&mut registry);
+        let served = ServingMetrics::new(&mut registry);
         let limits = LimitMetrics::new(&mut registry);
         Self {
             registry,
@@ -206,73 +206,73 @@ impl Metrics {
         }
     }
 
-    /// Limits and their use.
+    /// Returns the metrics of limits.
     pub(crate) fn limits(&self) -> &LimitMetrics {
         &self.limits
     }
 
-    /// A request begins; it ends with [`Self::answered`] or when the token is dropped.
+    /// Counts a request as in progress until the token is dropped.
     pub(crate) fn begins(&self) -> InFlight {
         self.in_flight.inc();
         InFlight(self.in_flight.clone())
     }
 
-    /// A request was answered.
+    /// Counts an answered request.
     pub(crate) fn answered(&self, route: &str, method: &str, status: u16, took: Duration) {
-        // Clients make up methods at will; a label for each would be a leak.
+        // Clients may invent methods: a label for each would let memory grow without bound.
         let method = match method {
             "GET" | "HEAD" | "POST" | "PUT" | "DELETE" | "OPTIONS" | "PATCH" => method,
             _ => "other",
         };
-        let answered = Answered { route: route.to_owned(), method: method.to_owned(), status };
+        let answered = RequestLabel { route: route.to_owned(), method: method.to_owned(), status };
         self.requests.get_or_create(&answered).inc();
-        self.seconds.get_or_create(&Route { route: route.to_owned() }).observe(took.as_secs_f64());
+        self.seconds.get_or_create(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
         self.answered.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
     }
 
-    /// A message with that many rides is sent to a scorer.
+    /// Counts a message to a scorer with this many rides.
     pub(crate) fn sent(&self, rides: usize) {
         self.rides_per_message.observe(rides as f64);
         self.messages.inc();
         self.rides.inc_by(rides as u64);
     }
 
-    /// Bytes of an upload came.
+    /// Counts bytes of an upload.
     pub(crate) fn uploaded(&self, bytes: u64) {
         self.uploaded_bytes.inc_by(bytes);
     }
 
-    /// How the broker is, and how many answers came late.
+    /// Sets the state of the broker and the number of late answers.
     pub(crate) fn link(&self, up: bool, late_answers: u64) {
         self.broker_up.set(i64::from(up));
         self.late_answers.set(i64::try_from(late_answers).unwrap_or(i64::MAX));
     }
 
-    /// What a queue holds.
+    /// Sets the metrics of a queue.
     pub(crate) fn queue(&self, queue: &str, ready: u64, consumers: u64, dead: u64) {
-        let label = OfQueue { queue: queue.to_owned() };
+        let label = QueueLabel { queue: queue.to_owned() };
         for (family, value) in [(&self.ready, ready), (&self.consumers, consumers), (&self.dead, dead)] {
             family.get_or_create(&label).set(whole(value));
         }
     }
 
-    /// What the champion was asked and answered with, by what scorers left in the store. It replaces what was there of another.
+    /// Sets the champion's serving statistics. They replace those of an earlier champion.
     pub(crate) fn served(&self, model: &str, model_id: &str, tally: &Tally, drift: &Drift) {
         let of = &self.served;
-        let label = |model_id: &str| OfModel { model: model.to_owned(), model_id: model_id.to_owned() };
+        let label = |model_id: &str| ModelLabel { model: model.to_owned(), model_id: model_id.to_owned() };
         of.rides.clear();
         of.rides.get_or_create(&label(model_id)).set(whole(tally.rides));
         of.psi.clear();
         for shift in drift.features.iter().chain(&drift.probability) {
             if let Some(psi) = shift.psi {
                 let (model, feature) = (model.to_owned(), shift.of.clone());
-                of.psi.get_or_create(&OfFeature { model, feature }).set(psi);
+                of.psi.get_or_create(&FeatureLabel { model, feature }).set(psi);
             }
         }
         let Fallbacks { no_breed_model, loading, unavailable } = tally.fallbacks;
         for (reason, rides) in [("no_breed_model", no_breed_model), ("loading", loading), ("unavailable", unavailable)]
         {
-            of.fallbacks.get_or_create(&OfReason { model: model.to_owned(), reason }).set(whole(rides));
+            of.fallbacks.get_or_create(&ReasonLabel { model: model.to_owned(), reason }).set(whole(rides));
         }
         of.shadow_rides.clear();
         for family in [&of.shadow_difference, &of.shadow_absolute, &of.shadow_largest] {
@@ -294,12 +294,12 @@ impl Metrics {
         of.breed_load_longest_s.set(cache.load_ms_max / 1_000.0);
     }
 
-    /// Requests being worked on.
+    /// Returns the number of requests in progress.
     pub(crate) fn in_flight(&self) -> u64 {
         u64::try_from(self.in_flight.get()).unwrap_or(0)
     }
 
-    /// Requests answered per second since this was last asked.
+    /// Returns the answered requests per second since the last call.
     pub(crate) fn requests_per_second(&self) -> f64 {
         let (answered, now) = (self.answered.load(std::sync::atomic::Ordering::Relaxed), tokio::time::Instant::now());
         let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
@@ -308,13 +308,13 @@ impl Metrics {
         if seconds > 0.0 { (answered - before) as f64 / seconds } else { 0.0 }
     }
 
-    /// Rides per message so far; `None` before the first.
+    /// Returns the mean number of rides per message; `None` before the first message.
     pub(crate) fn rides_per_message(&self) -> Option<f64> {
         let messages = self.messages.get();
         (messages > 0).then(|| self.rides.get() as f64 / messages as f64)
     }
 
-    /// Everything in OpenMetrics' text format.
+    /// Returns all metrics in the OpenMetrics text format.
     pub(crate) fn text(&self) -> Result<String, std::fmt::Error> {
         let mut text = String::new();
         encode(&mut text, &self.registry)?;
@@ -322,7 +322,7 @@ impl Metrics {
     }
 }
 
-/// Counts a request as being worked on while it lives.
+/// Counts a request as in progress while it lives.
 pub(crate) struct InFlight(Gauge);
 
 impl Drop for InFlight {

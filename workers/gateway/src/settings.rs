@@ -1,11 +1,10 @@
 //! The section `[gateway]` of the configuration.
 
-use crate::hosts;
 use common::message::SCORE_RIDES_MAX;
 use records::layout;
 use runtime::config::{self, Problem};
 use serde::{Deserialize, Serialize};
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The section `[gateway]`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -13,18 +12,18 @@ use std::net::SocketAddr;
 pub struct Settings {
     /// Address and port to listen on: an IP address, `:0` takes a free port.
     pub bind: String,
-    /// Address and port of a second listener for `/healthz`, `/readyz` and `/metrics` alone: in the clear, without keys, for
-    /// every host name.
+    /// Address and port of a second listener for `/healthz`, `/readyz` and `/metrics` alone: without TLS, without keys, for every
+    /// host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_bind: Option<String>,
-    /// Host names and addresses that requests may name in the header Host; others are answered with 421. Empty: with
-    /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
-    /// variable the list is one text with commas.
+    /// Host names and addresses that requests may name in the header Host; others get 421. If empty: with [`Auth::Off`]
+    /// `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment variable the
+    /// list is separated by commas.
     #[serde(deserialize_with = "list")]
     pub hosts: Vec<String>,
-    /// Whether a key is asked for. Off only by explicit choice.
+    /// Whether requests need a key.
     pub auth: Auth,
-    /// The keys that are taken.
+    /// The valid keys.
     pub keys: Vec<Key>,
     /// Certificate chain in PEM: HTTPS instead of HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -36,77 +35,77 @@ pub struct Settings {
     pub model: String,
     /// How long a request other than an upload may take, milliseconds: 10 to 600,000.
     pub deadline_ms: u64,
-    /// How long an upload or a request's body may be silent, milliseconds: 100 to 600,000.
+    /// How long the body of a request may be silent, milliseconds: 100 to 600,000.
     pub stall_ms: u64,
-    /// Bytes of an upload at most: 1 to 2^40.
+    /// Maximum size of an upload, bytes: 1 to 2^40.
     pub upload_bytes_max: u64,
-    /// Uploads that are written at the same time: 1 to 1,000. An upload takes such a place once 64 KiB or all of it has arrived.
-    /// If all are taken, another upload is ended for it: the one that is behind `upload_bytes_per_second_min` the most, or one of
-    /// a key or peer that has at least two places more.
+    /// Maximum number of uploads written at the same time: 1 to 1,000. An upload takes a slot as soon as 64 KiB or all of it has
+    /// arrived. If no slot is free, another upload is ended: the one that is furthest behind `upload_bytes_per_second_min`, or one
+    /// of a key or peer that has at least two slots more.
     pub uploads_max: usize,
     /// Lowest rate of an upload, bytes per second: 1 to 2^30. An upload that falls behind it by `stall_ms` is ended with 408.
     pub upload_bytes_per_second_min: u64,
     /// How long an upload may take, milliseconds: 1,000 to 604,800,000.
     pub upload_ms_max: u64,
-    /// Bytes of any other request's body at most, as received and decompressed: 1,024 to 67,108,864.
+    /// Maximum size of any other body, as received and decompressed, bytes: 1,024 to 67,108,864.
     pub body_bytes_max: usize,
-    /// Requests handled at the same time, 1 to 1,000,000; more are refused with 503.
+    /// Maximum number of requests in progress, 1 to 1,000,000; more are refused with 503.
     pub requests_max: usize,
-    /// Requests with one API key at the same time, streams of events included, 1 to 1,000,000; more are refused with 429.
+    /// Maximum number of requests in progress per API key, including streams of events, 1 to 1,000,000; more are refused with 429.
     pub requests_per_key_max: usize,
-    /// Connections at the same time: 1 to 1,000,000, and no more than the limit on open files allows. If there are as many, one
+    /// Maximum number of connections: 1 to 1,000,000, and no more than the limit on open files allows. At the limit, a connection
     /// that has not sent a request is closed for a new one, the oldest first, then an idle one.
     pub connections_max: usize,
-    /// Connections of one peer address at the same time, of IPv6 one /64: 1 to 1,000,000.
+    /// Maximum number of connections per peer address, for IPv6 per /64: 1 to 1,000,000.
     pub connections_per_peer_max: usize,
-    /// How long a client may take nothing of its answer, milliseconds: 100 to 600,000.
+    /// How long a client may read nothing of its answer, milliseconds: 100 to 600,000.
     pub write_timeout_ms: u64,
-    /// Rides in one request at most, 1 to 100,000; no more than `scorer.rides_max`.
+    /// Maximum number of rides in one request, 1 to 100,000; no more than `scorer.rides_max`.
     pub rides_max: usize,
-    /// Rides of several requests that travel in one message at most: 1 to 100,000.
+    /// Maximum number of rides of several requests in one message: 1 to 100,000.
     pub coalesce_rides_max: usize,
-    /// How long a request waits for others to share its message while another message is under way, microseconds: 0 to
+    /// How long a request waits for others to share its message while another message is in progress, microseconds: 0 to
     /// 1,000,000.
     pub coalesce_wait_us: u64,
 }
 
-/// Whether a key is asked for.
+/// Whether requests need a key.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Auth {
-    /// Every request but those for the page and for health names a key.
+    /// Every request needs a key, except those for the page and for health.
     Keys,
-    /// Whoever reaches the port may do everything.
+    /// Every client that can reach the port may do everything.
     Off,
 }
 
-/// A key that is taken: not the key itself, which only its bearer has.
+/// A valid key, by its SHA-256: only its owner has the key itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
-    /// Who bears it, for logs.
+    /// Name of its owner, for logs.
     pub name: String,
-    /// SHA-256 of the key, 64 hex digits (`wildrydes key` makes both).
+    /// SHA-256 of the key, 64 hex digits; `wildrydes key` generates both.
     pub sha256: String,
-    /// What it opens.
+    /// What the key permits.
     pub scopes: Vec<Scope>,
-    /// Requests per second it may make; no limit when left out.
+    /// Maximum number of requests per second; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u32>,
 }
 
-/// What a key opens.
+/// What a key permits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
-    /// Scores, and everything one looks at.
+    /// Requesting scores, and reading everything.
     Read,
-    /// Handing in batches.
+    /// Submitting batches.
     Write,
 }
 
 impl Scope {
-    /// As the configuration writes it.
+    /// Returns the name in the configuration.
     pub fn name(self) -> &'static str {
         match self {
             Self::Read => "read",
@@ -146,19 +145,19 @@ impl Default for Settings {
 }
 
 impl Settings {
-    /// Where to listen.
+    /// Returns the address to listen on.
     ///
     /// # Errors
-    /// When it is no address with a port.
+    /// Fails if the setting is not an address with a port.
     pub fn address(&self) -> Result<SocketAddr, Problem> {
         let expected = "an address and a port, as in 127.0.0.1:8080 or [::]:8080";
         self.bind.parse().map_err(|_| Problem::new("bind", &self.bind, expected))
     }
 
-    /// Where to listen for probes and Prometheus, if at all.
+    /// Returns the address to listen on for probes and Prometheus, if any.
     ///
     /// # Errors
-    /// When it is no address with a port.
+    /// Fails if the setting is not an address with a port.
     pub fn ops_address(&self) -> Result<Option<SocketAddr>, Problem> {
         let Some(bind) = &self.ops_bind else { return Ok(None) };
         let expected = "an address and a port, as in 127.0.0.1:8081 or [::]:8081";
@@ -166,7 +165,7 @@ impl Settings {
     }
 }
 
-/// A list, or one text with commas, as environment variables and `--set` have it.
+/// Reads a list, or a text separated by commas, as in environment variables and `--set`.
 fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]
     #[serde(untagged)]
@@ -188,7 +187,7 @@ impl config::Settings for Settings {
     fn check(&self) -> Result<(), Problem> {
         self.address()?;
         self.ops_address()?;
-        if let Some(host) = self.hosts.iter().find(|host| hosts::normalized(host).is_none()) {
+        if let Some(host) = self.hosts.iter().find(|host| normalized_host(host).is_none()) {
             let expected =
                 "host names and addresses without scheme and port, as in rides.example.org, 192.0.2.7 or [::1]";
             return Err(Problem::new("hosts", host, expected));
@@ -197,7 +196,7 @@ impl config::Settings for Settings {
             return Err(Problem::new(
                 "keys",
                 "[]",
-                "at least one key (`wildrydes key NAME` makes one), or auth = \"off\" where whoever reaches the port may do everything",
+                "at least one key (`wildrydes key NAME` makes one), or auth = \"off\" to let every client that can reach the port do everything",
             ));
         }
         for key in &self.keys {
@@ -229,16 +228,38 @@ impl config::Settings for Settings {
     }
 }
 
+/// Returns a host name or address in the form in which hosts are compared: lower case, without a trailing dot, IPv6 in brackets.
+/// `None` if it is neither.
+pub(crate) fn normalized_host(host: &str) -> Option<String> {
+    let bare = match host.strip_prefix('[') {
+        Some(rest) => {
+            return rest.strip_suffix(']')?.parse::<Ipv6Addr>().ok().map(|address| format!("[{address}]"));
+        }
+        None => host.strip_suffix('.').unwrap_or(host),
+    };
+    match bare.parse::<IpAddr>() {
+        Ok(IpAddr::V6(address)) => Some(format!("[{address}]")),
+        Ok(IpAddr::V4(address)) => Some(address.to_string()),
+        Err(_) => {
+            let is_label = |label: &str| {
+                !label.is_empty() && label.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_'))
+            };
+            let is_name = bare.len() <= 253 && bare.split('.').all(is_label);
+            is_name.then(|| bare.to_ascii_lowercase())
+        }
+    }
+}
+
 /// One setting, for the check and for `gateway --help`.
 #[derive(Debug, Clone, Copy)]
 pub struct Entry {
     /// Key within the section.
     pub key: &'static str,
-    /// Unit of a number, type or form of anything else.
+    /// Unit of a number, type of any other value.
     pub unit: &'static str,
-    /// Least and largest value of a number.
+    /// Smallest and largest value of a number.
     pub range: Option<(u64, u64)>,
-    /// What it decides.
+    /// Meaning, in a few words.
     pub meaning: &'static str,
 }
 
@@ -253,13 +274,17 @@ const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meani
 /// Every setting of the section, in the order of [`Settings`].
 pub const REFERENCE: [Entry; 23] = [
     text("bind", "address:port", "where to listen; port 0 takes a free one"),
-    text("ops_bind", "address:port", "where to serve /healthz, /readyz and /metrics alone, for probes and Prometheus"),
+    text("ops_bind", "address:port", "where to serve only /healthz, /readyz and /metrics, for probes and Prometheus"),
     text(
         "hosts",
         "host names",
-        "that requests may name; others are answered with 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
+        "that requests may name; others get 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
     ),
-    text("auth", "keys | off", "whether requests need a key; off: whoever reaches the port may do everything"),
+    text(
+        "auth",
+        "keys | off",
+        "whether requests need a key; off: every client that can reach the port may do everything",
+    ),
     text(
         "keys",
         "tables",
@@ -268,15 +293,15 @@ pub const REFERENCE: [Entry; 23] = [
     text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
     text("tls_key_file", "path", "its private key in PEM"),
     text("model", "name", "model family that /v2/models and the page show"),
-    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, uploads excepted"),
-    number("stall_ms", "milliseconds", 100, 600_000, "how long an upload or another body may be silent"),
-    number("upload_bytes_max", "bytes", 1, 1 << 40, "size of an upload at most"),
+    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
+    number("stall_ms", "milliseconds", 100, 600_000, "how long the body of a request may be silent"),
+    number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
     number(
         "uploads_max",
         "uploads",
         1,
         1_000,
-        "written at the same time, shared between keys or peers; slow ones are ended for new ones, more are answered with 503",
+        "written at the same time, shared between keys or peers; slow ones are ended for new ones, more get 503",
     ),
     number(
         "upload_bytes_per_second_min",
@@ -286,30 +311,30 @@ pub const REFERENCE: [Entry; 23] = [
         "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
     ),
     number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
-    number("body_bytes_max", "bytes", 1_024, 64 << 20, "size of any other body at most, as it comes and decompressed"),
-    number("requests_max", "requests", 1, 1_000_000, "worked on at the same time; more are answered with 503"),
-    number(
-        "requests_per_key_max",
-        "requests",
-        1,
-        1_000_000,
-        "with one key at the same time; more are answered with 429",
-    ),
+    number("body_bytes_max", "bytes", 1_024, 64 << 20, "maximum size of any other body, as received and decompressed"),
+    number("requests_max", "requests", 1, 1_000_000, "in progress at the same time; more get 503"),
+    number("requests_per_key_max", "requests", 1, 1_000_000, "in progress with one key at the same time; more get 429"),
     number(
         "connections_max",
         "connections",
         1,
         1_000_000,
-        "at the same time; at the limit, those without a request are closed for new ones",
+        "open at the same time; at the limit, those without a request are closed for new ones",
     ),
-    number("connections_per_peer_max", "connections", 1, 1_000_000, "the same for one peer address, of IPv6 one /64"),
-    number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may take nothing of its answer"),
-    number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "in one request at most; no more than scorer.rides_max"),
-    number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "of several requests in one message at most"),
-    number("coalesce_wait_us", "microseconds", 0, 1_000_000, "how long a request waits for others to join it"),
+    number("connections_per_peer_max", "connections", 1, 1_000_000, "open per peer address, for IPv6 per /64"),
+    number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
+    number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum in one request; no more than scorer.rides_max"),
+    number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum of several requests in one message"),
+    number(
+        "coalesce_wait_us",
+        "microseconds",
+        0,
+        1_000_000,
+        "how long a request waits for others to share its message",
+    ),
 ];
 
-/// The section as `--help` prints it: key, unit, range, default and meaning of every setting.
+/// Returns the section as `--help` prints it: key, unit, range, default and meaning of every setting.
 pub fn reference() -> String {
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let mut lines = vec!["The section [gateway]:".to_owned()];
@@ -355,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn the_ranges_of_the_reference_are_those_that_are_checked() {
+    fn the_check_uses_the_ranges_of_the_reference() {
         assert_eq!(open().check(), Ok(()));
         for Entry { key, range, .. } in REFERENCE {
             let Some((min, max)) = range else { continue };
@@ -369,7 +394,7 @@ mod tests {
     }
 
     #[test]
-    fn hosts_are_a_list_or_a_text_with_commas() {
+    fn hosts_are_a_list_or_a_text_separated_by_commas() {
         let expected = ["localhost", "[::1]", "rides.example.org"].map(str::to_owned).to_vec();
         for given in [serde_json::json!(expected), "localhost, [::1],rides.example.org,".into()] {
             let settings = with("hosts", given);

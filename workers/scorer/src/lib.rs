@@ -1,33 +1,27 @@
-//! Says how likely rides are to end in a service request: by the champion, or by the model of the unicorn's breed.
+//! Scores rides: the probability that each ends in a service request, by the champion or by the model of the unicorn's breed.
 //!
 //! ```text
-//! score-request ──▶ champion and models of breeds, one snapshot a request ─▶ score ─┬▶ score-response to reply_to
-//!                                                                                   └▶ counts, challenger ─▶ store
-//! model-promoted ─┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
-//! follow_ms passed ┘                                └─ not usable: the last good model stays
+//! score-request ───▶ champion and breed models, one snapshot per request ─▶ score ─┬▶ score-response to reply_to
+//!                                                                                  └▶ counts, shadow scoring ─▶ store
+//! model-promoted ──┬▶ champion.json ─▶ artefact ─▶ check ─▶ swap
+//! follow_ms passed ┘                                 └─ unusable: the last good model stays
 //! ```
 //!
-//! | file | what |
+//! | room | content |
 //! |---|---|
 //! | [`score`] | features to probabilities; pure |
-//! | [`artefact`] | which models may be served, and what of them serving needs; pure |
-//! | `named` | reads the version that has a name |
-//! | `follow` | the champion, and the challenger that answers unheard |
-//! | `breeds` | models of breeds: loaded when asked for, a bounded number in memory |
-//! | `watch`, `sample` | what was asked and answered, left in the store |
+//! | `serve` | the served models: [`artefact`] checks them, `follow` keeps champion and challenger up to date, `breeds` loads breed models |
+//! | `stats` | serving statistics and shadow scoring |
 //!
-//! An event is only the occasion to look: what is served is what `champion.json` says then, so that events may come late,
-//! twice, in any order or not at all. Every request is answered, if only with a typed error.
+//! An event only triggers a read: the scorer serves what `champion.json` names then, so that events may arrive late, twice, in any
+//! order or not at all. Every request gets an answer, possibly a typed error.
 
-pub mod artefact;
-mod breeds;
-mod follow;
-mod named;
-mod sample;
 pub mod score;
-mod watch;
+mod serve;
+mod stats;
 
-use breeds::Breeds;
+pub use serve::artefact;
+
 use bytes::Bytes;
 use common::{
     envelope::{Envelope, Properties},
@@ -38,7 +32,6 @@ use common::{
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
 };
-use follow::Follower;
 use records::{layout, store::Store};
 use runtime::{
     Worker,
@@ -46,33 +39,34 @@ use runtime::{
     config::{self, Problem},
 };
 use serde::{Deserialize, Serialize};
+use serve::{breeds::Breeds, follow::Follower};
+use stats::counts::ServingStats;
 use std::{sync::Arc, time::Duration};
 use tokio::time::Instant;
-use watch::Watch;
 
-/// Requests that wait for the model of a breed, or for a look at the champion, at the same time at most: some handlers are always free
-/// for others.
+/// Maximum number of requests that wait for a breed model, or for a read of the champion, at the same time: some handlers stay free
+/// for other requests.
 const WAITING_MAX: usize = (Scorer::CONCURRENCY - 4) as usize;
 
 /// The section `[scorer]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Model family whose champion is served.
+    /// Model family whose champion scores.
     pub model: String,
-    /// Rides in one request at most.
+    /// Maximum number of rides in one request.
     pub rides_max: usize,
-    /// Models of breeds in memory at most, beside that of all rides. Breeds that are known to have none count, too.
+    /// Maximum number of breed models in memory. Breeds that are known to have no model count too.
     pub breed_models_max: usize,
-    /// How long a request waits for the model of a breed that is not in memory, milliseconds; then that of all rides answers.
+    /// How long a request waits for a breed model that is not in memory, milliseconds; then the global model scores.
     pub breed_wait_ms: u64,
-    /// Within which another champion is followed although no event told of it, milliseconds.
+    /// Maximum delay until a new champion is served without an event, milliseconds.
     pub follow_ms: u64,
-    /// Whether a challenger answers the same requests unheard, for the difference to be seen.
+    /// Whether the challenger is scored in shadow: evaluated on live requests, never returned.
     pub shadow: bool,
-    /// How long what was served is kept before it is written to the store, milliseconds; 0: it is neither kept nor written.
+    /// Interval at which serving statistics are written to the store, milliseconds; 0: none are collected.
     pub served_write_ms: u64,
-    /// Rides of a day that are written with their id and probability, for what becomes of them to be seen, at most; 0: none.
+    /// Maximum number of rides per day written with their id and probability, to join them with delayed labels; 0: none.
     pub scored_rides_max: usize,
 }
 
@@ -110,12 +104,12 @@ impl config::Settings for Settings {
     }
 }
 
-/// What the scorer reads.
+/// A message to the scorer.
 #[derive(Debug, Clone, PartialEq)]
 pub enum ScorerIn {
-    /// A request to be answered.
+    /// A request for scores.
     Score(ScoreRequest),
-    /// The champion changed.
+    /// A model was promoted.
     Promoted(ModelPromoted),
 }
 
@@ -140,46 +134,46 @@ pub struct Scorer {
     champion: Arc<Follower>,
     challenger: Option<Arc<Follower>>,
     breeds: Arc<Breeds>,
-    watch: Option<Arc<Watch>>,
+    stats: Option<Arc<ServingStats>>,
 }
 
 impl Scorer {
-    /// A scorer with checked settings on this store. It serves nothing before it is connected.
+    /// Creates a scorer with checked settings on this store. It serves nothing before it is connected.
     pub fn new(settings: Settings, store: Store) -> Self {
         let Settings { model, rides_max, breed_models_max, scored_rides_max, .. } = settings;
         let every = Duration::from_millis(settings.follow_ms);
         let wait = Duration::from_millis(settings.breed_wait_ms);
-        let follower = |name| Arc::new(Follower::new(&model, name, &store, every));
+        let follower = |name| Arc::new(Follower::new(&model, name, &store, every, WAITING_MAX));
         let write_after = Duration::from_millis(settings.served_write_ms);
-        let watch = || Arc::new(Watch::new(&store, breed_models_max, write_after, scored_rides_max));
-        let watch = (!write_after.is_zero()).then(watch);
+        let stats = || Arc::new(ServingStats::new(&store, breed_models_max, write_after, scored_rides_max));
+        let stats = (!write_after.is_zero()).then(stats);
         Self {
             rides_max,
             champion: follower(AliasName::Champion),
-            challenger: (settings.shadow && watch.is_some()).then(|| follower(AliasName::Challenger)),
+            challenger: (settings.shadow && stats.is_some()).then(|| follower(AliasName::Challenger)),
             breeds: Arc::new(Breeds::new(&model, &store, breed_models_max, wait, WAITING_MAX)),
-            watch,
+            stats,
         }
     }
 
-    /// For a few scores by hand: what is asked and answered is not remembered, and nothing is written.
-    pub fn unwatched(self) -> Self {
-        Self { watch: None, challenger: None, ..self }
+    /// Disables serving statistics and shadow scoring: nothing is written to the store.
+    pub fn without_statistics(self) -> Self {
+        Self { stats: None, challenger: None, ..self }
     }
 
-    /// Id of the model that answers at this moment.
+    /// Returns the id of the version that scores now.
     pub fn serves(&self) -> Option<String> {
         self.champion.served().map(|named| named.model.model_id.clone())
     }
 
-    /// Answers within the request's `expiration`: after that nobody waits for the scores any more, only for the reason.
+    /// Answers within the request's `expiration`; with an error if the scores come too late.
     async fn answer_in_time(&self, request: &ScoreRequest, properties: &Properties) -> Result<ScoreResponse, Failure> {
         let Some(expiration_ms) = properties.expiration_ms else { return self.answer(request, None).await };
         let expiration = Duration::from_millis(expiration_ms);
         let in_time = tokio::time::timeout(expiration, self.answer(request, Some(expiration))).await;
         in_time.unwrap_or_else(|_| {
             let message =
-                format!("not answered within the {expiration_ms} ms of its expiration: the model is being read");
+                format!("not scored within the {expiration_ms} ms of its expiration: the model is being read");
             let error = ScoreError { code: ScoreErrorCode::DeadlineExceeded, message, field: None };
             Ok(ScoreResponse::failed(&request.request_id, error))
         })
@@ -192,18 +186,18 @@ impl Scorer {
             return Ok(ScoreResponse::failed(&request.request_id, error));
         }
         let began = Instant::now();
-        let all = match Follower::current(&self.champion, within).await {
-            Some(all) => Some(all),
+        let global = match Follower::current(&self.champion, within).await {
+            Some(global) => Some(global),
             None => {
                 self.champion.refresh().await?;
                 self.champion.served()
             }
         };
-        let Some(all) = all else {
+        let Some(global) = global else {
             let error = ScoreError {
                 code: ScoreErrorCode::NoModel,
                 message: format!(
-                    "there is no model {} to score with yet: one comes once enough labelled rides were ingested",
+                    "there is no model {} yet: the fleet trains one after enough labelled rides are ingested",
                     self.champion.family
                 ),
                 field: None,
@@ -211,12 +205,12 @@ impl Scorer {
             return Ok(ScoreResponse::failed(&request.request_id, error));
         };
         let left = within.map(|within| within.saturating_sub(began.elapsed()));
-        let models = Breeds::choose(&self.breeds, all, request, left).await;
-        let (response, seen) = score::score_by(&models, request);
-        if let Some(watch) = &self.watch {
+        let models = Breeds::choose(&self.breeds, global, request, left).await;
+        let (response, evaluations) = score::score_by(&models, request);
+        if let Some(stats) = &self.stats {
             let challenger = self.challenger.as_ref().and_then(Follower::caught_up);
-            let challenger = challenger.filter(|named| named.model.model_id != models.all.model.model_id);
-            Watch::note(watch, request, &models, &seen, challenger.as_deref(), self.breeds.take_counts());
+            let challenger = challenger.filter(|named| named.model.model_id != models.global.model.model_id);
+            ServingStats::note(stats, request, &models, &evaluations, challenger.as_deref(), self.breeds.take_counts());
         }
         Ok(response)
     }
@@ -224,9 +218,9 @@ impl Scorer {
 
 impl Worker for Scorer {
     const NAME: &'static str = "scorer";
-    /// Enough to keep the broker busy (an answer takes microseconds); more would only hold more requests in memory.
+    /// Enough to saturate the broker, because an answer takes microseconds; more would only hold more requests in memory.
     const CONCURRENCY: u16 = 16;
-    /// As many again on their way.
+    /// As many again in transit.
     const PREFETCH: u16 = 32;
     type In = ScorerIn;
 
@@ -247,7 +241,7 @@ impl Worker for Scorer {
         }
     }
 
-    /// Reads the champion. Without one, or without the store, there still are requests to be answered with an error.
+    /// Reads the champion and the challenger. Without a champion, or without the store, requests are answered with an error.
     async fn connected(&self) -> Result<(), Failure> {
         self.champion.follow().await;
         if let Some(challenger) = &self.challenger {
@@ -257,8 +251,8 @@ impl Worker for Scorer {
     }
 
     async fn ended(&self) {
-        if let Some(watch) = &self.watch {
-            watch.write().await;
+        if let Some(stats) = &self.stats {
+            stats.write().await;
         }
     }
 
@@ -275,9 +269,9 @@ impl Worker for Scorer {
 
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing> {
         let (code, message) = match failure {
-            // The request, or the answer to it.
+            // The request or its answer is too large.
             Failure::Permanent { reason: MESSAGE_TOO_LARGE, why } => (ScoreErrorCode::MalformedRequest, why.clone()),
-            _ => (ScoreErrorCode::Internal, format!("the scorer failed, trying again may help: {failure}")),
+            _ => (ScoreErrorCode::Internal, format!("the scorer failed, a retry may help: {failure}")),
         };
         error_reply(properties, ScoreError { code, message, field: None })
     }

@@ -1,4 +1,4 @@
-//! The scorer as a process: features in, a probability out.
+//! Runs the scorer as a process.
 
 use runtime::Process;
 use scorer::Scorer;

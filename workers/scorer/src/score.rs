@@ -1,30 +1,32 @@
-//! Features in, probabilities out: every ride by the one model that was chosen for it.
+//! Scores rides: each by the model that was chosen for it. Pure.
 
-use crate::{artefact::Servable, named::Named};
+use crate::serve::{
+    artefact::Servable,
+    models::{Choice, Models},
+};
 use common::{
     features::FEATURE_COUNT,
     message::{
-        Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
-        ScoreRide, ScoredBy, Units,
+        Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
+        ScoredBy, Units,
     },
     weather::{self, Impossible},
 };
-use std::sync::Arc;
 
 /// Why a ride cannot be scored.
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Unscorable {
-    /// A feature the model needs is absent.
+    /// A feature that the model needs is absent.
     #[error("{0} is missing: the model needs it")]
     Missing(&'static str),
-    /// A feature has a value that cannot be.
+    /// A feature has an impossible value.
     #[error("{feature} is {value}: expected {expected}")]
     Impossible {
-        /// Feature.
+        /// Name of the feature.
         feature: &'static str,
-        /// As in the request.
+        /// Value in the request.
         value: f64,
-        /// What would be right, in the request's units.
+        /// Possible values, in the request's units.
         expected: String,
     },
 }
@@ -44,65 +46,29 @@ impl Unscorable {
     }
 }
 
-/// The models of one request: a snapshot, whatever is promoted meanwhile.
-pub(crate) struct Models {
-    /// The model of all rides.
-    pub(crate) all: Arc<Named>,
-    /// Those of breeds.
-    pub(crate) breeds: Vec<Arc<Named>>,
-    /// Who scores each ride, in the order of the request; empty: `all` does.
-    pub(crate) choices: Vec<Choice>,
-}
-
-/// Who scores a ride.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Choice {
-    /// The model of all rides: it names no breed.
-    All,
-    /// That of its breed, by its place in [`Models::breeds`].
-    Breed(usize),
-    /// The model of all rides, and why.
-    Fallback(Fallback),
-}
-
-impl Models {
-    /// Who scores the ride at this place of the request.
-    pub(crate) fn choice(&self, index: usize) -> Choice {
-        self.choices.get(index).copied().unwrap_or(Choice::All)
-    }
-
-    /// The model that is chosen.
-    pub(crate) fn model(&self, choice: Choice) -> &Servable {
-        match choice {
-            Choice::Breed(place) => &self.breeds[place].model,
-            Choice::All | Choice::Fallback(_) => &self.all.model,
-        }
-    }
-}
-
-/// What the model saw of a ride: the features it uses, in the order of its weights, and what it said.
+/// A score: the features that the model uses, in the order of its weights, and the probability.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Seen {
+pub(crate) struct Evaluation {
     pub(crate) features: [f64; FEATURE_COUNT],
     pub(crate) probability: f64,
 }
 
-/// Scores every ride of a request by one model, whatever their breeds. A ride that cannot be scored has its error in its place, with
+/// Scores every ride of a request by one model, whatever their breeds. The outcome of a ride that cannot be scored is an error with
 /// the path of the field.
 pub fn score(model: &Servable, request: &ScoreRequest) -> ScoreResponse {
     let rides = request.rides.iter().enumerate();
-    let scores = rides.map(|(index, ride)| outcome(model, Choice::All, index, ride, request).0).collect();
+    let scores = rides.map(|(index, ride)| outcome(model, Choice::Global, index, ride, request).0).collect();
     response(model, request, scores)
 }
 
-/// Scores every ride by the model chosen for it; with what the models saw, in the order of the rides.
-pub(crate) fn score_by(models: &Models, request: &ScoreRequest) -> (ScoreResponse, Vec<Option<Seen>>) {
+/// Scores every ride by the model chosen for it. Also returns the features and probabilities, in the order of the rides.
+pub(crate) fn score_by(models: &Models, request: &ScoreRequest) -> (ScoreResponse, Vec<Option<Evaluation>>) {
     let rides = request.rides.iter().enumerate().map(|(index, ride)| {
         let choice = models.choice(index);
         outcome(models.model(choice), choice, index, ride, request)
     });
-    let (scores, seen) = rides.unzip();
-    (response(&models.all.model, request, scores), seen)
+    let (scores, evaluations) = rides.unzip();
+    (response(&models.global.model, request, scores), evaluations)
 }
 
 fn response(model: &Servable, request: &ScoreRequest, scores: Vec<Score>) -> ScoreResponse {
@@ -123,17 +89,17 @@ fn outcome(
     index: usize,
     ride: &ScoreRide,
     request: &ScoreRequest,
-) -> (Score, Option<Seen>) {
-    let (outcome, seen) = match score_ride(model, ride, request.units) {
-        Ok(seen) => {
+) -> (Score, Option<Evaluation>) {
+    let (outcome, evaluation) = match score_ride(model, ride, request.units) {
+        Ok(evaluation) => {
             let (by, fallback) = match choice {
-                Choice::All => (None, None),
+                Choice::Global => (None, None),
                 Choice::Breed(_) => (Some(scored_by(model, request.explain)), None),
                 Choice::Fallback(why) => (None, Some(why)),
             };
-            let explanation = if request.explain { explain(model, &seen.features) } else { Vec::new() };
-            let (probability, service) = (seen.probability, seen.probability >= model.threshold);
-            (ScoreOutcome::Scored { probability, service, explanation, by, fallback }, Some(seen))
+            let explanation = if request.explain { explain(model, &evaluation.features) } else { Vec::new() };
+            let (probability, service) = (evaluation.probability, evaluation.probability >= model.threshold);
+            (ScoreOutcome::Scored { probability, service, explanation, by, fallback }, Some(evaluation))
         }
         Err(why) => {
             let (code, message) = (why.code(), why.to_string());
@@ -141,7 +107,7 @@ fn outcome(
             (ScoreOutcome::Failed { error: ScoreError { code, message, field } }, None)
         }
     };
-    (Score { ride_id: ride.ride_id.clone(), outcome }, seen)
+    (Score { ride_id: ride.ride_id.clone(), outcome }, evaluation)
 }
 
 fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
@@ -153,36 +119,36 @@ fn scored_by(model: &Servable, explained: bool) -> ScoredBy {
     }
 }
 
-/// The probability that a ride ends in a service request, 0 … 1.
+/// Returns the probability that a ride ends in a service request, 0 to 1.
 ///
 /// # Errors
-/// The first feature the model uses that is missing or cannot be.
+/// Fails on the first feature used by the model that is missing or impossible.
 pub fn probability(model: &Servable, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    score_ride(model, ride, units).map(|seen| seen.probability)
+    score_ride(model, ride, units).map(|evaluation| evaluation.probability)
 }
 
-/// The features of a ride and its probability.
-pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<Seen, Unscorable> {
+/// Returns the features of a ride and its probability.
+pub(crate) fn score_ride(model: &Servable, ride: &ScoreRide, units: Units) -> Result<Evaluation, Unscorable> {
     let features = features(model, ride, units)?;
     let probability = model.probability(&features);
-    // The log-odds of values near the end of what a number can hold are none.
+    // Values near the limits of floating point can give log-odds that are not a number.
     if probability.is_nan() {
         let feature = model.weights.first().map_or("distance", |weight| weight.feature().name);
-        let expected = "values one can compute with".into();
+        let expected = "values that give a finite score".into();
         return Err(Unscorable::Impossible { feature, value: features[0], expected });
     }
-    Ok(Seen { features, probability })
+    Ok(Evaluation { features, probability })
 }
 
-/// What each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of the features.
-/// Beside, and not instead of, [`Servable::probability`], which is the same bits whoever asks.
+/// Returns what each feature adds to the log-odds at the training mean: the largest first, equal ones in the order of the features.
+/// The probability itself comes from [`Servable::probability`], with the same bits with and without an explanation.
 fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contribution> {
     let contributions = model.weights.iter().zip(features).map(|(weight, &value)| {
         let log_odds = weight.per_unit * (value - weight.mean);
         Contribution {
             feature: weight.feature().name.to_owned(),
             value,
-            // JSON has no infinity; and no weight is no contribution, however far the value.
+            // JSON has no infinity, and a zero weight contributes nothing, whatever the value.
             log_odds: if weight.per_unit == 0.0 { 0.0 } else { log_odds.clamp(f64::MIN, f64::MAX) },
             outside_training: value < weight.min || value > weight.max,
         }
@@ -192,13 +158,13 @@ fn explain(model: &Servable, features: &[f64; FEATURE_COUNT]) -> Vec<Contributio
     contributions
 }
 
-/// The features the model uses, in the order of its weights and the units of the dataset. Others may be missing, or anything.
+/// Returns the features that the model uses, in the order of its weights and the units of the dataset. Others may have any value.
 fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FEATURE_COUNT], Unscorable> {
     let mut features = [0.0; FEATURE_COUNT];
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
         let name = weight.feature().name;
         *slot = read(name, ride, units)?;
-        // Each feature is checked by itself first, so that the error names the first one at fault.
+        // Each feature is checked alone first, so that the error names the first invalid one.
         let only = |feature: &str| (name == feature).then_some(*slot);
         weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
     }
@@ -212,7 +178,7 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     }
 }
 
-/// The error about impossible weather, with the value as the request has it.
+/// Returns the error of impossible weather, with the value in the request.
 fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     let feature = why.feature();
     let given = match feature {
@@ -227,7 +193,7 @@ fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     Unscorable::Impossible { feature, value: given.unwrap_or(f64::NAN), expected }
 }
 
-/// One feature in the unit of the dataset. Whether the weather is possible is checked once all of it is known.
+/// Reads one feature in the unit of the dataset. Weather is checked by the caller, when all of it is known.
 fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
     let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
     let (given, is_possible, expected): (_, fn(f64) -> bool, _) = match feature {
@@ -249,7 +215,7 @@ fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Un
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::artefact::tests::{model, served};
+    use crate::serve::artefact::tests::{model, served};
     use common::{
         features::{FEATURES, FeatureSet},
         message::{Message, PrecipitationUnit, TemperatureUnit, decode},
@@ -309,13 +275,13 @@ mod tests {
             (metric, TemperatureUnit::Celsius, PrecipitationUnit::Millimetre),
             (imperial, TemperatureUnit::Fahrenheit, PrecipitationUnit::Inch),
         ] {
-            let found = probability(&model, &ride, Units { temperature, precipitation }).unwrap();
-            assert!((found - expected).abs() < 1e-12, "{found} {expected}");
+            let actual = probability(&model, &ride, Units { temperature, precipitation }).unwrap();
+            assert!((actual - expected).abs() < 1e-12, "{actual} {expected}");
         }
     }
 
     #[test]
-    fn one_ride_that_cannot_be_scored_leaves_its_neighbours_their_score() {
+    fn a_ride_that_cannot_be_scored_does_not_affect_others() {
         let response = score(&served(&model("m")), &request(vec![ride(), ScoreRide { tmin: None, ..ride() }, ride()]));
         response.check().unwrap();
         assert!(matches!(response.scores[0].outcome, ScoreOutcome::Scored { .. }));
@@ -326,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_is_refused_by_its_field() {
+    fn an_impossible_value_is_refused_with_its_field() {
         let impossible = |ride, units, field: &str| {
             let error = error(ride, units);
             assert_eq!(error.code, ScoreErrorCode::ImpossibleFeature, "{error:?}");
@@ -347,21 +313,20 @@ mod tests {
         assert_eq!(error(ScoreRide::default(), Units::default()).message, "distance is missing: the model needs it");
     }
 
-    /// The weather of a day is checked as in the join, in the units of the request, and the message is that of the same
-    /// check.
+    /// The weather of a day is checked as in the join, in the units of the request, with the same message.
     #[test]
-    fn weather_is_possible_here_exactly_when_a_join_takes_it() {
+    fn weather_is_possible_here_exactly_if_the_join_accepts_it() {
         let values = [-1_000.5, -1_000.0, -0.5, 0.0, 97.0, 176.0, 700.0, 700.5, 20_000.0, 20_000.5];
         let model = served(&model("m"));
         for tmin in values {
             for tmax in values {
                 for prcp in values {
                     let ride = ScoreRide { tmin: Some(tmin), tmax: Some(tmax), prcp: Some(prcp), ..ride() };
-                    let found = probability(&model, &ride, Units::default());
+                    let actual = probability(&model, &ride, Units::default());
                     match weather::check(ride.tmin, ride.tmax, ride.prcp) {
-                        Ok(()) => assert!(found.is_ok(), "{ride:?}: {found:?}"),
+                        Ok(()) => assert!(actual.is_ok(), "{ride:?}: {actual:?}"),
                         Err(why) => {
-                            let message = found.unwrap_err().to_string();
+                            let message = actual.unwrap_err().to_string();
                             assert!(message.starts_with(why.feature()), "{ride:?}: {message}");
                             assert!(message.contains(why.expected()), "{ride:?}: {message}");
                         }
@@ -371,10 +336,10 @@ mod tests {
         }
     }
 
-    /// A model of mileage alone scores a ride whose weather is missing or absurd, and explains it by mileage alone; one of the
+    /// A model of mileage alone scores a ride whose weather is missing or impossible, and explains it by mileage alone; a model of the
     /// weather does not.
     #[test]
-    fn what_a_model_does_not_use_may_be_missing() {
+    fn features_that_a_model_does_not_use_may_be_missing() {
         let of = |set: FeatureSet| {
             let mut model = model("m");
             let mut used = set.used().into_iter();
@@ -389,15 +354,15 @@ mod tests {
             panic!("{response:?}")
         };
         assert!((probability - logistic(-19.2 + 0.75 * 30.0 - 0.011 * 310.0)).abs() < 1e-12);
-        let told: Vec<_> = explanation.iter().map(|contribution| contribution.feature.as_str()).collect();
-        assert_eq!(told, ["distance", "magicpoints", "healthpoints"]);
+        let features: Vec<_> = explanation.iter().map(|contribution| contribution.feature.as_str()).collect();
+        assert_eq!(features, ["distance", "magicpoints", "healthpoints"]);
         let ScoreOutcome::Failed { error } = &score(&of(FeatureSet::Weather), &request).scores[0].outcome else {
             panic!("scored without its weather")
         };
         assert_eq!(error.field.as_deref(), Some("rides[0].tmin"));
     }
 
-    /// Rides as they are, and a model trained on such, `intercept` the log-odds at their mean.
+    /// A plausible ride, and a model with a consistent intercept.
     fn explainable() -> impl Strategy<Value = (Model, ScoreRide)> {
         let coefficient = |weight: f64, low: f64, high: f64| {
             (-weight..weight, low..high, low..high, low..high).prop_map(|(per_unit, mean, min, max)| {
@@ -445,10 +410,10 @@ mod tests {
         }
     }
 
-    /// The contributions come largest first, those that are equal in the order of the features, in units of the dataset;
-    /// a value beyond those trained on says so.
+    /// Contributions are sorted by size, equal ones in the order of the features, with values in units of the dataset. Values outside
+    /// the training range are marked.
     #[test]
-    fn an_explanation_is_in_order_and_knows_what_the_model_never_saw() {
+    fn an_explanation_is_sorted_and_marks_values_outside_training() {
         let mut model = model("m");
         for coefficient in &mut model.coefficients {
             (coefficient.per_unit, coefficient.mean) = (0.0, 100.0);
@@ -460,7 +425,8 @@ mod tests {
         let units = Units { precipitation: PrecipitationUnit::Inch, ..Units::default() };
         let response = score(&served(&model), &ScoreRequest { explain: true, units, ..request(vec![inch]) });
         let ScoreOutcome::Scored { explanation, .. } = &response.scores[0].outcome else { panic!("{response:?}") };
-        let told: Vec<_> = explanation.iter().map(|c| (c.feature.as_str(), c.value, c.outside_training)).collect();
+        let contributions: Vec<_> =
+            explanation.iter().map(|c| (c.feature.as_str(), c.value, c.outside_training)).collect();
         let expected = [
             ("prcp", 508.0, true),
             ("tmin", 50.0, false),
@@ -469,7 +435,7 @@ mod tests {
             ("magicpoints", 310.0, false),
             ("tmax", 150.0, false),
         ];
-        assert_eq!(told, expected);
+        assert_eq!(contributions, expected);
         assert!((explanation[0].log_odds - 4.08).abs() < 1e-12 && explanation[1].log_odds == 1.0, "{explanation:?}");
         let plain = serde_json::to_string(&score(&served(&model), &request(vec![ride()]))).unwrap();
         assert!(!plain.contains("explanation") && !plain.contains("baseline"), "{plain}");
@@ -480,16 +446,15 @@ mod tests {
     }
 
     proptest! {
-        /// What is told as the reason is the reason: baseline and contributions add up to the probability, which is the same
-        /// to the last bit whether or not reasons are asked for.
+        /// Baseline and contributions add up to the probability, which is the same to the last bit with and without an explanation.
         #[test]
         fn an_explanation_adds_up_to_the_probability((model, ride) in explainable()) {
             let (response, explained, contributions) = explanation(&model, ride.clone());
             let plain = probability(&served(&model), &ride, Units::default()).unwrap();
             prop_assert_eq!(explained.to_bits(), plain.to_bits());
             let sum: f64 = contributions.iter().map(|contribution| contribution.log_odds).sum();
-            let told = logistic(response.baseline_log_odds.unwrap() + sum);
-            prop_assert!((told - plain).abs() < 1e-12, "{} {}", told, plain);
+            let explained_sum = logistic(response.baseline_log_odds.unwrap() + sum);
+            prop_assert!((explained_sum - plain).abs() < 1e-12, "{} {}", explained_sum, plain);
             prop_assert!(contributions.is_sorted_by(|a, b| a.log_odds.abs() >= b.log_odds.abs()));
             for (contribution, coefficient) in
                 contributions.iter().flat_map(|c| model.coefficients.iter().map(move |k| (c, k)))

@@ -1,4 +1,4 @@
-//! The scorer on stores in memory, in a folder, and on slow ones.
+//! The scorer on stores in memory, in a folder, and on slow stores.
 
 mod breeds;
 mod counting;
@@ -6,7 +6,7 @@ mod reply_address;
 mod served;
 
 use super::*;
-use crate::artefact::tests::{alias, encoded, model};
+use crate::serve::artefact::tests::{alias, encoded, model};
 use common::{
     message::{ScoreOutcome, ScoreRide, Units, recognise},
     model::{Alias, AliasName, Model, logistic},
@@ -20,7 +20,7 @@ use records::{StoreSettings, store};
 use runtime::config::Settings as _;
 use tokio::time::Instant;
 
-/// As the broker names it.
+/// A reply queue as the broker names it.
 const REPLY_QUEUE: &str = "amq.gen-answers";
 
 fn memory() -> Store {
@@ -31,7 +31,7 @@ fn scorer(store: &Store) -> Scorer {
     Scorer::new(Settings::default(), Arc::clone(store))
 }
 
-/// The artefact `id`: its log-odds at all features 0 are its name where that is a number, tenths, and else 0.
+/// The artefact `id`. Its log-odds with all features 0 are a tenth of the id if that is a number, else 0.
 fn artefact(id: &str) -> Model {
     Model { intercept: id.parse::<f64>().unwrap_or_default() / 10.0, ..model(id) }
 }
@@ -40,19 +40,19 @@ async fn put_model(store: &Store, id: &str) {
     store::write(store, &layout::model(layout::GLOBAL_MODEL, id), encoded(&artefact(id))).await.unwrap();
 }
 
-/// The last of the line is champion now.
+/// The champion's alias with this history; the last version is the champion.
 fn champion(line: &[&str]) -> Alias {
     let line: Vec<Model> = line.iter().map(|id| artefact(id)).collect();
     alias(AliasName::Champion, &line.iter().collect::<Vec<_>>())
 }
 
-/// Says that the last of the line is champion now.
+/// Stores the champion's alias with this history.
 async fn put_champion(store: &Store, line: &[&str]) {
     let body = serde_json::to_vec(&champion(line)).unwrap();
     store::write(store, &layout::champion(layout::GLOBAL_MODEL), body).await.unwrap();
 }
 
-/// The event: `id` was promoted.
+/// Delivers the event of a promotion of `id`.
 async fn promote(scorer: &Scorer, id: &str) {
     let Alias { model, model_id, object, .. } = champion(&[id]);
     let promoted = ModelPromoted { model, model_id, object, previous_model_id: None, why: None };
@@ -108,14 +108,14 @@ fn code(response: &ScoreResponse) -> ScoreErrorCode {
 }
 
 #[tokio::test]
-async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
+async fn without_a_model_the_answer_is_a_typed_error() {
     let store = memory();
     let scorer = scorer(&store);
     scorer.connected().await.unwrap();
     assert_eq!(code(&ask(&scorer, 1).await.unwrap()), ScoreErrorCode::NoModel);
     put_model(&store, "10").await;
     put_champion(&store, &["10"]).await;
-    // No event came: the request itself is the occasion to look.
+    // No event arrived: the request itself triggers a read.
     let response = ask(&scorer, 3).await.unwrap();
     assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("10"), 3));
     for score in response.scores {
@@ -125,7 +125,7 @@ async fn without_a_model_there_is_a_typed_error_and_with_one_an_answer() {
 }
 
 #[tokio::test]
-async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
+async fn promotions_are_followed_and_delayed_ones_of_older_models_are_not() {
     let store = memory();
     let scorer = scorer(&store);
     for id in ["a", "b"] {
@@ -139,15 +139,15 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     assert_eq!(scorer.serves().as_deref(), Some("b"));
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("b"));
-    // A slow trainer put its own generation back into the alias, and has not repaired it yet.
+    // A slow trainer wrote its own generation over the alias, and has not repaired it yet.
     put_champion(&store, &["a"]).await;
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("b"));
-    // Back to an older model on purpose is a new generation.
+    // A deliberate return to an older model is a new generation.
     put_champion(&store, &["a", "b", "a"]).await;
     promote(&scorer, "a").await;
     assert_eq!(scorer.serves().as_deref(), Some("a"));
-    // An alias remembers only the last of a long line.
+    // An alias keeps only the end of a long history.
     let put = async |alias: Alias| {
         store::write(&store, &layout::champion(layout::GLOBAL_MODEL), serde_json::to_vec(&alias).unwrap())
             .await
@@ -157,15 +157,15 @@ async fn promotions_are_followed_and_a_late_one_of_an_older_model_is_not() {
     put(Alias { generation: 70, ..champion(&["a", "b"]) }).await;
     assert_eq!(scorer.serves().as_deref(), Some("b"));
     put(Alias { generation: 69, ..champion(&["b", "a"]) }).await;
-    assert_eq!(scorer.serves().as_deref(), Some("b"), "it is the one before");
-    // A store that began anew has another line.
+    assert_eq!(scorer.serves().as_deref(), Some("b"), "an earlier generation");
+    // A store that was emptied has another history.
     put_model(&store, "10").await;
     put(champion(&["10"])).await;
     assert_eq!(scorer.serves().as_deref(), Some("10"));
 }
 
-/// No event tells of it: a promotion and a roll-back are followed within `follow_ms`. While requests come, one of them is the occasion
-/// to look behind the scenes; after a silence the first one waits for the look.
+/// Without an event, a promotion and a roll-back are followed within `follow_ms`. While requests arrive, one of them triggers a read
+/// in the background; after a pause the first one waits for the read.
 #[tokio::test(start_paused = true)]
 async fn a_change_of_champion_is_followed_without_an_event() {
     let store = memory();
@@ -179,7 +179,7 @@ async fn a_change_of_champion_is_followed_without_an_event() {
     for (line, before, after) in [(&["a", "b"][..], "a", "b"), (&["a", "b", "a"], "b", "a")] {
         put_champion(&store, line).await;
         for _ in 0..10 {
-            assert_eq!(answered().await, before, "not looked at again yet");
+            assert_eq!(answered().await, before, "not read again yet");
         }
         tokio::time::sleep(Duration::from_millis(501)).await;
         assert_eq!(answered().await, before);
@@ -192,10 +192,10 @@ async fn a_change_of_champion_is_followed_without_an_event() {
     assert_eq!(all_at_once, vec!["b"; 10], "an hour without a request");
 }
 
-/// A store that does not answer holds requests up once in a while, never for long and never all of them: what is known answers, in the
-/// request's time.
+/// A store that does not answer delays requests rarely, briefly, and never all of them: the known model scores within the request's
+/// time.
 #[tokio::test(start_paused = true)]
-async fn a_store_that_hangs_holds_nobody_up_for_long() {
+async fn a_store_that_hangs_delays_no_request_for_long() {
     let inner = memory();
     put_model(&inner, "a").await;
     put_champion(&inner, &["a"]).await;
@@ -221,7 +221,7 @@ async fn a_store_that_hangs_holds_nobody_up_for_long() {
     let waits = futures::future::join_all(many).await;
     assert_eq!(waits.iter().filter(|wait| wait.is_zero()).count(), 20 - WAITING_MAX, "{waits:?}");
 
-    // Champion and a breed's model both wait for the store, within the time of one request.
+    // The champion and a breed model both wait for the store, within the time of one request.
     tokio::time::sleep(Duration::from_secs(2)).await;
     let mut rides = request(1);
     rides.rides[0].breed = Some("qilin".to_owned());
@@ -229,9 +229,9 @@ async fn a_store_that_hangs_holds_nobody_up_for_long() {
     assert_eq!((response.model_id.as_deref(), response.scores.len()), (Some("a"), 1), "{response:?}");
 }
 
-/// An artefact that was overwritten after it got its name is not served.
+/// An artefact that was overwritten after its promotion is not served.
 #[tokio::test]
-async fn an_artefact_with_other_bytes_than_were_named_is_not_served() {
+async fn an_artefact_with_other_bytes_than_the_alias_names_is_not_served() {
     let store = memory();
     let scorer = scorer(&store);
     put_model(&store, "a").await;
@@ -248,7 +248,7 @@ async fn an_artefact_with_other_bytes_than_were_named_is_not_served() {
 }
 
 #[tokio::test]
-async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_stays() {
+async fn an_incomplete_or_invalid_artefact_is_not_served_and_the_last_good_one_stays() {
     let store = memory();
     let scorer = scorer(&store);
     put_model(&store, "a").await;
@@ -273,9 +273,9 @@ async fn what_is_half_written_or_wrong_is_never_served_and_the_last_good_model_s
     assert_eq!(scorer.serves().as_deref(), Some("b"));
 }
 
-/// The alias may be out of date after a late write; the generations decide.
+/// The alias may be outdated after a delayed write; the generations are authoritative.
 #[tokio::test]
-async fn a_scorer_that_starts_follows_the_generations_beyond_the_alias() {
+async fn a_starting_scorer_follows_the_generations_beyond_the_alias() {
     let store = memory();
     for id in ["a", "b"] {
         put_model(&store, id).await;
@@ -292,7 +292,7 @@ async fn a_scorer_that_starts_follows_the_generations_beyond_the_alias() {
 }
 
 #[tokio::test]
-async fn a_champion_is_read_from_among_the_models_alone() {
+async fn a_champion_is_read_from_the_folder_of_models_only() {
     let store = memory();
     let scorer = scorer(&store);
     put_model(&store, "a").await;
@@ -314,7 +314,7 @@ async fn a_champion_is_read_from_among_the_models_alone() {
 }
 
 #[tokio::test]
-async fn a_half_written_first_model_is_no_model() {
+async fn an_incomplete_first_model_does_not_count() {
     let store = memory();
     let scorer = scorer(&store);
     put_champion(&store, &["a"]).await;
@@ -325,7 +325,7 @@ async fn a_half_written_first_model_is_no_model() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_answer_is_of_one_model_while_models_are_swapped() {
+async fn every_answer_is_by_one_model_during_promotions() {
     let store = memory();
     let scorer = Arc::new(scorer(&store));
     let ids: Vec<String> = (0..40).map(|index| index.to_string()).collect();
@@ -361,14 +361,14 @@ async fn every_answer_is_of_one_model_while_models_are_swapped() {
 }
 
 #[tokio::test]
-async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_error() {
+async fn during_an_outage_of_the_store_the_last_good_model_scores() {
     let folder = tempfile::tempdir().unwrap();
     let store =
         store::open(&StoreSettings { url: folder.path().to_str().unwrap().to_owned(), ..StoreSettings::default() })
             .unwrap();
     let (family, aside) = (folder.path().join("models/service-request"), folder.path().join("aside"));
     std::fs::create_dir(folder.path().join("models")).unwrap();
-    // A file where a folder should be: every reading fails.
+    // A file in place of a folder: every read fails.
     std::fs::write(&family, "").unwrap();
     let scorer = scorer(&store);
     scorer.connected().await.unwrap();
@@ -377,7 +377,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
     let reply = scorer.answer_failure(&properties(), &failure).unwrap();
     assert_eq!(code(&serde_json::from_slice(&reply.body).unwrap()), ScoreErrorCode::Internal);
     for answer in futures::future::join_all((0..20).map(|_| ask(&scorer, 1))).await {
-        assert!(matches!(answer, Err(Failure::Outage { .. })), "no request is told that there is no model: {answer:?}");
+        assert!(matches!(answer, Err(Failure::Outage { .. })), "no answer says that there is no model: {answer:?}");
     }
 
     std::fs::remove_file(&family).unwrap();
@@ -392,7 +392,7 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
     promote(&scorer, "b").await;
     assert_eq!(ask(&scorer, 1).await.unwrap().model_id.as_deref(), Some("a"));
 
-    // The store is back; no further event comes, requests are the occasion to read the champion again.
+    // The store is back. No further event arrives: requests trigger the read of the champion.
     std::fs::remove_file(&family).unwrap();
     std::fs::rename(&aside, &family).unwrap();
     while ask(&scorer, 1).await.unwrap().model_id.as_deref() != Some("b") {
@@ -400,9 +400,9 @@ async fn while_the_store_is_away_the_last_good_model_answers_and_without_one_an_
     }
 }
 
-/// A store that takes a minute for an object: who does not wait that long has an answer when its `expiration` ends, not after.
+/// With a store that takes a minute per object, a shorter request is answered when its `expiration` ends, not later.
 #[tokio::test(start_paused = true)]
-async fn an_answer_comes_within_the_expiration_of_its_request() {
+async fn an_answer_is_sent_within_the_expiration_of_its_request() {
     let inner = memory();
     put_model(&inner, "a").await;
     put_champion(&inner, &["a"]).await;
@@ -412,18 +412,18 @@ async fn an_answer_comes_within_the_expiration_of_its_request() {
     for expiration_ms in [0, 1, 5_000] {
         let asked = Instant::now();
         let response = ask_within(&scorer, 1, Some(expiration_ms)).await.unwrap();
-        assert_eq!(asked.elapsed(), Duration::from_millis(expiration_ms), "told at once, when its time is over");
+        assert_eq!(asked.elapsed(), Duration::from_millis(expiration_ms), "answered when its time is over");
         assert_eq!((code(&response), response.scores.len()), (ScoreErrorCode::DeadlineExceeded, 0));
-        let told = response.error.unwrap().message;
-        assert!(told.contains(&format!("{expiration_ms} ms")) && told.contains("being read"), "{told}");
+        let message = response.error.unwrap().message;
+        assert!(message.contains(&format!("{expiration_ms} ms")) && message.contains("being read"), "{message}");
     }
-    // Alias, the generation that would follow it, and model, a minute each; from then on no request waits for the store.
+    // Alias, the next generation and model take a minute each; after that no request waits for the store.
     assert_eq!(ask_within(&scorer, 1, Some(181_000)).await.unwrap().model_id.as_deref(), Some("a"));
     assert_eq!(ask_within(&scorer, 1, Some(0)).await.unwrap().scores.len(), 1);
 }
 
 #[tokio::test]
-async fn a_request_too_large_or_without_a_way_back_is_refused() {
+async fn a_request_that_is_too_large_or_has_no_reply_address_is_refused() {
     let store = memory();
     put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;
@@ -441,7 +441,7 @@ async fn a_request_too_large_or_without_a_way_back_is_refused() {
 }
 
 #[test]
-fn what_cannot_be_read_is_answered_with_the_path_of_the_field() {
+fn an_undecodable_request_is_answered_with_the_path_of_the_field() {
     let scorer = scorer(&memory());
     let reply = |properties: &Properties, why: &Undecodable| -> ScoreResponse {
         serde_json::from_slice(&scorer.answer_undecodable(properties, why).unwrap().body).unwrap()

@@ -1,11 +1,10 @@
-//! `/v1/fleet`: where everything is, once or as it happens.
+//! `/v1/fleet`: the state of the fleet, once or as a stream; its topology and dead letters.
 
 use crate::{
-    App,
-    extract::Asked,
-    letters::{DeadLetter, LETTERS_MAX},
-    observe::{Event, Snapshot},
-    problem::Problem,
+    app::App,
+    batches::dead_letters::{DeadLetter, LETTERS_MAX},
+    fleet::observe::{Event, Snapshot},
+    http::{extract::Query, problem::Problem},
 };
 use axum::{
     Json,
@@ -20,16 +19,16 @@ use std::{collections::BTreeSet, convert::Infallible, sync::Arc, time::Duration}
 use tokio::sync::broadcast::{Receiver, error::RecvError};
 use utoipa::{IntoParams, ToSchema};
 
-/// Between one look and the next.
+/// Interval between two snapshots of a stream.
 const EVERY: Duration = Duration::from_secs(1);
 
-/// Queues, broker, gateway and champion at this moment.
+/// Returns the current state of queues, broker, gateway and champion.
 #[utoipa::path(get, path = "/v1/fleet", tag = "Fleet", responses((status = 200, description = "The fleet", body = Snapshot)))]
 pub(crate) async fn snapshot(State(app): State<Arc<App>>) -> Json<Snapshot> {
     Json((*app.observer.snapshot(app.draining.is_cancelled()).await).clone())
 }
 
-/// The same once a second, and events as they happen: `fleet`, `batch`, `model`, `dead`.
+/// Streams the state once a second as `fleet`, and events as they happen: `batch`, `model`, `dead`.
 #[utoipa::path(get, path = "/v1/fleet/events", tag = "Fleet",
     responses((status = 200, description = "Server-sent events, without end", body = String, content_type = "text/event-stream")))]
 pub(crate) async fn events(
@@ -55,37 +54,41 @@ pub(crate) async fn events(
 
 async fn tick(app: &App) -> sse::Event {
     let snapshot = app.observer.snapshot(app.draining.is_cancelled()).await;
-    told("fleet", &*snapshot)
+    sse_event("fleet", &*snapshot)
 }
 
 async fn next(events: &mut Receiver<Event>) -> sse::Event {
     loop {
         return match events.recv().await {
-            Ok(Event::Batch { batch_id, state }) => told("batch", &json!({ "batch_id": batch_id, "state": state })),
-            Ok(Event::Model { model, model_id }) => told("model", &json!({ "model": model, "model_id": model_id })),
-            Ok(Event::Dead { queue }) => told("dead", &json!({ "queue": queue })),
-            // Too slow for all of them: the page reads everything anew with the next.
+            Ok(Event::Batch { batch_id, state }) => {
+                sse_event("batch", &json!({ "batch_id": batch_id, "state": state }))
+            }
+            Ok(Event::Model { model, model_id }) => {
+                sse_event("model", &json!({ "model": model, "model_id": model_id }))
+            }
+            Ok(Event::Dead { queue }) => sse_event("dead", &json!({ "queue": queue })),
+            // The client missed events: the page reloads everything with the next one.
             Err(RecvError::Lagged(_)) => continue,
             Err(RecvError::Closed) => std::future::pending().await,
         };
     }
 }
 
-fn told(name: &str, data: &impl Serialize) -> sse::Event {
+fn sse_event(name: &str, data: &impl Serialize) -> sse::Event {
     let data = serde_json::to_string(data).unwrap_or_else(|error| json!({ "error": error.to_string() }).to_string());
     sse::Event::default().event(name).data(data)
 }
 
-/// Who sends what to whom.
+/// The messages between workers.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Flow {
     flow: Vec<Edge>,
 }
 
-/// A message on its way.
+/// A message from a sender to a queue.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 pub(crate) struct Edge {
-    /// A worker, or `publisher` or `client` outside.
+    /// A worker; `publisher` or `client` outside the fleet.
     from: String,
     /// A queue.
     to: String,
@@ -93,7 +96,7 @@ pub(crate) struct Edge {
     message: String,
 }
 
-/// The fleet as a graph: who sends what to whom.
+/// Returns the fleet as a graph: which worker sends which message to which queue.
 #[utoipa::path(get, path = "/v1/topology", tag = "Fleet", responses((status = 200, description = "The graph", body = Flow)))]
 pub(crate) async fn flow() -> Json<Flow> {
     let topology = Topology::of_fleet("");
@@ -119,12 +122,12 @@ pub(crate) async fn flow() -> Json<Flow> {
     Json(Flow { flow: edges.into_iter().collect() })
 }
 
-/// How many dead letters to list.
+/// Page of dead letters to list.
 #[derive(Debug, Deserialize, IntoParams)]
 #[serde(default)]
 #[into_params(parameter_in = Query)]
 pub(crate) struct Listing {
-    /// At most.
+    /// Maximum number of dead letters.
     #[param(required = false, minimum = 1, maximum = 500, default = 100)]
     limit: usize,
 }
@@ -135,21 +138,21 @@ impl Default for Listing {
     }
 }
 
-/// Messages that were given up.
+/// Messages that workers gave up.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct DeadLetters {
-    /// How many there are.
+    /// Number of all dead letters.
     total: u64,
-    /// Of each queue the oldest first.
+    /// By queue, the oldest first.
     letters: Vec<DeadLetter>,
 }
 
-/// The dead letters, with their reasons. `wildrydes dead` shows, replays and drops them.
+/// Lists dead letters with their reasons. `wildrydes dead` shows, replays and drops them.
 #[utoipa::path(get, path = "/v1/dead-letters", tag = "Fleet", params(Listing),
     responses((status = 200, description = "The dead letters", body = DeadLetters)))]
 pub(crate) async fn dead(
     State(app): State<Arc<App>>,
-    Asked(listing): Asked<Listing>,
+    Query(listing): Query<Listing>,
 ) -> Result<Json<DeadLetters>, Problem> {
     if !(1..=LETTERS_MAX).contains(&listing.limit) {
         return Err(Problem::invalid(

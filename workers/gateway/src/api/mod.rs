@@ -1,4 +1,6 @@
-//! Every path, and the OpenAPI document that comes out of them.
+//! Every path: handlers, one file per subject, and the OpenAPI document that is generated from them.
+//!
+//! Depends on all other rooms.
 
 pub(crate) mod batches;
 pub(crate) mod fleet;
@@ -6,13 +8,12 @@ pub(crate) mod health;
 pub(crate) mod inference;
 pub(crate) mod models;
 pub(crate) mod score;
-pub(crate) mod score_body;
 pub(crate) mod workshop;
 
 use crate::{
-    App, page,
-    problem::Problem,
-    server,
+    app::App,
+    http::{auth::guard, problem::Problem},
+    page,
     settings::{Auth, Scope},
 };
 use axum::{
@@ -29,49 +30,49 @@ use utoipa::{
 };
 use utoipa_axum::{router::OpenApiRouter, routes};
 
-/// The document's own words.
+/// The document without its paths.
 #[derive(OpenApi)]
 #[openapi(
     info(
         title = "Wild Rydes",
-        description = "How likely does a ride end in a service request? Scores, batches, models, and the fleet itself. Errors are \
-            problem details (RFC 9457). Every request has a deadline; 503 says in Retry-After when to try again.",
+        description = "The probability that a ride ends in a service request: scores, batches, models, and the fleet itself. Errors are \
+            problem details (RFC 9457). Every request has a deadline. With 503, the header Retry-After says when to retry.",
         license(name = "Apache-2.0", identifier = "Apache-2.0")
     ),
     security(("bearer" = []), ("key" = [])),
     tags(
-        (name = "Scores", description = "Features in, a probability and its reasons out"),
+        (name = "Scores", description = "Features in, a probability and its explanation out"),
         (name = "Batches", description = "Rides in, datasets out"),
         (name = "Models", description = "Artefacts and metrics"),
-        (name = "Fleet", description = "Where everything is"),
+        (name = "Fleet", description = "Queues, events and dead letters"),
         (name = "Open Inference Protocol", description = "For clients of model servers (KServe V2)"),
-        (name = "Operation", description = "Health and counters"),
+        (name = "Operation", description = "Health and metrics"),
     ),
     components(schemas(Problem))
 )]
 struct Document;
 
-/// What may be answered beside the answer: by status, in words.
+/// Problems that every operation may answer with: status and description.
 const PROBLEMS: [(u16, &str); 14] = [
-    (400, "Not even readable"),
-    (401, "A key is needed"),
-    (403, "The key does not open this"),
-    (404, "There is no such thing"),
-    (408, "The body did not come"),
-    (409, "Something else is there under that name"),
-    (413, "More than is taken at once"),
-    (415, "Not in this form"),
-    (421, "The header Host names no host that is answered"),
-    (422, "A field cannot be"),
+    (400, "The request is malformed"),
+    (401, "An API key is needed"),
+    (403, "The API key lacks the scope"),
+    (404, "Not found"),
+    (408, "The body arrived too slowly"),
+    (409, "The name is already in use"),
+    (413, "The request is too large"),
+    (415, "Unsupported media type"),
+    (421, "The header Host names a host that is not served"),
+    (422, "A field is invalid"),
     (429, "Too many requests"),
     (500, "The gateway failed"),
-    (503, "Not possible at the moment"),
+    (503, "Temporarily unavailable"),
     (504, "No answer in time"),
 ];
 
-/// All paths, and the document that describes them.
+/// Builds the router of all paths, with the document that describes them.
 pub(crate) fn router(app: &Arc<App>) -> Router {
-    let guarded = |scope| middleware::from_fn_with_state((Arc::clone(app), scope), server::guard);
+    let guarded = |scope| middleware::from_fn_with_state((Arc::clone(&app.api_keys), scope), guard);
     let read = OpenApiRouter::with_openapi(Document::openapi())
         .routes(routes!(score::score))
         .routes(routes!(workshop::workshop))
@@ -97,7 +98,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .routes(routes!(inference::infer_version))
         .route_layer(guarded(Scope::Read));
     let workshop = OpenApiRouter::new().route("/", post(workshop::workshop)).route_layer(guarded(Scope::Read));
-    let write = OpenApiRouter::new().routes(routes!(batches::hand_in)).route_layer(guarded(Scope::Write));
+    let write = OpenApiRouter::new().routes(routes!(batches::submit)).route_layer(guarded(Scope::Write));
     let open = OpenApiRouter::new()
         .routes(routes!(inference::live))
         .routes(routes!(inference::ready))
@@ -118,7 +119,7 @@ pub(crate) fn router(app: &Arc<App>) -> Router {
         .with_state(Arc::clone(app))
 }
 
-/// A name of its own for each operation, out of its path: that of `GET /v1/batches/{batch_id}` is `get_batches_by_batch_id`.
+/// Returns a unique operation id, derived from the path: that of `GET /v1/batches/{batch_id}` is `get_batches_by_batch_id`.
 fn name_of(method: &HttpMethod, path: &str) -> String {
     let mut name = if matches!(method, HttpMethod::Get) { "get" } else { "post" }.to_owned();
     for part in path.split('/').filter(|part| !part.is_empty() && *part != "v1") {
@@ -130,7 +131,7 @@ fn name_of(method: &HttpMethod, path: &str) -> String {
     name.replace(['.', '-'], "_")
 }
 
-/// Adds what is the same everywhere: keys, and the problems.
+/// Adds to all operations what they share: keys and problems.
 fn complete(document: &mut openapi::OpenApi) {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).description(Some("An API key")).build();

@@ -1,10 +1,11 @@
 //! `/v1/models`: artefacts, metrics, the champion.
 
 use crate::{
-    App,
-    extract::Path,
-    problem::Problem,
-    uploads::{store_away, store_failed},
+    app::App,
+    http::{
+        extract::Path,
+        problem::{Problem, store_away, store_failed},
+    },
 };
 use axum::{
     Json,
@@ -25,7 +26,7 @@ use serde_json::Value;
 use std::sync::Arc;
 use utoipa::ToSchema;
 
-/// Champions of the past whose metrics are read.
+/// Maximum number of former champions whose metrics are read.
 const HISTORY_MAX: usize = 50;
 
 /// The model families.
@@ -38,12 +39,12 @@ pub(crate) struct Models {
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Family {
     model: String,
-    /// The version that is served.
+    /// The served version.
     #[schema(required = true)]
     champion: Option<String>,
-    /// Versions there are.
+    /// Number of versions.
     versions: usize,
-    /// Breeds that have a model of their own beside it: the families `<model>--<breed>`.
+    /// Number of breed models beside it: the families `<model>--<breed>`.
     breeds: usize,
 }
 
@@ -54,34 +55,34 @@ pub(crate) struct FamilyInFull {
     /// The artefact, as `schemas/model.v1.json` describes it.
     #[schema(value_type = Option<Object>, required = true)]
     champion: Option<Model>,
-    /// The version that answers the same requests unheard; null when there is none beside the champion.
+    /// The version in shadow scoring: it scores the same requests, and its scores are recorded but never returned. Null if none.
     #[schema(required = true)]
     challenger: Option<NamedVersion>,
-    /// Champions, the newest first.
+    /// Champions, newest first.
     history: Vec<NamedVersion>,
 }
 
-/// A version that has or had a name.
+/// A version that an alias names or named.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NamedVersion {
     model_id: String,
-    /// Who gave it the name: a worker and its version, or a person.
+    /// Who set the alias: a worker and its version, or a person.
     by: String,
-    /// When, RFC 3339 in UTC.
+    /// When the alias was set, RFC 3339 in UTC.
     at: String,
-    /// Why.
+    /// Why the alias was set.
     why: String,
-    /// Rides it was trained on; absent when its artefact is gone.
+    /// Number of training rides; absent if the artefact is gone.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rides: Option<u64>,
-    /// On the rides it had not seen.
+    /// Quality on the held-out split.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     test: Option<Quality>,
 }
 
-/// How good a model is.
+/// The quality of a model.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Quality {
     rides: u64,
@@ -107,12 +108,12 @@ pub(crate) struct Versions {
     versions: Vec<String>,
 }
 
-/// The model families.
-#[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "All of them", body = Models)))]
+/// Lists the model families, without those of breeds.
+#[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "The model families", body = Models)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
     let mut models = Vec::new();
     let families = folders(&app.store, layout::MODELS).await?;
-    // There may be thousands of breeds: each of them is to be had by name.
+    // There may be thousands of breed models: they are counted here, and each can be read by its name.
     let (of_breeds, families): (Vec<_>, Vec<_>) =
         families.into_iter().partition(|family| layout::of_breed(family).is_some());
     for model in families {
@@ -125,7 +126,7 @@ pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Pr
     Ok(Json(Models { models }))
 }
 
-/// A model family: its champion and those before.
+/// Returns a model family: its champion, challenger and former champions.
 #[utoipa::path(get, path = "/v1/models/{model}", tag = "Models", params(("model" = String, Path, description = "Model family")),
     responses((status = 200, description = "The family", body = FamilyInFull)))]
 pub(crate) async fn family(
@@ -139,35 +140,38 @@ pub(crate) async fn family(
             return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
         }
         let challenger = match challenger {
-            Some(challenger) => Some(in_words(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0),
+            Some(challenger) => {
+                Some(read_version(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0)
+            }
             None => None,
         };
         return Ok(Json(FamilyInFull { model, champion: None, challenger, history: Vec::new() }));
     };
-    // It stands for nothing when it is the champion.
+    // A challenger that is the champion does not count.
     let challenger = challenger.filter(|challenger| challenger.model_id != champion.model_id).map(latest);
     let mut line = champion.history.clone();
     line.push(latest(champion));
     let line = line.into_iter().rev().take(HISTORY_MAX);
     let reads = stream::iter(line.chain(challenger.clone())).map(|past| {
         let (store, model) = (Arc::clone(&app.store), model.clone());
-        async move { in_words(&store, &model, past).await }
+        async move { read_version(&store, &model, past).await }
     });
-    let mut told: Vec<(NamedVersion, Option<Model>)> = reads.buffered(8).try_collect().await.map_err(store_failed)?;
-    let challenger = challenger.and_then(|_| told.pop()).map(|(challenger, _)| challenger);
-    let champion = told.first_mut().and_then(|(_, artefact)| artefact.take());
-    let history = told.into_iter().map(|(past, _)| past).collect();
+    let mut versions: Vec<(NamedVersion, Option<Model>)> =
+        reads.buffered(8).try_collect().await.map_err(store_failed)?;
+    let challenger = challenger.and_then(|_| versions.pop()).map(|(challenger, _)| challenger);
+    let champion = versions.first_mut().and_then(|(_, artefact)| artefact.take());
+    let history = versions.into_iter().map(|(past, _)| past).collect();
     Ok(Json(FamilyInFull { model, champion, challenger, history }))
 }
 
-/// The version that has the name, as one of its line.
+/// Returns the version that an alias names, as an entry of its history.
 fn latest(alias: Alias) -> Past {
     let Alias { model_id, sha256, by, at, why, .. } = alias;
     Past { model_id, sha256, by, at, why }
 }
 
-/// A version with how good it is, and its artefact.
-async fn in_words(store: &Store, model: &str, past: Past) -> Result<(NamedVersion, Option<Model>), Failure> {
+/// Reads a version's quality and artefact.
+async fn read_version(store: &Store, model: &str, past: Past) -> Result<(NamedVersion, Option<Model>), Failure> {
     let artefact = artefact(store, &layout::model(model, &past.model_id)).await?;
     let Past { model_id, by, at, why, .. } = past;
     let rides = artefact.as_ref().map(|model| model.counts.train);
@@ -175,9 +179,9 @@ async fn in_words(store: &Store, model: &str, past: Past) -> Result<(NamedVersio
     Ok((NamedVersion { model_id, by, at, why, rides, test }, artefact))
 }
 
-/// The versions of a model family.
+/// Lists the versions of a model family.
 #[utoipa::path(get, path = "/v1/models/{model}/versions", tag = "Models", params(("model" = String, Path, description = "Model family")),
-    responses((status = 200, description = "Their ids", body = Versions)))]
+    responses((status = 200, description = "The ids of the versions", body = Versions)))]
 pub(crate) async fn versions(
     State(app): State<Arc<App>>,
     Path(model): Path<String>,
@@ -190,7 +194,7 @@ pub(crate) async fn versions(
     Ok(Json(Versions { model, versions }))
 }
 
-/// One version's artefact, as the trainer wrote it.
+/// Returns the artefact of a version, as the trainer wrote it.
 #[utoipa::path(get, path = "/v1/models/{model}/versions/{version}", tag = "Models",
     params(("model" = String, Path, description = "Model family"), ("version" = String, Path, description = "Model id")),
     responses((status = 200, description = "The artefact, as `schemas/model.v1.json` describes it", body = Object)))]
@@ -199,44 +203,45 @@ pub(crate) async fn version(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Json<Value>, Problem> {
     known(&model, &version)?;
-    let found = store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
+    let artefact =
+        store::read_json::<Value>(&app.store, &layout::model(&model, &version)).await.map_err(store_failed)?;
     let missing = || Problem::not_found(format!("no model {model}/{version}: see /v1/models/{model}/versions"));
-    found.map(Json).ok_or_else(missing)
+    artefact.map(Json).ok_or_else(missing)
 }
 
-/// What a report may do: look as it does. It is a page of its own, whatever stands in it.
+/// Content-Security-Policy of a report: inline styles and images only. The sandbox separates it from the gateway's origin.
 const REPORT_POLICY: &str = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-uri 'none'; form-action 'none'; \
     frame-ancestors 'none'; sandbox";
 
-/// One version's report: a page to look at.
+/// Returns the report on a version as an HTML page.
 #[utoipa::path(get, path = "/v1/models/{model}/versions/{version}/report", tag = "Models",
     params(("model" = String, Path, description = "Model family"), ("version" = String, Path, description = "Model id")),
-    responses((status = 200, description = "A page that needs nothing but itself", body = String, content_type = "text/html")))]
+    responses((status = 200, description = "A self-contained page", body = String, content_type = "text/html")))]
 pub(crate) async fn report(
     State(app): State<Arc<App>>,
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     known(&model, &version)?;
-    let found = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
-        Ok(found) => found,
+    let object = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
+        Ok(object) => object,
         Err(object_store::Error::NotFound { .. }) => {
             return Err(Problem::not_found(format!(
-                "no report on {model}/{version}: a model of one breed has none, see /v1/models/{model}/versions"
+                "no report on {model}/{version}: breed models have none, see /v1/models/{model}/versions"
             )));
         }
         Err(error) => return Err(store_away(&error)),
     };
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_LENGTH, HeaderValue::from(found.meta.size)),
+        (header::CONTENT_LENGTH, HeaderValue::from(object.meta.size)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
-    Ok((headers, Body::from_stream(found.into_stream())).into_response())
+    Ok((headers, Body::from_stream(object.into_stream())).into_response())
 }
 
-/// Names that could be a model's; no other is looked for.
+/// Refuses names that cannot be a model's before the store is read.
 fn known(model: &str, version: &str) -> Result<(), Problem> {
     let plain = |name: &str| {
         !name.is_empty()
@@ -253,7 +258,7 @@ async fn named(store: &Store, model: &str, name: AliasName) -> Result<Option<Ali
     alias::current(store, model, name).await.map_err(store_failed)
 }
 
-/// An artefact; one that cannot be read counts as gone.
+/// Reads an artefact; an unreadable one counts as gone.
 async fn artefact(store: &Store, path: &str) -> Result<Option<Model>, Failure> {
     match store::read_json(store, path).await {
         Err(Failure::Permanent { .. }) => Ok(None),

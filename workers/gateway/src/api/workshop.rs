@@ -1,11 +1,12 @@
-//! The workshop's own request and its bare answer.
+//! `/v1/score/workshop`: the workshop's request, answered with a bare number.
 
-use super::score_body;
 use crate::{
-    App,
-    extract::whole,
-    problem::Problem,
-    scoring::{self, Manner},
+    app::App,
+    http::{extract::whole_body, problem::Problem},
+    score::{
+        body,
+        scoring::{self, ScoreOptions},
+    },
 };
 use axum::{
     Json,
@@ -38,15 +39,15 @@ pub(crate) struct WorkshopRide {
     prcp: f64,
 }
 
-/// The workshop's endpoint: the probability as a bare number, rounded to two places.
+/// Scores a ride of the workshop's clients: the probability as a bare number, rounded to two places.
 ///
-/// Takes what its clients send, whatever they call its type: `curl -d` says it were a form.
+/// Accepts every Content-Type, because `curl -d` sends that of a form.
 #[utoipa::path(post, path = "/v1/score/workshop", tag = "Scores", request_body = WorkshopRide,
     responses((status = 200, description = "The probability, 0.00 to 1.00", body = f64, content_type = "application/json", example = json!(0.63))))]
 pub(crate) async fn workshop(State(app): State<Arc<App>>, request: Request) -> Result<Json<f64>, Problem> {
     let deadline = Instant::now() + app.deadline();
-    let ride = score_body::read_one(&whole(request, &app).await?)?;
-    let manner = Manner { explain: false, units: Units::default() };
-    let (_, score) = scoring::judge_one(&app, manner, ride, deadline).await?;
+    let ride = body::read_one(&whole_body(request, &app).await?)?;
+    let options = ScoreOptions { explain: false, units: Units::default() };
+    let (_, score) = scoring::score_one(&app, options, ride, deadline).await?;
     Ok(Json((score.probability * 100.0).round() / 100.0))
 }

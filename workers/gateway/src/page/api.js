@@ -1,8 +1,8 @@
-// The gateway's API: calls, the stream of events, uploads, and the key they all carry.
+// The gateway's API: calls, the stream of events, uploads, and their API key.
 
 const KEY = 'wildrydes-api-key';
 
-/** What the gateway answered when it did not do what was asked (RFC 9457); `status` 0: it did not answer at all. */
+/** A problem (RFC 9457) that the gateway answered with; `status` is 0 if it did not answer. */
 export class Problem extends Error {
   constructor(status, body, retryAfter) {
     super(body.detail || body.title || `The gateway answered ${status}.`);
@@ -14,7 +14,7 @@ export class Problem extends Error {
   }
 }
 
-const away = () => new Problem(0, { title: 'The gateway does not answer', detail: 'It may be restarting, or the network is gone. This page keeps trying.' });
+const away = () => new Problem(0, { title: 'The gateway does not answer', detail: 'It may be restarting, or the network is down. This page retries.' });
 
 function problem(status, text, header) {
   let body = {};
@@ -31,11 +31,11 @@ let asking;
 let declined = false;
 let ask = async () => undefined;
 
-/** Who is asked for a key when the gateway wants one: resolves to the key, or to nothing when there is none to be had. */
-export const onKeyWanted = (asked) => (ask = asked);
+/** Sets the function that asks for a key when the gateway requires one. It resolves to the key, or to undefined. */
+export const onKeyRequired = (listener) => (ask = listener);
 export const hasKey = () => sessionStorage.getItem(KEY) !== null;
 export const forgetKey = () => sessionStorage.removeItem(KEY);
-/** Calls may ask for a key again. */
+/** Lets calls ask for a key again. */
 export const askAgain = () => (declined = false);
 
 function authorization() {
@@ -43,21 +43,21 @@ function authorization() {
   return key === null ? {} : { Authorization: `Bearer ${key}` };
 }
 
-/** Asks once for a key, however many calls want one, and tells whether there is one now that differs from what `tried` was. */
+/** Asks for a key, once for all concurrent calls. Returns whether there is now another key than `tried`. */
 async function newKey(tried) {
   const now = sessionStorage.getItem(KEY);
   if (now !== null && now !== tried) return true;
   if (declined) return false;
   asking ??= ask(tried !== null).finally(() => (asking = undefined));
   const key = await asking;
-  // Whoever says "not now" is not asked again by every call that follows.
+  // After "not now", the following calls do not ask again.
   declined = !key;
   if (!key) return false;
   sessionStorage.setItem(KEY, key);
   return true;
 }
 
-/** The response of a call; a `Problem` is thrown for whatever is no success. */
+/** Returns the response of a call; throws a `Problem` unless it succeeds. */
 export async function call(path, options = {}) {
   for (;;) {
     const tried = sessionStorage.getItem(KEY);
@@ -79,10 +79,10 @@ export const get = async (path, options) => (await call(path, options)).json();
 export const post = async (path, value, options) =>
   (await call(path, { method: 'POST', body: JSON.stringify(value), ...options, headers: { 'Content-Type': 'application/json' } })).json();
 
-/** Bytes of a batch's name that the gateway takes. */
+/** Maximum length of a batch's `source`, bytes. */
 const SOURCE_BYTES_MAX = 200;
 
-/** A file's name, cut in its middle where it is too long. */
+/** Returns a file's name, shortened in the middle if it is too long. */
 function sourceOf(name) {
   const bytes = (text) => new TextEncoder().encode(text).length;
   let letters = [...name];
@@ -93,7 +93,7 @@ function sourceOf(name) {
   return letters.join('');
 }
 
-/** What a file of rides is, by its name. */
+/** Returns the media type of a file of rides, by its name. */
 function contentType(name) {
   if (/\.gz$/i.test(name)) return 'application/gzip';
   if (/\.zst(d)?$/i.test(name)) return 'application/zstd';
@@ -104,7 +104,7 @@ function contentType(name) {
   return /\.json$/i.test(name) ? 'application/json' : 'application/octet-stream';
 }
 
-/** Uploads a file; `progress` hears the share that is sent. XMLHttpRequest, as fetch tells nothing of what it has sent. */
+/** Uploads a file; calls `progress` with the share that is sent. XMLHttpRequest, because fetch reports no progress. */
 export async function upload(file, progress, signal) {
   for (;;) {
     const tried = sessionStorage.getItem(KEY);
@@ -132,7 +132,7 @@ export async function upload(file, progress, signal) {
   }
 }
 
-/** Saves what an address answers. A link would do, if links could carry the key. */
+/** Saves the response of a path as a file. Not a link, because links cannot send the key. */
 export async function save(path, name) {
   const url = URL.createObjectURL(await (await call(path)).blob());
   const link = document.createElement('a');
@@ -142,7 +142,7 @@ export async function save(path, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** The lines of an NDJSON answer, `count` of them at most; the rest is not fetched. */
+/** Returns at most `count` lines of an NDJSON answer; does not fetch the rest. */
 export async function firstLines(path, count) {
   const stop = new AbortController();
   const response = await call(path, { signal: stop.signal });
@@ -156,19 +156,19 @@ export async function firstLines(path, count) {
     text += part.value ?? '';
   }
   if (!done) stop.abort();
-  const found = lines().slice(0, count);
-  return found.map((line) => JSON.parse(line));
+  const first = lines().slice(0, count);
+  return first.map((line) => JSON.parse(line));
 }
 
 const WAITS_MS = [500, 1000, 2000, 4000, 8000];
-/** A fleet is told about every second; silence for this long is a dead connection. */
+/** The gateway sends a snapshot every second; silence for this long means a dead connection. */
 const SILENCE_MS = 8000;
 const HIDDEN_MS = 30_000;
 
 /**
- * Follows the stream of events for ever: `on.event(name, data)`, `on.live()`, `on.lost(problem, retryInMs)`.
- * Read with fetch, as EventSource carries no key. A page nobody sees gives its connection up after a while: browsers
- * have six for a host. Returns a function that tries again at once.
+ * Follows the stream of events and reconnects: `on.event(name, data)`, `on.live()`, `on.lost(problem, retryInMs)`.
+ * Uses fetch, because EventSource cannot send the key. A hidden page closes its connection after a while: browsers
+ * have six per host. Returns a function that retries at once.
  */
 export function follow(path, on) {
   let failures = 0;
@@ -188,11 +188,11 @@ export function follow(path, on) {
   async function once() {
     stop = new AbortController();
     let silence;
-    const heard = () => {
+    const restartTimer = () => {
       clearTimeout(silence);
       silence = setTimeout(() => stop.abort(), SILENCE_MS);
     };
-    heard();
+    restartTimer();
     try {
       const response = await call(path, { signal: stop.signal, headers: { Accept: 'text/event-stream' } });
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
@@ -200,7 +200,7 @@ export function follow(path, on) {
       for (;;) {
         const { value, done } = await reader.read();
         if (done) return;
-        heard();
+        restartTimer();
         if (failures !== -1) on.live();
         failures = -1;
         text = (text + value).replaceAll('\r\n', '\n');

@@ -1,4 +1,4 @@
-// Batches: files on their way in, and where the rides of each went.
+// Batches: uploads, and what became of their rides.
 
 import { Problem, firstLines, get, hasKey, save, upload } from './api.js';
 import { byId, bytes, copyable, empty, h, number, percent, plural, reason, show, skeleton, time } from './dom.js';
@@ -11,29 +11,29 @@ const POLL_MS_MAX = 10_000;
 const UPLOADS_AT_ONCE = 2;
 const REASONS_SHOWN = 3;
 
-/** What to do about a batch that was refused, by its reason. */
+/** What to do about a refused batch, by reason. */
 const WAYS_OUT = {
-  empty: 'There is no ride in it. Check that the export wrote something, and upload the file again.',
-  not_a_batch: 'Send a JSON array of rides, {"travel_data": […]}, one object a line, or objects one after the other.',
-  invalid_json: 'Mend the JSON at that place and upload the file again. In a file with one ride a line only the broken line would be rejected.',
-  cut_short: 'The file ends too early. Upload the whole file; nothing of it was taken in.',
-  ride_too_large: 'One ride is larger than rides are. Check that place: a quote or a brace may be missing.',
-  bad_compression: 'Compress it again as gzip or zstd, or send it plain.',
-  expands_too_much: 'It grows beyond the limit when decompressed. Cut it into several files.',
-  too_many_chunks: 'Cut it into several files.',
-  too_many_ride_ids: 'Cut it into several files.',
+  empty: 'The file has no rides. Check the export, and upload the file again.',
+  not_a_batch: 'Send a JSON array of rides, {"travel_data": […]}, one object per line, or concatenated objects.',
+  invalid_json: 'Fix the JSON at that position and upload the file again. In a file with one ride per line, only the invalid line is rejected.',
+  cut_short: 'The file is truncated. Upload the complete file; none of its rides were accepted.',
+  ride_too_large: 'One ride is too large. Check that position: a quote or a brace may be missing.',
+  bad_compression: 'Compress the file again with gzip or zstd, or send it uncompressed.',
+  expands_too_much: 'The decompressed file exceeds the limit. Split it into several files.',
+  too_many_chunks: 'Split the file into several files.',
+  too_many_ride_ids: 'Split the file into several files.',
   batch_id_conflict: 'Another file has this batch id. Upload without a batch id, or choose another.',
   invalid_batch_id: 'Upload without a batch id, or choose one of letters, digits, dots, dashes and underscores.',
-  object_missing: 'What was uploaded is gone from the store. Upload the file again.',
-  object_changed: 'What was uploaded changed in the store. Upload the file again.',
+  object_missing: 'The uploaded file is missing in the store. Upload it again.',
+  object_changed: 'The uploaded file was changed in the store. Upload it again.',
 };
-const REPLAY = 'It may be no fault of the file. Mend what the reason names, then replay the dead letter.';
+const REPLAY = 'The file may be valid. Fix the cause that the reason names, then replay the dead letter.';
 
 let list = [];
 let older;
 let trouble;
 const opened = new Set();
-/** Batches that were handed in from this page: they stay on it, however old the file turns out to be. */
+/** Batches uploaded from this page: they stay in the list, however old the batch is. */
 const mine = new Set();
 let poll;
 let pollMs = POLL_MS;
@@ -45,7 +45,7 @@ export function loading() {
 const legend = (kind, count, words, detail) =>
   h('li', { class: `legend ${kind}`, data: { zero: count ? 'no' : 'yes' } }, h('strong', {}, number(count)), ` ${words}`, detail ? h('small', {}, detail) : '');
 
-/** Counts by reason in words: the most frequent first, the rest behind a click. */
+/** Describes counts by reason: the most frequent first, the others in a details element. */
 function reasons(counts) {
   const sorted = Object.entries(counts ?? {}).sort((a, b) => b[1] - a[1]);
   if (sorted.length === 1) return reason(sorted[0][0]);
@@ -63,11 +63,11 @@ function whereRidesWent({ counts }) {
     { name: 'without weather', count: dry, kind: 'dry' },
     { name: 'rejected', count: counts.rejected, kind: 'rejected' },
   ];
-  const told = parts.filter((part) => part.count).map((part) => `${number(part.count)} ${part.name}`).join(', ');
+  const summary = parts.filter((part) => part.count).map((part) => `${number(part.count)} ${part.name}`).join(', ');
   const weather = Object.values(counts.without_weather ?? {}).reduce((sum, count) => sum + count, 0);
   const also = weather > dry && unlabelled ? ` (${number(weather - dry)} of the unlabelled have no weather either)` : '';
   return [
-    stackedBar(parts, `Of ${plural(counts.received, 'ride')}: ${told || 'none'}`),
+    stackedBar(parts, `Of ${plural(counts.received, 'ride')}: ${summary || 'none'}`),
     h('ul', { class: 'legends' },
       legend('trainable', counts.trainable, 'to train on'),
       legend('unlabelled', unlabelled, 'without label'),
@@ -77,7 +77,7 @@ function whereRidesWent({ counts }) {
 }
 
 function progress({ progress: done, state }) {
-  if (state === 'queued') return h('p', { class: 'waiting' }, 'Waits for a splitter to take it.');
+  if (state === 'queued') return h('p', { class: 'waiting' }, 'Waits for a splitter.');
   const { rides_joined: joined = 0, rides_total: total } = done ?? {};
   const share = total ? joined / total : undefined;
   const words = total ? `${number(joined)} of ${plural(total, 'ride')} joined with their weather` : joined ? `${plural(joined, 'ride')} joined with their weather so far` : 'being split';
@@ -112,11 +112,11 @@ function download(path, name, words, of) {
   return link;
 }
 
-/** The first rejected rides of a batch, fetched when one opens them. */
+/** Returns the first rejected rides of a batch, fetched when they are opened. */
 function rejectedRides(batch) {
   const place = h('div', { class: 'rejected-rides' });
   const id = batch.batch_id;
-  const details = h('details', { class: 'rejected-details' }, h('summary', { data: { focus: `rejected ${id}` } }, 'Look at them'), place);
+  const details = h('details', { class: 'rejected-details' }, h('summary', { data: { focus: `rejected ${id}` } }, 'Show them'), place);
   const fill = async () => {
     opened.add(id);
     show(place, skeleton(3));
@@ -126,7 +126,7 @@ function rejectedRides(batch) {
       show(place,
         h('div', { class: 'scrolls', tabindex: '0', role: 'region', 'aria-label': `Rejected rides of batch ${id}` },
           h('table', {},
-            h('thead', {}, h('tr', {}, ['Ride', 'Reason', 'As it came'].map((name) => h('th', { scope: 'col' }, name)))),
+            h('thead', {}, h('tr', {}, ['Ride', 'Reason', 'As received'].map((name) => h('th', { scope: 'col' }, name)))),
             h('tbody', {}, rides.map((ride) => h('tr', {}, h('td', {}, number(ride.index)), h('td', {}, reason(ride.reason)), h('td', {}, h('code', {}, typeof ride.ride === 'string' ? ride.ride : JSON.stringify(ride.ride)))))))),
         count > rides.length ? h('p', { class: 'note' }, `The first ${rides.length} of ${number(count)}; the file has them all. Rides are counted from 0.`) : h('p', { class: 'note' }, 'Rides are counted from 0.'));
     } catch (error) {
@@ -148,12 +148,12 @@ function row(batch) {
   const links = batch.state === 'ready' && h('div', { class: 'links' },
     batch.links.dataset ? download(batch.links.dataset, `${id}.csv`, `Dataset, CSV${size ? `, ${bytes(size)}` : ''}`, name) : '',
     batch.counts.rejected ? [download(batch.links.rejected, `${id}-rejected.ndjson`, 'Rejected rides, NDJSON', name), rejectedRides(batch)] : '');
-  const told = [batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean);
+  const details = [batch.submitted_at ? time(batch.submitted_at) : '', ...facts].filter(Boolean);
   return h('li', { class: 'batch', data: { batchId: id, state: batch.state } },
     h('div', {},
       h('h3', {}, name),
       h('p', { class: 'facts' }, h('span', { class: 'mark', data: { state: batch.state } }, STATES[batch.state] ?? batch.state), batch.source ? h('code', { title: 'Batch id' }, id) : ''),
-      h('p', { class: 'facts' }, told.flatMap((fact, i) => (i ? [' · ', fact] : [fact])))),
+      h('p', { class: 'facts' }, details.flatMap((fact, i) => (i ? [' · ', fact] : [fact])))),
     h('div', {}, what, links));
 }
 
@@ -167,14 +167,14 @@ function draw() {
     return;
   }
   if (!list.length) {
-    show(place, empty('Nothing is ingested yet.',
-      h('p', {}, 'Upload a file of rides above, or hand one in from a shell:'),
+    show(place, empty('No batches yet.',
+      h('p', {}, 'Upload a file of rides above, or ingest one from a shell:'),
       h('p', {}, copyable('wildrydes ingest rides.json', 'the command')),
-      h('p', {}, 'No rides at hand? This makes some up:'),
+      h('p', {}, 'This generates example rides:'),
       h('p', {}, copyable('wildrydes generate rides rides.json', 'the command'))));
     return;
   }
-  // Rows that did not change stay as they are: what is open in them, focused or selected stays so.
+  // Unchanged rows are kept, so that open details, focus and selection in them stay.
   const rows = list.map((batch) => {
     const [key, element] = drawn.get(batch.batch_id) ?? [];
     if (key === keyOf(batch)) return element;
@@ -202,7 +202,7 @@ async function page(after) {
   return answer;
 }
 
-/** Fetches the newest batches again; those further down stay. */
+/** Fetches the newest batches again and keeps the others. */
 export async function refresh() {
   clearTimeout(poll);
   try {
@@ -213,7 +213,7 @@ export async function refresh() {
     if (!further.length) older = answer.next;
     const before = JSON.stringify(list);
     list = [...(await Promise.all(unlisted.map(again))), ...answer.batches, ...further];
-    // What does not move is looked at less often.
+    // Without changes, polling slows down.
     pollMs = before === JSON.stringify(list) ? Math.min(pollMs * 1.5, POLL_MS_MAX) : POLL_MS;
     trouble = undefined;
   } catch (error) {
@@ -228,7 +228,7 @@ const isMoving = (batch) => batch.state === 'queued' || batch.state === 'in_prog
 
 const one = (id) => get(`/v1/batches/${encodeURIComponent(id)}`);
 
-/** A batch as it is now, or as it was where it cannot be had. */
+/** Returns the current state of a batch, or the last one if it cannot be fetched. */
 const again = (batch) => (isMoving(batch) ? one(batch.batch_id).catch(() => batch) : batch);
 
 function later() {
@@ -236,7 +236,7 @@ function later() {
   if (list.some(isMoving) && !trouble) poll = setTimeout(() => (document.hidden ? later() : refresh()), pollMs);
 }
 
-/** Fetches one batch of which something was told. */
+/** Fetches one batch that an event names. */
 export async function refreshOne(id) {
   try {
     const batch = await one(id);
@@ -295,10 +295,10 @@ function entry(file) {
       const answer = await upload(file, (share) => {
         bar.style.width = `${share * 100}%`;
         track.setAttribute('aria-valuenow', String(Math.round(share * 100)));
-        words.textContent = share < 1 ? percent(share, 0) : 'sent; the broker is to confirm it';
+        words.textContent = share < 1 ? percent(share, 0) : 'sent; waiting for the confirm of the broker';
       }, stop.signal);
       const known = list.find((batch) => batch.batch_id === answer.batch_id);
-      if (known) close('known', `is here already, as batch ${answer.batch_id}. Nothing changes.`);
+      if (known) close('known', `was uploaded before, as batch ${answer.batch_id}. Nothing changes.`);
       else {
         mine.add(answer.batch_id);
         pollMs = POLL_MS;
@@ -339,7 +339,7 @@ function add(files) {
   }
 }
 
-/** Wires the button and the place to drop files on: the whole page takes them. */
+/** Connects the button and the drop area: files can be dropped anywhere on the page. */
 export function listen() {
   const input = byId('upload');
   input.addEventListener('change', () => {

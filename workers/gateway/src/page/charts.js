@@ -1,8 +1,8 @@
-// Small charts, drawn by hand: each says one thing, and says it in words, too.
+// Small charts, each with a text alternative.
 
 import { brief, h, number, percent, plural, s, write } from './dom.js';
 
-/** The last `windowS` seconds of a rate. */
+/** Draws the last `windowS` seconds of a rate. */
 export function sparkline(windowS) {
   const area = s('path', { class: 'area' });
   const line = s('path', { class: 'stroke' });
@@ -18,7 +18,7 @@ export function sparkline(windowS) {
   return { element, draw };
 }
 
-/** Parts of a whole as one bar; `parts`: [{ name, count, kind }]. */
+/** Draws parts of a whole as one bar; `parts`: [{ name, count, kind }]. */
 export function stackedBar(parts, label) {
   const whole = parts.reduce((sum, part) => sum + part.count, 0) || 1;
   const shown = parts.filter((part) => part.count > 0);
@@ -48,10 +48,10 @@ function square(name, xTitle, yTitle, ...inside) {
 }
 
 /**
- * Lets one read a chart point by point, with the pointer or with the arrow keys; the words go to `says`.
+ * Makes a chart readable point by point, with the pointer or the arrow keys; the text goes to `reading`.
  * `points`: [{ x, y, words }] in shares.
  */
-function readable(svg, points, says, start) {
+function readable(svg, points, reading, start) {
   const mark = s('circle', { class: 'mark', r: 5, cx: -20, cy: -20 });
   svg.append(mark);
   svg.setAttribute('tabindex', '0');
@@ -66,7 +66,7 @@ function readable(svg, points, says, start) {
     mark.setAttribute('cy', y(points[at].y));
     svg.setAttribute('aria-valuenow', String(at + 1));
     svg.setAttribute('aria-valuetext', points[at].words);
-    write(says, points[at].words);
+    write(reading, points[at].words);
   }
   svg.addEventListener('keydown', (event) => {
     const step = { ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1, PageUp: 10, PageDown: -10 }[event.key];
@@ -86,39 +86,39 @@ function readable(svg, points, says, start) {
   go(start);
 }
 
-/** The ROC curve; `threshold` is the one the model decides by. */
+/** Draws the ROC curve; `threshold` is that of the model. */
 export function rocChart(metrics, threshold) {
   const points = [...metrics.roc].sort((a, b) => a.false_positive_rate - b.false_positive_rate || a.true_positive_rate - b.true_positive_rate);
   const way = points.map((point) => `${x(point.false_positive_rate).toFixed(1)} ${y(point.true_positive_rate).toFixed(1)}`).join('L');
   const { true_positive: tp, false_positive: fp, true_negative: tn, false_negative: fn } = metrics.confusion;
   const here = [fp / (fp + tn || 1), tp / (tp + fn || 1)];
-  const chart = square(`ROC curve, area ${number(metrics.roc_auc, 3)}`, 'false alarms, % of rides without service', 'found, % of rides with service',
+  const chart = square(`ROC curve, area ${number(metrics.roc_auc, 3)}`, 'false positive rate, %', 'true positive rate, %',
     s('path', { class: 'area', d: `M${x(0)} ${y(0)}L${way}L${x(1)} ${y(0)}z` }),
     s('path', { class: 'stroke', d: `M${x(0)} ${y(0)}L${way}L${x(1)} ${y(1)}` }),
     s('circle', { class: 'threshold', cx: x(here[0]), cy: y(here[1]), r: 5 }),
     s('text', { class: 'note', x: x(here[0]) + 11, y: y(here[1]) + 14 }, `threshold ${number(threshold, 2, 1)}`));
-  const says = h('p', { class: 'reading' });
-  const words = (point) => `From ${percent(point.threshold)} on: ${percent(point.true_positive_rate)} of services found, ${percent(point.false_positive_rate)} false alarms.`;
+  const reading = h('p', { class: 'reading' });
+  const words = (point) => `Threshold ${percent(point.threshold)}: true positive rate ${percent(point.true_positive_rate)}, false positive rate ${percent(point.false_positive_rate)}.`;
   const near = points.reduce((best, point, i) => (Math.abs(point.threshold - threshold) < Math.abs(points[best].threshold - threshold) ? i : best), 0);
-  readable(chart, points.map((point) => ({ x: point.false_positive_rate, y: point.true_positive_rate, words: words(point) })), says, near);
-  return [chart, says];
+  readable(chart, points.map((point) => ({ x: point.false_positive_rate, y: point.true_positive_rate, words: words(point) })), reading, near);
+  return [chart, reading];
 }
 
-/** What was predicted against what came, by bins of the prediction. */
+/** Draws the share of service against the predicted probability, by bins of the prediction. */
 export function calibrationChart(metrics) {
   const bins = metrics.calibration.filter((bin) => bin.rides > 0);
   const most = Math.max(1, ...bins.map((bin) => bin.rides));
-  const chart = square('Calibration: what was predicted against what came', 'predicted, %', 'came, %',
+  const chart = square('Calibration: share of service against predicted probability', 'predicted, %', 'observed, %',
     bins.map((bin) => s('rect', { class: 'count', x: x(bin.from) + 1, y: y(0) - (bin.rides / most) * 56, width: Math.max(1, (bin.to - bin.from) * SIDE - 2), height: (bin.rides / most) * 56 })),
     s('path', { class: 'stroke', d: `M${bins.map((bin) => `${x(bin.mean_probability).toFixed(1)} ${y(bin.service_share).toFixed(1)}`).join('L')}` }),
     bins.map((bin) => s('circle', { class: 'dot', cx: x(bin.mean_probability), cy: y(bin.service_share), r: 2.5 + 4 * Math.sqrt(bin.rides / most) })));
-  const says = h('p', { class: 'reading' });
-  const words = (bin) => `Of ${plural(bin.rides, 'ride')} predicted at ${percent(bin.mean_probability)}, ${percent(bin.service_share)} asked for service.`;
-  readable(chart, bins.map((bin) => ({ x: bin.mean_probability, y: bin.service_share, words: words(bin) })), says, bins.findIndex((bin) => bin.rides === most));
-  return [chart, says];
+  const reading = h('p', { class: 'reading' });
+  const words = (bin) => `Of ${plural(bin.rides, 'ride')} predicted at ${percent(bin.mean_probability)}, ${percent(bin.service_share)} had a service request.`;
+  readable(chart, bins.map((bin) => ({ x: bin.mean_probability, y: bin.service_share, words: words(bin) })), reading, bins.findIndex((bin) => bin.rides === most));
+  return [chart, reading];
 }
 
-/** Ticks of a scale of factors that show `factors` and 1. */
+/** Returns the ticks of a scale that contains `factors` and 1. */
 function factorScale(factors) {
   const most = Math.max(1.25, ...factors.filter(Number.isFinite).flatMap((factor) => [factor, 1 / factor])) * 1.12;
   const half = Math.log(Math.min(most, 1e6));
@@ -130,12 +130,12 @@ function factorScale(factors) {
 
 const at = (percentage) => ({ left: `${percentage.toFixed(2)}%` });
 
-/** Dots on a logarithmic scale of factors; `rows`: [{ name, per, factor, title }]. */
+/** Draws dots on a logarithmic scale of factors; `rows`: [{ name, per, factor, title }]. */
 export function oddsChart(rows) {
   const { place, ticks } = factorScale(rows.map((row) => row.factor));
   const track = (inside) => h('span', { class: 'track' }, ticks.map((tick) => h('span', { class: tick === 1 ? 'tick one' : 'tick', style: at(place(tick)) })), inside);
   return h('table', { class: 'odds' },
-    h('caption', { class: 'visually-hidden' }, 'By what each feature multiplies the odds of a service request'),
+    h('caption', { class: 'visually-hidden' }, 'The factor by which each feature multiplies the odds of a service request'),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'Feature'),
       h('th', { scope: 'col' }, h('span', { class: 'visually-hidden' }, 'Odds on a logarithmic scale'),
         h('span', { class: 'scale', 'aria-hidden': 'true' }, ticks.map((tick) => h('span', { style: at(place(tick)) }, tick < 1 ? `÷${brief(1 / tick)}` : tick === 1 ? '1' : `×${brief(tick)}`)))),
@@ -149,14 +149,14 @@ export function oddsChart(rows) {
     })));
 }
 
-/** Bars to either side of 0; `rows`: [{ name, value, words, logOdds, outside, title }]. */
+/** Draws bars to either side of 0; `rows`: [{ name, value, words, logOdds, outside, title }]. */
 export function contributionsChart(rows) {
   const most = Math.max(0.5, ...rows.map((row) => Math.abs(row.logOdds)));
   return h('table', { class: 'contributions' },
-    h('caption', { class: 'visually-hidden' }, 'What each feature adds to the log-odds of service, against an average ride'),
+    h('caption', { class: 'visually-hidden' }, 'What each feature adds to the log-odds of service, compared with an average ride'),
     h('thead', {}, h('tr', {}, h('th', { scope: 'col' }, 'This ride'),
       h('th', { scope: 'col', 'aria-hidden': 'true' }, h('span', { class: 'sides' }, h('span', {}, '← less', h('span', { class: 'long' }, ' likely')), h('span', {}, 'more', h('span', { class: 'long' }, ' likely'), ' →'))),
-      h('th', { scope: 'col', class: 'value' }, h('abbr', { title: 'Added to the log-odds of service, against an average ride' }, 'log-odds')))),
+      h('th', { scope: 'col', class: 'value' }, h('abbr', { title: 'Added to the log-odds of service, compared with an average ride' }, 'log-odds')))),
     h('tbody', {}, rows.map((row) => {
       const width = (Math.abs(row.logOdds) / most) * 50;
       const left = row.logOdds < 0 ? 50 - width : 50;

@@ -1,4 +1,4 @@
-// Dead letters: what no worker could handle, why, and the command that shows the rest.
+// Dead letters: queue, reason and batch, and the command that shows the rest.
 
 import { Problem, get } from './api.js';
 import { byId, bytes, calm, copyable, empty, h, number, plural, reason, show, skeleton, time } from './dom.js';
@@ -13,13 +13,13 @@ function row(letter) {
   const cell = (name, ...inside) => h('td', { data: { name } }, ...inside);
   const first = letter.first_error && !letter.why?.includes(letter.first_error) ? h('small', {}, `First: ${letter.first_error}`) : '';
   const rest = letter.why?.startsWith(letter.reason) ? letter.why.slice(letter.reason.length).replace(/^[: ]+/, '') : letter.why;
-  const reach = [letter.kind ?? 'of no known kind', bytes(letter.body_bytes)].join(', ');
+  const reach = [letter.kind ?? 'unknown kind', bytes(letter.body_bytes)].join(', ');
   return h('tr', { data: { id: letter.id } },
     cell('Queue', h('a', { href: `#stage-${letter.queue}` }, letter.queue), h('small', {}, reach)),
     cell('Reason', h('strong', {}, reason(letter.reason)), h('span', { class: 'why' }, rest), first),
     cell('Batch', letter.batch_id ? h('code', {}, letter.batch_id) : '–'),
     cell('When', letter.dead_at ? time(letter.dead_at) : '–', h('small', {}, plural(letter.attempts, 'attempt'))),
-    cell('Look', copyable(`wildrydes dead show ${letter.id}`, 'the command that shows this letter')));
+    cell('Look', copyable(`wildrydes dead show ${letter.id}`, 'the command that shows this dead letter')));
 }
 
 const newestFirst = (letters) => [...letters].sort((a, b) => (b.dead_at ?? '').localeCompare(a.dead_at ?? ''));
@@ -35,14 +35,14 @@ export async function refresh() {
     return;
   }
   if (!answer.letters.length) {
-    show(place, calm('None.', h('p', {}, 'Whatever came in was handled, or is on its way.')));
+    show(place, calm('None.', h('p', {}, 'Every message was handled, or waits in a queue.')));
     return;
   }
   show(place,
     h('table', { class: 'dead' },
       h('caption', { class: 'visually-hidden' }, 'Dead letters, newest first'),
-      h('thead', {}, h('tr', {}, ['Queue', 'Reason', 'Batch', 'When', 'Everything about it'].map((name) => h('th', { scope: 'col' }, name)))),
+      h('thead', {}, h('tr', {}, ['Queue', 'Reason', 'Batch', 'When', 'Details'].map((name) => h('th', { scope: 'col' }, name)))),
       h('tbody', {}, newestFirst(answer.letters).map(row))),
     answer.total > answer.letters.length ? h('p', { class: 'note' }, `The first ${answer.letters.length} of ${number(answer.total)}. All: `, copyable('wildrydes dead list', 'the command that lists all')) : '',
-    h('p', { class: 'note' }, 'Once the cause is mended, send them on their way again: ', copyable('wildrydes dead replay --help', 'the command')));
+    h('p', { class: 'note' }, 'After fixing the cause, replay them: ', copyable('wildrydes dead replay --help', 'the command')));
 }

@@ -1,4 +1,4 @@
-// The API page: renders /openapi.json (OpenAPI 3.1), every operation with what goes in, what comes out, and a line to try it.
+// The API page: renders /openapi.json (OpenAPI 3.1), every operation with request, responses and a curl command.
 
 import { byId, h, show, skeleton, empty, write } from './dom.js';
 
@@ -7,7 +7,7 @@ const DEPTH_OF_EXAMPLES = 6;
 
 let api;
 
-/** What a reference stands for. */
+/** Resolves a reference. */
 function resolve(value) {
   for (let hops = 0; value?.$ref && hops < 20; hops++) {
     const found = value.$ref.replace(/^#\//, '').split('/').reduce((at, key) => at?.[decodeURIComponent(key).replaceAll('~1', '/').replaceAll('~0', '~')], api);
@@ -36,7 +36,7 @@ function inline(text) {
   return parts;
 }
 
-/** The little Markdown that doc comments use: paragraphs, lists, code, bold, links. */
+/** Renders the Markdown of doc comments: paragraphs, lists, code, bold, links. */
 function prose(text) {
   if (!text) return '';
   const blocks = text.replaceAll('\r\n', '\n').split(/(```[\s\S]*?```)|\n\s*\n/).filter((block) => block?.trim());
@@ -72,7 +72,7 @@ function code(text, what) {
 const alternatives = (schema) => schema.oneOf ?? schema.anyOf;
 const isNull = (schema) => schema.type === 'null';
 
-/** A schema's type in words: `array of Batch`, `string (date-time) or null`. */
+/** Describes a schema's type: `array of Batch`, `string (date-time) or null`. */
 function typeWords(raw) {
   const schema = resolve(raw);
   const name = nameOf(raw);
@@ -99,14 +99,14 @@ const LIMITS = {
 };
 
 function limits(schema) {
-  const told = Object.entries(LIMITS).filter(([key]) => schema[key] !== undefined && typeof schema[key] !== 'boolean').map(([key, words]) => words(schema[key]));
-  if (schema.default !== undefined && schema.default !== null) told.push(`by default ${JSON.stringify(schema.default)}`);
-  return told.length ? ` · ${told.join(', ')}` : '';
+  const limits = Object.entries(LIMITS).filter(([key]) => schema[key] !== undefined && typeof schema[key] !== 'boolean').map(([key, words]) => words(schema[key]));
+  if (schema.default !== undefined && schema.default !== null) limits.push(`by default ${JSON.stringify(schema.default)}`);
+  return limits.length ? ` · ${limits.join(', ')}` : '';
 }
 
 const values = (schema) => (schema.enum ? h('p', { class: 'values' }, 'One of ', schema.enum.map((value) => h('code', {}, JSON.stringify(value)))) : '');
 
-/** What of a schema has parts of its own that are worth opening. */
+/** Returns the parts of a schema that can be opened. */
 function parts(raw, seen = 0) {
   const schema = resolve(raw);
   if (seen > 8) return [];
@@ -130,7 +130,7 @@ function properties(raw) {
   }));
 }
 
-/** The parts of a schema, each opened when one asks: schemas may contain themselves. */
+/** Renders the parts of a schema, each when it is opened, because schemas may be recursive. */
 function inside(raw, open = false) {
   const unlike = parts(raw).filter((part, i, all) => !part.$ref || all.findIndex((other) => other.$ref === part.$ref) === i);
   return unlike.map((part, i, all) => {
@@ -145,7 +145,7 @@ function inside(raw, open = false) {
   });
 }
 
-/** An example made of a schema, where none is written down. */
+/** Derives an example from a schema that has none. */
 function sample(raw, depth = 0) {
   const schema = resolve(raw);
   const given = schema.example ?? schema.examples?.[0] ?? schema.default ?? schema.const ?? schema.enum?.[0];
@@ -199,7 +199,7 @@ function curl(method, path, operation, parameters) {
   if (type) {
     words.push(`-H ${quoted(`Content-Type: ${type}`)}`);
     const example = exampleOf(type, media);
-    // What comes as JSON or as bytes is a file.
+    // JSON and bytes are sent from a file.
     const uploads = !isJson(type) || forms.some(([one]) => /octet-stream/.test(one));
     words.push(uploads ? '--data-binary @rides.json' : `-d ${quoted(JSON.stringify(example))}`);
   }
@@ -230,7 +230,7 @@ function parameterRows(parameters) {
 
 const isProblem = (response) => Object.keys(response.content ?? {}).join() === 'application/problem+json';
 
-/** What is answered; problems, which all look the same, in one. */
+/** Renders the responses; all problems share one entry. */
 function answers(operation) {
   const all = Object.entries(operation.responses ?? {}).map(([status, raw]) => [status, resolve(raw)]);
   const problems = all.filter(([, response]) => isProblem(response));
@@ -258,10 +258,10 @@ function drawOperation({ method, path, operation, shared }) {
   return h('article', { class: 'operation', id, 'aria-labelledby': `${id}-name` },
     h('h3', { id: `${id}-name` }, h('span', { class: `method ${method}` }, method.toUpperCase()), h('span', {}, path)),
     h('p', { class: 'summary' }, inline((operation.summary ?? '').replace(/\.$/, ''))),
-    operation.deprecated ? h('p', { class: 'deprecated' }, 'Deprecated: it will be gone in a later version.') : '',
+    operation.deprecated ? h('p', { class: 'deprecated' }, 'Deprecated: a later version removes it.') : '',
     prose(operation.description),
     parameters.length ? parameterRows(parameters) : '',
-    body.content ? [h('h4', {}, 'Request body', body.required ? '' : h('small', {}, ' · may be left out')), prose(body.description), content(body.content, 'request')] : '',
+    body.content ? [h('h4', {}, 'Request body', body.required ? '' : h('small', {}, ' · optional')), prose(body.description), content(body.content, 'request')] : '',
     h('h4', {}, 'Responses'), answers(operation),
     h('h4', {}, 'From a shell'), code(curl(method, path, operation, parameters), `the curl command of ${method} ${path}`));
 }
@@ -283,15 +283,15 @@ function draw() {
     h('a', { href: `#${idOf(method, path)}` }, brief(operation) || `${method.toUpperCase()} ${path}`)))));
   show(byId('operations'),
     h('section', { class: 'intro' }, h('h1', {}, api.info?.title ?? 'API'), prose(api.info?.description),
-      schemes.length ? h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), 'Where the gateway asks for one: ', schemes.flatMap(([, scheme], i) => [i ? ', or ' : '', h('code', {}, keyHeader(scheme))]), '.')) : ''),
+      schemes.length ? h('div', { class: 'prose keys' }, h('p', {}, h('strong', {}, 'Keys. '), 'If the gateway requires one: ', schemes.flatMap(([, scheme], i) => [i ? ', or ' : '', h('code', {}, keyHeader(scheme))]), '.')) : ''),
     tags.map((tag) => h('section', { 'aria-labelledby': `tag-${tag}` }, h('h2', { id: `tag-${tag}` }, tag), described.get(tag) ? h('div', { class: 'tag-lead' }, prose(described.get(tag))) : '',
       operations.filter((one) => one.tag === tag).map(drawOperation))));
-  // The document came after the page: the browser could not find the place then.
+  // The document loads after the page: the browser could not scroll to the anchor before.
   if (location.hash) document.getElementById(location.hash.slice(1))?.scrollIntoView();
   watch();
 }
 
-/** Marks in the contents where one reads. */
+/** Marks the visible operation in the contents. */
 function watch() {
   const links = new Map([...document.querySelectorAll('#contents a')].map((link) => [link.hash.slice(1), link]));
   const seen = new Set();

@@ -1,4 +1,4 @@
-// Elements, and what every part of the page writes: numbers, times, reasons in words.
+// Elements, and the formats of numbers, times and reasons.
 
 const SVG = 'http://www.w3.org/2000/svg';
 
@@ -14,15 +14,15 @@ function fill(element, properties, children) {
   return element;
 }
 
-/** An HTML element. Texts become text nodes: nothing that came from outside is ever read as markup. */
+/** Creates an HTML element. Texts become text nodes: data is never parsed as markup. */
 export const h = (tag, properties, ...children) => fill(document.createElement(tag), properties, children);
 
-/** An SVG element. */
+/** Creates an SVG element. */
 export const s = (tag, properties, ...children) => fill(document.createElementNS(SVG, tag), properties, children);
 
 export const byId = (id) => document.getElementById(id);
 
-/** Replaces what is in `element`; the focus stays on the control of the same name. */
+/** Replaces the content of `element`; the focus stays on the control of the same name. */
 export function show(element, ...children) {
   const name = element.contains(document.activeElement) ? document.activeElement.dataset.focus : undefined;
   element.replaceChildren(...children.flat(Infinity).filter((child) => child !== undefined && child !== null && child !== false));
@@ -30,16 +30,16 @@ export function show(element, ...children) {
   if (name) element.querySelector(`[data-focus="${CSS.escape(name)}"]`)?.focus({ preventScroll: true });
 }
 
-/** Runs `job` when called, yet never twice at once nor more than once in `pauseMs`: a flood of news is one look. */
-export function gently(job, pauseMs = 1000) {
+/** Returns a throttled `job`: it never runs concurrently, nor more than once per `pauseMs`. */
+export function throttled(job, pauseMs = 1000) {
   let running = false;
-  let wanted = false;
+  let requested = false;
   return async function ask() {
-    wanted = true;
+    requested = true;
     if (running) return;
     running = true;
-    while (wanted) {
-      wanted = false;
+    while (requested) {
+      requested = false;
       await job();
       await new Promise((resolve) => setTimeout(resolve, pauseMs));
     }
@@ -47,7 +47,7 @@ export function gently(job, pauseMs = 1000) {
   };
 }
 
-/** Writes a text where it differs, so that nothing is laid out or read aloud in vain. */
+/** Writes a text if it differs, to avoid needless layout and screen-reader output. */
 export function write(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
@@ -56,7 +56,7 @@ const THIN = '\u202f';
 const MINUS = '\u2212';
 const formats = new Map();
 
-/** A number with thin groups: `number(19961)` is 19 961. */
+/** Formats a number with thin spaces between groups: `number(19961)` is 19 961. */
 export function number(value, digits = 0, digitsMin = digits) {
   if (value === null || value === undefined || !Number.isFinite(value)) return '–';
   const name = `${digits}/${digitsMin}`;
@@ -67,10 +67,10 @@ export function number(value, digits = 0, digitsMin = digits) {
   return formats.get(name).format(value).replaceAll(',', THIN).replace('-', MINUS).replace(/^−(0(\.0+)?)$/, '$1');
 }
 
-/** As many digits as say something. */
+/** Formats a number with about three significant digits. */
 export const brief = (value) => number(value, Math.abs(value) >= 100 ? 0 : Math.abs(value) >= 10 ? 1 : 2, 0);
 
-/** With a sign, always. */
+/** Formats a number with its sign. */
 export const signed = (value, digits) => (value > 0 && !/^0(\.0+)?$/.test(number(value, digits)) ? '+' : '') + number(value, digits);
 
 export const percent = (share, digits = 1) => number(share * 100, digits) + THIN + '%';
@@ -86,7 +86,7 @@ export function bytes(count) {
 
 export const plural = (count, one, many = one + 's') => `${number(count)} ${count === 1 ? one : many}`;
 
-/** A time as clocks here show it; UTC on pointing at it. */
+/** Formats a time in the local time zone, with UTC in the tooltip. */
 export function time(iso) {
   const at = new Date(iso);
   if (Number.isNaN(at.getTime())) return h('span', {}, String(iso));
@@ -105,12 +105,12 @@ const FIELDS = {
   fieldservice: 'label', json: 'JSON',
 };
 const REASONS = {
-  duplicate_ride_id: 'ride id seen before', not_an_object: 'not an object', duplicate_field: 'a field given twice',
-  negative_distance: 'distance below 0', invalid_json: 'broken JSON', ride_too_large: 'ride too large',
+  duplicate_ride_id: 'duplicate ride id', not_an_object: 'not an object', duplicate_field: 'duplicate field',
+  negative_distance: 'distance below 0', invalid_json: 'invalid JSON', ride_too_large: 'ride too large',
   no_station_in_reach: 'no station within reach', no_observation_on_date: 'no observation on that day',
 };
 
-/** A reason's code in words; of rejected rides, of rides without weather, of dead letters. */
+/** Describes the reason code of a rejected ride, a ride without weather or a dead letter. */
 export function reason(code) {
   if (REASONS[code]) return REASONS[code];
   const of = (field) => FIELDS[field] ?? field.replaceAll('_', ' ');
@@ -120,17 +120,17 @@ export function reason(code) {
   return range ? `${of(range[1])} out of range` : code.replaceAll('_', ' ');
 }
 
-/** A command or address with a button that copies it. */
+/** Returns a command or address with a button that copies it. */
 export function copyable(text, what) {
   const code = h('code', {}, text);
-  const said = h('span', { class: 'visually-hidden', role: 'status' });
+  const status = h('span', { class: 'visually-hidden', role: 'status' });
   const button = h('button', { type: 'button', class: 'copy', 'aria-label': `Copy ${what}`, data: { focus: `copy ${text}` } }, 'Copy');
   button.addEventListener('click', async () => {
     let copied = true;
     try {
       await navigator.clipboard.writeText(text);
     } catch {
-      // Browsers keep the clipboard from pages that came without TLS from another machine.
+      // Browsers deny the clipboard to pages loaded without TLS from another machine.
       const range = document.createRange();
       range.selectNodeContents(code);
       getSelection().removeAllRanges();
@@ -138,21 +138,21 @@ export function copyable(text, what) {
       copied = document.execCommand('copy');
     }
     button.textContent = copied ? 'Copied' : 'Press Ctrl+C';
-    said.textContent = copied ? 'Copied' : 'Selected: press Control C to copy';
+    status.textContent = copied ? 'Copied' : 'Selected: press Control C to copy';
     setTimeout(() => {
       button.textContent = 'Copy';
-      said.textContent = '';
+      status.textContent = '';
     }, 2000);
   });
-  return h('span', { class: 'copyable' }, code, button, said);
+  return h('span', { class: 'copyable' }, code, button, status);
 }
 
-/** What stands where there is nothing to show: what it means, and the way out. */
+/** Returns a placeholder for missing content: what it means, and what to do. */
 export const empty = (title, ...way) => h('div', { class: 'empty' }, h('p', { class: 'empty-title' }, title), way);
 
-/** Where nothing is what one hopes for. */
+/** Returns a placeholder for content whose absence is good. */
 export const calm = (title, ...more) => h('div', { class: 'calm' }, h('p', { class: 'empty-title' }, title), more);
 
-/** Grey lines in the place of what is on its way. */
+/** Returns grey lines as a placeholder for loading content. */
 export const skeleton = (lines, height) =>
   h('div', { class: 'skeleton', 'aria-label': 'Loading', role: 'img' }, Array.from({ length: lines }, () => h('span', { style: { height } })));

@@ -1,15 +1,15 @@
-// The pipeline as it is: stages with their queues, and the messages that go from one to the next.
+// The pipeline: stages with their queues, and the messages between them.
 
 import { byId, h, number, plural, rate, s, show, skeleton, write } from './dom.js';
 import { sparkline } from './charts.js';
 
 const WINDOW_S = 60;
-/** In the order of a ride's way, where a stage stands on a wide screen: column, row. What is unknown here goes below. */
+/** Column and row of each stage on a wide screen, in the order of a ride's way. Unknown stages go below. */
 const PLACES = {
   publisher: [1, 1], splitter: [2, 1], 'weather-fetcher': [3, 1], merger: [4, 1], trainer: [5, 1], scorer: [6, 1],
   client: ['4 / span 2', 2], 'weather-lookup': ['2 / span 2', 2],
 };
-/** Who listens to a queue that has another's name. */
+/** Workers whose queue has another name. */
 const WORKERS = { 'weather-lookup': 'weather-fetcher' };
 
 const stages = new Map();
@@ -26,10 +26,10 @@ function stage(name, takes) {
   const rateText = h('span', {}, '–');
   const spark = sparkline(WINDOW_S);
   const warning = h('p', { class: 'stage-warning', hidden: true });
-  const inFlight = figure('in flight', 'Handed to a worker and not acknowledged yet');
-  const consumers = figure('consumers', 'Workers that listen to this queue');
-  const retries = figure('waiting to retry', 'Failed for now; each comes back after its pause');
-  const dead = figure('dead letters', 'Given up, kept with their reason');
+  const inFlight = figure('in flight', 'Delivered to a worker and not acknowledged yet');
+  const consumers = figure('consumers', 'Workers that consume this queue');
+  const retries = figure('waiting to retry', 'In the retry queues; each returns after its delay');
+  const dead = figure('dead letters', 'Given up, kept with the reason');
   const title = h('h3', { id: `stage-${name}-name` }, name);
   const element = h('article', { class: 'stage', id: `stage-${name}`, 'aria-labelledby': title.id, data: { queue: name } },
     title,
@@ -81,7 +81,7 @@ function client() {
   const element = h('article', { class: 'stage outside', id: 'stage-client', 'aria-labelledby': 'stage-client-name' },
     h('h3', { id: 'stage-client-name' }, 'client'), h('p', {}, 'through this gateway'), line);
   const update = (gateway) => {
-    const together = gateway.rides_per_rpc ? ` · ${rate(gateway.rides_per_rpc)} rides in a message` : '';
+    const together = gateway.rides_per_rpc ? ` · ${rate(gateway.rides_per_rpc)} rides per message` : '';
     const late = gateway.late_answers ? ` · ${plural(gateway.late_answers, 'late answer')}` : '';
     write(line, `${rate(gateway.requests_per_s)} requests / s · ${number(gateway.in_flight)} in flight${together}${late}`);
   };
@@ -100,7 +100,7 @@ let lines;
 export function build(topology) {
   const order = Object.keys(PLACES);
   const rank = (name) => (order.includes(name) ? order.indexOf(name) : order.length);
-  // One line from here to there, whatever travels on it.
+  // One line between two stages, for all their messages.
   const edges = new Map();
   for (const { from, to, message } of topology.flow) {
     const edge = edges.get(`${from} ${to}`);
@@ -136,16 +136,16 @@ export function loading() {
 export function update(next) {
   snapshot = next;
   const now = Date.now();
-  const told = new Map(next.queues.map((queue) => [queue.queue, queue]));
-  for (const [name, made] of stages) told.has(name) ? made.update?.(told.get(name), now) : made.blank?.();
+  const byQueue = new Map(next.queues.map((queue) => [queue.queue, queue]));
+  for (const [name, made] of stages) byQueue.has(name) ? made.update?.(byQueue.get(name), now) : made.blank?.();
   stages.get('client')?.updateGateway(next.gateway);
   const note = byId('fleet-note');
   note.hidden = !next.note;
-  write(note, next.note ? `– stands where the broker does not tell: ${next.note}.` : '');
+  write(note, next.note ? `– means unknown: ${next.note}.` : '');
   draw();
 }
 
-/** Whether what is shown is of now. */
+/** Marks the data as live or outdated. */
 export function live(is) {
   byId('flow').dataset.live = is ? 'yes' : 'no';
   draw();
@@ -153,7 +153,7 @@ export function live(is) {
 
 const R = 7;
 
-/** The way of a line from box `a` to box `b`, and where its label stands, if it has room for one. */
+/** Returns the path of a line from box `a` to box `b`, and the position of its label, if there is room for one. */
 function way(a, b, wide, order) {
   const [ax, ay, bx, by] = [(a.left + a.right) / 2, (a.top + a.bottom) / 2, (b.left + b.right) / 2, (b.top + b.bottom) / 2];
   if (!wide) {
@@ -175,7 +175,7 @@ function way(a, b, wide, order) {
   return { d: `M${a.right} ${ay}H${bx - R}Q${bx} ${ay} ${bx} ${ay - R}V${b.bottom + 1}`, label: [(a.right + bx) / 2, ay - 7, 'middle'] };
 }
 
-/** Draws the lines between the stages where they stand now. */
+/** Draws the lines between the stages at their current positions. */
 function draw() {
   const ground = byId('flow');
   if (!lines?.isConnected || !stages.size) return;
@@ -194,7 +194,7 @@ function draw() {
     const moving = live && (paces.get(edge.to) ?? 0) > 0;
     return { d, label, moving, message: edge.message };
   });
-  // Redrawn only where something changed: a moving line would start anew each time.
+  // Redrawn only after a change: otherwise the animation of a line would restart each time.
   const state = JSON.stringify([drawn, origin.width, origin.height]);
   if (lines.dataset.state === state) return;
   lines.dataset.state = state;

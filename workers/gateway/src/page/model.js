@@ -1,10 +1,10 @@
-// The champion: how good it is, what it has learned, and those before it.
+// The champion: its quality, its coefficients, and former champions.
 
 import { Problem, get, hasKey, save } from './api.js';
 import { byId, empty, h, number, percent, plural, show, skeleton } from './dom.js';
 import { calibrationChart, oddsChart, rocChart } from './charts.js';
 
-/** Features as people say them, and the step by which one thinks of them. */
+/** Features: name for people, and the step whose odds are shown. */
 export const FEATURES = {
   distance: { name: 'Distance', per: 'each mile farther', step: 1 },
   healthpoints: { name: 'Health points', per: 'each 10 more', step: 10 },
@@ -14,12 +14,12 @@ export const FEATURES = {
   prcp: { name: 'Precipitation', per: 'each 10 mm more', step: 100 },
 };
 
-const heard = new Set();
+const listeners = new Set();
 let family;
 let shown;
 
-/** Hears of the champion whenever it is fetched; `undefined` where there is none. */
-export const onChampion = (listener) => heard.add(listener);
+/** Calls `listener` with the champion whenever it is fetched; with `undefined` if there is none. */
+export const onChampion = (listener) => listeners.add(listener);
 
 export function loading() {
   show(byId('model-body'), skeleton(4, '3rem'));
@@ -28,11 +28,11 @@ export function loading() {
 const three = (value) => number(value, 3);
 const READOUTS = [
   ['ROC AUC', 'roc_auc', three, '0.5 is guessing, 1 is perfect order'],
-  ['Log loss', 'log_loss', three, 'Less is better; 0.693 is a coin'],
-  ['Brier score', 'brier', three, 'Mean squared error of the probability; less is better'],
-  ['Accuracy', 'accuracy', percent, 'Right decisions of all'],
-  ['Precision', 'precision', percent, 'Of those it called, how many asked for service'],
-  ['Recall', 'recall', percent, 'Of those that asked for service, how many it called'],
+  ['Log loss', 'log_loss', three, 'Lower is better; 0.693 is a coin toss'],
+  ['Brier score', 'brier', three, 'Mean squared error of the probability; lower is better'],
+  ['Accuracy', 'accuracy', percent, 'Share of correct decisions'],
+  ['Precision', 'precision', percent, 'Share of service among predicted service'],
+  ['Recall', 'recall', percent, 'Share of predicted service among service'],
   ['F1', 'f1', three, 'Harmonic mean of precision and recall'],
 ];
 
@@ -48,11 +48,11 @@ function confusion(metrics) {
   const all = tn + fp + fn + tp || 1;
   const cell = (count, kind, words) => h('td', { class: kind, style: { '--share': count / all } }, h('strong', {}, number(count)), h('small', {}, words));
   return h('table', { class: 'confusion' },
-    h('caption', { class: 'visually-hidden' }, 'What it said against what was'),
-    h('thead', {}, h('tr', {}, h('td', {}), h('th', { scope: 'col' }, 'said no'), h('th', { scope: 'col' }, 'said service'))),
+    h('caption', { class: 'visually-hidden' }, 'Decisions against labels'),
+    h('thead', {}, h('tr', {}, h('td', {}), h('th', { scope: 'col' }, 'predicted none'), h('th', { scope: 'col' }, 'predicted service'))),
     h('tbody', {},
-      h('tr', {}, h('th', { scope: 'row' }, 'was no'), cell(tn, 'right', 'rightly left alone'), cell(fp, 'wrong', 'called in vain')),
-      h('tr', {}, h('th', { scope: 'row' }, 'was service'), cell(fn, 'wrong', 'missed'), cell(tp, 'right', 'found'))));
+      h('tr', {}, h('th', { scope: 'row' }, 'no service'), cell(tn, 'right', 'true negatives'), cell(fp, 'wrong', 'false positives')),
+      h('tr', {}, h('th', { scope: 'row' }, 'service'), cell(fn, 'wrong', 'false negatives'), cell(tp, 'right', 'true positives'))));
 }
 
 function odds(model) {
@@ -71,7 +71,7 @@ const wide = (made) => {
   return made;
 };
 
-const older = (what) => h('p', { class: 'missing' }, `This model was trained before ${what} were kept. The next one has them.`);
+const older = (what) => h('p', { class: 'missing' }, `This model was trained by a version that did not store ${what}. The next model has them.`);
 
 function history(detail) {
   const row = (entry) => {
@@ -90,7 +90,7 @@ function history(detail) {
       h('tbody', {}, detail.history.map(row))));
 }
 
-/** The report in a tab of its own; links cannot carry a key, so with one it is saved. */
+/** Returns a link to the report. With a key it is a button that saves it, because links cannot send the key. */
 function report(model) {
   const path = `/v1/models/${encodeURIComponent(model.model)}/versions/${encodeURIComponent(model.model_id)}/report`;
   if (!hasKey()) return h('a', { href: path, target: '_blank', rel: 'noopener', id: 'report-link' }, 'Full report');
@@ -103,19 +103,19 @@ function draw() {
   const best = model.test ?? model.train;
   const c = model.counts;
   const share = (part, whole) => (whole ? percent(part / whole) : '–');
-  const onWhat = model.test ? `On ${plural(c.test, 'ride')} it never saw, and those it was trained on.` : `On the ${plural(c.train, 'ride')} it was trained on: none were held out.`;
-  const left = [[c.unlabelled, 'without label'], [c.without_weather, 'without weather'], [c.duplicates, 'seen in another batch']].filter(([count]) => count).map(([count, why]) => `${number(count)} ${why}`);
+  const onWhat = model.test ? `On ${plural(c.test, 'held-out ride')} and on the training rides.` : `On the ${plural(c.train, 'training ride')}: none were held out.`;
+  const left = [[c.unlabelled, 'without label'], [c.without_weather, 'without weather'], [c.duplicates, 'also in another batch']].filter(([count]) => count).map(([count, why]) => `${number(count)} ${why}`);
   show(byId('model-body'),
-    model.model_id === family.champion.model_id ? '' : h('p', { class: 'banner' }, 'You look at an earlier champion. ', h('button', { type: 'button', class: 'link', data: { focus: 'champion' }, onclick: () => look(family.champion.model_id) }, 'Back to the champion')),
+    model.model_id === family.champion.model_id ? '' : h('p', { class: 'banner' }, 'This is a former champion. ', h('button', { type: 'button', class: 'link', data: { focus: 'champion' }, onclick: () => look(family.champion.model_id) }, 'Back to the champion')),
     h('div', { class: 'model-head' },
       h('p', { class: 'model-id' }, h('span', {}, model.model), h('code', { id: 'champion-id' }, model.model_id)),
       h('p', {}, `Logistic regression on ${plural(c.train, 'ride')} of ${plural(model.datasets.length, 'batch', 'batches')}, ${share(c.train_service, c.train)} of which ended in a service request.`, left.length ? ` Left out: ${left.join(', ')}.` : '', ' ', report(model))),
     h('div', { class: 'figures' },
-      figure('How good it is', onWhat, readouts(model)),
-      wide(figure('What makes a request likely', 'By what a step multiplies the odds. Right of 1: more likely.', odds(model))),
-      figure('ROC', 'Every threshold one could decide by.', best.roc?.length ? rocChart(best, model.threshold) : older('ROC curves')),
-      figure('Calibration', 'Dashed: perfect. Bars: how many rides.', best.calibration?.length ? calibrationChart(best) : older('calibration bins')),
-      figure('Right and wrong', `From ${percent(model.threshold, 0)} on it says service.`, confusion(best))),
+      figure('Quality', onWhat, readouts(model)),
+      wide(figure('Odds', 'The factor by which a step multiplies the odds of a service request. Right of 1: more likely.', odds(model))),
+      figure('ROC', 'All possible thresholds.', best.roc?.length ? rocChart(best, model.threshold) : older('ROC curves')),
+      figure('Calibration', 'Dashed: perfect. Bars: number of rides.', best.calibration?.length ? calibrationChart(best) : older('calibration bins')),
+      figure('Confusion matrix', `The decision is service from ${percent(model.threshold, 0)}.`, confusion(best))),
     h('h3', { class: 'history-title' }, 'Champions'),
     history(family));
 }
@@ -135,21 +135,21 @@ export async function refresh() {
     const { models } = await get('/v1/models');
     const known = models.find((model) => model.champion) ?? models[0];
     const detail = known && (await get(`/v1/models/${encodeURIComponent(known.model)}`));
-    for (const listener of heard) listener(detail?.champion ?? undefined);
+    for (const listener of listeners) listener(detail?.champion ?? undefined);
     if (!detail?.champion && detail?.history.length) {
-      show(place, empty('The champion cannot be read.', h('p', {}, 'Its alias names ', h('code', {}, detail.history[0].model_id), ', whose artefact is not in the object store. Scorers that have it loaded go on; new ones cannot.')));
+      show(place, empty('The champion cannot be read.', h('p', {}, 'Its alias names ', h('code', {}, detail.history[0].model_id), ', whose artefact is not in the object store. Scorers that have it in memory keep serving it; new scorers cannot.')));
       return;
     }
     if (!detail?.champion) {
       show(place, empty('There is no model yet.',
-        h('p', {}, 'The trainer makes one as soon as enough rides with a label (', h('code', {}, 'fieldservice'), ') and weather are in the dataset; 100 unless configured otherwise.'),
+        h('p', {}, 'The trainer trains one as soon as enough rides with a label (', h('code', {}, 'fieldservice'), ') and weather are in the dataset; by default 100.'),
         h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
       return;
     }
-    // Whoever looks at an earlier one is not torn away from it.
-    const looksBack = shown && family && shown.model_id !== family.champion.model_id;
+    // A refresh keeps a former champion on display.
+    const showsFormer = shown && family && shown.model_id !== family.champion.model_id;
     family = detail;
-    if (!looksBack) shown = detail.champion;
+    if (!showsFormer) shown = detail.champion;
     draw();
   } catch (error) {
     if (!(error instanceof Problem)) throw error;

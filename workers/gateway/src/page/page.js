@@ -1,23 +1,23 @@
-// The page: puts its parts together, keeps them true by the stream of events, and says when it cannot.
+// The page: assembles its parts, updates them from the stream of events, and shows when it is not live.
 
-import { askAgain, follow, forgetKey, get, hasKey, onKeyWanted } from './api.js';
-import { byId, clock, gently, h, write } from './dom.js';
+import { askAgain, follow, forgetKey, get, hasKey, onKeyRequired } from './api.js';
+import { byId, clock, throttled, h, write } from './dom.js';
 import * as fleet from './fleet.js';
 import * as batches from './batches.js';
 import * as dead from './dead.js';
 import * as model from './model.js';
 import * as score from './score.js';
 
-/** News of so many batches is news of each; of more it is news of the list. */
+/** Up to this many changed batches are fetched one by one; with more, the list is. */
 const BATCHES_ONE_BY_ONE = 3;
 
-/** Banners by name; each says what is wrong and the way out. */
+/** Shows or removes the banner `name`: what is wrong, and what to do. */
 function banner(name, kind, ...words) {
   const old = document.querySelector(`#banners [data-name="${name}"]`);
   if (!kind) return old?.remove();
-  const said = words.map((word) => (typeof word === 'string' ? word : word.textContent)).join('');
-  if (old?.dataset.said === said) return undefined;
-  const made = h('div', { class: `banner ${kind}`, data: { name, said } }, h('p', {}, ...words));
+  const text = words.map((word) => (typeof word === 'string' ? word : word.textContent)).join('');
+  if (old?.dataset.text === text) return undefined;
+  const made = h('div', { class: `banner ${kind}`, data: { name, text } }, h('p', {}, ...words));
   if (old) old.replaceWith(made);
   else byId('banners').append(made);
   return made;
@@ -32,7 +32,7 @@ let retryNow = () => {};
 let liveSince;
 let lostSince;
 let topologyKnown = false;
-// Neither an id nor the lack of one: whatever comes first is news.
+// Neither an id nor undefined: the first snapshot counts as a change.
 let lastChampion = null;
 let lastDead;
 let lastBroker;
@@ -44,34 +44,34 @@ function brokerIs({ name, state: is, why }) {
   lastBroker = is;
   state('broker', 'state', is, `${name}: ${is}`);
   const because = why ? ` (${why})` : '';
-  if (is === 'away') banner('broker', 'bad', h('strong', {}, 'The broker is away.'), ` ${name} does not answer${because}. Nothing is lost: what was confirmed is kept, uploads and scores are refused until it is back. `, h('code', {}, 'wildrydes doctor'), ' says more.');
-  else if (is === 'blocked') banner('broker', 'warn', h('strong', {}, 'The broker takes no messages.'), ` ${name} is blocked${because}. Uploads and scores are refused until it has room again; what is in the queues is still worked on.`);
+  if (is === 'away') banner('broker', 'bad', h('strong', {}, 'The broker is away.'), ` ${name} does not answer${because}. Confirmed messages are kept; uploads and scores are refused until the broker is back. `, h('code', {}, 'wildrydes doctor'), ' shows more.');
+  else if (is === 'blocked') banner('broker', 'warn', h('strong', {}, 'The broker accepts no messages.'), ` ${name} is blocked${because}. Uploads and scores are refused until the alarm ends; workers still handle the queues.`);
   else banner('broker');
 }
 
 function snapshot(data) {
   fleet.update(data);
   brokerIs(data.broker);
-  if (data.draining) banner('draining', 'warn', h('strong', {}, 'This gateway is draining.'), ' It finishes what it has begun and takes nothing new.');
+  if (data.draining) banner('draining', 'warn', h('strong', {}, 'This gateway is draining.'), ' It finishes the requests in progress and refuses new ones.');
   else banner('draining');
   const champion = data.champion?.model_id;
   if (champion !== lastChampion) {
     lastChampion = champion;
-    lookAtModel();
+    refreshModel();
   }
   const letters = data.queues.reduce((sum, queue) => sum + (queue.dead ?? 0), 0);
   if (data.queues.length && letters !== lastDead) {
     lastDead = letters;
-    lookAtDead();
+    refreshDead();
   }
 }
 
-const told = new Set();
-const lookAtDead = gently(dead.refresh);
-const lookAtModel = gently(model.refresh);
-const lookAtBatches = gently(async () => {
-  const ids = [...told];
-  told.clear();
+const changed = new Set();
+const refreshDead = throttled(dead.refresh);
+const refreshModel = throttled(model.refresh);
+const refreshBatches = throttled(async () => {
+  const ids = [...changed];
+  changed.clear();
   if (ids.length > BATCHES_ONE_BY_ONE) await batches.refresh();
   else await Promise.all(ids.map(batches.refreshOne));
 });
@@ -79,14 +79,14 @@ const lookAtBatches = gently(async () => {
 const events = {
   fleet: snapshot,
   batch: (data) => {
-    told.add(data.batch_id);
-    lookAtBatches();
+    changed.add(data.batch_id);
+    refreshBatches();
   },
-  model: lookAtModel,
-  dead: lookAtDead,
+  model: refreshModel,
+  dead: refreshDead,
 };
 
-/** Everything that is fetched rather than streamed. */
+/** Fetches everything that is not streamed. */
 async function everything() {
   byId('forget').hidden = !hasKey();
   const topology = topologyKnown ? undefined : get('/v1/topology').then((flow) => {
@@ -103,13 +103,13 @@ function live() {
   state('live', 'live', 'yes', 'live');
   document.body.dataset.live = 'yes';
   fleet.live(true);
-  // Whatever was told in the meantime was not heard.
+  // Events since the last connection were lost.
   everything();
 }
 
 function lost(problem, waitMs) {
   if (liveSince) lostSince ??= new Date();
-  // Whatever the next snapshot says is news.
+  // The next snapshot counts as a change.
   lastChampion = null;
   lastDead = undefined;
   const since = lostSince ? `not live since ${clock(lostSince)}` : 'not live';
@@ -118,18 +118,18 @@ function lost(problem, waitMs) {
   fleet.live(false);
   if (document.hidden) return;
   if (problem.status === 401) {
-    banner('gateway', 'bad', h('strong', {}, 'An API key is needed.'), ' This gateway shows nothing to those who have none. ', button('Enter a key', () => {
+    banner('gateway', 'bad', h('strong', {}, 'An API key is needed.'), ' This gateway answers requests with a key only. ', button('Enter a key', () => {
       askAgain();
       retryNow();
     }));
   } else if (problem.status === 403) {
-    banner('gateway', 'bad', h('strong', {}, 'This key may not look at the fleet.'), ` ${problem.message} `, button('Use another key', () => {
+    banner('gateway', 'bad', h('strong', {}, 'This key lacks the scope read.'), ` ${problem.message} `, button('Use another key', () => {
       forgetKey();
       askAgain();
       retryNow();
     }));
   } else if (waitMs > 500 || !liveSince) {
-    const shown = lostSince ? ` What is shown is of ${clock(lostSince)}.` : '';
+    const shown = lostSince ? ` The data shown is from ${clock(lostSince)}.` : '';
     banner('gateway', 'bad', h('strong', {}, `${problem.title}.`), ` ${problem.message}${shown} `, button('Try now', () => retryNow()));
   }
 }
@@ -137,7 +137,7 @@ function lost(problem, waitMs) {
 function askForKey(wasWrong) {
   const dialog = byId('key-dialog');
   const input = byId('key');
-  write(byId('key-why'), wasWrong ? 'The gateway does not know this key. Check it for blanks and missing characters, or ask whoever runs the fleet.' : 'This gateway answers only those who have a key. Whoever runs the fleet can give you one.');
+  write(byId('key-why'), wasWrong ? 'This key is unknown. Check it for blanks and missing characters, or ask the operator of the fleet.' : 'This gateway requires an API key. Ask the operator of the fleet for one.');
   input.value = '';
   return new Promise((resolve) => {
     byId('key-later').onclick = () => dialog.close('');
@@ -154,7 +154,7 @@ function askForKey(wasWrong) {
   });
 }
 
-/** Marks the section one looks at in the navigation. */
+/** Marks the visible section in the navigation. */
 function watchSections() {
   const links = new Map([...document.querySelectorAll('nav.sections a')].map((link) => [link.hash.slice(1), link]));
   const seen = new Set();
@@ -166,7 +166,7 @@ function watchSections() {
   for (const id of links.keys()) watch.observe(byId(id));
 }
 
-onKeyWanted(askForKey);
+onKeyRequired(askForKey);
 byId('forget-key').addEventListener('click', () => {
   forgetKey();
   location.reload();

@@ -1,4 +1,4 @@
-// Score a ride: a form that answers while one fills it in.
+// Score a ride: a form that scores after every change.
 
 import { Problem, post } from './api.js';
 import { byId, empty, h, number, percent, show, signed, write } from './dom.js';
@@ -22,9 +22,9 @@ const PLACES = [
   ['Central Park, New York', 40.7829, -73.9654], ['Kennedy Airport, New York', 40.6413, -73.7781], ['Boston Common', 42.355, -71.0656],
   ['Capitol Hill, Seattle', 47.6205, -122.3212], ['Golden Gate Park, San Francisco', 37.7694, -122.4862], ['Hyde Park, London', 51.5073, -0.1657],
 ];
-/** Why a breed was of no account. */
-const FALLBACKS = { no_breed_model: 'the breed has no model beside the champion', loading: 'that of the breed is still being read', unavailable: 'that of the breed cannot be read now' };
-/** What the API calls a field, and the input it comes from. */
+/** Why the global model scored instead of the breed model. */
+const FALLBACKS = { no_breed_model: 'the release has no model of the breed', loading: 'the breed model is still being read', unavailable: 'the breed model cannot be read now' };
+/** Inputs by the field name of the API. */
 const INPUTS = {
   'temperature.min': 'tmin', 'temperature.max': 'tmax', temperature: 'tmin', 'precipitation.amount': 'prcp', precipitation: 'prcp',
 };
@@ -41,7 +41,7 @@ const value = (name) => byId(`score-${name}`).value.trim();
 const pick = (feature) => (feature === 'prcp' ? PRECIPITATIONS[units.precipitation] : TEMPERATURES[units.temperature]);
 const isWeather = (feature) => feature === 'tmin' || feature === 'tmax' || feature === 'prcp';
 
-/** A feature's value as the form shows it, with its unit. */
+/** Formats a feature's value in the unit of the form. */
 function worded(feature, raw, unit) {
   if (isWeather(feature)) return `${number(pick(feature).from(raw), pick(feature).digits, 0)} ${pick(feature).name}`;
   return `${number(raw, 1, 0)} ${unit}${Math.abs(raw) === 1 ? '' : 's'}`;
@@ -83,7 +83,7 @@ function form() {
     });
     return h('label', {}, input, h('span', {}, label));
   };
-  const places = h('select', { id: 'score-place' }, h('option', { value: '' }, 'choose, or write below'), PLACES.map(([name], i) => h('option', { value: i }, name)));
+  const places = h('select', { id: 'score-place' }, h('option', { value: '' }, 'choose, or enter below'), PLACES.map(([name], i) => h('option', { value: i }, name)));
   places.addEventListener('change', () => {
     const place = PLACES[Number(places.value)];
     if (places.value === '' || !place) return;
@@ -119,7 +119,7 @@ function form() {
   return element;
 }
 
-/** Under each field what the model was trained on, in the unit of the field. */
+/** Shows the training range of each field, in the unit of the field. */
 function hints() {
   for (const coefficient of champion?.coefficients ?? []) {
     const { feature, min, max } = coefficient;
@@ -127,10 +127,10 @@ function hints() {
     if (!hint) continue;
     const [low, high] = isWeather(feature) ? [min, max].map((edge) => number(pick(feature).from(edge), pick(feature).digits, 0)) : [min, max].map((edge) => number(edge, 1, 0));
     const entered = value(feature) === '' ? NaN : isWeather(feature) ? pick(feature).to(Number(value(feature))) : Number(value(feature));
-    // The form's digits are fewer than the model's.
+    // The form has fewer digits than the model.
     const slack = (max - min) * 1e-3;
     const outside = entered < min - slack || entered > max + slack;
-    write(hint, `${outside ? 'Outside of what it was trained on: ' : 'trained on '}${low} to ${high}`);
+    write(hint, `${outside ? 'Outside the training range: ' : 'trained on '}${low} to ${high}`);
     hint.dataset.outside = outside ? 'yes' : 'no';
   }
 }
@@ -180,15 +180,15 @@ const soon = () => {
   byId('score-result').dataset.stale = 'yes';
 };
 
-/** Whether every field holds something to send; what does not is said at its place. What it means is for the gateway to judge. */
+/** Returns whether every field has a value; marks those without. The gateway checks the values. */
 function filledIn() {
   const inputs = [...document.querySelectorAll('#score-form input:not([type="radio"])')].filter((input) => !input.closest('[hidden]'));
-  const wanting = inputs.filter((input) => input.validity.badInput || (input.value.trim() === '' && input.type !== 'text'));
-  for (const input of wanting) {
+  const invalid = inputs.filter((input) => input.validity.badInput || (input.value.trim() === '' && input.type !== 'text'));
+  for (const input of invalid) {
     const what = input.type === 'number' ? 'a number, as in 4.8' : 'a date and a time';
     fieldError(input.name, input.validity.badInput ? `Expected ${what}.` : `Missing: expected ${what}.`);
   }
-  return !wanting.length;
+  return !invalid.length;
 }
 
 async function run() {
@@ -199,7 +199,7 @@ async function run() {
   clearErrors();
   if (!filledIn()) {
     show(byId('score-peek'), 'See the field marked above.');
-    announce('Not scored: a field is not filled in.');
+    announce('Not scored: a field is missing.');
     return;
   }
   const mine = (inFlight = new AbortController());
@@ -232,17 +232,17 @@ function drawProblem(problem) {
     if (!fieldError(name, words)) elsewhere.push(`${path || 'the ride'}: ${words}`);
   }
   const mayPass = problem.retryAfterS && (problem.status === 503 || problem.status === 429 || problem.status === 504);
-  // Longer each time: nobody is helped by a page that knocks every second.
+  // The pause doubles with each failure.
   const retryS = mayPass ? Math.min(Math.max(problem.retryAfterS, 2 ** ++failures), RETRY_S_MAX) : undefined;
   const noModel = /no-model/.test(problem.type);
   show(byId('score-result'), empty(problem.title + (/[.!?]$/.test(problem.title) ? '' : '.'),
     h('p', {}, problem.message),
     elsewhere.map((words) => h('p', {}, words)),
     noModel ? h('p', {}, h('a', { href: '#batches' }, 'Upload rides')) : '',
-    retryS ? h('p', { class: 'note' }, `Asked again in ${retryS} s, or as soon as something changes.`) : ''));
+    retryS ? h('p', { class: 'note' }, `Retrying in ${retryS} s, or as soon as a field changes.`) : ''));
   show(byId('score-peek'), elsewhere.length < problem.errors.length ? 'See the field marked above.' : problem.title);
   announce(`${problem.title}. ${problem.message}`);
-  // Nobody looks: no need to ask again.
+  // A hidden page does not retry.
   if (retryS) waiting = setTimeout(() => document.hidden || run(), retryS * 1000);
 }
 
@@ -263,7 +263,7 @@ function drawScore(answer) {
   };
   const rows = contributions.map((part) => ({
     feature: part.feature, name: name(part.feature), value: worded(part.feature, part.value, part.unit), logOdds: part.log_odds, outside: part.outside_training,
-    words: signed(part.log_odds, 2), title: `Multiplies the odds by ${number(Math.exp(part.log_odds), 3)}, against an average ride`,
+    words: signed(part.log_odds, 2), title: `Multiplies the odds by ${number(Math.exp(part.log_odds), 3)}, compared with an average ride`,
   }));
   show(byId('score-result'),
     h('p', { class: 'probability', id: 'probability', data: { value: probability, service: service ? 'yes' : 'no' } }, number(probability * 100, 1), h('span', {}, '%')),
@@ -272,33 +272,33 @@ function drawScore(answer) {
       h('span', { class: 'at threshold', style: { left: `${threshold * 100}%` } }, h('span', {}, `threshold ${number(threshold * 100, 1, 0)}`)),
       baseline ? h('span', { class: 'at average', style: { left: `${baseline.probability * 100}%` } }, h('span', {}, `average ride ${number(baseline.probability * 100, 0)}`)) : ''),
     h('p', { class: 'decision', id: 'decision' }, h('strong', {}, service ? 'Expect a service request:' : 'Expect no service request:'), service ? ` at or above the threshold of ${percent(threshold, 0)}.` : ` below the threshold of ${percent(threshold, 0)}.`),
-    outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside of what the model has seen: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The answer is a guess beyond the data.') : '',
+    outside.length ? h('p', { class: 'caution', id: 'outside' }, h('strong', {}, 'Outside the training range: '), outside.map((part) => `${name(part.feature).toLowerCase()}${range(part.feature)}`).join('; '), '. The score is an extrapolation.') : '',
     answer.weather ? looked(answer.weather) : '',
     rows.length ? contributionsChart(rows) : '',
-    h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id), answer.fallback ? `, that of all rides: ${FALLBACKS[answer.fallback] ?? answer.fallback}.` : ''));
+    h('p', { class: 'note by' }, `By model ${answer.model}, `, h('code', { id: 'scored-by' }, answer.model_id), answer.fallback ? `, the global model: ${FALLBACKS[answer.fallback] ?? answer.fallback}.` : ''));
   show(byId('score-peek'), h('strong', {}, percent(probability)), service ? 'a service request' : 'no service request');
-  announce(`${percent(probability)} likely to ask for service${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside of what the model has seen.' : ''}`);
+  announce(`${percent(probability)} probability of a service request${service ? ', at or above the threshold' : ', below the threshold'}.${outside.length ? ' Outside the training range.' : ''}`);
 }
 
-/** Whatever kept a score from coming may be over. */
+/** Scores again if the last attempt failed and waits for its retry. */
 export function again() {
   failures = 0;
   if (waiting !== undefined) run();
 }
 
-/** Builds the form; it scores as soon as there is a champion. */
+/** Builds the form. It scores as soon as there is a champion. */
 export function build() {
   show(byId('score-body'), form(),
     h('div', { class: 'result-frame' }, h('p', { class: 'visually-hidden', id: 'score-said', role: 'status', 'aria-live': 'polite' }),
-      h('div', { id: 'score-result', data: { stale: 'no' } }, empty('No score yet.', h('p', {}, 'It appears here once there is a model.')))));
+      h('div', { id: 'score-result', data: { stale: 'no' } }, empty('No score yet.', h('p', {}, 'It appears as soon as there is a model.')))));
 }
 
-/** Scores by a new champion; says so where there is none. */
+/** Scores with a new champion, or shows that there is none. */
 export function championIs(model) {
   const changed = champion?.model_id !== model?.model_id;
   champion = model;
   hints();
   if (model && changed) run();
   if (!model) byId('score-peek').replaceChildren();
-  if (!model) show(byId('score-result'), empty('There is no model yet.', h('p', {}, 'A ride can be scored once a model is trained.'), h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
+  if (!model) show(byId('score-result'), empty('There is no model yet.', h('p', {}, 'Rides can be scored after a model is trained.'), h('p', {}, h('a', { href: '#batches' }, 'Upload rides'))));
 }

@@ -1,10 +1,10 @@
-//! Models of breeds: found, loaded once, bounded, kept up to date, never in the way of others.
+//! Breed models: chosen by breed, loaded once, bounded in number, kept up to date, never delaying other requests.
 
 use super::{counting::Counting, *};
 use common::message::{Fallback, ScoredBy};
 use object_store::ObjectStoreExt;
 
-/// The model of a breed: its log-odds at all features 0 are `tenths` of tenths.
+/// A breed model. Its log-odds with all features 0 are `tenths` tenths.
 fn of_breed(breed: &str, tenths: i32) -> Model {
     let model_id = format!("{breed}-{tenths}");
     let (model, breed) = (family(breed), Some(breed.to_owned()));
@@ -15,7 +15,7 @@ fn family(breed: &str) -> String {
     layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap()
 }
 
-/// The last of the line is the champion of its breed now.
+/// Stores the alias of a breed's champion with this history, and the champion's artefact.
 async fn put_breed(store: &Store, line: &[&Model]) {
     let named = line.last().unwrap();
     store::write(store, &layout::model(&named.model, &named.model_id), encoded(named)).await.unwrap();
@@ -38,7 +38,7 @@ fn rides_of(breeds: &[&str]) -> ScoreRequest {
     request
 }
 
-/// Of each ride who answered, the probability's log-odds in tenths, and why its breed was of no account.
+/// Returns for each ride the version that scored it, the log-odds in tenths, and why the global model scored it.
 async fn answers(scorer: &Scorer, breeds: &[&str]) -> Vec<(String, f64, Option<Fallback>)> {
     let response = ask_for(scorer, rides_of(breeds), None).await.unwrap();
     let all = response.model_id.unwrap();
@@ -50,7 +50,7 @@ async fn answers(scorer: &Scorer, breeds: &[&str]) -> Vec<(String, f64, Option<F
     response.scores.into_iter().map(answer).collect()
 }
 
-/// A store with the champion `7` of all rides, and a scorer on it.
+/// Makes the global model `7` champion. Returns a scorer on the store.
 async fn with_champion(settings: Settings, store: Store) -> Scorer {
     put_model(&store, "7").await;
     put_champion(&store, &["7"]).await;
@@ -59,15 +59,15 @@ async fn with_champion(settings: Settings, store: Store) -> Scorer {
     scorer
 }
 
-/// Each ride is scored by the model of its breed, whatever way its name is written; what has none, by that of all rides, which says
-/// so. Explanations and thresholds are those of the model that answered.
+/// Each ride is scored by the model of its breed, in any spelling of its name; without one, by the global model with a fallback.
+/// Explanations and thresholds are those of the model that scored.
 #[tokio::test]
-async fn a_ride_is_scored_by_the_model_of_its_breed_or_else_of_all() {
+async fn a_ride_is_scored_by_the_model_of_its_breed_or_the_global_model() {
     let store = memory();
     let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
     put_breed(&store, &[&of_breed("qilin", 12)]).await;
     put_breed(&store, &[&of_breed("nix 2", -3)]).await;
-    let told = answers(&scorer, &["Qilin", "", "nix 2", " qilin ", "pegasus", "  "]).await;
+    let scored = answers(&scorer, &["Qilin", "", "nix 2", " qilin ", "pegasus", "  "]).await;
     let (all, none) = ("7".to_owned(), Some(Fallback::NoBreedModel));
     let expected = vec![
         ("qilin-12".to_owned(), 12.0, None),
@@ -77,7 +77,7 @@ async fn a_ride_is_scored_by_the_model_of_its_breed_or_else_of_all() {
         (all.clone(), 7.0, none),
         (all, 7.0, None),
     ];
-    assert_eq!(told, expected);
+    assert_eq!(scored, expected);
 
     let request = ScoreRequest { explain: true, ..rides_of(&["nix 2", ""]) };
     let response = ask_for(&scorer, request, None).await.unwrap();
@@ -92,24 +92,27 @@ async fn a_ride_is_scored_by_the_model_of_its_breed_or_else_of_all() {
     };
 }
 
-/// However many wait for a breed at once, its alias and artefact are read once; right afterwards not at all.
+/// However many requests wait for a breed, its alias and artefact are read once; immediately afterwards not at all.
 #[tokio::test(start_paused = true)]
-async fn many_who_ask_for_a_breed_read_it_once() {
+async fn concurrent_requests_for_a_breed_load_it_once() {
     let counting = Counting::new();
     let scorer = with_champion(Settings::default(), counting.clone()).await;
     put_breed(&(counting.clone() as Store), &[&of_breed("qilin", 12)]).await;
     let asked =
         futures::future::join_all((0..WAITING_MAX).map(|_| answers(&scorer, &["qilin", "none", "qilin"]))).await;
-    assert!(asked.iter().all(|told| told[0].0 == "qilin-12" && told[1].2 == Some(Fallback::NoBreedModel)), "{asked:?}");
+    assert!(
+        asked.iter().all(|scores| scores[0].0 == "qilin-12" && scores[1].2 == Some(Fallback::NoBreedModel)),
+        "{asked:?}"
+    );
     assert_eq!(counting.reads_of("service-request--qilin/"), 3, "alias, the generation after it, artefact");
-    assert_eq!(counting.reads_of("service-request--none/"), 1, "that there is none is known, too");
+    assert_eq!(counting.reads_of("service-request--none/"), 1, "that there is none is remembered, too");
     answers(&scorer, &["qilin", "none"]).await;
     assert_eq!(counting.reads_of("service-request--"), 4);
 }
 
-/// Five times as many breeds as may be in memory: never more than that are, and every answer is right.
+/// With five times as many breeds as may be in memory, the bound holds and every answer is correct.
 #[tokio::test]
-async fn no_more_breeds_are_in_memory_than_the_settings_say() {
+async fn the_number_of_breeds_in_memory_is_bounded() {
     let store = memory();
     let scorer =
         with_champion(Settings { breed_models_max: 20, served_write_ms: 0, ..Settings::default() }, Arc::clone(&store))
@@ -120,39 +123,40 @@ async fn no_more_breeds_are_in_memory_than_the_settings_say() {
     }
     for round in 0..3 {
         for (tenths, breed) in (0i32..).zip(&breeds) {
-            let told = answers(&scorer, &[breed]).await;
-            assert_eq!(told, [(format!("{breed}-{tenths}"), f64::from(tenths), None)], "round {round}");
+            let scored = answers(&scorer, &[breed]).await;
+            assert_eq!(scored, [(format!("{breed}-{tenths}"), f64::from(tenths), None)], "round {round}");
             assert!(scorer.breeds.len() <= 20, "{} in memory", scorer.breeds.len());
         }
     }
     // All of them in one request.
     let all: Vec<&str> = breeds.iter().map(String::as_str).collect();
-    let told = answers(&scorer, &all).await;
-    assert!(told.iter().zip(&all).all(|(told, breed)| told.0.starts_with(&format!("{breed}-"))), "{told:?}");
+    let scored = answers(&scorer, &all).await;
+    assert!(scored.iter().zip(&all).all(|(score, breed)| score.0.starts_with(&format!("{breed}-"))), "{scored:?}");
     assert!(scorer.breeds.len() <= 20);
     let counts = scorer.breeds.take_counts();
     assert!(counts.evictions >= counts.loads - 20 && counts.loads > 100, "{counts:?}");
 }
 
-/// A store takes a minute for an object. Who asks for a breed waits as long as the settings say, and has an answer that says why it
-/// is another model's; who asks for none, or for one in memory, does not wait at all; and when the model has come, it answers.
+/// With a store that takes a minute per object, a request for a breed waits as long as the settings say, and is answered by the
+/// global model with the reason. Requests without a breed, or for one in memory, do not wait. After the load, the breed model scores.
 #[tokio::test(start_paused = true)]
-async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
+async fn the_wait_for_a_breed_model_is_bounded() {
     let inner = memory();
     put_breed(&inner, &[&of_breed("qilin", 12)]).await;
     let minute = Duration::from_secs(60);
     let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
     put_model(&inner, "7").await;
     put_champion(&inner, &["7"]).await;
-    let scorer = Arc::new(Scorer::new(Settings::default(), Arc::new(ThrottledStore::new(inner, slow))).unwatched());
+    let scorer =
+        Arc::new(Scorer::new(Settings::default(), Arc::new(ThrottledStore::new(inner, slow))).without_statistics());
     scorer.connected().await.unwrap();
     let asked = Instant::now();
-    // As many as wait at most, and more: those have their answer at once.
+    // More than may wait: the others are answered at once.
     let many = (0..40).map(|_| {
         let scorer = Arc::clone(&scorer);
         tokio::spawn(async move {
-            let told = answers(&scorer, &["qilin"]).await;
-            assert_eq!(told, [("7".to_owned(), 7.0, Some(Fallback::Loading))]);
+            let scored = answers(&scorer, &["qilin"]).await;
+            assert_eq!(scored, [("7".to_owned(), 7.0, Some(Fallback::Loading))]);
             asked.elapsed()
         })
     });
@@ -164,12 +168,12 @@ async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
     let waited = took.iter().filter(|took| **took == Duration::from_millis(250)).count();
     assert_eq!(waited, WAITING_MAX, "{took:?}");
     assert_eq!(took.iter().filter(|took| took.is_zero()).count(), 40 - WAITING_MAX, "{took:?}");
-    // A request that cannot wait as long is answered in its time, too.
+    // A request with less time is answered in its time, too.
     let response = ask_for(&scorer, rides_of(&["qilin"]), Some(100)).await.unwrap();
     assert!(response.error.is_none(), "{response:?}");
 
     tokio::time::sleep(3 * minute).await;
-    // After a silence the first one waits for a look at the champion.
+    // After a pause the first request waits for a read of the champion.
     assert_eq!(answers(&scorer, &[""]).await[0].0, "7");
     let asked = Instant::now();
     assert_eq!(answers(&scorer, &["qilin"]).await, [("qilin-12".to_owned(), 12.0, None)]);
@@ -177,55 +181,55 @@ async fn nobody_waits_for_the_model_of_a_breed_longer_than_the_settings_say() {
     assert_eq!(scorer.breeds.take_counts().loads, 1);
 }
 
-/// Requests for thousands of breeds on a store that takes a minute for each: no more than so many readings wait for their turn,
-/// whatever comes; all are answered.
+/// With requests for thousands of breeds and a store that takes a minute per object, the number of waiting loads is bounded, and all
+/// requests are answered.
 #[tokio::test(start_paused = true)]
-async fn readings_do_not_pile_up() {
+async fn waiting_loads_are_bounded() {
     let inner = memory();
     put_model(&inner, "7").await;
     put_champion(&inner, &["7"]).await;
     let minute = Duration::from_secs(60);
     let slow = ThrottleConfig { wait_get_per_call: minute, ..ThrottleConfig::default() };
     let settings = Settings { breed_wait_ms: 0, breed_models_max: 10_000, ..Settings::default() };
-    let scorer = Scorer::new(settings, Arc::new(ThrottledStore::new(inner, slow))).unwatched();
+    let scorer = Scorer::new(settings, Arc::new(ThrottledStore::new(inner, slow))).without_statistics();
     scorer.connected().await.unwrap();
     for request in 0..5 {
         let breeds: Vec<String> = (0..1_000).map(|index| format!("b{request}x{index}")).collect();
-        let told = answers(&scorer, &breeds.iter().map(String::as_str).collect::<Vec<_>>()).await;
-        assert!(told.iter().all(|(.., why)| *why == Some(Fallback::Loading)));
+        let scored = answers(&scorer, &breeds.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        assert!(scored.iter().all(|(.., why)| *why == Some(Fallback::Loading)));
     }
     tokio::time::sleep(100 * minute).await;
     let counts = scorer.breeds.take_counts();
     assert_eq!((counts.misses, counts.loads), (5_000, 1_024));
 }
 
-/// A second after a breed's champion changed the new one answers, and the old one until then; with an event at once. A late reading of
-/// an older one changes nothing; a roll-back does.
+/// A new champion of a breed scores after a second without an event, and at once with one. A delayed write of an older one changes
+/// nothing; a roll-back does.
 #[tokio::test(start_paused = true)]
-async fn the_model_of_a_breed_is_kept_up_to_date() {
+async fn a_breed_model_is_kept_up_to_date() {
     let store = memory();
     let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
     let (first, second) = (of_breed("qilin", 1), of_breed("qilin", 2));
     let now = async |scorer: &Scorer| {
-        // What is read in the background has been read by then.
+        // Reads in the background complete within this time.
         tokio::time::sleep(Duration::from_millis(1)).await;
         answers(scorer, &["qilin"]).await.remove(0).1
     };
     assert_eq!(answers(&scorer, &["qilin"]).await[0].2, Some(Fallback::NoBreedModel));
     put_breed(&store, &[&first]).await;
-    assert_eq!(now(&scorer).await, 7.0, "that there was none is still believed");
+    assert_eq!(now(&scorer).await, 7.0, "the absence is still remembered");
     promote_breed(&scorer, &first).await;
-    assert_eq!(now(&scorer).await, 1.0, "the event was heard");
+    assert_eq!(now(&scorer).await, 1.0, "after the event");
 
     put_breed(&store, &[&first, &second]).await;
     assert_eq!(now(&scorer).await, 1.0);
     tokio::time::sleep(Duration::from_secs(1)).await;
-    assert_eq!(now(&scorer).await, 1.0, "the one who asks first has the old one");
+    assert_eq!(now(&scorer).await, 1.0, "the first request gets the old one");
     assert_eq!(now(&scorer).await, 2.0, "without an event");
 
     put_breed(&store, &[&first]).await;
     promote_breed(&scorer, &first).await;
-    assert_eq!(now(&scorer).await, 2.0, "a late writer put the first one back");
+    assert_eq!(now(&scorer).await, 2.0, "a delayed write of the first one");
     put_breed(&store, &[&first, &second, &first]).await;
     promote_breed(&scorer, &first).await;
     assert_eq!(now(&scorer).await, 1.0, "a roll-back");
@@ -235,10 +239,10 @@ async fn the_model_of_a_breed_is_kept_up_to_date() {
     assert_eq!(now(&scorer).await, 7.0, "taken out of service");
 }
 
-/// A promotion and a roll-back of the model of all rides hold for rides of a breed in the very next request: the breed's model of
-/// another release does not score them, that of all rides does, and says so. When the breed's own name follows, its model answers again.
+/// A promotion and a roll-back of the global model take effect for rides of a breed in the next request: a breed model of another
+/// release does not score them, the global model does, with a fallback. When the breed's alias follows, its model scores again.
 #[tokio::test(start_paused = true)]
-async fn the_model_of_a_breed_answers_beside_its_own_release_alone() {
+async fn a_breed_model_scores_beside_the_global_model_of_its_release_only() {
     let counting = Counting::new();
     let store: Store = counting.clone();
     let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
@@ -252,18 +256,18 @@ async fn the_model_of_a_breed_answers_beside_its_own_release_alone() {
     put_breed(&store, &[&first]).await;
     assert_eq!(ask().await, by_breed(1));
 
-    // A promotion; the breed's name had followed when the first ride came, and no event told of it.
+    // A promotion; the breed's alias followed before the first ride, without an event.
     put_champion(&store, &["7", "8"]).await;
     put_breed(&store, &[&first, &second]).await;
     promote(&scorer, "8").await;
     assert_eq!(ask().await, by_all("8"));
     read_behind().await;
-    assert_eq!(ask().await, by_breed(2), "it was read again at once");
+    assert_eq!(ask().await, by_breed(2), "it was reloaded at once");
     tokio::time::sleep(Duration::from_secs(1)).await;
     ask().await;
     read_behind().await;
 
-    // A roll-back of the model of all rides alone; its breeds follow later.
+    // A roll-back of the global model alone; its breeds follow later.
     let reads = || counting.reads_of("service-request--qilin/champion.json");
     let before = reads();
     put_champion(&store, &["7", "8", "7"]).await;
@@ -280,10 +284,10 @@ async fn the_model_of_a_breed_answers_beside_its_own_release_alone() {
     assert_eq!(ask().await, by_breed(1));
 }
 
-/// A model of a breed that is broken is not served: that of all rides answers, and says so, until it is whole. A good one stays when
-/// its successor is broken.
+/// A broken breed model is not served: the global model scores with a fallback until it is repaired. A good model stays if its
+/// successor is broken.
 #[tokio::test(start_paused = true)]
-async fn a_broken_model_of_a_breed_leaves_the_rides_to_that_of_all() {
+async fn the_global_model_scores_instead_of_a_broken_breed_model() {
     let store = memory();
     let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
     let (first, second) = (of_breed("qilin", 1), of_breed("qilin", 2));
@@ -306,9 +310,9 @@ async fn a_broken_model_of_a_breed_leaves_the_rides_to_that_of_all() {
     assert_eq!(answers(&scorer, &["qilin"]).await[0].0, "qilin-1");
 }
 
-/// While champions and models of breeds are swapped, every score is exactly that of the version it names.
+/// During promotions of global and breed models, every score is exactly that of the version it names.
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn every_score_is_of_the_version_it_names_while_all_are_swapped() {
+async fn every_score_is_by_the_version_it_names_during_promotions() {
     let store = memory();
     let settings = Settings { breed_models_max: 3, ..Settings::default() };
     let scorer = Arc::new(with_champion(settings, Arc::clone(&store)).await);
@@ -349,6 +353,6 @@ async fn every_score_is_of_the_version_it_names_while_all_are_swapped() {
         promote_breed(&scorer, models.last().unwrap()).await;
     }
     for task in asking {
-        assert!(task.await.unwrap() > 100, "most were scored by the model of their breed");
+        assert!(task.await.unwrap() > 100, "most were scored by breed models");
     }
 }

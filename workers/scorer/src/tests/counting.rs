@@ -1,4 +1,4 @@
-//! A store that counts what is read.
+//! A store that counts reads.
 
 use super::{Arc, Store, memory};
 use async_trait::async_trait;
@@ -13,7 +13,7 @@ use std::{
     sync::{Mutex, MutexGuard},
 };
 
-/// A store that counts what is read.
+/// A store that counts reads by path.
 #[derive(Debug)]
 pub(super) struct Counting {
     inner: Store,
@@ -29,7 +29,7 @@ impl Counting {
         self.reads.lock().unwrap()
     }
 
-    /// How often objects whose path contains this were read.
+    /// Returns the number of reads of objects whose path contains `part`.
     pub(super) fn reads_of(&self, part: &str) -> usize {
         self.reads().iter().filter(|(path, _)| path.contains(part)).map(|(_, reads)| reads).sum()
     }

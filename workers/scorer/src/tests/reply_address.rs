@@ -1,4 +1,4 @@
-//! Whom the scorer answers, run on the in-process broker.
+//! Where the scorer sends its answers, on the in-process broker.
 
 use super::*;
 use common::{
@@ -12,7 +12,7 @@ use runtime::{
 };
 use std::time::Duration;
 
-/// Bounds a hang.
+/// Bounds a wait.
 const SOON: Duration = Duration::from_secs(60);
 
 /// Waits until the scorer has acknowledged every request.
@@ -24,8 +24,8 @@ async fn settled(broker: &MemoryBroker) {
     }
 }
 
-/// A request that names a queue of the fleet for its answer is refused, readable or not, and nothing is published there; one with
-/// a reply queue is answered as ever.
+/// A request that names a queue of the fleet as reply address is refused, decodable or not, and nothing is published there; one with
+/// a reply queue is answered.
 #[tokio::test]
 async fn a_request_cannot_make_the_scorer_write_into_a_queue_of_the_fleet() {
     let store = memory();
@@ -59,10 +59,10 @@ async fn a_request_cannot_make_the_scorer_write_into_a_queue_of_the_fleet() {
     running.await.unwrap().unwrap();
 }
 
-/// While its dead letters are full, the scorer drops requests that it cannot answer, and answers the others: nobody who may send
-/// requests can stop it.
+/// While its dead-letter queue is full, the scorer drops requests that it cannot answer, and answers the others: no client can stop
+/// it.
 #[tokio::test]
-async fn full_dead_letters_do_not_keep_the_scorer_from_answering() {
+async fn a_full_dead_letter_queue_does_not_stop_the_scorer() {
     let store = memory();
     put_model(&store, "a").await;
     put_champion(&store, &["a"]).await;

@@ -1,4 +1,4 @@
-//! What is left in the store of what was asked and answered.
+//! Serving statistics, shadow scoring and the sample of scored rides.
 
 use super::*;
 use common::{
@@ -10,7 +10,7 @@ use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
 use records::served;
 
-/// After which everything is written.
+/// Time after which everything is written.
 const WRITTEN: Duration = Duration::from_millis(5_001);
 
 async fn put_challenger(store: &Store, model: &Model) {
@@ -20,7 +20,7 @@ async fn put_challenger(store: &Store, model: &Model) {
 }
 
 async fn paths(store: &Store, prefix: &str) -> Vec<String> {
-    let listed = store.list(Some(&prefix.into())).map_ok(|found| found.location.to_string());
+    let listed = store.list(Some(&prefix.into())).map_ok(|object| object.location.to_string());
     let mut paths: Vec<String> = listed.try_collect().await.unwrap();
     paths.sort();
     paths
@@ -46,12 +46,12 @@ async fn with_champion(settings: Settings) -> (Store, Scorer) {
     (store, scorer)
 }
 
-/// Some seconds after the first request the counts are there, by the bins of the artefact, with everything that came by then; they
-/// grow, and are written again; those of two processes add up.
+/// Some seconds after the first request the counts are written, in the bins of the artefact; later requests are added, and the counts
+/// of two processes add up.
 #[tokio::test(start_paused = true)]
-async fn what_was_asked_and_answered_is_counted_and_written_some_seconds_later() {
+async fn serving_statistics_are_written_some_seconds_later() {
     let (store, scorer) = with_champion(Settings::default()).await;
-    // Distances below 10, below 100 and above; weighted with 0.75, all the others are 0.
+    // Distances below 10, below 100 and above, weighted with 0.75; all other features are 0.
     let distances = [0.0, 9.9, 10.0, 50.0, 100.0, 1_000.0, -1.0];
     let rides = |distances: &[f64]| {
         with_ids(distances.iter().map(|d| (*d, format!("ride {d}"))).collect::<Vec<_>>().into_iter())
@@ -76,15 +76,15 @@ async fn what_was_asked_and_answered_is_counted_and_written_some_seconds_later()
     let snapshot: Served = store::read_json(&store, path).await.unwrap().unwrap();
     let Served { model, model_id, date, scorer: name, .. } = &snapshot;
     assert_eq!(*path, layout::served(model, model_id, date, name));
-    let told = tally(&store, "0").await;
-    assert_eq!(told, snapshot.tally);
-    assert_eq!((told.rides, told.fallbacks.no_breed_model), (7, 1), "the impossible one is not scored");
-    let by_name = |feature: &str| told.features.iter().find(|known| known.feature == feature).unwrap().rides.clone();
+    let counts = tally(&store, "0").await;
+    assert_eq!(counts, snapshot.tally);
+    assert_eq!((counts.rides, counts.fallbacks.no_breed_model), (7, 1), "the impossible one is not scored");
+    let by_name = |feature: &str| counts.features.iter().find(|known| known.feature == feature).unwrap().rides.clone();
     assert_eq!((by_name("distance"), by_name("tmin")), (vec![3, 2, 2], vec![7, 0, 0]));
-    assert_eq!(told.probabilities.iter().sum::<u64>(), 7);
-    assert_eq!((told.probabilities[10], told.probabilities[19]), (2, 5), "{:?}", told.probabilities);
-    assert_eq!(told.service, 7);
-    assert_eq!(told.breeds.map(|cache| (cache.hits, cache.misses, cache.loads)), Some((0, 1, 1)));
+    assert_eq!(counts.probabilities.iter().sum::<u64>(), 7);
+    assert_eq!((counts.probabilities[10], counts.probabilities[19]), (2, 5), "{:?}", counts.probabilities);
+    assert_eq!(counts.service, 7);
+    assert_eq!(counts.breeds.map(|cache| (cache.hits, cache.misses, cache.loads)), Some((0, 1, 1)));
 
     ask_for(&scorer, rides(&[20.0]), None).await.unwrap();
     let other = Scorer::new(Settings::default(), Arc::clone(&store));
@@ -97,9 +97,9 @@ async fn what_was_asked_and_answered_is_counted_and_written_some_seconds_later()
     assert_eq!(store::read(&store, path).await.unwrap(), nothing_new);
 }
 
-/// A worker that is asked to end writes what it holds; one made for a few scores by hand writes nothing, nor does one told so.
+/// A worker that ends writes its counts. One without statistics writes nothing, by construction or by its settings.
 #[tokio::test(start_paused = true)]
-async fn a_scorer_that_ends_leaves_its_counts_and_one_for_a_few_scores_nothing() {
+async fn a_scorer_that_ends_writes_its_counts_and_one_without_statistics_none() {
     let (store, scorer) = with_champion(Settings::default()).await;
     let request = || with_ids([(1.0, "a".to_owned())].into_iter());
     ask_for(&scorer, request(), None).await.unwrap();
@@ -108,7 +108,7 @@ async fn a_scorer_that_ends_leaves_its_counts_and_one_for_a_few_scores_nothing()
     assert_eq!(paths(&store, "scored").await.len(), 1);
 
     let silent = [
-        Scorer::new(Settings::default(), Arc::clone(&store)).unwatched(),
+        Scorer::new(Settings::default(), Arc::clone(&store)).without_statistics(),
         Scorer::new(Settings { served_write_ms: 0, ..Settings::default() }, Arc::clone(&store)),
     ];
     for scorer in silent {
@@ -119,10 +119,10 @@ async fn a_scorer_that_ends_leaves_its_counts_and_one_for_a_few_scores_nothing()
     assert_eq!((paths(&store, "served").await.len(), tally(&store, "0").await.rides), (1, 1));
 }
 
-/// A challenger answers the same rides unheard: the differences that are written are those of a recomputation from both artefacts.
-/// It is never in an answer, and one that cannot be served changes nothing.
+/// Shadow scoring: the written differences equal those recomputed from both artefacts. The challenger is never in an answer, and one
+/// that cannot be served changes nothing.
 #[tokio::test(start_paused = true)]
-async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
+async fn the_differences_of_a_challenger_equal_a_recomputation() {
     let (store, scorer) = with_champion(Settings::default()).await;
     let champion = artefact("0");
     let mut challenger = Model { threshold: 0.9, ..artefact("3") };
@@ -137,10 +137,10 @@ async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
     assert!(response.scores.iter().all(|score| !matches!(&score.outcome, ScoreOutcome::Scored { by: Some(_), .. })));
     tokio::time::sleep(WRITTEN).await;
 
-    let told = tally(&store, "0").await;
-    let [shadow] = told.shadows.as_slice() else { panic!("{told:?}") };
+    let counts = tally(&store, "0").await;
+    let [shadow] = counts.shadows.as_slice() else { panic!("{counts:?}") };
     let (mut sum, mut absolute, mut largest, mut decisions) = (0.0, 0.0, 0.0f64, 0);
-    // The first distance cannot be.
+    // The first distance is impossible.
     for d in &distances[1..] {
         let (a, b) = (champion.probability(&[*d, 0., 0., 0., 0., 0.]), challenger.probability(&[*d, 0., 0., 0., 0.]));
         sum += b - a;
@@ -149,12 +149,14 @@ async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
         decisions += u64::from((a >= 0.5) != (b >= 0.9));
     }
     assert_eq!((shadow.model_id.as_str(), shadow.rides, shadow.unscored, shadow.decisions), ("3", 59, 0, decisions));
-    for (told, expected) in [(shadow.difference_sum, sum), (shadow.absolute_sum, absolute), (shadow.largest, largest)] {
-        assert!((told - expected).abs() < 1e-9, "{told} {expected}");
+    for (difference, expected) in
+        [(shadow.difference_sum, sum), (shadow.absolute_sum, absolute), (shadow.largest, largest)]
+    {
+        assert!((difference - expected).abs() < 1e-9, "{difference} {expected}");
     }
     assert_eq!(shadow.differences.iter().sum::<u64>(), 59);
 
-    // One that is broken; then one that is the champion.
+    // A broken challenger, then one that is the champion.
     store::write(&store, &layout::alias(layout::GLOBAL_MODEL, AliasName::Challenger), b"{".to_vec()).await.unwrap();
     let fresh = Scorer::new(Settings::default(), Arc::clone(&store));
     fresh.connected().await.unwrap();
@@ -164,14 +166,13 @@ async fn the_differences_of_a_challenger_are_those_of_a_recomputation() {
     fresh.connected().await.unwrap();
     ask(&fresh, 1).await.unwrap();
     tokio::time::sleep(WRITTEN).await;
-    assert_eq!(tally(&store, "0").await.shadows, told.shadows);
+    assert_eq!(tally(&store, "0").await.shadows, counts.shadows);
 }
 
-/// All rides name breeds that have models. What they were is counted with the model of all rides all the same, in its own bins, with the
-/// decisions that were answered; and the challenger is held against the answers. A ride that only its breed's model can score is in
-/// the number of rides alone.
+/// All rides name breeds that have models. They are counted for the global model too, in its own bins, with the returned decisions;
+/// the challenger is compared with the returned scores. A ride that only its breed model can score is only in the number of rides.
 #[tokio::test(start_paused = true)]
-async fn rides_that_the_models_of_breeds_score_are_watched_too() {
+async fn rides_scored_by_breed_models_are_counted_for_the_global_model_too() {
     let (store, scorer) = with_champion(Settings::default()).await;
     let of_breed = |breed: &str, intercept: f64| {
         let model = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
@@ -199,23 +200,23 @@ async fn rides_that_the_models_of_breeds_score_are_watched_too() {
     assert!(response.scores.iter().all(|score| matches!(&score.outcome, ScoreOutcome::Scored { by: Some(_), .. })));
     scorer.ended().await;
 
-    let told = tally(&store, "0").await;
+    let counts = tally(&store, "0").await;
     let (mut sum, mut service, mut decisions, mut parts) = (0.0, 0, 0, vec![0; 20]);
     for distance in &distances {
         let by = |model: &Model| model.probability(&[*distance, 0., 0., 0., 0., 0.]);
-        let (answered, unheard) = (by(&qilin), by(&challenger));
-        sum += unheard - answered;
-        service += u64::from(answered >= 0.99);
-        decisions += u64::from((answered >= 0.99) != (unheard >= 0.9));
+        let (returned, in_shadow) = (by(&qilin), by(&challenger));
+        sum += in_shadow - returned;
+        service += u64::from(returned >= 0.99);
+        decisions += u64::from((returned >= 0.99) != (in_shadow >= 0.9));
         parts[(by(&champion) * 20.0) as usize] += 1;
     }
-    assert_eq!((told.rides, told.service), (61, service));
+    assert_eq!((counts.rides, counts.service), (61, service));
     let below_10 = distances.iter().filter(|distance| **distance < 10.0).count() as u64;
-    assert_eq!(told.features[0].rides, [below_10, 60 - below_10, 0]);
-    assert!(told.features.iter().all(|feature| feature.rides.iter().sum::<u64>() == 60), "{told:?}");
-    assert_eq!(told.probabilities, parts, "as the model of all rides sees them");
-    assert!(drift(&champion, &told).features.iter().all(|shift| shift.psi.is_some()));
-    let [shadow] = told.shadows.as_slice() else { panic!("{told:?}") };
+    assert_eq!(counts.features[0].rides, [below_10, 60 - below_10, 0]);
+    assert!(counts.features.iter().all(|feature| feature.rides.iter().sum::<u64>() == 60), "{counts:?}");
+    assert_eq!(counts.probabilities, parts, "scored by the global model");
+    assert!(drift(&champion, &counts).features.iter().all(|shift| shift.psi.is_some()));
+    let [shadow] = counts.shadows.as_slice() else { panic!("{counts:?}") };
     assert_eq!((shadow.rides, shadow.unscored, shadow.decisions), (60, 1, decisions));
     assert!((shadow.difference_sum - sum).abs() < 1e-9, "{} {sum}", shadow.difference_sum);
     let of_qilin = served::read(&store, &qilin.model, "qilin", None).await.unwrap();
@@ -223,10 +224,10 @@ async fn rides_that_the_models_of_breeds_score_are_watched_too() {
     assert_eq!(served::read(&store, &mileage.model, "nix", None).await.unwrap().rides, 1);
 }
 
-/// Rides that have an id are written with the answer that was given, each by the version that gave it: of more than may be kept a fair
-/// sample, the same whatever their order. An id asked for again has its last answer.
+/// Rides with an id are written with their probability, each by the version that scored it: of more than may be kept a uniform sample,
+/// independent of their order. An id that is scored again has its last score.
 #[tokio::test(start_paused = true)]
-async fn rides_with_an_id_are_written_with_their_answer_up_to_a_bound() {
+async fn a_bounded_sample_of_rides_with_an_id_is_written() {
     let settings = || Settings { scored_rides_max: 100, ..Settings::default() };
     let (store, scorer) = with_champion(settings()).await;
     let all: Vec<(f64, String)> = (0..1_000).map(|i| (f64::from(i % 50), format!("ride, \"{i}\""))).collect();
@@ -265,19 +266,19 @@ async fn rides_with_an_id_are_written_with_their_answer_up_to_a_bound() {
     promote(&scorer, "5").await;
     ask_for(&scorer, with_ids([(1.0, "again".to_owned())].into_iter()), None).await.unwrap();
     scorer.ended().await;
-    let mut told = Vec::new();
+    let mut written = Vec::new();
     for path in paths(&store, "scored").await {
-        told.extend(read_scored(&store::read(&store, &path).await.unwrap().unwrap()).unwrap());
+        written.extend(read_scored(&store::read(&store, &path).await.unwrap().unwrap()).unwrap());
     }
     let by_second = artefact("5").probability(&[1.0, 0., 0., 0., 0., 0.]);
     let expected = [champion.probability(&[2.0, 0., 0., 0., 0., 0.]), by_second].map(|p| ("again".to_owned(), p));
-    assert_eq!(told, expected);
+    assert_eq!(written, expected);
 }
 
-/// While the store is away requests are answered, and what they were is written when it is back. Counts that left the memory meanwhile
-/// are not lost: what a process wrote once is what it adds to.
+/// During an outage of the store requests are answered, and their counts are written afterwards. Counts evicted from memory are not
+/// lost: a process adds to the snapshot that it wrote before.
 #[tokio::test(start_paused = true)]
-async fn counts_outlive_an_outage_and_their_own_eviction() {
+async fn counts_survive_an_outage_and_an_eviction() {
     let folder = tempfile::tempdir().unwrap();
     let url = folder.path().to_str().unwrap().to_owned();
     let store = store::open(&StoreSettings { url, ..StoreSettings::default() }).unwrap();
@@ -285,7 +286,7 @@ async fn counts_outlive_an_outage_and_their_own_eviction() {
     put_champion(&store, &["0"]).await;
     let scorer = Scorer::new(Settings { breed_models_max: 1, ..Settings::default() }, Arc::clone(&store));
     scorer.connected().await.unwrap();
-    // A file where the folder should be.
+    // A file in place of the folder.
     std::fs::write(folder.path().join("served"), "").unwrap();
     ask(&scorer, 3).await.unwrap();
     scorer.ended().await;
@@ -312,7 +313,7 @@ async fn counts_outlive_an_outage_and_their_own_eviction() {
             };
             assert!(!response.scores.iter().any(fell_back));
             scorer.ended().await;
-            assert!(scorer.watch.as_ref().unwrap().len() <= 65, "the counts of few versions are in memory");
+            assert!(scorer.stats.as_ref().unwrap().len() <= 65, "few versions are in memory");
         }
         for breed in &breeds {
             let family = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
@@ -322,9 +323,9 @@ async fn counts_outlive_an_outage_and_their_own_eviction() {
     assert_eq!(tally(&store, "0").await.uncounted, 0);
 }
 
-/// An artefact without histograms is served and counted all the same.
+/// An artefact without histograms is served, and counted as far as possible.
 #[tokio::test(start_paused = true)]
-async fn a_model_that_does_not_say_what_it_was_trained_on_is_counted_as_far_as_it_goes() {
+async fn a_model_without_histograms_is_counted_as_far_as_possible() {
     let store = memory();
     let mut model = Model { predicted: Vec::new(), ..artefact("0") };
     model.coefficients.iter_mut().for_each(|coefficient| coefficient.histogram = None);
@@ -342,9 +343,9 @@ async fn a_model_that_does_not_say_what_it_was_trained_on_is_counted_as_far_as_i
     let scorer = scorer(&store);
     ask(&scorer, 4).await.unwrap();
     scorer.ended().await;
-    let told = tally(&store, "0").await;
+    let counts = tally(&store, "0").await;
     let features: Vec<_> =
-        told.features.iter().map(|feature| (feature.feature.as_str(), feature.rides.as_slice())).collect();
+        counts.features.iter().map(|feature| (feature.feature.as_str(), feature.rides.as_slice())).collect();
     assert_eq!(features, [("tmin", &[0u64, 4][..])]);
-    assert_eq!((told.probabilities.len(), told.probabilities[10]), (20, 4));
+    assert_eq!((counts.probabilities.len(), counts.probabilities[10]), (20, 4));
 }

@@ -1,0 +1,7 @@
+//! Batches: takes uploads in, and derives the state of a batch from the object store and the dead letters.
+//!
+//! Depends on `http`, `link` and `app`.
+
+pub(crate) mod dead_letters;
+pub(crate) mod state;
+pub(crate) mod uploads;

@@ -1,0 +1,194 @@
+//! The answer to a score request, as clients read it.
+
+use common::message::Fallback;
+use serde::Serialize;
+use std::borrow::Cow;
+use utoipa::ToSchema;
+
+/// The score of one ride.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OneScore {
+    #[serde(flatten)]
+    pub(crate) score: RideScore,
+    #[serde(flatten)]
+    pub(crate) by: ScoredBy,
+}
+
+/// The scores of several rides: by the global model, and by breed models for rides that name their breed. The model is absent if
+/// no ride could be scored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ManyScores {
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) request_id: Option<String>,
+    /// Model family.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) model: Option<String>,
+    /// Version that made every score of this answer that has no `by` of its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) model_id: Option<String>,
+    /// Probability from which the decision is service.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) threshold: Option<f64>,
+    /// What the contributions add to; with `explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) baseline: Option<Baseline>,
+    /// In the order of the request.
+    pub(crate) scores: Vec<ScoreOrError>,
+}
+
+/// The answer for one ride, or for several.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ScoreAnswer {
+    /// One ride.
+    One(OneScore),
+    /// An array of rides.
+    Many(ManyScores),
+}
+
+/// The model that scored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct ScoredBy {
+    /// Model family.
+    pub(crate) model: String,
+    /// Version that made the score.
+    pub(crate) model_id: String,
+    /// Probability from which the decision is service.
+    pub(crate) threshold: f64,
+    /// What the contributions add to; with `explain`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) baseline: Option<Baseline>,
+}
+
+/// The score of a ride whose features all have their training mean.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, ToSchema)]
+pub(crate) struct Baseline {
+    /// Log-odds of service at the training mean.
+    pub(crate) log_odds: f64,
+    /// The same as a probability.
+    pub(crate) probability: f64,
+}
+
+/// A scored ride.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RideScore {
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) ride_id: Option<String>,
+    /// Probability of a service request, 0 to 1.
+    #[schema(minimum = 0, maximum = 1)]
+    pub(crate) probability: f64,
+    /// Whether the probability reaches the threshold.
+    pub(crate) service: bool,
+    /// In an array: the model that made this score, if it is not that of the answer.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) by: Option<ScoredBy>,
+    /// Why the global model scored the ride instead of the model of its breed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) fallback: Option<FallbackName>,
+    /// What each feature adds to the log-odds, largest first; with `explain`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[schema(required = false)]
+    pub(crate) contributions: Vec<Reason>,
+    /// The weather that was looked up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) weather: Option<LookedUp>,
+}
+
+/// Why the global model scored a ride instead of a breed model.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = Fallback)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum FallbackName {
+    /// The champion's release has no model of the breed: it is unknown, has too few rides, or its model is of another release.
+    NoBreedModel,
+    /// The breed model is still being read.
+    Loading,
+    /// The breed model cannot be read or served now.
+    Unavailable,
+}
+
+impl From<Fallback> for FallbackName {
+    fn from(fallback: Fallback) -> Self {
+        match fallback {
+            Fallback::NoBreedModel => Self::NoBreedModel,
+            Fallback::Loading => Self::Loading,
+            Fallback::Unavailable => Self::Unavailable,
+        }
+    }
+}
+
+/// What one feature adds to the log-odds, compared with a ride at the training mean.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Reason {
+    /// Name of the feature.
+    pub(crate) feature: String,
+    /// Value in `unit`.
+    pub(crate) value: f64,
+    /// Unit of the dataset.
+    pub(crate) unit: &'static str,
+    /// Coefficient times distance from the training mean.
+    pub(crate) log_odds: f64,
+    /// Whether the value is outside the range of the training rides.
+    pub(crate) outside_training: bool,
+}
+
+/// Weather as the pipeline would join it.
+#[derive(Debug, Clone, PartialEq, Serialize, ToSchema)]
+pub(crate) struct LookedUp {
+    /// Id of the weather station.
+    pub(crate) groundstation: String,
+    /// Distance of the station, kilometres.
+    pub(crate) station_km: f64,
+    /// Lowest temperature, tenths of °C.
+    pub(crate) tmin: f64,
+    /// Highest temperature, tenths of °C.
+    pub(crate) tmax: f64,
+    /// Precipitation, tenths of mm.
+    pub(crate) prcp: f64,
+}
+
+/// A scored ride, or why it could not be scored.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(untagged)]
+pub(crate) enum ScoreOrError {
+    /// The ride's score.
+    Score(RideScore),
+    /// Why the ride has none.
+    Error(RideError),
+}
+
+/// Why one ride of several could not be scored.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct RideError {
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) ride_id: Option<String>,
+    /// The reason.
+    pub(crate) error: Why,
+}
+
+/// Why a ride could not be scored.
+#[derive(Debug, Clone, Serialize, ToSchema)]
+pub(crate) struct Why {
+    /// Stable code.
+    pub(crate) code: &'static str,
+    /// What is wrong, and what would be right.
+    pub(crate) message: String,
+    /// The invalid field, as spelled in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, nullable = false)]
+    pub(crate) field: Option<Cow<'static, str>>,
+}

@@ -1,0 +1,287 @@
+//! Rides and scores as tensors of the Open Inference Protocol (KServe V2): in JSON, or in binary after the JSON.
+
+use super::{body::RideToScore, members};
+use crate::http::problem::Problem;
+use common::features::FEATURES;
+use serde::{
+    Deserialize, Deserializer, Serialize,
+    de::{DeserializeSeed, SeqAccess, Visitor},
+};
+use serde_json::{Map, Value, json};
+use std::fmt;
+use utoipa::ToSchema;
+
+/// Outputs of the model: name and datatype.
+pub(crate) const OUTPUTS: [(&str, &str); 2] = [("probability", "FP64"), ("service", "BOOL")];
+
+/// Rides as tensors: one tensor per feature, each of shape `[n]` or `[n, 1]`; or one tensor named `features` of shape `[n, 6]`, its
+/// columns in the order of the model's inputs.
+#[derive(Debug, Deserialize, ToSchema)]
+#[schema(example = json!({"inputs": [{"name": "features", "shape": [1, 6], "datatype": "FP64", "data": [30, 330, 300, 97, 176, 48]}]}))]
+pub(crate) struct InferenceRequest {
+    /// Returned with the answer.
+    pub(crate) id: Option<String>,
+    /// Ignored, except `binary_data_output`.
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
+    pub(crate) parameters: Map<String, Value>,
+    /// The features.
+    pub(crate) inputs: Vec<InputTensor>,
+    /// Requested outputs; by default all.
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
+    pub(crate) outputs: Vec<RequestedOutput>,
+}
+
+/// One feature of all rides, or all features.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct InputTensor {
+    /// Name of a feature, or `features`.
+    name: String,
+    /// Number of rides, or of rides and columns.
+    shape: Vec<u64>,
+    /// FP64, FP32, or a signed or unsigned integer of up to 64 bits.
+    datatype: String,
+    /// With `binary_data_size`, the data follows the JSON.
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
+    parameters: Map<String, Value>,
+    /// Row by row, flat or nested.
+    #[serde(default)]
+    #[schema(value_type = Option<Vec<Value>>)]
+    data: Option<Numbers>,
+}
+
+/// Reads null as the default, because clients with optional members write them as null.
+fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(deserializer: D) -> Result<T, D::Error> {
+    Option::deserialize(deserializer).map(Option::unwrap_or_default)
+}
+
+/// Numbers, flat or row by row. Kept flat: a number of two bytes takes many more as a JSON value in memory.
+#[derive(Debug)]
+struct Numbers(Vec<f64>);
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut numbers = Vec::new();
+        Rows { numbers: &mut numbers, depth: 0 }.deserialize(deserializer)?;
+        Ok(Self(numbers))
+    }
+}
+
+/// A number, or a list of the next level; at most two levels.
+struct Rows<'a> {
+    numbers: &'a mut Vec<f64>,
+    depth: u8,
+}
+
+impl<'de> DeserializeSeed<'de> for Rows<'_> {
+    type Value = ();
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<(), D::Error> {
+        deserializer.deserialize_any(self)
+    }
+}
+
+impl<'de> Visitor<'de> for Rows<'_> {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.depth == 0 { "a list of numbers, flat or row by row" } else { "a number" })
+    }
+
+    fn visit_f64<E: serde::de::Error>(self, number: f64) -> Result<(), E> {
+        if self.depth == 0 {
+            return Err(E::invalid_type(serde::de::Unexpected::Float(number), &self));
+        }
+        self.numbers.push(number);
+        Ok(())
+    }
+
+    fn visit_u64<E: serde::de::Error>(self, number: u64) -> Result<(), E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_i64<E: serde::de::Error>(self, number: i64) -> Result<(), E> {
+        self.visit_f64(number as f64)
+    }
+
+    fn visit_str<E: serde::de::Error>(self, text: &str) -> Result<(), E> {
+        members::refuse_marked(text)?;
+        Err(E::invalid_type(serde::de::Unexpected::Str(text), &self))
+    }
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut rows: A) -> Result<(), A::Error> {
+        if self.depth > 1 {
+            return Err(serde::de::Error::invalid_type(serde::de::Unexpected::Seq, &self));
+        }
+        while rows.next_element_seed(Rows { numbers: self.numbers, depth: self.depth + 1 })?.is_some() {}
+        Ok(())
+    }
+}
+
+/// A requested output.
+#[derive(Debug, Deserialize, ToSchema)]
+pub(crate) struct RequestedOutput {
+    /// `probability` or `service`.
+    name: String,
+    /// With `binary_data: true`, the data follows the JSON.
+    #[serde(default, deserialize_with = "null_is_default")]
+    #[schema(required = false, nullable)]
+    parameters: Map<String, Value>,
+}
+
+/// The outputs of an inference.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct InferenceResponse {
+    pub(crate) model_name: String,
+    /// The version that scored.
+    pub(crate) model_version: String,
+    /// As in the request.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(nullable = false)]
+    pub(crate) id: Option<String>,
+    pub(crate) outputs: Vec<OutputTensor>,
+}
+
+/// One output for all rides.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct OutputTensor {
+    pub(crate) name: &'static str,
+    pub(crate) shape: [usize; 1],
+    pub(crate) datatype: &'static str,
+    /// With `binary_data_size` if the data follows the JSON.
+    #[serde(skip_serializing_if = "Map::is_empty")]
+    #[schema(required = false)]
+    pub(crate) parameters: Map<String, Value>,
+    /// One value per ride.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<Vec<Value>>, nullable = false)]
+    pub(crate) data: Option<Vec<Value>>,
+}
+
+/// Returns name and datatype of each requested output, and whether its data follows the JSON.
+pub(crate) fn requested_outputs(
+    request: &InferenceRequest,
+) -> Result<Vec<(&'static str, &'static str, bool)>, Problem> {
+    let flag = |parameters: &Map<String, Value>, name: &str| parameters.get(name).and_then(Value::as_bool);
+    let all_binary = flag(&request.parameters, "binary_data_output").unwrap_or(false);
+    if request.outputs.is_empty() {
+        return Ok(OUTPUTS.iter().map(|(name, datatype)| (*name, *datatype, all_binary)).collect());
+    }
+    let each = request.outputs.iter().enumerate().map(|(index, output)| {
+        let known = OUTPUTS.iter().find(|(name, _)| *name == output.name).ok_or_else(|| {
+            let field = format!("outputs[{index}].name");
+            Problem::invalid("unknown-output", field, Some(json!(output.name)), "probability or service")
+        })?;
+        Ok((known.0, known.1, flag(&output.parameters, "binary_data").unwrap_or(all_binary)))
+    });
+    each.collect()
+}
+
+/// Reads the rides from the tensors. `binary` is the data that follows the JSON.
+pub(crate) fn rides(
+    request: &InferenceRequest,
+    mut binary: &[u8],
+    rides_max: usize,
+) -> Result<Vec<RideToScore>, Problem> {
+    let mut rides: Option<Vec<RideToScore>> = None;
+    let mut names_read: Vec<&str> = Vec::new();
+    for (index, tensor) in request.inputs.iter().enumerate() {
+        let wrong = |what: &str, value: Value, expected: String| {
+            Problem::invalid("invalid-tensor", format!("inputs[{index}].{what}"), Some(value), expected)
+        };
+        let columns: &[_] = match FEATURES.iter().position(|feature| feature.name == tensor.name) {
+            Some(position) => &FEATURES[position..=position],
+            None if tensor.name == "features" => &FEATURES,
+            None => {
+                let names: Vec<&str> = FEATURES.iter().map(|feature| feature.name).collect();
+                return Err(wrong("name", json!(tensor.name), format!("one of {}, or features", names.join(", "))));
+            }
+        };
+        let n = match (tensor.shape.as_slice(), columns.len()) {
+            ([n], 1) => *n,
+            ([n, width], expected) if *width == expected as u64 => *n,
+            (_, 1) => return Err(wrong("shape", json!(tensor.shape), "[n] or [n, 1]".to_owned())),
+            (_, width) => return Err(wrong("shape", json!(tensor.shape), format!("[n, {width}]"))),
+        };
+        let n = usize::try_from(n).ok().filter(|n| (1..=rides_max).contains(n));
+        let n = n.ok_or_else(|| wrong("shape", json!(tensor.shape), format!("1 to {rides_max} rides")))?;
+        let values = values(tensor, &mut binary, n * columns.len())
+            .map_err(|(what, value, expected)| wrong(what, value, expected))?;
+        let rides = rides.get_or_insert_with(|| vec![RideToScore::default(); n]);
+        if rides.len() != n {
+            return Err(wrong("shape", json!(tensor.shape), format!("{} rides, as in the tensor before", rides.len())));
+        }
+        for feature in columns {
+            if names_read.contains(&feature.name) {
+                return Err(wrong("name", json!(tensor.name), format!("{} only once", feature.name)));
+            }
+            names_read.push(feature.name);
+        }
+        for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
+            for (feature, value) in columns.iter().zip(row) {
+                let slot = match feature.name {
+                    "distance" => &mut ride.distance,
+                    "healthpoints" => &mut ride.healthpoints,
+                    "magicpoints" => &mut ride.magicpoints,
+                    "tmin" => &mut ride.tmin,
+                    "tmax" => &mut ride.tmax,
+                    _ => &mut ride.prcp,
+                };
+                *slot = Some(*value);
+            }
+        }
+    }
+    if !binary.is_empty() {
+        return Err(Problem::unreadable(format!("{} bytes after the JSON belong to no tensor", binary.len())));
+    }
+    rides.ok_or_else(|| Problem::invalid("invalid-tensor", "inputs", None, "at least one tensor"))
+}
+
+type InvalidMember = (&'static str, Value, String);
+/// Decodes numbers from bytes.
+type Decode = fn(&[u8]) -> Vec<f64>;
+
+/// Returns the numbers of a tensor, from its data or from the bytes after the JSON.
+fn values(tensor: &InputTensor, binary: &mut &[u8], count: usize) -> Result<Vec<f64>, InvalidMember> {
+    /// One number, little-endian.
+    fn read<const WIDTH: usize>(bytes: &[u8], number: fn([u8; WIDTH]) -> f64) -> Vec<f64> {
+        bytes.as_chunks::<WIDTH>().0.iter().map(|bytes| number(*bytes)).collect()
+    }
+    let (width, decode): (usize, Decode) = match tensor.datatype.as_str() {
+        "FP64" => (8, |bytes| read(bytes, f64::from_le_bytes)),
+        "FP32" => (4, |bytes| read(bytes, |bytes| f32::from_le_bytes(bytes).into())),
+        "INT64" => (8, |bytes| read(bytes, |bytes| i64::from_le_bytes(bytes) as f64)),
+        "INT32" => (4, |bytes| read(bytes, |bytes| i32::from_le_bytes(bytes).into())),
+        "INT16" => (2, |bytes| read(bytes, |bytes| i16::from_le_bytes(bytes).into())),
+        "INT8" => (1, |bytes| read(bytes, |bytes| i8::from_le_bytes(bytes).into())),
+        "UINT64" => (8, |bytes| read(bytes, |bytes| u64::from_le_bytes(bytes) as f64)),
+        "UINT32" => (4, |bytes| read(bytes, |bytes| u32::from_le_bytes(bytes).into())),
+        "UINT16" => (2, |bytes| read(bytes, |bytes| u16::from_le_bytes(bytes).into())),
+        "UINT8" => (1, |bytes| read(bytes, |bytes| u8::from_le_bytes(bytes).into())),
+        other => return Err(("datatype", json!(other), "FP64, FP32, or an integer such as INT32".to_owned())),
+    };
+    let values = match (&tensor.data, tensor.parameters.get("binary_data_size").filter(|size| !size.is_null())) {
+        (Some(Numbers(numbers)), None) => numbers.clone(),
+        (None, Some(size)) => {
+            let bytes = size.as_u64().and_then(|size| usize::try_from(size).ok());
+            let bytes = bytes.filter(|bytes| *bytes == count * width && *bytes <= binary.len());
+            let expected = || {
+                let expected = format!("{} bytes of {}, after the JSON", count * width, tensor.datatype);
+                ("parameters.binary_data_size", size.clone(), expected)
+            };
+            let (own, rest) = binary.split_at(bytes.ok_or_else(expected)?);
+            *binary = rest;
+            decode(own)
+        }
+        _ => return Err(("data", Value::Null, "either data or parameters.binary_data_size".to_owned())),
+    };
+    if values.len() != count {
+        return Err(("data", json!(values.len()), format!("{count} numbers, as the shape says")));
+    }
+    match values.iter().find(|value| !value.is_finite()) {
+        Some(value) => Err(("data", json!(value.to_string()), "finite numbers".to_owned())),
+        None => Ok(values),
+    }
+}

@@ -157,7 +157,7 @@ async fn many_publishers_at_once_lose_and_double_nothing(broker: Arc<dyn Broker>
 async fn a_rung_gives_back_after_its_delay(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let mut waiting = message(exchange::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
+    let mut waiting = message(exchange::RETRY, &topology::retry_queue(queue::MERGER, 0), "a");
     waiting.properties.expiration_ms = Some(1_000);
     publisher.publish(waiting).await.unwrap();
     // Before there is a consumer, which would take it at once.

@@ -4,7 +4,7 @@ use super::{ends_with, publish};
 use common::{
     message::{BatchContent, RideBatch},
     reading::Reading,
-    topology::{queue, rung_queue, rungs_of},
+    topology::{queue, retry_delays_of, retry_queue},
 };
 use pipeline_tests::processes::{Fleet, Input, succeed, told};
 use serde_json::json;
@@ -53,8 +53,8 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     assert!(gone.contains("is gone") && gone.contains("wildrydes ingest"), "{gone}");
     fleet.champion();
     // If a training failed because the dataset was removed, its message waits in a retry queue.
-    for retry in 0..rungs_of(queue::TRAINER).len() {
-        while fleet.depth(&rung_queue(queue::TRAINER, retry)).await.messages > 0 {
+    for retry in 0..retry_delays_of(queue::TRAINER).len() {
+        while fleet.depth(&retry_queue(queue::TRAINER, retry)).await.messages > 0 {
             tokio::time::sleep(Duration::from_millis(50)).await;
         }
     }

@@ -426,7 +426,7 @@ impl Fleet {
             }
         }
         for name in queue::ALL {
-            let rungs = (0..topology::rungs_of(name).len()).map(|rung| topology::rung_queue(name, rung));
+            let rungs = (0..topology::retry_delays_of(name).len()).map(|rung| topology::retry_queue(name, rung));
             for name in rungs.chain([topology::dead_queue(name)]) {
                 let messages = self.messages(&mut connection, &name).await;
                 assert_eq!(messages, 0, "{name} should be empty\n{}", self.tail());

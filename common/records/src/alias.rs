@@ -39,7 +39,7 @@ pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Optio
     newest(store, model, name, Some(known)).await
 }
 
-/// The highest generation from `known` on; `known` itself if none follows it.
+/// Returns the highest generation from `known` on; `known` itself if none follows it.
 ///
 /// A generation that cannot be decoded is skipped with a warning; its number stays taken.
 ///

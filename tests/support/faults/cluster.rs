@@ -55,7 +55,7 @@ async fn declare_at<'a>(cluster: &'a Cluster, at: &BrokerSettings, name: &str) -
 
 fn complete_without(leader: &Container, without: Duration, fleet: &Fleet) -> String {
     // The scorer's queue has no copies: where it was the one away, every worker that connected anew went on without it.
-    let passed_over = fleet.logs().iter().filter(|line| line["message"] == "going on without this queue").count();
+    let passed_over = fleet.logs().iter().filter(|line| line["message"] == "continuing without this queue").count();
     let seconds = without.as_secs_f64();
     format!(
         "complete without {} after {seconds:.0} s; the queue it alone held passed over {passed_over} times",

@@ -284,7 +284,7 @@ fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
 /// 6, after every publish: what waits for a worker, in its queue and on its rungs, is bounded whatever comes in.
 pub fn look_at_depths(world: &World, published: usize) {
     /// Work queue and rungs, each with its limit.
-    const QUEUES: usize = 1 + topology::RUNGS_MS.len();
+    const QUEUES: usize = 1 + topology::RETRY_DELAYS_MS.len();
     /// Lives of one kind of process, at most, that hold something: those that live and those that died half open.
     const HOLDERS: usize = 16;
     let largest = world.largest.fetch_max(published, SeqCst).max(published);

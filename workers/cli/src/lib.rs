@@ -98,7 +98,7 @@ impl Session {
 
     /// For those who only look: a store that is not there is not made.
     fn store_if_there(&self) -> Result<Option<Store>, Failed> {
-        store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+        store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
     /// That there is no store, and which option names it.

@@ -17,7 +17,7 @@ use crate::{
 use common::{
     message::{Fallback, ScoreRequest},
     outcome::Failure,
-    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, part_of},
+    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, bin_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
@@ -318,7 +318,7 @@ fn note_answer(tally: &mut Tally, model: &Servable, seen: &Seen) {
 
 /// Counts where a ride lies among those that `model`, whose tally it is, was trained on.
 fn note_ride(tally: &mut Tally, model: &Servable, seen: &Seen) {
-    tally.probabilities[part_of(seen.probability, 0.0, 1.0, model.parts)] += 1;
+    tally.probabilities[bin_of(seen.probability, 0.0, 1.0, model.parts)] += 1;
     let values = model.weights.iter().zip(seen.features);
     let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
     for ((edges, value), feature) in counted.zip(&mut tally.features) {

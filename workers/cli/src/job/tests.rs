@@ -177,7 +177,7 @@ async fn what_the_broker_gives_up_says_why() {
         ("maxlen", "max-length or overflow"),
         ("expired", "message-ttl"),
         ("delivery_limit", "delivered"),
-        ("rejected", "parked by the broker: rejected"),
+        ("rejected", "dead-lettered by the broker: rejected"),
     ] {
         let broker = MemoryBroker::new();
         let (client, store, mut follower, submitted) = handed_in(&broker, &Reading::default()).await;

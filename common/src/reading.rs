@@ -73,17 +73,17 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ma
 
 /// An invalid expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?}: expected {expected}")]
+#[error("{text:?}: expected {expected}")]
 pub struct InvalidExpression {
     /// The expression, shortened.
-    pub given: String,
+    pub text: String,
     /// What was expected instead.
     pub expected: String,
 }
 
 impl InvalidExpression {
-    fn new(given: &str, expected: impl Into<String>) -> Self {
-        Self { given: shorten(given, 80).into_owned(), expected: expected.into() }
+    fn new(text: &str, expected: impl Into<String>) -> Self {
+        Self { text: shorten(text, 80).into_owned(), expected: expected.into() }
     }
 }
 

@@ -430,7 +430,7 @@ async fn a_worker_waits_for_the_operator_to_make_the_topology() {
         let broker = AmqpBroker::new(BrokerSettings { declare, ..users.settings("merger") });
         let connection = broker.connect("merger").await.unwrap();
         let told = connection.declare().await.unwrap_err().to_string();
-        assert!(told.contains("is not there") && told.contains("wildrydes topology apply"), "{told}");
+        assert!(told.contains("does not exist") && told.contains("wildrydes topology apply"), "{told}");
         connection.close().await;
     }
     let strict = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("merger") });

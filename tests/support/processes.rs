@@ -426,8 +426,9 @@ impl Fleet {
             }
         }
         for name in queue::ALL {
-            let rungs = (0..topology::retry_delays_of(name).len()).map(|rung| topology::retry_queue(name, rung));
-            for name in rungs.chain([topology::dead_queue(name)]) {
+            let retry_queues =
+                (0..topology::retry_delays_of(name).len()).map(|index| topology::retry_queue(name, index));
+            for name in retry_queues.chain([topology::dead_queue(name)]) {
                 let messages = self.messages(&mut connection, &name).await;
                 assert_eq!(messages, 0, "{name} should be empty\n{}", self.tail());
             }

@@ -169,8 +169,8 @@ impl Trust {
             }
             Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
-                let rungs = |worker: &'static str| 0..topology::retry_delays_of(worker).len();
-                let mut names = own().flat_map(|worker| rungs(worker).map(move |rung| retry_queue(worker, rung)));
+                let indices = |worker: &'static str| 0..topology::retry_delays_of(worker).len();
+                let mut names = own().flat_map(|worker| indices(worker).map(move |index| retry_queue(worker, index)));
                 exchange == exchange::RETRY && names.any(|name| name == key)
             }
             Writes::DeadLetters => exchange == exchange::DEAD && own().any(|worker| worker == key),

@@ -22,7 +22,7 @@ pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Opti
     match store::read_json(store, &layout::alias(model, name)).await {
         Err(broken @ Failure::Permanent { .. }) => match newest(store, model, name, None).await? {
             None => Err(broken),
-            found => Ok(found),
+            newest => Ok(newest),
         },
         known => newest(store, model, name, known?).await,
     }

@@ -21,12 +21,12 @@ const PIECE_BYTES: usize = 64 << 10;
 #[derive(Debug, thiserror::Error)]
 pub enum BadCompression {
     /// The body is not compressed as declared.
-    #[error("declared as {coding}, but the body starts like {found}")]
+    #[error("declared as {coding}, but the body starts like {actual}")]
     Other {
         /// The declared compression.
         coding: Coding,
         /// Format that the first bytes suggest.
-        found: String,
+        actual: String,
     },
     /// The stream is incomplete, or a checksum is wrong.
     #[error("the {coding} stream is broken: {why}")]
@@ -87,7 +87,7 @@ pub async fn decompress<E: From<BadCompression>>(
 ) -> Result<Vec<u8>, E> {
     let is_marked = matches!(coding, Coding::Gzip | Coding::Zstd);
     if is_marked && Coding::of_body(body) != Some(coding) {
-        return Err(BadCompression::Other { coding, found: starts_like(body) }.into());
+        return Err(BadCompression::Other { coding, actual: starts_like(body) }.into());
     }
     let mut sink = Sink { bytes: Vec::new(), bytes_max, compressed: body.len(), make_room };
     let mut rest = body;
@@ -129,7 +129,7 @@ pub async fn decompress<E: From<BadCompression>>(
             Ok(()) => {}
             Err(Stopped::Refused(refused)) => return Err(refused),
             Err(Stopped::Broken(_)) if !is_marked && starts_like(body) == "JSON" => {
-                return Err(BadCompression::Other { coding, found: starts_like(body) }.into());
+                return Err(BadCompression::Other { coding, actual: starts_like(body) }.into());
             }
             Err(Stopped::Broken(why)) => return Err(BadCompression::Broken { coding, why }.into()),
         }
@@ -239,9 +239,9 @@ mod tests {
     #[tokio::test]
     async fn a_body_not_compressed_as_declared_is_refused_with_its_format() {
         for coding in ALL {
-            for (body, found) in [(&br#"{"distance": 30}"#[..], "JSON"), (b" [1]", "JSON")] {
+            for (body, format) in [(&br#"{"distance": 30}"#[..], "JSON"), (b" [1]", "JSON")] {
                 let why = read(body, coding, 100).await.unwrap_err().to_string();
-                assert!(why.contains(&format!("starts like {found}")), "{coding}: {why}");
+                assert!(why.contains(&format!("starts like {format}")), "{coding}: {why}");
             }
         }
         let why = read(&compressed(b"{}", Coding::Zstd).await, Coding::Gzip, 100).await.unwrap_err().to_string();

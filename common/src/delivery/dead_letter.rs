@@ -238,8 +238,8 @@ pub fn restored(properties: &Properties) -> Properties {
 
 /// Returns the properties as JSON, without the headers that change at every delivery.
 fn properties_json(properties: &Properties) -> Value {
-    let lasting = properties.headers.iter().filter(|(name, _)| !BROKER_HEADERS.contains(&name.as_str()));
-    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), value.to_json())).collect();
+    let stable = properties.headers.iter().filter(|(name, _)| !BROKER_HEADERS.contains(&name.as_str()));
+    let headers: Map<String, Value> = stable.map(|(name, value)| (name.clone(), value.to_json())).collect();
     let mut all = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -349,18 +349,18 @@ pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
         }
         (None, None) => return Err(NoCopy("body and body_base64 are missing: expected one of them".to_owned())),
     };
-    let given = &copy["properties"];
-    let number = |name: &str| given[name].as_u64();
-    let headers = given["headers"].as_object().into_iter().flatten();
+    let members = &copy["properties"];
+    let number = |name: &str| members[name].as_u64();
+    let headers = members["headers"].as_object().into_iter().flatten();
     let headers = headers.map(|(name, value)| (name.clone(), Header::from_json(value))).collect();
     let properties = Properties {
-        kind: text(given, "type"),
-        message_id: text(given, "message_id"),
-        correlation_id: text(given, "correlation_id"),
-        reply_to: text(given, "reply_to"),
-        content_type: text(given, "content_type"),
-        content_encoding: text(given, "content_encoding"),
-        app_id: text(given, "app_id"),
+        kind: text(members, "type"),
+        message_id: text(members, "message_id"),
+        correlation_id: text(members, "correlation_id"),
+        reply_to: text(members, "reply_to"),
+        content_type: text(members, "content_type"),
+        content_encoding: text(members, "content_encoding"),
+        app_id: text(members, "app_id"),
         timestamp: number("timestamp"),
         expiration_ms: number("expiration_ms"),
         priority: number("priority").and_then(|priority| u8::try_from(priority).ok()),

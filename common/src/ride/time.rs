@@ -203,8 +203,8 @@ impl FromStr for StatusTime {
             if fraction == 0 {
                 return Err(InvalidStatusTime);
             }
-            let kept = fraction.min(3);
-            millis = digits(20, kept)? * [100, 10, 1][kept - 1];
+            let digit_count = fraction.min(3);
+            millis = digits(20, digit_count)? * [100, 10, 1][digit_count - 1];
             end = 20 + fraction;
         }
         let offset_minutes = match &bytes[end..] {

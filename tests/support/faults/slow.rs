@@ -41,8 +41,8 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
     let mut refused = false;
     while begun.elapsed() < plan.away || !refused {
         let mut depth = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
-        for rung in 0..retry_delays_of(queue::WEATHER_FETCHER).len() {
-            depth += batch.fleet.depth(&retry_queue(queue::WEATHER_FETCHER, rung)).await.messages;
+        for index in 0..retry_delays_of(queue::WEATHER_FETCHER).len() {
+            depth += batch.fleet.depth(&retry_queue(queue::WEATHER_FETCHER, index)).await.messages;
         }
         deepest = deepest.max(depth);
         for (name, before) in processes.into_iter().zip(before) {

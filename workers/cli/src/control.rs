@@ -191,15 +191,15 @@ async fn in_flight(client: &Client) -> Result<InFlight, Failed> {
             _ => {}
         }
         let mut held = messages;
-        for rung in 0..retry_delays_of(stage).len() {
-            let messages = client.depth(&retry_queue(stage, rung)).await?.messages;
+        for index in 0..retry_delays_of(stage).len() {
+            let messages = client.depth(&retry_queue(stage, index)).await?.messages;
             match (stage, messages) {
                 (_, 0) => {}
                 // It comes back to a queue that nobody reads.
                 (queue::SPLITTER, messages) => found.batches += messages,
                 (_, messages) => {
                     held += messages;
-                    found.retries.push((retry_queue(stage, rung), messages));
+                    found.retries.push((retry_queue(stage, index), messages));
                 }
             }
         }

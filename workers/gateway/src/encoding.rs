@@ -54,8 +54,8 @@ impl From<BadCompression> for Problem {
     fn from(bad: BadCompression) -> Self {
         match &bad {
             BadCompression::TooLarge { .. } | BadCompression::Expands { .. } => Self::too_large(bad.to_string()),
-            BadCompression::Other { coding, found } => Self::unreadable(format!(
-                "Content-Encoding is {coding}, but the body starts like {found}: leave the header out, or make it say how the body \
+            BadCompression::Other { coding, actual } => Self::unreadable(format!(
+                "Content-Encoding is {coding}, but the body starts like {actual}: leave the header out, or make it say how the body \
                  is compressed"
             )),
             BadCompression::Broken { .. } | BadCompression::Trailing { .. } => {

@@ -293,8 +293,8 @@ impl Observer {
         for name in queue::ALL {
             let depth = client.depth(name).await?;
             let mut retries = 0;
-            for rung in 0..retry_delays_of(name).len() {
-                retries += client.depth(&retry_queue(name, rung)).await?.messages;
+            for index in 0..retry_delays_of(name).len() {
+                retries += client.depth(&retry_queue(name, index)).await?.messages;
             }
             let dead = client.depth(&dead_queue(name)).await?.messages;
             let managed = by_management.get(name);

@@ -94,8 +94,8 @@ async fn upload(store: &Store, batch_id: &str, listed: Option<u64>) {
 }
 
 async fn split(log: &BatchLog, batch_id: &str) {
-    let kept: Option<Claim> = store::read_json(&log.store, &layout::claim(batch_id)).await.unwrap();
-    if kept.is_none() {
+    let existing: Option<Claim> = store::read_json(&log.store, &layout::claim(batch_id)).await.unwrap();
+    if existing.is_none() {
         let listed = log.enter(batch_id).await.unwrap();
         claim(&log.store, batch_id, Some(listed)).await;
     }
@@ -478,7 +478,7 @@ proptest! {
         during in steps(true),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let kept = runtime.block_on(every_batch_once(old, before, during));
-        prop_assert_eq!(kept, Ok(()));
+        let result = runtime.block_on(every_batch_once(old, before, during));
+        prop_assert_eq!(result, Ok(()));
     }
 }

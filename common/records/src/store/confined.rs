@@ -139,8 +139,8 @@ mod tests {
     async fn no_link_below_raw_leads_out_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let (root, outside) = (folder.path().join("store"), folder.path().join("outside"));
-        for made in [root.join("raw/sub"), root.join("dataset"), outside.clone()] {
-            fs::create_dir_all(made).unwrap();
+        for new in [root.join("raw/sub"), root.join("dataset"), outside.clone()] {
+            fs::create_dir_all(new).unwrap();
         }
         fs::write(outside.join("secret"), "secret").unwrap();
         fs::write(root.join("dataset/rides"), "rides").unwrap();

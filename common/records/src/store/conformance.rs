@@ -39,9 +39,9 @@ async fn one_of_racing_writers_creates_the_object() {
             let won: Vec<bool> = future::join_all(writers).await.into_iter().map(Result::unwrap).collect();
             let winners: Vec<usize> =
                 won.iter().enumerate().filter(|(_, won)| **won).map(|(writer, _)| writer).collect();
-            let kept = read(&store, &path).await.unwrap().unwrap();
+            let stored = read(&store, &path).await.unwrap().unwrap();
             assert_eq!(winners.len(), 1, "{kind}: {winners:?}");
-            assert_eq!(kept, vec![winners[0] as u8; LARGE / 16], "{kind}: the object of the winner");
+            assert_eq!(stored, vec![winners[0] as u8; LARGE / 16], "{kind}: the object of the winner");
         }
     }
 }

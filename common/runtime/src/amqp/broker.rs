@@ -137,13 +137,13 @@ mod tests {
 
     #[test]
     fn a_url_keeps_the_heartbeat_it_names() {
-        for (given, expected) in [
+        for (url, expected) in [
             ("amqp://host", 10),
             ("amqp://host/%2f?frame_max=8192", 10),
             ("amqp://host/%2f?frame_max=8192&heartbeat=3", 3),
         ] {
-            let settings = BrokerSettings { url: AmqpUrl::new(given), ..BrokerSettings::default() };
-            assert_eq!(AmqpBroker::new(settings).uri().unwrap().query.heartbeat, Some(expected), "{given}");
+            let settings = BrokerSettings { url: AmqpUrl::new(url), ..BrokerSettings::default() };
+            assert_eq!(AmqpBroker::new(settings).uri().unwrap().query.heartbeat, Some(expected), "{url}");
         }
     }
 }

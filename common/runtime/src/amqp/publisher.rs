@@ -58,7 +58,7 @@ impl AmqpPublisher {
                 done = &mut step => return Ok(done),
                 // An alarm began or ended: the deadline restarts.
                 changed = state.changed() => if changed.is_err() {
-                    return Err(PublishError::Unconfirmed("the connection is gone".to_owned()));
+                    return Err(PublishError::Unconfirmed("the connection is closed".to_owned()));
                 },
                 () = tokio::time::sleep(self.deadline), if now == ConnectionState::Open => {
                     let why = format!("nothing within {} ms", self.deadline.as_millis());

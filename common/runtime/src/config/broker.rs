@@ -292,11 +292,11 @@ mod tests {
 
     #[test]
     fn a_password_on_the_command_line_is_refused() {
-        let given = |url: &str| refuse_visible_password(&[("broker.url".to_owned(), url.to_owned())]);
-        let error = given("amqp://u:hunter2@h/%2f").unwrap_err().to_string();
+        let checked = |url: &str| refuse_visible_password(&[("broker.url".to_owned(), url.to_owned())]);
+        let error = checked("amqp://u:hunter2@h/%2f").unwrap_err().to_string();
         assert!(error.contains("broker.password_file") && !error.contains("hunter2"), "{error}");
         for fine in ["amqp://u@h", "amqp://h", "amqp://guest:guest@127.0.0.1/%2f"] {
-            given(fine).unwrap();
+            checked(fine).unwrap();
         }
     }
 }

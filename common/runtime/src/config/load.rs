@@ -63,14 +63,14 @@ impl Configuration {
         let section = S::SECTION;
         let settings = match self.0.get::<config::Value>(section) {
             Ok(table) => {
-                let given = table.clone();
+                let raw = table.clone();
                 let settings = serde_path_to_error::deserialize::<_, S>(table).map_err(|error| {
                     let key = error.path().to_string();
                     let why = without_secrets(section, &error.into_inner().to_string());
                     let why = if key == "." { why } else { format!("{section}.{key}: {why}") };
                     ConfigError::Shape { section, why }
                 })?;
-                unchanged(section, given, &settings)?;
+                refuse_conversions(section, raw, &settings)?;
                 settings
             }
             Err(config::ConfigError::NotFound(_)) => S::default(),
@@ -84,16 +84,16 @@ impl Configuration {
 }
 
 /// Refuses fractions and truth values for whole numbers. The `config` crate would silently convert 1.5 and true to 1.
-fn unchanged<S: Settings>(section: &'static str, given: config::Value, read: &S) -> Result<(), ConfigError> {
-    let (Ok(given), Ok(serde_json::Value::Object(read))) = (given.into_table(), serde_json::to_value(read)) else {
+fn refuse_conversions<S: Settings>(section: &'static str, raw: config::Value, read: &S) -> Result<(), ConfigError> {
+    let (Ok(raw), Ok(serde_json::Value::Object(read))) = (raw.into_table(), serde_json::to_value(read)) else {
         return Ok(());
     };
-    for (key, value) in given {
+    for (key, value) in raw {
         let number = read.get(&key).filter(|read| read.is_u64() || read.is_i64()).and_then(serde_json::Value::as_f64);
         let Some(number) = number else { continue };
         let same = match &value.kind {
-            config::ValueKind::Float(given) => *given == number,
-            config::ValueKind::String(given) => given.trim().parse::<f64>().is_ok_and(|given| given == number),
+            config::ValueKind::Float(fraction) => *fraction == number,
+            config::ValueKind::String(text) => text.trim().parse::<f64>().is_ok_and(|parsed| parsed == number),
             config::ValueKind::Boolean(_) => false,
             _ => true,
         };

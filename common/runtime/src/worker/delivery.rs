@@ -468,8 +468,8 @@ impl Received {
         // A publisher may have set the header to any text.
         let mut lines: Vec<_> =
             before.lines().chain([line.as_str()]).map(|line| shorten(line, HISTORY_LINE_BYTES_MAX)).collect();
-        let kept = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
-        properties.set_text(envelope::HISTORY, kept);
+        let history = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
+        properties.set_text(envelope::HISTORY, history);
         let original = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY].map(|name| properties.text(name));
         // Only workers set these headers, on messages to a retry queue. Headers from a publisher could make an
         // operator's replay publish elsewhere. Longer names are invalid in AMQP, so no worker wrote them.
@@ -481,8 +481,8 @@ impl Received {
         if let Some(expiration_ms) = properties.expiration_ms
             && !properties.headers.contains_key(envelope::ORIGINAL_EXPIRATION)
         {
-            let kept = Header::Text(expiration_ms.to_string());
-            properties.headers.insert(envelope::ORIGINAL_EXPIRATION.to_owned(), kept);
+            let original = Header::Text(expiration_ms.to_string());
+            properties.headers.insert(envelope::ORIGINAL_EXPIRATION.to_owned(), original);
         }
         properties.persistent = true;
         Outgoing { exchange, routing_key, properties, body: self.body, mandatory: true }

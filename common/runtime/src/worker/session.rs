@@ -278,7 +278,7 @@ async fn session(
             }
             changed = state.changed() => {
                 changed_to(name, state.borrow_and_update().clone())?;
-                changed.map_err(|_| BrokerError::Lost("the connection is gone".to_owned()))?;
+                changed.map_err(|_| BrokerError::Lost("the connection is closed".to_owned()))?;
             }
             never = &mut tending => match never {},
             event = controls.next() => control.receive(event?).await?,

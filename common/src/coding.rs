@@ -1,4 +1,4 @@
-//! The property `content_encoding`: compressions, and the names that say nothing about compression.
+//! The property `content_encoding`: compressions, and names that declare no compression.
 
 use crate::text::shorten;
 use std::fmt;
@@ -8,7 +8,7 @@ use std::fmt;
 pub enum Coding {
     /// RFC 1952.
     Gzip,
-    /// RFC 1950 (zlib), which HTTP calls deflate, or bare RFC 1951, which some programs send under that name.
+    /// RFC 1950 (zlib), which HTTP calls deflate, or raw RFC 1951, which some programs send under the same name.
     Deflate,
     /// RFC 8878.
     Zstd,
@@ -17,7 +17,7 @@ pub enum Coding {
 }
 
 impl Coding {
-    /// The coding of that name (RFC 9110 §8.4.1), in any case.
+    /// Returns the coding with this name (RFC 9110 §8.4.1), in upper or lower case.
     pub fn named(name: &str) -> Option<Self> {
         match name.to_ascii_lowercase().as_str() {
             "gzip" | "x-gzip" | "gz" => Some(Self::Gzip),
@@ -28,18 +28,18 @@ impl Coding {
         }
     }
 
-    /// The coding that the first bytes of a body show, if any. Deflate and Brotli have no such mark; no JSON document
+    /// Recognises a coding by the first bytes of a body. Deflate and Brotli have no such signature. No JSON document
     /// starts with one.
     pub fn of_body(body: &[u8]) -> Option<Self> {
         match body {
             [0x1F, 0x8B, ..] => Some(Self::Gzip),
-            // A frame, or a skippable frame, which may come first.
+            // A frame, or a skippable frame, which may precede it.
             [0x28, 0xB5, 0x2F, 0xFD, ..] | [0x50..=0x5F, 0x2A, 0x4D, 0x18, ..] => Some(Self::Zstd),
             _ => None,
         }
     }
 
-    /// Suffix that names the compression of an object whose first bytes do not show it; `None` where they do.
+    /// Returns the file name suffix of a compression that the first bytes do not identify; `None` if they do.
     pub fn suffix(self) -> Option<&'static str> {
         match self {
             Self::Gzip | Self::Zstd => None,
@@ -48,7 +48,7 @@ impl Coding {
         }
     }
 
-    /// The coding that the end of an object's name shows, in any case.
+    /// Recognises a coding by the suffix of an object's name, in upper or lower case.
     pub fn of_name(name: &str) -> Option<Self> {
         let name = name.to_ascii_lowercase();
         [Self::Deflate, Self::Brotli].into_iter().find(|coding| coding.suffix().is_some_and(|end| name.ends_with(end)))
@@ -69,47 +69,48 @@ impl fmt::Display for Coding {
 /// A `content_encoding` that the fleet cannot read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum UnknownCoding {
-    /// It names something that is neither a compression read here nor a character set.
+    /// The name is neither a supported compression nor a character set.
     #[error(
         "content_encoding {0:?}: expected gzip, zstd, deflate or br, the name of a character set, or none; leave it out where \
          the body is not compressed"
     )]
     Unknown(String),
-    /// It names several compressions.
+    /// The property names several compressions.
     #[error("content_encoding {0:?} names more than one compression; compress the body once")]
     Several(String),
 }
 
-/// The compression that a `content_encoding` declares, or `None` where it declares none: `gzip`, `GZIP`, `gzip, utf-8`,
-/// `gzip:UTF-8`, `utf-8`, `binary`, `identity`, blank.
+/// Returns the compression that a `content_encoding` declares: gzip for `gzip`, `GZIP`, `gzip, utf-8` and `gzip:UTF-8`;
+/// `None` for `utf-8`, `binary`, `identity` and blank.
 ///
-/// The names of character sets and of transfer encodings without a transformation say nothing about compression; many AMQP
-/// libraries set them on every message.
+/// Many AMQP libraries set the name of a character set, or of a transfer encoding that changes nothing, on every
+/// message. Such a name declares no compression.
 ///
 /// # Errors
 /// Fails on any other name, and on more than one compression.
 pub fn content_coding(content_encoding: &str) -> Result<Option<Coding>, UnknownCoding> {
-    let shown = || shorten(content_encoding, 100).into_owned();
+    let quoted = || shorten(content_encoding, 100).into_owned();
     let mut declared = None;
     let separates = |c: char| matches!(c, ',' | ':' | ';' | '+') || c.is_whitespace();
     for name in content_encoding.split(separates).filter(|name| !name.is_empty()) {
         match Coding::named(name) {
-            Some(_) if declared.is_some() => return Err(UnknownCoding::Several(shown())),
+            Some(_) if declared.is_some() => return Err(UnknownCoding::Several(quoted())),
             Some(coding) => declared = Some(coding),
             None if is_no_compression(name) => {}
-            None => return Err(UnknownCoding::Unknown(shown())),
+            None => return Err(UnknownCoding::Unknown(quoted())),
         }
     }
     Ok(declared)
 }
 
-/// Whether a name in a `content_encoding` is not a compression: a character set, or a way to carry bytes unchanged.
+/// Returns whether a name in a `content_encoding` is not a compression: a character set, or an encoding that leaves the
+/// bytes unchanged.
 pub fn is_no_compression(name: &str) -> bool {
     const NAMES: [&str; 14] = [
         "", "identity", "none", "null", "plain", "binary", "8bit", "7bit", "8-bit", "7-bit", "string", "text", "json",
         "bytes",
     ];
-    /// How the names of character sets start (IANA's registry and the names that Python, Java and .NET use).
+    /// Prefixes of the names of character sets (IANA's registry and the names that Python, Java and .NET use).
     const CHARACTER_SETS: [&str; 20] = [
         "utf", "us-ascii", "ascii", "ansi", "unicode", "ucs", "iso", "latin", "windows", "cp", "ibm", "mac", "koi8",
         "shift", "sjis", "euc", "gb", "big5", "hz", "tis",
@@ -154,7 +155,7 @@ mod tests {
     }
 
     #[test]
-    fn a_compression_is_found_in_any_case_and_beside_a_character_set() {
+    fn a_compression_is_recognised_in_any_case_and_beside_a_character_set() {
         for (name, coding) in [
             ("gzip", Coding::Gzip),
             ("GZIP", Coding::Gzip),
@@ -175,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn other_names_and_two_compressions_are_refused_by_name() {
+    fn unknown_names_and_two_compressions_are_refused_with_their_name() {
         for name in ["lz4", "compress", "base64", "gzip, snappy"] {
             let why = content_coding(name).unwrap_err();
             assert_eq!(why, UnknownCoding::Unknown(name.to_owned()));
@@ -188,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn gzip_and_zstd_are_known_by_their_first_bytes() {
+    fn gzip_and_zstd_are_recognised_by_their_first_bytes() {
         assert_eq!(Coding::of_body(&[0x1F, 0x8B, 8]), Some(Coding::Gzip));
         assert_eq!(Coding::of_body(&[0x28, 0xB5, 0x2F, 0xFD]), Some(Coding::Zstd));
         assert_eq!(Coding::of_body(&[0x53, 0x2A, 0x4D, 0x18]), Some(Coding::Zstd));
@@ -197,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_name_shows_what_the_bytes_do_not() {
+    fn a_suffix_names_the_compressions_without_a_signature() {
         for (name, coding) in [
             ("raw/rides.json.br", Some(Coding::Brotli)),
             ("raw/rides.NDJSON.BR", Some(Coding::Brotli)),

@@ -1,4 +1,4 @@
-//! What the model sees of a ride, and which rides it is tested on.
+//! The features of a model, and the split of rides into folds and test rides.
 
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
@@ -6,19 +6,19 @@ use xxhash_rust::xxh3::xxh3_64_with_seed;
 /// One input of the model.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Feature {
-    /// Column of the dataset and field of a score request.
+    /// Name of the dataset column and of the field in a score request.
     pub name: &'static str,
-    /// Unit of the column.
+    /// Unit of the dataset column.
     pub unit: &'static str,
-    /// As many units as make a step one can imagine, …
+    /// Size of a natural step, in units of the column.
     pub step: f64,
-    /// … in words.
+    /// The natural step in words.
     pub step_name: &'static str,
-    /// Whether the weather tells it, and not the ride.
+    /// Whether the feature comes from the weather, rather than from the ride.
     pub weather: bool,
 }
 
-/// The features, in the order of every vector and matrix.
+/// The features, in the order of all vectors and matrices.
 pub const FEATURES: [Feature; 6] = [
     Feature { name: "distance", unit: "mile", step: 1.0, step_name: "1 mile", weather: false },
     Feature { name: "healthpoints", unit: "point", step: 10.0, step_name: "10 points", weather: false },
@@ -31,21 +31,21 @@ pub const FEATURES: [Feature; 6] = [
 /// Number of features.
 pub const FEATURE_COUNT: usize = FEATURES.len();
 
-/// Which features a model is made of.
+/// The features that a model uses.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum FeatureSet {
-    /// Every one.
+    /// All features.
     #[default]
     All,
-    /// What the ride itself tells: distance and points.
+    /// Features of the ride: distance and points.
     Mileage,
-    /// What the weather tells.
+    /// Features of the weather.
     Weather,
 }
 
 impl FeatureSet {
-    /// Which of [`FEATURES`] belong to it.
+    /// Returns, for each of [`FEATURES`], whether the set contains it.
     pub fn used(self) -> [bool; FEATURE_COUNT] {
         FEATURES.map(|feature| match self {
             Self::All => true,
@@ -55,32 +55,32 @@ impl FeatureSet {
     }
 }
 
-/// In how many parts [`fold`] divides the rides at most.
+/// Maximum number of folds of a cross-validation.
 pub const FOLDS_MAX: u32 = 20;
 
-/// A number that spreads rides evenly over 0 … 255: for ever, on every machine, whatever else is in the dataset.
+/// Returns a number from 0 to 255 that spreads rides evenly. It depends on the ride id alone and never changes.
 ///
 /// The highest byte of `xxh3_64(ride_id, seed 1)`.
 pub fn spread(ride_id: &[u8]) -> u8 {
     (xxh3_64_with_seed(ride_id, 1) >> 56) as u8
 }
 
-/// The fold, below `folds`, of a ride with this [`spread`] in a cross-validation of at most [`FOLDS_MAX`] parts.
+/// Returns the fold of a ride, 0 to `folds - 1`. `spread` is [`spread`] of its id; `folds` is at most [`FOLDS_MAX`].
 ///
-/// `spread · folds / 256`, rounded down: parts differ by a few percent in size.
+/// `spread · folds / 256`, rounded down: the folds differ by a few percent in size.
 pub fn fold(spread: u8, folds: u32) -> u32 {
     u32::from(spread) * folds / 256
 }
 
-/// A breed as models know it: without blanks around it, in lower case; `None` for a blank one.
+/// Returns a breed's name in the form that models use: trimmed and in lower case; `None` for a blank name.
 pub fn breed_name(breed: &str) -> Option<String> {
     Some(breed.trim().to_lowercase()).filter(|breed| !breed.is_empty())
 }
 
-/// The share of rides kept for testing.
+/// Share of the rides held out for testing.
 pub const TEST_SHARE: f64 = 0.1;
 
-/// Whether a ride belongs to the test split: for ever, on every machine, whatever else is in the dataset.
+/// Returns whether a ride belongs to the held-out test split. This depends on the ride id alone and never changes.
 ///
 /// `xxh3_64(ride_id, seed 0) < 0.1 · 2^64`.
 pub fn is_test_ride(ride_id: &str) -> bool {
@@ -100,7 +100,7 @@ mod tests {
         assert!((9_700..10_300).contains(&share), "{share} of 100000");
     }
 
-    /// Folds are about equally large, and have nothing to do with the test split.
+    /// Folds are about equally large, and independent of the test split.
     #[test]
     fn folds_are_even() {
         for folds in [2, 5, 10, 20] {

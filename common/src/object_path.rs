@@ -1,15 +1,15 @@
-//! Paths of objects that messages name: where they may lead.
+//! Validates the paths of objects that messages name.
 
-/// Prefix of what publishers upload.
+/// Prefix of the publishers' uploads.
 pub const RAW: &str = "raw";
 /// Prefix of the datasets.
 pub const DATASET: &str = "dataset";
 /// Prefix of the models.
 pub const MODELS: &str = "models";
 
-/// Whether `path` is a plain path below `prefix`: parts that are not empty and start with no dot, without backslashes, percent
-/// signs and control characters, which stores and systems read in ways of their own. For every path that comes out of a
-/// message or an object: it must not lead out of what it may name.
+/// Returns whether `path` is a plain path below `prefix`. No part is empty or starts with a dot, and none contains a
+/// backslash, a percent sign or a control character, which stores and systems interpret in different ways. Check every
+/// path from a message or an object with it, so that the path cannot refer to other objects.
 pub fn is_below(prefix: &str, path: &str) -> bool {
     let plain = |part: &str| {
         !part.is_empty()

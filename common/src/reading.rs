@@ -1,14 +1,14 @@
-//! How the rides of a batch are read where the default does not fit its document: where in the document they are, and
-//! which of their keys stands for which field.
+//! How to read the rides of a batch if the default does not fit its document: the path to the rides, and the mapping of
+//! keys to fields.
 //!
-//! The reading is part of a batch's identity: the same bytes read in another way are another batch, with another id.
+//! The reading is part of a batch's identity: the same bytes with another reading are another batch, with another id.
 
 use crate::text::{self, shorten};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt, str::FromStr};
 
-/// The fields of a ride, as a mapping may name them.
+/// The fields of a ride that a mapping may name.
 pub const FIELDS: [&str; 10] = [
     "ride_id",
     "name",
@@ -21,32 +21,32 @@ pub const FIELDS: [&str; 10] = [
     "magicpoints",
     "fieldservice",
 ];
-/// The fields of [`FIELDS`] that hold a number: a mapping may scale these.
+/// The numeric fields of [`FIELDS`], which a mapping may scale.
 pub const NUMERIC_FIELDS: [&str; 5] = ["latitude", "longitude", "distance", "healthpoints", "magicpoints"];
-/// Bytes of one expression at most.
+/// Maximum size of one expression in bytes.
 const EXPRESSION_BYTES_MAX: usize = 256;
 
-/// How a document is to be read. The default reads rides where the fleet expects them, by their own keys.
+/// How to read a document. The default reads the rides from the standard place, with the field names as keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Reading {
-    /// Where the rides are.
+    /// Path to the rides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rides_at: Option<RidesAt>,
-    /// Which source stands for which field.
+    /// Source of each field.
     #[serde(default, skip_serializing_if = "Mapping::is_empty", deserialize_with = "null_is_empty")]
     pub map: Mapping,
 }
 
 impl Reading {
-    /// Whether the document is read in the default way.
+    /// Returns whether this is the default reading.
     pub fn is_default(&self) -> bool {
         self.rides_at.is_none() && self.map.is_empty()
     }
 
-    /// The id of a batch that was given none: the first 16 hex digits of the SHA-256 of its bytes. If the reading is
-    /// not the default, it is hashed together with that SHA-256.
+    /// Returns the id of a batch without one: the first 16 hex digits of the SHA-256 of its bytes. A reading other than
+    /// the default is hashed together with that SHA-256.
     ///
-    /// `sha256`: 64 hex digits.
+    /// `sha256` is the SHA-256 of the bytes, 64 hex digits.
     pub fn batch_id(&self, sha256: &str) -> String {
         let hash = if self.is_default() {
             sha256.to_owned()
@@ -59,7 +59,7 @@ impl Reading {
 }
 
 impl fmt::Display for Reading {
-    /// As on a command line: `--rides-at data --map distance=km*0.621371`; empty for the default.
+    /// Writes command line options: `--rides-at data --map distance=km*0.621371`; nothing for the default.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let at = self.rides_at.iter().map(|at| format!("--rides-at {at}"));
         let map = self.map.iter().map(|(field, source)| format!("--map {field}={source}"));
@@ -71,30 +71,30 @@ fn null_is_empty<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Ma
     Option::<Mapping>::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// An expression that cannot be used.
+/// An invalid expression.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{given:?}: expected {expected}")]
+#[error("{text:?}: expected {expected}")]
 pub struct InvalidExpression {
-    /// As given, shortened.
-    pub given: String,
+    /// The expression, shortened.
+    pub text: String,
     /// What was expected instead.
     pub expected: String,
 }
 
 impl InvalidExpression {
-    fn new(given: &str, expected: impl Into<String>) -> Self {
-        Self { given: shorten(given, 80).into_owned(), expected: expected.into() }
+    fn new(text: &str, expected: impl Into<String>) -> Self {
+        Self { text: shorten(text, 80).into_owned(), expected: expected.into() }
     }
 }
 
-/// Where in a document the rides are: the path of member names to their array, joined by dots, as in `data` or
-/// `payload.items`. `[]` after the array leads on to the ride within each of its elements: `features[].properties`.
+/// Path to the rides in a document: member names joined by dots that lead to their array, for example `data` or
+/// `payload.items`. `[]` after the array leads to the ride within each element: `features[].properties`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct RidesAt {
-    /// Members that lead to the array; not empty.
+    /// Member names that lead to the array; not empty.
     pub array: Vec<String>,
-    /// Members that lead from an element of the array to the ride; often empty.
+    /// Member names that lead from an element of the array to the ride; may be empty.
     pub within: Vec<String>,
 }
 
@@ -143,32 +143,32 @@ impl From<RidesAt> for String {
     }
 }
 
-/// Which source stands for which field of a ride.
+/// Source of each mapped field of a ride.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "BTreeMap<String, String>", into = "BTreeMap<String, String>")]
 pub struct Mapping(BTreeMap<&'static str, Source>);
 
 impl Mapping {
-    /// Whether every field has its own key.
+    /// Returns whether no field is mapped.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Field and source, in the order of the field names.
+    /// Returns fields and sources, in the order of the field names.
     pub fn iter(&self) -> impl Iterator<Item = (&'static str, &Source)> {
         self.0.iter().map(|(field, source)| (*field, source))
     }
 
-    /// The source of a field, if the mapping has one.
+    /// Returns the source of a field; `None` if it is not mapped.
     pub fn source(&self, field: &str) -> Option<&Source> {
         self.0.get(field)
     }
 
-    /// Adds `field=source`, as on a command line.
+    /// Adds a command line argument `field=source`.
     ///
     /// # Errors
-    /// Fails on a field that rides do not have or that has a source already, on a source that cannot be read, and on a
-    /// factor for a field that is not a number.
+    /// Fails on an unknown or already mapped field, on an invalid source, and on a factor for a field that is not
+    /// numeric.
     pub fn add(&mut self, text: &str) -> Result<(), InvalidExpression> {
         let Some((field, source)) = text.split_once('=') else {
             return Err(InvalidExpression::new(text, "FIELD=SOURCE, as in latitude=lat or distance=km*0.621371"));
@@ -177,13 +177,16 @@ impl Mapping {
     }
 
     fn insert(&mut self, field: &str, source: &str) -> Result<(), InvalidExpression> {
-        let wanted = text::trimmed(field);
-        let Some(known) = FIELDS.into_iter().find(|known| wanted.eq_ignore_ascii_case(known)) else {
+        let name = text::trimmed(field);
+        let Some(known) = FIELDS.into_iter().find(|known| name.eq_ignore_ascii_case(known)) else {
             return Err(InvalidExpression::new(field, format!("a field of a ride: {}", FIELDS.join(", "))));
         };
         let parsed: Source = source.parse()?;
         if parsed.factor.is_some() && !NUMERIC_FIELDS.contains(&known) {
-            return Err(InvalidExpression::new(source, format!("a key without a factor, since {known} is no number")));
+            return Err(InvalidExpression::new(
+                source,
+                format!("a key without a factor, since {known} is not numeric"),
+            ));
         }
         match self.0.insert(known, parsed) {
             None => Ok(()),
@@ -209,17 +212,17 @@ impl From<Mapping> for BTreeMap<String, String> {
     }
 }
 
-/// Where the value of a field comes from: a key of the ride, or a path of keys joined by dots, optionally times a factor: `lat`,
+/// Source of a field's value: a key of the ride, or a path of keys joined by dots, optionally with a factor: `lat`,
 /// `properties.km`, `km*0.621371`, `metres/1609.344`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Source {
-    /// The key as given; a ride that has it as it stands, dots included, is read by it.
+    /// The key or path. A member whose name equals the whole key, dots included, takes precedence over the path.
     pub key: String,
-    /// What the number is multiplied by, as it was written.
+    /// Factor that scales the number.
     pub factor: Option<Factor>,
 }
 
-/// A factor, kept as it was written.
+/// A factor, with its original text.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Factor {
     /// `*0.621371` or `/1609.344`.
@@ -236,7 +239,7 @@ impl Factor {
 }
 
 impl Source {
-    /// The members that lead to the value.
+    /// Returns the member names that lead to the value.
     pub fn path(&self) -> impl Iterator<Item = &str> {
         self.key.split('.')
     }
@@ -258,8 +261,8 @@ impl FromStr for Source {
                 if number == 0.0 {
                     return Err(InvalidExpression::new(text, "a factor other than 0"));
                 }
-                let written: String = factor.chars().filter(|c| !c.is_whitespace()).collect();
-                (key, Some(Factor { divides: written.starts_with('/'), text: written, number }))
+                let expression: String = factor.chars().filter(|c| !c.is_whitespace()).collect();
+                (key, Some(Factor { divides: expression.starts_with('/'), text: expression, number }))
             }
             None => (text, None),
         };
@@ -271,8 +274,8 @@ impl FromStr for Source {
     }
 }
 
-/// What is expected instead of a source that is meant as a formula or as a path of another notation; `None` where it can be
-/// the name of a key. `key`: the source without its factor.
+/// Returns what is expected instead of a source that looks like a formula or a path in another notation; `None` if it
+/// can be a key. `key` is the source without its factor.
 fn unusable(source: &str, key: &str) -> Option<&'static str> {
     const ONE_FACTOR: &str =
         "a key and at most one factor, a number with a point, as in km*0.621371 or metres/1609.344";
@@ -304,8 +307,8 @@ impl fmt::Display for Source {
     }
 }
 
-/// The field that a key nearly names: `lat`, `status_time`, `Health Points`. `None` for the name of a field itself and for keys
-/// that resemble none.
+/// Returns the field that a key resembles: for example `latitude` for `lat`, `statustime` for `status_time`. `None` for
+/// the name of a field itself and for a key that resembles none.
 pub fn near_miss(key: &str) -> Option<&'static str> {
     let letters: String = key.chars().filter(|c| c.is_alphanumeric()).collect::<String>().to_lowercase();
     let by_synonym = match letters.as_str() {
@@ -324,8 +327,8 @@ pub fn near_miss(key: &str) -> Option<&'static str> {
         _ => "",
     };
     let same_letters = |field: &&str| field.replace('_', "") == letters;
-    let found = FIELDS.into_iter().find(|field| *field == by_synonym || same_letters(field))?;
-    (!text::trimmed(key).eq_ignore_ascii_case(found)).then_some(found)
+    let field = FIELDS.into_iter().find(|field| *field == by_synonym || same_letters(field))?;
+    (!text::trimmed(key).eq_ignore_ascii_case(field)).then_some(field)
 }
 
 #[cfg(test)]
@@ -361,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_source_is_a_key_and_perhaps_a_factor() {
+    fn a_source_is_a_key_with_an_optional_factor() {
         let source = |text: &str| text.parse::<Source>();
         assert_eq!(source("lat").unwrap(), Source { key: "lat".to_owned(), factor: None });
         let miles = source("km * 0.621371").unwrap();
@@ -379,7 +382,7 @@ mod tests {
     }
 
     #[test]
-    fn a_formula_or_another_notation_is_refused_with_what_is_expected() {
+    fn a_formula_or_another_notation_is_refused_with_the_expected_form() {
         for (text, expected) in [
             ("km+1", "at most one factor"),
             ("2*km", "at most one factor"),
@@ -405,10 +408,10 @@ mod tests {
     }
 
     #[test]
-    fn a_mapping_names_fields_once_and_scales_numbers_alone() {
+    fn a_mapping_names_each_field_once_and_scales_numeric_fields_only() {
         let mapping = mapping(&["Latitude=lat", "distance=km*0.621371"]);
-        let told: Vec<String> = mapping.iter().map(|(field, source)| format!("{field}={source}")).collect();
-        assert_eq!(told, ["distance=km*0.621371", "latitude=lat"]);
+        let entries: Vec<String> = mapping.iter().map(|(field, source)| format!("{field}={source}")).collect();
+        assert_eq!(entries, ["distance=km*0.621371", "latitude=lat"]);
         for (text, expected) in [
             ("lat", "FIELD=SOURCE"),
             ("altitude=alt", "a field of a ride"),
@@ -423,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reading_is_part_of_a_batch_id_and_the_default_changes_nothing() {
+    fn a_batch_id_depends_on_a_reading_other_than_the_default() {
         let sha256 = "450c7f9391a7a29b".repeat(4);
         assert_eq!(Reading::default().batch_id(&sha256), "450c7f9391a7a29b");
         let mapped = Reading { map: mapping(&["latitude=lat"]), rides_at: None };
@@ -440,7 +443,7 @@ mod tests {
     }
 
     #[test]
-    fn near_misses_are_named_and_strangers_are_not() {
+    fn only_keys_that_resemble_a_field_are_near_misses() {
         for (key, field) in [
             ("lat", Some("latitude")),
             ("LNG", Some("longitude")),

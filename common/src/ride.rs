@@ -1,4 +1,4 @@
-//! One ride, validated and normalised: what every stage after the splitter may rely on.
+//! A validated and normalised ride, as every stage after the splitter receives it.
 
 mod time;
 
@@ -7,49 +7,49 @@ pub use time::{InvalidStatusTime, StatusTime, TIME_FORMS};
 use compact_str::CompactString;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-/// Miles of a ride at most. No ride is forty times around the earth; what is beyond is a broken meter, and one such value
-/// would outweigh all others when a model is fitted.
+/// Maximum distance of a ride in miles: forty times around the earth. A larger value means a broken meter, and one such
+/// value would outweigh all others in the fit of a model.
 pub const DISTANCE_MAX: f64 = 1_000_000.0;
-/// Health points and magic points at most, above and below 0. Any scale of points in use fits, and sums of squares of
-/// millions of them stay numbers.
+/// Maximum absolute value of health points and magic points. Every scale in use fits, and sums of squares over millions
+/// of rides stay finite.
 pub const POINTS_MAX: f64 = 1_000_000_000.0;
 
 /// A ride that passed validation.
 ///
-/// Short strings are stored inline ([`CompactString`] holds 24 bytes), so a ride usually costs no allocation.
+/// Short strings are stored inline ([`CompactString`] holds 24 bytes), so a ride usually needs no allocation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Ride {
-    /// Unique within its batch: as given, else `{batch_id}-{index}`.
+    /// Id of the ride, unique within its batch: from the input, else `{batch_id}-{index}`.
     pub ride_id: CompactString,
-    /// The unicorn's name; may be empty.
+    /// Name of the unicorn; may be empty.
     #[serde(default)]
     pub name: CompactString,
-    /// The unicorn's breed, when told.
+    /// Breed of the unicorn; `None` if unknown.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breed: Option<CompactString>,
-    /// When the ride ended, UTC.
+    /// Time at which the ride ended, UTC.
     pub statustime: StatusTime,
-    /// Degrees north, −90 … 90.
+    /// Latitude in degrees north, −90 to 90.
     #[serde(deserialize_with = "latitude")]
     pub latitude: f64,
-    /// Degrees east, −180 … 180.
+    /// Longitude in degrees east, −180 to 180.
     #[serde(deserialize_with = "longitude")]
     pub longitude: f64,
-    /// Miles, 0 … [`DISTANCE_MAX`].
+    /// Distance in miles, 0 to [`DISTANCE_MAX`].
     #[serde(deserialize_with = "distance")]
     pub distance: f64,
-    /// Health points of the unicorn at the end of the ride, at most [`POINTS_MAX`] from 0.
+    /// Health points of the unicorn at the end of the ride, `-POINTS_MAX` to [`POINTS_MAX`].
     #[serde(deserialize_with = "points")]
     pub healthpoints: f64,
-    /// Magic points burnt, at most [`POINTS_MAX`] from 0.
+    /// Magic points spent during the ride, `-POINTS_MAX` to [`POINTS_MAX`].
     #[serde(deserialize_with = "points")]
     pub magicpoints: f64,
-    /// Whether service was asked for; `None` for rides not yet labelled.
+    /// Label: whether the unicorn requested service; `None` if the ride has no label yet.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fieldservice: Option<Label>,
 }
 
-/// The label of a ride: `1` on the wire when service was asked for, `0` when not.
+/// The label of a ride: `1` on the wire if the unicorn requested service, else `0`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Label(pub bool);
 
@@ -102,17 +102,17 @@ pub(super) fn points<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, 
     within(deserializer, -POINTS_MAX..=POINTS_MAX, "points from -1000000000 to 1000000000")
 }
 
-/// A distance, not negative.
+/// A distance in kilometres, not negative.
 #[derive(Deserialize)]
 #[serde(transparent)]
 pub(super) struct Kilometres(#[serde(deserialize_with = "not_negative")] pub(super) f64);
 
-/// What the weather join found for a ride.
+/// Result of the weather join for a ride.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Weather {
-    /// The nearest station that measured all three elements on the ride's UTC date.
+    /// Observation of the nearest station that has all three elements on the ride's UTC date.
     Observed(Observation),
-    /// The ride stays in the dataset without weather, for this reason.
+    /// The ride has no weather, for this reason; it stays in the dataset.
     Missing(WeatherMissing),
 }
 
@@ -121,7 +121,7 @@ pub enum Weather {
 pub struct Observation {
     /// GHCN-Daily station id, 11 characters.
     pub groundstation: CompactString,
-    /// Great-circle distance to the station in kilometres, rounded to 6 decimals.
+    /// Great-circle distance from the ride to the station in kilometres, rounded to 6 decimals.
     pub station_km: f64,
     /// Lowest temperature of the day, tenths of °C.
     pub tmin: i32,
@@ -135,14 +135,14 @@ pub struct Observation {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeatherMissing {
-    /// No station of the list lies within `max_station_km`.
+    /// No station lies within `max_station_km`.
     NoStationInReach,
-    /// Stations lie within reach, but none has all three elements on that date.
+    /// Stations lie within `max_station_km`, but none has all three elements on the date.
     NoObservationOnDate,
 }
 
 impl WeatherMissing {
-    /// The reason as written on the wire and in reports.
+    /// Returns the stable code of the reason.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::NoStationInReach => "no_station_in_reach",
@@ -151,13 +151,13 @@ impl WeatherMissing {
     }
 }
 
-/// Why a ride was not accepted; the code of each is stable and part of the contract.
+/// Why a ride was rejected. The codes are stable and part of the contract.
 ///
-/// `missing_*`: the field is absent or null. `invalid_*`: it is there but is no number (or no such text).
-/// `*_out_of_range`: a number outside what the field can be.
+/// `missing_*`: the field is absent or null. `invalid_*`: the value does not have the type of the field.
+/// `*_out_of_range`: the number is outside the range of the field.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
-#[allow(missing_docs)] // the codes say it
+#[allow(missing_docs)] // The codes are self-explanatory.
 pub enum RejectReason {
     InvalidJson,
     NotAnObject,
@@ -189,7 +189,7 @@ pub enum RejectReason {
 }
 
 impl RejectReason {
-    /// The code as written to `rejected/<batch_id>.ndjson`.
+    /// Returns the code as written to `rejected/<batch_id>.ndjson`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::InvalidJson => "invalid_json",
@@ -222,12 +222,12 @@ impl RejectReason {
         }
     }
 
-    /// The reason with this code.
+    /// Returns the reason with this code; `None` if it is unknown.
     pub fn from_code(code: &str) -> Option<Self> {
         serde_json::from_value(serde_json::Value::from(code)).ok()
     }
 
-    /// What was expected, in words.
+    /// Returns what was expected, in words.
     pub fn expected(self) -> &'static str {
         match self {
             Self::InvalidJson => "a whole JSON object",
@@ -255,7 +255,7 @@ impl RejectReason {
         }
     }
 
-    /// The field at fault, where it is one.
+    /// Returns the invalid field; `None` if the reason concerns the ride as a whole.
     pub fn field(self) -> Option<&'static str> {
         Some(match self {
             Self::InvalidJson | Self::NotAnObject | Self::DuplicateField | Self::RideTooLarge => return None,
@@ -275,5 +275,5 @@ impl RejectReason {
     }
 }
 
-/// Rides counted by a reason code, in the order of the codes: `{"invalid_statustime": 8, …}`.
+/// Number of rides by reason code, in the order of the codes: `{"invalid_statustime": 8, …}`.
 pub type Counts = std::collections::BTreeMap<String, u64>;

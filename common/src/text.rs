@@ -1,23 +1,22 @@
-//! Scalars that arrive as text: numbers, labels and keys, as people and other programs write them.
+//! Parses scalars that arrive as text: numbers, labels and keys, as people and other programs write them.
 //!
-//! Defines once what counts as a number, a label or a blank, for rides in a batch, for rides in a score request and for
-//! the cells of a CSV file.
+//! The same rules apply to rides in a batch, to rides in a score request and to the cells of a CSV file.
 
 use std::borrow::Cow;
 
-/// How a label given as text is read.
+/// A label parsed from text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LabelText {
     /// Blank, `null`, `NaN` or `NA`: the ride has no label yet.
     Unlabelled,
-    /// Service was requested, or not.
+    /// Whether service was requested.
     Label(bool),
-    /// Anything else.
+    /// Any other text.
     Invalid,
 }
 
-/// The two ends of a text that is longer than `bytes_max`, at most so many bytes in all: a parser's complaint says at its
-/// start what was found, which may be anything, and at its end what was expected.
+/// Shortens a text to at most `bytes_max` bytes by cutting out its middle. A parser's error quotes the input, of any
+/// length, at its start, and names the expected form at its end.
 pub fn shorten(text: &str, bytes_max: usize) -> Cow<'_, str> {
     const GAP: &str = " … ";
     if text.len() <= bytes_max {
@@ -29,9 +28,9 @@ pub fn shorten(text: &str, bytes_max: usize) -> Cow<'_, str> {
     Cow::Owned([text.get(..head).unwrap_or_default(), GAP, text.get(tail..).unwrap_or_default()].concat())
 }
 
-/// The text without surrounding white space and invisible characters (byte order mark, zero-width characters).
+/// Returns the text without surrounding white space and invisible characters (byte order mark, zero-width characters).
 pub fn trimmed(text: &str) -> &str {
-    // Nearly every text needs no trimming and is plain ASCII at both ends.
+    // Fast path: most texts begin and end with plain ASCII and need no trimming.
     let plain = |byte: Option<&u8>| byte.is_some_and(u8::is_ascii_graphic);
     if plain(text.as_bytes().first()) && plain(text.as_bytes().last()) {
         return text;
@@ -39,16 +38,16 @@ pub fn trimmed(text: &str) -> &str {
     text.trim_matches(|c: char| c.is_whitespace() || is_invisible(c))
 }
 
-/// Whether a character takes no room on a screen: byte order mark, zero-width space and joiners, word joiner, soft hyphen,
+/// Returns whether a character is invisible: byte order mark, zero-width space and joiners, word joiner, soft hyphen,
 /// direction marks, and ASCII control characters.
 pub fn is_invisible(c: char) -> bool {
     matches!(c, '\u{FEFF}' | '\u{200B}'..='\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2060}' | '\u{00AD}')
         || c.is_ascii_control()
 }
 
-/// A decimal number: optional sign, digits with an optional point, optional exponent, surrounded by any white space:
-/// `29.5`, ` 29.5 `, `.5`, `29.`, `+1`, `2.95e+01`. `None` for everything else, `nan`, `inf` and hexadecimal included, and for
-/// a number beyond the range of `f64`.
+/// Parses a decimal number: optional sign, digits with an optional point, optional exponent, surrounded by any white
+/// space: `29.5`, ` 29.5 `, `.5`, `29.`, `+1`, `2.95e+01`. `None` for every other text, `nan`, `inf` and hexadecimal
+/// included, and for a number beyond the range of `f64`.
 pub fn number(text: &str) -> Option<f64> {
     let text = trimmed(text);
     if !text.bytes().all(|byte| byte.is_ascii_digit() || matches!(byte, b'+' | b'-' | b'.' | b'e' | b'E')) {
@@ -57,8 +56,8 @@ pub fn number(text: &str) -> Option<f64> {
     text.parse::<f64>().ok().filter(|number| number.is_finite())
 }
 
-/// A label: `0`, `1`, any spelling of these numbers (`1.0`), `true` or `false` in any case; blank, `null`, `NaN` and `NA` (R's
-/// missing value) mean that there is none.
+/// Parses a label: `0`, `1`, any spelling of these numbers (`1.0`), `true` or `false` in any case. Blank, `null`, `NaN`
+/// and `NA` (R's missing value) mean that there is none.
 pub fn label(text: &str) -> LabelText {
     let text = trimmed(text);
     if text.is_empty() || is_missing(text) {
@@ -76,7 +75,7 @@ pub fn label(text: &str) -> LabelText {
     }
 }
 
-/// Whether a trimmed text is a missing value's name: `null`, `NaN` (also signed) or `NA`, in any case.
+/// Returns whether a trimmed text denotes a missing value: `null`, `NaN` (also signed) or `NA`, in any case.
 pub fn is_missing(text: &str) -> bool {
     let unsigned = text.strip_prefix(['-', '+']).unwrap_or(text);
     text.eq_ignore_ascii_case("null") || unsigned.eq_ignore_ascii_case("nan") || text.eq_ignore_ascii_case("na")
@@ -88,7 +87,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_number_is_one_however_it_is_written() {
+    fn every_notation_of_a_number_is_parsed() {
         for (text, value) in [
             ("29.5", 29.5),
             (" 29.5", 29.5),
@@ -110,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_number_is_not_guessed() {
+    fn other_texts_are_not_numbers() {
         for text in [
             "", " ", ".", "+", "-", "e5", "1e", "--1", "+-1", "1 2", "1,5", "1_000", "0x1F", "nan", "NaN", "inf",
             "Infinity", "1e999", "29.5 km", "½", "٣", "1.2.3",

@@ -1,4 +1,4 @@
-//! Which weather is possible, and what was left out of a weather file: one check for training, scoring and lookups.
+//! The check for possible weather, for training, scoring and lookups, and the warnings about weather files.
 
 use crate::ride::Counts;
 use serde::{Deserialize, Serialize};
@@ -14,16 +14,16 @@ pub const PRECIPITATION_TENTHS: RangeInclusive<f64> = 0.0..=20_000.0;
 pub enum Impossible {
     /// The lowest temperature of the day is above the highest.
     TminAboveTmax,
-    /// `tmin` outside of [`TEMPERATURE_TENTHS`].
+    /// `tmin` is outside [`TEMPERATURE_TENTHS`].
     TminOutOfRange,
-    /// `tmax` outside of [`TEMPERATURE_TENTHS`].
+    /// `tmax` is outside [`TEMPERATURE_TENTHS`].
     TmaxOutOfRange,
-    /// `prcp` outside of [`PRECIPITATION_TENTHS`].
+    /// `prcp` is outside [`PRECIPITATION_TENTHS`].
     PrcpOutOfRange,
 }
 
 impl Impossible {
-    /// The stable code.
+    /// Returns the stable code.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::TminAboveTmax => "tmin_above_tmax",
@@ -33,7 +33,7 @@ impl Impossible {
         }
     }
 
-    /// The feature at fault.
+    /// Returns the feature that is reported as invalid.
     pub fn feature(self) -> &'static str {
         match self {
             Self::TminAboveTmax | Self::TminOutOfRange => "tmin",
@@ -42,7 +42,7 @@ impl Impossible {
         }
     }
 
-    /// What was expected, in words.
+    /// Returns what was expected, in words.
     pub fn expected(self) -> &'static str {
         match self {
             Self::TminAboveTmax => "at most tmax",
@@ -58,10 +58,10 @@ impl fmt::Display for Impossible {
     }
 }
 
-/// Checks what is known of a day's weather, in NOAA's tenths; `None` is not checked.
+/// Checks the known weather of a day, in tenths of °C and of mm. A `None` is not checked.
 ///
 /// # Errors
-/// Fails with the first reason why the weather is impossible; a value that is not finite is out of range.
+/// Fails with the first reason why the weather is impossible. A non-finite value is out of range.
 pub fn check(tmin: Option<f64>, tmax: Option<f64>, prcp: Option<f64>) -> Result<(), Impossible> {
     let within = |value: Option<f64>, range: &RangeInclusive<f64>| value.is_none_or(|value| range.contains(&value));
     if !within(tmin, &TEMPERATURE_TENTHS) {
@@ -81,37 +81,37 @@ pub fn check(tmin: Option<f64>, tmax: Option<f64>, prcp: Option<f64>) -> Result<
 
 /// Name of the schema of [`WeatherWarnings`].
 pub const WARNINGS_SCHEMA: &str = "weather-warnings.v1";
-/// Samples kept in [`WeatherWarnings`] at most.
+/// Maximum number of [`WeatherWarnings::samples`].
 pub const WARNING_SAMPLES_MAX: usize = 10;
 
-/// What was left out of one station's weather file, or that the file is not there: `weather/warnings/<station>.json`. For people;
-/// no result depends on it.
+/// Warnings about one station's weather file: rows and days left out, or a missing file. Stored as
+/// `weather/warnings/<station>.json`. For people; no result depends on it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeatherWarnings {
     /// [`WARNINGS_SCHEMA`].
     pub schema: String,
-    /// The station, 11 characters; `ghcnd-stations` or `ghcnd-inventory` for those lists.
+    /// GHCN-Daily id of the station, 11 characters; `ghcnd-stations` or `ghcnd-inventory` for these lists.
     pub station: String,
-    /// The file or URL that was read, or looked for.
+    /// Path or URL of the file.
     pub file: String,
-    /// In words, where the warning is about the whole file: that it is missing, and for which places that matters.
+    /// Warning about the file as a whole, in words: that it is missing, and which places are affected.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
-    /// Rows and days left out, by reason: `second_value`, `invalid_date`, `invalid_value`, `wrong_fields`, `other_station`, and the
-    /// codes of [`Impossible`].
+    /// Number of rows and days left out, by reason: `second_value`, `invalid_date`, `invalid_value`, `wrong_fields`,
+    /// `other_station`, and the codes of [`Impossible`].
     pub left_out: Counts,
-    /// The first of them.
+    /// The first of these rows and days, at most [`WARNING_SAMPLES_MAX`].
     pub samples: Vec<WeatherWarning>,
 }
 
-/// One row or day that was left out.
+/// A row or day that was left out.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeatherWarning {
-    /// Line of the file, from 1; 0 where it is about a day.
+    /// Line of the file, from 1; 0 if the warning concerns a day.
     pub line: u64,
-    /// Column by its name, or the element; empty when it is about the line as a whole.
+    /// Name of the column or element; empty if the warning concerns the whole line.
     pub column: String,
-    /// What was found, and what was expected.
+    /// The value in the file, and what was expected.
     pub why: String,
 }
 
@@ -120,7 +120,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn weather_that_can_be_passes_and_what_cannot_is_named() {
+    fn impossible_weather_is_refused_with_its_reason() {
         use Impossible::{PrcpOutOfRange, TmaxOutOfRange, TminAboveTmax, TminOutOfRange};
         for (tmin, tmax, prcp, expected) in [
             (Some(97.0), Some(176.0), Some(48.0), Ok(())),

@@ -438,7 +438,8 @@ impl Fleet {
             }
         }
         for name in queue::ALL {
-            let retry_queues = (0..topology::rungs_of(name).len()).map(|retry| topology::rung_queue(name, retry));
+            let retry_queues =
+                (0..topology::retry_delays_of(name).len()).map(|retry| topology::retry_queue(name, retry));
             for name in retry_queues.chain([topology::dead_queue(name)]) {
                 let messages = self.messages(&mut connection, &name).await;
                 assert_eq!(messages, 0, "{name} should be empty\n{}", self.tail());

@@ -12,7 +12,7 @@ use common::{
         ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
     model::{ALIAS_SCHEMA, Alias, AliasName, Model},
-    outcome::{Failure, History, RetryPolicy, Verdict, decide},
+    outcome::{Decision, Failure, History, RetryPolicy, decide},
     topology::topic_matches,
 };
 use merger::join;
@@ -403,11 +403,11 @@ pub fn envelope(data: &[u8]) {
         properties.headers.insert(name.to_owned(), header);
     }
     let history = History { attempt: properties.attempt(), outages: properties.count(envelope::OUTAGES, 0) };
-    let policy = RetryPolicy { rungs_ms: vec![1, 10], attempts_max: attempts_max.into() };
+    let policy = RetryPolicy { delays_ms: vec![1, 10], attempts_max: attempts_max.into() };
     match decide(Err(&Failure::transient("w")), history, &policy, 0.5) {
-        Verdict::Ack => panic!("a failure is no success"),
-        Verdict::Retry { next, .. } => assert!(next.attempt > history.attempt),
-        Verdict::DeadLetter { .. } => assert!(history.attempt >= u32::from(attempts_max)),
+        Decision::Ack => panic!("a failure is no success"),
+        Decision::Retry { next, .. } => assert!(next.attempt > history.attempt),
+        Decision::DeadLetter { .. } => assert!(history.attempt >= u32::from(attempts_max)),
     }
     let before = properties.headers.len();
     properties.fit_headers();

@@ -7,7 +7,7 @@
 use common::{
     exchange,
     permissions::{Permissions, UserPermissions},
-    topology::{self, PROCESSES, Topology, process_of, queue, rung_queue},
+    topology::{self, PROCESSES, Topology, process_of, queue, retry_queue},
 };
 use regex::Regex;
 
@@ -169,8 +169,8 @@ impl Trust {
             }
             Writes::Batches => exchange == exchange::INGEST,
             Writes::Retries => {
-                let retries = |worker: &'static str| 0..topology::rungs_of(worker).len();
-                let mut names = own().flat_map(|worker| retries(worker).map(move |retry| rung_queue(worker, retry)));
+                let retries = |worker: &'static str| 0..topology::retry_delays_of(worker).len();
+                let mut names = own().flat_map(|worker| retries(worker).map(move |retry| retry_queue(worker, retry)));
                 exchange == exchange::RETRY && names.any(|name| name == key)
             }
             Writes::DeadLetters => exchange == exchange::DEAD && own().any(|worker| worker == key),

@@ -22,7 +22,7 @@ pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Opti
     match store::read_json(store, &layout::alias(model, name)).await {
         Err(broken @ Failure::Permanent { .. }) => match newest(store, model, name, None).await? {
             None => Err(broken),
-            found => Ok(found),
+            newest => Ok(newest),
         },
         known => newest(store, model, name, known?).await,
     }
@@ -39,7 +39,7 @@ pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Optio
     newest(store, model, name, Some(known)).await
 }
 
-/// The highest generation from `known` on; `known` itself if none follows it.
+/// Returns the highest generation from `known` on; `known` itself if none follows it.
 ///
 /// A generation that cannot be decoded is skipped with a warning; its number stays taken.
 ///

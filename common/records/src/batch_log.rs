@@ -116,60 +116,60 @@ impl BatchLog {
 
     /// Reads the batch id of an entry; `None` if the entry is missing or does not hold a valid id.
     async fn entry(&self, number: u64) -> Result<Option<String>, Failure> {
-        let found = store::read(&self.store, &layout::batch_log_entry(number)).await?;
-        Ok(found.and_then(|bytes| batch_id(&bytes)))
+        let bytes = store::read(&self.store, &layout::batch_log_entry(number)).await?;
+        Ok(bytes.and_then(|bytes| batch_id(&bytes)))
     }
 
     /// Number of the newest entry seen so far; 0 if it no longer exists, because the log was deleted to be rebuilt.
     async fn last_seen(&self) -> Result<u64, Failure> {
         let seen = self.seen.load(SeqCst);
-        if seen == 0 || self.is_there(seen).await? {
+        if seen == 0 || self.entry_exists(seen).await? {
             return Ok(seen);
         }
         let _ = self.seen.compare_exchange(seen, 0, SeqCst, SeqCst);
         Ok(0)
     }
 
-    /// Finds the newest entry, starting from entry `there`, which exists or is 0.
-    async fn last_from(&self, there: u64) -> Result<u64, Failure> {
-        let last = match self.is_there(there + 1).await? {
-            true => self.search(there + 1).await?,
-            false => there,
+    /// Returns the newest entry, starting from entry `known`, which exists or is 0.
+    async fn last_from(&self, known: u64) -> Result<u64, Failure> {
+        let last = match self.entry_exists(known + 1).await? {
+            true => self.search(known + 1).await?,
+            false => known,
         };
         self.seen.fetch_max(last, SeqCst);
         Ok(last)
     }
 
-    /// Finds the newest entry, starting from one that exists: in doubling steps, then within the last step.
-    async fn search(&self, mut there: u64) -> Result<u64, Failure> {
+    /// Returns the newest entry, starting from one that exists: in doubling steps, then within the last step.
+    async fn search(&self, mut known: u64) -> Result<u64, Failure> {
         let mut step = 1;
         let mut missing = loop {
-            let probes: Vec<u64> = (0..PROBES).map(|doublings| there + (step << doublings)).collect();
+            let probes: Vec<u64> = (0..PROBES).map(|doublings| known + (step << doublings)).collect();
             let (last, missing) = self.probe(&probes).await?;
-            there = last.unwrap_or(there);
+            known = last.unwrap_or(known);
             if let Some(missing) = missing {
                 break missing;
             }
             step <<= PROBES;
         };
-        while missing - there > 1 {
-            let parts = (missing - there).min(u64::from(PROBES) + 1);
-            let probes: Vec<u64> = (1..parts).map(|part| there + (missing - there) * part / parts).collect();
+        while missing - known > 1 {
+            let steps = (missing - known).min(u64::from(PROBES) + 1);
+            let probes: Vec<u64> = (1..steps).map(|step| known + (missing - known) * step / steps).collect();
             let (last, first_missing) = self.probe(&probes).await?;
-            (there, missing) = (last.unwrap_or(there), first_missing.unwrap_or(missing));
+            (known, missing) = (last.unwrap_or(known), first_missing.unwrap_or(missing));
         }
-        Ok(there)
+        Ok(known)
     }
 
     /// Returns the last of the ascending `numbers` before the first missing entry, and the number of that missing
     /// entry.
     async fn probe(&self, numbers: &[u64]) -> Result<(Option<u64>, Option<u64>), Failure> {
-        let found = try_join_all(numbers.iter().map(|&number| self.is_there(number))).await?;
-        let count = found.iter().take_while(|is_there| **is_there).count();
+        let exist = try_join_all(numbers.iter().map(|&number| self.entry_exists(number))).await?;
+        let count = exist.iter().take_while(|exists| **exists).count();
         Ok((count.checked_sub(1).map(|last| numbers[last]), numbers.get(count).copied()))
     }
 
-    async fn is_there(&self, number: u64) -> Result<bool, Failure> {
+    async fn entry_exists(&self, number: u64) -> Result<bool, Failure> {
         store::exists(&self.store, &layout::batch_log_entry(number)).await
     }
 }

@@ -1,4 +1,4 @@
-//! Which workers an operator has paused, and what the workers wait for.
+//! Records which workers are paused, and what the workers wait for.
 
 use crate::{
     layout,
@@ -7,11 +7,11 @@ use crate::{
 use common::{message::WorkerControl, outcome::Failure, waiting::Waiting};
 use jiff::{SignedDuration, Timestamp};
 
-/// How long a record counts after its cause was met last. A message waits for 2 minutes at most before it is tried
-/// again, and a process that was killed removes no record.
+/// Period in which a record counts after its cause last occurred. A message waits for at most 2 minutes before its next
+/// attempt; a killed process leaves its record.
 const COUNTS_FOR: SignedDuration = SignedDuration::from_mins(10);
 
-/// Returns what an operator last said about a worker; `None` if it was never paused.
+/// Returns the last pause or resume of a worker; `None` if it was never paused.
 ///
 /// # Errors
 /// Fails if the store cannot be read.
@@ -19,7 +19,7 @@ pub async fn read(store: &Store, worker: &str) -> Result<Option<WorkerControl>, 
     store::read_json(store, &layout::control(worker)).await
 }
 
-/// Records whether a worker is paused, for processes that connect from now on.
+/// Records whether a worker is paused. Every process of the worker reads the record when it connects.
 ///
 /// # Errors
 /// Fails if the store cannot be written.

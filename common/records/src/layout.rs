@@ -1,33 +1,33 @@
-//! Where everything is in the object store: every name derives from its inputs.
+//! Paths of all objects in the object store. Every path derives from its inputs.
 //!
 //! ```text
-//! raw/<name>                            what publishers upload
-//! raw/inline/<sha256>[.ndjson][.br]     an inline batch, kept by the splitter for a replay; or with `.deflate`
-//! uploads/<batch_id>.json               what was handed in over HTTP, and when
-//! idempotency/<sha256>.json             which batch was promised under an idempotency key
-//! batches/<batch_id>.json               the claim: which bytes a batch id stands for, and how they are cut
+//! raw/<name>                            uploads of publishers
+//! raw/inline/<sha256>[.ndjson][.br]     an inline batch, stored by the splitter for a replay; or with `.deflate`
+//! uploads/<batch_id>.json               the record of a batch uploaded over HTTP
+//! idempotency/<sha256>.json             the batch accepted under an idempotency key
+//! batches/<batch_id>.json               the claim: binds a batch id to its bytes and its chunk size
 //! batch-log/<n>                         the id of the n-th batch to arrive; n from 1, as ten digits; written once
 //! batch-log/earlier.txt                 the ids of the batches older than the log, oldest first, one per line
-//! rejected/<batch_id>.ndjson            index, field, reason, the ride as it came
+//! rejected/<batch_id>.ndjson            rejected rides with index, field and reason
 //! staging/<batch_id>/<split_id>/...     enriched chunks waiting for the batch to be complete, by splitting
 //! dataset/<batch_id>/part-00000.csv     the joined rides
 //! dataset/<batch_id>/manifest.json      written last: the dataset is complete
-//! weather/<station>/<year>.csv          the cache
-//! weather/warnings/<station>.json       what was left out of a station's file, for people
+//! weather/<station>/<year>.csv          cached weather
+//! weather/warnings/<station>.json       rows and days left out of a station's file, for people
 //! models/<model>/<id>/model.json        the artefact
-//! models/<model>/<id>/metrics.json      how good it is
-//! models/<model>/<id>/report.html       the same to look at
-//! models/<model>/<id>/breeds.json       which breeds got a model of their own beside it, and what that brings
-//! models/<model>/<id>/verdict.json      whether it became champion when it was trained, and why
-//! models/<model>/<id>/realised.json     what became of the rides it scored, as far as they came with a label later
-//! models/<model>/<id>/rejected.json     instead of all: why no model came of these datasets
-//! models/<model>/champion/<n>.json      the n-th champion, n from 1 in ten digits, written once
-//! models/<model>/champion.json          the alias scorers follow: a copy of the highest
+//! models/<model>/<id>/metrics.json      its metrics
+//! models/<model>/<id>/report.html       its report, for people
+//! models/<model>/<id>/breeds.json       the breed models trained beside it, and what they improve
+//! models/<model>/<id>/verdict.json      the decision whether it was promoted after training, and why
+//! models/<model>/<id>/realised.json     its scores compared with delayed labels
+//! models/<model>/<id>/rejected.json     alone, without a model: why training was refused
+//! models/<model>/champion/<n>.json      the n-th generation of the alias, n from 1 in ten digits, written once
+//! models/<model>/champion.json          a copy of the highest generation, which scorers follow
 //! models/<model>/challenger…            the same for the challenger, which scores in shadow
-//! served/<model>/<id>/<date>/<scorer>.json   what one scorer process was asked that day (UTC) and what it answered
-//! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id
+//! served/<model>/<id>/<date>/<scorer>.json   serving statistics of one scorer process and day (UTC)
+//! scored/<model>/<id>/<date>/<scorer>.csv    ids and probabilities of the rides it scored
 //! cache/trainer/<format>/<hash>         parsed rides of many datasets; used by trainers only, safe to delete
-//! control/<worker>.json                 whether a worker is paused: who said so, when, why
+//! control/<worker>.json                 whether a worker is paused: by whom, when, why
 //! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
 //! dead/<queue>/<id>.json                a dead letter that was dropped, or whose broker ended with its process
 //! ```
@@ -36,20 +36,20 @@ pub use common::object_path::{DATASET, MODELS, RAW, is_below};
 use common::{coding::Coding, features::breed_name, model::AliasName};
 use sha2::{Digest, Sha256};
 
-/// Prefix of what was handed in over HTTP.
+/// Prefix of the records of batches uploaded over HTTP.
 pub const UPLOADS: &str = "uploads";
 /// Prefix of the claims.
 pub const BATCHES: &str = "batches";
-/// Prefix of what scorers were asked and answered.
+/// Prefix of the serving statistics.
 pub const SERVED: &str = "served";
-/// Prefix of the rides that scorers scored.
+/// Prefix of the files of scored rides.
 pub const SCORED: &str = "scored";
 /// Prefix of the trainer's cache of parsed rides. Only trainers read and write it; it is safe to delete at any time.
 pub const TRAINER_CACHE: &str = "cache/trainer";
-/// The model family trained on all rides.
+/// Name of the global model's family.
 pub const GLOBAL_MODEL: &str = "service-request";
 
-/// The claim on a batch id.
+/// Path of the claim on a batch id.
 pub fn claim(batch_id: &str) -> String {
     format!("{BATCHES}/{batch_id}.json")
 }
@@ -57,46 +57,48 @@ pub fn claim(batch_id: &str) -> String {
 /// Prefix of the batch log.
 pub const BATCH_LOG: &str = "batch-log";
 
-/// Entry `number` of the batch log, counted from 1: a batch id. An entry is created only after all entries before it.
+/// Path of entry `number` of the batch log, from 1. The entry holds a batch id and is created only after all entries
+/// before it.
 pub fn batch_log_entry(number: u64) -> String {
     format!("{BATCH_LOG}/{number:010}")
 }
 
-/// The ids of the batches that are older than the batch log, oldest first, each followed by a line end.
+/// Path of the list of batches that are older than the batch log: their ids, oldest first, each followed by a line end.
 pub fn batch_log_earlier() -> String {
     format!("{BATCH_LOG}/earlier.txt")
 }
 
-/// What a publisher uploads: by its bytes' fingerprint and its name, as far as a name may go into a path.
+/// Path of a publisher's upload: the first 16 digits of the SHA-256 of its bytes, and its name with other characters
+/// replaced.
 pub fn raw_upload(sha256: &str, name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     format!("{RAW}/{}-{}", &sha256[..16], name.chars().map(fits).collect::<String>())
 }
 
-/// The record of a batch that was handed in over HTTP.
+/// Path of the record of a batch uploaded over HTTP.
 pub fn upload(batch_id: &str) -> String {
     format!("{UPLOADS}/{batch_id}.json")
 }
 
-/// What was promised under an idempotency key; `fingerprint` is the SHA-256 of the key and whose it is.
+/// Path of the record of an idempotency key; `fingerprint` is the SHA-256 of the key and its owner.
 pub fn idempotency(fingerprint: &str) -> String {
     format!("idempotency/{fingerprint}.json")
 }
 
-/// An inline batch that the splitter keeps. Its name replaces the message's properties: it says whether the batch is
-/// read line by line, and names a compression that its bytes do not show.
+/// Path of an inline batch that the splitter stores. Suffixes replace the message's properties: `.ndjson` if the batch
+/// is read line by line, and that of a compression without a signature.
 pub fn raw_inline(sha256: &str, lines: bool, coding: Option<Coding>) -> String {
     let form = if lines { ".ndjson" } else { "" };
     let compression = coding.and_then(Coding::suffix).unwrap_or_default();
     format!("{RAW}/inline/{sha256}{form}{compression}")
 }
 
-/// Whether a worker is paused.
+/// Path of the record whether a worker is paused.
 pub fn control(worker: &str) -> String {
     format!("control/{worker}.json")
 }
 
-/// Why messages of a worker wait for their next attempt.
+/// Path of the record why messages of a worker wait for their next attempt.
 pub fn waiting(worker: &str) -> String {
     format!("control/waiting/{worker}.json")
 }
@@ -104,26 +106,25 @@ pub fn waiting(worker: &str) -> String {
 /// Prefix of the copies of dead letters.
 pub const DEAD: &str = "dead";
 
-/// The copy of a dead letter that was dropped, or whose broker ended with its process.
+/// Path of the copy of a dead letter that was dropped, or whose broker ended with its process.
 pub fn dropped(queue: &str, id: &str) -> String {
     format!("{DEAD}/{queue}/{id}.json")
 }
 
-/// The rejected rides of a batch.
+/// Path of the rejected rides of a batch.
 pub fn rejected(batch_id: &str) -> String {
     format!("rejected/{batch_id}.ndjson")
 }
 
-/// Prefix of what is in progress.
+/// Prefix of the staging area: enriched chunks that wait for their batch to be complete.
 pub const STAGING: &str = "staging";
 
-/// Everything of a batch that is in progress.
+/// Staging folder of a batch.
 pub fn staging(batch_id: &str) -> String {
     format!("{STAGING}/{batch_id}")
 }
 
-/// Folder in which one splitting of a batch is staged; the batch's own staging folder where its messages name no
-/// splitting.
+/// Staging folder of one splitting of a batch; the batch's own staging folder if its messages name no splitting.
 pub fn splitting(batch_id: &str, split_id: Option<&str>) -> String {
     match split_id {
         Some(split_id) => format!("{STAGING}/{batch_id}/{split_id}"),
@@ -131,32 +132,32 @@ pub fn splitting(batch_id: &str, split_id: Option<&str>) -> String {
     }
 }
 
-/// A staged chunk. Ten digits, so that a listing is in the order of the batch.
+/// Path of a staged chunk. Its number has ten digits, so that a listing is in the order of the batch.
 pub fn staged_chunk(batch_id: &str, split_id: Option<&str>, chunk: u32) -> String {
     format!("{}/chunk-{chunk:010}", splitting(batch_id, split_id))
 }
 
-/// The staged account of the splitter.
+/// Path of the staged `batch-split` message.
 pub fn staged_split(batch_id: &str, split_id: Option<&str>) -> String {
     format!("{}/split.json", splitting(batch_id, split_id))
 }
 
-/// Everything of a dataset.
+/// Folder of a dataset.
 pub fn dataset(batch_id: &str) -> String {
     format!("{DATASET}/{batch_id}")
 }
 
-/// A part of a dataset.
+/// Path of a part of a dataset; `part` counts from 0.
 pub fn dataset_part(batch_id: &str, part: u32) -> String {
     format!("{DATASET}/{batch_id}/part-{part:05}.csv")
 }
 
-/// The manifest of a dataset.
+/// Path of the manifest of a dataset.
 pub fn manifest(batch_id: &str) -> String {
     format!("{DATASET}/{batch_id}/manifest.json")
 }
 
-/// The cached weather of one station in one year.
+/// Path of the cached weather of one station in one year.
 pub fn weather(station: &str, year: i16) -> String {
     format!("weather/{station}/{year:04}.csv")
 }
@@ -164,95 +165,95 @@ pub fn weather(station: &str, year: i16) -> String {
 /// Prefix of the warnings about weather files.
 pub const WEATHER_WARNINGS: &str = "weather/warnings";
 
-/// What was left out of a station's weather file.
+/// Path of the warnings about a station's weather file.
 pub fn weather_warnings(station: &str) -> String {
     format!("{WEATHER_WARNINGS}/{station}.json")
 }
 
-/// A pack of the trainer's cache: parsed rides of many datasets, in `format`; `name` is a hash of its bytes.
+/// Path of a pack of the trainer's cache: parsed rides of many datasets, in `format`; `name` is a hash of its bytes.
 pub fn trainer_cache(format: &str, name: &str) -> String {
     format!("{TRAINER_CACHE}/{format}/{name}")
 }
 
-/// A model artefact.
+/// Path of a model artefact.
 pub fn model(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/model.json")
 }
 
-/// The metrics of a model, for tools that want no coefficients.
+/// Path of the metrics of a model, for tools that need no coefficients.
 pub fn metrics(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/metrics.json")
 }
 
-/// Why no model came of the inputs that `model_id` derives from.
+/// Path of the reason why training with the inputs of `model_id` was refused.
 pub fn model_rejected(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/rejected.json")
 }
 
-/// The report on a model, for people.
+/// Path of the report on a model, for people.
 pub fn report(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/report.html")
 }
 
-/// Which breeds got a model of their own beside a model of all rides.
+/// Path of the list of breed models that were trained beside a global model.
 pub fn breeds(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/breeds.json")
 }
 
-/// Whether a model became champion when it was trained.
+/// Path of the decision whether a model was promoted after its training.
 pub fn verdict(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/verdict.json")
 }
 
-/// What became of the rides a model scored.
+/// Path of a model's scores compared with delayed labels.
 pub fn realised(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/realised.json")
 }
 
-/// The n-th version that had a name, from 1.
+/// Path of a generation of an alias; `generation` counts from 1.
 pub fn alias_generation(model: &str, alias: AliasName, generation: u64) -> String {
     format!("{MODELS}/{model}/{}/{generation:010}.json", alias.as_str())
 }
 
-/// Which version has a name now.
+/// Path of an alias: a copy of its highest generation.
 pub fn alias(model: &str, alias: AliasName) -> String {
     format!("{MODELS}/{model}/{}.json", alias.as_str())
 }
 
-/// The alias scorers follow.
+/// Path of the alias that scorers follow.
 pub fn champion(model: &str) -> String {
     alias(model, AliasName::Champion)
 }
 
-/// What all scorer processes were asked and answered with a version.
+/// Folder of the serving statistics of a model version.
 pub fn served_by(model: &str, model_id: &str) -> String {
     format!("{SERVED}/{model}/{model_id}")
 }
 
-/// What one scorer process was asked and answered with a version on a date (`YYYY-MM-DD`).
+/// Path of the serving statistics of one scorer process and model version on a date (`YYYY-MM-DD`, UTC).
 pub fn served(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
     format!("{SERVED}/{model}/{model_id}/{date}/{scorer}.json")
 }
 
-/// Rides that all scorer processes scored with a version.
+/// Folder of the files of rides scored with a model version.
 pub fn scored_by(model: &str, model_id: &str) -> String {
     format!("{SCORED}/{model}/{model_id}")
 }
 
-/// Rides that one scorer process scored with a version on a date (`YYYY-MM-DD`).
+/// Path of the file of rides that one scorer process scored with a model version on a date (`YYYY-MM-DD`, UTC).
 pub fn scored(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
     format!("{SCORED}/{model}/{model_id}/{date}/{scorer}.csv")
 }
 
-/// The model family of all rides and the breed, as in [`breed_model`], that the model family of one breed is named by; `None` for
-/// others.
+/// Splits the family of a breed model into the family of its global model and the breed, as [`breed_model`] joins them;
+/// `None` for other families.
 pub fn of_breed(model: &str) -> Option<(&str, &str)> {
     model.rsplit_once("--")
 }
 
-/// The model family of one breed beside that of all rides, `<family>--<breed>`: upper and lower case and blanks around are of no
-/// account. Letters and digits of ASCII stay as they are; a breed with others, or of more than 40 of them, is told from all others
-/// by eight hex digits of its SHA-256. `None` for a blank breed.
+/// Returns the family of a breed model, `<family>--<breed>`; `None` for a blank breed. Case and surrounding blanks are
+/// ignored. ASCII letters and digits stay; a breed with other characters, or longer than 40, gets eight hex digits of
+/// its SHA-256 appended to stay distinct.
 pub fn breed_model(family: &str, breed: &str) -> Option<String> {
     const LENGTH_MAX: usize = 40;
     let breed = breed_name(breed)?;
@@ -269,9 +270,9 @@ pub fn breed_model(family: &str, breed: &str) -> Option<String> {
 mod tests {
     use super::*;
 
-    /// Every breed has a model name of its own, fit for a path.
+    /// Every breed has a distinct family name that is valid in a path.
     #[test]
-    fn breeds_have_names_of_their_own() {
+    fn breeds_have_distinct_family_names() {
         let name = |breed: &str| breed_model("f", breed);
         assert_eq!(name(" Qilin "), Some("f--qilin".to_owned()));
         assert_eq!((name(""), name(" \t")), (None, None));

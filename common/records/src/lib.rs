@@ -1,13 +1,13 @@
-//! What the fleet keeps in the object store, typed: the only code that knows the paths of objects.
+//! The fleet's records in the object store, typed: the only code that knows the paths of objects.
 //!
-//! Depends on the contract (crate `common`) and on the object store. It knows no broker. Functions take the time
-//! as a parameter; only the sweep of temporary files compares their age with the clock.
+//! Depends on the contract (crate `common`) and on the object store, but on no broker. Functions take the time as a
+//! parameter; only the sweep of temporary files compares their age with the clock.
 //!
 //! ```text
 //! layout      every path, derived from its inputs          staging     enriched chunks, until their batch is complete
 //! store       opening, reading and writing objects         alias       which model version an alias names
 //! batch_log   the batches in their order of arrival        served      serving statistics of a model version
-//! control     paused workers, and what workers wait for
+//! control     paused workers, and the causes that workers wait for
 //! ```
 
 pub mod alias;

@@ -1,4 +1,4 @@
-//! Reads what all scorers served of a version.
+//! Reads the serving statistics of a model version over all scorers.
 
 use super::store::{self, Store};
 use crate::layout;
@@ -10,28 +10,28 @@ use futures::{StreamExt, TryStreamExt, stream};
 use jiff::{SignedDuration, Timestamp};
 use object_store::path::Path;
 
-/// Snapshots that are read at the same time.
+/// Maximum number of concurrent reads of snapshots.
 const READS_MAX: usize = 8;
 
-/// The first of so many days (UTC) that end with the day of `now`: `YYYY-MM-DD`.
+/// Returns the first day (UTC, `YYYY-MM-DD`) of a period of `days` days that ends with the day of `now`.
 pub fn since(days: i64, now: Timestamp) -> String {
     let before = SignedDuration::from_hours(24 * (days.max(1) - 1));
     now.checked_sub(before).unwrap_or(Timestamp::MIN).strftime("%F").to_string()
 }
 
-/// Adds up what every scorer process was asked and answered with a version, from the day `since` on (`YYYY-MM-DD`) or ever. A
-/// snapshot that cannot be read is left out: it is being replaced, or of a newer scorer.
+/// Sums the serving statistics of all scorer processes for a model version, from the day `since` on (`YYYY-MM-DD`), or
+/// all of them. Skips a snapshot that cannot be decoded: it is being replaced, or comes from a newer scorer.
 ///
 /// # Errors
-/// When the store is away.
+/// Fails with an outage if the store cannot be read.
 pub async fn read(store: &Store, model: &str, model_id: &str, since: Option<&str>) -> Result<Tally, Failure> {
     let folder = format!("{}/", layout::served_by(model, model_id));
     let listed = store.list(Some(&Path::from(folder.as_str()))).map_err(store::outage);
-    let paths = listed.try_filter_map(|found| {
-        let path = found.location.to_string();
+    let paths = listed.try_filter_map(|meta| {
+        let path = meta.location.to_string();
         let date = path.strip_prefix(&folder).and_then(|rest| rest.split('/').next());
-        let wanted = path.ends_with(".json") && date.is_some_and(|date| since.is_none_or(|since| date >= since));
-        async move { Ok::<_, Failure>(wanted.then_some(path)) }
+        let is_in_period = path.ends_with(".json") && date.is_some_and(|date| since.is_none_or(|since| date >= since));
+        async move { Ok::<_, Failure>(is_in_period.then_some(path)) }
     });
     let mut paths: Vec<String> = paths.try_collect().await?;
     paths.sort();

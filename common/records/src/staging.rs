@@ -1,4 +1,4 @@
-//! How far a batch is, read from the staging area. For people; no result depends on it.
+//! Progress of a batch, read from the staging area. For people; no result depends on it.
 
 use super::{Store, store};
 use crate::layout;
@@ -7,24 +7,25 @@ use futures::TryStreamExt;
 use object_store::path::Path;
 use std::collections::BTreeMap;
 
-/// How much of a batch is staged.
+/// Number of staged rides of a batch.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Staged {
-    /// Rides in staged chunks; the last chunk counts as a full one.
+    /// Number of rides in staged chunks; the last chunk counts as a full one.
     pub rides: u64,
-    /// Accepted rides, once the splitter has counted them.
+    /// Number of accepted rides, once the splitter has counted them.
     pub total: Option<u64>,
 }
 
-/// Looks at the splitting of the batch with the most staged chunks. Any others were abandoned, or have the same chunks.
+/// Returns the progress of the splitting with the most staged chunks. Other splittings were abandoned, or have the same
+/// chunks.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     let prefix = Path::from(layout::staging(&claim.batch_id));
     let mut splittings: BTreeMap<Path, (u64, Option<Path>)> = BTreeMap::new();
-    let mut found = store.list(Some(&prefix));
-    while let Some(meta) = found.try_next().await.map_err(store::outage)? {
+    let mut objects = store.list(Some(&prefix));
+    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
         let Some((name, folder)) = meta.location.filename().map(str::to_owned).zip(folder(&meta.location)) else {
             continue;
         };
@@ -45,20 +46,20 @@ pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     Ok(Staged { rides: total.map_or(rides, |total| rides.min(total)), total })
 }
 
-/// Whether a chunk of the batch is staged, or, where `chunk` is `None`, its `batch-split` message; of any splitting.
+/// Returns whether any splitting of the batch has staged `chunk`; if `chunk` is `None`, its `batch-split` message.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bool, Failure> {
-    let wanted = match chunk {
+    let staged = match chunk {
         Some(chunk) => layout::staged_chunk(batch_id, None, chunk),
         None => layout::staged_split(batch_id, None),
     };
-    let wanted = Path::from(wanted);
+    let staged = Path::from(staged);
     let prefix = Path::from(layout::staging(batch_id));
-    let mut found = store.list(Some(&prefix));
-    while let Some(meta) = found.try_next().await.map_err(store::outage)? {
-        if meta.location.filename() == wanted.filename() {
+    let mut objects = store.list(Some(&prefix));
+    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
+        if meta.location.filename() == staged.filename() {
             return Ok(true);
         }
     }
@@ -77,7 +78,7 @@ mod tests {
     use std::sync::Arc;
 
     #[tokio::test]
-    async fn the_splitting_that_is_furthest_counts() {
+    async fn the_splitting_with_the_most_chunks_counts() {
         let store: Store = Arc::new(InMemory::new());
         let claim = Claim {
             batch_id: "b".to_owned(),

@@ -1,4 +1,4 @@
-//! The object store: a local folder by default, or what the URL names. The only state the workers share.
+//! The object store, at present a local folder: the only state that the workers share.
 
 mod confined;
 #[cfg(test)]
@@ -18,9 +18,9 @@ use std::sync::Arc;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct StoreSettings {
-    /// A folder's path (or `file:///…`). All workers of a fleet name the same place.
+    /// Path of a folder, or `file:///…`. All workers of a fleet use the same one.
     pub url: String,
-    /// Whether a write is on the disk before it counts: survives a power failure of the machine, at the price of speed.
+    /// Whether every write is synced to disk: it then survives a power failure, but is slower.
     pub fsync: bool,
 }
 
@@ -37,7 +37,7 @@ pub type Store = Arc<dyn ObjectStore>;
 /// restricts the umask of this process: only its user and its group can open the files it creates from now on.
 ///
 /// # Errors
-/// Fails if the folder cannot be used; the message says what would work.
+/// Fails if the folder cannot be used; the message names the remedy.
 pub fn open(settings: &StoreSettings) -> anyhow::Result<Store> {
     keep_from_others();
     opened(settings)
@@ -53,7 +53,7 @@ fn opened(settings: &StoreSettings) -> anyhow::Result<Store> {
     Ok(Arc::new(Confined::new(store)))
 }
 
-/// As [`open`], for a process that stays: it removes what killed writers left there, now and every hour.
+/// As [`open`], for a long-running process: it also removes the temporary files of killed writers, now and every hour.
 ///
 /// # Errors
 /// As for [`open`].
@@ -68,7 +68,7 @@ pub fn open_swept(settings: &StoreSettings) -> anyhow::Result<Store> {
 ///
 /// # Errors
 /// As for [`open`].
-pub fn open_if_there(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
+pub fn open_existing(settings: &StoreSettings) -> anyhow::Result<Option<Store>> {
     match std::path::Path::new(folder(settings)?).exists() {
         true => opened(settings).map(Some),
         false => Ok(None),
@@ -94,7 +94,7 @@ pub fn keep_from_others() {}
 #[cfg(unix)]
 pub fn is_own(settings: &StoreSettings) -> bool {
     use std::os::unix::fs::MetadataExt;
-    let owner = folder(settings).ok().and_then(|folder| std::fs::metadata(folder).ok()).map(|found| found.uid());
+    let owner = folder(settings).ok().and_then(|folder| std::fs::metadata(folder).ok()).map(|meta| meta.uid());
     owner == Some(rustix::process::geteuid().as_raw())
 }
 
@@ -105,37 +105,38 @@ pub fn is_own(_settings: &StoreSettings) -> bool {
 }
 
 fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
-    let place = settings.url.as_str();
-    match place.split_once("://") {
+    let url = settings.url.as_str();
+    match url.split_once("://") {
         Some(("file", path)) => Ok(path),
         Some((scheme, _)) => {
             anyhow::bail!("store.url: {scheme}:// is not built in; use a folder that all workers see, or file:///…")
         }
-        None => Ok(place),
+        None => Ok(url),
     }
 }
 
-/// A store that fails is waited out: the input stays in its queue until the store is back.
+/// Returns an outage of the object store: the input waits until the store works again.
 pub fn outage(error: object_store::Error) -> Failure {
     Failure::outage("object store", error)
 }
 
-/// Reads a small object whole; `None` when it is not there.
+/// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Failure> {
     match store.get(&Path::from(path)).await {
-        Ok(found) => found.bytes().await.map(Some).map_err(outage),
+        Ok(object) => object.bytes().await.map(Some).map_err(outage),
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(outage(error)),
     }
 }
 
-/// Reads a small JSON object; `None` when it is not there.
+/// Reads a small JSON document; `None` if it does not exist.
 ///
 /// # Errors
-/// [`outage`], and permanently when the object is not the JSON it should be.
+/// Fails with an [`outage`] if the store cannot be used; permanently (`broken_object`) if the document cannot be
+/// decoded.
 pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str) -> Result<Option<T>, Failure> {
     let Some(bytes) = read(store, path).await? else { return Ok(None) };
     match serde_json::from_slice(&bytes) {
@@ -144,18 +145,19 @@ pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str
     }
 }
 
-/// Writes an object, replacing what was there. It becomes visible whole or not at all.
+/// Writes an object, replacing an existing one. The new object becomes visible whole or not at all.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn write(store: &Store, path: &str, body: impl Into<PutPayload>) -> Result<(), Failure> {
     store.put(&Path::from(path), body.into()).await.map(drop).map_err(outage)
 }
 
-/// Writes an object unless there is one: the winner of a race gets `true`.
+/// Creates an object. Returns whether it was created; `false` if it exists. Exactly one of several racing writers gets
+/// `true`.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> Result<bool, Failure> {
     let options = PutOptions { mode: PutMode::Create, ..PutOptions::default() };
     match store.put_opts(&Path::from(path), body.into(), options).await {
@@ -165,49 +167,48 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
     }
 }
 
-/// SHA-256 of an object's content, 64 hex digits; `None` when it is not there. Reads the whole object: the size alone does
-/// not tell whether it is damaged.
+/// Returns the SHA-256 of an object's bytes, 64 hex digits; `None` if it does not exist. Reads the whole object.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure> {
-    let found = match store.get(&Path::from(path)).await {
-        Ok(found) => found,
+    let object = match store.get(&Path::from(path)).await {
+        Ok(object) => object,
         Err(object_store::Error::NotFound { .. }) => return Ok(None),
         Err(error) => return Err(outage(error)),
     };
     let mut hasher = Sha256::new();
-    let mut pieces = found.into_stream();
+    let mut pieces = object.into_stream();
     while let Some(piece) = pieces.next().await {
         hasher.update(&piece.map_err(outage)?);
     }
     Ok(Some(hex::encode(hasher.finalize())))
 }
 
-/// Removes an object. One that is missing already is not an error.
+/// Removes an object. A missing object is not an error.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
-    gone(store.delete(&Path::from(path)).await).map(drop)
+    existed(store.delete(&Path::from(path)).await).map(drop)
 }
 
 /// Removes objects as [`remove`] does, several at a time. Returns how many were removed; stores that do not report a missing
 /// object count it as well.
 ///
 /// # Errors
-/// [`outage`], with the first that fails or cannot be listed.
+/// Fails with an [`outage`] at the first object that cannot be listed or removed.
 pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::Result<Path>>) -> Result<u64, Failure> {
     let mut removed = store.delete_stream(paths);
     let mut count = 0;
     while let Some(outcome) = removed.next().await {
-        count += u64::from(gone(outcome.map(drop))?);
+        count += u64::from(existed(outcome.map(drop))?);
     }
     Ok(count)
 }
 
-/// Whether the object existed.
-fn gone(outcome: object_store::Result<()>) -> Result<bool, Failure> {
+/// Returns whether a removed object existed.
+fn existed(outcome: object_store::Result<()>) -> Result<bool, Failure> {
     match outcome {
         Ok(()) => Ok(true),
         Err(object_store::Error::NotFound { .. }) => Ok(false),
@@ -215,10 +216,10 @@ fn gone(outcome: object_store::Result<()>) -> Result<bool, Failure> {
     }
 }
 
-/// Whether an object is there.
+/// Returns whether an object exists.
 ///
 /// # Errors
-/// [`outage`].
+/// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
     match store.head(&Path::from(path)).await {
         Ok(_) => Ok(true),
@@ -234,13 +235,13 @@ mod tests {
 
     /// Other accounts on the machine cannot read the rides.
     #[tokio::test]
-    async fn what_is_stored_is_not_for_others() {
+    async fn other_accounts_cannot_read_objects() {
         let folder = tempfile::tempdir().unwrap();
-        let place = folder.path().join("store");
-        let settings = StoreSettings { url: place.to_str().unwrap().to_owned(), ..StoreSettings::default() };
+        let root = folder.path().join("store");
+        let settings = StoreSettings { url: root.to_str().unwrap().to_owned(), ..StoreSettings::default() };
         let store = open(&settings).unwrap();
         write(&store, "raw/a/b", "rides").await.unwrap();
-        let mode = |path: &str| std::fs::metadata(place.join(path)).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &str| std::fs::metadata(root.join(path)).unwrap().permissions().mode() & 0o777;
         assert_eq!([mode(""), mode("raw"), mode("raw/a"), mode("raw/a/b")], [0o750, 0o750, 0o750, 0o640]);
     }
 }

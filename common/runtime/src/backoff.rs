@@ -1,10 +1,10 @@
-//! Pauses between attempts that grow, with jitter.
+//! Growing pauses between attempts, with jitter.
 
 use crate::host;
 use backon::{BackoffBuilder, ExponentialBackoff, ExponentialBuilder};
 use std::time::Duration;
 
-/// Pauses that double from a first one up to a longest one.
+/// Pauses that double from a first to a longest one.
 #[derive(Debug)]
 pub struct Backoff {
     pauses: ExponentialBackoff,
@@ -12,14 +12,14 @@ pub struct Backoff {
 }
 
 impl Backoff {
-    /// The first pause is `first`, none is longer than `longest`.
+    /// Starts with the pause `first`; no pause exceeds `longest`.
     pub fn new(first: Duration, longest: Duration) -> Self {
         let builder = ExponentialBuilder::new().with_factor(2.0).with_min_delay(first).with_max_delay(longest);
         Self { pauses: builder.without_max_times().build(), longest }
     }
 
-    /// Returns the next pause, drawn from the second half of its full length. The host draws the number, so that a simulation
-    /// repeats it.
+    /// Returns the next pause, drawn from the second half of its full length. [`host`] draws the random number, so that
+    /// a simulation can repeat it.
     pub fn next_pause(&mut self) -> Duration {
         let full = self.full();
         host::random_range(full / 2..=full)

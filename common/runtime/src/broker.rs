@@ -1,7 +1,7 @@
-//! The port to a message broker: what the runtime needs of one, and nothing more.
+//! The port to a message broker: the operations that the runtime needs.
 //!
-//! Two brokers stand behind it, [`super::amqp`] and [`super::memory`]; one conformance suite (`tests/`) holds both to the
-//! words written here.
+//! Two brokers implement it, [`super::amqp`] and [`super::memory`]. One conformance suite (`tests/`) checks that both
+//! behave as documented here.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -9,93 +9,93 @@ use common::{envelope::Properties, exchange, outcome::Outgoing};
 use futures::stream::{self, Stream};
 use tokio::sync::watch;
 
-/// The largest body RabbitMQ takes since 4.0.
+/// Maximum size of a body in bytes; the limit of RabbitMQ since 4.0.
 pub const MESSAGE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
-/// Reason of a message that is larger, or whose answer is.
+/// Reason of a dead letter: the message or one of its outputs exceeds [`MESSAGE_BYTES_MAX`].
 pub const MESSAGE_TOO_LARGE: &str = "message_too_large";
 
-/// What both brokers refuse by its size. Retries and dead letters pass, whatever it is: they came from the broker, and
-/// brokers before 4.0 take up to 128 MiB from others.
+/// Refuses a message that is too large. Retries and dead letters of any size pass: they come from the broker, and
+/// brokers before 4.0 accept up to 128 MiB from other publishers.
 pub(super) fn check_size(message: &Outgoing) -> Result<(), PublishError> {
     let bytes = message.body.len();
-    let came_from_there = [exchange::RETRY, exchange::DEAD].contains(&message.exchange);
-    if bytes > MESSAGE_BYTES_MAX && !came_from_there { Err(PublishError::TooLarge { bytes }) } else { Ok(()) }
+    let is_republished = [exchange::RETRY, exchange::DEAD].contains(&message.exchange);
+    if bytes > MESSAGE_BYTES_MAX && !is_republished { Err(PublishError::TooLarge { bytes }) } else { Ok(()) }
 }
 
-/// A broker one can connect to.
+/// A message broker.
 #[async_trait]
 pub trait Broker: Send + Sync + 'static {
-    /// Connects once, under a deadline. `name` shows in the broker's own list of connections.
+    /// Connects once, with a deadline. `name` appears in the broker's list of connections.
     async fn connect(&self, name: &str) -> Result<Box<dyn Connection>, BrokerError>;
 
-    /// What it is, for logs; without credentials.
+    /// Returns a description for logs, without credentials.
     fn describe(&self) -> String;
 }
 
-/// An open connection. Dropping it gives every unacknowledged delivery back.
+/// An open connection. Dropping it requeues every unacknowledged delivery.
 #[async_trait]
 pub trait Connection: Send + Sync {
-    /// Declares the fleet's topology; changes nothing where it is there already.
+    /// Declares the missing parts of the fleet's topology.
     async fn declare(&self) -> Result<(), BrokerError>;
 
-    /// A publisher whose confirms are on.
+    /// Returns a publisher with confirms.
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError>;
 
-    /// Reads a work queue; at most `prefetch` deliveries are unacknowledged at any time.
+    /// Consumes a work queue with at most `prefetch` unacknowledged deliveries.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// Reads what is published to `exchange` with a matching routing key from now on, through a temporary queue that
-    /// ends with the connection.
+    /// Receives the messages published to `exchange` with a matching routing key from now on, through a temporary queue
+    /// that ends with the connection.
     async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// A temporary queue for answers, with its name for `reply_to`. Deliveries count as acknowledged.
+    /// Declares a temporary queue for answers and returns its name for `reply_to`. Its deliveries need no
+    /// acknowledgement.
     async fn reply_queue(&self) -> Result<(String, Box<dyn Consumer>), BrokerError>;
 
-    /// Looks through a queue without taking anything from it.
+    /// Browses a queue without removing messages.
     async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError>;
 
-    /// How many messages wait in a queue, how many consumers it has, and what else the broker tells of it.
+    /// Returns the counts of a queue.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
-    /// Whether publishing is possible right now; changes are seen by every receiver.
+    /// Returns a receiver of the connection's state; every receiver sees all changes.
     fn state(&self) -> watch::Receiver<ConnectionState>;
 
-    /// Says goodbye; errors are of no consequence.
+    /// Closes the connection and ignores errors.
     async fn close(&self);
 }
 
-/// Publishes; shared by any number of tasks.
+/// Publishes messages; any number of tasks may share it.
 #[async_trait]
 pub trait Publisher: Send + Sync {
-    /// Publishes one message and waits until the broker has taken responsibility for it. Waits, too, while the broker
-    /// is blocked by an alarm.
+    /// Publishes one message and waits for the broker's confirm. Also waits while an alarm blocks the broker.
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError>;
 }
 
-/// Deliveries, one after the other.
+/// Returns deliveries one by one.
 #[async_trait]
 pub trait Consumer: Send {
-    /// The next delivery; an error when there can be none any more. Whoever stops waiting loses none.
+    /// Returns the next delivery. Fails if the consumer has ended. Cancel-safe: a dropped future loses no delivery.
     async fn next(&mut self) -> Result<Delivery, BrokerError>;
 
-    /// No more deliveries: those that came and were not asked for go back into the queue, those that were handed out can
-    /// still be settled while the consumer lives.
+    /// Stops deliveries. Those that [`Self::next`] did not return go back to the queue; the others can be settled as
+    /// long as the consumer exists.
     async fn cancel(&mut self) -> Result<(), BrokerError>;
 }
 
-/// Messages of a queue, one after the other, each once. What is not acknowledged stays where it is; meanwhile nobody else
-/// sees it, and each look counts towards the broker's delivery limit.
+/// Returns the messages of a queue one by one, each once. Unacknowledged messages stay in the queue; other consumers do
+/// not see them meanwhile. Every browsing counts towards the broker's delivery limit.
 #[async_trait]
 pub trait Browser: Send {
-    /// The next message; `None` when no more are ready.
+    /// Returns the next message; `None` if no more are ready.
     async fn next(&mut self) -> Result<Option<Delivery>, BrokerError>;
 
-    /// Gives back, in whatever order, what was looked at and not acknowledged. Dropping it does the same, later.
+    /// Requeues the unacknowledged messages, in any order. Dropping the browser does the same later.
     async fn close(self: Box<Self>) -> Result<(), BrokerError>;
 }
 
-/// The deliveries of a consumer as a stream, for who listens to several; it ends with the first error.
+/// Returns the deliveries of a consumer as a stream, which ends after the first error.
 pub fn deliveries(consumer: Box<dyn Consumer>) -> impl Stream<Item = Result<Delivery, BrokerError>> {
     stream::try_unfold(consumer, |mut consumer| async {
         let delivery = consumer.next().await?;
@@ -103,96 +103,98 @@ pub fn deliveries(consumer: Box<dyn Consumer>) -> impl Stream<Item = Result<Deli
     })
 }
 
-/// Settles one delivery. Dropping it unsettled leaves the message unacknowledged: the broker delivers it again once
-/// the connection ends.
+/// Settles one delivery. If it is dropped without settling, the message stays unacknowledged, and the broker delivers
+/// it again after the connection ends.
 #[async_trait]
 pub trait Settle: Send + Sync {
-    /// The message is done with.
+    /// Acknowledges the message, which removes it from its queue.
     async fn ack(self: Box<Self>) -> Result<(), BrokerError>;
-    /// Back into the queue; counted by the broker's delivery limit.
+    /// Returns the message to its queue, which counts towards the broker's delivery limit.
     async fn requeue(self: Box<Self>) -> Result<(), BrokerError>;
 }
 
-/// A message as it came.
+/// A message from the broker.
 pub struct Delivery {
-    /// Its properties.
+    /// The properties of the message.
     pub properties: Properties,
-    /// Its body.
+    /// The body of the message.
     pub body: Bytes,
-    /// The exchange it came through, by its logical name.
+    /// Name of the exchange, without the namespace.
     pub exchange: String,
-    /// Its routing key.
+    /// Routing key; without the namespace if it names a queue.
     pub routing_key: String,
-    /// Whether the broker knows that it was delivered before.
+    /// Whether the broker delivered the message before.
     pub redelivered: bool,
-    /// Settles it.
+    /// Settles the delivery.
     pub settle: Box<dyn Settle>,
 }
 
-/// What a queue holds.
+/// Counts of a queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Depth {
-    /// Messages ready for delivery.
+    /// Number of messages ready for delivery.
     pub messages: u64,
-    /// Consumers.
+    /// Number of consumers.
     pub consumers: u64,
-    /// Messages delivered and not settled yet; `None` from a broker that does not tell.
+    /// Number of delivered and unsettled messages; `None` if the broker does not report it.
     pub unacknowledged: Option<u64>,
-    /// Messages settled since the broker started, so that two looks give a rate; `None` from a broker that does not tell.
+    /// Number of messages acknowledged since the broker started, from which callers compute a rate; `None` if the
+    /// broker does not report it.
     pub acknowledged_total: Option<u64>,
 }
 
-/// Whether a connection can be used.
+/// State of a connection.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum ConnectionState {
-    /// It can.
+    /// The connection can be used.
     Open,
-    /// The broker takes no publishes for now (an alarm), for this reason.
+    /// The broker blocks publishes because of an alarm, for this reason.
     Blocked(String),
-    /// It is gone, for this reason.
+    /// The connection is closed, for this reason.
     Closed(String),
 }
 
-/// Why a publish did not succeed.
+/// Why a publish failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum PublishError {
-    /// The queue is full: try again later. This is how a slow stage pushes back.
+    /// The queue is full; a later retry may succeed. In this way a slow stage exerts back-pressure.
     #[error("the broker refused the message: the queue is full")]
     Refused,
-    /// No queue takes it: the topology is not what it should be.
+    /// No queue takes the message: a binding is missing.
     #[error(
-        "no queue takes {routing_key:?} from exchange {exchange:?}: a binding is missing; `wildrydes topology apply` makes it anew, \
+        "no queue takes {routing_key:?} from exchange {exchange:?}: a binding is missing; `wildrydes topology apply` restores it, \
          `wildrydes doctor` names it"
     )]
     Unroutable {
-        /// Exchange.
+        /// Name of the exchange.
         exchange: String,
-        /// Routing key.
+        /// Routing key of the message.
         routing_key: String,
     },
-    /// The broker does not let this user publish there: a permission is missing.
+    /// The user has no permission to publish to the exchange with the routing key.
     #[error(
         "this user may not publish {routing_key:?} to exchange {exchange:?}: {why}. `wildrydes topology users` prints what each \
          user needs, `wildrydes doctor` checks it"
     )]
     Denied {
-        /// Exchange.
+        /// Name of the exchange.
         exchange: String,
-        /// Routing key.
+        /// Routing key of the message.
         routing_key: String,
-        /// As the broker says it, with the user.
+        /// The broker's message, which names the user.
         why: String,
     },
-    /// No broker takes it: it would close the channel and with it everything that is under way.
+    /// The body exceeds [`MESSAGE_BYTES_MAX`]. It is not sent, because the broker would close the channel with all
+    /// unconfirmed publishes.
     #[error(
         "a message of {bytes} bytes is more than the {MESSAGE_BYTES_MAX} a broker takes; put large batches into the object \
          store and publish a reference, ask for fewer scores at once, or cut smaller chunks (splitter.chunk_size)"
     )]
     TooLarge {
-        /// Size of the body.
+        /// Size of the body in bytes.
         bytes: usize,
     },
-    /// The connection was lost, or no confirm came in time; the message may or may not have arrived.
+    /// The connection was lost, or the confirm did not arrive in time; the message may have been published.
     #[error("no confirm: {0}")]
     Unconfirmed(String),
 }
@@ -200,18 +202,18 @@ pub enum PublishError {
 /// Why a broker cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BrokerError {
-    /// Lost, unreachable, or too slow: connecting again may help.
+    /// The connection is lost, the broker is unreachable or too slow: a reconnect may help.
     #[error("{0}")]
     Lost(String),
-    /// The broker has something else under that name than the topology says.
-    #[error("{what} is there already with other arguments. {details}")]
+    /// The broker has a queue or exchange of the same name with other arguments.
+    #[error("{what} exists with other arguments. {details}")]
     Mismatch {
-        /// Queue or exchange.
+        /// The queue or exchange, for example `queue splitter`.
         what: String,
-        /// Both sides, and the way out.
+        /// Both values and the remedy.
         details: String,
     },
-    /// Refused for good: credentials, permissions, protocol.
+    /// The broker refuses permanently: credentials, permissions or protocol.
     #[error("{0}")]
     Refused(String),
 }

@@ -1,4 +1,4 @@
-//! A publisher and requester: what the command line and the gateway use to talk to a fleet.
+//! A client of a fleet, for the command line and the gateway: publishes messages and sends requests.
 
 use super::{
     broker::{Broker, BrokerError, Browser, Connection, ConnectionState, Consumer, Depth, PublishError, Publisher},
@@ -24,35 +24,35 @@ use tokio::{
     task::JoinHandle,
 };
 
-/// Why a request to the fleet has no answer.
+/// Why an operation of a client failed.
 #[derive(Debug, thiserror::Error)]
 pub enum ClientError {
     /// The broker cannot be used.
     #[error(transparent)]
     Broker(#[from] BrokerError),
-    /// The broker did not take the message.
+    /// The broker did not accept the message.
     #[error("not published")]
     Publish(#[from] PublishError),
-    /// The message cannot be written.
+    /// The message cannot be encoded.
     #[error(transparent)]
     Unencodable(#[from] Failure),
-    /// Nobody answered in time.
+    /// No worker answered in time.
     #[error("no answer within {} ms: is a {} running?", .after.as_millis(), process_of(.worker))]
     NoAnswer {
-        /// The worker that was waited for, by the name of its queue.
+        /// Queue of the worker that should have answered.
         worker: &'static str,
-        /// For so long.
+        /// Time waited.
         after: Duration,
     },
-    /// The broker is short of memory or disk, and the request was not published in time.
+    /// An alarm of the broker (memory or disk) blocked the request until the deadline.
     #[error("not asked within {} ms: the broker takes no publishes for now ({why}); `wildrydes doctor`, line alarms", .after.as_millis())]
     Blocked {
-        /// As the broker says it.
+        /// The broker's message.
         why: String,
-        /// For so long.
+        /// Time waited.
         after: Duration,
     },
-    /// The answer cannot be read.
+    /// The answer cannot be decoded.
     #[error("the answer cannot be read")]
     Undecodable(#[from] Undecodable),
 }
@@ -63,13 +63,13 @@ fn lock(waiting: &Waiting) -> MutexGuard<'_, HashMap<String, oneshot::Sender<byt
     waiting.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A question that is waited for; with whoever waits it goes, too.
-struct Asked<'a> {
+/// A pending request; it is forgotten when its caller stops waiting.
+struct Pending<'a> {
     waiting: &'a Waiting,
     id: String,
 }
 
-impl Drop for Asked<'_> {
+impl Drop for Pending<'_> {
     fn drop(&mut self) {
         lock(self.waiting).remove(&self.id);
     }
@@ -87,10 +87,10 @@ pub struct Client {
 }
 
 impl Client {
-    /// Connects and declares the topology, so that what is published has somewhere to go.
+    /// Connects and declares the topology, so that publishes are routable.
     ///
     /// # Errors
-    /// When the broker cannot be used.
+    /// Fails if the broker cannot be used.
     pub async fn connect(broker: &dyn Broker, name: &str) -> Result<Self, ClientError> {
         let connection = broker.connect(name).await?;
         connection.declare().await?;
@@ -101,24 +101,24 @@ impl Client {
         let replies = tokio::spawn(async move {
             while let Ok(delivery) = consumer.next().await {
                 let id = delivery.properties.correlation_id.unwrap_or_default();
-                let asked = lock(&waiting_in_task).remove(&id);
-                // Whoever asked may have given up in this very moment.
-                if asked.is_none_or(|answer| answer.send(delivery.body).is_err()) {
+                let pending = lock(&waiting_in_task).remove(&id);
+                // The caller may have stopped waiting at this moment.
+                if pending.is_none_or(|answer| answer.send(delivery.body).is_err()) {
                     late.fetch_add(1, Ordering::Relaxed);
-                    tracing::debug!(correlation_id = id, "an answer nobody waits for any more");
+                    tracing::debug!(correlation_id = id, "an answer after the end of its request");
                 }
             }
-            // Nothing will be answered any more: whoever waits learns it now.
+            // No further answer can arrive: all pending requests fail now.
             lock(&waiting_in_task).clear();
         });
         let app_id = format!("{name}/{}", env!("CARGO_PKG_VERSION"));
         Ok(Self { connection, publisher, app_id, reply_to, waiting, late_answers, replies })
     }
 
-    /// Publishes a message, starting a new trace; returns the trace id once the broker has taken the message.
+    /// Publishes a message with a new trace. Returns the trace id after the broker's confirm.
     ///
     /// # Errors
-    /// When the broker does not take it.
+    /// Fails if the broker does not accept the message.
     pub async fn publish<M: Message>(&self, message: &M) -> Result<String, ClientError> {
         let mut outgoing = Outgoing::message(message)?;
         let trace = TraceContext::new();
@@ -128,33 +128,34 @@ impl Client {
         Ok(trace.trace_id())
     }
 
-    /// Whether publishing is possible right now.
+    /// Returns a receiver of the connection's state.
     pub fn state(&self) -> watch::Receiver<ConnectionState> {
         self.connection.state()
     }
 
-    /// Asks for scores and waits for the answer.
+    /// Requests scores and waits for the answer.
     ///
     /// # Errors
-    /// When nobody answers within `deadline`, or the broker cannot be used. A typed error of the scorer is an answer.
+    /// Fails if no answer arrives within `deadline`, or the broker cannot be used. An answer with an error is not a
+    /// failure.
     pub async fn score(&self, request: &ScoreRequest, deadline: Duration) -> Result<ScoreResponse, ClientError> {
         self.call(request, queue::SCORER, deadline).await
     }
 
-    /// Asks for the weather of some places and waits for the answer.
+    /// Requests the weather of places and waits for the answer.
     ///
     /// # Errors
-    /// As [`Self::score`]: a typed error of the lookup is an answer.
+    /// As [`Self::score`].
     pub async fn weather(&self, request: &WeatherRequest, deadline: Duration) -> Result<WeatherResponse, ClientError> {
         self.call(request, queue::WEATHER_LOOKUP, deadline).await
     }
 
-    /// How many answers came that nobody waited for any more.
+    /// Returns the number of answers that arrived after the end of their request.
     pub fn late_answers(&self) -> u64 {
         self.late_answers.load(Ordering::Relaxed)
     }
 
-    /// Publishes a request and waits for the answer of `worker`. Whoever stops waiting leaves nothing behind.
+    /// Publishes a request and waits for the answer of `worker`. Dropping the future frees its resources.
     async fn call<Q: Message, A: Message>(
         &self,
         request: &Q,
@@ -162,7 +163,7 @@ impl Client {
         deadline: Duration,
     ) -> Result<A, ClientError> {
         let mut outgoing = Outgoing::message(request)?;
-        // Not the request's id: the same request may be asked twice at once.
+        // Not the request's id: a client may send the same request twice at once.
         let id = format!("{:032x}", host::random_range(0..=u128::MAX));
         outgoing.properties.correlation_id = Some(id.clone());
         outgoing.properties.reply_to = Some(self.reply_to.clone());
@@ -170,12 +171,12 @@ impl Client {
         outgoing.properties.persistent = false;
         outgoing.properties.app_id = Some(self.app_id.clone());
         outgoing.properties.set_text(TRACEPARENT, TraceContext::new().to_string());
-        let (answer, answered) = oneshot::channel();
-        lock(&self.waiting).insert(id.clone(), answer);
-        let _asked = Asked { waiting: &self.waiting, id };
+        let (sender, answer) = oneshot::channel();
+        lock(&self.waiting).insert(id.clone(), sender);
+        let _pending = Pending { waiting: &self.waiting, id };
         let exchange = async {
             self.publisher.publish(outgoing).await?;
-            answered
+            answer
                 .await
                 .map_err(|_| BrokerError::Lost("the connection was lost before the answer came".to_owned()).into())
         };
@@ -189,33 +190,34 @@ impl Client {
         Ok(decode(&body?)?)
     }
 
-    /// Listens to what is published to an exchange from now on; `pattern` as in `dataset-ready.#`.
+    /// Subscribes to the messages published to an exchange from now on with a routing key that matches `pattern`, for
+    /// example `dataset-ready.#`.
     ///
     /// # Errors
-    /// When the broker cannot be used.
+    /// Fails if the broker cannot be used.
     pub async fn listen(&self, exchange: &str, pattern: &str) -> Result<Box<dyn Consumer>, ClientError> {
-        /// Deliveries held at most.
+        /// Maximum number of unacknowledged deliveries.
         const PREFETCH: u16 = 100;
         Ok(self.connection.subscribe(exchange, pattern, PREFETCH).await?)
     }
 
-    /// What a queue holds.
+    /// Returns the counts of a queue.
     ///
     /// # Errors
-    /// When the broker cannot be used, or there is no such queue.
+    /// Fails if the broker cannot be used, or the queue does not exist.
     pub async fn depth(&self, queue: &str) -> Result<Depth, ClientError> {
         Ok(self.connection.depth(queue).await?)
     }
 
-    /// Looks through a queue without taking anything from it.
+    /// Browses a queue without removing messages.
     ///
     /// # Errors
-    /// When the broker cannot be used. That there is no such queue, RabbitMQ says at the first look.
+    /// Fails if the broker cannot be used. With RabbitMQ, a missing queue is reported when the first message is requested.
     pub async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, ClientError> {
         Ok(self.connection.browse(queue).await?)
     }
 
-    /// Says goodbye.
+    /// Closes the connection.
     pub async fn close(self) {
         self.connection.close().await;
     }

@@ -1,5 +1,5 @@
-//! Small compressed bodies, decompressed in memory within bounds: requests over HTTP and over RPC. Batches, which may be of any
-//! size, are decompressed by the splitter as a stream.
+//! Decompresses small bodies in memory within bounds: requests over HTTP and over RPC. Batches of any size are
+//! decompressed by the splitter as a stream.
 
 use async_compression::{
     tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
@@ -13,57 +13,57 @@ use std::{
 };
 use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, ReadBuf};
 
-/// Bytes that a body may always expand to, whatever its compressed size.
+/// Size in bytes to which a body may always expand, whatever its compressed size.
 const FREE_BYTES: usize = 2 << 20;
-/// How many times its compressed size a larger body may have, decompressed. Deflate reaches 1,032.
+/// Maximum ratio of decompressed to compressed size beyond [`FREE_BYTES`]. Deflate reaches 1,032.
 const EXPANSION_MAX: usize = 1_000;
-/// Largest window of a zstd frame, as a power of two: 8 MiB, which is what RFC 9659 allows for HTTP.
+/// Maximum window of a zstd frame, as a power of two: 8 MiB, the limit of RFC 9659 for HTTP.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
-/// Bytes decompressed before other tasks have their turn.
+/// Number of bytes to decompress before yielding to other tasks.
 const PIECE_BYTES: usize = 64 << 10;
 
 /// Why a body cannot be decompressed.
 #[derive(Debug, thiserror::Error)]
 pub enum BadCompression {
-    /// It is not compressed in that way at all.
-    #[error("declared as {coding}, but the body starts like {found}")]
+    /// The body is not compressed as declared.
+    #[error("declared as {coding}, but the body starts like {actual}")]
     Other {
-        /// As declared.
+        /// The declared compression.
         coding: Coding,
-        /// What it starts like.
-        found: String,
+        /// Format that the first bytes suggest.
+        actual: String,
     },
-    /// It breaks off, or a checksum is wrong.
+    /// The stream is incomplete, or a checksum is wrong.
     #[error("the {coding} stream is broken: {why}")]
     Broken {
-        /// As declared.
+        /// The declared compression.
         coding: Coding,
-        /// In the words of the decoder.
+        /// The decoder's error.
         why: std::io::Error,
     },
-    /// Something follows that is neither padding nor another member.
+    /// Bytes follow that are neither padding nor another member.
     #[error("{bytes} bytes follow after a complete {coding} stream")]
     Trailing {
-        /// As declared.
+        /// The declared compression.
         coding: Coding,
-        /// How many.
+        /// Number of these bytes.
         bytes: usize,
     },
-    /// Decompressed, it has more bytes than allowed.
+    /// The decompressed body exceeds the limit.
     #[error("the body is larger than {bytes_max} bytes, decompressed")]
     TooLarge {
-        /// Bytes allowed.
+        /// The limit in bytes.
         bytes_max: usize,
     },
-    /// It expands to an implausible size.
+    /// The body expands to an implausible size.
     #[error("the body expands to more than {EXPANSION_MAX} times its {bytes} compressed bytes")]
     Expands {
-        /// Bytes of the body as it came, compressed.
+        /// Compressed size of the body in bytes.
         bytes: usize,
     },
 }
 
-/// What a body starts like, in words.
+/// Names the format that the first bytes of a body suggest.
 pub fn starts_like(body: &[u8]) -> String {
     let text = body.strip_prefix(b"\xEF\xBB\xBF").unwrap_or(body).trim_ascii_start();
     match (Coding::of_body(body), text) {
@@ -77,13 +77,13 @@ pub fn starts_like(body: &[u8]) -> String {
     }
 }
 
-/// Decompresses a whole body with all of its members or frames; zeros and white space after the last are padding.
+/// Decompresses a whole body with all its members or frames. Zeros and white space after the last one are padding.
 ///
-/// `bytes_max`: bytes allowed, decompressed. `make_room` is called with the new size before the buffer grows, and may
-/// refuse.
+/// `bytes_max` limits the decompressed size. `make_room` is called with the new buffer size in bytes before the buffer
+/// grows, and may refuse.
 ///
 /// # Errors
-/// Fails if the body is not as described, or if `make_room` refuses.
+/// Fails if the body is invalid or too large, or if `make_room` refuses.
 pub async fn decompress<E: From<BadCompression>>(
     body: &[u8],
     coding: Coding,
@@ -92,7 +92,7 @@ pub async fn decompress<E: From<BadCompression>>(
 ) -> Result<Vec<u8>, E> {
     let is_marked = matches!(coding, Coding::Gzip | Coding::Zstd);
     if is_marked && Coding::of_body(body) != Some(coding) {
-        return Err(BadCompression::Other { coding, found: starts_like(body) }.into());
+        return Err(BadCompression::Other { coding, actual: starts_like(body) }.into());
     }
     let mut sink = Sink { bytes: Vec::new(), bytes_max, compressed: body.len(), make_room };
     let mut rest = body;
@@ -134,7 +134,7 @@ pub async fn decompress<E: From<BadCompression>>(
             Ok(()) => {}
             Err(Stopped::Refused(refused)) => return Err(refused),
             Err(Stopped::Broken(_)) if !is_marked && starts_like(body) == "JSON" => {
-                return Err(BadCompression::Other { coding, found: starts_like(body) }.into());
+                return Err(BadCompression::Other { coding, actual: starts_like(body) }.into());
             }
             Err(Stopped::Broken(why)) => return Err(BadCompression::Broken { coding, why }.into()),
         }
@@ -174,7 +174,7 @@ enum Stopped<E> {
     Broken(std::io::Error),
 }
 
-/// What was decompressed so far, and its bounds.
+/// The decompressed bytes so far, and their limits.
 struct Sink<R> {
     bytes: Vec<u8>,
     bytes_max: usize,
@@ -186,7 +186,7 @@ impl<E: From<BadCompression>, R: FnMut(usize) -> Result<(), E>> Sink<R> {
     async fn fill(&mut self, decoder: &mut (impl AsyncRead + Unpin)) -> Result<(), Stopped<E>> {
         loop {
             if self.bytes.len() == self.bytes.capacity() {
-                // One byte more than allowed, so that a body that is too large differs from one that just fits.
+                // One byte beyond the limit, to distinguish a body that is too large from one that just fits.
                 let capacity = (self.bytes.capacity() * 2).max(8 << 10).min(self.bytes_max.saturating_add(1));
                 (self.make_room)(capacity).map_err(Stopped::Refused)?;
                 self.bytes.reserve_exact(capacity - self.bytes.len());
@@ -236,7 +236,7 @@ mod tests {
     const ALL: [Coding; 4] = [Coding::Gzip, Coding::Deflate, Coding::Zstd, Coding::Brotli];
 
     #[tokio::test]
-    async fn bare_deflate_is_read_as_well_and_padding_is_no_content() {
+    async fn raw_deflate_and_padding_are_accepted() {
         let text = br#"{"distance": 30}"#;
         assert_eq!(read(&all_of(DeflateEncoder::new(&text[..])).await, Coding::Deflate, 100).await.unwrap(), text);
         for coding in ALL {
@@ -255,11 +255,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_not_compressed_as_declared_says_what_it_is() {
+    async fn a_body_not_compressed_as_declared_is_refused_with_its_format() {
         for coding in ALL {
-            for (body, found) in [(&br#"{"distance": 30}"#[..], "JSON"), (b" [1]", "JSON")] {
+            for (body, format) in [(&br#"{"distance": 30}"#[..], "JSON"), (b" [1]", "JSON")] {
                 let why = read(body, coding, 100).await.unwrap_err().to_string();
-                assert!(why.contains(&format!("starts like {found}")), "{coding}: {why}");
+                assert!(why.contains(&format!("starts like {format}")), "{coding}: {why}");
             }
         }
         let why = read(&compressed(b"{}", Coding::Zstd).await, Coding::Gzip, 100).await.unwrap_err().to_string();
@@ -272,8 +272,8 @@ mod tests {
         }
     }
 
-    /// A body is taken up to the last byte that may be, and no further; zeros that expand beyond all measure are refused long
-    /// before; and whoever refuses the room is heard.
+    /// A body may have exactly the maximum size. A body that expands too much is refused early. A refusal of
+    /// `make_room` is returned.
     #[tokio::test]
     async fn a_body_stays_within_its_bounds() {
         for coding in ALL {
@@ -283,13 +283,13 @@ mod tests {
             assert_eq!(read(&body, coding, noise.len()).await.unwrap(), noise);
             let why = read(&body, coding, noise.len() - 1).await.unwrap_err();
             assert!(matches!(why, BadCompression::TooLarge { bytes_max: 19_999 }), "{coding}: {why}");
-            let mut asked = 0;
+            let mut requested = 0;
             let refused = decompress(&body, coding, 1 << 20, |bytes| {
-                asked = bytes;
+                requested = bytes;
                 if bytes > 10_000 { Err(BadCompression::Expands { bytes: 7 }) } else { Ok(()) }
             });
             assert!(matches!(refused.await, Err(BadCompression::Expands { bytes: 7 })), "{coding}");
-            assert!(asked > 10_000);
+            assert!(requested > 10_000);
         }
         let zeros = vec![0; 64 << 20];
         for coding in [Coding::Zstd, Coding::Brotli] {
@@ -300,7 +300,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_compressed_comes_back_and_no_bytes_panic(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
+        fn compressed_bytes_read_back_and_no_input_panics(bytes in prop::collection::vec(any::<u8>(), 0..3_000)) {
             let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
             for coding in ALL {
                 let back = runtime.block_on(async { read(&compressed(&bytes, coding).await, coding, 3_000).await });

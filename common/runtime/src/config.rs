@@ -1,7 +1,8 @@
-//! Configuration: defaults, then a TOML file, then `WILDRYDES__SECTION__KEY` environment variables, then flags.
+//! Configuration in layers: defaults, a TOML file, `WILDRYDES__SECTION__KEY` environment variables, command line flags;
+//! later layers override earlier ones.
 //!
-//! Every section is a plain struct with a default; it is read once at start, checked, and an error names the key, the
-//! value and what would be right.
+//! Every section is a plain struct with defaults. It is read and checked once at start; an error names the key, the
+//! value and the expected value.
 
 mod broker;
 mod error;
@@ -25,7 +26,7 @@ mod tests {
     }
 
     #[test]
-    fn defaults_hold_and_overrides_win() {
+    fn overrides_take_precedence_over_defaults() {
         let configuration = load(&[("broker.confirm_timeout_ms", "500")]).unwrap();
         let broker: BrokerSettings = configuration.section().unwrap();
         assert_eq!((broker.confirm_timeout_ms, broker.connect_timeout_ms), (500, 10_000));
@@ -33,16 +34,16 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_file_is_named_with_the_place_and_without_its_text() {
+    fn an_invalid_file_is_reported_with_its_line_number_and_without_its_text() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("broken.toml");
         std::fs::write(&path, "[run]\n[broker]\nurl = \"amqp://u:hunter2@h/%2f\n").unwrap();
-        let told = Configuration::load(Some(&path), &[]).unwrap_err().to_string();
-        assert!(told.contains("broken.toml") && told.contains("line 3") && !told.contains("hunter2"), "{told}");
+        let error = Configuration::load(Some(&path), &[]).unwrap_err().to_string();
+        assert!(error.contains("broken.toml") && error.contains("line 3") && !error.contains("hunter2"), "{error}");
     }
 
     #[test]
-    fn a_file_is_read_below_the_overrides() {
+    fn overrides_take_precedence_over_the_file() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.toml");
         std::fs::write(&path, "[run]\nconcurrency = 3\nprefetch = 9\n[store]\nurl = \"/tmp/x\"\n").unwrap();
@@ -53,40 +54,40 @@ mod tests {
     }
 
     #[test]
-    fn a_whole_number_is_not_made_of_anything_else() {
+    fn a_whole_number_accepts_no_other_type() {
         for wrong in ["1.5", "-0.5", "true", "1e-3"] {
             for key in ["run.prefetch", "broker.confirm_timeout_ms"] {
                 let configuration = load(&[(key, wrong)]).unwrap();
-                let told = match key {
+                let result = match key {
                     "run.prefetch" => configuration.section::<RunSettings>().map(drop),
                     _ => configuration.section::<BrokerSettings>().map(drop),
                 };
-                let told = told.expect_err(wrong).to_string();
-                assert!(told.contains(key) && told.contains("a whole number"), "{wrong}: {told}");
+                let error = result.expect_err(wrong).to_string();
+                assert!(error.contains(key) && error.contains("a whole number"), "{wrong}: {error}");
             }
         }
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("w.toml");
         std::fs::write(&path, "[run]\nprefetch = 2.5\n").unwrap();
-        let told = Configuration::load(Some(&path), &[]).unwrap().section::<RunSettings>().unwrap_err().to_string();
-        assert!(told.contains("run.prefetch = 2.5") && told.contains("WILDRYDES__RUN__PREFETCH"), "{told}");
+        let error = Configuration::load(Some(&path), &[]).unwrap().section::<RunSettings>().unwrap_err().to_string();
+        assert!(error.contains("run.prefetch = 2.5") && error.contains("WILDRYDES__RUN__PREFETCH"), "{error}");
         assert_eq!(load(&[("run.prefetch", "9")]).unwrap().section::<RunSettings>().unwrap().prefetch, Some(9));
     }
 
     #[test]
-    fn errors_name_key_value_and_what_would_be_right() {
-        let told = load(&[("run.prefetch", "0")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
+    fn errors_name_the_key_the_value_and_the_expected_value() {
+        let error = load(&[("run.prefetch", "0")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
         for part in ["run.prefetch = 0", "1 to 10000", "WILDRYDES__RUN__PREFETCH", "--set run.prefetch"] {
-            assert!(told.contains(part), "{told}");
+            assert!(error.contains(part), "{error}");
         }
-        let told = load(&[("run.prefech", "1")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
-        assert!(told.contains("prefech") && told.contains("prefetch"), "{told}");
-        let told = load(&[("runn.prefetch", "1")]).unwrap_err().to_string();
-        assert!(told.contains("runn") && told.contains("weather"), "{told}");
-        let told = load(&[("run.prefetch", "many")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
-        assert!(told.contains("many") && told.contains("prefetch"), "{told}");
-        let told = load(&[("broker", "amqp://u:hunter2@h")]).unwrap().section::<BrokerSettings>();
-        let told = told.unwrap_err().to_string();
-        assert!(told.contains("[broker]") && !told.contains("hunter2"), "{told}");
+        let error = load(&[("run.prefech", "1")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
+        assert!(error.contains("prefech") && error.contains("prefetch"), "{error}");
+        let error = load(&[("runn.prefetch", "1")]).unwrap_err().to_string();
+        assert!(error.contains("runn") && error.contains("weather"), "{error}");
+        let error = load(&[("run.prefetch", "many")]).unwrap().section::<RunSettings>().unwrap_err().to_string();
+        assert!(error.contains("many") && error.contains("prefetch"), "{error}");
+        let result = load(&[("broker", "amqp://u:hunter2@h")]).unwrap().section::<BrokerSettings>();
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("[broker]") && !error.contains("hunter2"), "{error}");
     }
 }

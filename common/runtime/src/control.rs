@@ -1,18 +1,18 @@
-//! Pausing a worker: an operator's word in the object store, which counts, and an event that tells running workers at once.
+//! Pauses a worker: a record in the object store is authoritative, and an event notifies running workers at once.
 //!
 //! ```text
-//! wildrydes pause ──▶ control/<worker>.json          read by every replica at every connect
-//!                └──▶ events: worker-control.v1 ──▶  every replica that runs: read it again now
+//! wildrydes pause ──▶ control/<worker>.json          every replica reads it at every connect
+//!                └──▶ events: worker-control.v1 ──▶  every running replica reads it again
 //! ```
 //!
-//! A paused worker stays connected and reads what is published to `events`, but not its queue.
+//! A paused worker stays connected and receives events, but does not read its queue.
 
 use super::broker::{BrokerError, Connection, Consumer, Delivery};
 use common::message::{WorkerControl, decode};
 use records::{Store, control, layout};
 use tracing::{info, warn};
 
-/// Whether a worker is to be paused; without a store, never.
+/// Whether a worker is paused; never without a store.
 pub(super) struct Control {
     worker: &'static str,
     store: Option<Store>,
@@ -24,42 +24,43 @@ impl Control {
         Self { worker, store, paused: false }
     }
 
-    /// At every connect. A store that cannot be read is a reason to connect again: working on while paused is not.
-    pub(super) async fn look(&mut self) -> Result<(), BrokerError> {
+    /// Reads the record, at every connect. Fails if the store cannot be read, so that the worker reconnects instead of
+    /// working while paused.
+    pub(super) async fn read_record(&mut self) -> Result<(), BrokerError> {
         let Some(store) = &self.store else { return Ok(()) };
         let path = layout::control(self.worker);
         let control = control::read(store, self.worker).await;
         match control.map_err(|error| BrokerError::Lost(format!("not ready: reading {path}: {error}")))? {
-            Some(control) => self.heed(&control),
+            Some(control) => self.apply(&control),
             None => self.paused = false,
         }
         Ok(())
     }
 
-    /// An event came: what the store says counts, and where it cannot be asked what the event says.
-    pub(super) async fn hear(&mut self, delivery: Delivery) -> Result<(), BrokerError> {
-        let told = decode::<WorkerControl>(&delivery.body);
+    /// Handles an event: applies the record in the store, or the event itself if the store cannot be read.
+    pub(super) async fn receive(&mut self, delivery: Delivery) -> Result<(), BrokerError> {
+        let event = decode::<WorkerControl>(&delivery.body);
         delivery.settle.ack().await?;
         let Some(store) = &self.store else { return Ok(()) };
-        match told {
-            Ok(told) if told.worker == self.worker => match control::read(store, self.worker).await {
-                Ok(Some(kept)) => self.heed(&kept),
+        match event {
+            Ok(event) if event.worker == self.worker => match control::read(store, self.worker).await {
+                Ok(Some(record)) => self.apply(&record),
                 Ok(None) => {
                     let path = layout::control(self.worker);
-                    warn!(worker = self.worker, path, "not heeded: the store has no such object; is it another store?");
+                    warn!(worker = self.worker, path, "ignored: the store has no such object; is it another store?");
                 }
                 Err(error) => {
-                    warn!(worker = self.worker, %error, "heeding the event alone");
-                    self.heed(&told);
+                    warn!(worker = self.worker, %error, "applying the event without the record in the store");
+                    self.apply(&event);
                 }
             },
             Ok(_) => {}
-            Err(error) => warn!(worker = self.worker, %error, "a control message that cannot be read"),
+            Err(error) => warn!(worker = self.worker, %error, "a control message cannot be decoded"),
         }
         Ok(())
     }
 
-    fn heed(&mut self, control: &WorkerControl) {
+    fn apply(&mut self, control: &WorkerControl) {
         let (by, at, why) = (&control.by, &control.at, control.why.as_deref().unwrap_or_default());
         match (control.paused, self.paused) {
             (true, false) => warn!(worker = self.worker, by, at, why, "paused"),
@@ -70,7 +71,7 @@ impl Control {
     }
 }
 
-/// A worker's queue, read or not as [`Control`] says.
+/// Reads a worker's queue unless [`Control`] pauses it.
 pub(super) struct Work {
     queue: &'static str,
     prefetch: u16,
@@ -78,11 +79,11 @@ pub(super) struct Work {
 }
 
 enum Reading {
-    /// Paused.
+    /// The worker is paused.
     No,
-    /// Deliveries come.
+    /// The worker receives deliveries.
     Yes(Box<dyn Consumer>),
-    /// To be paused: none come any more, those that were begun can still be settled.
+    /// The consumer is cancelled; running handlers can still settle their deliveries.
     Finishing { _consumer: Box<dyn Consumer> },
 }
 
@@ -91,7 +92,7 @@ impl Work {
         Self { queue, prefetch, reading: Reading::No }
     }
 
-    /// Begins or ends reading as `control` says; `idle` when no handler runs.
+    /// Starts or stops reading according to `control`. `idle` is whether no handler runs.
     pub(super) async fn follow(
         &mut self,
         control: &Control,
@@ -112,12 +113,12 @@ impl Work {
                 consumer.cancel().await?;
                 Reading::Finishing { _consumer: consumer }
             }
-            as_it_was => as_it_was,
+            unchanged => unchanged,
         };
         Ok(())
     }
 
-    /// The next delivery; never while paused.
+    /// Returns the next delivery; never completes while paused.
     pub(super) async fn next(&mut self) -> Result<Delivery, BrokerError> {
         match &mut self.reading {
             Reading::Yes(consumer) => consumer.next().await,

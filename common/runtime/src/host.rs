@@ -1,7 +1,7 @@
-//! What a process takes from the machine it runs on, beside the broker and the store: the date, random numbers, another
-//! thread. All of it comes from here, so that a simulation can give it from a seed instead: the same on every run.
+//! The machine's inputs to a process beside broker and store: time, random numbers and other threads. All code takes
+//! them from here, so that a simulation can replace them with values from a seed.
 //!
-//! Time that passes is tokio's ([`tokio::time`]), which a simulation lets pass by itself.
+//! Timers are tokio's ([`tokio::time`]), whose clock a simulation controls by itself.
 
 use common::outcome::Failure;
 use futures::{
@@ -27,14 +27,14 @@ struct Simulated {
     started: Instant,
 }
 
-/// While it lives, this thread's host is simulated: random numbers from a seed, a date that begins at `epoch` and goes on
-/// with tokio's clock, and work for other threads done at once on this one.
+/// Simulates this thread's host until it is dropped: random numbers come from a seed, the time starts at `epoch` and
+/// follows tokio's clock, and offloaded work runs at once on this thread.
 #[derive(Debug)]
 #[must_use]
 pub struct Simulation(());
 
 impl Simulation {
-    /// Begins, within a tokio runtime of one thread whose clock is paused.
+    /// Starts a simulation. Requires a single-threaded tokio runtime with a paused clock.
     pub fn begin(seed: u64, epoch: Timestamp) -> Self {
         let simulated = Simulated { random: SmallRng::seed_from_u64(seed), epoch, started: Instant::now() };
         SIMULATED.set(Some(simulated));
@@ -48,7 +48,7 @@ impl Drop for Simulation {
     }
 }
 
-/// The date and time of day.
+/// Returns the current time.
 pub fn now() -> Timestamp {
     SIMULATED.with_borrow(|simulated| match simulated {
         Some(simulated) => simulated.epoch.saturating_add(simulated.started.elapsed()).unwrap_or(Timestamp::MAX),
@@ -56,7 +56,7 @@ pub fn now() -> Timestamp {
     })
 }
 
-/// A random number within `range`.
+/// Returns a random number within `range`.
 pub fn random_range<T: SampleUniform>(range: impl SampleRange<T>) -> T {
     SIMULATED.with_borrow_mut(|simulated| match simulated {
         Some(simulated) => simulated.random.random_range(range),
@@ -64,11 +64,11 @@ pub fn random_range<T: SampleUniform>(range: impl SampleRange<T>) -> T {
     })
 }
 
-/// Runs work that takes long away from the threads that serve the broker's heartbeats; it begins at once, awaited or not.
-/// A panic in it goes on in whoever awaits it.
+/// Runs long work on another thread than those that serve the broker's heartbeats. The work starts at once, even if the
+/// future is not awaited. A panic in it continues in the awaiting task.
 ///
 /// # Errors
-/// Transient when the process is shutting down.
+/// Fails transiently if the process is shutting down.
 pub fn offload<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> BoxFuture<'static, Result<T, Failure>> {
     if SIMULATED.with_borrow(Option::is_some) {
         return future::ready(Ok(work())).boxed();

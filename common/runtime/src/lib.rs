@@ -1,11 +1,12 @@
-//! The shell around the workers: brokers, the consume loop, configuration, logs, the object store.
+//! How a worker runs: brokers, the consume loop, configuration, logs, the object store. Depends on `common` and
+//! `records`.
 //!
 //! ```text
 //! main.rs ──▶ Process (arguments, configuration, logs) ──▶ worker::run(worker, broker)
-//!                                                             │  connect → declare → consume, from the top
-//!                                          broker (the port)  ▼  whenever the connection is lost
+//!                                                             │  connect → declare → consume, repeated
+//!                                          broker (the port)  ▼  after every loss of the connection
 //!                                          ├─ amqp    RabbitMQ through lapin
-//!                                          └─ memory  in this process, no server
+//!                                          └─ memory  in this process, without a server
 //! ```
 
 pub mod amqp;

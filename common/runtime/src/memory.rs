@@ -1,8 +1,9 @@
-//! The in-process broker: the same topology and the same behaviour as RabbitMQ, no server.
+//! The in-process broker: the same topology and behaviour as RabbitMQ, without a server.
 //!
-//! It routes, confirms, limits by prefetch and by bytes, waits on rungs, redelivers what a lost consumer held,
-//! and parks what is delivered too often, once there is room for it. It keeps nothing on disk: a batch whose process was killed is handed in again,
-//! and everything downstream recognises what it has seen. It is for one process; a fleet uses RabbitMQ.
+//! It routes, confirms, enforces prefetch and size limits, delays messages in retry queues, redelivers the messages of
+//! a lost consumer, and dead-letters a message that is delivered too often as soon as there is room. It stores nothing
+//! on disk: after a kill the batch is submitted again, and every later stage recognises work that is already done. It
+//! serves one process; a fleet uses RabbitMQ.
 
 mod connection;
 mod consumer;
@@ -16,30 +17,30 @@ use connection::MemoryConnection;
 use state::Shared;
 use std::{collections::BTreeMap, sync::Arc};
 
-/// A broker in this process; clones share it.
+/// A broker in this process; clones share its state.
 #[derive(Clone, Default)]
 pub struct MemoryBroker {
     shared: Arc<Shared>,
 }
 
 impl MemoryBroker {
-    /// An empty broker.
+    /// Returns an empty broker.
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// An empty broker whose work queues let publishers wait once they hold that many bytes.
+    /// Returns an empty broker whose publishers wait while a work queue holds that many bytes.
     pub fn with_queue_bytes_max(queue_bytes_max: usize) -> Self {
         Self { shared: Arc::new(Shared { queue_bytes_max, ..Shared::default() }) }
     }
 
-    /// An empty broker whose dead-letter queues refuse more once they hold that many bytes.
+    /// Returns an empty broker whose dead-letter queues refuse messages while they hold that many bytes.
     pub fn with_dead_bytes_max(dead_bytes_max: usize) -> Self {
         Self { shared: Arc::new(Shared { dead_bytes_max: Some(dead_bytes_max), ..Shared::default() }) }
     }
 
-    /// Every message of the fleet's own queues that is not done with, by queue: ready, waiting on a rung, delivered and
-    /// unacknowledged, or on its way into a full dead-letter queue. Queues without any are left out.
+    /// Returns the numbers of unfinished messages by queue of the fleet: ready, waiting in a retry queue, delivered and
+    /// unacknowledged, or waiting for room in a full dead-letter queue. Omits queues without any.
     pub fn unfinished(&self) -> BTreeMap<String, Unfinished> {
         let state = self.shared.state();
         let mut all: BTreeMap<String, Unfinished> = BTreeMap::new();

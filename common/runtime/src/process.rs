@@ -1,4 +1,4 @@
-//! One worker as one process: arguments, configuration, logs, broker, store, signals.
+//! Runs a worker as a process: arguments, configuration, logs, broker, store, signals.
 
 use super::{
     AmqpBroker,
@@ -14,40 +14,40 @@ use futures::{FutureExt, TryFutureExt};
 use records::{Store, StoreSettings, store};
 use std::{path::PathBuf, process::ExitCode, sync::Arc, time::Duration};
 
-/// Arguments every worker takes.
+/// Arguments of every worker.
 #[derive(Debug, Parser)]
 #[command(after_help = "\
-Configuration, weakest first: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY environment variables,
---set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer, scorer, gateway.
+Configuration, later ones override earlier ones: built-in defaults, --config FILE (TOML), WILDRYDES__SECTION__KEY
+environment variables, --set SECTION.KEY=VALUE. Sections: broker, store, run, log, splitter, weather, merger, trainer,
+scorer, gateway.
 
 Examples:
   WILDRYDES__BROKER__URL=amqp://merger@rabbit:5672/%2f WILDRYDES__BROKER__PASSWORD_FILE=/run/secrets/merger merger
   splitter --config wildrydes.toml --set splitter.chunk_size=500 --set run.concurrency=2
 
-SIGTERM and SIGINT finish what is being handled, up to run.drain_deadline_ms. Ends with 0 after a clean shutdown, 1 when
-the broker stayed away or work was left unfinished, 2 when arguments or configuration are wrong.")]
+After SIGTERM or SIGINT the process finishes running handlers, up to run.drain_deadline_ms. Exit code: 0 after a clean
+shutdown, 1 if the broker stayed unreachable or work is unfinished, 2 if arguments or configuration are invalid.")]
 struct Arguments {
     /// Configuration file (TOML).
     #[arg(long, value_name = "FILE", env = "WILDRYDES_CONFIG", hide_env_values = true)]
     config: Option<PathBuf>,
-    /// One setting; may be given several times.
+    /// One setting; may be repeated.
     #[arg(long = "set", value_name = "SECTION.KEY=VALUE", value_parser = parse_override)]
     overrides: Vec<(String, String)>,
 }
 
-/// A worker's process, ready to run.
+/// The process of a worker with its configuration.
 pub struct Process {
     configuration: Configuration,
 }
 
 impl Process {
-    /// Reads arguments and configuration and starts the logs. Ends the process with 2 when they are wrong.
+    /// Reads arguments and configuration and starts the logs. Exits with 2 if they are invalid.
     pub fn start(name: &'static str, about: &'static str) -> Self {
         Self::start_documented(name, about, "")
     }
 
-    /// As the constructor above; `reference` is printed at the end of `--help`, such as the settings of the worker's
-    /// section.
+    /// As [`Self::start`]; `--help` ends with `reference`, for example the settings of the worker's section.
     pub fn start_documented(name: &'static str, about: &'static str, reference: &str) -> Self {
         let command =
             <Arguments as clap::CommandFactory>::command().name(name).about(about).version(env!("CARGO_PKG_VERSION"));
@@ -69,34 +69,34 @@ impl Process {
         })
     }
 
-    /// One section of the configuration. Ends the process with 2 when it is wrong.
+    /// Returns one section of the configuration. Exits with 2 if it is invalid.
     pub fn settings<S: Settings>(&self) -> S {
         self.configuration.section().unwrap_or_else(|error| exit_misconfigured(&error.into()))
     }
 
-    /// The object store. Ends the process with 2 when it cannot be used.
+    /// Opens the object store. Exits with 2 if it cannot be used.
     pub fn store(&self) -> Store {
         store::open(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
-    /// As [`Self::store`]; this process also removes what killed writers left there.
+    /// As [`Self::store`]; this process also removes the temporary files of killed writers.
     pub fn swept_store(&self) -> Store {
         store::open_swept(&self.settings::<StoreSettings>()).unwrap_or_else(|error| exit_misconfigured(&error))
     }
 
-    /// The broker the configuration names. Nothing is connected yet.
+    /// Returns the configured broker. Does not connect.
     pub fn broker(&self) -> Arc<AmqpBroker> {
         Arc::new(AmqpBroker::new(self.settings()))
     }
 
-    /// Runs the worker against RabbitMQ until a signal. Fails when the settings do, when the broker stays away, or when work
-    /// was left unfinished at the drain deadline; the log says which.
+    /// Runs the worker with RabbitMQ until a signal. Fails if the settings are invalid, the broker stays unreachable,
+    /// or work is unfinished at the drain deadline; the log names the cause.
     pub async fn run<W: Worker>(&self, worker: anyhow::Result<W>) -> ExitCode {
         self.serve(worker, |worker, shutdown| self.running(worker, shutdown).err_into()).await
     }
 
-    /// Runs two workers against RabbitMQ, each over its own connection, until a signal or until either ends; fails as
-    /// [`Self::run`], of either.
+    /// Runs two workers with RabbitMQ, each over its own connection, until a signal or until either ends. Fails as
+    /// [`Self::run`] for either.
     pub async fn run_both<A: Worker, B: Worker>(&self, workers: anyhow::Result<(A, B)>) -> ExitCode {
         let running = |(first, second), shutdown: Shutdown| async move {
             let (first, second) = (self.running(first, shutdown.clone()), self.running(second, shutdown.clone()));
@@ -105,7 +105,7 @@ impl Process {
         self.serve(workers, running).await
     }
 
-    /// Runs something else until a signal.
+    /// Runs `serve` until a signal.
     pub async fn serve<S, F>(&self, started: anyhow::Result<S>, serve: impl FnOnce(S, Shutdown) -> F) -> ExitCode
     where
         F: Future<Output = anyhow::Result<()>>,
@@ -132,10 +132,10 @@ impl Process {
     }
 }
 
-/// Runs two workers as one: whichever ends has the other end, too.
+/// Runs two workers together: when either ends, the other is shut down.
 ///
 /// # Errors
-/// The first one's, else the second's.
+/// Fails with the error of the first worker, else with that of the second.
 pub async fn both(
     first: impl Future<Output = Result<(), RunError>>,
     second: impl Future<Output = Result<(), RunError>>,
@@ -147,7 +147,7 @@ pub async fn both(
     first.and(second)
 }
 
-/// The options of a worker under these settings.
+/// Returns the options of a worker with these settings.
 pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> RunOptions {
     let concurrency = run.concurrency.unwrap_or(W::CONCURRENCY);
     RunOptions {
@@ -162,11 +162,11 @@ pub fn run_options<W: Worker>(run: &RunSettings, broker: &BrokerSettings) -> Run
     }
 }
 
-/// Where the configuration as a whole cannot be used: as far as its section on logs can be, without the file.
+/// Starts the logs if the configuration as a whole is invalid: with its `[log]` section alone, without the file.
 fn start_logs_anyway(overrides: &[(String, String)]) {
     let about_logs: Vec<_> = overrides.iter().filter(|(key, _)| key.starts_with("log.")).cloned().collect();
     let settings = Configuration::load(None, &about_logs).and_then(|some| some.section::<LogSettings>());
-    // It may be this very section that is wrong: then it is told plainly.
+    // If this section is invalid as well, the defaults apply.
     let _ = telemetry::start(&settings.unwrap_or_default());
 }
 

@@ -1,11 +1,11 @@
-//! Shutdown is a token passed in: whoever holds it learns that it is time to go.
+//! Shutdown as a token: every task that holds the token learns of the shutdown request.
 
 pub use tokio_util::sync::CancellationToken as Shutdown;
 
-/// A token that is cancelled by SIGTERM or SIGINT (Ctrl-C). A second signal ends the process at once.
+/// Returns a token that SIGTERM or SIGINT (Ctrl-C) cancels. A second signal ends the process at once.
 ///
 /// # Errors
-/// When the handlers cannot be installed.
+/// Fails if the signal handlers cannot be installed.
 pub fn on_signal() -> std::io::Result<Shutdown> {
     use tokio::signal::unix::{SignalKind, signal};
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);

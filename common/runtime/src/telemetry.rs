@@ -1,4 +1,4 @@
-//! Logs: for people on a terminal, one JSON object a line otherwise; always on standard error.
+//! Logs on standard error: human-readable on a terminal, else one JSON object per line.
 
 use super::config::{LogFormat, LogSettings};
 use std::io::IsTerminal;
@@ -7,7 +7,7 @@ use tracing_subscriber::{
     EnvFilter, filter::filter_fn, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-/// The crates of this project, as the targets of their log lines begin.
+/// The crates of this project: prefixes of the targets of their log lines.
 const OWN_CRATES: [&str; 10] = [
     "common",
     "gateway",
@@ -20,16 +20,17 @@ const OWN_CRATES: [&str; 10] = [
     "weather_fetcher",
     "wildrydes",
 ];
-/// The most that libraries may log. Their debug and trace lines hold what they send and receive, passwords and keys included.
+/// Most detailed level at which libraries may log. Their debug and trace lines contain the data that they send and
+/// receive, passwords and keys included.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 
-/// Whether a line may be logged at all, whatever `RUST_LOG` asks for.
+/// Returns whether a line may be logged, whatever `RUST_LOG` requests.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let of_crate = metadata.target().split("::").next().unwrap_or_default();
     OWN_CRATES.contains(&of_crate) || *metadata.level() <= LIBRARIES_MAX
 }
 
-/// Tells why the process ends: as an event in the log, in the format that was chosen. Where nothing is logged, plainly.
+/// Reports why the process ends: in the log, or on standard error if nothing is logged.
 pub fn fatal(why: &anyhow::Error) {
     if tracing::enabled!(tracing::Level::ERROR) {
         tracing::error!(error = format!("{why:#}"), "ended");
@@ -38,16 +39,16 @@ pub fn fatal(why: &anyhow::Error) {
     }
 }
 
-/// Starts logging for this process. `RUST_LOG` wins over the settings. Libraries log at level info and above only, whatever
-/// either of them says: what they log below that holds secrets.
+/// Starts logging for this process. `RUST_LOG` takes precedence over the settings. Libraries log at level info or above
+/// in any case, because their more detailed lines contain secrets.
 ///
 /// # Errors
-/// When `log.level` is no filter, or logging was started before.
+/// Fails if `log.level` is not a valid filter, or logging is already started.
 pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
     use anyhow::Context;
     let filter = match std::env::var("RUST_LOG") {
         Ok(text) => EnvFilter::try_new(&text).with_context(|| format!("RUST_LOG = {text}"))?,
-        // lapin repeats at error level what the runtime reports itself, once and with its context.
+        // lapin logs as errors what the runtime reports itself with more context.
         Err(_) => EnvFilter::try_new(format!("{},lapin=off", settings.level))
             .with_context(|| format!("log.level = {}: expected error, warn, info, debug or trace", settings.level))?,
     };
@@ -67,7 +68,7 @@ pub fn start(settings: &LogSettings) -> anyhow::Result<()> {
         }
         false => builder.with_ansi(terminal).with_target(false).finish().with(cap).try_init(),
     };
-    started.context("logging was started before")
+    started.context("logging is already started")
 }
 
 #[cfg(test)]
@@ -93,7 +94,7 @@ mod tests {
     }
 
     #[test]
-    fn libraries_log_no_frames_whatever_is_asked_for() {
+    fn libraries_log_no_frames_at_any_level() {
         let log = Log::default();
         let written = log.clone();
         let builder = tracing_subscriber::fmt().with_env_filter(EnvFilter::new("trace"));

@@ -1,10 +1,10 @@
-//! W3C Trace Context: one trace from the publisher through every worker, carried in the `traceparent` header.
+//! W3C Trace Context: the header `traceparent` carries one trace from the publisher through every worker.
 
 use super::host::random_range;
 use common::envelope::{Properties, TRACEPARENT};
 use std::fmt;
 
-/// A trace and the span within it.
+/// A trace and a span within it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TraceContext {
     trace_id: u128,
@@ -13,22 +13,22 @@ pub struct TraceContext {
 }
 
 impl TraceContext {
-    /// A new trace.
+    /// Returns a new trace.
     pub fn new() -> Self {
         Self { trace_id: random_range(1..=u128::MAX), span_id: random_range(1..=u64::MAX), sampled: true }
     }
 
-    /// Another span of the same trace.
+    /// Returns another span of the same trace.
     pub fn child(self) -> Self {
         Self { span_id: random_range(1..=u64::MAX), ..self }
     }
 
-    /// The context a message came with.
+    /// Returns the trace context of a message; `None` if it has none or an invalid one.
     pub fn of(properties: &Properties) -> Option<Self> {
         Self::parse(properties.text(TRACEPARENT)?)
     }
 
-    /// Reads `00-<32 hex>-<16 hex>-<2 hex>`; a later version may have more behind (Trace Context §2.2.2, §4.3).
+    /// Parses `00-<32 hex>-<16 hex>-<2 hex>`. A later version may have further fields (Trace Context §2.2.2, §4.3).
     pub fn parse(header: &str) -> Option<Self> {
         let lower_hex = |text: &str, len: usize| {
             text.len() == len && text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
@@ -46,7 +46,7 @@ impl TraceContext {
         Some(Self { trace_id, span_id, sampled })
     }
 
-    /// The trace id as 32 hex digits.
+    /// Returns the trace id as 32 hex digits.
     pub fn trace_id(self) -> String {
         format!("{:032x}", self.trace_id)
     }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_context_is_ignored() {
+    fn an_invalid_context_is_ignored() {
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert!(TraceContext::parse(good).is_some());
         assert!(TraceContext::parse(&good.replacen("00", "01", 1).replace("-01", "-01-more")).is_some());

@@ -1,4 +1,5 @@
-//! What a worker waits for, in the object store: written by the loop around the worker, read by commands that show it.
+//! Records in the object store why a worker waits. The loop that runs the worker writes the record; commands display
+//! it.
 
 use super::host;
 use common::{
@@ -10,28 +11,28 @@ use std::time::Duration;
 use tokio::{sync::watch, time};
 use tracing::debug;
 
-/// Pause between two writes of one process.
+/// Minimum pause between two writes of one process.
 const WRITE_PAUSE: Duration = Duration::from_secs(3);
-/// Time for one write. The store itself may be away and so be the cause of the wait.
+/// Maximum duration of one write. The store itself may be down and so be the cause of the wait.
 const WRITE_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What one process last learnt about its own waiting.
+/// The latest state of this process.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum State {
-    /// Nothing yet: the record of an earlier process stays.
+    /// No message waited or succeeded so far: the record of an earlier process stays.
     Unknown,
     Waits(Waiting),
     Progresses,
 }
 
-/// Keeps the record of one worker in a task of its own: no delivery waits for the record, and none fails because of it.
+/// Writes the record of one worker in a separate task, so that no delivery waits for a write or fails because of it.
 pub(super) struct Recorder {
     worker: &'static str,
     state: watch::Sender<State>,
 }
 
 impl Recorder {
-    /// Records in `store`; without a store it records nothing.
+    /// Starts the recorder; without a store it records nothing.
     pub(super) fn start(worker: &'static str, store: Option<Store>) -> Self {
         Self::with_pause(worker, store, WRITE_PAUSE)
     }
@@ -44,8 +45,8 @@ impl Recorder {
         Self { worker, state }
     }
 
-    /// Notes that a message was set aside. `outages`: how many times because of an outage, 0 where attempts are
-    /// counted; `attempt`: the attempt that failed, where attempts are counted.
+    /// Records that a message waits. `outages` is the number of outages so far, 0 if attempts count instead; `attempt`
+    /// is the number of the failed attempt, if attempts count.
     pub(super) fn set_aside(&self, why: &str, batch_id: Option<&str>, outages: u32, attempt: Option<u32>) {
         let at = host::now().strftime("%FT%TZ").to_string();
         self.state.send_modify(|state| {
@@ -66,13 +67,13 @@ impl Recorder {
         });
     }
 
-    /// Notes that a message which was set aside before is done with.
+    /// Records that a message which waited is finished.
     pub(super) fn progress(&self) {
         self.state.send_if_modified(|state| std::mem::replace(state, State::Progresses) != State::Progresses);
     }
 }
 
-/// Writes the latest state whenever it changed, until the recorder is gone.
+/// Writes the latest state after every change, until the recorder is dropped.
 async fn keep(worker: &'static str, store: Store, mut changes: watch::Receiver<State>, pause: Duration) {
     let path = layout::waiting(worker);
     while changes.changed().await.is_ok() {
@@ -107,28 +108,28 @@ mod tests {
     /// Reads until the record is as expected.
     async fn until(store: &Store, expected: impl Fn(Option<&Waiting>) -> bool) -> Option<Waiting> {
         loop {
-            let found = control::wait(store, "merger", host::now()).await.unwrap();
-            if expected(found.as_ref()) {
-                return found;
+            let record = control::wait(store, "merger", host::now()).await.unwrap();
+            if expected(record.as_ref()) {
+                return record;
             }
             tokio::task::yield_now().await;
         }
     }
 
     #[tokio::test]
-    async fn the_last_cause_is_recorded_until_what_waited_succeeds() {
+    async fn the_last_cause_is_recorded_until_the_message_succeeds() {
         let store: Store = Arc::new(InMemory::new());
         let recorder = Recorder::with_pause("merger", Some(store.clone()), Duration::ZERO);
         recorder.set_aside("store is away: full", Some("b1"), 1, None);
-        let first = until(&store, |found| found.is_some()).await.unwrap();
-        let told = (first.why.as_str(), first.batch_id.as_deref(), first.outages, first.schema.as_str());
-        assert_eq!(told, ("store is away: full", Some("b1"), 1, WAITING_SCHEMA));
+        let first = until(&store, |record| record.is_some()).await.unwrap();
+        let fields = (first.why.as_str(), first.batch_id.as_deref(), first.outages, first.schema.as_str());
+        assert_eq!(fields, ("store is away: full", Some("b1"), 1, WAITING_SCHEMA));
         recorder.set_aside("store is away: full", Some("b2"), 2, None);
-        let second = until(&store, |found| found.is_some_and(|found| found.outages == 2)).await.unwrap();
-        let told = (&second.since, second.batch_id.as_deref());
-        assert_eq!(told, (&first.since, Some("b2")), "the same cause, the same start");
+        let second = until(&store, |record| record.is_some_and(|record| record.outages == 2)).await.unwrap();
+        let fields = (&second.since, second.batch_id.as_deref());
+        assert_eq!(fields, (&first.since, Some("b2")), "the same cause, the same start");
         recorder.progress();
-        until(&store, |found| found.is_none()).await;
+        until(&store, |record| record.is_none()).await;
     }
 
     #[tokio::test]
@@ -137,6 +138,6 @@ mod tests {
         let recorder = Recorder::start("merger", Some(store.clone()));
         (0..100).for_each(|n| recorder.set_aside(&format!("cause {n}"), None, 0, Some(1)));
         drop(recorder);
-        until(&store, |found| found.is_some_and(|found| found.why == "cause 99")).await;
+        until(&store, |record| record.is_some_and(|record| record.why == "cause 99")).await;
     }
 }

@@ -1,15 +1,15 @@
-//! The worker trait and the loop around it.
+//! The worker trait and the loop that runs a worker.
 //!
 //! ```text
 //! connect ─▶ declare ─▶ consume ─▶ ┌ decode ─▶ handle ─▶ publish ─▶ confirms ┐ ─▶ acknowledge
-//!    ▲                             └──────── failed: decide() ───────────────┘    (or: rung, dead letter,
-//!    └── backoff with jitter ◀── whatever breaks the connection, until give-up     confirmed first)
+//!    ▲                             └──────── failed: decide() ───────────────┘    (or: retry, dead letter,
+//!    └── backoff with jitter ◀── lost connection, until give-up                    confirmed first)
 //! ```
 
 mod compressed;
 mod delivery;
-mod obstacles;
 mod session;
+mod stalls;
 
 pub use session::{RunError, RunOptions, run};
 
@@ -21,50 +21,50 @@ use common::{
 };
 use futures::future::{BoxFuture, FutureExt};
 
-/// A stage of the fleet: reads the queue of its name, says what to publish.
+/// A stage of the fleet: reads the queue of its name and returns the messages to publish.
 ///
-/// The handler *returns* its outputs; only the runtime publishes them, awaits their confirms and then acknowledges the
-/// input. A handler may run again with the same message, at any time, here or elsewhere: it must be idempotent.
+/// The handler *returns* its outputs. Only the runtime publishes them, awaits their confirms and then acknowledges the
+/// input. The same message may be handled again at any time, in any process, so a handler must be idempotent.
 pub trait Worker: Send + Sync + 'static {
-    /// Its name, and that of its queue.
+    /// Name of the worker and of its queue.
     const NAME: &'static str;
-    /// What it reads.
+    /// Messages that the worker reads.
     type In: Input;
-    /// Messages handled at the same time, unless the configuration says otherwise.
+    /// Default number of messages handled concurrently.
     const CONCURRENCY: u16 = 4;
-    /// Deliveries held at most, those waiting for their turn included, unless the configuration says otherwise.
+    /// Default maximum number of unacknowledged deliveries, including those that wait for a handler.
     const PREFETCH: u16 = Self::CONCURRENCY.saturating_mul(2);
 
-    /// Does the work of one message.
+    /// Handles one message and returns the messages to publish.
     fn handle(&self, envelope: Envelope<Self::In>) -> impl Future<Output = Result<Outputs, Failure>> + Send;
 
-    /// Called after each connect, before the first delivery: the place to catch up on events missed meanwhile.
+    /// Called after each connect, before the first delivery, to catch up on missed events.
     fn connected(&self) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }
 
-    /// Called when the process was told to end, half of the drain deadline has passed and handlers are still running: the place to cut
-    /// short what would outlast it.
+    /// Called during a shutdown if handlers still run after half of the drain deadline, to cancel long work.
     fn stopping(&self) {}
 
-    /// Called once, when the worker is asked to end and the last message is done with; what is not over within some seconds is cut
-    /// off.
+    /// Called once at the end of a shutdown, after the last message. Cancelled after 5 seconds.
     fn ended(&self) -> impl Future<Output = ()> + Send {
         async {}
     }
 
-    /// An answer to a request that could not be read. With one, the message is done with; without, it is a dead letter.
+    /// Returns an answer to a request that cannot be decoded. With an answer the message is finished; without, it
+    /// becomes a dead letter.
     fn answer_undecodable(&self, _properties: &Properties, _why: &Undecodable) -> Option<Outgoing> {
         None
     }
 
-    /// Removes leftovers: called after every connect and every hour, while messages are handled. An error is logged,
-    /// and the next call tries again.
+    /// Removes obsolete data. Called after every connect and every hour, while messages are handled. An error is
+    /// logged, and the next call tries again.
     fn tend(&self) -> impl Future<Output = Result<(), Failure>> + Send {
         async { Ok(()) }
     }
 
-    /// An answer to a request whose handler failed. With one, the message is done with; without, [`decide`] says.
+    /// Returns an answer to a request whose handler failed. With an answer the message is finished; without, [`decide`]
+    /// applies.
     ///
     /// [`decide`]: common::outcome::decide
     fn answer_failure(&self, _properties: &Properties, _failure: &Failure) -> Option<Outgoing> {
@@ -72,7 +72,7 @@ pub trait Worker: Send + Sync + 'static {
     }
 }
 
-/// A worker over bytes, so that the loop is compiled once and not once per worker.
+/// A worker that reads bytes, so that the loop is compiled once instead of once per worker.
 trait ErasedWorker: Send + Sync {
     fn name(&self) -> &'static str;
     fn connected(&self) -> BoxFuture<'_, Result<(), Failure>>;
@@ -83,7 +83,7 @@ trait ErasedWorker: Send + Sync {
     fn answer_failure(&self, properties: &Properties, failure: &Failure) -> Option<Outgoing>;
 }
 
-/// A message that was read, and the way to have it handled.
+/// A decoded message with its handler.
 struct Decoded<'a> {
     kind: Kind,
     batch_id: Option<String>,

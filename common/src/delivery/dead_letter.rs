@@ -1,4 +1,4 @@
-//! One dead letter, read: what it is, why it died, where it came from, and what it was before.
+//! Reads a dead letter: its reason, its origin, and the message as it was before it failed.
 
 use crate::{
     delivery::{
@@ -14,12 +14,12 @@ use serde::{Deserialize, Serialize, Serializer, de::IgnoredAny};
 use serde_json::{Map, Value, json};
 use sha2::{Digest, Sha256};
 
-/// Hex digits of a letter's id.
+/// Number of hex digits of a dead letter's id.
 const ID_DIGITS: usize = 12;
-/// Headers that a broker adds, and changes whenever somebody looks at a message.
-const OF_THE_QUEUE: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
+/// Headers that the broker adds, and changes at every delivery.
+const BROKER_HEADERS: [&str; 2] = ["x-delivery-count", "x-acquired-count"];
 /// Headers that our runtime adds to a message that failed.
-const OF_THE_RUNTIME: [&str; 9] = [
+const RUNTIME_HEADERS: [&str; 9] = [
     envelope::ATTEMPT,
     envelope::OUTAGES,
     envelope::HISTORY,
@@ -30,50 +30,50 @@ const OF_THE_RUNTIME: [&str; 9] = [
     envelope::ORIGINAL_ROUTING_KEY,
     envelope::ORIGINAL_EXPIRATION,
 ];
-/// Why a message is a dead letter whose batch id stands for another batch.
+/// Reason of a message whose batch id is already claimed for other bytes.
 pub const BATCH_ID_CONFLICT: &str = "batch_id_conflict";
-/// The broker's reason for a message that it delivered too often.
+/// The broker's reason for a message that reached the delivery limit.
 const DELIVERY_LIMIT: &str = "delivery_limit";
 
 /// The broker's reason for the oldest message of a full queue, removed to make room.
 const MAXLEN: &str = "maxlen";
-/// The broker's reason for a message whose time to live ran out.
+/// The broker's reason for a message whose time to live ended.
 const EXPIRED: &str = "expired";
 
 /// A dead letter without its body.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Letter {
-    /// Derived from the queue, the properties and the body: the same whenever it is looked at.
+    /// Identifies the dead letter: derived from its queue, properties and body, so every read gives the same id.
     pub id: String,
-    /// The work queue it died in.
+    /// Work queue in which the message failed.
     pub queue: String,
-    /// Of the message.
+    /// `message_id` of the message.
     pub message_id: Option<String>,
-    /// `name.vN`.
+    /// `type` of the message: `name.vN`.
     #[serde(rename = "type")]
     pub kind: Option<String>,
-    /// Stable code.
+    /// Stable code of the reason, in snake case.
     pub reason: String,
-    /// In words.
+    /// The reason in words.
     pub why: String,
-    /// RFC 3339.
+    /// Time at which the message was given up; RFC 3339 in JSON.
     #[serde(serialize_with = "as_text")]
     pub dead_at: Option<Timestamp>,
-    /// The batch it belongs to, where its body says so.
+    /// Id of the batch that the message belongs to, if its body names one.
     pub batch_id: Option<String>,
-    /// SHA-256 of the bytes of that batch, 64 hex digits, where its body says so or is these bytes: another publisher may
-    /// have used the id for other bytes.
+    /// SHA-256 of the bytes of that batch, 64 hex digits, if the body states it or consists of these bytes. Another
+    /// publisher may have used the same batch id for other bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub sha256: Option<String>,
-    /// Attempts at it.
+    /// Number of attempts made, at least 1.
     pub attempts: u32,
-    /// Size of its body.
+    /// Size of the body in bytes.
     pub body_bytes: usize,
-    /// Its properties hold bytes that are no UTF-8, here and in whatever is made of it: U+FFFD stands for them.
+    /// Whether the properties contained bytes that are not UTF-8. U+FFFD replaces these bytes here and in every copy.
     pub lossy: bool,
-    /// Where a replay publishes it.
+    /// Exchange to which a replay publishes the message.
     pub exchange: &'static str,
-    /// … and with which routing key.
+    /// Routing key with which a replay publishes the message.
     pub routing_key: String,
 }
 
@@ -82,7 +82,7 @@ fn as_text<S: Serializer>(at: &Option<Timestamp>, serializer: S) -> Result<S::Ok
 }
 
 impl Letter {
-    /// Reads a message of `<queue>.dead`.
+    /// Reads a message of `<queue>.dead`; `queue` is the name without the namespace.
     pub fn read(queue: &str, namespace: &str, properties: &Properties, body: &[u8]) -> Self {
         let deaths = deaths(properties);
         let last = deaths.first();
@@ -93,7 +93,7 @@ impl Letter {
             .unwrap_or_else(|| "unknown".to_owned());
         let why = text(envelope::WHY).unwrap_or_else(|| match reason.as_str() {
             DELIVERY_LIMIT => format!(
-                "delivered {} times without an answer: a worker died on it, or lost its connection, each time",
+                "delivered {} times without an acknowledgement: each time the worker died or lost its connection",
                 topology::DELIVERY_LIMIT + 1
             ),
             MAXLEN => {
@@ -106,9 +106,9 @@ impl Letter {
                         `policies` of `wildrydes doctor`)"
                     .to_owned()
             }
-            other => format!("parked by the broker: {other}"),
+            other => format!("dead-lettered by the broker: {other}"),
         });
-        let told = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
+        let dead_at = properties.text(envelope::DEAD_AT).and_then(|at| at.parse().ok());
         let (exchange, routing_key) = origin(queue, namespace, properties, &deaths);
         let (batch_id, sha256) = batch(queue, body);
         Self {
@@ -116,7 +116,7 @@ impl Letter {
             queue: queue.to_owned(),
             message_id: properties.message_id.clone(),
             kind: properties.kind.clone(),
-            dead_at: told.or_else(|| Timestamp::from_second(last?.time).ok()),
+            dead_at: dead_at.or_else(|| Timestamp::from_second(last?.time).ok()),
             batch_id,
             sha256,
             attempts: properties.attempt(),
@@ -146,46 +146,47 @@ struct Death {
 }
 
 fn deaths(properties: &Properties) -> Vec<Death> {
-    let told = match properties.headers.get("x-death") {
-        // As copies of letters hold it.
+    let deaths = match properties.headers.get("x-death") {
+        // Copies of dead letters store the header as text.
         Some(Header::Text(text)) => serde_json::from_str(text).ok(),
         Some(other) => serde_json::from_value(other.to_json()).ok(),
         None => None,
     };
-    told.unwrap_or_default()
+    deaths.unwrap_or_default()
 }
 
-/// The exchanges a message can have come from.
+/// Exchanges to which a message of the fleet can have been published.
 const ORIGINS: [&str; 4] = [exchange::INGEST, exchange::WORK, exchange::EVENTS, exchange::RPC];
 
-/// Where the message was first published to: as our runtime noted it, else as the broker did. A message of unknown origin
-/// goes straight back to its work queue.
+/// Returns the exchange and routing key of the first publish: as our runtime recorded them, else as the broker did. A
+/// message of unknown origin returns directly to its work queue.
 fn origin(queue: &str, namespace: &str, properties: &Properties, deaths: &[Death]) -> (&'static str, String) {
     let plain = |name: &str| name.strip_prefix(namespace).unwrap_or(name).to_owned();
-    let noted = properties
+    let recorded = properties
         .text(envelope::ORIGINAL_EXCHANGE)
         .zip(properties.text(envelope::ORIGINAL_ROUTING_KEY))
         .map(|(exchange, key)| (exchange.to_owned(), key.to_owned()));
     let died_here = || deaths.iter().find(|death| plain(&death.queue) == queue);
-    let seen = || died_here().and_then(|death| Some((plain(&death.exchange), death.routing_keys.first()?.clone())));
-    noted
-        .or_else(seen)
+    let by_broker =
+        || died_here().and_then(|death| Some((plain(&death.exchange), death.routing_keys.first()?.clone())));
+    recorded
+        .or_else(by_broker)
         .and_then(|(exchange, key)| Some((ORIGINS.into_iter().find(|known| *known == exchange)?, key)))
         .unwrap_or((exchange::RETRY, queue.to_owned()))
 }
 
-/// The batch the letter belongs to and the SHA-256 of that batch's bytes, as its body says them; a batch that names no id
-/// has the one the splitter would give it.
+/// Returns the batch id and the SHA-256 of the batch's bytes that the body names. A batch without an id has the id that
+/// the splitter would derive.
 fn batch(queue: &str, body: &[u8]) -> (Option<String>, Option<String>) {
     #[derive(Default, Deserialize)]
-    struct Said {
+    struct Identity {
         batch_id: Option<String>,
         object: Option<IgnoredAny>,
         sha256: Option<String>,
         #[serde(flatten)]
         reading: Reading,
     }
-    let Said { batch_id, object, sha256, reading } = serde_json::from_slice(body).unwrap_or_default();
+    let Identity { batch_id, object, sha256, reading } = serde_json::from_slice(body).unwrap_or_default();
     if queue != topology::queue::SPLITTER {
         return (batch_id, sha256);
     }
@@ -195,13 +196,14 @@ fn batch(queue: &str, body: &[u8]) -> (Option<String>, Option<String>) {
     (batch_id, sha256)
 }
 
-/// Whether a letter with this `reason`, and with this SHA-256 as in [`Letter::sha256`], is about the batch that holds its
-/// id, whose bytes have the SHA-256 `claimed` (64 hex digits), and not about a message of another publisher that used the id.
+/// Returns whether a dead letter belongs to the batch that owns its batch id, rather than to another publisher's
+/// message with the same id. `sha256` is [`Letter::sha256`]; `claimed` is the SHA-256 in the batch's claim (64 hex
+/// digits).
 pub fn is_about(reason: &str, sha256: Option<&str>, claimed: &str) -> bool {
     reason != BATCH_ID_CONFLICT && sha256.is_none_or(|sha256| sha256 == claimed)
 }
 
-/// Two letters with the same id are the same in every byte.
+/// Returns the id of a dead letter. Two dead letters with the same id are equal in every byte.
 fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
     let mut hasher = Sha256::new();
     for part in [queue.as_bytes(), properties_json(properties).to_string().as_bytes(), body] {
@@ -211,31 +213,33 @@ fn id(queue: &str, properties: &Properties, body: &[u8]) -> String {
     hex::encode(hasher.finalize())[..ID_DIGITS].to_owned()
 }
 
-/// The properties as they were before anything went wrong: nothing of the failure is left, the attempts begin anew.
+/// Returns the properties as they were before the failure: without the headers that record it, so that attempts count
+/// from 1 again.
 pub fn restored(properties: &Properties) -> Properties {
     let mut restored = properties.clone();
     restored.headers.retain(|name, _| {
         let name = name.as_str();
         let of_the_broker =
             name == "x-death" || name.starts_with("x-first-death-") || name.starts_with("x-last-death-");
-        !of_the_broker && !OF_THE_QUEUE.contains(&name) && !OF_THE_RUNTIME.contains(&name)
+        !of_the_broker && !BROKER_HEADERS.contains(&name) && !RUNTIME_HEADERS.contains(&name)
     });
     restored.persistent = true;
-    // Noted by our runtime before it was set aside; the broker takes it away when it parks a message, and says so.
-    let noted = properties.headers.get(envelope::ORIGINAL_EXPIRATION).map(Header::to_string);
-    let parked = || deaths(properties).into_iter().rev().find_map(|death| death.original_expiration);
-    let on_rung = properties.headers.contains_key(envelope::HISTORY);
+    // Our runtime records the expiration before a retry. The broker removes it when it dead-letters a message, and
+    // records it in `x-death`.
+    let recorded = properties.headers.get(envelope::ORIGINAL_EXPIRATION).map(Header::to_string);
+    let by_broker = || deaths(properties).into_iter().rev().find_map(|death| death.original_expiration);
+    let was_retried = properties.headers.contains_key(envelope::HISTORY);
     if restored.expiration_ms.is_none() {
-        let original = noted.or_else(|| if on_rung { None } else { parked() });
+        let original = recorded.or_else(|| if was_retried { None } else { by_broker() });
         restored.expiration_ms = original.and_then(|text| text.parse().ok());
     }
     restored
 }
 
-/// The properties, less what changes with every look.
+/// Returns the properties as JSON, without the headers that change at every delivery.
 fn properties_json(properties: &Properties) -> Value {
-    let lasting = properties.headers.iter().filter(|(name, _)| !OF_THE_QUEUE.contains(&name.as_str()));
-    let headers: Map<String, Value> = lasting.map(|(name, value)| (name.clone(), value.to_json())).collect();
+    let stable = properties.headers.iter().filter(|(name, _)| !BROKER_HEADERS.contains(&name.as_str()));
+    let headers: Map<String, Value> = stable.map(|(name, value)| (name.clone(), value.to_json())).collect();
     let mut all = Map::new();
     let mut put = |name: &str, value: Option<Value>| {
         if let Some(value) = value {
@@ -257,7 +261,7 @@ fn properties_json(properties: &Properties) -> Value {
     Value::Object(all)
 }
 
-/// Everything of a letter as one JSON object: what it is, its properties, and the body, as text or in base64.
+/// Returns a copy of a dead letter as one JSON object: its summary, its properties, and its body as text or in base64.
 pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
     let mut all = json!(letter);
     all["properties"] = properties_json(properties);
@@ -268,66 +272,66 @@ pub fn whole(letter: &Letter, properties: &Properties, body: &[u8]) -> Value {
     all
 }
 
-/// Member of a copy that says why the copy was made; absent where an operator dropped the letter.
+/// Member of a copy that states why the copy was made; absent if an operator dropped the dead letter.
 const CAUSE: &str = "cause";
-/// Its value: see [`ended_with_process`].
+/// Value of [`CAUSE`]; see [`ended_with_process`].
 const PROCESS_ENDED: &str = "process_ended";
 
-/// Marks a copy as made because the in-process broker, which held the letter, ends with its process.
+/// Marks a copy as made because the in-process broker that held the dead letter ends with its process.
 pub fn ended_with_process(mut copy: Value) -> Value {
     copy[CAUSE] = json!(PROCESS_ENDED);
     copy
 }
 
-/// What a copy of a dead letter, `dead/<queue>/<id>.json`, says about its batch.
+/// The part of a stored dead letter (`dead/<queue>/<id>.json`) that concerns its batch.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GivenUp {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// The work queue the message died in.
+    /// Work queue in which the message failed.
     pub queue: String,
     /// Stable code of the reason.
     pub reason: String,
     /// The reason in words.
     pub why: String,
-    /// When it died.
+    /// Time at which the message was given up.
     pub dead_at: Option<Timestamp>,
-    /// Number of the chunk that was given up; `None` where the message was not a chunk.
+    /// Position of the chunk in the batch, from 0; `None` if the message was not a chunk.
     pub chunk: Option<u32>,
-    /// Whether an operator dropped it; otherwise its broker ended with its process.
+    /// Whether an operator dropped the dead letter; otherwise its broker ended with its process.
     pub dropped: bool,
 }
 
 impl GivenUp {
-    /// Reads what [`whole`] made of a letter; `None` when it names no batch.
+    /// Reads a copy that [`whole`] made; `None` if it names no batch.
     pub fn read(copy: &Value) -> Option<Self> {
         #[derive(Deserialize)]
-        struct Piece {
+        struct Chunk {
             chunk: u32,
         }
         let text = |name: &str| copy[name].as_str().map(str::to_owned);
-        let piece = copy["body"].as_str().and_then(|body| serde_json::from_str::<Piece>(body).ok());
+        let chunk = copy["body"].as_str().and_then(|body| serde_json::from_str::<Chunk>(body).ok());
         Some(Self {
             batch_id: text("batch_id")?,
             queue: text("queue")?,
             reason: text("reason")?,
             why: text("why")?,
             dead_at: text("dead_at").and_then(|at| at.parse().ok()),
-            chunk: piece.map(|piece| piece.chunk),
+            chunk: chunk.map(|body| body.chunk),
             dropped: copy[CAUSE] != PROCESS_ENDED,
         })
     }
 }
 
-/// Why a JSON object is no copy of a dead letter.
+/// A JSON object that is not a copy of a dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
 pub struct NoCopy(String);
 
-/// A message as it is published again, from what [`whole`] made of its letter: its id, its queue and itself.
+/// Reads a copy that [`whole`] made. Returns the dead letter's id, its work queue, and the message to publish again.
 ///
 /// # Errors
-/// What is missing or is not what it should be.
+/// Fails if a member is missing or invalid; the error names the member.
 pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
     let text = |of: &Value, name: &str| of[name].as_str().map(str::to_owned);
     let needed = |name: &str| {
@@ -335,28 +339,28 @@ pub fn from_copy(copy: &Value) -> Result<(String, String, Outgoing), NoCopy> {
     };
     let (id, queue, exchange) = (needed("id")?, needed("queue")?, needed("exchange")?);
     let exchange = ORIGINS.into_iter().chain([exchange::RETRY]).find(|known| *known == exchange);
-    let exchange =
-        exchange.ok_or_else(|| NoCopy(format!("exchange is {}: no message comes from there", copy["exchange"])))?;
+    let exchange = exchange
+        .ok_or_else(|| NoCopy(format!("exchange is {}: expected an exchange of the fleet", copy["exchange"])))?;
     let body = match (copy["body"].as_str(), copy["body_base64"].as_str()) {
         (Some(text), _) => text.as_bytes().to_vec(),
         (None, Some(encoded)) => {
             let decoded = base64::engine::general_purpose::STANDARD.decode(encoded);
-            decoded.map_err(|error| NoCopy(format!("body_base64 is no base64: {error}")))?
+            decoded.map_err(|error| NoCopy(format!("body_base64 is not base64: {error}")))?
         }
         (None, None) => return Err(NoCopy("body and body_base64 are missing: expected one of them".to_owned())),
     };
-    let given = &copy["properties"];
-    let number = |name: &str| given[name].as_u64();
-    let headers = given["headers"].as_object().into_iter().flatten();
+    let members = &copy["properties"];
+    let number = |name: &str| members[name].as_u64();
+    let headers = members["headers"].as_object().into_iter().flatten();
     let headers = headers.map(|(name, value)| (name.clone(), Header::from_json(value))).collect();
     let properties = Properties {
-        kind: text(given, "type"),
-        message_id: text(given, "message_id"),
-        correlation_id: text(given, "correlation_id"),
-        reply_to: text(given, "reply_to"),
-        content_type: text(given, "content_type"),
-        content_encoding: text(given, "content_encoding"),
-        app_id: text(given, "app_id"),
+        kind: text(members, "type"),
+        message_id: text(members, "message_id"),
+        correlation_id: text(members, "correlation_id"),
+        reply_to: text(members, "reply_to"),
+        content_type: text(members, "content_type"),
+        content_encoding: text(members, "content_encoding"),
+        app_id: text(members, "app_id"),
         timestamp: number("timestamp"),
         expiration_ms: number("expiration_ms"),
         priority: number("priority").and_then(|priority| u8::try_from(priority).ok()),
@@ -372,7 +376,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_letter_names_the_bytes_of_its_batch_where_its_body_does() {
+    fn a_dead_letter_has_the_sha256_that_its_body_names() {
         let sha256 = "ab".repeat(32);
         let of = |queue: &str, body: &str| {
             let letter = Letter::read(queue, "", &Properties::default(), body.as_bytes());
@@ -389,7 +393,7 @@ mod tests {
     }
 
     #[test]
-    fn a_letter_of_other_bytes_is_about_another_batch() {
+    fn a_dead_letter_with_another_sha256_belongs_to_another_batch() {
         let (claimed, other) = ("ab".repeat(32), "cd".repeat(32));
         for (reason, sha256, expected) in [
             ("cut_short", Some(claimed.as_str()), true),

@@ -1,4 +1,4 @@
-//! The properties that travel beside a message's body, in the field's standard terms (AMQP 0-9-1 §1.8, class basic).
+//! The properties of a message (AMQP 0-9-1 §1.8, class basic), and the headers that the runtime adds.
 
 pub use crate::coding::{Coding, UnknownCoding, content_coding};
 
@@ -6,9 +6,9 @@ use crate::text::shorten;
 use serde_json::{Value, json};
 use std::{collections::BTreeMap, fmt};
 
-/// Header: which attempt at the message this delivery is, counted from 1. Absent means 1.
+/// Header: number of this attempt, from 1. Absent means 1.
 pub const ATTEMPT: &str = "x-attempt";
-/// Header: how often the message was set aside because something it depends on was away.
+/// Header: number of times the message waited in a retry queue because of an outage.
 pub const OUTAGES: &str = "x-outages";
 /// Header: one line per failed attempt, oldest first, at most [`HISTORY_LINES_MAX`].
 pub const HISTORY: &str = "x-history";
@@ -16,7 +16,7 @@ pub const HISTORY: &str = "x-history";
 pub const REASON: &str = "x-reason";
 /// Header of a dead letter: the reason in words.
 pub const WHY: &str = "x-why";
-/// Header of a dead letter: when it was given up, RFC 3339.
+/// Header of a dead letter: time at which the message was given up, RFC 3339.
 pub const DEAD_AT: &str = "x-dead-at";
 /// Header: the exchange the message was first published to.
 pub const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
@@ -24,7 +24,7 @@ pub const ORIGINAL_EXCHANGE: &str = "x-original-exchange";
 pub const ORIGINAL_ROUTING_KEY: &str = "x-original-routing-key";
 /// Header of a retry or a dead letter: the expiration the message was first published with, in milliseconds.
 pub const ORIGINAL_EXPIRATION: &str = "x-original-expiration";
-/// Header of a retry or a dead letter: which headers were too large to be taken along.
+/// Header of a retry or a dead letter: names of the headers that were dropped because they were too large.
 pub const LEFT_BEHIND: &str = "x-left-behind";
 /// Header: W3C Trace Context, `00-<trace id>-<span id>-<flags>`.
 pub const TRACEPARENT: &str = "traceparent";
@@ -34,8 +34,8 @@ pub const HISTORY_LINES_MAX: usize = 20;
 /// Bytes kept of each line in [`HISTORY`] and of [`WHY`].
 pub const WHY_BYTES_MAX: usize = 500;
 
-/// Bytes of headers that a retry or a dead letter takes along at most. All of a message's headers travel in one frame,
-/// which RabbitMQ limits to 128 KiB unless told otherwise: a larger one ends the connection.
+/// Maximum size in bytes of the headers of a retry or a dead letter. All headers of a message travel in one frame.
+/// RabbitMQ limits a frame to 128 KiB by default and closes the connection on a larger one.
 pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 
 /// A header value.
@@ -43,45 +43,45 @@ pub const HEADER_BYTES_MAX: usize = 64 * 1024;
 pub enum Header {
     /// UTF-8 text.
     Text(String),
-    /// An integer of 64 bits.
+    /// A signed 64-bit integer.
     Integer(i64),
     /// A truth value.
     Boolean(bool),
-    /// Anything else that AMQP knows: nobody here writes such, and what others wrote goes on as it came.
+    /// Any other AMQP type. The fleet writes none; it forwards foreign values unchanged.
     Other(Other),
 }
 
-/// The rest of AMQP's types (AMQP 0-9-1 §4.2.5.5, as RabbitMQ reads them).
+/// The other AMQP field types (AMQP 0-9-1 §4.2.5.5, as RabbitMQ interprets them).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Other {
-    /// 8 bits, signed.
+    /// Signed, 8 bits.
     I8(i8),
-    /// 8 bits.
+    /// Unsigned, 8 bits.
     U8(u8),
-    /// 16 bits, signed.
+    /// Signed, 16 bits.
     I16(i16),
-    /// 16 bits.
+    /// Unsigned, 16 bits.
     U16(u16),
-    /// 32 bits, signed.
+    /// Signed, 32 bits.
     I32(i32),
-    /// 32 bits.
+    /// Unsigned, 32 bits.
     U32(u32),
-    /// Seconds since the epoch.
+    /// Seconds since the Unix epoch.
     Time(u64),
-    /// The bits of a fraction in 32 bits.
+    /// Bit pattern of an `f32`.
     Float(u32),
-    /// The bits of a fraction in 64 bits.
+    /// Bit pattern of an `f64`.
     Double(u64),
-    /// A whole number, divided by ten to the power of the scale.
+    /// `value / 10^scale`.
     Decimal {
-        /// The power.
+        /// Number of decimal places.
         scale: u8,
-        /// The number.
+        /// The digits as an integer.
         value: u32,
     },
     /// Bytes.
     Bytes(Vec<u8>),
-    /// Values in a row.
+    /// A list of values.
     Array(Vec<Header>),
     /// Values by name.
     Table(BTreeMap<String, Header>),
@@ -90,7 +90,8 @@ pub enum Other {
 }
 
 impl Header {
-    /// As JSON: what a person, a copy of a letter, and whoever reads a broker's own headers is told.
+    /// Converts to JSON, for people, for copies of dead letters, and to parse the broker's own headers. Bytes become
+    /// hex digits.
     pub fn to_json(&self) -> Value {
         match self {
             Self::Text(text) => json!(text),
@@ -115,7 +116,7 @@ impl Header {
         }
     }
 
-    /// From JSON: the widest type that holds it.
+    /// Converts from JSON to the widest type that holds the value.
     pub fn from_json(json: &Value) -> Self {
         match json {
             Value::String(text) => Self::Text(text.clone()),
@@ -132,7 +133,7 @@ impl Header {
         }
     }
 
-    /// Its bytes on the wire, about: its type, the length where one stands before it, and itself.
+    /// Approximate size on the wire in bytes: type, length prefix and value.
     fn bytes(&self) -> usize {
         const TYPE_AND_LENGTH: usize = 5;
         TYPE_AND_LENGTH
@@ -160,34 +161,34 @@ impl fmt::Display for Header {
 /// The properties of one message.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Properties {
-    /// AMQP `type`: `name.vN`. Foreign publishers may leave it out.
+    /// AMQP `type`: `name.vN`. Foreign publishers may omit it.
     pub kind: Option<String>,
-    /// Stable: derived from the inputs, so that a resend has the same id.
+    /// Stable id: derived from the inputs, so that a repeated publish has the same id.
     pub message_id: Option<String>,
-    /// What an answer refers to.
+    /// Id of the request that an answer belongs to.
     pub correlation_id: Option<String>,
-    /// Queue that an answer goes to.
+    /// Queue to which the answer is sent.
     pub reply_to: Option<String>,
     /// `application/json` for everything the fleet writes.
     pub content_type: Option<String>,
-    /// How the body is compressed, read with [`content_coding`]; absent where it is not.
+    /// Compression of the body, parsed with [`content_coding`]; absent if the body is not compressed.
     pub content_encoding: Option<String>,
-    /// `<worker>/<version>` of who wrote it.
+    /// `<worker>/<version>` of the publisher.
     pub app_id: Option<String>,
-    /// Seconds since the epoch; informational, nothing is decided by it.
+    /// Seconds since the Unix epoch; informational, no decision depends on it.
     pub timestamp: Option<u64>,
-    /// Milliseconds the broker keeps the message; the deadline of an RPC.
+    /// Time to live in milliseconds; the deadline of a request.
     pub expiration_ms: Option<u64>,
-    /// Which of a queue's messages come first, where its queue knows priorities; the fleet's do not.
+    /// Priority, 0 to 255, for queues that support priorities; the fleet's do not.
     pub priority: Option<u8>,
     /// Whether the message survives a restart of the broker (`delivery_mode = 2`).
     pub persistent: bool,
-    /// Everything else.
+    /// Application headers by name.
     pub headers: BTreeMap<String, Header>,
 }
 
 impl Properties {
-    /// A text header.
+    /// Returns a text header; `None` if it is absent or not a text.
     pub fn text(&self, name: &str) -> Option<&str> {
         match self.headers.get(name) {
             Some(Header::Text(text)) => Some(text),
@@ -195,7 +196,7 @@ impl Properties {
         }
     }
 
-    /// A counter header, `otherwise` where absent or no sensible count.
+    /// Returns a counter header; `otherwise` if it is absent or not a `u32`.
     pub fn count(&self, name: &str, otherwise: u32) -> u32 {
         match self.headers.get(name) {
             Some(Header::Integer(value)) => u32::try_from(*value).unwrap_or(otherwise),
@@ -217,8 +218,8 @@ impl Properties {
         self.headers.insert(name.to_owned(), Header::Integer(value.into()));
     }
 
-    /// Leaves foreign headers behind, the largest first, until all that are left fit into [`HEADER_BYTES_MAX`]; says so in
-    /// [`LEFT_BEHIND`].
+    /// Drops foreign headers, the largest first, until the rest fits into [`HEADER_BYTES_MAX`]. Lists the dropped
+    /// headers in [`LEFT_BEHIND`].
     pub fn fit_headers(&mut self) {
         const OURS: [&str; 11] = [
             ATTEMPT,
@@ -242,30 +243,30 @@ impl Properties {
         let mut foreign: Vec<(usize, String)> =
             foreign.map(|(name, value)| (bytes(name, value), name.clone())).collect();
         foreign.sort_unstable();
-        let mut left = Vec::new();
+        let mut dropped = Vec::new();
         while all > HEADER_BYTES_MAX
             && let Some((bytes, name)) = foreign.pop()
         {
             all -= bytes;
             self.headers.remove(&name);
-            left.push(format!("{name} ({bytes} bytes)"));
+            dropped.push(format!("{name} ({bytes} bytes)"));
         }
-        let said = shorten(&left.join(", "), WHY_BYTES_MAX).into_owned();
-        self.set_text(LEFT_BEHIND, said);
+        let list = shorten(&dropped.join(", "), WHY_BYTES_MAX).into_owned();
+        self.set_text(LEFT_BEHIND, list);
     }
 
-    /// Which attempt this delivery is, from 1.
+    /// Returns the number of this attempt, from 1.
     pub fn attempt(&self) -> u32 {
         self.count(ATTEMPT, 1).max(1)
     }
 }
 
-/// A decoded message with the properties it came with.
+/// A decoded message with its properties.
 #[derive(Debug, Clone)]
 pub struct Envelope<T> {
     /// The message.
     pub payload: T,
-    /// What travelled beside it.
+    /// The properties of the message.
     pub properties: Properties,
 }
 
@@ -274,7 +275,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_largest_foreign_headers_are_left_behind() {
+    fn the_largest_foreign_headers_are_dropped() {
         let mut properties = Properties::default();
         properties.set_text(HISTORY, "h".repeat(10_000));
         properties.set_text("small", "s");
@@ -288,11 +289,11 @@ mod tests {
         assert_eq!(properties.text(HISTORY), before.text(HISTORY));
         let fits = properties.clone();
         properties.fit_headers();
-        assert_eq!(properties, fits, "what fits is left alone");
+        assert_eq!(properties, fits, "headers that fit stay unchanged");
     }
 
     #[test]
-    fn a_large_table_counts_with_all_that_is_in_it() {
+    fn the_size_of_a_table_includes_its_values() {
         let row = Header::Other(Other::Table([("name".to_owned(), Header::Text("x".repeat(100)))].into()));
         let mut properties = Properties::default();
         properties.headers.insert("rows".to_owned(), Header::Other(Other::Array(vec![row; 1_000])));
@@ -301,13 +302,13 @@ mod tests {
     }
 
     #[test]
-    fn a_copy_of_a_header_keeps_what_json_can_say() {
+    fn a_json_header_reads_back_unchanged() {
         let nested = json!({ "a": [1, true, null, "text", -0.5], "b": { "c": 9_000_000_000_000_000_000_u64 } });
         assert_eq!(Header::from_json(&nested).to_json(), nested);
     }
 
     #[test]
-    fn a_crowd_of_small_headers_is_thinned_too() {
+    fn many_small_headers_are_dropped_until_the_rest_fits() {
         let mut properties = Properties::default();
         for number in 0..10_000 {
             properties.headers.insert(format!("h{number}"), Header::Integer(number));

@@ -1,50 +1,50 @@
-//! Why a handler failed, which decides what happens to the message.
+//! Why a handler failed. The kind of failure decides how the message is treated.
 
 use std::{fmt, time::Duration};
 
-/// Why a handler did not succeed, which decides what happens to the message.
+/// Why a handler failed. The kind of failure decides how the message is treated.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Failure {
-    /// May succeed when tried again: spends an attempt.
+    /// A retry may succeed. Spends an attempt.
     #[error("{why}")]
     Transient {
-        /// In words.
+        /// The cause in words.
         why: String,
-        /// Not before this.
+        /// Minimum time until the next attempt.
         retry_after: Option<Duration>,
     },
-    /// Something this worker depends on is away: waited out, spends no attempt.
+    /// A dependency of the worker is down. The message waits and spends no attempt.
     #[error("{dependency} is away: {why}")]
     Outage {
-        /// What is away, e.g. `weather service`.
+        /// The dependency that is down, for example `weather service`.
         dependency: &'static str,
-        /// In words.
+        /// The cause in words.
         why: String,
-        /// Not before this.
+        /// Minimum time until the next attempt.
         retry_after: Option<Duration>,
     },
-    /// Would fail for ever.
+    /// No retry can succeed. The message becomes a dead letter at once.
     #[error("{reason}: {why}")]
     Permanent {
-        /// A stable code in snake case, by which operators filter dead letters.
+        /// Stable code in snake case, by which operators filter dead letters.
         reason: &'static str,
-        /// In words.
+        /// The cause in words.
         why: String,
     },
 }
 
 impl Failure {
-    /// A failure that may pass.
+    /// Returns a transient failure without a minimum wait.
     pub fn transient(why: impl fmt::Display) -> Self {
         Self::Transient { why: why.to_string(), retry_after: None }
     }
 
-    /// A dependency that is away.
+    /// Returns an outage of `dependency` without a minimum wait.
     pub fn outage(dependency: &'static str, why: impl fmt::Display) -> Self {
         Self::Outage { dependency, why: why.to_string(), retry_after: None }
     }
 
-    /// A failure for ever.
+    /// Returns a permanent failure; `reason` is a code in snake case.
     pub fn permanent(reason: &'static str, why: impl fmt::Display) -> Self {
         Self::Permanent { reason, why: why.to_string() }
     }

@@ -1,4 +1,4 @@
-//! How messages are delivered: their properties, what a handler returns, and what is then done with the message.
+//! How messages are delivered: their properties, the result of a handler, and how a message is then treated.
 //!
 //! Depends on `message` and `text`.
 

@@ -1,4 +1,4 @@
-//! What a handler wants published.
+//! The messages that a handler returns to be published.
 
 use super::{envelope::Properties, failure::Failure, reply_address::reply_address};
 use crate::message::Message;
@@ -6,26 +6,26 @@ use bytes::Bytes;
 use futures::stream::{self, BoxStream, StreamExt};
 use std::fmt;
 
-/// A message on its way out, encoded.
+/// An encoded message to be published.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outgoing {
-    /// Exchange by its logical name; empty for the default exchange (replies).
+    /// Name of the exchange without the namespace; empty for the default exchange (answers).
     pub exchange: &'static str,
-    /// `name.vN`, or the reply queue.
+    /// `name.vN`, or the name of the reply queue.
     pub routing_key: String,
-    /// Properties; the runtime adds `app_id`, `timestamp` and `traceparent`.
+    /// The runtime adds `app_id`, `timestamp` and `traceparent`.
     pub properties: Properties,
-    /// JSON.
+    /// The message as JSON.
     pub body: Bytes,
-    /// Whether a message that no queue takes is a failure. Events and replies may find nobody.
+    /// Whether the publish fails if no queue takes the message. False for events and answers, which may have no reader.
     pub mandatory: bool,
 }
 
 impl Outgoing {
-    /// A message to the exchange its type belongs to, persistent, with its stable id.
+    /// Returns a persistent message to the exchange of its type, with its stable id.
     ///
     /// # Errors
-    /// When it cannot be encoded, which is permanent: the same input would fail again.
+    /// Fails permanently if the message cannot be encoded: the same input would fail again.
     pub fn message<M: Message>(message: &M) -> Result<Self, Failure> {
         Ok(Self {
             exchange: M::EXCHANGE,
@@ -42,10 +42,10 @@ impl Outgoing {
         })
     }
 
-    /// An answer to `request`, through the default exchange.
+    /// Returns an answer to `request`, through the default exchange.
     ///
     /// # Errors
-    /// As [`Outgoing::message`], and as [`reply_address`] if the request names no queue that a worker answers to.
+    /// As [`Outgoing::message`], and as [`reply_address`] if the request has no valid reply address.
     pub fn reply<M: Message>(message: &M, request: &Properties) -> Result<Self, Failure> {
         let reply_to = reply_address(request)?.to_owned();
         let correlation_id = request.correlation_id.clone().or_else(|| request.message_id.clone());
@@ -54,7 +54,7 @@ impl Outgoing {
         reply.routing_key = reply_to;
         reply.properties.correlation_id = correlation_id;
         reply.properties.persistent = false;
-        // 3.10 delivers a mandatory reply to direct reply-to *and* returns it.
+        // RabbitMQ 3.10 delivers a mandatory answer to direct reply-to *and* returns it.
         reply.mandatory = false;
         Ok(reply)
     }
@@ -67,14 +67,14 @@ fn encode<M: Message>(message: &M) -> Result<Bytes, Failure> {
     })
 }
 
-/// What a handler wants published. Nothing is acknowledged before all of it is confirmed.
+/// The messages that a handler returns to be published. The runtime acknowledges the input after the last confirm.
 ///
-/// Either a handful of messages, or a stream of any length that the runtime pulls only as fast as the broker confirms,
-/// so that a handler with gigabytes to say stays small.
+/// Either a few messages, or a stream of any length. The runtime pulls the stream only as fast as the broker confirms,
+/// so that a handler with gigabytes of output needs little memory.
 pub struct Outputs(BoxStream<'static, Result<Outgoing, Failure>>);
 
 impl Outputs {
-    /// Nothing to say: the input is just acknowledged.
+    /// No message: the runtime only acknowledges the input.
     pub fn none() -> Self {
         Self::all(Vec::new())
     }
@@ -92,13 +92,13 @@ impl Outputs {
         Self(stream::iter(outgoing.into_iter().map(Ok)).boxed())
     }
 
-    /// A lazy stream; an error in it fails the attempt, whatever was already published (everything downstream is
-    /// idempotent).
+    /// A lazy stream. An error in it fails the attempt, even if earlier messages are already published; everything
+    /// downstream is idempotent.
     pub fn streamed(stream: impl futures::Stream<Item = Result<Outgoing, Failure>> + Send + 'static) -> Self {
         Self(stream.boxed())
     }
 
-    /// The messages, to be pulled.
+    /// Returns the messages as a stream.
     pub fn into_stream(self) -> BoxStream<'static, Result<Outgoing, Failure>> {
         self.0
     }

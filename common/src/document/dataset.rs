@@ -4,10 +4,10 @@ use crate::{reading::Reading, ride::Counts};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The columns of a dataset file, in order. A missing value is an empty field.
+/// Columns of a dataset file, in order. A missing value is an empty field.
 ///
-/// `latitude`, `longitude` degrees; `distance` miles; `fieldservice` 0 or 1; `station_km` kilometres; `tmin`, `tmax`
-/// tenths of °C; `prcp` tenths of mm.
+/// Units: `latitude` and `longitude` in degrees, `distance` in miles, `fieldservice` 0 or 1, `station_km` in
+/// kilometres, `tmin` and `tmax` in tenths of °C, `prcp` in tenths of mm.
 pub const COLUMNS: [&str; 15] = [
     "ride_id",
     "name",
@@ -26,37 +26,38 @@ pub const COLUMNS: [&str; 15] = [
     "prcp",
 ];
 
-/// Bytes of one dataset file at most; a file ends at the last row that fits.
+/// Maximum size of one dataset file in bytes; a file ends at the last row that fits.
 pub const PART_BYTES_MAX: u64 = 256 * 1024 * 1024;
 
-/// What a complete dataset consists of. A pure function of the batch's bytes and the weather: no clock, no host.
+/// The contents of a complete dataset. A pure function of the batch's bytes and the weather: independent of clock and
+/// host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// `dataset-manifest.v1`.
+    /// [`MANIFEST_SCHEMA`].
     pub schema: String,
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// SHA-256 of the batch's bytes as they came.
+    /// SHA-256 of the batch's bytes as received, 64 hex digits.
     pub sha256: String,
-    /// [`COLUMNS`].
+    /// Columns of the files, in order: [`COLUMNS`].
     pub columns: Vec<String>,
-    /// Rides in the batch: `accepted + rejected`.
+    /// Number of rides in the batch: `accepted + rejected`.
     pub received: u64,
-    /// Rides in the dataset.
+    /// Number of rides in the dataset.
     pub accepted: u64,
-    /// Rides in `rejected/<batch_id>.ndjson`.
+    /// Number of rides in `rejected/<batch_id>.ndjson`.
     pub rejected: u64,
-    /// The rejected rides by reason.
+    /// Number of rejected rides by reason code.
     pub rejected_by_reason: Counts,
-    /// Rides without weather by reason.
+    /// Number of rides without weather by reason code.
     pub without_weather: Counts,
-    /// Rides with a label.
+    /// Number of rides with a label.
     pub labelled: u64,
-    /// Rides with a label and weather: what can be trained on.
+    /// Number of rides with a label and weather: those a model can be trained on.
     pub trainable: u64,
-    /// Rides served by each station.
+    /// Number of rides by the weather station that was joined to them (GHCN-Daily id).
     pub stations: BTreeMap<String, u64>,
-    /// The files, in the order of the batch.
+    /// The dataset files, in the order of the batch.
     pub files: Vec<DatasetFile>,
 }
 
@@ -68,35 +69,35 @@ pub const MANIFEST_SCHEMA: &str = "dataset-manifest.v1";
 pub struct DatasetFile {
     /// Path in the object store.
     pub path: String,
-    /// Size.
+    /// Size in bytes.
     pub bytes: u64,
-    /// Rides, not counting the header line.
+    /// Number of rides: lines without the header.
     pub rows: u64,
-    /// SHA-256, 64 hex digits.
+    /// SHA-256 of the file's bytes, 64 hex digits.
     pub sha256: String,
 }
 
-/// Which bytes a batch id stands for, and how they are cut: written once, before the first chunk is published, and kept.
-/// Other bytes under the same id are refused. The same bytes are cut the same way whenever they come again: the chunk size
-/// is the one setting on which that depends, and the claim's counts, whatever the settings say by then.
+/// Binds a batch id to its bytes and its chunk size. Written once, before the first chunk is published, and kept. Other
+/// bytes under the same id are refused. The same bytes are always split into the same chunks, because the chunk size of
+/// the claim takes precedence over the settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Claim {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// SHA-256 of the batch's bytes as they came.
+    /// SHA-256 of the batch's bytes as received, 64 hex digits.
     pub sha256: String,
-    /// Rides per chunk.
+    /// Number of rides per chunk, at least 1.
     pub chunk_size: u32,
-    /// What the publisher called it, for people.
+    /// The publisher's description of the batch, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// Where the bytes are in the object store, to replay the batch from.
+    /// Path of the batch's bytes in the object store, from which the batch can be replayed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
-    /// Number of this batch's entry in the batch log, counted from 1. Absent in claims from before the log existed.
+    /// Number of the batch's entry in the batch log, from 1. Absent in claims that are older than the log.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub listed: Option<u64>,
-    /// How the bytes are read.
+    /// How the rides are read from the bytes.
     #[serde(flatten)]
     pub reading: Reading,
 }

@@ -1,4 +1,4 @@
-//! What the fleet stores as JSON or CSV: one module per document.
+//! The documents that the fleet stores as JSON or CSV: one module per document.
 //!
 //! Depends on `features`, `reading` and `ride`.
 

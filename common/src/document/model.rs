@@ -1,13 +1,14 @@
-//! The model artefact, `models/<model>/<id>/model.json`: everything needed to score without this software.
+//! The model artefact, `models/<model>/<id>/model.json`. It suffices to score rides without this software.
 //!
 //! `P(service) = 1 / (1 + exp(-(intercept + Σ coefficient·x)))`, with the coefficients in original units.
 //!
-//! | file | what |
+//! | file | content |
 //! |---|---|
 //! | this one | the artefact |
-//! | [`evidence`] | how it was selected, and what speaks for it |
-//! | [`metrics`] | how good it is on some rides |
-//! | [`alias`] | which version is the champion, which the challenger |
+//! | [`settings`] | the training settings |
+//! | [`evidence`] | how penalty and threshold were selected, and the evidence for the features |
+//! | [`metrics`] | the quality of the model on a set of rides |
+//! | [`alias`] | which version is the champion, and which the challenger |
 
 pub mod alias;
 pub mod evidence;
@@ -28,187 +29,189 @@ use serde::{Deserialize, Serialize};
 /// Name of the artefact's schema.
 pub const MODEL_SCHEMA: &str = "model.v1";
 
-/// A trained model. A pure function of its dataset manifests and settings.
+/// A trained model. A pure function of its dataset manifests and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// `model.v1`.
+    /// [`MODEL_SCHEMA`].
     pub schema: String,
-    /// Model family.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// Derived from `datasets`, `settings` and the artefact's schema: 16 hex digits.
+    /// Id of this version, 16 hex digits, derived from `datasets`, `settings` and the artefact's schema.
     pub model_id: String,
-    /// Version of the trainer that wrote it.
+    /// Version of the trainer that wrote the artefact.
     pub trainer: String,
-    /// How it was trained.
+    /// The training settings.
     pub settings: TrainingSettings,
-    /// What it was trained on, by batch id.
+    /// The training datasets, ordered by batch id.
     pub datasets: Vec<TrainedOn>,
-    /// How many rides went where.
+    /// Numbers of rides used and left out.
     pub counts: TrainingCounts,
-    /// The breed whose rides alone it was trained on; absent: on those of all.
+    /// Breed of a breed model; absent in a global model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breed: Option<String>,
-    /// Id of the model of all rides whose coefficients are the centre of this one's penalty; absent: the centre is 0.
+    /// Id of the global model whose coefficients are the prior mean of this breed model; absent if the prior mean is 0.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub centre: Option<String>,
-    /// L2 penalty it was trained with: the chosen one of [`TrainingSettings::alphas`].
+    /// Strength of the L2 penalty: the selected value of [`TrainingSettings::alphas`].
     pub alpha: f64,
-    /// Log-odds of service at all features 0, original units.
+    /// Log-odds of service if all features are 0, in original units.
     pub intercept: f64,
-    /// Its standard error; absent when the information matrix is singular.
+    /// Standard error of `intercept`; absent if the information matrix is singular.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub intercept_standard_error: Option<f64>,
-    /// Log-odds at the training mean: the intercept in standardised units.
+    /// Log-odds of service at the mean of the training rides: the intercept in standardised units.
     pub intercept_standardised: f64,
-    /// One per feature it uses, in the order of [`super::features::FEATURES`].
+    /// One coefficient per used feature, in the order of [`FEATURES`].
     pub coefficients: Vec<Coefficient>,
-    /// Probability from which on the decision is service.
+    /// Smallest probability, 0 to 1, at which the decision is service.
     pub threshold: f64,
-    /// Largest absolute gradient component of the mean loss at the solution, standardised units: the certificate of
+    /// Largest absolute component of the gradient of the mean loss at the solution, in standardised units: the proof of
     /// convergence.
     pub gradient_norm: f64,
-    /// How penalty and threshold were chosen; absent when there was nothing to choose.
+    /// How penalty and threshold were selected; absent if there was nothing to select.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub selection: Option<Selection>,
-    /// What speaks for the features; absent in a model of one breed.
+    /// Evidence that the features predict service; absent in a breed model.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub evidence: Option<Evidence>,
-    /// What to be wary of.
+    /// Reasons for caution.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub warnings: Vec<Warning>,
-    /// How many of the rides it was trained on it gives which probability: equal parts of 0 … 1, the last one including 1.
+    /// Number of training rides by predicted probability: equal bins of 0 to 1, the last of which includes 1.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub predicted: Vec<u64>,
-    /// On the rides it was trained on.
+    /// Metrics on the training rides.
     pub train: Metrics,
-    /// On the rides held out; absent when there are none.
+    /// Metrics on the held-out rides; absent if there are none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub test: Option<Metrics>,
 }
 
-/// A dataset a model was trained on.
+/// A dataset that a model was trained on.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainedOn {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// SHA-256 of its manifest's bytes.
+    /// SHA-256 of the bytes of the dataset's manifest, 64 hex digits.
     pub manifest_sha256: String,
 }
 
-/// How many rides went where.
+/// Numbers of rides used and left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct TrainingCounts {
-    /// Rides of all datasets.
+    /// Rides in all datasets.
     pub rides: u64,
-    /// Left out: no label.
+    /// Left out because they have no label.
     pub unlabelled: u64,
-    /// Left out: no weather (of the labelled ones).
+    /// Labelled rides left out because they have no weather.
     pub without_weather: u64,
-    /// Left out: labelled and with weather, but with a value no ride can have, in a dataset older than the bounds of
-    /// [`crate::ride`].
+    /// Labelled rides with weather left out because a value exceeds the bounds of [`crate::ride`]; only in datasets
+    /// older than these bounds.
     #[serde(default)]
     pub out_of_range: u64,
-    /// Left out: the same ride id stands, with label and weather, in a batch with a smaller id.
+    /// Left out because a batch with a smaller id contains the same ride id, with label and weather.
     pub duplicates: u64,
-    /// Trained on.
+    /// Rides that the model was trained on.
     pub train: u64,
-    /// … of which ended in a service request.
+    /// Training rides that ended in a service request.
     pub train_service: u64,
-    /// Held out.
+    /// Held-out rides.
     pub test: u64,
-    /// … of which ended in a service request.
+    /// Held-out rides that ended in a service request.
     pub test_service: u64,
 }
 
-/// One feature's weight.
+/// The coefficient of one feature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Coefficient {
-    /// Feature.
+    /// Name of the feature.
     pub feature: String,
     /// Unit of the feature.
     pub unit: String,
-    /// Log-odds per original unit.
+    /// Log-odds per unit of the feature.
     pub per_unit: f64,
-    /// Log-odds per standard deviation.
+    /// Log-odds per standard deviation of the feature.
     pub standardised: f64,
-    /// Mean over the training rides, original units.
+    /// Mean over the training rides, in original units.
     pub mean: f64,
-    /// Standard deviation over the training rides (denominator n), original units; 0 for a constant feature, whose
-    /// weight is 0, or that of the model of all rides in a model of a breed.
+    /// Standard deviation over the training rides (denominator n), in original units. 0 for a constant feature; its
+    /// coefficient is then 0, or in a breed model that of the global model.
     pub std_dev: f64,
-    /// Smallest value trained on.
+    /// Smallest value among the training rides.
     pub min: f64,
-    /// Largest value trained on.
+    /// Largest value among the training rides.
     pub max: f64,
-    /// How sure the weight is; absent for a constant feature, when the information matrix is singular, and where the penalty rather
-    /// than the rides decides: under a strong one, and in models of breeds.
+    /// Uncertainty of the coefficient. Absent for a constant feature, for a singular information matrix, and where the
+    /// penalty outweighs the data: under a strong penalty and in breed models.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inference: Option<Inference>,
-    /// What values it was trained on.
+    /// Distribution of the feature over the training rides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub histogram: Option<Histogram>,
 }
 
-/// How sure a weight is. From the observed information of the penalised likelihood at the solution; without a penalty these are
-/// the classical (Wald) figures.
+/// Uncertainty of a coefficient, from the observed information of the penalised likelihood at the solution. Without a
+/// penalty these are the Wald statistics.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Inference {
     /// Standard error of [`Coefficient::per_unit`].
     pub standard_error: f64,
-    /// Weight over standard error.
+    /// Coefficient divided by its standard error.
     pub z: f64,
-    /// Two-sided: how likely a |z| as large were without any effect.
+    /// Two-sided p-value: probability of a |z| at least as large if the coefficient were 0.
     pub p_value: f64,
-    /// What the odds of service are multiplied by when the feature grows by [`Self::step`], with its 95 % interval.
+    /// Factor by which the odds of service change when the feature grows by [`Self::step`], with its 95 % interval.
     pub odds_ratio: Interval,
-    /// Units in a natural step, as in 100 tenths of °C.
+    /// Size of a natural step in units of the feature, for example 100 tenths of °C.
     pub step: f64,
-    /// The same in words, as in 10 °C.
+    /// The step in words, for example 10 °C.
     pub step_name: String,
 }
 
-/// How many values lie between which edges.
+/// Distribution of a feature over the training rides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Strictly rising. A value belongs to the bin of the largest edge that is not above it; below the first edge is a bin, too.
+    /// Edges between bins, strictly ascending. A value belongs to the bin of the largest edge that does not exceed it;
+    /// values below the first edge have a bin of their own.
     pub edges: Vec<f64>,
-    /// Rides by bin: one more than edges.
+    /// Number of rides by bin; one bin more than edges.
     pub rides: Vec<u64>,
-    /// … of which ended in a service request.
+    /// Number of these rides that ended in a service request, by bin.
     pub services: Vec<u64>,
-    /// Mean value by bin; 0 in a bin without rides.
+    /// Mean value of the feature by bin; 0 in a bin without rides.
     pub mean: Vec<f64>,
-    /// Mean probability by the model, by bin; 0 in a bin without rides.
+    /// Mean predicted probability by bin; 0 in a bin without rides.
     pub mean_probability: Vec<f64>,
 }
 
 impl Histogram {
-    /// The bin of a value: the number of edges that are not above it.
+    /// Returns the bin of a value: the number of edges that do not exceed it.
     pub fn bin(&self, value: f64) -> usize {
         self.edges.partition_point(|edge| *edge <= value)
     }
 }
 
 impl Model {
-    /// Log-odds of service for the features it uses, in the order of its coefficients, original units.
+    /// Returns the log-odds of service. `features` holds the used features in the order of the coefficients, in
+    /// original units.
     pub fn log_odds(&self, features: &[f64]) -> f64 {
         self.intercept + self.coefficients.iter().zip(features).map(|(c, x)| c.per_unit * x).sum::<f64>()
     }
 
-    /// Where the features it uses stand in [`FEATURES`]; `None` when it uses one that is not there, or has them in another order.
+    /// Returns the positions of the used features in [`FEATURES`]; `None` if a feature is unknown or the order differs.
     pub fn used(&self) -> Option<Vec<usize>> {
         let position = |c: &Coefficient| FEATURES.iter().position(|f| f.name == c.feature && f.unit == c.unit);
         let used: Vec<usize> = self.coefficients.iter().map(position).collect::<Option<_>>()?;
         used.is_sorted_by(|a, b| a < b).then_some(used)
     }
 
-    /// Probability of service for the features it uses, in the order of its coefficients, original units.
+    /// Returns the probability of service, 0 to 1. `features` is as for [`Self::log_odds`].
     pub fn probability(&self, features: &[f64]) -> f64 {
         logistic(self.log_odds(features))
     }
 }
 
-/// `1 / (1 + exp(-z))`, without overflow at either end.
+/// Returns `1 / (1 + exp(-z))` without overflow.
 pub fn logistic(z: f64) -> f64 {
     if z >= 0.0 {
         1.0 / (1.0 + (-z).exp())

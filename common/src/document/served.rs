@@ -1,140 +1,142 @@
-//! What scorers were asked and what they answered, and how far that is from what the model was trained on.
+//! Serving statistics: counts and histograms of scored rides, and their drift from the training rides.
 //!
 //! ```text
-//! served/<model>/<id>/<date>/<scorer>.json   one process' counts of a day      [`Served`], `served.v1`
-//! scored/<model>/<id>/<date>/<scorer>.csv    rides it scored, by id            [`write_scored`], [`read_scored`]
+//! served/<model>/<id>/<date>/<scorer>.json   counts of one process and day          [`Served`], `served.v1`
+//! scored/<model>/<id>/<date>/<scorer>.csv    ids and probabilities of scored rides  [`write_scored`], [`read_scored`]
 //! ```
 //!
-//! A snapshot has a size that depends on the model alone, never on how much was asked. Those of many processes and days are added up
-//! ([`Tally::add`]) and held against the artefact ([`drift`]).
+//! The size of a snapshot depends on the model alone, never on the number of requests. The snapshots of several
+//! processes and days are summed ([`Tally::add`]) and compared with the artefact ([`drift`]).
 
 use crate::document::model::{Histogram, Model};
 use serde::{Deserialize, Serialize};
 
-/// Name of the snapshot's schema.
+/// Name of the schema of [`Served`].
 pub const SERVED_SCHEMA: &str = "served.v1";
-/// Parts of 0 … 1 that answers are counted in where the artefact says nothing else.
-pub const PROBABILITY_PARTS: usize = 20;
-/// Parts of -1 … 1 that differences between challenger and champion are counted in.
-pub const DIFFERENCE_PARTS: usize = 20;
-/// Challengers that are remembered beside one champion at most; the newest stay.
+/// Number of bins of 0 to 1 for probabilities, if the artefact has no [`Model::predicted`].
+pub const PROBABILITY_BINS: usize = 20;
+/// Number of bins of -1 to 1 for differences between challenger and champion.
+pub const DIFFERENCE_BINS: usize = 20;
+/// Maximum number of challengers counted beside one champion; the newest stay.
 pub const SHADOWS_MAX: usize = 4;
-/// Upper ends of the times that reading a breed's model took, milliseconds; whatever took longer is counted beyond them.
+/// Upper ends of the bins for load times of breed models, in milliseconds; a last bin counts longer ones.
 pub const LOAD_MS: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250.0, 1_000.0];
 
-/// What one scorer process was asked and answered with one version on one day (UTC): `served.v1`.
+/// Serving statistics of one scorer process, one model version and one day (UTC).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Served {
     /// [`SERVED_SCHEMA`].
     pub schema: String,
-    /// Model family.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// The version that answered.
+    /// Id of the model version, 16 hex digits.
     pub model_id: String,
     /// The day, `YYYY-MM-DD` in UTC.
     pub date: String,
-    /// The process, by a name it made up.
+    /// Name of the scorer process, chosen by itself.
     pub scorer: String,
     /// The counts.
     pub tally: Tally,
 }
 
-/// Counts of rides by one version. Those of a breed's model are of the rides it scored. Those of the model of all rides are of every
-/// ride that was answered while it was the champion, also of those that the models of breeds beside it scored: answers are counted as
-/// they were given, and features and probabilities as this version sees the ride, so that they can be held against what it was
-/// trained on.
+/// Counts of rides for one model version. A breed model counts the rides that it scored. A global model counts every
+/// ride scored while it was the champion, including those that its breed models scored. Decisions are counted as
+/// returned; features and probabilities are counted as this version computes them, so that they can be compared with
+/// its training rides.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Tally {
-    /// Rides that were answered.
+    /// Number of scored rides.
     pub rides: u64,
-    /// … of which the decision that was answered is service.
+    /// Number of these rides with the decision service.
     pub service: u64,
-    /// Rides by value, for each feature whose histogram the artefact has; those that lack a feature this version uses are not in it.
+    /// Number of rides by value, for each feature that has a histogram in the artefact. Excludes rides that lack a
+    /// feature this version uses.
     pub features: Vec<FeatureTally>,
-    /// The same rides by the probability this version gives them, whoever answered: equal parts of 0 … 1, as many as
-    /// [`Model::predicted`] has, the last one including 1.
+    /// Number of the same rides by the probability of this version, whichever model produced the answer: equal bins of
+    /// 0 to 1, as many as [`Model::predicted`] has; the last bin includes 1.
     pub probabilities: Vec<u64>,
-    /// Rides that named a breed whose model did not score them; in the tally of the model of all rides.
+    /// Rides that named a breed but were scored by the global model; counted by global models only.
     pub fallbacks: Fallbacks,
-    /// Rides that the models of breeds scored, but whose own counts do not have them: there were too many versions at a time; in the
-    /// tally of the model of all rides.
+    /// Number of rides that breed models scored but did not count, because too many versions were in use at a time;
+    /// counted by global models only.
     #[serde(default)]
     pub uncounted: u64,
-    /// Challengers that scored the same rides unheard, oldest first; in the tally of the model of all rides.
+    /// Challengers that scored the same rides in shadow, oldest first; counted by global models only.
     pub shadows: Vec<Shadow>,
-    /// How the models of breeds were kept; in the tally of the model of all rides.
+    /// Use of the cache of breed models; counted by global models only.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breeds: Option<BreedCache>,
 }
 
-/// What values of a feature were asked for.
+/// Distribution of one feature over the scored rides.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct FeatureTally {
-    /// The feature.
+    /// Name of the feature.
     pub feature: String,
-    /// Rides by bin of the artefact's histogram.
+    /// Number of rides by bin of the artefact's histogram.
     pub rides: Vec<u64>,
 }
 
-/// Why breeds were of no account, in rides; see [`super::message::Fallback`].
+/// Number of rides by the reason why no breed model scored them; see [`crate::message::Fallback`].
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fallbacks {
     /// The breed has no model beside the champion.
     pub no_breed_model: u64,
-    /// Its model was still being read.
+    /// The breed model was still being loaded.
     pub loading: u64,
-    /// Its model could not be read or served.
+    /// The breed model could not be read or served.
     pub unavailable: u64,
 }
 
-/// What a challenger would have answered to rides that the champion, or the models of breeds beside it, did answer.
+/// Shadow scores of a challenger, compared with the returned scores of the champion and its breed models.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Shadow {
-    /// The challenger.
+    /// Id of the challenger, 16 hex digits.
     pub model_id: String,
-    /// Rides that were answered and that it scored, too.
+    /// Number of scored rides that the challenger scored as well.
     pub rides: u64,
-    /// Rides that were answered, but that it cannot score.
+    /// Number of scored rides that the challenger cannot score.
     pub unscored: u64,
-    /// Sum of the differences, challenger's probability minus the one that was answered.
+    /// Sum of the differences: the challenger's probability minus the returned one.
     pub difference_sum: f64,
-    /// Sum of their absolute values.
+    /// Sum of the absolute differences.
     pub absolute_sum: f64,
-    /// The largest absolute value.
+    /// Largest absolute difference, 0 to 1.
     pub largest: f64,
-    /// Rides whose decision would have been another.
+    /// Number of rides for which the challenger's decision differs.
     pub decisions: u64,
-    /// Rides by difference: equal parts of -1 … 1, the last one including 1.
+    /// Number of rides by difference: equal bins of -1 to 1; the last bin includes 1.
     pub differences: Vec<u64>,
 }
 
-/// How the models of breeds were kept in memory.
+/// Use of the in-memory cache of breed models.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct BreedCache {
-    /// Times that a breed asked for was in memory, one for each breed of a request; that it is known to have no model counts, too.
+    /// Number of lookups that the cache answered, one per breed of a request; includes breeds known to have no model.
     pub hits: u64,
-    /// Times that it was not.
+    /// Number of lookups that the cache could not answer.
     pub misses: u64,
-    /// Readings from the store, of those that were not in memory.
+    /// Number of loads from the store after a miss.
     pub loads: u64,
-    /// Breeds that gave their place to others.
+    /// Number of breeds evicted to make room for others.
     pub evictions: u64,
-    /// What the readings took together, milliseconds.
+    /// Total time of the loads in milliseconds.
     pub load_ms_sum: f64,
-    /// The longest of them.
+    /// Time of the longest load in milliseconds.
     pub load_ms_max: f64,
-    /// Readings by what they took: one for each of [`LOAD_MS`], and one for those beyond.
+    /// Number of loads by time: one bin for each of [`LOAD_MS`], and one for longer loads.
     pub loads_by_ms: Vec<u64>,
 }
 
-/// The part of `from … to` that `value` lies in, of `parts` equal ones; what lies outside belongs to the first or the last.
-pub fn part_of(value: f64, from: f64, to: f64, parts: usize) -> usize {
-    let scaled = (value - from) / (to - from) * parts as f64;
-    // A cast saturates: below 0, and what is no number, is 0.
-    (scaled as usize).min(parts.saturating_sub(1))
+/// Returns the bin of `value` among `bins` equal ones from `from` to `to`. A value outside belongs to the first or the
+/// last bin.
+pub fn bin_of(value: f64, from: f64, to: f64, bins: usize) -> usize {
+    let scaled = (value - from) / (to - from) * bins as f64;
+    // The cast saturates: negative values and NaN become 0.
+    (scaled as usize).min(bins.saturating_sub(1))
 }
 
-/// Adds up; the longer of the two decides how many there are.
+/// Adds `from` to `into` element by element; `into` grows to the longer length.
 fn add_all(into: &mut Vec<u64>, from: &[u64]) {
     if into.len() < from.len() {
         into.resize(from.len(), 0);
@@ -145,7 +147,7 @@ fn add_all(into: &mut Vec<u64>, from: &[u64]) {
 }
 
 impl Tally {
-    /// Adds what another process, or the same one on another day, counted of the same version.
+    /// Adds the counts of another process or day for the same version.
     pub fn add(&mut self, other: &Self) {
         self.rides = self.rides.saturating_add(other.rides);
         self.service = self.service.saturating_add(other.service);
@@ -169,22 +171,22 @@ impl Tally {
         }
     }
 
-    /// The counts of a challenger. Of more than [`SHADOWS_MAX`] the oldest is forgotten.
+    /// Returns the counts of a challenger, new if it has none. Beyond [`SHADOWS_MAX`] the oldest challenger is dropped.
     pub fn shadow(&mut self, model_id: &str) -> &mut Shadow {
         let known = self.shadows.iter().position(|shadow| shadow.model_id == model_id);
-        let place = known.unwrap_or_else(|| {
+        let index = known.unwrap_or_else(|| {
             if self.shadows.len() >= SHADOWS_MAX {
                 self.shadows.remove(0);
             }
             self.shadows.push(Shadow::new(model_id));
             self.shadows.len() - 1
         });
-        &mut self.shadows[place]
+        &mut self.shadows[index]
     }
 }
 
 impl Shadow {
-    /// Nothing counted yet.
+    /// Returns empty counts.
     pub fn new(model_id: &str) -> Self {
         Self {
             model_id: model_id.to_owned(),
@@ -194,21 +196,22 @@ impl Shadow {
             absolute_sum: 0.0,
             largest: 0.0,
             decisions: 0,
-            differences: vec![0; DIFFERENCE_PARTS],
+            differences: vec![0; DIFFERENCE_BINS],
         }
     }
 
-    /// Counts a ride that both scored: `difference` is the challenger's probability minus the one that was answered.
+    /// Counts a ride that both models scored. `difference` is the challenger's probability minus the returned one;
+    /// `other_decision` is whether the decisions differ.
     pub fn count(&mut self, difference: f64, other_decision: bool) {
         self.rides += 1;
         self.difference_sum += difference;
         self.absolute_sum += difference.abs();
         self.largest = self.largest.max(difference.abs());
         self.decisions += u64::from(other_decision);
-        self.differences[part_of(difference, -1.0, 1.0, DIFFERENCE_PARTS)] += 1;
+        self.differences[bin_of(difference, -1.0, 1.0, DIFFERENCE_BINS)] += 1;
     }
 
-    /// Adds counts of the same challenger beside the same champion.
+    /// Adds the counts of another process or day for the same challenger and champion.
     pub fn add(&mut self, other: &Self) {
         self.rides = self.rides.saturating_add(other.rides);
         self.unscored = self.unscored.saturating_add(other.unscored);
@@ -219,19 +222,19 @@ impl Shadow {
         add_all(&mut self.differences, &other.differences);
     }
 
-    /// Mean difference; `None` before the first ride.
+    /// Returns the mean difference; `None` without rides.
     pub fn mean(&self) -> Option<f64> {
         (self.rides > 0).then(|| self.difference_sum / self.rides as f64)
     }
 
-    /// Mean of the absolute differences; `None` before the first ride.
+    /// Returns the mean absolute difference; `None` without rides.
     pub fn mean_absolute(&self) -> Option<f64> {
         (self.rides > 0).then(|| self.absolute_sum / self.rides as f64)
     }
 }
 
 impl BreedCache {
-    /// Counts a reading that took so long, milliseconds.
+    /// Counts a load that took `took_ms` milliseconds.
     pub fn loaded(&mut self, took_ms: f64) {
         self.loads += 1;
         self.load_ms_sum += took_ms;
@@ -240,7 +243,7 @@ impl BreedCache {
         self.loads_by_ms[LOAD_MS.partition_point(|end| *end < took_ms)] += 1;
     }
 
-    /// Adds what another process counted.
+    /// Adds the counts of another process.
     pub fn add(&mut self, other: &Self) {
         self.hits = self.hits.saturating_add(other.hits);
         self.misses = self.misses.saturating_add(other.misses);
@@ -251,57 +254,57 @@ impl BreedCache {
         add_all(&mut self.loads_by_ms, &other.loads_by_ms);
     }
 
-    /// Share of lookups that found the breed in memory; `None` before the first.
+    /// Returns the share of lookups that the cache answered, 0 to 1; `None` without lookups.
     pub fn hit_rate(&self) -> Option<f64> {
-        let asked = self.hits.saturating_add(self.misses);
-        (asked > 0).then(|| self.hits as f64 / asked as f64)
+        let lookups = self.hits.saturating_add(self.misses);
+        (lookups > 0).then(|| self.hits as f64 / lookups as f64)
     }
 }
 
-/// How far what was asked and answered is from what the model was trained on.
+/// Drift of the scored rides from the training rides of a model.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Drift {
-    /// Rides served.
+    /// Number of scored rides.
     pub rides: u64,
-    /// By feature, in the order of the model.
+    /// Shift of each feature, in the order of the model's coefficients.
     pub features: Vec<Shift>,
-    /// Of the probabilities; absent where the artefact does not say how its own were distributed.
+    /// Shift of the predicted probabilities; absent if the artefact has no [`Model::predicted`].
     pub probability: Option<Shift>,
 }
 
-/// How far one distribution is from another.
+/// Shift of one distribution against that of the training rides.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Shift {
-    /// The feature, or `probability`.
+    /// Name of the feature, or `probability`.
     pub of: String,
-    /// Population stability index, see [`stability_index`]; absent when nothing was served.
+    /// Population stability index, see [`stability_index`]; absent if no ride was scored.
     pub psi: Option<f64>,
-    /// What the index exceeds in one of twenty cases although nothing has changed, just because there are so few rides.
+    /// 95th percentile of the index without any shift, for these numbers of rides.
     pub by_chance: Option<f64>,
-    /// Rides trained on, by bin.
+    /// Number of training rides by bin.
     pub trained: Vec<u64>,
-    /// Rides served, by the same bins.
+    /// Number of scored rides by bin.
     pub served: Vec<u64>,
-    /// Edges of the bins: below the first, between each two, from the last on.
+    /// Edges between the bins, ascending; one less than bins.
     pub edges: Vec<f64>,
 }
 
-/// What a population stability index is customarily taken for.
+/// Customary interpretation of a population stability index.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Level {
-    /// Below 0.1, or no more than chance does with so few rides.
+    /// Below 0.1, or at most [`Shift::by_chance`].
     Stable,
-    /// From 0.1: look at it.
+    /// From 0.1: worth a look.
     Moderate,
-    /// From 0.25: the model is asked about rides unlike those it was trained on.
+    /// From 0.25: the scored rides differ from the training rides.
     Large,
 }
 
 impl Shift {
     fn new(of: &str, edges: Vec<f64>, trained: &[u64], served: Vec<u64>) -> Self {
         let (trained_rides, served_rides): (u64, u64) = (trained.iter().sum(), served.iter().sum());
-        // One that is empty on both sides cannot differ.
+        // A bin that is empty on both sides cannot differ.
         let bins = trained.iter().zip(&served).filter(|(trained, served)| **trained + **served > 0).count();
         Self {
             of: of.to_owned(),
@@ -313,7 +316,7 @@ impl Shift {
         }
     }
 
-    /// What the index means; `None` when nothing was served.
+    /// Returns the interpretation of the index; `None` if no ride was scored.
     pub fn level(&self) -> Option<Level> {
         let psi = self.psi?;
         Some(match self.by_chance {
@@ -325,7 +328,7 @@ impl Shift {
     }
 }
 
-/// Holds what was served against what the model was trained on.
+/// Compares the scored rides with the training rides of the model.
 pub fn drift(model: &Model, tally: &Tally) -> Drift {
     let features = model.coefficients.iter().filter_map(|coefficient| {
         let Histogram { edges, rides, .. } = coefficient.histogram.as_ref()?;
@@ -333,21 +336,22 @@ pub fn drift(model: &Model, tally: &Tally) -> Drift {
         let served = served.map_or_else(|| vec![0; rides.len()], |served| served.rides.clone());
         Some(Shift::new(&coefficient.feature, edges.clone(), rides, served))
     });
-    let parts = model.predicted.len();
-    let probability = (parts > 0).then(|| {
-        let edges = (1..parts).map(|edge| edge as f64 / parts as f64).collect();
+    let bins = model.predicted.len();
+    let probability = (bins > 0).then(|| {
+        let edges = (1..bins).map(|edge| edge as f64 / bins as f64).collect();
         let mut served = tally.probabilities.clone();
-        served.resize(served.len().max(parts), 0);
+        served.resize(served.len().max(bins), 0);
         Shift::new("probability", edges, &model.predicted, served)
     });
     Drift { rides: tally.rides, features: features.collect(), probability }
 }
 
-/// The population stability index `Σ (a − e) · ln(a / e)` over the bins, `e` being the share of a bin in what was expected and `a`
-/// in what came. It is 0 for the same shares and never negative. By custom up to 0.1 passes for the same population, up to 0.25 for
-/// a moderate shift, more for a large one. An empty bin has no logarithm: no share counts for less than 1/10,000.
+/// Returns the population stability index `Σ (a − e) · ln(a / e)` over the bins, where `e` is the expected and `a` the
+/// actual share of a bin. It is 0 for equal shares and never negative. By custom, values below 0.1 mean the same
+/// population, values below 0.25 a moderate shift, and larger values a large shift. Shares are at least 1/10,000,
+/// because an empty bin has no logarithm.
 ///
-/// `None` when one of both is empty, or they have not the same bins.
+/// `None` if either side has no counts, or the numbers of bins differ.
 pub fn stability_index(expected: &[u64], actual: &[u64]) -> Option<f64> {
     const SHARE_MIN: f64 = 1e-4;
     let total = |counts: &[u64]| counts.iter().map(|count| *count as f64).sum::<f64>();
@@ -363,8 +367,9 @@ pub fn stability_index(expected: &[u64], actual: &[u64]) -> Option<f64> {
     Some(terms.sum())
 }
 
-/// Without any shift the index times `n·m / (n + m)` is distributed like chi-square with one degree of freedom less than there are
-/// bins; this is the 95th percentile (by Wilson and Hilferty) as an index.
+/// Returns the 95th percentile of the index without any shift. The index times `n·m / (n + m)` then follows a
+/// chi-square distribution with one degree of freedom less than there are bins; its percentile is approximated after
+/// Wilson and Hilferty.
 fn by_chance(bins: usize, trained: u64, served: u64) -> Option<f64> {
     const NORMAL_95: f64 = 1.644_853_626_951_472_2;
     if bins < 2 || trained == 0 || served == 0 {
@@ -376,38 +381,38 @@ fn by_chance(bins: usize, trained: u64, served: u64) -> Option<f64> {
     Some(chi_square * (1.0 / trained as f64 + 1.0 / served as f64))
 }
 
-/// Columns of a file of scored rides.
+/// Columns of a file of scored rides: the id, and the probability from 0 to 1.
 pub const SCORED_COLUMNS: [&str; 2] = ["ride_id", "probability"];
 
-/// A file of scored rides that is none.
+/// A file that is not one of scored rides.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("not rides with their probability: {0}")]
+#[error("not a file of scored rides: {0}")]
 pub struct BrokenScores(String);
 
-/// Scored rides as CSV with a header.
+/// Writes scored rides as CSV with a header.
 ///
 /// # Errors
-/// Never, into memory; the CSV writer cannot promise that.
+/// Never fails: the output is in memory. The CSV writer's signature requires the error.
 pub fn write_scored<'a>(rides: impl Iterator<Item = (&'a str, f64)>) -> Result<Vec<u8>, BrokenScores> {
     let broken = |error: &dyn std::fmt::Display| BrokenScores(error.to_string());
     let mut writer = csv::Writer::from_writer(Vec::new());
     writer.write_record(SCORED_COLUMNS).map_err(|error| broken(&error))?;
     for (ride_id, probability) in rides {
-        // The debug form is the shortest that reads back as the same number, with an exponent where that is shorter.
+        // The debug form is the shortest that parses to the same number; it uses an exponent where that is shorter.
         writer.write_record([ride_id, &format!("{probability:?}")]).map_err(|error| broken(&error))?;
     }
     writer.into_inner().map_err(|error| broken(&error))
 }
 
-/// Reads what [`write_scored`] wrote: id and probability, in the order of the file.
+/// Reads a file that [`write_scored`] wrote: ids and probabilities, in the order of the file.
 ///
 /// # Errors
-/// When it is something else.
+/// Fails if the header or a probability is invalid.
 pub fn read_scored(csv: &[u8]) -> Result<Vec<(String, f64)>, BrokenScores> {
     let mut reader = csv::Reader::from_reader(csv);
     let header = reader.headers().map_err(|error| BrokenScores(error.to_string()))?;
     if header != SCORED_COLUMNS.as_slice() {
-        return Err(BrokenScores(format!("its columns are {header:?}; expected {SCORED_COLUMNS:?}")));
+        return Err(BrokenScores(format!("the columns are {header:?}; expected {SCORED_COLUMNS:?}")));
     }
     let rows = reader.into_records().enumerate().map(|(row, record)| {
         let record = record.map_err(|error| BrokenScores(error.to_string()))?;
@@ -465,34 +470,34 @@ mod tests {
     }
 
     proptest! {
-        /// In whatever order the snapshots of many processes are added up, the sum is the same.
+        /// The sum of the snapshots does not depend on their order.
         #[test]
         fn tallies_add_up_in_any_order(a in tally(), b in tally(), c in tally()) {
-            let (there, back) = (sum(&[&a, &b, &c]), sum(&[&c, &b, &a]));
-            prop_assert_eq!(there.rides, a.rides + b.rides + c.rides);
-            prop_assert_eq!((there.rides, there.service, there.fallbacks), (back.rides, back.service, back.fallbacks));
-            prop_assert_eq!((&there.features, &there.probabilities), (&back.features, &back.probabilities));
-            for (shadow, other) in there.shadows.iter().zip(&back.shadows) {
+            let (forward, back) = (sum(&[&a, &b, &c]), sum(&[&c, &b, &a]));
+            prop_assert_eq!(forward.rides, a.rides + b.rides + c.rides);
+            prop_assert_eq!((forward.rides, forward.service, forward.fallbacks), (back.rides, back.service, back.fallbacks));
+            prop_assert_eq!((&forward.features, &forward.probabilities), (&back.features, &back.probabilities));
+            for (shadow, other) in forward.shadows.iter().zip(&back.shadows) {
                 prop_assert_eq!((shadow.rides, &shadow.differences), (other.rides, &other.differences));
                 prop_assert!((shadow.difference_sum - other.difference_sum).abs() < 1e-9);
                 prop_assert_eq!(shadow.rides, shadow.differences.iter().sum::<u64>());
                 prop_assert!(shadow.mean_absolute().is_none_or(|mean| mean <= shadow.largest + 1e-12));
             }
-            let cache = there.breeds.unwrap();
+            let cache = forward.breeds.unwrap();
             prop_assert_eq!(cache.loads, cache.loads_by_ms.iter().sum::<u64>());
             prop_assert_eq!(cache.misses, cache.loads);
         }
 
-        /// Shares that are the same have an index of 0, however many rides there are of each.
+        /// Equal shares have an index of 0, whatever the numbers of rides.
         #[test]
-        fn the_same_shares_have_no_index(counts in vec(0u64..1_000, 1..12), factor in 1u64..1_000) {
+        fn equal_shares_have_an_index_of_zero(counts in vec(0u64..1_000, 1..12), factor in 1u64..1_000) {
             prop_assume!(counts.iter().sum::<u64>() > 0);
             let more: Vec<u64> = counts.iter().map(|count| count * factor).collect();
             let index = stability_index(&counts, &more).unwrap();
             prop_assert!(index.abs() < 1e-12, "{}", index);
         }
 
-        /// Whatever comes, the index is a number, not negative, and the same from both sides.
+        /// The index is finite, not negative, and symmetric.
         #[test]
         fn the_index_is_never_negative(pairs in vec((0u64..1_000_000, 0u64..1_000_000), 1..12)) {
             let (expected, actual): (Vec<u64>, Vec<u64>) = pairs.into_iter().unzip();
@@ -502,7 +507,7 @@ mod tests {
             prop_assert!((index - stability_index(&actual, &expected).unwrap()).abs() < 1e-9);
         }
 
-        /// The more rides move from one bin to another, the larger is the index.
+        /// The index grows with the number of rides that move from one bin to another.
         #[test]
         fn the_index_grows_with_the_shift(counts in vec(100u64..10_000, 2..12), from in any::<prop::sample::Index>()) {
             let from = from.index(counts.len());
@@ -518,7 +523,7 @@ mod tests {
             }
         }
 
-        /// Scored rides read back as they were written, whatever their ids are.
+        /// Scored rides with any ids read back unchanged.
         #[test]
         fn scored_rides_read_back(rides in vec((any::<String>(), 0.0..=1.0), 0..20)) {
             let csv = write_scored(rides.iter().map(|(id, probability)| (id.as_str(), *probability))).unwrap();
@@ -526,9 +531,9 @@ mod tests {
         }
     }
 
-    /// By hand: halves that become a quarter and three quarters.
+    /// Compares with a calculation by hand: two halves become a quarter and three quarters.
     #[test]
-    fn the_index_is_that_of_the_formula() {
+    fn the_index_follows_its_formula() {
         let index = stability_index(&[50, 50], &[25, 75]).unwrap();
         let expected = -0.25 * 0.5f64.ln() + 0.25 * 1.5f64.ln();
         assert!((index - expected).abs() < 1e-15, "{index}");
@@ -554,15 +559,15 @@ mod tests {
     }
 
     #[test]
-    fn a_part_holds_its_lower_end_and_the_last_one_its_upper() {
-        for (value, part) in [(-1.0, 0), (0.0, 0), (0.0499, 0), (0.05, 1), (0.95, 19), (1.0, 19), (f64::NAN, 0)] {
-            assert_eq!(part_of(value, 0.0, 1.0, 20), part, "{value}");
+    fn a_bin_includes_its_lower_end_and_the_last_bin_its_upper_end() {
+        for (value, bin) in [(-1.0, 0), (0.0, 0), (0.0499, 0), (0.05, 1), (0.95, 19), (1.0, 19), (f64::NAN, 0)] {
+            assert_eq!(bin_of(value, 0.0, 1.0, 20), bin, "{value}");
         }
-        assert_eq!(part_of(0.0, -1.0, 1.0, 20), 10);
+        assert_eq!(bin_of(0.0, -1.0, 1.0, 20), 10);
     }
 
     #[test]
-    fn what_is_no_file_of_scores_is_refused() {
+    fn an_invalid_file_of_scored_rides_is_refused() {
         for broken in ["", "id,probability\na,0.5\n", "ride_id,probability\na\n", "ride_id,probability\na,1.5\n"] {
             assert!(read_scored(broken.as_bytes()).is_err(), "{broken:?}");
         }

@@ -1,14 +1,14 @@
-//! The exchanges of the fleet, by name.
+//! Names of the fleet's exchanges, without the namespace.
 
-/// Where publishers hand in batches. Takes any routing key.
+/// Batches from publishers, with any routing key.
 pub const INGEST: &str = "ingest";
-/// Work between the stages, routed by kind.
+/// Work between the stages, routed by message kind.
 pub const WORK: &str = "work";
-/// What has happened, for whoever wants to know.
+/// Events, for any number of subscribers.
 pub const EVENTS: &str = "events";
-/// Requests that are answered: for scores, for weather.
+/// Requests for scores and for weather, which workers answer.
 pub const RPC: &str = "rpc";
-/// Rungs: messages that wait before they are tried again.
+/// Messages on their way into a retry queue, and back to their work queue.
 pub const RETRY: &str = "retry";
-/// Dead letters.
+/// Dead letters, routed by the work queue they come from.
 pub const DEAD: &str = "dead";

@@ -1,4 +1,4 @@
-//! The fleet as data: exchanges, queues and bindings, and who may do what with them.
+//! The fleet as data: exchanges, queues and bindings, and the permissions of each user.
 //!
 //! Depends on `message` and `delivery`.
 

@@ -1,20 +1,20 @@
-//! One RabbitMQ user for each worker and each kind of outsider, and the least each can do its work with: derived from the
-//! [`Topology`], so that the two cannot drift apart.
+//! One RabbitMQ user for each worker and each kind of external client, with the least permissions that suffice: derived
+//! from the [`Topology`], so that the two always agree.
 //!
 //! ```text
-//! configure   make and remove            an operator's affair; others only make temporary queues, whose names the
-//!                                        broker gives
-//! write       publish to an exchange     what it publishes, its own retries and dead letters
-//! read        consume from a queue,      its own queue; the exchanges it listens to
+//! configure   declare and delete         for operators; others only declare temporary queues, whose names the
+//!                                        broker assigns
+//! write       publish to an exchange     for its messages, its own retries and dead letters
+//! read        consume from a queue,      for its own queue and the exchanges it subscribes to
 //!             bind to an exchange
-//! topics      which routing keys, at an exchange it may write to or bind to
+//! topics      allowed routing keys, at an exchange it may write to or bind to
 //! ```
 //!
-//! RabbitMQ matches a pattern anywhere in a name (PCRE), hence the anchors; an empty one matches no name. The default
-//! exchange is known as `amq.default` here. It routes to any queue and takes no limit on routing keys: the user of a worker that
-//! answers may put messages into any queue. The worker itself does so only into reply addresses
-//! ([`super::reply_address`]), whatever a request asks for. Looking at a queue that is there (a passive declaration) needs no
-//! permission, purging one needs what reading it does.
+//! RabbitMQ searches a pattern anywhere in a name (PCRE), so every pattern has anchors; an empty pattern matches no
+//! name. Permissions name the default exchange `amq.default`. It routes to any queue and allows no restriction of
+//! routing keys, so the user of a worker that answers requests may publish into any queue. The worker itself publishes
+//! only to reply addresses ([`super::reply_address`]), whatever a request names. A passive declaration of an existing
+//! queue needs no permission; purging a queue needs the permission to read it.
 
 use crate::{
     delivery::reply_address::TEMPORARY_PREFIX,
@@ -26,7 +26,7 @@ use crate::{
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// The user who makes the topology and looks after the fleet.
+/// The user who declares the topology and operates the fleet.
 pub const OPERATOR: &str = topology::OPERATOR;
 /// The default exchange, as permissions name it.
 const DEFAULT_EXCHANGE: &str = r"amq\.default";
@@ -36,18 +36,18 @@ pub const NOTHING: &str = "^$";
 /// The users of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Permissions {
-    /// One for each process in the order of the flow, then those outside, the operator last.
+    /// One user for each process in the order of the flow, then the external clients, the operator last.
     pub users: Vec<UserPermissions>,
 }
 
-/// What one user may do in the fleet's virtual host. All patterns are PCRE.
+/// Permissions of one user in the fleet's virtual host. All patterns are PCRE.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct UserPermissions {
-    /// The user's name: the role's, prefixed by the namespace.
+    /// Name of the user: the role, prefixed by the namespace.
     pub user: String,
-    /// The role: a process, or who stands outside.
+    /// The role: a process, or a kind of external client.
     pub role: &'static str,
-    /// RabbitMQ's tags: what the user sees of the management pages.
+    /// RabbitMQ's user tags: access to the management interface.
     pub tags: &'static [&'static str],
     /// Exchanges and queues it may declare and delete.
     pub configure: String,
@@ -55,14 +55,14 @@ pub struct UserPermissions {
     pub write: String,
     /// Queues it may consume from, exchanges it may bind to.
     pub read: String,
-    /// Narrower at these topic exchanges.
+    /// Restrictions of routing keys at these topic exchanges.
     pub topics: Vec<TopicPermissions>,
 }
 
-/// Routing keys a user may use at one topic exchange.
+/// Patterns of the routing keys that a user may use at one topic exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct TopicPermissions {
-    /// The exchange.
+    /// Name of the exchange, with the namespace.
     pub exchange: String,
     /// Routing keys it may publish with.
     pub write: String,
@@ -71,7 +71,7 @@ pub struct TopicPermissions {
 }
 
 impl Permissions {
-    /// The users of the fleet whose names begin with `namespace`.
+    /// Returns the users of the fleet with this namespace.
     pub fn of_fleet(namespace: &str) -> Self {
         let topology = Topology::of_fleet(namespace);
         let mut users: Vec<UserPermissions> =
@@ -83,13 +83,13 @@ impl Permissions {
         Self { users }
     }
 
-    /// The user of that role.
+    /// Returns the user with this role.
     pub fn of_role(&self, role: &str) -> Option<&UserPermissions> {
         self.users.iter().find(|user| user.role == role)
     }
 }
 
-/// Collects the names a user gets by on.
+/// Collects the names that a user needs access to.
 #[derive(Default)]
 struct Needs {
     configure: BTreeSet<String>,
@@ -100,9 +100,9 @@ struct Needs {
 }
 
 impl Needs {
-    /// A temporary queue to read from; `bound` to an exchange.
+    /// Adds a temporary queue to read from; `bound` is whether it is bound to an exchange.
     fn temporary_queue(&mut self, bound: bool) {
-        // The broker gives their names.
+        // The broker assigns the names of temporary queues.
         let temporary = format!("{}.*", quoted(TEMPORARY_PREFIX));
         if bound {
             self.write.insert(temporary.clone());
@@ -116,7 +116,7 @@ impl Needs {
             if publication.exchange.is_empty() {
                 self.write.insert(DEFAULT_EXCHANGE.to_owned());
             } else {
-                // Any version: a user outlives a release.
+                // Any version of the message: a user outlives a release of the software.
                 self.publishes_with(&publication.exchange, format!(r"{}\.v[0-9]+", quoted(&publication.message)));
             }
         }
@@ -127,7 +127,7 @@ impl Needs {
         self.topics.entry(exchange.to_owned()).or_default().0.insert(keys);
     }
 
-    fn listens_to(&mut self, exchange: &str, keys: String) {
+    fn subscribes_to(&mut self, exchange: &str, keys: String) {
         self.temporary_queue(true);
         self.read.insert(quoted(exchange));
         self.topics.entry(exchange.to_owned()).or_default().1.insert(keys);
@@ -151,7 +151,7 @@ impl Needs {
     }
 }
 
-/// What the workers of one process need: one worker, or two.
+/// Returns the permissions of one process, which runs one worker or two.
 fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     for worker in queue::ALL.into_iter().filter(|worker| process_of(worker) == process) {
@@ -160,50 +160,50 @@ fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> Us
         needs.publishes(topology, worker);
         for queue in &topology.queues {
             match &queue.role {
-                Role::Rung { of, .. } if *of == own => {
+                Role::Retry { of, .. } if *of == own => {
                     needs.publishes_with(&format!("{namespace}{RETRY}"), quoted(&queue.name));
                 }
                 Role::Dead { of } if *of == own => needs.publishes_with(&format!("{namespace}{DEAD}"), quoted(&own)),
-                Role::Work | Role::Rung { .. } | Role::Dead { .. } => {}
+                Role::Work | Role::Retry { .. } | Role::Dead { .. } => {}
             }
         }
         for subscription in topology.subscriptions.iter().filter(|subscription| subscription.worker == worker) {
-            needs.listens_to(&subscription.exchange, quoted(&subscription.routing_key));
+            needs.subscribes_to(&subscription.exchange, quoted(&subscription.routing_key));
         }
     }
     needs.into_user(process, namespace)
 }
 
-/// Publishes batches with any routing key, and follows them: reads events, and dead letters for the reason of a
-/// refusal.
+/// Publishes batches with any routing key and follows them: reads events, and dead letters for the reasons of refusals.
 fn of_publisher(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::PUBLISHER);
     needs.topics.clear();
     for exchange in [exchange::EVENTS, DEAD] {
-        needs.listens_to(&format!("{namespace}{exchange}"), ".*".to_owned());
+        needs.subscribes_to(&format!("{namespace}{exchange}"), ".*".to_owned());
     }
-    // The command's answers come there, though it asks nothing while it publishes.
+    // The command declares a queue for answers even if it only publishes.
     needs.temporary_queue(true);
     needs.into_user(topology::PUBLISHER, namespace)
 }
 
-/// Publishes batches and requests under their own routing keys, reads the answers from a temporary queue, follows what
-/// becomes of the batches, and looks through dead letters: what may look may take, since RabbitMQ knows no difference.
+/// Publishes batches and requests with their own routing keys, reads the answers from a temporary queue, follows the
+/// batches, and browses dead letters. It could also remove dead letters, because RabbitMQ does not distinguish browsing
+/// from consuming.
 fn of_gateway(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::PUBLISHER);
     needs.publishes(topology, topology::CLIENT);
     for exchange in [exchange::EVENTS, DEAD] {
-        needs.listens_to(&format!("{namespace}{exchange}"), ".*".to_owned());
+        needs.subscribes_to(&format!("{namespace}{exchange}"), ".*".to_owned());
     }
     let dead = topology.queues.iter().filter(|queue| matches!(queue.role, Role::Dead { .. }));
     needs.read.extend(dead.map(|queue| quoted(&queue.name)));
-    // To see what is in flight, of its own virtual host.
+    // The management interface tells how many messages of its virtual host are unacknowledged.
     UserPermissions { tags: &["management"], ..needs.into_user(topology::GATEWAY, namespace) }
 }
 
-/// Asks for scores and for weather and reads the answers from a temporary queue.
+/// Requests scores and weather, and reads the answers from a temporary queue.
 fn of_client(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     needs.publishes(topology, topology::CLIENT);
@@ -211,7 +211,7 @@ fn of_client(topology: &Topology, namespace: &str) -> UserPermissions {
     needs.into_user(topology::CLIENT, namespace)
 }
 
-/// Everything with the fleet's own names, and nothing else in the virtual host.
+/// Has all permissions for the fleet's own names, and none for others in the virtual host.
 fn of_operator(topology: &Topology, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
     let queues = topology.queues.iter().map(|queue| &queue.name);
@@ -225,7 +225,7 @@ fn of_operator(topology: &Topology, namespace: &str) -> UserPermissions {
     UserPermissions { tags: &["monitoring"], ..needs.into_user(OPERATOR, namespace) }
 }
 
-/// A pattern that matches exactly what one of `patterns` does.
+/// Returns a pattern that matches exactly the names that one of `patterns` matches.
 fn any_of(patterns: &BTreeSet<String>) -> String {
     let mut all = patterns.iter();
     match (all.next(), all.next()) {
@@ -235,7 +235,7 @@ fn any_of(patterns: &BTreeSet<String>) -> String {
     }
 }
 
-/// A pattern that matches exactly `name`.
+/// Returns a pattern that matches exactly `name`.
 fn quoted(name: &str) -> String {
     let mut pattern = String::with_capacity(name.len());
     for c in name.chars() {
@@ -259,7 +259,7 @@ mod tests {
     fn a_worker_reads_its_queue_and_writes_its_messages_retries_and_dead_letters() {
         let splitter = user("splitter");
         assert_eq!(splitter.user, "n.splitter");
-        // A temporary queue of its own tells it whether it is to pause.
+        // The temporary queue receives pause and resume events.
         assert_eq!(splitter.configure, r"^amq\.gen-.*$");
         assert_eq!(splitter.read, r"^(amq\.gen-.*|n\.events|n\.splitter)$");
         assert_eq!(splitter.write, r"^(amq\.gen-.*|n\.dead|n\.retry|n\.work)$");
@@ -278,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn a_scorer_answers_and_listens() {
+    fn a_scorer_answers_and_subscribes_to_events() {
         let scorer = user("scorer");
         assert_eq!(scorer.configure, r"^amq\.gen-.*$");
         assert_eq!(scorer.write, r"^(amq\.default|amq\.gen-.*|n\.dead)$");
@@ -298,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn outsiders_reach_what_is_theirs() {
+    fn external_clients_reach_only_their_exchanges_and_queues() {
         let publisher = user("publisher");
         assert_eq!(publisher.write, r"^(amq\.gen-.*|n\.ingest)$");
         assert_eq!(publisher.read, r"^(amq\.gen-.*|n\.dead|n\.events)$");
@@ -316,7 +316,7 @@ mod tests {
     }
 
     #[test]
-    fn an_operator_has_the_whole_fleet_and_nothing_else() {
+    fn an_operator_has_the_whole_fleet_and_no_other_names() {
         let operator = user("operator");
         for name in [r"n\.work", r"n\.merger\.retry\.2", r"n\.scorer\.dead"] {
             for pattern in [&operator.configure, &operator.write, &operator.read] {
@@ -327,7 +327,7 @@ mod tests {
     }
 
     #[test]
-    fn names_are_quoted_whole() {
+    fn special_characters_of_names_are_quoted() {
         assert_eq!(quoted("a-b_c.d#*"), r"a-b_c\.d\#\*");
         assert_eq!(any_of(&BTreeSet::new()), "^$");
     }

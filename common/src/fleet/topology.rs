@@ -1,5 +1,5 @@
-//! Every exchange, queue, binding and retry rung of the fleet, as data. This is the one place that says who is
-//! connected to whom; [`runtime::amqp`] and [`runtime::memory`] build what it says.
+//! All exchanges, queues and bindings of the fleet, as data. This is the one place that defines how workers are
+//! connected; [`runtime::amqp`] and [`runtime::memory`] declare it.
 //!
 //! ```text
 //! ingest ──#──────────────────▶ splitter
@@ -8,7 +8,7 @@
 //! work ────batch-split.#──────▶ merger
 //! events ──dataset-ready.#────▶ trainer
 //! rpc ─────score-request.#────▶ scorer
-//! rpc ─────weather-request.#──▶ weather-lookup, read by the weather-fetcher beside its own queue
+//! rpc ─────weather-request.#──▶ weather-lookup, which the weather-fetcher reads beside its own queue
 //! events ──model-promoted.#───▶ (one temporary queue per scorer replica)
 //! events ──worker-control.#───▶ (one temporary queue per replica of any worker)
 //!
@@ -16,8 +16,8 @@
 //! dead ────<queue>────────────▶ <queue>.dead
 //! ```
 //!
-//! Bindings take every version of a message (`ride-chunk.#`), so that one this fleet does not know yet is parked by a
-//! worker with its reason instead of being unroutable.
+//! Bindings match every version of a message (`ride-chunk.#`). So a worker dead-letters a version that it does not
+//! know, with the reason, instead of the broker returning it as unroutable.
 
 use crate::{
     fleet::exchange::{DEAD, EVENTS, INGEST, RETRY, RPC, WORK},
@@ -38,74 +38,77 @@ pub mod queue {
     pub const TRAINER: &str = "trainer";
     pub const SCORER: &str = "scorer";
     pub const WEATHER_LOOKUP: &str = "weather-lookup";
-    /// In the order of the flow, then those that only answer.
+    /// In the order of the flow, then the queues of requests.
     pub const ALL: [&str; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, WEATHER_LOOKUP];
 }
 
-/// The processes of a fleet in the order of the flow; each has a binary and a user of its name.
+/// Processes of a fleet in the order of the flow; each has a binary and a user of the same name.
 pub const PROCESSES: [&str; 5] =
     [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER, queue::SCORER];
 
-/// The process that reads a work queue: that of its name, but for the lookups, which share the weather-fetcher's caches.
+/// Returns the process that reads a work queue: the one of the same name, except that the weather-fetcher also reads
+/// the queue of lookups, which share its caches.
 pub fn process_of(queue: &str) -> &str {
     if queue == queue::WEATHER_LOOKUP { queue::WEATHER_FETCHER } else { queue }
 }
 
-/// Who hands batches in from outside, and follows them.
+/// Role of an external client that publishes batches and follows them.
 pub const PUBLISHER: &str = "publisher";
-/// Who asks for scores and for weather from outside.
+/// Role of an external client that requests scores and weather.
 pub const CLIENT: &str = "client";
-/// The HTTP service in front of the fleet: publisher and client in one, that looks at dead letters, too.
+/// Role of the HTTP service in front of the fleet: publisher and client at once; it also browses dead letters.
 pub const GATEWAY: &str = "gateway";
-/// Who looks after the fleet, as [`Publication::by`] names them.
+/// Role of the person who operates the fleet.
 pub const OPERATOR: &str = "operator";
 
-/// Delay of each retry rung in milliseconds.
-pub const RUNGS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
-/// Attempts at a message before it is a dead letter, the first included.
+/// Delays of the retry queues of a work queue, in milliseconds.
+pub const RETRY_DELAYS_MS: [u64; 4] = [1_000, 5_000, 30_000, 120_000];
+/// Maximum number of attempts at a message, the first included; then it becomes a dead letter.
 pub const ATTEMPTS_MAX: u32 = 5;
-/// Bytes a work queue holds before it refuses publishes and so slows the stage before it.
+/// Maximum size of a work queue in bytes. A full queue refuses publishes and so slows the stage before it.
 pub const WORK_QUEUE_BYTES_MAX: i64 = 512 * 1024 * 1024;
-/// Bytes a rung holds before it takes no more: messages that wait pile up no further than that, and what it does not take
-/// is held by the worker, which so slows the stages before it.
-pub const RUNG_BYTES_MAX: i64 = 128 * 1024 * 1024;
-/// Bytes of dead letters a queue of them holds before it takes no more: 64 messages of the largest size, or millions of the usual
-/// one. What it does not take stays in its work queue, and the worker says that it waits. Without a limit dead letters fill the
-/// broker's disk, and then nothing can be published any more.
+/// Maximum size of a retry queue in bytes. A full queue refuses messages; the worker then holds them, which slows the
+/// stages before it.
+pub const RETRY_QUEUE_BYTES_MAX: i64 = 128 * 1024 * 1024;
+/// Maximum size of a dead-letter queue in bytes: 64 messages of the largest size, or millions of the usual one. A
+/// refused dead letter stays in its work queue, and the worker records that it waits. Without a limit, dead letters
+/// could fill the broker's disk, and then no publish would succeed.
 pub const DEAD_BYTES_MAX: i64 = 1024 * 1024 * 1024;
-/// Deliveries of one message without an acknowledgement (a process that dies on it) before the broker dead-letters it.
+/// Maximum number of redeliveries of a message, for example to processes that die on it; then the broker dead-letters
+/// it.
 pub const DELIVERY_LIMIT: i64 = 20;
-/// Deliveries of one dead letter before the broker would drop it: more than anybody ever looks at it. Without a limit of
-/// its own a queue has one of 20 since RabbitMQ 4.0, and none that 3.10 would take as "no limit".
+/// Delivery limit of dead-letter queues, too large to be reached by browsing. It must be explicit: the default is 20
+/// since RabbitMQ 4.0, and 3.10 accepts no value for "no limit".
 pub const DEAD_DELIVERY_LIMIT: i64 = 1_000_000_000;
-/// What every replica of every worker listens to beside its work: whether it is to pause.
+/// Pattern of the events to which every replica of every worker subscribes: pause and resume.
 pub const CONTROL_PATTERN: &str = "worker-control.#";
-/// Milliseconds a request may wait when it names no deadline.
+/// Time to live of a request without a deadline, in milliseconds.
 pub const REQUEST_TTL_MS: i64 = 60_000;
-/// Requests a queue of them holds before it refuses more.
+/// Maximum number of requests in a queue; a full queue refuses more.
 pub const REQUESTS_MAX: i64 = 100_000;
 
-/// The whole topology.
+/// The topology of a fleet.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Topology {
     /// Exchanges, all durable.
     pub exchanges: Vec<Exchange>,
     /// Queues, all durable.
     pub queues: Vec<Queue>,
-    /// Bindings.
+    /// Bindings of queues to exchanges.
     pub bindings: Vec<Binding>,
-    /// What every replica of a worker gets a copy of, through a temporary queue of its own.
+    /// Events of which every replica of a worker receives a copy, through a temporary queue of its own.
     pub subscriptions: Vec<Subscription>,
-    /// Who publishes what. Retries and dead letters, which a worker publishes of its own queue alone, go without saying.
+    /// The messages that each role publishes, without retries and dead letters, which every worker publishes for its
+    /// own queue.
     pub publications: Vec<Publication>,
 }
 
 /// One exchange.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Exchange {
-    /// Its name.
+    /// Name, with the namespace.
     pub name: String,
-    /// How it routes.
+    /// How the exchange routes.
     pub kind: ExchangeKind,
 }
 
@@ -113,39 +116,40 @@ pub struct Exchange {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum ExchangeKind {
-    /// By routing key, equal.
+    /// To queues bound with the same routing key.
     Direct,
-    /// By routing key, with `*` for one word and `#` for any number.
+    /// To queues bound with a matching pattern: `*` stands for one word, `#` for any number of words.
     Topic,
 }
 
 /// One queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Queue {
-    /// Its name.
+    /// Name, with the namespace.
     pub name: String,
-    /// What it is for.
+    /// Purpose of the queue.
     pub role: Role,
-    /// The `x-` arguments it is declared with. Changing one needs the queue to be deleted first.
+    /// The `x-` arguments of its declaration. To change one, delete the queue first.
     pub arguments: BTreeMap<&'static str, Argument>,
 }
 
-/// What a queue is for.
+/// Purpose of a queue.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Role {
-    /// A worker reads it.
+    /// A worker consumes it.
     Work,
-    /// Messages wait here for another attempt.
-    Rung {
-        /// The work queue.
+    /// A retry queue: messages wait here for their next attempt.
+    #[serde(rename = "rung")]
+    Retry {
+        /// Name of the work queue.
         of: String,
-        /// How long at most.
+        /// Maximum wait in milliseconds.
         delay_ms: u64,
     },
-    /// Messages that were given up, with their reason.
+    /// A dead-letter queue: messages that were given up, with their reason.
     Dead {
-        /// The work queue.
+        /// Name of the work queue.
         of: String,
     },
 }
@@ -154,48 +158,48 @@ pub enum Role {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 #[serde(untagged)]
 pub enum Argument {
-    /// A number.
+    /// A signed 64-bit integer.
     Integer(i64),
-    /// A text.
+    /// UTF-8 text.
     Text(String),
 }
 
-/// Messages of `exchange` whose routing key matches go to `queue`.
+/// Routes messages of `exchange` with a matching routing key to `queue`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Binding {
-    /// From.
+    /// Name of the exchange, with the namespace.
     pub exchange: String,
-    /// Pattern for topic exchanges, the key itself for direct ones.
+    /// A pattern for a topic exchange, a routing key for a direct one.
     pub routing_key: String,
-    /// To.
+    /// Name of the queue, with the namespace.
     pub queue: String,
 }
 
-/// Messages that every replica of `worker` gets a copy of.
+/// Messages of which every replica of `worker` receives a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Subscription {
-    /// The worker.
+    /// Name of the worker.
     pub worker: String,
-    /// From.
+    /// Name of the exchange, with the namespace.
     pub exchange: String,
-    /// Pattern.
+    /// Pattern of the routing keys.
     pub routing_key: String,
 }
 
-/// Messages that a worker, or somebody outside, publishes.
+/// A message that a worker or an external client publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Publication {
-    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`]; a [`GATEWAY`] does what the first two do.
+    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`]; a [`GATEWAY`] publishes as the first two do.
     pub by: String,
-    /// To; empty for answers, which go to the queue that the request names.
+    /// Name of the exchange, with the namespace; empty for answers, which go to the queue that the request names.
     pub exchange: String,
-    /// Name of the message, without its version.
+    /// Name of the message without its version.
     pub message: String,
 }
 
 impl Topology {
-    /// The topology of a fleet, every name prefixed by `namespace` (empty for none), so that several fleets can share a
-    /// virtual host.
+    /// Returns the topology of a fleet. `namespace`, which may be empty, prefixes every name, so that several fleets
+    /// can share a virtual host.
     pub fn of_fleet(namespace: &str) -> Self {
         let name = |plain: &str| format!("{namespace}{plain}");
         let exchange = |plain: &str, kind| Exchange { name: name(plain), kind };
@@ -204,7 +208,7 @@ impl Topology {
             exchange(WORK, ExchangeKind::Topic),
             exchange(EVENTS, ExchangeKind::Topic),
             exchange(RPC, ExchangeKind::Topic),
-            // By equal keys both of them; but only to topic exchanges can a user's routing keys be limited.
+            // Both route by equal keys, but RabbitMQ can restrict a user's routing keys at topic exchanges only.
             exchange(RETRY, ExchangeKind::Topic),
             exchange(DEAD, ExchangeKind::Topic),
         ];
@@ -226,14 +230,14 @@ impl Topology {
         for plain in queue::ALL {
             let of = name(plain);
             queues.push(Queue { name: of.clone(), role: Role::Work, arguments: work_arguments(plain, namespace) });
-            for (index, delay_ms) in rungs_of(plain).iter().enumerate() {
-                let rung = rung_queue(plain, index);
+            for (index, delay_ms) in retry_delays_of(plain).iter().enumerate() {
+                let retry = retry_queue(plain, index);
                 queues.push(Queue {
-                    name: name(&rung),
-                    role: Role::Rung { of: of.clone(), delay_ms: *delay_ms },
-                    arguments: rung_arguments(plain, *delay_ms, namespace),
+                    name: name(&retry),
+                    role: Role::Retry { of: of.clone(), delay_ms: *delay_ms },
+                    arguments: retry_arguments(plain, *delay_ms, namespace),
                 });
-                bindings.push(Binding { exchange: name(RETRY), routing_key: name(&rung), queue: name(&rung) });
+                bindings.push(Binding { exchange: name(RETRY), routing_key: name(&retry), queue: name(&retry) });
             }
             bindings.push(Binding { exchange: name(RETRY), routing_key: of.clone(), queue: of.clone() });
             let dead = name(&dead_queue(plain));
@@ -264,28 +268,28 @@ impl Topology {
         Self { exchanges, queues, bindings, subscriptions, publications }
     }
 
-    /// The queue of that name.
+    /// Returns the queue with this name.
     pub fn queue(&self, name: &str) -> Option<&Queue> {
         self.queues.iter().find(|queue| queue.name == name)
     }
 }
 
-/// Whether a work queue holds requests, which are answered or expire.
+/// Returns whether a work queue holds requests, which are answered or expire.
 pub fn holds_requests(queue: &str) -> bool {
     matches!(queue, queue::SCORER | queue::WEATHER_LOOKUP)
 }
 
-/// The rungs of a work queue. A request is never retried.
-pub fn rungs_of(queue: &str) -> &'static [u64] {
-    if holds_requests(queue) { &[] } else { &RUNGS_MS }
+/// Returns the delays of a work queue's retry queues, in milliseconds. Requests have none: they are never retried.
+pub fn retry_delays_of(queue: &str) -> &'static [u64] {
+    if holds_requests(queue) { &[] } else { &RETRY_DELAYS_MS }
 }
 
-/// Name of a rung queue.
-pub fn rung_queue(queue: &str, rung: usize) -> String {
-    format!("{queue}.retry.{rung}")
+/// Returns the name of a retry queue; `index` is its index in [`RETRY_DELAYS_MS`].
+pub fn retry_queue(queue: &str, index: usize) -> String {
+    format!("{queue}.retry.{index}")
 }
 
-/// Name of a dead-letter queue.
+/// Returns the name of a work queue's dead-letter queue.
 pub fn dead_queue(queue: &str) -> String {
     format!("{queue}.dead")
 }
@@ -301,7 +305,7 @@ fn text(value: impl Into<String>) -> Argument {
 
 fn work_arguments(plain: &str, namespace: &str) -> BTreeMap<&'static str, Argument> {
     if holds_requests(plain) {
-        // Requests live for seconds: no replication, and an expired one is no dead letter.
+        // Requests live for seconds: they are not replicated, and an expired one is not dead-lettered.
         return BTreeMap::from([
             ("x-queue-type", text("classic")),
             ("x-message-ttl", Argument::Integer(REQUEST_TTL_MS)),
@@ -314,14 +318,14 @@ fn work_arguments(plain: &str, namespace: &str) -> BTreeMap<&'static str, Argume
         ("x-delivery-limit", Argument::Integer(DELIVERY_LIMIT)),
         ("x-dead-letter-exchange", text(format!("{namespace}{DEAD}"))),
         ("x-dead-letter-routing-key", text(format!("{namespace}{plain}"))),
-        // Both together, else the broker may lose a message while it dead-letters it.
+        // Without both, the broker may lose a message while it dead-letters it.
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
         ("x-max-length-bytes", Argument::Integer(WORK_QUEUE_BYTES_MAX)),
     ])
 }
 
-fn rung_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'static str, Argument> {
+fn retry_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'static str, Argument> {
     BTreeMap::from([
         ("x-queue-type", text("quorum")),
         ("x-message-ttl", Argument::Integer(i64::try_from(delay_ms).unwrap_or(i64::MAX))),
@@ -329,7 +333,7 @@ fn rung_arguments(plain: &str, delay_ms: u64, namespace: &str) -> BTreeMap<&'sta
         ("x-dead-letter-routing-key", text(format!("{namespace}{plain}"))),
         ("x-dead-letter-strategy", text("at-least-once")),
         ("x-overflow", text("reject-publish")),
-        ("x-max-length-bytes", Argument::Integer(RUNG_BYTES_MAX)),
+        ("x-max-length-bytes", Argument::Integer(RETRY_QUEUE_BYTES_MAX)),
     ])
 }
 
@@ -337,13 +341,13 @@ fn dead_arguments() -> BTreeMap<&'static str, Argument> {
     BTreeMap::from([
         ("x-queue-type", text("quorum")),
         ("x-delivery-limit", Argument::Integer(DEAD_DELIVERY_LIMIT)),
-        // Refused, not dropped: the broker too keeps what it parks at least once until there is room.
+        // The broker keeps a message that it dead-letters at least once until this queue accepts it.
         ("x-overflow", text("reject-publish")),
         ("x-max-length-bytes", Argument::Integer(DEAD_BYTES_MAX)),
     ])
 }
 
-/// Whether a topic exchange's `pattern` takes `routing_key` (AMQP 0-9-1 §3.1.3.3).
+/// Returns whether a topic exchange's `pattern` matches `routing_key` (AMQP 0-9-1 §3.1.3.3).
 pub fn topic_matches(pattern: &str, routing_key: &str) -> bool {
     fn words(pattern: &[&str], key: &[&str]) -> bool {
         match (pattern.split_first(), key.split_first()) {
@@ -366,7 +370,7 @@ mod tests {
     use crate::message::KINDS;
 
     #[test]
-    fn topic_patterns_match_as_amqp_says() {
+    fn topic_patterns_match_as_in_amqp() {
         for (pattern, key, expected) in [
             ("#", "", true),
             ("#", "a.b", true),
@@ -383,7 +387,7 @@ mod tests {
     }
 
     #[test]
-    fn every_binding_and_dead_letter_leads_somewhere() {
+    fn every_binding_and_dead_letter_exchange_has_a_target() {
         let topology = Topology::of_fleet("ns.");
         let exchange = |name: &str| topology.exchanges.iter().any(|e| e.name == name);
         for binding in &topology.bindings {
@@ -396,14 +400,15 @@ mod tests {
             };
             assert!(
                 topology.bindings.iter().any(|b| b.exchange == *dlx && b.routing_key == *key),
-                "{} dead-letters to nowhere",
+                "{} dead-letters into no queue",
                 queue.name
             );
         }
     }
 
-    /// What a full queue does not take stays where it is: a quorum queue that dead-letters at least once (which RabbitMQ does only
-    /// from a queue that refuses) keeps it, and every target refuses. At most once, or out of a queue that drops, it would be lost.
+    /// A message that a full queue refuses stays in its source. This needs a target that refuses, and a quorum queue
+    /// that dead-letters at least once as the source, which RabbitMQ allows only if the source refuses publishes as
+    /// well.
     #[test]
     fn nothing_is_lost_on_the_way_into_a_full_queue() {
         let topology = Topology::of_fleet("ns.");
@@ -418,7 +423,7 @@ mod tests {
                 assert_eq!(value(queue, "x-dead-letter-strategy"), "at-least-once", "{}", queue.name);
             }
             let bounded = ["x-max-length-bytes", "x-max-length"].map(|limit| queue.arguments.contains_key(limit));
-            assert!(bounded.contains(&true), "{} fills the disk", queue.name);
+            assert!(bounded.contains(&true), "{} has no limit", queue.name);
         }
     }
 
@@ -437,12 +442,12 @@ mod tests {
             !answer_or_event.contains(&kind.name)
         }) {
             let key = kind.to_string();
-            let takers = topology.bindings.iter().filter(|b| {
+            let bindings = topology.bindings.iter().filter(|b| {
                 topology.exchanges.iter().any(|e| e.name == b.exchange && e.kind == ExchangeKind::Topic)
                     && b.routing_key != "#"
                     && topic_matches(&b.routing_key, &key)
             });
-            assert_eq!(takers.count(), usize::from(kind.name != "ride-batch"), "{kind}");
+            assert_eq!(bindings.count(), usize::from(kind.name != "ride-batch"), "{kind}");
         }
     }
 }

@@ -1,4 +1,4 @@
-//! `batch-split.v1`: how a batch was split; with it the merger knows when a batch is complete.
+//! `batch-split.v1`: how a batch was split. It tells the merger when a batch is complete.
 
 use crate::{
     fleet::exchange,
@@ -13,57 +13,58 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-/// Reason codes in one account at most: there are some 25.
+/// Maximum number of reason codes in one message; about 25 exist.
 const REASONS_MAX: usize = 1_000;
 
-/// The splitter's account of one batch: `received = accepted + rejected`.
+/// The splitter's counts of one batch: `received = accepted + rejected`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct BatchSplit {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// SHA-256 of the batch's bytes as they came, 64 hex digits.
+    /// SHA-256 of the batch's bytes as received, 64 hex digits.
     pub sha256: String,
-    /// Names the splitting that this message counts; see [`new_split_id`]. Absent in messages from before November
-    /// 2026, and where the dataset was complete already.
+    /// Id of the splitting that this message counts; see [`new_split_id`]. Absent in messages from before November
+    /// 2026, and if the dataset was already complete.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
-    /// [`SplitDigest`] of the chunks that were sent, 32 hex digits.
+    /// [`SplitDigest`] of the published chunks, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Number of chunks published: `ceil(accepted / chunk size)`, 0 when nothing was accepted.
+    /// Number of published chunks: `ceil(accepted / chunk size)`; 0 if no ride was accepted.
     pub chunks: u32,
-    /// Rides in the batch.
+    /// Number of rides in the batch.
     pub received: u64,
-    /// Rides that went on in chunks.
+    /// Number of rides published in chunks.
     pub accepted: u64,
-    /// Rides written to `rejected/<batch_id>.ndjson`.
+    /// Number of rides written to `rejected/<batch_id>.ndjson`.
     pub rejected: u64,
-    /// The rejected ones by reason code.
+    /// Number of rejected rides by reason code.
     #[serde(default)]
     pub rejected_by_reason: Counts,
 }
 
-/// A name for one splitting of the bytes with this SHA-256 (64 hex digits); `random` makes it differ from the names of
-/// other splittings.
+/// Returns an id for one splitting of the bytes with this SHA-256 (64 hex digits). `random` makes it differ from the
+/// ids of other splittings.
 ///
-/// A batch may be split several times: the splitter is killed and its message is delivered again, or the batch is
-/// replayed after its weather was corrected. Only chunks of the same splitting are joined. So chunks that an abandoned
-/// process still writes, or that were read from bytes that changed meanwhile, never get into a dataset.
+/// A batch may be split several times: if the splitter is killed and its message is delivered again, or if the batch is
+/// replayed after its weather was corrected. Only chunks of the same splitting are joined. So chunks from an abandoned
+/// process, or from bytes that changed meanwhile, never enter a dataset.
 pub fn new_split_id(sha256: &str, random: u64) -> String {
     format!("{}-{random:016x}", sha256.get(..16).unwrap_or(sha256))
 }
 
-/// Fingerprint of the chunks of one splitting: 128-bit XXH3 over the chunks' fingerprints, in the order of the batch.
+/// Fingerprint of the chunks of one splitting: 128-bit XXH3 over the fingerprints of the chunks, in the order of the
+/// batch.
 #[derive(Clone, Default)]
 pub struct SplitDigest(Xxh3);
 
 impl SplitDigest {
-    /// Appends bytes to what is fingerprinted.
+    /// Adds bytes to the fingerprint.
     pub fn add(&mut self, part: &[u8]) {
         self.0.update(part);
     }
 
-    /// The fingerprint, 32 hex digits.
+    /// Returns the fingerprint, 32 hex digits.
     pub fn finish(&self) -> String {
         format!("{:032x}", self.0.digest128())
     }

@@ -2,10 +2,10 @@
 
 use crate::{message::violation::Violation, object_path};
 
-/// A batch id is part of object names: 1 to 64 of `A-Z a-z 0-9 _ -`.
+/// Checks a batch id: 1 to 64 of `A-Z a-z 0-9 _ -`, because it is part of object paths.
 ///
 /// # Errors
-/// A violation at `path`.
+/// Fails with a violation at `path`.
 pub fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
     let fits = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'-';
     if (1..=64).contains(&batch_id.len()) && batch_id.bytes().all(fits) {
@@ -15,10 +15,10 @@ pub fn check_batch_id(path: &str, batch_id: &str) -> Result<(), Violation> {
     }
 }
 
-/// A SHA-256 is 64 lower-case hex digits, so that two of them can be compared as texts.
+/// Checks a SHA-256: 64 lower-case hex digits, so that two can be compared as texts.
 ///
 /// # Errors
-/// A violation at `path`.
+/// Fails with a violation at `path`.
 pub fn check_sha256(path: &str, sha256: &str) -> Result<(), Violation> {
     check_hex(path, sha256, 64)
 }
@@ -32,18 +32,18 @@ pub(super) fn check_hex(path: &str, text: &str, digits: usize) -> Result<(), Vio
     }
 }
 
-/// Publishers name objects, so a name must not lead out of what is theirs: a plain path below `raw/`.
+/// Checks an object that a publisher names: a plain path below `raw/`, so that it cannot refer to other objects.
 ///
 /// # Errors
-/// A violation at `path`.
+/// Fails with a violation at `path`.
 pub fn check_object(path: &str, object: &str) -> Result<(), Violation> {
     check_below(object_path::RAW, path, object)
 }
 
-/// A path in the object store stays below `prefix`: see [`object_path::is_below`].
+/// Checks that a path in the object store is below `prefix`: see [`object_path::is_below`].
 ///
 /// # Errors
-/// A violation at `path`.
+/// Fails with a violation at `path`.
 pub fn check_below(prefix: &str, path: &str, object: &str) -> Result<(), Violation> {
     if object_path::is_below(prefix, object) {
         return Ok(());
@@ -52,7 +52,7 @@ pub fn check_below(prefix: &str, path: &str, object: &str) -> Result<(), Violati
     Err(Violation::new(path, why))
 }
 
-/// Checks both where they are given. A split id becomes part of a path, so it has the form of a batch id.
+/// Checks split id and digest, if present. A split id has the form of a batch id, because it becomes part of a path.
 pub(super) fn check_provenance(split_id: Option<&str>, digest: Option<&str>) -> Result<(), Violation> {
     split_id.map_or(Ok(()), |split_id| check_batch_id("split_id", split_id))?;
     digest.map_or(Ok(()), |digest| check_hex("digest", digest, 32))

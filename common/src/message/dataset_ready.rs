@@ -1,4 +1,4 @@
-//! `dataset-ready.v1`: a batch's dataset is complete.
+//! `dataset-ready.v1`: the dataset of a batch is complete.
 
 use crate::{
     fleet::exchange,
@@ -12,16 +12,16 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The manifest of a batch is written; everything it names can be read.
+/// The manifest of a batch is written, and all files that it names can be read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DatasetReady {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
     /// Path of the manifest in the object store, below `dataset/`.
     pub manifest: String,
-    /// SHA-256 of the manifest's bytes, 64 hex digits: the fingerprint of the dataset.
+    /// SHA-256 of the manifest's bytes, 64 hex digits. It identifies the dataset.
     pub manifest_sha256: String,
-    /// Rides in the dataset.
+    /// Number of rides in the dataset.
     pub rides: u64,
 }
 

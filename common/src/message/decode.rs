@@ -1,66 +1,67 @@
-//! What makes a type a message, and how a body becomes one.
+//! The traits of messages, and the decoding of message bodies.
 
 use crate::message::{kind::Kind, object::Object, violation::Violation};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
-/// A type that is a message.
+/// A message of the fleet.
 pub trait Message: Serialize + DeserializeOwned + Send + Sync + 'static {
-    /// Its wire name.
+    /// Name and major version.
     const KIND: Kind;
-    /// The exchange it is published to; see [`crate::fleet::exchange`].
+    /// Exchange to which the message is published; see [`crate::fleet::exchange`].
     const EXCHANGE: &'static str;
-    /// Whether a publish that no queue takes is a failure.
+    /// Whether the publish fails if no queue takes the message.
     const MANDATORY: bool = true;
 
-    /// Stable: the same inputs give the same id, so that a resend is recognised.
+    /// Returns a stable id: the same inputs give the same id, so that a repeated publish is recognised.
     fn message_id(&self) -> String;
 
-    /// The batch it belongs to, for logs and filters.
+    /// Returns the id of the batch that the message belongs to, for logs and filters.
     fn batch_id(&self) -> Option<&str> {
         None
     }
 
-    /// What the types of the fields alone cannot say. Runs after decoding.
+    /// Checks the rules that the types of the fields do not express. Runs after decoding.
     ///
     /// # Errors
-    /// The path of the offending field and what is wrong with it.
+    /// Fails with the path of the invalid field and what was expected.
     fn check(&self) -> Result<(), Violation> {
         Ok(())
     }
 }
 
-/// Why a body is not the message it should be.
+/// Why a body cannot be decoded.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Undecodable {
-    /// The name is known here, its major version is not: parked until a worker that knows it runs.
+    /// The worker knows the name but not the major version. The message is dead-lettered until a worker that knows it
+    /// runs.
     #[error("{kind} is a version this worker does not know; it reads {known}")]
     UnknownVersion {
-        /// As it came.
+        /// Kind of the message, shortened.
         kind: String,
-        /// What would have been read.
+        /// Kinds that the worker reads.
         known: String,
     },
-    /// A message this worker does not read at all.
+    /// The worker does not read messages of this name.
     #[error("{kind} is no message this worker reads; it reads {known}")]
     UnknownKind {
-        /// As it came.
+        /// Kind of the message, shortened.
         kind: String,
-        /// What would have been read.
+        /// Kinds that the worker reads.
         known: String,
     },
-    /// Not JSON, or JSON of another shape.
+    /// The body is not JSON, or does not have the form of the message.
     #[error("{kind} {violation}")]
     Malformed {
-        /// What it should have been.
+        /// The kind that was expected.
         kind: Kind,
-        /// Where and why.
+        /// Field and reason.
         violation: Violation,
     },
 }
 
 impl Undecodable {
-    /// The stable code under which it is parked.
+    /// Returns the stable code of the dead letter.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::UnknownVersion { .. } => "unknown_version",
@@ -70,18 +71,18 @@ impl Undecodable {
     }
 }
 
-/// What a worker reads: one message, or an enum over several.
+/// The input of a worker: one message, or an enum of several.
 pub trait Input: Sized + Send + 'static {
-    /// The kinds it reads.
+    /// The kinds that the worker reads.
     const KINDS: &'static [Kind];
 
-    /// Decodes a body of the given kind, one of [`Input::KINDS`].
+    /// Decodes a body of `kind`, which is one of [`Input::KINDS`].
     ///
     /// # Errors
-    /// When the body breaks the message's contract.
+    /// Fails if the body breaks the contract of the message.
     fn decode(kind: Kind, body: &Bytes) -> Result<Self, Undecodable>;
 
-    /// The batch it belongs to, for logs.
+    /// Returns the id of the batch that the message belongs to, for logs.
     fn batch_id(&self) -> Option<&str>;
 }
 
@@ -97,10 +98,11 @@ impl<M: Message> Input for M {
     }
 }
 
-/// Finds which of `known` the wire name `kind` is. Without a wire name, a worker that reads one kind takes it as that.
+/// Returns the one of `known` that the wire name `kind` denotes. A message without a wire name is taken for the only
+/// known kind, if there is exactly one.
 ///
 /// # Errors
-/// An unknown kind or version, which is parked, never dropped.
+/// Fails on an unknown kind or version; such a message is dead-lettered, never dropped.
 pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Undecodable> {
     let names = || known.iter().map(Kind::to_string).collect::<Vec<_>>().join(", ");
     let Some(wire) = kind.filter(|wire| !wire.is_empty()) else {
@@ -110,8 +112,8 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
         };
     };
     let (name, major) = wire.rsplit_once(".v").unwrap_or((wire, ""));
-    if let Some(found) = known.iter().find(|k| k.name == name && k.major.to_string() == major) {
-        return Ok(*found);
+    if let Some(kind) = known.iter().find(|k| k.name == name && k.major.to_string() == major) {
+        return Ok(*kind);
     }
     let kind = wire.chars().take(100).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
     if known.iter().any(|k| k.name == name) {
@@ -121,27 +123,27 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
     }
 }
 
-/// Decodes and checks a message; the error names the path of the offending field.
+/// Decodes and checks a message.
 ///
 /// # Errors
-/// [`Undecodable::Malformed`].
+/// Fails with [`Undecodable::Malformed`], which names the path of the invalid field.
 pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
     let malformed = |violation| Undecodable::Malformed { kind: M::KIND, violation };
-    // Checked as UTF-8 once, which is faster than string by string.
+    // One UTF-8 check of the whole body is faster than one per string.
     let text = std::str::from_utf8(body).map_err(|error| {
-        let why = not_json(body).unwrap_or_else(|| format!("expected UTF-8, byte {} is none", error.valid_up_to()));
+        let why = not_json(body).unwrap_or_else(|| format!("expected UTF-8, byte {} is not", error.valid_up_to()));
         malformed(Violation::new(".", why))
     })?;
     match serde_json::from_str(text) {
         Ok(Object::<M>(message)) => message.check().map(|()| message).map_err(malformed),
-        // The fast path knows no paths: read again, slowly, to say where.
+        // The fast path does not track the path of a field: decode again to find it.
         Err(first) => {
             let mut json = serde_json::Deserializer::from_str(text);
             let read = serde_path_to_error::deserialize::<_, Object<M>>(&mut json);
             let violation = match (not_json(body), read) {
                 (Some(why), _) => Violation::new(".", why),
-                (None, Err(error)) if is_no_json(&error) => {
-                    Violation::new("", format!("is no JSON: {}", error.inner()))
+                (None, Err(error)) if is_not_json(&error) => {
+                    Violation::new("", format!("is not JSON: {}", error.inner()))
                 }
                 (None, Err(error)) => Violation::new(error.path().to_string(), error.inner()),
                 (None, Ok(_)) => Violation::new(".", first),
@@ -151,12 +153,12 @@ pub fn decode<M: Message>(body: &[u8]) -> Result<M, Undecodable> {
     }
 }
 
-/// Whether a body is no JSON at all; what ends within a field is told with its path.
-fn is_no_json(error: &serde_path_to_error::Error<serde_json::Error>) -> bool {
+/// Returns whether the body as a whole is not JSON; an error within a field is reported with its path.
+fn is_not_json(error: &serde_path_to_error::Error<serde_json::Error>) -> bool {
     (error.inner().is_syntax() || error.inner().is_eof()) && error.path().iter().next().is_none()
 }
 
-/// What a body is that is no JSON from its first byte on, where a parser would only say that it expected a value.
+/// Recognises a body that is not JSON by its first bytes, for a clearer message than the parser's "expected value".
 fn not_json(body: &[u8]) -> Option<String> {
     let compressed = |how| format!("expected JSON, found {how}");
     match body {

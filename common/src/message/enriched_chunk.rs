@@ -1,4 +1,4 @@
-//! `enriched-chunk.v1`: a ride chunk whose rides know their weather.
+//! `enriched-chunk.v1`: a ride chunk joined with weather.
 
 use crate::{
     fleet::exchange,
@@ -14,17 +14,17 @@ use crate::{
 use compact_str::CompactString;
 use serde::{Deserialize, Serialize, Serializer, ser::SerializeStruct};
 
-/// The rides of one chunk, joined with weather.
+/// The rides of one chunk with their weather.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct EnrichedChunk {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// Position of this chunk in the batch, from 0.
+    /// Position of the chunk in the batch, from 0.
     pub chunk: u32,
-    /// As in the ride chunk: which splitting it comes from.
+    /// Id of the splitting, as in the ride chunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
-    /// As in the ride chunk: the fingerprint of the bytes that its rides were read from.
+    /// Fingerprint of the bytes that the rides were read from, 32 hex digits, as in the ride chunk.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
     /// The rides, in the order of the ride chunk.
@@ -32,16 +32,16 @@ pub struct EnrichedChunk {
     pub rides: Vec<EnrichedRide>,
 }
 
-/// A ride with either all five weather fields or the reason why not.
+/// A ride with either all five weather fields or the reason why it has none.
 ///
-/// The fields of [`Ride`] stand here again instead of being flattened in: serde buffers flattened content, which would
-/// double the time this, the hottest message of the fleet, takes to read.
+/// `Wire` repeats the fields of [`Ride`] instead of flattening them: serde buffers flattened content, which would
+/// double the decoding time of this most frequent message of the fleet.
 #[derive(Debug, Clone, PartialEq, Deserialize)]
 #[serde(try_from = "Wire")]
 pub struct EnrichedRide {
     /// The ride.
     pub ride: Ride,
-    /// What the join found.
+    /// Result of the weather join.
     pub weather: Weather,
 }
 

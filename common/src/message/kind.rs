@@ -5,7 +5,7 @@ use std::fmt;
 /// Name and major version of a message, written `name.vN`: its wire name, routing key and schema name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Kind {
-    /// In kebab case.
+    /// Name in kebab case.
     pub name: &'static str,
     /// Major version.
     pub major: u16,
@@ -18,7 +18,7 @@ impl fmt::Display for Kind {
 }
 
 impl Kind {
-    /// Returns whether it is a request, which a worker answers.
+    /// Returns whether the message is a request, which a worker answers.
     pub fn is_request(self) -> bool {
         self.name.ends_with("-request")
     }

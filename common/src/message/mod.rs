@@ -1,8 +1,8 @@
 //! Every message of the fleet: one type, one file, one JSON Schema (`schemas/<name>.v<N>.json`).
 //!
-//! A message is JSON. The AMQP `type` property carries its [`Kind`], `name.vN`; a reader ignores fields it does not
-//! know and parks a major version it does not know, with the reason. A released schema is frozen: a change that an old
-//! reader could not live with is a new major version beside the old one.
+//! A message is JSON. The AMQP property `type` carries its [`Kind`], `name.vN`. A reader ignores unknown fields and
+//! dead-letters an unknown major version with the reason. A released schema may only gain optional fields; any other
+//! change is a new major version beside the old one.
 
 mod batch_split;
 mod check;
@@ -41,7 +41,7 @@ pub use weather_request::{WEATHER_PLACES_MAX, WeatherPlace, WeatherRequest};
 pub use weather_response::{PlaceWeather, WeatherError, WeatherErrorCode, WeatherResponse};
 pub use worker_control::WorkerControl;
 
-/// Every kind there is, in the order of the flow.
+/// All message kinds, in the order of the flow.
 pub const KINDS: [Kind; 12] = [
     RideBatch::KIND,
     RideChunk::KIND,

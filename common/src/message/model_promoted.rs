@@ -1,4 +1,4 @@
-//! `model-promoted.v1`: scorers follow this model from now on.
+//! `model-promoted.v1`: a model family has a new champion.
 
 use crate::{
     fleet::exchange,
@@ -7,19 +7,19 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// The champion of a model family changed. An event: every scorer replica gets its own copy.
+/// The champion of a model family changed. An event: every scorer replica receives a copy.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelPromoted {
-    /// Model family, e.g. `service-request`.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// The new champion.
+    /// Id of the new champion, 16 hex digits.
     pub model_id: String,
-    /// Path of its artefact in the object store, below `models/`.
+    /// Path of the new champion's artefact in the object store, below `models/`.
     pub object: String,
-    /// The champion before it.
+    /// Id of the previous champion.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub previous_model_id: Option<String>,
-    /// Why, in words.
+    /// Why the model was promoted, in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }

@@ -1,4 +1,4 @@
-//! `model-rejected.v1`: training was refused, or its model not promoted, and why.
+//! `model-rejected.v1`: training was refused or its model was not promoted, with the reason.
 
 use crate::{
     fleet::exchange,
@@ -7,20 +7,20 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// No new champion came of the present datasets; the one there is, if any, stays.
+/// Training on the present datasets led to no new champion. The current champion, if any, stays.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ModelRejected {
-    /// Model family, e.g. `service-request`.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// The id the model would have had: derived from its inputs.
+    /// Id that the model has or would have had, 16 hex digits, derived from its inputs.
     pub model_id: String,
-    /// Stable code: `too_few_rides`, `too_many_rides`, `no_weather`, `one_class_only`, `not_converged`,
-    /// `feature_out_of_range`; of a model that was made: `no_evidence`, `worse_than_champion`, `too_few_held_out`, `outdated`,
-    /// `by_hand_only`, `replaced_before`.
+    /// Stable code. Of a refused training: `too_few_rides`, `too_many_rides`, `no_weather`, `one_class_only`,
+    /// `not_converged`, `feature_out_of_range`. Of a model that was not promoted: `no_evidence`, `worse_than_champion`,
+    /// `too_few_held_out`, `outdated`, `by_hand_only`, `replaced_before`.
     pub reason: String,
-    /// In words, with the numbers.
+    /// The reason in words, with its numbers.
     pub why: String,
-    /// Path of the artefact, where a model was made but not promoted.
+    /// Path of the artefact in the object store, if a model was trained but not promoted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub object: Option<String>,
 }

@@ -1,9 +1,10 @@
-//! JSON objects and nothing else: serde's derived structs also take an array of their fields, which no schema allows.
+//! Deserialises JSON objects only: serde's derived structs also accept an array of their fields, which no schema
+//! allows.
 
 use serde::de::{Deserialize, Deserializer, Error, MapAccess, SeqAccess, Visitor, value::MapAccessDeserializer};
 use std::{fmt, marker::PhantomData};
 
-/// A `T` read from an object.
+/// A `T` deserialised from a JSON object.
 pub(super) struct Object<T>(pub(super) T);
 
 impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
@@ -24,32 +25,32 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
     }
 }
 
-/// For a field that is an object, null or absent.
+/// Deserialises a field that is an object, null or absent.
 pub(super) fn optional<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Option<T>, D::Error> {
-    Option::deserialize(deserializer).map(|found| found.map(|Object(value)| value))
+    Option::deserialize(deserializer).map(|object| object.map(|Object(value)| value))
 }
 
-/// For a field that is an object, null or absent (with `#[serde(default)]`), where null means the default.
+/// Deserialises a field that is an object, null or absent (with `#[serde(default)]`); null means the default.
 pub(super) fn object_or_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     optional(deserializer).map(Option::unwrap_or_default)
 }
 
-/// For a field that may be null or absent (with `#[serde(default)]`), where null means the default.
+/// Deserialises a field that may be null or absent (with `#[serde(default)]`); null means the default.
 pub(super) fn null_is_default<'de, D: Deserializer<'de>, T: Deserialize<'de> + Default>(
     deserializer: D,
 ) -> Result<T, D::Error> {
     Option::deserialize(deserializer).map(Option::unwrap_or_default)
 }
 
-/// For a field that is a list of objects.
+/// Deserialises a field that is a list of objects.
 pub(super) fn list<'de, D: Deserializer<'de>, T: Deserialize<'de>>(deserializer: D) -> Result<Vec<T>, D::Error> {
-    Vec::deserialize(deserializer).map(|found| found.into_iter().map(|Object(value)| value).collect())
+    Vec::deserialize(deserializer).map(|objects| objects.into_iter().map(|Object(value)| value).collect())
 }
 
-/// For a field that is a list of at most `MAX` objects, refused as soon as there is one more: what an object takes in
-/// memory may be many times what it takes as JSON.
+/// Deserialises a field that is a list of at most `MAX` objects. Fails at the first object beyond, because an object
+/// may need many times more memory than its JSON.
 pub(super) fn list_up_to<'de, D: Deserializer<'de>, T: Deserialize<'de>, const MAX: usize>(
     deserializer: D,
 ) -> Result<Vec<T>, D::Error> {

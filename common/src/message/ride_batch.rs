@@ -1,4 +1,4 @@
-//! `ride-batch.v1`: rides as a publisher hands them in.
+//! `ride-batch.v1`: a batch of rides from a publisher.
 
 use crate::{
     fleet::exchange,
@@ -13,39 +13,38 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-/// A batch of rides, inline while it is small, else a reference into the object store (claim check).
+/// A batch of rides: inline if it is small, else a reference into the object store (claim check).
 ///
-/// This type is what *publishers* write. The splitter reads more than this: see `schemas/README.md` for the raw
-/// documents it takes as they are.
+/// This type is the form that *publishers* write. The splitter also accepts raw documents; see `schemas/README.md`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "Wire")]
 pub struct RideBatch {
-    /// Chosen by the publisher, else derived from the batch's bytes.
+    /// Batch id; absent: derived from the batch's bytes.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub batch_id: Option<String>,
-    /// Where it came from, for people: a file name, a host.
+    /// Origin of the batch, for people: a file name, a host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub source: Option<String>,
-    /// How the rides are to be read, where the default does not fit the document.
+    /// How to read the rides, if the default does not fit the document.
     #[serde(flatten)]
     pub reading: Reading,
-    /// The rides, or where they are.
+    /// The rides, or a reference to them.
     #[serde(flatten)]
     pub content: BatchContent,
 }
 
-/// Where the rides of a batch are.
+/// The rides of a batch, or a reference to them.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum BatchContent {
-    /// In the message itself.
+    /// The rides are in the message.
     Inline {
-        /// As they come: validated one by one by the splitter, not here.
+        /// Unvalidated rides; the splitter validates them one by one.
         rides: Vec<Value>,
     },
-    /// In the object store.
+    /// The rides are in the object store.
     Reference {
-        /// Path in the store, below `raw/`.
+        /// Path in the object store, below `raw/`.
         object: String,
         /// SHA-256 of the object's bytes, 64 hex digits.
         sha256: String,

@@ -1,4 +1,4 @@
-//! `ride-chunk.v1`: some of a batch's accepted rides, in the order of the batch.
+//! `ride-chunk.v1`: accepted rides of a batch, in the order of the batch.
 
 use crate::{
     fleet::exchange,
@@ -13,21 +13,21 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// One piece of a batch. All but the last chunk of a batch hold the same number of rides.
+/// One chunk of a batch. All chunks of a batch but the last contain the same number of rides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct RideChunk {
-    /// The batch.
+    /// Batch id.
     pub batch_id: String,
-    /// Position of this chunk in the batch, from 0.
+    /// Position of the chunk in the batch, from 0.
     pub chunk: u32,
-    /// Names the splitting that this comes from; see [`super::new_split_id`]. Absent in messages from before November
-    /// 2026.
+    /// Id of the splitting that the chunk belongs to; see [`super::new_split_id`]. Absent in messages from before
+    /// November 2026.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub split_id: Option<String>,
-    /// Fingerprint of the bytes that these rides were read from, 32 hex digits.
+    /// Fingerprint of the bytes that the rides were read from, 32 hex digits.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub digest: Option<String>,
-    /// Validated rides.
+    /// The validated rides.
     #[serde(deserialize_with = "object::list")]
     pub rides: Vec<Ride>,
 }

@@ -1,4 +1,4 @@
-//! `score-request.v1`: how likely do these rides end in a service request?
+//! `score-request.v1`: rides to score.
 
 use crate::{
     fleet::exchange,
@@ -6,33 +6,33 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Rides in one request at most, whatever a scorer is configured to take: they are in memory before it can look, and a
-/// ride of two bytes of JSON takes 120 there.
+/// Maximum number of rides in one request, whatever limit a scorer is configured with. The decoder holds all rides in
+/// memory, and a ride of two bytes of JSON takes 120 bytes there.
 pub const SCORE_RIDES_MAX: usize = 100_000;
 
-/// One or many rides to score. The deadline is the AMQP `expiration`.
+/// One or more rides to score. The deadline is the AMQP property `expiration`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreRequest {
-    /// Chosen by the client; comes back as the message id's first part.
+    /// Id chosen by the client, repeated in the answer.
     pub request_id: String,
-    /// Units of the weather features; NOAA's own when left out or null.
+    /// Units of the weather features; NOAA's own if absent or null.
     #[serde(default, deserialize_with = "object::object_or_default")]
     pub units: Units,
-    /// Whether the answer is to contain the contribution of each feature; false when left out or null.
+    /// Whether the answer contains the contribution of each feature; false if absent or null.
     #[serde(default, skip_serializing_if = "std::ops::Not::not", deserialize_with = "object::null_is_default")]
     pub explain: bool,
-    /// At least one, at most [`SCORE_RIDES_MAX`].
+    /// The rides, 1 to [`SCORE_RIDES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, SCORE_RIDES_MAX>")]
     pub rides: Vec<ScoreRide>,
 }
 
-/// Units of the features that have more than one in use.
+/// Units of the features that come in several units.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Units {
-    /// Of `tmin` and `tmax`; tenths of °C when left out or null.
+    /// Unit of `tmin` and `tmax`; tenths of °C if absent or null.
     #[serde(default, deserialize_with = "object::null_is_default")]
     pub temperature: TemperatureUnit,
-    /// Of `prcp`; tenths of mm when left out or null.
+    /// Unit of `prcp`; tenths of mm if absent or null.
     #[serde(default, deserialize_with = "object::null_is_default")]
     pub precipitation: PrecipitationUnit,
 }
@@ -51,7 +51,7 @@ pub enum TemperatureUnit {
 }
 
 impl TemperatureUnit {
-    /// In tenths of °C.
+    /// Converts `value` from this unit to tenths of °C.
     pub fn to_celsius_tenths(self, value: f64) -> f64 {
         match self {
             Self::CelsiusTenths => value,
@@ -75,7 +75,7 @@ pub enum PrecipitationUnit {
 }
 
 impl PrecipitationUnit {
-    /// In tenths of mm.
+    /// Converts `value` from this unit to tenths of mm.
     pub fn to_millimetre_tenths(self, value: f64) -> f64 {
         match self {
             Self::MillimetreTenths => value,
@@ -85,23 +85,23 @@ impl PrecipitationUnit {
     }
 }
 
-/// The features of one ride. Every feature the model uses must be there; a missing one is an error in the answer for
-/// this ride, not a refusal of the request, so that neighbours still get their score.
+/// The features of one ride. Every feature that the model uses is required. A missing one is an error for this ride
+/// alone; the other rides of the request are scored.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct ScoreRide {
-    /// Comes back with the score.
+    /// Ride id, repeated with the score.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ride_id: Option<String>,
-    /// Breed of the unicorn: where it has a model of its own, that one scores the ride.
+    /// Breed of the unicorn; its breed model scores the ride if there is one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breed: Option<String>,
-    /// Miles.
+    /// Distance of the ride in miles, 0 to 1,000,000.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub distance: Option<f64>,
-    /// Health points.
+    /// Health points of the unicorn at the end of the ride.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub healthpoints: Option<f64>,
-    /// Magic points burnt.
+    /// Magic points spent during the ride.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub magicpoints: Option<f64>,
     /// Lowest temperature of the day, in [`Units::temperature`].

@@ -1,109 +1,110 @@
-//! `score-response.v1`: the probabilities, or why there are none.
+//! `score-response.v1`: the answer to a score request.
 
 use crate::message::{decode::Message, kind::Kind, object, violation::Violation};
 use serde::{Deserialize, Serialize};
 
-/// The answer to one score request: either `scores` with the one model that made them all, or `error`.
+/// The answer to one score request: either the scores with their model, or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoreResponse {
-    /// Of the request; empty when the request was too broken to tell.
+    /// Id of the request; empty if the request could not be decoded.
     pub request_id: String,
-    /// Model family.
+    /// Model family, for example `service-request`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model: Option<String>,
-    /// The one model version that produced every score of this answer that names none of its own.
+    /// Id of the model version that produced every score without a `by`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub model_id: Option<String>,
-    /// Probability from which on the decision is service.
+    /// Smallest probability, 0 to 1, at which the decision is service.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub threshold: Option<f64>,
-    /// Log-odds of service at the mean of the rides the model was trained on; only where the request asks to explain.
+    /// Log-odds of service at the mean of the model's training rides; present only if the request sets `explain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_log_odds: Option<f64>,
-    /// One per ride, in the order of the request.
+    /// One score per ride, in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::list")]
     pub scores: Vec<Score>,
-    /// Why the whole request has no answer.
+    /// Why the request as a whole has no scores.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
     pub error: Option<ScoreError>,
 }
 
-/// The answer for one ride.
+/// The result for one ride.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "WireScore")]
 pub struct Score {
-    /// As in the request.
+    /// Ride id, as in the request.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ride_id: Option<String>,
-    /// Scored, or why not.
+    /// The score or the error.
     #[serde(flatten)]
     pub outcome: ScoreOutcome,
 }
 
-/// A probability, or the error of this one ride.
+/// The score or the error of one ride.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
 pub enum ScoreOutcome {
     /// The ride was scored.
     Scored {
-        /// Of a service request, 0 … 1.
+        /// Probability of a service request, 0 to 1.
         probability: f64,
         /// Whether the probability reaches the threshold.
         service: bool,
-        /// Why: the contributions of all features, the largest first and equal ones in the order of the features. With
-        /// [`ScoreResponse::baseline_log_odds`] they add up to the log-odds of the probability. Empty unless asked for.
+        /// Contributions of all features, the largest first, equal ones in the order of the features. Together with the
+        /// baseline log-odds they add up to the log-odds of the probability. Empty unless the request sets `explain`.
         #[serde(skip_serializing_if = "Vec::is_empty")]
         explanation: Vec<Contribution>,
-        /// The model that produced this score, where it is another than [`ScoreResponse::model_id`]: that of the ride's breed.
+        /// The breed model that produced the score; absent if [`ScoreResponse::model_id`] did.
         #[serde(skip_serializing_if = "Option::is_none")]
         by: Option<ScoredBy>,
-        /// Why the ride's breed was of no account.
+        /// Why the global model scored the ride although it names a breed.
         #[serde(skip_serializing_if = "Option::is_none")]
         fallback: Option<Fallback>,
     },
-    /// It could not be.
+    /// The ride could not be scored.
     Failed {
-        /// Why.
+        /// The reason.
         error: ScoreError,
     },
 }
 
-/// The model of a breed.
+/// The breed model that produced a score.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct ScoredBy {
-    /// Model family.
+    /// Family of the breed model.
     pub model: String,
-    /// The model version that produced the score.
+    /// Id of the model version.
     pub model_id: String,
-    /// Probability from which on its decision is service.
+    /// Smallest probability, 0 to 1, at which the decision is service.
     pub threshold: f64,
-    /// Log-odds of service at the mean of the rides it was trained on; only where the request asks to explain.
+    /// Log-odds of service at the mean of the breed model's training rides; present only if the request sets `explain`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub baseline_log_odds: Option<f64>,
 }
 
-/// Why a ride that names a breed was scored by the model of all rides.
+/// Why the global model scored a ride that names a breed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Fallback {
-    /// The breed has no model beside the champion: it is unknown, has too few rides, or its model belongs to another release.
+    /// The breed has no model in the champion's release: it is unknown, has too few rides, or its model belongs to
+    /// another release.
     NoBreedModel,
-    /// Its model is still being read.
+    /// The breed model is still being loaded.
     Loading,
-    /// Its model cannot be read or served now.
+    /// The breed model cannot be read or served at present.
     Unavailable,
 }
 
-/// What one feature adds to the log-odds of a ride.
+/// The contribution of one feature to the log-odds of a ride.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Contribution {
-    /// Feature.
+    /// Name of the feature.
     pub feature: String,
-    /// Its value for this ride, in the unit of the dataset.
+    /// Value of the feature, in the unit of the dataset.
     pub value: f64,
-    /// Log-odds more (or, below 0, less) than at the mean of the rides the model was trained on.
+    /// Difference of the log-odds from those at the mean of the training rides.
     pub log_odds: f64,
-    /// The value is smaller, or larger, than any the model was trained on: it extrapolates.
+    /// Whether the value lies outside the range of the training rides, so that the model extrapolates.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub outside_training: bool,
 }
@@ -140,40 +141,40 @@ impl TryFrom<WireScore> for Score {
     }
 }
 
-/// A typed error.
+/// Why a request or a ride has no score.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ScoreError {
     /// Stable code.
     pub code: ScoreErrorCode,
-    /// In words, with the way out.
+    /// The error in words, with its remedy.
     pub message: String,
-    /// Path of the field at fault, as in `rides[3].tmin`.
+    /// Path of the invalid field, for example `rides[3].tmin`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
-/// What can be wrong with a score request.
+/// Codes of score errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum ScoreErrorCode {
-    /// No model was promoted yet.
+    /// No model has been promoted.
     NoModel,
     /// The request breaks its schema.
     MalformedRequest,
-    /// The request is of a version this scorer does not know.
+    /// The scorer does not know the version of the request.
     UnknownVersion,
-    /// A feature the model needs is absent.
+    /// A feature that the model uses is absent.
     MissingFeature,
-    /// A feature has a value that cannot be.
+    /// A feature has an impossible value.
     ImpossibleFeature,
-    /// The deadline had passed before the request was read.
+    /// The deadline passed before the scorer read the request.
     DeadlineExceeded,
-    /// The scorer failed; trying again may help.
+    /// The scorer failed; a retry may help.
     Internal,
 }
 
 impl ScoreResponse {
-    /// An answer that is only an error.
+    /// Returns an answer that consists of an error.
     pub fn failed(request_id: impl Into<String>, error: ScoreError) -> Self {
         Self {
             request_id: request_id.into(),
@@ -189,7 +190,7 @@ impl ScoreResponse {
 
 impl Message for ScoreResponse {
     const KIND: Kind = Kind { name: "score-response", major: 1 };
-    /// The default exchange: an answer goes straight to the queue the request names.
+    /// The default exchange: an answer goes directly to the queue that the request names.
     const EXCHANGE: &'static str = "";
     const MANDATORY: bool = false;
 

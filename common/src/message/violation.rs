@@ -1,4 +1,4 @@
-//! A field that breaks the contract of its message.
+//! The report of a field that breaks the contract of its message.
 
 use crate::text::shorten;
 use std::fmt;
@@ -7,9 +7,9 @@ use std::fmt;
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}{why}", at(path))]
 pub struct Violation {
-    /// As in `rides[3].latitude`; empty where there are no fields, because it is no JSON.
+    /// Path of the field, for example `rides[3].latitude`; empty if the body is not JSON.
     pub path: String,
-    /// In words.
+    /// What was expected, in words.
     pub why: String,
 }
 
@@ -18,16 +18,16 @@ fn at(path: &str) -> String {
 }
 
 impl Violation {
-    /// A violation at `path`. Both may quote what came, which may be of any length and hold anything: of either only so
-    /// much is kept as a person reads.
+    /// Returns a violation at `path`. Shortens both texts and replaces control characters, because they may quote input
+    /// of any length and content.
     pub fn new(path: impl Into<String>, why: impl fmt::Display) -> Self {
-        let legible = |text: &str, bytes_max| shorten(text, bytes_max).replace(char::is_control, "\u{FFFD}");
+        let printable = |text: &str, bytes_max| shorten(text, bytes_max).replace(char::is_control, "\u{FFFD}");
         Self {
-            path: legible(&path.into(), VIOLATION_BYTES_MAX / 3),
-            why: legible(&why.to_string(), VIOLATION_BYTES_MAX),
+            path: printable(&path.into(), VIOLATION_BYTES_MAX / 3),
+            why: printable(&why.to_string(), VIOLATION_BYTES_MAX),
         }
     }
 }
 
-/// Bytes kept of [`Violation::why`], and of its path a third of that.
+/// Maximum size in bytes of [`Violation::why`]; that of the path is a third of it.
 const VIOLATION_BYTES_MAX: usize = 300;

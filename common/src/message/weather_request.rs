@@ -1,4 +1,4 @@
-//! `weather-request.v1`: what was the weather at these places on these days?
+//! `weather-request.v1`: places and times to look the weather up for.
 
 use crate::{
     fleet::exchange,
@@ -7,29 +7,30 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// Places in one request at most.
+/// Maximum number of places in one request.
 pub const WEATHER_PLACES_MAX: usize = 1_000;
 
-/// Places and moments whose weather is asked for, looked up as it is for rides. The deadline is the AMQP `expiration`.
+/// Places and times to look the weather up for, in the same way as for rides. The deadline is the AMQP property
+/// `expiration`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeatherRequest {
-    /// Chosen by the client; comes back as the message id's first part.
+    /// Id chosen by the client, repeated in the answer.
     pub request_id: String,
-    /// At least one, at most [`WEATHER_PLACES_MAX`].
+    /// The places, 1 to [`WEATHER_PLACES_MAX`].
     #[serde(deserialize_with = "object::list_up_to::<_, _, WEATHER_PLACES_MAX>")]
     pub places: Vec<WeatherPlace>,
 }
 
-/// One place at one moment, as a ride tells it.
+/// One place and time, with the same fields as in a ride.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct WeatherPlace {
-    /// Degrees north, −90 … 90.
+    /// Latitude in degrees north, −90 to 90.
     #[serde(deserialize_with = "ride::latitude")]
     pub latitude: f64,
-    /// Degrees east, −180 … 180.
+    /// Longitude in degrees east, −180 to 180.
     #[serde(deserialize_with = "ride::longitude")]
     pub longitude: f64,
-    /// UTC; its date is the day of the weather.
+    /// Time in UTC; its date is the day of the weather.
     pub statustime: StatusTime,
 }
 

@@ -1,4 +1,4 @@
-//! `weather-response.v1`: the weather of the places asked for, or why there is none.
+//! `weather-response.v1`: the answer to a weather request.
 
 use crate::{
     message::{decode::Message, kind::Kind, object, violation::Violation},
@@ -10,25 +10,25 @@ use serde::{Deserialize, Serialize};
 /// The answer to one weather request: either `weather` or `error`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct WeatherResponse {
-    /// Of the request; empty when the request was too broken to tell.
+    /// Id of the request; empty if the request could not be decoded.
     pub request_id: String,
-    /// One per place, in the order of the request.
+    /// One result per place, in the order of the request.
     #[serde(default, skip_serializing_if = "Vec::is_empty", deserialize_with = "object::list")]
     pub weather: Vec<PlaceWeather>,
-    /// Why the whole request has no answer.
+    /// Why the request as a whole has no weather.
     #[serde(default, skip_serializing_if = "Option::is_none", deserialize_with = "object::optional")]
     pub error: Option<WeatherError>,
 }
 
-/// What is known of one place: an observation, or the error of this one place.
+/// The result for one place: an observation or an error.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(untagged, try_from = "Wire")]
 pub enum PlaceWeather {
-    /// The nearest station that measured everything on that UTC date.
+    /// Observation of the nearest station that has all three elements on the UTC date.
     Observed(Observation),
-    /// There is none.
+    /// There is no observation.
     Failed {
-        /// Why.
+        /// The reason.
         error: WeatherError,
     },
 }
@@ -58,35 +58,35 @@ impl TryFrom<Wire> for PlaceWeather {
     }
 }
 
-/// A typed error.
+/// Why a request or a place has no weather.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WeatherError {
     /// Stable code.
     pub code: WeatherErrorCode,
-    /// In words, with the way out.
+    /// The error in words, with its remedy.
     pub message: String,
-    /// Path of the field at fault, as in `places[3].latitude`.
+    /// Path of the invalid field, for example `places[3].latitude`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub field: Option<String>,
 }
 
-/// What can be wrong with a weather request.
+/// Codes of weather errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WeatherErrorCode {
-    /// No station of the list lies within `max_station_km` of the place.
+    /// No station lies within `max_station_km` of the place.
     NoStationInReach,
-    /// Stations lie within reach, but none has all three elements on that date.
+    /// Stations lie within `max_station_km`, but none has all three elements on the date.
     NoObservationOnDate,
     /// The request breaks its schema.
     MalformedRequest,
-    /// The request is of a version this worker does not know.
+    /// The worker does not know the version of the request.
     UnknownVersion,
-    /// The weather service, or the object store, is away; trying again later may help.
+    /// The weather service or the object store is down; a later retry may help.
     Unavailable,
-    /// The deadline passed before the weather was there; what was read meanwhile is kept, trying again may help.
+    /// The deadline passed before the weather was loaded. The loaded part stays cached, so a retry may help.
     DeadlineExceeded,
-    /// The worker failed; trying again may help.
+    /// The worker failed; a retry may help.
     Internal,
 }
 
@@ -100,7 +100,7 @@ impl From<WeatherMissing> for WeatherErrorCode {
 }
 
 impl WeatherResponse {
-    /// An answer that is only an error.
+    /// Returns an answer that consists of an error.
     pub fn failed(request_id: impl Into<String>, error: WeatherError) -> Self {
         Self { request_id: request_id.into(), weather: Vec::new(), error: Some(error) }
     }
@@ -108,7 +108,7 @@ impl WeatherResponse {
 
 impl Message for WeatherResponse {
     const KIND: Kind = Kind { name: "weather-response", major: 1 };
-    /// The default exchange: an answer goes straight to the queue the request names.
+    /// The default exchange: an answer goes directly to the queue that the request names.
     const EXCHANGE: &'static str = "";
     const MANDATORY: bool = false;
 

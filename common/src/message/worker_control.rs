@@ -1,4 +1,4 @@
-//! `worker-control.v1`: a worker is to pause, or to go on.
+//! `worker-control.v1`: pauses or resumes a worker.
 
 use crate::{
     fleet::exchange,
@@ -6,19 +6,19 @@ use crate::{
 };
 use serde::{Deserialize, Serialize};
 
-/// What an operator wants of every replica of a worker. Kept in the object store as well
-/// ([`control`](records::layout::control)), where it counts: the message only says that it changed.
+/// Pauses or resumes every replica of a worker. The object store holds the same document
+/// ([`control`](records::layout::control)) and is authoritative: the message only announces a change.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct WorkerControl {
-    /// The worker.
+    /// Name of the worker.
     pub worker: String,
-    /// Whether it is to read its queue no more until it is told to.
+    /// Whether the worker stops reading its queue.
     pub paused: bool,
-    /// Who said so, for people.
+    /// The operator who paused or resumed the worker, for people.
     pub by: String,
-    /// When, RFC 3339.
+    /// Time of the change, RFC 3339 in UTC.
     pub at: String,
-    /// Why, for people.
+    /// Reason in words, for people.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub why: Option<String>,
 }
@@ -26,7 +26,7 @@ pub struct WorkerControl {
 impl Message for WorkerControl {
     const KIND: Kind = Kind { name: "worker-control", major: 1 };
     const EXCHANGE: &'static str = exchange::EVENTS;
-    /// Nobody may be running.
+    /// Possibly no replica is running.
     const MANDATORY: bool = false;
 
     fn message_id(&self) -> String {

@@ -1,31 +1,31 @@
-//! The moment a ride ended: how it is kept, written, and read.
+//! The time at which a ride ended: its type, its canonical form, and the accepted forms.
 
 use crate::text;
 use jiff::civil::DateTime;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 use std::{fmt, str::FromStr};
 
-/// A moment in UTC with milliseconds, written `YYYY-MM-DD HH:MM:SS.fff`.
+/// A time in UTC with milliseconds, written `YYYY-MM-DD HH:MM:SS.fff`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StatusTime(DateTime);
 
-/// Why a text is no [`StatusTime`].
+/// A text or number that is not a [`StatusTime`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("expected YYYY-MM-DD HH:MM:SS[.fff] in UTC, or RFC 3339")]
 pub struct InvalidStatusTime;
 
 impl StatusTime {
-    /// The UTC calendar date as `(year, month, day)`: the key of the weather join.
+    /// Returns the UTC date as `(year, month, day)`: the key of the weather join.
     pub fn date(self) -> (i16, i8, i8) {
         (self.0.year(), self.0.month(), self.0.day())
     }
 
-    /// The moment as jiff's civil type, in UTC.
+    /// Returns the time as jiff's civil type, in UTC.
     pub fn datetime(self) -> DateTime {
         self.0
     }
 
-    /// The canonical 23 characters, `YYYY-MM-DD HH:MM:SS.fff`.
+    /// Returns the canonical form, 23 characters: `YYYY-MM-DD HH:MM:SS.fff`.
     pub fn canonical(self) -> [u8; 23] {
         fn put(out: &mut [u8], mut value: u32) {
             for digit in out.iter_mut().rev() {
@@ -46,16 +46,18 @@ impl StatusTime {
     }
 }
 
-/// The accepted forms of a time, for messages about another form.
+/// The accepted forms of a time, for error messages.
 pub const TIME_FORMS: &str = "YYYY-MM-DD HH:MM:SS[.fff] in UTC, RFC 3339 with any offset, ISO 8601 basic form (20180425T170305Z), or epoch \
                               seconds or milliseconds";
 
 impl StatusTime {
-    /// Reads a time as people and other programs write it. Accepts, beyond what [`FromStr`] takes: white space around
-    /// it and before the offset; `UTC` or `GMT` as the offset; offsets as `+0000` and `+00`; a comma before the
-    /// fraction; no seconds; ISO 8601's basic form; lower case; a number as text, as in [`StatusTime::from_epoch`].
+    /// Reads a time as people and other programs write it. Accepts the forms of [`FromStr`], and also: white space
+    /// around the time and before the offset; `UTC` or `GMT` as the offset; offsets like `+0000` and `+00`; a comma
+    /// before the fraction; no seconds; ISO 8601's basic form; lower case; a number as text, as in
+    /// [`StatusTime::from_epoch`].
+    ///
     /// # Errors
-    /// Fails on everything else: a date alone, American and other local orders, names of time zones.
+    /// Fails on every other form, for example a date alone, American and other local orders, and names of time zones.
     pub fn read(text: &str) -> Result<Self, InvalidStatusTime> {
         if let Ok(strict) = text.parse() {
             return Ok(strict);
@@ -69,10 +71,10 @@ impl StatusTime {
         }
     }
 
-    /// Reads a Unix time in seconds or milliseconds, told apart by magnitude: seconds from 100,000,000 (March 1973) up
-    /// to but not including 10,000,000,000 (November 2286), milliseconds from 100,000,000,000 up to but not including
-    /// 10,000,000,000,000, the same moments. Any other number is refused, so that a date written as a number, such as
-    /// 20180425, does not become a moment in 1970.
+    /// Reads a Unix time in seconds or milliseconds, distinguished by magnitude: seconds from 100,000,000 (March 1973)
+    /// up to but not including 10,000,000,000 (November 2286), and milliseconds for the same period, from
+    /// 100,000,000,000 up to but not including 10,000,000,000,000. Any other number is refused, so that a date written
+    /// as a number, such as 20180425, does not become a time in 1970.
     ///
     /// # Errors
     /// Fails on a number outside both ranges.
@@ -85,7 +87,7 @@ impl StatusTime {
         } else {
             return Err(InvalidStatusTime);
         };
-        // To the nearest microsecond: a fraction of seconds is not exact in binary.
+        // Rounds to microseconds: a fraction of a second is not exact in binary.
         let at = jiff::Timestamp::from_microsecond(micros.round() as i64).map_err(|_| InvalidStatusTime)?;
         Ok(at.to_zoned(jiff::tz::TimeZone::UTC).datetime().into())
     }
@@ -95,7 +97,7 @@ fn is_digits(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit())
 }
 
-/// Brings a date and a time of day in any accepted form into the one that [`FromStr`] reads.
+/// Normalises a date and a time of day in any accepted form, and parses it with [`FromStr`].
 fn civil(text: &str) -> Result<StatusTime, InvalidStatusTime> {
     let bad = InvalidStatusTime;
     if !text.is_ascii() {
@@ -142,7 +144,7 @@ fn civil(text: &str) -> Result<StatusTime, InvalidStatusTime> {
     format!("{date} {time}{}", offset(zone.trim())?).parse()
 }
 
-/// An offset from UTC as RFC 3339 writes it.
+/// Returns an offset from UTC in the form of RFC 3339.
 fn offset(zone: &str) -> Result<String, InvalidStatusTime> {
     let zone = match zone.strip_suffix("UTC").or_else(|| zone.strip_suffix("GMT")) {
         // `+0000 UTC`, for example, states the offset twice.
@@ -163,7 +165,7 @@ fn offset(zone: &str) -> Result<String, InvalidStatusTime> {
 }
 
 impl From<DateTime> for StatusTime {
-    /// Cuts to milliseconds.
+    /// Truncates to milliseconds.
     fn from(at: DateTime) -> Self {
         let millis = at.subsec_nanosecond() / 1_000_000 * 1_000_000;
         Self(at.with().subsec_nanosecond(millis).build().unwrap_or(at))
@@ -174,7 +176,7 @@ impl FromStr for StatusTime {
     type Err = InvalidStatusTime;
 
     /// Reads `YYYY-MM-DD HH:MM:SS[.fff]` (blank or `T` between date and time), optionally followed by `Z` or `±HH:MM`.
-    /// Without an offset the time is UTC. Fractions of any length are cut to milliseconds.
+    /// Without an offset the time is UTC. Fractions of any length are truncated to milliseconds.
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         let bytes = text.as_bytes();
         let digits = |from: usize, len: usize| -> Result<i32, InvalidStatusTime> {
@@ -201,8 +203,8 @@ impl FromStr for StatusTime {
             if fraction == 0 {
                 return Err(InvalidStatusTime);
             }
-            let kept = fraction.min(3);
-            millis = digits(20, kept)? * [100, 10, 1][kept - 1];
+            let digit_count = fraction.min(3);
+            millis = digits(20, digit_count)? * [100, 10, 1][digit_count - 1];
             end = 20 + fraction;
         }
         let offset_minutes = match &bytes[end..] {
@@ -290,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_what_is_no_time() {
+    fn refuses_an_invalid_time() {
         for text in [
             "",
             "2018-04-25",
@@ -311,7 +313,7 @@ mod tests {
     }
 
     #[test]
-    fn reads_a_time_however_it_says_utc() {
+    fn reads_every_notation_of_utc() {
         for (text, canonical) in [
             ("2018-04-25 17:03:05.722", "2018-04-25 17:03:05.722"),
             ("2018-04-25 17:03:05 UTC", "2018-04-25 17:03:05.000"),
@@ -344,7 +346,7 @@ mod tests {
     }
 
     #[test]
-    fn refuses_a_time_that_could_be_another() {
+    fn refuses_an_ambiguous_time() {
         for text in [
             "",
             "4/25/2018 17:03",

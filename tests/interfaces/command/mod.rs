@@ -259,7 +259,7 @@ async fn a_mismatch_with_the_broker_is_reported_with_both_values() {
     apply.args(["topology", "apply", "--broker", settings.url.reveal(), "--set"]);
     apply.arg(format!("broker.namespace={}", settings.namespace));
     let text = tokio::task::spawn_blocking(move || failed(&mut apply, 1)).await.unwrap();
-    for part in [name.as_str(), "this fleet wants", "the broker has", "broker.namespace"] {
+    for part in [name.as_str(), "this fleet declares", "the broker has", "broker.namespace"] {
         assert!(text.contains(part), "{part} is missing\n{text}");
     }
     channel.queue_delete(name.as_str().into(), Default::default()).await.unwrap();

@@ -157,7 +157,7 @@ async fn concurrent_publishers_lose_and_duplicate_nothing(broker: Arc<dyn Broker
 async fn a_retry_queue_returns_messages_after_its_delay(broker: Arc<dyn Broker>) {
     let connection = connect(&broker).await;
     let publisher = connection.publisher().await.unwrap();
-    let mut waiting = message(exchange::RETRY, &topology::rung_queue(queue::MERGER, 0), "a");
+    let mut waiting = message(exchange::RETRY, &topology::retry_queue(queue::MERGER, 0), "a");
     waiting.properties.expiration_ms = Some(1_000);
     publisher.publish(waiting).await.unwrap();
     // Checked before there is a consumer, which would take the message at once.

@@ -115,7 +115,7 @@ impl Running {
         self.shutdown.cancel();
         tokio::time::timeout(SOON, self.task).await.expect("the worker should stop").unwrap().unwrap();
         let mut queues = vec![queue::MERGER.to_owned(), topology::dead_queue(queue::MERGER)];
-        queues.extend((0..topology::RUNGS_MS.len()).map(|retry| topology::rung_queue(queue::MERGER, retry)));
+        queues.extend((0..topology::RETRY_DELAYS_MS.len()).map(|retry| topology::retry_queue(queue::MERGER, retry)));
         for name in queues {
             assert_eq!(self.connection.depth(&name).await.unwrap().messages, 0, "{name} should be empty");
         }

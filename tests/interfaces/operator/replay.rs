@@ -4,7 +4,7 @@ use super::{ends_with, publish};
 use common::{
     message::{BatchContent, RideBatch},
     reading::Reading,
-    topology::{queue, rung_queue, rungs_of},
+    topology::{queue, retry_delays_of, retry_queue},
 };
 use pipeline_tests::processes::{Fleet, Input, json_output, succeed};
 use serde_json::json;
@@ -52,8 +52,8 @@ async fn a_lost_dataset_is_made_again_byte_by_byte() {
     assert!(gone.contains("is missing") && gone.contains("wildrydes ingest"), "{gone}");
     fleet.champion();
     // If a training failed because the dataset was removed, its message waits in a retry queue.
-    for retry in 0..rungs_of(queue::TRAINER).len() {
-        fleet.until_depth(&rung_queue(queue::TRAINER, retry), |messages| messages == 0).await;
+    for retry in 0..retry_delays_of(queue::TRAINER).len() {
+        fleet.until_depth(&retry_queue(queue::TRAINER, retry), |messages| messages == 0).await;
     }
     fleet.finish().await;
 }

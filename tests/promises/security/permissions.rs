@@ -11,7 +11,7 @@ use common::{
     model::logistic,
     outcome::Outgoing,
     reading::Reading,
-    topology::{self, PROCESSES, Topology, queue, rung_queue},
+    topology::{self, PROCESSES, Topology, queue, retry_queue},
 };
 use lapin::{
     BasicProperties, Channel, Connection, ErrorKind,
@@ -406,7 +406,7 @@ fn attempts_of(namespace: &str, role: &str) -> Vec<Attempt> {
     }
     for of in queue::ALL {
         // A user may publish to its own retry queues (queues of requests have none), and to no work queue, not even its own.
-        for key in [rung_queue(of, 0), rung_queue(of, 3), of.to_owned()] {
+        for key in [retry_queue(of, 0), retry_queue(of, 3), of.to_owned()] {
             attempt(What::Publish(named("retry"), named(&key)), trust.publishes("retry", &key));
         }
         attempt(What::Publish(named("dead"), named(of)), trust.publishes("dead", of));

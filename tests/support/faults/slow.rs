@@ -6,7 +6,7 @@ use crate::{
     noaa::{Data, Fault, Noaa},
     processes::{Input, output},
 };
-use common::topology::{queue, rung_queue, rungs_of};
+use common::topology::{queue, retry_delays_of, retry_queue};
 use std::time::{Duration, Instant};
 
 /// Maximum number of messages in the weather-fetcher's queue, by policy; a quorum queue may accept some more.
@@ -41,8 +41,8 @@ pub async fn consumer(plan: &Plan, broker: &Container) -> Observed {
     let mut refused = false;
     while begun.elapsed() < plan.away || !refused {
         let mut depth = batch.fleet.depth(queue::WEATHER_FETCHER).await.messages;
-        for retry in 0..rungs_of(queue::WEATHER_FETCHER).len() {
-            depth += batch.fleet.depth(&rung_queue(queue::WEATHER_FETCHER, retry)).await.messages;
+        for retry in 0..retry_delays_of(queue::WEATHER_FETCHER).len() {
+            depth += batch.fleet.depth(&retry_queue(queue::WEATHER_FETCHER, retry)).await.messages;
         }
         deepest = deepest.max(depth);
         for (name, before) in processes.into_iter().zip(before) {

@@ -284,7 +284,7 @@ fn same_model(ended: &Ended, expected: &Ended, broken: &mut Vec<String>) {
 /// 6, after every publish: the messages that wait for a worker, in its queue and its retry queues, are bounded.
 pub fn look_at_depths(world: &World, published: usize) {
     /// Work queue and retry queues, each with its limit.
-    const QUEUES: usize = 1 + topology::RUNGS_MS.len();
+    const QUEUES: usize = 1 + topology::RETRY_DELAYS_MS.len();
     /// Maximum number of lives of one kind of process that hold messages: the running ones and those that died half-open.
     const HOLDERS: usize = 16;
     let largest = world.largest.fetch_max(published, SeqCst).max(published);

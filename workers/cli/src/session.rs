@@ -71,7 +71,7 @@ impl Session {
 
     /// Opens the store for a command that only reads: does not create a missing one.
     pub(crate) fn store_if_there(&self) -> Result<Option<Store>, Failed> {
-        store::open_if_there(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
+        store::open_existing(&self.section::<StoreSettings>()?).map_err(Failed::Misused)
     }
 
     /// Returns the message that there is no store, with the option that names one.

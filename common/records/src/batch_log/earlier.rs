@@ -85,7 +85,8 @@ impl BatchLog {
         Ok((batches > 0).then_some(batches))
     }
 
-    /// Writes the list of earlier batches if the store has none, be it empty: nothing after it is an earlier batch.
+    /// Writes the list of earlier batches, even an empty one, if the store has none: every later batch has an entry in
+    /// the log.
     pub(super) async fn write_earlier(&self) -> Result<(), Failure> {
         let mut unwritten = self.unwritten.lock().await;
         if self.written().await?.is_none() {
@@ -122,7 +123,7 @@ impl BatchLog {
 
     async fn written(&self) -> Result<Option<Earlier>, Failure> {
         match self.store.head(&Path::from(layout::batch_log_earlier())).await {
-            Ok(found) => Ok(Some(Earlier::Written { bytes: found.size })),
+            Ok(meta) => Ok(Some(Earlier::Written { bytes: meta.size })),
             Err(object_store::Error::NotFound { .. }) => Ok(None),
             Err(error) => Err(store::outage(error)),
         }
@@ -137,8 +138,8 @@ impl BatchLog {
     async fn list_all(&self) -> Result<(usize, Bytes), Failure> {
         let mut all: Vec<(CompactString, i64)> = Vec::new();
         for prefix in [layout::BATCHES, layout::UPLOADS] {
-            let mut found = self.store.list(Some(&Path::from(prefix)));
-            while let Some(object) = found.try_next().await.map_err(store::outage)? {
+            let mut objects = self.store.list(Some(&Path::from(prefix)));
+            while let Some(object) = objects.try_next().await.map_err(store::outage)? {
                 let id = object.location.filename().and_then(|name| name.strip_suffix(".json"));
                 let Some(id) = id.filter(|id| batch_id(id.as_bytes()).is_some()) else { continue };
                 all.push((id.into(), object.last_modified.timestamp_millis()));
@@ -167,7 +168,7 @@ impl BatchLog {
                 self.store.get_range(&path, start..end).await.map_err(store::outage)?
             }
         };
-        // A line that begins before this range is left for the next read; text without a line end is not a line.
+        // A line that begins before this range belongs to the next read; text without a line end is not a line.
         let first = match start {
             0 => 0,
             _ => piece.iter().position(|byte| *byte == b'\n').map_or(piece.len(), |at| at + 1),

@@ -94,8 +94,8 @@ async fn upload(store: &Store, batch_id: &str, listed: Option<u64>) {
 }
 
 async fn split(log: &BatchLog, batch_id: &str) {
-    let kept: Option<Claim> = store::read_json(&log.store, &layout::claim(batch_id)).await.unwrap();
-    if kept.is_none() {
+    let existing: Option<Claim> = store::read_json(&log.store, &layout::claim(batch_id)).await.unwrap();
+    if existing.is_none() {
         let listed = log.enter(batch_id).await.unwrap();
         claim(&log.store, batch_id, Some(listed)).await;
     }
@@ -137,7 +137,7 @@ async fn remove_log(store: &Store) {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn two_who_append_at_the_same_time_share_no_entry() {
+async fn concurrent_writers_share_no_entry() {
     let store = memory();
     let logs = [BatchLog::new(Arc::clone(&store)), BatchLog::new(Arc::clone(&store))];
     let appending = (0..200).map(|n| {
@@ -159,13 +159,13 @@ async fn two_who_append_at_the_same_time_share_no_entry() {
 /// Finding the newest entry takes at most 75 reads, eight at a time, for 70,000 entries as for 1,000; from a known
 /// entry it takes two.
 #[tokio::test]
-async fn the_newest_entry_is_found_among_any_number() {
+async fn finding_the_newest_entry_takes_few_reads() {
     let (watched, store) = watched();
-    let mut there = 0;
+    let mut written = 0;
     for count in [0, 1, 2, 3, 8, 9, 10, 255, 256, 257, 258, 1_000, 70_000] {
-        while there < count {
-            there += 1;
-            store::create(&store, &layout::batch_log_entry(there), "b").await.unwrap();
+        while written < count {
+            written += 1;
+            store::create(&store, &layout::batch_log_entry(written), "b").await.unwrap();
         }
         let log = BatchLog::new(Arc::clone(&store));
         watched.gets.store(0, SeqCst);
@@ -212,7 +212,7 @@ async fn an_entry_without_its_claim_is_skipped() {
 
 /// The claim takes over the entry of the upload, so the batch keeps its position.
 #[tokio::test]
-async fn a_batch_that_was_uploaded_keeps_its_place() {
+async fn an_uploaded_batch_keeps_its_position() {
     let log = BatchLog::new(memory());
     let number = log.append("a").await.unwrap();
     upload(&log.store, "a", Some(number)).await;
@@ -273,7 +273,7 @@ async fn a_reader_lists_the_earlier_batches_without_writing() {
 /// A removed log is rebuilt, even though the claims name entries of the old one, and also through a handle that has read
 /// the old one.
 #[tokio::test]
-async fn a_log_that_was_removed_is_built_anew() {
+async fn a_removed_log_is_rebuilt() {
     let store = memory();
     let log = BatchLog::new(Arc::clone(&store));
     claim(&store, "old", None).await;
@@ -289,9 +289,9 @@ async fn a_log_that_was_removed_is_built_anew() {
     // An older claim names this entry, which now holds the id of another batch.
     assert!(log.holds(1, "d").await.unwrap());
     for log in [log, BatchLog::new(store)] {
-        let found = listed(&log, 2).await;
-        assert_eq!((found.len(), &found[0][..]), (5, "d"), "{found:?}");
-        assert!(all.is_subset(&found.into_iter().collect()));
+        let all_listed = listed(&log, 2).await;
+        assert_eq!((all_listed.len(), &all_listed[0][..]), (5, "d"), "{all_listed:?}");
+        assert!(all.is_subset(&all_listed.into_iter().collect()));
     }
 }
 
@@ -313,7 +313,7 @@ async fn many_earlier_batches_are_read_from_the_end() {
     for limit in [7, 500] {
         assert_eq!(listed(&BatchLog::new(Arc::clone(&store)), limit).await, ids);
     }
-    // Whole pieces: a line that lies across two belongs to one.
+    // A line that crosses the border of two ranges is read once.
     let log = BatchLog::new(Arc::clone(&store));
     let earlier = log.earlier().await.unwrap();
     let (mut end, mut lines) = (earlier.bytes(), Vec::new());
@@ -329,14 +329,14 @@ async fn many_earlier_batches_are_read_from_the_end() {
 
 /// If the store is read-only, each process lists all batches once.
 #[tokio::test]
-async fn a_store_that_cannot_be_written_is_read_all_the_same() {
+async fn a_read_only_store_can_be_listed() {
     let (watched, store) = watched();
     for id in ["a", "b"] {
         claim(&store, id, None).await;
     }
     watched.is_read_only.store(true, SeqCst);
     let log = BatchLog::new(Arc::clone(&store));
-    let built = log.prepare().await.unwrap().expect("it was not there");
+    let built = log.prepare().await.unwrap().expect("the list was missing");
     assert!(built.batches == 2 && built.unwritten.unwrap().to_string().contains("read-only"));
     assert_eq!(listed(&log, 1).await.len(), 2);
     assert!(log.prepare().await.unwrap().is_none());
@@ -349,7 +349,7 @@ async fn a_store_that_cannot_be_written_is_read_all_the_same() {
 }
 
 #[tokio::test]
-async fn what_is_no_batch_id_is_skipped() {
+async fn an_invalid_batch_id_is_skipped() {
     let store = memory();
     store::create(&store, &layout::batch_log_earlier(), "a\n../../b\n\n\u{0}\nhalf a line").await.unwrap();
     let log = BatchLog::new(Arc::clone(&store));
@@ -357,7 +357,7 @@ async fn what_is_no_batch_id_is_skipped() {
     log.append("../x").await.unwrap();
     log.append("").await.unwrap();
     assert_eq!(listed(&log, 1).await, ["a"]);
-    // Cursors of another log do no harm.
+    // Cursors of another log are harmless.
     for after in [Cursor::Log(u64::MAX), Cursor::Earlier(u64::MAX), Cursor::Earlier(4), Cursor::Log(0)] {
         assert_eq!(page(&log, Some(after), 3).await.batches, ["a"], "{after}");
     }
@@ -366,7 +366,7 @@ async fn what_is_no_batch_id_is_skipped() {
 
 /// The reads for one page are bounded; the next page continues where it stops.
 #[tokio::test]
-async fn a_page_looks_at_so_many_entries_at_most() {
+async fn the_entries_read_for_a_page_are_bounded() {
     let (watched, store) = watched();
     let log = BatchLog::new(Arc::clone(&store));
     split(&log, "a").await;
@@ -427,12 +427,12 @@ async fn every_batch_once(old: BTreeSet<u8>, before: Vec<Step>, during: Vec<Step
     for step in &before {
         take(step, &mut log).await;
     }
-    let mut there = BTreeSet::new();
+    let mut existing = BTreeSet::new();
     for n in 0..30 {
         let id = format!("b{n}");
-        there.extend(look(Arc::clone(&store), id).await.unwrap().map(|seen| seen.batch));
+        existing.extend(look(Arc::clone(&store), id).await.unwrap().map(|seen| seen.batch));
     }
-    let (mut shown, mut cursor, mut is_begun) = (Vec::new(), None, false);
+    let (mut listed, mut cursor, mut is_begun) = (Vec::new(), None, false);
     for step in during.iter().chain(std::iter::repeat_n(&Step::Page(3), 40)) {
         take(step, &mut log).await;
         let Step::Page(limit) = step else { continue };
@@ -441,44 +441,44 @@ async fn every_batch_once(old: BTreeSet<u8>, before: Vec<Step>, during: Vec<Step
         }
         if !is_begun {
             for n in 0..30 {
-                there.extend(look(Arc::clone(&store), format!("b{n}")).await.unwrap().map(|seen| seen.batch));
+                existing.extend(look(Arc::clone(&store), format!("b{n}")).await.unwrap().map(|seen| seen.batch));
             }
         }
         let Page { batches, next } = page(&log, cursor, *limit).await;
-        shown.extend(batches);
+        listed.extend(batches);
         (cursor, is_begun) = (next, true);
     }
-    let once: BTreeSet<String> = shown.iter().cloned().collect();
-    if once.len() != shown.len() || !there.is_subset(&once) || cursor.is_some() {
-        return Err(format!("of {there:?} these are shown: {shown:?}, then {cursor:?}"));
+    let once: BTreeSet<String> = listed.iter().cloned().collect();
+    if once.len() != listed.len() || !existing.is_subset(&once) || cursor.is_some() {
+        return Err(format!("of {existing:?} these are listed: {listed:?}, then {cursor:?}"));
     }
     Ok(())
 }
 
 proptest! {
     #[test]
-    fn a_cursor_is_read_as_it_was_written(number: u64, is_earlier: bool) {
+    fn a_cursor_reads_back_unchanged(number: u64, is_earlier: bool) {
         let cursor = if is_earlier { Cursor::Earlier(number) } else { Cursor::Log(number) };
         prop_assert_eq!(cursor.to_string().parse(), Ok(cursor));
     }
 
     #[test]
-    fn other_texts_are_no_cursors(text in "\\PC{0,12}|(log|earlier)[.][-+ ]?[0-9a-z]{0,22}") {
+    fn other_texts_are_not_cursors(text in "\\PC{0,12}|(log|earlier)[.][-+ ]?[0-9a-z]{0,22}") {
         if let Ok(cursor) = text.parse::<Cursor>() {
             let number = text.trim_start_matches(|c: char| c.is_ascii_lowercase() || c == '.').trim_start_matches('0');
             prop_assert!(number.is_empty() || cursor.to_string().ends_with(&format!(".{number}")), "{}", text);
         }
     }
 
-    /// Whatever is written before and during paging: no batch is shown twice, and none that existed before is missing.
+    /// No batch is listed twice, and none that existed before is missing, whatever is written before and during paging.
     #[test]
-    fn paging_shows_every_batch_once(
+    fn paging_lists_every_batch_once(
         old in prop::collection::btree_set(0..30u8, 0..10),
         before in steps(false),
         during in steps(true),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
-        let kept = runtime.block_on(every_batch_once(old, before, during));
-        prop_assert_eq!(kept, Ok(()));
+        let result = runtime.block_on(every_batch_once(old, before, during));
+        prop_assert_eq!(result, Ok(()));
     }
 }

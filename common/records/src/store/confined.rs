@@ -1,4 +1,4 @@
-//! A folder as the object store, in which what publishers name stays where it is.
+//! A local folder as the object store, with protection against symbolic links below `raw/`.
 
 use crate::layout;
 use async_trait::async_trait;
@@ -16,8 +16,8 @@ use std::{
     path::PathBuf,
 };
 
-/// A local folder whose objects below `raw/`, the only ones that publishers name, are regular files of that folder: a
-/// symbolic link there must not lead out of it. `raw` itself may be a link, which is the operator's choice.
+/// A local folder. Publishers name objects below `raw/` only; these must be regular files of that folder, so a symbolic
+/// link must not lead out of it. `raw` itself may be a link, chosen by the operator.
 #[derive(Debug)]
 pub(super) struct Confined(LocalFileSystem);
 
@@ -26,7 +26,8 @@ impl Confined {
         Self(store)
     }
 
-    /// The file that a name below `raw/` stands for, if there is one.
+    /// Returns the metadata of the file that a path below `raw/` denotes; `None` if it does not exist. Fails if the
+    /// file is outside `raw/`.
     async fn confined(&self, location: &Path) -> Result<Option<Metadata>> {
         let own = self.0.path_to_filesystem(&Path::from(layout::RAW))?;
         let (own, file) = match resolved(own, self.0.path_to_filesystem(location)?).await {
@@ -38,8 +39,8 @@ impl Confined {
             return Err(leads_away(location, "a symbolic link leads out of the store's folder raw"));
         }
         match tokio::fs::metadata(&file).await {
-            Ok(found) if found.is_dir() || found.is_file() => Ok(Some(found)),
-            Ok(_) => Err(leads_away(location, "it is no regular file")),
+            Ok(meta) if meta.is_dir() || meta.is_file() => Ok(Some(meta)),
+            Ok(_) => Err(leads_away(location, "it is not a regular file")),
             Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed(error)),
         }
@@ -50,7 +51,7 @@ async fn resolved(own: PathBuf, file: PathBuf) -> io::Result<(PathBuf, PathBuf)>
     Ok((tokio::fs::canonicalize(own).await?, tokio::fs::canonicalize(file).await?))
 }
 
-/// Told as a name that cannot be used, for which nobody waits.
+/// Returns the error of an unusable file name, which callers do not treat as an outage.
 fn leads_away(location: &Path, why: &str) -> object_store::Error {
     failed(io::Error::new(ErrorKind::InvalidFilename, format!("{location}: {why}")))
 }
@@ -84,15 +85,15 @@ impl ObjectStore for Confined {
             return self.0.get_opts(location, options).await;
         }
         let before = self.confined(location).await?;
-        let found = self.0.get_opts(location, options).await?;
-        // What was opened must be what was looked at: the name may have come to stand for another file in between.
-        if let GetResultPayload::File(file, _) = &found.payload {
+        let object = self.0.get_opts(location, options).await?;
+        // The opened file must be the checked one: another process may have replaced it in between.
+        if let GetResultPayload::File(file, _) = &object.payload {
             let opened = file.metadata().map_err(failed)?;
             if before.is_none_or(|before| (before.dev(), before.ino()) != (opened.dev(), opened.ino())) {
                 return Err(failed(io::Error::other(format!("{location} was replaced while it was being opened"))));
             }
         }
-        Ok(found)
+        Ok(object)
     }
 
     async fn get_ranges(&self, location: &Path, ranges: &[Range<u64>]) -> Result<Vec<bytes::Bytes>> {
@@ -130,16 +131,16 @@ mod tests {
     use std::{fs, os::unix::fs::symlink};
 
     async fn read(store: &Store, object: &str) -> Result<Vec<u8>, String> {
-        let found = store.get(&Path::from(object)).await.map_err(|error| format!("{error:?}"))?;
-        Ok(found.bytes().await.unwrap().to_vec())
+        let result = store.get(&Path::from(object)).await.map_err(|error| format!("{error:?}"))?;
+        Ok(result.bytes().await.unwrap().to_vec())
     }
 
     #[tokio::test]
     async fn no_link_below_raw_leads_out_of_it() {
         let folder = tempfile::tempdir().unwrap();
         let (root, outside) = (folder.path().join("store"), folder.path().join("outside"));
-        for made in [root.join("raw/sub"), root.join("dataset"), outside.clone()] {
-            fs::create_dir_all(made).unwrap();
+        for new in [root.join("raw/sub"), root.join("dataset"), outside.clone()] {
+            fs::create_dir_all(new).unwrap();
         }
         fs::write(outside.join("secret"), "secret").unwrap();
         fs::write(root.join("dataset/rides"), "rides").unwrap();
@@ -152,17 +153,17 @@ mod tests {
         let settings = StoreSettings { url: root.display().to_string(), ..StoreSettings::default() };
         let store = store::open(&settings).unwrap();
         for object in ["raw/file-link", "raw/folder-link/secret", "raw/other-prefix"] {
-            let told = read(&store, object).await.unwrap_err();
-            assert!(told.contains("leads out"), "{object}: {told}");
+            let error = read(&store, object).await.unwrap_err();
+            assert!(error.contains("leads out"), "{object}: {error}");
             assert!(store.get_range(&Path::from(object), 0..1).await.is_err(), "{object}");
             assert!(store.head(&Path::from(object)).await.is_err(), "{object}");
         }
         assert_eq!(read(&store, "raw/within").await.unwrap(), b"[]");
         for missing in ["raw/broken", "raw/nothing"] {
-            let told = read(&store, missing).await.unwrap_err();
-            assert!(told.contains("NotFound"), "{missing}: {told}");
+            let error = read(&store, missing).await.unwrap_err();
+            assert!(error.contains("NotFound"), "{missing}: {error}");
         }
-        // Names that only look like ways out are names.
+        // Names that only look like a parent folder are plain names.
         for object in ["raw/%2e%2e/outside/secret", "raw/..%2foutside%2fsecret", "raw/..\\outside\\secret"] {
             assert!(read(&store, object).await.unwrap_err().contains("NotFound"), "{object}");
         }

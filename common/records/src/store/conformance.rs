@@ -1,4 +1,4 @@
-//! What the fleet needs of an object store: each rule as a test that runs on every kind of store.
+//! The rules that the fleet requires of an object store: each is a test that runs on every kind of store.
 
 use super::{Store, StoreSettings, create, exists, open, read, read_json, remove, remove_all, sha256, write};
 use common::outcome::Failure;
@@ -22,12 +22,12 @@ fn stores() -> (tempfile::TempDir, [(&'static str, Store); 2]) {
 }
 
 async fn listed(store: &Store, prefix: &str) -> BTreeSet<String> {
-    let found = store.list(Some(&Path::from(prefix))).map_ok(|found| found.location.to_string());
-    found.try_collect().await.unwrap()
+    let paths = store.list(Some(&Path::from(prefix))).map_ok(|meta| meta.location.to_string());
+    paths.try_collect().await.unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 4)]
-async fn of_racing_writers_one_creates_the_object() {
+async fn one_of_racing_writers_creates_the_object() {
     let (_folder, stores) = stores();
     for (kind, store) in stores {
         for round in 0..20 {
@@ -39,9 +39,9 @@ async fn of_racing_writers_one_creates_the_object() {
             let won: Vec<bool> = future::join_all(writers).await.into_iter().map(Result::unwrap).collect();
             let winners: Vec<usize> =
                 won.iter().enumerate().filter(|(_, won)| **won).map(|(writer, _)| writer).collect();
-            let kept = read(&store, &path).await.unwrap().unwrap();
+            let stored = read(&store, &path).await.unwrap().unwrap();
             assert_eq!(winners.len(), 1, "{kind}: {winners:?}");
-            assert_eq!(kept, vec![winners[0] as u8; LARGE / 16], "{kind}: the object of the winner");
+            assert_eq!(stored, vec![winners[0] as u8; LARGE / 16], "{kind}: the object of the winner");
         }
     }
 }
@@ -60,9 +60,9 @@ async fn a_reader_sees_an_object_whole() {
             }
         });
         while !writer.is_finished() {
-            let found = read(&store, "models/m").await.unwrap().expect("it is replaced, never missing");
-            assert_eq!(found.len(), LARGE, "{kind}");
-            assert!(found.iter().all(|byte| *byte == found[0]), "{kind}: bytes of two versions");
+            let bytes = read(&store, "models/m").await.unwrap().expect("it is replaced, never missing");
+            assert_eq!(bytes.len(), LARGE, "{kind}");
+            assert!(bytes.iter().all(|byte| *byte == bytes[0]), "{kind}: bytes of two versions");
         }
         writer.await.unwrap();
         assert_eq!(read(&store, "models/m").await.unwrap().unwrap()[0], 30, "{kind}");
@@ -90,7 +90,7 @@ async fn a_listing_names_all_objects_below_a_prefix_and_no_others() {
 }
 
 #[tokio::test]
-async fn a_range_is_read_alone() {
+async fn a_range_of_an_object_can_be_read() {
     let (_folder, stores) = stores();
     for (kind, store) in stores {
         let bytes: Vec<u8> = (0..LARGE).map(|at| at as u8).collect();
@@ -105,7 +105,7 @@ async fn a_range_is_read_alone() {
 }
 
 #[tokio::test]
-async fn a_missing_object_is_no_outage() {
+async fn a_missing_object_is_not_an_outage() {
     let (_folder, stores) = stores();
     for (kind, store) in stores {
         assert_eq!(read(&store, "a/b").await, Ok(None), "{kind}");
@@ -158,7 +158,7 @@ async fn a_renamed_object_replaces_the_other_one() {
 }
 
 #[tokio::test]
-async fn an_object_that_is_no_json_is_permanent() {
+async fn an_object_that_is_not_json_fails_permanently() {
     let (_folder, stores) = stores();
     for (kind, store) in stores {
         write(&store, "batches/b.json", "{").await.unwrap();
@@ -167,9 +167,9 @@ async fn an_object_that_is_no_json_is_permanent() {
     }
 }
 
-/// A file where the store expects a folder stands for every operation that fails: the object is not missing.
+/// A file in the place of a folder makes operations fail: that is an outage, not a missing object.
 #[tokio::test]
-async fn an_operation_that_fails_is_an_outage() {
+async fn a_failing_operation_is_an_outage() {
     let (folder, [(_, store), _]) = stores();
     std::fs::write(folder.path().join("a"), "").unwrap();
     let failures = [

@@ -1,7 +1,8 @@
-//! Removes what killed writers left in a store that is a folder: files that no listing shows, and empty folders.
+//! Removes the temporary files of killed writers, which no listing shows, and empty folders from a store that is a
+//! folder.
 //!
-//! A writer fills a file `<name>#<n>` and renames it once it is complete. If the process is killed before that, the file
-//! stays, and the store's own listing leaves it out.
+//! A writer fills a file `<name>#<n>` and renames it once it is complete. If the process is killed before that, the
+//! file stays, and the store's listing omits it.
 
 use crate::layout;
 use std::{
@@ -11,12 +12,12 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-/// Age from which on a file is taken for abandoned: no write takes as long.
+/// Age at which a temporary file counts as abandoned; no write takes that long.
 const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
-/// Time between two sweeps.
+/// Interval between two sweeps.
 const EVERY: Duration = Duration::from_secs(60 * 60);
 
-/// What a sweep removed.
+/// Numbers of files, bytes and folders that a sweep removed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 struct Swept {
     files: u64,
@@ -25,25 +26,25 @@ struct Swept {
     folders: u64,
 }
 
-/// Sweeps now and every hour, in a thread of its own, until the process ends. A failure is logged.
+/// Sweeps now and every hour, in a separate thread, until the process ends. Logs a failure.
 pub(super) fn sweep_in_background(root: PathBuf) {
     let sweeping = move || loop {
         match sweep(&root, ABANDONED_AFTER) {
             Ok(Swept { files: 0, folders: 0, .. }) => {}
             Ok(Swept { files, bytes, folders }) => {
-                tracing::info!(files, bytes, folders, "removed what killed writers left in the store");
+                tracing::info!(files, bytes, folders, "removed temporary files of killed writers from the store");
             }
-            Err(error) => tracing::warn!(%error, "the store could not be swept of what killed writers left"),
+            Err(error) => tracing::warn!(%error, "cannot remove temporary files of killed writers from the store"),
         }
         std::thread::sleep(EVERY);
     };
     if let Err(error) = std::thread::Builder::new().name("sweep".to_owned()).spawn(sweeping) {
-        tracing::warn!(%error, "no thread to sweep the store");
+        tracing::warn!(%error, "cannot start the thread that removes temporary files");
     }
 }
 
-/// Removes the temporary files below `root` that are older than `age`, and empty folders of the staging area of that age.
-/// Symbolic links are not followed, except that the folder of the uploads may be one.
+/// Removes the temporary files below `root` and the empty folders of the staging area that are older than `age`.
+/// Follows no symbolic link, except for the folder of the uploads.
 ///
 /// # Errors
 /// Fails if a folder cannot be read or a file cannot be removed, unless it vanished meanwhile.
@@ -52,7 +53,7 @@ fn sweep(root: &Path, age: Duration) -> io::Result<Swept> {
     let mut swept = Swept::default();
     let mut folders = vec![root.to_owned()];
     while let Some(folder) = folders.pop() {
-        let Some(entries) = unless_gone(fs::read_dir(&folder))? else { continue };
+        let Some(entries) = unless_missing(fs::read_dir(&folder))? else { continue };
         let mut is_empty = true;
         for entry in entries {
             let entry = entry?;
@@ -61,33 +62,33 @@ fn sweep(root: &Path, age: Duration) -> io::Result<Swept> {
             if kind.is_dir() || (kind.is_symlink() && path == root.join(layout::RAW) && path.is_dir()) {
                 folders.push(path);
             } else if kind.is_file() && is_temporary(root, &path) {
-                let Some(found) = unless_gone(entry.metadata())? else { continue };
-                if found.modified()? < before && unless_gone(fs::remove_file(&path))?.is_some() {
+                let Some(meta) = unless_missing(entry.metadata())? else { continue };
+                if meta.modified()? < before && unless_missing(fs::remove_file(&path))?.is_some() {
                     swept.files += 1;
-                    swept.bytes += found.len();
+                    swept.bytes += meta.len();
                 }
             }
         }
         let is_staging = folder.starts_with(root.join(layout::STAGING)) && folder != root.join(layout::STAGING);
         if is_empty && is_staging {
-            let Some(found) = unless_gone(fs::metadata(&folder))? else { continue };
-            // A writer may have put something there just now: then it is not empty, and stays.
-            swept.folders += u64::from(found.modified()? < before && fs::remove_dir(&folder).is_ok());
+            let Some(meta) = unless_missing(fs::metadata(&folder))? else { continue };
+            // Fails if a writer has just created a file in the folder; the folder then stays.
+            swept.folders += u64::from(meta.modified()? < before && fs::remove_dir(&folder).is_ok());
         }
     }
     Ok(swept)
 }
 
-fn unless_gone<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
+fn unless_missing<T>(outcome: io::Result<T>) -> io::Result<Option<T>> {
     match outcome {
-        Ok(found) => Ok(Some(found)),
+        Ok(value) => Ok(Some(value)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
         Err(error) => Err(error),
     }
 }
 
-/// Whether a file is one that a writer of this project fills before it renames it. Publishers put files of their own
-/// directly into the folder of the uploads, under any name: there the name must be one that an upload gives.
+/// Returns whether a file is a temporary file of a writer of this project. Publishers may store files of any name
+/// directly in the folder of the uploads, so there the name must also have the form of an upload.
 fn is_temporary(root: &Path, path: &Path) -> bool {
     let Some((name, suffix)) = path.file_name().and_then(OsStr::to_str).and_then(|name| name.rsplit_once('#')) else {
         return false;
@@ -102,7 +103,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_sweep_takes_what_is_abandoned_and_nothing_else() {
+    fn a_sweep_removes_abandoned_files_only() {
         let folder = tempfile::tempdir().unwrap();
         let root = folder.path();
         let abandoned = [
@@ -129,8 +130,8 @@ mod tests {
         fs::create_dir_all(root.join("dataset/empty")).unwrap();
         assert_eq!(sweep(root, Duration::from_secs(3_600)).unwrap(), Swept::default(), "it may still be written");
         assert_eq!(sweep(root, Duration::ZERO).unwrap(), Swept { files: 5, bytes: 25, folders: 1 });
-        let is_there = |name: &&str| root.join(name).exists();
-        assert!(!abandoned.iter().any(is_there) && kept.iter().all(is_there));
+        let exists = |name: &&str| root.join(name).exists();
+        assert!(!abandoned.iter().any(exists) && kept.iter().all(exists));
         assert!(root.join("dataset/empty").exists() && root.join("staging").exists());
         assert_eq!(sweep(&root.join("nothing"), Duration::ZERO).unwrap(), Swept::default());
     }

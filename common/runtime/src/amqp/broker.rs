@@ -1,4 +1,4 @@
-//! Connects to RabbitMQ as the settings say.
+//! Connects to RabbitMQ with the configured settings.
 
 use super::{
     connection::AmqpConnection,
@@ -19,8 +19,9 @@ use lapin::{
 };
 use std::time::Duration;
 
-/// Seconds between heartbeats unless the URL says otherwise (`?heartbeat=30`); after two without a word either side takes
-/// the connection for dead. The broker proposes 60, with which a consumer would sit beside a dead wire for two minutes.
+/// Interval between heartbeats in seconds, unless the URL sets another (`?heartbeat=30`). After two missed heartbeats
+/// either side closes the connection. The broker's default of 60 would leave a consumer on a dead connection for two
+/// minutes.
 const HEARTBEAT_S: u16 = 10;
 
 /// A RabbitMQ broker.
@@ -30,7 +31,7 @@ pub struct AmqpBroker {
 }
 
 impl AmqpBroker {
-    /// The broker the settings name. Nothing is connected yet.
+    /// Returns the configured broker. Does not connect.
     pub fn new(settings: BrokerSettings) -> Self {
         Self { settings }
     }
@@ -54,15 +55,15 @@ impl AmqpBroker {
             },
             Err(_) => BrokerError::Lost(format!("connecting: no answer within {} ms", deadline.as_millis())),
         };
-        let place = &self.settings.url;
+        let url = &self.settings.url;
         Err(match error {
-            BrokerError::Lost(why) => BrokerError::Lost(format!("{place}: {why}")),
-            BrokerError::Refused(why) => BrokerError::Refused(format!("{place}: {why}")),
+            BrokerError::Lost(why) => BrokerError::Lost(format!("{url}: {why}")),
+            BrokerError::Refused(why) => BrokerError::Refused(format!("{url}: {why}")),
             other => other,
         })
     }
 
-    /// The address, with the password where a file holds it.
+    /// Returns the URL, with the password from the password file if one is configured.
     fn uri(&self) -> Result<AMQPUri, BrokerError> {
         let mut uri = self.uri_as_given()?;
         if let Some(file) = &self.settings.password_file {
@@ -77,27 +78,28 @@ impl AmqpBroker {
         Ok(uri)
     }
 
-    /// The virtual host the address names.
+    /// Returns the virtual host that the URL names.
     ///
     /// # Errors
-    /// When the address cannot be read.
+    /// Fails if the URL is invalid.
     pub fn virtual_host(&self) -> Result<String, BrokerError> {
         Ok(self.uri_as_given()?.vhost)
     }
 
     fn uri_as_given(&self) -> Result<AMQPUri, BrokerError> {
         let url = &self.settings.url;
-        // The parser's own words may hold the password.
+        // The parser's message may contain the password.
         let unreadable = |_| BrokerError::Refused(format!("broker.url = {url}: expected amqp://user@host:5672/vhost"));
         let mut uri: AMQPUri = url.reveal().parse().map_err(unreadable)?;
         uri.query.heartbeat.get_or_insert(HEARTBEAT_S);
         Ok(uri)
     }
 
-    /// Deletes the fleet's exchanges and queues with all that is in them: for benchmarks and tests that made their own.
+    /// Deletes the fleet's exchanges and queues with their messages. For benchmarks and tests that use a namespace of
+    /// their own.
     ///
     /// # Errors
-    /// When the broker cannot be used.
+    /// Fails if the broker cannot be used.
     pub async fn remove_topology(&self) -> Result<(), BrokerError> {
         let connection = self.open("removing a topology").await?;
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
@@ -135,13 +137,13 @@ mod tests {
 
     #[test]
     fn a_url_keeps_the_heartbeat_it_names() {
-        for (given, expected) in [
+        for (url, expected) in [
             ("amqp://host", 10),
             ("amqp://host/%2f?frame_max=8192", 10),
             ("amqp://host/%2f?frame_max=8192&heartbeat=3", 3),
         ] {
-            let settings = BrokerSettings { url: AmqpUrl::new(given), ..BrokerSettings::default() };
-            assert_eq!(AmqpBroker::new(settings).uri().unwrap().query.heartbeat, Some(expected), "{given}");
+            let settings = BrokerSettings { url: AmqpUrl::new(url), ..BrokerSettings::default() };
+            assert_eq!(AmqpBroker::new(settings).uri().unwrap().query.heartbeat, Some(expected), "{url}");
         }
     }
 }

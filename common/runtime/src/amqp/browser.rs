@@ -1,6 +1,6 @@
-//! Looking through a queue. With `basic.consume`, because a replicated queue keeps books of every `basic.get` (some 200 a
-//! second, ever slower). A consumer is sent no more than its prefetch, so that few bodies are in memory; when all of that is
-//! in hand, another one goes on from there. What was seen is unacknowledged until the channels close.
+//! Browses a queue with `basic.consume`, because a quorum queue is slow with `basic.get` (about 200 a second, and
+//! slower with each). A consumer receives at most its prefetch, so that few bodies are in memory. When all of these are
+//! unacknowledged, the next consumer continues. The messages stay unacknowledged until the channels close.
 
 use super::{
     consumer::Consuming,
@@ -24,10 +24,10 @@ use std::{
     time::Duration,
 };
 
-/// Prefetch of the first consumer and of the largest; each has twice that of the one before. A connection has 2,047
-/// channels, so that half a million messages can be in hand.
+/// Prefetch of the first consumer, and the largest prefetch; each consumer has twice that of the one before. A
+/// connection has 2,047 channels, enough for half a million unacknowledged messages.
 const WINDOW: (u16, u16) = (16, 256);
-/// How long nothing comes before the queue is asked whether there is anything.
+/// Time without a delivery after which the browser asks the broker whether the queue is empty.
 const SILENCE: Duration = Duration::from_millis(50);
 
 pub(super) struct AmqpBrowser {
@@ -37,14 +37,14 @@ pub(super) struct AmqpBrowser {
     deadline: Duration,
     window: u16,
     reading: Option<Reading>,
-    /// Consumers that gave all they may.
+    /// Consumers whose prefetch is used up.
     full: Vec<Consuming>,
 }
 
 struct Reading {
     consuming: Consuming,
     window: usize,
-    in_hand: Arc<AtomicUsize>,
+    unacknowledged: Arc<AtomicUsize>,
 }
 
 impl AmqpBrowser {
@@ -53,40 +53,41 @@ impl AmqpBrowser {
         Self { connection, queue, namespace, deadline, window, reading: None, full: Vec::new() }
     }
 
-    /// Begins, or goes on with another consumer where one has given all it may.
+    /// Starts the first consumer, or the next one after the prefetch of the last is used up.
     async fn begin(&mut self) -> Result<Reading, BrokerError> {
         let channel = within(self.deadline, "opening a channel", self.connection.create_channel()).await?;
         let window = self.window;
         self.window = (window * 2).min(WINDOW.1);
         let consuming = Consuming::start(channel, self.queue.as_str(), Some(window), self.deadline).await?;
-        Ok(Reading { consuming, window: window.into(), in_hand: Arc::default() })
+        Ok(Reading { consuming, window: window.into(), unacknowledged: Arc::default() })
     }
 
     fn hand_out(&self, reading: &Reading, delivery: lapin::message::Delivery) -> Delivery {
-        reading.in_hand.fetch_add(1, SeqCst);
+        reading.unacknowledged.fetch_add(1, SeqCst);
         let Delivery { properties, body, exchange, routing_key, redelivered, settle } =
             delivered(delivery, &self.namespace, self.deadline, false);
-        let settle = Box::new(Counted { settle, in_hand: Arc::clone(&reading.in_hand) });
+        let settle = Box::new(Counted { settle, unacknowledged: Arc::clone(&reading.unacknowledged) });
         Delivery { properties, body, exchange, routing_key, redelivered, settle }
     }
 
-    /// What comes next; `None` when the queue has nothing more for this consumer.
+    /// Returns the next message; `None` if no more are ready.
     async fn next_of(&self, reading: &mut Reading) -> Result<Option<Delivery>, BrokerError> {
-        let what = format!("looking through {}", self.queue);
+        let what = format!("browsing {}", self.queue);
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         loop {
-            let mut come = tokio::time::timeout(SILENCE, reading.consuming.consumer.next()).await.ok();
+            let mut next = tokio::time::timeout(SILENCE, reading.consuming.consumer.next()).await.ok();
             let mut ready = 1;
-            if come.is_none() {
-                let asked = reading.consuming.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
-                ready = within(self.deadline, &what, asked).await?.message_count();
-                // What was on its way came before the answer.
-                come = reading.consuming.consumer.next().now_or_never();
+            if next.is_none() {
+                let declared =
+                    reading.consuming.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
+                ready = within(self.deadline, &what, declared).await?.message_count();
+                // A delivery that was under way arrived before the answer.
+                next = reading.consuming.consumer.next().now_or_never();
             }
-            match come {
+            match next {
                 Some(Some(Ok(delivery))) => return Ok(Some(self.hand_out(reading, delivery))),
                 Some(Some(Err(error))) => return Err(translate(&what, error)),
-                Some(None) => return Err(BrokerError::Lost(format!("{what}: the broker ended it"))),
+                Some(None) => return Err(BrokerError::Lost(format!("{what}: the broker ended the consumer"))),
                 None if ready == 0 => return Ok(None),
                 None => {}
             }
@@ -98,7 +99,7 @@ impl AmqpBrowser {
 impl Browser for AmqpBrowser {
     async fn next(&mut self) -> Result<Option<Delivery>, BrokerError> {
         let mut reading = match self.reading.take() {
-            Some(reading) if reading.in_hand.load(SeqCst) < reading.window => reading,
+            Some(reading) if reading.unacknowledged.load(SeqCst) < reading.window => reading,
             Some(mut full) => {
                 full.consuming.cancel().await?;
                 self.full.push(full.consuming);
@@ -114,28 +115,28 @@ impl Browser for AmqpBrowser {
     async fn close(mut self: Box<Self>) -> Result<(), BrokerError> {
         let all: Vec<Consuming> =
             self.full.drain(..).chain(self.reading.take().map(|reading| reading.consuming)).collect();
-        // To the end, all of them: what is dropped beside a channel that is closing takes the connection along.
+        // Waits for all of them: dropping a consumer while its channel closes would close the connection.
         join_all(all.iter().map(Consuming::close)).await.into_iter().collect()
     }
 }
 
-/// Settles, and makes room for another delivery.
+/// Settles a delivery, and frees its place in the prefetch.
 struct Counted {
     settle: Box<dyn Settle>,
-    in_hand: Arc<AtomicUsize>,
+    unacknowledged: Arc<AtomicUsize>,
 }
 
 #[async_trait]
 impl Settle for Counted {
     async fn ack(self: Box<Self>) -> Result<(), BrokerError> {
         self.settle.ack().await?;
-        self.in_hand.fetch_sub(1, SeqCst);
+        self.unacknowledged.fetch_sub(1, SeqCst);
         Ok(())
     }
 
     async fn requeue(self: Box<Self>) -> Result<(), BrokerError> {
         self.settle.requeue().await?;
-        self.in_hand.fetch_sub(1, SeqCst);
+        self.unacknowledged.fetch_sub(1, SeqCst);
         Ok(())
     }
 }

@@ -1,4 +1,4 @@
-//! A connection to RabbitMQ: one TCP connection that publishes, one that consumes.
+//! A connection to RabbitMQ: one TCP connection for publishing, one for consuming.
 
 use super::{
     browser,
@@ -24,13 +24,14 @@ use lapin::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::watch;
 
-/// lapin's events do not fan out: this one listener tells the others.
+/// Forwards the events of a connection to all watchers of its state, because lapin delivers events to one listener
+/// only.
 async fn follow_events(mut events: futures::stream::BoxStream<'static, Event>, state: watch::Sender<ConnectionState>) {
     while let Some(event) = events.next().await {
         let next = match event {
             Event::ConnectionBlocked(reason) => ConnectionState::Blocked(reason),
             Event::ConnectionUnblocked => ConnectionState::Open,
-            // The end of one channel, which whoever used it learns there.
+            // The end of one channel; its user receives the error there.
             Event::Error(error) if ends_one_channel(&error) => continue,
             Event::Error(error) => ConnectionState::Closed(error.to_string()),
             _ => continue,
@@ -53,7 +54,7 @@ fn ends_one_channel(error: &lapin::Error) -> bool {
     matches!(error.kind(), ErrorKind::ProtocolError(amqp) if matches!(amqp.kind(), AMQPErrorKind::Soft(_)))
 }
 
-/// The two connections of a process.
+/// The two TCP connections of a process.
 pub(super) struct AmqpConnection {
     publishing: Arc<lapin::Connection>,
     consuming: Arc<lapin::Connection>,
@@ -76,7 +77,8 @@ impl AmqpConnection {
         Self { publishing, consuming, state, deadline, namespace, declare }
     }
 
-    /// A queue of our own that ends with the connection. 4.3 refuses transient queues that are not exclusive.
+    /// Declares a temporary queue that ends with the connection. RabbitMQ 4.3 refuses transient queues that are not
+    /// exclusive.
     async fn temporary_queue(&self, channel: &Channel) -> Result<String, BrokerError> {
         let options = QueueDeclareOptions { exclusive: true, auto_delete: true, ..Default::default() };
         let declared = channel.queue_declare(short(""), options, FieldTable::default());
@@ -101,14 +103,14 @@ impl Connection for AmqpConnection {
         let topology = Topology::of_fleet(&self.namespace);
         if self.declare != Declare::Never {
             match declare::declare(&self.consuming, self.deadline, &topology).await {
-                // A worker's own user may not, and need not.
+                // The user of a worker has no permission to declare, and needs none.
                 Err(BrokerError::Refused(why)) if self.declare == Declare::Auto => {
-                    tracing::debug!(why, "this user declares nothing; looking whether all is there");
+                    tracing::debug!(why, "this user may not declare; checking that the topology exists");
                 }
                 declared => return declared,
             }
         }
-        declare::look(&self.consuming, self.deadline, &topology).await
+        declare::check(&self.consuming, self.deadline, &topology).await
     }
 
     async fn publisher(&self) -> Result<Box<dyn Publisher>, BrokerError> {
@@ -155,8 +157,8 @@ impl Connection for AmqpConnection {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
         let name = format!("{}{queue}", self.namespace);
         let declared = channel.queue_declare(short(&name), options, FieldTable::default());
-        let found = within(self.deadline, &format!("looking at {name}"), declared).await?;
-        let depth = convert::depth(&found);
+        let declared = within(self.deadline, &format!("looking at {name}"), declared).await?;
+        let depth = convert::depth(&declared);
         within(self.deadline, "closing a channel", channel.close(200, short("looked"))).await?;
         Ok(depth)
     }
@@ -167,7 +169,7 @@ impl Connection for AmqpConnection {
 
     async fn close(&self) {
         for connection in [&self.consuming, &self.publishing] {
-            // The broker notices by itself if the goodbye does not get through.
+            // If this fails, the broker notices the end by itself.
             let _ = within(Duration::from_secs(2), "closing", connection.close(200, short("goodbye"))).await;
         }
     }

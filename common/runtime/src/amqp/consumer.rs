@@ -1,4 +1,4 @@
-//! Consuming. Each consumer has a channel of its own, and both end in one order.
+//! Consumers. Each has its own channel, which is always closed before the consumer is dropped.
 
 use super::{
     convert::short,
@@ -15,8 +15,8 @@ use lapin::{
 };
 use std::time::Duration;
 
-/// A consumer and its channel. The library cancels a consumer that is dropped in a task of its own, and where the channel
-/// closes in that moment it gives up the whole connection. So a channel is always closed first, which ends its consumer.
+/// A consumer and its channel. When a consumer is dropped, lapin cancels it in a background task; if the channel closes
+/// at that moment, lapin closes the whole connection. So the channel is always closed first, which ends its consumer.
 pub(super) struct Consuming {
     pub(super) consumer: lapin::Consumer,
     pub(super) channel: Channel,
@@ -25,7 +25,8 @@ pub(super) struct Consuming {
 }
 
 impl Consuming {
-    /// Begins to consume with as many unacknowledged deliveries as `prefetch`; with `None` nothing is to be acknowledged.
+    /// Starts to consume with at most `prefetch` unacknowledged deliveries; with `None`, deliveries need no
+    /// acknowledgement.
     pub(super) async fn start(
         channel: Channel,
         queue: &str,
@@ -43,7 +44,8 @@ impl Consuming {
         Ok(Self { consumer, channel, no_ack, deadline })
     }
 
-    /// Takes no more, and gives back what came before the broker's answer. What was handed out can still be settled.
+    /// Cancels the consumer and requeues the deliveries that arrived before the broker's answer. Deliveries that were
+    /// returned can still be settled.
     pub(super) async fn cancel(&mut self) -> Result<(), BrokerError> {
         let cancelled = self.channel.basic_cancel(self.consumer.tag(), BasicCancelOptions::default());
         within(self.deadline, "cancelling a consumer", cancelled).await?;
@@ -57,7 +59,7 @@ impl Consuming {
         Ok(())
     }
 
-    /// Ends it; what is unacknowledged goes back to the queue.
+    /// Closes the channel; unacknowledged deliveries return to the queue.
     pub(super) async fn close(&self) -> Result<(), BrokerError> {
         within(self.deadline, "closing a channel", self.channel.close(200, short("done"))).await
     }
@@ -69,12 +71,12 @@ impl Drop for Consuming {
             return;
         }
         let (consumer, channel, deadline) = (self.consumer.clone(), self.channel.clone(), self.deadline);
-        // Without a runtime there is no connection either.
+        // Without a tokio runtime there is no connection either.
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
             runtime.spawn(async move {
                 let closed = within(deadline, "closing a channel", channel.close(200, short("done"))).await;
                 if let Err(error) = closed {
-                    tracing::debug!(%error, "a consumer's channel was gone before it closed");
+                    tracing::debug!(%error, "closing a consumer's channel failed");
                 }
                 drop(consumer);
             });
@@ -82,7 +84,7 @@ impl Drop for Consuming {
     }
 }
 
-/// The port's consumer.
+/// Implements [`Consumer`] for RabbitMQ.
 pub(super) struct AmqpConsumer {
     pub(super) consuming: Consuming,
     pub(super) namespace: String,

@@ -1,4 +1,4 @@
-//! Our properties to AMQP's and back.
+//! Converts properties and names to AMQP and back.
 
 use super::legible::SUBSTITUTE;
 use crate::broker::Depth;
@@ -12,21 +12,21 @@ use lapin::{
 };
 use std::collections::BTreeMap;
 
-/// AMQP short strings hold 255 bytes.
+/// Maximum size of an AMQP short string in bytes.
 const SHORT_BYTES_MAX: usize = 255;
 
-/// A short string, cut at the last character that fits.
+/// Returns a short string, truncated after the last character that fits.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text)
         .unwrap_or_else(|_| ShortString::from(text[..text.floor_char_boundary(SHORT_BYTES_MAX)].to_owned()))
 }
 
-/// Whether an exchange routes by the names of queues, which are prefixed as exchanges are.
+/// Returns whether the routing keys of an exchange are names of queues, which have the namespace as a prefix.
 pub(super) fn routes_by_queue(exchange: &str) -> bool {
     exchange == exchange::RETRY || exchange == exchange::DEAD
 }
 
-/// The routing key as it is on the broker.
+/// Returns the routing key as used on the broker, with the namespace if it is the name of a queue.
 pub(super) fn routing_key(namespace: &str, exchange: &str, plain: &str) -> String {
     if routes_by_queue(exchange) { format!("{namespace}{plain}") } else { plain.to_owned() }
 }
@@ -102,13 +102,13 @@ fn value_of(header: &Header) -> AMQPValue {
     }
 }
 
-/// A name or a short text as it is told: where bytes stood that are no UTF-8, the sign for that.
-pub(super) fn told(text: &str) -> String {
+/// Returns a short string in which U+FFFD replaces the bytes that were not UTF-8.
+pub(super) fn printable(text: &str) -> String {
     text.replace(char::from(SUBSTITUTE), "\u{FFFD}")
 }
 
 pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
-    let text = |value: &Option<ShortString>| value.as_ref().map(|text| told(text.as_str()));
+    let text = |value: &Option<ShortString>| value.as_ref().map(|text| printable(text.as_str()));
     let headers = amqp.headers().as_ref().map(FieldTable::inner).into_iter().flatten();
     Properties {
         kind: text(amqp.kind()),
@@ -122,7 +122,7 @@ pub(super) fn from_amqp(amqp: &BasicProperties) -> Properties {
         expiration_ms: amqp.expiration().as_ref().and_then(|text| text.as_str().parse().ok()),
         priority: *amqp.priority(),
         persistent: *amqp.delivery_mode() == Some(2),
-        headers: headers.map(|(name, value)| (told(name.as_str()), header(value))).collect(),
+        headers: headers.map(|(name, value)| (printable(name.as_str()), header(value))).collect(),
     }
 }
 
@@ -131,7 +131,7 @@ fn header(value: &AMQPValue) -> Header {
         AMQPValue::LongString(text) => return Header::Text(String::from_utf8_lossy(text.as_bytes()).into_owned()),
         AMQPValue::Boolean(value) => return Header::Boolean(*value),
         AMQPValue::LongLongInt(value) => return Header::Integer(*value),
-        AMQPValue::ShortString(text) => return Header::Text(told(text.as_str())),
+        AMQPValue::ShortString(text) => return Header::Text(printable(text.as_str())),
         AMQPValue::ShortShortInt(value) => Other::I8(*value),
         AMQPValue::ShortShortUInt(value) => Other::U8(*value),
         AMQPValue::ShortInt(value) => Other::I16(*value),
@@ -145,13 +145,13 @@ fn header(value: &AMQPValue) -> Header {
         AMQPValue::ByteArray(bytes) => Other::Bytes(bytes.as_slice().to_vec()),
         AMQPValue::FieldArray(array) => Other::Array(array.as_slice().iter().map(header).collect()),
         AMQPValue::FieldTable(table) => {
-            Other::Table(table.inner().iter().map(|(name, value)| (told(name.as_str()), header(value))).collect())
+            Other::Table(table.inner().iter().map(|(name, value)| (printable(name.as_str()), header(value))).collect())
         }
         AMQPValue::Void => Other::Void,
     })
 }
 
-/// What a passive declaration tells: nothing of what was delivered.
+/// Returns the counts from a passive declaration, which omits unacknowledged and acknowledged messages.
 pub(super) fn depth(queue: &lapin::Queue) -> Depth {
     Depth {
         messages: queue.message_count().into(),
@@ -166,7 +166,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn properties_survive_the_way_there_and_back() {
+    fn properties_convert_to_amqp_and_back() {
         let mut properties = Properties {
             kind: Some("ride-chunk.v1".into()),
             message_id: Some("b/ride-chunk/1".into()),
@@ -206,7 +206,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_broker_says_of_a_death_is_json() {
+    fn the_header_x_death_converts_to_json() {
         let mut death = FieldTable::default();
         death.insert("count".into(), AMQPValue::LongLongInt(1));
         death.insert("queue".into(), AMQPValue::LongString("splitter".into()));
@@ -214,12 +214,12 @@ mod tests {
         let keys = lapin::types::FieldArray::from(vec![AMQPValue::LongString("ride-batch.v1".into())]);
         death.insert("routing-keys".into(), AMQPValue::FieldArray(keys));
         let deaths = AMQPValue::FieldArray(vec![AMQPValue::FieldTable(death)].into());
-        let told = r#"[{"count":1,"queue":"splitter","routing-keys":["ride-batch.v1"],"time":1700000000}]"#;
-        assert_eq!(header(&deaths).to_json().to_string(), told);
+        let expected = r#"[{"count":1,"queue":"splitter","routing-keys":["ride-batch.v1"],"time":1700000000}]"#;
+        assert_eq!(header(&deaths).to_json().to_string(), expected);
     }
 
     #[test]
-    fn a_text_too_long_for_amqp_is_cut_at_a_character() {
+    fn a_text_too_long_for_amqp_is_truncated_at_a_character() {
         assert_eq!(short(&"é".repeat(200)).as_str().len(), 254);
     }
 }

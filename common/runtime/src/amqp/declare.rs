@@ -1,4 +1,4 @@
-//! Declares the topology, and says clearly when the broker has something else.
+//! Declares or checks the topology, and explains differences from what the broker has.
 
 use super::{
     convert::short,
@@ -14,25 +14,26 @@ use lapin::{
 };
 use std::{collections::BTreeSet, time::Duration};
 
-/// AMQP reply code of something that is not there; of a classic queue, too, whose node is not.
+/// AMQP reply code for a missing exchange or queue, and for a classic queue whose node is down.
 const NOT_FOUND: u16 = 404;
-/// What RabbitMQ says then; it may also say nothing at all.
-const NODE_AWAY: &str = "is down or inaccessible";
-/// How long to wait for word of a classic queue. It lives on one node alone; with that away RabbitMQ 4.0 does not answer.
+/// Part of RabbitMQ's message about a classic queue whose node is down.
+const NODE_DOWN: &str = "is down or inaccessible";
+/// Maximum wait for an answer about a classic queue. It exists on one node only; while that node is down, RabbitMQ 4.0
+/// does not answer.
 const CLASSIC_ANSWER_MAX: Duration = Duration::from_secs(5);
-/// AMQP reply code of a declaration that differs from what is there.
+/// AMQP reply code for a declaration that differs from the existing queue or exchange.
 const PRECONDITION_FAILED: u16 = 406;
 
-/// What came of a declaration.
+/// Result of a declaration.
 enum Declared {
-    /// It is there.
-    There,
-    /// It is there, and so it was declared before, but the node of the cluster that holds it is away.
-    Away(String),
+    /// The exchange or queue exists.
+    Exists,
+    /// The queue exists, but the cluster node that holds it is down, for this reason.
+    NodeDown(String),
 }
 
-/// Declares what is not there yet. A queue whose node is away is passed over: it is another worker's more often than not,
-/// and the one that reads it learns so when it begins to consume.
+/// Declares the missing exchanges, queues and bindings. Skips a queue whose node is down: it usually belongs to another
+/// worker, and the worker that reads it fails when it starts to consume.
 pub(super) async fn declare(
     connection: &lapin::Connection,
     deadline: Duration,
@@ -48,19 +49,19 @@ pub(super) async fn declare(
         let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
         checked(deadline, &format!("exchange {}", exchange.name), declared).await?;
     }
-    let mut away = BTreeSet::new();
+    let mut down = BTreeSet::new();
     for queue in &topology.queues {
         let options = QueueDeclareOptions { durable: true, ..Default::default() };
         let what = format!("queue {}", queue.name);
         let declared = channel.queue_declare(short(&queue.name), options, arguments(queue));
-        if let Declared::Away(why) = word_of(queue, checked(deadline, &what, declared)).await? {
-            tracing::warn!(queue = queue.name, why, "going on without this queue");
-            away.insert(queue.name.as_str());
-            // The refusal has ended the channel; one that waits for an answer is of no use.
+        if let Declared::NodeDown(why) = answer_about(queue, checked(deadline, &what, declared)).await? {
+            tracing::warn!(queue = queue.name, why, "continuing without this queue");
+            down.insert(queue.name.as_str());
+            // The refusal closed the channel, or the channel still waits for an answer.
             channel = operation::channel(connection, deadline).await?;
         }
     }
-    for binding in topology.bindings.iter().filter(|binding| !away.contains(binding.queue.as_str())) {
+    for binding in topology.bindings.iter().filter(|binding| !down.contains(binding.queue.as_str())) {
         let bound = channel.queue_bind(
             short(&binding.queue),
             short(&binding.exchange),
@@ -73,7 +74,7 @@ pub(super) async fn declare(
     within(deadline, "closing a channel", channel.close(200, short("declared"))).await
 }
 
-/// The arguments a queue is declared with.
+/// Returns the arguments of a queue's declaration.
 pub(super) fn arguments(queue: &Queue) -> FieldTable {
     let mut arguments = FieldTable::default();
     for (name, value) in &queue.arguments {
@@ -86,8 +87,8 @@ pub(super) fn arguments(queue: &Queue) -> FieldTable {
     arguments
 }
 
-/// What is heard of a queue; silence about a classic one means that its node is away.
-async fn word_of(
+/// Awaits the answer about a queue. No answer about a classic queue means that its node is down.
+async fn answer_about(
     queue: &Queue,
     answer: impl Future<Output = Result<Declared, BrokerError>>,
 ) -> Result<Declared, BrokerError> {
@@ -95,14 +96,14 @@ async fn word_of(
     if !classic {
         return answer.await;
     }
-    let silence = || Declared::Away(format!("no answer within {} s", CLASSIC_ANSWER_MAX.as_secs()));
+    let silence = || Declared::NodeDown(format!("no answer within {} s", CLASSIC_ANSWER_MAX.as_secs()));
     tokio::time::timeout(CLASSIC_ANSWER_MAX, answer).await.unwrap_or_else(|_| Ok(silence()))
 }
 
-/// Whether every exchange and queue is there, which needs no permission. Bindings cannot be looked at.
+/// Checks that every exchange and queue exists, which needs no permission. Bindings cannot be checked.
 ///
-/// What is missing may be made at any moment, so it is no refusal for good.
-pub(super) async fn look(
+/// A missing one is reported as [`BrokerError::Lost`], because an operator may declare it at any moment.
+pub(super) async fn check(
     connection: &lapin::Connection,
     deadline: Duration,
     topology: &Topology,
@@ -112,32 +113,34 @@ pub(super) async fn look(
         let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
         // A passive declaration does not compare the kind.
         let kind = lapin::ExchangeKind::Topic;
-        let found = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
-        there(deadline, &format!("exchange {}", exchange.name), found).await?;
+        let declared = channel.exchange_declare(short(&exchange.name), kind, options, FieldTable::default());
+        existing(deadline, &format!("exchange {}", exchange.name), declared).await?;
     }
     for queue in &topology.queues {
         let options = QueueDeclareOptions { passive: true, ..Default::default() };
-        let found = channel.queue_declare(short(&queue.name), options, FieldTable::default());
+        let declared = channel.queue_declare(short(&queue.name), options, FieldTable::default());
         let what = format!("queue {}", queue.name);
-        if let Declared::Away(why) = word_of(queue, there(deadline, &what, found)).await? {
-            tracing::warn!(queue = queue.name, why, "going on without this queue");
+        if let Declared::NodeDown(why) = answer_about(queue, existing(deadline, &what, declared)).await? {
+            tracing::warn!(queue = queue.name, why, "continuing without this queue");
             channel = operation::channel(connection, deadline).await?;
         }
     }
     within(deadline, "closing a channel", channel.close(200, short("looked"))).await
 }
 
-async fn there<T>(
+async fn existing<T>(
     deadline: Duration,
     what: &str,
-    found: impl Future<Output = lapin::Result<T>>,
+    declared: impl Future<Output = lapin::Result<T>>,
 ) -> Result<Declared, BrokerError> {
-    match tokio::time::timeout(deadline, found).await {
-        Ok(Ok(_)) => Ok(Declared::There),
+    match tokio::time::timeout(deadline, declared).await {
+        Ok(Ok(_)) => Ok(Declared::Exists),
         Ok(Err(error)) => match error.kind() {
-            ErrorKind::ProtocolError(amqp) if is_away(amqp) => Ok(Declared::Away(amqp.get_message().to_string())),
+            ErrorKind::ProtocolError(amqp) if is_node_down(amqp) => {
+                Ok(Declared::NodeDown(amqp.get_message().to_string()))
+            }
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == NOT_FOUND => Err(BrokerError::Lost(format!(
-                "{what} is not there, and this user may not make it: run `wildrydes topology apply` as the operator"
+                "{what} does not exist, and this user may not declare it: run `wildrydes topology apply` as the operator"
             ))),
             _ => Err(translate(&format!("looking at {what}"), error)),
         },
@@ -154,9 +157,11 @@ async fn checked<T>(
         return Err(BrokerError::Lost(format!("declaring {what}: no answer within {} ms", deadline.as_millis())));
     };
     match result {
-        Ok(_) => Ok(Declared::There),
+        Ok(_) => Ok(Declared::Exists),
         Err(error) => match error.kind() {
-            ErrorKind::ProtocolError(amqp) if is_away(amqp) => Ok(Declared::Away(amqp.get_message().to_string())),
+            ErrorKind::ProtocolError(amqp) if is_node_down(amqp) => {
+                Ok(Declared::NodeDown(amqp.get_message().to_string()))
+            }
             ErrorKind::ProtocolError(amqp) if amqp.get_id() == PRECONDITION_FAILED => {
                 Err(BrokerError::Mismatch { what: what.to_owned(), details: both_sides(amqp.get_message().as_str()) })
             }
@@ -165,26 +170,26 @@ async fn checked<T>(
     }
 }
 
-fn is_away(error: &AMQPError) -> bool {
-    error.get_id() == NOT_FOUND && error.get_message().as_str().contains(NODE_AWAY)
+fn is_node_down(error: &AMQPError) -> bool {
+    error.get_id() == NOT_FOUND && error.get_message().as_str().contains(NODE_DOWN)
 }
 
-/// Turns the broker's `inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'` into both
-/// sides and the way out.
+/// Explains the broker's `inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'`: names both
+/// values and the remedy.
 fn both_sides(message: &str) -> String {
     let between = |from: &str, to: &str| {
         let start = message.find(from)? + from.len();
         let end = message[start..].find(to)? + start;
         Some(&message[start..end])
     };
-    let found = (
+    let values = (
         between("inequivalent arg '", "'"),
         between("received ", " but current is"),
         message.split("current is ").nth(1),
     );
-    let sides = match found {
-        (Some(argument), Some(wanted), Some(current)) => {
-            format!("{argument}: this fleet wants {wanted}, the broker has {current}.")
+    let sides = match values {
+        (Some(argument), Some(declared), Some(current)) => {
+            format!("{argument}: this fleet declares {declared}, the broker has {current}.")
         }
         _ => format!("The broker says: {message}."),
     };
@@ -197,11 +202,14 @@ fn both_sides(message: &str) -> String {
 #[cfg(test)]
 mod tests {
     #[test]
-    fn a_mismatch_names_both_sides() {
-        let said = "PRECONDITION_FAILED - inequivalent arg 'x-max-length-bytes' for queue 'splitter' in vhost '/': \
+    fn a_mismatch_names_both_values() {
+        let message = "PRECONDITION_FAILED - inequivalent arg 'x-max-length-bytes' for queue 'splitter' in vhost '/': \
                     received '5' but current is '10'";
-        let told = super::both_sides(said);
-        assert!(told.starts_with("x-max-length-bytes: this fleet wants '5', the broker has '10'."), "{told}");
+        let explanation = super::both_sides(message);
+        assert!(
+            explanation.starts_with("x-max-length-bytes: this fleet declares '5', the broker has '10'."),
+            "{explanation}"
+        );
         assert!(super::both_sides("something else").contains("something else"));
     }
 }

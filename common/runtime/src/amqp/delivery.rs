@@ -1,4 +1,4 @@
-//! Deliveries of RabbitMQ, and how they are settled.
+//! Deliveries from RabbitMQ and their settlement.
 
 use super::{convert, operation::within};
 use crate::broker::{BrokerError, Delivery, Settle};
@@ -6,7 +6,7 @@ use async_trait::async_trait;
 use lapin::options::{BasicAckOptions, BasicRejectOptions};
 use std::time::Duration;
 
-/// A delivery with the names it has within the fleet.
+/// Converts a delivery; removes the namespace from its exchange and routing key.
 pub(super) fn delivered(
     delivery: lapin::message::Delivery,
     namespace: &str,
@@ -14,11 +14,11 @@ pub(super) fn delivered(
     no_ack: bool,
 ) -> Delivery {
     let settle = AmqpSettle { acker: (!no_ack).then_some(delivery.acker), deadline };
-    let plain = |name: &str| convert::told(name.strip_prefix(namespace).unwrap_or(name));
+    let plain = |name: &str| convert::printable(name.strip_prefix(namespace).unwrap_or(name));
     let exchange = plain(delivery.exchange.as_str());
     let routing_key = match convert::routes_by_queue(&exchange) {
         true => plain(delivery.routing_key.as_str()),
-        false => convert::told(delivery.routing_key.as_str()),
+        false => convert::printable(delivery.routing_key.as_str()),
     };
     Delivery {
         properties: convert::from_amqp(&delivery.properties),
@@ -48,7 +48,7 @@ impl Settle for AmqpSettle {
     }
 }
 
-/// `Ok(false)` means the channel had died and nothing was settled.
+/// Fails if lapin reports that the settlement did not reach the broker, because the channel was closed.
 pub(super) fn settled(reached_the_broker: bool) -> Result<(), BrokerError> {
     match reached_the_broker {
         true => Ok(()),

@@ -1,4 +1,4 @@
-//! Looking at what a broker has, without changing it.
+//! Inspects the topology on a broker without changing it.
 
 use super::{
     broker::AmqpBroker,
@@ -19,98 +19,101 @@ use std::time::Duration;
 const ACCESS_REFUSED: u16 = 403;
 const NOT_FOUND: u16 = 404;
 const RESOURCE_LOCKED: u16 = 405;
-/// A routing key that nothing is bound with.
-const NOBODYS_KEY: &str = "wildrydes-doctor";
+/// A routing key that no binding uses.
+const UNBOUND_KEY: &str = "wildrydes-doctor";
 
-/// What became of looking for an exchange or a queue.
+/// Whether an exchange or queue exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It is there; what it holds, for a queue.
-    There(Option<Depth>),
-    /// It is not.
+    /// It exists; for a queue with its counts.
+    Exists(Option<Depth>),
+    /// It does not exist.
     Missing,
-    /// This user may not look, or it is held by another connection, as the broker says it.
+    /// The broker refused the check, with this message: a permission is missing, or another connection owns the queue.
     Refused(String),
 }
 
 impl AmqpBroker {
-    /// Looks for every exchange and queue of the fleet by passive declaration, for which RabbitMQ asks no permission.
+    /// Returns the presence of every exchange and queue of the fleet. Uses passive declarations, which need no
+    /// permission.
     ///
     /// # Errors
-    /// When the broker cannot be used.
+    /// Fails if the broker cannot be used.
     pub async fn inspect(&self) -> Result<Vec<(String, Presence)>, BrokerError> {
         let connection = self.open("wildrydes doctor").await?;
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let topology = Topology::of_fleet(&self.settings.namespace);
-        let mut found = Vec::new();
+        let mut presences = Vec::new();
         for exchange in &topology.exchanges {
             let presence = look_for_exchange(&connection, &exchange.name, exchange.kind, deadline).await?;
-            found.push((format!("exchange {}", exchange.name), presence));
+            presences.push((format!("exchange {}", exchange.name), presence));
         }
         for queue in &topology.queues {
-            found.push((format!("queue {}", queue.name), look_for_queue(&connection, &queue.name, deadline).await?));
+            presences
+                .push((format!("queue {}", queue.name), look_for_queue(&connection, &queue.name, deadline).await?));
         }
         within(deadline, "closing", connection.close(200, short("goodbye"))).await?;
-        Ok(found)
+        Ok(presences)
     }
 
-    /// Tries what an operator must be allowed to with everything of the fleet that is there, in ways that change nothing:
-    /// declaring it as it is asks for `configure`, taking away a binding that nobody made for `write` and `read`. What the
-    /// broker refused, in its words.
+    /// Tests an operator's permissions for every existing exchange and queue, with operations that change nothing: a
+    /// repeated declaration needs `configure`, the removal of a binding that does not exist needs `write` and `read`.
+    /// Returns the broker's refusals.
     ///
     /// # Errors
-    /// When the broker cannot be used.
+    /// Fails if the broker cannot be used.
     pub async fn refused(&self) -> Result<Vec<String>, BrokerError> {
         let connection = self.open("wildrydes doctor").await?;
         let deadline = Duration::from_millis(self.settings.confirm_timeout_ms);
         let topology = Topology::of_fleet(&self.settings.namespace);
         let channel = async || within(deadline, "opening a channel", connection.create_channel()).await;
         let mut refused = Vec::new();
-        let mut exchange_there = None;
+        let mut existing_exchange = None;
         for exchange in &topology.exchanges {
             let name = || short(&exchange.name);
-            let found = look_for_exchange(&connection, &exchange.name, exchange.kind, deadline).await?;
-            if !matches!(found, Presence::There(_)) {
+            let presence = look_for_exchange(&connection, &exchange.name, exchange.kind, deadline).await?;
+            if !matches!(presence, Presence::Exists(_)) {
                 continue;
             }
-            exchange_there = Some(&exchange.name);
+            existing_exchange = Some(&exchange.name);
             let declaring = channel().await?;
             let options = ExchangeDeclareOptions { durable: true, ..Default::default() };
             let declared = declaring.exchange_declare(name(), kind_of(exchange.kind), options, FieldTable::default());
             refused.extend(denied(deadline, &format!("configure exchange {}", exchange.name), declared).await?);
             let (unbinding, options) = (channel().await?, ExchangeUnbindOptions::default());
-            let unbound = unbinding.exchange_unbind(name(), name(), short(NOBODYS_KEY), options, FieldTable::default());
+            let unbound = unbinding.exchange_unbind(name(), name(), short(UNBOUND_KEY), options, FieldTable::default());
             refused.extend(denied(deadline, &format!("write to and read exchange {}", exchange.name), unbound).await?);
         }
         for queue in &topology.queues {
             let name = || short(&queue.name);
-            if !matches!(look_for_queue(&connection, &queue.name, deadline).await?, Presence::There(_)) {
+            if !matches!(look_for_queue(&connection, &queue.name, deadline).await?, Presence::Exists(_)) {
                 continue;
             }
             let declaring = channel().await?;
             let options = QueueDeclareOptions { durable: true, ..Default::default() };
             let declared = declaring.queue_declare(name(), options, arguments(queue));
             refused.extend(denied(deadline, &format!("configure queue {}", queue.name), declared).await?);
-            if let Some(exchange) = exchange_there {
+            if let Some(exchange) = existing_exchange {
                 let unbinding = channel().await?;
                 let unbound =
-                    unbinding.queue_unbind(name(), short(exchange), short(NOBODYS_KEY), FieldTable::default());
+                    unbinding.queue_unbind(name(), short(exchange), short(UNBOUND_KEY), FieldTable::default());
                 refused.extend(denied(deadline, &format!("bind queue {} to {exchange}", queue.name), unbound).await?);
             }
         }
-        // A channel that was refused something may still be closing; the broker notices by itself that this is the end.
+        // A channel may still be closing after a refusal, so an error here is ignored.
         let _ = within(deadline, "closing", connection.close(200, short("goodbye"))).await;
         Ok(refused)
     }
 }
 
-/// What the broker says if it refuses this for want of a permission; any other answer means that there is one.
+/// Returns the broker's message if it refuses an operation because a permission is missing; any other answer means that
+/// the user has it.
 async fn denied<T>(
     deadline: Duration,
     what: &str,
-    tried: impl Future<Output = lapin::Result<T>>,
+    operation: impl Future<Output = lapin::Result<T>>,
 ) -> Result<Option<String>, BrokerError> {
-    let Ok(result) = tokio::time::timeout(deadline, tried).await else {
+    let Ok(result) = tokio::time::timeout(deadline, operation).await else {
         return Err(BrokerError::Lost(format!("trying to {what}: no answer within {} ms", deadline.as_millis())));
     };
     match result.as_ref().map_err(lapin::Error::kind) {
@@ -134,7 +137,7 @@ async fn look_for_exchange(
     kind: ExchangeKind,
     deadline: Duration,
 ) -> Result<Presence, BrokerError> {
-    // A channel for each: the broker closes it when something is not there.
+    // One channel for each: the broker closes it if the exchange does not exist.
     let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
     let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
     let declared = channel.exchange_declare(short(name), kind_of(kind), options, FieldTable::default());
@@ -155,7 +158,7 @@ async fn look_for_queue(connection: &Connection, name: &str, deadline: Duration)
 }
 
 async fn closed(channel: &lapin::Channel, deadline: Duration, presence: Presence) -> Result<Presence, BrokerError> {
-    if matches!(presence, Presence::There(_)) {
+    if matches!(presence, Presence::Exists(_)) {
         within(deadline, "closing a channel", channel.close(200, short("looked"))).await?;
     }
     Ok(presence)
@@ -171,7 +174,7 @@ async fn presence(
         return Err(BrokerError::Lost(format!("{what}: no answer within {} ms", deadline.as_millis())));
     };
     let error = match result {
-        Ok(depth) => return Ok(Presence::There(depth)),
+        Ok(depth) => return Ok(Presence::Exists(depth)),
         Err(error) => error,
     };
     match error.kind() {

@@ -1,94 +1,95 @@
-//! What came from the broker, made legible to the AMQP library, byte for byte of the same length.
+//! Repairs frames from the broker that lapin cannot parse, without changing their length.
 //!
-//! AMQP's names and short texts are bytes that any publisher chooses (AMQP 0-9-1 §4.2.5.3). The library takes them for UTF-8
-//! and gives the connection up where they are none; and it reads tables within tables by recursion, which some ten
-//! thousand of them, as many as fit into one frame, bring to the end of its thread's stack and with it the process. One
-//! such message would harm all that read beside it, and could never be looked at.
+//! Publishers choose the bytes of AMQP names and short strings (AMQP 0-9-1 §4.2.5.3). lapin requires UTF-8 and closes
+//! the connection otherwise. It also parses nested tables by recursion: the ten thousand or so that fit into one frame
+//! overflow the stack and end the process. One such message would harm all other readers of the connection, and no tool
+//! could display it.
 
-/// Stands for a byte that is no UTF-8: ASCII's own sign for "something invalid stood here".
+/// Replaces a byte that is not UTF-8: ASCII's SUBSTITUTE character.
 pub(super) const SUBSTITUTE: u8 = 0x1A;
-/// Tables and arrays in one another at most; what is nested deeper is taken for bytes.
+/// Maximum depth of nested tables and arrays; deeper ones are relabelled as bytes.
 const NESTED_MAX: usize = 32;
-/// Bytes before the payload of a frame, and after it (§4.2.3).
+/// Size in bytes of the header and of the end of a frame (§4.2.3).
 const FRAME_HEAD: usize = 7;
 const FRAME_END: usize = 1;
-/// A frame is never larger than what was negotiated, 128 KiB; what claims to be is passed on as it is.
+/// Maximum size in bytes of a frame that is repaired. The negotiated maximum is 128 KiB; a larger frame passes
+/// unchanged.
 const FRAME_BYTES_MAX: usize = 1 << 20;
-/// Bytes that are gone before room is made.
+/// Number of consumed bytes at which the buffer is compacted.
 const TAKEN_MAX: usize = 256 * 1024;
 const METHOD: u8 = 1;
 const CONTENT_HEADER: u8 = 2;
 const DELIVER: [u8; 4] = [0, 60, 0, 60];
 const RETURN: [u8; 4] = [0, 60, 0, 50];
 
-/// A stream of frames on its way, cut anywhere.
+/// Buffers a stream of frames that arrives in pieces of any size.
 #[derive(Debug, Default)]
 pub(super) struct Frames {
     bytes: Vec<u8>,
-    /// Of `bytes`, from the start: gone already.
+    /// Length of the consumed prefix of `bytes`.
     taken: usize,
-    /// Of `bytes`, from the start: legible.
-    legible: usize,
-    /// Bytes still to come of a frame that is passed on as it is.
+    /// Length of the repaired prefix of `bytes`.
+    repaired: usize,
+    /// Number of bytes still to pass without a repair.
     passing: usize,
 }
 
 impl Frames {
-    /// More of the stream.
+    /// Appends bytes of the stream.
     pub(super) fn push(&mut self, bytes: &[u8]) {
         if self.taken == self.bytes.len() {
             self.bytes.clear();
-            (self.taken, self.legible) = (0, 0);
+            (self.taken, self.repaired) = (0, 0);
         }
         self.bytes.extend_from_slice(bytes);
         self.read_on();
     }
 
-    /// The stream has ended: what is left of a frame is passed on as it is.
+    /// Marks the end of the stream: an incomplete frame passes unchanged.
     pub(super) fn end(&mut self) {
-        self.legible = self.bytes.len();
+        self.repaired = self.bytes.len();
     }
 
-    /// Moves what is legible into `out`; the number of bytes.
+    /// Moves repaired bytes into `out`; returns their number.
     pub(super) fn take(&mut self, out: &mut [u8]) -> usize {
-        let legible = self.bytes.get(self.taken..self.legible).unwrap_or_default();
-        let length = legible.len().min(out.len());
-        out[..length].copy_from_slice(&legible[..length]);
+        let ready = self.bytes.get(self.taken..self.repaired).unwrap_or_default();
+        let length = ready.len().min(out.len());
+        out[..length].copy_from_slice(&ready[..length]);
         self.taken += length;
         length
     }
 
     fn read_on(&mut self) {
         loop {
-            let passed = self.passing.min(self.bytes.len() - self.legible);
-            self.legible += passed;
+            let passed = self.passing.min(self.bytes.len() - self.repaired);
+            self.repaired += passed;
             self.passing -= passed;
-            let rest = self.bytes.get_mut(self.legible..).unwrap_or_default();
+            let rest = self.bytes.get_mut(self.repaired..).unwrap_or_default();
             let Some(&[kind, _, _, a, b, c, d]) = rest.first_chunk::<FRAME_HEAD>() else { break };
             let payload = u32::from_be_bytes([a, b, c, d]) as usize;
             let length = FRAME_HEAD.saturating_add(payload).saturating_add(FRAME_END);
-            let mend: fn(&mut [u8]) -> Option<()> = match kind {
-                METHOD => mend_method,
-                CONTENT_HEADER => mend_properties,
+            let repair: fn(&mut [u8]) -> Option<()> = match kind {
+                METHOD => repair_method,
+                CONTENT_HEADER => repair_properties,
                 _ => |_| None,
             };
             if matches!(kind, METHOD | CONTENT_HEADER) && length <= FRAME_BYTES_MAX {
                 let Some(frame) = rest.get_mut(FRAME_HEAD..length - FRAME_END) else { break };
-                // Where it cannot be read it is the library's to complain.
-                let _ = mend(frame);
+                // lapin reports a frame that cannot be parsed.
+                let _ = repair(frame);
             }
             self.passing = length;
         }
-        // Not for every frame: moving costs.
+        // Not for every frame, because moving bytes is expensive.
         if self.taken > TAKEN_MAX {
             self.bytes.drain(..self.taken);
-            self.legible -= self.taken;
+            self.repaired -= self.taken;
             self.taken = 0;
         }
     }
 }
 
-/// The first `length` bytes, which `bytes` then goes on after.
+/// Splits off and returns the first `length` bytes.
 fn cut<'a>(bytes: &mut &'a mut [u8], length: usize) -> Option<&'a mut [u8]> {
     bytes.split_off_mut(..length)
 }
@@ -97,8 +98,8 @@ fn long(bytes: &mut &mut [u8]) -> Option<usize> {
     Some(u32::from_be_bytes(cut(bytes, 4)?.try_into().ok()?) as usize)
 }
 
-/// A short text: its length, its bytes.
-fn mend_short(bytes: &mut &mut [u8]) -> Option<()> {
+/// Repairs a short string: a length byte and its text.
+fn repair_short(bytes: &mut &mut [u8]) -> Option<()> {
     let length = cut(bytes, 1)?.first().copied()?;
     let mut text = cut(bytes, length.into())?;
     while let Err(error) = std::str::from_utf8(text) {
@@ -110,33 +111,33 @@ fn mend_short(bytes: &mut &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// The names a delivery or a returned message came by (§1.8.3.13, §1.8.3.10).
-fn mend_method(mut payload: &mut [u8]) -> Option<()> {
+/// Repairs the names in the method of a delivery or of a returned message (§1.8.3.13, §1.8.3.10).
+fn repair_method(mut payload: &mut [u8]) -> Option<()> {
     let bytes = &mut payload;
     let method = cut(bytes, 4)?;
     if method == DELIVER {
-        mend_short(bytes)?;
+        repair_short(bytes)?;
         // Delivery tag, redelivered.
         cut(bytes, 8 + 1)?;
     } else if method == RETURN {
         cut(bytes, 2)?;
-        mend_short(bytes)?;
+        repair_short(bytes)?;
     } else {
         return None;
     }
-    mend_short(bytes)?;
-    mend_short(bytes)
+    repair_short(bytes)?;
+    repair_short(bytes)
 }
 
-/// The properties of a message (§4.2.6.1, in the order of §1.8.1).
-fn mend_properties(mut payload: &mut [u8]) -> Option<()> {
+/// Repairs the properties of a message (§4.2.6.1, in the order of §1.8.1).
+fn repair_properties(mut payload: &mut [u8]) -> Option<()> {
     enum Property {
         Short,
         Table,
         Bytes(usize),
     }
     use Property::{Bytes, Short, Table};
-    /// From the highest bit of the flags on.
+    /// Types of the properties, from the highest bit of the flags on.
     const ORDER: [Property; 14] =
         [Short, Short, Table, Bytes(1), Bytes(1), Short, Short, Short, Short, Bytes(8), Short, Short, Short, Short];
     let bytes = &mut payload;
@@ -148,10 +149,10 @@ fn mend_properties(mut payload: &mut [u8]) -> Option<()> {
             continue;
         }
         match property {
-            Short => mend_short(bytes)?,
+            Short => repair_short(bytes)?,
             Table => {
                 let length = long(bytes)?;
-                mend_fields(cut(bytes, length)?, true, 1)?;
+                repair_fields(cut(bytes, length)?, true, 1)?;
             }
             Bytes(length) => drop(cut(bytes, length)?),
         }
@@ -159,12 +160,12 @@ fn mend_properties(mut payload: &mut [u8]) -> Option<()> {
     Some(())
 }
 
-/// The fields of a table, which have names, or of an array (§4.2.5.5, with RabbitMQ's errata).
-fn mend_fields(mut fields: &mut [u8], named: bool, depth: usize) -> Option<()> {
+/// Repairs the fields of a table (`named`) or of an array (§4.2.5.5, with RabbitMQ's errata).
+fn repair_fields(mut fields: &mut [u8], named: bool, depth: usize) -> Option<()> {
     let bytes = &mut fields;
     while !bytes.is_empty() {
         if named {
-            mend_short(bytes)?;
+            repair_short(bytes)?;
         }
         let kind = cut(bytes, 1)?.first_mut()?;
         let length = match *kind {
@@ -180,8 +181,8 @@ fn mend_fields(mut fields: &mut [u8], named: bool, depth: usize) -> Option<()> {
         let value = cut(bytes, length)?;
         match *kind {
             b'A' | b'F' if depth >= NESTED_MAX => *kind = b'x',
-            b'A' => mend_fields(value, false, depth + 1)?,
-            b'F' => mend_fields(value, true, depth + 1)?,
+            b'A' => repair_fields(value, false, depth + 1)?,
+            b'F' => repair_fields(value, true, depth + 1)?,
             _ => {}
         }
     }
@@ -209,7 +210,7 @@ mod tests {
         frame(CONTENT_HEADER, &[&[0, 60, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9][..], &flags.to_be_bytes(), properties].concat())
     }
 
-    /// All of a stream that comes in pieces of `size` bytes, read in pieces of `room`.
+    /// Passes a stream through [`Frames`]: pushed in pieces of `size` bytes, taken in pieces of at most `room` bytes.
     fn through(stream: &[u8], size: usize, room: usize) -> Vec<u8> {
         let (mut frames, mut out, mut buffer) = (Frames::default(), Vec::new(), vec![0; room]);
         let mut drain = |frames: &mut Frames| {
@@ -230,7 +231,7 @@ mod tests {
     }
 
     #[test]
-    fn names_and_short_texts_become_utf_8_and_all_else_stays() {
+    fn short_strings_become_utf_8_and_other_bytes_stay() {
         let fields = |name: &[u8]| {
             let inner = [short(name), b"t\x01".to_vec()].concat();
             let bytes = [&b"S"[..], &long(b"\xFF\xFE")].concat();
@@ -246,15 +247,15 @@ mod tests {
             let tag = [0, 0, 0, 0, 0, 0, 0, 0xFF, 1];
             frame(METHOD, &[&DELIVER[..], &short(b"tag"), &tag, &short(b"work"), &short(key)].concat())
         };
-        let came = [deliver(b"k\xC3"), message(b"\xFFn", b"a\xE2\x82z", b"\xFF\xFE"), body.clone()].concat();
-        let legible = [deliver(b"k\x1A"), message(b"\x1An", b"a\x1A\x1Az", b"\x1A\x1A"), body].concat();
+        let received = [deliver(b"k\xC3"), message(b"\xFFn", b"a\xE2\x82z", b"\xFF\xFE"), body.clone()].concat();
+        let repaired = [deliver(b"k\x1A"), message(b"\x1An", b"a\x1A\x1Az", b"\x1A\x1A"), body].concat();
         for size in [1, 7, 1_000] {
-            assert_eq!(through(&came, size, 5), legible);
+            assert_eq!(through(&received, size, 5), repaired);
         }
     }
 
     #[test]
-    fn what_is_nested_too_deep_is_taken_for_bytes() {
+    fn a_table_nested_too_deep_becomes_bytes() {
         let mut nested = Vec::new();
         for _ in 0..26_000 {
             nested = [&b"A"[..], &long(&nested)].concat();
@@ -263,16 +264,16 @@ mod tests {
             }
         }
         let headers = [short(b"deep"), nested].concat();
-        let came = header(1 << 13, &long(&headers));
-        let legible = through(&came, 4_096, 4_096);
-        let changed: Vec<usize> = (0..came.len()).filter(|at| came[*at] != legible[*at]).collect();
+        let received = header(1 << 13, &long(&headers));
+        let repaired = through(&received, 4_096, 4_096);
+        let changed: Vec<usize> = (0..received.len()).filter(|at| received[*at] != repaired[*at]).collect();
         let [at] = changed[..] else { panic!("{} bytes changed", changed.len()) };
-        assert_eq!((came[at], legible[at], came.len()), (b'A', b'x', legible.len()));
+        assert_eq!((received[at], repaired[at], received.len()), (b'A', b'x', repaired.len()));
     }
 
     proptest! {
         #[test]
-        fn any_stream_keeps_its_length_and_reads_the_same_however_it_is_cut(
+        fn a_stream_keeps_its_length_and_does_not_depend_on_its_pieces(
             frames in proptest::collection::vec((0u8..5, proptest::collection::vec(any::<u8>(), 0..80)), 0..8),
             rest in proptest::collection::vec(any::<u8>(), 0..20), size in 1usize..50
         ) {
@@ -280,7 +281,7 @@ mod tests {
             stream.extend(rest);
             let whole = through(&stream, usize::MAX, 1 << 16);
             prop_assert_eq!(whole.len(), stream.len());
-            prop_assert_eq!(through(&whole, size, 3), whole.clone(), "what is legible is left alone");
+            prop_assert_eq!(through(&whole, size, 3), whole.clone(), "a repaired stream stays unchanged");
             prop_assert_eq!(through(&stream, size, 64), whole);
         }
     }

@@ -1,8 +1,8 @@
-//! RabbitMQ behind the port, through lapin: the only place that names it.
+//! Implements the broker port for RabbitMQ with lapin: the only code that names lapin.
 //!
-//! Two TCP connections a process: one publishes, one consumes, because a broker under an alarm stops reading from the
-//! connection that publishes, acknowledgements included. No automatic recovery: when anything breaks, the caller
-//! connects anew, declares and consumes from the top. Every await has a deadline.
+//! A process has two TCP connections, one for publishing and one for consuming, because a broker under an alarm stops
+//! reading from a connection that publishes, acknowledgements included. There is no automatic recovery: after an error
+//! the caller connects again and repeats declaring and consuming. Every await has a deadline.
 
 mod broker;
 mod browser;

@@ -1,15 +1,15 @@
-//! Awaits AMQP operations under a deadline, and translates their errors.
+//! Awaits AMQP operations with a deadline, and translates their errors.
 
 use crate::broker::BrokerError;
 use lapin::{Channel, ErrorKind};
 use std::time::Duration;
 
-/// Opens a channel.
+/// Opens a channel; fails after `deadline`.
 pub(super) async fn channel(connection: &lapin::Connection, deadline: Duration) -> Result<Channel, BrokerError> {
     within(deadline, "opening a channel", connection.create_channel()).await
 }
 
-/// Awaits an AMQP operation under a deadline.
+/// Awaits an AMQP operation; fails after `deadline`. `what` names the operation in errors.
 pub(super) async fn within<T>(
     deadline: Duration,
     what: &str,
@@ -23,10 +23,10 @@ pub(super) async fn within<T>(
 }
 
 pub(super) fn translate(what: &str, error: lapin::Error) -> BrokerError {
-    /// AMQP reply codes after which trying again as before cannot help (AMQP 0-9-1 §1.2).
-    const FOR_GOOD: [u16; 3] = [402, 403, 530];
+    /// AMQP reply codes after which a retry cannot succeed (AMQP 0-9-1 §1.2).
+    const PERMANENT: [u16; 3] = [402, 403, 530];
     match error.kind() {
-        ErrorKind::ProtocolError(amqp) if FOR_GOOD.contains(&amqp.get_id()) => {
+        ErrorKind::ProtocolError(amqp) if PERMANENT.contains(&amqp.get_id()) => {
             BrokerError::Refused(format!("{what}: {}", amqp.get_message()))
         }
         _ => BrokerError::Lost(format!("{what}: {error}")),

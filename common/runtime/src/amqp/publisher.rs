@@ -1,5 +1,5 @@
-//! Publishing with confirms: one task per channel, because confirms of a channel that several tasks publish on are
-//! handed to the wrong ones.
+//! Publishes with confirms. One task owns each channel, because lapin assigns confirms to the wrong messages if several
+//! tasks publish on one channel.
 
 use super::{
     convert::{routing_key, short, to_amqp},
@@ -16,9 +16,9 @@ use lapin::{
 use std::{sync::Arc, time::Duration};
 use tokio::sync::{mpsc, oneshot, watch};
 
-/// Publishes without a confirm at any time, at most.
+/// Maximum number of unconfirmed publishes.
 const IN_FLIGHT_MAX: usize = 1_000;
-/// Messages handed over but not yet written.
+/// Maximum number of messages that wait for the publishing task.
 const WAITING_MAX: usize = 64;
 /// AMQP's reply code for a missing permission (AMQP 0-9-1 §1.2).
 const ACCESS_REFUSED: u16 = 403;
@@ -44,7 +44,7 @@ impl AmqpPublisher {
         Self { jobs, state, deadline }
     }
 
-    /// Awaits `step` under the deadline, which does not run while the broker is blocked.
+    /// Awaits `step` with the deadline, which does not run while the broker is blocked.
     async fn patiently<T>(&self, step: impl Future<Output = T>) -> Result<T, PublishError> {
         let mut state = self.state.clone();
         tokio::pin!(step);
@@ -56,9 +56,9 @@ impl AmqpPublisher {
             tokio::select! {
                 biased;
                 done = &mut step => return Ok(done),
-                // Starts the deadline anew: an alarm came or went.
+                // An alarm began or ended: the deadline restarts.
                 changed = state.changed() => if changed.is_err() {
-                    return Err(PublishError::Unconfirmed("the connection is gone".to_owned()));
+                    return Err(PublishError::Unconfirmed("the connection is closed".to_owned()));
                 },
                 () = tokio::time::sleep(self.deadline), if now == ConnectionState::Open => {
                     let why = format!("nothing within {} ms", self.deadline.as_millis());
@@ -73,14 +73,14 @@ impl AmqpPublisher {
 impl Publisher for AmqpPublisher {
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError> {
         check_size(&message)?;
-        let gone = || PublishError::Unconfirmed("the connection is closed".to_owned());
+        let closed = || PublishError::Unconfirmed("the connection is closed".to_owned());
         let (answer, confirmed) = oneshot::channel();
-        self.patiently(self.jobs.send((message, answer))).await?.map_err(|_| gone())?;
-        self.patiently(confirmed).await?.map_err(|_| gone())?
+        self.patiently(self.jobs.send((message, answer))).await?.map_err(|_| closed())?;
+        self.patiently(confirmed).await?.map_err(|_| closed())?
     }
 }
 
-/// Opens a channel whose publishes are confirmed.
+/// Opens a channel with publisher confirms.
 pub(super) async fn confirming(connection: &Connection, deadline: Duration) -> Result<Channel, BrokerError> {
     let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
     let confirms = channel.confirm_select(ConfirmSelectOptions::default());
@@ -88,13 +88,13 @@ pub(super) async fn confirming(connection: &Connection, deadline: Duration) -> R
     Ok(channel)
 }
 
-/// The channel, and the next one: the broker ends a channel on which it refuses a publish for want of a permission, and all
-/// that was under way on it is refused with that.
+/// A publishing channel that is replaced when the broker closes it. The broker does so on a publish without permission,
+/// and every unconfirmed publish on the channel then fails.
 struct Line {
     connection: Arc<Connection>,
     channel: Channel,
     deadline: Duration,
-    /// The channel has ended so.
+    /// Whether the broker closed the channel because of a missing permission.
     denied: bool,
 }
 
@@ -106,7 +106,7 @@ impl Line {
         message: &Outgoing,
     ) -> lapin::Result<PublisherConfirm> {
         if self.denied && !self.channel.status().connected() {
-            // Where that fails, publishing on the old one says that it has ended.
+            // If that fails, publishing on the old channel reports that it is closed.
             if let Ok(channel) = confirming(&self.connection, self.deadline).await {
                 (self.channel, self.denied) = (channel, false);
             }
@@ -128,7 +128,7 @@ async fn publish_all(mut line: Line, mut jobs: mpsc::Receiver<(Outgoing, Answer)
     loop {
         tokio::select! {
             biased;
-            // Settled ones first: the window has room again.
+            // Confirms first, to make room in the window.
             Some(denied) = confirms.next(), if !confirms.is_empty() => line.denied |= denied,
             job = jobs.recv(), if confirms.len() < IN_FLIGHT_MAX => {
                 let Some((message, answer)) = job else { break };
@@ -139,7 +139,7 @@ async fn publish_all(mut line: Line, mut jobs: mpsc::Receiver<(Outgoing, Answer)
                 let routing_key = routing_key(&namespace, message.exchange, &message.routing_key);
                 let mut published = line.publish(&exchange, &routing_key, &message).await;
                 if published.is_err() && !line.channel.status().connected() {
-                    // It has ended while this was on its way: those before this one know why.
+                    // The channel closed during this publish; the earlier confirms contain the cause.
                     while let Some(denied) = confirms.next().await {
                         line.denied |= denied;
                     }
@@ -151,7 +151,7 @@ async fn publish_all(mut line: Line, mut jobs: mpsc::Receiver<(Outgoing, Answer)
                     Ok(confirm) => confirms.push(async move {
                         let result = judge(confirm.await, exchange, routing_key);
                         let denied = matches!(result, Err(PublishError::Denied { .. }));
-                        // Whoever asked may have given up by now.
+                        // The caller may have stopped waiting.
                         let _ = answer.send(result);
                         denied
                     }),
@@ -165,7 +165,7 @@ async fn publish_all(mut line: Line, mut jobs: mpsc::Receiver<(Outgoing, Answer)
     while confirms.next().await.is_some() {}
 }
 
-/// Success is exactly an ack without a returned message.
+/// Returns the result of a publish. It succeeded only if the broker sent an ack and did not return the message.
 fn judge(confirm: lapin::Result<Confirmation>, exchange: String, routing_key: String) -> Result<(), PublishError> {
     match confirm {
         Ok(Confirmation::Ack(None)) => Ok(()),

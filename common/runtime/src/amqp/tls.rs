@@ -1,4 +1,5 @@
-//! TLS to the broker: always verified, by the public authorities or by those of `broker.ca_file` alone.
+//! TLS to the broker. The broker's certificate is always verified, against the public authorities or those of
+//! `broker.ca_file` alone.
 
 use super::transport::{Transport, runtime};
 use crate::{broker::BrokerError, config::BrokerSettings};
@@ -14,12 +15,12 @@ use rustls::{
 };
 use std::{fmt, io};
 
-/// What verifies the broker and answers for us.
+/// Returns the TLS connector with the configured authorities and client certificate.
 ///
 /// # Errors
-/// When a file cannot be used, naming its setting.
+/// Fails if a file cannot be used; the error names its setting.
 pub(super) fn connector(settings: &BrokerSettings) -> Result<RustlsConnector, BrokerError> {
-    // Not the public authorities as well: whoever names an authority means that one.
+    // A configured authority replaces the public ones.
     let config = match &settings.ca_file {
         Some(file) => {
             let authorities = certificates("broker.ca_file", file)?;
@@ -36,8 +37,8 @@ pub(super) fn connector(settings: &BrokerSettings) -> Result<RustlsConnector, Br
             let chain = certificates("broker.client_certificate_file", certificate)?;
             let secret = PrivateKeyDer::from_pem_file(key);
             let secret = secret.map_err(|error| unusable("broker.client_key_file", key, &error))?;
-            let made = config.connector_with_single_cert(chain, secret);
-            made.map_err(|error| unusable("broker.client_certificate_file", certificate, &error))
+            let connector = config.connector_with_single_cert(chain, secret);
+            connector.map_err(|error| unusable("broker.client_certificate_file", certificate, &error))
         }
         _ => config
             .connector_with_no_client_auth()
@@ -47,10 +48,10 @@ pub(super) fn connector(settings: &BrokerSettings) -> Result<RustlsConnector, Br
 
 fn certificates(key: &str, file: &str) -> Result<Vec<CertificateDer<'static>>, BrokerError> {
     let read = CertificateDer::pem_file_iter(file).and_then(Iterator::collect::<Result<Vec<_>, _>>);
-    let found = read.map_err(|error| unusable(key, file, &error))?;
-    match found.is_empty() {
+    let certificates = read.map_err(|error| unusable(key, file, &error))?;
+    match certificates.is_empty() {
         true => Err(unusable(key, file, &"no certificate in it; expected PEM, -----BEGIN CERTIFICATE-----")),
-        false => Ok(found),
+        false => Ok(certificates),
     }
 }
 
@@ -58,7 +59,7 @@ fn unusable(key: &str, file: &str, why: &dyn fmt::Display) -> BrokerError {
     BrokerError::Refused(format!("{key} = {file}: {why}"))
 }
 
-/// Connects: encrypted with a connector, in the clear without.
+/// Connects: encrypted with a connector, unencrypted without.
 pub(super) async fn connect(
     uri: AMQPUri,
     connector: Option<RustlsConnector>,
@@ -68,8 +69,8 @@ pub(super) async fn connect(
         uri,
         runtime(),
         async move |uri, runtime| {
-            let place = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
-            let stream = AsyncTcpStream::connect(&Runtime::tokio_current(), place).await?;
+            let address = runtime.to_socket_addrs((uri.authority.host.clone(), uri.authority.port));
+            let stream = AsyncTcpStream::connect(&Runtime::tokio_current(), address).await?;
             let stream = match &connector {
                 Some(connector) => stream.into_rustls(connector, &uri.authority.host).await?,
                 None => stream,
@@ -81,12 +82,12 @@ pub(super) async fn connect(
     .await
 }
 
-/// Why the two sides do not trust each other, and the way out; `None` when that is not what failed.
+/// Explains a TLS error with its remedy; `None` if TLS is not the cause.
 pub(super) fn refusal(error: &lapin::Error) -> Option<String> {
     let ErrorKind::IOError(error) = error.kind() else { return None };
-    let told = match tls_error(error)? {
-        error @ TlsError::InvalidCertificate(why) => {
-            let way_out = match why {
+    let why = match tls_error(error)? {
+        error @ TlsError::InvalidCertificate(cause) => {
+            let remedy = match cause {
                 CertificateError::UnknownIssuer => "name the file of the authority that signed it in broker.ca_file",
                 CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. } => {
                     "use a name in broker.url that the certificate holds"
@@ -99,18 +100,18 @@ pub(super) fn refusal(error: &lapin::Error) -> Option<String> {
                 }
                 _ => "give the broker another one",
             };
-            format!("the broker's certificate is not trusted ({error}): {way_out}")
+            format!("the broker's certificate is not trusted ({error}): {remedy}")
         }
-        TlsError::AlertReceived(alert) if speaks_of_certificate(*alert) => format!(
+        TlsError::AlertReceived(alert) if concerns_certificate(*alert) => format!(
             "the broker does not accept our certificate ({alert:?}): set broker.client_certificate_file and \
              broker.client_key_file to one of an authority that it trusts"
         ),
-        TlsError::InvalidMessage(why) => {
-            format!("no TLS is spoken there ({why:?}): is it the broker's port for TLS, usually 5671?")
+        TlsError::InvalidMessage(cause) => {
+            format!("the broker does not speak TLS there ({cause:?}): is it the broker's port for TLS, usually 5671?")
         }
         _ => return None,
     };
-    Some(told)
+    Some(why)
 }
 
 fn tls_error(error: &io::Error) -> Option<&TlsError> {
@@ -118,7 +119,7 @@ fn tls_error(error: &io::Error) -> Option<&TlsError> {
     inner.downcast_ref::<TlsError>().or_else(|| tls_error(inner.downcast_ref::<io::Error>()?))
 }
 
-fn speaks_of_certificate(alert: AlertDescription) -> bool {
+fn concerns_certificate(alert: AlertDescription) -> bool {
     matches!(
         alert,
         AlertDescription::CertificateRequired

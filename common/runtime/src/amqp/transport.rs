@@ -1,4 +1,4 @@
-//! The byte stream between the AMQP library and the broker: plain or TLS, what comes in made legible.
+//! The byte stream between lapin and the broker, plain or TLS, with repaired incoming frames.
 
 use super::legible::Frames;
 use async_rs::{Runtime, Tokio, traits::Reactor, util::RuntimeParts};
@@ -12,19 +12,19 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Bytes asked of the socket at once.
+/// Maximum number of bytes per read of the socket.
 const READ_BYTES: usize = 64 * 1024;
 
-/// The current Tokio, for the library, but for the stream it reads.
+/// Returns the current tokio runtime for lapin, with [`Transport`] as its TCP stream.
 pub(super) fn runtime() -> Runtime<RuntimeParts<Tokio, Network>> {
     Runtime::new(RuntimeParts::new(Tokio::current(), Network(Tokio::current())))
 }
 
-/// Clock and network of the library.
+/// Timers and network for lapin.
 #[derive(Debug, Clone)]
 pub(super) struct Network(Tokio);
 
-/// A connected stream.
+/// A connected stream that repairs incoming frames.
 pub(super) struct Transport {
     stream: AsyncTcpStream<<Tokio as Reactor>::TcpStream>,
     frames: Frames,
@@ -82,7 +82,7 @@ impl Reactor for Network {
     type TcpStream = Transport;
     type Sleep = <Tokio as Reactor>::Sleep;
 
-    /// For sockets that others opened; there are none.
+    /// Registers sockets that the caller opened; lapin has none.
     fn register<H: Read + Write + Send + 'static>(
         &self,
         _: H,

@@ -1,4 +1,4 @@
-//! `[broker]`: where RabbitMQ is, who we are there, and how both sides prove it.
+//! `[broker]`: address, user and authentication for RabbitMQ.
 
 use super::{
     error::ConfigError,
@@ -12,33 +12,35 @@ use std::fmt;
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
-    /// `amqp://user@host:5672/vhost`, or `amqps://…` for TLS. `%2f` is the vhost `/`. May hold a password
-    /// (`user:password@`) where nobody else reads it: in a file or in the environment.
+    /// `amqp://user@host:5672/vhost`, or `amqps://…` for TLS. `%2f` is the vhost `/`. May contain a password
+    /// (`user:password@`) in a file or in the environment, where no other user can read it.
     pub url: AmqpUrl,
-    /// A file that holds the password of the address's user and nothing else. Read at every connect.
+    /// Path of a file that contains only the password of the URL's user. Read at every connect.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
-    /// Certificates (PEM) of the authorities one of which must have signed the broker's. Without it the public ones.
+    /// Path of the certificates (PEM) of the trusted authorities; default: the public authorities.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
-    /// Our own certificate (PEM) with its chain, for a broker that asks for one.
+    /// Path of the client certificate (PEM) with its chain, for a broker that requires one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_file: Option<String>,
-    /// Its private key (PEM).
+    /// Path of the client certificate's private key (PEM).
     #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key_file: Option<String>,
-    /// Whether to make the exchanges and queues that are missing.
+    /// Whether to declare missing exchanges and queues.
     pub declare: Declare,
-    /// Prefix of every exchange and queue, so that several fleets can share a vhost. Not `amq.`, which RabbitMQ reserves.
+    /// Prefix of the names of all exchanges and queues, so that several fleets can share a vhost. At most 64
+    /// characters; not `amq.`, which RabbitMQ reserves.
     pub namespace: String,
-    /// Deadline for connecting.
+    /// Deadline for connecting in milliseconds, 100 to 600,000.
     pub connect_timeout_ms: u64,
-    /// Deadline for every answer of the broker, a publisher's confirm among them. Does not run during an alarm.
+    /// Deadline for every answer of the broker, publisher confirms included, in milliseconds, 100 to 3,600,000. Does
+    /// not run during an alarm.
     pub confirm_timeout_ms: u64,
-    /// How long to try to reach a broker that is away before the process gives up.
+    /// Time after which a process without a connection gives up, in milliseconds, 0 to 86,400,000.
     pub give_up_after_ms: u64,
-    /// RabbitMQ's management API, for `wildrydes doctor` and `wildrydes drain`: `http://host:15672`, with the user of
-    /// `url` unless it names one. By default it is looked for on the broker's host.
+    /// URL of RabbitMQ's management API, for `wildrydes doctor` and `wildrydes drain`: `http://host:15672`, with the
+    /// user of `url` unless it names one. Default: the broker's host.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub management_url: Option<AmqpUrl>,
 }
@@ -115,35 +117,35 @@ impl BrokerSettings {
     }
 }
 
-/// Whether a process makes the exchanges and queues that are missing when it connects.
+/// Whether a process declares missing exchanges and queues when it connects.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum Declare {
-    /// Where its user may; else it looks whether everything is there.
+    /// Declares if the user has the permission; otherwise checks that everything exists.
     Auto,
-    /// It must be allowed to.
+    /// Declares; fails if the user has no permission.
     Always,
-    /// It only looks.
+    /// Only checks that everything exists.
     Never,
 }
 
-/// A broker's address. Printing it leaves the password out.
+/// A URL that may contain a password. Formatting it omits the password.
 #[derive(Clone, PartialEq, Eq, Deserialize)]
 #[serde(transparent)]
 pub struct AmqpUrl(String);
 
 impl AmqpUrl {
-    /// The address as given.
+    /// Wraps a URL without checking it.
     pub fn new(url: impl Into<String>) -> Self {
         Self(url.into())
     }
 
-    /// The whole address, password included: only for connecting.
+    /// Returns the URL with the password: only for connecting.
     pub fn reveal(&self) -> &str {
         &self.0
     }
 
-    /// The user as it is written, empty for none.
+    /// Returns the user as written; empty if there is none.
     pub fn user(&self) -> &str {
         self.user_info().0
     }
@@ -152,7 +154,7 @@ impl AmqpUrl {
         self.0.starts_with("amqps://")
     }
 
-    /// User, empty for none, and password, as they are written.
+    /// Returns user (empty if there is none) and password as written.
     fn user_info(&self) -> (&str, Option<&str>) {
         let rest = self.0.split_once("://").map_or(self.0.as_str(), |(_, rest)| rest);
         let user_info = rest.rsplit_once('@').map_or("", |(user_info, _)| user_info);
@@ -183,7 +185,7 @@ impl AmqpUrl {
 
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // Also where it is no URL at all: whatever stands between a colon and the last @ may be a password.
+        // Applies to invalid URLs as well: any text between a colon and the last @ may be a password.
         let (scheme, rest) = match self.0.find("://") {
             Some(at) => self.0.split_at(at + 3),
             None => ("", self.0.as_str()),
@@ -210,11 +212,11 @@ impl Serialize for AmqpUrl {
     }
 }
 
-/// Refuses a password on the command line, where every user of the machine can read it. That of `guest` is no secret:
-/// RabbitMQ takes it from its own machine only.
+/// Refuses a password on the command line, where every user of the machine can read it. Accepts that of `guest`, which
+/// is no secret: RabbitMQ accepts this user from the local machine only.
 ///
 /// # Errors
-/// What to do instead, without the password.
+/// Fails with the remedy, without quoting the password.
 pub fn refuse_visible_password(overrides: &[(String, String)]) -> Result<(), ConfigError> {
     for (name, value) in overrides {
         let Some(key) =
@@ -242,7 +244,7 @@ mod tests {
     use crate::config::{Configuration, tests::load};
 
     #[test]
-    fn a_broker_url_is_checked_and_never_shows_its_password() {
+    fn a_broker_url_is_checked_and_formatted_without_its_password() {
         let settings = |url: &str| load(&[("broker.url", url)]).unwrap().section::<BrokerSettings>();
         for wrong in [
             "u:hunter2@host:5672",
@@ -252,8 +254,8 @@ mod tests {
             "amqp://[::1]:5672/%2f",
             "amqp://u:hunter2@host/",
         ] {
-            let told = settings(wrong).unwrap_err().to_string();
-            assert!(told.contains("broker.url") && !told.contains("hunter2"), "{told}");
+            let error = settings(wrong).unwrap_err().to_string();
+            assert!(error.contains("broker.url") && !error.contains("hunter2"), "{error}");
         }
         let good = settings("amqps://u:hunter2@host:5671/%2f").unwrap();
         assert_eq!(good.url.to_string(), "amqps://u:…@host:5671/%2f");
@@ -264,8 +266,8 @@ mod tests {
     fn a_namespace_is_a_prefix_that_the_broker_allows() {
         let settings = |namespace: &str| load(&[("broker.namespace", namespace)]).unwrap().section::<BrokerSettings>();
         for wrong in ["amq.", "amq.gen-fleet.", "a b", &"x".repeat(65)] {
-            let told = settings(wrong).unwrap_err().to_string();
-            assert!(told.contains("broker.namespace"), "{told}");
+            let error = settings(wrong).unwrap_err().to_string();
+            assert!(error.contains("broker.namespace"), "{error}");
         }
         for fine in ["", "fleet.", "amqp.", "a.amq."] {
             assert_eq!(settings(fine).unwrap().namespace, fine);
@@ -273,8 +275,8 @@ mod tests {
     }
 
     #[test]
-    fn credentials_that_do_not_fit_each_other_are_named() {
-        for (pairs, told) in [
+    fn inconsistent_credentials_are_refused_with_their_setting() {
+        for (pairs, expected) in [
             (&[("url", "amqp://u:hunter2@h"), ("password_file", "/p")][..], "no password in it"),
             (&[("url", "amqp://h"), ("password_file", "/p")][..], "the user whose password"),
             (&[("url", "amqp://u@h"), ("ca_file", "/ca.pem")][..], "amqps://"),
@@ -284,17 +286,17 @@ mod tests {
             let keys: Vec<_> =
                 pairs.iter().map(|(key, value)| (format!("broker.{key}"), (*value).to_owned())).collect();
             let error = Configuration::load(None, &keys).unwrap().section::<BrokerSettings>().unwrap_err().to_string();
-            assert!(error.contains(told) && !error.contains("hunter2"), "{error}");
+            assert!(error.contains(expected) && !error.contains("hunter2"), "{error}");
         }
     }
 
     #[test]
     fn a_password_on_the_command_line_is_refused() {
-        let given = |url: &str| refuse_visible_password(&[("broker.url".to_owned(), url.to_owned())]);
-        let told = given("amqp://u:hunter2@h/%2f").unwrap_err().to_string();
-        assert!(told.contains("broker.password_file") && !told.contains("hunter2"), "{told}");
+        let checked = |url: &str| refuse_visible_password(&[("broker.url".to_owned(), url.to_owned())]);
+        let error = checked("amqp://u:hunter2@h/%2f").unwrap_err().to_string();
+        assert!(error.contains("broker.password_file") && !error.contains("hunter2"), "{error}");
         for fine in ["amqp://u@h", "amqp://h", "amqp://guest:guest@127.0.0.1/%2f"] {
-            given(fine).unwrap();
+            checked(fine).unwrap();
         }
     }
 }

@@ -1,45 +1,45 @@
-//! Why a configuration cannot be used.
+//! Errors of the configuration.
 
 use super::settings::Problem;
 
 /// Prefix of the environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "WILDRYDES";
-/// Every section there is.
+/// Names of all sections.
 pub const SECTIONS: [&str; 10] =
     ["broker", "store", "run", "log", "splitter", "weather", "merger", "trainer", "scorer", "gateway"];
 
-/// Why the configuration cannot be used.
+/// Why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    /// A value that is there, but wrong.
+    /// A value is out of range or inconsistent.
     #[error(
         "configuration: {section}.{problem}. It can be set as {key} = … under [{section}] in the file, as \
          {ENVIRONMENT_PREFIX}__{}__{} in the environment, or with --set {section}.{key}=…",
         .section.to_uppercase(), .key.to_uppercase()
     )]
     Value {
-        /// Section.
+        /// Name of the section.
         section: &'static str,
-        /// Key.
+        /// Key within the section.
         key: &'static str,
-        /// What is wrong.
+        /// The value and the expected value.
         problem: Problem,
     },
-    /// A value of another type, or an unknown key.
+    /// A value has the wrong type, or a key is unknown.
     #[error("configuration: in [{section}]: {why}")]
     Shape {
-        /// Section.
+        /// Name of the section.
         section: &'static str,
-        /// As the reader says it.
+        /// The deserialiser's message.
         why: String,
     },
-    /// A section nobody reads.
+    /// The section is unknown.
     #[error("configuration: there is no section {section:?}; there are {}", SECTIONS.join(", "))]
     UnknownSection {
-        /// As given.
+        /// Name of the section.
         section: String,
     },
-    /// The file cannot be read, or is no TOML.
+    /// The file cannot be read, or is not TOML.
     #[error("configuration: {0}")]
     Source(String),
 }

@@ -8,22 +8,23 @@ use super::{
 use config::{Environment, File, FileFormat};
 use std::path::Path;
 
-/// All of the configuration, its layers merged.
+/// The configuration with all layers merged.
 #[derive(Debug, Clone)]
 pub struct Configuration(config::Config);
 
 impl Configuration {
-    /// Merges the layers. `overrides` are `section.key` and value, the strongest layer.
+    /// Merges the layers. `overrides` are pairs of `section.key` and value; they take precedence over all other layers.
     ///
     /// # Errors
-    /// An unreadable file, an unknown section.
+    /// Fails on an unreadable file and on an unknown section.
     pub fn load(file: Option<&Path>, overrides: &[(String, String)]) -> Result<Self, ConfigError> {
         let source = |error: config::ConfigError| ConfigError::Source(error.to_string());
         let mut builder = config::Config::builder();
         if let Some(path) = file {
             let text = std::fs::read_to_string(path)
                 .map_err(|error| ConfigError::Source(format!("{}: {error}", path.display())))?;
-            // Parsed by itself first: an error of the merged configuration shows the line, which may hold a password.
+            // Parsed separately first: an error of the merged configuration quotes the line, which may contain a
+            // password.
             let parsed = config::Config::builder().add_source(File::from_str(&text, FileFormat::Toml)).build();
             if let Err(error) = parsed {
                 return Err(ConfigError::Source(format!(
@@ -49,7 +50,7 @@ impl Configuration {
         }
     }
 
-    /// Whether a layer sets this key.
+    /// Returns whether a layer sets this key.
     pub fn sets(&self, key: &str) -> bool {
         self.0.get::<config::Value>(key).is_ok()
     }
@@ -57,41 +58,42 @@ impl Configuration {
     /// Reads and checks one section.
     ///
     /// # Errors
-    /// [`ConfigError::Value`] and [`ConfigError::Shape`].
+    /// Fails with [`ConfigError::Value`] or [`ConfigError::Shape`].
     pub fn section<S: Settings>(&self) -> Result<S, ConfigError> {
         let section = S::SECTION;
         let settings = match self.0.get::<config::Value>(section) {
             Ok(table) => {
-                let given = table.clone();
+                let raw = table.clone();
                 let settings = serde_path_to_error::deserialize::<_, S>(table).map_err(|error| {
                     let key = error.path().to_string();
-                    let why = told(section, &error.into_inner().to_string());
+                    let why = without_secrets(section, &error.into_inner().to_string());
                     let why = if key == "." { why } else { format!("{section}.{key}: {why}") };
                     ConfigError::Shape { section, why }
                 })?;
-                unchanged(section, given, &settings)?;
+                refuse_conversions(section, raw, &settings)?;
                 settings
             }
             Err(config::ConfigError::NotFound(_)) => S::default(),
-            Err(error) => return Err(ConfigError::Shape { section, why: told(section, &error.to_string()) }),
+            Err(error) => {
+                return Err(ConfigError::Shape { section, why: without_secrets(section, &error.to_string()) });
+            }
         };
         settings.check().map_err(|problem| ConfigError::Value { section, key: problem.key, problem })?;
         Ok(settings)
     }
 }
 
-/// The reader makes whole numbers of fractions (1.5 becomes 1) and of truth values (true becomes 1): refused, since nobody
-/// means that.
-fn unchanged<S: Settings>(section: &'static str, given: config::Value, read: &S) -> Result<(), ConfigError> {
-    let (Ok(given), Ok(serde_json::Value::Object(read))) = (given.into_table(), serde_json::to_value(read)) else {
+/// Refuses fractions and truth values for whole numbers. The `config` crate would silently convert 1.5 and true to 1.
+fn refuse_conversions<S: Settings>(section: &'static str, raw: config::Value, read: &S) -> Result<(), ConfigError> {
+    let (Ok(raw), Ok(serde_json::Value::Object(read))) = (raw.into_table(), serde_json::to_value(read)) else {
         return Ok(());
     };
-    for (key, value) in given {
+    for (key, value) in raw {
         let number = read.get(&key).filter(|read| read.is_u64() || read.is_i64()).and_then(serde_json::Value::as_f64);
         let Some(number) = number else { continue };
         let same = match &value.kind {
-            config::ValueKind::Float(given) => *given == number,
-            config::ValueKind::String(given) => given.trim().parse::<f64>().is_ok_and(|given| given == number),
+            config::ValueKind::Float(fraction) => *fraction == number,
+            config::ValueKind::String(text) => text.trim().parse::<f64>().is_ok_and(|parsed| parsed == number),
             config::ValueKind::Boolean(_) => false,
             _ => true,
         };
@@ -105,9 +107,9 @@ fn unchanged<S: Settings>(section: &'static str, given: config::Value, read: &S)
     Ok(())
 }
 
-/// A complaint as it may be told: of the broker's section without the text it quotes, which may be an address with its
-/// password in the wrong place.
-fn told(section: &str, why: &str) -> String {
+/// Returns an error message without quoted text if it concerns the broker's section, where the text may contain a
+/// password.
+fn without_secrets(section: &str, why: &str) -> String {
     if section != BrokerSettings::SECTION {
         return why.to_owned();
     }
@@ -117,7 +119,7 @@ fn told(section: &str, why: &str) -> String {
     format!("{before}a text{after}")
 }
 
-/// A TOML error without the line it quotes: where and why, not what stands there.
+/// Returns a TOML error without the line that it quotes.
 fn without_excerpt(error: &str) -> String {
     let quoted = |line: &&str| {
         line.trim_start()
@@ -127,7 +129,7 @@ fn without_excerpt(error: &str) -> String {
     error.lines().filter(|line| !quoted(line)).collect::<Vec<_>>().join(" ").trim().to_owned()
 }
 
-/// `--set` gives text: numbers and truth values are read as such.
+/// Parses a value of `--set` as a number or truth value if possible, else as text.
 fn parsed(text: &str) -> config::Value {
     if let Ok(value) = text.parse::<i64>() {
         return value.into();
@@ -142,10 +144,10 @@ fn parsed(text: &str) -> config::Value {
     }
 }
 
-/// For options like `--set section.key=value`.
+/// Parses the argument of `--set section.key=value`.
 ///
 /// # Errors
-/// When there is no `=`, or no section.
+/// Fails if `=` or the section is missing.
 pub fn parse_override(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if key.contains('.') => Ok((key.trim().to_owned(), value.to_owned())),

@@ -8,26 +8,26 @@ impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
 }
 
-/// Below RabbitMQ's `consumer_timeout`, with time to publish what came of it.
+/// Less than RabbitMQ's `consumer_timeout` (30 minutes), to leave time for publishing the outputs.
 const HANDLE_TIMEOUT_MS_MAX: u64 = 25 * 60 * 1_000;
 
-/// `[run]`: the loop around a worker.
+/// `[run]`: the loop that runs a worker.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
-    /// Messages handled at the same time; each worker has its own default.
+    /// Number of messages handled concurrently, 1 to 1,000; each worker has its own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
-    /// Deliveries held at most; each worker has its own default.
+    /// Maximum number of unacknowledged deliveries, `concurrency` to 10,000; each worker has its own default.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
-    /// How long running handlers may take to finish once a shutdown was asked for.
+    /// Time for running handlers to finish after a shutdown request, in milliseconds, 0 to 3,600,000.
     pub drain_deadline_ms: u64,
-    /// How long one handler may take, 25 minutes at most: RabbitMQ's `consumer_timeout` of 30 minutes ends a consumer that
-    /// holds a message for longer, and counts it as one that somebody died on.
+    /// Maximum duration of one handler in milliseconds, 1,000 to 1,500,000 (25 minutes). After its `consumer_timeout`
+    /// of 30 minutes RabbitMQ ends the consumer and counts a delivery towards the message's delivery limit.
     pub handle_timeout_ms: u64,
-    /// How long `wildrydes run` and `wildrydes ingest` wait without progress before they name the cause, one hour at most; 0 names
-    /// it at once.
+    /// Time without progress after which `wildrydes run` and `wildrydes ingest` name the cause, in milliseconds, 0 (at
+    /// once) to 3,600,000.
     pub patience_ms: u64,
 }
 
@@ -56,25 +56,26 @@ impl Settings for RunSettings {
     }
 }
 
-/// `[log]`.
+/// `[log]`: level and format of the logs.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct LogSettings {
-    /// As in `RUST_LOG`, which wins: `info`, `debug`, `common=debug,info`. Libraries log at `info` at most.
+    /// Filter as in `RUST_LOG`, which takes precedence: `info`, `debug`, `common=debug,info`. Libraries log at `info`
+    /// or above only.
     pub level: String,
-    /// How lines look.
+    /// Format of the lines.
     pub format: LogFormat,
 }
 
-/// How log lines look.
+/// Format of log lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LogFormat {
-    /// For people on a terminal, JSON otherwise.
+    /// Human-readable on a terminal, else JSON.
     Auto,
-    /// For people.
+    /// Human-readable.
     Human,
-    /// One JSON object a line.
+    /// One JSON object per line.
     Json,
 }
 

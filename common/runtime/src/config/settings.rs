@@ -1,45 +1,45 @@
-//! What a section of the configuration is.
+//! The trait of a configuration section.
 
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
-/// One section of the configuration. A missing section, and a missing key in it, takes its default; an unknown key is an
-/// error (`#[serde(default, deny_unknown_fields)]` on the struct).
+/// A section of the configuration. Missing sections and keys take their defaults; an unknown key is an error
+/// (`#[serde(default, deny_unknown_fields)]` on the struct).
 pub trait Settings: DeserializeOwned + Serialize + Default + Send + 'static {
     /// Name of the section: `[splitter]` in the file, `WILDRYDES__SPLITTER__…` in the environment.
     const SECTION: &'static str;
 
-    /// What the types of the fields alone cannot say.
+    /// Checks the rules that the types of the fields do not express.
     ///
     /// # Errors
-    /// The key, its value and what would be right.
+    /// Fails with the key, its value and the expected value.
     fn check(&self) -> Result<(), Problem> {
         Ok(())
     }
 }
 
-/// A value that cannot be used.
+/// An invalid value.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{key} = {value}: expected {expected}")]
 pub struct Problem {
-    /// Key within its section.
+    /// Key within the section.
     pub key: &'static str,
-    /// As given.
+    /// The value as configured.
     pub value: String,
-    /// What would be right.
+    /// The expected value, in words.
     pub expected: String,
 }
 
 impl Problem {
-    /// A problem with `key`.
+    /// Returns a problem with `key`.
     pub fn new(key: &'static str, value: impl fmt::Display, expected: impl Into<String>) -> Self {
         Self { key, value: value.to_string(), expected: expected.into() }
     }
 
-    /// A problem unless `value` lies within `range`.
+    /// Checks that `value` is within `range`.
     ///
     /// # Errors
-    /// The problem.
+    /// Fails with a problem that names the range.
     pub fn unless_within<T: PartialOrd + fmt::Display>(
         key: &'static str,
         value: T,

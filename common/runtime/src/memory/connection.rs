@@ -12,7 +12,7 @@ use common::{outcome::Outgoing, reply_address::TEMPORARY_PREFIX, topology::Bindi
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::watch;
 
-/// A connection; its temporary queues end with it.
+/// A connection, which removes its temporary queues when it is dropped.
 pub(super) struct MemoryConnection {
     shared: Arc<Shared>,
     state: watch::Sender<ConnectionState>,
@@ -49,7 +49,7 @@ impl MemoryConnection {
     fn temporary_queue(&self, bindings: impl IntoIterator<Item = (String, String)>) -> String {
         let mut state = self.shared.state();
         state.next_name += 1;
-        // As RabbitMQ names them.
+        // Named as in RabbitMQ.
         let name = format!("{TEMPORARY_PREFIX}{}", state.next_name);
         state.queues.insert(name.clone(), Queue::default());
         for (exchange, routing_key) in bindings {
@@ -88,7 +88,7 @@ impl Connection for MemoryConnection {
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError> {
         if !self.shared.state().queues.contains_key(queue) {
-            return Err(BrokerError::Lost(format!("there is no queue {queue}")));
+            return Err(BrokerError::Lost(format!("queue {queue} does not exist")));
         }
         Ok(self.consumer(queue.to_owned(), prefetch, false))
     }
@@ -105,7 +105,7 @@ impl Connection for MemoryConnection {
 
     async fn browse(&self, queue: &str) -> Result<Box<dyn Browser>, BrokerError> {
         if !self.shared.state().queues.contains_key(queue) {
-            return Err(BrokerError::Lost(format!("there is no queue {queue}")));
+            return Err(BrokerError::Lost(format!("queue {queue} does not exist")));
         }
         Ok(Box::new(self.reader(queue.to_owned(), 0, false)))
     }
@@ -114,13 +114,13 @@ impl Connection for MemoryConnection {
         let state = self.shared.state();
         let waiting = state.waiting.get(queue).map_or(0, |waiting| waiting.messages);
         match state.queues.get(queue) {
-            Some(found) => Ok(Depth {
-                messages: found.ready.len() as u64 + waiting,
-                consumers: found.consumers,
+            Some(queued) => Ok(Depth {
+                messages: queued.ready.len() as u64 + waiting,
+                consumers: queued.consumers,
                 unacknowledged: Some(state.unacked.values().filter(|held| held.queue == queue).count() as u64),
-                acknowledged_total: Some(found.acknowledged),
+                acknowledged_total: Some(queued.acknowledged),
             }),
-            None => Err(BrokerError::Lost(format!("there is no queue {queue}"))),
+            None => Err(BrokerError::Lost(format!("queue {queue} does not exist"))),
         }
     }
 
@@ -149,7 +149,7 @@ impl Publisher for MemoryPublisher {
             }
             let room = self.shared.room.notified();
             tokio::pin!(room);
-            // Registered before looking, so that room made in between is not missed.
+            // Registered before the check, so that no notification is lost in between.
             room.as_mut().enable();
             {
                 let mut state = self.shared.state();

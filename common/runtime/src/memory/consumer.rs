@@ -1,4 +1,4 @@
-//! Deliveries of the in-process broker, and how they are settled.
+//! Deliveries from the in-process broker and their settlement.
 
 use super::state::{Held, Shared, State};
 use crate::broker::{BrokerError, Browser, ConnectionState, Consumer, Delivery, Settle};
@@ -12,7 +12,7 @@ pub(super) struct MemoryConsumer {
     pub(super) queue: String,
     pub(super) prefetch: usize,
     pub(super) no_ack: bool,
-    /// Whether it is one of the queue's consumers; one that browses or was cancelled is not.
+    /// Whether the queue counts it as a consumer; a browser or cancelled consumer is not counted.
     pub(super) counted: bool,
     pub(super) closed: watch::Receiver<ConnectionState>,
 }
@@ -33,7 +33,7 @@ impl MemoryConsumer {
             return Ok(None);
         }
         let Some(queue) = state.queues.get_mut(&self.queue) else {
-            return Err(BrokerError::Lost(format!("queue {} is gone", self.queue)));
+            return Err(BrokerError::Lost(format!("queue {} no longer exists", self.queue)));
         };
         let now = Instant::now();
         let mut message = loop {
@@ -90,7 +90,7 @@ impl Consumer for MemoryConsumer {
     }
 
     async fn cancel(&mut self) -> Result<(), BrokerError> {
-        // Deliveries are taken as they are asked for: none waits here.
+        // The consumer prefetches nothing, so there is nothing to give back.
         let shared = Arc::clone(&self.shared);
         self.uncount(&mut shared.state());
         Ok(())
@@ -116,10 +116,10 @@ impl Drop for MemoryConsumer {
         let shared = Arc::clone(&self.shared);
         let mut state = shared.state();
         self.uncount(&mut state);
-        let mine: Vec<u64> =
+        let own: Vec<u64> =
             state.unacked.iter().filter(|(_, held)| held.consumer == self.id).map(|(tag, _)| *tag).collect();
-        // Newest first, so that the oldest ends up at the front again.
-        for tag in mine.into_iter().rev() {
+        // Newest first, so that the oldest is at the front of the queue again.
+        for tag in own.into_iter().rev() {
             if let Some(held) = state.unacked.remove(&tag) {
                 shared.give_back(&mut state, held);
             }
@@ -137,11 +137,11 @@ impl MemorySettle {
         let Some(tag) = self.tag else { return Ok(()) };
         let mut state = self.shared.state();
         let Some(held) = state.unacked.remove(&tag) else {
-            return Err(BrokerError::Lost("the delivery was given back already".to_owned()));
+            return Err(BrokerError::Lost("the delivery is already back in its queue".to_owned()));
         };
         done(&self.shared, &mut state, held);
         drop(state);
-        // A prefetch slot is free.
+        // The prefetch has room again.
         self.shared.ready.notify_waiters();
         Ok(())
     }

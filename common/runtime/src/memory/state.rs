@@ -13,19 +13,19 @@ use std::{
 };
 use tokio::{sync::Notify, time::Instant};
 
-/// Bytes a work queue holds before it lets publishers wait.
+/// Size in bytes at which a work queue makes publishers wait.
 const QUEUE_BYTES_MAX: usize = 16 * 1024 * 1024;
 
 pub(super) struct Shared {
     pub(super) topology: Topology,
-    /// Bytes at which a work queue makes publishers wait, and a retry queue refuses messages.
+    /// Size in bytes at which a work queue makes publishers wait, and a retry queue refuses messages.
     pub(super) queue_bytes_max: usize,
-    /// Bytes a dead-letter queue holds before it refuses; what the topology declares unless a test wants less.
+    /// Size in bytes at which a dead-letter queue refuses messages; `None`: the limit of the topology.
     pub(super) dead_bytes_max: Option<usize>,
     pub(super) state: Mutex<State>,
-    /// Something became ready for delivery.
+    /// Notified when a message becomes ready for delivery.
     pub(super) ready: Notify,
-    /// Something was taken: a waiting publisher may find room.
+    /// Notified when a message leaves a queue, so that waiting publishers check for room.
     pub(super) room: Notify,
 }
 
@@ -49,20 +49,20 @@ pub(super) struct State {
     pub(super) bindings: Vec<Binding>,
     /// Unacknowledged deliveries by tag.
     pub(super) unacked: BTreeMap<u64, Held>,
-    /// Messages on each rung.
+    /// Messages that wait in each retry queue.
     pub(super) waiting: BTreeMap<String, Unfinished>,
-    /// Messages that were delivered too often, by their work queue, and for which the dead-letter queue has no room yet.
+    /// Messages that were delivered too often and wait for room in the dead-letter queue, by work queue.
     pub(super) parked: BTreeMap<String, VecDeque<Stored>>,
     pub(super) next_tag: u64,
     pub(super) next_name: u64,
 }
 
-/// What a queue holds that is not done with.
+/// The unfinished messages of a queue.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Unfinished {
-    /// Messages.
+    /// Number of messages.
     pub messages: u64,
-    /// Bytes of their bodies.
+    /// Total size of their bodies in bytes.
     pub bytes: usize,
 }
 
@@ -71,7 +71,7 @@ pub(super) struct Queue {
     pub(super) ready: VecDeque<Stored>,
     pub(super) bytes: usize,
     pub(super) consumers: u64,
-    /// Deliveries settled for good.
+    /// Number of acknowledged deliveries.
     pub(super) acknowledged: u64,
 }
 
@@ -93,11 +93,11 @@ pub(super) struct Stored {
 
 impl Shared {
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing under the lock can panic halfway through a change.
+        // No code panics in the middle of a change under the lock.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The queues a message goes to.
+    /// Returns the queues to which a message is routed.
     pub(super) fn route(&self, state: &State, exchange: &str, routing_key: &str) -> Vec<String> {
         if exchange.is_empty() {
             return state.queues.keys().filter(|name| *name == routing_key).cloned().collect();
@@ -125,21 +125,21 @@ impl Shared {
         }
     }
 
-    /// Puts a message into one queue; a rung gives it back after its delay.
+    /// Adds a message to one queue. A message in a retry queue returns to its work queue after the delay.
     pub(super) fn enqueue(self: &Arc<Self>, state: &mut State, queue: &str, mut message: Stored) {
-        if let Some(Role::Rung { of, delay_ms }) = self.topology.queue(queue).map(|found| &found.role) {
-            let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |wish| wish.min(*delay_ms));
+        if let Some(Role::Retry { of, delay_ms }) = self.topology.queue(queue).map(|declared| &declared.role) {
+            let delay_ms = message.properties.expiration_ms.take().map_or(*delay_ms, |own_ms| own_ms.min(*delay_ms));
             let waiting = state.waiting.entry(queue.to_owned()).or_default();
             waiting.messages += 1;
             waiting.bytes += message.body.len();
-            let (shared, rung, of) = (Arc::downgrade(self), queue.to_owned(), of.clone());
+            let (shared, retry_queue, of) = (Arc::downgrade(self), queue.to_owned(), of.clone());
             tokio::spawn(async move {
                 tokio::time::sleep(Duration::from_millis(delay_ms)).await;
                 if let Some(shared) = shared.upgrade() {
                     message.exchange = exchange::RETRY.to_owned();
                     message.routing_key.clone_from(&of);
                     let mut state = shared.state();
-                    if let Some(waiting) = state.waiting.get_mut(&rung) {
+                    if let Some(waiting) = state.waiting.get_mut(&retry_queue) {
                         waiting.messages -= 1;
                         waiting.bytes -= message.body.len();
                     }
@@ -158,10 +158,10 @@ impl Shared {
     }
 
     pub(super) fn is_full(&self, state: &State, queue: &str) -> bool {
-        let Some(declared) = self.limit(queue, "x-max-length-bytes") else { return false };
-        let bytes_max = match self.topology.queue(queue).map(|found| &found.role) {
+        let Some(limit) = self.limit(queue, "x-max-length-bytes") else { return false };
+        let bytes_max = match self.topology.queue(queue).map(|declared| &declared.role) {
             Some(Role::Dead { .. }) => {
-                self.dead_bytes_max.unwrap_or_else(|| usize::try_from(declared).unwrap_or(usize::MAX))
+                self.dead_bytes_max.unwrap_or_else(|| usize::try_from(limit).unwrap_or(usize::MAX))
             }
             _ => self.queue_bytes_max,
         };
@@ -170,12 +170,15 @@ impl Shared {
         ready + waiting >= bytes_max
     }
 
-    /// Whether a full queue refuses at once; a full work queue lets its publishers wait, which comes to the same.
+    /// Returns whether a full queue refuses messages at once. A full work queue makes its publishers wait instead,
+    /// which has the same effect.
     pub(super) fn refuses(&self, queue: &str) -> bool {
-        self.topology.queue(queue).is_some_and(|found| matches!(found.role, Role::Rung { .. } | Role::Dead { .. }))
+        self.topology
+            .queue(queue)
+            .is_some_and(|declared| matches!(declared.role, Role::Retry { .. } | Role::Dead { .. }))
     }
 
-    /// Dead-letters what was delivered too often, at least once: what finds no room waits for it.
+    /// Dead-letters messages that were delivered too often, at least once. A message waits until there is room.
     pub(super) fn park(self: &Arc<Self>, state: &mut State) {
         for (queue, mut parked) in std::mem::take(&mut state.parked) {
             let dead = self.route(state, exchange::DEAD, &queue);
@@ -192,7 +195,7 @@ impl Shared {
         }
     }
 
-    /// Gives a delivery back to the front of its queue, or parks it when that happened too often.
+    /// Returns a delivery to the front of its queue, or dead-letters it if it was delivered too often.
     pub(super) fn give_back(self: &Arc<Self>, state: &mut State, held: Held) {
         let Held { queue, mut message, .. } = held;
         let limit = self.limit(&queue, "x-delivery-limit");
@@ -204,9 +207,9 @@ impl Shared {
             state.parked.entry(queue).or_default().push_back(message);
             return self.park(state);
         }
-        if let Some(found) = state.queues.get_mut(&queue) {
-            found.bytes += message.body.len();
-            found.ready.push_front(message);
+        if let Some(queue) = state.queues.get_mut(&queue) {
+            queue.bytes += message.body.len();
+            queue.ready.push_front(message);
         }
         self.ready.notify_waiters();
     }

@@ -1,5 +1,5 @@
-//! Messages of JSON that arrive compressed: the content decides, and `content_encoding` names what the content does not
-//! show.
+//! Decodes compressed JSON messages. The first bytes identify gzip and zstd; `content_encoding` declares the other
+//! compressions.
 
 use super::{Decoded, ErasedWorker};
 use crate::{
@@ -13,11 +13,12 @@ use common::{
     message::{Undecodable, Violation},
 };
 
-/// Path of a violation about how the body is compressed.
+/// Path of a violation that concerns the compression.
 const CONTENT_ENCODING: &str = "content_encoding";
 
-/// Decodes a message that could not be decoded as it came once more, decompressed: as gzip or zstd where the first
-/// bytes show it, as deflate or Brotli where `content_encoding` declares it. Names an unknown compression.
+/// Decompresses a body that could not be decoded and decodes the result: as gzip or zstd according to the first bytes,
+/// as deflate or Brotli according to `content_encoding`. `why` is the first error; it is returned if the body is not
+/// compressed.
 pub(super) async fn decode_again<'a>(
     worker: &'a dyn ErasedWorker,
     wire_kind: Option<&str>,
@@ -40,7 +41,7 @@ pub(super) async fn decode_again<'a>(
     let read = compression::decompress(body, coding, MESSAGE_BYTES_MAX, |_| Ok::<_, BadCompression>(())).await;
     let plain = match read {
         Ok(plain) => Bytes::from(plain),
-        // The JSON is wrong, not the compression.
+        // The body is invalid JSON without compression.
         Err(BadCompression::Other { .. }) => return Err(why),
         Err(bad) => return Err(malformed(bad.to_string())),
     };

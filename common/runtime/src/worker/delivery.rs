@@ -1,8 +1,9 @@
-//! One delivery: handled, judged, settled. Nothing is acknowledged before whatever replaces it is confirmed.
+//! Handles and settles one delivery. The input is acknowledged only after its outputs, its retry or its dead letter is
+//! confirmed.
 
 use super::{
     ErasedWorker, compressed,
-    obstacles::{Obstacles, Waiting},
+    stalls::{Stalls, Waiting},
 };
 use crate::{
     backoff::Backoff,
@@ -15,7 +16,7 @@ use crate::{
 use common::{
     envelope::{self, Header, Properties},
     exchange,
-    outcome::{Failure, History, Outgoing, Outputs, RetryPolicy, Verdict, decide},
+    outcome::{Decision, Failure, History, Outgoing, Outputs, RetryPolicy, decide},
     reply_address::{check_answer, reply_address},
     text::shorten,
     topology,
@@ -28,22 +29,23 @@ use std::{panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::time::Instant;
 use tracing::{Instrument, debug, error, info_span, warn};
 
-/// Publishes of one handler awaiting their confirms at the same time.
+/// Maximum number of unconfirmed publishes of one handler.
 const CONFIRM_WINDOW: usize = 32;
-/// First and longest pause before a refused publish (a full queue) is tried again.
+/// First and longest pause before the retry of a refused publish (a full queue).
 const REFUSED_PAUSE: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(1));
-/// First and longest pause before a publish that this user may not make is tried again, and how often that is told.
+/// First and longest pause before the retry of a publish that lacks a permission; the longest is also the interval
+/// between its log lines.
 const DENIED_PAUSE: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
-/// How long to wait for a full queue, or for a permission, before the input is set aside: below the broker's `consumer_timeout` of 30 minutes,
-/// which would end the consumer and count against the delivery limit.
+/// Maximum wait for a full queue or a permission before the input goes to a retry queue. Less than the broker's
+/// `consumer_timeout` of 30 minutes, which would end the consumer and count towards the delivery limit.
 const REFUSED_MAX: Duration = Duration::from_secs(20 * 60);
 
-/// Bytes kept of one line of history: the reason, and which attempt it was.
+/// Maximum size in bytes of one line of history: the number of the attempt and the reason.
 const HISTORY_LINE_BYTES_MAX: usize = envelope::WHY_BYTES_MAX + 20;
-/// Bytes of the name of an exchange and of a routing key at most (AMQP 0-9-1 §4.2.5.3, short strings).
+/// Maximum size in bytes of the name of an exchange and of a routing key (AMQP 0-9-1 §4.2.5.3, short strings).
 const SHORT_BYTES_MAX: usize = 255;
 
-/// The connection cannot be used any more; every unacknowledged message will be delivered again.
+/// The connection is unusable; the broker will redeliver every unacknowledged message.
 pub(super) struct SessionBroken(pub(super) String);
 
 pub(super) struct Deliverer {
@@ -53,11 +55,11 @@ pub(super) struct Deliverer {
     pub(super) app_id: String,
     pub(super) handle_timeout: Duration,
     pub(super) shutdown: Shutdown,
-    pub(super) obstacles: Obstacles,
+    pub(super) stalls: Stalls,
     pub(super) recorder: Recorder,
 }
 
-/// How one attempt can end short of success.
+/// Why one attempt did not succeed.
 enum AttemptError {
     Failed(Failure),
     Broken(SessionBroken),
@@ -70,7 +72,7 @@ impl From<Failure> for AttemptError {
 }
 
 impl From<AttemptError> for SessionBroken {
-    /// For messages that must get out whatever happens: retries, dead letters, answers.
+    /// For messages that must be published: retries, dead letters and answers.
     fn from(error: AttemptError) -> Self {
         match error {
             AttemptError::Broken(broken) => broken,
@@ -107,10 +109,11 @@ impl Deliverer {
                 };
                 let Some(held) = self.conclude(received, failure, trace).await? else { break };
                 if started.elapsed() > REFUSED_MAX {
-                    return Err(SessionBroken(format!("held for {} s beside full rungs", REFUSED_MAX.as_secs())));
+                    let why = format!("held for {} s because the retry queues are full", REFUSED_MAX.as_secs());
+                    return Err(SessionBroken(why));
                 }
-                self.wait(Duration::from_millis(held.delay_ms), "beside full retry queues").await?;
-                held.waiting.over();
+                self.wait(Duration::from_millis(held.delay_ms), "for a full retry queue").await?;
+                held.waiting.published();
                 received = held.message;
             }
             settle.ack().await.map_err(|error| SessionBroken(error.to_string()))
@@ -119,7 +122,7 @@ impl Deliverer {
         .await
     }
 
-    /// Decodes, handles and publishes; the number of messages published.
+    /// Decodes, handles and publishes. Returns the number of published messages.
     async fn attempt(&self, received: &mut Received, trace: TraceContext) -> Result<u64, AttemptError> {
         let Received { properties, body, routing_key, batch_id, .. } = received;
         let wire_kind = properties.kind.as_deref().or_else(|| kind_in_routing_key(routing_key));
@@ -127,7 +130,7 @@ impl Deliverer {
             if body.len() > MESSAGE_BYTES_MAX {
                 return Err(too_large(&PublishError::TooLarge { bytes: body.len() }));
             }
-            // Checked before the request is handled: a client must not make a worker publish elsewhere.
+            // Checked before the request is handled, so that a client cannot make a worker publish to other queues.
             if topology::holds_requests(self.worker.name()) && properties.reply_to.is_some() {
                 reply_address(properties)?;
             }
@@ -170,7 +173,8 @@ impl Deliverer {
         }
     }
 
-    /// Does what [`decide`] says, but for the acknowledgement: that is due unless the message is held.
+    /// Carries out what [`decide`] returns, except for the acknowledgement: the caller acknowledges unless the message
+    /// is held.
     async fn conclude(
         &self,
         received: Received,
@@ -186,10 +190,10 @@ impl Deliverer {
             return Ok(None);
         }
         let history = received.history();
-        let judged = failure.as_ref().map_or(Ok(()), Err);
-        match decide(judged, history, &self.policy, host::random_range(0.0..1.0)) {
-            Verdict::Ack => self.no_longer_waits(history),
-            Verdict::Retry { rung, delay_ms, next } => {
+        let outcome = failure.as_ref().map_or(Ok(()), Err);
+        match decide(outcome, history, &self.policy, host::random_range(0.0..1.0)) {
+            Decision::Ack => self.no_longer_waits(history),
+            Decision::Retry { retry_queue, delay_ms, next } => {
                 let (outages, attempt) = match failure {
                     Some(Failure::Outage { .. }) => (next.outages, None),
                     _ => (0, Some(history.attempt)),
@@ -198,18 +202,18 @@ impl Deliverer {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 self.recorder.set_aside(why, received.batch_id.as_deref(), outages, attempt);
                 warn!(why, delay_ms, next_attempt = next.attempt, outages = next.outages, "set aside");
-                let queue = topology::rung_queue(self.worker.name(), rung);
+                let queue = topology::retry_queue(self.worker.name(), retry_queue);
                 let (exchange, routing_key) = (received.exchange.clone(), received.routing_key.clone());
                 let batch_id = received.batch_id.clone();
                 let outgoing = traced(received.retried(queue, delay_ms, history, next, why), trace);
                 match self.publisher.publish(outgoing.clone()).await {
                     Ok(()) => {}
-                    // Not waited for: what the rung holds comes back only if somebody reads the queue meanwhile.
+                    // Not awaited: a full retry queue has room again only if a worker reads the work queue meanwhile.
                     Err(
                         error @ (PublishError::Refused | PublishError::Denied { .. } | PublishError::Unroutable { .. }),
                     ) => {
-                        let waiting = self.obstacles.meet(outgoing.exchange, &outgoing.routing_key);
-                        self.tell(&waiting, &outgoing, &error);
+                        let waiting = self.stalls.enter(outgoing.exchange, &outgoing.routing_key);
+                        self.report(&waiting, &outgoing, &error);
                         let Outgoing { mut properties, body, .. } = outgoing;
                         properties.expiration_ms = None;
                         let message = Received { properties, body, exchange, routing_key, batch_id };
@@ -218,26 +222,26 @@ impl Deliverer {
                     Err(error) => return Err(SessionBroken(error.to_string())),
                 }
             }
-            Verdict::DeadLetter { reason, why } => {
+            Decision::DeadLetter { reason, why } => {
                 let why: &str = &shorten(&why, envelope::WHY_BYTES_MAX);
                 error!(reason, why, "dead letter");
                 let batch_id = received.batch_id.clone();
-                let letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
-                self.publish_as_it_is(letter, batch_id.as_deref()).await?;
+                let dead_letter = traced(received.dead(self.worker.name(), history, reason, why), trace);
+                self.publish_unchanged(dead_letter, batch_id.as_deref()).await?;
                 self.no_longer_waits(history);
             }
         }
         Ok(None)
     }
 
-    /// Notes that a message is done with, if it was set aside before.
+    /// Records that a message is finished, if it waited before.
     fn no_longer_waits(&self, history: History) {
         if history.attempt > 1 || history.outages > 0 {
             self.recorder.progress();
         }
     }
 
-    /// With what every message carries that this worker writes.
+    /// Adds the properties that every message of this worker carries.
     fn stamped(&self, mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
         outgoing.properties.app_id.get_or_insert_with(|| self.app_id.clone());
         outgoing.properties.timestamp.get_or_insert_with(unix_seconds);
@@ -245,7 +249,7 @@ impl Deliverer {
         outgoing
     }
 
-    /// Waits, unless the worker is asked to end: then the message is delivered again elsewhere.
+    /// Waits; fails on a shutdown request, after which the message is delivered again elsewhere.
     async fn wait(&self, pause: Duration, why: &str) -> Result<(), SessionBroken> {
         tokio::select! {
             biased;
@@ -254,15 +258,15 @@ impl Deliverer {
         }
     }
 
-    /// Publishes until the broker has it; a full queue is waited for, which is how a slow stage pushes back.
+    /// Publishes until the broker confirms. Waits for a full queue: in this way a slow stage exerts back-pressure.
     async fn publish(&self, outgoing: Outgoing, trace: TraceContext) -> Result<(), AttemptError> {
         check_answer(outgoing.exchange, &outgoing.routing_key)?;
-        self.publish_as_it_is(self.stamped(outgoing, trace), None).await
+        self.publish_unchanged(self.stamped(outgoing, trace), None).await
     }
 
-    /// `batch_id`: the batch of the dead letter, where it is one and names one.
-    async fn publish_as_it_is(&self, outgoing: Outgoing, batch_id: Option<&str>) -> Result<(), AttemptError> {
-        let is_letter = outgoing.exchange == exchange::DEAD;
+    /// As [`Self::publish`], without adding properties. `batch_id` is the batch of a dead letter that names one.
+    async fn publish_unchanged(&self, outgoing: Outgoing, batch_id: Option<&str>) -> Result<(), AttemptError> {
+        let is_dead_letter = outgoing.exchange == exchange::DEAD;
         let mut refusals = 0;
         let mut refused_pauses = Backoff::new(REFUSED_PAUSE.0, REFUSED_PAUSE.1);
         let mut denied_pauses = Backoff::new(DENIED_PAUSE.0, DENIED_PAUSE.1);
@@ -272,21 +276,21 @@ impl Deliverer {
             match self.publisher.publish(outgoing.clone()).await {
                 Ok(()) => {
                     if let Some(waiting) = waiting {
-                        Waiting::over(waiting);
-                        if is_letter {
+                        Waiting::published(waiting);
+                        if is_dead_letter {
                             self.recorder.progress();
                         }
                     }
                     return Ok(());
                 }
                 Err(PublishError::Refused) if !outgoing.mandatory => {
-                    // An event or an answer whose taker is full is the taker's loss: it must not hold up the others.
-                    warn!(routing_key = outgoing.routing_key, "not taken: the queue is full");
+                    // An event or answer for a full queue is lost, so that a slow reader does not delay the others.
+                    warn!(routing_key = outgoing.routing_key, "not delivered: the queue is full");
                     return Ok(());
                 }
-                Err(PublishError::Refused) if is_letter && topology::holds_requests(self.worker.name()) => {
-                    // A client expects no answer after its deadline. If the worker waited for room for the letter, any
-                    // client could stop the answers to all others.
+                Err(PublishError::Refused) if is_dead_letter && topology::holds_requests(self.worker.name()) => {
+                    // A client expects no answer after its deadline. If the worker waited for room for the dead letter,
+                    // any client could stop the answers to all others.
                     warn!(queue = topology::dead_queue(&outgoing.routing_key), "full: the request is dropped");
                     return Ok(());
                 }
@@ -296,29 +300,34 @@ impl Deliverer {
                 }
                 Err(error @ PublishError::Refused) => {
                     let waiting =
-                        waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
+                        waiting.get_or_insert_with(|| self.stalls.enter(outgoing.exchange, &outgoing.routing_key));
                     let pause = refused_pauses.full();
                     if pause == REFUSED_PAUSE.1 {
-                        self.tell(waiting, &outgoing, &error);
+                        self.report(waiting, &outgoing, &error);
                     }
-                    if is_letter {
+                    if is_dead_letter {
                         refusals += 1;
-                        self.recorder.set_aside(&no_room_for_letters(&outgoing.routing_key), batch_id, refusals, None);
+                        self.recorder.set_aside(
+                            &full_dead_letter_queue(&outgoing.routing_key),
+                            batch_id,
+                            refusals,
+                            None,
+                        );
                     }
                     self.wait(pause, "for a full queue").await.map_err(AttemptError::Broken)?;
                 }
-                // Waited out here, where the input stays in hand: connecting anew would count as a delivery each time.
-                // A binding is missing, which whoever looks after the fleet makes anew: meanwhile the input waits on a rung.
+                // A binding is missing: the input waits in a retry queue until an operator restores it.
                 Err(error @ PublishError::Unroutable { .. }) if outgoing.exchange != exchange::DEAD => {
                     return Err(Failure::outage("a part of the topology", error).into());
                 }
+                // Retried here while the input stays unacknowledged: each reconnect would count as a delivery.
                 Err(error @ (PublishError::Denied { .. } | PublishError::Unroutable { .. })) => {
                     if started.elapsed() > REFUSED_MAX {
                         return Err(Failure::outage("the way to publish", error).into());
                     }
                     let waiting =
-                        waiting.get_or_insert_with(|| self.obstacles.meet(outgoing.exchange, &outgoing.routing_key));
-                    self.tell(waiting, &outgoing, &error);
+                        waiting.get_or_insert_with(|| self.stalls.enter(outgoing.exchange, &outgoing.routing_key));
+                    self.report(waiting, &outgoing, &error);
                     self.wait(denied_pauses.full(), "for a permission or a binding")
                         .await
                         .map_err(AttemptError::Broken)?;
@@ -331,41 +340,41 @@ impl Deliverer {
 }
 
 impl Deliverer {
-    /// Tells of what is in the way: a full queue once; a missing permission and full dead letters, of which somebody has to take
-    /// care, again and again.
-    fn tell(&self, waiting: &Waiting<'_>, outgoing: &Outgoing, error: &PublishError) {
+    /// Logs why a publish stalls: a full queue once; a missing permission or binding and a full dead-letter queue
+    /// repeatedly, because they need an operator.
+    fn report(&self, waiting: &Waiting<'_>, outgoing: &Outgoing, error: &PublishError) {
         let Outgoing { exchange, routing_key, .. } = outgoing;
         match error {
             PublishError::Denied { why, .. } => {
-                if waiting.is_news(Some(DENIED_PAUSE.1)) {
+                if waiting.is_due(Some(DENIED_PAUSE.1)) {
                     error!(
                         exchange,
                         routing_key,
                         why,
                         "this user may not publish there: `wildrydes topology users` prints what each user needs, `wildrydes \
-                         doctor` checks it; nothing is lost, tried again with growing pauses"
+                         doctor` checks it; nothing is lost, retries continue with growing pauses"
                     );
                 }
             }
             PublishError::Unroutable { .. } => {
-                if waiting.is_news(Some(DENIED_PAUSE.1)) {
-                    error!(why = %error, "nothing is lost, tried again with growing pauses");
+                if waiting.is_due(Some(DENIED_PAUSE.1)) {
+                    error!(why = %error, "nothing is lost, retries continue with growing pauses");
                 }
             }
             _ if *exchange == exchange::RETRY => {
-                if waiting.is_news(None) {
-                    warn!(exchange, routing_key, "the rung is full: held and tried again here");
+                if waiting.is_due(None) {
+                    warn!(exchange, routing_key, "the retry queue is full: the message waits in this process");
                 }
             }
             // An operator has to make room.
             _ if *exchange == exchange::DEAD => {
-                if waiting.is_news(Some(DENIED_PAUSE.1)) {
-                    let why = no_room_for_letters(routing_key);
+                if waiting.is_due(Some(DENIED_PAUSE.1)) {
+                    let why = full_dead_letter_queue(routing_key);
                     error!(exchange, routing_key, why, "the queue is full; the message waits in its queue");
                 }
             }
             _ => {
-                if waiting.is_news(None) {
+                if waiting.is_due(None) {
                     warn!(exchange, routing_key, "the queue is full; waiting until it has room");
                 }
             }
@@ -373,15 +382,15 @@ impl Deliverer {
     }
 }
 
-/// Why a dead letter waits, and what makes room for it.
-fn no_room_for_letters(queue: &str) -> String {
+/// Returns why a dead letter waits, and how to make room for it.
+fn full_dead_letter_queue(queue: &str) -> String {
     format!(
         "{} is full: `wildrydes dead list --summary`, then `wildrydes dead replay` or `wildrydes dead drop`",
         topology::dead_queue(queue)
     )
 }
 
-/// What goes on as it came, but for a trace where it has none: nobody here wrote it.
+/// Forwards a foreign message unchanged, adding a trace context if it has none.
 fn traced(mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
     let headers = &mut outgoing.properties.headers;
     headers.entry(envelope::TRACEPARENT.to_owned()).or_insert_with(|| Header::Text(trace.child().to_string()));
@@ -390,7 +399,7 @@ fn traced(mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
 
 type OutgoingStream = BoxStream<'static, Result<Outgoing, Failure>>;
 
-/// A lazy stream, each pull of which is as much work as a handler does and has the same deadline.
+/// Applies the deadline of a handler to each pull of a lazy stream, because a pull does as much work as a handler.
 fn under_deadline(outputs: OutgoingStream, deadline: Duration) -> OutgoingStream {
     let pull = move |mut outputs: OutgoingStream| async move {
         match tokio::time::timeout(deadline, outputs.next()).await {
@@ -409,20 +418,21 @@ fn too_slow(deadline: Duration) -> Failure {
     Failure::transient(format!("the handler took longer than {} s", deadline.as_secs()))
 }
 
-/// A message that no rung takes: it stays here, as it would have come back.
+/// A message that its retry queue refuses. It waits in this process and is then handled as if it had returned from the
+/// retry queue.
 struct Held<'a> {
     message: Received,
     delay_ms: u64,
     waiting: Waiting<'a>,
 }
 
-/// A delivery without its settlement: what a retry or a dead letter is made of.
+/// A delivery without its settlement, from which a retry or a dead letter is built.
 struct Received {
     properties: Properties,
     body: bytes::Bytes,
     exchange: String,
     routing_key: String,
-    /// The batch id that the body names, once the body was read.
+    /// Batch id that the body names, once it is decoded.
     batch_id: Option<String>,
 }
 
@@ -431,8 +441,8 @@ impl Received {
         History { attempt: self.properties.attempt(), outages: self.properties.count(envelope::OUTAGES, 0) }
     }
 
-    fn retried(self, rung_queue: String, delay_ms: u64, now: History, next: History, why: &str) -> Outgoing {
-        let mut outgoing = self.republished(exchange::RETRY, rung_queue, now, why);
+    fn retried(self, retry_queue: String, delay_ms: u64, now: History, next: History, why: &str) -> Outgoing {
+        let mut outgoing = self.republished(exchange::RETRY, retry_queue, now, why);
         outgoing.properties.set_count(envelope::ATTEMPT, next.attempt);
         outgoing.properties.set_count(envelope::OUTAGES, next.outages);
         outgoing.properties.expiration_ms = Some(delay_ms);
@@ -450,45 +460,45 @@ impl Received {
         outgoing
     }
 
-    /// The same body and properties, with one more line of history and where it was first published.
+    /// Returns the same body and properties with one more line of history and the origin of the message.
     fn republished(self, exchange: &'static str, routing_key: String, now: History, why: &str) -> Outgoing {
         let mut properties = self.properties;
         let line = format!("attempt {}: {}", now.attempt, why.replace('\n', " "));
         let before = properties.text(envelope::HISTORY).unwrap_or_default();
-        // Whoever published it may have put anything there.
+        // A publisher may have set the header to any text.
         let mut lines: Vec<_> =
             before.lines().chain([line.as_str()]).map(|line| shorten(line, HISTORY_LINE_BYTES_MAX)).collect();
-        let kept = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
-        properties.set_text(envelope::HISTORY, kept);
+        let history = lines.split_off(lines.len().saturating_sub(envelope::HISTORY_LINES_MAX)).join("\n");
+        properties.set_text(envelope::HISTORY, history);
         let original = [envelope::ORIGINAL_EXCHANGE, envelope::ORIGINAL_ROUTING_KEY].map(|name| properties.text(name));
-        // Workers write these headers on what they send to a retry queue. From a publisher, they could make an operator's replay
-        // publish elsewhere.
-        // AMQP knows no longer names: whatever that is, no worker wrote it.
-        let noted = self.exchange == exchange::RETRY;
-        if !noted || original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
+        // Only workers set these headers, on messages to a retry queue. Headers from a publisher could make an
+        // operator's replay publish elsewhere. Longer names are invalid in AMQP, so no worker wrote them.
+        let is_retry = self.exchange == exchange::RETRY;
+        if !is_retry || original.iter().any(|name| name.is_none_or(|name| name.len() > SHORT_BYTES_MAX)) {
             properties.set_text(envelope::ORIGINAL_EXCHANGE, self.exchange);
             properties.set_text(envelope::ORIGINAL_ROUTING_KEY, self.routing_key);
         }
         if let Some(expiration_ms) = properties.expiration_ms
             && !properties.headers.contains_key(envelope::ORIGINAL_EXPIRATION)
         {
-            let kept = Header::Text(expiration_ms.to_string());
-            properties.headers.insert(envelope::ORIGINAL_EXPIRATION.to_owned(), kept);
+            let original = Header::Text(expiration_ms.to_string());
+            properties.headers.insert(envelope::ORIGINAL_EXPIRATION.to_owned(), original);
         }
         properties.persistent = true;
         Outgoing { exchange, routing_key, properties, body: self.body, mandatory: true }
     }
 }
 
-/// A foreign publisher may leave the type out; a routing key like `ride-batch.v2` says it as well.
+/// Returns a routing key that has the form of a message kind, for example `ride-batch.v2`: a foreign publisher may omit
+/// the type.
 fn kind_in_routing_key(routing_key: &str) -> Option<&str> {
     let (name, major) = routing_key.rsplit_once(".v")?;
     (!name.is_empty() && !major.is_empty() && major.bytes().all(|byte| byte.is_ascii_digit())).then_some(routing_key)
 }
 
 fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
-    let said = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
-    Failure::transient(format!("the handler panicked: {}", said.unwrap_or("without a message")))
+    let message = panic.downcast_ref::<&str>().copied().or_else(|| panic.downcast_ref::<String>().map(String::as_str));
+    Failure::transient(format!("the handler panicked: {}", message.unwrap_or("without a message")))
 }
 
 fn unix_seconds() -> u64 {

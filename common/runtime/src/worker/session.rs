@@ -1,9 +1,9 @@
-//! The loop around a worker: one session per connection, from the top whenever it breaks.
+//! The loop that runs a worker: one session per connection, and a new one after every loss of the connection.
 
 use super::{
     ErasedWorker, Worker,
     delivery::{Deliverer, SessionBroken},
-    obstacles::Obstacles,
+    stalls::Stalls,
 };
 use crate::{
     backoff::Backoff,
@@ -31,24 +31,24 @@ use std::{
 use tokio::{task::JoinSet, time::Instant};
 use tracing::{error, info, warn};
 
-/// How a worker is run.
+/// Options for running a worker.
 #[derive(Debug, Clone)]
 pub struct RunOptions {
-    /// Messages handled at the same time.
+    /// Number of messages handled concurrently, at least 1.
     pub concurrency: usize,
-    /// Unacknowledged deliveries at most; those beyond `concurrency` wait in this process.
+    /// Maximum number of unacknowledged deliveries; those beyond `concurrency` wait in this process.
     pub prefetch: u16,
-    /// How long running handlers may take to finish after a shutdown was asked for.
+    /// Time for running handlers to finish after a shutdown request.
     pub drain_deadline: Duration,
-    /// How long one handler may take, its publishing not counted.
+    /// Maximum duration of one handler, without its publishing.
     pub handle_timeout: Duration,
-    /// How long to try to reach the broker before giving up.
+    /// Time after which the worker gives up without a connection.
     pub give_up_after: Duration,
-    /// Version for the `app_id` property.
+    /// Version in the property `app_id`.
     pub version: &'static str,
-    /// Where it is said whether the worker is to pause; without one it never does.
+    /// Store with the record whether the worker is paused; without one it never pauses.
     pub control: Option<Store>,
-    /// Where the worker records what it waits for; without one it records nothing.
+    /// Store in which the worker records why it waits; without one it records nothing.
     pub waiting: Option<Store>,
 }
 
@@ -67,41 +67,41 @@ impl Default for RunOptions {
     }
 }
 
-/// Why a worker stopped without being asked to.
+/// Why a worker stopped without a clean shutdown.
 #[derive(Debug, thiserror::Error)]
 pub enum RunError {
-    /// Trying again cannot help.
+    /// A retry cannot succeed.
     #[error("{worker} cannot use the broker: {why}")]
     Broker {
-        /// The worker.
+        /// Name of the worker.
         worker: &'static str,
-        /// Why.
+        /// The broker's refusal.
         why: BrokerError,
     },
-    /// The broker stayed away.
+    /// The broker stayed unreachable.
     #[error("{worker} gave up after {} s without the broker: {last}", .after.as_secs())]
     GaveUp {
-        /// The worker.
+        /// Name of the worker.
         worker: &'static str,
-        /// How long it tried.
+        /// Time without a connection.
         after: Duration,
-        /// What went wrong last.
+        /// The last error.
         last: String,
     },
-    /// Handlers that were still running when the drain deadline passed; their messages will be delivered again.
+    /// Handlers were still running at the drain deadline; their messages will be delivered again.
     #[error("{worker} left {} unfinished at the drain deadline, to be delivered again: {}", .messages.len(), .messages.join(", "))]
     Stragglers {
-        /// The worker.
+        /// Name of the worker.
         worker: &'static str,
-        /// Their message ids.
+        /// Ids of their messages.
         messages: Vec<String>,
     },
 }
 
-/// Runs a worker until `shutdown`, reconnecting whenever the connection breaks.
+/// Runs a worker until `shutdown`, and reconnects after every loss of the connection.
 ///
 /// # Errors
-/// [`RunError`]: the process should end with a failure, so that whoever supervises it notices.
+/// Fails with a [`RunError`]. The process should then exit with a failure, so that its supervisor notices.
 pub async fn run<W: Worker>(
     worker: Arc<W>,
     broker: Arc<dyn Broker>,
@@ -110,21 +110,21 @@ pub async fn run<W: Worker>(
 ) -> Result<(), RunError> {
     let result = run_erased(Arc::clone(&worker) as Arc<dyn ErasedWorker>, broker, options, shutdown).await;
     if tokio::time::timeout(ENDING_TIMEOUT, worker.ended()).await.is_err() {
-        warn!(worker = W::NAME, "not everything was put away in time");
+        warn!(worker = W::NAME, "the worker's cleanup took too long and was cancelled");
     }
     result
 }
 
-/// How long a worker may take to put away what it holds when it ends.
+/// Maximum duration of [`Worker::ended`].
 const ENDING_TIMEOUT: Duration = Duration::from_secs(5);
-/// A session that lasts this long without a delivery counts as healthy; with one, at once. Until then its failures add
-/// up to the give-up.
+/// Age at which a session without a delivery counts as healthy; with a delivery it does at once. Failures of sessions
+/// that are not healthy count towards the give-up.
 const HEALTHY_AFTER: Duration = Duration::from_secs(60);
-/// First and longest pause between two attempts to connect, milliseconds.
+/// First and longest pause between two attempts to connect, in milliseconds.
 const PAUSE_MS: (u64, u64) = (200, 10_000);
-/// How the AMQP library says that it can make nothing of what came: a type of header it does not know, for one.
-const UNREADABLE: &str = "failed to parse";
-/// How long one message at a time is read after that.
+/// Part of lapin's error about a frame that it cannot parse, for example because of an unknown type of header.
+const UNPARSABLE: &str = "failed to parse";
+/// Time for which the worker then reads one message at a time.
 const CAREFUL_FOR: Duration = Duration::from_secs(30);
 
 async fn run_erased(
@@ -135,8 +135,9 @@ async fn run_erased(
 ) -> Result<(), RunError> {
     let name = worker.name();
     let mut attempts = Attempts::new();
-    // What cannot be read ends the connection, and with it every delivery of the window comes back, counted by the broker's
-    // delivery limit. One at a time, only the culprit is counted, until the broker parks it.
+    // A frame that cannot be parsed ends the connection, and every unacknowledged delivery returns and counts towards
+    // the broker's delivery limit. With one message at a time only the culprit counts, until the broker dead-letters
+    // it.
     let mut careful: Option<RunOptions> = None;
     loop {
         let leave = shutdown.child_token();
@@ -173,8 +174,11 @@ async fn run_erased(
         if shutdown.is_cancelled() {
             return Ok(());
         }
-        if problem.contains(UNREADABLE) {
-            error!(worker = name, problem, "a message breaks the protocol: one at a time until the broker parks it");
+        if problem.contains(UNPARSABLE) {
+            error!(
+                worker = name,
+                problem, "a message breaks the protocol: reading one at a time until the broker dead-letters it"
+            );
             careful = Some(RunOptions { concurrency: 1, prefetch: 1, ..options.clone() });
             attempts.pauses = pauses();
         }
@@ -258,7 +262,7 @@ async fn session(
     tokio::pin!(tending);
     loop {
         work.follow(&control, connection.as_ref(), running.is_empty()).await?;
-        // In this order, so that the same events lead to the same run; none can starve the ones below it for ever.
+        // A fixed order, so that a simulation can repeat a run. No branch can starve the later ones for ever.
         tokio::select! {
             biased;
             () = shutdown.cancelled() => break,
@@ -274,10 +278,10 @@ async fn session(
             }
             changed = state.changed() => {
                 changed_to(name, state.borrow_and_update().clone())?;
-                changed.map_err(|_| BrokerError::Lost("the connection is gone".to_owned()))?;
+                changed.map_err(|_| BrokerError::Lost("the connection is closed".to_owned()))?;
             }
             never = &mut tending => match never {},
-            event = controls.next() => control.hear(event?).await?,
+            event = controls.next() => control.receive(event?).await?,
             delivery = next_of(&mut events, &mut work), if running.len() < options.concurrency => {
                 running.spawn(handled(Arc::clone(&deliverer), &active, delivery?));
             }
@@ -289,7 +293,7 @@ async fn session(
     if drained { Ok(()) } else { Err(Ended::Stragglers(stragglers)) }
 }
 
-/// Waits for running handlers. Those still running after half of the deadline are asked to stop. Returns whether all ended.
+/// Waits for running handlers. Calls `stopping` after half of the deadline. Returns whether all ended.
 async fn drain_in_halves(
     running: &mut JoinSet<Result<(), SessionBroken>>,
     deadline: Duration,
@@ -311,16 +315,19 @@ fn deliverer(
     Deliverer {
         worker: Arc::clone(worker),
         publisher,
-        policy: RetryPolicy { rungs_ms: topology::rungs_of(name).to_vec(), attempts_max: topology::ATTEMPTS_MAX },
+        policy: RetryPolicy {
+            delays_ms: topology::retry_delays_of(name).to_vec(),
+            attempts_max: topology::ATTEMPTS_MAX,
+        },
         app_id: format!("{name}/{}", options.version),
         handle_timeout: options.handle_timeout,
         shutdown: shutdown.clone(),
-        obstacles: Obstacles::default(),
+        stalls: Stalls::default(),
         recorder: Recorder::start(name, options.waiting.clone()),
     }
 }
 
-/// Handles one delivery, which counts as active meanwhile.
+/// Handles one delivery and registers it as active meanwhile.
 fn handled(
     deliverer: Arc<Deliverer>,
     active: &Active,
@@ -334,7 +341,7 @@ fn handled(
     }
 }
 
-/// The deliveries of a consumer as a stream.
+/// Returns the deliveries of a consumer as a stream.
 fn deliveries(consumer: Box<dyn Consumer>) -> BoxStream<'static, Result<Delivery, BrokerError>> {
     let next = |mut consumer: Box<dyn Consumer>| async {
         let next = consumer.next().await;
@@ -353,18 +360,18 @@ fn changed_to(worker: &str, state: ConnectionState) -> Result<(), BrokerError> {
     Ok(())
 }
 
-/// Calls [`Worker::tend`](super::Worker::tend) again and again.
+/// Calls [`Worker::tend`](super::Worker::tend) now and every hour.
 async fn tend(worker: &dyn ErasedWorker) -> Infallible {
     const EVERY: Duration = Duration::from_secs(60 * 60);
     loop {
         if let Err(error) = worker.tend().await {
-            warn!(worker = worker.name(), %error, "upkeep of the store failed; tried again in an hour");
+            warn!(worker = worker.name(), %error, "removing obsolete data failed; the next attempt is in an hour");
         }
         tokio::time::sleep(EVERY).await;
     }
 }
 
-/// The next event, else the next work.
+/// Returns the next event, or the next delivery of work if no event is ready.
 async fn next_of(
     events: &mut (impl Stream<Item = Result<Delivery, BrokerError>> + Unpin),
     work: &mut Work,
@@ -382,8 +389,8 @@ struct Opened {
     controls: Box<dyn Consumer>,
 }
 
-/// Declares, opens the subscriptions, and lets the worker catch up and see whether it is paused; in this order, so that
-/// nothing is missed between catching up and listening.
+/// Declares, opens the subscriptions, lets the worker catch up, and reads whether it is paused; in this order, so that
+/// no event is missed.
 async fn open(
     worker: &Arc<dyn ErasedWorker>,
     connection: &dyn Connection,
@@ -393,15 +400,15 @@ async fn open(
     connection.declare().await?;
     let publisher = connection.publisher().await?;
     let mut subscriptions = Vec::new();
-    let wanted = Topology::of_fleet("").subscriptions.into_iter().filter(|s| s.worker == worker.name());
-    for wanted in wanted.filter(|wanted| wanted.routing_key != topology::CONTROL_PATTERN) {
-        subscriptions.push(connection.subscribe(&wanted.exchange, &wanted.routing_key, options.prefetch).await?);
+    let own = Topology::of_fleet("").subscriptions.into_iter().filter(|s| s.worker == worker.name());
+    for events in own.filter(|events| events.routing_key != topology::CONTROL_PATTERN) {
+        subscriptions.push(connection.subscribe(&events.exchange, &events.routing_key, options.prefetch).await?);
     }
     let controls = connection.subscribe(exchange::EVENTS, topology::CONTROL_PATTERN, options.prefetch).await?;
     let ready = tokio::time::timeout(options.handle_timeout, worker.connected()).await;
     let not_ready = |why: String| BrokerError::Lost(format!("not ready: {why}"));
     ready.map_err(|_| not_ready("catching up took too long".to_owned()))?.map_err(|why| not_ready(why.to_string()))?;
-    control.look().await?;
+    control.read_record().await?;
     Ok(Opened { publisher, subscriptions, controls })
 }
 
@@ -413,7 +420,7 @@ fn finished(done: Result<Result<(), SessionBroken>, tokio::task::JoinError>) -> 
     }
 }
 
-/// Waits for running handlers; `false` when the deadline passed first.
+/// Waits for running handlers; returns `false` if the deadline passes first.
 async fn drain(running: &mut JoinSet<Result<(), SessionBroken>>, deadline: Duration) -> bool {
     let all = async {
         while let Some(done) = running.join_next().await {
@@ -425,7 +432,7 @@ async fn drain(running: &mut JoinSet<Result<(), SessionBroken>>, deadline: Durat
     tokio::time::timeout(deadline, all).await.is_ok()
 }
 
-/// The messages being handled, to name those left over.
+/// Ids of the messages in progress, to name those that are unfinished at the drain deadline.
 #[derive(Default, Clone)]
 struct Active(Arc<Mutex<(u64, BTreeMap<u64, String>)>>);
 

@@ -1,52 +1,54 @@
-//! `models/<model>/{champion,challenger}.json`: names that move, for versions that do not.
+//! Aliases of model versions, `models/<model>/{champion,challenger}.json`. An alias moves from version to version;
+//! versions never change.
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the alias' schema.
+/// Name of the schema of [`Alias`].
 pub const ALIAS_SCHEMA: &str = "model-alias.v1";
 
-/// Versions an alias remembers beside the one it names. Those before are in the objects of their own that every generation has.
+/// Maximum length of [`Alias::history`]. Each older generation remains in an object of its own.
 pub const HISTORY_MAX: usize = 50;
 
-/// Which version of a model has a name, since when, by whom and why, and which had it before.
+/// The model version that an alias points to, and the versions before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
     /// [`ALIAS_SCHEMA`].
     pub schema: String,
-    /// The name.
+    /// Name of the alias.
     pub alias: AliasName,
-    /// Model family.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// The version.
+    /// Id of the version, 16 hex digits.
     pub model_id: String,
-    /// Path of its artefact.
+    /// Path of the version's artefact in the object store.
     pub object: String,
     /// SHA-256 of the artefact's bytes, 64 hex digits.
     pub sha256: String,
-    /// Who gave it the name: a worker and its version, or a person.
+    /// Who moved the alias: a worker and its version, or a person.
     pub by: String,
-    /// When, RFC 3339 in UTC.
+    /// When the alias was moved, RFC 3339 in UTC.
     pub at: String,
-    /// Why, in words.
+    /// Why the alias was moved, in words.
     pub why: String,
-    /// How many versions had the name up to this one: its place in the line, from 1.
+    /// Number of this generation, from 1; grows by 1 whenever the alias moves.
     pub generation: u64,
-    /// Versions that had the name before it, oldest first; [`HISTORY_MAX`] at most.
+    /// Previous versions, oldest first; at most [`HISTORY_MAX`].
     pub history: Vec<Past>,
 }
 
-/// A name of a version.
+/// Name of an alias.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum AliasName {
-    /// The scorers answer with it.
+    /// The version whose scores the scorers return.
     Champion,
-    /// Was not promoted, or not yet; scorers let it answer the same requests unheard. Stands for nothing when it is the champion.
+    /// A version that is not promoted. Scored in shadow: evaluated on live requests, never returned. Without effect if
+    /// it is also the champion.
     Challenger,
 }
 
 impl AliasName {
-    /// As in paths.
+    /// Returns the name as it appears in paths.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Champion => "champion",
@@ -55,23 +57,23 @@ impl AliasName {
     }
 }
 
-/// A version that had a name.
+/// A version that an alias pointed to before.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Past {
-    /// The version.
+    /// Id of the version, 16 hex digits.
     pub model_id: String,
-    /// SHA-256 of its artefact.
+    /// SHA-256 of the artefact's bytes, 64 hex digits.
     pub sha256: String,
-    /// Who gave it the name.
+    /// Who moved the alias to it.
     pub by: String,
-    /// When.
+    /// When the alias was moved to it, RFC 3339 in UTC.
     pub at: String,
-    /// Why.
+    /// Why the alias was moved to it, in words.
     pub why: String,
 }
 
 impl Alias {
-    /// Whether the version has the name or had it, as far as is remembered.
+    /// Returns whether the alias points to the version, or did so according to its history.
     pub fn named(&self, model_id: &str) -> bool {
         self.model_id == model_id || self.history.iter().any(|past| past.model_id == model_id)
     }

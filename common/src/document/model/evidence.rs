@@ -1,138 +1,141 @@
-//! How a model was selected, and what speaks for its features.
+//! How penalty and threshold were selected, and the evidence for the features.
 
 use super::settings::Criterion;
 use serde::{Deserialize, Serialize};
 
-/// A figure with its interval.
+/// An estimate with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Interval {
-    /// The figure.
+    /// The estimate.
     pub value: f64,
-    /// Lower end of its 95 % interval.
+    /// Lower end of the interval.
     pub lower: f64,
-    /// Upper end.
+    /// Upper end of the interval.
     pub upper: f64,
 }
 
-/// How penalty and threshold were chosen: by cross-validation among the rides trained on, the rides held out having no say.
+/// How penalty and threshold were selected: by cross-validation on the training rides, without the held-out rides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Selection {
-    /// Parts; a ride's is [`crate::features::fold`].
+    /// Number of folds; [`crate::features::fold`] returns the fold of a ride.
     pub folds: u32,
-    /// Rides it was done with: all, or evenly spread ones of them where there are very many.
+    /// Number of rides used: all training rides, or an evenly spread sample if there are very many.
     pub rides: u64,
-    /// By rising penalty.
+    /// The penalties tried, ascending.
     pub candidates: Vec<Candidate>,
-    /// The threshold.
+    /// How the threshold was selected.
     pub threshold: ThresholdChoice,
 }
 
 /// A penalty that was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Candidate {
-    /// L2 penalty.
+    /// Strength of the L2 penalty.
     pub alpha: f64,
-    /// Mean log-loss of the rides, each predicted by the model trained without its fold; absent when one of those could not be
-    /// trained.
+    /// Cross-validated mean log-loss: each ride is predicted by the model trained without its fold. Absent if one of
+    /// these models could not be trained.
     pub log_loss: Option<f64>,
 }
 
-/// How the threshold was chosen.
+/// How the threshold was selected.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct ThresholdChoice {
-    /// By what.
+    /// The criterion that was optimised.
     pub criterion: Criterion,
-    /// What the criterion comes to at the threshold: a share, or the mean cost of a ride. Absent where the criterion has no value
-    /// there.
+    /// Value of the criterion at the threshold: a share, 0 to 1, or the mean cost per ride. Absent if the criterion is
+    /// undefined there.
     pub value: Option<f64>,
-    /// Whether what the criterion asks for can be had; if not, the threshold that comes nearest to it was taken.
+    /// Whether some threshold satisfies the criterion; if not, the nearest one was selected.
     pub reached: bool,
 }
 
-/// Whether the features tell anything, and whether the weather does.
+/// Evidence that the features, and the weather in particular, predict service.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Evidence {
-    /// All features against none, on the rides trained on; absent when an unpenalised model cannot be fitted.
+    /// All features against none, on the training rides; absent if an unpenalised model cannot be fitted.
     pub any: Option<LikelihoodRatio>,
-    /// Mileage and weather against mileage alone, likewise; absent as well in a model that is not of both.
+    /// Mileage and weather against mileage alone, on the training rides; absent as for `any`, and if the model does not
+    /// use both.
     pub weather: Option<LikelihoodRatio>,
-    /// On the rides held out; absent without any, or with one class only.
+    /// Comparisons on the held-out rides; absent if there are none, or all have the same label.
     pub held_out: Option<HeldOut>,
 }
 
-/// A likelihood-ratio test of nested models without penalty.
+/// A likelihood-ratio test of nested models without a penalty.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct LikelihoodRatio {
     /// Twice the difference of the log-likelihoods.
     pub statistic: f64,
-    /// Coefficients the smaller model lacks.
+    /// Number of coefficients that the smaller model lacks.
     pub degrees_of_freedom: u32,
-    /// How likely a statistic as large were if those coefficients were all 0: chi-square.
+    /// Probability of a statistic at least as large if these coefficients were all 0 (chi-square).
     pub p_value: f64,
 }
 
-/// Models against each other on rides none of them has seen, with bootstrap intervals.
+/// Comparison of models on rides that none of them was trained on, with bootstrap intervals.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct HeldOut {
-    /// Rides.
+    /// Number of held-out rides.
     pub rides: u64,
-    /// Resamples behind each interval, the same ones for every figure: ends are the 2.5th and 97.5th percentiles.
+    /// Number of bootstrap resamples, the same for every estimate. The ends of an interval are the 2.5th and 97.5th
+    /// percentiles.
     pub bootstraps: u32,
-    /// Log-loss of saying the share of service among the rides trained on, every time.
+    /// Log-loss of a constant prediction: the share of service among the training rides.
     pub base_rate_log_loss: f64,
-    /// The model.
+    /// Quality of the model.
     pub model: Quality,
-    /// How much better the model is than the base rate: positive is better.
+    /// Improvement of the model over the constant prediction.
     pub over_base_rate: Gain,
-    /// A model of mileage alone, its penalty chosen in the same way; absent in a model that is not of both.
+    /// Quality of a model of mileage alone, its penalty selected in the same way; absent if the model does not use both
+    /// mileage and weather.
     pub mileage: Option<Quality>,
-    /// How much better mileage and weather are than mileage alone: positive is better.
+    /// Improvement of the model over mileage alone; absent as for `mileage`.
     pub over_mileage: Option<Gain>,
 }
 
-/// How good a model is.
+/// Quality of a model on a set of rides.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Quality {
     /// Mean negative log-likelihood, natural logarithm.
     pub log_loss: Interval,
-    /// Area under the ROC curve.
+    /// Area under the ROC curve, 0 to 1.
     pub roc_auc: Interval,
 }
 
-/// How much better one is than another; above 0 is better.
+/// Improvement of one model over another; positive is better.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 pub struct Gain {
-    /// By how much its log-loss is smaller.
+    /// Decrease of the mean log-loss.
     pub log_loss: Interval,
-    /// By how much its area under the ROC curve is larger.
+    /// Increase of the area under the ROC curve.
     pub roc_auc: Interval,
 }
 
-/// Something to be wary of.
+/// A reason for caution.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Warning {
-    /// What.
+    /// Stable code.
     pub code: WarningCode,
-    /// In words, with the numbers.
+    /// The reason in words, with its numbers.
     pub why: String,
 }
 
-/// What there is to be wary of.
+/// Kinds of reasons for caution.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum WarningCode {
-    /// A feature has one value only and tells nothing.
+    /// A feature has the same value in all rides, so it predicts nothing.
     ConstantFeature,
-    /// Features are (nearly) combinations of each other: their weights cannot be told apart.
+    /// Features are (nearly) linear combinations of each other, so their coefficients cannot be distinguished.
     Collinearity,
-    /// The features separate the classes, wholly or nearly: without a penalty there is no finite optimum.
+    /// The features separate the classes completely or nearly: without a penalty there is no finite optimum.
     Separation,
-    /// So few rides of one class that intervals and tests are rough.
+    /// One class has so few rides that intervals and tests are inaccurate.
     FewEvents,
-    /// The largest penalty tried was the best: the features tell little.
+    /// The largest penalty tried was the best: the features predict little.
     LargestPenalty,
-    /// The penalty outweighs what the rides tell: weights are drawn far to 0, and standard errors would mean nothing.
+    /// The penalty outweighs the data: coefficients are shrunk far towards 0, and standard errors would be meaningless.
     StrongPenalty,
-    /// What the threshold's criterion asks for cannot be had.
+    /// No threshold satisfies the criterion.
     ThresholdUnreached,
 }

@@ -1,61 +1,61 @@
-//! How a model is trained.
+//! The settings of the training.
 
 use crate::features::FeatureSet;
 use serde::{Deserialize, Serialize};
 
-/// How a model is trained: with its datasets, all that its id follows from.
+/// The settings of the training. Together with the datasets they determine the model id.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct TrainingSettings {
-    /// Which features it is made of.
+    /// Features that the model uses.
     pub features: FeatureSet,
-    /// Candidates for the L2 penalty `alpha/2 · ‖w‖²` on the standardised coefficients, beside the *sum* of the losses; the
-    /// intercept is free. Rising. Of several the one with the least cross-validated log-loss is taken.
+    /// Candidates for `alpha`, ascending. The L2 penalty `alpha/2 · ‖w‖²` on the standardised coefficients, without the
+    /// intercept, is added to the *sum* of the losses. The candidate with the smallest cross-validated log-loss is
+    /// selected.
     pub alphas: Vec<f64>,
-    /// Parts of the cross-validation.
+    /// Number of folds of the cross-validation.
     pub folds: u32,
-    /// How [`Model::threshold`](super::Model::threshold) is chosen.
+    /// Criterion that selects [`Model::threshold`](super::Model::threshold).
     pub threshold: Criterion,
-    /// Fewer trainable rides than this are refused.
+    /// Minimum number of trainable rides; with fewer, training is refused.
     pub rides_min: u64,
-    /// A breed with at least so many rides to train on gets a model of its own; absent: none does.
+    /// Minimum number of training rides of a breed that gets a breed model; absent: no breed does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breed_rides_min: Option<u64>,
 }
 
-/// By what the probability from which on the decision is service is chosen, on predictions for rides that were held out in the
-/// cross-validation.
+/// Criterion that selects the threshold, evaluated on the predictions for the left-out folds of the cross-validation.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(tag = "by", rename_all = "snake_case")]
 pub enum Criterion {
-    /// Not at all: it is given.
+    /// A fixed threshold.
     Fixed {
-        /// From which on the decision is service.
+        /// The threshold, 0 to 1.
         probability: f64,
     },
-    /// Most right decisions.
+    /// Largest share of correct decisions.
     Accuracy,
     /// Largest harmonic mean of precision and recall.
     F1,
     /// Largest F-measure.
     Fbeta {
-        /// How many times as much recall counts as precision.
+        /// Weight of recall relative to precision.
         beta: f64,
     },
-    /// Largest precision among those that reach a recall.
+    /// Largest precision among the thresholds with a minimum recall.
     PrecisionAtRecall {
-        /// At least this share of the rides with service is to be found.
+        /// Minimum recall, 0 to 1: share of the rides with service that are predicted positive.
         recall_min: f64,
     },
-    /// Largest recall among those that reach a precision.
+    /// Largest recall among the thresholds with a minimum precision.
     RecallAtPrecision {
-        /// At least this share of the rides said to need service is to do so.
+        /// Minimum precision, 0 to 1: share of the rides predicted positive that end in a service request.
         precision_min: f64,
     },
-    /// Least cost.
+    /// Smallest mean cost.
     Cost {
-        /// Of a service made ready in vain.
+        /// Cost of a service that was prepared in vain.
         false_positive: f64,
-        /// Of a service that was not made ready.
+        /// Cost of a service that was needed but not prepared.
         false_negative: f64,
     },
 }

@@ -177,7 +177,7 @@ async fn message_dead_lettered_by_the_broker_is_reported_with_the_brokers_reason
         ("maxlen", "max-length or overflow"),
         ("expired", "message-ttl"),
         ("delivery_limit", "delivered"),
-        ("rejected", "parked by the broker: rejected"),
+        ("rejected", "dead-lettered by the broker: rejected"),
     ] {
         let broker = MemoryBroker::new();
         let (client, store, mut follower, submissions) = submit(&broker, &Reading::default()).await;

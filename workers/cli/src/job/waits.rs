@@ -2,7 +2,7 @@
 
 use super::outcome::Submission;
 use common::{
-    topology::{ATTEMPTS_MAX, RUNGS_MS, queue},
+    topology::{ATTEMPTS_MAX, RETRY_DELAYS_MS, queue},
     waiting::Waiting,
 };
 use records::{Store, control};
@@ -14,7 +14,7 @@ use std::{
 /// Time between two reports of the same cause.
 const AGAIN_AFTER: Duration = Duration::from_secs(30);
 /// How long an unchanged record is current: the longest delay of a retry queue, and time for the next attempt to end.
-const CURRENT_FOR: Duration = Duration::from_millis(RUNGS_MS[RUNGS_MS.len() - 1] + 60_000);
+const CURRENT_FOR: Duration = Duration::from_millis(RETRY_DELAYS_MS[RETRY_DELAYS_MS.len() - 1] + 60_000);
 /// The workers that record what they wait for on the way to a dataset and a model.
 const WORKERS: [&str; 4] = [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER];
 

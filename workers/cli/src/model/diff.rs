@@ -9,7 +9,7 @@ use common::model::{Metrics, Model};
 use indicatif::HumanCount;
 use records::{layout, store};
 use serde_json::json;
-use trainer::promote::{Comparison, Verdict};
+use trainer::document::{Comparison, Verdict};
 
 /// Two versions, and what the trainer knows of both.
 struct Difference {

@@ -9,7 +9,7 @@ use common::model::{Alias, AliasName, Model};
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
 use records::{Store, layout, store};
-use trainer::registry::{self, Version};
+use trainer::release::registry::{self, Version};
 
 /// Maximum number of artefacts read at the same time.
 pub(super) const READS_AT_ONCE: usize = 16;

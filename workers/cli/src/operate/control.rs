@@ -7,7 +7,7 @@ use crate::{
 use anyhow::{Context, anyhow};
 use common::{
     message::WorkerControl,
-    topology::{queue, rung_queue, rungs_of},
+    topology::{queue, retry_delays_of, retry_queue},
 };
 use gateway::management::Management;
 use indicatif::HumanCount;
@@ -183,15 +183,15 @@ async fn in_flight(client: &Client) -> Result<InFlight, Failed> {
             _ => {}
         }
         let mut held = messages;
-        for rung in 0..rungs_of(stage).len() {
-            let messages = client.depth(&rung_queue(stage, rung)).await?.messages;
+        for index in 0..retry_delays_of(stage).len() {
+            let messages = client.depth(&retry_queue(stage, index)).await?.messages;
             match (stage, messages) {
                 (_, 0) => {}
                 // The paused splitter does not read what returns to its queue.
                 (queue::SPLITTER, messages) => in_flight.batches += messages,
                 (_, messages) => {
                     held += messages;
-                    in_flight.retries.push((rung_queue(stage, rung), messages));
+                    in_flight.retries.push((retry_queue(stage, index), messages));
                 }
             }
         }

@@ -101,11 +101,11 @@ fn dot(topology: &Topology) -> Result<String, std::fmt::Error> {
     for queue in &topology.queues {
         let (shape, colour) = match queue.role {
             Role::Work => ("box", "#d8f0e0"),
-            Role::Rung { .. } => ("box", "#fff4d0"),
+            Role::Retry { .. } => ("box", "#fff4d0"),
             Role::Dead { .. } => ("box", "#f8d8d8"),
         };
         writeln!(text, "  \"{0}\" [label=\"{0}\", shape={shape}, style=filled, fillcolor=\"{colour}\"];", queue.name)?;
-        if let Role::Rung { of, delay_ms } = &queue.role {
+        if let Role::Retry { of, delay_ms } = &queue.role {
             writeln!(text, "  \"{}\" -> \"{of}\" [style=dashed, label=\"after {} s\"];", queue.name, delay_ms / 1_000)?;
         }
     }

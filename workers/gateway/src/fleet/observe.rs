@@ -13,7 +13,7 @@ use common::{
     model::{Alias, AliasName, Model},
     outcome::Failure,
     served::drift,
-    topology::{dead_queue, queue, rung_queue, rungs_of},
+    topology::{dead_queue, queue, retry_delays_of, retry_queue},
 };
 use futures::{StreamExt, stream};
 use records::{Store, alias, served, store};
@@ -293,8 +293,8 @@ impl Observer {
         for name in queue::ALL {
             let depth = client.depth(name).await?;
             let mut retries = 0;
-            for rung in 0..rungs_of(name).len() {
-                retries += client.depth(&rung_queue(name, rung)).await?.messages;
+            for index in 0..retry_delays_of(name).len() {
+                retries += client.depth(&retry_queue(name, index)).await?.messages;
             }
             let dead = client.depth(&dead_queue(name)).await?.messages;
             let managed = by_management.get(name);

@@ -51,8 +51,8 @@ impl From<BadCompression> for Problem {
     fn from(bad: BadCompression) -> Self {
         match &bad {
             BadCompression::TooLarge { .. } | BadCompression::Expands { .. } => Self::too_large(bad.to_string()),
-            BadCompression::Other { coding, found } => Self::unreadable(format!(
-                "Content-Encoding is {coding}, but the body starts like {found}: leave the header out, or name the body's \
+            BadCompression::Other { coding, actual } => Self::unreadable(format!(
+                "Content-Encoding is {coding}, but the body starts like {actual}: leave the header out, or name the body's \
                  compression"
             )),
             BadCompression::Broken { .. } | BadCompression::Trailing { .. } => {

@@ -3,7 +3,7 @@
 use common::{
     features::{FEATURES, Feature},
     model::{Alias, MODEL_SCHEMA, Model, logistic},
-    served::PROBABILITY_PARTS,
+    served::PROBABILITY_BINS,
 };
 use sha2::{Digest, Sha256};
 
@@ -143,7 +143,7 @@ fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
         max: c.max,
         edges: c.histogram.as_ref().map(|histogram| histogram.edges.as_slice().into()),
     };
-    let parts = if model.predicted.is_empty() { PROBABILITY_PARTS } else { model.predicted.len() };
+    let parts = if model.predicted.is_empty() { PROBABILITY_BINS } else { model.predicted.len() };
     Ok(Servable {
         model: model.model.clone(),
         model_id: model.model_id.clone(),

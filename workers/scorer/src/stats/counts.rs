@@ -20,7 +20,7 @@ use crate::{
 use common::{
     message::{Fallback, ScoreRequest},
     outcome::Failure,
-    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, part_of},
+    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, bin_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
@@ -316,7 +316,7 @@ fn note_answer(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
 
 /// Counts a ride's features and probability in the bins of `model`.
 fn note_ride(tally: &mut Tally, model: &Servable, evaluation: &Evaluation) {
-    tally.probabilities[part_of(evaluation.probability, 0.0, 1.0, model.parts)] += 1;
+    tally.probabilities[bin_of(evaluation.probability, 0.0, 1.0, model.parts)] += 1;
     let values = model.weights.iter().zip(evaluation.features);
     let counted = values.filter_map(|(weight, value)| Some((weight.edges.as_ref()?, value)));
     for ((edges, value), feature) in counted.zip(&mut tally.features) {

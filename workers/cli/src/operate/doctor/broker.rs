@@ -78,8 +78,8 @@ fn check_topology(
     let (mut missing, mut refused, mut depths) = (Vec::new(), Vec::new(), BTreeMap::new());
     for (what, presence) in found {
         match presence {
-            Presence::There(Some(depth)) => drop(depths.insert(what.trim_start_matches("queue ").to_owned(), depth)),
-            Presence::There(None) => {}
+            Presence::Exists(Some(depth)) => drop(depths.insert(what.trim_start_matches("queue ").to_owned(), depth)),
+            Presence::Exists(None) => {}
             Presence::Missing => missing.push(format!("no {what}")),
             Presence::Refused(why) => refused.push(format!("{what}: {why}")),
         }

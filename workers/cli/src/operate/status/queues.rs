@@ -9,7 +9,7 @@ use crate::{
 use common::{
     dead_letter::Letter,
     message::WorkerControl,
-    topology::{dead_queue, queue, rung_queue, rungs_of},
+    topology::{dead_queue, queue, retry_delays_of, retry_queue},
 };
 use records::{Store, control};
 use runtime::{client::Client, config::BrokerSettings};
@@ -51,8 +51,8 @@ pub(super) async fn read(
     for name in queue::ALL {
         let depth = client.depth(name).await?;
         let mut waiting_for_retry = 0;
-        for rung in 0..rungs_of(name).len() {
-            waiting_for_retry += client.depth(&rung_queue(name, rung)).await?.messages;
+        for rung in 0..retry_delays_of(name).len() {
+            waiting_for_retry += client.depth(&retry_queue(name, rung)).await?.messages;
         }
         let dead = client.depth(&dead_queue(name)).await?.messages;
         let (messages, consumers) = (depth.messages, depth.consumers);

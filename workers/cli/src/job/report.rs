@@ -364,13 +364,13 @@ fn test(text: &mut String, model: &Model) -> std::fmt::Result {
     )?;
     writeln!(
         text,
-        "\n  {:<24}{:>16}{:>16}",
+        "\n  {:<24}{:>20}{:>20}",
         format!("at threshold {:.3}", model.threshold),
         "predicted: none",
         "predicted: service"
     )?;
-    writeln!(text, "  {:<24}{:>16}{:>16}", "actual: no service", confusion.true_negative, confusion.false_positive)?;
-    writeln!(text, "  {:<24}{:>16}{:>16}", "actual: service", confusion.false_negative, confusion.true_positive)
+    writeln!(text, "  {:<24}{:>20}{:>20}", "actual: no service", confusion.true_negative, confusion.false_positive)?;
+    writeln!(text, "  {:<24}{:>20}{:>20}", "actual: service", confusion.false_negative, confusion.true_positive)
 }
 
 fn files(text: &mut String, location: &str, ready: &[ReadyBatch<'_>], model: Option<&Model>) -> std::fmt::Result {

@@ -273,16 +273,16 @@ mod tests {
     #[test]
     fn missing_field_is_reported_with_the_keys_of_the_ride_and_similar_ones() {
         let lines = r#"{"index":0,"field":"latitude","reason":"invalid_latitude","ride":{"latitude":"x"}}
-{"index":3,"field":"statustime","reason":"missing_statustime","ride":{"name":"Twilight","status_time":"2018-04-25 17:03:05","lat":40.6,"lng":-74.1,"km":40,"colour":"red"}}
+{"index":3,"field":"statustime","reason":"missing_statustime","ride":{"colour":"red","km":40,"lat":40.6,"lng":-74.1,"name":"Twilight","status_time":"2018-04-25 17:03:05"}}
 "#;
         let text = printed(&summary("missing_statustime", lines));
         for part in [
             "keys.json: all 12 rides were rejected",
             "missing_statustime, 12 times",
             "ride 3 has no statustime",
-            "name, status_time, lat, lng, km, colour",
+            "colour, km, lat, lng, name, status_time",
             "statustime, latitude, longitude",
-            "--map statustime=status_time --map latitude=lat --map longitude=lng --map 'distance=km*0.621371'",
+            "--map 'distance=km*0.621371' --map latitude=lat --map longitude=lng --map statustime=status_time",
             "store/rejected/b.ndjson",
         ] {
             assert!(text.contains(part), "{part}: {text}");
@@ -300,7 +300,7 @@ mod tests {
 
     #[test]
     fn mapped_field_is_shown_with_its_source() {
-        let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"distance":29.0,"km":47.2,"a":{"b":1,"c":[5,6]},"_id":{"$oid":"5f"},"Time":"2018"}}"#;
+        let lines = r#"{"index":0,"field":"distance","reason":"REASON","ride":{"Time":"2018","_id":{"$oid":"5f"},"a":{"b":1,"c":[5,6]},"distance":29.0,"km":47.2}}"#;
         let printed =
             |reason: &str, map: &[&str]| printed(&mapped_summary(reason, &lines.replace("REASON", reason), map));
         let text = printed("missing_distance", &["distance=nokey"]);
@@ -308,7 +308,7 @@ mod tests {
             text.contains("has nothing where distance is read from (distance=nokey)") && !text.contains("29.0"),
             "{text}"
         );
-        assert!(text.contains("--map 'ride_id=_id.$oid' --map statustime=Time"), "{text}");
+        assert!(text.contains("--map statustime=Time --map 'ride_id=_id.$oid'"), "{text}");
         let text = printed("negative_distance", &["distance=km*-1", "ride_id=_id.$oid", "statustime=Time"]);
         assert!(text.contains("has 47.2 where distance is read from (distance=km*-1)"), "{text}");
         assert!(!text.contains("--map"), "options that were given are not suggested: {text}");

@@ -298,7 +298,7 @@ function entry(file) {
         words.textContent = share < 1 ? percent(share, 0) : 'sent; waiting for the confirm of the broker';
       }, stop.signal);
       const known = list.find((batch) => batch.batch_id === answer.batch_id);
-      if (known) close('known', `was uploaded before, as batch ${answer.batch_id}. Nothing changes.`);
+      if (known) close('known', `already exists as batch ${answer.batch_id}. Nothing changes.`);
       else {
         mine.add(answer.batch_id);
         pollMs = POLL_MS;

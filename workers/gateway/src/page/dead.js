@@ -19,7 +19,7 @@ function row(letter) {
     cell('Reason', h('strong', {}, reason(letter.reason)), h('span', { class: 'why' }, rest), first),
     cell('Batch', letter.batch_id ? h('code', {}, letter.batch_id) : '–'),
     cell('When', letter.dead_at ? time(letter.dead_at) : '–', h('small', {}, plural(letter.attempts, 'attempt'))),
-    cell('Look', copyable(`wildrydes dead show ${letter.id}`, 'the command that shows this dead letter')));
+    cell('Details', copyable(`wildrydes dead show ${letter.id}`, 'the command that shows this dead letter')));
 }
 
 const newestFirst = (letters) => [...letters].sort((a, b) => (b.dead_at ?? '').localeCompare(a.dead_at ?? ''));

@@ -307,12 +307,8 @@ impl Deliverer {
                     }
                     if is_dead_letter {
                         refusals += 1;
-                        self.recorder.set_aside(
-                            &full_dead_letter_queue(&outgoing.routing_key),
-                            batch_id,
-                            refusals,
-                            None,
-                        );
+                        let why = full_dead_letter_queue(&outgoing.routing_key);
+                        self.recorder.set_aside(&why, batch_id, refusals, None);
                     }
                     self.wait(pause, "for a full queue").await.map_err(AttemptError::Broken)?;
                 }

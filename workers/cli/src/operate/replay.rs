@@ -35,7 +35,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
         for batch in &batches {
             match session.shared.json {
                 true => println!("{}", serde_json::to_string(batch)?),
-                false => println!("would publish batch {} from {}", id_of(&batch), object(batch)),
+                false => println!("would publish batch {} from {}", id_of(batch), object(batch)),
             }
         }
         return Ok(());

@@ -1,31 +1,148 @@
 //! The features of a model, and the split of rides into folds and test rides.
 
+use crate::{
+    message::{ScoreRide, Units},
+    ride::{DISTANCE_MAX, POINTS_MAX},
+};
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::xxh3_64_with_seed;
 
-/// One input of the model.
-#[derive(Debug, Clone, Copy, PartialEq)]
+/// One input of the model. This table is the only place that knows its name, unit, bounds and wording; to add a feature, add a row.
+#[derive(Debug, Clone, Copy)]
 pub struct Feature {
     /// Name of the dataset column and of the field in a score request.
     pub name: &'static str,
+    /// Heading in reports.
+    pub title: &'static str,
     /// Unit of the dataset column.
     pub unit: &'static str,
+    /// Unit for people, and how many units of the column it has.
+    pub display_unit: (&'static str, f64),
     /// Size of a natural step, in units of the column.
     pub step: f64,
     /// The natural step in words.
     pub step_name: &'static str,
+    /// What a step means, in words.
+    pub step_meaning: &'static str,
     /// Whether the feature comes from the weather, rather than from the ride.
     pub weather: bool,
+    /// Maximum magnitude of the values that a model is trained on, in units of the column.
+    pub trained_max: f64,
+    /// Lowest and highest value that can be scored, in units of the column. Weather has the bounds of [`crate::weather::check`].
+    pub scored: (f64, f64),
+    /// What a score request must contain, in words.
+    pub expected: &'static str,
+    /// Returns the feature of a ride to score, in the units of the request.
+    pub of: fn(&ScoreRide) -> Option<f64>,
+    /// Converts a value of a score request to the unit of the column.
+    pub convert: fn(f64, Units) -> f64,
 }
+
+impl Feature {
+    /// Returns the feature of this name.
+    pub fn named(name: &str) -> Option<&'static Self> {
+        FEATURES.iter().find(|feature| feature.name == name)
+    }
+
+    /// Returns the position of the feature of this name in all vectors and matrices.
+    pub fn index(name: &str) -> Option<usize> {
+        FEATURES.iter().position(|feature| feature.name == name)
+    }
+
+    /// Reads the feature of a ride to score, in the unit of the column.
+    pub fn read(&self, ride: &ScoreRide, units: Units) -> Option<f64> {
+        (self.of)(ride).map(|value| (self.convert)(value, units))
+    }
+
+    /// Returns whether a value can be scored.
+    pub fn is_scored(&self, value: f64) -> bool {
+        self.weather || (self.scored.0..=self.scored.1).contains(&value)
+    }
+}
+
+/// A feature of the ride: one unit of the request, one unit for people.
+const RIDE: Feature = Feature {
+    name: "",
+    title: "",
+    unit: "point",
+    display_unit: ("points", 1.0),
+    step: 10.0,
+    step_name: "10 points",
+    step_meaning: "",
+    weather: false,
+    trained_max: POINTS_MAX,
+    scored: (f64::MIN, f64::MAX),
+    expected: "a number",
+    of: |_| None,
+    convert: |value, _| value,
+};
+
+/// A temperature.
+const TEMPERATURE: Feature = Feature {
+    unit: "tenth of °C",
+    display_unit: ("°C", 10.0),
+    step: 100.0,
+    step_name: "10 °C",
+    weather: true,
+    convert: |value, units| units.temperature.to_celsius_tenths(value),
+    ..RIDE
+};
 
 /// The features, in the order of all vectors and matrices.
 pub const FEATURES: [Feature; 6] = [
-    Feature { name: "distance", unit: "mile", step: 1.0, step_name: "1 mile", weather: false },
-    Feature { name: "healthpoints", unit: "point", step: 10.0, step_name: "10 points", weather: false },
-    Feature { name: "magicpoints", unit: "point", step: 10.0, step_name: "10 points", weather: false },
-    Feature { name: "tmin", unit: "tenth of °C", step: 100.0, step_name: "10 °C", weather: true },
-    Feature { name: "tmax", unit: "tenth of °C", step: 100.0, step_name: "10 °C", weather: true },
-    Feature { name: "prcp", unit: "tenth of mm", step: 100.0, step_name: "10 mm", weather: true },
+    Feature {
+        name: "distance",
+        title: "Distance",
+        unit: "mile",
+        display_unit: ("miles", 1.0),
+        step: 1.0,
+        step_name: "1 mile",
+        step_meaning: "each mile farther",
+        trained_max: DISTANCE_MAX,
+        scored: (0.0, f64::MAX),
+        expected: "miles, not negative",
+        of: |ride| ride.distance,
+        ..RIDE
+    },
+    Feature {
+        name: "healthpoints",
+        title: "Health points",
+        step_meaning: "each 10 health points more",
+        of: |ride| ride.healthpoints,
+        ..RIDE
+    },
+    Feature {
+        name: "magicpoints",
+        title: "Magic points",
+        step_meaning: "each 10 magic points burnt",
+        of: |ride| ride.magicpoints,
+        ..RIDE
+    },
+    Feature {
+        name: "tmin",
+        title: "Lowest temperature",
+        step_meaning: "each 10 °C warmer at night (tmin)",
+        of: |ride| ride.tmin,
+        ..TEMPERATURE
+    },
+    Feature {
+        name: "tmax",
+        title: "Highest temperature",
+        step_meaning: "each 10 °C warmer by day (tmax)",
+        of: |ride| ride.tmax,
+        ..TEMPERATURE
+    },
+    Feature {
+        name: "prcp",
+        title: "Precipitation",
+        unit: "tenth of mm",
+        display_unit: ("mm", 10.0),
+        step_name: "10 mm",
+        step_meaning: "each 10 mm more rain (prcp)",
+        of: |ride| ride.prcp,
+        convert: |value, units| units.precipitation.to_millimetre_tenths(value),
+        ..TEMPERATURE
+    },
 ];
 
 /// Number of features.

@@ -5,7 +5,7 @@ use crate::serve::{
     models::{Choice, Models},
 };
 use common::{
-    features::FEATURE_COUNT,
+    features::{FEATURE_COUNT, Feature},
     message::{
         Contribution, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse, ScoreRide,
         ScoredBy, Units,
@@ -163,7 +163,7 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
     let mut features = [0.0; FEATURE_COUNT];
     for (slot, weight) in features.iter_mut().zip(&model.weights) {
         let name = weight.feature().name;
-        *slot = read(name, ride, units)?;
+        *slot = read(weight.feature(), ride, units)?;
         // Each feature is checked alone first, so that the error names the first invalid one.
         let only = |feature: &str| (name == feature).then_some(*slot);
         weather::check(only("tmin"), only("tmax"), only("prcp")).map_err(|why| impossible_weather(why, ride))?;
@@ -181,34 +181,22 @@ fn features(model: &Servable, ride: &ScoreRide, units: Units) -> Result<[f64; FE
 /// Returns the error of impossible weather, with the value in the request.
 fn impossible_weather(why: Impossible, ride: &ScoreRide) -> Unscorable {
     let feature = why.feature();
-    let given = match feature {
-        "tmin" => ride.tmin,
-        "tmax" => ride.tmax,
-        _ => ride.prcp,
-    };
+    let value = Feature::named(feature).and_then(|feature| (feature.of)(ride)).unwrap_or(f64::NAN);
     let expected = match (why, ride.tmax) {
         (Impossible::TminAboveTmax, Some(tmax)) => format!("{}, {tmax}", why.expected()),
         _ => why.expected().to_owned(),
     };
-    Unscorable::Impossible { feature, value: given.unwrap_or(f64::NAN), expected }
+    Unscorable::Impossible { feature, value, expected }
 }
 
 /// Reads one feature in the unit of the dataset. Weather is checked by the caller, when all of it is known.
-fn read(feature: &'static str, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
-    let celsius_tenths = |value| units.temperature.to_celsius_tenths(value);
-    let (given, is_possible, expected): (_, fn(f64) -> bool, _) = match feature {
-        "distance" => (ride.distance, |miles| (0.0..=f64::MAX).contains(&miles), "miles, not negative"),
-        "healthpoints" => (ride.healthpoints, f64::is_finite, "a number"),
-        "magicpoints" => (ride.magicpoints, f64::is_finite, "a number"),
-        "tmin" => (ride.tmin.map(celsius_tenths), |_| true, ""),
-        "tmax" => (ride.tmax.map(celsius_tenths), |_| true, ""),
-        "prcp" => (ride.prcp.map(|value| units.precipitation.to_millimetre_tenths(value)), |_| true, ""),
-        _ => (None, |_| true, "a feature of score-request.v1"),
-    };
-    match given {
-        Some(value) if is_possible(value) => Ok(value),
-        Some(value) => Err(Unscorable::Impossible { feature, value, expected: expected.to_owned() }),
-        None => Err(Unscorable::Missing(feature)),
+fn read(feature: &'static Feature, ride: &ScoreRide, units: Units) -> Result<f64, Unscorable> {
+    match feature.read(ride, units) {
+        Some(value) if feature.is_scored(value) => Ok(value),
+        Some(value) => {
+            Err(Unscorable::Impossible { feature: feature.name, value, expected: feature.expected.to_owned() })
+        }
+        None => Err(Unscorable::Missing(feature.name)),
     }
 }
 

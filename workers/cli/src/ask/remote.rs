@@ -2,8 +2,9 @@
 
 use crate::{arguments, session::Failed};
 use anyhow::{Context, anyhow};
-use common::message::{
-    Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse,
+use common::{
+    features::FEATURES,
+    message::{Contribution, Fallback, Score, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRequest, ScoreResponse},
 };
 use gateway::management::cause;
 use reqwest::{Method, StatusCode, Url};
@@ -112,12 +113,12 @@ impl Remote {
     pub(crate) async fn score(&self, request: &ScoreRequest, timeout: Duration) -> Result<ScoreResponse, Failed> {
         let ride = request.rides.first().context("no ride to score")?;
         let mut body = json!({
-            "distance": ride.distance,
-            "healthpoints": ride.healthpoints,
-            "magicpoints": ride.magicpoints,
             "temperature": { "min": ride.tmin, "max": ride.tmax, "unit": request.units.temperature },
             "precipitation": { "amount": ride.prcp, "unit": request.units.precipitation },
         });
+        for feature in FEATURES.iter().filter(|feature| !feature.weather) {
+            body[feature.name] = json!((feature.of)(ride));
+        }
         if let Some(breed) = &ride.breed {
             body["breed"] = json!(breed);
         }

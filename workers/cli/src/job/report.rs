@@ -12,7 +12,7 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
-    features::FEATURES,
+    features::{FEATURE_COUNT, FEATURES, Feature},
     message::{ModelPromoted, ModelRejected},
     model::{Coefficient, Metrics, Model},
     ride::Counts,
@@ -30,7 +30,7 @@ use std::{
 /// The coefficients that synthetic rides were labelled with.
 pub(crate) struct KnownTruth {
     /// Log-odds per original unit, one per feature.
-    pub(crate) coefficients: [f64; 6],
+    pub(crate) coefficients: [f64; FEATURE_COUNT],
 }
 
 /// The results of a job, with everything that is read from the store to report them.
@@ -313,29 +313,16 @@ fn rides(text: &mut String, ready: &[ReadyBatch<'_>], model: Option<&Model>) -> 
     Ok(())
 }
 
-/// Returns how to print a feature: the wording of a step, and its size in the feature's units.
-fn step_of(feature: &str) -> (&'static str, f64) {
-    match feature {
-        "distance" => ("each mile farther", 1.0),
-        "healthpoints" => ("each 10 health points more", 10.0),
-        "magicpoints" => ("each 10 magic points burnt", 10.0),
-        "tmin" => ("each 10 °C warmer at night (tmin)", 100.0),
-        "tmax" => ("each 10 °C warmer by day (tmax)", 100.0),
-        "prcp" => ("each 10 mm more rain (prcp)", 100.0),
-        _ => ("each unit more", 1.0),
-    }
-}
-
 fn coefficients(text: &mut String, model: &Model, truth: Option<&KnownTruth>) -> std::fmt::Result {
     let known = if truth.is_some() { "truth" } else { "" };
     let head =
         format!("What makes a service request likely {:>30} {:>12} {known:>9}", "odds multiplied by", "per unit");
     writeln!(text, "\n{}", head.trim_end())?;
     for Coefficient { feature, per_unit, .. } in &model.coefficients {
-        let (words, units) = step_of(feature);
-        let factor = (per_unit * units).exp();
-        let index = FEATURES.iter().position(|known| known.name == feature);
-        let truth = truth.zip(index).and_then(|(truth, index)| truth.coefficients.get(index));
+        let known = Feature::named(feature);
+        let (words, step) = known.map_or(("each unit more", 1.0), |known| (known.step_meaning, known.step));
+        let factor = (per_unit * step).exp();
+        let truth = truth.zip(Feature::index(feature)).and_then(|(truth, index)| truth.coefficients.get(index));
         let truth = truth.map_or(String::new(), |b| format!("{b:+.4}"));
         let factor = format!("× {}", trainer::report::odds::factor(factor));
         let line = format!("  {words:<52}{factor:>12} {:>12} {truth:>9}", format!("{per_unit:+.6}"));

@@ -213,6 +213,9 @@ pub(crate) mod number {
     pub(crate) const TMIN: usize = 7;
     pub(crate) const TMAX: usize = 8;
     pub(crate) const PRCP: usize = 9;
+    /// The features, in their order.
+    pub(crate) const FEATURES: [usize; common::features::FEATURE_COUNT] =
+        [DISTANCE, HEALTHPOINTS, MAGICPOINTS, TMIN, TMAX, PRCP];
 }
 
 /// Indices into [`fields`].

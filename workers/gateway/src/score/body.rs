@@ -136,19 +136,24 @@ fn near_miss(key: &str) -> Option<&'static str> {
 impl RideToScore {
     /// Reads the value of the key at this position of [`RIDE_KEYS`].
     fn value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {
-        let number = match position {
-            0 => &mut self.distance,
-            1 => &mut self.healthpoints,
-            2 => &mut self.magicpoints,
-            3 => &mut self.tmin,
-            4 => &mut self.tmax,
-            5 => &mut self.prcp,
-            LATITUDE => &mut self.latitude,
-            LONGITUDE => &mut self.longitude,
-            _ => return self.other_value(position, map),
-        };
-        *number = map.next_value::<Number>()?.0;
+        match self.number_mut(position) {
+            Some(number) => *number = map.next_value::<Number>()?.0,
+            None => return self.other_value(position, map),
+        }
         Ok(())
+    }
+
+    /// Returns the number at this position of [`RIDE_KEYS`]: first the features, in their order.
+    pub(crate) fn number_mut(&mut self, position: usize) -> Option<&mut Option<f64>> {
+        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude, .. } = self;
+        let numbers = [distance, healthpoints, magicpoints, tmin, tmax, prcp, latitude, longitude];
+        numbers.into_iter().nth(position)
+    }
+
+    /// Returns a feature, by its index.
+    pub(crate) fn feature(&self, index: usize) -> Option<f64> {
+        let Self { distance, healthpoints, magicpoints, tmin, tmax, prcp, .. } = self;
+        [distance, healthpoints, magicpoints, tmin, tmax, prcp].into_iter().nth(index).copied().flatten()
     }
 
     fn other_value<'de, A: MapAccess<'de>>(&mut self, position: usize, map: &mut A) -> Result<(), A::Error> {

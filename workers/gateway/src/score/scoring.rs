@@ -12,7 +12,7 @@ use crate::{
     link::request_failed,
 };
 use common::{
-    features::FEATURES,
+    features::{FEATURES, Feature},
     message::{
         self, Contribution, PlaceWeather, ScoreError, ScoreErrorCode, ScoreOutcome, ScoreRide, Units,
         WEATHER_PLACES_MAX, WeatherError, WeatherErrorCode, WeatherPlace, WeatherRequest,
@@ -30,8 +30,7 @@ use tokio::time::Instant;
 /// Maximum length of a `ride_id` or `breed`, bytes.
 const NAME_BYTES_MAX: usize = 128;
 
-/// The members of the weather, and those by which it is looked up.
-const WEATHER: [&str; 3] = ["tmin", "tmax", "prcp"];
+/// The members by which the weather is looked up.
 const PLACE: [&str; 3] = ["latitude", "longitude", "statustime"];
 
 /// Options of a score request.
@@ -82,10 +81,10 @@ impl Fault {
         let Some(field) = self.field.as_deref() else { return self };
         if matches!(self.code, "missing_feature" | "missing_field") {
             // If all weather is missing, a place and a time are an alternative.
-            let is_weather = WEATHER.contains(&field);
+            let is_weather = Feature::named(field).is_some_and(|feature| feature.weather);
             let near = ride.near_miss(&[field]).or_else(|| ride.near_miss(if is_weather { &PLACE } else { &[] }));
             if let Some(near) = near {
-                let unit = FEATURES.iter().find(|known| known.name == near.field).map_or("", |known| known.unit);
+                let unit = Feature::named(near.field).map_or("", |known| known.unit);
                 let unit = if unit.is_empty() { String::new() } else { format!(" (unit: {unit})") };
                 self.message = format!("{field} is missing; did you mean `{}`? Name it {}{unit}", near.key, near.field);
             }
@@ -288,13 +287,7 @@ fn as_given(ride: &RideToScore, feature: &str) -> (&'static str, Option<f64>) {
         ("tmin", Some(temperature), _) => ("temperature.min", temperature.min),
         ("tmax", Some(temperature), _) => ("temperature.max", temperature.max),
         ("prcp", _, Some(precipitation)) => ("precipitation.amount", precipitation.amount),
-        ("distance", ..) => ("distance", ride.distance),
-        ("healthpoints", ..) => ("healthpoints", ride.healthpoints),
-        ("magicpoints", ..) => ("magicpoints", ride.magicpoints),
-        ("tmin", ..) => ("tmin", ride.tmin),
-        ("tmax", ..) => ("tmax", ride.tmax),
-        ("prcp", ..) => ("prcp", ride.prcp),
-        _ => ("", None),
+        _ => Feature::index(feature).map_or(("", None), |index| (FEATURES[index].name, ride.feature(index))),
     }
 }
 
@@ -372,7 +365,7 @@ fn scored_by(by: message::ScoredBy) -> ScoredBy {
 
 fn reason(contribution: Contribution) -> Reason {
     let Contribution { feature, value, log_odds, outside_training } = contribution;
-    let unit = FEATURES.iter().find(|known| known.name == feature).map_or("", |known| known.unit);
+    let unit = Feature::named(feature).map_or("", |known| known.unit);
     Reason { feature, value, unit, log_odds, outside_training }
 }
 

@@ -2,7 +2,7 @@
 
 use super::{body::RideToScore, members};
 use crate::http::problem::Problem;
-use common::features::FEATURES;
+use common::features::{FEATURES, Feature};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{DeserializeSeed, SeqAccess, Visitor},
@@ -221,15 +221,9 @@ pub(crate) fn rides(
         }
         for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
             for (feature, value) in columns.iter().zip(row) {
-                let slot = match feature.name {
-                    "distance" => &mut ride.distance,
-                    "healthpoints" => &mut ride.healthpoints,
-                    "magicpoints" => &mut ride.magicpoints,
-                    "tmin" => &mut ride.tmin,
-                    "tmax" => &mut ride.tmax,
-                    _ => &mut ride.prcp,
-                };
-                *slot = Some(*value);
+                if let Some(slot) = Feature::index(feature.name).and_then(|index| ride.number_mut(index)) {
+                    *slot = Some(*value);
+                }
             }
         }
     }

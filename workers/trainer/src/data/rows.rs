@@ -109,7 +109,6 @@ pub struct Columns {
 }
 
 const LABEL: &str = "fieldservice";
-const WEATHER: [&str; 3] = ["tmin", "tmax", "prcp"];
 
 impl Columns {
     /// Finds the columns in a file's header line.
@@ -296,21 +295,19 @@ fn read(columns: &Columns, record: &ByteRecord) -> Result<Ride, RowError> {
         b"1" => true,
         other => return wrong(LABEL, other, "0, 1 or nothing"),
     };
-    let is_weather = |name| WEATHER.contains(&name);
-    let named = || FEATURES.iter().zip(columns.features).map(|(feature, index)| (feature.name, field(index)));
-    if named().all(|(name, value)| !is_weather(name) || value.is_empty()) {
+    let named = || FEATURES.iter().zip(columns.features).map(|(feature, index)| (feature, field(index)));
+    if named().all(|(feature, value)| !feature.weather || value.is_empty()) {
         return Ok(Ride::WithoutWeather);
     }
     let mut features = [0.0; FEATURE_COUNT];
-    for (slot, (name, value)) in features.iter_mut().zip(named()) {
+    for (slot, (feature, value)) in features.iter_mut().zip(named()) {
         *slot = match std::str::from_utf8(value).ok().and_then(|number| number.parse::<f64>().ok()) {
             Some(number) if number.is_finite() => number,
-            _ if is_weather(name) => return wrong(name, value, "a number, or no weather at all"),
-            _ => return wrong(name, value, "a number"),
+            _ if feature.weather => return wrong(feature.name, value, "a number, or no weather at all"),
+            _ => return wrong(feature.name, value, "a number"),
         };
     }
-    let max = |name| if name == "distance" { DISTANCE_MAX } else { POINTS_MAX };
-    if FEATURES.iter().zip(features).any(|(feature, value)| value.abs() > max(feature.name)) {
+    if FEATURES.iter().zip(features).any(|(feature, value)| value.abs() > feature.trained_max) {
         return Ok(Ride::OutOfRange);
     }
     let id = field(columns.ride_id);

@@ -1,7 +1,10 @@
 //! Formats numbers, units and external texts for people. A non-finite number becomes a dash.
 
 use super::odds;
-use common::model::{Coefficient, Interval};
+use common::{
+    features::{FEATURES, Feature},
+    model::{Coefficient, Interval},
+};
 
 /// Stands for a missing figure.
 pub(super) const NONE: &str = "–";
@@ -196,27 +199,17 @@ pub(super) struct FeatureWords {
 impl FeatureWords {
     /// Describes a feature of a model.
     pub(super) fn of(coefficient: &Coefficient) -> Self {
-        let (unit, scale) = match coefficient.unit.as_str() {
-            "tenth of °C" => ("°C".to_owned(), 10.0),
-            "tenth of mm" => ("mm".to_owned(), 10.0),
-            "mile" => ("miles".to_owned(), 1.0),
-            "point" => ("points".to_owned(), 1.0),
-            other => (foreign(other, 30), 1.0),
+        let of_unit = FEATURES.iter().find(|feature| feature.unit == coefficient.unit);
+        let (unit, scale) = of_unit.map_or((foreign(&coefficient.unit, 30), 1.0), |feature| {
+            let (unit, scale) = feature.display_unit;
+            (unit.to_owned(), scale)
+        });
+        let Some(feature) = Feature::named(&coefficient.feature) else {
+            let name = foreign(&coefficient.feature, 40);
+            let step = coefficient.inference.as_ref().map_or("unit", |inference| &inference.step_name);
+            return Self { step: format!("each {} more of {name}", foreign(step, 30)), name, unit, scale };
         };
-        let (name, step) = match coefficient.feature.as_str() {
-            "distance" => ("Distance", "each mile farther"),
-            "healthpoints" => ("Health points", "each 10 health points more"),
-            "magicpoints" => ("Magic points", "each 10 magic points burnt"),
-            "tmin" => ("Lowest temperature", "each 10 °C warmer at night (tmin)"),
-            "tmax" => ("Highest temperature", "each 10 °C warmer by day (tmax)"),
-            "prcp" => ("Precipitation", "each 10 mm more rain (prcp)"),
-            other => {
-                let name = foreign(other, 40);
-                let step = coefficient.inference.as_ref().map_or("unit", |inference| &inference.step_name);
-                return Self { step: format!("each {} more of {name}", foreign(step, 30)), name, unit, scale };
-            }
-        };
-        Self { name: name.to_owned(), unit, scale, step: step.to_owned() }
+        Self { name: feature.title.to_owned(), unit, scale, step: feature.step_meaning.to_owned() }
     }
 
     /// Converts a value to `unit`.

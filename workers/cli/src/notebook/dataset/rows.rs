@@ -2,10 +2,7 @@
 
 use crate::notebook::dictionary::{Column, FIELDS, Kind, NUMBERS, field, fields, number};
 use bytes::Bytes;
-use common::{
-    dataset::COLUMNS,
-    ride::{DISTANCE_MAX, POINTS_MAX, StatusTime},
-};
+use common::{dataset::COLUMNS, features::FEATURES, ride::StatusTime};
 use csv::ByteRecord;
 use jiff::{SignedDuration, civil::DateTime};
 use std::io::Read;
@@ -101,17 +98,10 @@ impl Rows {
 
     /// Returns whether the ride can be trained on: it has label and weather, and every value is within the limits.
     pub(crate) fn is_trainable(&self, row: usize) -> bool {
-        let limits = [
-            (number::DISTANCE, DISTANCE_MAX),
-            (number::HEALTHPOINTS, POINTS_MAX),
-            (number::MAGICPOINTS, POINTS_MAX),
-            (number::TMIN, POINTS_MAX),
-            (number::TMAX, POINTS_MAX),
-            (number::PRCP, POINTS_MAX),
-        ];
         self.label(row).is_some()
             && self.has_weather(row)
-            && limits.iter().all(|&(column, max)| self.numbers[column][row].abs() <= max)
+            && (FEATURES.iter().zip(number::FEATURES))
+                .all(|(feature, column)| self.numbers[column][row].abs() <= feature.trained_max)
     }
 }
 

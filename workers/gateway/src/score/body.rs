@@ -104,8 +104,6 @@ const RIDE_KEYS: [&str; 13] = [
     "temperature",
     "precipitation",
 ];
-const LATITUDE: usize = 6;
-const LONGITUDE: usize = 7;
 const STATUSTIME: usize = 8;
 const RIDE_ID: usize = 9;
 const BREED: usize = 10;

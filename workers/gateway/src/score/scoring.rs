@@ -365,7 +365,7 @@ fn scored_by(by: message::ScoredBy) -> ScoredBy {
 
 fn reason(contribution: Contribution) -> Reason {
     let Contribution { feature, value, log_odds, outside_training } = contribution;
-    let unit = Feature::named(feature).map_or("", |known| known.unit);
+    let unit = Feature::named(&feature).map_or("", |known| known.unit);
     Reason { feature, value, unit, log_odds, outside_training }
 }
 

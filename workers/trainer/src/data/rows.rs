@@ -2,10 +2,7 @@
 //!
 //! A file is parsed in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
 
-use common::{
-    features::{FEATURE_COUNT, FEATURES, breed_name, is_test_ride, spread},
-    ride::{DISTANCE_MAX, POINTS_MAX},
-};
+use common::features::{FEATURE_COUNT, FEATURES, breed_name, is_test_ride, spread};
 use csv::ByteRecord;
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;

@@ -12,7 +12,7 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
-    features::{FEATURE_COUNT, FEATURES, Feature},
+    features::{FEATURE_COUNT, Feature},
     message::{ModelPromoted, ModelRejected},
     model::{Coefficient, Metrics, Model},
     ride::Counts,

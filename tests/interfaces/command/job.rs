@@ -144,8 +144,8 @@ fn an_unreadable_path_is_refused_with_its_remedy() {
         assert!(text.contains(expected), "{arguments:?}: {expected:?} is missing\n{text}");
     };
     // The helper passes /dev/null as standard input, which ends at once, like an empty pipe.
-    with(&["-"], 1, "nothing came from stdin");
-    with(&["rides.json", "/dev/stdin"], 1, "nothing came from stdin");
+    with(&["-"], 1, "stdin is empty: the pipe ended");
+    with(&["rides.json", "/dev/stdin"], 1, "stdin is empty: the pipe ended");
     with(&["rides.json", "weather"], 1, "weather is a folder: name the files in it");
     with(&["rides.json", "missing.json"], 1, "missing.json: there is no such file");
     with(&["-", "/dev/stdin"], 2, "standard input can be read only once");

@@ -26,7 +26,7 @@ fn a_pipe_is_read_to_its_end() {
 #[test]
 fn a_pipe_without_bytes_is_named() {
     let job = Job::new();
-    for (files, words) in [(&["-"][..], "nothing came from stdin"), (&["-", "/dev/stdin"], "give it once")] {
+    for (files, words) in [(&["-"][..], "stdin is empty"), (&["-", "/dev/stdin"], "give it once")] {
         let mut run = wildrydes();
         run.arg("run").args(files).arg("--weather").arg(&job.weather).arg("--store").arg(job.path("store"));
         let ended = output(&mut run);

@@ -67,7 +67,7 @@ fn features_that_separate_the_rides_are_named_in_the_summary() {
         });
         let (outcome, summary) = run(&rides);
         check_summary(&outcome, &summary);
-        assert!(summary.contains("separate rides with service from those without"), "{feature}:\n{summary}");
+        assert!(summary.contains("separate rides with a service request from those without"), "{feature}:\n{summary}");
     }
 }
 

@@ -294,7 +294,7 @@ async fn dead_letters_with_illegible_names_are_listed_and_dropped() {
     assert_eq!(letters.iter().map(|letter| letter["lossy"] == true).collect::<Vec<_>>(), [true, true, false]);
     let id = letters[1]["id"].as_str().unwrap();
     let text = succeed(fleet.wildrydes().args(["dead", "show", id]));
-    assert!(text.contains("h\u{FFFD}: \u{FFFD}v") && text.contains("no UTF-8"), "{text}");
+    assert!(text.contains("h\u{FFFD}: \u{FFFD}v") && text.contains("not UTF-8"), "{text}");
     assert_eq!(succeed(fleet.wildrydes().args(["dead", "export"])).lines().count(), 3);
     let dropped = json_output(fleet.wildrydes().args(["dead", "drop", "--all", "--yes"]));
     assert_eq!(dropped["dropped"], 3);

@@ -437,7 +437,7 @@ async fn a_worker_waits_for_the_operator_to_make_the_topology() {
         let broker = AmqpBroker::new(BrokerSettings { declare, ..users.settings("merger") });
         let connection = broker.connect("merger").await.unwrap();
         let error = connection.declare().await.unwrap_err().to_string();
-        assert!(error.contains("is not there") && error.contains("wildrydes topology apply"), "{error}");
+        assert!(error.contains("does not exist") && error.contains("wildrydes topology apply"), "{error}");
         connection.close().await;
     }
     let strict = AmqpBroker::new(BrokerSettings { declare: Declare::Always, ..users.settings("merger") });

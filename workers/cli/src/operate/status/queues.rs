@@ -51,8 +51,8 @@ pub(super) async fn read(
     for name in queue::ALL {
         let depth = client.depth(name).await?;
         let mut waiting_for_retry = 0;
-        for rung in 0..retry_delays_of(name).len() {
-            waiting_for_retry += client.depth(&retry_queue(name, rung)).await?.messages;
+        for index in 0..retry_delays_of(name).len() {
+            waiting_for_retry += client.depth(&retry_queue(name, index)).await?.messages;
         }
         let dead = client.depth(&dead_queue(name)).await?.messages;
         let (messages, consumers) = (depth.messages, depth.consumers);

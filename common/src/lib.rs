@@ -27,6 +27,7 @@ pub mod message;
 pub mod object_path;
 pub mod reading;
 pub mod ride;
+pub mod schema;
 pub mod text;
 pub mod weather;
 

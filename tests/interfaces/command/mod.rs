@@ -8,7 +8,10 @@ mod status;
 
 use common::topology::Topology;
 use pipeline_tests::processes::{Input, json_output, output, succeed, wildrydes, worker};
-use std::process::{Command, Output};
+use std::{
+    path::Path,
+    process::{Command, Output},
+};
 
 fn failed(command: &mut Command, code: i32) -> String {
     let Output { status, stdout, stderr } = output(command);
@@ -151,11 +154,31 @@ fn help_shows_examples_and_every_command() {
         &["resume"],
         &["drain"],
         &["doctor"],
+        &["schema"],
     ] {
         let help = succeed(wildrydes().args(command).arg("--help"));
         assert!(help.contains("Examples:"), "{command:?}\n{help}");
     }
     assert!(succeed(wildrydes().args(["completions", "bash"])).contains("dead__subcmd__replay"));
+}
+
+/// The command lists and prints exactly the schemas of the folder `schemas`.
+#[test]
+fn every_schema_is_listed_and_printed() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../schemas");
+    let list = json_output(wildrydes().arg("schema"));
+    let names: Vec<&str> = list.as_array().unwrap().iter().map(|schema| schema["name"].as_str().unwrap()).collect();
+    let mut files: Vec<String> = std::fs::read_dir(&folder)
+        .unwrap()
+        .filter_map(|entry| entry.unwrap().file_name().to_str()?.strip_suffix(".json").map(str::to_owned))
+        .collect();
+    files.sort();
+    assert_eq!(names, files);
+    for name in names {
+        let file = std::fs::read_to_string(folder.join(format!("{name}.json"))).unwrap();
+        assert_eq!(succeed(wildrydes().args(["schema", name])), file, "{name}");
+    }
+    assert!(failed(wildrydes().args(["schema", "ride.v1"]), 2).contains("expected one of batch-split.v1"));
 }
 
 #[test]

@@ -224,6 +224,16 @@ Examples:
   wildrydes bench --rides 200000
   wildrydes bench --broker amqp://guest:guest@127.0.0.1:5672/%2f --runs 5 --json")]
     Bench(Bench),
+    /// List the JSON Schemas of messages and stored documents, or print one
+    #[command(after_help = "\
+Examples:
+  wildrydes schema
+  wildrydes schema ride-batch.v1 > ride-batch.v1.json
+  wildrydes schema --json | jq -r '.[].name'")]
+    Schema {
+        /// The schema to print, such as `score-request.v1`; without it, all names
+        name: Option<String>,
+    },
     /// Print a completion script for a shell
     #[command(after_help = "\
 Examples:

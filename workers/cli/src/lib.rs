@@ -89,6 +89,7 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failed> {
         Command::Up(options) => operate::up(&session, options.serve).await,
         Command::Key(options) => operate::key(&session, &options),
         Command::Config(command) => operate::config(&session, &command),
+        Command::Schema { name } => operate::schema(&session, name.as_deref()),
         Command::Completions { .. } => Ok(()),
     }
 }

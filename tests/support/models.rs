@@ -2,10 +2,7 @@
 
 use common::{
     features::FEATURES,
-    model::{
-        Alias, AliasName, Coefficient, Confusion, Histogram, MODEL_SCHEMA, Metrics, Model, TrainingCounts,
-        TrainingSettings,
-    },
+    model::{Alias, AliasName, Coefficient, Histogram, MODEL_SCHEMA, Metrics, Model, TrainingCounts, TrainingSettings},
 };
 use records::{
     layout,
@@ -15,22 +12,7 @@ use trainer::release::registry::{self, Version};
 
 /// A model with this log-odds at all features 0, and this slope per mile; the other coefficients are 0.
 pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Model {
-    let metrics = Metrics {
-        rides: 0,
-        confusion: Confusion::default(),
-        accuracy: 0.0,
-        precision: None,
-        recall: None,
-        f1: None,
-        roc_auc: None,
-        average_precision: None,
-        log_loss: 0.0,
-        brier: 0.0,
-        brier_decomposition: None,
-        calibration_error: None,
-        roc: Vec::new(),
-        calibration: Vec::new(),
-    };
+    let metrics = Metrics::default();
     let coefficients = FEATURES.iter().map(|feature| {
         let edges: Vec<f64> = (1..10).map(|edge| f64::from(edge) * 10.0).collect();
         let bins = edges.len() + 1;

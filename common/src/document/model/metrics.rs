@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 /// Quality of a model on a set of rides.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Metrics {
     /// Number of rides.
     pub rides: u64,

@@ -219,9 +219,10 @@ pub(crate) fn rides(
             }
             names_read.push(feature.name);
         }
+        let indices: Vec<usize> = columns.iter().filter_map(|feature| Feature::index(feature.name)).collect();
         for (ride, row) in rides.iter_mut().zip(values.chunks(columns.len())) {
-            for (feature, value) in columns.iter().zip(row) {
-                if let Some(slot) = Feature::index(feature.name).and_then(|index| ride.number_mut(index)) {
+            for (index, value) in indices.iter().zip(row) {
+                if let Some(slot) = ride.number_mut(*index) {
                     *slot = Some(*value);
                 }
             }

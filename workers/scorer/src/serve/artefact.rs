@@ -164,28 +164,13 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 pub(crate) mod tests {
     use super::*;
     use common::model::{
-        ALIAS_SCHEMA, AliasName, Coefficient, Confusion, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
+        ALIAS_SCHEMA, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
     };
     use proptest::prelude::*;
     use records::layout;
 
     pub(crate) fn model(model_id: &str) -> Model {
-        let metrics = Metrics {
-            rides: 0,
-            confusion: Confusion::default(),
-            accuracy: 0.0,
-            precision: None,
-            recall: None,
-            f1: None,
-            roc_auc: None,
-            average_precision: None,
-            log_loss: 0.0,
-            brier: 0.0,
-            brier_decomposition: None,
-            calibration_error: None,
-            roc: Vec::new(),
-            calibration: Vec::new(),
-        };
+        let metrics = Metrics::default();
         let coefficient = |(feature, per_unit): (&Feature, f64)| Coefficient {
             feature: feature.name.to_owned(),
             unit: feature.unit.to_owned(),

@@ -145,6 +145,30 @@ pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str
     }
 }
 
+/// Treats an object that cannot be decoded as missing.
+///
+/// # Errors
+/// Fails as the read did, unless it failed permanently.
+pub fn unreadable_as_missing<T>(read: Result<Option<T>, Failure>) -> Result<Option<T>, Failure> {
+    match read {
+        Err(Failure::Permanent { why, .. }) => {
+            tracing::warn!(%why, "an object cannot be read; it will be replaced");
+            Ok(None)
+        }
+        other => other,
+    }
+}
+
+/// Encodes a document as indented JSON with a line end.
+///
+/// # Errors
+/// Fails permanently (`unencodable`) if the value has no form in JSON.
+pub fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
+    let mut json = serde_json::to_vec_pretty(value).map_err(|error| Failure::permanent("unencodable", error))?;
+    json.push(b'\n');
+    Ok(json)
+}
+
 /// Writes an object, replacing an existing one. The new object becomes visible whole or not at all.
 ///
 /// # Errors

@@ -1,9 +1,9 @@
 //! The plan of a run, drawn from the seed before the run.
 
 use super::world::Fault;
+use common::document::Promotion;
 use rand::{RngExt, SeedableRng, rngs::SmallRng};
 use std::{collections::BTreeMap, time::Duration};
-use trainer::document::Promotion;
 
 /// Number of inputs. Seeds share them, so that the undisturbed run of each is needed once.
 pub const INPUTS: u64 = 24;

@@ -6,6 +6,7 @@ use super::{
     world::{Fault, World},
 };
 use bytes::Bytes;
+use common::document::Promotion;
 use common::{
     dataset::Claim,
     envelope,
@@ -30,7 +31,6 @@ use std::{
     sync::{Arc, atomic::Ordering::SeqCst},
     time::Duration,
 };
-use trainer::document::Promotion;
 
 /// A dead letter.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]

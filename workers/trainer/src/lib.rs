@@ -20,7 +20,6 @@
 //! | [`artefact`] | all of these to one artefact; pure |
 //! | [`release`] | breed models, registry, verdict, promotion |
 //! | [`report`] | the page that shows a model; pure |
-//! | [`document`] | the other documents beside a model |
 //! | [`settings`] | the section `[trainer]` |
 //! | [`worker`] | the worker: one message, one training |
 //!
@@ -30,7 +29,6 @@
 
 pub mod artefact;
 pub mod data;
-pub mod document;
 pub mod evaluate;
 pub mod fit;
 pub mod release;

@@ -25,7 +25,7 @@ mod rivals;
 mod style;
 mod words;
 
-use crate::document::{Breeds, DataSummary, DelayedLabelMetrics, Verdict};
+use common::document::{Breeds, DataSummary, DelayedLabelMetrics, Verdict};
 use common::model::Model;
 
 /// The content of a page.

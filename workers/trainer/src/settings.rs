@@ -5,8 +5,8 @@ mod threshold;
 
 pub use threshold::Threshold;
 
-use crate::document::{Metric, Promotion, Rule};
 use common::{
+    document::{Metric, Promotion, Rule},
     features::{FOLDS_MAX, FeatureSet},
     model::{Criterion, TrainingSettings},
 };

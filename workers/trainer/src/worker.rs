@@ -3,7 +3,6 @@
 use crate::{
     artefact::{self, Refusal, TOO_MANY_RIDES},
     data::{Plan, ScoredRides, load},
-    document::{pretty, unreadable_as_missing},
     fit::{Cancel, FitError},
     release::{
         breeds, complete_release, delayed_labels, known_decision,
@@ -16,6 +15,7 @@ use common::{
     message::{DatasetReady, ModelRejected},
     outcome::{Failure, Outgoing, Outputs},
 };
+use records::store::{pretty, unreadable_as_missing};
 use records::{
     layout,
     store::{self, Store},

@@ -4,6 +4,7 @@ use super::{
     dead_letters,
     outcome::{ModelOutcome, Submission},
 };
+use common::document::Verdict;
 use common::{
     dataset::{Claim, Manifest},
     dead_letter::Letter,
@@ -19,7 +20,6 @@ use records::{
 };
 use runtime::client::{Client, ClientError};
 use sha2::{Digest, Sha256};
-use trainer::document::Verdict;
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Option<DatasetReady>, Failure> {

@@ -5,11 +5,11 @@ use crate::{
     arguments::Family,
     session::{Failed, Session},
 };
+use common::document::{Comparison, Verdict};
 use common::model::{Metrics, Model};
 use indicatif::HumanCount;
 use records::{layout, store};
 use serde_json::json;
-use trainer::document::{Comparison, Verdict};
 
 /// Two versions, and what the trainer knows of both.
 struct Difference {

@@ -10,6 +10,7 @@ use crate::{
     session::{Failed, Session},
 };
 use anyhow::anyhow;
+use common::document::Breeds;
 use common::model::{Alias, AliasName};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{HumanBytes, HumanCount};
@@ -22,7 +23,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::PathBuf,
 };
-use trainer::document::Breeds;
 
 /// A version: its family and its id.
 type VersionKey = (String, String);

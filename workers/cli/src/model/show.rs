@@ -9,13 +9,14 @@ use crate::{
     output::legible,
     session::{Failed, Session},
 };
+use common::document::Verdict;
 use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
 use object_store::path::Path;
 use records::{Store, layout, store};
 use serde_json::json;
-use trainer::{document::Verdict, release::registry, report::odds::factor};
+use trainer::{release::registry, report::odds::factor};
 
 /// Number of columns that texts are wrapped to.
 const WIDTH: usize = 96;

@@ -1,11 +1,9 @@
 //! The state of batches, derived from the object store and, for refused batches, from dead letters.
 
-use super::{
-    dead_letters::{DeadLetterSnapshot, Refusal},
-    uploads::Upload,
-};
+use super::dead_letters::{DeadLetterSnapshot, Refusal};
 use common::{
     dataset::{Claim, DatasetFile, Manifest},
+    document::Upload,
     outcome::Failure,
     ride::Counts,
 };

@@ -15,6 +15,7 @@ use crate::{
 use common::{
     coding::Coding,
     dataset::Claim,
+    document::{IdempotencyRecord, Upload},
     message::{BatchContent, Message, RideBatch},
     outcome::Failure,
     reading::Reading,
@@ -24,7 +25,6 @@ use jiff::Timestamp;
 use object_store::{ObjectStore, ObjectStoreExt, WriteMultipart, path::Path};
 use records::{batch_log, layout, store};
 use runtime::host;
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -38,42 +38,11 @@ const ABANDONED_AFTER: Duration = Duration::from_secs(24 * 60 * 60);
 /// How much longer than the deadline of a request an unconfirmed record reserves its id.
 const UNCONFIRMED_MARGIN: Duration = Duration::from_secs(60);
 
-/// The record of an upload, stored as `uploads/<batch_id>.json`: makes the batch known from its confirm on, before a splitter
-/// reads it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub(crate) struct Upload {
-    pub(crate) batch_id: String,
-    pub(crate) sha256: String,
-    pub(crate) bytes: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) source: Option<String>,
-    /// Path of its bytes in the object store.
-    pub(crate) object: String,
-    /// Time of submission, RFC 3339.
-    pub(crate) submitted_at: String,
-    /// Whether the broker has confirmed the batch. Records of earlier versions lack this member and count as confirmed.
-    #[serde(default = "default_confirmed")]
-    pub(crate) confirmed: bool,
-    /// Number of its entry in the batch log. Absent in records of earlier versions, and if a splitter of an earlier version had
-    /// claimed the batch before it was submitted here.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) listed: Option<u64>,
-    /// How to read its bytes.
-    #[serde(flatten)]
-    pub(crate) reading: Reading,
-}
-
-fn default_confirmed() -> bool {
-    true
-}
-
-impl Upload {
-    /// Returns whether the record reserves the id: the broker has confirmed the batch, or may still confirm it.
-    fn reserves(&self, deadline: Duration) -> bool {
-        let within = deadline + UNCONFIRMED_MARGIN;
-        let since = self.submitted_at.parse::<Timestamp>().map(|at| host::now().duration_since(at));
-        self.confirmed || since.is_ok_and(|since| since.unsigned_abs() <= within)
-    }
+/// Returns whether the record reserves the id: the broker has confirmed the batch, or may still confirm it.
+fn reserves(upload: &Upload, deadline: Duration) -> bool {
+    let within = deadline + UNCONFIRMED_MARGIN;
+    let since = upload.submitted_at.parse::<Timestamp>().map(|at| host::now().duration_since(at));
+    upload.confirmed || since.is_ok_and(|since| since.unsigned_abs() <= within)
 }
 
 /// What the request says about a batch.
@@ -88,15 +57,6 @@ pub(crate) struct BatchRequest<'a> {
     pub(crate) coding: Option<Coding>,
     /// Name of the API key, and the idempotency key.
     pub(crate) idempotency: Option<(&'a str, &'a str)>,
-}
-
-/// The record of an idempotency key: the batch that it stands for.
-#[derive(Debug, PartialEq, Serialize, Deserialize)]
-struct IdempotencyRecord {
-    batch_id: String,
-    sha256: String,
-    #[serde(flatten)]
-    reading: Reading,
 }
 
 /// A batch that was accepted.
@@ -248,7 +208,7 @@ async fn store_upload(
     // Submitted, but not read by a splitter yet: there is no claim.
     let before = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?;
     if let Some(before) = &before
-        && before.reserves(app.deadline())
+        && reserves(&before, app.deadline())
         && (before.sha256 != sha256 || before.reading != *reading)
     {
         return Err(id_conflict("was submitted", &batch_id, (&before.sha256, &before.reading), &sha256));
@@ -320,11 +280,11 @@ async fn reserve(app: &App, upload: &Upload) -> Result<Option<Upload>, Problem> 
     let first = store::read_json::<Upload>(&app.store, &record).await.map_err(store_failed)?;
     match first {
         Some(first)
-            if first.sha256 == upload.sha256 && first.reading == upload.reading && first.reserves(app.deadline()) =>
+            if first.sha256 == upload.sha256 && first.reading == upload.reading && reserves(&first, app.deadline()) =>
         {
             Ok(Some(first))
         }
-        Some(first) if first.reserves(app.deadline()) => {
+        Some(first) if reserves(&first, app.deadline()) => {
             let before = (first.sha256.as_str(), &first.reading);
             Err(id_conflict("was submitted", &upload.batch_id, before, &upload.sha256))
         }

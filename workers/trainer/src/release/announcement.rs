@@ -1,12 +1,13 @@
 //! Messages about a release.
 
 use super::registry::{self, Version};
-use crate::document::{BY_HAND_ONLY, Rule, Verdict, unreadable_as_missing};
 use common::{
+    document::{BY_HAND_ONLY, Rule, Verdict},
     message::{ModelPromoted, ModelRejected},
     model::{Alias, AliasName},
     outcome::{Failure, Outgoing},
 };
+use records::store::unreadable_as_missing;
 use records::{
     layout,
     store::{self, Store},

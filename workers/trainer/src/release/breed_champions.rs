@@ -1,12 +1,13 @@
 //! The champions of breeds follow the champion of all rides: breed models are in service only beside the global model of their release.
 
 use super::registry::{self, VersionError};
-use crate::document::{BreedSummary, Breeds, unreadable_as_missing};
 use common::{
+    document::{BreedSummary, Breeds},
     model::{Alias, AliasName, Model},
     outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use records::store::unreadable_as_missing;
 use records::{
     layout,
     store::{self, Store},

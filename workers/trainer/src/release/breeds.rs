@@ -7,7 +7,6 @@
 use crate::{
     artefact::{self, GlobalModel},
     data::{Plan, TrainingData, rows::Rides},
-    document::{BREEDS_SCHEMA, BreedSummary, Breeds, BreedsHeldOut},
     evaluate::{
         bootstrap::{self, Ranking},
         histogram::histograms,
@@ -17,6 +16,7 @@ use crate::{
     select::best,
 };
 use common::{
+    document::{BREEDS_SCHEMA, BreedSummary, Breeds, BreedsHeldOut},
     features::{FEATURE_COUNT, fold},
     model::{Candidate, Model, TrainingCounts},
 };

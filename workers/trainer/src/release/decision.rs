@@ -2,13 +2,13 @@
 
 use crate::{
     data::rows::Rides,
-    document::{BY_HAND_ONLY, CHAMPION_ALREADY, Comparison, Metric, Promotion, Rule, Verdict},
     evaluate::{
         bootstrap::{self, Ranking},
         inference::without_evidence,
     },
     fit::{Cancel, Features, softplus},
 };
+use common::document::{BY_HAND_ONLY, CHAMPION_ALREADY, Comparison, Metric, Promotion, Rule, Verdict};
 use common::model::{Alias, Evidence, Model, logistic};
 
 /// What is known about a challenger before it is compared.

@@ -3,10 +3,11 @@
 use super::registry;
 use crate::{
     data::{DelayedLabel, ScoredRides},
-    document::{DelayedLabelMetrics, pretty},
     evaluate::metrics,
 };
+use common::document::DelayedLabelMetrics;
 use common::{model::Model, outcome::Failure};
+use records::store::pretty;
 use records::{
     layout,
     store::{self, Store},

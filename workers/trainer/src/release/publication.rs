@@ -19,15 +19,16 @@ use super::{
 use crate::{
     artefact::GlobalModel,
     data::{Plan, TrainingData},
-    document::{CHAMPION_ALREADY, Comparison, DataSummary, DelayedLabelMetrics, MetricsFile, Rule, Verdict, pretty},
     fit::Cancel,
     report::Page,
 };
 use common::{
+    document::{CHAMPION_ALREADY, Comparison, DataSummary, DelayedLabelMetrics, MetricsFile, Rule, Verdict},
     model::{Alias, AliasName, Model, TrainedOn},
     outcome::{Failure, Outgoing},
 };
 use futures::{StreamExt, TryStreamExt, stream};
+use records::store::pretty;
 use records::{
     layout,
     store::{self, Store},

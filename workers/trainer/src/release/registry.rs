@@ -15,11 +15,11 @@
 //! that was given up, can set the copy back at any time: readers follow the generations beyond the copy ([`alias`]), and each trainer
 //! repairs the copy at its start and every hour.
 
-use crate::document::unreadable_as_missing;
 use common::{
     model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
     outcome::Failure,
 };
+use records::store::unreadable_as_missing;
 use records::{
     alias, layout,
     store::{self, Store},

@@ -4,7 +4,7 @@ use super::{
     figures::{count, foreign},
     plot::{Axis, Ink, Mark, Plot, Side},
 };
-use crate::document::Coverage;
+use common::document::Coverage;
 use std::collections::BTreeMap;
 
 /// Maximum number of stations with a row of their own.

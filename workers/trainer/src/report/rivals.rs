@@ -8,8 +8,8 @@ use super::{
     plot::{Axis, Ink},
     quality, words,
 };
-use crate::document::{BreedSummary, Breeds, Comparison, Metric};
 use common::{
+    document::{BreedSummary, Breeds, Comparison, Metric},
     features::FeatureSet,
     model::{Evidence, HeldOut, Interval, Quality},
 };

@@ -5,9 +5,9 @@ use crate::{
         Plan, TrainingData,
         rows::{NO_BREED, Rides},
     },
-    document::{BreedSummary, BreedsHeldOut, Comparison, Coverage, Metric},
     fit::Cancel,
 };
+use common::document::{BreedSummary, BreedsHeldOut, Comparison, Coverage, Metric};
 use common::model::{
     BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion, Criterion, Evidence, Gain, HeldOut,
     Histogram, Inference, Interval, LikelihoodRatio, Metrics, Quality, RocPoint, Selection, ThresholdChoice, TrainedOn,

@@ -4,7 +4,6 @@ mod promotion;
 use super::*;
 use crate::{
     data::rows,
-    document::{Metric, MetricsFile, Promotion, Verdict},
     release::{
         publication,
         registry::{self, Version},
@@ -13,6 +12,7 @@ use crate::{
 };
 use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    document::{Metric, MetricsFile, Promotion, Verdict},
     envelope::Properties,
     features::{FEATURES, is_test_ride},
     message::ModelPromoted,

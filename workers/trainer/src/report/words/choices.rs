@@ -1,10 +1,8 @@
 //! The decisions by the threshold, the threshold itself, and the verdict.
 
 use super::finding::{Finding, Tone, evaluation};
-use crate::{
-    document::Verdict,
-    report::figures::{counted, foreign, percent, percent_of, setting, significant},
-};
+use crate::report::figures::{counted, foreign, percent, percent_of, setting, significant};
+use common::document::Verdict;
 use common::model::{Confusion, Criterion, Model};
 
 /// Whether decisions by the threshold are better than always deciding the same.

@@ -4,8 +4,9 @@ use super::{
     quality::chance_of_gaps,
     *,
 };
-use crate::{document::Verdict, report::tests::trained};
+use crate::report::tests::trained;
 use common::{
+    document::Verdict,
     features::FeatureSet,
     model::{CalibrationBin, Confusion, Criterion, Interval, Model, TrainingSettings},
 };

@@ -1,6 +1,6 @@
 //! `models/<model>/<id>/metrics.json`: how good a model is and where its rides came from, without its coefficients.
 
-use common::{
+use crate::{
     dataset::Manifest,
     model::{Metrics, TrainingCounts},
     ride::Counts,

@@ -1,6 +1,6 @@
 //! `models/<model>/<id>/realised.json`: how good a version's scores were.
 
-use common::model::Metrics;
+use crate::model::Metrics;
 use serde::{Deserialize, Serialize};
 
 /// Metrics of a version on rides whose labels arrived after it had scored them.

@@ -1,6 +1,6 @@
 //! `models/<model>/<id>/verdict.json`: whether a model was promoted, and by which rule.
 
-use common::model::Interval;
+use crate::model::Interval;
 use serde::{Deserialize, Serialize};
 
 /// Reason of a verdict on a model that is already the champion.
@@ -82,7 +82,7 @@ pub struct Verdict {
     /// Whether the model became champion.
     pub promoted: bool,
     /// Stable code: `first`, `no_worse`, `always`, `unrivalled`, `champion_already`, or one of those of
-    /// [`common::message::ModelRejected::reason`].
+    /// [`crate::message::ModelRejected::reason`].
     pub reason: String,
     /// For people, with the numbers.
     pub why: String,
@@ -95,7 +95,8 @@ pub struct Verdict {
 }
 
 impl Verdict {
-    pub(crate) fn new(promoted: bool, reason: &str, why: String) -> Self {
+    /// Returns a verdict without comparison and rule.
+    pub fn new(promoted: bool, reason: &str, why: String) -> Self {
         Self { promoted, reason: reason.to_owned(), why, comparison: None, rule: None }
     }
 }

@@ -1,6 +1,6 @@
 //! `models/<model>/<id>/breeds.json`: the breed models of a release.
 
-use common::model::{Candidate, Interval};
+use crate::model::{Candidate, Interval};
 use serde::{Deserialize, Serialize};
 
 /// Name of the schema of [`Breeds`].
@@ -43,7 +43,7 @@ pub struct BreedsHeldOut {
 /// The model of one breed.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct BreedSummary {
-    /// Name, normalised by [`common::features::breed_name`].
+    /// Name, normalised by [`crate::features::breed_name`].
     pub breed: String,
     /// Model family.
     pub model: String,

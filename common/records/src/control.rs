@@ -6,6 +6,7 @@ use crate::{
 };
 use common::{message::WorkerControl, outcome::Failure, waiting::Waiting};
 use jiff::{SignedDuration, Timestamp};
+use serde::Serialize;
 
 /// Period in which a record counts after its cause last occurred. A message waits for at most 2 minutes before its next
 /// attempt; a killed process leaves its record.
@@ -24,8 +25,20 @@ pub async fn read(store: &Store, worker: &str) -> Result<Option<WorkerControl>, 
 /// # Errors
 /// Fails if the store cannot be written.
 pub async fn write(store: &Store, control: &WorkerControl) -> Result<(), Failure> {
-    let json = serde_json::to_vec_pretty(control).map_err(|error| Failure::permanent("unencodable", error))?;
-    store::write(store, &layout::control(&control.worker), json).await
+    write_document(store, &layout::control(&control.worker), control).await
+}
+
+/// Removes the record whether a worker is paused.
+///
+/// # Errors
+/// Fails if the store cannot be written.
+pub async fn remove(store: &Store, worker: &str) -> Result<(), Failure> {
+    store::remove(store, &layout::control(worker)).await
+}
+
+async fn write_document(store: &Store, path: &str, document: &impl Serialize) -> Result<(), Failure> {
+    let json = serde_json::to_vec_pretty(document).map_err(|error| Failure::permanent("unencodable", error))?;
+    store::write(store, path, json).await
 }
 
 /// Returns the last recorded wait of a worker, however old; `None` if it waits for nothing.
@@ -42,6 +55,18 @@ pub async fn last_wait(store: &Store, worker: &str) -> Result<Option<Waiting>, F
 /// Fails if the store cannot be read.
 pub async fn wait(store: &Store, worker: &str, now: Timestamp) -> Result<Option<Waiting>, Failure> {
     Ok(last_wait(store, worker).await?.filter(|waiting| counts(waiting, now)))
+}
+
+/// Records what a worker waits for; `None` if it waits for nothing any more.
+///
+/// # Errors
+/// Fails if the store cannot be written.
+pub async fn write_wait(store: &Store, worker: &str, waiting: Option<&Waiting>) -> Result<(), Failure> {
+    let path = layout::waiting(worker);
+    match waiting {
+        Some(waiting) => write_document(store, &path, waiting).await,
+        None => store::remove(store, &path).await,
+    }
 }
 
 fn counts(waiting: &Waiting, now: Timestamp) -> bool {

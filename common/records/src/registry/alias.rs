@@ -1,113 +1,107 @@
-//! The registry: versions of a model, which never change, and their aliases `champion` and `challenger`, which do.
+//! Aliases: which version is the champion, and which the challenger.
 //!
-//! ```text
-//! models/<model>/champion/0000000001.json   the first champion; never changes
-//! models/<model>/champion/0000000002.json   the second, …
-//! models/<model>/champion.json              a copy of the newest generation, which scorers read
-//! ```
+//! Each generation of an alias lists the [`HISTORY_MAX`] before it; the bound keeps the copy that scorers read every
+//! second small.
 //!
-//! Each generation lists the [`HISTORY_MAX`] before it; the bound keeps the object that scorers read every second small.
-//!
-//! Not every object store can replace an object conditionally, but all can create one on condition that it does not exist. So each
-//! generation is an object of its own: of several writers at once, one creates the next generation and the others start again. Then the
-//! writer overwrites the copy and looks for a newer generation once more, so that the slower of two writers repairs its own stale write.
-//! A trainer that dies in between leaves its message unacknowledged, and the next delivery repeats the work. A late write, by a trainer
-//! that was given up, can set the copy back at any time: readers follow the generations beyond the copy ([`alias`]), and each trainer
+//! Not every object store can replace an object conditionally, but all can create one on condition that it does not
+//! exist. So each generation is an object of its own: of several writers at once, one creates the next generation and
+//! the others start again. Then the writer overwrites the copy and looks for a newer generation once more, so that the
+//! slower of two writers repairs its own stale write. A trainer that dies in between leaves its message unacknowledged,
+//! and the next delivery repeats the work. A late write, by a trainer that was given up, can set the copy back at any
+//! time: readers start at the generation that the copy names and follow the later ones to the last, and each trainer
 //! repairs the copy at its start and every hour.
 
+use super::version::Version;
+use crate::{
+    layout,
+    store::{self, Store, unreadable_as_missing},
+};
 use common::{
-    model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
+    model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Past},
     outcome::Failure,
 };
-use records::store::unreadable_as_missing;
-use records::{
-    alias, layout,
-    store::{self, Store},
-};
-use runtime::host;
-use sha2::{Digest, Sha256};
+use jiff::Timestamp;
 
-/// Why a version cannot be used.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum VersionError {
-    /// The artefact does not exist.
-    #[error("there is no version {model_id} of {model}: `wildrydes model list` lists the versions")]
-    Missing {
-        /// Model family.
-        model: String,
-        /// The requested version.
-        model_id: String,
-    },
-    /// The artefact cannot be decoded, or belongs to another version.
-    #[error("{path} cannot be used: {why}")]
-    Broken {
-        /// Path of the artefact.
-        path: String,
-        /// For people.
-        why: String,
-    },
+/// Who changes an alias, when, and why.
+#[derive(Debug, Clone, Copy)]
+pub struct Change<'a> {
+    /// A worker and its version, or a person.
+    pub by: &'a str,
+    /// The time of the change.
+    pub at: Timestamp,
+    /// The reason, in words.
+    pub why: &'a str,
 }
 
-/// A version whose artefact exists.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
-    /// Model family.
-    pub model: String,
-    /// The version.
-    pub model_id: String,
-    /// SHA-256 of the artefact's bytes.
-    pub sha256: String,
-}
-
-/// Reads a version with its artefact; the inner error says why it cannot be used.
+/// Returns what the alias `name` of `model` points to: its highest generation, even where the copy is out of date.
+/// `None` if the alias does not exist.
 ///
 /// # Errors
-/// Fails if the store cannot be reached.
-pub async fn version(
-    store: &Store,
-    model: &str,
-    model_id: &str,
-) -> Result<Result<(Version, Model), VersionError>, Failure> {
-    let path = layout::model(model, model_id);
-    let Some(bytes) = store::read(store, &path).await? else {
-        return Ok(Err(VersionError::Missing { model: model.to_owned(), model_id: model_id.to_owned() }));
-    };
-    let broken = |why: String| Ok(Err(VersionError::Broken { path: path.clone(), why }));
-    let artefact: Model = match serde_json::from_slice(&bytes) {
-        Ok(artefact) => artefact,
-        Err(error) => return broken(error.to_string()),
-    };
-    if (artefact.model.as_str(), artefact.model_id.as_str()) != (model, model_id) {
-        return broken(format!("it is {}/{}", artefact.model, artefact.model_id));
+/// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if neither the copy nor any
+/// generation can be decoded.
+pub async fn read_alias(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+    match store::read_json(store, &layout::alias(model, name)).await {
+        Err(broken @ Failure::Permanent { .. }) => match newest(store, model, name, None).await? {
+            None => Err(broken),
+            newest => Ok(newest),
+        },
+        known => newest(store, model, name, known?).await,
     }
-    let sha256 = hex::encode(Sha256::digest(&bytes));
-    Ok(Ok((Version { model: model.to_owned(), model_id: model_id.to_owned(), sha256 }, artefact)))
 }
 
-/// Reads an alias as [`alias::current`] does, but treats one that cannot be decoded as missing, with a warning: the next write replaces
+/// Like [`read_alias`], but treats an alias that cannot be decoded as missing, with a warning: the next write replaces
 /// it.
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
-pub async fn current(store: &Store, model: &str, alias: AliasName) -> Result<Option<Alias>, Failure> {
-    unreadable_as_missing(alias::current(store, model, alias).await)
+pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+    unreadable_as_missing(read_alias(store, model, name).await)
 }
 
-/// Points the alias to `version` if it is still `current`, which [`current`] returned; `None` if another writer changed it meanwhile.
+/// Like [`read_alias`], but returns `None` without reading generations if the copy is missing. Scorers use it: they often
+/// ask for a breed that has no model, and one read then suffices.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if the copy cannot be decoded.
+pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+    let Some(known) = store::read_json::<Alias>(store, &layout::alias(model, name)).await? else { return Ok(None) };
+    newest(store, model, name, Some(known)).await
+}
+
+/// Returns the highest generation from `known` on; `known` itself if none follows it. Skips a generation that cannot be
+/// decoded, with a warning; its number stays taken.
+async fn newest(
+    store: &Store,
+    model: &str,
+    name: AliasName,
+    mut known: Option<Alias>,
+) -> Result<Option<Alias>, Failure> {
+    let mut next = known.as_ref().map_or(0, |alias: &Alias| alias.generation) + 1;
+    loop {
+        match store::read_json(store, &layout::alias_generation(model, name, next)).await {
+            Ok(None) => return Ok(known),
+            Err(Failure::Permanent { why, .. }) => tracing::warn!(%why, "a generation of an alias cannot be read"),
+            read => known = read?,
+        }
+        next += 1;
+    }
+}
+
+/// Points the alias to `version` if it is still `current`, which [`current`] returned; `None` if another writer changed
+/// it meanwhile.
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
 pub async fn set_alias_after(
     store: &Store,
-    alias: AliasName,
+    name: AliasName,
     current: Option<Alias>,
     version: &Version,
-    by: &str,
-    why: &str,
+    change: Change<'_>,
 ) -> Result<Option<Alias>, Failure> {
-    let mut next = successor(alias, current, version, by, why);
+    let mut next = successor(name, current, version, change);
     loop {
-        let path = layout::alias_generation(&next.model, alias, next.generation);
+        let path = layout::alias_generation(&next.model, name, next.generation);
         if store::create(store, &path, encode(&next)?).await? {
             return publish(store, next).await.map(Some);
         }
@@ -125,25 +119,24 @@ pub async fn set_alias_after(
 /// Fails if the store cannot be reached.
 pub async fn set_alias(
     store: &Store,
-    alias: AliasName,
+    name: AliasName,
     version: &Version,
-    by: &str,
-    why: &str,
+    change: Change<'_>,
 ) -> Result<Alias, Failure> {
     loop {
-        let current = current(store, &version.model, alias).await?;
+        let current = current(store, &version.model, name).await?;
         if let Some(current) = &current
             && current.model_id == version.model_id
         {
             return publish(store, current.clone()).await;
         }
-        if let Some(alias) = set_alias_after(store, alias, current, version, by, why).await? {
+        if let Some(alias) = set_alias_after(store, name, current, version, change).await? {
             return Ok(alias);
         }
     }
 }
 
-fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &str, why: &str) -> Alias {
+fn successor(name: AliasName, current: Option<Alias>, version: &Version, change: Change<'_>) -> Alias {
     let (mut history, mut generation) = (Vec::new(), 1);
     if let Some(Alias { model_id, sha256, by, at, why, history: before, generation: last, .. }) = current {
         (history, generation) = (before, last.saturating_add(1));
@@ -157,9 +150,9 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &st
         model_id: version.model_id.clone(),
         object: layout::model(&version.model, &version.model_id),
         sha256: version.sha256.clone(),
-        by: by.to_owned(),
-        at: host::now().to_string(),
-        why: why.to_owned(),
+        by: change.by.to_owned(),
+        at: change.at.to_string(),
+        why: change.why.to_owned(),
         generation,
         history,
     }
@@ -176,7 +169,7 @@ pub async fn publish(store: &Store, mut alias: Alias) -> Result<Alias, Failure> 
         if store::read(store, &path).await?.as_deref() != Some(body.as_slice()) {
             store::write(store, &path, body).await?;
         }
-        let newest = alias::newest(store, &alias.model.clone(), alias.alias, Some(alias.clone())).await?;
+        let newest = newest(store, &alias.model.clone(), alias.alias, Some(alias.clone())).await?;
         match newest.filter(|newest| *newest != alias) {
             Some(newest) => alias = newest,
             None => return Ok(alias),
@@ -191,8 +184,12 @@ fn encode(alias: &Alias) -> Result<Vec<u8>, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use object_store::{ObjectStoreExt, memory::InMemory};
+    use object_store::memory::InMemory;
     use std::sync::Arc;
+
+    fn change<'a>(by: &'a str, why: &'a str) -> Change<'a> {
+        Change { by, at: Timestamp::UNIX_EPOCH, why }
+    }
 
     fn version(model_id: &str) -> Version {
         Version { model: "m".to_owned(), model_id: model_id.to_owned(), sha256: "0".repeat(64) }
@@ -202,8 +199,8 @@ mod tests {
     async fn the_slower_of_two_writers_repairs_its_stale_write() {
         let store: Store = Arc::new(InMemory::new());
         let champion = AliasName::Champion;
-        let first = set_alias_after(&store, champion, None, &version("a"), "me", "first").await.unwrap().unwrap();
-        let second = set_alias_after(&store, champion, Some(first.clone()), &version("b"), "you", "better")
+        let first = set_alias_after(&store, champion, None, &version("a"), change("me", "first")).await.unwrap().unwrap();
+        let second = set_alias_after(&store, champion, Some(first.clone()), &version("b"), change("you", "better"))
             .await
             .unwrap()
             .unwrap();
@@ -222,11 +219,11 @@ mod tests {
     async fn an_alias_changes_only_if_nobody_else_changed_it() {
         let store: Store = Arc::new(InMemory::new());
         let challenger = AliasName::Challenger;
-        assert!(set_alias_after(&store, challenger, None, &version("a"), "me", "").await.unwrap().is_some());
-        assert_eq!(set_alias_after(&store, challenger, None, &version("b"), "you", "").await.unwrap(), None);
-        let named = set_alias(&store, challenger, &version("b"), "you", "").await.unwrap();
+        assert!(set_alias_after(&store, challenger, None, &version("a"), change("me", "")).await.unwrap().is_some());
+        assert_eq!(set_alias_after(&store, challenger, None, &version("b"), change("you", "")).await.unwrap(), None);
+        let named = set_alias(&store, challenger, &version("b"), change("you", "")).await.unwrap();
         assert_eq!((named.model_id.as_str(), named.generation), ("b", 2));
-        assert_eq!(set_alias(&store, challenger, &version("b"), "me", "").await.unwrap().generation, 2);
+        assert_eq!(set_alias(&store, challenger, &version("b"), change("me", "")).await.unwrap().generation, 2);
         assert_eq!(current(&store, "m", AliasName::Champion).await.unwrap(), None);
     }
 
@@ -236,8 +233,8 @@ mod tests {
         let store: Store = Arc::new(InMemory::new());
         let champion = AliasName::Champion;
         let changes = HISTORY_MAX as u64 + 20;
-        for change in 1..=changes {
-            set_alias(&store, champion, &version(&change.to_string()), "me", "").await.unwrap();
+        for number in 1..=changes {
+            set_alias(&store, champion, &version(&number.to_string()), change("me", "")).await.unwrap();
         }
         let alias = current(&store, "m", champion).await.unwrap().unwrap();
         assert_eq!((alias.generation, alias.history.len()), (changes, HISTORY_MAX));
@@ -256,10 +253,10 @@ mod tests {
         let champion = AliasName::Champion;
         for (broken, id, generation) in [(1, "a", 2), (3, "b", 4)] {
             store::write(&store, &layout::alias_generation("m", champion, broken), "").await.unwrap();
-            let named = set_alias(&store, champion, &version(id), "me", "").await.unwrap();
+            let named = set_alias(&store, champion, &version(id), change("me", "")).await.unwrap();
             assert_eq!((named.model_id.as_str(), named.generation), (id, generation));
             assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named.clone()));
-            store.delete(&object_store::path::Path::from(layout::champion("m"))).await.unwrap();
+            store::remove(&store, &layout::champion("m")).await.unwrap();
             assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the alias");
         }
     }

@@ -1,0 +1,175 @@
+//! Versions: artefacts, and the folders that hold them.
+
+use crate::{
+    layout,
+    store::{self, Folder, Store},
+};
+use common::{
+    model::{Alias, Model},
+    outcome::Failure,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use sha2::{Digest, Sha256};
+use std::collections::BTreeMap;
+
+/// Maximum number of artefacts that are looked for at the same time.
+const LOOKS_AT_ONCE: usize = 16;
+
+/// A version: its model family and its id.
+pub type VersionKey = (String, String);
+
+/// Why a version cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum VersionError {
+    /// The artefact does not exist.
+    #[error("there is no version {model_id} of {model}: `wildrydes model list` lists the versions")]
+    Missing {
+        /// Model family.
+        model: String,
+        /// The requested version.
+        model_id: String,
+    },
+    /// The artefact cannot be decoded, or is not the expected one.
+    #[error("{path} cannot be used: {why}")]
+    Broken {
+        /// Path of the artefact.
+        path: String,
+        /// For people.
+        why: String,
+    },
+}
+
+/// A version whose artefact exists.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Version {
+    /// Model family.
+    pub model: String,
+    /// The version.
+    pub model_id: String,
+    /// SHA-256 of the artefact's bytes.
+    pub sha256: String,
+}
+
+/// Returns the names of all model families, sorted.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn families(store: &Store) -> Result<Vec<String>, Failure> {
+    store::folders(store, layout::MODELS).await
+}
+
+/// Returns the ids of a family's versions, sorted: the folders that have an artefact. A refused training and an
+/// interrupted removal leave folders without one.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn versions(store: &Store, model: &str) -> Result<Vec<String>, Failure> {
+    let ids = store::folders(store, &layout::model_family(model)).await?;
+    let complete = stream::iter(ids)
+        .map(|id| async move { Ok(store::exists(store, &layout::model(model, &id)).await?.then_some(id)) });
+    complete.buffered(LOOKS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
+}
+
+/// Reads a version with its artefact; the inner error says why it cannot be used.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn version(
+    store: &Store,
+    model: &str,
+    model_id: &str,
+) -> Result<Result<(Version, Model), VersionError>, Failure> {
+    let path = layout::model(model, model_id);
+    Ok(match store::read(store, &path).await? {
+        Some(bytes) => decode(&path, &bytes, model, model_id),
+        None => Err(missing(model, model_id)),
+    })
+}
+
+/// Reads the artefact that an alias names; the inner error says why it cannot be used.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn named_model(store: &Store, alias: &Alias) -> Result<Result<Model, VersionError>, Failure> {
+    let path = &alias.object;
+    if !layout::is_below(layout::MODELS, path) {
+        let why = format!("expected a path below {}/", layout::MODELS);
+        return Ok(Err(VersionError::Broken { path: path.clone(), why }));
+    }
+    Ok(match store::read(store, path).await? {
+        Some(bytes) => decode_named(&bytes, alias),
+        None => Err(missing(&alias.model, &alias.model_id)),
+    })
+}
+
+/// Decodes an artefact and checks that it is the one that the alias names, to the byte.
+///
+/// # Errors
+/// Fails with [`VersionError::Broken`] if it is not.
+pub fn decode_named(artefact: &[u8], alias: &Alias) -> Result<Model, VersionError> {
+    let (Version { sha256, .. }, model) = decode(&alias.object, artefact, &alias.model, &alias.model_id)?;
+    if sha256 != alias.sha256 {
+        let why = format!("its SHA-256 is {sha256}; the alias names {}", alias.sha256);
+        return Err(VersionError::Broken { path: alias.object.clone(), why });
+    }
+    Ok(model)
+}
+
+fn missing(model: &str, model_id: &str) -> VersionError {
+    VersionError::Missing { model: model.to_owned(), model_id: model_id.to_owned() }
+}
+
+fn decode(path: &str, bytes: &[u8], model: &str, model_id: &str) -> Result<(Version, Model), VersionError> {
+    let broken = |why: String| VersionError::Broken { path: path.to_owned(), why };
+    let artefact: Model = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
+    if (artefact.model.as_str(), artefact.model_id.as_str()) != (model, model_id) {
+        return Err(broken(format!("it is {}/{}, not {model}/{model_id}", artefact.model, artefact.model_id)));
+    }
+    Ok((of(&artefact, bytes), artefact))
+}
+
+fn of(Model { model, model_id, .. }: &Model, bytes: &[u8]) -> Version {
+    Version { model: model.clone(), model_id: model_id.clone(), sha256: hex::encode(Sha256::digest(bytes)) }
+}
+
+/// Writes an artefact unless it exists: an alias records the SHA-256 of its artefact, so the bytes must never change,
+/// not even to those that a newer trainer would write. An artefact that cannot be decoded never had an alias, and is
+/// replaced.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn write_artefact(store: &Store, model: &Model) -> Result<Version, Failure> {
+    let path = layout::model(&model.model, &model.model_id);
+    loop {
+        if let Ok((version, _)) = version(store, &model.model, &model.model_id).await? {
+            return Ok(version);
+        }
+        let bytes = store::pretty(model)?;
+        if store::create(store, &path, bytes.clone()).await? {
+            return Ok(of(model, &bytes));
+        }
+        if version(store, &model.model, &model.model_id).await?.is_err() {
+            store::write(store, &path, bytes).await?;
+        }
+    }
+}
+
+/// Lists the folders of all versions of all families, with an artefact or without.
+///
+/// # Errors
+/// Fails if the store cannot be reached.
+pub async fn version_folders(store: &Store) -> Result<BTreeMap<VersionKey, Folder>, Failure> {
+    let folders = store::by_folder::<3>(store, layout::MODELS).await?;
+    let of_versions = folders.into_iter().filter(|([_, _, id], _)| !layout::is_alias(id));
+    Ok(of_versions.map(|([_, model, id], folder)| ((model, id), folder)).collect())
+}
+
+/// Removes versions, all artefacts before everything else: a folder without one is not a version.
+///
+/// # Errors
+/// Fails if the store cannot be reached; some objects may be removed.
+pub async fn remove_versions(store: &Store, versions: &BTreeMap<VersionKey, Folder>) -> Result<(), Failure> {
+    let artefacts = versions.keys().map(|(model, id)| layout::model(model, id));
+    store::remove_each(store, artefacts).await?;
+    store::remove_each(store, versions.values().flat_map(|folder| folder.objects.iter().cloned())).await.map(drop)
+}

@@ -1,31 +1,19 @@
-//! Messages about a release.
+//! Decisions that were made before.
 
-use super::registry::{self, Version};
 use common::{
     document::{BY_HAND_ONLY, Rule, Verdict},
-    message::{ModelPromoted, ModelRejected},
-    model::{Alias, AliasName},
+    message::ModelRejected,
+    model::AliasName,
     outcome::{Failure, Outgoing},
 };
-use records::store::unreadable_as_missing;
 use records::{
     layout,
-    store::{self, Store},
+    registry::{self, Version, announcement},
+    store::{Store, unreadable_as_missing},
 };
 
-/// Returns the message that announces a champion.
-pub fn announcement(champion: &Alias) -> ModelPromoted {
-    ModelPromoted {
-        model: champion.model.clone(),
-        model_id: champion.model_id.clone(),
-        object: champion.object.clone(),
-        previous_model_id: champion.history.last().map(|past| past.model_id.clone()),
-        why: Some(champion.why.clone()),
-    }
-}
-
 /// Returns the message that announces a rejected version.
-pub(crate) fn rejection(version: &Version, verdict: &Verdict) -> ModelRejected {
+pub(super) fn rejection(version: &Version, verdict: &Verdict) -> ModelRejected {
     ModelRejected {
         model: version.model.clone(),
         model_id: version.model_id.clone(),
@@ -33,11 +21,6 @@ pub(crate) fn rejection(version: &Version, verdict: &Verdict) -> ModelRejected {
         why: verdict.why.clone(),
         object: Some(layout::model(&version.model, &version.model_id)),
     }
-}
-
-/// Reads the verdict on a version; `None` if there is none or it cannot be decoded.
-pub(crate) async fn read_verdict(store: &Store, model: &str, model_id: &str) -> Result<Option<Verdict>, Failure> {
-    unreadable_as_missing(store::read_json(store, &layout::verdict(model, model_id)).await)
 }
 
 /// Returns the messages about a version that was judged before: the present champion, or the rejection. `None` if the version has to be
@@ -48,7 +31,7 @@ pub(crate) async fn known_decision(
     model_id: &str,
     rule: Rule,
 ) -> Result<Option<Vec<Outgoing>>, Failure> {
-    let verdict = read_verdict(store, model, model_id).await?;
+    let verdict = unreadable_as_missing(registry::read::<Verdict>(store, model, model_id).await)?;
     let champion = registry::current(store, model, AliasName::Champion).await?;
     let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
     let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));

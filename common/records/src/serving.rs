@@ -54,7 +54,8 @@ pub fn since(days: i64, now: Timestamp) -> String {
 /// Fails with an outage if the store cannot be read.
 pub async fn read(store: &Store, model: &str, model_id: &str, since: Option<&str>) -> Result<Tally, Failure> {
     let listed = store::list(store, &layout::served_by(model, model_id)).await?;
-    let is_in_period = |path: &str| VersionDay::of(path).is_some_and(|day| since.is_none_or(|since| *day.date >= *since));
+    let is_in_period =
+        |path: &str| VersionDay::of(path).is_some_and(|day| since.is_none_or(|since| *day.date >= *since));
     let paths = listed.into_iter().map(|object| object.path);
     let mut paths: Vec<String> = paths.filter(|path| path.ends_with(".json") && is_in_period(path)).collect();
     paths.sort();

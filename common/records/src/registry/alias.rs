@@ -199,7 +199,8 @@ mod tests {
     async fn the_slower_of_two_writers_repairs_its_stale_write() {
         let store: Store = Arc::new(InMemory::new());
         let champion = AliasName::Champion;
-        let first = set_alias_after(&store, champion, None, &version("a"), change("me", "first")).await.unwrap().unwrap();
+        let first =
+            set_alias_after(&store, champion, None, &version("a"), change("me", "first")).await.unwrap().unwrap();
         let second = set_alias_after(&store, champion, Some(first.clone()), &version("b"), change("you", "better"))
             .await
             .unwrap()

@@ -69,7 +69,8 @@ pub async fn promote_breed_models(
             }
             let Some(chunk) = chunk else { return Ok(promotion) };
             let (champion_id, change) = (&champion.model_id, Change { by: &champion.by, at, why: &why });
-            let promoting = stream::iter(0..chunk.len()).map(|index| promote(store, champion_id, change, &chunk[index]));
+            let promoting =
+                stream::iter(0..chunk.len()).map(|index| promote(store, champion_id, change, &chunk[index]));
             let results: Vec<Result<Alias, VersionError>> = promoting.buffered(BREEDS_AT_ONCE).try_collect().await?;
             for (BreedSummary { breed, .. }, result) in chunk.iter().zip(results) {
                 match result {

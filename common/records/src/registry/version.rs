@@ -173,3 +173,96 @@ pub async fn remove_versions(store: &Store, versions: &BTreeMap<VersionKey, Fold
     store::remove_each(store, artefacts).await?;
     store::remove_each(store, versions.values().flat_map(|folder| folder.objects.iter().cloned())).await.map(drop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use common::{
+        message::ModelRejected,
+        model::{AliasName, Model},
+    };
+    use jiff::Timestamp;
+    use object_store::memory::InMemory;
+    use std::sync::Arc;
+
+    fn model(model_id: &str) -> Model {
+        let example = include_str!("../../../../schemas/examples/model.v1.ok-minimal.json");
+        Model { model: "m".to_owned(), model_id: model_id.to_owned(), ..serde_json::from_str(example).unwrap() }
+    }
+
+    fn why<T>(read: Result<T, VersionError>) -> String {
+        read.map(drop).unwrap_err().to_string()
+    }
+
+    /// An artefact is written once; only one that cannot be decoded is replaced.
+    #[tokio::test]
+    async fn an_artefact_never_changes() {
+        let store: Store = Arc::new(InMemory::new());
+        let path = layout::model("m", "a");
+        store::write(&store, &path, "{").await.unwrap();
+        assert!(why(version(&store, "m", "a").await.unwrap()).starts_with("models/m/a/model.json cannot be used: EOF"));
+        let written = write_artefact(&store, &model("a")).await.unwrap();
+        let bytes = store::read(&store, &path).await.unwrap();
+        let other = Model { trainer: "other".to_owned(), ..model("a") };
+        assert_eq!(write_artefact(&store, &other).await.unwrap(), written);
+        assert_eq!(store::read(&store, &path).await.unwrap(), bytes);
+        assert_eq!(store::sha256(&store, &path).await.unwrap(), Some(written.sha256.clone()));
+        assert_eq!(version(&store, "m", "a").await.unwrap().unwrap(), (written, model("a")));
+        store::write(&store, &layout::model("m", "b"), store::pretty(&model("a")).unwrap()).await.unwrap();
+        assert_eq!(
+            why(version(&store, "m", "b").await.unwrap()),
+            "models/m/b/model.json cannot be used: it is m/a, not m/b"
+        );
+        assert!(why(version(&store, "m", "c").await.unwrap()).starts_with("there is no version c of m"));
+    }
+
+    /// An alias names one artefact, to the byte, below the folder of models.
+    #[tokio::test]
+    async fn only_the_artefact_that_an_alias_names_is_read_for_it() {
+        let store: Store = Arc::new(InMemory::new());
+        let version = write_artefact(&store, &model("a")).await.unwrap();
+        let change = crate::registry::Change { by: "me", at: Timestamp::UNIX_EPOCH, why: "" };
+        let alias = crate::registry::set_alias(&store, AliasName::Champion, &version, change).await.unwrap();
+        assert_eq!(named_model(&store, &alias).await.unwrap(), Ok(model("a")));
+        let bytes = store::read(&store, &alias.object).await.unwrap().unwrap();
+        assert_eq!(decode_named(&bytes, &alias), Ok(model("a")));
+        for (broken, expected) in [
+            (Alias { sha256: String::new(), ..alias.clone() }, "its SHA-256 is"),
+            (Alias { model_id: "b".to_owned(), ..alias.clone() }, "it is m/a, not m/b"),
+            (Alias { object: "raw/model.json".to_owned(), ..alias.clone() }, "expected a path below models/"),
+            (Alias { object: "models/m/b/model.json".to_owned(), ..alias.clone() }, "there is no version a of m"),
+        ] {
+            let why = why(named_model(&store, &broken).await.unwrap());
+            assert!(why.contains(expected), "{why}");
+        }
+        store::write(&store, &alias.object, [&bytes[..], b" "].concat()).await.unwrap();
+        assert!(why(named_model(&store, &alias).await.unwrap()).contains("its SHA-256 is"), "one more blank");
+    }
+
+    /// A version has an artefact. A refused training is none, but its folder can be removed.
+    #[tokio::test]
+    async fn versions_are_the_folders_with_an_artefact() {
+        let store: Store = Arc::new(InMemory::new());
+        for model_id in ["a", "c"] {
+            let version = write_artefact(&store, &model(model_id)).await.unwrap();
+            let change = crate::registry::Change { by: "me", at: Timestamp::UNIX_EPOCH, why: "" };
+            crate::registry::set_alias(&store, AliasName::Challenger, &version, change).await.unwrap();
+        }
+        let example = include_str!("../../../../schemas/examples/model-rejected.v1.ok.json");
+        let refused: ModelRejected = serde_json::from_str(example).unwrap();
+        crate::registry::write(&store, "m", "b", &refused).await.unwrap();
+        assert_eq!(crate::registry::read(&store, "m", "b").await.unwrap(), Some(refused));
+        assert_eq!(
+            (families(&store).await.unwrap(), versions(&store, "m").await.unwrap()),
+            (vec!["m".to_owned()], vec!["a".to_owned(), "c".to_owned()])
+        );
+        let mut folders = version_folders(&store).await.unwrap();
+        let key = |model_id: &str| ("m".to_owned(), model_id.to_owned());
+        assert!(folders.keys().eq(&[key("a"), key("b"), key("c")]));
+        folders.remove(&key("c"));
+        remove_versions(&store, &folders).await.unwrap();
+        let left: Vec<String> =
+            version_folders(&store).await.unwrap().into_keys().map(|(_, model_id)| model_id).collect();
+        assert_eq!(left, ["c"]);
+    }
+}

@@ -130,10 +130,8 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     };
     let browsed = browsing.await;
     if let Some(store) = store {
-        let kinds: [(_, fn(&str) -> String, _); 2] = [
-            (layout::DATASET, layout::manifest, MANIFEST_SCHEMA),
-            (layout::MODELS, layout::champion, ALIAS_SCHEMA),
-        ];
+        let kinds: [(_, fn(&str) -> String, _); 2] =
+            [(layout::DATASET, layout::manifest, MANIFEST_SCHEMA), (layout::MODELS, layout::champion, ALIAS_SCHEMA)];
         for (prefix, path, schema) in kinds {
             let mut read = 0;
             for path in store::folders(store, prefix).await.unwrap_or_default().iter().map(|name| path(name)) {

@@ -133,8 +133,8 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
         let kinds: [(_, fn(&str) -> String, _); 2] =
             [(layout::DATASET, layout::manifest, MANIFEST_SCHEMA), (layout::MODELS, layout::champion, ALIAS_SCHEMA)];
         for (prefix, path, schema) in kinds {
-            let mut read = 0;
-            for path in store::folders(store, prefix).await.unwrap_or_default().iter().map(|name| path(name)) {
+            let folders = store::folders(store, prefix).await.unwrap_or_default();
+            for path in folders.iter().take(SAMPLE_MAX).map(|name| path(name)) {
                 let document = match store::read_json::<Value>(store, &path).await {
                     Ok(None) => continue,
                     read => read.ok().flatten(),
@@ -143,10 +143,6 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
                 inspected += 1;
                 if version != schema {
                     *unknown.entry(format!("{version} in {path}")).or_default() += 1;
-                }
-                read += 1;
-                if read == SAMPLE_MAX {
-                    break;
                 }
             }
         }

@@ -6,7 +6,6 @@ use crate::{
 };
 use common::{message::WorkerControl, outcome::Failure, waiting::Waiting};
 use jiff::{SignedDuration, Timestamp};
-use serde::Serialize;
 
 /// Period in which a record counts after its cause last occurred. A message waits for at most 2 minutes before its next
 /// attempt; a killed process leaves its record.
@@ -25,7 +24,7 @@ pub async fn read(store: &Store, worker: &str) -> Result<Option<WorkerControl>, 
 /// # Errors
 /// Fails if the store cannot be written.
 pub async fn write(store: &Store, control: &WorkerControl) -> Result<(), Failure> {
-    write_document(store, &layout::control(&control.worker), control).await
+    store::write_json(store, &layout::control(&control.worker), control).await
 }
 
 /// Removes the record whether a worker is paused.
@@ -34,11 +33,6 @@ pub async fn write(store: &Store, control: &WorkerControl) -> Result<(), Failure
 /// Fails if the store cannot be written.
 pub async fn remove(store: &Store, worker: &str) -> Result<(), Failure> {
     store::remove(store, &layout::control(worker)).await
-}
-
-async fn write_document(store: &Store, path: &str, document: &impl Serialize) -> Result<(), Failure> {
-    let json = serde_json::to_vec_pretty(document).map_err(|error| Failure::permanent("unencodable", error))?;
-    store::write(store, path, json).await
 }
 
 /// Returns the last recorded wait of a worker, however old; `None` if it waits for nothing.
@@ -64,7 +58,7 @@ pub async fn wait(store: &Store, worker: &str, now: Timestamp) -> Result<Option<
 pub async fn write_wait(store: &Store, worker: &str, waiting: Option<&Waiting>) -> Result<(), Failure> {
     let path = layout::waiting(worker);
     match waiting {
-        Some(waiting) => write_document(store, &path, waiting).await,
+        Some(waiting) => store::write_json(store, &path, waiting).await,
         None => store::remove(store, &path).await,
     }
 }

@@ -17,8 +17,8 @@ mod version;
 
 pub use alias::{Change, current, publish, read_alias, served, set_alias, set_alias_after};
 pub use documents::{VersionDocument, read, write, write_report};
-pub use release::{BREEDS_AT_ONCE, BreedPromotion, announcement, complete_release, in_service, promote_breed_models};
+pub use release::{BreedPromotion, announcement, complete_release, in_service, promote_breed_models, rejection};
 pub use version::{
-    Version, VersionError, VersionKey, decode_named, families, named_model, remove_versions, version, version_folders,
-    versions, write_artefact,
+    AT_ONCE, Version, VersionError, VersionKey, decode_named, families, named_model, remove_versions, version,
+    version_folders, versions, write_artefact,
 };

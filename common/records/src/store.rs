@@ -188,14 +188,30 @@ pub fn unreadable_as_missing<T>(read: Result<Option<T>, Failure>) -> Result<Opti
     }
 }
 
-/// Encodes a document as indented JSON with a line end.
+/// Encodes a document as indented JSON.
 ///
 /// # Errors
 /// Fails permanently (`unencodable`) if the value has no form in JSON.
+pub fn indented<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
+    serde_json::to_vec_pretty(value).map_err(|error| Failure::permanent("unencodable", error))
+}
+
+/// Encodes a document as [`indented`] does, with a line end.
+///
+/// # Errors
+/// As for [`indented`].
 pub fn pretty<T: Serialize>(value: &T) -> Result<Vec<u8>, Failure> {
-    let mut json = serde_json::to_vec_pretty(value).map_err(|error| Failure::permanent("unencodable", error))?;
+    let mut json = indented(value)?;
     json.push(b'\n');
     Ok(json)
+}
+
+/// Writes a document as [`indented`] JSON, replacing an existing one.
+///
+/// # Errors
+/// As for [`indented`] and [`write`].
+pub async fn write_json<T: Serialize>(store: &Store, path: &str, value: &T) -> Result<(), Failure> {
+    write(store, path, indented(value)?).await
 }
 
 /// Writes an object, replacing an existing one. The new object becomes visible whole or not at all.

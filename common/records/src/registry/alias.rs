@@ -102,7 +102,7 @@ pub async fn set_alias_after(
     let mut next = successor(name, current, version, change);
     loop {
         let path = layout::alias_generation(&next.model, name, next.generation);
-        if store::create(store, &path, encode(&next)?).await? {
+        if store::create(store, &path, store::indented(&next)?).await? {
             return publish(store, next).await.map(Some);
         }
         match store::read_json::<Alias>(store, &path).await {
@@ -165,7 +165,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, change:
 pub async fn publish(store: &Store, mut alias: Alias) -> Result<Alias, Failure> {
     let path = layout::alias(&alias.model, alias.alias);
     loop {
-        let body = encode(&alias)?;
+        let body = store::indented(&alias)?;
         if store::read(store, &path).await?.as_deref() != Some(body.as_slice()) {
             store::write(store, &path, body).await?;
         }
@@ -175,10 +175,6 @@ pub async fn publish(store: &Store, mut alias: Alias) -> Result<Alias, Failure> 
             None => return Ok(alias),
         }
     }
-}
-
-fn encode(alias: &Alias) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec_pretty(alias).map_err(|error| Failure::permanent("unencodable", error))
 }
 
 #[cfg(test)]
@@ -211,7 +207,7 @@ mod tests {
         assert_eq!(publish(&store, first.clone()).await.unwrap(), second);
         let alias: Alias = store::read_json(&store, &layout::champion("m")).await.unwrap().unwrap();
         assert_eq!(alias, second);
-        store::write(&store, &layout::champion("m"), encode(&first).unwrap()).await.unwrap();
+        store::write_json(&store, &layout::champion("m"), &first).await.unwrap();
         assert_eq!(current(&store, "m", champion).await.unwrap(), Some(second));
     }
 

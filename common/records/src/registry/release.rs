@@ -4,20 +4,21 @@
 use super::{
     alias::{Change, current, publish, set_alias},
     documents,
-    version::{VersionError, named_model, version},
+    version::{AT_ONCE, VersionError, named_model, version},
 };
-use crate::store::{Store, unreadable_as_missing};
+use crate::{
+    layout,
+    store::{Store, unreadable_as_missing},
+};
 use common::{
-    document::{BreedSummary, Breeds},
-    message::ModelPromoted,
+    document::{BreedSummary, Breeds, Verdict},
+    message::{ModelPromoted, ModelRejected},
     model::{Alias, AliasName},
     outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
 
-/// Maximum number of breeds whose objects are read or written at once.
-pub const BREEDS_AT_ONCE: usize = 16;
 /// Number of breeds to promote before checking that their release is still in service.
 const BREEDS_BETWEEN_CHECKS: usize = 64;
 
@@ -39,6 +40,13 @@ pub fn announcement(champion: &Alias) -> ModelPromoted {
         previous_model_id: champion.history.last().map(|past| past.model_id.clone()),
         why: Some(champion.why.clone()),
     }
+}
+
+/// Returns the message that announces that a version was not promoted.
+pub fn rejection(model: &str, model_id: &str, verdict: Verdict) -> ModelRejected {
+    let Verdict { reason, why, .. } = verdict;
+    let object = Some(layout::model(model, model_id));
+    ModelRejected { model: model.to_owned(), model_id: model_id.to_owned(), reason, why, object }
 }
 
 /// Promotes, at the time `at`, the breed models that were trained with the champion. If another version becomes champion
@@ -71,7 +79,7 @@ pub async fn promote_breed_models(
             let (champion_id, change) = (&champion.model_id, Change { by: &champion.by, at, why: &why });
             let promoting =
                 stream::iter(0..chunk.len()).map(|index| promote(store, champion_id, change, &chunk[index]));
-            let results: Vec<Result<Alias, VersionError>> = promoting.buffered(BREEDS_AT_ONCE).try_collect().await?;
+            let results: Vec<Result<Alias, VersionError>> = promoting.buffered(AT_ONCE).try_collect().await?;
             for (BreedSummary { breed, .. }, result) in chunk.iter().zip(results) {
                 match result {
                     Ok(alias) => promotion.champions.push(alias),

@@ -12,8 +12,8 @@ use futures::{StreamExt, TryStreamExt, stream};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 
-/// Maximum number of artefacts that are looked for at the same time.
-const LOOKS_AT_ONCE: usize = 16;
+/// Maximum number of versions or aliases to read or write at the same time.
+pub const AT_ONCE: usize = 16;
 
 /// A version: its model family and its id.
 pub type VersionKey = (String, String);
@@ -67,7 +67,7 @@ pub async fn versions(store: &Store, model: &str) -> Result<Vec<String>, Failure
     let ids = store::folders(store, &layout::model_family(model)).await?;
     let complete = stream::iter(ids)
         .map(|id| async move { Ok(store::exists(store, &layout::model(model, &id)).await?.then_some(id)) });
-    complete.buffered(LOOKS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
+    complete.buffered(AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
 }
 
 /// Reads a version with its artefact; the inner error says why it cannot be used.

@@ -8,7 +8,7 @@ use common::document::Verdict;
 use common::{
     dataset::{Claim, Manifest},
     dead_letter::Letter,
-    message::{DatasetReady, ModelRejected},
+    message::DatasetReady,
     model::{AliasName, TrainedOn},
     outcome::Failure,
     topology::queue,
@@ -77,17 +77,9 @@ pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<
         if name == AliasName::Champion {
             return Ok(Some(ModelOutcome::Promoted(registry::announcement(&alias))));
         }
-        let verdict = registry::read::<Verdict>(store, family, &alias.model_id).await?;
-        let (reason, why) =
-            verdict.map_or(("not_promoted".to_owned(), alias.why), |verdict| (verdict.reason, verdict.why));
-        let (model, object) = (family.to_owned(), Some(alias.object));
-        return Ok(Some(ModelOutcome::Rejected(ModelRejected {
-            model,
-            model_id: alias.model_id,
-            reason,
-            why,
-            object,
-        })));
+        let verdict = registry::read(store, family, &alias.model_id).await?;
+        let verdict = verdict.unwrap_or_else(|| Verdict::new(false, "not_promoted", alias.why));
+        return Ok(Some(ModelOutcome::Rejected(registry::rejection(family, &alias.model_id, verdict))));
     }
     Ok(None)
 }

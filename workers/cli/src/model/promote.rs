@@ -1,6 +1,6 @@
 //! `model promote`, `rollback` and `retrain`: change which version is served.
 
-use super::versions::{READS_AT_ONCE, resolve, store_of};
+use super::versions::{resolve, store_of};
 use crate::{
     arguments::AliasChange,
     output::legible,
@@ -11,13 +11,12 @@ use common::{
     document::Breeds,
     message::{Message, ModelPromoted, ModelRejected, decode},
     model::{Alias, AliasName, Model},
-    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
     Store, layout,
     registry::{self, Change, Version, announcement},
-    store,
+    store::{self, unreadable_as_missing},
 };
 use runtime::{client::Client, host};
 use serde_json::json;
@@ -37,10 +36,7 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &Alias
     let store = store_of(session)?;
     let family = &change.family.model;
     // An unreadable alias document counts as outdated.
-    let alias = match store::read_json::<Alias>(&store, &layout::champion(family)).await {
-        Err(Failure::Permanent { .. }) => None,
-        read => read?,
-    };
+    let alias = unreadable_as_missing(store::read_json::<Alias>(&store, &layout::champion(family)).await)?;
     let champion = registry::current(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to roll back")));
@@ -92,7 +88,7 @@ async fn are_breeds_served(store: &Store, champion: &Alias) -> Result<bool, Fail
         // An unusable breed model is left out permanently.
         Ok(registry::version(store, &breed.model, &breed.model_id).await?.is_err())
     });
-    checks.buffer_unordered(READS_AT_ONCE).try_all(|is_served| async move { is_served }).await
+    checks.buffer_unordered(registry::AT_ONCE).try_all(|is_served| async move { is_served }).await
 }
 
 /// Checks that a breed model belongs to the release of the present champion: scorers use it only with that global model.

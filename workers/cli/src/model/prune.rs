@@ -3,7 +3,7 @@
 //! Versions with an alias stay, and so do the last champions with the breed models of their releases: a rollback may need
 //! them. An interrupted prune leaves folders without `model.json`, which are not versions; the next prune removes them.
 
-use super::versions::{Aliases, READS_AT_ONCE, store_of};
+use super::versions::{Aliases, store_of};
 use crate::{
     arguments::Prune,
     output::{ask, can_ask},
@@ -143,7 +143,7 @@ async fn kept(store: &Store, families: Vec<String>, keep: usize) -> Result<BTree
         }
         Ok::<_, Failed>(versions)
     });
-    let kept: Vec<BTreeSet<VersionKey>> = keeping.buffer_unordered(READS_AT_ONCE).try_collect().await?;
+    let kept: Vec<BTreeSet<VersionKey>> = keeping.buffer_unordered(registry::AT_ONCE).try_collect().await?;
     Ok(kept.into_iter().flatten().collect())
 }
 

@@ -2,7 +2,7 @@
 
 use super::{
     cautions::cautions,
-    versions::{Aliases, READS_AT_ONCE, check_family, resolve, store_of},
+    versions::{Aliases, check_family, resolve, store_of},
 };
 use crate::{
     arguments::Family,
@@ -49,7 +49,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
     let versions = registry::versions(&store, family).await?;
     let reading = stream::iter(versions).map(|model_id| line(&store, family, &aliases, model_id));
     let mut lines: Vec<Line> =
-        reading.buffered(READS_AT_ONCE).try_filter_map(async |line| Ok(line)).try_collect().await?;
+        reading.buffered(registry::AT_ONCE).try_filter_map(async |line| Ok(line)).try_collect().await?;
     lines.sort_by(|a, b| {
         (b.alias == "champion", b.rides, &b.model_id).cmp(&(a.alias == "champion", a.rides, &a.model_id))
     });
@@ -61,7 +61,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
                 let store = &store;
                 async move { registry::current(store, &breed, AliasName::Champion).await }
             });
-            reading.buffered(READS_AT_ONCE).try_filter_map(async |alias| Ok(alias)).try_collect().await?
+            reading.buffered(registry::AT_ONCE).try_filter_map(async |alias| Ok(alias)).try_collect().await?
         }
         false => Vec::<Alias>::new(),
     };

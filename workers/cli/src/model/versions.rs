@@ -11,9 +11,6 @@ use records::{
     registry::{self, Version},
 };
 
-/// Maximum number of artefacts read at the same time.
-pub(super) const READS_AT_ONCE: usize = 16;
-
 /// Opens the store. Fails if it does not exist.
 pub(super) fn store_of(session: &Session) -> Result<Store, Failed> {
     match session.store_if_there()? {

@@ -133,23 +133,15 @@ pub(crate) async fn family(
     Path(model): Path<String>,
 ) -> Result<Json<FamilyInFull>, Problem> {
     known(&model, &model)?;
-    let challenger = named(&app.store, &model, AliasName::Challenger).await?;
-    let Some(champion) = named(&app.store, &model, AliasName::Champion).await? else {
-        if versions_of(&app.store, &model).await?.is_empty() && model != app.settings.model {
-            return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
-        }
-        let challenger = match challenger {
-            Some(challenger) => {
-                Some(read_version(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0)
-            }
-            None => None,
-        };
-        return Ok(Json(FamilyInFull { model, champion: None, challenger, history: Vec::new() }));
-    };
+    let champion = named(&app.store, &model, AliasName::Champion).await?;
+    if champion.is_none() && model != app.settings.model && versions_of(&app.store, &model).await?.is_empty() {
+        return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
+    }
     // A challenger that is the champion does not count.
-    let challenger = challenger.filter(|challenger| challenger.model_id != champion.model_id).map(latest);
-    let mut line = champion.history.clone();
-    line.push(latest(champion));
+    let is_other = |alias: &Alias| champion.as_ref().is_none_or(|champion| alias.model_id != champion.model_id);
+    let challenger = named(&app.store, &model, AliasName::Challenger).await?.filter(is_other).map(latest);
+    let mut line = champion.as_ref().map(|champion| champion.history.clone()).unwrap_or_default();
+    line.extend(champion.map(latest));
     let line = line.into_iter().rev().take(HISTORY_MAX);
     let reads = stream::iter(line.chain(challenger.clone())).map(|past| {
         let (store, model) = (Arc::clone(&app.store), model.clone());

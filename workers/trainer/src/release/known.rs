@@ -2,26 +2,13 @@
 
 use common::{
     document::{BY_HAND_ONLY, Rule, Verdict},
-    message::ModelRejected,
     model::AliasName,
     outcome::{Failure, Outgoing},
 };
 use records::{
-    layout,
-    registry::{self, Version, announcement},
+    registry::{self, announcement, rejection},
     store::{Store, unreadable_as_missing},
 };
-
-/// Returns the message that announces a rejected version.
-pub(super) fn rejection(version: &Version, verdict: &Verdict) -> ModelRejected {
-    ModelRejected {
-        model: version.model.clone(),
-        model_id: version.model_id.clone(),
-        reason: verdict.reason.clone(),
-        why: verdict.why.clone(),
-        object: Some(layout::model(&version.model, &version.model_id)),
-    }
-}
 
 /// Returns the messages about a version that was judged before: the present champion, or the rejection. `None` if the version has to be
 /// judged: it was not yet, or it was rejected under another rule and nobody promoted it since.
@@ -35,16 +22,15 @@ pub(crate) async fn known_decision(
     let champion = registry::current(store, model, AliasName::Champion).await?;
     let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
     let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));
-    let (Some(verdict), Ok((version, _))) = (verdict, registry::version(store, model, model_id).await?) else {
-        return Ok(None);
-    };
+    let (Some(verdict), Ok(_)) = (verdict, registry::version(store, model, model_id).await?) else { return Ok(None) };
+    let rejected = || Outgoing::message(&rejection(model, model_id, verdict.clone()));
     Ok(match champion {
         Some(champion) if verdict.promoted || champion.model_id == model_id => {
             let champion = registry::publish(store, champion).await?;
             Some(vec![Outgoing::message(&announcement(&champion))?])
         }
-        Some(_) => Some(vec![Outgoing::message(&rejection(&version, &verdict))?]),
-        None if verdict.reason == BY_HAND_ONLY => Some(vec![Outgoing::message(&rejection(&version, &verdict))?]),
+        Some(_) => Some(vec![rejected()?]),
+        None if verdict.reason == BY_HAND_ONLY => Some(vec![rejected()?]),
         // The aliases are gone: judge again.
         None => None,
     })

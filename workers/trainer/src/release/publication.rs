@@ -11,7 +11,6 @@ use super::{
     breeds::BreedModels,
     decision::{self, Challenger},
     delayed_labels,
-    known::rejection,
 };
 use crate::{
     artefact::GlobalModel,
@@ -27,7 +26,7 @@ use common::{
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
     layout,
-    registry::{self, BREEDS_AT_ONCE, Change, Version, announcement},
+    registry::{self, AT_ONCE, Change, Version, announcement, rejection},
     store::{self, Store, unreadable_as_missing},
 };
 use runtime::host::{self, offload};
@@ -78,7 +77,7 @@ impl Release<'_> {
         verdict.rule = Some(self.rule);
         let mut messages = vec![match &champion {
             Some(champion) if verdict.promoted => Outgoing::message(&announcement(champion))?,
-            _ => Outgoing::message(&rejection(&version, &verdict))?,
+            _ => Outgoing::message(&rejection(&version.model, &version.model_id, verdict.clone()))?,
         }];
         if verdict.promoted {
             self.end_challenge(&version).await?;
@@ -134,7 +133,7 @@ impl Release<'_> {
         let Some(breeds) = &trained.breeds else { return Ok(()) };
         let writing = stream::iter(0..breeds.models.len())
             .map(|index| registry::write_artefact(self.store, &breeds.models[index]));
-        writing.buffered(BREEDS_AT_ONCE).try_collect::<Vec<Version>>().await?;
+        writing.buffered(AT_ONCE).try_collect::<Vec<Version>>().await?;
         registry::write(self.store, &self.plan.model, &self.plan.model_id, &breeds.document).await?;
         let pooling_strength = breeds.document.pooling_strength;
         tracing::info!(breeds = breeds.models.len(), pooling_strength, "breed models trained");
@@ -222,7 +221,7 @@ impl Release<'_> {
                 rival.model_id != challenger.model_id && rival.centre.as_ref() == Some(&champion.model_id)
             }))
         });
-        reading.buffered(BREEDS_AT_ONCE).try_collect().await
+        reading.buffered(AT_ONCE).try_collect().await
     }
 
     async fn write_report(

@@ -101,12 +101,8 @@ impl Warnings {
 
     async fn write(&self, document: &WeatherWarnings) {
         let path = layout::weather_warnings(&document.station);
-        let written = match serde_json::to_vec_pretty(document) {
-            Ok(json) => store::write(&self.store, &path, json).await.map_err(|failure| failure.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = written {
-            tracing::warn!(path, why, "the warnings about a weather file cannot be written");
+        if let Err(why) = store::write_json(&self.store, &path, document).await {
+            tracing::warn!(path, %why, "the warnings about a weather file cannot be written");
         }
     }
 

@@ -181,6 +181,11 @@ pub fn trainer_cache(format: &str, name: &str) -> String {
     format!("{TRAINER_CACHE}/{format}/{name}")
 }
 
+/// Returns whether a text can be the name of a model family or the id of a version: ASCII letters, digits, `-` and `_`.
+pub fn is_model_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
 /// Folder of a model family.
 pub fn model_family(model: &str) -> String {
     format!("{MODELS}/{model}")
@@ -301,8 +306,7 @@ mod tests {
             ["a b", "a_b", "a-b", "a/b", "ab", "é", "..", &"x".repeat(41), &"x".repeat(42), "a_b-c8687a08", "Ⅷ"];
         let names: std::collections::BTreeSet<String> = breeds.iter().filter_map(|breed| name(breed)).collect();
         assert_eq!(names.len(), breeds.len(), "{names:?}");
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        assert!(names.iter().all(|name| name.len() < 60 && name.chars().all(plain)), "{names:?}");
+        assert!(names.iter().all(|name| name.len() < 60 && is_model_name(name)), "{names:?}");
     }
 
     #[test]

@@ -70,7 +70,7 @@ pub async fn by_folder<const N: usize>(store: &Store, below: &str) -> Result<BTr
 }
 
 /// Removes these folders if they are empty: a store that is a folder keeps them when their objects are removed.
-pub fn remove_empty_folders(settings: &StoreSettings, folders: impl Iterator<Item = String>) {
+pub fn remove_empty_folders<'a>(settings: &StoreSettings, folders: impl Iterator<Item = &'a str>) {
     let Ok(root) = folder(settings) else { return };
     for folder in folders {
         let _ = std::fs::remove_dir(std::path::Path::new(root).join(folder));

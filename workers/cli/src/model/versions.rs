@@ -7,7 +7,7 @@ use crate::{
 use anyhow::anyhow;
 use common::model::{Alias, AliasName, Model};
 use records::{
-    Store,
+    Store, layout,
     registry::{self, Version},
 };
 
@@ -47,8 +47,7 @@ impl Aliases {
 }
 
 pub(super) fn check_family(family: &str) -> Result<(), Failed> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    match !family.is_empty() && family.chars().all(is_allowed) {
+    match layout::is_model_name(family) {
         true => Ok(()),
         false => Err(Failed::Misused(anyhow!("--model {family:?}: expected a model family, e.g. service-request"))),
     }

@@ -232,11 +232,7 @@ pub(crate) async fn report(
 
 /// Refuses names that cannot be a model's before the store is read.
 fn known(model: &str, version: &str) -> Result<(), Problem> {
-    let plain = |name: &str| {
-        !name.is_empty()
-            && name.len() <= 100
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-    };
+    let plain = |name: &str| name.len() <= 100 && layout::is_model_name(name);
     match plain(model) && plain(version) {
         true => Ok(()),
         false => Err(Problem::not_found(format!("no model {model:?}: see /v1/models"))),

@@ -89,7 +89,8 @@ impl config::Settings for Settings {
     const SECTION: &'static str = "scorer";
 
     fn check(&self) -> Result<(), Problem> {
-        if !layout::is_model_name(&self.model) {
+        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
+        if self.model.is_empty() || !self.model.chars().all(is_name) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         if !(1..=SCORE_RIDES_MAX).contains(&self.rides_max) {

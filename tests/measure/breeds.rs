@@ -20,7 +20,7 @@ use pipeline_tests::{
     processes::worker,
 };
 use rand::{RngExt, SeedableRng, rngs::SmallRng, seq::SliceRandom};
-use records::{Store, StoreSettings, layout, served, store};
+use records::{Store, StoreSettings, layout, serving, store};
 use runtime::{
     AmqpBroker,
     client::Client,
@@ -229,7 +229,7 @@ async fn one(client: &Client, nth: usize, of: Option<usize>) -> anyhow::Result<(
 
 /// The scorer's statistics of its cache.
 async fn cache(store: &Store) -> anyhow::Result<BreedCache> {
-    let tally = served::read(store, layout::GLOBAL_MODEL, "all", None).await?;
+    let tally = serving::read(store, layout::GLOBAL_MODEL, "all", None).await?;
     tally.breeds.context("the scorer counted no breeds")
 }
 

@@ -6,9 +6,10 @@ use common::{
 };
 use records::{
     layout,
+    registry::{self, Change, Version},
     store::{self, Store},
 };
-use trainer::release::registry::{self, Version};
+use runtime::host;
 
 /// A model with this log-odds at all features 0, and this slope per mile; the other coefficients are 0.
 pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Model {
@@ -71,5 +72,6 @@ pub async fn write(store: &Store, model: &Model) -> Version {
 
 /// Sets an alias to the version, as the trainer and an operator do.
 pub async fn name(store: &Store, alias: AliasName, version: &Version) -> Alias {
-    registry::set_alias(store, alias, version, "test", "test").await.expect("the store is there")
+    let change = Change { by: "test", at: host::now(), why: "test" };
+    registry::set_alias(store, alias, version, change).await.expect("the store is there")
 }

@@ -335,20 +335,7 @@ pub fn scores(data: &[u8]) {
     let Some(at) = data.iter().position(|byte| *byte == b'\n') else { return };
     let (artefact, request) = data.split_at(at);
     let Ok(model) = serde_json::from_slice::<Model>(artefact) else { return };
-    let champion = Alias {
-        schema: ALIAS_SCHEMA.to_owned(),
-        alias: AliasName::Champion,
-        model: model.model.clone(),
-        model_id: model.model_id.clone(),
-        object: String::new(),
-        sha256: hex::encode(Sha256::digest(artefact)),
-        by: String::new(),
-        at: String::new(),
-        why: String::new(),
-        generation: 1,
-        history: Vec::new(),
-    };
-    let servable = match artefact::read(artefact, &champion) {
+    let servable = match artefact::servable(&model) {
         Ok(servable) => servable,
         Err(why) => return assert!(!why.to_string().is_empty()),
     };

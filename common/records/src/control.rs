@@ -24,8 +24,15 @@ pub async fn read(store: &Store, worker: &str) -> Result<Option<WorkerControl>, 
 /// # Errors
 /// Fails if the store cannot be written.
 pub async fn write(store: &Store, control: &WorkerControl) -> Result<(), Failure> {
-    let json = serde_json::to_vec_pretty(control).map_err(|error| Failure::permanent("unencodable", error))?;
-    store::write(store, &layout::control(&control.worker), json).await
+    store::write_json(store, &layout::control(&control.worker), control).await
+}
+
+/// Removes the record whether a worker is paused.
+///
+/// # Errors
+/// Fails if the store cannot be written.
+pub async fn remove(store: &Store, worker: &str) -> Result<(), Failure> {
+    store::remove(store, &layout::control(worker)).await
 }
 
 /// Returns the last recorded wait of a worker, however old; `None` if it waits for nothing.
@@ -42,6 +49,18 @@ pub async fn last_wait(store: &Store, worker: &str) -> Result<Option<Waiting>, F
 /// Fails if the store cannot be read.
 pub async fn wait(store: &Store, worker: &str, now: Timestamp) -> Result<Option<Waiting>, Failure> {
     Ok(last_wait(store, worker).await?.filter(|waiting| counts(waiting, now)))
+}
+
+/// Records what a worker waits for; `None` if it waits for nothing any more.
+///
+/// # Errors
+/// Fails if the store cannot be written.
+pub async fn write_wait(store: &Store, worker: &str, waiting: Option<&Waiting>) -> Result<(), Failure> {
+    let path = layout::waiting(worker);
+    match waiting {
+        Some(waiting) => store::write_json(store, &path, waiting).await,
+        None => store::remove(store, &path).await,
+    }
 }
 
 fn counts(waiting: &Waiting, now: Timestamp) -> bool {

@@ -30,6 +30,7 @@
 //! control/<worker>.json                 whether a worker is paused: by whom, when, why
 //! control/waiting/<worker>.json         why messages of a worker wait for their next attempt, for people
 //! dead/<queue>/<id>.json                a dead letter that was dropped, or whose broker ended with its process
+//! scratch/<name>                        written and removed at once, to try the store
 //! ```
 
 pub use common::object_path::{DATASET, MODELS, RAW, is_below};
@@ -101,6 +102,11 @@ pub fn control(worker: &str) -> String {
 /// Path of the record why messages of a worker wait for their next attempt.
 pub fn waiting(worker: &str) -> String {
     format!("control/waiting/{worker}.json")
+}
+
+/// Path of an object that is written and removed to try the store.
+pub fn scratch(name: &str) -> String {
+    format!("scratch/{name}")
 }
 
 /// Prefix of the copies of dead letters.
@@ -175,6 +181,26 @@ pub fn trainer_cache(format: &str, name: &str) -> String {
     format!("{TRAINER_CACHE}/{format}/{name}")
 }
 
+/// Returns whether a text can be the name of a model family or the id of a version: ASCII letters, digits, `-` and `_`.
+pub fn is_model_name(name: &str) -> bool {
+    !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
+}
+
+/// Folder of a model family.
+pub fn model_family(model: &str) -> String {
+    format!("{MODELS}/{model}")
+}
+
+/// Folder of a version of a model.
+pub fn model_version(model: &str, model_id: &str) -> String {
+    format!("{MODELS}/{model}/{model_id}")
+}
+
+/// Returns whether a folder of a model family holds the generations of an alias, not a version.
+pub fn is_alias(folder: &str) -> bool {
+    [AliasName::Champion, AliasName::Challenger].iter().any(|alias| alias.as_str() == folder)
+}
+
 /// Path of a model artefact.
 pub fn model(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/model.json")
@@ -215,6 +241,11 @@ pub fn alias_generation(model: &str, alias: AliasName, generation: u64) -> Strin
     format!("{MODELS}/{model}/{}/{generation:010}.json", alias.as_str())
 }
 
+/// Folder of the generations of an alias.
+pub fn alias_generations(model: &str, alias: AliasName) -> String {
+    format!("{MODELS}/{model}/{}", alias.as_str())
+}
+
 /// Path of an alias: a copy of its highest generation.
 pub fn alias(model: &str, alias: AliasName) -> String {
     format!("{MODELS}/{model}/{}.json", alias.as_str())
@@ -233,11 +264,6 @@ pub fn served_by(model: &str, model_id: &str) -> String {
 /// Path of the serving statistics of one scorer process and model version on a date (`YYYY-MM-DD`, UTC).
 pub fn served(model: &str, model_id: &str, date: &str, scorer: &str) -> String {
     format!("{SERVED}/{model}/{model_id}/{date}/{scorer}.json")
-}
-
-/// Folder of the files of rides scored with a model version.
-pub fn scored_by(model: &str, model_id: &str) -> String {
-    format!("{SCORED}/{model}/{model_id}")
 }
 
 /// Path of the file of rides that one scorer process scored with a model version on a date (`YYYY-MM-DD`, UTC).
@@ -280,8 +306,7 @@ mod tests {
             ["a b", "a_b", "a-b", "a/b", "ab", "é", "..", &"x".repeat(41), &"x".repeat(42), "a_b-c8687a08", "Ⅷ"];
         let names: std::collections::BTreeSet<String> = breeds.iter().filter_map(|breed| name(breed)).collect();
         assert_eq!(names.len(), breeds.len(), "{names:?}");
-        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        assert!(names.iter().all(|name| name.len() < 60 && name.chars().all(plain)), "{names:?}");
+        assert!(names.iter().all(|name| name.len() < 60 && is_model_name(name)), "{names:?}");
     }
 
     #[test]

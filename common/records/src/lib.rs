@@ -5,16 +5,16 @@
 //!
 //! ```text
 //! layout      every path, derived from its inputs          staging     enriched chunks, until their batch is complete
-//! store       opening, reading and writing objects         alias       which model version an alias names
-//! batch_log   the batches in their order of arrival        served      serving statistics of a model version
+//! store       opening, listing, reading, writing objects   registry    model versions and their aliases
+//! batch_log   the batches in their order of arrival        serving     serving statistics and scored rides
 //! control     paused workers, and the causes that workers wait for
 //! ```
 
-pub mod alias;
 pub mod batch_log;
 pub mod control;
 pub mod layout;
-pub mod served;
+pub mod registry;
+pub mod serving;
 pub mod staging;
 pub mod store;
 

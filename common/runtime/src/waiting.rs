@@ -2,11 +2,8 @@
 //! it.
 
 use super::host;
-use common::{
-    outcome::Failure,
-    waiting::{WAITING_SCHEMA, Waiting},
-};
-use records::{Store, layout, store};
+use common::waiting::{WAITING_SCHEMA, Waiting};
+use records::{Store, control};
 use std::time::Duration;
 use tokio::{sync::watch, time};
 use tracing::debug;
@@ -75,24 +72,17 @@ impl Recorder {
 
 /// Writes the latest state after every change, until the recorder is dropped.
 async fn keep(worker: &'static str, store: Store, mut changes: watch::Receiver<State>, pause: Duration) {
-    let path = layout::waiting(worker);
     while changes.changed().await.is_ok() {
         let state = changes.borrow_and_update().clone();
-        let written = async {
-            match &state {
-                State::Unknown => Ok(()),
-                State::Waits(waiting) => {
-                    let json =
-                        serde_json::to_vec_pretty(waiting).map_err(|error| Failure::permanent("unencodable", error))?;
-                    store::write(&store, &path, json).await
-                }
-                State::Progresses => store::remove(&store, &path).await,
-            }
+        let waiting = match &state {
+            State::Unknown => continue,
+            State::Waits(waiting) => Some(waiting),
+            State::Progresses => None,
         };
-        match time::timeout(WRITE_TIMEOUT, written).await {
+        match time::timeout(WRITE_TIMEOUT, control::write_wait(&store, worker, waiting)).await {
             Ok(Ok(())) => {}
-            Ok(Err(error)) => debug!(worker, path, %error, "the cause of the wait is not recorded"),
-            Err(_) => debug!(worker, path, "the cause of the wait is not recorded in time"),
+            Ok(Err(error)) => debug!(worker, %error, "the cause of the wait is not recorded"),
+            Err(_) => debug!(worker, "the cause of the wait is not recorded in time"),
         }
         time::sleep(pause).await;
     }
@@ -102,7 +92,6 @@ async fn keep(worker: &'static str, store: Store, mut changes: watch::Receiver<S
 mod tests {
     use super::*;
     use object_store::memory::InMemory;
-    use records::control;
     use std::sync::Arc;
 
     /// Reads until the record is as expected.

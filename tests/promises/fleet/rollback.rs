@@ -154,7 +154,7 @@ async fn a_roll_back_under_load_gives_no_error_and_no_mixed_answer(broker: Arc<d
     // The serving statistics count every ride once, over both versions.
     let mut counted = 0;
     for version in &versions {
-        let tally = records::served::read(&store, &version.model, &version.model_id, None).await.unwrap();
+        let tally = records::serving::read(&store, &version.model, &version.model_id, None).await.unwrap();
         counted += tally.rides as usize;
     }
     assert_eq!(counted, scores, "counted when the scorers ended");

@@ -5,7 +5,7 @@ use crate::{
     data::{Plan, ScoredRides, load},
     fit::{Cancel, FitError},
     release::{
-        breeds, complete_release, delayed_labels, known_decision,
+        breeds, delayed_labels, known_decision,
         publication::{Release, TrainedRelease, cancelled},
     },
     settings::Settings,
@@ -15,12 +15,14 @@ use common::{
     message::{DatasetReady, ModelRejected},
     outcome::{Failure, Outgoing, Outputs},
 };
-use records::store::{pretty, unreadable_as_missing};
 use records::{
-    layout,
-    store::{self, Store},
+    layout, registry,
+    store::{Store, unreadable_as_missing},
 };
-use runtime::{Worker, host::offload};
+use runtime::{
+    Worker,
+    host::{self, offload},
+};
 use std::{num::NonZero, sync::Arc, time::Duration};
 use tokio::{sync::Mutex, task::JoinHandle, time::Instant};
 use tracing::Instrument;
@@ -125,7 +127,7 @@ impl Shared {
         if let Some(messages) = known_decision(&self.store, &plan.model, &plan.model_id, rule).await? {
             return Ok(messages);
         }
-        complete_release(&self.store, &plan.model).await?;
+        registry::complete_release(&self.store, &plan.model, host::now()).await?;
         let started = Instant::now();
         let scored = ScoredRides::read(&self.store).await?;
         let scored_after = started.elapsed();
@@ -167,8 +169,7 @@ impl Shared {
             object: None,
         };
         tracing::warn!(model_id = %rejected.model_id, reason = %rejected.reason, why = %rejected.why, "no model");
-        let path = layout::model_rejected(&plan.model, &plan.model_id);
-        store::write(&self.store, &path, pretty(&rejected)?).await?;
+        registry::write(&self.store, &plan.model, &plan.model_id, &rejected).await?;
         Ok(vec![Outgoing::message(&rejected)?])
     }
 }
@@ -194,15 +195,15 @@ impl Worker for Trainer {
 
     /// Repairs the alias of the champion, which a late write may have set back to an older version, and completes its release.
     async fn tend(&self) -> Result<(), Failure> {
-        complete_release(&self.shared.store, layout::GLOBAL_MODEL).await
+        registry::complete_release(&self.shared.store, layout::GLOBAL_MODEL, host::now()).await
     }
 }
 
 /// Reads the refusal of these datasets, if there is one. A refusal because of `rides_max`, which is not part of the id, no longer holds:
 /// the caller has checked the present limit.
 async fn known_refusal(store: &Store, plan: &Plan) -> Result<Option<ModelRejected>, Failure> {
-    let path = layout::model_rejected(&plan.model, &plan.model_id);
-    let rejected: Option<ModelRejected> = unreadable_as_missing(store::read_json(store, &path).await)?;
+    let rejected = registry::read::<ModelRejected>(store, &plan.model, &plan.model_id).await;
+    let rejected = unreadable_as_missing(rejected)?;
     Ok(rejected.filter(|rejected| rejected.reason != TOO_MANY_RIDES))
 }
 

@@ -1,6 +1,7 @@
 //! House rules: what the compiler does not check.
 
 mod graph;
+mod paths;
 mod settings;
 mod sizes;
 

@@ -8,15 +8,15 @@ use common::document::Verdict;
 use common::{
     dataset::{Claim, Manifest},
     dead_letter::Letter,
-    message::{DatasetReady, ModelRejected},
-    model::{AliasName, Model, TrainedOn},
+    message::DatasetReady,
+    model::{AliasName, TrainedOn},
     outcome::Failure,
     topology::queue,
 };
 use records::{
-    Store, alias,
+    Store,
     batch_log::{BatchLog, Limits, Seen},
-    layout, store,
+    layout, registry, store,
 };
 use runtime::client::{Client, ClientError};
 use sha2::{Digest, Sha256};
@@ -69,25 +69,17 @@ pub(super) async fn model(store: &Store, ready: &DatasetReady) -> Result<Option<
     let family = layout::GLOBAL_MODEL;
     let dataset = TrainedOn { batch_id: ready.batch_id.clone(), manifest_sha256: ready.manifest_sha256.clone() };
     for name in [AliasName::Champion, AliasName::Challenger] {
-        let Some(alias) = alias::current(store, family, name).await? else { continue };
-        let Some(model) = store::read_json::<Model>(store, &alias.object).await? else { continue };
+        let Some(alias) = registry::read_alias(store, family, name).await? else { continue };
+        let Ok(model) = registry::named_model(store, &alias).await? else { continue };
         if !model.datasets.contains(&dataset) {
             continue;
         }
         if name == AliasName::Champion {
-            return Ok(Some(ModelOutcome::Promoted(trainer::release::announcement(&alias))));
+            return Ok(Some(ModelOutcome::Promoted(registry::announcement(&alias))));
         }
-        let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &alias.model_id)).await?;
-        let (reason, why) =
-            verdict.map_or(("not_promoted".to_owned(), alias.why), |verdict| (verdict.reason, verdict.why));
-        let (model, object) = (family.to_owned(), Some(alias.object));
-        return Ok(Some(ModelOutcome::Rejected(ModelRejected {
-            model,
-            model_id: alias.model_id,
-            reason,
-            why,
-            object,
-        })));
+        let verdict = registry::read(store, family, &alias.model_id).await?;
+        let verdict = verdict.unwrap_or_else(|| Verdict::new(false, "not_promoted", alias.why));
+        return Ok(Some(ModelOutcome::Rejected(registry::rejection(family, &alias.model_id, verdict))));
     }
     Ok(None)
 }

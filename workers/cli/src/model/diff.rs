@@ -8,7 +8,7 @@ use crate::{
 use common::document::{Comparison, Verdict};
 use common::model::{Metrics, Model};
 use indicatif::HumanCount;
-use records::{layout, store};
+use records::registry;
 use serde_json::json;
 
 /// Two versions, and what the trainer knows of both.
@@ -27,7 +27,7 @@ pub(super) async fn diff(session: &Session, from: &str, to: &str, family: &Famil
     check_family(&family.model)?;
     let ((_, from), (_, to)) = (resolve(&store, family, from).await?, resolve(&store, family, to).await?);
     let settings = changed_settings(&from, &to)?;
-    let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&to.model, &to.model_id)).await?;
+    let verdict = registry::read::<Verdict>(&store, &to.model, &to.model_id).await?;
     let comparison = verdict.and_then(|verdict| verdict.comparison).filter(|c| c.champion_id == from.model_id);
     let difference = Difference { from, to, settings, comparison };
     match session.shared.json {

@@ -6,20 +6,20 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
+    document::DelayedLabelMetrics,
     features::FEATURES,
     model::{Metrics, Model},
     served::{BreedCache, Drift, Level, Shadow, Shift, Tally, drift as drift_of},
 };
 use indicatif::HumanCount;
 use records::{
-    layout,
-    served::{self, since},
-    store,
+    registry::{self, Version},
+    serving,
+    store::unreadable_as_missing,
 };
 use runtime::host;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
-use trainer::release::registry::Version;
 
 /// The drift of a version, its serving statistics, and its metrics on delayed labels.
 struct DriftReport {
@@ -35,11 +35,10 @@ struct DriftReport {
 pub(super) async fn drift(session: &Session, version: &str, days: u32, family: &Family) -> Result<(), Failed> {
     let store = store_of(session)?;
     let (Version { model: family, model_id, .. }, model) = resolve(&store, family, version).await?;
-    let since = since(i64::from(days), host::now());
-    let tally = served::read(&store, &family, &model_id, Some(&since)).await?;
-    let delayed_labels = store::read_json::<Value>(&store, &layout::realised(&family, &model_id)).await?;
-    let delayed_labels =
-        delayed_labels.and_then(|mut document| serde_json::from_value(document["metrics"].take()).ok());
+    let since = serving::since(i64::from(days), host::now());
+    let tally = serving::read(&store, &family, &model_id, Some(&since)).await?;
+    let delayed_labels = registry::read::<DelayedLabelMetrics>(&store, &family, &model_id).await;
+    let delayed_labels = unreadable_as_missing(delayed_labels)?.map(|labels| labels.metrics);
     let drift = drift_of(&model, &tally);
     let report = DriftReport { model, since, tally, drift, delayed_labels };
     match session.shared.json {

@@ -1,6 +1,6 @@
 //! `model promote`, `rollback` and `retrain`: change which version is served.
 
-use super::versions::{READS_AT_ONCE, resolve, store_of};
+use super::versions::{resolve, store_of};
 use crate::{
     arguments::AliasChange,
     output::legible,
@@ -11,20 +11,17 @@ use common::{
     document::Breeds,
     message::{Message, ModelPromoted, ModelRejected, decode},
     model::{Alias, AliasName, Model},
-    outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use records::{Store, layout, store};
-use runtime::client::Client;
+use records::{
+    Store, layout,
+    registry::{self, Change, Version, announcement},
+    store::{self, unreadable_as_missing},
+};
+use runtime::{client::Client, host};
 use serde_json::json;
 use std::time::Duration;
-use trainer::{
-    Trainer,
-    release::{
-        announcement, in_service, promote_breed_models,
-        registry::{self, Version},
-    },
-};
+use trainer::Trainer;
 
 /// `promote`
 pub(super) async fn promote(session: &Session, name: &str, change: &AliasChange) -> Result<(), Failed> {
@@ -39,10 +36,7 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &Alias
     let store = store_of(session)?;
     let family = &change.family.model;
     // An unreadable alias document counts as outdated.
-    let alias = match store::read_json::<Alias>(&store, &layout::champion(family)).await {
-        Err(Failure::Permanent { .. }) => None,
-        read => read?,
-    };
+    let alias = unreadable_as_missing(store::read_json::<Alias>(&store, &layout::champion(family)).await)?;
     let champion = registry::current(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to roll back")));
@@ -85,16 +79,16 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &Alias
 
 /// Returns whether every usable breed model of the champion's release is served.
 async fn are_breeds_served(store: &Store, champion: &Alias) -> Result<bool, Failed> {
-    let path = layout::breeds(&champion.model, &champion.model_id);
-    let breeds = store::read_json::<Breeds>(store, &path).await?.map(|breeds| breeds.breeds).unwrap_or_default();
+    let breeds = registry::read::<Breeds>(store, &champion.model, &champion.model_id).await?;
+    let breeds = breeds.map(|breeds| breeds.breeds).unwrap_or_default();
     let checks = stream::iter(breeds).map(|breed| async move {
-        if in_service(store, &champion.model_id, &breed).await?.is_some() {
+        if registry::in_service(store, &champion.model_id, &breed).await?.is_some() {
             return Ok::<_, Failed>(true);
         }
         // An unusable breed model is left out permanently.
         Ok(registry::version(store, &breed.model, &breed.model_id).await?.is_err())
     });
-    checks.buffer_unordered(READS_AT_ONCE).try_all(|is_served| async move { is_served }).await
+    checks.buffer_unordered(registry::AT_ONCE).try_all(|is_served| async move { is_served }).await
 }
 
 /// Checks that a breed model belongs to the release of the present champion: scorers use it only with that global model.
@@ -123,7 +117,9 @@ async fn make_champion(
 ) -> Result<(), Failed> {
     let before = registry::current(store, &version.model, AliasName::Champion).await?;
     let by = change.by.clone().unwrap_or_else(user_and_host);
-    let champion = registry::set_alias(store, AliasName::Champion, version, &by, &change.why).await?;
+    let at = host::now();
+    let made = Change { by: &by, at, why: &change.why };
+    let champion = registry::set_alias(store, AliasName::Champion, version, made).await?;
     let before = before.map(|before| before.model_id).filter(|before| *before != champion.model_id);
     if !session.shared.json {
         match &before {
@@ -131,7 +127,7 @@ async fn make_champion(
             None => println!("{} is champion of {}", champion.model_id, champion.model),
         }
     }
-    let named = promote_breed_models(store, champion.clone()).await.with_context(|| {
+    let named = registry::promote_breed_models(store, champion.clone(), at).await.with_context(|| {
         "promoting its breed models: until they follow, the global model scores their rides; run the same command again to \
          complete it"
     })?;

@@ -3,7 +3,7 @@
 //! Versions with an alias stay, and so do the last champions with the breed models of their releases: a rollback may need
 //! them. An interrupted prune leaves folders without `model.json`, which are not versions; the next prune removes them.
 
-use super::versions::{Aliases, READS_AT_ONCE, store_of};
+use super::versions::{Aliases, store_of};
 use crate::{
     arguments::Prune,
     output::{ask, can_ask},
@@ -14,35 +14,16 @@ use common::document::Breeds;
 use common::model::{Alias, AliasName};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::{HumanBytes, HumanCount};
-use jiff::{SignedDuration, Timestamp};
-use object_store::{ObjectStore, ObjectStoreExt, path::Path};
-use records::{Store, layout, served::since, store};
+use jiff::SignedDuration;
+use records::{
+    Store, StoreSettings, layout,
+    registry::{self, VersionKey},
+    serving,
+    store::{self, Folder},
+};
 use runtime::host;
 use serde_json::json;
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    path::PathBuf,
-};
-
-/// A version: its family and its id.
-type VersionKey = (String, String);
-
-/// The objects of one folder.
-#[derive(Debug, Default)]
-struct Folder {
-    objects: Vec<Path>,
-    bytes: u64,
-    written: Timestamp,
-}
-
-impl Folder {
-    fn add(&mut self, object: object_store::ObjectMeta) {
-        let written = Timestamp::from_second(object.last_modified.timestamp()).unwrap_or(Timestamp::MAX);
-        self.written = self.written.max(written);
-        self.bytes += object.size;
-        self.objects.push(object.location);
-    }
-}
+use std::collections::{BTreeMap, BTreeSet};
 
 /// What prune removes.
 #[derive(Debug, Default)]
@@ -124,47 +105,23 @@ fn list(removal: &Removal) {
 /// Lists everything that is old and not kept.
 async fn plan(store: &Store, prune: &Prune) -> Result<Removal, Failed> {
     let before = host::now() - SignedDuration::from_hours(24 * i64::from(prune.days));
-    let mut versions: BTreeMap<VersionKey, Folder> = BTreeMap::new();
-    let mut families = BTreeSet::new();
-    let mut listing = store.list(Some(&Path::from(layout::MODELS)));
-    while let Some(object) = listing.try_next().await? {
-        let parts: Vec<String> = object.location.parts().map(|part| part.as_ref().to_owned()).collect();
-        let [_, family, rest @ ..] = parts.as_slice() else { continue };
-        families.insert(family.clone());
-        match rest {
-            [id, _, ..] if !["champion", "challenger"].contains(&id.as_str()) => {
-                versions.entry((family.clone(), id.clone())).or_default().add(object);
-            }
-            _ => {}
-        }
-    }
+    let families = registry::families(store).await?;
+    let mut versions = registry::version_folders(store).await?;
     let kept = kept(store, families, prune.keep.into()).await?;
     versions.retain(|version, folder| !kept.contains(version) && folder.written < before);
 
-    let mut days: BTreeMap<String, Folder> = BTreeMap::new();
-    let first = since(i64::from(prune.days), host::now());
-    for prefix in [layout::SERVED, layout::SCORED] {
-        let mut listing = store.list(Some(&Path::from(prefix)));
-        while let Some(object) = listing.try_next().await? {
-            let parts: Vec<String> = object.location.parts().map(|part| part.as_ref().to_owned()).collect();
-            if let [_, _, _, date, _] = parts.as_slice()
-                && *date < first
-            {
-                days.entry(parts[..4].join("/")).or_default().add(object);
-            }
-        }
-    }
+    let days = serving::days_before(store, &serving::since(i64::from(prune.days), host::now())).await?;
     Ok(Removal { versions, days })
 }
 
 /// Returns the versions with an alias, the last `keep` champions before, and the breed models of their releases.
-async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<BTreeSet<VersionKey>, Failed> {
+async fn kept(store: &Store, families: Vec<String>, keep: usize) -> Result<BTreeSet<VersionKey>, Failed> {
     let keeping = stream::iter(families).map(|family| async move {
         let Aliases { champion, challenger } = Aliases::of(store, &family).await?;
-        let first = Path::from(format!("{}/{family}/{}", layout::MODELS, AliasName::Champion.as_str()));
-        if champion.is_none() && store.list(Some(&first)).try_next().await?.is_some() {
+        let generations = layout::alias_generations(&family, AliasName::Champion);
+        if champion.is_none() && !store::list(store, &generations).await?.is_empty() {
             return Err(Failed::Broken(anyhow!(
-                "{family} had a champion, but it cannot be read below {first}/: nothing was removed"
+                "{family} had a champion, but it cannot be read below {generations}/: nothing was removed"
             )));
         }
         let mut kept: Vec<String> = challenger.into_iter().map(|challenger| challenger.model_id).collect();
@@ -179,41 +136,24 @@ async fn kept(store: &Store, families: BTreeSet<String>, keep: usize) -> Result<
         }
         let mut versions = BTreeSet::new();
         for model_id in kept {
-            if let Some(Breeds { breeds, .. }) = store::read_json(store, &layout::breeds(&family, &model_id)).await? {
+            if let Some(Breeds { breeds, .. }) = registry::read(store, &family, &model_id).await? {
                 versions.extend(breeds.into_iter().map(|breed| (breed.model, breed.model_id)));
             }
             versions.insert((family.clone(), model_id));
         }
         Ok::<_, Failed>(versions)
     });
-    let kept: Vec<BTreeSet<VersionKey>> = keeping.buffer_unordered(READS_AT_ONCE).try_collect().await?;
+    let kept: Vec<BTreeSet<VersionKey>> = keeping.buffer_unordered(registry::AT_ONCE).try_collect().await?;
     Ok(kept.into_iter().flatten().collect())
 }
 
-/// Removes the artefacts first: a folder without one is not a version.
+/// Removes the objects and, in a local folder, the empty folders that remain.
 async fn remove(session: &Session, store: &Store, removal: &Removal) -> Result<(), Failed> {
-    let artefact = |(family, id): &VersionKey| Path::from(layout::model(family, id));
-    let artefacts: Vec<Path> = removal.versions.keys().map(artefact).collect();
-    let of_versions = removal.versions.iter().flat_map(|(version, folder)| {
-        let artefact = artefact(version);
-        folder.objects.iter().filter(move |object| **object != artefact)
-    });
-    let rest = of_versions.chain(removal.days.values().flat_map(|folder| &folder.objects)).cloned().collect();
-    for objects in [artefacts, rest] {
-        let removing = stream::iter(objects).map(|object| async move {
-            match store.delete(&object).await {
-                Err(error) if !matches!(error, object_store::Error::NotFound { .. }) => Err(error),
-                _ => Ok(()),
-            }
-        });
-        removing.buffer_unordered(READS_AT_ONCE).try_collect::<Vec<()>>().await?;
-    }
-    // A store in a local folder keeps empty folders: remove them.
-    let location = session.store_location()?;
-    let location = PathBuf::from(location.strip_prefix("file://").unwrap_or(&location));
-    let folders = removal.versions.keys().map(|(family, id)| format!("{}/{family}/{id}", layout::MODELS));
-    for folder in folders.chain(removal.days.keys().cloned()) {
-        let _ = std::fs::remove_dir(location.join(folder));
-    }
+    registry::remove_versions(store, &removal.versions).await?;
+    store::remove_each(store, removal.days.values().flat_map(|day| day.objects.iter().cloned())).await?;
+    let versions: Vec<String> =
+        removal.versions.keys().map(|(family, id)| layout::model_version(family, id)).collect();
+    let folders = versions.iter().chain(removal.days.keys()).map(String::as_str);
+    store::remove_empty_folders(&session.section::<StoreSettings>()?, folders);
     Ok(())
 }

@@ -2,7 +2,7 @@
 
 use super::{
     cautions::cautions,
-    versions::{Aliases, READS_AT_ONCE, resolve, store_of, versions},
+    versions::{Aliases, check_family, resolve, store_of},
 };
 use crate::{
     arguments::Family,
@@ -13,10 +13,9 @@ use common::document::Verdict;
 use common::model::{Alias, AliasName, Coefficient, Evidence, Interval, Metrics};
 use futures::{StreamExt, TryStreamExt, stream};
 use indicatif::HumanCount;
-use object_store::path::Path;
-use records::{Store, layout, store};
+use records::{Store, layout, registry, store};
 use serde_json::json;
-use trainer::{release::registry, report::odds::factor};
+use trainer::report::odds::factor;
 
 /// Number of columns that texts are wrapped to.
 const WIDTH: usize = 96;
@@ -45,22 +44,24 @@ struct Test {
 pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Result<(), Failed> {
     let store = store_of(session)?;
     let family = family.model.as_str();
+    check_family(family)?;
     let aliases = Aliases::of(&store, family).await?;
-    let versions = versions(&store, family).await?;
+    let versions = registry::versions(&store, family).await?;
     let reading = stream::iter(versions).map(|model_id| line(&store, family, &aliases, model_id));
     let mut lines: Vec<Line> =
-        reading.buffered(READS_AT_ONCE).try_filter_map(async |line| Ok(line)).try_collect().await?;
+        reading.buffered(registry::AT_ONCE).try_filter_map(async |line| Ok(line)).try_collect().await?;
     lines.sort_by(|a, b| {
         (b.alias == "champion", b.rides, &b.model_id).cmp(&(a.alias == "champion", a.rides, &a.model_id))
     });
-    let breed_families = families(&store, &format!("{family}--")).await?;
+    let mut breed_families = registry::families(&store).await?;
+    breed_families.retain(|name| layout::of_breed(name).is_some_and(|(global, _)| global == family));
     let champions = match breeds {
         true => {
             let reading = stream::iter(breed_families.clone()).map(|breed| {
                 let store = &store;
                 async move { registry::current(store, &breed, AliasName::Champion).await }
             });
-            reading.buffered(READS_AT_ONCE).try_filter_map(async |alias| Ok(alias)).try_collect().await?
+            reading.buffered(registry::AT_ONCE).try_filter_map(async |alias| Ok(alias)).try_collect().await?
         }
         false => Vec::<Alias>::new(),
     };
@@ -104,7 +105,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
 
 async fn line(store: &Store, family: &str, aliases: &Aliases, model_id: String) -> Result<Option<Line>, Failed> {
     let Ok((_, model)) = registry::version(store, family, &model_id).await? else { return Ok(None) };
-    let verdict: Option<Verdict> = store::read_json(store, &layout::verdict(family, &model_id)).await?;
+    let verdict = registry::read::<Verdict>(store, family, &model_id).await?;
     let test = |metrics: &Metrics| Test { rides: metrics.rides, log_loss: metrics.log_loss, roc_auc: metrics.roc_auc };
     Ok(Some(Line {
         alias: aliases.name_of(&model_id),
@@ -117,12 +118,6 @@ async fn line(store: &Store, family: &str, aliases: &Aliases, model_id: String) 
     }))
 }
 
-async fn families(store: &Store, prefix: &str) -> Result<Vec<String>, Failed> {
-    let listing = store.list_with_delimiter(Some(&Path::from(layout::MODELS))).await?;
-    let names = listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned));
-    Ok(names.filter(|name| name.starts_with(prefix)).collect())
-}
-
 /// `show`
 pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Result<(), Failed> {
     let store = store_of(session)?;
@@ -132,7 +127,7 @@ pub(super) async fn show(session: &Session, name: &str, family: &Family) -> Resu
         return Ok(());
     }
     let aliases = Aliases::of(&store, &model.model).await?;
-    let verdict: Option<Verdict> = store::read_json(&store, &layout::verdict(&model.model, &model.model_id)).await?;
+    let verdict = registry::read::<Verdict>(&store, &model.model, &model.model_id).await?;
     println!("{} {}  {}", model.model, model.model_id, aliases.name_of(&model.model_id));
     println!("  artefact sha256 {}", version.sha256);
     for (name, alias) in [("champion", &aliases.champion), ("challenger", &aliases.challenger)] {

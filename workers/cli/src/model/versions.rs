@@ -6,13 +6,10 @@ use crate::{
 };
 use anyhow::anyhow;
 use common::model::{Alias, AliasName, Model};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use records::{Store, layout, store};
-use trainer::release::registry::{self, Version};
-
-/// Maximum number of artefacts read at the same time.
-pub(super) const READS_AT_ONCE: usize = 16;
+use records::{
+    Store, layout,
+    registry::{self, Version},
+};
 
 /// Opens the store. Fails if it does not exist.
 pub(super) fn store_of(session: &Session) -> Result<Store, Failed> {
@@ -49,22 +46,8 @@ impl Aliases {
     }
 }
 
-/// Returns the ids of a family's versions: those that have an artefact.
-pub(super) async fn versions(store: &Store, family: &str) -> Result<Vec<String>, Failed> {
-    check_family(family)?;
-    let prefix = Path::from(format!("{}/{family}", layout::MODELS));
-    let listing = store.list_with_delimiter(Some(&prefix)).await?;
-    let ids: Vec<String> =
-        listing.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
-    let complete = stream::iter(ids).map(|id| async move {
-        Ok::<_, Failed>(store::exists(store, &layout::model(family, &id)).await?.then_some(id))
-    });
-    complete.buffered(READS_AT_ONCE).try_filter_map(async |id| Ok(id)).try_collect().await
-}
-
 pub(super) fn check_family(family: &str) -> Result<(), Failed> {
-    let is_allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-    match !family.is_empty() && family.chars().all(is_allowed) {
+    match layout::is_model_name(family) {
         true => Ok(()),
         false => Err(Failed::Misused(anyhow!("--model {family:?}: expected a model family, e.g. service-request"))),
     }
@@ -81,7 +64,7 @@ pub(super) async fn resolve(store: &Store, family: &Family, name: &str) -> Resul
         "champion" => aliases.champion.ok_or_else(|| missing(name))?.model_id,
         "challenger" => aliases.challenger.ok_or_else(|| missing(name))?.model_id,
         prefix => {
-            let versions = versions(store, family).await?;
+            let versions = registry::versions(store, family).await?;
             let mut matching = versions.iter().filter(|id| id.starts_with(prefix));
             match (matching.next(), matching.next()) {
                 (Some(only), None) => only.clone(),

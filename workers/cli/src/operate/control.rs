@@ -11,8 +11,7 @@ use common::{
 };
 use gateway::management::Management;
 use indicatif::HumanCount;
-use object_store::{ObjectStoreExt, path::Path};
-use records::{control, layout};
+use records::control;
 use runtime::{
     broker::{Depth, PublishError},
     client::{Client, ClientError},
@@ -104,7 +103,7 @@ async fn announce(session: &Session, client: &Client, control: &WorkerControl) -
     }
     match before {
         Some(before) => control::write(&store, &before).await?,
-        None => store.delete(&Path::from(layout::control(&control.worker))).await.context("reverting the change")?,
+        None => control::remove(&store, &control.worker).await.context("reverting the change")?,
     }
     Err(Failed::Broken(anyhow::Error::new(error).context("only an operator may do this; nothing was changed")))
 }

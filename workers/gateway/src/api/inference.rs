@@ -27,7 +27,7 @@ use common::{
     model::{Alias, AliasName},
     topology::queue,
 };
-use records::alias;
+use records::registry;
 use serde::Serialize;
 use serde_json::{Map, json};
 use std::sync::Arc;
@@ -171,7 +171,7 @@ async fn served(app: &App, model: &str, version: Option<&str>) -> Result<Alias, 
     if model != served {
         return Err(Problem::not_found(format!("the model {model:?} is not served: the served model is {served:?}")));
     }
-    let champion = alias::current(&app.store, model, AliasName::Champion).await;
+    let champion = registry::read_alias(&app.store, model, AliasName::Champion).await;
     let champion = champion.map_err(store_failed)?;
     let champion = champion.ok_or_else(|| {
         let detail =

@@ -4,7 +4,7 @@ use crate::{
     app::App,
     http::{
         extract::Path,
-        problem::{Problem, store_away, store_failed},
+        problem::{Problem, store_failed},
     },
 };
 use axum::{
@@ -19,8 +19,7 @@ use common::{
     outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path as ObjectPath};
-use records::{Store, alias, layout, store};
+use records::{Store, layout, registry, store};
 use serde::Serialize;
 use serde_json::Value;
 use std::sync::Arc;
@@ -112,7 +111,7 @@ pub(crate) struct Versions {
 #[utoipa::path(get, path = "/v1/models", tag = "Models", responses((status = 200, description = "The model families", body = Models)))]
 pub(crate) async fn list(State(app): State<Arc<App>>) -> Result<Json<Models>, Problem> {
     let mut models = Vec::new();
-    let families = folders(&app.store, layout::MODELS).await?;
+    let families = registry::families(&app.store).await.map_err(store_failed)?;
     // There may be thousands of breed models: they are counted here, and each can be read by its name.
     let (of_breeds, families): (Vec<_>, Vec<_>) =
         families.into_iter().partition(|family| layout::of_breed(family).is_some());
@@ -134,23 +133,15 @@ pub(crate) async fn family(
     Path(model): Path<String>,
 ) -> Result<Json<FamilyInFull>, Problem> {
     known(&model, &model)?;
-    let challenger = named(&app.store, &model, AliasName::Challenger).await?;
-    let Some(champion) = named(&app.store, &model, AliasName::Champion).await? else {
-        if versions_of(&app.store, &model).await?.is_empty() && model != app.settings.model {
-            return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
-        }
-        let challenger = match challenger {
-            Some(challenger) => {
-                Some(read_version(&app.store, &model, latest(challenger)).await.map_err(store_failed)?.0)
-            }
-            None => None,
-        };
-        return Ok(Json(FamilyInFull { model, champion: None, challenger, history: Vec::new() }));
-    };
+    let champion = named(&app.store, &model, AliasName::Champion).await?;
+    if champion.is_none() && model != app.settings.model && versions_of(&app.store, &model).await?.is_empty() {
+        return Err(Problem::not_found(format!("no model {model:?}: see /v1/models")));
+    }
     // A challenger that is the champion does not count.
-    let challenger = challenger.filter(|challenger| challenger.model_id != champion.model_id).map(latest);
-    let mut line = champion.history.clone();
-    line.push(latest(champion));
+    let is_other = |alias: &Alias| champion.as_ref().is_none_or(|champion| alias.model_id != champion.model_id);
+    let challenger = named(&app.store, &model, AliasName::Challenger).await?.filter(is_other).map(latest);
+    let mut line = champion.as_ref().map(|champion| champion.history.clone()).unwrap_or_default();
+    line.extend(champion.map(latest));
     let line = line.into_iter().rev().take(HISTORY_MAX);
     let reads = stream::iter(line.chain(challenger.clone())).map(|past| {
         let (store, model) = (Arc::clone(&app.store), model.clone());
@@ -172,7 +163,8 @@ fn latest(alias: Alias) -> Past {
 
 /// Reads a version's quality and artefact.
 async fn read_version(store: &Store, model: &str, past: Past) -> Result<(NamedVersion, Option<Model>), Failure> {
-    let artefact = artefact(store, &layout::model(model, &past.model_id)).await?;
+    // An artefact that cannot be used counts as gone.
+    let artefact = registry::version(store, model, &past.model_id).await?.ok().map(|(_, artefact)| artefact);
     let Past { model_id, by, at, why, .. } = past;
     let rides = artefact.as_ref().map(|model| model.counts.train);
     let test = artefact.as_ref().and_then(|model| model.test.as_ref()).map(Quality::from);
@@ -222,15 +214,12 @@ pub(crate) async fn report(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     known(&model, &version)?;
-    let object = match app.store.get(&ObjectPath::from(layout::report(&model, &version))).await {
-        Ok(object) => object,
-        Err(object_store::Error::NotFound { .. }) => {
-            return Err(Problem::not_found(format!(
-                "no report on {model}/{version}: breed models have none, see /v1/models/{model}/versions"
-            )));
-        }
-        Err(error) => return Err(store_away(&error)),
-    };
+    let object = store::get(&app.store, &layout::report(&model, &version)).await.map_err(store_failed)?;
+    let object = object.ok_or_else(|| {
+        Problem::not_found(format!(
+            "no report on {model}/{version}: breed models have none, see /v1/models/{model}/versions"
+        ))
+    })?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
         (header::CONTENT_LENGTH, HeaderValue::from(object.meta.size)),
@@ -243,11 +232,7 @@ pub(crate) async fn report(
 
 /// Refuses names that cannot be a model's before the store is read.
 fn known(model: &str, version: &str) -> Result<(), Problem> {
-    let plain = |name: &str| {
-        !name.is_empty()
-            && name.len() <= 100
-            && name.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '-' | '_'))
-    };
+    let plain = |name: &str| name.len() <= 100 && layout::is_model_name(name);
     match plain(model) && plain(version) {
         true => Ok(()),
         false => Err(Problem::not_found(format!("no model {model:?}: see /v1/models"))),
@@ -255,25 +240,9 @@ fn known(model: &str, version: &str) -> Result<(), Problem> {
 }
 
 async fn named(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Problem> {
-    alias::current(store, model, name).await.map_err(store_failed)
-}
-
-/// Reads an artefact; an unreadable one counts as gone.
-async fn artefact(store: &Store, path: &str) -> Result<Option<Model>, Failure> {
-    match store::read_json(store, path).await {
-        Err(Failure::Permanent { .. }) => Ok(None),
-        read => read,
-    }
+    registry::read_alias(store, model, name).await.map_err(store_failed)
 }
 
 async fn versions_of(store: &Store, model: &str) -> Result<Vec<String>, Problem> {
-    let mut ids = folders(store, &format!("{}/{model}", layout::MODELS)).await?;
-    ids.retain(|id| ![AliasName::Champion, AliasName::Challenger].iter().any(|name| id == name.as_str()));
-    Ok(ids)
-}
-
-async fn folders(store: &Store, prefix: &str) -> Result<Vec<String>, Problem> {
-    let listed =
-        store.list_with_delimiter(Some(&ObjectPath::from(prefix))).await.map_err(|error| store_away(&error))?;
-    Ok(listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect())
+    registry::versions(store, model).await.map_err(store_failed)
 }

@@ -10,13 +10,13 @@ use common::{
     dead_letter::BATCH_ID_CONFLICT,
     exchange,
     message::{DatasetReady, Message, ModelPromoted, decode},
-    model::{Alias, AliasName, Model},
+    model::{Alias, AliasName},
     outcome::Failure,
     served::drift,
     topology::{dead_queue, queue, retry_delays_of, retry_queue},
 };
 use futures::{StreamExt, stream};
-use records::{Store, alias, served, store};
+use records::{Store, registry, serving};
 use runtime::{
     broker::{Delivery, deliveries},
     client::{Client, ClientError},
@@ -234,7 +234,7 @@ impl Observer {
         for queue in &queues {
             self.metrics.queue(&queue.queue, queue.ready, queue.consumers, queue.dead);
         }
-        let champion = alias::current(&self.store, &self.model, AliasName::Champion).await;
+        let champion = registry::read_alias(&self.store, &self.model, AliasName::Champion).await;
         let champion = champion.ok().flatten().map(|Alias { model, model_id, .. }| ChampionSeen { model, model_id });
         Snapshot {
             at: host::now().strftime("%FT%TZ").to_string(),
@@ -268,12 +268,12 @@ impl Observer {
     }
 
     async fn read_serving_statistics(&self) -> Result<(), Failure> {
-        let Some(champion) = alias::current(&self.store, &self.model, AliasName::Champion).await? else {
+        let Some(champion) = registry::read_alias(&self.store, &self.model, AliasName::Champion).await? else {
             return Ok(());
         };
-        let Some(model) = store::read_json::<Model>(&self.store, &champion.object).await? else { return Ok(()) };
-        let since = served::since(STATISTICS_DAYS, host::now());
-        let tally = served::read(&self.store, &champion.model, &champion.model_id, Some(&since)).await?;
+        let Ok(model) = registry::named_model(&self.store, &champion).await? else { return Ok(()) };
+        let since = serving::since(STATISTICS_DAYS, host::now());
+        let tally = serving::read(&self.store, &champion.model, &champion.model_id, Some(&since)).await?;
         self.metrics.served(&champion.model, &champion.model_id, &tally, &drift(&model, &tally));
         Ok(())
     }

@@ -2,39 +2,16 @@
 
 use common::{
     features::{FEATURES, Feature},
-    model::{Alias, MODEL_SCHEMA, Model, logistic},
+    model::{MODEL_SCHEMA, Model, logistic},
     served::PROBABILITY_BINS,
 };
-use sha2::{Digest, Sha256};
 
 /// Why an artefact is not served. The last good one stays in service.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
-    /// The object does not exist.
-    #[error("there is nothing at {0}")]
-    Missing(String),
-    /// It is not an artefact.
-    #[error("it cannot be read: {0}")]
-    Unreadable(String),
-    /// Its bytes are not those that the alias names.
-    #[error("its SHA-256 is {actual}; the alias names {expected}")]
-    Changed {
-        /// Of the artefact.
-        actual: String,
-        /// Of the alias.
-        expected: String,
-    },
     /// Its schema is of another version.
     #[error("its schema is {0}; this scorer reads {MODEL_SCHEMA}")]
     Schema(String),
-    /// It is not the version that the alias names.
-    #[error("it is {actual}; the alias names {expected}")]
-    Other {
-        /// `<model>/<model id>` of the artefact.
-        actual: String,
-        /// The same of the alias.
-        expected: String,
-    },
     /// Its features are not a selection of those of a score request.
     #[error("its features are {actual}; this scorer knows {expected}, in this order")]
     Features {
@@ -101,26 +78,13 @@ impl Servable {
     }
 }
 
-/// Reads an artefact, and checks that it is the one that `alias` names and that it can score.
+/// Checks that an artefact can score, and returns the part of it that serving needs.
 ///
 /// # Errors
 /// Returns the first defect.
-pub fn read(bytes: &[u8], alias: &Alias) -> Result<Servable, Unusable> {
-    let actual = hex::encode(Sha256::digest(bytes));
-    if actual != alias.sha256 {
-        return Err(Unusable::Changed { actual, expected: alias.sha256.clone() });
-    }
-    let model = serde_json::from_slice(bytes).map_err(|error| Unusable::Unreadable(error.to_string()))?;
-    servable(&model, alias)
-}
-
-fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
+pub fn servable(model: &Model) -> Result<Servable, Unusable> {
     if model.schema != MODEL_SCHEMA {
         return Err(Unusable::Schema(model.schema.clone()));
-    }
-    if (&model.model, &model.model_id) != (&alias.model, &alias.model_id) {
-        let actual = format!("{}/{}", model.model, model.model_id);
-        return Err(Unusable::Other { actual, expected: format!("{}/{}", alias.model, alias.model_id) });
     }
     let used = model.used().ok_or_else(|| Unusable::Features {
         actual: list(model.coefficients.iter().map(|c| (c.feature.as_str(), c.unit.as_str()))),
@@ -164,10 +128,11 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 pub(crate) mod tests {
     use super::*;
     use common::model::{
-        ALIAS_SCHEMA, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
+        ALIAS_SCHEMA, Alias, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
     };
     use proptest::prelude::*;
     use records::layout;
+    use sha2::{Digest, Sha256};
 
     pub(crate) fn model(model_id: &str) -> Model {
         let metrics = Metrics::default();
@@ -248,35 +213,24 @@ pub(crate) mod tests {
 
     /// The model as served.
     pub(crate) fn served(model: &Model) -> Servable {
-        read(&encoded(model), &alias(AliasName::Champion, &[model])).unwrap()
+        servable(model).unwrap()
     }
 
     #[test]
-    fn only_the_complete_artefact_that_the_alias_names_is_usable() {
-        let named = alias(AliasName::Champion, &[&model("m")]);
-        let good = read(&encoded(&model("m")), &named).unwrap();
+    fn only_an_artefact_that_can_score_is_usable() {
+        let good = servable(&model("m")).unwrap();
         assert_eq!((good.model_id.as_str(), good.weights.len()), ("m", 6));
         let broken = |change: fn(&mut Model)| {
             let mut model = model("m");
             change(&mut model);
-            servable(&model, &named).unwrap_err().to_string()
+            servable(&model).unwrap_err().to_string()
         };
         assert_eq!(broken(|m| m.schema = "model.v2".into()), "its schema is model.v2; this scorer reads model.v1");
-        assert_eq!(broken(|m| m.model_id = "n".into()), "it is service-request/n; the alias names service-request/m");
         assert!(broken(|m| m.coefficients.swap(0, 1)).starts_with("its features are healthpoints [point], distance"));
         assert!(broken(|m| m.coefficients[3].unit = "°C".into()).contains("tmin [°C]"));
         assert_eq!(broken(|m| m.coefficients[5].per_unit = f64::NAN), "the coefficient of prcp is not a usable number");
         assert_eq!(broken(|m| m.intercept = f64::INFINITY), "intercept is not a usable number");
         assert_eq!(broken(|m| m.threshold = 1.5), "threshold is not a usable number");
-
-        let mut bytes = encoded(&model("m"));
-        bytes.push(b' ');
-        assert!(matches!(read(&bytes, &named), Err(Unusable::Changed { .. })), "one more blank");
-        let unchecked = Alias { sha256: String::new(), ..named.clone() };
-        assert!(matches!(read(&encoded(&model("m")), &unchecked), Err(Unusable::Changed { .. })));
-        let half = &bytes[..bytes.len() / 2];
-        let named = Alias { sha256: hex::encode(Sha256::digest(half)), ..named };
-        assert!(matches!(read(half, &named), Err(Unusable::Unreadable(_))));
     }
 
     proptest! {

@@ -1,14 +1,12 @@
 //! Reads the version that an alias names.
 
-use crate::serve::artefact::{self, Servable, Unusable};
+use crate::serve::artefact::{self, Servable};
 use common::{
     model::{Alias, AliasName},
     outcome::Failure,
 };
-use records::{
-    alias, layout,
-    store::{self, Store},
-};
+use records::{registry, store::Store};
+use std::fmt::Display;
 
 /// A checked version that an alias names, with the alias's history.
 #[derive(Debug)]
@@ -61,29 +59,20 @@ pub(crate) async fn read(
     name: AliasName,
     known: Option<&NamedVersion>,
 ) -> Result<AliasRead, Failure> {
-    let path = layout::alias(family, name);
-    let Some(alias) = alias::served(store, family, name).await? else { return Ok(AliasRead::NoVersion) };
+    let Some(alias) = registry::served(store, family, name).await? else { return Ok(AliasRead::NoVersion) };
     if known.is_some_and(|known| known.is_up_to(&alias)) {
         return Ok(AliasRead::Unchanged);
     }
-    let unusable = |why: String| Failure::permanent("unusable_model", why);
-    if !layout::is_below(layout::MODELS, &alias.object) {
-        let (object, models) = (&alias.object, layout::MODELS);
-        return Err(unusable(format!("{path}: its object is {object:?}; expected a path below {models}/")));
-    }
     if alias.model != family {
-        return Err(unusable(format!("{path}: its model is {}; expected {family}", alias.model)));
+        let why = format!("the alias {} of {family} names a version of {}", name.as_str(), alias.model);
+        return Err(unusable(why));
     }
-    let model = match store::read(store, &alias.object).await? {
-        Some(bytes) => artefact::read(&bytes, &alias),
-        None => Err(Unusable::Missing(alias.object.clone())),
-    };
-    match model {
-        Ok(model) => {
-            let line =
-                alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]).map(|id| short(id)).collect();
-            Ok(AliasRead::New(NamedVersion { model, sha256: alias.sha256, generation: alias.generation, line }))
-        }
-        Err(why) => Err(unusable(format!("{}: {why}", alias.object))),
-    }
+    let model = registry::named_model(store, &alias).await?.map_err(unusable)?;
+    let model = artefact::servable(&model).map_err(|why| unusable(format!("{}: {why}", alias.object)))?;
+    let line = alias.history.iter().map(|past| &past.model_id).chain([&alias.model_id]).map(|id| short(id)).collect();
+    Ok(AliasRead::New(NamedVersion { model, sha256: alias.sha256, generation: alias.generation, line }))
+}
+
+fn unusable(why: impl Display) -> Failure {
+    Failure::permanent("unusable_model", why)
 }

@@ -1,8 +1,8 @@
 //! Counts what was scored, and writes the counts to the store.
 //!
 //! ```text
-//! request ─▶ counts by version and day ──┐ some seconds later ┌▶ served/<model>/<id>/<date>/<scorer>.json
-//!         └▶ sample of rides with an id ─┴ in the background ─┴▶ scored/<model>/<id>/<date>/<scorer>.csv
+//! request ─▶ counts by version and day ──┐ some seconds later ┌▶ serving statistics
+//!         └▶ sample of rides with an id ─┴ in the background ─┴▶ scored rides
 //! ```
 //!
 //! Answers never wait for a write: a request takes one lock, which no write holds. A process that is killed loses what it has not
@@ -15,17 +15,17 @@ use crate::{
         models::{Choice, Models},
         version::NamedVersion,
     },
-    stats::{key::Key, sample::Sample},
+    stats::sample::Sample,
 };
 use common::{
     message::{Fallback, ScoreRequest},
     outcome::Failure,
-    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, bin_of},
+    served::{BreedCache, FeatureTally, Shadow, Tally, bin_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
-    layout,
-    store::{self, Store},
+    serving::{self, VersionDay},
+    store::Store,
 };
 use runtime::host;
 use std::{
@@ -59,7 +59,7 @@ impl Counted {
 
 #[derive(Default)]
 struct State {
-    counted: BTreeMap<Arc<Key>, Counted>,
+    counted: BTreeMap<Arc<VersionDay>, Counted>,
     turn: u64,
     /// Whether a task will write soon.
     will_be_written: bool,
@@ -107,7 +107,7 @@ impl ServingStats {
         let date = host::now().strftime("%F").to_string();
         let key = |named: &Arc<NamedVersion>| {
             let Servable { model, model_id, .. } = &named.model;
-            Arc::new(Key { model: model.clone(), model_id: model_id.clone(), date: date.clone() })
+            Arc::new(VersionDay { model: model.clone(), model_id: model_id.clone(), date: date.clone() })
         };
         let mut by_breed = vec![Vec::new(); models.breeds.len()];
         let mut answered = Tally { breeds: (breeds != BreedCache::default()).then_some(breeds), ..Tally::default() };
@@ -161,7 +161,7 @@ impl ServingStats {
     /// Writes all counts that are not written yet. Returns whether that succeeded.
     pub(crate) async fn write(&self) -> bool {
         let _turn = self.turn.lock().await;
-        let new: Vec<Arc<Key>> = {
+        let new: Vec<Arc<VersionDay>> = {
             let state = self.state();
             state.counted.iter().filter(|(_, counted)| counted.is_new()).map(|(key, _)| Arc::clone(key)).collect()
         };
@@ -183,14 +183,9 @@ impl ServingStats {
         true
     }
 
-    async fn write_counts(&self, key: &Key) -> Result<(), Failure> {
-        let path = layout::served(&key.model, &key.model_id, &key.date, &self.scorer);
+    async fn write_counts(&self, key: &VersionDay) -> Result<(), Failure> {
         if self.state().counted.get(key).is_some_and(|counted| counted.before.is_none()) {
-            let before = match store::read_json::<Served>(&self.store, &path).await {
-                Ok(before) => before.map(|served| served.tally).unwrap_or_default(),
-                Err(Failure::Permanent { .. }) => Tally::default(),
-                Err(outage) => return Err(outage),
-            };
+            let before = serving::written(&self.store, key, &self.scorer).await?;
             if let Some(counted) = self.state().counted.get_mut(key) {
                 counted.before = Some(before);
             }
@@ -203,16 +198,7 @@ impl ServingStats {
             }
             _ => return Ok(()),
         };
-        let served = Served {
-            schema: SERVED_SCHEMA.to_owned(),
-            model: key.model.clone(),
-            model_id: key.model_id.clone(),
-            date: key.date.clone(),
-            scorer: self.scorer.clone(),
-            tally,
-        };
-        let body = serde_json::to_vec(&served).map_err(|error| Failure::permanent("unencodable", error))?;
-        store::write(&self.store, &path, body).await?;
+        serving::write(&self.store, key, &self.scorer, tally).await?;
         if let Some(counted) = self.state().counted.get_mut(key) {
             counted.written = turn;
         }
@@ -228,9 +214,9 @@ impl ServingStats {
 
 /// What one request adds to the counts.
 struct Round<'a> {
-    global: Arc<Key>,
+    global: Arc<VersionDay>,
     /// In the order of the models, each with the indices of its rides.
-    breeds: Vec<(Arc<Key>, Vec<usize>)>,
+    breeds: Vec<(Arc<VersionDay>, Vec<usize>)>,
     models: &'a Models,
     /// The returned scores.
     evaluations: &'a [Option<Evaluation>],
@@ -269,7 +255,7 @@ impl State {
     }
 
     /// Returns the counts of a version; `None` if too many versions are in memory and not written yet.
-    fn of(&mut self, key: &Arc<Key>, model: &Servable, versions_max: usize) -> Option<&mut Counted> {
+    fn of(&mut self, key: &Arc<VersionDay>, model: &Servable, versions_max: usize) -> Option<&mut Counted> {
         let turn = self.turn;
         if !self.counted.contains_key(key) {
             if self.counted.len() >= versions_max {

@@ -3,5 +3,4 @@
 //! Depends on `score` and `serve`.
 
 pub(crate) mod counts;
-mod key;
 mod sample;

@@ -3,11 +3,10 @@
 //! If a day has more rides than are kept, those whose ids have the smallest xxh3 stay: a uniform sample of all rides and of those of
 //! each version, independent of the order and number of requests.
 
-use crate::stats::key::Key;
 use common::{outcome::Failure, served::write_scored};
 use records::{
-    layout,
-    store::{self, Store},
+    serving::{self, VersionDay},
+    store::Store,
 };
 use runtime::host;
 use std::{
@@ -24,7 +23,7 @@ const RIDE_ID_BYTES_MAX: usize = 128;
 
 struct Row {
     hash: u64,
-    key: Arc<Key>,
+    key: Arc<VersionDay>,
     ride_id: Box<str>,
     probability: f64,
 }
@@ -32,9 +31,9 @@ struct Row {
 #[derive(Default)]
 struct Kept {
     /// Probabilities by hash, id and version; the last score counts.
-    rows: BTreeMap<(u64, Box<str>, Arc<Key>), f64>,
+    rows: BTreeMap<(u64, Box<str>, Arc<VersionDay>), f64>,
     /// Versions whose file must be written.
-    unwritten: BTreeSet<Arc<Key>>,
+    unwritten: BTreeSet<Arc<VersionDay>>,
 }
 
 /// The sample of scored rides.
@@ -53,7 +52,7 @@ impl Sample {
     }
 
     /// Adds rides with the version that scored them and the probability, if they stay in the sample.
-    pub(crate) fn note<'a>(&self, rides: impl Iterator<Item = (&'a Arc<Key>, &'a str, f64)>) {
+    pub(crate) fn note<'a>(&self, rides: impl Iterator<Item = (&'a Arc<VersionDay>, &'a str, f64)>) {
         if self.rides_max == 0 {
             return;
         }
@@ -89,8 +88,7 @@ impl Sample {
         let (files, limit) = encoding.await?;
         self.limit.store(limit, Ordering::Relaxed);
         for (key, csv) in files {
-            let path = layout::scored(&key.model, &key.model_id, &key.date, scorer);
-            store::write(store, &path, csv).await?;
+            serving::write_scored(store, &key, scorer, csv).await?;
             self.kept.lock().unwrap_or_else(PoisonError::into_inner).unwritten.remove(&key);
         }
         // Samples of earlier days are written now, and are dropped from memory.
@@ -120,8 +118,8 @@ impl Kept {
         }
     }
 
-    fn files(&self) -> Vec<(Arc<Key>, Vec<u8>)> {
-        let mut rides: BTreeMap<&Arc<Key>, Vec<(&str, f64)>> =
+    fn files(&self) -> Vec<(Arc<VersionDay>, Vec<u8>)> {
+        let mut rides: BTreeMap<&Arc<VersionDay>, Vec<(&str, f64)>> =
             self.unwritten.iter().map(|key| (key, Vec::new())).collect();
         for ((_, ride_id, key), probability) in &self.rows {
             if let Some(rides) = rides.get_mut(key) {

@@ -8,7 +8,7 @@ use common::{
 };
 use futures::TryStreamExt;
 use object_store::ObjectStoreExt;
-use records::served;
+use records::serving;
 
 /// Time after which everything is written.
 const WRITTEN: Duration = Duration::from_millis(5_001);
@@ -27,7 +27,7 @@ async fn paths(store: &Store, prefix: &str) -> Vec<String> {
 }
 
 async fn tally(store: &Store, id: &str) -> Tally {
-    served::read(store, layout::GLOBAL_MODEL, id, None).await.unwrap()
+    serving::read(store, layout::GLOBAL_MODEL, id, None).await.unwrap()
 }
 
 /// A request for rides with these distances and ids.
@@ -219,9 +219,9 @@ async fn rides_scored_by_breed_models_are_counted_for_the_global_model_too() {
     let [shadow] = counts.shadows.as_slice() else { panic!("{counts:?}") };
     assert_eq!((shadow.rides, shadow.unscored, shadow.decisions), (60, 1, decisions));
     assert!((shadow.difference_sum - sum).abs() < 1e-9, "{} {sum}", shadow.difference_sum);
-    let of_qilin = served::read(&store, &qilin.model, "qilin", None).await.unwrap();
+    let of_qilin = serving::read(&store, &qilin.model, "qilin", None).await.unwrap();
     assert_eq!((of_qilin.rides, of_qilin.service, of_qilin.shadows.len()), (60, service, 0));
-    assert_eq!(served::read(&store, &mileage.model, "nix", None).await.unwrap().rides, 1);
+    assert_eq!(serving::read(&store, &mileage.model, "nix", None).await.unwrap().rides, 1);
 }
 
 /// Rides with an id are written with their probability, each by the version that scored it: of more than may be kept a uniform sample,
@@ -317,7 +317,7 @@ async fn counts_survive_an_outage_and_an_eviction() {
         }
         for breed in &breeds {
             let family = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
-            assert_eq!(served::read(&store, &family, "1", None).await.unwrap().rides, round, "{breed}");
+            assert_eq!(serving::read(&store, &family, "1", None).await.unwrap().rides, round, "{breed}");
         }
     }
     assert_eq!(tally(&store, "0").await.uncounted, 0);

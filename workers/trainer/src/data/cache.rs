@@ -60,7 +60,7 @@ pub(crate) struct Cache<'a> {
     manifests: &'a [Manifest],
     hashes: Vec<ManifestHash>,
     packs: Vec<Pack>,
-    damaged: Vec<object_store::path::Path>,
+    damaged: Vec<String>,
     /// For each dataset that is complete in the cache: every piece, as index of its pack and index in that pack.
     complete: HashMap<ManifestHash, Vec<(usize, usize)>>,
     looks_left: u32,
@@ -126,7 +126,7 @@ impl<'a> Cache<'a> {
     }
 
     async fn look(&mut self) {
-        let PackList { packs, damaged } = match packs::find(self.store, layout::TRAINER_CACHE, FORMAT).await {
+        let PackList { packs, damaged } = match packs::find(self.store, FORMAT).await {
             Ok(list) => list,
             Err(error) => {
                 tracing::warn!(%error, "the trainer's cache cannot be listed now; datasets are read from their files");
@@ -180,7 +180,7 @@ impl<'a> Cache<'a> {
                 Err(why) => {
                     let Pack { path, is_damaged, .. } = &mut self.packs[pack];
                     *is_damaged |= matches!(why, ReadError::Damaged(_));
-                    tracing::warn!(%path, %why, "a dataset in the trainer's cache cannot be read; it is read from its files");
+                    tracing::warn!(path, %why, "a dataset in the trainer's cache cannot be read; it is read from its files");
                     return Err(added);
                 }
             }
@@ -276,8 +276,7 @@ impl<'a> Cache<'a> {
         }
         // If a write failed, the merged pieces exist only in the old packs.
         if written.iter().all(Option::is_some) {
-            let is_written = |path: &str| written.iter().flatten().any(|written| written == path);
-            for path in merged.iter().filter(|path| !is_written(path.as_ref())) {
+            for path in merged.iter().filter(|path| !written.iter().flatten().any(|written| written == *path)) {
                 packs::remove(self.store, path).await;
             }
         }

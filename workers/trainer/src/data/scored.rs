@@ -1,19 +1,19 @@
 //! Rides that were scored before their label arrived.
 //!
-//! Scorers leave `scored/<model>/<id>/<date>/<scorer>.csv`. A training reads these files first, then notes the label of each such ride
-//! while it loads the datasets. A ride that a version scored more than once counts once.
+//! A training reads the files of scored rides first ([`serving::scored`]), then notes the label of each such ride while it loads the
+//! datasets. A ride that a version scored more than once counts once.
 
-use common::{outcome::Failure, served::read_scored};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use records::store::{self, Store};
-use std::collections::HashMap;
+use common::outcome::Failure;
+use futures::TryStreamExt;
+use records::{
+    serving::{self, VersionDay},
+    store::Store,
+};
+use std::{collections::HashMap, pin::pin};
 use xxhash_rust::xxh3::xxh3_128;
 
 /// Maximum number of scored rides kept in memory, those of the latest days first; each takes about 100 bytes.
 pub const SCORED_RIDES_MAX: usize = 1_000_000;
-/// Maximum number of files read at once.
-const READS_AT_ONCE: usize = 8;
 
 /// Scored rides by their id.
 #[derive(Debug, Default)]
@@ -43,35 +43,20 @@ impl ScoredRides {
     /// # Errors
     /// Fails if the store cannot be reached.
     pub async fn read(store: &Store) -> Result<Self, Failure> {
-        let listing = store.list(Some(&Path::from("scored"))).map_ok(|found| found.location.to_string());
-        let mut paths: Vec<String> = listing.try_collect().await.map_err(store::outage)?;
-        // `scored/<model>/<id>/<date>/<scorer>.csv`
-        let date = |path: &str| path.split('/').nth(3).unwrap_or_default().to_owned();
-        paths.sort_by(|a, b| date(b).cmp(&date(a)).then_with(|| a.cmp(b)));
         let mut scored = Self::default();
         let mut left = SCORED_RIDES_MAX;
-        let mut reading = stream::iter(paths)
-            .map(|path| async move { store::read(store, &path).await.map(|bytes| (path, bytes)) })
-            .buffered(READS_AT_ONCE);
-        while let Some(read) = reading.next().await {
-            let (path, bytes) = read?;
-            if left == 0 {
-                break;
-            }
-            let Some(bytes) = bytes else { continue };
-            match read_scored(&bytes) {
-                Ok(rides) => left -= scored.add(&path, rides.into_iter().take(left)),
-                Err(why) => tracing::warn!(path, %why, "a file of scored rides cannot be decoded; it is left out"),
-            }
+        let mut files = pin!(serving::scored(store).await?);
+        while left > 0
+            && let Some((day, rides)) = files.try_next().await?
+        {
+            left -= scored.add(day, rides.into_iter().take(left));
         }
         Ok(scored)
     }
 
     /// Adds the rides of a file; returns their number.
-    fn add(&mut self, path: &str, rides: impl Iterator<Item = (String, f64)>) -> usize {
-        let mut parts = path.split('/').skip(1);
-        let (Some(model), Some(model_id)) = (parts.next(), parts.next()) else { return 0 };
-        let version = (model.to_owned(), model_id.to_owned());
+    fn add(&mut self, day: VersionDay, rides: impl Iterator<Item = (String, f64)>) -> usize {
+        let version = (day.model, day.model_id);
         let number = self.versions.iter().position(|known| *known == version).unwrap_or_else(|| {
             self.versions.push(version);
             self.versions.len() - 1

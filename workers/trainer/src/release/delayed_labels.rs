@@ -1,17 +1,12 @@
 //! How good the scores of each version were, now that labels have arrived.
 
-use super::registry;
 use crate::{
     data::{DelayedLabel, ScoredRides},
     evaluate::metrics,
 };
 use common::document::DelayedLabelMetrics;
 use common::{model::Model, outcome::Failure};
-use records::store::pretty;
-use records::{
-    layout,
-    store::{self, Store},
-};
+use records::{registry, store::Store};
 use runtime::host::offload;
 use std::collections::HashSet;
 
@@ -63,7 +58,7 @@ pub(crate) async fn write(store: &Store, by_family: &[(String, DelayedLabelMetri
             calibration_error = metrics.calibration_error,
             "scores evaluated with delayed labels"
         );
-        store::write(store, &layout::realised(model, model_id), pretty(document)?).await?;
+        registry::write(store, model, model_id, document).await?;
     }
     Ok(())
 }
@@ -80,6 +75,7 @@ mod tests {
     use crate::report::tests::trained;
     use common::{model::TrainingSettings, served::write_scored};
     use object_store::memory::InMemory;
+    use records::store;
     use std::sync::Arc;
     use xxhash_rust::xxh3::xxh3_128;
 
@@ -99,7 +95,7 @@ mod tests {
         for model_id in ["a", "b"] {
             let template = trained(400, 1.0, 0.0, TrainingSettings::default());
             let artefact = Model { model: "m".to_owned(), model_id: model_id.to_owned(), ..template };
-            store::write(&store, &layout::model("m", model_id), pretty(&artefact).unwrap()).await.unwrap();
+            registry::write_artefact(&store, &artefact).await.unwrap();
         }
         store::write(&store, "scored/m/a/2026-01-03/torn.csv", "ride_id,probability\nr5,").await.unwrap();
         let scored = ScoredRides::read(&store).await.unwrap();
@@ -116,8 +112,7 @@ mod tests {
         assert!((brier - (0.01 + 0.04 + 0.0) / 3.0).abs() < 1e-12, "{brier}");
         assert!(by_family[0].1.metrics.log_loss.is_finite());
         write(&store, &by_family).await.unwrap();
-        let written: DelayedLabelMetrics =
-            store::read_json(&store, &layout::realised("m", "b")).await.unwrap().unwrap();
-        assert_eq!(written, by_family[1].1);
+        let written = registry::read::<DelayedLabelMetrics>(&store, "m", "b").await.unwrap();
+        assert_eq!(written.as_ref(), Some(&by_family[1].1));
     }
 }

@@ -3,18 +3,14 @@
 //! A release is the global model and the breed models trained with it: all of them are promoted, or none. The verdict is on the global
 //! model and on all breed models together; one breed alone has too few held-out rides.
 //!
-//! The global model is promoted first and the breed models follow
-//! ([`promote_breed_models`](super::promote_breed_models)); scorers use no breed model of another release. If a process
-//! dies in between, the global model scores rides of these breeds, until the next training, promotion or roll-back completes the release
-//! ([`complete_release`](super::complete_release)).
+//! The global model is promoted first and the breed models follow ([`registry::promote_breed_models`]); scorers use no breed model of
+//! another release. If a process dies in between, the global model scores rides of these breeds, until the next training, promotion or
+//! roll-back completes the release ([`registry::complete_release`]).
 
 use super::{
-    announcement::{announcement, read_verdict, rejection},
-    breed_champions::{BREEDS_AT_ONCE, artefact_of, promote_breed_models},
     breeds::BreedModels,
     decision::{self, Challenger},
     delayed_labels,
-    registry::{self, Version},
 };
 use crate::{
     artefact::GlobalModel,
@@ -28,13 +24,12 @@ use common::{
     outcome::{Failure, Outgoing},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use records::store::pretty;
 use records::{
     layout,
-    store::{self, Store},
+    registry::{self, AT_ONCE, Change, Version, announcement, rejection},
+    store::{self, Store, unreadable_as_missing},
 };
-use runtime::host::offload;
-use sha2::{Digest, Sha256};
+use runtime::host::{self, offload};
 use std::{collections::HashSet, sync::Arc};
 
 /// The models of a release, and the rides that they were trained on.
@@ -73,7 +68,8 @@ impl Release<'_> {
 
         let (mut verdict, champion) = self.judge(&trained, &version).await?;
         if verdict.reason == CHAMPION_ALREADY
-            && let Some(before) = read_verdict(self.store, &version.model, &version.model_id).await?
+            && let before = registry::read::<Verdict>(self.store, &version.model, &version.model_id).await
+            && let Some(before) = unreadable_as_missing(before)?
             && before.promoted
         {
             verdict = before;
@@ -81,22 +77,21 @@ impl Release<'_> {
         verdict.rule = Some(self.rule);
         let mut messages = vec![match &champion {
             Some(champion) if verdict.promoted => Outgoing::message(&announcement(champion))?,
-            _ => Outgoing::message(&rejection(&version, &verdict))?,
+            _ => Outgoing::message(&rejection(&version.model, &version.model_id, verdict.clone()))?,
         }];
         if verdict.promoted {
             self.end_challenge(&version).await?;
             if let Some(champion) = champion {
-                for champion in promote_breed_models(self.store, champion).await?.champions {
+                for champion in registry::promote_breed_models(self.store, champion, host::now()).await?.champions {
                     messages.push(Outgoing::message(&announcement(&champion))?);
                 }
             }
         } else {
-            registry::set_alias(self.store, AliasName::Challenger, &version, TRAINER, &verdict.why).await?;
+            registry::set_alias(self.store, AliasName::Challenger, &version, change(&verdict.why)).await?;
         }
         delayed_labels::write(self.store, delayed_labels).await?;
         self.write_report(&trained, &data, Some(&verdict), delayed_labels).await?;
-        let path = layout::verdict(&version.model, &version.model_id);
-        store::write(self.store, &path, pretty(&verdict)?).await?;
+        registry::write(self.store, &version.model, &version.model_id, &verdict).await?;
         tracing::info!(
             model_id = %version.model_id, promoted = verdict.promoted, reason = %verdict.reason, why = %verdict.why, "judged"
         );
@@ -106,8 +101,7 @@ impl Release<'_> {
     /// Points the challenger's alias, if there is one, to the new champion, so that it names no rival.
     async fn end_challenge(&self, champion: &Version) -> Result<(), Failure> {
         if registry::current(self.store, &champion.model, AliasName::Challenger).await?.is_some() {
-            let why = "it became champion";
-            registry::set_alias(self.store, AliasName::Challenger, champion, TRAINER, why).await?;
+            registry::set_alias(self.store, AliasName::Challenger, champion, change("it became champion")).await?;
         }
         Ok(())
     }
@@ -126,8 +120,8 @@ impl Release<'_> {
             train: model.train.clone(),
             test: model.test.clone(),
         };
-        store::write(self.store, &layout::metrics(&model.model, &model.model_id), pretty(&metrics)?).await?;
-        let version = write_artefact(self.store, model).await?;
+        registry::write(self.store, &model.model, &model.model_id, &metrics).await?;
+        let version = registry::write_artefact(self.store, model).await?;
         tracing::info!(
             model_id = %model.model_id, rides = model.counts.train, log_loss = model.train.log_loss, alpha = model.alpha,
             test_roc_auc = model.test.as_ref().and_then(|metrics| metrics.roc_auc), "trained"
@@ -137,11 +131,10 @@ impl Release<'_> {
 
     async fn write_breeds(&self, trained: &TrainedRelease) -> Result<(), Failure> {
         let Some(breeds) = &trained.breeds else { return Ok(()) };
-        let writing =
-            stream::iter(0..breeds.models.len()).map(|index| write_artefact(self.store, &breeds.models[index]));
-        writing.buffered(BREEDS_AT_ONCE).try_collect::<Vec<Version>>().await?;
-        let path = layout::breeds(&self.plan.model, &self.plan.model_id);
-        store::write(self.store, &path, pretty(&breeds.document)?).await?;
+        let writing = stream::iter(0..breeds.models.len())
+            .map(|index| registry::write_artefact(self.store, &breeds.models[index]));
+        writing.buffered(AT_ONCE).try_collect::<Vec<Version>>().await?;
+        registry::write(self.store, &self.plan.model, &self.plan.model_id, &breeds.document).await?;
         let pooling_strength = breeds.document.pooling_strength;
         tracing::info!(breeds = breeds.models.len(), pooling_strength, "breed models trained");
         Ok(())
@@ -167,8 +160,8 @@ impl Release<'_> {
                     Some(registry::publish(self.store, current).await?)
                 }
                 current => {
-                    let (alias, why) = (AliasName::Champion, &verdict.why);
-                    registry::set_alias_after(self.store, alias, current, version, TRAINER, why).await?
+                    let change = change(&verdict.why);
+                    registry::set_alias_after(self.store, AliasName::Champion, current, version, change).await?
                 }
             };
             if champion.is_some() {
@@ -179,7 +172,7 @@ impl Release<'_> {
 
     async fn verdict(&self, trained: &Arc<TrainedRelease>, current: Option<&Alias>) -> Result<Verdict, Failure> {
         let champion = match current {
-            Some(current) => artefact_of(self.store, current).await?,
+            Some(current) => registry::named_model(self.store, current).await?.ok(),
             None => None,
         };
         let outdated = match &champion {
@@ -223,12 +216,12 @@ impl Release<'_> {
             let Some(current) = registry::current(self.store, &challenger.model, AliasName::Champion).await? else {
                 return Ok(None);
             };
-            let rival = artefact_of(self.store, &current).await?;
+            let rival = registry::named_model(self.store, &current).await?.ok();
             Ok::<_, Failure>(rival.filter(|rival| {
                 rival.model_id != challenger.model_id && rival.centre.as_ref() == Some(&champion.model_id)
             }))
         });
-        reading.buffered(BREEDS_AT_ONCE).try_collect().await
+        reading.buffered(AT_ONCE).try_collect().await
     }
 
     async fn write_report(
@@ -252,7 +245,7 @@ impl Release<'_> {
         let delayed_labels: Vec<DelayedLabelMetrics> =
             of_global.map(|(_, labels)| labels.clone()).chain(of_breeds).collect();
         let page = Page { model, data, breeds, verdict, delayed_labels: &delayed_labels }.html();
-        store::write(self.store, &layout::report(&model.model, &model.model_id), page.into_bytes()).await
+        registry::write_report(self.store, &model.model, &model.model_id, page).await
     }
 }
 
@@ -280,23 +273,9 @@ fn compare_breeds(
     decision::compare_predictions(rule.metric, "of each breed", &old, &new, &service, cancel)
 }
 
-/// Writes an artefact unless it exists: an alias records the SHA-256 of its artefact, so the bytes must never change, not even to those
-/// that a newer trainer would write. An artefact that cannot be decoded never had an alias, and is replaced.
-async fn write_artefact(store: &Store, model: &Model) -> Result<Version, Failure> {
-    let path = layout::model(&model.model, &model.model_id);
-    loop {
-        if let Ok((version, _)) = registry::version(store, &model.model, &model.model_id).await? {
-            return Ok(version);
-        }
-        let bytes = pretty(model)?;
-        let sha256 = hex::encode(Sha256::digest(&bytes));
-        if store::create(store, &path, bytes.clone()).await? {
-            return Ok(Version { model: model.model.clone(), model_id: model.model_id.clone(), sha256 });
-        }
-        if registry::version(store, &model.model, &model.model_id).await?.is_err() {
-            store::write(store, &path, bytes).await?;
-        }
-    }
+/// A change of an alias by the trainer, now.
+fn change(why: &str) -> Change<'_> {
+    Change { by: TRAINER, at: host::now(), why }
 }
 
 /// Returns whether the champion was trained on all datasets of the model and on others. A removed dataset does not count.

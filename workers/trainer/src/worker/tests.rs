@@ -2,14 +2,7 @@ mod cached;
 mod promotion;
 
 use super::*;
-use crate::{
-    data::rows,
-    release::{
-        publication,
-        registry::{self, Version},
-    },
-    settings::Threshold,
-};
+use crate::{data::rows, release::publication, settings::Threshold};
 use common::{
     dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
     document::{Metric, MetricsFile, Promotion, Verdict},
@@ -24,6 +17,10 @@ use object_store::{
     memory::InMemory,
     path::Path,
     throttle::{ThrottleConfig, ThrottledStore},
+};
+use records::{
+    registry::{Change, Version},
+    store::{self, pretty},
 };
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
@@ -401,9 +398,8 @@ async fn concurrent_promotions_leave_one_history() {
     let rivals: Vec<Version> = (0..8).map(version).collect();
     let racing = rivals.iter().cloned().map(|rival| {
         let store = Arc::clone(&store);
-        tokio::spawn(
-            async move { registry::set_alias(&store, AliasName::Champion, &rival, "a rival", "").await.unwrap() },
-        )
+        let change = Change { by: "a rival", at: host::now(), why: "" };
+        tokio::spawn(async move { registry::set_alias(&store, AliasName::Champion, &rival, change).await.unwrap() })
     });
     futures::future::join_all(racing).await.into_iter().for_each(|joined| drop(joined.unwrap()));
 
@@ -455,7 +451,7 @@ async fn a_late_write_of_the_alias_is_repaired() {
     let as_it_was = everything(&store).await;
     store::write(&store, &path, late).await.unwrap();
     assert_ne!(alias(&store).await.unwrap().model_id, second.model_id);
-    let read = records::alias::current(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
+    let read = registry::read_alias(&store, layout::GLOBAL_MODEL, AliasName::Champion).await.unwrap();
     assert_eq!(read.unwrap().model_id, second.model_id);
     trainer(&store).tend().await.unwrap();
     assert_eq!(everything(&store).await, as_it_was);

@@ -3,8 +3,10 @@
 
 use crate::formats::left_out::LeftOut;
 use common::weather::{WARNINGS_SCHEMA, WeatherWarnings};
-use object_store::{Error, ObjectStoreExt, path::Path};
-use records::{layout, store::Store};
+use records::{
+    layout,
+    store::{self, Store},
+};
 use std::{
     collections::{BTreeMap, HashMap},
     sync::{Mutex, MutexGuard, PoisonError},
@@ -99,27 +101,15 @@ impl Warnings {
 
     async fn write(&self, document: &WeatherWarnings) {
         let path = layout::weather_warnings(&document.station);
-        let written = match serde_json::to_vec_pretty(document) {
-            Ok(json) => self
-                .store
-                .put(&Path::from(path.as_str()), json.into())
-                .await
-                .map(drop)
-                .map_err(|error| error.to_string()),
-            Err(error) => Err(error.to_string()),
-        };
-        if let Err(why) = written {
-            tracing::warn!(path, why, "the warnings about a weather file cannot be written");
+        if let Err(why) = store::write_json(&self.store, &path, document).await {
+            tracing::warn!(path, %why, "the warnings about a weather file cannot be written");
         }
     }
 
     async fn remove(&self, station: &str) {
         let path = layout::weather_warnings(station);
-        match self.store.delete(&Path::from(path.as_str())).await {
-            Ok(()) | Err(Error::NotFound { .. }) => {}
-            Err(error) => {
-                tracing::warn!(path, %error, "the warnings about a corrected weather file cannot be removed");
-            }
+        if let Err(error) = store::remove(&self.store, &path).await {
+            tracing::warn!(path, %error, "the warnings about a corrected weather file cannot be removed");
         }
     }
 }
@@ -138,7 +128,6 @@ impl Station {
 mod tests {
     use super::*;
     use crate::formats::{left_out::Reason, malformed::Malformed};
-    use records::store;
     use std::sync::Arc;
 
     fn left_out(line: u64) -> LeftOut {

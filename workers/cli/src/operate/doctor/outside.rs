@@ -14,9 +14,7 @@ use common::{
     waiting::Waiting,
     weather::{WeatherWarning, WeatherWarnings},
 };
-use futures::TryStreamExt;
 use gateway::management::http_date;
-use object_store::{ObjectStoreExt, path::Path};
 use records::{Store, control, layout, store};
 use reqwest::StatusCode;
 use runtime::{Broker, host};
@@ -27,8 +25,6 @@ use weather_fetcher::{
     sources::{http::Head, location::Location},
 };
 
-/// Folder of the scratch object.
-const SCRATCH: &str = "scratch";
 /// Maximum number of dead letters per queue, and of documents per kind, whose versions are checked.
 const SAMPLE_MAX: usize = 100;
 
@@ -66,7 +62,7 @@ pub(super) async fn examine(session: &Session, findings: &mut Findings) -> Resul
 
 /// Creates an object, tries to create it again, reads and removes it.
 async fn try_out(store: &Store) -> anyhow::Result<()> {
-    let path = format!("{SCRATCH}/doctor-{:016x}", host::random_range(0..=u64::MAX));
+    let path = layout::scratch(&format!("doctor-{:016x}", host::random_range(0..=u64::MAX)));
     let tried = async {
         ensure!(store::create(store, &path, "1").await.context("writing")?, "{path} existed before it was created");
         let again = store::create(store, &path, "2").await.context("writing conditionally")?;
@@ -76,7 +72,7 @@ async fn try_out(store: &Store) -> anyhow::Result<()> {
         Ok(())
     };
     let tried = tried.await;
-    let removed = store.delete(&Path::from(path.as_str())).await.context("removing");
+    let removed = store::remove(store, &path).await.context("removing");
     tried.and(removed)
 }
 
@@ -134,25 +130,19 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     };
     let browsed = browsing.await;
     if let Some(store) = store {
-        for (prefix, ending, schema) in
-            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", ALIAS_SCHEMA)]
-        {
-            let prefix = Path::from(prefix);
-            let listed = store.list(Some(&prefix)).try_filter(|found| {
-                let is_document = found.location.as_ref().ends_with(ending);
-                async move { is_document }
-            });
-            let mut listed = std::pin::pin!(listed);
-            let mut read = 0;
-            while let Ok(Some(found)) = listed.try_next().await
-                && read < SAMPLE_MAX
-            {
-                read += 1;
-                let document = store::read_json::<Value>(store, found.location.as_ref()).await.ok().flatten();
+        let kinds: [(_, fn(&str) -> String, _); 2] =
+            [(layout::DATASET, layout::manifest, MANIFEST_SCHEMA), (layout::MODELS, layout::champion, ALIAS_SCHEMA)];
+        for (prefix, path, schema) in kinds {
+            let folders = store::folders(store, prefix).await.unwrap_or_default();
+            for path in folders.iter().take(SAMPLE_MAX).map(|name| path(name)) {
+                let document = match store::read_json::<Value>(store, &path).await {
+                    Ok(None) => continue,
+                    read => read.ok().flatten(),
+                };
                 let version = document.as_ref().and_then(|document| document["schema"].as_str()).unwrap_or("no schema");
                 inspected += 1;
                 if version != schema {
-                    *unknown.entry(format!("{version} in {}", found.location)).or_default() += 1;
+                    *unknown.entry(format!("{version} in {path}")).or_default() += 1;
                 }
             }
         }

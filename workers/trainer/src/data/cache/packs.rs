@@ -2,9 +2,12 @@
 
 use super::pack::{self, BYTES_MAX, DamagedPack, Entry};
 use bytes::Bytes;
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
-use records::store::{self, Store};
+use common::outcome::Failure;
+use futures::{StreamExt, stream};
+use records::{
+    layout,
+    store::{self, Listed, Store},
+};
 use runtime::host;
 use std::ops::Range;
 use xxhash_rust::xxh3::xxh3_64;
@@ -28,7 +31,7 @@ pub(super) struct PieceLocation {
 /// A pack whose index has been read.
 #[derive(Debug)]
 pub(super) struct Pack {
-    pub(super) path: Path,
+    pub(super) path: String,
     pub(super) size: u64,
     pub(super) pieces: Vec<PieceLocation>,
     /// Whether a piece of it is damaged.
@@ -43,7 +46,7 @@ pub(super) struct PackList {
     /// Largest first: if two packs hold the same piece, it is read from the larger one.
     pub(super) packs: Vec<Pack>,
     /// Objects that are not valid packs.
-    pub(super) damaged: Vec<Path>,
+    pub(super) damaged: Vec<String>,
 }
 
 /// Why a piece could not be read.
@@ -52,20 +55,17 @@ pub(super) enum ReadError {
     /// Another trainer has merged the pack into a larger one.
     #[error("the pack is gone")]
     Gone,
-    /// The piece is not as its index describes it.
-    #[error("the piece is damaged: {0}")]
+    /// The pack, or the piece, is not as its index describes it.
+    #[error("it is damaged: {0}")]
     Damaged(String),
     /// The store failed.
     #[error(transparent)]
-    Store(object_store::Error),
+    Store(#[from] Failure),
 }
 
-impl From<object_store::Error> for ReadError {
-    fn from(error: object_store::Error) -> Self {
-        match error {
-            object_store::Error::NotFound { .. } => Self::Gone,
-            error => Self::Store(error),
-        }
+impl From<DamagedPack> for ReadError {
+    fn from(damaged: DamagedPack) -> Self {
+        Self::Damaged(damaged.to_string())
     }
 }
 
@@ -87,7 +87,8 @@ impl Pack {
         let Some(PieceLocation { entry, place, .. }) = self.pieces.get(piece) else { return Err(ReadError::Gone) };
         if !is_within(place, &self.read) {
             let end = place.end.max(place.start.saturating_add(READ_BYTES)).min(self.size);
-            self.read = (place.start, store.get_range(&self.path, place.start..end).await?);
+            let bytes = store::read_range(store, &self.path, place.start..end).await?;
+            self.read = (place.start, bytes.ok_or(ReadError::Gone)?);
         }
         let bytes = slice(place, &self.read).ok_or_else(|| ReadError::Damaged("it is cut short".to_owned()))?;
         if xxh3_64(&bytes) == entry.checksum {
@@ -98,9 +99,8 @@ impl Pack {
     }
 
     /// Reads all pieces that are read from this pack; leaves damaged ones out.
-    pub(super) async fn whole(&self, store: &Store) -> object_store::Result<Vec<(usize, Entry, Bytes)>> {
-        let bytes = store.get(&self.path).await?.bytes().await?;
-        let read = (0, bytes);
+    pub(super) async fn whole(&self, store: &Store) -> Result<Vec<(usize, Entry, Bytes)>, ReadError> {
+        let read = (0, store::read(store, &self.path).await?.ok_or(ReadError::Gone)?);
         let used = self.pieces.iter().filter_map(|piece| {
             let bytes = slice(&piece.place, &read).filter(|bytes| xxh3_64(bytes) == piece.entry.checksum)?;
             // A slice would keep the whole pack in memory.
@@ -119,70 +119,63 @@ fn slice(place: &Range<u64>, read: &(u64, Bytes)) -> Option<Bytes> {
     is_within(place, read).then(|| Some(read.1.slice(at(place.start)?..at(place.end)?))).flatten()
 }
 
-/// Finds the packs below `folder/format`, and removes old packs of other formats.
+/// Finds the packs of `format`, and removes old packs of other formats.
 ///
 /// # Errors
 /// Fails if the packs cannot be listed. A pack that cannot be read is left out, with a warning.
-pub(super) async fn find(store: &Store, folder: &str, format: &str) -> object_store::Result<PackList> {
-    let own = Path::from(format!("{folder}/{format}"));
-    let listed: Vec<ObjectMeta> = store.list(Some(&Path::from(folder))).try_collect().await?;
-    let (mut listed, others): (Vec<_>, Vec<_>) =
-        listed.into_iter().partition(|meta| meta.location.prefix_matches(&own));
+pub(super) async fn find(store: &Store, format: &str) -> Result<PackList, Failure> {
+    let listed = store::list(store, layout::TRAINER_CACHE).await?;
+    let folder = layout::trainer_cache(format, "");
+    let (mut listed, others): (Vec<_>, Vec<_>) = listed.into_iter().partition(|pack| pack.path.starts_with(&folder));
     remove_old(store, others).await;
-    listed.sort_by(|a, b| b.size.cmp(&a.size).then_with(|| a.location.cmp(&b.location)));
+    listed.sort_by(|a, b| b.bytes.cmp(&a.bytes).then_with(|| a.path.cmp(&b.path)));
     let mut list = PackList::default();
     let mut reading = stream::iter(listed)
-        .map(|meta| async move { (meta.location.clone(), open(store, meta).await) })
+        .map(|pack| async move { (pack.path.clone(), open(store, pack).await) })
         .buffered(INDEXES_AT_ONCE);
     while let Some((path, opened)) = reading.next().await {
         match opened {
-            Ok(Ok(pack)) => list.packs.push(pack),
-            Ok(Err(why)) => {
-                tracing::warn!(%path, %why, "a pack of the trainer's cache is damaged; it is removed, and its datasets are read from their files");
+            Ok(pack) => list.packs.push(pack),
+            Err(ReadError::Damaged(why)) => {
+                tracing::warn!(path, %why, "a pack of the trainer's cache is damaged; it is removed, and its datasets are read from their files");
                 list.damaged.push(path);
             }
-            Err(object_store::Error::NotFound { .. }) => {}
-            Err(error) => tracing::warn!(%path, %error, "a pack of the trainer's cache cannot be read now"),
+            Err(ReadError::Gone) => {}
+            Err(error) => tracing::warn!(path, %error, "a pack of the trainer's cache cannot be read now"),
         }
     }
     Ok(list)
 }
 
-async fn open(
-    store: &Store,
-    ObjectMeta { location: path, size, .. }: ObjectMeta,
-) -> object_store::Result<Result<Pack, DamagedPack>> {
+async fn open(store: &Store, Listed { path, bytes: size, .. }: Listed) -> Result<Pack, ReadError> {
     if size > BYTES_MAX {
-        return Ok(Err(DamagedPack("it is too large")));
+        return Err(DamagedPack("it is too large").into());
     }
+    let read_to = async |end| store::read_range(store, &path, 0..end).await?.ok_or(ReadError::Gone);
     // Object stores reject an empty range.
-    let start = if size == 0 { Bytes::new() } else { store.get_range(&path, 0..size.min(READ_BYTES)).await? };
-    let end = match pack::index_end(&start, size) {
-        Ok(end) => end,
-        Err(damaged) => return Ok(Err(damaged)),
-    };
+    let start = if size == 0 { Bytes::new() } else { read_to(size.min(READ_BYTES)).await? };
+    let end = pack::index_end(&start, size)?;
     let read = (0, start);
     let index = match slice(&(0..end), &read) {
         Some(index) => index,
-        None => store.get_range(&path, 0..end).await?,
+        None => read_to(end).await?,
     };
-    let pieces = pack::read_index(&index, size)
-        .map(|pieces| pieces.into_iter().map(|(entry, place)| PieceLocation { entry, place, dataset: None }).collect());
-    Ok(pieces.map(|pieces| Pack { path, size, pieces, is_damaged: false, read }))
+    let pieces = pack::read_index(&index, size)?.into_iter();
+    let pieces = pieces.map(|(entry, place)| PieceLocation { entry, place, dataset: None }).collect();
+    Ok(Pack { path, size, pieces, is_damaged: false, read })
 }
 
-async fn remove_old(store: &Store, others: Vec<ObjectMeta>) {
-    for meta in others {
-        let age = host::now().as_second() - meta.last_modified.timestamp();
-        if age > OTHER_FORMAT_SECONDS_MAX {
-            remove(store, &meta.location).await;
+async fn remove_old(store: &Store, others: Vec<Listed>) {
+    for Listed { path, written, .. } in others {
+        if host::now().as_second() - written.as_second() > OTHER_FORMAT_SECONDS_MAX {
+            remove(store, &path).await;
         }
     }
 }
 
 /// Removes a pack that is no longer needed. If that fails, a later training removes it.
-pub(super) async fn remove(store: &Store, path: &Path) {
-    if let Err(failure) = store::remove(store, path.as_ref()).await {
-        tracing::warn!(%path, %failure, "a pack of the trainer's cache cannot be removed now");
+pub(super) async fn remove(store: &Store, path: &str) {
+    if let Err(failure) = store::remove(store, path).await {
+        tracing::warn!(path, %failure, "a pack of the trainer's cache cannot be removed now");
     }
 }

@@ -1,7 +1,6 @@
 //! Which new model becomes champion, by the rule or by a person.
 
 use super::*;
-use crate::release::promote_breed_models;
 use common::features::is_test_ride;
 use futures::FutureExt;
 use std::panic::AssertUnwindSafe;
@@ -31,6 +30,10 @@ fn sloped(prefix: &str, rides: u64, slope: f64, seed: u64) -> Vec<String> {
         )
     };
     (0..rides).map(ride).collect()
+}
+
+fn by_a_person(why: &str) -> Change<'_> {
+    Change { by: "a person", at: host::now(), why }
 }
 
 async fn verdict(store: &Store, model_id: &str) -> Verdict {
@@ -132,7 +135,7 @@ async fn a_person_overrules_the_trainer() {
     assert_eq!((metrics.as_ref(), everything(&store).await.len()), (&b"untouched"[..], before.len()));
     let (version, _) =
         registry::version(&store, layout::GLOBAL_MODEL, &rejected(&by_hand, &a).await.model_id).await.unwrap().unwrap();
-    registry::set_alias(&store, AliasName::Champion, &version, "a person", "looks good").await.unwrap();
+    registry::set_alias(&store, AliasName::Champion, &version, by_a_person("looks good")).await.unwrap();
     assert_eq!(promoted(&by_hand, &a).await.model_id, version.model_id);
     // It stays champion under another rule than the one that rejected it.
     assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
@@ -144,7 +147,7 @@ async fn a_person_overrules_the_trainer() {
 
     let b = put_dataset(&store, "b", &[sloped("b", 5_000, 0.3, 2)]).await;
     let second = promoted(&trainer, &b).await;
-    registry::set_alias(&store, AliasName::Champion, &version, "a person", "b is doubtful").await.unwrap();
+    registry::set_alias(&store, AliasName::Champion, &version, by_a_person("b is doubtful")).await.unwrap();
     // The message arrives again, also after the verdict was lost.
     assert_eq!(promoted(&trainer, &b).await.model_id, version.model_id);
     store.delete(&Path::from(layout::verdict(layout::GLOBAL_MODEL, &second.model_id))).await.unwrap();
@@ -240,7 +243,7 @@ async fn a_release_with_worse_breed_models_is_not_promoted() {
     }
     store::write(&store, &layout::model(QILIN, &better.model_id), pretty(&better).unwrap()).await.unwrap();
     let (version, _) = registry::version(&store, QILIN, &better.model_id).await.unwrap().unwrap();
-    registry::set_alias(&store, AliasName::Champion, &version, "a person", "it is better").await.unwrap();
+    registry::set_alias(&store, AliasName::Champion, &version, by_a_person("it is better")).await.unwrap();
 
     let ready = put_dataset(&store, "b", &[sloped("b", 4_000, 0.3, 2)]).await;
     let refusal = rejected(&Trainer::new(settings(), Arc::clone(&store)), &ready).await;
@@ -279,8 +282,8 @@ async fn breed_models_follow_the_champion() {
     assert!(store::exists(&store, &layout::report(layout::GLOBAL_MODEL, &first.model_id)).await.unwrap());
 
     let (second, _) = registry::version(&store, layout::GLOBAL_MODEL, &refusal.model_id).await.unwrap().unwrap();
-    registry::set_alias(&store, AliasName::Champion, &second, "a person", "").await.unwrap();
-    promote_breed_models(&store, first).await.unwrap();
+    registry::set_alias(&store, AliasName::Champion, &second, by_a_person("")).await.unwrap();
+    registry::promote_breed_models(&store, first, host::now()).await.unwrap();
     let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
     assert_eq!(artefact.centre, Some(second.model_id));
 }
@@ -350,7 +353,7 @@ async fn a_rolled_back_version_stays_rolled_back() {
     let b = put_dataset(&store, "b", &[sloped("b", 500, 0.3, 2)]).await;
     let second = promoted(&trainer(&store), &b).await;
     let (version, _) = registry::version(&store, &first.model, &first.model_id).await.unwrap().unwrap();
-    registry::set_alias(&store, AliasName::Champion, &version, "a person", "b is doubtful").await.unwrap();
+    registry::set_alias(&store, AliasName::Champion, &version, by_a_person("b is doubtful")).await.unwrap();
     store.delete(&Path::from(layout::verdict(&second.model, &second.model_id))).await.unwrap();
     store::write(&store, &first.object, "{").await.unwrap();
     assert_eq!(rejected(&trainer(&store), &b).await.reason, "replaced_before");

@@ -6,13 +6,14 @@
 //! ```text
 //! layout      every path, derived from its inputs          staging     enriched chunks, until their batch is complete
 //! store       opening, reading and writing objects         alias       which model version an alias names
-//! batch_log   the batches in their order of arrival        served      serving statistics of a model version
-//! control     paused workers, and the causes that workers wait for
+//! batch_log   the batches in their order of arrival        datasets    joined rides and their manifests, written and read
+//! control     paused workers, and why workers wait         served      serving statistics of a model version
 //! ```
 
 pub mod alias;
 pub mod batch_log;
 pub mod control;
+pub mod datasets;
 pub mod layout;
 pub mod served;
 pub mod staging;

@@ -1,18 +1,25 @@
-//! The object store, at present a local folder: the only state that the workers share.
+//! The object store, at present a local folder: the only state that the workers share. Objects are named by their paths,
+//! which [`layout`](crate::layout) derives.
 
 mod confined;
 #[cfg(test)]
 mod conformance;
 mod leftovers;
+mod listing;
+
+pub use listing::{Folder, Listed, by_folder, folders, list, remove_empty_folders};
 
 use anyhow::Context;
 use common::outcome::Failure;
 use confined::Confined;
-use futures::{StreamExt, stream::BoxStream};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use futures::{
+    StreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// `[store]`: the object store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -120,16 +127,38 @@ pub fn outage(error: object_store::Error) -> Failure {
     Failure::outage("object store", error)
 }
 
+/// Returns `None` if the object does not exist.
+fn unless_missing<T>(outcome: object_store::Result<T>) -> Result<Option<T>, Failure> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(outage(error)),
+    }
+}
+
+/// Opens an object to read it as a stream; `None` if it does not exist.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn get(store: &Store, path: &str) -> Result<Option<GetResult>, Failure> {
+    unless_missing(store.get(&Path::from(path)).await)
+}
+
 /// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Failure> {
-    match store.get(&Path::from(path)).await {
-        Ok(object) => object.bytes().await.map(Some).map_err(outage),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(outage(error)),
-    }
+    let Some(object) = get(store, path).await? else { return Ok(None) };
+    object.bytes().await.map(Some).map_err(outage)
+}
+
+/// Reads these bytes of an object, at least one; `None` if the object does not exist.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used, or the object ends before the range begins.
+pub async fn read_range(store: &Store, path: &str, range: Range<u64>) -> Result<Option<bytes::Bytes>, Failure> {
+    unless_missing(store.get_range(&Path::from(path), range).await)
 }
 
 /// Reads a small JSON document; `None` if it does not exist.
@@ -196,11 +225,7 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure> {
-    let object = match store.get(&Path::from(path)).await {
-        Ok(object) => object,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(outage(error)),
-    };
+    let Some(object) = get(store, path).await? else { return Ok(None) };
     let mut hasher = Sha256::new();
     let mut pieces = object.into_stream();
     while let Some(piece) = pieces.next().await {
@@ -214,7 +239,7 @@ pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
-    existed(store.delete(&Path::from(path)).await).map(drop)
+    unless_missing(store.delete(&Path::from(path)).await).map(drop)
 }
 
 /// Removes objects as [`remove`] does, several at a time. Returns how many were removed; stores that do not report a missing
@@ -226,18 +251,26 @@ pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::R
     let mut removed = store.delete_stream(paths);
     let mut count = 0;
     while let Some(outcome) = removed.next().await {
-        count += u64::from(existed(outcome.map(drop))?);
+        count += u64::from(unless_missing(outcome)?.is_some());
     }
     Ok(count)
 }
 
-/// Returns whether a removed object existed.
-fn existed(outcome: object_store::Result<()>) -> Result<bool, Failure> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(outage(error)),
-    }
+/// Removes the objects at these paths as [`remove_all`] does.
+///
+/// # Errors
+/// Fails with an [`outage`] at the first object that cannot be removed.
+pub async fn remove_each(store: &Store, paths: impl Iterator<Item = String>) -> Result<u64, Failure> {
+    let paths: Vec<_> = paths.map(|path| Ok(Path::parse(path)?)).collect();
+    remove_all(store, stream::iter(paths).boxed()).await
+}
+
+/// Returns the metadata of an object; `None` if it does not exist.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn head(store: &Store, path: &str) -> Result<Option<ObjectMeta>, Failure> {
+    unless_missing(store.head(&Path::from(path)).await)
 }
 
 /// Returns whether an object exists.
@@ -245,11 +278,7 @@ fn existed(outcome: object_store::Result<()>) -> Result<bool, Failure> {
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
-    match store.head(&Path::from(path)).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(outage(error)),
-    }
+    Ok(head(store, path).await?.is_some())
 }
 
 #[cfg(all(test, unix))]

@@ -242,7 +242,7 @@ async fn a_damaged_dataset_is_not_read() {
     let missing = read(&manifest).await.unwrap_err().to_string();
     assert!(missing.ends_with("part-00000.csv: the file is missing"), "{missing}");
     for (damaged, expected) in [
-        (whole[..200].to_owned(), "200 bytes; its manifest says 304"),
+        (whole[..200].to_owned(), "200 bytes; its manifest says 342"),
         (whole.replacen("29.5", "29x5", 1), "its SHA-256 is"),
         (whole.replacen("breed", "breec", 1), "its SHA-256 is"),
         (whole.replacen("Twilight", "Moonstar", 1), "its SHA-256 is"),

@@ -7,11 +7,12 @@
 //! layout      every path, derived from its inputs          staging     enriched chunks, until their batch is complete
 //! store       opening, listing, reading, writing objects   registry    model versions and their aliases
 //! batch_log   the batches in their order of arrival        serving     serving statistics and scored rides
-//! control     paused workers, and the causes that workers wait for
+//! control     paused workers, and why workers wait      datasets    joined rides and their manifests, written and read
 //! ```
 
 pub mod batch_log;
 pub mod control;
+pub mod datasets;
 pub mod layout;
 pub mod registry;
 pub mod serving;

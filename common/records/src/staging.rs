@@ -3,7 +3,7 @@
 use super::{Store, store};
 use crate::layout;
 use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
-use futures::TryStreamExt;
+use futures::{StreamExt, TryStreamExt, future};
 use object_store::path::Path;
 use std::collections::BTreeMap;
 
@@ -64,6 +64,32 @@ pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bo
         }
     }
     Ok(false)
+}
+
+/// Removes all staged objects of a finished batch, of every splitting. The `batch-split` message of `split_id` is removed last:
+/// if it is missing, the rest is removed already.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used.
+pub async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Result<(), Failure> {
+    let split = layout::staged_split(batch_id, split_id);
+    if !store::exists(store, &split).await? {
+        return Ok(());
+    }
+    let last = Path::from(split.as_str());
+    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
+    let others = objects.try_filter(move |path| future::ready(*path != last)).boxed();
+    store::remove_all(store, others).await?;
+    store::remove(store, &split).await
+}
+
+/// Removes all staged objects of a batch; returns their number.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used.
+pub async fn remove(store: &Store, batch_id: &str) -> Result<u64, Failure> {
+    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
+    store::remove_all(store, objects.boxed()).await
 }
 
 fn folder(path: &Path) -> Option<Path> {

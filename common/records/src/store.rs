@@ -16,7 +16,7 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{GetResult, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{ops::Range, sync::Arc};
@@ -281,12 +281,20 @@ pub async fn remove_each(store: &Store, paths: impl Iterator<Item = String>) -> 
     remove_all(store, stream::iter(paths).boxed()).await
 }
 
+/// Returns the metadata of an object; `None` if it does not exist.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn head(store: &Store, path: &str) -> Result<Option<ObjectMeta>, Failure> {
+    unless_missing(store.head(&Path::from(path)).await)
+}
+
 /// Returns whether an object exists.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
-    Ok(unless_missing(store.head(&Path::from(path)).await)?.is_some())
+    Ok(head(store, path).await?.is_some())
 }
 
 #[cfg(all(test, unix))]

@@ -6,7 +6,7 @@ use super::{
 };
 use common::document::Verdict;
 use common::{
-    dataset::{Claim, Manifest},
+    dataset::Claim,
     dead_letter::Letter,
     message::DatasetReady,
     model::{AliasName, TrainedOn},
@@ -16,10 +16,9 @@ use common::{
 use records::{
     Store,
     batch_log::{BatchLog, Limits, Seen},
-    layout, registry, store,
+    datasets, layout, registry, store,
 };
 use runtime::client::{Client, ClientError};
-use sha2::{Digest, Sha256};
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Option<DatasetReady>, Failure> {
@@ -28,16 +27,7 @@ pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Op
         None => embedded_id(store, submission).await?,
     };
     let Some(batch_id) = claimed else { return Ok(None) };
-    let path = layout::manifest(&batch_id);
-    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
-    let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
-    Ok(Some(DatasetReady {
-        batch_id,
-        manifest: path,
-        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
-        rides: manifest.accepted,
-    }))
+    Ok(datasets::manifest(store, &batch_id).await?.map(|stored| stored.announcement()))
 }
 
 /// Finds the id that a batch's document gives it: the id of the newest batch with the same SHA-256.

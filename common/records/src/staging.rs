@@ -1,10 +1,9 @@
-//! Progress of a batch, read from the staging area. For people; no result depends on it.
+//! The staging area: how far a batch is joined, for people, and its removal for a replay.
 
 use super::{Store, store};
 use crate::layout;
 use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
-use futures::TryStreamExt;
-use object_store::path::Path;
+use futures::{StreamExt, TryStreamExt, stream};
 use std::collections::BTreeMap;
 
 /// Number of staged rides of a batch.
@@ -22,23 +21,20 @@ pub struct Staged {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
-    let prefix = Path::from(layout::staging(&claim.batch_id));
-    let mut splittings: BTreeMap<Path, (u64, Option<Path>)> = BTreeMap::new();
-    let mut objects = store.list(Some(&prefix));
-    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
-        let Some((name, folder)) = meta.location.filename().map(str::to_owned).zip(folder(&meta.location)) else {
-            continue;
-        };
-        let (chunks, split) = splittings.entry(folder).or_default();
-        match name.as_str() {
-            "split.json" => *split = Some(meta.location),
+    let mut splittings: BTreeMap<String, (u64, Option<String>)> = BTreeMap::new();
+    let mut objects = store::list(store, &layout::staging(&claim.batch_id));
+    while let Some(object) = objects.try_next().await? {
+        let Some((folder, name)) = object.path.rsplit_once('/') else { continue };
+        let (chunks, split) = splittings.entry(folder.to_owned()).or_default();
+        match name {
+            "split.json" => *split = Some(object.path),
             name if name.starts_with("chunk-") => *chunks += 1,
             _ => {}
         }
     }
     let Some((chunks, split)) = splittings.into_values().max() else { return Ok(Staged::default()) };
     let split: Option<BatchSplit> = match split {
-        Some(path) => store::read_json(store, path.as_ref()).await?,
+        Some(path) => store::read_json(store, &path).await?,
         None => None,
     };
     let total = split.map(|split| split.accepted);
@@ -51,23 +47,44 @@ pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bool, Failure> {
+    let folder = layout::staging(batch_id);
     let staged = match chunk {
         Some(chunk) => layout::staged_chunk(batch_id, None, chunk),
         None => layout::staged_split(batch_id, None),
     };
-    let staged = Path::from(staged);
-    let prefix = Path::from(layout::staging(batch_id));
-    let mut objects = store.list(Some(&prefix));
-    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
-        if meta.location.filename() == staged.filename() {
+    let name = staged.strip_prefix(&folder);
+    let mut objects = store::list(store, &folder);
+    while let Some(object) = objects.try_next().await? {
+        if name.is_some_and(|name| object.path.ends_with(name)) {
             return Ok(true);
         }
     }
     Ok(false)
 }
 
-fn folder(path: &Path) -> Option<Path> {
-    path.as_ref().rsplit_once('/').map(|(folder, _)| Path::from(folder))
+/// Returns the ids of the batches with staged objects.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn batches(store: &Store) -> Result<Vec<String>, Failure> {
+    Ok(store::list_folder(store, layout::STAGING).await?.1)
+}
+
+/// Returns the paths of a batch's staged objects.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn objects(store: &Store, batch_id: &str) -> Result<Vec<String>, Failure> {
+    store::list(store, &layout::staging(batch_id)).map_ok(|object| object.path).try_collect().await
+}
+
+/// Removes staged objects.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be written.
+pub async fn remove(store: &Store, objects: Vec<String>) -> Result<(), Failure> {
+    let paths = stream::iter(objects).map(|path| Ok(path.into())).boxed();
+    store::remove_all(store, paths).await.map(drop)
 }
 
 #[cfg(test)]

@@ -4,12 +4,17 @@ mod confined;
 #[cfg(test)]
 mod conformance;
 mod leftovers;
+mod writer;
+
+pub use writer::{Writer, Written};
 
 use anyhow::Context;
+use bytes::Bytes;
 use common::outcome::Failure;
 use confined::Confined;
-use futures::{StreamExt, stream::BoxStream};
-use object_store::{ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use futures::{StreamExt, TryStreamExt, stream::BoxStream};
+use jiff::Timestamp;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::sync::Arc;
@@ -29,6 +34,11 @@ impl Default for StoreSettings {
         Self { url: "wildrydes-data".to_owned(), fsync: false }
     }
 }
+
+/// Maximum length of an object's path, and of each part of it, bytes: the limits of S3 and of common file systems, less the
+/// suffix that a store may append to a name while it writes.
+const PATH_BYTES_MAX: usize = 1024;
+const PATH_PART_BYTES_MAX: usize = 240;
 
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
@@ -115,21 +125,92 @@ fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
     }
 }
 
+/// Checks that every store can have an object at `path`. The error tells a person the limits.
+///
+/// # Errors
+/// Fails if the path is too long.
+pub fn check_path(path: &str) -> Result<(), String> {
+    // In the encoding of the store, in which some characters take three bytes.
+    let encoded = Path::from(path);
+    let name: &str = encoded.as_ref();
+    if name.len() <= PATH_BYTES_MAX && name.split('/').all(|part| part.len() <= PATH_PART_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(format!("expected a path of at most {PATH_BYTES_MAX} bytes, each part of at most {PATH_PART_BYTES_MAX}"))
+}
+
 /// Returns an outage of the object store: the input waits until the store works again.
 pub fn outage(error: object_store::Error) -> Failure {
     Failure::outage("object store", error)
+}
+
+/// An object in a listing.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Listed {
+    /// Its path.
+    pub path: String,
+    /// When it was last written, by the store's clock.
+    pub written_at: Timestamp,
+}
+
+impl Listed {
+    fn new(meta: ObjectMeta) -> Self {
+        Self { written_at: written_at(&meta), path: meta.location.into() }
+    }
+
+    /// Returns the last part of its path.
+    pub fn name(&self) -> &str {
+        self.path.rsplit('/').next().unwrap_or_default()
+    }
+}
+
+fn written_at(meta: &ObjectMeta) -> Timestamp {
+    let at = &meta.last_modified;
+    Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos().cast_signed()).unwrap_or_default()
+}
+
+/// Lists all objects below a folder, in no particular order. Each item fails with an [`outage`] if the store cannot be
+/// used.
+pub fn list(store: &Store, folder: &str) -> BoxStream<'static, Result<Listed, Failure>> {
+    store.list(Some(&Path::from(folder))).map_ok(Listed::new).map_err(outage).boxed()
+}
+
+/// Lists what is directly in a folder: the objects, and the names of the folders.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn list_folder(store: &Store, folder: &str) -> Result<(Vec<Listed>, Vec<String>), Failure> {
+    let listed = store.list_with_delimiter(Some(&Path::from(folder))).await.map_err(outage)?;
+    let names = listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
+    Ok((listed.objects.into_iter().map(Listed::new).collect(), names))
+}
+
+/// Opens an object and returns its bytes piece by piece; `None` if it does not exist. Each piece fails with an [`outage`] if
+/// the store cannot be used.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'static, Result<Bytes, Failure>>>, Failure> {
+    let object = unless_missing(store.get(&Path::from(path)).await)?;
+    Ok(object.map(|object| object.into_stream().map_err(outage).boxed()))
 }
 
 /// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
-pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Failure> {
-    match store.get(&Path::from(path)).await {
-        Ok(object) => object.bytes().await.map(Some).map_err(outage),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(outage(error)),
-    }
+pub async fn read(store: &Store, path: &str) -> Result<Option<Bytes>, Failure> {
+    Ok(read_dated(store, path).await?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read`], with the time when the object was last written, by the store's clock.
+///
+/// # Errors
+/// As for [`read`].
+pub async fn read_dated(store: &Store, path: &str) -> Result<Option<(Bytes, Timestamp)>, Failure> {
+    let Some(object) = unless_missing(store.get(&Path::from(path)).await)? else { return Ok(None) };
+    let written_at = written_at(&object.meta);
+    Ok(Some((object.bytes().await.map_err(outage)?, written_at)))
 }
 
 /// Reads a small JSON document; `None` if it does not exist.
@@ -138,11 +219,15 @@ pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Fai
 /// Fails with an [`outage`] if the store cannot be used; permanently (`broken_object`) if the document cannot be
 /// decoded.
 pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str) -> Result<Option<T>, Failure> {
-    let Some(bytes) = read(store, path).await? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => Err(Failure::permanent("broken_object", format!("{path}: {error}"))),
-    }
+    read(store, path).await?.map(|bytes| decode(path, &bytes)).transpose()
+}
+
+/// Decodes the JSON document at `path`.
+///
+/// # Errors
+/// Fails permanently (`broken_object`) if the document cannot be decoded.
+pub fn decode<T: serde::de::DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))
 }
 
 /// Treats an object that cannot be decoded as missing.
@@ -196,17 +281,20 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure> {
-    let object = match store.get(&Path::from(path)).await {
-        Ok(object) => object,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(outage(error)),
-    };
+    let Some(mut pieces) = pieces(store, path).await? else { return Ok(None) };
     let mut hasher = Sha256::new();
-    let mut pieces = object.into_stream();
-    while let Some(piece) = pieces.next().await {
-        hasher.update(&piece.map_err(outage)?);
+    while let Some(piece) = pieces.try_next().await? {
+        hasher.update(&piece);
     }
     Ok(Some(hex::encode(hasher.finalize())))
+}
+
+/// Moves an object, replacing an existing one at `to`.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used, or the object does not exist.
+pub async fn rename(store: &Store, from: &str, to: &str) -> Result<(), Failure> {
+    store.rename(&Path::from(from), &Path::from(to)).await.map_err(outage)
 }
 
 /// Removes an object. A missing object is not an error.
@@ -214,7 +302,7 @@ pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn remove(store: &Store, path: &str) -> Result<(), Failure> {
-    existed(store.delete(&Path::from(path)).await).map(drop)
+    unless_missing(store.delete(&Path::from(path)).await).map(drop)
 }
 
 /// Removes objects as [`remove`] does, several at a time. Returns how many were removed; stores that do not report a missing
@@ -226,16 +314,16 @@ pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::R
     let mut removed = store.delete_stream(paths);
     let mut count = 0;
     while let Some(outcome) = removed.next().await {
-        count += u64::from(existed(outcome.map(drop))?);
+        count += u64::from(unless_missing(outcome)?.is_some());
     }
     Ok(count)
 }
 
-/// Returns whether a removed object existed.
-fn existed(outcome: object_store::Result<()>) -> Result<bool, Failure> {
-    match outcome {
-        Ok(()) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
+/// Returns the result of an operation on an object; `None` if the object does not exist.
+fn unless_missing<T>(result: object_store::Result<T>) -> Result<Option<T>, Failure> {
+    match result {
+        Ok(value) => Ok(Some(value)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(outage(error)),
     }
 }
@@ -245,11 +333,7 @@ fn existed(outcome: object_store::Result<()>) -> Result<bool, Failure> {
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
-    match store.head(&Path::from(path)).await {
-        Ok(_) => Ok(true),
-        Err(object_store::Error::NotFound { .. }) => Ok(false),
-        Err(error) => Err(outage(error)),
-    }
+    Ok(unless_missing(store.head(&Path::from(path)).await)?.is_some())
 }
 
 #[cfg(all(test, unix))]

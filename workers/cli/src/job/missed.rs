@@ -6,7 +6,6 @@ use super::{
 };
 use common::document::Verdict;
 use common::{
-    dataset::{Claim, Manifest},
     dead_letter::Letter,
     message::{DatasetReady, ModelRejected},
     model::{AliasName, Model, TrainedOn},
@@ -16,10 +15,9 @@ use common::{
 use records::{
     Store, alias,
     batch_log::{BatchLog, Limits, Seen},
-    layout, store,
+    batches, layout, store,
 };
 use runtime::client::{Client, ClientError};
-use sha2::{Digest, Sha256};
 
 /// Returns the dataset of a batch if it is complete and was made from this batch's bytes.
 pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Option<DatasetReady>, Failure> {
@@ -28,15 +26,12 @@ pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Op
         None => embedded_id(store, submission).await?,
     };
     let Some(batch_id) = claimed else { return Ok(None) };
-    let path = layout::manifest(&batch_id);
-    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
-    let manifest: Manifest = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
-    Ok(Some(DatasetReady {
+    let dataset = batches::manifest(store, &batch_id).await?;
+    Ok(dataset.map(|dataset| DatasetReady {
+        manifest: layout::manifest(&batch_id),
         batch_id,
-        manifest: path,
-        manifest_sha256: hex::encode(Sha256::digest(&bytes)),
-        rides: manifest.accepted,
+        manifest_sha256: dataset.manifest_sha256,
+        rides: dataset.manifest.accepted,
     }))
 }
 
@@ -47,7 +42,7 @@ async fn embedded_id(store: &Store, submission: &Submission) -> Result<Option<St
     let look = |id: String| {
         let (store, sha256) = (store.clone(), submission.sha256.clone());
         async move {
-            let claim: Option<Claim> = store::read_json(&store, &layout::claim(&id)).await?;
+            let claim = batches::read_claim(&store, &id).await?;
             Ok(claim.filter(|claim| claim.sha256 == sha256).map(|claim| Seen { listed: claim.listed, batch: id }))
         }
     };

@@ -30,7 +30,7 @@ use common::{
     reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path as ObjectPath};
+use object_store::path::Path as ObjectPath;
 use records::{
     Store,
     batch_log::{Cursor, InvalidCursor},

@@ -56,7 +56,7 @@ pub struct BatchLog {
 }
 
 /// Number of a batch's entry: the one in its claim, or else the one in the record of its upload.
-pub fn place(claim: Option<&Claim>, uploaded: Option<u64>) -> Option<u64> {
+pub(crate) fn place(claim: Option<&Claim>, uploaded: Option<u64>) -> Option<u64> {
     claim.and_then(|claim| claim.listed).or(uploaded)
 }
 
@@ -175,10 +175,7 @@ impl BatchLog {
 }
 
 /// Reads the entry number in the record of an upload; `None` if there is no record, or no number in it.
-///
-/// # Errors
-/// Fails with an outage if the store cannot be read.
-pub async fn uploaded(store: &Store, batch_id: &str) -> Result<Option<u64>, Failure> {
+async fn uploaded(store: &Store, batch_id: &str) -> Result<Option<u64>, Failure> {
     #[derive(Deserialize)]
     struct Record {
         listed: Option<u64>,

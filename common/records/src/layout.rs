@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! raw/<name>                            uploads of publishers
+//! raw/incoming/<random>                 an HTTP upload whose bytes are arriving
 //! raw/inline/<sha256>[.ndjson][.br]     an inline batch, stored by the splitter for a replay; or with `.deflate`
 //! uploads/<batch_id>.json               the record of a batch uploaded over HTTP
 //! idempotency/<sha256>.json             the batch accepted under an idempotency key
@@ -69,6 +70,14 @@ pub fn batch_log_earlier() -> String {
     format!("{BATCH_LOG}/earlier.txt")
 }
 
+/// Folder of the HTTP uploads whose bytes are arriving.
+pub const INCOMING: &str = "raw/incoming";
+
+/// Path of an HTTP upload whose bytes are arriving; `random` makes it unique.
+pub fn incoming(random: u128) -> String {
+    format!("{INCOMING}/{random:032x}")
+}
+
 /// Path of a publisher's upload: the first 16 digits of the SHA-256 of its bytes, and its name with other characters
 /// replaced.
 pub fn raw_upload(sha256: &str, name: &str) -> String {
@@ -112,9 +121,14 @@ pub fn scratch(name: &str) -> String {
 /// Prefix of the copies of dead letters.
 pub const DEAD: &str = "dead";
 
+/// Folder of the copies of a work queue's dead letters.
+pub fn dropped_from(queue: &str) -> String {
+    format!("{DEAD}/{queue}")
+}
+
 /// Path of the copy of a dead letter that was dropped, or whose broker ended with its process.
 pub fn dropped(queue: &str, id: &str) -> String {
-    format!("{DEAD}/{queue}/{id}.json")
+    format!("{}/{id}.json", dropped_from(queue))
 }
 
 /// Path of the rejected rides of a batch.

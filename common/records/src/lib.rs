@@ -11,6 +11,7 @@
 //! ```
 
 pub mod batch_log;
+pub mod batches;
 pub mod control;
 pub mod datasets;
 pub mod layout;
@@ -18,5 +19,6 @@ pub mod registry;
 pub mod serving;
 pub mod staging;
 pub mod store;
+pub mod uploads;
 
 pub use store::{Store, StoreSettings};

@@ -53,7 +53,7 @@ pub fn since(days: i64, now: Timestamp) -> String {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn read(store: &Store, model: &str, model_id: &str, since: Option<&str>) -> Result<Tally, Failure> {
-    let listed = store::list(store, &layout::served_by(model, model_id)).await?;
+    let listed: Vec<Listed> = store::list(store, &layout::served_by(model, model_id)).try_collect().await?;
     let is_in_period =
         |path: &str| VersionDay::of(path).is_some_and(|day| since.is_none_or(|since| *day.date >= *since));
     let paths = listed.into_iter().map(|object| object.path);
@@ -114,7 +114,7 @@ pub type ScoredFile = (VersionDay, Vec<(String, f64)>);
 /// # Errors
 /// Fails with an outage if the store cannot be read, here or in the stream.
 pub async fn scored(store: &Store) -> Result<impl Stream<Item = Result<ScoredFile, Failure>>, Failure> {
-    let listed = store::list(store, layout::SCORED).await?;
+    let listed: Vec<Listed> = store::list(store, layout::SCORED).try_collect().await?;
     let files = listed.into_iter().filter_map(|Listed { path, .. }| Some((VersionDay::of(&path)?, path)));
     let mut files: Vec<(VersionDay, String)> = files.collect();
     files.sort_by(|(a, of_a), (b, of_b)| b.date.cmp(&a.date).then_with(|| of_a.cmp(of_b)));

@@ -1,10 +1,9 @@
-//! Progress of a batch, read from the staging area. For people; no result depends on it.
+//! The staging area: how far a batch is joined, for people, and its removal for a replay.
 
 use super::{Store, store};
 use crate::layout;
 use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
-use futures::{StreamExt, TryStreamExt, future};
-use object_store::path::Path;
+use futures::TryStreamExt;
 use std::collections::BTreeMap;
 
 /// Number of staged rides of a batch.
@@ -22,23 +21,20 @@ pub struct Staged {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
-    let prefix = Path::from(layout::staging(&claim.batch_id));
-    let mut splittings: BTreeMap<Path, (u64, Option<Path>)> = BTreeMap::new();
-    let mut objects = store.list(Some(&prefix));
-    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
-        let Some((name, folder)) = meta.location.filename().map(str::to_owned).zip(folder(&meta.location)) else {
-            continue;
-        };
-        let (chunks, split) = splittings.entry(folder).or_default();
-        match name.as_str() {
-            "split.json" => *split = Some(meta.location),
+    let mut splittings: BTreeMap<String, (u64, Option<String>)> = BTreeMap::new();
+    let mut objects = store::list(store, &layout::staging(&claim.batch_id));
+    while let Some(object) = objects.try_next().await? {
+        let Some((folder, name)) = object.path.rsplit_once('/') else { continue };
+        let (chunks, split) = splittings.entry(folder.to_owned()).or_default();
+        match name {
+            "split.json" => *split = Some(object.path),
             name if name.starts_with("chunk-") => *chunks += 1,
             _ => {}
         }
     }
     let Some((chunks, split)) = splittings.into_values().max() else { return Ok(Staged::default()) };
     let split: Option<BatchSplit> = match split {
-        Some(path) => store::read_json(store, path.as_ref()).await?,
+        Some(path) => store::read_json(store, &path).await?,
         None => None,
     };
     let total = split.map(|split| split.accepted);
@@ -51,19 +47,43 @@ pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bool, Failure> {
+    let folder = layout::staging(batch_id);
     let staged = match chunk {
         Some(chunk) => layout::staged_chunk(batch_id, None, chunk),
         None => layout::staged_split(batch_id, None),
     };
-    let staged = Path::from(staged);
-    let prefix = Path::from(layout::staging(batch_id));
-    let mut objects = store.list(Some(&prefix));
-    while let Some(meta) = objects.try_next().await.map_err(store::outage)? {
-        if meta.location.filename() == staged.filename() {
+    let name = staged.strip_prefix(&folder);
+    let mut objects = store::list(store, &folder);
+    while let Some(object) = objects.try_next().await? {
+        if name.is_some_and(|name| object.path.ends_with(name)) {
             return Ok(true);
         }
     }
     Ok(false)
+}
+
+/// Returns the ids of the batches with staged objects.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn batches(store: &Store) -> Result<Vec<String>, Failure> {
+    store::folders(store, layout::STAGING).await
+}
+
+/// Returns the paths of a batch's staged objects.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be read.
+pub async fn objects(store: &Store, batch_id: &str) -> Result<Vec<String>, Failure> {
+    store::list(store, &layout::staging(batch_id)).map_ok(|object| object.path).try_collect().await
+}
+
+/// Removes staged objects; returns their number.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be written.
+pub async fn remove(store: &Store, objects: Vec<String>) -> Result<u64, Failure> {
+    store::remove_each(store, objects.into_iter()).await
 }
 
 /// Removes all staged objects of a finished batch, of every splitting. The `batch-split` message of `split_id` is removed last:
@@ -76,24 +96,10 @@ pub async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Res
     if !store::exists(store, &split).await? {
         return Ok(());
     }
-    let last = Path::from(split.as_str());
-    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
-    let others = objects.try_filter(move |path| future::ready(*path != last)).boxed();
-    store::remove_all(store, others).await?;
+    let mut others = objects(store, batch_id).await?;
+    others.retain(|path| *path != split);
+    remove(store, others).await?;
     store::remove(store, &split).await
-}
-
-/// Removes all staged objects of a batch; returns their number.
-///
-/// # Errors
-/// Fails with an outage if the store cannot be used.
-pub async fn remove(store: &Store, batch_id: &str) -> Result<u64, Failure> {
-    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
-    store::remove_all(store, objects.boxed()).await
-}
-
-fn folder(path: &Path) -> Option<Path> {
-    path.as_ref().rsplit_once('/').map(|(folder, _)| Path::from(folder))
 }
 
 #[cfg(test)]

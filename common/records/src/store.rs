@@ -6,17 +6,21 @@ mod confined;
 mod conformance;
 mod leftovers;
 mod listing;
+mod writer;
 
-pub use listing::{Folder, Listed, by_folder, folders, list, remove_empty_folders};
+pub use listing::{Folder, Listed, by_folder, folders, list, list_folder, remove_empty_folders};
+pub use writer::{Writer, Written};
 
 use anyhow::Context;
+use bytes::Bytes;
 use common::outcome::Failure;
 use confined::Confined;
 use futures::{
-    StreamExt,
+    StreamExt, TryStreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use jiff::Timestamp;
+use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{ops::Range, sync::Arc};
@@ -36,6 +40,11 @@ impl Default for StoreSettings {
         Self { url: "wildrydes-data".to_owned(), fsync: false }
     }
 }
+
+/// Maximum length of an object's path, and of each part of it, bytes: the limits of S3 and of common file systems, less the
+/// suffix that a store may append to a name while it writes.
+const PATH_BYTES_MAX: usize = 1024;
+const PATH_PART_BYTES_MAX: usize = 240;
 
 /// A handle to the object store.
 pub type Store = Arc<dyn ObjectStore>;
@@ -122,6 +131,20 @@ fn folder(settings: &StoreSettings) -> anyhow::Result<&str> {
     }
 }
 
+/// Checks that every store can have an object at `path`. The error tells a person the limits.
+///
+/// # Errors
+/// Fails if the path is too long.
+pub fn check_path(path: &str) -> Result<(), String> {
+    // In the encoding of the store, in which some characters take three bytes.
+    let encoded = Path::from(path);
+    let name: &str = encoded.as_ref();
+    if name.len() <= PATH_BYTES_MAX && name.split('/').all(|part| part.len() <= PATH_PART_BYTES_MAX) {
+        return Ok(());
+    }
+    Err(format!("expected a path of at most {PATH_BYTES_MAX} bytes, each part of at most {PATH_PART_BYTES_MAX}"))
+}
+
 /// Returns an outage of the object store: the input waits until the store works again.
 pub fn outage(error: object_store::Error) -> Failure {
     Failure::outage("object store", error)
@@ -136,28 +159,39 @@ fn unless_missing<T>(outcome: object_store::Result<T>) -> Result<Option<T>, Fail
     }
 }
 
-/// Opens an object to read it as a stream; `None` if it does not exist.
+/// Opens an object and returns its bytes piece by piece; `None` if it does not exist. Each piece fails with an [`outage`] if
+/// the store cannot be used.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
-pub async fn get(store: &Store, path: &str) -> Result<Option<GetResult>, Failure> {
-    unless_missing(store.get(&Path::from(path)).await)
+pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'static, Result<Bytes, Failure>>>, Failure> {
+    let object = unless_missing(store.get(&Path::from(path)).await)?;
+    Ok(object.map(|object| object.into_stream().map_err(outage).boxed()))
 }
 
 /// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
-pub async fn read(store: &Store, path: &str) -> Result<Option<bytes::Bytes>, Failure> {
-    let Some(object) = get(store, path).await? else { return Ok(None) };
-    object.bytes().await.map(Some).map_err(outage)
+pub async fn read(store: &Store, path: &str) -> Result<Option<Bytes>, Failure> {
+    Ok(read_dated(store, path).await?.map(|(bytes, _)| bytes))
+}
+
+/// As [`read`], with the time when the object was last written, by the store's clock.
+///
+/// # Errors
+/// As for [`read`].
+pub async fn read_dated(store: &Store, path: &str) -> Result<Option<(Bytes, Timestamp)>, Failure> {
+    let Some(object) = unless_missing(store.get(&Path::from(path)).await)? else { return Ok(None) };
+    let written_at = listing::written_at(&object.meta);
+    Ok(Some((object.bytes().await.map_err(outage)?, written_at)))
 }
 
 /// Reads these bytes of an object, at least one; `None` if the object does not exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used, or the object ends before the range begins.
-pub async fn read_range(store: &Store, path: &str, range: Range<u64>) -> Result<Option<bytes::Bytes>, Failure> {
+pub async fn read_range(store: &Store, path: &str, range: Range<u64>) -> Result<Option<Bytes>, Failure> {
     unless_missing(store.get_range(&Path::from(path), range).await)
 }
 
@@ -167,11 +201,15 @@ pub async fn read_range(store: &Store, path: &str, range: Range<u64>) -> Result<
 /// Fails with an [`outage`] if the store cannot be used; permanently (`broken_object`) if the document cannot be
 /// decoded.
 pub async fn read_json<T: serde::de::DeserializeOwned>(store: &Store, path: &str) -> Result<Option<T>, Failure> {
-    let Some(bytes) = read(store, path).await? else { return Ok(None) };
-    match serde_json::from_slice(&bytes) {
-        Ok(value) => Ok(Some(value)),
-        Err(error) => Err(Failure::permanent("broken_object", format!("{path}: {error}"))),
-    }
+    read(store, path).await?.map(|bytes| decode(path, &bytes)).transpose()
+}
+
+/// Decodes the JSON document at `path`.
+///
+/// # Errors
+/// Fails permanently (`broken_object`) if the document cannot be decoded.
+pub fn decode<T: serde::de::DeserializeOwned>(path: &str, bytes: &[u8]) -> Result<T, Failure> {
+    serde_json::from_slice(bytes).map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))
 }
 
 /// Treats an object that cannot be decoded as missing.
@@ -241,13 +279,20 @@ pub async fn create(store: &Store, path: &str, body: impl Into<PutPayload>) -> R
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn sha256(store: &Store, path: &str) -> Result<Option<String>, Failure> {
-    let Some(object) = get(store, path).await? else { return Ok(None) };
+    let Some(mut pieces) = pieces(store, path).await? else { return Ok(None) };
     let mut hasher = Sha256::new();
-    let mut pieces = object.into_stream();
-    while let Some(piece) = pieces.next().await {
-        hasher.update(&piece.map_err(outage)?);
+    while let Some(piece) = pieces.try_next().await? {
+        hasher.update(&piece);
     }
     Ok(Some(hex::encode(hasher.finalize())))
+}
+
+/// Moves an object, replacing an existing one at `to`.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used, or the object does not exist.
+pub async fn rename(store: &Store, from: &str, to: &str) -> Result<(), Failure> {
+    store.rename(&Path::from(from), &Path::from(to)).await.map_err(outage)
 }
 
 /// Removes an object. A missing object is not an error.

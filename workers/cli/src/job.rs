@@ -32,7 +32,6 @@ mod waits;
 
 pub(crate) use bench::bench;
 pub(crate) use demo::demo;
-pub(crate) use earlier::is_there;
 pub(crate) use follow::Follower;
 pub(crate) use ingest::{follow_to_the_end, ingest, print_submitted};
 pub(crate) use options::{FollowOptions, Goal};

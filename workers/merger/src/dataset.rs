@@ -132,11 +132,11 @@ pub(crate) async fn clear_chunk(store: &Store, chunk: &EnrichedChunk) -> Result<
 
 /// Removes objects that were staged after their dataset was complete.
 pub(crate) async fn sweep(store: &Store) -> Result<(), Failure> {
-    for batch_id in store::folders(store, layout::STAGING).await? {
+    for batch_id in staging::batches(store).await? {
         if !store::exists(store, &layout::manifest(&batch_id)).await? {
             continue;
         }
-        let count = staging::remove(store, &batch_id).await?;
+        let count = staging::remove(store, staging::objects(store, &batch_id).await?).await?;
         if count > 0 {
             tracing::info!(batch_id, count, "removed objects that were staged too late");
         }

@@ -24,7 +24,6 @@ pub mod split;
 use bytes::Bytes;
 use common::{
     dataset::{Claim, Manifest},
-    dead_letter::BATCH_ID_CONFLICT,
     envelope::{Coding, Envelope, Properties, content_coding},
     message::{
         BatchSplit, Input, Kind, Message, RideBatch, Undecodable, check_batch_id, check_object, check_sha256,
@@ -32,13 +31,16 @@ use common::{
     },
     outcome::{Failure, Outputs},
     reading::Reading,
-    text::shorten,
     topology::queue,
 };
 use document::{Document, Header, Options};
 use failure::{read_failure, too_many_ride_ids};
-use object_store::path::Path;
-use records::{Store, batch_log::BatchLog, layout, store};
+use records::{
+    Store,
+    batch_log::BatchLog,
+    batches::{self, Raw},
+    layout, store,
+};
 use ride::RIDE_BYTES_MAX;
 use runtime::{
     Worker,
@@ -53,10 +55,6 @@ use split::{GIVEN_IDS_MAX, Split, TooManyRideIds};
 /// most 1,250 bytes of JSON: an id of 256 (128, each escaped), name and breed of 256 each, nine numbers of up to 24, and
 /// less than 270 of keys, time and station. 10,000 of them are 12.5 MB, whatever the publisher sends.
 pub const CHUNK_SIZE_MAX: u32 = 10_000;
-/// Maximum length of an object's path, and of each part of it, bytes: the limits of S3 and of common file systems, less the
-/// suffix that a store may append to a name while it writes.
-const OBJECT_PATH_BYTES_MAX: usize = 1024;
-const OBJECT_PART_BYTES_MAX: usize = 240;
 
 /// Section `[splitter]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -158,9 +156,9 @@ impl Splitter {
             return Ok(Batch { source, options, header, survey, raw });
         };
         let reference = survey.header;
-        let path = referenced_path(&object, &reference)?;
+        check_reference(&object, &reference)?;
         let options = Self::options(is_lines_name(&object));
-        let source = Source::Object { store: self.store.clone(), path: path.clone(), etag: None };
+        let source = Source::object(&self.store, &object, None);
         let survey = pass::survey(&source, options, self.limits(), &reference.reading).await?;
         if reference.sha256.as_deref() != Some(&survey.fingerprint.sha256) {
             let actual = &survey.fingerprint.sha256;
@@ -179,30 +177,8 @@ impl Splitter {
             reading: survey.reading.clone(),
             ..Header::default()
         };
-        let source = Source::Object { store: self.store.clone(), path, etag: survey.fingerprint.etag.clone() };
+        let source = Source::object(&self.store, &object, survey.fingerprint.etag.clone());
         Ok(Batch { source, options, header, survey, raw: Raw::Object(object) })
-    }
-
-    /// Claims the batch id for these bytes, or returns the existing claim with its chunk size. The bytes and the entry in the
-    /// batch log are written before the claim that names them, so that every claim has both. Refused bytes are not stored.
-    async fn claim(&self, mut proposed: Claim, raw: Raw) -> Result<Claim, Failure> {
-        let path = layout::claim(&proposed.batch_id);
-        let mut existing = store::read_json::<Claim>(&self.store, &path).await?;
-        if existing.is_none() {
-            proposed.object = Some(raw.store(&self.store, &proposed.sha256).await?);
-            proposed.listed = Some(self.log.enter(&proposed.batch_id).await?);
-            let json = serde_json::to_vec(&proposed).map_err(|error| Failure::permanent("unencodable", error))?;
-            if store::create(&self.store, &path, json).await? {
-                return Ok(proposed);
-            }
-            existing = store::read_json(&self.store, &path).await?;
-        }
-        let Some(existing) = existing else {
-            return Err(Failure::transient(format!("{path} disappeared")));
-        };
-        check_same_bytes(&proposed.batch_id, &proposed.sha256, &existing.sha256)?;
-        check_same_reading(&proposed.batch_id, &proposed.reading, &existing.reading)?;
-        Ok(Claim { chunk_size: existing.chunk_size.max(1), ..existing })
     }
 }
 
@@ -230,10 +206,6 @@ impl Worker for Splitter {
             }
             None => header.reading.batch_id(&sha256),
         };
-        let manifest = store::read_json::<Manifest>(&self.store, &layout::manifest(&batch_id)).await?;
-        if let Some(manifest) = &manifest {
-            check_same_bytes(&batch_id, &sha256, &manifest.sha256)?;
-        }
         let proposed = Claim {
             batch_id: batch_id.clone(),
             sha256: sha256.clone(),
@@ -243,7 +215,7 @@ impl Worker for Splitter {
             listed: None,
             reading: header.reading.clone(),
         };
-        let claim = self.claim(proposed, raw).await?;
+        let (claim, manifest) = batches::claim(&self.store, &self.log, proposed, raw).await?;
         if let Some(manifest) = manifest {
             return Outputs::one(&repeated_summary(manifest, claim.chunk_size)?);
         }
@@ -251,7 +223,7 @@ impl Worker for Splitter {
         let split_id = new_split_id(&sha256, host::random_range(0..=u64::MAX));
         let split = Split::new(&batch_id, split_id, claim.chunk_size, survey.ride_ids);
         let reader = source.open(self.limits()).await.map_err(read_failure)?;
-        let rejects = Path::from(layout::rejected(&batch_id));
+        let rejects = layout::rejected(&batch_id);
         let options = Options { records: reader.records(), ..options };
         let document = Document::new(options).with_reading(header.reading);
         let splitting = pass::Splitting::new(reader, document, split, sha256, self.store.clone(), rejects);
@@ -266,31 +238,6 @@ struct Batch {
     header: Header,
     survey: pass::Survey,
     raw: Raw,
-}
-
-/// Where the bytes of a batch are stored for a replay.
-enum Raw {
-    /// The object that the publisher uploaded.
-    Object(String),
-    /// The body of an inline batch and the object to write it to.
-    Inline { object: String, body: Bytes },
-}
-
-impl Raw {
-    /// Makes sure that the object exists with the bytes of this SHA-256, and returns its path.
-    async fn store(self, store: &Store, sha256: &str) -> Result<String, Failure> {
-        match self {
-            Self::Object(object) => Ok(object),
-            Self::Inline { object, body } => {
-                let exists = !store::create(store, &object, body.clone()).await?;
-                if exists && store::sha256(store, &object).await?.as_deref() != Some(sha256) {
-                    tracing::warn!(object, sha256, "the stored copy of this batch is damaged and is replaced");
-                    store::write(store, &object, body).await?;
-                }
-                Ok(object)
-            }
-        }
-    }
 }
 
 /// Returns the summary of a batch whose dataset is complete already, for a merger that has not received it yet.
@@ -315,48 +262,13 @@ fn chunks_of(rides: u64, chunk_size: u32) -> Result<u32, Failure> {
     })
 }
 
-fn check_same_bytes(batch_id: &str, sha256: &str, taken_by: &str) -> Result<(), Failure> {
-    if sha256 == taken_by {
-        return Ok(());
-    }
-    let why =
-        format!("batch {batch_id} is taken by bytes with sha256 {taken_by}, these have {sha256}; choose another id");
-    Err(Failure::permanent(BATCH_ID_CONFLICT, why))
-}
-
-fn check_same_reading(batch_id: &str, reading: &Reading, taken_by: &Reading) -> Result<(), Failure> {
-    if reading == taken_by {
-        return Ok(());
-    }
-    let named = |reading: &Reading| match reading.to_string() {
-        text if text.is_empty() => "the default reading".to_owned(),
-        text => format!("`{}`", shorten(&text, 200)),
-    };
-    let why = format!(
-        "batch {batch_id} is taken by the same bytes read with {}, this time it is {}; choose another id",
-        named(taken_by),
-        named(reading)
-    );
-    Err(Failure::permanent(BATCH_ID_CONFLICT, why))
-}
-
-fn referenced_path(object: &str, reference: &Header) -> Result<Path, Failure> {
+fn check_reference(object: &str, reference: &Header) -> Result<(), Failure> {
     let excerpt: String = object.chars().take(200).collect();
     let sha256 = reference.sha256.as_deref().unwrap_or_default();
     check_object(&format!("object {excerpt:?}"), object)
         .and_then(|()| check_sha256(&format!("sha256 of {excerpt:?}"), sha256))
         .map_err(|violation| Failure::permanent("bad_reference", violation))?;
-    let path = Path::from(object);
-    // In the encoding of the store, in which some characters take three bytes.
-    let name: &str = path.as_ref();
-    if name.len() > OBJECT_PATH_BYTES_MAX || name.split('/').any(|part| part.len() > OBJECT_PART_BYTES_MAX) {
-        let why = format!(
-            "object {excerpt:?}: expected a path of at most {OBJECT_PATH_BYTES_MAX} bytes, each part of at most \
-             {OBJECT_PART_BYTES_MAX}"
-        );
-        return Err(Failure::permanent("bad_reference", why));
-    }
-    Ok(path)
+    store::check_path(object).map_err(|why| Failure::permanent("bad_reference", format!("object {excerpt:?}: {why}")))
 }
 
 /// Returns the compression that `content_encoding` declares.

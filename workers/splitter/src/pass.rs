@@ -7,20 +7,16 @@ use crate::{
     source::{BatchReader, Fingerprint, Limits, Source},
     split::{RideIds, Split},
 };
+use bytes::Bytes;
 use common::{
     outcome::{Failure, Outgoing},
     reading::Reading,
 };
 use futures::{Stream, stream};
-use object_store::{buffered::BufWriter, path::Path};
-use records::{Store, store};
-use std::io;
-use tokio::io::AsyncWriteExt;
+use records::{Store, store::Writer};
 
 /// Maximum number of buffered bytes of reject lines.
 const REJECT_LINES_BYTES_MAX: usize = 1024 * 1024;
-/// Size of one part of the upload of the rejects, bytes; S3 requires at least 5 MiB.
-const REJECT_PART_BYTES: usize = 8 * 1024 * 1024;
 
 /// The result of the first pass.
 pub(crate) struct Survey {
@@ -85,8 +81,9 @@ pub(crate) struct Splitting {
     split: Split,
     sha256: String,
     store: Store,
-    rejects: Path,
-    reject_file: Option<BufWriter>,
+    /// Path of the rejects.
+    rejects: String,
+    reject_file: Option<Writer>,
     closing: Closing,
 }
 
@@ -105,7 +102,7 @@ impl Splitting {
         split: Split,
         sha256: String,
         store: Store,
-        rejects: Path,
+        rejects: String,
     ) -> Self {
         let closing = Closing::Open;
         Self { reader: Some(reader), document, split, sha256, store, rejects, reject_file: None, closing }
@@ -117,9 +114,8 @@ impl Splitting {
             match splitting.next().await {
                 Ok(outgoing) => Ok(outgoing.map(|outgoing| (outgoing, splitting))),
                 Err(failure) => {
-                    if let Some(mut file) = splitting.reject_file.take() {
-                        // The store removes unfinished uploads; the first failure is the one to report.
-                        let _ = file.abort().await;
+                    if let Some(file) = splitting.reject_file.take() {
+                        file.abort().await;
                     }
                     Err(failure)
                 }
@@ -173,11 +169,8 @@ impl Splitting {
     }
 
     async fn write_rejects(&mut self) -> Result<(), Failure> {
-        let file = self.reject_file.get_or_insert_with(|| {
-            BufWriter::with_capacity(self.store.clone(), self.rejects.clone(), REJECT_PART_BYTES)
-                .with_max_concurrency(1)
-        });
-        file.write_all(self.split.reject_lines()).await.map_err(write_failed)?;
+        let file = self.reject_file.get_or_insert_with(|| Writer::new(&self.store, &self.rejects));
+        file.put(Bytes::copy_from_slice(self.split.reject_lines())).await?;
         self.split.clear_reject_lines();
         Ok(())
     }
@@ -188,7 +181,7 @@ impl Splitting {
             self.write_rejects().await?;
         }
         match self.reject_file.take() {
-            Some(mut file) => file.shutdown().await.map_err(write_failed),
+            Some(file) => file.finish().await.map(drop),
             None => Ok(()),
         }
     }
@@ -211,11 +204,4 @@ impl Splitting {
 /// The next attempt starts with the first pass, which reports what changed.
 fn read_differently(how: impl std::fmt::Display) -> Failure {
     Failure::transient(format!("the batch changed between two readings: {how}"))
-}
-
-fn write_failed(error: io::Error) -> Failure {
-    match error.downcast::<object_store::Error>() {
-        Ok(error) => store::outage(error),
-        Err(error) => Failure::outage("object store", error),
-    }
 }

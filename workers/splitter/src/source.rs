@@ -41,6 +41,11 @@ pub(crate) enum Source {
 }
 
 impl Source {
+    /// Returns the source of the object at `path`.
+    pub fn object(store: &Store, path: &str, etag: Option<String>) -> Self {
+        Self::Object { store: store.clone(), path: path.into(), etag }
+    }
+
     /// Opens the source at its first byte and recognises its format.
     pub async fn open(&self, limits: Limits) -> Result<BatchReader, ReadError> {
         let (pieces, hints, etag) = match self {

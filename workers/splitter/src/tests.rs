@@ -11,7 +11,7 @@ use common::{
     ride::Ride,
 };
 use futures::{StreamExt, TryStreamExt};
-use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory};
+use object_store::{ObjectStore, ObjectStoreExt, memory::InMemory, path::Path};
 use records::StoreSettings;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
@@ -424,7 +424,7 @@ async fn an_object_that_is_replaced_between_the_passes_is_a_transient_failure() 
     assert!(matches!(failure, Failure::Transient { .. }), "{failure:?}");
 
     let reader = source.open(worker.limits()).await.unwrap();
-    let rejects = Path::from("rejected/b.ndjson");
+    let rejects = "rejected/b.ndjson".to_owned();
     let split = Split::new("b", "s".to_owned(), 1, split::RideIds::default());
     let other = sha256(b"[]");
     let splitting =

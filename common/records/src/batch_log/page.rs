@@ -71,7 +71,7 @@ pub struct Page<T> {
 pub struct Seen<T> {
     /// The caller's own type.
     pub batch: T,
-    /// Number of its entry, as [`place`](super::place) returns it.
+    /// Number of its entry: the one in its claim, or else the one in the record of its upload.
     pub listed: Option<u64>,
 }
 

@@ -1,9 +1,8 @@
 //! The report on a dataset that an earlier command produced.
 
-use common::{outcome::Failure, ride::Counts};
+use common::ride::Counts;
 use indicatif::HumanCount;
 use jiff::Timestamp;
-use records::{Store, layout, store};
 use serde::{Serialize, Serializer};
 use std::fmt::Write;
 
@@ -45,14 +44,6 @@ pub(crate) struct Changes {
     pub(super) would_have_none: u64,
     /// Whose lookup failed.
     pub(super) failed: u64,
-}
-
-/// Returns whether a batch has its dataset.
-///
-/// # Errors
-/// Fails if the store is unavailable.
-pub(crate) async fn is_there(store: &Store, batch_id: &str) -> Result<bool, Failure> {
-    store::exists(store, &layout::manifest(batch_id)).await
 }
 
 impl EarlierDataset {
@@ -128,7 +119,7 @@ mod tests {
             without_weather_by_reason: Counts::from([("no_observation_on_date".to_owned(), 160)]),
             looked_up_again: None,
             not_looked_up: Some("no answer within 60000 ms".to_owned()),
-            remove: layout::dataset("b1"),
+            remove: records::layout::dataset("b1"),
         };
         let text = earlier.text("rides.json", "results/");
         for part in [

@@ -6,7 +6,6 @@ use super::{
 };
 use common::document::Verdict;
 use common::{
-    dataset::Claim,
     dead_letter::Letter,
     message::DatasetReady,
     model::{AliasName, TrainedOn},
@@ -16,7 +15,7 @@ use common::{
 use records::{
     Store,
     batch_log::{BatchLog, Limits, Seen},
-    datasets, layout, registry, store,
+    batches, datasets, registry,
 };
 use runtime::client::{Client, ClientError};
 
@@ -37,7 +36,7 @@ async fn embedded_id(store: &Store, submission: &Submission) -> Result<Option<St
     let look = |id: String| {
         let (store, sha256) = (store.clone(), submission.sha256.clone());
         async move {
-            let claim: Option<Claim> = store::read_json(&store, &layout::claim(&id)).await?;
+            let claim = batches::read_claim(&store, &id).await?;
             Ok(claim.filter(|claim| claim.sha256 == sha256).map(|claim| Seen { listed: claim.listed, batch: id }))
         }
     };

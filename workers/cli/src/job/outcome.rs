@@ -9,7 +9,7 @@ use common::{
     topology::queue,
 };
 use jiff::Timestamp;
-use records::{Store, layout, store};
+use records::{Store, batches};
 use std::path::PathBuf;
 
 /// A submitted file.
@@ -35,7 +35,7 @@ pub(crate) struct Submission {
 impl Submission {
     /// Returns the claim on its id; `None` if there is none yet, or if another publisher's batch has the id.
     pub(crate) async fn claim(&self, store: &Store) -> Result<Option<Claim>, Failure> {
-        let claim: Option<Claim> = store::read_json(store, &layout::claim(&self.batch_id)).await?;
+        let claim = batches::read_claim(store, &self.batch_id).await?;
         Ok(claim.filter(|claim| claim.sha256 == self.sha256 && claim.reading == self.reading))
     }
 }

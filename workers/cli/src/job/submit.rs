@@ -1,6 +1,6 @@
 //! Uploads files and publishes them as batches, by reference.
 
-use super::{earlier, input::Input, outcome::Submission};
+use super::{input::Input, outcome::Submission};
 use crate::{
     output::progress::{Step, Unit},
     session::Failed,
@@ -10,8 +10,10 @@ use common::{
     message::{BatchContent, Message, RideBatch},
     reading::Reading,
 };
-use object_store::{ObjectStoreExt, WriteMultipart, path::Path as ObjectPath};
-use records::{Store, layout, store};
+use records::{
+    Store, batches, layout,
+    store::{self, Writer},
+};
 use runtime::{
     broker::ConnectionState,
     client::{Client, ClientError},
@@ -69,7 +71,7 @@ async fn submit(
         content: BatchContent::Reference { object, sha256: sha256.clone() },
     };
     batch.check().map_err(|violation| Failed::Misused(anyhow::anyhow!("{violation}")))?;
-    let was_there = earlier::is_there(store, &batch_id).await?;
+    let was_there = batches::is_complete(store, &batch_id).await?;
     let at = host::now();
     let trace_id = publish(client, &batch).await?;
     let reading = batch.reading;
@@ -129,26 +131,20 @@ pub(super) async fn keep(store: &Store, input: &Input, object: &str, sha256: &st
 
 /// Uploads the file. The object becomes visible only if its bytes have this SHA-256.
 async fn upload(store: &Store, input: &Input, object: &str, sha256: &str, quiet: bool) -> anyhow::Result<()> {
-    /// Maximum number of parts written at the same time.
-    const PARTS_MAX: usize = 4;
     let step = Step::start(format!("uploading {}", input.source), Unit::Bytes, input.size, quiet);
     let mut reader = tokio::fs::File::from_std(input.reader()?);
-    let mut writer = WriteMultipart::new(store.put_multipart(&ObjectPath::from(object)).await?);
-    let mut hasher = Sha256::new();
-    let mut sent = 0;
+    let mut writer = Writer::new(store, object);
     loop {
         let mut buffer = bytes::BytesMut::with_capacity(1 << 20);
         if reader.read_buf(&mut buffer).await? == 0 {
             break;
         }
-        sent += buffer.len() as u64;
-        hasher.update(&buffer);
-        writer.wait_for_capacity(PARTS_MAX).await?;
-        writer.put(buffer.freeze());
-        step.at(sent);
+        writer.put(buffer.freeze()).await?;
+        step.at(writer.bytes());
     }
-    if hex::encode(hasher.finalize()) != sha256 {
-        writer.abort().await?;
+    let sent = writer.bytes();
+    if writer.sha256() != sha256 {
+        writer.abort().await;
         anyhow::bail!(
             "the file changed while it was read: {sent} bytes now, {} at first. Nothing was published; submit it once it is written completely",
             input.size

@@ -165,7 +165,7 @@ mod tests {
             "weather-fetcher waits: weather service is away: status 503; retrying until it succeeds",
         ];
         assert_eq!(causes.texts(batches.iter()), expected);
-        object_store::ObjectStoreExt::delete(&*store, &layout::waiting("splitter").into()).await.unwrap();
+        records::store::remove(&store, &layout::waiting("splitter")).await.unwrap();
         causes.read(&store).await;
         assert_eq!(causes.texts(batches.iter()), expected[1..], "the splitter no longer waits");
     }

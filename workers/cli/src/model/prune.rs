@@ -95,7 +95,7 @@ pub(super) async fn prune(session: &Session, prune: &Prune) -> Result<(), Failed
 
 fn list(removal: &Removal) {
     for ((model, model_id), folder) in &removal.versions {
-        println!("{model} {model_id}  of {}  {}", folder.written.strftime("%F"), HumanBytes(folder.bytes));
+        println!("{model} {model_id}  of {}  {}", folder.written_at.strftime("%F"), HumanBytes(folder.bytes));
     }
     for (day, folder) in &removal.days {
         println!("{day}  {}", HumanBytes(folder.bytes));
@@ -108,7 +108,7 @@ async fn plan(store: &Store, prune: &Prune) -> Result<Removal, Failed> {
     let families = registry::families(store).await?;
     let mut versions = registry::version_folders(store).await?;
     let kept = kept(store, families, prune.keep.into()).await?;
-    versions.retain(|version, folder| !kept.contains(version) && folder.written < before);
+    versions.retain(|version, folder| !kept.contains(version) && folder.written_at < before);
 
     let days = serving::days_before(store, &serving::since(i64::from(prune.days), host::now())).await?;
     Ok(Removal { versions, days })
@@ -119,7 +119,7 @@ async fn kept(store: &Store, families: Vec<String>, keep: usize) -> Result<BTree
     let keeping = stream::iter(families).map(|family| async move {
         let Aliases { champion, challenger } = Aliases::of(store, &family).await?;
         let generations = layout::alias_generations(&family, AliasName::Champion);
-        if champion.is_none() && !store::list(store, &generations).await?.is_empty() {
+        if champion.is_none() && store::list(store, &generations).try_next().await?.is_some() {
             return Err(Failed::Broken(anyhow!(
                 "{family} had a champion, but it cannot be read below {generations}/: nothing was removed"
             )));

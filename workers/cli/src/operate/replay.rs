@@ -2,17 +2,12 @@
 
 use crate::{
     arguments::Replay,
-    job::{FollowOptions, Follower, Goal, Submission, follow_to_the_end, is_there, print_submitted},
+    job::{FollowOptions, Follower, Goal, Submission, follow_to_the_end, print_submitted},
     session::{Failed, Session},
 };
 use anyhow::{Context, bail};
-use common::{
-    dataset::Claim,
-    message::{BatchContent, Message, RideBatch},
-};
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
-use records::{Store, layout, store};
+use common::message::{BatchContent, Message, RideBatch};
+use records::{Store, batches, staging, store, uploads};
 use runtime::{Broker, client::Client, host};
 use std::sync::Arc;
 
@@ -23,7 +18,7 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     };
     let location = session.store_location()?;
     let ids = match options.all {
-        true => every_batch(&store).await?,
+        true => batches::claimed_ids(&store).await?,
         false => options.batches.clone(),
     };
     // Check every batch before anything is published, so that a missing object is reported first.
@@ -45,11 +40,11 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     let follower = Follower::start(&broker, &client, &store).await?;
     let mut submissions = Vec::new();
     for batch in batches {
-        let (was_there, at) = (is_there(&store, id_of(&batch)).await?, host::now());
-        let staged_before = staged(&store, id_of(&batch)).await?;
+        let (was_there, at) = (batches::is_complete(&store, id_of(&batch)).await?, host::now());
+        let staged_before = staging::objects(&store, id_of(&batch)).await?;
         let trace_id = client.publish(&batch).await?;
         // The new split has its own staging folder: earlier staged chunks are useless.
-        store::remove_all(&store, stream::iter(staged_before).map(Ok).boxed()).await?;
+        staging::remove(&store, staged_before).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
         let sha256 = match batch.content {
             BatchContent::Reference { sha256, .. } => sha256,
@@ -67,12 +62,6 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     follow_to_the_end(session, &store, client, follower, submissions, follow_options).await
 }
 
-/// Lists the staged objects of a batch.
-async fn staged(store: &Store, batch_id: &str) -> anyhow::Result<Vec<Path>> {
-    let prefix = Path::from(layout::staging(batch_id));
-    Ok(store.list(Some(&prefix)).map_ok(|found| found.location).try_collect().await?)
-}
-
 fn id_of(batch: &RideBatch) -> &str {
     batch.batch_id.as_deref().unwrap_or_default()
 }
@@ -84,24 +73,15 @@ fn object(batch: &RideBatch) -> &str {
     }
 }
 
-async fn every_batch(store: &Store) -> anyhow::Result<Vec<String>> {
-    let claims: Vec<Path> =
-        store.list(Some(&Path::from(layout::BATCHES))).map_ok(|found| found.location).try_collect().await?;
-    let mut ids: Vec<String> =
-        claims.iter().filter_map(|path| path.filename()?.strip_suffix(".json").map(str::to_owned)).collect();
-    ids.sort_unstable();
-    Ok(ids)
-}
-
 /// Returns the message of a batch, after checking that the store has its bytes.
 async fn stored_batch(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch> {
-    let claim: Option<Claim> = store::read_json(store, &layout::claim(batch_id)).await?;
-    let Some(claim) = claim else {
+    let Some(claim) = batches::read_claim(store, batch_id).await? else {
         bail!("no such batch: it was never split. See `wildrydes status` and `wildrydes dead list --batch {batch_id}`");
     };
     let sha256 = claim.sha256;
+    // Some claims do not name the object of their bytes.
     let mut failures = Vec::new();
-    for candidate in claim.object.into_iter().chain(uploads(store, &sha256).await?) {
+    for candidate in claim.object.into_iter().chain(uploads::named_after(store, &sha256).await?) {
         match store::sha256(store, &candidate).await? {
             Some(found) if found == sha256 => {
                 let content = BatchContent::Reference { object: candidate, sha256 };
@@ -118,16 +98,4 @@ async fn stored_batch(store: &Store, batch_id: &str) -> anyhow::Result<RideBatch
     bail!(
         "its bytes, sha256 {sha256}, are not in the store: {failures}. Submit the original again with `wildrydes ingest`, or restore it under that name"
     )
-}
-
-/// Lists the uploads of `wildrydes ingest` with this SHA-256: some claims do not name the object of their bytes.
-async fn uploads(store: &Store, sha256: &str) -> anyhow::Result<Vec<String>> {
-    let start = format!("{}-", &sha256[..16.min(sha256.len())]);
-    let raw = Path::from(layout::RAW);
-    let listed = store.list_with_delimiter(Some(&raw)).await?;
-    let names = listed.objects.into_iter().map(|found| found.location);
-    Ok(names
-        .filter(|path| path.filename().is_some_and(|name| name.starts_with(&start)))
-        .map(|p| p.to_string())
-        .collect())
 }

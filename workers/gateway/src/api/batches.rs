@@ -4,14 +4,14 @@ use crate::{
     app::App,
     batches::{
         state::{self, Batch, Links},
-        uploads::{self, AcceptedUpload, BatchRequest},
+        uploads::{self, AcceptedUpload},
     },
     http::{
         auth::Caller,
         encoding,
         extract::{BodyPieces, Path, Query},
         pace::Owner,
-        problem::{FieldError, Problem, store_away, store_failed},
+        problem::{FieldError, Problem, store_failed},
         request::PeerNetwork,
     },
 };
@@ -26,6 +26,7 @@ use common::{
     dataset::Manifest,
     document::Upload,
     message::check_batch_id,
+    outcome::Failure,
     reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };
 use object_store::{ObjectStoreExt, path::Path as ObjectPath};
@@ -212,8 +213,9 @@ async fn accept(app: &App, naming: Naming, head: &Parts, pieces: &mut BodyPieces
     pieces.keep_pace(app.uploads.begin(owner(head, &key_name)));
     let idempotency = key.as_deref().map(|key| (key_name.as_str(), key));
     let reading = Reading { rides_at: naming.rides_at, map: naming.map };
-    let named = BatchRequest { batch_id: naming.batch_id, source: naming.source, reading, lines, coding, idempotency };
-    let AcceptedUpload { upload, trace_id, repaired } = uploads::accept(app, named, pieces).await?;
+    let upload_request =
+        UploadRequest { batch_id: naming.batch_id, source: naming.source, reading, lines, coding, idempotency };
+    let AcceptedUpload { upload, trace_id, repaired } = uploads::accept(app, upload_request, pieces).await?;
     let Upload { batch_id, sha256, bytes, .. } = upload;
     tracing::info!(batch_id, trace_id, bytes, who = key_name, "a batch was submitted");
     app.observer.changed(&batch_id);
@@ -310,8 +312,7 @@ fn cursor(after: &str) -> Result<Cursor, Problem> {
 pub(crate) async fn one(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Json<Batch>, Problem> {
     known(&id)?;
     let dead = app.observer.dead().await;
-    let batch = state::look(&app.store, &id, &dead).await;
-    let batch = batch.map_err(store_failed)?;
+    let batch = state::look(&app.store, &id, &dead).await.map_err(store_failed)?;
     batch.map(|seen| Json(seen.batch)).ok_or_else(|| no_batch(&id))
 }
 
@@ -334,8 +335,10 @@ pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>
     if manifest.rejected == 0 {
         return Ok((headers, Body::empty()).into_response());
     }
-    let object = app.store.get(&ObjectPath::from(layout::rejected(&id))).await.map_err(|error| store_away(&error))?;
-    Ok((headers, Body::from_stream(object.into_stream())).into_response())
+    let path = layout::rejected(&id);
+    let pieces = store::pieces(&app.store, &path).await.map_err(store_failed)?;
+    let pieces = pieces.ok_or_else(|| store_failed(Failure::transient(format!("{path} is missing"))))?;
+    Ok((headers, Body::from_stream(pieces)).into_response())
 }
 
 /// Returns the dataset of a batch as one CSV document.

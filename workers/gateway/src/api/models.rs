@@ -214,20 +214,19 @@ pub(crate) async fn report(
     Path((model, version)): Path<(String, String)>,
 ) -> Result<Response, Problem> {
     known(&model, &version)?;
-    let object = store::get(&app.store, &layout::report(&model, &version)).await.map_err(store_failed)?;
-    let object = object.ok_or_else(|| {
+    let page = store::read(&app.store, &layout::report(&model, &version)).await.map_err(store_failed)?;
+    let page = page.ok_or_else(|| {
         Problem::not_found(format!(
             "no report on {model}/{version}: breed models have none, see /v1/models/{model}/versions"
         ))
     })?;
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/html; charset=utf-8")),
-        (header::CONTENT_LENGTH, HeaderValue::from(object.meta.size)),
         (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(REPORT_POLICY)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
     ];
-    Ok((headers, Body::from_stream(object.into_stream())).into_response())
+    Ok((headers, page).into_response())
 }
 
 /// Refuses names that cannot be a model's before the store is read.

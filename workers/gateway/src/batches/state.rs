@@ -2,20 +2,18 @@
 
 use super::dead_letters::{DeadLetterSnapshot, Refusal};
 use common::{
-    dataset::{Claim, DatasetFile, Manifest},
-    document::Upload,
+    dataset::{DatasetFile, Manifest},
     outcome::Failure,
     ride::Counts,
 };
 use records::{
     Store,
-    batch_log::{self, BatchLog, Cursor, Limits, Page, Seen},
-    layout,
-    staging::{self, Staged},
-    store,
+    batch_log::{BatchLog, Cursor, Limits, Page, Seen},
+    batches::{self, Letter, State},
+    datasets::StoredManifest,
+    staging::Staged,
 };
 use serde::Serialize;
-use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 use utoipa::ToSchema;
 
@@ -77,6 +75,17 @@ pub(crate) enum BatchState {
     Ready,
     /// The batch, or a chunk of it, is a dead letter.
     Refused,
+}
+
+impl From<State> for BatchState {
+    fn from(state: State) -> Self {
+        match state {
+            State::Unknown | State::Queued => Self::Queued,
+            State::InProgress => Self::InProgress,
+            State::Ready => Self::Ready,
+            State::Refused | State::Dropped => Self::Refused,
+        }
+    }
 }
 
 /// The progress of a batch.
@@ -183,54 +192,35 @@ pub(crate) async fn look(
     batch_id: &str,
     dead: &DeadLetterSnapshot,
 ) -> Result<Option<Seen<Batch>>, Failure> {
-    let (claim, upload, manifest) = (layout::claim(batch_id), layout::upload(batch_id), layout::manifest(batch_id));
-    let (claim, upload, manifest) = futures::try_join!(
-        store::read_json::<Claim>(store, &claim),
-        store::read_json::<Upload>(store, &upload),
-        store::read(store, &manifest)
-    )?;
-    let listed = batch_log::place(claim.as_ref(), upload.as_ref().and_then(|upload| upload.listed));
+    let records = batches::read(store, batch_id).await?;
+    let letter = dead.of_batch(batch_id, records.sha256());
+    let Some(sha256) = records.sha256().or(letter.as_ref().map(|_| "")).map(str::to_owned) else {
+        // A broken record of an upload hides what the batch is.
+        return records.upload.map(|_| None);
+    };
+    let (listed, progress) = (records.listed(), records.progress(store).await?);
+    let state = records.state(letter.as_ref().map(|_| Letter::Kept));
+    let claim = records.claim;
     // An upload that the broker has not confirmed is not a batch yet, unless a splitter has claimed it.
-    let upload = upload.filter(|upload| upload.confirmed || claim.is_some());
-    let sha256 = claim.as_ref().map(|claim| &claim.sha256).or(upload.as_ref().map(|upload| &upload.sha256)).cloned();
-    let letter = dead.of_batch(batch_id, sha256.as_deref());
-    let Some(sha256) = sha256.or_else(|| letter.as_ref().map(|_| String::new())) else { return Ok(None) };
-    let manifest = match manifest {
-        Some(bytes) => {
-            let read: Manifest = serde_json::from_slice(&bytes).map_err(|error| {
-                Failure::permanent("broken_object", format!("{}: {error}", layout::manifest(batch_id)))
-            })?;
-            Some((read, hex::encode(Sha256::digest(&bytes))))
-        }
-        None => None,
-    };
-    let progress = match (&claim, &manifest) {
-        (Some(claim), None) => Some(progress(store, claim).await?),
-        _ => None,
-    };
-    let refused = if manifest.is_some() { None } else { letter };
-    let state = match (&manifest, &refused, &claim) {
-        (Some(_), ..) => BatchState::Ready,
-        (None, Some(_), _) => BatchState::Refused,
-        (None, None, Some(_)) => BatchState::InProgress,
-        (None, None, None) => BatchState::Queued,
-    };
+    let upload = records.upload?.filter(|upload| upload.confirmed || claim.is_some());
     let mut batch = Batch {
         batch_id: batch_id.to_owned(),
-        state,
+        state: state.into(),
         source: upload.as_ref().and_then(|upload| upload.source.clone()).or(claim.and_then(|claim| claim.source)),
         submitted_at: upload.map(|upload| upload.submitted_at),
         sha256,
-        progress,
+        progress: progress.map(|Staged { rides, total }| Progress { rides_joined: rides, rides_total: total }),
         note: None,
         counts: None,
         stations: None,
         files: None,
         manifest_sha256: None,
-        refused: refused.map(|Refusal { queue, reason, why, .. }| Refused { queue, reason, why }),
+        refused: letter
+            .filter(|_| state == State::Refused)
+            .map(|Refusal { queue, reason, why, .. }| Refused { queue, reason, why }),
         links: Links::of(batch_id),
     };
-    if let Some((manifest, sha256)) = manifest {
+    if let Some(StoredManifest { manifest, sha256 }) = records.dataset {
         batch.note = note(&manifest, &batch.links);
         batch.counts = Some(RideCounts {
             received: manifest.received,
@@ -267,16 +257,12 @@ impl From<DatasetFile> for FileOfDataset {
     }
 }
 
-async fn progress(store: &Store, claim: &Claim) -> Result<Progress, Failure> {
-    let Staged { rides, total } = staging::look(store, claim).await?;
-    Ok(Progress { rides_joined: rides, rides_total: total })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use common::dataset::{COLUMNS, MANIFEST_SCHEMA};
     use object_store::memory::InMemory;
+    use records::{layout, store};
     use serde_json::json;
 
     async fn write(store: &Store, path: &str, document: serde_json::Value) {

@@ -11,7 +11,7 @@ use super::{
 use crate::{
     api,
     app::{App, Gateway},
-    batches::{state::prepare, uploads::sweep},
+    batches::state::prepare,
     limits::Limit,
     settings::Auth,
 };
@@ -27,7 +27,8 @@ use axum_server::{
     Handle, Server,
     tls_rustls::{RustlsAcceptor, RustlsConfig},
 };
-use runtime::Shutdown;
+use records::uploads;
+use runtime::{Shutdown, host};
 use std::{
     any::Any,
     net::{SocketAddr, TcpListener},
@@ -123,7 +124,7 @@ impl Bound {
         let connections_max = connections_max(self.gateway.settings.connections_max, self.descriptors);
         let Self { gateway, listener, ops, tls, address, descriptors } = self;
         let app = App::start(gateway, address, connections_max, descriptors, &shutdown);
-        match sweep(app.store.as_ref()).await {
+        match uploads::sweep(&app.store, host::now()).await {
             Ok(0) => {}
             Ok(removed) => tracing::info!(removed, "removed abandoned uploads"),
             Err(error) => tracing::warn!(%error, "cannot look for abandoned uploads"),

@@ -3,7 +3,7 @@
 use super::ready::ReadyBatch;
 use common::{dataset::Claim, model::Model, outcome::Failure, reading::Reading};
 use futures::{StreamExt, TryStreamExt, stream};
-use records::{Store, layout, store};
+use records::{Store, batches, layout};
 use serde::Serialize;
 use std::path::Path;
 
@@ -35,8 +35,8 @@ pub(super) async fn find<'a>(
     let is_current = |batch_id: &str| ready.iter().any(|ready| ready.dataset.batch_id == batch_id);
     let datasets = model.map_or(&[][..], |model| &model.datasets);
     let others = datasets.iter().rev().filter(|dataset| !is_current(&dataset.batch_id)).take(DATASETS_MAX);
-    let claims = stream::iter(others.map(|dataset| layout::claim(&dataset.batch_id)).collect::<Vec<_>>())
-        .map(|path| async move { store::read_json::<Claim>(store, &path).await })
+    let claims = stream::iter(others.map(|dataset| dataset.batch_id.clone()).collect::<Vec<_>>())
+        .map(|batch_id| async move { batches::read_claim(store, &batch_id).await })
         .buffered(READS_MAX);
     let claims: Vec<Option<Claim>> = claims.try_collect().await?;
     let other = |claim: Claim| {

@@ -2,13 +2,12 @@
 
 use crate::output::legible;
 use common::{
-    dataset::{Claim, Manifest},
+    dataset::Manifest,
     reading::{FIELDS, Mapping, NUMERIC_FIELDS, Source, near_miss},
     ride::RejectReason,
 };
 use futures::TryStreamExt;
-use object_store::{ObjectStoreExt, path::Path};
-use records::{Store, layout, store};
+use records::{Store, batches, layout, store};
 use serde::{Deserialize, Serialize};
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt::Write;
@@ -78,7 +77,7 @@ pub(crate) async fn summary(store: &Store, manifest: &Manifest) -> Option<Reject
     let rejects = layout::rejected(&manifest.batch_id);
     // Without a sample the counts are still reported.
     let head = head(store, &rejects).await.unwrap_or_default();
-    let claim = store::read_json::<Claim>(store, &layout::claim(&manifest.batch_id)).await.ok().flatten();
+    let claim = batches::read_claim(store, &manifest.batch_id).await.ok().flatten();
     let map = claim.map(|claim| claim.reading.map).unwrap_or_default();
     Some(RejectSummary {
         batch_id: manifest.batch_id.clone(),
@@ -93,7 +92,7 @@ pub(crate) async fn summary(store: &Store, manifest: &Manifest) -> Option<Reject
 
 /// Reads the first bytes of an object.
 async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
-    let mut pieces = store.get(&Path::from(path)).await.ok()?.into_stream();
+    let mut pieces = store::pieces(store, path).await.ok()??;
     let mut head = Vec::new();
     while head.len() < BYTES_MAX {
         let Some(piece) = pieces.try_next().await.ok()? else { break };

@@ -3,7 +3,7 @@
 use super::table::{QueueStatus, STAGES, header, pause_text, row};
 use crate::session::Failed;
 use common::{
-    dataset::{Claim, Manifest},
+    dataset::Manifest,
     dead_letter::{BATCH_ID_CONFLICT, GivenUp, Letter, is_about},
     message::{WorkerControl, check_batch_id},
     outcome::Failure,
@@ -12,11 +12,12 @@ use common::{
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use jiff::Timestamp;
-use object_store::{ObjectMeta, ObjectStoreExt, path::Path};
 use records::{
     Store,
-    batch_log::{self, BatchLog, Built, Limits, Seen},
-    control, layout, staging, store,
+    batch_log::{BatchLog, Built, Limits, Seen},
+    batches::{self, State},
+    control, layout, staging,
+    store::{self, Listed},
 };
 use runtime::host;
 use serde::{Serialize, Serializer};
@@ -37,37 +38,11 @@ const PAGES_MAX: usize = 100;
 /// Maximum number of objects read at the same time.
 const READS_AT_ONCE: usize = 16;
 
-/// The state of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-pub(super) enum State {
-    /// Its dataset is complete.
-    #[serde(rename = "ready")]
-    Ready,
-    #[serde(rename = "in progress")]
-    InProgress,
-    /// A message of it is a dead letter.
-    #[serde(rename = "refused")]
-    Refused,
-    /// An operator dropped that letter.
-    #[serde(rename = "dropped")]
-    Dropped,
-}
-
-impl State {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Ready => "ready",
-            Self::InProgress => "in progress",
-            Self::Refused => "refused",
-            Self::Dropped => "dropped",
-        }
-    }
-}
-
 /// One batch.
 #[derive(Debug, Serialize)]
 pub(super) struct BatchStatus {
     pub(super) batch_id: String,
+    #[serde(serialize_with = "as_name")]
     pub(super) state: State,
     /// When it was first split, by the store's clock; if it was never split, when its message became a dead letter.
     #[serde(serialize_with = "as_text")]
@@ -93,6 +68,22 @@ pub(super) struct BatchStatus {
 
 fn as_text<S: Serializer>(at: &Timestamp, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&at.strftime("%FT%TZ"))
+}
+
+/// Returns the name of a state.
+fn name(state: State) -> &'static str {
+    match state {
+        State::Unknown => "unknown",
+        State::Queued => "queued",
+        State::InProgress => "in progress",
+        State::Ready => "ready",
+        State::Refused => "refused",
+        State::Dropped => "dropped",
+    }
+}
+
+fn as_name<S: Serializer>(state: &State, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(name(*state))
 }
 
 /// Which batches to show.
@@ -148,8 +139,8 @@ pub(super) async fn list(
             let named = named.iter().map(|&id| id.to_owned()).chain(given_up.keys().cloned());
             newest(store, limit, named.collect()).await?
         }
-        Which::All => (look_at(store, claims(store).await?).await?, BTreeSet::new(), Vec::new()),
-        Which::One(id) => (look_at(store, vec![layout::claim(id)]).await?, BTreeSet::new(), Vec::new()),
+        Which::All => (look_at(store, batches::claimed_ids(store).await?).await?, BTreeSet::new(), Vec::new()),
+        Which::One(id) => (look_at(store, [id.to_owned()]).await?, BTreeSet::new(), Vec::new()),
     };
     let batch = match which {
         Which::One(id) => Some(id),
@@ -157,12 +148,13 @@ pub(super) async fn list(
     };
     for status in &mut batches {
         let copy = given_up.remove(&status.batch_id);
-        if status.manifest.is_some() {
+        if status.state == State::Ready {
             continue;
         }
         match copy {
-            Some((_, copy)) if !is_overtaken(store, &copy).await? => {
-                (status.state, status.why) = (state(&copy), Some(refusal(&copy.queue, &copy.reason, &copy.why)));
+            // A chunk that is staged all the same was published again and succeeded.
+            Some((_, copy)) if !staging::has(store, &copy.batch_id, copy.chunk).await? => {
+                status.give_up(letter(&copy), &copy.queue, &copy.reason, &copy.why);
             }
             Some(_) | None => status.why = status.cause(&waiting, paused),
         }
@@ -180,18 +172,13 @@ pub(super) async fn list(
     Ok(Listing { batches, notes, older })
 }
 
-/// Returns the state of a batch whose message was given up.
-fn state(copy: &GivenUp) -> State {
-    if copy.dropped { State::Dropped } else { State::Refused }
+/// Returns what the copy of a dead letter says about it.
+fn letter(copy: &GivenUp) -> batches::Letter {
+    if copy.dropped { batches::Letter::Dropped } else { batches::Letter::Kept }
 }
 
 fn refusal(queue: &str, reason: &str, why: &str) -> String {
     format!("by the {queue}: {reason}: {why}")
-}
-
-/// Returns whether the given-up message was published again and succeeded.
-async fn is_overtaken(store: &Store, copy: &GivenUp) -> Result<bool, Failed> {
-    Ok(staging::has(store, &copy.batch_id, copy.chunk).await?)
 }
 
 /// Marks the batches that dead letters are about as refused, each with its first letter. Returns the letters of batches
@@ -208,9 +195,8 @@ pub(super) fn merge(batches: &mut [BatchStatus], letters: Vec<Letter>) -> Vec<Le
                     .is_none_or(|claimed| is_about(&letter.reason, letter.sha256.as_deref(), claimed)) =>
             {
                 // The letter of a batch with a complete dataset does not change the batch's state.
-                if status.manifest.is_none() && marked.insert(status.batch_id.clone()) {
-                    status.state = State::Refused;
-                    status.why = Some(refusal(&letter.queue, &letter.reason, &letter.why));
+                if status.state != State::Ready && marked.insert(status.batch_id.clone()) {
+                    status.give_up(batches::Letter::Kept, &letter.queue, &letter.reason, &letter.why);
                 }
             }
             Some(_) | None => others.push(letter),
@@ -234,7 +220,7 @@ pub(super) fn table(batches: &[BatchStatus], refused: &[Letter]) -> Vec<String> 
     let line = |letter: &Letter| {
         let Letter { batch_id, queue, reason, why, dead_at, .. } = letter;
         let batch_id = batch_id.as_deref().unwrap_or("(no batch id)");
-        (*dead_at, row(batch_id, &time_text(*dead_at), State::Refused.name(), &refusal(queue, reason, why)))
+        (*dead_at, row(batch_id, &time_text(*dead_at), name(State::Refused), &refusal(queue, reason, why)))
     };
     let mut rows: Vec<(Option<Timestamp>, String)> =
         batches.iter().map(|batch| (Some(batch.since), batch.line())).collect();
@@ -255,7 +241,7 @@ impl BatchStatus {
     /// `copied_at`: when the copy was made, for a letter without a time.
     fn never_split(copied_at: Timestamp, copy: GivenUp) -> Self {
         Self {
-            state: state(&copy),
+            state: State::Unknown.after(letter(&copy)),
             since: copy.dead_at.unwrap_or(copied_at),
             why: Some(refusal(&copy.queue, &copy.reason, &copy.why)),
             batch_id: copy.batch_id,
@@ -266,6 +252,11 @@ impl BatchStatus {
             accepted: None,
             manifest: None,
         }
+    }
+
+    /// Records a dead letter of a batch without a complete dataset.
+    fn give_up(&mut self, letter: batches::Letter, queue: &str, reason: &str, why: &str) {
+        (self.state, self.why) = (self.state.after(letter), Some(refusal(queue, reason, why)));
     }
 
     pub(super) fn line(&self) -> String {
@@ -280,7 +271,7 @@ impl BatchStatus {
             (None, None) => joined(),
         };
         let source = self.source.as_deref().unwrap_or_default();
-        row(&self.batch_id, &time_text(Some(self.since)), self.state.name(), &format!("{what}   {source}"))
+        row(&self.batch_id, &time_text(Some(self.since)), name(self.state), &format!("{what}   {source}"))
     }
 
     /// Returns whether the batch may still need messages of this worker.
@@ -348,7 +339,7 @@ async fn newest(
     }
     let look = |id: String| {
         let store = Arc::clone(store);
-        async move { look(&store, &layout::claim(&id)).await }
+        async move { look(&store, &id).await }
     };
     let (mut batches, mut next, mut pages) = (Vec::new(), None, 0);
     // A page can be empty: entries of batches that were never split show nothing.
@@ -363,12 +354,12 @@ async fn newest(
         notes.push(older_note(batches.len()));
     }
     let mut older = named;
-    older.extend(in_progress(store).await?);
+    older.extend(staging::batches(store).await?);
     for batch in &batches {
         older.remove(&batch.batch_id);
     }
     older.retain(|id| check_batch_id("batch_id", id).is_ok());
-    batches.extend(look_at(store, older.iter().map(|id| layout::claim(id))).await?);
+    batches.extend(look_at(store, older.iter().cloned()).await?);
     Ok((batches, older, notes))
 }
 
@@ -379,52 +370,30 @@ fn older_note(shown: usize) -> String {
     )
 }
 
-/// Returns the ids of the batches with staged chunks.
-async fn in_progress(store: &Store) -> Result<Vec<String>, Failed> {
-    let staging = store.list_with_delimiter(Some(&Path::from(layout::STAGING))).await?;
-    Ok(staging.common_prefixes.iter().filter_map(|folder| folder.filename().map(str::to_owned)).collect())
+/// Cuts a time to whole seconds, as it is shown: batches of one second are sorted by id.
+fn seconds(at: Timestamp) -> Timestamp {
+    Timestamp::from_second(at.as_second()).unwrap_or_default()
 }
 
-/// Returns the paths of all claims.
-async fn claims(store: &Store) -> Result<Vec<String>, Failed> {
-    let listed = store.list(Some(&Path::from(layout::BATCHES))).map_ok(|object| object.location.to_string());
-    Ok(listed.try_collect().await?)
-}
-
-/// Returns when an object was written, in whole seconds.
-fn time(object: &ObjectMeta) -> Timestamp {
-    Timestamp::from_second(object.last_modified.timestamp()).unwrap_or_default()
-}
-
-/// Reads the batches of claims; skips claims that are missing.
-async fn look_at(store: &Store, claims: impl IntoIterator<Item = String>) -> Result<Vec<BatchStatus>, Failed> {
-    let looking = stream::iter(claims).map(|path| async move { look(store, &path).await });
+/// Reads the batches with these ids; skips those without a claim.
+async fn look_at(store: &Store, ids: impl IntoIterator<Item = String>) -> Result<Vec<BatchStatus>, Failed> {
+    let looking = stream::iter(ids).map(|id| async move { look(store, &id).await });
     let found: Vec<Option<Seen<BatchStatus>>> = looking.buffered(READS_AT_ONCE).try_collect().await?;
     Ok(found.into_iter().flatten().map(|seen| seen.batch).collect())
 }
 
-/// Reads the batch of the claim at `path`; `None` if there is no such claim.
-async fn look(store: &Store, path: &str) -> Result<Option<Seen<BatchStatus>>, Failure> {
-    let found = match store.get(&Path::from(path)).await {
-        Ok(found) => found,
-        Err(object_store::Error::NotFound { .. }) => return Ok(None),
-        Err(error) => return Err(store::outage(error)),
-    };
-    let since = time(&found.meta);
-    let bytes = found.bytes().await.map_err(store::outage)?;
-    let claim: Claim = serde_json::from_slice(&bytes)
-        .map_err(|error| Failure::permanent("broken_object", format!("{path}: {error}")))?;
-    let uploaded = match claim.listed {
-        Some(_) => None,
-        None => batch_log::uploaded(store, &claim.batch_id).await?,
-    };
-    let listed = batch_log::place(Some(&claim), uploaded);
-    let manifest: Option<Manifest> = store::read_json(store, &layout::manifest(&claim.batch_id)).await?;
-    let progress = if manifest.is_none() { staging::look(store, &claim).await.ok() } else { None };
+/// Reads a batch; `None` if it has no claim.
+async fn look(store: &Store, batch_id: &str) -> Result<Option<Seen<BatchStatus>>, Failure> {
+    let records = batches::read(store, batch_id).await?;
+    // Without its progress, the batch is shown all the same.
+    let progress = records.progress(store).await.unwrap_or_default();
+    let (state, listed) = (records.state(None), records.listed());
+    let Some((claim, claimed_at)) = records.claim.zip(records.claimed_at) else { return Ok(None) };
+    let manifest = records.dataset.map(|dataset| dataset.manifest);
     let batch = BatchStatus {
-        state: if manifest.is_some() { State::Ready } else { State::InProgress },
-        since,
-        staged_rides: progress.as_ref().map(|progress| progress.rides),
+        state,
+        since: seconds(claimed_at),
+        staged_rides: progress.map(|progress| progress.rides),
         accepted: manifest.as_ref().map(|m| m.accepted).or(progress.and_then(|progress| progress.total)),
         batch_id: claim.batch_id,
         source: claim.source,
@@ -442,12 +411,11 @@ async fn given_up(
     store: &Store,
     copies_max: usize,
 ) -> Result<(BTreeMap<String, (Timestamp, GivenUp)>, Option<String>), Failed> {
-    let mut objects: Vec<ObjectMeta> = Vec::new();
+    let mut copies: Vec<Listed> = Vec::new();
     for queue in STAGES {
-        let prefix = Path::from(format!("{}/{queue}", layout::DEAD));
-        objects.extend(store.list(Some(&prefix)).try_collect::<Vec<_>>().await?);
+        copies.extend(store::list(store, &layout::dropped_from(queue)).try_collect::<Vec<_>>().await?);
     }
-    let total = objects.len();
+    let total = copies.len();
     let note = (total > copies_max).then(|| {
         format!(
             "only the newest {copies_max} of the {total} copies of dead letters below {}/ are read: a batch of an older one is not \
@@ -455,14 +423,14 @@ async fn given_up(
             layout::DEAD
         )
     });
-    objects.sort_by_key(|object| std::cmp::Reverse(object.last_modified));
-    let reading = stream::iter(objects.into_iter().take(copies_max)).map(async |object| {
-        let copy = store::read_json::<Value>(store, object.location.as_ref()).await.ok()??;
-        Some((time(&object), GivenUp::read(&copy)?))
+    copies.sort_by_key(|copy| std::cmp::Reverse(copy.written_at));
+    let reading = stream::iter(copies.into_iter().take(copies_max)).map(async |Listed { path, written_at, .. }| {
+        let copy = store::read_json::<Value>(store, &path).await.ok()??;
+        Some((seconds(written_at), GivenUp::read(&copy)?))
     });
-    let copies: Vec<Option<(Timestamp, GivenUp)>> = reading.buffered(READS_AT_ONCE).collect().await;
+    let read: Vec<Option<(Timestamp, GivenUp)>> = reading.buffered(READS_AT_ONCE).collect().await;
     let mut given_up = BTreeMap::new();
-    for (at, copy) in copies.into_iter().flatten().filter(|(_, copy)| copy.reason != BATCH_ID_CONFLICT) {
+    for (at, copy) in read.into_iter().flatten().filter(|(_, copy)| copy.reason != BATCH_ID_CONFLICT) {
         given_up.entry(copy.batch_id.clone()).or_insert((at, copy));
     }
     Ok((given_up, note))

@@ -1,5 +1,5 @@
 use super::{
-    batches::{BatchStatus, State, Which, list, merge, outcome, shown, table, without_reader},
+    batches::{BatchStatus, Which, list, merge, outcome, shown, table, without_reader},
     table::{QueueStatus, letters_note},
 };
 use common::{
@@ -12,7 +12,7 @@ use common::{
     waiting::{WAITING_SCHEMA, Waiting},
 };
 use object_store::memory::InMemory;
-use records::{Store, layout, store};
+use records::{Store, batches::State, layout, store};
 use runtime::host;
 use serde_json::{Value, json};
 use std::sync::Arc;

@@ -124,7 +124,7 @@ fn slice(place: &Range<u64>, read: &(u64, Bytes)) -> Option<Bytes> {
 /// # Errors
 /// Fails if the packs cannot be listed. A pack that cannot be read is left out, with a warning.
 pub(super) async fn find(store: &Store, format: &str) -> Result<PackList, Failure> {
-    let listed = store::list(store, layout::TRAINER_CACHE).await?;
+    let listed: Vec<Listed> = store::list(store, layout::TRAINER_CACHE).try_collect().await?;
     let folder = layout::trainer_cache(format, "");
     let (mut listed, others): (Vec<_>, Vec<_>) = listed.into_iter().partition(|pack| pack.path.starts_with(&folder));
     remove_old(store, others).await;
@@ -166,8 +166,8 @@ async fn open(store: &Store, Listed { path, bytes: size, .. }: Listed) -> Result
 }
 
 async fn remove_old(store: &Store, others: Vec<Listed>) {
-    for Listed { path, written, .. } in others {
-        if host::now().as_second() - written.as_second() > OTHER_FORMAT_SECONDS_MAX {
+    for Listed { path, written_at, .. } in others {
+        if host::now().as_second() - written_at.as_second() > OTHER_FORMAT_SECONDS_MAX {
             remove(store, &path).await;
         }
     }

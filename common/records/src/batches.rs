@@ -1,0 +1,15 @@
+//! The batches: their claims, their other records, and what became of them.
+//!
+//! ```text
+//! claim     binds a batch id to its bytes, once                 uses records and the batch log
+//! records   reads claim, upload, manifest and progress          uses datasets and state
+//! state     derives the state from them and a dead letter       pure
+//! ```
+
+mod claim;
+mod records;
+mod state;
+
+pub use claim::{Raw, claim};
+pub use records::{Records, claimed_ids, is_complete, read, read_claim};
+pub use state::{Letter, State};

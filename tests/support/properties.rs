@@ -11,8 +11,9 @@ use common::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
-    model::{ALIAS_SCHEMA, Alias, AliasName, Model},
+    model::{Alias, AliasName, Model},
     outcome::{Decision, Failure, History, RetryPolicy, decide},
+    schema::Described,
     topology::topic_matches,
 };
 use merger::join;
@@ -336,7 +337,7 @@ pub fn scores(data: &[u8]) {
     let (artefact, request) = data.split_at(at);
     let Ok(model) = serde_json::from_slice::<Model>(artefact) else { return };
     let champion = Alias {
-        schema: ALIAS_SCHEMA.to_owned(),
+        schema: Alias::SCHEMA.name.to_owned(),
         alias: AliasName::Champion,
         model: model.model.clone(),
         model_id: model.model_id.clone(),

@@ -17,7 +17,10 @@ use crate::{
 };
 use anyhow::{Context, anyhow, bail};
 use bytes::{Buf, Bytes};
-use common::dataset::{DatasetFile, MANIFEST_SCHEMA, Manifest};
+use common::{
+    dataset::{DatasetFile, Manifest},
+    schema::Described,
+};
 use futures::{StreamExt, stream};
 use object_store::{ObjectStoreExt, path::Path};
 use records::{
@@ -195,8 +198,8 @@ fn fingerprint(rows: &Rows, row: usize) -> u128 {
 async fn manifest(store: &Store, batch_id: &str) -> anyhow::Result<Option<Manifest>> {
     let path = layout::manifest(batch_id);
     let Some(manifest) = store::read_json::<Manifest>(store, &path).await? else { return Ok(None) };
-    if manifest.schema != MANIFEST_SCHEMA {
-        bail!("{path} has the schema {}; this command reads {MANIFEST_SCHEMA}", manifest.schema);
+    if manifest.schema != Manifest::SCHEMA.name {
+        bail!("{path} has the schema {}; this command reads {}", manifest.schema, Manifest::SCHEMA.name);
     }
     if manifest.batch_id != batch_id {
         bail!("{path} is the manifest of {}", manifest.batch_id);

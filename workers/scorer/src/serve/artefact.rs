@@ -2,7 +2,8 @@
 
 use common::{
     features::{FEATURES, Feature},
-    model::{Alias, MODEL_SCHEMA, Model, logistic},
+    model::{Alias, Model, logistic},
+    schema::Described,
     served::PROBABILITY_BINS,
 };
 use sha2::{Digest, Sha256};
@@ -25,7 +26,7 @@ pub enum Unusable {
         expected: String,
     },
     /// Its schema is of another version.
-    #[error("its schema is {0}; this scorer reads {MODEL_SCHEMA}")]
+    #[error("its schema is {0}; this scorer reads {name}", name = Model::SCHEMA.name)]
     Schema(String),
     /// It is not the version that the alias names.
     #[error("it is {actual}; the alias names {expected}")]
@@ -115,7 +116,7 @@ pub fn read(bytes: &[u8], alias: &Alias) -> Result<Servable, Unusable> {
 }
 
 fn servable(model: &Model, alias: &Alias) -> Result<Servable, Unusable> {
-    if model.schema != MODEL_SCHEMA {
+    if model.schema != Model::SCHEMA.name {
         return Err(Unusable::Schema(model.schema.clone()));
     }
     if (&model.model, &model.model_id) != (&alias.model, &alias.model_id) {
@@ -163,9 +164,7 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use common::model::{
-        ALIAS_SCHEMA, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
-    };
+    use common::model::{AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings};
     use proptest::prelude::*;
     use records::layout;
 
@@ -190,7 +189,7 @@ pub(crate) mod tests {
             }),
         };
         Model {
-            schema: MODEL_SCHEMA.to_owned(),
+            schema: Model::SCHEMA.name.to_owned(),
             model: layout::GLOBAL_MODEL.to_owned(),
             model_id: model_id.to_owned(),
             trainer: "0".to_owned(),
@@ -232,7 +231,7 @@ pub(crate) mod tests {
             why: why.clone(),
         };
         Alias {
-            schema: ALIAS_SCHEMA.to_owned(),
+            schema: Alias::SCHEMA.name.to_owned(),
             alias,
             model: named.model.clone(),
             model_id: named.model_id.clone(),

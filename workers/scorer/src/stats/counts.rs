@@ -20,7 +20,8 @@ use crate::{
 use common::{
     message::{Fallback, ScoreRequest},
     outcome::Failure,
-    served::{BreedCache, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally, bin_of},
+    schema::Described,
+    served::{BreedCache, FeatureTally, Served, Shadow, Tally, bin_of},
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
@@ -204,7 +205,7 @@ impl ServingStats {
             _ => return Ok(()),
         };
         let served = Served {
-            schema: SERVED_SCHEMA.to_owned(),
+            schema: Served::SCHEMA.name.to_owned(),
             model: key.model.clone(),
             model_id: key.model_id.clone(),
             date: key.date.clone(),

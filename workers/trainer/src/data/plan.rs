@@ -1,10 +1,11 @@
 //! The datasets to train on, and the model id that follows from them.
 
 use common::{
-    dataset::{MANIFEST_SCHEMA, Manifest},
+    dataset::Manifest,
     message::DatasetReady,
-    model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
+    model::{Model, TrainedOn, TrainingSettings},
     outcome::Failure,
+    schema::Described,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use object_store::path::Path;
@@ -106,8 +107,8 @@ async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest
     let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
     let broken = |why: String| Failure::permanent("broken_dataset", format!("{path}: {why}"));
     let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-    if manifest.schema != MANIFEST_SCHEMA {
-        return Err(broken(format!("its schema is {}; this trainer reads {MANIFEST_SCHEMA}", manifest.schema)));
+    if manifest.schema != Manifest::SCHEMA.name {
+        return Err(broken(format!("its schema is {}; this trainer reads {}", manifest.schema, Manifest::SCHEMA.name)));
     }
     if manifest.batch_id != batch_id {
         return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
@@ -124,7 +125,7 @@ async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest
 fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) -> Result<String, Failure> {
     let settings = serde_json::to_string(settings).map_err(|error| Failure::permanent("unencodable", error))?;
     let mut sha256 = Sha256::new();
-    for line in [MODEL_SCHEMA, model, &settings] {
+    for line in [Model::SCHEMA.name, model, &settings] {
         sha256.update(format!("{line}\n"));
     }
     for TrainedOn { batch_id, manifest_sha256 } in datasets {

@@ -16,8 +16,9 @@
 //! repairs the copy at its start and every hour.
 
 use common::{
-    model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Model, Past},
+    model::{Alias, AliasName, HISTORY_MAX, Model, Past},
     outcome::Failure,
+    schema::Described,
 };
 use records::store::unreadable_as_missing;
 use records::{
@@ -151,7 +152,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, by: &st
         history.drain(..history.len().saturating_sub(HISTORY_MAX));
     }
     Alias {
-        schema: ALIAS_SCHEMA.to_owned(),
+        schema: Alias::SCHEMA.name.to_owned(),
         alias: name,
         model: version.model.clone(),
         model_id: version.model_id.clone(),

@@ -7,12 +7,13 @@ use super::{
 use crate::session::{Failed, Session};
 use anyhow::{Context, ensure};
 use common::{
-    dataset::MANIFEST_SCHEMA,
+    dataset::Manifest,
+    document::{WeatherWarning, WeatherWarnings},
     message::KINDS,
-    model::ALIAS_SCHEMA,
+    model::Alias,
+    schema::Described,
     topology::{dead_queue, queue},
     waiting::Waiting,
-    weather::{WeatherWarning, WeatherWarnings},
 };
 use futures::TryStreamExt;
 use gateway::management::http_date;
@@ -134,9 +135,10 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     };
     let browsed = browsing.await;
     if let Some(store) = store {
-        for (prefix, ending, schema) in
-            [(layout::DATASET, "/manifest.json", MANIFEST_SCHEMA), (layout::MODELS, "/champion.json", ALIAS_SCHEMA)]
-        {
+        for (prefix, ending, schema) in [
+            (layout::DATASET, "/manifest.json", Manifest::SCHEMA.name),
+            (layout::MODELS, "/champion.json", Alias::SCHEMA.name),
+        ] {
             let prefix = Path::from(prefix);
             let listed = store.list(Some(&prefix)).try_filter(|found| {
                 let is_document = found.location.as_ref().ends_with(ending);
@@ -272,8 +274,6 @@ fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::weather::WARNINGS_SCHEMA;
-
     #[test]
     fn complaint_names_the_line_if_there_is_one() {
         for (line, column, why, text) in [
@@ -283,7 +283,7 @@ mod tests {
             (0, "", Some("z"), "a.csv: z: x 2 left out (first: y)"),
         ] {
             let warnings = WeatherWarnings {
-                schema: WARNINGS_SCHEMA.to_owned(),
+                schema: WeatherWarnings::SCHEMA.name.to_owned(),
                 station: "USW00094728".to_owned(),
                 file: "a.csv".to_owned(),
                 why: why.map(str::to_owned),

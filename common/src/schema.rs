@@ -1,11 +1,12 @@
 //! The JSON Schemas of all messages and stored documents, embedded.
 //!
-//! Depends on `message` and `document`.
+//! Depends on `message`, `document` and `delivery`.
 
 #[cfg(test)]
 mod generate;
 
 use crate::{
+    delivery::dead_letter::Letter,
     document::{
         Breeds, DelayedLabelMetrics, IdempotencyRecord, MetricsFile, RejectedRide, Upload, Verdict, WeatherWarnings,
         dataset::{Claim, Manifest},
@@ -61,6 +62,7 @@ described! {
     Claim: "claim.v1",
     Manifest: "dataset-manifest.v1",
     DatasetReady: "dataset-ready.v1",
+    Letter: "dead-letter.v1",
     DelayedLabelMetrics: "delayed-labels.v1",
     EnrichedChunk: "enriched-chunk.v1",
     IdempotencyRecord: "idempotency.v1",

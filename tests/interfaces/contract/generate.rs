@@ -3,6 +3,7 @@
 use common::{
     dataset::{COLUMNS, Claim, DatasetFile, Manifest},
     document::{IdempotencyRecord, RejectedRide, Upload, WeatherWarning, WeatherWarnings},
+    envelope::{Header, Properties},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
         ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
@@ -12,6 +13,7 @@ use common::{
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
     schema::Described,
+    topology::queue,
     waiting::Waiting,
 };
 use proptest::{collection::vec, option, prelude::*};
@@ -316,6 +318,19 @@ pub fn claim() -> impl Strategy<Value = Claim> {
             object,
             listed,
             reading,
+        },
+    )
+}
+
+/// A work queue, and the properties and body of a message in its dead-letter queue.
+pub fn dead_letter() -> impl Strategy<Value = (&'static str, Properties, Vec<u8>)> {
+    let headers = proptest::collection::btree_map("[a-z-]{1,9}", text().prop_map(Header::Text), 0..3);
+    let names = (option::of(text()), option::of(text()), headers);
+    let body = prop_oneof![vec(any::<u8>(), 0..9), Just(br#"{"batch_id":"b","chunk":1}"#.to_vec())];
+    let queue = proptest::sample::select(queue::ALL.to_vec());
+    (queue, names, option::of(any::<u64>()), any::<bool>(), body).prop_map(
+        |(queue, (kind, message_id, headers), timestamp, persistent, body)| {
+            (queue, Properties { kind, message_id, timestamp, persistent, headers, ..Properties::default() }, body)
         },
     )
 }

@@ -28,12 +28,15 @@ const EXPRESSION_BYTES_MAX: usize = 256;
 
 /// How to read a document. The default reads the rides from the standard place, with the field names as keys.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Reading {
     /// Path to the rides.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(test, schemars(with = "Option<String>"))]
     pub rides_at: Option<RidesAt>,
     /// Source of each field.
     #[serde(default, skip_serializing_if = "Mapping::is_empty", deserialize_with = "null_is_empty")]
+    #[cfg_attr(test, schemars(with = "BTreeMap<String, String>"))]
     pub map: Mapping,
 }
 

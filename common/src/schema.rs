@@ -1,14 +1,40 @@
 //! The JSON Schemas of all messages and stored documents, embedded.
+//!
+//! Depends on `message`, `document` and `delivery`.
 
+#[cfg(test)]
+mod generate;
+
+use crate::{
+    delivery::dead_letter::Letter,
+    document::{
+        Breeds, DelayedLabelMetrics, IdempotencyRecord, MetricsFile, RejectedRide, Upload, Verdict, WeatherWarnings,
+        dataset::{Claim, Manifest},
+        model::{Alias, Model},
+        served::Served,
+        waiting::Waiting,
+    },
+    message::{
+        BatchSplit, DatasetReady, EnrichedChunk, ModelPromoted, ModelRejected, RideBatch, RideChunk, ScoreRequest,
+        ScoreResponse, WeatherRequest, WeatherResponse, WorkerControl,
+    },
+};
+use serde_json::Value;
 use std::fmt;
 
 /// One JSON Schema (draft 2020-12).
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Schema {
-    /// `name.vN`, as in the `type` of a message and the `schema` of a document.
+    /// `name.vN`, as in the `type` of a message and the member `schema` of a document.
     pub name: &'static str,
     /// The schema itself, JSON.
     pub text: &'static str,
+}
+
+/// A message or stored document, which a schema describes.
+pub trait Described {
+    /// The schema of the JSON form.
+    const SCHEMA: Schema;
 }
 
 impl fmt::Debug for Schema {
@@ -17,34 +43,48 @@ impl fmt::Debug for Schema {
     }
 }
 
-macro_rules! schema {
-    ($name:literal) => {
-        Schema { name: $name, text: include_str!(concat!("../../schemas/", $name, ".json")) }
+/// Names the schema of each type, `<name>.json` in the folder `schemas`, and embeds it.
+macro_rules! described {
+    ($($described:ty: $name:literal,)*) => {
+        $(impl Described for $described {
+            const SCHEMA: Schema =
+                Schema { name: $name, text: include_str!(concat!("../../schemas/", $name, ".json")) };
+        })*
+
+        /// All schemas, sorted by name.
+        pub const SCHEMAS: &[Schema] = &[$(<$described>::SCHEMA),*];
     };
 }
 
-/// All schemas, sorted by name.
-pub const SCHEMAS: [Schema; 19] = [
-    schema!("batch-split.v1"),
-    schema!("claim.v1"),
-    schema!("dataset-manifest.v1"),
-    schema!("dataset-ready.v1"),
-    schema!("enriched-chunk.v1"),
-    schema!("model-alias.v1"),
-    schema!("model-promoted.v1"),
-    schema!("model-rejected.v1"),
-    schema!("model.v1"),
-    schema!("ride-batch.v1"),
-    schema!("ride-chunk.v1"),
-    schema!("score-request.v1"),
-    schema!("score-response.v1"),
-    schema!("served.v1"),
-    schema!("waiting.v1"),
-    schema!("weather-request.v1"),
-    schema!("weather-response.v1"),
-    schema!("weather-warnings.v1"),
-    schema!("worker-control.v1"),
-];
+described! {
+    BatchSplit: "batch-split.v1",
+    Breeds: "breeds.v1",
+    Claim: "claim.v1",
+    Manifest: "dataset-manifest.v1",
+    DatasetReady: "dataset-ready.v1",
+    Letter: "dead-letter.v1",
+    DelayedLabelMetrics: "delayed-labels.v1",
+    EnrichedChunk: "enriched-chunk.v1",
+    IdempotencyRecord: "idempotency.v1",
+    MetricsFile: "metrics.v1",
+    Alias: "model-alias.v1",
+    ModelPromoted: "model-promoted.v1",
+    ModelRejected: "model-rejected.v1",
+    Model: "model.v1",
+    RejectedRide<'static, Value>: "rejected-ride.v1",
+    RideBatch: "ride-batch.v1",
+    RideChunk: "ride-chunk.v1",
+    ScoreRequest: "score-request.v1",
+    ScoreResponse: "score-response.v1",
+    Served: "served.v1",
+    Upload: "upload.v1",
+    Verdict: "verdict.v1",
+    Waiting: "waiting.v1",
+    WeatherRequest: "weather-request.v1",
+    WeatherResponse: "weather-response.v1",
+    WeatherWarnings: "weather-warnings.v1",
+    WorkerControl: "worker-control.v1",
+}
 
 impl Schema {
     /// Returns the schema of this name.
@@ -52,9 +92,9 @@ impl Schema {
         SCHEMAS.iter().find(|schema| schema.name == name)
     }
 
-    /// Returns the first sentence of the schema's description.
+    /// Returns the first sentence of the description, without its full stop.
     pub fn summary(&self) -> String {
-        let value: serde_json::Value = serde_json::from_str(self.text).unwrap_or_default();
+        let value: Value = serde_json::from_str(self.text).unwrap_or_default();
         let description = value["description"].as_str().unwrap_or_default();
         description.split_once(". ").map_or(description, |(first, _)| first).trim_end_matches('.').to_owned()
     }
@@ -63,19 +103,39 @@ impl Schema {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::message::KINDS;
+    use crate::message::{KINDS, Message};
 
     #[test]
-    fn every_message_has_a_schema() {
-        for kind in KINDS {
-            assert!(Schema::named(&kind.to_string()).is_some(), "{kind} has no schema");
+    fn a_message_is_described_by_the_schema_of_its_kind() {
+        fn of<M: Message + Described>() -> (String, &'static str) {
+            (M::KIND.to_string(), M::SCHEMA.name)
         }
+        let messages = [
+            of::<RideBatch>(),
+            of::<RideChunk>(),
+            of::<BatchSplit>(),
+            of::<EnrichedChunk>(),
+            of::<DatasetReady>(),
+            of::<ModelPromoted>(),
+            of::<ModelRejected>(),
+            of::<WorkerControl>(),
+            of::<ScoreRequest>(),
+            of::<ScoreResponse>(),
+            of::<WeatherRequest>(),
+            of::<WeatherResponse>(),
+        ];
+        for (kind, name) in &messages {
+            assert_eq!(kind, name);
+        }
+        assert_eq!(messages.map(|(kind, _)| kind), KINDS.map(|kind| kind.to_string()));
     }
 
     #[test]
-    fn schemas_are_sorted_and_described() {
+    fn schemas_are_sorted_named_and_described() {
         assert!(SCHEMAS.is_sorted_by_key(|schema| schema.name));
         for schema in SCHEMAS {
+            let value: Value = serde_json::from_str(schema.text).unwrap();
+            assert_eq!(value["$id"], format!("urn:wildrydes:{}", schema.name));
             assert!(!schema.summary().is_empty(), "{schema:?} has no description");
         }
     }

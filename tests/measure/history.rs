@@ -7,8 +7,9 @@
 use anyhow::{Context, bail, ensure};
 use clap::Parser;
 use common::{
-    dataset::{COLUMNS, Claim, MANIFEST_SCHEMA, Manifest},
+    dataset::{COLUMNS, Claim, Manifest},
     reading::Reading,
+    schema::Described,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use pipeline_tests::processes::wildrydes;
@@ -189,7 +190,7 @@ fn write(store: &Path, number: u64, with_log: bool) -> anyhow::Result<()> {
     };
     fs::write(store.join(layout::claim(&batch_id)), serde_json::to_vec(&claim)?)?;
     let manifest = Manifest {
-        schema: MANIFEST_SCHEMA.to_owned(),
+        schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.clone(),
         sha256,
         columns: COLUMNS.map(str::to_owned).to_vec(),

@@ -1,8 +1,9 @@
 //! Complete datasets, as the merger writes them, made without a fleet.
 
 use common::{
-    dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    dataset::{COLUMNS, DatasetFile, Manifest},
     message::DatasetReady,
+    schema::Described,
 };
 use object_store::{ObjectStore, ObjectStoreExt, path::Path};
 use records::layout;
@@ -51,7 +52,7 @@ pub async fn write_rows(store: &impl ObjectStore, batch_id: &str, rows: &str, ri
     };
     store.put(&Path::from(file.path.as_str()), body.into()).await.expect("the store takes it");
     let manifest = Manifest {
-        schema: MANIFEST_SCHEMA.to_owned(),
+        schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
         columns: COLUMNS.map(str::to_owned).to_vec(),

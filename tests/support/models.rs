@@ -2,7 +2,8 @@
 
 use common::{
     features::FEATURES,
-    model::{Alias, AliasName, Coefficient, Histogram, MODEL_SCHEMA, Metrics, Model, TrainingCounts, TrainingSettings},
+    model::{Alias, AliasName, Coefficient, Histogram, Metrics, Model, TrainingCounts, TrainingSettings},
+    schema::Described,
 };
 use records::{
     layout,
@@ -37,7 +38,7 @@ pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Mod
         }
     });
     Model {
-        schema: MODEL_SCHEMA.to_owned(),
+        schema: Model::SCHEMA.name.to_owned(),
         model: family.to_owned(),
         model_id: model_id.to_owned(),
         trainer: "test".to_owned(),

@@ -11,8 +11,9 @@ use common::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
-    model::{ALIAS_SCHEMA, Alias, AliasName, Model},
+    model::{Alias, AliasName, Model},
     outcome::{Decision, Failure, History, RetryPolicy, decide},
+    schema::Described,
     topology::topic_matches,
 };
 use merger::join;

@@ -70,12 +70,12 @@ fn counts(waiting: &Waiting, now: Timestamp) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::waiting::WAITING_SCHEMA;
+    use common::schema::Described;
 
     #[test]
     fn a_record_counts_for_some_minutes_after_its_last_cause() {
         let at = |at: &str| Waiting {
-            schema: WAITING_SCHEMA.to_owned(),
+            schema: Waiting::SCHEMA.name.to_owned(),
             worker: "merger".to_owned(),
             why: "w".to_owned(),
             batch_id: None,

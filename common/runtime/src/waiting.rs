@@ -2,7 +2,7 @@
 //! it.
 
 use super::host;
-use common::waiting::{WAITING_SCHEMA, Waiting};
+use common::{schema::Described, waiting::Waiting};
 use records::{Store, control};
 use std::time::Duration;
 use tokio::{sync::watch, time};
@@ -52,7 +52,7 @@ impl Recorder {
                 _ => at.clone(),
             };
             *state = State::Waits(Waiting {
-                schema: WAITING_SCHEMA.to_owned(),
+                schema: Waiting::SCHEMA.name.to_owned(),
                 worker: self.worker.to_owned(),
                 why: why.to_owned(),
                 batch_id: batch_id.map(str::to_owned),
@@ -112,7 +112,7 @@ mod tests {
         recorder.set_aside("store is away: full", Some("b1"), 1, None);
         let first = until(&store, |record| record.is_some()).await.unwrap();
         let fields = (first.why.as_str(), first.batch_id.as_deref(), first.outages, first.schema.as_str());
-        assert_eq!(fields, ("store is away: full", Some("b1"), 1, WAITING_SCHEMA));
+        assert_eq!(fields, ("store is away: full", Some("b1"), 1, Waiting::SCHEMA.name));
         recorder.set_aside("store is away: full", Some("b2"), 2, None);
         let second = until(&store, |record| record.is_some_and(|record| record.outages == 2)).await.unwrap();
         let fields = (&second.since, second.batch_id.as_deref());

@@ -40,7 +40,7 @@ const MAXLEN: &str = "maxlen";
 /// The broker's reason for a message whose time to live ended.
 const EXPIRED: &str = "expired";
 
-/// A dead letter without its body.
+/// A dead letter without its body. [`whole`] adds properties and body.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Letter {
     /// Identifies the dead letter: derived from its queue, properties and body, so every read gives the same id.

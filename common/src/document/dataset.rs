@@ -33,7 +33,7 @@ pub const PART_BYTES_MAX: u64 = 256 * 1024 * 1024;
 /// host.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Manifest {
-    /// [`MANIFEST_SCHEMA`].
+    /// Name of its schema.
     pub schema: String,
     /// Batch id.
     pub batch_id: String,
@@ -60,9 +60,6 @@ pub struct Manifest {
     /// The dataset files, in the order of the batch.
     pub files: Vec<DatasetFile>,
 }
-
-/// Name of the manifest's schema.
-pub const MANIFEST_SCHEMA: &str = "dataset-manifest.v1";
 
 /// One file of a dataset.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

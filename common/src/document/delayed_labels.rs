@@ -3,10 +3,11 @@
 use crate::model::Metrics;
 use serde::{Deserialize, Serialize};
 
-/// Metrics of a version on rides whose labels arrived after it had scored them.
+/// Metrics of a version on rides whose labels arrived after it had scored them: `models/<model>/<model_id>/realised.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DelayedLabelMetrics {
-    /// The version that scored.
+    /// Id of the version that scored, 16 hex digits.
     pub model_id: String,
     /// Its scores against the labels.
     pub metrics: Metrics,

@@ -8,14 +8,15 @@ use crate::{
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
-/// The metrics of a model and of its data.
+/// How good a model is and where its rides came from, without its coefficients: `models/<model>/<model_id>/metrics.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct MetricsFile {
-    /// Model family.
+    /// Model family, for example `service-request`.
     pub model: String,
-    /// Version.
+    /// Id of the version, 16 hex digits.
     pub model_id: String,
-    /// Probability from which on a ride counts as a service request.
+    /// Probability, 0 to 1, from which on a ride counts as a service request.
     pub threshold: f64,
     /// How the rides were used.
     pub counts: TrainingCounts,
@@ -30,12 +31,13 @@ pub struct MetricsFile {
 
 /// Where the rides of a model came from.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct DataSummary {
     /// Number of batches.
     pub batches: u64,
-    /// Rides handed in.
+    /// Rides in the batches.
     pub received: u64,
-    /// … of which are in the datasets.
+    /// Rides in the datasets.
     pub accepted: u64,
     /// Rides that are in no dataset, by reason.
     pub rejected_by_reason: Counts,
@@ -47,6 +49,7 @@ pub struct DataSummary {
 
 /// Rides of one station in one month.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Coverage {
     /// GHCN-Daily station id; empty for rides without weather.
     pub station: String,

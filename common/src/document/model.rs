@@ -15,7 +15,7 @@ pub mod evidence;
 pub mod metrics;
 pub mod settings;
 
-pub use alias::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Past};
+pub use alias::{Alias, AliasName, HISTORY_MAX, Past};
 pub use evidence::{
     Candidate, Evidence, Gain, HeldOut, Interval, LikelihoodRatio, Quality, Selection, ThresholdChoice, Warning,
     WarningCode,
@@ -26,13 +26,10 @@ pub use settings::{Criterion, TrainingSettings};
 use crate::features::FEATURES;
 use serde::{Deserialize, Serialize};
 
-/// Name of the artefact's schema.
-pub const MODEL_SCHEMA: &str = "model.v1";
-
 /// A trained model. A pure function of its dataset manifests and its settings.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Model {
-    /// [`MODEL_SCHEMA`].
+    /// Name of its schema.
     pub schema: String,
     /// Model family, for example `service-request`.
     pub model: String,
@@ -98,6 +95,7 @@ pub struct TrainedOn {
 
 /// Numbers of rides used and left out.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct TrainingCounts {
     /// Rides in all datasets.
     pub rides: u64,
@@ -105,8 +103,7 @@ pub struct TrainingCounts {
     pub unlabelled: u64,
     /// Labelled rides left out because they have no weather.
     pub without_weather: u64,
-    /// Labelled rides with weather left out because a value exceeds the bounds of [`crate::ride`]; only in datasets
-    /// older than these bounds.
+    /// Labelled rides with weather left out because a value is impossible; only in datasets older than the check.
     #[serde(default)]
     pub out_of_range: u64,
     /// Left out because a batch with a smaller id contains the same ride id, with label and weather.

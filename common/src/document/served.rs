@@ -11,8 +11,6 @@
 use crate::document::model::{Histogram, Model};
 use serde::{Deserialize, Serialize};
 
-/// Name of the schema of [`Served`].
-pub const SERVED_SCHEMA: &str = "served.v1";
 /// Number of bins of 0 to 1 for probabilities, if the artefact has no [`Model::predicted`].
 pub const PROBABILITY_BINS: usize = 20;
 /// Number of bins of -1 to 1 for differences between challenger and champion.
@@ -25,7 +23,7 @@ pub const LOAD_MS: [f64; 10] = [0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0, 100.0, 250
 /// Serving statistics of one scorer process, one model version and one day (UTC).
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Served {
-    /// [`SERVED_SCHEMA`].
+    /// Name of its schema.
     pub schema: String,
     /// Model family, for example `service-request`.
     pub model: String,

@@ -3,9 +3,10 @@
 use crate::reading::Reading;
 use serde::{Deserialize, Serialize};
 
-/// The record of an upload, stored as `uploads/<batch_id>.json`: makes the batch known from its confirm on, before a splitter
+/// The record of an upload, `uploads/<batch_id>.json`. It makes the batch known from its confirm on, before a splitter
 /// reads it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Upload {
     /// Batch id.
     pub batch_id: String,
@@ -36,8 +37,10 @@ fn default_confirmed() -> bool {
     true
 }
 
-/// The record of an idempotency key: the batch that it stands for.
+/// The batch that an idempotency key stands for: `idempotency/<hash>.json`, where the hash is the SHA-256 of the key and its
+/// owner.
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct IdempotencyRecord {
     /// Batch id.
     pub batch_id: String,

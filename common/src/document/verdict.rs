@@ -11,6 +11,7 @@ pub const BY_HAND_ONLY: &str = "by_hand_only";
 
 /// Who promotes.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Promotion {
     /// The trainer promotes each model that passes the rule.
@@ -24,6 +25,7 @@ pub enum Promotion {
 
 /// The metric to compare models by on held-out rides.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 #[serde(rename_all = "snake_case")]
 pub enum Metric {
     /// Mean negative log-likelihood: smaller is better.
@@ -48,6 +50,7 @@ impl Metric {
 
 /// When a challenger becomes champion.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Rule {
     /// Who decides.
     pub promotion: Promotion,
@@ -61,8 +64,9 @@ pub struct Rule {
 
 /// Champion and challenger on the same held-out rides.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Comparison {
-    /// Version of the champion.
+    /// Id of the champion, 16 hex digits.
     pub champion_id: String,
     /// The metric compared.
     pub metric: Metric,
@@ -76,15 +80,16 @@ pub struct Comparison {
     pub gain: Interval,
 }
 
-/// Whether a model became champion when it was trained, and why.
+/// Whether a model became champion when it was trained, and why: `models/<model>/<model_id>/verdict.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Verdict {
     /// Whether the model became champion.
     pub promoted: bool,
     /// Stable code: `first`, `no_worse`, `always`, `unrivalled`, `champion_already`, or one of those of
-    /// [`crate::message::ModelRejected::reason`].
+    /// `model-rejected.v1` for a model that was not promoted.
     pub reason: String,
-    /// For people, with the numbers.
+    /// The reason in words, with its numbers.
     pub why: String,
     /// Comparison with the champion, if there was one.
     #[serde(default, skip_serializing_if = "Option::is_none")]

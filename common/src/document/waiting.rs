@@ -2,9 +2,6 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the schema of [`Waiting`].
-pub const WAITING_SCHEMA: &str = "waiting.v1";
-
 /// Why a message of a worker waits for another attempt, or for room in a full dead-letter queue:
 /// `control/waiting/<worker>.json`. For people; no result depends on it.
 ///
@@ -12,7 +9,7 @@ pub const WAITING_SCHEMA: &str = "waiting.v1";
 /// that waited succeeds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Waiting {
-    /// [`WAITING_SCHEMA`].
+    /// Name of its schema.
     pub schema: String,
     /// Name of the worker.
     pub worker: String,

@@ -1,7 +1,9 @@
 //! Strategies that generate any message of each kind, and any stored document.
 
 use common::{
-    dataset::{COLUMNS, Claim, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    dataset::{COLUMNS, Claim, DatasetFile, Manifest},
+    document::{IdempotencyRecord, RejectedRide, Upload, WeatherWarning, WeatherWarnings},
+    envelope::{Header, Properties},
     message::{
         BatchContent, BatchSplit, Contribution, DatasetReady, EnrichedChunk, EnrichedRide, Fallback, ModelPromoted,
         ModelRejected, PlaceWeather, PrecipitationUnit, RideBatch, RideChunk, Score, ScoreError, ScoreErrorCode,
@@ -10,8 +12,9 @@ use common::{
     },
     reading::{Mapping, NUMERIC_FIELDS, Reading, RidesAt},
     ride::{Counts, DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, StatusTime, Weather, WeatherMissing},
-    waiting::{WAITING_SCHEMA, Waiting},
-    weather::{WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
+    schema::Described,
+    topology::queue,
+    waiting::Waiting,
 };
 use proptest::{collection::vec, option, prelude::*};
 use serde_json::{Value, json};
@@ -45,7 +48,7 @@ fn points() -> impl Strategy<Value = f64> {
     prop_oneof![-POINTS_MAX..=POINTS_MAX, Just(0.0), Just(POINTS_MAX)]
 }
 
-fn counts() -> impl Strategy<Value = Counts> {
+pub fn counts() -> impl Strategy<Value = Counts> {
     proptest::collection::btree_map("[a-z_]{1,20}", any::<u64>(), 0..4)
 }
 
@@ -319,10 +322,59 @@ pub fn claim() -> impl Strategy<Value = Claim> {
     )
 }
 
+/// A work queue, and the properties and body of a message in its dead-letter queue.
+pub fn dead_letter() -> impl Strategy<Value = (&'static str, Properties, Vec<u8>)> {
+    let headers = proptest::collection::btree_map("[a-z-]{1,9}", text().prop_map(Header::Text), 0..3);
+    let names = (option::of(text()), option::of(text()), headers);
+    let body = prop_oneof![vec(any::<u8>(), 0..9), Just(br#"{"batch_id":"b","chunk":1}"#.to_vec())];
+    let queue = proptest::sample::select(queue::ALL.to_vec());
+    (queue, names, option::of(any::<u64>()), any::<bool>(), body).prop_map(
+        |(queue, (kind, message_id, headers), timestamp, persistent, body)| {
+            (queue, Properties { kind, message_id, timestamp, persistent, headers, ..Properties::default() }, body)
+        },
+    )
+}
+
+pub fn rejected_ride() -> impl Strategy<Value = RejectedRide<'static, Value>> {
+    let ride =
+        prop_oneof![text().prop_map(Value::from), text().prop_map(|name| json!({ "Name": name, "latitude": 91 }))];
+    (any::<u64>(), option::of(text()), text(), ride).prop_map(|(index, field, reason, ride)| RejectedRide {
+        index,
+        field: field.map(Into::into),
+        reason: reason.into(),
+        ride,
+    })
+}
+
+pub fn upload() -> impl Strategy<Value = Upload> {
+    let of_bytes = (sha256(), any::<u64>(), option::of(text()), text(), reading());
+    (batch_id(), of_bytes, text(), any::<bool>(), option::of(any::<u64>())).prop_map(
+        |(batch_id, (sha256, bytes, source, object, reading), submitted_at, confirmed, listed)| Upload {
+            batch_id,
+            sha256,
+            bytes,
+            source,
+            object,
+            submitted_at,
+            confirmed,
+            listed,
+            reading,
+        },
+    )
+}
+
+pub fn idempotency_record() -> impl Strategy<Value = IdempotencyRecord> {
+    (batch_id(), sha256(), reading()).prop_map(|(batch_id, sha256, reading)| IdempotencyRecord {
+        batch_id,
+        sha256,
+        reading,
+    })
+}
+
 pub fn waiting() -> impl Strategy<Value = Waiting> {
     (text(), text(), option::of(batch_id()), text(), text(), any::<u32>(), option::of(any::<u32>())).prop_map(
         |(worker, why, batch_id, since, at, outages, attempt)| Waiting {
-            schema: WAITING_SCHEMA.to_owned(),
+            schema: Waiting::SCHEMA.name.to_owned(),
             worker,
             why,
             batch_id,
@@ -338,7 +390,7 @@ pub fn weather_warnings() -> impl Strategy<Value = WeatherWarnings> {
     let sample = (any::<u64>(), text(), text()).prop_map(|(line, column, why)| WeatherWarning { line, column, why });
     ("[A-Z0-9]{11}", text(), option::of(text()), counts(), vec(sample, 0..3)).prop_map(
         |(station, file, why, left_out, samples)| WeatherWarnings {
-            schema: WARNINGS_SCHEMA.to_owned(),
+            schema: WeatherWarnings::SCHEMA.name.to_owned(),
             station,
             file,
             why,
@@ -360,7 +412,7 @@ pub fn manifest() -> impl Strategy<Value = Manifest> {
         |(batch_id, sha256, totals, rejected_by_reason, without_weather, stations, files)| {
             let (received, accepted, rejected, labelled, trainable) = totals;
             Manifest {
-                schema: MANIFEST_SCHEMA.to_owned(),
+                schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id,
                 sha256,
                 columns: COLUMNS.map(str::to_owned).to_vec(),

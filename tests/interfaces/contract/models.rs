@@ -1,15 +1,19 @@
-//! Strategies that generate any model, alias and serving statistics.
+//! Strategies that generate any model, alias and serving statistics, and any document stored beside a model.
 
-use super::generate::{batch_id, number, sha256, text};
+use super::generate::{batch_id, counts, number, sha256, text};
 use common::{
+    document::{
+        BreedSummary, Breeds, BreedsHeldOut, Comparison, Coverage, DataSummary, DelayedLabelMetrics, Metric,
+        MetricsFile, Promotion, Rule, Verdict,
+    },
     features::FeatureSet,
     model::{
-        ALIAS_SCHEMA, Alias, AliasName, BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion,
-        Criterion, Evidence, Gain, HeldOut, Histogram, Inference, Interval, LikelihoodRatio, MODEL_SCHEMA, Metrics,
-        Model, Past, Quality, RocPoint, Selection, ThresholdChoice, TrainedOn, TrainingCounts, TrainingSettings,
-        Warning, WarningCode,
+        Alias, AliasName, BrierDecomposition, CalibrationBin, Candidate, Coefficient, Confusion, Criterion, Evidence,
+        Gain, HeldOut, Histogram, Inference, Interval, LikelihoodRatio, Metrics, Model, Past, Quality, RocPoint,
+        Selection, ThresholdChoice, TrainedOn, TrainingCounts, TrainingSettings, Warning, WarningCode,
     },
-    served::{BreedCache, Fallbacks, FeatureTally, SERVED_SCHEMA, Served, Shadow, Tally},
+    schema::Described,
+    served::{BreedCache, Fallbacks, FeatureTally, Served, Shadow, Tally},
 };
 use proptest::{collection::vec, option, prelude::*, sample::select};
 
@@ -42,7 +46,7 @@ prop_compose! {
     }
 }
 
-fn counts() -> impl Strategy<Value = TrainingCounts> {
+fn training_counts() -> impl Strategy<Value = TrainingCounts> {
     any::<[u64; 9]>().prop_map(
         |[rides, unlabelled, without_weather, out_of_range, duplicates, train, train_service, test, test_service]| {
             TrainingCounts {
@@ -225,7 +229,7 @@ pub fn model() -> impl Strategy<Value = Model> {
     let numbers = ([(); 5].map(|()| number()), option::of(number()));
     let chosen = (option::of(selection()), option::of(evidence()), vec(warning(), 0..3), vec(any::<u64>(), 0..3));
     let parts = (vec(trained_on(), 0..3), vec(coefficient(), 0..3), metrics(), option::of(metrics()));
-    (names, settings(), counts(), numbers, chosen, parts).prop_map(
+    (names, settings(), training_counts(), numbers, chosen, parts).prop_map(
         |(
             (model, model_id, trainer, breed, centre),
             settings,
@@ -234,7 +238,7 @@ pub fn model() -> impl Strategy<Value = Model> {
             (selection, evidence, warnings, predicted),
             (datasets, coefficients, train, test),
         )| Model {
-            schema: MODEL_SCHEMA.to_owned(),
+            schema: Model::SCHEMA.name.to_owned(),
             model,
             model_id,
             trainer,
@@ -271,7 +275,90 @@ prop_compose! {
         alias in select(vec![AliasName::Champion, AliasName::Challenger]), model in text(), object in text(),
         Past { model_id, sha256, by, at, why } in past(), generation in 1..=u64::MAX, history in vec(past(), 0..3),
     ) -> Alias {
-        Alias { schema: ALIAS_SCHEMA.to_owned(), alias, model, model_id, object, sha256, by, at, why, generation, history }
+        Alias { schema: Alias::SCHEMA.name.to_owned(), alias, model, model_id, object, sha256, by, at, why, generation, history }
+    }
+}
+
+prop_compose! {
+    fn breed_summary()(
+        [breed, model, model_id] in [text(), text(), text()], [train, train_service, test] in any::<[u64; 3]>(),
+        [log_loss, global_log_loss] in [(); 2].map(|()| option::of(number())),
+    ) -> BreedSummary {
+        BreedSummary { breed, model, model_id, train, train_service, test, log_loss, global_log_loss }
+    }
+}
+
+prop_compose! {
+    fn breeds_held_out()(
+        rides in any::<u64>(), [pooled, global] in [number(), number()], separate in option::of(number()),
+        over_global in interval(), over_separate in option::of(interval()),
+    ) -> BreedsHeldOut {
+        BreedsHeldOut { rides, pooled, global, separate, over_global, over_separate }
+    }
+}
+
+prop_compose! {
+    pub fn breeds()(
+        pooling_strength in number(), candidates in vec(candidate(), 0..3), held_out in option::of(breeds_held_out()),
+        breeds in vec(breed_summary(), 0..3),
+    ) -> Breeds {
+        Breeds { schema: Breeds::SCHEMA.name.to_owned(), pooling_strength, candidates, held_out, breeds }
+    }
+}
+
+prop_compose! {
+    fn data_summary()(
+        [batches, received, accepted] in any::<[u64; 3]>(), rejected_by_reason in counts(), without_weather in counts(),
+        coverage in vec((text(), text(), any::<u64>()), 0..3),
+    ) -> DataSummary {
+        let coverage = coverage.into_iter().map(|(station, month, rides)| Coverage { station, month, rides }).collect();
+        DataSummary { batches, received, accepted, rejected_by_reason, without_weather, coverage }
+    }
+}
+
+prop_compose! {
+    pub fn metrics_file()(
+        model in text(), model_id in text(), threshold in number(), counts in training_counts(), data in data_summary(),
+        train in metrics(), test in option::of(metrics()),
+    ) -> MetricsFile {
+        MetricsFile { model, model_id, threshold, counts, data, train, test }
+    }
+}
+
+prop_compose! {
+    pub fn delayed_labels()(model_id in text(), metrics in metrics()) -> DelayedLabelMetrics {
+        DelayedLabelMetrics { model_id, metrics }
+    }
+}
+
+fn metric() -> impl Strategy<Value = Metric> {
+    select(vec![Metric::LogLoss, Metric::Brier, Metric::RocAuc])
+}
+
+prop_compose! {
+    fn comparison()(
+        champion_id in text(), metric in metric(), rides in any::<u64>(), [champion, challenger] in [number(), number()],
+        gain in interval(),
+    ) -> Comparison {
+        Comparison { champion_id, metric, rides, champion, challenger, gain }
+    }
+}
+
+prop_compose! {
+    fn rule()(
+        promotion in select(vec![Promotion::ByRule, Promotion::Always, Promotion::ByHand]), metric in metric(),
+        margin in number(), rides_min in any::<u64>(),
+    ) -> Rule {
+        Rule { promotion, metric, margin, rides_min }
+    }
+}
+
+prop_compose! {
+    pub fn verdict()(
+        promoted in any::<bool>(), reason in text(), why in text(), comparison in option::of(comparison()),
+        rule in option::of(rule()),
+    ) -> Verdict {
+        Verdict { promoted, reason, why, comparison, rule }
     }
 }
 
@@ -315,6 +402,6 @@ prop_compose! {
     pub fn served()(
         model in text(), model_id in text(), date in "[0-9]{4}-[0-9]{2}-[0-9]{2}", scorer in text(), tally in tally(),
     ) -> Served {
-        Served { schema: SERVED_SCHEMA.to_owned(), model, model_id, date, scorer, tally }
+        Served { schema: Served::SCHEMA.name.to_owned(), model, model_id, date, scorer, tally }
     }
 }

@@ -2,7 +2,8 @@
 //!
 //! `schemas/examples/stores/0.1.0.json.gz` is frozen: do not edit it. It has every object of a small store by its path: claims, batch
 //! log, datasets, rejects, a champion and a challenger with breed models, metrics and verdicts, serving statistics, scored rides,
-//! delayed labels. A new version of a stored document gets a store of its own beside it.
+//! delayed labels. The contract tests check each document of it against its schema and its type. A new version of a stored document
+//! gets a store of its own beside it.
 
 use async_compression::tokio::bufread::GzipDecoder;
 use serde_json::Value;

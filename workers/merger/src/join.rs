@@ -4,9 +4,10 @@
 //! rows of all chunks in the order of the batch, so its bytes depend on the rides and not on the chunks.
 
 use common::{
-    dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    dataset::{COLUMNS, DatasetFile, Manifest},
     message::{BatchSplit, EnrichedChunk, EnrichedRide, SplitDigest},
     ride::{Counts, Weather},
+    schema::Described,
 };
 use records::datasets::push_row;
 use serde::{Deserialize, Serialize};
@@ -148,7 +149,7 @@ pub fn manifest(split: &BatchSplit, total: Statistics, files: Vec<DatasetFile>) 
         return Err(JoinError::CountsDisagree { accepted, chunks, staged: total.rides });
     }
     Ok(Manifest {
-        schema: MANIFEST_SCHEMA.to_owned(),
+        schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: split.batch_id.clone(),
         sha256: split.sha256.clone(),
         columns: COLUMNS.map(str::to_owned).to_vec(),

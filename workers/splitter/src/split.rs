@@ -5,6 +5,7 @@ use crate::{
     ride::{Outline, Validation},
 };
 use common::{
+    document::RejectedRide,
     message::{BatchSplit, RideChunk, SplitDigest},
     ride::{RejectReason, Ride},
 };
@@ -12,6 +13,7 @@ use compact_str::CompactString;
 use serde::Serialize;
 use serde_json::{Value, value::RawValue};
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, HashSet},
     hash::{BuildHasherDefault, Hasher},
 };
@@ -218,14 +220,6 @@ fn decimal(mut value: u64, digits: &mut [u8; 20]) -> &str {
 }
 
 #[derive(Serialize)]
-struct Reject<'a> {
-    index: u64,
-    field: Option<&'static str>,
-    reason: RejectReason,
-    ride: RawRide<'a>,
-}
-
-#[derive(Serialize)]
 #[serde(untagged)]
 enum RawRide<'a> {
     Json(&'a RawValue),
@@ -248,7 +242,8 @@ fn write_reject(lines: &mut Vec<u8>, index: u64, reason: RejectReason, raw: &[u8
     let json = one_line.as_deref().and_then(|json| serde_json::from_str::<&RawValue>(json).ok());
     let ride = json.map_or(RawRide::Text(&text), RawRide::Json);
     let start = lines.len();
-    match serde_json::to_writer(&mut *lines, &Reject { index, field: reason.field(), reason, ride }) {
+    let (field, reason) = (reason.field().map(Cow::Borrowed), Cow::Borrowed(reason.as_str()));
+    match serde_json::to_writer(&mut *lines, &RejectedRide { index, field, reason, ride }) {
         Ok(()) => lines.push(b'\n'),
         Err(_) => lines.truncate(start),
     }

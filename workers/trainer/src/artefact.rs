@@ -15,9 +15,10 @@ use crate::{
 use common::{
     features::{FEATURE_COUNT, FEATURES, FeatureSet},
     model::{
-        Candidate, Coefficient, Evidence, Gain, HeldOut, Histogram, Interval, MODEL_SCHEMA, Metrics, Model, Quality,
-        Selection, TrainingSettings, Warning, WarningCode,
+        Candidate, Coefficient, Evidence, Gain, HeldOut, Histogram, Interval, Metrics, Model, Quality, Selection,
+        TrainingSettings, Warning, WarningCode,
     },
+    schema::Described,
 };
 
 /// Why the datasets give no model. The champion, if there is one, stays.
@@ -120,7 +121,7 @@ pub fn build(plan: &Plan, data: &TrainingData, cancel: &Cancel) -> Result<Global
         return Err(FitError::Cancelled.into());
     }
     let model = Model {
-        schema: MODEL_SCHEMA.to_owned(),
+        schema: Model::SCHEMA.name.to_owned(),
         model: plan.model.clone(),
         model_id: plan.model_id.clone(),
         trainer: env!("CARGO_PKG_VERSION").to_owned(),

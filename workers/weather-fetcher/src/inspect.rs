@@ -10,7 +10,7 @@ use crate::{
     },
 };
 use anyhow::Context;
-use common::weather::WeatherWarnings;
+use common::document::WeatherWarnings;
 use runtime::{config, host};
 use std::{
     collections::{BTreeMap, BTreeSet},

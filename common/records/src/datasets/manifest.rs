@@ -5,9 +5,10 @@ use crate::{
     store::{self, Store},
 };
 use common::{
-    dataset::{MANIFEST_SCHEMA, Manifest},
+    dataset::Manifest,
     message::DatasetReady,
     outcome::Failure,
+    schema::Described,
 };
 use sha2::{Digest, Sha256};
 
@@ -97,8 +98,8 @@ impl StoredManifest {
     pub fn decode(batch_id: &str, bytes: &[u8]) -> Result<Self, DatasetError> {
         let broken = |why: String| DatasetError::Broken { path: layout::manifest(batch_id), why };
         let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
-        if manifest.schema != MANIFEST_SCHEMA {
-            return Err(broken(format!("its schema is {}, expected {MANIFEST_SCHEMA}", manifest.schema)));
+        if manifest.schema != Manifest::SCHEMA.name {
+            return Err(broken(format!("its schema is {}, expected {}", manifest.schema, Manifest::SCHEMA.name)));
         }
         if manifest.batch_id != batch_id {
             return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));

@@ -14,7 +14,7 @@ use crate::{
     store::{self, Store},
 };
 use common::{
-    dataset::{self, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    dataset::{self, DatasetFile, Manifest},
     message::EnrichedRide,
     ride::{Counts, Weather},
 };
@@ -39,7 +39,7 @@ fn inline(work: Box<dyn FnOnce() + Send>) -> future::BoxFuture<'static, Result<(
 fn manifest_of(files: Vec<DatasetFile>) -> Manifest {
     let accepted = files.iter().map(|file| file.rows).sum();
     Manifest {
-        schema: MANIFEST_SCHEMA.to_owned(),
+        schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: "b".to_owned(),
         sha256: "0".repeat(64),
         columns: dataset::COLUMNS.map(str::to_owned).to_vec(),

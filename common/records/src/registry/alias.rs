@@ -17,8 +17,9 @@ use crate::{
     store::{self, Store, unreadable_as_missing},
 };
 use common::{
-    model::{ALIAS_SCHEMA, Alias, AliasName, HISTORY_MAX, Past},
+    model::{Alias, AliasName, HISTORY_MAX, Past},
     outcome::Failure,
+    schema::Described,
 };
 use jiff::Timestamp;
 
@@ -144,7 +145,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, change:
         history.drain(..history.len().saturating_sub(HISTORY_MAX));
     }
     Alias {
-        schema: ALIAS_SCHEMA.to_owned(),
+        schema: Alias::SCHEMA.name.to_owned(),
         alias: name,
         model: version.model.clone(),
         model_id: version.model_id.clone(),

@@ -3,16 +3,13 @@
 
 use serde::{Deserialize, Serialize};
 
-/// Name of the schema of [`Alias`].
-pub const ALIAS_SCHEMA: &str = "model-alias.v1";
-
 /// Maximum length of [`Alias::history`]. Each older generation remains in an object of its own.
 pub const HISTORY_MAX: usize = 50;
 
 /// The model version that an alias points to, and the versions before it.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Alias {
-    /// [`ALIAS_SCHEMA`].
+    /// Name of its schema.
     pub schema: String,
     /// Name of the alias.
     pub alias: AliasName,

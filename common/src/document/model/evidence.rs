@@ -5,6 +5,7 @@ use serde::{Deserialize, Serialize};
 
 /// An estimate with its 95 % interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Interval {
     /// The estimate.
     pub value: f64,
@@ -29,6 +30,7 @@ pub struct Selection {
 
 /// A penalty that was tried.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Candidate {
     /// Strength of the L2 penalty.
     pub alpha: f64,

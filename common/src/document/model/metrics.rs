@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 
 /// Quality of a model on a set of rides.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Metrics {
     /// Number of rides.
     pub rides: u64,
@@ -44,6 +45,7 @@ pub struct Metrics {
 
 /// A point of the ROC curve: the rates at one threshold.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct RocPoint {
     /// Smallest probability at which a ride is predicted positive; 1 at (0, 0), where no ride is.
     pub threshold: f64,
@@ -55,6 +57,7 @@ pub struct RocPoint {
 
 /// The rides whose predicted probability is at least `from` and less than `to`; the last bin includes 1.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct CalibrationBin {
     /// Lower end, included.
     pub from: f64,
@@ -71,6 +74,7 @@ pub struct CalibrationBin {
 /// `Brier = reliability − resolution + uncertainty + within_bins` (Murphy 1973; the last term, for the variation within
 /// bins, Stephenson, Coelho and Jolliffe 2008).
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct BrierDecomposition {
     /// Mean squared distance of the bins' mean probabilities from their observed shares; 0 is best.
     pub reliability: f64,
@@ -85,10 +89,14 @@ pub struct BrierDecomposition {
 
 /// Numbers of rides by decision at the threshold and label; positive means service.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[allow(missing_docs)]
+#[cfg_attr(test, derive(schemars::JsonSchema))]
 pub struct Confusion {
+    /// Rides without service, predicted negative.
     pub true_negative: u64,
+    /// Rides without service, predicted positive.
     pub false_positive: u64,
+    /// Rides with service, predicted negative.
     pub false_negative: u64,
+    /// Rides with service, predicted positive.
     pub true_positive: u64,
 }

@@ -109,7 +109,8 @@ fn identifiers_are_found_outside_comments_and_texts() {
 fn the_contract_is_pure() {
     let sources = sources("common/src");
     assert!(!sources.is_empty());
-    for (file, source) in sources {
+    // The generator of the schemas is compiled for tests only.
+    for (file, source) in sources.into_iter().filter(|(file, _)| file != "common/src/schema/generate.rs") {
         let impure = names(&source, &["env", "fs", "net", "SystemTime", "Instant", "println"]);
         assert!(impure.is_empty(), "{file} names {impure:?}");
     }

@@ -12,11 +12,11 @@ use crate::{
     session::{Failed, Session},
 };
 use common::{
+    document::WeatherWarnings,
     features::{FEATURE_COUNT, Feature},
     message::{ModelPromoted, ModelRejected},
     model::{Coefficient, Metrics, Model},
     ride::Counts,
-    weather::WeatherWarnings,
 };
 use indicatif::HumanCount;
 use ready::{ReadyBatch, unusable};

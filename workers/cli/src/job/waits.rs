@@ -111,14 +111,14 @@ fn text(Waiting { worker, why, attempt, .. }: &Waiting) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::waiting::WAITING_SCHEMA;
+    use common::schema::Described;
     use object_store::memory::InMemory;
     use records::layout;
     use std::sync::Arc;
 
     fn waits(worker: &str, why: &str, batch_id: Option<&str>, attempt: Option<u32>) -> Waiting {
         Waiting {
-            schema: WAITING_SCHEMA.to_owned(),
+            schema: Waiting::SCHEMA.name.to_owned(),
             worker: worker.to_owned(),
             why: why.to_owned(),
             batch_id: batch_id.map(str::to_owned),

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 pub(crate) fn schema(session: &Session, name: Option<&str>) -> Result<(), Failed> {
     match name {
         Some(name) => {
-            let names = || SCHEMAS.map(|schema| schema.name).join(", ");
+            let names = || SCHEMAS.iter().map(|schema| schema.name).collect::<Vec<_>>().join(", ");
             let schema = Schema::named(name)
                 .ok_or_else(|| Failed::Misused(anyhow!("there is no schema {name:?}: expected one of {}", names())))?;
             println!("{}", schema.text.trim_end());

@@ -260,7 +260,7 @@ impl From<DatasetFile> for FileOfDataset {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::dataset::{COLUMNS, MANIFEST_SCHEMA};
+    use common::{dataset::COLUMNS, schema::Described};
     use object_store::memory::InMemory;
     use records::{layout, store};
     use serde_json::json;
@@ -310,7 +310,7 @@ mod tests {
         let manifest = |accepted, reasons: &[(&str, u64)]| {
             let rejected = reasons.iter().map(|(_, count)| count).sum::<u64>();
             Manifest {
-                schema: MANIFEST_SCHEMA.to_owned(),
+                schema: Manifest::SCHEMA.name.to_owned(),
                 batch_id: "b".to_owned(),
                 sha256: "0".repeat(64),
                 columns: COLUMNS.map(str::to_owned).to_vec(),

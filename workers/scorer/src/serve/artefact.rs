@@ -2,7 +2,7 @@
 
 use common::{
     features::{FEATURES, Feature},
-    model::{MODEL_SCHEMA, Model, logistic},
+    model::{Model, logistic},
     served::PROBABILITY_BINS,
 };
 
@@ -10,7 +10,7 @@ use common::{
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unusable {
     /// Its schema is of another version.
-    #[error("its schema is {0}; this scorer reads {MODEL_SCHEMA}")]
+    #[error("its schema is {0}; this scorer reads {name}", name = Model::SCHEMA.name)]
     Schema(String),
     /// Its features are not a selection of those of a score request.
     #[error("its features are {actual}; this scorer knows {expected}, in this order")]
@@ -83,7 +83,7 @@ impl Servable {
 /// # Errors
 /// Returns the first defect.
 pub fn servable(model: &Model) -> Result<Servable, Unusable> {
-    if model.schema != MODEL_SCHEMA {
+    if model.schema != Model::SCHEMA.name {
         return Err(Unusable::Schema(model.schema.clone()));
     }
     let used = model.used().ok_or_else(|| Unusable::Features {
@@ -128,7 +128,7 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 pub(crate) mod tests {
     use super::*;
     use common::model::{
-        ALIAS_SCHEMA, Alias, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
+        Alias, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
     };
     use proptest::prelude::*;
     use records::layout;
@@ -155,7 +155,7 @@ pub(crate) mod tests {
             }),
         };
         Model {
-            schema: MODEL_SCHEMA.to_owned(),
+            schema: Model::SCHEMA.name.to_owned(),
             model: layout::GLOBAL_MODEL.to_owned(),
             model_id: model_id.to_owned(),
             trainer: "0".to_owned(),
@@ -197,7 +197,7 @@ pub(crate) mod tests {
             why: why.clone(),
         };
         Alias {
-            schema: ALIAS_SCHEMA.to_owned(),
+            schema: Alias::SCHEMA.name.to_owned(),
             alias,
             model: named.model.clone(),
             model_id: named.model_id.clone(),

@@ -3,8 +3,9 @@
 use common::{
     dataset::Manifest,
     message::DatasetReady,
-    model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
+    model::{Model, TrainedOn, TrainingSettings},
     outcome::Failure,
+    schema::Described,
 };
 use futures::{StreamExt, TryStreamExt, stream};
 use records::{
@@ -116,7 +117,7 @@ pub(crate) fn failure(error: DatasetError) -> Failure {
 fn model_id(model: &str, settings: &TrainingSettings, datasets: &[TrainedOn]) -> Result<String, Failure> {
     let settings = serde_json::to_string(settings).map_err(|error| Failure::permanent("unencodable", error))?;
     let mut sha256 = Sha256::new();
-    for line in [MODEL_SCHEMA, model, &settings] {
+    for line in [Model::SCHEMA.name, model, &settings] {
         sha256.update(format!("{line}\n"));
     }
     for TrainedOn { batch_id, manifest_sha256 } in datasets {

@@ -16,9 +16,10 @@ use crate::{
     select::best,
 };
 use common::{
-    document::{BREEDS_SCHEMA, BreedSummary, Breeds, BreedsHeldOut},
+    document::{BreedSummary, Breeds, BreedsHeldOut},
     features::{FEATURE_COUNT, fold},
     model::{Candidate, Model, TrainingCounts},
+    schema::Described,
 };
 use rayon::prelude::*;
 use records::layout;
@@ -65,7 +66,7 @@ pub fn train(
         .map(|breed| training.model(strength, &data.breeds[*breed], &in_train[*breed], &in_test[*breed]))
         .collect();
     let document = Breeds {
-        schema: BREEDS_SCHEMA.to_owned(),
+        schema: Breeds::SCHEMA.name.to_owned(),
         pooling_strength: strength,
         candidates,
         held_out: None,

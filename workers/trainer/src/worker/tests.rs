@@ -4,12 +4,13 @@ mod promotion;
 use super::*;
 use crate::{data::rows, release::publication, settings::Threshold};
 use common::{
-    dataset::{COLUMNS, DatasetFile, MANIFEST_SCHEMA, Manifest},
+    dataset::{COLUMNS, DatasetFile, Manifest},
     document::{Metric, MetricsFile, Promotion, Verdict},
     envelope::Properties,
     features::{FEATURES, is_test_ride},
     message::ModelPromoted,
     model::{Alias, AliasName, Model, TrainingCounts, TrainingSettings},
+    schema::Described,
 };
 use futures::StreamExt;
 use object_store::{
@@ -46,7 +47,7 @@ fn lines(prefix: &str, rides: u64, sixteenths: u64) -> Vec<String> {
 
 async fn put_dataset(store: &Store, batch_id: &str, parts: &[Vec<String>]) -> DatasetReady {
     let mut manifest = Manifest {
-        schema: MANIFEST_SCHEMA.to_owned(),
+        schema: Manifest::SCHEMA.name.to_owned(),
         batch_id: batch_id.to_owned(),
         sha256: "0".repeat(64),
         columns: COLUMNS.map(str::to_owned).to_vec(),

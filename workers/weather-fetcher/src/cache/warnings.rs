@@ -2,7 +2,7 @@
 //! failure of the store is only logged.
 
 use crate::formats::left_out::LeftOut;
-use common::weather::{WARNINGS_SCHEMA, WeatherWarnings};
+use common::{document::WeatherWarnings, schema::Described};
 use records::{
     layout,
     store::{self, Store},
@@ -89,7 +89,7 @@ impl Warnings {
         }
         tracing::warn!(station, why, "rides have no weather: no station nearby has a file");
         let document = WeatherWarnings {
-            schema: WARNINGS_SCHEMA.to_owned(),
+            schema: WeatherWarnings::SCHEMA.name.to_owned(),
             station: station.to_owned(),
             file: file.to_owned(),
             why: Some(why.to_owned()),

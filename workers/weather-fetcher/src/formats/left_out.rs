@@ -2,8 +2,10 @@
 
 use crate::formats::malformed::Malformed;
 use common::{
+    document::{WARNING_SAMPLES_MAX, WeatherWarning, WeatherWarnings},
     ride::Counts,
-    weather::{Impossible, WARNING_SAMPLES_MAX, WARNINGS_SCHEMA, WeatherWarning, WeatherWarnings},
+    schema::Described,
+    weather::Impossible,
 };
 use std::{collections::BTreeMap, fmt};
 
@@ -91,7 +93,7 @@ impl LeftOut {
     pub fn document(&self, station: &str, file: &str) -> WeatherWarnings {
         let left_out: Counts = self.counts.iter().map(|(reason, count)| (reason.as_str().to_owned(), *count)).collect();
         WeatherWarnings {
-            schema: WARNINGS_SCHEMA.to_owned(),
+            schema: WeatherWarnings::SCHEMA.name.to_owned(),
             station: station.to_owned(),
             file: file.to_owned(),
             why: None,

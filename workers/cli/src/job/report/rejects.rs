@@ -3,12 +3,13 @@
 use crate::output::legible;
 use common::{
     dataset::Manifest,
+    document::RejectedRide,
     reading::{FIELDS, Mapping, NUMERIC_FIELDS, Source, near_miss},
     ride::RejectReason,
 };
 use futures::TryStreamExt;
 use records::{Store, batches, layout, store};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use std::fmt::Write;
 
@@ -60,15 +61,6 @@ pub(crate) struct Sample {
     pub(crate) suggestions: Vec<String>,
 }
 
-/// One line of `rejected/<batch_id>.ndjson`.
-#[derive(Deserialize)]
-struct Reject<'a> {
-    index: u64,
-    reason: String,
-    #[serde(borrow)]
-    ride: &'a RawValue,
-}
-
 /// Summarises the rejected rides of a batch; `None` if at most half of its rides were rejected.
 pub(crate) async fn summary(store: &Store, manifest: &Manifest) -> Option<RejectSummary> {
     let commonest =
@@ -103,7 +95,8 @@ async fn head(store: &Store, path: &str) -> Option<Vec<u8>> {
 
 /// Returns the first ride of these lines that was rejected for `reason`. `map` is the mapping of the batch.
 fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
-    let rejects = lines.split(|byte| *byte == b'\n').filter_map(|line| serde_json::from_slice::<Reject<'_>>(line).ok());
+    let reject = |line| serde_json::from_slice::<RejectedRide<'_, &RawValue>>(line).ok();
+    let rejects = lines.split(|byte| *byte == b'\n').filter_map(reject);
     let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
     let ride: Value = serde_json::from_str(reject.ride.get()).ok()?;
     let field = RejectReason::from_code(reason).and_then(RejectReason::field);

@@ -1,7 +1,7 @@
 //! Reports the observations that were left out of the weather files of a job.
 
 use crate::output::legible;
-use common::weather::{WeatherWarning, WeatherWarnings};
+use common::document::{WeatherWarning, WeatherWarnings};
 use futures::{StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
 use object_store::{ObjectMeta, path::Path};
@@ -65,12 +65,12 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::weather::WARNINGS_SCHEMA;
+    use common::schema::Described;
     use std::sync::Arc;
 
     fn of(station: &str, left_out: &[(&str, u64)], why: Option<&str>) -> WeatherWarnings {
         WeatherWarnings {
-            schema: WARNINGS_SCHEMA.to_owned(),
+            schema: WeatherWarnings::SCHEMA.name.to_owned(),
             station: station.to_owned(),
             file: format!("weather/csv/by_station/{station}.csv"),
             why: why.map(str::to_owned),

@@ -7,12 +7,13 @@ use super::{
 use crate::session::{Failed, Session};
 use anyhow::{Context, ensure};
 use common::{
-    dataset::MANIFEST_SCHEMA,
+    dataset::Manifest,
+    document::{WeatherWarning, WeatherWarnings},
     message::KINDS,
-    model::ALIAS_SCHEMA,
+    model::Alias,
+    schema::Described,
     topology::{dead_queue, queue},
     waiting::Waiting,
-    weather::{WeatherWarning, WeatherWarnings},
 };
 use gateway::management::http_date;
 use records::{Store, control, layout, store};
@@ -131,7 +132,7 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     let browsed = browsing.await;
     if let Some(store) = store {
         let kinds: [(_, fn(&str) -> String, _); 2] =
-            [(layout::DATASET, layout::manifest, MANIFEST_SCHEMA), (layout::MODELS, layout::champion, ALIAS_SCHEMA)];
+            [(layout::DATASET, layout::manifest, Manifest::SCHEMA.name), (layout::MODELS, layout::champion, Alias::SCHEMA.name)];
         for (prefix, path, schema) in kinds {
             let folders = store::folders(store, prefix).await.unwrap_or_default();
             for path in folders.iter().take(SAMPLE_MAX).map(|name| path(name)) {
@@ -262,8 +263,6 @@ fn complaint(WeatherWarnings { file, why, left_out, samples, .. }: &WeatherWarni
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::weather::WARNINGS_SCHEMA;
-
     #[test]
     fn complaint_names_the_line_if_there_is_one() {
         for (line, column, why, text) in [
@@ -273,7 +272,7 @@ mod tests {
             (0, "", Some("z"), "a.csv: z: x 2 left out (first: y)"),
         ] {
             let warnings = WeatherWarnings {
-                schema: WARNINGS_SCHEMA.to_owned(),
+                schema: WeatherWarnings::SCHEMA.name.to_owned(),
                 station: "USW00094728".to_owned(),
                 file: "a.csv".to_owned(),
                 why: why.map(str::to_owned),

@@ -6,8 +6,9 @@ use super::{
 };
 use common::{
     permissions::{Permissions, UserPermissions},
+    schema::Described,
     topology::{DEAD_BYTES_MAX, Topology, queue},
-    waiting::{WAITING_SCHEMA, Waiting},
+    waiting::Waiting,
 };
 use gateway::management::Answer;
 use object_store::memory::InMemory;
@@ -87,7 +88,7 @@ async fn waiting_worker_is_reported_with_its_cause() {
     assert_eq!(finding(&store).await, (Severity::Ok, "none".to_owned()));
     let now = host::now().to_string();
     let waiting = Waiting {
-        schema: WAITING_SCHEMA.to_owned(),
+        schema: Waiting::SCHEMA.name.to_owned(),
         worker: queue::MERGER.to_owned(),
         why: "merger.dead is full".to_owned(),
         batch_id: None,

@@ -8,8 +8,9 @@ use common::{
     envelope::{self, Properties},
     message::{BatchSplit, WorkerControl},
     ride::Counts,
+    schema::Described,
     topology::queue,
-    waiting::{WAITING_SCHEMA, Waiting},
+    waiting::Waiting,
 };
 use object_store::memory::InMemory;
 use records::{Store, batches::State, layout, store};
@@ -63,7 +64,7 @@ async fn split(store: &Store, batch_id: &str, accepted: u64) {
 fn wait(worker: &str, batch_id: Option<&str>, outages: u32) -> Waiting {
     let now = host::now().strftime("%FT%TZ").to_string();
     Waiting {
-        schema: WAITING_SCHEMA.to_owned(),
+        schema: Waiting::SCHEMA.name.to_owned(),
         worker: worker.to_owned(),
         why: "503".to_owned(),
         batch_id: batch_id.map(str::to_owned),

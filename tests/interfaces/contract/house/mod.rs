@@ -3,6 +3,7 @@
 mod graph;
 mod settings;
 mod sizes;
+mod waits;
 
 pub(super) use sizes::test_functions;
 

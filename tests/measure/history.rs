@@ -4,7 +4,7 @@
 //! Every batch has a claim, a manifest and an entry in the batch log, as the fleet writes them, but no rides. Gateway
 //! and `status` run in processes of their own; the gateway's process also runs the workers, and needs no keys.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, anyhow, ensure};
 use clap::Parser;
 use common::{
     dataset::{COLUMNS, Claim, Manifest},
@@ -12,7 +12,10 @@ use common::{
     schema::Described,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use pipeline_tests::processes::wildrydes;
+use pipeline_tests::{
+    processes::wildrydes,
+    wait::{self, SOON},
+};
 use records::layout;
 use sha2::{Digest, Sha256};
 use std::{
@@ -248,18 +251,16 @@ impl Gateway {
         command.args(["run", "--serve=127.0.0.1:0", "--weather"]).arg(folder.join("weather")).arg("--store").arg(store);
         command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(File::create(&log)?);
         let mut gateway = Self { child: command.spawn()?, url: String::new() };
-        let deadline = Instant::now() + Duration::from_secs(60);
-        while gateway.url.is_empty() {
-            tokio::time::sleep(Duration::from_millis(20)).await;
-            let text = fs::read_to_string(&log)?;
+        let text = || fs::read_to_string(&log).unwrap_or_default();
+        let url = wait::within(SOON, "the gateway's address", async || {
+            let text = text();
             let line = text.split("page and API: ").nth(1).and_then(|rest| rest.split_once(char::is_whitespace));
-            if let Some((url, _)) = line {
-                url.clone_into(&mut gateway.url);
+            match line {
+                Some((url, _)) => Some(Ok(url.to_owned())),
+                None => (!matches!(gateway.child.try_wait(), Ok(None))).then(|| Err("the gateway ended".to_owned())),
             }
-            if Instant::now() > deadline || gateway.child.try_wait()?.is_some() {
-                bail!("the gateway does not start\n{text}");
-            }
-        }
+        });
+        gateway.url = url.await.flatten().map_err(|why| anyhow!("{why}\n{}", text()))?;
         Ok(gateway)
     }
 }

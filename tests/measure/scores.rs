@@ -3,7 +3,7 @@
 //! Broker, scorer, gateway and this load generator run on one machine, each in its own process. The generator keeps one
 //! connection for each concurrent request, and reads and checks every answer.
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Parser;
 use futures::{StreamExt, future::try_join_all};
 use lapin::{
@@ -14,6 +14,7 @@ use lapin::{
 use pipeline_tests::{
     containers::Container,
     processes::{succeed, wildrydes, worker},
+    wait,
 };
 use runtime::config::{AmqpUrl, BrokerSettings};
 use serde_json::json;
@@ -94,7 +95,7 @@ async fn main() -> anyhow::Result<()> {
     configure(&mut gateway);
     gateway.env("WILDRYDES__GATEWAY__AUTH", "off").env("WILDRYDES__GATEWAY__BIND", address.to_string());
     let _gateway = Running(gateway.spawn()?);
-    ready(address).await?;
+    ready(address).await;
 
     let query = if arguments.plain { "?explain=false" } else { "" };
     let request = format!(
@@ -140,17 +141,14 @@ fn free_port() -> anyhow::Result<SocketAddr> {
     Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
 }
 
-async fn ready(address: SocketAddr) -> anyhow::Result<()> {
+async fn ready(address: SocketAddr) {
     let request = format!("GET /readyz HTTP/1.1\r\nHost: {address}\r\n\r\n");
-    for _ in 0..300 {
-        if let Ok(stream) = TcpStream::connect(address).await
-            && Http::new(stream).ask(request.as_bytes()).await.is_ok_and(|(status, _)| status == 200)
-        {
-            return Ok(());
-        }
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
-    bail!("the gateway is not ready after 30 s")
+    wait::until("the gateway", async || {
+        let (status, _) = Http::new(TcpStream::connect(address).await?).ask(request.as_bytes()).await?;
+        ensure!(status == 200, "/readyz answers {status}");
+        Ok(())
+    })
+    .await;
 }
 
 async fn expected(address: SocketAddr, request: &str) -> anyhow::Result<Vec<u8>> {

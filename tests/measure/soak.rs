@@ -10,8 +10,9 @@ use clap::Parser;
 use common::topology::{PROCESSES, dead_queue, queue};
 use pipeline_tests::{
     gateway::{Api, ride},
-    processes::{Fleet, Input, SOON, json_output, succeed, wildrydes},
+    processes::{Fleet, Input, json_output, succeed, wildrydes},
     rabbitmq,
+    wait::{self, SOON},
 };
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use reqwest::Method;
@@ -403,15 +404,9 @@ async fn left_behind(fleet: &mut Fleet, complaints: &mut Vec<String>) {
         fleet.kill("merger", copy);
         fleet.launch("merger", copy);
     }
-    let deadline = Instant::now() + Duration::from_secs(60);
-    while (files_below(&staging) > 0 || !temporary(&fleet.store()).is_empty()) && Instant::now() < deadline {
-        tokio::time::sleep(Duration::from_millis(200)).await;
-    }
-    let (staged, left) = (files_below(&staging), temporary(&fleet.store()).len());
-    if staged > 0 {
-        complaints.push(format!("{staged} objects are left in staging"));
-    }
-    if left > 0 {
-        complaints.push(format!("{left} temporary files are left"));
-    }
+    let swept = wait::within(SOON, "empty staging without temporary files", async || {
+        let left = (files_below(&staging), temporary(&fleet.store()).len());
+        (left == (0, 0), left)
+    });
+    complaints.extend(swept.await.err());
 }

@@ -1,6 +1,6 @@
 //! Chromium, driven through chromedriver, and a `wildrydes demo --serve` to open in it.
 
-use crate::processes::{SOON, wildrydes};
+use crate::{processes::wildrydes, wait::SOON};
 use anyhow::Context;
 use std::{
     io::{BufRead, BufReader, Read},

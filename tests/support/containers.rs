@@ -1,7 +1,10 @@
 //! Brokers of a single test, in containers, for tests that harm their broker: one alone, or a cluster of three. They keep host
 //! name, port and data when they are killed and restarted.
 
-use crate::rabbitmq::{free_ports, image, settings_at, succeeds, watch};
+use crate::{
+    rabbitmq::{free_ports, image, settings_at, succeeds, watch},
+    wait::{self, SOON},
+};
 use anyhow::Context;
 use runtime::config::BrokerSettings;
 use serde_json::Value;
@@ -11,11 +14,8 @@ use std::{
     net::TcpStream,
     process::{ChildStdin, Command, Stdio},
     sync::atomic::{AtomicU32, Ordering},
-    time::{Duration, Instant},
+    time::Duration,
 };
-
-/// Maximum time from a broker's start to its first answer.
-const STARTUP_MAX: Duration = Duration::from_secs(120);
 
 /// Runs docker. Returns its output.
 fn docker(arguments: &[&str]) -> String {
@@ -173,14 +173,10 @@ impl Container {
             stream.write_all(b"AMQP\0\0\x09\x01")?;
             stream.read_exact(&mut [0])
         };
-        let deadline = Instant::now() + STARTUP_MAX;
-        while answers().is_err() {
-            if Instant::now() > deadline {
-                let logs = Command::new("docker").args(["logs", "--tail", "40", &self.id]).output();
-                panic!("{} does not answer: {logs:?}", self.host);
-            }
-            std::thread::sleep(Duration::from_millis(100));
-        }
+        wait::within_blocking(SOON, format!("the broker {}", self.host), answers).unwrap_or_else(|failure| {
+            let logs = Command::new("docker").args(["logs", "--tail", "40", &self.id]).output();
+            panic!("{failure}\n{logs:?}")
+        });
     }
 }
 
@@ -252,17 +248,12 @@ impl Cluster {
     /// # Panics
     /// When there is none for too long.
     pub fn leader_of(&self, queue: &str) -> &Container {
-        let deadline = Instant::now() + STARTUP_MAX;
-        loop {
+        wait::until_blocking(format!("a leader of {queue}"), || {
             let listed = self.nodes[0].try_list(&["list_queues", "name", "leader"]);
             let row = listed.iter().flatten().find(|row| row["name"] == queue);
             let leads = |node: &&Container| row.is_some_and(|row| row["leader"] == format!("rabbit@{}", node.host));
-            if let Some(leader) = self.nodes.iter().find(leads) {
-                return leader;
-            }
-            assert!(Instant::now() < deadline, "nobody leads {queue}: {listed:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            self.nodes.iter().find(leads).ok_or(format!("{listed:?}"))
+        })
     }
 
     /// Waits until all nodes see each other.
@@ -270,23 +261,15 @@ impl Cluster {
     /// # Panics
     /// When that takes too long.
     pub fn await_whole(&self) {
-        let deadline = Instant::now() + STARTUP_MAX;
         for node in &self.nodes {
             node.await_answer();
         }
-        loop {
-            let listed = self.nodes[0].try_list(&["list_queues", "name", "type", "members", "online"]);
+        wait::until_blocking("the cluster to be whole again", || {
+            let mut rows = self.nodes[0].try_list(&["list_queues", "name", "type", "members", "online"])?;
             let is_whole = |row: &Value| row["online"].as_array().is_some_and(|nodes| nodes.len() == self.nodes.len());
-            let missing = listed.map(|mut rows| {
-                rows.retain(|row| row["type"] == "quorum" && !is_whole(row));
-                rows
-            });
-            if missing.as_ref().is_ok_and(Vec::is_empty) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "the cluster should be whole again: {missing:?}");
-            std::thread::sleep(Duration::from_millis(200));
-        }
+            rows.retain(|row| row["type"] == "quorum" && !is_whole(row));
+            if rows.is_empty() { Ok(()) } else { Err(format!("{rows:?}")) }
+        });
     }
 }
 

@@ -1,6 +1,9 @@
 //! A batch in progress in a fleet of processes during a fault, and the checks afterwards.
 
-use crate::processes::{Fleet, Input, SOON, dataset_sha256, json_output};
+use crate::{
+    processes::{Fleet, Input, dataset_sha256, json_output},
+    wait::SOON,
+};
 use common::topology::PROCESSES;
 use runtime::config::BrokerSettings;
 use serde_json::Value;
@@ -128,20 +131,21 @@ impl Disturbed {
 
     /// Waits until these workers are idle: nothing ready in their queues, and nothing handled for some time.
     pub async fn settled(&self, workers: &[&str]) {
-        let done = || workers.iter().map(|name| self.fleet.done(name)).sum::<usize>();
-        let (mut before, mut quiet) = (done(), 0);
-        let deadline = Instant::now() + self.plan.patience;
-        while quiet < 5 {
-            assert!(Instant::now() < deadline, "{workers:?} should come to rest\n{}", self.fleet.tail());
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            let mut ready = 0;
-            for name in workers {
-                ready += self.fleet.depth(name).await.messages;
-            }
-            let now = done();
-            quiet = if ready == 0 && now == before { quiet + 1 } else { 0 };
-            before = now;
-        }
+        const QUIET: Duration = Duration::from_secs(1);
+        let (mut before, mut since) = (None, Instant::now());
+        self.fleet
+            .until(&format!("{workers:?} to be idle"), async || {
+                let mut ready = 0;
+                for name in workers {
+                    ready += self.fleet.depth(name).await.messages;
+                }
+                let done: usize = workers.iter().map(|name| self.fleet.done(name)).sum();
+                if ready > 0 || before.replace(done) != Some(done) {
+                    since = Instant::now();
+                }
+                (since.elapsed() >= QUIET, (ready, done))
+            })
+            .await;
     }
 
     /// Submits the batch by a background process, which follows it to the dataset.

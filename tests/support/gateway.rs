@@ -2,7 +2,8 @@
 
 use crate::{
     print_uncaptured,
-    processes::{Fleet, Input, SOON, wildrydes},
+    processes::{Fleet, Input, wildrydes},
+    wait::{self, SOON},
 };
 use reqwest::{Client, Method, RequestBuilder, Response, StatusCode, header};
 use serde_json::{Value, json};
@@ -10,7 +11,6 @@ use std::{
     fs::File,
     path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
-    time::{Duration, Instant},
 };
 use tempfile::TempDir;
 
@@ -65,33 +65,27 @@ impl Serving {
         let log = File::create(folder.path().join("log")).expect("a log");
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log).spawn().expect("it starts");
         let mut serving = Self { api: Api::at(""), child, folder };
-        let deadline = Instant::now() + SOON;
-        let url = loop {
+        let url = wait::until("the address of the API", async || {
             let log = serving.log();
             // The line may be written only in part.
             let line = log.split("page and API: ").nth(1).and_then(|rest| rest.split_once(char::is_whitespace));
-            if let Some((url, _)) = line {
-                break url.to_owned();
-            }
-            assert!(Instant::now() < deadline && serving.child.try_wait().is_ok_and(|ended| ended.is_none()), "{log}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        };
-        serving.api = Api::at(&url);
+            let url = line.map(|(url, _)| url.to_owned());
+            let runs = serving.child.try_wait().is_ok_and(|ended| ended.is_none());
+            assert!(url.is_some() || runs, "the gateway ended\n{log}");
+            url.ok_or(log)
+        });
+        serving.api = Api::at(&url.await);
         serving
     }
 
     /// Client of the listener for probes and Prometheus, `gateway.ops_bind`.
     pub fn ops(&self) -> Api {
-        let deadline = Instant::now() + SOON;
-        let line = loop {
+        let line = wait::until_blocking("the address of the listener", || {
             let log = self.log();
             let mut whole = log.split_inclusive('\n').filter(|line| line.ends_with('\n'));
-            if let Some(line) = whole.find(|line| line.contains("serving health and metrics")) {
-                break line.to_owned();
-            }
-            assert!(Instant::now() < deadline, "the listener should be named\n{log}");
-            std::thread::sleep(Duration::from_millis(20));
-        };
+            let line = whole.find(|line| line.contains("serving health and metrics")).map(str::to_owned);
+            line.ok_or(log)
+        });
         let (_, url) = line.split_once("http://").expect("a URL");
         let is_part = |c: char| c.is_ascii_digit() || matches!(c, '.' | ':');
         Api::at(&format!("http://{}", &url[..url.find(|c| !is_part(c)).unwrap_or(url.len())]))
@@ -119,14 +113,8 @@ impl Serving {
 
     /// Waits for the end of the process.
     pub async fn wait_for_end(&mut self) -> ExitStatus {
-        let deadline = Instant::now() + SOON;
-        loop {
-            if let Some(status) = self.child.try_wait().expect("it can be waited for") {
-                return status;
-            }
-            assert!(Instant::now() < deadline, "it does not end\n{}", self.log());
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        let ended = wait::within(SOON, "the end of the process", async || self.child.try_wait().expect("its status"));
+        ended.await.unwrap_or_else(|failure| panic!("{failure}\n{}", self.log()))
     }
 
     /// Ends the process, which must succeed.
@@ -165,14 +153,7 @@ pub const OPEN: [(&str, &str); 2] = [("WILDRYDES__GATEWAY__BIND", "127.0.0.1:0")
 pub fn launch(fleet: &mut Fleet, copy: usize) -> Api {
     let before = urls(fleet).len();
     fleet.launch("gateway", copy);
-    let deadline = Instant::now() + SOON;
-    loop {
-        if let Some(url) = urls(fleet).get(before) {
-            return Api::at(url);
-        }
-        assert!(Instant::now() < deadline, "the gateway does not listen\n{}", fleet.tail());
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    Api::at(&fleet.wait_for("the gateway's address", |_| urls(fleet).into_iter().nth(before)))
 }
 
 fn urls(fleet: &Fleet) -> Vec<String> {
@@ -221,6 +202,14 @@ impl Answer {
     /// The body as JSON; `null` if it is not JSON.
     pub fn json(&self) -> Value {
         serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+
+    /// The answer if it has this status.
+    ///
+    /// # Errors
+    /// Otherwise: its status and text.
+    pub fn with_status(self, status: u16) -> Result<Self, String> {
+        if self.status == status { Ok(self) } else { Err(format!("{} {}", self.status, self.text())) }
     }
 
     /// The JSON of an answer that must be a success.
@@ -288,41 +277,24 @@ impl Api {
 
     /// Waits until a ride is scored.
     pub async fn until_a_model_answers(&self) {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let answer = self.post("/v1/score", &ride()).await;
-            if answer.status.is_success() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "no model answers: {}", answer.text());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        wait::until("a score", async || self.post("/v1/score", &ride()).await.with_status(200)).await;
     }
 
     /// Waits until `/readyz` answers with this status.
     pub async fn until_ready_is(&self, status: u16) {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let answer = self.get("/readyz").await;
-            if answer.status == status {
-                return;
-            }
-            assert!(Instant::now() < deadline, "/readyz answers {}: {}", answer.status, answer.text());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+        wait::until(format!("/readyz to answer {status}"), async || self.get("/readyz").await.with_status(status))
+            .await;
     }
 
     /// Waits until a batch is in this state, and returns it. Panics if the batch is in another final state.
     pub async fn until_batch_is(&self, id: &str, state: &str) -> Value {
-        let deadline = Instant::now() + SOON;
-        loop {
+        wait::until(format!("batch {id} to be {state}"), async || {
             let batch = self.get(&format!("/v1/batches/{id}")).await.good();
-            if batch["state"] == state {
-                return batch;
-            }
-            assert!(Instant::now() < deadline && batch["state"] != "ready", "{id} should be {state}: {batch}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            let is_there = batch["state"] == state;
+            assert!(is_there || batch["state"] != "ready", "{id} should be {state}: {batch}");
+            if is_there { Ok(batch) } else { Err(batch) }
+        })
+        .await
     }
 
     /// The sum of the lines of a counter or gauge in `/metrics` that contain `part`.

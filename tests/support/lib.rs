@@ -1,6 +1,6 @@
 //! What the tests of the whole fleet share: RabbitMQ, brokers in containers, a proxy that disturbs connections, a stub of
-//! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, and permissions on
-//! the broker.
+//! NOAA's services, the fleet as processes, a browser, faults, the simulated world, properties of any input, permissions on the
+//! broker, and waits.
 
 pub mod browser;
 pub mod containers;
@@ -19,6 +19,7 @@ pub mod secrets;
 pub mod simulation;
 pub mod tls;
 pub mod trust;
+pub mod wait;
 
 /// Prints a line on standard error, also if the test passes: libtest captures the output of the print macros.
 pub fn print_uncaptured(words: impl std::fmt::Display) {

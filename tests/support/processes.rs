@@ -1,6 +1,9 @@
 //! The fleet as processes, one for each worker, and the `wildrydes` command.
 
-use crate::rabbitmq;
+use crate::{
+    rabbitmq,
+    wait::{self, Look, SOON},
+};
 use common::topology::{self, queue};
 use runtime::{
     AmqpBroker, Broker,
@@ -13,14 +16,11 @@ use std::{
     ffi::{OsStr, OsString},
     fs::File,
     path::{Path, PathBuf},
-    process::{Child, Command, Output, Stdio},
+    process::{Child, Command, ExitStatus, Output, Stdio},
     sync::OnceLock,
-    time::{Duration, Instant},
+    time::Duration,
 };
 use tempfile::TempDir;
-
-/// Timeout of every wait, long enough for a loaded machine.
-pub const SOON: Duration = Duration::from_secs(120);
 
 /// The folder of this build's binaries. Builds all of them first.
 fn binaries() -> &'static Path {
@@ -223,12 +223,7 @@ impl Fleet {
     /// Waits for the end of a process, which must succeed.
     pub async fn wait_for_end(&mut self, name: &str, copy: usize) {
         let mut child = self.running.remove(&(name.to_owned(), copy)).expect("it runs");
-        let deadline = Instant::now() + SOON;
-        while child.try_wait().expect("it can be waited for").is_none() {
-            assert!(Instant::now() < deadline, "{name} {copy} does not end");
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-        let status = child.wait().expect("it has ended");
+        let status = end_of(name, copy, &mut child).await;
         assert!(status.success(), "{name} {copy} ended with {status}\n{}", self.tail());
     }
 
@@ -299,13 +294,18 @@ impl Fleet {
         logs.map(|path| String::from_utf8_lossy(&std::fs::read(path).expect("a log")).into_owned()).collect()
     }
 
-    /// Waits until a condition on the store holds.
-    pub fn wait_for(&self, what: &str, condition: impl Fn(&Path) -> bool) {
-        let deadline = Instant::now() + self.patience;
-        while !condition(&self.store()) {
-            assert!(Instant::now() < deadline, "waited in vain for {what}\n{}", self.tail());
-            std::thread::sleep(Duration::from_millis(2));
-        }
+    /// Waits until a look at the store, which may block, finds something.
+    pub fn wait_for<L: Look>(&self, what: &str, look: impl Fn(&Path) -> L) -> L::Value {
+        wait::within_blocking(self.patience, what, || look(&self.store())).unwrap_or_else(|failure| self.fail(&failure))
+    }
+
+    /// Waits until a look finds something.
+    pub async fn until<L: Look>(&self, what: &str, look: impl AsyncFnMut() -> L) -> L::Value {
+        wait::within(self.patience, what, look).await.unwrap_or_else(|failure| self.fail(&failure))
+    }
+
+    fn fail(&self, failure: &str) -> ! {
+        panic!("{failure}\n{}", self.tail())
     }
 
     /// Waits until a worker has logged a line that contains `part`.
@@ -314,28 +314,19 @@ impl Fleet {
             let mine = line["worker"] == worker || line["span"]["worker"] == worker;
             mine && line.to_string().contains(part)
         };
-        let deadline = Instant::now() + self.patience;
-        while !self.logs().iter().any(says) {
-            assert!(Instant::now() < deadline, "{worker} should say {part:?}\n{}", self.tail());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+        self.wait_for(&format!("{part:?} in the log of {worker}"), |_| self.logs().iter().any(says));
     }
 
     /// Waits until each of these workers has connected and started to consume that many times.
     pub fn wait_for_sessions(&self, workers: &[&str], count: usize) {
-        let deadline = Instant::now() + self.patience;
-        loop {
+        self.wait_for(&format!("{count} sessions of each worker"), |_| {
             let logs = self.logs();
             let begun = |worker: &str| {
                 logs.iter().filter(|line| line["worker"] == worker && line["message"] == "consuming").count()
             };
             let missing: Vec<_> = workers.iter().filter(|worker| begun(worker) < count).collect();
-            if missing.is_empty() {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{missing:?} should have connected {count} times\n{}", self.tail());
-            std::thread::sleep(Duration::from_millis(50));
-        }
+            (missing.is_empty(), missing)
+        });
     }
 
     /// Number of redeliveries.
@@ -371,30 +362,24 @@ impl Fleet {
 
     /// Waits until `enough` accepts the number of messages ready in a queue.
     pub async fn until_depth(&self, name: &str, enough: impl Fn(u64) -> bool) {
-        let deadline = Instant::now() + self.patience;
-        loop {
+        self.until(&format!("the depth of {name}"), async || {
             let Depth { messages, .. } = self.depth(name).await;
-            if enough(messages) {
-                return;
-            }
-            assert!(Instant::now() < deadline, "{name} still has {messages} messages\n{}", self.tail());
-            tokio::time::sleep(Duration::from_millis(50)).await;
-        }
+            (enough(messages), messages)
+        })
+        .await;
     }
 
     /// Waits for the champion's alias.
     pub fn champion(&self) -> Value {
         let path = "models/service-request/champion.json";
-        self.wait_for("the champion", |store| store.join(path).is_file());
-        let champion = std::fs::read(self.store().join(path)).expect("it can be read");
+        let champion = self.wait_for("the champion", |store| std::fs::read(store.join(path)));
         serde_json::from_slice(&champion).expect("it is JSON")
     }
 
     /// Waits for the manifest of a batch's dataset.
     pub fn manifest(&self, batch_id: &str) -> Value {
         let path = format!("dataset/{batch_id}/manifest.json");
-        self.wait_for("the dataset", |store| store.join(&path).is_file());
-        let manifest = std::fs::read(self.store().join(path)).expect("it can be read");
+        let manifest = self.wait_for("the dataset", |store| std::fs::read(store.join(&path)));
         serde_json::from_slice(&manifest).expect("it is JSON")
     }
 
@@ -417,7 +402,6 @@ impl Fleet {
         self.end().await;
         let broker = AmqpBroker::new(self.broker.clone());
         let mut connection = self.connected().await;
-        let deadline = Instant::now() + self.patience;
         loop {
             let mut left = Vec::new();
             for name in queue::ALL {
@@ -430,10 +414,8 @@ impl Fleet {
             }
             for name in left {
                 self.launch(topology::process_of(name), 0);
-                while self.messages(&mut connection, name).await > 0 {
-                    assert!(Instant::now() < deadline, "{name} should be empty\n{}", self.tail());
-                    tokio::time::sleep(Duration::from_millis(10)).await;
-                }
+                let is_empty = async || self.messages(&mut connection, name).await == 0;
+                self.until(&format!("{name} to be empty"), is_empty).await;
                 self.end().await;
             }
         }
@@ -451,27 +433,20 @@ impl Fleet {
 
     /// Connects, waiting for a broker that is restarting.
     async fn connected(&self) -> Box<dyn Connection> {
-        let (broker, deadline) = (AmqpBroker::new(self.broker.clone()), Instant::now() + self.patience);
-        loop {
-            match broker.connect("test").await {
-                Ok(connection) => return connection,
-                Err(error) => assert!(Instant::now() < deadline, "the broker should answer: {error}"),
-            }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-        }
+        let broker = AmqpBroker::new(self.broker.clone());
+        self.until("the broker", async || broker.connect("test").await).await
     }
 
     /// Number of messages in a queue; after a restart, waits until its node has loaded it.
     async fn messages(&self, connection: &mut Box<dyn Connection>, name: &str) -> u64 {
-        let deadline = Instant::now() + self.patience;
-        loop {
-            match connection.depth(name).await {
-                Ok(depth) => return depth.messages,
-                Err(error) => assert!(Instant::now() < deadline, "{name} should be there: {error}"),
+        self.until(name, async || {
+            let depth = connection.depth(name).await;
+            if depth.is_err() {
+                *connection = self.connected().await;
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            *connection = self.connected().await;
-        }
+            depth.map(|depth| depth.messages)
+        })
+        .await
     }
 
     async fn end(&mut self) {
@@ -479,19 +454,16 @@ impl Fleet {
             let asked = Command::new("kill").args(["-TERM", &child.id().to_string()]).status().expect("kill runs");
             assert!(asked.success(), "{name} {copy} had ended by itself");
         }
-        let deadline = Instant::now() + SOON;
         for ((name, copy), child) in &mut self.running {
-            let status = loop {
-                match child.try_wait().expect("it can be waited for") {
-                    Some(status) => break status,
-                    None => assert!(Instant::now() < deadline, "{name} {copy} does not end"),
-                }
-                tokio::time::sleep(Duration::from_millis(10)).await;
-            };
+            let status = end_of(name, *copy, child).await;
             assert!(status.success(), "{name} {copy} ended with {status}");
         }
         self.running.clear();
     }
+}
+
+async fn end_of(name: &str, copy: usize, child: &mut Child) -> ExitStatus {
+    wait::until(format!("the end of {name} {copy}"), async || child.try_wait().expect("its status")).await
 }
 
 impl Drop for Fleet {

@@ -8,7 +8,8 @@
 //! whole test process; each test has its own namespace. What was started is removed when the process ends, in any way: a
 //! watcher process holds the other end of a pipe.
 
-use anyhow::{Context, bail};
+use crate::wait::{self, SOON};
+use anyhow::{Context, anyhow, bail};
 use runtime::{
     AmqpBroker,
     config::{AmqpUrl, BrokerSettings},
@@ -21,7 +22,7 @@ use std::{
         OnceLock,
         atomic::{AtomicU32, Ordering},
     },
-    time::{Duration, Instant},
+    time::Duration,
 };
 use testcontainers::{
     GenericImage, ImageExt,
@@ -204,19 +205,17 @@ fn from_server(server: &str) -> anyhow::Result<RabbitMq> {
 }
 
 fn await_startup(child: &mut Child, folder: &Path) -> anyhow::Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(90);
-    loop {
-        let printed = std::fs::read_to_string(folder.join("stdout")).unwrap_or_default();
-        if printed.contains("completed with") || printed.contains("Server startup complete") {
-            return Ok(());
+    let text = |name: &str| std::fs::read_to_string(folder.join(name)).unwrap_or_default();
+    let started = wait::within_blocking(SOON, "the server's start", || {
+        let printed = text("stdout");
+        let is_up = printed.contains("completed with") || printed.contains("Server startup complete");
+        match child.try_wait() {
+            _ if is_up => Some(Ok(())),
+            Ok(None) => None,
+            ended => Some(Err(format!("the server ended: {ended:?}"))),
         }
-        let ended = child.try_wait()?;
-        if ended.is_some() || Instant::now() > deadline {
-            let errors = std::fs::read_to_string(folder.join("stderr")).unwrap_or_default();
-            bail!("it did not start.\n{printed}\n{errors}");
-        }
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    });
+    started.flatten().map_err(|why| anyhow!("{why}\n{}\n{}", text("stdout"), text("stderr")))
 }
 
 /// Runs `cleanup` in a shell as soon as the handle is dropped or this process ends, in any way.

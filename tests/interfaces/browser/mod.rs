@@ -3,25 +3,21 @@
 use anyhow::ensure;
 use pipeline_tests::{
     browser::{Chromedriver, Served, complaints},
-    processes::{SOON, succeed, wildrydes},
+    processes::{succeed, wildrydes},
+    wait::{self, SOON},
 };
 use serde::de::DeserializeOwned;
-use std::time::{Duration, Instant};
 use thirtyfour::{By, WebDriver};
 
 /// Runs a script until it returns something other than null.
 async fn eventually<T: DeserializeOwned>(browser: &WebDriver, what: &str, script: &str) -> anyhow::Result<T> {
-    let deadline = Instant::now() + SOON;
-    loop {
-        let value: Option<T> = browser.execute(script, []).await?.convert()?;
-        if let Some(value) = value {
-            return Ok(value);
-        }
-        if Instant::now() > deadline {
+    let look = async || browser.execute(script, []).await.and_then(|value| value.convert()).transpose();
+    match wait::within(SOON, what, look).await {
+        Ok(value) => Ok(value?),
+        Err(failure) => {
             let page: String = browser.execute("return document.body.innerText", []).await?.convert()?;
-            anyhow::bail!("waited in vain for {what}; the page shows\n{page}");
+            anyhow::bail!("{failure}; the page shows\n{page}")
         }
-        tokio::time::sleep(Duration::from_millis(50)).await;
     }
 }
 

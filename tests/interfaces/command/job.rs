@@ -3,7 +3,8 @@
 use super::failed;
 use pipeline_tests::{
     noaa::{Data, Fault, Noaa},
-    processes::{Fleet, Input, SOON, json_output, succeed, wildrydes},
+    processes::{Fleet, Input, json_output, succeed, wildrydes},
+    wait::SOON,
 };
 use serde_json::Value;
 use std::{

@@ -1,13 +1,13 @@
 //! Tests of the reply addresses that a worker accepts, on both brokers, with a worker that does not check them itself.
 
-use super::{SOON, next, worker::options};
+use super::{next, worker::options};
 use common::{
     envelope::{self, Envelope, Properties},
     message::{ScoreRequest, ScoreRide, Undecodable, Units},
     outcome::{Failure, Outgoing, Outputs},
     topology::{self, queue},
 };
-use pipeline_tests::rabbitmq;
+use pipeline_tests::{rabbitmq, wait};
 use runtime::{AmqpBroker, Broker, MemoryBroker, Shutdown, Worker, worker::run};
 use std::sync::Arc;
 
@@ -109,7 +109,7 @@ async fn a_worker_publishes_into_no_queue_of_the_fleet(broker: Arc<dyn Broker>, 
     assert_eq!(next(&mut answers).await.properties.message_id.as_deref(), Some("answer"));
     // Every request is settled, so everything that it made the worker publish has arrived.
     shutdown.cancel();
-    tokio::time::timeout(SOON, running).await.expect("the worker should stop").unwrap().unwrap();
+    wait::soon("the end of the worker", running).await.unwrap().unwrap();
     for name in ["merger", "merger.dead", "merger.retry.0", "scorer", "scorer.dead", "splitter"] {
         assert_eq!(connection.depth(name).await.unwrap().messages, 0, "{name}");
     }

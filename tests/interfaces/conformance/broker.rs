@@ -1,6 +1,6 @@
 //! Tests of the broker port.
 
-use super::{SOON, next, on_both_brokers};
+use super::{next, on_both_brokers};
 use bytes::Bytes;
 use common::{
     envelope::{Header, Properties},
@@ -10,6 +10,7 @@ use common::{
     topology::{self, queue},
 };
 use futures::{StreamExt, stream};
+use pipeline_tests::wait;
 use runtime::{
     Broker,
     broker::{Browser, Connection, Delivery, Depth, PublishError},
@@ -200,14 +201,7 @@ async fn a_dead_letter_can_be_read_any_number_of_times(broker: Arc<dyn Broker>) 
 
 /// The next dead letter. A broker may still be returning it to the queue.
 async fn looked_at(browser: &mut Box<dyn Browser>, look: u32) -> Delivery {
-    let deadline = tokio::time::Instant::now() + SOON;
-    loop {
-        if let Some(letter) = browser.next().await.unwrap() {
-            return letter;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "gone after {look} looks");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    wait::until(format!("the letter after {look} looks"), async || browser.next().await.unwrap()).await
 }
 
 async fn a_browser_reads_each_message_once_and_removes_acknowledged_ones(broker: Arc<dyn Broker>) {
@@ -289,15 +283,11 @@ async fn a_depth_counts_unsettled_deliveries_if_the_broker_reports_them(broker: 
 }
 
 async fn reaches(connection: &dyn Connection, expected: impl Fn(Depth) -> bool) {
-    let deadline = tokio::time::Instant::now() + SOON;
-    loop {
+    wait::until("the depth of the queue", async || {
         let depth = connection.depth(queue::WEATHER_FETCHER).await.unwrap();
-        if expected(depth) {
-            return;
-        }
-        assert!(tokio::time::Instant::now() < deadline, "{depth:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+        (expected(depth), depth)
+    })
+    .await;
 }
 
 async fn a_message_beyond_the_delivery_limit_is_dead_lettered(broker: Arc<dyn Broker>) {
@@ -313,7 +303,7 @@ async fn a_message_beyond_the_delivery_limit_is_dead_lettered(broker: Arc<dyn Br
                 assert!(deliveries <= topology::DELIVERY_LIMIT + 1, "the limit is not kept");
                 delivery.unwrap().settle.requeue().await.unwrap();
             }
-            dead = tokio::time::timeout(SOON, parked.next()) => break dead.expect("parked").unwrap(),
+            dead = next(&mut parked) => break dead,
         }
     };
     assert_eq!(dead.properties.message_id.as_deref(), Some("poison"));
@@ -350,7 +340,7 @@ async fn an_unread_score_request_expires(broker: Arc<dyn Broker>) {
     let mut late = message(exchange::RPC, "score-request.v1", "late");
     late.properties.expiration_ms = Some(1);
     publisher.publish(late).await.unwrap();
-    // Fifty times as long as the request lives; a broker drops it the next time that it looks at the queue.
+    // The time is the point: fifty times as long as the request lives. A broker may count it until the next delivery.
     tokio::time::sleep(std::time::Duration::from_millis(50)).await;
     publisher.publish(message(exchange::RPC, "score-request.v1", "in time")).await.unwrap();
     let mut consumer = connection.consume(queue::SCORER, 10).await.unwrap();

@@ -1,6 +1,6 @@
 //! Tests of `runtime::client::Client`: requests and answers over a queue.
 
-use super::{SOON, next, on_both_brokers};
+use super::{next, on_both_brokers};
 use common::{
     exchange,
     message::{
@@ -10,13 +10,13 @@ use common::{
     outcome::Outgoing,
     topology::{self, queue},
 };
+use pipeline_tests::wait::{self, SOON};
 use runtime::{
     Broker,
     broker::{Connection, Delivery},
     client::{Client, ClientError},
 };
 use std::{sync::Arc, time::Duration};
-use tokio::time::Instant;
 
 on_both_brokers! {
     each_request_gets_its_own_answer;
@@ -101,11 +101,7 @@ async fn a_late_answer_is_counted(broker: Arc<dyn Broker>) {
     for delivery in [held, abandoned] {
         answer(connection.as_ref(), delivery).await;
     }
-    let deadline = Instant::now() + SOON;
-    while client.late_answers() < 2 {
-        assert!(Instant::now() < deadline, "{} late answers", client.late_answers());
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait::until("two late answers", async || (client.late_answers() >= 2, client.late_answers())).await;
     let (response, held) = tokio::join!(client.score(&gone, Duration::from_millis(500)), next(&mut scorer));
     assert_eq!(response.unwrap_err().to_string(), "no answer within 500 ms: is a scorer running?");
     held.settle.ack().await.unwrap();

@@ -1,12 +1,14 @@
 //! Tests of pausing a worker, and of its waiting record, on both brokers.
 
-use super::{SOON, on_both_brokers, worker::options};
+use super::{on_both_brokers, worker::options};
 use common::{
     envelope::Envelope,
     message::{BatchSplit, WorkerControl},
     outcome::{Failure, Outgoing, Outputs},
     topology::queue,
+    waiting::Waiting,
 };
+use pipeline_tests::wait;
 use records::{Store, StoreSettings, control, store};
 use runtime::{
     Broker, Shutdown, Worker,
@@ -15,7 +17,7 @@ use runtime::{
     worker::{RunError, RunOptions, run},
 };
 use std::sync::Arc;
-use tokio::{sync::Semaphore, task::JoinHandle, time::Instant};
+use tokio::{sync::Semaphore, task::JoinHandle};
 
 on_both_brokers! {
     a_paused_worker_finishes_started_work_only;
@@ -75,15 +77,21 @@ async fn say(connection: &dyn Connection, store: &Store, worker: &str, paused: b
 /// Waits for a number of messages and, if given, of consumers: a quorum queue counts a consumer until every delivery to it is
 /// settled.
 async fn reaches(connection: &dyn Connection, messages: u64, consumers: impl Into<Option<u64>>) {
-    let (deadline, consumers) = (Instant::now() + SOON, consumers.into());
-    loop {
+    let consumers = consumers.into();
+    wait::until(format!("{messages} messages and {consumers:?} consumers"), async || {
         let depth = connection.depth(queue::MERGER).await.unwrap();
-        if (depth.messages, depth.consumers) == (messages, consumers.unwrap_or(depth.consumers)) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{messages} messages and {consumers:?} consumers were expected: {depth:?}");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+        ((depth.messages, depth.consumers) == (messages, consumers.unwrap_or(depth.consumers)), depth)
+    })
+    .await;
+}
+
+/// The merger's waiting record, once it waits, or once it no longer does.
+pub(super) async fn waiting_record(store: &Store, waits: bool) -> Option<Waiting> {
+    wait::until(format!("a waiting record: {waits}"), async || {
+        let record = control::wait(store, queue::MERGER, host::now()).await.unwrap();
+        (record.is_some() == waits, record)
+    })
+    .await
 }
 
 async fn a_paused_worker_finishes_started_work_only(broker: Arc<dyn Broker>) {
@@ -98,16 +106,16 @@ async fn a_paused_worker_finishes_started_work_only(broker: Arc<dyn Broker>) {
         let worker = Held { connected: Arc::clone(&connected), began: Arc::clone(&began), go: Arc::clone(&go) };
         tokio::spawn(run(Arc::new(worker), Arc::clone(&broker), options.clone(), shutdown.clone()))
     };
-    let begun = || tokio::time::timeout(SOON, began.acquire());
-    let is_connected = || tokio::time::timeout(SOON, connected.acquire());
+    let begun = || wait::soon("the start of a handler", began.acquire());
+    let is_connected = || wait::soon("the worker to connect", connected.acquire());
     let publisher = connection.publisher().await.unwrap();
     for batch_id in ["a", "b", "c"] {
         publisher.publish(split(batch_id)).await.unwrap();
     }
     let shutdown = Shutdown::new();
     let running = start(&shutdown);
-    is_connected().await.expect("it connects").unwrap().forget();
-    begun().await.expect("it begins").unwrap().forget();
+    is_connected().await.unwrap().forget();
+    begun().await.unwrap().forget();
     // Another worker's pause has no effect.
     say(connection.as_ref(), &store, queue::TRAINER, true).await;
     say(connection.as_ref(), &store, queue::MERGER, true).await;
@@ -120,13 +128,13 @@ async fn a_paused_worker_finishes_started_work_only(broker: Arc<dyn Broker>) {
     // A process that starts later is paused as well, and resumes on request.
     let shutdown = Shutdown::new();
     let running = start(&shutdown);
-    is_connected().await.expect("it connects").unwrap().forget();
+    is_connected().await.unwrap().forget();
     reaches(connection.as_ref(), 2, 0).await;
     assert_eq!(began.available_permits(), 0, "nothing begins while paused");
     say(connection.as_ref(), &store, queue::MERGER, false).await;
     go.add_permits(2);
     for _ in 0..2 {
-        begun().await.expect("it goes on").unwrap().forget();
+        begun().await.unwrap().forget();
     }
     reaches(connection.as_ref(), 0, 1).await;
     shutdown.cancel();
@@ -149,7 +157,7 @@ async fn a_control_event_of_another_store_is_ignored(broker: Arc<dyn Broker>) {
     let publisher = connection.publisher().await.unwrap();
     publisher.publish(Outgoing::message(&word(queue::MERGER, true)).unwrap()).await.unwrap();
     publisher.publish(split("a")).await.unwrap();
-    tokio::time::timeout(SOON, began.acquire()).await.expect("it works on").unwrap().forget();
+    wait::soon("the start of a handler", began.acquire()).await.unwrap().forget();
     reaches(connection.as_ref(), 0, 1).await;
     shutdown.cancel();
     running.await.unwrap().unwrap();
@@ -185,22 +193,11 @@ async fn what_a_worker_waits_for_is_recorded_until_the_message_succeeds(broker: 
     let options = RunOptions { waiting: Some(store.clone()), ..options() };
     let worker = Arc::new(Dependent { back: Arc::clone(&back) });
     let running = tokio::spawn(run(worker, Arc::clone(&broker), options, shutdown.clone()));
-    let until = async |waits: bool| {
-        let deadline = Instant::now() + SOON;
-        loop {
-            let record = control::wait(&store, queue::MERGER, host::now()).await.unwrap();
-            if record.is_some() == waits {
-                return record;
-            }
-            assert!(Instant::now() < deadline, "{record:?}");
-            tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-        }
-    };
-    let record = until(true).await.unwrap();
+    let record = waiting_record(&store, true).await.unwrap();
     assert_eq!((record.why.as_str(), record.batch_id.as_deref()), ("a service is away: it answers 503", Some("a")));
     assert!(record.worker == queue::MERGER && record.outages > 0, "{record:?}");
     back.add_permits(1);
-    until(false).await;
+    waiting_record(&store, false).await;
     shutdown.cancel();
     running.await.unwrap().unwrap();
 }

@@ -1,6 +1,6 @@
 //! Tests of full dead-letter queues: a message without room stays where it is, and continues once there is room.
 
-use super::{SOON, next, worker};
+use super::{control::waiting_record, next, worker};
 use common::{
     envelope::{self, Properties},
     exchange,
@@ -12,12 +12,11 @@ use lapin::{
     types::{AMQPValue, FieldTable},
 };
 use pipeline_tests::{containers::Container, rabbitmq};
-use records::{Store, StoreSettings, control, store};
+use records::{StoreSettings, store};
 use runtime::{
     AmqpBroker, Broker, MemoryBroker,
     broker::{Connection, PublishError},
     config::{BrokerSettings, Declare},
-    host,
     worker::RunOptions,
 };
 use std::{
@@ -26,9 +25,7 @@ use std::{
         Arc,
         atomic::{AtomicU64, Ordering},
     },
-    time::Duration,
 };
-use tokio::time::Instant;
 
 /// Capacity of the merger's dead-letter queue, bytes: less than the dead letters of a test.
 const ROOM_BYTES: usize = 2_000;
@@ -102,7 +99,7 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
         expected.insert(input.properties.message_id.clone().unwrap());
         running.publish(input).await;
     }
-    let record = until(&store, true).await.unwrap();
+    let record = waiting_record(&store, true).await.unwrap();
     assert!(record.why.starts_with("merger.dead is full: `wildrydes dead list --summary`"), "{record:?}");
     assert!(record.outages > 0 && record.attempt.is_none() && record.batch_id.is_some(), "{record:?}");
     let dead = topology::dead_queue(queue::MERGER);
@@ -121,21 +118,8 @@ async fn a_worker_waits_for_room_for_a_dead_letter(broker: Arc<dyn Broker>) {
         assert!(expected.remove(&id), "{id} is a letter twice");
         letter.settle.ack().await.unwrap();
     }
-    until(&store, false).await;
+    waiting_record(&store, false).await;
     running.finish().await;
-}
-
-/// The merger's waiting record, once it waits, or once it no longer does.
-async fn until(store: &Store, waits: bool) -> Option<common::waiting::Waiting> {
-    let deadline = Instant::now() + SOON;
-    loop {
-        let record = control::wait(store, queue::MERGER, host::now()).await.unwrap();
-        if record.is_some() == waits {
-            return record;
-        }
-        assert!(Instant::now() < deadline, "{record:?}");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
 }
 
 #[tokio::test]

@@ -8,12 +8,12 @@ mod dead;
 mod wire;
 mod worker;
 
-use pipeline_tests::rabbitmq;
+use pipeline_tests::{rabbitmq, wait};
 use runtime::{
     Broker, MemoryBroker,
     broker::{Consumer, Delivery},
 };
-use std::{sync::Arc, time::Duration};
+use std::sync::Arc;
 
 /// Runs one test body on the in-process broker and on RabbitMQ.
 macro_rules! on_both_brokers {
@@ -36,14 +36,8 @@ pub(crate) fn in_process() -> Arc<dyn Broker> {
     Arc::new(MemoryBroker::new())
 }
 
-/// Timeout of every wait, long enough for a loaded machine.
-const SOON: Duration = Duration::from_secs(30);
-
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    tokio::time::timeout(SOON, consumer.next())
-        .await
-        .expect("a delivery should come")
-        .expect("the consumer should live")
+    wait::soon("a delivery", consumer.next()).await.expect("the consumer should live")
 }
 
 #[test]

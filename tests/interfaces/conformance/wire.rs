@@ -2,7 +2,7 @@
 //! no broker at the address.
 
 use super::{
-    SOON, next,
+    next,
     worker::{input, options, output, start_apart},
 };
 use common::{
@@ -17,7 +17,7 @@ use lapin::{
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
 };
-use pipeline_tests::{containers::Container, proxy::Proxy, rabbitmq};
+use pipeline_tests::{containers::Container, proxy::Proxy, rabbitmq, wait};
 use runtime::{
     AmqpBroker, Broker,
     broker::{ConnectionState, PublishError},
@@ -69,12 +69,11 @@ async fn a_cut_connection_loses_no_message() {
     for cut in 0..3 {
         // After 50 more messages the cut interrupts handlers that wait, publish or acknowledge.
         gate.add_permits(50);
-        let begun = tokio::time::timeout(SOON, entered.acquire_many(50 + 1)).await;
-        begun.expect("the worker should go on").unwrap().forget();
+        wait::soon("50 more handlers", entered.acquire_many(50 + 1)).await.unwrap().forget();
         wire.refuse(cut == 1);
         wire.cut();
         if cut == 1 {
-            tokio::time::timeout(SOON, wire.refused(2)).await.expect("the worker should try to connect again");
+            wait::soon("the worker to connect again", wire.refused(2)).await;
             wire.refuse(false);
         }
     }
@@ -100,7 +99,7 @@ async fn a_worker_gives_up_on_a_closed_port_and_names_the_address() {
     let hasty = RunOptions { give_up_after: Duration::from_secs(1), ..options() };
     let aside: Arc<dyn Broker> = super::in_process();
     let running = start_apart(&aside, Arc::new(nobody), hasty, |_| async { Ok(Outputs::none()) }).await;
-    let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should give up").unwrap();
+    let ended = wait::soon("the end of the worker", running.task).await.unwrap();
     let error = ended.expect_err("no broker is no success");
     assert!(matches!(error, RunError::GaveUp { worker: queue::MERGER, .. }), "{error}");
     let error_text = error.to_string();
@@ -179,7 +178,7 @@ async fn an_alarm_is_reported_and_waited_out() {
     let overdue = tokio::time::timeout(Duration::from_millis(CONFIRM_MS * 2), &mut publish).await;
     assert!(overdue.is_err(), "neither success nor failure during an alarm: {overdue:?}");
     own.ctl(&["set_vm_memory_high_watermark", "0.6"]);
-    tokio::time::timeout(SOON, publish).await.expect("the alarm is over").unwrap();
+    wait::soon("the end of the alarm", publish).await.unwrap();
     assert_eq!(*state.borrow_and_update(), ConnectionState::Open);
     connection.close().await;
 }

@@ -1,6 +1,6 @@
 //! Tests of the worker loop on both brokers: what happens to a message whatever its handler does.
 
-use super::{SOON, next, on_both_brokers};
+use super::{next, on_both_brokers};
 use async_compression::tokio::bufread::{BrotliEncoder, GzipEncoder, ZstdEncoder};
 use bytes::Bytes;
 use common::{
@@ -12,6 +12,7 @@ use common::{
     topology::{self, queue},
 };
 use futures::{FutureExt, future::BoxFuture, stream};
+use pipeline_tests::wait::{self, SOON};
 use runtime::{
     Broker, Shutdown, Worker,
     broker::Connection,
@@ -113,7 +114,7 @@ impl Running {
     /// Stops the worker and checks that nothing is left behind.
     pub(super) async fn finish(self) {
         self.shutdown.cancel();
-        tokio::time::timeout(SOON, self.task).await.expect("the worker should stop").unwrap().unwrap();
+        wait::soon("the end of the worker", self.task).await.unwrap().unwrap();
         let mut queues = vec![queue::MERGER.to_owned(), topology::dead_queue(queue::MERGER)];
         queues.extend((0..topology::RETRY_DELAYS_MS.len()).map(|retry| topology::retry_queue(queue::MERGER, retry)));
         for name in queues {
@@ -381,7 +382,7 @@ async fn a_compressed_message_is_read_and_another_compression_is_named(broker: A
         ("plain-although-declared", Some("gzip"), None),
     ] {
         running.publish(sent(batch_id, content_encoding, body)).await;
-        assert_eq!(tokio::time::timeout(SOON, handled.recv()).await.unwrap().as_deref(), Some(batch_id));
+        assert_eq!(wait::soon(batch_id, handled.recv()).await.as_deref(), Some(batch_id));
     }
     let twice = gzip(&gzip(&plain("twice")).await).await;
     for (content_encoding, body, output_text) in [
@@ -436,7 +437,7 @@ async fn the_concurrency_limits_running_handlers(broker: Arc<dyn Broker>) {
         running.publish(Outgoing::message(&input(&id.to_string())).unwrap()).await;
     }
     for _ in 0..6 {
-        tokio::time::timeout(SOON, entered.acquire()).await.expect("a handler should start").unwrap().forget();
+        wait::soon("the start of a handler", entered.acquire()).await.unwrap().forget();
         gate.add_permits(1);
     }
     running.finish().await;
@@ -459,7 +460,7 @@ async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     .await;
     let mut events = running.connection.consume(queue::TRAINER, 1).await.unwrap();
     running.publish(Outgoing::message(&input("running")).unwrap()).await;
-    tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
+    wait::soon("the start of the handler", entered.acquire()).await.unwrap().forget();
     running.shutdown.cancel();
     let late = Outgoing::message(&input("late")).unwrap();
     running.publish(late.clone()).await;
@@ -469,7 +470,7 @@ async fn a_shutdown_lets_running_handlers_finish(broker: Arc<dyn Broker>) {
     let event = next(&mut events).await;
     assert_eq!(event.properties.message_id, Some(output("running").message_id()));
     event.settle.ack().await.unwrap();
-    tokio::time::timeout(SOON, running.task).await.expect("the worker should stop").unwrap().unwrap();
+    wait::soon("the end of the worker", running.task).await.unwrap().unwrap();
     assert_eq!(entered.available_permits(), 0, "what came after the shutdown is not begun");
     let mut left = running.connection.consume(queue::MERGER, 2).await.unwrap();
     let delivery = next(&mut left).await;
@@ -489,9 +490,9 @@ async fn a_straggler_is_named_and_delivered_again(broker: Arc<dyn Broker>) {
     })
     .await;
     running.publish(Outgoing::message(&input("slow")).unwrap()).await;
-    tokio::time::timeout(SOON, entered.acquire()).await.expect("the handler should start").unwrap().forget();
+    wait::soon("the start of the handler", entered.acquire()).await.unwrap().forget();
     running.shutdown.cancel();
-    let ended = tokio::time::timeout(SOON, running.task).await.expect("the worker should stop").unwrap();
+    let ended = wait::soon("the end of the worker", running.task).await.unwrap();
     let error = ended.expect_err("unfinished work is no success").to_string();
     assert!(error.contains(&input("slow").message_id()), "{error}");
     let mut again = running.connection.consume(queue::MERGER, 1).await.unwrap();
@@ -525,8 +526,7 @@ async fn subscriptions_reach_every_replica_of_a_worker() {
             tokio::spawn(run(Arc::new(Replica(Arc::clone(&heard))), Arc::clone(&broker), options(), shutdown.clone()))
         })
         .collect();
-    let wait = |permits| tokio::time::timeout(SOON, heard.acquire_many(permits));
-    wait(2).await.expect("both connect").unwrap().forget();
+    wait::soon("both replicas to connect", heard.acquire_many(2)).await.unwrap().forget();
     let event = ModelPromoted {
         model: "m".into(),
         model_id: "1".into(),
@@ -535,7 +535,7 @@ async fn subscriptions_reach_every_replica_of_a_worker() {
         why: None,
     };
     connection.publisher().await.unwrap().publish(Outgoing::message(&event).unwrap()).await.unwrap();
-    wait(2).await.expect("both hear of it").unwrap().forget();
+    wait::soon("the event at both replicas", heard.acquire_many(2)).await.unwrap().forget();
     shutdown.cancel();
     for replica in replicas {
         replica.await.unwrap().unwrap();

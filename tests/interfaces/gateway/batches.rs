@@ -3,14 +3,13 @@
 use async_compression::tokio::bufread::{GzipEncoder, ZstdEncoder};
 use pipeline_tests::{
     gateway::{OPEN, Serving, launch},
-    processes::{Fleet, Input, SOON, dataset_sha256, json_output, succeed, wildrydes},
+    processes::{Fleet, Input, dataset_sha256, json_output, succeed, wildrydes},
     proxy::{Direction, Proxy},
-    rabbitmq,
+    rabbitmq, wait,
 };
 use reqwest::Method;
 use serde_json::json;
 use sha2::{Digest, Sha256};
-use std::time::Instant;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 async fn read(mut from: impl tokio::io::AsyncRead + Unpin) -> Vec<u8> {
@@ -155,12 +154,9 @@ async fn a_body_that_is_not_a_batch_is_refused_and_leaves_nothing() {
     socket.write_all(&vec![b' '; 300_000]).await.unwrap();
     drop(socket);
     // The upload is being stored; then its partial file is removed.
-    let deadline = Instant::now() + SOON;
     let incoming = serving.store().join("raw/incoming");
-    while std::fs::read_dir(&incoming).is_ok_and(|files| files.count() > 0) {
-        assert!(Instant::now() < deadline, "what broke off is still there");
-        tokio::time::sleep(std::time::Duration::from_millis(20)).await;
-    }
+    let is_gone = async || std::fs::read_dir(&incoming).map_or(true, |mut files| files.next().is_none());
+    wait::until("the end of the partial file", is_gone).await;
     assert_eq!(serving.api.get("/v1/batches").await.good()["batches"], json!([]));
     serving.finish().await;
 }
@@ -238,22 +234,20 @@ async fn an_unconfirmed_batch_reserves_no_id() {
     fleet.wait_for_sessions(&["splitter"], 1);
     let hand_in =
         async |body: &'static str| api.post_bytes("/v1/batches?batch_id=mine", "application/json", body).await;
-    let deadline = Instant::now() + SOON;
-    while api.post_bytes("/v1/batches?batch_id=first", "application/json", "[{}]").await.status != 202 {
-        assert!(Instant::now() < deadline, "the gateway should have connected\n{}", fleet.tail());
-    }
+    let first =
+        async || api.post_bytes("/v1/batches?batch_id=first", "application/json", "[{}]").await.with_status(202);
+    fleet.until("the gateway to connect", first).await;
     fleet.pause("splitter", 0);
     proxy.silence(Direction::Up);
     hand_in("[{}]").await.problem(504, "no-answer");
     api.get("/v1/batches/mine").await.problem(404, "not-found");
     proxy.reset();
-    loop {
+    wait::until("the gateway to connect again", async || {
         let answer = hand_in("[{},{}]").await;
-        if answer.status == 202 {
-            break;
-        }
-        assert!(answer.status == 503 && Instant::now() < deadline, "{}", answer.text());
-    }
+        assert!(matches!(answer.status.as_u16(), 202 | 503), "{}", answer.text());
+        answer.with_status(202)
+    })
+    .await;
     assert_eq!(api.get("/v1/batches/mine").await.good()["state"], "queued");
     hand_in("[{}]").await.problem(409, "conflict");
     fleet.go_on("splitter", 0);

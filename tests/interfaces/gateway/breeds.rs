@@ -5,17 +5,15 @@ use common::model::{AliasName, Model};
 use pipeline_tests::{
     gateway::{OPEN, launch},
     models::{model, name, write},
-    processes::{Fleet, SOON, json_output},
+    processes::{Fleet, json_output},
+    wait,
 };
 use records::{
     StoreSettings, layout,
     store::{self, Store},
 };
 use serde_json::{Value, json};
-use std::{
-    path::Path,
-    time::{Duration, Instant},
-};
+use std::path::Path;
 
 fn ride(distance: f64, breed: Option<&str>) -> Value {
     let mut ride = json!({ "distance": distance, "healthpoints": 300, "magicpoints": 300, "tmin": 50, "tmax": 60,
@@ -92,15 +90,11 @@ async fn scores_are_by_breed_models_and_counted_in_serving_statistics() {
 
     // Scores without the fleet are not counted; scores by the fleet are counted some milliseconds later.
     let drift_of = async |family: &str, enough: fn(&Value) -> bool| {
-        let deadline = Instant::now() + SOON;
-        loop {
+        wait::until(format!("the statistics of {family}"), async || {
             let drift = json_output(fleet.wildrydes().args(["model", "drift", "--model", family]));
-            if enough(&drift) {
-                return drift;
-            }
-            assert!(Instant::now() < deadline, "{drift}");
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+            if enough(&drift) { Ok(drift) } else { Err(drift) }
+        })
+        .await
     };
     // Seven over HTTP and two from the command line, by any scorer.
     let drift = drift_of(layout::GLOBAL_MODEL, |drift| {

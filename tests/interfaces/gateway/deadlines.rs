@@ -11,7 +11,8 @@ use pipeline_tests::{
     containers::Container,
     gateway::{Api, OPEN, launch, ride},
     print_uncaptured,
-    processes::{Fleet, Input, SOON, succeed},
+    processes::{Fleet, Input, succeed},
+    wait,
 };
 use runtime::{AmqpBroker, Broker};
 use serde_json::{Value, json};
@@ -41,17 +42,13 @@ async fn a_missing_answer_is_reported_in_time_and_late_answers_are_counted() {
     let mut fleet = Fleet::start_some(&[], 1, &input.weather, &environment());
     let api = launch(&mut fleet, 0);
     api.until_ready_is(503).await;
-    let deadline = Instant::now() + SOON;
-    loop {
+    // The gateway may still be connecting.
+    let answer = wait::until("an answer over the broker", async || {
         let answer = api.post("/v1/score", &ride()).await;
-        // The scorer may still be connecting.
-        if answer.json()["type"] != "urn:wildrydes:problem:broker-away" {
-            let problem_json = answer.problem(503, "no-scorer");
-            assert!(problem_json["detail"].as_str().unwrap().contains("no scorer is running"), "{problem_json}");
-            break;
-        }
-        assert!(Instant::now() < deadline, "{}", answer.text());
-    }
+        if answer.json()["type"] == "urn:wildrydes:problem:broker-away" { Err(answer.text()) } else { Ok(answer) }
+    });
+    let problem_json = answer.await.problem(503, "no-scorer");
+    assert!(problem_json["detail"].as_str().unwrap().contains("no scorer is running"), "{problem_json}");
     api.get("/readyz").await.problem(503, "no-scorer");
     api.get("/v2/health/ready").await.problem(503, "no-scorer");
     let place = json!({ "distance": 1, "healthpoints": 1, "magicpoints": 1, "latitude": 40.6, "longitude": -74.1,
@@ -65,7 +62,7 @@ async fn a_missing_answer_is_reported_in_time_and_late_answers_are_counted() {
         let api = api.clone();
         async move { api.post("/v1/score", &ride()).await }
     });
-    let delivery = tokio::time::timeout(SOON, consumer.next()).await.expect("a request").unwrap();
+    let delivery = wait::soon("a request", consumer.next()).await.unwrap();
     let problem_json = tokio::time::timeout(IN_TIME, asked).await.expect("in time").unwrap().problem(504, "no-answer");
     assert!(problem_json["detail"].as_str().unwrap().contains("waited for a scorer"), "{problem_json}");
     assert_eq!(api.metric("late_answers", "").await, 0.0);
@@ -74,11 +71,7 @@ async fn a_missing_answer_is_reported_in_time_and_late_answers_are_counted() {
     let reply = Outgoing::reply(&ScoreResponse::failed(request.request_id, error), &delivery.properties);
     connection.publisher().await.unwrap().publish(reply.unwrap()).await.unwrap();
     delivery.settle.ack().await.unwrap();
-    let deadline = Instant::now() + SOON;
-    while api.metric("late_answers", "").await < 1.0 {
-        assert!(Instant::now() < deadline, "the late answer should be counted");
-        tokio::time::sleep(Duration::from_millis(50)).await;
-    }
+    wait::until("the late answer to be counted", async || api.metric("late_answers", "").await >= 1.0).await;
     connection.close().await;
     fleet.finish().await;
 }
@@ -103,8 +96,7 @@ fn load(api: &Api, expected: Vec<(Value, f64)>, stop: Arc<AtomicBool>) -> JoinSe
                     break;
                 }
                 let began = Instant::now();
-                let answer =
-                    tokio::time::timeout(SOON, api.post("/v1/score?explain=false", ride)).await.expect("it hangs");
+                let answer = wait::soon("an answer", api.post("/v1/score?explain=false", ride)).await;
                 let took = began.elapsed();
                 assert!(took < IN_TIME, "{took:?}: {}", answer.text());
                 seen.longest = seen.longest.max(took);
@@ -112,7 +104,7 @@ fn load(api: &Api, expected: Vec<(Value, f64)>, stop: Arc<AtomicBool>) -> JoinSe
                 match answer.status.as_u16() {
                     200 => same(probability(&answer.json()), *probable, "an answer under load"),
                     503 | 504 => {
-                        // A client that is refused should not retry at once.
+                        // The pause of a client that is refused, part of the load.
                         tokio::time::sleep(Duration::from_millis(20)).await;
                     }
                     _ => panic!("{} {}", answer.status, answer.text()),
@@ -173,6 +165,7 @@ async fn a_broker_that_is_silent_gone_or_blocked_makes_no_request_hang_and_no_sc
                 let answer = tokio::time::timeout(IN_TIME, api.get(path)).await.expect("in time");
                 assert_eq!(answer.status, 200, "{what}: {path}: {}", answer.text());
             }
+            // The interval of the requests during the planned outage.
             tokio::time::sleep(Duration::from_millis(100)).await;
         }
         assert!(during.iter().any(|kind| kinds.contains(*kind)), "{what}: {kinds:?}");
@@ -210,17 +203,14 @@ async fn a_gateway_that_shuts_down_answers_accepted_requests() {
         let api = api.clone();
         async move { api.score(&ride()).await }
     });
-    let deadline = Instant::now() + SOON;
-    while api.metric("http_requests_in_flight", "").await < 2.0 {
-        assert!(Instant::now() < deadline, "the request should be under way");
-    }
+    wait::until("the request in flight", async || api.metric("http_requests_in_flight", "").await >= 2.0).await;
     fleet.ask_to_end("gateway", 0);
     api.until_ready_is(503).await;
     api.get("/readyz").await.problem(503, "shutting-down");
     api.post("/v1/score", &ride()).await.problem(503, "shutting-down");
     assert_eq!(api.get("/healthz").await.status, 200);
     fleet.go_on("scorer", 0);
-    let answer = tokio::time::timeout(SOON, asked).await.expect("an answer").unwrap();
+    let answer = wait::soon("an answer", asked).await.unwrap();
     same(probability(&answer), expected, "the answer to whom it had taken on");
     fleet.wait_for_end("gateway", 0).await;
     assert!(api.client.get(&api.url).send().await.is_err(), "the port is given back");

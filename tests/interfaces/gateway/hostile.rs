@@ -4,7 +4,8 @@ use super::{probability, same};
 use pipeline_tests::{
     gateway::{Answer, Api, Serving, ride, within_memory},
     print_uncaptured,
-    processes::{Input, SOON},
+    processes::Input,
+    wait,
 };
 use proptest::{
     prelude::*,
@@ -13,7 +14,7 @@ use proptest::{
 };
 use reqwest::{Method, header};
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpStream,
@@ -30,7 +31,7 @@ pub(super) async fn connect(api: &Api) -> TcpStream {
 pub(super) async fn to_the_end(mut socket: TcpStream) -> String {
     let mut answer = Vec::new();
     // A reset closes it as well.
-    let _ = tokio::time::timeout(SOON, socket.read_to_end(&mut answer)).await.expect("it ends");
+    let _ = wait::soon("the end of the answer", socket.read_to_end(&mut answer)).await;
     String::from_utf8_lossy(&answer).into_owned()
 }
 
@@ -59,12 +60,13 @@ async fn slow_and_idle_clients_block_no_other_client() {
         );
         socket.write_all(head.as_bytes()).await.unwrap();
         let mut answer = Vec::new();
-        let deadline = Instant::now() + SOON;
         // One byte at intervals, until there is an answer.
-        while tokio::time::timeout(pause, socket.read_buf(&mut answer)).await.is_err() {
-            assert!(Instant::now() < deadline, "{path} should be ended");
-            let _ = socket.write_all(b" ").await;
-        }
+        let ended = async {
+            while tokio::time::timeout(pause, socket.read_buf(&mut answer)).await.is_err() {
+                let _ = socket.write_all(b" ").await;
+            }
+        };
+        wait::soon(format!("the end of a slow {path}"), ended).await;
         answer.extend(to_the_end(socket).await.bytes());
         String::from_utf8_lossy(&answer).into_owned()
     };
@@ -239,8 +241,8 @@ async fn no_body_makes_the_gateway_fail() {
             let binary = path.contains("infer") && body.len() % 5 == 0;
             let request =
                 if binary { request.header("inference-header-content-length", body.len() / 2) } else { request };
-            let answer = tokio::time::timeout(SOON, api.send(request)).await;
-            (path, body, answer.unwrap_or_else(|_| panic!("{path} hangs: {:?}", String::from_utf8_lossy(body))))
+            let what = format!("the answer of {path} to {:?}", String::from_utf8_lossy(body));
+            (path, body, wait::soon(what, api.send(request)).await)
         });
         for (path, body, answer) in futures::future::join_all(asked).await {
             let status = answer.status.as_u16();

@@ -2,9 +2,10 @@
 
 use pipeline_tests::{
     gateway::{Api, Serving, ride},
-    processes::{Input, SOON, json_output, output, wildrydes, worker},
+    processes::{Input, json_output, output, wildrydes, worker},
     secrets::forms,
     tls::Certificates,
+    wait,
 };
 use reqwest::{Method, header};
 use serde_json::json;
@@ -186,7 +187,7 @@ async fn a_rebound_host_name_is_refused_wherever_the_gateway_listens() {
         let mut socket = TcpStream::connect(format!("127.0.0.1:{port}")).await.unwrap();
         socket.write_all(heads.as_bytes()).await.unwrap();
         let mut answer = String::new();
-        tokio::time::timeout(SOON, socket.read_to_string(&mut answer)).await.expect("an answer").unwrap();
+        wait::soon("an answer", socket.read_to_string(&mut answer)).await.unwrap();
         assert!(answer.split(' ').nth(1) == Some(&status.to_string()), "{heads}{answer}");
     }
     for version in ["--http1.1", "--http2-prior-knowledge"] {

@@ -7,10 +7,11 @@ use super::{
 };
 use pipeline_tests::{
     gateway::{Answer, Api, Serving, ride},
-    processes::{Input, SOON},
+    processes::Input,
+    wait,
 };
 use reqwest::{Method, Response};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
     net::TcpSocket,
@@ -30,15 +31,11 @@ async fn limit(api: &Api, limit: &str) -> f64 {
 
 /// Waits until a counter or gauge has a value that `fits` accepts.
 async fn until(api: &Api, name: &str, limit: &str, fits: impl Fn(f64) -> bool) {
-    let deadline = Instant::now() + SOON;
-    loop {
+    wait::until(format!("{name} of {limit}"), async || {
         let value = api.metric(name, &of(limit)).await;
-        if fits(value) {
-            return;
-        }
-        assert!(Instant::now() < deadline, "{name} of {limit} is {value}");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+        (fits(value), value)
+    })
+    .await;
 }
 
 /// A stream of events.
@@ -154,11 +151,12 @@ async fn trickle(api: &Api, peer: [u8; 4], first: usize) -> String {
     socket.write_all(head.as_bytes()).await.unwrap();
     socket.write_all(&vec![b' '; first]).await.unwrap();
     let mut answer = Vec::new();
-    let deadline = Instant::now() + SOON;
-    while tokio::time::timeout(Duration::from_millis(200), socket.read_buf(&mut answer)).await.is_err() {
-        assert!(Instant::now() < deadline, "a trickle should be ended");
-        let _ = socket.write_all(b" ").await;
-    }
+    let ended = async {
+        while tokio::time::timeout(Duration::from_millis(200), socket.read_buf(&mut answer)).await.is_err() {
+            let _ = socket.write_all(b" ").await;
+        }
+    };
+    wait::soon("the end of a trickle", ended).await;
     answer.extend(to_the_end(socket).await.bytes());
     String::from_utf8_lossy(&answer).into_owned()
 }

@@ -1,7 +1,6 @@
 //! Tests of model reports over HTTP.
 
-use pipeline_tests::{gateway::Serving, processes::Input};
-use std::time::{Duration, Instant};
+use pipeline_tests::{gateway::Serving, processes::Input, wait};
 
 /// The report of the champion is the page in the store, with a policy that lets it load and run nothing. An unknown model has
 /// none.
@@ -13,11 +12,7 @@ async fn a_report_is_served_without_permission_to_load_or_run_anything() {
     let id = family["champion"]["model_id"].as_str().expect("a champion");
     // The page includes the verdict once there is one.
     let version = serving.store().join("models/service-request").join(id);
-    let deadline = Instant::now() + Duration::from_secs(30);
-    while !version.join("verdict.json").exists() {
-        assert!(Instant::now() < deadline, "no verdict on the champion");
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    }
+    wait::until("the verdict on the champion", async || version.join("verdict.json").exists()).await;
     let answer = serving.api.get(&format!("/v1/models/service-request/versions/{id}/report")).await;
     assert_eq!((answer.status.as_u16(), answer.header("content-type")), (200, "text/html; charset=utf-8"));
     let policy = answer.header("content-security-policy");

@@ -7,7 +7,8 @@ use common::{
 };
 use pipeline_tests::{
     gateway::{OPEN, Serving, launch, ride},
-    processes::{Fleet, Input, SOON, json_output, succeed},
+    processes::{Fleet, Input, json_output, succeed},
+    wait::SOON,
 };
 use runtime::{AmqpBroker, client::Client};
 use serde_json::{Value, json};

@@ -5,13 +5,11 @@ use common::model::Model;
 use futures::future::join_all;
 use pipeline_tests::{
     gateway::{Api, Serving, ride},
-    processes::{Input, SOON, succeed, wildrydes},
+    processes::{Input, succeed, wildrydes},
+    wait,
 };
 use serde_json::{Value, json};
-use std::{
-    collections::BTreeMap,
-    time::{Duration, Instant},
-};
+use std::collections::BTreeMap;
 
 fn rides(count: usize) -> Vec<Value> {
     let ride = |n: usize| {
@@ -92,11 +90,8 @@ async fn a_promotion_under_load_gives_answers_of_one_model_each() {
     let taken = api.post_bytes("/v1/batches", "application/json", std::fs::read(&more).unwrap()).await.good();
     let mut seen: BTreeMap<String, Vec<(usize, Vec<f64>)>> = BTreeMap::new();
     let rides = rides(64);
-    let deadline = Instant::now() + SOON;
     let mut after = 0;
-    // Until the new model has answered for some time.
-    while after < 20 {
-        assert!(Instant::now() < deadline, "another model should be promoted: {taken}");
+    wait::until(format!("20 answers of another model: {taken}"), async || {
         let ask = async |pair: Value| api.post("/v1/score?explain=false", &pair).await;
         let pairs = rides.chunks(2).map(|pair| ask(json!(pair)));
         for (n, answer) in join_all(pairs).await.into_iter().enumerate() {
@@ -105,8 +100,9 @@ async fn a_promotion_under_load_gives_answers_of_one_model_each() {
             seen.entry(answer["model_id"].as_str().unwrap().to_owned()).or_default().push((2 * n, numbers));
             after += usize::from(n == 0 && answer["model_id"] != first);
         }
-        tokio::time::sleep(Duration::from_millis(1)).await;
-    }
+        (after >= 20, after)
+    })
+    .await;
     assert!(seen.len() >= 2, "{:?}", seen.keys());
     for (id, answers) in seen {
         let model = api.get(&format!("/v1/models/service-request/versions/{id}")).await.good();

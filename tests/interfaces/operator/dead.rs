@@ -13,9 +13,12 @@ use lapin::{
     options::{BasicGetOptions, BasicPublishOptions},
     types::{AMQPValue, DecimalValue, FieldTable},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, json_output, output, succeed};
+use pipeline_tests::{
+    processes::{Fleet, Input, json_output, output, succeed},
+    wait,
+};
 use serde_json::Value;
-use std::{process::Stdio, time::Instant};
+use std::{path::Path, process::Stdio};
 
 /// A batch whose object is missing is found, read and exported, and once the object exists replayed: its dataset equals that of
 /// an undisturbed run. A second replay finds nothing.
@@ -50,10 +53,8 @@ async fn a_dead_letter_is_found_read_and_replayed_after_the_repair() {
         (&["--batch", "another"][..], 0),
     ] {
         // A dead letter that a command read returns to the queue a moment after the command ended.
-        let deadline = Instant::now() + SOON;
-        while listed(&fleet, arguments).len() != letters {
-            assert!(Instant::now() < deadline, "{arguments:?}");
-        }
+        let is_listed = |_: &Path| listed(&fleet, arguments).len() == letters;
+        fleet.wait_for(&format!("{letters} letters with {arguments:?}"), is_listed);
     }
     let table = succeed(fleet.wildrydes().args(["dead", "list"]));
     assert!(table.contains(id) && table.contains("there is no object raw/late.json"), "{table}");
@@ -106,24 +107,17 @@ async fn a_killed_replay_continues_and_duplicates_nothing() {
     }
     let dead = dead_queue(queue::SPLITTER);
     let depth = async |name: &str| connection.depth(name).await.unwrap().messages;
-    let deadline = Instant::now() + SOON;
     let mut child = replay
         .args(["dead", "replay", "--all", "--rate", "4"])
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    while depth(queue::SPLITTER).await < 5 {
-        assert!(Instant::now() < deadline, "nothing is replayed");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    wait::until("five replayed letters", async || depth(queue::SPLITTER).await >= 5).await;
     child.kill().unwrap();
     child.wait().unwrap();
     // The messages that the killed command held return to their queue.
-    while depth(&dead).await + depth(queue::SPLITTER).await < LETTERS {
-        assert!(Instant::now() < deadline, "a letter is lost");
-        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
-    }
+    wait::until("every letter", async || depth(&dead).await + depth(queue::SPLITTER).await >= LETTERS).await;
     assert!(depth(&dead).await > 0, "it was killed in the middle");
     succeed(fleet.wildrydes().args(["dead", "replay", "--all", "--rate", "1000"]));
     assert_eq!(depth(&dead).await, 0);
@@ -181,7 +175,7 @@ async fn a_dropped_letter_leaves_a_copy() {
     succeed(fleet.wildrydes().args(["dead", "restore", id]));
     let connection = connected(&fleet).await;
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
-    let restored = tokio::time::timeout(SOON, consumer.next()).await.expect("it is back").unwrap();
+    let restored = wait::soon("the letter in its queue", consumer.next()).await.unwrap();
     assert_eq!((&restored.body[..], restored.exchange.as_str()), (&b"\x1f\x8b\x00"[..], "ingest"));
     let Properties { message_id, headers, .. } = &restored.properties;
     assert_eq!(message_id.as_deref(), Some("binary"));
@@ -222,7 +216,7 @@ async fn a_dead_letter_by_the_broker_is_read_and_replayed() {
     assert!(letter["dead_at"].is_string(), "{letter}");
     succeed(fleet.wildrydes().args(["dead", "replay", letter["id"].as_str().unwrap()]));
     let mut consumer = connection.consume(queue::SPLITTER, 1).await.unwrap();
-    let replayed = tokio::time::timeout(SOON, consumer.next()).await.expect("it is back").unwrap();
+    let replayed = wait::soon("the letter in its queue", consumer.next()).await.unwrap();
     let left: Vec<&String> = replayed
         .properties
         .headers

@@ -8,12 +8,12 @@ mod replay;
 
 use common::{envelope::Properties, exchange::DEAD, message::Message, outcome::Outgoing, topology::queue};
 use pipeline_tests::{
-    processes::{Fleet, SOON, json_output, output},
+    processes::{Fleet, json_output, output},
     rabbitmq::rabbitmq,
 };
 use runtime::{AmqpBroker, Broker, Connection};
 use serde_json::Value;
-use std::{process::Command, time::Instant};
+use std::process::Command;
 
 /// The test's own connection to the fleet's broker.
 async fn connected(fleet: &Fleet) -> Box<dyn Connection> {
@@ -57,14 +57,10 @@ fn listed(fleet: &Fleet, arguments: &[&str]) -> Vec<Value> {
 
 /// The same, once there are `count` of them.
 fn listed_soon(fleet: &Fleet, count: usize) -> Vec<Value> {
-    let deadline = Instant::now() + SOON;
-    loop {
+    fleet.wait_for(&format!("{count} letters"), |_| {
         let letters = listed(fleet, &[]);
-        if letters.len() == count {
-            return letters;
-        }
-        assert!(Instant::now() < deadline, "{count} letters were expected: {letters:?}\n{}", fleet.tail());
-    }
+        (letters.len() == count, letters)
+    })
 }
 
 /// Runs a command that must end with this code. Returns everything that it printed.

@@ -11,7 +11,7 @@ use object_store::{
     memory::InMemory,
     throttle::{ThrottleConfig, ThrottledStore},
 };
-use pipeline_tests::datasets;
+use pipeline_tests::{datasets, wait};
 use records::{Store, layout, store};
 use runtime::{
     AmqpBroker, Broker, Shutdown, Worker,
@@ -70,7 +70,7 @@ async fn train(broker: &AmqpBroker, hold_ms_max: u64) -> (u64, u32, u32) {
     let client = Client::connect(broker, "test").await.unwrap();
     let mut events = client.listen("events", "model-promoted.#").await.unwrap();
     client.publish(&ready).await.unwrap();
-    let text = tokio::time::timeout(Duration::from_secs(120), events.next()).await.expect("a model in time").unwrap();
+    let text = wait::soon("a model", events.next()).await.unwrap();
     text.settle.ack().await.unwrap();
     let champion: Alias = store::read_json(&store, &layout::champion(layout::GLOBAL_MODEL)).await.unwrap().unwrap();
     assert_eq!(champion.generation, 1, "trained and promoted once");

@@ -6,14 +6,17 @@ use common::{
     outcome::Outgoing,
     topology::queue,
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, json_output};
+use pipeline_tests::{
+    processes::{Fleet, Input, json_output},
+    wait,
+};
 use runtime::{
     AmqpBroker, Broker,
     broker::{Consumer, Delivery},
 };
 
 async fn next(consumer: &mut Box<dyn Consumer>) -> Delivery {
-    tokio::time::timeout(SOON, consumer.next()).await.expect("a message should come").expect("the broker lives")
+    wait::soon("a message", consumer.next()).await.expect("the broker lives")
 }
 
 /// Every chunk of a batch reaches the weather-fetcher twice and in reverse: the manifest, with the digests of the dataset's

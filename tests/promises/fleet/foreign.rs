@@ -1,11 +1,11 @@
 //! Tests with clients in other languages that use only the published schemas.
 
 use pipeline_tests::{
-    processes::{Fleet, Input, SOON, output, succeed},
+    processes::{Fleet, Input, output, succeed},
     rabbitmq::rabbitmq,
 };
 use serde_json::Value;
-use std::{path::Path, process::Command, time::Instant};
+use std::{path::Path, process::Command};
 
 /// Publishes a batch, follows it, and requests a score, in plain Python with pika.
 #[tokio::test]
@@ -48,15 +48,11 @@ async fn a_python_script_publishes_a_batch_and_gets_a_score() {
         "60",
     ];
     // The answer names its model; the scorer may follow the promotion a moment after the alias is written.
-    let deadline = Instant::now() + SOON;
-    let scored = loop {
+    let scored = fleet.wait_for(&format!("an answer of {champion}"), |_| {
         let ended = output(&mut client(&ride));
         let scored: Value = serde_json::from_slice(&ended.stdout).unwrap_or_default();
-        if scored["model_id"] == champion["model_id"] {
-            break scored;
-        }
-        assert!(Instant::now() < deadline, "no answer of {champion}: {ended:?}");
-    };
+        if scored["model_id"] == champion["model_id"] { Ok(scored) } else { Err(format!("{ended:?}")) }
+    });
     let probability = scored["scores"][0]["probability"].as_f64().expect("a probability");
     assert!((0.0..=1.0).contains(&probability), "{scored}");
     fleet.finish().await;

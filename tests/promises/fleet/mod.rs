@@ -8,9 +8,12 @@ mod real;
 mod rollback;
 mod weather;
 
-use pipeline_tests::processes::{Fleet, Input, SOON, dataset_sha256, json_output, succeed, wildrydes};
+use pipeline_tests::{
+    processes::{Fleet, Input, dataset_sha256, json_output, succeed, wildrydes},
+    wait,
+};
 use serde_json::Value;
-use std::{collections::BTreeSet, process::Command, time::Instant};
+use std::{collections::BTreeSet, process::Command};
 
 /// The coefficients that the generated rides were labelled with, and four standard errors of an estimate from 20,000 rides.
 const TRUTH: [(&str, f64, f64); 6] = [
@@ -180,17 +183,16 @@ async fn a_fleet_answers_score_requests_and_names_the_model() {
 
 /// Requests scores until that model answers; until then the previous model may answer, if there was one.
 fn answer_of(ask: &mut Command, model_id: &Value, before: Option<&Value>) -> Value {
-    let deadline = Instant::now() + SOON;
-    loop {
+    wait::until_blocking(format!("an answer of {model_id}"), || {
         let ended = ask.output().expect("the command starts");
         let answer: Option<Value> = serde_json::from_slice(&ended.stdout).ok().filter(|_| ended.status.success());
         match answer {
-            Some(answer) if answer["model_id"] == *model_id => return answer,
+            Some(answer) if answer["model_id"] == *model_id => return Ok(answer),
             Some(answer) => assert_eq!(Some(&answer["model_id"]), before),
             None => assert_eq!(before, None, "an answer was dropped: {ended:?}"),
         }
-        assert!(Instant::now() < deadline, "no answer of {model_id}: {ended:?}");
-    }
+        Err(format!("{ended:?}"))
+    })
 }
 
 /// Removes the one dead letter that a test expects.
@@ -199,7 +201,7 @@ async fn drain_dead_letter(fleet: &Fleet, queue: &str, reason: &str) {
     let broker = runtime::AmqpBroker::new(fleet.broker.clone());
     let connection = broker.connect("test").await.unwrap();
     let mut dead = connection.consume(&common::topology::dead_queue(queue), 1).await.unwrap();
-    let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
+    let delivery = wait::soon("a dead letter", dead.next()).await.unwrap();
     assert_eq!(delivery.properties.text("x-reason"), Some(reason));
     delivery.settle.ack().await.unwrap();
     connection.close().await;

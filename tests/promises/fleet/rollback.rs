@@ -9,7 +9,7 @@ use object_store::memory::InMemory;
 use pipeline_tests::{
     models::{model, name, write},
     print_uncaptured,
-    processes::SOON,
+    wait::SOON,
 };
 use records::{Store, layout};
 use runtime::{

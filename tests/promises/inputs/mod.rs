@@ -19,7 +19,7 @@ use async_compression::{
     zstd::CParameter,
 };
 use futures::FutureExt;
-use pipeline_tests::processes::wildrydes;
+use pipeline_tests::{processes::wildrydes, wait};
 use serde_json::Value;
 use std::{
     collections::BTreeMap,
@@ -213,20 +213,15 @@ impl Job {
 /// Waits for a command within the limit. Returns its exit code and its output.
 fn output_of(command: &mut Command, out: &Path, err: &Path) -> (i32, String, String) {
     let file = |path: &Path| fs::File::create(path).expect("created");
-    let started = Instant::now();
     let mut child = command.stdin(Stdio::null()).stdout(file(out)).stderr(file(err)).spawn().expect("it starts");
     let read = |path: &Path| String::from_utf8_lossy(&fs::read(path).expect("read")).into_owned();
-    loop {
-        if let Some(status) = child.try_wait().expect("its status") {
-            return (status.code().unwrap_or(-1), read(out), read(err));
-        }
-        if started.elapsed() > ENDS_WITHIN {
-            let _ = child.kill();
-            let _ = child.wait();
-            panic!("{command:?} does not end within {ENDS_WITHIN:?}\n{}\n{}", read(out), read(err));
-        }
-        std::thread::sleep(Duration::from_millis(10));
-    }
+    let ended = wait::within_blocking(ENDS_WITHIN, "its end", || child.try_wait().expect("its status"));
+    let status = ended.unwrap_or_else(|failure| {
+        let _ = child.kill();
+        let _ = child.wait();
+        panic!("{command:?}: {failure}\n{}\n{}", read(out), read(err))
+    });
+    (status.code().unwrap_or(-1), read(out), read(err))
 }
 
 fn write(path: &Path, bytes: impl AsRef<[u8]>) {

@@ -12,7 +12,8 @@ use common::{
 };
 use pipeline_tests::{
     gateway::{Api, OPEN, launch},
-    processes::{Fleet, Input, SOON, succeed},
+    processes::{Fleet, Input, succeed},
+    wait,
 };
 use reqwest::Method;
 use runtime::{
@@ -22,7 +23,6 @@ use runtime::{
 use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::fs;
-use tokio::time::timeout;
 
 /// Folders that this test runs.
 pub(super) const CASES: [&str; 5] = [
@@ -97,7 +97,7 @@ async fn content_encodings(fleet: &Fleet, foreign: &Foreign) {
     }
     publish("gzip", rides(2).concat().into_bytes()).await;
     let mut dead = foreign.connection.consume(&topology::dead_queue(queue::SPLITTER), 1).await.expect("its queue");
-    let letter = timeout(SOON, dead.next()).await.expect("a dead letter").expect("the connection lives");
+    let letter = wait::soon("a dead letter", dead.next()).await.expect("the connection lives");
     assert_eq!(letter.properties.text(envelope::REASON), Some("bad_compression"));
     let why = letter.properties.text(envelope::WHY).unwrap_or_default();
     assert!(why.contains("starts like JSON"), "{why}");
@@ -155,7 +155,7 @@ async fn null_units(foreign: &Foreign) {
         let about = String::from_utf8_lossy(&body).into_owned();
         let properties = Properties { reply_to: Some(reply_to.clone()), ..Properties::default() };
         foreign.publish(exchange::RPC, "score-request.v1", properties, body).await;
-        let answer = timeout(SOON, answers.next()).await.expect("an answer").expect("the connection lives");
+        let answer = wait::soon("an answer", answers.next()).await.expect("the connection lives");
         let response: ScoreResponse = serde_json::from_slice(&answer.body).expect("an answer");
         let probability = serde_json::to_value(&response).expect("JSON")["scores"][0]["probability"].clone();
         assert!(probability.is_f64(), "{about}: {response:?}");

@@ -21,7 +21,10 @@ use common::{
     topology::{self, queue},
 };
 use corpus::{End, MARK, Poison, poisons};
-use pipeline_tests::processes::{Fleet, Input, SOON};
+use pipeline_tests::{
+    processes::{Fleet, Input},
+    wait::{self, SOON},
+};
 use records::{Store, layout};
 use runtime::{
     AmqpBroker, Broker, MemoryBroker, Shutdown, Worker,
@@ -36,7 +39,6 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     path::{Path, PathBuf},
     sync::Arc,
-    time::{Duration, Instant},
 };
 use tokio::task::JoinHandle;
 
@@ -250,12 +252,9 @@ impl Trial {
 
     async fn manifest(&self, batch_id: &str, name: &str, tail: impl Fn() -> String) -> Value {
         let path = self.store.join(layout::manifest(batch_id));
-        let deadline = Instant::now() + SOON;
-        while !path.is_file() {
-            assert!(Instant::now() < deadline, "no dataset of {name} ({batch_id})\n{}", tail());
-            tokio::time::sleep(Duration::from_millis(5)).await;
-        }
-        serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap()
+        let read = wait::within(SOON, format!("the dataset of {name} ({batch_id})"), async || std::fs::read(&path));
+        let manifest = read.await.unwrap_or_else(|failure| panic!("{failure}\n{}", tail()));
+        serde_json::from_slice(&manifest).unwrap()
     }
 
     fn reject_lines(&self, batch_id: &str) -> Vec<Value> {
@@ -421,11 +420,10 @@ async fn every_poison_has_its_expected_end_in_one_process() {
     workers.add(trainer::Trainer::new(Default::default(), Arc::clone(&store)));
     let scorer = Arc::new(scorer::Scorer::new(Default::default(), store));
     workers.add_shared(Arc::clone(&scorer));
-    let deadline = Instant::now() + SOON;
-    while scorer.serves().is_none() || trial.connection.depth(queue::SCORER).await.unwrap().consumers == 0 {
-        assert!(Instant::now() < deadline, "the scorer should be there");
-        tokio::time::sleep(Duration::from_millis(5)).await;
-    }
+    wait::until("the scorer", async || {
+        scorer.serves().is_some() && trial.connection.depth(queue::SCORER).await.unwrap().consumers > 0
+    })
+    .await;
     trial.publish(&later, String::new).await;
     trial.ends(&all, String::new).await;
     workers.finish(trial.connection.as_ref()).await;
@@ -464,13 +462,9 @@ impl InProcess {
     /// Ends the workers, each once its queue is empty, and checks that nothing is left behind.
     async fn finish(self, connection: &dyn Connection) {
         let depth = async |name: &str| connection.depth(name).await.unwrap().messages;
-        let deadline = Instant::now() + SOON;
         for Running { name, start, mut shutdown, mut task } in self.workers {
             loop {
-                while depth(name).await > 0 {
-                    assert!(Instant::now() < deadline, "{name} should come to an end");
-                    tokio::time::sleep(Duration::from_millis(5)).await;
-                }
+                wait::until(format!("{name} to be empty"), async || depth(name).await == 0).await;
                 shutdown.cancel();
                 task.await.unwrap().unwrap();
                 if depth(name).await == 0 {

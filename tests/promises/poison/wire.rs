@@ -6,7 +6,10 @@ use common::{
     message::BatchSplit,
     topology::{self, queue},
 };
-use pipeline_tests::processes::{Fleet, Input, SOON, json_output, succeed};
+use pipeline_tests::{
+    processes::{Fleet, Input, json_output, succeed},
+    wait::{self, SOON},
+};
 use runtime::{AmqpBroker, Broker, config::BrokerSettings};
 use std::{
     collections::BTreeMap,
@@ -209,7 +212,7 @@ async fn invalid_headers_affect_no_other_message() {
     }
     let mut dead = trial.connection.consume(&topology::dead_queue(queue::MERGER), 1).await.unwrap();
     while !expected.is_empty() {
-        let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
+        let delivery = wait::soon("a dead letter", dead.next()).await.unwrap();
         let [reason, why] = [envelope::REASON, envelope::WHY].map(|name| delivery.properties.text(name).unwrap());
         let words = expected.remove(reason).unwrap_or_else(|| panic!("{reason}: {why}"));
         assert!(why.contains(words), "{why}");
@@ -257,7 +260,7 @@ async fn messages_that_the_amqp_library_cannot_read_are_handled() {
     let mut dead = trial.connection.consume(&topology::dead_queue(queue::MERGER), 2).await.unwrap();
     let mut expected = BTreeMap::from([("unknown_kind", "\u{FFFD}\u{FFFD}"), ("malformed", "batch_id")]);
     while !expected.is_empty() {
-        let delivery = tokio::time::timeout(SOON, dead.next()).await.expect("a dead letter").unwrap();
+        let delivery = wait::soon("a dead letter", dead.next()).await.unwrap();
         let [reason, why] = [envelope::REASON, envelope::WHY].map(|name| delivery.properties.text(name).unwrap());
         let words = expected.remove(reason).unwrap_or_else(|| panic!("{reason}: {why}"));
         assert!(why.contains(words), "{why}");

@@ -10,8 +10,9 @@ use common::{
     topology::{self, Topology, queue},
 };
 use pipeline_tests::{
-    processes::{Input, SOON, succeed},
+    processes::{Input, succeed},
     rabbitmq::settings,
+    wait::SOON,
 };
 use runtime::{AmqpBroker, Broker, client::Client, config::BrokerSettings};
 use tokio::task::block_in_place;

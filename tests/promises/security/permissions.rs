@@ -23,9 +23,10 @@ use lapin::{
 };
 use pipeline_tests::{
     noaa::{Data, Fault, Noaa},
-    processes::{Input, SOON, json_output, output, succeed},
+    processes::{Input, json_output, output, succeed},
     rabbitmq::settings,
     trust,
+    wait::{self, SOON},
 };
 use runtime::{
     AmqpBroker, Broker,
@@ -34,7 +35,6 @@ use runtime::{
     config::{BrokerSettings, Declare},
 };
 use serde_json::{Value, json};
-use std::time::{Duration, Instant};
 
 /// Removes the fleet's topology with an administrator's permissions.
 async fn remove_topology(users: &Users) {
@@ -71,11 +71,7 @@ async fn each_worker_does_its_job_under_its_own_user() {
         let ingested = json_output(users.wildrydes("publisher").arg("ingest").arg(&input.rides));
         assert_eq!(ingested["batches"], expected["batches"]);
         let champion = users.store().join("models/service-request/champion.json");
-        let deadline = Instant::now() + SOON;
-        while !champion.is_file() {
-            assert!(Instant::now() < deadline, "no model\n{}", users.log("trainer"));
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
+        wait::until_blocking("the champion", || champion.is_file().then_some(()).ok_or_else(|| users.log("trainer")));
         let mut score = users.wildrydes("client");
         score.args(["score", "--fleet", "--timeout-ms", "60000", "--distance", "30", "--healthpoints", "300"]);
         score.args(["--magicpoints", "300", "--tmin", "180", "--tmax", "270", "--prcp", "0"]);
@@ -106,15 +102,12 @@ async fn a_worker_without_a_permission_logs_it_and_waits() {
     blocking(|| users.forbid_publishing(queue::SPLITTER));
     users.launch(queue::SPLITTER, &[("WILDRYDES__BROKER__DECLARE", "never"), ("WILDRYDES__LOG__FORMAT", "json")]);
     blocking(|| succeed(users.wildrydes("publisher").args(["ingest", "--detach"]).arg(&input.rides)));
-    let deadline = Instant::now() + SOON;
-    let text = loop {
+    let text = wait::until("the cause in the log", async || {
         let log = users.log(queue::SPLITTER);
-        match log.lines().find(|line| line.contains("this user may not publish there")) {
-            Some(line) => break line.to_owned(),
-            None => assert!(Instant::now() < deadline, "the log does not name the cause\n{log}"),
-        }
-        tokio::time::sleep(Duration::from_millis(20)).await;
-    };
+        let line = log.lines().find(|line| line.contains("this user may not publish there")).map(str::to_owned);
+        line.ok_or(log)
+    })
+    .await;
     for part in ["ERROR", "work", queue::SPLITTER, "ACCESS_REFUSED", "topology users", "doctor"] {
         assert!(text.contains(part), "{part} is missing\n{text}");
     }
@@ -124,10 +117,11 @@ async fn a_worker_without_a_permission_logs_it_and_waits() {
     let connection = AmqpBroker::new(all).connect("a test").await.unwrap();
     // A chunk and the batch-split message.
     for name in [queue::WEATHER_FETCHER, queue::MERGER] {
-        while connection.depth(name).await.unwrap().messages == 0 {
-            assert!(Instant::now() < deadline, "{name} has nothing\n{}", users.log(queue::SPLITTER));
-            tokio::time::sleep(Duration::from_millis(20)).await;
-        }
+        wait::until(format!("a message in {name}"), async || {
+            let has_one = connection.depth(name).await.unwrap().messages > 0;
+            has_one.then_some(()).ok_or_else(|| users.log(queue::SPLITTER))
+        })
+        .await;
     }
     connection.close().await;
     blocking(|| users.stop());
@@ -218,7 +212,7 @@ async fn a_gateway_does_its_job(users: &Users, batch: &Value) {
         })
         .await
         .unwrap();
-    let event = tokio::time::timeout(SOON, events.next()).await.expect("an event should come").unwrap();
+    let event = wait::soon("an event", events.next()).await.unwrap();
     event.settle.ack().await.unwrap();
     assert!(client.depth(queue::SPLITTER).await.is_ok());
     client.close().await;
@@ -448,16 +442,15 @@ async fn a_worker_waits_for_the_operator_to_make_the_topology() {
 
     blocking(|| {
         users.launch("merger", &[]);
-        let deadline = Instant::now() + SOON;
-        let waits_for = |users: &Users, part: &str| {
-            while !users.log("merger").contains(part) {
-                assert!(Instant::now() < deadline, "waited in vain for {part:?}\n{}", users.log("merger"));
-                std::thread::sleep(std::time::Duration::from_millis(10));
-            }
+        let waits_for = |part: &str| {
+            wait::until_blocking(format!("{part:?} in the log"), || {
+                let log = users.log("merger");
+                if log.contains(part) { Ok(()) } else { Err(log) }
+            });
         };
-        waits_for(&users, "run `wildrydes topology apply` as the operator");
+        waits_for("run `wildrydes topology apply` as the operator");
         succeed(users.wildrydes("operator").args(["topology", "apply"]));
-        waits_for(&users, "consuming");
+        waits_for("consuming");
         users.stop();
     });
     remove_topology(&users).await;

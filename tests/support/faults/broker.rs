@@ -24,7 +24,7 @@ pub async fn stopped(plan: &Plan, broker: &Container) -> Observed {
     let away = plan.away;
     strike(plan, broker, |broker| {
         broker.pause();
-        // The duration of the fault.
+        // The planned duration of the fault.
         std::thread::sleep(away);
         broker.go_on();
     })

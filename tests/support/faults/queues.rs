@@ -3,7 +3,8 @@
 use crate::{
     containers::Container,
     disturbed::{Disturbed, Observed, Plan},
-    processes::{SOON, json_output},
+    processes::json_output,
+    wait,
 };
 use common::{
     envelope::{self, Properties},
@@ -79,7 +80,7 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     // The batch is queued behind them.
     let mut batch = Disturbed::begin(plan, settings);
     batch.fleet.wait_for_line(queue::SPLITTER, "the queue is full");
-    // The duration of the fault.
+    // The planned duration of the fault: the splitter holds its message for so long.
     tokio::time::sleep(plan.away).await;
     batch.count_fault();
     let held = batch.fleet.depth(&dead_queue(queue::SPLITTER)).await.messages;
@@ -87,7 +88,7 @@ pub async fn dead_letters_full(plan: &Plan, broker: &Container) -> Observed {
     let mut expected: BTreeSet<String> = (0..POISONED).map(|id| format!("poison-{id}")).collect();
     let mut letters = connection.consume(&dead_queue(queue::SPLITTER), 100).await.expect("a consumer");
     while !expected.is_empty() {
-        let letter = tokio::time::timeout(SOON, letters.next()).await.expect("a dead letter").expect("a delivery");
+        let letter = wait::soon("a dead letter", letters.next()).await.expect("a delivery");
         assert!(letter.properties.text(envelope::REASON).is_some(), "{:?}", letter.properties);
         expected.remove(&letter.properties.message_id.expect("its id"));
         letter.settle.ack().await.expect("it is acknowledged");

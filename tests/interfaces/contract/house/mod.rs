@@ -4,6 +4,7 @@ mod graph;
 mod paths;
 mod settings;
 mod sizes;
+mod waits;
 
 pub(super) use sizes::test_functions;
 

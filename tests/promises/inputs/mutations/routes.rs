@@ -11,7 +11,8 @@ use common::{
 };
 use pipeline_tests::{
     gateway::{Api, Serving},
-    processes::{Fleet, Input, SOON},
+    processes::{Fleet, Input},
+    wait,
 };
 use reqwest::{Method, Url};
 use runtime::{
@@ -20,8 +21,7 @@ use runtime::{
 };
 use serde_json::Value;
 use sha2::{Digest, Sha256};
-use std::{collections::BTreeMap, fs, time::Instant};
-use tokio::time::timeout;
+use std::{collections::BTreeMap, fs};
 
 /// Mutations of the sample: every seventh, so that each kind is among them.
 const SAMPLE: u64 = 30;
@@ -91,16 +91,15 @@ async fn over_http(api: &Api, mutation: &Mutation) -> End {
     let request = api.request(Method::POST, &path);
     let request = request.header("content-type", media_type(mutation.name)).body(mutation.bytes.clone());
     let id = api.send(request).await.good()["batch_id"].as_str().expect("an id").to_owned();
-    let deadline = Instant::now() + SOON;
-    loop {
+    wait::until(format!("the end of {id}"), async || {
         let batch = api.get(&format!("/v1/batches/{id}")).await.good();
         match batch["state"].as_str() {
-            Some("ready") => return End::ready(&batch["counts"], &batch["manifest_sha256"]),
-            Some("refused") => return End::refused(&batch["refused"]),
-            _ => assert!(Instant::now() < deadline, "{id} does not end: {batch}"),
+            Some("ready") => Ok(End::ready(&batch["counts"], &batch["manifest_sha256"])),
+            Some("refused") => Ok(End::refused(&batch["refused"])),
+            _ => Err(batch),
         }
-        tokio::time::sleep(std::time::Duration::from_millis(10)).await;
-    }
+    })
+    .await
 }
 
 /// Every mutation of the sample over HTTP: the same counts, dataset and words as in one process.
@@ -166,7 +165,7 @@ impl Rabbit {
         let id = batch_id(mutation);
         loop {
             let delivery = tokio::select! {
-                delivery = timeout(SOON, self.ready.next()) => delivery.expect("an end").expect("the connection lives"),
+                delivery = wait::soon("an end", self.ready.next()) => delivery.expect("the connection lives"),
                 delivery = self.dead.next() => delivery.expect("the connection lives"),
             };
             let end = match delivery.properties.text(envelope::REASON) {

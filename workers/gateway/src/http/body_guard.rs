@@ -126,11 +126,10 @@ mod tests {
         let mut unread = until_taken(Response::new(Body::from_stream(pieces())), connection.begins(), true, timeout);
         let first = futures::future::poll_fn(|context| Pin::new(unread.body_mut()).poll_frame(context)).await;
         assert!(first.is_some());
-        let closed = async {
-            while !connection.is_closed() {
-                tokio::time::sleep(Duration::from_millis(5)).await;
-            }
-        };
+        let closed = futures::future::poll_fn(|context| {
+            connection.wake_when_closed(context.waker());
+            if connection.is_closed() { Poll::Ready(()) } else { Poll::Pending }
+        });
         tokio::time::timeout(Duration::from_secs(60), closed).await.expect("the connection is closed");
         assert_eq!(metrics.limits().refusals(Limit::Write), 1);
     }

@@ -120,7 +120,7 @@ pub async fn scored(store: &Store) -> Result<impl Stream<Item = Result<ScoredFil
     let mut files: Vec<(VersionDay, String)> = files.collect();
     files.sort_by(|(a, of_a), (b, of_b)| b.date.cmp(&a.date).then_with(|| of_a.cmp(of_b)));
     let reading = stream::iter(files)
-        .map(|(day, path)| async move { store::read(store, &path).await.map(|bytes| (day, path, bytes)) })
+        .map(move |(day, path)| async move { store::read(store, &path).await.map(|bytes| (day, path, bytes)) })
         .buffered(READS_MAX);
     Ok(reading.try_filter_map(async |(day, path, bytes)| {
         Ok(match bytes.as_deref().map(read_scored) {

@@ -125,7 +125,11 @@ mod tests {
         }
     }
 
-    async fn claim_inline(store: &Store, proposed: Claim, body: &'static str) -> Result<(Claim, Option<Manifest>), Failure> {
+    async fn claim_inline(
+        store: &Store,
+        proposed: Claim,
+        body: &'static str,
+    ) -> Result<(Claim, Option<Manifest>), Failure> {
         let raw = Raw::Inline { object: "raw/inline/x".to_owned(), body: body.into() };
         claim(store, &BatchLog::new(store.clone()), proposed, raw).await
     }

@@ -68,7 +68,8 @@ mod tests {
     #[test]
     fn state_of_every_combination() {
         let sha256 = "0".repeat(64);
-        let claim: Claim = serde_json::from_value(json!({ "batch_id": "b", "sha256": sha256, "chunk_size": 1 })).unwrap();
+        let claim: Claim =
+            serde_json::from_value(json!({ "batch_id": "b", "sha256": sha256, "chunk_size": 1 })).unwrap();
         let upload = |confirmed: bool| -> Upload {
             serde_json::from_value(json!({
                 "batch_id": "b", "sha256": sha256, "bytes": 1, "object": "raw/a", "submitted_at": "2026-11-30T00:00:00Z",

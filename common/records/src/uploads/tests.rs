@@ -78,7 +78,7 @@ async fn an_upload_is_stored_under_its_hash_with_its_record() {
     assert_eq!(upload.object, format!("raw/{}-rides__.json.ndjson.br", &sha256[..16]));
     assert_eq!(upload.submitted_at, "2026-11-30T00:00:00Z");
     assert_eq!(store::read(&gateway.store, &upload.object).await.unwrap().unwrap(), "[{}]");
-    assert_eq!(named_after(&gateway.store, &sha256).await.unwrap(), [upload.object.clone()]);
+    assert_eq!(named_after(&gateway.store, &sha256).await.unwrap(), vec![upload.object.clone()]);
     assert_eq!(gateway.record("b").await, upload);
 }
 
@@ -102,9 +102,11 @@ async fn the_same_batch_again_keeps_its_entry_and_repairs_its_bytes() {
 async fn an_id_of_another_batch_is_refused() {
     let gateway = Gateway::new();
     let mut first = gateway.kept("[{}]", &request("b")).await;
-    let other_bytes = format!("batch b was submitted with other bytes (sha256 {}); choose another batch_id", first.sha256);
+    let other_bytes =
+        format!("batch b was submitted with other bytes (sha256 {}); choose another batch_id", first.sha256);
     assert_eq!(gateway.refusal("[1]", &request("b")).await, (BATCH_ID_CONFLICT, other_bytes));
-    let other_reading = "batch b was submitted and is read without rides_at and map; choose another batch_id".to_owned();
+    let other_reading =
+        "batch b was submitted and is read without rides_at and map; choose another batch_id".to_owned();
     assert_eq!(gateway.refusal("[{}]", &mapped("b")).await, (BATCH_ID_CONFLICT, other_reading));
     confirm(&gateway.store, &mut first).await.unwrap();
     let later = Gateway { now: gateway.now + Duration::from_secs(86_400), ..gateway };

@@ -1,4 +1,4 @@
-//! The state of batches, derived from the object store and, for refused batches, from dead letters.
+//! Batches as the API shows them: their state, from `records::batches` and the dead letters, and their counts.
 
 use super::dead_letters::{DeadLetterSnapshot, Refusal};
 use common::{
@@ -215,9 +215,11 @@ pub(crate) async fn look(
         stations: None,
         files: None,
         manifest_sha256: None,
-        refused: letter
-            .filter(|_| state == State::Refused)
-            .map(|Refusal { queue, reason, why, .. }| Refused { queue, reason, why }),
+        refused: letter.filter(|_| state == State::Refused).map(|Refusal { queue, reason, why, .. }| Refused {
+            queue,
+            reason,
+            why,
+        }),
         links: Links::of(batch_id),
     };
     if let Some(StoredManifest { manifest, sha256 }) = records.dataset {

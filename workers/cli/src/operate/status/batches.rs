@@ -152,7 +152,7 @@ pub(super) async fn list(
             continue;
         }
         match copy {
-            // A chunk that is staged all the same was published again and succeeded.
+            // Unless the message was published again and succeeded: then its result is staged.
             Some((_, copy)) if !staging::has(store, &copy.batch_id, copy.chunk).await? => {
                 status.give_up(letter(&copy), &copy.queue, &copy.reason, &copy.why);
             }

@@ -92,7 +92,8 @@ pub async fn written(store: &Store, day: &VersionDay, scorer: &str) -> Result<Ta
 pub async fn write(store: &Store, day: &VersionDay, scorer: &str, tally: Tally) -> Result<(), Failure> {
     let VersionDay { model, model_id, date } = day.clone();
     let path = layout::served(&model, &model_id, &date, scorer);
-    let served = Served { schema: Served::SCHEMA.name.to_owned(), model, model_id, date, scorer: scorer.to_owned(), tally };
+    let served =
+        Served { schema: Served::SCHEMA.name.to_owned(), model, model_id, date, scorer: scorer.to_owned(), tally };
     let body = serde_json::to_vec(&served).map_err(|error| Failure::permanent("unencodable", error))?;
     store::write(store, &path, body).await
 }

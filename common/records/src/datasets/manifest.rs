@@ -4,12 +4,7 @@ use crate::{
     layout,
     store::{self, Store},
 };
-use common::{
-    dataset::Manifest,
-    message::DatasetReady,
-    outcome::Failure,
-    schema::Described,
-};
+use common::{dataset::Manifest, message::DatasetReady, outcome::Failure, schema::Described};
 use sha2::{Digest, Sha256};
 
 /// Why a dataset cannot be read.

@@ -17,6 +17,7 @@ use common::{
     dataset::{self, DatasetFile, Manifest},
     message::EnrichedRide,
     ride::{Counts, Weather},
+    schema::Described,
 };
 use futures::{FutureExt, TryStreamExt, future};
 use object_store::memory::InMemory;

@@ -151,8 +151,7 @@ async fn kept(store: &Store, families: Vec<String>, keep: usize) -> Result<BTree
 async fn remove(session: &Session, store: &Store, removal: &Removal) -> Result<(), Failed> {
     registry::remove_versions(store, &removal.versions).await?;
     store::remove_each(store, removal.days.values().flat_map(|day| day.objects.iter().cloned())).await?;
-    let versions: Vec<String> =
-        removal.versions.keys().map(|(family, id)| layout::model_version(family, id)).collect();
+    let versions: Vec<String> = removal.versions.keys().map(|(family, id)| layout::model_version(family, id)).collect();
     let folders = versions.iter().chain(removal.days.keys()).map(String::as_str);
     store::remove_empty_folders(&session.section::<StoreSettings>()?, folders);
     Ok(())

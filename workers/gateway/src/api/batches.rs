@@ -29,11 +29,11 @@ use common::{
     outcome::Failure,
     reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };
-use object_store::{ObjectStoreExt, path::Path as ObjectPath};
 use records::{
     Store,
     batch_log::{Cursor, InvalidCursor},
-    datasets, layout,
+    datasets, layout, store,
+    uploads::Request as UploadRequest,
 };
 use serde::{Deserialize, Serialize};
 use serde_json::json;

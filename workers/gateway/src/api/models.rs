@@ -9,7 +9,6 @@ use crate::{
 };
 use axum::{
     Json,
-    body::Body,
     extract::State,
     http::{HeaderValue, header},
     response::{IntoResponse, Response},

@@ -241,14 +241,6 @@ pub(crate) fn store_failed(failure: Failure) -> Problem {
     Problem::unavailable("store-away", failure.to_string())
 }
 
-/// 503 for a failure of the object store, as its client reports it.
-pub(crate) fn store_away(error: &dyn std::error::Error) -> Problem {
-    Problem::unavailable(
-        "store-away",
-        format!("the object store fails: {}; nothing was lost, try again", error_chain(error)),
-    )
-}
-
 /// Returns an error's message and those of its causes.
 pub(crate) fn error_chain(error: &dyn std::error::Error) -> String {
     let all = std::iter::successors(Some(error), |error| error.source()).map(ToString::to_string);

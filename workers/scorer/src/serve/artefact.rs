@@ -3,6 +3,7 @@
 use common::{
     features::{FEATURES, Feature},
     model::{Model, logistic},
+    schema::Described,
     served::PROBABILITY_BINS,
 };
 
@@ -127,9 +128,7 @@ fn list<'a>(features: impl Iterator<Item = (&'a str, &'a str)>) -> String {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use common::model::{
-        Alias, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings,
-    };
+    use common::model::{Alias, AliasName, Coefficient, Histogram, Metrics, Past, TrainingCounts, TrainingSettings};
     use proptest::prelude::*;
     use records::layout;
     use sha2::{Digest, Sha256};

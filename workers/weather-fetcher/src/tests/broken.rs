@@ -3,8 +3,8 @@
 use super::{noaa::Noaa, *};
 use crate::{cache::WEATHER_UNUSABLE, formats::gzip::tests::gzip};
 use common::{
+    document::WeatherWarnings,
     message::{PlaceWeather, WeatherErrorCode, WeatherPlace, WeatherRequest, WeatherResponse},
-    weather::WeatherWarnings,
 };
 use records::{layout, store::read_json};
 

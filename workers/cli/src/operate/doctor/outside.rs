@@ -131,8 +131,10 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     };
     let browsed = browsing.await;
     if let Some(store) = store {
-        let kinds: [(_, fn(&str) -> String, _); 2] =
-            [(layout::DATASET, layout::manifest, Manifest::SCHEMA.name), (layout::MODELS, layout::champion, Alias::SCHEMA.name)];
+        let kinds: [(_, fn(&str) -> String, _); 2] = [
+            (layout::DATASET, layout::manifest, Manifest::SCHEMA.name),
+            (layout::MODELS, layout::champion, Alias::SCHEMA.name),
+        ];
         for (prefix, path, schema) in kinds {
             let folders = store::folders(store, prefix).await.unwrap_or_default();
             for path in folders.iter().take(SAMPLE_MAX).map(|name| path(name)) {

@@ -3,7 +3,7 @@
 use super::pack::{self, BYTES_MAX, DamagedPack, Entry};
 use bytes::Bytes;
 use common::outcome::Failure;
-use futures::{StreamExt, stream};
+use futures::{StreamExt, TryStreamExt, stream};
 use records::{
     layout,
     store::{self, Listed, Store},

@@ -15,7 +15,7 @@ use common::{
 use records::{
     Store,
     batch_log::{BatchLog, Limits, Seen},
-    batches, datasets, registry,
+    batches, datasets, layout, registry,
 };
 use runtime::client::{Client, ClientError};
 

@@ -19,11 +19,11 @@ use object_store::{
     path::Path,
     throttle::{ThrottleConfig, ThrottledStore},
 };
+use records::datasets::{Header, Records};
 use records::{
     registry::{Change, Version},
     store::{self, pretty},
 };
-use records::datasets::{Header, Records};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 

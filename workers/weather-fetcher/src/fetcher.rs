@@ -71,7 +71,7 @@ impl WeatherFetcher {
         if let Source::Bucket(Location::File(folder)) = &source {
             check_folder(folder)?;
         }
-        let client = Client::new(source, stations.as_ref(), &settings.request_policy().context("[weather]")?, http);
+        let client = Client::new(source, stations.as_ref(), &settings.request_policy(), http);
         let is_missing = |location: &Location| matches!(location, Location::File(path) if !path.is_file());
         let locations = client.station_list_locations();
         if locations.iter().all(is_missing) {

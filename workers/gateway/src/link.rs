@@ -1,7 +1,7 @@
 //! The gateway's one connection to the broker. It reconnects whenever the connection is lost.
 
 use crate::http::problem::{Problem, error_chain};
-use common::topology::queue;
+use common::topology::{process, process_of, queue};
 use runtime::{
     Broker, Shutdown,
     backoff::Backoff,
@@ -139,7 +139,7 @@ async fn keep(
         let connected = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            connected = Client::connect(broker.as_ref(), "gateway") => connected,
+            connected = Client::connect(broker.as_ref(), process::GATEWAY.name) => connected,
         };
         let why = match connected {
             Ok(client) => {
@@ -211,11 +211,8 @@ fn away(why: &str) -> Problem {
 }
 
 fn no_consumer(queue: &str) -> Problem {
-    let (code, who) = match queue {
-        queue::SCORER => ("no-scorer", "scorer"),
-        _ => ("no-weather-fetcher", "weather-fetcher"),
-    };
-    Problem::unavailable(code, format!("no {who} is running; start one, and try again"))
+    let worker = process_of(queue);
+    Problem::unavailable(&format!("no-{worker}"), format!("no {worker} is running; start one, and try again"))
 }
 
 /// Returns the problem of a request over the queues that failed. `asked` names the worker.

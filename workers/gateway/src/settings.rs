@@ -1,6 +1,6 @@
 //! The section `[gateway]` of the configuration.
 
-use common::message::SCORE_RIDES_MAX;
+use common::{message::SCORE_RIDES_MAX, topology::process::GATEWAY};
 use records::layout;
 use runtime::config::{
     self, Problem, Settings as _,
@@ -185,7 +185,7 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "gateway";
+    const SECTION: &'static str = GATEWAY.section;
     const REFERENCE: &'static [Entry] = &[
         text("bind", "address:port", "where to listen; port 0 takes a free one"),
         text(

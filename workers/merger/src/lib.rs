@@ -38,7 +38,7 @@ use common::{
     envelope::Envelope,
     message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
     outcome::{Failure, Outputs},
-    topology::queue,
+    topology::process::MERGER,
 };
 use object_store::ObjectMeta;
 use quick_cache::{Weighter, unsync::Cache};
@@ -158,7 +158,7 @@ impl Batch {
 }
 
 impl Worker for Merger {
-    const NAME: &'static str = queue::MERGER;
+    const NAME: &'static str = MERGER.name;
     type In = MergerIn;
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {

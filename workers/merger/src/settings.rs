@@ -1,6 +1,6 @@
 //! Section `[merger]` of the configuration.
 
-use common::dataset::PART_BYTES_MAX;
+use common::{dataset::PART_BYTES_MAX, topology::process::MERGER};
 use runtime::config::{
     self,
     reference::{Entry, at_least, number},
@@ -36,7 +36,7 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "merger";
+    const SECTION: &'static str = MERGER.section;
     const REFERENCE: &'static [Entry] = &[
         at_least(
             "part_bytes_max",

@@ -31,6 +31,7 @@ use common::{
     },
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
+    topology::process::SCORER,
 };
 use records::{layout, store::Store};
 use runtime::{
@@ -89,7 +90,7 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "scorer";
+    const SECTION: &'static str = SCORER.section;
     const REFERENCE: &'static [Entry] = &[
         text("model", "name", "model family whose champion is served"),
         number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum number of rides in one request"),
@@ -247,7 +248,7 @@ impl Scorer {
 }
 
 impl Worker for Scorer {
-    const NAME: &'static str = "scorer";
+    const NAME: &'static str = SCORER.name;
     /// Enough to saturate the broker, because an answer takes microseconds; more would only hold more requests in memory.
     const CONCURRENCY: u16 = 16;
     /// As many again in transit.

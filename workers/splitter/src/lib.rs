@@ -33,7 +33,7 @@ use common::{
     outcome::{Failure, Outputs},
     reading::Reading,
     text::shorten,
-    topology::queue,
+    topology::process::SPLITTER,
 };
 use document::{Document, Header, Options};
 use failure::{read_failure, too_many_ride_ids};
@@ -88,7 +88,7 @@ impl Default for Settings {
 }
 
 impl Section for Settings {
-    const SECTION: &'static str = "splitter";
+    const SECTION: &'static str = SPLITTER.section;
     const REFERENCE: &'static [Entry] = &[
         number(
             "chunk_size",
@@ -213,7 +213,7 @@ impl Splitter {
 }
 
 impl Worker for Splitter {
-    const NAME: &'static str = queue::SPLITTER;
+    const NAME: &'static str = SPLITTER.name;
     type In = IncomingBatch;
     /// The memory bound holds for one batch: one set of ids, one zstd window.
     const CONCURRENCY: u16 = 1;

@@ -9,6 +9,7 @@ use common::{
     document::{Metric, Promotion, Rule},
     features::{FOLDS_MAX, FeatureSet},
     model::{Criterion, TrainingSettings},
+    topology::process::TRAINER,
 };
 use runtime::config::{
     self, Problem,
@@ -137,7 +138,7 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "trainer";
+    const SECTION: &'static str = TRAINER.section;
     const REFERENCE: &'static [Entry] = &[
         text("features", "all | mileage | weather", "the features of a model"),
         entry(

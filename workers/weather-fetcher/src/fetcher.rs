@@ -18,6 +18,7 @@ use common::{
     message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
     outcome::{Failure, Outputs},
     ride::Ride,
+    topology::process::WEATHER_FETCHER,
 };
 use records::Store;
 use runtime::{Worker, config};
@@ -110,7 +111,7 @@ impl WeatherFetcher {
 }
 
 impl Worker for WeatherFetcher {
-    const NAME: &'static str = "weather-fetcher";
+    const NAME: &'static str = WEATHER_FETCHER.name;
     type In = RideChunk;
 
     async fn handle(&self, envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {

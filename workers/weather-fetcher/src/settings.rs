@@ -10,6 +10,7 @@ use crate::{
     stations::nearest::REACH_KM_MAX,
 };
 use anyhow::Context;
+use common::topology::process::WEATHER_FETCHER;
 use runtime::config::{
     self, Problem,
     reference::{Entry, above_0, number, text},
@@ -99,7 +100,7 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "weather";
+    const SECTION: &'static str = WEATHER_FETCHER.section;
     const REFERENCE: &'static [Entry] = &[
         text(
             "source",

@@ -8,6 +8,7 @@ use crate::{
 };
 use anyhow::{Context, anyhow};
 use common::{
+    document::Breeds,
     message::{Message, ModelPromoted, ModelRejected, decode},
     model::{Alias, AliasName, Model},
     outcome::Failure,
@@ -19,7 +20,6 @@ use serde_json::json;
 use std::time::Duration;
 use trainer::{
     Trainer,
-    document::Breeds,
     release::{
         announcement, in_service, promote_breed_models,
         registry::{self, Version},

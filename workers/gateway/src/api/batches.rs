@@ -4,7 +4,7 @@ use crate::{
     app::App,
     batches::{
         state::{self, Batch, Links},
-        uploads::{self, AcceptedUpload, BatchRequest, Upload},
+        uploads::{self, AcceptedUpload, BatchRequest},
     },
     http::{
         auth::Caller,
@@ -24,6 +24,7 @@ use axum::{
 };
 use common::{
     dataset::Manifest,
+    document::Upload,
     message::check_batch_id,
     reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };

@@ -208,7 +208,7 @@ async fn store_upload(
     // Submitted, but not read by a splitter yet: there is no claim.
     let before = store::read_json::<Upload>(&app.store, &layout::upload(&batch_id)).await.map_err(store_failed)?;
     if let Some(before) = &before
-        && reserves(&before, app.deadline())
+        && reserves(before, app.deadline())
         && (before.sha256 != sha256 || before.reading != *reading)
     {
         return Err(id_conflict("was submitted", &batch_id, (&before.sha256, &before.reading), &sha256));

@@ -1,4 +1,5 @@
-//! Parses scalars that arrive as text: numbers, labels and keys, as people and other programs write them.
+//! Untrusted text: parses the scalars in it (numbers, labels and keys, as people and other programs write them), and
+//! makes it printable and short.
 //!
 //! The same rules apply to rides in a batch, to rides in a score request and to the cells of a CSV file.
 
@@ -26,6 +27,40 @@ pub fn shorten(text: &str, bytes_max: usize) -> Cow<'_, str> {
     let head = text.floor_char_boundary(kept - kept / 2);
     let tail = text.ceil_char_boundary(text.len() - kept / 2);
     Cow::Owned([text.get(..head).unwrap_or_default(), GAP, text.get(tail..).unwrap_or_default()].concat())
+}
+
+/// Makes a text printable, and shortens it as [`shorten`] does.
+pub fn shorten_printable(text: &str, bytes_max: usize) -> String {
+    shorten(&printable(text), bytes_max).into_owned()
+}
+
+/// Cuts a text after `chars_max` characters; the last of them is then `…`.
+pub fn truncate(text: &str, chars_max: usize) -> Cow<'_, str> {
+    match text.char_indices().nth(chars_max) {
+        None => Cow::Borrowed(text),
+        Some(_) => Cow::Owned(text.chars().take(chars_max.saturating_sub(1)).chain(['…']).collect()),
+    }
+}
+
+/// Makes a text printable, and cuts it as [`truncate`] does.
+pub fn excerpt(text: &str, chars_max: usize) -> String {
+    truncate(&printable(text), chars_max).into_owned()
+}
+
+/// Replaces every character that is not [printable](is_printable) by U+FFFD.
+pub fn printable(text: &str) -> String {
+    text.replace(|c| !is_printable(c), "\u{FFFD}")
+}
+
+/// Returns whether a terminal or a page shows a character in its place. It shows no control character, line separator or
+/// noncharacter, none that is invisible, except for a joiner within a word or an emoji, and none that changes the direction
+/// of writing.
+pub fn is_printable(c: char) -> bool {
+    let is_joiner = matches!(c, '\u{200C}' | '\u{200D}');
+    let is_separator = matches!(c, '\u{2028}' | '\u{2029}');
+    let is_isolate = matches!(c, '\u{2066}'..='\u{2069}');
+    let is_noncharacter = matches!(c, '\u{FFFE}' | '\u{FFFF}');
+    is_joiner || !(c.is_control() || is_invisible(c) || is_separator || is_isolate || is_noncharacter)
 }
 
 /// Returns the text without surrounding white space and invisible characters (byte order mark, zero-width characters).
@@ -169,7 +204,21 @@ mod tests {
         );
     }
 
+    #[test]
+    fn an_excerpt_is_one_printable_line() {
+        assert_eq!(excerpt("a\nb\u{202e}c\0", 10), "a\u{fffd}b\u{fffd}c\u{fffd}");
+        assert_eq!(excerpt("\u{FEFF}\u{2028}\u{2066}\u{FFFE}", 10), "\u{fffd}".repeat(4));
+        assert_eq!(excerpt("<b> Ümläut 雨 👩\u{200d}🚀", 30), "<b> Ümläut 雨 👩\u{200d}🚀");
+        assert_eq!([excerpt("abc", 3), excerpt("abcd", 3), excerpt("a", 0)], ["abc", "ab…", "…"]);
+    }
+
     proptest! {
+        #[test]
+        fn a_printable_text_is_within_its_bound(text in "[aé€\u{0}\u{9b}\u{202E}]{0,60}", bytes_max in 5usize..100) {
+            let short = shorten_printable(&text, bytes_max);
+            prop_assert!(short.len() <= bytes_max && short.chars().all(is_printable));
+        }
+
         #[test]
         fn a_shortened_text_is_within_its_bound(text in "[aé€😀]{0,60}", bytes_max in 5usize..100) {
             let short = shorten(&text, bytes_max);

@@ -1,12 +1,13 @@
 //! Configuration in layers: defaults, a TOML file, `WILDRYDES__SECTION__KEY` environment variables, command line flags;
 //! later layers override earlier ones.
 //!
-//! Every section is a plain struct with defaults. It is read and checked once at start; an error names the key, the
-//! value and the expected value.
+//! Every section is a plain struct with defaults and a [reference] of its settings. It is read and checked once at start;
+//! an error names the key, the value and the expected value.
 
 mod broker;
 mod error;
 mod load;
+pub mod reference;
 mod sections;
 mod settings;
 

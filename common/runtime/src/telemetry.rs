@@ -1,25 +1,15 @@
 //! Logs on standard error: human-readable on a terminal, else one JSON object per line.
 
 use super::config::{LogFormat, LogSettings};
+use common::topology::{Process, process};
 use std::io::IsTerminal;
 use tracing::{Metadata, level_filters::LevelFilter};
 use tracing_subscriber::{
     EnvFilter, filter::filter_fn, fmt::format::FmtSpan, layer::SubscriberExt, util::SubscriberInitExt,
 };
 
-/// The crates of this project: prefixes of the targets of their log lines.
-const OWN_CRATES: [&str; 10] = [
-    "common",
-    "gateway",
-    "merger",
-    "records",
-    "runtime",
-    "scorer",
-    "splitter",
-    "trainer",
-    "weather_fetcher",
-    "wildrydes",
-];
+/// The crates of this project beside those of its processes: prefixes of the targets of their log lines.
+const OWN_CRATES: [&str; 4] = ["common", "records", "runtime", "wildrydes"];
 /// Most detailed level at which libraries may log. Their debug and trace lines contain the data that they send and
 /// receive, passwords and keys included.
 const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
@@ -27,7 +17,9 @@ const LIBRARIES_MAX: LevelFilter = LevelFilter::INFO;
 /// Returns whether a line may be logged, whatever `RUST_LOG` requests.
 fn may_be_logged(metadata: &Metadata<'_>) -> bool {
     let of_crate = metadata.target().split("::").next().unwrap_or_default();
-    OWN_CRATES.contains(&of_crate) || *metadata.level() <= LIBRARIES_MAX
+    let is_process = |process: &Process| process.name.split('-').eq(of_crate.split('_'));
+    let is_own = OWN_CRATES.contains(&of_crate) || process::ALL.iter().any(is_process);
+    is_own || *metadata.level() <= LIBRARIES_MAX
 }
 
 /// Reports why the process ends: in the log, or on standard error if nothing is logged.

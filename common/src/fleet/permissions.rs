@@ -20,7 +20,7 @@ use crate::{
     delivery::reply_address::TEMPORARY_PREFIX,
     fleet::{
         exchange::{self, DEAD, RETRY},
-        topology::{self, PROCESSES, Role, Topology, process_of, queue},
+        topology::{self, Process, Role, Topology, process},
     },
 };
 use serde::Serialize;
@@ -74,8 +74,9 @@ impl Permissions {
     /// Returns the users of the fleet with this namespace.
     pub fn of_fleet(namespace: &str) -> Self {
         let topology = Topology::of_fleet(namespace);
+        let workers = process::ALL.iter().filter(|process| !process.queues.is_empty());
         let mut users: Vec<UserPermissions> =
-            PROCESSES.iter().map(|process| of_process(&topology, process, namespace)).collect();
+            workers.map(|process| of_process(&topology, process, namespace)).collect();
         users.push(of_publisher(&topology, namespace));
         users.push(of_client(&topology, namespace));
         users.push(of_gateway(&topology, namespace));
@@ -152,9 +153,9 @@ impl Needs {
 }
 
 /// Returns the permissions of one process, which runs one worker or two.
-fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> UserPermissions {
+fn of_process(topology: &Topology, process: &Process, namespace: &str) -> UserPermissions {
     let mut needs = Needs::default();
-    for worker in queue::ALL.into_iter().filter(|worker| process_of(worker) == process) {
+    for worker in process.queues {
         let own = format!("{namespace}{worker}");
         needs.read.insert(quoted(&own));
         needs.publishes(topology, worker);
@@ -167,11 +168,11 @@ fn of_process(topology: &Topology, process: &'static str, namespace: &str) -> Us
                 Role::Work | Role::Retry { .. } | Role::Dead { .. } => {}
             }
         }
-        for subscription in topology.subscriptions.iter().filter(|subscription| subscription.worker == worker) {
+        for subscription in topology.subscriptions.iter().filter(|subscription| subscription.worker == *worker) {
             needs.subscribes_to(&subscription.exchange, quoted(&subscription.routing_key));
         }
     }
-    needs.into_user(process, namespace)
+    needs.into_user(process.name, namespace)
 }
 
 /// Publishes batches with any routing key and follows them: reads events, and dead letters for the reasons of refusals.
@@ -200,7 +201,7 @@ fn of_gateway(topology: &Topology, namespace: &str) -> UserPermissions {
     let dead = topology.queues.iter().filter(|queue| matches!(queue.role, Role::Dead { .. }));
     needs.read.extend(dead.map(|queue| quoted(&queue.name)));
     // The management interface tells how many messages of its virtual host are unacknowledged.
-    UserPermissions { tags: &["management"], ..needs.into_user(topology::GATEWAY, namespace) }
+    UserPermissions { tags: &["management"], ..needs.into_user(process::GATEWAY.name, namespace) }
 }
 
 /// Requests scores and weather, and reads the answers from a temporary queue.
@@ -250,6 +251,7 @@ fn quoted(name: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fleet::topology::queue;
 
     fn user(role: &str) -> UserPermissions {
         Permissions::of_fleet("n.").of_role(role).cloned().unwrap()

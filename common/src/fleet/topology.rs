@@ -42,22 +42,56 @@ pub mod queue {
     pub const ALL: [&str; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, WEATHER_LOOKUP];
 }
 
-/// Processes of a fleet in the order of the flow; each has a binary and a user of the same name.
-pub const PROCESSES: [&str; 5] =
-    [queue::SPLITTER, queue::WEATHER_FETCHER, queue::MERGER, queue::TRAINER, queue::SCORER];
+/// A process of the fleet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Process {
+    /// Name of the binary and of the user at the broker, also in the property `app_id` and in logs.
+    pub name: &'static str,
+    /// The work queues it reads.
+    pub queues: &'static [&'static str],
+    /// Its section of the configuration.
+    pub section: &'static str,
+}
 
-/// Returns the process that reads a work queue: the one of the same name, except that the weather-fetcher also reads
-/// the queue of lookups, which share its caches.
+/// The processes of a fleet: names of queues, users, binaries and sections derive from this table.
+pub mod process {
+    #![allow(missing_docs)]
+    use super::{Process, queue};
+    pub const SPLITTER: Process = worker(&[queue::SPLITTER], queue::SPLITTER);
+    /// Lookups share its caches.
+    pub const WEATHER_FETCHER: Process = worker(&[queue::WEATHER_FETCHER, queue::WEATHER_LOOKUP], "weather");
+    pub const MERGER: Process = worker(&[queue::MERGER], queue::MERGER);
+    pub const TRAINER: Process = worker(&[queue::TRAINER], queue::TRAINER);
+    pub const SCORER: Process = worker(&[queue::SCORER], queue::SCORER);
+    /// The HTTP service in front of the fleet: publisher and client at once; it also browses dead letters.
+    pub const GATEWAY: Process = Process { name: "gateway", queues: &[], section: "gateway" };
+    /// In the order of the flow.
+    pub const ALL: [Process; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, GATEWAY];
+
+    /// A process named after the first of its queues.
+    const fn worker(queues: &'static [&'static str], section: &'static str) -> Process {
+        Process { name: queues[0], queues, section }
+    }
+}
+
+/// Names of the processes that read a work queue, in the order of the flow.
+pub const PROCESSES: [&str; 5] = [
+    process::SPLITTER.name,
+    process::WEATHER_FETCHER.name,
+    process::MERGER.name,
+    process::TRAINER.name,
+    process::SCORER.name,
+];
+
+/// Returns the name of the process that reads a work queue.
 pub fn process_of(queue: &str) -> &str {
-    if queue == queue::WEATHER_LOOKUP { queue::WEATHER_FETCHER } else { queue }
+    process::ALL.iter().find(|process| process.queues.contains(&queue)).map_or(queue, |process| process.name)
 }
 
 /// Role of an external client that publishes batches and follows them.
 pub const PUBLISHER: &str = "publisher";
 /// Role of an external client that requests scores and weather.
 pub const CLIENT: &str = "client";
-/// Role of the HTTP service in front of the fleet: publisher and client at once; it also browses dead letters.
-pub const GATEWAY: &str = "gateway";
 /// Role of the person who operates the fleet.
 pub const OPERATOR: &str = "operator";
 
@@ -189,7 +223,7 @@ pub struct Subscription {
 /// A message that a worker or an external client publishes.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Publication {
-    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`]; a [`GATEWAY`] publishes as the first two do.
+    /// The worker, or [`PUBLISHER`], [`CLIENT`] or [`OPERATOR`]; a [gateway](process::GATEWAY) publishes as the first two do.
     pub by: String,
     /// Name of the exchange, with the namespace; empty for answers, which go to the queue that the request names.
     pub exchange: String,

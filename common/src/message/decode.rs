@@ -1,6 +1,9 @@
 //! The traits of messages, and the decoding of message bodies.
 
-use crate::message::{kind::Kind, object::Object, violation::Violation};
+use crate::{
+    message::{kind::Kind, object::Object, violation::Violation},
+    text::excerpt,
+};
 use bytes::Bytes;
 use serde::{Serialize, de::DeserializeOwned};
 
@@ -115,7 +118,7 @@ pub fn recognise(kind: Option<&str>, known: &'static [Kind]) -> Result<Kind, Und
     if let Some(kind) = known.iter().find(|k| k.name == name && k.major.to_string() == major) {
         return Ok(*kind);
     }
-    let kind = wire.chars().take(100).map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect();
+    let kind = excerpt(wire, 100);
     if known.iter().any(|k| k.name == name) {
         Err(Undecodable::UnknownVersion { kind, known: names() })
     } else {

@@ -1,6 +1,6 @@
 //! The report of a field that breaks the contract of its message.
 
-use crate::text::shorten;
+use crate::text::shorten_printable;
 use std::fmt;
 
 /// A field that breaks the contract of its message.
@@ -18,13 +18,12 @@ fn at(path: &str) -> String {
 }
 
 impl Violation {
-    /// Returns a violation at `path`. Shortens both texts and replaces control characters, because they may quote input
-    /// of any length and content.
+    /// Returns a violation at `path`. Shortens both texts and makes them printable, because they may quote input of any length
+    /// and content.
     pub fn new(path: impl Into<String>, why: impl fmt::Display) -> Self {
-        let printable = |text: &str, bytes_max| shorten(text, bytes_max).replace(char::is_control, "\u{FFFD}");
         Self {
-            path: printable(&path.into(), VIOLATION_BYTES_MAX / 3),
-            why: printable(&why.to_string(), VIOLATION_BYTES_MAX),
+            path: shorten_printable(&path.into(), VIOLATION_BYTES_MAX / 3),
+            why: shorten_printable(&why.to_string(), VIOLATION_BYTES_MAX),
         }
     }
 }

@@ -5,6 +5,7 @@
 
 use crate::session::{Failed, Session};
 use anyhow::{Context, anyhow};
+use common::text::is_printable;
 use std::{
     borrow::Cow,
     fmt,
@@ -108,14 +109,10 @@ pub(crate) fn eprint_line(text: fmt::Arguments<'_>) {
     let _ = writeln!(io::stderr(), "{text}");
 }
 
-/// Makes an untrusted text safe for a terminal: escapes control characters and those that change the direction of writing.
-/// Keeps line ends and tabs if `lines` is set.
+/// Makes an untrusted text safe for a terminal: escapes characters that are not printable. Keeps line ends and tabs if `lines`
+/// is set.
 pub(crate) fn legible(text: &str, lines: bool) -> Cow<'_, str> {
-    let is_safe = |c: char| {
-        let changes_direction =
-            matches!(c, '\u{200E}' | '\u{200F}' | '\u{202A}'..='\u{202E}' | '\u{2066}'..='\u{2069}');
-        (lines && matches!(c, '\n' | '\t')) || !(c.is_control() || changes_direction)
-    };
+    let is_safe = |c: char| is_printable(c) || (lines && matches!(c, '\n' | '\t'));
     if text.chars().all(is_safe) {
         return Cow::Borrowed(text);
     }

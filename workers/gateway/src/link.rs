@@ -1,12 +1,12 @@
 //! The gateway's one connection to the broker. It reconnects whenever the connection is lost.
 
 use crate::http::problem::{Problem, error_chain};
-use common::topology::queue;
+use common::topology::{process, process_of, queue};
 use runtime::{
     Broker, Shutdown,
+    backoff::Backoff,
     broker::ConnectionState,
     client::{Client, ClientError},
-    host,
 };
 use std::{
     sync::{
@@ -19,8 +19,8 @@ use tokio::sync::watch;
 
 /// Interval between two counts of the consumers of the request queues.
 const COUNT_EVERY: Duration = Duration::from_secs(1);
-/// Longest pause between two attempts to connect.
-const BACKOFF_MAX: Duration = Duration::from_secs(5);
+/// First and longest pause between two attempts to connect.
+const CONNECT_PAUSE: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Whether the broker is connected.
 #[derive(Clone)]
@@ -133,18 +133,18 @@ async fn keep(
     late_answers: Arc<AtomicU64>,
     shutdown: Shutdown,
 ) {
-    let mut backoff = Duration::from_millis(100);
+    let mut pauses = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
     let mut logged = String::new();
     loop {
         let connected = tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            connected = Client::connect(broker.as_ref(), "gateway") => connected,
+            connected = Client::connect(broker.as_ref(), process::GATEWAY.name) => connected,
         };
         let why = match connected {
             Ok(client) => {
                 tracing::info!(broker = broker.describe(), "connected");
-                backoff = Duration::from_millis(100);
+                pauses = Backoff::new(CONNECT_PAUSE.0, CONNECT_PAUSE.1);
                 logged.clear();
                 let client = Arc::new(client);
                 // Consumers are counted first, so that no request waits for an answer that cannot come.
@@ -169,13 +169,11 @@ async fn keep(
             }
         };
         state.send_replace(Reach::Away(why));
-        let jitter = Duration::from_millis(host::random_range(0..=50));
         tokio::select! {
             biased;
             () = shutdown.cancelled() => return,
-            () = tokio::time::sleep(backoff + jitter) => {}
+            () = tokio::time::sleep(pauses.next_pause()) => {}
         }
-        backoff = (backoff * 2).min(BACKOFF_MAX);
     }
 }
 
@@ -213,11 +211,8 @@ fn away(why: &str) -> Problem {
 }
 
 fn no_consumer(queue: &str) -> Problem {
-    let (code, who) = match queue {
-        queue::SCORER => ("no-scorer", "scorer"),
-        _ => ("no-weather-fetcher", "weather-fetcher"),
-    };
-    Problem::unavailable(code, format!("no {who} is running; start one, and try again"))
+    let worker = process_of(queue);
+    Problem::unavailable(&format!("no-{worker}"), format!("no {worker} is running; start one, and try again"))
 }
 
 /// Returns the problem of a request over the queues that failed. `asked` names the worker.

@@ -1,5 +1,6 @@
 //! Runs the gateway as a process.
 
+use common::topology::process::GATEWAY;
 use gateway::Gateway;
 use runtime::Process;
 use std::process::ExitCode;
@@ -7,7 +8,7 @@ use std::process::ExitCode;
 #[tokio::main]
 async fn main() -> ExitCode {
     let about = "Scores, batches and models over HTTP, and the page that shows the fleet";
-    let process = Process::start_documented("gateway", about, &gateway::settings::reference());
+    let process = Process::start_documented(GATEWAY.name, about, &gateway::settings::reference());
     let gateway = Gateway::new(process.settings(), process.broker(), process.swept_store());
     process.serve(gateway.and_then(|gateway| gateway.watching(&process.settings())), Gateway::serve).await
 }

@@ -1,8 +1,11 @@
 //! The section `[gateway]` of the configuration.
 
-use common::message::SCORE_RIDES_MAX;
+use common::{message::SCORE_RIDES_MAX, topology::process::GATEWAY};
 use records::layout;
-use runtime::config::{self, Problem};
+use runtime::config::{
+    self, Problem, Settings as _,
+    reference::{Entry, Kind, entry, number, text},
+};
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
@@ -182,9 +185,94 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "gateway";
+    const SECTION: &'static str = GATEWAY.section;
+    const REFERENCE: &'static [Entry] = &[
+        text("bind", "address:port", "where to listen; port 0 takes a free one"),
+        text(
+            "ops_bind",
+            "address:port",
+            "where to serve only /healthz, /readyz and /metrics, for probes and Prometheus",
+        ),
+        entry(
+            "hosts",
+            Kind::List,
+            "host names",
+            "that requests may name; others get 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
+        ),
+        text(
+            "auth",
+            "keys | off",
+            "whether requests need a key; off: every client that can reach the port may do everything",
+        ),
+        entry(
+            "keys",
+            Kind::List,
+            "tables",
+            "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
+        ),
+        text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
+        text("tls_key_file", "path", "its private key in PEM"),
+        text("model", "name", "model family that /v2/models and the page show"),
+        number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
+        number("stall_ms", "milliseconds", 100, 600_000, "how long the body of a request may be silent"),
+        number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
+        number(
+            "uploads_max",
+            "uploads",
+            1,
+            1_000,
+            "written at the same time, shared between keys or peers; slow ones are ended for new ones, more get 503",
+        ),
+        number(
+            "upload_bytes_per_second_min",
+            "bytes per second",
+            1,
+            1 << 30,
+            "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
+        ),
+        number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
+        number(
+            "body_bytes_max",
+            "bytes",
+            1_024,
+            64 << 20,
+            "maximum size of any other body, as received and decompressed",
+        ),
+        number("requests_max", "requests", 1, 1_000_000, "in progress at the same time; more get 503"),
+        number(
+            "requests_per_key_max",
+            "requests",
+            1,
+            1_000_000,
+            "in progress with one key at the same time; more get 429",
+        ),
+        number(
+            "connections_max",
+            "connections",
+            1,
+            1_000_000,
+            "open at the same time; at the limit, those without a request are closed for new ones",
+        ),
+        number("connections_per_peer_max", "connections", 1, 1_000_000, "open per peer address, for IPv6 per /64"),
+        number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
+        number(
+            "rides_max",
+            "rides",
+            1,
+            SCORE_RIDES_MAX as u64,
+            "maximum in one request; no more than scorer.rides_max",
+        ),
+        number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum of several requests in one message"),
+        number(
+            "coalesce_wait_us",
+            "microseconds",
+            0,
+            1_000_000,
+            "how long a request waits for others to share its message",
+        ),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check_rules(&self) -> Result<(), Problem> {
         self.address()?;
         self.ops_address()?;
         if let Some(host) = self.hosts.iter().find(|host| normalized_host(host).is_none()) {
@@ -218,12 +306,6 @@ impl config::Settings for Settings {
         if self.model.is_empty() || !self.model.chars().all(is_name) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
-        let values = serde_json::to_value(self).unwrap_or_default();
-        for Entry { key, range, .. } in REFERENCE {
-            if let (Some((min, max)), Some(value)) = (range, values[key].as_u64()) {
-                Problem::unless_within(key, value, min..=max)?;
-            }
-        }
         Ok(())
     }
 }
@@ -250,96 +332,12 @@ pub(crate) fn normalized_host(host: &str) -> Option<String> {
     }
 }
 
-/// One setting, for the check and for `gateway --help`.
-#[derive(Debug, Clone, Copy)]
-pub struct Entry {
-    /// Key within the section.
-    pub key: &'static str,
-    /// Unit of a number, type of any other value.
-    pub unit: &'static str,
-    /// Smallest and largest value of a number.
-    pub range: Option<(u64, u64)>,
-    /// Meaning, in a few words.
-    pub meaning: &'static str,
-}
-
-const fn text(key: &'static str, unit: &'static str, meaning: &'static str) -> Entry {
-    Entry { key, unit, range: None, meaning }
-}
-
-const fn number(key: &'static str, unit: &'static str, min: u64, max: u64, meaning: &'static str) -> Entry {
-    Entry { key, unit, range: Some((min, max)), meaning }
-}
-
-/// Every setting of the section, in the order of [`Settings`].
-pub const REFERENCE: [Entry; 23] = [
-    text("bind", "address:port", "where to listen; port 0 takes a free one"),
-    text("ops_bind", "address:port", "where to serve only /healthz, /readyz and /metrics, for probes and Prometheus"),
-    text(
-        "hosts",
-        "host names",
-        "that requests may name; others get 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
-    ),
-    text(
-        "auth",
-        "keys | off",
-        "whether requests need a key; off: every client that can reach the port may do everything",
-    ),
-    text(
-        "keys",
-        "tables",
-        "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
-    ),
-    text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
-    text("tls_key_file", "path", "its private key in PEM"),
-    text("model", "name", "model family that /v2/models and the page show"),
-    number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
-    number("stall_ms", "milliseconds", 100, 600_000, "how long the body of a request may be silent"),
-    number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
-    number(
-        "uploads_max",
-        "uploads",
-        1,
-        1_000,
-        "written at the same time, shared between keys or peers; slow ones are ended for new ones, more get 503",
-    ),
-    number(
-        "upload_bytes_per_second_min",
-        "bytes per second",
-        1,
-        1 << 30,
-        "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
-    ),
-    number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
-    number("body_bytes_max", "bytes", 1_024, 64 << 20, "maximum size of any other body, as received and decompressed"),
-    number("requests_max", "requests", 1, 1_000_000, "in progress at the same time; more get 503"),
-    number("requests_per_key_max", "requests", 1, 1_000_000, "in progress with one key at the same time; more get 429"),
-    number(
-        "connections_max",
-        "connections",
-        1,
-        1_000_000,
-        "open at the same time; at the limit, those without a request are closed for new ones",
-    ),
-    number("connections_per_peer_max", "connections", 1, 1_000_000, "open per peer address, for IPv6 per /64"),
-    number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
-    number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum in one request; no more than scorer.rides_max"),
-    number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum of several requests in one message"),
-    number(
-        "coalesce_wait_us",
-        "microseconds",
-        0,
-        1_000_000,
-        "how long a request waits for others to share its message",
-    ),
-];
-
 /// Returns the section as `--help` prints it: key, unit, range, default and meaning of every setting.
 pub fn reference() -> String {
     let defaults = serde_json::to_value(Settings::default()).unwrap_or_default();
     let mut lines = vec!["The section [gateway]:".to_owned()];
-    for Entry { key, unit, range, meaning } in REFERENCE {
-        let range = range.map_or_else(String::new, |(min, max)| format!(", {min} to {max}"));
+    for Entry { key, kind, unit, meaning } in Settings::REFERENCE {
+        let range = kind.range().map_or_else(String::new, |range| format!(", {range}"));
         let default = match &defaults[key] {
             serde_json::Value::Null => "none".to_owned(),
             default => default.to_string(),
@@ -352,7 +350,6 @@ pub fn reference() -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use runtime::config::Settings as _;
 
     fn open() -> Settings {
         Settings { auth: Auth::Off, ..Settings::default() }
@@ -370,25 +367,25 @@ mod tests {
         let all = Settings { ops_bind: text(), tls_cert_file: text(), tls_key_file: text(), ..open() };
         let json = serde_json::to_value(all).unwrap();
         let mut keys: Vec<&str> = json.as_object().unwrap().keys().map(String::as_str).collect();
-        let mut listed: Vec<&str> = REFERENCE.iter().map(|entry| entry.key).collect();
+        let mut listed: Vec<&str> = Settings::REFERENCE.iter().map(|entry| entry.key).collect();
         keys.sort_unstable();
         listed.sort_unstable();
         assert_eq!(listed, keys);
-        for entry in REFERENCE {
-            assert_eq!(entry.range.is_some(), json[entry.key].is_u64(), "{}: numbers have a range", entry.key);
+        for entry in Settings::REFERENCE {
+            assert_eq!(entry.kind.range().is_some(), json[entry.key].is_u64(), "{}: numbers have a range", entry.key);
         }
     }
 
     #[test]
     fn the_check_uses_the_ranges_of_the_reference() {
         assert_eq!(open().check(), Ok(()));
-        for Entry { key, range, .. } in REFERENCE {
-            let Some((min, max)) = range else { continue };
+        for Entry { key, kind, .. } in Settings::REFERENCE {
+            let Kind::Integer(min, Some(max)) = *kind else { continue };
             for good in [min, max] {
                 assert_eq!(with(key, good.into()).check(), Ok(()), "{key} = {good}");
             }
             for bad in min.checked_sub(1).into_iter().chain([max + 1]) {
-                assert_eq!(with(key, bad.into()).check().unwrap_err().key, key, "{key} = {bad}");
+                assert_eq!(with(key, bad.into()).check().unwrap_err().key, *key, "{key} = {bad}");
             }
         }
     }

@@ -12,7 +12,6 @@
 //!
 //! * [`join`] (pure): staged chunks, statistics, the manifest;
 //! * [`arrivals`] (pure): the chunks known to be staged, the next probe, who announces;
-//! * [`recent`] (pure): a bounded LRU cache, here of batches;
 //! * `dataset`: the objects in the store.
 //!
 //! **Why every complete batch is joined.** The store is strongly consistent, and each handler probes *after* it staged its
@@ -30,7 +29,6 @@
 pub mod arrivals;
 mod dataset;
 pub mod join;
-pub mod recent;
 mod settings;
 
 pub use settings::Settings;
@@ -40,13 +38,14 @@ use common::{
     envelope::Envelope,
     message::{self, BatchSplit, EnrichedChunk, Input, Kind, Message, Undecodable},
     outcome::{Failure, Outputs},
-    topology::queue,
+    topology::process::MERGER,
 };
 use object_store::ObjectMeta;
-use recent::Recent;
+use quick_cache::{Weighter, unsync::Cache};
 use records::{Store, datasets, layout, staging, store};
 use runtime::Worker;
 use std::{
+    convert::Infallible,
     ops::ControlFlow,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -106,7 +105,8 @@ impl MergerIn {
 pub struct Merger {
     settings: Settings,
     store: Store,
-    batches: Mutex<Recent<Arc<Batch>>>,
+    /// The batches that this process has seen, by splitting.
+    batches: Mutex<Cache<String, Known, Bytes>>,
     /// Allows one join at a time, which bounds the memory for chunks read ahead and parts being uploaded.
     joining: tokio::sync::Mutex<()>,
 }
@@ -120,6 +120,23 @@ struct Batch {
     /// Number of messages staged by this process.
     staged: AtomicU64,
     round: tokio::sync::Mutex<Round>,
+}
+
+/// A batch in memory.
+#[derive(Clone, Default)]
+struct Known {
+    batch: Arc<Batch>,
+    /// Memory of [`Batch::arrivals`] after the last message, bytes.
+    arrivals_bytes: usize,
+}
+
+/// Weighs a batch in memory, in bytes.
+struct Bytes;
+
+impl Weighter<String, Known> for Bytes {
+    fn weight(&self, key: &String, known: &Known) -> u64 {
+        (2 * key.len() + size_of::<Batch>() + known.arrivals_bytes) as u64
+    }
 }
 
 /// A check whether the batch is complete. One handler at a time performs it, for all handlers that staged before it began.
@@ -141,16 +158,16 @@ impl Batch {
 }
 
 impl Worker for Merger {
-    const NAME: &'static str = queue::MERGER;
+    const NAME: &'static str = MERGER.name;
     type In = MergerIn;
 
     async fn handle(&self, envelope: Envelope<MergerIn>) -> Result<Outputs, Failure> {
         let input = envelope.payload;
         let key = layout::splitting(input.batch(), input.split_id());
-        let batch = self.batches().get(&key);
+        let batch = self.batch(&key);
         let outcome = self.process(&batch, &input).await;
-        let bytes = 2 * key.len() + size_of::<Batch>() + batch.arrivals().bytes();
-        self.batches().set_cost(&key, bytes);
+        let arrivals_bytes = batch.arrivals().bytes();
+        self.batches().insert(key, Known { batch, arrivals_bytes });
         outcome
     }
 
@@ -162,12 +179,21 @@ impl Worker for Merger {
 impl Merger {
     /// Creates a merger on this store.
     pub fn new(settings: Settings, store: Store) -> Self {
-        let batches = Mutex::new(Recent::new(settings.known_bytes_max));
+        let bytes_max = settings.known_bytes_max;
+        let batches = Mutex::new(Cache::with_weighter(bytes_max / size_of::<Batch>(), bytes_max as u64, Bytes));
         Self { settings, store, batches, joining: tokio::sync::Mutex::default() }
     }
 
-    fn batches(&self) -> MutexGuard<'_, Recent<Arc<Batch>>> {
+    fn batches(&self) -> MutexGuard<'_, Cache<String, Known, Bytes>> {
         self.batches.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Returns the state of a splitting, which handlers share while it is in memory.
+    fn batch(&self, key: &str) -> Arc<Batch> {
+        let new = Known::default();
+        let mut batches = self.batches();
+        let Ok(known) = batches.get_or_insert_with(key, || Ok::<_, Infallible>(new.clone()));
+        Arc::clone(&known.unwrap_or(&new).batch)
     }
 
     async fn process(&self, batch: &Batch, input: &MergerIn) -> Result<Outputs, Failure> {

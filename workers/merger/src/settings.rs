@@ -1,7 +1,10 @@
 //! Section `[merger]` of the configuration.
 
-use common::dataset::PART_BYTES_MAX;
-use runtime::config::{self, Problem};
+use common::{dataset::PART_BYTES_MAX, topology::process::MERGER};
+use runtime::config::{
+    self,
+    reference::{Entry, at_least, number},
+};
 use serde::{Deserialize, Serialize};
 
 /// Settings of the merger.
@@ -33,21 +36,22 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "merger";
-
-    fn check(&self) -> Result<(), Problem> {
-        if self.part_bytes_max == 0 {
-            return Err(Problem::new("part_bytes_max", self.part_bytes_max, "at least 1 byte"));
-        }
-        if !(1..=256).contains(&self.read_ahead) {
-            return Err(Problem::new("read_ahead", self.read_ahead, "1 to 256 chunks"));
-        }
-        if !(1..=256).contains(&self.probes_max) {
-            return Err(Problem::new("probes_max", self.probes_max, "1 to 256 probes"));
-        }
-        if self.upload_bytes == 0 {
-            return Err(Problem::new("upload_bytes", self.upload_bytes, "at least 1 byte, 5242880 for S3"));
-        }
-        Ok(())
-    }
+    const SECTION: &'static str = MERGER.section;
+    const REFERENCE: &'static [Entry] = &[
+        at_least(
+            "part_bytes_max",
+            "bytes",
+            1,
+            "size of one dataset file; must be equal in all mergers of a fleet, since the dataset depends on it",
+        ),
+        number("read_ahead", "chunks", 1, 256, "staged chunks read ahead of the one being joined"),
+        number("probes_max", "chunks", 1, 256, "staged chunks looked up at the same time"),
+        at_least("upload_bytes", "bytes", 1, "size of one request of an upload; S3 requires 5 MiB or more"),
+        at_least(
+            "known_bytes_max",
+            "bytes",
+            0,
+            "memory for the list of staged chunks; with less, the store is asked more often",
+        ),
+    ];
 }

@@ -491,6 +491,22 @@ async fn little_memory_costs_only_operations() {
     assert_eq!(objects(&store).await.len(), 4);
 }
 
+#[tokio::test]
+async fn batches_in_memory_stay_within_their_bound() {
+    let settings = Settings { known_bytes_max: 4_096, ..Settings::default() };
+    let merger = Merger::new(settings, memory());
+    let mut message = batch(20, 5).remove(0);
+    for number in 0..100 {
+        let MergerIn::Chunk(chunk) = &mut message else { panic!() };
+        chunk.batch_id = format!("b-{number}");
+        deliver(&merger, &message).await.unwrap();
+        assert!(merger.batches().weight() <= 4_096);
+    }
+    assert!(merger.batches().len() > 1);
+    let key = layout::splitting("b-99", message.split_id());
+    assert!(Arc::ptr_eq(&merger.batch(&key), &merger.batch(&key)), "handlers share the state of a batch");
+}
+
 #[test]
 fn both_messages_are_decoded() {
     for message in batch(1, 1) {

@@ -31,12 +31,16 @@ use common::{
     },
     model::AliasName,
     outcome::{Failure, Outgoing, Outputs},
+    topology::process::SCORER,
 };
 use records::{layout, store::Store};
 use runtime::{
     Worker,
     broker::MESSAGE_TOO_LARGE,
-    config::{self, Problem},
+    config::{
+        self, Problem,
+        reference::{Entry, flag, number, text},
+    },
 };
 use serde::{Deserialize, Serialize};
 use serve::{breeds::Breeds, follow::Follower};
@@ -86,21 +90,48 @@ impl Default for Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "scorer";
+    const SECTION: &'static str = SCORER.section;
+    const REFERENCE: &'static [Entry] = &[
+        text("model", "name", "model family whose champion is served"),
+        number("rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum number of rides in one request"),
+        number("breed_models_max", "models", 1, 1_000_000, "maximum number of breed models in memory"),
+        number(
+            "breed_wait_ms",
+            "milliseconds",
+            0,
+            60_000,
+            "how long a request waits for a breed model that is not in memory; then the global model scores",
+        ),
+        number(
+            "follow_ms",
+            "milliseconds",
+            10,
+            3_600_000,
+            "time within which scorers follow a new champion without an event",
+        ),
+        flag("shadow", "whether a challenger scores in shadow: evaluated on live requests, never returned"),
+        number(
+            "served_write_ms",
+            "milliseconds",
+            0,
+            3_600_000,
+            "time between two writes of serving statistics; 0: none are kept or written",
+        ),
+        number(
+            "scored_rides_max",
+            "rides",
+            0,
+            10_000_000,
+            "maximum number of rides per day whose id and probability are written, for delayed labels; 0: none",
+        ),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check_rules(&self) -> Result<(), Problem> {
         let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
         if self.model.is_empty() || !self.model.chars().all(is_name) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
-        if !(1..=SCORE_RIDES_MAX).contains(&self.rides_max) {
-            return Err(Problem::new("rides_max", self.rides_max, format!("1 to {SCORE_RIDES_MAX}")));
-        }
-        Problem::unless_within("breed_models_max", self.breed_models_max, 1..=1_000_000)?;
-        Problem::unless_within("breed_wait_ms", self.breed_wait_ms, 0..=60_000)?;
-        Problem::unless_within("follow_ms", self.follow_ms, 10..=3_600_000)?;
-        Problem::unless_within("served_write_ms", self.served_write_ms, 0..=3_600_000)?;
-        Problem::unless_within("scored_rides_max", self.scored_rides_max, 0..=10_000_000)
+        Ok(())
     }
 }
 
@@ -217,7 +248,7 @@ impl Scorer {
 }
 
 impl Worker for Scorer {
-    const NAME: &'static str = "scorer";
+    const NAME: &'static str = SCORER.name;
     /// Enough to saturate the broker, because an answer takes microseconds; more would only hold more requests in memory.
     const CONCURRENCY: u16 = 16;
     /// As many again in transit.

@@ -31,7 +31,8 @@ use common::{
     },
     outcome::{Failure, Outputs},
     reading::Reading,
-    topology::queue,
+    text::shorten,
+    topology::process::SPLITTER,
 };
 use document::{Document, Header, Options};
 use failure::{read_failure, too_many_ride_ids};
@@ -44,7 +45,10 @@ use records::{
 use ride::RIDE_BYTES_MAX;
 use runtime::{
     Worker,
-    config::{Problem, Settings as Section},
+    config::{
+        Settings as Section,
+        reference::{Entry, at_least, number},
+    },
     host,
 };
 use serde::{Deserialize, Serialize};
@@ -83,22 +87,25 @@ impl Default for Settings {
 }
 
 impl Section for Settings {
-    const SECTION: &'static str = "splitter";
-
-    fn check(&self) -> Result<(), Problem> {
-        fn within<N: PartialOrd + std::fmt::Display>(
-            key: &'static str,
-            value: N,
-            min: N,
-            max: N,
-        ) -> Result<(), Problem> {
-            if value >= min && value <= max { Ok(()) } else { Err(Problem::new(key, value, format!("{min} to {max}"))) }
-        }
-        within("chunk_size", self.chunk_size, 1, CHUNK_SIZE_MAX)?;
-        within("decompressed_bytes_max", self.decompressed_bytes_max, 1, u64::MAX)?;
-        within("expansion_max", self.expansion_max, 1, 1_000_000)?;
-        within("read_buffer_bytes", self.read_buffer_bytes, 4096, 8 * 1024 * 1024)
-    }
+    const SECTION: &'static str = SPLITTER.section;
+    const REFERENCE: &'static [Entry] = &[
+        number(
+            "chunk_size",
+            "rides",
+            1,
+            CHUNK_SIZE_MAX as u64,
+            "rides per chunk; a batch keeps the size it was first split with",
+        ),
+        at_least("decompressed_bytes_max", "bytes", 1, "maximum decompressed size of a batch"),
+        number(
+            "expansion_max",
+            "times",
+            1,
+            1_000_000,
+            "maximum ratio of decompressed to compressed size of a batch, from 16 MiB on",
+        ),
+        number("read_buffer_bytes", "bytes", 4_096, 8_388_608, "bytes read and parsed at a time"),
+    ];
 }
 
 /// The body of a batch message. It is decoded later, since it may have one of many formats and compressions.
@@ -183,7 +190,7 @@ impl Splitter {
 }
 
 impl Worker for Splitter {
-    const NAME: &'static str = queue::SPLITTER;
+    const NAME: &'static str = SPLITTER.name;
     type In = IncomingBatch;
     /// The memory bound holds for one batch: one set of ids, one zstd window.
     const CONCURRENCY: u16 = 1;

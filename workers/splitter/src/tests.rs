@@ -519,7 +519,7 @@ fn settings_are_checked() {
     assert_eq!(Settings::default().check(), Ok(()));
     for chunk_size in [0, 10_001] {
         let problem = Settings { chunk_size, ..Settings::default() }.check().unwrap_err();
-        assert_eq!((problem.key, problem.expected.as_str()), ("chunk_size", "1 to 10000"));
+        assert_eq!((problem.key, problem.expected.as_str()), ("chunk_size", "1 to 10000 (rides)"));
     }
     assert!(serde_json::from_value::<Settings>(json!({"chunk": 1})).is_err());
 }

@@ -9,8 +9,12 @@ use common::{
     document::{Metric, Promotion, Rule},
     features::{FOLDS_MAX, FeatureSet},
     model::{Criterion, TrainingSettings},
+    topology::process::TRAINER,
 };
-use runtime::config::{self, Problem};
+use runtime::config::{
+    self, Problem,
+    reference::{Entry, Kind, above_0, at_least, entry, flag, number, text},
+};
 use serde::{
     Deserialize, Deserializer, Serialize,
     de::{IntoDeserializer, value::StrDeserializer},
@@ -134,18 +138,79 @@ impl Settings {
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "trainer";
+    const SECTION: &'static str = TRAINER.section;
+    const REFERENCE: &'static [Entry] = &[
+        text("features", "all | mileage | weather", "the features of a model"),
+        entry(
+            "alpha",
+            Kind::List,
+            "numbers, rising, 0 or more",
+            "L2 penalty on standardised coefficients; of several, cross-validation selects one",
+        ),
+        number("folds", "folds", 2, FOLDS_MAX as u64, "number of folds of the cross-validation"),
+        entry(
+            "threshold",
+            Kind::NumberOrText,
+            "probability or criterion",
+            "probability from which on service is predicted: a number, accuracy, f1, fbeta, precision_at_recall, recall_at_precision or cost",
+        ),
+        above_0("beta", "times", None, "for fbeta: weight of recall relative to precision"),
+        above_0("recall_min", "share", Some(1.0), "for precision_at_recall: minimum recall"),
+        above_0("precision_min", "share", Some(1.0), "for recall_at_precision: minimum precision"),
+        above_0("cost_false_positive", "any one unit", None, "for cost: cost of a service prepared in vain"),
+        above_0("cost_false_negative", "any one unit", None, "for cost: cost of a service that was not prepared"),
+        at_least(
+            "rides_min",
+            "rides",
+            10,
+            "minimum number of labelled rides with weather to train on; at most rides_max",
+        ),
+        at_least(
+            "rides_max",
+            "rides",
+            10,
+            "maximum number of labelled rides with weather to train on, at least rides_min; each takes up to 100 bytes of memory",
+        ),
+        entry(
+            "breed_rides_min",
+            Kind::ZeroOrIntegerFrom(10),
+            "rides",
+            "minimum number of rides to train a breed model on; 0: no breed models",
+        ),
+        text("promotion", "by_rule | always | by_hand", "which new models become champion"),
+        text("promotion_metric", "log_loss | brier | roc_auc", "the metric that the rule compares"),
+        entry(
+            "promotion_margin",
+            Kind::NumberFrom(0.0),
+            "of the metric",
+            "by how much a new model may be worse than the champion on the same held-out rides",
+        ),
+        at_least(
+            "promotion_rides_min",
+            "rides",
+            0,
+            "minimum number of held-out rides to compare models; with fewer, the champion stays",
+        ),
+        flag(
+            "cache",
+            "whether parsed datasets are cached, so that a training reads only new ones; does not change the models",
+        ),
+        number(
+            "hold_ms_max",
+            "milliseconds",
+            100,
+            HOLD_MS_MAX,
+            "maximum time to hold a message; a longer training continues without it, and the message is delivered again",
+        ),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check_rules(&self) -> Result<(), Problem> {
         let alphas: Vec<String> = self.alpha.iter().map(f64::to_string).collect();
         let rising = self.alpha.is_sorted_by(|a, b| a < b);
         if self.alpha.is_empty() || !rising || self.alpha.iter().any(|alpha| !alpha.is_finite() || *alpha < 0.0) {
             let expected =
                 "a number not below 0, e.g. 1, or several in rising order, separated by commas, e.g. 0.1,1,10";
             return Err(Problem::new("alpha", alphas.join(","), expected));
-        }
-        if !(2..=FOLDS_MAX).contains(&self.folds) {
-            return Err(Problem::new("folds", self.folds, format!("2 to {FOLDS_MAX}, e.g. 5")));
         }
         if let Threshold::Fixed(threshold) = self.threshold
             && !(threshold > 0.0 && threshold < 1.0)
@@ -156,37 +221,8 @@ impl config::Settings for Settings {
                 "a probability between 0 and 1, e.g. 0.5, or a criterion",
             ));
         }
-        for (key, share) in [("recall_min", self.recall_min), ("precision_min", self.precision_min)] {
-            if !(share > 0.0 && share <= 1.0) {
-                return Err(Problem::new(key, share, "a share above 0, at most 1, e.g. 0.8"));
-            }
-        }
-        let (fp, fne) = ("cost_false_positive", "cost_false_negative");
-        for (key, value) in [("beta", self.beta), (fp, self.cost_false_positive), (fne, self.cost_false_negative)] {
-            if !(value.is_finite() && value > 0.0) {
-                return Err(Problem::new(key, value, "a number above 0, e.g. 1"));
-            }
-        }
-        if !(self.promotion_margin.is_finite() && self.promotion_margin >= 0.0) {
-            return Err(Problem::new("promotion_margin", self.promotion_margin, "a number not below 0, e.g. 0.001"));
-        }
-        if self.rides_min < 10 {
-            return Err(Problem::new("rides_min", self.rides_min, "at least 10 rides, e.g. 100"));
-        }
         if self.rides_max < self.rides_min {
             return Err(Problem::new("rides_max", self.rides_max, "at least rides_min, e.g. 4000000"));
-        }
-        if (1..10).contains(&self.breed_rides_min) {
-            return Err(Problem::new(
-                "breed_rides_min",
-                self.breed_rides_min,
-                "at least 10 rides, e.g. 200, or 0 for none",
-            ));
-        }
-        if !(100..=HOLD_MS_MAX).contains(&self.hold_ms_max) {
-            let expected =
-                format!("100 to {HOLD_MS_MAX} ms: less than the broker's consumer_timeout and run.handle_timeout_ms");
-            return Err(Problem::new("hold_ms_max", self.hold_ms_max, expected));
         }
         Ok(())
     }
@@ -231,10 +267,10 @@ mod tests {
             ("threshold", "1.5", "0.5, or a criterion"),
             ("threshold", "best", "accuracy"),
             ("features", "none", "mileage"),
-            ("promotion_margin", "-1", "0.001"),
+            ("promotion_margin", "-1", "0 or more (of the metric)"),
             ("promotion_metric", "auc", "roc_auc"),
             ("cost_false_positive", "0", "above 0"),
-            ("breed_rides_min", "3", "0 for none"),
+            ("breed_rides_min", "3", "0, or 10 or more (rides)"),
         ] {
             let error = read(&[(key, value)]).unwrap_err();
             assert!(

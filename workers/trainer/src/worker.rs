@@ -14,6 +14,7 @@ use common::{
     envelope::Envelope,
     message::{DatasetReady, ModelRejected},
     outcome::{Failure, Outgoing, Outputs},
+    topology::process::TRAINER,
 };
 use records::{
     layout, registry,
@@ -175,7 +176,7 @@ impl Shared {
 }
 
 impl Worker for Trainer {
-    const NAME: &'static str = "trainer";
+    const NAME: &'static str = TRAINER.name;
     /// A training uses every core, and memory for all rides.
     const CONCURRENCY: u16 = 1;
     /// A delivery that waits for another training would run into the broker's `consumer_timeout`.

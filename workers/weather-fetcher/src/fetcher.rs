@@ -18,6 +18,7 @@ use common::{
     message::{EnrichedChunk, EnrichedRide, RideChunk, WeatherPlace},
     outcome::{Failure, Outputs},
     ride::Ride,
+    topology::process::WEATHER_FETCHER,
 };
 use records::Store;
 use runtime::{Worker, config};
@@ -71,7 +72,7 @@ impl WeatherFetcher {
         if let Source::Bucket(Location::File(folder)) = &source {
             check_folder(folder)?;
         }
-        let client = Client::new(source, stations.as_ref(), &settings.request_policy().context("[weather]")?, http);
+        let client = Client::new(source, stations.as_ref(), &settings.request_policy(), http);
         let is_missing = |location: &Location| matches!(location, Location::File(path) if !path.is_file());
         let locations = client.station_list_locations();
         if locations.iter().all(is_missing) {
@@ -110,7 +111,7 @@ impl WeatherFetcher {
 }
 
 impl Worker for WeatherFetcher {
-    const NAME: &'static str = "weather-fetcher";
+    const NAME: &'static str = WEATHER_FETCHER.name;
     type In = RideChunk;
 
     async fn handle(&self, envelope: Envelope<RideChunk>) -> Result<Outputs, Failure> {

@@ -62,7 +62,7 @@ pub async fn inspect(settings: &Settings, files_max: usize) -> anyhow::Result<In
     let (source, stations) = settings.source_and_stations().context("[weather]")?;
     let folder = source.folder().map(Path::to_owned);
     let http = Box::new(settings.http()?);
-    let client = Client::new(source, stations.as_ref(), &settings.request_policy().context("[weather]")?, http);
+    let client = Client::new(source, stations.as_ref(), &settings.request_policy(), http);
     let mut inspection = Inspection::default();
     let listed = lists(&client, &mut inspection).await;
     match folder {

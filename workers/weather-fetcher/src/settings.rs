@@ -10,12 +10,13 @@ use crate::{
     stations::nearest::REACH_KM_MAX,
 };
 use anyhow::Context;
-use runtime::config::{self, Problem};
+use common::topology::process::WEATHER_FETCHER;
+use runtime::config::{
+    self, Problem,
+    reference::{Entry, above_0, number, text},
+};
 use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, time::Duration};
-
-/// One day.
-const UNUSABLE_PATIENCE_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 
 /// Section `[weather]` of the configuration.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -74,9 +75,9 @@ impl Settings {
     /// Returns an HTTP client that follows these settings.
     ///
     /// # Errors
-    /// Fails if a setting is invalid or HTTPS cannot be prepared.
+    /// Fails if HTTPS cannot be prepared.
     pub fn http(&self) -> anyhow::Result<Reqwest> {
-        Reqwest::new(&self.request_policy().context("[weather]")?)
+        Reqwest::new(&self.request_policy())
             .context("weather.source: cannot prepare for HTTPS; are the system's CA certificates installed?")
     }
 
@@ -88,37 +89,57 @@ impl Settings {
         Ok((source, stations.map_err(|expected| wrong("stations", value, expected))?))
     }
 
-    pub(crate) fn request_policy(&self) -> Result<RequestPolicy, Problem> {
-        let rate = NonZeroU32::new(self.requests_per_second).filter(|rate| rate.get() <= 1_000);
-        let expected = "1 to 1000 requests per second";
-        let requests_per_second =
-            rate.ok_or_else(|| Problem::new("requests_per_second", self.requests_per_second, expected))?;
-        if !(1..=600_000).contains(&self.request_timeout_ms) {
-            return Err(Problem::new("request_timeout_ms", self.request_timeout_ms, "1 to 600000 milliseconds"));
+    pub(crate) fn request_policy(&self) -> RequestPolicy {
+        RequestPolicy {
+            requests_per_second: NonZeroU32::new(self.requests_per_second).unwrap_or(NonZeroU32::MIN),
+            timeout: Duration::from_millis(self.request_timeout_ms),
+            contact: self.contact.clone(),
+            unusable_patience: Duration::from_millis(self.unusable_patience_ms),
         }
-        if self.unusable_patience_ms > UNUSABLE_PATIENCE_MS_MAX {
-            let expected = format!("0 to {UNUSABLE_PATIENCE_MS_MAX} milliseconds");
-            return Err(Problem::new("unusable_patience_ms", self.unusable_patience_ms, expected));
-        }
-        let contact = self.contact.clone();
-        if let Some(text) = contact.as_ref().filter(|text| !text.bytes().all(|byte| matches!(byte, b' '..=b'~'))) {
-            return Err(Problem::new("contact", text, "printable ASCII: a URL or mail address"));
-        }
-        let timeout = Duration::from_millis(self.request_timeout_ms);
-        let unusable_patience = Duration::from_millis(self.unusable_patience_ms);
-        Ok(RequestPolicy { requests_per_second, timeout, contact, unusable_patience })
     }
 }
 
 impl config::Settings for Settings {
-    const SECTION: &'static str = "weather";
+    const SECTION: &'static str = WEATHER_FETCHER.section;
+    const REFERENCE: &'static [Entry] = &[
+        text(
+            "source",
+            "path or URL",
+            "a folder or bucket in NOAA's layout (csv/by_station/<ID>.csv), or the NCEI access service",
+        ),
+        text("stations", "path or URL", "ghcnd-stations.txt, plain or gzip; default: the one in the source"),
+        above_0("max_station_km", "kilometres", Some(REACH_KM_MAX), "maximum distance between a ride and its station"),
+        number(
+            "requests_per_second",
+            "requests",
+            1,
+            1_000,
+            "maximum number of requests to the service per second; a folder has no limit",
+        ),
+        number("request_timeout_ms", "milliseconds", 1, 600_000, "maximum time without a byte from the service"),
+        number(
+            "settled_days",
+            "days",
+            0,
+            u16::MAX as u64,
+            "days after the end of a year from which on its weather is final and cached in the store",
+        ),
+        number(
+            "unusable_patience_ms",
+            "milliseconds",
+            0,
+            86_400_000,
+            "how long a service may answer without weather (another document, an empty one, a redirect that is not followed, a refusal) before the message becomes a dead letter",
+        ),
+        text("contact", "URL or mail address", "contact for the operators of the service, sent with the User-Agent"),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
-        if !(self.max_station_km > 0.0 && self.max_station_km <= REACH_KM_MAX) {
-            let expected = format!("kilometres above 0, up to {REACH_KM_MAX}");
-            return Err(Problem::new("max_station_km", self.max_station_km, expected));
-        }
+    fn check_rules(&self) -> Result<(), Problem> {
         self.source_and_stations()?;
-        self.request_policy().map(drop)
+        let is_printable = |text: &String| text.bytes().all(|byte| matches!(byte, b' '..=b'~'));
+        match self.contact.as_ref().filter(|text| !is_printable(text)) {
+            Some(text) => Err(Problem::new("contact", text, "printable ASCII: a URL or mail address")),
+            None => Ok(()),
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use super::{
     error::ConfigError,
+    reference::{Entry, number, text},
     settings::{Problem, Settings},
 };
 use common::reply_address::RESERVED_PREFIX;
@@ -65,8 +66,53 @@ impl Default for BrokerSettings {
 
 impl Settings for BrokerSettings {
     const SECTION: &'static str = "broker";
+    const REFERENCE: &'static [Entry] = &[
+        text("url", "amqp://user@host:5672/vhost", "address of RabbitMQ; amqps:// for TLS, %2f for the vhost /"),
+        text("password_file", "path", "file with the password of the user in url; read at every connect"),
+        text(
+            "ca_file",
+            "path",
+            "certificates (PEM) of the authorities trusted to sign the broker's certificate; default: the public ones",
+        ),
+        text(
+            "client_certificate_file",
+            "path",
+            "client certificate (PEM) with its chain, for a broker that requires one",
+        ),
+        text("client_key_file", "path", "private key (PEM) of the client certificate"),
+        text(
+            "declare",
+            "auto | always | never",
+            "whether to declare missing exchanges and queues; auto: if the user may",
+        ),
+        text(
+            "namespace",
+            "text",
+            "prefix of every exchange and queue, so that fleets can share a vhost; at most 64 of A-Z a-z 0-9 - _ .",
+        ),
+        number("connect_timeout_ms", "milliseconds", 100, 600_000, "deadline for connecting"),
+        number(
+            "confirm_timeout_ms",
+            "milliseconds",
+            100,
+            3_600_000,
+            "deadline for each answer of the broker, publisher confirms included; paused during an alarm",
+        ),
+        number(
+            "give_up_after_ms",
+            "milliseconds",
+            0,
+            86_400_000,
+            "how long a process tries to reach a broker that is down before it ends",
+        ),
+        text(
+            "management_url",
+            "http://host:15672",
+            "RabbitMQ's management API, for doctor and drain; default: on the broker's host",
+        ),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
+    fn check_rules(&self) -> Result<(), Problem> {
         self.url.check()?;
         self.check_credentials()?;
         if let Some(url) = self.management_url.as_ref().filter(|url| !url.reveal().starts_with("http")) {
@@ -83,9 +129,7 @@ impl Settings for BrokerSettings {
                 "another beginning: RabbitMQ reserves names with amq.",
             ));
         }
-        Problem::unless_within("connect_timeout_ms", self.connect_timeout_ms, 100..=600_000)?;
-        Problem::unless_within("confirm_timeout_ms", self.confirm_timeout_ms, 100..=3_600_000)?;
-        Problem::unless_within("give_up_after_ms", self.give_up_after_ms, 0..=86_400_000)
+        Ok(())
     }
 }
 

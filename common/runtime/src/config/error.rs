@@ -1,12 +1,23 @@
 //! Errors of the configuration.
 
 use super::settings::Problem;
+use common::topology::process;
 
 /// Prefix of the environment variables.
 pub const ENVIRONMENT_PREFIX: &str = "WILDRYDES";
 /// Names of all sections.
-pub const SECTIONS: [&str; 10] =
-    ["broker", "store", "run", "log", "splitter", "weather", "merger", "trainer", "scorer", "gateway"];
+pub const SECTIONS: [&str; 10] = [
+    "broker",
+    "store",
+    "run",
+    "log",
+    process::SPLITTER.section,
+    process::WEATHER_FETCHER.section,
+    process::MERGER.section,
+    process::TRAINER.section,
+    process::SCORER.section,
+    process::GATEWAY.section,
+];
 
 /// Why the configuration is invalid.
 #[derive(Debug, thiserror::Error)]

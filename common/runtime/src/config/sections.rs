@@ -1,11 +1,18 @@
 //! The sections `store`, `run` and `log`.
 
-use super::settings::{Problem, Settings};
+use super::{
+    reference::{Entry, flag, number, text},
+    settings::{Problem, Settings},
+};
 use records::StoreSettings;
 use serde::{Deserialize, Serialize};
 
 impl Settings for StoreSettings {
     const SECTION: &'static str = "store";
+    const REFERENCE: &'static [Entry] = &[
+        text("url", "path or file:///…", "the object store: a folder that all workers of a fleet share"),
+        flag("fsync", "whether a write waits until it is on the disk: survives a power failure, but is slower"),
+    ];
 }
 
 /// Less than RabbitMQ's `consumer_timeout` (30 minutes), to leave time for publishing the outputs.
@@ -45,14 +52,51 @@ impl Default for RunSettings {
 
 impl Settings for RunSettings {
     const SECTION: &'static str = "run";
+    const REFERENCE: &'static [Entry] = &[
+        number(
+            "concurrency",
+            "messages",
+            1,
+            1_000,
+            "messages handled at the same time; each worker has its own default",
+        ),
+        number(
+            "prefetch",
+            "messages",
+            1,
+            10_000,
+            "maximum number of messages held, at least concurrency; each worker has its own default",
+        ),
+        number(
+            "drain_deadline_ms",
+            "milliseconds",
+            0,
+            3_600_000,
+            "maximum time for running handlers to finish after a shutdown signal",
+        ),
+        number(
+            "handle_timeout_ms",
+            "milliseconds",
+            1_000,
+            HANDLE_TIMEOUT_MS_MAX,
+            "maximum time of one handler; below RabbitMQ's consumer_timeout",
+        ),
+        number(
+            "patience_ms",
+            "milliseconds",
+            0,
+            3_600_000,
+            "time without progress after which run and ingest report the cause",
+        ),
+    ];
 
-    fn check(&self) -> Result<(), Problem> {
-        Problem::unless_within("concurrency", self.concurrency.unwrap_or(1), 1..=1_000)?;
-        let at_least = self.concurrency.unwrap_or(1);
-        Problem::unless_within("prefetch", self.prefetch.unwrap_or(at_least), at_least..=10_000)?;
-        Problem::unless_within("drain_deadline_ms", self.drain_deadline_ms, 0..=3_600_000)?;
-        Problem::unless_within("handle_timeout_ms", self.handle_timeout_ms, 1_000..=HANDLE_TIMEOUT_MS_MAX)?;
-        Problem::unless_within("patience_ms", self.patience_ms, 0..=3_600_000)
+    fn check_rules(&self) -> Result<(), Problem> {
+        match (self.prefetch, self.concurrency) {
+            (Some(prefetch), Some(concurrency)) if prefetch < concurrency => {
+                Err(Problem::new("prefetch", prefetch, format!("at least run.concurrency, {concurrency}")))
+            }
+            _ => Ok(()),
+        }
     }
 }
 
@@ -87,4 +131,8 @@ impl Default for LogSettings {
 
 impl Settings for LogSettings {
     const SECTION: &'static str = "log";
+    const REFERENCE: &'static [Entry] = &[
+        text("level", "as in RUST_LOG", "log level, as in info, debug or common=debug,info; RUST_LOG overrides it"),
+        text("format", "auto | human | json", "format of log lines; auto: human on a terminal, else json"),
+    ];
 }

@@ -1,5 +1,6 @@
 //! The trait of a configuration section.
 
+use super::reference::Entry;
 use serde::{Serialize, de::DeserializeOwned};
 use std::fmt;
 
@@ -9,12 +10,25 @@ pub trait Settings: DeserializeOwned + Serialize + Default + Send + 'static {
     /// Name of the section: `[splitter]` in the file, `WILDRYDES__SPLITTER__…` in the environment.
     const SECTION: &'static str;
 
-    /// Checks the rules that the types of the fields do not express.
+    /// Every setting, in the order of the struct.
+    const REFERENCE: &'static [Entry];
+
+    /// Checks the rules that neither the types of the fields nor the ranges of the reference express.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    fn check_rules(&self) -> Result<(), Problem> {
+        Ok(())
+    }
+
+    /// Checks the ranges of all settings, and the further rules.
     ///
     /// # Errors
     /// Fails with the key, its value and the expected value.
     fn check(&self) -> Result<(), Problem> {
-        Ok(())
+        let values = serde_json::to_value(self).unwrap_or_default();
+        Self::REFERENCE.iter().try_for_each(|entry| entry.check(&values))?;
+        self.check_rules()
     }
 }
 
@@ -34,20 +48,5 @@ impl Problem {
     /// Returns a problem with `key`.
     pub fn new(key: &'static str, value: impl fmt::Display, expected: impl Into<String>) -> Self {
         Self { key, value: value.to_string(), expected: expected.into() }
-    }
-
-    /// Checks that `value` is within `range`.
-    ///
-    /// # Errors
-    /// Fails with a problem that names the range.
-    pub fn unless_within<T: PartialOrd + fmt::Display>(
-        key: &'static str,
-        value: T,
-        range: std::ops::RangeInclusive<T>,
-    ) -> Result<(), Self> {
-        if range.contains(&value) {
-            return Ok(());
-        }
-        Err(Self::new(key, value, format!("{} to {}", range.start(), range.end())))
     }
 }

@@ -8,10 +8,16 @@ mod waits;
 
 pub(super) use sizes::test_functions;
 
+use self::sizes::{attributes, is_test};
 use super::project;
+use common::topology::{process, queue};
 use std::{
     fs,
     path::{Path, PathBuf},
+};
+use syn::{
+    Attribute, Item, LitStr,
+    visit::{self, Visit},
 };
 
 /// Every file below `folder`, with its path from the top of the project, except hidden and built files.
@@ -136,6 +142,44 @@ fn only_the_amqp_adapter_names_the_amqp_library() {
             assert!(names(&source, &["lapin"]).is_empty(), "{file} names lapin");
         }
     }
+}
+
+/// The string literals of a source, except in its tests, attributes and macros.
+#[derive(Default)]
+struct Texts(Vec<String>);
+
+impl Visit<'_> for Texts {
+    fn visit_item(&mut self, item: &Item) {
+        if !is_test(attributes(item)) {
+            visit::visit_item(self, item);
+        }
+    }
+
+    fn visit_attribute(&mut self, _: &Attribute) {}
+
+    fn visit_lit_str(&mut self, text: &LitStr) {
+        self.0.push(text.value());
+    }
+}
+
+#[test]
+fn names_of_processes_and_queues_stand_in_the_topology_only() {
+    let names: Vec<&str> = process::ALL.iter().map(|process| process.name).chain(queue::ALL).collect();
+    let mut found = 0;
+    for (file, source) in [sources("common"), sources("workers")].concat() {
+        if file.ends_with("tests.rs") || file.contains("/tests/") {
+            continue;
+        }
+        let mut texts = Texts::default();
+        texts.visit_file(&syn::parse_file(&source).expect("Rust"));
+        let repeated: Vec<&String> = texts.0.iter().filter(|text| names.contains(&text.as_str())).collect();
+        if file == "common/src/fleet/topology.rs" {
+            found = repeated.len();
+        } else {
+            assert!(repeated.is_empty(), "{file} repeats {repeated:?}");
+        }
+    }
+    assert!(found > queue::ALL.len(), "{found}");
 }
 
 #[test]

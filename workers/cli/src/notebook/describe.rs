@@ -9,6 +9,7 @@ use crate::{
     output::legible,
     session::{Failed, Session},
 };
+use common::text::truncate;
 use indicatif::HumanCount;
 use records::datasets::Column;
 use serde_json::{Value, json};
@@ -257,11 +258,7 @@ fn texts(text: &mut String, title: &str, counter: &Counter) -> fmt::Result {
 
 /// Makes an untrusted text safe for a terminal and cuts it to `length` characters.
 fn cut(text: &str, length: usize) -> String {
-    let text = legible(text, false);
-    match text.char_indices().nth(length) {
-        None => text.into_owned(),
-        Some(_) => text.chars().take(length - 1).chain(['…']).collect(),
-    }
+    truncate(&legible(text, false), length).into_owned()
 }
 
 /// Formats a number in at most eleven characters.

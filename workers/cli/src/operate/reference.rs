@@ -1,6 +1,5 @@
 //! `config reference`: prints all settings with type, unit, range and default.
 
-mod entries;
 #[cfg(test)]
 mod tests;
 
@@ -8,10 +7,10 @@ use crate::{
     arguments::ConfigCommand,
     session::{Failed, Session},
 };
-use entries::{BROKER, Entry, Kind, LOG, MERGER, RUN, SCORER, SPLITTER, STORE, TRAINER, WEATHER};
-use gateway::settings::REFERENCE as GATEWAY;
 use records::StoreSettings;
-use runtime::config::{BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings};
+use runtime::config::{
+    BrokerSettings, ENVIRONMENT_PREFIX, LogSettings, RunSettings, SECTIONS, Settings, reference::Entry,
+};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -32,47 +31,33 @@ struct Setting {
     meaning: &'static str,
 }
 
-/// Returns the settings of the gateway, from the table that the gateway checks them with.
-fn of_gateway() -> Vec<Entry> {
-    let defaults = default::<gateway::settings::Settings>();
-    let of = |entry: &gateway::settings::Entry| {
-        let kind = match entry.range {
-            Some((min, max)) => Kind::Integer(min, Some(max)),
-            None if defaults[entry.key].is_array() => Kind::List,
-            None => Kind::Text,
-        };
-        Entry { key: entry.key, kind, unit: entry.unit, meaning: entry.meaning }
-    };
-    GATEWAY.iter().map(of).collect()
-}
-
 fn default<S: Settings>() -> Value {
     serde_json::to_value(S::default()).unwrap_or_default()
 }
 
 /// Returns the entries and default values of each section, in the order of [`SECTIONS`].
-fn sections() -> [(&'static str, Vec<Entry>, Value); SECTIONS.len()] {
-    fn of<S: Settings>(entries: &[Entry]) -> (&'static str, Vec<Entry>, Value) {
-        (S::SECTION, entries.to_vec(), default::<S>())
+fn sections() -> [(&'static str, &'static [Entry], Value); SECTIONS.len()] {
+    fn of<S: Settings>() -> (&'static str, &'static [Entry], Value) {
+        (S::SECTION, S::REFERENCE, default::<S>())
     }
     [
-        of::<BrokerSettings>(BROKER),
-        of::<StoreSettings>(STORE),
-        of::<RunSettings>(RUN),
-        of::<LogSettings>(LOG),
-        of::<splitter::Settings>(SPLITTER),
-        of::<weather_fetcher::Settings>(WEATHER),
-        of::<merger::Settings>(MERGER),
-        of::<trainer::settings::Settings>(TRAINER),
-        of::<scorer::Settings>(SCORER),
-        of::<gateway::settings::Settings>(&of_gateway()),
+        of::<BrokerSettings>(),
+        of::<StoreSettings>(),
+        of::<RunSettings>(),
+        of::<LogSettings>(),
+        of::<splitter::Settings>(),
+        of::<weather_fetcher::Settings>(),
+        of::<merger::Settings>(),
+        of::<trainer::settings::Settings>(),
+        of::<scorer::Settings>(),
+        of::<gateway::settings::Settings>(),
     ]
 }
 
 /// Returns all settings, section by section.
 fn settings() -> Vec<Setting> {
-    let of = |(section, entries, defaults): (&'static str, Vec<Entry>, Value)| {
-        entries.into_iter().map(move |Entry { key, kind, unit, meaning }| {
+    let of = |(section, entries, defaults): (&'static str, &'static [Entry], Value)| {
+        entries.iter().map(move |Entry { key, kind, unit, meaning }| {
             let default = defaults[key].clone();
             Setting { section, key, kind: kind.name(), unit, range: kind.range(), default, meaning }
         })

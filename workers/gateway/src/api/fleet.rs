@@ -102,7 +102,7 @@ pub(crate) async fn flow() -> Json<Flow> {
     let topology = Topology::of_fleet("");
     let mut edges = BTreeSet::new();
     for publication in &topology.publications {
-        let outside = [topology::OPERATOR, topology::GATEWAY].contains(&publication.by.as_str());
+        let outside = [topology::OPERATOR, topology::process::GATEWAY.name].contains(&publication.by.as_str());
         let routing_key = format!("{}.v1", publication.message);
         let mut to = Vec::new();
         for binding in &topology.bindings {

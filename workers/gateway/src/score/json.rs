@@ -50,7 +50,7 @@ fn unreadable<T: DeserializeOwned>(body: &[u8], first: &serde_json::Error) -> Pr
     let field = path.as_ref().map(ToString::to_string).filter(|path| path != ".").unwrap_or_default();
     let place = if field.is_empty() { "the body" } else { field.as_str() };
     let value = path.and_then(|path| at_path(body, &path));
-    let message = readable_error(&common::text::shorten(&why, 300).replace(char::is_control, "\u{FFFD}"));
+    let message = readable_error(&common::text::shorten_printable(&why, 300));
     let problem = Problem::unprocessable("invalid-field", format!("{place}: {message}"));
     let expected = message.split_once(", expected ").map_or(message.as_str(), |(_, expected)| expected).to_owned();
     problem.at(FieldError { field, value, expected })

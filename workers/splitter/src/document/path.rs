@@ -5,13 +5,13 @@ use super::{
     envelope::{Position, Survey},
     members::{Lookup, Members},
     parser::Document,
-    refusal::{Refusal, printable},
+    refusal::Refusal,
     skim::Until,
     state::{Around, Expect, Form, Raw, Scan, Step, Walk},
 };
 use common::{
     reading::RidesAt,
-    text::{self, shorten},
+    text::{self, shorten, shorten_printable},
 };
 
 /// Maximum number of member names in a refusal.
@@ -132,8 +132,7 @@ impl Document {
 
     fn record_name(&mut self, key: &str) {
         if self.walk.names.len() < NAMES_MAX {
-            let name: String = key.chars().map(printable).collect();
-            self.walk.names.push(format!("`{}`", shorten(&name, NAME_BYTES_MAX)));
+            self.walk.names.push(format!("`{}`", shorten_printable(key, NAME_BYTES_MAX)));
         }
     }
 
@@ -174,10 +173,7 @@ impl Document {
             Some(b'{') => format!("an object with {}", Survey::of(text, &self.reading.map).members_in_words()),
             Some(b'[') => "an array".to_owned(),
             Some(b'"') => "a text".to_owned(),
-            _ => {
-                let word: String = String::from_utf8_lossy(text).chars().map(printable).collect();
-                format!("`{}`", shorten(&word, NAME_BYTES_MAX))
-            }
+            _ => format!("`{}`", shorten_printable(&String::from_utf8_lossy(text), NAME_BYTES_MAX)),
         };
         let (path, here) = self.path_in_words(self.walk.depth);
         let expected = if is_last { "an array of rides" } else { "an object" };

@@ -1,6 +1,6 @@
 //! The refusal of a document, with its position.
 
-use common::text::is_invisible;
+use common::text::printable;
 use std::fmt;
 
 /// Maximum length of the excerpt in a refusal, bytes.
@@ -49,7 +49,7 @@ impl Snippet {
             Err(error) if error.error_len().is_none() => start.get(..error.valid_up_to()).unwrap_or_default(),
             _ => start,
         };
-        Self::Text(String::from_utf8_lossy(whole).trim_end().chars().map(printable).collect())
+        Self::Text(printable(String::from_utf8_lossy(whole).trim_end()))
     }
 }
 
@@ -61,9 +61,4 @@ impl fmt::Display for Snippet {
             Self::Text(_) | Self::Unread | Self::InWords => f.write_str(","),
         }
     }
-}
-
-/// Replaces a character that a terminal would not show.
-pub(super) fn printable(c: char) -> char {
-    if c.is_control() || is_invisible(c) { '\u{FFFD}' } else { c }
 }

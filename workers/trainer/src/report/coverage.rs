@@ -1,10 +1,10 @@
 //! Stations that the weather came from, month by month.
 
 use super::{
-    figures::{count, foreign},
+    figures::count,
     plot::{Axis, Ink, Mark, Plot, Side},
 };
-use common::document::Coverage;
+use common::{document::Coverage, text::excerpt};
 use std::collections::BTreeMap;
 
 /// Maximum number of stations with a row of their own.
@@ -71,7 +71,7 @@ impl Map {
         let row =
             |name: String, is_none: bool, by_step: Vec<u64>| MapRow { name, is_none, rides: sum(&by_step), by_step };
         let none = by_station.remove("");
-        let mut rows: Vec<MapRow> = by_station.into_iter().map(|(id, by)| row(foreign(id, 14), false, by)).collect();
+        let mut rows: Vec<MapRow> = by_station.into_iter().map(|(id, by)| row(excerpt(id, 14), false, by)).collect();
         rows.sort_by(|a, b| b.rides.cmp(&a.rides).then_with(|| a.name.cmp(&b.name)));
         if rows.len() > STATIONS_MAX + 1 {
             let others = rows.split_off(STATIONS_MAX);

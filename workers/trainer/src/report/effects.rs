@@ -2,11 +2,14 @@
 
 use super::{
     Page, charts,
-    figures::{FeatureWords, NONE, count, foreign, p_value, percent, ratio, setting, significant},
+    figures::{FeatureWords, NONE, count, p_value, percent, ratio, setting, significant},
     parts::{Figure, section, table},
     plot::Ink,
 };
-use common::model::{Coefficient, Model};
+use common::{
+    model::{Coefficient, Model},
+    text::excerpt,
+};
 use maud::{Markup, html};
 
 /// Share of rides with a service request over the values of each feature.
@@ -65,7 +68,7 @@ fn rate(coefficient: &Coefficient) -> Markup {
 pub(super) fn odds(page: &Page<'_>) -> Markup {
     let coefficients = &page.model.coefficients;
     let mut steps: Vec<String> =
-        coefficients.iter().filter_map(|c| Some(foreign(&c.inference.as_ref()?.step_name, 30))).collect();
+        coefficients.iter().filter_map(|c| Some(excerpt(&c.inference.as_ref()?.step_name, 30))).collect();
     steps.dedup();
     let missing = coefficients.iter().filter(|coefficient| coefficient.inference.is_none()).count();
     let figure = Figure {
@@ -112,7 +115,7 @@ fn coefficient_table(coefficients: &[Coefficient]) -> Markup {
         let [ratio, step, standard_error, z, p] = match &coefficient.inference {
             Some(inference) => [
                 format!("× {}", ratio(&inference.odds_ratio)),
-                foreign(&inference.step_name, 30),
+                excerpt(&inference.step_name, 30),
                 significant(inference.standard_error, 2),
                 significant(inference.z, 3),
                 p_value(inference.p_value),
@@ -121,7 +124,7 @@ fn coefficient_table(coefficients: &[Coefficient]) -> Markup {
         };
         let per_unit = significant(coefficient.per_unit, 4);
         let standardised = significant(coefficient.standardised, 3);
-        let (name, unit) = (FeatureWords::of(coefficient).name, foreign(&coefficient.unit, 30));
+        let (name, unit) = (FeatureWords::of(coefficient).name, excerpt(&coefficient.unit, 30));
         vec![name, ratio, step, per_unit, standard_error, z, p, standardised, unit]
     };
     let head = [
@@ -152,9 +155,9 @@ pub(super) fn formula(model: &Model) -> String {
     let width = model.coefficients.iter().map(|c| c.feature.chars().count().min(40)).max().unwrap_or(0);
     let mut text = format!("log_odds = ({}", exact(model.intercept));
     for coefficient in &model.coefficients {
-        let name = foreign(&coefficient.feature, 40);
+        let name = excerpt(&coefficient.feature, 40);
         let sign = if coefficient.per_unit < 0.0 { '-' } else { '+' };
-        let unit = foreign(&coefficient.unit, 30);
+        let unit = excerpt(&coefficient.unit, 30);
         text.push_str(&format!("\n    {sign} {name:<width$} * {:<24} # {unit}", exact(coefficient.per_unit.abs())));
     }
     text.push_str("\n)\nprobability = 1 / (1 + exp(-log_odds))");

@@ -1,9 +1,10 @@
-//! Formats numbers, units and external texts for people. A non-finite number becomes a dash.
+//! Formats numbers and units for people. A non-finite number becomes a dash.
 
 use super::odds;
 use common::{
     features::{FEATURES, Feature},
     model::{Coefficient, Interval},
+    text::excerpt,
 };
 
 /// Stands for a missing figure.
@@ -166,21 +167,9 @@ pub(super) fn ratio(interval: &Interval) -> String {
     format!("{value} ({lower} to {upper})")
 }
 
-/// Makes an external text printable: replaces control characters and those that change the direction of writing, and shortens it.
-pub(super) fn foreign(text: &str, chars_max: usize) -> String {
-    let turns = |c: char| matches!(c, '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}');
-    let no_character = |c: char| matches!(c, '\u{fffe}' | '\u{ffff}' | '\u{2028}' | '\u{2029}');
-    let legible = |c: char| if c.is_control() || turns(c) || no_character(c) { '\u{fffd}' } else { c };
-    let mut printable: String = text.chars().map(legible).take(chars_max).collect();
-    if text.chars().nth(chars_max).is_some() {
-        printable.push('…');
-    }
-    printable
-}
-
 /// A reason code in words.
 pub(super) fn reason(code: &str) -> String {
-    foreign(&code.replace('_', " "), 80)
+    excerpt(&code.replace('_', " "), 80)
 }
 
 /// Name, unit and step of a feature, for people.
@@ -200,14 +189,14 @@ impl FeatureWords {
     /// Describes a feature of a model.
     pub(super) fn of(coefficient: &Coefficient) -> Self {
         let of_unit = FEATURES.iter().find(|feature| feature.unit == coefficient.unit);
-        let (unit, scale) = of_unit.map_or((foreign(&coefficient.unit, 30), 1.0), |feature| {
+        let (unit, scale) = of_unit.map_or((excerpt(&coefficient.unit, 30), 1.0), |feature| {
             let (unit, scale) = feature.display_unit;
             (unit.to_owned(), scale)
         });
         let Some(feature) = Feature::named(&coefficient.feature) else {
-            let name = foreign(&coefficient.feature, 40);
+            let name = excerpt(&coefficient.feature, 40);
             let step = coefficient.inference.as_ref().map_or("unit", |inference| &inference.step_name);
-            return Self { step: format!("each {} more of {name}", foreign(step, 30)), name, unit, scale };
+            return Self { step: format!("each {} more of {name}", excerpt(step, 30)), name, unit, scale };
         };
         Self { name: feature.title.to_owned(), unit, scale, step: feature.step_meaning.to_owned() }
     }
@@ -269,12 +258,5 @@ mod tests {
         assert_eq!(ratio(6.1e16, 1.31, f64::MAX), "> 1000 (1.310 to > 1000)");
         assert_eq!(ratio(1e-9, f64::MIN_POSITIVE, 0.2), "< 0.001 (< 0.001 to 0.200)");
         assert!(!text(f64::NAN, f64::INFINITY, 0.0).contains("NaN"));
-    }
-
-    #[test]
-    fn external_texts_become_one_printable_line() {
-        assert_eq!(foreign("a\nb\u{202e}c\0", 10), "a\u{fffd}b\u{fffd}c\u{fffd}");
-        assert_eq!(foreign("abcdef", 3), "abc…");
-        assert_eq!(foreign("<b>", 3), "<b>");
     }
 }

@@ -2,12 +2,12 @@
 
 use super::{
     Page, coverage, effects,
-    figures::{NONE, count, counted, foreign, percent_of, reason, significant},
+    figures::{NONE, count, counted, percent_of, reason, significant},
     parts::{self, Figure, section, table},
     plot::Ink,
     quality, rivals, style, words,
 };
-use common::ride::Counts;
+use common::{ride::Counts, text::excerpt};
 use maud::{DOCTYPE, Markup, PreEscaped, html};
 
 /// Maximum number of datasets in the list.
@@ -15,7 +15,7 @@ const DATASETS_MAX: usize = 100;
 
 impl Page<'_> {
     pub(super) fn markup(&self) -> Markup {
-        let title = format!("Model {} {}", self.family(), foreign(&self.model.model_id, 64));
+        let title = format!("Model {} {}", self.family(), excerpt(&self.model.model_id, 64));
         html! {
             (DOCTYPE)
             html lang="en" {
@@ -50,7 +50,7 @@ impl Page<'_> {
     }
 
     fn family(&self) -> String {
-        foreign(&self.model.model, 100)
+        excerpt(&self.model.model, 100)
     }
 
     fn head(&self) -> Markup {
@@ -74,10 +74,10 @@ impl Page<'_> {
         html! {
             header {
                 p.kind { "Model report" }
-                h1 { (self.family()) " " code { (foreign(&model.model_id, 64)) } }
+                h1 { (self.family()) " " code { (excerpt(&model.model_id, 64)) } }
                 p.about {
                     "How likely a ride is to end in a service request: a logistic regression on " (counted(counts.train, "ride"))
-                    @if let Some(breed) = &model.breed { " of the breed " bdi { (foreign(breed, 60)) } }
+                    @if let Some(breed) = &model.breed { " of the breed " bdi { (excerpt(breed, 60)) } }
                     ", " (percent_of(counts.train_service, counts.train)) " of which did."
                 }
                 dl.readouts {
@@ -128,7 +128,7 @@ impl Page<'_> {
                                 @for warning in &model.warnings {
                                     li {
                                         strong { (words::warning(warning.code)) }
-                                        " " (upper(&foreign(&warning.why, 400))) "."
+                                        " " (upper(&excerpt(&warning.why, 400))) "."
                                     }
                                 }
                             }
@@ -206,7 +206,7 @@ impl Page<'_> {
         let model = self.model;
         let datasets = model.datasets.iter().take(DATASETS_MAX);
         let rows: Vec<Vec<String>> =
-            datasets.map(|set| [&set.batch_id, &set.manifest_sha256].map(|text| foreign(text, 200)).to_vec()).collect();
+            datasets.map(|set| [&set.batch_id, &set.manifest_sha256].map(|text| excerpt(text, 200)).to_vec()).collect();
         let more = model.datasets.len().saturating_sub(DATASETS_MAX);
         let settings = serde_json::to_string_pretty(&model.settings).unwrap_or_default();
         let inside = html! {
@@ -221,9 +221,9 @@ impl Page<'_> {
             }
             @if more > 0 { p.note { "And " (count(more as u64)) " more, in model.json." } }
             h3 { "Settings" }
-            pre tabindex="0" role="region" aria-label="Settings" { (foreign_lines(&settings)) }
+            pre tabindex="0" role="region" aria-label="Settings" { (printable_lines(&settings)) }
             p.note {
-                "Made by trainer " (foreign(&model.trainer, 60)) ". Largest component of the gradient at the solution: "
+                "Made by trainer " (excerpt(&model.trainer, 60)) ". Largest component of the gradient at the solution: "
                 (significant(model.gradient_norm, 2))
                 ". The same datasets and settings give the same model. Beside this page: model.json, metrics.json, \
                     and, if they exist, verdict.json and breeds.json."
@@ -253,8 +253,8 @@ fn contents() -> Markup {
 }
 
 /// Makes each line of an external text printable.
-fn foreign_lines(text: &str) -> String {
-    text.lines().map(|line| foreign(line, 400)).collect::<Vec<_>>().join("\n")
+fn printable_lines(text: &str) -> String {
+    text.lines().map(|line| excerpt(line, 400)).collect::<Vec<_>>().join("\n")
 }
 
 /// Capitalises the first letter.

@@ -3,7 +3,7 @@
 use super::{
     Page,
     charts::{self, Row},
-    figures::{NONE, count, counted, decimals, foreign, interval, percent_of, setting, significant},
+    figures::{NONE, count, counted, decimals, interval, percent_of, setting, significant},
     parts::{Figure, section, table},
     plot::{Axis, Ink},
     quality, words,
@@ -12,6 +12,7 @@ use common::{
     document::{BreedSummary, Breeds, Comparison, Metric},
     features::FeatureSet,
     model::{Evidence, HeldOut, Interval, Quality},
+    text::excerpt,
 };
 use maud::{Markup, html};
 
@@ -135,8 +136,8 @@ pub(super) fn champion(page: &Page<'_>) -> Markup {
     let Comparison { champion_id, metric, rides, champion, challenger, gain } = comparison;
     let better = if *metric == Metric::RocAuc { "more is better" } else { "less is better" };
     let rows = vec![
-        vec![format!("Champion {}", foreign(champion_id, 64)), significant(*champion, 5)],
-        vec![format!("This model, {}", foreign(&page.model.model_id, 64)), significant(*challenger, 5)],
+        vec![format!("Champion {}", excerpt(champion_id, 64)), significant(*champion, 5)],
+        vec![format!("This model, {}", excerpt(&page.model.model_id, 64)), significant(*challenger, 5)],
         vec!["This model is better by".to_owned(), interval(gain)],
     ];
     let gains = [row("this model", *gain, ink_of(gain))];
@@ -194,7 +195,7 @@ pub(super) fn breeds(page: &Page<'_>) -> Markup {
         .take(BREEDS_MAX)
         .map(|breed| {
             let share = percent_of(breed.train_service, breed.train);
-            [foreign(&breed.breed, 40), count(breed.train), share, count(breed.test)]
+            [excerpt(&breed.breed, 40), count(breed.train), share, count(breed.test)]
                 .into_iter()
                 .chain(losses(breed))
                 .collect()
@@ -276,7 +277,7 @@ pub(super) fn in_service(page: &Page<'_>) -> Markup {
         return section("service", title, "", html! { p.absent { (why) } });
     }
     let versions = &page.delayed_labels[..page.delayed_labels.len().min(VERSIONS_MAX)];
-    let names: Vec<String> = versions.iter().map(|labels| foreign(&labels.model_id, 64)).collect();
+    let names: Vec<String> = versions.iter().map(|labels| excerpt(&labels.model_id, 64)).collect();
     let head: Vec<&str> = std::iter::once("Measure").chain(names.iter().map(String::as_str)).collect();
     let columns: Vec<Vec<String>> = versions.iter().map(|labels| quality::measures(&labels.metrics)).collect();
     let rows = quality::MEASURES.iter().enumerate().map(|(at, name)| {

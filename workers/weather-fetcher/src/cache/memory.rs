@@ -2,7 +2,8 @@
 
 use crate::{formats::station_year::StationYear, stations::nearest::StationYearKey};
 use jiff::Timestamp;
-use std::{collections::HashMap, sync::Arc};
+use quick_cache::{Weighter, unsync::Cache};
+use std::sync::Arc;
 
 /// Memory of an entry without days, and of its days, bytes.
 const ENTRY_BYTES: usize = 64;
@@ -11,63 +12,39 @@ const DAYS_BYTES: usize = 366 * 6;
 #[derive(Debug)]
 struct Entry {
     weather: Arc<StationYear>,
-    /// Count of lookups at its last use.
-    used: u64,
     /// When the entry expires; `None` if it never does.
     stale_at: Option<Timestamp>,
 }
 
-/// Station-years in memory. When it is full, the least recently used half is dropped.
+/// Weighs an entry, in bytes.
 #[derive(Debug)]
-pub struct Memory {
-    entries: HashMap<StationYearKey, Entry>,
-    bytes: usize,
-    bytes_max: usize,
-    uses: u64,
+struct Bytes;
+
+impl Weighter<StationYearKey, Entry> for Bytes {
+    fn weight(&self, _: &StationYearKey, entry: &Entry) -> u64 {
+        (ENTRY_BYTES + if entry.weather.is_empty() { 0 } else { DAYS_BYTES }) as u64
+    }
 }
 
-fn weight(weather: &StationYear) -> usize {
-    ENTRY_BYTES + if weather.is_empty() { 0 } else { DAYS_BYTES }
-}
+/// Station-years in memory. When it is full, those used only once are dropped first.
+#[derive(Debug)]
+pub struct Memory(Cache<StationYearKey, Entry, Bytes>);
 
 impl Memory {
     /// `bytes_max`: approximate maximum memory, bytes.
     pub fn new(bytes_max: usize) -> Self {
-        Self { entries: HashMap::new(), bytes: 0, bytes_max, uses: 0 }
+        Self(Cache::with_weighter(bytes_max / (ENTRY_BYTES + DAYS_BYTES), bytes_max as u64, Bytes))
     }
 
     /// Returns a station-year unless it has expired at `now`.
-    pub fn get(&mut self, key: StationYearKey, now: Timestamp) -> Option<Arc<StationYear>> {
-        self.uses += 1;
-        let entry = self.entries.get_mut(&key)?;
-        if entry.stale_at.is_some_and(|stale_at| stale_at <= now) {
-            return None;
-        }
-        entry.used = self.uses;
-        Some(Arc::clone(&entry.weather))
+    pub fn get(&self, key: StationYearKey, now: Timestamp) -> Option<Arc<StationYear>> {
+        let entry = self.0.get(&key)?;
+        entry.stale_at.is_none_or(|stale_at| stale_at > now).then(|| Arc::clone(&entry.weather))
     }
 
     /// Keeps a station-year, until `stale_at` if given.
     pub fn put(&mut self, key: StationYearKey, weather: Arc<StationYear>, stale_at: Option<Timestamp>) {
-        self.uses += 1;
-        self.bytes += weight(&weather);
-        let entry = Entry { weather, used: self.uses, stale_at };
-        if let Some(replaced) = self.entries.insert(key, entry) {
-            self.bytes -= weight(&replaced.weather);
-        }
-        if self.bytes > self.bytes_max {
-            self.make_room();
-        }
-    }
-
-    /// Drops the least recently used half, so that the cost of the selection is spread over many puts.
-    fn make_room(&mut self) {
-        let mut ages: Vec<u64> = self.entries.values().map(|entry| entry.used).collect();
-        let middle = ages.len() / 2;
-        let (_, median, _) = ages.select_nth_unstable(middle);
-        let median = *median;
-        self.entries.retain(|_, entry| entry.used >= median);
-        self.bytes = self.entries.values().map(|entry| weight(&entry.weather)).sum();
+        self.0.insert(key, Entry { weather, stale_at });
     }
 }
 
@@ -95,13 +72,23 @@ mod tests {
         memory.put((0, 2018), one_day(), None);
         for station in 1..10_000 {
             memory.put((station, 2018), one_day(), None);
-            assert!(memory.bytes <= bytes_max);
+            assert!(memory.0.weight() <= bytes_max as u64);
             assert!(memory.get((0, 2018), now).is_some(), "dropped after {station}");
         }
+        // Stations in use displace those that are not, once they are asked for again.
+        for _ in 0..3 {
+            for station in 20_000..20_040 {
+                if memory.get((station, 2018), now).is_none() {
+                    memory.put((station, 2018), one_day(), None);
+                }
+            }
+        }
+        assert!((20_000..20_040).all(|station| memory.get((station, 2018), now).is_some()));
         assert!(memory.get((1, 2018), now).is_none());
-        assert!(memory.entries.len() <= 100);
+        assert!((50..=100).contains(&memory.0.len()));
+        let before = memory.0.weight();
         memory.put((0, 2018), Arc::default(), None);
-        assert_eq!(memory.bytes, memory.entries.values().map(|entry| weight(&entry.weather)).sum::<usize>());
+        assert_eq!(memory.0.weight(), before - DAYS_BYTES as u64);
     }
 
     #[test]

@@ -22,7 +22,7 @@ use futures::StreamExt;
 use governor::DefaultDirectRateLimiter;
 use jiff::Timestamp;
 use reqwest::StatusCode;
-use runtime::host;
+use runtime::{backoff::Backoff, host};
 use std::{
     collections::{BTreeMap, BTreeSet},
     io,
@@ -38,8 +38,8 @@ use tokio_util::io::StreamReader;
 
 /// Number of attempts of one request before it counts as an outage.
 const ATTEMPTS: u32 = 3;
-/// Wait before the second attempt, doubled for each further one. Jitter takes off up to half of it.
-const RETRY_BASE: Duration = Duration::from_millis(200);
+/// Pause before the second attempt, doubled for each further one. Jitter takes off up to half of it.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Maximum pause asked for by the service that is waited out here. With a longer one the message returns to its queue.
 const PAUSE_WAITED_OUT_MAX: Duration = Duration::from_secs(5);
 /// Maximum pause that a service is granted.
@@ -260,6 +260,7 @@ impl Client {
             Location::Url(url) => url,
         };
         let mut attempt = 1;
+        let mut pauses = Backoff::new(RETRY_PAUSE, Duration::MAX);
         loop {
             self.check_pause()?;
             self.limiter.until_ready().await;
@@ -279,8 +280,7 @@ impl Client {
                 return Err(failure);
             }
             tracing::warn!(place = %location, tried = attempt, why = %failure, "the weather service failed; trying again");
-            let backoff = RETRY_BASE * 2u32.saturating_pow(attempt - 1);
-            tokio::time::sleep(pause.max(backoff.mul_f64(host::random_range(0.5..1.0)))).await;
+            tokio::time::sleep(pause.max(pauses.next_pause())).await;
             attempt += 1;
         }
     }

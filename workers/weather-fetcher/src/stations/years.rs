@@ -1,10 +1,8 @@
 //! Indexes of the stations that may have observations in a year.
 
 use crate::stations::nearest::{StationIndex, StationYearKey};
-use std::{
-    collections::{HashMap, HashSet},
-    sync::Arc,
-};
+use quick_cache::unsync::Cache;
+use std::{collections::HashSet, sync::Arc};
 
 /// Maximum number of years whose index is kept.
 const YEARS_MAX: usize = 4;
@@ -23,7 +21,6 @@ struct YearIndex {
     left_out: usize,
     /// Number of uses since the index was built.
     uses: u32,
-    used: u64,
 }
 
 impl YearIndex {
@@ -35,19 +32,19 @@ impl YearIndex {
 
 /// The indexes of the years in use. Most listed stations closed long ago or measured only rain, and every join would pass
 /// over them again. Which station a ride gets does not depend on these indexes.
-#[derive(Debug, Default)]
-pub struct YearIndexes {
-    years: HashMap<i16, YearIndex>,
-    uses: u64,
+#[derive(Debug)]
+pub struct YearIndexes(Cache<i16, YearIndex>);
+
+impl Default for YearIndexes {
+    fn default() -> Self {
+        Self(Cache::new(YEARS_MAX))
+    }
 }
 
 impl YearIndexes {
     /// Returns the index of a year, built from `all` if there is none or a rebuild is due.
     pub fn index(&mut self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
-        self.uses += 1;
-        let uses = self.uses;
-        if let Some(entry) = self.years.get_mut(&year) {
-            entry.used = uses;
+        if let Some(mut entry) = self.0.get_mut(&year) {
             if entry.is_rebuild_due() {
                 entry.index = Arc::new(all.only(year, &entry.excluded));
                 entry.left_out = entry.excluded.len();
@@ -56,19 +53,15 @@ impl YearIndexes {
             entry.uses = entry.uses.saturating_add(1);
             return Arc::clone(&entry.index);
         }
-        if self.years.len() >= YEARS_MAX {
-            let oldest = self.years.iter().min_by_key(|(_, entry)| entry.used).map(|(year, _)| *year);
-            oldest.and_then(|year| self.years.remove(&year));
-        }
         let excluded = HashSet::new();
         let index = Arc::new(all.only(year, &excluded));
-        self.years.insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1, used: uses });
+        self.0.insert(year, YearIndex { index: Arc::clone(&index), excluded, left_out: 0, uses: 1 });
         index
     }
 
     /// Excludes a station that has no complete day in a settled year.
     pub fn exclude(&mut self, (station, year): StationYearKey) {
-        if let Some(entry) = self.years.get_mut(&year) {
+        if let Some(mut entry) = self.0.get_mut(&year) {
             entry.excluded.insert(station);
         }
     }
@@ -100,6 +93,6 @@ mod tests {
         for year in 2000..2010 {
             years.index(year, &all);
         }
-        assert_eq!(years.years.len(), YEARS_MAX);
+        assert_eq!(years.0.len(), YEARS_MAX);
     }
 }

@@ -10,6 +10,7 @@ use anyhow::Context;
 use common::{
     dead_letter::{Letter, whole},
     envelope,
+    text::truncate,
 };
 use indicatif::HumanCount;
 use jiff::Timestamp;
@@ -236,9 +237,5 @@ pub(super) fn time(at: Timestamp) -> String {
 }
 
 pub(super) fn one_line(text: &str, chars_max: usize) -> String {
-    let text = legible(&text.replace('\n', " "), false).into_owned();
-    match text.char_indices().nth(chars_max) {
-        Some((at, _)) => format!("{}…", &text[..at]),
-        None => text,
-    }
+    truncate(&legible(&text.replace('\n', " "), false), chars_max).into_owned()
 }

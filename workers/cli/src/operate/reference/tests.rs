@@ -1,5 +1,5 @@
-use super::{entries::Kind, *};
-use runtime::config::Configuration;
+use super::*;
+use runtime::config::{Configuration, reference::Kind};
 use std::collections::BTreeSet;
 
 /// Returns every key that a section accepts: serde lists them in its error about an unknown key.
@@ -89,7 +89,7 @@ fn ends(kind: Kind) -> (Vec<String>, Vec<String>) {
 fn ends_of_every_printed_range_are_accepted_and_values_beyond_are_refused() {
     for (section, entries, _) in sections() {
         for Entry { key, kind, .. } in entries {
-            let (valid, invalid) = ends(kind);
+            let (valid, invalid) = ends(*kind);
             for value in valid {
                 assert!(!is_refused(section, key, &value), "{section}.{key}: {value} is refused");
             }

@@ -1,12 +1,9 @@
 //! The text of a refusal: the content in place of rides, and advice.
 
-use super::{
-    super::refusal::printable,
-    survey::{Array, DEPTH_MAX, Survey},
-};
+use super::survey::{Array, DEPTH_MAX, Survey};
 use common::{
     reading::{FIELDS, RidesAt, near_miss},
-    text::shorten,
+    text::{is_printable, shorten_printable},
 };
 
 /// Maximum numbers of members and arrays that are named.
@@ -293,7 +290,7 @@ pub(in super::super) fn jq_path(path: &[String]) -> Option<String> {
     };
     let step = |name: &String| match name.as_str() {
         name if !name.is_empty() && is_word(name) => Some(format!(".{name}")),
-        name if name.chars().any(|c| printable(c) != c) => None,
+        name if !name.chars().all(is_printable) => None,
         name => Some(format!(".{}", serde_json::to_string(name).ok()?)),
     };
     path.iter().map(step).collect()
@@ -305,8 +302,7 @@ fn quoted(text: &str) -> String {
 }
 
 fn path_in_words(path: &[String]) -> String {
-    let path: String = path.join(".").chars().map(printable).collect();
-    shorten(&path, PATH_BYTES_MAX).into_owned()
+    shorten_printable(&path.join("."), PATH_BYTES_MAX)
 }
 
 fn in_backticks(name: &str) -> String {
@@ -315,6 +311,5 @@ fn in_backticks(name: &str) -> String {
 
 /// Returns a name with unprintable characters replaced, shortened.
 fn printable_name(name: &str) -> String {
-    let text: String = name.chars().map(printable).collect();
-    shorten(&text, NAME_BYTES_MAX).into_owned()
+    shorten_printable(name, NAME_BYTES_MAX)
 }

@@ -1,9 +1,12 @@
 //! The decisions by the threshold, the threshold itself, and the verdict.
 
 use super::finding::{Finding, Tone, evaluation};
-use crate::report::figures::{counted, foreign, percent, percent_of, setting, significant};
-use common::document::Verdict;
-use common::model::{Confusion, Criterion, Model};
+use crate::report::figures::{counted, percent, percent_of, setting, significant};
+use common::{
+    document::Verdict,
+    model::{Confusion, Criterion, Model},
+    text::excerpt,
+};
 
 /// Whether decisions by the threshold are better than always deciding the same.
 pub(in crate::report) fn decisions(model: &Model) -> Finding {
@@ -98,7 +101,7 @@ pub(in crate::report) fn verdict(verdict: Option<&Verdict>) -> Finding {
     let Some(Verdict { promoted, reason, why, .. }) = verdict else {
         return finding(Tone::Unknown, "Not judged.", "No verdict is recorded beside this model.".to_owned());
     };
-    let why = foreign(why, 1000);
+    let why = excerpt(why, 1000);
     let long = match reason.as_str() {
         "first" => {
             "It is the first model of its family: it was compared with none, so this says nothing about its quality."

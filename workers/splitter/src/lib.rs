@@ -31,7 +31,6 @@ use common::{
     },
     outcome::{Failure, Outputs},
     reading::Reading,
-    text::shorten,
     topology::process::SPLITTER,
 };
 use document::{Document, Header, Options};

@@ -4,10 +4,11 @@
 //! parameter; only the sweep of temporary files compares their age with the clock.
 //!
 //! ```text
-//! layout      every path, derived from its inputs          staging     enriched chunks, until their batch is complete
-//! store       opening, listing, reading, writing objects   registry    model versions and their aliases
-//! batch_log   the batches in their order of arrival        serving     serving statistics and scored rides
-//! control     paused workers, and why workers wait      datasets    joined rides and their manifests, written and read
+//! layout      every path, derived from its inputs          store       opening, listing, reading, writing objects
+//! uploads     bytes and records of submitted batches       batches     records, claim and state of a batch
+//! batch_log   the batches in their order of arrival        staging     enriched chunks, until their batch is complete
+//! datasets    joined rides and their manifests             registry    model versions and their aliases
+//! serving     serving statistics and scored rides          control     paused workers, and why workers wait
 //! ```
 
 pub mod batch_log;

@@ -157,7 +157,7 @@ fn description(channel: &str) -> String {
 fn messages(kinds: &[Kind]) -> String {
     let message = |kind: &Kind| format!("      {0}: {{ $ref: '#/components/messages/{0}' }}\n", kind.name);
     let head = if kinds.is_empty() { "" } else { "    messages:\n" };
-    head.to_owned() + &kinds.iter().map(message).collect::<Vec<_>>().concat()
+    format!("{head}{}", kinds.iter().map(message).collect::<String>())
 }
 
 /// The channel of an exchange.

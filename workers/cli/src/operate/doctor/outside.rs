@@ -131,8 +131,9 @@ async fn versions(session: &Session, store: Option<&Store>, findings: &mut Findi
     };
     let browsed = browsing.await;
     if let Some(store) = store {
-        let kinds: [(_, fn(&str) -> String, _); 2] = [
-            (layout::DATASET, layout::manifest, Manifest::SCHEMA.name),
+        type PathOf = fn(&str) -> String;
+        let kinds = [
+            (layout::DATASET, layout::manifest as PathOf, Manifest::SCHEMA.name),
             (layout::MODELS, layout::champion, Alias::SCHEMA.name),
         ];
         for (prefix, path, schema) in kinds {

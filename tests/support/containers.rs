@@ -38,7 +38,7 @@ pub fn to_be_had(image: &str) -> bool {
     } else if !succeeds("docker", &["info"]) {
         "no Docker engine answers"
     } else if !succeeds("docker", &["image", "inspect", image]) && !succeeds("docker", &["pull", image]) {
-        "the image cannot be pulled"
+        "the image cannot be fetched"
     } else {
         return true;
     };

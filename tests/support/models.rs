@@ -46,7 +46,7 @@ pub fn model(family: &str, model_id: &str, intercept: f64, per_mile: f64) -> Mod
         datasets: Vec::new(),
         counts: TrainingCounts::default(),
         breed: None,
-        centre: None,
+        prior_mean: None,
         alpha: 1.0,
         intercept,
         intercept_standard_error: None,

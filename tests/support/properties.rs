@@ -107,7 +107,7 @@ fn read<T: FromObject + Debug + PartialEq>(options: Options, pieces: &[&[u8]]) -
             Some(piece) => document.push(piece),
             None => document.end(),
         }
-        while let Some(Element { index, raw, content }) = document.pull::<T>()? {
+        while let Some(Element { index, raw, content }) = document.next_element::<T>()? {
             assert_eq!(index, elements.len() as u64);
             elements.push((raw.to_vec(), content));
         }

@@ -246,7 +246,7 @@ pub fn verdict(model: &str, model_id: &str) -> String {
 }
 
 /// Path of a model's scores compared with delayed labels.
-pub fn realised(model: &str, model_id: &str) -> String {
+pub fn delayed_labels(model: &str, model_id: &str) -> String {
     format!("{MODELS}/{model}/{model_id}/realised.json")
 }
 

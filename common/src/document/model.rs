@@ -47,8 +47,8 @@ pub struct Model {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub breed: Option<String>,
     /// Id of the global model whose coefficients are the prior mean of this breed model; absent if the prior mean is 0.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub centre: Option<String>,
+    #[serde(default, rename = "centre", skip_serializing_if = "Option::is_none")]
+    pub prior_mean: Option<String>,
     /// Strength of the L2 penalty: the selected value of [`TrainingSettings::alphas`].
     pub alpha: f64,
     /// Log-odds of service if all features are 0, in original units.

@@ -231,7 +231,7 @@ pub fn model() -> impl Strategy<Value = Model> {
     let parts = (vec(trained_on(), 0..3), vec(coefficient(), 0..3), metrics(), option::of(metrics()));
     (names, settings(), training_counts(), numbers, chosen, parts).prop_map(
         |(
-            (model, model_id, trainer, breed, centre),
+            (model, model_id, trainer, breed, prior_mean),
             settings,
             counts,
             ([alpha, intercept, intercept_standardised, threshold, gradient_norm], intercept_standard_error),
@@ -246,7 +246,7 @@ pub fn model() -> impl Strategy<Value = Model> {
             datasets,
             counts,
             breed,
-            centre,
+            prior_mean,
             alpha,
             intercept,
             intercept_standard_error,

@@ -194,7 +194,7 @@ fn read(reading: &Reading, pieces: &[&[u8]]) -> Result<Vec<String>, String> {
             Some(piece) => document.push(piece),
             None => document.end(),
         }
-        while let Some(element) = document.pull::<Validation>().map_err(|refusal| refusal.to_string())? {
+        while let Some(element) = document.next_element::<Validation>().map_err(|refusal| refusal.to_string())? {
             elements.push(format!("{element:?}"));
         }
     }

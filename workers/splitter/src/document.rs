@@ -1,4 +1,4 @@
-//! Parses a batch document while it arrives: bytes are pushed, elements are pulled. Depends on the contract; pure.
+//! Parses a batch document while it arrives: bytes are pushed, elements are read. Depends on the contract; pure.
 //!
 //! ```text
 //!           ┌─ [ ──────────────▶ Elements ──────────────▶ Sequence

@@ -59,7 +59,7 @@ async fn survey_with(source: &Source, options: Options, limits: Limits, how: &Re
             Some(bytes) => document.push(bytes),
             None => document.end(),
         }
-        while let Some(element) = document.pull::<Outline>().map_err(refused)? {
+        while let Some(element) = document.next_element::<Outline>().map_err(refused)? {
             ride_ids.count(&element.content);
         }
         if piece.is_none() {
@@ -130,7 +130,7 @@ impl Splitting {
             Closing::Done => return Ok(None),
         }
         loop {
-            while let Some(element) = self.document.pull::<Validation>().map_err(read_differently)? {
+            while let Some(element) = self.document.next_element::<Validation>().map_err(read_differently)? {
                 self.split.take(element).map_err(too_many_ride_ids)?;
                 if let Some(chunk) = self.split.full_chunk() {
                     return Outgoing::message(&chunk).map(Some);

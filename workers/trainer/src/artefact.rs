@@ -129,7 +129,7 @@ pub fn build(plan: &Plan, data: &TrainingData, cancel: &Cancel) -> Result<Global
         datasets: plan.datasets.clone(),
         counts: *counts,
         breed: None,
-        centre: None,
+        prior_mean: None,
         alpha: selected.alpha,
         intercept: fit.intercept,
         intercept_standard_error: inference::standard_error(fit, FEATURE_COUNT).filter(|_| has_errors),

@@ -31,7 +31,7 @@ version_documents! {
     Breeds => layout::breeds,
     Verdict => layout::verdict,
     MetricsFile => layout::metrics,
-    DelayedLabelMetrics => layout::realised,
+    DelayedLabelMetrics => layout::delayed_labels,
     ModelRejected => layout::model_rejected,
 }
 

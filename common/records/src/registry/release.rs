@@ -123,7 +123,7 @@ pub async fn in_service(store: &Store, champion_id: &str, breed: &BreedSummary) 
         return Ok(Some(alias));
     }
     let artefact = named_model(store, &alias).await?.ok();
-    Ok(artefact.filter(|artefact| artefact.centre.as_deref() == Some(champion_id)).map(|_| alias))
+    Ok(artefact.filter(|artefact| artefact.prior_mean.as_deref() == Some(champion_id)).map(|_| alias))
 }
 
 /// Completes, at the time `at`, a release that was interrupted after its global model became champion, and repairs the

@@ -161,8 +161,8 @@ impl Deliverer {
             Ok(Err(panic)) => return Err(panicked(panic.as_ref()).into()),
             Err(_) => return Err(too_slow(self.handle_timeout).into()),
         };
-        let pulled = under_deadline(outputs.into_stream(), self.handle_timeout);
-        let publishing = pulled
+        let limited = under_deadline(outputs.into_stream(), self.handle_timeout);
+        let publishing = limited
             .map_err(AttemptError::Failed)
             .map_ok(|outgoing| self.publish(outgoing, trace))
             .try_buffer_unordered(CONFIRM_WINDOW)
@@ -395,15 +395,15 @@ fn traced(mut outgoing: Outgoing, trace: TraceContext) -> Outgoing {
 
 type OutgoingStream = BoxStream<'static, Result<Outgoing, Failure>>;
 
-/// Applies the deadline of a handler to each pull of a lazy stream, because a pull does as much work as a handler.
+/// Applies the deadline of a handler to each output of a lazy stream, because an output takes as much work as a handler.
 fn under_deadline(outputs: OutgoingStream, deadline: Duration) -> OutgoingStream {
-    let pull = move |mut outputs: OutgoingStream| async move {
+    let next = move |mut outputs: OutgoingStream| async move {
         match tokio::time::timeout(deadline, outputs.next()).await {
             Ok(next) => Some((next?, outputs)),
             Err(_) => Some((Err(too_slow(deadline)), stream::empty().boxed())),
         }
     };
-    stream::unfold(outputs, pull).boxed()
+    stream::unfold(outputs, next).boxed()
 }
 
 fn too_large(error: &PublishError) -> Failure {

@@ -5,6 +5,7 @@ mod paths;
 mod settings;
 mod sizes;
 mod waits;
+mod words;
 
 pub(super) use sizes::test_functions;
 

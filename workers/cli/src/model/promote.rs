@@ -93,15 +93,15 @@ async fn are_breeds_served(store: &Store, champion: &Alias) -> Result<bool, Fail
 
 /// Checks that a breed model belongs to the release of the present champion: scorers use it only with that global model.
 async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Result<(), Failed> {
-    let Some(((global, _), centre)) = layout::of_breed(&version.model).zip(artefact.centre.as_deref()) else {
+    let Some(((global, _), prior_mean)) = layout::of_breed(&version.model).zip(artefact.prior_mean.as_deref()) else {
         return Ok(());
     };
     let champion = registry::current(store, global, AliasName::Champion).await?;
-    match champion.is_some_and(|champion| champion.model_id == centre) {
+    match champion.is_some_and(|champion| champion.model_id == prior_mean) {
         true => Ok(()),
         false => Err(Failed::Broken(anyhow!(
-            "{} {} was trained with {centre}, which is not the champion of {global}: scorers would not use it. Promote {centre}, \
-             and its breed models follow: wildrydes model promote {centre}",
+            "{} {} was trained with {prior_mean}, which is not the champion of {global}: scorers would not use it. Promote {prior_mean}, \
+             and its breed models follow: wildrydes model promote {prior_mean}",
             version.model,
             version.model_id
         ))),

@@ -112,7 +112,7 @@ pub fn servable(model: &Model) -> Result<Servable, Unusable> {
     Ok(Servable {
         model: model.model.clone(),
         model_id: model.model_id.clone(),
-        global_model_id: model.centre.clone(),
+        global_model_id: model.prior_mean.clone(),
         threshold: model.threshold,
         intercept: model.intercept,
         intercept_standardised: model.intercept_standardised,
@@ -162,7 +162,7 @@ pub(crate) mod tests {
             datasets: Vec::new(),
             counts: TrainingCounts::default(),
             breed: None,
-            centre: None,
+            prior_mean: None,
             alpha: 1.0,
             intercept: -19.2,
             intercept_standard_error: None,

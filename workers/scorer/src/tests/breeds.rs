@@ -247,7 +247,8 @@ async fn a_breed_model_scores_beside_the_global_model_of_its_release_only() {
     let store: Store = counting.clone();
     let scorer = with_champion(Settings::default(), Arc::clone(&store)).await;
     put_model(&store, "8").await;
-    let beside = |centre: &str, tenths| Model { centre: Some(centre.to_owned()), ..of_breed("qilin", tenths) };
+    let beside =
+        |prior_mean: &str, tenths| Model { prior_mean: Some(prior_mean.to_owned()), ..of_breed("qilin", tenths) };
     let (first, second) = (beside("7", 1), beside("8", 2));
     let by_all = |id: &str| [(id.to_owned(), id.parse().unwrap(), Some(Fallback::NoBreedModel))];
     let by_breed = |tenths: i32| [(format!("qilin-{tenths}"), f64::from(tenths), None)];

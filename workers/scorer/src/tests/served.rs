@@ -176,9 +176,9 @@ async fn rides_scored_by_breed_models_are_counted_for_the_global_model_too() {
     let (store, scorer) = with_champion(Settings::default()).await;
     let of_breed = |breed: &str, intercept: f64| {
         let model = layout::breed_model(layout::GLOBAL_MODEL, breed).unwrap();
-        Model { model, intercept, threshold: 0.99, centre: Some("0".to_owned()), ..artefact(breed) }
+        Model { model, intercept, threshold: 0.99, prior_mean: Some("0".to_owned()), ..artefact(breed) }
     };
-    let mut mileage = Model { centre: None, ..of_breed("nix", 0.0) };
+    let mut mileage = Model { prior_mean: None, ..of_breed("nix", 0.0) };
     mileage.coefficients.truncate(3);
     let qilin = of_breed("qilin", -2.0);
     for model in [&qilin, &mileage] {

@@ -97,7 +97,7 @@ impl Document {
         Self { reads_plainly: reading.map.is_empty(), reads_within, reading, ..self }
     }
 
-    /// Pushes the next bytes of the document. Before the next push, call [`Document::pull`] until it returns `None`.
+    /// Pushes the next bytes of the document. Before the next push, call [`Document::next_element`] until it returns `None`.
     pub fn push(&mut self, bytes: &[u8]) {
         let gone = self.hold.unwrap_or(self.at).min(self.at);
         if let Some(passed) = self.window.get(..gone) {
@@ -134,7 +134,7 @@ impl Document {
     ///
     /// # Errors
     /// Fails if the document is not a batch.
-    pub fn pull<T: FromObject>(&mut self) -> Result<Option<Element<'_, T>>, Refusal> {
+    pub fn next_element<T: FromObject>(&mut self) -> Result<Option<Element<'_, T>>, Refusal> {
         loop {
             if self.window.len() < self.wait_for && !self.ended {
                 return Ok(None);

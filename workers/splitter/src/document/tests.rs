@@ -22,8 +22,8 @@ fn parse_in<T: FromObject>(options: Options, pieces: &[&[u8]]) -> Result<(Parsed
 fn parse_as<T: FromObject>(options: Options, reading: &Reading, pieces: &[&[u8]]) -> Result<(Parsed, Header), Refusal> {
     let mut document = Document::new(options).with_reading(reading.clone());
     let mut elements = Vec::new();
-    let mut pull = |document: &mut Document| -> Result<(), Refusal> {
-        while let Some(element) = document.pull::<T>()? {
+    let mut read = |document: &mut Document| -> Result<(), Refusal> {
+        while let Some(element) = document.next_element::<T>()? {
             assert_eq!(element.index, elements.len() as u64);
             let kind = match element.content {
                 Content::Object(_) => 'o',
@@ -37,10 +37,10 @@ fn parse_as<T: FromObject>(options: Options, reading: &Reading, pieces: &[&[u8]]
     };
     for piece in pieces {
         document.push(piece);
-        pull(&mut document)?;
+        read(&mut document)?;
     }
     document.end();
-    pull(&mut document)?;
+    read(&mut document)?;
     assert_eq!(document.elements(), elements.len() as u64);
     Ok((elements, document.header().clone()))
 }
@@ -289,7 +289,7 @@ fn the_window_stays_bounded() {
         document.push(start.as_bytes());
         let mut largest = 0;
         for _ in 0..2_000 {
-            while document.pull::<Outline>()?.is_some() {}
+            while document.next_element::<Outline>()?.is_some() {}
             document.push(filler.as_bytes());
             largest = largest.max(document.window.len());
         }

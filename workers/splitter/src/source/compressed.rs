@@ -107,7 +107,7 @@ impl Decompressed {
     /// Reads the compressed bytes to their end and returns their SHA-256 in hex.
     pub async fn finish(self) -> Result<String, ReadError> {
         let input = self.stream.into_input();
-        let at = input.pulled();
+        let at = input.taken();
         input.finish().await.map_err(|error| read_error(error, at))
     }
 
@@ -145,8 +145,8 @@ impl Decompressed {
         if self.bytes > limits.decompressed_bytes_max {
             return Err(ReadError::Expands(format!("{} bytes", limits.decompressed_bytes_max)));
         }
-        let pulled = self.stream.input().pulled();
-        if self.bytes > RATIO_GRACE_BYTES.max(pulled.saturating_mul(limits.expansion_max)) {
+        let taken = self.stream.input().taken();
+        if self.bytes > RATIO_GRACE_BYTES.max(taken.saturating_mul(limits.expansion_max)) {
             return Err(ReadError::Expands(format!("{} times its size", limits.expansion_max)));
         }
         Ok(())
@@ -154,7 +154,7 @@ impl Decompressed {
 
     /// Maps a failure of the decoder.
     fn decoder_error(&mut self, error: io::Error) -> ReadError {
-        let at = self.stream.input().pulled();
+        let at = self.stream.input().taken();
         // flate2 reports truncated deflate data as `ErrorKind::Other`.
         let is_cut = self.stream.coding() == Some(Coding::Deflate) && error.kind() == io::ErrorKind::Other;
         let error = match read_error(error, at) {

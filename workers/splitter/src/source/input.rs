@@ -14,13 +14,13 @@ use tokio::io::{AsyncBufRead, AsyncBufReadExt, AsyncRead, ReadBuf};
 /// A reader of the raw bytes of a batch.
 pub(super) struct Input {
     pieces: BoxStream<'static, io::Result<Bytes>>,
-    /// Received from the stream and not pulled yet.
+    /// Received from the stream and not taken yet.
     stock: Bytes,
-    /// Pulled and not consumed yet.
+    /// Taken and not consumed yet.
     buffer: Bytes,
     piece_bytes: usize,
     sha256: Sha256,
-    pulled: u64,
+    taken: u64,
 }
 
 impl Input {
@@ -32,18 +32,18 @@ impl Input {
             buffer,
             piece_bytes: piece_bytes.max(1),
             sha256: Sha256::new(),
-            pulled: 0,
+            taken: 0,
         }
     }
 
-    /// Returns the number of bytes pulled so far.
-    pub fn pulled(&self) -> u64 {
-        self.pulled
+    /// Returns the number of bytes taken so far.
+    pub fn taken(&self) -> u64 {
+        self.taken
     }
 
     /// Returns the number of bytes consumed so far.
     pub fn consumed(&self) -> u64 {
-        self.pulled - self.buffer.len() as u64
+        self.taken - self.buffer.len() as u64
     }
 
     /// Returns the next piece, which is never empty; `None` at the end.
@@ -102,7 +102,7 @@ impl AsyncBufRead for Input {
             let length = input.stock.len().min(input.piece_bytes);
             input.buffer = input.stock.split_to(length);
             input.sha256.update(&input.buffer);
-            input.pulled += length as u64;
+            input.taken += length as u64;
         }
         Poll::Ready(Ok(&input.buffer))
     }

@@ -13,7 +13,7 @@ fn ride_ids(document: &str, lines: bool) -> RideIds {
     parser.push(document.as_bytes());
     parser.end();
     let mut ride_ids = RideIds::default();
-    while let Some(element) = parser.pull().unwrap() {
+    while let Some(element) = parser.next_element().unwrap() {
         ride_ids.count(&element.content);
     }
     ride_ids
@@ -25,7 +25,7 @@ fn split(chunk_size: u32, document: &str, lines: bool) -> (Vec<RideChunk>, Vec<V
     parser.end();
     let mut split = Split::new("batch", "s".to_owned(), chunk_size, ride_ids(document, lines));
     let mut chunks = Vec::new();
-    while let Some(element) = parser.pull::<Validation>().unwrap() {
+    while let Some(element) = parser.next_element::<Validation>().unwrap() {
         split.take(element).unwrap();
         chunks.extend(split.full_chunk());
     }

@@ -218,7 +218,7 @@ impl Training<'_> {
             model_id,
             counts,
             breed: Some(breed.to_owned()),
-            centre: Some(global.model_id.clone()),
+            prior_mean: Some(global.model_id.clone()),
             alpha: strength,
             intercept: pooled.intercept,
             // Most of the curvature at the optimum is that of the prior: it gives no standard errors.

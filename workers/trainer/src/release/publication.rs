@@ -218,7 +218,7 @@ impl Release<'_> {
             };
             let rival = registry::named_model(self.store, &current).await?.ok();
             Ok::<_, Failure>(rival.filter(|rival| {
-                rival.model_id != challenger.model_id && rival.centre.as_ref() == Some(&champion.model_id)
+                rival.model_id != challenger.model_id && rival.prior_mean.as_ref() == Some(&champion.model_id)
             }))
         });
         reading.buffered(AT_ONCE).try_collect().await

@@ -98,7 +98,7 @@ fn penalty(model: &Model) -> String {
     if model.alpha.is_nan() || model.alpha <= 0.0 {
         return "There is no penalty: the intervals are Wald intervals.".to_owned();
     }
-    let prior_mean = match model.centre {
+    let prior_mean = match model.prior_mean {
         Some(_) => "those of the global model",
         None => "0, the odds ratios towards 1,",
     };

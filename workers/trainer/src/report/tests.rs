@@ -390,7 +390,7 @@ fn model() -> BoxedStrategy<Model> {
                 datasets: vec![TrainedOn { batch_id: name.clone(), manifest_sha256: name }],
                 counts: TrainingCounts { rides, train: rides, unlabelled: rides, ..TrainingCounts::default() },
                 breed: None,
-                centre: None,
+                prior_mean: None,
                 alpha,
                 intercept,
                 intercept_standard_error: None,

@@ -28,7 +28,7 @@ fn validated(text: &str) -> Vec<(Option<RejectReason>, String)> {
     document.push(text.as_bytes());
     document.end();
     let mut elements = Vec::new();
-    while let Some(element) = document.pull::<Validation>().unwrap() {
+    while let Some(element) = document.next_element::<Validation>().unwrap() {
         let reason = match element.content {
             Content::Object(Validation::Rejected { reason, .. }) => Some(reason),
             Content::Object(Validation::Accepted(_)) => None,

@@ -68,7 +68,7 @@ fn the_window_stays_bounded_along_a_path() {
         document.push(start.as_bytes());
         for _ in 0..5_000 {
             // A refusal ends the test case.
-            if document.pull::<Outline>().is_err() {
+            if document.next_element::<Outline>().is_err() {
                 break;
             }
             // The window is read again each time it has doubled.

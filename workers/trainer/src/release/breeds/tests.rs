@@ -96,7 +96,7 @@ fn breeds_with_enough_rides_have_a_model() {
     let one_class = &alone.models[2];
     assert_eq!((one_class.counts.train_service, one_class.breed.as_deref()), (0, Some("breed 003")));
     assert!(one_class.train.log_loss.is_finite() && one_class.intercept.is_finite());
-    assert_eq!(one_class.centre.as_deref(), Some(plan.model_id.as_str()));
+    assert_eq!(one_class.prior_mean.as_deref(), Some(plan.model_id.as_str()));
     assert_eq!(Some(&one_class.model), layout::breed_model("m", "breed 003").as_ref());
     assert!(
         trained(

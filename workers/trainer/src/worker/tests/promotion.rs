@@ -236,7 +236,7 @@ async fn a_release_with_worse_breed_models_is_not_promoted() {
     let first = alias(&store).await.unwrap();
     // The breed model in service is better.
     let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
-    assert_eq!(artefact.centre.as_ref(), Some(&first.model_id));
+    assert_eq!(artefact.prior_mean.as_ref(), Some(&first.model_id));
     let mut better = Model { model_id: "0123456789abcdef".to_owned(), intercept: 18.0, ..artefact };
     for coefficient in &mut better.coefficients {
         coefficient.per_unit = if coefficient.feature == "distance" { -0.6 } else { 0.0 };
@@ -256,7 +256,7 @@ async fn a_release_with_worse_breed_models_is_not_promoted() {
     Trainer::new(always, Arc::clone(&store)).shared.handle(&ready).await.unwrap();
     assert_eq!(alias(&store).await.unwrap().model_id, refusal.model_id);
     let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
-    assert_eq!(artefact.centre, Some(refusal.model_id));
+    assert_eq!(artefact.prior_mean, Some(refusal.model_id));
 }
 
 /// A trainer that dies after it promoted a global model leaves its breed models unpromoted; the next training promotes them, whatever
@@ -285,7 +285,7 @@ async fn breed_models_follow_the_champion() {
     registry::set_alias(&store, AliasName::Champion, &second, by_a_person("")).await.unwrap();
     registry::promote_breed_models(&store, first, host::now()).await.unwrap();
     let artefact: Model = store::read_json(&store, &breed_champion(&store).await.object).await.unwrap().unwrap();
-    assert_eq!(artefact.centre, Some(second.model_id));
+    assert_eq!(artefact.prior_mean, Some(second.model_id));
 }
 
 /// A training that takes longer than a message may be held continues without it; when the message is delivered again, it gets the result.

@@ -20,10 +20,9 @@ use crate::{
     },
 };
 use serde_json::Value;
-use std::fmt;
 
 /// One JSON Schema (draft 2020-12).
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Schema {
     /// `name.vN`, as in the `type` of a message and the member `schema` of a document.
     pub name: &'static str,
@@ -35,12 +34,6 @@ pub struct Schema {
 pub trait Described {
     /// The schema of the JSON form.
     const SCHEMA: Schema;
-}
-
-impl fmt::Debug for Schema {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.name)
-    }
 }
 
 /// Names the schema of each type, `<name>.json` in the folder `schemas`, and embeds it.
@@ -136,7 +129,7 @@ mod tests {
         for schema in SCHEMAS {
             let value: Value = serde_json::from_str(schema.text).unwrap();
             assert_eq!(value["$id"], format!("urn:wildrydes:{}", schema.name));
-            assert!(!schema.summary().is_empty(), "{schema:?} has no description");
+            assert!(!schema.summary().is_empty(), "{} has no description", schema.name);
         }
     }
 }

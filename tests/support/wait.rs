@@ -75,7 +75,11 @@ pub fn until<L: Look>(what: impl Display, look: impl AsyncFnMut() -> L) -> impl 
 /// After [`SOON`].
 #[track_caller]
 pub fn until_blocking<L: Look>(what: impl Display, look: impl FnMut() -> L) -> L::Value {
-    within_blocking(SOON, what, look).unwrap_or_else(|failure| panic!("{failure}"))
+    // No closure, which would hide the caller's place.
+    match within_blocking(SOON, what, look) {
+        Ok(value) => value,
+        Err(failure) => panic!("{failure}"),
+    }
 }
 
 /// Waits for a future.
@@ -140,9 +144,9 @@ fn ended(began: Instant, timeout: Duration, what: &impl Display, seen: &str) -> 
     }
 }
 
-/// The pause after a look: four times as long as the look, so that waits take a fifth of a core at most.
+/// The pause after a look: as long as the look, so that a wait takes half of a core at most.
 fn pause(looked: Instant) -> Duration {
-    (4 * looked.elapsed()).clamp(PAUSE_MIN, PAUSE_MAX)
+    looked.elapsed().clamp(PAUSE_MIN, PAUSE_MAX)
 }
 
 #[cfg(test)]

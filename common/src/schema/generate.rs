@@ -105,7 +105,8 @@ fn generated_schemas_are_those_of_their_types() {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../schemas/{}.json", schema.name));
         assert!(
             env::var_os(UPDATE).is_some(),
-            "{schema:?} is not that of its type; {UPDATE}=1 rewrites it to:\n{text}"
+            "{} is not that of its type; {UPDATE}=1 rewrites it to:\n{text}",
+            schema.name
         );
         fs::write(&file, text).unwrap();
     }

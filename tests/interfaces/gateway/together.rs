@@ -91,18 +91,20 @@ async fn a_promotion_under_load_gives_answers_of_one_model_each() {
     let mut seen: BTreeMap<String, Vec<(usize, Vec<f64>)>> = BTreeMap::new();
     let rides = rides(64);
     let mut after = 0;
-    wait::until(format!("20 answers of another model: {taken}"), async || {
-        let ask = async |pair: Value| api.post("/v1/score?explain=false", &pair).await;
-        let pairs = rides.chunks(2).map(|pair| ask(json!(pair)));
-        for (n, answer) in join_all(pairs).await.into_iter().enumerate() {
-            let answer = answer.good();
-            let numbers = answer["scores"].as_array().unwrap().iter().map(probability).collect();
-            seen.entry(answer["model_id"].as_str().unwrap().to_owned()).or_default().push((2 * n, numbers));
-            after += usize::from(n == 0 && answer["model_id"] != first);
+    // Without a pause, so that requests are on their way when the model changes.
+    let followed = async {
+        while after < 20 {
+            let ask = async |pair: Value| api.post("/v1/score?explain=false", &pair).await;
+            let pairs = rides.chunks(2).map(|pair| ask(json!(pair)));
+            for (n, answer) in join_all(pairs).await.into_iter().enumerate() {
+                let answer = answer.good();
+                let numbers = answer["scores"].as_array().unwrap().iter().map(probability).collect();
+                seen.entry(answer["model_id"].as_str().unwrap().to_owned()).or_default().push((2 * n, numbers));
+                after += usize::from(n == 0 && answer["model_id"] != first);
+            }
         }
-        (after >= 20, after)
-    })
-    .await;
+    };
+    wait::soon(format!("20 answers of another model: {taken}"), followed).await;
     assert!(seen.len() >= 2, "{:?}", seen.keys());
     for (id, answers) in seen {
         let model = api.get(&format!("/v1/models/service-request/versions/{id}")).await.good();

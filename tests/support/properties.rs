@@ -11,14 +11,13 @@ use common::{
         BatchSplit, DatasetReady, EnrichedChunk, KINDS, Message, ModelPromoted, ModelRejected, RideBatch, RideChunk,
         ScoreOutcome, ScoreRequest, ScoreResponse, WeatherRequest, WeatherResponse, decode, recognise,
     },
-    model::{ALIAS_SCHEMA, Alias, AliasName, Model},
+    model::Model,
     outcome::{Decision, Failure, History, RetryPolicy, decide},
     topology::topic_matches,
 };
 use merger::join;
 use runtime::trace::TraceContext;
 use scorer::{artefact, score};
-use sha2::{Digest, Sha256};
 use splitter::{
     document::{Content, Document, Element, FromObject, Header as BatchHeader, Options, Refusal},
     ride::{Outline, Validation},

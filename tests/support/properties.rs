@@ -310,7 +310,7 @@ fn rows(chunk: &EnrichedChunk) {
     let object = join::staged(chunk).expect("it can be staged");
     let (heading, start) = join::open_staged(chunk.chunk, &object).expect("what was staged is read");
     assert_eq!(heading.statistics.rides, chunk.rides.len() as u64);
-    let mut csv = join::header();
+    let mut csv = records::datasets::header();
     csv.extend_from_slice(&object[start..]);
     let mut reader = csv::Reader::from_reader(csv.as_slice());
     let mut read = 0;

@@ -1,8 +1,8 @@
 //! The batches: their claims, their other records, and what became of them.
 //!
 //! ```text
-//! claim     binds a batch id to its bytes, once                 uses records and the batch log
-//! records   reads claim, upload, manifest and progress          uses state
+//! claim     binds a batch id to its bytes, once                 uses records, datasets and the batch log
+//! records   reads claim, upload, manifest and progress          uses state, datasets and staging
 //! state     derives the state from them and a dead letter       pure
 //! ```
 
@@ -11,5 +11,5 @@ mod records;
 mod state;
 
 pub use claim::{Raw, claim};
-pub use records::{Dataset, Records, claimed_ids, is_complete, manifest, read, read_claim};
+pub use records::{Records, claimed_ids, is_complete, read, read_claim};
 pub use state::{Letter, State};

@@ -1,9 +1,10 @@
-//! The staging area: how far a batch is joined, for people, and its removal for a replay.
+//! Progress of a batch, read from the staging area. For people; no result depends on it.
 
 use super::{Store, store};
 use crate::layout;
 use common::{dataset::Claim, message::BatchSplit, outcome::Failure};
-use futures::{StreamExt, TryStreamExt, stream};
+use futures::{StreamExt, TryStreamExt, future};
+use object_store::path::Path;
 use std::collections::BTreeMap;
 
 /// Number of staged rides of a batch.
@@ -22,8 +23,7 @@ pub struct Staged {
 /// Fails with an outage if the store cannot be read.
 pub async fn look(store: &Store, claim: &Claim) -> Result<Staged, Failure> {
     let mut splittings: BTreeMap<String, (u64, Option<String>)> = BTreeMap::new();
-    let mut objects = store::list(store, &layout::staging(&claim.batch_id));
-    while let Some(object) = objects.try_next().await? {
+    for object in store::list(store, &layout::staging(&claim.batch_id)).await? {
         let Some((folder, name)) = object.path.rsplit_once('/') else { continue };
         let (chunks, split) = splittings.entry(folder.to_owned()).or_default();
         match name {
@@ -53,38 +53,34 @@ pub async fn has(store: &Store, batch_id: &str, chunk: Option<u32>) -> Result<bo
         None => layout::staged_split(batch_id, None),
     };
     let name = staged.strip_prefix(&folder);
-    let mut objects = store::list(store, &folder);
-    while let Some(object) = objects.try_next().await? {
-        if name.is_some_and(|name| object.path.ends_with(name)) {
-            return Ok(true);
-        }
+    let objects = store::list(store, &folder).await?;
+    Ok(name.is_some_and(|name| objects.iter().any(|object| object.path.ends_with(name))))
+}
+
+/// Removes all staged objects of a finished batch, of every splitting. The `batch-split` message of `split_id` is removed last:
+/// if it is missing, the rest is removed already.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used.
+pub async fn clear(store: &Store, batch_id: &str, split_id: Option<&str>) -> Result<(), Failure> {
+    let split = layout::staged_split(batch_id, split_id);
+    if !store::exists(store, &split).await? {
+        return Ok(());
     }
-    Ok(false)
+    let last = Path::from(split.as_str());
+    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
+    let others = objects.try_filter(move |path| future::ready(*path != last)).boxed();
+    store::remove_all(store, others).await?;
+    store::remove(store, &split).await
 }
 
-/// Returns the ids of the batches with staged objects.
+/// Removes all staged objects of a batch; returns their number.
 ///
 /// # Errors
-/// Fails with an outage if the store cannot be read.
-pub async fn batches(store: &Store) -> Result<Vec<String>, Failure> {
-    Ok(store::list_folder(store, layout::STAGING).await?.1)
-}
-
-/// Returns the paths of a batch's staged objects.
-///
-/// # Errors
-/// Fails with an outage if the store cannot be read.
-pub async fn objects(store: &Store, batch_id: &str) -> Result<Vec<String>, Failure> {
-    store::list(store, &layout::staging(batch_id)).map_ok(|object| object.path).try_collect().await
-}
-
-/// Removes staged objects.
-///
-/// # Errors
-/// Fails with an outage if the store cannot be written.
-pub async fn remove(store: &Store, objects: Vec<String>) -> Result<(), Failure> {
-    let paths = stream::iter(objects).map(|path| Ok(path.into())).boxed();
-    store::remove_all(store, paths).await.map(drop)
+/// Fails with an outage if the store cannot be used.
+pub async fn remove(store: &Store, batch_id: &str) -> Result<u64, Failure> {
+    let objects = store.list(Some(&Path::from(layout::staging(batch_id)))).map_ok(|object| object.location);
+    store::remove_all(store, objects.boxed()).await
 }
 
 #[cfg(test)]

@@ -1,23 +1,28 @@
-//! The object store, at present a local folder: the only state that the workers share.
+//! The object store, at present a local folder: the only state that the workers share. Objects are named by their paths,
+//! which [`layout`](crate::layout) derives.
 
 mod confined;
 #[cfg(test)]
 mod conformance;
 mod leftovers;
+mod listing;
 mod writer;
 
+pub use listing::{Folder, Listed, by_folder, folders, list, remove_empty_folders};
 pub use writer::{Writer, Written};
 
 use anyhow::Context;
 use bytes::Bytes;
 use common::outcome::Failure;
 use confined::Confined;
-use futures::{StreamExt, TryStreamExt, stream::BoxStream};
-use jiff::Timestamp;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use futures::{
+    StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use object_store::{GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 /// `[store]`: the object store.
 #[derive(Debug, Clone, Serialize, Deserialize)]
@@ -144,45 +149,21 @@ pub fn outage(error: object_store::Error) -> Failure {
     Failure::outage("object store", error)
 }
 
-/// An object in a listing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Listed {
-    /// Its path.
-    pub path: String,
-    /// When it was last written, by the store's clock.
-    pub written_at: Timestamp,
-}
-
-impl Listed {
-    fn new(meta: ObjectMeta) -> Self {
-        Self { written_at: written_at(&meta), path: meta.location.into() }
-    }
-
-    /// Returns the last part of its path.
-    pub fn name(&self) -> &str {
-        self.path.rsplit('/').next().unwrap_or_default()
+/// Returns `None` if the object does not exist.
+fn unless_missing<T>(outcome: object_store::Result<T>) -> Result<Option<T>, Failure> {
+    match outcome {
+        Ok(value) => Ok(Some(value)),
+        Err(object_store::Error::NotFound { .. }) => Ok(None),
+        Err(error) => Err(outage(error)),
     }
 }
 
-fn written_at(meta: &ObjectMeta) -> Timestamp {
-    let at = &meta.last_modified;
-    Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos().cast_signed()).unwrap_or_default()
-}
-
-/// Lists all objects below a folder, in no particular order. Each item fails with an [`outage`] if the store cannot be
-/// used.
-pub fn list(store: &Store, folder: &str) -> BoxStream<'static, Result<Listed, Failure>> {
-    store.list(Some(&Path::from(folder))).map_ok(Listed::new).map_err(outage).boxed()
-}
-
-/// Lists what is directly in a folder: the objects, and the names of the folders.
+/// Opens an object to read it as a stream; `None` if it does not exist.
 ///
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
-pub async fn list_folder(store: &Store, folder: &str) -> Result<(Vec<Listed>, Vec<String>), Failure> {
-    let listed = store.list_with_delimiter(Some(&Path::from(folder))).await.map_err(outage)?;
-    let names = listed.common_prefixes.iter().filter_map(|path| path.filename().map(str::to_owned)).collect();
-    Ok((listed.objects.into_iter().map(Listed::new).collect(), names))
+pub async fn get(store: &Store, path: &str) -> Result<Option<GetResult>, Failure> {
+    unless_missing(store.get(&Path::from(path)).await)
 }
 
 /// Opens an object and returns its bytes piece by piece; `None` if it does not exist. Each piece fails with an [`outage`] if
@@ -191,8 +172,7 @@ pub async fn list_folder(store: &Store, folder: &str) -> Result<(Vec<Listed>, Ve
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'static, Result<Bytes, Failure>>>, Failure> {
-    let object = unless_missing(store.get(&Path::from(path)).await)?;
-    Ok(object.map(|object| object.into_stream().map_err(outage).boxed()))
+    Ok(get(store, path).await?.map(|object| object.into_stream().map_err(outage).boxed()))
 }
 
 /// Reads a small object; `None` if it does not exist.
@@ -200,17 +180,16 @@ pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'stati
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn read(store: &Store, path: &str) -> Result<Option<Bytes>, Failure> {
-    Ok(read_dated(store, path).await?.map(|(bytes, _)| bytes))
+    let Some(object) = get(store, path).await? else { return Ok(None) };
+    object.bytes().await.map(Some).map_err(outage)
 }
 
-/// As [`read`], with the time when the object was last written, by the store's clock.
+/// Reads these bytes of an object, at least one; `None` if the object does not exist.
 ///
 /// # Errors
-/// As for [`read`].
-pub async fn read_dated(store: &Store, path: &str) -> Result<Option<(Bytes, Timestamp)>, Failure> {
-    let Some(object) = unless_missing(store.get(&Path::from(path)).await)? else { return Ok(None) };
-    let written_at = written_at(&object.meta);
-    Ok(Some((object.bytes().await.map_err(outage)?, written_at)))
+/// Fails with an [`outage`] if the store cannot be used, or the object ends before the range begins.
+pub async fn read_range(store: &Store, path: &str, range: Range<u64>) -> Result<Option<Bytes>, Failure> {
+    unless_missing(store.get_range(&Path::from(path), range).await)
 }
 
 /// Reads a small JSON document; `None` if it does not exist.
@@ -319,13 +298,21 @@ pub async fn remove_all(store: &Store, paths: BoxStream<'static, object_store::R
     Ok(count)
 }
 
-/// Returns the result of an operation on an object; `None` if the object does not exist.
-fn unless_missing<T>(result: object_store::Result<T>) -> Result<Option<T>, Failure> {
-    match result {
-        Ok(value) => Ok(Some(value)),
-        Err(object_store::Error::NotFound { .. }) => Ok(None),
-        Err(error) => Err(outage(error)),
-    }
+/// Removes the objects at these paths as [`remove_all`] does.
+///
+/// # Errors
+/// Fails with an [`outage`] at the first object that cannot be removed.
+pub async fn remove_each(store: &Store, paths: impl Iterator<Item = String>) -> Result<u64, Failure> {
+    let paths: Vec<_> = paths.map(|path| Ok(Path::parse(path)?)).collect();
+    remove_all(store, stream::iter(paths).boxed()).await
+}
+
+/// Returns the metadata of an object; `None` if it does not exist.
+///
+/// # Errors
+/// Fails with an [`outage`] if the store cannot be used.
+pub async fn head(store: &Store, path: &str) -> Result<Option<ObjectMeta>, Failure> {
+    unless_missing(store.head(&Path::from(path)).await)
 }
 
 /// Returns whether an object exists.
@@ -333,7 +320,7 @@ fn unless_missing<T>(result: object_store::Result<T>) -> Result<Option<T>, Failu
 /// # Errors
 /// Fails with an [`outage`] if the store cannot be used.
 pub async fn exists(store: &Store, path: &str) -> Result<bool, Failure> {
-    Ok(unless_missing(store.head(&Path::from(path)).await)?.is_some())
+    Ok(head(store, path).await?.is_some())
 }
 
 #[cfg(all(test, unix))]

@@ -19,8 +19,8 @@ use common::{
     outcome::Failure,
     reading::Reading,
 };
-use futures::TryStreamExt;
 use jiff::Timestamp;
+use object_store::path::Path;
 use sha2::{Digest, Sha256};
 use std::time::Duration;
 
@@ -236,15 +236,11 @@ pub async fn release(store: &Store, upload: &Upload) -> Result<(), Failure> {
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read or written.
-pub async fn sweep(store: &Store, now: Timestamp) -> Result<usize, Failure> {
-    let uploads: Vec<_> = store::list(store, layout::INCOMING).try_collect().await?;
+pub async fn sweep(store: &Store, now: Timestamp) -> Result<u64, Failure> {
     let abandoned_before = now.as_second() - ABANDONED_AFTER_S;
-    let mut removed = 0;
-    for upload in uploads.iter().filter(|upload| upload.written_at.as_second() < abandoned_before) {
-        store::remove(store, &upload.path).await?;
-        removed += 1;
-    }
-    Ok(removed)
+    let uploads = store::list(store, layout::INCOMING).await?.into_iter();
+    let abandoned = uploads.filter(|upload| upload.written.as_second() < abandoned_before);
+    store::remove_each(store, abandoned.map(|upload| upload.path)).await
 }
 
 /// Returns the paths of the uploads whose bytes have this SHA-256, by their names.
@@ -253,8 +249,9 @@ pub async fn sweep(store: &Store, now: Timestamp) -> Result<usize, Failure> {
 /// Fails with an outage if the store cannot be read.
 pub async fn named_after(store: &Store, sha256: &str) -> Result<Vec<String>, Failure> {
     let start = format!("{}/{}-", layout::RAW, sha256.get(..16).unwrap_or(sha256));
-    let (uploads, _) = store::list_folder(store, layout::RAW).await?;
-    Ok(uploads.into_iter().map(|upload| upload.path).filter(|path| path.starts_with(&start)).collect())
+    let listed = store.list_with_delimiter(Some(&Path::from(layout::RAW))).await.map_err(store::outage)?;
+    let paths = listed.objects.into_iter().map(|object| object.location.to_string());
+    Ok(paths.filter(|path| path.starts_with(&start)).collect())
 }
 
 #[cfg(test)]

@@ -10,7 +10,7 @@ use common::{
 use futures::{StreamExt, TryStreamExt};
 use merger::{MergerIn, join};
 use object_store::{PutPayload, path::Path};
-use records::{Store, layout, store};
+use records::{Store, datasets, layout, store};
 use runtime::Worker;
 use std::{
     collections::HashMap,
@@ -101,26 +101,23 @@ impl CountingMerger {
             .await
             .map_err(store::outage)?;
         paths.sort();
-        let mut parts = join::Parts::new(u64::MAX);
-        let (mut total, mut csv) = (join::Statistics::default(), join::header());
+        let mut files = datasets::Writer::open(&self.store, &split.batch_id, u64::MAX, 1 << 20);
+        let mut total = join::Statistics::default();
         for path in &paths {
             let Some(object) = store::read(&self.store, path).await? else { continue };
             let (join::Heading { statistics, .. }, start) = join::open_staged(0, &object)?;
-            let rows = object.get(start..).unwrap_or_default();
-            let _ = parts.push(rows, statistics.rides);
-            csv.extend_from_slice(rows);
+            files.push(object.get(start..).unwrap_or_default(), statistics.rides).await?;
             total.add(&statistics);
         }
-        store::write(&self.store, &layout::dataset_part(&split.batch_id, 0), csv).await?;
-        let manifest = join::manifest(split, total, vec![parts.finish()])?;
-        let bytes = join::manifest_bytes(&manifest)?;
+        let manifest = join::manifest(split, total, files.finish().await?)?;
+        let bytes = store::pretty(&manifest)?;
         store::write(&self.store, &layout::manifest(&split.batch_id), bytes.clone()).await?;
         self.store
             .delete_stream(futures::stream::iter(paths.into_iter().map(|path| Ok(Path::from(path)))).boxed())
             .try_collect::<Vec<_>>()
             .await
             .map_err(store::outage)?;
-        Outputs::one(&join::dataset_ready(&manifest, &bytes))
+        Outputs::one(&datasets::StoredManifest::decode(&split.batch_id, &bytes)?.announcement())
     }
 }
 

@@ -10,7 +10,7 @@
 //!                                                                                  ─▶ staging cleared ─▶ dataset-ready
 //! ```
 //!
-//! * [`join`] (pure): rows, statistics, parts, the manifest;
+//! * [`join`] (pure): staged chunks, statistics, the manifest;
 //! * [`arrivals`] (pure): the chunks known to be staged, the next probe, who announces;
 //! * [`recent`] (pure): a bounded LRU cache, here of batches;
 //! * `dataset`: the objects in the store.
@@ -44,7 +44,7 @@ use common::{
 };
 use object_store::ObjectMeta;
 use recent::Recent;
-use records::{Store, layout, store};
+use records::{Store, datasets, layout, staging, store};
 use runtime::Worker;
 use std::{
     ops::ControlFlow,
@@ -267,7 +267,7 @@ impl Merger {
         round: &mut Round,
         input: &MergerIn,
     ) -> Result<ControlFlow<Outputs>, Failure> {
-        match dataset::manifest(&self.store, input.batch()).await? {
+        match store::head(&self.store, &layout::manifest(input.batch())).await? {
             Some(manifest) => {
                 batch.reset_arrivals();
                 batch.in_progress.store(false, SeqCst);
@@ -289,21 +289,20 @@ impl Merger {
         if let MergerIn::Chunk(chunk) = input {
             dataset::clear_chunk(&self.store, chunk).await?;
         }
-        dataset::clear(&self.store, batch_id, input.split_id()).await?;
+        staging::clear(&self.store, batch_id, input.split_id()).await?;
         if !round.announced.must_announce(version, input.rank()) {
             return Ok(Outputs::none());
         }
-        let path = layout::manifest(batch_id);
-        let Some(bytes) = store::read(&self.store, &path).await? else {
+        let Some(stored) = datasets::manifest(&self.store, batch_id).await? else {
+            let path = layout::manifest(batch_id);
             return Err(Failure::transient(format!("{path} was removed during the announcement")));
         };
-        let manifest = join::read_manifest(batch_id, &bytes)?;
         if let MergerIn::Split(split) = input
-            && !join::same_batch(&manifest, split)
+            && !join::same_batch(&stored.manifest, split)
         {
-            return Err(dataset::conflict(split, &manifest.sha256));
+            return Err(dataset::conflict(split, &stored.manifest.sha256));
         }
-        let outputs = Outputs::one(&join::dataset_ready(&manifest, &bytes))?;
+        let outputs = Outputs::one(&stored.announcement())?;
         round.announced.record(version, input.rank());
         Ok(outputs)
     }

@@ -133,14 +133,15 @@ async fn a_batch_becomes_one_dataset_and_staging_is_empty() {
 
     let bytes = &objects["dataset/b-1/manifest.json"];
     let manifest: Manifest = serde_json::from_slice(bytes).unwrap();
-    assert_eq!(announced, [join::dataset_ready(&manifest, bytes)]);
+    let stored = datasets::StoredManifest::decode("b-1", bytes).unwrap();
+    assert_eq!(announced, [stored.announcement()]);
     assert_eq!((manifest.received, manifest.accepted, manifest.rejected), (102, 100, 2));
     assert_eq!((manifest.labelled, manifest.trainable), (66, 53));
     assert_eq!(manifest.without_weather, Counts::from([("no_station_in_reach".to_owned(), 20)]));
     assert_eq!(manifest.stations["USW00094728"] + manifest.stations["USW00094789"], 80);
 
-    let mut expected = join::header();
-    (0..100).for_each(|index| join::push_row(&mut expected, &ride(index)));
+    let mut expected = datasets::header();
+    (0..100).for_each(|index| datasets::push_row(&mut expected, &ride(index)));
     assert_eq!(objects["dataset/b-1/part-00000.csv"], expected);
     let [file] = manifest.files.as_slice() else { panic!("{:?}", manifest.files) };
     assert_eq!((file.rows, file.bytes), (100, expected.len() as u64));
@@ -150,7 +151,7 @@ async fn a_batch_becomes_one_dataset_and_staging_is_empty() {
 async fn a_batch_without_accepted_rides_has_one_part_with_a_header() {
     let store = memory();
     assert_eq!(deliver_all(&merger(&store), &batch(0, 8)).await.len(), 1);
-    assert_eq!(objects(&store).await["dataset/b-1/part-00000.csv"], join::header());
+    assert_eq!(objects(&store).await["dataset/b-1/part-00000.csv"], datasets::header());
 }
 
 #[tokio::test]

@@ -138,11 +138,11 @@ impl BatchLog {
     async fn list_all(&self) -> Result<(usize, Bytes), Failure> {
         let mut all: Vec<(CompactString, i64)> = Vec::new();
         for prefix in [layout::BATCHES, layout::UPLOADS] {
-            let mut objects = store::list(&self.store, prefix);
-            while let Some(object) = objects.try_next().await? {
-                let id = object.name().strip_suffix(".json");
+            let mut objects = self.store.list(Some(&Path::from(prefix)));
+            while let Some(object) = objects.try_next().await.map_err(store::outage)? {
+                let id = object.location.filename().and_then(|name| name.strip_suffix(".json"));
                 let Some(id) = id.filter(|id| batch_id(id.as_bytes()).is_some()) else { continue };
-                all.push((id.into(), object.written_at.as_millisecond()));
+                all.push((id.into(), object.last_modified.timestamp_millis()));
             }
         }
         all.sort_unstable();

@@ -1,7 +1,7 @@
 //! The claims: which bytes a batch id stands for.
 
-use super::records::{manifest, read_claim};
-use crate::{Store, batch_log::BatchLog, layout, store};
+use super::records::read_claim;
+use crate::{Store, batch_log::BatchLog, datasets, layout, store};
 use bytes::Bytes;
 use common::{
     dataset::{Claim, Manifest},
@@ -39,7 +39,7 @@ pub async fn claim(
     mut proposed: Claim,
     raw: Raw,
 ) -> Result<(Claim, Option<Manifest>), Failure> {
-    let manifest = manifest(store, &proposed.batch_id).await?.map(|dataset| dataset.manifest);
+    let manifest = datasets::manifest(store, &proposed.batch_id).await?.map(|stored| stored.manifest);
     if let Some(manifest) = &manifest {
         check_same_bytes(&proposed, &manifest.sha256)?;
     }

@@ -2,40 +2,27 @@
 
 use super::state::{Letter, State};
 use crate::{
-    Store, batch_log, layout,
+    Store, batch_log,
+    datasets::{self, StoredManifest},
+    layout,
     staging::{self, Staged},
     store,
 };
-use common::{
-    dataset::{Claim, Manifest},
-    document::Upload,
-    outcome::Failure,
-};
-use futures::TryStreamExt;
+use common::{dataset::Claim, document::Upload, outcome::Failure};
 use jiff::Timestamp;
-use sha2::{Digest, Sha256};
 
 /// The records of one batch.
 #[derive(Debug, Clone)]
 pub struct Records {
     /// Its claim.
     pub claim: Option<Claim>,
-    /// When the claim was written, by the store's clock.
+    /// When the claim was written, by the store's clock, to the second.
     pub claimed_at: Option<Timestamp>,
     /// The record of its upload. A record that cannot be decoded is a failure, which matters only to a caller that needs
     /// the record.
     pub upload: Result<Option<Upload>, Failure>,
-    /// Its dataset, once that is complete.
-    pub dataset: Option<Dataset>,
-}
-
-/// A complete dataset.
-#[derive(Debug, Clone)]
-pub struct Dataset {
-    /// Its manifest.
-    pub manifest: Manifest,
-    /// SHA-256 of the manifest's bytes, 64 hex digits.
-    pub manifest_sha256: String,
+    /// The manifest of its dataset, once that is complete.
+    pub dataset: Option<StoredManifest>,
 }
 
 /// Reads the records of a batch. All members are empty if the store does not know it.
@@ -49,7 +36,8 @@ pub async fn read(store: &Store, batch_id: &str) -> Result<Records, Failure> {
             decoded => Ok(decoded),
         }
     };
-    let (claim, upload, dataset) = futures::try_join!(dated_claim(store, batch_id), upload, manifest(store, batch_id))?;
+    let dataset = async { Ok(datasets::manifest(store, batch_id).await?) };
+    let (claim, upload, dataset) = futures::try_join!(dated_claim(store, batch_id), upload, dataset)?;
     let (claim, claimed_at) = claim.unzip();
     Ok(Records { claim, claimed_at, upload, dataset })
 }
@@ -95,17 +83,6 @@ pub async fn is_complete(store: &Store, batch_id: &str) -> Result<bool, Failure>
     store::exists(store, &layout::manifest(batch_id)).await
 }
 
-/// Reads the manifest of a dataset; `None` unless the dataset is complete.
-///
-/// # Errors
-/// Fails with an outage if the store cannot be read; permanently if the manifest cannot be decoded.
-pub async fn manifest(store: &Store, batch_id: &str) -> Result<Option<Dataset>, Failure> {
-    let path = layout::manifest(batch_id);
-    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
-    let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    Ok(Some(Dataset { manifest: store::decode(&path, &bytes)?, manifest_sha256 }))
-}
-
 /// Reads the claim on a batch id; `None` if there is none.
 ///
 /// # Errors
@@ -117,8 +94,9 @@ pub async fn read_claim(store: &Store, batch_id: &str) -> Result<Option<Claim>, 
 /// As [`read_claim`], with the time when the claim was written.
 async fn dated_claim(store: &Store, batch_id: &str) -> Result<Option<(Claim, Timestamp)>, Failure> {
     let path = layout::claim(batch_id);
-    let Some((bytes, written_at)) = store::read_dated(store, &path).await? else { return Ok(None) };
-    Ok(Some((store::decode(&path, &bytes)?, written_at)))
+    let Some(object) = store::get(store, &path).await? else { return Ok(None) };
+    let written = Timestamp::from_second(object.meta.last_modified.timestamp()).unwrap_or_default();
+    Ok(Some((store::decode(&path, &object.bytes().await.map_err(store::outage)?)?, written)))
 }
 
 /// Returns the ids of all claimed batches, in alphabetical order.
@@ -126,9 +104,9 @@ async fn dated_claim(store: &Store, batch_id: &str) -> Result<Option<(Claim, Tim
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn claimed_ids(store: &Store) -> Result<Vec<String>, Failure> {
-    let claims = store::list(store, layout::BATCHES);
-    let ids = claims.try_filter_map(async |claim| Ok(claim.name().strip_suffix(".json").map(str::to_owned)));
-    let mut ids: Vec<String> = ids.try_collect().await?;
+    let claims = store::list(store, layout::BATCHES).await?;
+    let id = |path: &str| Some(path.rsplit_once('/')?.1.strip_suffix(".json")?.to_owned());
+    let mut ids: Vec<String> = claims.iter().filter_map(|claim| id(&claim.path)).collect();
     ids.sort_unstable();
     Ok(ids)
 }

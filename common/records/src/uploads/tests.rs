@@ -43,7 +43,7 @@ impl Gateway {
     async fn keep(&self, bytes: &'static str, request: &Request<'_>) -> Result<(Upload, bool), Failure> {
         let incoming = self.written(bytes).await;
         let kept = keep(&self.store, &self.log, &incoming, request, self.now, DEADLINE).await;
-        let left: Vec<_> = store::list(&self.store, layout::INCOMING).try_collect().await.unwrap();
+        let left = store::list(&self.store, layout::INCOMING).await.unwrap();
         assert_eq!(left, [], "the temporary object is moved or removed");
         kept
     }

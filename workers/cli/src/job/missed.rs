@@ -15,7 +15,7 @@ use common::{
 use records::{
     Store, alias,
     batch_log::{BatchLog, Limits, Seen},
-    batches, layout, store,
+    batches, datasets, layout, store,
 };
 use runtime::client::{Client, ClientError};
 
@@ -26,13 +26,7 @@ pub(super) async fn dataset(store: &Store, submission: &Submission) -> Result<Op
         None => embedded_id(store, submission).await?,
     };
     let Some(batch_id) = claimed else { return Ok(None) };
-    let dataset = batches::manifest(store, &batch_id).await?;
-    Ok(dataset.map(|dataset| DatasetReady {
-        manifest: layout::manifest(&batch_id),
-        batch_id,
-        manifest_sha256: dataset.manifest_sha256,
-        rides: dataset.manifest.accepted,
-    }))
+    Ok(datasets::manifest(store, &batch_id).await?.map(|stored| stored.announcement()))
 }
 
 /// Finds the id that a batch's document gives it: the id of the newest batch with the same SHA-256.

@@ -8,14 +8,17 @@ use super::{
     outcome::Submission,
 };
 use common::{
-    dataset::{COLUMNS, DatasetFile, Manifest},
+    dataset::DatasetFile,
     message::{DatasetReady, PlaceWeather, WEATHER_PLACES_MAX, WeatherErrorCode, WeatherPlace, WeatherRequest},
     outcome::Failure,
     topology::queue,
 };
 use jiff::{SignedDuration, Timestamp};
-use object_store::{ObjectStoreExt, path::Path};
-use records::{Store, layout, store};
+use records::{
+    Store,
+    datasets::{self, Header, Record, Records, columns},
+    layout, store,
+};
 use runtime::client::Client;
 use std::{ops::Range, pin::pin, time::Duration};
 
@@ -45,15 +48,15 @@ pub(crate) async fn look(
     submission: &Submission,
     ready: &DatasetReady,
 ) -> Result<Option<EarlierDataset>, Failure> {
-    let found = store.head(&Path::from(ready.manifest.as_str())).await.map_err(store::outage)?;
+    let Some(found) = store::head(store, &ready.manifest).await? else { return Ok(None) };
     let made_at = Timestamp::from_second(found.last_modified.timestamp()).unwrap_or(Timestamp::MIN);
     // If the document contains its batch id, the id was not known when the batch was submitted.
     let was_made_before = made_at.saturating_add(CLOCK_SKEW_MAX).is_ok_and(|made_at| made_at < submission.at);
     if !submission.was_there && !was_made_before {
         return Ok(None);
     }
-    let manifest: Option<Manifest> = store::read_json(store, &ready.manifest).await?;
-    let Some(manifest) = manifest else { return Ok(None) };
+    let Some(stored) = datasets::manifest(store, &ready.batch_id).await? else { return Ok(None) };
+    let manifest = stored.manifest;
     let rides = choose(sample(store, &manifest.files).await?);
     let changes =
         if rides.is_empty() { Ok(Changes::default()) } else { ask(client, &submission.trace_id, &rides).await };
@@ -86,7 +89,9 @@ async fn sample(store: &Store, files: &[DatasetFile]) -> Result<Vec<Ride>, Failu
     let chosen: Vec<&DatasetFile> = spread(files, FILES_MAX).collect();
     for file in &chosen {
         for piece in pieces(file.bytes, BYTES_MAX / chosen.len().max(1) as u64) {
-            let bytes = store.get_range(&Path::from(file.path.as_str()), piece.clone()).await.map_err(store::outage)?;
+            let bytes = store::read_range(store, &file.path, piece.clone()).await?;
+            let gone = || Failure::permanent("broken_object", format!("{}: the file is missing", file.path));
+            let bytes = bytes.ok_or_else(gone)?;
             rides.extend(parse(whole_lines(&bytes, piece, file.bytes)));
         }
     }
@@ -117,24 +122,28 @@ fn whole_lines(bytes: &[u8], piece: Range<u64>, all: u64) -> &[u8] {
 
 /// Parses the rides of some lines. Skips what is not a ride, such as the rest of a name with a line break in it.
 fn parse(lines: &[u8]) -> Vec<Ride> {
-    let mut reader = csv::ReaderBuilder::new().has_headers(false).flexible(true).from_reader(lines);
-    reader.records().filter_map(|record| ride(&record.ok()?)).collect()
+    let header = Header::default();
+    let mut records = Records::new(&header, lines);
+    let mut rides = Vec::new();
+    loop {
+        match records.read() {
+            Ok(Some(record)) => rides.extend(ride(record)),
+            Ok(None) => return rides,
+            Err(_) => {}
+        }
+    }
 }
 
-fn ride(record: &csv::StringRecord) -> Option<Ride> {
-    if record.len() != COLUMNS.len() {
-        return None;
-    }
-    let field = |name: &str| record.get(COLUMNS.iter().position(|column| *column == name)?);
-    let number = |name: &str| field(name)?.parse::<f64>().ok();
+fn ride(record: Record<'_>) -> Option<Ride> {
+    let number = |column| record.number(column).ok().flatten();
     let place = WeatherPlace {
-        latitude: number("latitude").filter(|degrees| degrees.abs() <= 90.0)?,
-        longitude: number("longitude").filter(|degrees| degrees.abs() <= 180.0)?,
-        statustime: field("statustime")?.parse().ok()?,
+        latitude: number(columns::LATITUDE).filter(|degrees| degrees.abs() <= 90.0)?,
+        longitude: number(columns::LONGITUDE).filter(|degrees| degrees.abs() <= 180.0)?,
+        statustime: record.time(columns::STATUSTIME).ok()?,
     };
-    let station = field("groundstation").filter(|station| !station.is_empty()).map(str::to_owned);
-    let elements = || Some([number("tmin")?, number("tmax")?, number("prcp")?]);
-    Some(Ride { place, weather: station.and_then(|station| Some((station, elements()?))) })
+    let station = record.text(columns::GROUNDSTATION).ok().filter(|station| !station.is_empty()).map(str::to_owned);
+    let [tmin, tmax, prcp] = columns::WEATHER.map(number);
+    Some(Ride { place, weather: station.and_then(|station| Some((station, [tmin?, tmax?, prcp?]))) })
 }
 
 /// Chooses the rides to look up: those without weather first, both kinds spread over the dataset.

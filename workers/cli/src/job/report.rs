@@ -20,7 +20,7 @@ use common::{
 };
 use indicatif::HumanCount;
 use ready::{ReadyBatch, unusable};
-use records::{Store, layout, store};
+use records::{Store, datasets, layout, store};
 use serde_json::json;
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -83,9 +83,9 @@ impl<'a> Results<'a> {
                     duplicates.push((submission, first.submission));
                     continue;
                 }
-                let manifest = store::read_json(store, &dataset.manifest).await?;
-                let manifest = manifest.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
-                ready.push(ReadyBatch { submission, dataset, manifest });
+                let stored = datasets::manifest(store, &dataset.batch_id).await?;
+                let stored = stored.ok_or_else(|| anyhow::anyhow!("{} has vanished", dataset.manifest))?;
+                ready.push(ReadyBatch { submission, dataset, manifest: stored.manifest });
             }
             let refusal = batch.refusal(submission, outcome.in_fleet);
             refused.extend(refusal.map(|text| legible(&text, false).into_owned()));

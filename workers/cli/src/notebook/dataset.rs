@@ -1,40 +1,29 @@
-//! Reads complete datasets of a store in the order of their batch ids, checks each file against its manifest, and needs
-//! bounded memory.
-//!
-//! ```text
-//! blocks of a file ──▶ hashed and parsed (own thread) ──▶ rows ──▶ consumed by a command (calling thread)
-//! ```
+//! Reads complete datasets of a store in the order of their batch ids, and selects rides.
 
 mod rows;
 
-pub(crate) use rows::{Rows, moment_of, parse};
+#[cfg(test)]
+pub(crate) use rows::rows_of;
+pub(crate) use rows::{FIELDS, Rows, moment_of};
 
 use crate::{
     arguments::Selection,
-    notebook::dictionary::field,
     output::progress::{Step, Unit},
     session::{Failed, Session},
 };
-use anyhow::{Context, anyhow, bail};
-use bytes::{Buf, Bytes};
-use common::dataset::{DatasetFile, MANIFEST_SCHEMA, Manifest};
-use futures::{StreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path};
+use anyhow::anyhow;
+use common::dataset::Manifest;
 use records::{
-    Store, layout,
-    store::{self, outage},
+    Store,
+    datasets::{self, DatasetError, columns::RIDE_ID},
+    layout, store,
 };
 use runtime::host::offload;
-use sha2::{Digest, Sha256};
-use std::{collections::HashMap, io, io::Read, ops::Range};
-use tokio::sync::mpsc;
+use std::collections::HashMap;
 use xxhash_rust::xxh3::xxh3_128;
 
-const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
-/// Number of blocks requested from the store ahead of their use; as many again wait for the parser.
-const READ_AHEAD: usize = 2;
-/// Maximum number of parsed pieces that wait for the command.
-const PARSED_AHEAD: usize = 4;
+/// Maximum number of blocks that are parsed at once, which bounds the memory.
+const PARSERS: usize = 2;
 
 /// The selected datasets.
 pub(crate) struct Datasets {
@@ -66,15 +55,14 @@ impl Datasets {
         let location = session.store_location()?;
         let mut ids = selection.batches.clone();
         if ids.is_empty() {
-            let listing = store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await?;
-            ids.extend(listing.common_prefixes.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)));
+            ids = datasets::list(&store).await?;
         }
         ids.sort_unstable();
         ids.dedup();
         let mut manifests = Vec::new();
         for id in &ids {
-            match manifest(&store, id).await.with_context(|| remedy(id))? {
-                Some(manifest) => manifests.push(manifest),
+            match datasets::manifest(&store, id).await.map_err(|error| damaged(error, id))? {
+                Some(stored) => manifests.push(stored.manifest),
                 // A folder without a manifest is an unfinished dataset.
                 None if selection.batches.is_empty() => {}
                 None => return Err(Failed::Broken(missing(&store, id, &location).await?)),
@@ -145,19 +133,12 @@ impl Datasets {
         let step = Step::start(title, Unit::Rides, self.rides(), quiet);
         let mut seen = 0;
         for manifest in &self.manifests {
-            let mut file_rides = 0;
-            for file in &manifest.files {
-                let mut each = |rows: Rows| {
-                    seen += rows.len() as u64;
-                    step.at(seen);
-                    each(&manifest.batch_id, &rows)
-                };
-                file_rides += read_file(&self.store, manifest, file, &mut each).await?;
-            }
-            if file_rides != manifest.accepted {
-                let Manifest { batch_id, accepted, .. } = manifest;
-                let path = layout::manifest(batch_id);
-                bail!("{path} lists {accepted} rides, but its files contain {file_rides}\n{}", remedy(batch_id));
+            let batch_id = &manifest.batch_id;
+            let mut blocks = datasets::Reader::new(&self.store, manifest, PARSERS, offload, Rows::parse);
+            while let Some(rows) = blocks.next().await.map_err(|error| damaged(error, batch_id))? {
+                seen += rows.len() as u64;
+                step.at(seen);
+                each(batch_id, &rows)?;
             }
         }
         step.done(seen);
@@ -189,23 +170,7 @@ impl Once {
 }
 
 fn fingerprint(rows: &Rows, row: usize) -> u128 {
-    xxh3_128(rows.field(row, field::RIDE_ID))
-}
-
-async fn manifest(store: &Store, batch_id: &str) -> anyhow::Result<Option<Manifest>> {
-    let path = layout::manifest(batch_id);
-    let Some(manifest) = store::read_json::<Manifest>(store, &path).await? else { return Ok(None) };
-    if manifest.schema != MANIFEST_SCHEMA {
-        bail!("{path} has the schema {}; this command reads {MANIFEST_SCHEMA}", manifest.schema);
-    }
-    if manifest.batch_id != batch_id {
-        bail!("{path} is the manifest of {}", manifest.batch_id);
-    }
-    let folder = layout::dataset(batch_id);
-    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&folder, &file.path)) {
-        bail!("{path} names {:?}, which is not below {folder}/", file.path);
-    }
-    Ok(Some(manifest))
+    xxh3_128(rows.field(row, RIDE_ID))
 }
 
 /// Returns why a named batch has no dataset, and what to do.
@@ -216,128 +181,30 @@ async fn missing(store: &Store, batch_id: &str, location: &str) -> anyhow::Resul
     })
 }
 
-/// Returns what to do about a damaged dataset.
-fn remedy(batch_id: &str) -> String {
+/// Returns what is wrong with a dataset, and what to do if it is damaged.
+fn damaged(error: DatasetError, batch_id: &str) -> anyhow::Error {
+    let damage = match error {
+        DatasetError::Unavailable(failure) => return failure.into(),
+        damage @ (DatasetError::Broken { .. } | DatasetError::Changed { .. }) => damage,
+    };
     let folder = layout::dataset(batch_id);
-    format!(
-        "dataset {batch_id} is damaged: restore {folder} from a copy, or remove that folder and run `wildrydes replay {batch_id}`; \
-         until then, other batches can be named"
+    anyhow!(
+        "{damage}\ndataset {batch_id} is damaged: restore {folder} from a copy, or remove that folder and run \
+         `wildrydes replay {batch_id}`; until then, other batches can be named"
     )
-}
-
-/// Reads one file; returns the number of its rides.
-async fn read_file(
-    store: &Store,
-    manifest: &Manifest,
-    file: &DatasetFile,
-    each: &mut impl FnMut(Rows) -> anyhow::Result<()>,
-) -> anyhow::Result<u64> {
-    let damaged = |why: String| anyhow!("{}: {why}\n{}", file.path, remedy(&manifest.batch_id));
-    let path = Path::from(file.path.as_str());
-    let size = match store.head(&path).await {
-        Ok(found) => found.size,
-        Err(object_store::Error::NotFound { .. }) => return Err(damaged("the file is missing".to_owned())),
-        Err(error) => return Err(outage(error).into()),
-    };
-    if size != file.bytes {
-        return Err(damaged(format!("{size} bytes; its manifest says {}", file.bytes)));
-    }
-    let (blocks, incoming) = mpsc::channel(READ_AHEAD);
-    let (outgoing, mut parsed) = mpsc::channel(PARSED_AHEAD);
-    let parsing = offload(move || {
-        let mut incoming = Incoming { blocks: incoming, block: Bytes::new(), sha256: Sha256::new() };
-        let rides = parse(&mut incoming, |rows| outgoing.blocking_send(rows).is_ok());
-        (rides, incoming.sha256_of_all())
-    });
-    let feeding = async move {
-        let mut read = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range)).buffered(READ_AHEAD);
-        while let Some(block) = read.next().await {
-            // The parser has stopped because the consumer of the rows failed; its error is returned below.
-            if blocks.send(block?).await.is_err() {
-                break;
-            }
-        }
-        Ok::<_, object_store::Error>(())
-    };
-    let taking = async move {
-        while let Some(rows) = parsed.recv().await {
-            each(rows)?;
-        }
-        Ok::<_, anyhow::Error>(())
-    };
-    let (fed, taken, parsed) = futures::join!(feeding, taking, parsing);
-    taken?;
-    fed.map_err(outage)?;
-    let (rides, sha256) = parsed?;
-    if sha256 != file.sha256 {
-        return Err(damaged(format!("its SHA-256 is {sha256}; its manifest says {}", file.sha256)));
-    }
-    let rides = rides.map_err(|error| damaged(error.to_string()))?;
-    if rides != file.rows {
-        return Err(damaged(format!("{rides} rides; its manifest says {}", file.rows)));
-    }
-    Ok(rides)
-}
-
-fn block_ranges(size: u64) -> impl Iterator<Item = Range<u64>> {
-    (0..size.div_ceil(BLOCK_BYTES)).map(move |index| index * BLOCK_BYTES..((index + 1) * BLOCK_BYTES).min(size))
-}
-
-/// The blocks of a file as one stream, hashed on the way.
-struct Incoming {
-    blocks: mpsc::Receiver<Bytes>,
-    block: Bytes,
-    sha256: Sha256,
-}
-
-impl Incoming {
-    fn next(&mut self) -> bool {
-        let Some(block) = self.blocks.blocking_recv() else { return false };
-        self.sha256.update(&block);
-        self.block = block;
-        true
-    }
-
-    /// Reads the rest; returns the SHA-256 of all blocks, 64 hex digits.
-    fn sha256_of_all(mut self) -> String {
-        while self.next() {}
-        hex::encode(self.sha256.finalize())
-    }
-}
-
-impl Read for Incoming {
-    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
-        while self.block.is_empty() {
-            if !self.next() {
-                return Ok(0);
-            }
-        }
-        let length = into.len().min(self.block.len());
-        self.block.copy_to_slice(&mut into[..length]);
-        Ok(length)
-    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::dataset::COLUMNS;
 
     fn rows(records: &[(&str, bool, bool)]) -> Rows {
-        let mut file = COLUMNS.join(",");
-        for (id, labelled, weather) in records {
+        let record = |(id, labelled, weather): &(&str, bool, bool)| {
             let label = if *labelled { "1" } else { "" };
             let weather = if *weather { "S,1.000000,1,2,3" } else { ",,,," };
-            file.push_str(&format!("\n{id},,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,{label},{weather}"));
-        }
-        file.push('\n');
-        let mut read = Vec::new();
-        parse(file.as_bytes(), |rows| {
-            read.push(rows);
-            true
-        })
-        .unwrap();
-        read.pop().unwrap()
+            format!("{id},,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,{label},{weather}\n")
+        };
+        rows_of(&records.iter().map(record).collect::<String>())
     }
 
     #[test]

@@ -2,17 +2,15 @@
 
 mod summary;
 
-use self::summary::{ColumnSummary, Counter, Group, QUANTILES, RATES, Summary};
+use self::summary::{ColumnSummary, Counter, Group, NUMBERS, QUANTILES, RATES, Summary, numbers};
 use crate::{
     arguments::Describe,
-    notebook::{
-        dataset::{Datasets, LeftOut, moment_of},
-        dictionary::{Column, NUMBERS, numbers},
-    },
+    notebook::dataset::{Datasets, LeftOut, moment_of},
     output::legible,
     session::{Failed, Session},
 };
 use indicatif::HumanCount;
+use records::datasets::Column;
 use serde_json::{Value, json};
 use std::fmt::{self, Write};
 
@@ -285,18 +283,12 @@ fn short(number: Option<f64>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notebook::dataset::parse;
-    use common::dataset::COLUMNS;
+    use crate::notebook::dataset::rows_of;
 
     fn summary(records: &[String]) -> Summary {
-        let file = format!("{}\n{}", COLUMNS.join(","), records.concat());
+        let rows = rows_of(&records.concat());
         let mut summary = Summary::default();
-        parse(file.as_bytes(), |rows| {
-            let all: Vec<_> = (0..rows.len()).collect();
-            summary.add(&"b".repeat(200), &rows, &all);
-            true
-        })
-        .unwrap();
+        summary.add(&"b".repeat(200), &rows, &(0..rows.len()).collect::<Vec<_>>());
         summary
     }
 

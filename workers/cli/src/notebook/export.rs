@@ -6,8 +6,8 @@ use self::parquet::ParquetFile;
 use crate::{
     arguments::{Export, ExportFormat},
     notebook::{
-        dataset::{Datasets, LeftOut, Rows},
-        dictionary::{self, FIELDS},
+        dataset::{Datasets, FIELDS, LeftOut, Rows},
+        dictionary,
     },
     output::Output,
     session::{Failed, Session},
@@ -192,7 +192,7 @@ fn encoder(format: ExportFormat, writer: Writer, datasets: &Datasets) -> anyhow:
     Ok(match format {
         ExportFormat::Csv => {
             let mut csv = csv::Writer::from_writer(writer);
-            csv.write_record(dictionary::COLUMNS.iter().map(|column| column.name))?;
+            csv.write_record(dictionary::columns().map(|column| column.name))?;
             Box::new(csv)
         }
         ExportFormat::Parquet => {

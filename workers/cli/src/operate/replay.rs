@@ -7,7 +7,7 @@ use crate::{
 };
 use anyhow::{Context, bail};
 use common::message::{BatchContent, Message, RideBatch};
-use records::{Store, batches, staging, store, uploads};
+use records::{Store, batches, layout, store, uploads};
 use runtime::{Broker, client::Client, host};
 use std::sync::Arc;
 
@@ -41,10 +41,10 @@ pub(crate) async fn replay(session: &Session, options: &Replay) -> Result<(), Fa
     let mut submissions = Vec::new();
     for batch in batches {
         let (was_there, at) = (batches::is_complete(&store, id_of(&batch)).await?, host::now());
-        let staged_before = staging::objects(&store, id_of(&batch)).await?;
+        let staged_before = store::list(&store, &layout::staging(id_of(&batch))).await?;
         let trace_id = client.publish(&batch).await?;
         // The new split has its own staging folder: earlier staged chunks are useless.
-        staging::remove(&store, staged_before).await?;
+        store::remove_each(&store, staged_before.into_iter().map(|object| object.path)).await?;
         let file = batch.source.clone().unwrap_or_else(|| object(&batch).to_owned()).into();
         let sha256 = match batch.content {
             BatchContent::Reference { sha256, .. } => sha256,

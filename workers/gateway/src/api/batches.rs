@@ -29,12 +29,10 @@ use common::{
     outcome::Failure,
     reading::{InvalidExpression, Mapping, Reading, RidesAt},
 };
-use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path as ObjectPath;
 use records::{
     Store,
     batch_log::{Cursor, InvalidCursor},
-    batches, layout, store,
+    datasets, layout, store,
     uploads::Request as UploadRequest,
 };
 use serde::{Deserialize, Serialize};
@@ -352,23 +350,7 @@ pub(crate) async fn rejected(State(app): State<Arc<App>>, Path(id): Path<String>
 pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>) -> Result<Response, Problem> {
     known(&id)?;
     let manifest = manifest(&app.store, &id).await?;
-    let store = Arc::clone(&app.store);
-    let mut bytes = 0;
-    let mut files = Vec::new();
-    let header_bytes = manifest.columns.join(",").len() as u64 + 1;
-    for (index, file) in manifest.files.into_iter().enumerate() {
-        // Every file has a header; the document has one.
-        let skipped = if index == 0 { 0 } else { header_bytes };
-        bytes += file.bytes.saturating_sub(skipped);
-        files.push((file.path, skipped..file.bytes));
-    }
-    let pieces = stream::iter(files).then(move |(path, range)| {
-        let store = Arc::clone(&store);
-        async move {
-            let options = object_store::GetOptions { range: Some(range.into()), ..Default::default() };
-            Ok::<_, object_store::Error>(store.get_opts(&ObjectPath::from(path), options).await?.into_stream())
-        }
-    });
+    let (bytes, content) = datasets::document(&app.store, &manifest);
     let disposition = format!("attachment; filename=\"{id}.csv\"");
     let headers = [
         (header::CONTENT_TYPE, HeaderValue::from_static("text/csv; charset=utf-8")),
@@ -378,13 +360,13 @@ pub(crate) async fn dataset(State(app): State<Arc<App>>, Path(id): Path<String>)
             HeaderValue::from_str(&disposition).map_err(|error| Problem::internal(error.to_string()))?,
         ),
     ];
-    Ok((headers, Body::from_stream(pieces.try_flatten())).into_response())
+    Ok((headers, Body::from_stream(content)).into_response())
 }
 
 /// Reads the manifest of a dataset that is ready.
 async fn manifest(store: &Store, id: &str) -> Result<Manifest, Problem> {
-    match batches::manifest(store, id).await.map_err(store_failed)? {
-        Some(dataset) => Ok(dataset.manifest),
+    match datasets::manifest(store, id).await.map_err(|error| store_failed(error.into()))? {
+        Some(stored) => Ok(stored.manifest),
         None => Err(Problem::not_found(format!("batch {id:?} has no dataset (yet): see /v1/batches/{id}"))),
     }
 }

@@ -9,7 +9,8 @@ use common::{
 use records::{
     Store,
     batch_log::{BatchLog, Cursor, Limits, Page, Seen},
-    batches::{self, Dataset, Letter, State},
+    batches::{self, Letter, State},
+    datasets::StoredManifest,
     staging::Staged,
 };
 use serde::Serialize;
@@ -221,7 +222,7 @@ pub(crate) async fn look(
         }),
         links: Links::of(batch_id),
     };
-    if let Some(Dataset { manifest, manifest_sha256 }) = records.dataset {
+    if let Some(StoredManifest { manifest, sha256 }) = records.dataset {
         batch.note = note(&manifest, &batch.links);
         batch.counts = Some(RideCounts {
             received: manifest.received,
@@ -234,7 +235,7 @@ pub(crate) async fn look(
         });
         batch.stations = Some(manifest.stations);
         batch.files = Some(manifest.files.into_iter().map(FileOfDataset::from).collect());
-        batch.manifest_sha256 = Some(manifest_sha256);
+        batch.manifest_sha256 = Some(sha256);
     }
     Ok(Some(Seen { batch, listed }))
 }

@@ -1,6 +1,5 @@
 use super::*;
-use common::ride::{DISTANCE_MAX, Label, Observation, POINTS_MAX, Ride, WeatherMissing};
-use proptest::{collection::vec, option, prelude::*};
+use common::ride::{Label, Observation, Ride, WeatherMissing};
 
 fn real_ride() -> EnrichedRide {
     EnrichedRide {
@@ -26,63 +25,6 @@ fn real_ride() -> EnrichedRide {
     }
 }
 
-fn row(ride: &EnrichedRide) -> String {
-    let mut row = Vec::new();
-    push_row(&mut row, ride);
-    String::from_utf8(row).unwrap()
-}
-
-fn number(number: f64) -> String {
-    let mut out = Vec::new();
-    push_number(&mut out, number);
-    String::from_utf8(out).unwrap()
-}
-
-fn km(number: f64) -> String {
-    let mut out = Vec::new();
-    push_six_decimals(&mut out, number);
-    String::from_utf8(out).unwrap()
-}
-
-#[test]
-fn the_first_ride_of_the_real_data_has_its_reference_row() {
-    assert_eq!(
-        row(&real_ride()),
-        "450c7f9391a7a29b-0,Twilight,Monoceros,2018-04-25 17:03:05.722,40.626722,-74.110954,29.56715,291,292,0,\
-         USW00094728,20.715330,111,156,241\n"
-    );
-}
-
-#[test]
-fn missing_values_are_empty_fields() {
-    let mut ride = real_ride();
-    ride.ride.breed = None;
-    ride.ride.name = "".into();
-    ride.ride.fieldservice = None;
-    ride.weather = Weather::Missing(WeatherMissing::NoStationInReach);
-    let expected = "450c7f9391a7a29b-0,,,2018-04-25 17:03:05.722,40.626722,-74.110954,29.56715,291,292,,,,,,\n";
-    assert_eq!(row(&ride), expected);
-}
-
-#[test]
-fn numbers_have_their_shortest_form() {
-    for (value, text) in [
-        (26.0, "26"),
-        (-26.0, "-26"),
-        (0.0, "0"),
-        (-0.0, "0"),
-        (0.1, "0.1"),
-        (30.311448438933994, "30.311448438933994"),
-        (9_007_199_254_740_992.0, "9007199254740992"),
-        (9_883_202_237_979_838.0, "9883202237979838"),
-    ] {
-        assert_eq!(number(value), text);
-    }
-    for (value, text) in [(0.0, "0.000000"), (20.71533, "20.715330"), (99.999999, "99.999999"), (7.0, "7.000000")] {
-        assert_eq!(km(value), text);
-    }
-}
-
 #[test]
 fn statistics_count_labels_weather_and_stations() {
     let labelled = real_ride();
@@ -98,160 +40,21 @@ fn statistics_count_labels_weather_and_stations() {
 }
 
 #[test]
-fn a_part_has_at_least_one_row_and_a_quoted_line_feed_ends_no_row() {
-    let csv = b"a,\"1\n2\"\nbb,3\n";
-    let mut parts = Parts::new(1);
-    let steps = parts.push(csv, 2);
-    let [Step::Write(first), Step::Close(part), Step::Write(second)] = steps.as_slice() else { panic!("{steps:?}") };
-    assert_eq!((first.clone(), second.clone()), (0..8, 8..13));
-    assert_eq!((part.number, part.rows), (0, 1));
-    let last = parts.finish();
-    assert_eq!((last.number, last.rows, last.bytes), (1, 1, header().len() as u64 + 5));
-}
-
-#[test]
-fn a_dataset_without_rides_is_a_header() {
-    let part = Parts::new(10).finish();
-    let bytes = header().len() as u64;
-    assert_eq!(part, Part { number: 0, bytes, rows: 0, sha256: hex::encode(Sha256::digest(header())) });
+fn a_staged_chunk_is_read_back() {
+    let rides = vec![real_ride(), real_ride()];
+    let (batch_id, digest) = ("b".to_owned(), Some("0".repeat(32)));
+    let chunk = EnrichedChunk { batch_id, chunk: 0, split_id: None, digest, rides };
+    let object = staged(&chunk).unwrap();
+    let (heading, start) = open_staged(0, &object).unwrap();
+    assert_eq!(heading, Heading { digest: chunk.digest, statistics: Statistics::of(&chunk.rides) });
+    let mut expected = Vec::new();
+    chunk.rides.iter().for_each(|ride| push_row(&mut expected, ride));
+    assert_eq!(object[start..], expected);
 }
 
 #[test]
 fn a_broken_staged_object_is_refused() {
     for object in [&b""[..], b"{}", b"{}\n", b"not json\na,b\n"] {
         assert!(matches!(open_staged(3, object), Err(JoinError::BrokenChunk { chunk: 3, .. })));
-    }
-}
-
-fn rides() -> impl Strategy<Value = EnrichedRide> {
-    let text = "[ -~\u{e9}\n\r\",]{0,12}";
-    let points = prop_oneof![-POINTS_MAX..=POINTS_MAX, (-1000i32..1000).prop_map(f64::from)];
-    let weather = prop_oneof![
-        ("[A-Z0-9]{11}", 0u64..100_000_000, any::<i32>(), any::<i32>(), any::<i32>()).prop_map(
-            |(station, millionths, tmin, tmax, prcp)| Weather::Observed(Observation {
-                groundstation: station.into(),
-                station_km: millionths as f64 / 1e6,
-                tmin,
-                tmax,
-                prcp,
-            })
-        ),
-        Just(Weather::Missing(WeatherMissing::NoStationInReach)),
-        Just(Weather::Missing(WeatherMissing::NoObservationOnDate)),
-    ];
-    let numbers = (-90.0f64..=90.0, -180.0f64..=180.0, 0.0f64..=DISTANCE_MAX, points.clone(), points);
-    (text, text, option::of(text), numbers, option::of(any::<bool>()), weather).prop_map(
-        |(ride_id, name, breed, (latitude, longitude, distance, healthpoints, magicpoints), label, weather)| {
-            EnrichedRide {
-                ride: Ride {
-                    ride_id: ride_id.into(),
-                    name: name.into(),
-                    breed: breed.map(Into::into),
-                    statustime: "2019-12-31T23:59:59.999Z".parse().unwrap(),
-                    latitude,
-                    longitude,
-                    distance,
-                    healthpoints,
-                    magicpoints,
-                    fieldservice: label.map(Label),
-                },
-                weather,
-            }
-        },
-    )
-}
-
-/// The parts of these chunks, with their bytes.
-fn cut(chunks: &[&[EnrichedRide]], part_bytes_max: u64) -> Vec<(Part, Vec<u8>)> {
-    let mut parts = Parts::new(part_bytes_max);
-    let (mut complete, mut open) = (Vec::new(), header());
-    for chunk in chunks {
-        let message = EnrichedChunk {
-            batch_id: "b".to_owned(),
-            chunk: 0,
-            split_id: None,
-            digest: Some("0".repeat(32)),
-            rides: chunk.to_vec(),
-        };
-        let object = staged(&message).unwrap();
-        let (Heading { digest, statistics }, start) = open_staged(0, &object).unwrap();
-        assert_eq!((&statistics, digest), (&Statistics::of(chunk), message.digest));
-        let csv = &object[start..];
-        for step in parts.push(csv, statistics.rides) {
-            match step {
-                Step::Write(range) => open.extend_from_slice(&csv[range]),
-                Step::Close(part) => complete.push((part, std::mem::replace(&mut open, header()))),
-            }
-        }
-    }
-    complete.push((parts.finish(), open));
-    complete
-}
-
-proptest! {
-    #[test]
-    fn every_field_round_trips_through_the_csv_crate(rides in vec(rides(), 0..20)) {
-        let mut csv = header();
-        rides.iter().for_each(|ride| push_row(&mut csv, ride));
-        let mut reader = csv::Reader::from_reader(csv.as_slice());
-        prop_assert_eq!(reader.headers().unwrap(), &csv::StringRecord::from(COLUMNS.to_vec()));
-        let records: Vec<csv::StringRecord> = reader.records().collect::<Result<_, _>>().unwrap();
-        prop_assert_eq!(records.len(), rides.len());
-        for (record, EnrichedRide { ride, weather }) in records.iter().zip(&rides) {
-            prop_assert_eq!(&record[0], ride.ride_id.as_str());
-            prop_assert_eq!(&record[1], ride.name.as_str());
-            prop_assert_eq!(&record[2], ride.breed.as_deref().unwrap_or(""));
-            prop_assert_eq!(&record[3], ride.statustime.to_string());
-            let numbers = [ride.latitude, ride.longitude, ride.distance, ride.healthpoints, ride.magicpoints];
-            for (column, number) in (4..).zip(numbers) {
-                prop_assert_eq!(record[column].parse::<f64>().unwrap(), number);
-                prop_assert!(!record[column].ends_with(".0"));
-            }
-            prop_assert_eq!(&record[9], ride.fieldservice.map_or("", |label| if label.0 { "1" } else { "0" }));
-            match weather {
-                Weather::Observed(o) => {
-                    prop_assert_eq!(&record[10], o.groundstation.as_str());
-                    prop_assert_eq!(&record[11], format!("{:.6}", o.station_km));
-                    prop_assert_eq!(record[11].parse::<f64>().unwrap(), o.station_km);
-                    prop_assert_eq!([&record[12], &record[13], &record[14]], [o.tmin, o.tmax, o.prcp].map(|t| t.to_string()));
-                }
-                Weather::Missing(_) => prop_assert!((10..15).all(|column| record[column].is_empty())),
-            }
-        }
-    }
-
-    #[test]
-    fn text_is_quoted_like_the_csv_crate_does(text in "[a-z\u{e9} \"',;\n\r]{1,12}") {
-        let mut quoted = Vec::new();
-        push_text(&mut quoted, &text);
-        quoted.push(b'\n');
-        let mut reference = csv::Writer::from_writer(Vec::new());
-        reference.write_record([&text]).unwrap();
-        prop_assert_eq!(quoted, reference.into_inner().unwrap());
-    }
-
-    #[test]
-    fn parts_depend_on_the_rows_and_not_on_the_chunks(
-        rides in vec(rides(), 0..40), part_bytes_max in 1u64..4000, sizes in (1usize..50, 1usize..50)
-    ) {
-        let first: Vec<&[EnrichedRide]> = rides.chunks(sizes.0).collect();
-        let second: Vec<&[EnrichedRide]> = rides.chunks(sizes.1).collect();
-        let parts = cut(&first, part_bytes_max);
-        prop_assert_eq!(&parts, &cut(&second, part_bytes_max));
-
-        let mut whole = Vec::new();
-        for (number, (part, bytes)) in (0..).zip(&parts) {
-            prop_assert_eq!(part.number, number);
-            prop_assert_eq!(part.bytes, bytes.len() as u64);
-            prop_assert_eq!(&part.sha256, &hex::encode(Sha256::digest(bytes)));
-            prop_assert!(part.bytes <= part_bytes_max || part.rows <= 1);
-            prop_assert!(part.rows > 0 || parts.len() == 1);
-            let rows = csv::Reader::from_reader(bytes.as_slice()).into_records().count() as u64;
-            prop_assert_eq!(part.rows, rows);
-            whole.extend_from_slice(&bytes[header().len()..]);
-        }
-        let mut expected = Vec::new();
-        rides.iter().for_each(|ride| push_row(&mut expected, ride));
-        prop_assert_eq!(whole, expected);
     }
 }

@@ -1,34 +1,15 @@
-//! Reads the files of datasets from the object store and parses them on all cores.
+//! Reads the datasets of a plan, from the cache or from their files, and parses them on all cores.
 
 use super::{
     cache::{Cache, EncodedPiece},
-    plan::{Plan, transient_unless_announced},
-    rows::{Columns, NO_BREED, ParsedBlock, Place, Rides, RowError, first_record, parse, whole_records},
+    plan::{Plan, failure, transient_unless_announced},
+    rows::{NO_BREED, ParsedBlock, Place, Rides, parse},
     scored::{DelayedLabel, ScoredRides},
 };
-use bytes::Bytes;
-use common::{
-    dataset::{DatasetFile, Manifest},
-    features::TEST_SHARE,
-    model::TrainingCounts,
-    outcome::Failure,
-};
-use futures::future::BoxFuture;
-use futures::{StreamExt, stream};
-use object_store::{ObjectStoreExt, path::Path};
-use records::store::{self, Store};
+use common::{dataset::Manifest, features::TEST_SHARE, model::TrainingCounts, outcome::Failure};
+use records::{Store, datasets};
 use runtime::host::offload;
-use sha2::{Digest, Sha256};
-use std::{
-    collections::{BTreeMap, HashMap, HashSet, VecDeque},
-    ops::Range,
-    sync::Arc,
-};
-
-/// Size in bytes of a block to parse. Part of the cache's format: raise `cache::FORMAT` if it changes.
-const BLOCK_BYTES: u64 = 4 * 1024 * 1024;
-/// Number of blocks read ahead.
-const READ_AHEAD: usize = 2;
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Rides to train on and to test on.
 #[derive(Debug, Default)]
@@ -178,24 +159,11 @@ impl<'a> Loading<'a> {
     }
 }
 
-/// A block that is being parsed, and encoded if there is a cache.
-type Parsing = BoxFuture<'static, Result<Result<(ParsedBlock, Option<EncodedPiece>), RowError>, Failure>>;
-
 /// Reads datasets from the cache or from their files.
 struct Reading<'a> {
     store: &'a Store,
     threads: usize,
     cache: Option<Cache<'a>>,
-}
-
-/// The blocks of a dataset while it is read from its files.
-struct Blocks {
-    /// Index of the dataset in the plan.
-    dataset: usize,
-    /// Oldest first.
-    parsing: VecDeque<Parsing>,
-    /// Number of blocks that the cache returned before it failed; they are not added again.
-    added: usize,
 }
 
 impl Reading<'_> {
@@ -205,10 +173,22 @@ impl Reading<'_> {
             Some(cache) => cache.replay(dataset, |parsed| loading.add(parsed)).await,
             None => Err(0),
         };
-        if let Err(added) = replayed {
-            let mut blocks = Blocks { dataset, parsing: VecDeque::new(), added };
-            for file in &manifest.files {
-                self.file(file, &mut blocks, loading).await?;
+        if let Err(mut added) = replayed {
+            let is_cached = self.cache.is_some();
+            let mut blocks = datasets::Reader::new(self.store, manifest, self.threads, offload, move |records| {
+                let parsed = parse(records)?;
+                let encoded = is_cached.then(|| EncodedPiece::of(&parsed));
+                Ok((parsed, encoded))
+            });
+            while let Some((parsed, encoded)) = blocks.next().await.map_err(failure)? {
+                if let (Some(cache), Some(encoded)) = (&mut self.cache, encoded) {
+                    cache.keep(dataset, encoded).await;
+                }
+                // The first blocks were added before the cache failed.
+                match added.checked_sub(1) {
+                    Some(left) => added = left,
+                    None => loading.add(parsed),
+                }
             }
         }
         loading.check(manifest, before)?;
@@ -218,104 +198,4 @@ impl Reading<'_> {
         loading.dataset += 1;
         Ok(())
     }
-
-    async fn file(
-        &mut self,
-        file: &DatasetFile,
-        blocks: &mut Blocks,
-        loading: &mut Loading<'_>,
-    ) -> Result<(), Failure> {
-        let path = Path::from(file.path.as_str());
-        let changed = |why: String| Failure::permanent("dataset_changed", format!("{}: {why}", file.path));
-        let broken = |error: RowError| Failure::permanent("broken_dataset", format!("{}: {error}", file.path));
-        let size = match self.store.head(&path).await {
-            Ok(meta) => meta.size,
-            Err(object_store::Error::NotFound { .. }) => return Err(changed("the file is gone".to_owned())),
-            Err(error) => return Err(store::outage(error)),
-        };
-        if size != file.bytes {
-            return Err(changed(format!("{size} bytes; its manifest says {}", file.bytes)));
-        }
-        let store = self.store;
-        let ranges = stream::iter(block_ranges(size)).map(|range| store.get_range(&path, range));
-        let mut ranges = ranges.buffered(READ_AHEAD);
-        let mut cutter = Cutter::default();
-        let mut columns: Option<Arc<Columns>> = None;
-        let is_cached = self.cache.is_some();
-        while let Some(block) = ranges.next().await {
-            let block = block.map_err(store::outage)?;
-            let (returned, mut records) = offload(move || cutter.cut(&block)).await?;
-            cutter = returned;
-            if columns.is_none() {
-                let Some(end) = first_record(&records) else { continue };
-                columns = Some(Arc::new(Columns::from_header(records.get(..end).unwrap_or_default()).map_err(broken)?));
-                records.drain(..end);
-            }
-            let Some(columns) = columns.clone() else { continue };
-            while blocks.parsing.len() >= self.threads.max(1) {
-                self.finish_oldest(blocks, loading).await?.map_err(broken)?;
-            }
-            blocks.parsing.push_back(offload(move || {
-                let parsed = parse(&columns, &records)?;
-                let encoded = is_cached.then(|| EncodedPiece::of(&parsed));
-                Ok((parsed, encoded))
-            }));
-        }
-        while !blocks.parsing.is_empty() {
-            self.finish_oldest(blocks, loading).await?.map_err(broken)?;
-        }
-        let Cutter { carry, sha256 } = cutter;
-        if hex::encode(sha256.finalize()) != file.sha256 {
-            return Err(changed("its SHA-256 is not the one in its manifest".to_owned()));
-        }
-        if !carry.is_empty() || columns.is_none() {
-            return Err(broken(RowError::Csv("the last record has no line end".to_owned())));
-        }
-        Ok(())
-    }
-
-    async fn finish_oldest(
-        &mut self,
-        blocks: &mut Blocks,
-        loading: &mut Loading<'_>,
-    ) -> Result<Result<(), RowError>, Failure> {
-        let Some(oldest) = blocks.parsing.pop_front() else { return Ok(Ok(())) };
-        let (parsed, encoded) = match oldest.await? {
-            Ok(parsed) => parsed,
-            Err(error) => return Ok(Err(error)),
-        };
-        if let (Some(cache), Some(encoded)) = (&mut self.cache, encoded) {
-            cache.keep(blocks.dataset, encoded).await;
-        }
-        match blocks.added.checked_sub(1) {
-            Some(left) => blocks.added = left,
-            None => loading.add(parsed),
-        }
-        Ok(Ok(()))
-    }
-}
-
-/// Cuts blocks where records end, and hashes them.
-#[derive(Default)]
-struct Cutter {
-    /// The start of a record that ends in a later block.
-    carry: Vec<u8>,
-    sha256: Sha256,
-}
-
-impl Cutter {
-    /// Returns the records that end in this block.
-    fn cut(mut self, block: &Bytes) -> (Self, Vec<u8>) {
-        self.sha256.update(block);
-        let mut records = std::mem::take(&mut self.carry);
-        records.extend_from_slice(block);
-        let end = whole_records(&records);
-        self.carry = records.get(end..).unwrap_or_default().to_vec();
-        records.truncate(end);
-        (self, records)
-    }
-}
-
-fn block_ranges(size: u64) -> impl Iterator<Item = Range<u64>> {
-    (0..size.div_ceil(BLOCK_BYTES)).map(move |index| index * BLOCK_BYTES..((index + 1) * BLOCK_BYTES).min(size))
 }

@@ -1,16 +1,16 @@
 //! The datasets to train on, and the model id that follows from them.
 
 use common::{
-    dataset::{MANIFEST_SCHEMA, Manifest},
+    dataset::Manifest,
     message::DatasetReady,
     model::{MODEL_SCHEMA, TrainedOn, TrainingSettings},
     outcome::Failure,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use object_store::path::Path;
 use records::{
+    Store,
+    datasets::{self, DatasetError, StoredManifest},
     layout,
-    store::{self, Store},
 };
 use sha2::{Digest, Sha256};
 
@@ -39,16 +39,18 @@ impl Plan {
     /// Fails if the store cannot be reached; permanently if the manifest of the announced dataset is broken, transiently if another one
     /// is.
     pub async fn read(store: &Store, settings: TrainingSettings, announced: &str) -> Result<Self, Failure> {
-        let listing =
-            store.list_with_delimiter(Some(&Path::from(layout::DATASET))).await.map_err(store::outage)?.common_prefixes;
-        let batch_ids: Vec<String> = listing.iter().filter_map(|prefix| prefix.filename().map(str::to_owned)).collect();
-        let mut pairs: Vec<(Manifest, TrainedOn)> = stream::iter(batch_ids)
+        let mut pairs: Vec<(Manifest, TrainedOn)> = stream::iter(datasets::list(store).await?)
             .map(|batch_id| async move {
-                let read = read_manifest(store, &batch_id).await;
-                read.map_err(|failure| transient_unless_announced(failure, &batch_id, announced))
+                let stored = datasets::manifest(store, &batch_id).await;
+                let stored =
+                    stored.map_err(|error| transient_unless_announced(failure(error), &batch_id, announced))?;
+                let pair = |StoredManifest { manifest, sha256: manifest_sha256 }| {
+                    (manifest, TrainedOn { batch_id, manifest_sha256 })
+                };
+                Ok::<_, Failure>(stored.map(pair))
             })
             .buffer_unordered(MANIFESTS_AT_ONCE)
-            .try_filter_map(async |manifest| Ok(manifest))
+            .try_filter_map(async |pair| Ok(pair))
             .try_collect()
             .await?;
         pairs.sort_by(|(a, _), (b, _)| a.batch_id.cmp(&b.batch_id));
@@ -101,23 +103,13 @@ pub(crate) fn transient_unless_announced(failure: Failure, batch_id: &str, annou
     }
 }
 
-async fn read_manifest(store: &Store, batch_id: &str) -> Result<Option<(Manifest, TrainedOn)>, Failure> {
-    let path = layout::manifest(batch_id);
-    let Some(bytes) = store::read(store, &path).await? else { return Ok(None) };
-    let broken = |why: String| Failure::permanent("broken_dataset", format!("{path}: {why}"));
-    let manifest: Manifest = serde_json::from_slice(&bytes).map_err(|error| broken(error.to_string()))?;
-    if manifest.schema != MANIFEST_SCHEMA {
-        return Err(broken(format!("its schema is {}; this trainer reads {MANIFEST_SCHEMA}", manifest.schema)));
+/// Returns the failure of a dataset that cannot be read.
+pub(crate) fn failure(error: DatasetError) -> Failure {
+    match error {
+        DatasetError::Unavailable(failure) => failure,
+        changed @ DatasetError::Changed { .. } => Failure::permanent("dataset_changed", changed),
+        broken @ DatasetError::Broken { .. } => Failure::permanent("broken_dataset", broken),
     }
-    if manifest.batch_id != batch_id {
-        return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
-    }
-    let own = layout::dataset(batch_id);
-    if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&own, &file.path)) {
-        return Err(broken(format!("it names {:?}, which is not below {own}/", file.path)));
-    }
-    let manifest_sha256 = hex::encode(Sha256::digest(&bytes));
-    Ok(Some((manifest, TrainedOn { batch_id: batch_id.to_owned(), manifest_sha256 })))
 }
 
 /// Returns the first 16 hex digits of a SHA-256 over everything that determines a model.

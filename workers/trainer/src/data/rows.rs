@@ -1,9 +1,10 @@
-//! Parses dataset files into rows: the rides that can be trained on, and which of them are held out.
-//!
-//! A file is parsed in blocks that end where a record ends ([`whole_records`]), so that several can be parsed at once.
+//! Parses the records of datasets into rows: the rides that can be trained on, and which of them are held out.
 
 use common::features::{FEATURE_COUNT, FEATURES, breed_name, is_test_ride, spread};
-use csv::ByteRecord;
+use records::datasets::{
+    Record, Records, RowError,
+    columns::{BREED, FEATURE_COLUMNS, FIELDSERVICE, GROUNDSTATION, RIDE_ID, STATUSTIME, WEATHER},
+};
 use std::collections::BTreeMap;
 use xxhash_rust::xxh3::xxh3_128;
 
@@ -64,77 +65,6 @@ impl Rides {
     /// Number of rides that ended in a service request.
     pub fn services(&self) -> usize {
         self.service.iter().filter(|service| **service).count()
-    }
-}
-
-/// Why a dataset file cannot be read.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum RowError {
-    /// The header line has no such column.
-    #[error("the header has no column {0}")]
-    MissingColumn(&'static str),
-    /// The file ends within its header line.
-    #[error("the file has no header line")]
-    MissingHeader,
-    /// The file is not CSV, or a record has too few or too many fields.
-    #[error("{0}")]
-    Csv(String),
-    /// A field has a value that its column does not allow.
-    #[error("ride {ride_id:?}: {column} is {value:?}, expected {expected}")]
-    Field {
-        /// Invalid UTF-8 is replaced.
-        ride_id: String,
-        /// Name in the header line.
-        column: &'static str,
-        /// Value in the file.
-        value: String,
-        /// Allowed values.
-        expected: &'static str,
-    },
-}
-
-/// Positions of the columns that the trainer reads.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Columns {
-    count: usize,
-    ride_id: usize,
-    breed: usize,
-    statustime: usize,
-    groundstation: usize,
-    fieldservice: usize,
-    features: [usize; FEATURE_COUNT],
-}
-
-const LABEL: &str = "fieldservice";
-
-impl Columns {
-    /// Finds the columns in a file's header line.
-    ///
-    /// # Errors
-    /// Fails if the line is not CSV or a column is missing.
-    pub fn from_header(line: &[u8]) -> Result<Self, RowError> {
-        let mut header = ByteRecord::new();
-        let has_header =
-            reader(line).read_byte_record(&mut header).map_err(|error| RowError::Csv(error.to_string()))?;
-        if !has_header {
-            return Err(RowError::MissingHeader);
-        }
-        let position = |name: &'static str| {
-            header.iter().position(|field| field == name.as_bytes()).ok_or(RowError::MissingColumn(name))
-        };
-        let mut features = [0; FEATURE_COUNT];
-        for (index, feature) in features.iter_mut().zip(FEATURES) {
-            *index = position(feature.name)?;
-        }
-        Ok(Self {
-            count: header.len(),
-            ride_id: position("ride_id")?,
-            breed: position("breed")?,
-            statustime: position("statustime")?,
-            groundstation: position("groundstation")?,
-            fieldservice: position(LABEL)?,
-            features,
-        })
     }
 }
 
@@ -202,64 +132,30 @@ impl ParsedBlock {
     }
 }
 
-/// Returns the number of bytes at the start of `block` that are whole records. `block` starts where a record starts; a quoted field may
-/// contain line ends.
-pub fn whole_records(block: &[u8]) -> usize {
-    let quotes = block.iter().filter(|byte| **byte == b'"').count();
-    let mut within_quotes = quotes % 2 == 1;
-    for (index, byte) in block.iter().enumerate().rev() {
-        match byte {
-            b'\n' if !within_quotes => return index + 1,
-            b'"' => within_quotes = !within_quotes,
-            _ => {}
-        }
-    }
-    0
-}
-
-/// Returns the number of bytes of the first record of `block`, line end included; `None` if the record does not end in the block.
-pub fn first_record(block: &[u8]) -> Option<usize> {
-    let mut within_quotes = false;
-    for (index, byte) in block.iter().enumerate() {
-        match byte {
-            b'\n' if !within_quotes => return Some(index + 1),
-            b'"' => within_quotes = !within_quotes,
-            _ => {}
-        }
-    }
-    None
-}
-
-/// Parses the records of a block, which has no header line.
+/// Parses the records of a block.
 ///
 /// # Errors
 /// Fails at a record that does not match the columns; the error names the ride and the field.
-pub fn parse(columns: &Columns, block: &[u8]) -> Result<ParsedBlock, RowError> {
-    let mut reader = reader(block);
-    let mut record = ByteRecord::new();
+pub fn parse(records: &mut Records<'_>) -> Result<ParsedBlock, RowError> {
     let mut parsed = ParsedBlock::default();
     let (mut breeds, mut places) = (BTreeMap::new(), BTreeMap::<(Vec<u8>, Vec<u8>), u64>::new());
     let (mut place, mut count) = ((Vec::new(), Vec::new()), 0);
-    while reader.read_byte_record(&mut record).map_err(|error| RowError::Csv(error.to_string()))? {
-        if record.len() != columns.count {
-            let (fields, expected) = (record.len(), columns.count);
-            return Err(RowError::Csv(format!("a record has {fields} fields, its header {expected}")));
-        }
+    while let Some(record) = records.read()? {
         parsed.rides += 1;
-        let field = |index: usize| record.get(index).unwrap_or_default();
-        let month = field(columns.statustime).get(..7).unwrap_or_default();
+        let station = record.field(GROUNDSTATION);
+        let month = record.field(STATUSTIME).get(..7).unwrap_or_default();
         // Consecutive rides often have the same place: count them before they enter the map.
-        if (place.0.as_slice(), place.1.as_slice()) != (field(columns.groundstation), month) {
+        if (place.0.as_slice(), place.1.as_slice()) != (station, month) {
             *places.entry(std::mem::take(&mut place)).or_default() += std::mem::take(&mut count);
-            place = (field(columns.groundstation).to_vec(), month.to_vec());
+            place = (station.to_vec(), month.to_vec());
         }
         count += 1;
-        match read(columns, &record)? {
+        match read(record)? {
             Ride::Unlabelled => parsed.unlabelled += 1,
             Ride::WithoutWeather => parsed.without_weather += 1,
             Ride::OutOfRange => parsed.out_of_range += 1,
             Ride::Trainable(mut row) => {
-                row.breed = parsed.breed(field(columns.breed), &mut breeds);
+                row.breed = parsed.breed(record.field(BREED), &mut breeds);
                 parsed.rows.push(row);
             }
         }
@@ -280,59 +176,37 @@ enum Ride {
     Trainable(Row),
 }
 
-fn read(columns: &Columns, record: &ByteRecord) -> Result<Ride, RowError> {
-    let field = |index: usize| record.get(index).unwrap_or_default();
-    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
-    let wrong = |column, value: &[u8], expected| {
-        Err(RowError::Field { ride_id: text(field(columns.ride_id)), column, value: text(value), expected })
-    };
-    let service = match field(columns.fieldservice) {
-        b"" => return Ok(Ride::Unlabelled),
-        b"0" => false,
-        b"1" => true,
-        other => return wrong(LABEL, other, "0, 1 or nothing"),
-    };
-    let named = || FEATURES.iter().zip(columns.features).map(|(feature, index)| (feature, field(index)));
-    if named().all(|(feature, value)| !feature.weather || value.is_empty()) {
+fn read(record: Record<'_>) -> Result<Ride, RowError> {
+    let Some(label) = record.number(FIELDSERVICE)? else { return Ok(Ride::Unlabelled) };
+    if WEATHER.iter().all(|column| record.field(*column).is_empty()) {
         return Ok(Ride::WithoutWeather);
     }
     let mut features = [0.0; FEATURE_COUNT];
-    for (slot, (feature, value)) in features.iter_mut().zip(named()) {
-        *slot = match std::str::from_utf8(value).ok().and_then(|number| number.parse::<f64>().ok()) {
-            Some(number) if number.is_finite() => number,
-            _ if feature.weather => return wrong(feature.name, value, "a number, or no weather at all"),
-            _ => return wrong(feature.name, value, "a number"),
-        };
+    for (feature, column) in features.iter_mut().zip(FEATURE_COLUMNS) {
+        let number = record.number(column)?;
+        *feature = number.ok_or_else(|| record.invalid(column, "a number, or no weather at all"))?;
     }
     if FEATURES.iter().zip(features).any(|(feature, value)| value.abs() > feature.trained_max) {
         return Ok(Ride::OutOfRange);
     }
-    let id = field(columns.ride_id);
-    let Ok(ride_id) = std::str::from_utf8(id) else {
-        return wrong("ride_id", id, "UTF-8");
-    };
+    let ride_id = record.text(RIDE_ID)?;
     Ok(Ride::Trainable(Row {
         features,
-        service,
+        service: label != 0.0,
         test: is_test_ride(ride_id),
-        spread: spread(id),
+        spread: spread(ride_id.as_bytes()),
         breed: NO_BREED,
-        ride: xxh3_128(id),
+        ride: xxh3_128(ride_id.as_bytes()),
     }))
-}
-
-fn reader(block: &[u8]) -> csv::Reader<&[u8]> {
-    csv::ReaderBuilder::new().has_headers(false).buffer_capacity(1 << 16).from_reader(block)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use common::dataset::COLUMNS;
-    use proptest::prelude::*;
+    use records::datasets::Header;
 
-    fn columns() -> Columns {
-        Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap()
+    fn parse_block(block: &str) -> Result<ParsedBlock, RowError> {
+        parse(&mut Records::new(&Header::default(), block.as_bytes()))
     }
 
     const TRAINABLE: &str =
@@ -345,7 +219,7 @@ mod tests {
              a-2,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292,0,,,,,\n\
              a-3,,,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292.25,0,USW00094728,20.7,-5,2,0\n"
         );
-        let parsed = parse(&columns(), block.as_bytes()).unwrap();
+        let parsed = parse_block(&block).unwrap();
         assert_eq!((parsed.rides, parsed.unlabelled, parsed.without_weather), (4, 1, 1));
         let features: Vec<_> = parsed.rows.iter().map(|row| (row.features, row.service)).collect();
         assert_eq!(
@@ -369,7 +243,7 @@ mod tests {
             of("d", "Alicorn", "2018-04-30", "S2"),
             of("e", "QILIN", "2018-04-30", "S1"),
         ];
-        let parsed = parse(&columns(), lines.concat().as_bytes()).unwrap();
+        let parsed = parse_block(&lines.concat()).unwrap();
         assert_eq!(parsed.breeds, ["qilin", "alicorn"]);
         assert_eq!(parsed.rows.iter().map(|row| row.breed).collect::<Vec<_>>(), [0, 0, NO_BREED, 1, 0]);
         let places: Vec<_> =
@@ -381,74 +255,20 @@ mod tests {
     fn a_ride_with_an_impossible_value_is_counted_and_left_out() {
         let absurd = |from, to| TRAINABLE.replace(from, to);
         let block = [absurd(",29.5,", ",1e308,"), absurd(",291,", ",-1000000001,"), absurd(",292,", ",1e9,")].concat();
-        let parsed = parse(&columns(), block.as_bytes()).unwrap();
+        let parsed = parse_block(&block).unwrap();
         assert_eq!((parsed.rides, parsed.out_of_range, parsed.rows.len()), (3, 2, 1));
-    }
-
-    #[test]
-    fn columns_are_found_by_name_in_any_order() {
-        let columns = Columns::from_header(
-            b"prcp,tmin,x,tmax,fieldservice,magicpoints,distance,healthpoints,breed,groundstation,statustime,ride_id\n",
-        );
-        let parsed = parse(&columns.unwrap(), b"6,4,?,5,1,3,1,2,b,s,2018-04-25,id\n").unwrap();
-        assert_eq!(parsed.rows[0].features, [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]);
-        assert_eq!(Columns::from_header(b"ride_id,distance\n"), Err(RowError::MissingColumn("healthpoints")));
-        assert_eq!(Columns::from_header(b""), Err(RowError::MissingHeader));
     }
 
     #[test]
     fn a_broken_field_names_its_ride_and_column() {
         for (from, to, expected) in [
-            (",1,USW", ",2,USW", r#"ride "a-0": fieldservice is "2", expected 0, 1 or nothing"#),
+            (",1,USW", ",2,USW", r#"ride "a-0": fieldservice is "2", expected 0 or 1"#),
             (",111,", ",,", r#"ride "a-0": tmin is "", expected a number, or no weather at all"#),
-            (",29.5,", ",inf,", r#"ride "a-0": distance is "inf", expected a number"#),
+            (",29.5,", ",inf,", r#"ride "a-0": distance is "inf", expected number"#),
             (",29.5,", ",", "a record has 14 fields, its header 15"),
         ] {
-            let error = parse(&columns(), TRAINABLE.replace(from, to).as_bytes()).unwrap_err();
+            let error = parse_block(&TRAINABLE.replace(from, to)).unwrap_err();
             assert_eq!(error.to_string(), expected);
-        }
-    }
-
-    proptest! {
-        #[test]
-        fn rows_are_independent_of_the_cuts_between_blocks(
-            names in proptest::collection::vec("[a\"\n,]{0,6}", 1..20), size in 1usize..400
-        ) {
-            let mut writer = csv::Writer::from_writer(Vec::new());
-            for (index, name) in names.iter().enumerate() {
-                let id = format!("{name}{index}");
-                let n = index.to_string();
-                let row = [&id, name, "", "", "", "", &n, "1", "2", "1", "", "", "3", "4", "5"];
-                writer.write_record(row).unwrap();
-            }
-            let file = writer.into_inner().unwrap();
-            let whole = parse(&columns(), &file).unwrap();
-            prop_assert_eq!(whole.rows.len(), names.len());
-            prop_assert_eq!(whole_records(&file), file.len());
-
-            let (mut pieces, mut carry) = (ParsedBlock::default(), Vec::new());
-            for block in file.chunks(size) {
-                carry.extend_from_slice(block);
-                let cut = whole_records(&carry);
-                let rest = carry.split_off(cut);
-                let piece = parse(&columns(), &carry).unwrap();
-                pieces.rides += piece.rides;
-                pieces.rows.extend(piece.rows);
-                for (place, count) in piece.coverage {
-                    *pieces.coverage.entry(place).or_default() += count;
-                }
-                carry = rest;
-            }
-            prop_assert!(carry.is_empty());
-            prop_assert_eq!(pieces, whole);
-        }
-
-        #[test]
-        fn no_bytes_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-            let _ = Columns::from_header(&bytes);
-            let _ = parse(&columns(), &bytes);
-            prop_assert!(whole_records(&bytes) <= bytes.len());
-            prop_assert!(first_record(&bytes).is_none_or(|end| end <= bytes.len()));
         }
     }
 }

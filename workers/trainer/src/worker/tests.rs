@@ -25,6 +25,7 @@ use object_store::{
     path::Path,
     throttle::{ThrottleConfig, ThrottledStore},
 };
+use records::datasets::{Header, Records};
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeMap, fmt::Write, sync::Arc, time::Duration};
 
@@ -372,8 +373,8 @@ async fn rows_are_independent_of_blocks_and_files() {
 
     let mut body = String::new();
     all.iter().for_each(|line| body.write_str(line).unwrap());
-    let columns = rows::Columns::from_header(COLUMNS.join(",").as_bytes()).unwrap();
-    let rows = rows::parse(&columns, body.as_bytes()).unwrap().rows;
+    let header = Header::default();
+    let rows = rows::parse(&mut Records::new(&header, body.as_bytes())).unwrap().rows;
     let plan = Plan::read(&store, TrainingSettings::default(), "a").await.unwrap();
     let loaded = load(&store, &plan, "a", &ScoredRides::default(), 2, true).await.unwrap();
     for (side, test) in [(&loaded.train, false), (&loaded.test, true)] {

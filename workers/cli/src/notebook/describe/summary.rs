@@ -1,8 +1,9 @@
 //! Summary statistics of rides, in one pass and bounded memory.
 
-use crate::notebook::{
-    dataset::Rows,
-    dictionary::{NUMBERS, field, number},
+use crate::notebook::dataset::Rows;
+use records::datasets::{
+    COLUMNS, Column,
+    columns::{BREED, GROUNDSTATION, NAME},
 };
 use std::collections::{BTreeMap, HashMap};
 
@@ -13,6 +14,21 @@ pub(super) const SAMPLE_RIDES_MAX: usize = 500_000;
 pub(super) const QUANTILES: [f64; 5] = [0.05, 0.25, 0.5, 0.75, 0.95];
 /// Maximum number of values of a text column that are counted separately; further values are counted together.
 const DISTINCT_MAX: usize = 100_000;
+
+/// Indices of the numeric columns of a dataset file, in order.
+const NUMERIC: [usize; 10] = [4, 5, 6, 7, 8, 9, 11, 12, 13, 14];
+/// Number of numeric columns.
+pub(super) const NUMBERS: usize = NUMERIC.len();
+
+/// Index of tmax among the numeric columns.
+const TMAX: usize = 8;
+/// Index of prcp among the numeric columns.
+const PRCP: usize = 9;
+
+/// Returns the numeric columns, in order.
+pub(super) fn numbers() -> impl Iterator<Item = &'static Column> {
+    NUMERIC.iter().map(|&column| &COLUMNS[column])
+}
 
 /// One value per numeric column; NaN if missing.
 type Row = [f64; NUMBERS];
@@ -71,15 +87,11 @@ pub(super) struct Rate {
 /// Service rates by highest temperature and by precipitation.
 pub(super) const RATES: [Rate; 2] = [
     Rate {
-        column: number::TMAX,
+        column: TMAX,
         edges: &[0.0, 100.0, 200.0, 300.0],
         bins: &["below 0 °C", "0 to 10 °C", "10 to 20 °C", "20 to 30 °C", "from 30 °C"],
     },
-    Rate {
-        column: number::PRCP,
-        edges: &[1.0, 50.0, 200.0],
-        bins: &["none", "up to 5 mm", "5 to 20 mm", "from 20 mm"],
-    },
+    Rate { column: PRCP, edges: &[1.0, 50.0, 200.0], bins: &["none", "up to 5 mm", "5 to 20 mm", "from 20 mm"] },
 ];
 
 impl Summary {
@@ -94,13 +106,13 @@ impl Summary {
             self.rides.add(label);
             self.with_weather += u64::from(rows.has_weather(row));
             self.trainable += u64::from(rows.is_trainable(row));
-            self.without_name += u64::from(rows.field(row, field::NAME).is_empty());
-            self.breeds.add(rows.field(row, field::BREED), label);
-            self.stations.add(rows.field(row, field::GROUNDSTATION), label);
+            self.without_name += u64::from(rows.field(row, NAME).is_empty());
+            self.breeds.add(rows.field(row, BREED), label);
+            self.stations.add(rows.field(row, GROUNDSTATION), label);
             let time = rows.times[row];
             let (first, last) = self.times.unwrap_or((time, time));
             self.times = Some((first.min(time), last.max(time)));
-            self.add_numbers(std::array::from_fn(|column| rows.numbers[column][row]), label);
+            self.add_numbers(NUMERIC.map(|column| rows.numbers[column][row]), label);
         }
     }
 
@@ -344,6 +356,7 @@ impl Counter {
 mod tests {
     use super::*;
     use proptest::prelude::*;
+    use records::datasets::Kind;
 
     fn of(rows: &[Row]) -> Summary {
         let mut summary = Summary::default();
@@ -439,6 +452,15 @@ mod tests {
     }
 
     #[test]
+    fn every_numeric_column_is_summarised() {
+        let names: Vec<_> = numbers().map(|column| column.name).collect();
+        let numeric =
+            COLUMNS.iter().filter(|column| !matches!(column.kind, Kind::Text | Kind::Time)).map(|column| column.name);
+        assert_eq!(names, numeric.collect::<Vec<_>>());
+        assert_eq!((names[TMAX], names[PRCP]), ("tmax", "prcp"));
+    }
+
+    #[test]
     fn small_spread_around_a_large_number_is_exact() {
         let rows: Vec<Row> = (0..1_000).map(|i| [1e9 + f64::from(i % 2); NUMBERS]).collect();
         let column = of(&rows).columns()[0];
@@ -450,7 +472,7 @@ mod tests {
         let mut summary = Summary::default();
         for (tmax, label) in [(-1.0, Some(true)), (0.0, Some(false)), (99.0, None), (300.0, Some(true))] {
             let mut row = [f64::NAN; NUMBERS];
-            row[number::TMAX] = tmax;
+            row[TMAX] = tmax;
             summary.add_numbers(row, label);
         }
         let [temperature, rain] = &summary.rates;

@@ -1,8 +1,8 @@
 //! Encodes rides as Parquet: typed columns, null for missing values, row groups of a bounded size.
 
 use crate::notebook::{
-    dataset::Rows,
-    dictionary::{self, COLUMNS, Column, FIELDS, Kind, NUMBERS, fields},
+    dataset::{FIELDS, Rows},
+    dictionary::{self, columns, parquet_type},
 };
 use bytes::Bytes;
 use parquet::{
@@ -16,6 +16,7 @@ use parquet::{
     },
     schema::{parser::parse_message_type, types::ColumnPath},
 };
+use records::datasets::{COLUMNS, Column, Kind};
 use std::{io::Write, sync::Arc};
 
 /// Number of rides per row group; only the last one is smaller.
@@ -32,9 +33,10 @@ pub(super) struct ParquetFile<W: Write + Send> {
 #[derive(Default)]
 struct PendingRows {
     batch_ids: Vec<ByteArray>,
-    /// By field; empty for fields that are not text.
+    /// By column of a dataset file; empty for columns that are not text.
     texts: [Vec<Bytes>; FIELDS],
-    numbers: [Vec<f64>; NUMBERS],
+    /// By column of a dataset file; empty for columns that are not numeric.
+    numbers: [Vec<f64>; FIELDS],
     times: Vec<i64>,
 }
 
@@ -91,9 +93,7 @@ impl<W: Write + Send> ParquetFile<W> {
         let PendingRows { batch_ids, texts, numbers, times } = std::mem::take(&mut self.pending);
         let mut group = self.file.next_row_group()?;
         write::<ByteArrayType>(&mut group, &batch_ids, None)?;
-        let (mut texts, mut numbers) = (texts.into_iter(), numbers.into_iter());
-        for column in fields() {
-            let texts = texts.next().unwrap_or_default();
+        for (column, (texts, mut values)) in COLUMNS.iter().zip(texts.into_iter().zip(numbers)) {
             match column.kind {
                 Kind::Text => {
                     let levels = column.missing.map(|_| definition_levels(&texts, |text| !text.is_empty()));
@@ -101,12 +101,11 @@ impl<W: Write + Send> ParquetFile<W> {
                     write::<ByteArrayType>(&mut group, &texts.map(ByteArray::from).collect::<Vec<_>>(), levels)?;
                 }
                 Kind::Time => write::<Int64Type>(&mut group, &times, None)?,
-                Kind::Real | Kind::Whole | Kind::Flag => {
-                    let mut values = numbers.next().unwrap_or_default();
+                Kind::Number | Kind::Whole | Kind::Flag => {
                     let levels = column.missing.map(|_| definition_levels(&values, |value| !value.is_nan()));
                     values.retain(|value| !value.is_nan());
                     match column.kind {
-                        Kind::Real => write::<DoubleType>(&mut group, &values, levels)?,
+                        Kind::Number => write::<DoubleType>(&mut group, &values, levels)?,
                         // These values were parsed as 32-bit integers.
                         _ => {
                             let values: Vec<_> = values.into_iter().map(|value| value as i32).collect();
@@ -145,14 +144,12 @@ impl PendingRows {
             if few { Bytes::copy_from_slice(rows.field(row, field)) } else { rows.field_bytes(row, field) }
         };
         self.batch_ids.extend(kept.iter().map(|_| batch_id.clone()));
-        self.times.extend(kept.iter().map(|&row| rows.times[row]));
-        for ((field, column), texts) in fields().iter().enumerate().zip(&mut self.texts) {
-            if column.kind == Kind::Text {
-                texts.extend(kept.iter().map(|&row| text(row, field)));
+        for (index, column) in COLUMNS.iter().enumerate() {
+            match column.kind {
+                Kind::Text => self.texts[index].extend(kept.iter().map(|&row| text(row, index))),
+                Kind::Time => self.times.extend(kept.iter().map(|&row| rows.times[row])),
+                _ => self.numbers[index].extend(kept.iter().map(|&row| rows.numbers[index][row])),
             }
-        }
-        for (into, from) in self.numbers.iter_mut().zip(&rows.numbers) {
-            into.extend(kept.iter().map(|&row| from[row]));
         }
     }
 }
@@ -160,18 +157,17 @@ impl PendingRows {
 /// Returns the columns in Parquet's notation.
 fn schema() -> String {
     let column = |Column { name, kind, missing, .. }: &Column| {
-        let (physical, logical) = kind.parquet();
+        let (physical, logical) = parquet_type(*kind);
         let repetition = if missing.is_some() { "OPTIONAL" } else { "REQUIRED" };
         format!("{repetition} {physical} {name} {logical};\n")
     };
-    format!("message rides {{\n{}}}", COLUMNS.iter().map(column).collect::<String>())
+    format!("message rides {{\n{}}}", columns().map(column).collect::<String>())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::notebook::dataset::parse;
-    use common::dataset;
+    use crate::notebook::dataset::rows_of;
     use parquet::{
         basic::{ConvertedType, Repetition},
         file::reader::{FileReader, SerializedFileReader},
@@ -183,15 +179,11 @@ mod tests {
             let weather = if ride % 2 == 0 { "USW00094728,1.500000,-5,111,0" } else { ",,,," };
             format!("r-{ride},,Qilin,2018-04-25 17:03:05.722,40.6,-74.1,29.5,291,292.25,,{weather}\n")
         };
-        let file = format!("{}\n{}", dataset::COLUMNS.join(","), (0..rides).map(row).collect::<String>());
+        let rows = rows_of(&(0..rides).map(row).collect::<String>());
+        let kept: Vec<_> = (0..rides).filter(|&row| kept(row)).collect();
         let mut bytes = Vec::new();
         let mut parquet = ParquetFile::start_with(&mut bytes, &["a batch"], group_rows).unwrap();
-        parse(file.as_bytes(), |rows| {
-            let kept: Vec<_> = (0..rows.len()).filter(|&row| kept(row)).collect();
-            parquet.add("a batch", &rows, &kept).unwrap();
-            true
-        })
-        .unwrap();
+        parquet.add("a batch", &rows, &kept).unwrap();
         parquet.end().unwrap();
         SerializedFileReader::new(Bytes::from(bytes)).unwrap()
     }
@@ -218,7 +210,7 @@ mod tests {
     #[test]
     fn types_follow_the_dictionary_and_missing_values_are_null() {
         let reader = exported(2, 10, |_| true);
-        for (found, column) in reader.metadata().file_metadata().schema_descr().columns().iter().zip(&COLUMNS) {
+        for (found, column) in reader.metadata().file_metadata().schema_descr().columns().iter().zip(columns()) {
             assert_eq!(found.name(), column.name);
             let of_text = |kind| if kind == Kind::Text { ConvertedType::UTF8 } else { ConvertedType::NONE };
             let converted =
@@ -229,9 +221,10 @@ mod tests {
         }
         let rows: Vec<_> = reader.get_row_iter(None).unwrap().map(Result::unwrap).collect();
         let nulls = |row: &parquet::record::Row| {
-            (0..COLUMNS.len())
-                .filter(|&column| row.is_null(column).unwrap())
-                .map(|column| COLUMNS[column].name)
+            columns()
+                .enumerate()
+                .filter(|(index, _)| row.is_null(*index).unwrap())
+                .map(|(_, column)| column.name)
                 .collect()
         };
         let found: [Vec<_>; 2] = [nulls(&rows[0]), nulls(&rows[1])];

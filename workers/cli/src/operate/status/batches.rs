@@ -354,7 +354,7 @@ async fn newest(
         notes.push(older_note(batches.len()));
     }
     let mut older = named;
-    older.extend(staging::batches(store).await?);
+    older.extend(store::folders(store, layout::STAGING).await?);
     for batch in &batches {
         older.remove(&batch.batch_id);
     }
@@ -368,11 +368,6 @@ fn older_note(shown: usize) -> String {
     format!(
         "only the newest {shown} batches are shown, and older ones that are refused or have staged chunks: --limit N shows more, --all shows all"
     )
-}
-
-/// Cuts a time to whole seconds, as it is shown: batches of one second are sorted by id.
-fn seconds(at: Timestamp) -> Timestamp {
-    Timestamp::from_second(at.as_second()).unwrap_or_default()
 }
 
 /// Reads the batches with these ids; skips those without a claim.
@@ -392,7 +387,7 @@ async fn look(store: &Store, batch_id: &str) -> Result<Option<Seen<BatchStatus>>
     let manifest = records.dataset.map(|dataset| dataset.manifest);
     let batch = BatchStatus {
         state,
-        since: seconds(claimed_at),
+        since: claimed_at,
         staged_rides: progress.map(|progress| progress.rides),
         accepted: manifest.as_ref().map(|m| m.accepted).or(progress.and_then(|progress| progress.total)),
         batch_id: claim.batch_id,
@@ -413,7 +408,7 @@ async fn given_up(
 ) -> Result<(BTreeMap<String, (Timestamp, GivenUp)>, Option<String>), Failed> {
     let mut copies: Vec<Listed> = Vec::new();
     for queue in STAGES {
-        copies.extend(store::list(store, &layout::dropped_from(queue)).try_collect::<Vec<_>>().await?);
+        copies.extend(store::list(store, &layout::dropped_from(queue)).await?);
     }
     let total = copies.len();
     let note = (total > copies_max).then(|| {
@@ -423,10 +418,10 @@ async fn given_up(
             layout::DEAD
         )
     });
-    copies.sort_by_key(|copy| std::cmp::Reverse(copy.written_at));
-    let reading = stream::iter(copies.into_iter().take(copies_max)).map(async |Listed { path, written_at }| {
+    copies.sort_by_key(|copy| std::cmp::Reverse(copy.written));
+    let reading = stream::iter(copies.into_iter().take(copies_max)).map(async |Listed { path, written, .. }| {
         let copy = store::read_json::<Value>(store, &path).await.ok()??;
-        Some((seconds(written_at), GivenUp::read(&copy)?))
+        Some((written, GivenUp::read(&copy)?))
     });
     let read: Vec<Option<(Timestamp, GivenUp)>> = reading.buffered(READS_AT_ONCE).collect().await;
     let mut given_up = BTreeMap::new();

@@ -1,0 +1,123 @@
+//! The datasets of the store and their manifests.
+
+use crate::{
+    layout,
+    store::{self, Store},
+};
+use common::{
+    dataset::{MANIFEST_SCHEMA, Manifest},
+    message::DatasetReady,
+    outcome::Failure,
+};
+use sha2::{Digest, Sha256};
+
+/// Why a dataset cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DatasetError {
+    /// The object store cannot be used, or this process is shutting down.
+    #[error(transparent)]
+    Unavailable(#[from] Failure),
+    /// A manifest or a file has content that is not that of a dataset.
+    #[error("{path}: {why}")]
+    Broken {
+        /// Path of the manifest or file.
+        path: String,
+        /// The fault.
+        why: String,
+    },
+    /// A file differs from its manifest.
+    #[error("{path}: {why}")]
+    Changed {
+        /// Path of the file.
+        path: String,
+        /// The difference.
+        why: String,
+    },
+}
+
+/// A damaged dataset is a permanent failure (`broken_object`), as other damaged objects are.
+impl From<DatasetError> for Failure {
+    fn from(error: DatasetError) -> Self {
+        match error {
+            DatasetError::Unavailable(failure) => failure,
+            damaged => Self::permanent("broken_object", damaged),
+        }
+    }
+}
+
+/// Lists the batch ids of all datasets, sorted. A dataset without a manifest is unfinished.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used.
+pub async fn list(store: &Store) -> Result<Vec<String>, Failure> {
+    let mut batch_ids = store::folders(store, layout::DATASET).await?;
+    batch_ids.sort_unstable();
+    Ok(batch_ids)
+}
+
+/// Reads the manifest of a batch's dataset; `None` if there is none.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used; with [`DatasetError::Broken`] as [`StoredManifest::decode`] does.
+pub async fn manifest(store: &Store, batch_id: &str) -> Result<Option<StoredManifest>, DatasetError> {
+    let bytes = store::read(store, &layout::manifest(batch_id)).await?;
+    bytes.map(|bytes| StoredManifest::decode(batch_id, &bytes)).transpose()
+}
+
+/// Creates a manifest, which completes its dataset. Does nothing if the store has the same one.
+///
+/// # Errors
+/// Fails with an outage if the store cannot be used; permanently (`dataset_differs`) if it has another manifest of the batch.
+pub async fn create_manifest(store: &Store, manifest: &Manifest) -> Result<(), Failure> {
+    let (path, bytes) = (layout::manifest(&manifest.batch_id), store::pretty(manifest)?);
+    if !store::create(store, &path, bytes.clone()).await? {
+        let stored = store::read(store, &path).await?;
+        if stored.is_some_and(|stored| stored != bytes) {
+            let why = format!("{path} exists already and describes another dataset; it is not replaced");
+            return Err(Failure::permanent("dataset_differs", why));
+        }
+    }
+    Ok(())
+}
+
+/// A manifest and the hash that identifies it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StoredManifest {
+    /// The manifest. All its files are below the folder of its dataset.
+    pub manifest: Manifest,
+    /// SHA-256 of the stored bytes, 64 hex digits.
+    pub sha256: String,
+}
+
+impl StoredManifest {
+    /// Decodes the manifest of a batch and checks it.
+    ///
+    /// # Errors
+    /// Fails if the bytes are no manifest, have another schema or belong to another batch, or name a file elsewhere.
+    pub fn decode(batch_id: &str, bytes: &[u8]) -> Result<Self, DatasetError> {
+        let broken = |why: String| DatasetError::Broken { path: layout::manifest(batch_id), why };
+        let manifest: Manifest = serde_json::from_slice(bytes).map_err(|error| broken(error.to_string()))?;
+        if manifest.schema != MANIFEST_SCHEMA {
+            return Err(broken(format!("its schema is {}, expected {MANIFEST_SCHEMA}", manifest.schema)));
+        }
+        if manifest.batch_id != batch_id {
+            return Err(broken(format!("it is the manifest of {}", manifest.batch_id)));
+        }
+        let folder = layout::dataset(batch_id);
+        if let Some(file) = manifest.files.iter().find(|file| !layout::is_below(&folder, &file.path)) {
+            return Err(broken(format!("it names {:?}, which is not below {folder}/", file.path)));
+        }
+        Ok(Self { manifest, sha256: hex::encode(Sha256::digest(bytes)) })
+    }
+
+    /// Returns the announcement of the dataset.
+    pub fn announcement(&self) -> DatasetReady {
+        let Manifest { batch_id, accepted, .. } = &self.manifest;
+        DatasetReady {
+            batch_id: batch_id.clone(),
+            manifest: layout::manifest(batch_id),
+            manifest_sha256: self.sha256.clone(),
+            rides: *accepted,
+        }
+    }
+}

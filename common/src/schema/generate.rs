@@ -101,7 +101,9 @@ fn generated_schemas_are_those_of_their_types() {
         generated::<Upload>(),
         generated::<Verdict>(),
     ];
-    for (schema, text) in all.into_iter().filter(|(schema, text)| schema.text != text) {
+    // The order of members depends on the features of `serde_json` that other crates of the build enable.
+    let value = |text: &str| serde_json::from_str::<Value>(text).unwrap();
+    for (schema, text) in all.into_iter().filter(|(schema, text)| value(schema.text) != value(text)) {
         let file = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("../schemas/{}.json", schema.name));
         assert!(
             env::var_os(UPDATE).is_some(),

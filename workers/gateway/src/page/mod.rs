@@ -7,6 +7,9 @@ use axum::{
     http::{HeaderValue, header},
     response::{IntoResponse, Response},
 };
+use common::features::{FEATURES, Feature};
+use serde_json::json;
+use std::sync::LazyLock;
 
 /// Content-Security-Policy: nothing from other origins, nothing inline.
 const POLICY: &str =
@@ -16,6 +19,15 @@ const HTML: &str = "text/html; charset=utf-8";
 const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
+
+/// The features of a model, as the page words them: name, step in the unit of the column, and meaning of a step.
+static FEATURES_SCRIPT: LazyLock<String> = LazyLock::new(|| {
+    let feature = |feature: &Feature| {
+        (feature.name, json!({ "name": feature.title, "step": feature.step, "meaning": feature.step_meaning }))
+    };
+    let features: std::collections::BTreeMap<_, _> = FEATURES.iter().map(feature).collect();
+    format!("export const FEATURES = {};\n", json!(features))
+});
 
 const FILES: [(&str, &str, &str); 13] = [
     ("api.js", SCRIPT, include_str!("api.js")),
@@ -45,6 +57,9 @@ pub(crate) async fn docs() -> Response {
 
 /// A file that these pages refer to.
 pub(crate) async fn file(Path(name): Path<String>) -> Result<Response, Problem> {
+    if name == "features.js" {
+        return Ok(served(SCRIPT, &FEATURES_SCRIPT));
+    }
     let entry = FILES.iter().find(|(known, ..)| *known == name);
     let (_, kind, text) = entry.ok_or_else(|| Problem::not_found(format!("the page has no file {name:?}")))?;
     Ok(served(kind, text))

@@ -1,18 +1,9 @@
 // The champion: its quality, its coefficients, and former champions.
 
 import { Problem, get, hasKey, save } from './api.js';
+import { FEATURES } from './features.js';
 import { byId, empty, h, number, percent, plural, show, skeleton } from './dom.js';
 import { calibrationChart, oddsChart, rocChart } from './charts.js';
-
-/** Features: name for people, and the step whose odds are shown. */
-export const FEATURES = {
-  distance: { name: 'Distance', per: 'each mile farther', step: 1 },
-  healthpoints: { name: 'Health points', per: 'each 10 more', step: 10 },
-  magicpoints: { name: 'Magic points', per: 'each 10 burnt', step: 10 },
-  tmin: { name: 'Night, lowest', per: 'each 10 °C warmer', step: 100 },
-  tmax: { name: 'Day, highest', per: 'each 10 °C warmer', step: 100 },
-  prcp: { name: 'Precipitation', per: 'each 10 mm more', step: 100 },
-};
 
 const listeners = new Set();
 let family;
@@ -57,9 +48,9 @@ function confusion(metrics) {
 
 function odds(model) {
   const rows = model.coefficients.map((coefficient) => {
-    const { name, per, step } = FEATURES[coefficient.feature] ?? { name: coefficient.feature, per: `each ${coefficient.unit} more`, step: 1 };
+    const { name, meaning, step } = FEATURES[coefficient.feature] ?? { name: coefficient.feature, meaning: `each ${coefficient.unit} more`, step: 1 };
     const title = `${number(coefficient.per_unit, 6)} log-odds per ${coefficient.unit}; ${number(coefficient.standardised, 3)} per standard deviation`;
-    return { name, per, title, factor: Math.exp(coefficient.per_unit * step) };
+    return { name, per: meaning, title, factor: Math.exp(coefficient.per_unit * step) };
   });
   return oddsChart(rows);
 }

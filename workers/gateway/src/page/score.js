@@ -2,7 +2,7 @@
 
 import { Problem, post } from './api.js';
 import { byId, empty, h, number, percent, show, signed, write } from './dom.js';
-import { FEATURES } from './model.js';
+import { FEATURES } from './features.js';
 import { contributionsChart } from './charts.js';
 
 const PAUSE_MS = 300;

@@ -20,7 +20,7 @@ use futures::{
     stream::{self, BoxStream},
 };
 use jiff::Timestamp;
-use object_store::{ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
+use object_store::{GetOptions, GetResult, ObjectMeta, ObjectStore, ObjectStoreExt, PutMode, PutOptions, PutPayload, path::Path};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::{ops::Range, sync::Arc};
@@ -157,6 +157,14 @@ fn unless_missing<T>(outcome: object_store::Result<T>) -> Result<Option<T>, Fail
         Err(object_store::Error::NotFound { .. }) => Ok(None),
         Err(error) => Err(outage(error)),
     }
+}
+
+/// Opens an object. With an etag, fails with `Precondition` if the object has another one.
+///
+/// # Errors
+/// Fails as the store does, so that the caller can tell a missing object from one that was replaced.
+pub async fn open_version(store: &Store, path: &str, etag: Option<String>) -> object_store::Result<GetResult> {
+    store.get_opts(&Path::from(path), GetOptions { if_match: etag, ..GetOptions::default() }).await
 }
 
 /// Opens an object and returns its bytes piece by piece; `None` if it does not exist. Each piece fails with an [`outage`] if

@@ -25,8 +25,8 @@ use futures::{
     StreamExt,
     stream::{self, BoxStream},
 };
-use object_store::{GetOptions, GetResult, GetResultPayload, path::Path};
-use records::Store;
+use object_store::{GetResult, GetResultPayload};
+use records::{Store, store};
 use std::io::{self, Read};
 
 pub(crate) use self::{error::ReadError, limits::Limits, utf16::InvalidUtf16};
@@ -37,13 +37,13 @@ pub(crate) enum Source {
     /// In the message. An undeclared compression is recognised by the first bytes.
     Inline { body: Bytes, coding: Option<Coding> },
     /// In the object store. With an etag, opening fails if the object has another one.
-    Object { store: Store, path: Path, etag: Option<String> },
+    Object { store: Store, path: String, etag: Option<String> },
 }
 
 impl Source {
     /// Returns the source of the object at `path`.
     pub fn object(store: &Store, path: &str, etag: Option<String>) -> Self {
-        Self::Object { store: store.clone(), path: path.into(), etag }
+        Self::Object { store: store.clone(), path: path.to_owned(), etag }
     }
 
     /// Opens the source at its first byte and recognises its format.
@@ -54,14 +54,13 @@ impl Source {
                 (stream::iter([Ok(body.clone())]).boxed(), hints, None)
             }
             Self::Object { store, path, etag } => {
-                let options = GetOptions { if_match: etag.clone(), ..GetOptions::default() };
-                let object = store.get_opts(path, options).await.map_err(|error| match error {
+                let object = store::open_version(store, path, etag.clone()).await.map_err(|error| match error {
                     object_store::Error::NotFound { .. } => ReadError::Missing(path.clone()),
                     object_store::Error::Precondition { .. } => ReadError::Replaced(path.clone()),
                     other => ReadError::Store(other),
                 })?;
                 let etag = object.meta.e_tag.clone();
-                let hints = CompressionHints { declared: None, by_name: Coding::of_name(path.as_ref()) };
+                let hints = CompressionHints { declared: None, by_name: Coding::of_name(path) };
                 (stored_pieces(object, limits.piece_bytes), hints, etag)
             }
         };

@@ -2,16 +2,15 @@
 
 use super::{csv::InvalidCsv, format::Unsupported, parquet::InvalidParquet, utf16::InvalidUtf16};
 use common::coding::Coding;
-use object_store::path::Path;
 use std::io;
 
 /// Why the bytes of a batch cannot be read.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum ReadError {
     #[error("there is no object {0}; upload it, then publish the batch again")]
-    Missing(Path),
+    Missing(String),
     #[error("{0} was replaced while it was being read")]
-    Replaced(Path),
+    Replaced(String),
     #[error("{0}")]
     Store(object_store::Error),
     #[error("the compressed bytes end in the middle, after byte {0}")]

@@ -4,8 +4,10 @@ use crate::output::legible;
 use common::document::{WeatherWarning, WeatherWarnings};
 use futures::{StreamExt, TryStreamExt, future, stream};
 use jiff::Timestamp;
-use object_store::{ObjectMeta, path::Path};
-use records::{Store, layout, store};
+use records::{
+    Store, layout,
+    store::{self, Listed},
+};
 use std::{collections::BTreeSet, fmt::Write};
 
 /// Maximum number of files to print.
@@ -18,14 +20,13 @@ const READS_AT_ONCE: usize = 16;
 /// Reads the warnings about these `stations`, and those written since the job `started`: first those about whole files,
 /// then those with the most observations left out.
 pub(crate) async fn warnings(store: &Store, stations: &BTreeSet<&str>, started: Timestamp) -> Vec<WeatherWarnings> {
-    let prefix = Path::from(layout::WEATHER_WARNINGS);
     // Warnings are optional: one that cannot be read is not shown.
-    let listed: Vec<ObjectMeta> = store.list(Some(&prefix)).try_collect().await.unwrap_or_default();
-    let concerned = |object: &ObjectMeta| {
-        let station = object.location.filename().and_then(|name| name.strip_suffix(".json")).unwrap_or_default();
-        stations.contains(station) || object.last_modified.timestamp() >= started.as_second()
+    let listed: Vec<Listed> = store::list(store, layout::WEATHER_WARNINGS).try_collect().await.unwrap_or_default();
+    let concerned = |object: &Listed| {
+        let station = object.name().strip_suffix(".json").unwrap_or_default();
+        stations.contains(station) || object.written_at.as_second() >= started.as_second()
     };
-    let paths = listed.into_iter().filter(concerned).take(READ_MAX).map(|object| object.location.to_string());
+    let paths = listed.into_iter().filter(concerned).take(READ_MAX).map(|object| object.path);
     let reading = stream::iter(paths).map(async |path| store::read_json::<WeatherWarnings>(store, &path).await.ok()?);
     let mut warnings: Vec<WeatherWarnings> = reading.buffered(READS_AT_ONCE).filter_map(future::ready).collect().await;
     let count = |warnings: &WeatherWarnings| warnings.left_out.values().sum::<u64>();

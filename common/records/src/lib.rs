@@ -1,4 +1,4 @@
-//! The fleet's records in the object store, typed: the only code that knows the paths of objects.
+//! Typed access to all that the fleet keeps in the object store. No other crate knows the paths of objects.
 //!
 //! Depends on the contract (crate `common`) and on the object store, but on no broker. Functions take the time as a
 //! parameter; only the sweep of temporary files compares their age with the clock.

@@ -1,7 +1,7 @@
 //! The port to a message broker: the operations that the runtime needs.
 //!
-//! Two brokers implement it, [`super::amqp`] and [`super::memory`]. One conformance suite (`tests/`) checks that both
-//! behave as documented here.
+//! Two brokers implement it, [`super::amqp`] and [`super::memory`]. One conformance suite
+//! (`tests/interfaces/conformance`) checks that both behave as documented here.
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -45,8 +45,8 @@ pub trait Connection: Send + Sync {
     /// Consumes a work queue with at most `prefetch` unacknowledged deliveries.
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
-    /// Receives the messages published to `exchange` with a matching routing key from now on, through a temporary queue
-    /// that ends with the connection.
+    /// Receives the messages published from now on to `exchange` with a routing key that matches `pattern`. They arrive
+    /// through a temporary queue, which the broker deletes when the connection ends.
     async fn subscribe(&self, exchange: &str, pattern: &str, prefetch: u16) -> Result<Box<dyn Consumer>, BrokerError>;
 
     /// Declares a temporary queue for answers and returns its name for `reply_to`. Its deliveries need no
@@ -59,7 +59,7 @@ pub trait Connection: Send + Sync {
     /// Returns the counts of a queue.
     async fn depth(&self, queue: &str) -> Result<Depth, BrokerError>;
 
-    /// Returns a receiver of the connection's state; every receiver sees all changes.
+    /// Returns a receiver of the connection's newest state; it may miss a state that lasted only briefly.
     fn state(&self) -> watch::Receiver<ConnectionState>;
 
     /// Closes the connection and ignores errors.
@@ -69,7 +69,7 @@ pub trait Connection: Send + Sync {
 /// Publishes messages; any number of tasks may share it.
 #[async_trait]
 pub trait Publisher: Send + Sync {
-    /// Publishes one message and waits for the broker's confirm. Also waits while an alarm blocks the broker.
+    /// Publishes one message and waits for the broker's confirm. Also waits while an alarm blocks publishes.
     async fn publish(&self, message: Outgoing) -> Result<(), PublishError>;
 }
 
@@ -85,7 +85,7 @@ pub trait Consumer: Send {
 }
 
 /// Returns the messages of a queue one by one, each once. Unacknowledged messages stay in the queue; other consumers do
-/// not see them meanwhile. Every browsing counts towards the broker's delivery limit.
+/// not see them meanwhile. Each browse of a message counts towards the broker's delivery limit.
 #[async_trait]
 pub trait Browser: Send {
     /// Returns the next message; `None` if no more are ready.
@@ -109,7 +109,7 @@ pub fn deliveries(consumer: Box<dyn Consumer>) -> impl Stream<Item = Result<Deli
 pub trait Settle: Send + Sync {
     /// Acknowledges the message, which removes it from its queue.
     async fn ack(self: Box<Self>) -> Result<(), BrokerError>;
-    /// Returns the message to its queue, which counts towards the broker's delivery limit.
+    /// Returns the message to its queue. This counts towards the broker's delivery limit.
     async fn requeue(self: Box<Self>) -> Result<(), BrokerError>;
 }
 
@@ -125,7 +125,7 @@ pub struct Delivery {
     pub routing_key: String,
     /// Whether the broker delivered the message before.
     pub redelivered: bool,
-    /// Settles the delivery.
+    /// Acknowledges or requeues the delivery.
     pub settle: Box<dyn Settle>,
 }
 

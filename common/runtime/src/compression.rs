@@ -1,5 +1,5 @@
-//! Decompresses small bodies in memory within bounds: requests over HTTP and over RPC. Batches of any size are
-//! decompressed by the splitter as a stream.
+//! Decompresses small bodies in memory, up to a maximum size: requests over HTTP and RPC. The splitter decompresses
+//! batches of any size as a stream.
 
 use async_compression::{
     tokio::bufread::{BrotliDecoder, DeflateDecoder, GzipDecoder, ZlibDecoder, ZstdDecoder},
@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufRead, AsyncRead, AsyncReadExt, ReadBuf};
 
 /// Size in bytes to which a body may always expand, whatever its compressed size.
 const FREE_BYTES: usize = 2 << 20;
-/// Maximum ratio of decompressed to compressed size beyond [`FREE_BYTES`]. Deflate reaches 1,032.
+/// Maximum ratio of decompressed to compressed size beyond [`FREE_BYTES`]. The maximum of Deflate is 1,032.
 const EXPANSION_MAX: usize = 1_000;
 /// Maximum window of a zstd frame, as a power of two: 8 MiB, the limit of RFC 9659 for HTTP.
 const ZSTD_WINDOW_LOG_MAX: u32 = 23;
@@ -46,11 +46,11 @@ pub enum BadCompression {
     Trailing {
         /// The declared compression.
         coding: Coding,
-        /// Number of these bytes.
+        /// Number of bytes after the stream.
         bytes: usize,
     },
     /// The decompressed body exceeds the limit.
-    #[error("the body is larger than {bytes_max} bytes, decompressed")]
+    #[error("the body is larger than {bytes_max} bytes when decompressed")]
     TooLarge {
         /// The limit in bytes.
         bytes_max: usize,
@@ -72,15 +72,16 @@ pub fn starts_like(body: &[u8]) -> String {
         (None, [b'{' | b'[' | b'"', ..]) => "JSON".to_owned(),
         (None, _) => {
             let first: Vec<String> = body.iter().take(4).map(|byte| format!("{byte:02x}")).collect();
-            format!("something else (bytes {})", first.join(" "))
+            format!("an unknown format (first bytes {})", first.join(" "))
         }
     }
 }
 
-/// Decompresses a whole body with all its members or frames. Zeros and white space after the last one are padding.
+/// Decompresses a whole body with all its members or frames. Zeros and white space after the last one
+/// are ignored as padding.
 ///
-/// `bytes_max` limits the decompressed size. `make_room` is called with the new buffer size in bytes before the buffer
-/// grows, and may refuse.
+/// `bytes_max` limits the decompressed size. Before the buffer grows, the function calls `make_room` with the new size
+/// of the buffer in bytes; an error from it ends the decompression.
 ///
 /// # Errors
 /// Fails if the body is invalid or too large, or if `make_room` refuses.
@@ -160,7 +161,7 @@ pub fn poll_read_buffered<R: AsyncBufRead>(
     Poll::Ready(Ok(()))
 }
 
-/// Returns whether a stream begins with a header of RFC 1950.
+/// Returns whether a stream begins with a zlib header (RFC 1950).
 pub fn is_zlib(body: &[u8]) -> bool {
     match body {
         [method, flags, ..] => method & 0x0F == 8 && u16::from_be_bytes([*method, *flags]) % 31 == 0,
@@ -178,6 +179,7 @@ enum Stopped<E> {
 struct Sink<R> {
     bytes: Vec<u8>,
     bytes_max: usize,
+    /// Size of the compressed body in bytes.
     compressed: usize,
     make_room: R,
 }

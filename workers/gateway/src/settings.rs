@@ -9,44 +9,45 @@ use runtime::config::{
 use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
-/// The section `[gateway]`.
+/// The gateway's addresses, keys and limits.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
-    /// Address and port to listen on: an IP address, `:0` takes a free port.
+    /// IP address and port to listen on; port 0 takes a free one.
     pub bind: String,
-    /// Address and port of a second listener for `/healthz`, `/readyz` and `/metrics` alone: without TLS, without keys, for every
-    /// host name.
+    /// IP address and port of a second listener, which serves only `/healthz`, `/readyz` and `/metrics`. It uses no TLS, needs no
+    /// key and accepts every host name.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_bind: Option<String>,
-    /// Host names and addresses that requests may name in the header Host; others get 421. If empty: with [`Auth::Off`]
-    /// `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment variable the
-    /// list is separated by commas.
+    /// Host names and addresses that requests may name in the header Host; requests for others get 421. If empty: with
+    /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
+    /// variable the list is separated by commas.
     #[serde(deserialize_with = "list")]
     pub hosts: Vec<String>,
     /// Whether requests need a key.
     pub auth: Auth,
     /// The valid keys.
     pub keys: Vec<Key>,
-    /// Certificate chain in PEM: HTTPS instead of HTTP.
+    /// File with the certificate chain in PEM. If set, the gateway serves HTTPS instead of HTTP.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert_file: Option<String>,
-    /// Its private key in PEM.
+    /// File with the private key of the certificate in PEM.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<String>,
     /// Model family that `/v2/models/…` and the page show.
     pub model: String,
     /// How long a request other than an upload may take, milliseconds: 10 to 600,000.
     pub deadline_ms: u64,
-    /// How long the body of a request may be silent, milliseconds: 100 to 600,000.
+    /// How long a client may pause while it sends a body, milliseconds: 100 to 600,000.
     pub stall_ms: u64,
     /// Maximum size of an upload, bytes: 1 to 2^40.
     pub upload_bytes_max: u64,
     /// Maximum number of uploads written at the same time: 1 to 1,000. An upload takes a slot as soon as 64 KiB or all of it has
-    /// arrived. If no slot is free, another upload is ended: the one that is furthest behind `upload_bytes_per_second_min`, or one
-    /// of a key or peer that has at least two slots more.
+    /// arrived. If no slot is free, the gateway ends another upload: the one that is furthest behind
+    /// `upload_bytes_per_second_min`, or else one of a key or peer that has at least two slots more. If there is none, the new one
+    /// gets 503.
     pub uploads_max: usize,
-    /// Lowest rate of an upload, bytes per second: 1 to 2^30. An upload that falls behind it by `stall_ms` is ended with 408.
+    /// Lowest rate of an upload, bytes per second: 1 to 2^30. The gateway ends an upload with 408 if it falls behind by `stall_ms`.
     pub upload_bytes_per_second_min: u64,
     /// How long an upload may take, milliseconds: 1,000 to 604,800,000.
     pub upload_ms_max: u64,
@@ -56,8 +57,8 @@ pub struct Settings {
     pub requests_max: usize,
     /// Maximum number of requests in progress per API key, including streams of events, 1 to 1,000,000; more are refused with 429.
     pub requests_per_key_max: usize,
-    /// Maximum number of connections: 1 to 1,000,000, and no more than the limit on open files allows. At the limit, a connection
-    /// that has not sent a request is closed for a new one, the oldest first, then an idle one.
+    /// Maximum number of connections: 1 to 1,000,000, and no more than the limit on open files allows. At the limit, the
+    /// gateway closes a connection for each new one: the oldest that has not sent a request, or else the one idle for longest.
     pub connections_max: usize,
     /// Maximum number of connections per peer address, for IPv6 per /64: 1 to 1,000,000.
     pub connections_per_peer_max: usize,
@@ -65,7 +66,7 @@ pub struct Settings {
     pub write_timeout_ms: u64,
     /// Maximum number of rides in one request, 1 to 100,000; no more than `scorer.rides_max`.
     pub rides_max: usize,
-    /// Maximum number of rides of several requests in one message: 1 to 100,000.
+    /// Maximum number of rides in a message that several requests share: 1 to 100,000.
     pub coalesce_rides_max: usize,
     /// How long a request waits for others to share its message while another message is in progress, microseconds: 0 to
     /// 1,000,000.
@@ -82,7 +83,7 @@ pub enum Auth {
     Off,
 }
 
-/// A valid key, by its SHA-256: only its owner has the key itself.
+/// A valid key, given by its SHA-256. Only the owner has the key itself.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Key {
@@ -92,7 +93,7 @@ pub struct Key {
     pub sha256: String,
     /// What the key permits.
     pub scopes: Vec<Scope>,
-    /// Maximum number of requests per second; no limit if absent.
+    /// Maximum number of requests per second, 1 or more; no limit if absent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub requests_per_second: Option<u32>,
 }
@@ -197,7 +198,7 @@ impl config::Settings for Settings {
             "hosts",
             Kind::List,
             "host names",
-            "that requests may name; others get 421; empty: without keys localhost, loopback addresses and that of bind, with keys all",
+            "hosts that requests may name, others get 421; if empty, with auth = \"off\": localhost, loopback addresses and that of bind; with keys: all",
         ),
         text(
             "auth",
@@ -211,17 +212,17 @@ impl config::Settings for Settings {
             "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
         ),
         text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
-        text("tls_key_file", "path", "its private key in PEM"),
+        text("tls_key_file", "path", "private key of the certificate in PEM; together with tls_cert_file"),
         text("model", "name", "model family that /v2/models and the page show"),
         number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
-        number("stall_ms", "milliseconds", 100, 600_000, "how long the body of a request may be silent"),
+        number("stall_ms", "milliseconds", 100, 600_000, "how long a client may pause while it sends a body"),
         number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
         number(
             "uploads_max",
             "uploads",
             1,
             1_000,
-            "written at the same time, shared between keys or peers; slow ones are ended for new ones, more get 503",
+            "maximum written at the same time, shared between keys or peers; a new one replaces a slow one, or gets 503",
         ),
         number(
             "upload_bytes_per_second_min",
@@ -238,22 +239,22 @@ impl config::Settings for Settings {
             64 << 20,
             "maximum size of any other body, as received and decompressed",
         ),
-        number("requests_max", "requests", 1, 1_000_000, "in progress at the same time; more get 503"),
+        number("requests_max", "requests", 1, 1_000_000, "maximum in progress at the same time; more get 503"),
         number(
             "requests_per_key_max",
             "requests",
             1,
             1_000_000,
-            "in progress with one key at the same time; more get 429",
+            "maximum in progress with one key at the same time; more get 429",
         ),
         number(
             "connections_max",
             "connections",
             1,
             1_000_000,
-            "open at the same time; at the limit, those without a request are closed for new ones",
+            "maximum open at the same time; at the limit, a new one replaces one without a request",
         ),
-        number("connections_per_peer_max", "connections", 1, 1_000_000, "open per peer address, for IPv6 per /64"),
+        number("connections_per_peer_max", "connections", 1, 1_000_000, "maximum per peer address, for IPv6 per /64"),
         number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
         number(
             "rides_max",
@@ -262,7 +263,7 @@ impl config::Settings for Settings {
             SCORE_RIDES_MAX as u64,
             "maximum in one request; no more than scorer.rides_max",
         ),
-        number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum of several requests in one message"),
+        number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum in a message of several requests"),
         number(
             "coalesce_wait_us",
             "microseconds",
@@ -310,8 +311,8 @@ impl config::Settings for Settings {
     }
 }
 
-/// Returns a host name or address in the form in which hosts are compared: lower case, without a trailing dot, IPv6 in brackets.
-/// `None` if it is neither.
+/// Normalises a host name or address for comparison: lower case, without a trailing dot, IPv6 in brackets. Returns `None` if it
+/// is neither.
 pub(crate) fn normalized_host(host: &str) -> Option<String> {
     let bare = match host.strip_prefix('[') {
         Some(rest) => {

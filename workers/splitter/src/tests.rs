@@ -414,7 +414,7 @@ async fn references_are_checked() {
 async fn an_object_that_is_replaced_between_the_passes_is_a_transient_failure() {
     let store = memory();
     let worker = splitter(&store, 1);
-    let path = Path::from("raw/x");
+    let path = "raw/x".to_owned();
     upload(&store, "raw/x", b"[]").await;
     let source = Source::Object { store: store.clone(), path: path.clone(), etag: None };
     let etag = source.open(worker.limits()).await.unwrap().finish().await.unwrap().etag;
@@ -447,7 +447,7 @@ async fn an_impossible_object_name_is_a_permanent_failure() {
     upload(&store, "raw/file", b"[]").await;
     let inside = |object: &str| json!({"object": object, "sha256": sha256(b"[]")}).to_string();
     assert_eq!(refused_with(&splitter(&store, 1), inside("raw/file/inside")).await, "bad_reference");
-    let long = Path::from(format!("raw/{}", "x".repeat(300)));
+    let long = format!("raw/{}", "x".repeat(300));
     let source = Source::Object { store, path: long, etag: None };
     let failure = source.open(splitter(&memory(), 1).limits()).await.map(drop).map_err(read_failure).unwrap_err();
     assert!(matches!(failure, Failure::Permanent { reason: "bad_reference", .. }), "{failure:?}");

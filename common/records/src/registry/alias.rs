@@ -1,15 +1,17 @@
 //! Aliases: which version is the champion, and which the challenger.
 //!
-//! Each generation of an alias lists the [`HISTORY_MAX`] before it; the bound keeps the copy that scorers read every
-//! second small.
+//! An alias is a series of numbered *generations* and a *copy* of the newest one, which scorers read every second. A
+//! generation lists at most [`HISTORY_MAX`] previous versions, so that the copy stays small.
 //!
 //! Not every object store can replace an object conditionally, but all can create one on condition that it does not
-//! exist. So each generation is an object of its own: of several writers at once, one creates the next generation and
-//! the others start again. Then the writer overwrites the copy and looks for a newer generation once more, so that the
-//! slower of two writers repairs its own stale write. A trainer that dies in between leaves its message unacknowledged,
-//! and the next delivery repeats the work. A late write, by a trainer that was given up, can set the copy back at any
-//! time: readers start at the generation that the copy names and follow the later ones to the last, and each trainer
-//! repairs the copy at its start and every hour.
+//! exist. So each generation is an object of its own: of several concurrent writers, one creates the next generation
+//! and the others start again. The winner overwrites the copy and then looks for a newer generation, so that the slower
+//! of two writers repairs its own stale write. If a trainer dies in between, its message stays unacknowledged, and the
+//! next delivery repeats the work.
+//!
+//! At any time, a late write by a trainer that lost its message to another can set the copy back to an older
+//! generation. Therefore readers start at the generation in the copy and follow later ones to the last, and each
+//! trainer repairs the copy at its start and every hour.
 
 use super::version::Version;
 use crate::{
@@ -34,8 +36,8 @@ pub struct Change<'a> {
     pub why: &'a str,
 }
 
-/// Returns what the alias `name` of `model` points to: its highest generation, even where the copy is out of date.
-/// `None` if the alias does not exist.
+/// Returns the highest generation of the alias `name` of the family `model`, even if the copy is out of date; `None` if
+/// the alias does not exist.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if neither the copy nor any
@@ -88,8 +90,8 @@ async fn newest(
     }
 }
 
-/// Points the alias to `version` if it is still `current`, which [`current`] returned; `None` if another writer changed
-/// it meanwhile.
+/// Points the alias to `version` if no other writer has changed it since [`current`] returned the value that the caller
+/// passes as `current`; otherwise returns `None`.
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
@@ -107,7 +109,7 @@ pub async fn set_alias_after(
             return publish(store, next).await.map(Some);
         }
         match store::read_json::<Alias>(store, &path).await {
-            // A loss of power left this generation torn before anybody read it: its number stays taken.
+            // A power failure tore this write before anybody read the generation: its number stays taken.
             Err(Failure::Permanent { .. }) => next.generation = next.generation.saturating_add(1),
             read => return read.map(|_| None),
         }
@@ -159,7 +161,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, change:
     }
 }
 
-/// Writes the copy of this generation, or of a newer one if there is one; returns the generation written.
+/// Overwrites the copy with this generation, or with a newer one if there is one; returns the generation written.
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
@@ -255,7 +257,7 @@ mod tests {
             assert_eq!((named.model_id.as_str(), named.generation), (id, generation));
             assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named.clone()));
             store::remove(&store, &layout::champion("m")).await.unwrap();
-            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the alias");
+            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the copy");
         }
     }
 }

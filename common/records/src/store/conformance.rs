@@ -1,4 +1,4 @@
-//! The rules that the fleet requires of an object store: each is a test that runs on every kind of store.
+//! The rules that the fleet requires of an object store. Each is a test, which runs on a folder and in memory.
 
 use super::{Store, StoreSettings, create, exists, open, read, read_json, remove, remove_all, sha256, write};
 use common::outcome::Failure;
@@ -8,12 +8,12 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 use std::{collections::BTreeSet, sync::Arc};
 
-/// Concurrent writers of one object.
+/// Number of concurrent writers of one object.
 const WRITERS: usize = 16;
-/// Size of an object that is not written in one system call.
+/// Size in bytes of an object that takes more than one system call to write.
 const LARGE: usize = 1 << 20;
 
-/// A local folder, removed at the end, and the in-memory store.
+/// Returns a store in a local folder and one in memory. Dropping the `TempDir` removes the folder.
 fn stores() -> (tempfile::TempDir, [(&'static str, Store); 2]) {
     let folder = tempfile::tempdir().unwrap();
     let settings = StoreSettings { url: folder.path().display().to_string(), ..StoreSettings::default() };
@@ -139,7 +139,7 @@ async fn an_interrupted_upload_leaves_no_object() {
         assert_eq!(listed(&store, "raw").await, BTreeSet::new(), "{kind}");
         let mut writer = WriteMultipart::new_with_chunk_size(store.put_multipart(&path).await.unwrap(), LARGE / 4);
         writer.write(&vec![8; LARGE]);
-        assert_eq!(exists(&store, "raw/upload").await, Ok(false), "{kind}: before its end");
+        assert_eq!(exists(&store, "raw/upload").await, Ok(false), "{kind}: before the upload is finished");
         writer.finish().await.unwrap();
         assert_eq!(sha256(&store, "raw/upload").await, Ok(Some(hex::encode(Sha256::digest(vec![8; LARGE])))), "{kind}");
     }
@@ -167,7 +167,7 @@ async fn an_object_that_is_not_json_fails_permanently() {
     }
 }
 
-/// A file in the place of a folder makes operations fail: that is an outage, not a missing object.
+/// Operations fail if a file is where the store needs a folder. That is an outage, not a missing object.
 #[tokio::test]
 async fn a_failing_operation_is_an_outage() {
     let (folder, [(_, store), _]) = stores();

@@ -24,28 +24,28 @@ pub struct Writer {
 /// A complete object.
 #[derive(Debug)]
 pub struct Written {
-    /// Its path.
+    /// Path of the object.
     pub path: String,
     /// SHA-256 of its bytes, 64 hex digits.
     pub sha256: String,
-    /// Number of its bytes.
+    /// Size in bytes.
     pub bytes: u64,
 }
 
 impl Writer {
-    /// Returns a writer of the object at `path`. Replaces an existing object.
+    /// Returns a writer of the object at `path`. An existing object stays until [`Self::finish`] replaces it.
     pub fn new(store: &Store, path: &str) -> Self {
         let writer = BufWriter::with_capacity(store.clone(), Path::from(path), PART_BYTES);
         let writer = writer.with_max_concurrency(PARTS_MAX);
         Self { path: path.to_owned(), writer, hasher: Sha256::new(), bytes: 0 }
     }
 
-    /// Returns the number of bytes so far.
+    /// Returns the number of bytes appended so far.
     pub fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// Returns the SHA-256 of the bytes so far, 64 hex digits.
+    /// Returns the SHA-256 of the bytes appended so far, 64 hex digits.
     pub fn sha256(&self) -> String {
         hex::encode(self.hasher.clone().finalize())
     }
@@ -60,7 +60,7 @@ impl Writer {
         self.writer.put(bytes).await.map_err(outage)
     }
 
-    /// Completes the object.
+    /// Writes the remaining bytes and makes the object visible.
     ///
     /// # Errors
     /// Fails with an outage if the store cannot be used.
@@ -72,7 +72,7 @@ impl Writer {
         Ok(Written { sha256: self.sha256(), path: self.path, bytes: self.bytes })
     }
 
-    /// Discards the object. If that fails, the store's sweep of temporary files removes it later.
+    /// Discards the bytes written so far. If that fails, the store's sweep of temporary files removes them later.
     pub async fn abort(mut self) {
         let _ = self.writer.abort().await;
     }

@@ -1,6 +1,7 @@
-//! Browses a queue with `basic.consume`, because a quorum queue is slow with `basic.get` (about 200 a second, and
-//! slower with each). A consumer receives at most its prefetch, so that few bodies are in memory. When all of these are
-//! unacknowledged, the next consumer continues. The messages stay unacknowledged until the channels close.
+//! Browses a queue with `basic.consume`, because a quorum queue is slow with `basic.get` (about 200 messages a second,
+//! and fewer with each message). The prefetch limits the messages that a consumer receives, so that few bodies are in
+//! memory. When that many are unacknowledged, the next consumer continues. Messages that the caller does not settle
+//! stay unacknowledged until the channels close.
 
 use super::{
     consumer::Consuming,
@@ -24,8 +25,8 @@ use std::{
     time::Duration,
 };
 
-/// Prefetch of the first consumer, and the largest prefetch; each consumer has twice that of the one before. A
-/// connection has 2,047 channels, enough for half a million unacknowledged messages.
+/// Prefetch of the first consumer, and the maximum, in messages. Each consumer has twice the prefetch of the one
+/// before, up to the maximum. A connection has 2,047 channels, enough for half a million unacknowledged messages.
 const WINDOW: (u16, u16) = (16, 256);
 /// Time without a delivery after which the browser asks the broker whether the queue is empty.
 const SILENCE: Duration = Duration::from_millis(50);
@@ -41,8 +42,10 @@ pub(super) struct AmqpBrowser {
     full: Vec<Consuming>,
 }
 
+/// The consumer that reads now.
 struct Reading {
     consuming: Consuming,
+    /// Its prefetch, in messages.
     window: usize,
     unacknowledged: Arc<AtomicUsize>,
 }
@@ -81,7 +84,7 @@ impl AmqpBrowser {
                 let declared =
                     reading.consuming.channel.queue_declare(self.queue.clone(), options, FieldTable::default());
                 ready = within(self.deadline, &what, declared).await?.message_count();
-                // A delivery that was under way arrived before the answer.
+                // The broker sends deliveries and answers in order: one that was under way has arrived by now.
                 next = reading.consuming.consumer.next().now_or_never();
             }
             match next {

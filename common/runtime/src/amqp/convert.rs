@@ -15,7 +15,7 @@ use std::collections::BTreeMap;
 /// Maximum size of an AMQP short string in bytes.
 const SHORT_BYTES_MAX: usize = 255;
 
-/// Returns a short string, truncated after the last character that fits.
+/// Converts text to an AMQP short string. Truncates it after the last character that fits.
 pub(super) fn short(text: &str) -> ShortString {
     ShortString::try_new(text)
         .unwrap_or_else(|_| ShortString::from(text[..text.floor_char_boundary(SHORT_BYTES_MAX)].to_owned()))
@@ -102,7 +102,7 @@ fn value_of(header: &Header) -> AMQPValue {
     }
 }
 
-/// Returns a short string in which U+FFFD replaces the bytes that were not UTF-8.
+/// Replaces each [`SUBSTITUTE`], which stands for a byte that was not UTF-8, by U+FFFD.
 pub(super) fn printable(text: &str) -> String {
     text.replace(char::from(SUBSTITUTE), "\u{FFFD}")
 }
@@ -151,7 +151,7 @@ fn header(value: &AMQPValue) -> Header {
     })
 }
 
-/// Returns the counts from a passive declaration, which omits unacknowledged and acknowledged messages.
+/// Returns the counts from a passive declaration, which does not report unacknowledged or acknowledged messages.
 pub(super) fn depth(queue: &lapin::Queue) -> Depth {
     Depth {
         messages: queue.message_count().into(),

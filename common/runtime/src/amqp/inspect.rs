@@ -25,7 +25,7 @@ const UNBOUND_KEY: &str = "wildrydes-doctor";
 /// Whether an exchange or queue exists.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Presence {
-    /// It exists; for a queue with its counts.
+    /// It exists. For a queue, with its counts; for an exchange, with `None`.
     Exists(Option<Depth>),
     /// It does not exist.
     Missing,
@@ -34,8 +34,8 @@ pub enum Presence {
 }
 
 impl AmqpBroker {
-    /// Returns the presence of every exchange and queue of the fleet. Uses passive declarations, which need no
-    /// permission.
+    /// Looks for every exchange and queue of the fleet by passive declarations, which need no `configure` permission.
+    /// Returns one entry for each, named as in `queue splitter`.
     ///
     /// # Errors
     /// Fails if the broker cannot be used.
@@ -106,8 +106,8 @@ impl AmqpBroker {
     }
 }
 
-/// Returns the broker's message if it refuses an operation because a permission is missing; any other answer means that
-/// the user has it.
+/// Returns the broker's message if it refuses an operation because a permission is missing. Any other answer means that
+/// the user has the permission.
 async fn denied<T>(
     deadline: Duration,
     what: &str,
@@ -137,7 +137,7 @@ async fn look_for_exchange(
     kind: ExchangeKind,
     deadline: Duration,
 ) -> Result<Presence, BrokerError> {
-    // One channel for each: the broker closes it if the exchange does not exist.
+    // Each check opens its own channel: the broker closes the channel if the exchange does not exist.
     let channel = within(deadline, "opening a channel", connection.create_channel()).await?;
     let options = ExchangeDeclareOptions { passive: true, ..Default::default() };
     let declared = channel.exchange_declare(short(name), kind_of(kind), options, FieldTable::default());

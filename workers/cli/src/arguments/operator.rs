@@ -1,4 +1,4 @@
-//! The operator's commands.
+//! Arguments of the operator's commands: `dead`, `replay`, `pause`, `resume`, `drain`.
 
 use clap::{Args, Subcommand, builder::PossibleValuesParser};
 use common::topology::queue;
@@ -15,7 +15,7 @@ Examples:
   wildrydes dead list --queue splitter --reason object_missing --older-than 2h
   wildrydes dead list --batch 450c7f9391a7a29b --json")]
     List(ListDead),
-    /// Print dead letters completely, bodies included
+    /// Print dead letters with their properties and bodies
     #[command(after_help = "\
 Examples:
   wildrydes dead show 3f2a9c11d0e4
@@ -24,7 +24,7 @@ Examples:
         /// Ids, as `dead list` prints them
         #[arg(required = true, value_name = "ID")]
         ids: Vec<String>,
-        /// Print bodies of any length
+        /// Print long bodies to their end
         #[arg(long)]
         full: bool,
     },
@@ -39,10 +39,10 @@ Examples:
 
 Each letter leaves its queue once the broker has confirmed its replay. After an interruption the same command continues.")]
     Replay {
-        /// The letters.
+        /// Which letters to select.
         #[command(flatten)]
         filter: LetterFilter,
-        /// Every letter
+        /// Select every letter; required if no condition is given
         #[arg(long)]
         all: bool,
         /// Maximum number of letters per second
@@ -55,32 +55,33 @@ Each letter leaves its queue once the broker has confirmed its replay. After an 
     /// Remove dead letters from their queues; a copy of each stays in the object store below dead/
     #[command(after_help = "\
 Examples:
-  wildrydes dead drop 3f2a9c11d0e4                        shows the letters and asks
+  wildrydes dead drop 3f2a9c11d0e4                        shows the letters and asks for confirmation
   wildrydes dead drop --queue splitter --reason invalid_json --older-than 30d --yes
   wildrydes dead drop --all --dry-run")]
     Drop {
-        /// The letters.
+        /// Which letters to select.
         #[command(flatten)]
         filter: LetterFilter,
-        /// Every letter
+        /// Select every letter; required if no condition is given
         #[arg(long)]
         all: bool,
-        /// Do not ask
+        /// Do not ask for confirmation
         #[arg(long)]
         yes: bool,
         /// Print what would be done, and do nothing
         #[arg(long)]
         dry_run: bool,
     },
-    /// Publish copies of `dead drop` or `dead export` again to the original exchange, with all attempts left
+    /// Publish dead letters again from the copies that `dead drop` or `dead export` wrote, to their original exchange, with all
+    /// attempts left
     #[command(after_help = "\
 Examples:
-  wildrydes dead restore 454bca14749c                     dropped, from its copy in the object store
+  wildrydes dead restore 454bca14749c                     a dropped letter, from its copy in the object store
   wildrydes dead restore dead.ndjson --dry-run            all letters of an export
 
 The copies stay. Restoring a letter twice, or while it is still in its queue, changes nothing.")]
     Restore {
-        /// Ids of dropped letters, or files
+        /// Ids of dropped letters, or files with copies, as `dead export` writes them
         #[arg(required = true, value_name = "ID|FILE")]
         copies: Vec<String>,
         /// Maximum number of letters per second
@@ -96,7 +97,7 @@ Examples:
   wildrydes dead export --file dead.ndjson
   wildrydes dead export --queue merger | jq -r .why | sort | uniq -c")]
     Export {
-        /// The letters.
+        /// Which letters to select.
         #[command(flatten)]
         filter: LetterFilter,
         /// The file to write [default: standard output]
@@ -111,7 +112,7 @@ Examples:
 /// `dead list`
 #[derive(Debug, Args)]
 pub struct ListDead {
-    /// The letters.
+    /// Which letters to select.
     #[command(flatten)]
     pub filter: LetterFilter,
     /// Count the letters by queue and reason instead
@@ -134,13 +135,13 @@ pub struct LetterFilter {
     /// Letters of this batch
     #[arg(long, value_name = "ID")]
     pub batch: Option<String>,
-    /// Letters dead for at least this long, as in 90s, 30m, 2h, 7d
+    /// Letters given up at least this long ago, as in 90s, 30m, 2h, 7d
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub older_than: Option<Duration>,
-    /// Letters dead for at most this long
+    /// Letters given up at most this long ago
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub newer_than: Option<Duration>,
-    /// Maximum number of letters; 0 for all
+    /// Maximum number of letters; 0 for all [default: 100 for `dead list`, otherwise all]
     #[arg(long, value_name = "N")]
     pub limit: Option<u64>,
 }
@@ -148,13 +149,13 @@ pub struct LetterFilter {
 /// `replay`
 #[derive(Debug, Args)]
 pub struct Replay {
-    /// The batches
+    /// Ids of the batches to publish again
     #[arg(value_name = "BATCH", required_unless_present = "all")]
     pub batches: Vec<String>,
     /// Every batch of the store
     #[arg(long, conflicts_with = "batches")]
     pub all: bool,
-    /// Return once the broker has confirmed, without waiting for the dataset
+    /// Return once the broker has confirmed the batches, without waiting for their datasets
     #[arg(long)]
     pub detach: bool,
     /// Print what would be published, and publish nothing
@@ -165,7 +166,7 @@ pub struct Replay {
 /// `pause` and `resume`
 #[derive(Debug, Args)]
 pub struct Pause {
-    /// The workers
+    /// Workers to pause or resume
     #[arg(required = true, value_name = "WORKER", value_parser = workers())]
     pub workers: Vec<String>,
     /// The reason, recorded with the change
@@ -174,7 +175,7 @@ pub struct Pause {
     /// The author, recorded with the change [default: this user on this machine]
     #[arg(long, value_name = "NAME")]
     pub by: Option<String>,
-    /// How long to wait until every process follows
+    /// How long to wait for every process of the worker to follow
     #[arg(long, default_value = "30s", value_name = "AGE", value_parser = age)]
     pub timeout: Duration,
 }
@@ -185,8 +186,8 @@ pub struct Drain {
     /// How long to wait until no message is in flight [default: no limit]
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub timeout: Option<Duration>,
-    /// Without the management API, which alone knows what workers have in hand: count queues as drained that were empty for
-    /// this long
+    /// If the management API is unavailable, report the fleet as drained once the queues have been empty for this long. Required
+    /// then, because only that API knows which messages workers have in hand
     #[arg(long, value_name = "AGE", value_parser = age)]
     pub quiet_for: Option<Duration>,
     /// The reason, recorded with the change
@@ -198,9 +199,9 @@ fn workers() -> PossibleValuesParser {
     PossibleValuesParser::new(queue::ALL)
 }
 
-/// Parses a length of time, as in `90s`, `30m`, `2h`, `7d`.
+/// Parses a duration, as in `90s`, `30m`, `2h`, `7d`.
 fn age(text: &str) -> Result<Duration, String> {
-    let wrong = || format!("{text:?}: expected a number with s, m, h or d, as in 30m or 2h");
+    let wrong = || format!("{text:?}: expected a whole number followed by s, m, h or d, as in 30m or 2h");
     let unit = text.chars().next_back().ok_or_else(wrong)?;
     let seconds = match unit {
         's' => 1,

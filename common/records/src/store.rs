@@ -179,6 +179,12 @@ pub async fn pieces(store: &Store, path: &str) -> Result<Option<BoxStream<'stati
     Ok(object.map(|object| object.into_stream().map_err(outage).boxed()))
 }
 
+/// Returns when an object was last written, by the store's clock.
+fn written_at(meta: &ObjectMeta) -> Timestamp {
+    let at = &meta.last_modified;
+    Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos().cast_signed()).unwrap_or_default()
+}
+
 /// Reads a small object; `None` if it does not exist.
 ///
 /// # Errors
@@ -193,7 +199,7 @@ pub async fn read(store: &Store, path: &str) -> Result<Option<Bytes>, Failure> {
 /// As for [`read`].
 pub async fn read_dated(store: &Store, path: &str) -> Result<Option<(Bytes, Timestamp)>, Failure> {
     let Some(object) = unless_missing(store.get(&Path::from(path)).await)? else { return Ok(None) };
-    let written_at = listing::written_at(&object.meta);
+    let written_at = written_at(&object.meta);
     Ok(Some((object.bytes().await.map_err(outage)?, written_at)))
 }
 

@@ -7,6 +7,7 @@
 mod broker;
 mod error;
 mod load;
+mod problem;
 pub mod reference;
 mod sections;
 mod settings;
@@ -14,8 +15,9 @@ mod settings;
 pub use broker::{AmqpUrl, BrokerSettings, Declare, refuse_visible_password};
 pub use error::{ConfigError, ENVIRONMENT_PREFIX, SECTIONS};
 pub use load::{Configuration, parse_override};
+pub use problem::Problem;
 pub use sections::{LogFormat, LogSettings, RunSettings};
-pub use settings::{Problem, Settings};
+pub use settings::Settings;
 
 #[cfg(test)]
 mod tests {

@@ -42,21 +42,22 @@ pub mod queue {
     pub const ALL: [&str; 6] = [SPLITTER, WEATHER_FETCHER, MERGER, TRAINER, SCORER, WEATHER_LOOKUP];
 }
 
-/// A process of the fleet.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Process {
-    /// Name of the binary and of the user at the broker, also in the property `app_id` and in logs.
-    pub name: &'static str,
-    /// The work queues it reads.
-    pub queues: &'static [&'static str],
-    /// Its section of the configuration.
-    pub section: &'static str,
-}
-
 /// The processes of a fleet: names of queues, users, binaries and sections derive from this table.
 pub mod process {
     #![allow(missing_docs)]
-    use super::{Process, queue};
+    use super::queue;
+
+    /// A process of the fleet.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    pub struct Process {
+        /// Name of the binary and of the user at the broker, also in the property `app_id` and in logs.
+        pub name: &'static str,
+        /// The work queues it reads.
+        pub queues: &'static [&'static str],
+        /// Its section of the configuration.
+        pub section: &'static str,
+    }
+
     pub const SPLITTER: Process = worker(&[queue::SPLITTER], queue::SPLITTER);
     /// Lookups share its caches.
     pub const WEATHER_FETCHER: Process = worker(&[queue::WEATHER_FETCHER, queue::WEATHER_LOOKUP], "weather");
@@ -73,6 +74,8 @@ pub mod process {
         Process { name: queues[0], queues, section }
     }
 }
+
+pub use process::Process;
 
 /// Names of the processes that read a work queue, in the order of the flow.
 pub const PROCESSES: [&str; 5] = [

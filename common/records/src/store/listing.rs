@@ -1,6 +1,6 @@
 //! Lists objects and folders.
 
-use super::{Store, StoreSettings, folder, outage};
+use super::{Store, StoreSettings, folder, outage, written_at};
 use common::outcome::Failure;
 use futures::{StreamExt, TryStreamExt, stream::BoxStream};
 use jiff::Timestamp;
@@ -27,11 +27,6 @@ impl Listed {
     pub fn name(&self) -> &str {
         self.path.rsplit('/').next().unwrap_or_default()
     }
-}
-
-pub(super) fn written_at(meta: &ObjectMeta) -> Timestamp {
-    let at = &meta.last_modified;
-    Timestamp::new(at.timestamp(), at.timestamp_subsec_nanos().cast_signed()).unwrap_or_default()
 }
 
 /// Lists all objects below a folder, in no particular order. Each item fails with an outage if the store cannot be used.

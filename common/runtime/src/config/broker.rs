@@ -2,8 +2,9 @@
 
 use super::{
     error::ConfigError,
+    problem::Problem,
     reference::{Entry, number, text},
-    settings::{Problem, Settings},
+    settings::Settings,
 };
 use common::reply_address::RESERVED_PREFIX;
 use serde::{Deserialize, Serialize, Serializer};

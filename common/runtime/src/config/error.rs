@@ -1,6 +1,6 @@
 //! Errors of the configuration.
 
-use super::settings::Problem;
+use super::problem::Problem;
 use common::topology::process;
 
 /// Prefix of the environment variables.

@@ -1,6 +1,6 @@
 //! The reference of a section: type, range, unit and meaning of each setting, for the check and for people.
 
-use super::settings::Problem;
+use super::problem::Problem;
 use serde_json::Value;
 
 /// One setting.

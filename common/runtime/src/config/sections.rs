@@ -1,8 +1,9 @@
 //! The sections `store`, `run` and `log`.
 
 use super::{
+    problem::Problem,
     reference::{Entry, flag, number, text},
-    settings::{Problem, Settings},
+    settings::Settings,
 };
 use records::StoreSettings;
 use serde::{Deserialize, Serialize};

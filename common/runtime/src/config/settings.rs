@@ -1,8 +1,7 @@
 //! The trait of a configuration section.
 
-use super::reference::Entry;
+use super::{problem::Problem, reference::Entry};
 use serde::{Serialize, de::DeserializeOwned};
-use std::fmt;
 
 /// A section of the configuration. Missing sections and keys take their defaults; an unknown key is an error
 /// (`#[serde(default, deny_unknown_fields)]` on the struct).
@@ -29,24 +28,5 @@ pub trait Settings: DeserializeOwned + Serialize + Default + Send + 'static {
         let values = serde_json::to_value(self).unwrap_or_default();
         Self::REFERENCE.iter().try_for_each(|entry| entry.check(&values))?;
         self.check_rules()
-    }
-}
-
-/// An invalid value.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{key} = {value}: expected {expected}")]
-pub struct Problem {
-    /// Key within the section.
-    pub key: &'static str,
-    /// The value as configured.
-    pub value: String,
-    /// The expected value, in words.
-    pub expected: String,
-}
-
-impl Problem {
-    /// Returns a problem with `key`.
-    pub fn new(key: &'static str, value: impl fmt::Display, expected: impl Into<String>) -> Self {
-        Self { key, value: value.to_string(), expected: expected.into() }
     }
 }

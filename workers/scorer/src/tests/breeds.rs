@@ -86,7 +86,7 @@ async fn a_ride_is_scored_by_the_model_of_its_breed_or_the_global_model() {
     };
     let ScoredBy { model, threshold, baseline_log_odds, .. } = by;
     assert_eq!((model.as_str(), *threshold, *baseline_log_odds), (family("nix 2").as_str(), 0.25, Some(-19.2)));
-    assert!(*service && explanation.len() == 6, "0.43 reaches the threshold of its own model");
+    assert!(*service && explanation.len() == 6, "0.43 reaches the threshold of its breed model");
     let ScoreOutcome::Scored { by: None, fallback: None, .. } = &response.scores[1].outcome else {
         panic!("{response:?}")
     };

@@ -57,9 +57,10 @@ pub(crate) fn print(text: &mut String, warnings: &[WeatherWarnings]) -> std::fmt
             writeln!(text, "    first: {}", legible(&format!("{position}{why}"), false))?;
         }
     }
+    let folder = layout::WEATHER_WARNINGS;
     match warnings.len().saturating_sub(FILES_MAX) {
         0 => Ok(()),
-        more => writeln!(text, "  and {more} more files: {}/ in the store", layout::WEATHER_WARNINGS),
+        more => writeln!(text, "  and {more} more files: {folder}/ in the store"),
     }
 }
 

@@ -416,11 +416,11 @@ async fn given_up(
         copies.extend(store::list(store, &layout::dropped_from(queue)).try_collect::<Vec<_>>().await?);
     }
     let total = copies.len();
+    let folder = layout::DEAD;
     let note = (total > copies_max).then(|| {
         format!(
-            "only the newest {copies_max} of the {total} copies of dead letters below {}/ are read: a batch of an older one is not \
-             shown as dropped or refused",
-            layout::DEAD
+            "only the newest {copies_max} of the {total} copies of dead letters below {folder}/ are read: a batch of an older one \
+             is not shown as dropped or refused"
         )
     });
     copies.sort_by_key(|copy| std::cmp::Reverse(copy.written_at));

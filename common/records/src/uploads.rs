@@ -115,7 +115,7 @@ async fn reserve(
     }
     upload.listed = entry(log, &upload.batch_id, claim.as_ref(), before.as_ref()).await?;
     // The first of several simultaneous uploads gets the id.
-    if store::create(store, &layout::upload(&upload.batch_id), encode(&upload)?).await? {
+    if store::create(store, &layout::upload(&upload.batch_id), store::indented(&upload)?).await? {
         return Ok(upload);
     }
     match read(store, &upload.batch_id).await?.filter(reserves) {
@@ -197,16 +197,12 @@ async fn entry(
     log.append(batch_id).await.map(Some)
 }
 
-fn encode(upload: &Upload) -> Result<Vec<u8>, Failure> {
-    serde_json::to_vec_pretty(upload).map_err(|error| Failure::permanent("unencodable", error))
-}
-
 async fn read(store: &Store, batch_id: &str) -> Result<Option<Upload>, Failure> {
     store::read_json(store, &layout::upload(batch_id)).await
 }
 
 async fn write(store: &Store, upload: &Upload) -> Result<(), Failure> {
-    store::write(store, &layout::upload(&upload.batch_id), encode(upload)?).await
+    store::write_json(store, &layout::upload(&upload.batch_id), upload).await
 }
 
 /// Records that the broker has confirmed an upload.

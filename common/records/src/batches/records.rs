@@ -84,7 +84,7 @@ pub async fn is_complete(store: &Store, batch_id: &str) -> Result<bool, Failure>
     store::exists(store, &layout::manifest(batch_id)).await
 }
 
-/// Reads the claim on a batch id; `None` if there is none.
+/// Reads the claim on a batch id; `None` if nobody has claimed it.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be read; permanently if the claim cannot be decoded.

@@ -51,7 +51,7 @@ pub async fn list(store: &Store) -> Result<Vec<String>, Failure> {
     Ok(batch_ids)
 }
 
-/// Reads the manifest of a batch's dataset; `None` if there is none.
+/// Reads the manifest of a batch's dataset; `None` if the dataset does not exist or is incomplete.
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be used; with [`DatasetError::Broken`] as [`StoredManifest::decode`] does.

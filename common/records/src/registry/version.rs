@@ -239,7 +239,7 @@ mod tests {
         assert!(why(named_model(&store, &alias).await.unwrap()).contains("its SHA-256 is"), "one more blank");
     }
 
-    /// A version has an artefact. A refused training is none, but its folder can be removed.
+    /// A folder without an artefact, which a refused training leaves, is no version, but it can be removed.
     #[tokio::test]
     async fn versions_are_the_folders_with_an_artefact() {
         let store: Store = Arc::new(InMemory::new());

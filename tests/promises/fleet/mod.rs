@@ -123,7 +123,8 @@ async fn ingest_follows_a_batch_as_far_as_requested() {
         assert_eq!(ended.status.code(), Some(code), "{text}");
         (text.contains("too_few_rides"), text.contains("waiting for the model"), text)
     };
-    assert!(matches!(ingest(&[], 0), (true, true, _)));
+    // The trainer may decide before the command waits for it, which then need not announce that it waits.
+    assert!(matches!(ingest(&[], 0), (true, _, _)));
     assert!(matches!(ingest(&["--until", "model"], 4), (true, false, _)));
     assert!(matches!(ingest(&["--until", "dataset"], 0), (false, false, _)));
     fleet.finish().await;

@@ -82,7 +82,12 @@ pub fn incoming(random: u128) -> String {
 /// replaced.
 pub fn raw_upload(sha256: &str, name: &str) -> String {
     let fits = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    format!("{RAW}/{}-{}", &sha256[..16], name.chars().map(fits).collect::<String>())
+    raw_upload_prefix(sha256) + &name.chars().map(fits).collect::<String>()
+}
+
+/// Start of the path of every publisher's upload whose bytes have this SHA-256.
+pub fn raw_upload_prefix(sha256: &str) -> String {
+    format!("{RAW}/{}-", &sha256[..16])
 }
 
 /// Path of the record of a batch uploaded over HTTP.

@@ -15,7 +15,7 @@ mod documents;
 mod release;
 mod version;
 
-pub use alias::{Change, current, publish, read_alias, served, set_alias, set_alias_after};
+pub use alias::{Change, current_alias, publish_alias, read_alias, served_alias, set_alias, set_alias_after};
 pub use documents::{VersionDocument, read, write, write_report};
 pub use release::{BreedPromotion, announcement, complete_release, in_service, promote_breed_models, rejection};
 pub use version::{

@@ -248,7 +248,7 @@ pub async fn sweep(store: &Store, now: Timestamp) -> Result<usize, Failure> {
 /// # Errors
 /// Fails with an outage if the store cannot be read.
 pub async fn named_after(store: &Store, sha256: &str) -> Result<Vec<String>, Failure> {
-    let start = format!("{}/{}-", layout::RAW, sha256.get(..16).unwrap_or(sha256));
+    let start = layout::raw_upload_prefix(sha256);
     let (uploads, _) = store::list_folder(store, layout::RAW).await?;
     Ok(uploads.into_iter().map(|upload| upload.path).filter(|path| path.starts_with(&start)).collect())
 }

@@ -57,7 +57,7 @@ pub async fn read_alias(store: &Store, model: &str, name: AliasName) -> Result<O
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
-pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+pub async fn current_alias(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
     unreadable_as_missing(read_alias(store, model, name).await)
 }
 
@@ -66,7 +66,7 @@ pub async fn current(store: &Store, model: &str, name: AliasName) -> Result<Opti
 ///
 /// # Errors
 /// Fails with an outage if the store cannot be reached; permanently (`broken_object`) if the copy cannot be decoded.
-pub async fn served(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
+pub async fn served_alias(store: &Store, model: &str, name: AliasName) -> Result<Option<Alias>, Failure> {
     let Some(known) = store::read_json::<Alias>(store, &layout::alias(model, name)).await? else { return Ok(None) };
     newest(store, model, name, Some(known)).await
 }
@@ -90,7 +90,7 @@ async fn newest(
     }
 }
 
-/// Points the alias to `version` if no other writer has changed it since [`current`] returned the value that the caller
+/// Points the alias to `version` if no other writer has changed it since [`current_alias`] returned the value that the caller
 /// passes as `current`; otherwise returns `None`.
 ///
 /// # Errors
@@ -106,7 +106,7 @@ pub async fn set_alias_after(
     loop {
         let path = layout::alias_generation(&next.model, name, next.generation);
         if store::create(store, &path, store::indented(&next)?).await? {
-            return publish(store, next).await.map(Some);
+            return publish_alias(store, next).await.map(Some);
         }
         match store::read_json::<Alias>(store, &path).await {
             // A power failure tore this write before anybody read the generation: its number stays taken.
@@ -127,11 +127,11 @@ pub async fn set_alias(
     change: Change<'_>,
 ) -> Result<Alias, Failure> {
     loop {
-        let current = current(store, &version.model, name).await?;
+        let current = current_alias(store, &version.model, name).await?;
         if let Some(current) = &current
             && current.model_id == version.model_id
         {
-            return publish(store, current.clone()).await;
+            return publish_alias(store, current.clone()).await;
         }
         if let Some(alias) = set_alias_after(store, name, current, version, change).await? {
             return Ok(alias);
@@ -165,7 +165,7 @@ fn successor(name: AliasName, current: Option<Alias>, version: &Version, change:
 ///
 /// # Errors
 /// Fails if the store cannot be reached.
-pub async fn publish(store: &Store, mut alias: Alias) -> Result<Alias, Failure> {
+pub async fn publish_alias(store: &Store, mut alias: Alias) -> Result<Alias, Failure> {
     let path = layout::alias(&alias.model, alias.alias);
     loop {
         let body = store::indented(&alias)?;
@@ -207,11 +207,11 @@ mod tests {
         assert_eq!((second.history.len(), second.history[0].model_id.as_str()), (1, "a"));
         assert_eq!((second.history[0].by.as_str(), second.history[0].why.as_str()), ("me", "first"));
         // The first writer comes last. Even if it dies before it looks again, the next reader finds the second generation.
-        assert_eq!(publish(&store, first.clone()).await.unwrap(), second);
+        assert_eq!(publish_alias(&store, first.clone()).await.unwrap(), second);
         let alias: Alias = store::read_json(&store, &layout::champion("m")).await.unwrap().unwrap();
         assert_eq!(alias, second);
         store::write_json(&store, &layout::champion("m"), &first).await.unwrap();
-        assert_eq!(current(&store, "m", champion).await.unwrap(), Some(second));
+        assert_eq!(current_alias(&store, "m", champion).await.unwrap(), Some(second));
     }
 
     /// Of two writers at once, one changes the alias and the other has to start again; the other alias does not change.
@@ -224,7 +224,7 @@ mod tests {
         let named = set_alias(&store, challenger, &version("b"), change("you", "")).await.unwrap();
         assert_eq!((named.model_id.as_str(), named.generation), ("b", 2));
         assert_eq!(set_alias(&store, challenger, &version("b"), change("me", "")).await.unwrap().generation, 2);
-        assert_eq!(current(&store, "m", AliasName::Champion).await.unwrap(), None);
+        assert_eq!(current_alias(&store, "m", AliasName::Champion).await.unwrap(), None);
     }
 
     /// However often an alias changes, its history stays bounded; older entries are in the objects of older generations.
@@ -236,7 +236,7 @@ mod tests {
         for number in 1..=changes {
             set_alias(&store, champion, &version(&number.to_string()), change("me", "")).await.unwrap();
         }
-        let alias = current(&store, "m", champion).await.unwrap().unwrap();
+        let alias = current_alias(&store, "m", champion).await.unwrap().unwrap();
         assert_eq!((alias.generation, alias.history.len()), (changes, HISTORY_MAX));
         let remembered: Vec<_> = alias.history.iter().map(|past| past.model_id.parse::<u64>().unwrap()).collect();
         assert!(remembered.into_iter().eq(20..changes));
@@ -255,9 +255,9 @@ mod tests {
             store::write(&store, &layout::alias_generation("m", champion, broken), "").await.unwrap();
             let named = set_alias(&store, champion, &version(id), change("me", "")).await.unwrap();
             assert_eq!((named.model_id.as_str(), named.generation), (id, generation));
-            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named.clone()));
+            assert_eq!(current_alias(&store, "m", champion).await.unwrap(), Some(named.clone()));
             store::remove(&store, &layout::champion("m")).await.unwrap();
-            assert_eq!(current(&store, "m", champion).await.unwrap(), Some(named), "without the copy");
+            assert_eq!(current_alias(&store, "m", champion).await.unwrap(), Some(named), "without the copy");
         }
     }
 }

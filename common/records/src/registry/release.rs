@@ -2,7 +2,7 @@
 //! their release.
 
 use super::{
-    alias::{Change, current, publish, set_alias},
+    alias::{Change, current_alias, publish_alias, set_alias},
     documents,
     version::{AT_ONCE, VersionError, named_model, version},
 };
@@ -68,7 +68,7 @@ pub async fn promote_breed_models(
         let mut chunks = breeds.chunks(BREEDS_BETWEEN_CHECKS);
         loop {
             let chunk = chunks.next();
-            match current(store, &champion.model, AliasName::Champion).await? {
+            match current_alias(store, &champion.model, AliasName::Champion).await? {
                 Some(now) if now.model_id != champion.model_id => {
                     champion = now;
                     continue 'release;
@@ -101,7 +101,7 @@ async fn promote(
     breed: &BreedSummary,
 ) -> Result<Result<Alias, VersionError>, Failure> {
     let mut alias = match in_service(store, champion_id, breed).await? {
-        Some(alias) => publish(store, alias).await?,
+        Some(alias) => publish_alias(store, alias).await?,
         None => match version(store, &breed.model, &breed.model_id).await? {
             Ok((version, _)) => set_alias(store, AliasName::Champion, &version, change).await?,
             Err(error) => return Ok(Err(error)),
@@ -118,7 +118,7 @@ async fn promote(
 /// # Errors
 /// Fails if the store cannot be reached.
 pub async fn in_service(store: &Store, champion_id: &str, breed: &BreedSummary) -> Result<Option<Alias>, Failure> {
-    let Some(alias) = current(store, &breed.model, AliasName::Champion).await? else { return Ok(None) };
+    let Some(alias) = current_alias(store, &breed.model, AliasName::Champion).await? else { return Ok(None) };
     if alias.model_id == breed.model_id {
         return Ok(Some(alias));
     }
@@ -132,8 +132,8 @@ pub async fn in_service(store: &Store, champion_id: &str, breed: &BreedSummary) 
 /// # Errors
 /// Fails if the store cannot be reached.
 pub async fn complete_release(store: &Store, model: &str, at: Timestamp) -> Result<(), Failure> {
-    if let Some(champion) = current(store, model, AliasName::Champion).await? {
-        promote_breed_models(store, publish(store, champion).await?, at).await?;
+    if let Some(champion) = current_alias(store, model, AliasName::Champion).await? {
+        promote_breed_models(store, publish_alias(store, champion).await?, at).await?;
     }
     Ok(())
 }

@@ -37,7 +37,7 @@ pub(super) async fn rollback(session: &Session, to: Option<&str>, change: &Alias
     let family = &change.family.model;
     // An unreadable alias document counts as outdated.
     let alias = unreadable_as_missing(store::read_json::<Alias>(&store, &layout::champion(family)).await)?;
-    let champion = registry::current(&store, family, AliasName::Champion).await?;
+    let champion = registry::current_alias(&store, family, AliasName::Champion).await?;
     let Some(champion) = champion else {
         return Err(Failed::Broken(anyhow!("{family} has no champion: there is nothing to roll back")));
     };
@@ -96,7 +96,7 @@ async fn check_release(store: &Store, version: &Version, artefact: &Model) -> Re
     let Some(((global, _), prior_mean)) = layout::of_breed(&version.model).zip(artefact.prior_mean.as_deref()) else {
         return Ok(());
     };
-    let champion = registry::current(store, global, AliasName::Champion).await?;
+    let champion = registry::current_alias(store, global, AliasName::Champion).await?;
     match champion.is_some_and(|champion| champion.model_id == prior_mean) {
         true => Ok(()),
         false => Err(Failed::Broken(anyhow!(
@@ -115,7 +115,7 @@ async fn make_champion(
     version: &Version,
     change: &AliasChange,
 ) -> Result<(), Failed> {
-    let before = registry::current(store, &version.model, AliasName::Champion).await?;
+    let before = registry::current_alias(store, &version.model, AliasName::Champion).await?;
     let by = change.by.clone().unwrap_or_else(user_and_host);
     let at = host::now();
     let made = Change { by: &by, at, why: &change.why };
@@ -206,7 +206,7 @@ pub(super) async fn retrain(session: &Session) -> Result<(), Failed> {
     }
     let mut champions = Vec::new();
     for promoted in &promoted {
-        champions.extend(registry::current(&store, &promoted.model, AliasName::Champion).await?);
+        champions.extend(registry::current_alias(&store, &promoted.model, AliasName::Champion).await?);
     }
     let announced = announce(session, &champions).await.is_ok();
     if session.shared.json {

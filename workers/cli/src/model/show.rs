@@ -59,7 +59,7 @@ pub(super) async fn list(session: &Session, family: &Family, breeds: bool) -> Re
         true => {
             let reading = stream::iter(breed_families.clone()).map(|breed| {
                 let store = &store;
-                async move { registry::current(store, &breed, AliasName::Champion).await }
+                async move { registry::current_alias(store, &breed, AliasName::Champion).await }
             });
             reading.buffered(registry::AT_ONCE).try_filter_map(async |alias| Ok(alias)).try_collect().await?
         }

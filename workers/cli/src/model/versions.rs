@@ -28,8 +28,8 @@ pub(super) struct Aliases {
 
 impl Aliases {
     pub(super) async fn of(store: &Store, family: &str) -> Result<Self, Failed> {
-        let champion = registry::current(store, family, AliasName::Champion).await?;
-        let challenger = registry::current(store, family, AliasName::Challenger).await?;
+        let champion = registry::current_alias(store, family, AliasName::Champion).await?;
+        let challenger = registry::current_alias(store, family, AliasName::Challenger).await?;
         let is_other = |challenger: &Alias| champion.as_ref().is_none_or(|c| c.model_id != challenger.model_id);
         let challenger = challenger.filter(is_other);
         Ok(Self { champion, challenger })

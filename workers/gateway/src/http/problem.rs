@@ -238,7 +238,8 @@ impl IntoResponse for Problem {
 
 /// 503 for a failure of the object store, as `records` reports it.
 pub(crate) fn store_failed(failure: Failure) -> Problem {
-    Problem::unavailable("store-away", failure.to_string())
+    let advice = if matches!(failure, Failure::Outage { .. }) { "; nothing was lost, try again" } else { "" };
+    Problem::unavailable("store-away", format!("{failure}{advice}"))
 }
 
 /// Returns an error's message and those of its causes.

@@ -59,7 +59,7 @@ pub(crate) async fn read(
     name: AliasName,
     known: Option<&NamedVersion>,
 ) -> Result<AliasRead, Failure> {
-    let Some(alias) = registry::served(store, family, name).await? else { return Ok(AliasRead::NoVersion) };
+    let Some(alias) = registry::served_alias(store, family, name).await? else { return Ok(AliasRead::NoVersion) };
     if known.is_some_and(|known| known.is_up_to(&alias)) {
         return Ok(AliasRead::Unchanged);
     }

@@ -19,14 +19,14 @@ pub(crate) async fn known_decision(
     rule: Rule,
 ) -> Result<Option<Vec<Outgoing>>, Failure> {
     let verdict = unreadable_as_missing(registry::read::<Verdict>(store, model, model_id).await)?;
-    let champion = registry::current(store, model, AliasName::Champion).await?;
+    let champion = registry::current_alias(store, model, AliasName::Champion).await?;
     let is_champion = champion.as_ref().is_some_and(|champion| champion.model_id == model_id);
     let verdict = verdict.filter(|verdict| verdict.promoted || is_champion || verdict.rule == Some(rule));
     let (Some(verdict), Ok(_)) = (verdict, registry::version(store, model, model_id).await?) else { return Ok(None) };
     let rejected = || Outgoing::message(&rejection(model, model_id, verdict.clone()));
     Ok(match champion {
         Some(champion) if verdict.promoted || champion.model_id == model_id => {
-            let champion = registry::publish(store, champion).await?;
+            let champion = registry::publish_alias(store, champion).await?;
             Some(vec![Outgoing::message(&announcement(&champion))?])
         }
         Some(_) => Some(vec![rejected()?]),

@@ -100,7 +100,7 @@ impl Release<'_> {
 
     /// Points the challenger's alias, if there is one, to the new champion, so that it names no rival.
     async fn end_challenge(&self, champion: &Version) -> Result<(), Failure> {
-        if registry::current(self.store, &champion.model, AliasName::Challenger).await?.is_some() {
+        if registry::current_alias(self.store, &champion.model, AliasName::Challenger).await?.is_some() {
             registry::set_alias(self.store, AliasName::Challenger, champion, change("it became champion")).await?;
         }
         Ok(())
@@ -147,7 +147,7 @@ impl Release<'_> {
         version: &Version,
     ) -> Result<(Verdict, Option<Alias>), Failure> {
         loop {
-            let current = registry::current(self.store, &version.model, AliasName::Champion).await?;
+            let current = registry::current_alias(self.store, &version.model, AliasName::Champion).await?;
             let verdict = self.verdict(trained, current.as_ref()).await?;
             if self.cancel.is_cancelled() {
                 return Err(cancelled());
@@ -157,7 +157,7 @@ impl Release<'_> {
             }
             let champion = match current {
                 Some(current) if current.model_id == version.model_id => {
-                    Some(registry::publish(self.store, current).await?)
+                    Some(registry::publish_alias(self.store, current).await?)
                 }
                 current => {
                     let change = change(&verdict.why);
@@ -213,7 +213,7 @@ impl Release<'_> {
         let Some(breeds) = &trained.breeds else { return Ok(Vec::new()) };
         let reading = stream::iter(0..breeds.models.len()).map(|index| async move {
             let challenger = &breeds.models[index];
-            let Some(current) = registry::current(self.store, &challenger.model, AliasName::Champion).await? else {
+            let Some(current) = registry::current_alias(self.store, &challenger.model, AliasName::Champion).await? else {
                 return Ok(None);
             };
             let rival = registry::named_model(self.store, &current).await?.ok();

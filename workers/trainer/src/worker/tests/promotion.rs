@@ -77,7 +77,7 @@ async fn a_model_of_random_labels_is_not_promoted() {
         let refusal = rejected(&trainer, &ready).await;
         assert_eq!(refusal.reason, "no_evidence", "{seed}: {}", refusal.why);
         assert!(refusal.why.contains("no evidence") || refusal.why.contains("no better"), "{}", refusal.why);
-        let challenger = registry::current(&store, &refusal.model, AliasName::Challenger).await.unwrap().unwrap();
+        let challenger = registry::current_alias(&store, &refusal.model, AliasName::Challenger).await.unwrap().unwrap();
         assert_eq!(
             (challenger.model_id, challenger.object),
             (refusal.model_id.clone(), refusal.object.clone().unwrap())
@@ -142,7 +142,7 @@ async fn a_person_overrules_the_trainer() {
     // … also if the artefact is lost.
     store.delete(&Path::from(layout::model(layout::GLOBAL_MODEL, &version.model_id))).await.unwrap();
     assert_eq!(promoted(&trainer, &a).await.model_id, version.model_id);
-    let challenger = registry::current(&store, layout::GLOBAL_MODEL, AliasName::Challenger).await.unwrap();
+    let challenger = registry::current_alias(&store, layout::GLOBAL_MODEL, AliasName::Challenger).await.unwrap();
     assert_eq!(challenger.unwrap().generation, 1, "there is no new challenger");
 
     let b = put_dataset(&store, "b", &[sloped("b", 5_000, 0.3, 2)]).await;
@@ -222,7 +222,7 @@ fn misleading(prefix: &str, rides: u64) -> Vec<String> {
 }
 
 async fn breed_champion(store: &Store) -> Alias {
-    registry::current(store, QILIN, AliasName::Champion).await.unwrap().unwrap()
+    registry::current_alias(store, QILIN, AliasName::Champion).await.unwrap().unwrap()
 }
 
 /// A release is promoted as a whole or not at all: breed models worse than those in service prevent it, except under the setting

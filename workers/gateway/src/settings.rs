@@ -99,7 +99,8 @@ pub struct Key {
 }
 
 /// What a key permits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[strum(serialize_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
 pub enum Scope {
     /// Requesting scores, and reading everything.

@@ -7,7 +7,8 @@ use super::{
     settings::Settings,
 };
 use common::reply_address::RESERVED_PREFIX;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
+use serde_with::SerializeDisplay;
 use std::fmt;
 
 /// `[broker]`: RabbitMQ.
@@ -175,7 +176,7 @@ pub enum Declare {
 }
 
 /// A URL that may contain a password. Formatting it omits the password.
-#[derive(Clone, PartialEq, Eq, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Deserialize, SerializeDisplay)]
 #[serde(transparent)]
 pub struct AmqpUrl(String);
 
@@ -248,12 +249,6 @@ impl fmt::Display for AmqpUrl {
 impl fmt::Debug for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{self}")
-    }
-}
-
-impl Serialize for AmqpUrl {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
     }
 }
 

@@ -99,7 +99,7 @@ fn sample(lines: &[u8], reason: &str, map: &Mapping) -> Option<Sample> {
     let rejects = lines.split(|byte| *byte == b'\n').filter_map(reject);
     let reject = rejects.into_iter().find(|reject| reject.reason == reason)?;
     let ride: Value = serde_json::from_str(reject.ride.get()).ok()?;
-    let field = RejectReason::from_code(reason).and_then(RejectReason::field);
+    let field = reason.parse().ok().and_then(RejectReason::field);
     let source = field.and_then(|field| map.source(field));
     let members = ride.as_object();
     let value = match (members, field) {
@@ -194,7 +194,7 @@ pub(crate) fn print(text: &mut String, file: &str, location: &str, summary: &Rej
         (received, rejected) => format!("{rejected} of {received} rides were rejected"),
     };
     writeln!(text, "\n{file}: {headline}")?;
-    let known = RejectReason::from_code(reason);
+    let known = reason.parse::<RejectReason>().ok();
     let field = known.and_then(RejectReason::field);
     let expected = known.map_or("a ride as schemas/ride-batch.v1.json describes it", RejectReason::expected);
     let times = if *count == 1 { "once".to_owned() } else { format!("{count} times") };

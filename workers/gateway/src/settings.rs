@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 
 /// The gateway's addresses, keys and limits.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -17,7 +18,6 @@ pub struct Settings {
     pub bind: String,
     /// IP address and port of a second listener, which serves only `/healthz`, `/readyz` and `/metrics`. It uses no TLS, needs no
     /// key and accepts every host name.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ops_bind: Option<String>,
     /// Host names and addresses that requests may name in the header Host; requests for others get 421. If empty: with
     /// [`Auth::Off`] `localhost`, loopback addresses and the address of `bind`; with [`Auth::Keys`] every host. In an environment
@@ -29,10 +29,8 @@ pub struct Settings {
     /// The valid keys.
     pub keys: Vec<Key>,
     /// File with the certificate chain in PEM. If set, the gateway serves HTTPS instead of HTTP.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_cert_file: Option<String>,
     /// File with the private key of the certificate in PEM.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tls_key_file: Option<String>,
     /// Model family that `/v2/models/…` and the page show.
     pub model: String,

@@ -19,6 +19,7 @@ use serde::{Deserialize, Serialize};
 use std::{num::NonZeroU32, time::Duration};
 
 /// Section `[weather]` of the configuration.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Settings {
@@ -26,7 +27,6 @@ pub struct Settings {
     /// NCEI access service, recognised by the path `/access/services/data/v1` or by `ncei+https://<host>`.
     pub source: String,
     /// Path or URL of `ghcnd-stations.txt`, plain or gzip. Default: in the source itself, or at NOAA.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub stations: Option<String>,
     /// Maximum distance of a station from a ride, kilometres: above 0, up to 10,000.
     pub max_station_km: f64,
@@ -43,7 +43,6 @@ pub struct Settings {
     /// file that is not weather fails at once.
     pub unusable_patience_ms: u64,
     /// URL or mail address for the operators of the service, printable ASCII, sent in the `User-Agent` header.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub contact: Option<String>,
 }
 

@@ -12,6 +12,7 @@ use serde_with::SerializeDisplay;
 use std::fmt;
 
 /// `[broker]`: RabbitMQ.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BrokerSettings {
@@ -19,16 +20,12 @@ pub struct BrokerSettings {
     /// (`user:password@`) in a file or in the environment, where no other user can read it.
     pub url: AmqpUrl,
     /// Path of a file that contains only the password of the URL's user. Read at every connect.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub password_file: Option<String>,
     /// Path of the certificates (PEM) of the trusted authorities; default: the public authorities.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub ca_file: Option<String>,
     /// Path of the client certificate (PEM) with its chain, for a broker that requires one.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_certificate_file: Option<String>,
     /// Path of the client certificate's private key (PEM).
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub client_key_file: Option<String>,
     /// Whether to declare missing exchanges and queues.
     pub declare: Declare,
@@ -44,7 +41,6 @@ pub struct BrokerSettings {
     pub give_up_after_ms: u64,
     /// URL of RabbitMQ's management API, for `wildrydes doctor` and `wildrydes drain`: `http://host:15672`, with the
     /// user of `url` unless it names one. Default: the broker's host.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub management_url: Option<AmqpUrl>,
 }
 

@@ -20,14 +20,13 @@ impl Settings for StoreSettings {
 const HANDLE_TIMEOUT_MS_MAX: u64 = 25 * 60 * 1_000;
 
 /// `[run]`: the loop that runs a worker.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RunSettings {
     /// Number of messages handled concurrently, 1 to 1,000; each worker has its own default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub concurrency: Option<u16>,
     /// Maximum number of unacknowledged deliveries, `concurrency` to 10,000; each worker has its own default.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prefetch: Option<u16>,
     /// Time for running handlers to finish after a shutdown request, in milliseconds, 0 to 3,600,000.
     pub drain_deadline_ms: u64,

@@ -93,6 +93,7 @@ pub enum DocumentForm {
 /// A value of a ride. Some producers write numbers as text, some write invalid values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
+#[serde_with::skip_serializing_none]
 pub enum Value {
     /// A whole number.
     Whole(i64),
@@ -111,23 +112,16 @@ pub enum Value {
 pub struct SyntheticRide {
     /// Why the splitter rejects it; `None` if it is valid.
     #[serde(skip)]
-    pub reject_reason: Option<RejectReason>,
-    #[serde(rename = "ride_id", skip_serializing_if = "Option::is_none")]
+    pub reject_reason: Option<Why>,
+    #[serde(rename = "ride_id")]
     pub ride_id: Option<Value>,
     pub name: Value,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub status_time: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub latitude: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub longitude: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub distance: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub health_points: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub magic_points: Option<Value>,
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub field_service: Option<Value>,
     pub breed: Value,
 }

@@ -61,6 +61,7 @@ pub(crate) struct FamilyInFull {
 }
 
 /// A version that an alias names or named.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct NamedVersion {
     model_id: String,
@@ -71,11 +72,9 @@ pub(crate) struct NamedVersion {
     /// Why the alias was set.
     why: String,
     /// Number of training rides; absent if the artefact is gone.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     rides: Option<u64>,
     /// Quality on the held-out split.
-    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(nullable = false)]
     test: Option<Quality>,
 }

@@ -41,18 +41,16 @@ pub(crate) struct RejectSummary {
 }
 
 /// One rejected ride.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub(crate) struct Sample {
     /// Its position in the batch, from 0.
     pub(crate) index: u64,
     /// The key or path from which the field is read; absent if the field is not mapped.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) mapped: Option<String>,
     /// The value of the field, before any factor; absent if the ride lacks the field.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) value: Option<String>,
     /// The probable error in the value, and a remedy.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub(crate) hint: Option<String>,
     /// Its keys.
     pub(crate) keys: Vec<String>,

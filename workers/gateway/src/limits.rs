@@ -1,13 +1,14 @@
 //! Limits on concurrency, time and rates, as `/metrics` shows them: each limit, its current use, and how often it refused
 //! something.
 
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::EncodeLabelSet,
     metrics::{counter::Counter, family::Family, gauge::Gauge},
     registry::Registry,
 };
 use std::{
-    sync::{Mutex, PoisonError, atomic::AtomicU64},
+    sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
 
@@ -112,7 +113,7 @@ pub(crate) struct LogThrottle(Mutex<(Option<Instant>, u64)>);
 impl LogThrottle {
     /// Counts one event. Returns the number of events since the last line if the next line is due.
     pub(crate) fn due(&self, now: Instant) -> Option<u64> {
-        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut state = self.0.lock();
         let (last, count) = &mut *state;
         *count += 1;
         if last.is_some_and(|last| now.duration_since(last) < LOG_EVERY) {

@@ -2,6 +2,7 @@
 
 use crate::limits::LimitMetrics;
 use common::served::{Drift, Fallbacks, Tally};
+use parking_lot::Mutex;
 use prometheus_client::{
     encoding::{EncodeLabelSet, text::encode},
     metrics::{counter::Counter, family::Family, gauge::Gauge, histogram::Histogram},
@@ -302,7 +303,7 @@ impl Metrics {
     /// Returns the answered requests per second since the last call.
     pub(crate) fn requests_per_second(&self) -> f64 {
         let (answered, now) = (self.answered.load(std::sync::atomic::Ordering::Relaxed), tokio::time::Instant::now());
-        let mut last = self.last.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut last = self.last.lock();
         let (before, at) = std::mem::replace(&mut *last, (answered, now));
         let seconds = now.duration_since(at).as_secs_f64();
         if seconds > 0.0 { (answered - before) as f64 / seconds } else { 0.0 }

@@ -18,6 +18,7 @@ use crate::{
 use common::outcome::Failure;
 use futures::StreamExt;
 use jiff::{SignedDuration, Timestamp, civil};
+use parking_lot::Mutex;
 use records::{
     layout,
     store::{self, Store},
@@ -26,7 +27,7 @@ use runtime::host;
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
 };
@@ -59,10 +60,6 @@ pub struct WeatherCache {
     /// Stations whose file was requested and does not exist.
     without_file: Mutex<HashSet<u32>>,
     warnings: Warnings,
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Whether the observations of a year can still change.
@@ -124,7 +121,7 @@ impl WeatherCache {
 
     /// Returns whether the file of a station was requested and does not exist.
     pub fn has_no_file(&self, station: u32) -> bool {
-        lock(&self.without_file).contains(&station)
+        self.without_file.lock().contains(&station)
     }
 
     /// Returns the warnings about the files of the source.
@@ -139,12 +136,12 @@ impl WeatherCache {
 
     /// Returns a station-year from memory.
     pub fn cached(&self, key: StationYearKey) -> Option<Arc<StationYear>> {
-        lock(&self.memory).get(key, host::now())
+        self.memory.lock().get(key, host::now())
     }
 
     /// Returns an index of the stations that may have observations in a year.
     pub fn index(&self, year: i16, all: &StationIndex) -> Arc<StationIndex> {
-        lock(&self.years).index(year, all)
+        self.years.lock().index(year, all)
     }
 
     /// Fetches these years of these stations.
@@ -189,7 +186,7 @@ impl WeatherCache {
         years: BTreeSet<i16>,
     ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
         let asked_at = Instant::now();
-        let flight = Arc::clone(lock(&self.flights).entry(station).or_default());
+        let flight = Arc::clone(self.flights.lock().entry(station).or_default());
         let answer = async {
             let mut last_failure = flight.lock().await;
             if let Some((at, failure)) = last_failure.as_ref()
@@ -202,7 +199,7 @@ impl WeatherCache {
             answer
         }
         .await;
-        let mut flights = lock(&self.flights);
+        let mut flights = self.flights.lock();
         drop(flight);
         if flights.get(&station).is_some_and(|flight| Arc::strong_count(flight) == 1) {
             flights.remove(&station);
@@ -254,9 +251,9 @@ impl WeatherCache {
         tracing::debug!(station = id, ?years, "weather fetched");
         if fetched.years.values().any(Option::is_some) {
             self.answered.store(true, Ordering::Relaxed);
-            lock(&self.without_file).remove(&station);
+            self.without_file.lock().remove(&station);
         } else {
-            lock(&self.without_file).insert(station);
+            self.without_file.lock().insert(station);
         }
         let (mut station_years, mut settled) = (Vec::with_capacity(years.len()), Vec::new());
         for (year, weather) in fetched.years {
@@ -297,10 +294,10 @@ impl WeatherCache {
             YearStatus::Unsettled | YearStatus::Future => false,
         };
         if is_final && weather.is_empty() {
-            lock(&self.years).exclude(key);
+            self.years.lock().exclude(key);
         }
         let stale_at = if is_final { None } else { now.saturating_add(UNSETTLED_FOR).ok() };
-        lock(&self.memory).put(key, Arc::clone(&weather), stale_at);
+        self.memory.lock().put(key, Arc::clone(&weather), stale_at);
         weather
     }
 
@@ -365,10 +362,10 @@ mod tests {
             let cache = WeatherCache::new(client(), store, 180);
             cache.index(year, &all);
             cache.remember((0, year), Arc::default(), now, is_reliable);
-            assert!(lock(&cache.memory).get((0, year), now).is_some());
-            assert_eq!(lock(&cache.memory).get((0, year), later).is_some(), is_final, "{year}");
+            assert!(cache.memory.lock().get((0, year), now).is_some());
+            assert_eq!(cache.memory.lock().get((0, year), later).is_some(), is_final, "{year}");
             // Exclude enough others that the index is built again.
-            (1..64).for_each(|other| lock(&cache.years).exclude((other, year)));
+            (1..64).for_each(|other| cache.years.lock().exclude((other, year)));
             assert_eq!(cache.index(year, &all).len(), usize::from(!is_final), "{year}");
         }
     }

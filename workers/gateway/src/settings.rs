@@ -107,16 +107,6 @@ pub enum Scope {
     Write,
 }
 
-impl Scope {
-    /// Returns the name in the configuration.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Read => "read",
-            Self::Write => "write",
-        }
-    }
-}
-
 impl Default for Settings {
     fn default() -> Self {
         Self {
@@ -187,89 +177,48 @@ fn list<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Vec<String>
 impl config::Settings for Settings {
     const SECTION: &'static str = GATEWAY.section;
     const REFERENCE: &'static [Entry] = &[
-        text("bind", "address:port", "where to listen; port 0 takes a free one"),
-        text(
-            "ops_bind",
-            "address:port",
-            "where to serve only /healthz, /readyz and /metrics, for probes and Prometheus",
+        text("bind", "address:port").means("where to listen; port 0 takes a free one"),
+        text("ops_bind", "address:port")
+            .means("where to serve only /healthz, /readyz and /metrics, for probes and Prometheus"),
+        entry("hosts", Kind::List, "host names").means(
+            "hosts that requests may name, others get 421; if empty, with auth = \"off\": localhost, loopback \
+            addresses and that of bind; with keys: all",
         ),
-        entry(
-            "hosts",
-            Kind::List,
-            "host names",
-            "hosts that requests may name, others get 421; if empty, with auth = \"off\": localhost, loopback addresses and that of bind; with keys: all",
+        text("auth", "keys | off")
+            .means("whether requests need a key; off: every client that can reach the port may do everything"),
+        entry("keys", Kind::List, "tables")
+            .means("[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one"),
+        text("tls_cert_file", "path")
+            .means("certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
+        text("tls_key_file", "path").means("private key of the certificate in PEM; together with tls_cert_file"),
+        text("model", "name").means("model family that /v2/models and the page show"),
+        number("deadline_ms", "milliseconds", 10..=600_000).means("how long a request may take, except uploads"),
+        number("stall_ms", "milliseconds", 100..=600_000).means("how long a client may pause while it sends a body"),
+        number("upload_bytes_max", "bytes", 1..=1 << 40).means("maximum size of an upload"),
+        number("uploads_max", "uploads", 1..=1_000).means(
+            "maximum written at the same time, shared between keys or peers; a new one replaces a slow one, or \
+            gets 503",
         ),
-        text(
-            "auth",
-            "keys | off",
-            "whether requests need a key; off: every client that can reach the port may do everything",
-        ),
-        entry(
-            "keys",
-            Kind::List,
-            "tables",
-            "[[gateway.keys]] with name, sha256, scopes, requests_per_second: `wildrydes key NAME` prints one",
-        ),
-        text("tls_cert_file", "path", "certificate chain in PEM: HTTPS instead of HTTP; together with tls_key_file"),
-        text("tls_key_file", "path", "private key of the certificate in PEM; together with tls_cert_file"),
-        text("model", "name", "model family that /v2/models and the page show"),
-        number("deadline_ms", "milliseconds", 10, 600_000, "how long a request may take, except uploads"),
-        number("stall_ms", "milliseconds", 100, 600_000, "how long a client may pause while it sends a body"),
-        number("upload_bytes_max", "bytes", 1, 1 << 40, "maximum size of an upload"),
-        number(
-            "uploads_max",
-            "uploads",
-            1,
-            1_000,
-            "maximum written at the same time, shared between keys or peers; a new one replaces a slow one, or gets 503",
-        ),
-        number(
-            "upload_bytes_per_second_min",
-            "bytes per second",
-            1,
-            1 << 30,
-            "lowest rate of an upload; one that falls behind it by stall_ms is ended with 408",
-        ),
-        number("upload_ms_max", "milliseconds", 1_000, 604_800_000, "how long an upload may take"),
-        number(
-            "body_bytes_max",
-            "bytes",
-            1_024,
-            64 << 20,
-            "maximum size of any other body, as received and decompressed",
-        ),
-        number("requests_max", "requests", 1, 1_000_000, "maximum in progress at the same time; more get 503"),
-        number(
-            "requests_per_key_max",
-            "requests",
-            1,
-            1_000_000,
-            "maximum in progress with one key at the same time; more get 429",
-        ),
-        number(
-            "connections_max",
-            "connections",
-            1,
-            1_000_000,
-            "maximum open at the same time; at the limit, a new one replaces one without a request",
-        ),
-        number("connections_per_peer_max", "connections", 1, 1_000_000, "maximum per peer address, for IPv6 per /64"),
-        number("write_timeout_ms", "milliseconds", 100, 600_000, "how long a client may read nothing of its answer"),
-        number(
-            "rides_max",
-            "rides",
-            1,
-            SCORE_RIDES_MAX as u64,
-            "maximum in one request; no more than scorer.rides_max",
-        ),
-        number("coalesce_rides_max", "rides", 1, SCORE_RIDES_MAX as u64, "maximum in a message of several requests"),
-        number(
-            "coalesce_wait_us",
-            "microseconds",
-            0,
-            1_000_000,
-            "how long a request waits for others to share its message",
-        ),
+        number("upload_bytes_per_second_min", "bytes per second", 1..=1 << 30)
+            .means("lowest rate of an upload; one that falls behind it by stall_ms is ended with 408"),
+        number("upload_ms_max", "milliseconds", 1_000..=604_800_000).means("how long an upload may take"),
+        number("body_bytes_max", "bytes", 1_024..=64 << 20)
+            .means("maximum size of any other body, as received and decompressed"),
+        number("requests_max", "requests", 1..=1_000_000).means("maximum in progress at the same time; more get 503"),
+        number("requests_per_key_max", "requests", 1..=1_000_000)
+            .means("maximum in progress with one key at the same time; more get 429"),
+        number("connections_max", "connections", 1..=1_000_000)
+            .means("maximum open at the same time; at the limit, a new one replaces one without a request"),
+        number("connections_per_peer_max", "connections", 1..=1_000_000)
+            .means("maximum per peer address, for IPv6 per /64"),
+        number("write_timeout_ms", "milliseconds", 100..=600_000)
+            .means("how long a client may read nothing of its answer"),
+        number("rides_max", "rides", 1..=SCORE_RIDES_MAX as u64)
+            .means("maximum in one request; no more than scorer.rides_max"),
+        number("coalesce_rides_max", "rides", 1..=SCORE_RIDES_MAX as u64)
+            .means("maximum in a message of several requests"),
+        number("coalesce_wait_us", "microseconds", 0..=1_000_000)
+            .means("how long a request waits for others to share its message"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {

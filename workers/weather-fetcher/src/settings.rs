@@ -101,36 +101,22 @@ impl Settings {
 impl config::Settings for Settings {
     const SECTION: &'static str = WEATHER_FETCHER.section;
     const REFERENCE: &'static [Entry] = &[
-        text(
-            "source",
-            "path or URL",
-            "a folder or bucket in NOAA's layout (csv/by_station/<ID>.csv), or the NCEI access service",
+        text("source", "path or URL")
+            .means("a folder or bucket in NOAA's layout (csv/by_station/<ID>.csv), or the NCEI access service"),
+        text("stations", "path or URL").means("ghcnd-stations.txt, plain or gzip; default: the one in the source"),
+        above_0("max_station_km", "kilometres", Some(REACH_KM_MAX))
+            .means("maximum distance between a ride and its station"),
+        number("requests_per_second", "requests", 1..=1_000)
+            .means("maximum number of requests to the service per second; a folder has no limit"),
+        number("request_timeout_ms", "milliseconds", 1..=600_000).means("maximum time without a byte from the service"),
+        number("settled_days", "days", 0..=u16::MAX as u64)
+            .means("days after the end of a year from which on its weather is final and cached in the store"),
+        number("unusable_patience_ms", "milliseconds", 0..=86_400_000).means(
+            "how long a service may answer without weather (another document, an empty one, a redirect that is \
+            not followed, a refusal) before the message becomes a dead letter",
         ),
-        text("stations", "path or URL", "ghcnd-stations.txt, plain or gzip; default: the one in the source"),
-        above_0("max_station_km", "kilometres", Some(REACH_KM_MAX), "maximum distance between a ride and its station"),
-        number(
-            "requests_per_second",
-            "requests",
-            1,
-            1_000,
-            "maximum number of requests to the service per second; a folder has no limit",
-        ),
-        number("request_timeout_ms", "milliseconds", 1, 600_000, "maximum time without a byte from the service"),
-        number(
-            "settled_days",
-            "days",
-            0,
-            u16::MAX as u64,
-            "days after the end of a year from which on its weather is final and cached in the store",
-        ),
-        number(
-            "unusable_patience_ms",
-            "milliseconds",
-            0,
-            86_400_000,
-            "how long a service may answer without weather (another document, an empty one, a redirect that is not followed, a refusal) before the message becomes a dead letter",
-        ),
-        text("contact", "URL or mail address", "contact for the operators of the service, sent with the User-Agent"),
+        text("contact", "URL or mail address")
+            .means("contact for the operators of the service, sent with the User-Agent"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {

@@ -65,49 +65,26 @@ impl Default for BrokerSettings {
 impl Settings for BrokerSettings {
     const SECTION: &'static str = "broker";
     const REFERENCE: &'static [Entry] = &[
-        text("url", "amqp://user@host:5672/vhost", "address of RabbitMQ; amqps:// for TLS, %2f for the vhost /"),
-        text("password_file", "path", "file with the password of the user in url; read at every connect"),
-        text(
-            "ca_file",
-            "path",
+        text("url", "amqp://user@host:5672/vhost").means("address of RabbitMQ; amqps:// for TLS, %2f for the vhost /"),
+        text("password_file", "path").means("file with the password of the user in url; read at every connect"),
+        text("ca_file", "path").means(
             "certificates (PEM) of the authorities trusted to sign the broker's certificate; default: the public ones",
         ),
-        text(
-            "client_certificate_file",
-            "path",
-            "client certificate (PEM) with its chain, for a broker that requires one",
-        ),
-        text("client_key_file", "path", "private key (PEM) of the client certificate"),
-        text(
-            "declare",
-            "auto | always | never",
-            "whether to declare missing exchanges and queues; auto: if the user may",
-        ),
-        text(
-            "namespace",
-            "text",
+        text("client_certificate_file", "path")
+            .means("client certificate (PEM) with its chain, for a broker that requires one"),
+        text("client_key_file", "path").means("private key (PEM) of the client certificate"),
+        text("declare", "auto | always | never")
+            .means("whether to declare missing exchanges and queues; auto: if the user may"),
+        text("namespace", "text").means(
             "prefix of every exchange and queue, so that fleets can share a vhost; at most 64 of A-Z a-z 0-9 - _ .",
         ),
-        number("connect_timeout_ms", "milliseconds", 100, 600_000, "deadline for connecting"),
-        number(
-            "confirm_timeout_ms",
-            "milliseconds",
-            100,
-            3_600_000,
-            "deadline for each answer of the broker, publisher confirms included; paused during an alarm",
-        ),
-        number(
-            "give_up_after_ms",
-            "milliseconds",
-            0,
-            86_400_000,
-            "how long a process tries to reach a broker that is down before it ends",
-        ),
-        text(
-            "management_url",
-            "http://host:15672",
-            "RabbitMQ's management API, for doctor and drain; default: on the broker's host",
-        ),
+        number("connect_timeout_ms", "milliseconds", 100..=600_000).means("deadline for connecting"),
+        number("confirm_timeout_ms", "milliseconds", 100..=3_600_000)
+            .means("deadline for each answer of the broker, publisher confirms included; paused during an alarm"),
+        number("give_up_after_ms", "milliseconds", 0..=86_400_000)
+            .means("how long a process tries to reach a broker that is down before it ends"),
+        text("management_url", "http://host:15672")
+            .means("RabbitMQ's management API, for doctor and drain; default: on the broker's host"),
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
@@ -228,10 +205,7 @@ impl AmqpUrl {
 impl fmt::Display for AmqpUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Applies to invalid URLs as well: any text between a colon and the last @ may be a password.
-        let (scheme, rest) = match self.0.find("://") {
-            Some(at) => self.0.split_at(at + 3),
-            None => ("", self.0.as_str()),
-        };
+        let (scheme, rest) = self.0.find("://").map_or(("", self.0.as_str()), |at| self.0.split_at(at + 3));
         match rest.rsplit_once('@') {
             Some((user_info, host)) => {
                 write!(f, "{scheme}{}:…@{host}", user_info.split(':').next().unwrap_or_default())

@@ -7,7 +7,7 @@ use super::{
 };
 use crate::{
     backoff::Backoff,
-    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher},
+    broker::{Broker, BrokerError, Connection, ConnectionState, Consumer, Delivery, Publisher, deliveries},
     control::{Control, Work},
     shutdown::Shutdown,
     waiting::Recorder,
@@ -332,15 +332,6 @@ fn handled(
         drop(guard);
         done
     }
-}
-
-/// Returns the deliveries of a consumer as a stream.
-fn deliveries(consumer: Box<dyn Consumer>) -> BoxStream<'static, Result<Delivery, BrokerError>> {
-    let next = |mut consumer: Box<dyn Consumer>| async {
-        let next = consumer.next().await;
-        Some((next, consumer))
-    };
-    stream::unfold(consumer, next).boxed()
 }
 
 /// Logs a new state of the connection; fails if it is closed.

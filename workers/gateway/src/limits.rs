@@ -11,8 +11,8 @@ use std::{
     sync::atomic::AtomicU64,
     time::{Duration, Instant},
 };
-
 use strum::IntoEnumIterator;
+
 /// Interval between two log lines about the same limit.
 const LOG_EVERY: Duration = Duration::from_secs(10);
 
@@ -29,26 +29,26 @@ pub(crate) enum Limit {
     /// Open file descriptors of the process.
     Descriptors,
     /// Time until a connection has sent the head of its first request.
-    Head,
     #[strum(serialize = "head_seconds")]
+    Head,
     /// Time in which a client must read something of its answer.
-    Write,
     #[strum(serialize = "write_seconds")]
+    Write,
     /// Requests in progress.
     Requests,
     /// Requests in progress with one API key.
     RequestsPerKey,
     /// Memory of all request bodies.
-    Bodies,
     #[strum(serialize = "bodies_kibibytes")]
+    Bodies,
     /// Uploads in progress.
     Uploads,
     /// Lowest rate of an upload.
-    UploadRate,
     #[strum(serialize = "upload_bytes_per_second")]
+    UploadRate,
     /// Time until an upload is complete.
-    UploadTime,
     #[strum(serialize = "upload_seconds")]
+    UploadTime,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]

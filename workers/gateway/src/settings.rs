@@ -97,9 +97,9 @@ pub struct Key {
 }
 
 /// What a key permits.
-#[strum(serialize_all = "lowercase")]
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, strum::Display)]
 #[serde(rename_all = "lowercase")]
+#[strum(serialize_all = "lowercase")]
 pub enum Scope {
     /// Requesting scores, and reading everything.
     Read,
@@ -251,8 +251,7 @@ impl config::Settings for Settings {
         if self.tls_cert_file.is_some() != self.tls_key_file.is_some() {
             return Err(Problem::new("tls_key_file", "only one of two", "tls_cert_file and tls_key_file, or neither"));
         }
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if self.model.is_empty() || !self.model.chars().all(is_name) {
+        if !layout::is_model_name(&self.model) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         Ok(())

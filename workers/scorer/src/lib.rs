@@ -107,8 +107,7 @@ impl config::Settings for Settings {
     ];
 
     fn check_rules(&self) -> Result<(), Problem> {
-        let is_name = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_');
-        if self.model.is_empty() || !self.model.chars().all(is_name) {
+        if !layout::is_model_name(&self.model) {
             return Err(Problem::new("model", &self.model, "the name of a model family, e.g. service-request"));
         }
         Ok(())

@@ -46,6 +46,8 @@ const UNSETTLED_FOR: SignedDuration = SignedDuration::from_hours(6);
 /// A fetch in progress (single flight): concurrent requests for the same station wait for it and share its failure.
 type Flight = Arc<tokio::sync::Mutex<Option<(Instant, Failure)>>>;
 
+type StationYears = Vec<(StationYearKey, Arc<StationYear>)>;
+
 /// The cache, with the client that fills it.
 #[derive(Debug)]
 pub struct WeatherCache {
@@ -179,12 +181,7 @@ impl WeatherCache {
         failure.map_or(Ok(station_years), Err)
     }
 
-    async fn station(
-        &self,
-        station: u32,
-        id: &str,
-        years: BTreeSet<i16>,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    async fn station(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
         let asked_at = Instant::now();
         let flight = Arc::clone(self.flights.lock().entry(station).or_default());
         let answer = async {
@@ -207,12 +204,7 @@ impl WeatherCache {
         answer
     }
 
-    async fn station_alone(
-        &self,
-        station: u32,
-        id: &str,
-        years: BTreeSet<i16>,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    async fn station_alone(&self, station: u32, id: &str, years: BTreeSet<i16>) -> Result<StationYears, Failure> {
         let now = host::now();
         let mut station_years = Vec::with_capacity(years.len());
         let mut missing = BTreeSet::new();
@@ -246,7 +238,7 @@ impl WeatherCache {
         id: &str,
         years: &BTreeSet<i16>,
         now: Timestamp,
-    ) -> Result<Vec<(StationYearKey, Arc<StationYear>)>, Failure> {
+    ) -> Result<StationYears, Failure> {
         let fetched = self.client.station_years(id, years).await.map_err(|unavailable| failure(&unavailable))?;
         tracing::debug!(station = id, ?years, "weather fetched");
         if fetched.years.values().any(Option::is_some) {

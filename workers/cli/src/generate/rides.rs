@@ -81,7 +81,6 @@ impl Default for RidesOptions {
 /// A value of a ride. Some producers write numbers as text, some write invalid values.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(untagged)]
-#[serde_with::skip_serializing_none]
 pub enum Value {
     /// A whole number.
     Whole(i64),
@@ -94,6 +93,7 @@ pub enum Value {
 }
 
 /// One ride as producers write it; a field without a value is omitted.
+#[serde_with::skip_serializing_none]
 #[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(rename_all = "PascalCase")]
 #[allow(missing_docs)] // the fields of a ride

@@ -363,7 +363,7 @@ async fn follow(client: &Client, events: &broadcast::Sender<Event>, letters: &De
     for queue in queue::ALL {
         consumers.push(client.listen(exchange::DEAD, queue).await.map_err(broken)?);
     }
-    let mut arrivals = stream::select_all(consumers.into_iter().map(|consumer| deliveries(consumer).boxed()));
+    let mut arrivals = stream::select_all(consumers.into_iter().map(deliveries));
     while let Some(delivery) = arrivals.next().await {
         let delivery = delivery.map_err(|error| error.to_string())?;
         for event in events_of(&delivery, letters) {

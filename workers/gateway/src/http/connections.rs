@@ -265,7 +265,7 @@ impl Connections {
             let limit = if limit == Limit::Connections { self.total } else { limit };
             self.metrics.limits().refused(limit);
             if let Some(count) = self.log.due(Instant::now()) {
-                let limit = limit.name();
+                let limit = limit.into_str();
                 tracing::warn!(limit, count, %peer, "a limit on connections is reached: idle ones are closed, or new ones refused");
             }
         }
